@@ -1,0 +1,71 @@
+# One vocabulary for people, hooks and CI. Each target makes what it needs; a second call is at once.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PORT   ?= 5000
+STORE  ?= sqlite:///mlflow.db
+
+# mlflow and the entry points call `python` and each other by name.
+export PATH := $(abspath $(BIN)):$(PATH)
+# MLflow tells every step at level INFO; our own lines are what counts. MLFLOW_LOGGING_LEVEL=INFO shows all.
+export MLFLOW_LOGGING_LEVEL ?= WARNING
+
+.PHONY: help run test test-slow check lock ui serve bench clean
+
+help: ## Show this list.
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s '	'
+
+run: $(VENV)/.run ## Train on Iris, register, set the stage: `mlflow run .` in .venv. ARGS="-P max_iter=300" adds parameters.
+	@$(BIN)/mlflow run . --env-manager local --experiment-name iris $(ARGS)
+
+test: $(VENV)/.test ## Run the tests, in at most four minutes.
+	@$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.test ## Run the tests that take minutes or install packages.
+	@$(BIN)/python -m pytest -m slow --timeout 900
+
+check: $(VENV)/.test ## Check format, style and types.
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+ui: $(VENV)/.run ## Open the MLflow UI: PORT=5000, STORE=sqlite:///mlflow.db.
+	@$(BIN)/mlflow ui --backend-store-uri $(STORE) --port $(PORT)
+
+serve: $(VENV)/.run ## Serve iris@staging with MLflow's own server: PORT=5000.
+	@MLFLOW_TRACKING_URI=$(STORE) $(BIN)/mlflow models serve -m models:/iris@staging --env-manager local --port $(PORT)
+
+bench: $(VENV)/.test ## Measure; see benchmarks/.
+	@$(BIN)/python benchmarks/run_overhead.py
+	@$(BIN)/python benchmarks/cli_start.py
+
+lock: $(VENV)/.test ## Make both lock files again from pyproject.toml.
+	@$(BIN)/uv pip compile pyproject.toml --group build $(LOCK) --output-file requirements.lock
+	@$(BIN)/uv pip compile pyproject.toml --group build --group test --constraint requirements.lock $(LOCK) --output-file requirements-test.lock
+
+# Every supported Python and platform in one file, with hashes, and no address of an index.
+LOCK := --universal --python-version 3.10 --generate-hashes --no-annotate --no-emit-index-url \
+        --custom-compile-command 'make lock' --upgrade --quiet
+
+clean: ## Remove what was made: environment, stores, caches.
+	@rm -rf $(VENV) mlruns mlartifacts mlflow.db *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+# The two environments are one folder; the tests only add to it.
+$(VENV)/.run: requirements.lock pyproject.toml | $(BIN)/python
+	@echo "installing the locked packages into $(VENV) (once, about a minute)" >&2
+	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.test: requirements-test.lock $(VENV)/.run
+	@echo "installing what the tests need into $(VENV) (once)" >&2
+	@$(PIP) install --require-hashes -r requirements-test.lock
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "make: $(PYTHON) is older than 3.10; name a newer one: make PYTHON=python3.12 …" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "make: $(PYTHON) cannot make environments; on Debian: apt-get install python3-venv" >&2; exit 1; }

@@ -1,0 +1,1 @@
+"""The application: trains a classifier, logs it to MLflow and registers it."""

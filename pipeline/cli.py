@@ -1,0 +1,102 @@
+"""The command line `python -m pipeline`; the entry points of MLproject call it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.errors import PipelineError
+from pipeline.params import TrainParams, as_text
+from registry_tools import command_line
+from registry_tools.errors import RegistryToolsError
+
+if TYPE_CHECKING:
+    from pipeline.train import TrainResult
+
+
+def _parameters(cls: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add an option for every field of a parameter class; values stay text, which it checks."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for spec in reversed(fields(cls)):
+            how = spec.metadata
+            default = as_text(getattr(cls(), spec.name))
+            function = click.option(
+                f"--{spec.name.replace('_', '-')}",
+                spec.name,
+                metavar="VALUE",
+                help=f"{how['help']} {how['bounds'][:1].upper()}{how['bounds'][1:]}. "
+                f"Default: {default}.",
+            )(function)
+        return function
+
+    return decorate
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Train a classifier, log it to MLflow and register it."""
+
+
+@cli.command()
+@_parameters(TrainParams)
+@command_line.verbose_option
+def train(**texts: str | None) -> None:
+    """Train, evaluate, log and register a model; its stage is set last."""
+    params = TrainParams.from_text({k: v for k, v in texts.items() if v is not None})
+    from pipeline.train import train as train_model
+
+    click.echo(_summary(train_model(params)))
+
+
+def _summary(result: TrainResult) -> str:
+    figures = result.metrics
+    ref = f"{result.name}@{result.stage}"
+    folded = (
+        f"; cross-validated {figures['cv_accuracy_mean']:.4f} ± {figures['cv_accuracy_std']:.4f}"
+        if "cv_accuracy_mean" in figures
+        else ""
+    )
+    rows = f"{result.holdout_rows} held-out rows, trained on {result.train_rows}"
+    return "\n".join(
+        [
+            f"run       {result.run_id}",
+            f"accuracy  {figures['accuracy']:.4f} on {rows}{folded}",
+            f"version   {result.name} version {result.version}, stage {result.stage}",
+            f"next      {_command('registry-tools')} predict {ref} --features "
+            f"{_features(result.example)}",
+            f"          {_command('mlflow')} models serve -m models:/{ref} --env-manager local",
+            f"          {_command('mlflow')} ui",
+        ]
+    )
+
+
+def _features(values: tuple[Any, ...]) -> str:
+    """Write one row so that `--features` reads it, quoted for a shell where it must be."""
+    import shlex
+
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow("" if v != v else v for v in values)
+    return shlex.quote(line.getvalue())
+
+
+def _command(name: str) -> str:
+    """Return a program of this environment as one types it here."""
+    path = Path(sys.prefix, "bin", name)
+    if not path.exists():
+        return name
+    relative = os.path.relpath(path)
+    return name if relative.startswith("..") else relative
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    return command_line.run(cli, argv, "pipeline", (PipelineError, RegistryToolsError))

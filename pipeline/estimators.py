@@ -1,0 +1,176 @@
+"""The estimators that can be trained, each behind the preparation that its table needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from sklearn.base import BaseEstimator
+from sklearn.compose import ColumnTransformer
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import OneHotEncoder
+
+from pipeline.errors import InvalidParameter
+from pipeline.params import TrainParams, as_text
+
+# A text column with more values than this keeps the commonest and pools the rest: one-hot columns
+# are dense, and a column of identifiers must not fill the memory.
+MAX_CATEGORIES = 100
+
+
+def build(params: TrainParams, features: pd.DataFrame, class_size: int) -> Pipeline:
+    """Return the untrained pipeline for a table.
+
+    Parameters
+    ----------
+    params
+        `model`, `model_params`, `max_iter` and `random_state` are read.
+    features
+        All rows, shape (rows, columns): their types and holes decide the preparation.
+    class_size
+        Training rows of the smallest class: the calibration of `svc` needs two in every fold.
+
+    Raises
+    ------
+    InvalidParameter
+        If `model_params` has a key that the estimator does not know.
+    """
+    steps: list[tuple[str, Any]] = []
+    preparation = _preparation(features)
+    if preparation is not None:
+        steps.append(("prepare", preparation))
+    steps.append(("model", _calibrated(_estimator(params), class_size)))
+    return Pipeline(steps)
+
+
+def folds(class_size: int) -> int:
+    """Return how many folds a cross-validation has: five, or fewer where a class is small.
+
+    Below two there is none.
+    """
+    return min(5, class_size)
+
+
+def check(params: TrainParams, features: pd.DataFrame, labels: pd.Series) -> None:
+    """Try the estimator on a few training rows of each class, so that a bad value costs no run.
+
+    Parameters
+    ----------
+    features, labels
+        The training rows.
+
+    Raises
+    ------
+    InvalidParameter
+        If the estimator refuses `model_params`, or `knn` wants more neighbours than there are.
+    """
+    estimator = _estimator(params)
+    if params.model == "knn":
+        _check_neighbours(params, estimator.get_params()["n_neighbors"], labels)
+    if not params.model_params:
+        return
+    few = labels.groupby(labels).head(5).index
+    trial = build(params, features, class_size=0)
+    try:
+        trial.fit(features.loc[few], labels.loc[few])
+    except (ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise InvalidParameter("model_params", as_text(params.model_params), reason) from error
+
+
+def _check_neighbours(params: TrainParams, neighbours: object, labels: pd.Series) -> None:
+    parts = folds(int(labels.value_counts().min()))
+    rows = len(labels) - (-(-len(labels) // parts) if parts > 1 else 0)
+    if isinstance(neighbours, int) and neighbours > rows:
+        raise InvalidParameter(
+            "model_params",
+            as_text(params.model_params),
+            f"n_neighbors is {neighbours}, but a fold trains on {rows} rows only",
+        )
+
+
+def _estimator(params: TrainParams) -> BaseEstimator:
+    kind, own = _kind(params)
+    known = kind().get_params()
+    unknown = sorted(set(params.model_params) - set(known))
+    if unknown:
+        raise InvalidParameter(
+            "model_params",
+            as_text(params.model_params),
+            f"{params.model} has no {unknown[0]!r}; valid: {', '.join(sorted(known))}",
+        )
+    # Two places to say one thing would leave it open which of them counts.
+    twice = sorted(set(params.model_params) & set(own))
+    if twice:
+        raise InvalidParameter(
+            "model_params",
+            as_text(params.model_params),
+            f"{twice[0]} is a parameter of its own: -P {twice[0]}=…",
+        )
+    return kind(**own, **params.model_params)
+
+
+def _kind(params: TrainParams) -> tuple[type[BaseEstimator], Mapping[str, Any]]:
+    """Return the class and what it takes from the other parameters; imports only what is used."""
+    seed = {"random_state": params.random_state}
+    if params.model == "logistic_regression":
+        from sklearn.linear_model import LogisticRegression
+
+        return LogisticRegression, {"max_iter": params.max_iter, **seed}
+    if params.model == "hist_gradient_boosting":
+        from sklearn.ensemble import HistGradientBoostingClassifier
+
+        return HistGradientBoostingClassifier, {"max_iter": params.max_iter, **seed}
+    if params.model == "random_forest":
+        from sklearn.ensemble import RandomForestClassifier
+
+        return RandomForestClassifier, seed
+    if params.model == "svc":
+        from sklearn.svm import SVC
+
+        return SVC, seed
+    from sklearn.neighbors import KNeighborsClassifier
+
+    return KNeighborsClassifier, {}
+
+
+def _calibrated(estimator: BaseEstimator, class_size: int) -> BaseEstimator:
+    """Give an estimator without probabilities those of a sigmoid over its decision values.
+
+    Within a fold of the cross-validation a class has four fifths of its rows.
+    """
+    inner = folds(class_size * 4 // 5)
+    if hasattr(estimator, "predict_proba") or inner < 2:
+        return estimator
+    from sklearn.calibration import CalibratedClassifierCV
+
+    return CalibratedClassifierCV(estimator, ensemble=False, cv=inner)
+
+
+def _preparation(features: pd.DataFrame) -> ColumnTransformer | None:
+    """Return what turns the raw columns into numbers; None where they are numbers already."""
+    booleans = [c for c in features if pd.api.types.is_bool_dtype(features[c])]
+    numbers = [
+        c for c in features if pd.api.types.is_numeric_dtype(features[c]) and c not in booleans
+    ]
+    texts = [c for c in features if c not in booleans and c not in numbers]
+    if not booleans and not texts and not features.isna().to_numpy().any():
+        return None
+    parts: list[tuple[str, Any, list[Any]]] = []
+    if numbers:
+        parts.append(("numbers", SimpleImputer(strategy="median"), numbers))
+    if texts:
+        filled = SimpleImputer(strategy="constant", fill_value="missing")
+        parts.append(("texts", Pipeline([("fill", filled), ("one_hot", _one_hot())]), texts))
+    if booleans:
+        parts.append(("booleans", _one_hot(), booleans))
+    return ColumnTransformer(parts)
+
+
+def _one_hot() -> OneHotEncoder:
+    # A value that training never saw must be answerable later.
+    return OneHotEncoder(
+        handle_unknown="infrequent_if_exist", max_categories=MAX_CATEGORIES, sparse_output=False
+    )

@@ -1,0 +1,75 @@
+"""The figures of a trained classifier on rows that it did not see."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    f1_score,
+    log_loss,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
+
+# MLflow takes these characters in a metric's name, and no others.
+_NOT_IN_A_NAME = re.compile(r"[^\w\-. ]", re.ASCII)
+
+
+def evaluate(
+    labels: npt.NDArray[np.int64],
+    predicted: npt.NDArray[np.int64],
+    probabilities: npt.NDArray[np.float64] | None,
+    target_names: Sequence[str],
+) -> dict[str, float]:
+    """Return the metrics of a holdout, by the names under which every run logs them.
+
+    Parameters
+    ----------
+    labels, predicted
+        Class codes, shape (rows,).
+    probabilities
+        Shape (rows, classes), in code order; None leaves out `log_loss` and `roc_auc`.
+    target_names
+        The class names, in code order.
+
+    Notes
+    -----
+    `roc_auc` is one class against the rest, averaged over the classes; it has no value, and is
+    left out, where the holdout misses a class. A class without predictions has precision 0.
+    """
+    codes = np.arange(len(target_names))
+    present = np.unique(labels)
+    figures = {
+        "accuracy": accuracy_score(labels, predicted),
+        # Over the classes that the holdout has: no recall is defined for the others.
+        "balanced_accuracy": balanced_accuracy_score(labels, predicted)
+        if set(predicted) <= set(present)
+        else float(np.mean([np.mean(predicted[labels == code] == code) for code in present])),
+        "f1_macro": f1_score(labels, predicted, labels=codes, average="macro", zero_division=0),
+    }
+    if probabilities is not None:
+        figures["log_loss"] = log_loss(labels, probabilities, labels=codes)
+        if len(present) == len(codes):
+            scores = probabilities[:, 1] if len(codes) == 2 else probabilities
+            figures["roc_auc"] = roc_auc_score(labels, scores, multi_class="ovr")
+    precision, recall, _, _ = precision_recall_fscore_support(
+        labels, predicted, labels=codes, zero_division=0
+    )
+    for code, name in enumerate(metric_suffixes(target_names)):
+        figures[f"precision_{name}"] = precision[code]
+        figures[f"recall_{name}"] = recall[code]
+    return {name: float(value) for name, value in figures.items()}
+
+
+def metric_suffixes(target_names: Sequence[str]) -> list[str]:
+    """Return each class name as it may stand in a metric's name, all different."""
+    suffixes = [_NOT_IN_A_NAME.sub("_", name) for name in target_names]
+    return [
+        suffix if suffixes.count(suffix) == 1 else f"{suffix}_{code}"
+        for code, suffix in enumerate(suffixes)
+    ]

@@ -1,0 +1,196 @@
+"""The parameters of a training run: types, defaults and bounds, in one place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import InvalidParameter
+from registry_tools.errors import InvalidReference
+from registry_tools.refs import model_name, stage_name
+
+MODELS = ("logistic_regression", "random_forest", "hist_gradient_boosting", "svc", "knn")
+SPLITS = ("stratified", "hash")
+
+
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        number = int(text)
+        if not low <= number <= high:
+            raise ValueError
+        return number
+
+    return parse
+
+
+def _optional(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    return lambda text: None if text in {"", "none"} else parse(text)
+
+
+def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError
+        return text
+
+    return parse
+
+
+def _test_size(text: str) -> float | int:
+    try:
+        rows = int(text)
+    except ValueError:
+        fraction = float(text)
+        if not 0 < fraction < 1:
+            raise ValueError from None
+        return fraction
+    if rows < 1:
+        raise ValueError
+    return rows
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError
+    return value
+
+
+def _nonempty(text: str) -> str:
+    if not text.strip():
+        raise ValueError
+    return text
+
+
+def _param(default: Any, parse: Callable[[str], Any], bounds: str, help_text: str) -> Any:
+    how = {"parse": parse, "bounds": bounds, "help": help_text}
+    if isinstance(default, dict):
+        return field(default_factory=lambda: dict(default), metadata=how)
+    return field(default=default, metadata=how)
+
+
+@dataclass(frozen=True)
+class TrainParams:
+    """What a training run depends on. `from_text` checks the bounds that stand here."""
+
+    data: str = _param(
+        "iris", _nonempty, "'iris', or the path of a .csv or .parquet file", "The table."
+    )
+    target: str | None = _param(
+        None, _optional(str), "the name of a column", "The label column; a table needs it."
+    )
+    model: str = _param(
+        "logistic_regression", _one_of(MODELS), f"one of {', '.join(MODELS)}", "The estimator."
+    )
+    model_params: Mapping[str, Any] = _param(
+        {}, _json_object, "a JSON object, such as '{\"C\": 0.5}'", "Arguments of the estimator."
+    )
+    max_iter: int = _param(
+        200,
+        _integer(1, 1_000_000),
+        "a whole number from 1 to 1000000",
+        "Iterations at most, of logistic_regression and hist_gradient_boosting.",
+    )
+    test_size: float | int = _param(
+        0.2,
+        _test_size,
+        "a fraction above 0 and below 1, or a whole number of rows from 1",
+        "Rows held out: a fraction or a number.",
+    )
+    random_state: int = _param(
+        42,
+        _integer(0, 2**32 - 1),
+        "a whole number from 0 to 4294967295",
+        "The seed of split, subset and estimator.",
+    )
+    split: str = _param(
+        "stratified",
+        _one_of(SPLITS),
+        "stratified or hash",
+        "How rows are held out; hash keeps each row on its side while the table grows.",
+    )
+    subset_size: int | None = _param(
+        None,
+        _optional(_integer(1, 2**63 - 1)),
+        "a whole number of rows from 1, or none for all",
+        "Train on that many rows only.",
+    )
+    name: str = _param(
+        "iris", model_name, "the name of a registered model", "The registered model."
+    )
+    stage: str = _param(
+        "staging", stage_name, "a legal alias, such as staging", "The stage that it gets."
+    )
+
+    @classmethod
+    def from_text(cls, texts: Mapping[str, str]) -> TrainParams:
+        """Read parameters from text, such as a command line gives; defaults for what is absent.
+
+        Raises
+        ------
+        InvalidParameter
+            If one is out of its bounds; names parameter, value and bounds.
+        """
+        values: dict[str, Any] = {}
+        for spec in fields(cls):
+            if spec.name not in texts:
+                continue
+            text = texts[spec.name]
+            try:
+                values[spec.name] = spec.metadata["parse"](text.strip())
+            except InvalidReference as error:
+                raise InvalidParameter(spec.name, text, str(error)) from None
+            except ValueError:
+                raise InvalidParameter(
+                    spec.name, text, f"must be {spec.metadata['bounds']}"
+                ) from None
+        return cls(**values).checked()
+
+    def checked(self) -> TrainParams:
+        """Return these parameters if they fit together.
+
+        Raises
+        ------
+        InvalidParameter
+            If two of them contradict each other.
+        """
+        if self.data != "iris" and self.target is None:
+            raise InvalidParameter(
+                "target", "none", f"a table needs the name of its label column (data={self.data})"
+            )
+        if self.data == "iris" and self.target is not None:
+            raise InvalidParameter(
+                "target", self.target, "belongs to a table; iris brings its own label"
+            )
+        if self.data != "iris" and Path(self.data).suffix.lower() not in {
+            ".csv",
+            ".parquet",
+            ".pq",
+        }:
+            raise InvalidParameter("data", self.data, "must be " + _bounds_of("data"))
+        if self.split == "hash" and isinstance(self.test_size, int):
+            raise InvalidParameter(
+                "test_size",
+                self.test_size,
+                "split=hash needs a fraction: a number of rows would move rows as the table grows",
+            )
+        return self
+
+    def as_text(self) -> dict[str, str]:
+        """Return the parameters as MLflow logs them, what was not given left out."""
+        texts = {spec.name: as_text(getattr(self, spec.name)) for spec in fields(self)}
+        return {name: text for name, text in texts.items() if text not in {"", "none", "{}"}}
+
+
+def as_text(value: Any) -> str:
+    """Return the text that `from_text` reads as this value, and that MLproject has as default."""
+    if value is None:
+        return "none"
+    return json.dumps(value, sort_keys=True) if isinstance(value, dict) else str(value)
+
+
+def _bounds_of(name: str) -> str:
+    return next(spec.metadata["bounds"] for spec in fields(TrainParams) if spec.name == name)

@@ -1,0 +1,237 @@
+"""Everything that the pipeline says to MLflow."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import mlflow.sklearn
+import pandas as pd
+from matplotlib.figure import Figure
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.models import infer_signature
+
+from pipeline.errors import PipelineError, RegistrationError
+from registry_tools import evidence, integrity, registry
+
+_log = logging.getLogger(__name__)
+
+# Without it the UI opens an experiment as one of generative AI.
+_EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
+# What a registered model needs to answer. Said here, MLflow need not find it out in a subprocess.
+_MODEL_NEEDS = ("mlflow", "scikit-learn", "skops", "numpy", "pandas", "scipy")
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A model that MLflow has stored with a run, not yet registered."""
+
+    uri: str
+    model_id: str
+    manifest: Mapping[str, str]
+
+
+@contextlib.contextmanager
+def training_run(experiment: str, run_name: str) -> Iterator[str]:
+    """Open a run, or resume the one that `mlflow run` has opened; yield its id.
+
+    It ends FINISHED, or FAILED if the body raises.
+
+    Parameters
+    ----------
+    experiment
+        Where a new run goes, unless MLFLOW_EXPERIMENT_NAME or MLFLOW_EXPERIMENT_ID says otherwise.
+    run_name
+        What the UI shows.
+
+    Raises
+    ------
+    PipelineError
+        If the store does not answer, or has no such run.
+    """
+    where = mlflow.get_tracking_uri()
+    with registry.translated(where):
+        try:
+            if "MLFLOW_RUN_ID" in os.environ:
+                active = mlflow.start_run()
+                mlflow.set_tag("mlflow.runName", run_name)
+            else:
+                active = mlflow.start_run(experiment_id=_experiment(experiment), run_name=run_name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            raise PipelineError(
+                f"run {os.environ.get('MLFLOW_RUN_ID')} is not in {where} as seen from {Path.cwd()}"
+                ": call mlflow run in the project's folder, or set MLFLOW_TRACKING_URI to an "
+                "address that means the same everywhere"
+            ) from error
+        with active:
+            _say_kind(active.info.experiment_id)
+            yield active.info.run_id
+
+
+def _experiment(name: str) -> str:
+    """Return the id of the experiment that a new run belongs to; made if it is new."""
+    if "MLFLOW_EXPERIMENT_ID" in os.environ:
+        return os.environ["MLFLOW_EXPERIMENT_ID"]
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", name)
+    client = MlflowClient()
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return found.experiment_id
+    try:
+        return client.create_experiment(name, tags=dict(_EXPERIMENT_KIND))
+    except MlflowException as error:
+        # Another training made it in the meantime.
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            raise error
+        return found.experiment_id
+
+
+def _say_kind(experiment_id: str) -> None:
+    client = MlflowClient()
+    known = client.get_experiment(experiment_id).tags
+    for key, value in _EXPERIMENT_KIND.items():
+        if key not in known:
+            client.set_experiment_tag(experiment_id, key, value)
+
+
+def log_figures(
+    run_id: str,
+    params: Mapping[str, str],
+    metrics: Mapping[str, float],
+    tags: Mapping[str, str],
+) -> None:
+    """Log parameters, metrics and tags in one call.
+
+    `mlflow run` has logged its entry point's parameters already, as text, and MLflow refuses to
+    log another spelling of one: only what is not there yet is logged.
+    """
+    client = MlflowClient()
+    there = client.get_run(run_id).data.params
+    now = mlflow.utils.time.get_current_time_millis()
+    client.log_batch(
+        run_id,
+        metrics=[Metric(key, value, now, 0) for key, value in metrics.items()],
+        params=[Param(key, value) for key, value in params.items() if key not in there],
+        tags=[RunTag(key, value) for key, value in tags.items()],
+    )
+
+
+def log_dataset(table: pd.DataFrame, *, source: str, target: str, name: str) -> None:
+    """Log the table as the run's input, with MLflow's own digest, schema and profile."""
+    dataset = mlflow.data.from_pandas(table, source=source, targets=target, name=name)
+    mlflow.log_input(dataset, context="training")
+
+
+@contextlib.contextmanager
+def artifacts() -> Iterator[Path]:
+    """Yield an empty folder; all that the body puts there is logged with the run at its end."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+        mlflow.log_artifacts(folder)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a picture as PNG, at the size at which the UI shows it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+
+
+def log_model(
+    estimator: Any,
+    *,
+    example: pd.DataFrame,
+    features: pd.DataFrame,
+    predicted: Any,
+    target_names: Sequence[str],
+) -> SavedModel:
+    """Store the model with the active run, and take the manifest of what the store then serves.
+
+    Parameters
+    ----------
+    estimator
+        A fitted scikit-learn estimator of types that `registry_tools.integrity` trusts.
+    example
+        A few rows, stored as the input example.
+    features, predicted
+        Rows and their predictions, from which the signature is inferred.
+    target_names
+        The class names in code order, stored as the model's metadata.
+    """
+    info = mlflow.sklearn.log_model(
+        estimator,
+        name="model",
+        signature=infer_signature(features, predicted),
+        input_example=example,
+        pip_requirements=[f"{name}=={installed_version(name)}" for name in _MODEL_NEEDS],
+        serialization_format="skops",
+        skops_trusted_types=list(integrity.TRUSTED_TYPES),
+        metadata={"target_names": list(target_names)},
+    )
+    client = MlflowClient()
+    location = client.get_logged_model(info.model_id).artifact_location
+    folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=location))
+    return SavedModel(f"models:/{info.model_id}", info.model_id, integrity.manifest_of(folder))
+
+
+def register(
+    saved: SavedModel,
+    *,
+    name: str,
+    run_id: str,
+    tags: Mapping[str, str],
+    description: str,
+) -> int:
+    """Make a version of a stored model, whole in one call, and return its number."""
+    digest = integrity.digest_of(saved.manifest)
+    return registry.register(
+        MlflowClient(),
+        name,
+        source=saved.uri,
+        run_id=run_id,
+        model_id=saved.model_id,
+        description=description,
+        tags={**tags, registry.DIGEST_TAG: digest},
+    )
+
+
+def set_stage(name: str, stage: str, version: int) -> None:
+    """Point the stage at the version.
+
+    Raises
+    ------
+    RegistrationError
+        If the registry refuses: the version is there, but the stage still points where it did.
+    """
+    try:
+        registry.set_stage(MlflowClient(), name, stage, version)
+    except Exception as error:
+        raise RegistrationError(
+            f"{name} version {version} is registered, but stage {stage} was not set: {error}"
+        ) from error
+
+
+__all__ = [
+    "SavedModel",
+    "artifacts",
+    "evidence",
+    "log_dataset",
+    "log_figures",
+    "log_model",
+    "register",
+    "save_figure",
+    "set_stage",
+    "training_run",
+]

@@ -1,0 +1,208 @@
+"""One training, from parameters to a registered version in its stage."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.metrics import confusion_matrix
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.pipeline import Pipeline
+
+from pipeline import data, estimators, metrics, plots
+from pipeline.data import Dataset
+from pipeline.params import TrainParams
+from registry_tools import evidence, integrity
+
+_log = logging.getLogger(__name__)
+
+EXAMPLE_ROWS = 5
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training left behind."""
+
+    run_id: str
+    name: str
+    version: int
+    stage: str
+    train_rows: int
+    holdout_rows: int
+    metrics: dict[str, float]
+    example: tuple[Any, ...]  # the features of one held-out row
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    estimator: Pipeline
+    predicted: npt.NDArray[np.int64]  # shape (holdout rows,)
+    probabilities: npt.NDArray[np.float64] | None  # shape (holdout rows, classes)
+    metrics: dict[str, float]
+
+
+def train(params: TrainParams) -> TrainResult:
+    """Train, evaluate, log and register; the stage is set last.
+
+    Raises
+    ------
+    InvalidParameter, DataError
+        Before any run is opened, if parameters or table are unusable.
+    PipelineError, RegistryToolsError
+        If the store fails. The run ends FAILED, the stage points where it did.
+    """
+    dataset = data.load(params)
+    rows = data.split(dataset, params)
+    training, holdout = dataset.take(rows[0]), dataset.take(rows[1])
+    estimators.check(params, training.features, training.labels)
+
+    # Imported here: it takes a second, which a refused parameter need not wait for.
+    from pipeline import tracking
+
+    with tracking.training_run(params.name, _run_name(params)) as run_id:
+        with _warnings_logged():
+            fitted = _fit(params, dataset, training, holdout)
+        tracking.log_figures(
+            run_id,
+            params.as_text(),
+            fitted.metrics,
+            {"model": params.model, "data_digest": dataset.digest},
+        )
+        tracking.log_dataset(
+            dataset.features.assign(**{dataset.target: _names(dataset)}),
+            source=dataset.source,
+            target=dataset.target,
+            name=Path(dataset.source).stem if params.data != "iris" else "iris",
+        )
+        saved = tracking.log_model(
+            fitted.estimator,
+            example=holdout.features.head(EXAMPLE_ROWS),
+            features=dataset.features,
+            predicted=fitted.predicted,
+            target_names=dataset.target_names,
+        )
+        with tracking.artifacts() as folder:
+            _write_evidence(folder / evidence.FOLDER, training, holdout, fitted, saved.manifest)
+            counts = confusion_matrix(
+                holdout.labels, fitted.predicted, labels=range(len(dataset.target_names))
+            )
+            picture = plots.confusion_matrix(counts, dataset.target_names)
+            tracking.save_figure(picture, folder / "plots" / "confusion_matrix.png")
+        version = tracking.register(
+            saved,
+            name=params.name,
+            run_id=run_id,
+            tags={
+                "accuracy": f"{fitted.metrics['accuracy']:.4f}",
+                "data_digest": dataset.digest,
+                "model": params.model,
+            },
+            description=_description(params, dataset, training, holdout, fitted),
+        )
+        tracking.set_stage(params.name, params.stage, version)
+    return TrainResult(
+        run_id,
+        params.name,
+        version,
+        params.stage,
+        len(training.labels),
+        len(holdout.labels),
+        fitted.metrics,
+        tuple(holdout.features.iloc[0]),
+    )
+
+
+def _fit(params: TrainParams, dataset: Dataset, training: Dataset, holdout: Dataset) -> _Fitted:
+    class_size = int(training.labels.value_counts().min())
+    estimator = estimators.build(params, dataset.features, class_size)
+    estimator.fit(training.features, training.labels)
+    predicted = estimator.predict(holdout.features)
+    probabilities = (
+        estimator.predict_proba(holdout.features) if hasattr(estimator, "predict_proba") else None
+    )
+    figures = metrics.evaluate(
+        holdout.labels.to_numpy(), predicted, probabilities, dataset.target_names
+    )
+    figures |= _cross_validated(params, dataset, training, class_size)
+    return _Fitted(estimator, predicted, probabilities, figures)
+
+
+def _cross_validated(
+    params: TrainParams, dataset: Dataset, training: Dataset, class_size: int
+) -> dict[str, float]:
+    """Return mean and standard deviation of the accuracy over folds of the training rows."""
+    folds = estimators.folds(class_size)
+    if folds < 2:
+        _log.warning("no cross-validation: a class has a single training row")
+        return {}
+    if folds < 5:
+        _log.warning("%d folds instead of 5: a class has %d training rows", folds, class_size)
+    # Threads: the folds of a small table are done before a process has started, and the
+    # estimators release the interpreter lock where they spend their time.
+    with joblib.parallel_config("threading", n_jobs=-1):
+        scores = cross_val_score(
+            estimators.build(params, dataset.features, class_size),
+            training.features,
+            training.labels,
+            cv=StratifiedKFold(folds, shuffle=True, random_state=params.random_state),
+            error_score="raise",
+        )
+    return {"cv_accuracy_mean": float(scores.mean()), "cv_accuracy_std": float(scores.std())}
+
+
+def _write_evidence(
+    folder: Path,
+    training: Dataset,
+    holdout: Dataset,
+    fitted: _Fitted,
+    manifest: dict[str, str],
+) -> None:
+    folder.mkdir()
+    names = pd.Series(_names(holdout), name=holdout.target)
+    evidence.write_holdout(folder, holdout.features, names, holdout.hashes)
+    evidence.write_training_rows(folder, training.hashes)
+    few = slice(0, EXAMPLE_ROWS)
+    probabilities = None if fitted.probabilities is None else fitted.probabilities[few]
+    evidence.write_answer(
+        folder,
+        evidence.Answer(holdout.features.iloc[few], fitted.predicted[few], probabilities),
+    )
+    (folder / "manifest.json").write_text(integrity.manifest_text(manifest))
+
+
+@contextmanager
+def _warnings_logged() -> Iterator[None]:
+    """Say once, in a line of our log, what the estimators warn of in many."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for text in dict.fromkeys(str(w.message).strip().splitlines()[0] for w in caught):
+        _log.warning("%s", text)
+
+
+def _names(dataset: Dataset) -> npt.NDArray[Any]:
+    return np.asarray(dataset.target_names, dtype=object)[dataset.labels]
+
+
+def _run_name(params: TrainParams) -> str:
+    return " ".join([params.model, *(f"{k}={v}" for k, v in params.model_params.items())])
+
+
+def _description(
+    params: TrainParams, dataset: Dataset, training: Dataset, holdout: Dataset, fitted: _Fitted
+) -> str:
+    return (
+        f"**{params.model}** on `{params.data}`: accuracy {fitted.metrics['accuracy']:.4f} on "
+        f"{len(holdout.labels)} held-out rows, trained on {len(training.labels)}.\n\n"
+        f"Classes of `{dataset.target}`: {', '.join(dataset.target_names)}. "
+        f"Columns: {', '.join(f'`{c}`' for c in dataset.features)}."
+    )

@@ -1,0 +1,8 @@
+"""`python -m registry_tools` is the command line `registry-tools`."""
+
+import sys
+
+from registry_tools.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,241 @@
+"""The command line `registry-tools`: each command calls the library and prints its answer."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from registry_tools import command_line
+from registry_tools.refs import model_name, parse_ref
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from registry_tools.loader import LoadedModel
+
+# MLflow, pandas and scikit-learn take two seconds to import: each command does so for itself.
+
+
+def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that every command has."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print JSON, keys sorted."),
+        click.option(
+            "--tracking-uri",
+            metavar="URI",
+            help="The registry. Default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db.",
+        ),
+        command_line.verbose_option,
+    ):
+        function = option(function)
+    return function
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Look into a model registry, and use what stands there.
+
+    REF is a model reference: iris@production, iris/3 or iris/Production.
+    """
+
+
+@cli.command("list")
+@click.argument("model", required=False)
+@click.option("--limit", type=click.IntRange(min=1), help="The newest N versions only.")
+@common_options
+def list_command(
+    model: str | None, limit: int | None, as_json: bool, tracking_uri: str | None
+) -> None:
+    """List the registered models, or the versions of MODEL, newest first."""
+    from registry_tools import registry
+
+    client = registry.connect(tracking_uri)
+    if model is None:
+        models = registry.list_models(client)[:limit]
+        if as_json:
+            _print_json([m.as_dict() for m in models])
+        for m in [] if as_json else models:
+            stages = ", ".join(f"{stage} → {v}" for stage, v in sorted(m.stages.items()))
+            click.echo(f"{m.name}  {stages or 'no stage in use'}")
+        return
+    versions = registry.list_versions(client, model_name(model), limit=limit)
+    if as_json:
+        _print_json([v.as_dict() for v in versions])
+        return
+    rows = [("version", "stages", "accuracy", "run", "digest")]
+    for v in versions:
+        accuracy = f"{v.metrics['accuracy']:.4f}" if "accuracy" in v.metrics else "-"
+        rows.append(
+            (
+                str(v.version),
+                ",".join(v.stages) or "-",
+                accuracy,
+                (v.run_id or "-")[:8],
+                (v.digest or "-")[:12],
+            )
+        )
+    _print_columns(rows)
+
+
+@cli.command()
+@click.argument("ref")
+@common_options
+def show(ref: str, as_json: bool, tracking_uri: str | None) -> None:
+    """Show the version that REF means now."""
+    from registry_tools import registry
+
+    version = registry.get_version(registry.connect(tracking_uri), parse_ref(ref))
+    if as_json:
+        _print_json(version.as_dict())
+        return
+    rows = [
+        ("version", f"{version.name} version {version.version}"),
+        ("stages", ", ".join(version.stages) or "-"),
+        ("run", version.run_id or "-"),
+        ("digest", version.digest or "-"),
+    ]
+    for title, values in (("metric", version.metrics), ("tag", version.tags)):
+        for key, value in sorted(values.items()):
+            rows.append((f"{title} {key}", f"{value:.4f}" if isinstance(value, float) else value))
+    _print_columns(rows)
+    if version.description:
+        click.echo(f"\n{version.description}")
+
+
+@cli.command()
+@click.argument("ref")
+@click.option("--features", metavar="A,B,…", help="One row, its values in the model's order.")
+@click.option(
+    "--input", "input_path", metavar="FILE", help="A CSV, JSON or Parquet file; - is stdin."
+)
+@click.option("--proba", is_flag=True, help="Add the probability of each class.")
+@click.option("--output", metavar="FILE", help="Write the rows with their answers there instead.")
+@common_options
+def predict(
+    ref: str,
+    features: str | None,
+    input_path: str | None,
+    proba: bool,
+    output: str | None,
+    as_json: bool,
+    tracking_uri: str | None,
+) -> None:
+    """Answer for one row or for a file of rows, with the version that REF means now."""
+    from registry_tools.loader import load_model
+    from registry_tools.tables import write_table
+
+    if (features is None) == (input_path is None):
+        raise click.UsageError("give exactly one of --features and --input")
+    model_ref = parse_ref(ref)
+    model = load_model(str(model_ref), tracking_uri=tracking_uri)
+    rows = _rows(model, features, input_path)
+    answers = _answers(model, rows, proba)
+    if output is not None:
+        write_table(_with_answers(rows, answers), output)
+        click.echo(f"{len(answers)} rows → {output}", err=True)
+    elif as_json:
+        _print_json(answers[0] if features is not None else answers)
+    else:
+        for answer in answers:
+            click.echo(_answer_line(answer))
+
+
+def _rows(model: LoadedModel, features: str | None, input_path: str | None) -> pd.DataFrame:
+    from registry_tools.signature import frame_of, values_from_text
+    from registry_tools.tables import read_stream, read_table
+
+    columns = model.info.signature
+    if features is not None:
+        texts = next(csv.reader([features]), [])
+        return frame_of([values_from_text(texts, columns)], columns)
+    text_columns = [c.name for c in columns or () if c.type == "string"]
+    if input_path == "-":
+        return read_stream(sys.stdin.buffer, text_columns=text_columns)
+    return read_table(str(input_path), text_columns=text_columns)
+
+
+def _answers(model: LoadedModel, rows: pd.DataFrame, proba: bool) -> list[dict[str, Any]]:
+    # A table without a header of its own, such as a JSON list of lists, goes by position.
+    given = rows if all(isinstance(name, str) for name in rows.columns) else rows.to_numpy()
+    predicted = model.predict(given)
+    info = model.info
+    base = {"name": info.name, "version": info.version, "stage": info.stage}
+    answers = [base | {"prediction": value} for value in predicted.tolist()]
+    if info.target_names is not None:
+        names = model.names_of(predicted).tolist()
+        for answer, name in zip(answers, names, strict=True):
+            answer |= {"prediction_index": answer["prediction"], "prediction": name}
+    if proba:
+        probabilities = model.predict_proba(given).tolist()
+        for answer, row in zip(answers, probabilities, strict=True):
+            answer["probabilities"] = dict(zip(model.class_names, row, strict=True))
+    return answers
+
+
+def _with_answers(rows: pd.DataFrame, answers: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return the rows as they came, with columns for what was answered."""
+    taken = {"prediction", "prediction_index", "model_version"} & {str(c) for c in rows.columns}
+    if taken:
+        raise click.UsageError(f"the input already has a column {min(taken)!r}: rename it first")
+    added = {"prediction": [a["prediction"] for a in answers]}
+    if answers and "prediction_index" in answers[0]:
+        added["prediction_index"] = [a["prediction_index"] for a in answers]
+    for name in answers[0].get("probabilities", {}) if answers else ():
+        added[f"probability_{name}"] = [a["probabilities"][name] for a in answers]
+    added["model_version"] = [a["version"] for a in answers]
+    return rows.rename(columns=str).assign(**added)
+
+
+def _answer_line(answer: dict[str, Any]) -> str:
+    line = str(answer["prediction"])
+    for name, value in answer.get("probabilities", {}).items():
+        line += f"  {name}={value:.4f}"
+    return line
+
+
+@cli.command()
+@click.argument("ref")
+@click.option(
+    "--format", "form", type=click.Choice(["joblib"]), default="joblib", show_default=True
+)
+@click.option("-o", "--output", required=True, metavar="FILE", help="The file to write.")
+@common_options
+def export(ref: str, form: str, output: str, as_json: bool, tracking_uri: str | None) -> None:
+    """Write the estimator of REF to a file that `joblib.load` reads without MLflow."""
+    from registry_tools.export import export_joblib
+    from registry_tools.loader import load_model
+
+    model = load_model(str(parse_ref(ref)), tracking_uri=tracking_uri)
+    size = export_joblib(model, output)
+    answer = {
+        "name": model.info.name,
+        "version": model.info.version,
+        "format": form,
+        "output": output,
+        "bytes": size,
+    }
+    if as_json:
+        _print_json(answer)
+    else:
+        click.echo(f"{model.info.name} version {model.info.version} → {output} ({size} bytes)")
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False))
+
+
+def _print_columns(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        click.echo("  ".join(cells).rstrip())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    return command_line.run(cli, argv, "registry-tools")

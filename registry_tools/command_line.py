@@ -1,0 +1,102 @@
+"""The edge of a command line: errors become one line and an exit code, logs go to stderr."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from registry_tools.errors import RegistryToolsError
+
+# MLflow's own defaults retry an unreachable server for minutes. A person wants to know at once.
+_BOUNDED = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "4"}
+
+
+def run(
+    command: click.Command,
+    argv: Sequence[str] | None,
+    program: str,
+    expected: type[Exception] | tuple[type[Exception], ...] = RegistryToolsError,
+) -> int:
+    """Run a click command and return its exit code.
+
+    Parameters
+    ----------
+    command
+        The command or group.
+    argv
+        Arguments after the program's name; None takes those of the process.
+    program
+        The name that usage and errors show.
+    expected
+        Errors whose text is written for the person; one with `exit_code` says its own.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    verbose = _is_verbose(argv)
+    _quiet(verbose)
+    try:
+        code = command.main(args=argv, prog_name=program, standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except click.UsageError as error:
+        hint = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
+        return _fail(program, f"{error.format_message()}{hint}", 2, verbose)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return _fail(program, "interrupted", 130, False)
+    except BrokenPipeError:
+        # The reader, such as `head`, has seen enough; the interpreter must not complain about it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except expected as error:
+        return _fail(program, str(error), getattr(error, "exit_code", 1), verbose)
+    except Exception as error:  # noqa: BLE001 - the one edge: a fault of ours, said in one line
+        text = " ".join(str(error).split())[:300]
+        return _fail(
+            program, f"unexpected {type(error).__name__}: {text} (-v for more)", 1, verbose
+        )
+
+
+def verbose_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `-v`, which `run` reads before click does."""
+    return click.option(
+        "-v", "--verbose", is_flag=True, expose_value=False, help="Logs and tracebacks on stderr."
+    )(function)
+
+
+def _is_verbose(argv: Sequence[str]) -> bool:
+    options = argv[: argv.index("--")] if "--" in argv else argv
+    return "-v" in options or "--verbose" in options
+
+
+def _quiet(verbose: bool) -> None:
+    """Bound MLflow's retries and its talk, unless the user asked otherwise."""
+    for name, value in _BOUNDED.items():
+        os.environ.setdefault(name, value)
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(levelname)s %(name)s: %(message)s" if verbose else "%(levelname)s: %(message)s",
+    )
+    if not verbose:
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+        for name in ("alembic", "mlflow"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        # What libraries have to say to programmers is no news to who runs the command.
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+
+
+def _fail(program: str, message: str, code: int, verbose: bool) -> int:
+    if verbose:
+        traceback.print_exc()
+    sys.stdout.flush()
+    print(f"{program}: error: {message}", file=sys.stderr)  # noqa: T201
+    return code

@@ -1,0 +1,51 @@
+"""Everything that registry_tools raises on purpose.
+
+RegistryToolsError             exit 1
+├── InvalidReference           exit 2: text that cannot be a model reference or a stage name
+├── NotFound                   no such model, version or stage; the message names those that exist
+├── RegistryUnavailable        the registry did not answer, or there is none
+├── AccessDenied               the registry answered that this user may not
+├── VerificationError          the store serves something else than what was registered
+├── InputError                 rows that the model cannot take; names row, column and value
+└── UnsupportedOperation       something that this model or flavor cannot do
+
+Each message is one line: what is wrong, with which value, and what to do next.
+"""
+
+from __future__ import annotations
+
+
+class RegistryToolsError(Exception):
+    """Base of all errors of this package; its text is written for the person who reads it."""
+
+    exit_code = 1
+
+
+class InvalidReference(RegistryToolsError, ValueError):
+    """A text that cannot be a model reference or a stage name."""
+
+    exit_code = 2
+
+
+class NotFound(RegistryToolsError, LookupError):
+    """A model, version or stage that the registry does not have."""
+
+
+class RegistryUnavailable(RegistryToolsError, ConnectionError):
+    """The registry did not answer, or there is none at that address."""
+
+
+class AccessDenied(RegistryToolsError):
+    """The registry answered that this user may not do this."""
+
+
+class VerificationError(RegistryToolsError):
+    """The files of a version are not those that were registered."""
+
+
+class InputError(RegistryToolsError, ValueError):
+    """Rows that the model cannot take."""
+
+
+class UnsupportedOperation(RegistryToolsError):
+    """Something that this model, flavor or format cannot do."""

@@ -1,0 +1,33 @@
+"""A registered estimator as a file for places without MLflow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import joblib
+
+from registry_tools.errors import UnsupportedOperation
+from registry_tools.loader import LoadedModel
+from registry_tools.tables import write_whole
+
+
+def export_joblib(model: LoadedModel, path: str | Path) -> int:
+    """Write the scikit-learn estimator so that `joblib.load` reads it; return its size in bytes.
+
+    The file appears whole or not at all.
+
+    Raises
+    ------
+    UnsupportedOperation
+        If the version holds no scikit-learn estimator.
+    InputError
+        If the file cannot be written.
+    """
+    if not type(model.estimator).__module__.startswith("sklearn."):
+        raise UnsupportedOperation(
+            f"{model.info.name} version {model.info.version} is no scikit-learn estimator "
+            f"({type(model.estimator).__name__}): joblib export takes those alone"
+        )
+    path = Path(path)
+    write_whole(path, lambda part: joblib.dump(model.estimator, part))
+    return path.stat().st_size

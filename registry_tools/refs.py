@@ -1,0 +1,102 @@
+"""Model references and stage names: text in, checked values out."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from registry_tools.errors import InvalidReference
+
+# The two stages that MLflow's deprecated `current_stage` can mirror.
+LEGACY_STAGES = {"staging": "Staging", "production": "Production"}
+
+_STAGE = re.compile(r"[\w-]+", re.ASCII)
+_VERSION = re.compile(r"[0-9]+")
+# MLflow reserves `latest` and v1, v2, …; `none` and `archived` are legacy words for "no stage".
+_RESERVED = re.compile(r"latest|none|archived|v?[0-9]+")
+_FORMS = "iris@production, iris/3 or iris/Production"
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A registered model, and either one of its versions or one of its stages."""
+
+    name: str
+    version: int | None = None
+    stage: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name}/{self.version}" if self.stage is None else f"{self.name}@{self.stage}"
+
+
+def stage_name(text: str) -> str:
+    """Return the stage in the one spelling that is stored: the lower-case alias.
+
+    Raises
+    ------
+    InvalidReference
+        If the text is not a legal MLflow alias, or a word that MLflow reserves.
+    """
+    name = text.strip().lower()
+    if not _STAGE.fullmatch(name):
+        raise InvalidReference(
+            f"stage {text!r} is not a legal alias: use letters, digits, '-' and '_', "
+            "such as staging or production"
+        )
+    if _RESERVED.fullmatch(name):
+        raise InvalidReference(
+            f"stage {text!r} is a word that MLflow reserves: choose another, such as staging"
+        )
+    return name
+
+
+def model_name(text: str) -> str:
+    """Return the name of a registered model, checked.
+
+    Raises
+    ------
+    InvalidReference
+        If it is empty or has a character that MLflow, or a reference, gives a meaning to.
+    """
+    if not text.strip() or text != text.strip() or any(c in text for c in "/:@"):
+        raise InvalidReference(
+            f"model name {text!r} is not usable: it must not be empty, begin or end with a space, "
+            "or contain '/', ':' or '@'"
+        )
+    return text
+
+
+def parse_ref(text: str, *, stage: str | None = None) -> ModelRef:
+    """Read `iris@production`, `iris/3` or `iris/Production`, each with or without `models:/`.
+
+    Parameters
+    ----------
+    text
+        The reference, or the name alone when `stage` is given.
+    stage
+        A stage, for the call `load_model("iris", stage="production")`.
+
+    Raises
+    ------
+    InvalidReference
+        If it is none of these forms; the message shows them.
+    """
+    body = text.removeprefix("models:/").lstrip("/")
+    if stage is not None:
+        if any(c in body for c in "@/"):
+            raise InvalidReference(
+                f"{text!r} already names a version or a stage: leave out stage={stage!r}, "
+                "or give the name alone"
+            )
+        return ModelRef(model_name(body), stage=stage_name(stage))
+    separator = "@" if "@" in body else "/"
+    name, found, target = body.rpartition(separator)
+    if not found or not target:
+        raise InvalidReference(
+            f"{text!r} names no version and no stage: write {_FORMS}"
+            if body
+            else f"an empty model reference: write {_FORMS}"
+        )
+    if separator == "/" and _VERSION.fullmatch(target):
+        return ModelRef(model_name(name), version=int(target))
+    return ModelRef(model_name(name), stage=stage_name(target))

@@ -1,0 +1,337 @@
+"""Everything that this package says to MLflow's registry; clients are explicit throughout."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mlflow.exceptions
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+
+from registry_tools.errors import (
+    AccessDenied,
+    NotFound,
+    RegistryToolsError,
+    RegistryUnavailable,
+)
+from registry_tools.refs import LEGACY_STAGES, ModelRef
+
+DIGEST_TAG = "artifact_digest"
+
+_DENIED = {"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}
+
+
+@dataclass(frozen=True)
+class VersionInfo:
+    """One version of a registered model, as the registry knows it."""
+
+    name: str
+    version: int
+    stages: tuple[str, ...] = ()
+    run_id: str | None = None
+    digest: str | None = None
+    created_at: int = 0  # milliseconds since 1970
+    description: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    params: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values, for JSON."""
+        return asdict(self) | {"stages": list(self.stages)}
+
+
+@dataclass(frozen=True)
+class RegisteredModelInfo:
+    """A registered model and the version in each of its stages."""
+
+    name: str
+    stages: Mapping[str, int]
+    description: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values, for JSON."""
+        return asdict(self)
+
+
+def connect(tracking_uri: str | None = None) -> MlflowClient:
+    """Return a client of an existing registry.
+
+    Parameters
+    ----------
+    tracking_uri
+        Where it is. None takes what MLflow itself takes: `mlflow.set_tracking_uri`, then
+        `MLFLOW_TRACKING_URI`, then `sqlite:///mlflow.db`.
+
+    Raises
+    ------
+    RegistryUnavailable
+        If it is an SQLite file that does not exist (MLflow would make an empty one), or no URI
+        of a registry at all.
+    """
+    with translated(str(tracking_uri)):
+        client = MlflowClient(tracking_uri=tracking_uri)
+    uri = client.tracking_uri
+    if uri.startswith("sqlite:///"):
+        database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
+        if not database.is_file():
+            raise RegistryUnavailable(
+                f"no registry at {uri} (looked in {database.absolute().parent}): train a model "
+                "first, or name another with --tracking-uri or MLFLOW_TRACKING_URI"
+            )
+    return client
+
+
+@contextlib.contextmanager
+def translated(where: str) -> Iterator[None]:
+    """Turn MLflow's errors into ours; `where` is the registry that they came from."""
+    try:
+        yield
+    except mlflow.exceptions.MlflowException as error:
+        raise _translate(error, where) from error
+
+
+def _translate(error: mlflow.exceptions.MlflowException, where: str) -> RegistryToolsError:
+    text = " ".join(str(error).split())
+    status = error.get_http_status_code() if error.error_code in _DENIED else None
+    if status or "error code 401" in text or "error code 403" in text:
+        return AccessDenied(
+            f"{where} refused this: {text[:200]}; sign in with MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, or ask for the permission"
+        )
+    if "failed with exception" in text or error.error_code == "TEMPORARILY_UNAVAILABLE":
+        return RegistryUnavailable(
+            f"the registry at {where} does not answer: check that it runs, or name another "
+            "with --tracking-uri or MLFLOW_TRACKING_URI"
+        )
+    return RegistryToolsError(f"the registry at {where} answered: {text[:300]}")
+
+
+def _missing(error: mlflow.exceptions.MlflowException) -> bool:
+    return error.error_code == "RESOURCE_DOES_NOT_EXIST"
+
+
+def get_registered_model(client: MlflowClient, name: str) -> RegisteredModel:
+    """Return MLflow's registered model with its aliases and legacy holders.
+
+    Raises
+    ------
+    NotFound
+        If there is none of this name; the message names those that exist.
+    """
+    with translated(client.tracking_uri):
+        # Not client.get_registered_model: that reads every version of the model.
+        found = client.search_registered_models(f"name = {_quoted(name)}", max_results=1)
+        if found:
+            return found[0]
+        names = [m.name for m in client.search_registered_models(max_results=20)]
+    known = f"there are: {', '.join(names)}" if names else "the registry is empty"
+    raise NotFound(f"no registered model {name!r}; {known}")
+
+
+def _quoted(text: str) -> str:
+    """Quote a text for MLflow's search language, which knows both quotes and no escape."""
+    return f"'{text}'" if "'" not in text else f'"{text}"'
+
+
+def resolve(client: MlflowClient, ref: ModelRef) -> int:
+    """Return the version that a reference means now.
+
+    Raises
+    ------
+    NotFound
+        If the model, the version or the stage does not exist; the message names what does.
+    """
+    model = get_registered_model(client, ref.name)
+    if ref.version is not None:
+        return int(_get_version(client, ref.name, ref.version).version)
+    stages = stages_of(model)
+    if ref.stage not in stages:
+        held = ", ".join(f"{stage} (version {v})" for stage, v in sorted(stages.items()))
+        raise NotFound(
+            f"no version of {ref.name!r} is in stage {ref.stage!r}; "
+            + (f"stages in use: {held}" if held else "no stage is in use")
+        )
+    return stages[ref.stage]
+
+
+def stages_of(model: RegisteredModel) -> dict[str, int]:
+    """Return the version in each stage: the aliases, then legacy holders where there is none."""
+    stages = {alias: int(version) for alias, version in model.aliases.items()}
+    stage_of = {legacy: stage for stage, legacy in LEGACY_STAGES.items()}
+    # A later MLflow may have no legacy stages at all.
+    for version in getattr(model, "latest_versions", None) or ():
+        stage = stage_of.get(getattr(version, "current_stage", None))
+        if stage is not None:
+            stages.setdefault(stage, int(version.version))
+    return stages
+
+
+def _get_version(client: MlflowClient, name: str, version: int) -> ModelVersion:
+    with translated(client.tracking_uri):
+        try:
+            return client.get_model_version(name, str(version))
+        except mlflow.exceptions.MlflowException as error:
+            if not _missing(error) and error.error_code != "INVALID_PARAMETER_VALUE":
+                raise
+            known = _version_numbers(client, name)
+            raise NotFound(
+                f"{name!r} has no version {version}; "
+                + (f"there are: {known}" if known else "it has none")
+            ) from error
+
+
+def _version_numbers(client: MlflowClient, name: str, most: int = 20) -> str:
+    found = _search_versions(client, name, most + 1)
+    numbers = ", ".join(v.version for v in found[:most])
+    return numbers + (", …" if len(found) > most else "")
+
+
+def _search_versions(client: MlflowClient, name: str, limit: int | None) -> list[ModelVersion]:
+    """Return versions, newest first."""
+    found: list[ModelVersion] = []
+    token = None
+    while limit is None or len(found) < limit:
+        page = client.search_model_versions(
+            f"name = {_quoted(name)}",
+            max_results=min(limit - len(found), 1000) if limit is not None else 1000,
+            order_by=["version_number DESC"],
+            page_token=token,
+        )
+        found += page
+        token = page.token
+        if not token:
+            break
+    return found
+
+
+def list_models(client: MlflowClient) -> list[RegisteredModelInfo]:
+    """Return all registered models with their stages, by name."""
+    models: list[RegisteredModel] = []
+    token = None
+    with translated(client.tracking_uri):
+        while True:
+            page = client.search_registered_models(max_results=200, page_token=token)
+            models += page
+            token = page.token
+            if not token:
+                break
+    return [RegisteredModelInfo(m.name, stages_of(m), m.description or "") for m in models]
+
+
+def list_versions(
+    client: MlflowClient, name: str, *, limit: int | None = None
+) -> list[VersionInfo]:
+    """Return the versions of a model, newest first, `limit` of them at most."""
+    stages = stages_of(get_registered_model(client, name))
+    with translated(client.tracking_uri):
+        return [_info(client, v, stages) for v in _search_versions(client, name, limit)]
+
+
+def get_version(client: MlflowClient, ref: ModelRef) -> VersionInfo:
+    """Return the version that a reference means now.
+
+    Raises
+    ------
+    NotFound
+        As `resolve`.
+    """
+    stages = stages_of(get_registered_model(client, ref.name))
+    number = resolve(client, ref)
+    version = _get_version(client, ref.name, number)
+    with translated(client.tracking_uri):
+        return _info(client, version, stages)
+
+
+def _info(client: MlflowClient, version: ModelVersion, stages: Mapping[str, int]) -> VersionInfo:
+    number = int(version.version)
+    metrics: dict[str, float] = {}
+    params: dict[str, str] = {}
+    if version.run_id:
+        # The run may be gone while the version lives on: then there are no figures to show.
+        with contextlib.suppress(NotFound):
+            run = _get_run(client, version.run_id)
+            metrics, params = dict(run.data.metrics), dict(run.data.params)
+    return VersionInfo(
+        name=version.name,
+        version=number,
+        stages=tuple(sorted(stage for stage, held in stages.items() if held == number)),
+        run_id=version.run_id or None,
+        digest=version.tags.get(DIGEST_TAG),
+        created_at=version.creation_timestamp or 0,
+        description=version.description or "",
+        metrics=metrics,
+        params=params,
+        tags=dict(version.tags),
+    )
+
+
+def _get_run(client: MlflowClient, run_id: str) -> Any:
+    try:
+        return client.get_run(run_id)
+    except mlflow.exceptions.MlflowException as error:
+        if not _missing(error):
+            raise
+        raise NotFound(f"no run {run_id}") from error
+
+
+def download_model(client: MlflowClient, name: str, version: int) -> Path:
+    """Return a local folder with the files of a version; a store on this disk is not copied."""
+    with translated(client.tracking_uri):
+        uri = client.get_model_version_download_uri(name, str(version))
+        return Path(
+            mlflow.artifacts.download_artifacts(
+                artifact_uri=uri, tracking_uri=client.tracking_uri
+            )
+        )
+
+
+def register(
+    client: MlflowClient,
+    name: str,
+    *,
+    source: str,
+    run_id: str,
+    model_id: str | None = None,
+    description: str,
+    tags: Mapping[str, str],
+) -> int:
+    """Make a new version, whole in one call, and return its number; the model is made if new."""
+    with translated(client.tracking_uri):
+        try:
+            client.create_registered_model(name)
+        except mlflow.exceptions.MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        version = client.create_model_version(
+            name,
+            source=source,
+            run_id=run_id,
+            model_id=model_id,
+            description=description,
+            tags=dict(tags),
+        )
+        return int(version.version)
+
+
+def set_stage(client: MlflowClient, name: str, stage: str, version: int) -> None:
+    """Point a stage at a version: the alias, which is the truth, then its legacy mirror."""
+    with translated(client.tracking_uri):
+        client.set_registered_model_alias(name, stage, str(version))
+        if stage in LEGACY_STAGES:
+            _mirror_legacy_stage(client, name, LEGACY_STAGES[stage], version)
+
+
+def _mirror_legacy_stage(client: MlflowClient, name: str, legacy: str, version: int) -> None:
+    """Keep `models:/name/Production` going; a later MLflow may know no legacy stages."""
+    transition = getattr(client, "transition_model_version_stage", None)
+    if transition is None:
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*stages", category=FutureWarning)
+        transition(name, str(version), legacy, archive_existing_versions=True)

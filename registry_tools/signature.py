@@ -1,0 +1,174 @@
+"""The columns that a model takes, and rows brought into that form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from registry_tools.errors import InputError
+
+_NUMBERS = {"double": "float64", "float": "float32", "long": "int64", "integer": "int32"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One input of a model, named and typed as in its MLflow signature."""
+
+    name: str
+    type: str
+    required: bool = True
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values, for JSON."""
+        return asdict(self)
+
+
+def columns_of(inputs: Iterable[Mapping[str, Any]] | None) -> tuple[Column, ...] | None:
+    """Read the `inputs` of an MLflow signature; None if it does not name and type its columns."""
+    columns = []
+    for entry in inputs or ():
+        if "name" not in entry or not isinstance(entry.get("type"), str):
+            return None
+        columns.append(Column(entry["name"], entry["type"], entry.get("required", True)))
+    return tuple(columns) or None
+
+
+def frame_of(rows: Any, columns: Sequence[Column] | None) -> pd.DataFrame:
+    """Bring rows into the form that the model was trained on.
+
+    Parameters
+    ----------
+    rows
+        A DataFrame or a sequence of mappings, matched by column name in any order, or an array or
+        a sequence of sequences of shape (rows, columns), matched by position.
+    columns
+        The columns of the signature; None leaves names and types as they are.
+
+    Raises
+    ------
+    InputError
+        If columns are missing, a row is too short or too long, a value is not of its column's
+        type, or a required value is missing; names the row (from 0), the column and the value.
+    """
+    table = _table(rows, columns)
+    if columns is None:
+        return table
+    missing = [column.name for column in columns if column.name not in table]
+    needed = [column.name for column in columns if column.required and column.name in missing]
+    if needed:
+        raise InputError(
+            f"missing column{'s' * (len(needed) > 1)} {_names(needed)}; "
+            f"the rows have {_names(map(str, table.columns))}"
+        )
+    series = {c.name: _typed(table[c.name], c) for c in columns if c.name not in missing}
+    for name in missing:
+        series[name] = pd.Series([np.nan] * len(table), index=table.index)
+    return pd.DataFrame({column.name: series[column.name] for column in columns})
+
+
+def _table(rows: Any, columns: Sequence[Column] | None) -> pd.DataFrame:
+    if isinstance(rows, pd.DataFrame):
+        return rows.reset_index(drop=True)
+    if isinstance(rows, np.ndarray):
+        if rows.ndim != 2:
+            raise InputError(f"expected rows × columns, got an array of shape {rows.shape}")
+        rows = rows.tolist()
+    if isinstance(rows, (str, bytes, Mapping)) or not isinstance(rows, Sequence):
+        raise InputError(f"expected a sequence of rows, got {type(rows).__name__}")
+    if all(isinstance(row, Mapping) for row in rows):
+        return pd.DataFrame(list(rows))
+    width = len(columns) if columns is not None else None
+    for index, row in enumerate(rows):
+        if isinstance(row, (str, bytes, Mapping)) or not isinstance(row, (Sequence, np.ndarray)):
+            raise InputError(f"row {index} is {row!r}: expected a sequence of values")
+        if width is None:
+            width = len(row)
+        if len(row) != width:
+            wanted = _names(c.name for c in columns) if columns is not None else "as in row 0"
+            raise InputError(f"row {index} has {len(row)} values, {width} are needed: {wanted}")
+    names = [c.name for c in columns] if columns is not None else None
+    return pd.DataFrame([list(row) for row in rows], columns=names)
+
+
+def _typed(values: pd.Series, column: Column) -> pd.Series:
+    holes = values.isna()
+    if column.required and column.type != "string" and holes.any():
+        raise InputError(
+            f"column {column.name!r}, row {int(holes.argmax())}: missing value, "
+            "and this model was trained without any there"
+        )
+    if column.type in _NUMBERS:
+        return _numbers(values, column, holes)
+    if column.type == "boolean":
+        _refuse(values, ~(values.isin([True, False]) | holes), column, "true or false")
+        return values.astype("object" if holes.any() else "bool")
+    if column.type == "string":
+        is_text = values.map(lambda value: isinstance(value, str))
+        _refuse(values, ~(is_text | holes), column, "text")
+        return values.astype(object).where(~holes, np.nan)
+    return values
+
+
+def _numbers(values: pd.Series, column: Column, holes: pd.Series) -> pd.Series:
+    if not pd.api.types.is_numeric_dtype(values):
+        is_number = values.map(
+            lambda value: isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+        )
+        _refuse(values, ~(is_number | holes), column, "a number")
+    numbers = values.astype("float64")
+    _refuse(values, np.isinf(numbers), column, "a finite number")
+    target = _NUMBERS[column.type]
+    if target.startswith("int") and not holes.any():
+        _refuse(values, numbers != np.floor(numbers), column, "a whole number")
+        return values.astype(target)
+    return numbers.astype(target) if target.startswith("float") else numbers
+
+
+def _refuse(values: pd.Series, bad: pd.Series, column: Column, wanted: str) -> None:
+    if bad.any():
+        row = int(np.argmax(bad.to_numpy()))
+        raise InputError(
+            f"column {column.name!r}, row {row}: {values.iloc[row]!r} is not {wanted}"
+        )
+
+
+def values_from_text(texts: Sequence[str], columns: Sequence[Column] | None) -> list[Any]:
+    """Read the values of one row from text: numbers where the column holds numbers.
+
+    Raises
+    ------
+    InputError
+        If there are too many or too few, or one is not what its column holds.
+    """
+    if columns is not None and len(texts) != len(columns):
+        raise InputError(
+            f"{len(texts)} features given, {len(columns)} are needed: "
+            f"{_names(c.name for c in columns)}"
+        )
+    types = [c.type for c in columns] if columns is not None else ["double"] * len(texts)
+    names = [c.name for c in columns] if columns is not None else range(len(texts))
+    return [_value(t.strip(), kind, name) for t, kind, name in zip(texts, types, names, strict=True)]
+
+
+def _value(text: str, kind: str, name: object) -> Any:
+    if kind not in _NUMBERS and kind != "boolean":
+        return text or None
+    if text == "":
+        return None
+    if kind == "boolean":
+        if text.lower() not in {"true", "false"}:
+            raise InputError(f"feature {name!r}: {text!r} is not true or false")
+        return text.lower() == "true"
+    try:
+        number = float(text)
+    except ValueError:
+        raise InputError(f"feature {name!r}: {text!r} is not a number") from None
+    return int(number) if kind in {"long", "integer"} and number.is_integer() else number
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in names)

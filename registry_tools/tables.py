@@ -1,0 +1,175 @@
+"""Tables in files: CSV, JSON and Parquet read into DataFrames, and results written whole."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tempfile
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pandas as pd
+
+from registry_tools.errors import InputError
+
+FORMATS = ("csv", "json", "parquet")
+_SUFFIXES = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".pq": "parquet"}
+
+
+def read_table(path: str | Path, *, text_columns: Collection[str] = ()) -> pd.DataFrame:
+    """Read a table from a file whose suffix says its format.
+
+    Parameters
+    ----------
+    path
+        A `.csv`, `.json`, `.parquet` or `.pq` file.
+    text_columns
+        Columns of a CSV that hold text even where it looks like numbers (`007`).
+
+    Raises
+    ------
+    InputError
+        If there is no such file, it is empty, or it is not what its suffix says.
+    """
+    path = Path(path)
+    if not path.is_file():
+        what = "is a folder, not a file" if path.is_dir() else "does not exist"
+        raise InputError(f"{path}: the file {what} (looked in {path.absolute().parent})")
+    try:
+        with path.open("rb") as file:
+            return parse_table(file, _format_of(path), str(path), text_columns)
+    except PermissionError:
+        raise InputError(f"{path}: no permission to read it") from None
+
+
+def read_stream(stream: BinaryIO, *, text_columns: Collection[str] = ()) -> pd.DataFrame:
+    """Read a table from a stream such as standard input; its first bytes say the format.
+
+    Raises
+    ------
+    InputError
+        If it is empty or cannot be read.
+    """
+    content = stream.read()
+    start = content.lstrip()[:4]
+    if start == b"PAR1":
+        form = "parquet"
+    else:
+        form = "json" if start[:1] in (b"[", b"{") else "csv"
+    return parse_table(io.BytesIO(content), form, "standard input", text_columns)
+
+
+def parse_table(
+    stream: BinaryIO, form: str, where: str, text_columns: Collection[str] = ()
+) -> pd.DataFrame:
+    """Read a table of the given format; `where` names it in errors.
+
+    JSON is a list of objects or of lists, or an object that MLflow's scoring protocol takes:
+    `dataframe_split`, `dataframe_records`, `inputs` or `instances`.
+
+    Raises
+    ------
+    InputError
+        If it is empty or not of that format.
+    """
+    try:
+        if form == "csv":
+            table = pd.read_csv(stream, dtype=dict.fromkeys(text_columns, "string"))
+        elif form == "parquet":
+            table = pd.read_parquet(stream)
+        else:
+            table = _from_json(json.load(stream))
+    except pd.errors.EmptyDataError:
+        raise InputError(f"{where}: it is empty") from None
+    # ArrowInvalid, JSONDecodeError, UnicodeDecodeError and ParserError are ValueErrors.
+    except (ValueError, OSError) as error:
+        raise InputError(f"{where}: not readable as {form.upper()}: {_first_line(error)}") from None
+    if not len(table):
+        raise InputError(f"{where}: it has no rows")
+    for name in set(text_columns) & set(table.columns):
+        table[name] = table[name].astype(object).where(table[name].notna(), None)
+    return table
+
+
+def _from_json(content: Any) -> pd.DataFrame:
+    if isinstance(content, dict):
+        keys = {"dataframe_split", "dataframe_records", "inputs", "instances"} & set(content)
+        if len(keys) != 1:
+            raise ValueError(
+                "expected a list of rows, or an object with exactly one of dataframe_split, "
+                "dataframe_records, inputs, instances"
+            )
+        key = keys.pop()
+        content = content[key]
+        if key == "dataframe_split":
+            if not isinstance(content, dict) or "data" not in content:
+                raise ValueError("dataframe_split needs 'columns' and 'data'")
+            return pd.DataFrame(content["data"], columns=content.get("columns"))
+    if isinstance(content, dict):
+        return pd.DataFrame(content)
+    if not isinstance(content, list) or not all(isinstance(row, (dict, list)) for row in content):
+        raise ValueError("expected a list of objects or of lists, one a row")
+    return pd.DataFrame(content)
+
+
+def write_table(table: pd.DataFrame, path: str | Path) -> None:
+    """Write a table in the format that the suffix says; it appears whole or not at all.
+
+    Raises
+    ------
+    InputError
+        If the suffix is unknown or the file cannot be written.
+    """
+    path = Path(path)
+    form = _format_of(path)
+
+    def write(part: Path) -> None:
+        if form == "csv":
+            table.to_csv(part, index=False)
+        elif form == "parquet":
+            table.to_parquet(part, index=False)
+        else:
+            table.to_json(part, orient="records", indent=2)
+
+    write_whole(path, write)
+
+
+def write_whole(path: Path, write: Any) -> None:
+    """Let `write(part)` fill a temporary file beside `path`, then put it in place in one step.
+
+    Raises
+    ------
+    InputError
+        If the folder does not exist or cannot be written to.
+    """
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
+    part = Path(name)
+    try:
+        os.close(handle)
+        write(part)
+        umask = os.umask(0)
+        os.umask(umask)
+        part.chmod(0o666 & ~umask)
+        part.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _format_of(path: Path) -> str:
+    try:
+        return _SUFFIXES[path.suffix.lower()]
+    except KeyError:
+        raise InputError(
+            f"{path}: unknown format {path.suffix!r}; use one of {', '.join(_SUFFIXES)}"
+        ) from None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
