@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP    := $(BIN)/python -m pip --disable-pip-version-check -qq
 PORT   ?= 5000
 STORE  ?= sqlite:///mlflow.db
 
@@ -11,6 +11,8 @@ STORE  ?= sqlite:///mlflow.db
 export PATH := $(abspath $(BIN)):$(PATH)
 # MLflow tells every step at level INFO; our own lines are what counts. MLFLOW_LOGGING_LEVEL=INFO shows all.
 export MLFLOW_LOGGING_LEVEL ?= WARNING
+# MLflow reports its use over the network unless told not to.
+export MLFLOW_DISABLE_TELEMETRY ?= true
 
 .PHONY: help run test test-slow check lock ui serve bench clean
 

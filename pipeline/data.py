@@ -64,6 +64,7 @@ def load(params: TrainParams) -> Dataset:
         If there is no such file, no such column, or nothing that can be learnt.
     InvalidParameter
         If `subset_size` does not fit the table.
+
     """
     dataset = _iris() if params.data == "iris" else _table(params.data, str(params.target))
     return _subset(dataset, params) if params.subset_size is not None else dataset
@@ -213,6 +214,7 @@ def split(
     ------
     InvalidParameter
         If `test_size` leaves no row on one side, or a class without training rows.
+
     """
     side = _hashed_sides if params.split == "hash" else _stratified_sides
     train, holdout = side(dataset, params)

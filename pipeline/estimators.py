@@ -36,6 +36,7 @@ def build(params: TrainParams, features: pd.DataFrame, class_size: int) -> Pipel
     ------
     InvalidParameter
         If `model_params` has a key that the estimator does not know.
+
     """
     steps: list[tuple[str, Any]] = []
     preparation = _preparation(features)
@@ -58,6 +59,8 @@ def check(params: TrainParams, features: pd.DataFrame, labels: pd.Series) -> Non
 
     Parameters
     ----------
+    params
+        As for `build`.
     features, labels
         The training rows.
 
@@ -65,6 +68,7 @@ def check(params: TrainParams, features: pd.DataFrame, labels: pd.Series) -> Non
     ------
     InvalidParameter
         If the estimator refuses `model_params`, or `knn` wants more neighbours than there are.
+
     """
     estimator = _estimator(params)
     if params.model == "knn":

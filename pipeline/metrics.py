@@ -41,6 +41,7 @@ def evaluate(
     -----
     `roc_auc` is one class against the rest, averaged over the classes; it has no value, and is
     left out, where the holdout misses a class. A class without predictions has precision 0.
+
     """
     codes = np.arange(len(target_names))
     present = np.unique(labels)

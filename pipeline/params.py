@@ -133,6 +133,7 @@ class TrainParams:
         ------
         InvalidParameter
             If one is out of its bounds; names parameter, value and bounds.
+
         """
         values: dict[str, Any] = {}
         for spec in fields(cls):
@@ -156,6 +157,7 @@ class TrainParams:
         ------
         InvalidParameter
             If two of them contradict each other.
+
         """
         if self.data != "iris" and self.target is None:
             raise InvalidParameter(

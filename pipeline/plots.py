@@ -21,6 +21,7 @@ def confusion_matrix(counts: npt.NDArray[np.int64], target_names: Sequence[str])
         Rows of the holdout, shape (true class, predicted class).
     target_names
         The class names, in the order of `counts`.
+
     """
     classes = len(target_names)
     side = min(3.0 + 0.7 * classes, 12.0)
@@ -37,7 +38,7 @@ def confusion_matrix(counts: npt.NDArray[np.int64], target_names: Sequence[str])
         for true in range(classes):
             for predicted in range(classes):
                 color = "white" if shares[true, predicted] > 0.5 else "black"
-                count = int(counts[true, predicted])
+                count = str(counts[true, predicted])
                 axes.text(predicted, true, count, ha="center", va="center", color=color)
     return figure
 

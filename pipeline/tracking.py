@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
@@ -17,12 +19,16 @@ import mlflow.sklearn
 import pandas as pd
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.dataset_source_registry import get_dataset_source_from_json
+from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
 
 from pipeline.errors import PipelineError, RegistrationError
-from registry_tools import evidence, integrity, registry
+from registry_tools import integrity, registry
+from registry_tools.errors import RegistryToolsError, RegistryUnavailable
 
 _log = logging.getLogger(__name__)
 
@@ -58,26 +64,32 @@ def training_run(experiment: str, run_name: str) -> Iterator[str]:
     ------
     PipelineError
         If the store does not answer, or has no such run.
+
     """
     where = mlflow.get_tracking_uri()
-    with registry.translated(where):
-        try:
-            if "MLFLOW_RUN_ID" in os.environ:
-                active = mlflow.start_run()
-                mlflow.set_tag("mlflow.runName", run_name)
-            else:
-                active = mlflow.start_run(experiment_id=_experiment(experiment), run_name=run_name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            raise PipelineError(
-                f"run {os.environ.get('MLFLOW_RUN_ID')} is not in {where} as seen from {Path.cwd()}"
-                ": call mlflow run in the project's folder, or set MLFLOW_TRACKING_URI to an "
-                "address that means the same everywhere"
-            ) from error
-        with active:
-            _say_kind(active.info.experiment_id)
-            yield active.info.run_id
+    with registry.translated(where), _open_run(where, experiment, run_name) as active:
+        _say_kind(active.info.experiment_id)
+        yield active.info.run_id
+
+
+def _open_run(where: str, experiment: str, run_name: str) -> mlflow.ActiveRun:
+    try:
+        if "MLFLOW_RUN_ID" in os.environ:
+            active = mlflow.start_run()
+            mlflow.set_tag("mlflow.runName", run_name)
+            return active
+        return mlflow.start_run(experiment_id=_experiment(experiment), run_name=run_name)
+    except OSError as error:
+        # MLflow makes the folder of a new SQLite store itself.
+        raise RegistryUnavailable(f"the registry at {where} cannot be used: {error}") from error
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise PipelineError(
+            f"run {os.environ.get('MLFLOW_RUN_ID')} is not in {where} as seen from {Path.cwd()}"
+            ": call mlflow run in the project's folder, or set MLFLOW_TRACKING_URI to an "
+            "address that means the same everywhere"
+        ) from error
 
 
 def _experiment(name: str) -> str:
@@ -120,7 +132,7 @@ def log_figures(
     """
     client = MlflowClient()
     there = client.get_run(run_id).data.params
-    now = mlflow.utils.time.get_current_time_millis()
+    now = time.time_ns() // 1_000_000
     client.log_batch(
         run_id,
         metrics=[Metric(key, value, now, 0) for key, value in metrics.items()],
@@ -129,9 +141,19 @@ def log_figures(
     )
 
 
-def log_dataset(table: pd.DataFrame, *, source: str, target: str, name: str) -> None:
-    """Log the table as the run's input, with MLflow's own digest, schema and profile."""
-    dataset = mlflow.data.from_pandas(table, source=source, targets=target, name=name)
+def log_dataset(table: pd.DataFrame, *, source: str, target: str, name: str, digest: str) -> None:
+    """Log the table as the run's input, with MLflow's schema and profile.
+
+    A source that is no file, such as one of scikit-learn's tables, is logged as code. MLflow's
+    digests have eight hexadecimal digits: here the first eight of ours, a SHA-256.
+    """
+    origin = (
+        # Not by its text alone: two kinds of source that MLflow knows claim a path.
+        get_dataset_source_from_json(json.dumps({"uri": source}), "local")
+        if Path(source).is_file()
+        else CodeDatasetSource({"source": source})
+    )
+    dataset = from_pandas(table, source=origin, targets=target, name=name, digest=digest[:8])
     mlflow.log_input(dataset, context="training")
 
 
@@ -169,6 +191,7 @@ def log_model(
         Rows and their predictions, from which the signature is inferred.
     target_names
         The class names in code order, stored as the model's metadata.
+
     """
     info = mlflow.sklearn.log_model(
         estimator,
@@ -214,24 +237,11 @@ def set_stage(name: str, stage: str, version: int) -> None:
     ------
     RegistrationError
         If the registry refuses: the version is there, but the stage still points where it did.
+
     """
     try:
         registry.set_stage(MlflowClient(), name, stage, version)
-    except Exception as error:
+    except RegistryToolsError as error:
         raise RegistrationError(
             f"{name} version {version} is registered, but stage {stage} was not set: {error}"
         ) from error
-
-
-__all__ = [
-    "SavedModel",
-    "artifacts",
-    "evidence",
-    "log_dataset",
-    "log_figures",
-    "log_model",
-    "register",
-    "save_figure",
-    "set_stage",
-    "training_run",
-]

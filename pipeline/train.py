@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +59,7 @@ def train(params: TrainParams) -> TrainResult:
         Before any run is opened, if parameters or table are unusable.
     PipelineError, RegistryToolsError
         If the store fails. The run ends FAILED, the stage points where it did.
+
     """
     dataset = data.load(params)
     rows = data.split(dataset, params)
@@ -81,7 +82,8 @@ def train(params: TrainParams) -> TrainResult:
             dataset.features.assign(**{dataset.target: _names(dataset)}),
             source=dataset.source,
             target=dataset.target,
-            name=Path(dataset.source).stem if params.data != "iris" else "iris",
+            name=Path(params.data).stem,
+            digest=dataset.digest,
         )
         saved = tracking.log_model(
             fitted.estimator,
@@ -164,7 +166,7 @@ def _write_evidence(
     training: Dataset,
     holdout: Dataset,
     fitted: _Fitted,
-    manifest: dict[str, str],
+    manifest: Mapping[str, str],
 ) -> None:
     folder.mkdir()
     names = pd.Series(_names(holdout), name=holdout.target)
@@ -185,7 +187,7 @@ def _warnings_logged() -> Iterator[None]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
-    for text in dict.fromkeys(str(w.message).strip().splitlines()[0] for w in caught):
+    for text in dict.fromkeys(str(w.message).strip().splitlines()[0].rstrip(":") for w in caught):
         _log.warning("%s", text)
 
 

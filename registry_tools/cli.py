@@ -101,7 +101,8 @@ def show(ref: str, as_json: bool, tracking_uri: str | None) -> None:
     ]
     for title, values in (("metric", version.metrics), ("tag", version.tags)):
         for key, value in sorted(values.items()):
-            rows.append((f"{title} {key}", f"{value:.4f}" if isinstance(value, float) else value))
+            text = f"{value:.4f}" if isinstance(value, float) else str(value)
+            rows.append((f"{title} {key}", text))
     _print_columns(rows)
     if version.description:
         click.echo(f"\n{version.description}")

@@ -14,8 +14,13 @@ import click
 
 from registry_tools.errors import RegistryToolsError
 
-# MLflow's own defaults retry an unreachable server for minutes. A person wants to know at once.
-_BOUNDED = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "4"}
+_SETTINGS = {
+    # MLflow's own defaults retry an unreachable server for minutes. A person wants to know at once.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "4",
+    # MLflow reports its use over the network; nothing here talks to anybody but the registry.
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
 
 
 def run(
@@ -36,6 +41,7 @@ def run(
         The name that usage and errors show.
     expected
         Errors whose text is written for the person; one with `exit_code` says its own.
+
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     verbose = _is_verbose(argv)
@@ -77,8 +83,8 @@ def _is_verbose(argv: Sequence[str]) -> bool:
 
 
 def _quiet(verbose: bool) -> None:
-    """Bound MLflow's retries and its talk, unless the user asked otherwise."""
-    for name, value in _BOUNDED.items():
+    """Bound MLflow's retries and its talk, unless the environment says otherwise."""
+    for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     logging.basicConfig(
         stream=sys.stderr,
@@ -89,6 +95,8 @@ def _quiet(verbose: bool) -> None:
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
         for name in ("alembic", "mlflow"):
             logging.getLogger(name).setLevel(logging.WARNING)
+        # It tells of every retry; the error at the end says it once.
+        logging.getLogger("urllib3").setLevel(logging.ERROR)
         # What libraries have to say to programmers is no news to who runs the command.
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -22,6 +22,7 @@ def export_joblib(model: LoadedModel, path: str | Path) -> int:
         If the version holds no scikit-learn estimator.
     InputError
         If the file cannot be written.
+
     """
     if not type(model.estimator).__module__.startswith("sklearn."):
         raise UnsupportedOperation(

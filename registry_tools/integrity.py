@@ -66,6 +66,7 @@ def check_files(folder: Path, digest: str) -> None:
     ------
     VerificationError
         If any file was changed, added or removed since.
+
     """
     found = digest_of(manifest_of(folder))
     if found != digest:

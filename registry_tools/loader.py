@@ -50,6 +50,7 @@ class LoadedModel:
         ------
         InputError
             If the rows do not fit the signature; names the row, the column and the value.
+
         """
         frame = frame_of(rows, self.info.signature)
         try:
@@ -66,6 +67,7 @@ class LoadedModel:
             If the version carries no target names and predicts none itself.
         InputError
             As `predict`.
+
         """
         return self.names_of(self.predict(rows))
 
@@ -89,6 +91,7 @@ class LoadedModel:
             If the model gives no probabilities.
         InputError
             As `predict`.
+
         """
         predict_proba = getattr(self.estimator, "predict_proba", None)
         if predict_proba is None:
@@ -130,6 +133,7 @@ def load_model(
         If the reference means nothing, or the registry cannot say what it means.
     VerificationError
         If the files are not those that were registered, or contain types that are not trusted.
+
     """
     return load(registry.connect(tracking_uri), parse_ref(ref, stage=stage))
 

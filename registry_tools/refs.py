@@ -36,6 +36,7 @@ def stage_name(text: str) -> str:
     ------
     InvalidReference
         If the text is not a legal MLflow alias, or a word that MLflow reserves.
+
     """
     name = text.strip().lower()
     if not _STAGE.fullmatch(name):
@@ -57,6 +58,7 @@ def model_name(text: str) -> str:
     ------
     InvalidReference
         If it is empty or has a character that MLflow, or a reference, gives a meaning to.
+
     """
     if not text.strip() or text != text.strip() or any(c in text for c in "/:@"):
         raise InvalidReference(
@@ -80,6 +82,7 @@ def parse_ref(text: str, *, stage: str | None = None) -> ModelRef:
     ------
     InvalidReference
         If it is none of these forms; the message shows them.
+
     """
     body = text.removeprefix("models:/").lstrip("/")
     if stage is not None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import mlflow.exceptions
+import sqlalchemy.exc
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
@@ -42,8 +45,9 @@ class VersionInfo:
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values, for JSON."""
-        return asdict(self) | {"stages": list(self.stages)}
+        """Return it as plain values, for JSON, which has no NaN: such a metric is None."""
+        metrics = {k: v if math.isfinite(v) else None for k, v in self.metrics.items()}
+        return asdict(self) | {"stages": list(self.stages), "metrics": metrics}
 
 
 @dataclass(frozen=True)
@@ -73,18 +77,19 @@ def connect(tracking_uri: str | None = None) -> MlflowClient:
     RegistryUnavailable
         If it is an SQLite file that does not exist (MLflow would make an empty one), or no URI
         of a registry at all.
+
     """
-    with translated(str(tracking_uri)):
-        client = MlflowClient(tracking_uri=tracking_uri)
-    uri = client.tracking_uri
+    uri = tracking_uri or mlflow.get_tracking_uri()
     if uri.startswith("sqlite:///"):
+        # Before there is a client: making one makes the file.
         database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
         if not database.is_file():
             raise RegistryUnavailable(
                 f"no registry at {uri} (looked in {database.absolute().parent}): train a model "
                 "first, or name another with --tracking-uri or MLFLOW_TRACKING_URI"
             )
-    return client
+    with translated(uri):
+        return MlflowClient(tracking_uri=uri)
 
 
 @contextlib.contextmanager
@@ -94,12 +99,15 @@ def translated(where: str) -> Iterator[None]:
         yield
     except mlflow.exceptions.MlflowException as error:
         raise _translate(error, where) from error
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        # MLflow lets through what its database says while it is being opened.
+        reason = str(error.args[0] if error.args else error).splitlines()[0]
+        raise RegistryUnavailable(f"the registry at {where} cannot be used: {reason}") from error
 
 
 def _translate(error: mlflow.exceptions.MlflowException, where: str) -> RegistryToolsError:
     text = " ".join(str(error).split())
-    status = error.get_http_status_code() if error.error_code in _DENIED else None
-    if status or "error code 401" in text or "error code 403" in text:
+    if error.error_code in _DENIED or "error code 401" in text or "error code 403" in text:
         return AccessDenied(
             f"{where} refused this: {text[:200]}; sign in with MLFLOW_TRACKING_USERNAME and "
             "MLFLOW_TRACKING_PASSWORD, or ask for the permission"
@@ -123,6 +131,7 @@ def get_registered_model(client: MlflowClient, name: str) -> RegisteredModel:
     ------
     NotFound
         If there is none of this name; the message names those that exist.
+
     """
     with translated(client.tracking_uri):
         # Not client.get_registered_model: that reads every version of the model.
@@ -146,6 +155,7 @@ def resolve(client: MlflowClient, ref: ModelRef) -> int:
     ------
     NotFound
         If the model, the version or the stage does not exist; the message names what does.
+
     """
     model = get_registered_model(client, ref.name)
     if ref.version is not None:
@@ -166,7 +176,7 @@ def stages_of(model: RegisteredModel) -> dict[str, int]:
     stage_of = {legacy: stage for stage, legacy in LEGACY_STAGES.items()}
     # A later MLflow may have no legacy stages at all.
     for version in getattr(model, "latest_versions", None) or ():
-        stage = stage_of.get(getattr(version, "current_stage", None))
+        stage = stage_of.get(str(getattr(version, "current_stage", None)))
         if stage is not None:
             stages.setdefault(stage, int(version.version))
     return stages
@@ -188,7 +198,7 @@ def _get_version(client: MlflowClient, name: str, version: int) -> ModelVersion:
 
 def _version_numbers(client: MlflowClient, name: str, most: int = 20) -> str:
     found = _search_versions(client, name, most + 1)
-    numbers = ", ".join(v.version for v in found[:most])
+    numbers = ", ".join(str(v.version) for v in found[:most])
     return numbers + (", …" if len(found) > most else "")
 
 
@@ -240,6 +250,7 @@ def get_version(client: MlflowClient, ref: ModelRef) -> VersionInfo:
     ------
     NotFound
         As `resolve`.
+
     """
     stages = stages_of(get_registered_model(client, ref.name))
     number = resolve(client, ref)
@@ -285,9 +296,7 @@ def download_model(client: MlflowClient, name: str, version: int) -> Path:
     with translated(client.tracking_uri):
         uri = client.get_model_version_download_uri(name, str(version))
         return Path(
-            mlflow.artifacts.download_artifacts(
-                artifact_uri=uri, tracking_uri=client.tracking_uri
-            )
+            mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=client.tracking_uri)
         )
 
 

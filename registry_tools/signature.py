@@ -53,6 +53,7 @@ def frame_of(rows: Any, columns: Sequence[Column] | None) -> pd.DataFrame:
     InputError
         If columns are missing, a row is too short or too long, a value is not of its column's
         type, or a required value is missing; names the row (from 0), the column and the value.
+
     """
     table = _table(rows, columns)
     if columns is None:
@@ -131,9 +132,9 @@ def _numbers(values: pd.Series, column: Column, holes: pd.Series) -> pd.Series:
 def _refuse(values: pd.Series, bad: pd.Series, column: Column, wanted: str) -> None:
     if bad.any():
         row = int(np.argmax(bad.to_numpy()))
-        raise InputError(
-            f"column {column.name!r}, row {row}: {values.iloc[row]!r} is not {wanted}"
-        )
+        value = values.iloc[row]
+        shown = value.item() if isinstance(value, np.generic) else value
+        raise InputError(f"column {column.name!r}, row {row}: {shown!r} is not {wanted}")
 
 
 def values_from_text(texts: Sequence[str], columns: Sequence[Column] | None) -> list[Any]:
@@ -143,6 +144,7 @@ def values_from_text(texts: Sequence[str], columns: Sequence[Column] | None) -> 
     ------
     InputError
         If there are too many or too few, or one is not what its column holds.
+
     """
     if columns is not None and len(texts) != len(columns):
         raise InputError(
@@ -151,7 +153,9 @@ def values_from_text(texts: Sequence[str], columns: Sequence[Column] | None) -> 
         )
     types = [c.type for c in columns] if columns is not None else ["double"] * len(texts)
     names = [c.name for c in columns] if columns is not None else range(len(texts))
-    return [_value(t.strip(), kind, name) for t, kind, name in zip(texts, types, names, strict=True)]
+    return [
+        _value(t.strip(), kind, name) for t, kind, name in zip(texts, types, names, strict=True)
+    ]
 
 
 def _value(text: str, kind: str, name: object) -> Any:

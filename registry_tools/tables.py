@@ -32,6 +32,7 @@ def read_table(path: str | Path, *, text_columns: Collection[str] = ()) -> pd.Da
     ------
     InputError
         If there is no such file, it is empty, or it is not what its suffix says.
+
     """
     path = Path(path)
     if not path.is_file():
@@ -51,14 +52,16 @@ def read_stream(stream: BinaryIO, *, text_columns: Collection[str] = ()) -> pd.D
     ------
     InputError
         If it is empty or cannot be read.
+
     """
     content = stream.read()
-    start = content.lstrip()[:4]
-    if start == b"PAR1":
-        form = "parquet"
-    else:
-        form = "json" if start[:1] in (b"[", b"{") else "csv"
-    return parse_table(io.BytesIO(content), form, "standard input", text_columns)
+    return parse_table(io.BytesIO(content), _guess(content), "standard input", text_columns)
+
+
+def _guess(content: bytes) -> str:
+    if content.startswith(b"PAR1"):
+        return "parquet"
+    return "json" if content.lstrip()[:1] in (b"[", b"{") else "csv"
 
 
 def parse_table(
@@ -73,6 +76,7 @@ def parse_table(
     ------
     InputError
         If it is empty or not of that format.
+
     """
     try:
         if form == "csv":
@@ -121,6 +125,7 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
     ------
     InputError
         If the suffix is unknown or the file cannot be written.
+
     """
     path = Path(path)
     form = _format_of(path)
@@ -143,6 +148,7 @@ def write_whole(path: Path, write: Any) -> None:
     ------
     InputError
         If the folder does not exist or cannot be written to.
+
     """
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)

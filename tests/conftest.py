@@ -1,0 +1,199 @@
+"""Real stores, a real tracking server and real processes; MLflow is nowhere mocked."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # read when mlflow is imported
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+
+from pipeline.params import TrainParams
+from pipeline.train import TrainResult, train
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.prefix, "bin")
+_KEPT = {"MLFLOW_LOGGING_LEVEL", "MLFLOW_DISABLE_TELEMETRY"}
+IRIS_ROW = [6.0, 2.5, 4.5, 1.5]
+
+
+@pytest.fixture(autouse=True)
+def _no_global_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each test starts and ends without a tracking URI, a run or an experiment of another."""
+    for name in list(os.environ):
+        if name.startswith("MLFLOW_") and name not in _KEPT:
+            monkeypatch.delenv(name)
+    yield
+    while mlflow.active_run():
+        mlflow.end_run("KILLED")
+    mlflow.set_tracking_uri(None)
+    mlflow.set_registry_uri(None)
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite store with MLflow's tables and nothing in them: making one takes seconds."""
+    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_registered_models()
+    return path
+
+
+@pytest.fixture
+def store(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URI of an empty store in the test's own folder, which is also where the test runs."""
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    return uri
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A store with two versions of `iris`, the second in staging, for tests that only read."""
+
+    uri: str
+    folder: Path
+    first: TrainResult
+    second: TrainResult
+
+
+@pytest.fixture(scope="session")
+def trained_once(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("trained")
+    shutil.copy(empty_database, folder / "mlflow.db")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    before = Path.cwd()
+    os.chdir(folder)
+    mlflow.set_tracking_uri(uri)
+    try:
+        first, second = train(TrainParams()), train(TrainParams(model="knn"))
+    finally:
+        mlflow.set_tracking_uri(None)
+        os.chdir(before)
+    return Trained(uri, folder, first, second)
+
+
+@pytest.fixture
+def trained(trained_once: Trained, monkeypatch: pytest.MonkeyPatch) -> Trained:
+    """The shared store as the one that MLflow itself takes."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", trained_once.uri)
+    return trained_once
+
+
+def free_port() -> int:
+    """Return a port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until_up(url: str, process: subprocess.Popen[bytes], seconds: float = 60) -> None:
+    """Wait until a server answers 200; fail when it ended or the time is over."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert process.poll() is None, f"the server ended with {process.returncode}"
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            time.sleep(0.1)
+    raise AssertionError(f"{url} did not answer within {seconds} s")
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Start processes that end with the test, each the leader of a group of its own."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def run(*command: str | Path, **options: object) -> subprocess.Popen[bytes]:
+        log = (tmp_path / f"process-{len(running)}.log").open("wb")
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            **options,  # type: ignore[call-overload]
+        )
+        log.close()
+        running.append(process)
+        return process
+
+    yield run
+    for process in running:
+        end_group(process)
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process that the tests started, and the workers that it started."""
+    import signal
+
+    try:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(timeout=10)
+    except ProcessLookupError:
+        process.wait(timeout=10)
+
+
+@pytest.fixture
+def tracking_server(
+    start: Callable[..., subprocess.Popen[bytes]], empty_database: Path, tmp_path: Path
+) -> str:
+    """The address of a real `mlflow server` over SQLite that also keeps the artifacts."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    shutil.copy(empty_database, folder / "mlflow.db")
+    port = free_port()
+    process = start(
+        BIN / "mlflow",
+        "server",
+        *("--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
+        *("--backend-store-uri", f"sqlite:///{folder}/mlflow.db"),
+        *("--artifacts-destination", str(folder / "artifacts")),
+        cwd=folder,
+    )
+    address = f"http://127.0.0.1:{port}"
+    wait_until_up(f"{address}/health", process)
+    return address
+
+
+@pytest.fixture
+def table_csv(tmp_path: Path) -> Path:
+    """A table that is not Iris: numbers and text with holes, a boolean, a constant column."""
+    import numpy as np
+    import pandas as pd
+
+    rng = np.random.default_rng(7)
+    rows = 120
+    kind = rng.choice(["cat", "dog"], rows)
+    dog = kind == "dog"
+    table = pd.DataFrame(
+        {
+            "weight": np.where(dog, 20.0, 4.0) + rng.normal(0, 1.5, rows),
+            "size": np.where(dog, 60, 25) + rng.integers(-5, 6, rows),
+            "colour": np.where(dog, "brown", "grey"),
+            "sold": rng.random(rows) < 0.5,
+            "planet": "earth",
+            "kind": kind,
+        }
+    ).astype({"size": "float64"})
+    table.loc[rng.random(rows) < 0.1, "size"] = np.nan
+    table.loc[rng.random(rows) < 0.1, "colour"] = None
+    path = tmp_path / "animals.csv"
+    table.to_csv(path, index=False)
+    return path

@@ -1,0 +1,97 @@
+"""Parameters live once: the dataclass, MLproject and the command line say the same."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import click
+import pytest
+import yaml
+from conftest import ROOT
+
+from pipeline.cli import cli
+from pipeline.errors import InvalidParameter
+from pipeline.params import TrainParams, as_text
+
+
+def entry_point(name: str) -> dict:
+    return yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"][name]
+
+
+def test_mlproject_has_the_parameters_of_the_dataclass_with_its_defaults() -> None:
+    declared = entry_point("main")["parameters"]
+    assert list(declared) == [spec.name for spec in fields(TrainParams)]
+    for spec in fields(TrainParams):
+        default = getattr(TrainParams(), spec.name)
+        assert str(declared[spec.name]["default"]) == as_text(default), spec.name
+        number = isinstance(default, (int, float))
+        assert declared[spec.name]["type"] == ("float" if number else "string"), spec.name
+
+
+def test_mlproject_passes_every_parameter_to_its_option() -> None:
+    command = entry_point("main")["command"].split()
+    assert command[:4] == ["python", "-m", "pipeline", "train"]
+    passed = dict(zip(command[4::2], command[5::2], strict=True))
+    assert passed == {
+        f"--{spec.name.replace('_', '-')}": f"{{{spec.name}}}" for spec in fields(TrainParams)
+    }
+
+
+def test_the_command_line_has_an_option_for_every_parameter() -> None:
+    command = cli.commands["train"]
+    options = {option.name for option in command.params if isinstance(option, click.Option)}
+    assert options == {spec.name for spec in fields(TrainParams)} | {"verbose"}
+
+
+def test_the_defaults_survive_the_way_through_text() -> None:
+    texts = {spec.name: as_text(getattr(TrainParams(), spec.name)) for spec in fields(TrainParams)}
+    assert TrainParams.from_text(texts) == TrainParams()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "bounds"),
+    [
+        ("test_size", "abc", "a fraction above 0 and below 1"),
+        ("test_size", "0", "a fraction above 0 and below 1"),
+        ("test_size", "1.0", "a fraction above 0 and below 1"),
+        ("test_size", "nan", "a fraction above 0 and below 1"),
+        ("test_size", "-5", "a whole number of rows from 1"),
+        ("max_iter", "0", "from 1 to 1000000"),
+        ("max_iter", "2.5", "from 1 to 1000000"),
+        ("random_state", "-1", "from 0 to 4294967295"),
+        ("random_state", "4294967296", "from 0 to 4294967295"),
+        ("subset_size", "0", "a whole number of rows from 1"),
+        ("subset_size", "-3", "a whole number of rows from 1"),
+        ("model", "resnet", "logistic_regression, random_forest"),
+        ("model_params", "C=1", "a JSON object"),
+        ("model_params", "[1]", "a JSON object"),
+        ("split", "random", "stratified or hash"),
+        ("data", "", "'iris', or the path"),
+        ("data", "table.xlsx", ".csv or .parquet"),
+        ("name", "a/b", "must not be empty"),
+        ("stage", "v1", "MLflow reserves"),
+        ("stage", "two words", "not a legal alias"),
+        ("target", "kind", "iris brings its own label"),
+    ],
+)
+def test_a_value_out_of_bounds_is_named_with_its_parameter_and_bounds(
+    name: str, value: str, bounds: str
+) -> None:
+    texts = {"target": "kind", name: value} if value == "table.xlsx" else {name: value}
+    with pytest.raises(InvalidParameter) as caught:
+        TrainParams.from_text(texts)
+    message = str(caught.value)
+    assert message.startswith(f"{name}={value}: ")
+    assert bounds in message
+    assert "\n" not in message
+
+
+def test_a_table_needs_a_target_and_hash_needs_a_fraction() -> None:
+    with pytest.raises(InvalidParameter, match="target=none: a table needs"):
+        TrainParams.from_text({"data": "table.csv"})
+    with pytest.raises(InvalidParameter, match="test_size=30: split=hash needs a fraction"):
+        TrainParams.from_text({"split": "hash", "test_size": "30"})
+
+
+def test_a_stage_is_taken_in_any_case() -> None:
+    assert TrainParams.from_text({"stage": "Production"}).stage == "production"
