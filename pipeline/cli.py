@@ -54,6 +54,7 @@ def train(**texts: str | None) -> None:
     params = TrainParams.from_text({k: v for k, v in texts.items() if v is not None})
     from pipeline.train import train as train_model
 
+    command_line.imports_done()
     click.echo(_summary(train_model(params)))
 
 

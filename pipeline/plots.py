@@ -24,22 +24,23 @@ def confusion_matrix(counts: npt.NDArray[np.int64], target_names: Sequence[str])
 
     """
     classes = len(target_names)
-    side = min(3.0 + 0.7 * classes, 12.0)
-    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    side = min(3.2 + 0.6 * classes, 12.0)
+    figure = Figure(figsize=(side + 0.4, side), layout="tight")
     axes = figure.add_subplot()
     # Shares of the true class: a rare class must not look right because it is pale.
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(image, label="share of the true class", shrink=0.8)
-    axes.set(xlabel="predicted", ylabel="true", title="Confusion matrix, held-out rows")
-    axes.set_xticks(range(classes), labels=[_short(n) for n in target_names], rotation=45)
-    axes.set_yticks(range(classes), labels=[_short(n) for n in target_names])
-    if classes <= _NUMBERED:
-        for true in range(classes):
-            for predicted in range(classes):
-                color = "white" if shares[true, predicted] > 0.5 else "black"
-                count = str(counts[true, predicted])
-                axes.text(predicted, true, count, ha="center", va="center", color=color)
+    axes.set(xlabel="predicted", ylabel="true", title="Held-out rows by true and predicted class")
+    names = [_short(name) for name in target_names]
+    axes.set_xticks(range(classes), labels=names, rotation=30, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(classes), labels=names)
+    if classes > _NUMBERED:
+        figure.colorbar(image, label="share of the true class", shrink=0.8)
+        return figure
+    for true, predicted in np.ndindex(classes, classes):
+        color = "white" if shares[true, predicted] > 0.5 else "black"
+        count = str(counts[true, predicted])
+        axes.text(predicted, true, count, ha="center", va="center", color=color)
     return figure
 
 

@@ -18,7 +18,7 @@ from sklearn.metrics import confusion_matrix
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import Pipeline
 
-from pipeline import data, estimators, metrics, plots
+from pipeline import data, estimators, metrics, plots, tracking
 from pipeline.data import Dataset
 from pipeline.params import TrainParams
 from registry_tools import evidence, integrity
@@ -65,9 +65,6 @@ def train(params: TrainParams) -> TrainResult:
     rows = data.split(dataset, params)
     training, holdout = dataset.take(rows[0]), dataset.take(rows[1])
     estimators.check(params, training.features, training.labels)
-
-    # Imported here: it takes a second, which a refused parameter need not wait for.
-    from pipeline import tracking
 
     with tracking.training_run(params.name, _run_name(params)) as run_id:
         with _warnings_logged():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -44,6 +45,7 @@ def run(
 
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    gc.disable()  # until `imports_done`
     verbose = _is_verbose(argv)
     _quiet(verbose)
     try:
@@ -68,6 +70,18 @@ def run(
         return _fail(
             program, f"unexpected {type(error).__name__}: {text} (-v for more)", 1, verbose
         )
+    finally:
+        imports_done()
+
+
+def imports_done() -> None:
+    """Leave what was imported out of all garbage collection from here on.
+
+    Importing MLflow and scikit-learn makes a million objects that stay. Looking through them again
+    and again while they come, and once more at exit, takes a quarter of a short command's time.
+    """
+    gc.freeze()
+    gc.enable()
 
 
 def verbose_option(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,0 +1,61 @@
+"""Two commands in turn, A B A B …, compared as ratios: these machines are shared and noisy."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Command:
+    """What is run: `argv` with `environment` on top of ours, in the folder that `prepare` makes."""
+
+    title: str
+    argv: Sequence[str | Path]
+    prepare: Callable[[], Path]
+    environment: dict[str, str]
+
+
+def seconds(command: Command) -> float:
+    """Run a command once in a fresh folder and return its wall time."""
+    folder = command.prepare()
+    began = time.perf_counter()
+    done = subprocess.run(
+        [str(part) for part in command.argv],
+        cwd=folder,
+        env=os.environ | command.environment,
+        capture_output=True,
+        text=True,
+    )
+    elapsed = time.perf_counter() - began
+    if done.returncode != 0:
+        raise SystemExit(f"{command.title}: exit {done.returncode}\n{done.stderr}")
+    return elapsed
+
+
+def compare(a: Command, b: Command, pairs: int, wanted: float) -> bool:
+    """Print medians and the median of the ratios A/B; return whether it is at most `wanted`."""
+    seconds(a), seconds(b)  # not counted: caches of the disk and of Python
+    times = [(seconds(a), seconds(b)) for _ in range(pairs)]
+    ratios = [first / second for first, second in times]
+    ratio = statistics.median(ratios)
+    for command, values in zip((a, b), zip(*times, strict=True), strict=True):
+        low, middle, high = min(values), statistics.median(values), max(values)
+        print(f"{command.title:<44} {middle:7.2f} s   ({low:.2f} to {high:.2f})")
+    verdict = "met" if ratio <= wanted else "MISSED"
+    print(
+        f"{'ratio, median of ' + str(pairs) + ' pairs':<44} {ratio:7.3f}     "
+        f"({min(ratios):.3f} to {max(ratios):.3f}); wanted at most {wanted}: {verdict}\n"
+    )
+    return ratio <= wanted
+
+
+def machine() -> str:
+    """Return what the figures were measured on."""
+    return f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}"

@@ -1,0 +1,123 @@
+"""What the documents say is what happens: every command in the README is run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import BIN, ROOT
+
+from registry_tools.cli import cli as registry_cli
+
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = sorted(
+    path for path in ROOT.rglob("*.md") if not path.relative_to(ROOT).parts[0].startswith(".")
+)
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def conversations() -> list[tuple[str, str]]:
+    """Return each command of the README's console blocks with the output shown below it."""
+    found = []
+    for block in blocks("console"):
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            command, _, output = part.partition("\n")
+            found.append((command, output))
+    return found
+
+
+def plain(text: str) -> str:
+    """Leave out what differs from run to run: ids and digests, and spaces at line ends."""
+    text = re.sub(r"\b[0-9a-f]{32}\b", "<run>", text)
+    text = re.sub(r"\b[0-9a-f]{8}  [0-9a-f]{12}\b", "<run> <digest>", text)
+    return "\n".join(line.rstrip() for line in text.strip().splitlines())
+
+
+def fresh_checkout(folder: Path) -> Path:
+    """Copy the project as a clone would have it; its environment is the one that tests run in."""
+    for part in ("MLproject", "Makefile", "conda.yaml", "pyproject.toml", "requirements.lock"):
+        shutil.copy2(ROOT / part, folder / part)
+    for package in ("pipeline", "registry_tools"):
+        shutil.copytree(ROOT / package, folder / package)
+    (folder / ".venv").symlink_to(sys.prefix)
+    return folder
+
+
+def test_the_readme_shows_what_its_commands_print(tmp_path: Path) -> None:
+    project = fresh_checkout(tmp_path)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "MAKE"))}
+    for command, shown in conversations():
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=project,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        printed = done.stdout if done.returncode == 0 else done.stderr
+        assert plain(printed) == plain(shown), f"$ {command}\n{done.stderr}"
+
+
+def test_the_python_of_the_readme_runs_and_answers_as_it_says(trained: object) -> None:
+    (block,) = blocks("python")
+    scope: dict[str, object] = {}
+    for line in filter(None, block.splitlines()):
+        code, _, comment = line.partition("#")
+        if code.startswith(("from", "model =")):
+            exec(code, scope)
+        else:
+            answer = repr(eval(code, scope)).replace(", dtype='<U10')", ")")
+            assert answer == comment.strip()
+
+
+def test_every_subcommand_is_in_the_readme() -> None:
+    for name in registry_cli.commands:
+        assert f"registry-tools {name}" in README
+
+
+def test_every_make_target_that_a_document_names_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for document in DOCUMENTS:
+        for target in re.findall(r"(?:^|`)make ([a-z-]+)", document.read_text(), re.MULTILINE):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), (document.name, target)
+
+
+def test_every_link_between_the_documents_leads_somewhere() -> None:
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+            assert (document.parent / target).exists(), (document.name, target)
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 150
+
+
+def test_every_file_in_the_readmes_tree_exists_and_none_is_missing() -> None:
+    (tree,) = blocks("text")
+    named = set(re.findall(r"\b([a-z_]+\.py)\b", tree))
+    actual = {
+        path.name
+        for package in ("pipeline", "registry_tools")
+        for path in (ROOT / package).glob("*.py")
+        if not path.name.startswith("__")
+    }
+    assert named | {"command_line.py"} >= actual
+    assert named <= actual
+
+
+@pytest.mark.parametrize("module", ["pipeline", "registry_tools"])
+def test_both_programs_run_as_modules(module: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [BIN / "python", "-m", module, "--help"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert "Usage:" in done.stdout
