@@ -26,7 +26,7 @@ test: $(VENV)/.test ## Run the tests, in at most four minutes.
 	@$(BIN)/python -m pytest
 
 test-slow: $(VENV)/.test ## Run the tests that take minutes or install packages.
-	@$(BIN)/python -m pytest -m slow --timeout 900
+	@$(BIN)/python -m pytest -m slow --timeout 900 -rs
 
 check: $(VENV)/.test ## Check format, style and types.
 	@$(BIN)/ruff format --check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -12,6 +13,7 @@ import pytest
 import yaml
 from conftest import BIN, ROOT
 from packaging.requirements import Requirement
+from test_mlflow_run import environment
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -120,12 +122,12 @@ def test_make_names_a_python_that_is_too_old(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("manager", ["uv", "virtualenv"])
 def test_mlflow_makes_its_own_environment_from_conda_yaml(
-    manager: str, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    manager: str, store: str, tmp_path: Path
 ) -> None:
     """Installs every locked package from the package index, as the first `mlflow run .` does."""
-    from test_mlflow_run import environment
-
     variables = environment(store) | {"MLFLOW_ENV_ROOT": str(tmp_path / "envs")}
+    if manager == "virtualenv":
+        variables["PYENV_ROOT"] = str(pyenv_with_this_python(tmp_path / "pyenv"))
     done = subprocess.run(
         [BIN / "mlflow", "run", ROOT, "--env-manager", manager],
         env=variables,
@@ -135,3 +137,19 @@ def test_mlflow_makes_its_own_environment_from_conda_yaml(
     assert done.returncode == 0, done.stderr[-3000:]
     assert "iris version 1, stage staging" in done.stdout
     assert list((tmp_path / "envs").iterdir()) != []
+
+
+def pyenv_with_this_python(root: Path) -> Path:
+    """Return a root of pyenv in which the Python that MLflow asks for is the one of the tests.
+
+    MLflow wants the newest 3.11 that pyenv knows; pyenv would compile it for minutes.
+    """
+    if shutil.which("pyenv") is None:
+        pytest.skip("MLflow's virtualenv manager needs pyenv, which is not installed")
+    if sys.version_info[:2] != (3, 11):
+        pytest.skip("conda.yaml names Python 3.11, and the tests run on another")
+    known = subprocess.run(["pyenv", "install", "--list"], capture_output=True, text=True)
+    newest = [line.strip() for line in known.stdout.splitlines() if line.startswith("  3.11.")][-1]
+    (root / "versions").mkdir(parents=True)
+    (root / "versions" / newest).symlink_to(sys.base_prefix)
+    return root
