@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -qq
 PORT   ?= 5000
-STORE  ?= sqlite:///mlflow.db
+STORE  ?= $(or $(MLFLOW_TRACKING_URI),sqlite:///mlflow.db)
 
 # mlflow and the entry points call `python` and each other by name.
 export PATH := $(abspath $(BIN)):$(PATH)
@@ -13,6 +13,8 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export MLFLOW_LOGGING_LEVEL ?= WARNING
 # MLflow reports its use over the network unless told not to.
 export MLFLOW_DISABLE_TELEMETRY ?= true
+# Where there is no git, MLflow does without; its library for git would say so at length.
+export GIT_PYTHON_REFRESH ?= quiet
 
 .PHONY: help run test test-slow check lock ui serve bench clean
 
@@ -46,13 +48,14 @@ bench: $(VENV)/.test ## Measure; see benchmarks/.
 lock: $(VENV)/.test ## Make both lock files again from pyproject.toml.
 	@$(BIN)/uv pip compile pyproject.toml --group build $(LOCK) --output-file requirements.lock
 	@$(BIN)/uv pip compile pyproject.toml --group build --group test --constraint requirements.lock $(LOCK) --output-file requirements-test.lock
+	@sed -i "s/^# lock: .*/# lock: $$(sha256sum requirements.lock | cut -c1-16)/" conda.yaml
 
 # Every supported Python and platform in one file, with hashes, and no address of an index.
 LOCK := --universal --python-version 3.10 --generate-hashes --no-annotate --no-emit-index-url \
         --custom-compile-command 'make lock' --upgrade --quiet
 
-clean: ## Remove what was made: environment, stores, caches.
-	@rm -rf $(VENV) mlruns mlartifacts mlflow.db *.egg-info .pytest_cache .mypy_cache .ruff_cache
+clean: ## Remove the environment and caches; stores and models stay.
+	@rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 # The two environments are one folder; the tests only add to it.
 $(VENV)/.run: requirements.lock pyproject.toml | $(BIN)/python

@@ -5,8 +5,6 @@ import sys
 try:
     from pipeline.cli import main
 except ModuleNotFoundError as error:
-    if error.name not in {"click", "registry_tools"}:
-        raise
     # `mlflow run --env-manager local` takes whichever python stands first in the PATH.
     sys.exit(
         f"pipeline: error: {sys.executable} has no {error.name}: activate the environment first "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -60,7 +61,8 @@ def train(**texts: str | None) -> None:
 
 def _summary(result: TrainResult) -> str:
     figures = result.metrics
-    ref = f"{result.name}@{result.stage}"
+    ref = shlex.quote(f"{result.name}@{result.stage}")
+    uri = shlex.quote(f"models:/{result.name}@{result.stage}")
     folded = (
         f"; cross-validated {figures['cv_accuracy_mean']:.4f} ± {figures['cv_accuracy_std']:.4f}"
         if "cv_accuracy_mean" in figures
@@ -74,19 +76,26 @@ def _summary(result: TrainResult) -> str:
             f"version   {result.name} version {result.version}, stage {result.stage}",
             f"next      {_command('registry-tools')} predict {ref} --features "
             f"{_features(result.example)}",
-            f"          {_command('mlflow')} models serve -m models:/{ref} --env-manager local",
-            f"          {_command('mlflow')} ui",
+            f"          {_command('mlflow')} models serve -m {uri} --env-manager local",
+            f"          {_ui(result.store)}",
         ]
     )
 
 
 def _features(values: tuple[Any, ...]) -> str:
     """Write one row so that `--features` reads it, quoted for a shell where it must be."""
-    import shlex
-
     line = io.StringIO()
     csv.writer(line, lineterminator="").writerow("" if v != v else v for v in values)
     return shlex.quote(line.getvalue())
+
+
+def _ui(store: str) -> str:
+    """Return how to see the runs of a store: a server has the UI itself."""
+    if store.startswith("http"):
+        return f"open {store}"
+    default = f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+    where = "" if store == default else f" --backend-store-uri {shlex.quote(store)}"
+    return f"{_command('mlflow')} ui{where}"
 
 
 def _command(name: str) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from sklearn.utils import resample
 from pipeline.errors import DataError, InvalidParameter
 from pipeline.params import TrainParams
 from registry_tools.errors import InputError
+from registry_tools.evidence import ROW_HASH
 from registry_tools.integrity import sha256_of
 from registry_tools.rows import hash_rows, unit_interval
 from registry_tools.tables import read_table
@@ -29,9 +32,9 @@ _log = logging.getLogger(__name__)
 class Dataset:
     """A table ready for training.
 
-    `features` has float64, text (object) and boolean columns; `labels` holds integer codes, the
-    position in `target_names`; `hashes` has one 64-bit hash a row over all columns as they came.
-    All three share one index, 0 to rows - 1.
+    `features` has int64, float64, text (object) and boolean columns (object where with holes);
+    `labels` holds integer codes, the position in `target_names`; `hashes` has one 64-bit hash a
+    row over all columns as they came. All three share one index, 0 to rows - 1.
     """
 
     features: pd.DataFrame
@@ -64,7 +67,6 @@ def load(params: TrainParams) -> Dataset:
         If there is no such file, no such column, or nothing that can be learnt.
     InvalidParameter
         If `subset_size` does not fit the table.
-
     """
     dataset = _iris() if params.data == "iris" else _table(params.data, str(params.target))
     return _subset(dataset, params) if params.subset_size is not None else dataset
@@ -123,49 +125,78 @@ def _codes(column: pd.Series, path: str) -> tuple[tuple[str, ...], pd.Series]:
 
 def _classes(column: pd.Series) -> pd.Series:
     """Return labels that sort: whole numbers as integers, other numbers as they are, else text."""
-    if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
-        return column.astype(object).map(str)
-    whole = (column == np.floor(column)).all()
+    column = _plain(column)
+    if not pd.api.types.is_float_dtype(column):
+        is_number = pd.api.types.is_integer_dtype(column)
+        return column if is_number else column.astype(object).map(str)
+    if np.isinf(column).any():
+        raise DataError(f"target={column.name}: a label is infinite")
+    whole = (column == np.floor(column)).all() and (column.abs() < 2**53).all()
     return column.astype("int64") if whole else column
 
 
 def _usable(table: pd.DataFrame, path: str) -> pd.DataFrame:
-    """Return the feature columns as float64, text and booleans, without those that say nothing."""
+    """Return the feature columns as numbers, text and booleans, without those that say nothing."""
     columns = {}
-    for name, column in table.items():
-        if _holds_lists(column):
-            raise DataError(f"column {name!r} of {path} holds lists or objects: flatten it first")
+    for name, raw in table.items():
+        if name == ROW_HASH:
+            raise DataError(f"column {name!r} of {path} has a name that is needed: rename it")
+        column = _plain(raw)
         if column.notna().sum() == 0:
             _log.warning("column %r is left out: all its values are missing", name)
         elif column.nunique(dropna=False) == 1:
-            _log.warning("column %r is left out: it is constant, %r", name, column.iloc[0])
-        elif pd.api.types.is_datetime64_any_dtype(column):
-            raise DataError(
-                f"column {name!r} of {path} holds times: turn it into numbers or text, or drop it"
-            )
-        elif pd.api.types.is_bool_dtype(column):
-            columns[name] = column.astype(bool)
-        elif pd.api.types.is_numeric_dtype(column):
-            columns[name] = _finite(column, str(name), path)
+            constant = column.iloc[0]
+            shown = constant.item() if isinstance(constant, np.generic) else constant
+            _log.warning("column %r is left out: it is constant, %r", name, shown)
         else:
-            text = column.astype(object).map(str, na_action="ignore")
-            columns[name] = text.where(column.notna(), np.nan)
+            columns[name] = _finite(column, str(name), path)
     if not columns:
         raise DataError(f"{path} has no column to learn from besides the label")
     return pd.DataFrame(columns)
 
 
-def _holds_lists(column: pd.Series) -> bool:
-    return column.dtype == object and column.map(pd.api.types.is_list_like).any()
+def _plain(column: pd.Series) -> pd.Series:
+    """Return a column as int64, float64, booleans or text; the last two as objects if with holes.
+
+    Raises
+    ------
+    DataError
+        If it holds anything else, such as times or lists.
+    """
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(column.cat.categories.dtype)
+    holes = column.isna()
+    if pd.api.types.is_bool_dtype(column.dtype):
+        return _with_none(column, holes) if holes.any() else column.astype(bool)
+    if pd.api.types.is_integer_dtype(column) and not holes.any():
+        fits = column.max() <= np.iinfo(np.int64).max
+        return column.astype("int64") if fits else column
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_complex_dtype(column):
+        return column.astype("float64")
+    kinds = set(column[~holes].map(type))
+    if kinds <= {bool, np.bool_}:
+        return _with_none(column, holes)
+    if kinds == {Decimal}:
+        return column.astype("float64")
+    if kinds == {str}:
+        return column.astype(object).where(~holes, np.nan)
+    if not kinds:
+        return column.astype(object)
+    names = ", ".join(sorted(kind.__name__ for kind in kinds))
+    raise DataError(
+        f"column {column.name!r} holds {names}: turn it into numbers or text, or drop it"
+    )
+
+
+def _with_none(column: pd.Series, holes: pd.Series) -> pd.Series:
+    return column.astype(object).where(~holes, None)
 
 
 def _finite(column: pd.Series, name: str, path: str) -> pd.Series:
-    numbers = column.astype("float64")
-    infinite = np.isinf(numbers)
-    if infinite.any():
-        row = int(np.argmax(infinite.to_numpy()))
+    if pd.api.types.is_float_dtype(column) and np.isinf(column).any():
+        row = int(np.argmax(np.isinf(column).to_numpy()))
         raise DataError(f"column {name!r} of {path}, row {row}: the value is infinite")
-    return numbers
+    return column
 
 
 def _subset(dataset: Dataset, params: TrainParams) -> Dataset:
@@ -184,6 +215,8 @@ def _subset(dataset: Dataset, params: TrainParams) -> Dataset:
         stratify=dataset.labels,
     )
     subset = dataset.take(np.sort(drawn))
+    # Other rows are other data: MLflow would show the whole table's figures for an equal digest.
+    subset = replace(subset, digest=hashlib.sha256(subset.hashes.tobytes()).hexdigest())
     counts = np.bincount(subset.labels, minlength=classes)
     missing = [dataset.target_names[code] for code in np.flatnonzero(counts == 0)]
     if missing:
@@ -214,7 +247,6 @@ def split(
     ------
     InvalidParameter
         If `test_size` leaves no row on one side, or a class without training rows.
-
     """
     side = _hashed_sides if params.split == "hash" else _stratified_sides
     train, holdout = side(dataset, params)
@@ -262,6 +294,6 @@ def _stratified_sides(
     return np.sort(train), np.sort(holdout)
 
 
-def _list(values: object) -> str:
-    texts = [repr(str(value)) for value in values]  # type: ignore[attr-defined]
+def _list(values: Iterable[object]) -> str:
+    texts = [repr(str(value)) for value in values]
     return ", ".join(texts[:8]) + (f", … ({len(texts)} in all)" if len(texts) > 8 else "")

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
+import skops.io
 from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder
+from sklearn.utils._param_validation import InvalidParameterError
 
 from pipeline.errors import InvalidParameter
 from pipeline.params import TrainParams, as_text
+from registry_tools.integrity import TRUSTED_TYPES
 
 # A text column with more values than this keeps the commonest and pools the rest: one-hot columns
 # are dense, and a column of identifiers must not fill the memory.
 MAX_CATEGORIES = 100
+_TRIED_ROWS = 1000  # of each class, at most
 
 
 def build(params: TrainParams, features: pd.DataFrame, class_size: int) -> Pipeline:
@@ -36,7 +41,6 @@ def build(params: TrainParams, features: pd.DataFrame, class_size: int) -> Pipel
     ------
     InvalidParameter
         If `model_params` has a key that the estimator does not know.
-
     """
     steps: list[tuple[str, Any]] = []
     preparation = _preparation(features)
@@ -55,63 +59,77 @@ def folds(class_size: int) -> int:
 
 
 def check(params: TrainParams, features: pd.DataFrame, labels: pd.Series) -> None:
-    """Try the estimator on a few training rows of each class, so that a bad value costs no run.
+    """Try `model_params` before any run is opened, so that a bad value costs none.
 
     Parameters
     ----------
     params
         As for `build`.
     features, labels
-        The training rows.
+        The training rows; a large table is tried on a part.
 
     Raises
     ------
     InvalidParameter
-        If the estimator refuses `model_params`, or `knn` wants more neighbours than there are.
-
+        If the estimator refuses `model_params`, cannot be saved with them, or `knn` wants more
+        neighbours than there are.
     """
     estimator = _estimator(params)
+    try:
+        # scikit-learn's own check of each argument, which fit begins with.
+        estimator._validate_params()
+    except InvalidParameterError as error:
+        raise _refused(params, error) from error
     if params.model == "knn":
         _check_neighbours(params, estimator.get_params()["n_neighbors"], labels)
     if not params.model_params:
         return
-    few = labels.groupby(labels).head(5).index
+    part = labels.groupby(labels).head(_TRIED_ROWS).index
     trial = build(params, features, class_size=0)
     try:
-        trial.fit(features.loc[few], labels.loc[few])
-    except (ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise InvalidParameter("model_params", as_text(params.model_params), reason) from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trial.fit(features.loc[part], labels.loc[part])
+    except (ValueError, TypeError, OverflowError) as error:
+        if len(part) == len(labels) or isinstance(error, InvalidParameterError):
+            raise _refused(params, error) from error
+        return  # what a part of the rows cannot do, all of them may
+    untrusted = set(skops.io.get_untrusted_types(data=skops.io.dumps(trial))) - {*TRUSTED_TYPES}
+    if untrusted:
+        raise _refused(
+            params,
+            f"such a model holds {sorted(untrusted)[0]}, which is not among the types that are "
+            "trusted when a model is loaded (registry_tools.integrity)",
+        )
+
+
+def _refused(params: TrainParams, reason: object) -> InvalidParameter:
+    text = " ".join(str(reason).split())
+    return InvalidParameter("model_params", as_text(params.model_params), text)
 
 
 def _check_neighbours(params: TrainParams, neighbours: object, labels: pd.Series) -> None:
     parts = folds(int(labels.value_counts().min()))
     rows = len(labels) - (-(-len(labels) // parts) if parts > 1 else 0)
-    if isinstance(neighbours, int) and neighbours > rows:
-        raise InvalidParameter(
-            "model_params",
-            as_text(params.model_params),
-            f"n_neighbors is {neighbours}, but a fold trains on {rows} rows only",
+    if not isinstance(neighbours, int) or isinstance(neighbours, bool):
+        raise _refused(params, f"n_neighbors must be a whole number, not {neighbours}")
+    if neighbours > rows:
+        raise _refused(
+            params,
+            f"n_neighbors is {neighbours}, but a fold trains on {rows} rows only: take fewer "
+            "neighbours or more rows",
         )
 
 
 def _estimator(params: TrainParams) -> BaseEstimator:
     kind, own = _kind(params)
-    known = kind().get_params()
-    unknown = sorted(set(params.model_params) - set(known))
+    # What has a parameter of its own is not taken twice; progress does not belong on stdout.
+    valid = sorted(set(kind().get_params()) - set(own) - {"verbose"})
+    unknown = sorted(set(params.model_params) - set(valid))
     if unknown:
-        raise InvalidParameter(
-            "model_params",
-            as_text(params.model_params),
-            f"{params.model} has no {unknown[0]!r}; valid: {', '.join(sorted(known))}",
-        )
-    # Two places to say one thing would leave it open which of them counts.
-    twice = sorted(set(params.model_params) & set(own))
-    if twice:
-        raise InvalidParameter(
-            "model_params",
-            as_text(params.model_params),
-            f"{twice[0]} is a parameter of its own: -P {twice[0]}=…",
+        hint = f" ({unknown[0]} is a parameter of its own)" if unknown[0] in own else ""
+        raise _refused(
+            params, f"{params.model} takes no {unknown[0]!r} here{hint}; valid: {', '.join(valid)}"
         )
     return kind(**own, **params.model_params)
 
@@ -135,9 +153,11 @@ def _kind(params: TrainParams) -> tuple[type[BaseEstimator], Mapping[str, Any]]:
         from sklearn.svm import SVC
 
         return SVC, seed
-    from sklearn.neighbors import KNeighborsClassifier
+    if params.model == "knn":
+        from sklearn.neighbors import KNeighborsClassifier
 
-    return KNeighborsClassifier, {}
+        return KNeighborsClassifier, {}
+    raise AssertionError(f"no estimator for {params.model}")
 
 
 def _calibrated(estimator: BaseEstimator, class_size: int) -> BaseEstimator:
@@ -155,7 +175,7 @@ def _calibrated(estimator: BaseEstimator, class_size: int) -> BaseEstimator:
 
 def _preparation(features: pd.DataFrame) -> ColumnTransformer | None:
     """Return what turns the raw columns into numbers; None where they are numbers already."""
-    booleans = [c for c in features if pd.api.types.is_bool_dtype(features[c])]
+    booleans = [c for c in features if _is_boolean(features[c])]
     numbers = [
         c for c in features if pd.api.types.is_numeric_dtype(features[c]) and c not in booleans
     ]
@@ -164,13 +184,22 @@ def _preparation(features: pd.DataFrame) -> ColumnTransformer | None:
         return None
     parts: list[tuple[str, Any, list[Any]]] = []
     if numbers:
-        parts.append(("numbers", SimpleImputer(strategy="median"), numbers))
+        parts.append(
+            ("numbers", SimpleImputer(strategy="median", keep_empty_features=True), numbers)
+        )
     if texts:
-        filled = SimpleImputer(strategy="constant", fill_value="missing")
+        filled = SimpleImputer(strategy="constant", fill_value="missing", keep_empty_features=True)
         parts.append(("texts", Pipeline([("fill", filled), ("one_hot", _one_hot())]), texts))
     if booleans:
         parts.append(("booleans", _one_hot(), booleans))
     return ColumnTransformer(parts)
+
+
+def _is_boolean(column: pd.Series) -> bool:
+    """Tell booleans, which are objects where they have holes, from text."""
+    return pd.api.types.is_bool_dtype(column) or bool(
+        column.dtype == object and column.map(type).eq(bool).any()
+    )
 
 
 def _one_hot() -> OneHotEncoder:

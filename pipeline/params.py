@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,11 @@ def _optional(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     return lambda text: None if text in {"", "none"} else parse(text)
 
 
+def _column(text: str) -> str | None:
+    """Take a column's name as it stands, spaces and all."""
+    return None if text in {"", "none"} else text
+
+
 def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in choices:
@@ -53,7 +58,10 @@ def _test_size(text: str) -> float | int:
 
 
 def _json_object(text: str) -> dict[str, Any]:
-    value = json.loads(text)
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError from None
     if not isinstance(value, dict):
         raise ValueError
     return value
@@ -74,13 +82,13 @@ def _param(default: Any, parse: Callable[[str], Any], bounds: str, help_text: st
 
 @dataclass(frozen=True)
 class TrainParams:
-    """What a training run depends on. `from_text` checks the bounds that stand here."""
+    """What a training run depends on. Making one checks the bounds that stand here."""
 
     data: str = _param(
         "iris", _nonempty, "'iris', or the path of a .csv or .parquet file", "The table."
     )
     target: str | None = _param(
-        None, _optional(str), "the name of a column", "The label column; a table needs it."
+        None, _column, "the name of a column", "The label column; a table needs it."
     )
     model: str = _param(
         "logistic_regression", _one_of(MODELS), f"one of {', '.join(MODELS)}", "The estimator."
@@ -133,32 +141,23 @@ class TrainParams:
         ------
         InvalidParameter
             If one is out of its bounds; names parameter, value and bounds.
-
         """
-        values: dict[str, Any] = {}
-        for spec in fields(cls):
-            if spec.name not in texts:
-                continue
-            text = texts[spec.name]
-            try:
-                values[spec.name] = spec.metadata["parse"](text.strip())
-            except InvalidReference as error:
-                raise InvalidParameter(spec.name, text, str(error)) from None
-            except ValueError:
-                raise InvalidParameter(
-                    spec.name, text, f"must be {spec.metadata['bounds']}"
-                ) from None
-        return cls(**values).checked()
+        values = {
+            spec.name: _parsed(spec, texts[spec.name]) for spec in fields(cls) if spec.name in texts
+        }
+        return cls(**values)
 
-    def checked(self) -> TrainParams:
-        """Return these parameters if they fit together.
+    def __post_init__(self) -> None:
+        """Check the bounds of each value and that they fit together.
 
         Raises
         ------
         InvalidParameter
-            If two of them contradict each other.
-
+            If one is out of its bounds, or two contradict each other.
         """
+        for spec in fields(self):
+            # The dataclass is frozen for everybody else.
+            object.__setattr__(self, spec.name, _parsed(spec, as_text(getattr(self, spec.name))))
         if self.data != "iris" and self.target is None:
             raise InvalidParameter(
                 "target", "none", f"a table needs the name of its label column (data={self.data})"
@@ -179,7 +178,6 @@ class TrainParams:
                 self.test_size,
                 "split=hash needs a fraction: a number of rows would move rows as the table grows",
             )
-        return self
 
     def as_text(self) -> dict[str, str]:
         """Return the parameters as MLflow logs them, what was not given left out."""
@@ -191,7 +189,18 @@ def as_text(value: Any) -> str:
     """Return the text that `from_text` reads as this value, and that MLproject has as default."""
     if value is None:
         return "none"
-    return json.dumps(value, sort_keys=True) if isinstance(value, dict) else str(value)
+    return json.dumps(value, sort_keys=True) if isinstance(value, Mapping) else str(value)
+
+
+def _parsed(spec: Field[Any], text: str) -> Any:
+    plain = text if spec.metadata["parse"] is _column else text.strip()
+    try:
+        return spec.metadata["parse"](plain)
+    except InvalidReference as error:
+        raise InvalidParameter(spec.name, text, str(error)) from None
+    except (ValueError, OverflowError):
+        bounds = f"must be {spec.metadata['bounds']}"
+        raise InvalidParameter(spec.name, text, bounds) from None
 
 
 def _bounds_of(name: str) -> str:

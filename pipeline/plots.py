@@ -21,7 +21,6 @@ def confusion_matrix(counts: npt.NDArray[np.int64], target_names: Sequence[str])
         Rows of the holdout, shape (true class, predicted class).
     target_names
         The class names, in the order of `counts`.
-
     """
     classes = len(target_names)
     side = min(3.2 + 0.6 * classes, 12.0)

@@ -6,8 +6,10 @@ import contextlib
 import json
 import logging
 import os
+import re
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
@@ -24,7 +26,8 @@ from mlflow.data.dataset_source_registry import get_dataset_source_from_json
 from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.models import infer_signature
+from mlflow.models import ModelSignature, infer_signature
+from mlflow.models.model import ModelInfo
 
 from pipeline.errors import PipelineError, RegistrationError
 from registry_tools import integrity, registry
@@ -32,6 +35,8 @@ from registry_tools.errors import RegistryToolsError, RegistryUnavailable
 
 _log = logging.getLogger(__name__)
 
+# What MLflow calls a run that nobody named.
+_INVENTED_NAME = re.compile(r"[a-z]+-[a-z]+-[0-9]+")
 # Without it the UI opens an experiment as one of generative AI.
 _EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
 # What a registered model needs to answer. Said here, MLflow need not find it out in a subprocess.
@@ -45,6 +50,11 @@ class SavedModel:
     uri: str
     model_id: str
     manifest: Mapping[str, str]
+
+
+def store() -> str:
+    """Return the address of the store that runs go to."""
+    return mlflow.get_tracking_uri()
 
 
 @contextlib.contextmanager
@@ -64,7 +74,6 @@ def training_run(experiment: str, run_name: str) -> Iterator[str]:
     ------
     PipelineError
         If the store does not answer, or has no such run.
-
     """
     where = mlflow.get_tracking_uri()
     with registry.translated(where), _open_run(where, experiment, run_name) as active:
@@ -73,10 +82,12 @@ def training_run(experiment: str, run_name: str) -> Iterator[str]:
 
 
 def _open_run(where: str, experiment: str, run_name: str) -> mlflow.ActiveRun:
+    _check_store(where)
     try:
         if "MLFLOW_RUN_ID" in os.environ:
             active = mlflow.start_run()
-            mlflow.set_tag("mlflow.runName", run_name)
+            if _INVENTED_NAME.fullmatch(active.info.run_name or ""):
+                mlflow.set_tag("mlflow.runName", run_name)
             return active
         return mlflow.start_run(experiment_id=_experiment(experiment), run_name=run_name)
     except OSError as error:
@@ -85,11 +96,36 @@ def _open_run(where: str, experiment: str, run_name: str) -> mlflow.ActiveRun:
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
+        asked = "MLFLOW_RUN_ID" if "MLFLOW_RUN_ID" in os.environ else "MLFLOW_EXPERIMENT_ID"
         raise PipelineError(
-            f"run {os.environ.get('MLFLOW_RUN_ID')} is not in {where} as seen from {Path.cwd()}"
-            ": call mlflow run in the project's folder, or set MLFLOW_TRACKING_URI to an "
-            "address that means the same everywhere"
+            f"{asked}={os.environ.get(asked)} is not in {where} as seen from {Path.cwd()}: unset "
+            "it, or set MLFLOW_TRACKING_URI to an address that means the same everywhere"
         ) from error
+
+
+def _check_store(where: str) -> None:
+    """Refuse at once a store that MLflow would wait for, or forget.
+
+    Raises
+    ------
+    RegistryUnavailable
+        If it is no address, an SQLite store in memory, or a new one in a folder that is read-only.
+    """
+    if ":" not in where:
+        raise RegistryUnavailable(
+            f"{where!r} is no address of a registry: write sqlite:///FILE or http://HOST:PORT"
+        )
+    if not where.startswith("sqlite:"):
+        return
+    name = where.removeprefix("sqlite:").lstrip("/").partition("?")[0]
+    if name in {"", ":memory:"}:
+        raise RegistryUnavailable(
+            f"the registry at {where} would end with this command: name a file"
+        )
+    database = Path(where.removeprefix("sqlite:///").partition("?")[0]).absolute()
+    folder = next(parent for parent in database.parents if parent.exists())
+    if not os.access(database if database.exists() else folder, os.W_OK):
+        raise RegistryUnavailable(f"the registry at {where} cannot be written to: it is read-only")
 
 
 def _experiment(name: str) -> str:
@@ -103,11 +139,11 @@ def _experiment(name: str) -> str:
         return found.experiment_id
     try:
         return client.create_experiment(name, tags=dict(_EXPERIMENT_KIND))
-    except MlflowException as error:
+    except MlflowException:
         # Another training made it in the meantime.
         found = client.get_experiment_by_name(name)
         if found is None:
-            raise error
+            raise
         return found.experiment_id
 
 
@@ -191,22 +227,31 @@ def log_model(
         Rows and their predictions, from which the signature is inferred.
     target_names
         The class names in code order, stored as the model's metadata.
-
     """
-    info = mlflow.sklearn.log_model(
+    with warnings.catch_warnings():
+        # Integer columns are signed as such: a later hole there is for the pipeline's imputer.
+        warnings.filterwarnings("ignore", message=".*integer column", category=UserWarning)
+        info = _log_model(estimator, example, infer_signature(features, predicted), target_names)
+    client = MlflowClient()
+    location = client.get_logged_model(info.model_id).artifact_location
+    with registry.fetched(client, location) as folder:
+        manifest = integrity.manifest_of(folder)
+    return SavedModel(f"models:/{info.model_id}", info.model_id, manifest)
+
+
+def _log_model(
+    estimator: Any, example: pd.DataFrame, signature: ModelSignature, target_names: Sequence[str]
+) -> ModelInfo:
+    return mlflow.sklearn.log_model(
         estimator,
         name="model",
-        signature=infer_signature(features, predicted),
+        signature=signature,
         input_example=example,
         pip_requirements=[f"{name}=={installed_version(name)}" for name in _MODEL_NEEDS],
         serialization_format="skops",
         skops_trusted_types=list(integrity.TRUSTED_TYPES),
         metadata={"target_names": list(target_names)},
     )
-    client = MlflowClient()
-    location = client.get_logged_model(info.model_id).artifact_location
-    folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=location))
-    return SavedModel(f"models:/{info.model_id}", info.model_id, integrity.manifest_of(folder))
 
 
 def register(
@@ -231,17 +276,22 @@ def register(
 
 
 def set_stage(name: str, stage: str, version: int) -> None:
-    """Point the stage at the version.
+    """Point the stage at the version, and its legacy mirror after it.
 
     Raises
     ------
     RegistrationError
         If the registry refuses: the version is there, but the stage still points where it did.
-
     """
+    client = MlflowClient()
     try:
-        registry.set_stage(MlflowClient(), name, stage, version)
+        registry.move_alias(client, name, stage, version)
     except RegistryToolsError as error:
         raise RegistrationError(
             f"{name} version {version} is registered, but stage {stage} was not set: {error}"
         ) from error
+    try:
+        registry.mirror_legacy_stage(client, name, stage, version)
+    except RegistryToolsError as error:
+        # The stage is the alias, and that is set: no reason to call the training failed.
+        _log.warning("the legacy stage of %s version %d was not set: %s", name, version, error)

@@ -18,10 +18,10 @@ from sklearn.metrics import confusion_matrix
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import Pipeline
 
-from pipeline import data, estimators, metrics, plots, tracking
+from pipeline import data, estimators, plots, tracking
 from pipeline.data import Dataset
 from pipeline.params import TrainParams
-from registry_tools import evidence, integrity
+from registry_tools import evidence, integrity, metrics
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +33,7 @@ class TrainResult:
     """What a training left behind."""
 
     run_id: str
+    store: str  # the tracking URI
     name: str
     version: int
     stage: str
@@ -59,7 +60,6 @@ def train(params: TrainParams) -> TrainResult:
         Before any run is opened, if parameters or table are unusable.
     PipelineError, RegistryToolsError
         If the store fails. The run ends FAILED, the stage points where it did.
-
     """
     dataset = data.load(params)
     rows = data.split(dataset, params)
@@ -75,8 +75,10 @@ def train(params: TrainParams) -> TrainResult:
             fitted.metrics,
             {"model": params.model, "data_digest": dataset.digest},
         )
+        table = dataset.features.copy()
+        table[dataset.target] = _names(dataset)
         tracking.log_dataset(
-            dataset.features.assign(**{dataset.target: _names(dataset)}),
+            table,
             source=dataset.source,
             target=dataset.target,
             name=Path(params.data).stem,
@@ -110,6 +112,7 @@ def train(params: TrainParams) -> TrainResult:
         tracking.set_stage(params.name, params.stage, version)
     return TrainResult(
         run_id,
+        tracking.store(),
         params.name,
         version,
         params.stage,
@@ -169,6 +172,7 @@ def _write_evidence(
     names = pd.Series(_names(holdout), name=holdout.target)
     evidence.write_holdout(folder, holdout.features, names, holdout.hashes)
     evidence.write_training_rows(folder, training.hashes)
+    evidence.write_split(folder, holdout.hashes, training.hashes)
     few = slice(0, EXAMPLE_ROWS)
     probabilities = None if fitted.probabilities is None else fitted.probabilities[few]
     evidence.write_answer(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from registry_tools import command_line
+from registry_tools.errors import InputError
 from registry_tools.refs import model_name, parse_ref
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="registry-pipeline")
 def cli() -> None:
     """Look into a model registry, and use what stands there.
 
@@ -108,6 +110,22 @@ def show(ref: str, as_json: bool, tracking_uri: str | None) -> None:
         click.echo(f"\n{version.description}")
 
 
+def loading_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of every command that loads a model."""
+    for option in (
+        click.option(
+            "--trust", multiple=True, metavar="TYPE", help="A type that the model may hold as well."
+        ),
+        click.option(
+            "--allow-code",
+            is_flag=True,
+            help="Also load formats that run code of their own, such as pickle.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
 @cli.command()
 @click.argument("ref")
 @click.option("--features", metavar="A,B,…", help="One row, its values in the model's order.")
@@ -116,6 +134,7 @@ def show(ref: str, as_json: bool, tracking_uri: str | None) -> None:
 )
 @click.option("--proba", is_flag=True, help="Add the probability of each class.")
 @click.option("--output", metavar="FILE", help="Write the rows with their answers there instead.")
+@loading_options
 @common_options
 def predict(
     ref: str,
@@ -123,6 +142,8 @@ def predict(
     input_path: str | None,
     proba: bool,
     output: str | None,
+    trust: tuple[str, ...],
+    allow_code: bool,
     as_json: bool,
     tracking_uri: str | None,
 ) -> None:
@@ -132,13 +153,18 @@ def predict(
 
     if (features is None) == (input_path is None):
         raise click.UsageError("give exactly one of --features and --input")
-    model_ref = parse_ref(ref)
-    model = load_model(str(model_ref), tracking_uri=tracking_uri)
+    model = load_model(
+        str(parse_ref(ref)), tracking_uri=tracking_uri, trust=trust, allow_code=allow_code
+    )
     rows = _rows(model, features, input_path)
     answers = _answers(model, rows, proba)
     if output is not None:
         write_table(_with_answers(rows, answers), output)
-        click.echo(f"{len(answers)} rows → {output}", err=True)
+        written = {"name": model.info.name, "version": model.info.version, "output": output}
+        if as_json:
+            _print_json(written | {"rows": len(answers)})
+        else:
+            click.echo(f"{len(answers)} rows → {output}")
     elif as_json:
         _print_json(answers[0] if features is not None else answers)
     else:
@@ -152,7 +178,7 @@ def _rows(model: LoadedModel, features: str | None, input_path: str | None) -> p
 
     columns = model.info.signature
     if features is not None:
-        texts = next(csv.reader([features]), [])
+        texts = next(csv.reader([" ".join(features.splitlines())]), [])
         return frame_of([values_from_text(texts, columns)], columns)
     text_columns = [c.name for c in columns or () if c.type == "string"]
     if input_path == "-":
@@ -180,16 +206,22 @@ def _answers(model: LoadedModel, rows: pd.DataFrame, proba: bool) -> list[dict[s
 
 def _with_answers(rows: pd.DataFrame, answers: list[dict[str, Any]]) -> pd.DataFrame:
     """Return the rows as they came, with columns for what was answered."""
-    taken = {"prediction", "prediction_index", "model_version"} & {str(c) for c in rows.columns}
-    if taken:
-        raise click.UsageError(f"the input already has a column {min(taken)!r}: rename it first")
+    import pandas as pd
+
     added = {"prediction": [a["prediction"] for a in answers]}
     if answers and "prediction_index" in answers[0]:
         added["prediction_index"] = [a["prediction_index"] for a in answers]
     for name in answers[0].get("probabilities", {}) if answers else ():
         added[f"probability_{name}"] = [a["probabilities"][name] for a in answers]
     added["model_version"] = [a["version"] for a in answers]
-    return rows.rename(columns=str).assign(**added)
+    named = rows.rename(columns=str)
+    taken = sorted(set(added) & set(named.columns))
+    if taken:
+        raise InputError(
+            f"the input already has a column {taken[0]!r}: rename it, or take --json "
+            "without --output"
+        )
+    return pd.concat([named, pd.DataFrame(added, index=named.index)], axis=1)
 
 
 def _answer_line(answer: dict[str, Any]) -> str:
@@ -205,13 +237,24 @@ def _answer_line(answer: dict[str, Any]) -> str:
     "--format", "form", type=click.Choice(["joblib"]), default="joblib", show_default=True
 )
 @click.option("-o", "--output", required=True, metavar="FILE", help="The file to write.")
+@loading_options
 @common_options
-def export(ref: str, form: str, output: str, as_json: bool, tracking_uri: str | None) -> None:
+def export(
+    ref: str,
+    form: str,
+    output: str,
+    trust: tuple[str, ...],
+    allow_code: bool,
+    as_json: bool,
+    tracking_uri: str | None,
+) -> None:
     """Write the estimator of REF to a file that `joblib.load` reads without MLflow."""
     from registry_tools.export import export_joblib
     from registry_tools.loader import load_model
 
-    model = load_model(str(parse_ref(ref)), tracking_uri=tracking_uri)
+    model = load_model(
+        str(parse_ref(ref)), tracking_uri=tracking_uri, trust=trust, allow_code=allow_code
+    )
     size = export_joblib(model, output)
     answer = {
         "name": model.info.name,

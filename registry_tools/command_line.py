@@ -7,7 +7,6 @@ import logging
 import os
 import sys
 import traceback
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,6 +20,10 @@ _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "4",
     # MLflow reports its use over the network; nothing here talks to anybody but the registry.
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    # Where there is no git, MLflow does without; its library for git would say so at length.
+    "GIT_PYTHON_REFRESH": "quiet",
+    # MLflow would print the run's address on stdout, where the result stands.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
 
@@ -42,21 +45,23 @@ def run(
         The name that usage and errors show.
     expected
         Errors whose text is written for the person; one with `exit_code` says its own.
-
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    collecting = gc.isenabled()
     gc.disable()  # until `imports_done`
     verbose = _is_verbose(argv)
     _quiet(verbose)
     try:
         code = command.main(args=argv, prog_name=program, standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code if isinstance(code, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
     except click.UsageError as error:
         hint = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
         return _fail(program, f"{error.format_message()}{hint}", 2, verbose)
-    except click.exceptions.Exit as error:
-        return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return _fail(program, "interrupted", 130, False)
     except BrokenPipeError:
@@ -65,13 +70,17 @@ def run(
         return 0
     except expected as error:
         return _fail(program, str(error), getattr(error, "exit_code", 1), verbose)
+    except ModuleNotFoundError as error:
+        message = f"{sys.executable} has no {error.name}: activate the project's environment first"
+        return _fail(program, f"{message} (. .venv/bin/activate), or install it", 1, verbose)
     except Exception as error:  # noqa: BLE001 - the one edge: a fault of ours, said in one line
-        text = " ".join(str(error).split())[:300]
+        text = str(error)[:300]
         return _fail(
             program, f"unexpected {type(error).__name__}: {text} (-v for more)", 1, verbose
         )
     finally:
-        imports_done()
+        if collecting:
+            imports_done()
 
 
 def imports_done() -> None:
@@ -111,14 +120,15 @@ def _quiet(verbose: bool) -> None:
             logging.getLogger(name).setLevel(logging.WARNING)
         # It tells of every retry; the error at the end says it once.
         logging.getLogger("urllib3").setLevel(logging.ERROR)
+        # MLflow logs the traceback of a database's error; the error at the end says it in a line.
+        logging.getLogger("mlflow.store").setLevel(logging.CRITICAL)
         # What libraries have to say to programmers is no news to who runs the command.
-        warnings.simplefilter("ignore", FutureWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
+        logging.captureWarnings(True)
+        logging.getLogger("py.warnings").setLevel(logging.ERROR)
 
 
 def _fail(program: str, message: str, code: int, verbose: bool) -> int:
     if verbose:
         traceback.print_exc()
-    sys.stdout.flush()
-    print(f"{program}: error: {message}", file=sys.stderr)  # noqa: T201
+    print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
     return code

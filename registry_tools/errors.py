@@ -6,6 +6,9 @@ RegistryToolsError             exit 1
 ├── RegistryUnavailable        the registry did not answer, or there is none
 ├── AccessDenied               the registry answered that this user may not
 ├── VerificationError          the store serves something else than what was registered
+├── PromotionError             an act that cannot be done as asked; nothing was moved
+│   ├── GateRefused            exit 3: a gate refused a promotion
+│   └── StageMoved             the stage is not where the caller saw it
 ├── InputError                 rows that the model cannot take; names row, column and value
 └── UnsupportedOperation       something that this model or flavor cannot do
 
@@ -13,6 +16,11 @@ Each message is one line: what is wrong, with which value, and what to do next.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from registry_tools.promotion import Promotion
 
 
 class RegistryToolsError(Exception):
@@ -41,6 +49,24 @@ class AccessDenied(RegistryToolsError):
 
 class VerificationError(RegistryToolsError):
     """The files of a version are not those that were registered."""
+
+
+class PromotionError(RegistryToolsError):
+    """An act that cannot be done as asked; nothing was moved."""
+
+
+class GateRefused(PromotionError):
+    """A gate refused a promotion; `promotion` has the verdict."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, promotion: Promotion) -> None:
+        super().__init__(message)
+        self.promotion = promotion
+
+
+class StageMoved(PromotionError):
+    """The stage is not where the caller saw it."""
 
 
 class InputError(RegistryToolsError, ValueError):

@@ -22,9 +22,8 @@ def export_joblib(model: LoadedModel, path: str | Path) -> int:
         If the version holds no scikit-learn estimator.
     InputError
         If the file cannot be written.
-
     """
-    if not type(model.estimator).__module__.startswith("sklearn."):
+    if not hasattr(model.estimator, "get_params"):
         raise UnsupportedOperation(
             f"{model.info.name} version {model.info.version} is no scikit-learn estimator "
             f"({type(model.estimator).__name__}): joblib export takes those alone"

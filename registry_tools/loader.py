@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
+import yaml
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from registry_tools import integrity, registry
 from registry_tools.errors import InputError, UnsupportedOperation, VerificationError
 from registry_tools.refs import ModelRef, parse_ref
+from registry_tools.registry import VersionInfo
 from registry_tools.signature import Column, columns_of, frame_of
 
 _TARGET_NAMES = "target_names"
@@ -50,13 +58,8 @@ class LoadedModel:
         ------
         InputError
             If the rows do not fit the signature; names the row, the column and the value.
-
         """
-        frame = frame_of(rows, self.info.signature)
-        try:
-            return np.asarray(self.estimator.predict(frame))
-        except ValueError as error:
-            raise InputError(f"the model cannot take these rows: {_one_line(error)}") from error
+        return self._answered(self.estimator.predict, rows)
 
     def predict_names(self, rows: Any) -> npt.NDArray[Any]:
         """Return the names of the predicted classes, shape (rows,).
@@ -67,7 +70,6 @@ class LoadedModel:
             If the version carries no target names and predicts none itself.
         InputError
             As `predict`.
-
         """
         return self.names_of(self.predict(rows))
 
@@ -91,7 +93,6 @@ class LoadedModel:
             If the model gives no probabilities.
         InputError
             As `predict`.
-
         """
         predict_proba = getattr(self.estimator, "predict_proba", None)
         if predict_proba is None:
@@ -99,10 +100,20 @@ class LoadedModel:
                 f"{self.info.name} version {self.info.version} "
                 f"({type(self.estimator).__name__}) gives no probabilities: use predict"
             )
+        return self._answered(predict_proba, rows)
+
+    def _answered(self, answer: Callable[[pd.DataFrame], Any], rows: Any) -> npt.NDArray[Any]:
         frame = frame_of(rows, self.info.signature)
         try:
-            return np.asarray(predict_proba(frame))
-        except ValueError as error:
+            return np.asarray(answer(frame))
+        except (ValueError, TypeError, MlflowException) as error:
+            holes = np.argwhere(frame.isna().to_numpy())
+            if len(holes):
+                row, column = holes[0]
+                raise InputError(
+                    f"column {str(frame.columns[column])!r}, row {row}: missing value, and this "
+                    "model was trained without any"
+                ) from error
             raise InputError(f"the model cannot take these rows: {_one_line(error)}") from error
 
     @property
@@ -113,10 +124,29 @@ class LoadedModel:
         return tuple(str(name) for name in getattr(self.estimator, "classes_", ()))
 
 
+@dataclass(frozen=True)
+class TrustPolicy:
+    """What the operator allows a model to contain."""
+
+    types: tuple[str, ...] = ()  # beyond `integrity.TRUSTED_TYPES`
+    allow_code: bool = False  # load what runs code of its own: pickle, Python models, code paths
+
+    @classmethod
+    def from_environment(cls) -> TrustPolicy:
+        """Return the policy that REGISTRY_TOOLS_TRUST states: type names between commas."""
+        names = os.environ.get("REGISTRY_TOOLS_TRUST", "").split(",")
+        return cls(types=tuple(name.strip() for name in names if name.strip()))
+
+
 def load_model(
-    ref: str, stage: str | None = None, *, tracking_uri: str | None = None
+    ref: str,
+    stage: str | None = None,
+    *,
+    tracking_uri: str | None = None,
+    trust: Sequence[str] = (),
+    allow_code: bool = False,
 ) -> LoadedModel:
-    """Load a version of a registered model.
+    """Load a version of a registered model: its files are verified first, then its types.
 
     Parameters
     ----------
@@ -126,55 +156,145 @@ def load_model(
         The stage, when `ref` is a name.
     tracking_uri
         The registry; None takes what MLflow itself takes.
+    trust
+        Types that a model may contain beyond `integrity.TRUSTED_TYPES` and REGISTRY_TOOLS_TRUST.
+    allow_code
+        Also load formats that run code of their own while they load.
 
     Raises
     ------
     InvalidReference, NotFound, RegistryUnavailable, AccessDenied
         If the reference means nothing, or the registry cannot say what it means.
     VerificationError
-        If the files are not those that were registered, or contain types that are not trusted.
-
+        If the files are not those that were registered, or contain what is not trusted.
     """
-    return load(registry.connect(tracking_uri), parse_ref(ref, stage=stage))
+    settings = TrustPolicy.from_environment()
+    policy = TrustPolicy((*settings.types, *trust), allow_code)
+    return load(registry.connect(tracking_uri), parse_ref(ref, stage=stage), policy)
 
 
-def load(client: MlflowClient, ref: ModelRef) -> LoadedModel:
+def load(client: MlflowClient, ref: ModelRef, policy: TrustPolicy | None = None) -> LoadedModel:
     """Load what a reference means now, as `load_model`, from a client's registry."""
-    version = registry.get_version(client, ref)
-    folder = registry.download_model(client, version.name, version.version)
-    if version.digest is not None:
-        integrity.check_files(folder, version.digest)
-    described = Model.load(str(folder))
+    version = registry.find_version(client, ref)
+    with verified_files(client, version) as folder:
+        return load_folder(folder, policy or TrustPolicy.from_environment(), version, ref.stage)
+
+
+@contextlib.contextmanager
+def verified_files(client: MlflowClient, version: VersionInfo) -> Iterator[Path]:
+    """Yield a folder with a version's files, compared with the digest that it carries.
+
+    Raises
+    ------
+    VerificationError
+        If a file differs; the message names it.
+    """
+    with registry.model_files(client, version.name, version.version) as folder:
+        if version.digest is not None:
+            try:
+                integrity.check_files(folder, version.digest)
+            except VerificationError:
+                # The manifest is fetched only now: it is needed to name the file.
+                integrity.check_files(folder, version.digest, registry.manifest(client, version))
+                raise
+        yield folder
+
+
+def load_folder(
+    folder: Path,
+    policy: TrustPolicy,
+    version: VersionInfo | None = None,
+    stage: str | None = None,
+) -> LoadedModel:
+    """Load a model from files that were verified; nothing is deserialized that is not trusted.
+
+    Raises
+    ------
+    VerificationError
+        If the model holds types that are not trusted, or runs code and that is not allowed.
+    """
+    described = describe(folder)
     names = (described.metadata or {}).get(_TARGET_NAMES)
-    inputs = described.signature.inputs if described.signature else None
     info = ModelInfo(
-        name=version.name,
-        version=version.version,
-        stage=ref.stage,
-        run_id=version.run_id,
-        digest=version.digest,
+        name=version.name if version else folder.name,
+        version=version.version if version else 0,
+        stage=stage,
+        run_id=version.run_id if version else None,
+        digest=version.digest if version else None,
         target_names=tuple(names) if names else None,
-        signature=columns_of(inputs.to_dict() if inputs else None),
+        signature=signature_of(described),
     )
-    return LoadedModel(info, _estimator(folder, described))
+    return LoadedModel(info, _estimator(folder, described, policy))
 
 
-def _estimator(folder: Path, described: Model) -> Any:
-    flavor = described.flavors.get("sklearn", {})
-    if flavor.get("serialization_format") != "skops":
-        import mlflow.pyfunc
+def describe(folder: Path) -> Model:
+    """Read the `MLmodel` of a model folder.
 
-        return mlflow.pyfunc.load_model(str(folder))
-    import skops.io
-    from skops.io.exceptions import UntrustedTypesFoundException
-
-    # Not mlflow.sklearn.load_model: it trusts whatever types the model's own MLmodel lists.
+    Raises
+    ------
+    VerificationError
+        If there is none, or it is not one.
+    """
     try:
-        return skops.io.load(
-            folder / flavor["pickled_model"], trusted=list(integrity.TRUSTED_TYPES)
+        return Model.load(str(folder))
+    except (MlflowException, OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as e:
+        raise VerificationError(f"no readable MLmodel in the model's files: {_one_line(e)}") from e
+
+
+def signature_of(described: Model) -> tuple[Column, ...] | None:
+    """Return the columns that a model takes; None if it does not name and type them."""
+    inputs = described.signature.inputs if described.signature else None
+    return columns_of(inputs.to_dict() if inputs else None)
+
+
+def _estimator(folder: Path, described: Model, policy: TrustPolicy) -> Any:
+    flavor = described.flavors.get("sklearn", {})
+    if flavor.get("serialization_format") == "skops" and not flavor.get("code"):
+        return _from_skops(folder / str(flavor.get("pickled_model")), policy)
+    reason = integrity.runs_code(described.flavors)
+    if reason is not None and not policy.allow_code:
+        raise VerificationError(
+            f"loading this model would run code of its own: {reason}; save it with skops, or, if "
+            "you trust whoever made it, say --allow-code (allow_code=True)"
         )
-    except UntrustedTypesFoundException as error:
-        raise VerificationError(f"the model holds types that are not trusted: {error}") from error
+    if flavor:
+        import mlflow.sklearn
+
+        return mlflow.sklearn.load_model(str(folder))
+    import mlflow.pyfunc
+
+    return mlflow.pyfunc.load_model(str(folder))
+
+
+def _from_skops(path: Path, policy: TrustPolicy) -> Any:
+    """Load with the list of ours: MLflow would trust whatever the model's own MLmodel lists."""
+    untrusted = untrusted_types(path, policy)
+    if untrusted:
+        raise VerificationError(
+            f"the model holds types that are not trusted: {', '.join(untrusted[:5])}; if you know "
+            "them, say --trust TYPE (trust=[…]) or name them in REGISTRY_TOOLS_TRUST"
+        )
+    import skops.io
+
+    return skops.io.load(path, trusted=[*integrity.TRUSTED_TYPES, *policy.types])
+
+
+def untrusted_types(path: Path, policy: TrustPolicy) -> list[str]:
+    """Return the types in a skops file that neither skops nor the policy trusts, sorted.
+
+    Raises
+    ------
+    VerificationError
+        If it is no skops file.
+    """
+    import skops.io
+
+    try:
+        found = skops.io.get_untrusted_types(file=path)
+    # What skops raises on a broken file is not documented: a zip, JSON or type lookup may fail.
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, BadZipFile) as error:
+        raise VerificationError(f"{path.name} is not readable: {_one_line(error)}") from error
+    return sorted(set(found) - {*integrity.TRUSTED_TYPES, *policy.types})
 
 
 def _one_line(error: BaseException) -> str:

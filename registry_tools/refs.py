@@ -14,6 +14,7 @@ _STAGE = re.compile(r"[\w-]+", re.ASCII)
 _VERSION = re.compile(r"[0-9]+")
 # MLflow reserves `latest` and v1, v2, …; `none` and `archived` are legacy words for "no stage".
 _RESERVED = re.compile(r"latest|none|archived|v?[0-9]+")
+_LONGEST = 250  # characters; MLflow's tables have a few more
 _FORMS = "iris@production, iris/3 or iris/Production"
 
 
@@ -36,7 +37,6 @@ def stage_name(text: str) -> str:
     ------
     InvalidReference
         If the text is not a legal MLflow alias, or a word that MLflow reserves.
-
     """
     name = text.strip().lower()
     if not _STAGE.fullmatch(name):
@@ -44,6 +44,8 @@ def stage_name(text: str) -> str:
             f"stage {text!r} is not a legal alias: use letters, digits, '-' and '_', "
             "such as staging or production"
         )
+    if len(name) > _LONGEST:
+        raise InvalidReference(f"stage {text[:20]}… is longer than {_LONGEST} characters")
     if _RESERVED.fullmatch(name):
         raise InvalidReference(
             f"stage {text!r} is a word that MLflow reserves: choose another, such as staging"
@@ -57,13 +59,19 @@ def model_name(text: str) -> str:
     Raises
     ------
     InvalidReference
-        If it is empty or has a character that MLflow, or a reference, gives a meaning to.
-
+        If it is empty or too long, or has a character that MLflow, or a reference, gives a
+        meaning to.
     """
-    if not text.strip() or text != text.strip() or any(c in text for c in "/:@"):
+    if (
+        not text.strip()
+        or text != text.strip()
+        or any(c in '/:@"' or not c.isprintable() for c in text)
+        or text in {".", ".."}
+        or len(text) > _LONGEST
+    ):
         raise InvalidReference(
-            f"model name {text!r} is not usable: it must not be empty, begin or end with a space, "
-            "or contain '/', ':' or '@'"
+            f"model name {text[:40]!r} is not usable: it must not be empty, begin or end with a "
+            f"space, be longer than {_LONGEST} characters, be '.' or '..', or contain one of /:@\""
         )
     return text
 
@@ -82,7 +90,6 @@ def parse_ref(text: str, *, stage: str | None = None) -> ModelRef:
     ------
     InvalidReference
         If it is none of these forms; the message shows them.
-
     """
     body = text.removeprefix("models:/").lstrip("/")
     if stage is not None:
@@ -101,5 +108,7 @@ def parse_ref(text: str, *, stage: str | None = None) -> ModelRef:
             else f"an empty model reference: write {_FORMS}"
         )
     if separator == "/" and _VERSION.fullmatch(target):
+        if len(target) > 9:
+            raise InvalidReference(f"{text[:40]!r}: no version has a number that large")
         return ModelRef(model_name(name), version=int(target))
     return ModelRef(model_name(name), stage=stage_name(target))

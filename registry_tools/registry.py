@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import math
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import sqlalchemy.exc
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
+from registry_tools import evidence
 from registry_tools.errors import (
     AccessDenied,
     NotFound,
@@ -77,7 +79,6 @@ def connect(tracking_uri: str | None = None) -> MlflowClient:
     RegistryUnavailable
         If it is an SQLite file that does not exist (MLflow would make an empty one), or no URI
         of a registry at all.
-
     """
     uri = tracking_uri or mlflow.get_tracking_uri()
     if uri.startswith("sqlite:///"):
@@ -88,6 +89,10 @@ def connect(tracking_uri: str | None = None) -> MlflowClient:
                 f"no registry at {uri} (looked in {database.absolute().parent}): train a model "
                 "first, or name another with --tracking-uri or MLFLOW_TRACKING_URI"
             )
+    elif ":" not in uri:
+        raise RegistryUnavailable(
+            f"{uri!r} is no address of a registry: write sqlite:///FILE or http://HOST:PORT"
+        )
     with translated(uri):
         return MlflowClient(tracking_uri=uri)
 
@@ -112,10 +117,15 @@ def _translate(error: mlflow.exceptions.MlflowException, where: str) -> Registry
             f"{where} refused this: {text[:200]}; sign in with MLFLOW_TRACKING_USERNAME and "
             "MLFLOW_TRACKING_PASSWORD, or ask for the permission"
         )
+    if "readonly database" in text or "unable to open database" in text:
+        return RegistryUnavailable(
+            f"the registry at {where} cannot be written to: check the permissions "
+            "of file and folder"
+        )
     if "failed with exception" in text or error.error_code == "TEMPORARILY_UNAVAILABLE":
         return RegistryUnavailable(
-            f"the registry at {where} does not answer: check that it runs, or name another "
-            "with --tracking-uri or MLFLOW_TRACKING_URI"
+            f"the registry at {where} does not answer: check that it runs, or set "
+            "MLFLOW_TRACKING_URI to another"
         )
     return RegistryToolsError(f"the registry at {where} answered: {text[:300]}")
 
@@ -131,7 +141,6 @@ def get_registered_model(client: MlflowClient, name: str) -> RegisteredModel:
     ------
     NotFound
         If there is none of this name; the message names those that exist.
-
     """
     with translated(client.tracking_uri):
         # Not client.get_registered_model: that reads every version of the model.
@@ -155,13 +164,21 @@ def resolve(client: MlflowClient, ref: ModelRef) -> int:
     ------
     NotFound
         If the model, the version or the stage does not exist; the message names what does.
-
     """
-    model = get_registered_model(client, ref.name)
-    if ref.version is not None:
-        return int(_get_version(client, ref.name, ref.version).version)
-    stages = stages_of(model)
-    if ref.stage not in stages:
+    return _resolved(client, ref)[0].version
+
+
+def _resolved(client: MlflowClient, ref: ModelRef) -> tuple[VersionInfo, ModelVersion]:
+    """Return what the registry knows of a version, without the figures of its run."""
+    stages = stages_of(get_registered_model(client, ref.name))
+    number = ref.version if ref.version is not None else _held(ref, stages)
+    version = _get_version(client, ref.name, number)
+    return _info(version, stages), version
+
+
+def _held(ref: ModelRef, stages: Mapping[str, int]) -> int:
+    """Return the version in the stage of a reference."""
+    if ref.stage is None or ref.stage not in stages:
         held = ", ".join(f"{stage} (version {v})" for stage, v in sorted(stages.items()))
         raise NotFound(
             f"no version of {ref.name!r} is in stage {ref.stage!r}; "
@@ -171,8 +188,13 @@ def resolve(client: MlflowClient, ref: ModelRef) -> int:
 
 
 def stages_of(model: RegisteredModel) -> dict[str, int]:
-    """Return the version in each stage: the aliases, then legacy holders where there is none."""
-    stages = {alias: int(version) for alias, version in model.aliases.items()}
+    """Return the version in each stage: the aliases, then legacy holders where there is none.
+
+    MLflow tells `Champion` from `champion`; here both are the stage `champion`, and the alias that
+    is written so counts first.
+    """
+    spelled = sorted(model.aliases.items(), key=lambda item: item[0].islower())
+    stages = {alias.lower(): int(version) for alias, version in spelled}
     stage_of = {legacy: stage for stage, legacy in LEGACY_STAGES.items()}
     # A later MLflow may have no legacy stages at all.
     for version in getattr(model, "latest_versions", None) or ():
@@ -240,34 +262,35 @@ def list_versions(
     """Return the versions of a model, newest first, `limit` of them at most."""
     stages = stages_of(get_registered_model(client, name))
     with translated(client.tracking_uri):
-        return [_info(client, v, stages) for v in _search_versions(client, name, limit)]
+        found = _search_versions(client, name, limit)
+    return [_with_figures(client, _info(version, stages)) for version in found]
 
 
 def get_version(client: MlflowClient, ref: ModelRef) -> VersionInfo:
-    """Return the version that a reference means now.
+    """Return the version that a reference means now, with the figures of its run.
 
     Raises
     ------
     NotFound
         As `resolve`.
-
     """
-    stages = stages_of(get_registered_model(client, ref.name))
-    number = resolve(client, ref)
-    version = _get_version(client, ref.name, number)
-    with translated(client.tracking_uri):
-        return _info(client, version, stages)
+    info, _ = _resolved(client, ref)
+    return _with_figures(client, info)
 
 
-def _info(client: MlflowClient, version: ModelVersion, stages: Mapping[str, int]) -> VersionInfo:
+def find_version(client: MlflowClient, ref: ModelRef) -> VersionInfo:
+    """Return the version that a reference means now, without figures: one request less.
+
+    Raises
+    ------
+    NotFound
+        As `resolve`.
+    """
+    return _resolved(client, ref)[0]
+
+
+def _info(version: ModelVersion, stages: Mapping[str, int]) -> VersionInfo:
     number = int(version.version)
-    metrics: dict[str, float] = {}
-    params: dict[str, str] = {}
-    if version.run_id:
-        # The run may be gone while the version lives on: then there are no figures to show.
-        with contextlib.suppress(NotFound):
-            run = _get_run(client, version.run_id)
-            metrics, params = dict(run.data.metrics), dict(run.data.params)
     return VersionInfo(
         name=version.name,
         version=number,
@@ -276,10 +299,18 @@ def _info(client: MlflowClient, version: ModelVersion, stages: Mapping[str, int]
         digest=version.tags.get(DIGEST_TAG),
         created_at=version.creation_timestamp or 0,
         description=version.description or "",
-        metrics=metrics,
-        params=params,
         tags=dict(version.tags),
     )
+
+
+def _with_figures(client: MlflowClient, info: VersionInfo) -> VersionInfo:
+    if info.run_id is None:
+        return info
+    # The run may be gone while the version lives on: then there are no figures to show.
+    with translated(client.tracking_uri), contextlib.suppress(NotFound):
+        run = _get_run(client, info.run_id)
+        return replace(info, metrics=dict(run.data.metrics), params=dict(run.data.params))
+    return info
 
 
 def _get_run(client: MlflowClient, run_id: str) -> Any:
@@ -291,13 +322,50 @@ def _get_run(client: MlflowClient, run_id: str) -> Any:
         raise NotFound(f"no run {run_id}") from error
 
 
-def download_model(client: MlflowClient, name: str, version: int) -> Path:
-    """Return a local folder with the files of a version; a store on this disk is not copied."""
+@contextlib.contextmanager
+def model_files(client: MlflowClient, name: str, version: int) -> Iterator[Path]:
+    """Yield a folder with the files of a version; a store on this disk is not copied."""
     with translated(client.tracking_uri):
         uri = client.get_model_version_download_uri(name, str(version))
-        return Path(
-            mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=client.tracking_uri)
-        )
+    with fetched(client, uri) as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def fetched(client: MlflowClient, uri: str) -> Iterator[Path]:
+    """Yield a folder with the files at an artifact URI; what was downloaded goes afterwards."""
+    with tempfile.TemporaryDirectory() as scratch:
+        # MLflow returns the path itself where the files lie on this disk, unless told a folder.
+        local = uri.startswith(("/", "file:"))
+        with translated(client.tracking_uri):
+            path = mlflow.artifacts.download_artifacts(
+                artifact_uri=uri,
+                dst_path=None if local else scratch,
+                tracking_uri=client.tracking_uri,
+            )
+        yield Path(path)
+
+
+@contextlib.contextmanager
+def evidence_files(client: MlflowClient, version: VersionInfo) -> Iterator[Path | None]:
+    """Yield a folder with the evidence of a version; None if its run has none."""
+    uri = None
+    if version.run_id is not None:
+        with translated(client.tracking_uri), contextlib.suppress(NotFound):
+            root = str(_get_run(client, version.run_id).info.artifact_uri)
+            if client.list_artifacts(version.run_id, evidence.FOLDER):
+                uri = f"{root}/{evidence.FOLDER}"
+    if uri is None:
+        yield None
+        return
+    with fetched(client, uri) as folder:
+        yield folder
+
+
+def manifest(client: MlflowClient, version: VersionInfo) -> dict[str, str] | None:
+    """Return the manifest made at registration; None if there is none that can be read."""
+    with evidence_files(client, version) as folder:
+        return evidence.read_manifest(folder) if folder is not None else None
 
 
 def register(
@@ -312,35 +380,94 @@ def register(
 ) -> int:
     """Make a new version, whole in one call, and return its number; the model is made if new."""
     with translated(client.tracking_uri):
+        made = _make_model(client, name)
         try:
-            client.create_registered_model(name)
-        except mlflow.exceptions.MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        version = client.create_model_version(
-            name,
-            source=source,
-            run_id=run_id,
-            model_id=model_id,
-            description=description,
-            tags=dict(tags),
-        )
+            version = client.create_model_version(
+                name,
+                source=source,
+                run_id=run_id,
+                model_id=model_id,
+                description=description,
+                tags=dict(tags),
+            )
+        except mlflow.exceptions.MlflowException:
+            if made and not _search_versions(client, name, 1):
+                client.delete_registered_model(name)
+            raise
         return int(version.version)
+
+
+def _make_model(client: MlflowClient, name: str) -> bool:
+    """Make a registered model unless there is one; return whether it was made."""
+    try:
+        client.create_registered_model(name)
+    except mlflow.exceptions.MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return False
+    return True
 
 
 def set_stage(client: MlflowClient, name: str, stage: str, version: int) -> None:
     """Point a stage at a version: the alias, which is the truth, then its legacy mirror."""
+    move_alias(client, name, stage, version)
+    mirror_legacy_stage(client, name, stage, version)
+
+
+def move_alias(client: MlflowClient, name: str, stage: str, version: int) -> None:
+    """Point the alias of a stage at a version."""
     with translated(client.tracking_uri):
         client.set_registered_model_alias(name, stage, str(version))
-        if stage in LEGACY_STAGES:
-            _mirror_legacy_stage(client, name, LEGACY_STAGES[stage], version)
 
 
-def _mirror_legacy_stage(client: MlflowClient, name: str, legacy: str, version: int) -> None:
-    """Keep `models:/name/Production` going; a later MLflow may know no legacy stages."""
+def mirror_legacy_stage(client: MlflowClient, name: str, stage: str, version: int) -> None:
+    """Keep `models:/name/Production` going; the outgoing version becomes Archived there.
+
+    A stage other than staging and production has no mirror; a later MLflow may know none at all.
+    """
     transition = getattr(client, "transition_model_version_stage", None)
-    if transition is None:
+    if stage not in LEGACY_STAGES or transition is None:
         return
-    with warnings.catch_warnings():
+    with translated(client.tracking_uri), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*stages", category=FutureWarning)
-        transition(name, str(version), legacy, archive_existing_versions=True)
+        transition(name, str(version), LEGACY_STAGES[stage], archive_existing_versions=True)
+
+
+def stage_holder(client: MlflowClient, name: str, stage: str) -> int | None:
+    """Return the version in a stage now, None if there is none."""
+    return stages_of(get_registered_model(client, name)).get(stage)
+
+
+def delete_version(client: MlflowClient, name: str, version: int) -> None:
+    """Delete a version. MLflow would delete its aliases with it: see that it has none first."""
+    with translated(client.tracking_uri):
+        client.delete_model_version(name, str(version))
+
+
+def tag_version(client: MlflowClient, name: str, version: int, key: str, value: str) -> None:
+    """Set a tag of a version."""
+    with translated(client.tracking_uri):
+        client.set_model_version_tag(name, str(version), key, value)
+
+
+def failing_thresholds(
+    figures: Mapping[str, float], minimum: Mapping[str, float], maximum: Mapping[str, float]
+) -> list[str]:
+    """Return the metrics that miss their thresholds, as MLflow judges them."""
+    from mlflow.models import EvaluationResult, MetricThreshold
+    from mlflow.models.evaluation.validation import ModelValidationFailedException
+
+    failed = []
+    for bounds, greater in ((minimum, True), (maximum, False)):
+        for name, wanted in bounds.items():
+            threshold = MetricThreshold(  # type: ignore[no-untyped-call]
+                threshold=float(wanted), greater_is_better=greater
+            )
+            result = EvaluationResult(  # type: ignore[no-untyped-call]
+                metrics={name: figures[name]}, artifacts={}
+            )
+            try:
+                mlflow.validate_evaluation_results({name: threshold}, result)
+            except ModelValidationFailedException:
+                failed.append(name)
+    return failed

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,6 @@ class Column:
     name: str
     type: str
     required: bool = True
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values, for JSON."""
-        return asdict(self)
 
 
 def columns_of(inputs: Iterable[Mapping[str, Any]] | None) -> tuple[Column, ...] | None:
@@ -51,13 +48,16 @@ def frame_of(rows: Any, columns: Sequence[Column] | None) -> pd.DataFrame:
     Raises
     ------
     InputError
-        If columns are missing, a row is too short or too long, a value is not of its column's
-        type, or a required value is missing; names the row (from 0), the column and the value.
-
+        If columns are missing or doubled, a row is too short or too long, or a value is not of
+        its column's type; names the row (from 0), the column and the value. A missing value is
+        left to the model, which may have learnt what to do about it.
     """
     table = _table(rows, columns)
     if columns is None:
         return table
+    doubled = table.columns[table.columns.duplicated()]
+    if len(doubled):
+        raise InputError(f"column {doubled[0]!r} stands twice in the rows")
     missing = [column.name for column in columns if column.name not in table]
     needed = [column.name for column in columns if column.required and column.name in missing]
     if needed:
@@ -97,16 +97,12 @@ def _table(rows: Any, columns: Sequence[Column] | None) -> pd.DataFrame:
 
 def _typed(values: pd.Series, column: Column) -> pd.Series:
     holes = values.isna()
-    if column.required and column.type != "string" and holes.any():
-        raise InputError(
-            f"column {column.name!r}, row {int(holes.argmax())}: missing value, "
-            "and this model was trained without any there"
-        )
     if column.type in _NUMBERS:
         return _numbers(values, column, holes)
     if column.type == "boolean":
-        _refuse(values, ~(values.isin([True, False]) | holes), column, "true or false")
-        return values.astype("object" if holes.any() else "bool")
+        is_boolean = values.map(lambda value: isinstance(value, (bool, np.bool_)))
+        _refuse(values, ~(is_boolean | holes), column, "true or false")
+        return values.astype(object).where(~holes, None) if holes.any() else values.astype("bool")
     if column.type == "string":
         is_text = values.map(lambda value: isinstance(value, str))
         _refuse(values, ~(is_text | holes), column, "text")
@@ -115,18 +111,33 @@ def _typed(values: pd.Series, column: Column) -> pd.Series:
 
 
 def _numbers(values: pd.Series, column: Column, holes: pd.Series) -> pd.Series:
-    if not pd.api.types.is_numeric_dtype(values):
-        is_number = values.map(
-            lambda value: isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-        )
-        _refuse(values, ~(is_number | holes), column, "a number")
-    numbers = values.astype("float64")
-    _refuse(values, np.isinf(numbers), column, "a finite number")
-    target = _NUMBERS[column.type]
-    if target.startswith("int") and not holes.any():
-        _refuse(values, numbers != np.floor(numbers), column, "a whole number")
-        return values.astype(target)
-    return numbers.astype(target) if target.startswith("float") else numbers
+    is_number = values.map(lambda value: isinstance(value, _NUMERIC) and not _is_boolean(value))
+    _refuse(values, ~(is_number | holes), column, "a number")
+    target = np.dtype(_NUMBERS[column.type])
+    if target.kind == "i" and not holes.any():
+        low, high = np.iinfo(target).min, np.iinfo(target).max
+        fits = values.map(lambda value: value == value // 1 and low <= value <= high)
+        _refuse(values, ~fits.astype(bool), column, f"a whole number that {column.type} holds")
+        return values.map(int).astype(target)
+    with np.errstate(over="ignore"):
+        numbers = values.map(_float, na_action="ignore").astype("float64")
+        narrow = numbers.astype(target if target.kind == "f" else "float64")
+    _refuse(values, np.isinf(narrow), column, "a finite number")
+    return narrow
+
+
+_NUMERIC = (int, float, np.number, Decimal)
+
+
+def _is_boolean(value: object) -> bool:
+    return isinstance(value, (bool, np.bool_))
+
+
+def _float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf")
 
 
 def _refuse(values: pd.Series, bad: pd.Series, column: Column, wanted: str) -> None:
@@ -144,7 +155,6 @@ def values_from_text(texts: Sequence[str], columns: Sequence[Column] | None) -> 
     ------
     InputError
         If there are too many or too few, or one is not what its column holds.
-
     """
     if columns is not None and len(texts) != len(columns):
         raise InputError(
@@ -168,10 +178,9 @@ def _value(text: str, kind: str, name: object) -> Any:
             raise InputError(f"feature {name!r}: {text!r} is not true or false")
         return text.lower() == "true"
     try:
-        number = float(text)
+        return int(text) if kind in {"long", "integer"} and "." not in text else float(text)
     except ValueError:
         raise InputError(f"feature {name!r}: {text!r} is not a number") from None
-    return int(number) if kind in {"long", "integer"} and number.is_integer() else number
 
 
 def _names(names: Iterable[str]) -> str:

@@ -6,15 +6,16 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Collection
+import warnings
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pandas as pd
+import pyarrow as pa
 
 from registry_tools.errors import InputError
 
-FORMATS = ("csv", "json", "parquet")
 _SUFFIXES = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".pq": "parquet"}
 
 
@@ -32,7 +33,6 @@ def read_table(path: str | Path, *, text_columns: Collection[str] = ()) -> pd.Da
     ------
     InputError
         If there is no such file, it is empty, or it is not what its suffix says.
-
     """
     path = Path(path)
     if not path.is_file():
@@ -52,7 +52,6 @@ def read_stream(stream: BinaryIO, *, text_columns: Collection[str] = ()) -> pd.D
     ------
     InputError
         If it is empty or cannot be read.
-
     """
     content = stream.read()
     return parse_table(io.BytesIO(content), _guess(content), "standard input", text_columns)
@@ -76,25 +75,42 @@ def parse_table(
     ------
     InputError
         If it is empty or not of that format.
-
     """
     try:
         if form == "csv":
-            table = pd.read_csv(stream, dtype=dict.fromkeys(text_columns, "string"))
+            table = _from_csv(stream, text_columns)
         elif form == "parquet":
             table = pd.read_parquet(stream)
         else:
             table = _from_json(json.load(stream))
     except pd.errors.EmptyDataError:
         raise InputError(f"{where}: it is empty") from None
+    except pd.errors.ParserWarning:
+        raise InputError(
+            f"{where}: some rows have more values than the header has names; is it separated by "
+            "commas, and does each column have a name?"
+        ) from None
     # ArrowInvalid, JSONDecodeError, UnicodeDecodeError and ParserError are ValueErrors.
-    except (ValueError, OSError) as error:
+    except (ValueError, TypeError, RecursionError, OSError) as error:
         raise InputError(f"{where}: not readable as {form.upper()}: {_first_line(error)}") from None
     if not len(table):
         raise InputError(f"{where}: it has no rows")
     for name in set(text_columns) & set(table.columns):
         table[name] = table[name].astype(object).where(table[name].notna(), None)
     return table
+
+
+def _from_csv(stream: BinaryIO, text_columns: Collection[str]) -> pd.DataFrame:
+    """Read a column by all its values: read by parts, `1` and `1.0` would stand in one column."""
+    with warnings.catch_warnings():
+        # pandas would take the first value of a row that is too long for an index.
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        return pd.read_csv(
+            stream,
+            dtype=dict.fromkeys(text_columns, "string"),
+            low_memory=False,
+            index_col=False,
+        )
 
 
 def _from_json(content: Any) -> pd.DataFrame:
@@ -125,7 +141,6 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
     ------
     InputError
         If the suffix is unknown or the file cannot be written.
-
     """
     path = Path(path)
     form = _format_of(path)
@@ -141,15 +156,16 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
     write_whole(path, write)
 
 
-def write_whole(path: Path, write: Any) -> None:
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write(part)` fill a temporary file beside `path`, then put it in place in one step.
 
     Raises
     ------
     InputError
-        If the folder does not exist or cannot be written to.
-
+        If the folder does not exist or cannot be written to, or `path` is there and no file.
     """
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: it is there, and is no ordinary file: name another")
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
@@ -162,8 +178,8 @@ def write_whole(path: Path, write: Any) -> None:
         os.umask(umask)
         part.chmod(0o666 & ~umask)
         part.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path}: cannot be written: {_first_line(error)}") from None
     finally:
         part.unlink(missing_ok=True)
 

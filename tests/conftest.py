@@ -46,7 +46,12 @@ def _no_global_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An SQLite store with MLflow's tables and nothing in them: making one takes seconds."""
     path = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_registered_models()
+    before = Path.cwd()
+    os.chdir(path.parent)  # where the first experiment keeps its artifacts
+    try:
+        MlflowClient(f"sqlite:///{path}").search_registered_models()
+    finally:
+        os.chdir(before)
     return path
 
 
@@ -185,15 +190,18 @@ def table_csv(tmp_path: Path) -> Path:
     table = pd.DataFrame(
         {
             "weight": np.where(dog, 20.0, 4.0) + rng.normal(0, 1.5, rows),
+            "legs": rng.integers(3, 5, rows),
             "size": np.where(dog, 60, 25) + rng.integers(-5, 6, rows),
             "colour": np.where(dog, "brown", "grey"),
             "sold": rng.random(rows) < 0.5,
+            "tame": np.where(dog, True, rng.random(rows) < 0.5).astype(object),
             "planet": "earth",
             "kind": kind,
         }
     ).astype({"size": "float64"})
     table.loc[rng.random(rows) < 0.1, "size"] = np.nan
     table.loc[rng.random(rows) < 0.1, "colour"] = None
+    table.loc[rng.random(rows) < 0.1, "tame"] = None
     path = tmp_path / "animals.csv"
     table.to_csv(path, index=False)
     return path

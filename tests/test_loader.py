@@ -28,6 +28,22 @@ from registry_tools.errors import (
 )
 from registry_tools.export import export_joblib
 
+
+class Tracer(LogisticRegression):
+    """An estimator whose unpickling leaves a file behind."""
+
+    def __init__(self, path: str = "") -> None:
+        super().__init__()
+        self.path = path
+
+    def __setstate__(self, state: dict) -> None:
+        Path(state["path"]).write_text("executed")
+        self.__dict__.update(state)
+
+    def predict(self, rows: pd.DataFrame) -> np.ndarray:
+        return np.zeros(len(rows), dtype=int)
+
+
 NAMES = ("sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal width (cm)")
 
 
@@ -105,9 +121,9 @@ def test_a_legacy_stage_without_alias_is_a_stage(store: str) -> None:
 
 def test_a_changed_file_is_refused_before_it_is_loaded(store: str) -> None:
     train(TrainParams())
-    folder = registry.download_model(MlflowClient(), "iris", 1)
-    (folder / "model.skops").write_bytes(b"something else")
-    with pytest.raises(VerificationError, match="changed after registration"):
+    with registry.model_files(MlflowClient(), "iris", 1) as folder:
+        (folder / "model.skops").write_bytes(b"something else")
+    with pytest.raises(VerificationError, match=r"model\.skops was changed after registration"):
         load_model("iris/1")
 
 
@@ -126,6 +142,31 @@ def test_a_type_that_the_model_trusts_itself_is_not_trusted(store: str) -> None:
         load_model("crafted/1")
 
 
+def test_an_alias_in_any_case_is_a_stage(store: str) -> None:
+    train(TrainParams())
+    MlflowClient().set_registered_model_alias("iris", "Champion", "1")
+    assert load_model("iris@CHAMPION").info.version == 1
+
+
+def test_what_would_run_code_is_not_loaded_unless_that_is_allowed(
+    store: str, tmp_path: Path
+) -> None:
+    trace = tmp_path / "executed"
+    mlflow.sklearn.log_model(
+        Tracer(str(trace)),
+        name="model",
+        registered_model_name="pickled",
+        serialization_format="cloudpickle",
+        pip_requirements=[],
+    )
+    trace.unlink(missing_ok=True)  # made when MLflow checked what it had saved
+    with pytest.raises(VerificationError, match="would run code of its own: scikit-learn saved as"):
+        load_model("pickled/1")
+    assert not trace.exists()
+    assert load_model("pickled/1", allow_code=True).predict([[1.0]]).tolist() == [0]
+    assert trace.exists()
+
+
 def test_any_pyfunc_flavor_loads_through_the_generic_path(store: str) -> None:
     class Doubler(mlflow.pyfunc.PythonModel):
         def predict(self, context: object, model_input: pd.DataFrame, params: object = None):
@@ -140,7 +181,9 @@ def test_any_pyfunc_flavor_loads_through_the_generic_path(store: str) -> None:
         input_example=rows,
         signature=infer_signature(rows, rows["x"]),
     )
-    model = load_model("doubler/1")
+    with pytest.raises(VerificationError, match="would run code of its own: flavor pyfunc"):
+        load_model("doubler/1")
+    model = load_model("doubler/1", allow_code=True)
     assert model.predict(rows).tolist() == [2.0, 4.0]
     with pytest.raises(UnsupportedOperation, match="gives no probabilities"):
         model.predict_proba(rows)
@@ -184,3 +227,15 @@ def test_the_exported_file_answers_the_same_without_mlflow(
     )
     assert int(answer.stdout) == model.predict([IRIS_ROW])[0]
     assert [p.name for p in tmp_path.iterdir()] == ["iris_model.joblib"]
+
+
+def test_nothing_downloaded_stays_behind(
+    tracking_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_server)
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    train(TrainParams())
+    load_model("iris@staging").predict([IRIS_ROW])
+    assert list(scratch.iterdir()) == []

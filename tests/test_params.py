@@ -95,3 +95,12 @@ def test_a_table_needs_a_target_and_hash_needs_a_fraction() -> None:
 
 def test_a_stage_is_taken_in_any_case() -> None:
     assert TrainParams.from_text({"stage": "Production"}).stage == "production"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"model": "resnet"}, {"max_iter": 0}, {"subset_size": -3}, {"stage": "v1"}, {"split": "x"}],
+)
+def test_the_bounds_hold_without_the_command_line(values: dict) -> None:
+    with pytest.raises(InvalidParameter):
+        TrainParams(**values)

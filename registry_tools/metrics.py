@@ -16,8 +16,9 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-# MLflow takes these characters in a metric's name, and no others.
-_NOT_IN_A_NAME = re.compile(r"[^\w\-. ]", re.ASCII)
+# Of the characters that MLflow takes in a metric's name, those that no tool gives a meaning to.
+_NOT_IN_A_NAME = re.compile(r"[^\w\-. ]")
+_LONGEST = 100  # MLflow takes 250 for the whole name
 
 
 def evaluate(
@@ -41,7 +42,6 @@ def evaluate(
     -----
     `roc_auc` is one class against the rest, averaged over the classes; it has no value, and is
     left out, where the holdout misses a class. A class without predictions has precision 0.
-
     """
     codes = np.arange(len(target_names))
     present = np.unique(labels)
@@ -69,7 +69,7 @@ def evaluate(
 
 def metric_suffixes(target_names: Sequence[str]) -> list[str]:
     """Return each class name as it may stand in a metric's name, all different."""
-    suffixes = [_NOT_IN_A_NAME.sub("_", name) for name in target_names]
+    suffixes = [_NOT_IN_A_NAME.sub("_", name)[:_LONGEST] for name in target_names]
     return [
         suffix if suffixes.count(suffix) == 1 else f"{suffix}_{code}"
         for code, suffix in enumerate(suffixes)
