@@ -28,6 +28,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature, infer_signature
 from mlflow.models.model import ModelInfo
+from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.errors import PipelineError, RegistrationError
 from registry_tools import integrity, registry
@@ -82,8 +83,10 @@ def training_run(experiment: str, run_name: str) -> Iterator[str]:
 
 
 def _open_run(where: str, experiment: str, run_name: str) -> mlflow.ActiveRun:
-    _check_store(where)
+    is_new = _check_store(where)
     try:
+        if is_new:
+            _make_store()
         if "MLFLOW_RUN_ID" in os.environ:
             active = mlflow.start_run()
             if _INVENTED_NAME.fullmatch(active.info.run_name or ""):
@@ -103,8 +106,19 @@ def _open_run(where: str, experiment: str, run_name: str) -> mlflow.ActiveRun:
         ) from error
 
 
-def _check_store(where: str) -> None:
-    """Refuse at once a store that MLflow would wait for, or forget.
+def _make_store() -> None:
+    """Let MLflow make its tables; where two trainings begin at once, one finds them half made."""
+    for pause in (1, 2, 4):
+        try:
+            MlflowClient()
+        except SQLAlchemyError:
+            time.sleep(pause)
+        else:
+            return
+
+
+def _check_store(where: str) -> bool:
+    """Refuse at once a store that MLflow would wait for, or forget; return whether it is new.
 
     Raises
     ------
@@ -116,7 +130,7 @@ def _check_store(where: str) -> None:
             f"{where!r} is no address of a registry: write sqlite:///FILE or http://HOST:PORT"
         )
     if not where.startswith("sqlite:"):
-        return
+        return False
     name = where.removeprefix("sqlite:").lstrip("/").partition("?")[0]
     if name in {"", ":memory:"}:
         raise RegistryUnavailable(
@@ -126,6 +140,7 @@ def _check_store(where: str) -> None:
     folder = next(parent for parent in database.parents if parent.exists())
     if not os.access(database if database.exists() else folder, os.W_OK):
         raise RegistryUnavailable(f"the registry at {where} cannot be written to: it is read-only")
+    return not database.exists()
 
 
 def _experiment(name: str) -> str:

@@ -169,3 +169,16 @@ def test_a_python_without_the_packages_says_what_to_do(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "activate the environment first" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_two_first_trainings_at_once_both_register(tmp_path: Path) -> None:
+    command = [BIN / "python", "-m", "pipeline", "train"]
+    variables = environment() | {"PYTHONPATH": str(ROOT)}
+    both = [
+        subprocess.Popen(command, cwd=tmp_path, env=variables, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    errors = [process.communicate(timeout=120)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], errors
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    assert len(client.search_model_versions("name = 'iris'")) == 2
