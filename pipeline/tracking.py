@@ -28,7 +28,6 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature, infer_signature
 from mlflow.models.model import ModelInfo
-from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.errors import PipelineError, RegistrationError
 from registry_tools import integrity, registry
@@ -83,10 +82,10 @@ def training_run(experiment: str, run_name: str) -> Iterator[str]:
 
 
 def _open_run(where: str, experiment: str, run_name: str) -> mlflow.ActiveRun:
-    is_new = _check_store(where)
+    new = _check_store(where)
     try:
-        if is_new:
-            _make_store()
+        if new is not None:
+            _make_store(new)
         if "MLFLOW_RUN_ID" in os.environ:
             active = mlflow.start_run()
             if _INVENTED_NAME.fullmatch(active.info.run_name or ""):
@@ -106,19 +105,22 @@ def _open_run(where: str, experiment: str, run_name: str) -> mlflow.ActiveRun:
         ) from error
 
 
-def _make_store() -> None:
-    """Let MLflow make its tables; where two trainings begin at once, one finds them half made."""
-    for pause in (1, 2, 4):
-        try:
-            MlflowClient()
-        except SQLAlchemyError:
-            time.sleep(pause)
-        else:
-            return
+def _make_store(database: Path) -> None:
+    """Let MLflow make its tables beside the place of a new SQLite store, then put them there.
+
+    In place, two trainings that begin at once would each run MLflow's migrations over the other's.
+    """
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=database.parent) as scratch:
+        made = Path(scratch, database.name)
+        MlflowClient(f"sqlite:///{made}")
+        # Where another was quicker, that one is the store.
+        with contextlib.suppress(FileExistsError):
+            os.link(made, database)
 
 
-def _check_store(where: str) -> bool:
-    """Refuse at once a store that MLflow would wait for, or forget; return whether it is new.
+def _check_store(where: str) -> Path | None:
+    """Refuse at once a store that MLflow would wait for, or forget; return a new one's path.
 
     Raises
     ------
@@ -130,7 +132,7 @@ def _check_store(where: str) -> bool:
             f"{where!r} is no address of a registry: write sqlite:///FILE or http://HOST:PORT"
         )
     if not where.startswith("sqlite:"):
-        return False
+        return None
     name = where.removeprefix("sqlite:").lstrip("/").partition("?")[0]
     if name in {"", ":memory:"}:
         raise RegistryUnavailable(
@@ -140,7 +142,7 @@ def _check_store(where: str) -> bool:
     folder = next(parent for parent in database.parents if parent.exists())
     if not os.access(database if database.exists() else folder, os.W_OK):
         raise RegistryUnavailable(f"the registry at {where} cannot be written to: it is read-only")
-    return not database.exists()
+    return None if database.exists() else database
 
 
 def _experiment(name: str) -> str:
