@@ -157,17 +157,6 @@ def _quoted(text: str) -> str:
     return f"'{text}'" if "'" not in text else f'"{text}"'
 
 
-def resolve(client: MlflowClient, ref: ModelRef) -> int:
-    """Return the version that a reference means now.
-
-    Raises
-    ------
-    NotFound
-        If the model, the version or the stage does not exist; the message names what does.
-    """
-    return _resolved(client, ref)[0].version
-
-
 def _resolved(client: MlflowClient, ref: ModelRef) -> tuple[VersionInfo, ModelVersion]:
     """Return what the registry knows of a version, without the figures of its run."""
     stages = stages_of(get_registered_model(client, ref.name))
@@ -272,7 +261,7 @@ def get_version(client: MlflowClient, ref: ModelRef) -> VersionInfo:
     Raises
     ------
     NotFound
-        As `resolve`.
+        If the model, the version or the stage does not exist; the message names what does.
     """
     info, _ = _resolved(client, ref)
     return _with_figures(client, info)
@@ -284,7 +273,7 @@ def find_version(client: MlflowClient, ref: ModelRef) -> VersionInfo:
     Raises
     ------
     NotFound
-        As `resolve`.
+        If the model, the version or the stage does not exist; the message names what does.
     """
     return _resolved(client, ref)[0]
 
@@ -408,12 +397,6 @@ def _make_model(client: MlflowClient, name: str) -> bool:
     return True
 
 
-def set_stage(client: MlflowClient, name: str, stage: str, version: int) -> None:
-    """Point a stage at a version: the alias, which is the truth, then its legacy mirror."""
-    move_alias(client, name, stage, version)
-    mirror_legacy_stage(client, name, stage, version)
-
-
 def move_alias(client: MlflowClient, name: str, stage: str, version: int) -> None:
     """Point the alias of a stage at a version."""
     with translated(client.tracking_uri):
@@ -431,43 +414,3 @@ def mirror_legacy_stage(client: MlflowClient, name: str, stage: str, version: in
     with translated(client.tracking_uri), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*stages", category=FutureWarning)
         transition(name, str(version), LEGACY_STAGES[stage], archive_existing_versions=True)
-
-
-def stage_holder(client: MlflowClient, name: str, stage: str) -> int | None:
-    """Return the version in a stage now, None if there is none."""
-    return stages_of(get_registered_model(client, name)).get(stage)
-
-
-def delete_version(client: MlflowClient, name: str, version: int) -> None:
-    """Delete a version. MLflow would delete its aliases with it: see that it has none first."""
-    with translated(client.tracking_uri):
-        client.delete_model_version(name, str(version))
-
-
-def tag_version(client: MlflowClient, name: str, version: int, key: str, value: str) -> None:
-    """Set a tag of a version."""
-    with translated(client.tracking_uri):
-        client.set_model_version_tag(name, str(version), key, value)
-
-
-def failing_thresholds(
-    figures: Mapping[str, float], minimum: Mapping[str, float], maximum: Mapping[str, float]
-) -> list[str]:
-    """Return the metrics that miss their thresholds, as MLflow judges them."""
-    from mlflow.models import EvaluationResult, MetricThreshold
-    from mlflow.models.evaluation.validation import ModelValidationFailedException
-
-    failed = []
-    for bounds, greater in ((minimum, True), (maximum, False)):
-        for name, wanted in bounds.items():
-            threshold = MetricThreshold(  # type: ignore[no-untyped-call]
-                threshold=float(wanted), greater_is_better=greater
-            )
-            result = EvaluationResult(  # type: ignore[no-untyped-call]
-                metrics={name: figures[name]}, artifacts={}
-            )
-            try:
-                mlflow.validate_evaluation_results({name: threshold}, result)
-            except ModelValidationFailedException:
-                failed.append(name)
-    return failed
