@@ -5,6 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -qq
 PORT   ?= 5000
+NAME   ?= iris
 STORE  ?= $(or $(MLFLOW_TRACKING_URI),sqlite:///mlflow.db)
 
 # mlflow and the entry points call `python` and each other by name.
@@ -21,8 +22,9 @@ export GIT_PYTHON_REFRESH ?= quiet
 help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s '	'
 
-run: $(VENV)/.run ## Train on Iris, register, set the stage: `mlflow run .` in .venv. ARGS="-P max_iter=300" adds parameters.
-	@$(BIN)/mlflow run . --env-manager local --experiment-name iris $(ARGS)
+run: $(VENV)/.run ## Train, register, put into staging, and through the gates into production. ARGS="-P max_iter=300" adds parameters.
+	@$(BIN)/mlflow run . --env-manager local --experiment-name $(NAME) -P name=$(NAME) $(ARGS)
+	@$(BIN)/registry-tools promote $(NAME)@staging --to production --reason "make run"
 
 test: $(VENV)/.test ## Run the tests, in at most four minutes.
 	@$(BIN)/python -m pytest
@@ -47,7 +49,7 @@ bench: $(VENV)/.test ## Measure; see benchmarks/.
 
 lock: $(VENV)/.test ## Make both lock files again from pyproject.toml.
 	@$(BIN)/uv pip compile pyproject.toml --group build $(LOCK) --output-file requirements.lock
-	@$(BIN)/uv pip compile pyproject.toml --group build --group test --constraint requirements.lock $(LOCK) --output-file requirements-test.lock
+	@$(BIN)/uv pip compile pyproject.toml --extra signing --group build --group test --constraint requirements.lock $(LOCK) --output-file requirements-test.lock
 	@sed -i "s/^# lock: .*/# lock: $$(sha256sum requirements.lock | cut -c1-16)/" conda.yaml
 
 # Every supported Python and platform in one file, with hashes, and no address of an index.

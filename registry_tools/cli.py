@@ -3,44 +3,29 @@
 from __future__ import annotations
 
 import csv
-import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry_tools import command_line
+from registry_tools import cli_acts, command_line
+from registry_tools.cli_output import common_options, loading_options, print_columns, print_json
 from registry_tools.errors import InputError
 from registry_tools.refs import model_name, parse_ref
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from registry_tools.loader import LoadedModel
+    from registry_tools.formats import LoadedModel
 
 # MLflow, pandas and scikit-learn take two seconds to import: each command does so for itself.
-
-
-def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that every command has."""
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print JSON, keys sorted."),
-        click.option(
-            "--tracking-uri",
-            metavar="URI",
-            help="The registry. Default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db.",
-        ),
-        command_line.verbose_option,
-    ):
-        function = option(function)
-    return function
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="registry-pipeline")
 def cli() -> None:
-    """Look into a model registry, and use what stands there.
+    """Look into a model registry, use what stands there, and move its stages.
 
     REF is a model reference: iris@production, iris/3 or iris/Production.
     """
@@ -60,14 +45,14 @@ def list_command(
     if model is None:
         models = registry.list_models(client)[:limit]
         if as_json:
-            _print_json([m.as_dict() for m in models])
+            print_json([m.as_dict() for m in models])
         for m in [] if as_json else models:
             stages = ", ".join(f"{stage} → {v}" for stage, v in sorted(m.stages.items()))
             click.echo(f"{m.name}  {stages or 'no stage in use'}")
         return
     versions = registry.list_versions(client, model_name(model), limit=limit)
     if as_json:
-        _print_json([v.as_dict() for v in versions])
+        print_json([v.as_dict() for v in versions])
         return
     rows = [("version", "stages", "accuracy", "run", "digest")]
     for v in versions:
@@ -81,7 +66,7 @@ def list_command(
                 (v.digest or "-")[:12],
             )
         )
-    _print_columns(rows)
+    print_columns(rows)
 
 
 @cli.command()
@@ -89,11 +74,13 @@ def list_command(
 @common_options
 def show(ref: str, as_json: bool, tracking_uri: str | None) -> None:
     """Show the version that REF means now."""
-    from registry_tools import registry
+    from registry_tools import history, registry
 
-    version = registry.get_version(registry.connect(tracking_uri), parse_ref(ref))
+    client = registry.connect(tracking_uri)
+    version = registry.get_version(client, parse_ref(ref))
+    act = history.last_act(client, version.name, version.version)
     if as_json:
-        _print_json(version.as_dict())
+        print_json(version.as_dict() | {"last_act": act.as_dict() if act else None})
         return
     rows = [
         ("version", f"{version.name} version {version.version}"),
@@ -101,29 +88,18 @@ def show(ref: str, as_json: bool, tracking_uri: str | None) -> None:
         ("run", version.run_id or "-"),
         ("digest", version.digest or "-"),
     ]
+    if act is not None:
+        rows.append(("last act", f"{act.action} to {act.stage}, {act.outcome}, {act.at[:19]}"))
+        for gate in act.gates:
+            passed = "passed" if gate["passed"] else "REFUSED"
+            rows.append((f"gate {gate['gate']}", f"{passed}: {gate['message']}"))
     for title, values in (("metric", version.metrics), ("tag", version.tags)):
         for key, value in sorted(values.items()):
             text = f"{value:.4f}" if isinstance(value, float) else str(value)
             rows.append((f"{title} {key}", text))
-    _print_columns(rows)
+    print_columns(rows)
     if version.description:
         click.echo(f"\n{version.description}")
-
-
-def loading_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of every command that loads a model."""
-    for option in (
-        click.option(
-            "--trust", multiple=True, metavar="TYPE", help="A type that the model may hold as well."
-        ),
-        click.option(
-            "--allow-code",
-            is_flag=True,
-            help="Also load formats that run code of their own, such as pickle.",
-        ),
-    ):
-        function = option(function)
-    return function
 
 
 @cli.command()
@@ -162,11 +138,11 @@ def predict(
         write_table(_with_answers(rows, answers), output)
         written = {"name": model.info.name, "version": model.info.version, "output": output}
         if as_json:
-            _print_json(written | {"rows": len(answers)})
+            print_json(written | {"rows": len(answers)})
         else:
             click.echo(f"{len(answers)} rows → {output}")
     elif as_json:
-        _print_json(answers[0] if features is not None else answers)
+        print_json(answers[0] if features is not None else answers)
     else:
         for answer in answers:
             click.echo(_answer_line(answer))
@@ -264,20 +240,13 @@ def export(
         "bytes": size,
     }
     if as_json:
-        _print_json(answer)
+        print_json(answer)
     else:
         click.echo(f"{model.info.name} version {model.info.version} → {output} ({size} bytes)")
 
 
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False))
-
-
-def _print_columns(rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        click.echo("  ".join(cells).rstrip())
+for _command in cli_acts.COMMANDS:
+    cli.add_command(_command)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

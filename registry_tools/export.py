@@ -7,7 +7,7 @@ from pathlib import Path
 import joblib
 
 from registry_tools.errors import UnsupportedOperation
-from registry_tools.loader import LoadedModel
+from registry_tools.formats import LoadedModel
 from registry_tools.tables import write_whole
 
 

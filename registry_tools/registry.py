@@ -414,3 +414,56 @@ def mirror_legacy_stage(client: MlflowClient, name: str, stage: str, version: in
     with translated(client.tracking_uri), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*stages", category=FutureWarning)
         transition(name, str(version), LEGACY_STAGES[stage], archive_existing_versions=True)
+
+
+def check_may_write(client: MlflowClient, version: VersionInfo) -> None:
+    """Find out before any work is done, and any record made, whether this user may move stages.
+
+    MLflow has no way to ask. The digest or the description is written as it stands, which takes the
+    same permission as moving an alias.
+
+    Raises
+    ------
+    AccessDenied
+        If not.
+    """
+    number = str(version.version)
+    with translated(client.tracking_uri):
+        if version.digest is not None:
+            client.set_model_version_tag(version.name, number, DIGEST_TAG, version.digest)
+        else:
+            client.update_model_version(version.name, number, version.description)
+
+
+def stage_holder(client: MlflowClient, name: str, stage: str) -> int | None:
+    """Return the version in a stage now, None if there is none."""
+    return stages_of(get_registered_model(client, name)).get(stage)
+
+
+def delete_version(client: MlflowClient, name: str, version: int) -> None:
+    """Delete a version. MLflow would delete its aliases with it: see that it has none first."""
+    with translated(client.tracking_uri):
+        client.delete_model_version(name, str(version))
+
+
+def failing_thresholds(
+    figures: Mapping[str, float], minimum: Mapping[str, float], maximum: Mapping[str, float]
+) -> list[str]:
+    """Return the metrics that miss their thresholds, as MLflow judges them."""
+    from mlflow.models import EvaluationResult, MetricThreshold
+    from mlflow.models.evaluation.validation import ModelValidationFailedException
+
+    failed = []
+    for bounds, greater in ((minimum, True), (maximum, False)):
+        for name, wanted in bounds.items():
+            threshold = MetricThreshold(  # type: ignore[no-untyped-call]
+                threshold=float(wanted), greater_is_better=greater
+            )
+            result = EvaluationResult(  # type: ignore[no-untyped-call]
+                metrics={name: figures[name]}, artifacts={}
+            )
+            try:
+                mlflow.validate_evaluation_results({name: threshold}, result)
+            except ModelValidationFailedException:
+                failed.append(name)
+    return failed

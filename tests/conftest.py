@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +12,16 @@ from pathlib import Path
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # read when mlflow is imported
 
 import mlflow
+import places
 import pytest
 from mlflow import MlflowClient
+from places import Place
+from servers import BIN, end_group, free_port, wait_until_up
 
 from pipeline.params import TrainParams
 from pipeline.train import TrainResult, train
 
 ROOT = Path(__file__).parents[1]
-BIN = Path(sys.prefix, "bin")
 _KEPT = {"MLFLOW_LOGGING_LEVEL", "MLFLOW_DISABLE_TELEMETRY"}
 IRIS_ROW = [6.0, 2.5, 4.5, 1.5]
 
@@ -98,26 +95,6 @@ def trained(trained_once: Trained, monkeypatch: pytest.MonkeyPatch) -> Trained:
     return trained_once
 
 
-def free_port() -> int:
-    """Return a port on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_until_up(url: str, process: subprocess.Popen[bytes], seconds: float = 60) -> None:
-    """Wait until a server answers 200; fail when it ended or the time is over."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        assert process.poll() is None, f"the server ended with {process.returncode}"
-        try:
-            with urllib.request.urlopen(url, timeout=2):
-                return
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            time.sleep(0.1)
-    raise AssertionError(f"{url} did not answer within {seconds} s")
-
-
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Start processes that end with the test, each the leader of a group of its own."""
@@ -139,20 +116,6 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     yield run
     for process in running:
         end_group(process)
-
-
-def end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process that the tests started, and the workers that it started."""
-    import signal
-
-    try:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=10)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(timeout=10)
-    except ProcessLookupError:
-        process.wait(timeout=10)
 
 
 @pytest.fixture
@@ -205,3 +168,38 @@ def table_csv(tmp_path: Path) -> Path:
     path = tmp_path / "animals.csv"
     table.to_csv(path, index=False)
     return path
+
+
+@pytest.fixture(scope="session")
+def sqlite_place(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return places.sqlite_place(empty_database, tmp_path_factory.mktemp("sqlite"))
+
+
+@pytest.fixture(scope="session")
+def server_place(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with places.server_place(empty_database, tmp_path_factory.mktemp("server")) as place:
+        yield place
+
+
+@pytest.fixture(scope="session")
+def guarded_place(
+    empty_database: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
+    with places.guarded_place(empty_database, tmp_path_factory.mktemp("guarded")) as place:
+        yield place
+
+
+@pytest.fixture(
+    params=[
+        "sqlite_place",
+        pytest.param("server_place", marks=pytest.mark.slow),
+        pytest.param("guarded_place", marks=pytest.mark.slow),
+    ]
+)
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """A registry with three trained runs: SQLite, a server, and one that asks for a password."""
+    found: Place = request.getfixturevalue(request.param)
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"MLFLOW_TRACKING_URI": found.uri, **found.environment}.items():
+        monkeypatch.setenv(name, value)
+    return found

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import BIN, ROOT
+from conftest import ROOT
 from packaging.requirements import Requirement
+from servers import BIN
 from test_mlflow_run import environment
 
 if sys.version_info >= (3, 11):

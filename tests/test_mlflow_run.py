@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import BIN, IRIS_ROW, ROOT, free_port, wait_until_up
+from conftest import IRIS_ROW, ROOT
 from mlflow import MlflowClient
+from servers import BIN, free_port, wait_until_up
 
 from registry_tools import load_model
 from registry_tools.cli import main

@@ -15,7 +15,8 @@ from typing import Any
 import joblib
 import pandas as pd
 import pytest
-from conftest import BIN, IRIS_ROW, Trained, free_port
+from conftest import IRIS_ROW, Trained
+from servers import BIN, free_port
 
 from registry_tools.cli import cli, main
 

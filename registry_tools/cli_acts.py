@@ -1,0 +1,367 @@
+"""The commands that move stages, and those that look at how they were moved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from registry_tools.cli_output import (
+    common_options,
+    loading_options,
+    policy_of,
+    print_columns,
+    print_json,
+)
+from registry_tools.refs import model_name, parse_ref, stage_name
+
+if TYPE_CHECKING:
+    from registry_tools.gates import Verdict
+    from registry_tools.promotion import Promotion
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+RULES = ("not-worse", "non-inferior", "better")
+
+
+def _thresholds(_: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> Any:
+    found = {}
+    for text in texts:
+        name, _equals, value = text.partition("=")
+        try:
+            found[name.strip()] = float(value)
+        except ValueError:
+            raise click.BadParameter(
+                f"{text!r}: write METRIC=NUMBER, such as accuracy=0.9"
+            ) from None
+    return found
+
+
+def _reason_option(required: bool) -> Callable[[F], F]:
+    return click.option(
+        "--reason", default="", required=required, help="Why; it stands in the history."
+    )
+
+
+_actor_option = click.option("--actor", metavar="NAME", help="Who, if not the login name.")
+
+
+@click.command()
+@click.argument("ref")
+@click.option("--to", "stage", required=True, metavar="STAGE", help="The stage to move.")
+@click.option(
+    "--min", "minimum", multiple=True, callback=_thresholds, metavar="METRIC=N",
+    help="A figure on the held-out rows that must be reached; recall is the lowest of all classes.",
+)  # fmt: skip
+@click.option(
+    "--max", "maximum", multiple=True, callback=_thresholds, metavar="METRIC=N",
+    help="A figure that must not be exceeded, such as log_loss=0.5.",
+)  # fmt: skip
+@click.option(
+    "--rule", type=click.Choice(RULES), default="not-worse", show_default=True,
+    help="What counts as good enough beside the champion.",
+)  # fmt: skip
+@click.option(
+    "--margin", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.01,
+    show_default=True, help="A difference in accuracy that does not matter.",
+)  # fmt: skip
+@click.option(
+    "--max-latency-ms", type=click.FloatRange(min=0, min_open=True), metavar="MS",
+    help="The median time for one row, at most.",
+)  # fmt: skip
+@click.option("--eval-data", metavar="FILE", help="Rows to judge by, instead of the held-out ones.")
+@click.option("--target", metavar="COLUMN", help="The label column of --eval-data.")
+@click.option(
+    "--expect-current", type=int, metavar="N", help="Refuse if another version holds the stage."
+)
+@click.option("--dry-run", is_flag=True, help="Judge only; record and move nothing.")
+@click.option("--force", is_flag=True, help="Move whatever the gates say; needs --reason.")
+@_reason_option(required=False)
+@_actor_option
+@loading_options
+@common_options
+def promote(
+    ref: str,
+    stage: str,
+    minimum: dict[str, float],
+    maximum: dict[str, float],
+    rule: str,
+    margin: float,
+    max_latency_ms: float | None,
+    eval_data: str | None,
+    target: str | None,
+    expect_current: int | None,
+    dry_run: bool,
+    force: bool,
+    reason: str,
+    actor: str | None,
+    trust: tuple[str, ...],
+    allow_code: bool,
+    as_json: bool,
+    tracking_uri: str | None,
+) -> None:
+    """Judge the version that REF means and, if every gate passes, move STAGE to it.
+
+    Exit code 3 if a gate refused; the refusal is recorded as well.
+    """
+    if (eval_data is None) != (target is None):
+        raise click.UsageError("--eval-data and --target go together")
+    model_ref, to = parse_ref(ref), stage_name(stage)
+    from registry_tools import promotion, registry
+    from registry_tools.errors import GateRefused
+    from registry_tools.judging import GateOptions
+
+    options = GateOptions(
+        minimum=minimum,
+        maximum=maximum,
+        rule=rule,
+        margin=margin,
+        max_latency_ms=max_latency_ms,
+        eval_data=Path(eval_data) if eval_data is not None else None,
+        target=target,
+        policy=policy_of(trust, allow_code),
+    )
+    try:
+        result = promotion.promote(
+            registry.connect(tracking_uri),
+            model_ref,
+            to,
+            options,
+            actor=actor,
+            reason=reason,
+            expect_current=expect_current,
+            dry_run=dry_run,
+            force=force,
+        )
+    except GateRefused as error:
+        _print_promotion(error.promotion, as_json, "refused")
+        raise
+    what = "moved"
+    if dry_run:
+        what = "would move" if result.verdict.passed else "would be refused"
+    _print_promotion(result, as_json, what)
+    if dry_run and not result.verdict.passed:
+        raise GateRefused(promotion.refusal(result), result)
+
+
+@click.command()
+@click.argument("model")
+@click.option("--stage", default="production", show_default=True, help="The stage to move back.")
+@click.option("--to", type=int, metavar="N", help="To this version, which held the stage once.")
+@_reason_option(required=True)
+@_actor_option
+@loading_options
+@common_options
+def rollback(
+    model: str,
+    stage: str,
+    to: int | None,
+    reason: str,
+    actor: str | None,
+    trust: tuple[str, ...],
+    allow_code: bool,
+    as_json: bool,
+    tracking_uri: str | None,
+) -> None:
+    """Move a stage of MODEL back to the version that held it before."""
+    name, where = model_name(model), stage_name(stage)
+    from registry_tools import promotion, registry
+
+    result = promotion.rollback(
+        registry.connect(tracking_uri),
+        name,
+        where,
+        reason=reason,
+        to=to,
+        actor=actor,
+        policy=policy_of(trust, allow_code),
+    )
+    _print_promotion(result, as_json, "moved back")
+
+
+def _print_promotion(result: Promotion, as_json: bool, what: str) -> None:
+    if as_json:
+        print_json(
+            {
+                "name": result.name,
+                "version": result.version,
+                "stage": result.stage,
+                "previous_version": result.previous_version,
+                "verdict": result.verdict.as_dict(),
+                "act": result.act.as_dict() if result.act is not None else None,
+                "notes": list(result.notes),
+            }
+        )
+        return
+    rows = _verdict_rows(result.verdict)
+    rows += [("passed over", note, "") for note in result.notes]
+    print_columns(rows)
+    width = max(len(row[0]) for row in rows)
+    held = _shown(result.previous_version)
+    if what in {"refused", "would be refused"}:
+        change = f"stays at {held}, version {result.version} was not promoted"
+    else:
+        change = f"version {result.previous_version or 'none'} → {result.version}"
+    click.echo(f"{what:<{width}}  {result.name} {result.stage}: {change}")
+
+
+def _shown(version: int | None) -> str:
+    return "no version" if version is None else f"version {version}"
+
+
+def _verdict_rows(verdict: Verdict) -> list[tuple[str, str, str]]:
+    return [("passed" if g.passed else "REFUSED", g.gate, g.message) for g in verdict.gates]
+
+
+@click.command()
+@click.argument("model")
+@click.option("--stage", help="The acts on this stage only.")
+@click.option("--limit", type=click.IntRange(min=1), help="The newest N acts only.")
+@common_options
+def history(
+    model: str, stage: str | None, limit: int | None, as_json: bool, tracking_uri: str | None
+) -> None:
+    """Show the promotions and rollbacks of MODEL, newest first, and what they do not explain."""
+    name, where = model_name(model), stage_name(stage) if stage is not None else None
+    from registry_tools import history as record
+    from registry_tools import promotion, registry
+
+    client = registry.connect(tracking_uri)
+    stages = registry.stages_of(registry.get_registered_model(client, name))
+    acts = record.acts(client, name, stage=where, limit=limit)
+    if as_json:
+        print_json([act.as_dict() for act in acts])
+    else:
+        rows = [("at", "action", "outcome", "stage", "version", "before", "actor", "reason")]
+        for act in acts:
+            outcome = f"{act.outcome}, forced" if act.forced and not act.external else act.outcome
+            rows.append(
+                (
+                    act.at[:19],
+                    act.action,
+                    outcome,
+                    act.stage,
+                    str(act.version),
+                    str(act.previous_version or "-"),
+                    act.actor,
+                    act.reason or "-",
+                )
+            )
+        print_columns(rows)
+    for text in promotion.irregularities(client, name, stages):
+        click.echo(f"{text}: registry-tools repair {name} records it", err=True)
+
+
+@click.command()
+@click.argument("model")
+@_actor_option
+@common_options
+def repair(model: str, actor: str | None, as_json: bool, tracking_uri: str | None) -> None:
+    """Close the acts of MODEL that a crash left open, and record moves by other means."""
+    name = model_name(model)
+    from registry_tools import promotion, registry
+
+    done = promotion.repair(registry.connect(tracking_uri), name, actor=actor)
+    if as_json:
+        print_json(done)
+    else:
+        click.echo("\n".join(done) or "nothing to repair")
+
+
+@click.command()
+@click.argument("ref")
+@loading_options
+@common_options
+def verify(
+    ref: str, trust: tuple[str, ...], allow_code: bool, as_json: bool, tracking_uri: str | None
+) -> None:
+    """Check the files, the format and the answers of the version REF, and its model's history."""
+    model_ref = parse_ref(ref)
+    from registry_tools import promotion, registry
+    from registry_tools.errors import VerificationError
+
+    client = registry.connect(tracking_uri)
+    verdict = promotion.verify(client, model_ref, policy_of(trust, allow_code))
+    if as_json:
+        print_json(verdict.as_dict())
+    else:
+        print_columns(_verdict_rows(verdict))
+    if not verdict.passed:
+        first = verdict.refusals[0]
+        raise VerificationError(f"{ref}: {first.gate}: {first.message}")
+
+
+@click.command()
+@click.argument("first")
+@click.argument("second")
+@loading_options
+@common_options
+def compare(
+    first: str,
+    second: str,
+    trust: tuple[str, ...],
+    allow_code: bool,
+    as_json: bool,
+    tracking_uri: str | None,
+) -> None:
+    """Compare two versions: parameters, metrics, data, and both on held-out rows of the FIRST."""
+    refs = parse_ref(first), parse_ref(second)
+    from registry_tools import judging, registry
+    from registry_tools.errors import VerificationError
+
+    client = registry.connect(tracking_uri)
+    one, two = (registry.get_version(client, ref) for ref in refs)
+    paired, why_not = None, None
+    try:
+        paired = judging.compare(client, one, two, policy_of(trust, allow_code))
+    except VerificationError as error:
+        why_not = str(error)
+    if as_json:
+        print_json(
+            {
+                "versions": [one.as_dict(), two.as_dict()],
+                "paired": paired.figures() if paired is not None else None,
+                "not_paired_because": why_not,
+            }
+        )
+        return
+    rows = [("", f"{one.name} {one.version}", f"{two.name} {two.version}")]
+    data = [version.tags.get("data_digest", "-")[:12] for version in (one, two)]
+    rows.append(("data", data[0], data[1]))
+    for key in sorted({*one.params, *two.params}):
+        rows.append((f"param {key}", one.params.get(key, "-"), two.params.get(key, "-")))
+    for key in sorted({*one.metrics, *two.metrics}):
+        rows.append((f"metric {key}", _figure(one.metrics.get(key)), _figure(two.metrics.get(key))))
+    print_columns(rows)
+    if paired is None:
+        click.echo(f"\nnot compared on the same rows: {why_not}")
+        return
+    click.echo(
+        f"\non {paired.rows} rows that neither was trained on: {paired.candidate_accuracy:.4f} and "
+        f"{paired.champion_accuracy:.4f}, difference {paired.difference:+.4f} "
+        f"[{paired.low:+.4f}, {paired.high:+.4f}], p(first worse) = {paired.p_worse:.3g}"
+    )
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+@click.command()
+@click.argument("ref")
+@common_options
+def delete(ref: str, as_json: bool, tracking_uri: str | None) -> None:
+    """Delete the version REF, unless a stage holds it or a rollback would take it."""
+    model_ref = parse_ref(ref)
+    from registry_tools import promotion, registry
+
+    gone = promotion.delete(registry.connect(tracking_uri), model_ref)
+    if as_json:
+        print_json({"name": gone.name, "version": gone.version, "deleted": True})
+    else:
+        click.echo(f"deleted  {gone.name} version {gone.version}")
+
+
+COMMANDS = (promote, rollback, history, compare, verify, repair, delete)

@@ -1,0 +1,311 @@
+"""The record of acts: each promotion and rollback is an MLflow run in `<model>-promotions`.
+
+An act names the one that lies under it: the one that a rollback goes back to.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Run, RunStatus, RunTag
+from mlflow.exceptions import MlflowException
+
+from registry_tools.errors import RegistryToolsError
+from registry_tools.gates import Verdict
+from registry_tools.registry import translated
+
+PROMOTE, ROLLBACK = "promote", "rollback"
+DONE, REFUSED, SUPERSEDED, UNFINISHED = "done", "refused", "superseded", "unfinished"
+
+# The metric that numbers the acts on one stage in the order in which they had their turn.
+TURN = "turn"
+_ROOT = "root"
+
+
+@dataclass(frozen=True)
+class Act:
+    """One promotion or rollback, as it is recorded."""
+
+    run_id: str
+    action: str
+    outcome: str
+    version: int
+    stage: str
+    previous_version: int | None
+    actor: str
+    reason: str
+    forced: bool
+    external: bool  # moved by other means, and recorded afterwards
+    at: str  # when it was closed, else begun; ISO 8601, UTC
+    gates: tuple[dict[str, Any], ...]
+    under: str | None  # the act that a rollback from here goes back to
+    turn: int | None  # its place among the acts that moved, or were about to move, this stage
+    is_open: bool  # under way, or left so by a crash
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values, for JSON."""
+        hidden = {"under", "turn", "is_open"}
+        values = {name: value for name, value in vars(self).items() if name not in hidden}
+        return values | {"gates": list(self.gates)}
+
+
+def experiment_name(model: str) -> str:
+    """Return the name of the experiment that holds a model's acts."""
+    return f"{model}-promotions"
+
+
+def open_act(
+    client: MlflowClient,
+    model: str,
+    *,
+    action: str,
+    stage: str,
+    version: int,
+    previous_version: int | None,
+    actor: str,
+    reason: str,
+    forced: bool = False,
+    external: bool = False,
+) -> Act:
+    """Record that an act has begun; until it is closed its outcome is `unfinished`."""
+    with translated(client.tracking_uri):
+        tags = {
+            "mlflow.runName": f"{action} {version} → {stage}",
+            "mlflow.user": actor,
+            "action": action,
+            "outcome": UNFINISHED,
+            "stage": stage,
+            "version": str(version),
+            "previous_version": "" if previous_version is None else str(previous_version),
+            "actor": actor,
+            "reason": reason,
+            "forced": _text(forced),
+            "external": _text(external),
+        }
+        run = client.create_run(_experiment(client, model), tags=tags)
+        return act_of(run)
+
+
+def record_external(
+    client: MlflowClient, model: str, stage: str, held: int, last: Act | None, actor: str
+) -> Act:
+    """Record that others moved a stage to the version that it holds; for an act in its turn."""
+    act = open_external(client, model, stage, held, last, actor)
+    return close(client, act, DONE, under=last.run_id if last else None)
+
+
+def open_external(
+    client: MlflowClient, model: str, stage: str, held: int, last: Act | None, actor: str
+) -> Act:
+    """Begin to record a move by other means than these acts."""
+    return open_act(
+        client,
+        model,
+        action=PROMOTE,
+        stage=stage,
+        version=held,
+        previous_version=last.version if last else None,
+        actor=actor,
+        reason="moved by other means, recorded afterwards",
+        forced=True,
+        external=True,
+    )
+
+
+def record_verdict(client: MlflowClient, act: Act, verdict: Verdict) -> None:
+    """Log the gates of an act: the figures as metrics, all of it as `verdict.json`."""
+    now = _now()
+    with translated(client.tracking_uri):
+        client.log_dict(act.run_id, verdict.as_dict(), "verdict.json")
+        metrics = [
+            Metric(f"{gate.gate}.{name}", value, now, 0)
+            for gate in verdict.gates
+            for name, value in gate.figures.items()
+        ]
+        # A tag holds 8,000 characters; verdict.json has each message whole.
+        gates = [
+            {"gate": gate.gate, "passed": gate.passed, "message": gate.message[:500]}
+            for gate in verdict.gates
+        ]
+        tag = RunTag("gates", json.dumps(gates, ensure_ascii=False))
+        client.log_batch(act.run_id, metrics=metrics, tags=[tag])
+
+
+def close(client: MlflowClient, act: Act, outcome: str, *, under: str | None = None) -> Act:
+    """Record how an act ended."""
+    with translated(client.tracking_uri):
+        tags = [RunTag("outcome", outcome)]
+        if under is not None:
+            tags.append(RunTag("under", under))
+        client.log_batch(act.run_id, tags=tags)
+        status = RunStatus.KILLED if outcome == UNFINISHED else RunStatus.FINISHED
+        client.set_terminated(act.run_id, RunStatus.to_string(status))
+        return act_of(client.get_run(act.run_id))
+
+
+def last_done(client: MlflowClient, model: str, stage: str) -> Act | None:
+    """Return the act that moved a stage last, None if none ever did."""
+    condition = f"tags.stage = '{stage}' and tags.outcome = 'done'"
+    found = find_runs(client, model, condition, limit=1, newest_by=TURN)
+    return act_of(found[0]) if found else None
+
+
+def last_act(client: MlflowClient, model: str, version: int) -> Act | None:
+    """Return the newest act on a version, whatever came of it; None if there is none."""
+    found = find_runs(client, model, f"tags.version = '{version}'", limit=1)
+    return act_of(found[0]) if found else None
+
+
+def get_act(client: MlflowClient, run_id: str) -> Act:
+    """Return an act by the id of its run."""
+    with translated(client.tracking_uri):
+        return act_of(client.get_run(run_id))
+
+
+def acts(
+    client: MlflowClient, model: str, *, stage: str | None = None, limit: int | None = None
+) -> list[Act]:
+    """Return the acts of a model, newest first."""
+    condition = "tags.action LIKE '%'" + (f" and tags.stage = '{stage}'" if stage else "")
+    return [act_of(run) for run in find_runs(client, model, condition, limit=limit)]
+
+
+def open_acts(client: MlflowClient, model: str) -> list[Act]:
+    """Return the acts that are under way or were left open by a crash, oldest first."""
+    condition = "tags.action LIKE '%' and attributes.status = 'RUNNING'"
+    return [act_of(run) for run in reversed(find_runs(client, model, condition))]
+
+
+def stages_moved(client: MlflowClient, model: str) -> list[str]:
+    """Return the stages that any act was about to move, sorted."""
+    found = find_runs(client, model, f"tags.kind = '{_ROOT}'")
+    prefix = first_claim("")
+    claims = {key for run in found for key in run.data.params if key.startswith(prefix)}
+    return sorted(key.removeprefix(prefix) for key in claims)
+
+
+def first_claim(stage: str) -> str:
+    """Return the parameter of the root run that the first act on a stage claims."""
+    return f"next.{stage}"
+
+
+def find_runs(
+    client: MlflowClient,
+    model: str,
+    condition: str,
+    *,
+    limit: int | None = None,
+    newest_by: str | None = None,
+) -> list[Run]:
+    """Return runs of a model's history, newest first, by a metric if one is named."""
+    order = f"metrics.{newest_by} DESC" if newest_by else "attributes.start_time DESC"
+    found: list[Run] = []
+    with translated(client.tracking_uri):
+        experiment = client.get_experiment_by_name(experiment_name(model))
+        if experiment is None:
+            return []
+        token = None
+        while limit is None or len(found) < limit:
+            page = client.search_runs(
+                [experiment.experiment_id],
+                condition,
+                max_results=min(limit - len(found), 1000) if limit is not None else 1000,
+                order_by=[order],
+                page_token=token,
+            )
+            found += page
+            token = page.token
+            if not token:
+                break
+    return found
+
+
+def _experiment(client: MlflowClient, model: str) -> str:
+    """Return the id of the experiment; who makes it also makes the root of its chains."""
+    name = experiment_name(model)
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            made = client.create_experiment(
+                name, tags={"mlflow.experimentKind": "custom_model_development"}
+            )
+        except MlflowException as error:
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise error
+        else:
+            _make_root(client, made)
+            return made
+    if found.lifecycle_stage != "active":
+        raise RegistryToolsError(
+            f"the history of {model} was deleted in MLflow: restore the experiment {name!r}"
+        )
+    return found.experiment_id
+
+
+def _make_root(client: MlflowClient, experiment_id: str) -> Run:
+    run = client.create_run(experiment_id, tags={"mlflow.runName": "history begins", "kind": _ROOT})
+    client.set_terminated(run.info.run_id)
+    return run
+
+
+def root(client: MlflowClient, model: str) -> Run:
+    """Return the run before the first act. Its maker was killed if it does not come to be."""
+    experiment_id = _experiment(client, model)
+    deadline = time.monotonic() + 5
+    while True:
+        found = client.search_runs(
+            [experiment_id],
+            f"tags.kind = '{_ROOT}'",
+            max_results=1,
+            order_by=["attributes.start_time ASC", "attributes.run_id ASC"],
+        )
+        if found:
+            return found[0]
+        if time.monotonic() > deadline:
+            _make_root(client, experiment_id)
+            deadline += 5
+        time.sleep(0.05)
+
+
+def act_of(run: Run) -> Act:
+    """Read an act from its run."""
+    tags = run.data.tags
+    figures: dict[str, dict[str, float]] = {}
+    for name, value in run.data.metrics.items():
+        gate, _, figure = name.partition(".")  # `turn` belongs to none
+        figures.setdefault(gate, {})[figure] = value
+    at = (run.info.end_time or run.info.start_time) / 1000
+    return Act(
+        run_id=run.info.run_id,
+        action=tags["action"],
+        outcome=tags["outcome"],
+        version=int(tags["version"]),
+        stage=tags["stage"],
+        previous_version=int(tags["previous_version"]) if tags["previous_version"] else None,
+        actor=tags["actor"],
+        reason=tags["reason"],
+        forced=tags["forced"] == "true",
+        external=tags.get("external") == "true",
+        at=datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="milliseconds"),
+        gates=tuple(
+            gate | {"figures": figures.get(gate["gate"], {})}
+            for gate in json.loads(tags.get("gates", "[]"))
+        ),
+        under=tags.get("under") or None,
+        turn=int(run.data.metrics[TURN]) if TURN in run.data.metrics else None,
+        is_open=run.info.status == "RUNNING",
+    )
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _text(flag: bool) -> str:
+    return "true" if flag else "false"

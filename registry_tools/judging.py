@@ -1,0 +1,344 @@
+"""What the gates are given: evidence fetched, models verified, and put to work side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from registry_tools import evidence, gates, metrics, registry
+from registry_tools.errors import InputError, VerificationError
+from registry_tools.evidence import Answer, Holdout
+from registry_tools.formats import TrustPolicy, describe
+from registry_tools.gates import GateResult, Verdict
+from registry_tools.loader import verified_files
+from registry_tools.registry import VersionInfo
+from registry_tools.rows import hash_rows
+from registry_tools.scoring import Answers, Job, score_in_clean_process
+from registry_tools.tables import read_table
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+@dataclass(frozen=True)
+class GateOptions:
+    """What a promotion asks for."""
+
+    minimum: Mapping[str, float] = field(default_factory=dict)  # by metric; greater is better
+    maximum: Mapping[str, float] = field(default_factory=dict)  # by metric; less is better
+    rule: str = "not-worse"
+    margin: float = 0.01
+    max_latency_ms: float | None = None
+    eval_data: Path | None = None
+    target: str | None = None  # the label column of `eval_data`
+    policy: TrustPolicy = field(default_factory=TrustPolicy)
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A version with what there is of it to judge; `folder` is None if its files differ."""
+
+    version: VersionInfo
+    folder: Path | None
+    fault: str | None
+    answer: Answer | None
+    holdout: Holdout | None
+    training_rows: npt.NDArray[np.uint64] | None
+
+
+def judge(
+    client: MlflowClient,
+    candidate: VersionInfo,
+    champion: VersionInfo | None,
+    options: GateOptions,
+) -> Verdict:
+    """Put a candidate through all gates; nothing is moved or recorded.
+
+    Raises
+    ------
+    InputError
+        If the evaluation data cannot be read.
+    """
+    with ExitStack() as files:
+        subject = _fetch(client, candidate, files)
+        before = _fetch(client, champion, files) if champion is not None else None
+        holdout = subject.holdout
+        if options.eval_data is not None:
+            holdout = read_eval_data(options.eval_data, str(options.target))
+        return Verdict(tuple(_gates(subject, before, holdout, options)))
+
+
+def _gates(
+    subject: _Subject, before: _Subject | None, holdout: Holdout | None, options: GateOptions
+) -> Iterator[GateResult]:
+    """Yield the results in their order; a gate that stands on one that refused is not asked."""
+    yield _integrity(subject)
+    if subject.folder is None:
+        return  # what differs from the manifest is not loaded
+    yield _signature(subject, before)
+    compared = _without_known(holdout, before)
+    answers, champion_answers = _score(subject, before, holdout, compared, options)
+    yield _answers(subject, answers)
+    if isinstance(answers, VerificationError):
+        return
+    if holdout is None or compared is None:
+        yield GateResult(
+            "holdout",
+            False,
+            f"{subject.version.name} version {subject.version.version} was logged without held-out "
+            "rows: give --eval-data FILE --target COLUMN",
+        )
+        return
+    if options.minimum or options.maximum:
+        yield _thresholds(subject, holdout, answers, options)
+    yield _clean(subject, holdout)
+    yield _champion(before, holdout, compared, answers, champion_answers, options)
+    if options.max_latency_ms is not None:
+        yield gates.latency_gate(answers.milliseconds, options.max_latency_ms)
+
+
+def judge_return(client: MlflowClient, version: VersionInfo, policy: TrustPolicy) -> Verdict:
+    """Put a version that held a stage before through the gates of a rollback."""
+    with ExitStack() as files:
+        subject = _fetch(client, version, files)
+        integrity = _integrity(subject)
+        if subject.folder is None:
+            return Verdict((integrity,))
+        answers, _ = _score(subject, None, None, None, GateOptions(policy=policy))
+        return Verdict((integrity, _answers(subject, answers)))
+
+
+def compare(
+    client: MlflowClient, first: VersionInfo, second: VersionInfo, policy: TrustPolicy
+) -> gates.Comparison:
+    """Compare two versions on held-out rows of the first that neither was trained on.
+
+    Raises
+    ------
+    VerificationError
+        If one does not verify or answer, or there are no such rows; says why in one line.
+    """
+    with ExitStack() as files:
+        one, two = _fetch(client, first, files), _fetch(client, second, files)
+        for subject in (one, two):
+            if subject.folder is None:
+                raise VerificationError(f"version {subject.version.version}: {subject.fault}")
+        rows = _without_known(one.holdout, two)
+        if rows is None or not len(rows.labels):
+            raise VerificationError(
+                f"version {first.version} has no held-out rows that version {second.version} was "
+                "not trained on"
+            )
+        answers, others = _score(one, two, rows, rows, GateOptions(policy=policy))
+        if not isinstance(answers, Answers):
+            raise answers
+        if not isinstance(others, Answers):
+            raise VerificationError(f"version {second.version}: {others}")
+        return _compared(rows, answers, others)
+
+
+def read_eval_data(path: Path, target: str) -> Holdout:
+    """Read rows to judge by from a table with a label column.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or has no such column.
+    """
+    table = read_table(path)
+    if target not in table:
+        raise InputError(
+            f"--target {target}: {path} has no such column, only "
+            f"{', '.join(repr(str(name)) for name in table.columns)}"
+        )
+    labels = table[target]
+    if pd.api.types.is_float_dtype(labels) and (labels == np.floor(labels)).all():
+        labels = labels.astype("int64")
+    return Holdout(table.drop(columns=target), labels.map(str).to_numpy(object), hash_rows(table))
+
+
+def _fetch(client: MlflowClient, version: VersionInfo, files: ExitStack) -> _Subject:
+    """Fetch what there is of a version; the folders last until `files` is closed."""
+    folder, fault = None, None
+    try:
+        folder = files.enter_context(verified_files(client, version))
+    except VerificationError as error:
+        fault = str(error)
+    kept = files.enter_context(registry.evidence_files(client, version))
+    if kept is None:
+        return _Subject(version, folder, fault, None, None, None)
+    return _Subject(
+        version,
+        folder,
+        fault,
+        evidence.read_answer(kept),
+        evidence.read_holdout(kept),
+        evidence.read_training_rows(kept),
+    )
+
+
+def _integrity(subject: _Subject) -> GateResult:
+    if subject.folder is None:
+        return gates.integrity_gate([str(subject.fault)], 0)
+    if subject.version.digest is None:
+        return GateResult("integrity", True, "registered without a manifest: nothing to compare")
+    files = sum(1 for path in subject.folder.rglob("*") if path.is_file())
+    return gates.integrity_gate([], files)
+
+
+def _signature(subject: _Subject, before: _Subject | None) -> GateResult:
+    assert subject.folder is not None
+    old = before.folder if before is not None else None
+    return gates.signature_gate(
+        describe(subject.folder).signature,
+        describe(old).signature if old is not None else None,
+    )
+
+
+def _without_known(holdout: Holdout | None, before: _Subject | None) -> Holdout | None:
+    """Return the held-out rows that the champion was not trained on."""
+    if holdout is None or before is None or before.training_rows is None:
+        return holdout
+    return holdout.take(~np.isin(holdout.hashes, before.training_rows))
+
+
+def _score(
+    subject: _Subject,
+    before: _Subject | None,
+    holdout: Holdout | None,
+    compared: Holdout | None,
+    options: GateOptions,
+) -> tuple[Answers | VerificationError, Answers | VerificationError | None]:
+    """Answer with the candidate in a clean process, and with the champion after it."""
+    policy = options.policy
+    tables: dict[str, pd.DataFrame] = {}
+    if subject.answer is not None:
+        tables["example"] = subject.answer.rows
+    if holdout is not None:
+        tables["holdout"] = holdout.rows
+    if compared is not None and len(compared.labels):
+        tables["compared"] = compared.rows
+    timed = "holdout" if options.max_latency_ms is not None and holdout is not None else None
+    assert subject.folder is not None
+    jobs = [Job(subject.folder, tables, timed, policy.types, policy.allow_code)]
+    if before is not None and before.folder is not None and "compared" in tables:
+        rows = {"compared": tables["compared"]}
+        jobs.append(Job(before.folder, rows, None, policy.types, policy.allow_code))
+    answers = score_in_clean_process(jobs)
+    return answers[0], answers[1] if len(answers) > 1 else None
+
+
+def _answers(subject: _Subject, answers: Answers | VerificationError) -> GateResult:
+    if isinstance(answers, VerificationError):
+        return GateResult("answers", False, str(answers))
+    if subject.answer is None:
+        return GateResult("answers", True, "it loads; no answer was recorded to compare with")
+    recorded = subject.answer
+    probabilities = recorded.probabilities
+    return gates.answers_gate(
+        {
+            "predictions": recorded.predictions.tolist(),
+            "probabilities": None if probabilities is None else probabilities.tolist(),
+        },
+        {
+            "predictions": answers.predictions["example"],
+            "probabilities": answers.probabilities["example"],
+        },
+    )
+
+
+def _thresholds(
+    subject: _Subject, holdout: Holdout, answers: Answers, options: GateOptions
+) -> GateResult:
+    assert subject.folder is not None
+    try:
+        words = _in_words_of(holdout.labels, answers, "holdout")
+    except VerificationError as error:
+        return GateResult("thresholds", False, str(error))
+    described = describe(subject.folder).target_names or ()
+    seen = {*holdout.labels.tolist(), *words.tolist()}
+    names = list(described) if seen <= set(described) else sorted(seen)
+    code_of = {name: code for code, name in enumerate(names)}
+    probabilities = answers.probabilities["holdout"]
+    figures = metrics.evaluate(
+        np.array([code_of[name] for name in holdout.labels]),
+        np.array([code_of[name] for name in words]),
+        np.asarray(probabilities)
+        if probabilities is not None and len(probabilities[0]) == len(names)
+        else None,
+        names,
+    )
+    figures["recall"] = min(v for k, v in figures.items() if k.startswith("recall_"))
+    return gates.thresholds_gate(
+        figures, options.minimum, options.maximum, registry.failing_thresholds
+    )
+
+
+def _clean(subject: _Subject, holdout: Holdout) -> GateResult:
+    if subject.training_rows is None:
+        return GateResult(
+            "clean_holdout", True, "it is not recorded which rows the candidate was trained on"
+        )
+    return gates.clean_holdout_gate(holdout.hashes, subject.training_rows, holdout.duplicates)
+
+
+def _champion(
+    before: _Subject | None,
+    holdout: Holdout,
+    compared: Holdout,
+    answers: Answers,
+    champion_answers: Answers | VerificationError | None,
+    options: GateOptions,
+) -> GateResult:
+    if before is None:
+        return GateResult("champion", True, "no champion")
+    number = before.version.version
+    if before.folder is None:
+        return GateResult("champion", False, f"the champion, version {number}: {before.fault}")
+    excluded = len(holdout.labels) - len(compared.labels)
+    few = gates.too_few_rows(len(compared.labels), excluded)
+    if few is not None:
+        return few
+    if not isinstance(champion_answers, Answers):
+        return GateResult("champion", False, f"the champion, version {number}: {champion_answers}")
+    try:
+        comparison = _compared(compared, answers, champion_answers)
+    except VerificationError as error:
+        return GateResult("champion", False, str(error))
+    return gates.champion_gate(comparison, options.rule, options.margin, excluded)
+
+
+def _compared(rows: Holdout, answers: Answers, others: Answers) -> gates.Comparison:
+    return gates.compare_answers(
+        rows.labels,
+        _in_words_of(rows.labels, answers, "compared"),
+        _in_words_of(rows.labels, others, "compared"),
+    )
+
+
+def _in_words_of(labels: npt.NDArray[Any], answers: Answers, table: str) -> npt.NDArray[Any]:
+    """Return answers as the labels have them: by class name, or by code.
+
+    Raises
+    ------
+    VerificationError
+        If the two have no word in common. Every answer would count as wrong, and a candidate be
+        compared with a champion that nobody understood.
+    """
+    known = set(labels.tolist())
+    codes = [str(value) for value in answers.predictions[table]]
+    for words in (answers.names[table], codes):
+        if known & set(words):
+            return np.asarray(words, dtype=object)
+    given, wanted = (", ".join(sorted(words)[:3]) for words in (set(answers.names[table]), known))
+    raise VerificationError(
+        f"a version answers with {given}, the labels are {wanted}: give --eval-data with labels "
+        "that both versions answer with"
+    )

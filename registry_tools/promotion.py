@@ -1,0 +1,389 @@
+"""The acts that move a stage, and their opposite: promote, rollback, repair, delete."""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from registry_tools import history, registry, turns
+from registry_tools.errors import (
+    GateRefused,
+    NotFound,
+    PromotionError,
+    RegistryToolsError,
+    StageMoved,
+)
+from registry_tools.formats import TrustPolicy
+from registry_tools.gates import GateResult, Verdict
+from registry_tools.history import Act
+from registry_tools.judging import GateOptions, judge, judge_return
+from registry_tools.refs import ModelRef
+from registry_tools.registry import VersionInfo
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What came of asking for a promotion or a rollback; `act` is None after a dry run."""
+
+    name: str
+    version: int
+    stage: str
+    previous_version: int | None
+    verdict: Verdict
+    act: Act | None
+    notes: tuple[str, ...] = ()
+
+
+def promote(
+    client: MlflowClient,
+    ref: ModelRef,
+    stage: str,
+    options: GateOptions,
+    *,
+    actor: str | None = None,
+    reason: str = "",
+    expect_current: int | None = None,
+    dry_run: bool = False,
+    force: bool = False,
+) -> Promotion:
+    """Judge a version and, if every gate lets it through, move the stage to it.
+
+    Parameters
+    ----------
+    client
+        The registry.
+    ref
+        The candidate.
+    stage
+        The stage to move, in its stored spelling.
+    options
+        What the gates ask for.
+    actor, reason
+        Who and why, for the record; the actor is the login name if None.
+    expect_current
+        The version that the caller saw in the stage; another one there now is a `StageMoved`.
+    dry_run
+        Judge, and record and change nothing.
+    force
+        Move the stage whatever the gates say; recorded as forced.
+
+    Raises
+    ------
+    GateRefused
+        If a gate refused; it carries the `Promotion`. The refusal is recorded.
+    StageMoved
+        If the stage moved while the candidate was judged. The act is recorded as superseded.
+    PromotionError
+        If `force` comes without a reason, or the version is in the stage already.
+    """
+    if force and not reason.strip():
+        raise PromotionError("--force needs --reason: it stands in the history")
+    candidate = registry.get_version(client, ref)
+    seen = registry.stage_holder(client, ref.name, stage)
+    _check_expected(ref.name, stage, seen, expect_current)
+    if seen == candidate.version:
+        raise PromotionError(f"{ref.name} version {seen} is in stage {stage} already")
+    champion = _version(client, ref.name, seen)
+    if dry_run:
+        verdict = judge(client, candidate, champion, options)
+        return Promotion(ref.name, candidate.version, stage, seen, verdict, None)
+    registry.check_may_write(client, candidate)
+    act = history.open_act(
+        client,
+        ref.name,
+        action=history.PROMOTE,
+        stage=stage,
+        version=candidate.version,
+        previous_version=seen,
+        actor=actor or current_user(),
+        reason=reason,
+        forced=force,
+    )
+    with _under_way(client, act):
+        verdict = judge(client, candidate, champion, options)
+        history.record_verdict(client, act, verdict)
+        if not verdict.passed and not force:
+            act = history.close(client, act, history.REFUSED)
+            refused = Promotion(ref.name, candidate.version, stage, seen, verdict, act)
+            raise GateRefused(refusal(refused), refused)
+        act = _move(client, ref.name, act, seen)
+    return Promotion(ref.name, candidate.version, stage, seen, verdict, act)
+
+
+def _move(
+    client: MlflowClient, name: str, act: Act, seen: int | None, below: Act | None = None
+) -> Act:
+    """Move the stage in the act's turn, if it still stands where it was when it was looked at."""
+    with turns.turn(client, name, act, finish=partial(_finish, client, name)):
+        held = registry.stage_holder(client, name, act.stage)
+        if held != seen:
+            history.close(client, act, history.SUPERSEDED)
+            raise StageMoved(
+                f"stage {act.stage} of {name} moved from {_shown(seen)} to {_shown(held)} in the "
+                "meantime; nothing was moved: look again, and repeat"
+            )
+        if act.action == history.ROLLBACK:
+            under = below.under if below is not None else None
+        else:
+            last = _record_moves_by_others(client, name, act.stage, held, act.actor)
+            under = last.run_id if last is not None else None
+        registry.move_alias(client, name, act.stage, act.version)
+        registry.mirror_legacy_stage(client, name, act.stage, act.version)
+        return history.close(client, act, history.DONE, under=under or "")
+
+
+def _record_moves_by_others(
+    client: MlflowClient, name: str, stage: str, held: int | None, actor: str
+) -> Act | None:
+    """Return the act that put the present version there; one is recorded if none is known.
+
+    Called in an act's turn, so that it can be recorded between the others.
+    """
+    last = history.last_done(client, name, stage)
+    if held is None or (last is not None and last.version == held):
+        return last
+    return history.record_external(client, name, stage, held, last, actor)
+
+
+def rollback(
+    client: MlflowClient,
+    name: str,
+    stage: str,
+    *,
+    reason: str,
+    to: int | None = None,
+    actor: str | None = None,
+    policy: TrustPolicy | None = None,
+) -> Promotion:
+    """Move a stage back to the version that held it before, or to `to`, which held it once.
+
+    Versions that were deleted, or fail the gates on integrity and answers, are passed over. What a
+    rollback left is not come back to by the next: it goes one further back.
+
+    Raises
+    ------
+    PromotionError
+        If there is no reason, nothing before, or `to` never held the stage or fails its gates.
+    StageMoved
+        If the stage moved in the meantime.
+    """
+    if not reason.strip():
+        raise PromotionError("a rollback needs --reason: it stands in the history")
+    seen = registry.stage_holder(client, name, stage)
+    notes: list[str] = []
+    for target in holders_before(client, name, stage, seen):
+        if target.version == seen or (to is not None and target.version != to):
+            continue
+        try:
+            version = registry.get_version(client, ModelRef(name, version=target.version))
+        except NotFound:
+            notes.append(f"version {target.version} was deleted")
+            continue
+        verdict = judge_return(client, version, policy or TrustPolicy.from_environment())
+        if verdict.passed:
+            break
+        notes.append(f"version {target.version}: {verdict.refusals[0].message}")
+    else:
+        passed_over = f" ({'; '.join(notes)})" if notes else ""
+        wanted = f"version {to}" if to is not None else "no version"
+        raise PromotionError(
+            f"{wanted} of {name} that stage {stage} can go back to{passed_over}; "
+            f"registry-tools history {name} --stage {stage} shows who held it"
+        )
+    registry.check_may_write(client, version)
+    act = history.open_act(
+        client,
+        name,
+        action=history.ROLLBACK,
+        stage=stage,
+        version=target.version,
+        previous_version=seen,
+        actor=actor or current_user(),
+        reason=reason,
+    )
+    with _under_way(client, act):
+        history.record_verdict(client, act, verdict)
+        act = _move(client, name, act, seen, below=target)
+    return Promotion(name, target.version, stage, seen, verdict, act, tuple(notes))
+
+
+def holders_before(client: MlflowClient, name: str, stage: str, held: int | None) -> Iterator[Act]:
+    """Yield the acts that a rollback would go back to, the nearest first."""
+    act = history.last_done(client, name, stage)
+    if act is not None and act.version == held:
+        act = history.get_act(client, act.under) if act.under else None
+    while act is not None:
+        yield act
+        act = history.get_act(client, act.under) if act.under else None
+
+
+def repair(client: MlflowClient, name: str, *, actor: str | None = None) -> list[str]:
+    """Close the acts that a crash left open, and record moves by other means; say what was done.
+
+    Acts under way are left alone: an open act is watched for a sign of life first, which takes up
+    to `turns.DEAD_SECONDS`.
+    """
+    who = actor or current_user()
+    model = registry.get_registered_model(client, name)
+    done = []
+    for act in turns.dead(client, history.open_acts(client, name)):
+        outcome = _finish(client, name, act)
+        done.append(f"{act.action} {act.version} → {act.stage} was left open; now {outcome}")
+    for stage, held in sorted(registry.stages_of(model).items()):
+        last = history.last_done(client, name, stage)
+        if last is None or last.version == held:
+            continue
+        act = history.open_external(client, name, stage, held, last, who)
+        with (
+            _under_way(client, act),
+            turns.turn(client, name, act, finish=partial(_finish, client, name)),
+        ):
+            history.close(client, act, history.DONE, under=last.run_id)
+        done.append(f"{stage} was moved from {last.version} to {held} by other means; recorded")
+    for stage, version in sorted(registry.stages_of(model).items()):
+        registry.mirror_legacy_stage(client, name, stage, version)
+    return done
+
+
+def _finish(client: MlflowClient, name: str, act: Act) -> str:
+    """Close an act that was killed, as what it came to: done if it had moved the stage."""
+    if act.outcome != history.UNFINISHED:  # killed between the last two writes
+        history.close(client, act, act.outcome)
+        return act.outcome
+    held = registry.stage_holder(client, name, act.stage)
+    last = history.last_done(client, name, act.stage)
+    moved = act.turn is not None and held == act.version and (last is None or last.version != held)
+    if not moved:
+        history.close(client, act, history.UNFINISHED)
+        return history.UNFINISHED
+    registry.mirror_legacy_stage(client, name, act.stage, act.version)
+    under = last.run_id if last is not None else ""
+    if act.action == history.ROLLBACK:
+        before = list(holders_before(client, name, act.stage, act.previous_version))
+        under = next((a.under or "" for a in before if a.version == act.version), "")
+    history.close(client, act, history.DONE, under=under)
+    return history.DONE
+
+
+def verify(client: MlflowClient, ref: ModelRef, policy: TrustPolicy) -> Verdict:
+    """Check a version's files, format and recorded answer, and its model's history."""
+    version = registry.find_version(client, ref)
+    verdict = judge_return(client, version, policy)
+    stages = registry.stages_of(registry.get_registered_model(client, version.name))
+    unexplained = irregularities(client, version.name, stages)
+    explained = GateResult(
+        "history",
+        not unexplained,
+        "; ".join(unexplained) or "every stage is where its last act left it",
+    )
+    return Verdict((*verdict.gates, explained))
+
+
+def irregularities(client: MlflowClient, name: str, stages: dict[str, int]) -> list[str]:
+    """Return what the history does not explain: moves by other means, acts left open."""
+    found = [
+        f"{act.action} {act.version} → {act.stage} by {act.actor} was begun and never finished"
+        for act in turns.dead(client, history.open_acts(client, name))
+    ]
+    for stage in history.stages_moved(client, name):
+        last = history.last_done(client, name, stage)
+        held = stages.get(stage)
+        if last is not None and last.version != held:
+            found.append(
+                f"{stage} is at {_shown(held)}, the history says version {last.version}: moved by "
+                "other means"
+            )
+    return found
+
+
+def delete(client: MlflowClient, ref: ModelRef) -> VersionInfo:
+    """Delete a version that no stage holds and no rollback would take.
+
+    Raises
+    ------
+    PromotionError
+        If one does; the message names the stage.
+    """
+    version = registry.get_version(client, ref)
+    if version.stages:
+        raise PromotionError(
+            f"{version.name} version {version.version} is in {', '.join(version.stages)}: "
+            "promote another version there first"
+        )
+    stages = registry.stages_of(registry.get_registered_model(client, version.name))
+    for stage, held in sorted(stages.items()):
+        before = next(holders_before(client, version.name, stage, held), None)
+        if before is not None and before.version == version.version:
+            raise PromotionError(
+                f"{version.name} version {version.version} is what a rollback of {stage} would go "
+                "back to: keep it until another version has been promoted twice"
+            )
+    registry.delete_version(client, version.name, version.version)
+    return version
+
+
+@contextmanager
+def _under_way(client: MlflowClient, act: Act) -> Iterator[None]:
+    """Give signs of life, and close the act when its work fails, so that nobody has to wait."""
+    try:
+        with turns.signs_of_life(client, act):
+            yield
+    except (GateRefused, StageMoved):
+        raise  # closed already, with an outcome of its own
+    except BaseException:
+        try:
+            history.close(client, act, history.UNFINISHED)
+        except RegistryToolsError:
+            # The first error is the one to tell.
+            _log.warning("the act stays open: registry-tools repair closes it (%s)", act.run_id)
+        raise
+
+
+def _check_expected(name: str, stage: str, seen: int | None, expected: int | None) -> None:
+    if expected is not None and seen != expected:
+        raise StageMoved(
+            f"stage {stage} of {name} is at {_shown(seen)}, not at version {expected} as expected; "
+            "nothing was moved"
+        )
+
+
+def _version(client: MlflowClient, name: str, version: int | None) -> VersionInfo | None:
+    return (
+        None if version is None else registry.get_version(client, ModelRef(name, version=version))
+    )
+
+
+def refusal(promotion: Promotion) -> str:
+    """Return in one line which gate refused, and why."""
+    first: GateResult = promotion.verdict.refusals[0]
+    more = len(promotion.verdict.refusals) - 1
+    return (
+        f"{promotion.name} version {promotion.version} was not promoted to {promotion.stage}: "
+        f"{first.gate}: {first.message}" + (f" (and {more} more gates)" if more else "")
+    )
+
+
+def _shown(version: int | None) -> str:
+    return "no version" if version is None else f"version {version}"
+
+
+def current_user() -> str:
+    """Return who signs in to the registry, else the login name, for the record."""
+    signed_in = os.environ.get("MLFLOW_TRACKING_USERNAME")
+    if signed_in:
+        return signed_in
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"

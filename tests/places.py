@@ -1,0 +1,183 @@
+"""Registries of three kinds, each real, in which a test makes models of its own.
+
+The three versions of such a model come from three trainings that are done once: `GOOD` (0.97 on the
+held-out rows), `EQUAL` (all right; not significantly better on 30 rows), `POOR` (0.33).
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import urllib.request
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import mlflow
+from mlflow import MlflowClient
+from servers import BIN, end_group, free_port, wait_until_up
+
+from pipeline.params import TrainParams
+from pipeline.train import train
+from registry_tools import registry
+from registry_tools.refs import ModelRef
+
+GOOD, EQUAL, POOR = 1, 2, 3
+_TRAININGS = (TrainParams(), TrainParams(model="knn"), TrainParams(max_iter=1))
+_names = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A registry, and what its clients need to reach it."""
+
+    uri: str
+    files: Path  # the artifacts lie somewhere below
+    environment: Mapping[str, str] = field(default_factory=dict)
+    reader: Mapping[str, str] = field(default_factory=dict)  # of a user who may only read
+
+    @property
+    def client(self) -> MlflowClient:
+        return MlflowClient(self.uri)
+
+    def model(self, *versions: int) -> str:
+        """Register the trained runs as versions 1, 2, … of a new model; return its name."""
+        name = f"iris-{os.getpid()}-{next(_names)}"
+        for version in versions or (GOOD, EQUAL, POOR):
+            self.add(name, version)
+        return name
+
+    def add(self, name: str, version: int) -> int:
+        """Register a trained run once more, as the next version of a model."""
+        trained = self.client.get_model_version("trained", str(version))
+        return registry.register(
+            self.client,
+            name,
+            source=trained.source,
+            run_id=trained.run_id,
+            model_id=trained.model_id,
+            description=trained.description,
+            tags=trained.tags,
+        )
+
+    def holder(self, name: str, stage: str = "production") -> int | None:
+        """Return the version in a stage, by its alias and its legacy mirror alike."""
+        held = registry.stage_holder(self.client, name, stage)
+        legacy = [
+            int(v.version)
+            for v in self.client.search_model_versions(f"name = '{name}'")
+            if v.current_stage == stage.title()
+        ]
+        assert legacy == ([] if held is None else [held])
+        return held
+
+    def version(self, name: str, number: int) -> registry.VersionInfo:
+        return registry.get_version(self.client, ModelRef(name, version=number))
+
+
+def train_all(uri: str, folder: Path) -> None:
+    """Train the three runs; the artifacts of a local store go below the folder."""
+    before = Path.cwd()
+    os.chdir(folder)
+    mlflow.set_tracking_uri(uri)
+    try:
+        for params in _TRAININGS:
+            train(TrainParams(**{**vars(params), "name": "trained"}))
+    finally:
+        mlflow.set_tracking_uri(None)
+        os.chdir(before)
+
+
+def sqlite_place(empty: Path, folder: Path) -> Place:
+    shutil.copy(empty, folder / "mlflow.db")
+    place = Place(f"sqlite:///{folder}/mlflow.db", folder)
+    train_all(place.uri, folder)
+    return place
+
+
+@contextmanager
+def server(
+    empty: Path, folder: Path, *options: str, environment: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """Run a real `mlflow server` over SQLite that also keeps the artifacts; yield its address."""
+    if not (folder / "mlflow.db").exists():
+        shutil.copy(empty, folder / "mlflow.db")
+    port = free_port()
+    with (folder / "server.log").open("ab") as log:
+        process = subprocess.Popen(
+            [
+                str(BIN / "mlflow"),
+                "server",
+                *("--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
+                *("--backend-store-uri", f"sqlite:///{folder}/mlflow.db"),
+                *("--artifacts-destination", str(folder / "artifacts")),
+                *options,
+            ],
+            cwd=folder,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, **(environment or {})},
+        )
+    try:
+        wait_until_up(f"http://127.0.0.1:{port}/health", process)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        end_group(process)
+
+
+@contextmanager
+def server_place(empty: Path, folder: Path) -> Iterator[Place]:
+    with server(empty, folder) as uri:
+        place = Place(uri, folder / "artifacts")
+        train_all(uri, folder)
+        yield place
+
+
+@contextmanager
+def guarded_place(empty: Path, folder: Path) -> Iterator[Place]:
+    """A server with MLflow's basic-auth app; everybody may read, the owner may write."""
+    owner = {
+        "MLFLOW_TRACKING_USERNAME": "owner",
+        "MLFLOW_TRACKING_PASSWORD": "the-password-of-owner",
+    }
+    reader = {
+        "MLFLOW_TRACKING_USERNAME": "reader",
+        "MLFLOW_TRACKING_PASSWORD": "the-password-of-reader",
+    }
+    (folder / "auth.ini").write_text(
+        "[mlflow]\ndefault_permission = READ\nadmin_username = owner\n"
+        f"admin_password = {owner['MLFLOW_TRACKING_PASSWORD']}\n"
+        f"database_uri = sqlite:///{folder}/auth.db\n"
+    )
+    settings = {
+        "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": "only for a test",
+    }
+    with server(empty, folder, "--app-name", "basic-auth", environment=settings) as uri:
+        request = urllib.request.Request(
+            f"{uri}/api/2.0/mlflow/users/create",
+            json.dumps(
+                {
+                    "username": reader["MLFLOW_TRACKING_USERNAME"],
+                    "password": reader["MLFLOW_TRACKING_PASSWORD"],
+                }
+            ).encode(),
+            {
+                "Content-Type": "application/json",
+                "Authorization": "Basic " + b64encode(":".join(owner.values()).encode()).decode(),
+            },
+        )
+        urllib.request.urlopen(request, timeout=10).close()
+        os.environ.update(owner)
+        try:
+            train_all(uri, folder)
+        finally:
+            for key in owner:
+                del os.environ[key]
+        yield Place(uri, folder / "artifacts", owner, reader)
