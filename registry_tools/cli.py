@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry_tools import cli_acts, command_line
+from registry_tools import cli_acts, cli_versions, command_line
 from registry_tools.cli_output import common_options, loading_options, print_columns, print_json
 from registry_tools.errors import InputError
 from registry_tools.refs import model_name, parse_ref
@@ -17,7 +17,7 @@ from registry_tools.refs import model_name, parse_ref
 if TYPE_CHECKING:
     import pandas as pd
 
-    from registry_tools.formats import LoadedModel
+    from registry_tools.formats import LoadedModel, TrustPolicy
 
 # MLflow, pandas and scikit-learn take two seconds to import: each command does so for itself.
 
@@ -118,20 +118,17 @@ def predict(
     input_path: str | None,
     proba: bool,
     output: str | None,
-    trust: tuple[str, ...],
-    allow_code: bool,
+    policy: TrustPolicy,
     as_json: bool,
     tracking_uri: str | None,
 ) -> None:
     """Answer for one row or for a file of rows, with the version that REF means now."""
-    from registry_tools.loader import load_model
+    from registry_tools import loader, registry
     from registry_tools.tables import write_table
 
     if (features is None) == (input_path is None):
         raise click.UsageError("give exactly one of --features and --input")
-    model = load_model(
-        str(parse_ref(ref)), tracking_uri=tracking_uri, trust=trust, allow_code=allow_code
-    )
+    model = loader.load(registry.connect(tracking_uri), parse_ref(ref), policy)
     rows = _rows(model, features, input_path)
     answers = _answers(model, rows, proba)
     if output is not None:
@@ -219,18 +216,15 @@ def export(
     ref: str,
     form: str,
     output: str,
-    trust: tuple[str, ...],
-    allow_code: bool,
+    policy: TrustPolicy,
     as_json: bool,
     tracking_uri: str | None,
 ) -> None:
     """Write the estimator of REF to a file that `joblib.load` reads without MLflow."""
+    from registry_tools import loader, registry
     from registry_tools.export import export_joblib
-    from registry_tools.loader import load_model
 
-    model = load_model(
-        str(parse_ref(ref)), tracking_uri=tracking_uri, trust=trust, allow_code=allow_code
-    )
+    model = loader.load(registry.connect(tracking_uri), parse_ref(ref), policy)
     size = export_joblib(model, output)
     answer = {
         "name": model.info.name,
@@ -245,7 +239,7 @@ def export(
         click.echo(f"{model.info.name} version {model.info.version} → {output} ({size} bytes)")
 
 
-for _command in cli_acts.COMMANDS:
+for _command in (*cli_acts.COMMANDS, *cli_versions.COMMANDS):
     cli.add_command(_command)
 
 

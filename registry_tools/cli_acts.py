@@ -1,4 +1,4 @@
-"""The commands that move stages, and those that look at how they were moved."""
+"""The commands that move stages, and that keep the record of it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import click
 from registry_tools.cli_output import (
     common_options,
     loading_options,
-    policy_of,
     print_columns,
     print_json,
+    verdict_rows,
 )
 from registry_tools.refs import model_name, parse_ref, stage_name
 
 if TYPE_CHECKING:
-    from registry_tools.gates import Verdict
+    from registry_tools.formats import TrustPolicy
     from registry_tools.promotion import Promotion
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -97,8 +97,7 @@ def promote(
     force: bool,
     reason: str,
     actor: str | None,
-    trust: tuple[str, ...],
-    allow_code: bool,
+    policy: TrustPolicy,
     as_json: bool,
     tracking_uri: str | None,
 ) -> None:
@@ -121,7 +120,7 @@ def promote(
         max_latency_ms=max_latency_ms,
         eval_data=Path(eval_data) if eval_data is not None else None,
         target=target,
-        policy=policy_of(trust, allow_code),
+        policy=policy,
     )
     try:
         result = promotion.promote(
@@ -160,8 +159,7 @@ def rollback(
     to: int | None,
     reason: str,
     actor: str | None,
-    trust: tuple[str, ...],
-    allow_code: bool,
+    policy: TrustPolicy,
     as_json: bool,
     tracking_uri: str | None,
 ) -> None:
@@ -176,7 +174,7 @@ def rollback(
         reason=reason,
         to=to,
         actor=actor,
-        policy=policy_of(trust, allow_code),
+        policy=policy,
     )
     _print_promotion(result, as_json, "moved back")
 
@@ -195,7 +193,7 @@ def _print_promotion(result: Promotion, as_json: bool, what: str) -> None:
             }
         )
         return
-    rows = _verdict_rows(result.verdict)
+    rows = verdict_rows(result.verdict)
     rows += [("passed over", note, "") for note in result.notes]
     print_columns(rows)
     width = max(len(row[0]) for row in rows)
@@ -209,10 +207,6 @@ def _print_promotion(result: Promotion, as_json: bool, what: str) -> None:
 
 def _shown(version: int | None) -> str:
     return "no version" if version is None else f"version {version}"
-
-
-def _verdict_rows(verdict: Verdict) -> list[tuple[str, str, str]]:
-    return [("passed" if g.passed else "REFUSED", g.gate, g.message) for g in verdict.gates]
 
 
 @click.command()
@@ -272,85 +266,6 @@ def repair(model: str, actor: str | None, as_json: bool, tracking_uri: str | Non
 
 @click.command()
 @click.argument("ref")
-@loading_options
-@common_options
-def verify(
-    ref: str, trust: tuple[str, ...], allow_code: bool, as_json: bool, tracking_uri: str | None
-) -> None:
-    """Check the files, the format and the answers of the version REF, and its model's history."""
-    model_ref = parse_ref(ref)
-    from registry_tools import promotion, registry
-    from registry_tools.errors import VerificationError
-
-    client = registry.connect(tracking_uri)
-    verdict = promotion.verify(client, model_ref, policy_of(trust, allow_code))
-    if as_json:
-        print_json(verdict.as_dict())
-    else:
-        print_columns(_verdict_rows(verdict))
-    if not verdict.passed:
-        first = verdict.refusals[0]
-        raise VerificationError(f"{ref}: {first.gate}: {first.message}")
-
-
-@click.command()
-@click.argument("first")
-@click.argument("second")
-@loading_options
-@common_options
-def compare(
-    first: str,
-    second: str,
-    trust: tuple[str, ...],
-    allow_code: bool,
-    as_json: bool,
-    tracking_uri: str | None,
-) -> None:
-    """Compare two versions: parameters, metrics, data, and both on held-out rows of the FIRST."""
-    refs = parse_ref(first), parse_ref(second)
-    from registry_tools import judging, registry
-    from registry_tools.errors import VerificationError
-
-    client = registry.connect(tracking_uri)
-    one, two = (registry.get_version(client, ref) for ref in refs)
-    paired, why_not = None, None
-    try:
-        paired = judging.compare(client, one, two, policy_of(trust, allow_code))
-    except VerificationError as error:
-        why_not = str(error)
-    if as_json:
-        print_json(
-            {
-                "versions": [one.as_dict(), two.as_dict()],
-                "paired": paired.figures() if paired is not None else None,
-                "not_paired_because": why_not,
-            }
-        )
-        return
-    rows = [("", f"{one.name} {one.version}", f"{two.name} {two.version}")]
-    data = [version.tags.get("data_digest", "-")[:12] for version in (one, two)]
-    rows.append(("data", data[0], data[1]))
-    for key in sorted({*one.params, *two.params}):
-        rows.append((f"param {key}", one.params.get(key, "-"), two.params.get(key, "-")))
-    for key in sorted({*one.metrics, *two.metrics}):
-        rows.append((f"metric {key}", _figure(one.metrics.get(key)), _figure(two.metrics.get(key))))
-    print_columns(rows)
-    if paired is None:
-        click.echo(f"\nnot compared on the same rows: {why_not}")
-        return
-    click.echo(
-        f"\non {paired.rows} rows that neither was trained on: {paired.candidate_accuracy:.4f} and "
-        f"{paired.champion_accuracy:.4f}, difference {paired.difference:+.4f} "
-        f"[{paired.low:+.4f}, {paired.high:+.4f}], p(first worse) = {paired.p_worse:.3g}"
-    )
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
-@click.command()
-@click.argument("ref")
 @common_options
 def delete(ref: str, as_json: bool, tracking_uri: str | None) -> None:
     """Delete the version REF, unless a stage holds it or a rollback would take it."""
@@ -364,4 +279,4 @@ def delete(ref: str, as_json: bool, tracking_uri: str | None) -> None:
         click.echo(f"deleted  {gone.name} version {gone.version}")
 
 
-COMMANDS = (promote, rollback, history, compare, verify, repair, delete)
+COMMANDS = (promote, rollback, history, repair, delete)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import click
 from registry_tools import command_line
 
 if TYPE_CHECKING:
-    from registry_tools.formats import TrustPolicy
+    from registry_tools.gates import Verdict
 
 
 def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -30,7 +31,7 @@ def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def loading_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of every command that loads a model."""
+    """Add the options of every command that loads a model; it is given them as one `policy`."""
     for option in (
         click.option(
             "--trust", multiple=True, metavar="TYPE", help="A type that the model may hold as well."
@@ -40,16 +41,32 @@ def loading_options(function: Callable[..., Any]) -> Callable[..., Any]:
             is_flag=True,
             help="Also load formats that run code of their own, such as pickle.",
         ),
+        click.option(
+            "--require-signature", is_flag=True, help="Load only what a key of yours has signed."
+        ),
+        click.option(
+            "--public-key", metavar="FILE", help="That key. Default: REGISTRY_TOOLS_PUBLIC_KEY."
+        ),
     ):
         function = option(function)
-    return function
 
+    @functools.wraps(function)
+    def with_policy(
+        *arguments: Any,
+        trust: tuple[str, ...],
+        allow_code: bool,
+        require_signature: bool,
+        public_key: str | None,
+        **options: Any,
+    ) -> Any:
+        from registry_tools.formats import TrustPolicy
 
-def policy_of(trust: Sequence[str], allow_code: bool) -> TrustPolicy:
-    """Return what the options and REGISTRY_TOOLS_TRUST allow together."""
-    from registry_tools.formats import TrustPolicy
+        policy = TrustPolicy.from_environment(trust, allow_code, public_key)
+        if require_signature and policy.public_key is None:
+            raise click.UsageError("--require-signature needs --public-key FILE")
+        return function(*arguments, policy=policy, **options)
 
-    return TrustPolicy((*TrustPolicy.from_environment().types, *trust), allow_code)
+    return with_policy
 
 
 def print_json(value: Any) -> None:
@@ -63,3 +80,8 @@ def print_columns(rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         click.echo("  ".join(cells).rstrip())
+
+
+def verdict_rows(verdict: Verdict) -> list[tuple[str, str, str]]:
+    """Return the gates of a verdict as rows of text."""
+    return [("passed" if g.passed else "REFUSED", g.gate, g.message) for g in verdict.gates]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,12 +133,23 @@ class TrustPolicy:
 
     types: tuple[str, ...] = ()  # beyond `integrity.TRUSTED_TYPES`
     allow_code: bool = False  # load what runs code of its own: pickle, Python models, code paths
+    public_key: Path | None = None  # load only what carries a signature of this key
 
     @classmethod
-    def from_environment(cls) -> TrustPolicy:
-        """Return the policy that REGISTRY_TOOLS_TRUST states: type names between commas."""
+    def from_environment(
+        cls, trust: Sequence[str] = (), allow_code: bool = False, public_key: str | None = None
+    ) -> TrustPolicy:
+        """Return what the caller and the environment allow together.
+
+        REGISTRY_TOOLS_TRUST names types between commas, REGISTRY_TOOLS_PUBLIC_KEY a key file.
+        """
         names = os.environ.get("REGISTRY_TOOLS_TRUST", "").split(",")
-        return cls(types=tuple(name.strip() for name in names if name.strip()))
+        key = public_key or os.environ.get("REGISTRY_TOOLS_PUBLIC_KEY")
+        return cls(
+            types=(*(name.strip() for name in names if name.strip()), *trust),
+            allow_code=allow_code,
+            public_key=Path(key) if key else None,
+        )
 
 
 def load_folder(

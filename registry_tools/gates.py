@@ -67,11 +67,31 @@ class Verdict:
         return {"passed": self.passed, "gates": [gate.as_dict() for gate in self.gates]}
 
 
-def integrity_gate(changes: Sequence[str], files: int) -> GateResult:
-    """Pass if no file differs from the manifest; `changes` names each that does, and how."""
-    if changes:
-        return GateResult("integrity", False, "; ".join(changes[:5]))
-    return GateResult("integrity", True, f"{files} files match the manifest", {"files": files})
+def integrity_gate(
+    faults: Sequence[str], files: int, has_manifest: bool = True, public_key: str | None = None
+) -> GateResult:
+    """Pass if no file differs from the manifest, or from the signature where one is required.
+
+    Parameters
+    ----------
+    faults
+        What differs, and how.
+    files
+        How many files there are.
+    has_manifest
+        Whether one was made at registration.
+    public_key
+        The key whose signature was required, for the message.
+    """
+    if faults:
+        return GateResult("integrity", False, "; ".join(faults[:5]))
+    compared = (
+        f"{files} files match the manifest"
+        if has_manifest
+        else "registered without a manifest: nothing to compare"
+    )
+    signed = f", signed with {public_key}" if public_key is not None else ""
+    return GateResult("integrity", True, compared + signed, {"files": files})
 
 
 def signature_gate(

@@ -35,7 +35,7 @@ _NATIVE = {
 }
 
 # MLflow writes this file into a local model folder whenever somebody loads it by reference.
-_WRITTEN_ON_LOAD = frozenset({"registered_model_meta"})
+WRITTEN_ON_LOAD = frozenset({"registered_model_meta"})
 
 Manifest = dict[str, str]
 
@@ -74,7 +74,7 @@ def manifest_of(folder: Path) -> Manifest:
     return {
         path.relative_to(folder).as_posix(): sha256_of(path)
         for path in files
-        if path.name not in _WRITTEN_ON_LOAD
+        if path.name not in WRITTEN_ON_LOAD
     }
 
 

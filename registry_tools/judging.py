@@ -17,6 +17,7 @@ from registry_tools.errors import InputError, VerificationError
 from registry_tools.evidence import Answer, Holdout
 from registry_tools.formats import TrustPolicy, describe
 from registry_tools.gates import GateResult, Verdict
+from registry_tools.integrity import manifest_of
 from registry_tools.loader import verified_files
 from registry_tools.registry import VersionInfo
 from registry_tools.rows import hash_rows
@@ -67,8 +68,10 @@ def judge(
         If the evaluation data cannot be read.
     """
     with ExitStack() as files:
-        subject = _fetch(client, candidate, files)
-        before = _fetch(client, champion, files) if champion is not None else None
+        subject = _fetch(client, candidate, options.policy, files)
+        before = None
+        if champion is not None:
+            before = _fetch(client, champion, options.policy, files)
         holdout = subject.holdout
         if options.eval_data is not None:
             holdout = read_eval_data(options.eval_data, str(options.target))
@@ -79,7 +82,7 @@ def _gates(
     subject: _Subject, before: _Subject | None, holdout: Holdout | None, options: GateOptions
 ) -> Iterator[GateResult]:
     """Yield the results in their order; a gate that stands on one that refused is not asked."""
-    yield _integrity(subject)
+    yield _integrity(subject, options.policy)
     if subject.folder is None:
         return  # what differs from the manifest is not loaded
     yield _signature(subject, before)
@@ -107,8 +110,8 @@ def _gates(
 def judge_return(client: MlflowClient, version: VersionInfo, policy: TrustPolicy) -> Verdict:
     """Put a version that held a stage before through the gates of a rollback."""
     with ExitStack() as files:
-        subject = _fetch(client, version, files)
-        integrity = _integrity(subject)
+        subject = _fetch(client, version, policy, files)
+        integrity = _integrity(subject, policy)
         if subject.folder is None:
             return Verdict((integrity,))
         answers, _ = _score(subject, None, None, None, GateOptions(policy=policy))
@@ -126,7 +129,7 @@ def compare(
         If one does not verify or answer, or there are no such rows; says why in one line.
     """
     with ExitStack() as files:
-        one, two = _fetch(client, first, files), _fetch(client, second, files)
+        one, two = (_fetch(client, version, policy, files) for version in (first, second))
         for subject in (one, two):
             if subject.folder is None:
                 raise VerificationError(f"version {subject.version.version}: {subject.fault}")
@@ -164,11 +167,13 @@ def read_eval_data(path: Path, target: str) -> Holdout:
     return Holdout(table.drop(columns=target), labels.map(str).to_numpy(object), hash_rows(table))
 
 
-def _fetch(client: MlflowClient, version: VersionInfo, files: ExitStack) -> _Subject:
+def _fetch(
+    client: MlflowClient, version: VersionInfo, policy: TrustPolicy, files: ExitStack
+) -> _Subject:
     """Fetch what there is of a version; the folders last until `files` is closed."""
     folder, fault = None, None
     try:
-        folder = files.enter_context(verified_files(client, version))
+        folder = files.enter_context(verified_files(client, version, policy))
     except VerificationError as error:
         fault = str(error)
     kept = files.enter_context(registry.evidence_files(client, version))
@@ -184,13 +189,16 @@ def _fetch(client: MlflowClient, version: VersionInfo, files: ExitStack) -> _Sub
     )
 
 
-def _integrity(subject: _Subject) -> GateResult:
+def _integrity(subject: _Subject, policy: TrustPolicy) -> GateResult:
     if subject.folder is None:
         return gates.integrity_gate([str(subject.fault)], 0)
-    if subject.version.digest is None:
-        return GateResult("integrity", True, "registered without a manifest: nothing to compare")
-    files = sum(1 for path in subject.folder.rglob("*") if path.is_file())
-    return gates.integrity_gate([], files)
+    files = len(manifest_of(subject.folder))
+    return gates.integrity_gate(
+        [],
+        files,
+        has_manifest=subject.version.digest is not None,
+        public_key=str(policy.public_key) if policy.public_key is not None else None,
+    )
 
 
 def _signature(subject: _Subject, before: _Subject | None) -> GateResult:

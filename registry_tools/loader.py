@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry_tools import integrity, registry
+from registry_tools import evidence, integrity, registry, signing
 from registry_tools.errors import VerificationError
 from registry_tools.formats import LoadedModel, TrustPolicy, load_folder
 from registry_tools.refs import ModelRef, parse_ref
@@ -24,6 +25,7 @@ def load_model(
     tracking_uri: str | None = None,
     trust: Sequence[str] = (),
     allow_code: bool = False,
+    public_key: str | None = None,
 ) -> LoadedModel:
     """Load a version of a registered model: its files are verified first, then its types.
 
@@ -39,34 +41,39 @@ def load_model(
         Types that a model may contain beyond `integrity.TRUSTED_TYPES` and REGISTRY_TOOLS_TRUST.
     allow_code
         Also load formats that run code of their own while they load.
+    public_key
+        Load only what carries a signature of this key, a PEM file. None takes
+        REGISTRY_TOOLS_PUBLIC_KEY; without either, no signature is asked for.
 
     Raises
     ------
     InvalidReference, NotFound, RegistryUnavailable, AccessDenied
         If the reference means nothing, or the registry cannot say what it means.
     VerificationError
-        If the files are not those that were registered, or contain what is not trusted.
+        If the files are not those that were registered or signed, or contain what is not trusted.
     """
-    settings = TrustPolicy.from_environment()
-    policy = TrustPolicy((*settings.types, *trust), allow_code)
+    policy = TrustPolicy.from_environment(trust, allow_code, public_key)
     return load(registry.connect(tracking_uri), parse_ref(ref, stage=stage), policy)
 
 
 def load(client: MlflowClient, ref: ModelRef, policy: TrustPolicy | None = None) -> LoadedModel:
     """Load what a reference means now, as `load_model`, from a client's registry."""
     version = registry.find_version(client, ref)
-    with verified_files(client, version) as folder:
-        return load_folder(folder, policy or TrustPolicy.from_environment(), version, ref.stage)
+    policy = policy or TrustPolicy.from_environment()
+    with verified_files(client, version, policy) as folder:
+        return load_folder(folder, policy, version, ref.stage)
 
 
 @contextlib.contextmanager
-def verified_files(client: MlflowClient, version: VersionInfo) -> Iterator[Path]:
-    """Yield a folder with a version's files, compared with the digest that it carries.
+def verified_files(
+    client: MlflowClient, version: VersionInfo, policy: TrustPolicy
+) -> Iterator[Path]:
+    """Yield a folder with a version's files, compared with its digest and, if asked, signature.
 
     Raises
     ------
     VerificationError
-        If a file differs; the message names it.
+        If a file differs, or the signature is missing or another's; the message says which.
     """
     with registry.model_files(client, version.name, version.version) as folder:
         if version.digest is not None:
@@ -76,4 +83,29 @@ def verified_files(client: MlflowClient, version: VersionInfo) -> Iterator[Path]
                 # The manifest is fetched only now: it is needed to name the file.
                 integrity.check_files(folder, version.digest, registry.manifest(client, version))
                 raise
+        if policy.public_key is not None:
+            name = signing.file_name(integrity.digest_of(integrity.manifest_of(folder)))
+            with registry.evidence_file(client, version, name) as signature:
+                signing.check(folder, signature, policy.public_key)
         yield folder
+
+
+def sign(client: MlflowClient, version: VersionInfo, key: Path) -> str:
+    """Sign a version's files, put the signature beside its evidence, and return its name there.
+
+    The files are compared with the digest first: nobody signs what was changed since.
+
+    Raises
+    ------
+    VerificationError
+        If a file differs.
+    InputError, UnsupportedOperation
+        If the key does not serve, or there is no place for the signature.
+    """
+    with verified_files(client, version, TrustPolicy()) as folder:
+        digest = integrity.digest_of(integrity.manifest_of(folder))
+        with tempfile.TemporaryDirectory() as scratch:
+            signature = Path(scratch, signing.file_name(digest))
+            signing.sign(folder, key, signature)
+            registry.add_evidence(client, version, signature)
+    return f"{evidence.FOLDER}/{signature.name}"

@@ -23,6 +23,7 @@ from registry_tools.errors import (
     NotFound,
     RegistryToolsError,
     RegistryUnavailable,
+    UnsupportedOperation,
 )
 from registry_tools.refs import LEGACY_STAGES, ModelRef
 
@@ -255,6 +256,17 @@ def list_versions(
     return [_with_figures(client, _info(version, stages)) for version in found]
 
 
+def version_with_tag(client: MlflowClient, name: str, key: str, value: str) -> int | None:
+    """Return the first version of a model with a tag; None if there is none."""
+    with translated(client.tracking_uri):
+        found = client.search_model_versions(
+            f"name = {_quoted(name)} and tag.`{key}` = {_quoted(value)}",
+            max_results=1,
+            order_by=["version_number ASC"],
+        )
+    return int(found[0].version) if found else None
+
+
 def get_version(client: MlflowClient, ref: ModelRef) -> VersionInfo:
     """Return the version that a reference means now, with the figures of its run.
 
@@ -338,17 +350,51 @@ def fetched(client: MlflowClient, uri: str) -> Iterator[Path]:
 @contextlib.contextmanager
 def evidence_files(client: MlflowClient, version: VersionInfo) -> Iterator[Path | None]:
     """Yield a folder with the evidence of a version; None if its run has none."""
+    with _evidence(client, version, None) as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def evidence_file(client: MlflowClient, version: VersionInfo, name: str) -> Iterator[Path | None]:
+    """Yield one file of the evidence of a version; None if there is none of that name."""
+    with _evidence(client, version, name) as path:
+        yield path
+
+
+@contextlib.contextmanager
+def _evidence(
+    client: MlflowClient, version: VersionInfo, name: str | None
+) -> Iterator[Path | None]:
     uri = None
     if version.run_id is not None:
         with translated(client.tracking_uri), contextlib.suppress(NotFound):
             root = str(_get_run(client, version.run_id).info.artifact_uri)
-            if client.list_artifacts(version.run_id, evidence.FOLDER):
-                uri = f"{root}/{evidence.FOLDER}"
+            there = [file.path for file in client.list_artifacts(version.run_id, evidence.FOLDER)]
+            path = f"{evidence.FOLDER}/{name}" if name is not None else evidence.FOLDER
+            if path in there if name is not None else there:
+                uri = f"{root}/{path}"
     if uri is None:
         yield None
         return
-    with fetched(client, uri) as folder:
-        yield folder
+    with fetched(client, uri) as found:
+        yield found
+
+
+def add_evidence(client: MlflowClient, version: VersionInfo, path: Path) -> None:
+    """Put a file beside the evidence of a version.
+
+    Raises
+    ------
+    UnsupportedOperation
+        If the version came from no run.
+    """
+    if version.run_id is None:
+        raise UnsupportedOperation(
+            f"{version.name} version {version.version} came from no run: there is no place to "
+            "keep its evidence; register it from a run"
+        )
+    with translated(client.tracking_uri):
+        client.log_artifact(version.run_id, str(path), evidence.FOLDER)
 
 
 def manifest(client: MlflowClient, version: VersionInfo) -> dict[str, str] | None:

@@ -20,6 +20,7 @@ from servers import BIN, end_group, free_port, wait_until_up
 
 from pipeline.params import TrainParams
 from pipeline.train import TrainResult, train
+from registry_tools import turns
 
 ROOT = Path(__file__).parents[1]
 _KEPT = {"MLFLOW_LOGGING_LEVEL", "MLFLOW_DISABLE_TELEMETRY"}
@@ -203,3 +204,17 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     for name, value in {"MLFLOW_TRACKING_URI": found.uri, **found.environment}.items():
         monkeypatch.setenv(name, value)
     return found
+
+
+@pytest.fixture
+def local(sqlite_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """The registry on SQLite alone, for what does not depend on where it is."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite_place.uri)
+    return sqlite_place
+
+
+@pytest.fixture
+def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take an act for killed sooner than in life, to be done sooner."""
+    monkeypatch.setattr(turns, "DEAD_SECONDS", 0.5)

@@ -60,7 +60,7 @@ class Place:
             name,
             source=trained.source,
             run_id=trained.run_id,
-            model_id=trained.model_id,
+            model_id=trained.source.removeprefix("models:/"),
             description=trained.description,
             tags=trained.tags,
         )
@@ -153,7 +153,7 @@ def guarded_place(empty: Path, folder: Path) -> Iterator[Place]:
     (folder / "auth.ini").write_text(
         "[mlflow]\ndefault_permission = READ\nadmin_username = owner\n"
         f"admin_password = {owner['MLFLOW_TRACKING_PASSWORD']}\n"
-        f"database_uri = sqlite:///{folder}/auth.db\n"
+        f"database_uri = sqlite:///{folder}/auth.db\nauth_cache_ttl_seconds = 60\n"
     )
     settings = {
         "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),

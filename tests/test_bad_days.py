@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from places import EQUAL, GOOD, Place
 
-from registry_tools import history, load_model, promotion, registry, turns
+from registry_tools import history, load_model, promotion, registry
 from registry_tools.formats import TrustPolicy
 from registry_tools.judging import GateOptions
 from registry_tools.refs import ModelRef
@@ -54,12 +54,6 @@ STEPS = [
     ("registry", "mirror_legacy_stage", "after", EQUAL),
     ("MlflowClient", "set_terminated", "before", EQUAL),
 ]
-
-
-@pytest.fixture
-def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take an act for killed sooner than in life, to be done sooner."""
-    monkeypatch.setattr(turns, "DEAD_SECONDS", 2.0)
 
 
 def kill_at(module: str, name: str, when: str, *argv: str) -> None:

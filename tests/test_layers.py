@@ -24,13 +24,13 @@ LAYERS: dict[str, list[set[str]]] = {
     "registry_tools": [
         {"__main__"},
         {"cli"},
-        {"cli_acts"},
+        {"cli_acts", "cli_versions"},
         {"cli_output"},
-        {"command_line", "export", "promotion"},
+        {"command_line", "export", "promotion", "transfer"},
         {"judging"},
         {"__init__"},
         {"loader", "scoring", "turns"},
-        {"formats", "history"},
+        {"formats", "history", "runs", "signing"},
         {"registry"},
         {"gates"},
         {"evidence", "integrity", "refs", "rows", "signature", "tables", "metrics"},
@@ -44,6 +44,7 @@ MAY_IMPORT_MLFLOW = {
     "registry_tools.formats",  # for the formats that MLflow reads itself
     "registry_tools.history",
     "registry_tools.registry",
+    "registry_tools.runs",
     "registry_tools.turns",
 }
 SOURCES = sorted([*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("registry_tools/**/*.py")])

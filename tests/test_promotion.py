@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 
 from pipeline.params import TrainParams
 from pipeline.train import train
-from registry_tools import history, judging, load_model, promotion, registry, turns
+from registry_tools import history, judging, load_model, promotion, registry
 from registry_tools.errors import (
     GateRefused,
     NotFound,
@@ -60,20 +60,6 @@ def outcomes(place: Place, name: str) -> list[tuple[str, str, int]]:
     """Return the acts of a model, oldest first."""
     acts = history.acts(place.client, name)
     return [(act.action, act.outcome, act.version) for act in reversed(acts)]
-
-
-@pytest.fixture
-def local(sqlite_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """The registry on SQLite alone, for what does not depend on where it is."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite_place.uri)
-    return sqlite_place
-
-
-@pytest.fixture
-def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take an act for killed sooner than in life, to be done sooner."""
-    monkeypatch.setattr(turns, "DEAD_SECONDS", 2.0)
 
 
 def test_the_first_promotion_passes_and_is_recorded_whole(place: Place) -> None:

@@ -1,0 +1,118 @@
+"""Runs carried from one tracking server to another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import DatasetInput, Metric, Param, Run
+from mlflow.exceptions import MlflowException
+
+from registry_tools.registry import translated
+
+# What one call of MLflow's batch interface takes.
+_MOST_METRICS = 900
+_MOST = 90
+
+
+def copy_run(
+    source: MlflowClient,
+    run_id: str,
+    target: MlflowClient,
+    experiment: str,
+    tags: Mapping[str, str],
+) -> str:
+    """Make a run with the parameters, metrics, tags and datasets of another; it stays open.
+
+    Parameters
+    ----------
+    source, run_id
+        The run to copy, without its artifacts.
+    target, experiment
+        Where to; the experiment is made if it is new.
+    tags
+        Tags beside those of the run.
+    """
+    with translated(source.tracking_uri):
+        run = source.get_run(run_id)
+        metrics = [
+            metric for key in run.data.metrics for metric in source.get_metric_history(run_id, key)
+        ]
+        kept = {key: value for key, value in run.data.tags.items() if _is_kept(key)}
+    with translated(target.tracking_uri):
+        made = target.create_run(
+            _experiment(target, experiment),
+            start_time=run.info.start_time,
+            tags={**kept, **tags},
+            run_name=run.info.run_name,
+        ).info.run_id
+        _log(target, made, run, metrics)
+    return made
+
+
+def _log(target: MlflowClient, run_id: str, run: Run, metrics: list[Metric]) -> None:
+    params = [Param(key, value) for key, value in run.data.params.items()]
+    plain = [Metric(m.key, m.value, m.timestamp, m.step) for m in metrics]
+    for start in range(0, len(plain), _MOST_METRICS):
+        target.log_batch(run_id, metrics=plain[start : start + _MOST_METRICS])
+    for start in range(0, len(params), _MOST):
+        target.log_batch(run_id, params=params[start : start + _MOST])
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    if inputs:
+        target.log_inputs(run_id, [DatasetInput(i.dataset, i.tags) for i in inputs])
+
+
+def add_files(client: MlflowClient, run_id: str, folder: Path, where: str) -> str:
+    """Upload a folder to a run's artifacts, and return its address."""
+    with translated(client.tracking_uri):
+        client.log_artifacts(run_id, str(folder), where)
+        return f"{client.get_run(run_id).info.artifact_uri}/{where}"
+
+
+def finish(client: MlflowClient, run_id: str) -> None:
+    """End a run as FINISHED."""
+    with translated(client.tracking_uri):
+        client.set_terminated(run_id)
+
+
+def delete_open(client: MlflowClient, experiment: str, tag: str, value: str) -> int:
+    """Delete the runs with a tag that were never finished, and return how many there were."""
+    with translated(client.tracking_uri):
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            return 0
+        left = client.search_runs(
+            [found.experiment_id], f"tags.{tag} = '{value}' and attributes.status != 'FINISHED'"
+        )
+        for run in left:
+            client.delete_run(run.info.run_id)
+    return len(left)
+
+
+def _is_kept(tag: str) -> bool:
+    """Whether a tag says something about the training, rather than about where it is kept."""
+    return not tag.startswith("mlflow.") or tag in {
+        "mlflow.user",
+        "mlflow.note.content",
+        "mlflow.source.name",
+        "mlflow.source.type",
+        "mlflow.source.git.commit",
+        "mlflow.project.entryPoint",
+    }
+
+
+def _experiment(client: MlflowClient, name: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return found.experiment_id
+    try:
+        return client.create_experiment(
+            name, tags={"mlflow.experimentKind": "custom_model_development"}
+        )
+    except MlflowException:
+        # Another made it in the meantime.
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            raise
+        return found.experiment_id
