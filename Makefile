@@ -46,6 +46,8 @@ serve: $(VENV)/.run ## Serve iris@staging with MLflow's own server: PORT=5000.
 bench: $(VENV)/.test ## Measure; see benchmarks/.
 	@$(BIN)/python benchmarks/run_overhead.py
 	@$(BIN)/python benchmarks/cli_start.py
+	@$(BIN)/python benchmarks/registry_scale.py
+	@$(BIN)/python benchmarks/gate_power.py
 
 lock: $(VENV)/.test ## Make both lock files again from pyproject.toml.
 	@$(BIN)/uv pip compile pyproject.toml --group build $(LOCK) --output-file requirements.lock

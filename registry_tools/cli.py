@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from registry_tools.formats import LoadedModel, TrustPolicy
+    from registry_tools.history import Act
 
 # MLflow, pandas and scikit-learn take two seconds to import: each command does so for itself.
 
@@ -39,7 +40,7 @@ def list_command(
     model: str | None, limit: int | None, as_json: bool, tracking_uri: str | None
 ) -> None:
     """List the registered models, or the versions of MODEL, newest first."""
-    from registry_tools import registry
+    from registry_tools import history, registry
 
     client = registry.connect(tracking_uri)
     if model is None:
@@ -51,10 +52,11 @@ def list_command(
             click.echo(f"{m.name}  {stages or 'no stage in use'}")
         return
     versions = registry.list_versions(client, model_name(model), limit=limit)
+    acts = history.last_acts(client, model)
     if as_json:
-        print_json([v.as_dict() for v in versions])
+        print_json([v.as_dict() | _act_as_dict(acts.get(v.version)) for v in versions])
         return
-    rows = [("version", "stages", "accuracy", "run", "digest")]
+    rows = [("version", "stages", "accuracy", "run", "digest", "last act")]
     for v in versions:
         accuracy = f"{v.metrics['accuracy']:.4f}" if "accuracy" in v.metrics else "-"
         rows.append(
@@ -64,6 +66,7 @@ def list_command(
                 accuracy,
                 (v.run_id or "-")[:8],
                 (v.digest or "-")[:12],
+                _act_line(acts.get(v.version)),
             )
         )
     print_columns(rows)
@@ -80,7 +83,7 @@ def show(ref: str, as_json: bool, tracking_uri: str | None) -> None:
     version = registry.get_version(client, parse_ref(ref))
     act = history.last_act(client, version.name, version.version)
     if as_json:
-        print_json(version.as_dict() | {"last_act": act.as_dict() if act else None})
+        print_json(version.as_dict() | _act_as_dict(act))
         return
     rows = [
         ("version", f"{version.name} version {version.version}"),
@@ -89,7 +92,7 @@ def show(ref: str, as_json: bool, tracking_uri: str | None) -> None:
         ("digest", version.digest or "-"),
     ]
     if act is not None:
-        rows.append(("last act", f"{act.action} to {act.stage}, {act.outcome}, {act.at[:19]}"))
+        rows.append(("last act", _act_line(act)))
         for gate in act.gates:
             passed = "passed" if gate["passed"] else "REFUSED"
             rows.append((f"gate {gate['gate']}", f"{passed}: {gate['message']}"))
@@ -100,6 +103,19 @@ def show(ref: str, as_json: bool, tracking_uri: str | None) -> None:
     print_columns(rows)
     if version.description:
         click.echo(f"\n{version.description}")
+
+
+def _act_as_dict(act: Act | None) -> dict[str, Any]:
+    """Return the last act on a version, and the verdict that it ended in."""
+    if act is None:
+        return {"last_act": None, "verdict": None}
+    passed = all(gate["passed"] for gate in act.gates)
+    verdict = {"passed": passed, "gates": list(act.gates)} if act.gates else None
+    return {"last_act": act.as_dict(), "verdict": verdict}
+
+
+def _act_line(act: Act | None) -> str:
+    return "-" if act is None else f"{act.action} to {act.stage}, {act.outcome}, {act.at[:19]}"
 
 
 @cli.command()

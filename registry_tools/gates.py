@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
 
 from registry_tools.signature import Column
 
@@ -253,6 +252,8 @@ def paired(
     A resample of the rows is a draw from the multinomial of the three ways in which a row can
     count, so none is made row by row. The seed is fixed: the same rows give the same verdict.
     """
+    from scipy.stats import binomtest  # half a second, which `show` need not wait for
+
     gained, lost = only_candidate_right, only_champion_right
     shares = np.array([gained, lost, rows - gained - lost]) / rows
     draws = np.random.default_rng(0).multinomial(rows, shares, size=_RESAMPLES)

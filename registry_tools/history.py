@@ -9,15 +9,17 @@ import json
 import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 
 from registry_tools.errors import RegistryToolsError
-from registry_tools.gates import Verdict
 from registry_tools.registry import translated
+
+if TYPE_CHECKING:
+    from registry_tools.gates import Verdict
 
 PROMOTE, ROLLBACK = "promote", "rollback"
 DONE, REFUSED, SUPERSEDED, UNFINISHED = "done", "refused", "superseded", "unfinished"
@@ -159,6 +161,11 @@ def last_act(client: MlflowClient, model: str, version: int) -> Act | None:
     """Return the newest act on a version, whatever came of it; None if there is none."""
     found = find_runs(client, model, f"tags.version = '{version}'", limit=1)
     return act_of(found[0]) if found else None
+
+
+def last_acts(client: MlflowClient, model: str) -> dict[int, Act]:
+    """Return the newest act on each version, among the newest 200 acts of the model."""
+    return {act.version: act for act in reversed(acts(client, model, limit=200))}
 
 
 def get_act(client: MlflowClient, run_id: str) -> Act:

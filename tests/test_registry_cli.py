@@ -52,7 +52,7 @@ def test_list_of_a_model_has_its_versions_newest_first(trained: Trained, capsys:
     assert [v["version"] for v in run(capsys, "list", "iris", "--limit", "1")] == [2]
     assert main(["list", "iris"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["version", "stages", "accuracy", "run", "digest"]
+    assert lines[0].split() == ["version", "stages", "accuracy", "run", "digest", "last", "act"]
     assert lines[2].split()[:3] == ["1", "-", "0.9667"]
 
 

@@ -1,0 +1,53 @@
+"""How often does each rule of the champion gate let a candidate through? By simulation.
+
+    python benchmarks/gate_power.py [SIMULATIONS]
+
+The champion is right on 90% of the rows, and the two disagree about a tenth of them. The candidate
+is equal, 2 points worse or 2 points better. Prints the table that stands in docs/promotion.md.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from registry_tools.gates import RULES, champion_gate, paired, too_few_rows
+
+CHAMPION, DISAGREEMENT, MARGIN = 0.9, 0.1, 0.01
+CANDIDATES = {"equal": 0.0, "2 points worse": -0.02, "2 points better": 0.02}
+ROWS = (30, 300, 3_000)
+
+
+def shares(difference: float, rows: int, simulations: int) -> dict[str, float]:
+    """Return how often each rule passes a candidate of a true difference in accuracy."""
+    gained, lost = (DISAGREEMENT + difference) / 2, (DISAGREEMENT - difference) / 2
+    chances = [gained, lost, CHAMPION - lost, 1 - CHAMPION - gained]
+    draws = np.random.default_rng(rows).multinomial(rows, chances, size=simulations)
+    passed = dict.fromkeys(RULES, 0)
+    for only_candidate, only_champion, both, _ in draws:
+        compared = paired(rows, int(only_candidate), int(only_champion), int(both))
+        for rule in RULES:
+            passed[rule] += (
+                too_few_rows(rows, 0) is None and champion_gate(compared, rule, MARGIN, 0).passed
+            )
+    return {rule: count / simulations for rule, count in passed.items()}
+
+
+def main() -> None:
+    simulations = int(sys.argv[1]) if len(sys.argv) > 1 else 2_000
+    print("| rule | candidate | " + " | ".join(f"{rows:,} rows" for rows in ROWS) + " |")
+    print("| --- | --- |" + " ---: |" * len(ROWS))
+    found = {
+        (candidate, rows): shares(difference, rows, simulations)
+        for candidate, difference in CANDIDATES.items()
+        for rows in ROWS
+    }
+    for rule in RULES:
+        for candidate in CANDIDATES:
+            cells = [f"{found[candidate, rows][rule]:.0%}" for rows in ROWS]
+            print(f"| `{rule}` | {candidate} | " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Do the commands cost the same on a model with 10, 1,000 and 10,000 versions?
+
+    python benchmarks/registry_scale.py [--rounds 5]
+
+Each store holds one trained run, whose version is repeated in the database's tables: that takes a
+second, and registering 10,000 a quarter of an hour. Whole commands are timed, the sizes in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+SIZES = (10, 1_000, 10_000)
+BIN = Path(sys.prefix, "bin")
+# Each leaves the store as it found it for the next round: what is promoted is rolled back.
+COMMANDS = {
+    "list --limit 20": ["list", "iris", "--limit", "20"],
+    "show": ["show", "iris@production"],
+    "promote": ["promote", "iris/2", "--to", "production"],
+    "rollback": ["rollback", "iris", "--reason", "benchmark"],
+    "history --limit 20": ["history", "iris", "--limit", "20"],
+}
+
+
+def run(folder: Path, *command: str) -> float:
+    """Run a command in a store's folder and return the seconds that it took."""
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+    began = time.perf_counter()
+    done = subprocess.run(
+        [str(BIN / command[0]), *command[1:]],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)}: {done.stderr}")
+    return time.perf_counter() - began
+
+
+def make_store(folder: Path, versions: int) -> None:
+    """Train once, repeat the version in the database, and put the first one into production."""
+    folder.mkdir()
+    run(folder, "python", "-m", "pipeline", "train")
+    with sqlite3.connect(folder / "mlflow.db") as database:
+        for table in ("model_versions", "model_version_tags"):
+            columns = [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
+            values = ", ".join(
+                "number" if c == "version" else "'None'" if c == "current_stage" else c
+                for c in columns
+            )
+            database.execute(
+                "WITH RECURSIVE numbers(number) AS "
+                f"(SELECT 2 UNION ALL SELECT number + 1 FROM numbers WHERE number < {versions}) "
+                f"INSERT INTO {table} ({', '.join(columns)}) SELECT {values} "
+                f"FROM {table}, numbers WHERE version = 1"
+            )
+    database.close()
+    run(folder, "registry-tools", "promote", "iris/1", "--to", "production")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = {size: Path(scratch, str(size)) for size in SIZES}
+        for size, folder in folders.items():
+            make_store(folder, size)
+        seconds: dict[tuple[str, int], list[float]] = {}
+        for _ in range(rounds):
+            for name, command in COMMANDS.items():
+                for size, folder in folders.items():
+                    taken = run(folder, "registry-tools", *command)
+                    seconds.setdefault((name, size), []).append(taken)
+    print(f"{'':20}" + "".join(f"{size:>10,}" for size in SIZES) + "   ratio to 10 versions")
+    for name in COMMANDS:
+        medians = [statistics.median(seconds[name, size]) for size in SIZES]
+        ratios = ", ".join(f"{median / medians[0]:.2f}" for median in medians[1:])
+        print(f"{name:20}" + "".join(f"{median:9.2f}s" for median in medians) + f"   {ratios}")
+
+
+if __name__ == "__main__":
+    main()
