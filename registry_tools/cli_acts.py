@@ -39,10 +39,8 @@ def _thresholds(_: click.Context, parameter: click.Parameter, texts: tuple[str, 
     return found
 
 
-def _reason_option(required: bool) -> Callable[[F], F]:
-    return click.option(
-        "--reason", default="", required=required, help="Why; it stands in the history."
-    )
+def _reason_option(**options: Any) -> Callable[[F], F]:
+    return click.option("--reason", help="Why; it stands in the history.", **options)
 
 
 _actor_option = click.option("--actor", metavar="NAME", help="Who, if not the login name.")
@@ -78,7 +76,7 @@ _actor_option = click.option("--actor", metavar="NAME", help="Who, if not the lo
 )
 @click.option("--dry-run", is_flag=True, help="Judge only; record and move nothing.")
 @click.option("--force", is_flag=True, help="Move whatever the gates say; needs --reason.")
-@_reason_option(required=False)
+@_reason_option(default="")
 @_actor_option
 @loading_options
 @common_options
@@ -107,10 +105,12 @@ def promote(
     """
     if (eval_data is None) != (target is None):
         raise click.UsageError("--eval-data and --target go together")
+    if force and not reason.strip():
+        raise click.UsageError("--force needs --reason: it stands in the history")
     model_ref, to = parse_ref(ref), stage_name(stage)
     from registry_tools import promotion, registry
     from registry_tools.errors import GateRefused
-    from registry_tools.judging import GateOptions
+    from registry_tools.judging import GateOptions, read_eval_data
 
     options = GateOptions(
         minimum=minimum,
@@ -118,8 +118,7 @@ def promote(
         rule=rule,
         margin=margin,
         max_latency_ms=max_latency_ms,
-        eval_data=Path(eval_data) if eval_data is not None else None,
-        target=target,
+        eval_data=read_eval_data(Path(eval_data), str(target)) if eval_data is not None else None,
         policy=policy,
     )
     try:

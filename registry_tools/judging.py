@@ -37,8 +37,7 @@ class GateOptions:
     rule: str = "not-worse"
     margin: float = 0.01
     max_latency_ms: float | None = None
-    eval_data: Path | None = None
-    target: str | None = None  # the label column of `eval_data`
+    eval_data: Holdout | None = None  # rows to judge by, instead of the held-out ones
     policy: TrustPolicy = field(default_factory=TrustPolicy)
 
 
@@ -60,21 +59,13 @@ def judge(
     champion: VersionInfo | None,
     options: GateOptions,
 ) -> Verdict:
-    """Put a candidate through all gates; nothing is moved or recorded.
-
-    Raises
-    ------
-    InputError
-        If the evaluation data cannot be read.
-    """
+    """Put a candidate through all gates; nothing is moved or recorded."""
     with ExitStack() as files:
         subject = _fetch(client, candidate, options.policy, files)
         before = None
         if champion is not None:
             before = _fetch(client, champion, options.policy, files)
-        holdout = subject.holdout
-        if options.eval_data is not None:
-            holdout = read_eval_data(options.eval_data, str(options.target))
+        holdout = subject.holdout if options.eval_data is None else options.eval_data
         return Verdict(tuple(_gates(subject, before, holdout, options)))
 
 

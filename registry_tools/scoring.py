@@ -64,12 +64,13 @@ def score_in_clean_process(jobs: Sequence[Job]) -> list[Answers | VerificationEr
             *(sys.executable, "-m", "registry_tools.scoring"),
             *(str(folder / "request.json"), str(folder / "answer.json")),
         ]
+        path = (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))
         try:
             done = subprocess.run(
                 command,
                 # Whatever lies in the caller's folder is not imported.
                 cwd=scratch,
-                env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))},
                 capture_output=True,
                 text=True,
                 timeout=_SECONDS,

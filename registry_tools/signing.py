@@ -79,8 +79,10 @@ def check(folder: Path, signature: Path | None, public_key: Path) -> None:
         verifier.verify(folder, signature)
     # A file that is no signature is read as JSON without a look at its parts.
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        # The library adds the digests, as Python writes its own objects.
+        reason = _first_line(error).partition(": Expected")[0].replace("\\'", "'")
         raise VerificationError(
-            f"its signature was not made by {public_key} over these files: {_first_line(error)}"
+            f"its signature was not made by {public_key} over these files: {reason}"
         ) from error
 
 

@@ -30,7 +30,7 @@ from registry_tools.errors import (
     StageMoved,
 )
 from registry_tools.formats import TrustPolicy
-from registry_tools.judging import GateOptions
+from registry_tools.judging import GateOptions, read_eval_data
 from registry_tools.promotion import Promotion
 from registry_tools.refs import ModelRef
 
@@ -307,9 +307,15 @@ def test_a_version_without_held_out_rows_needs_rows_to_be_judged_by(
     rows = table.data.assign(species=pd.Series(table.target_names)[table.target].to_numpy())
     rows.to_csv(tmp_path / "names.csv", index=False)
     with pytest.raises(GateRefused, match="a version answers with 0, 1, 2, the labels are setosa"):
-        promote(place, name, 2, gates=GateOptions(eval_data=Path("names.csv"), target="species"))
+        promote(
+            place,
+            name,
+            2,
+            gates=GateOptions(eval_data=read_eval_data(Path("names.csv"), "species")),
+        )
     rows.assign(species=table.target).to_csv(tmp_path / "codes.csv", index=False)
-    gates = GateOptions(eval_data=tmp_path / "codes.csv", target="species", margin=0.05)
+    codes = read_eval_data(tmp_path / "codes.csv", "species")
+    gates = GateOptions(eval_data=codes, margin=0.05)
     verdict = promote(place, name, 2, gates=gates).verdict
     figures = {gate.gate: gate.figures for gate in verdict.gates}["champion"]
     assert figures["rows"] + figures["excluded_rows"] == 150
