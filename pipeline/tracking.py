@@ -30,7 +30,7 @@ from mlflow.models import ModelSignature, infer_signature
 from mlflow.models.model import ModelInfo
 
 from pipeline.errors import PipelineError, RegistrationError
-from registry_tools import integrity, registry
+from registry_tools import artifacts, connection, integrity, registry
 from registry_tools.errors import RegistryToolsError, RegistryUnavailable
 
 _log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def training_run(experiment: str, run_name: str) -> Iterator[str]:
         If the store does not answer, or has no such run.
     """
     where = mlflow.get_tracking_uri()
-    with registry.translated(where), _open_run(where, experiment, run_name) as active:
+    with connection.translated(where), _open_run(where, experiment, run_name) as active:
         _say_kind(active.info.experiment_id)
         yield active.info.run_id
 
@@ -211,7 +211,7 @@ def log_dataset(table: pd.DataFrame, *, source: str, target: str, name: str, dig
 
 
 @contextlib.contextmanager
-def artifacts() -> Iterator[Path]:
+def artifacts_folder() -> Iterator[Path]:
     """Yield an empty folder; all that the body puts there is logged with the run at its end."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
@@ -251,7 +251,7 @@ def log_model(
         info = _log_model(estimator, example, infer_signature(features, predicted), target_names)
     client = MlflowClient()
     location = client.get_logged_model(info.model_id).artifact_location
-    with registry.fetched(client, location) as folder:
+    with artifacts.fetched(client, location) as folder:
         manifest = integrity.manifest_of(folder)
     return SavedModel(f"models:/{info.model_id}", info.model_id, manifest)
 

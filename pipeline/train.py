@@ -91,7 +91,7 @@ def train(params: TrainParams) -> TrainResult:
             predicted=fitted.predicted,
             target_names=dataset.target_names,
         )
-        with tracking.artifacts() as folder:
+        with tracking.artifacts_folder() as folder:
             _write_evidence(folder / evidence.FOLDER, training, holdout, fitted, saved.manifest)
             counts = confusion_matrix(
                 holdout.labels, fitted.predicted, labels=range(len(dataset.target_names))

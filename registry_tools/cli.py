@@ -40,9 +40,9 @@ def list_command(
     model: str | None, limit: int | None, as_json: bool, tracking_uri: str | None
 ) -> None:
     """List the registered models, or the versions of MODEL, newest first."""
-    from registry_tools import history, registry
+    from registry_tools import connection, history, registry
 
-    client = registry.connect(tracking_uri)
+    client = connection.connect(tracking_uri)
     if model is None:
         models = registry.list_models(client)[:limit]
         if as_json:
@@ -77,9 +77,9 @@ def list_command(
 @common_options
 def show(ref: str, as_json: bool, tracking_uri: str | None) -> None:
     """Show the version that REF means now."""
-    from registry_tools import history, registry
+    from registry_tools import connection, history, registry
 
-    client = registry.connect(tracking_uri)
+    client = connection.connect(tracking_uri)
     version = registry.get_version(client, parse_ref(ref))
     act = history.last_act(client, version.name, version.version)
     if as_json:
@@ -139,12 +139,12 @@ def predict(
     tracking_uri: str | None,
 ) -> None:
     """Answer for one row or for a file of rows, with the version that REF means now."""
-    from registry_tools import loader, registry
+    from registry_tools import connection, loader
     from registry_tools.tables import write_table
 
     if (features is None) == (input_path is None):
         raise click.UsageError("give exactly one of --features and --input")
-    model = loader.load(registry.connect(tracking_uri), parse_ref(ref), policy)
+    model = loader.load(connection.connect(tracking_uri), parse_ref(ref), policy)
     rows = _rows(model, features, input_path)
     answers = _answers(model, rows, proba)
     if output is not None:
@@ -237,10 +237,10 @@ def export(
     tracking_uri: str | None,
 ) -> None:
     """Write the estimator of REF to a file that `joblib.load` reads without MLflow."""
-    from registry_tools import loader, registry
+    from registry_tools import connection, loader
     from registry_tools.export import export_joblib
 
-    model = loader.load(registry.connect(tracking_uri), parse_ref(ref), policy)
+    model = loader.load(connection.connect(tracking_uri), parse_ref(ref), policy)
     size = export_joblib(model, output)
     answer = {
         "name": model.info.name,

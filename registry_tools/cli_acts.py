@@ -108,7 +108,7 @@ def promote(
     if force and not reason.strip():
         raise click.UsageError("--force needs --reason: it stands in the history")
     model_ref, to = parse_ref(ref), stage_name(stage)
-    from registry_tools import promotion, registry
+    from registry_tools import connection, promotion
     from registry_tools.errors import GateRefused
     from registry_tools.judging import GateOptions, read_eval_data
 
@@ -123,7 +123,7 @@ def promote(
     )
     try:
         result = promotion.promote(
-            registry.connect(tracking_uri),
+            connection.connect(tracking_uri),
             model_ref,
             to,
             options,
@@ -164,10 +164,10 @@ def rollback(
 ) -> None:
     """Move a stage of MODEL back to the version that held it before."""
     name, where = model_name(model), stage_name(stage)
-    from registry_tools import promotion, registry
+    from registry_tools import connection, promotion
 
     result = promotion.rollback(
-        registry.connect(tracking_uri),
+        connection.connect(tracking_uri),
         name,
         where,
         reason=reason,
@@ -218,10 +218,10 @@ def history(
 ) -> None:
     """Show the promotions and rollbacks of MODEL, newest first, and what they do not explain."""
     name, where = model_name(model), stage_name(stage) if stage is not None else None
+    from registry_tools import connection, promotion, registry
     from registry_tools import history as record
-    from registry_tools import promotion, registry
 
-    client = registry.connect(tracking_uri)
+    client = connection.connect(tracking_uri)
     stages = registry.stages_of(registry.get_registered_model(client, name))
     acts = record.acts(client, name, stage=where, limit=limit)
     if as_json:
@@ -254,9 +254,9 @@ def history(
 def repair(model: str, actor: str | None, as_json: bool, tracking_uri: str | None) -> None:
     """Close the acts of MODEL that a crash left open, and record moves by other means."""
     name = model_name(model)
-    from registry_tools import promotion, registry
+    from registry_tools import connection, promotion
 
-    done = promotion.repair(registry.connect(tracking_uri), name, actor=actor)
+    done = promotion.repair(connection.connect(tracking_uri), name, actor=actor)
     if as_json:
         print_json(done)
     else:
@@ -269,9 +269,9 @@ def repair(model: str, actor: str | None, as_json: bool, tracking_uri: str | Non
 def delete(ref: str, as_json: bool, tracking_uri: str | None) -> None:
     """Delete the version REF, unless a stage holds it or a rollback would take it."""
     model_ref = parse_ref(ref)
-    from registry_tools import promotion, registry
+    from registry_tools import connection, promotion
 
-    gone = promotion.delete(registry.connect(tracking_uri), model_ref)
+    gone = promotion.delete(connection.connect(tracking_uri), model_ref)
     if as_json:
         print_json({"name": gone.name, "version": gone.version, "deleted": True})
     else:

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 def verify(ref: str, policy: TrustPolicy, as_json: bool, tracking_uri: str | None) -> None:
     """Check the files, the format and the answers of the version REF, and its model's history."""
     model_ref = parse_ref(ref)
-    from registry_tools import promotion, registry
+    from registry_tools import connection, promotion
     from registry_tools.errors import VerificationError
 
-    client = registry.connect(tracking_uri)
+    client = connection.connect(tracking_uri)
     verdict = promotion.verify(client, model_ref, policy)
     if as_json:
         print_json(verdict.as_dict())
@@ -55,10 +55,10 @@ def compare(
 ) -> None:
     """Compare two versions: parameters, metrics, data, and both on held-out rows of the FIRST."""
     refs = parse_ref(first), parse_ref(second)
-    from registry_tools import judging, registry
+    from registry_tools import connection, judging, registry
     from registry_tools.errors import VerificationError
 
-    client = registry.connect(tracking_uri)
+    client = connection.connect(tracking_uri)
     one, two = (registry.get_version(client, ref) for ref in refs)
     paired, why_not = None, None
     try:
@@ -106,9 +106,9 @@ def sign(ref: str, key: str, as_json: bool, tracking_uri: str | None) -> None:
     REGISTRY_TOOLS_KEY_PASSWORD opens an encrypted key.
     """
     model_ref = parse_ref(ref)
-    from registry_tools import loader, registry
+    from registry_tools import connection, loader, registry
 
-    client = registry.connect(tracking_uri)
+    client = connection.connect(tracking_uri)
     version = registry.find_version(client, model_ref)
     where = loader.sign(client, version, Path(key))
     if as_json:
@@ -133,10 +133,10 @@ def copy_command(
 ) -> None:
     """Carry the version REF to another registry, whole or not at all; no stage is set there."""
     model_ref, new_name = parse_ref(ref), model_name(name) if name is not None else None
-    from registry_tools import registry, transfer
+    from registry_tools import connection, transfer
 
     there = transfer.copy(
-        registry.connect(tracking_uri), model_ref, registry.connect(to_uri), new_name, policy
+        connection.connect(tracking_uri), model_ref, connection.connect(to_uri), new_name, policy
     )
     if as_json:
         print_json(vars(there))

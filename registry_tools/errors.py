@@ -17,10 +17,7 @@ Each message is one line: what is wrong, with which value, and what to do next.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from registry_tools.promotion import Promotion
+from typing import Any
 
 
 class RegistryToolsError(Exception):
@@ -56,11 +53,11 @@ class PromotionError(RegistryToolsError):
 
 
 class GateRefused(PromotionError):
-    """A gate refused a promotion; `promotion` has the verdict."""
+    """A gate refused a promotion; `promotion`, a `promotion.Promotion`, has the verdict."""
 
     exit_code = 3
 
-    def __init__(self, message: str, promotion: Promotion) -> None:
+    def __init__(self, message: str, promotion: Any) -> None:
         super().__init__(message)
         self.promotion = promotion
 

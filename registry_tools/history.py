@@ -15,8 +15,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Run, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 
+from registry_tools.connection import translated
 from registry_tools.errors import RegistryToolsError
-from registry_tools.registry import translated
 
 if TYPE_CHECKING:
     from registry_tools.gates import Verdict

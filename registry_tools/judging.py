@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from registry_tools import evidence, gates, metrics, registry
+from registry_tools import artifacts, evidence, gates, metrics
 from registry_tools.errors import InputError, VerificationError
 from registry_tools.evidence import Answer, Holdout
 from registry_tools.formats import TrustPolicy, describe
@@ -167,7 +167,7 @@ def _fetch(
         folder = files.enter_context(verified_files(client, version, policy))
     except VerificationError as error:
         fault = str(error)
-    kept = files.enter_context(registry.evidence_files(client, version))
+    kept = files.enter_context(artifacts.evidence_files(client, version))
     if kept is None:
         return _Subject(version, folder, fault, None, None, None)
     return _Subject(
@@ -256,6 +256,8 @@ def _answers(subject: _Subject, answers: Answers | VerificationError) -> GateRes
 def _thresholds(
     subject: _Subject, holdout: Holdout, answers: Answers, options: GateOptions
 ) -> GateResult:
+    from registry_tools import thresholds  # MLflow's evaluation takes a while to import
+
     assert subject.folder is not None
     try:
         words = _in_words_of(holdout.labels, answers, "holdout")
@@ -275,9 +277,7 @@ def _thresholds(
         names,
     )
     figures["recall"] = min(v for k, v in figures.items() if k.startswith("recall_"))
-    return gates.thresholds_gate(
-        figures, options.minimum, options.maximum, registry.failing_thresholds
-    )
+    return gates.thresholds_gate(figures, options.minimum, options.maximum, thresholds.failing)
 
 
 def _clean(subject: _Subject, holdout: Holdout) -> GateResult:

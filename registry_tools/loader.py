@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry_tools import evidence, integrity, registry, signing
+from registry_tools import artifacts, connection, evidence, integrity, registry, signing
 from registry_tools.errors import VerificationError
 from registry_tools.formats import LoadedModel, TrustPolicy, load_folder
 from registry_tools.refs import ModelRef, parse_ref
@@ -53,7 +53,7 @@ def load_model(
         If the files are not those that were registered or signed, or contain what is not trusted.
     """
     policy = TrustPolicy.from_environment(trust, allow_code, public_key)
-    return load(registry.connect(tracking_uri), parse_ref(ref, stage=stage), policy)
+    return load(connection.connect(tracking_uri), parse_ref(ref, stage=stage), policy)
 
 
 def load(client: MlflowClient, ref: ModelRef, policy: TrustPolicy | None = None) -> LoadedModel:
@@ -75,17 +75,17 @@ def verified_files(
     VerificationError
         If a file differs, or the signature is missing or another's; the message says which.
     """
-    with registry.model_files(client, version.name, version.version) as folder:
+    with artifacts.model_files(client, version.name, version.version) as folder:
         if version.digest is not None:
             try:
                 integrity.check_files(folder, version.digest)
             except VerificationError:
                 # The manifest is fetched only now: it is needed to name the file.
-                integrity.check_files(folder, version.digest, registry.manifest(client, version))
+                integrity.check_files(folder, version.digest, artifacts.manifest(client, version))
                 raise
         if policy.public_key is not None:
             name = signing.file_name(integrity.digest_of(integrity.manifest_of(folder)))
-            with registry.evidence_file(client, version, name) as signature:
+            with artifacts.evidence_file(client, version, name) as signature:
                 signing.check(folder, signature, policy.public_key)
         yield folder
 
@@ -107,5 +107,5 @@ def sign(client: MlflowClient, version: VersionInfo, key: Path) -> str:
         with tempfile.TemporaryDirectory() as scratch:
             signature = Path(scratch, signing.file_name(digest))
             signing.sign(folder, key, signature)
-            registry.add_evidence(client, version, signature)
+            artifacts.add_evidence(client, version, signature)
     return f"{evidence.FOLDER}/{signature.name}"

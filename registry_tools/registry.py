@@ -1,35 +1,23 @@
-"""Everything that this package says to MLflow's registry; clients are explicit throughout."""
+"""Models, versions and stages, as MLflow's registry has them; clients are explicit throughout."""
 
 from __future__ import annotations
 
-import contextlib
 import math
-import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
-import mlflow
 import mlflow.exceptions
-import sqlalchemy.exc
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
-from registry_tools import evidence
-from registry_tools.errors import (
-    AccessDenied,
-    NotFound,
-    RegistryToolsError,
-    RegistryUnavailable,
-    UnsupportedOperation,
-)
+from registry_tools.connection import translated
+from registry_tools.errors import NotFound
 from registry_tools.refs import LEGACY_STAGES, ModelRef
 
 DIGEST_TAG = "artifact_digest"
-
-_DENIED = {"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}
 
 
 @dataclass(frozen=True)
@@ -64,71 +52,6 @@ class RegisteredModelInfo:
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values, for JSON."""
         return asdict(self)
-
-
-def connect(tracking_uri: str | None = None) -> MlflowClient:
-    """Return a client of an existing registry.
-
-    Parameters
-    ----------
-    tracking_uri
-        Where it is. None takes what MLflow itself takes: `mlflow.set_tracking_uri`, then
-        `MLFLOW_TRACKING_URI`, then `sqlite:///mlflow.db`.
-
-    Raises
-    ------
-    RegistryUnavailable
-        If it is an SQLite file that does not exist (MLflow would make an empty one), or no URI
-        of a registry at all.
-    """
-    uri = tracking_uri or mlflow.get_tracking_uri()
-    if uri.startswith("sqlite:///"):
-        # Before there is a client: making one makes the file.
-        database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
-        if not database.is_file():
-            raise RegistryUnavailable(
-                f"no registry at {uri} (looked in {database.absolute().parent}): train a model "
-                "first, or name another with --tracking-uri or MLFLOW_TRACKING_URI"
-            )
-    elif ":" not in uri:
-        raise RegistryUnavailable(
-            f"{uri!r} is no address of a registry: write sqlite:///FILE or http://HOST:PORT"
-        )
-    with translated(uri):
-        return MlflowClient(tracking_uri=uri)
-
-
-@contextlib.contextmanager
-def translated(where: str) -> Iterator[None]:
-    """Turn MLflow's errors into ours; `where` is the registry that they came from."""
-    try:
-        yield
-    except mlflow.exceptions.MlflowException as error:
-        raise _translate(error, where) from error
-    except sqlalchemy.exc.SQLAlchemyError as error:
-        # MLflow lets through what its database says while it is being opened.
-        reason = str(error.args[0] if error.args else error).splitlines()[0]
-        raise RegistryUnavailable(f"the registry at {where} cannot be used: {reason}") from error
-
-
-def _translate(error: mlflow.exceptions.MlflowException, where: str) -> RegistryToolsError:
-    text = " ".join(str(error).split())
-    if error.error_code in _DENIED or "error code 401" in text or "error code 403" in text:
-        return AccessDenied(
-            f"{where} refused this: {text[:200]}; sign in with MLFLOW_TRACKING_USERNAME and "
-            "MLFLOW_TRACKING_PASSWORD, or ask for the permission"
-        )
-    if "readonly database" in text or "unable to open database" in text:
-        return RegistryUnavailable(
-            f"the registry at {where} cannot be written to: check the permissions "
-            "of file and folder"
-        )
-    if "failed with exception" in text or error.error_code == "TEMPORARILY_UNAVAILABLE":
-        return RegistryUnavailable(
-            f"the registry at {where} does not answer: check that it runs, or set "
-            "MLFLOW_TRACKING_URI to another"
-        )
-    return RegistryToolsError(f"the registry at {where} answered: {text[:300]}")
 
 
 def _missing(error: mlflow.exceptions.MlflowException) -> bool:
@@ -256,6 +179,16 @@ def list_versions(
     return [_with_figures(client, _info(version, stages)) for version in found]
 
 
+def find_run(client: MlflowClient, run_id: str) -> Run | None:
+    """Return the run that a version came from; None if it is gone, while the version lives on."""
+    try:
+        return client.get_run(run_id)
+    except mlflow.exceptions.MlflowException as error:
+        if not _missing(error):
+            raise
+        return None
+
+
 def version_with_tag(client: MlflowClient, name: str, key: str, value: str) -> int | None:
     """Return the first version of a model with a tag; None if there is none."""
     with translated(client.tracking_uri):
@@ -307,100 +240,11 @@ def _info(version: ModelVersion, stages: Mapping[str, int]) -> VersionInfo:
 def _with_figures(client: MlflowClient, info: VersionInfo) -> VersionInfo:
     if info.run_id is None:
         return info
-    # The run may be gone while the version lives on: then there are no figures to show.
-    with translated(client.tracking_uri), contextlib.suppress(NotFound):
-        run = _get_run(client, info.run_id)
-        return replace(info, metrics=dict(run.data.metrics), params=dict(run.data.params))
-    return info
-
-
-def _get_run(client: MlflowClient, run_id: str) -> Any:
-    try:
-        return client.get_run(run_id)
-    except mlflow.exceptions.MlflowException as error:
-        if not _missing(error):
-            raise
-        raise NotFound(f"no run {run_id}") from error
-
-
-@contextlib.contextmanager
-def model_files(client: MlflowClient, name: str, version: int) -> Iterator[Path]:
-    """Yield a folder with the files of a version; a store on this disk is not copied."""
     with translated(client.tracking_uri):
-        uri = client.get_model_version_download_uri(name, str(version))
-    with fetched(client, uri) as folder:
-        yield folder
-
-
-@contextlib.contextmanager
-def fetched(client: MlflowClient, uri: str) -> Iterator[Path]:
-    """Yield a folder with the files at an artifact URI; what was downloaded goes afterwards."""
-    with tempfile.TemporaryDirectory() as scratch:
-        # MLflow returns the path itself where the files lie on this disk, unless told a folder.
-        local = uri.startswith(("/", "file:"))
-        with translated(client.tracking_uri):
-            path = mlflow.artifacts.download_artifacts(
-                artifact_uri=uri,
-                dst_path=None if local else scratch,
-                tracking_uri=client.tracking_uri,
-            )
-        yield Path(path)
-
-
-@contextlib.contextmanager
-def evidence_files(client: MlflowClient, version: VersionInfo) -> Iterator[Path | None]:
-    """Yield a folder with the evidence of a version; None if its run has none."""
-    with _evidence(client, version, None) as folder:
-        yield folder
-
-
-@contextlib.contextmanager
-def evidence_file(client: MlflowClient, version: VersionInfo, name: str) -> Iterator[Path | None]:
-    """Yield one file of the evidence of a version; None if there is none of that name."""
-    with _evidence(client, version, name) as path:
-        yield path
-
-
-@contextlib.contextmanager
-def _evidence(
-    client: MlflowClient, version: VersionInfo, name: str | None
-) -> Iterator[Path | None]:
-    uri = None
-    if version.run_id is not None:
-        with translated(client.tracking_uri), contextlib.suppress(NotFound):
-            root = str(_get_run(client, version.run_id).info.artifact_uri)
-            there = [file.path for file in client.list_artifacts(version.run_id, evidence.FOLDER)]
-            path = f"{evidence.FOLDER}/{name}" if name is not None else evidence.FOLDER
-            if path in there if name is not None else there:
-                uri = f"{root}/{path}"
-    if uri is None:
-        yield None
-        return
-    with fetched(client, uri) as found:
-        yield found
-
-
-def add_evidence(client: MlflowClient, version: VersionInfo, path: Path) -> None:
-    """Put a file beside the evidence of a version.
-
-    Raises
-    ------
-    UnsupportedOperation
-        If the version came from no run.
-    """
-    if version.run_id is None:
-        raise UnsupportedOperation(
-            f"{version.name} version {version.version} came from no run: there is no place to "
-            "keep its evidence; register it from a run"
-        )
-    with translated(client.tracking_uri):
-        client.log_artifact(version.run_id, str(path), evidence.FOLDER)
-
-
-def manifest(client: MlflowClient, version: VersionInfo) -> dict[str, str] | None:
-    """Return the manifest made at registration; None if there is none that can be read."""
-    with evidence_files(client, version) as folder:
-        return evidence.read_manifest(folder) if folder is not None else None
+        run = find_run(client, info.run_id)
+    if run is None:
+        return info
+    return replace(info, metrics=dict(run.data.metrics), params=dict(run.data.params))
 
 
 def register(
@@ -490,26 +334,3 @@ def delete_version(client: MlflowClient, name: str, version: int) -> None:
     """Delete a version. MLflow would delete its aliases with it: see that it has none first."""
     with translated(client.tracking_uri):
         client.delete_model_version(name, str(version))
-
-
-def failing_thresholds(
-    figures: Mapping[str, float], minimum: Mapping[str, float], maximum: Mapping[str, float]
-) -> list[str]:
-    """Return the metrics that miss their thresholds, as MLflow judges them."""
-    from mlflow.models import EvaluationResult, MetricThreshold
-    from mlflow.models.evaluation.validation import ModelValidationFailedException
-
-    failed = []
-    for bounds, greater in ((minimum, True), (maximum, False)):
-        for name, wanted in bounds.items():
-            threshold = MetricThreshold(  # type: ignore[no-untyped-call]
-                threshold=float(wanted), greater_is_better=greater
-            )
-            result = EvaluationResult(  # type: ignore[no-untyped-call]
-                metrics={name: figures[name]}, artifacts={}
-            )
-            try:
-                mlflow.validate_evaluation_results({name: threshold}, result)
-            except ModelValidationFailedException:
-                failed.append(name)
-    return failed

@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities import DatasetInput, Metric, Param, Run
 from mlflow.exceptions import MlflowException
 
-from registry_tools.registry import translated
+from registry_tools.connection import translated
 
 # What one call of MLflow's batch interface takes.
 _MOST_METRICS = 900

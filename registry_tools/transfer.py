@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
-from registry_tools import evidence, integrity, registry, runs
+from registry_tools import artifacts, evidence, integrity, registry, runs
 from registry_tools.errors import PromotionError, UnsupportedOperation, VerificationError
 from registry_tools.formats import TrustPolicy
 from registry_tools.loader import verified_files
@@ -103,10 +103,10 @@ def _carry(
         model = Path(scratch, "model")
         shutil.copytree(folder, model, ignore=shutil.ignore_patterns(*integrity.WRITTEN_ON_LOAD))
         address = runs.add_files(target, run_id, model, "model")
-    with registry.evidence_files(source, version) as kept:
+    with artifacts.evidence_files(source, version) as kept:
         if kept is not None:
             runs.add_files(target, run_id, kept, evidence.FOLDER)
-    with registry.fetched(target, address) as arrived:
+    with artifacts.fetched(target, address) as arrived:
         changes = integrity.changes(manifest, integrity.manifest_of(arrived))
     if changes:
         raise VerificationError(f"the files did not arrive as they were sent: {changes[0]}")

@@ -19,9 +19,9 @@ from mlflow.entities import Metric, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from registry_tools import history
+from registry_tools.connection import translated
 from registry_tools.errors import PromotionError, RegistryToolsError
 from registry_tools.history import TURN, Act, act_of
-from registry_tools.registry import translated
 
 _log = logging.getLogger(__name__)
 

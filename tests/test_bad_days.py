@@ -165,7 +165,7 @@ from registry_tools.refs import ModelRef
 
 name, version = sys.argv[1], int(sys.argv[2])
 came = []
-client = registry.connect()
+client = connection.connect()
 for _ in range(5):
     try:
         options = GateOptions(margin=0.9)

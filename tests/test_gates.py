@@ -7,8 +7,8 @@ import pytest
 
 from registry_tools import gates
 from registry_tools.gates import champion_gate, paired
-from registry_tools.registry import failing_thresholds
 from registry_tools.signature import Column
+from registry_tools.thresholds import failing as failing_thresholds
 
 A, B = Column("a", "double"), Column("b", "long")
 

@@ -30,9 +30,9 @@ LAYERS: dict[str, list[set[str]]] = {
         {"judging"},
         {"__init__"},
         {"loader", "scoring", "turns"},
-        {"formats", "history", "runs", "signing"},
+        {"artifacts", "formats", "history", "runs", "signing"},
         {"registry"},
-        {"gates"},
+        {"connection", "gates", "thresholds"},
         {"evidence", "integrity", "refs", "rows", "signature", "tables", "metrics"},
         {"errors"},
     ],
@@ -43,8 +43,11 @@ MAY_IMPORT_MLFLOW = {
     "pipeline.tracking",
     "registry_tools.formats",  # for the formats that MLflow reads itself
     "registry_tools.history",
+    "registry_tools.artifacts",
+    "registry_tools.connection",
     "registry_tools.registry",
     "registry_tools.runs",
+    "registry_tools.thresholds",
     "registry_tools.turns",
 }
 SOURCES = sorted([*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("registry_tools/**/*.py")])

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from places import GOOD, Place
 from servers import BIN
 
-from registry_tools import load_model, registry, signing
+from registry_tools import artifacts, connection, load_model, registry, signing
 from registry_tools.cli import main
 from registry_tools.errors import UnsupportedOperation, VerificationError
 from registry_tools.refs import ModelRef
@@ -107,7 +107,7 @@ def test_a_missing_signature_and_a_changed_byte_are_refused(
     capsys.readouterr()
 
     # Whoever may write to the registry may change the files and the digest, but not sign.
-    client = registry.connect(store)
+    client = connection.connect(store)
     folder = Path(client.get_model_version_download_uri("iris", "1"))
     description = folder / "MLmodel"
     text = description.read_text()
@@ -132,8 +132,8 @@ def test_the_stock_tool_accepts_what_we_sign(place: Place, signed: str, tmp_path
     version = registry.find_version(place.client, ModelRef(signed.partition("/")[0], version=1))
     name = signing.file_name(str(version.digest))
     with (
-        registry.model_files(place.client, version.name, 1) as folder,
-        registry.evidence_file(place.client, version, name) as signature,
+        artifacts.model_files(place.client, version.name, 1) as folder,
+        artifacts.evidence_file(place.client, version, name) as signature,
     ):
         done = subprocess.run(
             [

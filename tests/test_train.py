@@ -17,7 +17,7 @@ from pipeline import train as train_module
 from pipeline.errors import DataError, InvalidParameter, RegistrationError
 from pipeline.params import MODELS, TrainParams
 from pipeline.train import train
-from registry_tools import load_model, registry
+from registry_tools import artifacts, load_model
 from registry_tools.errors import RegistryToolsError
 from registry_tools.integrity import digest_of, manifest_of
 
@@ -87,7 +87,7 @@ def test_a_version_carries_tags_description_and_a_digest_of_its_files(trained: T
     assert (
         version.tags["data_digest"] == client.get_run(trained.first.run_id).data.tags["data_digest"]
     )
-    with registry.model_files(client, "iris", 1) as folder:
+    with artifacts.model_files(client, "iris", 1) as folder:
         files = manifest_of(folder)
     assert "MLmodel" in files
     assert version.tags["artifact_digest"] == digest_of(files)
@@ -99,7 +99,7 @@ def test_the_model_has_signature_example_pins_and_target_names(trained: Trained)
     assert [c.type.name for c in described.signature.inputs] == ["double"] * 4
     assert described.metadata == {"target_names": ["setosa", "versicolor", "virginica"]}
     assert described.saved_input_example_info
-    with registry.model_files(MlflowClient(), "iris", 1) as folder:
+    with artifacts.model_files(MlflowClient(), "iris", 1) as folder:
         pins = (folder / "requirements.txt").read_text().splitlines()
     assert all("==" in pin for pin in pins)
     assert {pin.partition("==")[0] for pin in pins} >= {"mlflow", "scikit-learn", "skops"}

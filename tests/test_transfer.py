@@ -16,7 +16,7 @@ import pytest
 from places import EQUAL, GOOD, Place
 from test_signing import write_keys
 
-from registry_tools import evidence, load_model, promotion, registry, runs, transfer
+from registry_tools import artifacts, evidence, load_model, promotion, registry, runs, transfer
 from registry_tools.cli import main
 from registry_tools.errors import PromotionError, VerificationError
 from registry_tools.formats import TrustPolicy
@@ -72,8 +72,8 @@ def test_a_version_arrives_with_all_that_belongs_to_it(
     assert dict(arrived.tags) == {**sent.tags, "origin": there.origin}
     assert there.origin.startswith(f"{place.uri} {name}/1 ")
     with (
-        registry.evidence_files(place.client, sent) as here,
-        registry.evidence_files(target.client, arrived) as over_there,
+        artifacts.evidence_files(place.client, sent) as here,
+        artifacts.evidence_files(target.client, arrived) as over_there,
     ):
         assert here is not None
         assert over_there is not None

@@ -1,0 +1,103 @@
+"""The files of a version: its model, and the evidence beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+from mlflow import MlflowClient
+
+from registry_tools import evidence
+from registry_tools.connection import translated
+from registry_tools.errors import UnsupportedOperation
+from registry_tools.registry import VersionInfo, find_run
+
+
+@contextlib.contextmanager
+def model_files(client: MlflowClient, name: str, version: int) -> Iterator[Path]:
+    """Yield a folder with the files of a version; a store on this disk is not copied."""
+    with translated(client.tracking_uri):
+        uri = client.get_model_version_download_uri(name, str(version))
+    with fetched(client, uri) as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def fetched(client: MlflowClient, uri: str) -> Iterator[Path]:
+    """Yield a folder with the files at an artifact URI; what was downloaded goes afterwards."""
+    with tempfile.TemporaryDirectory() as scratch:
+        # MLflow returns the path itself where the files lie on this disk, unless told a folder.
+        local = uri.startswith(("/", "file:"))
+        with translated(client.tracking_uri):
+            path = mlflow.artifacts.download_artifacts(
+                artifact_uri=uri,
+                dst_path=None if local else scratch,
+                tracking_uri=client.tracking_uri,
+            )
+        yield Path(path)
+
+
+@contextlib.contextmanager
+def evidence_files(client: MlflowClient, version: VersionInfo) -> Iterator[Path | None]:
+    """Yield a folder with the evidence of a version; None if its run has none."""
+    with _evidence(client, version, None) as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def evidence_file(client: MlflowClient, version: VersionInfo, name: str) -> Iterator[Path | None]:
+    """Yield one file of the evidence of a version; None if there is none of that name."""
+    with _evidence(client, version, name) as path:
+        yield path
+
+
+@contextlib.contextmanager
+def _evidence(
+    client: MlflowClient, version: VersionInfo, name: str | None
+) -> Iterator[Path | None]:
+    uri = None
+    if version.run_id is not None:
+        with translated(client.tracking_uri):
+            uri = _evidence_uri(client, version.run_id, name)
+    if uri is None:
+        yield None
+        return
+    with fetched(client, uri) as found:
+        yield found
+
+
+def _evidence_uri(client: MlflowClient, run_id: str, name: str | None) -> str | None:
+    run = find_run(client, run_id)
+    if run is None:
+        return None
+    there = {file.path for file in client.list_artifacts(run_id, evidence.FOLDER)}
+    if name is None:
+        return f"{run.info.artifact_uri}/{evidence.FOLDER}" if there else None
+    path = f"{evidence.FOLDER}/{name}"
+    return f"{run.info.artifact_uri}/{path}" if path in there else None
+
+
+def add_evidence(client: MlflowClient, version: VersionInfo, path: Path) -> None:
+    """Put a file beside the evidence of a version.
+
+    Raises
+    ------
+    UnsupportedOperation
+        If the version came from no run.
+    """
+    if version.run_id is None:
+        raise UnsupportedOperation(
+            f"{version.name} version {version.version} came from no run: there is no place to "
+            "keep its evidence; register it from a run"
+        )
+    with translated(client.tracking_uri):
+        client.log_artifact(version.run_id, str(path), evidence.FOLDER)
+
+
+def manifest(client: MlflowClient, version: VersionInfo) -> dict[str, str] | None:
+    """Return the manifest made at registration; None if there is none that can be read."""
+    with evidence_files(client, version) as folder:
+        return evidence.read_manifest(folder) if folder is not None else None

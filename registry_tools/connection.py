@@ -1,0 +1,81 @@
+"""How a registry is reached, and what its errors mean."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import mlflow.exceptions
+import sqlalchemy.exc
+from mlflow import MlflowClient
+
+from registry_tools.errors import AccessDenied, RegistryToolsError, RegistryUnavailable
+
+_DENIED = {"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}
+
+
+def connect(tracking_uri: str | None = None) -> MlflowClient:
+    """Return a client of an existing registry.
+
+    Parameters
+    ----------
+    tracking_uri
+        Where it is. None takes what MLflow itself takes: `mlflow.set_tracking_uri`, then
+        `MLFLOW_TRACKING_URI`, then `sqlite:///mlflow.db`.
+
+    Raises
+    ------
+    RegistryUnavailable
+        If it is an SQLite file that does not exist (MLflow would make an empty one), or no URI
+        of a registry at all.
+    """
+    uri = tracking_uri or mlflow.get_tracking_uri()
+    if uri.startswith("sqlite:///"):
+        # Before there is a client: making one makes the file.
+        database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
+        if not database.is_file():
+            raise RegistryUnavailable(
+                f"no registry at {uri} (looked in {database.absolute().parent}): train a model "
+                "first, or name another with --tracking-uri or MLFLOW_TRACKING_URI"
+            )
+    elif ":" not in uri:
+        raise RegistryUnavailable(
+            f"{uri!r} is no address of a registry: write sqlite:///FILE or http://HOST:PORT"
+        )
+    with translated(uri):
+        return MlflowClient(tracking_uri=uri)
+
+
+@contextlib.contextmanager
+def translated(where: str) -> Iterator[None]:
+    """Turn MLflow's errors into ours; `where` is the registry that they came from."""
+    try:
+        yield
+    except mlflow.exceptions.MlflowException as error:
+        raise _translate(error, where) from error
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        # MLflow lets through what its database says while it is being opened.
+        reason = str(error.args[0] if error.args else error).splitlines()[0]
+        raise RegistryUnavailable(f"the registry at {where} cannot be used: {reason}") from error
+
+
+def _translate(error: mlflow.exceptions.MlflowException, where: str) -> RegistryToolsError:
+    text = " ".join(str(error).split())
+    if error.error_code in _DENIED or "error code 401" in text or "error code 403" in text:
+        return AccessDenied(
+            f"{where} refused this: {text[:200]}; sign in with MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, or ask for the permission"
+        )
+    if "readonly database" in text or "unable to open database" in text:
+        return RegistryUnavailable(
+            f"the registry at {where} cannot be written to: check the permissions "
+            "of file and folder"
+        )
+    if "failed with exception" in text or error.error_code == "TEMPORARILY_UNAVAILABLE":
+        return RegistryUnavailable(
+            f"the registry at {where} does not answer: check that it runs, or set "
+            "MLFLOW_TRACKING_URI to another"
+        )
+    return RegistryToolsError(f"the registry at {where} answered: {text[:300]}")

@@ -1,0 +1,29 @@
+"""Thresholds as MLflow judges them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import mlflow
+from mlflow.models import EvaluationResult, MetricThreshold
+from mlflow.models.evaluation.validation import ModelValidationFailedException
+
+
+def failing(
+    figures: Mapping[str, float], minimum: Mapping[str, float], maximum: Mapping[str, float]
+) -> list[str]:
+    """Return the metrics that miss their thresholds, as MLflow judges them."""
+    failed = []
+    for bounds, greater in ((minimum, True), (maximum, False)):
+        for name, wanted in bounds.items():
+            threshold = MetricThreshold(  # type: ignore[no-untyped-call]
+                threshold=float(wanted), greater_is_better=greater
+            )
+            result = EvaluationResult(  # type: ignore[no-untyped-call]
+                metrics={name: figures[name]}, artifacts={}
+            )
+            try:
+                mlflow.validate_evaluation_results({name: threshold}, result)
+            except ModelValidationFailedException:
+                failed.append(name)
+    return failed
