@@ -218,7 +218,7 @@ def history(
 ) -> None:
     """Show the promotions and rollbacks of MODEL, newest first, and what they do not explain."""
     name, where = model_name(model), stage_name(stage) if stage is not None else None
-    from registry_tools import connection, promotion, registry
+    from registry_tools import connection, registry, upkeep
     from registry_tools import history as record
 
     client = connection.connect(tracking_uri)
@@ -243,7 +243,7 @@ def history(
                 )
             )
         print_columns(rows)
-    for text in promotion.irregularities(client, name, stages):
+    for text in upkeep.irregularities(client, name, stages):
         click.echo(f"{text}: registry-tools repair {name} records it", err=True)
 
 
@@ -254,9 +254,9 @@ def history(
 def repair(model: str, actor: str | None, as_json: bool, tracking_uri: str | None) -> None:
     """Close the acts of MODEL that a crash left open, and record moves by other means."""
     name = model_name(model)
-    from registry_tools import connection, promotion
+    from registry_tools import connection, upkeep
 
-    done = promotion.repair(connection.connect(tracking_uri), name, actor=actor)
+    done = upkeep.repair(connection.connect(tracking_uri), name, actor=actor)
     if as_json:
         print_json(done)
     else:

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 def verify(ref: str, policy: TrustPolicy, as_json: bool, tracking_uri: str | None) -> None:
     """Check the files, the format and the answers of the version REF, and its model's history."""
     model_ref = parse_ref(ref)
-    from registry_tools import connection, promotion
+    from registry_tools import connection, upkeep
     from registry_tools.errors import VerificationError
 
     client = connection.connect(tracking_uri)
-    verdict = promotion.verify(client, model_ref, policy)
+    verdict = upkeep.verify(client, model_ref, policy)
     if as_json:
         print_json(verdict.as_dict())
     else:

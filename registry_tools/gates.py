@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,13 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from registry_tools.comparison import SIGNIFICANCE, Comparison, rows_to_show
 from registry_tools.signature import Column
 
 RULES = ("not-worse", "non-inferior", "better")
-SIGNIFICANCE = 0.05
 # With fewer rows than this a comparison says nothing, whatever it comes out as.
 FEWEST_ROWS = 20
-_RESAMPLES = 10_000
 
 # What a client that sends the first type may be answered with the second.
 _WIDER = {
@@ -205,75 +203,6 @@ def clean_holdout_gate(
     )
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """A candidate and a champion on the same rows, paired.
-
-    `difference` is the candidate's accuracy less the champion's, `low` and `high` its 95% interval
-    and `bound` its one-sided 95% lower bound, both from the paired bootstrap; `p_worse` and
-    `p_better` are those of the exact one-sided McNemar test.
-    """
-
-    rows: int
-    candidate_accuracy: float
-    champion_accuracy: float
-    only_candidate_right: int
-    only_champion_right: int
-    difference: float
-    low: float
-    high: float
-    bound: float
-    p_worse: float
-    p_better: float
-
-    def figures(self) -> dict[str, float]:
-        """Return what is logged of it."""
-        return {name: float(value) for name, value in vars(self).items()}
-
-
-def compare_answers(
-    labels: npt.NDArray[Any], candidate: npt.NDArray[Any], champion: npt.NDArray[Any]
-) -> Comparison:
-    """Compare two versions on the same rows; labels and answers as names, shape (rows,)."""
-    right, before = candidate == labels, champion == labels
-    return paired(
-        rows=len(labels),
-        only_candidate_right=int(np.sum(right & ~before)),
-        only_champion_right=int(np.sum(before & ~right)),
-        both_right=int(np.sum(right & before)),
-    )
-
-
-def paired(
-    rows: int, only_candidate_right: int, only_champion_right: int, both_right: int
-) -> Comparison:
-    """Return the comparison of paired counts; at least one row.
-
-    A resample of the rows is a draw from the multinomial of the three ways in which a row can
-    count, so none is made row by row. The seed is fixed: the same rows give the same verdict.
-    """
-    from scipy.stats import binomtest  # half a second, which `show` need not wait for
-
-    gained, lost = only_candidate_right, only_champion_right
-    shares = np.array([gained, lost, rows - gained - lost]) / rows
-    draws = np.random.default_rng(0).multinomial(rows, shares, size=_RESAMPLES)
-    low, bound, high = np.quantile((draws[:, 0] - draws[:, 1]) / rows, [0.025, 0.05, 0.975])
-    unlike = gained + lost
-    return Comparison(
-        rows=rows,
-        candidate_accuracy=(both_right + gained) / rows,
-        champion_accuracy=(both_right + lost) / rows,
-        only_candidate_right=gained,
-        only_champion_right=lost,
-        difference=(gained - lost) / rows,
-        low=float(low),
-        high=float(high),
-        bound=float(bound),
-        p_worse=binomtest(lost, unlike, alternative="greater").pvalue if unlike else 1.0,
-        p_better=binomtest(gained, unlike, alternative="greater").pvalue if unlike else 1.0,
-    )
-
-
 def champion_gate(compared: Comparison, rule: str, margin: float, excluded: int) -> GateResult:
     """Pass if the candidate is good enough beside the champion, by one of `RULES`.
 
@@ -312,19 +241,6 @@ def champion_gate(compared: Comparison, rule: str, margin: float, excluded: int)
     if c.difference < -margin:
         return result(False, f"more than the margin of {margin} below")
     return result(c.p_worse >= SIGNIFICANCE, f"p(worse) = {c.p_worse:.3g}")
-
-
-def rows_to_show(compared: Comparison, margin: float) -> int:
-    """Return how many rows could show that an equal candidate is within the margin.
-
-    At the observed rate of disagreement (normal approximation), and never fewer than the rows
-    after which a difference as large as the margin would have shown itself once (95%).
-    """
-    disagreement = (compared.only_candidate_right + compared.only_champion_right) / compared.rows
-    return max(
-        math.ceil(math.log(SIGNIFICANCE) / math.log(1 - margin)),
-        math.ceil(disagreement * (1.645 / margin) ** 2),
-    )
 
 
 def too_few_rows(left: int, excluded: int) -> GateResult | None:

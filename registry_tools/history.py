@@ -5,8 +5,11 @@ An act names the one that lies under it: the one that a rollback goes back to.
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -174,6 +177,16 @@ def get_act(client: MlflowClient, run_id: str) -> Act:
         return act_of(client.get_run(run_id))
 
 
+def holders_before(client: MlflowClient, name: str, stage: str, held: int | None) -> Iterator[Act]:
+    """Yield the acts that a rollback would go back to, the nearest first."""
+    act = last_done(client, name, stage)
+    if act is not None and act.version == held:
+        act = get_act(client, act.under) if act.under else None
+    while act is not None:
+        yield act
+        act = get_act(client, act.under) if act.under else None
+
+
 def acts(
     client: MlflowClient, model: str, *, stage: str | None = None, limit: int | None = None
 ) -> list[Act]:
@@ -316,3 +329,14 @@ def _now() -> int:
 
 def _text(flag: bool) -> str:
     return "true" if flag else "false"
+
+
+def current_user() -> str:
+    """Return who signs in to the registry, else the login name, for the record."""
+    signed_in = os.environ.get("MLFLOW_TRACKING_USERNAME")
+    if signed_in:
+        return signed_in
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from registry_tools import artifacts, evidence, gates, metrics
+from registry_tools.comparison import Comparison, compare_answers
 from registry_tools.errors import InputError, VerificationError
 from registry_tools.evidence import Answer, Holdout
 from registry_tools.formats import TrustPolicy, describe
@@ -111,7 +112,7 @@ def judge_return(client: MlflowClient, version: VersionInfo, policy: TrustPolicy
 
 def compare(
     client: MlflowClient, first: VersionInfo, second: VersionInfo, policy: TrustPolicy
-) -> gates.Comparison:
+) -> Comparison:
     """Compare two versions on held-out rows of the first that neither was trained on.
 
     Raises
@@ -314,8 +315,8 @@ def _champion(
     return gates.champion_gate(comparison, options.rule, options.margin, excluded)
 
 
-def _compared(rows: Holdout, answers: Answers, others: Answers) -> gates.Comparison:
-    return gates.compare_answers(
+def _compared(rows: Holdout, answers: Answers, others: Answers) -> Comparison:
+    return compare_answers(
         rows.labels,
         _in_words_of(rows.labels, answers, "compared"),
         _in_words_of(rows.labels, others, "compared"),

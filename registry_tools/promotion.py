@@ -1,12 +1,7 @@
-"""The acts that move a stage, and their opposite: promote, rollback, repair, delete."""
+"""The acts that move a stage, promote and rollback, and the deletion that respects them."""
 
 from __future__ import annotations
 
-import getpass
-import logging
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,7 +11,6 @@ from registry_tools.errors import (
     GateRefused,
     NotFound,
     PromotionError,
-    RegistryToolsError,
     StageMoved,
 )
 from registry_tools.formats import TrustPolicy
@@ -25,11 +19,10 @@ from registry_tools.history import Act
 from registry_tools.judging import GateOptions, judge, judge_return
 from registry_tools.refs import ModelRef
 from registry_tools.registry import VersionInfo
+from registry_tools.upkeep import finish, shown, under_way
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -106,11 +99,11 @@ def promote(
         stage=stage,
         version=candidate.version,
         previous_version=seen,
-        actor=actor or current_user(),
+        actor=actor or history.current_user(),
         reason=reason,
         forced=force,
     )
-    with _under_way(client, act):
+    with under_way(client, act):
         verdict = judge(client, candidate, champion, options)
         history.record_verdict(client, act, verdict)
         if not verdict.passed and not force:
@@ -125,12 +118,12 @@ def _move(
     client: MlflowClient, name: str, act: Act, seen: int | None, below: Act | None = None
 ) -> Act:
     """Move the stage in the act's turn, if it still stands where it was when it was looked at."""
-    with turns.turn(client, name, act, finish=partial(_finish, client, name)):
+    with turns.turn(client, name, act, finish=partial(finish, client, name)):
         held = registry.stage_holder(client, name, act.stage)
         if held != seen:
             history.close(client, act, history.SUPERSEDED)
             raise StageMoved(
-                f"stage {act.stage} of {name} moved from {_shown(seen)} to {_shown(held)} in the "
+                f"stage {act.stage} of {name} moved from {shown(seen)} to {shown(held)} in the "
                 "meantime; nothing was moved: look again, and repeat"
             )
         if act.action == history.ROLLBACK:
@@ -182,7 +175,7 @@ def rollback(
         raise PromotionError("a rollback needs --reason: it stands in the history")
     seen = registry.stage_holder(client, name, stage)
     notes: list[str] = []
-    for target in holders_before(client, name, stage, seen):
+    for target in history.holders_before(client, name, stage, seen):
         if target.version == seen or (to is not None and target.version != to):
             continue
         try:
@@ -209,102 +202,13 @@ def rollback(
         stage=stage,
         version=target.version,
         previous_version=seen,
-        actor=actor or current_user(),
+        actor=actor or history.current_user(),
         reason=reason,
     )
-    with _under_way(client, act):
+    with under_way(client, act):
         history.record_verdict(client, act, verdict)
         act = _move(client, name, act, seen, below=target)
     return Promotion(name, target.version, stage, seen, verdict, act, tuple(notes))
-
-
-def holders_before(client: MlflowClient, name: str, stage: str, held: int | None) -> Iterator[Act]:
-    """Yield the acts that a rollback would go back to, the nearest first."""
-    act = history.last_done(client, name, stage)
-    if act is not None and act.version == held:
-        act = history.get_act(client, act.under) if act.under else None
-    while act is not None:
-        yield act
-        act = history.get_act(client, act.under) if act.under else None
-
-
-def repair(client: MlflowClient, name: str, *, actor: str | None = None) -> list[str]:
-    """Close the acts that a crash left open, and record moves by other means; say what was done.
-
-    Acts under way are left alone: an open act is watched for a sign of life first, which takes up
-    to `turns.DEAD_SECONDS`.
-    """
-    who = actor or current_user()
-    model = registry.get_registered_model(client, name)
-    done = []
-    for act in turns.dead(client, history.open_acts(client, name)):
-        outcome = _finish(client, name, act)
-        done.append(f"{act.action} {act.version} → {act.stage} was left open; now {outcome}")
-    for stage, held in sorted(registry.stages_of(model).items()):
-        last = history.last_done(client, name, stage)
-        if last is None or last.version == held:
-            continue
-        act = history.open_external(client, name, stage, held, last, who)
-        with (
-            _under_way(client, act),
-            turns.turn(client, name, act, finish=partial(_finish, client, name)),
-        ):
-            history.close(client, act, history.DONE, under=last.run_id)
-        done.append(f"{stage} was moved from {last.version} to {held} by other means; recorded")
-    for stage, version in sorted(registry.stages_of(model).items()):
-        registry.mirror_legacy_stage(client, name, stage, version)
-    return done
-
-
-def _finish(client: MlflowClient, name: str, act: Act) -> str:
-    """Close an act that was killed, as what it came to: done if it had moved the stage."""
-    if act.outcome != history.UNFINISHED:  # killed between the last two writes
-        history.close(client, act, act.outcome)
-        return act.outcome
-    held = registry.stage_holder(client, name, act.stage)
-    last = history.last_done(client, name, act.stage)
-    moved = act.turn is not None and held == act.version and (last is None or last.version != held)
-    if not moved:
-        history.close(client, act, history.UNFINISHED)
-        return history.UNFINISHED
-    registry.mirror_legacy_stage(client, name, act.stage, act.version)
-    under = last.run_id if last is not None else ""
-    if act.action == history.ROLLBACK:
-        before = list(holders_before(client, name, act.stage, act.previous_version))
-        under = next((a.under or "" for a in before if a.version == act.version), "")
-    history.close(client, act, history.DONE, under=under)
-    return history.DONE
-
-
-def verify(client: MlflowClient, ref: ModelRef, policy: TrustPolicy) -> Verdict:
-    """Check a version's files, format and recorded answer, and its model's history."""
-    version = registry.find_version(client, ref)
-    verdict = judge_return(client, version, policy)
-    stages = registry.stages_of(registry.get_registered_model(client, version.name))
-    unexplained = irregularities(client, version.name, stages)
-    explained = GateResult(
-        "history",
-        not unexplained,
-        "; ".join(unexplained) or "every stage is where its last act left it",
-    )
-    return Verdict((*verdict.gates, explained))
-
-
-def irregularities(client: MlflowClient, name: str, stages: dict[str, int]) -> list[str]:
-    """Return what the history does not explain: moves by other means, acts left open."""
-    found = [
-        f"{act.action} {act.version} → {act.stage} by {act.actor} was begun and never finished"
-        for act in turns.dead(client, history.open_acts(client, name))
-    ]
-    for stage in history.stages_moved(client, name):
-        last = history.last_done(client, name, stage)
-        held = stages.get(stage)
-        if last is not None and last.version != held:
-            found.append(
-                f"{stage} is at {_shown(held)}, the history says version {last.version}: moved by "
-                "other means"
-            )
-    return found
 
 
 def delete(client: MlflowClient, ref: ModelRef) -> VersionInfo:
@@ -323,7 +227,7 @@ def delete(client: MlflowClient, ref: ModelRef) -> VersionInfo:
         )
     stages = registry.stages_of(registry.get_registered_model(client, version.name))
     for stage, held in sorted(stages.items()):
-        before = next(holders_before(client, version.name, stage, held), None)
+        before = next(history.holders_before(client, version.name, stage, held), None)
         if before is not None and before.version == version.version:
             raise PromotionError(
                 f"{version.name} version {version.version} is what a rollback of {stage} would go "
@@ -333,27 +237,10 @@ def delete(client: MlflowClient, ref: ModelRef) -> VersionInfo:
     return version
 
 
-@contextmanager
-def _under_way(client: MlflowClient, act: Act) -> Iterator[None]:
-    """Give signs of life, and close the act when its work fails, so that nobody has to wait."""
-    try:
-        with turns.signs_of_life(client, act):
-            yield
-    except (GateRefused, StageMoved):
-        raise  # closed already, with an outcome of its own
-    except BaseException:
-        try:
-            history.close(client, act, history.UNFINISHED)
-        except RegistryToolsError:
-            # The first error is the one to tell.
-            _log.warning("the act stays open: registry-tools repair closes it (%s)", act.run_id)
-        raise
-
-
 def _check_expected(name: str, stage: str, seen: int | None, expected: int | None) -> None:
     if expected is not None and seen != expected:
         raise StageMoved(
-            f"stage {stage} of {name} is at {_shown(seen)}, not at version {expected} as expected; "
+            f"stage {stage} of {name} is at {shown(seen)}, not at version {expected} as expected; "
             "nothing was moved"
         )
 
@@ -372,18 +259,3 @@ def refusal(promotion: Promotion) -> str:
         f"{promotion.name} version {promotion.version} was not promoted to {promotion.stage}: "
         f"{first.gate}: {first.message}" + (f" (and {more} more gates)" if more else "")
     )
-
-
-def _shown(version: int | None) -> str:
-    return "no version" if version is None else f"version {version}"
-
-
-def current_user() -> str:
-    """Return who signs in to the registry, else the login name, for the record."""
-    signed_in = os.environ.get("MLFLOW_TRACKING_USERNAME")
-    if signed_in:
-        return signed_in
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from places import EQUAL, GOOD, Place
 
-from registry_tools import history, load_model, promotion, registry
+from registry_tools import history, load_model, promotion, registry, upkeep
 from registry_tools.formats import TrustPolicy
 from registry_tools.judging import GateOptions
 from registry_tools.refs import ModelRef
@@ -65,7 +65,7 @@ def kill_at(module: str, name: str, when: str, *argv: str) -> None:
 
 def irregularities(place: Place, name: str) -> list[str]:
     stages = registry.stages_of(registry.get_registered_model(place.client, name))
-    return promotion.irregularities(place.client, name, stages)
+    return upkeep.irregularities(place.client, name, stages)
 
 
 def move(place: Place, name: str, version: int) -> None:
@@ -83,7 +83,7 @@ def test_after_a_kill_the_next_promotion_goes_on(
     assert load_model(f"{name}@production").info.version == held
     move(place, name, 3)
     assert place.holder(name) == 3
-    promotion.repair(place.client, name)
+    upkeep.repair(place.client, name)
     assert irregularities(place, name) == []
     assert not history.open_acts(place.client, name)
     # What was under way when it was killed is in the record as what it came to.
@@ -100,14 +100,14 @@ def test_after_a_kill_repair_mends_the_record(
     kill_at(module, step, when, "promote", f"{name}/2", "--to", "production")
     opened = (step, when) != ("open_act", "before")
     assert bool(irregularities(place, name)) == opened
-    done = promotion.repair(place.client, name)
+    done = upkeep.repair(place.client, name)
     assert bool(done) == opened
     assert irregularities(place, name) == []
     assert place.holder(name) == held
     newest = history.acts(place.client, name, limit=1)[0]
     assert newest.outcome == ("done" if held == EQUAL or not opened else "unfinished")
-    assert promotion.repair(place.client, name) == []
-    assert promotion.verify(place.client, ModelRef(name, stage="production"), TrustPolicy()).passed
+    assert upkeep.repair(place.client, name) == []
+    assert upkeep.verify(place.client, ModelRef(name, stage="production"), TrustPolicy()).passed
 
 
 @pytest.mark.parametrize(
@@ -121,10 +121,10 @@ def test_after_a_kill_in_a_rollback_repair_mends_the_record(
     move(place, name, 1)
     move(place, name, 2)
     kill_at(module, step, when, "rollback", name, "--reason", "back")
-    promotion.repair(place.client, name)
+    upkeep.repair(place.client, name)
     assert place.holder(name) == held
     assert irregularities(place, name) == []
-    before = list(promotion.holders_before(place.client, name, "production", held))
+    before = list(history.holders_before(place.client, name, "production", held))
     assert [act.version for act in before] == ([GOOD] if held == EQUAL else [])
 
 
@@ -148,7 +148,7 @@ def test_an_act_under_way_is_not_taken_for_killed(place: Place, tmp_path: Path) 
     try:
         while not history.open_acts(place.client, name):
             assert process.poll() is None
-        assert promotion.repair(place.client, name) == []
+        assert upkeep.repair(place.client, name) == []
         assert irregularities(place, name) == []
         assert process.wait(timeout=60) == 0
     finally:
@@ -209,4 +209,4 @@ def test_eight_processes_promote_at_once(place: Place) -> None:
     done = sorted((act for act in acts if act.outcome == "done"), key=lambda act: act.turn or 0)
     assert [act.previous_version for act in done] == [None, *[act.version for act in done[:-1]]]
     assert place.holder(name) == done[-1].version
-    assert promotion.verify(place.client, ModelRef(name, stage="production"), TrustPolicy()).passed
+    assert upkeep.verify(place.client, ModelRef(name, stage="production"), TrustPolicy()).passed

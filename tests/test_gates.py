@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from registry_tools import gates
-from registry_tools.gates import champion_gate, paired
+from registry_tools.comparison import paired
+from registry_tools.gates import champion_gate
 from registry_tools.signature import Column
 from registry_tools.thresholds import failing as failing_thresholds
 

@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 
 from pipeline.params import TrainParams
 from pipeline.train import train
-from registry_tools import history, judging, load_model, promotion, registry
+from registry_tools import history, judging, load_model, promotion, registry, upkeep
 from registry_tools.errors import (
     GateRefused,
     NotFound,
@@ -49,7 +49,7 @@ def rollback(place: Place, name: str, **options: Any) -> Promotion:
 
 def irregularities(place: Place, name: str) -> list[str]:
     stages = registry.stages_of(registry.get_registered_model(place.client, name))
-    return promotion.irregularities(place.client, name, stages)
+    return upkeep.irregularities(place.client, name, stages)
 
 
 def refused_by(error: pytest.ExceptionInfo[GateRefused]) -> list[str]:
@@ -241,16 +241,16 @@ def test_moves_by_other_means_are_shown_and_repaired(place: Place) -> None:
     place.client.set_registered_model_alias(name, "production", str(POOR))
     (told,) = irregularities(place, name)
     assert told.startswith("production is at version 3, the history says version 1")
-    verdict = promotion.verify(place.client, ModelRef(name, stage="production"), TrustPolicy())
+    verdict = upkeep.verify(place.client, ModelRef(name, stage="production"), TrustPolicy())
     assert [gate.gate for gate in verdict.refusals] == ["history"]
-    assert promotion.repair(place.client, name) == [
+    assert upkeep.repair(place.client, name) == [
         "production was moved from 1 to 3 by other means; recorded"
     ]
     assert irregularities(place, name) == []
     assert place.holder(name) == POOR  # its legacy mirror as well
     act = history.acts(place.client, name, limit=1)[0]
     assert (act.external, act.forced, act.version, act.previous_version) == (True, True, 3, 1)
-    assert promotion.repair(place.client, name) == []
+    assert upkeep.repair(place.client, name) == []
     assert rollback(place, name).version == GOOD
 
 
@@ -529,7 +529,7 @@ def test_a_registry_that_goes_away_in_the_middle_costs_an_act_and_no_stage(
                 promote(second, "iris", 2)
             ended.undo()
         assert place.holder("iris") == 1
-        assert promotion.repair(place.client, "iris") == [
+        assert upkeep.repair(place.client, "iris") == [
             "promote 2 → production was left open; now unfinished"
         ]
         promote(place, "iris", 2)

@@ -16,7 +16,16 @@ import pytest
 from places import EQUAL, GOOD, Place
 from test_signing import write_keys
 
-from registry_tools import artifacts, evidence, load_model, promotion, registry, runs, transfer
+from registry_tools import (
+    artifacts,
+    evidence,
+    load_model,
+    promotion,
+    registry,
+    runs,
+    transfer,
+    upkeep,
+)
 from registry_tools.cli import main
 from registry_tools.errors import PromotionError, VerificationError
 from registry_tools.formats import TrustPolicy
@@ -87,7 +96,7 @@ def test_a_version_arrives_with_all_that_belongs_to_it(
 
     model = load_model(f"{name}/1", tracking_uri=target.uri, public_key="ours.pub.pem")
     assert model.predict_names([[6.0, 2.5, 4.5, 1.5]]).tolist() == ["versicolor"]
-    assert promotion.verify(target.client, ModelRef(name, version=1), TrustPolicy()).passed
+    assert upkeep.verify(target.client, ModelRef(name, version=1), TrustPolicy()).passed
     mlflow.set_tracking_uri(target.uri)
     served = mlflow.pyfunc.load_model(f"models:/{name}/1")
     assert served.metadata.get_input_schema() is not None
