@@ -6,6 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -qq
 PORT   ?= 5000
 NAME   ?= iris
+STAGE  ?= staging
 STORE  ?= $(or $(MLFLOW_TRACKING_URI),sqlite:///mlflow.db)
 
 # mlflow and the entry points call `python` and each other by name.
@@ -23,8 +24,8 @@ help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s '	'
 
 run: $(VENV)/.run ## Train, register, put into staging, and through the gates into production. ARGS="-P max_iter=300" adds parameters.
-	@$(BIN)/mlflow run . --env-manager local --experiment-name $(NAME) -P name=$(NAME) $(ARGS)
-	@$(BIN)/registry-tools promote $(NAME)@staging --to production --reason "make run"
+	@$(BIN)/mlflow run . --env-manager local --experiment-name $(NAME) -P name=$(NAME) -P stage=$(STAGE) $(ARGS)
+	@$(BIN)/registry-tools promote $(NAME)@$(STAGE) --to production --reason "make run"
 
 test: $(VENV)/.test ## Run the tests, in at most four minutes.
 	@$(BIN)/python -m pytest

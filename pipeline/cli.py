@@ -68,15 +68,16 @@ def _summary(result: TrainResult) -> str:
         if "cv_accuracy_mean" in figures
         else ""
     )
+    where = _setting(result.store)
     rows = f"{result.holdout_rows} held-out rows, trained on {result.train_rows}"
     return "\n".join(
         [
             f"run       {result.run_id}",
             f"accuracy  {figures['accuracy']:.4f} on {rows}{folded}",
             f"version   {result.name} version {result.version}, stage {result.stage}",
-            f"next      {_command('registry-tools')} predict {ref} --features "
+            f"next      {where}{_command('registry-tools')} predict {ref} --features "
             f"{_features(result.example)}",
-            f"          {_command('mlflow')} models serve -m {uri} --env-manager local",
+            f"          {where}{_serve(uri)}",
             f"          {_ui(result.store)}",
         ]
     )
@@ -89,13 +90,28 @@ def _features(values: tuple[Any, ...]) -> str:
     return shlex.quote(line.getvalue())
 
 
+def _setting(store: str) -> str:
+    """Return how a shell is told of the store, if it is not the one that all take by themselves."""
+    return "" if _is_default(store) else f"MLFLOW_TRACKING_URI={shlex.quote(store)} "
+
+
+def _serve(uri: str) -> str:
+    """Return how MLflow serves a model; it looks for its web server on the PATH."""
+    command = _command("mlflow")
+    path = "" if command == "mlflow" else f"PATH={Path(command).parent}:$PATH "
+    return f"{path}mlflow models serve -m {uri} --env-manager local"
+
+
 def _ui(store: str) -> str:
     """Return how to see the runs of a store: a server has the UI itself."""
     if store.startswith("http"):
         return f"open {store}"
-    default = f"sqlite:///{Path.cwd() / 'mlflow.db'}"
-    where = "" if store == default else f" --backend-store-uri {shlex.quote(store)}"
+    where = "" if _is_default(store) else f" --backend-store-uri {shlex.quote(store)}"
     return f"{_command('mlflow')} ui{where}"
+
+
+def _is_default(store: str) -> bool:
+    return store == f"sqlite:///{Path.cwd() / 'mlflow.db'}"
 
 
 def _command(name: str) -> str:

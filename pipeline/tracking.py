@@ -307,8 +307,4 @@ def set_stage(name: str, stage: str, version: int) -> None:
         raise RegistrationError(
             f"{name} version {version} is registered, but stage {stage} was not set: {error}"
         ) from error
-    try:
-        registry.mirror_legacy_stage(client, name, stage, version)
-    except RegistryToolsError as error:
-        # The stage is the alias, and that is set: no reason to call the training failed.
-        _log.warning("the legacy stage of %s version %d was not set: %s", name, version, error)
+    registry.mirror_legacy_stage(client, name, stage, version)

@@ -92,7 +92,9 @@ def train(params: TrainParams) -> TrainResult:
             target_names=dataset.target_names,
         )
         with tracking.artifacts_folder() as folder:
-            _write_evidence(folder / evidence.FOLDER, training, holdout, fitted, saved.manifest)
+            _write_evidence(
+                folder / evidence.FOLDER, dataset, training, holdout, fitted, saved.manifest
+            )
             counts = confusion_matrix(
                 holdout.labels, fitted.predicted, labels=range(len(dataset.target_names))
             )
@@ -163,6 +165,7 @@ def _cross_validated(
 
 def _write_evidence(
     folder: Path,
+    dataset: Dataset,
     training: Dataset,
     holdout: Dataset,
     fitted: _Fitted,
@@ -170,9 +173,8 @@ def _write_evidence(
 ) -> None:
     folder.mkdir()
     names = pd.Series(_names(holdout), name=holdout.target)
-    evidence.write_holdout(folder, holdout.features, names, holdout.hashes)
-    evidence.write_training_rows(folder, training.hashes)
-    evidence.write_split(folder, holdout.hashes, training.hashes)
+    evidence.write_holdout(folder, holdout.features, names)
+    evidence.write_training_rows(folder, dataset.features, training.features)
     few = slice(0, EXAMPLE_ROWS)
     probabilities = None if fitted.probabilities is None else fitted.probabilities[few]
     evidence.write_answer(

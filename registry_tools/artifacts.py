@@ -12,13 +12,13 @@ from mlflow import MlflowClient
 
 from registry_tools import evidence
 from registry_tools.connection import translated
-from registry_tools.errors import UnsupportedOperation
+from registry_tools.errors import NotFound, UnsupportedOperation
 from registry_tools.registry import VersionInfo, find_run
 
 
 @contextlib.contextmanager
 def model_files(client: MlflowClient, name: str, version: int) -> Iterator[Path]:
-    """Yield a folder with the files of a version; a store on this disk is not copied."""
+    """Yield a folder with a copy of the files of a version: nobody else can change it meanwhile."""
     with translated(client.tracking_uri):
         uri = client.get_model_version_download_uri(name, str(version))
     with fetched(client, uri) as folder:
@@ -27,16 +27,15 @@ def model_files(client: MlflowClient, name: str, version: int) -> Iterator[Path]
 
 @contextlib.contextmanager
 def fetched(client: MlflowClient, uri: str) -> Iterator[Path]:
-    """Yield a folder with the files at an artifact URI; what was downloaded goes afterwards."""
+    """Yield a copy of the folder or file at an artifact URI; it goes afterwards."""
     with tempfile.TemporaryDirectory() as scratch:
-        # MLflow returns the path itself where the files lie on this disk, unless told a folder.
-        local = uri.startswith(("/", "file:"))
         with translated(client.tracking_uri):
-            path = mlflow.artifacts.download_artifacts(
-                artifact_uri=uri,
-                dst_path=None if local else scratch,
-                tracking_uri=client.tracking_uri,
-            )
+            try:
+                path = mlflow.artifacts.download_artifacts(
+                    artifact_uri=uri, dst_path=scratch, tracking_uri=client.tracking_uri
+                )
+            except OSError as error:  # a local store says so itself
+                raise NotFound(f"no files at {uri}: {error.strerror or error}") from error
         yield Path(path)
 
 

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from registry_tools import cli_acts, cli_versions, command_line
-from registry_tools.cli_output import common_options, loading_options, print_columns, print_json
+from registry_tools.cli_output import (
+    common_options,
+    loading_options,
+    outcome_of,
+    print_columns,
+    print_json,
+)
 from registry_tools.errors import InputError
 from registry_tools.refs import model_name, parse_ref
 
@@ -52,7 +58,7 @@ def list_command(
             click.echo(f"{m.name}  {stages or 'no stage in use'}")
         return
     versions = registry.list_versions(client, model_name(model), limit=limit)
-    acts = history.last_acts(client, model)
+    acts = history.last_acts(client, model, [v.version for v in versions])
     if as_json:
         print_json([v.as_dict() | _act_as_dict(acts.get(v.version)) for v in versions])
         return
@@ -62,7 +68,7 @@ def list_command(
         rows.append(
             (
                 str(v.version),
-                ",".join(v.stages) or "-",
+                ", ".join(v.stages) or "-",
                 accuracy,
                 (v.run_id or "-")[:8],
                 (v.digest or "-")[:12],
@@ -80,8 +86,13 @@ def show(ref: str, as_json: bool, tracking_uri: str | None) -> None:
     from registry_tools import connection, history, registry
 
     client = connection.connect(tracking_uri)
-    version = registry.get_version(client, parse_ref(ref))
-    act = history.last_act(client, version.name, version.version)
+    asked = parse_ref(ref)
+    version = registry.get_version(client, asked)
+    act = None
+    if asked.stage is not None:  # the act that put it there, rather than one that came to nothing
+        act = history.last_done(client, version.name, asked.stage)
+    if act is None or act.version != version.version:
+        act = history.last_act(client, version.name, version.version)
     if as_json:
         print_json(version.as_dict() | _act_as_dict(act))
         return
@@ -115,7 +126,9 @@ def _act_as_dict(act: Act | None) -> dict[str, Any]:
 
 
 def _act_line(act: Act | None) -> str:
-    return "-" if act is None else f"{act.action} to {act.stage}, {act.outcome}, {act.at[:19]}"
+    if act is None:
+        return "-"
+    return f"{act.action} to {act.stage}, {outcome_of(act)}, {act.at[:19]}Z"
 
 
 @cli.command()

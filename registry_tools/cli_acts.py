@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,6 +12,7 @@ import click
 from registry_tools.cli_output import (
     common_options,
     loading_options,
+    outcome_of,
     print_columns,
     print_json,
     verdict_rows,
@@ -31,11 +33,12 @@ def _thresholds(_: click.Context, parameter: click.Parameter, texts: tuple[str, 
     for text in texts:
         name, _equals, value = text.partition("=")
         try:
-            found[name.strip()] = float(value)
+            number = float(value)
         except ValueError:
-            raise click.BadParameter(
-                f"{text!r}: write METRIC=NUMBER, such as accuracy=0.9"
-            ) from None
+            number = math.nan
+        if not name.strip() or not math.isfinite(number):
+            raise click.BadParameter(f"{text!r}: write METRIC=NUMBER, such as accuracy=0.9")
+        found[name.strip()] = number
     return found
 
 
@@ -229,14 +232,13 @@ def history(
     else:
         rows = [("at", "action", "outcome", "stage", "version", "before", "actor", "reason")]
         for act in acts:
-            outcome = f"{act.outcome}, forced" if act.forced and not act.external else act.outcome
             rows.append(
                 (
-                    act.at[:19],
+                    f"{act.at[:19]}Z",
                     act.action,
-                    outcome,
+                    outcome_of(act),
                     act.stage,
-                    str(act.version),
+                    str(act.version or "-"),
                     str(act.previous_version or "-"),
                     act.actor,
                     act.reason or "-",

@@ -13,6 +13,7 @@ from registry_tools import command_line
 
 if TYPE_CHECKING:
     from registry_tools.gates import Verdict
+    from registry_tools.history import Act
 
 
 def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -85,3 +86,10 @@ def print_columns(rows: Sequence[Sequence[str]]) -> None:
 def verdict_rows(verdict: Verdict) -> list[tuple[str, str, str]]:
     """Return the gates of a verdict as rows of text."""
     return [("passed" if g.passed else "REFUSED", g.gate, g.message) for g in verdict.gates]
+
+
+def outcome_of(act: Act) -> str:
+    """Return how an act ended, with what is to be known of it at a glance."""
+    if act.external:
+        return f"{act.outcome}, external"
+    return f"{act.outcome}, forced" if act.forced else act.outcome

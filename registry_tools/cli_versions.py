@@ -136,7 +136,11 @@ def copy_command(
     from registry_tools import connection, transfer
 
     there = transfer.copy(
-        connection.connect(tracking_uri), model_ref, connection.connect(to_uri), new_name, policy
+        connection.connect(tracking_uri),
+        model_ref,
+        connection.connect(to_uri, "--to-uri"),
+        new_name,
+        policy,
     )
     if as_json:
         print_json(vars(there))

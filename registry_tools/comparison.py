@@ -82,14 +82,15 @@ def paired(
     )
 
 
-def rows_to_show(compared: Comparison, margin: float) -> int:
-    """Return how many rows could show that an equal candidate is within the margin.
+def fewest_rows(margin: float) -> int:
+    """Return the rows after which one row in `1 / margin` would have shown itself once (95%)."""
+    return math.ceil(math.log(SIGNIFICANCE) / math.log(1 - margin))
 
-    At the observed rate of disagreement (normal approximation), and never fewer than the rows
-    after which a difference as large as the margin would have shown itself once (95%).
+
+def rows_to_show(compared: Comparison, margin: float) -> int:
+    """Return how many rows show in four of five cases that an equal candidate is not inferior.
+
+    At the observed rate of disagreement, by the normal approximation, one-sided at 95%.
     """
     disagreement = (compared.only_candidate_right + compared.only_champion_right) / compared.rows
-    return max(
-        math.ceil(math.log(SIGNIFICANCE) / math.log(1 - margin)),
-        math.ceil(disagreement * (1.645 / margin) ** 2),
-    )
+    return max(fewest_rows(margin), math.ceil(disagreement * ((1.645 + 0.842) / margin) ** 2))

@@ -16,7 +16,7 @@ from registry_tools.errors import AccessDenied, RegistryToolsError, RegistryUnav
 _DENIED = {"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}
 
 
-def connect(tracking_uri: str | None = None) -> MlflowClient:
+def connect(tracking_uri: str | None = None, option: str = "--tracking-uri") -> MlflowClient:
     """Return a client of an existing registry.
 
     Parameters
@@ -24,6 +24,8 @@ def connect(tracking_uri: str | None = None) -> MlflowClient:
     tracking_uri
         Where it is. None takes what MLflow itself takes: `mlflow.set_tracking_uri`, then
         `MLFLOW_TRACKING_URI`, then `sqlite:///mlflow.db`.
+    option
+        What the error names as the way to say another.
 
     Raises
     ------
@@ -38,7 +40,8 @@ def connect(tracking_uri: str | None = None) -> MlflowClient:
         if not database.is_file():
             raise RegistryUnavailable(
                 f"no registry at {uri} (looked in {database.absolute().parent}): train a model "
-                "first, or name another with --tracking-uri or MLFLOW_TRACKING_URI"
+                f"first, or name another with {option}"
+                + (" or MLFLOW_TRACKING_URI" if option == "--tracking-uri" else "")
             )
     elif ":" not in uri:
         raise RegistryUnavailable(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,15 @@ if TYPE_CHECKING:
     from registry_tools.registry import VersionInfo
 
 _TARGET_NAMES = "target_names"
+_UNREADABLE = (
+    *(OSError, ValueError, TypeError, AttributeError, LookupError),
+    *(yaml.YAMLError, RecursionError),
+)
+# What skops raises on a broken file is not documented: a zip, JSON, array or type may fail.
+_BROKEN_SKOPS = (
+    *(OSError, ValueError, TypeError, AttributeError, LookupError),
+    *(RuntimeError, ImportError, BadZipFile, zlib.error),
+)
 
 
 @dataclass(frozen=True)
@@ -196,16 +206,18 @@ def describe(folder: Path) -> Description:
         If there is none, or it is not one.
     """
     try:
-        content = yaml.safe_load((folder / "MLmodel").read_text())
+        content = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
         signature = content.get("signature") or {}
         inputs = json.loads(signature.get("inputs") or "null")
         names = (content.get("metadata") or {}).get(_TARGET_NAMES)
+        if names is not None and not isinstance(names, list):
+            raise TypeError(f"{_TARGET_NAMES} is no list")
         return Description(
             flavors={name: dict(flavor) for name, flavor in content["flavors"].items()},
             signature=columns_of(inputs),
             target_names=tuple(str(name) for name in names) if names else None,
         )
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, yaml.YAMLError) as error:
+    except _UNREADABLE as error:
         reason = one_line(error)
         raise VerificationError(f"no readable MLmodel in the model's files: {reason}") from error
 
@@ -213,23 +225,36 @@ def describe(folder: Path) -> Description:
 def _loaded(
     info: ModelInfo, folder: Path, described: Description, policy: TrustPolicy
 ) -> LoadedModel:
-    flavor = described.flavors.get("sklearn", {})
-    if flavor.get("serialization_format") == "skops" and not flavor.get("code"):
-        return LoadedModel(info, _from_skops(folder / str(flavor.get("pickled_model")), policy))
-    reason = integrity.runs_code(described.flavors)
-    if reason is not None and not policy.allow_code:
+    """Load by the one format that was judged: another flavor in the same `MLmodel` counts not."""
+    try:
+        form, name = integrity.format_of(described.flavors)
+    except integrity.RunsCode as reason:
+        if policy.allow_code:
+            return _with_code(info, folder, described)
         raise VerificationError(
             f"loading this model would run code of its own: {reason}; save it with skops, or, if "
             "you trust whoever made it, say --allow-code (allow_code=True)"
-        )
-    if flavor:
-        import mlflow.sklearn
+        ) from reason
+    file = integrity.file_in(folder, name)
+    return LoadedModel(info, _from_skops(file, policy)) if form == "skops" else _other(info, folder)
 
-        return LoadedModel(info, mlflow.sklearn.load_model(str(folder)))
+
+def _with_code(info: ModelInfo, folder: Path, described: Description) -> LoadedModel:
+    if "sklearn" not in described.flavors:
+        return _other(info, folder)
+    import mlflow.sklearn
+
+    return LoadedModel(info, mlflow.sklearn.load_model(str(folder)))
+
+
+def _other(info: ModelInfo, folder: Path) -> LoadedModel:
     import mlflow.pyfunc
     from mlflow.exceptions import MlflowException
 
-    model = mlflow.pyfunc.load_model(str(folder))
+    try:
+        model = mlflow.pyfunc.load_model(str(folder))
+    except (MlflowException, ImportError, OSError, ValueError) as error:
+        raise VerificationError(f"MLflow cannot load it: {one_line(error)}") from error
     return LoadedModel(info, model, (ValueError, TypeError, MlflowException))
 
 
@@ -243,7 +268,13 @@ def _from_skops(path: Path, policy: TrustPolicy) -> Any:
         )
     import skops.io
 
-    return skops.io.load(path, trusted=[*integrity.TRUSTED_TYPES, *policy.types])
+    try:
+        model = skops.io.load(path, trusted=[*integrity.TRUSTED_TYPES, *policy.types])
+    except _BROKEN_SKOPS as error:
+        raise VerificationError(f"{path.name} is not readable: {one_line(error)}") from error
+    if not hasattr(model, "predict"):
+        raise VerificationError(f"{path.name} holds a {type(model).__name__}, which cannot predict")
+    return model
 
 
 def untrusted_types(path: Path, policy: TrustPolicy) -> list[str]:
@@ -258,8 +289,7 @@ def untrusted_types(path: Path, policy: TrustPolicy) -> list[str]:
 
     try:
         found = skops.io.get_untrusted_types(file=path)
-    # What skops raises on a broken file is not documented: a zip, JSON or type lookup may fail.
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, BadZipFile) as error:
+    except _BROKEN_SKOPS as error:
         raise VerificationError(f"{path.name} is not readable: {one_line(error)}") from error
     return sorted(set(found) - {*integrity.TRUSTED_TYPES, *policy.types})
 

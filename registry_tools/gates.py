@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from registry_tools.comparison import SIGNIFICANCE, Comparison, rows_to_show
+from registry_tools.comparison import SIGNIFICANCE, Comparison, fewest_rows, rows_to_show
 from registry_tools.signature import Column
 
 RULES = ("not-worse", "non-inferior", "better")
@@ -112,12 +112,22 @@ def signature_gate(
             faults.append(f"column {column.name!r} was {before.type}, is {column.type}")
         elif column.required and not before.required:
             faults.append(f"column {column.name!r} was optional, is required")
+    taken = {column.name for column in candidate}
+    gone = [column.name for column in champion if column.name not in taken]
+    new = [column.name for column in candidate if column.name not in sent]
+    if gone and new:
+        faults.append(f"{_names(gone)} no longer taken, {_names(new)} new: renamed?")
+    kept = [column.name for column in candidate if column.name in sent]
+    if kept != [column.name for column in champion if column.name in taken]:
+        # Rows without names would be answered, wrongly.
+        faults.append("its columns stand in another order")
     if faults:
-        gone = sorted(set(sent) - {column.name for column in candidate})
-        if gone:
-            faults.append(f"no longer taken: {', '.join(repr(name) for name in gone)}")
         return GateResult("signature", False, "; ".join(faults))
     return GateResult("signature", True, f"{len(candidate)} columns take what clients send")
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(repr(name) for name in names)
 
 
 def answers_gate(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> GateResult:
@@ -160,22 +170,27 @@ def thresholds_gate(
     failing
         The judge of thresholds: returns the names of the metrics that miss theirs.
     """
-    asked = {**minimum, **maximum}
-    unknown = sorted(set(asked) - set(figures))
+    asked = [(name, "least", wanted) for name, wanted in minimum.items()]
+    asked += [(name, "most", wanted) for name, wanted in maximum.items()]
+    unknown = sorted({name for name, _, _ in asked} - set(figures))
     if unknown:
         known = ", ".join(sorted(figures))
         return GateResult("thresholds", False, f"no metric {unknown[0]!r}; there are: {known}")
     missed = failing(figures, minimum, maximum)
     shown = "; ".join(
-        f"{name} {figures[name]:.4f}, at {'least' if name in minimum else 'most'} {wanted:g} asked"
-        for name, wanted in asked.items()
+        f"{name} {figures[name]:.4f}, at {which} {wanted:g} asked"
+        for name, which, wanted in asked
         if name in missed or not missed
     )
-    return GateResult("thresholds", not missed, shown, {name: figures[name] for name in asked})
+    return GateResult(
+        "thresholds", not missed, shown, {name: figures[name] for name, _, _ in asked}
+    )
 
 
 def clean_holdout_gate(
-    holdout: npt.NDArray[np.uint64], training: npt.NDArray[np.uint64], duplicates: int
+    holdout: npt.NDArray[np.uint64],
+    training: npt.NDArray[np.uint64],
+    copies: npt.NDArray[np.uint64],
 ) -> GateResult:
     """Pass if no training row stands in the holdout.
 
@@ -183,64 +198,80 @@ def clean_holdout_gate(
     ----------
     holdout, training
         Row hashes, shape (rows,).
-    duplicates
-        How many rows of the holdout had an exact copy on the training side in the table itself,
-        counted when it was split. These are said, and do not refuse.
+    copies
+        The rows that stand in the table itself more than once, and how often, shape (rows, 2).
+        Such a row may stand on both sides, as often together as in the table. These are said, and
+        do not refuse.
     """
-    shared = int(np.isin(holdout, training).sum())
-    leaked = max(shared - duplicates, 0)
-    figures = {"shared_rows": shared, "duplicate_rows": min(shared, duplicates)}
+    shared, held_out = np.unique(holdout[np.isin(holdout, training)], return_counts=True)
+    ordered = np.sort(training)
+    trained = np.searchsorted(ordered, shared, "right") - np.searchsorted(ordered, shared, "left")
+    known = dict(copies.tolist())
+    in_table = np.array([known.get(row, 1) for row in shared.tolist()], dtype=np.int64)
+    leaked = int(np.clip(trained + held_out - in_table, 0, held_out).sum())
+    twice = int(held_out.sum()) - leaked
+    figures = {"shared_rows": leaked, "duplicate_rows": twice}
+    said = f"; {twice} exact copies of training rows, as in the table" if twice else ""
     if leaked:
         return GateResult(
             "clean_holdout",
             False,
-            f"{leaked} of {len(holdout)} held-out rows were trained on; hold out again",
+            f"{leaked} of {len(holdout)} rows were trained on{said}; hold out others",
             figures,
         )
-    twice = f"; {shared} are exact duplicates of training rows" if shared else ""
     return GateResult(
-        "clean_holdout", True, f"{len(holdout)} rows, none of them trained on{twice}", figures
+        "clean_holdout", True, f"{len(holdout)} rows, none of them trained on{said}", figures
     )
 
 
-def champion_gate(compared: Comparison, rule: str, margin: float, excluded: int) -> GateResult:
+def champion_gate(
+    compared: Comparison, rule: str, margin: float, excluded: int | None
+) -> GateResult:
     """Pass if the candidate is good enough beside the champion, by one of `RULES`.
 
     Parameters
     ----------
     compared
-        Both on the candidate's holdout, without the rows that the champion was trained on.
+        Both on the candidate's holdout, without the rows that either was trained on.
     rule
         `not-worse`: the observed difference is at least -margin, and not significantly below zero.
-        `non-inferior`: the lower bound of the difference lies above -margin, on rows enough to
-        show it. `better`: significantly better.
+        `non-inferior`: the lower bound of the difference lies above -margin, on rows enough that
+        an unlucky sample would have shown one. `better`: significantly better.
     margin
         A difference in accuracy that does not matter, in (0, 1).
     excluded
-        How many rows were left out because the champion was trained on them.
+        How many rows were left out because one of the two was trained on them; None if it is not
+        recorded which the champion was trained on.
     """
     c = compared
-    left_out = f", {excluded} left out that the champion was trained on" if excluded else ""
+    left_out = f", {excluded} left out that were trained on" if excluded else ""
+    if excluded is None:
+        left_out = ", some of which the champion may have been trained on: that is not recorded"
     shown = (
         f"{c.candidate_accuracy:.4f} against {c.champion_accuracy:.4f} on {c.rows} rows{left_out}: "
-        f"difference {c.difference:+.4f} [{c.low:+.4f}, {c.high:+.4f}]"
+        f"difference {c.difference:+.4f} [{c.low:+.4f}, {c.high:+.4f}], "
+        f"p(worse) {c.p_worse:.3g}, p(better) {c.p_better:.3g}"
     )
-    figures = {**c.figures(), "excluded_rows": float(excluded)}
+    figures = {**c.figures(), "excluded_rows": float(excluded or 0)}
 
     def result(passed: bool, why: str) -> GateResult:
         # SciPy's comparisons are NumPy's booleans, which JSON does not know.
-        return GateResult("champion", bool(passed), f"{rule}: {shown}, {why}", figures)
+        return GateResult("champion", bool(passed), f"{rule}: {shown}; {why}", figures)
 
     if rule == "better":
-        return result(c.p_better < SIGNIFICANCE, f"p(better) = {c.p_better:.3g}")
+        passed = c.p_better < SIGNIFICANCE
+        return result(passed, "significantly better" if passed else "not significantly better")
     if rule == "non-inferior":
+        bound = f"lower bound {c.bound:+.4f}, margin {margin}"
+        if c.rows >= fewest_rows(margin) and c.bound > -margin:
+            return result(True, bound)
         needed = rows_to_show(c, margin)
-        if c.rows < needed:
-            return result(False, f"too few rows to show it within {margin}: {needed} would do")
-        return result(c.bound > -margin, f"lower bound {c.bound:+.4f}, margin {margin}")
+        few = f"; too few rows to show it: {needed} would do" if c.rows < needed else ""
+        return result(False, bound + few)
     if c.difference < -margin:
         return result(False, f"more than the margin of {margin} below")
-    return result(c.p_worse >= SIGNIFICANCE, f"p(worse) = {c.p_worse:.3g}")
+    passed = c.p_worse >= SIGNIFICANCE
+    return result(passed, f"within the margin of {margin}" if passed else "significantly worse")
 
 
 def too_few_rows(left: int, excluded: int) -> GateResult | None:
@@ -250,7 +281,7 @@ def too_few_rows(left: int, excluded: int) -> GateResult | None:
     return GateResult(
         "champion",
         False,
-        f"{left} held-out rows are left, {FEWEST_ROWS} are needed: the champion was trained on "
+        f"{left} rows are left, {FEWEST_ROWS} are needed: the champion was trained on "
         f"{excluded} others; train with the champion's split, or with split=hash, or give "
         "--eval-data FILE --target COLUMN",
         {"rows": float(left), "excluded_rows": float(excluded)},

@@ -9,13 +9,13 @@ import getpass
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Run, RunStatus, RunTag
+from mlflow.entities import Metric, Run, RunStatus, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
 from registry_tools.connection import translated
@@ -30,6 +30,11 @@ DONE, REFUSED, SUPERSEDED, UNFINISHED = "done", "refused", "superseded", "unfini
 # The metric that numbers the acts on one stage in the order in which they had their turn.
 TURN = "turn"
 _ROOT = "root"
+_ACT = "act"
+# Whoever may log a run may log one there.
+_IS_ACT = f"tags.kind = '{_ACT}'"
+_MOVING = "moving"
+_PAGE = 200
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Act:
     run_id: str
     action: str
     outcome: str
-    version: int
+    version: int | None  # None: others emptied the stage
     stage: str
     previous_version: int | None
     actor: str
@@ -49,12 +54,14 @@ class Act:
     at: str  # when it was closed, else begun; ISO 8601, UTC
     gates: tuple[dict[str, Any], ...]
     under: str | None  # the act that a rollback from here goes back to
-    turn: int | None  # its place among the acts that moved, or were about to move, this stage
+    begun: int  # milliseconds since 1970
+    turn: float | None  # its place among the acts that moved, or were about to move, this stage
+    is_moving: bool  # it had its turn, and was about to move the stage
     is_open: bool  # under way, or left so by a crash
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values, for JSON."""
-        hidden = {"under", "turn", "is_open"}
+        hidden = {"begun", "under", "turn", "is_moving", "is_open"}
         values = {name: value for name, value in vars(self).items() if name not in hidden}
         return values | {"gates": list(self.gates)}
 
@@ -70,42 +77,55 @@ def open_act(
     *,
     action: str,
     stage: str,
-    version: int,
+    version: int | None,
     previous_version: int | None,
     actor: str,
     reason: str,
     forced: bool = False,
     external: bool = False,
+    start_time: int | None = None,
 ) -> Act:
     """Record that an act has begun; until it is closed its outcome is `unfinished`."""
     with translated(client.tracking_uri):
         tags = {
-            "mlflow.runName": f"{action} {version} → {stage}",
+            "mlflow.runName": f"{action} {version or 'none'} → {stage}",
             "mlflow.user": actor,
+            "kind": _ACT,
             "action": action,
             "outcome": UNFINISHED,
             "stage": stage,
-            "version": str(version),
-            "previous_version": "" if previous_version is None else str(previous_version),
+            "version": str(version or ""),
+            "previous_version": str(previous_version or ""),
             "actor": actor,
             "reason": reason,
             "forced": _text(forced),
             "external": _text(external),
         }
-        run = client.create_run(_experiment(client, model), tags=tags)
+        run = client.create_run(_experiment(client, model), start_time, tags)
         return act_of(run)
 
 
 def record_external(
-    client: MlflowClient, model: str, stage: str, held: int, last: Act | None, actor: str
+    client: MlflowClient, model: str, held: int | None, last: Act | None, act: Act
 ) -> Act:
-    """Record that others moved a stage to the version that it holds; for an act in its turn."""
-    act = open_external(client, model, stage, held, last, actor)
-    return close(client, act, DONE, under=last.run_id if last else None)
+    """Record, in the turn of an act, that others moved its stage before it."""
+    external = open_external(
+        client, model, act.stage, held, last, act.actor, start_time=act.begun - 1
+    )
+    if act.turn is not None:
+        with translated(client.tracking_uri):
+            client.log_metric(external.run_id, TURN, act.turn - 0.5)
+    return close(client, external, DONE, under=last.run_id if last else None)
 
 
 def open_external(
-    client: MlflowClient, model: str, stage: str, held: int, last: Act | None, actor: str
+    client: MlflowClient,
+    model: str,
+    stage: str,
+    held: int | None,
+    last: Act | None,
+    actor: str,
+    start_time: int | None = None,
 ) -> Act:
     """Begin to record a move by other means than these acts."""
     return open_act(
@@ -119,6 +139,7 @@ def open_external(
         reason="moved by other means, recorded afterwards",
         forced=True,
         external=True,
+        start_time=start_time,
     )
 
 
@@ -141,6 +162,12 @@ def record_verdict(client: MlflowClient, act: Act, verdict: Verdict) -> None:
         client.log_batch(act.run_id, metrics=metrics, tags=[tag])
 
 
+def say_moving(client: MlflowClient, act: Act) -> None:
+    """Record that an act moves the stage now: if its process ends here, the stage tells which."""
+    with translated(client.tracking_uri):
+        client.set_tag(act.run_id, _MOVING, "true")
+
+
 def close(client: MlflowClient, act: Act, outcome: str, *, under: str | None = None) -> Act:
     """Record how an act ended."""
     with translated(client.tracking_uri):
@@ -155,20 +182,27 @@ def close(client: MlflowClient, act: Act, outcome: str, *, under: str | None = N
 
 def last_done(client: MlflowClient, model: str, stage: str) -> Act | None:
     """Return the act that moved a stage last, None if none ever did."""
-    condition = f"tags.stage = '{stage}' and tags.outcome = 'done'"
+    condition = f"{_IS_ACT} and tags.stage = '{stage}' and tags.outcome = 'done'"
     found = find_runs(client, model, condition, limit=1, newest_by=TURN)
     return act_of(found[0]) if found else None
 
 
 def last_act(client: MlflowClient, model: str, version: int) -> Act | None:
     """Return the newest act on a version, whatever came of it; None if there is none."""
-    found = find_runs(client, model, f"tags.version = '{version}'", limit=1)
+    found = find_runs(client, model, f"{_IS_ACT} and tags.version = '{version}'", limit=1)
     return act_of(found[0]) if found else None
 
 
-def last_acts(client: MlflowClient, model: str) -> dict[int, Act]:
-    """Return the newest act on each version, among the newest 200 acts of the model."""
-    return {act.version: act for act in reversed(acts(client, model, limit=200))}
+def last_acts(client: MlflowClient, model: str, versions: Collection[int]) -> dict[int, Act]:
+    """Return the newest act on each of some versions of a model."""
+    newest = acts(client, model, limit=_PAGE)
+    found = {act.version: act for act in reversed(newest) if act.version in versions}
+    if len(newest) == _PAGE:
+        for version in set(versions) - set(found):
+            act = last_act(client, model, version)
+            if act is not None:
+                found[version] = act
+    return {version: act for version, act in found.items() if version is not None}
 
 
 def get_act(client: MlflowClient, run_id: str) -> Act:
@@ -191,19 +225,19 @@ def acts(
     client: MlflowClient, model: str, *, stage: str | None = None, limit: int | None = None
 ) -> list[Act]:
     """Return the acts of a model, newest first."""
-    condition = "tags.action LIKE '%'" + (f" and tags.stage = '{stage}'" if stage else "")
+    condition = _IS_ACT + (f" and tags.stage = '{stage}'" if stage else "")
     return [act_of(run) for run in find_runs(client, model, condition, limit=limit)]
 
 
 def open_acts(client: MlflowClient, model: str) -> list[Act]:
     """Return the acts that are under way or were left open by a crash, oldest first."""
-    condition = "tags.action LIKE '%' and attributes.status = 'RUNNING'"
+    condition = f"{_IS_ACT} and attributes.status = 'RUNNING'"
     return [act_of(run) for run in reversed(find_runs(client, model, condition))]
 
 
 def stages_moved(client: MlflowClient, model: str) -> list[str]:
     """Return the stages that any act was about to move, sorted."""
-    found = find_runs(client, model, f"tags.kind = '{_ROOT}'")
+    found = find_runs(client, model, f"tags.kind = '{_ROOT}'", deleted=True)
     prefix = first_claim("")
     claims = {key for run in found for key in run.data.params if key.startswith(prefix)}
     return sorted(key.removeprefix(prefix) for key in claims)
@@ -221,8 +255,10 @@ def find_runs(
     *,
     limit: int | None = None,
     newest_by: str | None = None,
+    deleted: bool = False,
 ) -> list[Run]:
     """Return runs of a model's history, newest first, by a metric if one is named."""
+    view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
     order = f"metrics.{newest_by} DESC" if newest_by else "attributes.start_time DESC"
     found: list[Run] = []
     with translated(client.tracking_uri):
@@ -234,6 +270,7 @@ def find_runs(
             page = client.search_runs(
                 [experiment.experiment_id],
                 condition,
+                view,
                 max_results=min(limit - len(found), 1000) if limit is not None else 1000,
                 order_by=[order],
                 page_token=token,
@@ -262,9 +299,7 @@ def _experiment(client: MlflowClient, model: str) -> str:
             _make_root(client, made)
             return made
     if found.lifecycle_stage != "active":
-        raise RegistryToolsError(
-            f"the history of {model} was deleted in MLflow: restore the experiment {name!r}"
-        )
+        raise _deleted(model)
     return found.experiment_id
 
 
@@ -294,7 +329,44 @@ def root(client: MlflowClient, model: str) -> Run:
 
 
 def act_of(run: Run) -> Act:
-    """Read an act from its run."""
+    """Read an act from its run.
+
+    Raises
+    ------
+    RegistryToolsError
+        If its tags are not those of an act.
+    """
+    try:
+        return _read(run)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise RegistryToolsError(
+            f"run {run.info.run_id} in the history is no act that was recorded here "
+            f"({type(error).__name__}: {error}): delete it in MLflow"
+        ) from error
+
+
+def check_not_deleted(client: MlflowClient, model: str) -> None:
+    """Say so if the history of a model was deleted.
+
+    Raises
+    ------
+    RegistryToolsError
+        If it was.
+    """
+    with translated(client.tracking_uri):
+        found = client.get_experiment_by_name(experiment_name(model))
+    if found is not None and found.lifecycle_stage != "active":
+        raise _deleted(model)
+
+
+def _deleted(model: str) -> RegistryToolsError:
+    name = experiment_name(model)
+    return RegistryToolsError(
+        f"the history of {model} was deleted in MLflow: restore the experiment {name!r}"
+    )
+
+
+def _read(run: Run) -> Act:
     tags = run.data.tags
     figures: dict[str, dict[str, float]] = {}
     for name, value in run.data.metrics.items():
@@ -305,7 +377,7 @@ def act_of(run: Run) -> Act:
         run_id=run.info.run_id,
         action=tags["action"],
         outcome=tags["outcome"],
-        version=int(tags["version"]),
+        version=int(tags["version"]) if tags["version"] else None,
         stage=tags["stage"],
         previous_version=int(tags["previous_version"]) if tags["previous_version"] else None,
         actor=tags["actor"],
@@ -318,7 +390,9 @@ def act_of(run: Run) -> Act:
             for gate in json.loads(tags.get("gates", "[]"))
         ),
         under=tags.get("under") or None,
-        turn=int(run.data.metrics[TURN]) if TURN in run.data.metrics else None,
+        begun=run.info.start_time,
+        turn=run.data.metrics.get(TURN),
+        is_moving=_MOVING in tags,
         is_open=run.info.status == "RUNNING",
     )
 

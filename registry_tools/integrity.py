@@ -26,12 +26,22 @@ TRUSTED_TYPES = (
     "sklearn.tree._tree.Tree",
 )
 
-# Flavors whose own format holds numbers and no code, by the module that loads them, with the
-# package that their `model_class` must come from and the endings of that format.
+# Flavors whose own format holds numbers and no code: the classes that are read from it, and the
+# endings of their files. Every other class of theirs MLflow unpickles, whatever its file is called.
 _NATIVE = {
-    "mlflow.xgboost": ("xgboost", "xgboost.", (".xgb", ".json", ".ubj")),
-    "mlflow.lightgbm": ("lightgbm", "lightgbm.", (".lgb", ".txt")),
-    "mlflow.onnx": ("onnx", "onnx", (".onnx",)),
+    "xgboost": (
+        {
+            "xgboost.core.Booster",
+            "xgboost.sklearn.XGBClassifier",
+            "xgboost.sklearn.XGBRanker",
+            "xgboost.sklearn.XGBRegressor",
+            "xgboost.sklearn.XGBRFClassifier",
+            "xgboost.sklearn.XGBRFRegressor",
+        },
+        (".xgb", ".json", ".ubj"),
+    ),
+    "lightgbm": ({"lightgbm.basic.Booster"}, (".lgb", ".txt")),
+    "onnx": (set(), (".onnx",)),
 }
 
 # MLflow writes this file into a local model folder whenever somebody loads it by reference.
@@ -40,42 +50,83 @@ WRITTEN_ON_LOAD = frozenset({"registered_model_meta"})
 Manifest = dict[str, str]
 
 
-def runs_code(flavors: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """Return why loading a model of these flavors would run code of its own, None if it would not.
+def format_of(flavors: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
+    """Return the one format that a model is to be loaded by, and the file that holds it.
 
     Parameters
     ----------
     flavors
-        The `flavors` of an `MLmodel` file: data from the model's maker, so nothing is taken for
+        The `flavors` of an `MLmodel` file: words of the model's maker, so nothing is taken for
         harmless that is not known to be.
+
+    Returns
+    -------
+    format
+        `skops`, `xgboost`, `lightgbm` or `onnx`; none of them runs code of its own.
+    file
+        Relative to the model's folder.
+
+    Raises
+    ------
+    RunsCode
+        If loading the model would run code of its own; the message says why.
     """
     generic = flavors.get("python_function", {})
-    loader = str(generic.get("loader_module"))
-    sklearn = flavors.get("sklearn", {})
+    others = sorted(set(flavors) - {"python_function"})
     if any(flavor.get("code") for flavor in flavors.values()):
-        return "it brings Python files (code_paths)"
-    if loader == "mlflow.sklearn":
-        return f"scikit-learn saved as {sklearn.get('serialization_format', 'pickle')}"
-    if loader not in _NATIVE:
-        return f"flavor {loader.removeprefix('mlflow.')}"
-    name, package, endings = _NATIVE[loader]
-    native = flavors.get(name, {})
-    data = str(native.get("data") or generic.get("data"))
-    if not data.endswith(endings):
-        return f"{name} saved as {data}"
-    if not str(native.get("model_class", package)).startswith(package):
-        return f"{name} with the class {native['model_class']}"
-    return None
+        raise RunsCode("it brings Python files (code_paths)")
+    if others == ["sklearn"]:
+        flavor = flavors["sklearn"]
+        if flavor.get("serialization_format") == "skops":
+            return "skops", str(flavor.get("pickled_model"))
+        raise RunsCode(f"scikit-learn saved as {flavor.get('serialization_format', 'pickle')}")
+    loader = str(generic.get("loader_module"))
+    if len(others) != 1 or others[0] not in _NATIVE or loader != f"mlflow.{others[0]}":
+        raise RunsCode(f"flavor {', '.join(others) or loader.removeprefix('mlflow.')}")
+    name = others[0]
+    classes, endings = _NATIVE[name]
+    flavor = flavors[name]
+    files = {str(place["data"]) for place in (flavor, generic) if "data" in place}
+    if len(files) != 1 or "/" in min(files) or not min(files).endswith(endings):
+        raise RunsCode(f"{name} saved as {', '.join(sorted(files)) or 'nothing that it names'}")
+    if classes and flavor.get("model_class", min(classes)) not in classes:
+        raise RunsCode(f"{name} with the class {flavor['model_class']}")
+    return name, min(files)
+
+
+class RunsCode(Exception):
+    """Loading a model would run code of its own."""
+
+
+def file_in(folder: Path, name: str) -> Path:
+    """Return a file of a model by the name that its `MLmodel` gives.
+
+    Raises
+    ------
+    VerificationError
+        If it lies outside the folder, or is none of the files that were compared.
+    """
+    path = (folder / name).resolve()
+    inside = path.is_relative_to(folder.resolve()) and path.is_file()
+    if not inside or name in WRITTEN_ON_LOAD:
+        raise VerificationError(f"MLmodel names {name!r}, which is no file of the model")
+    return path
 
 
 def manifest_of(folder: Path) -> Manifest:
-    """Return the SHA-256 (hex) of every file below a model folder, by its relative POSIX path."""
-    files = sorted(p for p in folder.rglob("*") if not p.is_dir())
-    return {
-        path.relative_to(folder).as_posix(): sha256_of(path)
-        for path in files
-        if path.name not in WRITTEN_ON_LOAD
-    }
+    """Return the SHA-256 (hex) of every file below a model folder, by its relative POSIX path.
+
+    Raises
+    ------
+    VerificationError
+        If something there is neither a file nor a folder, such as a symbolic link.
+    """
+    files = sorted(p for p in folder.rglob("*") if p.is_symlink() or not p.is_dir())
+    for path in files:
+        if path.is_symlink() or not path.is_file():
+            raise VerificationError(f"{path.relative_to(folder)} is no plain file")
+    named = {path.relative_to(folder).as_posix(): path for path in files}
+    return {name: sha256_of(path) for name, path in named.items() if name not in WRITTEN_ON_LOAD}
 
 
 def sha256_of(path: Path) -> str:

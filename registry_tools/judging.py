@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from registry_tools import artifacts, evidence, gates, metrics
+from registry_tools import artifacts, evidence, gates, metrics, signing
 from registry_tools.comparison import Comparison, compare_answers
 from registry_tools.errors import InputError, VerificationError
 from registry_tools.evidence import Answer, Holdout
@@ -41,6 +42,27 @@ class GateOptions:
     eval_data: Holdout | None = None  # rows to judge by, instead of the held-out ones
     policy: TrustPolicy = field(default_factory=TrustPolicy)
 
+    def __post_init__(self) -> None:
+        """Refuse what no figure could be compared with.
+
+        Raises
+        ------
+        InputError
+            If the rule is unknown, the margin not between 0 and 1, a threshold no number, or the
+            policy's key none.
+        """
+        if self.rule not in gates.RULES:
+            raise InputError(f"rule={self.rule}: must be one of {', '.join(gates.RULES)}")
+        if not 0 < self.margin < 1:
+            raise InputError(f"margin={self.margin}: must be above 0 and below 1")
+        for name, value in [*self.minimum.items(), *self.maximum.items()]:
+            if not math.isfinite(value):
+                raise InputError(f"{name}={value}: a threshold must be a finite number")
+        if self.policy.public_key is not None:
+            signing.verifier(self.policy.public_key)
+        if self.max_latency_ms is not None and not 0 < self.max_latency_ms < math.inf:
+            raise InputError(f"max_latency_ms={self.max_latency_ms}: must be above 0 and finite")
+
 
 @dataclass(frozen=True)
 class _Subject:
@@ -49,6 +71,7 @@ class _Subject:
     version: VersionInfo
     folder: Path | None
     fault: str | None
+    evidence_fault: str | None
     answer: Answer | None
     holdout: Holdout | None
     training_rows: npt.NDArray[np.uint64] | None
@@ -66,7 +89,9 @@ def judge(
         before = None
         if champion is not None:
             before = _fetch(client, champion, options.policy, files)
-        holdout = subject.holdout if options.eval_data is None else options.eval_data
+        holdout = subject.holdout
+        if options.eval_data is not None:
+            holdout = _with_hashes_of(options.eval_data, subject)
         return Verdict(tuple(_gates(subject, before, holdout, options)))
 
 
@@ -74,11 +99,13 @@ def _gates(
     subject: _Subject, before: _Subject | None, holdout: Holdout | None, options: GateOptions
 ) -> Iterator[GateResult]:
     """Yield the results in their order; a gate that stands on one that refused is not asked."""
-    yield _integrity(subject, options.policy)
-    if subject.folder is None:
+    integrity = _integrity(subject, options.policy)
+    yield integrity
+    if not integrity.passed:
         return  # what differs from the manifest is not loaded
     yield _signature(subject, before)
-    compared = _without_known(holdout, before)
+    # Nor those that the candidate knows: where a table repeats its rows, it would know the answers.
+    compared = _without_known(_without_known(holdout, before), subject)
     answers, champion_answers = _score(subject, before, holdout, compared, options)
     yield _answers(subject, answers)
     if isinstance(answers, VerificationError):
@@ -104,7 +131,7 @@ def judge_return(client: MlflowClient, version: VersionInfo, policy: TrustPolicy
     with ExitStack() as files:
         subject = _fetch(client, version, policy, files)
         integrity = _integrity(subject, policy)
-        if subject.folder is None:
+        if not integrity.passed:
             return Verdict((integrity,))
         answers, _ = _score(subject, None, None, None, GateOptions(policy=policy))
         return Verdict((integrity, _answers(subject, answers)))
@@ -125,7 +152,7 @@ def compare(
         for subject in (one, two):
             if subject.folder is None:
                 raise VerificationError(f"version {subject.version.version}: {subject.fault}")
-        rows = _without_known(one.holdout, two)
+        rows = _without_known(_without_known(one.holdout, two), one)
         if rows is None or not len(rows.labels):
             raise VerificationError(
                 f"version {first.version} has no held-out rows that version {second.version} was "
@@ -145,18 +172,42 @@ def read_eval_data(path: Path, target: str) -> Holdout:
     Raises
     ------
     InputError
-        If it cannot be read, or has no such column.
+        If it cannot be read, has no such column, or a row has no label.
     """
     table = read_table(path)
+    table.columns = table.columns.map(str)
     if target not in table:
         raise InputError(
             f"--target {target}: {path} has no such column, only "
-            f"{', '.join(repr(str(name)) for name in table.columns)}"
+            f"{', '.join(repr(name) for name in table.columns)}"
         )
+    if table.columns.has_duplicates:
+        raise InputError(f"{path} has two columns of the name {_first_double(table.columns)!r}")
     labels = table[target]
+    if labels.isna().any():
+        row = int(np.flatnonzero(labels.isna())[0])
+        raise InputError(f"--target {target}: row {row} of {path} has no label")
     if pd.api.types.is_float_dtype(labels) and (labels == np.floor(labels)).all():
+        if not np.isfinite(labels).all():
+            raise InputError(f"--target {target}: {path} has an infinite label")
         labels = labels.astype("int64")
-    return Holdout(table.drop(columns=target), labels.map(str).to_numpy(object), hash_rows(table))
+    rows = table.drop(columns=target)
+    return Holdout(rows, labels.map(str).to_numpy(object), hash_rows(rows))
+
+
+def _first_double(columns: pd.Index) -> str:
+    return str(columns[columns.duplicated()][0])
+
+
+def _with_hashes_of(rows: Holdout, subject: _Subject) -> Holdout:
+    """Hash rows over the columns that the candidate takes, as those that it was trained on are."""
+    try:
+        described = describe(subject.folder) if subject.folder is not None else None
+    except VerificationError:
+        return rows  # the gates say so
+    taken = [column.name for column in described.signature or ()] if described else []
+    present = [name for name in taken if name in rows.rows]
+    return replace(rows, hashes=hash_rows(rows.rows[present])) if present else rows
 
 
 def _fetch(
@@ -170,20 +221,25 @@ def _fetch(
         fault = str(error)
     kept = files.enter_context(artifacts.evidence_files(client, version))
     if kept is None:
-        return _Subject(version, folder, fault, None, None, None)
-    return _Subject(
-        version,
-        folder,
-        fault,
-        evidence.read_answer(kept),
-        evidence.read_holdout(kept),
-        evidence.read_training_rows(kept),
-    )
+        return _Subject(version, folder, fault, None, None, None, None)
+    try:
+        return _Subject(
+            version,
+            folder,
+            fault,
+            None,
+            evidence.read_answer(kept),
+            evidence.read_holdout(kept),
+            evidence.read_training_rows(kept),
+        )
+    except VerificationError as error:
+        return _Subject(version, folder, fault, str(error), None, None, None)
 
 
 def _integrity(subject: _Subject, policy: TrustPolicy) -> GateResult:
-    if subject.folder is None:
-        return gates.integrity_gate([str(subject.fault)], 0)
+    faults = [fault for fault in (subject.fault, subject.evidence_fault) if fault]
+    if faults or subject.folder is None:
+        return gates.integrity_gate(faults, 0)
     files = len(manifest_of(subject.folder))
     return gates.integrity_gate(
         [],
@@ -195,11 +251,14 @@ def _integrity(subject: _Subject, policy: TrustPolicy) -> GateResult:
 
 def _signature(subject: _Subject, before: _Subject | None) -> GateResult:
     assert subject.folder is not None
-    old = before.folder if before is not None else None
-    return gates.signature_gate(
-        describe(subject.folder).signature,
-        describe(old).signature if old is not None else None,
-    )
+    try:
+        old = before.folder if before is not None else None
+        return gates.signature_gate(
+            describe(subject.folder).signature,
+            describe(old).signature if old is not None else None,
+        )
+    except VerificationError as error:
+        return GateResult("signature", False, str(error))
 
 
 def _without_known(holdout: Holdout | None, before: _Subject | None) -> Holdout | None:
@@ -259,22 +318,18 @@ def _thresholds(
 ) -> GateResult:
     from registry_tools import thresholds  # MLflow's evaluation takes a while to import
 
-    assert subject.folder is not None
     try:
         words = _in_words_of(holdout.labels, answers, "holdout")
     except VerificationError as error:
         return GateResult("thresholds", False, str(error))
-    described = describe(subject.folder).target_names or ()
     seen = {*holdout.labels.tolist(), *words.tolist()}
-    names = list(described) if seen <= set(described) else sorted(seen)
+    names = answers.classes if seen <= set(answers.classes) else sorted(seen)
     code_of = {name: code for code, name in enumerate(names)}
     probabilities = answers.probabilities["holdout"]
     figures = metrics.evaluate(
         np.array([code_of[name] for name in holdout.labels]),
         np.array([code_of[name] for name in words]),
-        np.asarray(probabilities)
-        if probabilities is not None and len(probabilities[0]) == len(names)
-        else None,
+        np.asarray(probabilities) if probabilities and names is answers.classes else None,
         names,
     )
     figures["recall"] = min(v for k, v in figures.items() if k.startswith("recall_"))
@@ -286,7 +341,7 @@ def _clean(subject: _Subject, holdout: Holdout) -> GateResult:
         return GateResult(
             "clean_holdout", True, "it is not recorded which rows the candidate was trained on"
         )
-    return gates.clean_holdout_gate(holdout.hashes, subject.training_rows, holdout.duplicates)
+    return gates.clean_holdout_gate(holdout.hashes, subject.training_rows, holdout.copies)
 
 
 def _champion(
@@ -300,8 +355,9 @@ def _champion(
     if before is None:
         return GateResult("champion", True, "no champion")
     number = before.version.version
-    if before.folder is None:
-        return GateResult("champion", False, f"the champion, version {number}: {before.fault}")
+    fault = before.fault or before.evidence_fault
+    if fault is not None:
+        return GateResult("champion", False, f"the champion, version {number}: {fault}")
     excluded = len(holdout.labels) - len(compared.labels)
     few = gates.too_few_rows(len(compared.labels), excluded)
     if few is not None:
@@ -312,7 +368,12 @@ def _champion(
         comparison = _compared(compared, answers, champion_answers)
     except VerificationError as error:
         return GateResult("champion", False, str(error))
-    return gates.champion_gate(comparison, options.rule, options.margin, excluded)
+    return gates.champion_gate(
+        comparison,
+        options.rule,
+        options.margin,
+        excluded if before.training_rows is not None else None,
+    )
 
 
 def _compared(rows: Holdout, answers: Answers, others: Answers) -> Comparison:
@@ -329,15 +390,18 @@ def _in_words_of(labels: npt.NDArray[Any], answers: Answers, table: str) -> npt.
     Raises
     ------
     VerificationError
-        If the two have no word in common. Every answer would count as wrong, and a candidate be
-        compared with a champion that nobody understood.
+        If each has a word that the other has not. Answers would count as wrong that nobody
+        understood, and a candidate be found better for it.
     """
     known = set(labels.tolist())
     codes = [str(value) for value in answers.predictions[table]]
-    for words in (answers.names[table], codes):
-        if known & set(words):
+    classes = set(answers.classes) or set(answers.names[table])
+    numbers = {str(code) for code in range(len(classes))} if answers.classes else set(codes)
+    for words, spoken in ((answers.names[table], classes), (codes, numbers)):
+        # One may know a class that the other does not, but not both.
+        if spoken <= known or known <= spoken:
             return np.asarray(words, dtype=object)
-    given, wanted = (", ".join(sorted(words)[:3]) for words in (set(answers.names[table]), known))
+    given, wanted = (", ".join(sorted(words)[:3]) for words in (classes, known))
     raise VerificationError(
         f"a version answers with {given}, the labels are {wanted}: give --eval-data with labels "
         "that both versions answer with"

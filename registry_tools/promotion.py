@@ -87,11 +87,11 @@ def promote(
     _check_expected(ref.name, stage, seen, expect_current)
     if seen == candidate.version:
         raise PromotionError(f"{ref.name} version {seen} is in stage {stage} already")
-    champion = _version(client, ref.name, seen)
+    champion = _champion(client, ref.name, stage, seen)
     if dry_run:
         verdict = judge(client, candidate, champion, options)
         return Promotion(ref.name, candidate.version, stage, seen, verdict, None)
-    registry.check_may_write(client, candidate)
+    registry.prove_may_write(client, candidate)
     act = history.open_act(
         client,
         ref.name,
@@ -103,7 +103,7 @@ def promote(
         reason=reason,
         forced=force,
     )
-    with under_way(client, act):
+    with under_way(client, ref.name, act):
         verdict = judge(client, candidate, champion, options)
         history.record_verdict(client, act, verdict)
         if not verdict.passed and not force:
@@ -126,27 +126,27 @@ def _move(
                 f"stage {act.stage} of {name} moved from {shown(seen)} to {shown(held)} in the "
                 "meantime; nothing was moved: look again, and repeat"
             )
-        if act.action == history.ROLLBACK:
-            under = below.under if below is not None else None
-        else:
-            last = _record_moves_by_others(client, name, act.stage, held, act.actor)
-            under = last.run_id if last is not None else None
+        last = _record_moves_by_others(client, name, act, held)
+        under = below.under if below is not None else last.run_id if last is not None else None
+        assert act.version is not None
+        history.say_moving(client, act)
         registry.move_alias(client, name, act.stage, act.version)
         registry.mirror_legacy_stage(client, name, act.stage, act.version)
         return history.close(client, act, history.DONE, under=under or "")
 
 
 def _record_moves_by_others(
-    client: MlflowClient, name: str, stage: str, held: int | None, actor: str
+    client: MlflowClient, name: str, act: Act, held: int | None
 ) -> Act | None:
     """Return the act that put the present version there; one is recorded if none is known.
 
     Called in an act's turn, so that it can be recorded between the others.
     """
-    last = history.last_done(client, name, stage)
-    if held is None or (last is not None and last.version == held):
+    last = history.last_done(client, name, act.stage)
+    known = last.version if last is not None else None
+    if held == known:
         return last
-    return history.record_external(client, name, stage, held, last, actor)
+    return history.record_external(client, name, held, last, history.get_act(client, act.run_id))
 
 
 def rollback(
@@ -173,10 +173,11 @@ def rollback(
     """
     if not reason.strip():
         raise PromotionError("a rollback needs --reason: it stands in the history")
+    history.check_not_deleted(client, name)
     seen = registry.stage_holder(client, name, stage)
     notes: list[str] = []
     for target in history.holders_before(client, name, stage, seen):
-        if target.version == seen or (to is not None and target.version != to):
+        if target.version in {None, seen} or (to is not None and target.version != to):
             continue
         try:
             version = registry.get_version(client, ModelRef(name, version=target.version))
@@ -189,12 +190,15 @@ def rollback(
         notes.append(f"version {target.version}: {verdict.refusals[0].message}")
     else:
         passed_over = f" ({'; '.join(notes)})" if notes else ""
-        wanted = f"version {to}" if to is not None else "no version"
-        raise PromotionError(
-            f"{wanted} of {name} that stage {stage} can go back to{passed_over}; "
-            f"registry-tools history {name} --stage {stage} shows who held it"
+        wanted = (
+            f"{name} version {to} did not hold {stage} before"
+            if to is not None
+            else f"{name} has no version that stage {stage} could go back to"
         )
-    registry.check_may_write(client, version)
+        raise PromotionError(
+            f"{wanted}{passed_over}; see who held it: registry-tools history {name} --stage {stage}"
+        )
+    registry.prove_may_write(client, version)
     act = history.open_act(
         client,
         name,
@@ -205,7 +209,7 @@ def rollback(
         actor=actor or history.current_user(),
         reason=reason,
     )
-    with under_way(client, act):
+    with under_way(client, name, act):
         history.record_verdict(client, act, verdict)
         act = _move(client, name, act, seen, below=target)
     return Promotion(name, target.version, stage, seen, verdict, act, tuple(notes))
@@ -226,9 +230,9 @@ def delete(client: MlflowClient, ref: ModelRef) -> VersionInfo:
             "promote another version there first"
         )
     stages = registry.stages_of(registry.get_registered_model(client, version.name))
-    for stage, held in sorted(stages.items()):
-        before = next(history.holders_before(client, version.name, stage, held), None)
-        if before is not None and before.version == version.version:
+    for stage in sorted({*stages, *history.stages_moved(client, version.name)}):
+        target = _next_holder(client, version.name, stage, stages.get(stage))
+        if target == version.version:
             raise PromotionError(
                 f"{version.name} version {version.version} is what a rollback of {stage} would go "
                 "back to: keep it until another version has been promoted twice"
@@ -245,10 +249,30 @@ def _check_expected(name: str, stage: str, seen: int | None, expected: int | Non
         )
 
 
-def _version(client: MlflowClient, name: str, version: int | None) -> VersionInfo | None:
-    return (
-        None if version is None else registry.get_version(client, ModelRef(name, version=version))
-    )
+def _champion(client: MlflowClient, name: str, stage: str, seen: int | None) -> VersionInfo | None:
+    """Return the version to be compared with: the stage's or, where others emptied it, its last."""
+    if seen is not None:
+        return registry.get_version(client, ModelRef(name, version=seen))
+    last = history.last_done(client, name, stage)
+    if last is None or last.version is None:
+        return None
+    try:
+        return registry.get_version(client, ModelRef(name, version=last.version))
+    except NotFound:
+        return None
+
+
+def _next_holder(client: MlflowClient, name: str, stage: str, held: int | None) -> int | None:
+    """Return the version that a rollback would go back to, unless its gates refuse it."""
+    for act in history.holders_before(client, name, stage, held):
+        if act.version in {None, held}:
+            continue
+        try:
+            registry.find_version(client, ModelRef(name, version=act.version))
+        except NotFound:
+            continue
+        return act.version
+    return None
 
 
 def refusal(promotion: Promotion) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 from collections.abc import Mapping
@@ -14,8 +15,10 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 from registry_tools.connection import translated
-from registry_tools.errors import NotFound
+from registry_tools.errors import NotFound, RegistryToolsError
 from registry_tools.refs import LEGACY_STAGES, ModelRef
+
+_log = logging.getLogger(__name__)
 
 DIGEST_TAG = "artifact_digest"
 
@@ -296,21 +299,45 @@ def move_alias(client: MlflowClient, name: str, stage: str, version: int) -> Non
 def mirror_legacy_stage(client: MlflowClient, name: str, stage: str, version: int) -> None:
     """Keep `models:/name/Production` going; the outgoing version becomes Archived there.
 
-    A stage other than staging and production has no mirror; a later MLflow may know none at all.
+    A stage other than staging and production has no mirror, and a version has one legacy stage:
+    what is in production stays so. The stage is the alias, and that is moved by then: a mirror that
+    cannot be set is told of, and no error. A later MLflow may know none at all.
     """
     transition = getattr(client, "transition_model_version_stage", None)
     if stage not in LEGACY_STAGES or transition is None:
         return
-    with translated(client.tracking_uri), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*stages", category=FutureWarning)
-        transition(name, str(version), LEGACY_STAGES[stage], archive_existing_versions=True)
+    try:
+        if stage == "staging" and stage_holder(client, name, "production") == version:
+            return
+        with translated(client.tracking_uri), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*stages", category=FutureWarning)
+            transition(name, str(version), LEGACY_STAGES[stage], archive_existing_versions=True)
+    except RegistryToolsError as error:
+        _log.warning("the legacy stage of %s version %d was not set: %s", name, version, error)
 
 
-def check_may_write(client: MlflowClient, version: VersionInfo) -> None:
+def unmirrored(client: MlflowClient, name: str) -> dict[str, int]:
+    """Return the stages whose legacy mirror is not where their alias is, with their versions."""
+    model = get_registered_model(client, name)
+    stages = stages_of(model)
+    legacy = {
+        str(getattr(version, "current_stage", None)): int(version.version)
+        for version in getattr(model, "latest_versions", None) or ()
+    }
+    return {
+        stage: stages[stage]
+        for stage, mirror in LEGACY_STAGES.items()
+        if stage in stages
+        and legacy.get(mirror) != stages[stage]
+        and not (stage == "staging" and stages.get("production") == stages[stage])
+    }
+
+
+def prove_may_write(client: MlflowClient, version: VersionInfo) -> None:
     """Find out before any work is done, and any record made, whether this user may move stages.
 
     MLflow has no way to ask. The digest or the description is written as it stands, which takes the
-    same permission as moving an alias.
+    same permission as moving an alias; the version's time of the last update is all that changes.
 
     Raises
     ------

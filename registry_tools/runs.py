@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities import DatasetInput, Metric, Param, Run
 from mlflow.exceptions import MlflowException
 
+from registry_tools import life
 from registry_tools.connection import translated
 
 # What one call of MLflow's batch interface takes.
@@ -76,18 +77,32 @@ def finish(client: MlflowClient, run_id: str) -> None:
         client.set_terminated(run_id)
 
 
-def delete_open(client: MlflowClient, experiment: str, tag: str, value: str) -> int:
-    """Delete the runs with a tag that were never finished, and return how many there were."""
+def finish_if_dead(client: MlflowClient, run_id: str) -> None:
+    """End a run whose process was killed before it could."""
+    with translated(client.tracking_uri):
+        if client.get_run(run_id).info.status == "RUNNING" and life.dead(client, [run_id]):
+            client.set_terminated(run_id)
+
+
+def delete(client: MlflowClient, run_id: str) -> None:
+    """Delete a run."""
+    with translated(client.tracking_uri):
+        client.delete_run(run_id)
+
+
+def delete_dead(client: MlflowClient, experiment: str, tag: str, value: str) -> None:
+    """Delete the runs with a tag whose process failed or was killed."""
     with translated(client.tracking_uri):
         found = client.get_experiment_by_name(experiment)
         if found is None:
-            return 0
+            return
         left = client.search_runs(
             [found.experiment_id], f"tags.{tag} = '{value}' and attributes.status != 'FINISHED'"
         )
-        for run in left:
-            client.delete_run(run.info.run_id)
-    return len(left)
+        still_open = [run.info.run_id for run in left if run.info.status == "RUNNING"]
+        ended = [run.info.run_id for run in left if run.info.status != "RUNNING"]
+        for run_id in [*ended, *life.dead(client, still_open)]:
+            client.delete_run(run_id)
 
 
 def _is_kept(tag: str) -> bool:

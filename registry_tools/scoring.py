@@ -45,6 +45,7 @@ class Answers:
     predictions: Mapping[str, list[Any]]
     names: Mapping[str, list[Any]]  # the classes by name, where the version carries names
     probabilities: Mapping[str, list[list[float]] | None]
+    classes: list[str]  # by name, in the order of the probabilities
     milliseconds: list[float]
 
 
@@ -58,7 +59,11 @@ def score_in_clean_process(jobs: Sequence[Job]) -> list[Answers | VerificationEr
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        request = [_request(job, folder / str(index)) for index, job in enumerate(jobs)]
+        try:
+            request = [_request(job, folder / str(index)) for index, job in enumerate(jobs)]
+        except (TypeError, ValueError) as error:  # a column of more than one type
+            reason = str(error).strip().splitlines()[0][:200]
+            return [VerificationError(f"the rows are no table: {reason}")] * len(jobs)
         (folder / "request.json").write_text(json.dumps(request))
         command = [
             *(sys.executable, "-m", "registry_tools.scoring"),
@@ -129,6 +134,7 @@ def _answer(job: dict[str, Any]) -> dict[str, Any]:
         "predictions": predictions,
         "names": names,
         "probabilities": probabilities,
+        "classes": list(model.class_names),
         "milliseconds": milliseconds,
     }
 

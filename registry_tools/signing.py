@@ -11,9 +11,15 @@ import os
 from pathlib import Path
 from typing import Any
 
+from cryptography.exceptions import InvalidSignature
+
 from registry_tools import integrity
 from registry_tools.errors import InputError, UnsupportedOperation, VerificationError
 
+_NO_SIGNATURE = (
+    *(InvalidSignature, ValueError, LookupError, TypeError),
+    *(AttributeError, OSError, RecursionError),
+)
 PASSWORD_VARIABLE = "REGISTRY_TOOLS_KEY_PASSWORD"
 
 
@@ -35,6 +41,7 @@ def sign(folder: Path, key: Path, signature: Path) -> None:
         If the extra `signing` is not installed.
     """
     hashing, signing, _ = _library()
+    _check_readable("--key", key)
     password = os.environ.get(PASSWORD_VARIABLE)
     files = hashing.Config().set_ignored_paths(paths=sorted(integrity.WRITTEN_ON_LOAD))
     try:
@@ -45,7 +52,7 @@ def sign(folder: Path, key: Path, signature: Path) -> None:
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f"--key {key} is no private key on an elliptic curve in PEM form, or "
-            f"{PASSWORD_VARIABLE} does not open it ({_first_line(error)}); make one with: "
+            f"{PASSWORD_VARIABLE} does not open it; make one with: "
             "openssl ecparam -name prime256v1 -genkey -noout -out key.pem"
         ) from error
     signer.set_hashing_config(files).sign(folder, signature)
@@ -58,32 +65,51 @@ def check(folder: Path, signature: Path | None, public_key: Path) -> None:
     ------
     VerificationError
         If there is no signature, another key made it, or a file is not as it was signed.
-    InputError
-        If the public key is none.
-    UnsupportedOperation
-        If the extra `signing` is not installed.
+    InputError, UnsupportedOperation
+        As `verifier`.
     """
-    _, _, verifying = _library()
-    try:
-        verifier = verifying.Config().use_elliptic_key_verifier(public_key=public_key)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"--public-key {public_key} is no public key in PEM form ({_first_line(error)}); make "
-            "it with: openssl ec -in key.pem -pubout"
-        ) from error
+    verifying = verifier(public_key)
     if signature is None:
         raise VerificationError(
             "it has no signature, and one is required: registry-tools sign REF --key KEY makes it"
         )
     try:
-        verifier.verify(folder, signature)
+        verifying.verify(folder, signature)
     # A file that is no signature is read as JSON without a look at its parts.
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+    except _NO_SIGNATURE as error:
         # The library adds the digests, as Python writes its own objects.
         reason = _first_line(error).partition(": Expected")[0].replace("\\'", "'")
         raise VerificationError(
             f"its signature was not made by {public_key} over these files: {reason}"
         ) from error
+
+
+def verifier(public_key: Path) -> Any:
+    """Return what verifies signatures of a public key.
+
+    Raises
+    ------
+    InputError
+        If it is none.
+    UnsupportedOperation
+        If the extra `signing` is not installed.
+    """
+    _, _, verifying = _library()
+    _check_readable("--public-key", public_key)
+    try:
+        return verifying.Config().use_elliptic_key_verifier(public_key=public_key)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"--public-key {public_key} is no public key in PEM form; make it with: "
+            "openssl ec -in key.pem -pubout -out key.pub.pem"
+        ) from error
+
+
+def _check_readable(option: str, path: Path) -> None:
+    try:
+        path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{option} {path}: {error.strerror}") from error
 
 
 def _library() -> tuple[Any, Any, Any]:

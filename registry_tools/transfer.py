@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
-from registry_tools import artifacts, evidence, integrity, registry, runs
+from registry_tools import artifacts, evidence, integrity, life, registry, runs
 from registry_tools.errors import PromotionError, UnsupportedOperation, VerificationError
 from registry_tools.formats import TrustPolicy
 from registry_tools.loader import verified_files
@@ -74,15 +74,15 @@ def copy(
             "no evidence to carry; register it from a run"
         )
     with verified_files(source, version, policy or TrustPolicy.from_environment()) as folder:
-        manifest = integrity.manifest_of(folder)
-        digest = integrity.digest_of(manifest)
+        digest = integrity.digest_of(integrity.manifest_of(folder))
         origin = version.tags.get(
             ORIGIN_TAG, f"{_address(source)} {version.name}/{version.version} {digest}"
         )
         there = _arrived(target, name, origin)
         if there is not None:
+            runs.finish_if_dead(target, str(_run_of(target, name, there)))
             return Copy(name, there, origin, made=False)
-        number = _carry(source, version, folder, manifest, target, name, origin)
+        number = _carry(source, version, folder, target, name, origin)
     return Copy(name, number, origin, made=True)
 
 
@@ -90,41 +90,50 @@ def _carry(
     source: MlflowClient,
     version: VersionInfo,
     folder: Path,
-    manifest: integrity.Manifest,
     target: MlflowClient,
     name: str,
     origin: str,
 ) -> int:
     assert version.run_id is not None
     mark = hashlib.sha256(f"{origin} {name}".encode()).hexdigest()
-    runs.delete_open(target, name, _RUN_TAG, mark)
+    runs.delete_dead(target, name, _RUN_TAG, mark)
     run_id = runs.copy_run(source, version.run_id, target, name, {_RUN_TAG: mark})
-    with tempfile.TemporaryDirectory() as scratch:
-        model = Path(scratch, "model")
-        shutil.copytree(folder, model, ignore=shutil.ignore_patterns(*integrity.WRITTEN_ON_LOAD))
-        address = runs.add_files(target, run_id, model, "model")
-    with artifacts.evidence_files(source, version) as kept:
-        if kept is not None:
-            runs.add_files(target, run_id, kept, evidence.FOLDER)
-    with artifacts.fetched(target, address) as arrived:
-        changes = integrity.changes(manifest, integrity.manifest_of(arrived))
-    if changes:
-        raise VerificationError(f"the files did not arrive as they were sent: {changes[0]}")
-    runs.finish(target, run_id)
-    number = registry.register(
-        target,
-        name,
-        source=address,
-        run_id=run_id,
-        description=version.description,
-        tags={**version.tags, ORIGIN_TAG: origin},
-    )
+    with life.signs_of_life(target, run_id):
+        with tempfile.TemporaryDirectory() as scratch:
+            model = Path(scratch, "model")
+            shutil.copytree(
+                folder, model, ignore=shutil.ignore_patterns(*integrity.WRITTEN_ON_LOAD)
+            )
+            address = _sent(target, run_id, model, "model")
+        with artifacts.evidence_files(source, version) as kept:
+            if kept is not None:
+                _sent(target, run_id, kept, evidence.FOLDER)
+        number = registry.register(
+            target,
+            name,
+            source=address,
+            run_id=run_id,
+            description=version.description,
+            tags={**version.tags, ORIGIN_TAG: origin},
+        )
     # Two copies at once both find nothing there: the later one gives way.
     first = _arrived(target, name, origin)
     if first is not None and first != number:
         registry.delete_version(target, name, number)
+        runs.delete(target, run_id)
         return first
+    runs.finish(target, run_id)
     return number
+
+
+def _sent(target: MlflowClient, run_id: str, folder: Path, where: str) -> str:
+    """Upload a folder, fetch it back, compare, and return its address there."""
+    address = runs.add_files(target, run_id, folder, where)
+    with artifacts.fetched(target, address) as arrived:
+        changes = integrity.changes(integrity.manifest_of(folder), integrity.manifest_of(arrived))
+    if changes:
+        raise VerificationError(f"the files did not arrive as they were sent: {changes[0]}")
+    return address
 
 
 def _arrived(target: MlflowClient, name: str, origin: str) -> int | None:
@@ -132,9 +141,15 @@ def _arrived(target: MlflowClient, name: str, origin: str) -> int | None:
     return registry.version_with_tag(target, name, ORIGIN_TAG, origin)
 
 
+def _run_of(target: MlflowClient, name: str, version: int) -> str | None:
+    return registry.find_version(target, ModelRef(name, version=version)).run_id
+
+
 def _address(client: MlflowClient) -> str:
-    """Return the address of a registry without the password that it may hold."""
+    """Return the one address of a registry, without the password that it may hold."""
     uri = str(client.tracking_uri)
+    if uri.startswith("sqlite:///"):
+        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).resolve()}"
     parts = urlsplit(uri)
     if "@" not in parts.netloc:
         return uri

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from registry_tools import history, registry, turns
+from registry_tools import history, life, registry, turns
 from registry_tools.errors import GateRefused, RegistryToolsError, StageMoved
 from registry_tools.formats import TrustPolicy
 from registry_tools.gates import GateResult, Verdict
@@ -26,42 +26,53 @@ def repair(client: MlflowClient, name: str, *, actor: str | None = None) -> list
     """Close the acts that a crash left open, and record moves by other means; say what was done.
 
     Acts under way are left alone: an open act is watched for a sign of life first, which takes up
-    to `turns.DEAD_SECONDS`.
+    to `life.DEAD_SECONDS`.
     """
-    who = actor or history.current_user()
-    model = registry.get_registered_model(client, name)
+    registry.get_registered_model(client, name)
+    history.check_not_deleted(client, name)
     done = []
-    for act in turns.dead(client, history.open_acts(client, name)):
+    for act in killed(client, name):
         outcome = finish(client, name, act)
-        done.append(f"{act.action} {act.version} → {act.stage} was left open; now {outcome}")
-    for stage, held in sorted(registry.stages_of(model).items()):
-        last = history.last_done(client, name, stage)
-        if last is None or last.version == held:
-            continue
-        act = history.open_external(client, name, stage, held, last, who)
-        with (
-            under_way(client, act),
-            turns.turn(client, name, act, finish=partial(finish, client, name)),
-        ):
-            history.close(client, act, history.DONE, under=last.run_id)
-        done.append(f"{stage} was moved from {last.version} to {held} by other means; recorded")
-    for stage, version in sorted(registry.stages_of(model).items()):
-        registry.mirror_legacy_stage(client, name, stage, version)
+        done.append(f"{_title(act)} was left open; now {outcome}")
+    who = actor or history.current_user()
+    for stage in history.stages_moved(client, name):
+        done += _record_move_by_others(client, name, stage, who)
+    busy = {act.stage for act in history.open_acts(client, name)}
+    for stage, version in registry.unmirrored(client, name).items():
+        if stage not in busy:
+            registry.mirror_legacy_stage(client, name, stage, version)
     return done
 
 
+def _record_move_by_others(client: MlflowClient, name: str, stage: str, actor: str) -> list[str]:
+    last, held = history.last_done(client, name, stage), registry.stage_holder(client, name, stage)
+    if last is None or last.version == held:
+        return []
+    act = history.open_external(client, name, stage, held, last, actor)
+    with (
+        under_way(client, name, act),
+        turns.turn(client, name, act, finish=partial(finish, client, name)),
+    ):
+        newest = history.last_done(client, name, stage)
+        if newest != last or registry.stage_holder(client, name, stage) != held:
+            history.close(client, act, history.SUPERSEDED)  # moved by an act in the meantime
+            return []
+        history.close(client, act, history.DONE, under=last.run_id)
+    before, now = last.version or "none", held or "none"
+    return [f"{stage} was moved from {before} to {now} by other means; recorded"]
+
+
 def finish(client: MlflowClient, name: str, act: Act) -> str:
-    """Close an act that was killed, as what it came to: done if it had moved the stage."""
-    if act.outcome != history.UNFINISHED:  # killed between the last two writes
+    """Close an act whose process ended, as what it came to: done if it had moved the stage."""
+    if act.outcome != history.UNFINISHED:  # ended between the last two writes
         history.close(client, act, act.outcome)
         return act.outcome
-    held = registry.stage_holder(client, name, act.stage)
-    last = history.last_done(client, name, act.stage)
-    moved = act.turn is not None and held == act.version and (last is None or last.version != held)
-    if not moved:
+    if not act.is_moving or registry.stage_holder(client, name, act.stage) != act.version:
         history.close(client, act, history.UNFINISHED)
         return history.UNFINISHED
+    assert act.version is not None
     registry.mirror_legacy_stage(client, name, act.stage, act.version)
+    last = history.last_done(client, name, act.stage)
     under = last.run_id if last is not None else ""
     if act.action == history.ROLLBACK:
         before = list(history.holders_before(client, name, act.stage, act.previous_version))
@@ -70,48 +81,69 @@ def finish(client: MlflowClient, name: str, act: Act) -> str:
     return history.DONE
 
 
+def killed(client: MlflowClient, name: str) -> list[Act]:
+    """Return the acts that were begun and whose process was killed; oldest first."""
+    found = {act.run_id: act for act in history.open_acts(client, name)}
+    return [found[run_id] for run_id in life.dead(client, list(found))]
+
+
 def verify(client: MlflowClient, ref: ModelRef, policy: TrustPolicy) -> Verdict:
     """Check a version's files, format and recorded answer, and its model's history."""
     version = registry.find_version(client, ref)
     verdict = judge_return(client, version, policy)
     stages = registry.stages_of(registry.get_registered_model(client, version.name))
-    unexplained = irregularities(client, version.name, stages)
+    unexplained = irregularities(client, version.name, stages, version.version)
     explained = GateResult(
         "history",
         not unexplained,
-        "; ".join(unexplained) or "every stage is where its last act left it",
+        "; ".join(unexplained) or "it is where the last act left it",
     )
     return Verdict((*verdict.gates, explained))
 
 
-def irregularities(client: MlflowClient, name: str, stages: dict[str, int]) -> list[str]:
-    """Return what the history does not explain: moves by other means, acts left open."""
+def irregularities(
+    client: MlflowClient, name: str, stages: Mapping[str, int], version: int | None = None
+) -> list[str]:
+    """Return what the history does not explain: moves by other means, acts left open.
+
+    Parameters
+    ----------
+    client, name
+        The model.
+    stages
+        The version in each of its stages.
+    version
+        Only what concerns this version; None for all.
+    """
+    history.check_not_deleted(client, name)
     found = [
-        f"{act.action} {act.version} → {act.stage} by {act.actor} was begun and never finished"
-        for act in turns.dead(client, history.open_acts(client, name))
+        f"{_title(act)} by {act.actor} was begun and never finished"
+        for act in killed(client, name)
+        if version in {None, act.version, act.previous_version}
     ]
     for stage in history.stages_moved(client, name):
-        last = history.last_done(client, name, stage)
-        held = stages.get(stage)
-        if last is not None and last.version != held:
-            found.append(
-                f"{stage} is at {shown(held)}, the history says version {last.version}: moved by "
-                "other means"
-            )
+        last, held = history.last_done(client, name, stage), stages.get(stage)
+        if last is None or last.version == held or version not in {None, held, last.version}:
+            continue
+        found.append(
+            f"{stage} is at {shown(held)}, the history says {shown(last.version)}: moved by other "
+            "means"
+        )
     return found
 
 
 @contextmanager
-def under_way(client: MlflowClient, act: Act) -> Iterator[None]:
+def under_way(client: MlflowClient, name: str, act: Act) -> Iterator[None]:
     """Give signs of life, and close the act when its work fails, so that nobody has to wait."""
     try:
-        with turns.signs_of_life(client, act):
+        with life.signs_of_life(client, act.run_id):
             yield
     except (GateRefused, StageMoved):
         raise  # closed already, with an outcome of its own
     except BaseException:
         try:
-            history.close(client, act, history.UNFINISHED)
+            # It may have moved the stage before it failed: what came of it is looked up.
+            finish(client, name, history.get_act(client, act.run_id))
         except RegistryToolsError:
             # The first error is the one to tell.
             _log.warning("the act stays open: registry-tools repair closes it (%s)", act.run_id)
@@ -121,3 +153,7 @@ def under_way(client: MlflowClient, act: Act) -> Iterator[None]:
 def shown(version: int | None) -> str:
     """Return a version for a message."""
     return "no version" if version is None else f"version {version}"
+
+
+def _title(act: Act) -> str:
+    return f"{act.action} {act.version or 'none'} → {act.stage}"

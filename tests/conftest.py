@@ -20,7 +20,7 @@ from servers import BIN, end_group, free_port, wait_until_up
 
 from pipeline.params import TrainParams
 from pipeline.train import TrainResult, train
-from registry_tools import turns
+from registry_tools import life
 
 ROOT = Path(__file__).parents[1]
 _KEPT = {"MLFLOW_LOGGING_LEVEL", "MLFLOW_DISABLE_TELEMETRY"}
@@ -217,4 +217,5 @@ def local(sqlite_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture
 def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take an act for killed sooner than in life, to be done sooner."""
-    monkeypatch.setattr(turns, "DEAD_SECONDS", 0.5)
+    monkeypatch.setattr(life, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(life, "DEAD_SECONDS", 0.5)

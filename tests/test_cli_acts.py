@@ -107,7 +107,7 @@ def test_what_stands_in_the_way_is_said_in_one_line(
     )
     assert "--reason" in error_of(capsys, "rollback", name, code=2)
     assert "needs --reason" in error_of(capsys, "rollback", name, "--reason", " ")
-    assert "no version of" in error_of(capsys, "rollback", name, "--reason", "worse")
+    assert "has no version that" in error_of(capsys, "rollback", name, "--reason", "worse")
     assert "no registered model 'nobody'" in error_of(capsys, "history", "nobody")
     assert "no registered model 'nobody'" in error_of(capsys, "repair", "nobody")
     assert answer(capsys, "history", name) == []

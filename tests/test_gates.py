@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from registry_tools import gates
-from registry_tools.comparison import paired
+from registry_tools import cli_acts, gates
+from registry_tools.comparison import compare_answers, paired
 from registry_tools.gates import champion_gate
 from registry_tools.signature import Column
 from registry_tools.thresholds import failing as failing_thresholds
@@ -19,7 +19,9 @@ A, B = Column("a", "double"), Column("b", "long")
     [
         (None, "no signature"),
         ([A, B, Column("c", "double")], "new required column 'c'"),
-        ([A, Column("bb", "long")], "new required column 'bb'; no longer taken: 'b'"),
+        ([A, Column("bb", "long")], "new required column 'bb'; 'b' no longer taken, 'bb' new"),
+        ([A, Column("bb", "long", required=False)], "'b' no longer taken, 'bb' new: renamed?"),
+        ([B, A], "its columns stand in another order"),
         ([A, Column("b", "integer")], "column 'b' was long, is integer"),
         ([Column("a", "float"), B], "column 'a' was double, is float"),
         ([Column("a", "string"), B], "column 'a' was double, is string"),
@@ -37,7 +39,6 @@ def test_a_signature_that_the_champions_clients_do_not_fit_is_refused(
     "candidate",
     [
         [A, B],
-        [B, A],
         [A],
         [A, B, Column("c", "string", required=False)],
         [A, Column("b", "double")],
@@ -85,12 +86,18 @@ def test_thresholds_name_what_misses_them() -> None:
     assert missed.message == "accuracy 0.9500, at least 0.96 asked"
 
 
-def test_a_holdout_row_that_was_trained_on_is_refused_unless_it_is_a_known_copy() -> None:
-    holdout, training = np.array([1, 2, 3], np.uint64), np.array([3, 4], np.uint64)
-    assert not gates.clean_holdout_gate(holdout, training, 0).passed
-    copies = gates.clean_holdout_gate(holdout, training, 1)
-    assert copies.passed
-    assert "1 are exact duplicates of training rows" in copies.message
+@pytest.mark.parametrize(
+    ("in_table", "leaked", "copies"),
+    [({}, 3, 0), ({3: 2}, 2, 1), ({3: 3}, 1, 2), ({3: 3, 4: 2}, 0, 3), ({9: 5}, 3, 0)],
+)
+def test_a_row_on_both_sides_is_a_leak_unless_it_stands_in_the_table_as_often(
+    in_table: dict[int, int], leaked: int, copies: int
+) -> None:
+    holdout, training = np.array([1, 2, 3, 3, 4], np.uint64), np.array([4, 5, 3], np.uint64)
+    known = np.array(list(in_table.items()), np.uint64).reshape(-1, 2)
+    result = gates.clean_holdout_gate(holdout, training, known)
+    assert result.passed is (leaked == 0)
+    assert result.figures == {"shared_rows": leaked, "duplicate_rows": copies}
 
 
 def test_paired_counts_become_accuracies_and_tests() -> None:
@@ -100,9 +107,26 @@ def test_paired_counts_become_accuracies_and_tests() -> None:
     assert compared.difference == pytest.approx(-0.08)
     # Exact McNemar: at least 9 of 10 coin tosses, (10 + 1) / 2**10.
     assert compared.p_worse == pytest.approx(11 / 1024)
-    assert compared.low < compared.bound < compared.difference < compared.high
+    # The interval is that of the normal approximation, but for the grain of one row in a hundred.
+    error = np.sqrt((0.1 - 0.08**2) / 100)
+    assert compared.low == pytest.approx(-0.08 - 1.96 * error, abs=0.01)
+    assert compared.bound == pytest.approx(-0.08 - 1.645 * error, abs=0.01)
+    assert compared.high == pytest.approx(-0.08 + 1.96 * error, abs=0.01)
     same = paired(rows=50, only_candidate_right=0, only_champion_right=0, both_right=50)
     assert (same.difference, same.p_worse, same.p_better) == (0, 1, 1)
+
+
+def test_answers_on_the_same_rows_are_paired() -> None:
+    labels = np.array(["a", "a", "b", "b"], dtype=object)
+    compared = compare_answers(
+        labels, np.array(["a", "a", "b", "a"]), np.array(["a", "b", "a", "b"])
+    )
+    assert (compared.only_candidate_right, compared.only_champion_right) == (2, 1)
+    assert (compared.candidate_accuracy, compared.champion_accuracy) == (0.75, 0.5)
+
+
+def test_the_rules_of_the_command_line_are_those_of_the_gate() -> None:
+    assert cli_acts.RULES == gates.RULES
 
 
 def gate(rows: int, gained: int, lost: int, rule: str, margin: float = 0.01) -> gates.GateResult:
@@ -127,10 +151,12 @@ def test_not_worse(rows: int, gained: int, lost: int, passed: bool) -> None:
 
 def test_non_inferior_needs_rows_enough_and_says_how_many() -> None:
     too_few = gate(100, 0, 0, "non-inferior")
-    assert "too few rows to show it within 0.01: 299 would do" in too_few.message
+    assert "too few rows to show it: 299 would do" in too_few.message
     assert gate(299, 0, 0, "non-inferior").passed
     assert not gate(3_000, 100, 150, "non-inferior").passed
     assert gate(3_000, 60, 50, "non-inferior").passed
+    assert gate(300, 40, 2, "non-inferior").passed  # shown on fewer rows than an equal one needs
+    assert "too few rows to show it: 2062 would do" in gate(300, 5, 5, "non-inferior").message
 
 
 def test_better_is_significant() -> None:
@@ -142,6 +168,7 @@ def test_every_verdict_shows_difference_interval_and_p_value() -> None:
     for rule in gates.RULES:
         result = gate(300, 3, 4, rule)
         assert "difference -0.0033 [" in result.message
+        assert "p(worse) 0.5, p(better) 0.773" in result.message
         assert {"difference", "low", "high", "p_worse", "p_better"} <= set(result.figures)
 
 

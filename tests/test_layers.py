@@ -32,10 +32,11 @@ LAYERS: dict[str, list[set[str]]] = {
         {"__init__"},
         {"loader", "scoring", "turns"},
         {"artifacts", "formats", "history", "runs", "signing"},
-        {"registry"},
+        {"life", "registry"},
         {"connection", "gates", "thresholds"},
         {"comparison"},
-        {"evidence", "integrity", "refs", "rows", "signature", "tables", "metrics"},
+        {"evidence", "integrity", "refs", "signature", "tables", "metrics"},
+        {"rows"},
         {"errors"},
     ],
 }
@@ -45,6 +46,7 @@ MAY_IMPORT_MLFLOW = {
     "pipeline.tracking",
     "registry_tools.formats",  # for the formats that MLflow reads itself
     "registry_tools.history",
+    "registry_tools.life",
     "registry_tools.artifacts",
     "registry_tools.connection",
     "registry_tools.registry",

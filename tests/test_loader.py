@@ -18,7 +18,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from pipeline.params import TrainParams
 from pipeline.train import train
-from registry_tools import artifacts, load_model
+from registry_tools import load_model
 from registry_tools.errors import (
     InputError,
     NotFound,
@@ -121,8 +121,8 @@ def test_a_legacy_stage_without_alias_is_a_stage(store: str) -> None:
 
 def test_a_changed_file_is_refused_before_it_is_loaded(store: str) -> None:
     train(TrainParams())
-    with artifacts.model_files(MlflowClient(), "iris", 1) as folder:
-        (folder / "model.skops").write_bytes(b"something else")
+    folder = Path(MlflowClient().get_model_version_download_uri("iris", "1"))
+    (folder / "model.skops").write_bytes(b"something else")
     with pytest.raises(VerificationError, match=r"model\.skops was changed after registration"):
         load_model("iris/1")
 

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from places import GOOD, Place
 from servers import BIN
 
-from registry_tools import artifacts, connection, load_model, registry, signing
+from registry_tools import artifacts, connection, history, load_model, registry, signing
 from registry_tools.cli import main
 from registry_tools.errors import UnsupportedOperation, VerificationError
 from registry_tools.refs import ModelRef
@@ -164,9 +164,15 @@ def test_a_key_that_does_not_serve_is_named(
     (tmp_path / "text.pem").write_text("no key")
     file = {"public": "ours.pub.pem", "no key": "text.pem"}.get(kind, f"{kind}.pem")
     err = error_of(capsys, "sign", ref, "--key", file)
-    assert f"--key {file} is no private key on an elliptic curve" in err
+    missing = "No such file or directory"
+    said = missing if kind == "missing" else "is no private key on an elliptic curve"
+    assert f"--key {file}" in err
+    assert said in err
     err = error_of(capsys, "predict", ref, "--features", "1,2,3,4", "--public-key", "text.pem")
     assert "--public-key text.pem is no public key in PEM form" in err
+    promote = ["promote", ref, "--to", "production"]
+    assert missing in error_of(capsys, *promote, "--public-key", "none.pem")
+    assert history.acts(local.client, ref.partition("/")[0]) == []
 
 
 def test_an_encrypted_key_is_opened_by_its_password(

@@ -54,7 +54,7 @@ def test_a_run_has_parameters_metrics_dataset_and_artifacts(trained: Trained) ->
         "evidence/answer.json",
         "evidence/holdout.parquet",
         "evidence/manifest.json",
-        "evidence/split.json",
+        "evidence/copies.npy",
         "evidence/training_rows.npy",
         "plots/confusion_matrix.png",
     }

@@ -14,6 +14,7 @@ import mlflow
 import places
 import pytest
 from places import EQUAL, GOOD, Place
+from servers import BIN
 from test_signing import write_keys
 
 from registry_tools import (
@@ -56,10 +57,10 @@ def target(
     return Place(f"sqlite:///{folder}/mlflow.db", folder)
 
 
-def open_runs(target: Place, name: str) -> int:
+def run_states(target: Place, name: str) -> list[str]:
     found = target.client.get_experiment_by_name(name)
     assert found is not None
-    return len(target.client.search_runs([found.experiment_id], "attributes.status = 'RUNNING'"))
+    return [run.info.status for run in target.client.search_runs([found.experiment_id])]
 
 
 def test_a_version_arrives_with_all_that_belongs_to_it(
@@ -134,11 +135,9 @@ sys.exit(main(argv))
 """
 
 
-@pytest.mark.parametrize(
-    ("module", "step"), [("runs", "add_files"), ("runs", "finish"), ("registry", "register")]
-)
+@pytest.mark.parametrize(("module", "step"), [("runs", "add_files"), ("registry", "register")])
 def test_an_interrupted_copy_leaves_no_version_and_can_be_repeated(
-    place: Place, target: Place, module: str, step: str
+    place: Place, target: Place, short_wait: None, module: str, step: str
 ) -> None:
     name = place.model(GOOD)
     command = ["copy", f"{name}/1", "--to-uri", target.uri]
@@ -147,7 +146,29 @@ def test_an_interrupted_copy_leaves_no_version_and_can_be_repeated(
     assert not target.client.search_registered_models(f"name = '{name}'")
     assert main(command) == 0
     assert [v.version for v in registry.list_versions(target.client, name)] == [1]
-    assert open_runs(target, name) == 0
+    assert run_states(target, name) == ["FINISHED"]
+
+
+def test_a_copy_that_was_interrupted_at_its_very_end_is_whole(
+    place: Place, target: Place, short_wait: None
+) -> None:
+    name = place.model(GOOD)
+    command = ["copy", f"{name}/1", "--to-uri", target.uri]
+    done = subprocess.run([sys.executable, "-c", _KILLED, "runs", "finish", *command])
+    assert done.returncode == -signal.SIGKILL
+    assert main(command) == 0
+    assert [v.version for v in registry.list_versions(target.client, name)] == [1]
+    assert run_states(target, name) == ["FINISHED"]
+
+
+def test_two_copies_at_once_make_one_version(place: Place, target: Place) -> None:
+    name = place.model(GOOD)
+    command = [BIN / "registry-tools", "copy", f"{name}/1", "--to-uri", target.uri, "--json"]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
+    answers = [json.loads(process.communicate(timeout=100)[0]) for process in processes]
+    assert len({answer["version"] for answer in answers}) == 1
+    assert len(registry.list_versions(target.client, name)) == 1
+    assert run_states(target, name) == ["FINISHED"]
 
 
 def test_what_does_not_arrive_as_it_was_sent_makes_no_version(
@@ -185,7 +206,7 @@ def test_within_one_registry_another_name_is_needed(
     assert capsys.readouterr().out == f"there already  {name}-eu version 1 in {local.uri}\n"
 
 
-def test_the_origin_has_no_password(empty_database: Path) -> None:
+def test_the_origin_has_no_password() -> None:
     class Client:
         tracking_uri = "https://ada:secret@host:8443/mlflow"
 
