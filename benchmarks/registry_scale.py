@@ -1,9 +1,9 @@
-"""Do the commands cost the same on a model with 10, 1,000 and 10,000 versions?
+"""Do the commands cost the same on a model with 10, 1,000 and 10,000 versions, and as many acts?
 
     python benchmarks/registry_scale.py [--rounds 5]
 
-Each store holds one trained run, whose version is repeated in the database's tables: that takes a
-second, and registering 10,000 a quarter of an hour. Whole commands are timed, the sizes in turn.
+Each store holds one trained run and one promotion, which are repeated in the database's tables: that
+takes a second, and doing them 10,000 times half a day. Whole commands are timed, the sizes in turn.
 """
 
 from __future__ import annotations
@@ -46,25 +46,41 @@ def run(folder: Path, *command: str) -> float:
     return time.perf_counter() - began
 
 
-def make_store(folder: Path, versions: int) -> None:
-    """Train once, repeat the version in the database, and put the first one into production."""
+def make_store(folder: Path, size: int) -> None:
+    """Train and promote once, and repeat both in the database."""
     folder.mkdir()
     run(folder, "python", "-m", "pipeline", "train")
-    with sqlite3.connect(folder / "mlflow.db") as database:
-        for table in ("model_versions", "model_version_tags"):
-            columns = [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
-            values = ", ".join(
-                "number" if c == "version" else "'None'" if c == "current_stage" else c
-                for c in columns
-            )
-            database.execute(
-                "WITH RECURSIVE numbers(number) AS "
-                f"(SELECT 2 UNION ALL SELECT number + 1 FROM numbers WHERE number < {versions}) "
-                f"INSERT INTO {table} ({', '.join(columns)}) SELECT {values} "
-                f"FROM {table}, numbers WHERE version = 1"
-            )
-    database.close()
     run(folder, "registry-tools", "promote", "iris/1", "--to", "production")
+    database = sqlite3.connect(folder / "mlflow.db")
+    with database:
+        for table in ("model_versions", "model_version_tags"):
+            new = {"version": "number", "current_stage": "'None'"}
+            repeat(database, table, "version = 1", new, size)
+        act = "run_uuid IN (SELECT run_uuid FROM tags WHERE key = 'kind' AND value = 'act')"
+        for table in ("runs", "tags", "metrics", "latest_metrics"):
+            new = {
+                "run_uuid": "printf('%032x', number)",
+                "start_time": "start_time - number",
+                "value": "CASE WHEN key = 'turn' THEN number ELSE value END"
+                if "metrics" in table
+                else "value",
+            }
+            repeat(database, table, act, new, size)
+    database.close()
+
+
+def repeat(
+    database: sqlite3.Connection, table: str, which: str, new: dict[str, str], size: int
+) -> None:
+    """Repeat rows of a table until there are `size` of each; `new` are the values that differ."""
+    columns = [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
+    values = ", ".join(new.get(column, column) for column in columns)
+    database.execute(
+        "WITH RECURSIVE numbers(number) AS "
+        f"(SELECT 2 UNION ALL SELECT number + 1 FROM numbers WHERE number < {size}) "
+        f"INSERT INTO {table} ({', '.join(columns)}) SELECT {values} "
+        f"FROM {table}, numbers WHERE {which}"
+    )
 
 
 def main() -> None:
