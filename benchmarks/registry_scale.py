@@ -2,8 +2,8 @@
 
     python benchmarks/registry_scale.py [--rounds 5]
 
-Each store holds one trained run and one promotion, which are repeated in the database's tables: that
-takes a second, and doing them 10,000 times half a day. Whole commands are timed, the sizes in turn.
+Each store holds one trained run and one promotion, repeated in the database's tables: that takes a
+second, and doing them 10,000 times half a day. Whole commands are timed, the sizes in turn.
 """
 
 from __future__ import annotations

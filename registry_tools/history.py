@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Run, RunStatus, RunTag, ViewType
+from mlflow.entities import Metric, Run, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 
 from registry_tools.connection import translated
@@ -34,7 +34,9 @@ _ACT = "act"
 # Whoever may log a run may log one there.
 _IS_ACT = f"tags.kind = '{_ACT}'"
 _MOVING = "moving"
-_PAGE = 200
+# Tags of the experiment: the acts on a stage that moved it last, and that claimed a place last.
+_DONE = "done"
+_PAGE = 50
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,8 @@ def close(client: MlflowClient, act: Act, outcome: str, *, under: str | None = N
         if under is not None:
             tags.append(RunTag("under", under))
         client.log_batch(act.run_id, tags=tags)
+        if outcome == DONE:
+            _point_to_done(client, act)
         status = RunStatus.KILLED if outcome == UNFINISHED else RunStatus.FINISHED
         client.set_terminated(act.run_id, RunStatus.to_string(status))
         return act_of(client.get_run(act.run_id))
@@ -182,9 +186,40 @@ def close(client: MlflowClient, act: Act, outcome: str, *, under: str | None = N
 
 def last_done(client: MlflowClient, model: str, stage: str) -> Act | None:
     """Return the act that moved a stage last, None if none ever did."""
-    condition = f"{_IS_ACT} and tags.stage = '{stage}' and tags.outcome = 'done'"
-    found = find_runs(client, model, condition, limit=1, newest_by=TURN)
-    return act_of(found[0]) if found else None
+    run_id = _pointers(client, model).get(f"{_DONE}.{stage}")
+    return get_act(client, run_id) if run_id else None
+
+
+def last_claim(client: MlflowClient, model: str, stage: str) -> str | None:
+    """Return the run of an act near the end of a stage's chain; None if it has none."""
+    return _pointers(client, model).get(f"{TURN}.{stage}")
+
+
+def point_to_claim(client: MlflowClient, act: Act) -> None:
+    """Say that an act stands at the end of its stage's chain."""
+    _point(client, act, TURN)
+
+
+def _point_to_done(client: MlflowClient, act: Act) -> None:
+    """Say that an act moved its stage last, unless a later one did while it was being finished."""
+    run = client.get_run(act.run_id)
+    known = client.get_experiment(run.info.experiment_id).tags.get(f"{_DONE}.{act.stage}")
+    last = act_of(client.get_run(known)) if known else None
+    if last is None or (act_of(run).turn or 0) >= (last.turn or 0):
+        _point(client, act, _DONE)
+
+
+def _pointers(client: MlflowClient, model: str) -> dict[str, str]:
+    """Return the tags of the experiment: where to look without a search through all acts."""
+    with translated(client.tracking_uri):
+        found = client.get_experiment_by_name(experiment_name(model))
+    return dict(found.tags) if found is not None else {}
+
+
+def _point(client: MlflowClient, act: Act, what: str) -> None:
+    with translated(client.tracking_uri):
+        experiment = client.get_run(act.run_id).info.experiment_id
+        client.set_experiment_tag(experiment, f"{what}.{act.stage}", act.run_id)
 
 
 def last_act(client: MlflowClient, model: str, version: int) -> Act | None:
@@ -237,10 +272,10 @@ def open_acts(client: MlflowClient, model: str) -> list[Act]:
 
 def stages_moved(client: MlflowClient, model: str) -> list[str]:
     """Return the stages that any act was about to move, sorted."""
-    found = find_runs(client, model, f"tags.kind = '{_ROOT}'", deleted=True)
-    prefix = first_claim("")
-    claims = {key for run in found for key in run.data.params if key.startswith(prefix)}
-    return sorted(key.removeprefix(prefix) for key in claims)
+    prefix = f"{TURN}."
+    return sorted(
+        key.removeprefix(prefix) for key in _pointers(client, model) if key.startswith(prefix)
+    )
 
 
 def first_claim(stage: str) -> str:
@@ -249,17 +284,9 @@ def first_claim(stage: str) -> str:
 
 
 def find_runs(
-    client: MlflowClient,
-    model: str,
-    condition: str,
-    *,
-    limit: int | None = None,
-    newest_by: str | None = None,
-    deleted: bool = False,
+    client: MlflowClient, model: str, condition: str, *, limit: int | None = None
 ) -> list[Run]:
-    """Return runs of a model's history, newest first, by a metric if one is named."""
-    view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
-    order = f"metrics.{newest_by} DESC" if newest_by else "attributes.start_time DESC"
+    """Return runs of a model's history, newest first."""
     found: list[Run] = []
     with translated(client.tracking_uri):
         experiment = client.get_experiment_by_name(experiment_name(model))
@@ -270,9 +297,8 @@ def find_runs(
             page = client.search_runs(
                 [experiment.experiment_id],
                 condition,
-                view,
                 max_results=min(limit - len(found), 1000) if limit is not None else 1000,
-                order_by=[order],
+                order_by=["attributes.start_time DESC"],
                 page_token=token,
             )
             found += page
@@ -306,6 +332,7 @@ def _experiment(client: MlflowClient, model: str) -> str:
 def _make_root(client: MlflowClient, experiment_id: str) -> Run:
     run = client.create_run(experiment_id, tags={"mlflow.runName": "history begins", "kind": _ROOT})
     client.set_terminated(run.info.run_id)
+    client.set_experiment_tag(experiment_id, _ROOT, run.info.run_id)
     return run
 
 
@@ -313,6 +340,9 @@ def root(client: MlflowClient, model: str) -> Run:
     """Return the run before the first act. Its maker was killed if it does not come to be."""
     experiment_id = _experiment(client, model)
     deadline = time.monotonic() + 5
+    known = _pointers(client, model).get(_ROOT)
+    if known is not None:
+        return client.get_run(known)
     while True:
         found = client.search_runs(
             [experiment_id],

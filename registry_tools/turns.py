@@ -60,10 +60,10 @@ def turn(
 
 def _claim(client: MlflowClient, model: str, act: Act) -> list[Run]:
     """Put an act at the end of its stage's chain; return those before it that may be open."""
-    condition = f"tags.kind = 'act' and tags.stage = '{act.stage}' and metrics.{TURN} > 0"
-    last = history.find_runs(client, model, condition, limit=1, newest_by=TURN)
-    if last:
-        run, key, number = last[0], _NEXT, int(last[0].data.metrics[TURN])
+    last = history.last_claim(client, model, act.stage)
+    if last is not None:
+        run = client.get_run(last)
+        key, number = _NEXT, int(run.data.metrics.get(TURN, 0))
     else:
         run, key, number = history.root(client, model), history.first_claim(act.stage), 0
     passed = [run]
@@ -79,6 +79,7 @@ def _claim(client: MlflowClient, model: str, act: Act) -> list[Run]:
         metrics=[Metric(TURN, number + 1, now, 0)],
         tags=[RunTag(_AFTER, run.info.run_id)],
     )
+    history.point_to_claim(client, act)
     return passed
 
 

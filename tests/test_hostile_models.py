@@ -124,7 +124,7 @@ def test_it_is_refused_and_nothing_runs(
     for code, *command in (
         (1, "predict", ref, "--features", "1,2,3,4"),
         (1, "export", ref, "-o", "model.joblib"),
-        (1, "verify", ref),
+        
         (3, "promote", ref, "--to", "production"),
     ):
         assert main(command) == code
