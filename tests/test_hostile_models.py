@@ -124,7 +124,6 @@ def test_it_is_refused_and_nothing_runs(
     for code, *command in (
         (1, "predict", ref, "--features", "1,2,3,4"),
         (1, "export", ref, "-o", "model.joblib"),
-        
         (3, "promote", ref, "--to", "production"),
     ):
         assert main(command) == code
@@ -156,6 +155,7 @@ def test_a_link_in_a_models_files_is_refused(tmp_path: Path) -> None:
         integrity.manifest_of(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "content"),
     [

@@ -217,6 +217,7 @@ def test_rollbacks_go_further_back_and_never_to_and_fro(place: Place) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_rollback_may_name_the_version(place: Place) -> None:
     name = place.model()
     promote(place, name, GOOD)
@@ -230,6 +231,7 @@ def test_a_rollback_may_name_the_version(place: Place) -> None:
         rollback(place, name)
 
 
+@pytest.mark.slow
 def test_a_rollback_passes_over_a_version_that_was_deleted_behind_our_back(place: Place) -> None:
     name = place.model()
     promote(place, name, GOOD)
@@ -242,6 +244,7 @@ def test_a_rollback_passes_over_a_version_that_was_deleted_behind_our_back(place
     assert place.holder(name) == GOOD
 
 
+@pytest.mark.slow
 def test_a_stage_whose_version_was_deleted_is_reported_and_comes_back(place: Place) -> None:
     name = place.model()
     promote(place, name, GOOD)
@@ -591,6 +594,7 @@ def test_what_is_in_production_and_in_staging_is_in_legacy_production(local: Pla
     assert legacy(local, name) == {"Production": 2, "Staging": 1}
 
 
+@pytest.mark.slow
 def test_an_act_that_fails_after_the_move_is_recorded_as_done(
     local: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -655,6 +659,7 @@ def test_an_act_waits_for_all_before_it_and_not_only_for_the_last(local: Place) 
     assert order == ["first", "third"]
 
 
+@pytest.mark.slow
 def test_a_stage_that_others_emptied_is_recorded_and_judged_by_its_last_version(
     local: Place,
 ) -> None:
@@ -673,6 +678,7 @@ def test_a_stage_that_others_emptied_is_recorded_and_judged_by_its_last_version(
     assert back.version == GOOD
 
 
+@pytest.mark.slow
 def test_what_a_rollback_would_take_is_kept_though_others_deleted_what_stood_between(
     local: Place,
 ) -> None:
@@ -727,6 +733,7 @@ def test_classes_that_only_overlap_are_not_compared(local: Place, tmp_path: Path
         promote(local, name, 2)
 
 
+@pytest.mark.slow
 def test_runs_that_others_log_into_the_history_do_no_harm(local: Place) -> None:
     name = local.model(GOOD, EQUAL)
     promote(local, name, 1)
@@ -762,6 +769,7 @@ def test_a_history_that_was_deleted_is_told_of(local: Place) -> None:
     promote(local, name, 2)
 
 
+@pytest.mark.slow
 def test_a_deleted_act_is_named_with_the_way_to_bring_it_back(local: Place) -> None:
     name = local.model(GOOD, EQUAL)
     promote(local, name, 1)
