@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import mlflow.exceptions
@@ -62,6 +63,29 @@ def translated(where: str) -> Iterator[None]:
         # MLflow lets through what its database says while it is being opened.
         reason = str(error.args[0] if error.args else error).splitlines()[0]
         raise RegistryUnavailable(f"the registry at {where} cannot be used: {reason}") from error
+
+
+def paged(search: Callable[[int, str | None], Any], limit: int | None, size: int) -> list[Any]:
+    """Return what MLflow finds page by page, `limit` of them at most.
+
+    Parameters
+    ----------
+    search
+        Takes how many are wanted and the token of the page, and returns MLflow's `PagedList`.
+    limit
+        None returns all.
+    size
+        The most that MLflow gives at once.
+    """
+    found: list[Any] = []
+    token = None
+    while limit is None or len(found) < limit:
+        page = search(size if limit is None else min(limit - len(found), size), token)
+        found += page
+        token = page.token
+        if not token:
+            break
+    return found
 
 
 def _translate(error: mlflow.exceptions.MlflowException, where: str) -> RegistryToolsError:

@@ -281,8 +281,8 @@ def too_few_rows(left: int, excluded: int) -> GateResult | None:
     return GateResult(
         "champion",
         False,
-        f"{left} rows are left, {FEWEST_ROWS} are needed: the champion was trained on "
-        f"{excluded} others; train with the champion's split, or with split=hash, or give "
+        f"{left} of {left + excluded} rows are left to compare on, {FEWEST_ROWS} are needed: the "
+        "others were trained on; train with the champion's split, or with split=hash, or give "
         "--eval-data FILE --target COLUMN",
         {"rows": float(left), "excluded_rows": float(excluded)},
     )

@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Run, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 
-from registry_tools.connection import translated
+from registry_tools.connection import paged, translated
 from registry_tools.errors import RegistryToolsError
 
 if TYPE_CHECKING:
@@ -287,25 +287,21 @@ def find_runs(
     client: MlflowClient, model: str, condition: str, *, limit: int | None = None
 ) -> list[Run]:
     """Return runs of a model's history, newest first."""
-    found: list[Run] = []
     with translated(client.tracking_uri):
         experiment = client.get_experiment_by_name(experiment_name(model))
         if experiment is None:
             return []
-        token = None
-        while limit is None or len(found) < limit:
-            page = client.search_runs(
+        return paged(
+            lambda most, token: client.search_runs(
                 [experiment.experiment_id],
                 condition,
-                max_results=min(limit - len(found), 1000) if limit is not None else 1000,
+                max_results=most,
                 order_by=["attributes.start_time DESC"],
                 page_token=token,
-            )
-            found += page
-            token = page.token
-            if not token:
-                break
-    return found
+            ),
+            limit,
+            1000,
+        )
 
 
 def _experiment(client: MlflowClient, model: str) -> str:

@@ -150,8 +150,9 @@ def compare(
     with ExitStack() as files:
         one, two = (_fetch(client, version, policy, files) for version in (first, second))
         for subject in (one, two):
-            if subject.folder is None:
-                raise VerificationError(f"version {subject.version.version}: {subject.fault}")
+            fault = subject.fault or subject.evidence_fault
+            if fault is not None:
+                raise VerificationError(f"version {subject.version.version}: {fault}")
         rows = _without_known(_without_known(one.holdout, two), one)
         if rows is None or not len(rows.labels):
             raise VerificationError(
@@ -262,7 +263,7 @@ def _signature(subject: _Subject, before: _Subject | None) -> GateResult:
 
 
 def _without_known(holdout: Holdout | None, before: _Subject | None) -> Holdout | None:
-    """Return the held-out rows that the champion was not trained on."""
+    """Return the rows that a version was not trained on."""
     if holdout is None or before is None or before.training_rows is None:
         return holdout
     return holdout.take(~np.isin(holdout.hashes, before.training_rows))

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
-from registry_tools.connection import translated
+from registry_tools.connection import paged, translated
 from registry_tools.errors import NotFound, RegistryToolsError
 from registry_tools.refs import LEGACY_STAGES, ModelRef
 
@@ -142,33 +142,26 @@ def _version_numbers(client: MlflowClient, name: str, most: int = 20) -> str:
 
 def _search_versions(client: MlflowClient, name: str, limit: int | None) -> list[ModelVersion]:
     """Return versions, newest first."""
-    found: list[ModelVersion] = []
-    token = None
-    while limit is None or len(found) < limit:
-        page = client.search_model_versions(
+    return paged(
+        lambda most, token: client.search_model_versions(
             f"name = {_quoted(name)}",
-            max_results=min(limit - len(found), 1000) if limit is not None else 1000,
+            max_results=most,
             order_by=["version_number DESC"],
             page_token=token,
-        )
-        found += page
-        token = page.token
-        if not token:
-            break
-    return found
+        ),
+        limit,
+        1000,
+    )
 
 
 def list_models(client: MlflowClient) -> list[RegisteredModelInfo]:
     """Return all registered models with their stages, by name."""
-    models: list[RegisteredModel] = []
-    token = None
     with translated(client.tracking_uri):
-        while True:
-            page = client.search_registered_models(max_results=200, page_token=token)
-            models += page
-            token = page.token
-            if not token:
-                break
+        models: list[RegisteredModel] = paged(
+            lambda most, token: client.search_registered_models(max_results=most, page_token=token),
+            None,
+            200,
+        )
     return [RegisteredModelInfo(m.name, stages_of(m), m.description or "") for m in models]
 
 

@@ -402,7 +402,7 @@ def test_rows_that_the_champion_knows_are_left_out_and_too_few_are_a_refusal(loc
     name = local.model(GOOD)
     promote(local, name, GOOD)
     train(TrainParams(name=name, random_state=7))
-    with pytest.raises(GateRefused, match="20 are needed: the champion was trained on") as caught:
+    with pytest.raises(GateRefused, match="20 are needed: the others were trained on") as caught:
         promote(local, name, 2)
     for way_out in ("champion's split", "split=hash", "--eval-data"):
         assert way_out in str(caught.value)
