@@ -175,7 +175,8 @@ def predict(
 
 
 def _rows(model: LoadedModel, features: str | None, input_path: str | None) -> pd.DataFrame:
-    from registry_tools.signature import frame_of, values_from_text
+    from registry_tools.frames import frame_of
+    from registry_tools.signature import values_from_text
     from registry_tools.tables import read_stream, read_table
 
     columns = model.info.signature

@@ -1,18 +1,15 @@
-"""The columns that a model takes, and rows brought into that form."""
+"""The columns that a model takes, and the values of one row read from text."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
-
-import numpy as np
-import pandas as pd
 
 from registry_tools.errors import InputError
 
-_NUMBERS = {"double": "float64", "float": "float32", "long": "int64", "integer": "int32"}
+# The types that hold numbers, and what numpy calls them.
+NUMBERS = {"double": "float64", "float": "float32", "long": "int64", "integer": "int32"}
 
 
 @dataclass(frozen=True)
@@ -34,120 +31,6 @@ def columns_of(inputs: Iterable[Mapping[str, Any]] | None) -> tuple[Column, ...]
     return tuple(columns) or None
 
 
-def frame_of(rows: Any, columns: Sequence[Column] | None) -> pd.DataFrame:
-    """Bring rows into the form that the model was trained on.
-
-    Parameters
-    ----------
-    rows
-        A DataFrame or a sequence of mappings, matched by column name in any order, or an array or
-        a sequence of sequences of shape (rows, columns), matched by position.
-    columns
-        The columns of the signature; None leaves names and types as they are.
-
-    Raises
-    ------
-    InputError
-        If columns are missing or doubled, a row is too short or too long, or a value is not of
-        its column's type; names the row (from 0), the column and the value. A missing value is
-        left to the model, which may have learnt what to do about it.
-    """
-    table = _table(rows, columns)
-    if columns is None:
-        return table
-    doubled = table.columns[table.columns.duplicated()]
-    if len(doubled):
-        raise InputError(f"column {doubled[0]!r} stands twice in the rows")
-    missing = [column.name for column in columns if column.name not in table]
-    needed = [column.name for column in columns if column.required and column.name in missing]
-    if needed:
-        raise InputError(
-            f"missing column{'s' * (len(needed) > 1)} {_names(needed)}; "
-            f"the rows have {_names(map(str, table.columns))}"
-        )
-    series = {c.name: _typed(table[c.name], c) for c in columns if c.name not in missing}
-    for name in missing:
-        series[name] = pd.Series([np.nan] * len(table), index=table.index)
-    return pd.DataFrame({column.name: series[column.name] for column in columns})
-
-
-def _table(rows: Any, columns: Sequence[Column] | None) -> pd.DataFrame:
-    if isinstance(rows, pd.DataFrame):
-        return rows.reset_index(drop=True)
-    if isinstance(rows, np.ndarray):
-        if rows.ndim != 2:
-            raise InputError(f"expected rows × columns, got an array of shape {rows.shape}")
-        rows = rows.tolist()
-    if isinstance(rows, (str, bytes, Mapping)) or not isinstance(rows, Sequence):
-        raise InputError(f"expected a sequence of rows, got {type(rows).__name__}")
-    if all(isinstance(row, Mapping) for row in rows):
-        return pd.DataFrame(list(rows))
-    width = len(columns) if columns is not None else None
-    for index, row in enumerate(rows):
-        if isinstance(row, (str, bytes, Mapping)) or not isinstance(row, (Sequence, np.ndarray)):
-            raise InputError(f"row {index} is {row!r}: expected a sequence of values")
-        if width is None:
-            width = len(row)
-        if len(row) != width:
-            wanted = _names(c.name for c in columns) if columns is not None else "as in row 0"
-            raise InputError(f"row {index} has {len(row)} values, {width} are needed: {wanted}")
-    names = [c.name for c in columns] if columns is not None else None
-    return pd.DataFrame([list(row) for row in rows], columns=names)
-
-
-def _typed(values: pd.Series, column: Column) -> pd.Series:
-    holes = values.isna()
-    if column.type in _NUMBERS:
-        return _numbers(values, column, holes)
-    if column.type == "boolean":
-        is_boolean = values.map(lambda value: isinstance(value, (bool, np.bool_)))
-        _refuse(values, ~(is_boolean | holes), column, "true or false")
-        return values.astype(object).where(~holes, None) if holes.any() else values.astype("bool")
-    if column.type == "string":
-        is_text = values.map(lambda value: isinstance(value, str))
-        _refuse(values, ~(is_text | holes), column, "text")
-        return values.astype(object).where(~holes, np.nan)
-    return values
-
-
-def _numbers(values: pd.Series, column: Column, holes: pd.Series) -> pd.Series:
-    is_number = values.map(lambda value: isinstance(value, _NUMERIC) and not _is_boolean(value))
-    _refuse(values, ~(is_number | holes), column, "a number")
-    target = np.dtype(_NUMBERS[column.type])
-    if target.kind == "i" and not holes.any():
-        low, high = np.iinfo(target).min, np.iinfo(target).max
-        fits = values.map(lambda value: value == value // 1 and low <= value <= high)
-        _refuse(values, ~fits.astype(bool), column, f"a whole number that {column.type} holds")
-        return values.map(int).astype(target)
-    with np.errstate(over="ignore"):
-        numbers = values.map(_float, na_action="ignore").astype("float64")
-        narrow = numbers.astype(target if target.kind == "f" else "float64")
-    _refuse(values, np.isinf(narrow), column, "a finite number")
-    return narrow
-
-
-_NUMERIC = (int, float, np.number, Decimal)
-
-
-def _is_boolean(value: object) -> bool:
-    return isinstance(value, (bool, np.bool_))
-
-
-def _float(value: Any) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        return float("inf")
-
-
-def _refuse(values: pd.Series, bad: pd.Series, column: Column, wanted: str) -> None:
-    if bad.any():
-        row = int(np.argmax(bad.to_numpy()))
-        value = values.iloc[row]
-        shown = value.item() if isinstance(value, np.generic) else value
-        raise InputError(f"column {column.name!r}, row {row}: {shown!r} is not {wanted}")
-
-
 def values_from_text(texts: Sequence[str], columns: Sequence[Column] | None) -> list[Any]:
     """Read the values of one row from text: numbers where the column holds numbers.
 
@@ -159,7 +42,7 @@ def values_from_text(texts: Sequence[str], columns: Sequence[Column] | None) -> 
     if columns is not None and len(texts) != len(columns):
         raise InputError(
             f"{len(texts)} features given, {len(columns)} are needed: "
-            f"{_names(c.name for c in columns)}"
+            f"{names_in_words(c.name for c in columns)}"
         )
     types = [c.type for c in columns] if columns is not None else ["double"] * len(texts)
     names = [c.name for c in columns] if columns is not None else range(len(texts))
@@ -169,7 +52,7 @@ def values_from_text(texts: Sequence[str], columns: Sequence[Column] | None) -> 
 
 
 def _value(text: str, kind: str, name: object) -> Any:
-    if kind not in _NUMBERS and kind != "boolean":
+    if kind not in NUMBERS and kind != "boolean":
         return text or None
     if text == "":
         return None
@@ -183,5 +66,6 @@ def _value(text: str, kind: str, name: object) -> Any:
         raise InputError(f"feature {name!r}: {text!r} is not a number") from None
 
 
-def _names(names: Iterable[str]) -> str:
+def names_in_words(names: Iterable[str]) -> str:
+    """Return names quoted, with commas between."""
     return ", ".join(repr(name) for name in names)

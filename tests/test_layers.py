@@ -35,8 +35,8 @@ LAYERS: dict[str, list[set[str]]] = {
         {"life", "registry"},
         {"connection", "gates", "thresholds"},
         {"comparison"},
-        {"evidence", "integrity", "refs", "signature", "tables", "metrics"},
-        {"rows"},
+        {"evidence", "frames", "integrity", "refs", "tables", "metrics"},
+        {"rows", "signature"},
         {"errors"},
     ],
 }

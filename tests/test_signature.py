@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from registry_tools.errors import InputError
-from registry_tools.signature import Column, columns_of, frame_of, values_from_text
+from registry_tools.frames import frame_of
+from registry_tools.signature import Column, columns_of, values_from_text
 
 COLUMNS = (
     Column("x", "double"),
