@@ -93,7 +93,7 @@ def train(params: TrainParams) -> TrainResult:
         )
         with tracking.artifacts_folder() as folder:
             _write_evidence(
-                folder / evidence.FOLDER, dataset, training, holdout, fitted, saved.manifest
+                folder / integrity.EVIDENCE, dataset, training, holdout, fitted, saved.manifest
             )
             counts = confusion_matrix(
                 holdout.labels, fitted.predicted, labels=range(len(dataset.target_names))

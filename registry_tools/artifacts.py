@@ -10,7 +10,7 @@ from pathlib import Path
 import mlflow
 from mlflow import MlflowClient
 
-from registry_tools import evidence
+from registry_tools import integrity
 from registry_tools.connection import translated
 from registry_tools.errors import NotFound, UnsupportedOperation
 from registry_tools.registry import VersionInfo, find_run
@@ -72,10 +72,10 @@ def _evidence_uri(client: MlflowClient, run_id: str, name: str | None) -> str | 
     run = find_run(client, run_id)
     if run is None:
         return None
-    there = {file.path for file in client.list_artifacts(run_id, evidence.FOLDER)}
+    there = {file.path for file in client.list_artifacts(run_id, integrity.EVIDENCE)}
     if name is None:
-        return f"{run.info.artifact_uri}/{evidence.FOLDER}" if there else None
-    path = f"{evidence.FOLDER}/{name}"
+        return f"{run.info.artifact_uri}/{integrity.EVIDENCE}" if there else None
+    path = f"{integrity.EVIDENCE}/{name}"
     return f"{run.info.artifact_uri}/{path}" if path in there else None
 
 
@@ -93,10 +93,10 @@ def add_evidence(client: MlflowClient, version: VersionInfo, path: Path) -> None
             "keep its evidence; register it from a run"
         )
     with translated(client.tracking_uri):
-        client.log_artifact(version.run_id, str(path), evidence.FOLDER)
+        client.log_artifact(version.run_id, str(path), integrity.EVIDENCE)
 
 
 def manifest(client: MlflowClient, version: VersionInfo) -> dict[str, str] | None:
     """Return the manifest made at registration; None if there is none that can be read."""
     with evidence_files(client, version) as folder:
-        return evidence.read_manifest(folder) if folder is not None else None
+        return integrity.read_manifest(folder) if folder is not None else None

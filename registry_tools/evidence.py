@@ -1,4 +1,5 @@
-"""What a version brings along to be judged by: the layout of the run's `evidence` folder.
+"""What a version brings along to be judged by: the layout of the run's folder
+`integrity.EVIDENCE`.
 
 holdout.parquet    the rows no training saw: columns as trained on, the label's name, ROW_HASH
 training_rows.npy  the hashes of the rows that it was trained on, sorted
@@ -25,7 +26,6 @@ import pandas as pd
 from registry_tools.errors import VerificationError
 from registry_tools.rows import hash_rows
 
-FOLDER = "evidence"
 ROW_HASH = "__row_hash__"
 
 
@@ -122,16 +122,6 @@ def _readable(path: Path) -> Iterator[None]:
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
         raise VerificationError(f"evidence/{path.name} is not readable: {reason}") from error
-
-
-def read_manifest(folder: Path) -> dict[str, str] | None:
-    """Return the manifest made at registration; None if there is none."""
-    path = folder / "manifest.json"
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
 
 
 def write_answer(folder: Path, answer: Answer) -> None:

@@ -49,6 +49,9 @@ WRITTEN_ON_LOAD = frozenset({"registered_model_meta"})
 
 Manifest = dict[str, str]
 
+# The folder among the artifacts of a run where the evidence of its version lies.
+EVIDENCE = "evidence"
+
 
 def format_of(flavors: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
     """Return the one format that a model is to be loaded by, and the file that holds it.
@@ -136,6 +139,16 @@ def sha256_of(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
         return digest.hexdigest()
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """Return the manifest made at registration; None if there is none."""
+    path = folder / "manifest.json"
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def manifest_text(manifest: Mapping[str, str]) -> str:

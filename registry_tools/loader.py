@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry_tools import artifacts, connection, evidence, integrity, registry, signing
+from registry_tools import artifacts, connection, integrity, registry, signing
 from registry_tools.errors import VerificationError
 from registry_tools.formats import LoadedModel, TrustPolicy, load_folder
 from registry_tools.refs import ModelRef, parse_ref
@@ -108,4 +108,4 @@ def sign(client: MlflowClient, version: VersionInfo, key: Path) -> str:
             signature = Path(scratch, signing.file_name(digest))
             signing.sign(folder, key, signature)
             artifacts.add_evidence(client, version, signature)
-    return f"{evidence.FOLDER}/{signature.name}"
+    return f"{integrity.EVIDENCE}/{signature.name}"

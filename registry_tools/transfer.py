@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
-from registry_tools import artifacts, evidence, integrity, life, registry, runs
+from registry_tools import artifacts, integrity, life, registry, runs
 from registry_tools.errors import PromotionError, UnsupportedOperation, VerificationError
 from registry_tools.formats import TrustPolicy
 from registry_tools.loader import verified_files
@@ -107,7 +107,7 @@ def _carry(
             address = _sent(target, run_id, model, "model")
         with artifacts.evidence_files(source, version) as kept:
             if kept is not None:
-                _sent(target, run_id, kept, evidence.FOLDER)
+                _sent(target, run_id, kept, integrity.EVIDENCE)
         number = registry.register(
             target,
             name,

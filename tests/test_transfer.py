@@ -19,7 +19,7 @@ from test_signing import write_keys
 
 from registry_tools import (
     artifacts,
-    evidence,
+    integrity,
     load_model,
     promotion,
     registry,
@@ -90,7 +90,7 @@ def test_a_version_arrives_with_all_that_belongs_to_it(
         names = sorted(path.name for path in here.iterdir())
         assert sorted(path.name for path in over_there.iterdir()) == names
         assert {"holdout.parquet", "manifest.json"} < set(names)
-        assert evidence.read_manifest(over_there) == evidence.read_manifest(here)
+        assert integrity.read_manifest(over_there) == integrity.read_manifest(here)
     run = target.client.get_run(str(arrived.run_id))
     assert run.info.status == "FINISHED"
     assert run.inputs.dataset_inputs[0].dataset.name == "iris"
