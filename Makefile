@@ -52,7 +52,7 @@ bench: $(VENV)/.test ## Measure; see benchmarks/.
 
 lock: $(VENV)/.test ## Make both lock files again from pyproject.toml.
 	@$(BIN)/uv pip compile pyproject.toml --group build $(LOCK) --output-file requirements.lock
-	@$(BIN)/uv pip compile pyproject.toml --extra signing --group build --group test --constraint requirements.lock $(LOCK) --output-file requirements-test.lock
+	@$(BIN)/uv pip compile pyproject.toml --extra signing --extra grpc --group build --group test --constraint requirements.lock $(LOCK) --output-file requirements-test.lock
 	@sed -i "s/^# lock: .*/# lock: $$(sha256sum requirements.lock | cut -c1-16)/" conda.yaml
 
 # Every supported Python and platform in one file, with hashes, and no address of an index.

@@ -16,15 +16,18 @@ if TYPE_CHECKING:
     from registry_tools.history import Act
 
 
+tracking_option = click.option(
+    "--tracking-uri",
+    metavar="URI",
+    help="The registry. Default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db.",
+)
+
+
 def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that every command has."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print JSON, keys sorted."),
-        click.option(
-            "--tracking-uri",
-            metavar="URI",
-            help="The registry. Default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db.",
-        ),
+        tracking_option,
         command_line.verbose_option,
     ):
         function = option(function)

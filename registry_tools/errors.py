@@ -67,7 +67,11 @@ class StageMoved(PromotionError):
 
 
 class InputError(RegistryToolsError, ValueError):
-    """Rows that the model cannot take."""
+    """Rows that the model cannot take; `public` says so without a value that stands in them."""
+
+    def __init__(self, message: str, public: str | None = None) -> None:
+        super().__init__(message)
+        self.public = public or message
 
 
 class UnsupportedOperation(RegistryToolsError):

@@ -64,7 +64,10 @@ def _table(rows: Any, columns: Sequence[Column] | None) -> pd.DataFrame:
     width = len(columns) if columns is not None else None
     for index, row in enumerate(rows):
         if isinstance(row, (str, bytes, Mapping)) or not isinstance(row, (Sequence, np.ndarray)):
-            raise InputError(f"row {index} is {row!r}: expected a sequence of values")
+            raise InputError(
+                f"row {index} is {row!r}: expected a sequence of values",
+                public=f"row {index} is no sequence of values",
+            )
         if width is None:
             width = len(row)
         if len(row) != width:
@@ -126,4 +129,8 @@ def _refuse(values: pd.Series, bad: pd.Series, column: Column, wanted: str) -> N
         row = int(np.argmax(bad.to_numpy()))
         value = values.iloc[row]
         shown = value.item() if isinstance(value, np.generic) else value
-        raise InputError(f"column {column.name!r}, row {row}: {shown!r} is not {wanted}")
+        where = f"column {column.name!r}, row {row}"
+        raise InputError(
+            f"{where}: {shown!r} is not {wanted}",
+            public=f"{where}: a value of type {type(shown).__name__} is not {wanted}",
+        )

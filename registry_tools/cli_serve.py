@@ -1,0 +1,117 @@
+"""The command that serves a stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from registry_tools import command_line
+from registry_tools.cli_output import loading_options, tracking_option
+from registry_tools.errors import InputError
+from registry_tools.refs import parse_ref
+
+if TYPE_CHECKING:
+    from registry_tools.formats import TrustPolicy
+
+
+@click.command()
+@click.argument("ref")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=5001, show_default=True)
+@click.option(
+    "--poll", type=click.FloatRange(0.05, 3600), default=2.0, show_default=True, metavar="SECONDS",
+    help="The time between two looks at the stage.",
+)  # fmt: skip
+@click.option(
+    "--cache", metavar="DIR",
+    help="Keep the last verified version there, for a start while the registry is away.",
+)  # fmt: skip
+@click.option(
+    "--api-key-file", metavar="FILE", help="Answer only who sends a key of it, one a line."
+)  # fmt: skip
+@click.option("--ssl-certfile", metavar="FILE", help="Speak TLS with this certificate.")
+@click.option("--ssl-keyfile", metavar="FILE", help="The key of that certificate.")
+@click.option(
+    "--max-body", type=click.IntRange(min=1), default=16, show_default=True, metavar="MIB",
+    help="The largest body of a request.",
+)  # fmt: skip
+@click.option(
+    "--max-rows", type=click.IntRange(min=1), default=200_000, show_default=True, metavar="N",
+    help="The most rows of a request.",
+)  # fmt: skip
+@click.option(
+    "--timeout", type=click.FloatRange(0.1, 3600), default=30.0, show_default=True,
+    metavar="SECONDS", help="The longest that a request may take.",
+)  # fmt: skip
+@click.option(
+    "--queue", type=click.IntRange(min=1), default=1024, show_default=True, metavar="N",
+    help="The most requests that may wait at once.",
+)  # fmt: skip
+@click.option(
+    "--access-log", is_flag=True,
+    help="Print a line of JSON for each request on stderr; never a value of its rows.",
+)  # fmt: skip
+@loading_options
+@tracking_option
+@command_line.verbose_option
+def serve(
+    ref: str,
+    host: str,
+    port: int,
+    poll: float,
+    cache: str | None,
+    api_key_file: str | None,
+    ssl_certfile: str | None,
+    ssl_keyfile: str | None,
+    max_body: int,
+    max_rows: int,
+    timeout: float,
+    queue: int,
+    access_log: bool,
+    policy: TrustPolicy,
+    tracking_uri: str | None,
+) -> int:
+    """Serve the version that REF means, and follow REF when it is a stage."""
+    parse_ref(ref)
+    from registry_tools.serving import serve as serving
+    from registry_tools.serving.settings import MEBIBYTE, Settings
+
+    settings = Settings(
+        ref=ref,
+        host=host,
+        port=port,
+        poll=poll,
+        cache=cache,
+        max_body=max_body * MEBIBYTE,
+        max_rows=max_rows,
+        timeout=timeout,
+        queue=queue,
+        ssl_certfile=ssl_certfile,
+        ssl_keyfile=ssl_keyfile,
+        access_log=access_log,
+        trust=policy.types,
+        allow_code=policy.allow_code,
+        public_key=str(policy.public_key) if policy.public_key else None,
+        tracking_uri=tracking_uri,
+        api_keys=_keys(api_key_file),
+    )
+    command_line.imports_done()
+    return serving.run(settings)
+
+
+def _keys(path: str | None) -> tuple[str, ...]:
+    if path is None:
+        return ()
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: the key file cannot be read: {error}") from error
+    keys = tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+    if not keys:
+        raise InputError(f"{path}: there is no key in it: write one a line")
+    return keys
+
+
+COMMANDS = (serve,)

@@ -1,0 +1,250 @@
+"""The edge between HTTP and what answers: routes, limits, keys and errors, of no one protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import json
+import logging
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timezone
+from typing import Any
+
+from registry_tools.errors import InputError, UnsupportedOperation
+from registry_tools.serving import mlflow_protocol, simple_protocol, status_pages
+from registry_tools.serving.batcher import Batcher
+from registry_tools.serving.http import ClientGone, Headers, Refused, Reply, Request
+from registry_tools.serving.metrics import Metrics
+from registry_tools.serving.plane import Plane
+from registry_tools.serving.served import Served
+from registry_tools.serving.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+Handler = Callable[["App", Request], Awaitable[Reply]]
+Error = Callable[[int, str], Reply]
+
+# A body larger than this counts against what all bodies together may hold.
+_SMALL_BODY = 1 << 16
+_BODIES = 4  # as many of the largest size at once
+_SWEEP_SECONDS = 0.25
+
+
+class Route:
+    """One address: its handlers by method, and how its protocol tells an error."""
+
+    def __init__(self, name: str, handlers: dict[str, Handler], error: Error, probe: bool = False):
+        self.name = name
+        self.handlers = handlers
+        self.error = error
+        self.probe = probe  # asked by machines that have no key
+
+
+class App:
+    """The ASGI application of one worker."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        # How many requests have arrived; uvicorn knows of those that have not begun as well.
+        self.under_way: Callable[[], int] = lambda: len(self._running)
+        batcher = Batcher(self._batched, lambda: self.under_way())
+        self.plane = Plane(batcher, settings.max_rows)
+        self.draining = False
+        self.state: dict[str, Any] = {}  # what the follower last told
+        self.refresh: Callable[[], Awaitable[None]] | None = None
+        self._running: dict[Request, None] = {}  # in the order of their beginning
+        self._held = 0
+        self._routes = _routes()
+        self._keys = [key.encode() for key in settings.api_keys]
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        request = Request(scope, receive)
+        route = self._routes.get(request.path, _UNKNOWN)
+        try:
+            reply = await self._answered(route, request)
+        except ClientGone:
+            return
+        await _send(send, request, reply)
+        seconds = time.perf_counter() - request.began
+        self.metrics.request(route.name, request.version, reply.status, seconds)
+        if self.settings.access_log:
+            _log_access(request, reply, seconds)
+
+    async def _answered(self, route: Route, request: Request) -> Reply:
+        try:
+            handler = self._admitted(route, request)
+            if route.probe:
+                return await handler(self, request)
+            if len(self._running) >= self.settings.queue:
+                raise Refused(503, "too many requests are waiting: try again", _LATER)
+            request.task = asyncio.current_task()
+            self._running[request] = None
+            try:
+                return await handler(self, request)
+            finally:
+                del self._running[request]
+                self._held -= request.held
+        except Refused as refused:
+            reply = route.error(refused.status, refused.message)
+            return Reply(reply.body, reply.status, [*reply.headers, *refused.headers])
+        except (InputError, UnsupportedOperation) as error:
+            return route.error(400, getattr(error, "public", str(error)))
+        except asyncio.CancelledError:
+            if not request.expired:
+                raise
+            if request.reading:
+                return route.error(408, "the body did not arrive in time")
+            return route.error(504, f"no answer within {self.settings.timeout:g} s")
+        except Exception:  # noqa: BLE001 - the one edge: told in the log, and hidden from the client
+            _log.exception("%s %s failed", request.method, route.name)
+            return route.error(500, "the model failed to answer; the server's log says more")
+
+    def _admitted(self, route: Route, request: Request) -> Handler:
+        if self._keys and not route.probe and not self._has_key(request):
+            raise Refused(401, "a key is needed: Authorization: Bearer KEY", _BEARER)
+        handler = route.handlers.get(request.method)
+        if handler is None:
+            if not route.handlers:
+                raise Refused(404, "no such address; /docs lists those that there are")
+            allowed = ", ".join(sorted(route.handlers))
+            raise Refused(
+                405, f"this address takes {allowed}", [(b"allow", allowed.encode("ascii"))]
+            )
+        return handler
+
+    def _has_key(self, request: Request) -> bool:
+        given = request.headers.get(b"authorization", b"")
+        scheme, _, token = given.partition(b" ")
+        key = token.strip() if scheme.lower() == b"bearer" else request.headers.get(b"x-api-key")
+        if key is None:
+            return False
+        # All are compared, so that the time says nothing about which.
+        return sum(hmac.compare_digest(key, known) for known in self._keys) > 0
+
+    async def body(self, request: Request) -> bytes:
+        """Return the whole body.
+
+        Raises
+        ------
+        Refused
+            413 if it is larger than allowed, 503 if others of that size fill the memory set aside.
+        """
+        most = self.settings.max_body
+        announced = request.headers.get(b"content-length", b"0")
+        if announced.isdigit() and int(announced[:20]) > most:
+            raise Refused(413, f"the body is larger than {most} bytes", _CLOSE)
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await request.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            part = message.get("body", b"")
+            size += len(part)
+            if size > most:
+                raise Refused(413, f"the body is larger than {most} bytes", _CLOSE)
+            if size > _SMALL_BODY:
+                self._hold(request, size)
+            if not parts and not message.get("more_body"):
+                request.reading = False
+                return bytes(part)
+            parts.append(part)
+            if not message.get("more_body"):
+                request.reading = False
+                return b"".join(parts)
+
+    def _hold(self, request: Request, size: int) -> None:
+        self._held += size - request.held
+        request.held = size
+        if self._held > _BODIES * self.settings.max_body:
+            raise Refused(503, "too many large requests at once: try again", [*_LATER, *_CLOSE])
+
+    def begin(self, request: Request) -> Served:
+        """Return the version that a request is answered by, from here to its end.
+
+        Raises
+        ------
+        Refused
+            503 if there is none yet.
+        """
+        served = self.plane.current
+        if served is None:
+            raise Refused(503, "no model is loaded yet", _LATER)
+        request.answered_by = served.headers
+        request.version = served.label
+        return served
+
+    async def sweep(self) -> None:
+        """End requests whose time is over; runs as long as the server does."""
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            over = time.perf_counter() - self.settings.timeout
+            for request in list(self._running):
+                if request.began > over:
+                    break
+                if not request.expired and request.task is not None:
+                    request.expired = True
+                    request.task.cancel()
+
+    def _batched(self, served: Served, requests: int, rows: int) -> None:
+        self.metrics.batch(served.label, requests, rows)
+
+
+_LATER: Headers = [(b"retry-after", b"1")]
+_CLOSE: Headers = [(b"connection", b"close")]
+_BEARER: Headers = [(b"www-authenticate", b"Bearer")]
+
+
+def _plain_error(status: int, message: str) -> Reply:
+    return Reply(json.dumps({"error": message}).encode(), status)
+
+
+_UNKNOWN = Route("unknown", {}, _plain_error)
+
+
+def _routes() -> dict[str, Route]:
+    found = {}
+    for module, error in (
+        (mlflow_protocol, mlflow_protocol.error),
+        (simple_protocol, _plain_error),
+        (status_pages, _plain_error),
+    ):
+        for path, handlers in module.ROUTES.items():
+            found[path] = Route(path, handlers, error, probe=path in module.PROBES)
+    return found
+
+
+async def _send(send: Any, request: Request, reply: Reply) -> None:
+    headers = [
+        *reply.headers,
+        *request.answered_by,
+        (b"content-length", b"%d" % len(reply.body)),
+    ]
+    if (given := request.headers.get(b"x-request-id")) is not None and len(given) <= 200:
+        headers.append((b"x-request-id", given))
+    # Whoever is gone by now is not there to be told.
+    with contextlib.suppress(ConnectionError):
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": reply.body})
+
+
+def _log_access(request: Request, reply: Reply, seconds: float) -> None:
+    line = {
+        "at": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+        "client": request.client,
+        "method": request.method,
+        "path": request.path,
+        "status": reply.status,
+        "ms": round(seconds * 1000, 3),
+        "rows": request.rows,
+        "version": request.version,
+        "request_id": request.headers.get(b"x-request-id", b"").decode("latin-1")[:200],
+    }
+    sys.stderr.write(json.dumps(line) + "\n")

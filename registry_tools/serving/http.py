@@ -1,0 +1,98 @@
+"""Requests and replies of HTTP, on bare ASGI: what the protocols share."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+Headers = list[tuple[bytes, bytes]]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+JSON = (b"content-type", b"application/json")
+TEXT = (b"content-type", b"text/plain; charset=utf-8")
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a request is answered with."""
+
+    body: bytes
+    status: int = 200
+    headers: Sequence[tuple[bytes, bytes]] = (JSON,)
+
+
+class Refused(Exception):
+    """A request that is answered with an error of its own making."""
+
+    def __init__(self, status: int, message: str, headers: Sequence[tuple[bytes, bytes]] = ()):
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.headers = headers
+
+
+class ClientGone(Exception):
+    """Nobody is there any more to answer."""
+
+
+class Request:
+    """One request while it is worked on."""
+
+    __slots__ = (
+        *("answered_by", "began", "expired", "headers", "held", "method", "path", "reading"),
+        *("receive", "rows", "scope", "task", "version"),
+    )
+
+    def __init__(self, scope: dict[str, Any], receive: Receive) -> None:
+        self.began = time.perf_counter()
+        self.scope = scope
+        self.receive = receive
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.task: asyncio.Task[Any] | None = None
+        self.expired = False
+        self.reading = True  # its body is not there yet
+        self.held = 0  # bytes of a large body that count against the budget
+        self.rows = 0
+        self.version = ""
+        self.answered_by: Headers = []  # the version that it began with
+
+    @property
+    def client(self) -> str:
+        """The address that it comes from."""
+        client = self.scope.get("client")
+        return str(client[0]) if client else ""
+
+
+def parsed(body: bytes) -> Any:
+    """Return what a JSON body holds.
+
+    Raises
+    ------
+    Refused
+        400 if it is no JSON; the message names the place and not what stands there.
+    """
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return _with_more(body)
+
+
+def _with_more(body: bytes) -> Any:
+    """Read what Python takes beyond orjson, as MLflow does: NaN, and integers of any size."""
+    try:
+        return json.loads(body)
+    except json.JSONDecodeError as error:
+        raise Refused(
+            400, f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        ) from None
+    except UnicodeDecodeError:
+        raise Refused(400, "the body is not JSON: it is not UTF-8") from None
+    except (ValueError, RecursionError):  # digits without end, brackets without end
+        raise Refused(400, "the body is not JSON that anybody could mean") from None

@@ -1,0 +1,100 @@
+"""What the server counts, in Prometheus's format; with several workers, over all of them."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_REQUESTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Metrics:
+    """The metrics of one process; where PROMETHEUS_MULTIPROC_DIR is set, of all that share it."""
+
+    content_type = CONTENT_TYPE_LATEST
+
+    def __init__(self) -> None:
+        shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ
+        self._registry = CollectorRegistry()
+        own: dict[str, Any] = {"registry": None if shared else self._registry}
+        if shared:
+            MultiProcessCollector(self._registry)  # type: ignore[no-untyped-call]
+        self._seconds = Histogram(
+            "serving_request_seconds",
+            "Time from a request's head to its answer; `_count` is the number of requests.",
+            ("route", "version", "code"),
+            buckets=_SECONDS,
+            **own,
+        )
+        self._rows = Counter("serving_rows", "Rows answered.", ("version",), **own)
+        self._batch = Histogram(
+            "serving_batch_requests",
+            "Requests answered by one call of the model.",
+            buckets=_REQUESTS,
+            **own,
+        )
+        self._swaps = Counter("serving_swaps", "Versions that took over.", **own)
+        self._failed = Counter("serving_failed_swaps", "Versions that could not.", **own)
+        self._version = Gauge(
+            "serving_model_version",
+            "The version that answers.",
+            ("name", "stage"),
+            multiprocess_mode="livemostrecent",
+            **own,
+        )
+        self._silence = Gauge(
+            "serving_registry_silence_seconds",
+            "Seconds since the registry last answered.",
+            multiprocess_mode="livemin",
+            **own,
+        )
+        self._answered_at: float | None = None
+        self._children: dict[tuple[str, str, int], Any] = {}
+        self._rows_of: dict[str, Any] = {}
+
+    def request(self, route: str, version: str, code: int, seconds: float) -> None:
+        """Count a request that was answered."""
+        key = (route, version, code)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = self._seconds.labels(route, version, str(code))
+        child.observe(seconds)
+
+    def batch(self, version: str, requests: int, rows: int) -> None:
+        """Count a call of the model."""
+        self._batch.observe(requests)
+        child = self._rows_of.get(version)
+        if child is None:
+            child = self._rows_of[version] = self._rows.labels(version)
+        child.inc(rows)
+
+    def swapped(self, name: str, stage: str | None, version: int) -> None:
+        """Tell of a version that took over."""
+        self._swaps.inc()
+        self._version.labels(name, stage or "").set(version)
+
+    def swap_failed(self) -> None:
+        """Count a version that could not take over."""
+        self._failed.inc()
+
+    def registry_answered(self, at: float) -> None:
+        """Tell when the registry last answered, in seconds since 1970."""
+        self._answered_at = at
+
+    def exposition(self) -> bytes:
+        """Return all metrics as Prometheus reads them."""
+        if self._answered_at is not None:
+            self._silence.set(max(time.time() - self._answered_at, 0.0))
+        return generate_latest(self._registry)

@@ -1,0 +1,124 @@
+"""Requests that MLflow's own scoring server reads and answers, in process.
+
+Whatever is not the plain case goes this way, so that answers and refusals are MLflow's by
+construction. It imports MLflow and pandas when the first such request comes.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from registry_tools.errors import InputError, UnsupportedOperation
+from registry_tools.formats import LoadedModel
+from registry_tools.serving.explain import explain, refuse_misspelt
+from registry_tools.serving.lean import whole_mlflow
+
+if TYPE_CHECKING:
+    from mlflow.pyfunc import PyFuncModel
+
+
+class MlflowReader:
+    """One version behind MLflow's scoring protocol."""
+
+    def __init__(self, folder: Path, model: LoadedModel) -> None:
+        self._folder = folder
+        self._model = model
+        self._pyfuncs: dict[str, PyFuncModel] = {}
+        self._lock = threading.Lock()
+
+    def answer(self, content: Any, content_type: str, method: str = "predict") -> bytes:
+        """Answer a request as MLflow does.
+
+        Parameters
+        ----------
+        content
+            The body; for JSON, what it holds.
+        content_type
+            One of MLflow's three.
+        method
+            `predict` or `predict_proba`.
+
+        Returns
+        -------
+        bytes
+            JSON, `{"predictions": …}`.
+
+        Raises
+        ------
+        InputError
+            If MLflow refuses the request; says why, and names no value.
+        UnsupportedOperation
+            If the model has no such method.
+        """
+        with self._lock:
+            whole_mlflow()
+        from mlflow.exceptions import MlflowException
+        from mlflow.pyfunc import scoring_server
+
+        signature = self._model.info.signature
+        refuse_misspelt(content, content_type, signature)
+        pyfunc = self._pyfunc(method)
+        _refuse_unknown_params(content, pyfunc)
+        try:
+            schema = pyfunc.metadata.get_input_schema()  # type: ignore[no-untyped-call]
+            reply = scoring_server.invocations(  # type: ignore[no-untyped-call]
+                content, content_type, pyfunc, schema
+            )
+        except (MlflowException, ValueError, TypeError, LookupError, RecursionError) as error:
+            raise InputError(explain(content, content_type, signature)) from error
+        return reply.response.encode()
+
+    @property
+    def takes_params(self) -> bool:
+        """Whether the model may have parameters of its own beside its rows."""
+        return type(self._model.estimator).__module__ == "mlflow.pyfunc"
+
+    def answers(self, content: Any, method: str) -> list[Any]:
+        """Return the answers to JSON content, one a row."""
+        text = self.answer(content, "application/json", method)
+        found: list[Any] = json.loads(text)["predictions"]
+        return found
+
+    def _pyfunc(self, method: str) -> PyFuncModel:
+        with self._lock:
+            if method not in self._pyfuncs:
+                self._pyfuncs[method] = self._made(method)
+            return self._pyfuncs[method]
+
+    def _made(self, method: str) -> PyFuncModel:
+        from mlflow.models import Model
+        from mlflow.pyfunc import PyFuncModel
+
+        estimator = self._model.estimator
+        if isinstance(estimator, PyFuncModel):
+            if method != "predict":
+                raise UnsupportedOperation(f"this flavor has no {method}: leave out the method")
+            return estimator
+        if not hasattr(estimator, method):
+            raise UnsupportedOperation(
+                f"{type(estimator).__name__} has no {method}: leave out the method"
+            )
+        return PyFuncModel(Model.load(str(self._folder)), _Method(getattr(estimator, method)))
+
+
+def _refuse_unknown_params(content: Any, pyfunc: PyFuncModel) -> None:
+    params = content.get("params") if isinstance(content, dict) else None
+    if not params:
+        return
+    schema = pyfunc.metadata.get_params_schema()  # type: ignore[no-untyped-call]
+    unknown = sorted(set(params) - {param.name for param in schema.params} if schema else params)
+    if unknown:
+        raise InputError(f"params has an unknown key: {unknown[0][:50]!r}")
+
+
+class _Method:
+    """A method of an estimator that was verified and loaded already, as MLflow calls it."""
+
+    def __init__(self, method: Any) -> None:
+        self._method = method
+
+    def predict(self, data: Any, params: Any = None) -> Any:
+        return self._method(data)

@@ -1,0 +1,47 @@
+"""What answers, whatever the protocol: the version of the moment, and rows for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from registry_tools.errors import InputError
+from registry_tools.serving.batcher import Batcher
+from registry_tools.serving.inputs import Matrix
+from registry_tools.serving.served import Served
+
+T = TypeVar("T")
+
+# What reads or writes a body larger than this does so off the event loop.
+LARGE_BODY = 1 << 18
+
+
+class Plane:
+    """The data plane of one worker, without a transport."""
+
+    def __init__(self, batcher: Batcher, max_rows: int) -> None:
+        self.current: Served | None = None
+        self._batcher = batcher
+        self._max_rows = max_rows
+        self._threads = ThreadPoolExecutor(2, "read")
+
+    def answer(self, served: Served, method: str, rows: Matrix) -> Awaitable[list[Any]]:
+        """Answer a matrix of rows together with others that wait.
+
+        Raises
+        ------
+        InputError
+            If there are more than allowed, or the model cannot take them.
+        """
+        if len(rows) > self._max_rows:
+            raise InputError(
+                f"{len(rows)} rows in one request, {self._max_rows} are allowed: send them in parts"
+            )
+        return self._batcher.answer(served, method, rows)
+
+    async def off_the_loop(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a function in a thread."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, function, *arguments)

@@ -1,0 +1,79 @@
+"""The simple protocol: `POST /predict {"features": […]}` for one row."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+
+from registry_tools.errors import InputError
+from registry_tools.serving.http import Refused, Reply, Request, parsed
+from registry_tools.serving.served import Served
+from registry_tools.signature import names_in_words
+
+if TYPE_CHECKING:
+    from registry_tools.serving.app import App
+
+
+async def predict(app: App, request: Request) -> Reply:
+    """Answer one row."""
+    body = await app.body(request)
+    served = app.begin(request)
+    features = _features(parsed(body), served)
+    request.rows = 1
+    if served.form is not None:
+        answers = await app.plane.answer(served, "predict", _row(features, served))
+    else:
+        answers = await app.plane.off_the_loop(_framed, served, [features])
+    return Reply(orjson.dumps(_answer(served, answers)))
+
+
+def _features(content: Any, served: Served) -> list[Any]:
+    if not isinstance(content, dict) or "features" not in content:
+        raise Refused(400, 'features are missing: send {"features": [value, …]}')
+    features = content["features"]
+    if not isinstance(features, list):
+        raise Refused(400, "features is no list of values")
+    columns = served.info.signature
+    if columns is not None and len(features) != len(columns):
+        needed = names_in_words(column.name for column in columns)
+        raise Refused(400, f"{len(features)} features given, {len(columns)} are needed: {needed}")
+    return features
+
+
+def _row(features: list[Any], served: Served) -> np.ndarray[Any, Any]:
+    """Return one row as a matrix; stricter than MLflow: nothing is converted, no hole is filled."""
+    from registry_tools.serving.inputs import typed
+
+    assert served.form is not None
+    for name, value in zip(served.form.names, features, strict=True):
+        if type(value) is not float and type(value) is not int:
+            raise InputError(f"feature {name!r} is not numeric")
+        if not math.isfinite(value):
+            raise InputError(f"feature {name!r} is not finite")
+    whole = [served.form.names[column] for column, _ in served.form.bounds]
+    for name, value in zip(served.form.names, features, strict=True):
+        if name in whole and value != int(value):
+            raise InputError(f"feature {name!r} is not a whole number")
+    row = typed(np.array([features], dtype=np.float64), served.form)
+    if row is None:
+        raise InputError("a feature is larger than its column holds")
+    return row
+
+
+def _framed(served: Served, rows: list[list[Any]]) -> list[Any]:
+    answers: list[Any] = served.model.predict(rows).tolist()
+    return answers
+
+
+def _answer(served: Served, answers: Any) -> dict[str, Any]:
+    names = served.info.target_names
+    if names is None:
+        return {"prediction": answers[0]}
+    return {"prediction": names[answers[0]], "prediction_index": answers[0]}
+
+
+ROUTES = {"/predict": {"POST": predict}}
+PROBES: set[str] = set()

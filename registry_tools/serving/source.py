@@ -1,0 +1,45 @@
+"""A version's files, verified and at hand: what a worker is told to load."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Source:
+    """One version, as it lies on this machine.
+
+    `folder` has `model`, and `answer.json` if an answer was recorded when it was registered.
+    """
+
+    folder: str
+    name: str
+    version: int
+    stage: str | None  # the stage it is served for; None if by number
+    run_id: str | None
+    digest: str | None
+    from_cache: bool = False
+
+    @property
+    def model(self) -> Path:
+        """The folder with the model's files."""
+        return Path(self.folder, "model")
+
+    @property
+    def answer(self) -> Path:
+        """The recorded answer; there may be none."""
+        return Path(self.folder, "answer.json")
+
+    def __str__(self) -> str:
+        return f"{self.name} version {self.version}"
+
+    def to_json(self) -> str:
+        """Return it as text, for another process."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Source:
+        """Read what `to_json` wrote."""
+        return cls(**json.loads(text))

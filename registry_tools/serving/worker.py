@@ -1,0 +1,102 @@
+"""A process that answers: the application behind uvicorn, and the version it was told to load."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+
+from registry_tools.formats import TrustPolicy
+from registry_tools.serving.app import App
+from registry_tools.serving.batcher import trust_inputs
+from registry_tools.serving.metrics import Metrics
+from registry_tools.serving.served import Served, load
+from registry_tools.serving.settings import Settings
+from registry_tools.serving.source import Source
+
+# Proxies keep a connection for a minute; who closes first must not be the server.
+_KEEP_ALIVE_SECONDS = 75
+
+
+class Worker:
+    """The host of a version in this process."""
+
+    def __init__(self, settings: Settings, metrics: Metrics, policy: TrustPolicy) -> None:
+        trust_inputs()
+        self.app = App(settings, metrics)
+        self._policy = policy
+        self._prepared: dict[str, Served] = {}
+
+    async def prepare(self, source: Source) -> None:
+        """Load a version beside the one that answers, and try it."""
+        served = await self.app.plane.off_the_loop(load, source, self._policy)
+        self._prepared[source.folder] = served
+
+    async def swap(self, source: Source) -> None:
+        """Let the prepared version answer; requests under way end on the one they began with."""
+        self.app.plane.current = self._prepared.pop(source.folder)
+
+    async def drop(self, source: Source) -> None:
+        """Forget a prepared version."""
+        self._prepared.pop(source.folder, None)
+
+    def tell(self, state: dict[str, Any]) -> None:
+        """Take in how the following goes."""
+        self.app.state = state
+
+
+class Server(uvicorn.Server):
+    """uvicorn, told by its owner when to end."""
+
+    def __init__(self, app: App) -> None:
+        settings = app.settings
+        super().__init__(
+            uvicorn.Config(
+                app,  # type: ignore[arg-type]
+                interface="asgi3",
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=int(settings.timeout) + 1,
+                ssl_certfile=settings.ssl_certfile,
+                ssl_keyfile=settings.ssl_keyfile,
+            )
+        )
+        self._app = app
+        tasks = self.server_state.tasks
+        app.under_way = lambda: len(tasks)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the owner."""
+        yield
+
+    async def run_on(self, listening: socket.socket) -> None:
+        """Answer until told to end, then finish what is in flight."""
+        sweeping = asyncio.create_task(self._app.sweep())
+        try:
+            await self.serve(sockets=[listening])
+        finally:
+            sweeping.cancel()
+
+    def end(self) -> None:
+        """Stop accepting, finish what is in flight, and end."""
+        self._app.draining = True
+        self.should_exit = True
+
+
+def end_on_signals(server: Server) -> None:
+    """End gracefully on SIGTERM and SIGINT."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.end)
