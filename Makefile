@@ -41,8 +41,9 @@ check: $(VENV)/.test ## Check format, style and types.
 ui: $(VENV)/.run ## Open the MLflow UI: PORT=5000, STORE=sqlite:///mlflow.db.
 	@$(BIN)/mlflow ui --backend-store-uri $(STORE) --port $(PORT)
 
-serve: $(VENV)/.run ## Serve iris@staging with MLflow's own server: PORT=5000.
-	@MLFLOW_TRACKING_URI=$(STORE) $(BIN)/mlflow models serve -m models:/iris@staging --env-manager local --port $(PORT)
+serve: PORT = 5001
+serve: $(VENV)/.run ## Serve iris@production and follow it: PORT=5001.
+	@MLFLOW_TRACKING_URI=$(STORE) $(BIN)/registry-tools serve $(NAME)@production --port $(PORT)
 
 bench: $(VENV)/.test ## Measure; see benchmarks/.
 	@$(BIN)/python benchmarks/run_overhead.py

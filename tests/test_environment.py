@@ -58,7 +58,8 @@ def test_a_lock_has_a_hash_for_every_pin_and_no_address(lock: str) -> None:
 
 def test_the_lock_of_the_tests_repeats_the_pins_of_the_other() -> None:
     run, test = ({str(pin) for pin in pins(lock)} for lock in LOCKS)
-    assert run <= test
+    # What the tests need everywhere may be needed in a run on one platform alone.
+    assert {pin for pin in run if pin not in test and pin.partition(";")[0] not in test} == set()
 
 
 def test_the_lock_satisfies_pyproject() -> None:
