@@ -1,0 +1,245 @@
+"""The server as a process: it answers, follows its stage, and survives what goes wrong."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from places import EQUAL, GOOD, Place
+from servers import BIN, free_port, wait_until_up
+
+from registry_tools import registry
+
+NAMES = ["sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal width (cm)"]
+ROW = [6.0, 2.5, 4.5, 1.5]
+Serve = Callable[..., httpx.Client]
+POLL = 0.2
+
+
+@pytest.fixture
+def serve(local: Place, start: Callable[..., subprocess.Popen[bytes]]) -> Iterator[Serve]:
+    """Start servers; each call returns a client, whose `process` is the server."""
+    clients = []
+
+    def run(ref: str, *options: str) -> httpx.Client:
+        port = free_port()
+        command = (BIN / "registry-tools", "serve", ref, "--port", str(port), "--poll", str(POLL))
+        process = start(*command, *options)
+        address = f"http://127.0.0.1:{port}"
+        wait_until_up(f"{address}/health", process)
+        client = httpx.Client(base_url=address, timeout=20)
+        client.process = process  # type: ignore[attr-defined]
+        clients.append(client)
+        return client
+
+    yield run
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def model(local: Place) -> str:
+    """A model with two versions, the first in production."""
+    name = local.model(GOOD, EQUAL)
+    registry.move_alias(local.client, name, "production", 1)
+    return name
+
+
+@pytest.fixture
+def client(serve: Serve, model: str) -> httpx.Client:
+    return serve(f"{model}@production")
+
+
+def eventually(check: Callable[[], bool], seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.05)
+
+
+def version_of(client: httpx.Client) -> int:
+    reply = client.post("/predict", json={"features": ROW})
+    assert reply.status_code == 200, reply.text
+    return int(reply.headers["x-model-version"])
+
+
+def test_a_row_is_answered_and_the_version_named(client: httpx.Client, model: str) -> None:
+    reply = client.post("/predict", json={"features": ROW})
+    assert reply.json() == {"prediction": "versicolor", "prediction_index": 1}
+    assert reply.headers["x-model-name"] == model
+    assert reply.headers["x-model-stage"] == "production"
+    split = {"dataframe_split": {"columns": NAMES[::-1], "data": [ROW[::-1]]}}
+    assert client.post("/invocations", json=split).json() == {"predictions": [1]}
+    proba = client.post("/invocations", json={**split, "params": {"method": "predict_proba"}})
+    assert sum(proba.json()["predictions"][0]) == pytest.approx(1)
+    text = ",".join(NAMES) + "\n" + ",".join(map(str, ROW)) + "\n"
+    for kind in ("text/csv", "text/csv; charset=utf-8"):
+        csv = client.post("/invocations", content=text, headers={"content-type": kind})
+        assert csv.json() == {"predictions": [1]}
+    described = client.get("/model").json()
+    assert (described["version"], described["last_error"]) == (1, None)
+    assert 'version="1"' in client.get("/metrics").text
+
+
+def test_a_bad_row_is_refused_with_a_reason(client: httpx.Client) -> None:
+    for body, said in (
+        (b"{", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b"[]", "features are missing"),
+        (b'{"features": [1, 2]}', "2 features given, 4 are needed"),
+        (b'{"features": [1, 2, "secret", 4]}', "is not numeric"),
+        (b'{"features": [1, 2, true, 4]}', "is not numeric"),
+        (b'{"features": [1, 2, NaN, 4]}', "is not finite"),
+        (b'{"features": [1, 2, 1e999, 4]}', "is not finite"),
+    ):
+        reply = client.post("/predict", content=body)
+        assert reply.status_code == 400, (body[:50], reply.text)
+        assert said in reply.json()["error"]
+        assert "secret" not in reply.text
+
+
+def test_a_bad_invocation_is_refused_as_mlflow_does_and_without_an_echo(
+    client: httpx.Client,
+) -> None:
+    json = "application/json"
+    misspelt = b'{"dataframe_split": {"columns": ["petal widht (cm)"], "data": [[1]]}}'
+    for body, kind, status, said in (
+        (b"{}", None, 415, "missing"),
+        (b"{}", "text/plain", 415, "not understood"),
+        (b"{}", "application/json; charset=latin-1", 415, "UTF-8"),
+        (b"{}", json, 400, "exactly one of"),
+        (misspelt, json, 400, "petal width (cm)"),
+        (b'{"dataframe_records": [{"x": "secret"}]}', json, 400, "missing column"),
+        (b'{"inputs": [], "params": {"mood": 1}}', json, 400, "mood"),
+        (b"a,b\n1", "text/csv", 400, ""),
+        (b"PAR1", "application/vnd.apache.parquet", 400, ""),
+    ):
+        headers = {} if kind is None else {"content-type": kind}
+        reply = client.post("/invocations", content=body, headers=headers)
+        assert reply.status_code == status, (body, reply.text)
+        assert said in reply.json()["message"]
+        assert "secret" not in reply.text
+        assert "Traceback" not in reply.text
+    assert version_of(client) == 1
+
+
+def test_a_promotion_and_a_rollback_reach_live_traffic_without_a_lost_request(
+    client: httpx.Client, model: str, local: Place
+) -> None:
+    seen: list[int] = []
+    over = threading.Event()
+
+    def ask() -> None:
+        with httpx.Client(base_url=client.base_url, timeout=20) as another:
+            while not over.is_set():
+                seen.append(version_of(another))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        for version in (2, 1, 2):
+            registry.move_alias(local.client, model, "production", version)
+            eventually(lambda wanted=version: version_of(client) == wanted)
+    finally:
+        over.set()
+        thread.join()
+    assert [b for a, b in zip(seen, seen[1:], strict=False) if a != b] == [2, 1, 2]
+
+
+def test_a_changed_file_does_not_take_over(serve: Serve, model: str, local: Place) -> None:
+    client = serve(f"{model}@production")
+    local.client.set_model_version_tag(model, "2", registry.DIGEST_TAG, "0" * 64)
+    registry.move_alias(local.client, model, "production", 2)
+    eventually(lambda: client.get("/model").json()["candidate"] is not None)
+    candidate = client.get("/model").json()["candidate"]
+    assert candidate["version"] == 2
+    assert "after registration" in candidate["error"]
+    assert version_of(client) == 1
+    assert "serving_failed_swaps_total 0.0" not in client.get("/metrics").text
+    registry.move_alias(local.client, model, "production", 1)
+    eventually(lambda: client.get("/model").json()["candidate"] is None)
+
+
+def test_a_deleted_stage_is_told_of_and_served_on(
+    client: httpx.Client, model: str, local: Place
+) -> None:
+    local.client.delete_registered_model_alias(model, "production")
+    reply = client.post("/-/refresh")
+    assert "no version" in reply.json()["last_error"]
+    assert version_of(client) == 1
+
+
+def test_a_start_without_the_registry_serves_from_the_cache(
+    serve: Serve, model: str, tmp_path: Path
+) -> None:
+    cache = str(tmp_path / "cache")
+    client = serve(f"{model}@production", "--cache", cache)
+    assert client.get("/model").json()["from_cache"] is False
+    away = serve(f"{model}@production", "--cache", cache, "--tracking-uri", "http://127.0.0.1:9")
+    described = away.get("/model").json()
+    assert (described["version"], described["from_cache"]) == (1, True)
+    assert version_of(away) == 1
+
+
+def test_the_key_is_asked_for_and_the_probes_need_none(
+    serve: Serve, model: str, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("# of the tests\none-key\nanother-key\n")
+    client = serve(f"{model}@production", "--api-key-file", str(keys))
+    body = {"features": ROW}
+    assert client.post("/predict", json=body).status_code == 401
+    for key, status in (("no", 401), ("another-key", 200)):
+        reply = client.post("/predict", json=body, headers={"authorization": f"Bearer {key}"})
+        assert reply.status_code == status
+    assert client.get("/ready").status_code == 200
+    assert client.get("/model").status_code == 401
+
+
+def test_too_large_a_request_is_refused(serve: Serve, model: str) -> None:
+    client = serve(f"{model}@production", "--max-body", "1", "--max-rows", "2")
+    split = {"dataframe_split": {"columns": NAMES, "data": [ROW] * 3}}
+    assert client.post("/invocations", json=split).status_code == 400
+    large = client.build_request("POST", "/predict", content=b"x" * (1 << 21))
+    try:
+        assert client.send(large).status_code == 413
+    except httpx.WriteError:  # it hung up while there was more to send
+        pass
+    assert version_of(client) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_with_exit_code_0_when_told_to(
+    client: httpx.Client, number: signal.Signals
+) -> None:
+    process: subprocess.Popen[bytes] = client.process  # type: ignore[attr-defined]
+    process.send_signal(number)
+    assert process.wait(timeout=15) == 0
+
+
+@pytest.mark.parametrize(
+    ("ref", "said", "code"),
+    [
+        ("nonsense", "names no version and no stage", 2),
+        ("nobody@production", "no registered model", 1),
+        ("trained@nowhere", "no version of", 1),
+    ],
+)
+def test_what_cannot_be_served_is_said_in_one_line(
+    local: Place, ref: str, said: str, code: int
+) -> None:
+    done = subprocess.run(
+        [BIN / "registry-tools", "serve", ref, "--port", "0"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == code
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
