@@ -121,11 +121,12 @@ def _close(
 ) -> list[tuple[str, str]]:
     known = {column.name for column in columns}
     unknown = [name for name in names if name not in known and len(name) < 200][:100]
-    found = []
-    for wanted in missing:
-        near = difflib.get_close_matches(wanted, unknown, 1, 0.8)
-        found += [(wanted, near[0])] if near else []
-    return found
+    pairs = [
+        (difflib.SequenceMatcher(None, wanted, name).ratio(), wanted, name)
+        for wanted in missing[:100]
+        for name in difflib.get_close_matches(wanted, unknown, 1, 0.8)
+    ]
+    return [(wanted, name) for _, wanted, name in sorted(pairs, reverse=True)]
 
 
 def _rows(content: dict[str, Any]) -> Any:
