@@ -168,6 +168,7 @@ def test_a_changed_file_does_not_take_over(serve: Serve, model: str, local: Plac
     eventually(lambda: client.get("/model").json()["candidate"] is None)
 
 
+@pytest.mark.slow
 def test_a_deleted_stage_is_told_of_and_served_on(
     client: httpx.Client, model: str, local: Place
 ) -> None:
@@ -177,6 +178,7 @@ def test_a_deleted_stage_is_told_of_and_served_on(
     assert version_of(client) == 1
 
 
+@pytest.mark.slow
 def test_a_start_without_the_registry_serves_from_the_cache(
     serve: Serve, model: str, tmp_path: Path
 ) -> None:
@@ -189,6 +191,7 @@ def test_a_start_without_the_registry_serves_from_the_cache(
     assert version_of(away) == 1
 
 
+@pytest.mark.slow
 def test_the_key_is_asked_for_and_the_probes_need_none(
     serve: Serve, model: str, tmp_path: Path
 ) -> None:
@@ -204,6 +207,7 @@ def test_the_key_is_asked_for_and_the_probes_need_none(
     assert client.get("/model").status_code == 401
 
 
+@pytest.mark.slow
 def test_too_large_a_request_is_refused(serve: Serve, model: str) -> None:
     client = serve(f"{model}@production", "--max-body", "1", "--max-rows", "2")
     split = {"dataframe_split": {"columns": NAMES, "data": [ROW] * 3}}
@@ -214,7 +218,9 @@ def test_too_large_a_request_is_refused(serve: Serve, model: str) -> None:
     assert version_of(client) == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_it_ends_with_exit_code_0_when_told_to(
     client: httpx.Client, number: signal.Signals
 ) -> None:
