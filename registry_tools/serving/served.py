@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import functools
 import json
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from registry_tools.serving.inputs import Form, Matrix
 from registry_tools.serving.lean import whole_mlflow
 from registry_tools.serving.mlflow_reader import MlflowReader
 from registry_tools.serving.source import Source
+
+_log = logging.getLogger(__name__)
 
 METHODS = ("predict", "predict_proba")
 
@@ -94,7 +97,10 @@ class Served:
                     answers = function(taken)
             else:
                 answers = function(taken)
-        except self.model.refusals as error:
+        except Exception as error:
+            # Whatever rows make a model raise is told as MLflow tells it: the rows do not fit.
+            if not isinstance(error, self.model.refusals):
+                _log.warning("%s raised %s on a request", self.source, type(error).__name__)
             raise InputError(_refusal(rows, self.form)) from error
         if len(answers) != len(rows):
             raise VerificationError(

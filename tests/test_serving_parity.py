@@ -1,0 +1,160 @@
+"""Our `/invocations` beside MLflow's own scoring app, in process, over generated requests."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import mlflow
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mlflow.pyfunc import scoring_server
+from places import Place
+
+from registry_tools import artifacts
+from registry_tools.formats import TrustPolicy
+from registry_tools.serving.metrics import Metrics
+from registry_tools.serving.settings import Settings
+from registry_tools.serving.source import Source
+from registry_tools.serving.worker import Worker
+
+NAMES = ["sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal width (cm)"]
+JSON = "application/json"
+
+Ask = Callable[[bytes, str | None], tuple[httpx.Response, httpx.Response]]
+
+numbers = st.one_of(
+    st.integers(-(2**70), 2**70),
+    st.integers(0, 9),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.floats(0, 9),
+)
+oddities = st.one_of(
+    st.none(), st.booleans(), st.sampled_from(["", "1.5", "nan", "x", "1_0"]), st.just([1.0])
+)
+values = st.one_of(numbers, numbers, numbers, oddities)
+names = st.one_of(
+    st.just(NAMES),
+    st.permutations(NAMES),
+    st.permutations([*NAMES, "more"]),
+    st.lists(st.sampled_from([*NAMES, "petal"]), max_size=5),
+)
+
+
+@st.composite
+def splits(draw: st.DrawFn) -> dict[str, Any]:
+    columns = draw(names)
+    cells = draw(st.sampled_from([numbers, values]))
+    width = len(columns) if draw(st.integers(0, 9)) else draw(st.integers(0, 5))
+    rows = draw(st.lists(st.lists(cells, min_size=width, max_size=width), max_size=4))
+    split: dict[str, Any] = {"columns": columns, "data": rows}
+    if not draw(st.integers(0, 5)):
+        split["index"] = list(range(draw(st.integers(0, 4))))
+    if not draw(st.integers(0, 9)):
+        del split[draw(st.sampled_from(sorted(split)))]
+    return {"dataframe_split": split}
+
+
+@st.composite
+def records(draw: st.DrawFn) -> dict[str, Any]:
+    key = draw(st.sampled_from(["dataframe_records", "inputs", "instances"]))
+    cells = draw(st.sampled_from([numbers, values]))
+    whole = st.fixed_dictionaries(dict.fromkeys(NAMES, cells))
+    part = st.dictionaries(st.sampled_from([*NAMES, "more"]), cells)
+    one = draw(st.sampled_from([whole, whole, part]))
+    return {key: draw(st.lists(one, max_size=3))}
+
+
+@st.composite
+def columns(draw: st.DrawFn) -> dict[str, Any]:
+    key = draw(st.sampled_from(["inputs", "instances"]))
+    length = draw(st.integers(0, 3))
+    column = st.lists(numbers, min_size=length, max_size=length)
+    return {key: draw(st.fixed_dictionaries(dict.fromkeys(NAMES, column)))}
+
+
+anything = st.recursive(
+    values,
+    lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(), inner)),
+    max_leaves=8,
+)
+junk = st.dictionaries(
+    st.sampled_from(["dataframe_split", "dataframe_records", "inputs", "instances", "more"]),
+    anything,
+    max_size=2,
+)
+requests = st.one_of(splits(), splits(), records(), columns(), junk, anything)
+
+
+@pytest.fixture
+def ask(local: Place, tmp_path: Path) -> Ask:
+    """Ask both: a function from a body and its type to our answer and MLflow's."""
+    folder = tmp_path / "source"
+    with artifacts.model_files(local.client, "trained", 1) as files:
+        shutil.copytree(files, folder / "model")
+    theirs = scoring_server.init(mlflow.pyfunc.load_model(str(folder / "model")))
+    worker = Worker(Settings(ref="trained@production"), Metrics(), TrustPolicy())
+    source = Source(str(folder), "trained", 1, "production", None, None)
+
+    async def post(app: Any, body: bytes, kind: str | None) -> httpx.Response:
+        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://serving") as client:
+            headers = {} if kind is None else {"content-type": kind}
+            return await client.post("/invocations", content=body, headers=headers)
+
+    async def both(body: bytes, kind: str | None) -> tuple[httpx.Response, httpx.Response]:
+        if worker.app.plane.current is None:
+            await worker.prepare(source)
+            await worker.swap(source)
+        return await post(worker.app, body, kind), await post(theirs, body, kind)
+
+    return lambda body, kind: asyncio.run(both(body, kind))
+
+
+def agree(ours: httpx.Response, theirs: httpx.Response, body: bytes) -> None:
+    """Hold an answer against MLflow's; what is a fault of its own there is a refusal here."""
+    wanted = 400 if theirs.status_code == 500 else theirs.status_code
+    assert ours.status_code == wanted, (body[:500], ours.text[:300], theirs.text[:300])
+    if wanted == 200:
+        assert ours.json() == theirs.json(), body[:500]
+    else:
+        assert "Traceback" not in ours.text
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(content=requests)
+def test_json_is_answered_and_refused_as_mlflow_does(ask: Ask, content: Any) -> None:
+    body = json.dumps(content).encode()
+    agree(*ask(body, JSON), body)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    header=names,
+    rows=st.lists(st.lists(st.one_of(numbers, st.just(""), st.just("x")), max_size=5), max_size=3),
+    end=st.sampled_from(["\n", "\r\n"]),
+)
+def test_csv_is_answered_and_refused_as_mlflow_does(
+    ask: Ask, header: list[str], rows: list[list[Any]], end: str
+) -> None:
+    lines = [",".join(header), *(",".join(map(str, row)) for row in rows)]
+    body = end.join(lines).encode()
+    agree(*ask(body, "text/csv"), body)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"null", b"3", b'"x"', b"\xff", b"{}", b'{"a": NaN}', b"[" * 5000]
+)
+@pytest.mark.parametrize("kind", [JSON, "text/csv", "application/vnd.apache.parquet", "text/plain"])
+def test_what_is_no_table_is_refused_as_mlflow_does(ask: Ask, body: bytes, kind: str) -> None:
+    agree(*ask(body, kind), body)
