@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=5001, show_default=True)
 @click.option(
+    "--workers", type=click.IntRange(1, 64), default=1, show_default=True, metavar="N",
+    help="Processes that answer; with more than one, another looks after them.",
+)  # fmt: skip
+@click.option(
     "--poll", type=click.FloatRange(0.05, 3600), default=2.0, show_default=True, metavar="SECONDS",
     help="The time between two looks at the stage.",
 )  # fmt: skip
@@ -60,6 +64,7 @@ def serve(
     ref: str,
     host: str,
     port: int,
+    workers: int,
     poll: float,
     cache: str | None,
     api_key_file: str | None,
@@ -82,6 +87,7 @@ def serve(
         ref=ref,
         host=host,
         port=port,
+        workers=workers,
         poll=poll,
         cache=cache,
         max_body=max_body * MEBIBYTE,

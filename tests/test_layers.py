@@ -27,6 +27,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"cli_acts", "cli_serve", "cli_versions"},
         {"cli_output"},
         {"serving.serve"},
+        {"serving.alone", "serving.supervisor", "serving.worker_process"},
         {"serving.worker"},
         {"serving.app", "serving.follower"},
         {"serving.mlflow_protocol", "serving.simple_protocol", "serving.status_pages"},

@@ -18,7 +18,6 @@ from mlflow.pyfunc import scoring_server
 from places import Place
 
 from registry_tools import artifacts
-from registry_tools.formats import TrustPolicy
 from registry_tools.serving.metrics import Metrics
 from registry_tools.serving.settings import Settings
 from registry_tools.serving.source import Source
@@ -99,7 +98,7 @@ def ask(local: Place, tmp_path: Path) -> Ask:
     with artifacts.model_files(local.client, "trained", 1) as files:
         shutil.copytree(files, folder / "model")
     theirs = scoring_server.init(mlflow.pyfunc.load_model(str(folder / "model")))
-    worker = Worker(Settings(ref="trained@production"), Metrics(), TrustPolicy())
+    worker = Worker(Settings(ref="trained@production"), Metrics())
     source = Source(str(folder), "trained", 1, "production", None, None)
 
     async def post(app: Any, body: bytes, kind: str | None) -> httpx.Response:

@@ -42,6 +42,9 @@ class Host(Protocol):
         """Hand on how the following goes."""
 
 
+H = TypeVar("H", bound=Host)
+
+
 class Follower:
     """Follows one reference for a number of hosts."""
 
@@ -90,8 +93,8 @@ class Follower:
         return source
 
     async def follow(self) -> None:
-        """Look again and again, forever."""
-        while True:
+        """Look again and again, forever; a version by its number stays what it is."""
+        while self.current is None or self.current.stage is not None:
             pause = self._poll * random.uniform(0.8, 1.0)
             try:
                 await asyncio.wait_for(self._wake.wait(), pause)
@@ -122,6 +125,21 @@ class Follower:
                     _log.warning("%s; still serving %s", error, self.current)
                 self.state["last_error"] = str(error)
             self._tell()
+
+    async def admit(self, host: H, add: Callable[[H], None]) -> None:
+        """Let a new host answer with what the others answer with, and then add it to them.
+
+        Raises
+        ------
+        VerificationError
+            If it cannot.
+        """
+        async with self._lock:
+            assert self.current is not None
+            await host.prepare(self.current)
+            await host.swap(self.current)
+            host.tell(dict(self.state))
+            add(host)
 
     async def _look(self) -> int:
         self.state["last_look"] = _now()

@@ -1,30 +1,13 @@
-"""From the options of `registry-tools serve` to a server that runs."""
+"""From the options of `registry-tools serve` to a server that runs, in one process or several."""
 
 from __future__ import annotations
 
-import asyncio
-import gc
-import logging
-import signal
+import os
 import socket
-import sys
-from pathlib import Path
+import tempfile
 
 from registry_tools.errors import InputError
-from registry_tools.refs import parse_ref
-from registry_tools.serving.lean import without
 from registry_tools.serving.settings import Settings
-
-with without("pandas", "pyarrow"):
-    import uvloop
-
-    from registry_tools.formats import TrustPolicy
-    from registry_tools.serving.follower import Follower
-    from registry_tools.serving.metrics import Metrics
-    from registry_tools.serving.sources import Sources
-    from registry_tools.serving.worker import Server, Worker, end_on_signals
-
-_log = logging.getLogger("registry_tools.serving")
 
 
 def run(settings: Settings) -> int:
@@ -36,56 +19,16 @@ def run(settings: Settings) -> int:
         If there is nothing to serve, or the address cannot be had.
     """
     listening = bind(settings.host, settings.port)
-    return uvloop.run(_alone(settings, listening))
+    if settings.workers == 1:
+        from registry_tools.serving import alone
 
+        return alone.run(settings, listening)
+    with tempfile.TemporaryDirectory(prefix="metrics-") as folder:
+        # Read by prometheus_client when it is imported, here and in every worker.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        from registry_tools.serving import supervisor
 
-async def _alone(settings: Settings, listening: socket.socket) -> int:
-    """Follow and answer in one process."""
-    policy = policy_of(settings)
-    metrics = Metrics()
-    worker = Worker(settings, metrics, policy)
-    sources = sources_of(settings, policy)
-    follower = Follower(sources, lambda: [worker], metrics, settings.poll)
-    server = Server(worker.app)
-    try:
-        source = await follower.start()
-        end_on_signals(server)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, follower.wake)
-        worker.app.refresh = follower.refresh
-        following = asyncio.create_task(follower.follow()) if source.stage else None
-        settle_memory()
-        _announce(settings, listening, str(source))
-        await server.run_on(listening)
-        if following is not None:
-            following.cancel()
-    finally:
-        sources.close()
-    return 0
-
-
-def settle_memory() -> None:
-    """Leave what was loaded out of garbage collection, and look for new garbage less often.
-
-    A request leaves none, so that looking through all that lives would only make others wait.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
-
-
-def policy_of(settings: Settings) -> TrustPolicy:
-    """Return what the operator allows a model to contain."""
-    return TrustPolicy(
-        types=settings.trust,
-        allow_code=settings.allow_code,
-        public_key=Path(settings.public_key) if settings.public_key else None,
-    )
-
-
-def sources_of(settings: Settings, policy: TrustPolicy) -> Sources:
-    """Return where the versions come from."""
-    cache = Path(settings.cache) if settings.cache else None
-    return Sources(parse_ref(settings.ref), policy, settings.tracking_uri, cache)
+        return supervisor.run(settings, listening)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -109,11 +52,3 @@ def bind(host: str, port: int) -> socket.socket:
             "name another with --host and --port"
         ) from error
     return listening
-
-
-def _announce(settings: Settings, listening: socket.socket, what: str) -> None:
-    scheme = "https" if settings.ssl_certfile else "http"
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    where = f"{scheme}://{host}:{listening.getsockname()[1]}"
-    sys.stderr.write(f"serving {settings.ref} ({what}) on {where}; /docs shows how to ask\n")
-    sys.stderr.flush()

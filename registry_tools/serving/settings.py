@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from registry_tools.formats import TrustPolicy
 
 MEBIBYTE = 1 << 20
 
@@ -35,6 +39,14 @@ class Settings:
     public_key: str | None = None
     tracking_uri: str | None = None
     api_keys: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def policy(self) -> TrustPolicy:
+        """What the operator allows a model to contain."""
+        from registry_tools.formats import TrustPolicy
+
+        key = Path(self.public_key) if self.public_key else None
+        return TrustPolicy(self.trust, self.allow_code, key)
 
     def to_json(self) -> str:
         """Return them as text, for another process."""

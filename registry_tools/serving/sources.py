@@ -10,14 +10,21 @@ from typing import TYPE_CHECKING
 
 from registry_tools import artifacts, connection, integrity, loader, registry, signing
 from registry_tools.formats import TrustPolicy
-from registry_tools.refs import ModelRef
+from registry_tools.refs import ModelRef, parse_ref
 from registry_tools.registry import VersionInfo
+from registry_tools.serving.settings import Settings
 from registry_tools.serving.source import Source
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _KEPT_VERSIONS = 3
+
+
+def sources_of(settings: Settings) -> Sources:
+    """Return where the versions come from that are to be served."""
+    cache = Path(settings.cache) if settings.cache else None
+    return Sources(parse_ref(settings.ref), settings.policy, settings.tracking_uri, cache)
 
 
 class Sources:

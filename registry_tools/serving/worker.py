@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import uvicorn
 
-from registry_tools.formats import TrustPolicy
 from registry_tools.serving.app import App
 from registry_tools.serving.batcher import trust_inputs
 from registry_tools.serving.metrics import Metrics
@@ -26,10 +27,10 @@ _KEEP_ALIVE_SECONDS = 75
 class Worker:
     """The host of a version in this process."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, policy: TrustPolicy) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
         trust_inputs()
         self.app = App(settings, metrics)
-        self._policy = policy
+        self._policy = settings.policy
         self._prepared: dict[str, Served] = {}
 
     async def prepare(self, source: Source) -> None:
@@ -95,8 +96,27 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def end_on_signals(server: Server) -> None:
-    """End gracefully on SIGTERM and SIGINT."""
+def end_on_signals(end: Callable[[], None]) -> None:
+    """Call a function on SIGTERM and SIGINT."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.end)
+        loop.add_signal_handler(number, end)
+
+
+def settle_memory() -> None:
+    """Leave what was loaded out of garbage collection, and look for new garbage less often.
+
+    A request leaves none, so that looking through all that lives would only make others wait.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
+def announce(settings: Settings, listening: socket.socket, what: str) -> None:
+    """Tell on stderr what is served, and where."""
+    scheme = "https" if settings.ssl_certfile else "http"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    where = f"{scheme}://{host}:{listening.getsockname()[1]}"
+    sys.stderr.write(f"serving {settings.ref} ({what}) on {where}; /docs shows how to ask\n")
+    sys.stderr.flush()

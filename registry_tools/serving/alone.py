@@ -1,0 +1,51 @@
+"""The server in one process, which follows and answers: the least memory."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+
+from registry_tools.serving.lean import without
+
+with without("pandas", "pyarrow"):
+    import uvloop
+
+    from registry_tools.serving.follower import Follower
+    from registry_tools.serving.metrics import Metrics
+    from registry_tools.serving.sources import sources_of
+    from registry_tools.serving.worker import (
+        Server,
+        Worker,
+        announce,
+        end_on_signals,
+        settle_memory,
+    )
+
+from registry_tools.serving.settings import Settings
+
+
+def run(settings: Settings, listening: socket.socket) -> int:
+    """Serve until told to end, and return the exit code; raises as `serve.run`."""
+    return uvloop.run(_run(settings, listening))
+
+
+async def _run(settings: Settings, listening: socket.socket) -> int:
+    metrics = Metrics()
+    worker = Worker(settings, metrics)
+    sources = sources_of(settings)
+    follower = Follower(sources, lambda: [worker], metrics, settings.poll)
+    server = Server(worker.app)
+    try:
+        source = await follower.start()
+        end_on_signals(server.end)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, follower.wake)
+        worker.app.refresh = follower.refresh
+        following = asyncio.create_task(follower.follow())
+        settle_memory()
+        announce(settings, listening, str(source))
+        await server.run_on(listening)
+        following.cancel()
+    finally:
+        sources.close()
+    return 0

@@ -1,0 +1,93 @@
+"""A worker as a process of its own: `python -m registry_tools.serving.worker_process CONTROL LISTENING`.
+
+Both arguments are file descriptors. Over the first, lines of JSON go either way: the supervisor
+asks `{"id", "do", …}` and is answered `{"id", "error"}`, and the other way round.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+import sys
+from typing import Any
+
+from registry_tools.errors import RegistryToolsError
+from registry_tools.serving.lean import without
+
+with without("pandas", "pyarrow"):
+    import uvloop
+
+    from registry_tools.serving.metrics import Metrics
+    from registry_tools.serving.worker import Server, Worker, end_on_signals, settle_memory
+
+from registry_tools.serving.settings import Settings
+from registry_tools.serving.source import Source
+
+_LINE = 1 << 20
+
+
+async def _run(control: socket.socket, listening: socket.socket) -> int:
+    reader, writer = await asyncio.open_connection(sock=control, limit=_LINE)
+    worker = Worker(Settings.from_json((await reader.readline()).decode()), Metrics())
+    server = Server(worker.app)
+    end_on_signals(server.end)
+    serving: asyncio.Task[None] | None = None
+    asked: dict[int, asyncio.Future[None]] = {}
+
+    def send(message: dict[str, Any]) -> None:
+        writer.write(json.dumps(message).encode() + b"\n")
+
+    async def refresh() -> None:
+        number = len(asked)
+        asked[number] = asyncio.get_running_loop().create_future()
+        send({"id": number, "do": "refresh"})
+        await asked[number]
+
+    async def obey(message: dict[str, Any]) -> None:
+        source = Source.from_json(message["source"])
+        error = None
+        try:
+            await getattr(worker, message["do"])(source)
+        except RegistryToolsError as raised:
+            error = str(raised)
+        send({"id": message["id"], "error": error})
+
+    worker.app.refresh = refresh
+    under_way: set[asyncio.Task[None]] = set()
+    send({"do": "ready"})
+    # The supervisor's end is the end of its workers.
+    while line := await reader.readline():
+        message = json.loads(line)
+        if message["do"] == "end":
+            break
+        if message["do"] == "tell":
+            worker.tell(message["state"])
+        elif message["do"] == "refreshed":
+            asked[message["id"]].set_result(None)
+        else:
+            task = asyncio.create_task(obey(message))
+            under_way.add(task)
+            task.add_done_callback(under_way.discard)
+            if message["do"] == "swap" and serving is None:
+                await task
+                settle_memory()
+                serving = asyncio.create_task(server.run_on(listening))
+    server.end()
+    if serving is not None:
+        await serving
+    return 0
+
+
+def main() -> int:
+    """Answer until the supervisor says the end, or is gone."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s"
+    )
+    control, listening = (socket.socket(fileno=int(number)) for number in sys.argv[1:])
+    return uvloop.run(_run(control, listening))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
