@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import signal
 import subprocess
 import threading
@@ -216,6 +217,31 @@ def test_too_large_a_request_is_refused(serve: Serve, model: str) -> None:
     with contextlib.suppress(httpx.WriteError):  # it may hang up while there is more to send
         assert client.send(large).status_code == 413
     assert version_of(client) == 1
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_comes_back_and_the_others_go_on(
+    serve: Serve, model: str, local: Place
+) -> None:
+    client = serve(f"{model}@production", "--workers", "2")
+    process: subprocess.Popen[bytes] = client.process  # type: ignore[attr-defined]
+
+    def workers() -> set[int]:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+        return set(map(int, children.split()))
+
+    before = workers()
+    assert len(before) == 2
+    os.kill(min(before), signal.SIGKILL)
+    for _ in range(20):
+        with httpx.Client(base_url=client.base_url, timeout=20) as another:
+            assert version_of(another) == 1
+    eventually(lambda: len(workers()) == 2 and min(before) not in workers())
+    registry.move_alias(local.client, model, "production", 2)
+    eventually(lambda: client.get("/model").json()["version"] == 2)
+    eventually(lambda: "serving_swaps_total 2.0" in client.get("/metrics").text)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=15) == 0
 
 
 @pytest.mark.parametrize(

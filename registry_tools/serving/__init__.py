@@ -1,6 +1,8 @@
 """A server that follows a stage: `registry-tools serve REF`.
 
-One process looks after the registry and the workers (`supervisor`, `follower`); each worker answers
-requests (`worker`, `app`). What a worker answers with is a `served.Served`, which knows nothing of
-HTTP; the protocols are thin over it. Workers import no MLflow until a request needs it.
+`serve` binds the address and runs one process (`alone`) or one that follows and several that answer
+(`supervisor`, `worker_process`). The `follower` looks where the stage points, `sources` has the
+files fetched and verified, and a `worker` loads them as a `Served` and swaps. What answers knows
+nothing of HTTP (`plane`, `batcher`, `served`); `app` is the edge to HTTP, and each protocol is one
+file over it. No process imports pandas or the whole of MLflow until a request needs it.
 """

@@ -1,6 +1,6 @@
-"""A worker as a process of its own: `python -m registry_tools.serving.worker_process CONTROL LISTENING`.
+"""A worker as a process of its own, started by the supervisor with two file descriptors.
 
-Both arguments are file descriptors. Over the first, lines of JSON go either way: the supervisor
+The second is the socket to accept from. Over the first, lines of JSON go either way: the supervisor
 asks `{"id", "do", …}` and is answered `{"id", "error"}`, and the other way round.
 """
 
