@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=5001, show_default=True)
 @click.option(
+    "--grpc-port", type=click.IntRange(1, 65535),
+    help="Also answer the Open Inference Protocol over gRPC there.",
+)  # fmt: skip
+@click.option(
     "--workers", type=click.IntRange(1, 64), default=1, show_default=True, metavar="N",
     help="Processes that answer; with more than one, another looks after them.",
 )  # fmt: skip
@@ -57,6 +61,21 @@ if TYPE_CHECKING:
     "--access-log", is_flag=True,
     help="Print a line of JSON for each request on stderr; never a value of its rows.",
 )  # fmt: skip
+@click.option(
+    "--shadow", metavar="REF",
+    help="Ask this version or stage the same, and count whether its answers agree.",
+)  # fmt: skip
+@click.option(
+    "--log-predictions", metavar="DIR", help="Write what is asked and answered there, as Parquet."
+)
+@click.option(
+    "--sample", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True,
+    metavar="SHARE", help="The share of requests that is logged.",
+)  # fmt: skip
+@click.option(
+    "--log-every", type=click.FloatRange(0.1, 3600), default=30.0, show_default=True,
+    metavar="SECONDS", help="The longest time until what was answered is in a file.",
+)  # fmt: skip
 @loading_options
 @tracking_option
 @command_line.verbose_option
@@ -64,6 +83,7 @@ def serve(
     ref: str,
     host: str,
     port: int,
+    grpc_port: int | None,
     workers: int,
     poll: float,
     cache: str | None,
@@ -75,11 +95,17 @@ def serve(
     timeout: float,
     queue: int,
     access_log: bool,
+    shadow: str | None,
+    log_predictions: str | None,
+    sample: float,
+    log_every: float,
     policy: TrustPolicy,
     tracking_uri: str | None,
 ) -> int:
     """Serve the version that REF means, and follow REF when it is a stage."""
     parse_ref(ref)
+    if shadow is not None:
+        parse_ref(shadow)
     from registry_tools.serving import serve as serving
     from registry_tools.serving.settings import MEBIBYTE, Settings
 
@@ -87,6 +113,7 @@ def serve(
         ref=ref,
         host=host,
         port=port,
+        grpc_port=grpc_port,
         workers=workers,
         poll=poll,
         cache=cache,
@@ -97,6 +124,10 @@ def serve(
         ssl_certfile=ssl_certfile,
         ssl_keyfile=ssl_keyfile,
         access_log=access_log,
+        shadow=shadow,
+        log_predictions=log_predictions,
+        sample=sample,
+        log_every=log_every,
         trust=policy.types,
         allow_code=policy.allow_code,
         public_key=str(policy.public_key) if policy.public_key else None,

@@ -11,20 +11,26 @@ from pathlib import Path
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # read when mlflow is imported
 
+import httpx
 import mlflow
 import places
 import pytest
 from mlflow import MlflowClient
-from places import Place
+from places import EQUAL, GOOD, Place
 from servers import BIN, end_group, free_port, wait_until_up
 
 from pipeline.params import TrainParams
 from pipeline.train import TrainResult, train
-from registry_tools import life
+from registry_tools import life, registry
 
 ROOT = Path(__file__).parents[1]
 _KEPT = {"MLFLOW_LOGGING_LEVEL", "MLFLOW_DISABLE_TELEMETRY"}
 IRIS_ROW = [6.0, 2.5, 4.5, 1.5]
+IRIS_COLUMNS = [
+    *("sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal width (cm)"),
+]
+Serve = Callable[..., httpx.Client]
+POLL = 0.2  # seconds; of the servers that the tests start
 
 
 @pytest.fixture(autouse=True)
@@ -219,3 +225,68 @@ def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take an act for killed sooner than in life, to be done sooner."""
     monkeypatch.setattr(life, "BEAT_SECONDS", 0.1)
     monkeypatch.setattr(life, "DEAD_SECONDS", 0.5)
+
+
+@pytest.fixture
+def serve(local: Place, start: Callable[..., subprocess.Popen[bytes]]) -> Iterator[Serve]:
+    """Start servers; each call returns a client, whose `process` is the server."""
+    clients = []
+
+    def run(ref: str, *options: str) -> httpx.Client:
+        port = free_port()
+        command = (BIN / "registry-tools", "serve", ref, "--port", str(port), "--poll", str(POLL))
+        process = start(*command, *options)
+        address = f"http://127.0.0.1:{port}"
+        wait_until_up(f"{address}/health", process)
+        client = httpx.Client(base_url=address, timeout=20)
+        client.process = process  # type: ignore[attr-defined]
+        clients.append(client)
+        return client
+
+    yield run
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def model(local: Place) -> str:
+    """A model with two versions, the first in production."""
+    name = local.model(GOOD, EQUAL)
+    registry.move_alias(local.client, name, "production", 1)
+    return name
+
+
+@pytest.fixture
+def client(serve: Serve, model: str) -> httpx.Client:
+    return serve(f"{model}@production")
+
+
+@pytest.fixture(scope="session")
+def reading(
+    sqlite_place: Place, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, int]]:
+    """A server of version 1 of `trained` for tests that only ask; the ports it listens on."""
+    registry.move_alias(sqlite_place.client, "trained", "production", 1)
+    ports = {"http": free_port(), "grpc": free_port()}
+    with (tmp_path_factory.mktemp("reading") / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                *(BIN / "registry-tools", "serve", "trained@production"),
+                *("--port", str(ports["http"]), "--grpc-port", str(ports["grpc"])),
+                *("--tracking-uri", sqlite_place.uri),
+            ],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        wait_until_up(f"http://127.0.0.1:{ports['http']}/ready", process)
+        yield ports
+    finally:
+        end_group(process)
+
+
+@pytest.fixture
+def reader(reading: dict[str, int]) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"http://127.0.0.1:{reading['http']}", timeout=20) as client:
+        yield client

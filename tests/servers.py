@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 BIN = Path(sys.prefix, "bin")
@@ -45,3 +46,11 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
         process.wait(timeout=10)
     except ProcessLookupError:
         process.wait(timeout=10)
+
+
+def eventually(check: Callable[[], bool], seconds: float = 15) -> None:
+    """Wait until something is so; fail when the time is over."""
+    deadline = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.05)

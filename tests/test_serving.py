@@ -8,62 +8,22 @@ import os
 import signal
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import mlflow
+import pandas as pd
 import pytest
-from places import EQUAL, GOOD, Place
-from servers import BIN, free_port, wait_until_up
+from conftest import IRIS_COLUMNS as NAMES
+from conftest import IRIS_ROW as ROW
+from conftest import Serve
+from places import Place
+from servers import BIN, eventually
 
+from pipeline.params import TrainParams
+from pipeline.train import train
 from registry_tools import registry
-
-NAMES = ["sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal width (cm)"]
-ROW = [6.0, 2.5, 4.5, 1.5]
-Serve = Callable[..., httpx.Client]
-POLL = 0.2
-
-
-@pytest.fixture
-def serve(local: Place, start: Callable[..., subprocess.Popen[bytes]]) -> Iterator[Serve]:
-    """Start servers; each call returns a client, whose `process` is the server."""
-    clients = []
-
-    def run(ref: str, *options: str) -> httpx.Client:
-        port = free_port()
-        command = (BIN / "registry-tools", "serve", ref, "--port", str(port), "--poll", str(POLL))
-        process = start(*command, *options)
-        address = f"http://127.0.0.1:{port}"
-        wait_until_up(f"{address}/health", process)
-        client = httpx.Client(base_url=address, timeout=20)
-        client.process = process  # type: ignore[attr-defined]
-        clients.append(client)
-        return client
-
-    yield run
-    for client in clients:
-        client.close()
-
-
-@pytest.fixture
-def model(local: Place) -> str:
-    """A model with two versions, the first in production."""
-    name = local.model(GOOD, EQUAL)
-    registry.move_alias(local.client, name, "production", 1)
-    return name
-
-
-@pytest.fixture
-def client(serve: Serve, model: str) -> httpx.Client:
-    return serve(f"{model}@production")
-
-
-def eventually(check: Callable[[], bool], seconds: float = 15) -> None:
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.05)
 
 
 def version_of(client: httpx.Client) -> int:
@@ -72,25 +32,42 @@ def version_of(client: httpx.Client) -> int:
     return int(reply.headers["x-model-version"])
 
 
-def test_a_row_is_answered_and_the_version_named(client: httpx.Client, model: str) -> None:
-    reply = client.post("/predict", json={"features": ROW})
+def test_a_row_is_answered_and_the_version_named(reader: httpx.Client) -> None:
+    reply = reader.post("/predict", json={"features": ROW})
     assert reply.json() == {"prediction": "versicolor", "prediction_index": 1}
-    assert reply.headers["x-model-name"] == model
+    assert reply.headers["x-model-name"] == "trained"
     assert reply.headers["x-model-stage"] == "production"
     split = {"dataframe_split": {"columns": NAMES[::-1], "data": [ROW[::-1]]}}
-    assert client.post("/invocations", json=split).json() == {"predictions": [1]}
-    proba = client.post("/invocations", json={**split, "params": {"method": "predict_proba"}})
+    assert reader.post("/invocations", json=split).json() == {"predictions": [1]}
+    proba = reader.post("/invocations", json={**split, "params": {"method": "predict_proba"}})
     assert sum(proba.json()["predictions"][0]) == pytest.approx(1)
     text = ",".join(NAMES) + "\n" + ",".join(map(str, ROW)) + "\n"
     for kind in ("text/csv", "text/csv; charset=utf-8"):
-        csv = client.post("/invocations", content=text, headers={"content-type": kind})
+        csv = reader.post("/invocations", content=text, headers={"content-type": kind})
         assert csv.json() == {"predictions": [1]}
-    described = client.get("/model").json()
+    described = reader.get("/model").json()
     assert (described["version"], described["last_error"]) == (1, None)
-    assert 'version="1"' in client.get("/metrics").text
+    assert 'version="1"' in reader.get("/metrics").text
 
 
-def test_a_bad_row_is_refused_with_a_reason(client: httpx.Client) -> None:
+def test_the_interface_is_described_by_the_signature(reader: httpx.Client) -> None:
+    described = reader.get("/openapi.json").json()
+    assert described["openapi"].startswith("3.1")
+    for path, operations in described["paths"].items():
+        if "post" in operations:
+            body = operations["post"]["requestBody"]["content"]["application/json"]
+            assert reader.post(path, json=body["example"]).status_code == 200, path
+        else:
+            assert reader.get(path).status_code == 200, path
+    features = described["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
+    columns = features["schema"]["properties"]["features"]["prefixItems"]
+    assert [column["title"] for column in columns] == NAMES
+    page = reader.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    assert all(name in page.text for name in NAMES)
+
+
+def test_a_bad_row_is_refused_with_a_reason(reader: httpx.Client) -> None:
     for body, said in (
         (b"{", "not JSON"),
         (b"[" * 100_000, "not JSON"),
@@ -101,14 +78,14 @@ def test_a_bad_row_is_refused_with_a_reason(client: httpx.Client) -> None:
         (b'{"features": [1, 2, NaN, 4]}', "is not finite"),
         (b'{"features": [1, 2, 1e999, 4]}', "is not finite"),
     ):
-        reply = client.post("/predict", content=body)
+        reply = reader.post("/predict", content=body)
         assert reply.status_code == 400, (body[:50], reply.text)
         assert said in reply.json()["error"]
         assert "secret" not in reply.text
 
 
 def test_a_bad_invocation_is_refused_as_mlflow_does_and_without_an_echo(
-    client: httpx.Client,
+    reader: httpx.Client,
 ) -> None:
     json = "application/json"
     misspelt = b'{"dataframe_split": {"columns": ["petal widht (cm)"], "data": [[1]]}}'
@@ -124,12 +101,12 @@ def test_a_bad_invocation_is_refused_as_mlflow_does_and_without_an_echo(
         (b"PAR1", "application/vnd.apache.parquet", 400, ""),
     ):
         headers = {} if kind is None else {"content-type": kind}
-        reply = client.post("/invocations", content=body, headers=headers)
+        reply = reader.post("/invocations", content=body, headers=headers)
         assert reply.status_code == status, (body, reply.text)
         assert said in reply.json()["message"]
         assert "secret" not in reply.text
         assert "Traceback" not in reply.text
-    assert version_of(client) == 1
+    assert version_of(reader) == 1
 
 
 def test_a_promotion_and_a_rollback_reach_live_traffic_without_a_lost_request(
@@ -220,6 +197,28 @@ def test_too_large_a_request_is_refused(serve: Serve, model: str) -> None:
 
 
 @pytest.mark.slow
+def test_the_first_unusual_request_costs_the_usual_ones_nothing(client: httpx.Client) -> None:
+    over = threading.Event()
+
+    def ask() -> None:
+        with httpx.Client(base_url=client.base_url, timeout=20) as another:
+            while not over.is_set():
+                version_of(another)
+
+    with ThreadPoolExecutor(2) as threads:
+        asking = [threads.submit(ask) for _ in range(2)]
+        # pandas, pyarrow and all of MLflow are imported for it.
+        records = {"dataframe_records": [dict(zip(NAMES, map(str, ROW), strict=True))]}
+        reply = client.post("/invocations", json=records)
+        text = ",".join(NAMES) + "\n" + ",".join(map(str, ROW)) + "\n"
+        csv = client.post("/invocations", content=text, headers={"content-type": "text/csv"})
+        over.set()
+        for each in asking:
+            each.result()
+    assert reply.json() == csv.json() == {"predictions": [1]}
+
+
+@pytest.mark.slow
 def test_a_worker_that_is_killed_comes_back_and_the_others_go_on(
     serve: Serve, model: str, local: Place
 ) -> None:
@@ -275,3 +274,46 @@ def test_what_cannot_be_served_is_said_in_one_line(
     assert done.returncode == code
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_model_of_mixed_columns_is_served_by_every_protocol(
+    serve: Serve, store: str, table_csv: Path
+) -> None:
+    trained = train(TrainParams(data=str(table_csv), target="kind", name="animals"))
+    mlflow.set_tracking_uri(None)
+    assert trained.version == 1
+    client = serve("animals/1", "--tracking-uri", store)
+    table = pd.read_csv(table_csv).drop(columns="kind").astype(object)
+    rows = table.where(table.notna(), None).to_numpy().tolist()[:12]
+    split = {"dataframe_split": {"columns": list(table.columns), "data": rows}}
+    reply = client.post("/invocations", json=split)
+    codes = reply.json()["predictions"]
+    assert set(codes) == {0, 1}
+    for row, code in zip(rows, codes, strict=True):
+        one = client.post("/predict", json={"features": row}).json()
+        assert one == {"prediction": ["cat", "dog"][code], "prediction_index": code}
+    datatypes = {
+        entry["name"]: entry["datatype"]
+        for entry in client.get("/v2/models/animals").json()["inputs"]
+    }
+    whole = [row for row in rows if None not in row]
+    tensors = [
+        {
+            "name": name,
+            "shape": [len(whole), 1],
+            "datatype": "BOOL" if type(values[0]) is bool else datatypes[name],
+            "data": list(values),
+        }
+        for name, values in zip(table.columns, zip(*whole, strict=True), strict=True)
+    ]
+    outputs = client.post("/v2/models/animals/infer", json={"inputs": tensors}).json()["outputs"]
+    assert outputs[0]["data"] == [c for r, c in zip(rows, codes, strict=True) if None not in r]
+    for features, said in (
+        (["heavy", *rows[0][1:]], "is not numeric"),
+        ([*rows[0][:3], 7, *rows[0][4:]], "is no text"),
+    ):
+        reply = client.post("/predict", json={"features": features})
+        assert reply.status_code == 400
+        assert said in reply.json()["error"]
+    assert client.get("/docs").status_code == 200

@@ -13,6 +13,7 @@ with without("pandas", "pyarrow"):
 
     from registry_tools.serving.follower import Follower
     from registry_tools.serving.metrics import Metrics
+    from registry_tools.serving.shadow import Feed, Shadow
     from registry_tools.serving.sources import sources_of
     from registry_tools.serving.worker import (
         Server,
@@ -36,16 +37,26 @@ async def _run(settings: Settings, listening: socket.socket) -> int:
     sources = sources_of(settings)
     follower = Follower(sources, lambda: [worker], metrics, settings.poll)
     server = Server(worker.app)
+    shadow = None
+    tasks = []
+    if settings.shadow is not None:
+        shadow = Shadow(settings, follower.tell_of_shadow)
+        worker.app.watchers.append(Feed(shadow.feed, metrics))
+        tasks.append(asyncio.create_task(shadow.run()))
     try:
         source = await follower.start()
         end_on_signals(server.end)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, follower.wake)
         worker.app.refresh = follower.refresh
-        following = asyncio.create_task(follower.follow())
+        tasks.append(asyncio.create_task(follower.follow()))
         settle_memory()
         announce(settings, listening, str(source))
         await server.run_on(listening)
-        following.cancel()
     finally:
+        for task in tasks:
+            task.cancel()
+        if shadow is not None:
+            await shadow.end()
+        worker.close()
         sources.close()
     return 0

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import itertools
 import json
 import logging
+import secrets
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -14,7 +16,14 @@ from datetime import datetime, timezone
 from typing import Any
 
 from registry_tools.errors import InputError, UnsupportedOperation
-from registry_tools.serving import mlflow_protocol, simple_protocol, status_pages
+from registry_tools.serving import (
+    documentation,
+    mlflow_protocol,
+    open_inference,
+    simple_protocol,
+    status_pages,
+)
+from registry_tools.serving.answered import Watcher
 from registry_tools.serving.batcher import Batcher
 from registry_tools.serving.http import ClientGone, Headers, Refused, Reply, Request
 from registry_tools.serving.metrics import Metrics
@@ -31,6 +40,7 @@ Error = Callable[[int, str], Reply]
 _SMALL_BODY = 1 << 16
 _BODIES = 4  # as many of the largest size at once
 _SWEEP_SECONDS = 0.25
+_LONGEST_ID = 200
 
 
 class Route:
@@ -51,14 +61,20 @@ class App:
         self.metrics = metrics
         # How many requests have arrived; uvicorn knows of those that have not begun as well.
         self.under_way: Callable[[], int] = lambda: len(self._running)
-        batcher = Batcher(self._batched, lambda: self.under_way())
-        self.plane = Plane(batcher, settings.max_rows)
+        self.watchers: list[Watcher] = []
+        batcher = Batcher(self._batched, lambda: self.under_way(), self.watchers)
+        self.plane = Plane(batcher, settings.max_rows, self.watchers)
         self.draining = False
         self.state: dict[str, Any] = {}  # what the follower last told
+        self.prediction_log: Callable[[], dict[str, Any]] | None = None  # how it goes
         self.refresh: Callable[[], Awaitable[None]] | None = None
         self._running: dict[Request, None] = {}  # in the order of their beginning
         self._held = 0
         self._routes = _routes()
+        # What is logged is found again by its id, which is made where none was sent.
+        self._makes_ids = bool(settings.log_predictions or settings.access_log)
+        self._ids = itertools.count(1)
+        self._ids_begin = secrets.token_hex(6)
         self._keys = [key.encode() for key in settings.api_keys]
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -66,7 +82,12 @@ class App:
         if scope["type"] != "http":
             return
         request = Request(scope, receive)
-        route = self._routes.get(request.path, _UNKNOWN)
+        route = self._routes.get(request.path) or self._route_of_model(request.path)
+        given = request.headers.get(b"x-request-id")
+        if given is not None and len(given) <= _LONGEST_ID:
+            request.id = given.decode("latin-1")
+        elif self._makes_ids:
+            request.id = f"{self._ids_begin}-{next(self._ids):x}"
         try:
             reply = await self._answered(route, request)
         except ClientGone:
@@ -76,6 +97,10 @@ class App:
         self.metrics.request(route.name, request.version, reply.status, seconds)
         if self.settings.access_log:
             _log_access(request, reply, seconds)
+
+    def _route_of_model(self, path: str) -> Route:
+        pattern = open_inference.pattern_of(path)
+        return self._routes[pattern] if pattern is not None else _UNKNOWN
 
     async def _answered(self, route: Route, request: Request) -> Reply:
         try:
@@ -214,7 +239,9 @@ def _routes() -> dict[str, Route]:
     for module, error in (
         (mlflow_protocol, mlflow_protocol.error),
         (simple_protocol, _plain_error),
+        (open_inference, _plain_error),
         (status_pages, _plain_error),
+        (documentation, _plain_error),
     ):
         for path, handlers in module.ROUTES.items():
             found[path] = Route(path, handlers, error, probe=path in module.PROBES)
@@ -227,8 +254,8 @@ async def _send(send: Any, request: Request, reply: Reply) -> None:
         *request.answered_by,
         (b"content-length", b"%d" % len(reply.body)),
     ]
-    if (given := request.headers.get(b"x-request-id")) is not None and len(given) <= 200:
-        headers.append((b"x-request-id", given))
+    if request.id:
+        headers.append((b"x-request-id", request.id.encode("latin-1")))
     # Whoever is gone by now is not there to be told.
     with contextlib.suppress(ConnectionError):
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
@@ -245,6 +272,6 @@ def _log_access(request: Request, reply: Reply, seconds: float) -> None:
         "ms": round(seconds * 1000, 3),
         "rows": request.rows,
         "version": request.version,
-        "request_id": request.headers.get(b"x-request-id", b"").decode("latin-1")[:200],
+        "request_id": request.id,
     }
     sys.stderr.write(json.dumps(line) + "\n")

@@ -16,13 +16,14 @@ import numpy as np
 import sklearn
 
 from registry_tools.errors import InputError
+from registry_tools.serving.answered import Answered, Watcher
 from registry_tools.serving.inputs import Matrix
 from registry_tools.serving.served import Served
 
 _THREADS = 2
 _BATCH_ROWS = 1000  # where a model is too slow for the event loop
 
-Waiting = tuple[Matrix, "asyncio.Future[Any]"]
+Waiting = tuple[Matrix, "asyncio.Future[Any]", str]  # rows, where the answer goes, request id
 
 
 def trust_inputs() -> None:
@@ -34,9 +35,12 @@ class Batcher:
     """Answers matrices of rows; lives on one event loop."""
 
     def __init__(
-        self, observe: Callable[[Served, int, int], None], under_way: Callable[[], int]
+        self,
+        observe: Callable[[Served, int, int], None],
+        under_way: Callable[[], int],
+        watchers: list[Watcher],
     ) -> None:
-        """Take two functions.
+        """Take what goes with every answer.
 
         Parameters
         ----------
@@ -44,7 +48,10 @@ class Batcher:
             Is told of each batch: the version, its requests and its rows.
         under_way
             Says how many requests have arrived and not been answered.
+        watchers
+            Are shown what was answered.
         """
+        self._watchers = watchers
         self._observe = observe
         self._under_way = under_way
         self._waiting: dict[tuple[Served, str], list[Waiting]] = {}
@@ -53,7 +60,9 @@ class Batcher:
         self._threads = ThreadPoolExecutor(_THREADS, "predict", trust_inputs)
         self._busy = 0
 
-    def answer(self, served: Served, method: str, rows: Matrix) -> asyncio.Future[list[Any]]:
+    def answer(
+        self, served: Served, method: str, rows: Matrix, request_id: str = ""
+    ) -> asyncio.Future[list[Any]]:
         """Return the answers of one version to rows, one a row, when they are there.
 
         Raises
@@ -64,10 +73,10 @@ class Batcher:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         if len(rows) <= served.inline_rows and self._under_way() <= 1:
-            batch = [(rows, future)]
-            self._settle(served, batch, _answers(served, method, batch))
+            batch = [(rows, future, request_id)]
+            self._settle(served, method, batch, _answers(served, method, batch))
             return future
-        self._waiting.setdefault((served, method), []).append((rows, future))
+        self._waiting.setdefault((served, method), []).append((rows, future, request_id))
         if not self._scheduled:
             self._scheduled = True
             loop.call_soon(self._flush)
@@ -84,7 +93,7 @@ class Batcher:
         for (served, method), requests in waiting.items():
             small = [r for r in requests if len(r[0]) <= served.inline_rows]
             for batch in _packed(small, served.inline_rows):
-                self._settle(served, batch, _answers(served, method, batch))
+                self._settle(served, method, batch, _answers(served, method, batch))
             large = [r for r in requests if len(r[0]) > served.inline_rows]
             batches = list(_packed(large, _BATCH_ROWS))
             while batches and self._busy < _THREADS:
@@ -101,21 +110,38 @@ class Batcher:
 
         def done(answers: asyncio.Future[list[Any]]) -> None:
             self._busy -= 1
-            self._settle(served, batch, answers.result())
+            self._settle(served, method, batch, answers.result())
             if self._waiting:
                 self._flush()
 
         work.add_done_callback(done)
 
-    def _settle(self, served: Served, batch: list[Waiting], answers: list[Any]) -> None:
-        self._observe(served, len(batch), sum(len(rows) for rows, _ in batch))
-        for (_, future), answer in zip(batch, answers, strict=True):
+    def _settle(
+        self, served: Served, method: str, batch: list[Waiting], answers: list[Any]
+    ) -> None:
+        self._observe(served, len(batch), sum(len(rows) for rows, _, _ in batch))
+        if self._watchers:
+            self._show(served, method, batch, answers)
+        for (_, future, _), answer in zip(batch, answers, strict=True):
             if future.done():  # nobody waits for it any more
                 continue
             if isinstance(answer, BaseException):
                 future.set_exception(answer)
             else:
                 future.set_result(answer)
+
+    def _show(self, served: Served, method: str, batch: list[Waiting], answers: list[Any]) -> None:
+        good = [n for n, answer in enumerate(answers) if not isinstance(answer, BaseException)]
+        if good:
+            answered = Answered(
+                served,
+                method,
+                [batch[n][0] for n in good],
+                [answers[n] for n in good],
+                [batch[n][2] for n in good],
+            )
+            for watcher in self._watchers:
+                watcher.watch(answered)
 
 
 def _packed(requests: list[Waiting], most: int) -> list[list[Waiting]]:
@@ -136,11 +162,11 @@ def _answers(served: Served, method: str, batch: list[Waiting]) -> list[Any]:
     """Return the answer to each request, or the exception that it is answered with."""
     if len(batch) > 1:
         try:
-            together = served.answer(np.concatenate([rows for rows, _ in batch]), method)
+            together = served.answer(np.concatenate([rows for rows, _, _ in batch]), method)
         except Exception:  # noqa: BLE001 - whose fault it is shows when each is asked alone
-            return [_answer(served, method, rows) for rows, _ in batch]
+            return [_answer(served, method, rows) for rows, _, _ in batch]
         parts, begin = [], 0
-        for rows, _ in batch:
+        for rows, _, _ in batch:
             parts.append(together[begin : begin + len(rows)])
             begin += len(rows)
         return parts

@@ -14,7 +14,6 @@ from datetime import datetime, timezone
 from typing import Any, Protocol, TypeVar
 
 from registry_tools.errors import RegistryToolsError, RegistryUnavailable, VerificationError
-from registry_tools.serving.metrics import Metrics
 from registry_tools.serving.source import Source
 from registry_tools.serving.sources import Sources
 
@@ -42,6 +41,19 @@ class Host(Protocol):
         """Hand on how the following goes."""
 
 
+class Observer(Protocol):
+    """Who counts what the following comes to."""
+
+    def swapped(self, name: str, stage: str | None, version: int) -> None:
+        """Count a version that took over."""
+
+    def swap_failed(self) -> None:
+        """Count a version that could not."""
+
+    def registry_answered(self, at: float) -> None:
+        """Take in when the registry last answered, in seconds since 1970."""
+
+
 H = TypeVar("H", bound=Host)
 
 
@@ -52,7 +64,7 @@ class Follower:
         self,
         sources: Sources,
         hosts: Callable[[], Sequence[Host]],
-        metrics: Metrics,
+        metrics: Observer,
         poll: float,
     ) -> None:
         self.current: Source | None = None
@@ -124,7 +136,12 @@ class Follower:
                 if self.state["last_error"] != str(error):
                     _log.warning("%s; still serving %s", error, self.current)
                 self.state["last_error"] = str(error)
-            self._tell()
+            self.tell()
+
+    def tell_of_shadow(self, report: dict[str, Any]) -> None:
+        """Take in how the shadow does, and let every host know."""
+        self.state["shadow"] = report
+        self.tell()
 
     async def admit(self, host: H, add: Callable[[H], None]) -> None:
         """Let a new host answer with what the others answer with, and then add it to them.
@@ -191,7 +208,7 @@ class Follower:
         await asyncio.gather(*(host.swap(source) for host in hosts))
         self._metrics.swapped(source.name, source.stage, source.version)
         self.state["candidate"] = self._failed = None
-        self._tell()
+        self.tell()
         if before is not None:
             _log.info("%s took over from version %d", source, before.version)
         try:
@@ -201,7 +218,8 @@ class Follower:
             self.state["cache_error"] = f"not kept for the next start: {error.strerror or error}"
             _log.warning("%s is %s", source, self.state["cache_error"])
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Let every host know how it goes."""
         for host in self._hosts():
             host.tell(dict(self.state))
 

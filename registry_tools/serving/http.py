@@ -44,7 +44,7 @@ class Request:
     """One request while it is worked on."""
 
     __slots__ = (
-        *("answered_by", "began", "expired", "headers", "held", "method", "path", "reading"),
+        *("answered_by", "began", "expired", "headers", "held", "id", "method", "path", "reading"),
         *("receive", "rows", "scope", "task", "version"),
     )
 
@@ -55,6 +55,7 @@ class Request:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.id = ""
         self.task: asyncio.Task[Any] | None = None
         self.expired = False
         self.reading = True  # its body is not there yet

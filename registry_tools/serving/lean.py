@@ -6,6 +6,16 @@ import importlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
+
+# What scikit-learn looks for in a package once it is in `sys.modules`.
+_LOOKED_FOR = {
+    "pandas": ("DataFrame", "Series"),
+    "pyarrow": ("Table", "RecordBatch", "Array", "ChunkedArray"),
+}
 
 
 @contextmanager
@@ -37,3 +47,40 @@ def whole_mlflow() -> None:
     if not hasattr(mlflow.models, "ModelSignature"):
         importlib.reload(mlflow.types)
         importlib.reload(mlflow.models)
+
+
+def import_beside_answers() -> None:
+    """Let pandas and pyarrow be imported in one thread while another answers.
+
+    scikit-learn asks of every input whether it is a frame of a package that it sees imported; one
+    that is half imported does not have that class yet, and the answer would fail. Until it does, a
+    class that nothing is an instance of stands in its place.
+    """
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+class _Finder(MetaPathFinder):
+    def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        if name not in _LOOKED_FOR:
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader)
+        return spec
+
+
+class _Loader(Loader):
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        module = ModuleType(spec.name)
+        for name in _LOOKED_FOR[spec.name]:
+            setattr(module, name, type(name, (), {}))
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        assert module.__spec__ is not None
+        module.__loader__ = module.__spec__.loader = self._loader
+        self._loader.exec_module(module)

@@ -60,6 +60,15 @@ class Metrics:
             multiprocess_mode="livemin",
             **own,
         )
+        self._logged = Counter(
+            "serving_log_rows",
+            "Rows of the prediction log, by what became of them.",
+            ("outcome",),
+            **own,
+        )
+        self._shadow_dropped = Counter(
+            "serving_shadow_dropped_rows", "Rows that the shadow had no time for.", **own
+        )
         self._answered_at: float | None = None
         self._children: dict[tuple[str, str, int], Any] = {}
         self._rows_of: dict[str, Any] = {}
@@ -93,8 +102,54 @@ class Metrics:
         """Tell when the registry last answered, in seconds since 1970."""
         self._answered_at = at
 
+    def logged(self, rows: int, outcome: str) -> None:
+        """Count rows of the prediction log: `logged`, `dropped` or `failed`."""
+        self._logged.labels(outcome).inc(rows)
+
+    def shadow_dropped(self, rows: int) -> None:
+        """Count rows that did not reach the shadow."""
+        self._shadow_dropped.inc(rows)
+
     def exposition(self) -> bytes:
         """Return all metrics as Prometheus reads them."""
         if self._answered_at is not None:
             self._silence.set(max(time.time() - self._answered_at, 0.0))
         return generate_latest(self._registry)
+
+
+class ShadowMetrics:
+    """The metrics of a shadow's process, which the server shows with its own."""
+
+    def __init__(self) -> None:
+        registry = CollectorRegistry()
+        self._rows = Counter(
+            "serving_shadow_rows",
+            "Rows that the shadow was asked as well: agreed, disagreed, error.",
+            ("version", "outcome"),
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "serving_shadow_seconds",
+            "Time of one call of the shadow.",
+            ("version",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+
+    def answered(self, version: str, seconds: float) -> None:
+        """Count a call of the shadow."""
+        self._seconds.labels(version).observe(seconds)
+
+    def compared(self, version: str, agreed: int, disagreed: int, errors: int) -> None:
+        """Count rows by what came of them."""
+        for outcome, rows in (("agreed", agreed), ("disagreed", disagreed), ("error", errors)):
+            self._rows.labels(version, outcome).inc(rows)
+
+    def swapped(self, name: str, stage: str | None, version: int) -> None:
+        """The shadow's swaps are none of the server's."""
+
+    def swap_failed(self) -> None:
+        """As `swapped`; `/model` tells of them."""
+
+    def registry_answered(self, at: float) -> None:
+        """As `swapped`."""

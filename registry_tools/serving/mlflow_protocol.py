@@ -38,11 +38,10 @@ async def invocations(app: App, request: Request) -> Reply:
     elif content_type == CSV and served.form is not None:
         matrix = await app.plane.off_the_loop(inputs.from_csv, body, served.form)
     if matrix is None:
-        return Reply(
-            await app.plane.off_the_loop(served.reader.answer, content, content_type, method)
-        )
+        read = await app.plane.answer_body(served, method, content, content_type, request.id)
+        return Reply(read.reply)
     request.rows = len(matrix)
-    answers = await app.plane.answer(served, method, matrix)
+    answers = await app.plane.answer(served, method, matrix, request.id)
     return Reply(b'{"predictions":' + orjson.dumps(answers) + b"}")
 
 

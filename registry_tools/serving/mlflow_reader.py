@@ -6,10 +6,13 @@ construction. It imports MLflow and pandas when the first such request comes.
 
 from __future__ import annotations
 
-import json
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
 
 from registry_tools.errors import InputError, UnsupportedOperation
 from registry_tools.formats import LoadedModel
@@ -18,6 +21,15 @@ from registry_tools.serving.lean import whole_mlflow
 
 if TYPE_CHECKING:
     from mlflow.pyfunc import PyFuncModel
+
+
+@dataclass(frozen=True)
+class Read:
+    """What MLflow's reader made of a request, and its answer."""
+
+    reply: bytes  # JSON, `{"predictions": …}`
+    rows: Any  # what the model was asked; mostly a DataFrame
+    answers: Any  # what the JSON holds; mostly a list, one a row
 
 
 class MlflowReader:
@@ -29,7 +41,7 @@ class MlflowReader:
         self._pyfuncs: dict[str, PyFuncModel] = {}
         self._lock = threading.Lock()
 
-    def answer(self, content: Any, content_type: str, method: str = "predict") -> bytes:
+    def answer(self, content: Any, content_type: str, method: str = "predict") -> Read:
         """Answer a request as MLflow does.
 
         Parameters
@@ -40,11 +52,6 @@ class MlflowReader:
             One of MLflow's three.
         method
             `predict` or `predict_proba`.
-
-        Returns
-        -------
-        bytes
-            JSON, `{"predictions": …}`.
 
         Raises
         ------
@@ -62,14 +69,21 @@ class MlflowReader:
         refuse_misspelt(content, content_type, signature)
         pyfunc = self._pyfunc(method)
         _refuse_unknown_params(content, pyfunc)
+        watched = _Watched(pyfunc)
         try:
             schema = pyfunc.metadata.get_input_schema()  # type: ignore[no-untyped-call]
             reply = scoring_server.invocations(  # type: ignore[no-untyped-call]
-                content, content_type, pyfunc, schema
+                content, content_type, watched, schema
             )
         except (MlflowException, ValueError, TypeError, LookupError, RecursionError) as error:
             raise InputError(explain(content, content_type, signature)) from error
-        return reply.response.encode()
+        body = reply.response.encode()
+        return Read(body, watched.rows, orjson.loads(body).get("predictions"))
+
+    def predict(self, rows: Any, method: str) -> list[Any]:
+        """Return the answers to rows that `answer` read before, one a row."""
+        found: list[Any] = np.asarray(self._pyfunc(method).predict(rows)).tolist()
+        return found
 
     @property
     def takes_params(self) -> bool:
@@ -78,8 +92,7 @@ class MlflowReader:
 
     def answers(self, content: Any, method: str) -> list[Any]:
         """Return the answers to JSON content, one a row."""
-        text = self.answer(content, "application/json", method)
-        found: list[Any] = json.loads(text)["predictions"]
+        found: list[Any] = self.answer(content, "application/json", method).answers
         return found
 
     def _pyfunc(self, method: str) -> PyFuncModel:
@@ -112,6 +125,19 @@ def _refuse_unknown_params(content: Any, pyfunc: PyFuncModel) -> None:
     unknown = sorted(set(params) - {param.name for param in schema.params} if schema else params)
     if unknown:
         raise InputError(f"params has an unknown key: {unknown[0][:50]!r}")
+
+
+class _Watched:
+    """A model that keeps what it was asked, for one request."""
+
+    def __init__(self, pyfunc: PyFuncModel) -> None:
+        self.metadata = pyfunc.metadata
+        self.rows: Any = None
+        self._pyfunc = pyfunc
+
+    def predict(self, data: Any, params: Any = None) -> Any:
+        self.rows = data
+        return self._pyfunc.predict(data, params=params)
 
 
 class _Method:

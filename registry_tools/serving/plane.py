@@ -8,8 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from registry_tools.errors import InputError
+from registry_tools.serving.answered import Answered, Watcher
 from registry_tools.serving.batcher import Batcher
 from registry_tools.serving.inputs import Matrix
+from registry_tools.serving.mlflow_reader import Read
 from registry_tools.serving.served import Served
 
 T = TypeVar("T")
@@ -21,13 +23,16 @@ LARGE_BODY = 1 << 18
 class Plane:
     """The data plane of one worker, without a transport."""
 
-    def __init__(self, batcher: Batcher, max_rows: int) -> None:
+    def __init__(self, batcher: Batcher, max_rows: int, watchers: list[Watcher]) -> None:
         self.current: Served | None = None
         self._batcher = batcher
+        self._watchers = watchers
         self._max_rows = max_rows
         self._threads = ThreadPoolExecutor(2, "read")
 
-    def answer(self, served: Served, method: str, rows: Matrix) -> Awaitable[list[Any]]:
+    def answer(
+        self, served: Served, method: str, rows: Matrix, request_id: str = ""
+    ) -> Awaitable[list[Any]]:
         """Answer a matrix of rows together with others that wait.
 
         Raises
@@ -39,7 +44,39 @@ class Plane:
             raise InputError(
                 f"{len(rows)} rows in one request, {self._max_rows} are allowed: send them in parts"
             )
-        return self._batcher.answer(served, method, rows)
+        return self._batcher.answer(served, method, rows, request_id)
+
+    async def answer_body(
+        self, served: Served, method: str, content: Any, content_type: str, request_id: str = ""
+    ) -> Read:
+        """Answer a request that MLflow's own code reads, alone and off the event loop.
+
+        Raises
+        ------
+        InputError, UnsupportedOperation
+            As `MlflowReader.answer`.
+        """
+        read = await self.off_the_loop(served.reader.answer, content, content_type, method)
+        if self._watchers and isinstance(read.answers, list):
+            answered = Answered(served, method, [read.rows], [read.answers], [request_id])
+            for watcher in self._watchers:
+                watcher.watch(answered)
+        return read
+
+    async def answer_content(
+        self, served: Served, method: str, content: Any, request_id: str = ""
+    ) -> list[Any]:
+        """Return the answers to the JSON of MLflow's protocol, one a row.
+
+        Raises
+        ------
+        InputError, UnsupportedOperation
+            As `MlflowReader.answer`, and if the answers are not a list.
+        """
+        read = await self.answer_body(served, method, content, "application/json", request_id)
+        if not isinstance(read.answers, list):
+            raise InputError("this model does not answer with one value a row: use /invocations")
+        return read.answers
 
     async def off_the_loop(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function in a thread."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import socket
 import tempfile
+from pathlib import Path
 
 from registry_tools.errors import InputError
 from registry_tools.serving.settings import Settings
@@ -18,20 +20,47 @@ def run(settings: Settings) -> int:
     RegistryToolsError
         If there is nothing to serve, or the address cannot be had.
     """
+    if settings.log_predictions:
+        _make_folder(Path(settings.log_predictions))
+    if settings.grpc_port is not None:
+        _check_grpc(settings.host, settings.grpc_port)
     listening = bind(settings.host, settings.port)
-    if settings.workers == 1:
+    if settings.workers == 1 and settings.shadow is None:
         from registry_tools.serving import alone
 
         return alone.run(settings, listening)
     with tempfile.TemporaryDirectory(prefix="metrics-") as folder:
         # Read by prometheus_client when it is imported, here and in every worker.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        if settings.workers == 1:
+            from registry_tools.serving import alone
+
+            return alone.run(settings, listening)
         from registry_tools.serving import supervisor
 
         return supervisor.run(settings, listening)
 
 
-def bind(host: str, port: int) -> socket.socket:
+def _check_grpc(host: str, port: int) -> None:
+    if importlib.util.find_spec("grpc") is None:
+        raise InputError("gRPC needs another package: pip install 'registry-pipeline[grpc]'")
+    # gRPC itself would share the port with a stranger.
+    bind(host, port, "--grpc-port").close()
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{folder}: predictions cannot be logged there: {error.strerror or error}; "
+            "name another folder with --log-predictions"
+        ) from error
+
+
+def bind(host: str, port: int, option: str = "--port") -> socket.socket:
     """Return a socket that is bound, and does not listen yet.
 
     Raises
@@ -49,6 +78,6 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise InputError(
             f"cannot listen on {host} port {port}: {error.strerror or error}; "
-            "name another with --host and --port"
+            f"name another with --host and {option}"
         ) from error
     return listening

@@ -54,6 +54,8 @@ class Served:
     needs_frame: bool = False  # it takes its columns by name
     inline_rows: int = 0  # as many rows are answered within `_INLINE_SECONDS`
     loaded_at: str = ""
+    example: dict[str, Any] | None = None  # JSON of MLflow's protocol that it was tried with
+    answers: dict[str, list[Any]] = dataclasses.field(default_factory=dict)  # to it, by method
 
     @property
     def info(self) -> ModelInfo:
@@ -190,7 +192,7 @@ def _tried(served: Served) -> Served:
     if served.form is None:
         given = {m: served.reader.answers(body, m) for m in METHODS if _has(served, m)}
         _compare(served.source, recorded, given)
-        return served
+        return dataclasses.replace(served, example=body, answers=given)
     from registry_tools.serving import inputs
 
     rows = inputs.from_content(body, served.form)
@@ -204,7 +206,9 @@ def _tried(served: Served) -> Served:
         served = dataclasses.replace(served, needs_frame=True, estimator=served.model.estimator)
         given = _answers(served, rows)
         _compare(served.source, recorded, given)
-    return dataclasses.replace(served, inline_rows=_inline_rows(served, rows))
+    return dataclasses.replace(
+        served, inline_rows=_inline_rows(served, rows), example=body, answers=given
+    )
 
 
 def _by_position(estimator: Any) -> Any:

@@ -34,6 +34,8 @@ class Settings:
     shadow: str | None = None
     log_predictions: str | None = None
     sample: float = 1.0
+    log_every: float = 30.0
+    grpc_port: int | None = None
     trust: tuple[str, ...] = ()
     allow_code: bool = False
     public_key: str | None = None

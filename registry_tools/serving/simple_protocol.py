@@ -11,7 +11,7 @@ import orjson
 from registry_tools.errors import InputError
 from registry_tools.serving.http import Refused, Reply, Request, parsed
 from registry_tools.serving.served import Served
-from registry_tools.signature import names_in_words
+from registry_tools.signature import NUMBERS, names_in_words
 
 if TYPE_CHECKING:
     from registry_tools.serving.app import App
@@ -24,9 +24,10 @@ async def predict(app: App, request: Request) -> Reply:
     features = _features(parsed(body), served)
     request.rows = 1
     if served.form is not None:
-        answers = await app.plane.answer(served, "predict", _row(features, served))
+        answers = await app.plane.answer(served, "predict", _row(features, served), request.id)
     else:
-        answers = await app.plane.off_the_loop(_framed, served, [features])
+        content = _content(features, served)
+        answers = await app.plane.answer_content(served, "predict", content, request.id)
     return Reply(orjson.dumps(_answer(served, answers)))
 
 
@@ -63,9 +64,25 @@ def _row(features: list[Any], served: Served) -> np.ndarray[Any, Any]:
     return row
 
 
-def _framed(served: Served, rows: list[list[Any]]) -> list[Any]:
-    answers: list[Any] = served.model.predict(rows).tolist()
-    return answers
+def _content(features: list[Any], served: Served) -> dict[str, Any]:
+    """Return one row as MLflow's protocol has it, for a model that is not of numbers alone."""
+    columns = served.info.signature
+    if columns is None:
+        return {"inputs": [features]}
+    for column, value in zip(columns, features, strict=True):
+        if value is None and not column.required:
+            continue
+        if column.type in NUMBERS:
+            if type(value) is not float and type(value) is not int:
+                raise InputError(f"feature {column.name!r} is not numeric")
+            if not math.isfinite(value):
+                raise InputError(f"feature {column.name!r} is not finite")
+        elif column.type == "string" and type(value) is not str:
+            raise InputError(f"feature {column.name!r} is no text")
+        elif column.type == "boolean" and type(value) is not bool:
+            raise InputError(f"feature {column.name!r} is not true or false")
+    names = [column.name for column in columns]
+    return {"dataframe_split": {"columns": names, "data": [features]}}
 
 
 def _answer(served: Served, answers: Any) -> dict[str, Any]:

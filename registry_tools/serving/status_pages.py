@@ -42,6 +42,8 @@ def describe(app: App) -> dict[str, Any]:
             "from_cache": source.from_cache,
             "loaded_at": served.loaded_at,
         }
+    if app.prediction_log is not None:
+        described["prediction_log"] = app.prediction_log()
     return described | app.state
 
 

@@ -22,6 +22,7 @@ with without("pandas", "pyarrow"):
 
     from registry_tools.serving.follower import Follower
     from registry_tools.serving.metrics import Metrics
+    from registry_tools.serving.shadow import Shadow
     from registry_tools.serving.sources import sources_of
     from registry_tools.serving.worker import announce, end_on_signals
 
@@ -124,6 +125,9 @@ class Supervisor:
         self._serving: list[RemoteWorker] = []
         self._follower = Follower(self._sources, lambda: self._serving, metrics, settings.poll)
         self._ending = asyncio.Event()
+        self._shadow: Shadow | None = None
+        if settings.shadow is not None:
+            self._shadow = Shadow(settings, self._follower.tell_of_shadow)
 
     async def run(self) -> int:
         """Serve until told to end."""
@@ -137,20 +141,27 @@ class Supervisor:
             announce(self._settings, self._listening, str(source))
             tasks = [asyncio.create_task(self._kept_up(worker)) for worker in self._serving]
             tasks.append(asyncio.create_task(self._follower.follow()))
+            if self._shadow is not None:
+                tasks.append(asyncio.create_task(self._shadow.run()))
             await self._ending.wait()
             for task in tasks:
                 task.cancel()
         finally:
+            if self._shadow is not None:
+                await self._shadow.end()
             await self._end()
             self._sources.close()
         return 0
 
     async def _started(self) -> RemoteWorker:
         ours, theirs = socket.socketpair()
+        handed = [theirs.fileno(), self._listening.fileno()]
+        if self._shadow is not None:
+            handed.append(self._shadow.feed.fileno())
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "registry_tools.serving.worker_process"),
-            *(str(theirs.fileno()), str(self._listening.fileno())),
-            pass_fds=(theirs.fileno(), self._listening.fileno()),
+            *map(str, handed),
+            pass_fds=handed,
             stdin=asyncio.subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is for the supervisor, which tells them
         )

@@ -9,16 +9,22 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
 from registry_tools.serving.app import App
 from registry_tools.serving.batcher import trust_inputs
+from registry_tools.serving.lean import import_beside_answers
 from registry_tools.serving.metrics import Metrics
 from registry_tools.serving.served import Served, load
 from registry_tools.serving.settings import Settings
 from registry_tools.serving.source import Source
+
+if TYPE_CHECKING:
+    from registry_tools.serving.open_inference_grpc import GrpcServer
+    from registry_tools.serving.prediction_log import PredictionLog
 
 # Proxies keep a connection for a minute; who closes first must not be the server.
 _KEEP_ALIVE_SECONDS = 75
@@ -29,9 +35,23 @@ class Worker:
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         trust_inputs()
+        import_beside_answers()
         self.app = App(settings, metrics)
         self._policy = settings.policy
         self._prepared: dict[str, Served] = {}
+        self._log: PredictionLog | None = None
+        if settings.log_predictions:
+            from registry_tools.serving.prediction_log import PredictionLog
+
+            folder = Path(settings.log_predictions)
+            self._log = PredictionLog(folder, settings.sample, settings.log_every, metrics.logged)
+            self.app.watchers.append(self._log)
+            self.app.prediction_log = lambda: self._log.state
+
+    def close(self) -> None:
+        """Write what the prediction log holds."""
+        if self._log is not None:
+            self._log.close()
 
     async def prepare(self, source: Source) -> None:
         """Load a version beside the one that answers, and try it."""
@@ -83,12 +103,31 @@ class Server(uvicorn.Server):
         yield
 
     async def run_on(self, listening: socket.socket) -> None:
-        """Answer until told to end, then finish what is in flight."""
+        """Answer until told to end, then finish what is in flight.
+
+        Raises
+        ------
+        InputError
+            If the port for gRPC cannot be had.
+        """
+        by_grpc = self._grpc()
+        if by_grpc is not None:
+            await by_grpc.start()
         sweeping = asyncio.create_task(self._app.sweep())
         try:
             await self.serve(sockets=[listening])
         finally:
             sweeping.cancel()
+            if by_grpc is not None:
+                await by_grpc.end()
+
+    def _grpc(self) -> GrpcServer | None:
+        settings = self._app.settings
+        if settings.grpc_port is None:
+            return None
+        from registry_tools.serving.open_inference_grpc import GrpcServer
+
+        return GrpcServer(self._app, settings.grpc_port, settings.workers > 1)
 
     def end(self) -> None:
         """Stop accepting, finish what is in flight, and end."""

@@ -1,7 +1,8 @@
-"""A worker as a process of its own, started by the supervisor with two file descriptors.
+"""A worker as a process of its own, started by the supervisor with file descriptors.
 
-The second is the socket to accept from. Over the first, lines of JSON go either way: the supervisor
-asks `{"id", "do", …}` and is answered `{"id", "error"}`, and the other way round.
+Over the first, lines of JSON go either way: the supervisor asks `{"id", "do", …}` and is answered
+`{"id", "error"}`, and the other way round. The second is the socket to accept from; the third, if
+there is a shadow, leads to it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ with without("pandas", "pyarrow"):
     import uvloop
 
     from registry_tools.serving.metrics import Metrics
+    from registry_tools.serving.shadow import Feed
     from registry_tools.serving.worker import Server, Worker, end_on_signals, settle_memory
 
 from registry_tools.serving.settings import Settings
@@ -28,9 +30,14 @@ from registry_tools.serving.source import Source
 _LINE = 1 << 20
 
 
-async def _run(control: socket.socket, listening: socket.socket) -> int:
+async def _run(
+    control: socket.socket, listening: socket.socket, feed: socket.socket | None = None
+) -> int:
     reader, writer = await asyncio.open_connection(sock=control, limit=_LINE)
-    worker = Worker(Settings.from_json((await reader.readline()).decode()), Metrics())
+    metrics = Metrics()
+    worker = Worker(Settings.from_json((await reader.readline()).decode()), metrics)
+    if feed is not None:
+        worker.app.watchers.append(Feed(feed, metrics))
     server = Server(worker.app)
     end_on_signals(server.end)
     serving: asyncio.Task[None] | None = None
@@ -77,6 +84,7 @@ async def _run(control: socket.socket, listening: socket.socket) -> int:
     server.end()
     if serving is not None:
         await serving
+    worker.close()
     return 0
 
 
@@ -85,8 +93,7 @@ def main() -> int:
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s"
     )
-    control, listening = (socket.socket(fileno=int(number)) for number in sys.argv[1:])
-    return uvloop.run(_run(control, listening))
+    return uvloop.run(_run(*(socket.socket(fileno=int(number)) for number in sys.argv[1:])))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,37 @@
+"""What was answered, as those see it who watch: the prediction log and the shadow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from registry_tools.serving.inputs import Matrix
+
+if TYPE_CHECKING:
+    from registry_tools.serving.served import Served
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Requests that one call of a version answered.
+
+    The three sequences are of one length, an entry a request: its rows (a matrix in the order of
+    the signature, or whatever MLflow's reader made of a request, mostly a DataFrame), its answers
+    (one a row), and its id.
+    """
+
+    served: Served
+    method: str
+    rows: Sequence[Matrix | Any]
+    answers: Sequence[Sequence[Any]]
+    request_ids: Sequence[str]
+    at: float = field(default_factory=time.time)  # seconds since 1970
+
+
+class Watcher(Protocol):
+    """Is shown what was answered, on the path of the next answer: it must not wait for anything."""
+
+    def watch(self, answered: Answered) -> None:
+        """Take it in, or drop it and count that."""

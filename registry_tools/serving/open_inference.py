@@ -1,0 +1,280 @@
+"""The Open Inference Protocol, version 2, over HTTP: JSON, and tensors as bytes after it.
+
+A model's outputs are called by the method that gives them, `predict` and `predict_proba`; without a
+wish, the first is answered.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from registry_tools.errors import InputError
+from registry_tools.serving import tensors
+from registry_tools.serving.http import JSON, Refused, Reply, Request, parsed
+from registry_tools.serving.plane import LARGE_BODY
+from registry_tools.serving.served import METHODS, Served
+from registry_tools.serving.tensors import Description, Tensor
+
+if TYPE_CHECKING:
+    from registry_tools.serving.app import App
+
+EXTENSIONS = ["binary_tensor_data"]
+_LENGTH = b"inference-header-content-length"
+_MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/infer)?")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a request asks for: rows, and outputs of them."""
+
+    inputs: list[Tensor]
+    methods: list[str]
+    id: str = ""
+    binary: set[str] = field(default_factory=set)  # the outputs that are sent as bytes
+
+
+def pattern_of(path: str) -> str | None:
+    """Return the route that a path belongs to, if it is one of a model."""
+    found = _MODEL.fullmatch(path)
+    return f"/v2/models/{{name}}{found[3] or ''}" if found is not None else None
+
+
+async def server(app: App, request: Request) -> Reply:
+    """Tell what this server is."""
+    return _reply(server_metadata())
+
+
+async def live(app: App, request: Request) -> Reply:
+    """Tell that the server runs."""
+    return _reply({"live": True})
+
+
+async def ready(app: App, request: Request) -> Reply:
+    """Tell whether requests should be sent here."""
+    if app.plane.current is None or app.draining:
+        raise Refused(503, "no model is loaded yet, or the server is about to end")
+    return _reply({"ready": True})
+
+
+async def model(app: App, request: Request) -> Reply:
+    """Tell what the model takes and gives."""
+    served = _asked(app, request)
+    return _reply(model_metadata(served))
+
+
+async def model_ready(app: App, request: Request) -> Reply:
+    """Tell whether a model, or one version of it, is answered by."""
+    served = _asked(app, request)
+    return _reply({"name": served.source.name, "ready": True})
+
+
+async def infer(app: App, request: Request) -> Reply:
+    """Answer the rows that tensors hold."""
+    body = await app.body(request)
+    served = _asked(app, request)
+    length = request.headers.get(_LENGTH)
+    if len(body) <= LARGE_BODY:
+        wish = _read(body, length)
+    else:
+        wish = await app.plane.off_the_loop(_read, body, length)
+    request.rows, outputs = await answered(app, served, wish, request.id)
+    return _written(served, wish, outputs)
+
+
+async def answered(
+    app: App, served: Served, wish: Wish, request_id: str
+) -> tuple[int, list[Tensor]]:
+    """Return the number of rows and the outputs that were wished for, whatever the transport.
+
+    Raises
+    ------
+    InputError, UnsupportedOperation
+        If the model cannot take the rows, or has no such output.
+    """
+    outputs: list[Tensor] = []
+    answers: list[Any] = []
+    if served.form is not None:
+        matrix = tensors.matrix_of(wish.inputs, served.form)
+        for method in wish.methods:
+            answers = await app.plane.answer(served, method, matrix, request_id)
+            outputs += tensors.of_answers(method, answers)
+    else:
+        content = tensors.content_of(wish.inputs, served.info.signature)
+        for method in wish.methods:
+            answers = await app.plane.answer_content(served, method, content, request_id)
+            outputs += tensors.of_answers(method, answers)
+    return len(answers), outputs
+
+
+def named(served: Served, name: str, version: str) -> None:
+    """Check that a request means the model, and the version, that is served.
+
+    Raises
+    ------
+    Refused
+        404 if it means another.
+    """
+    if name != served.source.name:
+        raise Refused(404, f"this server answers for {served.source.name!r}, and for no other")
+    if version and version != served.label:
+        raise Refused(404, f"version {served.label} is served, and no other")
+
+
+def methods_of(outputs: list[str]) -> list[str]:
+    """Return the methods that give these outputs.
+
+    Raises
+    ------
+    InputError
+        If there is none for one of them.
+    """
+    for output in outputs:
+        if output not in METHODS:
+            raise InputError(f"output {output[:50]!r} is unknown: there are {', '.join(METHODS)}")
+    return list(dict.fromkeys(outputs)) or ["predict"]
+
+
+def described(served: Served) -> tuple[list[Description], list[Description]]:
+    """Return the tensors that a version takes, and those that it gave to its example."""
+    outputs = []
+    for method, answers in served.answers.items():
+        for tensor in tensors.of_answers(method, answers):
+            shape = (-1, *tensor.values.shape[1:])
+            outputs.append(Description(tensor.name, tensor.datatype, shape))
+    return tensors.inputs_of(served.info.signature), outputs
+
+
+def server_metadata() -> dict[str, Any]:
+    """Return what the protocol tells of a server."""
+    return {"name": "registry-tools", "version": _own_version(), "extensions": EXTENSIONS}
+
+
+def model_metadata(served: Served) -> dict[str, Any]:
+    """Return what the protocol tells of a model."""
+    inputs, outputs = described(served)
+    return {
+        "name": served.source.name,
+        "versions": [served.label],
+        "platform": "mlflow_pyfunc" if served.form is None else "sklearn_skops",
+        "inputs": [vars(tensor) for tensor in inputs],
+        "outputs": [vars(tensor) for tensor in outputs],
+    }
+
+
+def _asked(app: App, request: Request) -> Served:
+    served = app.begin(request)
+    found = _MODEL.fullmatch(request.path)
+    assert found is not None
+    named(served, found[1], found[2] or "")
+    return served
+
+
+def _read(body: bytes, length: bytes | None) -> Wish:
+    """Read a request; the length is that of its JSON, if bytes of tensors follow it."""
+    head, raw = body, memoryview(b"")
+    if length is not None:
+        if not length.isdigit() or int(length[:20]) > len(body):
+            raise Refused(400, "Inference-Header-Content-Length is no length within the body")
+        head, raw = body[: int(length)], memoryview(body)[int(length) :]
+    content = parsed(head)
+    if not isinstance(content, dict) or not isinstance(content.get("inputs"), list):
+        raise Refused(400, 'inputs are missing: send {"inputs": [{"name", "shape", …}, …]}')
+    inputs = []
+    for entry in content["inputs"]:
+        size = _parameters(entry).get("binary_data_size")
+        if size is not None and (type(size) is not int or not 0 <= size <= len(raw)):
+            raise Refused(400, "binary_data_size is no length within the body")
+        inputs.append(_tensor(entry, None if size is None else raw[:size]))
+        raw = raw[size or 0 :]
+    if len(raw):
+        raise Refused(400, f"{len(raw)} bytes after the tensors belong to none of them")
+    return _wish(content, inputs)
+
+
+def _wish(content: dict[str, Any], inputs: list[Tensor]) -> Wish:
+    outputs = content.get("outputs") or []
+    if not isinstance(outputs, list) or not all(
+        isinstance(entry, dict) and isinstance(entry.get("name"), str) for entry in outputs
+    ):
+        raise Refused(400, 'outputs is no list of {"name": …}')
+    methods = methods_of([entry["name"] for entry in outputs])
+    binary = {e["name"] for e in outputs if _parameters(e).get("binary_data") is True}
+    if _parameters(content).get("binary_data_output") is True:
+        binary |= set(methods) - {
+            e["name"] for e in outputs if _parameters(e).get("binary_data") is False
+        }
+    given = content.get("id")
+    return Wish(inputs, methods, given[:200] if isinstance(given, str) else "", binary)
+
+
+def _parameters(entry: Any) -> dict[str, Any]:
+    found = entry.get("parameters") if isinstance(entry, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _tensor(entry: Any, raw: memoryview | None) -> Tensor:
+    if not isinstance(entry, dict):
+        raise Refused(400, "an input is no object")
+    name, datatype, shape = (entry.get(key) for key in ("name", "datatype", "shape"))
+    if not (isinstance(name, str) and isinstance(datatype, str) and isinstance(shape, list)):
+        raise Refused(400, "an input lacks its name, its datatype or its shape")
+    if raw is not None:
+        return tensors.from_bytes(name, datatype, shape, raw)
+    return tensors.from_values(name, datatype, shape, entry.get("data"))
+
+
+def _written(served: Served, wish: Wish, outputs: list[Tensor]) -> Reply:
+    described, parts = [], []
+    for tensor in outputs:
+        entry: dict[str, Any] = {
+            "name": tensor.name,
+            "shape": list(tensor.values.shape),
+            "datatype": tensor.datatype,
+        }
+        if tensor.name in wish.binary:
+            parts.append(tensors.to_bytes(tensor))
+            entry["parameters"] = {"binary_data_size": len(parts[-1])}
+        else:
+            entry["data"] = tensor.values.ravel().tolist()
+        described.append(entry)
+    content: dict[str, Any] = {
+        "model_name": served.source.name,
+        "model_version": served.label,
+        "outputs": described,
+    }
+    if wish.id:
+        content["id"] = wish.id
+    head = orjson.dumps(content)
+    if not parts:
+        return Reply(head)
+    headers = [
+        (b"content-type", b"application/octet-stream"),
+        (_LENGTH, str(len(head)).encode()),
+    ]
+    return Reply(b"".join([head, *parts]), headers=headers)
+
+
+def _reply(content: dict[str, Any]) -> Reply:
+    return Reply(orjson.dumps(content), headers=[JSON])
+
+
+@cache
+def _own_version() -> str:
+    return metadata.version("registry-pipeline")
+
+
+ROUTES = {
+    "/v2": {"GET": server},
+    "/v2/health/live": {"GET": live, "HEAD": live},
+    "/v2/health/ready": {"GET": ready, "HEAD": ready},
+    "/v2/models/{name}": {"GET": model},
+    "/v2/models/{name}/ready": {"GET": model_ready, "HEAD": model_ready},
+    "/v2/models/{name}/infer": {"POST": infer},
+}
+PROBES = {"/v2/health/live", "/v2/health/ready", "/v2/models/{name}/ready"}

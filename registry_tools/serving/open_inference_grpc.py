@@ -1,0 +1,210 @@
+"""The Open Inference Protocol over gRPC, on a port of its own; needs the extra `[grpc]`."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+
+from registry_tools.errors import InputError, UnsupportedOperation
+from registry_tools.serving import open_inference, tensors
+from registry_tools.serving.app import App
+from registry_tools.serving.grpc_messages import METHODS, SERVICE, messages
+from registry_tools.serving.http import Refused
+from registry_tools.serving.open_inference import Wish
+from registry_tools.serving.served import Served
+from registry_tools.serving.tensors import Tensor
+
+_log = logging.getLogger(__name__)
+
+_CONTENTS = {
+    "BOOL": "bool_contents",
+    **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
+    "INT64": "int64_contents",
+    **dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents"),
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+_CODES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    404: grpc.StatusCode.NOT_FOUND,
+    503: grpc.StatusCode.UNAVAILABLE,
+}
+_WITHOUT_KEY = {"ServerLive", "ServerReady", "ModelReady"}
+
+
+class GrpcServer:
+    """Answers over gRPC with the same plane, limits and keys as over HTTP."""
+
+    def __init__(self, app: App, port: int, shared: bool) -> None:
+        """Bind the port; `shared` with the other workers of this server.
+
+        Raises
+        ------
+        InputError
+            If the port cannot be had.
+        """
+        self._app = app
+        self._answering = 0
+        settings = app.settings
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.so_reuseport", int(shared)),
+                ("grpc.max_receive_message_length", settings.max_body),
+            ],
+        )
+        handlers = {name: self._handler(name) for name in METHODS}
+        self._server.add_generic_rpc_handlers(
+            [grpc.method_handlers_generic_handler(SERVICE, handlers)]
+        )
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        try:
+            if settings.ssl_certfile and settings.ssl_keyfile:
+                pair = (
+                    Path(settings.ssl_keyfile).read_bytes(),
+                    Path(settings.ssl_certfile).read_bytes(),
+                )
+                credentials = grpc.ssl_server_credentials([pair])
+                self._server.add_secure_port(f"{host}:{port}", credentials)
+            else:
+                self._server.add_insecure_port(f"{host}:{port}")
+        except RuntimeError as error:
+            raise InputError(
+                f"cannot listen on {settings.host} port {port} for gRPC; "
+                "name another with --grpc-port"
+            ) from error
+
+    async def start(self) -> None:
+        """Begin to answer."""
+        await self._server.start()
+
+    async def end(self) -> None:
+        """Stop accepting, and finish what is in flight."""
+        await self._server.stop(self._app.settings.timeout)
+
+    def _handler(self, name: str) -> grpc.RpcMethodHandler:
+        known = messages()
+        respond: Callable[[Any], Awaitable[dict[str, Any]]] = getattr(self, f"_{name}")
+        response = known[f"{name}Response"]
+
+        async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            began = time.perf_counter()
+            status = 200
+            self._answering += 1
+            try:
+                self._admit(name, context)
+                timeout = self._app.settings.timeout
+                return response(**await asyncio.wait_for(respond(request), timeout))
+            except Refused as refused:
+                status, message = refused.status, refused.message
+            except (InputError, UnsupportedOperation) as error:
+                status, message = 400, str(getattr(error, "public", error))
+            except asyncio.TimeoutError:
+                status, message = 504, "no answer in time"
+            except Exception:  # noqa: BLE001 - the edge: told in the log, hidden from the client
+                _log.exception("%s failed", name)
+                status, message = 500, "the model failed to answer; the server's log says more"
+            finally:
+                self._answering -= 1
+                seconds = time.perf_counter() - began
+                self._app.metrics.request(f"grpc {name}", self._version, status, seconds)
+            code = grpc.StatusCode.DEADLINE_EXCEEDED if status == 504 else _CODES.get(status)
+            return await context.abort(code or grpc.StatusCode.INTERNAL, message)
+
+        return grpc.unary_unary_rpc_method_handler(
+            answer,
+            request_deserializer=known[f"{name}Request"].FromString,
+            response_serializer=response.SerializeToString,
+        )
+
+    @property
+    def _version(self) -> str:
+        served = self._app.plane.current
+        return served.label if served is not None else ""
+
+    def _admit(self, name: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        keys = self._app.settings.api_keys
+        if name in _WITHOUT_KEY:
+            return
+        if keys:
+            given = str(dict(context.invocation_metadata() or ()).get("authorization", ""))
+            scheme, _, key = given.partition(" ")
+            known = [hmac.compare_digest(key.strip().encode(), k.encode()) for k in keys]
+            if scheme.lower() != "bearer" or not sum(known):
+                raise Refused(401, "a key is needed: authorization: Bearer KEY")
+        if self._answering > self._app.settings.queue:
+            raise Refused(503, "too many requests are waiting: try again")
+
+    def _served(self, name: str, version: str) -> Served:
+        served = self._app.plane.current
+        if served is None:
+            raise Refused(503, "no model is loaded yet")
+        open_inference.named(served, name, version)
+        return served
+
+    async def _ServerLive(self, request: Any) -> dict[str, Any]:
+        return {"live": True}
+
+    async def _ServerReady(self, request: Any) -> dict[str, Any]:
+        return {"ready": self._app.plane.current is not None and not self._app.draining}
+
+    async def _ModelReady(self, request: Any) -> dict[str, Any]:
+        self._served(request.name, request.version)
+        return {"ready": True}
+
+    async def _ServerMetadata(self, request: Any) -> dict[str, Any]:
+        return open_inference.server_metadata()
+
+    async def _ModelMetadata(self, request: Any) -> dict[str, Any]:
+        return open_inference.model_metadata(self._served(request.name, request.version))
+
+    async def _ModelInfer(self, request: Any) -> dict[str, Any]:
+        served = self._served(request.model_name, request.model_version)
+        raw = request.raw_input_contents
+        if raw and len(raw) != len(request.inputs):
+            raise InputError("raw_input_contents is not of as many tensors as inputs")
+        inputs = [
+            _tensor(tensor, raw[place] if raw else None)
+            for place, tensor in enumerate(request.inputs)
+        ]
+        methods = open_inference.methods_of([output.name for output in request.outputs])
+        wish = Wish(inputs, methods, request.id)
+        _, outputs = await open_inference.answered(self._app, served, wish, request.id)
+        return {
+            "model_name": served.source.name,
+            "model_version": served.label,
+            "id": request.id,
+            "outputs": [
+                {"name": t.name, "datatype": t.datatype, "shape": t.values.shape} for t in outputs
+            ],
+            "raw_output_contents": [tensors.to_bytes(tensor) for tensor in outputs],
+        }
+
+
+def _tensor(tensor: Any, raw: bytes | None) -> Tensor:
+    shape = list(tensor.shape)
+    if raw is not None:
+        return tensors.from_bytes(tensor.name, tensor.datatype, shape, raw)
+    tensors.checked_shape(tensor.name, tensor.datatype, shape)
+    contents = _CONTENTS.get(tensor.datatype)
+    if contents is None:
+        raise InputError(f"tensor {tensor.name!r}: {tensor.datatype} is sent as raw bytes only")
+    values = list(getattr(tensor.contents, contents))
+    if tensor.datatype == "BYTES":
+        try:
+            values = [value.decode("utf-8") for value in values]
+        except UnicodeDecodeError:
+            raise InputError(f"tensor {tensor.name!r}: a text is not UTF-8") from None
+    elif tensor.datatype == "FP32":
+        values = [float(value) for value in np.asarray(values, np.float32)]
+    return tensors.from_values(tensor.name, tensor.datatype, shape, values)
