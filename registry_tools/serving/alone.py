@@ -6,9 +6,9 @@ import asyncio
 import signal
 import socket
 
-from registry_tools.serving.lean import without
+from registry_tools.serving.lean import OPTIONAL, without
 
-with without("pandas", "pyarrow"):
+with without(*OPTIONAL):
     import uvloop
 
     from registry_tools.serving.follower import Follower

@@ -18,14 +18,15 @@ _LOOKED_FOR = {
 }
 
 
+# scikit-learn and MLflow import pandas, and pandas imports pyarrow, only because they are there:
+# 75 MB and 0.3 s in a process that may never see a frame. Both do without, as documented, and take
+# a frame as well when pandas is imported later. What skops imports of scikit-learn wants pytest.
+OPTIONAL = ("pandas", "pyarrow", "pytest")
+
+
 @contextmanager
 def without(*packages: str) -> Iterator[None]:
-    """Let what is imported inside believe that packages are not installed.
-
-    scikit-learn and MLflow import pandas, and pandas imports pyarrow, only because they are there:
-    75 MB and 0.3 s in a process that may never see a frame. Both do without, as documented, and
-    take a frame as well when pandas is imported later, which it can be after this.
-    """
+    """Let what is imported inside believe that packages are not installed; later they are again."""
     hidden = [name for name in packages if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
     try:

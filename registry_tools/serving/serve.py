@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import socket
@@ -20,6 +21,8 @@ def run(settings: Settings) -> int:
     RegistryToolsError
         If there is nothing to serve, or the address cannot be had.
     """
+    # What is imported stays: to look for garbage in it, again and again, is a sixth of the start.
+    gc.disable()
     if settings.log_predictions:
         _make_folder(Path(settings.log_predictions))
     if settings.grpc_port is not None:

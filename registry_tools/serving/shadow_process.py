@@ -20,9 +20,9 @@ import numpy as np
 import orjson
 
 from registry_tools.errors import RegistryToolsError
-from registry_tools.serving.lean import without
+from registry_tools.serving.lean import OPTIONAL, without
 
-with without("pandas", "pyarrow"):
+with without(*OPTIONAL):
     import uvloop
 
     from registry_tools.serving.batcher import trust_inputs

@@ -14,9 +14,9 @@ import time
 from typing import Any
 
 from registry_tools.errors import RegistryToolsError, VerificationError
-from registry_tools.serving.lean import without
+from registry_tools.serving.lean import OPTIONAL, without
 
-with without("pandas", "pyarrow"):
+with without(*OPTIONAL):
     import uvloop
     from prometheus_client import multiprocess
 
@@ -24,7 +24,7 @@ with without("pandas", "pyarrow"):
     from registry_tools.serving.metrics import Metrics
     from registry_tools.serving.shadow import Shadow
     from registry_tools.serving.sources import sources_of
-    from registry_tools.serving.worker import announce, end_on_signals
+    from registry_tools.serving.worker import announce, end_on_signals, settle_memory
 
 from registry_tools.serving.settings import Settings
 from registry_tools.serving.source import Source
@@ -138,6 +138,7 @@ class Supervisor:
         )
         try:
             source = await self._follower.start()
+            settle_memory()
             announce(self._settings, self._listening, str(source))
             tasks = [asyncio.create_task(self._kept_up(worker)) for worker in self._serving]
             tasks.append(asyncio.create_task(self._follower.follow()))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import skops.io  # noqa: F401 - here, where it does without what is left out (see `lean`)
 import uvicorn
 
 from registry_tools.serving.app import App
@@ -150,6 +151,7 @@ def settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
+    gc.enable()
 
 
 def announce(settings: Settings, listening: socket.socket, what: str) -> None:

@@ -8,6 +8,7 @@ there is a shadow, leads to it.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import socket
@@ -15,9 +16,9 @@ import sys
 from typing import Any
 
 from registry_tools.errors import RegistryToolsError
-from registry_tools.serving.lean import without
+from registry_tools.serving.lean import OPTIONAL, without
 
-with without("pandas", "pyarrow"):
+with without(*OPTIONAL):
     import uvloop
 
     from registry_tools.serving.metrics import Metrics
@@ -90,6 +91,7 @@ async def _run(
 
 def main() -> int:
     """Answer until the supervisor says the end, or is gone."""
+    gc.disable()  # until all is loaded
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s"
     )
