@@ -197,10 +197,9 @@ def _running(
 
 
 def _wrk(load: Load, port: int, cores: str) -> dict[str, float]:
-    threads = 1 if load.connections == 1 else cores.count(",") + 1
     done = subprocess.run(
         [
-            *("taskset", "-c", cores, "wrk", f"-t{threads}", f"-c{load.connections}"),
+            *("taskset", "-c", cores, "wrk", "-t1", f"-c{load.connections}"),
             *(f"-d{SECONDS}s", "--timeout", "20s", "-s", str(HERE / "serving.lua")),
             *(f"http://127.0.0.1:{port}{load.path}", "--"),
             *(load.kind, str(load.body), str(load.wanted)),

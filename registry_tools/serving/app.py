@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hmac
 import itertools
 import json
 import logging
+import re
 import secrets
 import sys
 import time
@@ -41,6 +41,7 @@ _SMALL_BODY = 1 << 16
 _BODIES = 4  # as many of the largest size at once
 _SWEEP_SECONDS = 0.25
 _LONGEST_ID = 200
+_ID = re.compile(rb"[\x21-\x7e]+")  # what is sent back in a header
 
 
 class Route:
@@ -84,8 +85,8 @@ class App:
         request = Request(scope, receive)
         route = self._routes.get(request.path) or self._route_of_model(request.path)
         given = request.headers.get(b"x-request-id")
-        if given is not None and len(given) <= _LONGEST_ID:
-            request.id = given.decode("latin-1")
+        if given is not None and len(given) <= _LONGEST_ID and _ID.fullmatch(given):
+            request.id = given.decode("ascii")
         elif self._makes_ids:
             request.id = f"{self._ids_begin}-{next(self._ids):x}"
         try:
@@ -104,7 +105,9 @@ class App:
 
     async def _answered(self, route: Route, request: Request) -> Reply:
         try:
-            handler = self._admitted(route, request)
+            handler = route.handlers.get(request.method)
+            if handler is None or self._keys:
+                handler = self._admitted(route, request)
             if route.probe:
                 return await handler(self, request)
             if len(self._running) >= self.settings.queue:
@@ -163,7 +166,8 @@ class App:
         """
         most = self.settings.max_body
         announced = request.headers.get(b"content-length", b"0")
-        if announced.isdigit() and int(announced[:20]) > most:
+        # Six digits are less than the least limit that there is.
+        if len(announced) > 6 and announced.isdigit() and int(announced[:20]) > most:
             raise Refused(413, f"the body is larger than {most} bytes", _CLOSE)
         parts: list[bytes] = []
         size = 0
@@ -255,11 +259,12 @@ async def _send(send: Any, request: Request, reply: Reply) -> None:
         (b"content-length", b"%d" % len(reply.body)),
     ]
     if request.id:
-        headers.append((b"x-request-id", request.id.encode("latin-1")))
-    # Whoever is gone by now is not there to be told.
-    with contextlib.suppress(ConnectionError):
+        headers.append((b"x-request-id", request.id.encode("ascii")))
+    try:
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
+    except ConnectionError:
+        _log.debug("whoever asked is gone")
 
 
 def _log_access(request: Request, reply: Reply, seconds: float) -> None:

@@ -91,6 +91,9 @@ class Batcher:
         self._scheduled = False
         waiting, self._waiting = self._waiting, {}
         for (served, method), requests in waiting.items():
+            if sum([len(rows) for rows, _, _ in requests]) <= served.inline_rows:
+                self._settle(served, method, requests, _answers(served, method, requests))
+                continue
             small = [r for r in requests if len(r[0]) <= served.inline_rows]
             for batch in _packed(small, served.inline_rows):
                 self._settle(served, method, batch, _answers(served, method, batch))
@@ -165,6 +168,8 @@ def _answers(served: Served, method: str, batch: list[Waiting]) -> list[Any]:
             together = served.answer(np.concatenate([rows for rows, _, _ in batch]), method)
         except Exception:  # noqa: BLE001 - whose fault it is shows when each is asked alone
             return [_answer(served, method, rows) for rows, _, _ in batch]
+        if len(together) == len(batch):
+            return [[answer] for answer in together]
         parts, begin = [], 0
         for rows, _, _ in batch:
             parts.append(together[begin : begin + len(rows)])

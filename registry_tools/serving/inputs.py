@@ -65,15 +65,15 @@ def from_content(content: Any, form: Form) -> Matrix | None:
 
 
 def _from_split(split: Any, form: Form) -> Matrix | None:
-    if not isinstance(split, dict) or not split.keys() <= {"columns", "data", "index"}:
+    if not isinstance(split, dict):
         return None
-    names, index, rows = split.get("columns"), split.get("index"), split.get("data")
-    if not isinstance(rows, list) or (
-        index is not None and (not isinstance(index, list) or len(index) != len(rows))
-    ):
+    names, rows = split.get("columns"), split.get("data")
+    if not isinstance(rows, list) or not isinstance(names, list):
+        return None
+    if len(split) > 2 and not _has_plain_index(split, len(rows)):
         return None
     matrix = _numbers(rows)
-    if matrix is None or not isinstance(names, list) or matrix.shape[1] != len(names):
+    if matrix is None or matrix.shape[1] != len(names):
         return None
     if names != form.names:
         places = _places(names, form)
@@ -81,6 +81,12 @@ def _from_split(split: Any, form: Form) -> Matrix | None:
             return None
         matrix = matrix[:, places]
     return typed(matrix, form)
+
+
+def _has_plain_index(split: dict[str, Any], rows: int) -> bool:
+    index = split.get("index")
+    known = split.keys() == {"columns", "data", "index"}
+    return known and (index is None or (isinstance(index, list) and len(index) == rows))
 
 
 def _places(names: list[Any], form: Form) -> list[int] | None:
