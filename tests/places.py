@@ -13,23 +13,26 @@ import shutil
 import subprocess
 import urllib.request
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import mlflow
+import yaml
 from mlflow import MlflowClient
 from servers import BIN, end_group, free_port, wait_until_up
 
 from pipeline.params import TrainParams
 from pipeline.train import train
-from registry_tools import registry
+from registry_tools import integrity, registry
 from registry_tools.refs import ModelRef
 
 GOOD, EQUAL, POOR = 1, 2, 3
 _TRAININGS = (TrainParams(), TrainParams(model="knn"), TrainParams(max_iter=1))
 _names = itertools.count(1)
+Change = Callable[[Path, dict[str, Any]], None]  # of a model's folder and its MLmodel
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,20 @@ class Place:
 
     def version(self, name: str, number: int) -> registry.VersionInfo:
         return registry.get_version(self.client, ModelRef(name, version=number))
+
+
+def crafted(place: Place, change: Change) -> str:
+    """Register a version whose files were changed before the digest was taken."""
+    name = place.model(GOOD)
+    train(TrainParams(name=name))
+    folder = Path(place.client.get_model_version_download_uri(name, "2"))
+    description = folder / "MLmodel"
+    content = yaml.safe_load(description.read_text())
+    change(folder, content)
+    description.write_text(yaml.safe_dump(content))
+    digest = integrity.digest_of(integrity.manifest_of(folder))
+    place.client.set_model_version_tag(name, "2", registry.DIGEST_TAG, digest)
+    return f"{name}/2"
 
 
 def train_all(uri: str, folder: Path) -> None:

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from places import GOOD, Place
+from places import Change, Place, crafted
 
-from pipeline.params import TrainParams
-from pipeline.train import train
-from registry_tools import integrity, load_model, loader, registry
+from registry_tools import integrity, load_model, loader
 from registry_tools.cli import main
 from registry_tools.errors import VerificationError
-
-Change = Callable[[Path, dict[str, Any]], None]
 
 
 class Touch:
@@ -26,20 +21,6 @@ class Touch:
 
     def __reduce__(self) -> Any:
         return os.mkdir, ("executed",)
-
-
-def crafted(place: Place, change: Change) -> str:
-    """Register a version whose files were changed before the digest was taken."""
-    name = place.model(GOOD)
-    train(TrainParams(name=name))
-    folder = Path(place.client.get_model_version_download_uri(name, "2"))
-    description = folder / "MLmodel"
-    content = yaml.safe_load(description.read_text())
-    change(folder, content)
-    description.write_text(yaml.safe_dump(content))
-    digest = integrity.digest_of(integrity.manifest_of(folder))
-    place.client.set_model_version_tag(name, "2", registry.DIGEST_TAG, digest)
-    return f"{name}/2"
 
 
 def write_pickle(path: Path) -> None:

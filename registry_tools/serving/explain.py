@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from registry_tools.errors import InputError
+from registry_tools.serving.inputs import header_of
 from registry_tools.signature import Column, names_in_words
 
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
@@ -81,11 +81,7 @@ def _shape(content: Any) -> str | None:
 def _names(content: Any, content_type: str) -> list[str] | None:
     """Return the columns that a request has; None if they cannot be told."""
     if content_type == "text/csv":
-        try:
-            line = bytes(content).split(b"\n", 1)[0].decode("utf-8").strip("\r")
-        except UnicodeDecodeError:
-            return None
-        return next(csv.reader([line]), [])
+        return header_of(bytes(content).split(b"\n", 1)[0].strip(b"\r"))
     if not isinstance(content, dict):
         return None
     split = content.get("dataframe_split")

@@ -133,10 +133,16 @@ class Follower:
                 if self.current is not None and number == self.current.version:
                     self._failed = self.state["candidate"] = None
             except RegistryToolsError as error:
-                if self.state["last_error"] != str(error):
-                    _log.warning("%s; still serving %s", error, self.current)
-                self.state["last_error"] = str(error)
+                self._report(str(error))
+            except Exception as error:  # noqa: BLE001 - there has to be a next look, whatever it is
+                _log.exception("looking at %s failed", self.state["ref"])
+                self._report(f"{type(error).__name__}: {error}")
             self.tell()
+
+    def _report(self, error: str) -> None:
+        if self.state["last_error"] != error:
+            _log.warning("%s; still serving %s", error, self.current)
+        self.state["last_error"] = error
 
     def tell_of_shadow(self, report: dict[str, Any]) -> None:
         """Take in how the shadow does, and let every host know."""
@@ -176,7 +182,7 @@ class Follower:
         try:
             source = await self._thread(lambda: self._sources.fetch(number))
             await self._take(source)
-        except RegistryToolsError as error:
+        except (RegistryToolsError, OSError) as error:
             tries = self._failed[1] + 1 if self._failed and self._failed[0] == number else 1
             pause = min(self._poll * 2**tries, _LONGEST_PAUSE)
             self._failed = (number, tries, time.monotonic() + pause)
@@ -188,7 +194,7 @@ class Follower:
             }
             self._metrics.swap_failed()
             _log.warning("version %d does not take over: %s", number, error)
-            if not isinstance(error, VerificationError):
+            if not isinstance(error, (VerificationError, OSError)):
                 raise
 
     async def _take(self, source: Source) -> None:

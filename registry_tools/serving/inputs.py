@@ -159,7 +159,7 @@ def from_csv(body: bytes, form: Form) -> Matrix | None:
     without a package that takes 60 MB.
     """
     header, _, rest = body.replace(b"\r\n", b"\n").partition(b"\n")
-    names = _header(header)
+    names = header_of(header)
     rest = rest.removesuffix(b"\n")
     if names is None or not rest or rest.translate(None, _PLAIN):
         return None
@@ -183,7 +183,8 @@ def from_csv(body: bytes, form: Form) -> Matrix | None:
     return typed(matrix if places == list(range(width)) else matrix[:, places], form)
 
 
-def _header(line: bytes) -> list[str] | None:
+def header_of(line: bytes) -> list[str] | None:
+    """Return the names in the first line of a CSV; None if it is none that can be read."""
     try:
         names = next(csv.reader([line.decode("utf-8")], strict=True), None)
     except (UnicodeDecodeError, csv.Error):

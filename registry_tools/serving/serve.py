@@ -6,6 +6,7 @@ import gc
 import importlib.util
 import os
 import socket
+import ssl
 import tempfile
 from pathlib import Path
 
@@ -23,6 +24,8 @@ def run(settings: Settings) -> int:
     """
     # What is imported stays: to look for garbage in it, again and again, is a sixth of the start.
     gc.disable()
+    if settings.ssl_certfile or settings.ssl_keyfile:
+        _check_tls(settings.ssl_certfile, settings.ssl_keyfile)
     if settings.log_predictions:
         _make_folder(Path(settings.log_predictions))
     if settings.grpc_port is not None:
@@ -42,6 +45,16 @@ def run(settings: Settings) -> int:
         from registry_tools.serving import supervisor
 
         return supervisor.run(settings, listening)
+
+
+def _check_tls(certificate: str | None, key: str | None) -> None:
+    if not certificate:
+        raise InputError("--ssl-keyfile goes with --ssl-certfile")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except OSError as error:  # ssl.SSLError is one
+        files = " and ".join(filter(None, (certificate, key)))
+        raise InputError(f"{files}: no certificate with its key: {error}") from error
 
 
 def _check_grpc(host: str, port: int) -> None:

@@ -8,6 +8,7 @@ import gc
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,13 +115,33 @@ class Server(uvicorn.Server):
         by_grpc = self._grpc()
         if by_grpc is not None:
             await by_grpc.start()
-        sweeping = asyncio.create_task(self._app.sweep())
+        sweeping = [
+            asyncio.create_task(self._app.sweep()),
+            asyncio.create_task(self._close_silent()),
+        ]
         try:
             await self.serve(sockets=[listening])
         finally:
-            sweeping.cancel()
+            for task in sweeping:
+                task.cancel()
             if by_grpc is not None:
                 await by_grpc.end()
+
+    async def _close_silent(self) -> None:
+        """Close connections whose next request does not come to the end of its head in time.
+
+        uvicorn waits for a first request, and for the rest of a head, as long as the client likes.
+        """
+        timeout = self._app.settings.timeout
+        since: dict[Any, float] = {}  # connections without a request, and since when
+        while True:
+            await asyncio.sleep(min(timeout, 1.0))
+            now = time.monotonic()
+            silent = [each for each in self.server_state.connections if _is_silent(each)]
+            since = {each: since.get(each, now) for each in silent}
+            for connection, began in since.items():
+                if now - began > timeout:
+                    connection.transport.close()
 
     def _grpc(self) -> GrpcServer | None:
         settings = self._app.settings
@@ -134,6 +155,12 @@ class Server(uvicorn.Server):
         """Stop accepting, finish what is in flight, and end."""
         self._app.draining = True
         self.should_exit = True
+
+
+def _is_silent(connection: Any) -> bool:
+    """Tell whether a connection of uvicorn has no request, and no timer for the next one either."""
+    cycle = connection.cycle
+    return connection.timeout_keep_alive_task is None and (cycle is None or cycle.response_complete)
 
 
 def end_on_signals(end: Callable[[], None]) -> None:
