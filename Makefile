@@ -46,6 +46,7 @@ serve: $(VENV)/.run ## Serve iris@production and follow it: PORT=5001.
 	@MLFLOW_TRACKING_URI=$(STORE) $(BIN)/registry-tools serve $(NAME)@production --port $(PORT)
 
 bench: $(VENV)/.test ## Measure; see benchmarks/.
+	@$(BIN)/python benchmarks/serving.py
 	@$(BIN)/python benchmarks/run_overhead.py
 	@$(BIN)/python benchmarks/cli_start.py
 	@$(BIN)/python benchmarks/registry_scale.py

@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, Serve, Trained
+from mlflow import MlflowClient
 from servers import BIN
 
+from registry_tools import registry
 from registry_tools.cli import cli as registry_cli
 
 README = (ROOT / "README.md").read_text()
@@ -22,15 +24,14 @@ DOCUMENTS = sorted(
 )
 
 
-def blocks(language: str) -> list[str]:
-    text = README + TRAINING
+def blocks(language: str, text: str = README + TRAINING) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
-def conversations() -> list[tuple[str, str]]:
+def conversations(text: str = README + TRAINING) -> list[tuple[str, str]]:
     """Return each command of the console blocks with the output shown below it."""
     found = []
-    for block in blocks("console"):
+    for block in blocks("console", text):
         for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
             command, _, output = part.partition("\n")
             found.append((command, output))
@@ -54,6 +55,21 @@ def fresh_checkout(folder: Path) -> Path:
         shutil.copytree(ROOT / package, folder / package)
     (folder / ".venv").symlink_to(sys.prefix)
     return folder
+
+
+def test_the_server_answers_as_its_document_shows(
+    serve: Serve, trained_once: Trained, tmp_path: Path
+) -> None:
+    shutil.copy(trained_once.folder / "mlflow.db", tmp_path / "shown.db")
+    uri = f"sqlite:///{tmp_path}/shown.db"
+    registry.move_alias(MlflowClient(uri), "iris", "production", 1)
+    client = serve("iris@production", "--tracking-uri", uri)
+    shown = conversations((ROOT / "docs" / "serving.md").read_text())
+    assert len(shown) > 5
+    for command, output in shown:
+        command = command.replace("localhost:5001", f"localhost:{client.base_url.port}")
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+        assert plain(done.stdout.replace("\r", "")) == plain(output), command + done.stderr
 
 
 def test_the_documents_show_what_their_commands_print(tmp_path: Path) -> None:

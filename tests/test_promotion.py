@@ -195,6 +195,7 @@ def test_a_version_in_the_stage_already_is_not_promoted_again(place: Place) -> N
         promote(place, name, GOOD)
 
 
+@pytest.mark.slow
 def test_rollbacks_go_further_back_and_never_to_and_fro(place: Place) -> None:
     name = place.model()
     promote(place, name, GOOD)
@@ -580,6 +581,7 @@ def legacy(place: Place, name: str) -> dict[str, int]:
     }
 
 
+@pytest.mark.slow
 def test_what_is_in_production_and_in_staging_is_in_legacy_production(local: Place) -> None:
     name = local.model(GOOD, EQUAL)
     promote(local, name, 1, to="staging")

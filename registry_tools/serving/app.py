@@ -15,6 +15,8 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timezone
 from typing import Any
 
+import orjson
+
 from registry_tools.errors import InputError, UnsupportedOperation
 from registry_tools.serving import (
     documentation,
@@ -115,6 +117,12 @@ class App:
             request.task = asyncio.current_task()
             self._running[request] = None
             try:
+                message = await request.receive()
+                if message.get("more_body", True) or len(message["body"]) > _SMALL_BODY:
+                    await self._read(request, message)
+                else:
+                    request.body = message["body"]
+                request.reading = False
                 return await handler(self, request)
             finally:
                 del self._running[request]
@@ -156,8 +164,8 @@ class App:
         # All are compared, so that the time says nothing about which.
         return sum(hmac.compare_digest(key, known) for known in self._keys) > 0
 
-    async def body(self, request: Request) -> bytes:
-        """Return the whole body.
+    async def _read(self, request: Request, message: dict[str, Any]) -> None:
+        """Read the whole body, of which the first part is there.
 
         Raises
         ------
@@ -166,13 +174,11 @@ class App:
         """
         most = self.settings.max_body
         announced = request.headers.get(b"content-length", b"0")
-        # Six digits are less than the least limit that there is.
-        if len(announced) > 6 and announced.isdigit() and int(announced[:20]) > most:
+        if announced.isdigit() and int(announced[:20]) > most:
             raise Refused(413, f"the body is larger than {most} bytes", _CLOSE)
         parts: list[bytes] = []
         size = 0
         while True:
-            message = await request.receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
             part = message.get("body", b"")
@@ -181,13 +187,11 @@ class App:
                 raise Refused(413, f"the body is larger than {most} bytes", _CLOSE)
             if size > _SMALL_BODY:
                 self._hold(request, size)
-            if not parts and not message.get("more_body"):
-                request.reading = False
-                return bytes(part)
             parts.append(part)
-            if not message.get("more_body"):
-                request.reading = False
-                return b"".join(parts)
+            if not message.get("more_body", False):
+                break
+            message = await request.receive()
+        request.body = b"".join(parts)
 
     def _hold(self, request: Request, size: int) -> None:
         self._held += size - request.held
@@ -232,7 +236,7 @@ _BEARER: Headers = [(b"www-authenticate", b"Bearer")]
 
 
 def _plain_error(status: int, message: str) -> Reply:
-    return Reply(json.dumps({"error": message}).encode(), status)
+    return Reply(orjson.dumps({"error": message}), status)
 
 
 _UNKNOWN = Route("unknown", {}, _plain_error)

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-Headers = list[tuple[bytes, bytes]]
+Headers = Sequence[tuple[bytes, bytes]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 JSON = (b"content-type", b"application/json")
 TEXT = (b"content-type", b"text/plain; charset=utf-8")
@@ -43,10 +43,16 @@ class ClientGone(Exception):
 class Request:
     """One request while it is worked on."""
 
-    __slots__ = (
-        *("answered_by", "began", "expired", "headers", "held", "id", "method", "path", "reading"),
-        *("receive", "rows", "scope", "task", "version"),
-    )
+    # What most requests leave as it is stands here and not in each of them.
+    body = b""
+    id = ""
+    task: asyncio.Task[Any] | None = None
+    expired = False
+    reading = True  # its body is not there yet
+    held = 0  # bytes of a large body that count against the budget
+    rows = 0
+    version = ""
+    answered_by: Headers = ()  # the version that it began with
 
     def __init__(self, scope: dict[str, Any], receive: Receive) -> None:
         self.began = time.perf_counter()
@@ -55,14 +61,6 @@ class Request:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        self.id = ""
-        self.task: asyncio.Task[Any] | None = None
-        self.expired = False
-        self.reading = True  # its body is not there yet
-        self.held = 0  # bytes of a large body that count against the budget
-        self.rows = 0
-        self.version = ""
-        self.answered_by: Headers = []  # the version that it began with
 
     @property
     def client(self) -> str:

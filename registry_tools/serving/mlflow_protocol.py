@@ -26,7 +26,7 @@ _CODES = {400: "BAD_REQUEST", 401: "UNAUTHENTICATED", 404: "RESOURCE_DOES_NOT_EX
 async def invocations(app: App, request: Request) -> Reply:
     """Answer rows in any form that MLflow takes."""
     content_type = _content_type(request.headers.get(b"content-type"))
-    body = await app.body(request)
+    body = request.body
     served = app.begin(request)
     content: Any = body
     matrix, method = None, "predict"

@@ -76,7 +76,7 @@ async def model_ready(app: App, request: Request) -> Reply:
 
 async def infer(app: App, request: Request) -> Reply:
     """Answer the rows that tensors hold."""
-    body = await app.body(request)
+    body = request.body
     served = _asked(app, request)
     length = request.headers.get(_LENGTH)
     if len(body) <= LARGE_BODY:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 async def predict(app: App, request: Request) -> Reply:
     """Answer one row."""
-    body = await app.body(request)
+    body = request.body
     served = app.begin(request)
     features = _features(parsed(body), served)
     request.rows = 1
