@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tritonclient.utils import InferenceServerException
 
 from registry_tools.errors import InputError
-from registry_tools.serving import tensors
+from registry_tools.serving import tensor_rows, tensors
 
 ROWS = np.array([IRIS_ROW, [5.0, 3.4, 1.5, 0.2], [6.7, 3.0, 5.2, 2.3]])
 ANSWERS = [1, 0, 2]
@@ -162,7 +162,7 @@ texts = st.lists(st.text(max_size=9), min_size=1, max_size=9)
 
 @given(values=st.one_of(texts, st.lists(st.floats(allow_nan=False), min_size=1, max_size=9)))
 def test_bytes_of_a_tensor_are_read_as_they_were_written(values: list[Any]) -> None:
-    (written,) = tensors.of_answers("x", values)
+    (written,) = tensor_rows.of_answers("x", values)
     raw = tensors.to_bytes(written)
     read = tensors.from_bytes("x", written.datatype, written.values.shape, raw)
     assert read.values.tolist() == values

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import itertools
 import json
 import logging
@@ -28,6 +27,7 @@ from registry_tools.serving import (
 from registry_tools.serving.answered import Watcher
 from registry_tools.serving.batcher import Batcher
 from registry_tools.serving.http import ClientGone, Headers, Refused, Reply, Request
+from registry_tools.serving.keys import Keys
 from registry_tools.serving.metrics import Metrics
 from registry_tools.serving.plane import Plane
 from registry_tools.serving.served import Served
@@ -78,7 +78,7 @@ class App:
         self._makes_ids = bool(settings.log_predictions or settings.access_log)
         self._ids = itertools.count(1)
         self._ids_begin = secrets.token_hex(6)
-        self._keys = [key.encode() for key in settings.api_keys]
+        self.keys = Keys(settings.api_keys)
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Answer one request."""
@@ -108,7 +108,7 @@ class App:
     async def _answered(self, route: Route, request: Request) -> Reply:
         try:
             handler = route.handlers.get(request.method)
-            if handler is None or self._keys:
+            if handler is None or self.keys:
                 handler = self._admitted(route, request)
             if route.probe:
                 return await handler(self, request)
@@ -143,7 +143,9 @@ class App:
             return route.error(500, "the model failed to answer; the server's log says more")
 
     def _admitted(self, route: Route, request: Request) -> Handler:
-        if self._keys and not route.probe and not self._has_key(request):
+        if not route.probe and not self.keys.let_in(
+            request.headers.get(b"authorization", b""), request.headers.get(b"x-api-key")
+        ):
             raise Refused(401, "a key is needed: Authorization: Bearer KEY", _BEARER)
         handler = route.handlers.get(request.method)
         if handler is None:
@@ -154,15 +156,6 @@ class App:
                 405, f"this address takes {allowed}", [(b"allow", allowed.encode("ascii"))]
             )
         return handler
-
-    def _has_key(self, request: Request) -> bool:
-        given = request.headers.get(b"authorization", b"")
-        scheme, _, token = given.partition(b" ")
-        key = token.strip() if scheme.lower() == b"bearer" else request.headers.get(b"x-api-key")
-        if key is None:
-            return False
-        # All are compared, so that the time says nothing about which.
-        return sum(hmac.compare_digest(key, known) for known in self._keys) > 0
 
     async def _read(self, request: Request, message: dict[str, Any]) -> None:
         """Read the whole body, of which the first part is there.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from registry_tools.serving import open_inference
+from registry_tools.serving import inference
 from registry_tools.serving.http import JSON, Reply, Request
 from registry_tools.serving.served import METHODS, Served
 from registry_tools.signature import Column
@@ -63,7 +63,7 @@ def described(served: Served) -> dict[str, Any]:
         },
         "/invocations": {
             "post": _operation(
-                "Answer rows as `mlflow models serve` does; also text/csv and Parquet",
+                "Answer rows as MLflow's own server does; text/csv and Parquet as well",
                 {
                     "dataframe_split": _split(served.info.signature),
                     "params": {
@@ -114,7 +114,7 @@ def _example(served: Served) -> dict[str, Any]:
 
 
 def _tensors(served: Served, example: dict[str, Any]) -> dict[str, Any]:
-    inputs, outputs = open_inference.described(served)
+    inputs, outputs = inference.described(served)
     rows = example["data"]
     entries = []
     for place, tensor in enumerate(inputs):

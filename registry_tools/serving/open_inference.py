@@ -1,42 +1,24 @@
-"""The Open Inference Protocol, version 2, over HTTP: JSON, and tensors as bytes after it.
-
-A model's outputs are called by the method that gives them, `predict` and `predict_proba`; without a
-wish, the first is answered.
-"""
+"""The Open Inference Protocol over HTTP: JSON, and tensors as bytes after it."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from functools import cache
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from registry_tools.errors import InputError
-from registry_tools.serving import tensors
+from registry_tools.serving import inference, tensors
 from registry_tools.serving.http import JSON, Refused, Reply, Request, parsed
+from registry_tools.serving.inference import Wish
 from registry_tools.serving.plane import LARGE_BODY
-from registry_tools.serving.served import METHODS, Served
-from registry_tools.serving.tensors import Description, Tensor
+from registry_tools.serving.served import Served
+from registry_tools.serving.tensors import Tensor
 
 if TYPE_CHECKING:
     from registry_tools.serving.app import App
 
-EXTENSIONS = ["binary_tensor_data"]
 _LENGTH = b"inference-header-content-length"
 _MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/infer)?")
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What a request asks for: rows, and outputs of them."""
-
-    inputs: list[Tensor]
-    methods: list[str]
-    id: str = ""
-    binary: set[str] = field(default_factory=set)  # the outputs that are sent as bytes
 
 
 def pattern_of(path: str) -> str | None:
@@ -47,7 +29,7 @@ def pattern_of(path: str) -> str | None:
 
 async def server(app: App, request: Request) -> Reply:
     """Tell what this server is."""
-    return _reply(server_metadata())
+    return _reply(inference.server_metadata())
 
 
 async def live(app: App, request: Request) -> Reply:
@@ -65,7 +47,7 @@ async def ready(app: App, request: Request) -> Reply:
 async def model(app: App, request: Request) -> Reply:
     """Tell what the model takes and gives."""
     served = _asked(app, request)
-    return _reply(model_metadata(served))
+    return _reply(inference.model_metadata(served))
 
 
 async def model_ready(app: App, request: Request) -> Reply:
@@ -83,95 +65,15 @@ async def infer(app: App, request: Request) -> Reply:
         wish = _read(body, length)
     else:
         wish = await app.plane.off_the_loop(_read, body, length)
-    request.rows, outputs = await answered(app, served, wish, request.id)
+    request.rows, outputs = await inference.answered(app.plane, served, wish, request.id)
     return _written(served, wish, outputs)
-
-
-async def answered(
-    app: App, served: Served, wish: Wish, request_id: str
-) -> tuple[int, list[Tensor]]:
-    """Return the number of rows and the outputs that were wished for, whatever the transport.
-
-    Raises
-    ------
-    InputError, UnsupportedOperation
-        If the model cannot take the rows, or has no such output.
-    """
-    outputs: list[Tensor] = []
-    answers: list[Any] = []
-    if served.form is not None:
-        matrix = tensors.matrix_of(wish.inputs, served.form)
-        for method in wish.methods:
-            answers = await app.plane.answer(served, method, matrix, request_id)
-            outputs += tensors.of_answers(method, answers)
-    else:
-        content = tensors.content_of(wish.inputs, served.info.signature)
-        for method in wish.methods:
-            answers = await app.plane.answer_content(served, method, content, request_id)
-            outputs += tensors.of_answers(method, answers)
-    return len(answers), outputs
-
-
-def named(served: Served, name: str, version: str) -> None:
-    """Check that a request means the model, and the version, that is served.
-
-    Raises
-    ------
-    Refused
-        404 if it means another.
-    """
-    if name != served.source.name:
-        raise Refused(404, f"this server answers for {served.source.name!r}, and for no other")
-    if version and version != served.label:
-        raise Refused(404, f"version {served.label} is served, and no other")
-
-
-def methods_of(outputs: list[str]) -> list[str]:
-    """Return the methods that give these outputs.
-
-    Raises
-    ------
-    InputError
-        If there is none for one of them.
-    """
-    for output in outputs:
-        if output not in METHODS:
-            raise InputError(f"output {output[:50]!r} is unknown: there are {', '.join(METHODS)}")
-    return list(dict.fromkeys(outputs)) or ["predict"]
-
-
-def described(served: Served) -> tuple[list[Description], list[Description]]:
-    """Return the tensors that a version takes, and those that it gave to its example."""
-    outputs = []
-    for method, answers in served.answers.items():
-        for tensor in tensors.of_answers(method, answers):
-            shape = (-1, *tensor.values.shape[1:])
-            outputs.append(Description(tensor.name, tensor.datatype, shape))
-    return tensors.inputs_of(served.info.signature), outputs
-
-
-def server_metadata() -> dict[str, Any]:
-    """Return what the protocol tells of a server."""
-    return {"name": "registry-tools", "version": _own_version(), "extensions": EXTENSIONS}
-
-
-def model_metadata(served: Served) -> dict[str, Any]:
-    """Return what the protocol tells of a model."""
-    inputs, outputs = described(served)
-    return {
-        "name": served.source.name,
-        "versions": [served.label],
-        "platform": "mlflow_pyfunc" if served.form is None else "sklearn_skops",
-        "inputs": [vars(tensor) for tensor in inputs],
-        "outputs": [vars(tensor) for tensor in outputs],
-    }
 
 
 def _asked(app: App, request: Request) -> Served:
     served = app.begin(request)
     found = _MODEL.fullmatch(request.path)
     assert found is not None
-    named(served, found[1], found[2] or "")
+    inference.named(served, found[1], found[2] or "")
     return served
 
 
@@ -203,7 +105,7 @@ def _wish(content: dict[str, Any], inputs: list[Tensor]) -> Wish:
         isinstance(entry, dict) and isinstance(entry.get("name"), str) for entry in outputs
     ):
         raise Refused(400, 'outputs is no list of {"name": …}')
-    methods = methods_of([entry["name"] for entry in outputs])
+    methods = inference.methods_of([entry["name"] for entry in outputs])
     binary = {e["name"] for e in outputs if _parameters(e).get("binary_data") is True}
     if _parameters(content).get("binary_data_output") is True:
         binary |= set(methods) - {
@@ -262,11 +164,6 @@ def _written(served: Served, wish: Wish, outputs: list[Tensor]) -> Reply:
 
 def _reply(content: dict[str, Any]) -> Reply:
     return Reply(orjson.dumps(content), headers=[JSON])
-
-
-@cache
-def _own_version() -> str:
-    return metadata.version("registry-pipeline")
 
 
 ROUTES = {

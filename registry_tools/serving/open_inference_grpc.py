@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -14,11 +13,11 @@ import grpc
 import numpy as np
 
 from registry_tools.errors import InputError, UnsupportedOperation
-from registry_tools.serving import open_inference, tensors
+from registry_tools.serving import inference, tensors
 from registry_tools.serving.app import App
 from registry_tools.serving.grpc_messages import METHODS, SERVICE, messages
 from registry_tools.serving.http import Refused
-from registry_tools.serving.open_inference import Wish
+from registry_tools.serving.inference import Wish
 from registry_tools.serving.served import Served
 from registry_tools.serving.tensors import Tensor
 
@@ -133,15 +132,11 @@ class GrpcServer:
         return served.label if served is not None else ""
 
     def _admit(self, name: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        keys = self._app.settings.api_keys
         if name in _WITHOUT_KEY:
             return
-        if keys:
-            given = str(dict(context.invocation_metadata() or ()).get("authorization", ""))
-            scheme, _, key = given.partition(" ")
-            known = [hmac.compare_digest(key.strip().encode(), k.encode()) for k in keys]
-            if scheme.lower() != "bearer" or not sum(known):
-                raise Refused(401, "a key is needed: authorization: Bearer KEY")
+        given = dict(context.invocation_metadata() or ()).get("authorization", b"")
+        if not self._app.keys.let_in(given.encode() if isinstance(given, str) else given):
+            raise Refused(401, "a key is needed: authorization: Bearer KEY")
         if self._answering > self._app.settings.queue:
             raise Refused(503, "too many requests are waiting: try again")
 
@@ -149,7 +144,7 @@ class GrpcServer:
         served = self._app.plane.current
         if served is None:
             raise Refused(503, "no model is loaded yet")
-        open_inference.named(served, name, version)
+        inference.named(served, name, version)
         return served
 
     async def _ServerLive(self, request: Any) -> dict[str, Any]:
@@ -163,10 +158,10 @@ class GrpcServer:
         return {"ready": True}
 
     async def _ServerMetadata(self, request: Any) -> dict[str, Any]:
-        return open_inference.server_metadata()
+        return inference.server_metadata()
 
     async def _ModelMetadata(self, request: Any) -> dict[str, Any]:
-        return open_inference.model_metadata(self._served(request.name, request.version))
+        return inference.model_metadata(self._served(request.name, request.version))
 
     async def _ModelInfer(self, request: Any) -> dict[str, Any]:
         served = self._served(request.model_name, request.model_version)
@@ -177,9 +172,9 @@ class GrpcServer:
             _tensor(tensor, raw[place] if raw else None)
             for place, tensor in enumerate(request.inputs)
         ]
-        methods = open_inference.methods_of([output.name for output in request.outputs])
+        methods = inference.methods_of([output.name for output in request.outputs])
         wish = Wish(inputs, methods, request.id)
-        _, outputs = await open_inference.answered(self._app, served, wish, request.id)
+        _, outputs = await inference.answered(self._app.plane, served, wish, request.id)
         return {
             "model_name": served.source.name,
             "model_version": served.label,

@@ -27,8 +27,9 @@ with without(*OPTIONAL):
 
     from registry_tools.serving.batcher import trust_inputs
     from registry_tools.serving.follower import Follower
+    from registry_tools.serving.loading import load
     from registry_tools.serving.metrics import ShadowMetrics
-    from registry_tools.serving.served import Served, load
+    from registry_tools.serving.served import Served
     from registry_tools.serving.sources import sources_of
 
 from registry_tools.serving.settings import Settings

@@ -19,8 +19,9 @@ import uvicorn
 from registry_tools.serving.app import App
 from registry_tools.serving.batcher import trust_inputs
 from registry_tools.serving.lean import import_beside_answers
+from registry_tools.serving.loading import load
 from registry_tools.serving.metrics import Metrics
-from registry_tools.serving.served import Served, load
+from registry_tools.serving.served import Served
 from registry_tools.serving.settings import Settings
 from registry_tools.serving.source import Source
 
