@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +16,34 @@ from registry_tools.refs import parse_ref
 
 if TYPE_CHECKING:
     from registry_tools.formats import TrustPolicy
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]
+    """A time such as `2`, `2s`, `500ms` or `5m`, read as seconds within bounds."""
+
+    name = "time"
+    _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}  # noqa: RUF012 - a constant
+
+    def __init__(self, least: float, most: float = 3600) -> None:
+        self.least, self.most = least, most
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """Return the seconds."""
+        if isinstance(value, (int, float)):
+            return float(value)
+        found = re.fullmatch(r"([0-9.]+)\s*([a-z]*)", value.strip())
+        try:
+            seconds = float(found[1]) * self._UNITS[found[2]] if found else None
+        except (KeyError, ValueError):
+            seconds = None
+        if seconds is None or not self.least <= seconds <= self.most:
+            self.fail(
+                f"{value!r} is no time from {self.least:g} to {self.most:g} seconds: "
+                "write 2, 2s, 500ms or 5m",
+                param,
+                ctx,
+            )
+        return seconds
 
 
 @click.command()
@@ -29,7 +59,7 @@ if TYPE_CHECKING:
     help="Processes that answer; with more than one, another looks after them.",
 )  # fmt: skip
 @click.option(
-    "--poll", type=click.FloatRange(0.05, 3600), default=2.0, show_default=True, metavar="SECONDS",
+    "--poll", type=Duration(0.05), default=2.0, show_default="2s", metavar="TIME",
     help="The time between two looks at the stage.",
 )  # fmt: skip
 @click.option(
@@ -50,8 +80,8 @@ if TYPE_CHECKING:
     help="The most rows of a request.",
 )  # fmt: skip
 @click.option(
-    "--timeout", type=click.FloatRange(0.1, 3600), default=30.0, show_default=True,
-    metavar="SECONDS", help="The longest that a request may take.",
+    "--timeout", type=Duration(0.1), default=30.0, show_default="30s",
+    metavar="TIME", help="The longest that a request may take.",
 )  # fmt: skip
 @click.option(
     "--queue", type=click.IntRange(min=1), default=1024, show_default=True, metavar="N",
@@ -73,8 +103,8 @@ if TYPE_CHECKING:
     metavar="SHARE", help="The share of requests that is logged.",
 )  # fmt: skip
 @click.option(
-    "--log-every", type=click.FloatRange(0.1, 3600), default=30.0, show_default=True,
-    metavar="SECONDS", help="The longest time until what was answered is in a file.",
+    "--log-every", type=Duration(0.1), default=30.0, show_default="30s",
+    metavar="TIME", help="The longest time until what was answered is in a file.",
 )  # fmt: skip
 @loading_options
 @tracking_option
@@ -106,6 +136,8 @@ def serve(
     parse_ref(ref)
     if shadow is not None:
         parse_ref(shadow)
+    if sample < 1 and log_predictions is None:
+        raise click.UsageError("--sample goes with --log-predictions")
     from registry_tools.serving import serve as serving
     from registry_tools.serving.settings import MEBIBYTE, Settings
 
@@ -135,6 +167,7 @@ def serve(
         api_keys=_keys(api_key_file),
     )
     command_line.imports_done()
+    logging.getLogger("registry_tools.serving").setLevel(logging.INFO)
     return serving.run(settings)
 
 
@@ -144,7 +177,8 @@ def _keys(path: str | None) -> tuple[str, ...]:
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: the key file cannot be read: {error}") from error
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise InputError(f"{path}: the key file cannot be read: {reason}") from error
     keys = tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
     if not keys:
         raise InputError(f"{path}: there is no key in it: write one a line")

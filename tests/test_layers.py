@@ -44,7 +44,9 @@ LAYERS: dict[str, list[set[str]]] = {
         {"serving.http", "serving.inputs", "serving.lean"},
         {
             "serving.grpc_messages",
+            "serving.documentation_page",
             "serving.keys",
+            "serving.threads",
             "serving.metrics",
             "serving.settings",
             "serving.source",

@@ -16,11 +16,13 @@ with without(*OPTIONAL):
     from registry_tools.serving.shadow import Feed, Shadow
     from registry_tools.serving.sources import sources_of
     from registry_tools.serving.worker import (
+        BACKLOG,
         Server,
         Worker,
         announce,
         end_on_signals,
         settle_memory,
+        unless_ended,
     )
 
 from registry_tools.serving.settings import Settings
@@ -32,24 +34,28 @@ def run(settings: Settings, listening: socket.socket) -> int:
 
 
 async def _run(settings: Settings, listening: socket.socket) -> int:
+    ending = asyncio.Event()
+    end_on_signals(ending.set)
     metrics = Metrics()
     worker = Worker(settings, metrics)
     sources = sources_of(settings)
     follower = Follower(sources, lambda: [worker], metrics, settings.poll)
     server = Server(worker.app)
-    shadow = None
+    shadow = Shadow(settings, follower.tell_of_shadow) if settings.shadow else None
     tasks = []
-    if settings.shadow is not None:
-        shadow = Shadow(settings, follower.tell_of_shadow)
-        worker.app.watchers.append(Feed(shadow.feed, metrics))
-        tasks.append(asyncio.create_task(shadow.run()))
     try:
-        source = await follower.start()
+        source = await unless_ended(follower.start(), ending)
+        if source is None:
+            return 0
         end_on_signals(server.end)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, follower.wake)
         worker.app.refresh = follower.refresh
         tasks.append(asyncio.create_task(follower.follow()))
+        if shadow is not None:
+            worker.app.watchers.append(Feed(shadow.feed, metrics))
+            tasks.append(asyncio.create_task(shadow.run()))
         settle_memory()
+        listening.listen(BACKLOG)
         announce(settings, listening, str(source))
         await server.run_on(listening)
     finally:

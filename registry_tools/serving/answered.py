@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,9 @@ from registry_tools.serving.inputs import Matrix
 
 if TYPE_CHECKING:
     from registry_tools.serving.served import Served
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,3 +39,12 @@ class Watcher(Protocol):
 
     def watch(self, answered: Answered) -> None:
         """Take it in, or drop it and count that."""
+
+
+def show(answered: Answered, watchers: Sequence[Watcher]) -> None:
+    """Show it to all who watch; what is wrong with one of them is no fault of the answer."""
+    for watcher in watchers:
+        try:
+            watcher.watch(answered)
+        except Exception:  # noqa: BLE001 - the answer is given, and the next one is to come
+            _log.exception("%s failed", type(watcher).__name__)

@@ -25,7 +25,6 @@ from registry_tools.serving import (
     status_pages,
 )
 from registry_tools.serving.answered import Watcher
-from registry_tools.serving.batcher import Batcher
 from registry_tools.serving.http import ClientGone, Headers, Refused, Reply, Request
 from registry_tools.serving.keys import Keys
 from registry_tools.serving.metrics import Metrics
@@ -35,23 +34,22 @@ from registry_tools.serving.settings import Settings
 
 _log = logging.getLogger(__name__)
 
-Handler = Callable[["App", Request], Awaitable[Reply]]
+Respond = Callable[["App", Request], Awaitable[Reply]]
 Error = Callable[[int, str], Reply]
 
 # A body larger than this counts against what all bodies together may hold.
 _SMALL_BODY = 1 << 16
 _BODIES = 4  # as many of the largest size at once
 _SWEEP_SECONDS = 0.25
-_LONGEST_ID = 200
-_ID = re.compile(rb"[\x21-\x7e]+")  # what is sent back in a header
+_ID = re.compile(rb"[\x21-\x7e]{1,200}")  # what is sent back in a header
 
 
 class Route:
-    """One address: its handlers by method, and how its protocol tells an error."""
+    """One address: what responds, by method, and how its protocol tells an error."""
 
-    def __init__(self, name: str, handlers: dict[str, Handler], error: Error, probe: bool = False):
+    def __init__(self, name: str, methods: dict[str, Respond], error: Error, probe: bool = False):
         self.name = name
-        self.handlers = handlers
+        self.methods = methods
         self.error = error
         self.probe = probe  # asked by machines that have no key
 
@@ -65,9 +63,11 @@ class App:
         # How many requests have arrived; uvicorn knows of those that have not begun as well.
         self.under_way: Callable[[], int] = lambda: len(self._running)
         self.watchers: list[Watcher] = []
-        batcher = Batcher(self._batched, lambda: self.under_way(), self.watchers)
-        self.plane = Plane(batcher, settings.max_rows, self.watchers)
+        self.plane = Plane(
+            self._batched, lambda: self.under_way(), self.watchers, settings.max_rows
+        )
         self.draining = False
+        self.others = 0  # requests under way by another transport
         self.state: dict[str, Any] = {}  # what the follower last told
         self.prediction_log: Callable[[], dict[str, Any]] | None = None  # how it goes
         self.refresh: Callable[[], Awaitable[None]] | None = None
@@ -87,10 +87,8 @@ class App:
         request = Request(scope, receive)
         route = self._routes.get(request.path) or self._route_of_model(request.path)
         given = request.headers.get(b"x-request-id")
-        if given is not None and len(given) <= _LONGEST_ID and _ID.fullmatch(given):
-            request.id = given.decode("ascii")
-        elif self._makes_ids:
-            request.id = f"{self._ids_begin}-{next(self._ids):x}"
+        if given is not None or self._makes_ids:
+            request.id = self.id_of(given or b"")
         try:
             reply = await self._answered(route, request)
         except ClientGone:
@@ -101,17 +99,28 @@ class App:
         if self.settings.access_log:
             _log_access(request, reply, seconds)
 
+    def id_of(self, given: bytes) -> str:
+        """Return the id that a client sent, or, where requests are told of, one made for it."""
+        if _ID.fullmatch(given):
+            return given.decode("ascii")
+        return f"{self._ids_begin}-{next(self._ids):x}" if self._makes_ids else ""
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests should be sent here: there is a model, and the end is not near."""
+        return self.plane.current is not None and not self.draining
+
     def _route_of_model(self, path: str) -> Route:
         pattern = open_inference.pattern_of(path)
         return self._routes[pattern] if pattern is not None else _UNKNOWN
 
     async def _answered(self, route: Route, request: Request) -> Reply:
         try:
-            handler = route.handlers.get(request.method)
-            if handler is None or self.keys:
-                handler = self._admitted(route, request)
+            respond = route.methods.get(request.method)
+            if respond is None or self.keys:
+                respond = self._admitted(route, request)
             if route.probe:
-                return await handler(self, request)
+                return await respond(self, request)
             if len(self._running) >= self.settings.queue:
                 raise Refused(503, "too many requests are waiting: try again", _LATER)
             request.task = asyncio.current_task()
@@ -123,7 +132,7 @@ class App:
                 else:
                     request.body = message["body"]
                 request.reading = False
-                return await handler(self, request)
+                return await respond(self, request)
             finally:
                 del self._running[request]
                 self._held -= request.held
@@ -142,20 +151,20 @@ class App:
             _log.exception("%s %s failed", request.method, route.name)
             return route.error(500, "the model failed to answer; the server's log says more")
 
-    def _admitted(self, route: Route, request: Request) -> Handler:
+    def _admitted(self, route: Route, request: Request) -> Respond:
         if not route.probe and not self.keys.let_in(
             request.headers.get(b"authorization", b""), request.headers.get(b"x-api-key")
         ):
             raise Refused(401, "a key is needed: Authorization: Bearer KEY", _BEARER)
-        handler = route.handlers.get(request.method)
-        if handler is None:
-            if not route.handlers:
+        respond = route.methods.get(request.method)
+        if respond is None:
+            if not route.methods:
                 raise Refused(404, "no such address; /docs lists those that there are")
-            allowed = ", ".join(sorted(route.handlers))
+            allowed = ", ".join(sorted(route.methods))
             raise Refused(
                 405, f"this address takes {allowed}", [(b"allow", allowed.encode("ascii"))]
             )
-        return handler
+        return respond
 
     async def _read(self, request: Request, message: dict[str, Any]) -> None:
         """Read the whole body, of which the first part is there.
@@ -244,8 +253,8 @@ def _routes() -> dict[str, Route]:
         (status_pages, _plain_error),
         (documentation, _plain_error),
     ):
-        for path, handlers in module.ROUTES.items():
-            found[path] = Route(path, handlers, error, probe=path in module.PROBES)
+        for path, methods in module.ROUTES.items():
+            found[path] = Route(path, methods, error, probe=path in module.PROBES)
     return found
 
 

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import sklearn
 
-from registry_tools.errors import InputError
-from registry_tools.serving.answered import Answered, Watcher
+from registry_tools.serving.answered import Answered, Watcher, show
 from registry_tools.serving.inputs import Matrix
 from registry_tools.serving.served import Served
 
@@ -84,13 +83,15 @@ class Batcher:
 
     def _flush(self, again: bool = False) -> None:
         count = sum(map(len, self._waiting.values()))
+        # Fewer than last time: some of those that came together are still being read.
         if not again and count < self._last:
             asyncio.get_running_loop().call_soon(self._flush, True)
             return
         self._last = count
         self._scheduled = False
         waiting, self._waiting = self._waiting, {}
-        for (served, method), requests in waiting.items():
+        for (served, method), every in waiting.items():
+            requests = [one for one in every if not one[1].done()]  # the others have given up
             if sum([len(rows) for rows, _, _ in requests]) <= served.inline_rows:
                 self._settle(served, method, requests, _answers(served, method, requests))
                 continue
@@ -122,9 +123,7 @@ class Batcher:
     def _settle(
         self, served: Served, method: str, batch: list[Waiting], answers: list[Any]
     ) -> None:
-        self._observe(served, len(batch), sum(len(rows) for rows, _, _ in batch))
-        if self._watchers:
-            self._show(served, method, batch, answers)
+        self._observe(served, len(batch), sum([len(rows) for rows, _, _ in batch]))
         for (_, future, _), answer in zip(batch, answers, strict=True):
             if future.done():  # nobody waits for it any more
                 continue
@@ -132,6 +131,8 @@ class Batcher:
                 future.set_exception(answer)
             else:
                 future.set_result(answer)
+        if self._watchers:
+            self._show(served, method, batch, answers)
 
     def _show(self, served: Served, method: str, batch: list[Waiting], answers: list[Any]) -> None:
         good = [n for n, answer in enumerate(answers) if not isinstance(answer, BaseException)]
@@ -143,8 +144,7 @@ class Batcher:
                 [answers[n] for n in good],
                 [batch[n][2] for n in good],
             )
-            for watcher in self._watchers:
-                watcher.watch(answered)
+            show(answered, self._watchers)
 
 
 def _packed(requests: list[Waiting], most: int) -> list[list[Waiting]]:
@@ -181,7 +181,5 @@ def _answers(served: Served, method: str, batch: list[Waiting]) -> list[Any]:
 def _answer(served: Served, method: str, rows: Matrix) -> Any:
     try:
         return served.answer(rows, method)
-    except InputError as error:
-        return error
     except Exception as error:  # noqa: BLE001 - told to the one who asked
         return error

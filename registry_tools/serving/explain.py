@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
 from collections import Counter
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from typing import Any
 
 from registry_tools.errors import InputError
 from registry_tools.serving.inputs import header_of
-from registry_tools.signature import Column, names_in_words
+from registry_tools.signature import NUMBERS, Column, names_in_words
 
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _ONE_OF = f"exactly one of {', '.join(FORMATS)}"
@@ -40,10 +41,14 @@ def explain(content: Any, content_type: str, columns: Sequence[Column] | None) -
         if shape is not None:
             return shape
     names = _names(content, content_type)
-    if names is not None and columns is not None:
-        wrong = _columns(names, columns)
+    if columns is not None:
+        wrong = _columns(names, columns) if names is not None else _nameless(content, columns)
         if wrong is not None:
-            return wrong
+            return wrong + ("; the first line is the header" if content_type == "text/csv" else "")
+        if names is not None and content_type == "text/csv":
+            wrong = _cells(content, columns)
+            if wrong is not None:
+                return wrong
     rows = _rows(content) if content_type == "application/json" else None
     if rows is not None:
         try:
@@ -97,6 +102,35 @@ def _names(content: Any, content_type: str) -> list[str] | None:
         if isinstance(rows, list) and rows and isinstance(rows[0], dict):
             return [str(name) for name in rows[0]]
     return None
+
+
+def _nameless(content: Any, columns: Sequence[Column]) -> str | None:
+    if not isinstance(content, dict):
+        return None
+    if not any(isinstance(content.get(key), list) for key in FORMATS[1:]):
+        return None
+    named = names_in_words(column.name for column in columns[:2])
+    return f"the rows name no columns: send objects with {named}, …, or dataframe_split"
+
+
+def _cells(content: bytes, columns: Sequence[Column]) -> str | None:
+    numbers = {column.name for column in columns if column.type in NUMBERS}
+    try:
+        for number, row in enumerate(csv.DictReader(content.decode("utf-8").splitlines())):
+            for name in numbers & row.keys():
+                if row[name] and not _is_number(row[name]):
+                    return f"column {name!r}, row {number}: not a number"
+    except (UnicodeDecodeError, csv.Error):
+        return None
+    return None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _columns(names: list[str], columns: Sequence[Column]) -> str | None:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import queue
 import random
-import threading
+import re
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from registry_tools.errors import RegistryToolsError, RegistryUnavailable, VerificationError
-from registry_tools.serving.source import Source
+from registry_tools.serving.source import Identity, Source
 from registry_tools.serving.sources import Sources
+from registry_tools.serving.threads import in_thread
+
+if TYPE_CHECKING:
+    from registry_tools.registry import VersionInfo
 
 _log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 _LONGEST_PAUSE = 300.0  # seconds between tries of a version that cannot take over
 _LOAD_SECONDS = 120.0
@@ -47,14 +47,15 @@ class Observer(Protocol):
     def swapped(self, name: str, stage: str | None, version: int) -> None:
         """Count a version that took over."""
 
-    def swap_failed(self) -> None:
-        """Count a version that could not."""
-
-    def registry_answered(self, at: float) -> None:
-        """Take in when the registry last answered, in seconds since 1970."""
+    def swap_failed(self, reason: str) -> None:
+        """Count a version that could not: for its `verification`, the `registry`, or an `error`."""
 
 
 H = TypeVar("H", bound=Host)
+
+
+def _identity(version: VersionInfo) -> Identity:
+    return version.version, version.run_id, version.digest
 
 
 class Follower:
@@ -64,18 +65,17 @@ class Follower:
         self,
         sources: Sources,
         hosts: Callable[[], Sequence[Host]],
-        metrics: Observer,
+        observer: Observer,
         poll: float,
     ) -> None:
         self.current: Source | None = None
         self._sources = sources
         self._hosts = hosts
-        self._metrics = metrics
+        self._observer = observer
         self._poll = poll
-        self._thread = _Thread()
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
-        self._failed: tuple[int, int, float] | None = None  # version, tries, when the next is due
+        self._failed: tuple[Identity, int, float] | None = None  # tries, and when the next is due
         self.state: dict[str, Any] = {
             "ref": str(sources.ref),
             "last_look": None,
@@ -93,10 +93,10 @@ class Follower:
             If there is none that can be served.
         """
         try:
-            number = await self._look()
-            source = await self._thread(lambda: self._sources.fetch(number))
+            version = await self._look()
+            source = await self._fetched(version)
         except RegistryUnavailable as error:
-            cached = await self._thread(self._sources.cached)
+            cached = await in_thread(self._sources.cached, "cache")
             if cached is None:
                 raise
             source = cached
@@ -126,23 +126,26 @@ class Follower:
         """
         async with self._lock:
             try:
-                number = await self._look()
-                if self._is_due(number, at_once):
-                    await self._change(number)
+                version = await self._look()
+                if self._is_due(version, at_once):
+                    await self._change(version)
+                if self.state["last_error"] is not None:
+                    _log.info("the registry answers again")
                 self.state["last_error"] = None
-                if self.current is not None and number == self.current.version:
+                if self._serves(version):
                     self._failed = self.state["candidate"] = None
             except RegistryToolsError as error:
-                self._report(str(error))
+                self._report(error)
             except Exception as error:  # noqa: BLE001 - there has to be a next look, whatever it is
                 _log.exception("looking at %s failed", self.state["ref"])
-                self._report(f"{type(error).__name__}: {error}")
+                self._report(error)
             self.tell()
 
-    def _report(self, error: str) -> None:
-        if self.state["last_error"] != error:
-            _log.warning("%s; still serving %s", error, self.current)
-        self.state["last_error"] = error
+    def _report(self, error: Exception) -> None:
+        text = shown(error)
+        if self.state["last_error"] != text:
+            _log.warning("%s; still serving %s", error, self.current or "nothing")
+        self.state["last_error"] = text
 
     def tell_of_shadow(self, report: dict[str, Any]) -> None:
         """Take in how the shadow does, and let every host know."""
@@ -154,48 +157,57 @@ class Follower:
 
         Raises
         ------
-        VerificationError
+        VerificationError, TimeoutError
             If it cannot.
         """
         async with self._lock:
             assert self.current is not None
-            await host.prepare(self.current)
+            await asyncio.wait_for(host.prepare(self.current), _LOAD_SECONDS)
             await host.swap(self.current)
             host.tell(dict(self.state))
             add(host)
 
-    async def _look(self) -> int:
-        self.state["last_look"] = _now()
-        number = await self._thread(self._sources.look)
-        self.state["last_answer"] = _now()
-        self._metrics.registry_answered(time.time())
-        return number
+    async def _look(self) -> VersionInfo:
+        self.state["last_look"] = now()
+        version = await in_thread(self._sources.look, "look")
+        self.state["last_answer"] = now()
+        return version
 
-    def _is_due(self, number: int, at_once: bool) -> bool:
-        if self.current is not None and number == self.current.version:
+    async def _fetched(self, version: VersionInfo) -> Source:
+        return await in_thread(lambda: self._sources.fetch(version), "fetch")
+
+    def _serves(self, version: VersionInfo) -> bool:
+        # A number alone may mean another version: of a model that was deleted and made anew.
+        return self.current is not None and self.current.identity == _identity(version)
+
+    def _is_due(self, version: VersionInfo, at_once: bool) -> bool:
+        if self._serves(version):
             return False
-        if self._failed is None or self._failed[0] != number or at_once:
+        if self._failed is None or self._failed[0] != _identity(version) or at_once:
             return True
         return time.monotonic() >= self._failed[2]
 
-    async def _change(self, number: int) -> None:
+    async def _change(self, version: VersionInfo) -> None:
         try:
-            source = await self._thread(lambda: self._sources.fetch(number))
-            await self._take(source)
-        except (RegistryToolsError, OSError) as error:
-            tries = self._failed[1] + 1 if self._failed and self._failed[0] == number else 1
-            pause = min(self._poll * 2**tries, _LONGEST_PAUSE)
-            self._failed = (number, tries, time.monotonic() + pause)
+            await self._take(await self._fetched(version))
+        except Exception as error:
+            known = self._failed is not None and self._failed[0] == _identity(version)
+            tries = self._failed[1] + 1 if self._failed is not None and known else 1
+            pause = min(self._poll * 2 ** min(tries, 16), _LONGEST_PAUSE)
+            self._failed = (_identity(version), tries, time.monotonic() + pause)
             self.state["candidate"] = {
-                "version": number,
-                "error": str(error),
+                "version": version.version,
+                "error": shown(error),
                 "tries": tries,
                 "next_try_in_seconds": round(pause, 1),
             }
-            self._metrics.swap_failed()
-            _log.warning("version %d does not take over: %s", number, error)
-            if not isinstance(error, (VerificationError, OSError)):
-                raise
+            _log.warning("version %d does not take over: %s", version.version, error)
+            if isinstance(error, VerificationError):
+                self._observer.swap_failed("verification")
+                return
+            known = isinstance(error, RegistryToolsError)
+            self._observer.swap_failed("registry" if known else "error")
+            raise
 
     async def _take(self, source: Source) -> None:
         """Let every host prepare a version and, once all have, swap to it."""
@@ -212,13 +224,13 @@ class Follower:
             raise VerificationError(f"{source} does not load within {_LOAD_SECONDS:g} s") from error
         before, self.current = self.current, source
         await asyncio.gather(*(host.swap(source) for host in hosts))
-        self._metrics.swapped(source.name, source.stage, source.version)
+        self._observer.swapped(source.name, source.stage, source.version)
         self.state["candidate"] = self._failed = None
         self.tell()
         if before is not None:
             _log.info("%s took over from version %d", source, before.version)
         try:
-            await self._thread(lambda: self._sources.keep(source))
+            await in_thread(lambda: self._sources.keep(source), "cache")
             self.state.pop("cache_error", None)
         except OSError as error:
             self.state["cache_error"] = f"not kept for the next start: {error.strerror or error}"
@@ -230,42 +242,17 @@ class Follower:
             host.tell(dict(self.state))
 
 
-def _now() -> str:
+def now() -> str:
+    """Return the time as `/model` tells it."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
-class _Thread:
-    """One thread for all that blocks, which nobody waits for when the process ends."""
+def shown(error: BaseException) -> str:
+    """Return an error as anybody may read it: of addresses, no more than the host."""
+    text = str(error) if isinstance(error, RegistryToolsError) else _of_the_system(error)
+    return re.sub(r"(\w+)://(?:[^/@\s]*@)?([^/\s]*)\S*", r"\1://\2", text)
 
-    def __init__(self) -> None:
-        self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name="registry", daemon=True).start()
 
-    def _run(self) -> None:
-        while True:
-            self._calls.get()()
-
-    async def __call__(self, function: Callable[[], T]) -> T:
-        """Call a function there."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-
-        def settle(result: T | None, error: BaseException | None) -> None:
-            if future.done():
-                return
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(result)  # type: ignore[arg-type]
-
-        def call() -> None:
-            result, error = None, None
-            try:
-                result = function()
-            except Exception as raised:  # noqa: BLE001 - handed to whoever waits
-                error = raised
-            with contextlib.suppress(RuntimeError):  # the loop may have ended meanwhile
-                loop.call_soon_threadsafe(settle, result, error)
-
-        self._calls.put(call)
-        return await future
+def _of_the_system(error: BaseException) -> str:
+    said = (error.strerror or "") if isinstance(error, OSError) else ""
+    return f"{type(error).__name__}: {said or error}"

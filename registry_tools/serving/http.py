@@ -14,7 +14,6 @@ import orjson
 Headers = Sequence[tuple[bytes, bytes]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 JSON = (b"content-type", b"application/json")
-TEXT = (b"content-type", b"text/plain; charset=utf-8")
 
 
 @dataclass(slots=True)  # not frozen: that would cost half a microsecond a request

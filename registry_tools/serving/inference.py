@@ -32,7 +32,7 @@ class Wish:
     binary: set[str] = field(default_factory=set)  # the outputs that are sent as bytes
 
 
-async def answered(
+async def infer(
     plane: Plane, served: Served, wish: Wish, request_id: str
 ) -> tuple[int, list[Tensor]]:
     """Return the number of rows and the outputs that were wished for, whatever the transport.
@@ -57,7 +57,7 @@ async def answered(
     return len(answers), outputs
 
 
-def named(served: Served, name: str, version: str) -> None:
+def check_named(served: Served, name: str, version: str) -> None:
     """Check that a request means the model, and the version, that is served.
 
     Raises

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
@@ -21,6 +22,7 @@ _LOOKED_FOR = {
 # scikit-learn and MLflow import pandas, and pandas imports pyarrow, only because they are there:
 # 75 MB and 0.3 s in a process that may never see a frame. Both do without, as documented, and take
 # a frame as well when pandas is imported later. What skops imports of scikit-learn wants pytest.
+_lock = threading.Lock()
 OPTIONAL = ("pandas", "pyarrow", "pytest")
 
 
@@ -42,12 +44,13 @@ def whole_mlflow() -> None:
     It has a form without pandas of its own, mlflow-skinny, in which these two packages lack the
     names that need a frame; reading them again with pandas at hand adds those.
     """
-    import mlflow.models
-    import mlflow.types
+    with _lock:
+        import mlflow.models
+        import mlflow.types
 
-    if not hasattr(mlflow.models, "ModelSignature"):
-        importlib.reload(mlflow.types)
-        importlib.reload(mlflow.models)
+        if not hasattr(mlflow.models, "ModelSignature"):
+            importlib.reload(mlflow.types)
+            importlib.reload(mlflow.models)
 
 
 def import_beside_answers() -> None:

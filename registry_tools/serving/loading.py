@@ -77,26 +77,33 @@ def _tried(served: Served) -> Served:
     """Let it answer its example in every way that it will be asked in."""
     recorded = _recorded(served.source)
     body = _example(served.source, recorded)
-    if body is None:
-        return served
     if served.form is None:
+        if body is None:
+            return served
         given = {m: served.reader.answers(body, m) for m in METHODS if _has(served, m)}
         _compare(served.source, recorded, given)
         return dataclasses.replace(served, example=body, answers=given)
-    rows = inputs.from_content(body, served.form)
+    rows = inputs.from_content(body, served.form) if body is not None else None
     if rows is None:
-        return dataclasses.replace(served, form=None)
+        # Nothing shows that it takes a matrix in place of named columns.
+        return dataclasses.replace(served, form=None, estimator=served.model.estimator)
+    by_name = dataclasses.replace(served, needs_frame=True, estimator=served.model.estimator)
     try:
         given = _answers(served, rows)
-        _compare(served.source, recorded, given)
+        _compare(served.source, recorded or _recorded_now(by_name, rows), given)
     except (VerificationError, InputError):
-        # A pipeline may take its columns by name.
-        served = dataclasses.replace(served, needs_frame=True, estimator=served.model.estimator)
+        served = by_name
         given = _answers(served, rows)
         _compare(served.source, recorded, given)
     return dataclasses.replace(
         served, inline_rows=_inline_rows(served, rows), example=body, answers=given
     )
+
+
+def _recorded_now(by_name: Served, rows: Matrix) -> dict[str, Any]:
+    """Return the answers to named columns, for a version whose answers nobody recorded."""
+    given = _answers(by_name, rows)
+    return {"predictions": given["predict"], "probabilities": given.get("predict_proba")}
 
 
 def _by_position(estimator: Any) -> Any:

@@ -12,6 +12,7 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    disable_created_metrics,
     generate_latest,
 )
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -26,6 +27,7 @@ class Metrics:
     content_type = CONTENT_TYPE_LATEST
 
     def __init__(self) -> None:
+        disable_created_metrics()  # a second series for every counter, which nobody asks for
         shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ
         self._registry = CollectorRegistry()
         own: dict[str, Any] = {"registry": None if shared else self._registry}
@@ -46,7 +48,14 @@ class Metrics:
             **own,
         )
         self._swaps = Counter("serving_swaps", "Versions that took over.", **own)
-        self._failed = Counter("serving_failed_swaps", "Versions that could not.", **own)
+        self._failed = Counter(
+            "serving_failed_swaps",
+            "Versions that could not take over: verification, registry, error.",
+            ("reason",),
+            **own,
+        )
+        for reason in ("verification", "registry", "error"):
+            self._failed.labels(reason)
         self._version = Gauge(
             "serving_model_version",
             "The version that answers.",
@@ -57,7 +66,7 @@ class Metrics:
         self._silence = Gauge(
             "serving_registry_silence_seconds",
             "Seconds since the registry last answered.",
-            multiprocess_mode="livemin",
+            multiprocess_mode="livemostrecent",
             **own,
         )
         self._logged = Counter(
@@ -94,9 +103,9 @@ class Metrics:
         self._swaps.inc()
         self._version.labels(name, stage or "").set(version)
 
-    def swap_failed(self) -> None:
-        """Count a version that could not take over."""
-        self._failed.inc()
+    def swap_failed(self, reason: str) -> None:
+        """Count a version that could not take over: `verification`, `registry` or `error`."""
+        self._failed.labels(reason).inc()
 
     def registry_answered(self, at: float) -> None:
         """Tell when the registry last answered, in seconds since 1970."""
@@ -125,7 +134,12 @@ class ShadowMetrics:
         self._rows = Counter(
             "serving_shadow_rows",
             "Rows that the shadow was asked as well: agreed, disagreed, error.",
-            ("version", "outcome"),
+            ("version", "against", "outcome"),
+            registry=registry,
+        )
+        self._dropped = Counter(
+            "serving_shadow_dropped_rows",
+            "Rows that the shadow had no time for.",
             registry=registry,
         )
         self._seconds = Histogram(
@@ -140,16 +154,19 @@ class ShadowMetrics:
         """Count a call of the shadow."""
         self._seconds.labels(version).observe(seconds)
 
-    def compared(self, version: str, agreed: int, disagreed: int, errors: int) -> None:
-        """Count rows by what came of them."""
+    def compared(
+        self, version: str, against: str, agreed: int, disagreed: int, errors: int
+    ) -> None:
+        """Count rows by what came of them, beside a version that answered."""
         for outcome, rows in (("agreed", agreed), ("disagreed", disagreed), ("error", errors)):
-            self._rows.labels(version, outcome).inc(rows)
+            self._rows.labels(version, against, outcome).inc(rows)
+
+    def dropped(self, rows: int) -> None:
+        """Count rows that came while there was nothing to ask."""
+        self._dropped.inc(rows)
 
     def swapped(self, name: str, stage: str | None, version: int) -> None:
         """The shadow's swaps are none of the server's."""
 
-    def swap_failed(self) -> None:
+    def swap_failed(self, reason: str) -> None:
         """As `swapped`; `/model` tells of them."""
-
-    def registry_answered(self, at: float) -> None:
-        """As `swapped`."""

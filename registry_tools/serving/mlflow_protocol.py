@@ -10,6 +10,7 @@ import orjson
 
 from registry_tools.serving import inputs
 from registry_tools.serving.http import JSON, Refused, Reply, Request, parsed
+from registry_tools.serving.mlflow_reader import PARQUET
 from registry_tools.serving.plane import LARGE_BODY
 from registry_tools.serving.served import METHODS, Served
 
@@ -18,9 +19,13 @@ if TYPE_CHECKING:
 
 JSON_TYPE = "application/json"
 CSV = "text/csv"
-PARQUET = "application/vnd.apache.parquet"
 _TYPES = (JSON_TYPE, CSV, PARQUET)
-_CODES = {400: "BAD_REQUEST", 401: "UNAUTHENTICATED", 404: "RESOURCE_DOES_NOT_EXIST"}
+_CODES = {
+    400: "BAD_REQUEST",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "RESOURCE_DOES_NOT_EXIST",
+}
 
 
 async def invocations(app: App, request: Request) -> Reply:
@@ -39,6 +44,7 @@ async def invocations(app: App, request: Request) -> Reply:
         matrix = await app.plane.off_the_loop(inputs.from_csv, body, served.form)
     if matrix is None:
         read = await app.plane.answer_body(served, method, content, content_type, request.id)
+        request.rows = read.count
         return Reply(read.reply)
     request.rows = len(matrix)
     answers = await app.plane.answer(served, method, matrix, request.id)

@@ -6,6 +6,8 @@ construction. It imports MLflow and pandas when the first such request comes.
 
 from __future__ import annotations
 
+import io
+import logging
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,8 @@ from registry_tools.formats import LoadedModel
 from registry_tools.serving.explain import explain, refuse_misspelt
 from registry_tools.serving.lean import whole_mlflow
 
+PARQUET = "application/vnd.apache.parquet"
+
 if TYPE_CHECKING:
     from mlflow.pyfunc import PyFuncModel
 
@@ -31,6 +35,11 @@ class Read:
     rows: Any  # what the model was asked; mostly a DataFrame
     answers: Any  # what the JSON holds; mostly a list, one a row
 
+    @property
+    def count(self) -> int:
+        """How many rows there were."""
+        return len(self.answers) if isinstance(self.answers, list) else 1
+
 
 class MlflowReader:
     """One version behind MLflow's scoring protocol."""
@@ -41,7 +50,9 @@ class MlflowReader:
         self._pyfuncs: dict[str, PyFuncModel] = {}
         self._lock = threading.Lock()
 
-    def answer(self, content: Any, content_type: str, method: str = "predict") -> Read:
+    def answer(
+        self, content: Any, content_type: str, method: str = "predict", max_rows: int | None = None
+    ) -> Read:
         """Answer a request as MLflow does.
 
         Parameters
@@ -52,6 +63,8 @@ class MlflowReader:
             One of MLflow's three.
         method
             `predict` or `predict_proba`.
+        max_rows
+            The most rows that are answered.
 
         Raises
         ------
@@ -60,22 +73,25 @@ class MlflowReader:
         UnsupportedOperation
             If the model has no such method.
         """
-        with self._lock:
-            whole_mlflow()
+        whole_mlflow()
         from mlflow.exceptions import MlflowException
         from mlflow.pyfunc import scoring_server
 
         signature = self._model.info.signature
+        # It warns of requests that are refused, once each.
+        logging.getLogger("mlflow.pyfunc.scoring_server").setLevel(logging.ERROR)
+        refuse_too_many(_rows_of(content, content_type), max_rows)
         refuse_misspelt(content, content_type, signature)
         pyfunc = self._pyfunc(method)
         _refuse_unknown_params(content, pyfunc)
-        watched = _Watched(pyfunc)
+        watched = _Watched(pyfunc, max_rows)
         try:
             schema = pyfunc.metadata.get_input_schema()  # type: ignore[no-untyped-call]
             reply = scoring_server.invocations(  # type: ignore[no-untyped-call]
                 content, content_type, watched, schema
             )
         except (MlflowException, ValueError, TypeError, LookupError, RecursionError) as error:
+            refuse_too_many(watched.count, max_rows)
             raise InputError(explain(content, content_type, signature)) from error
         body = reply.response.encode()
         return Read(body, watched.rows, orjson.loads(body).get("predictions"))
@@ -127,16 +143,45 @@ def _refuse_unknown_params(content: Any, pyfunc: PyFuncModel) -> None:
         raise InputError(f"params has an unknown key: {unknown[0][:50]!r}")
 
 
+def refuse_too_many(rows: int | None, most: int | None) -> None:
+    """Refuse more rows than are allowed.
+
+    Raises
+    ------
+    InputError
+        If there are more.
+    """
+    if rows is not None and most is not None and rows > most:
+        raise InputError(f"{rows} rows in one request, {most} are allowed: send them in parts")
+
+
+def _rows_of(content: Any, content_type: str) -> int | None:
+    """Return how many rows a Parquet file says it has: a small one may hold very many."""
+    if content_type != PARQUET:
+        return None
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return int(pq.read_metadata(io.BytesIO(content)).num_rows)
+    except (pa.ArrowException, OSError):
+        return None
+
+
 class _Watched:
     """A model that keeps what it was asked, for one request."""
 
-    def __init__(self, pyfunc: PyFuncModel) -> None:
+    def __init__(self, pyfunc: PyFuncModel, max_rows: int | None) -> None:
         self.metadata = pyfunc.metadata
         self.rows: Any = None
+        self.count: int | None = None
         self._pyfunc = pyfunc
+        self._max_rows = max_rows
 
     def predict(self, data: Any, params: Any = None) -> Any:
         self.rows = data
+        self.count = len(data) if hasattr(data, "__len__") and not isinstance(data, dict) else None
+        refuse_too_many(self.count, self._max_rows)
         return self._pyfunc.predict(data, params=params)
 
 

@@ -39,7 +39,7 @@ async def live(app: App, request: Request) -> Reply:
 
 async def ready(app: App, request: Request) -> Reply:
     """Tell whether requests should be sent here."""
-    if app.plane.current is None or app.draining:
+    if not app.ready:
         raise Refused(503, "no model is loaded yet, or the server is about to end")
     return _reply({"ready": True})
 
@@ -65,7 +65,7 @@ async def infer(app: App, request: Request) -> Reply:
         wish = _read(body, length)
     else:
         wish = await app.plane.off_the_loop(_read, body, length)
-    request.rows, outputs = await inference.answered(app.plane, served, wish, request.id)
+    request.rows, outputs = await inference.infer(app.plane, served, wish, request.id)
     return _written(served, wish, outputs)
 
 
@@ -73,7 +73,7 @@ def _asked(app: App, request: Request) -> Served:
     served = app.begin(request)
     found = _MODEL.fullmatch(request.path)
     assert found is not None
-    inference.named(served, found[1], found[2] or "")
+    inference.check_named(served, found[1], found[2] or "")
     return served
 
 

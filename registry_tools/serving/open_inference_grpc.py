@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,17 @@ _CODES = {
     401: grpc.StatusCode.UNAUTHENTICATED,
     404: grpc.StatusCode.NOT_FOUND,
     503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 _WITHOUT_KEY = {"ServerLive", "ServerReady", "ModelReady"}
+
+
+@dataclass
+class Call:
+    """What is counted of a call."""
+
+    status: int = 200
+    version: str = ""
 
 
 class GrpcServer:
@@ -54,25 +64,23 @@ class GrpcServer:
             If the port cannot be had.
         """
         self._app = app
-        self._answering = 0
         settings = app.settings
         self._server = grpc.aio.server(
             options=[
                 ("grpc.so_reuseport", int(shared)),
                 ("grpc.max_receive_message_length", settings.max_body),
             ],
+            maximum_concurrent_rpcs=settings.queue,
         )
-        handlers = {name: self._handler(name) for name in METHODS}
+        methods = {name: self._method(name) for name in METHODS}
         self._server.add_generic_rpc_handlers(
-            [grpc.method_handlers_generic_handler(SERVICE, handlers)]
+            [grpc.method_handlers_generic_handler(SERVICE, methods)]
         )
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         try:
-            if settings.ssl_certfile and settings.ssl_keyfile:
-                pair = (
-                    Path(settings.ssl_keyfile).read_bytes(),
-                    Path(settings.ssl_certfile).read_bytes(),
-                )
+            if settings.ssl_certfile:
+                key = Path(settings.ssl_keyfile or settings.ssl_certfile)  # one file may hold both
+                pair = (key.read_bytes(), Path(settings.ssl_certfile).read_bytes())
                 credentials = grpc.ssl_server_credentials([pair])
                 self._server.add_secure_port(f"{host}:{port}", credentials)
             else:
@@ -91,34 +99,33 @@ class GrpcServer:
         """Stop accepting, and finish what is in flight."""
         await self._server.stop(self._app.settings.timeout)
 
-    def _handler(self, name: str) -> grpc.RpcMethodHandler:
+    def _method(self, name: str) -> grpc.RpcMethodHandler:
         known = messages()
-        respond: Callable[[Any], Awaitable[dict[str, Any]]] = getattr(self, f"_{name}")
+        respond: Callable[[Any, Call], Awaitable[dict[str, Any]]] = getattr(self, f"_{name}")
         response = known[f"{name}Response"]
 
         async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             began = time.perf_counter()
-            status = 200
-            self._answering += 1
+            call = Call()
+            self._app.others += 1
             try:
                 self._admit(name, context)
                 timeout = self._app.settings.timeout
-                return response(**await asyncio.wait_for(respond(request), timeout))
+                return response(**await asyncio.wait_for(respond(request, call), timeout))
             except Refused as refused:
-                status, message = refused.status, refused.message
+                call.status, message = refused.status, refused.message
             except (InputError, UnsupportedOperation) as error:
-                status, message = 400, str(getattr(error, "public", error))
+                call.status, message = 400, str(getattr(error, "public", error))
             except asyncio.TimeoutError:
-                status, message = 504, "no answer in time"
+                call.status, message = 504, "no answer in time"
             except Exception:  # noqa: BLE001 - the edge: told in the log, hidden from the client
                 _log.exception("%s failed", name)
-                status, message = 500, "the model failed to answer; the server's log says more"
+                call.status, message = 500, "the model failed to answer; the server's log says more"
             finally:
-                self._answering -= 1
+                self._app.others -= 1
                 seconds = time.perf_counter() - began
-                self._app.metrics.request(f"grpc {name}", self._version, status, seconds)
-            code = grpc.StatusCode.DEADLINE_EXCEEDED if status == 504 else _CODES.get(status)
-            return await context.abort(code or grpc.StatusCode.INTERNAL, message)
+                self._app.metrics.request(f"grpc {name}", call.version, call.status, seconds)
+            return await context.abort(_CODES.get(call.status, grpc.StatusCode.INTERNAL), message)
 
         return grpc.unary_unary_rpc_method_handler(
             answer,
@@ -126,45 +133,39 @@ class GrpcServer:
             response_serializer=response.SerializeToString,
         )
 
-    @property
-    def _version(self) -> str:
-        served = self._app.plane.current
-        return served.label if served is not None else ""
-
     def _admit(self, name: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         if name in _WITHOUT_KEY:
             return
         given = dict(context.invocation_metadata() or ()).get("authorization", b"")
         if not self._app.keys.let_in(given.encode() if isinstance(given, str) else given):
             raise Refused(401, "a key is needed: authorization: Bearer KEY")
-        if self._answering > self._app.settings.queue:
-            raise Refused(503, "too many requests are waiting: try again")
 
-    def _served(self, name: str, version: str) -> Served:
+    def _served(self, name: str, version: str, call: Call) -> Served:
         served = self._app.plane.current
         if served is None:
             raise Refused(503, "no model is loaded yet")
-        inference.named(served, name, version)
+        inference.check_named(served, name, version)
+        call.version = served.label
         return served
 
-    async def _ServerLive(self, request: Any) -> dict[str, Any]:
+    async def _ServerLive(self, request: Any, call: Call) -> dict[str, Any]:
         return {"live": True}
 
-    async def _ServerReady(self, request: Any) -> dict[str, Any]:
-        return {"ready": self._app.plane.current is not None and not self._app.draining}
+    async def _ServerReady(self, request: Any, call: Call) -> dict[str, Any]:
+        return {"ready": self._app.ready}
 
-    async def _ModelReady(self, request: Any) -> dict[str, Any]:
-        self._served(request.name, request.version)
+    async def _ModelReady(self, request: Any, call: Call) -> dict[str, Any]:
+        self._served(request.name, request.version, call)
         return {"ready": True}
 
-    async def _ServerMetadata(self, request: Any) -> dict[str, Any]:
+    async def _ServerMetadata(self, request: Any, call: Call) -> dict[str, Any]:
         return inference.server_metadata()
 
-    async def _ModelMetadata(self, request: Any) -> dict[str, Any]:
-        return inference.model_metadata(self._served(request.name, request.version))
+    async def _ModelMetadata(self, request: Any, call: Call) -> dict[str, Any]:
+        return inference.model_metadata(self._served(request.name, request.version, call))
 
-    async def _ModelInfer(self, request: Any) -> dict[str, Any]:
-        served = self._served(request.model_name, request.model_version)
+    async def _ModelInfer(self, request: Any, call: Call) -> dict[str, Any]:
+        served = self._served(request.model_name, request.model_version, call)
         raw = request.raw_input_contents
         if raw and len(raw) != len(request.inputs):
             raise InputError("raw_input_contents is not of as many tensors as inputs")
@@ -174,11 +175,12 @@ class GrpcServer:
         ]
         methods = inference.methods_of([output.name for output in request.outputs])
         wish = Wish(inputs, methods, request.id)
-        _, outputs = await inference.answered(self._app.plane, served, wish, request.id)
+        request_id = self._app.id_of(request.id.encode())
+        _, outputs = await inference.infer(self._app.plane, served, wish, request_id)
         return {
             "model_name": served.source.name,
             "model_version": served.label,
-            "id": request.id,
+            "id": request.id or request_id,
             "outputs": [
                 {"name": t.name, "datatype": t.datatype, "shape": t.values.shape} for t in outputs
             ],

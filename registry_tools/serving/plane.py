@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from registry_tools.errors import InputError
-from registry_tools.serving.answered import Answered, Watcher
+from registry_tools.serving.answered import Answered, Watcher, show
 from registry_tools.serving.batcher import Batcher
 from registry_tools.serving.inputs import Matrix
-from registry_tools.serving.mlflow_reader import Read
+from registry_tools.serving.mlflow_reader import Read, refuse_too_many
 from registry_tools.serving.served import Served
 
 T = TypeVar("T")
@@ -23,9 +23,17 @@ LARGE_BODY = 1 << 18
 class Plane:
     """The data plane of one worker, without a transport."""
 
-    def __init__(self, batcher: Batcher, max_rows: int, watchers: list[Watcher]) -> None:
+    def __init__(
+        self,
+        observe: Callable[[Served, int, int], None],
+        under_way: Callable[[], int],
+        watchers: list[Watcher],
+        max_rows: int,
+    ) -> None:
+        """Take what goes with every answer, as `Batcher`, and the most rows of a request."""
         self.current: Served | None = None
-        self._batcher = batcher
+        self._batcher = Batcher(observe, under_way, watchers)
+        self._observe = observe
         self._watchers = watchers
         self._max_rows = max_rows
         self._threads = ThreadPoolExecutor(2, "read")
@@ -40,10 +48,7 @@ class Plane:
         InputError
             If there are more than allowed, or the model cannot take them.
         """
-        if len(rows) > self._max_rows:
-            raise InputError(
-                f"{len(rows)} rows in one request, {self._max_rows} are allowed: send them in parts"
-            )
+        refuse_too_many(len(rows), self._max_rows)
         return self._batcher.answer(served, method, rows, request_id)
 
     async def answer_body(
@@ -56,11 +61,13 @@ class Plane:
         InputError, UnsupportedOperation
             As `MlflowReader.answer`.
         """
-        read = await self.off_the_loop(served.reader.answer, content, content_type, method)
+        read = await self.off_the_loop(
+            served.reader.answer, content, content_type, method, self._max_rows
+        )
+        self._observe(served, 1, read.count)
         if self._watchers and isinstance(read.answers, list):
             answered = Answered(served, method, [read.rows], [read.answers], [request_id])
-            for watcher in self._watchers:
-                watcher.watch(answered)
+            await self.off_the_loop(show, answered, self._watchers)
         return read
 
     async def answer_content(

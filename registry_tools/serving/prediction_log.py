@@ -6,11 +6,13 @@ renamed. What was answered since the last file is lost with a process that is ki
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -28,7 +30,8 @@ from registry_tools.signature import NUMBERS
 _log = logging.getLogger(__name__)
 
 FILE_ROWS = 100_000  # so many rows are a file, however young
-_MOST_CELLS = 8_000_000  # that wait to be written, 8 bytes each
+_MOST_CELLS = 8_000_000  # values that wait to be written, tens of bytes each
+_TORN_SECONDS = 600
 _STEP_ROWS = 4096  # converted at once: the thread gives way to the answers in between
 
 Count = Callable[[int, str], None]  # rows, and what became of them
@@ -51,7 +54,7 @@ class PredictionLog:
         count
             Is told of rows that were `logged`, `dropped` for want of room, or `failed`.
         """
-        self.error: str | None = None  # of the last file
+        self.error: str | None = None  # the last one, and when it was
         self._folder = folder
         self._sample = sample
         self._seconds = seconds
@@ -92,15 +95,23 @@ class PredictionLog:
     @property
     def state(self) -> dict[str, Any]:
         """How it goes, for `/model`."""
-        return {"folder": str(self._folder), "sample": self._sample, "last_error": self.error}
+        return {"sample": self._sample, "last_error": self.error}
 
     def _run(self) -> None:
         trust_inputs()
+        self._remove_torn()
         while not self._ending:
             self._wake.wait(self._seconds)
             self._wake.clear()
             self._write()
         self._write()
+
+    def _remove_torn(self) -> None:
+        """Remove what a process that was killed left half written, unless it is of just now."""
+        with contextlib.suppress(OSError):
+            for partial in self._folder.glob("*/.*.part"):
+                if partial.stat().st_mtime < time.time() - _TORN_SECONDS:
+                    partial.unlink()
 
     def _write(self) -> None:
         with self._lock:
@@ -128,7 +139,8 @@ class PredictionLog:
 
     def _failed(self, rows: int, error: Exception) -> None:
         _log.warning("the prediction log loses %d rows: %s", rows, error)
-        self.error = f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ} {error}"
+        said = (error.strerror if isinstance(error, OSError) else None) or error
+        self.error = f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ} {said}"
         self._count(rows, "failed")
 
     def _write_file(self, served: Served, tables: list[pa.Table]) -> None:
@@ -145,9 +157,19 @@ class PredictionLog:
                 file.flush()
                 os.fsync(file.fileno())
             partial.rename(folder / name)
+            _flush(folder)
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
+
+
+def _flush(folder: Path) -> None:
+    """Have the names in a folder outlive the power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _sampled(answered: Answered, sample: float) -> Answered:
@@ -206,7 +228,9 @@ def _table(served: Served, together: list[Answered]) -> pa.Table:
         columns["_prediction_name"] = pa.array([names[code] for code in predictions])
     if probabilities is not None:
         columns["_probabilities"] = pa.array(probabilities, pa.list_(pa.float64()))
-    return pa.table(_features(served, rows) | columns)
+    features = _features(served, rows)
+    taken = {f"feature {name}" if name in columns else name: v for name, v in features.items()}
+    return pa.table(taken | columns)
 
 
 def _both(served: Served, method: str, rows: Any, answers: list[Any]) -> tuple[Any, Any]:

@@ -54,12 +54,15 @@ def _check_tls(certificate: str | None, key: str | None) -> None:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
     except OSError as error:  # ssl.SSLError is one
         files = " and ".join(filter(None, (certificate, key)))
-        raise InputError(f"{files}: no certificate with its key: {error}") from error
+        raise InputError(
+            f"{files}: no certificate with its key (--ssl-certfile, --ssl-keyfile): "
+            f"{error.strerror or error}"
+        ) from error
 
 
 def _check_grpc(host: str, port: int) -> None:
     if importlib.util.find_spec("grpc") is None:
-        raise InputError("gRPC needs another package: pip install 'registry-pipeline[grpc]'")
+        raise InputError("--grpc-port needs another package: pip install grpcio")
     # gRPC itself would share the port with a stranger.
     bind(host, port, "--grpc-port").close()
 

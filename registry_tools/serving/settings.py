@@ -27,7 +27,6 @@ class Settings:
     max_rows: int = 200_000
     timeout: float = 30.0
     queue: int = 1024
-    api_key_file: str | None = None
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
     access_log: bool = False

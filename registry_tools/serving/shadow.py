@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import logging
 import socket
@@ -27,6 +28,7 @@ _log = logging.getLogger(__name__)
 
 _LINE = 1 << 20
 _MESSAGE = 100_000  # bytes; a socket takes twice as much at once
+_FRAME_ROWS = 100  # of a table that is sent as JSON
 _SHORT_LIFE = 10.0
 _PAUSE = 5.0
 
@@ -53,15 +55,21 @@ class Feed:
 def messages(answered: Answered) -> Iterator[tuple[int, bytes]]:
     """Return how many rows each message holds, and the message: JSON, a line end, a matrix."""
     version = answered.served.label
+    head: dict[str, Any]
     if not isinstance(answered.rows[0], np.ndarray):
         rows, asked = answered.rows[0], answered.answers[0]
         if not hasattr(rows, "columns"):
             raise TypeError("only tables are compared")
-        content = {"columns": list(rows.columns), "data": rows.to_numpy().tolist()}
-        head: dict[str, Any] = {"version": version, "method": answered.method, "answers": asked}
-        yield len(asked), orjson.dumps({**head, "content": {"dataframe_split": content}})
+        columns, data = list(rows.columns), rows.to_numpy().tolist()
+        for begin in range(0, len(asked), _FRAME_ROWS):
+            end = begin + _FRAME_ROWS
+            content = {"dataframe_split": {"columns": columns, "data": data[begin:end]}}
+            head = {"version": version, "method": answered.method, "answers": asked[begin:end]}
+            yield len(head["answers"]), orjson.dumps({**head, "content": content})
         return
     matrix = np.concatenate(answered.rows) if len(answered.rows) > 1 else answered.rows[0]
+    if matrix.ndim != 2:
+        raise TypeError("only tables are compared")
     answers = [one for many in answered.answers for one in many]
     form = answered.served.form
     step = max(_MESSAGE // (8 * matrix.shape[1] + 64), 1)
@@ -88,6 +96,7 @@ class Shadow:
 
     async def run(self) -> None:
         """Start the process, and start it again when it ends; forever."""
+        self._tell({"ref": self._settings.shadow, "version": None, "last_error": None})
         while True:
             began = time.monotonic()
             try:
@@ -110,7 +119,7 @@ class Shadow:
                 start_new_session=True,
             )
         reader, writer = await asyncio.open_connection(sock=ours, limit=_LINE)
-        writer.write(self._settings.to_json().encode() + b"\n")
+        writer.write(dataclasses.replace(self._settings, api_keys=()).to_json().encode() + b"\n")
         with contextlib.suppress(ConnectionError):
             while line := await reader.readline():
                 self._tell(json.loads(line))
@@ -120,7 +129,7 @@ class Shadow:
     async def end(self) -> None:
         """End the process; nothing is lost with it but comparisons."""
         if self._process is not None and self._process.returncode is None:
-            self._process.terminate()
+            self._process.kill()  # it has nothing to finish, and may stand still
             await self._process.wait()
 
 

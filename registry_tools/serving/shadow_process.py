@@ -14,6 +14,7 @@ import os
 import socket
 import sys
 import time
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,7 @@ _log = logging.getLogger(__name__)
 _LINE = 1 << 20
 _MESSAGES_A_TURN = 32
 _REPORT_SECONDS = 1.0
+_LATENCIES = 1000  # calls, of which the latencies are told
 _RELATIVE = 1e-6  # two figures this close agree
 
 
@@ -49,6 +51,8 @@ class Candidate:
     def __init__(self, settings: Settings, metrics: ShadowMetrics) -> None:
         self.served: Served | None = None
         self.rows = self.agreed = self.errors = 0
+        self._against = ""  # the version that it is compared with
+        self._seconds: deque[float] = deque(maxlen=_LATENCIES)
         self.state: dict[str, Any] = {}
         self._policy = settings.policy
         self._metrics = metrics
@@ -63,7 +67,12 @@ class Candidate:
     async def swap(self, source: Source) -> None:
         """Let it answer, and count anew."""
         self.served = self._prepared.pop(source.folder)
+        self._begin("")
+
+    def _begin(self, against: str) -> None:
+        self._against = against
         self.rows = self.agreed = self.errors = 0
+        self._seconds.clear()
 
     async def drop(self, source: Source) -> None:
         """Forget a prepared version."""
@@ -76,33 +85,42 @@ class Candidate:
     def compare(self, message: bytes) -> None:
         """Answer what a message holds, and count whether the answers agree."""
         served = self.served
-        if served is None:
-            return
         head, _, raw = message.partition(b"\n")
         asked = orjson.loads(head)
         theirs = asked["answers"]
+        if served is None:
+            self._metrics.dropped(len(theirs))
+            return
+        if asked["version"] != self._against:
+            self._begin(asked["version"])
         began = time.perf_counter()
         try:
             ours = _answers(served, asked, raw)
             agreed = _agreed(ours, theirs)
         except Exception as error:  # noqa: BLE001 - whatever it raises, the next message is another
             self.errors += len(theirs)
-            self._metrics.compared(served.label, 0, 0, len(theirs))
+            self._metrics.compared(served.label, self._against, 0, 0, len(theirs))
             _log.debug("%s in the shadow: %s", served.source, error)
             return
-        self._metrics.answered(served.label, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        self._seconds.append(seconds)
+        self._metrics.answered(served.label, seconds)
         self.rows += len(theirs)
         self.agreed += agreed
-        self._metrics.compared(served.label, agreed, len(theirs) - agreed, 0)
+        self._metrics.compared(served.label, self._against, agreed, len(theirs) - agreed, 0)
 
     def report(self) -> dict[str, Any]:
         """Return what is told of the shadow."""
+        latest = sorted(self._seconds)
         return {
             "ref": self.state.get("ref"),
             "version": self.served.source.version if self.served is not None else None,
+            "against": int(self._against) if self._against else None,
             "rows": self.rows,
             "agreement": round(self.agreed / self.rows, 6) if self.rows else None,
             "errors": self.errors,
+            "p50_ms": round(latest[len(latest) // 2] * 1000, 3) if latest else None,
+            "p99_ms": round(latest[len(latest) * 99 // 100] * 1000, 3) if latest else None,
             "last_error": self.state.get("last_error"),
             "candidate": self.state.get("candidate"),
         }

@@ -10,6 +10,7 @@ import orjson
 
 from registry_tools.errors import InputError
 from registry_tools.serving.http import Refused, Reply, Request, parsed
+from registry_tools.serving.plane import LARGE_BODY
 from registry_tools.serving.served import Served
 from registry_tools.signature import NUMBERS, names_in_words
 
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
 
 async def predict(app: App, request: Request) -> Reply:
     """Answer one row."""
-    body = request.body
+    if len(request.body) > LARGE_BODY:
+        raise Refused(413, f"a row larger than {LARGE_BODY} bytes: /invocations takes tables")
     served = app.begin(request)
-    features = _features(parsed(body), served)
+    features = _features(parsed(request.body), served)
     request.rows = 1
     if served.form is not None:
         answers = await app.plane.answer(served, "predict", _row(features, served), request.id)
@@ -36,7 +38,9 @@ def _features(content: Any, served: Served) -> list[Any]:
         raise Refused(400, 'features are missing: send {"features": [value, …]}')
     features = content["features"]
     if not isinstance(features, list):
-        raise Refused(400, "features is no list of values")
+        raise Refused(400, 'features is no list of values: send {"features": [value, …]}')
+    if any(isinstance(value, list) for value in features):
+        raise Refused(400, "features is one row of values: /invocations takes several")
     columns = served.info.signature
     if columns is not None and len(features) != len(columns):
         needed = names_in_words(column.name for column in columns)
@@ -52,7 +56,7 @@ def _row(features: list[Any], served: Served) -> np.ndarray[Any, Any]:
     for name, value in zip(served.form.names, features, strict=True):
         if type(value) is not float and type(value) is not int:
             raise InputError(f"feature {name!r} is not numeric")
-        if not math.isfinite(value):
+        if not _is_finite(value):
             raise InputError(f"feature {name!r} is not finite")
     whole = [served.form.names[column] for column, _ in served.form.bounds]
     for name, value in zip(served.form.names, features, strict=True):
@@ -62,6 +66,13 @@ def _row(features: list[Any], served: Served) -> np.ndarray[Any, Any]:
     if row is None:
         raise InputError("a feature is larger than its column holds")
     return row
+
+
+def _is_finite(value: float | int) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return False
 
 
 def _content(features: list[Any], served: Served) -> dict[str, Any]:
@@ -75,7 +86,7 @@ def _content(features: list[Any], served: Served) -> dict[str, Any]:
         if column.type in NUMBERS:
             if type(value) is not float and type(value) is not int:
                 raise InputError(f"feature {column.name!r} is not numeric")
-            if not math.isfinite(value):
+            if not _is_finite(value):
                 raise InputError(f"feature {column.name!r} is not finite")
         elif column.type == "string" and type(value) is not str:
             raise InputError(f"feature {column.name!r} is no text")

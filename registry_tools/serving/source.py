@@ -6,6 +6,9 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+# What tells a version from another of the same number: number, run, digest.
+Identity = tuple[int, "str | None", "str | None"]
+
 
 @dataclass(frozen=True)
 class Source:
@@ -26,6 +29,11 @@ class Source:
     def model(self) -> Path:
         """The folder with the model's files."""
         return Path(self.folder, "model")
+
+    @property
+    def identity(self) -> Identity:
+        """What tells it from another version of the same number."""
+        return self.version, self.run_id, self.digest
 
     @property
     def answer(self) -> Path:

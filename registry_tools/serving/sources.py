@@ -13,7 +13,7 @@ from registry_tools.formats import TrustPolicy
 from registry_tools.refs import ModelRef, parse_ref
 from registry_tools.registry import VersionInfo
 from registry_tools.serving.settings import Settings
-from registry_tools.serving.source import Source
+from registry_tools.serving.source import Identity, Source
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -39,13 +39,14 @@ class Sources:
         self._cache = cache
         self._client: MlflowClient | None = None
         self._scratch = Path(tempfile.mkdtemp(prefix="serving-"))
-        self._fetched: dict[tuple[int, str | None], Source] = {}
+        self._fetched: dict[Identity, Source] = {}
+        self._served: str | None = None  # the folder that must not go
 
     def close(self) -> None:
         """Delete what was fetched."""
         shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def look(self) -> int:
+    def look(self) -> VersionInfo:
         """Return the version that the reference means now.
 
         Raises
@@ -53,12 +54,9 @@ class Sources:
         NotFound, RegistryUnavailable, AccessDenied
             If the registry has none, or does not say.
         """
-        if self.ref.stage is None:
-            return self._version().version
-        held = registry.stage_holder(self._connected(), self.ref.name, self.ref.stage)
-        return held if held is not None else self._version().version
+        return registry.find_version(self._connected(), self.ref)
 
-    def fetch(self, number: int) -> Source:
+    def fetch(self, version: VersionInfo) -> Source:
         """Return a version's files, compared with its digest and, if asked, its signature.
 
         Raises
@@ -66,15 +64,15 @@ class Sources:
         VerificationError
             If they are not those that were registered.
         """
-        client = self._connected()
-        version = registry.find_version(client, ModelRef(self.ref.name, version=number))
-        key = (version.version, version.digest)
+        key = (version.version, version.run_id, version.digest)
         if key not in self._fetched:
             self._fetched[key] = self._fetch(version)
-            for old in list(self._fetched)[:-_KEPT_VERSIONS]:
-                shutil.rmtree(self._fetched.pop(old).folder, ignore_errors=True)
         else:
             self._fetched[key] = self._fetched.pop(key)  # the youngest again
+        for old in list(self._fetched)[:-_KEPT_VERSIONS]:
+            # What is served may be read again: by a worker that starts, for an odd request.
+            if self._fetched[old].folder != self._served:
+                shutil.rmtree(self._fetched.pop(old).folder, ignore_errors=True)
         return self._fetched[key]
 
     def _fetch(self, version: VersionInfo) -> Source:
@@ -103,13 +101,14 @@ class Sources:
         return signing.file_name(integrity.digest_of(integrity.manifest_of(folder / "model")))
 
     def keep(self, source: Source) -> None:
-        """Put a version into the cache as the last that was verified, in place of the one before.
+        """Put the version that took over into the cache, in place of the one before.
 
         Raises
         ------
         OSError
             If it cannot be written; what was kept before is there still.
         """
+        self._served = source.folder
         if self._cache is None or source.from_cache:
             return
         place = self._place()
@@ -164,6 +163,3 @@ class Sources:
         if self._client is None:
             self._client = connection.connect(self._uri)
         return self._client
-
-    def _version(self) -> VersionInfo:
-        return registry.find_version(self._connected(), self.ref)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from registry_tools.serving.http import JSON, Refused, Reply, Request
+from registry_tools.serving.threads import in_thread
 
 if TYPE_CHECKING:
     from registry_tools.serving.app import App
@@ -15,10 +17,8 @@ if TYPE_CHECKING:
 
 async def ready(app: App, request: Request) -> Reply:
     """Tell whether requests should be sent here: there is a model, and the end is not near."""
-    if app.plane.current is None:
-        raise Refused(503, "no model is loaded yet")
-    if app.draining:
-        raise Refused(503, "the server is about to end")
+    if not app.ready:
+        raise Refused(503, "no model is loaded yet, or the server is about to end")
     return Reply(b'{"ready":true}')
 
 
@@ -49,7 +49,7 @@ def describe(app: App) -> dict[str, Any]:
 
 async def metrics(app: App, request: Request) -> Reply:
     """Return the metrics of all workers."""
-    text = await app.plane.off_the_loop(app.metrics.exposition)
+    text = await in_thread(app.metrics.exposition, "metrics")
     return Reply(text, headers=[(b"content-type", app.metrics.content_type.encode())])
 
 
@@ -59,7 +59,8 @@ async def refresh(app: App, request: Request) -> Reply:
         raise Refused(403, "only this machine may ask for that, or whoever has the key")
     if app.refresh is None:
         raise Refused(503, "nothing is followed yet")
-    await app.refresh()
+    # It goes on to its end, whoever stops waiting for it.
+    await asyncio.shield(app.refresh())
     return Reply(orjson.dumps(describe(app), option=orjson.OPT_INDENT_2), headers=[JSON])
 
 

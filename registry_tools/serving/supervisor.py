@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import json
 import logging
@@ -24,7 +23,13 @@ with without(*OPTIONAL):
     from registry_tools.serving.metrics import Metrics
     from registry_tools.serving.shadow import Shadow
     from registry_tools.serving.sources import sources_of
-    from registry_tools.serving.worker import announce, end_on_signals, settle_memory
+    from registry_tools.serving.worker import (
+        BACKLOG,
+        announce,
+        end_on_signals,
+        settle_memory,
+        unless_ended,
+    )
 
 from registry_tools.serving.settings import Settings
 from registry_tools.serving.source import Source
@@ -34,6 +39,7 @@ _log = logging.getLogger(__name__)
 _LINE = 1 << 20
 _SHORT_LIFE = 10.0  # seconds; who lived no longer is not started again at once
 _LONGEST_PAUSE = 30.0
+_ANSWER_SECONDS = 150.0  # longer than the follower waits for a version to load
 
 
 class RemoteWorker:
@@ -55,7 +61,7 @@ class RemoteWorker:
         reader, self._writer = await asyncio.open_connection(sock=control, limit=_LINE)
         self._writer.write(settings.to_json().encode() + b"\n")
         refreshing: set[asyncio.Task[None]] = set()
-        with contextlib.suppress(ConnectionError):
+        try:
             while line := await reader.readline():
                 message = json.loads(line)
                 if message.get("do") == "ready":
@@ -65,13 +71,20 @@ class RemoteWorker:
                     refreshing.add(task)
                     task.add_done_callback(refreshing.discard)
                 else:
-                    self._asked.pop(message["id"]).set_result(message["error"])
-        for future in self._asked.values():
-            future.set_result("the worker died of it")
-        self._asked.clear()
-        self._writer.close()
-        self._writer = None
-        self.ready.set()
+                    self._settle(message["id"], message["error"])
+        except ConnectionError:
+            pass  # it was killed; `_kept_up` tells of it
+        finally:
+            self._writer.close()
+            self._writer = None
+            for number in list(self._asked):
+                self._settle(number, "the worker died of it")
+            self.ready.set()
+
+    def _settle(self, number: int, error: str | None) -> None:
+        future = self._asked.pop(number, None)
+        if future is not None and not future.done():  # else whoever asked has given up
+            future.set_result(error)
 
     async def _refresh(self, number: int, follower: Follower) -> None:
         await follower.refresh()
@@ -89,7 +102,12 @@ class RemoteWorker:
         if not self._send({"id": number, "do": do, "source": source.to_json()}):
             del self._asked[number]
             return "the worker is gone"
-        return await future
+        try:
+            return await asyncio.wait_for(future, _ANSWER_SECONDS)
+        except asyncio.TimeoutError:
+            return f"the worker did not answer within {_ANSWER_SECONDS:g} s"
+        finally:
+            self._asked.pop(number, None)
 
     async def prepare(self, source: Source) -> None:
         """Load a version beside the one that answers, and try it; raises VerificationError."""
@@ -98,8 +116,11 @@ class RemoteWorker:
             raise VerificationError(error)
 
     async def swap(self, source: Source) -> None:
-        """Let the prepared version answer from here on."""
-        await self._ask("swap", source)
+        """Let the prepared version answer from here on; a worker that does not is ended."""
+        error = await self._ask("swap", source)
+        if error is not None and self.process.returncode is None:
+            _log.warning("worker %d is ended: %s", self.process.pid, error)
+            self.process.kill()
 
     async def drop(self, source: Source) -> None:
         """Forget a prepared version."""
@@ -132,25 +153,29 @@ class Supervisor:
     async def run(self) -> int:
         """Serve until told to end."""
         end_on_signals(self._ending.set)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._follower.wake)
-        self._serving = await asyncio.gather(
-            *(self._started() for _ in range(self._settings.workers))
-        )
+        tasks = []
         try:
-            source = await self._follower.start()
+            self._serving = await asyncio.gather(
+                *(self._started() for _ in range(self._settings.workers))
+            )
+            source = await unless_ended(self._follower.start(), self._ending)
+            if source is None:
+                return 0
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._follower.wake)
             settle_memory()
+            self._listening.listen(BACKLOG)
             announce(self._settings, self._listening, str(source))
             tasks = [asyncio.create_task(self._kept_up(worker)) for worker in self._serving]
             tasks.append(asyncio.create_task(self._follower.follow()))
             if self._shadow is not None:
                 tasks.append(asyncio.create_task(self._shadow.run()))
             await self._ending.wait()
+        finally:
             for task in tasks:
                 task.cancel()
-        finally:
+            await self._end()
             if self._shadow is not None:
                 await self._shadow.end()
-            await self._end()
             self._sources.close()
         return 0
 
@@ -188,8 +213,12 @@ class Supervisor:
             await asyncio.sleep(pause)
             worker = await self._started()
             await worker.ready.wait()
-            with contextlib.suppress(RegistryToolsError):
+            try:
                 await self._follower.admit(worker, self._serving.append)
+            except (RegistryToolsError, asyncio.TimeoutError) as error:
+                _log.warning("worker %d cannot serve: %s", worker.process.pid, error)
+                if worker.process.returncode is None:
+                    worker.process.kill()
 
     async def _end(self) -> None:
         self._listening.close()

@@ -9,12 +9,14 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import skops.io  # noqa: F401 - here, where it does without what is left out (see `lean`)
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from registry_tools.serving.app import App
 from registry_tools.serving.batcher import trust_inputs
@@ -24,13 +26,18 @@ from registry_tools.serving.metrics import Metrics
 from registry_tools.serving.served import Served
 from registry_tools.serving.settings import Settings
 from registry_tools.serving.source import Source
+from registry_tools.serving.threads import in_thread
 
 if TYPE_CHECKING:
     from registry_tools.serving.open_inference_grpc import GrpcServer
     from registry_tools.serving.prediction_log import PredictionLog
 
+T = TypeVar("T")
+
 # Proxies keep a connection for a minute; who closes first must not be the server.
 _KEEP_ALIVE_SECONDS = 75
+BACKLOG = 2048  # connections that wait to be accepted
+_LARGEST_HEAD = 1 << 19  # bytes; what comes at once with a first body counts as well
 
 
 class Worker:
@@ -41,6 +48,7 @@ class Worker:
         import_beside_answers()
         self.app = App(settings, metrics)
         self._policy = settings.policy
+        self._began = time.time()
         self._prepared: dict[str, Served] = {}
         self._log: PredictionLog | None = None
         if settings.log_predictions:
@@ -58,7 +66,7 @@ class Worker:
 
     async def prepare(self, source: Source) -> None:
         """Load a version beside the one that answers, and try it."""
-        served = await self.app.plane.off_the_loop(load, source, self._policy)
+        served = await in_thread(lambda: load(source, self._policy), "load")
         self._prepared[source.folder] = served
 
     async def swap(self, source: Source) -> None:
@@ -72,6 +80,27 @@ class Worker:
     def tell(self, state: dict[str, Any]) -> None:
         """Take in how the following goes."""
         self.app.state = state
+        served = self.app.plane.current
+        if served is not None and served.source.stage is not None:
+            answer = state["last_answer"]
+            # Before it answered at all, it is silent for as long as this process lives.
+            at = datetime.fromisoformat(answer).timestamp() if answer else self._began
+            self.app.metrics.registry_answered(at)
+
+
+class Connection(HttpToolsProtocol):
+    """A connection of uvicorn with a limit to the heads of requests, which it has none for."""
+
+    _head = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Take in what came, unless it makes a head too large."""
+        self._head += len(data)
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._head = 0
+        elif self._head > _LARGEST_HEAD:
+            self.transport.abort()
 
 
 class Server(uvicorn.Server):
@@ -83,13 +112,14 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 app,  # type: ignore[arg-type]
                 interface="asgi3",
-                http="httptools",
+                http=Connection,
                 ws="none",
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
+                backlog=BACKLOG,
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=int(settings.timeout) + 1,
                 ssl_certfile=settings.ssl_certfile,
@@ -98,7 +128,7 @@ class Server(uvicorn.Server):
         )
         self._app = app
         tasks = self.server_state.tasks
-        app.under_way = lambda: len(tasks)
+        app.under_way = lambda: len(tasks) + app.others
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -118,7 +148,7 @@ class Server(uvicorn.Server):
             await by_grpc.start()
         sweeping = [
             asyncio.create_task(self._app.sweep()),
-            asyncio.create_task(self._close_silent()),
+            asyncio.create_task(self._close_stuck()),
         ]
         try:
             await self.serve(sockets=[listening])
@@ -128,21 +158,26 @@ class Server(uvicorn.Server):
             if by_grpc is not None:
                 await by_grpc.end()
 
-    async def _close_silent(self) -> None:
-        """Close connections whose next request does not come to the end of its head in time.
+    async def _close_stuck(self) -> None:
+        """Close connections whose next head does not come to its end, or that nobody reads from.
 
-        uvicorn waits for a first request, and for the rest of a head, as long as the client likes.
+        uvicorn waits for a first request, for the rest of a head, and for an answer to be taken, as
+        long as the client likes.
         """
         timeout = self._app.settings.timeout
-        since: dict[Any, float] = {}  # connections without a request, and since when
+        stuck: dict[Any, tuple[int, float]] = {}  # what is left to send, and since when
         while True:
             await asyncio.sleep(min(timeout, 1.0))
             now = time.monotonic()
-            silent = [each for each in self.server_state.connections if _is_silent(each)]
-            since = {each: since.get(each, now) for each in silent}
-            for connection, began in since.items():
-                if now - began > timeout:
-                    connection.transport.close()
+            before, stuck = stuck, {}
+            for connection in list(self.server_state.connections):
+                left = connection.transport.get_write_buffer_size()
+                if left or _is_silent(connection):
+                    known = before.get(connection)
+                    since = known[1] if known is not None and known[0] == left else now
+                    stuck[connection] = (left, since)
+                    if now - since > timeout:
+                        connection.transport.abort()
 
     def _grpc(self) -> GrpcServer | None:
         settings = self._app.settings
@@ -171,6 +206,18 @@ def end_on_signals(end: Callable[[], None]) -> None:
         loop.add_signal_handler(number, end)
 
 
+async def unless_ended(work: Awaitable[T], ending: asyncio.Event) -> T | None:
+    """Return what work comes to; None if the end is told before."""
+    working = asyncio.ensure_future(work)
+    told = asyncio.ensure_future(ending.wait())
+    await asyncio.wait([working, told], return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    if working.done():
+        return working.result()
+    working.cancel()
+    return None
+
+
 def settle_memory() -> None:
     """Leave what was loaded out of garbage collection, and look for new garbage less often.
 
@@ -187,5 +234,6 @@ def announce(settings: Settings, listening: socket.socket, what: str) -> None:
     scheme = "https" if settings.ssl_certfile else "http"
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     where = f"{scheme}://{host}:{listening.getsockname()[1]}"
-    sys.stderr.write(f"serving {settings.ref} ({what}) on {where}; /docs shows how to ask\n")
+    grpc = f", gRPC on port {settings.grpc_port}" if settings.grpc_port else ""
+    sys.stderr.write(f"serving {settings.ref} ({what}) on {where}{grpc}; /docs shows how to ask\n")
     sys.stderr.flush()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import json
 import logging
 import socket
@@ -28,7 +29,51 @@ with without(*OPTIONAL):
 from registry_tools.serving.settings import Settings
 from registry_tools.serving.source import Source
 
+_log = logging.getLogger(__name__)
+
 _LINE = 1 << 20
+
+
+class Conversation:
+    """What a worker says to its supervisor, and does for it."""
+
+    def __init__(self, writer: asyncio.StreamWriter, worker: Worker) -> None:
+        self._writer = writer
+        self._worker = worker
+        self._numbers = itertools.count()
+        self._asked: dict[int, asyncio.Future[None]] = {}
+
+    def say(self, message: dict[str, Any]) -> None:
+        """Send a message."""
+        self._writer.write(json.dumps(message).encode() + b"\n")
+
+    async def refresh(self) -> None:
+        """Have the supervisor look at once, and wait until it has."""
+        number = next(self._numbers)
+        self._asked[number] = asyncio.get_running_loop().create_future()
+        self.say({"id": number, "do": "refresh"})
+        try:
+            await self._asked[number]
+        finally:
+            del self._asked[number]
+
+    def refreshed(self, number: int) -> None:
+        """Take in that it has looked."""
+        future = self._asked.get(number)
+        if future is not None and not future.done():  # else whoever asked has given up
+            future.set_result(None)
+
+    async def obey(self, message: dict[str, Any]) -> None:
+        """Prepare, swap or drop a version, and say how it went."""
+        error = None
+        try:
+            await getattr(self._worker, message["do"])(Source.from_json(message["source"]))
+        except RegistryToolsError as raised:
+            error = str(raised)
+        except Exception as raised:  # noqa: BLE001 - told: the supervisor waits for an answer
+            _log.exception("%s failed", message["do"])
+            error = f"{type(raised).__name__}: {raised}"
+        self.say({"id": message["id"], "error": error})
 
 
 async def _run(
@@ -41,30 +86,11 @@ async def _run(
         worker.app.watchers.append(Feed(feed, metrics))
     server = Server(worker.app)
     end_on_signals(server.end)
+    conversation = Conversation(writer, worker)
+    worker.app.refresh = conversation.refresh
     serving: asyncio.Task[None] | None = None
-    asked: dict[int, asyncio.Future[None]] = {}
-
-    def send(message: dict[str, Any]) -> None:
-        writer.write(json.dumps(message).encode() + b"\n")
-
-    async def refresh() -> None:
-        number = len(asked)
-        asked[number] = asyncio.get_running_loop().create_future()
-        send({"id": number, "do": "refresh"})
-        await asked[number]
-
-    async def obey(message: dict[str, Any]) -> None:
-        source = Source.from_json(message["source"])
-        error = None
-        try:
-            await getattr(worker, message["do"])(source)
-        except RegistryToolsError as raised:
-            error = str(raised)
-        send({"id": message["id"], "error": error})
-
-    worker.app.refresh = refresh
     under_way: set[asyncio.Task[None]] = set()
-    send({"do": "ready"})
+    conversation.say({"do": "ready"})
     # The supervisor's end is the end of its workers.
     while line := await reader.readline():
         message = json.loads(line)
@@ -73,9 +99,9 @@ async def _run(
         if message["do"] == "tell":
             worker.tell(message["state"])
         elif message["do"] == "refreshed":
-            asked[message["id"]].set_result(None)
+            conversation.refreshed(message["id"])
         else:
-            task = asyncio.create_task(obey(message))
+            task = asyncio.create_task(conversation.obey(message))
             under_way.add(task)
             task.add_done_callback(under_way.discard)
             if message["do"] == "swap" and serving is None:
