@@ -13,6 +13,9 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
 BIN = Path(sys.prefix, "bin")
 
 
@@ -54,3 +57,20 @@ def eventually(check: Callable[[], bool], seconds: float = 15) -> None:
     while not check():
         assert time.monotonic() < deadline, "it did not come to pass"
         time.sleep(0.05)
+
+
+def metric(client: httpx.Client, name: str, **labels: str) -> float:
+    """Return a metric of a server, over all series that have these labels; it has to be there."""
+    found = [
+        sample.value
+        for family in text_string_to_metric_families(client.get("/metrics").text)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    ]
+    assert found, f"there is no {name} with {labels}"
+    return sum(found)
+
+
+def memory(pid: int) -> int:
+    """Return the resident bytes of a process."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

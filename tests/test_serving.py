@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
+import json
 import os
 import signal
 import subprocess
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,7 +22,7 @@ from conftest import IRIS_COLUMNS as NAMES
 from conftest import IRIS_ROW as ROW
 from conftest import Serve
 from places import Place
-from servers import BIN, eventually
+from servers import BIN, eventually, metric
 
 from pipeline.params import TrainParams
 from pipeline.train import train
@@ -47,7 +50,9 @@ def test_a_row_is_answered_and_the_version_named(reader: httpx.Client) -> None:
         assert csv.json() == {"predictions": [1]}
     described = reader.get("/model").json()
     assert (described["version"], described["last_error"]) == (1, None)
-    assert 'version="1"' in reader.get("/metrics").text
+    assert metric(reader, "serving_rows_total", version="1") >= 4
+    for path in ("/ping", "/health", "/version"):
+        assert reader.head(path).status_code == reader.get(path).status_code == 200
 
 
 def test_the_interface_is_described_by_the_signature(reader: httpx.Client) -> None:
@@ -64,7 +69,8 @@ def test_the_interface_is_described_by_the_signature(reader: httpx.Client) -> No
     assert [column["title"] for column in columns] == NAMES
     page = reader.get("/docs")
     assert page.headers["content-type"].startswith("text/html")
-    assert all(name in page.text for name in NAMES)
+    assert "/openapi.json" in page.text
+    assert reader.get("/").headers["location"] == "/docs"
 
 
 def test_a_bad_row_is_refused_with_a_reason(reader: httpx.Client) -> None:
@@ -77,6 +83,9 @@ def test_a_bad_row_is_refused_with_a_reason(reader: httpx.Client) -> None:
         (b'{"features": [1, 2, true, 4]}', "is not numeric"),
         (b'{"features": [1, 2, NaN, 4]}', "is not finite"),
         (b'{"features": [1, 2, 1e999, 4]}', "is not finite"),
+        (b'{"features": [1, 2, 1%s, 4]}' % (b"0" * 400), "is not finite"),
+        (b'{"features": [[1, 2, 3, 4]]}', "one row of values"),
+        (b'{"features": {"a": 1}}', "send {"),
     ):
         reply = reader.post("/predict", content=body)
         assert reply.status_code == 400, (body[:50], reply.text)
@@ -97,7 +106,14 @@ def test_a_bad_invocation_is_refused_as_mlflow_does_and_without_an_echo(
         (misspelt, json, 400, "petal width (cm)"),
         (b'{"dataframe_records": [{"x": "secret"}]}', json, 400, "missing column"),
         (b'{"inputs": [], "params": {"mood": 1}}', json, 400, "mood"),
-        (b"a,b\n1", "text/csv", 400, ""),
+        (b'{"inputs": [[1, 2, 3, 4]]}', json, 400, "name no columns"),
+        (b"a,b\n1", "text/csv", 400, "first line is the header"),
+        (
+            ",".join(NAMES).encode() + b"\n1,2,secret,4",
+            "text/csv",
+            400,
+            "'petal length (cm)', row 0",
+        ),
         (b"PAR1", "application/vnd.apache.parquet", 400, ""),
     ):
         headers = {} if kind is None else {"content-type": kind}
@@ -141,7 +157,7 @@ def test_a_changed_file_does_not_take_over(serve: Serve, model: str, local: Plac
     assert candidate["version"] == 2
     assert "after registration" in candidate["error"]
     assert version_of(client) == 1
-    assert "serving_failed_swaps_total 0.0" not in client.get("/metrics").text
+    assert metric(client, "serving_failed_swaps_total", reason="verification") >= 1
     registry.move_alias(local.client, model, "production", 1)
     eventually(lambda: client.get("/model").json()["candidate"] is None)
 
@@ -157,6 +173,47 @@ def test_a_deleted_stage_is_told_of_and_served_on(
 
 
 @pytest.mark.slow
+def test_a_version_by_its_number_stays(serve: Serve, model: str, local: Place) -> None:
+    client = serve(f"{model}/1")
+    registry.move_alias(local.client, model, "production", 2)
+    assert client.post("/-/refresh").json()["version"] == 1
+    assert version_of(client) == 1
+
+
+@pytest.mark.slow
+def test_a_request_in_flight_is_answered_before_the_end(client: httpx.Client) -> None:
+    rows = {"dataframe_split": {"columns": NAMES, "data": [ROW] * 150_000}}
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(client.post, "/invocations", json=rows)
+        time.sleep(0.4)
+        process: subprocess.Popen[bytes] = client.process  # type: ignore[attr-defined]
+        process.send_signal(signal.SIGTERM)
+        assert len(asked.result().json()["predictions"]) == 150_000
+    assert process.wait(timeout=15) == 0
+
+
+@pytest.mark.slow
+def test_the_access_log_tells_of_requests_and_never_of_values(
+    serve: Serve, model: str, tmp_path: Path
+) -> None:
+    client = serve(f"{model}@production", "--access-log")
+    client.post("/predict", json={"features": [6.0, 2.5, 4.5, 77.125]})
+    client.post("/predict", json={"features": ["secret"]}, headers={"x-request-id": "seven"})
+    client.process.send_signal(signal.SIGTERM)  # type: ignore[attr-defined]
+    client.process.wait(timeout=15)  # type: ignore[attr-defined]
+    log = next(tmp_path.glob("process-*.log")).read_text()
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    asked = [line for line in lines if line["path"] == "/predict"]
+    assert [(line["status"], line["rows"], line["version"]) for line in asked] == [
+        (200, 1, "1"),
+        (400, 0, "1"),
+    ]
+    assert asked[1]["request_id"] == "seven"
+    assert "77.125" not in log
+    assert "secret" not in log
+
+
+@pytest.mark.slow
 def test_a_start_without_the_registry_serves_from_the_cache(
     serve: Serve, model: str, tmp_path: Path
 ) -> None:
@@ -166,6 +223,7 @@ def test_a_start_without_the_registry_serves_from_the_cache(
     away = serve(f"{model}@production", "--cache", cache, "--tracking-uri", "http://127.0.0.1:9")
     described = away.get("/model").json()
     assert (described["version"], described["from_cache"]) == (1, True)
+    eventually(lambda: metric(away, "serving_registry_silence_seconds") > 0.5)
     assert version_of(away) == 1
 
 
@@ -192,7 +250,14 @@ def test_too_large_a_request_is_refused(serve: Serve, model: str) -> None:
     assert client.post("/invocations", json=split).status_code == 400
     large = client.build_request("POST", "/predict", content=b"x" * (1 << 21))
     with contextlib.suppress(httpx.WriteError):  # it may hang up while there is more to send
-        assert client.send(large).status_code == 413
+        refused = client.send(large)
+        assert refused.status_code == 413
+    parquet = io.BytesIO()
+    pd.DataFrame(dict.fromkeys(NAMES, [1.0] * 3)).to_parquet(parquet)
+    kind = {"content-type": "application/vnd.apache.parquet"}
+    many = client.post("/invocations", content=parquet.getvalue(), headers=kind)
+    assert many.status_code == 400
+    assert "3 rows in one request, 2 are allowed" in many.text
     assert version_of(client) == 1
 
 
@@ -238,7 +303,7 @@ def test_a_worker_that_is_killed_comes_back_and_the_others_go_on(
     eventually(lambda: len(workers()) == 2 and min(before) not in workers())
     registry.move_alias(local.client, model, "production", 2)
     eventually(lambda: client.get("/model").json()["version"] == 2)
-    eventually(lambda: "serving_swaps_total 2.0" in client.get("/metrics").text)
+    eventually(lambda: metric(client, "serving_swaps_total") == 2)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=15) == 0
 

@@ -25,13 +25,15 @@ import numpy as np
 import places
 import pytest
 import skops.io
+import tritonclient.grpc
 from conftest import IRIS_COLUMNS, IRIS_ROW, POLL, Serve
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from places import EQUAL, GOOD, POOR, Place, crafted
-from servers import BIN, end_group, eventually, free_port, wait_until_up
+from servers import BIN, end_group, eventually, free_port, memory, metric, wait_until_up
 from sklearn.linear_model import LogisticRegression, SGDOneClassSVM
+from tritonclient.utils import InferenceServerException
 
 from registry_tools import load_model, registry
 
@@ -88,10 +90,14 @@ def test_a_hundred_promotions_under_load_lose_no_request(
             version = 2 - number % 2
             registry.move_alias(local.client, name, "production", version)
             eventually(lambda version=version: version_of(client) == version)
+            if number == 20:
+                before = memory(process_of(client).pid)
     assert {status for status, _, _ in answers} == {200}
     assert {version for _, version, _ in answers} == {"1", "2"}
     assert all(found == wanted[version] for _, version, found in answers)
-    assert "serving_failed_swaps_total 0.0" in client.get("/metrics").text
+    assert metric(client, "serving_failed_swaps_total") == 0
+    assert metric(client, "serving_swaps_total") == 101
+    assert memory(process_of(client).pid) < before + (30 << 20)  # the old ones were freed
 
 
 def test_a_rollback_reaches_the_server_within_its_poll_and_a_second(
@@ -169,12 +175,13 @@ def test_the_registry_dies_and_comes_back_under_load(
     places.train_all(uri, folder)
     place = Place(uri, folder)
     registry.move_alias(place.client, "trained", "production", 1)
-    client = serve("trained@production", "--tracking-uri", uri)
+    client = serve("trained@production", "--tracking-uri", uri, "--workers", "2")
     with under_load(client, 2) as answers:
         os.killpg(registry_server.pid, signal.SIGKILL)
         eventually(lambda: client.get("/model").json()["last_error"] is not None, seconds=60)
         before = len(answers)
         eventually(lambda: len(answers) > before + 50)
+        eventually(lambda: metric(client, "serving_registry_silence_seconds") > 1)
         registry_server = start(*command, cwd=folder)
         wait_until_up(f"{uri}/health", registry_server)
         registry.move_alias(place.client, "trained", "production", EQUAL)
@@ -182,33 +189,6 @@ def test_the_registry_dies_and_comes_back_under_load(
     assert {status for status, _, _ in answers} == {200}
     assert client.get("/model").json()["last_error"] is None
     end_group(registry_server)
-
-
-def test_a_worker_that_dies_under_load_costs_only_what_it_had_in_hand(
-    serve: Serve, model: str
-) -> None:
-    client = serve(f"{model}@production", "--workers", "2")
-    pid = process_of(client).pid
-
-    def workers() -> set[int]:
-        return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
-
-    before = workers()
-    failures = 0
-    over = time.monotonic() + 8
-    killed = False
-    while time.monotonic() < over:
-        try:
-            reply = httpx.post(client.base_url.join("/predict"), json={"features": IRIS_ROW})
-            assert reply.status_code == 200
-        except httpx.TransportError:
-            failures += 1
-        if not killed and time.monotonic() > over - 6:
-            os.kill(min(before), signal.SIGKILL)
-            killed = True
-    assert failures <= 1  # this client has one request in hand
-    assert len(workers()) == 2
-    assert workers() != before
 
 
 def test_looking_at_once_is_asked_by_a_signal(serve: Serve, model: str, local: Place) -> None:
@@ -273,8 +253,8 @@ def test_health_is_answered_while_a_large_request_is_worked_on(client: httpx.Cli
                 time.sleep(0.005)
             assert asked.result() == 200
     waits.sort()
-    # 50 ms are promised; this process, on the same cores, parses the answer in between.
-    assert waits[int(len(waits) * 0.9)] < 0.05
+    # 50 ms are promised; this process, on the same cores, makes the request and reads its answer.
+    assert waits[int(len(waits) * 0.95)] < 0.05
 
 
 def test_too_slow_and_too_many_are_refused_and_done_with(serve: Serve, local: Place) -> None:
@@ -308,11 +288,31 @@ def test_connections_that_say_nothing_or_half_are_closed(serve: Serve, model: st
                     pass
     with socket.create_connection(address, timeout=10) as connection:
         assert connection.recv(1000) == b""
+    with socket.create_connection(address, timeout=10) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\n")
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            while sent < 1 << 24:
+                sent += connection.send(b"X-A: " + b"a" * 9999)
+        assert sent < 1 << 23
+
+
+def test_a_client_that_does_not_read_is_hung_up_on(serve: Serve, model: str) -> None:
+    client = serve(f"{model}@production", "--timeout", "2")
+    body = json.dumps(
+        {"dataframe_split": {"columns": IRIS_COLUMNS, "data": [IRIS_ROW] * 100_000}}
+        | {"params": {"method": "predict_proba"}}
+    ).encode()
+    pid = process_of(client).pid
+    before = descriptors(pid)
+    with socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect((client.base_url.host, client.base_url.port))
+        head = f"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+        deaf.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + body)
+        eventually(lambda: descriptors(pid) > before)
+        eventually(lambda: descriptors(pid) <= before)
     assert client.get("/health").status_code == 200
-
-
-def memory(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def descriptors(pid: int) -> int:
@@ -331,7 +331,7 @@ def generated(rng: random.Random) -> tuple[str, str, dict[str, str], bytes]:
         headers["inference-header-content-length"] = rng.choice(["0", "-1", "x", "20", "9" * 30])
     if not rng.randrange(9):
         headers["x-request-id"] = rng.choice(["", "a b", "x" * 5000, "é\x7f"])
-    cell = rng.choice([1, 1.5, None, "x", [], {}, True, 1e308, 10**30, "9" * 400])
+    cell = rng.choice([1, 1.5, None, "x", [], {}, True, 1e308, 10**30, 10**400, "9" * 400])
     body = json.dumps(
         rng.choice(
             [
@@ -423,27 +423,48 @@ def certificate(folder: Path) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_it_speaks_tls(
+def test_it_speaks_tls_and_asks_for_a_key_over_http_and_grpc(
     local: Place,
     start: Callable[..., subprocess.Popen[bytes]],
     tmp_path: Path,
     workers: str,
 ) -> None:
     cert, key = certificate(tmp_path)
-    port = free_port()
-    serve = (BIN / "registry-tools", "serve", "trained/1", "--port", str(port))
-    process = start(*serve, "--ssl-certfile", cert, "--ssl-keyfile", key, "--workers", workers)
+    both = tmp_path / "both.pem"
+    both.write_bytes(key.read_bytes() + cert.read_bytes())
+    (tmp_path / "keys").write_text("the-key\n")
+    port, grpc_port = free_port(), free_port()
+    process = start(
+        *(BIN / "registry-tools", "serve", "trained/1", "--port", str(port)),
+        *("--grpc-port", str(grpc_port), "--ssl-certfile", both, "--workers", workers),
+        *("--api-key-file", tmp_path / "keys"),
+    )
     trust = ssl.create_default_context(cafile=str(cert))
+    bearer = {"authorization": "Bearer the-key"}
     with httpx.Client(base_url=f"https://localhost:{port}", verify=trust) as client:
 
         def answers() -> bool:
             assert process.poll() is None
             try:
-                return client.post("/predict", json={"features": IRIS_ROW}).status_code == 200
+                reply = client.post("/predict", json={"features": IRIS_ROW}, headers=bearer)
+                return reply.status_code == 200
             except httpx.TransportError:
                 return False
 
         eventually(answers, seconds=30)
+        assert client.post("/predict", json={"features": IRIS_ROW}).status_code == 401
+        assert client.get("/docs").status_code == 200
+        assert client.get("/openapi.json").status_code == 401
+    with tritonclient.grpc.InferenceServerClient(
+        f"localhost:{grpc_port}", ssl=True, root_certificates=str(cert)
+    ) as stub:
+        rows = tritonclient.grpc.InferInput("rows", [1, 4], "FP64")
+        rows.set_data_from_numpy(np.array([IRIS_ROW]))
+        assert stub.is_server_ready()
+        answer = stub.infer("trained", [rows], headers=bearer)
+        assert answer.as_numpy("predict").tolist() == [1]
+        with pytest.raises(InferenceServerException, match="a key is needed"):
+            stub.infer("trained", [rows])
 
 
 def test_a_certificate_without_its_key_is_said_in_one_line(local: Place, tmp_path: Path) -> None:

@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import mlflow
+import numpy as np
+import pandas as pd
 import pytest
+from conftest import IRIS_COLUMNS as NAMES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mlflow.models import infer_signature
 from mlflow.pyfunc import scoring_server
 from places import Place
+from sklearn.compose import ColumnTransformer
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from registry_tools import artifacts
+from registry_tools.integrity import TRUSTED_TYPES
 from registry_tools.serving.metrics import Metrics
 from registry_tools.serving.settings import Settings
 from registry_tools.serving.source import Source
 from registry_tools.serving.worker import Worker
 
-NAMES = ["sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal width (cm)"]
 JSON = "application/json"
 
 Ask = Callable[[bytes, str | None], tuple[httpx.Response, httpx.Response]]
@@ -91,12 +102,57 @@ junk = st.dictionaries(
 requests = st.one_of(splits(), splits(), records(), columns(), junk, anything)
 
 
-@pytest.fixture
-def ask(local: Place, tmp_path: Path) -> Ask:
+def whole_numbers(folder: Path) -> None:
+    """Save a model of integers and of floats of two sizes."""
+    rng = np.random.default_rng(1)
+    table = pd.DataFrame(rng.integers(0, 9, (60, 4)).astype(float), columns=NAMES)
+    types = dict(zip(NAMES, ("int64", "int32", "float32", "float64"), strict=True))
+    table = table.astype(types)
+    fitted = make_pipeline(StandardScaler(), LogisticRegression()).fit(
+        table, rng.integers(0, 3, 60)
+    )
+    save(fitted, folder, table)
+
+
+def mixed(folder: Path) -> None:
+    """Save a model of a text, of numbers that may be missing, and of one that may not."""
+    rng = np.random.default_rng(1)
+    table = pd.DataFrame(rng.normal(5, 2, (60, 4)), columns=NAMES)
+    table[NAMES[0]] = rng.choice(["x", "nan", "1.5"], 60)
+    prepare = ColumnTransformer(
+        [
+            ("text", OneHotEncoder(handle_unknown="ignore"), NAMES[:1]),
+            ("number", SimpleImputer(), NAMES[1:]),
+        ]
+    )
+    fitted = make_pipeline(prepare, LogisticRegression()).fit(table, rng.integers(0, 3, 60))
+    table.loc[:3, NAMES[1]] = np.nan
+    save(fitted, folder, table)
+
+
+def save(fitted: Any, folder: Path, table: pd.DataFrame) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that integers cannot be missing
+        mlflow.sklearn.save_model(
+            fitted,
+            folder / "model",
+            signature=infer_signature(table, fitted.predict(table)),
+            input_example=table[4:7],
+            pip_requirements=[],
+            serialization_format="skops",
+            skops_trusted_types=list(TRUSTED_TYPES),
+        )
+
+
+@pytest.fixture(params=["doubles", "whole numbers", "mixed"])
+def ask(request: pytest.FixtureRequest, local: Place, tmp_path: Path) -> Ask:
     """Ask both: a function from a body and its type to our answer and MLflow's."""
     folder = tmp_path / "source"
-    with artifacts.model_files(local.client, "trained", 1) as files:
-        shutil.copytree(files, folder / "model")
+    if request.param == "doubles":
+        with artifacts.model_files(local.client, "trained", 1) as files:
+            shutil.copytree(files, folder / "model")
+    else:
+        {"whole numbers": whole_numbers, "mixed": mixed}[request.param](folder)
     theirs = scoring_server.init(mlflow.pyfunc.load_model(str(folder / "model")))
     worker = Worker(Settings(ref="trained@production"), Metrics())
     source = Source(str(folder), "trained", 1, "production", None, None)
@@ -127,7 +183,7 @@ def agree(ours: httpx.Response, theirs: httpx.Response, body: bytes) -> None:
 
 
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(content=requests)
 def test_json_is_answered_and_refused_as_mlflow_does(ask: Ask, content: Any) -> None:
@@ -149,6 +205,26 @@ def test_csv_is_answered_and_refused_as_mlflow_does(
     lines = [",".join(header), *(",".join(map(str, row)) for row in rows)]
     body = end.join(lines).encode()
     agree(*ask(body, "text/csv"), body)
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    header=names,
+    row=st.lists(
+        st.one_of(st.floats(0, 9), st.integers(0, 9), st.just("x"), st.none()), min_size=5
+    ),
+    rows=st.integers(0, 3),
+)
+def test_parquet_is_answered_and_refused_as_mlflow_does(
+    ask: Ask, header: list[str], row: list[Any], rows: int
+) -> None:
+    table = {name: [value] * rows for name, value in zip(header, row, strict=False)}
+    buffer = io.BytesIO()
+    pd.DataFrame(table).to_parquet(buffer)
+    body = buffer.getvalue()
+    agree(*ask(body, "application/vnd.apache.parquet"), body)
 
 
 @pytest.mark.parametrize(

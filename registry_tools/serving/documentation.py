@@ -1,7 +1,7 @@
 """What there is to ask, made from the signature of the version that answers: OpenAPI, and a page.
 
-The page reads the description as any tool would, with a key if one is needed, and needs nothing from
-anywhere else: it opens in a network without a way out.
+The page reads the description as any tool would, with a key if one is needed, and needs nothing
+from anywhere else: it opens in a network without a way out.
 """
 
 from __future__ import annotations

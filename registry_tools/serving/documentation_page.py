@@ -16,7 +16,8 @@ button{margin-top:.4rem;padding:.3rem 1rem}pre{background:#f4f4f4;padding:.6rem;
 <h1 id="title">Serving</h1>
 <p>Every answer names its version in <code>X-Model-Version</code>.
 <a href="/openapi.json">openapi.json</a> has this page for tools.</p>
-<p><label>Key, if one is needed <input id="key" type="password"></label> <span id="trouble"></span></p>
+<p><label>Key, if one is needed <input id="key" type="password"></label>
+<span id="trouble"></span></p>
 <h2>What it takes</h2>
 <table id="columns"></table>
 <p>Columns are matched by name in any order; <code>features</code> are in this one.</p>

@@ -138,7 +138,7 @@ def typed(matrix: Matrix, form: Form) -> Matrix | None:
     with np.errstate(invalid="ignore", over="ignore"):
         for column, bound in form.bounds:
             values = matrix[:, column]
-            if not (np.abs(values) < bound).all():  # NaN is not
+            if not ((values > -bound) & (values < bound)).all():  # NaN is neither
                 return None
             if matrix.dtype.kind == "f":
                 matrix[:, column] = np.trunc(values)

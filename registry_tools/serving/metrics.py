@@ -27,7 +27,8 @@ class Metrics:
     content_type = CONTENT_TYPE_LATEST
 
     def __init__(self) -> None:
-        disable_created_metrics()  # a second series for every counter, which nobody asks for
+        # A second series for every counter, which nobody asks for.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ
         self._registry = CollectorRegistry()
         own: dict[str, Any] = {"registry": None if shared else self._registry}
