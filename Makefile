@@ -46,11 +46,8 @@ serve: $(VENV)/.run ## Serve iris@production and follow it: PORT=5001.
 	@MLFLOW_TRACKING_URI=$(STORE) $(BIN)/registry-tools serve $(NAME)@production --port $(PORT)
 
 bench: $(VENV)/.test ## Measure; see benchmarks/.
-	@$(BIN)/python benchmarks/serving.py
-	@$(BIN)/python benchmarks/run_overhead.py
-	@$(BIN)/python benchmarks/cli_start.py
-	@$(BIN)/python benchmarks/registry_scale.py
-	@$(BIN)/python benchmarks/gate_power.py
+	@missed=0; for each in serving run_overhead cli_start registry_scale gate_power; do \
+	  $(BIN)/python benchmarks/$$each.py || missed=1; done; exit $$missed
 
 lock: $(VENV)/.test ## Make both lock files again from pyproject.toml.
 	@$(BIN)/uv pip compile pyproject.toml --group build $(LOCK) --output-file requirements.lock

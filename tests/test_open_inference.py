@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import grpc
 import httpx
 import numpy as np
 import pytest
@@ -117,6 +118,7 @@ def test_nested_data_and_wholes_are_taken(reader: httpx.Client) -> None:
         ({"inputs": [tensor("x", ROWS) | {"shape": [3, 5]}]}, "12 values"),
         ({"inputs": [tensor("x", ROWS) | {"shape": [3, -4]}]}, "no list of lengths"),
         ({"inputs": [tensor("x", ROWS) | {"data": None}]}, "no list"),
+        ({"inputs": [tensor("x", []) | {"shape": [0, 2**32 - 1, 2**32 - 1]}]}, "above 0"),
         ({"inputs": [tensor("x", ROWS) | {"data": ["secret"] * 12}]}, "not of its datatype"),
         ({"inputs": [tensor("x", ROWS) | {"data": [[1.0], 2.0]}]}, "unevenly"),
         ({"inputs": [tensor("x", np.full((1, 4), "secret"), "BYTES")]}, "takes numbers"),
@@ -142,11 +144,28 @@ def test_bytes_that_do_not_fit_their_head_are_refused(reader: httpx.Client) -> N
         (head + ROWS.tobytes(), len(head) - 1, 400),
         (head + ROWS.tobytes(), 10**9, 400),
         (head + ROWS.tobytes(), -1, 400),
+        (head + ROWS.tobytes(), "0" * 5000, 400),
         (head + ROWS.tobytes()[:-1], len(head), 400),
         (head + ROWS.tobytes() + b"x", len(head), 400),
     ):
         headers = {"Inference-Header-Content-Length": str(length)}
         assert reader.post(INFER, content=body, headers=headers).status_code == status
+
+
+def test_an_id_that_cannot_be_sent_back_is_left_out(reader: httpx.Client) -> None:
+    content = json.dumps({"id": "\ud800", "inputs": [tensor("x", ROWS)]})
+    reply = reader.post(INFER, content=content)
+    assert reply.status_code == 200
+    assert "id" not in reply.json()
+
+
+def test_a_message_of_another_protocol_is_refused_over_grpc(reading: dict[str, int]) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{reading['grpc']}") as channel:
+        ask = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        with pytest.raises(grpc.RpcError) as caught:
+            ask(b"\xff\xff\xff")
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert caught.value.details() == "this is no message of the protocol"
 
 
 def test_another_model_or_version_is_not_found(reader: httpx.Client) -> None:

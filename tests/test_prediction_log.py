@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -11,13 +12,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import mlflow
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import IRIS_COLUMNS, IRIS_ROW, Serve
 from places import Place
 from servers import BIN, eventually, metric
 
-from registry_tools import registry
+from pipeline.params import TrainParams
+from pipeline.train import train
+from registry_tools import artifacts, registry
+from registry_tools.serving import prediction_log
+from registry_tools.serving.answered import Answered
+from registry_tools.serving.loading import load
+from registry_tools.serving.settings import Settings
+from registry_tools.serving.source import Source
 
 pytestmark = pytest.mark.slow
 
@@ -59,6 +69,66 @@ def test_rows_and_answers_are_found_again_by_the_id_of_the_request(
     age = pd.Timestamp.now("UTC") - table["_at"]
     assert age.between(pd.Timedelta(0), pd.Timedelta("1min")).all()
     assert metric(client, "serving_log_rows_total", outcome="logged") == 6
+
+
+def test_rows_of_other_types_cost_no_other_rows_and_a_request_is_logged_once(
+    serve: Serve, store: str, table_csv: Path, tmp_path: Path
+) -> None:
+    train(TrainParams(data=str(table_csv), target="kind", name="animals"))
+    mlflow.set_tracking_uri(None)
+    options = ("--log-predictions", "log", "--log-every", "0.5", "--tracking-uri", store)
+    client = serve("animals/1", *options)
+    rows = [["x", 4, 25.0, "brown", True, True], [3.5, 4, None, True, True, None]]
+    names = ["weight", "legs", "size", "colour", "sold", "tame"]
+    asked = 0
+    for row in (rows[1], [3.5, 4, 20.0, "grey", False, False], [3, 4, 20, None, True, True]):
+        content = {"dataframe_split": {"columns": names, "data": [row]}}
+        asked += client.post("/invocations", json=content).status_code == 200
+    columns = {
+        name: [value] for name, value in zip(names, [3.0, 4, 20.0, "x", True, True], strict=True)
+    }
+    asked += client.post("/invocations", json={"inputs": columns}).status_code == 200
+    assert asked >= 3
+    eventually(lambda: len(logged(tmp_path / "log")) == asked)
+    table = logged(tmp_path / "log")
+    assert pd.api.types.is_float_dtype(table["weight"])
+    assert metric(client, "serving_rows_total") == asked
+    with pytest.raises(AssertionError):
+        metric(client, "serving_log_rows_total", outcome="failed")
+
+
+def test_two_outputs_of_a_request_are_logged_once(serve: Serve, model: str, tmp_path: Path) -> None:
+    client = serve(f"{model}@production", "--log-predictions", "log", "--log-every", "0.3")
+    rows = {"name": "x", "shape": [1, 4], "datatype": "FP64", "data": IRIS_ROW}
+    both = [{"name": "predict"}, {"name": "predict_proba"}]
+    reply = client.post(f"/v2/models/{model}/infer", json={"inputs": [rows], "outputs": both})
+    assert len(reply.json()["outputs"]) == 2
+    eventually(lambda: len(logged(tmp_path / "log")) == 1)
+    time.sleep(0.7)
+    assert len(logged(tmp_path / "log")) == 1
+    assert metric(client, "serving_rows_total") == 1
+
+
+def test_what_has_no_room_is_dropped_and_counted(
+    local: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prediction_log, "_MOST_CELLS", 50)
+    counts: dict[str, int] = {}
+
+    def count(rows: int, outcome: str) -> None:
+        counts[outcome] = counts.get(outcome, 0) + rows
+
+    with artifacts.model_files(local.client, "trained", 1) as files:
+        shutil.copytree(files, tmp_path / "source" / "model")
+    source = Source(str(tmp_path / "source"), "trained", 1, None, None, None)
+    served = load(source, Settings(ref="trained/1").policy)
+    log = prediction_log.PredictionLog(tmp_path / "log", 1.0, 60, count)
+    for number in range(20):
+        rows = np.array([IRIS_ROW])
+        log.watch(Answered(served, "predict", [rows], [[1]], [str(number)]))
+    log.close()
+    assert counts == {"logged": 6, "dropped": 14}
+    assert len(logged(tmp_path / "log")) == 6
 
 
 def test_each_version_has_files_of_its_own_and_the_end_leaves_nothing_behind(

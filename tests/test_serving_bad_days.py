@@ -154,6 +154,44 @@ def test_a_broken_version_does_not_take_over(
     eventually(lambda: client.get("/model").json()["candidate"] is None)
 
 
+def test_many_broken_versions_do_not_take_the_files_of_the_good_one(
+    serve: Serve, local: Place
+) -> None:
+    name = local.model(GOOD, *[POOR] * 4)
+    for version in range(2, 6):
+        local.client.set_model_version_tag(name, str(version), registry.DIGEST_TAG, "0" * 64)
+    registry.move_alias(local.client, name, "production", 1)
+    client = serve(f"{name}@production", "--workers", "2")
+    for version in range(2, 6):
+        registry.move_alias(local.client, name, "production", version)
+        eventually(
+            lambda version=version: (
+                (client.get("/model").json()["candidate"] or {}).get("version") == version
+            )
+        )
+    pid = process_of(client).pid
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    before = set(children.read_text().split())
+    for child in before:
+        os.kill(int(child), signal.SIGKILL)
+    eventually(lambda: len(set(children.read_text().split()) - before) == 2)
+    records = {"dataframe_records": [dict(zip(IRIS_COLUMNS, map(str, IRIS_ROW), strict=True))]}
+    reply = httpx.post(client.base_url.join("/invocations"), json=records, timeout=30)
+    assert (reply.status_code, reply.headers["x-model-version"]) == (200, "1")
+
+
+def test_a_model_that_was_made_anew_under_its_number_takes_over(serve: Serve, local: Place) -> None:
+    name = local.model(GOOD)
+    registry.move_alias(local.client, name, "production", 1)
+    client = serve(f"{name}@production")
+    before = client.get("/model").json()["run_id"]
+    local.client.delete_registered_model(name)
+    local.add(name, POOR)
+    registry.move_alias(local.client, name, "production", 1)
+    eventually(lambda: client.get("/model").json()["run_id"] != before)
+    assert version_of(client) == 1
+
+
 def test_the_registry_dies_and_comes_back_under_load(
     serve: Serve,
     empty_database: Path,
@@ -257,20 +295,30 @@ def test_health_is_answered_while_a_large_request_is_worked_on(client: httpx.Cli
     assert waits[int(len(waits) * 0.95)] < 0.05
 
 
-def test_too_slow_and_too_many_are_refused_and_done_with(serve: Serve, local: Place) -> None:
+def test_what_takes_too_long_is_given_up(serve: Serve, local: Place) -> None:
     name = local.model(EQUAL)  # nearest neighbours: slow with many rows
-    limits = ("--timeout", "1", "--queue", "1", "--max-body", "64", "--max-rows", "2000000")
-    client = serve(f"{name}/1", *limits)
+    client = serve(f"{name}/1", "--timeout", "1s", "--max-body", "64", "--max-rows", "2000000")
     rows = {"dataframe_split": {"columns": IRIS_COLUMNS, "data": [IRIS_ROW] * 1_500_000}}
     reply = client.post("/invocations", json=rows)
     assert reply.status_code == 504, reply.text[:100]
-    host, port = client.base_url.host, client.base_url.port
-    with socket.create_connection((host, port), timeout=10) as half:
+    eventually(lambda: client.post("/predict", json={"features": IRIS_ROW}).status_code == 200)
+
+
+def test_more_than_may_wait_are_refused_and_half_a_body_is_given_up(
+    serve: Serve, model: str
+) -> None:
+    client = serve(f"{model}@production", "--timeout", "4", "--queue", "1")
+    with socket.create_connection((client.base_url.host, client.base_url.port), 10) as half:
         half.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{")
-        time.sleep(0.1)
-        full = client.post("/predict", json={"features": IRIS_ROW})
-        assert full.status_code == 503
-        assert full.headers["retry-after"] == "1"
+        full: list[httpx.Response] = []
+
+        def refused() -> bool:
+            full.append(client.post("/predict", json={"features": IRIS_ROW}))
+            return full[-1].status_code == 503
+
+        eventually(refused, seconds=3)
+        assert full[-1].headers["retry-after"] == "1"
+        assert client.get("/health").status_code == 200
         assert b" 408 " in half.recv(1000)
     eventually(lambda: client.post("/predict", json={"features": IRIS_ROW}).status_code == 200)
 

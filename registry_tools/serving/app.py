@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import logging
@@ -40,6 +41,7 @@ Error = Callable[[int, str], Reply]
 # A body larger than this counts against what all bodies together may hold.
 _SMALL_BODY = 1 << 16
 _BODIES = 4  # as many of the largest size at once
+_DISCARDED = 4  # as many of the largest size of one that is refused
 _SWEEP_SECONDS = 0.25
 _ID = re.compile(rb"[\x21-\x7e]{1,200}")  # what is sent back in a header
 
@@ -135,7 +137,7 @@ class App:
                 return await respond(self, request)
             finally:
                 del self._running[request]
-                self._held -= request.held
+                self.release(request.held)
         except Refused as refused:
             reply = route.error(refused.status, refused.message)
             return Reply(reply.body, reply.status, [*reply.headers, *refused.headers])
@@ -177,6 +179,7 @@ class App:
         most = self.settings.max_body
         announced = request.headers.get(b"content-length", b"0")
         if announced.isdigit() and int(announced[:20]) > most:
+            await self._discard(request)
             raise Refused(413, f"the body is larger than {most} bytes", _CLOSE)
         parts: list[bytes] = []
         size = 0
@@ -186,20 +189,41 @@ class App:
             part = message.get("body", b"")
             size += len(part)
             if size > most:
+                await self._discard(request)
                 raise Refused(413, f"the body is larger than {most} bytes", _CLOSE)
             if size > _SMALL_BODY:
-                self._hold(request, size)
+                before, request.held = request.held, size
+                self.hold(size - before)
             parts.append(part)
             if not message.get("more_body", False):
                 break
             message = await request.receive()
         request.body = b"".join(parts)
 
-    def _hold(self, request: Request, size: int) -> None:
-        self._held += size - request.held
-        request.held = size
+    async def _discard(self, request: Request) -> None:
+        """Read on for a while: most clients listen for an answer only when they have sent all."""
+        left = _DISCARDED * self.settings.max_body
+        while left > 0:
+            message = await request.receive()
+            left -= len(message.get("body", b""))
+            if not message.get("more_body", False):
+                return
+
+    def hold(self, size: int) -> None:
+        """Count bytes that wait to be read, until `release`.
+
+        Raises
+        ------
+        Refused
+            503 if they are more than may wait.
+        """
+        self._held += size
         if self._held > _BODIES * self.settings.max_body:
             raise Refused(503, "too many large requests at once: try again", [*_LATER, *_CLOSE])
+
+    def release(self, size: int) -> None:
+        """Give back bytes that were held."""
+        self._held -= size
 
     def begin(self, request: Request) -> Served:
         """Return the version that a request is answered by, from here to its end.
@@ -285,4 +309,5 @@ def _log_access(request: Request, reply: Reply, seconds: float) -> None:
         "version": request.version,
         "request_id": request.id,
     }
-    sys.stderr.write(json.dumps(line) + "\n")
+    with contextlib.suppress(OSError):  # whoever read the log is gone
+        sys.stderr.write(json.dumps(line) + "\n")

@@ -22,7 +22,8 @@ from registry_tools.serving.served import Served
 _THREADS = 2
 _BATCH_ROWS = 1000  # where a model is too slow for the event loop
 
-Waiting = tuple[Matrix, "asyncio.Future[Any]", str]  # rows, where the answer goes, request id
+# Rows, where the answer goes, and the id of the request; None if its rows are counted elsewhere.
+Waiting = tuple[Matrix, "asyncio.Future[Any]", "str | None"]
 
 
 def trust_inputs() -> None:
@@ -60,7 +61,7 @@ class Batcher:
         self._busy = 0
 
     def answer(
-        self, served: Served, method: str, rows: Matrix, request_id: str = ""
+        self, served: Served, method: str, rows: Matrix, request_id: str | None = ""
     ) -> asyncio.Future[list[Any]]:
         """Return the answers of one version to rows, one a row, when they are there.
 
@@ -123,7 +124,9 @@ class Batcher:
     def _settle(
         self, served: Served, method: str, batch: list[Waiting], answers: list[Any]
     ) -> None:
-        self._observe(served, len(batch), sum([len(rows) for rows, _, _ in batch]))
+        self._observe(
+            served, len(batch), sum([len(rows) for rows, _, name in batch if name is not None])
+        )
         for (_, future, _), answer in zip(batch, answers, strict=True):
             if future.done():  # nobody waits for it any more
                 continue
@@ -135,14 +138,18 @@ class Batcher:
             self._show(served, method, batch, answers)
 
     def _show(self, served: Served, method: str, batch: list[Waiting], answers: list[Any]) -> None:
-        good = [n for n, answer in enumerate(answers) if not isinstance(answer, BaseException)]
+        good = [
+            n
+            for n, answer in enumerate(answers)
+            if batch[n][2] is not None and not isinstance(answer, BaseException)
+        ]
         if good:
             answered = Answered(
                 served,
                 method,
                 [batch[n][0] for n in good],
                 [answers[n] for n in good],
-                [batch[n][2] for n in good],
+                [str(batch[n][2]) for n in good],
             )
             show(answered, self._watchers)
 

@@ -49,19 +49,20 @@ def explain(content: Any, content_type: str, columns: Sequence[Column] | None) -
             wrong = _cells(content, columns)
             if wrong is not None:
                 return wrong
-    rows = _rows(content) if content_type == "application/json" else None
-    if rows is not None:
+    if content_type == "application/json":
         try:
             from registry_tools.frames import frame_of
 
-            frame = frame_of(rows, columns)
+            rows = _rows(content)
+            frame = frame_of(rows, columns) if rows is not None else None
         except InputError as error:
             return error.public
         except (ValueError, TypeError):
             return "the rows are no table: are they all of one length?"
-        holes = [str(name) for name in frame.columns if frame[name].isna().any()]
-        if holes:
-            return f"missing values in {names_in_words(holes)}, which this model cannot take"
+        if frame is not None:
+            holes = [str(name) for name in frame.columns if frame[name].isna().any()]
+            if holes:
+                return f"missing values in {names_in_words(holes)}, which this model cannot take"
     return f"the model cannot read this {content_type} body as a table of its columns"
 
 

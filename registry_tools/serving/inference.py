@@ -44,16 +44,19 @@ async def infer(
     """
     outputs: list[Tensor] = []
     answers: list[Any] = []
+    watched: str | None = request_id
     if served.form is not None:
         matrix = tensor_rows.matrix_of(wish.inputs, served.form)
         for method in wish.methods:
-            answers = await plane.answer(served, method, matrix, request_id)
+            answers = await plane.answer(served, method, matrix, watched)
             outputs += tensor_rows.of_answers(method, answers)
+            watched = None
     else:
         content = tensor_rows.content_of(wish.inputs, served.info.signature)
         for method in wish.methods:
-            answers = await plane.answer_content(served, method, content, request_id)
+            answers = await plane.answer_content(served, method, content, watched)
             outputs += tensor_rows.of_answers(method, answers)
+            watched = None
     return len(answers), outputs
 
 

@@ -36,6 +36,18 @@ class Read:
     answers: Any  # what the JSON holds; mostly a list, one a row
 
     @property
+    def table(self) -> Any:
+        """The rows as a DataFrame, where they are a table at all."""
+        import pandas as pd
+
+        if isinstance(self.rows, (dict, list)):
+            try:
+                return pd.DataFrame(self.rows)
+            except (ValueError, TypeError):
+                return self.rows
+        return self.rows
+
+    @property
     def count(self) -> int:
         """How many rows there were."""
         return len(self.answers) if isinstance(self.answers, list) else 1

@@ -81,7 +81,7 @@ def _read(body: bytes, length: bytes | None) -> Wish:
     """Read a request; the length is that of its JSON, if bytes of tensors follow it."""
     head, raw = body, memoryview(b"")
     if length is not None:
-        if not length.isdigit() or int(length[:20]) > len(body):
+        if len(length) > 12 or not length.isdigit() or int(length) > len(body):
             raise Refused(400, "Inference-Header-Content-Length is no length within the body")
         head, raw = body[: int(length)], memoryview(body)[int(length) :]
     content = parsed(head)
@@ -112,7 +112,9 @@ def _wish(content: dict[str, Any], inputs: list[Tensor]) -> Wish:
             e["name"] for e in outputs if _parameters(e).get("binary_data") is False
         }
     given = content.get("id")
-    return Wish(inputs, methods, given[:200] if isinstance(given, str) else "", binary)
+    if not isinstance(given, str) or not given.isprintable():
+        given = ""
+    return Wish(inputs, methods, given[:200], binary)
 
 
 def _parameters(entry: Any) -> dict[str, Any]:

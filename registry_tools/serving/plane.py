@@ -39,9 +39,12 @@ class Plane:
         self._threads = ThreadPoolExecutor(2, "read")
 
     def answer(
-        self, served: Served, method: str, rows: Matrix, request_id: str = ""
+        self, served: Served, method: str, rows: Matrix, request_id: str | None = ""
     ) -> Awaitable[list[Any]]:
         """Answer a matrix of rows together with others that wait.
+
+        A request that asks for more than one answer to its rows has an id with the first, and None
+        with the others: its rows are counted, and shown to who watches, once.
 
         Raises
         ------
@@ -52,7 +55,12 @@ class Plane:
         return self._batcher.answer(served, method, rows, request_id)
 
     async def answer_body(
-        self, served: Served, method: str, content: Any, content_type: str, request_id: str = ""
+        self,
+        served: Served,
+        method: str,
+        content: Any,
+        content_type: str,
+        request_id: str | None = "",
     ) -> Read:
         """Answer a request that MLflow's own code reads, alone and off the event loop.
 
@@ -64,14 +72,17 @@ class Plane:
         read = await self.off_the_loop(
             served.reader.answer, content, content_type, method, self._max_rows
         )
-        self._observe(served, 1, read.count)
-        if self._watchers and isinstance(read.answers, list):
-            answered = Answered(served, method, [read.rows], [read.answers], [request_id])
-            await self.off_the_loop(show, answered, self._watchers)
+        self._observe(served, 1, read.count if request_id is not None else 0)
+        if self._watchers and request_id is not None and isinstance(read.answers, list):
+            await self.off_the_loop(self._show, served, method, read, request_id)
         return read
 
+    def _show(self, served: Served, method: str, read: Read, request_id: str) -> None:
+        answered = Answered(served, method, [read.table], [read.answers], [request_id])
+        show(answered, self._watchers)
+
     async def answer_content(
-        self, served: Served, method: str, content: Any, request_id: str = ""
+        self, served: Served, method: str, content: Any, request_id: str | None = ""
     ) -> list[Any]:
         """Return the answers to the JSON of MLflow's protocol, one a row.
 

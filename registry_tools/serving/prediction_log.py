@@ -74,7 +74,7 @@ class PredictionLog:
         if self._sample < 1:
             answered = _sampled(answered, self._sample)
         rows = sum(map(len, answered.answers))
-        cells = rows * (len(answered.served.info.signature or ()) + 4)
+        cells = rows * (len(answered.served.info.signature or ()) + 4) + _texts(answered)
         with self._lock:
             full = self._cells + cells > _MOST_CELLS
             if not full and rows:
@@ -130,22 +130,22 @@ class PredictionLog:
                 tables.append(_table(served, together))
             except Exception as error:  # noqa: BLE001 - rows that no table holds are not all rows
                 self._failed(sum(_rows(answered) for answered in together), error)
-        try:
-            self._write_file(served, tables)
-        except Exception as error:  # noqa: BLE001 - the edge of the thread, which must go on
-            self._failed(sum(map(len, tables)), error)
-        else:
-            self._count(sum(map(len, tables)), "logged")
+        for alike in _by_schema(tables):
+            try:
+                self._write_file(served, alike)
+            except Exception as error:  # noqa: BLE001 - the edge of the thread, which must go on
+                self._failed(sum(map(len, alike)), error)
+            else:
+                self._count(sum(map(len, alike)), "logged")
 
     def _failed(self, rows: int, error: Exception) -> None:
-        _log.warning("the prediction log loses %d rows: %s", rows, error)
-        said = (error.strerror if isinstance(error, OSError) else None) or error
+        # Only errors of the system say nothing of values.
+        said = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
+        _log.warning("the prediction log loses %d rows: %s", rows, said)
         self.error = f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ} {said}"
         self._count(rows, "failed")
 
     def _write_file(self, served: Served, tables: list[pa.Table]) -> None:
-        if not tables:
-            return
         folder = self._folder / served.source.name
         folder.mkdir(parents=True, exist_ok=True)
         now = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
@@ -153,7 +153,7 @@ class PredictionLog:
         partial = folder / f".{name}.part"
         try:
             with partial.open("wb") as file:
-                pq.write_table(pa.concat_tables(tables, promote_options="permissive"), file)
+                pq.write_table(pa.concat_tables(tables), file)
                 file.flush()
                 os.fsync(file.fileno())
             partial.rename(folder / name)
@@ -161,6 +161,14 @@ class PredictionLog:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
+
+
+def _texts(answered: Answered) -> int:
+    """Return how many values the texts of a table take the room of."""
+    table: Any = answered.rows[0] if len(answered.rows) == 1 else None
+    if not hasattr(table, "memory_usage"):
+        return 0
+    return int(table.memory_usage(deep=True).sum()) // 8
 
 
 def _flush(folder: Path) -> None:
@@ -182,6 +190,14 @@ def _sampled(answered: Answered, sample: float) -> Answered:
         [answered.request_ids[n] for n in kept],
         answered.at,
     )
+
+
+def _by_schema(tables: list[pa.Table]) -> list[list[pa.Table]]:
+    """Put tables together that have the same columns of the same types."""
+    alike: dict[str, list[pa.Table]] = {}
+    for table in tables:
+        alike.setdefault(str(table.schema), []).append(table)
+    return list(alike.values())
 
 
 def _rows(answered: Answered) -> int:
@@ -246,13 +262,32 @@ def _both(served: Served, method: str, rows: Any, answers: list[Any]) -> tuple[A
 
 
 def _features(served: Served, rows: Any) -> dict[str, Any]:
-    if not isinstance(rows, np.ndarray):
+    """Return the columns that were asked, in the types of the signature."""
+    columns = served.info.signature
+    if isinstance(rows, np.ndarray):
+        if columns is None:
+            return {str(place): values for place, values in enumerate(rows.T)}
+        return {c.name: _typed(v, c.type) for c, v in zip(columns, rows.T, strict=True)}
+    if columns is None:
         table = pa.Table.from_pandas(rows, preserve_index=False)
         return dict(zip(table.column_names, table.columns, strict=True))
-    columns = served.info.signature
-    if columns is None:
-        return {str(place): values for place, values in enumerate(rows.T)}
-    return {
-        column.name: values.astype(NUMBERS.get(column.type, values.dtype))
-        for column, values in zip(columns, rows.T, strict=True)
-    }
+    return {c.name: _typed(rows[c.name], c.type) for c in columns if c.name in rows}
+
+
+def _typed(values: Any, kind: str) -> pa.Array:
+    import pandas as pd
+
+    if kind in NUMBERS:
+        numbers = np.asarray(pd.to_numeric(values), dtype=np.float64)
+        whole = np.dtype(NUMBERS[kind]).kind == "i" and np.isfinite(numbers).all()
+        return (
+            pa.array(numbers).cast(pa.from_numpy_dtype(NUMBERS[kind]))
+            if whole
+            else pa.array(numbers)
+        )
+    missing = pd.isna(values)
+    if kind == "boolean":
+        return pa.array([None if m else bool(v) for v, m in zip(values, missing, strict=True)])
+    return pa.array(
+        [None if m else str(v) for v, m in zip(values, missing, strict=True)], pa.string()
+    )

@@ -31,6 +31,7 @@ _MESSAGE = 100_000  # bytes; a socket takes twice as much at once
 _FRAME_ROWS = 100  # of a table that is sent as JSON
 _SHORT_LIFE = 10.0
 _PAUSE = 5.0
+_END_SECONDS = 3.0
 
 
 class Feed:
@@ -93,6 +94,7 @@ class Shadow:
         self._settings = settings
         self._tell = tell
         self._process: asyncio.subprocess.Process | None = None
+        self._writer: asyncio.StreamWriter | None = None
 
     async def run(self) -> None:
         """Start the process, and start it again when it ends; forever."""
@@ -118,19 +120,26 @@ class Shadow:
                 stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,
             )
-        reader, writer = await asyncio.open_connection(sock=ours, limit=_LINE)
-        writer.write(dataclasses.replace(self._settings, api_keys=()).to_json().encode() + b"\n")
+        reader, self._writer = await asyncio.open_connection(sock=ours, limit=_LINE)
+        self._writer.write(
+            dataclasses.replace(self._settings, api_keys=()).to_json().encode() + b"\n"
+        )
         with contextlib.suppress(ConnectionError):
             while line := await reader.readline():
                 self._tell(json.loads(line))
-        writer.close()
+        self._writer.close()
         await self._process.wait()
 
     async def end(self) -> None:
         """End the process; nothing is lost with it but comparisons."""
         if self._process is not None and self._process.returncode is None:
-            self._process.kill()  # it has nothing to finish, and may stand still
-            await self._process.wait()
+            if self._writer is not None:
+                self._writer.close()  # which it takes for the end
+            try:
+                await asyncio.wait_for(self._process.wait(), _END_SECONDS)
+            except asyncio.TimeoutError:
+                self._process.kill()
+                await self._process.wait()
 
 
 def _kind() -> socket.SocketKind:

@@ -147,7 +147,7 @@ class Sources:
             source = Source(**record | {"folder": str(folder.resolve()), "from_cache": True})
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
-        integrity.check_files(source.model, files)
+        integrity.check_files(source.model, source.digest or files)
         if self._policy.public_key is not None:
             signature = Path(source.folder, self._signature_name(Path(source.folder)))
             signing.check(

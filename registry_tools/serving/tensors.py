@@ -51,9 +51,9 @@ def checked_shape(name: str, datatype: str, shape: Sequence[Any]) -> tuple[int, 
         known = ", ".join([*DTYPES, BYTES])
         raise InputError(f"tensor {name!r}: the datatype is none of {known}")
     if not 1 <= len(shape) <= _MOST_DIMENSIONS or not all(
-        type(length) is int and 0 <= length < 1 << 32 for length in shape
+        type(length) is int and 0 < length < 1 << 32 for length in shape
     ):
-        raise InputError(f"tensor {name!r}: the shape is no list of lengths")
+        raise InputError(f"tensor {name!r}: the shape is no list of lengths above 0")
     return tuple(shape)
 
 

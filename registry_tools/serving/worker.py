@@ -127,6 +127,7 @@ class Server(uvicorn.Server):
             )
         )
         self._app = app
+        self._serving: asyncio.Task[None] | None = None
         tasks = self.server_state.tasks
         app.under_way = lambda: len(tasks) + app.others
 
@@ -186,6 +187,20 @@ class Server(uvicorn.Server):
         from registry_tools.serving.open_inference_grpc import GrpcServer
 
         return GrpcServer(self._app, settings.grpc_port, settings.workers > 1)
+
+    @property
+    def begun(self) -> bool:
+        """Whether `begin` was called."""
+        return self._serving is not None
+
+    def begin(self, listening: socket.socket) -> None:
+        """Answer in a task, until told to end."""
+        self._serving = asyncio.create_task(self.run_on(listening))
+
+    async def ended(self) -> None:
+        """Wait until what was begun has ended; raises as `run_on`."""
+        if self._serving is not None:
+            await self._serving
 
     def end(self) -> None:
         """Stop accepting, finish what is in flight, and end."""

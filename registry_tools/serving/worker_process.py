@@ -63,6 +63,10 @@ class Conversation:
         if future is not None and not future.done():  # else whoever asked has given up
             future.set_result(None)
 
+    def tell(self, state: dict[str, Any]) -> None:
+        """Hand on how the following goes."""
+        self._worker.tell(state)
+
     async def obey(self, message: dict[str, Any]) -> None:
         """Prepare, swap or drop a version, and say how it went."""
         error = None
@@ -85,34 +89,50 @@ async def _run(
     if feed is not None:
         worker.app.watchers.append(Feed(feed, metrics))
     server = Server(worker.app)
-    end_on_signals(server.end)
     conversation = Conversation(writer, worker)
     worker.app.refresh = conversation.refresh
-    serving: asyncio.Task[None] | None = None
+    obeying = asyncio.create_task(_obey(reader, conversation, server, listening))
+
+    def end() -> None:
+        obeying.cancel()
+
+    end_on_signals(end)
+    try:
+        await obeying
+    except (asyncio.CancelledError, ConnectionError):
+        pass  # told to end, or left alone by the supervisor
+    finally:
+        server.end()
+        await server.ended()
+        worker.close()
+    return 0
+
+
+async def _obey(
+    reader: asyncio.StreamReader,
+    conversation: Conversation,
+    server: Server,
+    listening: socket.socket,
+) -> None:
+    """Do what the supervisor says, until it says the end; its own end is one as well."""
     under_way: set[asyncio.Task[None]] = set()
     conversation.say({"do": "ready"})
-    # The supervisor's end is the end of its workers.
     while line := await reader.readline():
         message = json.loads(line)
         if message["do"] == "end":
-            break
+            return
         if message["do"] == "tell":
-            worker.tell(message["state"])
+            conversation.tell(message["state"])
         elif message["do"] == "refreshed":
             conversation.refreshed(message["id"])
         else:
             task = asyncio.create_task(conversation.obey(message))
             under_way.add(task)
             task.add_done_callback(under_way.discard)
-            if message["do"] == "swap" and serving is None:
+            if message["do"] == "swap" and not server.begun:
                 await task
                 settle_memory()
-                serving = asyncio.create_task(server.run_on(listening))
-    server.end()
-    if serving is not None:
-        await serving
-    worker.close()
-    return 0
+                server.begin(listening)
 
 
 def main() -> int:
