@@ -12,6 +12,7 @@ from conftest import ROOT
 from pipeline.cli import cli
 from pipeline.errors import InvalidParameter
 from pipeline.params import TrainParams, as_text
+from registry_tools.cli import cli as registry_cli
 
 
 def entry_point(name: str) -> dict:
@@ -41,6 +42,21 @@ def test_the_command_line_has_an_option_for_every_parameter() -> None:
     command = cli.commands["train"]
     options = {option.name for option in command.params if isinstance(option, click.Option)}
     assert options == {spec.name for spec in fields(TrainParams)} | {"verbose"}
+
+
+def test_the_entry_point_that_serves_has_the_defaults_of_its_command() -> None:
+    entry = entry_point("serve")
+    command = entry["command"].split()
+    assert command[:5] == ["python", "-m", "registry_tools", "serve", "{ref}"]
+    passed = dict(zip(command[5::2], command[6::2], strict=True))
+    context = click.Context(registry_cli.commands["serve"])
+    for option in registry_cli.commands["serve"].params:
+        name = f"--{str(option.name).replace('_', '-')}"
+        if name in passed:
+            assert passed.pop(name) == f"{{{option.name}}}"
+            declared = str(entry["parameters"][option.name]["default"])
+            assert option.type_cast_value(context, declared) == option.default, option.name
+    assert not passed
 
 
 def test_the_defaults_survive_the_way_through_text() -> None:

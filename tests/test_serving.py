@@ -11,6 +11,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,9 +21,9 @@ import pandas as pd
 import pytest
 from conftest import IRIS_COLUMNS as NAMES
 from conftest import IRIS_ROW as ROW
-from conftest import Serve
+from conftest import ROOT, Serve
 from places import Place
-from servers import BIN, eventually, metric
+from servers import BIN, eventually, free_port, metric, wait_until_up
 
 from pipeline.params import TrainParams
 from pipeline.train import train
@@ -171,6 +172,21 @@ def test_a_deleted_stage_is_told_of_and_served_on(
     reply = client.post("/-/refresh")
     assert "no version" in reply.json()["last_error"]
     assert version_of(client) == 1
+
+
+@pytest.mark.slow
+def test_a_run_of_the_project_serves(
+    local: Place, start: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    port = free_port()
+    process = start(
+        *(BIN / "mlflow", "run", ROOT, "-e", "serve", "--env-manager", "local"),
+        *("-P", "ref=trained/1", "-P", f"port={port}", "-P", "poll=1s"),
+        env={**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"},
+    )
+    wait_until_up(f"http://127.0.0.1:{port}/ready", process)
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        assert version_of(client) == 1
 
 
 @pytest.mark.slow
