@@ -113,6 +113,7 @@ def test_what_stands_in_the_way_is_said_in_one_line(
     assert answer(capsys, "history", name) == []
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_would_come_and_ends_so(
     local: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:

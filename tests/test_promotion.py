@@ -276,6 +276,7 @@ def test_moves_by_other_means_are_shown_and_repaired(place: Place) -> None:
     assert rollback(place, name).version == GOOD
 
 
+@pytest.mark.slow
 def test_a_promotion_records_the_move_by_other_means_that_it_follows(place: Place) -> None:
     name = place.model()
     promote(place, name, GOOD)

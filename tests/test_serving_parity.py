@@ -144,7 +144,13 @@ def save(fitted: Any, folder: Path, table: pd.DataFrame) -> None:
         )
 
 
-@pytest.fixture(params=["doubles", "whole numbers", "mixed"])
+@pytest.fixture(
+    params=[
+        "doubles",
+        pytest.param("whole numbers", marks=pytest.mark.slow),
+        pytest.param("mixed", marks=pytest.mark.slow),
+    ]
+)
 def ask(request: pytest.FixtureRequest, local: Place, tmp_path: Path) -> Ask:
     """Ask both: a function from a body and its type to our answer and MLflow's."""
     folder = tmp_path / "source"
@@ -172,6 +178,16 @@ def ask(request: pytest.FixtureRequest, local: Place, tmp_path: Path) -> Ask:
     return lambda body, kind: asyncio.run(both(body, kind))
 
 
+def examples(number: int) -> settings:
+    """Generate as many requests, the same each time; more of them are tried by hand."""
+    return settings(
+        max_examples=number,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+    )
+
+
 def agree(ours: httpx.Response, theirs: httpx.Response, body: bytes) -> None:
     """Hold an answer against MLflow's; what is a fault of its own there is a refusal here."""
     wanted = 400 if theirs.status_code == 500 else theirs.status_code
@@ -182,18 +198,14 @@ def agree(ours: httpx.Response, theirs: httpx.Response, body: bytes) -> None:
         assert "Traceback" not in ours.text
 
 
-@settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(100)
 @given(content=requests)
 def test_json_is_answered_and_refused_as_mlflow_does(ask: Ask, content: Any) -> None:
     body = json.dumps(content).encode()
     agree(*ask(body, JSON), body)
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(60)
 @given(
     header=names,
     rows=st.lists(st.lists(st.one_of(numbers, st.just(""), st.just("x")), max_size=5), max_size=3),
@@ -207,9 +219,7 @@ def test_csv_is_answered_and_refused_as_mlflow_does(
     agree(*ask(body, "text/csv"), body)
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(40)
 @given(
     header=names,
     row=st.lists(

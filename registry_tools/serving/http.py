@@ -79,11 +79,19 @@ def parsed(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
-        return _with_more(body)
+        return parsed_by_python(body)
 
 
-def _with_more(body: bytes) -> Any:
-    """Read what Python takes beyond orjson, as MLflow does: NaN, and integers of any size."""
+def parsed_by_python(body: bytes) -> Any:
+    """Return what Python's own reader makes of a JSON body, which is what MLflow sees.
+
+    It takes NaN, and keeps integers of any size, of which orjson makes floats.
+
+    Raises
+    ------
+    Refused
+        As `parsed`.
+    """
     try:
         return json.loads(body)
     except json.JSONDecodeError as error:

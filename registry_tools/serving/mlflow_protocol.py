@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from registry_tools.serving import inputs
-from registry_tools.serving.http import JSON, Refused, Reply, Request, parsed
+from registry_tools.serving.http import JSON, Refused, Reply, Request, parsed, parsed_by_python
 from registry_tools.serving.mlflow_reader import PARQUET
 from registry_tools.serving.plane import LARGE_BODY
 from registry_tools.serving.served import METHODS, Served
@@ -37,12 +37,14 @@ async def invocations(app: App, request: Request) -> Reply:
     matrix, method = None, "predict"
     if content_type == JSON_TYPE:
         if len(body) <= LARGE_BODY:
-            content, matrix, method = _read(body, served)
+            matrix, method = _read(body, served)
         else:
-            content, matrix, method = await app.plane.off_the_loop(_read, body, served)
+            matrix, method = await app.plane.off_the_loop(_read, body, served)
     elif content_type == CSV and served.form is not None:
         matrix = await app.plane.off_the_loop(inputs.from_csv, body, served.form)
     if matrix is None:
+        if content_type == JSON_TYPE:
+            content = await app.plane.off_the_loop(_read_by_python, body)
         read = await app.plane.answer_body(served, method, content, content_type, request.id)
         request.rows = read.count
         return Reply(read.reply)
@@ -51,18 +53,30 @@ async def invocations(app: App, request: Request) -> Reply:
     return Reply(b'{"predictions":' + orjson.dumps(answers) + b"}")
 
 
-def _read(body: bytes, served: Served) -> tuple[Any, inputs.Matrix | None, str]:
+def _read(body: bytes, served: Served) -> tuple[inputs.Matrix | None, str]:
+    """Return the rows, None if MLflow is to read them, and the method that is asked for."""
     content = parsed(body)
     method = "predict"
-    if isinstance(content, dict) and content.get("params") is not None:
+    if not isinstance(content, dict):
+        return None, method
+    if content.get("params") is not None:
         method, params = _method(content.pop("params"))
         if params:
             if not served.reader.takes_params:
                 raise Refused(400, f"params has an unknown key: {sorted(params)[0][:50]!r}")
-            return {**content, "params": params}, None, method
-    if served.form is None or not isinstance(content, dict):
-        return content, None, method
-    return content, inputs.from_content(content, served.form), method
+            return None, method
+    if served.form is None:
+        return None, method
+    return inputs.from_content(content, served.form), method
+
+
+def _read_by_python(body: bytes) -> Any:
+    content = parsed_by_python(body)
+    if isinstance(content, dict) and isinstance(content.get("params"), dict):
+        content["params"].pop("method", None)  # which `_read` has looked at
+        if not content["params"]:
+            del content["params"]
+    return content
 
 
 def _method(params: Any) -> tuple[str, dict[str, Any]]:
