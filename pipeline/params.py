@@ -67,6 +67,12 @@ def _json_object(text: str) -> dict[str, Any]:
     return value
 
 
+def _boolean(text: str) -> bool:
+    if text.lower() not in {"true", "false"}:
+        raise ValueError
+    return text.lower() == "true"
+
+
 def _nonempty(text: str) -> str:
     if not text.strip():
         raise ValueError
@@ -126,6 +132,7 @@ class TrainParams:
         "a whole number of rows from 1, or none for all",
         "Train on that many rows only.",
     )
+    plots: bool = _param(True, _boolean, "true or false", "Draw and log the pictures.")
     name: str = _param(
         "iris", model_name, "the name of a registered model", "The registered model."
     )
@@ -189,6 +196,8 @@ def as_text(value: Any) -> str:
     """Return the text that `from_text` reads as this value, and that MLproject has as default."""
     if value is None:
         return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
     return json.dumps(value, sort_keys=True) if isinstance(value, Mapping) else str(value)
 
 

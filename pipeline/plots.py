@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,3 +46,109 @@ def confusion_matrix(counts: npt.NDArray[np.int64], target_names: Sequence[str])
 
 def _short(name: str) -> str:
     return name if len(name) <= 20 else name[:19] + "…"
+
+
+# Okabe and Ito's colours, which are told apart with any kind of colour vision; black is for axes.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+_STYLES = ("-", "--", "-.", ":")
+_MOST_CURVES = 12
+_MOST_COLUMNS = 20
+
+
+def roc_and_precision_recall(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Draw both curves of each class against the rest, with the area under each.
+
+    Parameters
+    ----------
+    curves
+        As `curves.one_against_the_rest` returns them. Of very many classes, those with most rows.
+    """
+    shown = sorted(curves, key=lambda name: -curves[name]["rows"])[:_MOST_CURVES]
+    figure = Figure(figsize=(9.6, 4.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for place, name in enumerate(sorted(shown, key=list(curves).index)):
+        curve = curves[name]
+        look = {
+            "color": _COLORS[place % len(_COLORS)],
+            "linestyle": _STYLES[place // len(_COLORS) % len(_STYLES)],
+            "linewidth": 1.8,
+        }
+        roc, both = curve["roc"], curve["precision_recall"]
+        left.plot(
+            roc["false_positive_rate"],
+            roc["true_positive_rate"],
+            label=f"{_short(name)}  {curve['roc_auc']:.3f}",
+            **look,
+        )
+        right.plot(
+            both["recall"],
+            both["precision"],
+            label=f"{_short(name)}  {curve['average_precision']:.3f}",
+            **look,
+        )
+    left.plot([0, 1], [0, 1], color="#999999", linewidth=0.8)
+    left.set(title="ROC, area", xlabel="false positive rate", ylabel="true positive rate")
+    right.set(title="Precision and recall, average precision", xlabel="recall", ylabel="precision")
+    for axes, corner in ((left, "lower right"), (right, "lower left")):
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04))
+        axes.legend(loc=corner, fontsize="small", frameon=False)
+    return figure
+
+
+def reliability(found: Mapping[str, Any]) -> Figure:
+    """Draw how often the likeliest class was right against how likely it was said to be."""
+    bins = found["bins"]
+    figure = Figure(figsize=(5.2, 4.8), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color="#999999", linewidth=0.8)
+    confidence = [each["confidence"] for each in bins]
+    accuracy = [each["accuracy"] for each in bins]
+    axes.plot(confidence, accuracy, color=_COLORS[0], marker="o", linewidth=1.8)
+    for x, y, each in zip(confidence, accuracy, bins, strict=True):
+        above = y < 0.9
+        axes.annotate(
+            str(each["rows"]), (x, y), xytext=(0, 7 if above else -14),
+            textcoords="offset points", ha="center", fontsize="small",
+        )  # fmt: skip
+    axes.set(
+        title=f"Reliability, calibration error {found['expected_calibration_error']:.3f}",
+        xlabel="probability of the likeliest class", ylabel="share that was right",
+        xlim=(-0.02, 1.02), ylim=(-0.02, 1.06),
+    )  # fmt: skip
+    return figure
+
+
+def importance(entries: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw what shuffling each column costs in accuracy, the dearest first."""
+    shown = list(entries[:_MOST_COLUMNS])[::-1]
+    figure = Figure(figsize=(6.4, 1.4 + 0.34 * len(shown)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.barh(
+        [_short(entry["column"]) for entry in shown],
+        [entry["mean"] for entry in shown],
+        xerr=[entry["std"] for entry in shown],
+        color=_COLORS[0],
+        ecolor="#444444",
+    )
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set(title="Permutation importance on the holdout", xlabel="accuracy lost by shuffling")
+    return figure
+
+
+def learning_curve(points: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw the accuracy on training rows and holdout by how many rows were trained on."""
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    rows = [point["rows"] for point in points]
+    for place, (part, marker) in enumerate((("training", "s"), ("holdout", "o"))):
+        axes.plot(
+            rows,
+            [point[part] for point in points],
+            color=_COLORS[place],
+            linestyle=_STYLES[1 - place],
+            marker=marker,
+            label=f"{part} rows",
+        )
+    axes.set(title="Learning curve", xlabel="rows trained on", ylabel="accuracy")
+    axes.legend(frameon=False)
+    return figure

@@ -19,7 +19,6 @@ from typing import Any
 import mlflow
 import mlflow.sklearn
 import pandas as pd
-from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.dataset_source_registry import get_dataset_source_from_json
@@ -216,12 +215,6 @@ def artifacts_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
         mlflow.log_artifacts(folder)
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a picture as PNG, at the size at which the UI shows it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
 
 
 def log_model(

@@ -14,11 +14,10 @@ import joblib
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.metrics import confusion_matrix
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import Pipeline
 
-from pipeline import data, estimators, plots, tracking
+from pipeline import data, estimators, pictures, tracking
 from pipeline.data import Dataset
 from pipeline.params import TrainParams
 from registry_tools import evidence, integrity, metrics
@@ -95,11 +94,9 @@ def train(params: TrainParams) -> TrainResult:
             _write_evidence(
                 folder / integrity.EVIDENCE, dataset, training, holdout, fitted, saved.manifest
             )
-            counts = confusion_matrix(
-                holdout.labels, fitted.predicted, labels=range(len(dataset.target_names))
-            )
-            picture = plots.confusion_matrix(counts, dataset.target_names)
-            tracking.save_figure(picture, folder / "plots" / "confusion_matrix.png")
+            if params.plots:
+                with _warnings_logged():
+                    _draw(folder / "plots", params, dataset, training, holdout, fitted)
         version = tracking.register(
             saved,
             name=params.name,
@@ -182,6 +179,27 @@ def _write_evidence(
         evidence.Answer(holdout.features.iloc[few], fitted.predicted[few], probabilities),
     )
     (folder / "manifest.json").write_text(integrity.manifest_text(manifest))
+
+
+def _draw(
+    folder: Path,
+    params: TrainParams,
+    dataset: Dataset,
+    training: Dataset,
+    holdout: Dataset,
+    fitted: _Fitted,
+) -> None:
+    class_size = int(training.labels.value_counts().min())
+    pictures.draw(
+        folder,
+        lambda: estimators.build(params, dataset.features, class_size),
+        fitted.estimator,
+        training,
+        holdout,
+        fitted.predicted,
+        fitted.probabilities,
+        params.random_state,
+    )
 
 
 @contextmanager

@@ -25,7 +25,7 @@ def test_mlproject_has_the_parameters_of_the_dataclass_with_its_defaults() -> No
     for spec in fields(TrainParams):
         default = getattr(TrainParams(), spec.name)
         assert str(declared[spec.name]["default"]) == as_text(default), spec.name
-        number = isinstance(default, (int, float))
+        number = isinstance(default, (int, float)) and not isinstance(default, bool)
         assert declared[spec.name]["type"] == ("float" if number else "string"), spec.name
 
 

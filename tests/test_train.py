@@ -23,6 +23,11 @@ from registry_tools.integrity import digest_of, manifest_of
 
 METRICS = {"accuracy", "balanced_accuracy", "f1_macro", "log_loss", "roc_auc"}
 
+PICTURES = (
+    *("confusion_matrix", "learning_curve", "permutation_importance"),
+    *("reliability", "roc_and_precision_recall"),
+)
+
 
 def test_iris_with_the_defaults_is_the_lessons_model(trained: Trained) -> None:
     result = trained.first
@@ -56,7 +61,32 @@ def test_a_run_has_parameters_metrics_dataset_and_artifacts(trained: Trained) ->
         "evidence/manifest.json",
         "evidence/copies.npy",
         "evidence/training_rows.npy",
-        "plots/confusion_matrix.png",
+        *(f"plots/{name}.{kind}" for name in PICTURES for kind in ("json", "png")),
+    }
+
+
+def test_pictures_are_left_out_when_they_are_not_wanted(store: str) -> None:
+    result = train(TrainParams(plots=False))
+    names = {entry.path for entry in MlflowClient().list_artifacts(result.run_id)}
+    assert names == {"evidence"}
+
+
+def test_the_numbers_of_a_picture_lie_beside_it(trained: Trained) -> None:
+    folder = mlflow.artifacts.download_artifacts(
+        run_id=trained.first.run_id, artifact_path="plots", tracking_uri=trained.uri
+    )
+    numbers = {path.stem: json.loads(path.read_text()) for path in Path(folder).glob("*.json")}
+    counts = np.array(numbers["confusion_matrix"]["counts"])
+    assert counts.trace() / counts.sum() == pytest.approx(trained.first.metrics["accuracy"])
+    curves = numbers["roc_and_precision_recall"]
+    areas = [curve["roc_auc"] for curve in curves.values()]
+    assert np.mean(areas) == pytest.approx(trained.first.metrics["roc_auc"])
+    last = numbers["learning_curve"][-1]
+    assert last["rows"] == trained.first.train_rows
+    assert last["holdout"] == pytest.approx(trained.first.metrics["accuracy"], abs=1e-6)
+    assert numbers["permutation_importance"][0]["column"] in {
+        "petal length (cm)",
+        "petal width (cm)",
     }
 
 
@@ -223,7 +253,7 @@ def test_a_failure_before_the_stage_leaves_no_version(
     def fail(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(train_module.plots, "confusion_matrix", fail)
+    monkeypatch.setattr(train_module.pictures.plots, "confusion_matrix", fail)
     with pytest.raises(OSError, match="no space"):
         train(TrainParams(max_iter=100))
     client = MlflowClient()

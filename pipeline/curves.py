@@ -1,0 +1,159 @@
+"""The numbers behind the pictures of a run: values in, values out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.inspection import permutation_importance
+from sklearn.metrics import (
+    average_precision_score,
+    precision_recall_curve,
+    roc_auc_score,
+    roc_curve,
+)
+from sklearn.model_selection import StratifiedShuffleSplit
+
+Curve = dict[str, list[float]]
+
+_POINTS = 200  # of a curve; more are not seen
+_BINS = 10
+_REPEATS = 5
+_SHARES = (0.1, 0.25, 0.5, 0.75)
+
+
+def one_against_the_rest(
+    labels: npt.NDArray[np.int64],
+    probabilities: npt.NDArray[np.float64],
+    target_names: Sequence[str],
+) -> dict[str, dict[str, Any]]:
+    """Return the ROC and the precision-recall curve of each class, with the area of each.
+
+    Parameters
+    ----------
+    labels
+        Class codes of the holdout, shape (rows,).
+    probabilities
+        Shape (rows, classes), in code order.
+    target_names
+        The class names, in code order. Classes that the holdout misses have no curve.
+    """
+    found = {}
+    for code, name in enumerate(target_names):
+        positive = labels == code
+        if positive.all() or not positive.any():
+            continue
+        scores = probabilities[:, code]
+        false_rate, true_rate, _ = roc_curve(positive, scores)
+        precision, recall, _ = precision_recall_curve(positive, scores)
+        found[name] = {
+            "rows": int(positive.sum()),
+            "roc": _curve(false_positive_rate=false_rate, true_positive_rate=true_rate),
+            "roc_auc": float(roc_auc_score(positive, scores)),
+            "precision_recall": _curve(recall=recall[::-1], precision=precision[::-1]),
+            "average_precision": float(average_precision_score(positive, scores)),
+        }
+    return found
+
+
+def _curve(**axes: npt.NDArray[np.float64]) -> Curve:
+    length = len(next(iter(axes.values())))
+    kept = np.unique(np.linspace(0, length - 1, min(length, _POINTS)).astype(int))
+    return {name: np.round(values[kept], 6).tolist() for name, values in axes.items()}
+
+
+def reliability(
+    labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64]
+) -> dict[str, Any]:
+    """Return how often the likeliest class was right, by how likely it was said to be.
+
+    Rows are put into ten bins of equal width; `expected_calibration_error` is the mean distance of
+    both over the rows.
+    """
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == labels
+    places = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    bins = []
+    for place in np.unique(places):
+        inside = places == place
+        bins.append(
+            {
+                "confidence": round(float(confidence[inside].mean()), 6),
+                "accuracy": round(float(right[inside].mean()), 6),
+                "rows": int(inside.sum()),
+            }
+        )
+    distance = sum(abs(each["confidence"] - each["accuracy"]) * each["rows"] for each in bins)
+    return {"bins": bins, "expected_calibration_error": round(distance / len(labels), 6)}
+
+
+def importance(
+    estimator: Any, features: pd.DataFrame, labels: pd.Series, random_state: int
+) -> list[dict[str, Any]]:
+    """Return how much accuracy each column is worth: what shuffling it costs, the dearest first."""
+    found = permutation_importance(
+        estimator,
+        features,
+        labels,
+        scoring="accuracy",
+        n_repeats=_REPEATS,
+        random_state=random_state,
+    )
+    entries = [
+        {"column": str(column), "mean": round(float(mean), 6), "std": round(float(std), 6)}
+        for column, mean, std in zip(
+            features.columns, found.importances_mean, found.importances_std, strict=True
+        )
+    ]
+    return sorted(entries, key=lambda entry: -entry["mean"])
+
+
+def learning_curve(
+    build: Callable[[], Any],
+    fitted: Any,
+    training: tuple[pd.DataFrame, pd.Series],
+    holdout: tuple[pd.DataFrame, pd.Series],
+    random_state: int,
+) -> list[dict[str, Any]]:
+    """Return the accuracy on training rows and holdout by how many rows were trained on.
+
+    Parameters
+    ----------
+    build
+        Makes an estimator that is not fitted.
+    fitted
+        What was fitted to all training rows: the last point.
+    training, holdout
+        Features and labels.
+    random_state
+        The seed of the draws.
+    """
+    features, labels = training
+    classes = labels.nunique()
+    points = []
+    for share in _SHARES:
+        rows = round(share * len(labels))
+        if not 2 * classes <= rows <= len(labels) - classes:
+            continue
+        split = StratifiedShuffleSplit(1, train_size=rows, random_state=random_state)
+        try:
+            taken = next(split.split(features, labels))[0]
+            estimator = build().fit(features.iloc[taken], labels.iloc[taken])
+        except ValueError:
+            continue  # so few rows that a class, a fold or a neighbourhood of them is empty
+        part = features.iloc[taken], labels.iloc[taken]
+        points.append(_point(estimator, part, holdout))
+    return [*points, _point(fitted, training, holdout)]
+
+
+def _point(
+    estimator: Any, training: tuple[pd.DataFrame, pd.Series], holdout: tuple[Any, Any]
+) -> dict[str, Any]:
+    return {
+        "rows": len(training[1]),
+        "training": round(float(estimator.score(*training)), 6),
+        "holdout": round(float(estimator.score(*holdout)), 6),
+    }
