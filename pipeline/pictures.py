@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
-from sklearn.metrics import confusion_matrix
 
 from pipeline import curves, plots
 from pipeline.data import Dataset
@@ -28,7 +27,7 @@ def draw(
     fitted: Any,
     training: Dataset,
     holdout: Dataset,
-    predicted: npt.NDArray[np.int64],
+    counts: npt.NDArray[np.int64],
     probabilities: npt.NDArray[np.float64] | None,
     random_state: int,
 ) -> None:
@@ -44,15 +43,16 @@ def draw(
         The estimator of the run.
     training, holdout
         The rows it was trained on, and those it was not.
-    predicted, probabilities
-        Its answers to the holdout, shapes (rows,) and (rows, classes); None where it gives none.
+    counts
+        Rows of the holdout, shape (true class, predicted class).
+    probabilities
+        Its answers to the holdout, shape (rows, classes); None where it gives none.
     random_state
         The seed of permutations and draws.
     """
     folder.mkdir(parents=True, exist_ok=True)
     names = training.target_names
     labels = holdout.labels.to_numpy()
-    counts = confusion_matrix(labels, predicted, labels=range(len(names)))
     _save(
         folder / "confusion_matrix",
         plots.confusion_matrix(counts, names),

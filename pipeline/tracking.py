@@ -27,6 +27,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature, infer_signature
 from mlflow.models.model import ModelInfo
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from pipeline.errors import PipelineError, RegistrationError
 from registry_tools import artifacts, connection, integrity, registry
@@ -176,8 +177,9 @@ def log_figures(
     params: Mapping[str, str],
     metrics: Mapping[str, float],
     tags: Mapping[str, str],
+    description: str,
 ) -> None:
-    """Log parameters, metrics and tags in one call.
+    """Log parameters, metrics, tags and the description of a run in one call.
 
     `mlflow run` has logged its entry point's parameters already, as text, and MLflow refuses to
     log another spelling of one: only what is not there yet is logged.
@@ -189,7 +191,7 @@ def log_figures(
         run_id,
         metrics=[Metric(key, value, now, 0) for key, value in metrics.items()],
         params=[Param(key, value) for key, value in params.items() if key not in there],
-        tags=[RunTag(key, value) for key, value in tags.items()],
+        tags=[RunTag(key, value) for key, value in {**tags, MLFLOW_RUN_NOTE: description}.items()],
     )
 
 

@@ -14,10 +14,11 @@ import joblib
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from sklearn.metrics import confusion_matrix
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import Pipeline
 
-from pipeline import data, estimators, pictures, tracking
+from pipeline import card, data, estimators, pictures, tracking
 from pipeline.data import Dataset
 from pipeline.params import TrainParams
 from registry_tools import evidence, integrity, metrics
@@ -65,14 +66,19 @@ def train(params: TrainParams) -> TrainResult:
     training, holdout = dataset.take(rows[0]), dataset.take(rows[1])
     estimators.check(params, training.features, training.labels)
 
-    with tracking.training_run(params.name, _run_name(params)) as run_id:
+    with tracking.training_run(params.name, card.run_name(params)) as run_id:
         with _warnings_logged():
             fitted = _fit(params, dataset, training, holdout)
+        counts = confusion_matrix(
+            holdout.labels, fitted.predicted, labels=range(len(dataset.target_names))
+        )
+        description = card.card(params, training, holdout, fitted.metrics, counts)
         tracking.log_figures(
             run_id,
             params.as_text(),
             fitted.metrics,
             {"model": params.model, "data_digest": dataset.digest},
+            description,
         )
         table = dataset.features.copy()
         table[dataset.target] = _names(dataset)
@@ -96,7 +102,7 @@ def train(params: TrainParams) -> TrainResult:
             )
             if params.plots:
                 with _warnings_logged():
-                    _draw(folder / "plots", params, dataset, training, holdout, fitted)
+                    _draw(folder / "plots", params, training, holdout, fitted, counts)
         version = tracking.register(
             saved,
             name=params.name,
@@ -106,7 +112,7 @@ def train(params: TrainParams) -> TrainResult:
                 "data_digest": dataset.digest,
                 "model": params.model,
             },
-            description=_description(params, dataset, training, holdout, fitted),
+            description=description,
         )
         tracking.set_stage(params.name, params.stage, version)
     return TrainResult(
@@ -184,19 +190,19 @@ def _write_evidence(
 def _draw(
     folder: Path,
     params: TrainParams,
-    dataset: Dataset,
     training: Dataset,
     holdout: Dataset,
     fitted: _Fitted,
+    counts: npt.NDArray[np.int64],
 ) -> None:
     class_size = int(training.labels.value_counts().min())
     pictures.draw(
         folder,
-        lambda: estimators.build(params, dataset.features, class_size),
+        lambda: estimators.build(params, training.features, class_size),
         fitted.estimator,
         training,
         holdout,
-        fitted.predicted,
+        counts,
         fitted.probabilities,
         params.random_state,
     )
@@ -214,18 +220,3 @@ def _warnings_logged() -> Iterator[None]:
 
 def _names(dataset: Dataset) -> npt.NDArray[Any]:
     return np.asarray(dataset.target_names, dtype=object)[dataset.labels]
-
-
-def _run_name(params: TrainParams) -> str:
-    return " ".join([params.model, *(f"{k}={v}" for k, v in params.model_params.items())])
-
-
-def _description(
-    params: TrainParams, dataset: Dataset, training: Dataset, holdout: Dataset, fitted: _Fitted
-) -> str:
-    return (
-        f"**{params.model}** on `{params.data}`: accuracy {fitted.metrics['accuracy']:.4f} on "
-        f"{len(holdout.labels)} held-out rows, trained on {len(training.labels)}.\n\n"
-        f"Classes of `{dataset.target}`: {', '.join(dataset.target_names)}. "
-        f"Columns: {', '.join(f'`{c}`' for c in dataset.features)}."
-    )

@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from pipeline import train as train_module
+from pipeline.card import run_name
 from pipeline.errors import DataError, InvalidParameter, RegistrationError
 from pipeline.params import MODELS, TrainParams
 from pipeline.train import train
@@ -63,6 +64,26 @@ def test_a_run_has_parameters_metrics_dataset_and_artifacts(trained: Trained) ->
         "evidence/training_rows.npy",
         *(f"plots/{name}.{kind}" for name in PICTURES for kind in ("json", "png")),
     }
+
+
+def test_a_run_and_its_version_carry_a_card(trained: Trained) -> None:
+    client = MlflowClient(trained.uri)
+    version = client.get_model_version("iris", "1")
+    run = client.get_run(trained.first.run_id)
+    assert run.info.run_name == "logistic_regression"
+    assert run.data.tags["mlflow.note.content"] == version.description
+    for said in (
+        "accuracy **0.9667** on 30 held-out rows, trained on 120",
+        "1 × versicolor taken for virginica",
+        "Weakest class: versicolor, recall 0.90",
+        'load_model("iris@staging")',
+    ):
+        assert said in version.description
+
+
+def test_the_name_of_a_run_says_what_is_not_usual() -> None:
+    params = TrainParams(model="knn", model_params={"n_neighbors": 3}, subset_size=40)
+    assert run_name(params) == "knn n_neighbors=3 subset_size=40"
 
 
 def test_pictures_are_left_out_when_they_are_not_wanted(store: str) -> None:
