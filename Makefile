@@ -18,7 +18,7 @@ export MLFLOW_DISABLE_TELEMETRY ?= true
 # Where there is no git, MLflow does without; its library for git would say so at length.
 export GIT_PYTHON_REFRESH ?= quiet
 
-.PHONY: help run test test-slow check lock ui serve bench clean
+.PHONY: help run test test-slow check lock ui example serve bench clean
 
 help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s '	'
@@ -38,8 +38,15 @@ check: $(VENV)/.test ## Check format, style and types.
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
-ui: $(VENV)/.run ## Open the MLflow UI: PORT=5000, STORE=sqlite:///mlflow.db.
+ui: $(VENV)/.run ## Open the MLflow UI on the example store, or on STORE=sqlite:///mlflow.db: PORT=5000.
+ifeq ($(origin STORE),command line)
 	@$(BIN)/mlflow ui --backend-store-uri $(STORE) --port $(PORT)
+else
+	@$(BIN)/python -m pipeline show-example --port $(PORT)
+endif
+
+example: $(VENV)/.run ## Make the example store anew.
+	@$(BIN)/python -m pipeline make-example
 
 serve: PORT = 5001
 serve: $(VENV)/.run ## Serve iris@production and follow it: PORT=5001.

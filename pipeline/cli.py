@@ -59,6 +59,34 @@ def train(**texts: str | None) -> None:
     click.echo(_summary(train_model(params)))
 
 
+_folder = click.option(
+    "--folder", type=click.Path(path_type=Path), default=Path("mlruns_example"), show_default=True,
+    help="Where the example store is.",
+)  # fmt: skip
+
+
+@cli.command("make-example")
+@_folder
+@command_line.verbose_option
+def make_example(folder: Path) -> None:
+    """Make the example store anew by running this project's own commands."""
+    from pipeline import example
+
+    example.make(folder)
+    click.echo(f"made      {folder}")
+
+
+@cli.command("show-example")
+@_folder
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+@command_line.verbose_option
+def show_example(folder: Path, port: int) -> None:
+    """Open a copy of the example store in the MLflow UI, until interrupted."""
+    from pipeline import example
+
+    example.show(folder, port, click.echo)
+
+
 def _summary(result: TrainResult) -> str:
     figures = result.metrics
     ref = shlex.quote(f"{result.name}@{result.stage}")

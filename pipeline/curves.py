@@ -141,11 +141,10 @@ def learning_curve(
         split = StratifiedShuffleSplit(1, train_size=rows, random_state=random_state)
         try:
             taken = next(split.split(features, labels))[0]
-            estimator = build().fit(features.iloc[taken], labels.iloc[taken])
+            part = features.iloc[taken], labels.iloc[taken]
+            points.append(_point(build().fit(*part), part, holdout))
         except ValueError:
             continue  # so few rows that a class, a fold or a neighbourhood of them is empty
-        part = features.iloc[taken], labels.iloc[taken]
-        points.append(_point(estimator, part, holdout))
     return [*points, _point(fitted, training, holdout)]
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 
 from pipeline import curves, plots
 
@@ -69,6 +70,18 @@ def test_a_learning_curve_ends_with_what_was_fitted_and_is_the_same_again() -> N
     )
     assert first == second
     assert [point["rows"] for point in first] == [8, 20, 40, 60, 80]
+
+
+def test_a_neighbourhood_that_is_larger_than_a_draw_costs_only_that_point() -> None:
+    table = pd.DataFrame({"x": np.linspace(0, 1, 100)})
+    labels = (table["x"] > 0.5).astype(int)
+    parts = (table[::2], labels[::2]), (table[1::2], labels[1::2])
+
+    def build() -> KNeighborsClassifier:
+        return KNeighborsClassifier(15)
+
+    points = curves.learning_curve(build, build().fit(*parts[0]), *parts, random_state=1)
+    assert [point["rows"] for point in points] == [25, 38, 50]
 
 
 def test_very_few_rows_leave_the_points_that_there_can_be() -> None:

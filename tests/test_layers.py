@@ -16,7 +16,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"__main__"},
         {"cli"},
         {"train"},
-        {"card", "pictures", "tracking"},
+        {"card", "example", "pictures", "tracking"},
         {"curves", "data", "estimators", "plots"},
         {"params"},
         {"errors", "__init__"},

@@ -1,0 +1,129 @@
+"""The example store as a clone has it: what is in it, and that looking does not change it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from mlflow import MlflowClient
+from servers import BIN, free_port, wait_until_up
+
+from registry_tools import registry
+
+EXAMPLE = ROOT / "mlruns_example"
+Start = Callable[..., subprocess.Popen[bytes]]
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def shown(start: Start, tmp_path: Path) -> str:
+    """The address of the example, opened from a folder that nobody can write to."""
+    moved = tmp_path / "moved elsewhere"
+    shutil.copytree(EXAMPLE, moved)
+    for path in [moved, *moved.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    port = free_port()
+    command = (sys.executable, "-m", "pipeline", "show-example", "--folder", moved)
+    process = start(*command, "--port", str(port), cwd=ROOT)
+    wait_until_up(f"http://127.0.0.1:{port}/health", process, seconds=20)
+    return f"http://127.0.0.1:{port}"
+
+
+def test_it_is_small_and_says_nothing_of_who_made_it_where() -> None:
+    content = {path: path.read_bytes() for path in EXAMPLE.rglob("*") if path.is_file()}
+    assert sum(map(len, content.values())) <= 6 << 20
+    places = [b"/home/", b"/root/", b"/tmp/", b"/work/", bytes(Path.home()), bytes(ROOT)]
+    host = socket.gethostname().encode()
+    for path, text in content.items():
+        assert not [place for place in places if place in text], path
+        # A short name stands by chance in a picture.
+        assert len(host) < 5 or host not in text, path
+    with contextlib.closing(sqlite3.connect(f"file:{EXAMPLE}/mlflow.db?mode=ro", uri=True)) as db:
+        told = "SELECT value FROM tags WHERE key IN ('mlflow.user', 'actor')"
+        users = set(db.execute(f"{told} UNION SELECT user_id FROM runs"))
+    assert users == {("example",), ("unknown",)}
+
+
+def test_it_has_what_there_is_to_look_at(shown: str) -> None:
+    client = MlflowClient(shown)
+    iris = client.get_experiment_by_name("iris")
+    runs = client.search_runs([iris.experiment_id])
+    assert len(runs) >= 10
+    assert len({run.data.params["model"] for run in runs}) == 5
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert all(run.info.artifact_uri.startswith("mlflow-artifacts:/") for run in runs)
+    assert all("Where it fails" in run.data.tags["mlflow.note.content"] for run in runs)
+    assert registry.stage_holder(client, "iris", "production") == 3
+    assert registry.stage_holder(client, "iris", "staging") is not None
+    assert registry.stage_holder(client, "wine", "production") == 1
+    history = client.get_experiment_by_name("iris-promotions").experiment_id
+    acts = [run.data.tags for run in client.search_runs([history])]
+    told = [(tags["action"], tags["outcome"]) for tags in acts if "action" in tags]
+    assert told == [
+        ("rollback", "done"),
+        ("promote", "done"),
+        ("promote", "refused"),
+        ("promote", "done"),
+    ]
+
+
+def test_what_is_in_production_answers_from_it_and_nothing_is_changed(
+    shown: str, tmp_path: Path
+) -> None:
+    before = files(tmp_path / "moved elsewhere")
+    done = subprocess.run(
+        [BIN / "registry-tools", "predict", "iris@production", "--features", "6.0,2.5,4.5,1.5"],
+        env=os.environ | {"MLFLOW_TRACKING_URI": shown},
+        capture_output=True,
+        text=True,
+    )
+    assert "versicolor" in done.stdout, done.stderr
+    MlflowClient(shown).set_experiment_tag("1", "changed", "in the copy")
+    assert files(tmp_path / "moved elsewhere") == before
+
+
+def test_it_ends_when_it_is_told_to_and_leaves_nothing(start: Start, tmp_path: Path) -> None:
+    port = free_port()
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    process = start(
+        *(sys.executable, "-m", "pipeline", "show-example", "--port", str(port)),
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(scratch)},
+    )
+    wait_until_up(f"http://127.0.0.1:{port}/health", process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=15) == 0
+    assert not list(scratch.iterdir())
+    said = (tmp_path / "process-0.log").read_text().splitlines()
+    assert said[0].startswith(f"http://127.0.0.1:{port}")
+    assert len(said) == 4
+
+
+def test_a_folder_without_a_store_is_said_in_one_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", "show-example", "--folder", tmp_path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "`make example` makes one" in done.stderr
