@@ -88,7 +88,7 @@ def trained_once(empty_database: Path, tmp_path_factory: pytest.TempPathFactory)
     os.chdir(folder)
     mlflow.set_tracking_uri(uri)
     try:
-        first, second = train(TrainParams()), train(TrainParams(model="knn"))
+        first, second = train(TrainParams()), train(TrainParams(model="knn", plots=False))
     finally:
         mlflow.set_tracking_uri(None)
         os.chdir(before)

@@ -110,7 +110,7 @@ def test_a_store_that_does_not_exist_is_not_made(
 
 
 def test_a_legacy_stage_without_alias_is_a_stage(store: str) -> None:
-    train(TrainParams())
+    train(TrainParams(plots=False))
     client = MlflowClient()
     client.delete_registered_model_alias("iris", "staging")
     assert load_model("iris@staging").info.version == 1
@@ -120,7 +120,7 @@ def test_a_legacy_stage_without_alias_is_a_stage(store: str) -> None:
 
 
 def test_a_changed_file_is_refused_before_it_is_loaded(store: str) -> None:
-    train(TrainParams())
+    train(TrainParams(plots=False))
     folder = Path(MlflowClient().get_model_version_download_uri("iris", "1"))
     (folder / "model.skops").write_bytes(b"something else")
     with pytest.raises(VerificationError, match=r"model\.skops was changed after registration"):
@@ -143,7 +143,7 @@ def test_a_type_that_the_model_trusts_itself_is_not_trusted(store: str) -> None:
 
 
 def test_an_alias_in_any_case_is_a_stage(store: str) -> None:
-    train(TrainParams())
+    train(TrainParams(plots=False))
     MlflowClient().set_registered_model_alias("iris", "Champion", "1")
     assert load_model("iris@CHAMPION").info.version == 1
 
@@ -236,6 +236,6 @@ def test_nothing_downloaded_stays_behind(
     scratch.mkdir()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_server)
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
-    train(TrainParams())
+    train(TrainParams(plots=False))
     load_model("iris@staging").predict([IRIS_ROW])
     assert list(scratch.iterdir()) == []

@@ -403,7 +403,7 @@ def test_what_no_figure_can_be_compared_with_is_no_option(options: dict[str, Any
 def test_rows_that_the_champion_knows_are_left_out_and_too_few_are_a_refusal(local: Place) -> None:
     name = local.model(GOOD)
     promote(local, name, GOOD)
-    train(TrainParams(name=name, random_state=7))
+    train(TrainParams(plots=False, name=name, random_state=7))
     with pytest.raises(GateRefused, match="20 are needed: the others were trained on") as caught:
         promote(local, name, 2)
     for way_out in ("champion's split", "split=hash", "--eval-data"):
@@ -424,7 +424,7 @@ def tampered(local: Place) -> tuple[Place, str, Path]:
     """A model of one version and the folder of its files, which a test may spoil."""
     name = local.model(GOOD)
     promote(local, name, GOOD)
-    train(TrainParams(name=name))
+    train(TrainParams(plots=False, name=name))
     return local, name, Path(local.client.get_model_version_download_uri(name, "2"))
 
 
@@ -549,8 +549,8 @@ def test_a_registry_that_goes_away_in_the_middle_costs_an_act_and_no_stage(
 
     with running() as place:
         mlflow.set_tracking_uri(place.uri)
-        train(TrainParams(stage="first"))
-        train(TrainParams(model="knn", stage="second"))
+        train(TrainParams(plots=False, stage="first"))
+        train(TrainParams(plots=False, model="knn", stage="second"))
         promote(place, "iris", 1)
         ended = pytest.MonkeyPatch()
 
@@ -706,7 +706,7 @@ def test_a_training_that_leaks_is_refused(local: Place, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(data, "split", leaking)
     name = local.model(GOOD)
-    train(TrainParams(name=name))
+    train(TrainParams(plots=False, name=name))
     with pytest.raises(GateRefused, match="30 of 30 rows were trained on") as caught:
         promote(local, name, 2)
     assert refused_by(caught) == ["clean_holdout"]
@@ -717,7 +717,11 @@ def test_rows_that_the_table_repeats_count_for_nobody(local: Place, tmp_path: Pa
     pd.concat([table] * 3).to_csv(tmp_path / "thrice.csv", index=False)
     name = local.model(GOOD)
     promote(local, name, GOOD)
-    train(TrainParams(data=str(tmp_path / "thrice.csv"), target="kind", name=name, model="knn"))
+    train(
+        TrainParams(
+            plots=False, data=str(tmp_path / "thrice.csv"), target="kind", name=name, model="knn"
+        )
+    )
     with pytest.raises(GateRefused, match="20 are needed"):
         promote(local, name, 2)
 
@@ -730,7 +734,7 @@ def test_classes_that_only_overlap_are_not_compared(local: Place, tmp_path: Path
         path = tmp_path / f"{number}.csv"
         kind = np.asarray(words)[(x[:, 0] > 0).astype(int)]
         pd.DataFrame({"a": x[:, 0], "b": x[:, 1], "kind": kind}).to_csv(path, index=False)
-        train(TrainParams(data=str(path), target="kind", name=name))
+        train(TrainParams(plots=False, data=str(path), target="kind", name=name))
     promote(local, name, 1)
     with pytest.raises(GateRefused, match="answers with no, yes, the labels are nope, yes"):
         promote(local, name, 2)

@@ -96,7 +96,7 @@ def test_a_missing_signature_and_a_changed_byte_are_refused(
     from pipeline.params import TrainParams
     from pipeline.train import train
 
-    train(TrainParams())
+    train(TrainParams(plots=False))
     write_keys(tmp_path, "ours")
     monkeypatch.setenv("REGISTRY_TOOLS_PUBLIC_KEY", "ours.pub.pem")
     with pytest.raises(VerificationError, match="it has no signature, and one is required"):

@@ -142,7 +142,7 @@ def test_a_version_carries_tags_description_and_a_digest_of_its_files(trained: T
         files = manifest_of(folder)
     assert "MLmodel" in files
     assert version.tags["artifact_digest"] == digest_of(files)
-    assert "accuracy 0.9667 on 30 held-out rows" in version.description
+    assert "accuracy **0.9667** on 30 held-out rows" in version.description
 
 
 def test_the_model_has_signature_example_pins_and_target_names(trained: Trained) -> None:
@@ -218,7 +218,7 @@ def test_a_legacy_mirror_that_fails_does_not_fail_the_training(
         raise MlflowException("no such stage")
 
     monkeypatch.setattr(MlflowClient, "transition_model_version_stage", refuse)
-    train(TrainParams())
+    train(TrainParams(plots=False))
     assert "the legacy stage of iris version 1 was not set" in caplog.text
     assert int(MlflowClient().get_model_version_by_alias("iris", "staging").version) == 1
 
@@ -231,7 +231,7 @@ def test_a_version_that_cannot_be_made_leaves_no_empty_model(
 
     monkeypatch.setattr(MlflowClient, "create_model_version", refuse)
     with pytest.raises(RegistryToolsError, match="quota"):
-        train(TrainParams())
+        train(TrainParams(plots=False))
     assert MlflowClient().search_registered_models() == []
 
 
@@ -261,7 +261,7 @@ def test_a_subset_is_logged_as_other_data_than_its_table(store: str) -> None:
     client = MlflowClient()
     digests = {
         client.get_run(train(params).run_id).inputs.dataset_inputs[0].dataset.digest
-        for params in (TrainParams(), TrainParams(subset_size=60))
+        for params in (TrainParams(plots=False), TrainParams(plots=False, subset_size=60))
     }
     assert len(digests) == 2
 
@@ -269,7 +269,7 @@ def test_a_subset_is_logged_as_other_data_than_its_table(store: str) -> None:
 def test_a_failure_before_the_stage_leaves_no_version(
     store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(TrainParams())
+    train(TrainParams(plots=False))
 
     def fail(*_: object) -> None:
         raise OSError("no space left on device")
@@ -287,14 +287,14 @@ def test_a_failure_before_the_stage_leaves_no_version(
 def test_a_stage_that_cannot_be_set_stays_and_the_error_names_the_version(
     store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(TrainParams())
+    train(TrainParams(plots=False))
 
     def refuse(*_: object) -> None:
         raise MlflowException("read only")
 
     monkeypatch.setattr(MlflowClient, "set_registered_model_alias", refuse)
     with pytest.raises(RegistrationError, match="iris version 2 is registered, but stage staging"):
-        train(TrainParams())
+        train(TrainParams(plots=False))
     monkeypatch.undo()
     client = MlflowClient(store)
     assert int(client.get_model_version_by_alias("iris", "staging").version) == 1
@@ -306,4 +306,4 @@ def test_an_unreadable_store_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "mlflow.db").write_text("this is no database, but long enough to look at " * 50)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     with pytest.raises(RegistryToolsError, match="file is not a database"):
-        train(TrainParams())
+        train(TrainParams(plots=False))

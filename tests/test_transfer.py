@@ -220,7 +220,7 @@ def test_a_version_whose_files_differ_is_not_carried(
     from pipeline.train import train
 
     name = local.model(GOOD)
-    train(TrainParams(name=name))
+    train(TrainParams(plots=False, name=name))
     folder = Path(local.client.get_model_version_download_uri(name, "2"))
     (folder / "more.py").write_text("import os")
     shutil.copy(empty_database, tmp_path / "target.db")
