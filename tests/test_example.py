@@ -62,6 +62,7 @@ def test_it_is_small_and_says_nothing_of_who_made_it_where() -> None:
     assert users == {("example",), ("unknown",)}
 
 
+@pytest.mark.slow
 def test_it_has_what_there_is_to_look_at(shown: str) -> None:
     client = MlflowClient(shown)
     iris = client.get_experiment_by_name("iris")
@@ -100,6 +101,7 @@ def test_what_is_in_production_answers_from_it_and_nothing_is_changed(
     assert files(tmp_path / "moved elsewhere") == before
 
 
+@pytest.mark.slow
 def test_it_ends_when_it_is_told_to_and_leaves_nothing(start: Start, tmp_path: Path) -> None:
     port = free_port()
     scratch = tmp_path / "scratch"

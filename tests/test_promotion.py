@@ -305,6 +305,7 @@ def test_what_is_in_use_is_not_deleted(place: Place) -> None:
         place.version(name, POOR)
 
 
+@pytest.mark.slow
 def test_a_version_without_held_out_rows_needs_rows_to_be_judged_by(
     place: Place, tmp_path: Path
 ) -> None:

@@ -63,6 +63,7 @@ def run_states(target: Place, name: str) -> list[str]:
     return [run.info.status for run in target.client.search_runs([found.experiment_id])]
 
 
+@pytest.mark.slow
 def test_a_version_arrives_with_all_that_belongs_to_it(
     place: Place, target: Place, tmp_path: Path
 ) -> None:
