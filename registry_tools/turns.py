@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Run, RunTag
+from mlflow.entities import Metric, Run
 from mlflow.exceptions import MlflowException
 
 from registry_tools import history, life
@@ -70,17 +70,24 @@ def _claim(client: MlflowClient, model: str, act: Act) -> list[Run]:
     while not _claimed(client, run, key, act):
         follower = client.get_run(client.get_run(run.info.run_id).data.params[key])
         if _AFTER not in follower.data.tags:  # its process has not come to say so
-            client.set_tag(follower.info.run_id, _AFTER, run.info.run_id)
+            _say_after(client, follower.info.run_id, run.info.run_id)
         run, key, number = follower, _NEXT, number + 1
         passed.append(run)
     now = time.time_ns() // 1_000_000
-    client.log_batch(
-        act.run_id,
-        metrics=[Metric(TURN, number + 1, now, 0)],
-        tags=[RunTag(_AFTER, run.info.run_id)],
-    )
+    client.log_batch(act.run_id, metrics=[Metric(TURN, number + 1, now, 0)])
+    _say_after(client, act.run_id, run.info.run_id)
     history.point_to_claim(client, act)
     return passed
+
+
+def _say_after(client: MlflowClient, run_id: str, before: str) -> None:
+    """Write which act is before a claim; its own process and who passes by may both do so."""
+    try:
+        client.set_tag(run_id, _AFTER, before)
+    except MlflowException:
+        # Of two that write a new tag in one moment, SQL refuses one.
+        if client.get_run(run_id).data.tags.get(_AFTER) != before:
+            raise
 
 
 def _claimed(client: MlflowClient, run: Run, key: str, act: Act) -> bool:
