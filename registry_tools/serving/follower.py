@@ -191,8 +191,9 @@ class Follower:
         try:
             await self._take(await self._fetched(version))
         except Exception as error:
-            known = self._failed is not None and self._failed[0] == _identity(version)
-            tries = self._failed[1] + 1 if self._failed is not None and known else 1
+            failed = self._failed
+            again = failed is not None and failed[0] == _identity(version)
+            tries = failed[1] + 1 if failed is not None and again else 1
             pause = min(self._poll * 2 ** min(tries, 16), _LONGEST_PAUSE)
             self._failed = (_identity(version), tries, time.monotonic() + pause)
             self.state["candidate"] = {
@@ -205,8 +206,8 @@ class Follower:
             if isinstance(error, VerificationError):
                 self._observer.swap_failed("verification")
                 return
-            known = isinstance(error, RegistryToolsError)
-            self._observer.swap_failed("registry" if known else "error")
+            of_ours = isinstance(error, RegistryToolsError)
+            self._observer.swap_failed("registry" if of_ours else "error")
             raise
 
     async def _take(self, source: Source) -> None:
