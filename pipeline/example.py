@@ -96,11 +96,15 @@ def make(folder: Path) -> None:
             for step in STEPS:
                 _run(step, work, address)
         _settle(new / DATABASE)
-        for name in (DATABASE, ARTIFACTS):
-            old = folder / name
-            shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
-            folder.mkdir(parents=True, exist_ok=True)
-            shutil.move(str(new / name), old)
+        folder.mkdir(parents=True, exist_ok=True)
+        # What can fail is done before anything of the old store is gone.
+        with tempfile.TemporaryDirectory(dir=folder) as beside:
+            for name in (DATABASE, ARTIFACTS):
+                shutil.move(str(new / name), str(Path(beside, name)))
+            for name in (DATABASE, ARTIFACTS):
+                old = folder / name
+                shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
+                Path(beside, name).rename(old)
 
 
 def _write_wine(path: Path) -> None:
@@ -204,8 +208,8 @@ def show(folder: Path, port: int, say: Callable[[str], None]) -> None:
     PipelineError
         If there is no store in the folder, or the server does not start.
     """
-    if not (folder / DATABASE).is_file():
-        raise PipelineError(f"{folder}: there is no {DATABASE} in it: `make example` makes one")
+    if not (folder / DATABASE).is_file() or not (folder / ARTIFACTS).is_dir():
+        raise PipelineError(f"{folder}: there is no store in it: `make example` makes one")
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
