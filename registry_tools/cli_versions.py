@@ -55,14 +55,14 @@ def compare(
 ) -> None:
     """Compare two versions: parameters, metrics, data, and both on held-out rows of the FIRST."""
     refs = parse_ref(first), parse_ref(second)
-    from registry_tools import connection, judging, registry
+    from registry_tools import connection, registry, side_by_side
     from registry_tools.errors import VerificationError
 
     client = connection.connect(tracking_uri)
     one, two = (registry.get_version(client, ref) for ref in refs)
     paired, why_not = None, None
     try:
-        paired = judging.compare(client, one, two, policy)
+        paired = side_by_side.compare(client, one, two, policy).paired
     except VerificationError as error:
         why_not = str(error)
     if as_json:

@@ -7,27 +7,28 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from registry_tools import artifacts, evidence, gates, metrics, signing
-from registry_tools.comparison import Comparison, compare_answers
+from registry_tools import gates, metrics, signing
+from registry_tools.comparison import compare_answers
 from registry_tools.errors import InputError, VerificationError
-from registry_tools.evidence import Answer, Holdout
+from registry_tools.evidence import Holdout
 from registry_tools.formats import TrustPolicy, describe
 from registry_tools.gates import GateResult, Verdict
 from registry_tools.integrity import manifest_of
-from registry_tools.loader import verified_files
 from registry_tools.registry import VersionInfo
 from registry_tools.rows import hash_rows
 from registry_tools.scoring import Answers, Job, score_in_clean_process
+from registry_tools.subjects import Subject, fetch, in_words_of, without_known
 from registry_tools.tables import read_table
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+_OTHER_WORDS = "give --eval-data with labels that both versions answer with"
 
 
 @dataclass(frozen=True)
@@ -64,19 +65,6 @@ class GateOptions:
             raise InputError(f"max_latency_ms={self.max_latency_ms}: must be above 0 and finite")
 
 
-@dataclass(frozen=True)
-class _Subject:
-    """A version with what there is of it to judge; `folder` is None if its files differ."""
-
-    version: VersionInfo
-    folder: Path | None
-    fault: str | None
-    evidence_fault: str | None
-    answer: Answer | None
-    holdout: Holdout | None
-    training_rows: npt.NDArray[np.uint64] | None
-
-
 def judge(
     client: MlflowClient,
     candidate: VersionInfo,
@@ -85,10 +73,10 @@ def judge(
 ) -> Verdict:
     """Put a candidate through all gates; nothing is moved or recorded."""
     with ExitStack() as files:
-        subject = _fetch(client, candidate, options.policy, files)
+        subject = fetch(client, candidate, options.policy, files)
         before = None
         if champion is not None:
-            before = _fetch(client, champion, options.policy, files)
+            before = fetch(client, champion, options.policy, files)
         holdout = subject.holdout
         if options.eval_data is not None:
             holdout = _with_hashes_of(options.eval_data, subject)
@@ -96,7 +84,7 @@ def judge(
 
 
 def _gates(
-    subject: _Subject, before: _Subject | None, holdout: Holdout | None, options: GateOptions
+    subject: Subject, before: Subject | None, holdout: Holdout | None, options: GateOptions
 ) -> Iterator[GateResult]:
     """Yield the results in their order; a gate that stands on one that refused is not asked."""
     integrity = _integrity(subject, options.policy)
@@ -105,7 +93,7 @@ def _gates(
         return  # what differs from the manifest is not loaded
     yield _signature(subject, before)
     # Nor those that the candidate knows: where a table repeats its rows, it would know the answers.
-    compared = _without_known(_without_known(holdout, before), subject)
+    compared = without_known(without_known(holdout, before), subject)
     answers, champion_answers = _score(subject, before, holdout, compared, options)
     yield _answers(subject, answers)
     if isinstance(answers, VerificationError):
@@ -129,42 +117,12 @@ def _gates(
 def judge_return(client: MlflowClient, version: VersionInfo, policy: TrustPolicy) -> Verdict:
     """Put a version that held a stage before through the gates of a rollback."""
     with ExitStack() as files:
-        subject = _fetch(client, version, policy, files)
+        subject = fetch(client, version, policy, files)
         integrity = _integrity(subject, policy)
         if not integrity.passed:
             return Verdict((integrity,))
         answers, _ = _score(subject, None, None, None, GateOptions(policy=policy))
         return Verdict((integrity, _answers(subject, answers)))
-
-
-def compare(
-    client: MlflowClient, first: VersionInfo, second: VersionInfo, policy: TrustPolicy
-) -> Comparison:
-    """Compare two versions on held-out rows of the first that neither was trained on.
-
-    Raises
-    ------
-    VerificationError
-        If one does not verify or answer, or there are no such rows; says why in one line.
-    """
-    with ExitStack() as files:
-        one, two = (_fetch(client, version, policy, files) for version in (first, second))
-        for subject in (one, two):
-            fault = subject.fault or subject.evidence_fault
-            if fault is not None:
-                raise VerificationError(f"version {subject.version.version}: {fault}")
-        rows = _without_known(_without_known(one.holdout, two), one)
-        if rows is None or not len(rows.labels):
-            raise VerificationError(
-                f"version {first.version} has no held-out rows that version {second.version} was "
-                "not trained on"
-            )
-        answers, others = _score(one, two, rows, rows, GateOptions(policy=policy))
-        if not isinstance(answers, Answers):
-            raise answers
-        if not isinstance(others, Answers):
-            raise VerificationError(f"version {second.version}: {others}")
-        return _compared(rows, answers, others)
 
 
 def read_eval_data(path: Path, target: str) -> Holdout:
@@ -200,7 +158,7 @@ def _first_double(columns: pd.Index) -> str:
     return str(columns[columns.duplicated()][0])
 
 
-def _with_hashes_of(rows: Holdout, subject: _Subject) -> Holdout:
+def _with_hashes_of(rows: Holdout, subject: Subject) -> Holdout:
     """Hash rows over the columns that the candidate takes, as those that it was trained on are."""
     try:
         described = describe(subject.folder) if subject.folder is not None else None
@@ -211,33 +169,7 @@ def _with_hashes_of(rows: Holdout, subject: _Subject) -> Holdout:
     return replace(rows, hashes=hash_rows(rows.rows[present])) if present else rows
 
 
-def _fetch(
-    client: MlflowClient, version: VersionInfo, policy: TrustPolicy, files: ExitStack
-) -> _Subject:
-    """Fetch what there is of a version; the folders last until `files` is closed."""
-    folder, fault = None, None
-    try:
-        folder = files.enter_context(verified_files(client, version, policy))
-    except VerificationError as error:
-        fault = str(error)
-    kept = files.enter_context(artifacts.evidence_files(client, version))
-    if kept is None:
-        return _Subject(version, folder, fault, None, None, None, None)
-    try:
-        return _Subject(
-            version,
-            folder,
-            fault,
-            None,
-            evidence.read_answer(kept),
-            evidence.read_holdout(kept),
-            evidence.read_training_rows(kept),
-        )
-    except VerificationError as error:
-        return _Subject(version, folder, fault, str(error), None, None, None)
-
-
-def _integrity(subject: _Subject, policy: TrustPolicy) -> GateResult:
+def _integrity(subject: Subject, policy: TrustPolicy) -> GateResult:
     faults = [fault for fault in (subject.fault, subject.evidence_fault) if fault]
     if faults or subject.folder is None:
         return gates.integrity_gate(faults, 0)
@@ -250,7 +182,7 @@ def _integrity(subject: _Subject, policy: TrustPolicy) -> GateResult:
     )
 
 
-def _signature(subject: _Subject, before: _Subject | None) -> GateResult:
+def _signature(subject: Subject, before: Subject | None) -> GateResult:
     assert subject.folder is not None
     try:
         old = before.folder if before is not None else None
@@ -262,16 +194,9 @@ def _signature(subject: _Subject, before: _Subject | None) -> GateResult:
         return GateResult("signature", False, str(error))
 
 
-def _without_known(holdout: Holdout | None, before: _Subject | None) -> Holdout | None:
-    """Return the rows that a version was not trained on."""
-    if holdout is None or before is None or before.training_rows is None:
-        return holdout
-    return holdout.take(~np.isin(holdout.hashes, before.training_rows))
-
-
 def _score(
-    subject: _Subject,
-    before: _Subject | None,
+    subject: Subject,
+    before: Subject | None,
     holdout: Holdout | None,
     compared: Holdout | None,
     options: GateOptions,
@@ -295,7 +220,7 @@ def _score(
     return answers[0], answers[1] if len(answers) > 1 else None
 
 
-def _answers(subject: _Subject, answers: Answers | VerificationError) -> GateResult:
+def _answers(subject: Subject, answers: Answers | VerificationError) -> GateResult:
     if isinstance(answers, VerificationError):
         return GateResult("answers", False, str(answers))
     if subject.answer is None:
@@ -315,14 +240,14 @@ def _answers(subject: _Subject, answers: Answers | VerificationError) -> GateRes
 
 
 def _thresholds(
-    subject: _Subject, holdout: Holdout, answers: Answers, options: GateOptions
+    subject: Subject, holdout: Holdout, answers: Answers, options: GateOptions
 ) -> GateResult:
     from registry_tools import thresholds  # MLflow's evaluation takes a while to import
 
     try:
-        words = _in_words_of(holdout.labels, answers, "holdout")
+        words = in_words_of(holdout.labels, answers, "holdout")
     except VerificationError as error:
-        return GateResult("thresholds", False, str(error))
+        return GateResult("thresholds", False, f"{error}: {_OTHER_WORDS}")
     seen = {*holdout.labels.tolist(), *words.tolist()}
     names = answers.classes if seen <= set(answers.classes) else sorted(seen)
     code_of = {name: code for code, name in enumerate(names)}
@@ -337,7 +262,7 @@ def _thresholds(
     return gates.thresholds_gate(figures, options.minimum, options.maximum, thresholds.failing)
 
 
-def _clean(subject: _Subject, holdout: Holdout) -> GateResult:
+def _clean(subject: Subject, holdout: Holdout) -> GateResult:
     if subject.training_rows is None:
         return GateResult(
             "clean_holdout", True, "it is not recorded which rows the candidate was trained on"
@@ -346,7 +271,7 @@ def _clean(subject: _Subject, holdout: Holdout) -> GateResult:
 
 
 def _champion(
-    before: _Subject | None,
+    before: Subject | None,
     holdout: Holdout,
     compared: Holdout,
     answers: Answers,
@@ -366,44 +291,16 @@ def _champion(
     if not isinstance(champion_answers, Answers):
         return GateResult("champion", False, f"the champion, version {number}: {champion_answers}")
     try:
-        comparison = _compared(compared, answers, champion_answers)
+        comparison = compare_answers(
+            compared.labels,
+            in_words_of(compared.labels, answers, "compared"),
+            in_words_of(compared.labels, champion_answers, "compared"),
+        )
     except VerificationError as error:
-        return GateResult("champion", False, str(error))
+        return GateResult("champion", False, f"{error}: {_OTHER_WORDS}")
     return gates.champion_gate(
         comparison,
         options.rule,
         options.margin,
         excluded if before.training_rows is not None else None,
-    )
-
-
-def _compared(rows: Holdout, answers: Answers, others: Answers) -> Comparison:
-    return compare_answers(
-        rows.labels,
-        _in_words_of(rows.labels, answers, "compared"),
-        _in_words_of(rows.labels, others, "compared"),
-    )
-
-
-def _in_words_of(labels: npt.NDArray[Any], answers: Answers, table: str) -> npt.NDArray[Any]:
-    """Return answers as the labels have them: by class name, or by code.
-
-    Raises
-    ------
-    VerificationError
-        If each has a word that the other has not. Answers would count as wrong that nobody
-        understood, and a candidate be found better for it.
-    """
-    known = set(labels.tolist())
-    codes = [str(value) for value in answers.predictions[table]]
-    classes = set(answers.classes) or set(answers.names[table])
-    numbers = {str(code) for code in range(len(classes))} if answers.classes else set(codes)
-    for words, spoken in ((answers.names[table], classes), (codes, numbers)):
-        # One may know a class that the other does not, but not both.
-        if spoken <= known or known <= spoken:
-            return np.asarray(words, dtype=object)
-    given, wanted = (", ".join(sorted(words)[:3]) for words in (classes, known))
-    raise VerificationError(
-        f"a version answers with {given}, the labels are {wanted}: give --eval-data with labels "
-        "that both versions answer with"
     )

@@ -31,6 +31,7 @@ from registry_tools import (
     load_model,
     promotion,
     registry,
+    side_by_side,
     turns,
     upkeep,
 )
@@ -414,7 +415,7 @@ def test_rows_that_the_champion_knows_are_left_out_and_too_few_are_a_refusal(loc
 def test_two_versions_are_compared_on_rows_that_neither_knows(local: Place) -> None:
     name = local.model()
     good, poor = (local.version(name, number) for number in (GOOD, POOR))
-    compared = judging.compare(local.client, good, poor, TrustPolicy())
+    compared = side_by_side.compare(local.client, good, poor, TrustPolicy()).paired
     assert compared.rows == 30
     assert compared.difference == pytest.approx(0.9667 - 0.3333, abs=1e-3)
     assert compared.p_better < 0.001
