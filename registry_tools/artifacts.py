@@ -15,6 +15,9 @@ from registry_tools.connection import translated
 from registry_tools.errors import NotFound, UnsupportedOperation
 from registry_tools.registry import VersionInfo, find_run
 
+PICTURES = "plots"  # a folder of a run
+_LARGEST = 1 << 20  # bytes of a picture
+
 
 @contextlib.contextmanager
 def model_files(client: MlflowClient, name: str, version: int) -> Iterator[Path]:
@@ -77,6 +80,27 @@ def _evidence_uri(client: MlflowClient, run_id: str, name: str | None) -> str | 
         return f"{run.info.artifact_uri}/{integrity.EVIDENCE}" if there else None
     path = f"{integrity.EVIDENCE}/{name}"
     return f"{run.info.artifact_uri}/{path}" if path in there else None
+
+
+def pictures(client: MlflowClient, version: VersionInfo) -> dict[str, bytes]:
+    """Return the PNG files in the folder `plots` of a version's run, by name without the suffix.
+
+    One that is larger than a mebibyte is left out, as is what is no PNG.
+    """
+    found: dict[str, bytes] = {}
+    if version.run_id is None:
+        return found
+    with translated(client.tracking_uri):
+        run = find_run(client, version.run_id)
+        files = client.list_artifacts(version.run_id, PICTURES) if run is not None else []
+    for file in files:
+        if run is None or not file.path.endswith(".png") or (file.file_size or 0) > _LARGEST:
+            continue
+        with fetched(client, f"{run.info.artifact_uri}/{file.path}") as path:
+            content = path.read_bytes()
+        if content.startswith(b"\x89PNG\r\n\x1a\n"):
+            found[path.stem] = content
+    return found
 
 
 def add_evidence(client: MlflowClient, version: VersionInfo, path: Path) -> None:

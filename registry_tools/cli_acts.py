@@ -11,11 +11,14 @@ import click
 
 from registry_tools.cli_output import (
     common_options,
+    html_option,
     loading_options,
     outcome_of,
     print_columns,
     print_json,
+    utc_now,
     verdict_rows,
+    write_page,
 )
 from registry_tools.refs import model_name, parse_ref, stage_name
 
@@ -215,9 +218,15 @@ def _shown(version: int | None) -> str:
 @click.argument("model")
 @click.option("--stage", help="The acts on this stage only.")
 @click.option("--limit", type=click.IntRange(min=1), help="The newest N acts only.")
+@html_option
 @common_options
 def history(
-    model: str, stage: str | None, limit: int | None, as_json: bool, tracking_uri: str | None
+    model: str,
+    stage: str | None,
+    limit: int | None,
+    html: str | None,
+    as_json: bool,
+    tracking_uri: str | None,
 ) -> None:
     """Show the promotions and rollbacks of MODEL, newest first, and what they do not explain."""
     name, where = model_name(model), stage_name(stage) if stage is not None else None
@@ -227,8 +236,15 @@ def history(
     client = connection.connect(tracking_uri)
     stages = registry.stages_of(registry.get_registered_model(client, name))
     acts = record.acts(client, name, stage=where, limit=limit)
+    unexplained = upkeep.irregularities(client, name, stages)
+    if html is not None:
+        from registry_tools.reports.history import history_page
+
+        write_page(html, history_page(name, acts, stages, unexplained, utc_now()))
     if as_json:
         print_json([act.as_dict() for act in acts])
+    elif html is not None:
+        click.echo(f"{len(acts)} acts on {name} → {html}")
     else:
         rows = [("at", "action", "outcome", "stage", "version", "before", "actor", "reason")]
         for act in acts:
@@ -245,7 +261,7 @@ def history(
                 )
             )
         print_columns(rows)
-    for text in upkeep.irregularities(client, name, stages):
+    for text in unexplained:
         click.echo(f"{text}: registry-tools repair {name} records it", err=True)
 
 

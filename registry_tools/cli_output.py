@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -71,6 +73,23 @@ def loading_options(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*arguments, policy=policy, **options)
 
     return with_policy
+
+
+html_option = click.option(
+    "--html", metavar="FILE", help="Write one self-contained page there instead."
+)
+
+
+def write_page(path: str, page: str) -> None:
+    """Write a page; it appears whole or not at all."""
+    from registry_tools.tables import write_whole
+
+    write_whole(Path(path), lambda part: part.write_text(page, encoding="utf-8"))
+
+
+def utc_now() -> datetime:
+    """Return the time, which no report asks for itself."""
+    return datetime.now(timezone.utc)
 
 
 def print_json(value: Any) -> None:

@@ -9,15 +9,19 @@ import click
 
 from registry_tools.cli_output import (
     common_options,
+    html_option,
     loading_options,
     print_columns,
     print_json,
+    utc_now,
     verdict_rows,
+    write_page,
 )
 from registry_tools.refs import model_name, parse_ref
 
 if TYPE_CHECKING:
     from registry_tools.formats import TrustPolicy
+    from registry_tools.side_by_side import SideBySide
 
 
 @click.command()
@@ -44,35 +48,50 @@ def verify(ref: str, policy: TrustPolicy, as_json: bool, tracking_uri: str | Non
 @click.command()
 @click.argument("first")
 @click.argument("second")
+@html_option
 @loading_options
 @common_options
 def compare(
     first: str,
     second: str,
+    html: str | None,
     policy: TrustPolicy,
     as_json: bool,
     tracking_uri: str | None,
 ) -> None:
-    """Compare two versions: parameters, metrics, data, and both on held-out rows of the FIRST."""
+    """Compare two versions: parameters, metrics, data, and both on held-out rows of the FIRST.
+
+    With --html FILE also the rows on which they disagree, and their pictures.
+    """
     refs = parse_ref(first), parse_ref(second)
     from registry_tools import connection, registry, side_by_side
     from registry_tools.errors import VerificationError
 
     client = connection.connect(tracking_uri)
     one, two = (registry.get_version(client, ref) for ref in refs)
-    paired, why_not = None, None
+    compared: SideBySide | str
     try:
-        paired = side_by_side.compare(client, one, two, policy).paired
+        compared = side_by_side.compare(client, one, two, policy)
     except VerificationError as error:
-        why_not = str(error)
+        compared = str(error)
+    if html is not None:
+        from registry_tools import artifacts
+        from registry_tools.reports.comparison import comparison_page
+
+        pictures = artifacts.pictures(client, one), artifacts.pictures(client, two)
+        write_page(html, comparison_page(one, two, compared, pictures, utc_now()))
+    paired = None if isinstance(compared, str) else compared.paired
     if as_json:
         print_json(
             {
                 "versions": [one.as_dict(), two.as_dict()],
                 "paired": paired.figures() if paired is not None else None,
-                "not_paired_because": why_not,
+                "not_paired_because": compared if isinstance(compared, str) else None,
             }
         )
+        return
+    if html is not None:
+        click.echo(f"{one.name} version {one.version} beside {two.name} {two.version} → {html}")
         return
     rows = [("", f"{one.name} {one.version}", f"{two.name} {two.version}")]
     data = [version.tags.get("data_digest", "-")[:12] for version in (one, two)]
@@ -83,7 +102,7 @@ def compare(
         rows.append((f"metric {key}", _figure(one.metrics.get(key)), _figure(two.metrics.get(key))))
     print_columns(rows)
     if paired is None:
-        click.echo(f"\nnot compared on the same rows: {why_not}")
+        click.echo(f"\nnot compared on the same rows: {compared}")
         return
     click.echo(
         f"\non {paired.rows} rows that neither was trained on: {paired.candidate_accuracy:.4f} and "

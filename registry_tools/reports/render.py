@@ -1,0 +1,21 @@
+"""Templates filled with values, each escaped."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+
+def render(template: str, made: datetime, **values: Any) -> str:
+    """Return the page of a template beside this file; `made` is in UTC."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(made=f"{made:%Y-%m-%d %H:%M} UTC", **values)
