@@ -219,20 +219,26 @@ def show(folder: Path, port: int, say: Callable[[str], None]) -> None:
         shutil.copyfile(folder / DATABASE, copy / DATABASE)
         shutil.copytree(folder / ARTIFACTS, copy / ARTIFACTS, copy_function=shutil.copyfile)
         try:
-            with server(copy, port) as address:
-                _tell(address, say)
-                ended.wait()
+            _serve(copy, port, say, ended)
         except OldSchema:
-            uri = f"sqlite:///{copy / DATABASE}"
-            subprocess.run(
-                [sys.executable, "-m", "mlflow", "db", "upgrade", uri],
-                check=True,
-                capture_output=True,
-                env=_environment(),
-            )
-            with server(copy, port) as address:
-                _tell(address, say)
-                ended.wait()
+            _upgrade(copy / DATABASE)
+            _serve(copy, port, say, ended)
+
+
+def _serve(folder: Path, port: int, say: Callable[[str], None], ended: threading.Event) -> None:
+    with server(folder, port) as address:
+        _tell(address, say)
+        ended.wait()
+
+
+def _upgrade(database: Path) -> None:
+    command = [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{database}"]
+    done = subprocess.run(command, env=_environment(), capture_output=True, text=True)
+    if done.returncode != 0:
+        said = (done.stderr.strip().splitlines() or ["no word"])[-1]
+        raise PipelineError(
+            f"the store was made by another MLflow, which cannot upgrade it: {said}"
+        )
 
 
 def _tell(address: str, say: Callable[[str], None]) -> None:

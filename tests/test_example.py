@@ -15,9 +15,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import alembic.command
 import pytest
 from conftest import ROOT
 from mlflow import MlflowClient
+from mlflow.store.db.utils import _get_alembic_config
 from servers import BIN, free_port, wait_until_up
 
 from registry_tools import registry
@@ -120,6 +122,52 @@ def test_it_ends_when_it_is_told_to_and_leaves_nothing(start: Start, tmp_path: P
     said = (tmp_path / "process-0.log").read_text().splitlines()
     assert said[0].startswith(f"http://127.0.0.1:{port}")
     assert len(said) == 4
+
+
+@pytest.mark.slow
+def test_a_store_of_an_older_mlflow_is_upgraded_in_the_copy(start: Start, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(EXAMPLE, old)
+    alembic.command.downgrade(_get_alembic_config(f"sqlite:///{old}/mlflow.db"), "-1")
+    before = files(old)
+    port = free_port()
+    command = (sys.executable, "-m", "pipeline", "show-example", "--folder", old)
+    process = start(*command, "--port", str(port), cwd=ROOT)
+    wait_until_up(f"http://127.0.0.1:{port}/health", process, seconds=60)
+    client = MlflowClient(f"http://127.0.0.1:{port}")
+    assert registry.stage_holder(client, "iris", "production") == 3
+    assert files(old) == before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_made_twice_it_is_the_same_but_for_times_and_ids(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "pipeline", "make-example", "--folder", tmp_path / "again"],
+        cwd=ROOT,
+        check=True,
+    )
+    again, committed = told(tmp_path / "again"), told(EXAMPLE)
+    for what, rows in committed.items():
+        assert again[what] == rows, what
+    assert len(committed["metrics"]) > 100
+
+
+def told(folder: Path) -> dict[str, list[tuple[object, ...]]]:
+    """Read what a store tells of runs, by their names and places rather than by their ids."""
+    questions = {
+        "runs": "SELECT experiment_id, name, status FROM runs",
+        "parameters": "SELECT name, key, value FROM params JOIN runs USING (run_uuid) "
+        "WHERE key NOT LIKE 'next%'",  # an id
+        # Five digits: the last ones are the processor's.
+        "metrics": "SELECT name, key, printf('%.5g', value) FROM latest_metrics "
+        "JOIN runs USING (run_uuid)",
+        "stages": "SELECT name, alias, version FROM registered_model_aliases",
+        "legacy stages": "SELECT name, version, current_stage FROM model_versions",
+        "versions": "SELECT name, version, key FROM model_version_tags",
+    }
+    with contextlib.closing(sqlite3.connect(f"file:{folder}/mlflow.db?mode=ro", uri=True)) as db:
+        return {what: sorted(db.execute(sql), key=str) for what, sql in questions.items()}
 
 
 def test_a_folder_without_a_store_is_said_in_one_line(tmp_path: Path) -> None:
