@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import PageLog
+from browser import SIZE, PageLog
+from matplotlib.image import imread
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow_ui import FOUR, axis_titles, coloured, open_comparison, open_runs, wait_for_lines
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
+from screenshots import PICTURES, take
 from servers import eventually, example
 
 
@@ -117,3 +119,13 @@ def test_a_version_leads_to_its_run_with_the_same_card_and_its_pictures(
         expect(picture).to_be_visible()
         expect(picture).not_to_have_js_property("naturalWidth", 0)
         eventually(lambda shown=picture: coloured(shown.screenshot()) > 200)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_picture_of_the_readme_can_be_taken_anew(
+    browser: Browser, address: str, name: str, tmp_path: Path
+) -> None:
+    picture = take(browser, address, name, tmp_path)
+    assert imread(picture).shape[1] == SIZE["width"]
+    assert picture.stat().st_size < 250_000
