@@ -18,7 +18,7 @@ export MLFLOW_DISABLE_TELEMETRY ?= true
 # Where there is no git, MLflow does without; its library for git would say so at length.
 export GIT_PYTHON_REFRESH ?= quiet
 
-.PHONY: help run test test-slow check lock ui example serve bench clean
+.PHONY: help run test test-slow check lock ui example screenshots serve bench clean
 
 help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s '	'
@@ -47,6 +47,9 @@ endif
 
 example: $(VENV)/.run ## Make the example store anew.
 	@$(BIN)/python -m pipeline make-example
+
+screenshots: $(VENV)/.test ## Take the pictures of the README anew, from the example store; needs chromium.
+	@$(BIN)/python tests/screenshots.py
 
 serve: PORT = 5001
 serve: $(VENV)/.run ## Serve iris@production and follow it: PORT=5001.

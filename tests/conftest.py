@@ -23,6 +23,7 @@ from pipeline.params import TrainParams
 from pipeline.train import TrainResult, train
 from registry_tools import life, registry
 
+pytest_plugins = ["browser"]
 ROOT = Path(__file__).parents[1]
 _KEPT = {"MLFLOW_LOGGING_LEVEL", "MLFLOW_DISABLE_TELEMETRY"}
 IRIS_ROW = [6.0, 2.5, 4.5, 1.5]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -10,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -49,6 +50,25 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
         process.wait(timeout=10)
     except ProcessLookupError:
         process.wait(timeout=10)
+
+
+@contextlib.contextmanager
+def example(log: Path) -> Iterator[str]:
+    """Show the example store, as `make ui` does, and yield its address."""
+    port = free_port()
+    with log.open("wb") as told:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pipeline", "show-example", "--port", str(port)],
+            cwd=Path(__file__).parents[1],
+            stdout=told,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        wait_until_up(f"http://127.0.0.1:{port}/health", process)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        end_group(process)
 
 
 def eventually(check: Callable[[], bool], seconds: float = 15) -> None:
