@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from browser import MISSING, SIZE, PageLog, launched, opened
 from mlflow_ui import axis_titles, open_comparison, open_runs, wait_for_lines
 from playwright.sync_api import Browser, Locator, Page, expect
-from servers import example
+from servers import BIN, example
 
 FOLDER = Path(__file__).parents[1] / "docs" / "pictures"
 # The assistant of MLflow opens by itself on a first visit, and then waits in the corner.
@@ -98,7 +99,29 @@ def _choose(page: Page, box: Locator, name: str) -> None:
     page.keyboard.press("Escape")
 
 
-PICTURES: dict[str, Callable[[Page, str], None]] = {"runs": runs, "compare": compare}
+def report(page: Page, address: str) -> None:
+    """Show the upper part of the page that `registry-tools compare --html` writes."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch, "report.html")
+        write_report(["compare", "iris/3", "iris/9"], address, path)
+        page.goto(path.as_uri())
+        expect(page.get_by_role("heading", name="Rows on which they disagree")).to_be_attached()
+
+
+def write_report(command: Sequence[str], address: str, path: Path) -> None:
+    """Let `registry-tools` write a page about what stands in the registry at an address."""
+    subprocess.run(
+        [BIN / "registry-tools", *command, "--html", path, "--tracking-uri", address],
+        check=True,
+        capture_output=True,
+    )
+
+
+PICTURES: dict[str, Callable[[Page, str], None]] = {
+    "runs": runs,
+    "compare": compare,
+    "report": report,
+}
 
 
 def main(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from browser import SIZE, PageLog
@@ -12,7 +13,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow_ui import FOUR, axis_titles, coloured, open_comparison, open_runs, wait_for_lines
 from playwright.sync_api import Browser, Page, expect
-from screenshots import PICTURES, take
+from screenshots import PICTURES, take, write_report
 from servers import eventually, example
 
 
@@ -119,6 +120,61 @@ def test_a_version_leads_to_its_run_with_the_same_card_and_its_pictures(
         expect(picture).to_be_visible()
         expect(picture).not_to_have_js_property("naturalWidth", 0)
         eventually(lambda shown=picture: coloured(shown.screenshot()) > 200)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_reports_are_whole_without_a_network_a_script_or_a_mouse(
+    page: Page, page_log: PageLog, address: str, tmp_path: Path, scheme: Literal["light", "dark"]
+) -> None:
+    comparison, timeline = tmp_path / "comparison.html", tmp_path / "timeline.html"
+    write_report(["compare", "iris/3", "iris/2"], address, comparison)
+    write_report(["history", "iris"], address, timeline)
+    page.emulate_media(color_scheme=scheme)
+    page.goto(comparison.as_uri())
+    expect(page.get_by_role("heading", name="iris 3 beside iris 2")).to_be_visible()
+    for picture in page.get_by_role("img").all():
+        expect(picture).not_to_have_js_property("naturalWidth", 0)
+    assert page.get_by_role("img").count() == 10
+    assert contrast(page) >= 4.5
+    page.keyboard.press("Tab")  # what is wider than the window can be reached and moved by keys
+    assert page.evaluate("document.activeElement.className") == "wide"
+    page.emulate_media(media="print")
+    assert contrast(page) >= 4.5
+
+    page.emulate_media(media="screen", color_scheme=scheme)
+    page.goto(timeline.as_uri())
+    expect(page.get_by_role("row").filter(has_text="rollback of production")).to_be_visible()
+    expect(page.get_by_text("refused", exact=True)).to_be_visible()
+    assert contrast(page) >= 4.5
+    assert not page_log.errors
+    assert not page_log.outside
+
+
+def contrast(page: Page) -> float:
+    """Return the least contrast of any text with the ground it stands on, as WCAG defines it."""
+    pairs = page.evaluate(
+        """() => [...document.querySelectorAll("main *")]
+          .filter(e => !e.closest("svg") && [...e.childNodes].some(n => n.data?.trim()))
+          .map(e => {
+            let ground = e;
+            while (getComputedStyle(ground).backgroundColor === "rgba(0, 0, 0, 0)")
+              ground = ground.parentElement ?? document.body;
+            return [e, ground].map((each, place) =>
+              getComputedStyle(each)[["color", "backgroundColor"][place]].match(/[0-9.]+/g))
+          })"""
+    )
+
+    def light(colour: list[str]) -> float:
+        parts = (float(part) / 255 for part in colour[:3])
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    found = []
+    for pair in pairs:
+        dark, bright = sorted(light(colour) for colour in pair)
+        found.append((bright + 0.05) / (dark + 0.05))
+    return min(found)
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ def shown(start: Start, tmp_path: Path) -> str:
     port = free_port()
     command = (sys.executable, "-m", "pipeline", "show-example", "--folder", moved)
     process = start(*command, "--port", str(port), cwd=ROOT)
-    wait_until_up(f"http://127.0.0.1:{port}/health", process, seconds=20)
+    wait_until_up(f"http://127.0.0.1:{port}/health", process, seconds=60)
     return f"http://127.0.0.1:{port}"
 
 
@@ -117,7 +117,7 @@ def test_it_ends_when_it_is_told_to_and_leaves_nothing(start: Start, tmp_path: P
     )
     wait_until_up(f"http://127.0.0.1:{port}/health", process)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=15) == 0
+    assert process.wait(timeout=60) == 0
     assert not list(scratch.iterdir())
     said = (tmp_path / "process-0.log").read_text().splitlines()
     assert said[0].startswith(f"http://127.0.0.1:{port}")
