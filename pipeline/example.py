@@ -242,7 +242,8 @@ def _upgrade(database: Path) -> None:
 
 
 def _tell(address: str, say: Callable[[str], None]) -> None:
+    runs = f"{address}/#/experiments/%d/runs?workflowType=machine_learning"
     say(f"{address}  the example store: a copy, in which nothing is kept")
-    say(f"  {address}/#/experiments/1/runs  runs of five models: choose some, press Compare")
+    say(f"  {runs % 1}  runs of five models: choose some, press Compare")
     say(f"  {address}/#/models/iris  versions, their cards, and what is in production")
-    say(f"  {address}/#/experiments/2/runs  promotions, one refused, and a rollback")
+    say(f"  {runs % 2}  promotions, one refused, and a rollback")

@@ -22,7 +22,7 @@ _LINES = ".js-plotly-plot canvas.gl-canvas-focus"
 
 def open_runs(page: Page, address: str) -> None:
     """Open the example's first experiment, and wait for its table of runs."""
-    page.goto(f"{address}/#/experiments/1/runs")
+    page.goto(f"{address}/#/experiments/1/runs?workflowType=machine_learning")
     expect(page.get_by_text("matching runs")).to_be_visible()
 
 
