@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # read when mlflow is imported
+# The jobs of `mlflow server` are those of generative AI: processes that cost more than the tests.
+os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
 
 import httpx
 import mlflow
@@ -25,7 +27,11 @@ from registry_tools import life, registry
 
 pytest_plugins = ["browser"]
 ROOT = Path(__file__).parents[1]
-_KEPT = {"MLFLOW_LOGGING_LEVEL", "MLFLOW_DISABLE_TELEMETRY"}
+_KEPT = {
+    "MLFLOW_LOGGING_LEVEL",
+    "MLFLOW_DISABLE_TELEMETRY",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION",
+}
 IRIS_ROW = [6.0, 2.5, 4.5, 1.5]
 IRIS_COLUMNS = [
     *("sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal width (cm)"),
