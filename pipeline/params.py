@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InvalidParameter
+from pipeline.models import MODELS, models_that_take
 from registry_tools.errors import InvalidReference
 from registry_tools.refs import model_name, stage_name
 
-MODELS = ("logistic_regression", "random_forest", "hist_gradient_boosting", "svc", "knn")
 SPLITS = ("stratified", "hash")
 
 
@@ -97,7 +97,10 @@ class TrainParams:
         None, _column, "the name of a column", "The label column; a table needs it."
     )
     model: str = _param(
-        "logistic_regression", _one_of(MODELS), f"one of {', '.join(MODELS)}", "The estimator."
+        "logistic_regression",
+        _one_of(tuple(MODELS)),
+        f"one of {', '.join(MODELS)}",
+        "The estimator.",
     )
     model_params: Mapping[str, Any] = _param(
         {}, _json_object, "a JSON object, such as '{\"C\": 0.5}'", "Arguments of the estimator."
@@ -106,7 +109,7 @@ class TrainParams:
         200,
         _integer(1, 1_000_000),
         "a whole number from 1 to 1000000",
-        "Iterations at most, of logistic_regression and hist_gradient_boosting.",
+        f"Iterations at most, of {models_that_take('max_iter')}.",
     )
     test_size: float | int = _param(
         0.2,

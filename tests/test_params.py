@@ -11,6 +11,7 @@ from conftest import ROOT
 
 from pipeline.cli import cli
 from pipeline.errors import InvalidParameter
+from pipeline.models import MODELS
 from pipeline.params import TrainParams, as_text
 from registry_tools.cli import cli as registry_cli
 
@@ -42,6 +43,12 @@ def test_the_command_line_has_an_option_for_every_parameter() -> None:
     command = cli.commands["train"]
     options = {option.name for option in command.params if isinstance(option, click.Option)}
     assert options == {spec.name for spec in fields(TrainParams)} | {"verbose"}
+
+
+def test_a_model_is_given_parameters_that_there_are() -> None:
+    names = {spec.name for spec in fields(TrainParams)}
+    for model in MODELS.values():
+        assert {taken.rpartition("__")[2] for taken in model.takes} <= names
 
 
 def test_the_entry_point_that_serves_has_the_defaults_of_its_command() -> None:
