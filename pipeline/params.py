@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
@@ -33,6 +35,16 @@ def _optional(parse: Callable[[str], Any]) -> Callable[[str], Any]:
 def _column(text: str) -> str | None:
     """Take a column's name as it stands, spaces and all."""
     return None if text in {"", "none"} else text
+
+
+def _columns(text: str) -> tuple[str, ...]:
+    """Read names as a line of CSV: one that holds a comma stands in quotes."""
+    if text in {"", "none"}:
+        return ()
+    names = next(csv.reader([text], skipinitialspace=True))
+    if "" in names:
+        raise ValueError
+    return tuple(names)
 
 
 def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
@@ -95,6 +107,12 @@ class TrainParams:
     )
     target: str | None = _param(
         None, _column, "the name of a column", "The label column; a table needs it."
+    )
+    drop: tuple[str, ...] = _param(
+        (),
+        _columns,
+        "names of columns between commas, or none",
+        "Columns of a table to leave out, such as what only names a row.",
     )
     model: str = _param(
         "logistic_regression",
@@ -176,6 +194,12 @@ class TrainParams:
             raise InvalidParameter(
                 "target", self.target, "belongs to a table; iris brings its own label"
             )
+        if self.data == "iris" and self.drop:
+            raise InvalidParameter("drop", as_text(self.drop), "belongs to a table, not to iris")
+        if self.target in self.drop:
+            raise InvalidParameter(
+                "drop", as_text(self.drop), "the label column cannot be left out"
+            )
         if self.data != "iris" and Path(self.data).suffix.lower() not in {
             ".csv",
             ".parquet",
@@ -201,6 +225,10 @@ def as_text(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        line = io.StringIO()
+        csv.writer(line, lineterminator="").writerow(value)
+        return line.getvalue() or "none"
     return json.dumps(value, sort_keys=True) if isinstance(value, Mapping) else str(value)
 
 
