@@ -218,6 +218,7 @@ def test_a_refused_parameter_leaves_no_run_and_no_file(store: str, tmp_path: Pat
 def test_an_estimator_of_ones_own_is_an_entry_and_its_types_are_the_operators_to_trust(
     store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("REGISTRY_TOOLS_TRUST", raising=False)
     own = Model(f"{__name__}:scaled_network", takes=("network__max_iter", "network__random_state"))
     monkeypatch.setattr("pipeline.estimators.MODELS", {"own": own})
     # The bounds of `model` were made at import.
