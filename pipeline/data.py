@@ -18,7 +18,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import resample
 
 from pipeline.errors import DataError, InvalidParameter
-from pipeline.params import TrainParams
+from pipeline.params import TrainParams, as_text
 from registry_tools.errors import InputError
 from registry_tools.evidence import ROW_HASH
 from registry_tools.integrity import sha256_of
@@ -165,7 +165,7 @@ def _usable(table: pd.DataFrame, path: str) -> pd.DataFrame:
                     "column %r has another value in each row: if it only names them, leave it out "
                     "with drop=%s",
                     name,
-                    name,
+                    as_text((str(name),)),
                 )
     if not columns:
         raise DataError(f"{path} has no column to learn from besides the label")
@@ -201,7 +201,8 @@ def _plain(column: pd.Series) -> pd.Series:
         return column.astype(object)
     names = ", ".join(sorted(kind.__name__ for kind in kinds))
     raise DataError(
-        f"column {column.name!r} holds {names}: turn it into numbers or text, or drop it"
+        f"column {column.name!r} holds {names}: turn it into numbers or text, or leave it out with "
+        f"drop={as_text((str(column.name),))}"
     )
 
 

@@ -153,10 +153,12 @@ def _arguments(estimator: BaseEstimator) -> set[str]:
 def _calibrated(estimator: BaseEstimator, class_size: int) -> BaseEstimator:
     """Give an estimator without probabilities those of a sigmoid over its decision values.
 
-    Within a fold of the cross-validation a class has four fifths of its rows.
+    One that has neither is left alone. Within a fold of the cross-validation a class has four
+    fifths of its rows.
     """
     inner = folds(class_size * 4 // 5)
-    if hasattr(estimator, "predict_proba") or inner < 2:
+    decides = hasattr(estimator, "decision_function")
+    if hasattr(estimator, "predict_proba") or not decides or inner < 2:
         return estimator
     from sklearn.calibration import CalibratedClassifierCV
 

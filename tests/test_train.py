@@ -12,6 +12,7 @@ import pytest
 from conftest import IRIS_ROW, Trained
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
@@ -232,6 +233,29 @@ def test_an_estimator_of_ones_own_is_an_entry_and_its_types_are_the_operators_to
     train(params)
     network = load_model("iris@staging").estimator[-1][-1]
     assert (network.max_iter, network.random_state) == (200, 42)
+
+
+class First(ClassifierMixin, BaseEstimator):
+    """Answers with the first class, and has neither probabilities nor decision values."""
+
+    def fit(self, features: object, labels: object) -> First:
+        self.classes_ = np.unique(labels)
+        return self
+
+    def predict(self, features: list) -> np.ndarray:
+        return np.full(len(features), self.classes_[0])
+
+
+def test_a_class_of_ones_own_needs_no_more_than_to_predict(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REGISTRY_TOOLS_TRUST", f"{__name__}.First")
+    own = Model(f"{__name__}:First", takes=())
+    monkeypatch.setattr("pipeline.estimators.MODELS", {"own": own})
+    params = TrainParams()
+    object.__setattr__(params, "model", "own")
+    assert train(params).metrics["accuracy"] == pytest.approx(1 / 3)
+    assert load_model("iris@staging").predict_names([IRIS_ROW]).tolist() == ["setosa"]
 
 
 def scaled_network() -> Pipeline:
