@@ -1,5 +1,8 @@
 # One vocabulary for people, hooks and CI. Each target makes what it needs; a second call is at once.
 
+# What is yours: NAME, TABLE, REGISTRY_TOOLS_TRUST. See docs/adopt.md.
+-include own.mk
+
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -24,7 +27,7 @@ help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s '	'
 
 run: $(VENV)/.run ## Train, register, put into staging, and through the gates into production. ARGS="-P max_iter=300" adds parameters.
-	@$(BIN)/mlflow run . --env-manager local --experiment-name $(NAME) -P name=$(NAME) -P stage=$(STAGE) $(ARGS)
+	@$(BIN)/mlflow run . --env-manager local --experiment-name $(NAME) -P name=$(NAME) -P stage=$(STAGE) $(TABLE) $(ARGS)
 	@$(BIN)/registry-tools promote $(NAME)@$(STAGE) --to production --reason "make run"
 
 test: $(VENV)/.test ## Run the tests, in at most four minutes.

@@ -18,7 +18,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import resample
 
 from pipeline.errors import DataError, InvalidParameter
-from pipeline.params import TrainParams
+from pipeline.params import TrainParams, as_text
 from registry_tools.errors import InputError
 from registry_tools.evidence import ROW_HASH
 from registry_tools.integrity import sha256_of
@@ -26,6 +26,8 @@ from registry_tools.rows import hash_rows, unit_interval
 from registry_tools.tables import read_table
 
 _log = logging.getLogger(__name__)
+
+_FEW = 20  # rows that may well differ in a column which tells something
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def load(params: TrainParams) -> Dataset:
     InvalidParameter
         If `subset_size` does not fit the table.
     """
-    dataset = _iris() if params.data == "iris" else _table(params.data, str(params.target))
+    dataset = _iris() if params.data == "iris" else _table(params)
     return _subset(dataset, params) if params.subset_size is not None else dataset
 
 
@@ -82,7 +84,8 @@ def _iris() -> Dataset:
     )
 
 
-def _table(path: str, target: str) -> Dataset:
+def _table(params: TrainParams) -> Dataset:
+    path, target = params.data, str(params.target)
     try:
         table = read_table(path)
     except InputError as error:
@@ -90,6 +93,13 @@ def _table(path: str, target: str) -> Dataset:
     table.columns = table.columns.map(str)
     if target not in table:
         raise DataError(f"target={target}: {path} has no such column, only {_list(table.columns)}")
+    unknown = [name for name in params.drop if name not in table]
+    if unknown:
+        raise DataError(
+            f"drop={unknown[0]}: {path} has no such column, only {_list(table.columns)}"
+        )
+    # Before the rows are hashed: two that differ in a name alone belong on one side of a split.
+    table = table.drop(columns=list(params.drop))
     unlabelled = table[target].isna()
     if unlabelled.any():
         _log.warning("%d rows without a label in %r are left out", unlabelled.sum(), target)
@@ -126,7 +136,7 @@ def _codes(column: pd.Series, path: str) -> tuple[tuple[str, ...], pd.Series]:
 def _classes(column: pd.Series) -> pd.Series:
     """Return labels that sort: whole numbers as integers, other numbers as they are, else text."""
     column = _plain(column)
-    if not pd.api.types.is_float_dtype(column):
+    if not _is_float(column):
         is_number = pd.api.types.is_integer_dtype(column)
         return column if is_number else column.astype(object).map(str)
     if np.isinf(column).any():
@@ -150,6 +160,13 @@ def _usable(table: pd.DataFrame, path: str) -> pd.DataFrame:
             _log.warning("column %r is left out: it is constant, %r", name, shown)
         else:
             columns[name] = _finite(column, str(name), path)
+            if len(column) > _FEW and column.is_unique and not _is_float(column):
+                _log.warning(
+                    "column %r has another value in each row: if it only names them, leave it out "
+                    "with drop=%s",
+                    name,
+                    as_text((str(name),)),
+                )
     if not columns:
         raise DataError(f"{path} has no column to learn from besides the label")
     return pd.DataFrame(columns)
@@ -184,7 +201,8 @@ def _plain(column: pd.Series) -> pd.Series:
         return column.astype(object)
     names = ", ".join(sorted(kind.__name__ for kind in kinds))
     raise DataError(
-        f"column {column.name!r} holds {names}: turn it into numbers or text, or drop it"
+        f"column {column.name!r} holds {names}: turn it into numbers or text, or leave it out with "
+        f"drop={as_text((str(column.name),))}"
     )
 
 
@@ -192,8 +210,12 @@ def _with_none(column: pd.Series, holes: pd.Series) -> pd.Series:
     return column.astype(object).where(~holes, None)
 
 
+def _is_float(column: pd.Series) -> bool:
+    return bool(pd.api.types.is_float_dtype(column))
+
+
 def _finite(column: pd.Series, name: str, path: str) -> pd.Series:
-    if pd.api.types.is_float_dtype(column) and np.isinf(column).any():
+    if _is_float(column) and np.isinf(column).any():
         row = int(np.argmax(np.isinf(column).to_numpy()))
         raise DataError(f"column {name!r} of {path}, row {row}: the value is infinite")
     return column

@@ -3,12 +3,15 @@
 PipelineError                  exit 1
 ├── InvalidParameter           exit 2: a parameter out of its bounds; names parameter, value, bounds
 ├── DataError                  exit 1: a table that cannot be trained on
+├── UntrustedType              exit 1: a model that nobody could load
 └── RegistrationError          exit 1: trained and registered, but the stage could not be set
 
 Each message is one line: what is wrong, with which value, and what to do next.
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 
 class PipelineError(Exception):
@@ -29,6 +32,18 @@ class InvalidParameter(PipelineError, ValueError):
 
 class DataError(PipelineError, ValueError):
     """A table that cannot be trained on."""
+
+
+class UntrustedType(PipelineError):
+    """A model that holds types which are not trusted when it is loaded."""
+
+    def __init__(self, types: Collection[str]) -> None:
+        names = ",".join(sorted(types))
+        super().__init__(
+            f"such a model holds {names}, which is not among the types that are trusted when a "
+            f"model is loaded: if you know it, say REGISTRY_TOOLS_TRUST={names} here and where "
+            "it is loaded"
+        )
 
 
 class RegistrationError(PipelineError):

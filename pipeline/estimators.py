@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -15,9 +16,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder
 from sklearn.utils._param_validation import InvalidParameterError
 
-from pipeline.errors import InvalidParameter
+from pipeline.errors import InvalidParameter, UntrustedType
+from pipeline.models import MODELS
 from pipeline.params import TrainParams, as_text
-from registry_tools.integrity import TRUSTED_TYPES
 
 # A text column with more values than this keeps the commonest and pools the rest: one-hot columns
 # are dense, and a column of identifiers must not fill the memory.
@@ -58,7 +59,9 @@ def folds(class_size: int) -> int:
     return min(5, class_size)
 
 
-def check(params: TrainParams, features: pd.DataFrame, labels: pd.Series) -> None:
+def check(
+    params: TrainParams, features: pd.DataFrame, labels: pd.Series, trusted: Sequence[str]
+) -> None:
     """Try `model_params` before any run is opened, so that a bad value costs none.
 
     Parameters
@@ -67,6 +70,8 @@ def check(params: TrainParams, features: pd.DataFrame, labels: pd.Series) -> Non
         As for `build`.
     features, labels
         The training rows; a large table is tried on a part.
+    trusted
+        The types that a model may hold, beside those that skops trusts itself.
 
     Raises
     ------
@@ -76,8 +81,9 @@ def check(params: TrainParams, features: pd.DataFrame, labels: pd.Series) -> Non
     """
     estimator = _estimator(params)
     try:
-        # scikit-learn's own check of each argument, which fit begins with.
-        estimator._validate_params()
+        # scikit-learn's own check of each argument, which fit begins with; others have none.
+        if hasattr(estimator, "_parameter_constraints"):
+            estimator._validate_params()
     except InvalidParameterError as error:
         raise _refused(params, error) from error
     if params.model == "knn":
@@ -94,13 +100,9 @@ def check(params: TrainParams, features: pd.DataFrame, labels: pd.Series) -> Non
         if len(part) == len(labels) or isinstance(error, InvalidParameterError):
             raise _refused(params, error) from error
         return  # what a part of the rows cannot do, all of them may
-    untrusted = set(skops.io.get_untrusted_types(data=skops.io.dumps(trial))) - {*TRUSTED_TYPES}
-    if untrusted:
-        raise _refused(
-            params,
-            f"such a model holds {sorted(untrusted)[0]}, which is not among the types that are "
-            "trusted when a model is loaded (registry_tools.integrity)",
-        )
+    found = set(skops.io.get_untrusted_types(data=skops.io.dumps(trial)))
+    if untrusted := found - set(trusted):
+        raise _refused(params, UntrustedType(untrusted))
 
 
 def _refused(params: TrainParams, reason: object) -> InvalidParameter:
@@ -122,51 +124,41 @@ def _check_neighbours(params: TrainParams, neighbours: object, labels: pd.Series
 
 
 def _estimator(params: TrainParams) -> BaseEstimator:
-    kind, own = _kind(params)
+    model = MODELS[params.model]
+    own = {key: getattr(params, key.rpartition("__")[2]) for key in model.takes}
+    estimator = _made_by(model.made_by)
     # What has a parameter of its own is not taken twice; progress does not belong on stdout.
-    valid = sorted(set(kind().get_params()) - set(own) - {"verbose"})
+    valid = sorted(key for key in _arguments(estimator) - set(own) if not key.endswith("verbose"))
     unknown = sorted(set(params.model_params) - set(valid))
     if unknown:
         hint = f" ({unknown[0]} is a parameter of its own)" if unknown[0] in own else ""
         raise _refused(
             params, f"{params.model} takes no {unknown[0]!r} here{hint}; valid: {', '.join(valid)}"
         )
-    return kind(**own, **params.model_params)
+    return estimator.set_params(**own, **params.model_params)
 
 
-def _kind(params: TrainParams) -> tuple[type[BaseEstimator], Mapping[str, Any]]:
-    """Return the class and what it takes from the other parameters; imports only what is used."""
-    seed = {"random_state": params.random_state}
-    if params.model == "logistic_regression":
-        from sklearn.linear_model import LogisticRegression
+def _made_by(place: str) -> BaseEstimator:
+    """Return what the named class or function makes; imports only what is used."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)()
 
-        return LogisticRegression, {"max_iter": params.max_iter, **seed}
-    if params.model == "hist_gradient_boosting":
-        from sklearn.ensemble import HistGradientBoostingClassifier
 
-        return HistGradientBoostingClassifier, {"max_iter": params.max_iter, **seed}
-    if params.model == "random_forest":
-        from sklearn.ensemble import RandomForestClassifier
-
-        return RandomForestClassifier, seed
-    if params.model == "svc":
-        from sklearn.svm import SVC
-
-        return SVC, seed
-    if params.model == "knn":
-        from sklearn.neighbors import KNeighborsClassifier
-
-        return KNeighborsClassifier, {}
-    raise AssertionError(f"no estimator for {params.model}")
+def _arguments(estimator: BaseEstimator) -> set[str]:
+    """Return what can be set: of a Pipeline the arguments of its steps, not the steps."""
+    names = set(estimator.get_params())
+    return {name for name in names if "__" in name} if isinstance(estimator, Pipeline) else names
 
 
 def _calibrated(estimator: BaseEstimator, class_size: int) -> BaseEstimator:
     """Give an estimator without probabilities those of a sigmoid over its decision values.
 
-    Within a fold of the cross-validation a class has four fifths of its rows.
+    One that has neither is left alone. Within a fold of the cross-validation a class has four
+    fifths of its rows.
     """
     inner = folds(class_size * 4 // 5)
-    if hasattr(estimator, "predict_proba") or inner < 2:
+    decides = hasattr(estimator, "decision_function")
+    if hasattr(estimator, "predict_proba") or not decides or inner < 2:
         return estimator
     from sklearn.calibration import CalibratedClassifierCV
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
@@ -9,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InvalidParameter
+from pipeline.models import MODELS, models_that_take
 from registry_tools.errors import InvalidReference
 from registry_tools.refs import model_name, stage_name
 
-MODELS = ("logistic_regression", "random_forest", "hist_gradient_boosting", "svc", "knn")
 SPLITS = ("stratified", "hash")
 
 
@@ -33,6 +35,16 @@ def _optional(parse: Callable[[str], Any]) -> Callable[[str], Any]:
 def _column(text: str) -> str | None:
     """Take a column's name as it stands, spaces and all."""
     return None if text in {"", "none"} else text
+
+
+def _columns(text: str) -> tuple[str, ...]:
+    """Read names as a line of CSV: one that holds a comma stands in quotes."""
+    if text in {"", "none"}:
+        return ()
+    names = next(csv.reader([text], skipinitialspace=True))
+    if "" in names:
+        raise ValueError
+    return tuple(names)
 
 
 def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
@@ -96,8 +108,17 @@ class TrainParams:
     target: str | None = _param(
         None, _column, "the name of a column", "The label column; a table needs it."
     )
+    drop: tuple[str, ...] = _param(
+        (),
+        _columns,
+        "names of columns between commas, or none",
+        "Columns of a table to leave out, such as what only names a row.",
+    )
     model: str = _param(
-        "logistic_regression", _one_of(MODELS), f"one of {', '.join(MODELS)}", "The estimator."
+        "logistic_regression",
+        _one_of(tuple(MODELS)),
+        f"one of {', '.join(MODELS)}",
+        "The estimator.",
     )
     model_params: Mapping[str, Any] = _param(
         {}, _json_object, "a JSON object, such as '{\"C\": 0.5}'", "Arguments of the estimator."
@@ -106,7 +127,7 @@ class TrainParams:
         200,
         _integer(1, 1_000_000),
         "a whole number from 1 to 1000000",
-        "Iterations at most, of logistic_regression and hist_gradient_boosting.",
+        f"Iterations at most, of {models_that_take('max_iter')}.",
     )
     test_size: float | int = _param(
         0.2,
@@ -173,6 +194,12 @@ class TrainParams:
             raise InvalidParameter(
                 "target", self.target, "belongs to a table; iris brings its own label"
             )
+        if self.data == "iris" and self.drop:
+            raise InvalidParameter("drop", as_text(self.drop), "belongs to a table, not to iris")
+        if self.target in self.drop:
+            raise InvalidParameter(
+                "drop", as_text(self.drop), "the label column cannot be left out"
+            )
         if self.data != "iris" and Path(self.data).suffix.lower() not in {
             ".csv",
             ".parquet",
@@ -198,6 +225,10 @@ def as_text(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        line = io.StringIO()
+        csv.writer(line, lineterminator="").writerow(value)
+        return line.getvalue() or "none"
     return json.dumps(value, sort_keys=True) if isinstance(value, Mapping) else str(value)
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import mlflow
 import mlflow.sklearn
 import pandas as pd
+import skops.io
 from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.dataset_source_registry import get_dataset_source_from_json
@@ -28,8 +29,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature, infer_signature
 from mlflow.models.model import ModelInfo
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
+from skops.io.exceptions import UntrustedTypesFoundException
 
-from pipeline.errors import PipelineError, RegistrationError
+from pipeline.errors import PipelineError, RegistrationError, UntrustedType
 from registry_tools import artifacts, connection, integrity, registry
 from registry_tools.errors import RegistryToolsError, RegistryUnavailable
 
@@ -226,24 +228,34 @@ def log_model(
     features: pd.DataFrame,
     predicted: Any,
     target_names: Sequence[str],
+    trusted: Sequence[str],
 ) -> SavedModel:
     """Store the model with the active run, and take the manifest of what the store then serves.
 
     Parameters
     ----------
     estimator
-        A fitted scikit-learn estimator of types that `registry_tools.integrity` trusts.
+        A fitted scikit-learn estimator.
     example
         A few rows, stored as the input example.
     features, predicted
         Rows and their predictions, from which the signature is inferred.
     target_names
         The class names in code order, stored as the model's metadata.
+    trusted
+        The types that it may hold, beside those that skops trusts itself.
+
+    Raises
+    ------
+    UntrustedType
+        If it holds others.
     """
     with warnings.catch_warnings():
         # Integer columns are signed as such: a later hole there is for the pipeline's imputer.
         warnings.filterwarnings("ignore", message=".*integer column", category=UserWarning)
-        info = _log_model(estimator, example, infer_signature(features, predicted), target_names)
+        info = _log_model(
+            estimator, example, infer_signature(features, predicted), target_names, trusted
+        )
     client = MlflowClient()
     location = client.get_logged_model(info.model_id).artifact_location
     with artifacts.fetched(client, location) as folder:
@@ -252,18 +264,29 @@ def log_model(
 
 
 def _log_model(
-    estimator: Any, example: pd.DataFrame, signature: ModelSignature, target_names: Sequence[str]
+    estimator: Any,
+    example: pd.DataFrame,
+    signature: ModelSignature,
+    target_names: Sequence[str],
+    trusted: Sequence[str],
 ) -> ModelInfo:
-    return mlflow.sklearn.log_model(
-        estimator,
-        name="model",
-        signature=signature,
-        input_example=example,
-        pip_requirements=[f"{name}=={installed_version(name)}" for name in _MODEL_NEEDS],
-        serialization_format="skops",
-        skops_trusted_types=list(integrity.TRUSTED_TYPES),
-        metadata={"target_names": list(target_names)},
-    )
+    try:
+        return mlflow.sklearn.log_model(
+            estimator,
+            name="model",
+            signature=signature,
+            input_example=example,
+            pip_requirements=[f"{name}=={installed_version(name)}" for name in _MODEL_NEEDS],
+            serialization_format="skops",
+            skops_trusted_types=list(trusted),
+            metadata={"target_names": list(target_names)},
+        )
+    except MlflowException as error:
+        # MLflow's words name its own argument, and it raises them without a cause.
+        if not isinstance(error.__context__, UntrustedTypesFoundException):
+            raise
+        held = set(skops.io.get_untrusted_types(data=skops.io.dumps(estimator)))
+        raise UntrustedType(held - set(trusted)) from error
 
 
 def register(

@@ -22,6 +22,7 @@ from pipeline import card, data, estimators, pictures, tracking
 from pipeline.data import Dataset
 from pipeline.params import TrainParams
 from registry_tools import evidence, integrity, metrics
+from registry_tools.formats import TrustPolicy
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +65,8 @@ def train(params: TrainParams) -> TrainResult:
     dataset = data.load(params)
     rows = data.split(dataset, params)
     training, holdout = dataset.take(rows[0]), dataset.take(rows[1])
-    estimators.check(params, training.features, training.labels)
+    trusted = TrustPolicy.from_environment().trusted
+    estimators.check(params, training.features, training.labels, trusted)
 
     with tracking.training_run(params.name, card.run_name(params)) as run_id:
         with _warnings_logged():
@@ -95,6 +97,7 @@ def train(params: TrainParams) -> TrainResult:
             features=dataset.features,
             predicted=fitted.predicted,
             target_names=dataset.target_names,
+            trusted=trusted,
         )
         with tracking.artifacts_folder() as folder:
             _write_evidence(

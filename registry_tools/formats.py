@@ -164,6 +164,11 @@ class TrustPolicy:
             public_key=Path(key) if key else None,
         )
 
+    @property
+    def trusted(self) -> tuple[str, ...]:
+        """All types that a model may contain, beside those that skops trusts itself."""
+        return (*integrity.TRUSTED_TYPES, *self.types)
+
 
 def load_folder(
     folder: Path,
@@ -272,7 +277,7 @@ def _from_skops(path: Path, policy: TrustPolicy) -> Any:
     import skops.io
 
     try:
-        model = skops.io.load(path, trusted=[*integrity.TRUSTED_TYPES, *policy.types])
+        model = skops.io.load(path, trusted=list(policy.trusted))
     except _BROKEN_SKOPS as error:
         raise VerificationError(f"{path.name} is not readable: {one_line(error)}") from error
     if not hasattr(model, "predict"):
@@ -294,7 +299,7 @@ def untrusted_types(path: Path, policy: TrustPolicy) -> list[str]:
         found = skops.io.get_untrusted_types(file=path)
     except _BROKEN_SKOPS as error:
         raise VerificationError(f"{path.name} is not readable: {one_line(error)}") from error
-    return sorted(set(found) - {*integrity.TRUSTED_TYPES, *policy.types})
+    return sorted(set(found) - set(policy.trusted))
 
 
 def one_line(error: BaseException) -> str:

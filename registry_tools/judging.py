@@ -289,7 +289,10 @@ def _champion(
     if few is not None:
         return few
     if not isinstance(champion_answers, Answers):
-        return GateResult("champion", False, f"the champion, version {number}: {champion_answers}")
+        way_out = "; to judge by rows that both take, give --eval-data FILE --target COLUMN"
+        out = way_out if options.eval_data is None else ""
+        said = f"the champion, version {number}: {champion_answers}{out}"
+        return GateResult("champion", False, said)
     try:
         comparison = compare_answers(
             compared.labels,

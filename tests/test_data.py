@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -27,6 +28,26 @@ def test_iris_is_split_30_to_120_with_ten_of_each_class() -> None:
     assert (len(train), len(holdout)) == (120, 30)
     assert np.bincount(dataset.labels.iloc[holdout]).tolist() == [10, 10, 10]
     assert set(train) | set(holdout) == set(range(150))
+
+
+def test_a_column_that_only_names_rows_is_told_of_and_can_be_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = "".join(f"P{n},{n % 7},{'ab'[n % 2]}\n" for n in range(30))
+    params = write(tmp_path, "who,x,kind\n" + rows)
+    assert list(data.load(params).features) == ["who", "x"]
+    assert "'who' has another value in each row" in caplog.text
+    assert "drop=who" in caplog.text
+    assert list(data.load(replace(params, drop=("who",))).features) == ["x"]
+    with pytest.raises(DataError, match=r"drop=whom: .* no such column, only 'who', 'x', 'kind'"):
+        data.load(replace(params, drop=("whom",)))
+
+
+def test_rows_that_differ_in_a_left_out_column_alone_are_on_one_side(tmp_path: Path) -> None:
+    rows = "".join(f"P{n},{n // 2},{'ab'[n // 2 % 2]}\n" for n in range(200))
+    params = write(tmp_path, "who,x,kind\n" + rows)
+    hashes = data.load(replace(params, drop=("who",))).hashes
+    assert (hashes[::2] == hashes[1::2]).all()
 
 
 @pytest.mark.parametrize("size", [30, 0.2])

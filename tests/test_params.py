@@ -11,6 +11,7 @@ from conftest import ROOT
 
 from pipeline.cli import cli
 from pipeline.errors import InvalidParameter
+from pipeline.models import MODELS
 from pipeline.params import TrainParams, as_text
 from registry_tools.cli import cli as registry_cli
 
@@ -42,6 +43,12 @@ def test_the_command_line_has_an_option_for_every_parameter() -> None:
     command = cli.commands["train"]
     options = {option.name for option in command.params if isinstance(option, click.Option)}
     assert options == {spec.name for spec in fields(TrainParams)} | {"verbose"}
+
+
+def test_a_model_is_given_parameters_that_there_are() -> None:
+    names = {spec.name for spec in fields(TrainParams)}
+    for model in MODELS.values():
+        assert {taken.rpartition("__")[2] for taken in model.takes} <= names
 
 
 def test_the_entry_point_that_serves_has_the_defaults_of_its_command() -> None:
@@ -88,6 +95,8 @@ def test_the_defaults_survive_the_way_through_text() -> None:
         ("stage", "v1", "MLflow reserves"),
         ("stage", "two words", "not a legal alias"),
         ("target", "kind", "iris brings its own label"),
+        ("drop", "a,,b", "names of columns between commas"),
+        ("drop", "a", "belongs to a table"),
     ],
 )
 def test_a_value_out_of_bounds_is_named_with_its_parameter_and_bounds(
@@ -107,6 +116,15 @@ def test_a_table_needs_a_target_and_hash_needs_a_fraction() -> None:
         TrainParams.from_text({"data": "table.csv"})
     with pytest.raises(InvalidParameter, match="test_size=30: split=hash needs a fraction"):
         TrainParams.from_text({"split": "hash", "test_size": "30"})
+
+
+def test_columns_to_leave_out_are_a_line_of_csv() -> None:
+    texts = {"data": "table.csv", "target": "kind", "drop": 'id, "last, first"'}
+    params = TrainParams.from_text(texts)
+    assert params.drop == ("id", "last, first")
+    assert params.as_text()["drop"] == 'id,"last, first"'
+    with pytest.raises(InvalidParameter, match="drop=kind: the label column cannot"):
+        TrainParams.from_text({**texts, "drop": "kind"})
 
 
 def test_a_stage_is_taken_in_any_case() -> None:

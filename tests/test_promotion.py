@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -410,6 +411,17 @@ def test_rows_that_the_champion_knows_are_left_out_and_too_few_are_a_refusal(loc
         promote(local, name, 2)
     for way_out in ("champion's split", "split=hash", "--eval-data"):
         assert way_out in str(caught.value)
+
+
+def test_a_champion_that_needs_a_column_which_the_candidate_lost_is_judged_by_other_rows(
+    local: Place, table_csv: Path
+) -> None:
+    params = TrainParams(data=str(table_csv), target="kind", name="animals", plots=False)
+    train(params)
+    promote(local, "animals", 1)
+    train(replace(params, drop=("legs",)))
+    with pytest.raises(GateRefused, match=r"missing column 'legs'.*; to judge .* give --eval-data"):
+        promote(local, "animals", 2)
 
 
 def test_two_versions_are_compared_on_rows_that_neither_knows(local: Place) -> None:

@@ -12,11 +12,16 @@ import pytest
 from conftest import IRIS_ROW, Trained
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
 
 from pipeline import train as train_module
 from pipeline.card import run_name
-from pipeline.errors import DataError, InvalidParameter, RegistrationError
-from pipeline.params import MODELS, TrainParams
+from pipeline.errors import DataError, InvalidParameter, RegistrationError, UntrustedType
+from pipeline.models import MODELS, Model
+from pipeline.params import TrainParams
 from pipeline.train import train
 from registry_tools import artifacts, load_model
 from registry_tools.errors import RegistryToolsError
@@ -209,6 +214,52 @@ def test_a_refused_parameter_leaves_no_run_and_no_file(store: str, tmp_path: Pat
         train(TrainParams(data="none.csv", target="kind"))
     assert sorted(tmp_path.iterdir()) == before
     assert MlflowClient().search_experiments(filter_string="name = 'iris'") == []
+
+
+def test_an_estimator_of_ones_own_is_an_entry_and_its_types_are_the_operators_to_trust(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REGISTRY_TOOLS_TRUST", raising=False)
+    own = Model(f"{__name__}:scaled_network", takes=("network__max_iter", "network__random_state"))
+    monkeypatch.setattr("pipeline.estimators.MODELS", {"own": own})
+    # The bounds of `model` were made at import.
+    params = TrainParams(plots=False)
+    object.__setattr__(params, "model", "own")
+    optimizer = "sklearn.neural_network._stochastic_optimizers.AdamOptimizer"
+    with pytest.raises(UntrustedType, match=f"REGISTRY_TOOLS_TRUST={optimizer} here and where"):
+        train(params)
+    assert MlflowClient().search_registered_models() == []
+    monkeypatch.setenv("REGISTRY_TOOLS_TRUST", optimizer)
+    train(params)
+    network = load_model("iris@staging").estimator[-1][-1]
+    assert (network.max_iter, network.random_state) == (200, 42)
+
+
+class First(ClassifierMixin, BaseEstimator):
+    """Answers with the first class, and has neither probabilities nor decision values."""
+
+    def fit(self, features: object, labels: object) -> First:
+        self.classes_ = np.unique(labels)
+        return self
+
+    def predict(self, features: list) -> np.ndarray:
+        return np.full(len(features), self.classes_[0])
+
+
+def test_a_class_of_ones_own_needs_no_more_than_to_predict(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REGISTRY_TOOLS_TRUST", f"{__name__}.First")
+    own = Model(f"{__name__}:First", takes=())
+    monkeypatch.setattr("pipeline.estimators.MODELS", {"own": own})
+    params = TrainParams()
+    object.__setattr__(params, "model", "own")
+    assert train(params).metrics["accuracy"] == pytest.approx(1 / 3)
+    assert load_model("iris@staging").predict_names([IRIS_ROW]).tolist() == ["setosa"]
+
+
+def scaled_network() -> Pipeline:
+    return Pipeline([("scale", StandardScaler()), ("network", MLPClassifier())])
 
 
 def test_a_legacy_mirror_that_fails_does_not_fail_the_training(
