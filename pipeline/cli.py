@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.errors import PipelineError
-from pipeline.params import TrainParams, as_text
+from pipeline.params import SweepParams, TrainParams, as_text
 from registry_tools import command_line
 from registry_tools.errors import RegistryToolsError
 
 if TYPE_CHECKING:
+    from pipeline.sweep import SweepResult
     from pipeline.train import TrainResult
 
 
@@ -57,6 +58,33 @@ def train(**texts: str | None) -> None:
 
     command_line.imports_done()
     click.echo(_summary(train_model(params)))
+
+
+@cli.command()
+@_parameters(SweepParams)
+@command_line.verbose_option
+def sweep(**texts: str | None) -> None:
+    """Try many estimators by cross-validation, then train, log and register the best.
+
+    Interrupted or killed, the same command goes on with what is left.
+    """
+    params = SweepParams.from_text({k: v for k, v in texts.items() if v is not None})
+    from pipeline.sweep import sweep as run_sweep
+
+    command_line.imports_done()
+    hidden = not sys.stderr.isatty()
+    bar: Any  # click does not export its type
+    with click.progressbar(
+        length=params.n_trials, label="trials", file=sys.stderr, hidden=hidden, show_pos=True,
+        item_show_func=lambda best: "" if best is None else f"best {best:.4f}",
+    ) as bar:  # fmt: skip
+
+        def show(ended: int, of: int, best: float | None) -> None:
+            bar.length = of
+            bar.update(ended - bar.pos, best)
+
+        result = run_sweep(params, show)
+    click.echo(_sweep_summary(result))
 
 
 _folder = click.option(
@@ -107,6 +135,23 @@ def _summary(result: TrainResult) -> str:
             f"{_features(result.example)}",
             f"          {where}{_serve(uri)}",
             f"          {_ui(result.store)}",
+        ]
+    )
+
+
+def _sweep_summary(result: SweepResult) -> str:
+    from pipeline.card import run_name
+
+    told = [f"{result.finished} finished"]
+    told += [f"{result.taken_up} of them before"] if result.taken_up else []
+    told += [f"{result.failed} failed"] if result.failed else []
+    mean, std = (result.best_figures[f"cv_accuracy_{name}"] for name in ("mean", "std"))
+    return "\n".join(
+        [
+            f"sweep     {result.run_id}",
+            f"trials    {', '.join(told)}",
+            f"best      {run_name(result.best)}: cross-validated {mean:.4f} ± {std:.4f}",
+            _summary(result.winner),
         ]
     )
 

@@ -12,10 +12,12 @@ import skops.io
 from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
+from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder
 from sklearn.utils._param_validation import InvalidParameterError
 
+from pipeline.data import Dataset
 from pipeline.errors import InvalidParameter, UntrustedType
 from pipeline.models import MODELS
 from pipeline.params import TrainParams, as_text
@@ -57,6 +59,29 @@ def folds(class_size: int) -> int:
     Below two there is none.
     """
     return min(5, class_size)
+
+
+def cross_validated(
+    params: TrainParams, features: pd.DataFrame, training: Dataset
+) -> dict[str, float]:
+    """Return mean and standard deviation of the accuracy over folds of the training rows.
+
+    Parameters
+    ----------
+    params, features
+        As for `build`.
+    training
+        The rows, two of each class at least. The folds are the same for the same `random_state`.
+    """
+    class_size = int(training.labels.value_counts().min())
+    scores = cross_val_score(
+        build(params, features, class_size),
+        training.features,
+        training.labels,
+        cv=StratifiedKFold(folds(class_size), shuffle=True, random_state=params.random_state),
+        error_score="raise",
+    )
+    return {"cv_accuracy_mean": float(scores.mean()), "cv_accuracy_std": float(scores.std())}
 
 
 def check(

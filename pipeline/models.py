@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Between:
+    """The values of an argument that a sweep draws from, both ends included."""
+
+    low: float
+    high: float
+    log: bool = False  # every order of magnitude is as likely as another
+    whole: bool = False
+
+
+Space = Mapping[str, Between | tuple[Any, ...]]  # by argument; a tuple is a choice
 
 
 @dataclass(frozen=True)
@@ -15,18 +29,43 @@ class Model:
 
     made_by: str  # module:name of a class or function; called without arguments
     takes: tuple[str, ...] = ("random_state",)  # of `TrainParams`; in a Pipeline, step__name
+    space: Space = field(default_factory=dict)  # what a sweep varies; without one it has none
 
 
 MODELS: Mapping[str, Model] = {
     "logistic_regression": Model(
-        "sklearn.linear_model:LogisticRegression", takes=("max_iter", "random_state")
+        "sklearn.linear_model:LogisticRegression",
+        takes=("max_iter", "random_state"),
+        space={"C": Between(1e-3, 1e3, log=True), "class_weight": (None, "balanced")},
     ),
-    "random_forest": Model("sklearn.ensemble:RandomForestClassifier"),
+    "random_forest": Model(
+        "sklearn.ensemble:RandomForestClassifier",
+        space={
+            "n_estimators": (50, 100, 200),
+            "max_depth": (None, 4, 8, 16),
+            "max_features": ("sqrt", None),
+            "min_samples_leaf": Between(1, 10, whole=True),
+        },
+    ),
     "hist_gradient_boosting": Model(
-        "sklearn.ensemble:HistGradientBoostingClassifier", takes=("max_iter", "random_state")
+        "sklearn.ensemble:HistGradientBoostingClassifier",
+        takes=("max_iter", "random_state"),
+        space={
+            "learning_rate": Between(0.01, 0.5, log=True),
+            "max_leaf_nodes": Between(7, 63, whole=True),
+            "min_samples_leaf": Between(5, 50, whole=True),
+            "l2_regularization": Between(1e-6, 10, log=True),
+        },
     ),
-    "svc": Model("sklearn.svm:SVC"),
-    "knn": Model("sklearn.neighbors:KNeighborsClassifier", takes=()),
+    "svc": Model(
+        "sklearn.svm:SVC",
+        space={"C": Between(1e-2, 1e3, log=True), "gamma": Between(1e-4, 10, log=True)},
+    ),
+    "knn": Model(
+        "sklearn.neighbors:KNeighborsClassifier",
+        takes=(),
+        space={"n_neighbors": Between(1, 30, whole=True), "weights": ("uniform", "distance")},
+    ),
 }
 
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.errors import InvalidParameter
 from pipeline.models import MODELS, models_that_take
@@ -16,6 +16,9 @@ from registry_tools.errors import InvalidReference
 from registry_tools.refs import model_name, stage_name
 
 SPLITS = ("stratified", "hash")
+ENGINES = ("local", "spark")
+ALL = "all"  # instead of a model: each of them
+Params = TypeVar("Params", bound="TrainParams")
 
 
 def _integer(low: int, high: int) -> Callable[[str], int]:
@@ -162,7 +165,7 @@ class TrainParams:
     )
 
     @classmethod
-    def from_text(cls, texts: Mapping[str, str]) -> TrainParams:
+    def from_text(cls: type[Params], texts: Mapping[str, str]) -> Params:
         """Read parameters from text, such as a command line gives; defaults for what is absent.
 
         Raises
@@ -217,6 +220,35 @@ class TrainParams:
         """Return the parameters as MLflow logs them, what was not given left out."""
         texts = {spec.name: as_text(getattr(self, spec.name)) for spec in fields(self)}
         return {name: text for name, text in texts.items() if text not in {"", "none", "{}"}}
+
+
+@dataclass(frozen=True)
+class SweepParams(TrainParams):
+    """What a sweep depends on: a training's parameters, and how others are tried for it."""
+
+    model: str = _param(
+        "all", _one_of((*MODELS, ALL)), f"one of {', '.join(MODELS)}, or all", "What is tried."
+    )
+    model_params: Mapping[str, Any] = _param(
+        {},
+        _json_object,
+        "a JSON object, such as '{\"C\": 0.5}'",
+        "Arguments of the estimator that are the same in each trial.",
+    )
+    n_trials: int = _param(
+        20, _integer(1, 100_000), "a whole number from 1 to 100000", "How many are tried."
+    )
+    n_jobs: int = _param(
+        1, _integer(1, 10_000), "a whole number from 1 to 10000", "Trials at the same time."
+    )
+    engine: str = _param(
+        "local", _one_of(ENGINES), "local or spark", "Where: in processes here, or on Spark."
+    )
+
+    def trained_with(self, model: str, model_params: Mapping[str, Any]) -> TrainParams:
+        """Return the parameters of a training of this sweep's table with one model."""
+        own = {spec.name: getattr(self, spec.name) for spec in fields(TrainParams)}
+        return TrainParams(**own | {"model": model, "model_params": model_params})
 
 
 def as_text(value: Any) -> str:

@@ -63,7 +63,8 @@ def store() -> str:
 def training_run(experiment: str, run_name: str) -> Iterator[str]:
     """Open a run, or resume the one that `mlflow run` has opened; yield its id.
 
-    It ends FINISHED, or FAILED if the body raises.
+    It ends FINISHED, FAILED if the body raises, or KILLED if it is interrupted. Inside another run
+    it is a child of that one.
 
     Parameters
     ----------
@@ -80,10 +81,18 @@ def training_run(experiment: str, run_name: str) -> Iterator[str]:
     where = mlflow.get_tracking_uri()
     with connection.translated(where), _open_run(where, experiment, run_name) as active:
         _say_kind(active.info.experiment_id)
-        yield active.info.run_id
+        try:
+            yield active.info.run_id
+        except KeyboardInterrupt:
+            mlflow.end_run("KILLED")
+            raise
 
 
 def _open_run(where: str, experiment: str, run_name: str) -> mlflow.ActiveRun:
+    around = mlflow.active_run()
+    if around is not None:
+        place = around.info.experiment_id
+        return mlflow.start_run(experiment_id=place, run_name=run_name, nested=True)
     new = _check_store(where)
     try:
         if new is not None:

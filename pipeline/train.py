@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from sklearn.metrics import confusion_matrix
-from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import Pipeline
 
 from pipeline import card, data, estimators, pictures, tracking
@@ -159,14 +158,7 @@ def _cross_validated(
     # Threads: the folds of a small table are done before a process has started, and the
     # estimators release the interpreter lock where they spend their time.
     with joblib.parallel_config("threading", n_jobs=-1):
-        scores = cross_val_score(
-            estimators.build(params, dataset.features, class_size),
-            training.features,
-            training.labels,
-            cv=StratifiedKFold(folds, shuffle=True, random_state=params.random_state),
-            error_score="raise",
-        )
-    return {"cv_accuracy_mean": float(scores.mean()), "cv_accuracy_std": float(scores.std())}
+        return estimators.cross_validated(params, dataset.features, training)
 
 
 def _write_evidence(

@@ -15,9 +15,12 @@ LAYERS: dict[str, list[set[str]]] = {
     "pipeline": [
         {"__main__"},
         {"cli"},
-        {"train"},
+        {"sweep"},
+        {"train", "trials"},
         {"card", "example", "pictures", "tracking"},
-        {"curves", "data", "estimators", "plots"},
+        {"search"},
+        {"estimators"},
+        {"curves", "data", "engine", "plots"},
         {"params"},
         {"models"},
         {"errors", "__init__"},
@@ -72,6 +75,7 @@ LAYERS: dict[str, list[set[str]]] = {
 LIBRARY_OF_PURE_CODE = {"errors", "evidence", "integrity", "refs", "rows", "tables", "metrics"}
 MAY_IMPORT_MLFLOW = {
     "pipeline.tracking",
+    "pipeline.trials",
     "registry_tools.formats",  # for the formats that MLflow reads itself
     "registry_tools.history",
     "registry_tools.life",

@@ -1,0 +1,102 @@
+"""Where trials run: in processes of this machine, or on the executors of a Spark cluster."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import TypeVar
+
+import joblib
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+from pipeline.errors import PipelineError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+class WorkerDied(PipelineError):
+    """A process that worked on tasks was ended from outside, such as for want of memory."""
+
+
+def results(
+    work: Callable[[Task], Result], tasks: Iterable[Task], n_jobs: int, engine: str
+) -> Generator[tuple[Task, Result], None, None]:
+    """Yield each task with what came of it, as they come.
+
+    Parameters
+    ----------
+    work
+        Called in the processes; it and the tasks are sent there.
+    tasks
+        Asked for the next one when there is a free process.
+    n_jobs
+        How many run at the same time.
+    engine
+        "local" or "spark".
+
+    Raises
+    ------
+    WorkerDied
+        If a process ended by itself.
+    PipelineError
+        If Spark is asked for and cannot be had.
+    """
+    if engine == "spark":
+        yield from _on_spark(work, tasks, n_jobs)
+        return
+    parallel = joblib.Parallel(
+        n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch=n_jobs, batch_size=1
+    )
+    try:
+        yield from parallel(joblib.delayed(_answer)(work, task) for task in tasks)
+    except TerminatedWorkerError as error:
+        raise WorkerDied("a process was ended from outside, such as for want of memory") from error
+
+
+def _answer(work: Callable[[Task], Result], task: Task) -> tuple[Task, Result]:
+    return task, work(task)
+
+
+def _on_spark(
+    work: Callable[[Task], Result], tasks: Iterable[Task], n_jobs: int
+) -> Iterator[tuple[Task, Result]]:
+    """Yield what comes of the tasks, `n_jobs` after `n_jobs`: this backend answers in lists."""
+    check_spark()
+    from joblibspark import register_spark
+
+    register_spark()
+    remaining = iter(tasks)
+    with joblib.parallel_config("spark", n_jobs=n_jobs):
+        while some := list(itertools.islice(remaining, n_jobs)):
+            calls = (joblib.delayed(_answer)(work, task) for task in some)
+            yield from joblib.Parallel(n_jobs=n_jobs)(calls)
+
+
+def check_spark() -> None:
+    """Refuse where Spark cannot run, before anything is begun.
+
+    Raises
+    ------
+    PipelineError
+        If its packages or Java are missing; says what to install.
+    """
+    try:
+        import joblibspark  # noqa: F401
+        import pyspark  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise PipelineError(
+            f"engine=spark needs the package {error.name}: pip install 'registry-pipeline[spark]'"
+        ) from None
+    if not has_java():
+        raise PipelineError(
+            "engine=spark needs Java 17 or newer: install it, or set JAVA_HOME to where it is"
+        )
+
+
+def has_java() -> bool:
+    """Whether Spark would find a Java."""
+    home = os.environ.get("JAVA_HOME")
+    return shutil.which(f"{home}/bin/java" if home else "java") is not None
