@@ -1,6 +1,6 @@
 # One vocabulary for people, hooks and CI. Each target makes what it needs; a second call is at once.
 
-# What is yours: NAME, TABLE, REGISTRY_TOOLS_TRUST. See docs/adopt.md.
+# What is yours: NAME, TABLE, GATES, REGISTRY_TOOLS_TRUST. See docs/adopt.md.
 -include own.mk
 
 PYTHON ?= python3
@@ -21,14 +21,14 @@ export MLFLOW_DISABLE_TELEMETRY ?= true
 # Where there is no git, MLflow does without; its library for git would say so at length.
 export GIT_PYTHON_REFRESH ?= quiet
 
-.PHONY: help run test test-slow check lock ui example screenshots serve bench clean
+.PHONY: help run test test-slow check format lock ui example screenshots serve bench clean
 
 help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s '	'
 
 run: $(VENV)/.run ## Train, register, put into staging, and through the gates into production. ARGS="-P max_iter=300" adds parameters.
 	@$(BIN)/mlflow run . --env-manager local --experiment-name $(NAME) -P name=$(NAME) -P stage=$(STAGE) $(TABLE) $(ARGS)
-	@$(BIN)/registry-tools promote $(NAME)@$(STAGE) --to production --reason "make run"
+	@$(BIN)/registry-tools promote $(NAME)@$(STAGE) --to production --reason "make run" $(GATES)
 
 test: $(VENV)/.test ## Run the tests, in at most four minutes.
 	@$(BIN)/python -m pytest
@@ -40,6 +40,10 @@ check: $(VENV)/.test ## Check format, style and types.
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+
+format: $(VENV)/.test ## Put the code into the form that `make check` wants.
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
 
 ui: $(VENV)/.run ## Open the MLflow UI on the example store, or on STORE=sqlite:///mlflow.db: PORT=5000.
 ifeq ($(origin STORE),command line)

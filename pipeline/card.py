@@ -53,8 +53,8 @@ def card(
             f"**Data.** Digest `{training.digest[:16]}`, split `{params.split}`, seed "
             f"{params.random_state}. Classes of `{training.target}`: {', '.join(names)}. "
             f"Columns: {_columns(list(training.features))}.",
-            f'**Load it.** `registry_tools.load_model("{params.name}@{params.stage}")`, or '
-            f"`registry-tools predict {params.name}@{params.stage} --features …`",
+            f'**Load it.** `registry_tools.load_model("{params.name}/N")`, or '
+            f"`registry-tools predict {params.name}/N --features …`, N being its number.",
         ]
     )
 

@@ -201,7 +201,7 @@ def _plain(column: pd.Series) -> pd.Series:
         return column.astype(object)
     names = ", ".join(sorted(kind.__name__ for kind in kinds))
     raise DataError(
-        f"column {column.name!r} holds {names}: turn it into numbers or text, or leave it out with "
+        f"column {column.name!r} holds {names}: turn it into numbers, or leave it out with "
         f"drop={as_text((str(column.name),))}"
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +22,8 @@ from pipeline.data import Dataset
 from pipeline.errors import InvalidParameter, UntrustedType
 from pipeline.models import MODELS
 from pipeline.params import TrainParams, as_text
+
+_log = logging.getLogger(__name__)
 
 # A text column with more values than this keeps the commonest and pools the rest: one-hot columns
 # are dense, and a column of identifiers must not fill the memory.
@@ -111,6 +114,12 @@ def check(
             estimator._validate_params()
     except InvalidParameterError as error:
         raise _refused(params, error) from error
+    if _weighs_classes(estimator) and not _answers_probabilities(estimator):
+        _log.warning(
+            "class_weight has next to no effect: %s gives no probabilities, and calibrating them "
+            "weighs each row alike",
+            params.model,
+        )
     if params.model == "knn":
         _check_neighbours(params, estimator.get_params()["n_neighbors"], labels)
     if not params.model_params:
@@ -175,6 +184,15 @@ def _arguments(estimator: BaseEstimator) -> set[str]:
     return {name for name in names if "__" in name} if isinstance(estimator, Pipeline) else names
 
 
+def _weighs_classes(estimator: BaseEstimator) -> bool:
+    given = estimator.get_params().items()
+    return any(name.endswith("class_weight") and value is not None for name, value in given)
+
+
+def _answers_probabilities(estimator: BaseEstimator) -> bool:
+    return hasattr(estimator, "predict_proba") or not hasattr(estimator, "decision_function")
+
+
 def _calibrated(estimator: BaseEstimator, class_size: int) -> BaseEstimator:
     """Give an estimator without probabilities those of a sigmoid over its decision values.
 
@@ -182,8 +200,7 @@ def _calibrated(estimator: BaseEstimator, class_size: int) -> BaseEstimator:
     fifths of its rows.
     """
     inner = folds(class_size * 4 // 5)
-    decides = hasattr(estimator, "decision_function")
-    if hasattr(estimator, "predict_proba") or not decides or inner < 2:
+    if _answers_probabilities(estimator) or inner < 2:
         return estimator
     from sklearn.calibration import CalibratedClassifierCV
 

@@ -244,8 +244,8 @@ def _upgrade(database: Path) -> None:
 
 
 def _tell(address: str, say: Callable[[str], None]) -> None:
-    runs = f"{address}/#/experiments/%d/runs?workflowType=machine_learning"
+    runs = f"{address}/#/experiments/%d/runs?workflowType=machine_learning&viewStateShareKey=%s"
     say(f"{address}  the example store: a copy, in which nothing is kept")
-    say(f"  {runs % 1}  runs of five models: choose some, press Compare")
-    say(f"  {address}/#/models/iris  versions, their cards, and what is in production")
-    say(f"  {runs % 2}  promotions, one refused, and a rollback")
+    say(f"  {runs % (1, 'best')}  runs of five models: choose some, press Compare")
+    say(f"  {address}/#/models/iris/versions/3  what is in production, with its card")
+    say(f"  {runs % (2, 'acts')}  promotions, one refused, and a rollback")

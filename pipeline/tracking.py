@@ -39,8 +39,21 @@ _log = logging.getLogger(__name__)
 
 # What MLflow calls a run that nobody named.
 _INVENTED_NAME = re.compile(r"[a-z]+-[a-z]+-[0-9]+")
-# Without it the UI opens an experiment as one of generative AI.
-_EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
+# How MLflow's UI shows an experiment: not as one of generative AI, and with
+# `viewStateShareKey=best` in the address with the best at the top, and the columns that count.
+_UI = {
+    "mlflow.experimentKind": "custom_model_development",
+    "mlflow.sharedViewState.best": json.dumps(
+        {
+            "orderByKey": "metrics.`accuracy`",
+            "orderByAsc": False,
+            "selectedColumns": [
+                *("metrics.`accuracy`", "metrics.`log_loss`", "metrics.`cv_accuracy_mean`"),
+                *("params.`model`", "attributes.`Models`"),
+            ],
+        }
+    ),
+}
 # What a registered model needs to answer. Said here, MLflow need not find it out in a subprocess.
 _MODEL_NEEDS = ("mlflow", "scikit-learn", "skops", "numpy", "pandas", "scipy")
 
@@ -80,7 +93,7 @@ def training_run(experiment: str, run_name: str) -> Iterator[str]:
     """
     where = mlflow.get_tracking_uri()
     with connection.translated(where), _open_run(where, experiment, run_name) as active:
-        _say_kind(active.info.experiment_id)
+        _say_ui(active.info.experiment_id)
         try:
             yield active.info.run_id
         except KeyboardInterrupt:
@@ -166,7 +179,7 @@ def _experiment(name: str) -> str:
     if found is not None:
         return found.experiment_id
     try:
-        return client.create_experiment(name, tags=dict(_EXPERIMENT_KIND))
+        return client.create_experiment(name, tags=dict(_UI))
     except MlflowException:
         # Another training made it in the meantime.
         found = client.get_experiment_by_name(name)
@@ -175,10 +188,10 @@ def _experiment(name: str) -> str:
         return found.experiment_id
 
 
-def _say_kind(experiment_id: str) -> None:
+def _say_ui(experiment_id: str) -> None:
     client = MlflowClient()
     known = client.get_experiment(experiment_id).tags
-    for key, value in _EXPERIMENT_KIND.items():
+    for key, value in _UI.items():
         if key not in known:
             client.set_experiment_tag(experiment_id, key, value)
 

@@ -73,6 +73,7 @@ def train(params: TrainParams) -> TrainResult:
         counts = confusion_matrix(
             holdout.labels, fitted.predicted, labels=range(len(dataset.target_names))
         )
+        _warn_of_no_use(counts, dataset.target_names)
         description = card.card(params, training, holdout, fitted.metrics, counts)
         tracking.log_figures(
             run_id,
@@ -159,6 +160,18 @@ def _cross_validated(
     # estimators release the interpreter lock where they spend their time.
     with joblib.parallel_config("threading", n_jobs=-1):
         return estimators.cross_validated(params, dataset.features, training)
+
+
+def _warn_of_no_use(counts: npt.NDArray[np.int64], names: tuple[str, ...]) -> None:
+    """Say so where one answer to everything would be as good; counts: (true, predicted) class."""
+    commonest = int(counts.sum(axis=1).argmax())
+    if counts.trace() <= counts[commonest].sum():
+        share = counts[commonest].sum() / counts.sum()
+        _log.warning(
+            "no better than to answer %s always: right on %.4f of the held-out rows",
+            names[commonest],
+            share,
+        )
 
 
 def _write_evidence(

@@ -65,10 +65,15 @@ def compare(
     """
     refs = parse_ref(first), parse_ref(second)
     from registry_tools import connection, registry, side_by_side
-    from registry_tools.errors import VerificationError
+    from registry_tools.errors import InputError, VerificationError
 
     client = connection.connect(tracking_uri)
     one, two = (registry.get_version(client, ref) for ref in refs)
+    if (one.name, one.version) == (two.name, two.version):
+        raise InputError(
+            f"{first} and {second} are both {one.name} version {one.version}: `registry-tools "
+            f"history {one.name}` names the versions before"
+        )
     compared: SideBySide | str
     try:
         compared = side_by_side.compare(client, one, two, policy)

@@ -34,9 +34,22 @@ _ACT = "act"
 # Whoever may log a run may log one there.
 _IS_ACT = f"tags.kind = '{_ACT}'"
 _MOVING = "moving"
+_NAME = "mlflow.runName"
 # Tags of the experiment: the acts on a stage that moved it last, and that claimed a place last.
 _DONE = "done"
 _PAGE = 50
+# How MLflow's UI shows the experiment: as one of training, and with `viewStateShareKey=acts` in the
+# address with the columns that count.
+_UI = {
+    "mlflow.experimentKind": "custom_model_development",
+    "mlflow.sharedViewState.acts": json.dumps(
+        {
+            "orderByKey": "attributes.start_time",
+            "orderByAsc": False,
+            "selectedColumns": ["tags.`outcome`", "tags.`reason`", "tags.`actor`"],
+        }
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -90,7 +103,7 @@ def open_act(
     """Record that an act has begun; until it is closed its outcome is `unfinished`."""
     with translated(client.tracking_uri):
         tags = {
-            "mlflow.runName": f"{action} {version or 'none'} → {stage}",
+            _NAME: _run_name(action, version, stage),
             "mlflow.user": actor,
             "kind": _ACT,
             "action": action,
@@ -174,6 +187,9 @@ def close(client: MlflowClient, act: Act, outcome: str, *, under: str | None = N
     """Record how an act ended."""
     with translated(client.tracking_uri):
         tags = [RunTag("outcome", outcome)]
+        if outcome != DONE:  # to be seen in a list of runs, all of which ended well
+            name = f"{_run_name(act.action, act.version, act.stage)}, {outcome}"
+            tags.append(RunTag(_NAME, name))
         if under is not None:
             tags.append(RunTag("under", under))
         client.log_batch(act.run_id, tags=tags)
@@ -182,6 +198,10 @@ def close(client: MlflowClient, act: Act, outcome: str, *, under: str | None = N
         status = RunStatus.KILLED if outcome == UNFINISHED else RunStatus.FINISHED
         client.set_terminated(act.run_id, RunStatus.to_string(status))
         return act_of(client.get_run(act.run_id))
+
+
+def _run_name(action: str, version: int | None, stage: str) -> str:
+    return f"{action} {version or 'none'} → {stage}"
 
 
 def last_done(client: MlflowClient, model: str, stage: str) -> Act | None:
@@ -310,9 +330,7 @@ def _experiment(client: MlflowClient, model: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            made = client.create_experiment(
-                name, tags={"mlflow.experimentKind": "custom_model_development"}
-            )
+            made = client.create_experiment(name, tags=_UI)
         except MlflowException as error:
             found = client.get_experiment_by_name(name)
             if found is None:

@@ -17,6 +17,7 @@ from registry_tools.side_by_side import AnswersOf, SideBySide
 
 _ROWS = 50
 _COLUMNS = 12
+_SHORT = 16  # digits of a digest
 _MIDDLE, _HALF = 80, 70  # of the drawing of an interval, in pixels
 
 Pictures = Mapping[str, bytes]  # PNG, by name
@@ -65,12 +66,21 @@ def _identity(first: VersionInfo, second: VersionInfo) -> list[dict[str, str]]:
         return {"name": name, "first": values[0] or "-", "second": values[1] or "-"}
 
     both = (first, second)
+    unlike = [
+        row(key, *(each.params.get(key) for each in both))
+        for key in sorted({*first.params, *second.params})
+        if first.params.get(key) != second.params.get(key) and key != "model"
+    ]
+    digests = [[each.digest, each.tags.get("data_digest")] for each in both]
+    files, data = ([(each or "-")[:_SHORT] for each in pair] for pair in zip(*digests, strict=True))
     return [
+        row("model", *(each.params.get("model") for each in both)),
+        *unlike,
         row("stages", *(", ".join(each.stages) for each in both)),
         row("registered", *(_day(each.created_at) for each in both)),
         row("run", *(each.run_id for each in both)),
-        row("SHA-256 of its files", *(each.digest for each in both)),
-        row("SHA-256 of its data", *(each.tags.get("data_digest") for each in both)),
+        row("files, SHA-256", *files),
+        row("data, SHA-256", *data),
     ]
 
 
@@ -108,6 +118,7 @@ def _on_the_same_rows(compared: SideBySide, titles: list[str]) -> dict[str, Any]
     return {
         "paired": paired,
         "summary": _summary(compared, titles),
+        "clear": [f"{f.name} ({_shows(f, titles)})" for f in found if _better(f) is not None],
         "figures": [
             vars(figure)
             | {

@@ -84,7 +84,8 @@ def _row(act: Act) -> dict[str, Any]:
     if act.action == ROLLBACK:
         what = f"rollback of {act.stage} to {version}"
     outcome = act.outcome + (", forced" if act.forced and not act.external else "")
-    passed = [gate["gate"] for gate in act.gates if gate["passed"]]
+    passed = {gate["gate"]: gate["message"] for gate in act.gates if gate["passed"]}
+    beside = passed.pop("champion", "")  # why a lower figure was good enough
     return {
         "at": act.at,
         "when": f"{_time(act):%Y-%m-%d %H:%M:%S}",
@@ -94,6 +95,7 @@ def _row(act: Act) -> dict[str, Any]:
         "actor": act.actor,
         "reason": act.reason,
         "refused": [gate for gate in act.gates if not gate["passed"]],
+        "beside": beside,
         "passed": ", ".join(passed),
     }
 
