@@ -92,7 +92,7 @@ def make(folder: Path) -> None:
         work = Path(scratch, "work")
         work.mkdir()
         _write_wine(work / "wine.csv")
-        with server(new) as address:
+        with server(new) as (address, _):
             for step in STEPS:
                 _run(step, work, address)
         _settle(new / DATABASE)
@@ -154,8 +154,8 @@ def _settle(database: Path) -> None:
 
 
 @contextlib.contextmanager
-def server(folder: Path, port: int | None = None) -> Iterator[str]:
-    """Run `mlflow server` over the store in a folder; yield its address.
+def server(folder: Path, port: int | None = None) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Run `mlflow server` over the store in a folder; yield its address and process.
 
     Raises
     ------
@@ -173,7 +173,7 @@ def server(folder: Path, port: int | None = None) -> Iterator[str]:
         process = subprocess.Popen(command, cwd=folder, env=_environment(), stdout=log, stderr=log)
         try:
             _wait(address, process, log.name)
-            yield address
+            yield address, process
         finally:
             process.terminate()
             process.wait()
@@ -190,7 +190,8 @@ def _wait(address: str, process: subprocess.Popen[bytes], log: str) -> None:
             raise PipelineError(f"the MLflow server ended: {said[-1] if said else 'no word'}")
         try:
             with urllib.request.urlopen(f"{address}/health", timeout=2):
-                return
+                if process.poll() is None:
+                    return
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             time.sleep(0.2)
     raise PipelineError(f"the MLflow server did not answer within {_START_SECONDS} s")
@@ -210,6 +211,7 @@ def show(folder: Path, port: int, say: Callable[[str], None]) -> None:
     PipelineError
         If there is no store in the folder, or the server does not start.
     """
+    _check_port(port)
     if not (folder / DATABASE).is_file() or not (folder / ARTIFACTS).is_dir():
         raise PipelineError(f"{folder}: there is no store in it: `make example` makes one")
     ended = threading.Event()
@@ -227,10 +229,24 @@ def show(folder: Path, port: int, say: Callable[[str], None]) -> None:
             _serve(copy, port, say, ended)
 
 
+def _check_port(port: int) -> None:
+    """Refuse a port that another listens on, whose pages would be taken for the example's."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise PipelineError(
+                f"port {port} cannot be used ({error.strerror}): name another with PORT=… or --port"
+            ) from None
+
+
 def _serve(folder: Path, port: int, say: Callable[[str], None], ended: threading.Event) -> None:
-    with server(folder, port) as address:
+    with server(folder, port) as (address, process):
         _tell(address, say)
-        ended.wait()
+        while not ended.wait(1):
+            if process.poll() is not None:
+                raise PipelineError(f"the MLflow server ended by itself: exit {process.returncode}")
 
 
 def _upgrade(database: Path) -> None:

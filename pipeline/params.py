@@ -44,8 +44,11 @@ def _columns(text: str) -> tuple[str, ...]:
     """Read names as a line of CSV: one that holds a comma stands in quotes."""
     if text in {"", "none"}:
         return ()
-    names = next(csv.reader([text], skipinitialspace=True))
-    if "" in names:
+    try:
+        names = next(csv.reader([text], skipinitialspace=True, strict=True))
+    except csv.Error:
+        raise ValueError from None
+    if "" in names or len(set(names)) < len(names):
         raise ValueError
     return tuple(names)
 
@@ -114,7 +117,7 @@ class TrainParams:
     drop: tuple[str, ...] = _param(
         (),
         _columns,
-        "names of columns between commas, or none",
+        "different names of columns between commas, or none",
         "Columns of a table to leave out, such as what only names a row.",
     )
     model: str = _param(

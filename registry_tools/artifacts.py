@@ -12,11 +12,13 @@ from mlflow import MlflowClient
 
 from registry_tools import integrity
 from registry_tools.connection import translated
-from registry_tools.errors import NotFound, UnsupportedOperation
+from registry_tools.errors import NotFound, RegistryToolsError, UnsupportedOperation
 from registry_tools.registry import VersionInfo, find_run
 
 PICTURES = "plots"  # a folder of a run
 _LARGEST = 1 << 20  # bytes of a picture
+_MOST_PICTURES = 20
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @contextlib.contextmanager
@@ -82,25 +84,38 @@ def _evidence_uri(client: MlflowClient, run_id: str, name: str | None) -> str | 
     return f"{run.info.artifact_uri}/{path}" if path in there else None
 
 
-def pictures(client: MlflowClient, version: VersionInfo) -> dict[str, bytes]:
-    """Return the PNG files in the folder `plots` of a version's run, by name without the suffix.
+def pictures(client: MlflowClient, version: VersionInfo) -> tuple[dict[str, bytes], list[str]]:
+    """Return the PNG files in the folder `plots` of a version's run, and which were left out.
 
-    One that is larger than a mebibyte is left out, as is what is no PNG.
+    The first by name without the suffix. Left out is one that is larger than a mebibyte or cannot
+    be read, and all after the twentieth: anybody who may log a run may put anything there.
     """
     found: dict[str, bytes] = {}
-    if version.run_id is None:
-        return found
+    left_out: list[str] = []
+    if version.run_id is None or find_run(client, version.run_id) is None:
+        return found, left_out
     with translated(client.tracking_uri):
-        run = find_run(client, version.run_id)
-        files = client.list_artifacts(version.run_id, PICTURES) if run is not None else []
-    for file in files:
-        if run is None or not file.path.endswith(".png") or (file.file_size or 0) > _LARGEST:
-            continue
-        with fetched(client, f"{run.info.artifact_uri}/{file.path}") as path:
-            content = path.read_bytes()
-        if content.startswith(b"\x89PNG\r\n\x1a\n"):
-            found[path.stem] = content
-    return found
+        files = client.list_artifacts(version.run_id, PICTURES)
+    named = [file for file in files if file.path.endswith(".png") and not file.is_dir]
+    for file in named:
+        content = None
+        if len(found) < _MOST_PICTURES and (file.file_size or 0) <= _LARGEST:
+            content = _content(client, version.run_id, file.path)
+        if content is None or len(content) > _LARGEST or not content.startswith(_PNG):
+            left_out.append(Path(file.path).name)
+        else:
+            found[Path(file.path).stem] = content
+    return found, left_out
+
+
+def _content(client: MlflowClient, run_id: str, path: str) -> bytes | None:
+    """Return a file of a run; None if it is not there, or MLflow does not take its name."""
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            with translated(client.tracking_uri):
+                return Path(client.download_artifacts(run_id, path, scratch)).read_bytes()
+        except (OSError, RegistryToolsError):
+            return None
 
 
 def add_evidence(client: MlflowClient, version: VersionInfo, path: Path) -> None:

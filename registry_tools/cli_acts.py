@@ -240,7 +240,10 @@ def history(
     if html is not None:
         from registry_tools.reports.history import history_page
 
-        write_page(html, history_page(name, acts, stages, unexplained, utc_now()))
+        parts = [f"the newest {limit} acts"] if limit is not None and len(acts) == limit else []
+        parts += [f"acts on {where}"] if where is not None else []
+        scope = f"Only {', '.join(parts)}" if parts else ""
+        write_page(html, history_page(name, acts, stages, unexplained, utc_now(), scope))
     if as_json:
         print_json([act.as_dict() for act in acts])
     elif html is not None:

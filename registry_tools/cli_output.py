@@ -84,6 +84,9 @@ def write_page(path: str, page: str) -> None:
     """Write a page; it appears whole or not at all."""
     from registry_tools.tables import write_whole
 
+    if path in {"", "-"}:
+        raise click.UsageError(f"--html {path!r}: name a file")
+
     write_whole(Path(path), lambda part: part.write_text(page, encoding="utf-8"))
 
 

@@ -65,7 +65,7 @@ def compare(
     """
     refs = parse_ref(first), parse_ref(second)
     from registry_tools import connection, registry, side_by_side
-    from registry_tools.errors import InputError, VerificationError
+    from registry_tools.errors import InputError, RegistryToolsError
 
     client = connection.connect(tracking_uri)
     one, two = (registry.get_version(client, ref) for ref in refs)
@@ -77,14 +77,15 @@ def compare(
     compared: SideBySide | str
     try:
         compared = side_by_side.compare(client, one, two, policy)
-    except VerificationError as error:
+    except RegistryToolsError as error:  # such as files that are gone: the rest can be told
         compared = str(error)
     if html is not None:
         from registry_tools import artifacts
         from registry_tools.reports.comparison import comparison_page
 
-        pictures = artifacts.pictures(client, one), artifacts.pictures(client, two)
-        write_page(html, comparison_page(one, two, compared, pictures, utc_now()))
+        of_one, of_two = artifacts.pictures(client, one), artifacts.pictures(client, two)
+        pictures, left_out = (of_one[0], of_two[0]), [*of_one[1], *of_two[1]]
+        write_page(html, comparison_page(one, two, compared, pictures, utc_now(), left_out))
     paired = None if isinstance(compared, str) else compared.paired
     if as_json:
         print_json(

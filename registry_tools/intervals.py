@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm, t
 
-_RESAMPLES = 2_000
-_LEVELS = [0.025, 0.975]
+_SIGNIFICANCE = 0.05
+_Z = float(norm.ppf(1 - _SIGNIFICANCE / 2))
 
 
 @dataclass(frozen=True)
@@ -24,27 +25,41 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of two versions; the difference is the first's less the second's, paired."""
+    """One figure of two versions; the difference is the first's less the second's, paired.
+
+    `better` is the one that the rows show to be better, 0 or 1, None where they show neither. It is
+    None as well where there is no paired difference to tell by.
+    """
 
     name: str
     first: Estimate
     second: Estimate
-    difference: Estimate
+    difference: Estimate | None
+    better: int | None
     less_is_better: bool = False
 
 
 @dataclass(frozen=True)
-class _Resampled:
-    """A figure of the rows, then of each resample; for a share of rows also its two counts."""
+class _Pairs:
+    """Rows by which of the two versions has them right."""
 
-    values: npt.NDArray[np.float64]
-    share: tuple[int, int] | None = None
+    rows: int
+    both: int
+    first: int  # it alone
+    second: int
+
+    @property
+    def variance(self) -> float:
+        """That of the difference of the two shares, by Bonett and Price: a row more of each."""
+        rows = self.rows + 2
+        one, two = (self.first + 1) / rows, (self.second + 1) / rows
+        return (one + two - (one - two) ** 2) / rows
 
 
 def figures(
     labels: npt.NDArray[Any], first: npt.NDArray[Any], second: npt.NDArray[Any]
 ) -> list[Figure]:
-    """Return accuracy, balanced accuracy, F1, and recall and precision by class.
+    """Return accuracy, balanced accuracy, and recall and precision by class.
 
     Parameters
     ----------
@@ -54,62 +69,89 @@ def figures(
 
     Notes
     -----
-    Shares of rows have Wilson's interval, which is not empty at 0 and 1; means of shares and all
-    differences have that of the bootstrap over the rows, whose seed is fixed. Rows of the same
-    class and the same two answers are alike: a resample is a draw of how many there are of each
-    kind, so that 100,000 rows cost no more than the kinds among them. Where a class is never
-    answered precision has no value, and is left out.
+    Shares of rows have Wilson's interval, their paired differences that of Bonett and Price: both
+    hold for a few rows, and for shares near 0 and 1. Which version is better is told by the exact
+    two-sided McNemar test. Balanced accuracy is the mean of independent shares: its variances are
+    theirs. A precision of one version counts other rows than that of the other, so that there is
+    no paired difference; where a class is never answered there is none at all.
     """
-    classes, codes = np.unique(
-        np.concatenate([labels, first, second]).astype(str), return_inverse=True
-    )
-    kinds, counts = np.unique(codes.reshape(3, -1), axis=1, return_counts=True)
-    rows = len(labels)
-    draws = np.random.default_rng(0).multinomial(rows, counts / rows, size=_RESAMPLES)
-    weights = np.vstack([counts, draws])
-    ones = _by_name(weights, kinds[0], kinds[1], classes)
-    twos = _by_name(weights, kinds[0], kinds[2], classes)
-    return [
-        Figure(name, _estimate(one), _estimate(two), _estimate(_Resampled(one.values - two.values)))
-        for name, one, two in ((name, ones[name], twos[name]) for name in ones)
-        if np.isfinite(one.values[0]) and np.isfinite(two.values[0])
+    ones, twos = first == labels, second == labels
+    classes = sorted({*labels.tolist(), *first.tolist(), *second.tolist()})
+    by_class = {name: _pairs(ones, twos, labels == name) for name in classes}
+    present = {name: pairs for name, pairs in by_class.items() if pairs.rows}
+    found = [
+        _paired("accuracy", _pairs(ones, twos, np.ones(len(labels), bool))),
+        _balanced(list(present.values())),
     ]
-
-
-def _by_name(
-    weights: npt.NDArray[np.int64],
-    labels: npt.NDArray[np.int64],
-    answers: npt.NDArray[np.int64],
-    classes: npt.NDArray[Any],
-) -> dict[str, _Resampled]:
-    """Return each figure for each row of weights, which say how often each kind of row stands."""
-    codes = range(len(classes))
-    truths = _counts(weights, [labels == code for code in codes])
-    said = _counts(weights, [answers == code for code in codes])
-    hits = _counts(weights, [(labels == code) & (answers == code) for code in codes])
-    f1 = _shares(2 * hits, truths + said).values
-    found = {
-        "accuracy": _shares(hits.sum(axis=1), truths.sum(axis=1)),
-        # A class that a resample misses counts in neither mean.
-        "balanced accuracy": _Resampled(np.nanmean(_shares(hits, truths).values, axis=1)),
-        "F1, mean of the classes": _Resampled(np.nanmean(f1, axis=1)),
-    }
-    for code, name in enumerate(classes):
-        found[f"recall of {name}"] = _shares(hits[:, code], truths[:, code])
-        found[f"precision of {name}"] = _shares(hits[:, code], said[:, code])
+    for name in classes:
+        if name in present:
+            found.append(_paired(f"recall of {name}", present[name]))
+        said = first == name, second == name
+        if all(each.any() for each in said):
+            one, two = (
+                _wilson(int(np.sum(right & each)), int(each.sum()))
+                for right, each in zip((ones, twos), said, strict=True)
+            )
+            found.append(Figure(f"precision of {name}", one, two, None, None))
     return found
 
 
-def _counts(
-    weights: npt.NDArray[np.int64], choices: list[npt.NDArray[np.bool_]]
-) -> npt.NDArray[np.int64]:
-    return np.stack([weights[:, chosen].sum(axis=1) for chosen in choices], axis=1)
+def _pairs(
+    ones: npt.NDArray[np.bool_], twos: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_]
+) -> _Pairs:
+    return _Pairs(
+        int(among.sum()),
+        int(np.sum(ones & twos & among)),
+        int(np.sum(ones & ~twos & among)),
+        int(np.sum(twos & ~ones & among)),
+    )
 
 
-def _shares(part: npt.NDArray[np.int64], whole: npt.NDArray[np.int64]) -> _Resampled:
-    values = np.full(part.shape, np.nan)
-    np.divide(part, whole, out=values, where=whole > 0)
-    return _Resampled(values, (int(part[0]), int(whole[0])) if part.ndim == 1 else None)
+def _paired(name: str, pairs: _Pairs) -> Figure:
+    first, second = (
+        _wilson(pairs.both + alone, pairs.rows) for alone in (pairs.first, pairs.second)
+    )
+    difference = _around(first.value - second.value, pairs.variance, -1)
+    unlike = pairs.first + pairs.second
+    chance = binomtest(pairs.first, unlike).pvalue if unlike else 1.0
+    better = None if chance >= _SIGNIFICANCE else int(pairs.second > pairs.first)
+    return Figure(name, first, second, difference, better)
+
+
+def _balanced(classes: list[_Pairs]) -> Figure:
+    """Return the mean of the recalls of some classes."""
+    count = len(classes)
+    means, estimates = [], []
+    for place in (0, 1):
+        right = [pairs.both + (pairs.first, pairs.second)[place] for pairs in classes]
+        means.append(sum(r / pairs.rows for r, pairs in zip(right, classes, strict=True)) / count)
+        shares = [(r + 1) / (p.rows + 2) for r, p in zip(right, classes, strict=True)]
+        variance = sum(s * (1 - s) / (p.rows + 2) for s, p in zip(shares, classes, strict=True))
+        # Around what two rows more of each class would make of it, one right and one wrong.
+        about = _around(sum(shares) / count, variance / count**2, 0)
+        low, high = min(about.low, means[place]), max(about.high, means[place])
+        estimates.append(Estimate(means[place], low, high))
+    variance = sum(pairs.variance for pairs in classes) / count**2
+    difference = _around(means[0] - means[1], variance, -1)
+    first, second = estimates
+    return Figure("balanced accuracy", first, second, difference, _clear(difference))
+
+
+def _wilson(part: int, whole: int) -> Estimate:
+    interval = binomtest(part, whole).proportion_ci(method="wilson")
+    return Estimate(part / whole, float(interval.low), float(interval.high))
+
+
+def _around(value: float, variance: float, least: float) -> Estimate:
+    reach = _Z * math.sqrt(variance)
+    return Estimate(value, max(least, value - reach), min(1.0, value + reach))
+
+
+def _clear(difference: Estimate, less_is_better: bool = False) -> int | None:
+    """Return which of two an interval shows to be better; None if it shows neither."""
+    if difference.low <= 0 <= difference.high:
+        return None
+    return int((difference.low > 0) == less_is_better)
 
 
 def log_loss(
@@ -117,7 +159,9 @@ def log_loss(
     first: tuple[npt.NDArray[np.float64], tuple[str, ...]],
     second: tuple[npt.NDArray[np.float64], tuple[str, ...]],
 ) -> Figure | None:
-    """Return the mean log loss of two versions; None if one does not know a class of the labels.
+    """Return the mean log loss of two versions, with Student's intervals.
+
+    None if one does not know a class of the labels or gives what is no number, and of one row.
 
     Parameters
     ----------
@@ -126,17 +170,15 @@ def log_loss(
     first, second
         The probabilities of each version, shape (rows, classes), and the names of its classes.
     """
-    if not all(set(labels.tolist()) <= set(classes) for _, classes in (first, second)):
+    known = all(set(labels.tolist()) <= set(classes) for _, classes in (first, second))
+    if not known or len(labels) < 2:
         return None
-    losses = [_losses(labels, *each) for each in (first, second)]
-    rng = np.random.default_rng(0)
-    means = [[each.mean() for each in losses]]
-    for _ in range(_RESAMPLES):
-        chosen = rng.integers(0, len(labels), len(labels))
-        means.append([each[chosen].mean() for each in losses])
-    ones, twos = np.array(means).T
-    one, two, difference = (_estimate(_Resampled(each)) for each in (ones, twos, ones - twos))
-    return Figure("log loss", one, two, difference, less_is_better=True)
+    one, two = (_losses(labels, *each) for each in (first, second))
+    if not np.isfinite(one).all() or not np.isfinite(two).all():
+        return None
+    difference = _mean(one - two)
+    better = _clear(difference, less_is_better=True)
+    return Figure("log loss", _mean(one), _mean(two), difference, better, less_is_better=True)
 
 
 def _losses(
@@ -147,10 +189,8 @@ def _losses(
     return -np.log(np.clip(given, np.finfo(float).eps, 1))
 
 
-def _estimate(found: _Resampled) -> Estimate:
-    value = float(found.values[0])
-    if found.share is not None and found.share[1]:
-        interval = binomtest(*found.share).proportion_ci(method="wilson")
-        return Estimate(value, float(interval.low), float(interval.high))
-    low, high = np.nanquantile(found.values[1:], _LEVELS)
-    return Estimate(value, float(low), float(high))
+def _mean(values: npt.NDArray[np.float64]) -> Estimate:
+    rows = len(values)
+    mean = float(values.mean())
+    reach = float(t.ppf(1 - _SIGNIFICANCE / 2, rows - 1) * values.std(ddof=1) / math.sqrt(rows))
+    return Estimate(mean, mean - reach, mean + reach)

@@ -247,7 +247,7 @@ def _thresholds(
     try:
         words = in_words_of(holdout.labels, answers, "holdout")
     except VerificationError as error:
-        return GateResult("thresholds", False, f"{error}: {_OTHER_WORDS}")
+        return GateResult("thresholds", False, f"a version {error}: {_OTHER_WORDS}")
     seen = {*holdout.labels.tolist(), *words.tolist()}
     names = answers.classes if seen <= set(answers.classes) else sorted(seen)
     code_of = {name: code for code, name in enumerate(names)}
@@ -300,7 +300,7 @@ def _champion(
             in_words_of(compared.labels, champion_answers, "compared"),
         )
     except VerificationError as error:
-        return GateResult("champion", False, f"{error}: {_OTHER_WORDS}")
+        return GateResult("champion", False, f"a version {error}: {_OTHER_WORDS}")
     return gates.champion_gate(
         comparison,
         options.rule,

@@ -60,11 +60,12 @@ def compare(
         for subject in (one, two):
             fault = subject.fault or subject.evidence_fault
             if fault is not None or subject.folder is None:
-                raise VerificationError(f"version {subject.version.version}: {fault}")
-            if rows is None or not len(rows.labels):
+                raise VerificationError(f"{_title(subject.version)}: {fault}")
+            if rows is None:
+                raise VerificationError(f"{_title(first)} was logged without held-out rows")
+            if not len(rows.labels):
                 raise VerificationError(
-                    f"version {first.version} has no held-out rows that version {second.version} "
-                    "was not trained on"
+                    f"{_title(first)} has no held-out rows that {_title(second)} was not trained on"
                 )
             table = {_TABLE: rows.rows}
             jobs.append(Job(subject.folder, table, None, policy.types, policy.allow_code))
@@ -81,10 +82,18 @@ def _answers_of(
     labels: npt.NDArray[Any], version: VersionInfo, answers: Answers | VerificationError
 ) -> AnswersOf:
     if isinstance(answers, VerificationError):
-        raise VerificationError(f"version {version.version}: {answers}")
+        raise VerificationError(f"{_title(version)}: {answers}")
     probabilities = answers.probabilities[_TABLE]
+    try:
+        names = in_words_of(labels, answers, _TABLE)
+    except VerificationError as error:
+        raise VerificationError(f"{_title(version)} {error}") from None
     return AnswersOf(
-        in_words_of(labels, answers, _TABLE),
+        names,
         None if probabilities is None else np.asarray(probabilities, dtype=float),
         tuple(answers.classes),
     )
+
+
+def _title(version: VersionInfo) -> str:
+    return f"{version.name} version {version.version}"

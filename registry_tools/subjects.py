@@ -75,7 +75,7 @@ def in_words_of(labels: npt.NDArray[Any], answers: Answers, table: str) -> npt.N
     ------
     VerificationError
         If each has a word that the other has not. Answers would count as wrong that nobody
-        understood, and a candidate be found better for it.
+        understood, and a candidate be found better for it. Says what comes after the version.
     """
     known = set(labels.tolist())
     codes = [str(value) for value in answers.predictions[table]]
@@ -86,4 +86,4 @@ def in_words_of(labels: npt.NDArray[Any], answers: Answers, table: str) -> npt.N
         if spoken <= known or known <= spoken:
             return np.asarray(words, dtype=object)
     given, wanted = (", ".join(sorted(words)[:3]) for words in (classes, known))
-    raise VerificationError(f"a version answers with {given}, the labels are {wanted}")
+    raise VerificationError(f"answers with {given}, the labels are {wanted}")

@@ -170,6 +170,22 @@ def told(folder: Path) -> dict[str, list[tuple[object, ...]]]:
         return {what: sorted(db.execute(sql), key=str) for what, sql in questions.items()}
 
 
+def test_a_port_that_another_listens_on_is_refused(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        done = subprocess.run(
+            [sys.executable, "-m", "pipeline", "show-example", "--port", port],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert f"port {port} cannot be used (Address already in use)" in done.stderr
+
+
 def test_a_folder_without_a_store_is_said_in_one_line(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pipeline", "show-example", "--folder", tmp_path],

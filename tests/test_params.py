@@ -96,6 +96,8 @@ def test_the_defaults_survive_the_way_through_text() -> None:
         ("stage", "two words", "not a legal alias"),
         ("target", "kind", "iris brings its own label"),
         ("drop", "a,,b", "names of columns between commas"),
+        ("drop", "a,a", "different names of columns"),
+        ("drop", '"a', "names of columns between commas"),
         ("drop", "a", "belongs to a table"),
     ],
 )

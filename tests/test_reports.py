@@ -13,7 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import Trained
+from matplotlib.figure import Figure
+from mlflow import MlflowClient
 
+from pipeline.params import TrainParams
+from pipeline.train import train
 from registry_tools.cli import main
 from registry_tools.comparison import compare_answers
 from registry_tools.history import Act
@@ -122,11 +126,88 @@ def test_a_timeline_shows_who_held_the_stage_for_how_long() -> None:
     lanes = re.findall(r'<td class="lane([^"]*)">(.*?)</td>', page, re.DOTALL)
     text = [re.sub(r"<[^>]+>|\s+", " ", content).split() for _, content in lanes]
     assert [" ".join(words) for words in text] == [
-        "version 1 for 1 h now", "", "version 2 for 4 h", "version 1 for 2 h",
+        "version 1 for 1 h now", "version 2 still", "version 2 for 4 h", "version 1 for 2 h",
     ]  # fmt: skip
     # A refusal changes nothing: the bar goes on in its colour, and changes at each move.
     assert ["odd" in kind for kind, _ in lanes] == [True, False, False, True]
     Tags(page).check_self_contained()
+
+
+def test_where_clocks_differ_the_turns_tell_who_came_after_whom() -> None:
+    ahead, behind = act(1, "done", 11, turn=1.0), act(2, "done", 9, turn=2.0)
+    page = history_page("iris", [ahead, behind], {"production": 2}, [], NOW)
+    lanes = re.findall(r'<td class="lane[^"]*">(.*?)</td>', page, re.DOTALL)
+    assert "version 2" in lanes[0]
+    assert "for 3 h now" in lanes[0]
+    assert "the clocks differ" in lanes[1]
+
+
+def test_a_part_of_the_history_says_so_and_begins_with_what_was_there() -> None:
+    cut = [act(3, "done", 11, previous_version=2)]
+    page = history_page(
+        "iris", [act(9, "refused", 11), *cut], {}, [], NOW, "Only the newest 2 acts"
+    )
+    assert "Only two." in page
+    nothing = history_page("iris", [], {"canary": 1}, [], NOW, "Only acts on foo")
+    assert "No act of these is recorded." in nothing
+
+
+def test_a_class_that_one_version_does_not_know_is_told() -> None:
+    plain = side_by_side()
+    labels = plain.labels.copy()
+    labels[:3] = "c"
+    knows = AnswersOf(plain.first.names, None, ("a", "b", "c"))
+    compared = SideBySide(plain.rows, labels, knows, plain.second, plain.paired)
+    page = comparison_page(version(1), version(2), compared, ({}, {}), NOW)
+    assert "iris 2 does not know the class c, that of 3 rows: counted as wrong." in page
+
+
+def test_numbers_stay_what_they_are_beside_others() -> None:
+    words = np.array(["a", "b"], dtype=object)
+    table = pd.DataFrame({"id": [1234567, 7654321], "x": [0.5, None], "list": [[1], [2]]})
+    answers = AnswersOf(words, None, ("a", "b")), AnswersOf(words[::-1], None, ("a", "b"))
+    compared = SideBySide(table, words, *answers, compare_answers(words, words, words[::-1]))
+    page = comparison_page(version(1), version(2), compared, ({}, {}), NOW)
+    assert "<td>1234567</td><td>0.5</td><td>[1]</td>" in page
+    assert "<td>7654321</td><td>-</td>" in page
+
+
+def test_odd_files_among_the_pictures_are_left_out_and_named(
+    store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        train(TrainParams(model="knn", plots=False))
+    client = MlflowClient(store)
+    run_id = client.get_model_version("iris", "1").run_id
+    plots = tmp_path / "plots"
+    (plots / "folder.png").mkdir(parents=True)
+    (plots / "folder.png" / "inside.txt").write_text("x")
+    figure = Figure(figsize=(1, 1))
+    figure.savefig(plots / "good.png")
+    (plots / "a%20b.png").write_bytes((plots / "good.png").read_bytes())
+    (plots / "no.png").write_text("no picture")
+    (plots / "large.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(1 << 20))
+    client.log_artifacts(run_id, str(plots), "plots")
+    for number in range(25):
+        client.log_artifact(run_id, str(plots / "good.png"), "plots")
+        (plots / "good.png").rename(plots / f"z{number:02}.png")
+        figure.savefig(plots / "good.png")
+        client.log_artifact(run_id, str(plots / f"z{number:02}.png"), "plots")
+    file = tmp_path / "report.html"
+    assert main(["compare", "iris/1", "iris/2", "--html", str(file)]) == 0
+    page = file.read_text()
+    assert sum(tag == "img" for tag, _ in Tags(page).found) == 20
+    for name in ("no.png", "large.png", "z24.png"):
+        assert name in page
+    assert "folder" not in page
+
+
+def test_a_version_is_not_compared_with_itself(
+    trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", "iris/2", "iris@staging"]) == 1
+    said = capsys.readouterr().err
+    assert "iris/2 and iris@staging are both iris version 2" in said
 
 
 def test_stages_have_a_lane_each_and_an_emptied_one_says_so() -> None:
@@ -155,7 +236,7 @@ def test_both_commands_write_a_page_of_what_stands_in_a_real_registry(
     assert main(["compare", "iris/1", "iris/2", "--html", str(file), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["paired"]["rows"] == 30
     assert main(["history", "iris", "--html", str(file)]) == 0
-    assert "No stage of it was ever moved." in file.read_text()
+    assert "No act is recorded." in file.read_text()
 
 
 def test_a_page_that_cannot_be_written_is_one_line_and_leaves_nothing(

@@ -71,6 +71,23 @@ def test_a_run_has_parameters_metrics_dataset_and_artifacts(trained: Trained) ->
     }
 
 
+def test_a_model_that_is_of_no_use_is_trained_with_a_warning(
+    store: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(TrainParams(max_iter=1, plots=False))
+    assert "no better than to answer setosa always: right on 0.3333" in caplog.text
+
+
+def test_weights_that_calibration_undoes_are_told(
+    store: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(TrainParams(model="svc", model_params={"class_weight": "balanced"}, plots=False))
+    assert "class_weight has next to no effect: svc gives no probabilities" in caplog.text
+    caplog.clear()
+    train(TrainParams(model_params={"class_weight": "balanced"}, plots=False))
+    assert "class_weight" not in caplog.text
+
+
 def test_a_run_and_its_version_carry_a_card(trained: Trained) -> None:
     client = MlflowClient(trained.uri)
     version = client.get_model_version("iris", "1")
@@ -81,7 +98,7 @@ def test_a_run_and_its_version_carry_a_card(trained: Trained) -> None:
         "accuracy **0.9667** on 30 held-out rows, trained on 120",
         "1 × versicolor taken for virginica",
         "Weakest class: versicolor, recall 0.90",
-        'load_model("iris@staging")',
+        'load_model("iris/N")',
     ):
         assert said in version.description
 

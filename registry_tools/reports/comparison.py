@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from registry_tools.comparison import Comparison
 from registry_tools.intervals import Figure, figures, log_loss
 from registry_tools.registry import VersionInfo
 from registry_tools.reports.render import render
@@ -17,7 +18,9 @@ from registry_tools.side_by_side import AnswersOf, SideBySide
 
 _ROWS = 50
 _COLUMNS = 12
+_CLASS_FIGURES = 20
 _SHORT = 16  # digits of a digest
+_LETTERS = 80  # of a name or value
 _MIDDLE, _HALF = 80, 70  # of the drawing of an interval, in pixels
 
 Pictures = Mapping[str, bytes]  # PNG, by name
@@ -29,6 +32,7 @@ def comparison_page(
     compared: SideBySide | str,
     pictures: tuple[Pictures, Pictures],
     made: datetime,
+    left_out: Sequence[str] = (),
 ) -> str:
     """Return the two versions side by side as HTML.
 
@@ -42,9 +46,11 @@ def comparison_page(
         Those of the run of each.
     made
         Now, in UTC.
+    left_out
+        Pictures that are not shown, by name.
     """
     titles = [f"{version.name} {version.version}" for version in (first, second)]
-    values: dict[str, Any] = {"paired": None}
+    values: dict[str, Any] = {"summary": None}
     if isinstance(compared, SideBySide):
         values = _on_the_same_rows(compared, titles)
     else:
@@ -57,6 +63,7 @@ def comparison_page(
         identity=_identity(first, second),
         logged=_logged(first, second),
         pictures=_side_by_side(pictures, titles),
+        left_out_pictures=", ".join(left_out),
         **values,
     )
 
@@ -85,6 +92,8 @@ def _identity(first: VersionInfo, second: VersionInfo) -> list[dict[str, str]]:
 
 
 def _day(milliseconds: int) -> str:
+    if not milliseconds:
+        return "-"
     return f"{datetime.fromtimestamp(milliseconds / 1000, timezone.utc):%Y-%m-%d %H:%M} UTC"
 
 
@@ -104,78 +113,97 @@ def _logged(first: VersionInfo, second: VersionInfo) -> list[dict[str, str]]:
 def _on_the_same_rows(compared: SideBySide, titles: list[str]) -> dict[str, Any]:
     one, two = compared.first, compared.second
     found = figures(compared.labels, one.names, two.names)
+    loss = None
     if one.probabilities is not None and two.probabilities is not None:
         loss = log_loss(
             compared.labels, (one.probabilities, one.classes), (two.probabilities, two.classes)
         )
-        found += [loss] if loss is not None else []
+    shown = _shown(found, loss)
     # Log loss has a scale of its own.
-    widest = max(_reach(figure) for figure in found if not figure.less_is_better)
+    widest = max(_reach(figure) for figure in shown if not figure.less_is_better)
     paired = compared.paired
+    only_first, only_second = paired.only_candidate_right, paired.only_champion_right
+    both = round(paired.candidate_accuracy * paired.rows) - only_first
     unlike = np.flatnonzero(one.names != two.names)
-    both = round(paired.candidate_accuracy * paired.rows) - paired.only_candidate_right
-    neither = paired.rows - both - paired.only_candidate_right - paired.only_champion_right
+    columns = [str(column)[:_LETTERS] for column in compared.rows.columns]
     return {
-        "paired": paired,
-        "summary": _summary(compared, titles),
-        "clear": [f"{f.name} ({_shows(f, titles)})" for f in found if _better(f) is not None],
+        "rows": paired.rows,
+        "summary": _summary(paired, found[0], titles),
+        "clear": [f"{f.name} ({titles[f.better]})" for f in shown if f.better is not None],
         "figures": [
             vars(figure)
             | {
                 "drawn": _drawn(figure, _reach(figure) if figure.less_is_better else widest),
-                "shows": _shows(figure, titles),
+                "shows": "not clear" if figure.better is None else f"{titles[figure.better]}",
             }
-            for figure in found
+            for figure in shown
         ],
-        "counts": {"both": both, "neither": neither},
+        "left_out": len(found) + (loss is not None) - len(shown),
+        "counts": {
+            "both": both,
+            "first": only_first,
+            "second": only_second,
+            "neither": paired.rows - both - only_first - only_second,
+        },
+        "chance": {"worse": paired.p_worse, "better": paired.p_better},
+        "unknown": _unknown_classes(compared, titles),
         "disagreed": len(unlike),
         "disagreements": _disagreements(compared, unlike),
-        "columns": [str(column) for column in compared.rows.columns[:_COLUMNS]],
-        "more_columns": max(0, compared.rows.shape[1] - _COLUMNS),
+        "columns": columns[:_COLUMNS],
+        "more_columns": max(0, len(columns) - _COLUMNS),
     }
 
 
-def _summary(compared: SideBySide, titles: list[str]) -> str:
-    paired = compared.paired
+def _shown(found: list[Figure], loss: Figure | None) -> list[Figure]:
+    """Return the figures of all rows, and those of the classes that differ most."""
+    of_all, of_classes = found[:2], found[2:]
+    kept = sorted(of_classes, key=lambda f: -abs(f.first.value - f.second.value))[:_CLASS_FIGURES]
+    ordered = [figure for figure in of_classes if figure in kept]
+    return of_all + ([loss] if loss is not None else []) + ordered
+
+
+def _summary(paired: Comparison, accuracy: Figure, titles: list[str]) -> str:
     rows = f"{paired.rows} rows that neither was trained on"
-    if paired.only_candidate_right == paired.only_champion_right:
+    more = paired.only_candidate_right - paired.only_champion_right
+    if more == 0:
         verdict = f"Both are right equally often on {rows}"
     else:
-        ahead = titles[0 if paired.difference > 0 else 1]
-        more = abs(paired.only_candidate_right - paired.only_champion_right)
-        verdict = f"{ahead} is right on {more} more of {rows}"
-    shown = paired.p_worse < 0.05 or paired.p_better < 0.05
-    chance = "more than chance would do" if shown else "which may be chance"
+        verdict = f"{titles[0 if more > 0 else 1]} is right on {abs(more)} more of {rows}"
+    difference = accuracy.difference
+    assert difference is not None
+    chance = "which may be chance" if accuracy.better is None else "more than chance would do"
     return (
-        f"{verdict}: accuracy {paired.candidate_accuracy:.4f} and {paired.champion_accuracy:.4f}, "
-        f"difference {paired.difference:+.4f} [{paired.low:+.4f}, {paired.high:+.4f}], {chance}."
+        f"{verdict}: accuracy {accuracy.first.value:.4f} and {accuracy.second.value:.4f}, "
+        f"difference {difference.value:+.4f} "
+        f"[{difference.low:+.4f}, {difference.high:+.4f}], {chance}."
     )
 
 
+def _unknown_classes(compared: SideBySide, titles: list[str]) -> list[str]:
+    said = []
+    for title, answers in zip(titles, (compared.first, compared.second), strict=True):
+        for name in sorted(set(compared.labels.tolist()) - set(answers.classes)):
+            if answers.classes:
+                count = int(np.sum(compared.labels == name))
+                said.append(f"{title} does not know the class {name}, that of {count} rows")
+    return said
+
+
 def _reach(figure: Figure) -> float:
+    if figure.difference is None:
+        return 0.0
     return max(abs(figure.difference.low), abs(figure.difference.high), 1e-9)
 
 
-def _better(figure: Figure) -> int | None:
-    """Return which of the two the interval shows to be better, 0 or 1; None if it shows neither."""
-    interval = figure.difference
-    if interval.low > 0 or interval.high < 0:
-        return int((interval.low > 0) == figure.less_is_better)
-    return None
-
-
-def _shows(figure: Figure, titles: list[str]) -> str:
-    better = _better(figure)
-    return "not clear" if better is None else f"{titles[better]} is better"
-
-
-def _drawn(figure: Figure, widest: float) -> dict[str, Any]:
-    interval = figure.difference
+def _drawn(figure: Figure, widest: float) -> dict[str, Any] | None:
+    if figure.difference is None:
+        return None
     places = {
-        name: round(_MIDDLE + _HALF * value / widest, 1) for name, value in vars(interval).items()
+        name: round(_MIDDLE + _HALF * value / widest, 1)
+        for name, value in vars(figure.difference).items()
     }
-    better = _better(figure)
-    return places | {"colour": "quiet" if better is None else ("first", "second")[better]}
+    colour = "quiet" if figure.better is None else ("first", "second")[figure.better]
+    return places | {"colour": colour}
 
 
 def _disagreements(compared: SideBySide, unlike: Any) -> list[dict[str, Any]]:
@@ -186,10 +214,14 @@ def _disagreements(compared: SideBySide, unlike: Any) -> list[dict[str, Any]]:
     return [
         {
             "place": int(place),
-            "label": str(labels[place]),
+            "label": str(labels[place])[:_LETTERS],
             "first": _answer(compared.first, labels, place),
             "second": _answer(compared.second, labels, place),
-            "values": [_value(v) for v in compared.rows.iloc[place].tolist()[:_COLUMNS]],
+            "values": [
+                # Cell by cell: a row of several types would be one of floats.
+                _value(compared.rows[column].iloc[place])
+                for column in compared.rows.columns[:_COLUMNS]
+            ],
         }
         for place in order[:_ROWS]
     ]
@@ -197,16 +229,16 @@ def _disagreements(compared: SideBySide, unlike: Any) -> list[dict[str, Any]]:
 
 def _answer(answers: AnswersOf, labels: Any, place: int) -> str:
     name = str(answers.names[place])
-    said = f"✓ {name}" if answers.names[place] == labels[place] else name
+    said = ("✓ " if answers.names[place] == labels[place] else "") + name[:_LETTERS]
     if answers.probabilities is None or name not in answers.classes:
         return said
     return f"{said} ({answers.probabilities[place, answers.classes.index(name)]:.2f})"
 
 
 def _value(value: Any) -> str:
-    if pd.isna(value):
+    if pd.api.types.is_scalar(value) and pd.isna(value):
         return "-"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)[:80]
+    return f"{value:.6g}" if isinstance(value, float) else str(value)[:_LETTERS]
 
 
 def _side_by_side(pictures: tuple[Pictures, Pictures], titles: list[str]) -> list[dict[str, Any]]:

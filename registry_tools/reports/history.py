@@ -18,6 +18,7 @@ def history_page(
     stages: Mapping[str, int],
     irregularities: Sequence[str],
     made: datetime,
+    scope: str = "",
 ) -> str:
     """Return the timeline of a model's stages as HTML.
 
@@ -33,7 +34,10 @@ def history_page(
         What the acts do not explain.
     made
         Now, in UTC.
+    scope
+        Which acts these are, if not all.
     """
+    acts = _in_turns(acts)
     moved = sorted({act.stage for act in acts})
     lanes = {stage: _lane(stage, acts, made) for stage in moved}
     held = ", ".join(f"{stage} is version {number}" for stage, number in sorted(stages.items()))
@@ -43,6 +47,7 @@ def history_page(
         name=name,
         now=f"Now {held}." if held else "No stage is in use.",
         irregularities=irregularities,
+        scope=scope,
         stages=moved,
         rows=[
             _row(act) | {"lanes": [lanes[stage][place] for stage in moved]}
@@ -51,31 +56,42 @@ def history_page(
     )
 
 
+def _in_turns(acts: Sequence[Act]) -> list[Act]:
+    """Return the acts with those on each stage in the order of their turns.
+
+    Times are those of the machines that acted, and their clocks may differ.
+    """
+    ordered = list(acts)
+    for stage in {act.stage for act in acts}:
+        places = [
+            place
+            for place, act in enumerate(acts)
+            if act.stage == stage and act.outcome == DONE and act.turn is not None
+        ]
+        by_turn = sorted((acts[place] for place in places), key=lambda act: -(act.turn or 0))
+        for place, act in zip(places, by_turn, strict=True):
+            ordered[place] = act
+    return ordered
+
+
 def _lane(stage: str, acts: Sequence[Act], made: datetime) -> list[dict[str, Any]]:
     """Return what a stage held after each act, in the order of the acts."""
-    version, began, number = None, None, 0
+    moves = [act for act in reversed(acts) if act.stage == stage and act.outcome == DONE]
+    until = dict(zip([act.run_id for act in moves], [*moves[1:], None], strict=True))
+    # What it held before the first act that is shown; it changed its colour at each act.
+    version = moves[0].previous_version if moves else None
     cells: list[dict[str, Any]] = []
-    until = _next_moves(stage, acts)
+    number = 0
     for act in reversed(acts):
-        cell: dict[str, Any] = {"begins": ""}
-        if act.stage == stage and act.outcome == DONE:
-            version, began, number = act.version, _time(act), number + 1
-            end = until[act.run_id]
-            lasted = _lasting(((end or made) - began).total_seconds())
-            cell["begins"] = f"for {lasted}" if end else f"for {lasted} now"
-        cells.append(cell | {"version": version, "odd": number % 2 == 1})
+        begins = ""
+        if act.run_id in until:
+            version, number = act.version, number + 1
+            following = until[act.run_id]
+            end = _time(following) if following is not None else made
+            begins = _lasting((end - _time(act)).total_seconds())
+            begins += " now" if following is None and begins.startswith("for") else ""
+        cells.append({"version": version, "odd": number % 2 == 1, "begins": begins})
     return cells[::-1]
-
-
-def _next_moves(stage: str, acts: Sequence[Act]) -> dict[str, datetime | None]:
-    """Return when the version that each act brought was replaced, by the act's run."""
-    found: dict[str, datetime | None] = {}
-    later = None
-    for act in acts:
-        if act.stage == stage and act.outcome == DONE:
-            found[act.run_id] = later
-            later = _time(act)
-    return found
 
 
 def _row(act: Act) -> dict[str, Any]:
@@ -105,11 +121,13 @@ def _time(act: Act) -> datetime:
 
 
 def _lasting(seconds: float) -> str:
-    """Return a time in its two largest units."""
-    left = max(0, int(seconds))
+    """Return how long a version held its stage, in the two largest units."""
+    if seconds < 0:
+        return "the clocks differ"
+    left = int(seconds)
     said: list[str] = []
     for unit, size in _UNITS:
         if left >= size and len(said) < 2:
             said.append(f"{left // size} {unit}")
         left %= size
-    return " ".join(said) or "0 s"
+    return "for " + (" ".join(said) or "0 s")
