@@ -147,7 +147,7 @@ def test_a_part_of_the_history_says_so_and_begins_with_what_was_there() -> None:
     page = history_page(
         "iris", [act(9, "refused", 11), *cut], {}, [], NOW, "Only the newest 2 acts"
     )
-    assert "Only two." in page
+    assert "times are UTC. Only the newest 2 acts." in page
     nothing = history_page("iris", [], {"canary": 1}, [], NOW, "Only acts on foo")
     assert "No act of these is recorded." in nothing
 
