@@ -1,0 +1,116 @@
+"""A sweep on two cores against one, and what tracking costs a trial.
+
+    python benchmarks/sweep.py [ROUNDS]
+
+1. Whole commands, in turn: 40 trials of gradient boosting on 4,000 rows, two jobs against one.
+2. 200 trials of logistic regression on Iris, one job: the time of each after the first 40,
+   less that of bare joblib evaluating the same candidates.
+3. 1,000 such trials: the median time of the last 200 against that of the first 200.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import joblib
+import mlflow
+import numpy as np
+import pandas as pd
+from pairs import machine
+from sklearn.datasets import make_classification
+
+from pipeline import data, search
+from pipeline.params import SweepParams
+from pipeline.sweep import sweep
+
+FEW, MANY = 40, 200
+
+
+def command(table: Path, folder: Path, n_jobs: int) -> float:
+    """Return the seconds of a whole sweep in a store of its own."""
+    store = folder / f"{time.monotonic_ns()}.db"
+    began = time.perf_counter()
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pipeline", "sweep", "--data", str(table), "--target", "y"),
+            *("--name", "made", "--model", "hist_gradient_boosting", "--max-iter", "60"),
+            *("--n-trials", "40", "--n-jobs", str(n_jobs), "--plots", "false"),
+        ],
+        cwd=folder,
+        env=os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{store}"},
+        check=True,
+        capture_output=True,
+    )
+    return time.perf_counter() - began
+
+
+def tracked(params: SweepParams, folder: Path) -> list[float]:
+    """Return when each trial of a sweep ended, in seconds since its beginning."""
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/{time.monotonic_ns()}.db")
+    ends: list[float] = []
+    began = time.perf_counter()
+    sweep(params, lambda *_: ends.append(time.perf_counter() - began))
+    return ends
+
+
+def bare(params: SweepParams) -> float:
+    """Return the seconds that joblib takes for the same candidates, tracked nowhere."""
+    dataset = data.load(params)
+    training = dataset.take(data.split(dataset, params)[0])
+    began = time.perf_counter()
+    joblib.Parallel(n_jobs=1)(
+        joblib.delayed(search.evaluate)(candidate, params, dataset.features, training)
+        for candidate in search.candidates(params)
+    )
+    return time.perf_counter() - began
+
+
+def quick(n_trials: int) -> SweepParams:
+    return SweepParams(model="logistic_regression", n_trials=n_trials, max_iter=50, plots=False)
+
+
+def main(rounds: int) -> int:
+    """Measure, print, and return 1 if a target is missed."""
+    print(machine())
+    missed = 0
+
+    def say(what: str, value: float, unit: str, wanted: float, at_least: bool) -> None:
+        nonlocal missed
+        met = value >= wanted if at_least else value <= wanted
+        missed += not met
+        bound = f"at {'least' if at_least else 'most'} {wanted:g}"
+        print(f"{what:<52} {value:8.2f}{unit:<4} {bound}: {'met' if met else 'MISSED'}")
+
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        os.chdir(folder)
+        features, labels = make_classification(4000, 20, n_informative=8, random_state=0)
+        table = pd.DataFrame(features).rename(columns=str).assign(y=labels)
+        table.to_parquet(folder / "made.parquet")
+        ratios = []
+        for _ in range(rounds):
+            two, one = (command(folder / "made.parquet", folder, n) for n in (2, 1))
+            print(f"40 trials: {one:.1f} s with one job, {two:.1f} s with two")
+            ratios.append(one / two)
+        say("40 trials, two jobs against one", statistics.median(ratios), "x", 1.7, True)
+
+        costs = []
+        for _ in range(rounds):
+            ends, alone = tracked(quick(MANY), folder), bare(quick(MANY)) / MANY
+            costs.append((ends[-1] - ends[FEW]) / (MANY - 1 - FEW) - alone)
+        say("tracking a trial, over bare joblib", 1000 * statistics.median(costs), " ms", 15, False)
+
+        steps = np.diff(tracked(quick(1000), folder))
+        growth = float(np.median(steps[-200:]) / np.median(steps[:200]))
+        say("a trial after 800 against one of the first 200", growth, "x", 1.2, False)
+    return int(missed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 3))
