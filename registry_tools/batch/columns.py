@@ -17,25 +17,8 @@ from registry_tools.signature import NUMBERS, Column, names_in_words
 
 # What pandas takes for a missing value in a CSV, and with it the training.
 _MISSING = [
-    "",
-    "#N/A",
-    "#N/A N/A",
-    "#NA",
-    "-1.#IND",
-    "-1.#QNAN",
-    "-NaN",
-    "-nan",
-    "1.#IND",
-    "1.#QNAN",
-    "<NA>",
-    "N/A",
-    "NA",
-    "NULL",
-    "NaN",
-    "None",
-    "n/a",
-    "nan",
-    "null",
+    *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
+    *("<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
 ]
 _LONGEST_SHOWN = 60
 
@@ -67,8 +50,8 @@ def check_schema(schema: pa.Schema, columns: Sequence[Column], where: str, text:
 
     Parameters
     ----------
-    schema
-        The columns of the file; of a CSV, all text.
+    schema, columns
+        The columns of the file, of a CSV all text; and those of the signature.
     where
         Names the file in errors.
     text
@@ -120,8 +103,8 @@ def check(batch: pa.RecordBatch, columns: Sequence[Column], text: bool) -> Check
 
     Parameters
     ----------
-    batch
-        Has the columns of the signature by name; one that is optional may be missing.
+    batch, columns
+        Rows, and the columns of the signature; one that is optional may be missing.
     text
         Whether the values are the text of a CSV.
     """
@@ -264,12 +247,12 @@ def _booleans(
         values = pc.if_else(wrong, False, pc.equal(lower, "true"))
     holes = pc.is_null(values).to_numpy(zero_copy_only=False)
     if not holes.any():
-        return values.to_numpy(zero_copy_only=False)
+        return np.asarray(values.to_numpy(zero_copy_only=False))
     _missing(column, holes, bad)
     found = pc.fill_null(values.cast(pa.bool_()), False).to_numpy(zero_copy_only=False)
     if column.required:
-        return found
-    return np.where(holes, None, found.astype(object))
+        return np.asarray(found)
+    return np.asarray(np.where(holes, None, found.astype(object)))
 
 
 def _strings(values: pa.Array, column: Column, text: bool, bad: dict[int, str]) -> npt.NDArray[Any]:

@@ -20,6 +20,7 @@ from registry_tools import errors
 from registry_tools.batch.files import Batch, columns_of
 from registry_tools.batch.messages import ANSWER, ERROR, ROWS, TOLD, packed, receive, send, unpacked
 from registry_tools.errors import RegistryToolsError
+from registry_tools.formats import describe
 
 if TYPE_CHECKING:
     from registry_tools.formats import TrustPolicy
@@ -32,11 +33,17 @@ _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BL
 Answered = tuple[pa.RecordBatch, "dict[int, str]"]  # columns of answers; which rows have none
 
 
-class Answers(Protocol):
+class Engine(Protocol):
     """What answers batches."""
+
+    def load(self, source: Source, policy: TrustPolicy, proba: bool, text: bool) -> list[str]:
+        """Load a version; return the columns that `proba` adds."""
 
     def answer(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Answered]]:
         """Yield each batch with its answers, in the order of the batches."""
+
+    def close(self) -> None:
+        """End."""
 
 
 def cores() -> int:
@@ -66,9 +73,7 @@ class Pool:
             self._idle.put(process)
         self._threads = ThreadPoolExecutor(workers, "worker")
 
-    def load(
-        self, source: Source, policy: TrustPolicy, columns: list[str], proba: bool, text: bool
-    ) -> list[str]:
+    def load(self, source: Source, policy: TrustPolicy, proba: bool, text: bool) -> list[str]:
         """Have every worker load a version whose files were verified; return what `proba` adds.
 
         Raises
@@ -76,7 +81,7 @@ class Pool:
         VerificationError
             If it holds what is not trusted, or does not answer as was recorded.
         """
-        self._columns = columns
+        self._columns = [column.name for column in describe(source.model).signature or ()]
         told = {
             "source": source.to_json(),
             "trust": policy.types,

@@ -26,7 +26,7 @@ from registry_tools.batch.files import (
     open_files,
     without_secrets,
 )
-from registry_tools.batch.pool import Answers, Pool, cores
+from registry_tools.batch.pool import Engine, Pool, cores
 from registry_tools.batch.record import Record
 from registry_tools.errors import InputError, RegistryToolsError, UnsupportedOperation
 from registry_tools.formats import TrustPolicy, describe
@@ -110,10 +110,8 @@ def score(
     files = open_files(request.input)
     _check_places(request, files)
     with contextlib.ExitStack() as stack:
-        pool = None
-        if request.master is None:
-            pool = Pool(_workers(request, files))
-            stack.callback(pool.close)
+        engine = _engine(request, files)
+        stack.callback(engine.close)
         client = connection.connect(tracking_uri)
         sources = Sources(request.ref, policy, tracking_uri, None)
         stack.callback(sources.close)
@@ -125,15 +123,9 @@ def score(
         _check_taken(files, ["prediction", "prediction_name", "model_version"])
         record = Record(client, version.name, _tags(request, source))
         with _recorded(record):
-            answers: Answers
-            if pool is not None:
-                names = [column.name for column in columns]
-                added = pool.load(source, policy, names, request.proba, files.is_text)
-                _check_taken(files, added)
-                answers = pool
-            else:
-                raise UnsupportedOperation("no Spark yet")
-            task = _Task(request, files, columns, source, answers, added)
+            added = engine.load(source, policy, request.proba, files.is_text)
+            _check_taken(files, added)
+            task = _Task(request, files, columns, source, engine, added)
             began = time.perf_counter()
             tally = task.run(begin(files))
             seconds = time.perf_counter() - began
@@ -159,6 +151,14 @@ def score(
             experiment=record.experiment,
             run_id=record.run_id,
         )
+
+
+def _engine(request: Request, files: Files) -> Engine:
+    if request.master is None:
+        return Pool(_workers(request, files))
+    from registry_tools.batch.spark import SparkAnswers
+
+    return SparkAnswers(request.master)
 
 
 def _workers(request: Request, files: Files) -> int:
@@ -244,7 +244,7 @@ class _Task:
     files: Files
     columns: tuple[Column, ...]
     source: Source
-    answers: Answers
+    answers: Engine
     added: list[str]  # columns of probabilities
 
     def run(self, progress: Progress) -> Tally:
