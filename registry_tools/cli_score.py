@@ -68,8 +68,8 @@ def score(
         raise click.UsageError("--rejects goes with --on-bad-row reject")
     if master is not None and engine != "spark":
         raise click.UsageError("--master goes with --engine spark")
-    from registry_tools.batch.scoring import Request
     from registry_tools.batch.scoring import score as score_files
+    from registry_tools.batch.task import Request
 
     target = Path(output)
     beside = target.with_name(f"{target.stem}.rejects{target.suffix}")

@@ -20,7 +20,7 @@ from registry_tools.signature import names_in_words
 SUFFIXES = {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
 BATCH_ROWS = 1 << 16
 BLOCK_BYTES = 4 << 20  # bytes of a CSV that are read at once
-_BUFFER = 1 << 20  # bytes of a Parquet column that are read at once
+READ_BYTES = 1 << 20  # bytes of a Parquet column that are read at once
 _UNREADABLE = (pa.ArrowException, OSError, ValueError)
 
 
@@ -240,7 +240,7 @@ def _read_parquet(
     files: Files, path: str, shown: str, size: int, keep_broken: bool
 ) -> Iterator[Batch]:
     with files.filesystem.open_input_file(path) as source:
-        parquet = pq.ParquetFile(source, buffer_size=_BUFFER, pre_buffer=False)
+        parquet = pq.ParquetFile(source, buffer_size=READ_BYTES, pre_buffer=False)
         done = 0
         names = files.schema.names
         for rows in parquet.iter_batches(size):

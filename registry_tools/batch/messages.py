@@ -8,7 +8,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-TOLD, ROWS, ANSWER, ERROR = b"T", b"R", b"A", b"E"
+TOLD, ROWS, GROUP, ANSWER, ERROR = b"T", b"R", b"G", b"A", b"E"
 _HEAD = struct.Struct("<cq")
 _BAD = b"bad"
 

@@ -9,16 +9,27 @@ import queue
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import pyarrow as pa
 
 from registry_tools import errors
 from registry_tools.batch.files import Batch, columns_of
-from registry_tools.batch.messages import ANSWER, ERROR, ROWS, TOLD, packed, receive, send, unpacked
+from registry_tools.batch.messages import (
+    ANSWER,
+    ERROR,
+    GROUP,
+    ROWS,
+    TOLD,
+    packed,
+    receive,
+    send,
+    unpacked,
+)
 from registry_tools.errors import RegistryToolsError
 from registry_tools.formats import describe
 
@@ -30,7 +41,29 @@ _HOME = Path(__file__).parents[2]
 _AHEAD = 2  # batches for each worker that are read before the first is written
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 
+_Asked = TypeVar("_Asked")
+_Got = TypeVar("_Got")
 Answered = tuple[pa.RecordBatch, "dict[int, str]"]  # columns of answers; which rows have none
+
+
+@dataclass(frozen=True)
+class Group:
+    """A row group that a worker reads by itself, and the file for its answers."""
+
+    path: str
+    shown: str  # the path, as errors name it
+    place: int
+    first: int  # its first row in the file
+    part: str
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a worker tells of a row group."""
+
+    rows: int
+    counts: dict[str, int]
+    bad: tuple[int, str] | None = None  # the first row that cannot be scored, and why
 
 
 class Engine(Protocol):
@@ -97,20 +130,41 @@ class Pool:
 
     def answer(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Answered]]:
         """Yield each batch with its answers, in order; a few are read ahead."""
-        waiting: deque[tuple[Batch, Future[Answered]]] = deque()
-        for batch in batches:
-            waiting.append((batch, self._threads.submit(self._ask, batch)))
+        return self._in_order(self._ask, batches)
+
+    def answer_groups(self, groups: Iterable[Group]) -> Iterator[tuple[Group, Told]]:
+        """Yield each row group with what is told of it, in order."""
+        return self._in_order(self._ask_group, groups)
+
+    def _in_order(
+        self, ask: Callable[[_Asked], _Got], everything: Iterable[_Asked]
+    ) -> Iterator[tuple[_Asked, _Got]]:
+        waiting: deque[tuple[_Asked, Future[_Got]]] = deque()
+        for one in everything:
+            waiting.append((one, self._threads.submit(ask, one)))
             if len(waiting) > _AHEAD * len(self._processes):
                 first, future = waiting.popleft()
                 yield first, future.result()
-        for first, future in waiting:
+        while waiting:
+            first, future = waiting.popleft()
             yield first, future.result()
 
     def _ask(self, batch: Batch) -> Answered:
+        return unpacked(self._asked(ROWS, packed(columns_of(batch.rows, self._columns))))
+
+    def _ask_group(self, group: Group) -> Told:
+        told = json.loads(
+            self._asked(
+                GROUP, json.dumps(vars(group) | {"path": os.path.abspath(group.path)}).encode()
+            )
+        )
+        return Told(told["rows"], told["counts"], tuple(told["bad"]) if told["bad"] else None)
+
+    def _asked(self, kind: bytes, content: bytes | pa.Buffer) -> bytes:
         process = self._idle.get()
         try:
-            _say(process, ROWS, packed(columns_of(batch.rows, self._columns)))
-            return unpacked(_hear(process))
+            _say(process, kind, content)
+            return _hear(process)
         finally:
             self._idle.put(process)
 

@@ -13,11 +13,23 @@ import json
 import os
 import signal
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from registry_tools.batch.messages import ANSWER, ERROR, TOLD, packed, receive, send, unpacked
+from registry_tools.batch.messages import (
+    ANSWER,
+    ERROR,
+    GROUP,
+    TOLD,
+    packed,
+    receive,
+    send,
+    unpacked,
+)
 from registry_tools.errors import RegistryToolsError
 from registry_tools.serving.lean import without
 
@@ -25,10 +37,14 @@ with without("pytest"):
     import sklearn
     import skops.io  # noqa: F401 - while the command looks for the version
 
-    from registry_tools.batch.answers import Answerer
+    from registry_tools.batch.answers import Answerer, counts_of
+    from registry_tools.batch.files import READ_BYTES, readable
     from registry_tools.formats import TrustPolicy
     from registry_tools.serving.loading import load
     from registry_tools.serving.source import Source
+
+# So few rows at once that what is made of them stays in the processor's cache.
+_STEP_ROWS = 1 << 14
 
 
 def _answerer(told: bytes) -> Answerer:
@@ -42,6 +58,35 @@ def _answerer(told: bytes) -> Answerer:
     # What is not finite is found by `columns`; a model that may learn from holes is told so there.
     sklearn.set_config(assume_finite=True, skip_parameter_validation=True)
     return Answerer(served, asked["proba"], asked["text"])
+
+
+def _group(answerer: Answerer, asked: dict[str, Any]) -> dict[str, Any]:
+    """Read a row group, write its answers, and tell of them."""
+    names = [column.name for column in answerer.served.info.signature or ()]
+    parts: list[pa.RecordBatch] = []
+    counts: Counter[str] = Counter()
+    with (
+        readable(asked["shown"]),
+        pq.ParquetFile(asked["path"], buffer_size=READ_BYTES, pre_buffer=False) as file,
+    ):
+        names = [name for name in names if name in file.schema_arrow.names]
+        done = 0
+        for rows in file.iter_batches(_STEP_ROWS, [asked["place"]], names, use_threads=False):
+            answers, bad = answerer.answer(rows)
+            if bad:
+                first = min(bad)
+                return {"rows": 0, "counts": {}, "bad": [done + first, bad[first]]}
+            done += rows.num_rows
+            counts.update(counts_of(answers))
+            version = pa.scalar(answerer.served.source.version, pa.int32())
+            parts.append(
+                answers.add_column(2, "model_version", pa.repeat(version, answers.num_rows))
+            )
+    table = pa.Table.from_batches(parts)
+    dictionary = [name for name in table.schema.names if not name.startswith("probability_")]
+    with pq.ParquetWriter(asked["part"], table.schema, use_dictionary=dictionary) as writer:
+        writer.write_table(table, max(done, 1))
+    return {"rows": done, "counts": counts, "bad": None}
 
 
 def main() -> int:
@@ -59,6 +104,8 @@ def main() -> int:
             if kind == TOLD:
                 answerer = _answerer(content)
                 send(replies, TOLD, json.dumps(answerer.classes()).encode())
+            elif answerer is not None and kind == GROUP:
+                send(replies, ANSWER, json.dumps(_group(answerer, json.loads(content))).encode())
             elif answerer is not None:
                 rows, _ = unpacked(content)
                 answers, bad = answerer.answer(rows)
