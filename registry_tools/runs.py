@@ -42,6 +42,19 @@ def end(
         client.set_terminated(run_id, status)
 
 
+def end_killed(client: MlflowClient, experiment: str, host: str) -> None:
+    """End the runs that a process of this machine has left open; their tags name it."""
+    with translated(client.tracking_uri):
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            return
+        which = f"attributes.status = 'RUNNING' and tags.host = '{host}'"
+        for run in client.search_runs([found.experiment_id], which):
+            process = run.data.tags.get("process", "")
+            if process.isdigit() and not life.process_lives(int(process)):
+                client.set_terminated(run.info.run_id, "KILLED")
+
+
 def copy_run(
     source: MlflowClient,
     run_id: str,

@@ -16,7 +16,9 @@ from typing import IO
 
 import pyarrow as pa
 
+from registry_tools.batch.files import readable
 from registry_tools.batch.thrift import Field, Reader, Struct, drop, get, put, written
+from registry_tools.errors import VerificationError
 
 _MAGIC = b"PAR1"
 _COPIED = 8 << 20  # bytes at once
@@ -100,7 +102,7 @@ class Carrier:
         if self._added is None:
             self._added = added
         if added.schema != self._added.schema:
-            raise ValueError("the model predicts now one type, now another")
+            raise VerificationError("the model predicts now one type, now another")
         group, other = given.groups[place], added.groups[0]
         start = self._file.tell()
         chunks = [*self._copied(given, group), *self._copied(added, other)]
@@ -168,9 +170,10 @@ class Carrier:
 def _copy(source: IO[bytes], begin: int, size: int, target: IO[bytes]) -> None:
     source.seek(begin)
     while size:
-        content = source.read(min(size, _COPIED))
-        if not content:
-            raise OSError("it ends before the last of its columns")
+        with readable(str(source.name)):
+            content = source.read(min(size, _COPIED))
+            if not content:
+                raise OSError("it ends before the last of its columns")
         target.write(content)
         size -= len(content)
 

@@ -17,7 +17,7 @@ from pyarrow import fs
 
 from registry_tools.batch import output
 from registry_tools.batch.carried import Carrier, Footer, alike, footer
-from registry_tools.batch.files import SUFFIXES, readable
+from registry_tools.batch.files import SUFFIXES
 from registry_tools.batch.pool import Group, Pool
 from registry_tools.batch.task import Progress, Tally, Task, refusal
 
@@ -71,8 +71,7 @@ def run(task: Task, footers: list[Footer], progress: Progress) -> Tally:
                 raise refusal(f"{group.shown}: row {group.first + told.bad[0]}: {told.bad[1]}")
             part = Path(group.part)
             kind = kind or pq.read_schema(part).field("prediction").type
-            with readable(group.shown):
-                carrier.add(by_path[group.path], group.place, part)
+            carrier.add(by_path[group.path], group.place, part)
             part.unlink()
             tally.rows += told.rows
             tally.counts.update(told.counts)

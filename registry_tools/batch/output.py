@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from registry_tools.batch.files import SUFFIXES
 from registry_tools.errors import InputError
+from registry_tools.life import process_lives
 
 _GROUP_ROWS = 1 << 20  # of a Parquet row group, unless its rows are large
 _GROUP_BYTES = 64 << 20
@@ -92,19 +93,13 @@ def _remove_stale(path: Path) -> None:
     start, end = f".{path.name}.{socket.gethostname()}-", ".part"
     for file in path.parent.iterdir():
         number = file.name.removeprefix(start).removesuffix(end)
-        if file.name == f"{start}{number}{end}" and number.isdigit() and not _lives(int(number)):
+        if (
+            file.name == f"{start}{number}{end}"
+            and number.isdigit()
+            and not process_lives(int(number))
+        ):
             with contextlib.suppress(OSError):
                 file.unlink()
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def sink(path: Path, form: str, schema: pa.Schema, like: pq.FileMetaData | None) -> Sink:

@@ -153,11 +153,8 @@ class Pool:
         return unpacked(self._asked(ROWS, packed(columns_of(batch.rows, self._columns))))
 
     def _ask_group(self, group: Group) -> Told:
-        told = json.loads(
-            self._asked(
-                GROUP, json.dumps(vars(group) | {"path": os.path.abspath(group.path)}).encode()
-            )
-        )
+        asked = vars(group) | {"path": os.path.abspath(group.path)}
+        told = json.loads(self._asked(GROUP, json.dumps(asked).encode()))
         return Told(told["rows"], told["counts"], tuple(told["bad"]) if told["bad"] else None)
 
     def _asked(self, kind: bytes, content: bytes | pa.Buffer) -> bytes:

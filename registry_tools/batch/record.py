@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import socket
 from collections.abc import Mapping
 
 from mlflow import MlflowClient
@@ -23,8 +25,10 @@ class Record:
         self._client = client
         self.experiment = f"{name}-scoring"
         self.run_id: str | None = None
+        here = {"host": socket.gethostname(), "process": str(os.getpid())}
         try:
-            self.run_id = runs.start(client, self.experiment, tags)
+            runs.end_killed(client, self.experiment, here["host"])
+            self.run_id = runs.start(client, self.experiment, {**tags, **here})
         except RegistryToolsError as error:
             _log.warning("this scoring is not recorded: %s", error)
 

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,30 +64,37 @@ def _answerer(told: bytes) -> Answerer:
 def _group(answerer: Answerer, asked: dict[str, Any]) -> dict[str, Any]:
     """Read a row group, write its answers, and tell of them."""
     names = [column.name for column in answerer.served.info.signature or ()]
+    version = pa.scalar(answerer.served.source.version, pa.int32())
     parts: list[pa.RecordBatch] = []
     counts: Counter[str] = Counter()
-    with (
-        readable(asked["shown"]),
-        pq.ParquetFile(asked["path"], buffer_size=READ_BYTES, pre_buffer=False) as file,
-    ):
-        names = [name for name in names if name in file.schema_arrow.names]
-        done = 0
-        for rows in file.iter_batches(_STEP_ROWS, [asked["place"]], names, use_threads=False):
-            answers, bad = answerer.answer(rows)
-            if bad:
-                first = min(bad)
-                return {"rows": 0, "counts": {}, "bad": [done + first, bad[first]]}
-            done += rows.num_rows
-            counts.update(counts_of(answers))
-            version = pa.scalar(answerer.served.source.version, pa.int32())
-            parts.append(
-                answers.add_column(2, "model_version", pa.repeat(version, answers.num_rows))
-            )
+    done = 0
+    for rows in _steps(asked, names):
+        answers, bad = answerer.answer(rows)
+        if bad:
+            first = min(bad)
+            return {"rows": 0, "counts": {}, "bad": [done + first, bad[first]]}
+        done += rows.num_rows
+        counts.update(counts_of(answers))
+        parts.append(answers.add_column(2, "model_version", pa.repeat(version, answers.num_rows)))
     table = pa.Table.from_batches(parts)
     dictionary = [name for name in table.schema.names if not name.startswith("probability_")]
     with pq.ParquetWriter(asked["part"], table.schema, use_dictionary=dictionary) as writer:
         writer.write_table(table, max(done, 1))
     return {"rows": done, "counts": counts, "bad": None}
+
+
+def _steps(asked: dict[str, Any], names: list[str]) -> Iterator[pa.RecordBatch]:
+    """Read what the model takes of a row group, in small steps; at least an empty one."""
+    with (
+        readable(asked["shown"]),
+        pq.ParquetFile(asked["path"], buffer_size=READ_BYTES, pre_buffer=False) as file,
+    ):
+        schema = file.schema_arrow
+        there = [name for name in names if name in schema.names]
+        if not file.metadata.row_group(asked["place"]).num_rows:
+            yield pa.RecordBatch.from_pylist([], pa.schema([schema.field(n) for n in there]))
+            return
+        yield from file.iter_batches(_STEP_ROWS, [asked["place"]], there, use_threads=False)
 
 
 def main() -> int:
