@@ -64,7 +64,14 @@ def run(task: Task, footers: list[Footer], progress: Progress) -> Tally:
         carrier = stack.enter_context(contextlib.closing(Carrier(target, footers[0])))
         kind: pa.DataType | None = None
         by_path = {one.path: one for one in footers}
-        for group, told in task.engine.answer_groups(_groups(task, footers, scratch)):
+        answered = 0
+
+        def tell(rows: int) -> None:
+            nonlocal answered
+            answered += rows
+            progress(answered, answered)
+
+        for group, told in task.engine.answer_groups(_groups(task, footers, scratch), tell):
             if told.bad is not None:
                 if rejects is not None:
                     raise Unfit
@@ -75,7 +82,6 @@ def run(task: Task, footers: list[Footer], progress: Progress) -> Tally:
             part.unlink()
             tally.rows += told.rows
             tally.counts.update(told.counts)
-            progress(tally.rows, tally.rows)
         assert kind is not None
         carrier.finish(task.schema(kind))
         if refused is not None and rejects is not None:

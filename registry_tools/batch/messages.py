@@ -8,7 +8,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-TOLD, ROWS, GROUP, ANSWER, ERROR = b"T", b"R", b"G", b"A", b"E"
+TOLD, ROWS, GROUP, ANSWER, ERROR, PROGRESS = b"T", b"R", b"G", b"A", b"E", b"P"
 _HEAD = struct.Struct("<cq")
 _BAD = b"bad"
 

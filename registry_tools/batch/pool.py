@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import queue
 import subprocess
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +25,7 @@ from registry_tools.batch.messages import (
     ANSWER,
     ERROR,
     GROUP,
+    PROGRESS,
     ROWS,
     TOLD,
     packed,
@@ -132,9 +135,26 @@ class Pool:
         """Yield each batch with its answers, in order; a few are read ahead."""
         return self._in_order(self._ask, batches)
 
-    def answer_groups(self, groups: Iterable[Group]) -> Iterator[tuple[Group, Told]]:
-        """Yield each row group with what is told of it, in order."""
-        return self._in_order(self._ask_group, groups)
+    def answer_groups(
+        self, groups: Iterable[Group], progress: Callable[[int], None]
+    ) -> Iterator[tuple[Group, Told]]:
+        """Yield each row group with what is told of it, in order.
+
+        Parameters
+        ----------
+        groups
+            What is to be read and answered.
+        progress
+            Is told of rows that were answered, from one thread at a time, before their group is
+            whole: it may take long.
+        """
+        lock = threading.Lock()
+
+        def tell(rows: int) -> None:
+            with lock:
+                progress(rows)
+
+        return self._in_order(functools.partial(self._ask_group, tell), groups)
 
     def _in_order(
         self, ask: Callable[[_Asked], _Got], everything: Iterable[_Asked]
@@ -152,16 +172,19 @@ class Pool:
     def _ask(self, batch: Batch) -> Answered:
         return unpacked(self._asked(ROWS, packed(columns_of(batch.rows, self._columns))))
 
-    def _ask_group(self, group: Group) -> Told:
+    def _ask_group(self, tell: Callable[[int], None], group: Group) -> Told:
         asked = vars(group) | {"path": os.path.abspath(group.path)}
-        told = json.loads(self._asked(GROUP, json.dumps(asked).encode()))
+        told = json.loads(self._asked(GROUP, json.dumps(asked).encode(), tell))
+        tell(told["unsaid"])
         return Told(told["rows"], told["counts"], tuple(told["bad"]) if told["bad"] else None)
 
-    def _asked(self, kind: bytes, content: bytes | pa.Buffer) -> bytes:
+    def _asked(
+        self, kind: bytes, content: bytes | pa.Buffer, tell: Callable[[int], None] | None = None
+    ) -> bytes:
         process = self._idle.get()
         try:
             _say(process, kind, content)
-            return _hear(process)
+            return _hear(process, tell)
         finally:
             self._idle.put(process)
 
@@ -199,8 +222,8 @@ def _say(process: subprocess.Popen[bytes], kind: bytes, content: bytes | pa.Buff
         raise _ended(process) from None
 
 
-def _hear(process: subprocess.Popen[bytes]) -> bytes:
-    """Return what a worker answers.
+def _hear(process: subprocess.Popen[bytes], tell: Callable[[int], None] | None = None) -> bytes:
+    """Return what a worker answers; `tell` is told how far it is until then.
 
     Raises
     ------
@@ -208,7 +231,9 @@ def _hear(process: subprocess.Popen[bytes]) -> bytes:
         What it says that went wrong; or that it has ended, killed for want of memory perhaps.
     """
     assert process.stdout is not None
-    message = receive(process.stdout)
+    while (message := receive(process.stdout)) is not None and message[0] == PROGRESS:
+        if tell is not None:
+            tell(json.loads(message[1]))
     if message is None:
         raise _ended(process)
     kind, content = message

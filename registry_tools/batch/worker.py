@@ -13,10 +13,11 @@ import json
 import os
 import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,6 +26,7 @@ from registry_tools.batch.messages import (
     ANSWER,
     ERROR,
     GROUP,
+    PROGRESS,
     TOLD,
     packed,
     receive,
@@ -46,6 +48,7 @@ with without("pytest"):
 
 # So few rows at once that what is made of them stays in the processor's cache.
 _STEP_ROWS = 1 << 14
+_SAID_SECONDS = 0.2
 
 
 def _answerer(told: bytes) -> Answerer:
@@ -61,26 +64,29 @@ def _answerer(told: bytes) -> Answerer:
     return Answerer(served, asked["proba"], asked["text"])
 
 
-def _group(answerer: Answerer, asked: dict[str, Any]) -> dict[str, Any]:
-    """Read a row group, write its answers, and tell of them."""
+def _group(answerer: Answerer, asked: dict[str, Any], replies: IO[bytes]) -> dict[str, Any]:
+    """Read a row group, write its answers, and tell of them; and how far it is, meanwhile."""
     names = [column.name for column in answerer.served.info.signature or ()]
     version = pa.scalar(answerer.served.source.version, pa.int32())
     parts: list[pa.RecordBatch] = []
     counts: Counter[str] = Counter()
-    done = 0
+    done, said, said_at = 0, 0, time.monotonic()
     for rows in _steps(asked, names):
         answers, bad = answerer.answer(rows)
         if bad:
             first = min(bad)
-            return {"rows": 0, "counts": {}, "bad": [done + first, bad[first]]}
+            return {"rows": 0, "counts": {}, "bad": [done + first, bad[first]], "unsaid": 0}
         done += rows.num_rows
+        if time.monotonic() > said_at + _SAID_SECONDS:
+            send(replies, PROGRESS, json.dumps(done - said).encode())
+            said, said_at = done, time.monotonic()
         counts.update(counts_of(answers))
         parts.append(answers.add_column(2, "model_version", pa.repeat(version, answers.num_rows)))
     table = pa.Table.from_batches(parts)
     dictionary = [name for name in table.schema.names if not name.startswith("probability_")]
     with pq.ParquetWriter(asked["part"], table.schema, use_dictionary=dictionary) as writer:
         writer.write_table(table, max(done, 1))
-    return {"rows": done, "counts": counts, "bad": None}
+    return {"rows": done, "counts": counts, "bad": None, "unsaid": done - said}
 
 
 def _steps(asked: dict[str, Any], names: list[str]) -> Iterator[pa.RecordBatch]:
@@ -113,7 +119,8 @@ def main() -> int:
                 answerer = _answerer(content)
                 send(replies, TOLD, json.dumps(answerer.classes()).encode())
             elif answerer is not None and kind == GROUP:
-                send(replies, ANSWER, json.dumps(_group(answerer, json.loads(content))).encode())
+                told = _group(answerer, json.loads(content), replies)
+                send(replies, ANSWER, json.dumps(told).encode())
             elif answerer is not None:
                 rows, _ = unpacked(content)
                 answers, bad = answerer.answer(rows)
