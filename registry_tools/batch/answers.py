@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import sklearn
 
 from registry_tools.batch.columns import Checked, check
@@ -185,12 +186,12 @@ def prediction_type(served: Served) -> pa.DataType:
     return pa.array(classes).type if classes is not None else pa.float64()
 
 
-def counts_of(answers: pa.RecordBatch) -> dict[str, int]:
+def counts_of(answers: pa.RecordBatch | pa.Table) -> dict[str, int]:
     """Return how many rows there are of each class; nothing where numbers are predicted."""
     names = answers.column("prediction_name")
     if names.null_count == len(names):
         names = answers.column("prediction")
         if not pa.types.is_integer(names.type) and not pa.types.is_boolean(names.type):
             return {}
-    counted = names.value_counts()
+    counted = pc.value_counts(names)
     return {str(pair["values"]): pair["counts"] for pair in counted.to_pylist()}

@@ -14,7 +14,6 @@ import os
 import signal
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -69,7 +68,6 @@ def _group(answerer: Answerer, asked: dict[str, Any], replies: IO[bytes]) -> dic
     names = [column.name for column in answerer.served.info.signature or ()]
     version = pa.scalar(answerer.served.source.version, pa.int32())
     parts: list[pa.RecordBatch] = []
-    counts: Counter[str] = Counter()
     done, said, said_at = 0, 0, time.monotonic()
     for rows in _steps(asked, names):
         answers, bad = answerer.answer(rows)
@@ -80,13 +78,17 @@ def _group(answerer: Answerer, asked: dict[str, Any], replies: IO[bytes]) -> dic
         if time.monotonic() > said_at + _SAID_SECONDS:
             send(replies, PROGRESS, json.dumps(done - said).encode())
             said, said_at = done, time.monotonic()
-        counts.update(counts_of(answers))
         parts.append(answers.add_column(2, "model_version", pa.repeat(version, answers.num_rows)))
     table = pa.Table.from_batches(parts)
     dictionary = [name for name in table.schema.names if not name.startswith("probability_")]
-    with pq.ParquetWriter(asked["part"], table.schema, use_dictionary=dictionary) as writer:
+    with pq.ParquetWriter(
+        asked["part"],
+        table.schema,
+        use_dictionary=dictionary,
+        write_statistics=["prediction", "model_version"],  # those of names take as long as they
+    ) as writer:
         writer.write_table(table, max(done, 1))
-    return {"rows": done, "counts": counts, "bad": None, "unsaid": done - said}
+    return {"rows": done, "counts": counts_of(table), "bad": None, "unsaid": done - said}
 
 
 def _steps(asked: dict[str, Any], names: list[str]) -> Iterator[pa.RecordBatch]:
