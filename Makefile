@@ -33,7 +33,7 @@ run: $(VENV)/.run ## Train, register, put into staging, and through the gates in
 test: $(VENV)/.test ## Run the tests, in at most four minutes.
 	@$(BIN)/python -m pytest
 
-test-slow: $(VENV)/.test ## Run the tests that take minutes or install packages.
+test-slow: $(VENV)/.test $(VENV)/.spark ## Run the tests that take minutes or install packages.
 	@$(BIN)/python -m pytest -m slow --timeout 900 -rs
 
 check: $(VENV)/.test ## Check format, style and types.
@@ -63,12 +63,13 @@ serve: $(VENV)/.run ## Serve iris@production and follow it: PORT=5001.
 	@MLFLOW_TRACKING_URI=$(STORE) $(BIN)/registry-tools serve $(NAME)@production --port $(PORT)
 
 bench: $(VENV)/.test ## Measure; see benchmarks/.
-	@missed=0; for each in serving run_overhead cli_start registry_scale gate_power; do \
+	@missed=0; for each in serving score run_overhead cli_start registry_scale gate_power; do \
 	  $(BIN)/python benchmarks/$$each.py || missed=1; done; exit $$missed
 
-lock: $(VENV)/.test ## Make both lock files again from pyproject.toml.
+lock: $(VENV)/.test ## Make the lock files again from pyproject.toml.
 	@$(BIN)/uv pip compile pyproject.toml --group build $(LOCK) --output-file requirements.lock
 	@$(BIN)/uv pip compile pyproject.toml --extra signing --extra grpc --group build --group test --constraint requirements.lock $(LOCK) --output-file requirements-test.lock
+	@$(BIN)/uv pip compile pyproject.toml --extra spark --extra url --constraint requirements.lock $(LOCK) --output-file requirements-spark.lock
 	@sed -i "s/^# lock: .*/# lock: $$(sha256sum requirements.lock | cut -c1-16)/" conda.yaml
 
 # Every supported Python and platform in one file, with hashes, and no address of an index.
@@ -88,6 +89,12 @@ $(VENV)/.run: requirements.lock pyproject.toml | $(BIN)/python
 $(VENV)/.test: requirements-test.lock $(VENV)/.run
 	@echo "installing what the tests need into $(VENV) (once)" >&2
 	@$(PIP) install --require-hashes -r requirements-test.lock
+	@touch $@
+
+# pyspark brings Spark itself, 430 MB: only the tests that take minutes install it.
+$(VENV)/.spark: requirements-spark.lock $(VENV)/.test
+	@echo "installing Spark into $(VENV) (once)" >&2
+	@$(PIP) install --require-hashes -r requirements-spark.lock
 	@touch $@
 
 $(BIN)/python:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry_tools import cli_acts, cli_serve, cli_versions, command_line
+from registry_tools import cli_acts, cli_score, cli_serve, cli_versions, command_line
 from registry_tools.cli_output import (
     common_options,
     loading_options,
@@ -269,7 +269,12 @@ def export(
         click.echo(f"{model.info.name} version {model.info.version} → {output} ({size} bytes)")
 
 
-for _command in (*cli_acts.COMMANDS, *cli_serve.COMMANDS, *cli_versions.COMMANDS):
+for _command in (
+    *cli_acts.COMMANDS,
+    *cli_score.COMMANDS,
+    *cli_serve.COMMANDS,
+    *cli_versions.COMMANDS,
+):
     cli.add_command(_command)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -39,6 +40,17 @@ def signs_of_life(client: MlflowClient, run_id: str) -> Iterator[None]:
     finally:
         over.set()
         thread.join(timeout=BEAT_SECONDS)
+
+
+def process_lives(number: int) -> bool:
+    """Tell whether a process of this machine is still there."""
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another's
+        return True
+    return True
 
 
 class Watch:

@@ -1,12 +1,13 @@
-"""Runs carried from one tracking server to another."""
+"""Runs made by the library: of its own acts, and carried from one server to another."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import DatasetInput, Metric, Param, Run
+from mlflow.entities import DatasetInput, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from registry_tools import life
@@ -15,6 +16,43 @@ from registry_tools.connection import translated
 # What one call of MLflow's batch interface takes.
 _MOST_METRICS = 900
 _MOST = 90
+
+
+def start(client: MlflowClient, experiment: str, tags: Mapping[str, str]) -> str:
+    """Open a run; the experiment is made if it is new."""
+    with translated(client.tracking_uri):
+        return client.create_run(_experiment(client, experiment), tags=dict(tags)).info.run_id
+
+
+def end(
+    client: MlflowClient,
+    run_id: str,
+    status: str,
+    metrics: Mapping[str, float],
+    tags: Mapping[str, str],
+) -> None:
+    """Log figures and tags, and end a run as FINISHED, FAILED or KILLED."""
+    now = int(time.time() * 1000)
+    with translated(client.tracking_uri):
+        client.log_batch(
+            run_id,
+            metrics=[Metric(key, value, now, 0) for key, value in metrics.items()][:_MOST_METRICS],
+            tags=[RunTag(key, value) for key, value in tags.items()],
+        )
+        client.set_terminated(run_id, status)
+
+
+def end_killed(client: MlflowClient, experiment: str, host: str) -> None:
+    """End the runs that a process of this machine has left open; their tags name it."""
+    with translated(client.tracking_uri):
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            return
+        which = f"attributes.status = 'RUNNING' and tags.host = '{host}'"
+        for run in client.search_runs([found.experiment_id], which):
+            process = run.data.tags.get("process", "")
+            if process.isdigit() and not life.process_lives(int(process)):
+                client.set_terminated(run.info.run_id, "KILLED")
 
 
 def copy_run(

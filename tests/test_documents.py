@@ -73,9 +73,24 @@ def test_the_server_answers_as_its_document_shows(
 
 
 def test_the_documents_show_what_their_commands_print(tmp_path: Path) -> None:
+    assert_shown(fresh_checkout(tmp_path), conversations())
+
+
+@pytest.mark.slow
+def test_scoring_goes_as_its_document_shows(trained_once: Trained, tmp_path: Path) -> None:
     project = fresh_checkout(tmp_path)
+    shutil.copy(trained_once.folder / "mlflow.db", project / "mlflow.db")
+    uri = f"sqlite:///{project}/mlflow.db"
+    registry.move_alias(MlflowClient(uri), "iris", "staging", 1)
+    shown = conversations((ROOT / "docs" / "scoring.md").read_text())
+    assert len(shown) > 4
+    assert_shown(project, shown)
+
+
+def assert_shown(project: Path, shown_commands: list[tuple[str, str]]) -> None:
+    """Run commands in a checkout, and compare what they print with what is shown."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "MAKE"))}
-    for command, shown in conversations():
+    for command, shown in shown_commands:
         done = subprocess.run(
             ["bash", "-c", command],
             cwd=project,

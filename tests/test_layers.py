@@ -28,8 +28,15 @@ LAYERS: dict[str, list[set[str]]] = {
     "registry_tools": [
         {"__main__"},
         {"cli"},
-        {"cli_acts", "cli_serve", "cli_versions"},
+        {"cli_acts", "cli_score", "cli_serve", "cli_versions"},
         {"cli_output"},
+        {"batch.scoring"},
+        {"batch.groups"},
+        {"batch.task"},
+        {"batch.output", "batch.record", "batch.spark", "batch.worker"},
+        {"batch.pool"},
+        {"batch.answers", "batch.carried", "batch.messages"},
+        {"batch.columns", "batch.files", "batch.thrift"},
         {"serving.serve"},
         {"serving.alone", "serving.supervisor", "serving.worker_process"},
         {"serving.shadow_process", "serving.worker"},
@@ -76,6 +83,8 @@ LIBRARY_OF_PURE_CODE = {"errors", "evidence", "integrity", "refs", "rows", "tabl
 MAY_IMPORT_MLFLOW = {
     "pipeline.tracking",
     "pipeline.trials",
+    "registry_tools.batch.record",
+    "registry_tools.batch.spark",
     "registry_tools.formats",  # for the formats that MLflow reads itself
     "registry_tools.history",
     "registry_tools.life",

@@ -71,6 +71,11 @@ class Served:
         UnsupportedOperation
             If the model has no such method.
         """
+        answers: list[Any] = self.array(rows, method).tolist()
+        return answers
+
+    def array(self, rows: Matrix, method: str) -> Any:
+        """Answer as `answer`, with an array."""
         function = self._function(method)
         taken = self._frame(rows) if self.needs_frame else rows
         try:
@@ -88,7 +93,7 @@ class Served:
             raise VerificationError(
                 f"{self.source} gave {len(answers)} answers to {len(rows)} rows"
             )
-        return answers.tolist()
+        return answers
 
     def _function(self, method: str) -> Callable[[Any], Any]:
         function = getattr(self.estimator, method, None)
