@@ -304,9 +304,22 @@ def mirror_legacy_stage(client: MlflowClient, name: str, stage: str, version: in
             return
         with translated(client.tracking_uri), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*stages", category=FutureWarning)
-            transition(name, str(version), LEGACY_STAGES[stage], archive_existing_versions=True)
+            try:
+                transition(name, str(version), LEGACY_STAGES[stage], archive_existing_versions=True)
+            except mlflow.exceptions.MlflowException as error:
+                # MLflow 3.17 with psycopg 3 compares a number with a text when it is to archive.
+                if "operator does not exist" not in str(error):
+                    raise
+                _archive_others(client, name, LEGACY_STAGES[stage], version)
+                transition(name, str(version), LEGACY_STAGES[stage])
     except RegistryToolsError as error:
         _log.warning("the legacy stage of %s version %d was not set: %s", name, version, error)
+
+
+def _archive_others(client: MlflowClient, name: str, legacy: str, version: int) -> None:
+    for other in get_registered_model(client, name).latest_versions:
+        if other.current_stage == legacy and int(other.version) != version:
+            client.transition_model_version_stage(name, str(other.version), "Archived")
 
 
 def unmirrored(client: MlflowClient, name: str) -> dict[str, int]:
