@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
-from registry_tools.connection import paged, translated
+from registry_tools.connection import make_or_change, paged, translated
 from registry_tools.errors import NotFound, RegistryToolsError
 from registry_tools.refs import LEGACY_STAGES, ModelRef
 
@@ -286,7 +286,7 @@ def _make_model(client: MlflowClient, name: str) -> bool:
 def move_alias(client: MlflowClient, name: str, stage: str, version: int) -> None:
     """Point the alias of a stage at a version."""
     with translated(client.tracking_uri):
-        client.set_registered_model_alias(name, stage, str(version))
+        make_or_change(lambda: client.set_registered_model_alias(name, stage, str(version)))
 
 
 def mirror_legacy_stage(client: MlflowClient, name: str, stage: str, version: int) -> None:

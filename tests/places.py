@@ -169,7 +169,7 @@ def server_place(empty: Path, folder: Path) -> Iterator[Place]:
 
 @contextmanager
 def guarded_place(empty: Path, folder: Path, database: Postgres | None) -> Iterator[Place]:
-    """A server as a team shares it: several processes over PostgreSQL, with MLflow's basic-auth app.
+    """A server as a team shares it: processes over PostgreSQL, with MLflow's basic-auth app.
 
     Everybody may read, the owner may write. Where there is no PostgreSQL it is one over SQLite.
     """

@@ -15,8 +15,8 @@ import pytest
 
 # It refuses to run as root; this user is on every machine, and owns nothing else.
 _OWNER = "nobody" if os.geteuid() == 0 else None
-# A test loses nothing by a power cut, and a busy disk would make each start take many seconds.
-_SETTINGS = "listen_addresses = ''\nfsync = off\nsynchronous_commit = off\nfull_page_writes = off\n"
+# No test cuts the power; to a busy disk each start would wait many seconds.
+_SETTINGS = "listen_addresses = ''\nfsync = off\nfull_page_writes = off\n"
 
 
 class Postgres:
@@ -27,7 +27,7 @@ class Postgres:
         self.folder = folder  # of its socket, and of all that it keeps
 
     def uri(self, database: str) -> str:
-        """Return what `mlflow server` takes. It names the driver: SQLAlchemy's own choice varies."""
+        """Return what `mlflow server` takes; it names the driver, as SQLAlchemy's choice varies."""
         return f"postgresql+psycopg2://postgres@/{database}?host={self.folder}"
 
     @property
