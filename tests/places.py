@@ -177,7 +177,7 @@ def guarded_place(empty: Path, folder: Path, database: Postgres | None) -> Itera
         shutil.copy(empty, folder / "mlflow.db")
         stores = (f"sqlite:///{folder}/mlflow.db", f"sqlite:///{folder}/auth.db")
     else:
-        stores = (database.make("mlflow"), database.make("auth"))
+        stores = (database.make("mlflow"),) * 2  # one database to back up
     with guarded_server(*stores, folder, "--workers", "1" if database is None else "3") as uri:
         add_user(uri, "reader")
         with signed_in("owner"):

@@ -43,7 +43,7 @@ class Postgres:
             check=True,
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=500,
             env={**os.environ, **self.environment},
         ).stdout
 
