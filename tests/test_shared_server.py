@@ -123,7 +123,6 @@ def legacy(place: Place, name: str, stage: str) -> set[int]:
     return {int(v.version) for v in found if v.current_stage == stage}
 
 
-@pytest.mark.timeout(400)
 def test_eight_trainings_register_and_go_for_production_at_once(
     shared: Place, tmp_path: Path
 ) -> None:
