@@ -150,7 +150,12 @@ def server_over(
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**os.environ, **(environment or {})},
+            # Its jobs are for generative AI: eight more processes.
+            env={
+                **os.environ,
+                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+                **(environment or {}),
+            },
         )
     try:
         wait_until_up(f"http://127.0.0.1:{port}/health", process)
@@ -178,7 +183,7 @@ def guarded_place(empty: Path, folder: Path, database: Postgres | None) -> Itera
         stores = (f"sqlite:///{folder}/mlflow.db", f"sqlite:///{folder}/auth.db")
     else:
         stores = (database.make("mlflow"),) * 2  # one database to back up
-    with guarded_server(*stores, folder, "--workers", "1" if database is None else "3") as uri:
+    with guarded_server(*stores, folder, "--workers", "1" if database is None else "2") as uri:
         add_user(uri, "reader")
         with signed_in("owner"):
             train_all(uri, folder)

@@ -143,7 +143,8 @@ def auth_settings(path: Path) -> Any:
 def test_each_variable_is_one_that_mlflow_or_libpq_reads() -> None:
     known = {"PGPASSWORD", "MLFLOW_AUTH_ADMIN_PASSWORD"}
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD",
-                 "MLFLOW_AUTH_CONFIG_PATH", "MLFLOW_FLASK_SERVER_SECRET_KEY"):  # fmt: skip
+                 "MLFLOW_AUTH_CONFIG_PATH", "MLFLOW_FLASK_SERVER_SECRET_KEY",
+                 "MLFLOW_SERVER_ENABLE_JOB_EXECUTION"):  # fmt: skip
         assert getattr(mlflow.environment_variables, name).name == name
         known.add(name)
     for service in ("mlflow", "serving"):
