@@ -63,13 +63,14 @@ serve: $(VENV)/.run ## Serve iris@production and follow it: PORT=5001.
 	@MLFLOW_TRACKING_URI=$(STORE) $(BIN)/registry-tools serve $(NAME)@production --port $(PORT)
 
 bench: $(VENV)/.test ## Measure; see benchmarks/.
-	@missed=0; for each in serving score run_overhead cli_start registry_scale gate_power; do \
+	@missed=0; for each in serving score sweep run_overhead cli_start registry_scale registry_postgres gate_power; do \
 	  $(BIN)/python benchmarks/$$each.py || missed=1; done; exit $$missed
 
-lock: $(VENV)/.test ## Make the lock files again from pyproject.toml.
+lock: $(VENV)/.test ## Make the lock files again from pyproject.toml and deploy/server.in.
 	@$(BIN)/uv pip compile pyproject.toml --group build $(LOCK) --output-file requirements.lock
 	@$(BIN)/uv pip compile pyproject.toml --extra signing --extra grpc --group build --group test --constraint requirements.lock $(LOCK) --output-file requirements-test.lock
 	@$(BIN)/uv pip compile pyproject.toml --extra spark --extra url --constraint requirements.lock $(LOCK) --output-file requirements-spark.lock
+	@$(BIN)/uv pip compile deploy/server.in $(LOCK) --output-file deploy/server.lock
 	@sed -i "s/^# lock: .*/# lock: $$(sha256sum requirements.lock | cut -c1-16)/" conda.yaml
 
 # Every supported Python and platform in one file, with hashes, and no address of an index.

@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
@@ -191,9 +192,8 @@ def _experiment(name: str) -> str:
 def _say_ui(experiment_id: str) -> None:
     client = MlflowClient()
     known = client.get_experiment(experiment_id).tags
-    for key, value in _UI.items():
-        if key not in known:
-            client.set_experiment_tag(experiment_id, key, value)
+    for key in _UI.keys() - known.keys():
+        connection.make_or_change(partial(client.set_experiment_tag, experiment_id, key, _UI[key]))
 
 
 def log_figures(
@@ -347,4 +347,9 @@ def set_stage(name: str, stage: str, version: int) -> None:
         raise RegistrationError(
             f"{name} version {version} is registered, but stage {stage} was not set: {error}"
         ) from error
-    registry.mirror_legacy_stage(client, name, stage, version)
+    for _ in range(3):
+        registry.mirror_legacy_stage(client, name, stage, version)
+        held = registry.stage_holder(client, name, stage)
+        if held is None or held == version:
+            break
+        version = held  # of two trainings that end at once, the mirror follows the later one

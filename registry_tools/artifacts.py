@@ -25,7 +25,10 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 def model_files(client: MlflowClient, name: str, version: int) -> Iterator[Path]:
     """Yield a folder with a copy of the files of a version: nobody else can change it meanwhile."""
     with translated(client.tracking_uri):
-        uri = client.get_model_version_download_uri(name, str(version))
+        # Of the client below: this one asks first whether it is a prompt, and for that MLflow reads
+        # every version of the model.
+        below = getattr(client, "_get_registry_client", lambda: client)()
+        uri = below.get_model_version_download_uri(name, str(version))
     with fetched(client, uri) as folder:
         yield folder
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,20 @@ def translated(where: str) -> Iterator[None]:
         raise RegistryUnavailable(f"the registry at {where} cannot be used: {reason}") from error
 
 
+def make_or_change(write: Callable[[], object]) -> None:
+    """Write a tag or an alias; once more, where another client made the same one in that moment.
+
+    MLflow looks whether it is there, and inserts it if not: of two that do so at once the database
+    refuses one. By then it is there, and the second call changes it.
+    """
+    try:
+        write()
+    except mlflow.exceptions.MlflowException as error:
+        if error.error_code != "BAD_REQUEST":
+            raise
+        write()
+
+
 def paged(search: Callable[[int, str | None], Any], limit: int | None, size: int) -> list[Any]:
     """Return what MLflow finds page by page, `limit` of them at most.
 
@@ -100,9 +115,15 @@ def _translate(error: mlflow.exceptions.MlflowException, where: str) -> Registry
             f"the registry at {where} cannot be written to: check the permissions "
             "of file and folder"
         )
+    failing = re.search(r"too many (5\d\d) error responses", text)
+    if failing:
+        return RegistryUnavailable(
+            f"the registry at {where} runs, but cannot do its work ({failing[1]}): see in its log "
+            "whether it reaches its database and its files, then repeat this"
+        )
     if "failed with exception" in text or error.error_code == "TEMPORARILY_UNAVAILABLE":
         return RegistryUnavailable(
-            f"the registry at {where} does not answer: check that it runs, or set "
-            "MLFLOW_TRACKING_URI to another"
+            f"the registry at {where} does not answer: check that it and its database run, or "
+            "set MLFLOW_TRACKING_URI to another"
         )
     return RegistryToolsError(f"the registry at {where} answered: {text[:300]}")

@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Run, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 
-from registry_tools.connection import paged, translated
+from registry_tools.connection import make_or_change, paged, translated
 from registry_tools.errors import RegistryToolsError
 
 if TYPE_CHECKING:
@@ -239,7 +239,9 @@ def _pointers(client: MlflowClient, model: str) -> dict[str, str]:
 def _point(client: MlflowClient, act: Act, what: str) -> None:
     with translated(client.tracking_uri):
         experiment = client.get_run(act.run_id).info.experiment_id
-        client.set_experiment_tag(experiment, f"{what}.{act.stage}", act.run_id)
+        make_or_change(
+            lambda: client.set_experiment_tag(experiment, f"{what}.{act.stage}", act.run_id)
+        )
 
 
 def last_act(client: MlflowClient, model: str, version: int) -> Act | None:
@@ -346,7 +348,7 @@ def _experiment(client: MlflowClient, model: str) -> str:
 def _make_root(client: MlflowClient, experiment_id: str) -> Run:
     run = client.create_run(experiment_id, tags={"mlflow.runName": "history begins", "kind": _ROOT})
     client.set_terminated(run.info.run_id)
-    client.set_experiment_tag(experiment_id, _ROOT, run.info.run_id)
+    make_or_change(lambda: client.set_experiment_tag(experiment_id, _ROOT, run.info.run_id))
     return run
 
 

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
-from registry_tools.connection import paged, translated
+from registry_tools.connection import make_or_change, paged, translated
 from registry_tools.errors import NotFound, RegistryToolsError
 from registry_tools.refs import LEGACY_STAGES, ModelRef
 
@@ -86,10 +86,38 @@ def _quoted(text: str) -> str:
 
 def _resolved(client: MlflowClient, ref: ModelRef) -> tuple[VersionInfo, ModelVersion]:
     """Return what the registry knows of a version, without the figures of its run."""
+    if ref.stage is not None:
+        found = _at_alias(client, ref.name, ref.stage)
+        if found is not None and _tells_all(found):
+            return _info(found, dict.fromkeys(found.aliases, int(found.version))), found
     stages = stages_of(get_registered_model(client, ref.name))
     number = ref.version if ref.version is not None else _held(ref, stages)
     version = _get_version(client, ref.name, number)
     return _info(version, stages), version
+
+
+def _at_alias(client: MlflowClient, name: str, stage: str) -> ModelVersion | None:
+    """Return the version at the alias of a stage; None if there is none, or no such model.
+
+    For the registered model MLflow looks at each of its versions, as it gives the newest of each
+    legacy stage; this is one look into an index, however many there are.
+    """
+    with translated(client.tracking_uri):
+        try:
+            return client.get_model_version_by_alias(name, stage)
+        except mlflow.exceptions.MlflowException as error:
+            if not _missing(error) and error.error_code != "INVALID_PARAMETER_VALUE":
+                raise
+            return None
+
+
+def _tells_all(version: ModelVersion) -> bool:
+    """Whether a version's own aliases say which stages it holds, whatever the others have."""
+    mirrors = {legacy: stage for stage, legacy in LEGACY_STAGES.items()}
+    held = mirrors.get(str(getattr(version, "current_stage", None)))
+    return all(alias.islower() for alias in version.aliases) and (
+        held is None or held in version.aliases
+    )
 
 
 def _held(ref: ModelRef, stages: Mapping[str, int]) -> int:
@@ -286,7 +314,7 @@ def _make_model(client: MlflowClient, name: str) -> bool:
 def move_alias(client: MlflowClient, name: str, stage: str, version: int) -> None:
     """Point the alias of a stage at a version."""
     with translated(client.tracking_uri):
-        client.set_registered_model_alias(name, stage, str(version))
+        make_or_change(lambda: client.set_registered_model_alias(name, stage, str(version)))
 
 
 def mirror_legacy_stage(client: MlflowClient, name: str, stage: str, version: int) -> None:
@@ -304,9 +332,22 @@ def mirror_legacy_stage(client: MlflowClient, name: str, stage: str, version: in
             return
         with translated(client.tracking_uri), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*stages", category=FutureWarning)
-            transition(name, str(version), LEGACY_STAGES[stage], archive_existing_versions=True)
+            try:
+                transition(name, str(version), LEGACY_STAGES[stage], archive_existing_versions=True)
+            except mlflow.exceptions.MlflowException as error:
+                # MLflow 3.17 with psycopg 3 compares a number with a text when it is to archive.
+                if "operator does not exist" not in str(error):
+                    raise
+                _archive_others(client, name, LEGACY_STAGES[stage], version)
+                transition(name, str(version), LEGACY_STAGES[stage])
     except RegistryToolsError as error:
         _log.warning("the legacy stage of %s version %d was not set: %s", name, version, error)
+
+
+def _archive_others(client: MlflowClient, name: str, legacy: str, version: int) -> None:
+    for other in get_registered_model(client, name).latest_versions:
+        if other.current_stage == legacy and int(other.version) != version:
+            client.transition_model_version_stage(name, str(other.version), "Archived")
 
 
 def unmirrored(client: MlflowClient, name: str) -> dict[str, int]:
@@ -347,6 +388,9 @@ def prove_may_write(client: MlflowClient, version: VersionInfo) -> None:
 
 def stage_holder(client: MlflowClient, name: str, stage: str) -> int | None:
     """Return the version in a stage now, None if there is none."""
+    found = _at_alias(client, name, stage)
+    if found is not None:
+        return int(found.version)
     return stages_of(get_registered_model(client, name)).get(stage)
 
 

@@ -18,7 +18,7 @@ from mlflow.entities import Metric, Run
 from mlflow.exceptions import MlflowException
 
 from registry_tools import history, life
-from registry_tools.connection import translated
+from registry_tools.connection import make_or_change, translated
 from registry_tools.errors import PromotionError, RegistryToolsError
 from registry_tools.history import TURN, Act, act_of
 
@@ -82,12 +82,7 @@ def _claim(client: MlflowClient, model: str, act: Act) -> list[Run]:
 
 def _say_after(client: MlflowClient, run_id: str, before: str) -> None:
     """Write which act is before a claim; its own process and who passes by may both do so."""
-    try:
-        client.set_tag(run_id, _AFTER, before)
-    except MlflowException:
-        # Of two that write a new tag in one moment, SQL refuses one.
-        if client.get_run(run_id).data.tags.get(_AFTER) != before:
-            raise
+    make_or_change(lambda: client.set_tag(run_id, _AFTER, before))
 
 
 def _claimed(client: MlflowClient, run: Run, key: str, act: Act) -> bool:

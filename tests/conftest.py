@@ -19,6 +19,7 @@ import places
 import pytest
 from mlflow import MlflowClient
 from places import EQUAL, GOOD, Place
+from postgres import Postgres, has_postgres, postgres
 from servers import BIN, end_group, free_port, wait_until_up
 
 from pipeline.params import TrainParams
@@ -196,10 +197,19 @@ def server_place(empty_database: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
+def database() -> Iterator[Postgres]:
+    """A real PostgreSQL, in which a test makes databases of its own."""
+    with postgres() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def guarded_place(
-    empty_database: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, empty_database: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:
-    with places.guarded_place(empty_database, tmp_path_factory.mktemp("guarded")) as place:
+    database = request.getfixturevalue("database") if has_postgres() else None
+    folder = tmp_path_factory.mktemp("guarded")
+    with places.guarded_place(empty_database, folder, database) as place:
         yield place
 
 
@@ -211,7 +221,7 @@ def guarded_place(
     ]
 )
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """A registry with three trained runs: SQLite, a server, and one that asks for a password."""
+    """A registry with three trained runs: SQLite, a server, and one as a team shares it."""
     found: Place = request.getfixturevalue(request.param)
     monkeypatch.chdir(tmp_path)
     for name, value in {"MLFLOW_TRACKING_URI": found.uri, **found.environment}.items():

@@ -22,6 +22,7 @@ from typing import Any
 import mlflow
 import yaml
 from mlflow import MlflowClient
+from postgres import Postgres
 from servers import BIN, end_group, free_port, wait_until_up
 
 from pipeline.params import TrainParams
@@ -124,14 +125,24 @@ def server(
     """Run a real `mlflow server` over SQLite that also keeps the artifacts; yield its address."""
     if not (folder / "mlflow.db").exists():
         shutil.copy(empty, folder / "mlflow.db")
+    store = f"sqlite:///{folder}/mlflow.db"
+    with server_over(store, folder, "--workers", "1", *options, environment=environment) as uri:
+        yield uri
+
+
+@contextmanager
+def server_over(
+    store: str, folder: Path, *options: str, environment: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """Run a real `mlflow server` over a database; the artifacts go below the folder."""
     port = free_port()
     with (folder / "server.log").open("ab") as log:
         process = subprocess.Popen(
             [
                 str(BIN / "mlflow"),
                 "server",
-                *("--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
-                *("--backend-store-uri", f"sqlite:///{folder}/mlflow.db"),
+                *("--host", "127.0.0.1", "--port", str(port)),
+                *("--backend-store-uri", store),
                 *("--artifacts-destination", str(folder / "artifacts")),
                 *options,
             ],
@@ -139,7 +150,12 @@ def server(
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**os.environ, **(environment or {})},
+            # Its jobs are for generative AI: eight more processes.
+            env={
+                **os.environ,
+                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+                **(environment or {}),
+            },
         )
     try:
         wait_until_up(f"http://127.0.0.1:{port}/health", process)
@@ -157,44 +173,69 @@ def server_place(empty: Path, folder: Path) -> Iterator[Place]:
 
 
 @contextmanager
-def guarded_place(empty: Path, folder: Path) -> Iterator[Place]:
-    """A server with MLflow's basic-auth app; everybody may read, the owner may write."""
-    owner = {
-        "MLFLOW_TRACKING_USERNAME": "owner",
-        "MLFLOW_TRACKING_PASSWORD": "the-password-of-owner",
+def guarded_place(empty: Path, folder: Path, database: Postgres | None) -> Iterator[Place]:
+    """A server as a team shares it: processes over PostgreSQL, with MLflow's basic-auth app.
+
+    Everybody may read, the owner may write. Where there is no PostgreSQL it is one over SQLite.
+    """
+    if database is None:
+        shutil.copy(empty, folder / "mlflow.db")
+        stores = (f"sqlite:///{folder}/mlflow.db", f"sqlite:///{folder}/auth.db")
+    else:
+        stores = (database.make("mlflow"),) * 2  # one database to back up
+    with guarded_server(*stores, folder, "--workers", "1" if database is None else "2") as uri:
+        add_user(uri, "reader")
+        with signed_in("owner"):
+            train_all(uri, folder)
+        yield Place(uri, folder / "artifacts", account("owner"), account("reader"))
+
+
+def account(user: str) -> dict[str, str]:
+    """Return how a user of a guarded server signs in."""
+    return {
+        "MLFLOW_TRACKING_USERNAME": user,
+        "MLFLOW_TRACKING_PASSWORD": f"the-password-of-{user}",
     }
-    reader = {
-        "MLFLOW_TRACKING_USERNAME": "reader",
-        "MLFLOW_TRACKING_PASSWORD": "the-password-of-reader",
-    }
+
+
+@contextmanager
+def signed_in(user: str) -> Iterator[None]:
+    """Sign in for what is done in this process itself."""
+    os.environ.update(account(user))
+    try:
+        yield
+    finally:
+        for key in account(user):
+            del os.environ[key]
+
+
+@contextmanager
+def guarded_server(store: str, users: str, folder: Path, *options: str) -> Iterator[str]:
+    """Run a server that asks for a password; `users` is its other database."""
     (folder / "auth.ini").write_text(
         "[mlflow]\ndefault_permission = READ\nadmin_username = owner\n"
-        f"admin_password = {owner['MLFLOW_TRACKING_PASSWORD']}\n"
-        f"database_uri = sqlite:///{folder}/auth.db\nauth_cache_ttl_seconds = 60\n"
+        f"admin_password = {account('owner')['MLFLOW_TRACKING_PASSWORD']}\n"
+        f"database_uri = {users}\nauth_cache_ttl_seconds = 60\n"
     )
     settings = {
         "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),
         "MLFLOW_FLASK_SERVER_SECRET_KEY": "only for a test",
     }
-    with server(empty, folder, "--app-name", "basic-auth", environment=settings) as uri:
-        request = urllib.request.Request(
-            f"{uri}/api/2.0/mlflow/users/create",
-            json.dumps(
-                {
-                    "username": reader["MLFLOW_TRACKING_USERNAME"],
-                    "password": reader["MLFLOW_TRACKING_PASSWORD"],
-                }
-            ).encode(),
-            {
-                "Content-Type": "application/json",
-                "Authorization": "Basic " + b64encode(":".join(owner.values()).encode()).decode(),
-            },
-        )
-        urllib.request.urlopen(request, timeout=10).close()
-        os.environ.update(owner)
-        try:
-            train_all(uri, folder)
-        finally:
-            for key in owner:
-                del os.environ[key]
-        yield Place(uri, folder / "artifacts", owner, reader)
+    options = ("--app-name", "basic-auth", *options)
+    with server_over(store, folder, *options, environment=settings) as uri:
+        yield uri
+
+
+def add_user(uri: str, user: str) -> None:
+    """Make a user of a guarded server, as its owner."""
+    name, password = account(user).values()
+    owner = ":".join(account("owner").values())
+    request = urllib.request.Request(
+        f"{uri}/api/2.0/mlflow/users/create",
+        json.dumps({"username": name, "password": password}).encode(),
+        {
+            "Content-Type": "application/json",
+            "Authorization": "Basic " + b64encode(owner.encode()).decode(),
+        },
+    )
+    urllib.request.urlopen(request, timeout=10).close()

@@ -16,9 +16,12 @@ import joblib
 import pandas as pd
 import pytest
 from conftest import IRIS_ROW, Trained
+from places import Place
 from servers import BIN, free_port
 
+from registry_tools import registry
 from registry_tools.cli import cli, main
+from registry_tools.refs import ModelRef
 
 FEATURES = "6.0,2.5,4.5,1.5"
 
@@ -262,3 +265,18 @@ def test_every_command_has_help_and_the_common_options(capsys: Any) -> None:
         assert command.help
         assert all(option in text for option in ("--tracking-uri", "-v"))
         assert "--json" in text or name == "serve"
+
+
+def test_a_version_has_the_same_stages_by_stage_and_by_number(local: Place) -> None:
+    name = local.model()
+    client = local.client
+    for alias, version in (("canary", 1), ("Canary", 2), ("production", 2), ("Beta", 3)):
+        client.set_registered_model_alias(name, alias, str(version))
+    registry.mirror_legacy_stage(client, name, "production", 1)  # its alias is elsewhere
+    registry.mirror_legacy_stage(client, name, "staging", 3)  # it has no alias
+    for stage, version in (("canary", 1), ("production", 2), ("beta", 3), ("staging", 3)):
+        by_stage = registry.find_version(client, ModelRef(name, stage=stage))
+        assert by_stage == registry.find_version(client, ModelRef(name, version=version))
+        assert stage in by_stage.stages
+        assert registry.stage_holder(client, name, stage) == version
+    assert registry.stage_holder(client, name, "gamma") is None
