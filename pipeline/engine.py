@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
+import sys
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TypeVar
 
@@ -41,8 +42,6 @@ def results(
     ------
     WorkerDied
         If a process ended by itself.
-    PipelineError
-        If Spark is asked for and cannot be had.
     """
     if engine == "spark":
         yield from _on_spark(work, tasks, n_jobs)
@@ -64,15 +63,19 @@ def _on_spark(
     work: Callable[[Task], Result], tasks: Iterable[Task], n_jobs: int
 ) -> Iterator[tuple[Task, Result]]:
     """Yield what comes of the tasks, `n_jobs` after `n_jobs`: this backend answers in lists."""
-    check_spark()
     from joblibspark import register_spark
 
+    # Spark would take whatever `python3` is on the PATH of its workers.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     register_spark()
     remaining = iter(tasks)
-    with joblib.parallel_config("spark", n_jobs=n_jobs):
-        while some := list(itertools.islice(remaining, n_jobs)):
-            calls = (joblib.delayed(_answer)(work, task) for task in some)
-            yield from joblib.Parallel(n_jobs=n_jobs)(calls)
+    while some := list(itertools.islice(remaining, n_jobs)):
+        calls = (joblib.delayed(_answer)(work, task) for task in some)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Spark's own making
+            with joblib.parallel_config("spark", n_jobs=n_jobs):
+                answers = joblib.Parallel(n_jobs=n_jobs)(calls)
+        yield from answers
 
 
 def check_spark() -> None:
@@ -80,23 +83,9 @@ def check_spark() -> None:
 
     Raises
     ------
-    PipelineError
-        If its packages or Java are missing; says what to install.
+    UnsupportedOperation
+        If its packages or Java are missing; says how to come by them.
     """
-    try:
-        import joblibspark  # noqa: F401
-        import pyspark  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise PipelineError(
-            f"engine=spark needs the package {error.name}: pip install 'registry-pipeline[spark]'"
-        ) from None
-    if not has_java():
-        raise PipelineError(
-            "engine=spark needs Java 17 or newer: install it, or set JAVA_HOME to where it is"
-        )
+    from registry_tools.batch.spark import check_installed
 
-
-def has_java() -> bool:
-    """Whether Spark would find a Java."""
-    home = os.environ.get("JAVA_HOME")
-    return shutil.which(f"{home}/bin/java" if home else "java") is not None
+    check_installed()

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import pytest
 import yaml
 from mlflow import MlflowClient
 from postgres import Postgres
@@ -33,6 +34,7 @@ from registry_tools.refs import ModelRef
 GOOD, EQUAL, POOR = 1, 2, 3
 _TRAININGS = (TrainParams(), TrainParams(model="knn"), TrainParams(max_iter=1))
 _names = itertools.count(1)
+NEEDED = "REGISTRY_TOOLS_TEST_SPARK"  # set where CI has to run the tests of Spark
 Change = Callable[[Path, dict[str, Any]], None]  # of a model's folder and its MLmodel
 
 
@@ -239,3 +241,18 @@ def add_user(uri: str, user: str) -> None:
         },
     )
     urllib.request.urlopen(request, timeout=10).close()
+
+
+def spark() -> None:
+    """Skip where Spark cannot run, unless it has to."""
+    missing = []
+    try:
+        import pyspark  # noqa: F401
+    except ImportError:
+        missing.append("pyspark is not installed (make test-slow installs it)")
+    if shutil.which("java") is None:
+        missing.append("there is no Java on PATH")
+    if missing and os.environ.get(NEEDED):
+        pytest.fail("; ".join(missing))
+    if missing:
+        pytest.skip("; ".join(missing))

@@ -172,6 +172,7 @@ def test_a_python_without_the_packages_says_what_to_do(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_two_first_trainings_at_once_both_register(tmp_path: Path) -> None:
     command = [BIN / "python", "-m", "pipeline", "train"]
     variables = environment() | {"PYTHONPATH": str(ROOT)}

@@ -22,15 +22,13 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from conftest import IRIS_COLUMNS, ROOT
-from places import GOOD, Place
+from places import GOOD, Place, spark
 from sklearn.datasets import load_iris
 from test_mlflow_run import environment
 from test_registry_cli import error_of, run
 
 from registry_tools import load_model
 from registry_tools.cli import cli
-
-NEEDED = "REGISTRY_TOOLS_TEST_SPARK"  # set where CI has to run the tests of Spark
 
 
 def rows(count: int = 1000) -> pd.DataFrame:
@@ -353,21 +351,6 @@ def test_mlflow_run_scores(local: Place, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "scored  50 rows" in done.stdout
     assert len(read(output)) == 50
-
-
-def spark() -> None:
-    """Skip where Spark cannot run, unless it has to."""
-    missing = []
-    try:
-        import pyspark  # noqa: F401
-    except ImportError:
-        missing.append("pyspark is not installed (make test-slow installs it)")
-    if shutil.which("java") is None:
-        missing.append("there is no Java on PATH")
-    if missing and os.environ.get(NEEDED):
-        pytest.fail("; ".join(missing))
-    if missing:
-        pytest.skip("; ".join(missing))
 
 
 @slow

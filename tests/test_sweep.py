@@ -15,12 +15,13 @@ import pytest
 from conftest import ROOT
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from places import spark
 from servers import BIN, end_group, eventually, free_port, wait_until_up
 
 from pipeline.cli import main
-from pipeline.errors import PipelineError
 from pipeline.params import SweepParams
 from pipeline.sweep import sweep
+from registry_tools.errors import UnsupportedOperation
 
 Start = Callable[..., subprocess.Popen[bytes]]
 QUICK = ("--model", "knn", "--plots", "false")
@@ -268,10 +269,21 @@ def test_mlflow_run_starts_a_sweep_and_takes_up_a_killed_one(
     assert "of them before" in (tmp_path / "process-1.log").read_text()
 
 
+@pytest.mark.slow
+def test_spark_finds_what_processes_find(store: str) -> None:
+    spark()
+    params = {"n_trials": 4, "model": "logistic_regression", "plots": False}
+    local = sweep(SweepParams(**params, name="local"))
+    there = sweep(SweepParams(**params, name="there", engine="spark", n_jobs=2))
+    assert there.best.model_params == local.best.model_params
+    for key, value in local.best_figures.items():
+        assert key == "seconds" or there.best_figures[key] == value
+
+
 def test_spark_without_its_packages_or_java_is_said_before_a_run_is_opened(
     store: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
-    with pytest.raises(PipelineError, match="engine=spark needs"):
+    with pytest.raises(UnsupportedOperation, match=r"Spark is not installed|Spark needs Java 17"):
         sweep(SweepParams(engine="spark"))
     assert runs(MlflowClient(store)) == []

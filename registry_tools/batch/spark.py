@@ -39,6 +39,7 @@ def check_installed() -> None:
         If pyspark or Java is missing; says how to come by it.
     """
     try:
+        import joblibspark  # noqa: F401
         import pyspark  # noqa: F401
     except ImportError:
         raise UnsupportedOperation(
