@@ -186,9 +186,10 @@ class Trials:
 
     def kill_open(self) -> None:
         """End the trials that were interrupted."""
-        for run in self._children(self.run_id, " and attributes.status = 'RUNNING'"):
-            if _TRIAL in run.data.tags:
-                self._client.set_terminated(run.info.run_id, "KILLED")
+        with connection.translated(self._where):
+            for run in self._children(self.run_id, " and attributes.status = 'RUNNING'"):
+                if _TRIAL in run.data.tags:
+                    self._client.set_terminated(run.info.run_id, "KILLED")
 
     def _end(self, run_id: str, status: str) -> None:
         self._ask(lambda: self._client.set_terminated(run_id, status))

@@ -144,11 +144,8 @@ def some_finished(store: str, least: int) -> Callable[[], bool]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n_jobs", ["1", "2"])
-def test_a_killed_sweep_is_taken_up_by_the_same_command(
-    store: str, start: Start, n_jobs: str
-) -> None:
-    arguments = ("--n-trials", "60", "--n-jobs", n_jobs)
+def test_a_killed_sweep_is_taken_up_by_the_same_command(store: str, start: Start) -> None:
+    arguments = ("--n-trials", "60", "--n-jobs", "2")
     killed = started(start, *arguments)
     eventually(some_finished(store, 5), seconds=60)
     os.killpg(killed.pid, signal.SIGKILL)
@@ -170,12 +167,11 @@ def test_a_killed_sweep_is_taken_up_by_the_same_command(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n_jobs", ["1", "2"])
 def test_an_interrupted_sweep_leaves_what_is_done_and_kills_the_rest(
-    store: str, start: Start, n_jobs: str, tmp_path: Path
+    store: str, start: Start, tmp_path: Path
 ) -> None:
     forest = ("--model", "random_forest", "--model-params", '{"n_estimators": 1000}')
-    process = started(start, "--n-trials", "20", "--n-jobs", n_jobs, *forest)
+    process = started(start, "--n-trials", "20", "--n-jobs", "2", *forest)
     eventually(some_finished(store, 2), seconds=60)
     under_way = "attributes.status = 'RUNNING' and tags.kind = 'trial'"
     eventually(lambda: bool(runs(MlflowClient(store), under_way)))
