@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TypeVar
@@ -47,12 +50,33 @@ def results(
         yield from _on_spark(work, tasks, n_jobs)
         return
     parallel = joblib.Parallel(
-        n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch=n_jobs, batch_size=1
+        n_jobs=n_jobs,
+        return_as="generator_unordered",
+        pre_dispatch=n_jobs,
+        batch_size=1,
     )
     try:
-        yield from parallel(joblib.delayed(_answer)(work, task) for task in tasks)
+        yield from parallel(joblib.delayed(_answer_here)(os.getpid(), work, task) for task in tasks)
     except TerminatedWorkerError as error:
         raise WorkerDied("a process was ended from outside, such as for want of memory") from error
+
+
+def _answer_here(parent: int, work: Callable[[Task], Result], task: Task) -> tuple[Task, Result]:
+    if os.getpid() != parent:
+        _end_with(parent)
+    return _answer(work, task)
+
+
+@functools.cache
+def _end_with(parent: int) -> None:
+    """Have this process end when the one that started it is killed; of itself it would not."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _answer(work: Callable[[Task], Result], task: Task) -> tuple[Task, Result]:

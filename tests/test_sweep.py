@@ -143,13 +143,21 @@ def some_finished(store: str, least: int) -> Callable[[], bool]:
     return lambda: len(runs(MlflowClient(store), "attributes.status = 'FINISHED'")) >= least
 
 
+def group_of(leader: int) -> list[str]:
+    """Return the processes of a group that are still there."""
+    listed = subprocess.run(["ps", "-eo", "pgid,stat,args"], capture_output=True, text=True).stdout
+    rows = [line.split(maxsplit=2) for line in listed.splitlines()[1:]]
+    return [args for group, state, args in rows if int(group) == leader and state[0] != "Z"]
+
+
 @pytest.mark.slow
 def test_a_killed_sweep_is_taken_up_by_the_same_command(store: str, start: Start) -> None:
     arguments = ("--n-trials", "60", "--n-jobs", "2")
     killed = started(start, *arguments)
     eventually(some_finished(store, 5), seconds=60)
-    os.killpg(killed.pid, signal.SIGKILL)
+    killed.kill()  # it alone: the processes that it started end by themselves
     killed.wait()
+    eventually(lambda: group_of(killed.pid) == [], seconds=60)
     client = MlflowClient(store)
     before = {run.info.run_id for run in runs(client, "attributes.status = 'FINISHED'")}
     assert started(start, *arguments).wait(timeout=110) == 0
