@@ -136,6 +136,8 @@ def started(start: Start, *arguments: str) -> subprocess.Popen[bytes]:
     return start(
         *(sys.executable, "-m", "pipeline", "sweep", *QUICK, *arguments),
         env=os.environ | {"PYTHONPATH": str(ROOT)},
+        # Whoever runs the tests in the background has SIGINT ignored, and that is handed down.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
