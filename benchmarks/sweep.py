@@ -2,7 +2,7 @@
 
     python benchmarks/sweep.py [ROUNDS]
 
-1. Whole commands, in turn: 40 trials of gradient boosting on 4,000 rows, two jobs against one.
+1. Whole commands, in turn: 40 trials of gradient boosting on 24,000 rows, two jobs against one.
 2. 200 trials of logistic regression on Iris, one job: the time of each after the first 40,
    less that of bare joblib evaluating the same candidates.
 3. 1,000 such trials: the median time of the last 200 against that of the first 200.
@@ -39,7 +39,7 @@ def command(table: Path, folder: Path, n_jobs: int) -> float:
     subprocess.run(
         [
             *(sys.executable, "-m", "pipeline", "sweep", "--data", str(table), "--target", "y"),
-            *("--name", "made", "--model", "hist_gradient_boosting", "--max-iter", "60"),
+            *("--name", "made", "--model", "hist_gradient_boosting", "--max-iter", "150"),
             *("--n-trials", "40", "--n-jobs", str(n_jobs), "--plots", "false"),
         ],
         cwd=folder,
@@ -90,7 +90,7 @@ def main(rounds: int) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         os.chdir(folder)
-        features, labels = make_classification(4000, 20, n_informative=8, random_state=0)
+        features, labels = make_classification(24_000, 20, n_informative=8, random_state=0)
         table = pd.DataFrame(features).rename(columns=str).assign(y=labels)
         table.to_parquet(folder / "made.parquet")
         ratios = []

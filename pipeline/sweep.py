@@ -7,9 +7,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -20,9 +18,7 @@ from pipeline.params import SweepParams, TrainParams, as_text
 from pipeline.search import Candidate, Outcome
 from pipeline.train import TrainResult, train
 from pipeline.trials import Earlier, Trials
-from registry_tools.errors import RegistryToolsError
 
-Answer = TypeVar("Answer")
 # What does not change what a sweep comes to: one that was killed may go on otherwise.
 _HOW = {"n_jobs", "engine"}
 _BEST = 5  # that are told of
@@ -55,10 +51,8 @@ class _Sweep:
     figures: dict[int, Mapping[str, float]] = field(default_factory=dict)
     failures: dict[int, str] = field(default_factory=dict)
     so_far: list[float] = field(default_factory=list)  # the best accuracy after each trial
-    runs: dict[int, Future[str]] = field(default_factory=dict)  # of the trials under way
-    # MLflow is told in a thread of its own, in order, while trials go on.
-    thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(max_workers=1))
-    told: list[Future[Any]] = field(default_factory=list)
+    open: dict[int, str] = field(default_factory=dict)  # runs of the trials under way
+    trouble: BaseException | None = None  # met where joblib asked for the next trial
 
     def run(self, training: Dataset) -> None:
         """Run the trials that are not done, and log each as it ends."""
@@ -68,17 +62,9 @@ class _Sweep:
         try:
             while len(self.figures) + len(self.failures) < len(self.candidates):
                 self._some(work)
-            self._check(wait=True)
-        except Exception:  # the store's, most likely: nothing more is told
-            self.thread.shutdown(cancel_futures=True)
-            with contextlib.suppress(RegistryToolsError):
-                self.trials.kill_open()
-            raise
-        except BaseException:  # interrupted: what is done is told
-            self.thread.shutdown()
+        except BaseException:
             self.trials.kill_open()
             raise
-        self.thread.shutdown()
 
     def _some(self, work: Callable[[tuple[int, Candidate]], Outcome]) -> None:
         params = self.params
@@ -90,43 +76,40 @@ class _Sweep:
                     self._end(place, candidate, outcome)
         except engine.WorkerDied as error:
             # It is not known whose fault it was: of those under way, none is tried again.
-            for place in list(self.runs):
+            for place in list(self.open):
                 self._end(place, self.candidates[place], Outcome({}, failure=str(error)))
+        if self.trouble is not None:
+            raise self.trouble
 
     def _next(self) -> Iterator[tuple[int, Candidate]]:
         """Yield the trials to run, each with a run of its own; joblib asks in its own threads."""
         for place, candidate in enumerate(self.candidates):
             if place in self.figures or place in self.failures:
                 continue
-            name = card.run_name(self.params.trained_with(candidate.model, candidate.model_params))
-            before = self.earlier.unfinished.get(place)
-            self.runs[place] = self._tell(self.trials.open, place, name, before)
+            try:
+                name = card.run_name(
+                    self.params.trained_with(candidate.model, candidate.model_params)
+                )
+                before = self.earlier.unfinished.get(place)
+                self.open[place] = self.trials.open(place, name, before)
+            except BaseException as error:  # noqa: BLE001 - raised again where it is heard
+                self.trouble = error
+                return
             yield place, candidate
 
     def _end(self, place: int, candidate: Candidate, outcome: Outcome) -> None:
-        run = self.runs.pop(place)
+        run_id = self.open[place]
         arguments = {key: as_text(value) for key, value in candidate.model_params.items()}
         logged = {"model": candidate.model, **arguments}
-        if outcome.failure is None:
-            figures, warning = outcome.figures, outcome.warning or ""
-            self._tell(lambda: self.trials.finish(run.result(), logged, figures, warning))
-            self._note(place, outcome.figures)
+        if outcome.failure is not None:
+            self.trials.fail(run_id, logged, outcome.failure)
+            self.failures[place] = outcome.failure
         else:
-            failure = self.failures[place] = outcome.failure
-            self._tell(lambda: self.trials.fail(run.result(), logged, failure))
+            self.trials.finish(run_id, logged, outcome.figures, outcome.warning or "")
+            self._note(place, outcome.figures)
+        del self.open[place]
         best = self.so_far[-1] if self.so_far else None
         self.show(len(self.figures) + len(self.failures), len(self.candidates), best)
-        self._check()
-
-    def _tell(self, call: Callable[..., Answer], *arguments: Any) -> Future[Answer]:
-        future = self.thread.submit(call, *arguments)
-        self.told.append(future)
-        return future
-
-    def _check(self, wait: bool = False) -> None:
-        """Raise what went wrong where MLflow was told."""
-        while self.told and (wait or self.told[0].done()):
-            self.told.pop(0).result()
 
     def _note(self, place: int, figures: Mapping[str, float]) -> None:
         self.figures[place] = figures
