@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
+from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
 from registry_tools import gates, integrity
@@ -54,7 +55,7 @@ def load(source: Source, policy: TrustPolicy) -> Served:
         model=model,
         form=Form.of(info.signature) if from_skops else None,
         reader=MlflowReader(source.model, model),
-        estimator=_by_position(model.estimator) if from_skops else model.estimator,
+        estimator=by_position(model.estimator) if from_skops else model.estimator,
         loaded_at=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
     )
     try:
@@ -106,21 +107,30 @@ def _recorded_now(by_name: Served, rows: Matrix) -> dict[str, Any]:
     return {"predictions": given["predict"], "probabilities": given.get("predict_proba")}
 
 
-def _by_position(estimator: Any) -> Any:
+def by_position(estimator: Any) -> Any:
     """Return a shallow copy that takes a matrix without a word on its missing column names.
 
-    The columns were put in order by then. A pipeline of one step is that step.
+    The columns were put in order by then. So are those of the estimators that it holds, such as
+    the one that is calibrated. A pipeline of one step is that step.
     """
-    if isinstance(estimator, Pipeline):
-        (name, first), *rest = estimator.steps
-        if not rest:
-            return _by_position(first)
-        copied = copy.copy(estimator)
-        copied.steps = [(name, _by_position(first)), *rest]
-        return copied
+    if isinstance(estimator, Pipeline) and len(estimator.steps) == 1:
+        return by_position(estimator.steps[0][1])
     copied = copy.copy(estimator)
-    vars(copied).pop("feature_names_in_", None)
+    held = {name: _held_by_position(value) for name, value in vars(estimator).items()}
+    held.pop("feature_names_in_", None)
+    vars(copied).clear()
+    vars(copied).update(held)
     return copied
+
+
+def _held_by_position(value: Any) -> Any:
+    if isinstance(value, (list, tuple)) and type(value) in {list, tuple}:
+        return type(value)(_held_by_position(each) for each in value)
+    # What holds one of a calibration is no estimator itself.
+    holds_one = "estimator" in getattr(value, "__dict__", {})
+    if holds_one or (isinstance(value, BaseEstimator) and hasattr(value, "__dict__")):
+        return by_position(value)
+    return value
 
 
 def _has(served: Served, method: str) -> bool:
