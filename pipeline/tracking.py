@@ -33,28 +33,21 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from skops.io.exceptions import UntrustedTypesFoundException
 
 from pipeline.errors import PipelineError, RegistrationError, UntrustedType
-from registry_tools import artifacts, connection, integrity, registry
+from registry_tools import artifacts, connection, experiments, integrity, registry
 from registry_tools.errors import RegistryToolsError, RegistryUnavailable
 
 _log = logging.getLogger(__name__)
 
 # What MLflow calls a run that nobody named.
 _INVENTED_NAME = re.compile(r"[a-z]+-[a-z]+-[0-9]+")
-# How MLflow's UI shows an experiment: not as one of generative AI, and with
-# `viewStateShareKey=best` in the address with the best at the top, and the columns that count.
-_UI = {
-    "mlflow.experimentKind": "custom_model_development",
-    "mlflow.sharedViewState.best": json.dumps(
-        {
-            "orderByKey": "metrics.`accuracy`",
-            "orderByAsc": False,
-            "selectedColumns": [
-                *("metrics.`accuracy`", "metrics.`log_loss`", "metrics.`cv_accuracy_mean`"),
-                *("params.`model`", "attributes.`Models`"),
-            ],
-        }
-    ),
-}
+_UI = experiments.TRAINING | experiments.view(
+    "best",
+    "metrics.`accuracy`",
+    [
+        *("metrics.`accuracy`", "metrics.`log_loss`", "metrics.`cv_accuracy_mean`"),
+        *("params.`model`", "attributes.`Models`"),
+    ],
+)
 # What a registered model needs to answer. Said here, MLflow need not find it out in a subprocess.
 _MODEL_NEEDS = ("mlflow", "scikit-learn", "skops", "numpy", "pandas", "scipy")
 
@@ -175,18 +168,7 @@ def _experiment(name: str) -> str:
     if "MLFLOW_EXPERIMENT_ID" in os.environ:
         return os.environ["MLFLOW_EXPERIMENT_ID"]
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", name)
-    client = MlflowClient()
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return found.experiment_id
-    try:
-        return client.create_experiment(name, tags=dict(_UI))
-    except MlflowException:
-        # Another training made it in the meantime.
-        found = client.get_experiment_by_name(name)
-        if found is None:
-            raise
-        return found.experiment_id
+    return experiments.find_or_make(MlflowClient(), name, _UI)[0].experiment_id
 
 
 def _say_ui(experiment_id: str) -> None:

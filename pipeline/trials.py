@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
 from pipeline import tracking
-from registry_tools import connection, life
+from registry_tools import connection, experiments, life
 from registry_tools.errors import RegistryUnavailable
 
 Answer = TypeVar("Answer")
@@ -126,17 +126,7 @@ class Trials:
         return self._search(f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}'{condition}")
 
     def _search(self, condition: str) -> list[Run]:
-        return connection.paged(
-            lambda most, token: self._client.search_runs(
-                [self._experiment],
-                condition,
-                max_results=most,
-                order_by=["attributes.start_time DESC"],
-                page_token=token,
-            ),
-            None,
-            1000,
-        )
+        return experiments.find_runs(self._client, self._experiment, condition)
 
     def open(self, place: int, name: str, before: Run | None) -> str:
         """Begin a trial, in a run of its own or in the one that it had before; return the run."""
@@ -227,6 +217,7 @@ class Trials:
                 with connection.translated(self._where):
                     return call()
             except RegistryUnavailable:
-                if time.monotonic() > until:
+                is_server = self._where.startswith("http")  # a file does not come back
+                if not is_server or time.monotonic() > until:
                     raise
                 time.sleep(1)

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run, RunStatus, RunTag
-from mlflow.exceptions import MlflowException
 
-from registry_tools.connection import make_or_change, paged, translated
+from registry_tools import experiments
+from registry_tools.connection import make_or_change, translated
 from registry_tools.errors import RegistryToolsError
 
 if TYPE_CHECKING:
@@ -38,18 +38,9 @@ _NAME = "mlflow.runName"
 # Tags of the experiment: the acts on a stage that moved it last, and that claimed a place last.
 _DONE = "done"
 _PAGE = 50
-# How MLflow's UI shows the experiment: as one of training, and with `viewStateShareKey=acts` in the
-# address with the columns that count.
-_UI = {
-    "mlflow.experimentKind": "custom_model_development",
-    "mlflow.sharedViewState.acts": json.dumps(
-        {
-            "orderByKey": "attributes.start_time",
-            "orderByAsc": False,
-            "selectedColumns": ["tags.`outcome`", "tags.`reason`", "tags.`actor`"],
-        }
-    ),
-}
+_UI = experiments.TRAINING | experiments.view(
+    "acts", "attributes.start_time", ["tags.`outcome`", "tags.`reason`", "tags.`actor`"]
+)
 
 
 @dataclass(frozen=True)
@@ -313,33 +304,14 @@ def find_runs(
         experiment = client.get_experiment_by_name(experiment_name(model))
         if experiment is None:
             return []
-        return paged(
-            lambda most, token: client.search_runs(
-                [experiment.experiment_id],
-                condition,
-                max_results=most,
-                order_by=["attributes.start_time DESC"],
-                page_token=token,
-            ),
-            limit,
-            1000,
-        )
+        return experiments.find_runs(client, experiment.experiment_id, condition, limit)
 
 
 def _experiment(client: MlflowClient, model: str) -> str:
     """Return the id of the experiment; who makes it also makes the root of its chains."""
-    name = experiment_name(model)
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        try:
-            made = client.create_experiment(name, tags=_UI)
-        except MlflowException as error:
-            found = client.get_experiment_by_name(name)
-            if found is None:
-                raise error
-        else:
-            _make_root(client, made)
-            return made
+    found, made = experiments.find_or_make(client, experiment_name(model), _UI)
+    if made:
+        _make_root(client, found.experiment_id)
     if found.lifecycle_stage != "active":
         raise _deleted(model)
     return found.experiment_id

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import DatasetInput, Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
 
-from registry_tools import life
+from registry_tools import experiments, life
 from registry_tools.connection import translated
 
 # What one call of MLflow's batch interface takes.
@@ -156,16 +155,4 @@ def _is_kept(tag: str) -> bool:
 
 
 def _experiment(client: MlflowClient, name: str) -> str:
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return found.experiment_id
-    try:
-        return client.create_experiment(
-            name, tags={"mlflow.experimentKind": "custom_model_development"}
-        )
-    except MlflowException:
-        # Another made it in the meantime.
-        found = client.get_experiment_by_name(name)
-        if found is None:
-            raise
-        return found.experiment_id
+    return experiments.find_or_make(client, name, experiments.TRAINING)[0].experiment_id

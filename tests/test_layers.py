@@ -70,7 +70,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"__init__"},
         {"loader", "scoring", "turns"},
         {"artifacts", "formats", "history", "runs", "signing"},
-        {"life", "registry"},
+        {"experiments", "life", "registry"},
         {"connection", "gates", "thresholds"},
         {"comparison", "intervals", "reports.render"},
         {"evidence", "frames", "integrity", "refs", "tables", "metrics"},
@@ -86,6 +86,7 @@ MAY_IMPORT_MLFLOW = {
     "registry_tools.batch.record",
     "registry_tools.batch.spark",
     "registry_tools.formats",  # for the formats that MLflow reads itself
+    "registry_tools.experiments",
     "registry_tools.history",
     "registry_tools.life",
     "registry_tools.artifacts",
