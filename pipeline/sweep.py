@@ -18,6 +18,7 @@ from pipeline.params import SweepParams, TrainParams, as_text
 from pipeline.search import Candidate, Outcome
 from pipeline.train import TrainResult, train
 from pipeline.trials import Earlier, Trials
+from registry_tools.errors import RegistryToolsError
 
 # What does not change what a sweep comes to: one that was killed may go on otherwise.
 _HOW = {"n_jobs", "engine"}
@@ -63,7 +64,8 @@ class _Sweep:
             while len(self.figures) + len(self.failures) < len(self.candidates):
                 self._some(work)
         except BaseException:
-            self.trials.kill_open()
+            with contextlib.suppress(RegistryToolsError):  # it is away: what ended this counts
+                self.trials.kill_open()
             raise
 
     def _some(self, work: Callable[[tuple[int, Candidate]], Outcome]) -> None:

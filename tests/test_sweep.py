@@ -19,6 +19,7 @@ from places import spark
 from servers import BIN, end_group, eventually, free_port, wait_until_up
 
 from pipeline.cli import main
+from pipeline.errors import PipelineError
 from pipeline.params import SweepParams
 from pipeline.sweep import sweep
 from registry_tools.errors import UnsupportedOperation
@@ -72,7 +73,7 @@ def test_a_sweep_logs_each_trial_and_registers_the_best(store: str) -> None:
 
 
 def test_failing_trials_say_why_and_the_others_count(store: str) -> None:
-    # 20 rows: most neighbourhoods are larger than a fold.
+    # Of 30 rows a fold trains on fewer than the largest neighbourhoods.
     result = sweep(SweepParams(model="knn", n_trials=12, subset_size=30, plots=False))
     client = MlflowClient(store)
     found = trials(client, parents(client)[0])
@@ -145,11 +146,16 @@ def some_finished(store: str, least: int) -> Callable[[], bool]:
     return lambda: len(runs(MlflowClient(store), "attributes.status = 'FINISHED'")) >= least
 
 
-def group_of(leader: int) -> list[str]:
-    """Return the processes of a group that are still there."""
-    listed = subprocess.run(["ps", "-eo", "pgid,stat,args"], capture_output=True, text=True).stdout
-    rows = [line.split(maxsplit=2) for line in listed.splitlines()[1:]]
-    return [args for group, state, args in rows if int(group) == leader and state[0] != "Z"]
+def group_of(leader: int) -> dict[int, str]:
+    """Return the processes of a group that are still there, with their command lines."""
+    columns = "pid=,pgid=,stat=,args="
+    listed = subprocess.run(["ps", "-eo", columns], capture_output=True, text=True).stdout
+    rows = [line.split(maxsplit=3) for line in listed.splitlines()]
+    return {
+        int(pid): args
+        for pid, group, state, args in rows
+        if int(group) == leader and state[0] != "Z"
+    }
 
 
 @pytest.mark.slow
@@ -159,7 +165,7 @@ def test_a_killed_sweep_is_taken_up_by_the_same_command(store: str, start: Start
     eventually(some_finished(store, 5), seconds=60)
     killed.kill()  # it alone: the processes that it started end by themselves
     killed.wait()
-    eventually(lambda: group_of(killed.pid) == [], seconds=60)
+    eventually(lambda: not group_of(killed.pid), seconds=60)
     client = MlflowClient(store)
     before = {run.info.run_id for run in runs(client, "attributes.status = 'FINISHED'")}
     assert started(start, *arguments).wait(timeout=110) == 0
@@ -195,6 +201,41 @@ def test_an_interrupted_sweep_leaves_what_is_done_and_kills_the_rest(
     assert set(states) <= {"FINISHED", "KILLED"}
     assert states.count("FINISHED") >= 2
     assert states.count("KILLED") >= 1
+    assert client.search_registered_models() == []
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_costs_its_trials_and_not_the_sweep(
+    store: str, start: Start, tmp_path: Path
+) -> None:
+    forest = ("--model", "random_forest", "--model-params", '{"n_estimators": 500}')
+    process = started(start, "--n-trials", "8", "--n-jobs", "2", *forest)
+    eventually(some_finished(store, 1), seconds=60)
+    workers = [pid for pid, args in group_of(process.pid).items() if "LokyProcess" in args]
+    os.kill(workers[0], signal.SIGKILL)
+    assert process.wait(timeout=110) == 0, (tmp_path / "process-0.log").read_text()
+    client = MlflowClient(store)
+    (parent,) = parents(client)
+    found = trials(client, parent)
+    assert sorted(found) == list(range(8))
+    failed = [run for run in found.values() if run.info.status == "FAILED"]
+    assert failed
+    assert len(failed) < 8
+    assert {run.info.status for run in found.values()} == {"FAILED", "FINISHED"}
+    for run in failed:
+        assert "ended from outside" in run.data.tags["failure"]
+
+
+def test_a_sweep_that_another_took_for_killed_registers_nothing(store: str) -> None:
+    client = MlflowClient(store)
+
+    def as_if_asleep(ended: int, of: int, best: float | None) -> None:
+        if ended == of:
+            client.log_param(parents(client)[0].info.run_id, "continued_by", "another")
+
+    with pytest.raises(PipelineError, match="another took it up, run another"):
+        sweep(SweepParams(model="knn", n_trials=2, plots=False), as_if_asleep)
+    assert parents(client)[0].info.status == "FAILED"
     assert client.search_registered_models() == []
 
 
