@@ -90,6 +90,9 @@ def test_scoring_goes_as_its_document_shows(trained_once: Trained, tmp_path: Pat
 def assert_shown(project: Path, shown_commands: list[tuple[str, str]]) -> None:
     """Run commands in a checkout, and compare what they print with what is shown."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "MAKE"))}
+    # As who has not activated the environment, which `make` does for its own commands.
+    folders = [f for f in os.environ["PATH"].split(os.pathsep) if Path(f) != BIN]
+    environment["PATH"] = os.pathsep.join(folders)
     for command, shown in shown_commands:
         done = subprocess.run(
             ["bash", "-c", command],

@@ -149,7 +149,7 @@ def some_finished(store: str, least: int) -> Callable[[], bool]:
 def group_of(leader: int) -> dict[int, str]:
     """Return the processes of a group that are still there, with their command lines."""
     columns = "pid=,pgid=,stat=,args="
-    listed = subprocess.run(["ps", "-eo", columns], capture_output=True, text=True).stdout
+    listed = subprocess.run(["ps", "-eww", "-o", columns], capture_output=True, text=True).stdout
     rows = [line.split(maxsplit=3) for line in listed.splitlines()]
     return {
         int(pid): args
