@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from pipeline import card, data, engine, search, tracking
+from pipeline import card, data, engine, search, store, tracking
 from pipeline.data import Dataset
 from pipeline.errors import PipelineError
 from pipeline.params import SweepParams, TrainParams, as_text
@@ -200,7 +200,7 @@ def _trained_before(done: _Sweep, best: TrainParams) -> TrainResult | None:
     holdout = done.dataset.take(data.split(done.dataset, best)[1])
     return TrainResult(
         run_id,
-        tracking.store(),
+        store.address(),
         best.name,
         found[0],
         best.stage,

@@ -32,6 +32,7 @@ from mlflow.models.model import ModelInfo
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from skops.io.exceptions import UntrustedTypesFoundException
 
+from pipeline import store
 from pipeline.errors import PipelineError, RegistrationError, UntrustedType
 from registry_tools import artifacts, connection, experiments, integrity, registry
 from registry_tools.errors import RegistryToolsError, RegistryUnavailable
@@ -59,11 +60,6 @@ class SavedModel:
     uri: str
     model_id: str
     manifest: Mapping[str, str]
-
-
-def store() -> str:
-    """Return the address of the store that runs go to."""
-    return mlflow.get_tracking_uri()
 
 
 @contextlib.contextmanager
@@ -100,10 +96,10 @@ def _open_run(where: str, experiment: str, run_name: str) -> mlflow.ActiveRun:
     if around is not None:
         place = around.info.experiment_id
         return mlflow.start_run(experiment_id=place, run_name=run_name, nested=True)
-    new = _check_store(where)
+    new = store.check(where)
     try:
         if new is not None:
-            _make_store(new)
+            store.make(new)
         if "MLFLOW_RUN_ID" in os.environ:
             active = mlflow.start_run()
             if _INVENTED_NAME.fullmatch(active.info.run_name or ""):
@@ -121,46 +117,6 @@ def _open_run(where: str, experiment: str, run_name: str) -> mlflow.ActiveRun:
             f"{asked}={os.environ.get(asked)} is not in {where} as seen from {Path.cwd()}: unset "
             "it, or set MLFLOW_TRACKING_URI to an address that means the same everywhere"
         ) from error
-
-
-def _make_store(database: Path) -> None:
-    """Let MLflow make its tables beside the place of a new SQLite store, then put them there.
-
-    In place, two trainings that begin at once would each run MLflow's migrations over the other's.
-    """
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=database.parent) as scratch:
-        made = Path(scratch, database.name)
-        MlflowClient(f"sqlite:///{made}")
-        # Where another was quicker, that one is the store.
-        with contextlib.suppress(FileExistsError):
-            os.link(made, database)
-
-
-def _check_store(where: str) -> Path | None:
-    """Refuse at once a store that MLflow would wait for, or forget; return a new one's path.
-
-    Raises
-    ------
-    RegistryUnavailable
-        If it is no address, an SQLite store in memory, or a new one in a folder that is read-only.
-    """
-    if ":" not in where:
-        raise RegistryUnavailable(
-            f"{where!r} is no address of a registry: write sqlite:///FILE or http://HOST:PORT"
-        )
-    if not where.startswith("sqlite:"):
-        return None
-    name = where.removeprefix("sqlite:").lstrip("/").partition("?")[0]
-    if name in {"", ":memory:"}:
-        raise RegistryUnavailable(
-            f"the registry at {where} would end with this command: name a file"
-        )
-    database = Path(where.removeprefix("sqlite:///").partition("?")[0]).absolute()
-    folder = next(parent for parent in database.parents if parent.exists())
-    if not os.access(database if database.exists() else folder, os.W_OK):
-        raise RegistryUnavailable(f"the registry at {where} cannot be written to: it is read-only")
-    return None if database.exists() else database
 
 
 def _experiment(name: str) -> str:

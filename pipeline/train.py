@@ -17,7 +17,7 @@ import pandas as pd
 from sklearn.metrics import confusion_matrix
 from sklearn.pipeline import Pipeline
 
-from pipeline import card, data, estimators, pictures, tracking
+from pipeline import card, data, estimators, pictures, store, tracking
 from pipeline.data import Dataset
 from pipeline.params import TrainParams
 from registry_tools import evidence, integrity, metrics
@@ -120,7 +120,7 @@ def train(params: TrainParams) -> TrainResult:
         tracking.set_stage(params.name, params.stage, version)
     return TrainResult(
         run_id,
-        tracking.store(),
+        store.address(),
         params.name,
         version,
         params.stage,

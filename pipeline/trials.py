@@ -18,7 +18,7 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
-from pipeline import tracking
+from pipeline import store
 from registry_tools import connection, experiments, life
 from registry_tools.errors import RegistryUnavailable
 
@@ -46,7 +46,7 @@ class Trials:
     def __init__(self, run_id: str, key: str) -> None:
         self.run_id = run_id
         self._key = key
-        self._where = tracking.store()
+        self._where = store.address()
         self._client = MlflowClient()
         self._experiment = self._ask(lambda: self._client.get_run(run_id)).info.experiment_id
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry_tools import cli_acts, cli_score, cli_serve, cli_versions, command_line
+from registry_tools import cli_acts, cli_record, cli_score, cli_serve, cli_versions, command_line
 from registry_tools.cli_output import (
     common_options,
     loading_options,
@@ -271,6 +271,7 @@ def export(
 
 for _command in (
     *cli_acts.COMMANDS,
+    *cli_record.COMMANDS,
     *cli_score.COMMANDS,
     *cli_serve.COMMANDS,
     *cli_versions.COMMANDS,

@@ -1,4 +1,4 @@
-"""The commands that move stages, and that keep the record of it."""
+"""The commands that move stages."""
 
 from __future__ import annotations
 
@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from registry_tools.cli_output import (
+    actor_option,
     common_options,
-    html_option,
     loading_options,
-    outcome_of,
     print_columns,
     print_json,
-    utc_now,
     verdict_rows,
-    write_page,
 )
 from registry_tools.refs import model_name, parse_ref, stage_name
 
@@ -47,9 +44,6 @@ def _thresholds(_: click.Context, parameter: click.Parameter, texts: tuple[str, 
 
 def _reason_option(**options: Any) -> Callable[[F], F]:
     return click.option("--reason", help="Why; it stands in the history.", **options)
-
-
-_actor_option = click.option("--actor", metavar="NAME", help="Who, if not the login name.")
 
 
 @click.command()
@@ -83,7 +77,7 @@ _actor_option = click.option("--actor", metavar="NAME", help="Who, if not the lo
 @click.option("--dry-run", is_flag=True, help="Judge only; record and move nothing.")
 @click.option("--force", is_flag=True, help="Move whatever the gates say; needs --reason.")
 @_reason_option(default="")
-@_actor_option
+@actor_option
 @loading_options
 @common_options
 def promote(
@@ -155,7 +149,7 @@ def promote(
 @click.option("--stage", default="production", show_default=True, help="The stage to move back.")
 @click.option("--to", type=int, metavar="N", help="To this version, which held the stage once.")
 @_reason_option(required=True)
-@_actor_option
+@actor_option
 @loading_options
 @common_options
 def rollback(
@@ -214,89 +208,4 @@ def _shown(version: int | None) -> str:
     return "no version" if version is None else f"version {version}"
 
 
-@click.command()
-@click.argument("model")
-@click.option("--stage", help="The acts on this stage only.")
-@click.option("--limit", type=click.IntRange(min=1), help="The newest N acts only.")
-@html_option
-@common_options
-def history(
-    model: str,
-    stage: str | None,
-    limit: int | None,
-    html: str | None,
-    as_json: bool,
-    tracking_uri: str | None,
-) -> None:
-    """Show the promotions and rollbacks of MODEL, newest first, and what they do not explain."""
-    name, where = model_name(model), stage_name(stage) if stage is not None else None
-    from registry_tools import connection, registry, upkeep
-    from registry_tools import history as record
-
-    client = connection.connect(tracking_uri)
-    stages = registry.stages_of(registry.get_registered_model(client, name))
-    acts = record.acts(client, name, stage=where, limit=limit)
-    unexplained = upkeep.irregularities(client, name, stages)
-    if html is not None:
-        from registry_tools.reports.history import history_page
-
-        parts = [f"the newest {limit} acts"] if limit is not None and len(acts) == limit else []
-        parts += [f"acts on {where}"] if where is not None else []
-        scope = f"Only {', '.join(parts)}" if parts else ""
-        write_page(html, history_page(name, acts, stages, unexplained, utc_now(), scope))
-    if as_json:
-        print_json([act.as_dict() for act in acts])
-    elif html is not None:
-        click.echo(f"{len(acts)} acts on {name} → {html}")
-    else:
-        rows = [("at", "action", "outcome", "stage", "version", "before", "actor", "reason")]
-        for act in acts:
-            rows.append(
-                (
-                    f"{act.at[:19]}Z",
-                    act.action,
-                    outcome_of(act),
-                    act.stage,
-                    str(act.version or "-"),
-                    str(act.previous_version or "-"),
-                    act.actor,
-                    act.reason or "-",
-                )
-            )
-        print_columns(rows)
-    for text in unexplained:
-        click.echo(f"{text}: registry-tools repair {name} records it", err=True)
-
-
-@click.command()
-@click.argument("model")
-@_actor_option
-@common_options
-def repair(model: str, actor: str | None, as_json: bool, tracking_uri: str | None) -> None:
-    """Close the acts of MODEL that a crash left open, and record moves by other means."""
-    name = model_name(model)
-    from registry_tools import connection, upkeep
-
-    done = upkeep.repair(connection.connect(tracking_uri), name, actor=actor)
-    if as_json:
-        print_json(done)
-    else:
-        click.echo("\n".join(done) or "nothing to repair")
-
-
-@click.command()
-@click.argument("ref")
-@common_options
-def delete(ref: str, as_json: bool, tracking_uri: str | None) -> None:
-    """Delete the version REF, unless a stage holds it or a rollback would take it."""
-    model_ref = parse_ref(ref)
-    from registry_tools import connection, promotion
-
-    gone = promotion.delete(connection.connect(tracking_uri), model_ref)
-    if as_json:
-        print_json({"name": gone.name, "version": gone.version, "deleted": True})
-    else:
-        click.echo(f"deleted  {gone.name} version {gone.version}")
-
-
-COMMANDS = (promote, rollback, history, repair, delete)
+COMMANDS = (promote, rollback)

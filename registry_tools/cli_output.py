@@ -75,6 +75,8 @@ def loading_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return with_policy
 
 
+actor_option = click.option("--actor", metavar="NAME", help="Who, if not the login name.")
+
 html_option = click.option(
     "--html", metavar="FILE", help="Write one self-contained page there instead."
 )

@@ -170,28 +170,23 @@ def told(folder: Path) -> dict[str, list[tuple[object, ...]]]:
         return {what: sorted(db.execute(sql), key=str) for what, sql in questions.items()}
 
 
-def test_a_port_that_another_listens_on_is_refused(tmp_path: Path) -> None:
+def refused(*arguments: str | Path) -> str:
+    """Return what `show-example` says on stderr, having told of no address."""
+    command = [sys.executable, "-m", "pipeline", "show-example", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    return done.stderr
+
+
+def test_a_port_that_another_listens_on_is_refused() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = str(other.getsockname()[1])
-        done = subprocess.run(
-            [sys.executable, "-m", "pipeline", "show-example", "--port", port],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-        )
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert f"port {port} cannot be used (Address already in use)" in done.stderr
+        said = refused("--port", port)
+    assert f"port {port} cannot be used (Address already in use)" in said
 
 
 def test_a_folder_without_a_store_is_said_in_one_line(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline", "show-example", "--folder", tmp_path],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1
-    assert "`make example` makes one" in done.stderr
+    assert "`make example` makes one" in refused("--folder", tmp_path, "--port", str(free_port()))
