@@ -50,12 +50,13 @@ def load(source: Source, policy: TrustPolicy) -> Served:
     )
     model = dataclasses.replace(loaded, info=info)
     from_skops = type(model.estimator).__module__ != "mlflow.pyfunc"
+    form = Form.of(info.signature) if from_skops else None
     served = Served(
         source=source,
         model=model,
-        form=Form.of(info.signature) if from_skops else None,
+        form=form,
         reader=MlflowReader(source.model, model),
-        estimator=by_position(model.estimator) if from_skops else model.estimator,
+        estimator=model.estimator if form is None else by_position(model.estimator),
         loaded_at=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
     )
     try:
