@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.data import Dataset
-from pipeline.params import TrainParams, as_text
+from pipeline.parameters import as_text
+from pipeline.params import TrainParams
 
 _FIGURES = {
     "accuracy": "accuracy",

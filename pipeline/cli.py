@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.errors import PipelineError
-from pipeline.params import SweepParams, TrainParams, as_text
+from pipeline.parameters import as_text
+from pipeline.params import SweepParams, TrainParams
 from registry_tools import command_line
 from registry_tools.errors import RegistryToolsError
 

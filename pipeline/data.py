@@ -18,7 +18,8 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import resample
 
 from pipeline.errors import DataError, InvalidParameter
-from pipeline.params import TrainParams, as_text
+from pipeline.parameters import as_text
+from pipeline.params import TrainParams
 from registry_tools.errors import InputError
 from registry_tools.evidence import ROW_HASH
 from registry_tools.integrity import sha256_of

@@ -21,7 +21,8 @@ from sklearn.utils._param_validation import InvalidParameterError
 from pipeline.data import Dataset
 from pipeline.errors import InvalidParameter, UntrustedType
 from pipeline.models import MODELS
-from pipeline.params import TrainParams, as_text
+from pipeline.parameters import as_text
+from pipeline.params import TrainParams
 
 _log = logging.getLogger(__name__)
 

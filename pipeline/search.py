@@ -18,7 +18,8 @@ from pipeline import estimators
 from pipeline.data import Dataset
 from pipeline.errors import InvalidParameter
 from pipeline.models import MODELS, Between
-from pipeline.params import ALL, SweepParams, as_text
+from pipeline.parameters import as_text
+from pipeline.params import ALL, SweepParams
 
 _MODEL = "model"  # among the arguments that are drawn
 _DIGITS = 4  # of a drawn number; more would be noise wherever it is shown

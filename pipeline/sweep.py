@@ -14,7 +14,8 @@ import pandas as pd
 from pipeline import card, data, engine, search, store, tracking
 from pipeline.data import Dataset
 from pipeline.errors import PipelineError
-from pipeline.params import SweepParams, TrainParams, as_text
+from pipeline.parameters import as_text
+from pipeline.params import SweepParams, TrainParams
 from pipeline.search import Candidate, Outcome
 from pipeline.train import TrainResult, train
 from pipeline.trials import Earlier, Trials

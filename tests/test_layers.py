@@ -23,6 +23,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"estimators"},
         {"curves", "data", "engine", "plots"},
         {"params"},
+        {"parameters"},
         {"models"},
         {"errors", "__init__"},
     ],
@@ -157,7 +158,7 @@ def test_a_module_imports_only_what_stands_below_it(path: Path) -> None:
 @pytest.mark.parametrize("path", SOURCES, ids=module_of)
 def test_pure_code_of_the_application_uses_only_pure_code_of_the_library(path: Path) -> None:
     package, name = module_of(path).split(".", 1)
-    pure = {"curves", "data", "estimators", "plots", "params", "models", "errors"}
+    pure = {"curves", "data", "estimators", "plots", "params", "parameters", "models", "errors"}
     if package == "pipeline" and name in pure:
         assert modules_in(imports_of(path), "registry_tools") <= LIBRARY_OF_PURE_CODE
 

@@ -12,7 +12,8 @@ from conftest import ROOT
 from pipeline.cli import cli
 from pipeline.errors import InvalidParameter
 from pipeline.models import MODELS
-from pipeline.params import TrainParams, as_text
+from pipeline.parameters import as_text
+from pipeline.params import TrainParams
 from registry_tools.cli import cli as registry_cli
 
 

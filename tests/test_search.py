@@ -7,7 +7,8 @@ import pytest
 from pipeline import data, search
 from pipeline.errors import InvalidParameter
 from pipeline.models import MODELS, Between
-from pipeline.params import SweepParams, as_text
+from pipeline.parameters import as_text
+from pipeline.params import SweepParams
 from pipeline.search import Candidate
 
 

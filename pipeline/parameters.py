@@ -1,0 +1,158 @@
+"""Parameters as text and as values: how each is read, and what it is out of its bounds."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, TypeVar
+
+from pipeline.errors import InvalidParameter
+from registry_tools.errors import InvalidReference
+
+Kind = TypeVar("Kind", bound="Params")
+
+
+def integer(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        number = int(text)
+        if not low <= number <= high:
+            raise ValueError
+        return number
+
+    return parse
+
+
+def optional(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    return lambda text: None if text in {"", "none"} else parse(text)
+
+
+def column(text: str) -> str | None:
+    """Take a column's name as it stands, spaces and all."""
+    return None if text in {"", "none"} else text
+
+
+def columns(text: str) -> tuple[str, ...]:
+    """Read names as a line of CSV: one that holds a comma stands in quotes."""
+    if text in {"", "none"}:
+        return ()
+    try:
+        names = next(csv.reader([text], skipinitialspace=True, strict=True))
+    except csv.Error:
+        raise ValueError from None
+    if "" in names or len(set(names)) < len(names):
+        raise ValueError
+    return tuple(names)
+
+
+def one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError
+        return text
+
+    return parse
+
+
+def test_size(text: str) -> float | int:
+    try:
+        rows = int(text)
+    except ValueError:
+        fraction = float(text)
+        if not 0 < fraction < 1:
+            raise ValueError from None
+        return fraction
+    if rows < 1:
+        raise ValueError
+    return rows
+
+
+def json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError from None
+    if not isinstance(value, dict):
+        raise ValueError
+    return value
+
+
+def boolean(text: str) -> bool:
+    if text.lower() not in {"true", "false"}:
+        raise ValueError
+    return text.lower() == "true"
+
+
+def nonempty(text: str) -> str:
+    if not text.strip():
+        raise ValueError
+    return text
+
+
+def param(default: Any, parse: Callable[[str], Any], bounds: str, help_text: str) -> Any:
+    how = {"parse": parse, "bounds": bounds, "help": help_text}
+    if isinstance(default, dict):
+        return field(default_factory=lambda: dict(default), metadata=how)
+    return field(default=default, metadata=how)
+
+
+@dataclass(frozen=True)
+class Params:
+    """Parameters with defaults and bounds. Making one checks the bounds."""
+
+    @classmethod
+    def from_text(cls: type[Kind], texts: Mapping[str, str]) -> Kind:
+        """Read parameters from text, such as a command line gives; defaults for what is absent.
+
+        Raises
+        ------
+        InvalidParameter
+            If one is out of its bounds; names parameter, value and bounds.
+        """
+        values = {
+            spec.name: _parsed(spec, texts[spec.name]) for spec in fields(cls) if spec.name in texts
+        }
+        return cls(**values)
+
+    def __post_init__(self) -> None:
+        """Check the bounds of each value.
+
+        Raises
+        ------
+        InvalidParameter
+            If one is out of its bounds.
+        """
+        for spec in fields(self):
+            # The dataclass is frozen for everybody else.
+            object.__setattr__(self, spec.name, _parsed(spec, as_text(getattr(self, spec.name))))
+
+    def as_text(self) -> dict[str, str]:
+        """Return the parameters as MLflow logs them, what was not given left out."""
+        texts = {spec.name: as_text(getattr(self, spec.name)) for spec in fields(self)}
+        return {name: text for name, text in texts.items() if text not in {"", "none", "{}"}}
+
+
+def as_text(value: Any) -> str:
+    """Return the text that `from_text` reads as this value, and that MLproject has as default."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        line = io.StringIO()
+        csv.writer(line, lineterminator="").writerow(value)
+        return line.getvalue() or "none"
+    return json.dumps(value, sort_keys=True) if isinstance(value, Mapping) else str(value)
+
+
+def _parsed(spec: Field[Any], text: str) -> Any:
+    plain = text if spec.metadata["parse"] is column else text.strip()
+    try:
+        return spec.metadata["parse"](plain)
+    except InvalidReference as error:
+        raise InvalidParameter(spec.name, text, str(error)) from None
+    except (ValueError, OverflowError):
+        bounds = f"must be {spec.metadata['bounds']}"
+        raise InvalidParameter(spec.name, text, bounds) from None
