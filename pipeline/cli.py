@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +16,16 @@ import click
 
 from pipeline.errors import PipelineError
 from pipeline.parameters import as_text
-from pipeline.params import SweepParams, TrainParams
+from pipeline.params import MonitorParams, SweepParams, TrainParams
 from registry_tools import command_line
 from registry_tools.errors import RegistryToolsError
 
 if TYPE_CHECKING:
+    from pipeline.monitor import MonitorResult
     from pipeline.sweep import SweepResult
     from pipeline.train import TrainResult
+
+_DRIFT = 4  # exit code
 
 
 def _parameters(cls: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -31,7 +34,8 @@ def _parameters(cls: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         for spec in reversed(fields(cls)):
             how = spec.metadata
-            default = as_text(getattr(cls(), spec.name))
+            made = spec.default_factory
+            default = as_text(spec.default if made is MISSING else made())
             function = click.option(
                 f"--{spec.name.replace('_', '-')}",
                 spec.name,
@@ -86,6 +90,23 @@ def sweep(**texts: str | None) -> None:
 
         result = run_sweep(params, show)
     click.echo(_sweep_summary(result))
+
+
+@cli.command()
+@_parameters(MonitorParams)
+@command_line.verbose_option
+def monitor(**texts: str | None) -> int:
+    """Compare the rows of now with those that the version in a stage was trained on.
+
+    Exits with 4 where there is drift.
+    """
+    params = MonitorParams.from_text({k: v for k, v in texts.items() if v is not None})
+    from pipeline.monitor import monitor as look
+
+    command_line.imports_done()
+    result = look(params)
+    click.echo(_monitor_summary(result))
+    return _DRIFT if result.findings.has_drift else 0
 
 
 _folder = click.option(
@@ -155,6 +176,29 @@ def _sweep_summary(result: SweepResult) -> str:
             _summary(result.winner),
         ]
     )
+
+
+def _monitor_summary(result: MonitorResult) -> str:
+    from pipeline.monitoring.report import said
+
+    verdict = {"drift": "DRIFT", "none": "none", "unknown": "unknown"}[result.findings.verdict()]
+    lines = [
+        f"{verdict:<9} {result.name} version {result.version} in {result.stage}: "
+        f"{said(result.findings)}"
+    ]
+    for other in result.others:
+        lines.append(f"{'beside':<9} version {other.version}: {said(other)}")
+    accuracy = result.findings.accuracy
+    if accuracy is not None:
+        lines.append(
+            f"{'accuracy':<9} {accuracy.live[0]:.4f} [{accuracy.live[1]:.4f}, "
+            f"{accuracy.live[2]:.4f}] on {accuracy.rows} labelled rows, "
+            f"{accuracy.promoted[0]:.4f} on {accuracy.promoted_rows} at promotion"
+        )
+        lines += [f"{'labels':<9} {note}" for note in accuracy.notes]
+    lines += [f"{'note':<9} {note}" for note in result.notes]
+    lines += [f"{act.act:<9} {act.outcome}: {act.said}" for act in result.acts]
+    return "\n".join([*lines, f"{'run':<9} {result.run_id} in {result.experiment}"])
 
 
 def _features(values: tuple[Any, ...]) -> str:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from pipeline.errors import InvalidParameter
 from registry_tools.errors import InvalidReference
 
 Kind = TypeVar("Kind", bound="Params")
+_SECONDS = {"d": 86_400, "h": 3_600, "min": 60, "s": 1}
 
 
 def integer(low: int, high: int) -> Callable[[str], int]:
@@ -91,6 +94,22 @@ def nonempty(text: str) -> str:
     return text
 
 
+def fraction(text: str) -> float:
+    """Read a number between 0 and 1."""
+    number = float(text)
+    if not 0 < number < 1:
+        raise ValueError
+    return number
+
+
+def duration(text: str) -> timedelta:
+    """Read a time such as `30min`, `12h` or `7d`."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|min|h|d)", text)
+    if found is None:
+        raise ValueError
+    return timedelta(seconds=float(found[1]) * _SECONDS[found[2]])
+
+
 def param(default: Any, parse: Callable[[str], Any], bounds: str, help_text: str) -> Any:
     how = {"parse": parse, "bounds": bounds, "help": help_text}
     if isinstance(default, dict):
@@ -140,6 +159,10 @@ def as_text(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, timedelta):
+        seconds = value.total_seconds()
+        unit = next(unit for unit, size in _SECONDS.items() if seconds % size == 0 or unit == "s")
+        return f"{seconds / _SECONDS[unit]:g}{unit}"
     if isinstance(value, tuple):
         line = io.StringIO()
         csv.writer(line, lineterminator="").writerow(value)
@@ -148,6 +171,8 @@ def as_text(value: Any) -> str:
 
 
 def _parsed(spec: Field[Any], text: str) -> Any:
+    if spec.default is None and text == "none":
+        return None
     plain = text if spec.metadata["parse"] is column else text.strip()
     try:
         return spec.metadata["parse"](plain)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from pipeline.parameters import (
     boolean,
     column,
     columns,
+    duration,
+    fraction,
     integer,
     json_object,
     nonempty,
@@ -27,6 +30,7 @@ from registry_tools.refs import model_name, stage_name
 
 SPLITS = ("stratified", "hash")
 ENGINES = ("local", "spark")
+CANDIDATES = "staging"  # the stage where a training puts its version
 ALL = "all"  # instead of a model: each of them
 
 
@@ -88,7 +92,7 @@ class TrainParams(Params):
     plots: bool = param(True, boolean, "true or false", "Draw and log the pictures.")
     name: str = param("iris", model_name, "the name of a registered model", "The registered model.")
     stage: str = param(
-        "staging", stage_name, "a legal alias, such as staging", "The stage that it gets."
+        CANDIDATES, stage_name, "a legal alias, such as staging", "The stage that it gets."
     )
 
     def __post_init__(self) -> None:
@@ -155,6 +159,91 @@ class SweepParams(TrainParams):
         """Return the parameters of a training of this sweep's table with one model."""
         own = {spec.name: getattr(self, spec.name) for spec in fields(TrainParams)}
         return TrainParams(**own | {"model": model, "model_params": model_params})
+
+
+@dataclass(frozen=True)
+class MonitorParams(Params):
+    """What a look at the rows of now depends on, and what may follow from it."""
+
+    name: str = param("iris", model_name, "the name of a registered model", "The registered model.")
+    stage: str = param(
+        "production", stage_name, "a legal alias, such as production", "The stage that is watched."
+    )
+    current: str | None = param(
+        None,
+        nonempty,
+        "a folder of the prediction log, or a .csv or .parquet file",
+        "The rows of now; has to be given.",
+    )
+    labels: str | None = param(
+        None,
+        optional(str),
+        "a .csv or .parquet file, or none",
+        "What was right, by request_id, perhaps row, and label.",
+    )
+    since: timedelta | None = param(
+        None,
+        optional(duration),
+        "a time such as 12h or 7d, or none for all",
+        "How far back the log is looked at.",
+    )
+    min_rows: int = param(
+        200,
+        integer(20, 2**63 - 1),
+        "a whole number of rows from 20",
+        "With fewer rows nothing is said.",
+    )
+    alpha: float = param(
+        0.01,
+        fraction,
+        "a number above 0 and below 1",
+        "How often at most drift is told of where there is none.",
+    )
+    retrain: str | None = param(
+        None,
+        optional(str),
+        "a .csv or .parquet file, or none",
+        "On drift, train a candidate on that table and have the gates judge it.",
+    )
+    promote: bool = param(
+        False, boolean, "true or false", "Promote the candidate if the gates let it through."
+    )
+    rollback: bool = param(
+        False, boolean, "true or false", "Roll back if the live accuracy has fallen."
+    )
+    cooling: timedelta = param(
+        timedelta(days=1),
+        duration,
+        "a time such as 12h or 7d",
+        "After a retraining, how long none is started.",
+    )
+
+    def __post_init__(self) -> None:
+        """Check the bounds of each value and that they fit together.
+
+        Raises
+        ------
+        InvalidParameter
+            If one is out of its bounds, or two contradict each other.
+        """
+        super().__post_init__()
+        if self.current is None:
+            raise InvalidParameter(
+                "current", "none", "the rows of now have to be given: a folder of the log or a file"
+            )
+        if self.promote and self.retrain is None:
+            raise InvalidParameter("promote", "true", "belongs to retrain=TABLE")
+        if self.rollback and self.labels is None:
+            raise InvalidParameter(
+                "rollback", "true", "the live accuracy takes labels=FILE to be known"
+            )
+        if self.retrain is not None and self.stage == CANDIDATES:
+            raise InvalidParameter(
+                "retrain",
+                self.retrain,
+                f"a candidate is put into {CANDIDATES}, which is what is watched: no gate would "
+                "stand between",
+            )
 
 
 def _bounds_of(name: str) -> str:

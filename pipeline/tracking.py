@@ -91,6 +91,17 @@ def training_run(experiment: str, run_name: str) -> Iterator[str]:
             raise
 
 
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """Let a training in the body open a run of its own, whichever run `mlflow run` has opened."""
+    names = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
+    before = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(before)
+
+
 def _open_run(where: str, experiment: str, run_name: str) -> mlflow.ActiveRun:
     around = mlflow.active_run()
     if around is not None:

@@ -19,6 +19,7 @@ from sklearn.pipeline import Pipeline
 
 from pipeline import card, data, estimators, pictures, store, tracking
 from pipeline.data import Dataset
+from pipeline.monitoring import reference
 from pipeline.params import TrainParams
 from registry_tools import evidence, integrity, metrics
 from registry_tools.formats import TrustPolicy
@@ -192,6 +193,9 @@ def _write_evidence(
         folder,
         evidence.Answer(holdout.features.iloc[few], fitted.predicted[few], probabilities),
     )
+    right = names.to_numpy()
+    said = np.asarray(dataset.target_names, dtype=object)[fitted.predicted]
+    reference.write(folder, reference.make(training.features, dataset.target, said, right))
     (folder / "manifest.json").write_text(integrity.manifest_text(manifest))
 
 

@@ -6,6 +6,7 @@ training_rows.npy  the hashes of the rows that it was trained on, sorted
 copies.npy         the hashes of the rows that stand in the table more than once, and how often
 answer.json        its answer to its input example, recorded when it was registered
 manifest.json      the SHA-256 of each file of the model
+reference.json, reference.parquet, which a monitor compares rows of now with: see its module
 
 The hash of a row is that of its features: a label may be written in more than one way.
 """

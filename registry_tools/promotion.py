@@ -158,11 +158,25 @@ def rollback(
     to: int | None = None,
     actor: str | None = None,
     policy: TrustPolicy | None = None,
+    expect_current: int | None = None,
 ) -> Promotion:
     """Move a stage back to the version that held it before, or to `to`, which held it once.
 
     Versions that were deleted, or fail the gates on integrity and answers, are passed over. What a
     rollback left is not come back to by the next: it goes one further back.
+
+    Parameters
+    ----------
+    client, name, stage
+        The registry, the model, and its stage in the stored spelling.
+    reason, actor
+        Why and who, for the record; the actor is the login name if None.
+    to
+        The version to go back to.
+    policy
+        What it may contain; as the environment says if None.
+    expect_current
+        The version that the caller saw in the stage; another one there now is a `StageMoved`.
 
     Raises
     ------
@@ -175,6 +189,7 @@ def rollback(
         raise PromotionError("a rollback needs --reason: it stands in the history")
     history.check_not_deleted(client, name)
     seen = registry.stage_holder(client, name, stage)
+    _check_expected(name, stage, seen, expect_current)
     notes: list[str] = []
     for target in history.holders_before(client, name, stage, seen):
         if target.version in {None, seen} or (to is not None and target.version != to):

@@ -19,7 +19,9 @@ from registry_tools.errors import InputError
 _SUFFIXES = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".pq": "parquet"}
 
 
-def read_table(path: str | Path, *, text_columns: Collection[str] = ()) -> pd.DataFrame:
+def read_table(
+    path: str | Path, *, text_columns: Collection[str] = (), may_be_empty: bool = False
+) -> pd.DataFrame:
     """Read a table from a file whose suffix says its format.
 
     Parameters
@@ -28,6 +30,8 @@ def read_table(path: str | Path, *, text_columns: Collection[str] = ()) -> pd.Da
         A `.csv`, `.json`, `.parquet` or `.pq` file.
     text_columns
         Columns of a CSV that hold text even where it looks like numbers (`007`).
+    may_be_empty
+        Whether columns without rows are a table.
 
     Raises
     ------
@@ -40,7 +44,7 @@ def read_table(path: str | Path, *, text_columns: Collection[str] = ()) -> pd.Da
         raise InputError(f"{path}: the file {what} (looked in {path.absolute().parent})")
     try:
         with path.open("rb") as file:
-            return parse_table(file, _format_of(path), str(path), text_columns)
+            return parse_table(file, _format_of(path), str(path), text_columns, may_be_empty)
     except PermissionError:
         raise InputError(f"{path}: no permission to read it") from None
 
@@ -64,7 +68,11 @@ def _guess(content: bytes) -> str:
 
 
 def parse_table(
-    stream: BinaryIO, form: str, where: str, text_columns: Collection[str] = ()
+    stream: BinaryIO,
+    form: str,
+    where: str,
+    text_columns: Collection[str] = (),
+    may_be_empty: bool = False,
 ) -> pd.DataFrame:
     """Read a table of the given format; `where` names it in errors.
 
@@ -93,7 +101,7 @@ def parse_table(
     # ArrowInvalid, JSONDecodeError, UnicodeDecodeError and ParserError are ValueErrors.
     except (ValueError, TypeError, RecursionError, OSError) as error:
         raise InputError(f"{where}: not readable as {form.upper()}: {_first_line(error)}") from None
-    if not len(table):
+    if not len(table) and not may_be_empty:
         raise InputError(f"{where}: it has no rows")
     for name in set(text_columns) & set(table.columns):
         table[name] = table[name].astype(object).where(table[name].notna(), None)

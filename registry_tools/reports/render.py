@@ -9,10 +9,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 
-def render(template: str, made: datetime, **values: Any) -> str:
-    """Return the page of a template beside this file; `made` is in UTC."""
+def render(template: str, made: datetime, folder: Path | None = None, **values: Any) -> str:
+    """Return the page of a template beside this file or in a folder; `made` is in UTC."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([*([folder] if folder else []), Path(__file__).parent]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -1,0 +1,239 @@
+"""One look at what is served: rows of now against the reference, and what follows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pyarrow as pa
+
+from pipeline import store
+from pipeline.errors import DataError
+from pipeline.monitoring import findings, follow_up, labels, reference, report, window
+from pipeline.monitoring.findings import Findings
+from pipeline.monitoring.follow_up import FollowUp
+from pipeline.monitoring.record import Record
+from pipeline.monitoring.reference import Categories, Reference
+from pipeline.monitoring.window import Rows, Window
+from pipeline.params import MonitorParams
+from registry_tools import artifacts, connection, loader, registry
+from registry_tools.errors import InputError, NotFound
+from registry_tools.formats import TrustPolicy
+from registry_tools.refs import ModelRef
+from registry_tools.registry import VersionInfo
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MonitorResult:
+    """What was found of the version in the stage, and what followed."""
+
+    name: str
+    stage: str
+    version: int
+    findings: Findings
+    others: tuple[Findings, ...]  # of versions that answered as well
+    notes: tuple[str, ...]
+    acts: tuple[FollowUp, ...]
+    experiment: str
+    run_id: str
+
+
+@dataclass(frozen=True)
+class _Seen:
+    findings: Findings
+    reference: Reference
+    window: Window
+
+
+def monitor(params: MonitorParams) -> MonitorResult:
+    """Compare the rows of now with the reference of each version that answered them.
+
+    The version that is in the stage decides; what others answered is told of.
+
+    Raises
+    ------
+    PipelineError, RegistryToolsError
+        If the rows, the labels or the reference cannot be read. Nothing follows then.
+    """
+    assert params.current is not None
+    client = connection.connect(store.address())
+    watched = registry.get_version(client, ModelRef(params.name, stage=params.stage))
+    own = _reference(client, watched)
+    since = datetime.now(timezone.utc) - params.since if params.since is not None else None
+    text = [name for name, column in own.columns.items() if isinstance(column, Categories)]
+    rows = window.read(Path(params.current), params.name, text, since)
+    known = labels.read(Path(params.labels), own.target) if params.labels is not None else None
+    record = Record(client, params.name, _tags(params, watched))
+    try:
+        result = _look(client, params, watched, own, rows, known, record)
+    except BaseException as error:
+        killed = isinstance(error, (KeyboardInterrupt, SystemExit))
+        said = "interrupted" if killed else f"{type(error).__name__}: {error}"
+        record.end("KILLED" if killed else "FAILED", {"error": said, "mlflow.note.content": said})
+        raise
+    return result
+
+
+def _look(
+    client: MlflowClient,
+    params: MonitorParams,
+    watched: VersionInfo,
+    own: Reference,
+    rows: Rows,
+    known: pd.DataFrame | None,
+    record: Record,
+) -> MonitorResult:
+    notes = [f"{name} is not readable, and was left out" for name in rows.unreadable]
+    seen: list[_Seen] = []
+    for version, part in _by_version(rows, watched.version).items():
+        if version == watched.version:
+            found = own
+        else:
+            try:
+                other = registry.find_version(client, ModelRef(params.name, version=version))
+                found = _reference(client, other)
+            except (DataError, NotFound) as error:
+                notes.append(f"{part.table.num_rows} rows of version {version}: {error}")
+                continue
+        seen.append(_seen(client, params, version, found, part, known))
+    seen.sort(key=lambda each: (each.findings.version != watched.version, -each.findings.version))
+    main = seen[0].findings
+    for each in seen:
+        record.tag_version(each.findings)
+    record.log(main)
+    acts = tuple(_follow(client, params, watched, own, main, record))
+    head = {
+        "name": params.name,
+        "stage": params.stage,
+        "version": watched.version,
+        "current": str(params.current),
+        "run_id": record.run_id,
+        "alpha": params.alpha,
+        "notes": notes,
+    }
+    told = [(each.findings, each.reference, each.window) for each in seen]
+    record.log_files(lambda folder: report.write(folder, head, told, acts))
+    record.end("FINISHED", _verdict_tags(main, acts))
+    return MonitorResult(
+        params.name,
+        params.stage,
+        watched.version,
+        main,
+        tuple(each.findings for each in seen[1:]),
+        tuple(notes),
+        acts,
+        record.experiment,
+        record.run_id,
+    )
+
+
+def _by_version(rows: Rows, watched: int) -> dict[int, Rows]:
+    """Return rows by version; those that name none are for the one in the stage to answer."""
+    if not rows.table.num_columns:
+        return {watched: rows}
+    found = {watched if version is None else version: r for version, r in rows.by_version().items()}
+    if watched not in found:
+        found[watched] = Rows(rows.table.slice(0, 0))
+    return found
+
+
+def _reference(client: MlflowClient, version: VersionInfo) -> Reference:
+    """Return what a version was trained on.
+
+    Raises
+    ------
+    DataError
+        If it does not have it.
+    """
+    with artifacts.evidence_files(client, version) as folder:
+        found = reference.read(folder) if folder is not None else None
+    if found is None:
+        raise DataError(
+            f"{version.name} version {version.version} has no reference to compare with: it was "
+            "not trained by this pipeline, or by an older one; train it anew"
+        )
+    return found
+
+
+def _seen(
+    client: MlflowClient,
+    params: MonitorParams,
+    version: int,
+    own: Reference,
+    rows: Rows,
+    known: pd.DataFrame | None,
+) -> _Seen:
+    features = list(own.columns)
+    if not rows.table.num_columns:
+        empty = pa.table({name: pa.array([], pa.float64()) for name in features})
+        rows = Rows(empty)
+    part = rows.window(features)
+    if part.predictions is None and part.rows >= params.min_rows:
+        part = _answered(client, params.name, version, part)
+    live = labels.join(known, part, own) if known is not None and part.rows else None
+    found = findings.find(version, own, part, live, params.min_rows, params.alpha)
+    return _Seen(found, own, part)
+
+
+def _answered(client: MlflowClient, name: str, version: int, part: Window) -> Window:
+    """Have a version answer rows that nobody has answered; those with holes stay without."""
+    model = loader.load(client, ModelRef(name, version=version), TrustPolicy.from_environment())
+    required = [column.name for column in model.info.signature or () if column.required]
+    table = part.table.to_pandas()
+    whole = table[required].notna().all(axis=1).to_numpy()
+    predictions = pd.Series([None] * len(table), dtype=object)
+    try:
+        if whole.any():
+            predictions[whole] = [str(said) for said in model.predict_names(table[whole])]
+    except InputError as error:
+        raise DataError(f"{name} version {version} cannot answer the rows: {error}") from error
+    return Window(part.table, pa.chunked_array([pa.array(predictions, pa.string())]), part.keys)
+
+
+def _follow(
+    client: MlflowClient,
+    params: MonitorParams,
+    watched: VersionInfo,
+    own: Reference,
+    main: Findings,
+    record: Record,
+) -> Sequence[FollowUp]:
+    """Do what was asked for, if there is drift."""
+    acts: list[FollowUp] = []
+    standing = watched.version
+    if params.rollback and main.has_fallen:
+        act, standing = follow_up.roll_back(client, params, watched.version, record.run_id)
+        acts.append(act)
+    if params.retrain is not None and main.has_drift:
+        acts += follow_up.retrain(client, params, watched, own, main, standing, record)
+    return acts
+
+
+def _tags(params: MonitorParams, watched: VersionInfo) -> dict[str, str]:
+    given = {name: text for name, text in params.as_text().items() if name not in {"name", "stage"}}
+    return given | {
+        "model": params.name,
+        "stage": params.stage,
+        "version": str(watched.version),
+        "mlflow.runName": f"{params.name}/{watched.version} on {Path(str(params.current)).name}",
+    }
+
+
+def _verdict_tags(main: Findings, acts: Sequence[FollowUp]) -> dict[str, str]:
+    told = [report.said(main), *(f"{act.act}, {act.outcome}: {act.said}" for act in acts)]
+    return {
+        "verdict": main.verdict(),
+        "where": main.where(),
+        **{act.act: f"{act.outcome}: {act.said}" for act in acts},
+        "mlflow.note.content": "\n\n".join(told),
+    }

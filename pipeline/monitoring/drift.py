@@ -1,0 +1,224 @@
+"""Whether rows of now are like those of a reference: tests, all corrected together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import stats
+from sklearn.linear_model import LogisticRegression
+
+Floats = npt.NDArray[np.float64]
+Counts = Mapping[str, int]  # rows by category
+
+ALL_FEATURES = "all features together"
+PREDICTIONS = "predictions"
+ACCURACY = "accuracy"
+MISSING = "missing values"
+# A test of counts holds where each is expected to be so many; rarer categories are put together.
+_LEAST_EXPECTED = 5
+_PAIRS = 50  # products of two features that the classifier is given beside the features
+_CATEGORIES = 10  # of a feature that it tells apart
+_POWER = 0.8
+# What a Kolmogorov-Smirnov test finds of a shift of normal values, to what a t-test finds.
+_KS_EFFICIENCY = 0.64
+
+
+@dataclass(frozen=True)
+class Test:
+    """One comparison with the reference."""
+
+    subject: str  # a feature, or one of the names above
+    kind: str
+    statistic: float
+    p_value: float
+    adjusted: float = math.nan  # by Holm, over all tests of a version
+
+
+def numbers(reference: Floats, current: Floats, subject: str) -> Test | None:
+    """Compare the values of a feature by Kolmogorov and Smirnov; None if a side has none.
+
+    Parameters
+    ----------
+    reference, current
+        Values, shape (rows,); NaN is none.
+    subject
+        The feature.
+    """
+    reference, current = reference[~np.isnan(reference)], current[~np.isnan(current)]
+    if not len(reference) or not len(current):
+        return None
+    small = max(len(reference), len(current)) <= 2000
+    found = stats.ks_2samp(reference, current, method="auto" if small else "asymp")
+    return Test(subject, "Kolmogorov-Smirnov", float(found.statistic), float(found.pvalue))
+
+
+def categories(reference: Counts, current: Counts, subject: str) -> Test | None:
+    """Compare how often each category comes by chi-squared; None if all rows are of one.
+
+    The statistic is Cramér's V, from 0 (alike) to 1.
+    """
+    table = _pooled(reference, current)
+    if table is None:
+        return None
+    found = stats.chi2_contingency(table, correction=False)
+    return Test(
+        subject, "chi-squared", math.sqrt(found.statistic / table.sum()), float(found.pvalue)
+    )
+
+
+def _pooled(reference: Counts, current: Counts) -> npt.NDArray[np.int64] | None:
+    """Return both as rows of a table, with what is too rare to be tested in one column."""
+    names = sorted({*reference, *current})
+    table = np.array(
+        [[side.get(name, 0) for name in names] for side in (reference, current)], np.int64
+    )
+    if len(names) < 2 or (table.sum(axis=1) == 0).any():
+        return None
+    share = table.sum(axis=1).min() / table.sum()
+    rare = table.sum(axis=0) * share < _LEAST_EXPECTED
+    if rare.any():
+        together = table[:, rare].sum(axis=1, keepdims=True)
+        table = table[:, ~rare]
+        if table.shape[1] == 0 or together.sum() * share >= _LEAST_EXPECTED:
+            table = np.hstack([table, together])
+        else:  # with the rarest of the others
+            table[:, [int(table.sum(axis=0).argmin())]] += together
+    return table if table.shape[1] > 1 else None
+
+
+def missing(reference: tuple[int, int], current: tuple[int, int], subject: str) -> Test | None:
+    """Compare how many values are missing, each side (missing, rows); None if none is."""
+    table = np.array([[gone, rows - gone] for gone, rows in (reference, current)])
+    if not table[:, 0].any() or (table.sum(axis=1) == 0).any():
+        return None
+    rare = table.sum(axis=0).min() * table.sum(axis=1).min() / table.sum() < _LEAST_EXPECTED
+    found = stats.fisher_exact(table) if rare else stats.chi2_contingency(table)
+    shares = table[:, 0] / table.sum(axis=1)
+    return Test(subject, MISSING, float(shares[1] - shares[0]), float(found.pvalue))
+
+
+def accuracy(promoted: tuple[int, int], live: tuple[int, int]) -> Test | None:
+    """Ask whether fewer answers are right than on the holdout, each side (right, rows)."""
+    table = [[right, rows - right] for right, rows in (promoted, live)]
+    if not promoted[1] or not live[1]:
+        return None
+    found = stats.fisher_exact(table, alternative="greater")
+    fallen = promoted[0] / promoted[1] - live[0] / live[1]
+    return Test(ACCURACY, "Fisher's exact test", fallen, float(found.pvalue))
+
+
+def together(reference: pd.DataFrame, current: pd.DataFrame, seed: int = 0) -> Test | None:
+    """Ask a classifier which rows are of now: it cannot tell if nothing has changed.
+
+    It learns from half of the rows, from the features and the products of two that differ most, so
+    that a changed correlation is seen; the other half says by the Mann-Whitney test whether it is
+    better than chance. The statistic is the area under its ROC curve.
+
+    Parameters
+    ----------
+    reference, current
+        Rows with the same columns, of numbers or text. None is returned of less than 20.
+    seed
+        Of the halves.
+    """
+    if min(len(reference), len(current)) < 20 or not len(reference.columns):
+        return None
+    encoded = _encoded(pd.concat([reference, current], ignore_index=True))
+    is_current = np.arange(len(encoded)) >= len(reference)
+    learning = np.zeros(len(encoded), bool)
+    random = np.random.default_rng(seed)
+    for side in (False, True):
+        rows = random.permutation(np.flatnonzero(is_current == side))
+        learning[rows[: len(rows) // 2]] = True
+    first, second = _pairs(encoded[learning], is_current[learning])
+    features = np.hstack([encoded, encoded[:, first] * encoded[:, second]])
+    spread = features[learning].std(axis=0)
+    features = features[:, spread > 0] / spread[spread > 0]
+    if not features.shape[1]:
+        return None
+    classifier = LogisticRegression(C=0.1, class_weight="balanced", max_iter=300)
+    classifier.fit(features[learning], is_current[learning])
+    scores = classifier.decision_function(features[~learning])
+    now, before = scores[is_current[~learning]], scores[~is_current[~learning]]
+    found = stats.mannwhitneyu(now, before, alternative="greater", method="asymptotic")
+    area = float(found.statistic) / (len(now) * len(before))
+    return Test(ALL_FEATURES, "classifier", area, float(found.pvalue))
+
+
+def _encoded(rows: pd.DataFrame) -> Floats:
+    """Return numbers as normal scores of their ranks, categories and holes as indicators."""
+    columns: list[Floats] = []
+    for name in rows.columns:
+        values = rows[name]
+        holes = values.isna().to_numpy()
+        if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
+            scores = np.zeros(len(values))
+            ranks = stats.rankdata(values.to_numpy(float)[~holes])
+            scores[~holes] = stats.norm.ppf((ranks - 0.5) / max(len(ranks), 1))
+            columns.append(scores)
+        else:
+            text = values.astype(str).where(~holes)
+            for category in text.value_counts().index[:_CATEGORIES]:
+                columns.append(_standard((text == category).to_numpy(float)))
+        if holes.any():
+            columns.append(_standard(holes.astype(float)))
+    return np.column_stack(columns)
+
+
+def _standard(values: Floats) -> Floats:
+    spread = values.std()
+    return (values - values.mean()) / spread if spread else values - values.mean()
+
+
+def _pairs(
+    encoded: Floats, is_current: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Return the pairs of columns whose products differ most between the two sides."""
+    now, before = encoded[is_current], encoded[~is_current]
+    difference = np.abs(now.T @ now / len(now) - before.T @ before / len(before))
+    first, second = np.triu_indices(encoded.shape[1], 1)
+    most = np.argsort(-difference[first, second], kind="stable")[:_PAIRS]
+    return first[most], second[most]
+
+
+def corrected(tests: Sequence[Test]) -> list[Test]:
+    """Return the tests with p-values for all of them together, by Holm."""
+    order = sorted(range(len(tests)), key=lambda place: tests[place].p_value)
+    found = list(tests)
+    highest = 0.0
+    for rank, place in enumerate(order):
+        p_value = tests[place].p_value * (len(tests) - rank)
+        highest = max(highest, min(p_value, 1.0))
+        found[place] = replace(tests[place], adjusted=highest)
+    return found
+
+
+def shift_found(rows: int, reference_rows: int, tests: int, alpha: float) -> float:
+    """Return the shift of one feature, in standard deviations, that four windows of five show.
+
+    Parameters
+    ----------
+    rows, reference_rows
+        Of the window, and of the reference.
+    tests
+        How many are corrected together.
+    alpha
+        The level that they are corrected to.
+    """
+    quantiles = stats.norm.ppf(1 - alpha / (2 * max(tests, 1))) + stats.norm.ppf(_POWER)
+    effective = _KS_EFFICIENCY * rows * reference_rows / (rows + reference_rows)
+    return float(quantiles / math.sqrt(effective))
+
+
+def psi(expected: npt.NDArray[np.int64], found: npt.NDArray[np.int64]) -> float:
+    """Return the population stability index of counts by bin; empty bins count half a row."""
+    shares = []
+    for counts in (expected, found):
+        smooth = counts + 0.5
+        shares.append(smooth / smooth.sum())
+    return float(np.sum((shares[1] - shares[0]) * np.log(shares[1] / shares[0])))

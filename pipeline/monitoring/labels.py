@@ -1,0 +1,119 @@
+"""What was right, known afterwards: labels joined to what was answered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.errors import DataError
+from pipeline.monitoring.reference import Reference, as_category
+from pipeline.monitoring.window import REQUEST, ROW, Window
+from registry_tools.signature import names_in_words
+from registry_tools.tables import read_table
+
+_LABEL = "label"
+_KEY = ["request", "row"]
+
+
+@dataclass(frozen=True)
+class Live:
+    """Answers whose labels are known."""
+
+    rows: int
+    right: int
+    notes: tuple[str, ...]  # what is odd about the labels
+
+
+def read(path: Path, target: str) -> pd.DataFrame:
+    """Return labels by `request` and, if they tell, `row`; they stand in `label`.
+
+    Parameters
+    ----------
+    path
+        A table with the column `request_id`, perhaps `row`, and `label` or that of the target.
+    target
+        The name of the label's column in training.
+
+    Raises
+    ------
+    DataError, InputError
+        If it cannot be read or lacks one of them.
+    """
+    table = read_table(path, text_columns=[*REQUEST, _LABEL, target])
+    request = _first(table, REQUEST)
+    label = _first(table, (_LABEL, target))
+    if request is None or label is None:
+        lacking = "'request_id'" if request is None else f"{_LABEL!r} or {target!r}"
+        raise DataError(
+            f"labels={path}: there is no column {lacking}; "
+            f"it has {names_in_words(map(str, table.columns))}"
+        )
+    row = _first(table, ROW)
+    known = table[table[label].notna() & table[request].notna()]
+    labels = pd.DataFrame(
+        {
+            "request": known[request].astype(str).to_numpy(),
+            _LABEL: known[label].map(as_category).to_numpy(),
+        }
+    )
+    if row is not None:
+        labels["row"] = pd.to_numeric(known[row], errors="coerce").to_numpy()
+    return labels
+
+
+def _first(table: pd.DataFrame, names: tuple[str, ...]) -> str | None:
+    return next((name for name in names if name in table.columns), None)
+
+
+def join(labels: pd.DataFrame, window: Window, reference: Reference) -> Live:
+    """Count which answers of a window were right.
+
+    A row without a label, or with two that differ, is left out, and told of.
+
+    Raises
+    ------
+    DataError
+        If rows and labels have no request in common to join by, or speak of other classes.
+    """
+    if window.keys is None or window.predictions is None:
+        raise DataError("labels are joined by request, and the rows have no column 'request_id'")
+    answers = window.keys.to_pandas()
+    answers["predicted"] = window.predictions.to_pandas().to_numpy()
+    answers = answers[answers["predicted"].notna()]
+    by = ["request"]
+    if "row" in labels:
+        by = _KEY
+    elif answers["request"].duplicated().any():
+        request = answers.loc[answers["request"].duplicated(), "request"].iloc[0]
+        raise DataError(
+            f"labels: request {request!r} has several rows: a column 'row', which counts from 0, "
+            "has to say which a label is of"
+        )
+    notes = []
+    different = labels.drop_duplicates()
+    clash = different.duplicated(by, keep=False)
+    doubled = len(labels) - len(different)
+    if doubled:
+        notes.append(f"{doubled} labels were given twice, and count once")
+    if clash.any():
+        rows = len(different[clash].drop_duplicates(by))
+        notes.append(f"{rows} rows have labels that contradict each other, and are left out")
+    joined = answers.merge(different[~clash], on=by)
+    unlabelled = len(answers) - len(joined)
+    if unlabelled:
+        notes.append(f"{unlabelled} of {len(answers)} rows have no label")
+    if len(joined):
+        _check_classes(joined, reference)
+    return Live(len(joined), int((joined["predicted"] == joined[_LABEL]).sum()), tuple(notes))
+
+
+def _check_classes(joined: pd.DataFrame, reference: Reference) -> None:
+    """Refuse labels that are written otherwise than the answers: all would be wrong."""
+    said, known = set(joined[_LABEL]), {*joined["predicted"], *reference.predictions}
+    if not said & known:
+        raise DataError(
+            f"labels: they say {names_in_words(sorted(said)[:5])}, and the version answers "
+            f"{names_in_words(sorted(known)[:5])}: none of them is the same"
+        )

@@ -1,0 +1,147 @@
+"""What the monitor says to MLflow: a run in `<model>-monitoring`, and tags on the version."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
+
+from pipeline.monitoring.findings import Findings
+from registry_tools import history, metrics, registry, runs
+from registry_tools.connection import translated
+from registry_tools.registry import DRIFT_AT_TAG, DRIFT_RUN_TAG, DRIFT_TAG
+
+CAUSE_TAG = "monitoring_run"  # on a version: the run that had it trained
+_FIRST, _NEXT = "retraining.{stage}", "retraining.next"
+
+
+class Record:
+    """The run of one look at a window."""
+
+    def __init__(self, client: MlflowClient, model: str, tags: Mapping[str, str]) -> None:
+        """Open it."""
+        self._client = client
+        self._model = model
+        self.experiment = f"{model}-monitoring"
+        here = {"host": socket.gethostname(), "process": str(os.getpid())}
+        runs.end_killed(client, self.experiment, here["host"])
+        self.run_id = runs.start(client, self.experiment, {**tags, **here, "kind": "monitoring"})
+
+    def log(self, findings: Findings) -> None:
+        """Log the figures of the version in the stage; those of each feature over the window."""
+        now = int(datetime.now(timezone.utc).timestamp() * 1000)
+        logged = [
+            Metric("rows", findings.rows, now, 0),
+            Metric("drift", float(findings.has_drift), now, 0),
+        ]
+        suffixes = metrics.metric_suffixes([feature.name for feature in findings.features])
+        for feature, suffix in zip(findings.features, suffixes, strict=True):
+            logged += [
+                Metric(f"psi.{suffix}", value, now, step)
+                for step, value in enumerate(feature.psi_over_time)
+            ]
+            logged.append(Metric(f"missing.{suffix}", feature.missing, now, 0))
+        subjects = list(dict.fromkeys(test.subject for test in findings.tests))
+        least = {
+            s: min(test.adjusted for test in findings.tests if test.subject == s) for s in subjects
+        }
+        for subject, suffix in zip(subjects, metrics.metric_suffixes(subjects), strict=True):
+            logged.append(Metric(f"p_value.{suffix}", least[subject], now, 0))
+        if findings.accuracy is not None:
+            share, low, high = findings.accuracy.live
+            logged += [
+                Metric("live_accuracy", share, now, 0),
+                Metric("live_accuracy.low", low, now, 0),
+                Metric("live_accuracy.high", high, now, 0),
+                Metric("promoted_accuracy", findings.accuracy.promoted[0], now, 0),
+            ]
+        with translated(self._client.tracking_uri):
+            for start in range(0, len(logged), 900):
+                self._client.log_batch(self.run_id, metrics=logged[start : start + 900])
+
+    def log_files(self, write: Callable[[Path], None]) -> None:
+        """Log the files that `write` puts into a folder."""
+        with tempfile.TemporaryDirectory() as folder, translated(self._client.tracking_uri):
+            write(Path(folder))
+            self._client.log_artifacts(self.run_id, folder)
+
+    def tag_version(self, findings: Findings) -> None:
+        """Write the verdict on the version; the server tells of it from there."""
+        at = f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
+        said = findings.verdict() + (f": {findings.where()}" if findings.has_drift else "")
+        tags = {DRIFT_AT_TAG: at, DRIFT_RUN_TAG: self.run_id, DRIFT_TAG: said[:5000]}
+        for key, value in tags.items():
+            self.tag(findings.version, key, value)
+
+    def tag(self, version: int, key: str, value: str) -> None:
+        """Write a tag on a version."""
+        with translated(self._client.tracking_uri):
+            self._client.set_model_version_tag(self._model, str(version), key, value)
+
+    def say(self, tags: Mapping[str, str]) -> None:
+        """Write tags on the run."""
+        with translated(self._client.tracking_uri):
+            for key, value in tags.items():
+                self._client.set_tag(self.run_id, key, value[:5000])
+
+    def end(self, status: str, tags: Mapping[str, str]) -> None:
+        """End the run as FINISHED, FAILED or KILLED."""
+        runs.end(self._client, self.run_id, status, {}, {k: v[:5000] for k, v in tags.items()})
+
+    def claim_retraining(self, stage: str, cooling: timedelta) -> str | None:
+        """Make this run the one that retrains; return why it may not, None if it may.
+
+        Of the claims on a stage each stands as a parameter on the one before, the first on the run
+        with which the history begins. MLflow takes a parameter once, so that of two monitors one
+        comes first.
+        """
+        with translated(self._client.tracking_uri):
+            run = history.root(self._client, self._model)
+            key = _FIRST.format(stage=stage)
+            while True:
+                following = run.data.params.get(key)
+                if following is None:
+                    if self._claimed(run.info.run_id, key):
+                        return None
+                    run = self._client.get_run(run.info.run_id)
+                    continue
+                before = registry.find_run(self._client, following)
+                if before is None:
+                    return f"the run of an earlier retraining, {following}, was deleted: restore it"
+                age = datetime.now(timezone.utc) - datetime.fromtimestamp(
+                    before.info.start_time / 1000, timezone.utc
+                )
+                if age < cooling and _NEXT not in before.data.params:
+                    return f"run {following} had one trained {_ago(age)}, cooling={_text(cooling)}"
+                run, key = before, _NEXT
+
+    def _claimed(self, run_id: str, key: str) -> bool:
+        try:
+            self._client.log_param(run_id, key, self.run_id)
+        except MlflowException:
+            if key not in self._client.get_run(run_id).data.params:
+                raise
+            return False
+        return True
+
+
+def _ago(age: timedelta) -> str:
+    seconds = int(age.total_seconds())
+    if seconds < 0:
+        return "by a clock that is ahead"
+    return f"{_text(timedelta(seconds=seconds))} ago"
+
+
+def _text(time: timedelta) -> str:
+    seconds = time.total_seconds()
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f}".removesuffix(".0") + unit
+    return f"{seconds:g}s"

@@ -1,0 +1,178 @@
+"""What goes with a version for the monitor: two files beside the rest of its evidence.
+
+reference.json     a profile of the training rows, and of the predictions on the holdout
+reference.parquet  a sample of the training rows
+
+The training table is not needed again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from registry_tools.errors import VerificationError
+
+PROFILE, SAMPLE = "reference.json", "reference.parquet"
+_SAMPLE_ROWS = 5000
+_MOST_CATEGORIES = 1000
+_QUANTILES = np.linspace(0, 1, 11)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A column of numbers."""
+
+    rows: int
+    missing: int
+    quantiles: tuple[float, ...]  # in steps of a tenth, from the least to the greatest
+
+
+@dataclass(frozen=True)
+class Categories:
+    """A column of text or of true and false."""
+
+    rows: int
+    missing: int
+    counts: Mapping[str, int]  # the commonest
+    others: int  # rows of all other categories
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the rows and the answers of a version were like when it was trained."""
+
+    rows: int
+    target: str
+    columns: Mapping[str, Numbers | Categories]
+    predictions: Mapping[str, int]  # rows of the holdout by the class that was predicted
+    right: int  # of them
+    sample: pd.DataFrame
+
+    @property
+    def holdout_rows(self) -> int:
+        """How many rows were held out."""
+        return sum(self.predictions.values())
+
+
+def make(
+    training: pd.DataFrame, target: str, predicted: npt.NDArray[Any], labels: npt.NDArray[Any]
+) -> Reference:
+    """Return the reference of a version.
+
+    Parameters
+    ----------
+    training
+        The features that it was trained on.
+    target
+        The label's name.
+    predicted, labels
+        What it answers to the holdout and what is right, as names, shape (rows,).
+    """
+    names, counts = np.unique(predicted.astype(str), return_counts=True)
+    sample = training
+    if len(training) > _SAMPLE_ROWS:
+        sample = training.sample(_SAMPLE_ROWS, random_state=0).sort_index()
+    return Reference(
+        rows=len(training),
+        target=target,
+        columns={str(name): _profile(training[name]) for name in training.columns},
+        predictions=dict(zip(names.tolist(), counts.tolist(), strict=True)),
+        right=int((predicted == labels).sum()),
+        sample=sample.reset_index(drop=True),
+    )
+
+
+def is_numeric(values: pd.Series) -> bool:
+    """Say whether a column holds numbers; true and false are categories."""
+    return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+
+
+def _profile(values: pd.Series) -> Numbers | Categories:
+    holes = int(values.isna().sum())
+    if is_numeric(values):
+        known = values.dropna().to_numpy(float)
+        quantiles = np.quantile(known, _QUANTILES) if len(known) else np.empty(0)
+        return Numbers(len(values), holes, tuple(quantiles.tolist()))
+    counts = values.dropna().map(as_category).value_counts()
+    kept = counts.iloc[:_MOST_CATEGORIES]
+    return Categories(
+        len(values),
+        holes,
+        {str(name): int(count) for name, count in kept.items()},
+        int(counts.iloc[_MOST_CATEGORIES:].sum()),
+    )
+
+
+def as_category(value: object) -> str:
+    """Return the name under which a value is counted."""
+    if isinstance(value, (bool, np.bool_)):
+        return "true" if value else "false"
+    return str(value)
+
+
+def write(folder: Path, reference: Reference) -> None:
+    """Write both files."""
+    content = {
+        "rows": reference.rows,
+        "target": reference.target,
+        "columns": {name: asdict(column) for name, column in reference.columns.items()},
+        "predictions": dict(reference.predictions),
+        "right": reference.right,
+    }
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    (folder / PROFILE).write_text(text + "\n", encoding="utf-8")
+    reference.sample.to_parquet(folder / SAMPLE, index=False)
+
+
+def read(folder: Path) -> Reference | None:
+    """Read both files; None if there are none.
+
+    Raises
+    ------
+    VerificationError
+        If they are not readable.
+    """
+    if not (folder / PROFILE).is_file() or not (folder / SAMPLE).is_file():
+        return None
+    try:
+        content = json.loads((folder / PROFILE).read_text(encoding="utf-8"))
+        sample = pd.read_parquet(folder / SAMPLE)
+        columns = {str(name): _column(each) for name, each in content["columns"].items()}
+        if set(sample.columns) != set(columns):
+            raise ValueError("sample and profile have different columns")
+        return Reference(
+            int(content["rows"]),
+            str(content["target"]),
+            columns,
+            {str(name): int(count) for name, count in content["predictions"].items()},
+            int(content["right"]),
+            sample,
+        )
+    # Whoever may write to the registry may write anything there.
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        pa.ArrowException,
+    ) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
+        raise VerificationError(f"evidence/{PROFILE} is not readable: {reason}") from error
+
+
+def _column(content: Mapping[str, Any]) -> Numbers | Categories:
+    if "quantiles" in content:
+        quantiles = tuple(float(value) for value in content["quantiles"])
+        return Numbers(int(content["rows"]), int(content["missing"]), quantiles)
+    counts = {str(name): int(count) for name, count in content["counts"].items()}
+    return Categories(int(content["rows"]), int(content["missing"]), counts, int(content["others"]))
