@@ -20,7 +20,7 @@ from pipeline.monitoring.follow_up import FollowUp
 from pipeline.monitoring.record import Record
 from pipeline.monitoring.reference import Categories, Reference
 from pipeline.monitoring.window import Rows, Window
-from pipeline.params import MonitorParams
+from pipeline.params import MonitorParams, TrainParams
 from registry_tools import artifacts, connection, loader, registry
 from registry_tools.errors import InputError, NotFound
 from registry_tools.formats import TrustPolicy
@@ -69,13 +69,18 @@ def monitor(params: MonitorParams) -> MonitorResult:
     client = connection.connect(store.address())
     watched = registry.get_version(client, ModelRef(params.name, stage=params.stage))
     own = _reference(client, watched)
+    training = (
+        follow_up.training_params(watched, own, params.name, params.retrain)
+        if params.retrain is not None
+        else None
+    )
     since = datetime.now(timezone.utc) - params.since if params.since is not None else None
     text = [name for name, column in own.columns.items() if isinstance(column, Categories)]
     rows = window.read(Path(params.current), params.name, text, since)
     known = labels.read(Path(params.labels), own.target) if params.labels is not None else None
     record = Record(client, params.name, _tags(params, watched))
     try:
-        result = _look(client, params, watched, own, rows, known, record)
+        result = _look(client, params, watched, own, rows, known, training, record)
     except BaseException as error:
         killed = isinstance(error, (KeyboardInterrupt, SystemExit))
         said = "interrupted" if killed else f"{type(error).__name__}: {error}"
@@ -91,6 +96,7 @@ def _look(
     own: Reference,
     rows: Rows,
     known: pd.DataFrame | None,
+    training: TrainParams | None,
     record: Record,
 ) -> MonitorResult:
     notes = [f"{name} is not readable, and was left out" for name in rows.unreadable]
@@ -111,7 +117,7 @@ def _look(
     for each in seen:
         record.tag_version(each.findings)
     record.log(main)
-    acts = tuple(_follow(client, params, watched, own, main, record))
+    acts = tuple(_follow(client, params, watched.version, training, main, record))
     head = {
         "name": params.name,
         "stage": params.stage,
@@ -203,19 +209,19 @@ def _answered(client: MlflowClient, name: str, version: int, part: Window) -> Wi
 def _follow(
     client: MlflowClient,
     params: MonitorParams,
-    watched: VersionInfo,
-    own: Reference,
+    watched: int,
+    training: TrainParams | None,
     main: Findings,
     record: Record,
 ) -> Sequence[FollowUp]:
     """Do what was asked for, if there is drift."""
     acts: list[FollowUp] = []
-    standing = watched.version
+    standing = watched
     if params.rollback and main.has_fallen:
-        act, standing = follow_up.roll_back(client, params, watched.version, record.run_id)
+        act, standing = follow_up.roll_back(client, params, watched, record.run_id)
         acts.append(act)
-    if params.retrain is not None and main.has_drift:
-        acts += follow_up.retrain(client, params, watched, own, main, standing, record)
+    if training is not None and main.has_drift:
+        acts += follow_up.retrain(client, params, training, main, standing, record)
     return acts
 
 

@@ -24,6 +24,7 @@ from registry_tools.formats import TrustPolicy
 from registry_tools.judging import GateOptions
 from registry_tools.refs import ModelRef
 from registry_tools.registry import VersionInfo
+from registry_tools.signature import names_in_words
 from registry_tools.tables import read_table
 
 if TYPE_CHECKING:
@@ -68,25 +69,22 @@ def roll_back(
 def retrain(
     client: MlflowClient,
     params: MonitorParams,
-    watched: VersionInfo,
-    reference: Reference,
+    training: TrainParams,
     findings: Findings,
     standing: int,
     record: Record,
 ) -> list[FollowUp]:
-    """Train a candidate on the given table, and have the gates judge it.
+    """Train a candidate as was asked, and have the gates judge it.
 
     Whatever goes wrong is told, and leaves the stage that is watched where it is. `standing` is the
     version that is there now.
     """
-    assert params.retrain is not None
     held = record.claim_retraining(params.stage, params.cooling)
     if held is not None:
         return [FollowUp("retrain", "not started", held)]
     try:
         with tracking.apart():
-            asked = training_params(watched, reference, params.name, params.retrain)
-            result = train(asked)
+            result = train(training)
         record.tag(result.version, CAUSE_TAG, record.run_id)
     except (PipelineError, RegistryToolsError) as error:
         return [FollowUp("retrain", "failed", str(error))]
@@ -145,7 +143,11 @@ def training_params(
     needed = [*reference.columns, reference.target]
     lacking = [column for column in needed if column not in columns]
     if lacking:
-        raise DataError(f"retrain={table}: there is no column {lacking[0]!r}")
+        what = "label" if lacking[0] == reference.target else "feature"
+        raise DataError(
+            f"retrain={table}: there is no column {lacking[0]!r}, a {what} of {name} version "
+            f"{watched.version}; it has {names_in_words(columns)}"
+        )
     known = {spec.name for spec in fields(TrainParams)} - _OTHER
     before = _as_now({k: v for k, v in watched.params.items() if k in known})
     return TrainParams.from_text(

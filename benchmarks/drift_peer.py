@@ -1,0 +1,49 @@
+"""Evidently on windows that `drift.py` wrote: run by a Python that has it, `drift_peer.txt`.
+
+    PYTHON drift_peer.py FOLDER
+
+Prints the share of windows that it tells of, by how its figures are read, as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+from evidently import Report
+from evidently.presets import DataDriftPreset
+
+
+def columns_of(reference: pd.DataFrame, window: pd.DataFrame) -> list[tuple[float, float, bool]]:
+    """Return value and threshold by column, and whether a small value is drift."""
+    found = Report([DataDriftPreset()]).run(window, reference).dict()["metrics"]
+    return [
+        (float(each["value"]), each["config"]["threshold"], "p_value" in each["config"]["method"])
+        for each in found
+        if each["config"]["type"].endswith("ValueDrift")
+    ]
+
+
+def main() -> int:
+    """Judge every window of a folder."""
+    folder = Path(sys.argv[1])
+    told: dict[str, list[bool]] = {}
+    for path in sorted(folder.glob("*-reference.csv")):
+        reference = pd.read_csv(path)
+        for window in sorted(folder.glob(f"{path.name.split('-')[0]}-[0-9]*.csv")):
+            columns = columns_of(reference, pd.read_csv(window))
+            flags = [v < bound if small else v >= bound for v, bound, small in columns]
+            strict = [
+                v < bound / len(columns) if small else v >= bound for v, bound, small in columns
+            ]
+            told.setdefault("any column, as it comes", []).append(any(flags))
+            told.setdefault("any column, by Bonferroni", []).append(any(strict))
+            told.setdefault("half of the columns", []).append(sum(flags) * 2 >= len(flags))
+    print(json.dumps({how: sum(each) / len(each) for how, each in told.items()}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
