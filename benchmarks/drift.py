@@ -102,17 +102,21 @@ def cases(
             for start in range(0, count, _ANEW)
         ]
 
+    def moved(draw: Draw, column: str, by: float) -> Draw:
+        return lambda random, rows: shifted(draw(random, rows), column, by)
+
     return {
-        "false alarms, Iris, 200 rows": (drawn(1, windows, iris, 150, iris, 200), MOST_ALARMS, False),
-        "false alarms, 30 columns, 200 rows": (
-            drawn(2, windows, wide, 2500, wide, 200), MOST_ALARMS, False),
-        "a shift of one sd, Iris, 200 rows": (
-            drawn(3, few, iris, 150,
-                  lambda r, n: shifted(iris(r, n), "petal width (cm)", width), 200), LEAST_SHIFT, True),
-        "a shift of one sd, 30 columns, 200 rows": (
-            drawn(4, few, wide, 2500, lambda r, n: shifted(wide(r, n), "x5", 1.0), 200), LEAST_SHIFT, True),
-        "correlation 0.9 to 0, 30 columns, 500 rows": (
-            drawn(5, few, wide, 2500, loose, 500), LEAST_CORRELATION, True),
+        "false alarms, Iris, 200 rows":
+            (drawn(1, windows, iris, 150, iris, 200), MOST_ALARMS, False),
+        "false alarms, 30 columns, 200 rows":
+            (drawn(2, windows, wide, 2500, wide, 200), MOST_ALARMS, False),
+        "a shift of one sd, Iris, 200 rows":
+            (drawn(3, few, iris, 150, moved(iris, "petal width (cm)", width), 200),
+             LEAST_SHIFT, True),
+        "a shift of one sd, 30 columns, 200 rows":
+            (drawn(4, few, wide, 2500, moved(wide, "x5", 1.0), 200), LEAST_SHIFT, True),
+        "correlation 0.9 to 0, 30 columns, 500 rows":
+            (drawn(5, few, wide, 2500, loose, 500), LEAST_CORRELATION, True),
     }  # fmt: skip
 
 
@@ -203,8 +207,8 @@ def costs() -> bool:
     met = large <= MOST_SECONDS and peak <= MOST_BYTES
     verdict = "met" if met else "MISSED"
     print(
-        f"a log of 1,000,000 rows                              {large:8.1f} s, {peak / 2**20:,.0f} MiB"
-        f"   wanted at most 30 s, 1 GiB: {verdict}"
+        f"a log of 1,000,000 rows                              {large:8.1f} s, "
+        f"{peak / 2**20:,.0f} MiB   wanted at most 30 s, 1 GiB: {verdict}"
     )
     return met
 

@@ -86,6 +86,7 @@ def monitor(params: MonitorParams) -> MonitorResult:
         said = "interrupted" if killed else f"{type(error).__name__}: {error}"
         record.end("KILLED" if killed else "FAILED", {"error": said, "mlflow.note.content": said})
         raise
+    record.end_entry_run()
     return result
 
 

@@ -21,8 +21,6 @@ from registry_tools.refs import LEGACY_STAGES, ModelRef
 _log = logging.getLogger(__name__)
 
 DIGEST_TAG = "artifact_digest"
-# What a monitor found last: `drift: …`, `none` or `unknown`; when, in UTC; and in which run.
-DRIFT_TAG, DRIFT_AT_TAG, DRIFT_RUN_TAG = "drift", "drift_at", "drift_run"
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from mlflow.exceptions import MlflowException
 from pipeline.monitoring.findings import Findings
 from registry_tools import history, metrics, registry, runs
 from registry_tools.connection import translated
-from registry_tools.registry import DRIFT_AT_TAG, DRIFT_RUN_TAG, DRIFT_TAG
+from registry_tools.drift_tags import DRIFT_AT_TAG, DRIFT_RUN_TAG, DRIFT_TAG
 
-CAUSE_TAG = "monitoring_run"  # on a version: the run that had it trained
+CAUSE_TAG = "monitoring_run"  # on a version: the look that had it trained
 _FIRST, _NEXT = "retraining.{stage}", "retraining.next"
 
 
@@ -95,6 +95,18 @@ class Record:
         """End the run as FINISHED, FAILED or KILLED."""
         runs.end(self._client, self.run_id, status, {}, {k: v[:5000] for k, v in tags.items()})
 
+    def end_entry_run(self) -> None:
+        """End the run that `mlflow run` has opened, with a word on where the result is.
+
+        It would end it FAILED where drift has an exit code of its own.
+        """
+        run_id = os.environ.get("MLFLOW_RUN_ID")
+        if run_id is None:
+            return
+        with translated(self._client.tracking_uri):
+            self._client.set_tag(run_id, CAUSE_TAG, self.run_id)
+            self._client.set_terminated(run_id, "FINISHED")
+
     def claim_retraining(self, stage: str, cooling: timedelta) -> str | None:
         """Make this run the one that retrains; return why it may not, None if it may.
 
@@ -118,7 +130,8 @@ class Record:
                 age = datetime.now(timezone.utc) - datetime.fromtimestamp(
                     before.info.start_time / 1000, timezone.utc
                 )
-                if age < cooling and _NEXT not in before.data.params:
+                # One of a clock that is far ahead must not stand in the way for years.
+                if timedelta(hours=-1) < age < cooling and _NEXT not in before.data.params:
                     return f"run {following} had one trained {_ago(age)}, cooling={_text(cooling)}"
                 run, key = before, _NEXT
 

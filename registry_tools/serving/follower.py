@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from registry_tools.drift_tags import DRIFT_AT_TAG, DRIFT_TAG
 from registry_tools.errors import RegistryToolsError, RegistryUnavailable, VerificationError
 from registry_tools.serving.source import Identity, Source
 from registry_tools.serving.sources import Sources
@@ -49,6 +50,9 @@ class Observer(Protocol):
 
     def swap_failed(self, reason: str) -> None:
         """Count a version that could not: for its `verification`, the `registry`, or an `error`."""
+
+    def monitored(self, name: str, version: int, verdict: str, at: str) -> None:
+        """Tell what a monitor found last of the version in the stage, and when."""
 
 
 H = TypeVar("H", bound=Host)
@@ -171,6 +175,9 @@ class Follower:
         self.state["last_look"] = now()
         version = await in_thread(self._sources.look, "look")
         self.state["last_answer"] = now()
+        verdict, at = (version.tags.get(tag, "") for tag in (DRIFT_TAG, DRIFT_AT_TAG))
+        if verdict:
+            self._observer.monitored(version.name, version.version, verdict, at)
         return version
 
     async def _fetched(self, version: VersionInfo) -> Source:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from datetime import datetime
 from typing import Any
 
 from prometheus_client import (
@@ -79,6 +80,20 @@ class Metrics:
         self._shadow_dropped = Counter(
             "serving_shadow_dropped_rows", "Rows that the shadow had no time for.", **own
         )
+        self._drift = Gauge(
+            "serving_drift",
+            "What a monitor found last of the version in use: 1 drift, 0 none, -1 too few rows.",
+            ("name", "version"),
+            multiprocess_mode="livemostrecent",
+            **own,
+        )
+        self._drift_at = Gauge(
+            "serving_drift_timestamp_seconds",
+            "When it did, in seconds since 1970.",
+            ("name", "version"),
+            multiprocess_mode="livemostrecent",
+            **own,
+        )
         self._answered_at: float | None = None
         self._children: dict[tuple[str, str, int], Any] = {}
         self._rows_of: dict[str, Any] = {}
@@ -107,6 +122,17 @@ class Metrics:
     def swap_failed(self, reason: str) -> None:
         """Count a version that could not take over: `verification`, `registry` or `error`."""
         self._failed.labels(reason).inc()
+
+    def monitored(self, name: str, version: int, verdict: str, at: str) -> None:
+        """Tell what a monitor found last of a version, and when: a tag that it wrote."""
+        word = verdict.partition(":")[0]
+        value = {"drift": 1, "none": 0}.get(word, -1)
+        self._drift.labels(name, str(version)).set(value)
+        try:
+            seconds = datetime.fromisoformat(at.replace("Z", "+00:00")).timestamp()
+        except ValueError:  # anybody may write a tag
+            return
+        self._drift_at.labels(name, str(version)).set(seconds)
 
     def registry_answered(self, at: float) -> None:
         """Tell when the registry last answered, in seconds since 1970."""
@@ -171,3 +197,6 @@ class ShadowMetrics:
 
     def swap_failed(self, reason: str) -> None:
         """As `swapped`; `/model` tells of them."""
+
+    def monitored(self, name: str, version: int, verdict: str, at: str) -> None:
+        """As `swapped`: it is the version in the stage that is watched."""
