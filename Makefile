@@ -21,7 +21,7 @@ export MLFLOW_DISABLE_TELEMETRY ?= true
 # Where there is no git, MLflow does without; its library for git would say so at length.
 export GIT_PYTHON_REFRESH ?= quiet
 
-.PHONY: help run test test-slow check format lock ui example screenshots serve bench clean
+.PHONY: help run test test-slow check format lock ui example demo screenshots serve bench clean
 
 help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s '	'
@@ -55,6 +55,10 @@ endif
 example: $(VENV)/.run ## Make the example store anew.
 	@$(BIN)/python -m pipeline make-example
 
+demo: PORT = 5055
+demo: $(VENV)/.run ## Show the loop from log to promotion on this machine, in two minutes, with a page to watch: PORT=5055.
+	@$(BIN)/python -m pipeline demo --port $(PORT)
+
 screenshots: $(VENV)/.test ## Take the pictures of the README anew, from the example store; needs chromium.
 	@$(BIN)/python tests/screenshots.py
 
@@ -63,7 +67,7 @@ serve: $(VENV)/.run ## Serve iris@production and follow it: PORT=5001.
 	@MLFLOW_TRACKING_URI=$(STORE) $(BIN)/registry-tools serve $(NAME)@production --port $(PORT)
 
 bench: $(VENV)/.test ## Measure; see benchmarks/.
-	@missed=0; for each in serving score sweep run_overhead cli_start registry_scale registry_postgres gate_power; do \
+	@missed=0; for each in serving score sweep run_overhead cli_start registry_scale registry_postgres gate_power drift; do \
 	  $(BIN)/python benchmarks/$$each.py || missed=1; done; exit $$missed
 
 lock: $(VENV)/.test ## Make the lock files again from pyproject.toml and deploy/server.in.

@@ -137,6 +137,21 @@ def show_example(folder: Path, port: int) -> None:
     example.show(folder, port, click.echo)
 
 
+@cli.command()
+@click.option(
+    "--folder", type=click.Path(path_type=Path), default=Path("demo"), show_default=True,
+    help="Where its store, log and pages go; that of an earlier run is emptied.",
+)  # fmt: skip
+@click.option("--port", type=click.IntRange(0, 65535), default=5055, show_default=True,
+              help="Of the page to watch.")  # fmt: skip
+@command_line.verbose_option
+def demo(folder: Path, port: int) -> None:
+    """Show the whole loop: serve, watch, see drift, retrain, promote, serve what is new."""
+    from pipeline import demo as demonstration
+
+    demonstration.run(folder, port, click.echo)
+
+
 def _summary(result: TrainResult) -> str:
     figures = result.metrics
     ref = shlex.quote(f"{result.name}@{result.stage}")

@@ -162,7 +162,7 @@ def server(folder: Path, port: int | None = None) -> Iterator[tuple[str, subproc
     PipelineError
         If it does not start.
     """
-    port = port or _free_port()
+    port = port or free_port()
     address = f"http://127.0.0.1:{port}"
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
@@ -172,7 +172,7 @@ def server(folder: Path, port: int | None = None) -> Iterator[tuple[str, subproc
     with (folder / "server.log").open("w+") as log:
         process = subprocess.Popen(command, cwd=folder, env=_environment(), stdout=log, stderr=log)
         try:
-            _wait(address, process, log.name)
+            wait_until_healthy(address, process, log.name, "MLflow server")
             yield address, process
         finally:
             process.terminate()
@@ -180,24 +180,34 @@ def server(folder: Path, port: int | None = None) -> Iterator[tuple[str, subproc
     (folder / "server.log").unlink()
 
 
-def _wait(address: str, process: subprocess.Popen[bytes], log: str) -> None:
+def wait_until_healthy(
+    address: str, process: subprocess.Popen[bytes], log: str | Path, what: str
+) -> None:
+    """Wait until a server that was started answers.
+
+    Raises
+    ------
+    OldSchema, PipelineError
+        If it ends instead, or takes too long.
+    """
     until = time.monotonic() + _START_SECONDS
     while time.monotonic() < until:
         if process.poll() is not None:
             said = Path(log).read_text().strip().splitlines()
             if any("out-of-date database schema" in line for line in said):
                 raise OldSchema("the store was made by an older MLflow")
-            raise PipelineError(f"the MLflow server ended: {said[-1] if said else 'no word'}")
+            raise PipelineError(f"the {what} ended: {said[-1] if said else 'no word'}")
         try:
             with urllib.request.urlopen(f"{address}/health", timeout=2):
                 if process.poll() is None:
                     return
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             time.sleep(0.2)
-    raise PipelineError(f"the MLflow server did not answer within {_START_SECONDS} s")
+    raise PipelineError(f"the {what} did not answer within {_START_SECONDS} s")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -15,7 +15,8 @@ LAYERS: dict[str, list[set[str]]] = {
     "pipeline": [
         {"__main__"},
         {"cli"},
-        {"monitor", "sweep"},
+        {"demo", "monitor", "sweep"},
+        {"demo_page", "traffic"},
         {"monitoring.report"},
         {"monitoring.follow_up"},
         {"train", "trials"},

@@ -1,0 +1,112 @@
+"""Flowers that are sent to a server one after the other, as somebody's cameras would."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from sklearn.datasets import load_iris
+
+_PAUSE = 0.012  # seconds between two flowers
+_LAST = 200  # answers that the share of right ones is told of
+
+
+class Flowers:
+    """Rows like those of Iris, drawn from a normal distribution fitted to each class."""
+
+    def __init__(self, seed: int) -> None:
+        iris = load_iris(as_frame=True)
+        self.columns = list(iris.data.columns)
+        self._names = iris.target_names
+        self._fits = [
+            (of_kind.mean().to_numpy(), np.cov(of_kind.to_numpy().T))
+            for _, of_kind in iris.data.groupby(iris.target)
+        ]
+        self._random = np.random.default_rng(seed)
+
+    def draw(self, wider: float = 0.0) -> tuple[list[float], str]:
+        """Return a flower and its name; `wider` is added to the width of its petals, in cm."""
+        kind = int(self._random.integers(len(self._fits)))
+        values = self._random.multivariate_normal(*self._fits[kind])
+        values[3] += wider
+        return [round(max(float(value), 0.1), 1) for value in values], str(self._names[kind])
+
+    def table(self, rows: int) -> pd.DataFrame:
+        """Return so many flowers with their names under `species`."""
+        drawn = [self.draw() for _ in range(rows)]
+        table = pd.DataFrame([values for values, _ in drawn], columns=self.columns)
+        return table.assign(species=[name for _, name in drawn])
+
+
+class Traffic:
+    """A thread that sends flowers until it is closed, and counts what comes back."""
+
+    def __init__(self, port: int, flowers: Flowers) -> None:
+        """Begin."""
+        self.wider = 0.0
+        self.answered = self.failed = 0
+        self.version: int | None = None
+        self.since = time.time()  # when the present window began
+        self.sent: list[tuple[str, list[float], str]] = []  # request, flower, name
+        self._port = port
+        self._flowers = flowers
+        self._right: deque[bool] = deque(maxlen=_LAST)
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End."""
+        self._ending.set()
+        self._thread.join()
+
+    def counts(self) -> dict[str, object]:
+        """Return what the page tells."""
+        right = list(self._right)
+        return {
+            "answered": self.answered,
+            "failed": self.failed,
+            "version": self.version,
+            "right": sum(right),
+            "of": len(right),
+        }
+
+    def wait_for(self, rows: int, seconds: float = 60) -> None:
+        """Wait until so many more were answered."""
+        until, wanted = time.monotonic() + seconds, self.answered + rows
+        while self.answered < wanted and time.monotonic() < until:
+            time.sleep(0.05)
+
+    def _run(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
+        while not self._ending.wait(_PAUSE):
+            values, name = self._flowers.draw(self.wider)
+            try:
+                request, version, answer = self._ask(connection, values)
+            except (OSError, http.client.HTTPException, ValueError):
+                self.failed += 1
+                connection.close()
+                continue
+            self.answered += 1
+            self.version = version
+            self._right.append(answer == name)
+            self.sent.append((request, values, name))
+        connection.close()
+
+    def _ask(
+        self, connection: http.client.HTTPConnection, values: Sequence[float]
+    ) -> tuple[str, int, str]:
+        body = json.dumps({"features": list(values)})
+        connection.request("POST", "/predict", body, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        content = json.loads(response.read())
+        if response.status != 200:
+            raise ValueError(response.status)
+        version = int(response.headers["X-Model-Version"])
+        return response.headers["X-Request-Id"], version, content["prediction"]
