@@ -22,6 +22,7 @@ from pipeline.demo_page import PAGE, Page, served
 from pipeline.errors import PipelineError
 from pipeline.example import free_port, wait_until_healthy
 from pipeline.traffic import Flowers, Traffic
+from registry_tools import connection
 
 _WINDOW = 500  # rows of each window
 _WIDER = 0.8  # cm that the new lamp adds to the width of a petal
@@ -176,9 +177,7 @@ def _monitor(loop: _Loop, traffic: Traffic, title: str, exit_code: int, *options
 
 def _keep_report(loop: _Loop, run_id: str) -> None:
     """Put the report of a look beside the page."""
-    from mlflow import MlflowClient
-
-    client = MlflowClient(loop.environment["MLFLOW_TRACKING_URI"])
+    client = connection.connect(loop.environment["MLFLOW_TRACKING_URI"])
     found = client.download_artifacts(run_id, "report.html", str(loop.folder))
     name = f"report-{len(loop.page.reports) + 1}.html"
     Path(found).rename(loop.folder / name)

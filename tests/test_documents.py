@@ -87,6 +87,17 @@ def test_scoring_goes_as_its_document_shows(trained_once: Trained, tmp_path: Pat
     assert_shown(project, shown)
 
 
+@pytest.mark.slow
+def test_the_loop_goes_as_its_document_shows(trained_once: Trained, tmp_path: Path) -> None:
+    project = fresh_checkout(tmp_path)
+    shutil.copy(trained_once.folder / "mlflow.db", project / "mlflow.db")
+    uri = f"sqlite:///{project}/mlflow.db"
+    registry.move_alias(MlflowClient(uri), "iris", "production", 1)
+    shown = conversations((ROOT / "docs" / "loop.md").read_text())
+    assert len(shown) > 2
+    assert_shown(project, shown)
+
+
 def assert_shown(project: Path, shown_commands: list[tuple[str, str]]) -> None:
     """Run commands in a checkout, and compare what they print with what is shown."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "MAKE"))}

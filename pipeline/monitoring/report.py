@@ -91,8 +91,8 @@ def write(
         datetime.now(timezone.utc),
         Path(__file__).parent,
         **head,
-        headline=said(watched[0]) if watched else "no rows of the version in the stage",
-        tone="bad" if watched and watched[0].has_drift else "good",
+        headline=f"Version {head['version']} in {head['stage']}: {said(watched[0])}",
+        tone="bad" if watched[0].has_drift else "",
         acts=acts,
         versions=versions,
     )
