@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.errors import PipelineError
+from pipeline.errors import Interrupted, PipelineError
 from pipeline.parameters import as_text
 from pipeline.params import MonitorParams, SweepParams, TrainParams
 from registry_tools import command_line
@@ -78,6 +78,7 @@ def sweep(**texts: str | None) -> None:
 
     command_line.imports_done()
     hidden = not sys.stderr.isatty()
+    kept = 0
     bar: Any  # click does not export its type
     with click.progressbar(
         length=params.n_trials, label="trials", file=sys.stderr, hidden=hidden, show_pos=True,
@@ -85,10 +86,17 @@ def sweep(**texts: str | None) -> None:
     ) as bar:  # fmt: skip
 
         def show(ended: int, of: int, best: float | None) -> None:
+            nonlocal kept
+            kept = ended
             bar.length = of
             bar.update(ended - bar.pos, best)
 
-        result = run_sweep(params, show)
+        try:
+            result = run_sweep(params, show)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"interrupted: {kept} trials are kept, and the same command goes on with the rest"
+            ) from None
     click.echo(_sweep_summary(result))
 
 
@@ -181,7 +189,8 @@ def _sweep_summary(result: SweepResult) -> str:
 
     told = [f"{result.finished} finished"]
     told += [f"{result.taken_up} of them before"] if result.taken_up else []
-    told += [f"{result.failed} failed"] if result.failed else []
+    told += [f"{result.failed} failed, such as: {result.reason}"] if result.failed else []
+    told += ["there are no more to try"] if result.is_whole_space else []
     mean, std = (result.best_figures[f"cv_accuracy_{name}"] for name in ("mean", "std"))
     return "\n".join(
         [

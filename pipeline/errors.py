@@ -3,6 +3,7 @@
 PipelineError                  exit 1
 ├── InvalidParameter           exit 2: a parameter out of its bounds; names parameter, value, bounds
 ├── DataError                  exit 1: a table that cannot be trained on
+├── Interrupted                exit 130: by Ctrl-C, with what is kept of it
 ├── UntrustedType              exit 1: a model that nobody could load
 └── RegistrationError          exit 1: trained and registered, but the stage could not be set
 
@@ -32,6 +33,12 @@ class InvalidParameter(PipelineError, ValueError):
 
 class DataError(PipelineError, ValueError):
     """A table that cannot be trained on."""
+
+
+class Interrupted(PipelineError):
+    """A step that was ended by Ctrl-C; the message says what is kept."""
+
+    exit_code = 130
 
 
 class UntrustedType(PipelineError):

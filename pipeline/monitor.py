@@ -18,7 +18,7 @@ from pipeline.monitoring import findings, follow_up, labels, reference, report, 
 from pipeline.monitoring.findings import Findings
 from pipeline.monitoring.follow_up import FollowUp
 from pipeline.monitoring.record import Record
-from pipeline.monitoring.reference import Categories, Reference
+from pipeline.monitoring.reference import Reference
 from pipeline.monitoring.window import Rows, Window
 from pipeline.params import MonitorParams, TrainParams
 from registry_tools import artifacts, connection, loader, registry
@@ -75,8 +75,7 @@ def monitor(params: MonitorParams) -> MonitorResult:
         else None
     )
     since = datetime.now(timezone.utc) - params.since if params.since is not None else None
-    text = [name for name, column in own.columns.items() if isinstance(column, Categories)]
-    rows = window.read(Path(params.current), params.name, text, since)
+    rows = window.read(Path(params.current), params.name, own.text_columns, since)
     known = labels.read(Path(params.labels), own.target) if params.labels is not None else None
     record = Record(client, params.name, _tags(params, watched))
     try:

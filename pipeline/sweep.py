@@ -34,6 +34,8 @@ class SweepResult:
     run_id: str
     finished: int
     failed: int
+    reason: str  # of the first that failed
+    is_whole_space: bool  # fewer were tried than were asked for, since there are no more
     taken_up: int  # of the finished, by a sweep that was killed
     best: TrainParams
     best_figures: Mapping[str, float]
@@ -180,6 +182,8 @@ def _conclude(done: _Sweep) -> SweepResult:
         done.trials.run_id,
         len(done.figures),
         len(done.failures),
+        next(iter(done.failures.values()), ""),
+        len(done.candidates) < done.params.n_trials,
         len(done.earlier.finished),
         best,
         figures,

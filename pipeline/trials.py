@@ -7,6 +7,7 @@ parent. Finished ones are kept as they are; the runs of all others are used agai
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,11 +23,14 @@ from pipeline import store
 from registry_tools import connection, experiments, life
 from registry_tools.errors import RegistryUnavailable
 
+_log = logging.getLogger(__name__)
+
 Answer = TypeVar("Answer")
 
 _SWEEP, _TRIAL, _KIND = "sweep", "trial", "kind"
 _CONTINUED = "continued_by"
 _FAILURE = "failure"
+_FIGURE = "cv_accuracy_mean"
 _BATCH = 900  # metrics in one call
 _PATIENCE = 120.0  # seconds that a tracking server may be away in the midst of a sweep
 
@@ -82,7 +86,7 @@ class Trials:
                     winner = self._take_winner(child) or winner
                     continue
                 self._client.set_tag(child.info.run_id, MLFLOW_PARENT_RUN_ID, self.run_id)
-                if child.info.status == "FINISHED":
+                if child.info.status == "FINISHED" or self._is_logged(child):
                     finished[int(place)] = child.data.metrics
                 else:
                     unfinished[int(place)] = child
@@ -98,6 +102,8 @@ class Trials:
             if run.info.run_id != self.run_id:
                 since.append(run)
         at_work = [run.info.run_id for run in since if run.info.status == "RUNNING"]
+        if at_work:
+            _log.warning("waiting to see whether run %s is still at work", at_work[0])
         dead = set(life.dead(self._client, at_work))
         for run_id in dead:
             self._client.set_terminated(run_id, "KILLED")
@@ -112,6 +118,13 @@ class Trials:
             if _CONTINUED not in params:
                 raise
             return params[_CONTINUED] == self.run_id
+        return True
+
+    def _is_logged(self, child: Run) -> bool:
+        """End a trial that was killed between its figures, which MLflow logs last, and its end."""
+        if child.info.status == "FAILED" or _FIGURE not in child.data.metrics:
+            return False
+        self._client.set_terminated(child.info.run_id, "FINISHED")
         return True
 
     def _take_winner(self, child: Run) -> str | None:

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from scipy.stats import binomtest
 
 from pipeline.monitoring import drift
 from pipeline.monitoring.drift import Test
 from pipeline.monitoring.labels import Live
-from pipeline.monitoring.reference import Numbers, Reference
+from pipeline.monitoring.reference import Numbers, Reference, as_category
 from pipeline.monitoring.window import Window, counted
 
 _JOINT_ROWS = 5000  # that the classifier is shown of each side
@@ -151,15 +152,32 @@ def find(
 def _of_all(
     reference: Reference, window: Window, predictions: Mapping[str, int], live: Live | None
 ) -> list[Test]:
+    both = (reference.sample, window.sample(_JOINT_ROWS))
     found = [
         drift.categories(reference.predictions, predictions, drift.PREDICTIONS),
-        drift.together(reference.sample, window.sample(_JOINT_ROWS)),
+        drift.together(*(_alike(each, reference) for each in both)),
     ]
     if live is not None:
         found.append(
             drift.accuracy((reference.right, reference.holdout_rows), (live.right, live.rows))
         )
     return [test for test in found if test is not None]
+
+
+def _alike(rows: pd.DataFrame, reference: Reference) -> pd.DataFrame:
+    """Return rows with numbers as such and categories by their names, however they were stored."""
+    columns = {}
+    for name, profile in reference.columns.items():
+        values = rows[name]
+        if isinstance(profile, Numbers):
+            columns[name] = pd.to_numeric(values, errors="coerce").astype("float64")
+        else:
+            columns[name] = (
+                values.astype(object)
+                .where(values.notna(), None)
+                .map(as_category, na_action="ignore")
+            )
+    return pd.DataFrame(columns)
 
 
 def _feature(name: str, reference: Reference, window: Window) -> tuple[Feature, list[Test]]:

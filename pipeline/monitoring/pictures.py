@@ -38,9 +38,14 @@ def features(reference: Reference, window: Window, shown: Sequence[Feature]) -> 
             _histograms(axes, before[np.isfinite(before)], window.numbers(feature.name))
         else:
             _bars(axes, profile.counts, window.counts(feature.name)[0])
-        axes.set_title(f"{feature.name[:40]}, PSI {feature.psi:.2f}", fontsize=10)
+        axes.set_title(f"{_shown(feature.name, 40)}, PSI {feature.psi:.2f}", fontsize=10)
     figure.legend(["reference", "now"], loc="outside upper right", ncols=2)
     return figure
+
+
+def _shown(name: str, most: int) -> str:
+    """Return a name as it stands, shortened: a dollar sign would begin a formula."""
+    return (name if len(name) <= most else name[: most - 1] + "…").replace("$", r"\$")
 
 
 def _histograms(axes: Axes, before: np.ndarray, now: np.ndarray) -> None:
@@ -65,7 +70,7 @@ def _bars(axes: Axes, before: Mapping[str, int], now: Mapping[str, int]) -> None
         whole = max(sum(counts.values()), 1)
         shares = [counts.get(name, 0) / whole for name in names]
         axes.bar(places + shift, shares, width=0.4, color=color)
-    labels = [name if len(name) <= 14 else name[:13] + "…" for name in names]
+    labels = [_shown(name, 14) for name in names]
     axes.set_xticks(places, labels, rotation=30, ha="right", fontsize=8)
     axes.set_ylabel("share of rows", fontsize=8)
 
@@ -87,7 +92,7 @@ def over_time(shown: Sequence[Feature]) -> Figure:
     for place, feature in enumerate(shown):
         parts = np.arange(1, len(feature.psi_over_time) + 1)
         style = ("-", "--", "-.", ":")[place % 4]
-        axes.plot(parts, feature.psi_over_time, style, marker="o", label=feature.name[:30])
+        axes.plot(parts, feature.psi_over_time, style, marker="o", label=_shown(feature.name, 30))
     axes.set(xlabel="part of the window", ylabel="PSI", ylim=(0, None))
     axes.set_xticks(parts)
     axes.legend(fontsize=8)

@@ -62,6 +62,15 @@ class Reference:
         """How many rows were held out."""
         return sum(self.predictions.values())
 
+    @property
+    def text_columns(self) -> list[str]:
+        """The columns of text; the other categories are true and false."""
+        return [
+            name
+            for name, profile in self.columns.items()
+            if isinstance(profile, Categories) and not set(profile.counts) <= {"true", "false"}
+        ]
+
 
 def make(
     training: pd.DataFrame, target: str, predicted: npt.NDArray[Any], labels: npt.NDArray[Any]
