@@ -20,7 +20,7 @@ import pandas as pd
 
 from pipeline.demo_page import PAGE, Page, served
 from pipeline.errors import PipelineError
-from pipeline.example import free_port, wait_until_healthy
+from pipeline.example import check_port, free_port, wait_until_healthy
 from pipeline.traffic import Flowers, Traffic
 from registry_tools import connection
 
@@ -80,6 +80,7 @@ def run(folder: Path, port: int, say: Say) -> None:
     PipelineError
         If the folder holds something else, or a step does not end as it should.
     """
+    check_port(port)
     _prepare(folder)
     page = Page(folder)
     page.write()

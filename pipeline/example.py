@@ -221,7 +221,7 @@ def show(folder: Path, port: int, say: Callable[[str], None]) -> None:
     PipelineError
         If there is no store in the folder, or the server does not start.
     """
-    _check_port(port)
+    check_port(port)
     if not (folder / DATABASE).is_file() or not (folder / ARTIFACTS).is_dir():
         raise PipelineError(f"{folder}: there is no store in it: `make example` makes one")
     ended = threading.Event()
@@ -239,7 +239,7 @@ def show(folder: Path, port: int, say: Callable[[str], None]) -> None:
             _serve(copy, port, say, ended)
 
 
-def _check_port(port: int) -> None:
+def check_port(port: int) -> None:
     """Refuse a port that another listens on, whose pages would be taken for the example's."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
