@@ -21,6 +21,7 @@ from conftest import ROOT
 from mlflow import MlflowClient
 from mlflow.store.db.utils import _get_alembic_config
 from servers import BIN, free_port, wait_until_up
+from sklearn.datasets import load_iris
 
 from registry_tools import registry
 
@@ -103,6 +104,27 @@ def test_what_is_in_production_answers_from_it_and_nothing_is_changed(
     assert "versicolor" in done.stdout, done.stderr
     MlflowClient(shown).set_experiment_tag("1", "changed", "in the copy")
     assert files(tmp_path / "moved elsewhere") == before
+
+
+def test_the_monitor_tells_rows_like_those_of_its_version_from_others(
+    shown: str, tmp_path: Path
+) -> None:
+    rows = load_iris(as_frame=True).data.sample(300, replace=True, random_state=1)
+    rows.to_csv(tmp_path / "same.csv", index=False)
+    rows["petal width (cm)"] += 0.8
+    rows.to_csv(tmp_path / "wider.csv", index=False)
+    for name, code, said in (
+        ("same.csv", 0, "none      iris version 3 in production: 300 rows: no drift"),
+        ("wider.csv", 4, "DRIFT     iris version 3 in production: 300 rows: drift in petal width"),
+    ):
+        done = subprocess.run(
+            [BIN / "python", "-m", "pipeline", "monitor", "--current", tmp_path / name],
+            env=os.environ | {"MLFLOW_TRACKING_URI": shown},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == code, done.stderr
+        assert done.stdout.startswith(said)
 
 
 @pytest.mark.slow
