@@ -14,15 +14,17 @@ import pyarrow as pa
 
 from pipeline import store
 from pipeline.errors import DataError
-from pipeline.monitoring import findings, follow_up, labels, reference, report, window
+from pipeline.monitoring import findings, follow_up, labels, reference, report
+from pipeline.monitoring import rows as rows_of_now
 from pipeline.monitoring.findings import Findings
 from pipeline.monitoring.follow_up import FollowUp
 from pipeline.monitoring.record import Record
 from pipeline.monitoring.reference import Reference
-from pipeline.monitoring.window import Rows, Window
+from pipeline.monitoring.rows import Rows
+from pipeline.monitoring.window import Window
 from pipeline.params import MonitorParams, TrainParams
 from registry_tools import artifacts, connection, loader, registry
-from registry_tools.errors import InputError, NotFound
+from registry_tools.errors import InputError, NotFound, VerificationError
 from registry_tools.formats import TrustPolicy
 from registry_tools.refs import ModelRef
 from registry_tools.registry import VersionInfo
@@ -75,7 +77,7 @@ def monitor(params: MonitorParams) -> MonitorResult:
         else None
     )
     since = datetime.now(timezone.utc) - params.since if params.since is not None else None
-    rows = window.read(Path(params.current), params.name, own.text_columns, since)
+    rows = rows_of_now.read(Path(params.current), params.name, own.text_columns, since)
     known = labels.read(Path(params.labels), own.target) if params.labels is not None else None
     record = Record(client, params.name, _tags(params, watched))
     try:
@@ -99,7 +101,7 @@ def _look(
     training: TrainParams | None,
     record: Record,
 ) -> MonitorResult:
-    notes = [f"{name} is not readable, and was left out" for name in rows.unreadable]
+    notes = list(rows.notes)
     seen: list[_Seen] = []
     for version, part in _by_version(rows, watched.version).items():
         if version == watched.version:
@@ -108,8 +110,8 @@ def _look(
             try:
                 other = registry.find_version(client, ModelRef(params.name, version=version))
                 found = _reference(client, other)
-            except (DataError, NotFound) as error:
-                notes.append(f"{part.table.num_rows} rows of version {version}: {error}")
+            except (DataError, NotFound, VerificationError) as error:
+                notes.append(f"{part.count} rows of version {version}: {error}")
                 continue
         seen.append(_seen(client, params, version, found, part, known))
     seen.sort(key=lambda each: (each.findings.version != watched.version, -each.findings.version))
@@ -145,12 +147,10 @@ def _look(
 
 def _by_version(rows: Rows, watched: int) -> dict[int, Rows]:
     """Return rows by version; those that name none are for the one in the stage to answer."""
-    if not rows.table.num_columns:
-        return {watched: rows}
-    found = {watched if version is None else version: r for version, r in rows.by_version().items()}
-    if watched not in found:
-        found[watched] = Rows(rows.table.slice(0, 0))
-    return found
+    found = rows.by_version()
+    own = [*found.pop(watched, Rows(())).tables, *found.pop(None, Rows(())).tables]
+    others = {version: part for version, part in found.items() if version is not None}
+    return {watched: Rows(tuple(own)), **others}
 
 
 def _reference(client: MlflowClient, version: VersionInfo) -> Reference:
@@ -179,14 +179,11 @@ def _seen(
     rows: Rows,
     known: pd.DataFrame | None,
 ) -> _Seen:
-    features = list(own.columns)
-    if not rows.table.num_columns:
-        empty = pa.table({name: pa.array([], pa.float64()) for name in features})
-        rows = Rows(empty)
-    part = rows.window(features)
+    part = rows.window(list(own.columns))
     if part.predictions is None and part.rows >= params.min_rows:
         part = _answered(client, params.name, version, part)
-    live = labels.join(known, part, own) if known is not None and part.rows else None
+    is_known = known is not None and part.rows and part.predictions is not None
+    live = labels.join(known, part, own) if is_known else None
     found = findings.find(version, own, part, live, params.min_rows, params.alpha)
     return _Seen(found, own, part)
 

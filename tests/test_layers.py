@@ -28,6 +28,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"curves", "data", "engine", "plots", "monitoring.pictures"},
         {"monitoring.findings"},
         {"monitoring.labels"},
+        {"monitoring.rows"},
         {"monitoring.window"},
         {"monitoring.drift", "monitoring.reference"},
         {"params"},

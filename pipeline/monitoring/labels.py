@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy.typing as npt
 import pandas as pd
 
 from pipeline.errors import DataError
-from pipeline.monitoring.reference import Reference, as_category
-from pipeline.monitoring.window import REQUEST, ROW, Window
+from pipeline.monitoring.reference import Reference
+from pipeline.monitoring.rows import REQUEST, ROW
+from pipeline.monitoring.window import Window
 from registry_tools.signature import names_in_words
 from registry_tools.tables import read_table
 
@@ -55,12 +58,20 @@ def read(path: Path, target: str) -> pd.DataFrame:
     labels = pd.DataFrame(
         {
             "request": known[request].astype(str).to_numpy(),
-            _LABEL: known[label].map(as_category).to_numpy(),
+            _LABEL: _names(known[label]),
         }
     )
     if row is not None:
         labels["row"] = pd.to_numeric(known[row], errors="coerce").to_numpy()
     return labels
+
+
+def _names(labels: pd.Series) -> npt.NDArray[Any]:
+    """Return labels under the names that a training gives its classes."""
+    names = labels.map(str)
+    if names.str.fullmatch(r"-?\d+\.0").all():  # a hole in the column made them floats
+        names = names.str.removesuffix(".0")
+    return names.to_numpy(object)
 
 
 def _first(table: pd.DataFrame, names: tuple[str, ...]) -> str | None:
@@ -101,7 +112,12 @@ def join(labels: pd.DataFrame, window: Window, reference: Reference) -> Live:
         rows = len(different[clash].drop_duplicates(by))
         notes.append(f"{rows} rows have labels that contradict each other, and are left out")
     joined = answers.merge(different[~clash], on=by)
-    unlabelled = len(answers) - len(joined)
+    unlabelled = len(answers) - len(answers.merge(different[by].drop_duplicates(), on=by))
+    if len(answers) and unlabelled == len(answers):
+        raise DataError(
+            f"labels: none of their requests, such as {labels['request'].head(1).tolist()}, is "
+            f"among those of the rows, such as {answers['request'].head(1).tolist()}"
+        )
     if unlabelled:
         notes.append(f"{unlabelled} of {len(answers)} rows have no label")
     if len(joined):

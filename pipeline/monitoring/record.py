@@ -125,7 +125,7 @@ class Record:
                     run = self._client.get_run(run.info.run_id)
                     continue
                 before = registry.find_run(self._client, following)
-                if before is None:
+                if before is None or before.info.lifecycle_stage != "active":
                     return f"the run of an earlier retraining, {following}, was deleted: restore it"
                 age = datetime.now(timezone.utc) - datetime.fromtimestamp(
                     before.info.start_time / 1000, timezone.utc

@@ -156,8 +156,7 @@ def read(folder: Path) -> Reference | None:
         content = json.loads((folder / PROFILE).read_text(encoding="utf-8"))
         sample = pd.read_parquet(folder / SAMPLE)
         columns = {str(name): _column(each) for name, each in content["columns"].items()}
-        if set(sample.columns) != set(columns):
-            raise ValueError("sample and profile have different columns")
+        _check_sample(sample, columns)
         return Reference(
             int(content["rows"]),
             str(content["target"]),
@@ -168,15 +167,23 @@ def read(folder: Path) -> Reference | None:
         )
     # Whoever may write to the registry may write anything there.
     except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        pa.ArrowException,
+        *(OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError),
+        *(RecursionError, pa.ArrowException),
     ) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
         raise VerificationError(f"evidence/{PROFILE} is not readable: {reason}") from error
+
+
+def _check_sample(sample: pd.DataFrame, columns: Mapping[str, Numbers | Categories]) -> None:
+    if set(sample.columns) != set(columns):
+        raise ValueError("sample and profile have different columns")
+    if not len(sample):
+        raise ValueError("the sample is empty")
+    for name, column in columns.items():
+        if isinstance(column, Numbers) and not (
+            is_numeric(sample[name]) or sample[name].isna().all()
+        ):
+            raise ValueError(f"column {name!r} holds numbers in the profile alone")
 
 
 def _column(content: Mapping[str, Any]) -> Numbers | Categories:

@@ -1,0 +1,420 @@
+"""Whether rows are like others: the tests by known values, and what a version brings for them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from sklearn.datasets import load_iris
+
+from pipeline.monitoring import drift, reference
+from pipeline.monitoring.drift import Test as Shown  # pytest would collect it by its own name
+from pipeline.monitoring.reference import Categories, Numbers, Reference
+from registry_tools.errors import VerificationError
+
+NOTHING = np.array([])
+
+
+def numbers(before: Any, now: Any) -> Shown | None:
+    return drift.numbers(np.asarray(before, float), np.asarray(now, float), "x")
+
+
+def categories(before: dict[str, int], now: dict[str, int]) -> Shown | None:
+    return drift.categories(before, now, "x")
+
+
+def test_the_statistic_of_numbers_is_the_largest_distance_of_the_two_distributions() -> None:
+    found = numbers(np.arange(100), np.arange(50, 150))
+    assert found is not None
+    assert (found.subject, found.kind) == ("x", "Kolmogorov-Smirnov")
+    assert found.statistic == pytest.approx(0.5)
+    assert found.p_value == pytest.approx(stats.ks_2samp(range(100), range(50, 150)).pvalue)
+    assert found.p_value < 1e-10
+
+
+def test_equal_numbers_show_nothing_however_many() -> None:
+    for rows in (50, 5000):
+        found = numbers(np.arange(rows), np.arange(rows))
+        assert found is not None
+        assert (found.statistic, found.p_value) == (0, 1)
+
+
+def test_many_numbers_are_compared_by_the_limit_of_the_exact_distribution() -> None:
+    random = np.random.default_rng(1)
+    before, now = random.normal(0, 1, 1900), random.normal(0.1, 1, 1900)
+    exact = numbers(before, now)
+    limit = numbers(before, np.concatenate([now, random.normal(0.1, 1, 101)]))
+    assert exact is not None
+    assert limit is not None
+    assert np.log10(limit.p_value) == pytest.approx(np.log10(exact.p_value), abs=1)
+
+
+def test_a_side_without_numbers_is_not_compared() -> None:
+    for before, now in ((NOTHING, [1.0]), ([1.0], NOTHING), ([np.nan] * 9, [1.0] * 9)):
+        assert numbers(before, now) is None
+
+
+def test_missing_numbers_count_for_none() -> None:
+    assert numbers([1.0, np.nan, 2.0], [1.0, 2.0, np.nan]) == numbers([1.0, 2.0], [1.0, 2.0])
+
+
+def test_constant_numbers_are_alike_and_another_constant_is_not() -> None:
+    same, other = numbers([3.0] * 100, [3.0] * 100), numbers([3.0] * 100, [4.0] * 100)
+    assert same is not None
+    assert other is not None
+    assert same.p_value == 1
+    assert other.statistic == 1
+    assert other.p_value < 1e-10
+
+
+def test_categories_are_compared_by_chi_squared() -> None:
+    found = categories({"a": 30, "b": 10}, {"a": 20, "b": 40})
+    assert found is not None
+    # 100 (30·40 - 10·20)² / (40·60·50·50) = 16.67, of one degree of freedom
+    assert found.statistic == pytest.approx(np.sqrt(100 / 6 / 100))
+    assert found.p_value == pytest.approx(stats.chi2.sf(100 / 6, 1))
+    assert found.kind == "chi-squared"
+
+
+def test_rare_categories_are_put_together() -> None:
+    before = {"a": 100, **{f"old {n}": 1 for n in range(20)}}
+    now = {"a": 100, **{f"new {n}": 1 for n in range(20)}}
+    found = categories(before, now)
+    assert found is not None
+    assert found.p_value == pytest.approx(1)  # 100 and 20 on either side
+
+
+def test_too_few_rare_ones_go_with_the_rarest_of_the_others() -> None:
+    found = categories({"a": 60, "b": 50, "c": 1, "d": 2}, {"a": 60, "b": 50, "e": 3})
+    assert found is not None
+    assert (found.statistic, found.p_value) == (pytest.approx(0), pytest.approx(1))
+
+
+def test_a_category_that_was_never_seen_shows() -> None:
+    found = categories({"a": 100, "b": 20}, {"a": 100, "c": 20})
+    assert found is not None
+    assert found.p_value < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ({"a": 50}, {"a": 70}),
+        ({}, {"a": 70}),
+        ({"a": 50, "b": 50}, {}),
+        ({"a": 2, "b": 1}, {"a": 1, "b": 2}),
+        ({"a": 100}, {"a": 98, "b": 2}),
+        ({}, {}),
+    ],
+)
+def test_categories_that_say_nothing_are_not_compared(
+    before: dict[str, int], now: dict[str, int]
+) -> None:
+    assert categories(before, now) is None
+
+
+def test_the_order_of_categories_does_not_matter() -> None:
+    before, now = {"a": 30, "b": 10, "c": 1}, {"b": 40, "a": 20, "d": 2}
+    turned = categories(dict(reversed(before.items())), dict(reversed(now.items())))
+    assert turned == categories(before, now)
+
+
+def test_few_missing_values_are_compared_by_fishers_exact_test() -> None:
+    found = drift.missing((3, 4), (1, 4), "x")  # the lady who tastes tea
+    assert found is not None
+    assert found.p_value == pytest.approx(34 / 70)
+    assert found.statistic == -0.5
+    assert found.kind == drift.MISSING
+
+
+def test_many_missing_values_are_compared_by_chi_squared() -> None:
+    found = drift.missing((10, 100), (30, 100), "x")
+    assert found is not None
+    # With the correction of Yates: 200 (2000 - 100)² / (40·160·100·100)
+    assert found.p_value == pytest.approx(stats.chi2.sf(11.28125, 1))
+    assert found.statistic == pytest.approx(0.2)
+
+
+def test_where_nothing_is_missing_nothing_is_compared() -> None:
+    assert drift.missing((0, 100), (0, 200), "x") is None
+    assert drift.missing((0, 100), (0, 0), "x") is None
+
+
+def test_where_all_was_missing_and_is_nothing_is_shown() -> None:
+    found = drift.missing((100, 100), (200, 200), "x")
+    assert found is not None
+    assert found.p_value == 1
+    gone = drift.missing((0, 100), (200, 200), "x")
+    assert gone is not None
+    assert gone.p_value < 1e-10
+
+
+def test_accuracy_is_asked_on_one_side_only() -> None:
+    found = drift.accuracy((3, 4), (1, 4))
+    assert found is not None
+    assert found.p_value == pytest.approx(17 / 70)
+    assert found.statistic == 0.5
+    better = drift.accuracy((50, 100), (90, 100))
+    assert better is not None
+    assert better.p_value > 0.99
+    assert drift.accuracy((3, 4), (0, 0)) is None
+    assert drift.accuracy((0, 0), (3, 4)) is None
+
+
+def correlated(rows: int, correlation: float, seed: int) -> pd.DataFrame:
+    random = np.random.default_rng(seed)
+    values = random.multivariate_normal([0, 0], [[1, correlation], [correlation, 1]], rows)
+    return pd.DataFrame(values, columns=["first", "second"])
+
+
+def test_all_features_together_show_a_correlation_that_none_of_them_shows() -> None:
+    before, now = correlated(500, 0.9, 1), correlated(500, 0.0, 2)
+    for name in before:
+        alone = drift.numbers(before[name].to_numpy(), now[name].to_numpy(), str(name))
+        assert alone is not None
+        assert alone.p_value > 0.05
+    found = drift.together(before, now)
+    assert found is not None
+    assert (found.subject, found.kind) == (drift.ALL_FEATURES, "classifier")
+    assert found.p_value < 1e-4
+    assert found.statistic > 0.6
+
+
+def test_all_features_together_show_nothing_on_equal_rows() -> None:
+    before = correlated(500, 0.9, 1)
+    shown = [drift.together(before, now) for now in (before, correlated(500, 0.9, 2))]
+    for found in shown:
+        assert found is not None
+        assert found.p_value > 0.05
+        assert found.statistic == pytest.approx(0.5, abs=0.1)
+
+
+def mixed(rows: int, seed: int) -> pd.DataFrame:
+    random = np.random.default_rng(seed)
+    colour = random.choice(["red", "green", "blue"], rows).astype(object)
+    tame = random.choice([True, False], rows).astype(object)
+    tame[random.random(rows) < 0.3] = None
+    size = random.normal(0, 1, rows)
+    size[random.random(rows) < 0.2] = np.nan
+    return pd.DataFrame(
+        {
+            "size": size,
+            "colour": np.where(random.random(rows) < 0.1, None, colour),
+            "tame": tame,
+            "sold": random.random(rows) < 0.5,
+            "planet": "earth",
+        }
+    )
+
+
+def test_the_same_rows_give_the_same_result() -> None:
+    before, now = mixed(300, 1), mixed(300, 2)
+    found = drift.together(before, now)
+    assert found == drift.together(before.copy(), now.copy())
+    assert found is not None
+    assert found.p_value > 0.01
+
+
+def test_categories_and_holes_that_come_together_differently_are_seen_together() -> None:
+    before, now = mixed(1000, 1), mixed(1000, 2)
+    now["sold"] = now["colour"] == "red"
+    found = drift.together(before, now)
+    assert found is not None
+    assert found.p_value < 1e-6
+
+
+def test_a_column_that_is_all_missing_now_is_seen_together() -> None:
+    for name in ("size", "colour", "tame"):
+        now = mixed(300, 2)
+        now[name] = None
+        found = drift.together(mixed(300, 1), now)
+        assert found is not None
+        assert found.p_value < 1e-6
+
+
+def test_what_cannot_be_told_apart_is_not_asked() -> None:
+    rows = pd.DataFrame({"x": np.arange(19.0)})
+    assert drift.together(rows, pd.DataFrame({"x": np.arange(500.0)})) is None
+    assert drift.together(rows[[]], rows[[]]) is None
+    constant = pd.DataFrame({"x": np.ones(100), "y": "same"})
+    assert drift.together(constant, constant) is None
+
+
+def test_holm_corrects_as_in_the_worked_example() -> None:
+    p_values = (0.01, 0.04, 0.03, 0.005)
+    tests = [Shown(str(place), "", 0.0, p) for place, p in enumerate(p_values)]
+    found = drift.corrected(tests)
+    assert [test.subject for test in found] == ["0", "1", "2", "3"]
+    assert [test.adjusted for test in found] == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert [test.p_value for test in found] == list(p_values)
+
+
+def test_a_corrected_p_value_is_never_above_one() -> None:
+    found = drift.corrected([Shown("a", "", 0.0, 0.9), Shown("b", "", 0.0, 0.4)])
+    assert [test.adjusted for test in found] == [0.9, 0.8]
+    assert [test.adjusted for test in drift.corrected([Shown("a", "", 0.0, 0.9)] * 2)] == [1, 1]
+    assert drift.corrected([]) == []
+
+
+def test_psi_is_the_sum_over_the_bins() -> None:
+    found = drift.psi(np.array([500_000, 500_000]), np.array([750_000, 250_000]))
+    assert found == pytest.approx(0.25 * np.log(1.5) - 0.25 * np.log(0.5), rel=1e-4)
+    assert drift.psi(np.array([10, 20]), np.array([10, 20])) == 0
+
+
+def test_psi_of_empty_bins_is_finite() -> None:
+    for before, now in (([100, 0], [0, 100]), ([0, 0], [5, 5]), ([7], [0])):
+        found = drift.psi(np.array(before), np.array(now))
+        assert np.isfinite(found)
+        assert found >= 0
+
+
+def test_the_shift_that_is_found_goes_with_the_root_of_the_rows() -> None:
+    few, many = (drift.shift_found(rows, 10**9, 10, 0.01) for rows in (200, 800))
+    assert few == pytest.approx(2 * many, rel=1e-4)
+    # (z(0.9995) + z(0.8)) / √(0.64 · 200 · 120 / 320)
+    found = drift.shift_found(200, 120, 10, 0.01)
+    assert found == pytest.approx((3.29053 + 0.84162) / np.sqrt(48), rel=1e-4)
+
+
+def test_four_windows_of_five_show_the_shift_that_is_promised() -> None:
+    shift, random = drift.shift_found(200, 400, 10, 0.01), np.random.default_rng(0)
+    found = 0
+    for _ in range(150):
+        test = numbers(random.normal(0, 1, 400), random.normal(shift, 1, 200))
+        found += test is not None and test.p_value < 0.01 / 10
+    assert 0.65 < found / 150 < 0.95
+
+
+def made(training: pd.DataFrame) -> Reference:
+    said = np.array(["cat", "dog", "dog"], dtype=object)
+    return reference.make(training, "kind", said, np.array(["cat", "dog", "cat"], dtype=object))
+
+
+def test_a_reference_is_read_as_it_was_written(tmp_path: Path) -> None:
+    written = made(mixed(200, 1))
+    reference.write(tmp_path, written)
+    found = reference.read(tmp_path)
+    assert found is not None
+    pd.testing.assert_frame_equal(found.sample, written.sample, check_dtype=False)
+    assert replace(found, sample=written.sample) == written
+    assert (found.rows, found.target, found.holdout_rows, found.right) == (200, "kind", 3, 2)
+    assert found.predictions == {"cat": 1, "dog": 2}
+
+
+def test_a_reference_knows_numbers_by_quantiles_and_the_rest_by_counts() -> None:
+    table = mixed(200, 1)
+    columns = made(table).columns
+    size, sold, colour, tame = (columns[name] for name in ("size", "sold", "colour", "tame"))
+    assert isinstance(size, Numbers)
+    assert size.missing == table["size"].isna().sum() > 0
+    assert (size.quantiles[0], size.quantiles[-1]) == (table["size"].min(), table["size"].max())
+    assert size.quantiles[5] == table["size"].median()
+    assert isinstance(sold, Categories)
+    assert dict(sold.counts) == {"true": table["sold"].sum(), "false": (~table["sold"]).sum()}
+    assert isinstance(tame, Categories)
+    assert set(tame.counts) == {"true", "false"}
+    assert tame.missing == table["tame"].isna().sum() > 0
+    assert isinstance(colour, Categories)
+    assert (set(colour.counts), colour.others) == ({"red", "green", "blue"}, 0)
+
+
+def test_a_reference_names_a_thousand_categories_and_counts_the_others(tmp_path: Path) -> None:
+    names = [f"word {n}" for n in range(1200)]
+    written = made(pd.DataFrame({"word": names + names[:900]}))
+    reference.write(tmp_path, written)
+    found = reference.read(tmp_path)
+    assert found is not None
+    words = found.columns["word"]
+    assert isinstance(words, Categories)
+    assert len(words.counts) == 1000
+    assert words.others == 200
+    assert sum(words.counts.values()) == 1900
+    assert set(names[:900]) <= set(words.counts)
+
+
+def test_a_reference_has_a_bounded_sample_that_is_the_same_each_time() -> None:
+    table = pd.DataFrame({"x": np.arange(20_000.0)})
+    first, second = made(table), made(table)
+    assert len(first.sample) == 5000
+    assert first.rows == 20_000
+    pd.testing.assert_frame_equal(first.sample, second.sample)
+    assert first.sample["x"].is_monotonic_increasing
+    assert first.sample["x"].mean() == pytest.approx(10_000, rel=0.02)
+
+
+def test_a_column_without_values_has_a_profile(tmp_path: Path) -> None:
+    written = made(pd.DataFrame({"x": [np.nan] * 30, "y": [None] * 30}))
+    reference.write(tmp_path, written)
+    found = reference.read(tmp_path)
+    assert found is not None
+    assert found.columns == written.columns == {
+        "x": Numbers(30, 30, ()),
+        "y": Categories(30, 30, {}, 0),
+    }  # fmt: skip
+
+
+def test_a_version_without_either_file_has_no_reference(tmp_path: Path) -> None:
+    assert reference.read(tmp_path) is None
+    reference.write(tmp_path, made(mixed(30, 1)))
+    (tmp_path / reference.SAMPLE).unlink()
+    assert reference.read(tmp_path) is None
+
+
+def profile(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
+    """Change what stands in the profile."""
+
+    def spoil(folder: Path) -> None:
+        path = folder / reference.PROFILE
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+
+    return spoil
+
+
+def text(content: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / reference.PROFILE).write_text(content)
+
+
+def sample(table: pd.DataFrame) -> Callable[[Path], object]:
+    return lambda folder: table.to_parquet(folder / reference.SAMPLE, index=False)
+
+
+IRIS = load_iris(as_frame=True).data
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(text(""), id="empty"),
+        pytest.param(text('{"rows": 1'), id="half written"),
+        pytest.param(text("[]"), id="a list"),
+        pytest.param(text("[" * 100_000), id="deep"),
+        pytest.param(profile(lambda c: c.pop("target")), id="no target"),
+        pytest.param(profile(lambda c: c.update(rows="many")), id="text for a number"),
+        pytest.param(profile(lambda c: c.update(rows=float("inf"))), id="infinite rows"),
+        pytest.param(profile(lambda c: c.update(columns=None)), id="no columns"),
+        pytest.param(profile(lambda c: c["columns"].popitem()), id="a column less"),
+        pytest.param(profile(lambda c: c.update(predictions=["cat"])), id="predictions as a list"),
+        pytest.param(lambda f: (f / reference.SAMPLE).write_bytes(b"PAR1"), id="no Parquet"),
+        pytest.param(sample(IRIS.iloc[:, :2]), id="a sample of other columns"),
+        pytest.param(sample(IRIS.iloc[:0]), id="an empty sample"),
+        pytest.param(sample(IRIS.astype(str) + " cm"), id="text in a sample of numbers"),
+    ],
+)
+def test_a_reference_that_is_not_readable_is_refused_in_a_line(
+    spoil: Callable[[Path], object], tmp_path: Path
+) -> None:
+    reference.write(tmp_path, made(IRIS))
+    spoil(tmp_path)
+    with pytest.raises(VerificationError, match=r"evidence/reference\.json is not readable") as e:
+        reference.read(tmp_path)
+    assert "\n" not in str(e.value)
