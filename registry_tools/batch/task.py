@@ -15,8 +15,9 @@ import pyarrow as pa
 from registry_tools.batch import output
 from registry_tools.batch.answers import counts_of
 from registry_tools.batch.columns import arrow_of, arrow_type, check
-from registry_tools.batch.files import SUFFIXES, Batch, Files
+from registry_tools.batch.files import SUFFIXES, Files
 from registry_tools.batch.pool import Engine
+from registry_tools.batch.reading import Batch
 from registry_tools.errors import InputError
 from registry_tools.refs import ModelRef
 from registry_tools.serving.source import Source
