@@ -113,6 +113,52 @@ def test_a_row_that_cannot_be_scored_says_why(
     assert len(found.without_bad().arrays["x"]) == len(values) - len(bad)
 
 
+BIG = (1 << 53) + 1  # no float
+
+
+@pytest.mark.parametrize("required", [True, False])
+@pytest.mark.parametrize("beside", ["3.0", "1e3", " 4 ", "+5", "", "wide", "6."])
+def test_a_whole_number_in_text_stays_what_it_is_whatever_stands_beside(
+    beside: str, required: bool
+) -> None:
+    column = Column("x", "long", required)
+    found = checked([str(BIG), beside, str(-BIG), f"{BIG}.0", "9007199254740993e0"], column, True)
+    good = found.without_bad()
+    written = arrow_of(good, column)
+    assert written.type == pa.int64()
+    read = {"3.0": [3], "1e3": [1000], " 4 ": [4], "+5": [5], "6.": [6]}.get(beside)
+    middle = read or ([None] if beside == "" and not required else [])
+    assert written.to_pylist() == [BIG, *middle, -BIG, BIG, BIG]
+    assert len(found.bad) == (not middle)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("9223372036854775808", "a whole number that long holds"),
+        ("9007199254740993.5", "a whole number that long holds"),
+        ("1e-99999999999999999999999", "a whole number that long holds"),
+        ("1e30", "a whole number that long holds"),
+        ("1e999", "a finite number"),
+        ("1_000", "a number"),
+    ],
+)
+def test_text_that_is_no_whole_number_is_refused_beside_a_hole_as_well(
+    value: str, reason: str
+) -> None:
+    column = Column("x", "long", required=False)
+    found = checked(["1", "", value], column, text=True)
+    assert found.bad == {2: f"column 'x': {value!r} is not {reason}"}
+    assert arrow_of(found.without_bad(), column).to_pylist() == [1, None]
+
+
+def test_a_number_of_another_width_is_refused_beside_a_hole_as_well() -> None:
+    column = Column("x", "integer", required=False)
+    for values, text in (([1, None, 1 << 40], False), (["1", "", str(1 << 40)], True)):
+        assert list(checked(values, column, text).bad) == [2]
+    assert list(checked([1.0, None, 1e30], column).bad) == [2]
+
+
 @pytest.mark.parametrize(
     ("schema", "reason"),
     [

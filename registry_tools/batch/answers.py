@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sklearn
 
-from registry_tools.batch.columns import Checked, check
+from registry_tools.batch.checked import Checked
+from registry_tools.batch.columns import check
 from registry_tools.errors import (
     InputError,
     RegistryToolsError,

@@ -19,7 +19,8 @@ import numpy as np
 import pyarrow as pa
 
 from registry_tools.batch.answers import names_of
-from registry_tools.batch.columns import Checked, arrow_of, check
+from registry_tools.batch.checked import Checked
+from registry_tools.batch.columns import arrow_of, check
 from registry_tools.batch.pool import Answered
 from registry_tools.batch.reading import Batch
 from registry_tools.errors import RegistryToolsError, UnsupportedOperation
