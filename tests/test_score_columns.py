@@ -192,6 +192,33 @@ def odd_table(seed: int) -> pa.Table:
     ).replace_schema_metadata({"mine": "kept"})
 
 
+def carried(paths: list[str], target: Path) -> pa.Table:
+    """Carry files over into one with two columns added; return what the others hold there."""
+    footers = alike([footer(path) for path in paths])
+    assert footers is not None
+    written_schema = pq.read_schema(paths[0])
+    carrier = Carrier(target, footers[0])
+    for one in footers:
+        for place in range(len(one.groups)):
+            rows = one.rows_of(place)
+            added = {"answer": pa.array(["x"] * rows, pa.string()).dictionary_encode()}
+            added["n"] = pa.array([7] * rows, pa.int64())
+            part = parquet(target.with_name("part.parquet"), pa.table(added))
+            carrier.add(one, place, Path(part))
+    carrier.finish(
+        pa.schema(
+            [*written_schema, pa.field("answer", pa.string()), pa.field("n", pa.int64())],
+            metadata=written_schema.metadata,
+        )
+    )
+    carrier.close()
+    found = pq.read_table(target)
+    assert set(found["answer"].to_pylist()) <= {"x"}
+    assert found.schema.field("answer").type == pa.string()
+    assert set(found["n"].to_pylist()) <= {7}
+    return found.drop(["answer", "n"])
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -206,32 +233,21 @@ def test_columns_that_are_carried_over_are_as_they_were(
 ) -> None:
     table = odd_table(1)
     paths = [parquet(tmp_path / f"{n}.parquet", table.slice(n), **options) for n in range(2)]
-    footers = alike([footer(path) for path in paths])
-    assert footers is not None
-    written_schema = pq.read_schema(paths[0])
-    target = tmp_path / "out.parquet"
-    carrier = Carrier(target, footers[0])
-    for one in footers:
-        for place in range(len(one.groups)):
-            rows = one.rows_of(place)
-            added = pa.table(
-                {"answer": pa.array(["x"] * rows).dictionary_encode(), "n": [7] * rows}
-            )
-            part = parquet(tmp_path / "part.parquet", added)
-            carrier.add(one, place, Path(part))
-    carrier.finish(
-        pa.schema(
-            [*written_schema, pa.field("answer", pa.string()), pa.field("n", pa.int64())],
-            metadata=written_schema.metadata,
-        )
-    )
-    carrier.close()
-    found = pq.read_table(target)
     wanted = pa.concat_tables([pq.read_table(path) for path in paths])
-    assert found.drop(["answer", "n"]).equals(wanted, check_metadata=True)
-    assert set(found["answer"].to_pylist()) == {"x"}
-    assert found.schema.field("answer").type == pa.string()
-    assert set(found["n"].to_pylist()) == {7}
+    found = carried(paths, tmp_path / "out.parquet")
+    assert found.num_rows == wanted.num_rows
+    assert found.equals(wanted, check_metadata=True)
+
+
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_a_row_group_without_rows_is_carried_over(dictionary: bool, tmp_path: Path) -> None:
+    table = pa.table({"x": [1.5, 2.5], "text": ["a", "b"]})
+    some = parquet(tmp_path / "some.parquet", table, use_dictionary=dictionary)
+    none = parquet(tmp_path / "none.parquet", table.slice(0, 0), use_dictionary=dictionary)
+    assert pq.ParquetFile(none).num_row_groups == 1
+    for number, paths in enumerate([[none], [none, some], [some, none, some]]):
+        wanted = pa.concat_tables([pq.read_table(path) for path in paths])
+        assert carried(paths, tmp_path / f"out-{number}.parquet").equals(wanted)
 
 
 def test_a_footer_is_written_as_it_was_read(tmp_path: Path) -> None:

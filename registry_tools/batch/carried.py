@@ -124,8 +124,10 @@ class Carrier:
             for chunk in get(group, _CHUNKS)[1]:
                 meta = drop(get(chunk, _CHUNK_META), *_BLOOM)
                 meta = [Field(field.number, field.kind, field.value) for field in meta]
-                begin = min(filter(None, (get(meta, _DICTIONARY), get(meta, _DATA))))
-                shift = self._file.tell() - begin
+                here = self._file.tell()
+                # A chunk without rows may stand nowhere.
+                begin = min(filter(None, (get(meta, _DICTIONARY), get(meta, _DATA))), default=here)
+                shift = here - begin
                 _copy(source, begin, get(meta, _CHUNK_SIZE), self._file)
                 for number in (_DATA, _INDEX, _DICTIONARY):
                     if get(meta, number):
