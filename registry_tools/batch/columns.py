@@ -37,13 +37,9 @@ def check_schema(schema: pa.Schema, columns: Sequence[Column], where: str, text:
     Raises
     ------
     InputError
-        If a required column is missing or stands twice, or one has a type that the model cannot
-        take.
+        If a required column is missing, or one has a type that the model cannot take.
     """
     names = list(schema.names)
-    doubled = sorted({name for name in names if names.count(name) > 1})
-    if doubled:
-        raise InputError(f"{where}: column {doubled[0]!r} stands twice")
     missing = [c.name for c in columns if c.required and c.name not in names]
     if missing:
         raise InputError(

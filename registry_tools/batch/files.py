@@ -78,7 +78,8 @@ def open_files(address: str) -> Files:
     Raises
     ------
     InputError
-        If there is nothing, a file is not readable, or files differ in format or columns.
+        If there is nothing, a file is not readable or has a column twice, or files differ in
+        format or columns.
     UnsupportedOperation
         If the URL needs a package that is not installed.
     """
@@ -163,6 +164,7 @@ def _compared(
                 schemas.append(_header(filesystem, path, name))
                 total += filesystem.get_file_info(path).size or 0
     for name, schema in zip(shown, schemas, strict=True):
+        _refuse_doubled(schema, name)
         _refuse_difference(schemas[0], shown[0], schema, name)
     return Files(form, filesystem, tuple(known), schemas[0], total, first)
 
@@ -183,13 +185,19 @@ def _header(filesystem: fs.FileSystem, path: str, shown: str) -> pa.Schema:
     return pa.schema([(name, pa.string()) for name in names])
 
 
+def _refuse_doubled(schema: pa.Schema, shown: str) -> None:
+    doubled = next((name for name in schema.names if schema.names.count(name) > 1), None)
+    if doubled is not None:
+        raise InputError(f"{shown}: column {doubled!r} stands twice: rename or drop one")
+
+
 def _refuse_difference(wanted: pa.Schema, first: str, given: pa.Schema, shown: str) -> None:
     missing = [name for name in wanted.names if name not in given.names]
     added = [name for name in given.names if name not in wanted.names]
     if missing or added:
         said = f"lacks {names_in_words(missing)}" if missing else f"has {names_in_words(added)}"
         raise InputError(f"{shown}: other columns than in {first}: it {said}")
-    for name in wanted.names if len(set(wanted.names)) == len(wanted.names) else ():
+    for name in wanted.names:
         if given.field(name).type != wanted.field(name).type:
             raise InputError(
                 f"{shown}: column {name!r} holds {given.field(name).type}, and in {first} "
