@@ -87,7 +87,7 @@ def open_files(address: str) -> Files:
     with readable(shown):
         filesystem, path = _filesystem(address)
         found = _found(filesystem, path, shown)
-    forms = {SUFFIXES[PurePosixPath(name).suffix.lower()] for name in found}
+    forms = {SUFFIXES[_suffix(name)] for name in found}
     if len(forms) > 1:
         raise InputError(f"{shown}: CSV and Parquet stand side by side: score them one by one")
     names = (
@@ -95,6 +95,11 @@ def open_files(address: str) -> Files:
     )
     form = forms.pop()
     return _compared(form, filesystem, tuple(found), tuple(names))
+
+
+def _suffix(path: str) -> str:
+    """Return how a name ends; `?` and `#` end the name in a URL alone."""
+    return PurePosixPath(urlsplit(path).path if "://" in path else path).suffix.lower()
 
 
 def _below(file: str, folder: str) -> str:
@@ -127,7 +132,7 @@ def _found(filesystem: fs.FileSystem, path: str, shown: str) -> list[str]:
     if info.type == fs.FileType.NotFound:
         raise InputError(f"{shown}: there is no such file or folder")
     if info.type != fs.FileType.Directory:
-        if PurePosixPath(urlsplit(path).path).suffix.lower() not in SUFFIXES:
+        if _suffix(path) not in SUFFIXES:
             raise InputError(f"{shown}: unknown format; use one of {', '.join(SUFFIXES)}")
         return [path]
     inside = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
@@ -135,7 +140,7 @@ def _found(filesystem: fs.FileSystem, path: str, shown: str) -> list[str]:
         file.path
         for file in inside
         if file.type == fs.FileType.File
-        and PurePosixPath(file.path).suffix.lower() in SUFFIXES
+        and _suffix(file.path) in SUFFIXES
         # Names that Spark, Hive and this program give to what is no data.
         and not any(
             part.startswith((".", "_")) for part in PurePosixPath(_below(file.path, path)).parts
