@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit, urlunsplit
 
 import pyarrow as pa
-import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from pyarrow import fs
 
 from registry_tools.batch.known import Known, mark_of, readable
-from registry_tools.batch.reading import BATCH_ROWS, Batch, read_csv, read_parquet
+from registry_tools.batch.reading import BATCH_ROWS, Batch, read_csv, read_header, read_parquet
 from registry_tools.errors import InputError, UnsupportedOperation
 from registry_tools.signature import names_in_words
 
@@ -41,21 +41,20 @@ class Files:
         """The files as errors name them."""
         return tuple(one.shown for one in self.known)
 
-    def batches(self, size: int = BATCH_ROWS, keep_broken: bool = False) -> Iterator[Batch]:
+    def batches(self, size: int = BATCH_ROWS) -> Iterator[Batch]:
         """Read all rows in order.
 
         Raises
         ------
         InputError
-            If a file turns out to be broken, or is changed meanwhile, or a line of a CSV is no
-            row and `keep_broken` is not set.
+            If a file turns out to be broken, or is changed meanwhile.
         """
         done = 0
         for one in self.known:
             last = 0
             with one.read(), self.filesystem.open_input_file(one.path) as source:
                 if self.is_text:
-                    batches = read_csv(source, one.shown, self.schema, size, keep_broken)
+                    batches = read_csv(source, one.shown, self.schema, size)
                 else:
                     batches = read_parquet(source, one.shown, self.schema, size)
                 for batch in batches:
@@ -166,7 +165,7 @@ def _compared(
                     total += parquet.metadata.num_rows
                     first = first or parquet.metadata
             else:
-                schemas.append(_header(filesystem, path, name))
+                schemas.append(read_header(filesystem, path, name))
                 total += filesystem.get_file_info(path).size or 0
     for name, schema in zip(shown, schemas, strict=True):
         _refuse_doubled(schema, name)
@@ -174,31 +173,16 @@ def _compared(
     return Files(form, filesystem, tuple(known), schemas[0], total, first)
 
 
-def _header(filesystem: fs.FileSystem, path: str, shown: str) -> pa.Schema:
-    with filesystem.open_input_stream(path, compression=None) as stream:
-        try:
-            with pa_csv.open_csv(
-                stream,
-                parse_options=pa_csv.ParseOptions(invalid_row_handler=lambda row: "skip"),
-                read_options=pa_csv.ReadOptions(block_size=1 << 16),
-            ) as reader:
-                names = reader.schema.names
-        except pa.ArrowInvalid as error:
-            if "Empty CSV" in str(error):
-                raise InputError(f"{shown}: it is empty, without even a header") from None
-            raise
-    return pa.schema([(name, pa.string()) for name in names])
-
-
 def _refuse_doubled(schema: pa.Schema, shown: str) -> None:
-    doubled = next((name for name in schema.names if schema.names.count(name) > 1), None)
-    if doubled is not None:
-        raise InputError(f"{shown}: column {doubled!r} stands twice: rename or drop one")
+    doubled = [name for name, count in Counter(schema.names).items() if count > 1]
+    if doubled:
+        raise InputError(f"{shown}: column {doubled[0]!r} stands twice: rename or drop one")
 
 
 def _refuse_difference(wanted: pa.Schema, first: str, given: pa.Schema, shown: str) -> None:
-    missing = [name for name in wanted.names if name not in given.names]
-    added = [name for name in given.names if name not in wanted.names]
+    there, here = set(wanted.names), set(given.names)
+    missing = [name for name in wanted.names if name not in here]
+    added = [name for name in given.names if name not in there]
     if missing or added:
         said = f"lacks {names_in_words(missing)}" if missing else f"has {names_in_words(added)}"
         raise InputError(f"{shown}: other columns than in {first}: it {said}")
