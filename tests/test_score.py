@@ -265,6 +265,7 @@ def test_mistakes_are_one_line_and_leave_nothing(local: Place, tmp_path: Path, c
     taken = write(rows(10).assign(prediction=1, model_version=2), tmp_path / "taken.parquet")
     lacking = write(rows(10).drop(columns=IRIS_COLUMNS[1]), tmp_path / "lacking.csv")
     wrong = write(rows(10).astype({IRIS_COLUMNS[0]: str}), tmp_path / "wrong.parquet")
+    nested = write(rows(10).assign(tags=[["a"]] * 10), tmp_path / "nested.parquet")
     (tmp_path / "empty.csv").touch()
     (tmp_path / "notes.txt").touch()
     (tmp_path / "bare").mkdir()
@@ -273,6 +274,7 @@ def test_mistakes_are_one_line_and_leave_nothing(local: Place, tmp_path: Path, c
         (taken, "o.csv", "already has the columns 'prediction', 'model_version'"),
         (lacking, "o.csv", "missing column 'sepal width (cm)'; the file has 'id'"),
         (wrong, "o.csv", "holds large_string, and the model takes double"),
+        (nested, "o.csv", "nested.parquet: column 'tags' holds list"),
         (good, "in.parquet", "it is the input as well"),
         (folder, "folder/o.csv", "lies in the folder that is read"),
         (good, "o.xlsx", "unknown format '.xlsx'"),

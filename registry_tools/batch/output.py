@@ -56,6 +56,27 @@ def check_target(path: Path) -> None:
         raise InputError(f"{path}: cannot be written: no permission to write to {path.parent}")
 
 
+def check_columns(path: Path, schema: pa.Schema, shown: str) -> None:
+    """Refuse columns that the format of a file cannot hold, before anything is read.
+
+    Raises
+    ------
+    InputError
+        If it is a CSV, and one is nested or of another type without text; `shown` has the column.
+    """
+    if SUFFIXES[path.suffix.lower()] != "csv":
+        return
+    for column in schema:
+        row = pa.RecordBatch.from_arrays([pa.nulls(1, column.type)], [column.name])
+        try:
+            pa_csv.write_csv(row, pa.BufferOutputStream(), _PLAIN)
+        except pa.ArrowException:
+            raise InputError(
+                f"{shown}: column {column.name!r} holds {column.type}, and a CSV cannot: drop it, "
+                f"or name a .parquet in place of {path}"
+            ) from None
+
+
 def partial_name(path: Path) -> Path:
     """Return the name under which this process writes a file: it tells machine and process."""
     return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.part")

@@ -169,6 +169,7 @@ def _check_places(request: Request, files: Files) -> None:
     targets = [request.output, *([request.rejects] if request.rejects else [])]
     for target in targets:
         output.check_target(target)
+        output.check_columns(target, files.schema, files.shown[0])
         if "://" in request.input:
             continue
         given = Path(request.input).resolve()
