@@ -73,7 +73,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"subjects"},
         {"__init__"},
         {"loader", "scoring", "turns"},
-        {"artifacts", "formats", "history", "runs", "signing"},
+        {"artifacts", "formats", "history", "leftovers", "runs", "signing"},
         {"experiments", "life", "registry"},
         {"connection", "gates", "thresholds"},
         {"comparison", "intervals", "reports.render"},

@@ -7,7 +7,7 @@ writes those that are added, and the command puts both into the output, encoded 
 from __future__ import annotations
 
 import contextlib
-import tempfile
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from registry_tools.batch.known import Known
 from registry_tools.batch.pool import Group, Pool, Told
 from registry_tools.batch.task import Progress, Tally, Task, refusal
 from registry_tools.errors import InputError
+from registry_tools.leftovers import scratch_folder
 
 # Of larger row groups there are too few for several workers, and their answers wait in memory.
 _MOST_ROWS = 2 << 20
@@ -67,7 +68,8 @@ def run(task: Task, footers: list[Footer], progress: Progress) -> Tally:
     assert isinstance(task.engine, Pool)
     tally = Tally()
     with contextlib.ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="scoring-")))
+        scratch = scratch_folder("scoring")
+        stack.callback(shutil.rmtree, scratch, ignore_errors=True)
         target = stack.enter_context(output.whole(task.request.output))
         rejects = task.request.rejects
         refused = stack.enter_context(output.whole(rejects)) if rejects else None

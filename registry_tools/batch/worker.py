@@ -109,7 +109,8 @@ def _steps(asked: dict[str, Any], names: list[str]) -> Iterator[pa.RecordBatch]:
 
 def main() -> int:
     """Answer until the input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command ends it, in its own time
+    for number in {signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)}:
+        signal.signal(number, signal.SIG_IGN)  # the command ends it, in its own time
     pa.set_cpu_count(1)
     requests = sys.stdin.buffer
     replies = os.fdopen(os.dup(1), "wb")
