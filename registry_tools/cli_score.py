@@ -82,7 +82,7 @@ def score(
         workers=workers,
         master=(master or _LOCAL) if engine == "spark" else None,
     )
-    with _ended_by_sigterm(), contextlib.ExitStack() as stack:
+    with _ended_by_signals(), contextlib.ExitStack() as stack:
         summary = score_files(request, policy, tracking_uri, lambda files: _bar(stack, files))
     if as_json:
         print_json(summary.as_dict())
@@ -126,17 +126,22 @@ def _bar(stack: contextlib.ExitStack, files: Files) -> Callable[[int, int], None
 
 
 @contextlib.contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Have SIGTERM end the command as Ctrl-C does, with what was begun taken away."""
+def _ended_by_signals() -> Iterator[None]:
+    """Have SIGTERM and SIGHUP end it as Ctrl-C does, with what was begun taken away."""
 
     def end(number: int, frame: Any) -> None:
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, end)
+    numbers = [signal.SIGTERM]
+    # What `nohup` started is to outlive its terminal.
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, end) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 COMMANDS = (score,)

@@ -134,10 +134,18 @@ class LoadedModel:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The names of the classes, in the order of the columns of `predict_proba`."""
-        if self.info.target_names is not None:
-            return self.info.target_names
-        return tuple(str(name) for name in getattr(self.estimator, "classes_", ()))
+        """The names of the classes, in the order of the columns of `predict_proba`.
+
+        A model that was trained without a row of some class has no column for it.
+        """
+        names = self.info.target_names
+        classes = getattr(self.estimator, "classes_", None)
+        if classes is None:
+            return names or ()
+        by_code: dict[Any, str] = dict(enumerate(names or ()))
+        return tuple(
+            by_code.get(code, str(code)) if np.isscalar(code) else str(code) for code in classes
+        )
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,7 @@ def test_rows_that_cannot_be_scored_go_to_a_file_with_the_reason(
     assert read(output)["id"].tolist() == ["001", "006"]
     rejects = pd.read_csv(tmp_path / "out.rejects.csv", dtype=str)
     assert list(rejects.columns) == ["id", *IRIS_COLUMNS, "reason"]
+    assert rejects["id"].tolist() == ["002", "003", "004", "005"]
     by_id = rejects.set_index("id")["reason"]
     assert by_id["002"].endswith(
         "in.csv: row 1: column 'sepal length (cm)': 'wide' is not a number"
@@ -144,14 +145,40 @@ def test_rows_that_cannot_be_scored_go_to_a_file_with_the_reason(
     assert "row 4: column 'petal width (cm)': 'inf' is not a finite number" in by_id["005"]
     assert rejects.set_index("id").loc["002", "sepal length (cm)"] == "wide"
     argv = ["score", ref, "--input", str(given), "--output", str(tmp_path / "none.csv")]
-    assert "in.csv: cannot be read: CSV parse error" in error_of(capsys, *argv)
+    assert "in.csv: row 1: column 'sepal length (cm)': 'wide'" in error_of(capsys, *argv)
+    given.write_text("\n".join([header, lines[0], lines[2], lines[1]]) + "\n")
+    said = error_of(capsys, *argv)
+    assert "in.csv: row 1: 7 values, and the header names 5 (rows count from 0; --on-bad" in said
     given.write_text("\n".join([header, lines[0], lines[1]]) + "\n")
     assert "in.csv: row 1: column 'sepal length (cm)': 'wide'" in error_of(capsys, *argv)
     assert not (tmp_path / "none.csv").exists()
     (experiment,) = local.client.search_experiments(filter_string=f"name = '{ref[:-2]}-scoring'")
     runs = local.client.search_runs([experiment.experiment_id])
-    assert [one.info.status for one in runs] == ["FAILED", "FAILED", "FINISHED"]
+    assert [one.info.status for one in runs] == ["FAILED", "FAILED", "FAILED", "FINISHED"]
     assert "'wide'" in runs[0].data.tags["error"]
+
+
+@slow
+def test_rejects_keep_the_order_of_the_rows_and_their_values_whole(
+    local: Place, tmp_path: Path, capsys: Any
+) -> None:
+    lines = ["5.1,3.5,1.4,0.2"] * 400_000  # several batches to each block that is read
+    long = "x" * 200_000
+    wrong = {0: "1,2", 70_000: "wide,3,1,1", 70_001: "1,2,3,4,5", 70_002: ",,,"}
+    wrong |= {300_000: f"{long},3", 399_998: "1,2,3,wide", 399_999: "7"}
+    for row, line in wrong.items():
+        lines[row] = line
+    given = tmp_path / "in.csv"
+    given.write_text("\n".join([",".join(IRIS_COLUMNS), *lines]))
+    ref, output = f"{local.model(GOOD)}/1", tmp_path / "out.csv"
+    summary = score(capsys, ref, given, output, "--on-bad-row", "reject")
+    assert (summary["rows"], summary["rejected"]) == (400_000 - len(wrong), len(wrong))
+    rejects = pd.read_csv(tmp_path / "out.rejects.csv", dtype=str)
+    assert rejects["reason"].str.extract(r"row (\d+):")[0].astype(int).tolist() == list(wrong)
+    assert rejects[IRIS_COLUMNS[0]].tolist()[4] == long
+    argv = ["score", ref, "--input", str(given), "--output", str(output)]
+    said = error_of(capsys, *argv)
+    assert "in.csv: row 0: 2 values, and the header names 4 (rows count from 0; --on-bad" in said
 
 
 @slow
@@ -238,6 +265,7 @@ def test_mistakes_are_one_line_and_leave_nothing(local: Place, tmp_path: Path, c
     taken = write(rows(10).assign(prediction=1, model_version=2), tmp_path / "taken.parquet")
     lacking = write(rows(10).drop(columns=IRIS_COLUMNS[1]), tmp_path / "lacking.csv")
     wrong = write(rows(10).astype({IRIS_COLUMNS[0]: str}), tmp_path / "wrong.parquet")
+    nested = write(rows(10).assign(tags=[["a"]] * 10), tmp_path / "nested.parquet")
     (tmp_path / "empty.csv").touch()
     (tmp_path / "notes.txt").touch()
     (tmp_path / "bare").mkdir()
@@ -246,6 +274,7 @@ def test_mistakes_are_one_line_and_leave_nothing(local: Place, tmp_path: Path, c
         (taken, "o.csv", "already has the columns 'prediction', 'model_version'"),
         (lacking, "o.csv", "missing column 'sepal width (cm)'; the file has 'id'"),
         (wrong, "o.csv", "holds large_string, and the model takes double"),
+        (nested, "o.csv", "nested.parquet: column 'tags' holds list"),
         (good, "in.parquet", "it is the input as well"),
         (folder, "folder/o.csv", "lies in the folder that is read"),
         (good, "o.xlsx", "unknown format '.xlsx'"),

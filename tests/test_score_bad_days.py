@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,11 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def partials(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.name.endswith(".part")]
+
+
+def scratch(pid: int) -> list[Path]:
+    """Return the folders for a while that are of a process."""
+    return list(Path(tempfile.gettempdir()).glob(f"*-{socket.gethostname()}-{pid}-*"))
 
 
 def children(pid: int) -> list[int]:
@@ -84,6 +91,7 @@ def test_killed_in_the_middle_it_leaves_nothing_under_the_name(
     process.wait(timeout=10)
     eventually(lambda: not any(map(lives, workers)))
     assert target.read_text() == "what stood there"
+    assert scratch(process.pid)
     (left,) = partials(folder)
     assert left.name.startswith(f".{output}.")
     given = write(rows(10), tmp_path / "few.csv")
@@ -91,12 +99,15 @@ def test_killed_in_the_middle_it_leaves_nothing_under_the_name(
 
     assert main(["score", ref, "--input", str(given), "--output", str(target)]) == 0
     assert os.listdir(folder) == [output]
+    assert not scratch(process.pid)
     (experiment,) = local.client.search_experiments(filter_string=f"name = '{ref[:-2]}-scoring'")
     states = [r.info.status for r in local.client.search_runs([experiment.experiment_id])]
     assert states == ["FINISHED", "KILLED"]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+)
 def test_interrupted_it_clears_up(
     number: signal.Signals, code: int, local: Place, many: Path, tmp_path: Path, start: Start
 ) -> None:
@@ -109,6 +120,7 @@ def test_interrupted_it_clears_up(
     assert process.wait(timeout=20) == code
     assert not any(map(lives, workers))
     assert os.listdir(folder) == []
+    assert not scratch(process.pid)
     (experiment,) = local.client.search_experiments(filter_string=f"name = '{name}-scoring'")
     (run,) = local.client.search_runs([experiment.experiment_id])
     assert run.info.status == "KILLED"

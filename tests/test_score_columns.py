@@ -113,6 +113,52 @@ def test_a_row_that_cannot_be_scored_says_why(
     assert len(found.without_bad().arrays["x"]) == len(values) - len(bad)
 
 
+BIG = (1 << 53) + 1  # no float
+
+
+@pytest.mark.parametrize("required", [True, False])
+@pytest.mark.parametrize("beside", ["3.0", "1e3", " 4 ", "+5", "", "wide", "6."])
+def test_a_whole_number_in_text_stays_what_it_is_whatever_stands_beside(
+    beside: str, required: bool
+) -> None:
+    column = Column("x", "long", required)
+    found = checked([str(BIG), beside, str(-BIG), f"{BIG}.0", "9007199254740993e0"], column, True)
+    good = found.without_bad()
+    written = arrow_of(good, column)
+    assert written.type == pa.int64()
+    read = {"3.0": [3], "1e3": [1000], " 4 ": [4], "+5": [5], "6.": [6]}.get(beside)
+    middle = read or ([None] if beside == "" and not required else [])
+    assert written.to_pylist() == [BIG, *middle, -BIG, BIG, BIG]
+    assert len(found.bad) == (not middle)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("9223372036854775808", "a whole number that long holds"),
+        ("9007199254740993.5", "a whole number that long holds"),
+        ("1e-99999999999999999999999", "a whole number that long holds"),
+        ("1e30", "a whole number that long holds"),
+        ("1e999", "a finite number"),
+        ("1_000", "a number"),
+    ],
+)
+def test_text_that_is_no_whole_number_is_refused_beside_a_hole_as_well(
+    value: str, reason: str
+) -> None:
+    column = Column("x", "long", required=False)
+    found = checked(["1", "", value], column, text=True)
+    assert found.bad == {2: f"column 'x': {value!r} is not {reason}"}
+    assert arrow_of(found.without_bad(), column).to_pylist() == [1, None]
+
+
+def test_a_number_of_another_width_is_refused_beside_a_hole_as_well() -> None:
+    column = Column("x", "integer", required=False)
+    for values, text in (([1, None, 1 << 40], False), (["1", "", str(1 << 40)], True)):
+        assert list(checked(values, column, text).bad) == [2]
+    assert list(checked([1.0, None, 1e30], column).bad) == [2]
+
+
 @pytest.mark.parametrize(
     ("schema", "reason"),
     [
@@ -146,6 +192,33 @@ def odd_table(seed: int) -> pa.Table:
     ).replace_schema_metadata({"mine": "kept"})
 
 
+def carried(paths: list[str], target: Path) -> pa.Table:
+    """Carry files over into one with two columns added; return what the others hold there."""
+    footers = alike([footer(path) for path in paths])
+    assert footers is not None
+    written_schema = pq.read_schema(paths[0])
+    carrier = Carrier(target, footers[0])
+    for one in footers:
+        for place in range(len(one.groups)):
+            rows = one.rows_of(place)
+            added = {"answer": pa.array(["x"] * rows, pa.string()).dictionary_encode()}
+            added["n"] = pa.array([7] * rows, pa.int64())
+            part = parquet(target.with_name("part.parquet"), pa.table(added))
+            carrier.add(one, place, Path(part))
+    carrier.finish(
+        pa.schema(
+            [*written_schema, pa.field("answer", pa.string()), pa.field("n", pa.int64())],
+            metadata=written_schema.metadata,
+        )
+    )
+    carrier.close()
+    found = pq.read_table(target)
+    assert set(found["answer"].to_pylist()) <= {"x"}
+    assert found.schema.field("answer").type == pa.string()
+    assert set(found["n"].to_pylist()) <= {7}
+    return found.drop(["answer", "n"])
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -160,32 +233,21 @@ def test_columns_that_are_carried_over_are_as_they_were(
 ) -> None:
     table = odd_table(1)
     paths = [parquet(tmp_path / f"{n}.parquet", table.slice(n), **options) for n in range(2)]
-    footers = alike([footer(path) for path in paths])
-    assert footers is not None
-    written_schema = pq.read_schema(paths[0])
-    target = tmp_path / "out.parquet"
-    carrier = Carrier(target, footers[0])
-    for one in footers:
-        for place in range(len(one.groups)):
-            rows = one.rows_of(place)
-            added = pa.table(
-                {"answer": pa.array(["x"] * rows).dictionary_encode(), "n": [7] * rows}
-            )
-            part = parquet(tmp_path / "part.parquet", added)
-            carrier.add(one, place, Path(part))
-    carrier.finish(
-        pa.schema(
-            [*written_schema, pa.field("answer", pa.string()), pa.field("n", pa.int64())],
-            metadata=written_schema.metadata,
-        )
-    )
-    carrier.close()
-    found = pq.read_table(target)
     wanted = pa.concat_tables([pq.read_table(path) for path in paths])
-    assert found.drop(["answer", "n"]).equals(wanted, check_metadata=True)
-    assert set(found["answer"].to_pylist()) == {"x"}
-    assert found.schema.field("answer").type == pa.string()
-    assert set(found["n"].to_pylist()) == {7}
+    found = carried(paths, tmp_path / "out.parquet")
+    assert found.num_rows == wanted.num_rows
+    assert found.equals(wanted, check_metadata=True)
+
+
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_a_row_group_without_rows_is_carried_over(dictionary: bool, tmp_path: Path) -> None:
+    table = pa.table({"x": [1.5, 2.5], "text": ["a", "b"]})
+    some = parquet(tmp_path / "some.parquet", table, use_dictionary=dictionary)
+    none = parquet(tmp_path / "none.parquet", table.slice(0, 0), use_dictionary=dictionary)
+    assert pq.ParquetFile(none).num_row_groups == 1
+    for number, paths in enumerate([[none], [none, some], [some, none, some]]):
+        wanted = pa.concat_tables([pq.read_table(path) for path in paths])
+        assert carried(paths, tmp_path / f"out-{number}.parquet").equals(wanted)
 
 
 def test_a_footer_is_written_as_it_was_read(tmp_path: Path) -> None:

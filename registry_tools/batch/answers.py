@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sklearn
 
-from registry_tools.batch.columns import Checked, check
+from registry_tools.batch.checked import Checked
+from registry_tools.batch.columns import check
 from registry_tools.errors import (
     InputError,
     RegistryToolsError,
@@ -43,14 +44,20 @@ class Answerer:
         Raises
         ------
         UnsupportedOperation
-            If there are to be some, and the model gives none.
+            If there are to be some, and the model gives none, or does not name them.
         """
         if not self.proba:
             return []
         if not hasattr(self.served.estimator, "predict_proba"):
             kind = type(self.served.estimator).__name__
             raise UnsupportedOperation(f"{self.served.source} ({kind}) gives no probabilities")
-        return [f"probability_{name}" for name in self.served.model.class_names]
+        names = self.served.model.class_names
+        if not names or len(set(names)) < len(names):
+            raise UnsupportedOperation(
+                f"{self.served.source} does not name its classes, each by a name of its own: leave "
+                "out --proba"
+            )
+        return _probability_columns(self.served)
 
     def answer(self, rows: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[int, str]]:
         """Return the columns of the answer, and which rows have none and why.
@@ -149,10 +156,32 @@ def answer_columns(served: Served, found: list[npt.NDArray[Any]]) -> pa.RecordBa
     if not len(predicted):
         predicted = predicted.cast(prediction_type(served))
     arrays = {"prediction": predicted, "prediction_name": names_of(predicted, served.info)}
-    for place, name in enumerate(served.model.class_names if len(found) > 1 else ()):
-        values = found[1][:, place] if len(found[1]) else np.empty(0)
-        arrays[f"probability_{name}"] = pa.array(values, pa.float64())
+    if len(found) > 1:
+        arrays |= _probabilities(served, found[1])
     return pa.RecordBatch.from_pydict(arrays)
+
+
+def _probability_columns(served: Served) -> list[str]:
+    """Return the columns of all classes that have a name, also of one that the model lacks."""
+    names = [*(served.info.target_names or ()), *served.model.class_names]
+    return [f"probability_{name}" for name in dict.fromkeys(names)]
+
+
+def _probabilities(served: Served, found: npt.NDArray[Any]) -> dict[str, pa.Array]:
+    """Return columns of probabilities; 0 for a class that the model was trained without."""
+    known = served.model.class_names
+    by_class = found.T if len(found) else np.empty((len(known), 0))
+    if len(by_class) != len(known):
+        raise VerificationError(
+            f"{served.source} gives {len(by_class)} probabilities a row, and has {len(known)} "
+            "classes"
+        )
+    given = {f"probability_{name}": by_class[place] for place, name in enumerate(known)}
+    nothing = np.zeros(len(found))
+    return {
+        column: pa.array(given.get(column, nothing), pa.float64())
+        for column in _probability_columns(served)
+    }
 
 
 def names_of(predicted: pa.Array, info: ModelInfo) -> pa.Array:

@@ -8,6 +8,7 @@ those of the added columns go beside them, and a new footer names both.
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import IO
 
 import pyarrow as pa
 
-from registry_tools.batch.files import readable
+from registry_tools.batch.known import readable
 from registry_tools.batch.thrift import Field, Reader, Struct, drop, get, put, written
 from registry_tools.errors import VerificationError
 
@@ -117,12 +118,16 @@ class Carrier:
     def _copied(self, given: Footer, group: Struct) -> list[Struct]:
         """Copy the chunks of a row group; return them as the new file has them."""
         chunks: list[Struct] = []
-        with open(given.path, "rb") as source:
+        with contextlib.ExitStack() as stack:
+            with readable(given.path):
+                source = stack.enter_context(open(given.path, "rb"))
             for chunk in get(group, _CHUNKS)[1]:
                 meta = drop(get(chunk, _CHUNK_META), *_BLOOM)
                 meta = [Field(field.number, field.kind, field.value) for field in meta]
-                begin = min(filter(None, (get(meta, _DICTIONARY), get(meta, _DATA))))
-                shift = self._file.tell() - begin
+                here = self._file.tell()
+                # A chunk without rows may stand nowhere.
+                begin = min(filter(None, (get(meta, _DICTIONARY), get(meta, _DATA))), default=here)
+                shift = here - begin
                 _copy(source, begin, get(meta, _CHUNK_SIZE), self._file)
                 for number in (_DATA, _INDEX, _DICTIONARY):
                     if get(meta, number):

@@ -7,7 +7,7 @@ writes those that are added, and the command puts both into the output, encoded 
 from __future__ import annotations
 
 import contextlib
-import tempfile
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,9 +17,12 @@ from pyarrow import fs
 
 from registry_tools.batch import output
 from registry_tools.batch.carried import Carrier, Footer, alike, footer
-from registry_tools.batch.files import SUFFIXES
-from registry_tools.batch.pool import Group, Pool
+from registry_tools.batch.files import SUFFIXES, Files
+from registry_tools.batch.known import Known
+from registry_tools.batch.pool import Group, Pool, Told
 from registry_tools.batch.task import Progress, Tally, Task, refusal
+from registry_tools.errors import InputError
+from registry_tools.leftovers import scratch_folder
 
 # Of larger row groups there are too few for several workers, and their answers wait in memory.
 _MOST_ROWS = 2 << 20
@@ -37,11 +40,19 @@ def footers_of(task: Task) -> list[Footer] | None:
         return None
     if any("." in column.name for column in task.columns):  # Parquet's way to name what is nested
         return None
-    found = alike([footer(path) for path in files.paths])
+    found = alike(_read(files))
     if found is None or not any(one.groups for one in found):
         return None
     largest = max(one.rows_of(place) for one in found for place in range(len(one.groups)))
     return found if largest <= _MOST_ROWS else None
+
+
+def _read(files: Files) -> list[Footer | None]:
+    found = []
+    for one in files.known:
+        with one.read():
+            found.append(footer(one.path))
+    return found
 
 
 def run(task: Task, footers: list[Footer], progress: Progress) -> Tally:
@@ -50,20 +61,21 @@ def run(task: Task, footers: list[Footer], progress: Progress) -> Tally:
     Raises
     ------
     InputError
-        If a row cannot be scored, and there is no file for such rows.
+        If a row cannot be scored, and there is no file for such rows; or a file is changed.
     Unfit
         If one cannot, and there is; nothing is written then.
     """
     assert isinstance(task.engine, Pool)
     tally = Tally()
     with contextlib.ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="scoring-")))
+        scratch = scratch_folder("scoring")
+        stack.callback(shutil.rmtree, scratch, ignore_errors=True)
         target = stack.enter_context(output.whole(task.request.output))
         rejects = task.request.rejects
         refused = stack.enter_context(output.whole(rejects)) if rejects else None
         carrier = stack.enter_context(contextlib.closing(Carrier(target, footers[0])))
         kind: pa.DataType | None = None
-        by_path = {one.path: one for one in footers}
+        by_path = {k.path: (k, f) for k, f in zip(task.files.known, footers, strict=True)}
         answered = 0
 
         def tell(rows: int) -> None:
@@ -72,13 +84,16 @@ def run(task: Task, footers: list[Footer], progress: Progress) -> Tally:
             progress(answered, answered)
 
         for group, told in task.engine.answer_groups(_groups(task, footers, scratch), tell):
+            known, given = by_path[group.path]
+            check_told(known, given, group, told)
             if told.bad is not None:
                 if rejects is not None:
                     raise Unfit
                 raise refusal(f"{group.shown}: row {group.first + told.bad[0]}: {told.bad[1]}")
             part = Path(group.part)
             kind = kind or pq.read_schema(part).field("prediction").type
-            carrier.add(by_path[group.path], group.place, part)
+            with known.unchanged():  # what was answered is what is copied
+                carrier.add(given, group.place, part)
             part.unlink()
             tally.rows += told.rows
             tally.counts.update(told.counts)
@@ -90,11 +105,31 @@ def run(task: Task, footers: list[Footer], progress: Progress) -> Tally:
     return tally
 
 
+def check_told(known: Known, given: Footer, group: Group, told: Told) -> None:
+    """Refuse what a worker tells of another file, or of one that is not as it says.
+
+    Raises
+    ------
+    InputError
+        If the file was changed, or its row group is not as long as its footer says.
+    """
+    wanted = given.rows_of(group.place)
+    if told.bad is None and told.rows == wanted:
+        return
+    known.check()
+    if told.bad is None:
+        raise InputError(
+            f"{group.shown}: cannot be read: row group {group.place} holds {told.rows} rows, and "
+            f"the footer says {wanted}"
+        )
+
+
 def _groups(task: Task, footers: list[Footer], scratch: Path) -> Iterator[Group]:
     number = 0
-    for one, shown in zip(footers, task.files.shown, strict=True):
+    for one, known in zip(footers, task.files.known, strict=True):
         first = 0
         for place in range(len(one.groups)):
-            yield Group(one.path, shown, place, first, str(scratch / f"{number}.parquet"))
+            part = str(scratch / f"{number}.parquet")
+            yield Group(one.path, known.shown, known.mark, place, first, part)
             first += one.rows_of(place)
             number += 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import os
-import socket
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 
 from registry_tools.batch.files import SUFFIXES
 from registry_tools.errors import InputError
-from registry_tools.life import process_lives
+from registry_tools.leftovers import owned, remove_stale
 
 _GROUP_ROWS = 1 << 20  # of a Parquet row group, unless its rows are large
 _GROUP_BYTES = 64 << 20
@@ -50,33 +49,63 @@ def check_target(path: Path) -> None:
         )
     if path.exists() and not path.is_file():
         raise InputError(f"{path}: it is there, and is no ordinary file: name another")
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: cannot be written: there is no folder {path.parent}")
-    if not os.access(path.parent, os.W_OK):
-        raise InputError(f"{path}: cannot be written: no permission to write to {path.parent}")
+    folder = _real(path).parent
+    if not folder.is_dir():
+        raise InputError(f"{path}: cannot be written: there is no folder {folder}")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{path}: cannot be written: no permission to write to {folder}")
+
+
+def check_columns(path: Path, schema: pa.Schema, shown: str) -> None:
+    """Refuse columns that the format of a file cannot hold, before anything is read.
+
+    Raises
+    ------
+    InputError
+        If it is a CSV, and one is nested or of another type without text; `shown` has the column.
+    """
+    if SUFFIXES[path.suffix.lower()] != "csv":
+        return
+    for column in schema:
+        row = pa.RecordBatch.from_arrays([pa.nulls(1, column.type)], [column.name])
+        try:
+            pa_csv.write_csv(row, pa.BufferOutputStream(), _PLAIN)
+        except pa.ArrowException:
+            raise InputError(
+                f"{shown}: column {column.name!r} holds {column.type}, and a CSV cannot: drop it, "
+                f"or name a .parquet in place of {path}"
+            ) from None
+
+
+def _real(path: Path) -> Path:
+    """Return what a link leads to, or the path itself."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def partial_name(path: Path) -> Path:
     """Return the name under which this process writes a file: it tells machine and process."""
-    return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.part")
+    return path.with_name(owned(f".{path.name}.", ".part"))
 
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """Yield the name to write to; what stands there takes the name `path` when the body is done.
 
+    Where `path` is a link, it is the file that it leads to that is written anew.
+
     Raises
     ------
     InputError
         If it cannot be written; nothing is left then.
     """
-    partial = partial_name(path)
-    _remove_stale(path)
+    real = _real(path)
+    partial = partial_name(real)
+    remove_stale(real.parent, f".{real.name}.", r"\.part")
     try:
         yield partial
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
-        partial.replace(path)
+        partial.replace(real)
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path}: cannot be written: {_reason(error)}") from error
     finally:
@@ -86,20 +115,6 @@ def whole(path: Path) -> Iterator[Path]:
 def _reason(error: BaseException) -> str:
     said = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0]
     return said or type(error).__name__
-
-
-def _remove_stale(path: Path) -> None:
-    """Remove what processes of this machine left that were killed while they wrote this file."""
-    start, end = f".{path.name}.{socket.gethostname()}-", ".part"
-    for file in path.parent.iterdir():
-        number = file.name.removeprefix(start).removesuffix(end)
-        if (
-            file.name == f"{start}{number}{end}"
-            and number.isdigit()
-            and not process_lives(int(number))
-        ):
-            with contextlib.suppress(OSError):
-                file.unlink()
 
 
 def sink(path: Path, form: str, schema: pa.Schema, like: pq.FileMetaData | None) -> Sink:

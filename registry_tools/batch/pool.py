@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import pyarrow as pa
 
 from registry_tools import errors
-from registry_tools.batch.files import Batch, columns_of
+from registry_tools.batch.known import Mark
 from registry_tools.batch.messages import (
     ANSWER,
     ERROR,
@@ -33,6 +33,7 @@ from registry_tools.batch.messages import (
     send,
     unpacked,
 )
+from registry_tools.batch.reading import Batch, columns_of
 from registry_tools.errors import RegistryToolsError
 from registry_tools.formats import describe
 
@@ -55,6 +56,7 @@ class Group:
 
     path: str
     shown: str  # the path, as errors name it
+    mark: Mark  # of the file that is meant
     place: int
     first: int  # its first row in the file
     part: str

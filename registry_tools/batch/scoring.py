@@ -12,14 +12,9 @@ from typing import Any
 from registry_tools import connection
 from registry_tools.batch import groups, output
 from registry_tools.batch.columns import check_schema
-from registry_tools.batch.files import (
-    BATCH_ROWS,
-    BLOCK_BYTES,
-    Files,
-    open_files,
-    without_secrets,
-)
+from registry_tools.batch.files import Files, open_files, without_secrets
 from registry_tools.batch.pool import Engine, Pool, cores
+from registry_tools.batch.reading import BATCH_ROWS, BLOCK_BYTES
 from registry_tools.batch.record import Record
 from registry_tools.batch.task import REASON, Progress, Request, Tally, Task
 from registry_tools.errors import InputError, RegistryToolsError, UnsupportedOperation
@@ -174,10 +169,11 @@ def _check_places(request: Request, files: Files) -> None:
     targets = [request.output, *([request.rejects] if request.rejects else [])]
     for target in targets:
         output.check_target(target)
+        output.check_columns(target, files.schema, files.shown[0])
         if "://" in request.input:
             continue
         given = Path(request.input).resolve()
-        if target.resolve() in {given, *(Path(p).resolve() for p in files.paths)}:
+        if target.resolve() in {given, *(Path(one.path).resolve() for one in files.known)}:
             raise InputError(f"{target}: it is the input as well: name another output")
         if given.is_dir() and given in target.resolve().parents:
             raise InputError(

@@ -19,9 +19,10 @@ import numpy as np
 import pyarrow as pa
 
 from registry_tools.batch.answers import names_of
-from registry_tools.batch.columns import Checked, arrow_of, check
-from registry_tools.batch.files import Batch
+from registry_tools.batch.checked import Checked
+from registry_tools.batch.columns import arrow_of, check
 from registry_tools.batch.pool import Answered
+from registry_tools.batch.reading import Batch
 from registry_tools.errors import RegistryToolsError, UnsupportedOperation
 from registry_tools.formats import LoadedModel, TrustPolicy, load_folder, one_line
 from registry_tools.serving.source import Source

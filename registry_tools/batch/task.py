@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from registry_tools.batch import output
 from registry_tools.batch.answers import counts_of
 from registry_tools.batch.columns import arrow_of, arrow_type, check
-from registry_tools.batch.files import SUFFIXES, Batch, Files
+from registry_tools.batch.files import SUFFIXES, Files
 from registry_tools.batch.pool import Engine
+from registry_tools.batch.reading import Batch
 from registry_tools.errors import InputError
 from registry_tools.refs import ModelRef
 from registry_tools.serving.source import Source
@@ -68,9 +70,7 @@ class Task:
             target = stack.enter_context(output.whole(self.request.output))
             refused = self._sink(stack, rejects, self.reject_schema()) if rejects else None
             sink: output.Sink | None = None
-            for batch, (answers, bad) in self.engine.answer(
-                self.files.batches(keep_broken=rejects is not None)
-            ):
+            for batch, (answers, bad) in self.engine.answer(self.files.batches()):
                 if bad or batch.broken:
                     self._reject(batch, bad, refused)
                     tally.rejected += len(bad) + len(batch.broken)
@@ -155,22 +155,36 @@ class Task:
         InputError
             If there is no file for them; names file, row, column and value.
         """
-        reasons = {
-            place: f"{batch.where}: row {batch.row_of(place)}: {bad[place]}"
-            for place in sorted(bad)
-        }
+        places = sorted(bad)
+        said = {batch.row_of(place): bad[place] for place in places}
+        said |= {line.row: line.reason for line in batch.broken}
+        reasons = [f"{batch.where}: row {row}: {said[row]}" for row in sorted(said)]
         if refused is None:
-            raise refusal(next(iter(reasons.values())))
-        if reasons:
-            rows = batch.rows.take(pa.array(list(reasons)))
-            arrays = [*rows.columns, pa.array(list(reasons.values()), pa.string())]
-            refused.write(pa.RecordBatch.from_arrays(arrays, schema=self.reject_schema()))
-        for line in batch.broken:
-            width = len(self.files.schema)
-            values = [*next(csv.reader([line.text]), []), *[""] * width][:width]
-            reason = f"{batch.where}: row {line.row}: {line.reason}"
-            arrays = [pa.array([value], pa.string()) for value in [*values, reason]]
-            refused.write(pa.RecordBatch.from_arrays(arrays, schema=self.reject_schema()))
+            raise refusal(reasons[0])
+        rows = batch.rows.take(pa.array(places, pa.int64()))
+        if batch.broken:
+            both = pa.Table.from_batches([rows, _as_rows(batch)])
+            rows = both.take(np.argsort(list(said))).combine_chunks().to_batches()[0]
+        arrays = [*rows.columns, pa.array(reasons, pa.string())]
+        refused.write(pa.RecordBatch.from_arrays(arrays, schema=self.reject_schema()))
+
+
+def _as_rows(batch: Batch) -> pa.RecordBatch:
+    """Return the lines that are no rows, with values that are too many cut off."""
+    width = len(batch.rows.schema)
+    lines = [[*_values_of(line.text), *[""] * width][:width] for line in batch.broken]
+    arrays = [pa.array(values, pa.string()) for values in zip(*lines, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=batch.rows.schema)
+
+
+def _values_of(text: str) -> list[str]:
+    """Split a line of a CSV, whose values may be of any length."""
+    before = csv.field_size_limit()
+    csv.field_size_limit(max(before, len(text)))
+    try:
+        return next(csv.reader([text]), [])
+    finally:
+        csv.field_size_limit(before)
 
 
 def refusal(reason: str) -> InputError:

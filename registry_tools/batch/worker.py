@@ -40,7 +40,8 @@ with without("pytest"):
     import skops.io  # noqa: F401 - while the command looks for the version
 
     from registry_tools.batch.answers import Answerer, counts_of
-    from registry_tools.batch.files import READ_BYTES, readable
+    from registry_tools.batch.known import Known
+    from registry_tools.batch.reading import READ_BYTES
     from registry_tools.formats import TrustPolicy
     from registry_tools.serving.loading import load
     from registry_tools.serving.source import Source
@@ -93,9 +94,10 @@ def _group(answerer: Answerer, asked: dict[str, Any], replies: IO[bytes]) -> dic
 
 def _steps(asked: dict[str, Any], names: list[str]) -> Iterator[pa.RecordBatch]:
     """Read what the model takes of a row group, in small steps; at least an empty one."""
+    known = Known(asked["path"], asked["shown"], tuple(asked["mark"]))
     with (
-        readable(asked["shown"]),
-        pq.ParquetFile(asked["path"], buffer_size=READ_BYTES, pre_buffer=False) as file,
+        known.read(),
+        pq.ParquetFile(known.path, buffer_size=READ_BYTES, pre_buffer=False) as file,
     ):
         schema = file.schema_arrow
         there = [name for name in names if name in schema.names]
@@ -107,7 +109,8 @@ def _steps(asked: dict[str, Any], names: list[str]) -> Iterator[pa.RecordBatch]:
 
 def main() -> int:
     """Answer until the input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command ends it, in its own time
+    for number in {signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)}:
+        signal.signal(number, signal.SIG_IGN)  # the command ends it, in its own time
     pa.set_cpu_count(1)
     requests = sys.stdin.buffer
     replies = os.fdopen(os.dup(1), "wb")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from registry_tools import artifacts, connection, integrity, loader, registry, signing
 from registry_tools.formats import TrustPolicy
+from registry_tools.leftovers import scratch_folder
 from registry_tools.refs import ModelRef, parse_ref
 from registry_tools.registry import VersionInfo
 from registry_tools.serving.settings import Settings
@@ -38,7 +39,7 @@ class Sources:
         self._uri = tracking_uri
         self._cache = cache
         self._client: MlflowClient | None = None
-        self._scratch = Path(tempfile.mkdtemp(prefix="serving-"))
+        self._scratch = scratch_folder("serving")
         self._fetched: dict[Identity, Source] = {}
         self._served: str | None = None  # the folder that must not go
 
