@@ -112,7 +112,8 @@ def monitor(**texts: str | None) -> int:
     from pipeline.monitor import monitor as look
 
     command_line.imports_done()
-    result = look(params)
+    with command_line.ended_by_signals():
+        result = look(params)
     click.echo(_monitor_summary(result))
     return _DRIFT if result.findings.has_drift else 0
 
@@ -157,7 +158,8 @@ def demo(folder: Path, port: int) -> None:
     """Show the whole loop: serve, watch, see drift, retrain, promote, serve what is new."""
     from pipeline import demo as demonstration
 
-    demonstration.run(folder, port, click.echo)
+    with command_line.ended_by_signals():
+        demonstration.run(folder, port, click.echo)
 
 
 def _summary(result: TrainResult) -> str:

@@ -28,6 +28,7 @@ _WINDOW = 500  # rows of each window
 _WIDER = 0.8  # cm that the new lamp adds to the width of a petal
 _START_SECONDS = 60.0
 _LOG = "predictions"
+_MARK = ".demo"
 Say = Callable[[str], None]
 
 
@@ -107,10 +108,13 @@ def run(folder: Path, port: int, say: Say) -> None:
 
 
 def _prepare(folder: Path) -> None:
-    if folder.exists() and any(folder.iterdir()) and not (folder / PAGE).is_file():
+    if folder.exists() and not folder.is_dir():
+        raise PipelineError(f"{folder}: it is no folder: name another with --folder")
+    if folder.exists() and any(folder.iterdir()) and not (folder / _MARK).is_file():
         raise PipelineError(f"{folder}: it holds something else: name another with --folder")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    (folder / _MARK).write_text("made by `make demo`, which empties this folder\n")
 
 
 def _run(loop: _Loop) -> None:

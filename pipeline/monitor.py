@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -19,7 +20,7 @@ from pipeline.monitoring import rows as rows_of_now
 from pipeline.monitoring.findings import Findings
 from pipeline.monitoring.follow_up import FollowUp
 from pipeline.monitoring.record import Record
-from pipeline.monitoring.reference import Reference
+from pipeline.monitoring.reference import Categories, Reference
 from pipeline.monitoring.rows import Rows
 from pipeline.monitoring.window import Window
 from pipeline.params import MonitorParams, TrainParams
@@ -28,6 +29,7 @@ from registry_tools.errors import InputError, NotFound, VerificationError
 from registry_tools.formats import TrustPolicy
 from registry_tools.refs import ModelRef
 from registry_tools.registry import VersionInfo
+from registry_tools.signature import names_in_words
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -55,6 +57,7 @@ class _Seen:
     findings: Findings
     reference: Reference
     window: Window
+    labels_notes: tuple[str, ...]  # where there is no accuracy to say them with
 
 
 def monitor(params: MonitorParams) -> MonitorResult:
@@ -77,7 +80,9 @@ def monitor(params: MonitorParams) -> MonitorResult:
         else None
     )
     since = datetime.now(timezone.utc) - params.since if params.since is not None else None
-    rows = rows_of_now.read(Path(params.current), params.name, own.text_columns, since)
+    rows = rows_of_now.read(
+        Path(params.current), params.name, list(own.columns), own.text_columns, since
+    )
     known = labels.read(Path(params.labels), own.target) if params.labels is not None else None
     record = Record(client, params.name, _tags(params, watched))
     try:
@@ -87,7 +92,7 @@ def monitor(params: MonitorParams) -> MonitorResult:
         said = "interrupted" if killed else f"{type(error).__name__}: {error}"
         record.end("KILLED" if killed else "FAILED", {"error": said, "mlflow.note.content": said})
         raise
-    record.end_entry_run()
+    record.link_entry_run()
     return result
 
 
@@ -113,7 +118,12 @@ def _look(
             except (DataError, NotFound, VerificationError) as error:
                 notes.append(f"{part.count} rows of version {version}: {error}")
                 continue
-        seen.append(_seen(client, params, version, found, part, known))
+        try:
+            seen.append(_seen(client, params, version, found, part, known))
+        except DataError as error:
+            if version == watched.version:
+                raise
+            notes.append(f"{part.count} rows of version {version}: {error}")
     seen.sort(key=lambda each: (each.findings.version != watched.version, -each.findings.version))
     main = seen[0].findings
     for each in seen:
@@ -129,6 +139,8 @@ def _look(
         "alpha": params.alpha,
         "notes": notes,
     }
+    for each in seen:
+        notes += _notes(each)
     told = [(each.findings, each.reference, each.window) for each in seen]
     record.log_files(lambda folder: report.write(folder, head, told, acts))
     record.end("FINISHED", _verdict_tags(main, acts))
@@ -143,6 +155,16 @@ def _look(
         record.experiment,
         record.run_id,
     )
+
+
+def _notes(seen: _Seen) -> list[str]:
+    """Return what was not looked at of a version."""
+    notes = [
+        f"{name} has more than {len(profile.counts)} categories: how often each comes is not tested"
+        for name, profile in seen.reference.columns.items()
+        if isinstance(profile, Categories) and profile.others
+    ]
+    return notes + list(seen.labels_notes)
 
 
 def _by_version(rows: Rows, watched: int) -> dict[int, Rows]:
@@ -182,10 +204,23 @@ def _seen(
     part = rows.window(list(own.columns))
     if part.predictions is None and part.rows >= params.min_rows:
         part = _answered(client, params.name, version, part)
+    _check_predictions(version, part, own)
     is_known = known is not None and part.rows and part.predictions is not None
     live = labels.join(known, part, own) if is_known else None
     found = findings.find(version, own, part, live, params.min_rows, params.alpha)
-    return _Seen(found, own, part)
+    return _Seen(found, own, part, live.notes if live is not None and not live.rows else ())
+
+
+def _check_predictions(version: int, part: Window, own: Reference) -> None:
+    """Refuse answers in other words than the reference's: all would be drift."""
+    if part.predictions is None or not part.rows:
+        return
+    said = set(part.predictions.unique().drop_null().to_pylist())
+    if said and not said & set(own.predictions):
+        raise DataError(
+            f"the rows say that version {version} answered {names_in_words(sorted(said)[:5])}, and "
+            f"it answers {names_in_words(sorted(own.predictions)[:5])}: none of them is the same"
+        )
 
 
 def _answered(client: MlflowClient, name: str, version: int, part: Window) -> Window:
@@ -194,6 +229,8 @@ def _answered(client: MlflowClient, name: str, version: int, part: Window) -> Wi
     required = [column.name for column in model.info.signature or () if column.required]
     table = part.table.to_pandas()
     whole = table[required].notna().all(axis=1).to_numpy()
+    numbers = table[required].select_dtypes("number")
+    whole = whole & np.isfinite(numbers.to_numpy(float, na_value=np.nan)).all(axis=1)
     predictions = pd.Series([None] * len(table), dtype=object)
     try:
         if whole.any():

@@ -15,6 +15,7 @@ from pipeline.errors import InvalidParameter
 from registry_tools.errors import InvalidReference
 
 Kind = TypeVar("Kind", bound="Params")
+_LONGEST = 36_500 * 86_400  # seconds: a century
 _SECONDS = {"d": 86_400, "h": 3_600, "min": 60, "s": 1}
 
 
@@ -94,10 +95,10 @@ def nonempty(text: str) -> str:
     return text
 
 
-def fraction(text: str) -> float:
-    """Read a number between 0 and 1."""
+def level(text: str) -> float:
+    """Read the level of a test."""
     number = float(text)
-    if not 0 < number < 1:
+    if not 1e-9 <= number <= 0.5:
         raise ValueError
     return number
 
@@ -105,9 +106,10 @@ def fraction(text: str) -> float:
 def duration(text: str) -> timedelta:
     """Read a time such as `30min`, `12h` or `7d`."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|min|h|d)", text)
-    if found is None:
+    seconds = float(found[1]) * _SECONDS[found[2]] if found is not None else -1.0
+    if not 0 <= seconds <= _LONGEST:
         raise ValueError
-    return timedelta(seconds=float(found[1]) * _SECONDS[found[2]])
+    return timedelta(seconds=seconds)
 
 
 def param(default: Any, parse: Callable[[str], Any], bounds: str, help_text: str) -> Any:
@@ -162,7 +164,7 @@ def as_text(value: Any) -> str:
     if isinstance(value, timedelta):
         seconds = value.total_seconds()
         unit = next(unit for unit, size in _SECONDS.items() if seconds % size == 0 or unit == "s")
-        return f"{seconds / _SECONDS[unit]:g}{unit}"
+        return f"{seconds / _SECONDS[unit]:.15g}{unit}"
     if isinstance(value, tuple):
         line = io.StringIO()
         csv.writer(line, lineterminator="").writerow(value)

@@ -17,9 +17,9 @@ from pipeline.parameters import (
     column,
     columns,
     duration,
-    fraction,
     integer,
     json_object,
+    level,
     nonempty,
     one_of,
     optional,
@@ -184,7 +184,7 @@ class MonitorParams(Params):
     since: timedelta | None = param(
         None,
         optional(duration),
-        "a time such as 12h or 7d, or none for all",
+        "a time such as 12h or 7d, up to a century, or none for all",
         "How far back the log is looked at.",
     )
     min_rows: int = param(
@@ -195,8 +195,8 @@ class MonitorParams(Params):
     )
     alpha: float = param(
         0.01,
-        fraction,
-        "a number above 0 and below 1",
+        level,
+        "a number from 1e-9 to 0.5",
         "How often at most drift is told of where there is none.",
     )
     retrain: str | None = param(
@@ -214,7 +214,7 @@ class MonitorParams(Params):
     cooling: timedelta = param(
         timedelta(days=1),
         duration,
-        "a time such as 12h or 7d",
+        "a time such as 12h or 7d, up to a century",
         "After a retraining, how long none is started.",
     )
 

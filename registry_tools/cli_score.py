@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from registry_tools import command_line
 from registry_tools.cli_output import common_options, loading_options, print_columns, print_json
 from registry_tools.refs import parse_ref
 
@@ -82,7 +82,7 @@ def score(
         workers=workers,
         master=(master or _LOCAL) if engine == "spark" else None,
     )
-    with _ended_by_signals(), contextlib.ExitStack() as stack:
+    with command_line.ended_by_signals(), contextlib.ExitStack() as stack:
         summary = score_files(request, policy, tracking_uri, lambda files: _bar(stack, files))
     if as_json:
         print_json(summary.as_dict())
@@ -123,25 +123,6 @@ def _bar(stack: contextlib.ExitStack, files: Files) -> Callable[[int, int], None
         before = done
 
     return tell
-
-
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Have SIGTERM and SIGHUP end it as Ctrl-C does, with what was begun taken away."""
-
-    def end(number: int, frame: Any) -> None:
-        raise SystemExit(128 + number)
-
-    numbers = [signal.SIGTERM]
-    # What `nohup` started is to outlive its terminal.
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, end) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 COMMANDS = (score,)

@@ -17,10 +17,11 @@ Counts = Mapping[str, int]  # rows by category
 
 ALL_FEATURES = "all features together"
 PREDICTIONS = "predictions"
-ACCURACY = "accuracy"
-MISSING = "missing values"
+ACCURACY = "live accuracy"
+MISSING, CLASSIFIER, FALLEN = "missing values", "classifier", "Fisher, one-sided"
 # A test of counts holds where each is expected to be so many; rarer categories are put together.
 _LEAST_EXPECTED = 5
+_FEW_VALUES = 10  # numbers of so few different values are counted instead of ranked
 _PAIRS = 50  # products of two features that the classifier is given beside the features
 _CATEGORIES = 10  # of a feature that it tells apart
 _POWER = 0.8
@@ -42,6 +43,8 @@ class Test:
 def numbers(reference: Floats, current: Floats, subject: str) -> Test | None:
     """Compare the values of a feature by Kolmogorov and Smirnov; None if a side has none.
 
+    Of a few different values, such as 0 and 1, it would see next to nothing: they are counted.
+
     Parameters
     ----------
     reference, current
@@ -52,6 +55,13 @@ def numbers(reference: Floats, current: Floats, subject: str) -> Test | None:
     reference, current = reference[~np.isnan(reference)], current[~np.isnan(current)]
     if not len(reference) or not len(current):
         return None
+    few, places = np.unique(np.concatenate([reference, current]), return_inverse=True)
+    if len(few) <= _FEW_VALUES:
+        names = [str(value) for value in few]
+        sides = np.split(places, [len(reference)])
+        counts = [np.bincount(side, minlength=len(few)).tolist() for side in sides]
+        before, now = (dict(zip(names, each, strict=True)) for each in counts)
+        return categories(before, now, subject)
     small = max(len(reference), len(current)) <= 2000
     found = stats.ks_2samp(reference, current, method="auto" if small else "asymp")
     return Test(subject, "Kolmogorov-Smirnov", float(found.statistic), float(found.pvalue))
@@ -60,35 +70,42 @@ def numbers(reference: Floats, current: Floats, subject: str) -> Test | None:
 def categories(reference: Counts, current: Counts, subject: str) -> Test | None:
     """Compare how often each category comes by chi-squared; None if all rows are of one.
 
-    The statistic is Cramér's V, from 0 (alike) to 1.
+    Two columns of which one is rare are compared by Fisher's exact test. The statistic is Cramér's
+    V, from 0 (alike) to 1.
     """
     table = _pooled(reference, current)
     if table is None:
         return None
     found = stats.chi2_contingency(table, correction=False)
-    return Test(
-        subject, "chi-squared", math.sqrt(found.statistic / table.sum()), float(found.pvalue)
-    )
+    p_value, kind = float(found.pvalue), "chi-squared"
+    if table.shape[1] == 2 and found.expected_freq.min() < _LEAST_EXPECTED:
+        p_value, kind = float(stats.fisher_exact(table).pvalue), "Fisher's exact"
+    return Test(subject, kind, math.sqrt(found.statistic / table.sum()), p_value)
 
 
 def _pooled(reference: Counts, current: Counts) -> npt.NDArray[np.int64] | None:
-    """Return both as rows of a table, with what is too rare to be tested in one column."""
+    """Return both as rows of a table, with what is too rare to be tested in one column.
+
+    There are two columns at least: of a class that is gone nothing would be left to be seen.
+    """
     names = sorted({*reference, *current})
     table = np.array(
         [[side.get(name, 0) for name in names] for side in (reference, current)], np.int64
     )
-    if len(names) < 2 or (table.sum(axis=1) == 0).any():
+    table = table[:, table.sum(axis=0) > 0]
+    if table.shape[1] < 2 or (table.sum(axis=1) == 0).any():
         return None
     share = table.sum(axis=1).min() / table.sum()
     rare = table.sum(axis=0) * share < _LEAST_EXPECTED
-    if rare.any():
-        together = table[:, rare].sum(axis=1, keepdims=True)
-        table = table[:, ~rare]
-        if table.shape[1] == 0 or together.sum() * share >= _LEAST_EXPECTED:
-            table = np.hstack([table, together])
-        else:  # with the rarest of the others
-            table[:, [int(table.sum(axis=0).argmin())]] += together
-    return table if table.shape[1] > 1 else None
+    if rare.all():
+        rare[int(table.sum(axis=0).argmax())] = False
+    if not rare.any():
+        return table
+    kept, together = table[:, ~rare], table[:, rare].sum(axis=1, keepdims=True)
+    if kept.shape[1] > 1 and together.sum() * share < _LEAST_EXPECTED:
+        kept[:, [int(kept.sum(axis=0).argmin())]] += together
+        return kept
+    return np.hstack([kept, together])
 
 
 def missing(reference: tuple[int, int], current: tuple[int, int], subject: str) -> Test | None:
@@ -109,7 +126,7 @@ def accuracy(promoted: tuple[int, int], live: tuple[int, int]) -> Test | None:
         return None
     found = stats.fisher_exact(table, alternative="greater")
     fallen = promoted[0] / promoted[1] - live[0] / live[1]
-    return Test(ACCURACY, "Fisher's exact test", fallen, float(found.pvalue))
+    return Test(ACCURACY, FALLEN, fallen, float(found.pvalue))
 
 
 def together(reference: pd.DataFrame, current: pd.DataFrame, seed: int = 0) -> Test | None:
@@ -147,7 +164,7 @@ def together(reference: pd.DataFrame, current: pd.DataFrame, seed: int = 0) -> T
     now, before = scores[is_current[~learning]], scores[~is_current[~learning]]
     found = stats.mannwhitneyu(now, before, alternative="greater", method="asymptotic")
     area = float(found.statistic) / (len(now) * len(before))
-    return Test(ALL_FEATURES, "classifier", area, float(found.pvalue))
+    return Test(ALL_FEATURES, CLASSIFIER, area, float(found.pvalue))
 
 
 def _encoded(rows: pd.DataFrame) -> Floats:

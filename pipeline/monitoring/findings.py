@@ -53,7 +53,7 @@ class Findings:
     version: int
     rows: int
     needed: int
-    shift: float  # of one feature, in standard deviations, that `needed` rows show
+    shift: float  # of one feature, in standard deviations, that so many rows would show
     alpha: float
     tests: tuple[Test, ...]
     features: tuple[Feature, ...]
@@ -70,7 +70,7 @@ class Findings:
     def found(self) -> list[Test]:
         """The tests that show drift, the clearest first; after those that name where it is."""
         shown = [test for test in self.tests if test.adjusted < self.alpha]
-        return sorted(shown, key=lambda t: (t.subject == drift.ALL_FEATURES, t.adjusted))
+        return sorted(shown, key=lambda t: (t.kind == drift.CLASSIFIER, t.adjusted))
 
     @property
     def has_drift(self) -> bool:
@@ -80,7 +80,7 @@ class Findings:
     @property
     def has_fallen(self) -> bool:
         """Whether the live accuracy is below that of the promotion."""
-        return any(test.subject == drift.ACCURACY for test in self.found)
+        return any(test.kind == drift.FALLEN for test in self.found)
 
     def where(self) -> str:
         """Say in some words where the drift is."""
@@ -133,7 +133,10 @@ def find(
             tests += shown
         tests += _of_all(reference, window, predictions, live)
     shift = drift.shift_found(
-        needed, len(reference.sample), len(tests) or len(reference.columns) + 2, alpha
+        max(window.rows, needed),
+        len(reference.sample),
+        len(tests) or len(reference.columns) + 2,
+        alpha,
     )
     return Findings(
         version=version,
@@ -195,17 +198,21 @@ def _feature(name: str, reference: Reference, window: Window) -> tuple[Feature, 
             for part in np.array_split(values, _parts(window.rows))
         ]
     else:
-        counts, missing = window.counts(name)
+        counts, missing = window.counts(name, profile.is_boolean)
         known = {**profile.counts, **({_OTHERS: profile.others} if profile.others else {})}
         unseen = sum(count for category, count in counts.items() if category not in profile.counts)
         unseen = None if profile.others else unseen
         counts = _with_others(counts, known)
-        shown = drift.categories(known, counts, name)
+        # Which of more categories than a profile names are the commonest is of its rows alone.
+        shown = None if profile.others else drift.categories(known, counts, name)
         stability = _psi_of_counts(known, counts)
         sizes = [len(part) for part in np.array_split(np.empty(window.rows), _parts(window.rows))]
         starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
         over_time = [
-            _psi_of_counts(known, _with_others(window.part(int(s), size).counts(name)[0], known))
+            _psi_of_counts(
+                known,
+                _with_others(window.part(int(s), size).counts(name, profile.is_boolean)[0], known),
+            )
             for s, size in zip(starts, sizes, strict=True)
         ]
     holes = drift.missing((profile.missing, profile.rows), (missing, window.rows), name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -172,6 +173,14 @@ def _as_now(before: Mapping[str, str]) -> dict[str, str]:
 
 
 def _columns_of(path: Path) -> list[str]:
+    """Return the names of a table's columns, without its rows where that can be.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+    """
     if path.suffix.lower() == ".csv" and path.is_file():
-        return [str(name) for name in pd.read_csv(path, nrows=0).columns]
+        with contextlib.suppress(ValueError):  # which `read_table` says in its own words
+            return [str(name) for name in pd.read_csv(path, nrows=0).columns]
     return [str(name) for name in read_table(path).columns]

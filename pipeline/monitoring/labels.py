@@ -86,23 +86,43 @@ def join(labels: pd.DataFrame, window: Window, reference: Reference) -> Live:
     Raises
     ------
     DataError
-        If rows and labels have no request in common to join by, or speak of other classes.
+        If the rows tell of no request, or the labels speak of other classes.
     """
     if window.keys is None or window.predictions is None:
         raise DataError("labels are joined by request, and the rows have no column 'request_id'")
     answers = window.keys.to_pandas()
     answers["predicted"] = window.predictions.to_pandas().to_numpy()
-    answers = answers[answers["predicted"].notna()]
-    by = ["request"]
-    if "row" in labels:
-        by = _KEY
-    elif answers["request"].duplicated().any():
-        request = answers.loc[answers["request"].duplicated(), "request"].iloc[0]
-        raise DataError(
-            f"labels: request {request!r} has several rows: a column 'row', which counts from 0, "
-            "has to say which a label is of"
+    answers = answers[answers["predicted"].notna()].drop_duplicates()  # sent again, with one answer
+    notes: list[str] = []
+    by = _KEY if "row" in labels else ["request"]
+    answers = _told_apart(answers, by, notes)
+    different = _agreeing(labels, by, notes)
+    joined = answers.merge(different, on=by)
+    unlabelled = len(answers) - len(answers.merge(labels[by].drop_duplicates(), on=by))
+    if unlabelled:
+        notes.append(f"{unlabelled} of {len(answers)} rows have no label")
+    if len(answers) and unlabelled == len(answers) and len(labels):
+        notes.append(
+            f"labels are of requests such as {labels['request'].iloc[0]!r}, rows of such as "
+            f"{answers['request'].iloc[0]!r}"
         )
-    notes = []
+    if len(joined):
+        _check_classes(joined, reference)
+    return Live(len(joined), int((joined["predicted"] == joined[_LABEL]).sum()), tuple(notes))
+
+
+def _told_apart(answers: pd.DataFrame, by: list[str], notes: list[str]) -> pd.DataFrame:
+    """Leave out answers that a label could not be told to be of."""
+    several = answers.duplicated(by, keep=False)
+    if several.any():
+        why = "" if "row" in by else ", and the labels have no column 'row'"
+        count = answers.loc[several, "request"].nunique()
+        notes.append(f"{count} requests have several answers{why}: they are left out")
+    return answers[~several]
+
+
+def _agreeing(labels: pd.DataFrame, by: list[str], notes: list[str]) -> pd.DataFrame:
+    """Count a label once, and leave out those that contradict each other."""
     different = labels.drop_duplicates()
     clash = different.duplicated(by, keep=False)
     doubled = len(labels) - len(different)
@@ -111,18 +131,7 @@ def join(labels: pd.DataFrame, window: Window, reference: Reference) -> Live:
     if clash.any():
         rows = len(different[clash].drop_duplicates(by))
         notes.append(f"{rows} rows have labels that contradict each other, and are left out")
-    joined = answers.merge(different[~clash], on=by)
-    unlabelled = len(answers) - len(answers.merge(different[by].drop_duplicates(), on=by))
-    if len(answers) and unlabelled == len(answers):
-        raise DataError(
-            f"labels: none of their requests, such as {labels['request'].head(1).tolist()}, is "
-            f"among those of the rows, such as {answers['request'].head(1).tolist()}"
-        )
-    if unlabelled:
-        notes.append(f"{unlabelled} of {len(answers)} rows have no label")
-    if len(joined):
-        _check_classes(joined, reference)
-    return Live(len(joined), int((joined["predicted"] == joined[_LABEL]).sum()), tuple(notes))
+    return different[~clash]
 
 
 def _check_classes(joined: pd.DataFrame, reference: Reference) -> None:

@@ -37,7 +37,7 @@ def features(reference: Reference, window: Window, shown: Sequence[Feature]) -> 
             before = reference.sample[feature.name].to_numpy(float, na_value=np.nan)
             _histograms(axes, before[np.isfinite(before)], window.numbers(feature.name))
         else:
-            _bars(axes, profile.counts, window.counts(feature.name)[0])
+            _bars(axes, profile.counts, window.counts(feature.name, profile.is_boolean)[0])
         axes.set_title(f"{_shown(feature.name, 40)}, PSI {feature.psi:.2f}", fontsize=10)
     figure.legend(["reference", "now"], loc="outside upper right", ncols=2)
     return figure

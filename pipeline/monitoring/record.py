@@ -14,12 +14,12 @@ from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
 from pipeline.monitoring.findings import Findings
-from registry_tools import history, metrics, registry, runs
+from registry_tools import history, life, metrics, registry, runs
 from registry_tools.connection import translated
 from registry_tools.drift_tags import DRIFT_AT_TAG, DRIFT_RUN_TAG, DRIFT_TAG
 
 CAUSE_TAG = "monitoring_run"  # on a version: the look that had it trained
-_FIRST, _NEXT = "retraining.{stage}", "retraining.next"
+_CLAIM = "retraining"
 
 
 class Record:
@@ -85,55 +85,54 @@ class Record:
         with translated(self._client.tracking_uri):
             self._client.set_model_version_tag(self._model, str(version), key, value)
 
-    def say(self, tags: Mapping[str, str]) -> None:
-        """Write tags on the run."""
-        with translated(self._client.tracking_uri):
-            for key, value in tags.items():
-                self._client.set_tag(self.run_id, key, value[:5000])
-
     def end(self, status: str, tags: Mapping[str, str]) -> None:
         """End the run as FINISHED, FAILED or KILLED."""
         runs.end(self._client, self.run_id, status, {}, {k: v[:5000] for k, v in tags.items()})
 
-    def end_entry_run(self) -> None:
-        """End the run that `mlflow run` has opened, with a word on where the result is.
-
-        It would end it FAILED where drift has an exit code of its own.
-        """
+    def link_entry_run(self) -> None:
+        """Tell on the run that `mlflow run` has opened where the result is."""
         run_id = os.environ.get("MLFLOW_RUN_ID")
-        if run_id is None:
-            return
-        with translated(self._client.tracking_uri):
-            self._client.set_tag(run_id, CAUSE_TAG, self.run_id)
-            self._client.set_terminated(run_id, "FINISHED")
+        if run_id is not None:
+            with translated(self._client.tracking_uri):
+                self._client.set_tag(run_id, CAUSE_TAG, self.run_id)
 
     def claim_retraining(self, stage: str, cooling: timedelta) -> str | None:
         """Make this run the one that retrains; return why it may not, None if it may.
 
-        Of the claims on a stage each stands as a parameter on the one before, the first on the run
-        with which the history begins. MLflow takes a parameter once, so that of two monitors one
-        comes first.
+        The claims on a stage are numbered parameters of the run with which the history begins.
+        MLflow takes each once, so that of two monitors one comes first.
         """
         with translated(self._client.tracking_uri):
-            run = history.root(self._client, self._model)
-            key = _FIRST.format(stage=stage)
             while True:
-                following = run.data.params.get(key)
-                if following is None:
-                    if self._claimed(run.info.run_id, key):
-                        return None
-                    run = self._client.get_run(run.info.run_id)
-                    continue
-                before = registry.find_run(self._client, following)
-                if before is None or before.info.lifecycle_stage != "active":
-                    return f"the run of an earlier retraining, {following}, was deleted: restore it"
-                age = datetime.now(timezone.utc) - datetime.fromtimestamp(
-                    before.info.start_time / 1000, timezone.utc
-                )
-                # One of a clock that is far ahead must not stand in the way for years.
-                if timedelta(hours=-1) < age < cooling and _NEXT not in before.data.params:
-                    return f"run {following} had one trained {_ago(age)}, cooling={_text(cooling)}"
-                run, key = before, _NEXT
+                run = history.root(self._client, self._model)
+                prefix = f"{_CLAIM}.{stage}."
+                claims = {
+                    int(key.removeprefix(prefix)): value
+                    for key, value in run.data.params.items()
+                    if key.startswith(prefix) and key.removeprefix(prefix).isdigit()
+                }
+                last = max(claims, default=0)
+                held = self._held_by(claims[last], cooling) if claims else None
+                if held is not None:
+                    return held
+                if self._claimed(run.info.run_id, f"{prefix}{last + 1}"):
+                    return None
+
+    def _held_by(self, run_id: str, cooling: timedelta) -> str | None:
+        """Return why nobody may retrain yet, as long as an earlier claim holds."""
+        before = registry.find_run(self._client, run_id)
+        if before is None or before.info.lifecycle_stage != "active":
+            return None  # deleted, and its time with it
+        began = datetime.fromtimestamp(before.info.start_time / 1000, timezone.utc)
+        age = datetime.now(timezone.utc) - began
+        tags = before.data.tags
+        if before.info.status == "RUNNING" and _lives_here(tags):
+            return f"run {run_id} is training one, since {_ago(age)}"
+        # One of a clock that is far ahead must not stand in the way for years.
+        if not timedelta(hours=-1) < age < cooling:
+            return None
+        failed = ", which failed" if tags.get("retrain", "").startswith("failed") else ""
+        return f"run {run_id} did {_ago(age)}{failed}, and cooling={_text(cooling)} is not over"
 
     def _claimed(self, run_id: str, key: str) -> bool:
         try:
@@ -143,6 +142,13 @@ class Record:
                 raise
             return False
         return True
+
+
+def _lives_here(tags: Mapping[str, str]) -> bool:
+    """Say whether the process of a run of this machine is there still."""
+    process = tags.get("process", "")
+    mine = tags.get("host") == socket.gethostname() and process.isdigit()
+    return mine and int(process) != os.getpid() and life.process_lives(int(process))
 
 
 def _ago(age: timedelta) -> str:

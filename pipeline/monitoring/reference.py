@@ -45,6 +45,11 @@ class Categories:
     counts: Mapping[str, int]  # the commonest
     others: int  # rows of all other categories
 
+    @property
+    def is_boolean(self) -> bool:
+        """Whether it is true and false."""
+        return bool(self.counts) and set(self.counts) <= {"true", "false"}
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -68,7 +73,7 @@ class Reference:
         return [
             name
             for name, profile in self.columns.items()
-            if isinstance(profile, Categories) and not set(profile.counts) <= {"true", "false"}
+            if isinstance(profile, Categories) and not profile.is_boolean
         ]
 
 

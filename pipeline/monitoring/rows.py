@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -34,14 +34,17 @@ class Rows:
 
     tables: tuple[pa.Table, ...]
     notes: tuple[str, ...] = ()  # what was left out
+    features: frozenset[str] = frozenset()  # names that are none of the log's or a scored file's
 
     def by_version(self) -> dict[int | None, Rows]:
         """Return them by the version that answered; None where they do not say."""
         found: dict[int | None, list[pa.Table]] = {}
         for table in self.tables:
-            for version, part in _split(table).items():
+            for version, part in _split(table, self.features).items():
                 found.setdefault(version, []).append(part)
-        return {version: Rows(tuple(tables)) for version, tables in found.items()}
+        return {
+            version: Rows(tuple(tables), (), self.features) for version, tables in found.items()
+        }
 
     @property
     def count(self) -> int:
@@ -61,8 +64,8 @@ class Rows:
                 pa.table({name: pa.array([], pa.null()) for name in features}), None, None
             )
         parts = [table for table in self.tables if table.num_rows]
-        predictions = [_predictions(part) for part in parts]
-        keys = [_keys(part) for part in parts]
+        predictions = [_predictions(part, self.features) for part in parts]
+        keys = [_keys(part, self.features) for part in parts]
         known = [part for part in predictions if part is not None]
         joined = [part for part in keys if part is not None]
         return Window(
@@ -74,7 +77,9 @@ class Rows:
         )
 
 
-def read(path: Path, name: str, text: Sequence[str], since: datetime | None) -> Rows:
+def read(
+    path: Path, name: str, features: Collection[str], text: Sequence[str], since: datetime | None
+) -> Rows:
     """Return rows of now.
 
     Parameters
@@ -83,6 +88,8 @@ def read(path: Path, name: str, text: Sequence[str], since: datetime | None) -> 
         A folder of the prediction log, or a table.
     name
         Of the model: its folder in that of the log.
+    features
+        Of the version in the stage: columns of these names are what they say.
     text
         Columns of a CSV that hold text even where it looks like numbers.
     since
@@ -96,7 +103,7 @@ def read(path: Path, name: str, text: Sequence[str], since: datetime | None) -> 
     if not path.exists():
         raise DataError(f"{path}: there is no such file or folder (looked in {Path.cwd()})")
     if path.is_dir():
-        rows = _log_folder(path, name)
+        rows = _log_folder(path, name, since)
     elif path.suffix.lower() in _PARQUET:
         try:
             rows = Rows((_parquet(path),))
@@ -104,26 +111,49 @@ def read(path: Path, name: str, text: Sequence[str], since: datetime | None) -> 
             raise DataError(f"{path}: not readable as Parquet: {_reason(error)}") from error
     else:
         table = read_table(path, text_columns=text, may_be_empty=True)
-        rows = Rows((_plain(pa.Table.from_pandas(table, preserve_index=False)),))
-    rows = _of_model(rows, name, path)
+        try:
+            rows = Rows((_plain(pa.Table.from_pandas(table, preserve_index=False)),))
+        except pa.ArrowException as error:
+            raise DataError(f"{path}: {_reason(error)}") from error
+    rows = _of_model(replace(rows, features=frozenset(features)), name, path)
     return rows if since is None else _since(rows, since)
 
 
-def _log_folder(path: Path, name: str) -> Rows:
+def _log_folder(path: Path, name: str, since: datetime | None) -> Rows:
     """Read the whole files of a log; one that is being written has a hidden name."""
     own = path / name
     folder = own if own.is_dir() else path
     files = sorted(f for f in folder.glob("*.parquet") if not f.name.startswith("."))
+    if not files and any(not f.name.startswith(".") for f in folder.iterdir()):
+        raise DataError(f"{folder}: there is no .parquet file of a prediction log in it")
     tables, notes = [], []
     for file in files:
         try:
-            tables.append(_parquet(file))
+            if since is None or not _is_before(file, since):
+                tables.append(_parquet(file))
         except (OSError, pa.ArrowException) as error:
             _log.warning("%s is left out: not readable: %s", file.name, _reason(error))
             notes.append(f"{file.name} is not readable, and was left out")
-    if not tables and notes:
+    if len(notes) == len(files) > 0:
         raise DataError(f"{folder}: none of its files is readable, such as {files[0].name}")
     return Rows(tuple(tables), tuple(notes))
+
+
+def _is_before(file: Path, since: datetime) -> bool:
+    """Say whether all rows of a file were answered before a time, as its footer tells."""
+    with pq.ParquetFile(file) as opened:
+        if _AT not in opened.schema_arrow.names:
+            return False
+        place = opened.schema_arrow.get_field_index(_AT)
+        groups = range(opened.metadata.num_row_groups)
+        told = [opened.metadata.row_group(group).column(place).statistics for group in groups]
+    return all(
+        each is not None
+        and each.has_min_max
+        and isinstance(each.max, datetime)
+        and (each.max if each.max.tzinfo else each.max.replace(tzinfo=timezone.utc)) < since
+        for each in told
+    )
 
 
 def _parquet(path: Path) -> pa.Table:
@@ -133,7 +163,16 @@ def _parquet(path: Path) -> pa.Table:
 
 
 def _plain(table: pa.Table) -> pa.Table:
-    """Return a table without dictionaries: tables of different ones do not go together."""
+    """Return a table without dictionaries: tables of different ones do not go together.
+
+    Raises
+    ------
+    DataError
+        If a column stands twice.
+    """
+    doubled = [name for name in table.column_names if table.column_names.count(name) > 1]
+    if doubled:
+        raise DataError(f"column {doubled[0]!r} stands twice in the rows")
     for place, field in enumerate(table.schema):
         if pa.types.is_dictionary(field.type):
             plain = table.column(place).cast(field.type.value_type)
@@ -171,7 +210,7 @@ def _of_model(rows: Rows, name: str, path: Path) -> Rows:
 
 def _since(rows: Rows, since: datetime) -> Rows:
     now = datetime.now(timezone.utc)
-    kept, ahead = [], 0
+    kept, ahead, timeless = [], 0, 0
     for table in rows.tables:
         if not table.num_rows:
             continue
@@ -184,14 +223,16 @@ def _since(rows: Rows, since: datetime) -> Rows:
             at = pc.assume_timezone(at, "UTC")
         late = pc.greater(at, pa.scalar(now + timedelta(minutes=1), at.type))
         ahead += pc.sum(late).as_py() or 0
+        timeless += at.null_count
         kept.append(table.filter(pc.greater_equal(at, pa.scalar(since, at.type))))
     if ahead:
         _log.warning("%d rows are from after now: a clock was wrong; they are taken in", ahead)
-    return replace(rows, tables=tuple(kept))
+    notes = [f"{timeless} rows do not say when they were answered: left out"] if timeless else []
+    return replace(rows, tables=tuple(kept), notes=(*rows.notes, *notes))
 
 
-def _split(table: pa.Table) -> dict[int | None, pa.Table]:
-    names = _own_columns(table)
+def _split(table: pa.Table, features: frozenset[str]) -> dict[int | None, pa.Table]:
+    names = _own_columns(table, features)
     if names is None or not table.num_rows:
         return {None: table}
     versions = table.column(names[0])
@@ -223,10 +264,10 @@ def _number(version: object) -> int | None:
         raise DataError(f"the rows were answered by version {version!r}, which is none") from None
 
 
-def _own_columns(table: pa.Table) -> tuple[str, str, str] | None:
+def _own_columns(table: pa.Table, features: frozenset[str]) -> tuple[str, str, str] | None:
     """Return the names of version, prediction and its name; None if nothing answered the rows."""
     for names in (_LOG, _SCORED):
-        if {*names[:2]} <= {*table.column_names}:
+        if {*names[:2]} <= {*table.column_names} - features:
             return names
     return None
 
@@ -258,9 +299,9 @@ def _together(tables: list[pa.Table]) -> pa.Table:
         raise DataError(f"the files of the log do not fit each other: {_reason(error)}") from error
 
 
-def _predictions(table: pa.Table) -> pa.ChunkedArray | None:
+def _predictions(table: pa.Table, features: frozenset[str]) -> pa.ChunkedArray | None:
     """Return the names of what was predicted; the predictions themselves where there is none."""
-    names = _own_columns(table)
+    names = _own_columns(table, features)
     if names is None:
         return None
     codes = _as_names(table.column(names[1]))
@@ -270,7 +311,15 @@ def _predictions(table: pa.Table) -> pa.ChunkedArray | None:
 
 
 def _as_names(classes: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return classes under the names that a training gives them."""
+    """Return classes under the names that a training gives them.
+
+    Raises
+    ------
+    DataError
+        If they are none.
+    """
+    if pa.types.is_nested(classes.type):
+        raise DataError(f"the predictions hold {classes.type}, which is no class")
     if pa.types.is_boolean(classes.type):
         return pc.if_else(classes, "True", "False")
     if pa.types.is_floating(classes.type):
@@ -279,13 +328,17 @@ def _as_names(classes: pa.ChunkedArray) -> pa.ChunkedArray:
     return classes.cast(pa.string())
 
 
-def _keys(table: pa.Table) -> pa.Table | None:
+def _keys(table: pa.Table, features: frozenset[str]) -> pa.Table | None:
     """Return which request each row was of, and its place in it."""
-    request = next((name for name in REQUEST if name in table.column_names), None)
+    there = {*table.column_names} - features
+    request = next((name for name in REQUEST if name in there), None)
     if request is None:
         return None
-    row = next((name for name in ROW if name in table.column_names), None)
+    row = next((name for name in ROW if name in there), None)
     places = table.column(row) if row is not None else pa.array(np.zeros(len(table), np.int64))
-    return pa.table(
-        {"request": table.column(request).cast(pa.string()), "row": places.cast(pa.int64())}
-    )
+    try:
+        return pa.table(
+            {"request": table.column(request).cast(pa.string()), "row": places.cast(pa.int64())}
+        )
+    except pa.ArrowException as error:
+        raise DataError(f"columns {request!r} and {row!r}: {_reason(error)}") from error

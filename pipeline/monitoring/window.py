@@ -46,9 +46,25 @@ class Window:
                 f"there: {str(error).splitlines()[0]}"
             ) from error
 
-    def counts(self, name: str) -> tuple[dict[str, int], int]:
-        """Return how many rows there are of each category of a column, and how many have none."""
-        return counted(self.table.column(name))
+    def counts(self, name: str, is_boolean: bool) -> tuple[dict[str, int], int]:
+        """Return how many rows there are of each category of a column, and how many have none.
+
+        Raises
+        ------
+        DataError
+            If it holds what is no category.
+        """
+        column = self.table.column(name)
+        try:
+            if is_boolean and (
+                pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+            ):
+                column = column.cast(pa.bool_())  # 0 and 1
+            return counted(column)
+        except pa.ArrowException as error:
+            raise DataError(
+                f"column {name!r} holds {column.type}, and the version was trained on text there"
+            ) from error
 
     def part(self, start: int, rows: int) -> Window:
         """Return some of the rows, in their order."""

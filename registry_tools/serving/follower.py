@@ -51,7 +51,7 @@ class Observer(Protocol):
     def swap_failed(self, reason: str) -> None:
         """Count a version that could not: for its `verification`, the `registry`, or an `error`."""
 
-    def monitored(self, name: str, version: int, verdict: str, at: str) -> None:
+    def monitored(self, name: str, verdict: str, at: str) -> None:
         """Tell what a monitor found last of the version in the stage, and when."""
 
 
@@ -176,8 +176,7 @@ class Follower:
         version = await in_thread(self._sources.look, "look")
         self.state["last_answer"] = now()
         verdict, at = (version.tags.get(tag, "") for tag in (DRIFT_TAG, DRIFT_AT_TAG))
-        if verdict:
-            self._observer.monitored(version.name, version.version, verdict, at)
+        self._observer.monitored(version.name, verdict, at)
         return version
 
     async def _fetched(self, version: VersionInfo) -> Source:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from datetime import datetime
@@ -82,15 +83,15 @@ class Metrics:
         )
         self._drift = Gauge(
             "serving_drift",
-            "What a monitor found last of the version in use: 1 drift, 0 none, -1 too few rows.",
-            ("name", "version"),
+            "What a monitor found last of the version in the stage: 1 drift, 0 none, -1 unknown.",
+            ("name",),
             multiprocess_mode="livemostrecent",
             **own,
         )
         self._drift_at = Gauge(
             "serving_drift_timestamp_seconds",
-            "When it did, in seconds since 1970.",
-            ("name", "version"),
+            "When it did, in seconds since 1970; 0 if it never did.",
+            ("name",),
             multiprocess_mode="livemostrecent",
             **own,
         )
@@ -123,16 +124,13 @@ class Metrics:
         """Count a version that could not take over: `verification`, `registry` or `error`."""
         self._failed.labels(reason).inc()
 
-    def monitored(self, name: str, version: int, verdict: str, at: str) -> None:
-        """Tell what a monitor found last of a version, and when: a tag that it wrote."""
-        word = verdict.partition(":")[0]
-        value = {"drift": 1, "none": 0}.get(word, -1)
-        self._drift.labels(name, str(version)).set(value)
-        try:
+    def monitored(self, name: str, verdict: str, at: str) -> None:
+        """Tell what a monitor found last of the version in the stage, and when: its tags."""
+        self._drift.labels(name).set({"drift": 1, "none": 0}.get(verdict.partition(":")[0], -1))
+        seconds = 0.0
+        with contextlib.suppress(ValueError):  # anybody may write a tag
             seconds = datetime.fromisoformat(at.replace("Z", "+00:00")).timestamp()
-        except ValueError:  # anybody may write a tag
-            return
-        self._drift_at.labels(name, str(version)).set(seconds)
+        self._drift_at.labels(name).set(seconds)
 
     def registry_answered(self, at: float) -> None:
         """Tell when the registry last answered, in seconds since 1970."""
@@ -198,5 +196,5 @@ class ShadowMetrics:
     def swap_failed(self, reason: str) -> None:
         """As `swapped`; `/model` tells of them."""
 
-    def monitored(self, name: str, version: int, verdict: str, at: str) -> None:
+    def monitored(self, name: str, verdict: str, at: str) -> None:
         """As `swapped`: it is the version in the stage that is watched."""
