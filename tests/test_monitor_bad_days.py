@@ -1,8 +1,7 @@
-"""Windows, logs, versions and processes as they should not be: what the monitor makes of them."""
+"""Versions and processes as they should not be: what the monitor makes of them."""
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import socket
@@ -10,140 +9,36 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
-from places import EQUAL, GOOD, POOR, Place
-from servers import BIN, eventually
-from test_monitor import (
+from monitored import (
     NAMES,
     SHIFTED,
     Part,
     acts,
-    few_panels,  # noqa: F401 - a fixture
+    fewer_pictures,  # noqa: F401 - a fixture
     flowers,
     grown,
     held,
+    last_run,
     look,
     passing,  # noqa: F401 - a fixture
-    run_of,
     told,
     write_log,
 )
+from places import EQUAL, GOOD, POOR, Place
+from servers import BIN, eventually
 
 from pipeline.cli import main
 from pipeline.monitor import MonitorResult
 from pipeline.monitoring import reference, report
-from pipeline.params import TrainParams
-from pipeline.train import train
 from registry_tools import history, integrity, registry, runs
 from registry_tools.drift_tags import DRIFT_TAG
-
-
-def last_run(place: Place, name: str) -> Any:
-    experiment = place.client.get_experiment_by_name(f"{name}-monitoring")
-    return place.client.search_runs([experiment.experiment_id], max_results=1)[0]
-
-
-# Nothing, or half of it.
-
-
-def empty_folder(path: Path) -> Path:
-    path.mkdir()
-    return path
-
-
-def no_rows(path: Path) -> Path:
-    return write_log(path, "another", Part(1, *flowers(0)))  # and of another model at that
-
-
-def header(path: Path) -> Path:
-    flowers(0)[0].to_csv(path.with_suffix(".csv"), index=False)
-    return path.with_suffix(".csv")
-
-
-def header_of_scored(path: Path) -> Path:
-    table = flowers(0)[0].assign(prediction=0, prediction_name="", model_version=1)
-    table.to_csv(path.with_suffix(".csv"), index=False)
-    return path.with_suffix(".csv")
-
-
-def no_row(path: Path) -> Path:
-    flowers(0)[0].to_parquet(path.with_suffix(".parquet"), index=False)
-    return path.with_suffix(".parquet")
-
-
-def logged_nothing(path: Path) -> Path:
-    return next((write_log(path, "x", Part(1, *flowers(0))) / "x").iterdir())
-
-
-@pytest.mark.parametrize(
-    "make", [empty_folder, no_rows, header, header_of_scored, no_row, logged_nothing]
-)
-def test_an_empty_window_is_unknown_and_no_drift(
-    make: Callable[[Path], Path], local: Place, model: str, tmp_path: Path, capsys: Any
-) -> None:
-    first, last = told(capsys, "--name", model, "--current", make(tmp_path / "now"))
-    assert first.startswith(f"unknown   {model} version 1 in production: 0 rows, 200 needed")
-    run = local.client.get_run(last.split()[1])
-    assert (run.info.status, run.data.tags["verdict"]) == ("FINISHED", "unknown")
-    assert local.version(model, 1).tags[DRIFT_TAG] == "unknown"
-
-
-def test_an_empty_window_with_labels_is_unknown(
-    local: Place, model: str, tmp_path: Path, capsys: Any
-) -> None:
-    (tmp_path / "log").mkdir()
-    pd.DataFrame({"request_id": ["1"], "label": "setosa"}).to_csv("labels.csv", index=False)
-    options = ("--name", model, "--current", "log", "--labels", "labels.csv")
-    assert told(capsys, *options)[0].startswith("unknown")
-
-
-def test_what_is_being_written_is_not_read(local: Place, model: str, tmp_path: Path) -> None:
-    log = write_log(tmp_path / "log", model, Part(1, *flowers()))
-    whole = next((log / model).iterdir()).read_bytes()
-    (log / model / ".20260101T000009-version-1-1-9.parquet.part").write_bytes(whole[:700])
-    (log / model / ".20260101T000009-version-1-1-8.parquet").write_bytes(whole[:700])
-    result = look(model, log)
-    assert (result.findings.rows, result.findings.verdict(), result.notes) == (240, "none", ())
-
-
-def test_a_file_that_was_cut_off_is_left_out_and_told(
-    local: Place, model: str, tmp_path: Path, capsys: Any
-) -> None:
-    log = write_log(tmp_path / "log", model, *[Part(1, *flowers(seed=n)) for n in range(3)])
-    torn = sorted((log / model).iterdir())[1]
-    torn.write_bytes(torn.read_bytes()[:-100])
-    (log / model / "20260101-empty.parquet").write_bytes(b"")
-    lines = told(capsys, "--name", model, "--current", log)
-    assert "480 rows: no drift" in lines[0]
-    assert f"note      {torn.name} is not readable, and was left out" in lines
-    assert "note      20260101-empty.parquet is not readable, and was left out" in lines
-    run = local.client.get_run(lines[-1].split()[1])
-    page = Path(run.info.artifact_uri.removeprefix("file://"), "report.html").read_text()
-    assert f"{torn.name} is not readable, and was left out" in page
-
-
-def test_a_log_of_which_nothing_is_readable_is_told_in_a_line(
-    local: Place, model: str, tmp_path: Path, capsys: Any
-) -> None:
-    folder = tmp_path / "log" / model
-    folder.mkdir(parents=True)
-    (folder / "torn.parquet").write_bytes(b"PAR1")
-    (said,) = told(capsys, "--name", model, "--current", "log", code=1)
-    assert "none of its files is readable, such as torn.parquet" in said
-    (said,) = told(capsys, "--name", model, "--current", folder / "torn.parquet", code=1)
-    assert "torn.parquet: not readable as Parquet" in said
-    (said,) = told(capsys, "--name", model, "--current", "nowhere", code=1)
-    assert "nowhere: there is no such file or folder" in said
-
 
 # Versions.
 
@@ -234,6 +129,7 @@ def test_rows_of_a_version_without_a_reference_are_told_and_the_others_compared(
     assert "50 rows of version 9: " in result.notes[1]
 
 
+@pytest.mark.slow
 def test_a_version_that_answers_in_other_words_does_not_stop_the_look(
     local: Place, model: str, tmp_path: Path
 ) -> None:
@@ -280,6 +176,7 @@ def test_a_reference_that_is_not_readable_is_told_in_a_line(
     assert "evidence/reference.json is not readable" in said
 
 
+@pytest.mark.slow
 def test_an_unreadable_reference_of_another_version_does_not_stop_the_look(
     local: Place, model: str, tmp_path: Path
 ) -> None:
@@ -288,234 +185,6 @@ def test_an_unreadable_reference_of_another_version_does_not_stop_the_look(
     result = look(model, log)
     assert result.findings.verdict() == "none"
     assert "evidence/reference.json is not readable" in result.notes[0]
-
-
-# Columns.
-
-
-def test_a_renamed_column_is_told_with_both_names(
-    local: Place, model: str, tmp_path: Path, capsys: Any
-) -> None:
-    rows, right = flowers()
-    renamed = rows.rename(columns={SHIFTED: "sepal_length"})
-    renamed.to_csv(tmp_path / "now.csv", index=False)
-    log = write_log(tmp_path / "log", model, Part(1, renamed, right))
-    for current in ("now.csv", log):
-        (said,) = told(capsys, "--name", model, "--current", current, code=1)
-        assert said == (
-            f"pipeline: error: the rows have no column '{SHIFTED}', which the version takes; "
-            "'sepal_length' stands there instead: was it renamed?"
-        )
-    run = last_run(local, model)
-    assert run.info.status == "FAILED"
-    assert SHIFTED in run.data.tags["error"]
-
-
-def test_missing_columns_are_all_named(
-    local: Place, model: str, tmp_path: Path, capsys: Any
-) -> None:
-    flowers()[0].iloc[:, 2:].to_csv(tmp_path / "now.csv", index=False)
-    (said,) = told(capsys, "--name", model, "--current", "now.csv", code=1)
-    assert f"the rows have no columns '{SHIFTED}', 'sepal width (cm)', which the version" in said
-    assert "instead" not in said
-
-
-def test_a_column_that_the_training_did_not_have_does_not_matter(
-    local: Place, model: str, tmp_path: Path
-) -> None:
-    rows = flowers()[0].assign(id=range(240), note="x")
-    rows.to_csv(tmp_path / "now.csv", index=False)
-    assert look(model, tmp_path / "now.csv").findings.verdict() == "none"
-
-
-@pytest.mark.parametrize("form", ["csv", "log"])
-def test_text_where_numbers_were_is_told_in_a_line(
-    form: str, local: Place, model: str, tmp_path: Path, capsys: Any
-) -> None:
-    rows, right = flowers()
-    rows[SHIFTED] = "5,1"
-    if form == "csv":
-        rows.to_csv(tmp_path / "now.csv", index=False)
-    else:
-        write_log(tmp_path / "log", model, Part(1, rows, right))
-    current = "now.csv" if form == "csv" else "log"
-    (said,) = told(capsys, "--name", model, "--current", current, code=1)
-    assert f"column '{SHIFTED}'" in said
-    assert "number" in said
-    assert last_run(local, model).info.status == "FAILED"
-
-
-def test_features_that_became_constant_are_drift(local: Place, model: str, tmp_path: Path) -> None:
-    rows, right = flowers()
-    for name in rows:
-        rows[name] = 5.0
-    found = look(model, write_log(tmp_path / "log", model, Part(1, rows, right))).findings
-    assert set(rows.columns) <= set(found.where().split(", "))
-
-
-def test_a_column_without_any_value_is_drift(local: Place, model: str, tmp_path: Path) -> None:
-    rows, right = flowers()
-    rows["petal width (cm)"] = np.nan
-    rows["petal length (cm)"] = None
-    found = look(model, write_log(tmp_path / "log", model, Part(1, rows, right))).findings
-    assert set(rows.columns[2:]) <= set(found.where().split(", "))
-    assert {f.missing for f in found.features if "petal" in f.name} == {1.0}
-
-
-def test_decimals_are_numbers(local: Place, model: str, tmp_path: Path) -> None:
-    rows, right = flowers()  # as a table of a database has them; a training takes them as well
-    cents = {name: [Decimal(f"{value:.2f}") for value in rows[name]] for name in rows}
-    log = write_log(tmp_path / "log", model, Part(1, pd.DataFrame(cents), right))
-    found = look(model, log).findings
-    assert (found.verdict(), found.where()) == ("none", "")
-
-
-def test_infinite_values_are_numbers(local: Place, model: str, tmp_path: Path) -> None:
-    rows, right = flowers()
-    rows.loc[:99, SHIFTED] = np.inf
-    found = look(model, write_log(tmp_path / "log", model, Part(1, rows, right))).findings
-    assert found.where().split(", ")[0] == SHIFTED
-
-
-def animals(count: int = 400, seed: int = 1) -> tuple[pd.DataFrame, list[str]]:
-    """Return rows with text and booleans, some with holes, and what is right."""
-    random = np.random.default_rng(seed)
-    dog = random.random(count) < 0.5
-    tame = np.where(random.random(count) < 0.1, None, random.random(count) < 0.6)
-    colour = np.where(random.random(count) < 0.5, "brown", "grey").astype(object)
-    rows = pd.DataFrame(
-        {
-            "weight": np.where(dog, 20.0, 4.0) + random.normal(0, 1.5, count),
-            "colour": np.where(random.random(count) < 0.1, None, colour),
-            "sold": random.random(count) < 0.5,
-            "tame": tame,
-            "age": random.integers(1, 15, count),
-        }
-    )
-    return rows, ["dog" if each else "cat" for each in dog]
-
-
-@pytest.fixture(scope="module")
-def zoo(sqlite_place: Place, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A model of text and booleans, whose second version takes another column."""
-    name, folder = f"zoo-{os.getpid()}", tmp_path_factory.mktemp("zoo")
-    rows, right = animals(600, seed=0)
-    mlflow.set_tracking_uri(sqlite_place.uri)
-    try:
-        for number, table in enumerate((rows.drop(columns="age"), rows)):
-            path = folder / f"{number}.csv"
-            table.assign(kind=right).to_csv(path, index=False)
-            stage = "production" if number == 0 else "next"
-            train(TrainParams(data=str(path), target="kind", name=name, stage=stage, plots=False))
-    finally:
-        mlflow.set_tracking_uri(None)
-    return name
-
-
-def animals_log(folder: Path, name: str, rows: pd.DataFrame, right: list[str]) -> Path:
-    return write_log(folder, name, Part(1, rows.drop(columns="age", errors="ignore"), right))
-
-
-def test_text_and_booleans_with_holes_are_compared(local: Place, zoo: str, tmp_path: Path) -> None:
-    rows, right = animals()
-    result = look(zoo, animals_log(tmp_path / "log", zoo, rows, right))
-    assert result.findings.verdict() == "none"
-    unseen = {feature.name: feature.unseen for feature in result.findings.features}
-    assert unseen == {"weight": None, "colour": 0, "sold": 0, "tame": 0}
-    rows["colour"] = np.where(np.arange(400) % 3 == 0, "blue", rows["colour"])
-    rows["tame"] = None
-    result = look(zoo, animals_log(tmp_path / "other", zoo, rows, right))
-    assert {"colour", "tame"} <= set(result.findings.where().split(", "))
-    assert {f.name: f.unseen for f in result.findings.features}["colour"] == 134
-
-
-@pytest.mark.parametrize("kind", ["plain", "scored"])
-def test_booleans_in_a_csv_are_what_they_are_in_parquet(
-    kind: str, local: Place, zoo: str, tmp_path: Path
-) -> None:
-    rows, right = animals()
-    if kind == "scored":
-        rows = rows.assign(prediction_name=right, prediction=0, model_version=1)
-    rows.to_csv(tmp_path / "now.csv", index=False)
-    found = look(zoo, tmp_path / "now.csv").findings
-    assert (found.verdict(), found.where()) == ("none", "")
-
-
-def test_a_new_version_that_takes_another_column_is_unknown_until_it_has_answered(
-    local: Place, zoo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log = animals_log(tmp_path / "log", zoo, *animals())
-    result = look(zoo, log, stage="next")
-    assert (result.version, result.findings.verdict(), result.findings.rows) == (2, "unknown", 0)
-    assert [(found.version, found.verdict()) for found in result.others] == [(1, "none")]
-
-
-@pytest.mark.parametrize("category", ["$_$", "汉字", "x" * 300])
-def test_a_category_of_any_spelling_is_drawn(
-    category: str, local: Place, zoo: str, tmp_path: Path
-) -> None:
-    rows, right = animals()
-    rows["colour"] = category
-    result = look(zoo, animals_log(tmp_path / "log", zoo, rows, right))
-    assert "colour" in result.findings.where()
-    assert run_of(local, result).info.status == "FINISHED"
-
-
-# Clocks.
-
-
-def test_a_clock_that_jumps_loses_no_rows(
-    local: Place, model: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    now = datetime.now(timezone.utc)
-    rows, right = flowers(240)
-    at = [now + timedelta(days=900 * (n % 3 - 1), minutes=-n) for n in range(240)]
-    log = write_log(tmp_path / "log", model, Part(1, rows, right, at=at))
-    assert look(model, log).findings.rows == 240
-    with caplog.at_level(logging.WARNING):
-        found = look(model, log, since=timedelta(days=1)).findings
-    assert found.rows == 160  # those of now, and of a day that has not come
-    assert "80 rows are from after now: a clock was wrong; they are taken in" in caplog.text
-
-
-def test_times_as_text_are_read_or_refused_in_a_line(
-    local: Place, model: str, tmp_path: Path, capsys: Any
-) -> None:
-    rows = flowers()[0].assign(_at=f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}")
-    rows.to_csv(tmp_path / "now.csv", index=False)
-    options = ["monitor", "--name", model, "--current", "now.csv", "--since", "1d"]
-    code = main(options)
-    out, err = capsys.readouterr()
-    assert "unexpected" not in err
-    assert out.startswith("none") if code == 0 else "_at" in err
-
-
-# Labels.
-
-
-def test_rows_that_were_never_asked_and_are_too_few_are_unknown_with_labels_as_well(
-    local: Place, model: str, tmp_path: Path, capsys: Any
-) -> None:
-    rows = flowers(50)[0].assign(request_id=[str(n) for n in range(50)])
-    rows.to_csv(tmp_path / "now.csv", index=False)
-    pd.DataFrame({"request_id": ["1"], "label": "setosa"}).to_csv("labels.csv", index=False)
-    options = ("--name", model, "--current", "now.csv", "--labels", "labels.csv")
-    assert told(capsys, *options)[0].startswith("unknown")
-
-
-def test_labels_in_codes_instead_of_names_are_told_and_nothing_goes_back(
-    local: Place, model: str, tmp_path: Path, capsys: Any
-) -> None:
-    rows, right = flowers()
-    log = write_log(tmp_path / "log", model, Part(1, rows, right))
-    codes = [NAMES.index(name) for name in right]
-    table = pd.DataFrame({"request_id": [f"0-{n}" for n in range(240)], "species": codes})
-    table.to_csv(tmp_path / "labels.csv", index=False)
-    options = ("--name", model, "--current", log, "--labels", "labels.csv", "--rollback", "true")
-    (said,) = told(capsys, *options, code=1)
-    assert "labels: they say '0', '1', '2', and the version answers 'setosa'" in said
-    assert registry.stage_holder(local.client, model, "production") == 1
-    assert last_run(local, model).info.status == "FAILED"
 
 
 # Processes.
@@ -567,6 +236,8 @@ def test_a_model_or_stage_that_is_not_there_is_told_in_a_line(
 
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
+
+
 MONITOR = (sys.executable, "-m", "pipeline", "monitor")
 
 
@@ -608,10 +279,10 @@ def test_two_monitors_at_once_start_one_retraining(
     assert local.holder(model) == 3
 
 
+@pytest.mark.usefixtures("passing")
 @pytest.mark.slow
 def test_two_monitors_at_once_go_back_once(
     local: Place,
-    passing: None,  # noqa: F811
     start: Start,
     tmp_path: Path,
 ) -> None:

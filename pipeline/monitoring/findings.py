@@ -175,11 +175,10 @@ def _alike(rows: pd.DataFrame, reference: Reference) -> pd.DataFrame:
         if isinstance(profile, Numbers):
             columns[name] = pd.to_numeric(values, errors="coerce").astype("float64")
         else:
-            columns[name] = (
-                values.astype(object)
-                .where(values.notna(), None)
-                .map(as_category, na_action="ignore")
-            )
+            if profile.is_boolean and is_numeric(values):
+                values = values.map({0: False, 1: True})
+            known = values.astype(object).where(values.notna(), None)
+            columns[name] = known.map(as_category, na_action="ignore")
     return pd.DataFrame(columns)
 
 
