@@ -14,7 +14,7 @@ from scipy.stats import binomtest
 from pipeline.monitoring import drift
 from pipeline.monitoring.drift import Test
 from pipeline.monitoring.labels import Live
-from pipeline.monitoring.reference import Numbers, Reference, as_category
+from pipeline.monitoring.reference import Numbers, Reference, as_category, is_numeric
 from pipeline.monitoring.window import Window, counted
 
 _JOINT_ROWS = 5000  # that the classifier is shown of each side
