@@ -67,6 +67,8 @@ def test_a_run_has_parameters_metrics_dataset_and_artifacts(trained: Trained) ->
         "evidence/manifest.json",
         "evidence/copies.npy",
         "evidence/training_rows.npy",
+        "evidence/reference.json",
+        "evidence/reference.parquet",
         *(f"plots/{name}.{kind}" for name in PICTURES for kind in ("json", "png")),
     }
 
