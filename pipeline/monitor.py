@@ -15,8 +15,7 @@ import pyarrow as pa
 
 from pipeline import store
 from pipeline.errors import DataError
-from pipeline.monitoring import findings, follow_up, labels, reference, report
-from pipeline.monitoring import rows as rows_of_now
+from pipeline.monitoring import files, findings, follow_up, labels, reference, report
 from pipeline.monitoring.findings import Findings
 from pipeline.monitoring.follow_up import FollowUp
 from pipeline.monitoring.record import Record
@@ -53,7 +52,22 @@ class MonitorResult:
 
 
 @dataclass(frozen=True)
+class _Look:
+    """What is looked at, and for what."""
+
+    client: MlflowClient
+    params: MonitorParams
+    watched: VersionInfo  # the version in the stage
+    reference: Reference  # its own
+    rows: Rows
+    labels: pd.DataFrame | None
+    training: TrainParams | None  # of a candidate
+
+
+@dataclass(frozen=True)
 class _Seen:
+    """What was found of one version."""
+
     findings: Findings
     reference: Reference
     window: Window
@@ -70,23 +84,10 @@ def monitor(params: MonitorParams) -> MonitorResult:
     PipelineError, RegistryToolsError
         If the rows, the labels or the reference cannot be read. Nothing follows then.
     """
-    assert params.current is not None
-    client = connection.connect(store.address())
-    watched = registry.get_version(client, ModelRef(params.name, stage=params.stage))
-    own = _reference(client, watched)
-    training = (
-        follow_up.training_params(watched, own, params.name, params.retrain)
-        if params.retrain is not None
-        else None
-    )
-    since = datetime.now(timezone.utc) - params.since if params.since is not None else None
-    rows = rows_of_now.read(
-        Path(params.current), params.name, list(own.columns), own.text_columns, since
-    )
-    known = labels.read(Path(params.labels), own.target) if params.labels is not None else None
-    record = Record(client, params.name, _tags(params, watched))
+    look = _prepared(params)
+    record = Record(look.client, params.name, _tags(params, look.watched))
     try:
-        result = _look(client, params, watched, own, rows, known, training, record)
+        result = _result(look, record)
     except BaseException as error:
         killed = isinstance(error, (KeyboardInterrupt, SystemExit))
         said = "interrupted" if killed else f"{type(error).__name__}: {error}"
@@ -96,58 +97,48 @@ def monitor(params: MonitorParams) -> MonitorResult:
     return result
 
 
-def _look(
-    client: MlflowClient,
-    params: MonitorParams,
-    watched: VersionInfo,
-    own: Reference,
-    rows: Rows,
-    known: pd.DataFrame | None,
-    training: TrainParams | None,
-    record: Record,
-) -> MonitorResult:
-    notes = list(rows.notes)
-    seen: list[_Seen] = []
-    for version, part in _by_version(rows, watched.version).items():
-        if version == watched.version:
-            found = own
-        else:
-            try:
-                other = registry.find_version(client, ModelRef(params.name, version=version))
-                found = _reference(client, other)
-            except (DataError, NotFound, VerificationError) as error:
-                notes.append(f"{part.count} rows of version {version}: {error}")
-                continue
-        try:
-            seen.append(_seen(client, params, version, found, part, known))
-        except DataError as error:
-            if version == watched.version:
-                raise
-            notes.append(f"{part.count} rows of version {version}: {error}")
-    seen.sort(key=lambda each: (each.findings.version != watched.version, -each.findings.version))
-    main = seen[0].findings
+def _prepared(params: MonitorParams) -> _Look:
+    """Read all that was given, before a run tells of it."""
+    assert params.current is not None
+    client = connection.connect(store.address())
+    watched = registry.get_version(client, ModelRef(params.name, stage=params.stage))
+    own = _reference(client, watched)
+    training = None
+    if params.retrain is not None:
+        training = follow_up.training_params(watched, own, params.name, params.retrain)
+    since = datetime.now(timezone.utc) - params.since if params.since is not None else None
+    path = Path(params.current)
+    rows = files.read(path, params.name, list(own.columns), own.text_columns, since)
+    known = labels.read(Path(params.labels), own.target) if params.labels is not None else None
+    return _Look(client, params, watched, own, rows, known, training)
+
+
+def _result(look: _Look, record: Record) -> MonitorResult:
+    """Look at each version, tell of it, and do what follows."""
+    params, watched = look.params, look.watched.version
+    seen, notes = _all_seen(look)
     for each in seen:
         record.tag_version(each.findings)
+        notes += _notes(each)
+    main = seen[0].findings
     record.log(main)
-    acts = tuple(_follow(client, params, watched.version, training, main, record))
+    acts = tuple(_follow(look, main, record))
     head = {
         "name": params.name,
         "stage": params.stage,
-        "version": watched.version,
+        "version": watched,
         "current": str(params.current),
         "run_id": record.run_id,
         "alpha": params.alpha,
         "notes": notes,
     }
-    for each in seen:
-        notes += _notes(each)
     told = [(each.findings, each.reference, each.window) for each in seen]
     record.log_files(lambda folder: report.write(folder, head, told, acts))
     record.end("FINISHED", _verdict_tags(main, acts))
     return MonitorResult(
         params.name,
         params.stage,
-        watched.version,
+        watched,
         main,
         tuple(each.findings for each in seen[1:]),
         tuple(notes),
@@ -155,6 +146,22 @@ def _look(
         record.experiment,
         record.run_id,
     )
+
+
+def _all_seen(look: _Look) -> tuple[list[_Seen], list[str]]:
+    """Return what is found of each version, the one in the stage first, and what was left out."""
+    seen: list[_Seen] = []
+    notes = list(look.rows.notes)
+    watched = look.watched.version
+    for version, part in _by_version(look.rows, watched).items():
+        try:
+            seen.append(_seen(look, version, part))
+        except (DataError, NotFound, VerificationError) as error:
+            if version == watched:
+                raise
+            notes.append(f"{part.count} rows of version {version}: {error}")
+    seen.sort(key=lambda each: (each.findings.version != watched, -each.findings.version))
+    return seen, notes
 
 
 def _notes(seen: _Seen) -> list[str]:
@@ -193,21 +200,20 @@ def _reference(client: MlflowClient, version: VersionInfo) -> Reference:
     return found
 
 
-def _seen(
-    client: MlflowClient,
-    params: MonitorParams,
-    version: int,
-    own: Reference,
-    rows: Rows,
-    known: pd.DataFrame | None,
-) -> _Seen:
+def _seen(look: _Look, version: int, rows: Rows) -> _Seen:
+    """Look at the rows of one version."""
+    own = look.reference
+    if version != look.watched.version:
+        ref = ModelRef(look.params.name, version=version)
+        own = _reference(look.client, registry.find_version(look.client, ref))
     part = rows.window(list(own.columns))
-    if part.predictions is None and part.rows >= params.min_rows:
-        part = _answered(client, params.name, version, part)
+    if part.predictions is None and part.rows >= look.params.min_rows:
+        part = _answered(look.client, look.params.name, version, part)
     _check_predictions(version, part, own)
-    is_known = known is not None and part.rows and part.predictions is not None
-    live = labels.join(known, part, own) if is_known else None
-    found = findings.find(version, own, part, live, params.min_rows, params.alpha)
+    live = None
+    if look.labels is not None and part.rows and part.predictions is not None:
+        live = labels.join(look.labels, part, own)
+    found = findings.find(version, own, part, live, look.params.min_rows, look.params.alpha)
     return _Seen(found, own, part, live.notes if live is not None and not live.rows else ())
 
 
@@ -240,22 +246,16 @@ def _answered(client: MlflowClient, name: str, version: int, part: Window) -> Wi
     return Window(part.table, pa.chunked_array([pa.array(predictions, pa.string())]), part.keys)
 
 
-def _follow(
-    client: MlflowClient,
-    params: MonitorParams,
-    watched: int,
-    training: TrainParams | None,
-    main: Findings,
-    record: Record,
-) -> Sequence[FollowUp]:
+def _follow(look: _Look, main: Findings, record: Record) -> Sequence[FollowUp]:
     """Do what was asked for, if there is drift."""
     acts: list[FollowUp] = []
-    standing = watched
+    client, params = look.client, look.params
+    standing = look.watched.version
     if params.rollback and main.has_fallen:
-        act, standing = follow_up.roll_back(client, params, watched, record.run_id)
+        act, standing = follow_up.roll_back(client, params, standing, record.run_id)
         acts.append(act)
-    if training is not None and main.has_drift:
-        acts += follow_up.retrain(client, params, training, main, standing, record)
+    if look.training is not None and main.has_drift:
+        acts += follow_up.retrain(client, params, look.training, main, standing, record)
     return acts
 
 

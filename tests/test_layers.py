@@ -27,7 +27,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"estimators"},
         {"curves", "data", "engine", "plots", "monitoring.pictures"},
         {"monitoring.findings"},
-        {"monitoring.labels"},
+        {"monitoring.files", "monitoring.labels"},
         {"monitoring.rows"},
         {"monitoring.window"},
         {"monitoring.drift", "monitoring.reference"},
