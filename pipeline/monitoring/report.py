@@ -60,24 +60,11 @@ def write(
     versions = []
     for findings, reference, window in seen:
         drawn = _drawn(findings, reference, window) if findings.is_enough else {}
+        place = folder / "plots" / f"version-{findings.version}"
         for name, (_, picture) in drawn.items():
-            place = folder / "plots" / f"version-{findings.version}"
             place.mkdir(parents=True, exist_ok=True)
             (place / f"{name}.png").write_bytes(picture)
-        versions.append(
-            {
-                "version": findings.version,
-                "in_stage": findings.version == head["version"],
-                "said": said(findings),
-                "accuracy": findings.accuracy,
-                "tests": sorted(findings.tests, key=lambda test: test.adjusted),
-                "features": sorted(findings.features, key=lambda feature: -feature.psi),
-                "pictures": [
-                    {"title": title, "source": _source(picture)}
-                    for title, picture in drawn.values()
-                ],
-            }
-        )
+        versions.append(_told(findings, findings.version == head["version"], drawn))
     content = {
         **head,
         "versions": [findings.as_dict() for findings, _, _ in seen],
@@ -86,18 +73,35 @@ def write(
     (folder / "findings.json").write_text(
         json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
     )
-    watched = [findings for findings, _, _ in seen if findings.version == head["version"]]
+    main = seen[0][0]
     page = render(
         "report.html",
         datetime.now(timezone.utc),
         Path(__file__).parent,
         **head,
-        headline=f"Version {head['version']} in {head['stage']}: {said(watched[0])}",
-        tone="bad" if watched[0].has_drift else "",
+        headline=f"Version {head['version']} in {head['stage']}: {said(main)}",
+        tone="bad" if main.has_drift else "",
         acts=acts,
         versions=versions,
     )
     (folder / "report.html").write_text(page, encoding="utf-8")
+
+
+def _told(
+    findings: Findings, in_stage: bool, drawn: Mapping[str, tuple[str, bytes]]
+) -> dict[str, Any]:
+    """Return what the page tells of a version."""
+    return {
+        "version": findings.version,
+        "in_stage": in_stage,
+        "said": said(findings),
+        "accuracy": findings.accuracy,
+        "tests": sorted(findings.tests, key=lambda test: test.adjusted),
+        "features": sorted(findings.features, key=lambda feature: -feature.psi),
+        "pictures": [
+            {"title": title, "source": _source(picture)} for title, picture in drawn.values()
+        ],
+    }
 
 
 def _drawn(
