@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from pipeline import store
-from pipeline.errors import DataError
+from pipeline.errors import DataError, PipelineError
 from pipeline.monitoring import files, findings, follow_up, labels, reference, report
 from pipeline.monitoring.findings import Findings
 from pipeline.monitoring.follow_up import FollowUp
@@ -24,7 +24,7 @@ from pipeline.monitoring.rows import Rows
 from pipeline.monitoring.window import Window
 from pipeline.params import MonitorParams, TrainParams
 from registry_tools import artifacts, connection, loader, registry
-from registry_tools.errors import InputError, NotFound, VerificationError
+from registry_tools.errors import InputError, NotFound, RegistryToolsError, VerificationError
 from registry_tools.formats import TrustPolicy
 from registry_tools.refs import ModelRef
 from registry_tools.registry import VersionInfo
@@ -61,7 +61,7 @@ class _Look:
     reference: Reference  # its own
     rows: Rows
     labels: pd.DataFrame | None
-    training: TrainParams | None  # of a candidate
+    training: TrainParams | str | None  # of a candidate, or why there can be none
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,13 @@ def _prepared(params: MonitorParams) -> _Look:
     client = connection.connect(store.address())
     watched = registry.get_version(client, ModelRef(params.name, stage=params.stage))
     own = _reference(client, watched)
-    training = None
+    training: TrainParams | str | None = None
     if params.retrain is not None:
-        training = follow_up.training_params(watched, own, params.name, params.retrain)
+        try:
+            training = follow_up.training_params(watched, own, params.name, params.retrain)
+        except (PipelineError, RegistryToolsError) as error:
+            training = str(error)  # what is served is watched all the same
+            _log.warning("there can be no retraining: %s", training)
     since = datetime.now(timezone.utc) - params.since if params.since is not None else None
     path = Path(params.current)
     rows = files.read(path, params.name, list(own.columns), own.text_columns, since)

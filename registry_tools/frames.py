@@ -96,7 +96,10 @@ def _typed(values: pd.Series, column: Column) -> pd.Series:
 
 def _numbers(values: pd.Series, column: Column, holes: pd.Series) -> pd.Series:
     is_number = values.map(lambda value: isinstance(value, _NUMERIC) and not _is_boolean(value))
-    _refuse(values, ~(is_number | holes), column, "a number")
+    bad = ~(is_number | holes)
+    # One word has pandas read all numbers of a CSV's column as text: it is the word that is wrong.
+    worse = bad & ~values.map(_reads_as_number)
+    _refuse(values, worse if worse.any() else bad, column, "a number")
     target = np.dtype(NUMBERS[column.type])
     if target.kind == "i" and not holes.any():
         low, high = np.iinfo(target).min, np.iinfo(target).max
@@ -115,6 +118,14 @@ _NUMERIC = (int, float, np.number, Decimal)
 
 def _is_boolean(value: object) -> bool:
     return isinstance(value, (bool, np.bool_))
+
+
+def _reads_as_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _float(value: Any) -> float:

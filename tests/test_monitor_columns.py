@@ -234,3 +234,13 @@ def test_a_category_of_any_spelling_is_drawn(
     result = look(zoo, animals_log(tmp_path / "log", zoo, rows, right))
     assert "colour" in result.findings.where()
     assert run_of(local, result).info.status == "FINISHED"
+
+
+def test_one_word_among_numbers_is_the_one_that_is_named(
+    local: Place, model: str, tmp_path: Path, capsys: Any
+) -> None:
+    rows = flowers()[0].astype({SHIFTED: object})
+    rows.loc[30, SHIFTED] = "n.k."
+    rows.to_csv(tmp_path / "now.csv", index=False)
+    (said,) = told(capsys, "--name", model, "--current", "now.csv", code=1)
+    assert "row 30: 'n.k.' is not a number" in said

@@ -29,6 +29,7 @@ from monitored import (
 )
 from places import EQUAL, GOOD, Place
 
+from pipeline.cli import main
 from pipeline.monitoring import follow_up
 from pipeline.monitoring.record import CAUSE_TAG, Record
 from pipeline.params import MonitorParams
@@ -227,15 +228,21 @@ def test_a_training_that_fails_leaves_the_stage_and_is_told(
     assert run.data.tags["retrain"].startswith("failed: target=species")
 
 
-def test_a_table_to_train_on_without_a_feature_is_refused_before_a_run(
+def test_a_table_that_cannot_be_trained_on_does_not_stop_the_look(
     local: Place, model: str, shifted_log: Path, tmp_path: Path, capsys: Any
 ) -> None:
     table = tmp_path / "less.csv"
     flowers(50)[0].drop(columns=SHIFTED).assign(species="setosa").to_csv(table, index=False)
-    options = ("--name", model, "--current", shifted_log, "--retrain", table)
-    (said,) = told(capsys, *options, code=1)
-    assert f"there is no column '{SHIFTED}', a feature of {model} version 1" in said
-    assert local.client.get_experiment_by_name(f"{model}-monitoring") is None
+    for given, why in (
+        (table, f"there is no column '{SHIFTED}', a feature of {model} version 1"),
+        (tmp_path / "absent.csv", "does not exist"),
+    ):
+        options = ("--name", model, "--current", shifted_log, "--retrain", given)
+        assert main(["monitor", *map(str, options)]) == 4
+        out, _ = capsys.readouterr()
+        assert "retrain   failed: " in out
+        assert why in out
+        assert registry.stage_holder(local.client, model, "production") == 1
 
 
 def test_without_drift_nothing_is_trained(local: Place, model: str, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def roll_back(
 def retrain(
     client: MlflowClient,
     params: MonitorParams,
-    training: TrainParams,
+    training: TrainParams | str,
     findings: Findings,
     standing: int,
     record: Record,
@@ -78,8 +78,10 @@ def retrain(
     """Train a candidate as was asked, and have the gates judge it.
 
     Whatever goes wrong is told, and leaves the stage that is watched where it is. `standing` is the
-    version that is there now.
+    version that is there now; `training` may say why there can be none.
     """
+    if isinstance(training, str):
+        return [FollowUp("retrain", "failed", training)]
     held = record.claim_retraining(params.stage, params.cooling)
     if held is not None:
         return [FollowUp("retrain", "not started", held)]
@@ -121,7 +123,10 @@ def _judge(
     except RegistryToolsError as error:
         return FollowUp("promote", "failed", str(error))
     if done.act is None:
-        said = "the gates let it through; promote=true would have moved the stage"
+        said = (
+            f"the gates let it through: registry-tools promote {params.name}@{CANDIDATES} --to "
+            f"{params.stage} moves the stage, as promote=true would have"
+        )
         if not done.verdict.passed:
             return FollowUp("promote", "refused", promotion.refusal(done))
         return FollowUp("promote", "not started", f"version {version}: {said}")

@@ -33,8 +33,8 @@ def said(findings: Findings) -> str:
         return f"{findings.rows} rows: no drift (a shift of {findings.shift:.1f} sd would be seen)"
     clearest = findings.found[0]
     return (
-        f"{findings.rows} rows: drift in {findings.where()}; the clearest is {clearest.subject} "
-        f"({clearest.kind} {clearest.statistic:.2f}, p {clearest.adjusted:.1g} corrected)"
+        f"{findings.rows} rows: drift in {findings.where()} ({clearest.subject}: {clearest.kind} "
+        f"{clearest.statistic:.2f}, p {clearest.adjusted:.1g} corrected)"
     )
 
 
