@@ -194,7 +194,7 @@ def logged_nothing(path: Path) -> Path:
 def test_an_empty_window_is_unknown_and_no_drift(
     make: Callable[[Path], Path], local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
-    first, last = told(capsys, "--name", model, "--current", make(tmp_path / "now"))
+    first, *_, last = told(capsys, "--name", model, "--current", make(tmp_path / "now"))
     assert first.startswith(f"unknown   {model} version 1 in production: 0 rows, 200 needed")
     run = local.client.get_run(last.split()[1])
     assert (run.info.status, run.data.tags["verdict"]) == ("FINISHED", "unknown")

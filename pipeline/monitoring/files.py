@@ -71,7 +71,10 @@ def _log_folder(path: Path, name: str, since: datetime | None) -> Rows:
     folder = own if own.is_dir() else path
     files = sorted(f for f in folder.glob("*.parquet") if not f.name.startswith("."))
     if not files and any(not f.name.startswith(".") for f in folder.iterdir()):
-        raise DataError(f"{folder}: there is no .parquet file of a prediction log in it")
+        others = sorted({file.parent.name for file in folder.glob("*/*.parquet")})
+        if not others:
+            raise DataError(f"{folder}: there is no .parquet file of a prediction log in it")
+        return Rows((), (f"the log has nothing of {name} yet, but of {names_in_words(others)}",))
     tables, notes = [], []
     for file in files:
         try:
