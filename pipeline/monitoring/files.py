@@ -141,8 +141,10 @@ def _of_model(rows: Rows, name: str, path: Path) -> Rows:
     for table in rows.tables:
         if MODEL in table.column_names and table.num_rows:
             models = table.column(MODEL)
-            others |= set(pc.unique(models).to_pylist()) - {name}
-            table = table.filter(pc.equal(models, name))
+            foreign = set(pc.unique(models).to_pylist()) - {name}
+            if foreign:  # else it would be copied for nothing
+                table = table.filter(pc.equal(models, name))
+            others |= foreign
         kept.append(table)
     found = replace(rows, tables=tuple(kept))
     if not others:
