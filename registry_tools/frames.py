@@ -125,6 +125,8 @@ def _reads_as_number(value: Any) -> bool:
         float(value)
     except (TypeError, ValueError):
         return False
+    except OverflowError:  # one of very many digits
+        pass
     return True
 
 
