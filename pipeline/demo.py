@@ -174,7 +174,7 @@ def _monitor(loop: _Loop, traffic: Traffic, title: str, exit_code: int, *options
     since = int(time.time() - traffic.since)
     said = loop.run(
         title, "pipeline", "monitor", "--current", _LOG, "--labels", "labels.csv",
-        "--since", f"{since}s", *options, exit_code=exit_code,
+        "--since", f"{since}s", "--alpha", "0.001", *options, exit_code=exit_code,
     )  # fmt: skip
     run_id = said.rstrip().splitlines()[-1].split()[1]
     _keep_report(loop, run_id)
