@@ -62,7 +62,9 @@ def train(**texts: str | None) -> None:
     from pipeline.train import train as train_model
 
     command_line.imports_done()
-    click.echo(_summary(train_model(params)))
+    with command_line.ended_by_signals():
+        result = train_model(params)
+    click.echo(_summary(result))
 
 
 @cli.command()
@@ -92,7 +94,8 @@ def sweep(**texts: str | None) -> None:
             bar.update(ended - bar.pos, best)
 
         try:
-            result = run_sweep(params, show)
+            with command_line.ended_by_signals():
+                result = run_sweep(params, show)
         except KeyboardInterrupt:
             raise Interrupted(
                 f"interrupted: {kept} trials are kept, and the same command goes on with the rest"
@@ -217,9 +220,9 @@ def _monitor_summary(result: MonitorResult) -> str:
     accuracy = result.findings.accuracy
     if accuracy is not None:
         lines.append(
-            f"{'accuracy':<9} {accuracy.live[0]:.4f} [{accuracy.live[1]:.4f}, "
-            f"{accuracy.live[2]:.4f}] on {accuracy.rows} labelled rows, "
-            f"{accuracy.promoted[0]:.4f} on {accuracy.promoted_rows} at promotion"
+            f"{'accuracy':<9} {accuracy.live.value:.4f} [{accuracy.live.low:.4f}, "
+            f"{accuracy.live.high:.4f}] on {accuracy.rows} labelled rows, "
+            f"{accuracy.promoted.value:.4f} on {accuracy.promoted_rows} at promotion"
         )
         lines += [f"{'labels':<9} {note}" for note in accuracy.notes]
     lines += [f"{'note':<9} {note}" for note in result.notes]

@@ -173,8 +173,6 @@ def as_text(value: Any) -> str:
 
 
 def _parsed(spec: Field[Any], text: str) -> Any:
-    if spec.default is None and text == "none":
-        return None
     plain = text if spec.metadata["parse"] is column else text.strip()
     try:
         return spec.metadata["parse"](plain)

@@ -171,7 +171,7 @@ class MonitorParams(Params):
     )
     current: str | None = param(
         None,
-        nonempty,
+        optional(nonempty),
         "a folder of the prediction log, or a .csv or .parquet file",
         "The rows of now; has to be given.",
     )

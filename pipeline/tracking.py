@@ -86,7 +86,7 @@ def training_run(experiment: str, run_name: str) -> Iterator[str]:
         _say_ui(active.info.experiment_id)
         try:
             yield active.info.run_id
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             mlflow.end_run("KILLED")
             raise
 

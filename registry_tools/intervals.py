@@ -89,7 +89,7 @@ def figures(
         said = first == name, second == name
         if all(each.any() for each in said):
             one, two = (
-                _wilson(int(np.sum(right & each)), int(each.sum()))
+                wilson(int(np.sum(right & each)), int(each.sum()))
                 for right, each in zip((ones, twos), said, strict=True)
             )
             found.append(Figure(f"precision of {name}", one, two, None, None))
@@ -109,7 +109,7 @@ def _pairs(
 
 def _paired(name: str, pairs: _Pairs) -> Figure:
     first, second = (
-        _wilson(pairs.both + alone, pairs.rows) for alone in (pairs.first, pairs.second)
+        wilson(pairs.both + alone, pairs.rows) for alone in (pairs.first, pairs.second)
     )
     difference = _around(first.value - second.value, pairs.variance, -1)
     unlike = pairs.first + pairs.second
@@ -137,7 +137,8 @@ def _balanced(classes: list[_Pairs]) -> Figure:
     return Figure("balanced accuracy", first, second, difference, _clear(difference))
 
 
-def _wilson(part: int, whole: int) -> Estimate:
+def wilson(part: int, whole: int) -> Estimate:
+    """Return a share of some rows with Wilson's interval."""
     interval = binomtest(part, whole).proportion_ci(method="wilson")
     return Estimate(part / whole, float(interval.low), float(interval.high))
 

@@ -77,23 +77,14 @@ def test_the_documents_show_what_their_commands_print(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_scoring_goes_as_its_document_shows(trained_once: Trained, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("document", "stage"), [("scoring", "staging"), ("loop", "production")])
+def test_what_a_trained_model_is_used_for_goes_as_its_document_shows(
+    document: str, stage: str, trained_once: Trained, tmp_path: Path
+) -> None:
     project = fresh_checkout(tmp_path)
     shutil.copy(trained_once.folder / "mlflow.db", project / "mlflow.db")
-    uri = f"sqlite:///{project}/mlflow.db"
-    registry.move_alias(MlflowClient(uri), "iris", "staging", 1)
-    shown = conversations((ROOT / "docs" / "scoring.md").read_text())
-    assert len(shown) > 4
-    assert_shown(project, shown)
-
-
-@pytest.mark.slow
-def test_the_loop_goes_as_its_document_shows(trained_once: Trained, tmp_path: Path) -> None:
-    project = fresh_checkout(tmp_path)
-    shutil.copy(trained_once.folder / "mlflow.db", project / "mlflow.db")
-    uri = f"sqlite:///{project}/mlflow.db"
-    registry.move_alias(MlflowClient(uri), "iris", "production", 1)
-    shown = conversations((ROOT / "docs" / "loop.md").read_text())
+    registry.move_alias(MlflowClient(f"sqlite:///{project}/mlflow.db"), "iris", stage, 1)
+    shown = conversations((ROOT / "docs" / f"{document}.md").read_text())
     assert len(shown) > 2
     assert_shown(project, shown)
 

@@ -218,7 +218,6 @@ def test_the_defaults_of_the_monitor_survive_the_way_through_text() -> None:
     ("name", "value", "bounds"),
     [
         ("current", "none", "the rows of now have to be given"),
-        ("current", " ", "must be a folder of the prediction log"),
         ("since", "yesterday", "a time such as 12h or 7d"),
         ("since", "1", "a time such as 12h or 7d"),
         ("cooling", "-1d", "a time such as 12h or 7d"),

@@ -165,8 +165,11 @@ def test_a_copy_that_was_interrupted_at_its_very_end_is_whole(
 def test_two_copies_at_once_make_one_version(place: Place, target: Place) -> None:
     name = place.model(GOOD)
     command = [BIN / "registry-tools", "copy", f"{name}/1", "--to-uri", target.uri, "--json"]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
-    answers = [json.loads(process.communicate(timeout=100)[0]) for process in processes]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    processes = [subprocess.Popen(command, **pipes) for _ in range(2)]  # type: ignore[call-overload]
+    said = [process.communicate(timeout=100) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    answers = [json.loads(out) for out, _ in said]
     assert len({answer["version"] for answer in answers}) == 1
     assert len(registry.list_versions(target.client, name)) == 1
     assert run_states(target, name) == ["FINISHED"]

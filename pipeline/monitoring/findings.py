@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import binomtest
 
 from pipeline.monitoring import drift
 from pipeline.monitoring.drift import Test
 from pipeline.monitoring.labels import Live
 from pipeline.monitoring.reference import Numbers, Reference, as_category, is_numeric
 from pipeline.monitoring.window import Window, counted
+from registry_tools.intervals import Estimate, wilson
 
 _JOINT_ROWS = 5000  # that the classifier is shown of each side
 _MOST_PARTS, _PART_ROWS = 10, 50
@@ -40,9 +40,9 @@ class Accuracy:
     """How many answers are right, with 95% intervals by Wilson."""
 
     rows: int
-    live: tuple[float, float, float]  # share, low, high
+    live: Estimate
     promoted_rows: int
-    promoted: tuple[float, float, float]
+    promoted: Estimate
     notes: tuple[str, ...]
 
 
@@ -254,13 +254,8 @@ def _psi_of_counts(before: Mapping[str, int], now: Mapping[str, int]) -> float:
 def _accuracy(reference: Reference, live: Live) -> Accuracy:
     return Accuracy(
         live.rows,
-        _wilson(live.right, live.rows),
+        wilson(live.right, live.rows),
         reference.holdout_rows,
-        _wilson(reference.right, reference.holdout_rows),
+        wilson(reference.right, reference.holdout_rows),
         live.notes,
     )
-
-
-def _wilson(part: int, whole: int) -> tuple[float, float, float]:
-    interval = binomtest(part, whole).proportion_ci(method="wilson")
-    return part / whole, float(interval.low), float(interval.high)

@@ -55,12 +55,12 @@ class Record:
         for subject, suffix in zip(subjects, metrics.metric_suffixes(subjects), strict=True):
             logged.append(Metric(f"p_value.{suffix}", least[subject], now, 0))
         if findings.accuracy is not None:
-            share, low, high = findings.accuracy.live
+            live, promoted = findings.accuracy.live, findings.accuracy.promoted
             logged += [
-                Metric("live_accuracy", share, now, 0),
-                Metric("live_accuracy.low", low, now, 0),
-                Metric("live_accuracy.high", high, now, 0),
-                Metric("promoted_accuracy", findings.accuracy.promoted[0], now, 0),
+                Metric("live_accuracy", live.value, now, 0),
+                Metric("live_accuracy.low", live.low, now, 0),
+                Metric("live_accuracy.high", live.high, now, 0),
+                Metric("promoted_accuracy", promoted.value, now, 0),
             ]
         with translated(self._client.tracking_uri):
             for start in range(0, len(logged), 900):

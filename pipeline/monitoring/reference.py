@@ -162,13 +162,12 @@ def read(folder: Path) -> Reference | None:
         sample = pd.read_parquet(folder / SAMPLE)
         columns = {str(name): _column(each) for name, each in content["columns"].items()}
         _check_sample(sample, columns)
+        predictions = {str(name): int(count) for name, count in content["predictions"].items()}
+        right = int(content["right"])
+        if not 0 <= right <= sum(predictions.values()) or not sum(predictions.values()):
+            raise ValueError("it tells of no holdout")
         return Reference(
-            int(content["rows"]),
-            str(content["target"]),
-            columns,
-            {str(name): int(count) for name, count in content["predictions"].items()},
-            int(content["right"]),
-            sample,
+            int(content["rows"]), str(content["target"]), columns, predictions, right, sample
         )
     # Whoever may write to the registry may write anything there.
     except (
