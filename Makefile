@@ -60,7 +60,7 @@ demo: $(VENV)/.run ## Show the loop from log to promotion on this machine, in tw
 	@$(BIN)/python -m pipeline demo --port $(PORT)
 
 screenshots: $(VENV)/.test ## Take the pictures of the README anew, from the example store; needs chromium.
-	@$(BIN)/python tests/screenshots.py
+	@$(BIN)/python -m tests.support.screenshots
 
 serve: PORT = 5001
 serve: $(VENV)/.run ## Serve iris@production and follow it: PORT=5001.

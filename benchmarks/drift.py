@@ -32,8 +32,9 @@ import pyarrow.parquet as pq
 from pairs import machine
 from sklearn.datasets import load_iris
 
-from pipeline.monitoring import findings, reference
+from pipeline.monitoring import analysis
 from pipeline.monitoring.window import Window
+from pipeline.training import baseline
 
 ALPHA = 0.01
 MOST_ALARMS, LEAST_SHIFT, LEAST_CORRELATION = 0.05, 0.95, 0.8
@@ -69,18 +70,18 @@ def wide(random: np.random.Generator, rows: int, correlation: float = 0.9) -> pd
     return table.assign(answer=answer)
 
 
-def reference_of(table: pd.DataFrame) -> reference.Reference:
+def reference_of(table: pd.DataFrame) -> baseline.Reference:
     """Take four fifths for the training rows, and the rest for the holdout."""
     cut = len(table) * 4 // 5
     answers = table["answer"].to_numpy(object)
-    return reference.make(table.drop(columns="answer")[:cut], "y", answers[cut:], answers[cut:])
+    return baseline.make(table.drop(columns="answer")[:cut], "y", answers[cut:], answers[cut:])
 
 
-def is_found(of: reference.Reference, table: pd.DataFrame) -> bool:
+def is_found(of: baseline.Reference, table: pd.DataFrame) -> bool:
     """Say whether the monitor tells of drift."""
     rows = pa.Table.from_pandas(table.drop(columns="answer"), preserve_index=False)
     answers = pa.chunked_array([pa.array(table["answer"], pa.string())])
-    return findings.find(1, of, Window(rows, answers, None), None, 20, ALPHA).has_drift
+    return analysis.find(1, of, Window(rows, answers, None), None, 20, ALPHA).has_drift
 
 
 def shifted(table: pd.DataFrame, column: str, by: float) -> pd.DataFrame:

@@ -12,8 +12,8 @@ import sys
 
 import numpy as np
 
-from registry_tools.comparison import paired
-from registry_tools.gates import RULES, champion_gate, too_few_rows
+from registry_tools.evaluation.gates import RULES, champion_gate, too_few_rows
+from registry_tools.stats.paired_test import paired
 
 CHAMPION, DISAGREEMENT, MARGIN = 0.9, 0.1, 0.01
 CANDIDATES = {"equal": 0.0, "2 points worse": -0.02, "2 points better": 0.02}

@@ -24,15 +24,16 @@ from pathlib import Path
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from mlflow import MlflowClient
-from places import server_over
-from postgres import Postgres, has_postgres, postgres
-from servers import BIN
 
-from registry_tools import load_model, registry
+from registry_tools import load_model
+from registry_tools.mlflow_store import registry
 from registry_tools.refs import ModelRef
+from tests.support.places import server_over
+from tests.support.postgres import Postgres, has_postgres, postgres
+from tests.support.servers import BIN
 
 MOST = 1.5
 # Of the tables that hold a training: what is another in each repetition.

@@ -30,9 +30,10 @@ from mlflow.entities import Metric, Param
 from pairs import machine
 from sklearn.datasets import make_classification
 
-from pipeline import data, search
-from pipeline.params import SweepParams
-from pipeline.sweep import sweep
+from pipeline.data import dataset as data
+from pipeline.params.definitions import SweepParams
+from pipeline.sweep import candidates
+from pipeline.sweep.sweep import sweep
 
 FEW, MANY = 40, 200
 
@@ -76,8 +77,8 @@ def bare(params: SweepParams) -> float:
     training = dataset.take(data.split(dataset, params)[0])
     began = time.perf_counter()
     joblib.Parallel(n_jobs=1)(
-        joblib.delayed(search.evaluate)(candidate, params, dataset.features, training)
-        for candidate in search.candidates(params)
+        joblib.delayed(candidates.evaluate)(candidate, params, dataset.features, training)
+        for candidate in candidates.candidates(params)
     )
     return time.perf_counter() - began
 

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.errors import Interrupted, PipelineError
-from pipeline.parameters import as_text
-from pipeline.params import MonitorParams, SweepParams, TrainParams
-from registry_tools import command_line
+from pipeline.params.definitions import MonitorParams, SweepParams, TrainParams
+from pipeline.params.fields import as_text
+from registry_tools.cli import runner
 from registry_tools.errors import RegistryToolsError
 
 if TYPE_CHECKING:
-    from pipeline.monitor import MonitorResult
-    from pipeline.sweep import SweepResult
-    from pipeline.train import TrainResult
+    from pipeline.monitoring.monitor import MonitorResult
+    from pipeline.sweep.sweep import SweepResult
+    from pipeline.training.train import TrainResult
 
 _DRIFT = 4  # exit code
 
@@ -55,30 +55,30 @@ def cli() -> None:
 
 @cli.command()
 @_parameters(TrainParams)
-@command_line.verbose_option
+@runner.verbose_option
 def train(**texts: str | None) -> None:
     """Train, evaluate, log and register a model; its stage is set last."""
     params = TrainParams.from_text({k: v for k, v in texts.items() if v is not None})
-    from pipeline.train import train as train_model
+    from pipeline.training.train import train as train_model
 
-    command_line.imports_done()
-    with command_line.ended_by_signals():
+    runner.imports_done()
+    with runner.ended_by_signals():
         result = train_model(params)
     click.echo(_summary(result))
 
 
 @cli.command()
 @_parameters(SweepParams)
-@command_line.verbose_option
+@runner.verbose_option
 def sweep(**texts: str | None) -> None:
     """Try many estimators by cross-validation, then train, log and register the best.
 
     Interrupted or killed, the same command goes on with what is left.
     """
     params = SweepParams.from_text({k: v for k, v in texts.items() if v is not None})
-    from pipeline.sweep import sweep as run_sweep
+    from pipeline.sweep.sweep import sweep as run_sweep
 
-    command_line.imports_done()
+    runner.imports_done()
     hidden = not sys.stderr.isatty()
     kept = 0
     bar: Any  # click does not export its type
@@ -94,7 +94,7 @@ def sweep(**texts: str | None) -> None:
             bar.update(ended - bar.pos, best)
 
         try:
-            with command_line.ended_by_signals():
+            with runner.ended_by_signals():
                 result = run_sweep(params, show)
         except KeyboardInterrupt:
             raise Interrupted(
@@ -105,17 +105,17 @@ def sweep(**texts: str | None) -> None:
 
 @cli.command()
 @_parameters(MonitorParams)
-@command_line.verbose_option
+@runner.verbose_option
 def monitor(**texts: str | None) -> int:
     """Compare the rows of now with those that the version in a stage was trained on.
 
     Exits with 4 where there is drift.
     """
     params = MonitorParams.from_text({k: v for k, v in texts.items() if v is not None})
-    from pipeline.monitor import monitor as look
+    from pipeline.monitoring.monitor import monitor as look
 
-    command_line.imports_done()
-    with command_line.ended_by_signals():
+    runner.imports_done()
+    with runner.ended_by_signals():
         result = look(params)
     click.echo(_monitor_summary(result))
     return _DRIFT if result.findings.has_drift else 0
@@ -129,24 +129,24 @@ _folder = click.option(
 
 @cli.command("make-example")
 @_folder
-@command_line.verbose_option
+@runner.verbose_option
 def make_example(folder: Path) -> None:
     """Make the example store anew by running this project's own commands."""
-    from pipeline import example
+    from pipeline.showcase import example_store
 
-    example.make(folder)
+    example_store.make(folder)
     click.echo(f"made      {folder}")
 
 
 @cli.command("show-example")
 @_folder
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
-@command_line.verbose_option
+@runner.verbose_option
 def show_example(folder: Path, port: int) -> None:
     """Open a copy of the example store in the MLflow UI, until interrupted."""
-    from pipeline import example
+    from pipeline.showcase import example_store
 
-    example.show(folder, port, click.echo)
+    example_store.show(folder, port, click.echo)
 
 
 @cli.command()
@@ -156,12 +156,12 @@ def show_example(folder: Path, port: int) -> None:
 )  # fmt: skip
 @click.option("--port", type=click.IntRange(0, 65535), default=5055, show_default=True,
               help="Of the page to watch.")  # fmt: skip
-@command_line.verbose_option
+@runner.verbose_option
 def demo(folder: Path, port: int) -> None:
     """Show the whole loop: serve, watch, see drift, retrain, promote, serve what is new."""
-    from pipeline import demo as demonstration
+    from pipeline.showcase import demo as demonstration
 
-    with command_line.ended_by_signals():
+    with runner.ended_by_signals():
         demonstration.run(folder, port, click.echo)
 
 
@@ -190,7 +190,7 @@ def _summary(result: TrainResult) -> str:
 
 
 def _sweep_summary(result: SweepResult) -> str:
-    from pipeline.card import run_name
+    from pipeline.training.model_card import run_name
 
     told = [f"{result.finished} finished"]
     told += [f"{result.taken_up} of them before"] if result.taken_up else []
@@ -272,4 +272,4 @@ def _command(name: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    return command_line.run(cli, argv, "pipeline", (PipelineError, RegistryToolsError))
+    return runner.run(cli, argv, "pipeline", (PipelineError, RegistryToolsError))

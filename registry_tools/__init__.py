@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 from registry_tools.errors import RegistryToolsError
 
 if TYPE_CHECKING:
-    from registry_tools.formats import LoadedModel
-    from registry_tools.loader import load_model
+    from registry_tools.models.formats import LoadedModel
+    from registry_tools.models.loader import load_model
 
 __all__ = ["LoadedModel", "RegistryToolsError", "load_model"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "LoadedModel":
-        from registry_tools import formats
+        from registry_tools.models import formats
 
         return formats.LoadedModel
     if name == "load_model":
-        from registry_tools import loader
+        from registry_tools.models import loader
 
         return loader.load_model
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from pipeline.errors import DataError
-from pipeline.monitoring.reference import Reference
-from pipeline.monitoring.rows import REQUEST, ROW
+from pipeline.monitoring.production_rows import REQUEST, ROW
 from pipeline.monitoring.window import Window
-from registry_tools.signature import names_in_words
-from registry_tools.tables import read_table
+from pipeline.training.baseline import Reference
+from registry_tools.data.schema import names_in_words
+from registry_tools.data.tables import read_table
 
 _LABEL = "label"
 _KEY = ["request", "row"]

@@ -14,11 +14,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from pipeline.monitoring import pictures
-from pipeline.monitoring.findings import Findings
-from pipeline.monitoring.follow_up import FollowUp
-from pipeline.monitoring.reference import Reference
+from pipeline.monitoring import figures as pictures
+from pipeline.monitoring.actions import FollowUp
+from pipeline.monitoring.analysis import Findings
 from pipeline.monitoring.window import Window
+from pipeline.training.baseline import Reference
 from registry_tools.reports.render import render
 
 

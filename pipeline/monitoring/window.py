@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import DataError
-from pipeline.monitoring.reference import as_category
+from pipeline.training.baseline import as_category
 
 
 @dataclass(frozen=True)

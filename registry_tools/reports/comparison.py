@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from registry_tools.comparison import Comparison
-from registry_tools.intervals import Figure, figures, log_loss
-from registry_tools.registry import VersionInfo
+from registry_tools.evaluation.comparison import AnswersOf, SideBySide
+from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.reports.render import render
-from registry_tools.side_by_side import AnswersOf, SideBySide
+from registry_tools.stats.intervals import Figure, figures, log_loss
+from registry_tools.stats.paired_test import Comparison
 
 _ROWS = 50
 _COLUMNS = 12

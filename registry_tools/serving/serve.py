@@ -32,17 +32,17 @@ def run(settings: Settings) -> int:
         _check_grpc(settings.host, settings.grpc_port)
     listening = bind(settings.host, settings.port)
     if settings.workers == 1 and settings.shadow is None:
-        from registry_tools.serving import alone
+        from registry_tools.serving.processes import single
 
-        return alone.run(settings, listening)
+        return single.run(settings, listening)
     with tempfile.TemporaryDirectory(prefix="metrics-") as folder:
         # Read by prometheus_client when it is imported, here and in every worker.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         if settings.workers == 1:
-            from registry_tools.serving import alone
+            from registry_tools.serving.processes import single
 
-            return alone.run(settings, listening)
-        from registry_tools.serving import supervisor
+            return single.run(settings, listening)
+        from registry_tools.serving.processes import supervisor
 
         return supervisor.run(settings, listening)
 

@@ -1,0 +1,1 @@
+"""Load, check and split the training table."""

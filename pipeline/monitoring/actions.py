@@ -1,0 +1,191 @@
+"""What may follow from drift: a candidate that the gates judge, and a way back."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from pipeline.errors import DataError, PipelineError
+from pipeline.monitoring.analysis import Findings
+from pipeline.monitoring.run_log import CAUSE_TAG, Record
+from pipeline.params.definitions import CANDIDATES, MonitorParams, TrainParams
+from pipeline.params.fields import as_text
+from pipeline.tracking import runs
+from pipeline.training.baseline import Reference
+from pipeline.training.train import train
+from registry_tools.data.schema import names_in_words
+from registry_tools.data.tables import read_table
+from registry_tools.errors import GateRefused, RegistryToolsError
+from registry_tools.evaluation.evaluate import GateOptions
+from registry_tools.mlflow_store.registry import VersionInfo
+from registry_tools.models.formats import TrustPolicy
+from registry_tools.promotion import promote
+from registry_tools.refs import ModelRef
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_log = logging.getLogger(__name__)
+
+# Of a training, what the next one is not to take over: its table, and where it went.
+_OTHER = {"data", "target", "drop", "split", "subset_size", "name", "stage"}
+
+
+@dataclass(frozen=True)
+class FollowUp:
+    """What came of an act that was asked for."""
+
+    act: str  # `rollback`, `retrain` or `promote`
+    outcome: str  # `done`, `refused`, `failed` or `not started`
+    said: str
+
+
+def roll_back(
+    client: MlflowClient, params: MonitorParams, judged: int, run_id: str
+) -> tuple[FollowUp, int]:
+    """Put the version before into the stage, if the one that was judged is there still.
+
+    Returns what came of it, and the version that is in the stage now.
+    """
+    try:
+        done = promote.rollback(
+            client,
+            params.name,
+            params.stage,
+            reason=f"live accuracy fell, monitoring run {run_id}",
+            expect_current=judged,
+        )
+    except RegistryToolsError as error:
+        return FollowUp("rollback", "failed", str(error)), judged
+    said = f"{params.stage}: version {judged} → {done.version}"
+    return FollowUp("rollback", "done", said), done.version
+
+
+def retrain(
+    client: MlflowClient,
+    params: MonitorParams,
+    training: TrainParams | str,
+    findings: Findings,
+    standing: int,
+    record: Record,
+) -> list[FollowUp]:
+    """Train a candidate as was asked, and have the gates judge it.
+
+    Whatever goes wrong is told, and leaves the stage that is watched where it is. `standing` is the
+    version that is there now; `training` may say why there can be none.
+    """
+    if isinstance(training, str):
+        return [FollowUp("retrain", "failed", training)]
+    held = record.claim_retraining(params.stage, params.cooling)
+    if held is not None:
+        return [FollowUp("retrain", "not started", held)]
+    try:
+        with runs.apart():
+            result = train(training)
+        record.tag(result.version, CAUSE_TAG, record.run_id)
+    except (PipelineError, RegistryToolsError) as error:
+        return [FollowUp("retrain", "failed", str(error))]
+    except Exception as error:  # noqa: BLE001 - an estimator may raise whatever it likes
+        _log.debug("the retraining failed", exc_info=True)
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return [FollowUp("retrain", "failed", reason[:500])]
+    trained = FollowUp(
+        "retrain",
+        "done",
+        f"version {result.version} in {result.stage}, "
+        f"accuracy {result.metrics['accuracy']:.4f} on {result.holdout_rows} held-out rows",
+    )
+    reason = f"drift in {findings.where()[:200]}, monitoring run {record.run_id}"
+    return [trained, _judge(client, params, result.version, reason, standing)]
+
+
+def _judge(
+    client: MlflowClient, params: MonitorParams, version: int, reason: str, standing: int
+) -> FollowUp:
+    try:
+        done = promote.promote(
+            client,
+            ModelRef(params.name, version=version),
+            params.stage,
+            GateOptions(policy=TrustPolicy.from_environment()),
+            reason=reason,
+            expect_current=standing,
+            dry_run=not params.promote,
+        )
+    except GateRefused as error:
+        return FollowUp("promote", "refused", str(error))
+    except RegistryToolsError as error:
+        return FollowUp("promote", "failed", str(error))
+    if done.act is None:
+        said = (
+            f"the gates let it through: registry-tools promote {params.name}@{CANDIDATES} --to "
+            f"{params.stage} moves the stage, as promote=true would have"
+        )
+        if not done.verdict.passed:
+            return FollowUp("promote", "refused", promote.refusal(done))
+        return FollowUp("promote", "not started", f"version {version}: {said}")
+    return FollowUp(
+        "promote", "done", f"{params.stage}: version {done.previous_version} → {version}"
+    )
+
+
+def training_params(
+    watched: VersionInfo, reference: Reference, name: str, table: str
+) -> TrainParams:
+    """Return how a version was trained, with another table and a split that outlasts growth.
+
+    Raises
+    ------
+    DataError
+        If the table lacks the label or a feature.
+    """
+    columns = _columns_of(Path(table))
+    needed = [*reference.columns, reference.target]
+    lacking = [column for column in needed if column not in columns]
+    if lacking:
+        what = "label" if lacking[0] == reference.target else "feature"
+        raise DataError(
+            f"retrain={table}: there is no column {lacking[0]!r}, a {what} of {name} version "
+            f"{watched.version}; it has {names_in_words(columns)}"
+        )
+    known = {spec.name for spec in fields(TrainParams)} - _OTHER
+    before = _as_now({k: v for k, v in watched.params.items() if k in known})
+    return TrainParams.from_text(
+        before
+        | {
+            "data": table,
+            "target": reference.target,
+            "drop": as_text(tuple(column for column in columns if column not in needed)),
+            "split": "hash",
+            "name": name,
+            "stage": CANDIDATES,
+        }
+    )
+
+
+def _as_now(before: Mapping[str, str]) -> dict[str, str]:
+    """Return parameters that a run logged, as they can be given again."""
+    texts = {name: text.strip("'") for name, text in before.items()}
+    if texts.get("test_size", "").isdigit():  # a number of rows moves rows as a table grows
+        del texts["test_size"]
+    return texts
+
+
+def _columns_of(path: Path) -> list[str]:
+    """Return the names of a table's columns, without its rows where that can be.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+    """
+    if path.suffix.lower() == ".csv" and path.is_file():
+        with contextlib.suppress(ValueError):  # which `read_table` says in its own words
+            return [str(name) for name in pd.read_csv(path, nrows=0).columns]
+    return [str(name) for name in read_table(path).columns]

@@ -1,0 +1,188 @@
+"""Rows of now, split by the version that answered them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import DataError
+from pipeline.monitoring.window import Window
+from registry_tools.data.schema import names_in_words
+
+# What the log and a scored file call their own columns: version, prediction, its name.
+_LOG = ("_version", "_prediction", "_prediction_name")
+_SCORED = ("model_version", "prediction", "prediction_name")
+REQUEST, ROW, AT, MODEL = ("_request_id", "request_id"), ("_row", "row"), "_at", "_model"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of now, of whatever versions, table by table as they were found."""
+
+    tables: tuple[pa.Table, ...]
+    notes: tuple[str, ...] = ()  # what was left out
+    features: frozenset[str] = frozenset()  # names that are none of the log's or a scored file's
+
+    def by_version(self) -> dict[int | None, Rows]:
+        """Return them by the version that answered; None where they do not say."""
+        found: dict[int | None, list[pa.Table]] = {}
+        for table in self.tables:
+            for version, part in _split(table, self.features).items():
+                found.setdefault(version, []).append(part)
+        return {
+            version: Rows(tuple(tables), (), self.features) for version, tables in found.items()
+        }
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return sum(table.num_rows for table in self.tables)
+
+    def window(self, features: Sequence[str]) -> Window:
+        """Return them with the features of a version, by their names.
+
+        Raises
+        ------
+        DataError
+            If a feature is not there, or tables hold what does not go together.
+        """
+        if not self.count:
+            return Window(
+                pa.table({name: pa.array([], pa.null()) for name in features}), None, None
+            )
+        parts = [table for table in self.tables if table.num_rows]
+        predictions = [_predictions(part, self.features) for part in parts]
+        keys = [_keys(part, self.features) for part in parts]
+        known = [part for part in predictions if part is not None]
+        joined = [part for part in keys if part is not None]
+        return Window(
+            _together([_features(part, features) for part in parts]),
+            pa.chunked_array([c for p in known for c in p.chunks], pa.string())
+            if len(known) == len(parts)
+            else None,
+            pa.concat_tables(joined) if len(joined) == len(parts) else None,
+        )
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the first line of an error."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _split(table: pa.Table, features: frozenset[str]) -> dict[int | None, pa.Table]:
+    names = _own_columns(table, features)
+    if names is None or not table.num_rows:
+        return {None: table}
+    versions = table.column(names[0])
+    different = pc.unique(versions).to_pylist()
+    if len(different) == 1:
+        return {_number(different[0]): table}
+    found = {}
+    for version in different:
+        same = pc.is_null(versions, nan_is_null=True)
+        if _number(version) is not None:
+            same = pc.equal(versions, version)
+        found[_number(version)] = table.filter(same)
+    return found
+
+
+def _number(version: object) -> int | None:
+    """Return a version's number; None if it is none.
+
+    Raises
+    ------
+    DataError
+        If it is something else.
+    """
+    if version is None or version != version:
+        return None
+    try:
+        return int(str(version).removesuffix(".0"))
+    except ValueError:
+        raise DataError(f"the rows were answered by version {version!r}, which is none") from None
+
+
+def _own_columns(table: pa.Table, features: frozenset[str]) -> tuple[str, str, str] | None:
+    """Return the names of version, prediction and its name; None if nothing answered the rows."""
+    for names in (_LOG, _SCORED):
+        if {*names[:2]} <= {*table.column_names} - features:
+            return names
+    return None
+
+
+def _features(table: pa.Table, features: Sequence[str]) -> pa.Table:
+    """Return the features; the log gives a name that it needs itself a word before it."""
+    there: dict[str, pa.ChunkedArray] = {}
+    for feature in features:
+        name = f"feature {feature}"
+        name = name if name in table.column_names else feature
+        if name in table.column_names:
+            there[feature] = table.column(name)
+    lacking = [feature for feature in features if feature not in there]
+    if lacking:
+        own = {*there, *_LOG, *_SCORED, *REQUEST, *ROW, AT, MODEL}
+        unknown = [name for name in table.column_names if name not in own]
+        has = f"; {names_in_words(unknown)} stands there instead" if unknown else ""
+        raise DataError(
+            f"the rows have no column{'s' * (len(lacking) > 1)} {names_in_words(lacking)}, which "
+            f"the version takes{has}: was it renamed?"
+        )
+    return pa.table(there)
+
+
+def _together(tables: list[pa.Table]) -> pa.Table:
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise DataError(
+            f"the files of the log do not fit each other: {reason_of(error)}"
+        ) from error
+
+
+def _predictions(table: pa.Table, features: frozenset[str]) -> pa.ChunkedArray | None:
+    """Return the names of what was predicted; the predictions themselves where there is none."""
+    names = _own_columns(table, features)
+    if names is None:
+        return None
+    codes = _as_names(table.column(names[1]))
+    if names[2] not in table.column_names:
+        return codes
+    return pc.coalesce(_as_names(table.column(names[2])), codes)
+
+
+def _as_names(classes: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return classes under the names that a training gives them.
+
+    Raises
+    ------
+    DataError
+        If they are none.
+    """
+    if pa.types.is_nested(classes.type):
+        raise DataError(f"the predictions hold {classes.type}, which is no class")
+    if pa.types.is_boolean(classes.type):
+        return pc.if_else(classes, "True", "False")
+    if pa.types.is_floating(classes.type):
+        whole = pc.all(pc.equal(pc.floor(classes), classes)).as_py()
+        classes = classes.cast(pa.int64()) if whole else classes
+    return classes.cast(pa.string())
+
+
+def _keys(table: pa.Table, features: frozenset[str]) -> pa.Table | None:
+    """Return which request each row was of, and its place in it."""
+    there = {*table.column_names} - features
+    request = next((name for name in REQUEST if name in there), None)
+    if request is None:
+        return None
+    row = next((name for name in ROW if name in there), None)
+    places = table.column(row) if row is not None else pa.array(np.zeros(len(table), np.int64))
+    try:
+        return pa.table(
+            {"request": table.column(request).cast(pa.string()), "row": places.cast(pa.int64())}
+        )
+    except pa.ArrowException as error:
+        raise DataError(f"columns {request!r} and {row!r}: {reason_of(error)}") from error

@@ -1,0 +1,1 @@
+"""The parameters of each step, with defaults and bounds."""

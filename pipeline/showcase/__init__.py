@@ -1,0 +1,1 @@
+"""The demonstration and the example store; nothing else imports them."""

@@ -1,0 +1,87 @@
+"""The page of the demonstration: written anew as it goes on, and served on this machine."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from registry_tools.reports.render import render
+
+PAGE = "index.html"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One step, as the page tells of it."""
+
+    at: int  # seconds since the beginning
+    title: str
+    command: str
+    said: tuple[str, ...]
+    tone: str  # `good`, `bad` or nothing
+
+
+@dataclass
+class Page:
+    """What the page says; it is written to a folder."""
+
+    folder: Path
+    server: str = ""
+    lamp: str = "none yet"
+    ended: bool = False
+    steps: list[Shown] = field(default_factory=list)
+    reports: list[str] = field(default_factory=list)
+    traffic: dict[str, Any] = field(default_factory=dict)
+    began: float = field(default_factory=time.monotonic)
+
+    def add(self, title: str, command: str = "", said: str = "", tone: str = "") -> None:
+        """Tell of a step."""
+        lines = tuple(line for line in said.splitlines() if line.strip())
+        at = int(time.monotonic() - self.began)
+        self.steps.append(Shown(at, title, command, lines, tone))
+        self.write()
+
+    def write(self) -> None:
+        """Write it as it is now, whole or not at all."""
+        counted = {"answered": 0, "failed": 0, "version": None, "right": 0, "of": 0}
+        text = render(
+            "demo_page.html",
+            datetime.now(timezone.utc),
+            Path(__file__).parent,
+            server=self.server,
+            lamp=self.lamp,
+            ended=self.ended,
+            steps=list(self.steps),
+            reports=list(self.reports),
+            **counted | self.traffic,
+        )
+        part = self.folder / f".{PAGE}.part"
+        part.write_text(text, encoding="utf-8")
+        part.replace(self.folder / PAGE)
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing: the page is asked for each second."""
+
+
+@contextmanager
+def served(page: Page, port: int) -> Iterator[str]:
+    """Serve the folder of a page on loopback; yield the address."""
+    handler = functools.partial(_Quiet, directory=str(page.folder))
+    with ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+            thread.join()

@@ -1,0 +1,277 @@
+"""The example store: made by this project's own commands, and opened without being changed.
+
+It is made behind a real `mlflow server` that keeps the artifacts, so that every address in it is
+`mlflow-artifacts:/…` and a copy opens anywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import PipelineError
+
+DATABASE = "mlflow.db"
+ARTIFACTS = "artifacts"
+_START_SECONDS = 60
+
+
+class OldSchema(PipelineError):
+    """The store was made by an older MLflow, and has to be upgraded first."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of this project, and how it is to end."""
+
+    arguments: Sequence[str]
+    exit_code: int = 0
+
+
+def _train(*arguments: str) -> Step:
+    return Step(["pipeline", "train", *arguments])
+
+
+def _tools(*arguments: str, exit_code: int = 0) -> Step:
+    return Step(["registry_tools", *arguments], exit_code)
+
+
+def _promote(ref: str, *arguments: str, exit_code: int = 0) -> Step:
+    return _tools("promote", ref, "--to", "production", *arguments, exit_code=exit_code)
+
+
+WINE = ["--data", "wine.csv", "--target", "cultivar", "--name", "wine"]
+STEPS = [
+    _train("--max-iter", "1"),
+    _train("--model-params", '{"C": 0.01}'),
+    _train(),
+    _promote("iris@staging", "--reason", "the first that is good enough"),
+    _train("--model-params", '{"C": 10.0}'),
+    _train("--model", "knn"),
+    _train("--model", "knn", "--model-params", '{"n_neighbors": 15}'),
+    _train("--model", "svc"),
+    _train("--model", "svc", "--model-params", '{"C": 10.0, "kernel": "linear"}'),
+    _train("--model", "random_forest", "--model-params", '{"n_estimators": 10}'),
+    _train("--model", "hist_gradient_boosting", "--max-iter", "20"),
+    _promote("iris/1", "--reason", "to see it refused", exit_code=3),
+    _promote("iris/8", "--reason", "a linear kernel does as well"),
+    _tools("rollback", "iris", "--reason", "the calibration was better before"),
+    _train(*WINE),
+    _promote("wine@staging", "--reason", "the first"),
+    _train(*WINE, "--model", "random_forest", "--model-params", '{"n_estimators": 10}'),
+    _train("--max-iter", "300"),
+]
+
+
+def make(folder: Path) -> None:
+    """Make the example store anew, in place of the one in the folder.
+
+    Raises
+    ------
+    PipelineError
+        If a command does not end as it should; the store that was there is there still.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        new = Path(scratch, "store")
+        new.mkdir()
+        work = Path(scratch, "work")
+        work.mkdir()
+        _write_wine(work / "wine.csv")
+        with server(new) as (address, _):
+            for step in STEPS:
+                _run(step, work, address)
+        _settle(new / DATABASE)
+        folder.mkdir(parents=True, exist_ok=True)
+        # What can fail is done before anything of the old store is gone.
+        with tempfile.TemporaryDirectory(dir=folder) as beside:
+            for name in (DATABASE, ARTIFACTS):
+                shutil.move(str(new / name), str(Path(beside, name)))
+            for name in (DATABASE, ARTIFACTS):
+                old = folder / name
+                shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
+                Path(beside, name).rename(old)
+
+
+def _write_wine(path: Path) -> None:
+    """Write scikit-learn's table of wines as a table of one's own, with names for its classes."""
+    from sklearn.datasets import load_wine
+
+    wine = load_wine(as_frame=True)
+    table = wine.data.assign(cultivar=[f"cultivar {code + 1}" for code in wine.target])
+    table.to_csv(path, index=False)
+
+
+def _run(step: Step, work: Path, address: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", *step.arguments],
+        cwd=work,
+        env=_environment() | {"MLFLOW_TRACKING_URI": address},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode != step.exit_code:
+        raise PipelineError(
+            f"{' '.join(step.arguments)}: exit {done.returncode}, not {step.exit_code}: "
+            f"{done.stderr.strip()[-2000:]}"
+        )
+
+
+def _environment() -> dict[str, str]:
+    """Return an environment in which nothing says who made the store, or where."""
+    told = {"mlflow.source.name": "pipeline", "mlflow.user": "example"}
+    return os.environ | {
+        "LOGNAME": "example",
+        "USER": "example",
+        "MLFLOW_RUN_CONTEXT": json.dumps(told),
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        # Its jobs are those of generative AI: eight processes that nothing here waits for.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
+
+
+def _settle(database: Path) -> None:
+    """Leave one small file of a database that was in use."""
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA journal_mode=DELETE")
+        connection.execute("VACUUM")
+
+
+@contextlib.contextmanager
+def server(folder: Path, port: int | None = None) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Run `mlflow server` over the store in a folder; yield its address and process.
+
+    Raises
+    ------
+    PipelineError
+        If it does not start.
+    """
+    port = port or free_port()
+    address = f"http://127.0.0.1:{port}"
+    command = [
+        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
+        *("--workers", "1", "--backend-store-uri", f"sqlite:///{folder / DATABASE}"),
+        *("--artifacts-destination", str(folder / ARTIFACTS)),
+    ]
+    with (folder / "server.log").open("w+") as log:
+        process = subprocess.Popen(command, cwd=folder, env=_environment(), stdout=log, stderr=log)
+        try:
+            wait_until_healthy(address, process, log.name, "MLflow server")
+            yield address, process
+        finally:
+            process.terminate()
+            process.wait()
+    (folder / "server.log").unlink()
+
+
+def wait_until_healthy(
+    address: str, process: subprocess.Popen[bytes], log: str | Path, what: str
+) -> None:
+    """Wait until a server that was started answers.
+
+    Raises
+    ------
+    OldSchema, PipelineError
+        If it ends instead, or takes too long.
+    """
+    until = time.monotonic() + _START_SECONDS
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            said = Path(log).read_text().strip().splitlines()
+            if any("out-of-date database schema" in line for line in said):
+                raise OldSchema("the store was made by an older MLflow")
+            raise PipelineError(f"the {what} ended: {said[-1] if said else 'no word'}")
+        try:
+            with urllib.request.urlopen(f"{address}/health", timeout=2):
+                if process.poll() is None:
+                    return
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            time.sleep(0.2)
+    raise PipelineError(f"the {what} did not answer within {_START_SECONDS} s")
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def show(folder: Path, port: int, say: Callable[[str], None]) -> None:
+    """Serve a copy of the example store until interrupted; what is done in it is not kept.
+
+    Raises
+    ------
+    PipelineError
+        If there is no store in the folder, or the server does not start.
+    """
+    check_port(port)
+    if not (folder / DATABASE).is_file() or not (folder / ARTIFACTS).is_dir():
+        raise PipelineError(f"{folder}: there is no store in it: `make example` makes one")
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch)
+        # Not `copytree`: it would copy a read-only mode as well.
+        shutil.copyfile(folder / DATABASE, copy / DATABASE)
+        shutil.copytree(folder / ARTIFACTS, copy / ARTIFACTS, copy_function=shutil.copyfile)
+        try:
+            _serve(copy, port, say, ended)
+        except OldSchema:
+            _upgrade(copy / DATABASE)
+            _serve(copy, port, say, ended)
+
+
+def check_port(port: int) -> None:
+    """Refuse a port that another listens on, whose pages would be taken for the example's."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise PipelineError(
+                f"port {port} cannot be used ({error.strerror}): name another with PORT=… or --port"
+            ) from None
+
+
+def _serve(folder: Path, port: int, say: Callable[[str], None], ended: threading.Event) -> None:
+    with server(folder, port) as (address, process):
+        _tell(address, say)
+        while not ended.wait(1):
+            if process.poll() is not None:
+                raise PipelineError(f"the MLflow server ended by itself: exit {process.returncode}")
+
+
+def _upgrade(database: Path) -> None:
+    command = [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{database}"]
+    done = subprocess.run(command, env=_environment(), capture_output=True, text=True)
+    if done.returncode != 0:
+        said = (done.stderr.strip().splitlines() or ["no word"])[-1]
+        raise PipelineError(
+            f"the store was made by another MLflow, which cannot upgrade it: {said}"
+        )
+
+
+def _tell(address: str, say: Callable[[str], None]) -> None:
+    runs = f"{address}/#/experiments/%d/runs?workflowType=machine_learning&viewStateShareKey=%s"
+    say(f"{address}  the example store: a copy, in which nothing is kept")
+    say(f"  {runs % (1, 'best')}  runs of five models: choose some, press Compare")
+    say(f"  {address}/#/models/iris/versions/3  what is in production, with its card")
+    say(f"  {runs % (2, 'acts')}  promotions, one refused, and a rollback")

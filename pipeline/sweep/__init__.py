@@ -1,0 +1,1 @@
+"""Search for the best estimator and parameters by cross-validation."""

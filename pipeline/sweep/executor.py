@@ -1,0 +1,115 @@
+"""Where trials run: in processes of this machine, or on the executors of a Spark cluster."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import TypeVar
+
+import joblib
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+from pipeline.errors import PipelineError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+class WorkerDied(PipelineError):
+    """A process that worked on tasks was ended from outside, such as for want of memory."""
+
+
+def results(
+    work: Callable[[Task], Result], tasks: Iterable[Task], n_jobs: int, engine: str
+) -> Generator[tuple[Task, Result], None, None]:
+    """Yield each task with what came of it, as they come.
+
+    Parameters
+    ----------
+    work
+        Called in the processes; it and the tasks are sent there.
+    tasks
+        Asked for the next one when there is a free process.
+    n_jobs
+        How many run at the same time.
+    engine
+        "local" or "spark".
+
+    Raises
+    ------
+    WorkerDied
+        If a process ended by itself.
+    """
+    if engine == "spark":
+        yield from _on_spark(work, tasks, n_jobs)
+        return
+    parallel = joblib.Parallel(
+        n_jobs=n_jobs,
+        return_as="generator_unordered",
+        pre_dispatch=n_jobs,
+        batch_size=1,
+    )
+    try:
+        yield from parallel(joblib.delayed(_answer_here)(os.getpid(), work, task) for task in tasks)
+    except TerminatedWorkerError as error:
+        raise WorkerDied("a process was ended from outside, such as for want of memory") from error
+
+
+def _answer_here(parent: int, work: Callable[[Task], Result], task: Task) -> tuple[Task, Result]:
+    if os.getpid() != parent:
+        _end_with(parent)
+    return _answer(work, task)
+
+
+@functools.cache
+def _end_with(parent: int) -> None:
+    """Have this process end when the one that started it is killed; of itself it would not."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _answer(work: Callable[[Task], Result], task: Task) -> tuple[Task, Result]:
+    return task, work(task)
+
+
+def _on_spark(
+    work: Callable[[Task], Result], tasks: Iterable[Task], n_jobs: int
+) -> Iterator[tuple[Task, Result]]:
+    """Yield what comes of the tasks, `n_jobs` after `n_jobs`: this backend answers in lists."""
+    from joblibspark import register_spark
+
+    # Spark would take whatever `python3` is on the PATH of its workers.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    register_spark()
+    remaining = iter(tasks)
+    while some := list(itertools.islice(remaining, n_jobs)):
+        calls = (joblib.delayed(_answer)(work, task) for task in some)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Spark's own making
+            with joblib.parallel_config("spark", n_jobs=n_jobs):
+                answers = joblib.Parallel(n_jobs=n_jobs)(calls)
+        yield from answers
+
+
+def check_spark() -> None:
+    """Refuse where Spark cannot run, before anything is begun.
+
+    Raises
+    ------
+    UnsupportedOperation
+        If its packages or Java are missing; says how to come by them.
+    """
+    from registry_tools.batch.engines.spark import check_installed
+
+    check_installed()

@@ -1,0 +1,1 @@
+"""Everything that the pipeline sends to MLflow."""

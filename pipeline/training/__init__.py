@@ -1,0 +1,1 @@
+"""Train one model: build it, evaluate it, log it and register it."""

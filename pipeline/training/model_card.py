@@ -1,0 +1,104 @@
+"""A short model card in Markdown: what was trained on what, how good it is, and where it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.data.dataset import Dataset
+from pipeline.params.definitions import TrainParams
+from pipeline.params.fields import as_text
+
+_FIGURES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "f1_macro": "F1, mean of the classes",
+    "roc_auc": "area under the ROC, mean of the classes",
+    "log_loss": "log loss",
+}
+_CONFUSIONS = 5  # that are told of
+_COLUMNS = 30
+
+
+def card(
+    params: TrainParams,
+    training: Dataset,
+    holdout: Dataset,
+    figures: Mapping[str, float],
+    counts: npt.NDArray[np.int64],
+) -> str:
+    """Return the card of a run and of its version.
+
+    Parameters
+    ----------
+    params
+        Of the run.
+    training, holdout
+        The rows it was trained on, and those it was not.
+    figures
+        The metrics of the run, by name.
+    counts
+        Rows of the holdout, shape (true class, predicted class).
+    """
+    names = training.target_names
+    rows = len(holdout.labels)
+    return "\n\n".join(
+        [
+            f"**{run_name(params)}** on `{params.data}`: accuracy **{figures['accuracy']:.4f}** on "
+            f"{rows} held-out rows, trained on {len(training.labels)}.",
+            _table(figures),
+            f"**Where it fails.** {_failures(counts, names)}",
+            f"**Data.** Digest `{training.digest[:16]}`, split `{params.split}`, seed "
+            f"{params.random_state}. Classes of `{training.target}`: {', '.join(names)}. "
+            f"Columns: {_columns(list(training.features))}.",
+            f'**Load it.** `registry_tools.load_model("{params.name}/N")`, or '
+            f"`registry-tools predict {params.name}/N --features …`, N being its number.",
+        ]
+    )
+
+
+def run_name(params: TrainParams) -> str:
+    """Return what a run is called: the model, and the parameters that are not the usual ones."""
+    usual = TrainParams()
+    said = [f"{key}={value}" for key, value in params.model_params.items()]
+    for spec in fields(params):
+        value = getattr(params, spec.name)
+        if spec.name in {"max_iter", "subset_size", "split", "test_size"} and value != getattr(
+            usual, spec.name
+        ):
+            said.append(f"{spec.name}={as_text(value)}")
+    return " ".join([params.model, *said])
+
+
+def _table(figures: Mapping[str, float]) -> str:
+    lines = ["| figure | held-out rows |", "| --- | --- |"]
+    lines += [f"| {_FIGURES[n]} | {figures[n]:.4f} |" for n in _FIGURES if n in figures]
+    if "cv_accuracy_mean" in figures:
+        mean, std = figures["cv_accuracy_mean"], figures["cv_accuracy_std"]
+        lines.append(f"| accuracy, cross-validated on the training rows | {mean:.4f} ± {std:.4f} |")
+    return "\n".join(lines)
+
+
+def _failures(counts: npt.NDArray[np.int64], names: Sequence[str]) -> str:
+    wrong = counts.copy()
+    np.fill_diagonal(wrong, 0)
+    if not wrong.any():
+        return f"On none of the {counts.sum()} held-out rows."
+    places = sorted(np.argwhere(wrong).tolist(), key=lambda p: -wrong[p[0], p[1]])
+    told = [f"{wrong[t, p]} × {names[t]} taken for {names[p]}" for t, p in places[:_CONFUSIONS]]
+    more = ", …" if len(places) > _CONFUSIONS else ""
+    present = counts.sum(axis=1) > 0
+    recalls = np.where(present, counts.diagonal() / np.maximum(counts.sum(axis=1), 1), 2.0)
+    worst = int(recalls.argmin())
+    return (
+        f"On {wrong.sum()} of {counts.sum()} held-out rows: {', '.join(told)}{more}. "
+        f"Weakest class: {names[worst]}, recall {recalls[worst]:.2f}."
+    )
+
+
+def _columns(columns: Sequence[str]) -> str:
+    more = f", … ({len(columns)} in all)" if len(columns) > _COLUMNS else ""
+    return ", ".join(f"`{column}`" for column in columns[:_COLUMNS]) + more

@@ -1,0 +1,87 @@
+"""The pictures of a run, each with its numbers as JSON beside it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+
+from pipeline.data.dataset import Dataset
+from pipeline.training import figures, plot_data
+
+_log = logging.getLogger(__name__)
+
+# Values of a table beyond which repeated fits and predictions would cost more than the training.
+_MOST_CELLS = 200_000
+
+
+def draw(
+    folder: Path,
+    build: Callable[[], Any],
+    fitted: Any,
+    training: Dataset,
+    holdout: Dataset,
+    counts: npt.NDArray[np.int64],
+    probabilities: npt.NDArray[np.float64] | None,
+    random_state: int,
+) -> None:
+    """Write all pictures of a run into a folder.
+
+    Parameters
+    ----------
+    folder
+        Made if it is not there.
+    build
+        Makes an estimator that is not fitted, for the learning curve.
+    fitted
+        The estimator of the run.
+    training, holdout
+        The rows it was trained on, and those it was not.
+    counts
+        Rows of the holdout, shape (true class, predicted class).
+    probabilities
+        Its answers to the holdout, shape (rows, classes); None where it gives none.
+    random_state
+        The seed of permutations and draws.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    names = training.target_names
+    labels = holdout.labels.to_numpy()
+    _save(
+        folder / "confusion_matrix",
+        figures.confusion_matrix(counts, names),
+        {"classes": list(names), "counts": counts.tolist()},
+    )
+    if probabilities is not None:
+        found = plot_data.one_against_the_rest(labels, probabilities, names)
+        if found:
+            picture = figures.roc_and_precision_recall(found)
+            _save(folder / "roc_and_precision_recall", picture, found)
+        calibration = plot_data.reliability(labels, probabilities)
+        _save(folder / "reliability", figures.reliability(calibration), calibration)
+    if training.features.size + holdout.features.size > _MOST_CELLS:
+        _log.warning("no permutation importance and no learning curve: the table is too large")
+        return
+    entries = plot_data.importance(fitted, holdout.features, holdout.labels, random_state)
+    _save(folder / "permutation_importance", figures.importance(entries), entries)
+    points = plot_data.learning_curve(
+        build,
+        fitted,
+        (training.features, training.labels),
+        (holdout.features, holdout.labels),
+        random_state,
+    )
+    if len(points) > 1:
+        _save(folder / "learning_curve", figures.learning_curve(points), points)
+
+
+def _save(path: Path, figure: Figure, numbers: Any) -> None:
+    """Write a picture as PNG, at the size at which the UI shows it, and its numbers as JSON."""
+    figure.savefig(path.with_suffix(".png"), dpi=110)
+    path.with_suffix(".json").write_text(json.dumps(numbers, indent=1, sort_keys=True) + "\n")

@@ -1,0 +1,237 @@
+"""One training, from parameters to a registered version in its stage."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.metrics import confusion_matrix
+from sklearn.pipeline import Pipeline
+
+from pipeline.data import dataset as data
+from pipeline.data.dataset import Dataset
+from pipeline.params.definitions import TrainParams
+from pipeline.tracking import runs, store
+from pipeline.training import baseline, model_card, model_pipeline, save_plots
+from registry_tools.models import evidence
+from registry_tools.models import manifest as manifests
+from registry_tools.models.formats import TrustPolicy
+from registry_tools.stats import metrics
+
+_log = logging.getLogger(__name__)
+
+EXAMPLE_ROWS = 5
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training left behind."""
+
+    run_id: str
+    store: str  # the tracking URI
+    name: str
+    version: int
+    stage: str
+    train_rows: int
+    holdout_rows: int
+    metrics: dict[str, float]
+    example: tuple[Any, ...]  # the features of one held-out row
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    estimator: Pipeline
+    predicted: npt.NDArray[np.int64]  # shape (holdout rows,)
+    probabilities: npt.NDArray[np.float64] | None  # shape (holdout rows, classes)
+    metrics: dict[str, float]
+
+
+def train(params: TrainParams) -> TrainResult:
+    """Train, evaluate, log and register; the stage is set last.
+
+    Raises
+    ------
+    InvalidParameter, DataError
+        Before any run is opened, if parameters or table are unusable.
+    PipelineError, RegistryToolsError
+        If the store fails. The run ends FAILED, the stage points where it did.
+    """
+    dataset = data.load(params)
+    rows = data.split(dataset, params)
+    training, holdout = dataset.take(rows[0]), dataset.take(rows[1])
+    trusted = TrustPolicy.from_environment().trusted
+    model_pipeline.check(params, training.features, training.labels, trusted)
+
+    with runs.training_run(params.name, model_card.run_name(params)) as run_id:
+        with _warnings_logged():
+            fitted = _fit(params, dataset, training, holdout)
+        counts = confusion_matrix(
+            holdout.labels, fitted.predicted, labels=range(len(dataset.target_names))
+        )
+        _warn_of_no_use(counts, dataset.target_names)
+        description = model_card.card(params, training, holdout, fitted.metrics, counts)
+        runs.log_figures(
+            run_id,
+            params.as_text(),
+            fitted.metrics,
+            {"model": params.model, "data_digest": dataset.digest},
+            description,
+        )
+        table = dataset.features.copy()
+        table[dataset.target] = _names(dataset)
+        runs.log_dataset(
+            table,
+            source=dataset.source,
+            target=dataset.target,
+            name=Path(params.data).stem,
+            digest=dataset.digest,
+        )
+        saved = runs.log_model(
+            fitted.estimator,
+            example=holdout.features.head(EXAMPLE_ROWS),
+            features=dataset.features,
+            predicted=fitted.predicted,
+            target_names=dataset.target_names,
+            trusted=trusted,
+        )
+        with runs.artifacts_folder() as folder:
+            _write_evidence(
+                folder / manifests.EVIDENCE, dataset, training, holdout, fitted, saved.manifest
+            )
+            if params.plots:
+                with _warnings_logged():
+                    _draw(folder / "plots", params, training, holdout, fitted, counts)
+        version = runs.register(
+            saved,
+            name=params.name,
+            run_id=run_id,
+            tags={
+                "accuracy": f"{fitted.metrics['accuracy']:.4f}",
+                "data_digest": dataset.digest,
+                "model": params.model,
+            },
+            description=description,
+        )
+        runs.set_stage(params.name, params.stage, version)
+    return TrainResult(
+        run_id,
+        store.address(),
+        params.name,
+        version,
+        params.stage,
+        len(training.labels),
+        len(holdout.labels),
+        fitted.metrics,
+        tuple(holdout.features.iloc[0]),
+    )
+
+
+def _fit(params: TrainParams, dataset: Dataset, training: Dataset, holdout: Dataset) -> _Fitted:
+    class_size = int(training.labels.value_counts().min())
+    estimator = model_pipeline.build(params, dataset.features, class_size)
+    estimator.fit(training.features, training.labels)
+    predicted = estimator.predict(holdout.features)
+    probabilities = (
+        estimator.predict_proba(holdout.features) if hasattr(estimator, "predict_proba") else None
+    )
+    figures = metrics.evaluate(
+        holdout.labels.to_numpy(), predicted, probabilities, dataset.target_names
+    )
+    figures |= _cross_validated(params, dataset, training, class_size)
+    return _Fitted(estimator, predicted, probabilities, figures)
+
+
+def _cross_validated(
+    params: TrainParams, dataset: Dataset, training: Dataset, class_size: int
+) -> dict[str, float]:
+    """Return mean and standard deviation of the accuracy over folds of the training rows."""
+    folds = model_pipeline.folds(class_size)
+    if folds < 2:
+        _log.warning("no cross-validation: a class has a single training row")
+        return {}
+    if folds < 5:
+        _log.warning("%d folds instead of 5: a class has %d training rows", folds, class_size)
+    # Threads: the folds of a small table are done before a process has started, and the
+    # estimators release the interpreter lock where they spend their time.
+    with joblib.parallel_config("threading", n_jobs=-1):
+        return model_pipeline.cross_validated(params, dataset.features, training)
+
+
+def _warn_of_no_use(counts: npt.NDArray[np.int64], names: tuple[str, ...]) -> None:
+    """Say so where one answer to everything would be as good; counts: (true, predicted) class."""
+    commonest = int(counts.sum(axis=1).argmax())
+    if counts.trace() <= counts[commonest].sum():
+        share = counts[commonest].sum() / counts.sum()
+        _log.warning(
+            "no better than to answer %s always: right on %.4f of the held-out rows",
+            names[commonest],
+            share,
+        )
+
+
+def _write_evidence(
+    folder: Path,
+    dataset: Dataset,
+    training: Dataset,
+    holdout: Dataset,
+    fitted: _Fitted,
+    manifest: Mapping[str, str],
+) -> None:
+    folder.mkdir()
+    names = pd.Series(_names(holdout), name=holdout.target)
+    evidence.write_holdout(folder, holdout.features, names)
+    evidence.write_training_rows(folder, dataset.features, training.features)
+    few = slice(0, EXAMPLE_ROWS)
+    probabilities = None if fitted.probabilities is None else fitted.probabilities[few]
+    evidence.write_answer(
+        folder,
+        evidence.Answer(holdout.features.iloc[few], fitted.predicted[few], probabilities),
+    )
+    right = names.to_numpy()
+    said = np.asarray(dataset.target_names, dtype=object)[fitted.predicted]
+    baseline.write(folder, baseline.make(training.features, dataset.target, said, right))
+    (folder / "manifest.json").write_text(manifests.manifest_text(manifest))
+
+
+def _draw(
+    folder: Path,
+    params: TrainParams,
+    training: Dataset,
+    holdout: Dataset,
+    fitted: _Fitted,
+    counts: npt.NDArray[np.int64],
+) -> None:
+    class_size = int(training.labels.value_counts().min())
+    save_plots.draw(
+        folder,
+        lambda: model_pipeline.build(params, training.features, class_size),
+        fitted.estimator,
+        training,
+        holdout,
+        counts,
+        fitted.probabilities,
+        params.random_state,
+    )
+
+
+@contextmanager
+def _warnings_logged() -> Iterator[None]:
+    """Say once, in a line of our log, what the estimators warn of in many."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for text in dict.fromkeys(str(w.message).strip().splitlines()[0].rstrip(":") for w in caught):
+        _log.warning("%s", text)
+
+
+def _names(dataset: Dataset) -> npt.NDArray[Any]:
+    return np.asarray(dataset.target_names, dtype=object)[dataset.labels]

@@ -1,0 +1,1 @@
+"""Predict batches in worker processes or on Spark."""

@@ -1,0 +1,169 @@
+"""Spark as what answers: MLflow's `spark_udf` on the same version, in place of our processes.
+
+What may be scored is decided here as it is there, so that both give the same answers to the same
+rows; Spark is sent checked rows and sends predictions back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from registry_tools.batch.engines.predictions import names_of
+from registry_tools.batch.engines.process_pool import Answered
+from registry_tools.batch.readers.read_rows import Batch
+from registry_tools.batch.validation.checked_columns import Checked
+from registry_tools.batch.validation.columns import arrow_of, check
+from registry_tools.errors import RegistryToolsError, UnsupportedOperation
+from registry_tools.inference.model_artifact import Source
+from registry_tools.models.formats import LoadedModel, TrustPolicy, load_folder, one_line
+
+_BATCHES = 16  # that are sent to Spark at once
+_ROW = "_row"
+
+
+def check_installed() -> None:
+    """Refuse to begin where Spark cannot run.
+
+    Raises
+    ------
+    UnsupportedOperation
+        If pyspark or Java is missing; says how to come by it.
+    """
+    try:
+        import joblibspark  # noqa: F401
+        import pyspark  # noqa: F401
+    except ImportError:
+        raise UnsupportedOperation(
+            "Spark is not installed: install registry-pipeline[spark] (pip install "
+            "--require-hashes -r requirements-spark.lock)"
+        ) from None
+    home = os.environ.get("JAVA_HOME")
+    java = Path(home, "bin", "java") if home else shutil.which("java")
+    if java is None or not Path(java).is_file():
+        where = f"JAVA_HOME={home} has no bin/java" if home else "there is none on PATH"
+        raise UnsupportedOperation(
+            f"Spark needs Java 17 or newer, and {where}: install a JRE, or point JAVA_HOME at one"
+        )
+
+
+class SparkAnswers:
+    """A session of Spark with one version in it."""
+
+    def __init__(self, master: str) -> None:
+        """Start or join it."""
+        check_installed()
+        from pyspark.errors import PySparkException
+        from pyspark.sql import SparkSession
+
+        try:
+            self._spark = (
+                SparkSession.builder.master(master)
+                .appName("registry-tools score")
+                .config("spark.ui.enabled", "false")
+                .config("spark.ui.showConsoleProgress", "false")
+                .config("spark.log.level", "ERROR")
+                .config("spark.sql.execution.arrow.pyspark.enabled", "true")
+                .getOrCreate()
+            )
+        except (PySparkException, RuntimeError, OSError) as error:
+            raise RegistryToolsError(
+                f"Spark at {master} does not start: {one_line(error)}"
+            ) from error
+        except Exception as error:
+            # Java's own errors come as they are.
+            if type(error).__module__.partition(".")[0] != "py4j":
+                raise
+            raise RegistryToolsError(f"Spark at {master} does not start: {_java(error)}") from error
+
+    def load(self, source: Source, policy: TrustPolicy, proba: bool, text: bool) -> list[str]:
+        """Give a version to Spark, after it was found to hold nothing that is not trusted.
+
+        Raises
+        ------
+        UnsupportedOperation
+            If probabilities are asked for.
+        VerificationError
+            If it holds what is not trusted.
+        """
+        if proba:
+            raise UnsupportedOperation(
+                "MLflow's spark_udf gives predictions alone: leave out --proba or --engine spark"
+            )
+        self._model: LoadedModel = load_folder(source.model, policy)
+        self._source, self._text = source, text
+        self._udf = self._made_udf()
+        return []
+
+    def _made_udf(self) -> Any:
+        import mlflow.pyfunc
+
+        classes = getattr(self._model.estimator, "classes_", np.empty(0))
+        kind = {"i": "long", "u": "long", "f": "double", "b": "boolean"}.get(classes.dtype.kind)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of MLflow about pandas 3, and of Spark's own making
+            return mlflow.pyfunc.spark_udf(
+                self._spark,
+                str(self._source.model),
+                result_type=(kind or "string") if len(classes) else "double",
+                env_manager="local",
+            )
+
+    def answer(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Answered]]:
+        """Yield each batch with its answers, in order; some are sent together."""
+        columns = self._model.info.signature or ()
+        iterator = iter(batches)
+        while together := list(itertools.islice(iterator, _BATCHES)):
+            checks = [check(batch.rows, columns, self._text) for batch in together]
+            predicted = self._predicted([checked.without_bad() for checked in checks])
+            begin = 0
+            for batch, checked in zip(together, checks, strict=True):
+                size = checked.rows - len(checked.bad)
+                part = predicted[begin : begin + size]
+                begin += size
+                info = self._model.info
+                answers = {"prediction": part, "prediction_name": names_of(part, info)}
+                yield batch, (pa.RecordBatch.from_pydict(answers), checked.bad)
+
+    def _predicted(self, parts: list[Checked]) -> pa.Array:
+        from pyspark.sql.functions import struct
+
+        columns = self._model.info.signature or ()
+        table = pa.concat_tables(
+            pa.table({c.name: arrow_of(part, c) for c in columns}) for part in parts
+        ).combine_chunks()
+        table = table.append_column(_ROW, pa.array(np.arange(len(table))))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                frame = self._spark.createDataFrame(table)
+                names = [f"`{column.name.replace('`', '``')}`" for column in columns]
+                answered = frame.select(_ROW, self._udf(struct(*names)).alias("prediction"))
+                found = answered.toArrow()
+            except Exception as error:
+                if type(error).__module__.partition(".")[0] not in {"py4j", "pyspark"}:
+                    raise
+                raise RegistryToolsError(f"Spark failed: {_java(error)}") from error
+        column = found.sort_by(_ROW).column("prediction").combine_chunks()
+        return column if isinstance(column, pa.Array) else pa.concat_arrays(column.chunks)
+
+    def close(self) -> None:
+        """End the session."""
+        with contextlib.suppress(Exception):
+            self._spark.stop()
+
+
+def _java(error: BaseException) -> str:
+    """Return the last error that a trace of Java and Python names, or its first line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if "Error: " in line or "Exception: " in line]
+    return (told or lines or [type(error).__name__])[-1 if told else 0][:300]

@@ -1,0 +1,1 @@
+"""Find input files and read their rows in batches."""

@@ -1,0 +1,200 @@
+"""The files that are scored: found, compared with each other, and read one after another."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit, urlunsplit
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from registry_tools.batch.readers.file_identity import Known, mark_of, readable
+from registry_tools.batch.readers.read_rows import (
+    BATCH_ROWS,
+    Batch,
+    read_csv,
+    read_header,
+    read_parquet,
+)
+from registry_tools.data.schema import names_in_words
+from registry_tools.errors import InputError, UnsupportedOperation
+
+SUFFIXES = {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
+
+
+@dataclass(frozen=True)
+class Files:
+    """One or more files of one format with the same columns."""
+
+    form: str  # csv or parquet
+    filesystem: fs.FileSystem
+    known: tuple[Known, ...]
+    schema: pa.Schema
+    total: int  # rows of Parquet, bytes of CSV
+    metadata: pq.FileMetaData | None = field(default=None, repr=False)  # of the first Parquet
+
+    @property
+    def is_text(self) -> bool:
+        """Whether all values are text that is still to be read."""
+        return self.form == "csv"
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The files as errors name them."""
+        return tuple(one.shown for one in self.known)
+
+    def batches(self, size: int = BATCH_ROWS) -> Iterator[Batch]:
+        """Read all rows in order.
+
+        Raises
+        ------
+        InputError
+            If a file turns out to be broken, or is changed meanwhile.
+        """
+        done = 0
+        for one in self.known:
+            last = 0
+            with one.read(), self.filesystem.open_input_file(one.path) as source:
+                if self.is_text:
+                    batches = read_csv(source, one.shown, self.schema, size)
+                else:
+                    batches = read_parquet(source, one.shown, self.schema, size)
+                for batch in batches:
+                    yield replace(batch, done=done + batch.done)
+                    last = batch.done
+            done += last
+
+
+def without_secrets(url: str) -> str:
+    """Return a path or URL without a user's name, password or query."""
+    if "://" not in url:
+        return url
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def open_files(address: str) -> Files:
+    """Find what is to be scored: a file, a folder of them, or a URL of either.
+
+    Raises
+    ------
+    InputError
+        If there is nothing, a file is not readable or has a column twice, or files differ in
+        format or columns.
+    UnsupportedOperation
+        If the URL needs a package that is not installed.
+    """
+    shown = without_secrets(address)
+    with readable(shown):
+        filesystem, path = _filesystem(address)
+        found = _found(filesystem, path, shown)
+    forms = {SUFFIXES[_suffix(name)] for name in found}
+    if len(forms) > 1:
+        raise InputError(f"{shown}: CSV and Parquet stand side by side: score them one by one")
+    names = (
+        [shown] if found == [path] else [f"{shown.rstrip('/')}/{_below(f, path)}" for f in found]
+    )
+    form = forms.pop()
+    return _compared(form, filesystem, tuple(found), tuple(names))
+
+
+def _suffix(path: str) -> str:
+    """Return how a name ends; `?` and `#` end the name in a URL alone."""
+    return PurePosixPath(urlsplit(path).path if "://" in path else path).suffix.lower()
+
+
+def _below(file: str, folder: str) -> str:
+    return str(PurePosixPath(file).relative_to(PurePosixPath(folder)))
+
+
+def _filesystem(address: str) -> tuple[fs.FileSystem, str]:
+    if "://" not in address:
+        return fs.LocalFileSystem(), Path(address).as_posix()
+    try:
+        return fs.FileSystem.from_uri(address)
+    except pa.ArrowInvalid:  # not one of Arrow's own
+        pass
+    try:
+        import fsspec.core
+    except ImportError:
+        raise UnsupportedOperation(
+            f"{without_secrets(address)}: reading from there needs fsspec: install "
+            "registry-pipeline[url]"
+        ) from None
+    try:
+        found, path = fsspec.core.url_to_fs(address)
+    except ImportError as error:
+        raise UnsupportedOperation(f"{without_secrets(address)}: {error}") from None
+    return fs.PyFileSystem(fs.FSSpecHandler(found)), path
+
+
+def _found(filesystem: fs.FileSystem, path: str, shown: str) -> list[str]:
+    info = filesystem.get_file_info(path)
+    if info.type == fs.FileType.NotFound:
+        raise InputError(f"{shown}: there is no such file or folder")
+    if info.type != fs.FileType.Directory:
+        if _suffix(path) not in SUFFIXES:
+            raise InputError(f"{shown}: unknown format; use one of {', '.join(SUFFIXES)}")
+        return [path]
+    inside = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
+    found = sorted(
+        file.path
+        for file in inside
+        if file.type == fs.FileType.File
+        and _suffix(file.path) in SUFFIXES
+        # Names that Spark, Hive and this program give to what is no data.
+        and not any(
+            part.startswith((".", "_")) for part in PurePosixPath(_below(file.path, path)).parts
+        )
+    )
+    if not found:
+        raise InputError(f"{shown}: no file in it ends with {', '.join(SUFFIXES)}")
+    return found
+
+
+def _compared(
+    form: str, filesystem: fs.FileSystem, paths: tuple[str, ...], shown: tuple[str, ...]
+) -> Files:
+    """Read what each file says of its columns, before a single row is read."""
+    schemas, known, total, first = [], [], 0, None
+    for path, name in zip(paths, shown, strict=True):
+        with readable(name):
+            known.append(Known(path, name, mark_of(path, filesystem), filesystem))
+            if form == "parquet":
+                with filesystem.open_input_file(path) as file:
+                    parquet = pq.ParquetFile(file)
+                    schemas.append(parquet.schema_arrow)
+                    total += parquet.metadata.num_rows
+                    first = first or parquet.metadata
+            else:
+                schemas.append(read_header(filesystem, path, name))
+                total += filesystem.get_file_info(path).size or 0
+    for name, schema in zip(shown, schemas, strict=True):
+        _refuse_doubled(schema, name)
+        _refuse_difference(schemas[0], shown[0], schema, name)
+    return Files(form, filesystem, tuple(known), schemas[0], total, first)
+
+
+def _refuse_doubled(schema: pa.Schema, shown: str) -> None:
+    doubled = [name for name, count in Counter(schema.names).items() if count > 1]
+    if doubled:
+        raise InputError(f"{shown}: column {doubled[0]!r} stands twice: rename or drop one")
+
+
+def _refuse_difference(wanted: pa.Schema, first: str, given: pa.Schema, shown: str) -> None:
+    there, here = set(wanted.names), set(given.names)
+    missing = [name for name in wanted.names if name not in here]
+    added = [name for name in given.names if name not in there]
+    if missing or added:
+        said = f"lacks {names_in_words(missing)}" if missing else f"has {names_in_words(added)}"
+        raise InputError(f"{shown}: other columns than in {first}: it {said}")
+    for name in wanted.names:
+        if given.field(name).type != wanted.field(name).type:
+            raise InputError(
+                f"{shown}: column {name!r} holds {given.field(name).type}, and in {first} "
+                f"{wanted.field(name).type}"
+            )

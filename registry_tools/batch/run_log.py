@@ -1,0 +1,51 @@
+"""A scoring as a run of MLflow, in the experiment `<model>-scoring`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+from collections.abc import Mapping
+
+from mlflow import MlflowClient
+
+from registry_tools.errors import RegistryToolsError
+from registry_tools.mlflow_store import runs
+
+_log = logging.getLogger(__name__)
+_ILLEGAL = re.compile(r"[^\w\-./ ]")
+
+
+class Record:
+    """The run of one scoring; a registry that cannot be written to is told once, and left."""
+
+    def __init__(self, client: MlflowClient, name: str, tags: Mapping[str, str]) -> None:
+        """Open it."""
+        self._client = client
+        self.experiment = f"{name}-scoring"
+        self.run_id: str | None = None
+        here = {"host": socket.gethostname(), "process": str(os.getpid())}
+        try:
+            runs.end_killed(client, self.experiment, here["host"])
+            self.run_id = runs.start(client, self.experiment, {**tags, **here})
+        except RegistryToolsError as error:
+            _log.warning("this scoring is not recorded: %s", error)
+
+    def done(self, figures: Mapping[str, float], counts: Mapping[str, int]) -> None:
+        """Log what came of it, and end it."""
+        metrics = {f"count_{_ILLEGAL.sub('_', name)}": float(n) for name, n in counts.items()}
+        self._end("FINISHED", {**figures, **metrics}, {})
+
+    def failed(self, status: str, reason: str) -> None:
+        """End it as FAILED or KILLED."""
+        self._end(status, {}, {"error": reason[:500]} if reason else {})
+
+    def _end(self, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+        if self.run_id is None:
+            return
+        try:
+            runs.end(self._client, self.run_id, status, metrics, tags)
+        except RegistryToolsError as error:
+            _log.warning("this scoring is not recorded: %s", error)
+            self.run_id = None

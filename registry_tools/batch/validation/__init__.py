@@ -1,0 +1,1 @@
+"""Check and convert the columns of a batch."""

@@ -1,0 +1,191 @@
+"""Parquet with columns added: what stands in a file is carried over as it is encoded.
+
+Decoding a table only to encode it again costs more than most models do. A Parquet file is row
+groups of column chunks, and a footer that says where they are: the chunks are copied byte for byte,
+those of the added columns go beside them, and a new footer names both.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import pyarrow as pa
+
+from registry_tools.batch.readers.file_identity import readable
+from registry_tools.batch.writers.thrift import Field, Reader, Struct, drop, get, put, written
+from registry_tools.errors import VerificationError
+
+_MAGIC = b"PAR1"
+_COPIED = 8 << 20  # bytes at once
+_LARGEST_FOOTER = 64 << 20
+_ARROW = b"ARROW:schema"
+# Fields of the format, by struct: see parquet.thrift.
+_SCHEMA, _ROWS, _GROUPS, _METADATA, _ORDERS = 2, 3, 4, 5, 7
+_CHILDREN = 5
+_CHUNKS, _BYTES, _GROUP_ROWS, _GROUP_OFFSET, _COMPRESSED, _ORDINAL = 1, 2, 3, 5, 6, 7
+_CHUNK_FILE, _CHUNK_OFFSET, _CHUNK_META, _INDEXES, _CRYPTO = 1, 2, 3, (4, 5, 6, 7), (8, 9)
+_CHUNK_SIZE, _DATA, _INDEX, _DICTIONARY, _BLOOM = 7, 9, 10, 11, (14, 15)
+_LIST, _STRUCT, _I64, _BINARY = 9, 12, 6, 8
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What a file says of itself."""
+
+    path: str
+    content: Struct
+
+    @property
+    def schema(self) -> list[Struct]:
+        """The schema, depth first; the first element is the root."""
+        schema: list[Struct] = get(self.content, _SCHEMA)[1]
+        return schema
+
+    @property
+    def groups(self) -> list[Struct]:
+        """The row groups."""
+        groups: list[Struct] = get(self.content, _GROUPS)[1]
+        return groups
+
+    def rows_of(self, place: int) -> int:
+        """Return the rows of a row group."""
+        rows: int = get(self.groups[place], _GROUP_ROWS)
+        return rows
+
+
+def footer(path: str) -> Footer | None:
+    """Read a footer; None if its file has to be read in another way."""
+    with open(path, "rb") as file:
+        file.seek(-8, os.SEEK_END)
+        end = file.read(8)
+        size = int.from_bytes(end[:4], "little")
+        if end[4:] != _MAGIC or size > _LARGEST_FOOTER:
+            return None
+        file.seek(-8 - size, os.SEEK_END)
+        try:
+            found = Footer(path, Reader(file.read(size)).struct())
+            whole = all(
+                _is_plain(chunk) for group in found.groups for chunk in get(group, _CHUNKS)[1]
+            )
+        except (ValueError, IndexError, TypeError):
+            return None
+    return found if whole else None
+
+
+def _is_plain(chunk: Struct) -> bool:
+    """Tell whether a chunk stands in this file, and is not encrypted."""
+    elsewhere = get(chunk, _CHUNK_FILE) is not None
+    return not elsewhere and all(get(chunk, number) is None for number in _CRYPTO)
+
+
+class Carrier:
+    """Writes one file of the row groups of others, each with columns added."""
+
+    def __init__(self, path: Path, first: Footer) -> None:
+        """Begin a file; `first` is of the first that is carried over: the others are alike."""
+        self._file: IO[bytes] = path.open("wb")
+        self._file.write(_MAGIC)
+        self._first = first
+        self._added: Footer | None = None
+        self._groups: list[Struct] = []
+        self._rows = 0
+
+    def add(self, given: Footer, place: int, part: Path) -> None:
+        """Write a row group of a file, and beside it the only one of `part`, a file as long."""
+        added = footer(str(part))
+        assert added is not None
+        if self._added is None:
+            self._added = added
+        if added.schema != self._added.schema:
+            raise VerificationError("the model predicts now one type, now another")
+        group, other = given.groups[place], added.groups[0]
+        start = self._file.tell()
+        chunks = [*self._copied(given, group), *self._copied(added, other)]
+        new = drop(group, _ORDINAL, _GROUP_OFFSET, _COMPRESSED)
+        put(new, _CHUNKS, (_STRUCT, chunks))
+        put(new, _BYTES, get(group, _BYTES) + get(other, _BYTES))
+        new.append(Field(_GROUP_OFFSET, _I64, start))
+        new.append(Field(_COMPRESSED, _I64, self._file.tell() - start))
+        self._groups.append(new)
+        self._rows += get(group, _GROUP_ROWS)
+
+    def _copied(self, given: Footer, group: Struct) -> list[Struct]:
+        """Copy the chunks of a row group; return them as the new file has them."""
+        chunks: list[Struct] = []
+        with contextlib.ExitStack() as stack:
+            with readable(given.path):
+                source = stack.enter_context(open(given.path, "rb"))
+            for chunk in get(group, _CHUNKS)[1]:
+                meta = drop(get(chunk, _CHUNK_META), *_BLOOM)
+                meta = [Field(field.number, field.kind, field.value) for field in meta]
+                here = self._file.tell()
+                # A chunk without rows may stand nowhere.
+                begin = min(filter(None, (get(meta, _DICTIONARY), get(meta, _DATA))), default=here)
+                shift = here - begin
+                _copy(source, begin, get(meta, _CHUNK_SIZE), self._file)
+                for number in (_DATA, _INDEX, _DICTIONARY):
+                    if get(meta, number):
+                        put(meta, number, get(meta, number) + shift)
+                new = drop(chunk, _CHUNK_META, _CHUNK_OFFSET, *_INDEXES)
+                new += [Field(_CHUNK_OFFSET, _I64, 0), Field(_CHUNK_META, _STRUCT, meta)]
+                chunks.append(new)
+        return chunks
+
+    def close(self) -> None:
+        """Close the file without a footer: it is no Parquet."""
+        self._file.close()
+
+    def finish(self, schema: pa.Schema) -> None:
+        """Write the footer; the schema is what Arrow is to read the columns as."""
+        assert self._added is not None
+        given, added = self._first, self._added
+        root = [Field(field.number, field.kind, field.value) for field in given.schema[0]]
+        put(root, _CHILDREN, get(root, _CHILDREN) + get(added.schema[0], _CHILDREN))
+        content = drop(given.content, _SCHEMA, _ROWS, _GROUPS, _METADATA, _ORDERS)
+        content += [
+            Field(_SCHEMA, _LIST, (_STRUCT, [root, *given.schema[1:], *added.schema[1:]])),
+            Field(_ROWS, _I64, self._rows),
+            Field(_GROUPS, _LIST, (_STRUCT, self._groups)),
+            Field(_METADATA, _LIST, (_STRUCT, self._metadata(schema))),
+        ]
+        orders = [get(one.content, _ORDERS) for one in (given, added)]
+        if None not in orders:
+            together = [order for _, some in orders for order in some]
+            content.append(Field(_ORDERS, _LIST, (_STRUCT, together)))
+        footer = written(content)
+        self._file.write(footer + len(footer).to_bytes(4, "little") + _MAGIC)
+        self._file.flush()
+
+    def _metadata(self, schema: pa.Schema) -> list[Struct]:
+        kept = [
+            pair
+            for pair in get(self._first.content, _METADATA, (_STRUCT, []))[1]
+            if get(pair, 1) != _ARROW
+        ]
+        said = base64.b64encode(schema.serialize().to_pybytes())
+        return [*kept, [Field(1, _BINARY, _ARROW), Field(2, _BINARY, said)]]
+
+
+def _copy(source: IO[bytes], begin: int, size: int, target: IO[bytes]) -> None:
+    source.seek(begin)
+    while size:
+        with readable(str(source.name)):
+            content = source.read(min(size, _COPIED))
+            if not content:
+                raise OSError("it ends before the last of its columns")
+        target.write(content)
+        size -= len(content)
+
+
+def alike(footers: Sequence[Footer | None]) -> list[Footer] | None:
+    """Return footers, if each is there and all have the same columns in the same form."""
+    found = [one for one in footers if one is not None]
+    if len(found) < len(footers) or any(one.schema != found[0].schema for one in found):
+        return None
+    return found

@@ -1,0 +1,1 @@
+"""The command line registry-tools: one module for each group of commands."""

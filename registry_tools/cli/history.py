@@ -1,0 +1,109 @@
+"""The commands on the record of acts: shown, mended, and what it protects deleted."""
+
+from __future__ import annotations
+
+import click
+
+from registry_tools.cli.options import (
+    actor_option,
+    common_options,
+    html_option,
+    outcome_of,
+    print_columns,
+    print_json,
+    utc_now,
+    write_page,
+)
+from registry_tools.refs import model_name, parse_ref, stage_name
+
+
+@click.command()
+@click.argument("model")
+@click.option("--stage", help="The acts on this stage only.")
+@click.option("--limit", type=click.IntRange(min=1), help="The newest N acts only.")
+@html_option
+@common_options
+def history(
+    model: str,
+    stage: str | None,
+    limit: int | None,
+    html: str | None,
+    as_json: bool,
+    tracking_uri: str | None,
+) -> None:
+    """Show the promotions and rollbacks of MODEL, newest first, and what they do not explain."""
+    name, where = model_name(model), stage_name(stage) if stage is not None else None
+    from registry_tools.mlflow_store import registry
+    from registry_tools.mlflow_store.client import connect
+    from registry_tools.promotion import events as record
+    from registry_tools.promotion import recovery
+
+    client = connect(tracking_uri)
+    stages = registry.stages_of(registry.get_registered_model(client, name))
+    acts = record.acts(client, name, stage=where, limit=limit)
+    unexplained = recovery.irregularities(client, name, stages)
+    if html is not None:
+        from registry_tools.reports.history import history_page
+
+        parts = [f"the newest {limit} acts"] if limit is not None and len(acts) == limit else []
+        parts += [f"acts on {where}"] if where is not None else []
+        scope = f"Only {', '.join(parts)}" if parts else ""
+        write_page(html, history_page(name, acts, stages, unexplained, utc_now(), scope))
+    if as_json:
+        print_json([act.as_dict() for act in acts])
+    elif html is not None:
+        click.echo(f"{len(acts)} acts on {name} → {html}")
+    else:
+        rows = [("at", "action", "outcome", "stage", "version", "before", "actor", "reason")]
+        for act in acts:
+            rows.append(
+                (
+                    f"{act.at[:19]}Z",
+                    act.action,
+                    outcome_of(act),
+                    act.stage,
+                    str(act.version or "-"),
+                    str(act.previous_version or "-"),
+                    act.actor,
+                    act.reason or "-",
+                )
+            )
+        print_columns(rows)
+    for text in unexplained:
+        click.echo(f"{text}: registry-tools repair {name} records it", err=True)
+
+
+@click.command()
+@click.argument("model")
+@actor_option
+@common_options
+def repair(model: str, actor: str | None, as_json: bool, tracking_uri: str | None) -> None:
+    """Close the acts of MODEL that a crash left open, and record moves by other means."""
+    name = model_name(model)
+    from registry_tools.mlflow_store.client import connect
+    from registry_tools.promotion import recovery
+
+    done = recovery.repair(connect(tracking_uri), name, actor=actor)
+    if as_json:
+        print_json(done)
+    else:
+        click.echo("\n".join(done) or "nothing to repair")
+
+
+@click.command()
+@click.argument("ref")
+@common_options
+def delete(ref: str, as_json: bool, tracking_uri: str | None) -> None:
+    """Delete the version REF, unless a stage holds it or a rollback would take it."""
+    model_ref = parse_ref(ref)
+    from registry_tools.mlflow_store.client import connect
+    from registry_tools.promotion import promote
+
+    gone = promote.delete(connect(tracking_uri), model_ref)
+    if as_json:
+        print_json({"name": gone.name, "version": gone.version, "deleted": True})
+    else:
+        click.echo(f"deleted  {gone.name} version {gone.version}")
+
+
+COMMANDS = (history, repair, delete)

@@ -1,0 +1,122 @@
+"""What the commands have in common: their options, and how an answer is printed."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from registry_tools.cli import runner
+
+if TYPE_CHECKING:
+    from registry_tools.evaluation.gates import Verdict
+    from registry_tools.promotion.events import Act
+
+
+tracking_option = click.option(
+    "--tracking-uri",
+    metavar="URI",
+    help="The registry. Default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db.",
+)
+
+
+def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that every command has."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print JSON, keys sorted."),
+        tracking_option,
+        runner.verbose_option,
+    ):
+        function = option(function)
+    return function
+
+
+def loading_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of every command that loads a model; it is given them as one `policy`."""
+    for option in (
+        click.option(
+            "--trust", multiple=True, metavar="TYPE", help="A type that the model may hold as well."
+        ),
+        click.option(
+            "--allow-code",
+            is_flag=True,
+            help="Also load formats that run code of their own, such as pickle.",
+        ),
+        click.option(
+            "--require-signature", is_flag=True, help="Load only what a key of yours has signed."
+        ),
+        click.option(
+            "--public-key", metavar="FILE", help="That key. Default: REGISTRY_TOOLS_PUBLIC_KEY."
+        ),
+    ):
+        function = option(function)
+
+    @functools.wraps(function)
+    def with_policy(
+        *arguments: Any,
+        trust: tuple[str, ...],
+        allow_code: bool,
+        require_signature: bool,
+        public_key: str | None,
+        **options: Any,
+    ) -> Any:
+        from registry_tools.models.formats import TrustPolicy
+
+        policy = TrustPolicy.from_environment(trust, allow_code, public_key)
+        if require_signature and policy.public_key is None:
+            raise click.UsageError("--require-signature needs --public-key FILE")
+        return function(*arguments, policy=policy, **options)
+
+    return with_policy
+
+
+actor_option = click.option("--actor", metavar="NAME", help="Who, if not the login name.")
+
+html_option = click.option(
+    "--html", metavar="FILE", help="Write one self-contained page there instead."
+)
+
+
+def write_page(path: str, page: str) -> None:
+    """Write a page; it appears whole or not at all."""
+    from registry_tools.data.tables import write_whole
+
+    if path in {"", "-"}:
+        raise click.UsageError(f"--html {path!r}: name a file")
+
+    write_whole(Path(path), lambda part: part.write_text(page, encoding="utf-8"))
+
+
+def utc_now() -> datetime:
+    """Return the time, which no report asks for itself."""
+    return datetime.now(timezone.utc)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON, the same for the same value."""
+    click.echo(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False))
+
+
+def print_columns(rows: Sequence[Sequence[str]]) -> None:
+    """Print rows of text in aligned columns."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        click.echo("  ".join(cells).rstrip())
+
+
+def verdict_rows(verdict: Verdict) -> list[tuple[str, str, str]]:
+    """Return the gates of a verdict as rows of text."""
+    return [("passed" if g.passed else "REFUSED", g.gate, g.message) for g in verdict.gates]
+
+
+def outcome_of(act: Act) -> str:
+    """Return how an act ended, with what is to be known of it at a glance."""
+    if act.external:
+        return f"{act.outcome}, external"
+    return f"{act.outcome}, forced" if act.forced else act.outcome

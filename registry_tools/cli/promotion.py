@@ -1,0 +1,213 @@
+"""The commands that move stages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from registry_tools.cli.options import (
+    actor_option,
+    common_options,
+    loading_options,
+    print_columns,
+    print_json,
+    verdict_rows,
+)
+from registry_tools.refs import model_name, parse_ref, stage_name
+
+if TYPE_CHECKING:
+    from registry_tools.models.formats import TrustPolicy
+    from registry_tools.promotion.promote import Promotion
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+RULES = ("not-worse", "non-inferior", "better")
+
+
+def _thresholds(_: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> Any:
+    found = {}
+    for text in texts:
+        name, _equals, value = text.partition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not name.strip() or not math.isfinite(number):
+            raise click.BadParameter(f"{text!r}: write METRIC=NUMBER, such as accuracy=0.9")
+        found[name.strip()] = number
+    return found
+
+
+def _reason_option(**options: Any) -> Callable[[F], F]:
+    return click.option("--reason", help="Why; it stands in the history.", **options)
+
+
+@click.command()
+@click.argument("ref")
+@click.option("--to", "stage", required=True, metavar="STAGE", help="The stage to move.")
+@click.option(
+    "--min", "minimum", multiple=True, callback=_thresholds, metavar="METRIC=N",
+    help="A figure on the held-out rows that must be reached; recall is the lowest of all classes.",
+)  # fmt: skip
+@click.option(
+    "--max", "maximum", multiple=True, callback=_thresholds, metavar="METRIC=N",
+    help="A figure that must not be exceeded, such as log_loss=0.5.",
+)  # fmt: skip
+@click.option(
+    "--rule", type=click.Choice(RULES), default="not-worse", show_default=True,
+    help="What counts as good enough beside the champion.",
+)  # fmt: skip
+@click.option(
+    "--margin", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.01,
+    show_default=True, help="A difference in accuracy that does not matter.",
+)  # fmt: skip
+@click.option(
+    "--max-latency-ms", type=click.FloatRange(min=0, min_open=True), metavar="MS",
+    help="The median time for one row, at most.",
+)  # fmt: skip
+@click.option("--eval-data", metavar="FILE", help="Rows to judge by, instead of the held-out ones.")
+@click.option("--target", metavar="COLUMN", help="The label column of --eval-data.")
+@click.option(
+    "--expect-current", type=int, metavar="N", help="Refuse if another version holds the stage."
+)
+@click.option("--dry-run", is_flag=True, help="Judge only; record and move nothing.")
+@click.option("--force", is_flag=True, help="Move whatever the gates say; needs --reason.")
+@_reason_option(default="")
+@actor_option
+@loading_options
+@common_options
+def promote(
+    ref: str,
+    stage: str,
+    minimum: dict[str, float],
+    maximum: dict[str, float],
+    rule: str,
+    margin: float,
+    max_latency_ms: float | None,
+    eval_data: str | None,
+    target: str | None,
+    expect_current: int | None,
+    dry_run: bool,
+    force: bool,
+    reason: str,
+    actor: str | None,
+    policy: TrustPolicy,
+    as_json: bool,
+    tracking_uri: str | None,
+) -> None:
+    """Judge the version that REF means and, if every gate passes, move STAGE to it.
+
+    Exit code 3 if a gate refused; the refusal is recorded as well.
+    """
+    if (eval_data is None) != (target is None):
+        raise click.UsageError("--eval-data and --target go together")
+    if force and not reason.strip():
+        raise click.UsageError("--force needs --reason: it stands in the history")
+    model_ref, to = parse_ref(ref), stage_name(stage)
+    from registry_tools.errors import GateRefused
+    from registry_tools.evaluation.evaluate import GateOptions, read_eval_data
+    from registry_tools.mlflow_store import client
+    from registry_tools.promotion import promote as promotion
+
+    options = GateOptions(
+        minimum=minimum,
+        maximum=maximum,
+        rule=rule,
+        margin=margin,
+        max_latency_ms=max_latency_ms,
+        eval_data=read_eval_data(Path(eval_data), str(target)) if eval_data is not None else None,
+        policy=policy,
+    )
+    try:
+        result = promotion.promote(
+            client.connect(tracking_uri),
+            model_ref,
+            to,
+            options,
+            actor=actor,
+            reason=reason,
+            expect_current=expect_current,
+            dry_run=dry_run,
+            force=force,
+        )
+    except GateRefused as error:
+        _print_promotion(error.promotion, as_json, "refused")
+        raise
+    what = "moved"
+    if dry_run:
+        what = "would move" if result.verdict.passed else "would be refused"
+    _print_promotion(result, as_json, what)
+    if dry_run and not result.verdict.passed:
+        raise GateRefused(promotion.refusal(result), result)
+
+
+@click.command()
+@click.argument("model")
+@click.option("--stage", default="production", show_default=True, help="The stage to move back.")
+@click.option("--to", type=int, metavar="N", help="To this version, which held the stage once.")
+@_reason_option(required=True)
+@actor_option
+@loading_options
+@common_options
+def rollback(
+    model: str,
+    stage: str,
+    to: int | None,
+    reason: str,
+    actor: str | None,
+    policy: TrustPolicy,
+    as_json: bool,
+    tracking_uri: str | None,
+) -> None:
+    """Move a stage of MODEL back to the version that held it before."""
+    name, where = model_name(model), stage_name(stage)
+    from registry_tools.mlflow_store import client
+    from registry_tools.promotion import promote as promotion
+
+    result = promotion.rollback(
+        client.connect(tracking_uri),
+        name,
+        where,
+        reason=reason,
+        to=to,
+        actor=actor,
+        policy=policy,
+    )
+    _print_promotion(result, as_json, "moved back")
+
+
+def _print_promotion(result: Promotion, as_json: bool, what: str) -> None:
+    if as_json:
+        print_json(
+            {
+                "name": result.name,
+                "version": result.version,
+                "stage": result.stage,
+                "previous_version": result.previous_version,
+                "verdict": result.verdict.as_dict(),
+                "act": result.act.as_dict() if result.act is not None else None,
+                "notes": list(result.notes),
+            }
+        )
+        return
+    rows = verdict_rows(result.verdict)
+    rows += [("passed over", note, "") for note in result.notes]
+    print_columns(rows)
+    width = max(len(row[0]) for row in rows)
+    held = _shown(result.previous_version)
+    if what in {"refused", "would be refused"}:
+        change = f"stays at {held}, version {result.version} was not promoted"
+    else:
+        change = f"version {result.previous_version or 'none'} → {result.version}"
+    click.echo(f"{what:<{width}}  {result.name} {result.stage}: {change}")
+
+
+def _shown(version: int | None) -> str:
+    return "no version" if version is None else f"version {version}"
+
+
+COMMANDS = (promote, rollback)

@@ -1,0 +1,128 @@
+"""The command that scores files."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from registry_tools.cli import runner
+from registry_tools.cli.options import common_options, loading_options, print_columns, print_json
+from registry_tools.refs import parse_ref
+
+if TYPE_CHECKING:
+    from registry_tools.batch.readers.input_files import Files
+    from registry_tools.batch.scoring_job import Summary
+    from registry_tools.models.formats import TrustPolicy
+
+_LOCAL = "local[*]"
+
+
+@click.command()
+@click.argument("ref")
+@click.option(
+    "--input", "input_address", required=True, metavar="IN",
+    help="A CSV or Parquet file, a folder of them, or a URL.",
+)  # fmt: skip
+@click.option("--output", required=True, metavar="OUT", help="The .parquet or .csv file to write.")
+@click.option("--proba", is_flag=True, help="Add the probability of each class.")
+@click.option(
+    "--on-bad-row", type=click.Choice(["fail", "reject"]), default="fail", show_default=True,
+    help="What becomes of all when a row cannot be scored.",
+)  # fmt: skip
+@click.option(
+    "--rejects", metavar="FILE", help="Where such rows go. Default: OUT with .rejects in its name."
+)
+@click.option(
+    "--workers", type=click.IntRange(1, 256), metavar="N", help="Processes. Default: all cores."
+)
+@click.option(
+    "--engine", type=click.Choice(["processes", "spark"]), default="processes", show_default=True,
+    help="What answers; spark needs the extra [spark] and Java.",
+)  # fmt: skip
+@click.option("--master", metavar="URL", help=f"The master of Spark. Default: {_LOCAL}.")
+@loading_options
+@common_options
+def score(
+    ref: str,
+    input_address: str,
+    output: str,
+    proba: bool,
+    on_bad_row: str,
+    rejects: str | None,
+    workers: int | None,
+    engine: str,
+    master: str | None,
+    policy: TrustPolicy,
+    as_json: bool,
+    tracking_uri: str | None,
+) -> None:
+    """Score the rows of files with the version that REF means now, and write them with answers."""
+    model_ref = parse_ref(ref)
+    if rejects is not None and on_bad_row == "fail":
+        raise click.UsageError("--rejects goes with --on-bad-row reject")
+    if master is not None and engine != "spark":
+        raise click.UsageError("--master goes with --engine spark")
+    from registry_tools.batch.row_stream import Request
+    from registry_tools.batch.scoring_job import score as score_files
+
+    target = Path(output)
+    beside = target.with_name(f"{target.stem}.rejects{target.suffix}")
+    request = Request(
+        ref=model_ref,
+        input=input_address,
+        output=target,
+        rejects=None if on_bad_row == "fail" else Path(rejects) if rejects else beside,
+        proba=proba,
+        workers=workers,
+        master=(master or _LOCAL) if engine == "spark" else None,
+    )
+    with runner.ended_by_signals(), contextlib.ExitStack() as stack:
+        summary = score_files(request, policy, tracking_uri, lambda files: _bar(stack, files))
+    if as_json:
+        print_json(summary.as_dict())
+    else:
+        print_columns(_lines(summary))
+
+
+def _lines(summary: Summary) -> list[tuple[str, str]]:
+    said = f"{summary.rows:,} rows with {summary.name} version {summary.version} → {summary.output}"
+    lines = [("scored", said)]
+    lines += [("class", f"{name}  {count:,}") for name, count in summary.counts.items()]
+    if summary.rejects is not None:
+        lines.append(("rejected", f"{summary.rejected:,} rows → {summary.rejects}"))
+    lines.append(("took", f"{summary.seconds:.1f} s, {summary.rows_per_second:,.0f} rows/s"))
+    if summary.run_id is not None:
+        lines.append(("run", f"{summary.run_id} in {summary.experiment}"))
+    return lines
+
+
+def _bar(stack: contextlib.ExitStack, files: Files) -> Callable[[int, int], None]:
+    """Show on a terminal how far it is, how fast, and how long it takes still."""
+    bar = stack.enter_context(
+        click.progressbar(
+            length=files.total,
+            label="scoring",
+            file=sys.stderr,
+            hidden=not sys.stderr.isatty(),
+            item_show_func=lambda said: said,
+        )
+    )
+    began = time.monotonic()
+    before = 0
+
+    def tell(done: int, rows: int) -> None:
+        nonlocal before
+        rate = rows / max(time.monotonic() - began, 1e-9)
+        bar.update(done - before, f"{rows:,} rows, {rate:,.0f} rows/s")
+        before = done
+
+    return tell
+
+
+COMMANDS = (score,)

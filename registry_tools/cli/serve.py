@@ -1,0 +1,188 @@
+"""The command that serves a stage."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from registry_tools.cli import runner
+from registry_tools.cli.options import loading_options, tracking_option
+from registry_tools.errors import InputError
+from registry_tools.refs import parse_ref
+
+if TYPE_CHECKING:
+    from registry_tools.models.formats import TrustPolicy
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]
+    """A time such as `2`, `2s`, `500ms` or `5m`, read as seconds within bounds."""
+
+    name = "time"
+    _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}  # noqa: RUF012 - a constant
+
+    def __init__(self, least: float, most: float = 3600) -> None:
+        self.least, self.most = least, most
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """Return the seconds."""
+        if isinstance(value, (int, float)):
+            return float(value)
+        found = re.fullmatch(r"([0-9.]+)\s*([a-z]*)", value.strip())
+        try:
+            seconds = float(found[1]) * self._UNITS[found[2]] if found else None
+        except (KeyError, ValueError):
+            seconds = None
+        if seconds is None or not self.least <= seconds <= self.most:
+            self.fail(
+                f"{value!r} is no time from {self.least:g} to {self.most:g} seconds: "
+                "write 2, 2s, 500ms or 5m",
+                param,
+                ctx,
+            )
+        return seconds
+
+
+@click.command()
+@click.argument("ref")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=5001, show_default=True)
+@click.option(
+    "--grpc-port", type=click.IntRange(1, 65535),
+    help="Also answer the Open Inference Protocol over gRPC there.",
+)  # fmt: skip
+@click.option(
+    "--workers", type=click.IntRange(1, 64), default=1, show_default=True, metavar="N",
+    help="Processes that answer; with more than one, another looks after them.",
+)  # fmt: skip
+@click.option(
+    "--poll", type=Duration(0.05), default=2.0, show_default="2s", metavar="TIME",
+    help="The time between two looks at the stage.",
+)  # fmt: skip
+@click.option(
+    "--cache", metavar="DIR",
+    help="Keep the last verified version there, for a start while the registry is away.",
+)  # fmt: skip
+@click.option(
+    "--api-key-file", metavar="FILE", help="Answer only who sends a key of it, one a line."
+)  # fmt: skip
+@click.option("--ssl-certfile", metavar="FILE", help="Speak TLS with this certificate.")
+@click.option("--ssl-keyfile", metavar="FILE", help="The key of that certificate.")
+@click.option(
+    "--max-body", type=click.IntRange(min=1), default=16, show_default=True, metavar="MIB",
+    help="The largest body of a request.",
+)  # fmt: skip
+@click.option(
+    "--max-rows", type=click.IntRange(min=1), default=200_000, show_default=True, metavar="N",
+    help="The most rows of a request.",
+)  # fmt: skip
+@click.option(
+    "--timeout", type=Duration(0.1), default=30.0, show_default="30s",
+    metavar="TIME", help="The longest that a request may take.",
+)  # fmt: skip
+@click.option(
+    "--queue", type=click.IntRange(min=1), default=1024, show_default=True, metavar="N",
+    help="The most requests that may wait at once.",
+)  # fmt: skip
+@click.option(
+    "--access-log", is_flag=True,
+    help="Print a line of JSON for each request on stderr; never a value of its rows.",
+)  # fmt: skip
+@click.option(
+    "--shadow", metavar="REF",
+    help="Ask this version or stage the same, and count whether its answers agree.",
+)  # fmt: skip
+@click.option(
+    "--log-predictions", metavar="DIR", help="Write what is asked and answered there, as Parquet."
+)
+@click.option(
+    "--sample", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True,
+    metavar="SHARE", help="The share of requests that is logged.",
+)  # fmt: skip
+@click.option(
+    "--log-every", type=Duration(0.1), default=30.0, show_default="30s",
+    metavar="TIME", help="The longest time until what was answered is in a file.",
+)  # fmt: skip
+@loading_options
+@tracking_option
+@runner.verbose_option
+def serve(
+    ref: str,
+    host: str,
+    port: int,
+    grpc_port: int | None,
+    workers: int,
+    poll: float,
+    cache: str | None,
+    api_key_file: str | None,
+    ssl_certfile: str | None,
+    ssl_keyfile: str | None,
+    max_body: int,
+    max_rows: int,
+    timeout: float,
+    queue: int,
+    access_log: bool,
+    shadow: str | None,
+    log_predictions: str | None,
+    sample: float,
+    log_every: float,
+    policy: TrustPolicy,
+    tracking_uri: str | None,
+) -> int:
+    """Serve the version that REF means, and follow REF when it is a stage."""
+    parse_ref(ref)
+    if shadow is not None:
+        parse_ref(shadow)
+    if sample < 1 and log_predictions is None:
+        raise click.UsageError("--sample goes with --log-predictions")
+    from registry_tools.serving import serve as serving
+    from registry_tools.serving.settings import MEBIBYTE, Settings
+
+    settings = Settings(
+        ref=ref,
+        host=host,
+        port=port,
+        grpc_port=grpc_port,
+        workers=workers,
+        poll=poll,
+        cache=cache,
+        max_body=max_body * MEBIBYTE,
+        max_rows=max_rows,
+        timeout=timeout,
+        queue=queue,
+        ssl_certfile=ssl_certfile,
+        ssl_keyfile=ssl_keyfile,
+        access_log=access_log,
+        shadow=shadow,
+        log_predictions=log_predictions,
+        sample=sample,
+        log_every=log_every,
+        trust=policy.types,
+        allow_code=policy.allow_code,
+        public_key=str(policy.public_key) if policy.public_key else None,
+        tracking_uri=tracking_uri,
+        api_keys=_keys(api_key_file),
+    )
+    runner.imports_done()
+    logging.getLogger("registry_tools.serving").setLevel(logging.INFO)
+    return serving.run(settings)
+
+
+def _keys(path: str | None) -> tuple[str, ...]:
+    if path is None:
+        return ()
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise InputError(f"{path}: the key file cannot be read: {reason}") from error
+    keys = tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+    if not keys:
+        raise InputError(f"{path}: there is no key in it: write one a line")
+    return keys
+
+
+COMMANDS = (serve,)

@@ -1,0 +1,183 @@
+"""The commands on single versions: look closer, compare, sign, carry elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from registry_tools.cli.options import (
+    common_options,
+    html_option,
+    loading_options,
+    print_columns,
+    print_json,
+    utc_now,
+    verdict_rows,
+    write_page,
+)
+from registry_tools.refs import model_name, parse_ref
+
+if TYPE_CHECKING:
+    from registry_tools.evaluation.comparison import SideBySide
+    from registry_tools.models.formats import TrustPolicy
+
+
+@click.command()
+@click.argument("ref")
+@loading_options
+@common_options
+def verify(ref: str, policy: TrustPolicy, as_json: bool, tracking_uri: str | None) -> None:
+    """Check the files, the format and the answers of the version REF, and its model's history."""
+    model_ref = parse_ref(ref)
+    from registry_tools.errors import VerificationError
+    from registry_tools.mlflow_store.client import connect
+    from registry_tools.promotion import recovery
+
+    client = connect(tracking_uri)
+    verdict = recovery.verify(client, model_ref, policy)
+    if as_json:
+        print_json(verdict.as_dict())
+    else:
+        print_columns(verdict_rows(verdict))
+    if not verdict.passed:
+        first = verdict.refusals[0]
+        raise VerificationError(f"{ref}: {first.gate}: {first.message}")
+
+
+@click.command()
+@click.argument("first")
+@click.argument("second")
+@html_option
+@loading_options
+@common_options
+def compare(
+    first: str,
+    second: str,
+    html: str | None,
+    policy: TrustPolicy,
+    as_json: bool,
+    tracking_uri: str | None,
+) -> None:
+    """Compare two versions: parameters, metrics, data, and both on held-out rows of the FIRST.
+
+    With --html FILE also the rows on which they disagree, and their pictures.
+    """
+    refs = parse_ref(first), parse_ref(second)
+    from registry_tools.errors import InputError, RegistryToolsError
+    from registry_tools.evaluation import comparison
+    from registry_tools.mlflow_store import registry
+    from registry_tools.mlflow_store.client import connect
+
+    client = connect(tracking_uri)
+    one, two = (registry.get_version(client, ref) for ref in refs)
+    if (one.name, one.version) == (two.name, two.version):
+        raise InputError(
+            f"{first} and {second} are both {one.name} version {one.version}: `registry-tools "
+            f"history {one.name}` names the versions before"
+        )
+    compared: SideBySide | str
+    try:
+        compared = comparison.compare(client, one, two, policy)
+    except RegistryToolsError as error:  # such as files that are gone: the rest can be told
+        compared = str(error)
+    if html is not None:
+        from registry_tools.models import artifacts
+        from registry_tools.reports.comparison import comparison_page
+
+        of_one, of_two = artifacts.pictures(client, one), artifacts.pictures(client, two)
+        pictures, left_out = (of_one[0], of_two[0]), [*of_one[1], *of_two[1]]
+        write_page(html, comparison_page(one, two, compared, pictures, utc_now(), left_out))
+    paired = None if isinstance(compared, str) else compared.paired
+    if as_json:
+        print_json(
+            {
+                "versions": [one.as_dict(), two.as_dict()],
+                "paired": paired.figures() if paired is not None else None,
+                "not_paired_because": compared if isinstance(compared, str) else None,
+            }
+        )
+        return
+    if html is not None:
+        click.echo(f"{one.name} version {one.version} beside {two.name} {two.version} → {html}")
+        return
+    rows = [("", f"{one.name} {one.version}", f"{two.name} {two.version}")]
+    data = [version.tags.get("data_digest", "-")[:12] for version in (one, two)]
+    rows.append(("data", data[0], data[1]))
+    for key in sorted({*one.params, *two.params}):
+        rows.append((f"param {key}", one.params.get(key, "-"), two.params.get(key, "-")))
+    for key in sorted({*one.metrics, *two.metrics}):
+        rows.append((f"metric {key}", _figure(one.metrics.get(key)), _figure(two.metrics.get(key))))
+    print_columns(rows)
+    if paired is None:
+        click.echo(f"\nnot compared on the same rows: {compared}")
+        return
+    click.echo(
+        f"\non {paired.rows} rows that neither was trained on: {paired.candidate_accuracy:.4f} and "
+        f"{paired.champion_accuracy:.4f}, difference {paired.difference:+.4f} "
+        f"[{paired.low:+.4f}, {paired.high:+.4f}], p(first worse) = {paired.p_worse:.3g}"
+    )
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+@click.command()
+@click.argument("ref")
+@click.option("--key", required=True, metavar="FILE", help="An elliptic-curve private key, PEM.")
+@common_options
+def sign(ref: str, key: str, as_json: bool, tracking_uri: str | None) -> None:
+    """Sign the files of the version REF; the signature stands in its evidence.
+
+    REGISTRY_TOOLS_KEY_PASSWORD opens an encrypted key.
+    """
+    model_ref = parse_ref(ref)
+    from registry_tools.mlflow_store import registry
+    from registry_tools.mlflow_store.client import connect
+    from registry_tools.models import loader
+
+    client = connect(tracking_uri)
+    version = registry.find_version(client, model_ref)
+    where = loader.sign(client, version, Path(key))
+    if as_json:
+        print_json({"name": version.name, "version": version.version, "signature": where})
+    else:
+        click.echo(f"signed  {version.name} version {version.version}: {where}")
+
+
+@click.command("copy")
+@click.argument("ref")
+@click.option("--to-uri", required=True, metavar="URI", help="The other registry.")
+@click.option("--name", metavar="NAME", help="The model's name there. Default: as here.")
+@loading_options
+@common_options
+def copy_command(
+    ref: str,
+    to_uri: str,
+    name: str | None,
+    policy: TrustPolicy,
+    as_json: bool,
+    tracking_uri: str | None,
+) -> None:
+    """Carry the version REF to another registry, whole or not at all; no stage is set there."""
+    model_ref, new_name = parse_ref(ref), model_name(name) if name is not None else None
+    from registry_tools.mlflow_store.client import connect
+    from registry_tools.models import copy
+
+    there = copy.copy(
+        connect(tracking_uri),
+        model_ref,
+        connect(to_uri, "--to-uri"),
+        new_name,
+        policy,
+    )
+    if as_json:
+        print_json(vars(there))
+    else:
+        what = "copied" if there.made else "there already"
+        click.echo(f"{what}  {there.name} version {there.version} in {to_uri}")
+
+
+COMMANDS = (verify, compare, sign, copy_command)

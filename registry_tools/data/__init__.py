@@ -1,0 +1,1 @@
+"""Schemas, type coercion, row hashes, table files and temporary files."""

@@ -1,0 +1,1 @@
+"""Evaluate a candidate against a champion: gates and their verdict."""

@@ -1,0 +1,299 @@
+"""The checks between a candidate and a stage: plain values in, one result a gate out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from registry_tools.data.schema import Column
+from registry_tools.stats.paired_test import SIGNIFICANCE, Comparison, fewest_rows, rows_to_show
+
+RULES = ("not-worse", "non-inferior", "better")
+# With fewer rows than this a comparison says nothing, whatever it comes out as.
+FEWEST_ROWS = 20
+
+# What a client that sends the first type may be answered with the second.
+_WIDER = {
+    "integer": {"integer", "long", "double"},
+    "long": {"long", "double"},
+    "float": {"float", "double"},
+}
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """What one gate found: passed or not, in one line, with its figures."""
+
+    gate: str
+    passed: bool
+    message: str
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values, for JSON."""
+        return {
+            "gate": self.gate,
+            "passed": self.passed,
+            "message": self.message,
+            "figures": dict(self.figures),
+        }
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All gates of one promotion."""
+
+    gates: tuple[GateResult, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every gate passed."""
+        return all(gate.passed for gate in self.gates)
+
+    @property
+    def refusals(self) -> tuple[GateResult, ...]:
+        """The gates that did not pass."""
+        return tuple(gate for gate in self.gates if not gate.passed)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values, for JSON."""
+        return {"passed": self.passed, "gates": [gate.as_dict() for gate in self.gates]}
+
+
+def integrity_gate(
+    faults: Sequence[str], files: int, has_manifest: bool = True, public_key: str | None = None
+) -> GateResult:
+    """Pass if no file differs from the manifest, or from the signature where one is required.
+
+    Parameters
+    ----------
+    faults
+        What differs, and how.
+    files
+        How many files there are.
+    has_manifest
+        Whether one was made at registration.
+    public_key
+        The key whose signature was required, for the message.
+    """
+    if faults:
+        return GateResult("integrity", False, "; ".join(faults[:5]))
+    compared = (
+        f"{files} files match the manifest"
+        if has_manifest
+        else "registered without a manifest: nothing to compare"
+    )
+    signed = f", signed with {public_key}" if public_key is not None else ""
+    return GateResult("integrity", True, compared + signed, {"files": files})
+
+
+def signature_gate(
+    candidate: Sequence[Column] | None, champion: Sequence[Column] | None
+) -> GateResult:
+    """Pass if the candidate has a signature, and takes what the champion's clients send."""
+    if candidate is None:
+        return GateResult(
+            "signature", False, "the candidate has no signature that names and types its columns"
+        )
+    if champion is None:
+        return GateResult("signature", True, f"{len(candidate)} columns, no champion to fit")
+    sent = {column.name: column for column in champion}
+    faults = []
+    for column in candidate:
+        before = sent.get(column.name)
+        if before is None:
+            if column.required:
+                faults.append(f"new required column {column.name!r}")
+        elif column.type not in _WIDER.get(before.type, {before.type}):
+            faults.append(f"column {column.name!r} was {before.type}, is {column.type}")
+        elif column.required and not before.required:
+            faults.append(f"column {column.name!r} was optional, is required")
+    taken = {column.name for column in candidate}
+    gone = [column.name for column in champion if column.name not in taken]
+    new = [column.name for column in candidate if column.name not in sent]
+    if gone and new:
+        faults.append(f"{_names(gone)} no longer taken, {_names(new)} new: renamed?")
+    kept = [column.name for column in candidate if column.name in sent]
+    if kept != [column.name for column in champion if column.name in taken]:
+        # Rows without names would be answered, wrongly.
+        faults.append("its columns stand in another order")
+    if faults:
+        return GateResult("signature", False, "; ".join(faults))
+    return GateResult("signature", True, f"{len(candidate)} columns take what clients send")
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(repr(name) for name in names)
+
+
+def answers_gate(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> GateResult:
+    """Pass if a clean process answered the input example as was recorded at registration.
+
+    Parameters
+    ----------
+    recorded, given
+        `predictions`, shape (rows,), and `probabilities`, shape (rows, classes) or None. Classes
+        must be equal, probabilities within 1e-6: another processor may round differently.
+    """
+    expected, found = list(recorded["predictions"]), list(given["predictions"])
+    different = [i for i, (a, b) in enumerate(zip(expected, found, strict=False)) if a != b]
+    if len(expected) != len(found) or different:
+        row = different[0] if different else min(len(expected), len(found))
+        return GateResult(
+            "answers", False, f"row {row} of the input example is not answered as was recorded"
+        )
+    if recorded.get("probabilities") is not None and given.get("probabilities") is not None:
+        gap = float(np.max(np.abs(np.subtract(recorded["probabilities"], given["probabilities"]))))
+        if not gap <= 1e-6:
+            return GateResult("answers", False, f"a probability differs by {gap:.2g} from recorded")
+    return GateResult("answers", True, f"{len(found)} rows answered as recorded")
+
+
+def thresholds_gate(
+    figures: Mapping[str, float],
+    minimum: Mapping[str, float],
+    maximum: Mapping[str, float],
+    failing: Callable[[Mapping[str, float], Mapping[str, float], Mapping[str, float]], list[str]],
+) -> GateResult:
+    """Pass if every figure on the holdout reaches its threshold.
+
+    Parameters
+    ----------
+    figures
+        By metric name; `recall` is the lowest of all classes.
+    minimum, maximum
+        Thresholds by metric name.
+    failing
+        The judge of thresholds: returns the names of the metrics that miss theirs.
+    """
+    asked = [(name, "least", wanted) for name, wanted in minimum.items()]
+    asked += [(name, "most", wanted) for name, wanted in maximum.items()]
+    unknown = sorted({name for name, _, _ in asked} - set(figures))
+    if unknown:
+        known = ", ".join(sorted(figures))
+        return GateResult("thresholds", False, f"no metric {unknown[0]!r}; there are: {known}")
+    missed = failing(figures, minimum, maximum)
+    shown = "; ".join(
+        f"{name} {figures[name]:.4f}, at {which} {wanted:g} asked"
+        for name, which, wanted in asked
+        if name in missed or not missed
+    )
+    return GateResult(
+        "thresholds", not missed, shown, {name: figures[name] for name, _, _ in asked}
+    )
+
+
+def clean_holdout_gate(
+    holdout: npt.NDArray[np.uint64],
+    training: npt.NDArray[np.uint64],
+    copies: npt.NDArray[np.uint64],
+) -> GateResult:
+    """Pass if no training row stands in the holdout.
+
+    Parameters
+    ----------
+    holdout, training
+        Row hashes, shape (rows,).
+    copies
+        The rows that stand in the table itself more than once, and how often, shape (rows, 2).
+        Such a row may stand on both sides, as often together as in the table. These are said, and
+        do not refuse.
+    """
+    shared, held_out = np.unique(holdout[np.isin(holdout, training)], return_counts=True)
+    ordered = np.sort(training)
+    trained = np.searchsorted(ordered, shared, "right") - np.searchsorted(ordered, shared, "left")
+    known = dict(copies.tolist())
+    in_table = np.array([known.get(row, 1) for row in shared.tolist()], dtype=np.int64)
+    leaked = int(np.clip(trained + held_out - in_table, 0, held_out).sum())
+    twice = int(held_out.sum()) - leaked
+    figures = {"shared_rows": leaked, "duplicate_rows": twice}
+    said = f"; {twice} exact copies of training rows, as in the table" if twice else ""
+    if leaked:
+        return GateResult(
+            "clean_holdout",
+            False,
+            f"{leaked} of {len(holdout)} rows were trained on{said}; hold out others",
+            figures,
+        )
+    return GateResult(
+        "clean_holdout", True, f"{len(holdout)} rows, none of them trained on{said}", figures
+    )
+
+
+def champion_gate(
+    compared: Comparison, rule: str, margin: float, excluded: int | None
+) -> GateResult:
+    """Pass if the candidate is good enough beside the champion, by one of `RULES`.
+
+    Parameters
+    ----------
+    compared
+        Both on the candidate's holdout, without the rows that either was trained on.
+    rule
+        `not-worse`: the observed difference is at least -margin, and not significantly below zero.
+        `non-inferior`: the lower bound of the difference lies above -margin, on rows enough that
+        an unlucky sample would have shown one. `better`: significantly better.
+    margin
+        A difference in accuracy that does not matter, in (0, 1).
+    excluded
+        How many rows were left out because one of the two was trained on them; None if it is not
+        recorded which the champion was trained on.
+    """
+    c = compared
+    left_out = f", {excluded} left out that were trained on" if excluded else ""
+    if excluded is None:
+        left_out = ", some of which the champion may have been trained on: that is not recorded"
+    shown = (
+        f"{c.candidate_accuracy:.4f} against {c.champion_accuracy:.4f} on {c.rows} rows{left_out}: "
+        f"difference {c.difference:+.4f} [{c.low:+.4f}, {c.high:+.4f}], "
+        f"p(worse) {c.p_worse:.3g}, p(better) {c.p_better:.3g}"
+    )
+    figures = {**c.figures(), "excluded_rows": float(excluded or 0)}
+
+    def result(passed: bool, why: str) -> GateResult:
+        # SciPy's comparisons are NumPy's booleans, which JSON does not know.
+        return GateResult("champion", bool(passed), f"{rule}: {shown}; {why}", figures)
+
+    if rule == "better":
+        passed = c.p_better < SIGNIFICANCE
+        return result(passed, "significantly better" if passed else "not significantly better")
+    if rule == "non-inferior":
+        bound = f"lower bound {c.bound:+.4f}, margin {margin}"
+        if c.rows >= fewest_rows(margin) and c.bound > -margin:
+            return result(True, bound)
+        needed = rows_to_show(c, margin)
+        few = f"; too few rows to show it: {needed} would do" if c.rows < needed else ""
+        return result(False, bound + few)
+    if c.difference < -margin:
+        return result(False, f"more than the margin of {margin} below")
+    passed = c.p_worse >= SIGNIFICANCE
+    return result(passed, f"within the margin of {margin}" if passed else "significantly worse")
+
+
+def too_few_rows(left: int, excluded: int) -> GateResult | None:
+    """Return the refusal of a comparison on hardly any rows, or None if there are enough."""
+    if left >= FEWEST_ROWS:
+        return None
+    return GateResult(
+        "champion",
+        False,
+        f"{left} of {left + excluded} rows are left to compare on, {FEWEST_ROWS} are needed: the "
+        "others were trained on; train with the champion's split, or with split=hash, or give "
+        "--eval-data FILE --target COLUMN",
+        {"rows": float(left), "excluded_rows": float(excluded)},
+    )
+
+
+def latency_gate(milliseconds: Sequence[float], most: float) -> GateResult:
+    """Pass if the median time to answer one row is at most `most` milliseconds."""
+    median = float(np.median(milliseconds))
+    return GateResult(
+        "latency",
+        median <= most,
+        f"{median:.2f} ms for one row (median of {len(milliseconds)}), at most {most:g} asked",
+        {"latency_ms": median},
+    )

@@ -1,0 +1,1 @@
+"""Load a verified version and predict with it; serving and batch scoring share this."""

@@ -1,0 +1,168 @@
+"""Where versions come from: the registry, or what was kept of it. Its functions block."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from registry_tools.data.temp_files import scratch_folder
+from registry_tools.inference.model_artifact import Identity, Source
+from registry_tools.mlflow_store import registry
+from registry_tools.mlflow_store.client import connect
+from registry_tools.mlflow_store.registry import VersionInfo
+from registry_tools.models import artifacts, loader, manifest, signing
+from registry_tools.models.formats import TrustPolicy
+from registry_tools.refs import ModelRef, parse_ref
+from registry_tools.serving.settings import Settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_KEPT_VERSIONS = 3
+
+
+def sources_of(settings: Settings) -> Sources:
+    """Return where the versions come from that are to be served."""
+    cache = Path(settings.cache) if settings.cache else None
+    return Sources(parse_ref(settings.ref), settings.policy, settings.tracking_uri, cache)
+
+
+class Sources:
+    """The versions of one reference, fetched, verified and kept in folders of this process."""
+
+    def __init__(
+        self, ref: ModelRef, policy: TrustPolicy, tracking_uri: str | None, cache: Path | None
+    ) -> None:
+        self.ref = ref
+        self._policy = policy
+        self._uri = tracking_uri
+        self._cache = cache
+        self._client: MlflowClient | None = None
+        self._scratch = scratch_folder("serving")
+        self._fetched: dict[Identity, Source] = {}
+        self._served: str | None = None  # the folder that must not go
+
+    def close(self) -> None:
+        """Delete what was fetched."""
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def look(self) -> VersionInfo:
+        """Return the version that the reference means now.
+
+        Raises
+        ------
+        NotFound, RegistryUnavailable, AccessDenied
+            If the registry has none, or does not say.
+        """
+        return registry.find_version(self._connected(), self.ref)
+
+    def fetch(self, version: VersionInfo) -> Source:
+        """Return a version's files, compared with its digest and, if asked, its signature.
+
+        Raises
+        ------
+        VerificationError
+            If they are not those that were registered.
+        """
+        key = (version.version, version.run_id, version.digest)
+        if key not in self._fetched:
+            self._fetched[key] = self._fetch(version)
+        else:
+            self._fetched[key] = self._fetched.pop(key)  # the youngest again
+        for old in list(self._fetched)[:-_KEPT_VERSIONS]:
+            # What is served may be read again: by a worker that starts, for an odd request.
+            if self._fetched[old].folder != self._served:
+                shutil.rmtree(self._fetched.pop(old).folder, ignore_errors=True)
+        return self._fetched[key]
+
+    def _fetch(self, version: VersionInfo) -> Source:
+        client = self._connected()
+        folder = Path(tempfile.mkdtemp(prefix=f"{version.version}-", dir=self._scratch))
+        with loader.verified_files(client, version, self._policy) as files:
+            shutil.copytree(files, folder / "model")
+        with artifacts.evidence_file(client, version, "answer.json") as answer:
+            if answer is not None:
+                shutil.copy(answer, folder / "answer.json")
+        if self._policy.public_key is not None:
+            name = self._signature_name(folder)
+            with artifacts.evidence_file(client, version, name) as signature:
+                shutil.copy(str(signature), folder / name)
+        return Source(
+            folder=str(folder),
+            name=version.name,
+            version=version.version,
+            stage=self.ref.stage,
+            run_id=version.run_id,
+            digest=version.digest,
+        )
+
+    @staticmethod
+    def _signature_name(folder: Path) -> str:
+        return signing.file_name(manifest.digest_of(manifest.manifest_of(folder / "model")))
+
+    def keep(self, source: Source) -> None:
+        """Put the version that took over into the cache, in place of the one before.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written; what was kept before is there still.
+        """
+        self._served = source.folder
+        if self._cache is None or source.from_cache:
+            return
+        place = self._place()
+        place.mkdir(parents=True, exist_ok=True)
+        new = Path(tempfile.mkdtemp(prefix="new-", dir=place))
+        try:
+            shutil.copytree(source.folder, new, dirs_exist_ok=True)
+            digest = manifest.digest_of(manifest.manifest_of(new / "model"))
+            record = json.loads(source.to_json()) | {"folder": new.name, "files": digest}
+            note = new / "source.json"
+            note.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+            # The name in one step: whoever is killed here leaves the old one.
+            (new / "current").symlink_to(new.name)
+            (new / "current").rename(place / "current")
+        except OSError:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+        for other in place.iterdir():
+            if other.name not in {"current", new.name}:
+                shutil.rmtree(other, ignore_errors=True)
+
+    def cached(self) -> Source | None:
+        """Return the last version that was verified and kept; None if there is none.
+
+        Raises
+        ------
+        VerificationError
+            If its files were changed since.
+        """
+        if self._cache is None:
+            return None
+        folder = self._place() / "current"
+        try:
+            record = json.loads((folder / "source.json").read_text())
+            files = str(record.pop("files"))
+            source = Source(**record | {"folder": str(folder.resolve()), "from_cache": True})
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return None
+        manifest.check_files(source.model, source.digest or files)
+        if self._policy.public_key is not None:
+            signature = Path(source.folder, self._signature_name(Path(source.folder)))
+            signing.check(
+                source.model, signature if signature.is_file() else None, self._policy.public_key
+            )
+        return source
+
+    def _place(self) -> Path:
+        assert self._cache is not None
+        return self._cache / self.ref.name / (self.ref.stage or str(self.ref.version))
+
+    def _connected(self) -> MlflowClient:
+        if self._client is None:
+            self._client = connect(self._uri)
+        return self._client

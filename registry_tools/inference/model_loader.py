@@ -1,0 +1,189 @@
+"""From a version's files to one that answers: loaded, warmed up, its answers as recorded."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import time
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.pipeline import Pipeline
+
+from registry_tools.errors import InputError, VerificationError
+from registry_tools.evaluation import gates
+from registry_tools.inference import decoder
+from registry_tools.inference.decoder import Form, Matrix
+from registry_tools.inference.lazy_imports import whole_mlflow
+from registry_tools.inference.mlflow_scoring import MlflowReader
+from registry_tools.inference.model_artifact import Source
+from registry_tools.inference.predictor import METHODS, Served
+from registry_tools.models import manifest
+from registry_tools.models.formats import TrustPolicy, describe, load_folder, one_line
+
+# A batch that takes longer than this leaves the event loop, which has others to answer.
+_INLINE_SECONDS = 0.002
+_MOST_INLINE_ROWS = 4096
+_MEASURED_ROWS = 1000
+
+
+def load(source: Source, policy: TrustPolicy) -> Served:
+    """Load a version, warm it up, and compare its answers with those that were recorded.
+
+    Raises
+    ------
+    VerificationError
+        If it does not load, holds what is not trusted, or does not answer as was recorded.
+    """
+    if not _is_skops(source):
+        whole_mlflow()  # MLflow is to load it
+    loaded = load_folder(source.model, policy)
+    info = dataclasses.replace(
+        loaded.info,
+        name=source.name,
+        version=source.version,
+        stage=source.stage,
+        run_id=source.run_id,
+        digest=source.digest,
+    )
+    model = dataclasses.replace(loaded, info=info)
+    from_skops = type(model.estimator).__module__ != "mlflow.pyfunc"
+    form = Form.of(info.signature) if from_skops else None
+    served = Served(
+        source=source,
+        model=model,
+        form=form,
+        reader=MlflowReader(source.model, model),
+        estimator=model.estimator if form is None else by_position(model.estimator),
+        loaded_at=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+    )
+    try:
+        return _tried(served)
+    except VerificationError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise VerificationError(f"{source} does not answer its own example: {reason}") from error
+
+
+def _is_skops(source: Source) -> bool:
+    try:
+        return manifest.format_of(describe(source.model).flavors)[0] == "skops"
+    except manifest.RunsCode:
+        return False
+
+
+def _tried(served: Served) -> Served:
+    """Let it answer its example in every way that it will be asked in."""
+    recorded = _recorded(served.source)
+    body = _example(served.source, recorded)
+    if served.form is None:
+        if body is None:
+            return served
+        given = {m: served.reader.answers(body, m) for m in METHODS if _has(served, m)}
+        _compare(served.source, recorded, given)
+        return dataclasses.replace(served, example=body, answers=given)
+    rows = decoder.from_content(body, served.form) if body is not None else None
+    if rows is None:
+        # Nothing shows that it takes a matrix in place of named columns.
+        return dataclasses.replace(served, form=None, estimator=served.model.estimator)
+    by_name = dataclasses.replace(served, needs_frame=True, estimator=served.model.estimator)
+    try:
+        given = _answers(served, rows)
+        _compare(served.source, recorded or _recorded_now(by_name, rows), given)
+    except (VerificationError, InputError):
+        served = by_name
+        given = _answers(served, rows)
+        _compare(served.source, recorded, given)
+    return dataclasses.replace(
+        served, inline_rows=_inline_rows(served, rows), example=body, answers=given
+    )
+
+
+def _recorded_now(by_name: Served, rows: Matrix) -> dict[str, Any]:
+    """Return the answers to named columns, for a version whose answers nobody recorded."""
+    given = _answers(by_name, rows)
+    return {"predictions": given["predict"], "probabilities": given.get("predict_proba")}
+
+
+def by_position(estimator: Any) -> Any:
+    """Return a shallow copy that takes a matrix without a word on its missing column names.
+
+    The columns were put in order by then. So are those of the estimators that it holds, such as
+    the one that is calibrated. A pipeline of one step is that step.
+    """
+    if isinstance(estimator, Pipeline) and len(estimator.steps) == 1:
+        return by_position(estimator.steps[0][1])
+    copied = copy.copy(estimator)
+    held = {name: _held_by_position(value) for name, value in vars(estimator).items()}
+    held.pop("feature_names_in_", None)
+    vars(copied).clear()
+    vars(copied).update(held)
+    return copied
+
+
+def _held_by_position(value: Any) -> Any:
+    if isinstance(value, (list, tuple)) and type(value) in {list, tuple}:
+        return type(value)(_held_by_position(each) for each in value)
+    # What holds one of a calibration is no estimator itself.
+    holds_one = "estimator" in getattr(value, "__dict__", {})
+    if holds_one or (isinstance(value, BaseEstimator) and hasattr(value, "__dict__")):
+        return by_position(value)
+    return value
+
+
+def _has(served: Served, method: str) -> bool:
+    return hasattr(served.model.estimator, method)
+
+
+def _answers(served: Served, rows: Matrix) -> dict[str, Any]:
+    return {m: served.answer(rows, m) for m in METHODS if _has(served, m)}
+
+
+def _compare(source: Source, recorded: dict[str, Any] | None, given: dict[str, Any]) -> None:
+    if recorded is None:
+        return
+    result = gates.answers_gate(
+        recorded,
+        {"predictions": given["predict"], "probabilities": given.get("predict_proba")},
+    )
+    if not result.passed:
+        raise VerificationError(f"{source}: {result.message}")
+
+
+def _recorded(source: Source) -> dict[str, Any] | None:
+    if not source.answer.is_file():
+        return None
+    content: dict[str, Any] = json.loads(source.answer.read_text(encoding="utf-8"))
+    return content
+
+
+def _example(source: Source, recorded: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return rows to try a version on, as a request: those of its answer, or those MLflow kept."""
+    if recorded is not None:
+        return {"dataframe_split": recorded["rows"]}
+    kept = source.model / "serving_input_example.json"
+    if not kept.is_file():
+        return None
+    content: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+    return content
+
+
+def _inline_rows(served: Served, rows: Matrix) -> int:
+    """Measure how many rows it answers on the event loop without keeping others waiting."""
+    many = np.resize(rows, (_MEASURED_ROWS, rows.shape[1]))
+    one = min(_seconds(served, rows[:1]) for _ in range(5))
+    thousand = min(_seconds(served, many) for _ in range(3))
+    if one > _INLINE_SECONDS:
+        return 0
+    each = max(thousand - one, 1e-9) / (_MEASURED_ROWS - 1)
+    return min(int((_INLINE_SECONDS - one) / each) + 1, _MOST_INLINE_ROWS)
+
+
+def _seconds(served: Served, rows: Matrix) -> float:
+    began = time.perf_counter()
+    served.answer(rows, "predict")
+    return time.perf_counter() - began

@@ -1,0 +1,1 @@
+"""All calls to MLflow's tracking and registry API."""

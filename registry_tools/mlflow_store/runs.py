@@ -1,0 +1,158 @@
+"""Runs made by the library: of its own acts, and carried from one server to another."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import DatasetInput, Metric, Param, Run, RunTag
+
+from registry_tools.mlflow_store import experiments, heartbeat
+from registry_tools.mlflow_store.client import translated
+
+# What one call of MLflow's batch interface takes.
+_MOST_METRICS = 900
+_MOST = 90
+
+
+def start(client: MlflowClient, experiment: str, tags: Mapping[str, str]) -> str:
+    """Open a run; the experiment is made if it is new."""
+    with translated(client.tracking_uri):
+        return client.create_run(_experiment(client, experiment), tags=dict(tags)).info.run_id
+
+
+def end(
+    client: MlflowClient,
+    run_id: str,
+    status: str,
+    metrics: Mapping[str, float],
+    tags: Mapping[str, str],
+) -> None:
+    """Log figures and tags, and end a run as FINISHED, FAILED or KILLED."""
+    now = int(time.time() * 1000)
+    with translated(client.tracking_uri):
+        client.log_batch(
+            run_id,
+            metrics=[Metric(key, value, now, 0) for key, value in metrics.items()][:_MOST_METRICS],
+            tags=[RunTag(key, value) for key, value in tags.items()],
+        )
+        client.set_terminated(run_id, status)
+
+
+def end_killed(client: MlflowClient, experiment: str, host: str) -> None:
+    """End the runs that a process of this machine has left open; their tags name it."""
+    with translated(client.tracking_uri):
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            return
+        which = f"attributes.status = 'RUNNING' and tags.host = '{host}'"
+        for run in client.search_runs([found.experiment_id], which):
+            process = run.data.tags.get("process", "")
+            if process.isdigit() and not heartbeat.process_lives(int(process)):
+                client.set_terminated(run.info.run_id, "KILLED")
+
+
+def copy_run(
+    source: MlflowClient,
+    run_id: str,
+    target: MlflowClient,
+    experiment: str,
+    tags: Mapping[str, str],
+) -> str:
+    """Make a run with the parameters, metrics, tags and datasets of another; it stays open.
+
+    Parameters
+    ----------
+    source, run_id
+        The run to copy, without its artifacts.
+    target, experiment
+        Where to; the experiment is made if it is new.
+    tags
+        Tags beside those of the run.
+    """
+    with translated(source.tracking_uri):
+        run = source.get_run(run_id)
+        metrics = [
+            metric for key in run.data.metrics for metric in source.get_metric_history(run_id, key)
+        ]
+        kept = {key: value for key, value in run.data.tags.items() if _is_kept(key)}
+    with translated(target.tracking_uri):
+        made = target.create_run(
+            _experiment(target, experiment),
+            start_time=run.info.start_time,
+            tags={**kept, **tags},
+            run_name=run.info.run_name,
+        ).info.run_id
+        _log(target, made, run, metrics)
+    return made
+
+
+def _log(target: MlflowClient, run_id: str, run: Run, metrics: list[Metric]) -> None:
+    params = [Param(key, value) for key, value in run.data.params.items()]
+    plain = [Metric(m.key, m.value, m.timestamp, m.step) for m in metrics]
+    for start in range(0, len(plain), _MOST_METRICS):
+        target.log_batch(run_id, metrics=plain[start : start + _MOST_METRICS])
+    for start in range(0, len(params), _MOST):
+        target.log_batch(run_id, params=params[start : start + _MOST])
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    if inputs:
+        target.log_inputs(run_id, [DatasetInput(i.dataset, i.tags) for i in inputs])
+
+
+def add_files(client: MlflowClient, run_id: str, folder: Path, where: str) -> str:
+    """Upload a folder to a run's artifacts, and return its address."""
+    with translated(client.tracking_uri):
+        client.log_artifacts(run_id, str(folder), where)
+        return f"{client.get_run(run_id).info.artifact_uri}/{where}"
+
+
+def finish(client: MlflowClient, run_id: str) -> None:
+    """End a run as FINISHED."""
+    with translated(client.tracking_uri):
+        client.set_terminated(run_id)
+
+
+def finish_if_dead(client: MlflowClient, run_id: str) -> None:
+    """End a run whose process was killed before it could."""
+    with translated(client.tracking_uri):
+        if client.get_run(run_id).info.status == "RUNNING" and heartbeat.dead(client, [run_id]):
+            client.set_terminated(run_id)
+
+
+def delete(client: MlflowClient, run_id: str) -> None:
+    """Delete a run."""
+    with translated(client.tracking_uri):
+        client.delete_run(run_id)
+
+
+def delete_dead(client: MlflowClient, experiment: str, tag: str, value: str) -> None:
+    """Delete the runs with a tag whose process failed or was killed."""
+    with translated(client.tracking_uri):
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            return
+        left = client.search_runs(
+            [found.experiment_id], f"tags.{tag} = '{value}' and attributes.status != 'FINISHED'"
+        )
+        still_open = [run.info.run_id for run in left if run.info.status == "RUNNING"]
+        ended = [run.info.run_id for run in left if run.info.status != "RUNNING"]
+        for run_id in [*ended, *heartbeat.dead(client, still_open)]:
+            client.delete_run(run_id)
+
+
+def _is_kept(tag: str) -> bool:
+    """Whether a tag says something about the training, rather than about where it is kept."""
+    return not tag.startswith("mlflow.") or tag in {
+        "mlflow.user",
+        "mlflow.note.content",
+        "mlflow.source.name",
+        "mlflow.source.type",
+        "mlflow.source.git.commit",
+        "mlflow.project.entryPoint",
+    }
+
+
+def _experiment(client: MlflowClient, name: str) -> str:
+    return experiments.find_or_make(client, name, experiments.TRAINING)[0].experiment_id

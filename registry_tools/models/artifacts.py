@@ -1,0 +1,144 @@
+"""The files of a version: its model, and the evidence beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+from mlflow import MlflowClient
+
+from registry_tools.errors import NotFound, RegistryToolsError, UnsupportedOperation
+from registry_tools.mlflow_store.client import translated
+from registry_tools.mlflow_store.registry import VersionInfo, find_run
+from registry_tools.models import manifest as manifests
+
+PICTURES = "plots"  # a folder of a run
+_LARGEST = 1 << 20  # bytes of a picture
+_MOST_PICTURES = 20
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@contextlib.contextmanager
+def model_files(client: MlflowClient, name: str, version: int) -> Iterator[Path]:
+    """Yield a folder with a copy of the files of a version: nobody else can change it meanwhile."""
+    with translated(client.tracking_uri):
+        # Of the client below: this one asks first whether it is a prompt, and for that MLflow reads
+        # every version of the model.
+        below = getattr(client, "_get_registry_client", lambda: client)()
+        uri = below.get_model_version_download_uri(name, str(version))
+    with fetched(client, uri) as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def fetched(client: MlflowClient, uri: str) -> Iterator[Path]:
+    """Yield a copy of the folder or file at an artifact URI; it goes afterwards."""
+    with tempfile.TemporaryDirectory() as scratch:
+        with translated(client.tracking_uri):
+            try:
+                path = mlflow.artifacts.download_artifacts(
+                    artifact_uri=uri, dst_path=scratch, tracking_uri=client.tracking_uri
+                )
+            except OSError as error:  # a local store says so itself
+                raise NotFound(f"no files at {uri}: {error.strerror or error}") from error
+        yield Path(path)
+
+
+@contextlib.contextmanager
+def evidence_files(client: MlflowClient, version: VersionInfo) -> Iterator[Path | None]:
+    """Yield a folder with the evidence of a version; None if its run has none."""
+    with _evidence(client, version, None) as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def evidence_file(client: MlflowClient, version: VersionInfo, name: str) -> Iterator[Path | None]:
+    """Yield one file of the evidence of a version; None if there is none of that name."""
+    with _evidence(client, version, name) as path:
+        yield path
+
+
+@contextlib.contextmanager
+def _evidence(
+    client: MlflowClient, version: VersionInfo, name: str | None
+) -> Iterator[Path | None]:
+    uri = None
+    if version.run_id is not None:
+        with translated(client.tracking_uri):
+            uri = _evidence_uri(client, version.run_id, name)
+    if uri is None:
+        yield None
+        return
+    with fetched(client, uri) as found:
+        yield found
+
+
+def _evidence_uri(client: MlflowClient, run_id: str, name: str | None) -> str | None:
+    run = find_run(client, run_id)
+    if run is None:
+        return None
+    there = {file.path for file in client.list_artifacts(run_id, manifests.EVIDENCE)}
+    if name is None:
+        return f"{run.info.artifact_uri}/{manifests.EVIDENCE}" if there else None
+    path = f"{manifests.EVIDENCE}/{name}"
+    return f"{run.info.artifact_uri}/{path}" if path in there else None
+
+
+def pictures(client: MlflowClient, version: VersionInfo) -> tuple[dict[str, bytes], list[str]]:
+    """Return the PNG files in the folder `plots` of a version's run, and which were left out.
+
+    The first by name without the suffix. Left out is one that is larger than a mebibyte or cannot
+    be read, and all after the twentieth: anybody who may log a run may put anything there.
+    """
+    found: dict[str, bytes] = {}
+    left_out: list[str] = []
+    if version.run_id is None or find_run(client, version.run_id) is None:
+        return found, left_out
+    with translated(client.tracking_uri):
+        files = client.list_artifacts(version.run_id, PICTURES)
+    named = [file for file in files if file.path.endswith(".png") and not file.is_dir]
+    for file in named:
+        content = None
+        if len(found) < _MOST_PICTURES and (file.file_size or 0) <= _LARGEST:
+            content = _content(client, version.run_id, file.path)
+        if content is None or len(content) > _LARGEST or not content.startswith(_PNG):
+            left_out.append(Path(file.path).name)
+        else:
+            found[Path(file.path).stem] = content
+    return found, left_out
+
+
+def _content(client: MlflowClient, run_id: str, path: str) -> bytes | None:
+    """Return a file of a run; None if it is not there, or MLflow does not take its name."""
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            with translated(client.tracking_uri):
+                return Path(client.download_artifacts(run_id, path, scratch)).read_bytes()
+        except (OSError, RegistryToolsError):
+            return None
+
+
+def add_evidence(client: MlflowClient, version: VersionInfo, path: Path) -> None:
+    """Put a file beside the evidence of a version.
+
+    Raises
+    ------
+    UnsupportedOperation
+        If the version came from no run.
+    """
+    if version.run_id is None:
+        raise UnsupportedOperation(
+            f"{version.name} version {version.version} came from no run: there is no place to "
+            "keep its evidence; register it from a run"
+        )
+    with translated(client.tracking_uri):
+        client.log_artifact(version.run_id, str(path), manifests.EVIDENCE)
+
+
+def manifest(client: MlflowClient, version: VersionInfo) -> dict[str, str] | None:
+    """Return the manifest made at registration; None if there is none that can be read."""
+    with evidence_files(client, version) as folder:
+        return manifests.read_manifest(folder) if folder is not None else None

@@ -1,0 +1,155 @@
+"""Versions carried from one registry to another, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+from registry_tools.errors import PromotionError, UnsupportedOperation, VerificationError
+from registry_tools.mlflow_store import heartbeat, registry, runs
+from registry_tools.mlflow_store.registry import VersionInfo
+from registry_tools.models import artifacts, manifest
+from registry_tools.models.formats import TrustPolicy
+from registry_tools.models.loader import verified_files
+from registry_tools.refs import ModelRef
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+ORIGIN_TAG = "origin"
+_RUN_TAG = "copy_of"
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A version that arrived; `made` is False if it was there already."""
+
+    name: str
+    version: int
+    origin: str
+    made: bool
+
+
+def copy(
+    source: MlflowClient,
+    ref: ModelRef,
+    target: MlflowClient,
+    name: str | None = None,
+    policy: TrustPolicy | None = None,
+) -> Copy:
+    """Carry a version to another registry: files, figures, tags, evidence and signature.
+
+    It is made there in the last step, from files that were fetched back and compared; no stage is
+    set. What an interrupted copy left is a run without a version, and the next one removes it.
+
+    Parameters
+    ----------
+    source, ref
+        The version.
+    target, name
+        Where to, and under which name; None keeps it.
+    policy
+        What is asked of the files before they go; `public_key` counts.
+
+    Raises
+    ------
+    VerificationError
+        If the files are not those that were registered, or did not arrive so.
+    PromotionError
+        If both registries are one and the name is the same.
+    UnsupportedOperation
+        If the version came from no run.
+    """
+    version = registry.get_version(source, ref)
+    name = name or version.name
+    if name == version.name and _address(source) == _address(target):
+        raise PromotionError(f"{ref} is in {_address(target)} already: give another --name")
+    if version.run_id is None:
+        raise UnsupportedOperation(
+            f"{version.name} version {version.version} came from no run: there are no figures and "
+            "no evidence to carry; register it from a run"
+        )
+    with verified_files(source, version, policy or TrustPolicy.from_environment()) as folder:
+        digest = manifest.digest_of(manifest.manifest_of(folder))
+        origin = version.tags.get(
+            ORIGIN_TAG, f"{_address(source)} {version.name}/{version.version} {digest}"
+        )
+        there = _arrived(target, name, origin)
+        if there is not None:
+            runs.finish_if_dead(target, str(_run_of(target, name, there)))
+            return Copy(name, there, origin, made=False)
+        number = _carry(source, version, folder, target, name, origin)
+    return Copy(name, number, origin, made=True)
+
+
+def _carry(
+    source: MlflowClient,
+    version: VersionInfo,
+    folder: Path,
+    target: MlflowClient,
+    name: str,
+    origin: str,
+) -> int:
+    assert version.run_id is not None
+    mark = hashlib.sha256(f"{origin} {name}".encode()).hexdigest()
+    runs.delete_dead(target, name, _RUN_TAG, mark)
+    run_id = runs.copy_run(source, version.run_id, target, name, {_RUN_TAG: mark})
+    with heartbeat.signs_of_life(target, run_id):
+        with tempfile.TemporaryDirectory() as scratch:
+            model = Path(scratch, "model")
+            shutil.copytree(folder, model, ignore=shutil.ignore_patterns(*manifest.WRITTEN_ON_LOAD))
+            address = _sent(target, run_id, model, "model")
+        with artifacts.evidence_files(source, version) as kept:
+            if kept is not None:
+                _sent(target, run_id, kept, manifest.EVIDENCE)
+        number = registry.register(
+            target,
+            name,
+            source=address,
+            run_id=run_id,
+            description=version.description,
+            tags={**version.tags, ORIGIN_TAG: origin},
+        )
+    # Two copies at once both find nothing there: the later one gives way.
+    first = _arrived(target, name, origin)
+    if first is not None and first != number:
+        registry.delete_version(target, name, number)
+        runs.delete(target, run_id)
+        return first
+    runs.finish(target, run_id)
+    return number
+
+
+def _sent(target: MlflowClient, run_id: str, folder: Path, where: str) -> str:
+    """Upload a folder, fetch it back, compare, and return its address there."""
+    address = runs.add_files(target, run_id, folder, where)
+    with artifacts.fetched(target, address) as arrived:
+        changes = manifest.changes(manifest.manifest_of(folder), manifest.manifest_of(arrived))
+    if changes:
+        raise VerificationError(f"the files did not arrive as they were sent: {changes[0]}")
+    return address
+
+
+def _arrived(target: MlflowClient, name: str, origin: str) -> int | None:
+    """Return the version that came from there before; the first one, None if there is none."""
+    return registry.version_with_tag(target, name, ORIGIN_TAG, origin)
+
+
+def _run_of(target: MlflowClient, name: str, version: int) -> str | None:
+    return registry.find_version(target, ModelRef(name, version=version)).run_id
+
+
+def _address(client: MlflowClient) -> str:
+    """Return the one address of a registry, without the password that it may hold."""
+    uri = str(client.tracking_uri)
+    if uri.startswith("sqlite:///"):
+        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).resolve()}"
+    parts = urlsplit(uri)
+    if "@" not in parts.netloc:
+        return uri
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -1,0 +1,152 @@
+"""What a version brings along to be judged by: the layout of the run's folder
+`integrity.EVIDENCE`.
+
+holdout.parquet    the rows no training saw: columns as trained on, the label's name, ROW_HASH
+training_rows.npy  the hashes of the rows that it was trained on, sorted
+copies.npy         the hashes of the rows that stand in the table more than once, and how often
+answer.json        its answer to its input example, recorded when it was registered
+manifest.json      the SHA-256 of each file of the model
+reference.json, reference.parquet, which a monitor compares rows of now with: see its module
+
+The hash of a row is that of its features: a label may be written in more than one way.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from registry_tools.data.row_hash import hash_rows
+from registry_tools.errors import VerificationError
+
+ROW_HASH = "__row_hash__"
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """Rows to judge a version by."""
+
+    rows: pd.DataFrame  # the feature columns
+    labels: npt.NDArray[Any]  # class names, shape (rows,)
+    hashes: npt.NDArray[np.uint64]  # shape (rows,)
+    # Rows that stand in their table more than once, and how often; shape (rows, 2).
+    copies: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty((0, 2), np.uint64))
+
+    def take(self, keep: npt.NDArray[np.bool_]) -> Holdout:
+        """Return the rows where `keep` is true."""
+        rows = self.rows[keep].reset_index(drop=True)
+        return Holdout(rows, self.labels[keep], self.hashes[keep], self.copies)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Rows, and what the model answered to them before it was saved."""
+
+    rows: pd.DataFrame
+    predictions: npt.NDArray[Any]  # shape (rows,)
+    probabilities: npt.NDArray[np.float64] | None  # shape (rows, classes)
+
+
+def write_holdout(
+    folder: Path, features: pd.DataFrame, labels: pd.Series, most: int = 100_000
+) -> None:
+    """Write the holdout with its labels and row hashes, a sample of `most` rows if it is larger."""
+    holdout = features.copy()
+    holdout[labels.name] = labels.to_numpy()
+    holdout[ROW_HASH] = hash_rows(features)
+    if len(holdout) > most:
+        holdout = holdout.sample(most, random_state=0).sort_index()
+    holdout.to_parquet(folder / "holdout.parquet", index=False)
+
+
+def write_training_rows(folder: Path, table: pd.DataFrame, training: pd.DataFrame) -> None:
+    """Write which rows of a table were trained on, and which stand in it more than once.
+
+    The latter is taken from the table itself, before any split: a copy on the other side can then
+    be told from a row that stands on both.
+    """
+    np.save(folder / "training_rows.npy", np.sort(hash_rows(training)))
+    hashes, counts = np.unique(hash_rows(table), return_counts=True)
+    several = counts > 1
+    copies = np.column_stack([hashes[several], counts[several].astype(np.uint64)])
+    np.save(folder / "copies.npy", copies)
+
+
+def read_holdout(folder: Path) -> Holdout | None:
+    """Return the holdout that was logged; None if there is none.
+
+    Raises
+    ------
+    VerificationError
+        If it is not readable, as every reader here.
+    """
+    path = folder / "holdout.parquet"
+    if not path.is_file():
+        return None
+    with _readable(path):
+        table = pd.read_parquet(path)
+        hashes = table.pop(ROW_HASH).to_numpy(np.uint64)
+        labels = table.pop(table.columns[-1]).to_numpy(object)
+        if table.empty or pd.isna(labels).any():
+            raise ValueError("there are rows without features or label")
+    copies = _read_array(folder / "copies.npy")
+    if copies is None or copies.ndim != 2 or copies.shape[1] != 2:
+        copies = np.empty((0, 2), np.uint64)
+    return Holdout(table, labels, hashes, copies)
+
+
+def read_training_rows(folder: Path) -> npt.NDArray[np.uint64] | None:
+    """Return the hashes of the training rows, shape (rows,); None if they were not logged."""
+    return _read_array(folder / "training_rows.npy")
+
+
+def _read_array(path: Path) -> npt.NDArray[np.uint64] | None:
+    if not path.is_file():
+        return None
+    with _readable(path):
+        return np.load(path, allow_pickle=False).astype(np.uint64)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    # Whoever may write to the registry may write anything there.
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
+        raise VerificationError(f"evidence/{path.name} is not readable: {reason}") from error
+
+
+def write_answer(folder: Path, answer: Answer) -> None:
+    """Write rows and answers as JSON."""
+    # Value by value: pandas' own JSON rounds.
+    rows = answer.rows.astype(object).where(answer.rows.notna(), None)
+    content = {
+        "rows": {"columns": list(rows.columns), "data": rows.to_numpy(object).tolist()},
+        "predictions": answer.predictions.tolist(),
+        "probabilities": None if answer.probabilities is None else answer.probabilities.tolist(),
+    }
+    (folder / "answer.json").write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def read_answer(folder: Path) -> Answer | None:
+    """Return the recorded answer; None if there is none."""
+    path = folder / "answer.json"
+    if not path.is_file():
+        return None
+    with _readable(path):
+        content = json.loads(path.read_text())
+        probabilities = content["probabilities"]
+        return Answer(
+            pd.DataFrame(content["rows"]["data"], columns=content["rows"]["columns"]),
+            np.asarray(content["predictions"]),
+            None if probabilities is None else np.asarray(probabilities, dtype=float),
+        )

@@ -1,0 +1,1 @@
+"""Move stages through gates, and keep the history of every move."""

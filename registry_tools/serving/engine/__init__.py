@@ -1,0 +1,1 @@
+"""Handle prediction requests without a transport: route to a predictor, batch, predict."""

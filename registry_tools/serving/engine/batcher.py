@@ -1,0 +1,192 @@
+"""Requests that wait together are answered together.
+
+Nothing waits for company: a request alone is answered in the next turn of the event loop, and those
+that came in the same turn share one call of the model. What takes longer leaves the loop for one of
+a few threads; meanwhile the next batch gathers by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import sklearn
+
+from registry_tools.inference.decoder import Matrix
+from registry_tools.inference.predictor import Served
+from registry_tools.serving.engine.prediction_events import Answered, Watcher, show
+
+_THREADS = 2
+_BATCH_ROWS = 1000  # where a model is too slow for the event loop
+
+# Rows, where the answer goes, and the id of the request; None if its rows are counted elsewhere.
+Waiting = tuple[Matrix, "asyncio.Future[Any]", "str | None"]
+
+
+def trust_inputs() -> None:
+    """Tell scikit-learn, in this thread, that rows and parameters were looked at already."""
+    sklearn.set_config(assume_finite=True, skip_parameter_validation=True)
+
+
+class Batcher:
+    """Answers matrices of rows; lives on one event loop."""
+
+    def __init__(
+        self,
+        observe: Callable[[Served, int, int], None],
+        under_way: Callable[[], int],
+        watchers: list[Watcher],
+    ) -> None:
+        """Take what goes with every answer.
+
+        Parameters
+        ----------
+        observe
+            Is told of each batch: the version, its requests and its rows.
+        under_way
+            Says how many requests have arrived and not been answered.
+        watchers
+            Are shown what was answered.
+        """
+        self._watchers = watchers
+        self._observe = observe
+        self._under_way = under_way
+        self._waiting: dict[tuple[Served, str], list[Waiting]] = {}
+        self._scheduled = False
+        self._last = 0
+        self._threads = ThreadPoolExecutor(_THREADS, "predict", trust_inputs)
+        self._busy = 0
+
+    def answer(
+        self, served: Served, method: str, rows: Matrix, request_id: str | None = ""
+    ) -> asyncio.Future[list[Any]]:
+        """Return the answers of one version to rows, one a row, when they are there.
+
+        Raises
+        ------
+        InputError, UnsupportedOperation, VerificationError
+            As `Served.answer`; the fault of one request is no other's.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        if len(rows) <= served.inline_rows and self._under_way() <= 1:
+            batch = [(rows, future, request_id)]
+            self._settle(served, method, batch, _answers(served, method, batch))
+            return future
+        self._waiting.setdefault((served, method), []).append((rows, future, request_id))
+        if not self._scheduled:
+            self._scheduled = True
+            loop.call_soon(self._flush)
+        return future
+
+    def _flush(self, again: bool = False) -> None:
+        count = sum(map(len, self._waiting.values()))
+        # Fewer than last time: some of those that came together are still being read.
+        if not again and count < self._last:
+            asyncio.get_running_loop().call_soon(self._flush, True)
+            return
+        self._last = count
+        self._scheduled = False
+        waiting, self._waiting = self._waiting, {}
+        for (served, method), every in waiting.items():
+            requests = [one for one in every if not one[1].done()]  # the others have given up
+            if sum([len(rows) for rows, _, _ in requests]) <= served.inline_rows:
+                self._settle(served, method, requests, _answers(served, method, requests))
+                continue
+            small = [r for r in requests if len(r[0]) <= served.inline_rows]
+            for batch in _packed(small, served.inline_rows):
+                self._settle(served, method, batch, _answers(served, method, batch))
+            large = [r for r in requests if len(r[0]) > served.inline_rows]
+            batches = list(_packed(large, _BATCH_ROWS))
+            while batches and self._busy < _THREADS:
+                self._off_the_loop(served, method, batches.pop(0))
+            left = [request for batch in batches for request in batch]
+            if left:
+                self._waiting.setdefault((served, method), []).extend(left)
+
+    def _off_the_loop(self, served: Served, method: str, batch: list[Waiting]) -> None:
+        self._busy += 1
+        work = asyncio.get_running_loop().run_in_executor(
+            self._threads, _answers, served, method, batch
+        )
+
+        def done(answers: asyncio.Future[list[Any]]) -> None:
+            self._busy -= 1
+            self._settle(served, method, batch, answers.result())
+            if self._waiting:
+                self._flush()
+
+        work.add_done_callback(done)
+
+    def _settle(
+        self, served: Served, method: str, batch: list[Waiting], answers: list[Any]
+    ) -> None:
+        self._observe(
+            served, len(batch), sum([len(rows) for rows, _, name in batch if name is not None])
+        )
+        for (_, future, _), answer in zip(batch, answers, strict=True):
+            if future.done():  # nobody waits for it any more
+                continue
+            if isinstance(answer, BaseException):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+        if self._watchers:
+            self._show(served, method, batch, answers)
+
+    def _show(self, served: Served, method: str, batch: list[Waiting], answers: list[Any]) -> None:
+        good = [
+            n
+            for n, answer in enumerate(answers)
+            if batch[n][2] is not None and not isinstance(answer, BaseException)
+        ]
+        if good:
+            answered = Answered(
+                served,
+                method,
+                [batch[n][0] for n in good],
+                [answers[n] for n in good],
+                [str(batch[n][2]) for n in good],
+            )
+            show(answered, self._watchers)
+
+
+def _packed(requests: list[Waiting], most: int) -> list[list[Waiting]]:
+    """Put requests together, in order, into batches of `most` rows, or of one request."""
+    batches: list[list[Waiting]] = []
+    size = 0
+    for request in requests:
+        rows = len(request[0])
+        if not batches or size + rows > most:
+            batches.append([])
+            size = 0
+        batches[-1].append(request)
+        size += rows
+    return batches
+
+
+def _answers(served: Served, method: str, batch: list[Waiting]) -> list[Any]:
+    """Return the answer to each request, or the exception that it is answered with."""
+    if len(batch) > 1:
+        try:
+            together = served.answer(np.concatenate([rows for rows, _, _ in batch]), method)
+        except Exception:  # noqa: BLE001 - whose fault it is shows when each is asked alone
+            return [_answer(served, method, rows) for rows, _, _ in batch]
+        if len(together) == len(batch):
+            return [[answer] for answer in together]
+        parts, begin = [], 0
+        for rows, _, _ in batch:
+            parts.append(together[begin : begin + len(rows)])
+            begin += len(rows)
+        return parts
+    return [_answer(served, method, batch[0][0])]
+
+
+def _answer(served: Served, method: str, rows: Matrix) -> Any:
+    try:
+        return served.answer(rows, method)
+    except Exception as error:  # noqa: BLE001 - told to the one who asked
+        return error

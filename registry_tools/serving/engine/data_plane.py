@@ -1,0 +1,102 @@
+"""What answers, whatever the protocol: the version of the moment, and rows for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from registry_tools.errors import InputError
+from registry_tools.inference.decoder import Matrix
+from registry_tools.inference.mlflow_scoring import Read, refuse_too_many
+from registry_tools.inference.predictor import Served
+from registry_tools.serving.engine.batcher import Batcher
+from registry_tools.serving.engine.prediction_events import Answered, Watcher, show
+
+T = TypeVar("T")
+
+# What reads or writes a body larger than this does so off the event loop.
+LARGE_BODY = 1 << 18
+
+
+class Plane:
+    """The data plane of one worker, without a transport."""
+
+    def __init__(
+        self,
+        observe: Callable[[Served, int, int], None],
+        under_way: Callable[[], int],
+        watchers: list[Watcher],
+        max_rows: int,
+    ) -> None:
+        """Take what goes with every answer, as `Batcher`, and the most rows of a request."""
+        self.current: Served | None = None
+        self._batcher = Batcher(observe, under_way, watchers)
+        self._observe = observe
+        self._watchers = watchers
+        self._max_rows = max_rows
+        self._threads = ThreadPoolExecutor(2, "read")
+
+    def answer(
+        self, served: Served, method: str, rows: Matrix, request_id: str | None = ""
+    ) -> Awaitable[list[Any]]:
+        """Answer a matrix of rows together with others that wait.
+
+        A request that asks for more than one answer to its rows has an id with the first, and None
+        with the others: its rows are counted, and shown to who watches, once.
+
+        Raises
+        ------
+        InputError
+            If there are more than allowed, or the model cannot take them.
+        """
+        refuse_too_many(len(rows), self._max_rows)
+        return self._batcher.answer(served, method, rows, request_id)
+
+    async def answer_body(
+        self,
+        served: Served,
+        method: str,
+        content: Any,
+        content_type: str,
+        request_id: str | None = "",
+    ) -> Read:
+        """Answer a request that MLflow's own code reads, alone and off the event loop.
+
+        Raises
+        ------
+        InputError, UnsupportedOperation
+            As `MlflowReader.answer`.
+        """
+        read = await self.off_the_loop(
+            served.reader.answer, content, content_type, method, self._max_rows
+        )
+        self._observe(served, 1, read.count if request_id is not None else 0)
+        if self._watchers and request_id is not None and isinstance(read.answers, list):
+            await self.off_the_loop(self._show, served, method, read, request_id)
+        return read
+
+    def _show(self, served: Served, method: str, read: Read, request_id: str) -> None:
+        answered = Answered(served, method, [read.table], [read.answers], [request_id])
+        show(answered, self._watchers)
+
+    async def answer_content(
+        self, served: Served, method: str, content: Any, request_id: str | None = ""
+    ) -> list[Any]:
+        """Return the answers to the JSON of MLflow's protocol, one a row.
+
+        Raises
+        ------
+        InputError, UnsupportedOperation
+            As `MlflowReader.answer`, and if the answers are not a list.
+        """
+        read = await self.answer_body(served, method, content, "application/json", request_id)
+        if not isinstance(read.answers, list):
+            raise InputError("this model does not answer with one value a row: use /invocations")
+        return read.answers
+
+    async def off_the_loop(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a function in a thread."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, function, *arguments)

@@ -1,0 +1,227 @@
+"""The Open Inference Protocol over gRPC, on a port of its own; needs the extra `[grpc]`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from registry_tools.errors import InputError, UnsupportedOperation
+from registry_tools.inference.predictor import Served
+from registry_tools.serving.grpc.messages import METHODS, SERVICE, messages
+from registry_tools.serving.rest.app import App
+from registry_tools.serving.rest.messages import Refused
+from registry_tools.serving.v2 import inference, tensors
+from registry_tools.serving.v2.inference import Wish
+from registry_tools.serving.v2.tensors import Tensor
+
+_log = logging.getLogger(__name__)
+
+_CONTENTS = {
+    "BOOL": "bool_contents",
+    **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
+    "INT64": "int64_contents",
+    **dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents"),
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+_CODES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    404: grpc.StatusCode.NOT_FOUND,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+_WITHOUT_KEY = {"ServerLive", "ServerReady", "ModelReady"}
+
+
+@dataclass
+class Call:
+    """What is counted of a call."""
+
+    status: int = 200
+    version: str = ""
+
+
+class _Door(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """Looks for the key before a message is received."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def intercept_service(self, go_on: Any, details: grpc.HandlerCallDetails) -> Any:
+        given = dict(details.invocation_metadata or ()).get("authorization", b"")
+        known = self._app.keys.let_in(given.encode() if isinstance(given, str) else given)
+        if known or details.method.rpartition("/")[2] in _WITHOUT_KEY:
+            return await go_on(details)
+
+        async def refuse(message: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+            await context.abort(
+                grpc.StatusCode.UNAUTHENTICATED, "a key is needed: authorization: Bearer KEY"
+            )
+
+        return grpc.unary_unary_rpc_method_handler(refuse)
+
+
+class GrpcServer:
+    """Answers over gRPC with the same plane, limits and keys as over HTTP."""
+
+    def __init__(self, app: App, port: int, shared: bool) -> None:
+        """Bind the port; `shared` with the other workers of this server.
+
+        Raises
+        ------
+        InputError
+            If the port cannot be had.
+        """
+        self._app = app
+        settings = app.settings
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.so_reuseport", int(shared)),
+                ("grpc.max_receive_message_length", settings.max_body),
+            ],
+            interceptors=[_Door(app)],
+            maximum_concurrent_rpcs=settings.queue,
+        )
+        methods = {name: self._method(name) for name in METHODS}
+        self._server.add_generic_rpc_handlers(
+            [grpc.method_handlers_generic_handler(SERVICE, methods)]
+        )
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        try:
+            if settings.ssl_certfile:
+                key = Path(settings.ssl_keyfile or settings.ssl_certfile)  # one file may hold both
+                pair = (key.read_bytes(), Path(settings.ssl_certfile).read_bytes())
+                credentials = grpc.ssl_server_credentials([pair])
+                self._server.add_secure_port(f"{host}:{port}", credentials)
+            else:
+                self._server.add_insecure_port(f"{host}:{port}")
+        except RuntimeError as error:
+            raise InputError(
+                f"cannot listen on {settings.host} port {port} for gRPC; "
+                "name another with --grpc-port"
+            ) from error
+
+    async def start(self) -> None:
+        """Begin to answer."""
+        await self._server.start()
+
+    async def end(self) -> None:
+        """Stop accepting, and finish what is in flight."""
+        await self._server.stop(self._app.settings.timeout)
+
+    def _method(self, name: str) -> grpc.RpcMethodHandler:
+        known = messages()
+        respond: Callable[[Any, Call], Awaitable[dict[str, Any]]] = getattr(self, f"_{name}")
+        response = known[f"{name}Response"]
+
+        async def answer(message: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            began = time.perf_counter()
+            call = Call()
+            self._app.others += 1
+            try:
+                self._app.hold(len(message))
+                request = known[f"{name}Request"].FromString(message)
+                timeout = self._app.settings.timeout
+                return response(**await asyncio.wait_for(respond(request, call), timeout))
+            except DecodeError:
+                call.status, said = 400, "this is no message of the protocol"
+            except Refused as refused:
+                call.status, said = refused.status, refused.message
+            except (InputError, UnsupportedOperation) as error:
+                call.status, said = 400, str(getattr(error, "public", error))
+            except asyncio.TimeoutError:
+                call.status, said = 504, "no answer in time"
+            except Exception:  # noqa: BLE001 - the edge: told in the log, hidden from the client
+                _log.exception("%s failed", name)
+                call.status, said = 500, "the model failed to answer; the server's log says more"
+            finally:
+                self._app.others -= 1
+                self._app.release(len(message))
+                seconds = time.perf_counter() - began
+                self._app.metrics.request(f"grpc {name}", call.version, call.status, seconds)
+            return await context.abort(_CODES.get(call.status, grpc.StatusCode.INTERNAL), said)
+
+        return grpc.unary_unary_rpc_method_handler(
+            answer,
+            response_serializer=response.SerializeToString,
+        )
+
+    def _served(self, name: str, version: str, call: Call) -> Served:
+        served = self._app.plane.current
+        if served is None:
+            raise Refused(503, "no model is loaded yet")
+        inference.check_named(served, name, version)
+        call.version = served.label
+        return served
+
+    async def _ServerLive(self, request: Any, call: Call) -> dict[str, Any]:
+        return {"live": True}
+
+    async def _ServerReady(self, request: Any, call: Call) -> dict[str, Any]:
+        return {"ready": self._app.ready}
+
+    async def _ModelReady(self, request: Any, call: Call) -> dict[str, Any]:
+        self._served(request.name, request.version, call)
+        return {"ready": True}
+
+    async def _ServerMetadata(self, request: Any, call: Call) -> dict[str, Any]:
+        return inference.server_metadata()
+
+    async def _ModelMetadata(self, request: Any, call: Call) -> dict[str, Any]:
+        return inference.model_metadata(self._served(request.name, request.version, call))
+
+    async def _ModelInfer(self, request: Any, call: Call) -> dict[str, Any]:
+        served = self._served(request.model_name, request.model_version, call)
+        raw = request.raw_input_contents
+        if raw and len(raw) != len(request.inputs):
+            raise InputError("raw_input_contents is not of as many tensors as inputs")
+        inputs = await self._app.plane.off_the_loop(
+            lambda: [
+                _tensor(tensor, raw[place] if raw else None)
+                for place, tensor in enumerate(request.inputs)
+            ]
+        )
+        methods = inference.methods_of([output.name for output in request.outputs])
+        wish = Wish(inputs, methods, request.id)
+        request_id = self._app.id_of(request.id.encode())
+        _, outputs = await inference.infer(self._app.plane, served, wish, request_id)
+        return {
+            "model_name": served.source.name,
+            "model_version": served.label,
+            "id": request.id or request_id,
+            "outputs": [
+                {"name": t.name, "datatype": t.datatype, "shape": t.values.shape} for t in outputs
+            ],
+            "raw_output_contents": [tensors.to_bytes(tensor) for tensor in outputs],
+        }
+
+
+def _tensor(tensor: Any, raw: bytes | None) -> Tensor:
+    shape = list(tensor.shape)
+    if raw is not None:
+        return tensors.from_bytes(tensor.name, tensor.datatype, shape, raw)
+    tensors.checked_shape(tensor.name, tensor.datatype, shape)
+    contents = _CONTENTS.get(tensor.datatype)
+    if contents is None:
+        raise InputError(f"tensor {tensor.name!r}: {tensor.datatype} is sent as raw bytes only")
+    values = list(getattr(tensor.contents, contents))
+    if tensor.datatype == "BYTES":
+        try:
+            values = [value.decode("utf-8") for value in values]
+        except UnicodeDecodeError:
+            raise InputError(f"tensor {tensor.name!r}: a text is not UTF-8") from None
+    elif tensor.datatype == "FP32":
+        values = [float(value) for value in np.asarray(values, np.float32)]
+    return tensors.from_values(tensor.name, tensor.datatype, shape, values)

@@ -1,0 +1,1 @@
+"""Observe served predictions: metrics, the prediction log and the shadow."""

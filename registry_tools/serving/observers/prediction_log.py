@@ -1,0 +1,293 @@
+"""The prediction log: what was asked and answered, as Parquet files that a thread writes.
+
+A file that ends in `.parquet` is whole: it is written under another name, flushed to the disk, and
+renamed. What was answered since the last file is lost with a process that is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from registry_tools.data.schema import NUMBERS
+from registry_tools.inference.predictor import Served
+from registry_tools.serving.engine.batcher import trust_inputs
+from registry_tools.serving.engine.prediction_events import Answered
+
+_log = logging.getLogger(__name__)
+
+FILE_ROWS = 100_000  # so many rows are a file, however young
+_MOST_CELLS = 8_000_000  # values that wait to be written, tens of bytes each
+_TORN_SECONDS = 600
+_STEP_ROWS = 4096  # converted at once: the thread gives way to the answers in between
+
+Count = Callable[[int, str], None]  # rows, and what became of them
+
+
+class PredictionLog:
+    """Takes what was answered and writes it; full or failing, it drops and counts."""
+
+    def __init__(self, folder: Path, sample: float, seconds: float, count: Count) -> None:
+        """Begin.
+
+        Parameters
+        ----------
+        folder
+            Where the files go, in a folder for each model.
+        sample
+            The share of requests that are logged, from 0 to 1.
+        seconds
+            The longest time until what was answered is in a file.
+        count
+            Is told of rows that were `logged`, `dropped` for want of room, or `failed`.
+        """
+        self.error: str | None = None  # the last one, and when it was
+        self._folder = folder
+        self._sample = sample
+        self._seconds = seconds
+        self._count = count
+        self._lock = threading.Lock()
+        self._waiting: list[Answered] = []
+        self._rows = 0
+        self._cells = 0
+        self._numbers = itertools.count(1)
+        self._wake = threading.Event()
+        self._ending = False
+        self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
+        self._thread.start()
+
+    def watch(self, answered: Answered) -> None:
+        """Put what was answered into the queue; on the event loop."""
+        if self._sample < 1:
+            answered = _sampled(answered, self._sample)
+        rows = sum(map(len, answered.answers))
+        cells = rows * (len(answered.served.info.signature or ()) + 4) + _texts(answered)
+        with self._lock:
+            full = self._cells + cells > _MOST_CELLS
+            if not full and rows:
+                self._rows += rows
+                self._cells += cells
+                self._waiting.append(answered)
+        if full:
+            self._count(rows, "dropped")
+        elif self._rows >= FILE_ROWS:
+            self._wake.set()
+
+    def close(self) -> None:
+        """Write what waits, and end."""
+        self._ending = True
+        self._wake.set()
+        self._thread.join()
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """How it goes, for `/model`."""
+        return {"sample": self._sample, "last_error": self.error}
+
+    def _run(self) -> None:
+        trust_inputs()
+        self._remove_torn()
+        while not self._ending:
+            self._wake.wait(self._seconds)
+            self._wake.clear()
+            self._write()
+        self._write()
+
+    def _remove_torn(self) -> None:
+        """Remove what a process that was killed left half written, unless it is of just now."""
+        with contextlib.suppress(OSError):
+            for partial in self._folder.glob("*/.*.part"):
+                if partial.stat().st_mtime < time.time() - _TORN_SECONDS:
+                    partial.unlink()
+
+    def _write(self) -> None:
+        with self._lock:
+            taken, self._waiting = self._waiting, []
+            self._rows = self._cells = 0
+        by_version: dict[Served, list[Answered]] = {}
+        for answered in taken:
+            by_version.setdefault(answered.served, []).append(answered)
+        for served, part in by_version.items():
+            self._write_version(served, part)
+
+    def _write_version(self, served: Served, part: list[Answered]) -> None:
+        tables = []
+        for together in _steps(part):
+            try:
+                tables.append(_table(served, together))
+            except Exception as error:  # noqa: BLE001 - rows that no table holds are not all rows
+                self._failed(sum(_rows(answered) for answered in together), error)
+        for alike in _by_schema(tables):
+            try:
+                self._write_file(served, alike)
+            except Exception as error:  # noqa: BLE001 - the edge of the thread, which must go on
+                self._failed(sum(map(len, alike)), error)
+            else:
+                self._count(sum(map(len, alike)), "logged")
+
+    def _failed(self, rows: int, error: Exception) -> None:
+        # Only errors of the system say nothing of values.
+        said = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
+        _log.warning("the prediction log loses %d rows: %s", rows, said)
+        self.error = f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ} {said}"
+        self._count(rows, "failed")
+
+    def _write_file(self, served: Served, tables: list[pa.Table]) -> None:
+        folder = self._folder / served.source.name
+        folder.mkdir(parents=True, exist_ok=True)
+        now = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
+        name = f"{now}-version-{served.label}-{os.getpid()}-{next(self._numbers)}.parquet"
+        partial = folder / f".{name}.part"
+        try:
+            with partial.open("wb") as file:
+                pq.write_table(pa.concat_tables(tables), file)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.rename(folder / name)
+            _flush(folder)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def _texts(answered: Answered) -> int:
+    """Return how many values the texts of a table take the room of."""
+    table: Any = answered.rows[0] if len(answered.rows) == 1 else None
+    if not hasattr(table, "memory_usage"):
+        return 0
+    return int(table.memory_usage(deep=True).sum()) // 8
+
+
+def _flush(folder: Path) -> None:
+    """Have the names in a folder outlive the power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sampled(answered: Answered, sample: float) -> Answered:
+    kept = [n for n in range(len(answered.answers)) if random.random() < sample]
+    return Answered(
+        answered.served,
+        answered.method,
+        [answered.rows[n] for n in kept],
+        [answered.answers[n] for n in kept],
+        [answered.request_ids[n] for n in kept],
+        answered.at,
+    )
+
+
+def _by_schema(tables: list[pa.Table]) -> list[list[pa.Table]]:
+    """Put tables together that have the same columns of the same types."""
+    alike: dict[str, list[pa.Table]] = {}
+    for table in tables:
+        alike.setdefault(str(table.schema), []).append(table)
+    return list(alike.values())
+
+
+def _rows(answered: Answered) -> int:
+    return sum(map(len, answered.answers))
+
+
+def _steps(part: list[Answered]) -> Iterator[list[Answered]]:
+    """Put together what makes one table: matrices of one method, up to a number of rows."""
+    together: list[Answered] = []
+    size = 0
+    for answered in part:
+        plain = isinstance(answered.rows[0], np.ndarray)
+        fits = together and plain and isinstance(together[-1].rows[0], np.ndarray)
+        if together and not (fits and answered.method == together[-1].method and size < _STEP_ROWS):
+            yield together
+            together, size = [], 0
+        together.append(answered)
+        size += _rows(answered)
+    if together:
+        yield together
+
+
+def _table(served: Served, together: list[Answered]) -> pa.Table:
+    """Return what was answered as a table: a line a row, its features under their own names."""
+    lengths = [len(answers) for answered in together for answers in answered.answers]
+    answers = [one for answered in together for many in answered.answers for one in many]
+    ids = [name for answered in together for name in answered.request_ids]
+    at = [answered.at for answered in together for _ in answered.request_ids]
+    parts = [rows for answered in together for rows in answered.rows]
+    rows = np.concatenate(parts) if isinstance(parts[0], np.ndarray) else parts[0]
+    predictions, probabilities = _both(served, together[0].method, rows, answers)
+    columns: dict[str, Any] = {
+        "_request_id": pa.array(ids).take(pa.array(np.repeat(np.arange(len(ids)), lengths))),
+        "_row": np.concatenate([np.arange(length, dtype=np.int32) for length in lengths]),
+        "_at": pa.array(
+            np.repeat((np.array(at) * 1e6).astype(np.int64), lengths), pa.timestamp("us", "UTC")
+        ),
+        "_model": pa.array([served.source.name] * len(answers)).dictionary_encode(),
+        "_version": np.full(len(answers), served.source.version, np.int32),
+        "_prediction": pa.array(predictions),
+    }
+    names = served.info.target_names
+    if names is not None:
+        columns["_prediction_name"] = pa.array([names[code] for code in predictions])
+    if probabilities is not None:
+        columns["_probabilities"] = pa.array(probabilities, pa.list_(pa.float64()))
+    features = _features(served, rows)
+    taken = {f"feature {name}" if name in columns else name: v for name, v in features.items()}
+    return pa.table(taken | columns)
+
+
+def _both(served: Served, method: str, rows: Any, answers: list[Any]) -> tuple[Any, Any]:
+    """Return predictions and probabilities, whichever of them the request asked for."""
+    other = "predict" if method == "predict_proba" else "predict_proba"
+    if other not in served.answers:
+        return answers, None
+    if served.form is not None and isinstance(rows, np.ndarray):
+        found = served.answer(rows, other)
+    else:
+        found = served.reader.predict(rows, other)
+    return (found, answers) if method == "predict_proba" else (answers, found)
+
+
+def _features(served: Served, rows: Any) -> dict[str, Any]:
+    """Return the columns that were asked, in the types of the signature."""
+    columns = served.info.signature
+    if isinstance(rows, np.ndarray):
+        if columns is None:
+            return {str(place): values for place, values in enumerate(rows.T)}
+        return {c.name: _typed(v, c.type) for c, v in zip(columns, rows.T, strict=True)}
+    if columns is None:
+        table = pa.Table.from_pandas(rows, preserve_index=False)
+        return dict(zip(table.column_names, table.columns, strict=True))
+    return {c.name: _typed(rows[c.name], c.type) for c in columns if c.name in rows}
+
+
+def _typed(values: Any, kind: str) -> pa.Array:
+    import pandas as pd
+
+    if kind in NUMBERS:
+        numbers = np.asarray(pd.to_numeric(values), dtype=np.float64)
+        whole = np.dtype(NUMBERS[kind]).kind == "i" and np.isfinite(numbers).all()
+        return (
+            pa.array(numbers).cast(pa.from_numpy_dtype(NUMBERS[kind]))
+            if whole
+            else pa.array(numbers)
+        )
+    missing = pd.isna(values)
+    if kind == "boolean":
+        return pa.array([None if m else bool(v) for v, m in zip(values, missing, strict=True)])
+    return pa.array(
+        [None if m else str(v) for v, m in zip(values, missing, strict=True)], pa.string()
+    )

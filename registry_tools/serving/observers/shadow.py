@@ -1,0 +1,147 @@
+"""A candidate beside what is served: asked the same in a process of its own, and never heard.
+
+What was answered goes to that process as messages over a socket that holds a few hundred of them. A
+full socket drops the message, and counts it: nothing on the path of an answer waits for the shadow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import logging
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import orjson
+
+from registry_tools.serving.engine.prediction_events import Answered
+from registry_tools.serving.observers.metrics import Metrics
+from registry_tools.serving.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+_LINE = 1 << 20
+_MESSAGE = 100_000  # bytes; a socket takes twice as much at once
+_FRAME_ROWS = 100  # of a table that is sent as JSON
+_SHORT_LIFE = 10.0
+_PAUSE = 5.0
+_END_SECONDS = 3.0
+
+
+class Feed:
+    """The end of the socket at which a worker says what it answered."""
+
+    def __init__(self, end: socket.socket, metrics: Metrics) -> None:
+        end.setblocking(False)
+        self._end = end
+        self._metrics = metrics
+
+    def watch(self, answered: Answered) -> None:
+        """Send it, or drop it."""
+        left = sum(map(len, answered.answers))
+        try:
+            for rows, message in messages(answered):
+                self._end.send(message)
+                left -= rows
+        except (OSError, TypeError):  # full, too large, nobody there; or rows of strange types
+            self._metrics.shadow_dropped(left)
+
+
+def messages(answered: Answered) -> Iterator[tuple[int, bytes]]:
+    """Return how many rows each message holds, and the message: JSON, a line end, a matrix."""
+    version = answered.served.label
+    head: dict[str, Any]
+    if not isinstance(answered.rows[0], np.ndarray):
+        rows, asked = answered.rows[0], answered.answers[0]
+        if not hasattr(rows, "columns"):
+            raise TypeError("only tables are compared")
+        columns, data = list(rows.columns), rows.to_numpy().tolist()
+        for begin in range(0, len(asked), _FRAME_ROWS):
+            end = begin + _FRAME_ROWS
+            content = {"dataframe_split": {"columns": columns, "data": data[begin:end]}}
+            head = {"version": version, "method": answered.method, "answers": asked[begin:end]}
+            yield len(head["answers"]), orjson.dumps({**head, "content": content})
+        return
+    matrix = np.concatenate(answered.rows) if len(answered.rows) > 1 else answered.rows[0]
+    if matrix.ndim != 2:
+        raise TypeError("only tables are compared")
+    answers = [one for many in answered.answers for one in many]
+    form = answered.served.form
+    step = max(_MESSAGE // (8 * matrix.shape[1] + 64), 1)
+    for begin in range(0, len(matrix), step):
+        part = np.ascontiguousarray(matrix[begin : begin + step])
+        head = {
+            "version": version,
+            "method": answered.method,
+            "answers": answers[begin : begin + step],
+            "columns": form.names if form is not None else None,
+            "dtype": part.dtype.str,
+        }
+        yield len(part), orjson.dumps(head) + b"\n" + part.tobytes()
+
+
+class Shadow:
+    """Looks after the process of the shadow, and takes what it reports."""
+
+    def __init__(self, settings: Settings, tell: Callable[[dict[str, Any]], None]) -> None:
+        self.feed, self._receiver = socket.socketpair(socket.AF_UNIX, _kind())
+        self._settings = settings
+        self._tell = tell
+        self._process: asyncio.subprocess.Process | None = None
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def run(self) -> None:
+        """Start the process, and start it again when it ends; forever."""
+        self._tell({"ref": self._settings.shadow, "version": None, "last_error": None})
+        while True:
+            began = time.monotonic()
+            try:
+                await self._live()
+            except OSError as error:
+                _log.warning("the shadow does not start: %s", error)
+            self._tell({"ref": self._settings.shadow, "last_error": "its process ended"})
+            if time.monotonic() - began < _SHORT_LIFE:
+                await asyncio.sleep(_PAUSE)
+
+    async def _live(self) -> None:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        with theirs:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "registry_tools.serving.processes.shadow_process"),
+                *(str(theirs.fileno()), str(self._receiver.fileno())),
+                pass_fds=(theirs.fileno(), self._receiver.fileno()),
+                stdin=asyncio.subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        reader, self._writer = await asyncio.open_connection(sock=ours, limit=_LINE)
+        self._writer.write(
+            dataclasses.replace(self._settings, api_keys=()).to_json().encode() + b"\n"
+        )
+        with contextlib.suppress(ConnectionError):
+            while line := await reader.readline():
+                self._tell(json.loads(line))
+        self._writer.close()
+        await self._process.wait()
+
+    async def end(self) -> None:
+        """End the process; nothing is lost with it but comparisons."""
+        if self._process is not None and self._process.returncode is None:
+            if self._writer is not None:
+                self._writer.close()  # which it takes for the end
+            try:
+                await asyncio.wait_for(self._process.wait(), _END_SECONDS)
+            except asyncio.TimeoutError:
+                self._process.kill()
+                await self._process.wait()
+
+
+def _kind() -> socket.SocketKind:
+    # Messages that keep their bounds: packets in sequence hold more of them than datagrams do.
+    return socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM

@@ -1,0 +1,1 @@
+"""Run the server: one process, or a supervisor with workers."""

@@ -1,0 +1,211 @@
+"""The process of a shadow: it follows a stage of its own and answers what others were asked.
+
+It is started with two file descriptors. Over the first go the settings in and reports out, as lines
+of JSON; the messages of `shadow` come over the second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import logging
+import os
+import socket
+import sys
+import time
+from collections import deque
+from typing import Any
+
+import numpy as np
+import orjson
+
+from registry_tools.errors import RegistryToolsError
+from registry_tools.inference.lazy_imports import OPTIONAL, without
+
+with without(*OPTIONAL):
+    import uvloop
+
+    from registry_tools.inference.artifact_fetcher import sources_of
+    from registry_tools.inference.model_loader import load
+    from registry_tools.inference.predictor import Served
+    from registry_tools.serving.engine.batcher import trust_inputs
+    from registry_tools.serving.observers.metrics import ShadowMetrics
+    from registry_tools.serving.rollout.stage_follower import Follower
+
+from registry_tools.inference.model_artifact import Source
+from registry_tools.serving.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+_LINE = 1 << 20
+_MESSAGES_A_TURN = 32
+_REPORT_SECONDS = 1.0
+_LATENCIES = 1000  # calls, of which the latencies are told
+_RELATIVE = 1e-6  # two figures this close agree
+
+
+class Candidate:
+    """The host of the version in the shadow, and what its answers came to."""
+
+    def __init__(self, settings: Settings, metrics: ShadowMetrics) -> None:
+        self.served: Served | None = None
+        self.rows = self.agreed = self.errors = 0
+        self._against = ""  # the version that it is compared with
+        self._seconds: deque[float] = deque(maxlen=_LATENCIES)
+        self.state: dict[str, Any] = {}
+        self._policy = settings.policy
+        self._metrics = metrics
+        self._prepared: dict[str, Served] = {}
+
+    async def prepare(self, source: Source) -> None:
+        """Load a version, and try it."""
+        loop = asyncio.get_running_loop()
+        served = await loop.run_in_executor(None, load, source, self._policy)
+        self._prepared[source.folder] = served
+
+    async def swap(self, source: Source) -> None:
+        """Let it answer, and count anew."""
+        self.served = self._prepared.pop(source.folder)
+        self._begin("")
+
+    def _begin(self, against: str) -> None:
+        self._against = against
+        self.rows = self.agreed = self.errors = 0
+        self._seconds.clear()
+
+    async def drop(self, source: Source) -> None:
+        """Forget a prepared version."""
+        self._prepared.pop(source.folder, None)
+
+    def tell(self, state: dict[str, Any]) -> None:
+        """Take in how the following goes."""
+        self.state = state
+
+    def compare(self, message: bytes) -> None:
+        """Answer what a message holds, and count whether the answers agree."""
+        served = self.served
+        head, _, raw = message.partition(b"\n")
+        asked = orjson.loads(head)
+        theirs = asked["answers"]
+        if served is None:
+            self._metrics.dropped(len(theirs))
+            return
+        if asked["version"] != self._against:
+            self._begin(asked["version"])
+        began = time.perf_counter()
+        try:
+            ours = _answers(served, asked, raw)
+            agreed = _agreed(ours, theirs)
+        except Exception as error:  # noqa: BLE001 - whatever it raises, the next message is another
+            self.errors += len(theirs)
+            self._metrics.compared(served.label, self._against, 0, 0, len(theirs))
+            _log.debug("%s in the shadow: %s", served.source, error)
+            return
+        seconds = time.perf_counter() - began
+        self._seconds.append(seconds)
+        self._metrics.answered(served.label, seconds)
+        self.rows += len(theirs)
+        self.agreed += agreed
+        self._metrics.compared(served.label, self._against, agreed, len(theirs) - agreed, 0)
+
+    def report(self) -> dict[str, Any]:
+        """Return what is told of the shadow."""
+        latest = sorted(self._seconds)
+        return {
+            "ref": self.state.get("ref"),
+            "version": self.served.source.version if self.served is not None else None,
+            "against": int(self._against) if self._against else None,
+            "rows": self.rows,
+            "agreement": round(self.agreed / self.rows, 6) if self.rows else None,
+            "errors": self.errors,
+            "p50_ms": round(latest[len(latest) // 2] * 1000, 3) if latest else None,
+            "p99_ms": round(latest[len(latest) * 99 // 100] * 1000, 3) if latest else None,
+            "last_error": self.state.get("last_error"),
+            "candidate": self.state.get("candidate"),
+        }
+
+
+def _answers(served: Served, asked: dict[str, Any], raw: bytes) -> list[Any]:
+    method = asked["method"]
+    content = asked.get("content")
+    if content is None:
+        matrix = np.frombuffer(raw, asked["dtype"]).reshape(len(asked["answers"]), -1)
+        names = asked["columns"]
+        if served.form is not None and names is not None:
+            if names != served.form.names:
+                matrix = matrix[:, [names.index(name) for name in served.form.names]]
+            return served.answer(matrix.astype(served.form.dtype), method)
+        split = {"columns": names, "data": matrix.tolist()}
+        content = {"dataframe_split": split} if names else {"inputs": matrix.tolist()}
+    return served.reader.answers(content, method)
+
+
+def _agreed(ours: list[Any], theirs: list[Any]) -> int:
+    """Return in how many rows two lists of answers agree; of probabilities, on the likeliest."""
+    if len(ours) != len(theirs):
+        raise ValueError("another number of answers")
+    if theirs and isinstance(theirs[0], list):
+        return int((np.argmax(ours, axis=1) == np.argmax(theirs, axis=1)).sum())
+    if theirs and isinstance(theirs[0], float):
+        return int(np.isclose(ours, theirs, rtol=_RELATIVE, equal_nan=True).sum())
+    return sum(a == b for a, b in zip(ours, theirs, strict=True))
+
+
+async def _run(control: socket.socket, feed: socket.socket) -> None:
+    reader, writer = await asyncio.open_connection(sock=control, limit=_LINE)
+    settings = Settings.from_json((await reader.readline()).decode())
+    settings = dataclasses.replace(settings, ref=str(settings.shadow), cache=None)
+    metrics = ShadowMetrics()
+    candidate = Candidate(settings, metrics)
+    sources = sources_of(settings)
+    follower = Follower(sources, lambda: [candidate], metrics, settings.poll)
+    feed.setblocking(False)
+
+    def read() -> None:
+        for _ in range(_MESSAGES_A_TURN):
+            try:
+                message = feed.recv(_LINE)
+            except BlockingIOError:
+                return
+            if message:
+                candidate.compare(message)
+
+    async def report() -> None:
+        before: dict[str, Any] = {}
+        while True:
+            now = candidate.report()
+            if now != before:
+                writer.write(json.dumps(now).encode() + b"\n")
+                before = now
+            await asyncio.sleep(_REPORT_SECONDS)
+
+    asyncio.get_running_loop().add_reader(feed, read)
+    follower.wake()
+    tasks = [asyncio.create_task(follower.follow()), asyncio.create_task(report())]
+    try:
+        await reader.read()  # until the other side is gone
+    finally:
+        for task in tasks:
+            task.cancel()
+        sources.close()
+
+
+def main() -> int:
+    """Answer until the server is gone."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: shadow: %(message)s"
+    )
+    os.nice(5)  # the answers first
+    trust_inputs()
+    control, feed = (socket.socket(fileno=int(number)) for number in sys.argv[1:])
+    try:
+        uvloop.run(_run(control, feed))
+    except (RegistryToolsError, ConnectionError) as error:
+        _log.warning("%s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""The server in one process, which follows and answers: the least memory."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+
+from registry_tools.inference.lazy_imports import OPTIONAL, without
+
+with without(*OPTIONAL):
+    import uvloop
+
+    from registry_tools.inference.artifact_fetcher import sources_of
+    from registry_tools.serving.observers.metrics import Metrics
+    from registry_tools.serving.observers.shadow import Feed, Shadow
+    from registry_tools.serving.processes.worker import (
+        BACKLOG,
+        Server,
+        Worker,
+        announce,
+        end_on_signals,
+        settle_memory,
+        unless_ended,
+    )
+    from registry_tools.serving.rollout.stage_follower import Follower
+
+from registry_tools.serving.settings import Settings
+
+
+def run(settings: Settings, listening: socket.socket) -> int:
+    """Serve until told to end, and return the exit code; raises as `serve.run`."""
+    return uvloop.run(_run(settings, listening))
+
+
+async def _run(settings: Settings, listening: socket.socket) -> int:
+    ending = asyncio.Event()
+    end_on_signals(ending.set)
+    metrics = Metrics()
+    worker = Worker(settings, metrics)
+    sources = sources_of(settings)
+    follower = Follower(sources, lambda: [worker], metrics, settings.poll)
+    server = Server(worker.app)
+    shadow = Shadow(settings, follower.tell_of_shadow) if settings.shadow else None
+    tasks = []
+    try:
+        source = await unless_ended(follower.start(), ending)
+        if source is None:
+            return 0
+        end_on_signals(server.end)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, follower.wake)
+        worker.app.refresh = follower.refresh
+        tasks.append(asyncio.create_task(follower.follow()))
+        if shadow is not None:
+            worker.app.watchers.append(Feed(shadow.feed, metrics))
+            tasks.append(asyncio.create_task(shadow.run()))
+        settle_memory()
+        listening.listen(BACKLOG)
+        announce(settings, listening, str(source))
+        await server.run_on(listening)
+    finally:
+        for task in tasks:
+            task.cancel()
+        if shadow is not None:
+            await shadow.end()
+        worker.close()
+        sources.close()
+    return 0

@@ -1,0 +1,242 @@
+"""The server in several processes: one follows and looks after the workers, which answer."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+from registry_tools.errors import RegistryToolsError, VerificationError
+from registry_tools.inference.lazy_imports import OPTIONAL, without
+
+with without(*OPTIONAL):
+    import uvloop
+    from prometheus_client import multiprocess
+
+    from registry_tools.inference.artifact_fetcher import sources_of
+    from registry_tools.serving.observers.metrics import Metrics
+    from registry_tools.serving.observers.shadow import Shadow
+    from registry_tools.serving.processes.worker import (
+        BACKLOG,
+        announce,
+        end_on_signals,
+        settle_memory,
+        unless_ended,
+    )
+    from registry_tools.serving.rollout.stage_follower import Follower
+
+from registry_tools.inference.model_artifact import Source
+from registry_tools.serving.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+_LINE = 1 << 20
+_SHORT_LIFE = 10.0  # seconds; who lived no longer is not started again at once
+_LONGEST_PAUSE = 30.0
+_ANSWER_SECONDS = 150.0  # longer than the follower waits for a version to load
+
+
+class RemoteWorker:
+    """A worker in a process of its own, as a host of versions."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.began = time.monotonic()
+        self.ready = asyncio.Event()
+        self.conversation: asyncio.Task[None] | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._numbers = itertools.count()
+        self._asked: dict[int, asyncio.Future[str | None]] = {}
+
+    async def converse(
+        self, control: socket.socket, settings: Settings, follower: Follower
+    ) -> None:
+        """Read what the worker says until it is gone."""
+        reader, self._writer = await asyncio.open_connection(sock=control, limit=_LINE)
+        self._writer.write(settings.to_json().encode() + b"\n")
+        refreshing: set[asyncio.Task[None]] = set()
+        try:
+            while line := await reader.readline():
+                message = json.loads(line)
+                if message.get("do") == "ready":
+                    self.ready.set()
+                elif message.get("do") == "refresh":
+                    task = asyncio.create_task(self._refresh(message["id"], follower))
+                    refreshing.add(task)
+                    task.add_done_callback(refreshing.discard)
+                else:
+                    self._settle(message["id"], message["error"])
+        except ConnectionError:
+            pass  # it was killed; `_kept_up` tells of it
+        finally:
+            self._writer.close()
+            self._writer = None
+            for number in list(self._asked):
+                self._settle(number, "the worker died of it")
+            self.ready.set()
+
+    def _settle(self, number: int, error: str | None) -> None:
+        future = self._asked.pop(number, None)
+        if future is not None and not future.done():  # else whoever asked has given up
+            future.set_result(error)
+
+    async def _refresh(self, number: int, follower: Follower) -> None:
+        await follower.refresh()
+        self._send({"do": "refreshed", "id": number})
+
+    def _send(self, message: dict[str, Any]) -> bool:
+        if self._writer is None:
+            return False
+        self._writer.write(json.dumps(message).encode() + b"\n")
+        return True
+
+    async def _ask(self, do: str, source: Source) -> str | None:
+        number = next(self._numbers)
+        future = self._asked[number] = asyncio.get_running_loop().create_future()
+        if not self._send({"id": number, "do": do, "source": source.to_json()}):
+            del self._asked[number]
+            return "the worker is gone"
+        try:
+            return await asyncio.wait_for(future, _ANSWER_SECONDS)
+        except asyncio.TimeoutError:
+            return f"the worker did not answer within {_ANSWER_SECONDS:g} s"
+        finally:
+            self._asked.pop(number, None)
+
+    async def prepare(self, source: Source) -> None:
+        """Load a version beside the one that answers, and try it; raises VerificationError."""
+        error = await self._ask("prepare", source)
+        if error is not None:
+            raise VerificationError(error)
+
+    async def swap(self, source: Source) -> None:
+        """Let the prepared version answer from here on; a worker that does not is ended."""
+        error = await self._ask("swap", source)
+        if error is not None and self.process.returncode is None:
+            _log.warning("worker %d is ended: %s", self.process.pid, error)
+            self.process.kill()
+
+    async def drop(self, source: Source) -> None:
+        """Forget a prepared version."""
+        await self._ask("drop", source)
+
+    def tell(self, state: dict[str, Any]) -> None:
+        """Hand on how the following goes."""
+        self._send({"do": "tell", "state": state})
+
+    def end(self) -> None:
+        """Let it finish what is in flight, and end."""
+        self._send({"do": "end"})
+
+
+class Supervisor:
+    """Starts workers, and starts them again."""
+
+    def __init__(self, settings: Settings, listening: socket.socket) -> None:
+        metrics = Metrics()
+        self._settings = settings
+        self._listening = listening
+        self._sources = sources_of(settings)
+        self._serving: list[RemoteWorker] = []
+        self._follower = Follower(self._sources, lambda: self._serving, metrics, settings.poll)
+        self._ending = asyncio.Event()
+        self._shadow: Shadow | None = None
+        if settings.shadow is not None:
+            self._shadow = Shadow(settings, self._follower.tell_of_shadow)
+
+    async def run(self) -> int:
+        """Serve until told to end."""
+        end_on_signals(self._ending.set)
+        tasks = []
+        try:
+            self._serving = await asyncio.gather(
+                *(self._started() for _ in range(self._settings.workers))
+            )
+            source = await unless_ended(self._follower.start(), self._ending)
+            if source is None:
+                return 0
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._follower.wake)
+            settle_memory()
+            self._listening.listen(BACKLOG)
+            announce(self._settings, self._listening, str(source))
+            tasks = [asyncio.create_task(self._kept_up(worker)) for worker in self._serving]
+            tasks.append(asyncio.create_task(self._follower.follow()))
+            if self._shadow is not None:
+                tasks.append(asyncio.create_task(self._shadow.run()))
+            await self._ending.wait()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await self._end()
+            if self._shadow is not None:
+                await self._shadow.end()
+            self._sources.close()
+        return 0
+
+    async def _started(self) -> RemoteWorker:
+        ours, theirs = socket.socketpair()
+        handed = [theirs.fileno(), self._listening.fileno()]
+        if self._shadow is not None:
+            handed.append(self._shadow.feed.fileno())
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "registry_tools.serving.processes.worker_process"),
+            *map(str, handed),
+            pass_fds=handed,
+            stdin=asyncio.subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the supervisor, which tells them
+        )
+        theirs.close()
+        ours.setblocking(False)
+        worker = RemoteWorker(process)
+        worker.conversation = asyncio.create_task(
+            worker.converse(ours, self._settings, self._follower)
+        )
+        return worker
+
+    async def _kept_up(self, worker: RemoteWorker) -> None:
+        """Start a worker again whenever it dies."""
+        pause = 0.0
+        while True:
+            code = await worker.process.wait()
+            multiprocess.mark_process_dead(worker.process.pid)  # type: ignore[no-untyped-call]
+            if worker in self._serving:
+                self._serving.remove(worker)
+            _log.warning("worker %d ended with %d and is started again", worker.process.pid, code)
+            lived = time.monotonic() - worker.began
+            pause = 0.0 if lived > _SHORT_LIFE else min(max(pause * 2, 0.5), _LONGEST_PAUSE)
+            await asyncio.sleep(pause)
+            worker = await self._started()
+            await worker.ready.wait()
+            try:
+                await self._follower.admit(worker, self._serving.append)
+            except (RegistryToolsError, asyncio.TimeoutError) as error:
+                _log.warning("worker %d cannot serve: %s", worker.process.pid, error)
+                if worker.process.returncode is None:
+                    worker.process.kill()
+
+    async def _end(self) -> None:
+        self._listening.close()
+        workers = list(self._serving)
+        for worker in workers:
+            worker.end()
+        waiting = [asyncio.ensure_future(worker.process.wait()) for worker in workers]
+        if waiting:
+            _, late = await asyncio.wait(waiting, timeout=self._settings.timeout + 5)
+            for worker in workers if late else ():
+                if worker.process.returncode is None:
+                    worker.process.kill()
+
+
+def run(settings: Settings, listening: socket.socket) -> int:
+    """Serve until told to end, and return the exit code; raises as `serve.run`."""
+
+    async def supervise() -> int:
+        return await Supervisor(settings, listening).run()
+
+    return uvloop.run(supervise())

@@ -1,0 +1,153 @@
+"""A worker as a process of its own, started by the supervisor with file descriptors.
+
+Over the first, lines of JSON go either way: the supervisor asks `{"id", "do", …}` and is answered
+`{"id", "error"}`, and the other way round. The second is the socket to accept from; the third, if
+there is a shadow, leads to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import json
+import logging
+import socket
+import sys
+from typing import Any
+
+from registry_tools.errors import RegistryToolsError
+from registry_tools.inference.lazy_imports import OPTIONAL, without
+
+with without(*OPTIONAL):
+    import uvloop
+
+    from registry_tools.serving.observers.metrics import Metrics
+    from registry_tools.serving.observers.shadow import Feed
+    from registry_tools.serving.processes.worker import (
+        Server,
+        Worker,
+        end_on_signals,
+        settle_memory,
+    )
+
+from registry_tools.inference.model_artifact import Source
+from registry_tools.serving.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+_LINE = 1 << 20
+
+
+class Conversation:
+    """What a worker says to its supervisor, and does for it."""
+
+    def __init__(self, writer: asyncio.StreamWriter, worker: Worker) -> None:
+        self._writer = writer
+        self._worker = worker
+        self._numbers = itertools.count()
+        self._asked: dict[int, asyncio.Future[None]] = {}
+
+    def say(self, message: dict[str, Any]) -> None:
+        """Send a message."""
+        self._writer.write(json.dumps(message).encode() + b"\n")
+
+    async def refresh(self) -> None:
+        """Have the supervisor look at once, and wait until it has."""
+        number = next(self._numbers)
+        self._asked[number] = asyncio.get_running_loop().create_future()
+        self.say({"id": number, "do": "refresh"})
+        try:
+            await self._asked[number]
+        finally:
+            del self._asked[number]
+
+    def refreshed(self, number: int) -> None:
+        """Take in that it has looked."""
+        future = self._asked.get(number)
+        if future is not None and not future.done():  # else whoever asked has given up
+            future.set_result(None)
+
+    def tell(self, state: dict[str, Any]) -> None:
+        """Hand on how the following goes."""
+        self._worker.tell(state)
+
+    async def obey(self, message: dict[str, Any]) -> None:
+        """Prepare, swap or drop a version, and say how it went."""
+        error = None
+        try:
+            await getattr(self._worker, message["do"])(Source.from_json(message["source"]))
+        except RegistryToolsError as raised:
+            error = str(raised)
+        except Exception as raised:  # noqa: BLE001 - told: the supervisor waits for an answer
+            _log.exception("%s failed", message["do"])
+            error = f"{type(raised).__name__}: {raised}"
+        self.say({"id": message["id"], "error": error})
+
+
+async def _run(
+    control: socket.socket, listening: socket.socket, feed: socket.socket | None = None
+) -> int:
+    reader, writer = await asyncio.open_connection(sock=control, limit=_LINE)
+    metrics = Metrics()
+    worker = Worker(Settings.from_json((await reader.readline()).decode()), metrics)
+    if feed is not None:
+        worker.app.watchers.append(Feed(feed, metrics))
+    server = Server(worker.app)
+    conversation = Conversation(writer, worker)
+    worker.app.refresh = conversation.refresh
+    obeying = asyncio.create_task(_obey(reader, conversation, server, listening))
+
+    def end() -> None:
+        obeying.cancel()
+
+    end_on_signals(end)
+    try:
+        await obeying
+    except (asyncio.CancelledError, ConnectionError):
+        pass  # told to end, or left alone by the supervisor
+    finally:
+        server.end()
+        await server.ended()
+        worker.close()
+    return 0
+
+
+async def _obey(
+    reader: asyncio.StreamReader,
+    conversation: Conversation,
+    server: Server,
+    listening: socket.socket,
+) -> None:
+    """Do what the supervisor says, until it says the end; its own end is one as well."""
+    under_way: set[asyncio.Task[None]] = set()
+    conversation.say({"do": "ready"})
+    while line := await reader.readline():
+        message = json.loads(line)
+        if message["do"] == "end":
+            return
+        if message["do"] == "tell":
+            conversation.tell(message["state"])
+        elif message["do"] == "refreshed":
+            conversation.refreshed(message["id"])
+        else:
+            task = asyncio.create_task(conversation.obey(message))
+            under_way.add(task)
+            task.add_done_callback(under_way.discard)
+            if message["do"] == "swap" and not server.begun:
+                await task
+                settle_memory()
+                server.begin(listening)
+
+
+def main() -> int:
+    """Answer until the supervisor says the end, or is gone."""
+    gc.disable()  # until all is loaded
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s"
+    )
+    return uvloop.run(_run(*(socket.socket(fileno=int(number)) for number in sys.argv[1:])))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The HTTP application and one module for each protocol over HTTP."""

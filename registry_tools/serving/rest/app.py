@@ -1,0 +1,315 @@
+"""The edge between HTTP and what answers: routes, limits, keys and errors, of no one protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import logging
+import re
+import secrets
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timezone
+from typing import Any
+
+import orjson
+
+from registry_tools.errors import InputError, UnsupportedOperation
+from registry_tools.inference.predictor import Served
+from registry_tools.serving.auth import Keys
+from registry_tools.serving.engine.data_plane import Plane
+from registry_tools.serving.engine.prediction_events import Watcher
+from registry_tools.serving.observers.metrics import Metrics
+from registry_tools.serving.rest import (
+    mlflow,
+    open_inference,
+    openapi,
+    predict,
+)
+from registry_tools.serving.rest import (
+    status as status_pages,
+)
+from registry_tools.serving.rest.messages import ClientGone, Headers, Refused, Reply, Request
+from registry_tools.serving.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+Respond = Callable[["App", Request], Awaitable[Reply]]
+Error = Callable[[int, str], Reply]
+
+# A body larger than this counts against what all bodies together may hold.
+_SMALL_BODY = 1 << 16
+_BODIES = 4  # as many of the largest size at once
+_DISCARDED = 4  # as many of the largest size of one that is refused
+_SWEEP_SECONDS = 0.25
+_ID = re.compile(rb"[\x21-\x7e]{1,200}")  # what is sent back in a header
+
+
+class Route:
+    """One address: what responds, by method, and how its protocol tells an error."""
+
+    def __init__(self, name: str, methods: dict[str, Respond], error: Error, probe: bool = False):
+        self.name = name
+        self.methods = methods
+        self.error = error
+        self.probe = probe  # asked by machines that have no key
+
+
+class App:
+    """The ASGI application of one worker."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        # How many requests have arrived; uvicorn knows of those that have not begun as well.
+        self.under_way: Callable[[], int] = lambda: len(self._running)
+        self.watchers: list[Watcher] = []
+        self.plane = Plane(
+            self._batched, lambda: self.under_way(), self.watchers, settings.max_rows
+        )
+        self.draining = False
+        self.others = 0  # requests under way by another transport
+        self.state: dict[str, Any] = {}  # what the follower last told
+        self.prediction_log: Callable[[], dict[str, Any]] | None = None  # how it goes
+        self.refresh: Callable[[], Awaitable[None]] | None = None
+        self._running: dict[Request, None] = {}  # in the order of their beginning
+        self._held = 0
+        self._routes = _routes()
+        # What is logged is found again by its id, which is made where none was sent.
+        self._makes_ids = bool(settings.log_predictions or settings.access_log)
+        self._ids = itertools.count(1)
+        self._ids_begin = secrets.token_hex(6)
+        self.keys = Keys(settings.api_keys)
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        request = Request(scope, receive)
+        route = self._routes.get(request.path) or self._route_of_model(request.path)
+        given = request.headers.get(b"x-request-id")
+        if given is not None or self._makes_ids:
+            request.id = self.id_of(given or b"")
+        try:
+            reply = await self._answered(route, request)
+        except ClientGone:
+            return
+        await _send(send, request, reply)
+        seconds = time.perf_counter() - request.began
+        self.metrics.request(route.name, request.version, reply.status, seconds)
+        if self.settings.access_log:
+            _log_access(request, reply, seconds)
+
+    def id_of(self, given: bytes) -> str:
+        """Return the id that a client sent, or, where requests are told of, one made for it."""
+        if _ID.fullmatch(given):
+            return given.decode("ascii")
+        return f"{self._ids_begin}-{next(self._ids):x}" if self._makes_ids else ""
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests should be sent here: there is a model, and the end is not near."""
+        return self.plane.current is not None and not self.draining
+
+    def _route_of_model(self, path: str) -> Route:
+        pattern = open_inference.pattern_of(path)
+        return self._routes[pattern] if pattern is not None else _UNKNOWN
+
+    async def _answered(self, route: Route, request: Request) -> Reply:
+        try:
+            respond = route.methods.get(request.method)
+            if respond is None or self.keys:
+                respond = self._admitted(route, request)
+            if route.probe:
+                return await respond(self, request)
+            if len(self._running) >= self.settings.queue:
+                raise Refused(503, "too many requests are waiting: try again", _LATER)
+            request.task = asyncio.current_task()
+            self._running[request] = None
+            try:
+                message = await request.receive()
+                if message.get("more_body", True) or len(message["body"]) > _SMALL_BODY:
+                    await self._read(request, message)
+                else:
+                    request.body = message["body"]
+                request.reading = False
+                return await respond(self, request)
+            finally:
+                del self._running[request]
+                self.release(request.held)
+        except Refused as refused:
+            reply = route.error(refused.status, refused.message)
+            return Reply(reply.body, reply.status, [*reply.headers, *refused.headers])
+        except (InputError, UnsupportedOperation) as error:
+            return route.error(400, getattr(error, "public", str(error)))
+        except asyncio.CancelledError:
+            if not request.expired:
+                raise
+            if request.reading:
+                return route.error(408, "the body did not arrive in time")
+            return route.error(504, f"no answer within {self.settings.timeout:g} s")
+        except Exception:  # noqa: BLE001 - the one edge: told in the log, and hidden from the client
+            _log.exception("%s %s failed", request.method, route.name)
+            return route.error(500, "the model failed to answer; the server's log says more")
+
+    def _admitted(self, route: Route, request: Request) -> Respond:
+        if not route.probe and not self.keys.let_in(
+            request.headers.get(b"authorization", b""), request.headers.get(b"x-api-key")
+        ):
+            raise Refused(401, "a key is needed: Authorization: Bearer KEY", _BEARER)
+        respond = route.methods.get(request.method)
+        if respond is None:
+            if not route.methods:
+                raise Refused(404, "no such address; /docs lists those that there are")
+            allowed = ", ".join(sorted(route.methods))
+            raise Refused(
+                405, f"this address takes {allowed}", [(b"allow", allowed.encode("ascii"))]
+            )
+        return respond
+
+    async def _read(self, request: Request, message: dict[str, Any]) -> None:
+        """Read the whole body, of which the first part is there.
+
+        Raises
+        ------
+        Refused
+            413 if it is larger than allowed, 503 if others of that size fill the memory set aside.
+        """
+        most = self.settings.max_body
+        announced = request.headers.get(b"content-length", b"0")
+        if announced.isdigit() and int(announced[:20]) > most:
+            await self._discard(request)
+            raise Refused(413, f"the body is larger than {most} bytes", _CLOSE)
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            part = message.get("body", b"")
+            size += len(part)
+            if size > most:
+                await self._discard(request)
+                raise Refused(413, f"the body is larger than {most} bytes", _CLOSE)
+            if size > _SMALL_BODY:
+                before, request.held = request.held, size
+                self.hold(size - before)
+            parts.append(part)
+            if not message.get("more_body", False):
+                break
+            message = await request.receive()
+        request.body = b"".join(parts)
+
+    async def _discard(self, request: Request) -> None:
+        """Read on for a while: most clients listen for an answer only when they have sent all."""
+        left = _DISCARDED * self.settings.max_body
+        while left > 0:
+            message = await request.receive()
+            left -= len(message.get("body", b""))
+            if not message.get("more_body", False):
+                return
+
+    def hold(self, size: int) -> None:
+        """Count bytes that wait to be read, until `release`.
+
+        Raises
+        ------
+        Refused
+            503 if they are more than may wait.
+        """
+        self._held += size
+        if self._held > _BODIES * self.settings.max_body:
+            raise Refused(503, "too many large requests at once: try again", [*_LATER, *_CLOSE])
+
+    def release(self, size: int) -> None:
+        """Give back bytes that were held."""
+        self._held -= size
+
+    def begin(self, request: Request) -> Served:
+        """Return the version that a request is answered by, from here to its end.
+
+        Raises
+        ------
+        Refused
+            503 if there is none yet.
+        """
+        served = self.plane.current
+        if served is None:
+            raise Refused(503, "no model is loaded yet", _LATER)
+        request.answered_by = served.headers
+        request.version = served.label
+        return served
+
+    async def sweep(self) -> None:
+        """End requests whose time is over; runs as long as the server does."""
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            over = time.perf_counter() - self.settings.timeout
+            for request in list(self._running):
+                if request.began > over:
+                    break
+                if not request.expired and request.task is not None:
+                    request.expired = True
+                    request.task.cancel()
+
+    def _batched(self, served: Served, requests: int, rows: int) -> None:
+        self.metrics.batch(served.label, requests, rows)
+
+
+_LATER: Headers = [(b"retry-after", b"1")]
+_CLOSE: Headers = [(b"connection", b"close")]
+_BEARER: Headers = [(b"www-authenticate", b"Bearer")]
+
+
+def _plain_error(status: int, message: str) -> Reply:
+    return Reply(orjson.dumps({"error": message}), status)
+
+
+_UNKNOWN = Route("unknown", {}, _plain_error)
+
+
+def _routes() -> dict[str, Route]:
+    found = {}
+    for module, error in (
+        (mlflow, mlflow.error),
+        (predict, _plain_error),
+        (open_inference, _plain_error),
+        (status_pages, _plain_error),
+        (openapi, _plain_error),
+    ):
+        for path, methods in module.ROUTES.items():
+            found[path] = Route(path, methods, error, probe=path in module.PROBES)
+    return found
+
+
+async def _send(send: Any, request: Request, reply: Reply) -> None:
+    headers = [
+        *reply.headers,
+        *request.answered_by,
+        (b"content-length", b"%d" % len(reply.body)),
+    ]
+    if request.id:
+        headers.append((b"x-request-id", request.id.encode("ascii")))
+    try:
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": reply.body})
+    except ConnectionError:
+        _log.debug("whoever asked is gone")
+
+
+def _log_access(request: Request, reply: Reply, seconds: float) -> None:
+    line = {
+        "at": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+        "client": request.client,
+        "method": request.method,
+        "path": request.path,
+        "status": reply.status,
+        "ms": round(seconds * 1000, 3),
+        "rows": request.rows,
+        "version": request.version,
+        "request_id": request.id,
+    }
+    with contextlib.suppress(OSError):  # whoever read the log is gone
+        sys.stderr.write(json.dumps(line) + "\n")

@@ -1,0 +1,150 @@
+"""MLflow's scoring protocol: `/invocations`, `/ping`, `/health`, `/version`."""
+
+from __future__ import annotations
+
+import functools
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from registry_tools.inference import decoder
+from registry_tools.inference.mlflow_scoring import PARQUET
+from registry_tools.inference.predictor import METHODS, Served
+from registry_tools.serving.engine.data_plane import LARGE_BODY
+from registry_tools.serving.rest.messages import (
+    JSON,
+    Refused,
+    Reply,
+    Request,
+    parsed,
+    parsed_by_python,
+)
+
+if TYPE_CHECKING:
+    from registry_tools.serving.rest.app import App
+
+JSON_TYPE = "application/json"
+CSV = "text/csv"
+_TYPES = (JSON_TYPE, CSV, PARQUET)
+_CODES = {
+    400: "BAD_REQUEST",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "RESOURCE_DOES_NOT_EXIST",
+}
+
+
+async def invocations(app: App, request: Request) -> Reply:
+    """Answer rows in any form that MLflow takes."""
+    content_type = _content_type(request.headers.get(b"content-type"))
+    body = request.body
+    served = app.begin(request)
+    content: Any = body
+    matrix, method = None, "predict"
+    if content_type == JSON_TYPE:
+        if len(body) <= LARGE_BODY:
+            matrix, method = _read(body, served)
+        else:
+            matrix, method = await app.plane.off_the_loop(_read, body, served)
+    elif content_type == CSV and served.form is not None:
+        matrix = await app.plane.off_the_loop(decoder.from_csv, body, served.form)
+    if matrix is None:
+        if content_type == JSON_TYPE:
+            content = await app.plane.off_the_loop(_read_by_python, body)
+        read = await app.plane.answer_body(served, method, content, content_type, request.id)
+        request.rows = read.count
+        return Reply(read.reply)
+    request.rows = len(matrix)
+    answers = await app.plane.answer(served, method, matrix, request.id)
+    return Reply(b'{"predictions":' + orjson.dumps(answers) + b"}")
+
+
+def _read(body: bytes, served: Served) -> tuple[decoder.Matrix | None, str]:
+    """Return the rows, None if MLflow is to read them, and the method that is asked for."""
+    content = parsed(body)
+    method = "predict"
+    if not isinstance(content, dict):
+        return None, method
+    if content.get("params") is not None:
+        method, params = _method(content.pop("params"))
+        if params:
+            if not served.reader.takes_params:
+                raise Refused(400, f"params has an unknown key: {sorted(params)[0][:50]!r}")
+            return None, method
+    if served.form is None:
+        return None, method
+    return decoder.from_content(content, served.form), method
+
+
+def _read_by_python(body: bytes) -> Any:
+    content = parsed_by_python(body)
+    if isinstance(content, dict) and isinstance(content.get("params"), dict):
+        content["params"].pop("method", None)  # which `_read` has looked at
+        if not content["params"]:
+            del content["params"]
+    return content
+
+
+def _method(params: Any) -> tuple[str, dict[str, Any]]:
+    """Return the method that params ask for, and what else they hold."""
+    if not isinstance(params, dict):
+        raise Refused(400, "params is no JSON object")
+    method = params.pop("method", "predict")
+    if method not in METHODS:
+        raise Refused(400, f"params: method is one of {', '.join(METHODS)}")
+    return method, params
+
+
+@functools.lru_cache(maxsize=64)
+def _content_type(given: bytes | None) -> str:
+    """Return the type of the body, checked as MLflow does.
+
+    Raises
+    ------
+    Refused
+        415 if it is missing, another, in another encoding, or has a parameter nobody knows.
+    """
+    known = ", ".join(_TYPES)
+    if given is None:
+        raise Refused(415, f"the Content-Type is missing: send one of {known}")
+    kind, *parameters = (part.strip() for part in given.decode("latin-1").lower().split(";"))
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name != "charset":
+            raise Refused(415, "a Content-Type here has no parameter but charset")
+        if value.strip('"') != "utf-8":
+            raise Refused(415, "only UTF-8 is understood")
+    if kind not in _TYPES:
+        raise Refused(415, f"this Content-Type is not understood: send one of {known}")
+    return kind
+
+
+async def alive(app: App, request: Request) -> Reply:
+    """Tell that the server runs; an empty line, as MLflow says it."""
+    return Reply(b"\n")
+
+
+async def version(app: App, request: Request) -> Reply:
+    """Return the version of MLflow whose protocol this is."""
+    return Reply(_mlflow_version())
+
+
+@functools.cache
+def _mlflow_version() -> bytes:
+    return metadata.version("mlflow").encode()
+
+
+def error(status: int, message: str) -> Reply:
+    """Return an error as MLflow writes it."""
+    code = _CODES.get(status, "INTERNAL_ERROR" if status >= 500 else "INVALID_REQUEST")
+    return Reply(orjson.dumps({"error_code": code, "message": message}), status, [JSON])
+
+
+ROUTES = {
+    "/invocations": {"POST": invocations},
+    "/ping": {"GET": alive, "HEAD": alive},
+    "/health": {"GET": alive, "HEAD": alive},
+    "/version": {"GET": version, "HEAD": version},
+}
+PROBES = {"/ping", "/health", "/version"}

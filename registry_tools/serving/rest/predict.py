@@ -1,0 +1,107 @@
+"""The simple protocol: `POST /predict {"features": […]}` for one row."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+
+from registry_tools.data.schema import NUMBERS, names_in_words
+from registry_tools.errors import InputError
+from registry_tools.inference.predictor import Served
+from registry_tools.serving.engine.data_plane import LARGE_BODY
+from registry_tools.serving.rest.messages import Refused, Reply, Request, parsed
+
+if TYPE_CHECKING:
+    from registry_tools.serving.rest.app import App
+
+
+async def predict(app: App, request: Request) -> Reply:
+    """Answer one row."""
+    if len(request.body) > LARGE_BODY:
+        raise Refused(413, f"a row larger than {LARGE_BODY} bytes: /invocations takes tables")
+    served = app.begin(request)
+    features = _features(parsed(request.body), served)
+    request.rows = 1
+    if served.form is not None:
+        answers = await app.plane.answer(served, "predict", _row(features, served), request.id)
+    else:
+        content = _content(features, served)
+        answers = await app.plane.answer_content(served, "predict", content, request.id)
+    return Reply(orjson.dumps(_answer(served, answers)))
+
+
+def _features(content: Any, served: Served) -> list[Any]:
+    if not isinstance(content, dict) or "features" not in content:
+        raise Refused(400, 'features are missing: send {"features": [value, …]}')
+    features = content["features"]
+    if not isinstance(features, list):
+        raise Refused(400, 'features is no list of values: send {"features": [value, …]}')
+    if any(isinstance(value, list) for value in features):
+        raise Refused(400, "features is one row of values: /invocations takes several")
+    columns = served.info.signature
+    if columns is not None and len(features) != len(columns):
+        needed = names_in_words(column.name for column in columns)
+        raise Refused(400, f"{len(features)} features given, {len(columns)} are needed: {needed}")
+    return features
+
+
+def _row(features: list[Any], served: Served) -> np.ndarray[Any, Any]:
+    """Return one row as a matrix; stricter than MLflow: nothing is converted, no hole is filled."""
+    from registry_tools.inference.decoder import typed
+
+    assert served.form is not None
+    for name, value in zip(served.form.names, features, strict=True):
+        if type(value) is not float and type(value) is not int:
+            raise InputError(f"feature {name!r} is not numeric")
+        if not _is_finite(value):
+            raise InputError(f"feature {name!r} is not finite")
+    whole = [served.form.names[column] for column, _ in served.form.bounds]
+    for name, value in zip(served.form.names, features, strict=True):
+        if name in whole and value != int(value):
+            raise InputError(f"feature {name!r} is not a whole number")
+    row = typed(np.array([features], dtype=np.float64), served.form)
+    if row is None:
+        raise InputError("a feature is larger than its column holds")
+    return row
+
+
+def _is_finite(value: float | int) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return False
+
+
+def _content(features: list[Any], served: Served) -> dict[str, Any]:
+    """Return one row as MLflow's protocol has it, for a model that is not of numbers alone."""
+    columns = served.info.signature
+    if columns is None:
+        return {"inputs": [features]}
+    for column, value in zip(columns, features, strict=True):
+        if value is None and not column.required:
+            continue
+        if column.type in NUMBERS:
+            if type(value) is not float and type(value) is not int:
+                raise InputError(f"feature {column.name!r} is not numeric")
+            if not _is_finite(value):
+                raise InputError(f"feature {column.name!r} is not finite")
+        elif column.type == "string" and type(value) is not str:
+            raise InputError(f"feature {column.name!r} is no text")
+        elif column.type == "boolean" and type(value) is not bool:
+            raise InputError(f"feature {column.name!r} is not true or false")
+    names = [column.name for column in columns]
+    return {"dataframe_split": {"columns": names, "data": [features]}}
+
+
+def _answer(served: Served, answers: Any) -> dict[str, Any]:
+    names = served.info.target_names
+    if names is None:
+        return {"prediction": answers[0]}
+    return {"prediction": names[answers[0]], "prediction_index": answers[0]}
+
+
+ROUTES = {"/predict": {"POST": predict}}
+PROBES: set[str] = set()

@@ -1,0 +1,82 @@
+"""What the server tells of itself: `/ready`, `/model`, `/metrics`, and `/-/refresh`."""
+
+from __future__ import annotations
+
+import asyncio
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from registry_tools.serving.rest.messages import JSON, Refused, Reply, Request
+from registry_tools.serving.threads import in_thread
+
+if TYPE_CHECKING:
+    from registry_tools.serving.rest.app import App
+
+
+async def ready(app: App, request: Request) -> Reply:
+    """Tell whether requests should be sent here: there is a model, and the end is not near."""
+    if not app.ready:
+        raise Refused(503, "no model is loaded yet, or the server is about to end")
+    return Reply(b'{"ready":true}')
+
+
+async def model(app: App, request: Request) -> Reply:
+    """Tell which version answers, and how its following goes."""
+    return Reply(orjson.dumps(describe(app), option=orjson.OPT_INDENT_2))
+
+
+def describe(app: App) -> dict[str, Any]:
+    """Return which version answers, and how its following goes."""
+    served = app.plane.current
+    described: dict[str, Any] = {"name": None, "version": None}
+    if served is not None:
+        source = served.source
+        described = {
+            "name": source.name,
+            "version": source.version,
+            "stage": source.stage,
+            "run_id": source.run_id,
+            "digest": source.digest,
+            "from_cache": source.from_cache,
+            "loaded_at": served.loaded_at,
+        }
+    if app.prediction_log is not None:
+        described["prediction_log"] = app.prediction_log()
+    return described | app.state
+
+
+async def metrics(app: App, request: Request) -> Reply:
+    """Return the metrics of all workers."""
+    text = await in_thread(app.metrics.exposition, "metrics")
+    return Reply(text, headers=[(b"content-type", app.metrics.content_type.encode())])
+
+
+async def refresh(app: App, request: Request) -> Reply:
+    """Look at the registry at once, and tell what came of it."""
+    if not app.settings.api_keys and not _is_local(request):
+        raise Refused(403, "only this machine may ask for that, or whoever has the key")
+    if app.refresh is None:
+        raise Refused(503, "nothing is followed yet")
+    # It goes on to its end, whoever stops waiting for it.
+    await asyncio.shield(app.refresh())
+    return Reply(orjson.dumps(describe(app), option=orjson.OPT_INDENT_2), headers=[JSON])
+
+
+def _is_local(request: Request) -> bool:
+    """Tell whether a request comes from this machine, and not through a proxy on it."""
+    forwarded = {b"forwarded", b"x-forwarded-for", b"x-real-ip"} & set(request.headers)
+    try:
+        return not forwarded and ip_address(request.client).is_loopback
+    except ValueError:
+        return False
+
+
+ROUTES = {
+    "/ready": {"GET": ready, "HEAD": ready},
+    "/model": {"GET": model, "HEAD": model},
+    "/metrics": {"GET": metrics, "HEAD": metrics},
+    "/-/refresh": {"POST": refresh},
+}
+PROBES = {"/ready"}

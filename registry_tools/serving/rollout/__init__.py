@@ -1,0 +1,1 @@
+"""Follow a stage and roll a new version out to every worker."""

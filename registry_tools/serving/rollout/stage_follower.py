@@ -1,0 +1,265 @@
+"""The loop that keeps what is served where the stage is."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import re
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from registry_tools.errors import RegistryToolsError, RegistryUnavailable, VerificationError
+from registry_tools.inference.artifact_fetcher import Sources
+from registry_tools.inference.model_artifact import Identity, Source
+from registry_tools.mlflow_store.tags import DRIFT_AT_TAG, DRIFT_TAG
+from registry_tools.serving.threads import in_thread
+
+if TYPE_CHECKING:
+    from registry_tools.mlflow_store.registry import VersionInfo
+
+_log = logging.getLogger(__name__)
+
+_LONGEST_PAUSE = 300.0  # seconds between tries of a version that cannot take over
+_LOAD_SECONDS = 120.0
+
+
+class Host(Protocol):
+    """Where a version answers: this process, or a worker of its own."""
+
+    async def prepare(self, source: Source) -> None:
+        """Load a version beside the one that answers, and try it; raises VerificationError."""
+
+    async def swap(self, source: Source) -> None:
+        """Let the prepared version answer from here on."""
+
+    async def drop(self, source: Source) -> None:
+        """Forget a prepared version."""
+
+    def tell(self, state: dict[str, Any]) -> None:
+        """Hand on how the following goes."""
+
+
+class Observer(Protocol):
+    """Who counts what the following comes to."""
+
+    def swapped(self, name: str, stage: str | None, version: int) -> None:
+        """Count a version that took over."""
+
+    def swap_failed(self, reason: str) -> None:
+        """Count a version that could not: for its `verification`, the `registry`, or an `error`."""
+
+    def monitored(self, name: str, verdict: str, at: str) -> None:
+        """Tell what a monitor found last of the version in the stage, and when."""
+
+
+H = TypeVar("H", bound=Host)
+
+
+def _identity(version: VersionInfo) -> Identity:
+    return version.version, version.run_id, version.digest
+
+
+class Follower:
+    """Follows one reference for a number of hosts."""
+
+    def __init__(
+        self,
+        sources: Sources,
+        hosts: Callable[[], Sequence[Host]],
+        observer: Observer,
+        poll: float,
+    ) -> None:
+        self.current: Source | None = None
+        self._sources = sources
+        self._hosts = hosts
+        self._observer = observer
+        self._poll = poll
+        self._lock = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._failed: tuple[Identity, int, float] | None = None  # tries, and when the next is due
+        self.state: dict[str, Any] = {
+            "ref": str(sources.ref),
+            "last_look": None,
+            "last_answer": None,
+            "last_error": None,
+            "candidate": None,
+        }
+
+    async def start(self) -> Source:
+        """Find, fetch and load the first version.
+
+        Raises
+        ------
+        RegistryToolsError
+            If there is none that can be served.
+        """
+        try:
+            version = await self._look()
+            source = await self._fetched(version)
+        except RegistryUnavailable as error:
+            cached = await in_thread(self._sources.cached, "cache")
+            if cached is None:
+                raise
+            source = cached
+            _log.warning("%s; serving %s from the cache", error, source)
+        await self._take(source)
+        return source
+
+    async def follow(self) -> None:
+        """Look again and again, forever; a version by its number stays what it is."""
+        while self.current is None or self.current.stage is not None:
+            pause = self._poll * random.uniform(0.8, 1.0)
+            try:
+                await asyncio.wait_for(self._wake.wait(), pause)
+                self._wake.clear()
+                await self.refresh()
+            except asyncio.TimeoutError:
+                await self.refresh(at_once=False)
+
+    def wake(self) -> None:
+        """Look at once."""
+        self._wake.set()
+
+    async def refresh(self, at_once: bool = True) -> None:
+        """Look, and let another version take over if the reference means another.
+
+        `at_once` also tries a version again that could not take over.
+        """
+        async with self._lock:
+            try:
+                version = await self._look()
+                if self._is_due(version, at_once):
+                    await self._change(version)
+                if self.state["last_error"] is not None:
+                    _log.info("the registry answers again")
+                self.state["last_error"] = None
+                if self._serves(version):
+                    self._failed = self.state["candidate"] = None
+            except RegistryToolsError as error:
+                self._report(error)
+            except Exception as error:  # noqa: BLE001 - there has to be a next look, whatever it is
+                _log.exception("looking at %s failed", self.state["ref"])
+                self._report(error)
+            self.tell()
+
+    def _report(self, error: Exception) -> None:
+        text = shown(error)
+        if self.state["last_error"] != text:
+            _log.warning("%s; still serving %s", error, self.current or "nothing")
+        self.state["last_error"] = text
+
+    def tell_of_shadow(self, report: dict[str, Any]) -> None:
+        """Take in how the shadow does, and let every host know."""
+        self.state["shadow"] = report
+        self.tell()
+
+    async def admit(self, host: H, add: Callable[[H], None]) -> None:
+        """Let a new host answer with what the others answer with, and then add it to them.
+
+        Raises
+        ------
+        VerificationError, TimeoutError
+            If it cannot.
+        """
+        async with self._lock:
+            assert self.current is not None
+            await asyncio.wait_for(host.prepare(self.current), _LOAD_SECONDS)
+            await host.swap(self.current)
+            host.tell(dict(self.state))
+            add(host)
+
+    async def _look(self) -> VersionInfo:
+        self.state["last_look"] = now()
+        version = await in_thread(self._sources.look, "look")
+        self.state["last_answer"] = now()
+        verdict, at = (version.tags.get(tag, "") for tag in (DRIFT_TAG, DRIFT_AT_TAG))
+        self._observer.monitored(version.name, verdict, at)
+        return version
+
+    async def _fetched(self, version: VersionInfo) -> Source:
+        return await in_thread(lambda: self._sources.fetch(version), "fetch")
+
+    def _serves(self, version: VersionInfo) -> bool:
+        # A number alone may mean another version: of a model that was deleted and made anew.
+        return self.current is not None and self.current.identity == _identity(version)
+
+    def _is_due(self, version: VersionInfo, at_once: bool) -> bool:
+        if self._serves(version):
+            return False
+        if self._failed is None or self._failed[0] != _identity(version) or at_once:
+            return True
+        return time.monotonic() >= self._failed[2]
+
+    async def _change(self, version: VersionInfo) -> None:
+        try:
+            await self._take(await self._fetched(version))
+        except Exception as error:
+            failed = self._failed
+            again = failed is not None and failed[0] == _identity(version)
+            tries = failed[1] + 1 if failed is not None and again else 1
+            pause = min(self._poll * 2 ** min(tries, 16), _LONGEST_PAUSE)
+            self._failed = (_identity(version), tries, time.monotonic() + pause)
+            self.state["candidate"] = {
+                "version": version.version,
+                "error": shown(error),
+                "tries": tries,
+                "next_try_in_seconds": round(pause, 1),
+            }
+            _log.warning("version %d does not take over: %s", version.version, error)
+            if isinstance(error, VerificationError):
+                self._observer.swap_failed("verification")
+                return
+            of_ours = isinstance(error, RegistryToolsError)
+            self._observer.swap_failed("registry" if of_ours else "error")
+            raise
+
+    async def _take(self, source: Source) -> None:
+        """Let every host prepare a version and, once all have, swap to it."""
+        hosts = self._hosts()
+        try:
+            await asyncio.wait_for(
+                asyncio.gather(*(host.prepare(source) for host in hosts)), _LOAD_SECONDS
+            )
+        except (asyncio.TimeoutError, RegistryToolsError) as error:
+            for host in hosts:
+                await host.drop(source)
+            if isinstance(error, RegistryToolsError):
+                raise
+            raise VerificationError(f"{source} does not load within {_LOAD_SECONDS:g} s") from error
+        before, self.current = self.current, source
+        await asyncio.gather(*(host.swap(source) for host in hosts))
+        self._observer.swapped(source.name, source.stage, source.version)
+        self.state["candidate"] = self._failed = None
+        self.tell()
+        if before is not None:
+            _log.info("%s took over from version %d", source, before.version)
+        try:
+            await in_thread(lambda: self._sources.keep(source), "cache")
+            self.state.pop("cache_error", None)
+        except OSError as error:
+            self.state["cache_error"] = f"not kept for the next start: {error.strerror or error}"
+            _log.warning("%s is %s", source, self.state["cache_error"])
+
+    def tell(self) -> None:
+        """Let every host know how it goes."""
+        for host in self._hosts():
+            host.tell(dict(self.state))
+
+
+def now() -> str:
+    """Return the time as `/model` tells it."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+
+
+def shown(error: BaseException) -> str:
+    """Return an error as anybody may read it: of addresses, no more than the host."""
+    text = str(error) if isinstance(error, RegistryToolsError) else _of_the_system(error)
+    return re.sub(r"(\w+)://(?:[^/@\s]*@)?([^/\s]*)\S*", r"\1://\2", text)
+
+
+def _of_the_system(error: BaseException) -> str:
+    said = (error.strerror or "") if isinstance(error, OSError) else ""
+    return f"{type(error).__name__}: {said or error}"

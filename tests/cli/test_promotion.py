@@ -1,0 +1,235 @@
+"""The commands that move stages: what they print, and how they end."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from registry_tools import load_model
+from registry_tools.cli.main import main
+from tests.models.test_loader import Tracer
+from tests.support.fixtures import IRIS_ROW, ROOT
+from tests.support.places import EQUAL, GOOD, POOR, Place
+from tests.support.servers import BIN, free_port, wait_until_up
+
+
+def answer(capsys: pytest.CaptureFixture[str], *argv: str, code: int = 0) -> Any:
+    assert main([*argv, "--json"]) == code, capsys.readouterr().err
+    return json.loads(capsys.readouterr().out)
+
+
+def error_of(capsys: pytest.CaptureFixture[str], *argv: str, code: int = 1) -> str:
+    assert main(argv) == code
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1, err
+    assert err.startswith("registry-tools: error: ")
+    return err
+
+
+def test_the_way_of_a_model_through_the_commands(
+    local: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = local.model()
+    first = answer(capsys, "promote", f"{name}/1", "--to", "Production", "--actor", "ada")
+    assert (first["version"], first["stage"], first["previous_version"]) == (1, "production", None)
+    assert first["verdict"]["passed"]
+    assert first["act"]["actor"] == "ada"
+    refused = answer(capsys, "promote", f"{name}/3", "--to", "production", code=3)
+    assert [g["gate"] for g in refused["verdict"]["gates"] if not g["passed"]] == ["champion"]
+    assert answer(capsys, "promote", f"{name}/2", "--to", "production")["previous_version"] == 1
+    back = answer(capsys, "rollback", name, "--reason", "worse")
+    assert (back["version"], back["previous_version"], back["act"]["reason"]) == (1, 2, "worse")
+
+    acts = answer(capsys, "history", name)
+    assert [(a["action"], a["outcome"], a["version"]) for a in acts] == [
+        ("rollback", "done", 1),
+        ("promote", "done", 2),
+        ("promote", "refused", 3),
+        ("promote", "done", 1),
+    ]
+    assert [a["at"] for a in acts] == sorted((a["at"] for a in acts), reverse=True)
+    assert len(answer(capsys, "history", name, "--limit", "2")) == 2
+    assert answer(capsys, "history", name, "--stage", "staging") == []
+
+    shown = answer(capsys, "show", f"{name}@production")
+    assert (shown["version"], shown["last_act"]["action"]) == (1, "rollback")
+    assert shown["verdict"]["passed"]
+    listed = answer(capsys, "list", name)
+    assert [v["last_act"]["outcome"] for v in listed] == ["refused", "done", "done"]
+    assert not listed[0]["verdict"]["passed"]
+
+    compared = answer(capsys, "compare", f"{name}/1", f"{name}/2")
+    assert compared["paired"]["rows"] == 30
+    assert compared["paired"]["difference"] == pytest.approx(-1 / 30)
+    assert main(["compare", f"{name}/1", f"{name}/2"]) == 0
+    assert "on 30 rows that neither was trained on: 0.9667 and 1.0000" in capsys.readouterr().out
+    assert answer(capsys, "verify", f"{name}@production")["passed"]
+    assert answer(capsys, "repair", name) == []
+    assert answer(capsys, "delete", f"{name}/3")["deleted"]
+
+
+def test_what_stands_in_the_way_is_said_in_one_line(
+    local: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = local.model(GOOD, EQUAL)
+    to = ["--to", "production"]
+    assert "is not a legal alias" in error_of(
+        capsys, "promote", f"{name}/1", "--to", "two words", code=2
+    )
+    assert "MLflow reserves" in error_of(capsys, "promote", f"{name}/1", "--to", "v3", code=2)
+    assert "names no version" in error_of(capsys, "promote", name, *to, code=2)
+    assert "has no version 9" in error_of(capsys, "promote", f"{name}/9", *to)
+    assert "--force needs --reason" in error_of(
+        capsys, "promote", f"{name}/1", *to, "--force", code=2
+    )
+    assert "'accuracy': write METRIC=NUMBER" in error_of(
+        capsys, "promote", f"{name}/1", *to, "--min", "accuracy", code=2
+    )
+    assert "--margin" in error_of(capsys, "promote", f"{name}/1", *to, "--margin", "2", code=2)
+    assert "go together" in error_of(
+        capsys, "promote", f"{name}/1", *to, "--eval-data", "rows.csv", code=2
+    )
+    assert "rows.csv" in error_of(
+        capsys, "promote", f"{name}/1", *to, "--eval-data", "rows.csv", "--target", "kind"
+    )
+    assert "at no version, not at version 7 as expected" in error_of(
+        capsys, "promote", f"{name}/1", *to, "--expect-current", "7"
+    )
+    assert "--reason" in error_of(capsys, "rollback", name, code=2)
+    assert "needs --reason" in error_of(capsys, "rollback", name, "--reason", " ")
+    assert "has no version that" in error_of(capsys, "rollback", name, "--reason", "worse")
+    assert "no registered model 'nobody'" in error_of(capsys, "history", "nobody")
+    assert "no registered model 'nobody'" in error_of(capsys, "repair", "nobody")
+    assert answer(capsys, "history", name) == []
+
+
+@pytest.mark.slow
+def test_a_dry_run_says_what_would_come_and_ends_so(
+    local: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = local.model()
+    assert main(["promote", f"{name}/1", "--to", "production", "--dry-run"]) == 0
+    assert f"would move  {name} production: version none → 1" in capsys.readouterr().out
+    main(["promote", f"{name}/1", "--to", "production"])
+    capsys.readouterr()
+    assert main(["promote", f"{name}/3", "--to", "production", "--dry-run"]) == 3
+    assert "would be refused" in capsys.readouterr().out
+    assert len(answer(capsys, "history", name)) == 1
+
+
+def test_moves_by_other_means_are_told_and_recorded(
+    local: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = local.model()
+    main(["promote", f"{name}/1", "--to", "production"])
+    local.client.set_registered_model_alias(name, "production", "3")
+    capsys.readouterr()
+    assert main(["history", name]) == 0
+    assert f"moved by other means: registry-tools repair {name} records it" in (
+        capsys.readouterr().err
+    )
+    assert "history: production is at version 3" in error_of(capsys, "verify", f"{name}@production")
+    assert answer(capsys, "repair", name) == [
+        "production was moved from 1 to 3 by other means; recorded"
+    ]
+    assert main(["verify", f"{name}@production"]) == 0
+
+
+def test_what_runs_code_while_it_loads_is_not_promoted_and_not_run(
+    local: Place,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))  # where the model's class is
+
+    trace = tmp_path / "executed"
+    name = local.model(GOOD)
+    model = Tracer(str(trace)).fit(np.array([[0.0, 1, 2, 3], [1.0, 2, 3, 4]]), [0, 1])
+    with mlflow.start_run():
+        mlflow.sklearn.log_model(
+            model,
+            name="model",
+            signature=mlflow.models.infer_signature(local_rows(), np.array([0])),
+            serialization_format="cloudpickle",
+            pip_requirements=[],
+            registered_model_name=name,
+        )
+    trace.unlink(missing_ok=True)
+    capsys.readouterr()
+    err = error_of(capsys, "promote", f"{name}/2", "--to", "production", code=3)
+    assert "would run code of its own" in err
+    assert not trace.exists()
+    for command in (["verify", f"{name}/2"], ["compare", f"{name}/2", f"{name}/1"]):
+        main(command)
+        assert not trace.exists()
+    main(["promote", f"{name}/2", "--to", "production", "--allow-code"])
+    assert trace.exists()
+
+
+def local_rows() -> Any:
+    return pd.DataFrame([IRIS_ROW], columns=["a", "b", "c", "d"])
+
+
+@pytest.mark.slow
+def test_the_entry_point_promotes(local: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    entry = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]["promote"]
+    passed = set(entry["command"].split()) & {f"{{{name}}}" for name in entry["parameters"]}
+    assert passed == {f"{{{name}}}" for name in entry["parameters"]}
+    name = local.model(GOOD, POOR)
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    command = [BIN / "mlflow", "run", ROOT, "-e", "promote", "--env-manager", "local"]
+    for version, code in ((1, 0), (2, 1)):
+        done = subprocess.run(
+            [*command, "-P", f"ref={name}/{version}", "-P", "reason=by hand, at last"],
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == code, done.stderr
+    acts = answer(capsys, "history", name)
+    assert [(a["outcome"], a["reason"]) for a in acts] == [
+        ("refused", "by hand, at last"),
+        ("done", "by hand, at last"),
+    ]
+
+
+@pytest.mark.slow
+def test_after_a_rollback_mlflow_serves_the_version_before_by_alias_and_by_legacy_stage(
+    local: Place, start: Any, tmp_path: Path
+) -> None:
+    name = local.model(GOOD, POOR)
+    main(["promote", f"{name}/1", "--to", "production"])
+    main(["promote", f"{name}/2", "--to", "production", "--force", "--reason", "a mistake"])
+    main(["rollback", name, "--reason", "a mistake"])
+    for ref in (f"{name}@production", f"{name}/Production"):
+        port = free_port()
+        process = start(
+            *(BIN / "mlflow", "models", "serve", "-m", f"models:/{ref}", "--env-manager", "local"),
+            *("--port", str(port)),
+            env={**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"},
+        )
+        wait_until_up(f"http://127.0.0.1:{port}/ping", process)
+        columns = [c.name for c in _columns(local, name)]
+        body = {"dataframe_split": {"columns": columns, "data": [IRIS_ROW, [5.0, 3.4, 1.5, 0.2]]}}
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/invocations",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as response:
+            assert json.load(response) == {"predictions": [1, 0]}
+
+
+def _columns(place: Place, name: str) -> Any:
+    return load_model(f"{name}/1", tracking_uri=place.uri).info.signature

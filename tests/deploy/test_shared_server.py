@@ -1,0 +1,295 @@
+"""A server that a team shares: several processes over PostgreSQL, several clients at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from mlflow import MlflowClient
+
+from registry_tools import load_model
+from registry_tools.errors import RegistryUnavailable
+from registry_tools.evaluation import evaluate
+from registry_tools.evaluation.evaluate import GateOptions
+from registry_tools.mlflow_store import registry
+from registry_tools.mlflow_store.client import make_or_change
+from registry_tools.models.formats import TrustPolicy
+from registry_tools.promotion import events, recovery
+from registry_tools.promotion import promote as promotion
+from registry_tools.refs import ModelRef
+from tests.support.places import EQUAL, GOOD, Place
+from tests.support.postgres import Postgres, has_postgres
+from tests.support.servers import BIN, eventually, free_port, wait_until_up
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not has_postgres(), reason="pgserver has no wheel for this Python"),
+]
+
+_CLIENTS = 8
+# Eight trainings, each a process of its own that waits for the others before it registers, and then
+# goes for production. They are forked: on two cores, eight imports would be most of the time.
+_TRAINED_TOGETHER = """
+import os, sys, time
+from pathlib import Path
+from pipeline import tracking
+from pipeline.params import TrainParams
+from pipeline.train import train
+from registry_tools import judging, scoring
+from registry_tools.cli import main
+
+folder, name, clients = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+register = tracking.register
+
+def together(*arguments, **options):
+    (folder / f"ready-{os.getpid()}").touch()
+    deadline = time.monotonic() + 200
+    while len(list(folder.glob("ready-*"))) < clients:
+        assert time.monotonic() < deadline, "the others did not come"
+        time.sleep(0.01)
+    return register(*arguments, **options)
+
+def one(seed):
+    tracking.register = together
+    version = train(TrainParams(name=name, random_state=seed, plots=False)).version
+    reason = ["--reason", f"with {seed}"]
+    return main(["promote", f"{name}/{version}", "--to", "production", *reason])
+
+children = []
+for seed in range(clients):
+    child = os.fork()
+    if child == 0:
+        code = 9
+        try:
+            code = one(seed)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            (folder / f"code-{seed}").write_text(str(code))
+            os._exit(0)
+    children.append(child)
+for child in children:
+    os.waitpid(child, 0)
+"""
+
+
+@pytest.fixture
+def shared(guarded_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """The server of several processes over PostgreSQL, signed in as its owner."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in {
+        "MLFLOW_TRACKING_URI": guarded_place.uri,
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",  # eight clients on two cores
+        **guarded_place.environment,
+    }.items():
+        monkeypatch.setenv(name, value)
+    return guarded_place
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the command line is where nobody says otherwise."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "4")
+
+
+@pytest.fixture
+def without_database(database: Postgres) -> Iterator[Callable[[], None]]:
+    """Take the database away from under the server; it is there again at the end."""
+    stopped = threading.Event()
+
+    def stop() -> None:
+        database.stop()
+        stopped.set()
+
+    yield stop
+    if stopped.is_set() and not (database.folder / "data" / "postmaster.pid").exists():
+        database.start()
+
+
+def promote(place: Place, name: str, version: int) -> promotion.Promotion:
+    ref = ModelRef(name, version=version)
+    return promotion.promote(place.client, ref, "production", GateOptions(margin=0.9))
+
+
+def legacy(place: Place, name: str, stage: str) -> set[int]:
+    found = place.client.search_model_versions(f"name = '{name}'")
+    return {int(v.version) for v in found if v.current_stage == stage}
+
+
+def test_eight_trainings_register_and_go_for_production_at_once(
+    shared: Place, tmp_path: Path
+) -> None:
+    name = f"together-{os.getpid()}"
+    done = subprocess.run(
+        [sys.executable, "-c", _TRAINED_TOGETHER, str(tmp_path), name, str(_CLIENTS)],
+        capture_output=True,
+        text=True,
+        timeout=350,
+    )
+    said = done.stdout + done.stderr
+    assert "Traceback" not in said, said
+    codes = Counter((tmp_path / f"code-{seed}").read_text() for seed in range(_CLIENTS))
+
+    versions = registry.list_versions(shared.client, name)
+    assert [v.version for v in versions] == list(range(_CLIENTS, 0, -1)), said
+    runs = [shared.client.get_run(str(v.run_id)) for v in versions]
+    assert len({run.info.run_id for run in runs}) == _CLIENTS
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert all(version.metrics["accuracy"] > 0.8 for version in versions)
+    staged = registry.stage_holder(shared.client, name, "staging")
+    assert staged in range(1, _CLIENTS + 1)
+    # Whoever set the alias last has the mirror; none has it where that one went to production.
+    assert legacy(shared, name, "Staging") <= {staged}
+
+    acts = events.acts(shared.client, name)
+    assert {act.version for act in acts} == set(range(1, _CLIENTS + 1)), said
+    assert not any(act.is_open for act in acts)
+    came = Counter(act.outcome for act in acts)
+    names = {"done": "0", "superseded": "1", "refused": "3"}
+    assert Counter({names[outcome]: n for outcome, n in came.items()}) == codes, said
+    moves = sorted((act for act in acts if act.outcome == "done"), key=lambda act: act.turn or 0)
+    assert [act.previous_version for act in moves] == [None, *[act.version for act in moves[:-1]]]
+    assert shared.holder(name) == moves[-1].version
+    assert recovery.repair(shared.client, name) == []
+    assert recovery.verify(shared.client, ModelRef(name, stage="production"), TrustPolicy()).passed
+
+
+def test_what_many_write_first_in_one_moment_is_written(shared: Place) -> None:
+    """MLflow looks, then inserts: of two, PostgreSQL refuses one. It is written once more."""
+    name = shared.model(*[GOOD] * _CLIENTS)
+    run = shared.client.get_model_version(name, "1").run_id
+    experiment = shared.client.get_run(run).info.experiment_id
+    together = threading.Barrier(_CLIENTS, timeout=60)
+
+    def one(number: int) -> None:
+        for again in range(3):
+            together.wait()
+            registry.move_alias(shared.client, name, f"stage-{again}", number)
+            together.wait()
+            key = f"{name}-{again}"
+            make_or_change(
+                lambda key=key: shared.client.set_experiment_tag(experiment, key, str(number))
+            )
+
+    with ThreadPoolExecutor(_CLIENTS) as pool:
+        list(pool.map(one, range(1, _CLIENTS + 1)))
+    stages = registry.stages_of(registry.get_registered_model(shared.client, name))
+    assert set(stages) == {"stage-0", "stage-1", "stage-2"}
+
+
+def test_the_legacy_stage_follows_with_the_other_driver_as_well(
+    shared: Place, database: Postgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = shared.model(GOOD, EQUAL, GOOD)
+    driver = database.uri("mlflow").replace("+psycopg2", "+psycopg")
+    client = MlflowClient(driver)
+    for version in (1, 2, 3, 2):
+        registry.move_alias(client, name, "production", version)
+        registry.mirror_legacy_stage(client, name, "production", version)
+        assert shared.holder(name) == version
+    assert legacy(shared, name, "Archived") == {1, 3}
+    assert "was not set" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("step", "held", "told"),
+    [
+        ("judge", GOOD, "now unfinished"),
+        ("_move", EQUAL, "now done"),
+    ],
+)
+def test_a_database_that_goes_away_in_the_middle_costs_an_act_and_no_stage(
+    shared: Place,
+    database: Postgres,
+    without_database: Callable[[], None],
+    impatient: None,
+    short_wait: None,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    held: int,
+    told: str,
+) -> None:
+    name = shared.model(GOOD, EQUAL)
+    promote(shared, name, GOOD)
+    with monkeypatch.context() as patch:
+        if step == "judge":  # before the stage is moved
+
+            def judge(*arguments: Any) -> Any:
+                verdict = evaluate.judge(*arguments)
+                without_database()
+                return verdict
+
+            patch.setattr(promotion, "judge", judge)
+        else:  # after it is moved, and before that is recorded
+
+            def close(*arguments: Any, **options: Any) -> Any:
+                without_database()
+                return whole(*arguments, **options)
+
+            whole = events.close
+            patch.setattr(events, "close", close)
+        with pytest.raises(RegistryUnavailable, match=r"its database"):
+            promote(shared, name, EQUAL)
+    database.start()
+    assert shared.holder(name) == held
+    assert recovery.repair(shared.client, name) == [f"promote 2 → production was left open; {told}"]
+    verified = recovery.verify(shared.client, ModelRef(name, stage="production"), TrustPolicy())
+    assert verified.passed
+    if held == GOOD:
+        promote(shared, name, EQUAL)
+    assert promotion.rollback(shared.client, name, "production", reason="back").version == GOOD
+
+
+def test_without_its_database_each_command_says_one_line_and_what_is_served_goes_on(
+    shared: Place,
+    database: Postgres,
+    without_database: Callable[[], None],
+    start: Callable[..., subprocess.Popen[bytes]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT")
+    name = shared.model(GOOD, EQUAL)
+    promote(shared, name, GOOD)
+    before = events.acts(shared.client, name)
+    port = free_port()
+    command = (BIN / "registry-tools", "serve", f"{name}@production", "--port", str(port))
+    process = start(*command, "--poll", "0.5")
+    address = f"http://127.0.0.1:{port}"
+    wait_until_up(f"{address}/ready", process)
+    row = {"features": [6.0, 2.5, 4.5, 1.5]}
+
+    without_database()
+    for argv in (
+        ("registry-tools", "show", f"{name}@production"),
+        ("registry-tools", "promote", f"{name}/2", "--to", "production"),
+        ("registry-tools", "rollback", name, "--reason", "mine"),
+        ("python", "-m", "pipeline", "train", "--name", name, "--plots", "false"),
+    ):
+        done = subprocess.run([BIN / argv[0], *argv[1:]], capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (1, ""), done.stderr
+        assert done.stderr.count("\n") == 1, done.stderr
+        assert "its database" in done.stderr
+    assert httpx.post(f"{address}/predict", json=row).headers["X-Model-Version"] == "1"
+
+    database.start()
+    assert events.acts(shared.client, name) == before
+    assert [v.version for v in registry.list_versions(shared.client, name)] == [2, 1]
+    promote(shared, name, EQUAL)
+    eventually(lambda: httpx.post(f"{address}/predict", json=row).headers["X-Model-Version"] == "2")
+    assert load_model(f"{name}@production").info.version == EQUAL
+    (newest, *_) = json.loads(
+        subprocess.check_output([BIN / "registry-tools", "history", name, "--json"])
+    )
+    assert (newest["outcome"], newest["version"]) == ("done", EQUAL)

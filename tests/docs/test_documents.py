@@ -1,0 +1,171 @@
+"""What the documents say is what happens: every command that is shown with its output is run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from registry_tools.cli.main import cli as registry_cli
+from registry_tools.mlflow_store import registry
+from tests.support.fixtures import ROOT, Serve, Trained
+from tests.support.servers import BIN
+
+README = (ROOT / "README.md").read_text()
+TRAINING = (ROOT / "docs" / "training.md").read_text()
+DOCUMENTS = sorted(
+    path for path in ROOT.rglob("*.md") if not path.relative_to(ROOT).parts[0].startswith(".")
+)
+
+
+def blocks(language: str, text: str = README + TRAINING) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def conversations(text: str = README + TRAINING) -> list[tuple[str, str]]:
+    """Return each command of the console blocks with the output shown below it."""
+    found = []
+    for block in blocks("console", text):
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            command, _, output = part.partition("\n")
+            found.append((command, output))
+    return found
+
+
+def plain(text: str) -> str:
+    """Leave out what differs from run to run: ids and times, and spaces at line ends."""
+    text = re.sub(r"\b[0-9a-f]{32}\b", "<run>", text)
+    text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", "<time>", text)
+    text = re.sub(r"Makefile:\d+", "Makefile", text)
+    return "\n".join(line.rstrip() for line in text.strip().splitlines())
+
+
+def fresh_checkout(folder: Path) -> Path:
+    """Copy the project as a clone would have it; its environment is the one that tests run in."""
+    for part in ("MLproject", "Makefile", "conda.yaml", "pyproject.toml", "requirements.lock"):
+        shutil.copy(ROOT / part, folder / part)
+        os.utime(folder / part, (0, 0))  # `make` must not install into the tests' environment
+    for package in ("pipeline", "registry_tools"):
+        shutil.copytree(ROOT / package, folder / package)
+    (folder / ".venv").symlink_to(sys.prefix)
+    return folder
+
+
+def test_the_server_answers_as_its_document_shows(
+    serve: Serve, trained_once: Trained, tmp_path: Path
+) -> None:
+    shutil.copy(trained_once.folder / "mlflow.db", tmp_path / "shown.db")
+    uri = f"sqlite:///{tmp_path}/shown.db"
+    registry.move_alias(MlflowClient(uri), "iris", "production", 1)
+    client = serve("iris@production", "--tracking-uri", uri)
+    shown = conversations((ROOT / "docs" / "serving.md").read_text())
+    assert len(shown) > 5
+    for command, output in shown:
+        command = command.replace("localhost:5001", f"localhost:{client.base_url.port}")
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+        assert plain(done.stdout.replace("\r", "")) == plain(output), command + done.stderr
+
+
+def test_the_documents_show_what_their_commands_print(tmp_path: Path) -> None:
+    assert_shown(fresh_checkout(tmp_path), conversations())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("document", "stage"), [("scoring", "staging"), ("loop", "production")])
+def test_what_a_trained_model_is_used_for_goes_as_its_document_shows(
+    document: str, stage: str, trained_once: Trained, tmp_path: Path
+) -> None:
+    project = fresh_checkout(tmp_path)
+    shutil.copy(trained_once.folder / "mlflow.db", project / "mlflow.db")
+    registry.move_alias(MlflowClient(f"sqlite:///{project}/mlflow.db"), "iris", stage, 1)
+    shown = conversations((ROOT / "docs" / f"{document}.md").read_text())
+    assert len(shown) > 2
+    assert_shown(project, shown)
+
+
+def assert_shown(project: Path, shown_commands: list[tuple[str, str]]) -> None:
+    """Run commands in a checkout, and compare what they print with what is shown."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "MAKE"))}
+    # As who has not activated the environment, which `make` does for its own commands.
+    folders = [f for f in os.environ["PATH"].split(os.pathsep) if Path(f) != BIN]
+    environment["PATH"] = os.pathsep.join(folders)
+    for command, shown in shown_commands:
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=project,
+            env=environment | {"LOGNAME": "ada"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+        )
+        assert plain(done.stdout) == plain(shown), f"$ {command}"
+
+
+def test_the_python_of_the_readme_runs_and_answers_as_it_says(trained: object) -> None:
+    (block,) = blocks("python")
+    scope: dict[str, object] = {}
+    for line in filter(None, block.splitlines()):
+        code, _, comment = line.partition("#")
+        if code.startswith(("from", "model =")):
+            exec(code, scope)
+        else:
+            answer = repr(eval(code, scope)).replace(", dtype='<U10')", ")")
+            assert answer == comment.strip()
+
+
+def test_every_subcommand_is_in_the_readme() -> None:
+    for name in registry_cli.commands:
+        assert f"registry-tools {name}" in README
+
+
+def test_every_make_target_that_a_document_names_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for document in DOCUMENTS:
+        for target in re.findall(r"(?:^|`)make ([a-z-]+)", document.read_text(), re.MULTILINE):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), (document.name, target)
+
+
+def test_every_link_between_the_documents_leads_somewhere() -> None:
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+            assert (document.parent / target).exists(), (document.name, target)
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 150
+
+
+def test_every_file_in_the_readmes_tree_exists_and_none_is_missing() -> None:
+    tree = blocks("text")[0]
+    named = set(re.findall(r"\b([a-z_]+\.py)\b", tree))
+    actual = {
+        path.name
+        for package in ("pipeline", "registry_tools")
+        for path in (ROOT / package).glob("*.py")
+        if not path.name.startswith("__")
+    }
+    assert named == actual
+
+
+@pytest.mark.parametrize("module", ["pipeline", "registry_tools"])
+def test_both_programs_run_as_modules(module: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [BIN / "python", "-m", module, "--help"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert "Usage:" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_table_of_the_rules_is_what_the_simulation_prints() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "gate_power.py"], capture_output=True, text=True
+    )
+    assert done.stdout in (ROOT / "docs" / "promotion.md").read_text()

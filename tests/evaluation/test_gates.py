@@ -1,0 +1,186 @@
+"""The gates on plain values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from registry_tools.cli import promotion
+from registry_tools.data.schema import Column
+from registry_tools.evaluation import gates
+from registry_tools.evaluation.gates import champion_gate
+from registry_tools.evaluation.thresholds import failing as failing_thresholds
+from registry_tools.stats.paired_test import compare_answers, paired
+
+A, B = Column("a", "double"), Column("b", "long")
+
+
+@pytest.mark.parametrize(
+    ("candidate", "said"),
+    [
+        (None, "no signature"),
+        ([A, B, Column("c", "double")], "new required column 'c'"),
+        ([A, Column("bb", "long")], "new required column 'bb'; 'b' no longer taken, 'bb' new"),
+        ([A, Column("bb", "long", required=False)], "'b' no longer taken, 'bb' new: renamed?"),
+        ([B, A], "its columns stand in another order"),
+        ([A, Column("b", "integer")], "column 'b' was long, is integer"),
+        ([Column("a", "float"), B], "column 'a' was double, is float"),
+        ([Column("a", "string"), B], "column 'a' was double, is string"),
+    ],
+)
+def test_a_signature_that_the_champions_clients_do_not_fit_is_refused(
+    candidate: list[Column] | None, said: str
+) -> None:
+    result = gates.signature_gate(candidate, [A, B])
+    assert not result.passed
+    assert said in result.message
+
+
+@pytest.mark.parametrize(
+    "candidate",
+    [
+        [A, B],
+        [A],
+        [A, B, Column("c", "string", required=False)],
+        [A, Column("b", "double")],
+        [Column("a", "double", required=False), B],
+    ],
+)
+def test_a_signature_that_takes_what_is_sent_passes(candidate: list[Column]) -> None:
+    assert gates.signature_gate(candidate, [A, B]).passed
+
+
+def test_a_column_that_was_optional_may_not_become_required() -> None:
+    optional = Column("a", "double", required=False)
+    result = gates.signature_gate([A], [optional])
+    assert result.message == "column 'a' was optional, is required"
+
+
+def answers(predictions: list[int], probabilities: list[list[float]] | None = None) -> dict:
+    return {"predictions": predictions, "probabilities": probabilities}
+
+
+def test_answers_must_be_the_recorded_ones() -> None:
+    recorded = answers([0, 1], [[0.9, 0.1], [0.2, 0.8]])
+    assert gates.answers_gate(recorded, recorded).passed
+    nearly = answers([0, 1], [[0.9 + 1e-9, 0.1 - 1e-9], [0.2, 0.8]])
+    assert gates.answers_gate(recorded, nearly).passed
+    other = gates.answers_gate(recorded, answers([0, 0]))
+    assert other.message == "row 1 of the input example is not answered as was recorded"
+    fewer = gates.answers_gate(recorded, answers([0]))
+    assert not fewer.passed
+    off = gates.answers_gate(recorded, answers([0, 1], [[0.8, 0.2], [0.2, 0.8]]))
+    assert off.message == "a probability differs by 0.1 from recorded"
+    nan = gates.answers_gate(recorded, answers([0, 1], [[np.nan, 0.1], [0.2, 0.8]]))
+    assert not nan.passed
+
+
+def test_thresholds_name_what_misses_them() -> None:
+    figures = {"accuracy": 0.95, "log_loss": 0.3}
+    passed = gates.thresholds_gate(
+        figures, {"accuracy": 0.95}, {"log_loss": 0.3}, failing_thresholds
+    )
+    assert passed.passed
+    missed = gates.thresholds_gate(
+        figures, {"accuracy": 0.96}, {"log_loss": 0.3}, failing_thresholds
+    )
+    assert missed.message == "accuracy 0.9500, at least 0.96 asked"
+
+
+@pytest.mark.parametrize(
+    ("in_table", "leaked", "copies"),
+    [({}, 3, 0), ({3: 2}, 2, 1), ({3: 3}, 1, 2), ({3: 3, 4: 2}, 0, 3), ({9: 5}, 3, 0)],
+)
+def test_a_row_on_both_sides_is_a_leak_unless_it_stands_in_the_table_as_often(
+    in_table: dict[int, int], leaked: int, copies: int
+) -> None:
+    holdout, training = np.array([1, 2, 3, 3, 4], np.uint64), np.array([4, 5, 3], np.uint64)
+    known = np.array(list(in_table.items()), np.uint64).reshape(-1, 2)
+    result = gates.clean_holdout_gate(holdout, training, known)
+    assert result.passed is (leaked == 0)
+    assert result.figures == {"shared_rows": leaked, "duplicate_rows": copies}
+
+
+def test_paired_counts_become_accuracies_and_tests() -> None:
+    compared = paired(rows=100, only_candidate_right=1, only_champion_right=9, both_right=85)
+    assert compared.candidate_accuracy == pytest.approx(0.86)
+    assert compared.champion_accuracy == pytest.approx(0.94)
+    assert compared.difference == pytest.approx(-0.08)
+    # Exact McNemar: at least 9 of 10 coin tosses, (10 + 1) / 2**10.
+    assert compared.p_worse == pytest.approx(11 / 1024)
+    # The interval is that of the normal approximation, but for the grain of one row in a hundred.
+    error = np.sqrt((0.1 - 0.08**2) / 100)
+    assert compared.low == pytest.approx(-0.08 - 1.96 * error, abs=0.01)
+    assert compared.bound == pytest.approx(-0.08 - 1.645 * error, abs=0.01)
+    assert compared.high == pytest.approx(-0.08 + 1.96 * error, abs=0.01)
+    same = paired(rows=50, only_candidate_right=0, only_champion_right=0, both_right=50)
+    assert (same.difference, same.p_worse, same.p_better) == (0, 1, 1)
+
+
+def test_answers_on_the_same_rows_are_paired() -> None:
+    labels = np.array(["a", "a", "b", "b"], dtype=object)
+    compared = compare_answers(
+        labels, np.array(["a", "a", "b", "a"]), np.array(["a", "b", "a", "b"])
+    )
+    assert (compared.only_candidate_right, compared.only_champion_right) == (2, 1)
+    assert (compared.candidate_accuracy, compared.champion_accuracy) == (0.75, 0.5)
+
+
+def test_the_rules_of_the_command_line_are_those_of_the_gate() -> None:
+    assert promotion.RULES == gates.RULES
+
+
+def gate(rows: int, gained: int, lost: int, rule: str, margin: float = 0.01) -> gates.GateResult:
+    both = rows - gained - lost
+    return champion_gate(paired(rows, gained, lost, both), rule, margin, 0)
+
+
+@pytest.mark.parametrize(
+    ("rows", "gained", "lost", "passed"),
+    [
+        (30, 0, 0, True),
+        (30, 0, 1, False),  # 3 points below
+        (200, 1, 3, True),  # one point below: the margin
+        (200, 0, 3, False),
+        (10_000, 10, 60, False),  # half a point below, and significantly so
+        (10_000, 100, 110, True),
+    ],
+)
+def test_not_worse(rows: int, gained: int, lost: int, passed: bool) -> None:
+    assert gate(rows, gained, lost, "not-worse").passed is passed
+
+
+def test_non_inferior_needs_rows_enough_and_says_how_many() -> None:
+    too_few = gate(100, 0, 0, "non-inferior")
+    assert "too few rows to show it: 299 would do" in too_few.message
+    assert gate(299, 0, 0, "non-inferior").passed
+    assert not gate(3_000, 100, 150, "non-inferior").passed
+    assert gate(3_000, 60, 50, "non-inferior").passed
+    assert gate(300, 40, 2, "non-inferior").passed  # shown on fewer rows than an equal one needs
+    assert "too few rows to show it: 2062 would do" in gate(300, 5, 5, "non-inferior").message
+
+
+def test_better_is_significant() -> None:
+    assert not gate(30, 1, 0, "better").passed
+    assert gate(300, 12, 2, "better").passed
+
+
+def test_every_verdict_shows_difference_interval_and_p_value() -> None:
+    for rule in gates.RULES:
+        result = gate(300, 3, 4, rule)
+        assert "difference -0.0033 [" in result.message
+        assert "p(worse) 0.5, p(better) 0.773" in result.message
+        assert {"difference", "low", "high", "p_worse", "p_better"} <= set(result.figures)
+
+
+def test_too_few_rows_name_the_ways_out() -> None:
+    assert gates.too_few_rows(20, 0) is None
+    refusal = gates.too_few_rows(3, 27)
+    assert refusal is not None
+    for way_out in ("champion's split", "split=hash", "--eval-data FILE --target COLUMN"):
+        assert way_out in refusal.message
+
+
+def test_latency_is_the_median() -> None:
+    assert gates.latency_gate([1.0, 2.0, 100.0], 2.0).passed
+    assert not gates.latency_gate([1.0, 2.5, 2.6], 2.0).passed

@@ -1,0 +1,229 @@
+"""Versions carried between two real registries."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from registry_tools import load_model
+from registry_tools.cli.main import main
+from registry_tools.errors import PromotionError, VerificationError
+from registry_tools.evaluation.evaluate import GateOptions
+from registry_tools.mlflow_store import registry, runs
+from registry_tools.models import artifacts, copy, manifest
+from registry_tools.models.formats import TrustPolicy
+from registry_tools.promotion import promote, recovery
+from registry_tools.refs import ModelRef
+from tests.models.test_signing import write_keys
+from tests.support import places
+from tests.support.places import EQUAL, GOOD, Place
+from tests.support.servers import BIN
+
+
+@pytest.fixture(scope="session")
+def other_server(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp("other")
+    with places.server(empty_database, folder) as uri:
+        yield Place(uri, folder / "artifacts")
+
+
+@pytest.fixture
+def target(
+    place: Place,
+    request: pytest.FixtureRequest,
+    empty_database: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Place:
+    """Another registry: an SQLite store beside an SQLite store, a server beside a server."""
+    if place.uri.startswith("http"):
+        found: Place = request.getfixturevalue("other_server")
+        return found
+    folder = tmp_path_factory.mktemp("target")
+    shutil.copy(empty_database, folder / "mlflow.db")
+    return Place(f"sqlite:///{folder}/mlflow.db", folder)
+
+
+def run_states(target: Place, name: str) -> list[str]:
+    found = target.client.get_experiment_by_name(name)
+    assert found is not None
+    return [run.info.status for run in target.client.search_runs([found.experiment_id])]
+
+
+@pytest.mark.slow
+def test_a_version_arrives_with_all_that_belongs_to_it(
+    place: Place, target: Place, tmp_path: Path
+) -> None:
+    name = place.model(GOOD, EQUAL)
+    promote.promote(place.client, ModelRef(name, version=1), "production", GateOptions())
+    write_keys(tmp_path, "ours")
+    assert main(["sign", f"{name}/1", "--key", "ours.pem"]) == 0
+    there = copy.copy(place.client, ModelRef(name, stage="production"), target.client)
+    assert (there.name, there.version, there.made) == (name, 1, True)
+
+    sent, arrived = place.version(name, 1), target.version(name, 1)
+    assert arrived.stages == ()
+    assert arrived.metrics == sent.metrics
+    assert arrived.params == sent.params
+    assert arrived.description == sent.description
+    assert arrived.digest == sent.digest is not None
+    assert dict(arrived.tags) == {**sent.tags, "origin": there.origin}
+    assert there.origin.startswith(f"{place.uri} {name}/1 ")
+    with (
+        artifacts.evidence_files(place.client, sent) as here,
+        artifacts.evidence_files(target.client, arrived) as over_there,
+    ):
+        assert here is not None
+        assert over_there is not None
+        names = sorted(path.name for path in here.iterdir())
+        assert sorted(path.name for path in over_there.iterdir()) == names
+        assert {"holdout.parquet", "manifest.json"} < set(names)
+        assert manifest.read_manifest(over_there) == manifest.read_manifest(here)
+    run = target.client.get_run(str(arrived.run_id))
+    assert run.info.status == "FINISHED"
+    assert run.inputs.dataset_inputs[0].dataset.name == "iris"
+
+    model = load_model(f"{name}/1", tracking_uri=target.uri, public_key="ours.pub.pem")
+    assert model.predict_names([[6.0, 2.5, 4.5, 1.5]]).tolist() == ["versicolor"]
+    assert recovery.verify(target.client, ModelRef(name, version=1), TrustPolicy()).passed
+    mlflow.set_tracking_uri(target.uri)
+    served = mlflow.pyfunc.load_model(f"models:/{name}/1")
+    assert served.metadata.get_input_schema() is not None
+
+    # There it goes through the gates as a version that was trained there.
+    copy.copy(place.client, ModelRef(name, version=2), target.client)
+    promote.promote(target.client, ModelRef(name, version=1), "production", GateOptions())
+    promote.promote(target.client, ModelRef(name, version=2), "production", GateOptions())
+    assert target.holder(name) == 2
+
+
+def test_a_second_copy_changes_nothing(place: Place, target: Place) -> None:
+    name = place.model(GOOD)
+    first = copy.copy(place.client, ModelRef(name, version=1), target.client)
+    again = copy.copy(place.client, ModelRef(name, version=1), target.client)
+    assert (again.version, again.made) == (first.version, False)
+    assert len(registry.list_versions(target.client, name)) == 1
+    experiment = target.client.get_experiment_by_name(name)
+    assert experiment is not None
+    assert len(target.client.search_runs([experiment.experiment_id])) == 1
+
+
+_KILLED = """
+import os, signal, sys
+from registry_tools import registry, runs
+from registry_tools.cli import main
+
+module, name, *argv = sys.argv[1:]
+
+def kill(*arguments, **options):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+setattr({"registry": registry, "runs": runs}[module], name, kill)
+sys.exit(main(argv))
+"""
+
+
+@pytest.mark.parametrize(("module", "step"), [("runs", "add_files"), ("registry", "register")])
+def test_an_interrupted_copy_leaves_no_version_and_can_be_repeated(
+    place: Place, target: Place, short_wait: None, module: str, step: str
+) -> None:
+    name = place.model(GOOD)
+    command = ["copy", f"{name}/1", "--to-uri", target.uri]
+    done = subprocess.run([sys.executable, "-c", _KILLED, module, step, *command])
+    assert done.returncode == -signal.SIGKILL
+    assert not target.client.search_registered_models(f"name = '{name}'")
+    assert main(command) == 0
+    assert [v.version for v in registry.list_versions(target.client, name)] == [1]
+    assert run_states(target, name) == ["FINISHED"]
+
+
+def test_a_copy_that_was_interrupted_at_its_very_end_is_whole(
+    place: Place, target: Place, short_wait: None
+) -> None:
+    name = place.model(GOOD)
+    command = ["copy", f"{name}/1", "--to-uri", target.uri]
+    done = subprocess.run([sys.executable, "-c", _KILLED, "runs", "finish", *command])
+    assert done.returncode == -signal.SIGKILL
+    assert main(command) == 0
+    assert [v.version for v in registry.list_versions(target.client, name)] == [1]
+    assert run_states(target, name) == ["FINISHED"]
+
+
+def test_two_copies_at_once_make_one_version(place: Place, target: Place) -> None:
+    name = place.model(GOOD)
+    command = [BIN / "registry-tools", "copy", f"{name}/1", "--to-uri", target.uri, "--json"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    processes = [subprocess.Popen(command, **pipes) for _ in range(2)]  # type: ignore[call-overload]
+    said = [process.communicate(timeout=100) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    answers = [json.loads(out) for out, _ in said]
+    assert len({answer["version"] for answer in answers}) == 1
+    assert len(registry.list_versions(target.client, name)) == 1
+    assert run_states(target, name) == ["FINISHED"]
+
+
+def test_what_does_not_arrive_as_it_was_sent_makes_no_version(
+    place: Place, target: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = place.model(GOOD)
+    whole = runs.add_files
+
+    def damaging(client: object, run_id: str, folder: Path, where: str) -> str:
+        address = whole(client, run_id, folder, where)  # type: ignore[arg-type]
+        if where == "model":
+            # A server keeps the artifacts below its own folder.
+            root = target.files if address.startswith("mlflow-artifacts") else Path(address)
+            (file,) = (p for p in root.rglob("model.skops") if run_id in str(p))
+            file.write_bytes(file.read_bytes()[:-1] + b"?")
+        return address
+
+    monkeypatch.setattr(runs, "add_files", damaging)
+    with pytest.raises(VerificationError, match=r"did not arrive .*: model\.skops was changed"):
+        copy.copy(place.client, ModelRef(name, version=1), target.client)
+    assert not target.client.search_registered_models(f"name = '{name}'")
+
+
+def test_within_one_registry_another_name_is_needed(
+    local: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = local.model(GOOD)
+    with pytest.raises(PromotionError, match="already: give another --name"):
+        copy.copy(local.client, ModelRef(name, version=1), local.client)
+    command = ["copy", f"{name}/1", "--to-uri", local.uri, "--name", f"{name}-eu"]
+    assert main([*command, "--json"]) == 0
+    there = json.loads(capsys.readouterr().out)
+    assert (there["name"], there["version"], there["made"]) == (f"{name}-eu", 1, True)
+    assert main(command) == 0
+    assert capsys.readouterr().out == f"there already  {name}-eu version 1 in {local.uri}\n"
+
+
+def test_the_origin_has_no_password() -> None:
+    class Client:
+        tracking_uri = "https://ada:secret@host:8443/mlflow"
+
+    assert copy._address(Client()) == "https://host:8443/mlflow"  # type: ignore[arg-type]
+
+
+def test_a_version_whose_files_differ_is_not_carried(
+    local: Place, empty_database: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pipeline.params.definitions import TrainParams
+    from pipeline.training.train import train
+
+    name = local.model(GOOD)
+    train(TrainParams(plots=False, name=name))
+    folder = Path(local.client.get_model_version_download_uri(name, "2"))
+    (folder / "more.py").write_text("import os")
+    shutil.copy(empty_database, tmp_path / "target.db")
+    uri = f"sqlite:///{tmp_path}/target.db"
+    assert main(["copy", f"{name}/2", "--to-uri", uri]) == 1
+    assert "more.py was added" in capsys.readouterr().err
+    assert main(["copy", f"{name}/1", "--to-uri", "sqlite:///nowhere.db"]) == 1
+    assert "no registry at sqlite:///nowhere.db" in capsys.readouterr().err

@@ -1,0 +1,307 @@
+"""A look at what is served: what it says and leaves behind, and its parameters."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import click
+import httpx
+import mlflow
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from mlflow.entities import Run
+
+from pipeline.cli import cli
+from pipeline.errors import InvalidParameter
+from pipeline.monitoring import analysis, report
+from pipeline.monitoring.actions import FollowUp
+from pipeline.monitoring.monitor import MonitorResult
+from pipeline.params.definitions import MonitorParams
+from pipeline.params.fields import as_text
+from registry_tools.mlflow_store import registry
+from registry_tools.mlflow_store.tags import DRIFT_AT_TAG, DRIFT_RUN_TAG, DRIFT_TAG
+from tests.support.fixtures import ROOT
+from tests.support.monitored import (
+    IRIS,
+    SHIFTED,
+    Part,
+    answered,
+    flowers,
+    look,
+    run_of,
+    small,
+    told,
+    write_log,
+)
+from tests.support.places import GOOD, Place
+from tests.support.servers import eventually, metric
+
+# What the command says, and what it leaves behind.
+
+
+def test_rows_like_those_of_the_training_are_no_drift(
+    local: Place, model: str, tmp_path: Path, capsys: Any
+) -> None:
+    flowers()[0].to_csv(tmp_path / "now.csv", index=False)
+    first, last = told(capsys, "--name", model, "--current", "now.csv")
+    assert first.startswith(f"none      {model} version 1 in production: 240 rows: no drift")
+    assert last.endswith(f" in {model}-monitoring")
+    tags = local.version(model, 1).tags
+    assert tags[DRIFT_TAG] == "none"
+
+
+def test_a_shifted_column_is_drift_and_the_line_names_it(
+    local: Place, model: str, tmp_path: Path, capsys: Any
+) -> None:
+    flowers(shift=1)[0].to_parquet(tmp_path / "now.parquet", index=False)
+    first, _ = told(capsys, "--name", model, "--current", "now.parquet", code=4)
+    assert first.startswith(f"DRIFT     {model} version 1 in production: 240 rows: drift in ")
+    assert f"drift in {SHIFTED}" in first
+    assert "petal" not in first
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A window whose second half is shifted, and what was left behind by a look at it."""
+
+    name: str
+    result: MonitorResult
+    run: Run
+    files: Path
+    tags: dict[str, str]
+    place: Place
+
+
+@pytest.fixture(scope="session")
+def looked(sqlite_place: Place, tmp_path_factory: pytest.TempPathFactory) -> Looked:
+    folder = tmp_path_factory.mktemp("looked")
+    rows, right = flowers(500)
+    rows.loc[250:, SHIFTED] += 2
+    mlflow.set_tracking_uri(sqlite_place.uri)
+    try:
+        name = sqlite_place.model(GOOD)
+        registry.move_alias(sqlite_place.client, name, "production", 1)
+        write_log(folder, name, Part(1, rows, right))
+        result = look(name, folder)
+    finally:
+        mlflow.set_tracking_uri(None)
+    run = run_of(sqlite_place, result)
+    tags = sqlite_place.version(name, 1).tags
+    files = Path(run.info.artifact_uri.removeprefix("file://"))
+    return Looked(name, result, run, files, tags, sqlite_place)
+
+
+def test_psi_is_logged_for_each_feature_over_the_parts_of_the_window(looked: Looked) -> None:
+    suffixes = ["sepal length _cm_", "sepal width _cm_", "petal length _cm_", "petal width _cm_"]
+    for suffix in suffixes:
+        steps = looked.place.client.get_metric_history(looked.run.info.run_id, f"psi.{suffix}")
+        by_step = [m.value for m in sorted(steps, key=lambda m: m.step)]
+        assert len(by_step) == 10
+        early, late = np.mean(by_step[:5]), np.mean(by_step[5:])
+        assert (late > early + 1) == (suffix == suffixes[0])
+    assert looked.run.data.metrics["missing.sepal width _cm_"] == 0
+    assert looked.run.data.metrics["p_value.sepal length _cm_"] < 0.01
+    assert looked.run.data.metrics["rows"] == 500
+    assert looked.run.data.metrics["drift"] == 1
+
+
+def test_the_run_says_what_was_looked_at_and_found(looked: Looked) -> None:
+    tags, info = looked.run.data.tags, looked.run.info
+    assert info.status == "FINISHED"
+    experiment = looked.place.client.get_experiment(info.experiment_id)
+    assert experiment.name == looked.result.experiment == f"{looked.name}-monitoring"
+    assert (tags["model"], tags["stage"], tags["version"]) == (looked.name, "production", "1")
+    assert tags["verdict"] == "drift"
+    assert tags["where"].startswith(SHIFTED)
+    assert SHIFTED in tags["mlflow.note.content"]
+    assert tags["alpha"] == "0.01"
+
+
+def test_the_version_says_what_was_found_last_when_and_by_which_run(looked: Looked) -> None:
+    assert looked.tags[DRIFT_TAG].startswith(f"drift: {SHIFTED}")
+    assert looked.tags[DRIFT_RUN_TAG] == looked.run.info.run_id
+    at = datetime.fromisoformat(looked.tags[DRIFT_AT_TAG].replace("Z", "+00:00"))
+    assert abs((datetime.now(timezone.utc) - at).total_seconds()) < 300
+
+
+def test_the_report_is_one_page_that_loads_nothing(looked: Looked) -> None:
+    page = (looked.files / "report.html").read_text()
+    assert not re.findall(r"""(?:src|href|url|@import)\s*[=(]?\s*["']?\s*https?:""", page)
+    assert not re.findall(r"https?://", page)
+    assert "<script" not in page.lower()
+    sources = re.findall(r'src="([^"]{0,30})', page)
+    assert len(sources) == 3
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    for said in (looked.name, looked.run.info.run_id, SHIFTED, "petal width (cm)", "PSI", "DRIFT"):
+        assert said.lower() in page.lower()
+
+
+def test_the_pictures_and_the_findings_are_logged_beside_the_report(looked: Looked) -> None:
+    drawn = sorted(path.name for path in (looked.files / "plots" / "version-1").iterdir())
+    assert drawn == ["features.png", "over_time.png", "predictions.png"]
+    content = json.loads((looked.files / "findings.json").read_text())
+    assert (content["name"], content["stage"], content["version"]) == (
+        looked.name, "production", 1,
+    )  # fmt: skip
+    assert content["run_id"] == looked.run.info.run_id
+    (version,) = content["versions"]
+    assert version["verdict"] == "drift"
+    assert version["where"][0] == SHIFTED
+    assert {feature["name"] for feature in version["features"]} == set(IRIS.data.columns)
+    assert all(test["adjusted"] >= test["p_value"] for test in version["tests"])
+    assert content["acts"] == content["notes"] == []
+
+
+def test_a_report_shows_names_as_they_are_written(tmp_path: Path) -> None:
+    evil = "<script>alert('x')</script>"
+    own, window = small({evil: np.arange(40.0)}), answered(["cat"] * 40, {evil: np.arange(40.0)})
+    found = analysis.find(1, own, window, None, 20, 0.01)
+    head = {
+        "name": evil, "stage": "production", "version": 1, "current": evil, "run_id": "1",
+        "alpha": 0.01, "notes": [evil],
+    }  # fmt: skip
+    report.write(tmp_path, head, [(found, own, window)], [FollowUp("retrain", "failed", evil)])
+    page = (tmp_path / "report.html").read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+
+
+# Parameters.
+
+
+def entry_point() -> dict[str, Any]:
+    content = yaml.safe_load((ROOT / "MLproject").read_text())
+    return dict(content["entry_points"]["monitor"])
+
+
+def test_mlproject_has_the_parameters_of_the_monitor_with_its_defaults() -> None:
+    declared = entry_point()["parameters"]
+    assert list(declared) == [spec.name for spec in fields(MonitorParams)]
+    assert declared.pop("current") == "string"  # has to be given
+    for spec in fields(MonitorParams):
+        if spec.name in declared:
+            number = isinstance(spec.default, (int, float)) and not isinstance(spec.default, bool)
+            assert declared[spec.name] == {
+                "type": "float" if number else "string",
+                "default": spec.default if number else as_text(spec.default),
+            }, spec.name
+
+
+def test_mlproject_passes_every_parameter_of_the_monitor_to_its_option() -> None:
+    command = entry_point()["command"].split()
+    assert command[:4] == ["python", "-m", "pipeline", "monitor"]
+    passed = dict(zip(command[4::2], command[5::2], strict=True))
+    assert passed == {
+        f"--{spec.name.replace('_', '-')}": f"{{{spec.name}}}" for spec in fields(MonitorParams)
+    }
+    options = {o.name for o in cli.commands["monitor"].params if isinstance(o, click.Option)}
+    assert options == {spec.name for spec in fields(MonitorParams)} | {"verbose"}
+
+
+def test_the_defaults_of_the_monitor_survive_the_way_through_text() -> None:
+    params = MonitorParams(current="log")
+    texts = {spec.name: as_text(getattr(params, spec.name)) for spec in fields(MonitorParams)}
+    assert MonitorParams.from_text(texts) == params
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "bounds"),
+    [
+        ("current", "none", "the rows of now have to be given"),
+        ("since", "yesterday", "a time such as 12h or 7d"),
+        ("since", "1", "a time such as 12h or 7d"),
+        ("cooling", "-1d", "a time such as 12h or 7d"),
+        ("cooling", "none", "a time such as 12h or 7d"),
+        ("min_rows", "19", "a whole number of rows from 20"),
+        ("min_rows", "200.5", "a whole number of rows from 20"),
+        ("alpha", "0", "a number from 1e-9 to 0.5"),
+        ("alpha", "1", "a number from 1e-9 to 0.5"),
+        ("alpha", "nan", "a number from 1e-9 to 0.5"),
+        ("promote", "true", "belongs to retrain=TABLE"),
+        ("promote", "yes", "true or false"),
+        ("rollback", "true", "takes labels=FILE"),
+        ("stage", "v1", "MLflow reserves"),
+        ("name", "a/b", "must not be empty"),
+    ],
+)
+def test_a_value_out_of_bounds_is_named_with_its_parameter(
+    name: str, value: str, bounds: str
+) -> None:
+    with pytest.raises(InvalidParameter, match=re.escape(bounds)) as caught:
+        MonitorParams.from_text({"current": "log", name: value})
+    assert str(caught.value).startswith(f"{name}={value}: ")
+
+
+def test_candidates_are_not_watched_and_trained_at_once(capsys: Any) -> None:
+    options = ("--current", "log", "--stage", "Staging", "--retrain", "table.csv")
+    (said,) = told(capsys, *options, code=2)
+    assert "retrain=table.csv: a candidate is put into staging, which is what is watched" in said
+
+
+def test_a_time_is_read_in_its_unit() -> None:
+    for text, seconds in (("90s", 90), ("30min", 1800), ("1.5h", 5400), ("7d", 604_800)):
+        params = MonitorParams.from_text({"current": "log", "cooling": text})
+        assert params.cooling == timedelta(seconds=seconds)
+
+
+# What the server tells of it.
+
+
+@pytest.mark.slow
+def test_the_server_tells_what_a_monitor_found_last(
+    client: httpx.Client, model: str, local: Place
+) -> None:
+    def tag(key: str, value: str) -> None:
+        local.client.set_model_version_tag(model, "1", key, value)
+
+    def gauge() -> float:
+        return metric(client, "serving_drift")
+
+    assert gauge() == -1
+    tag(DRIFT_AT_TAG, "2026-01-02T03:04:05Z")
+    for said, value in ((f"drift: {SHIFTED}", 1), ("none", 0), ("unknown", -1), ("drift: x", 1)):
+        tag(DRIFT_TAG, said)
+        client.post("/-/refresh")
+        assert gauge() == value
+    at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc).timestamp()
+    assert metric(client, "serving_drift_timestamp_seconds") == at
+    tag(DRIFT_AT_TAG, "whenever")
+    tag(DRIFT_TAG, "none")
+    client.post("/-/refresh")
+    assert gauge() == 0
+    assert client.get("/model").json()["last_error"] is None
+
+
+@pytest.mark.slow
+def test_a_monitor_of_what_a_server_logs_reaches_the_metrics_of_the_server(
+    serve: Callable[..., httpx.Client], model: str, tmp_path: Path, capsys: Any
+) -> None:
+    client = serve(f"{model}@production", "--log-predictions", "log", "--log-every", "0.3")
+    rows, right = flowers(220, shift=2)
+    known = []
+    for start in range(0, 220, 20):
+        some = rows.iloc[start : start + 20]
+        body = {"columns": list(some.columns), "data": some.to_numpy().tolist()}
+        reply = client.post("/invocations", json={"dataframe_split": body})
+        known += [
+            {"request_id": reply.headers["x-request-id"], "row": row, "label": right[start + row]}
+            for row in range(20)
+        ]
+    pd.DataFrame(known).to_csv(tmp_path / "labels.csv", index=False)
+    folder = tmp_path / "log" / model
+    eventually(lambda: sum(len(pq.read_table(f)) for f in folder.glob("*.parquet")) == 220)
+    options = ("--name", model, "--current", "log", "--labels", "labels.csv")
+    lines = told(capsys, *options, code=4)
+    assert SHIFTED in lines[0]
+    assert "220 labelled rows" in lines[1]
+    assert client.post("/-/refresh").is_success
+    assert metric(client, "serving_drift") == 1

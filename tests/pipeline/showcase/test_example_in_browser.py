@@ -1,0 +1,195 @@
+"""The example store in a real browser: what a person sees who opens it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from matplotlib.image import imread
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from playwright.sync_api import Browser, Page, expect
+
+from tests.support.browser import SIZE, PageLog
+from tests.support.mlflow_ui import (
+    FOUR,
+    axis_titles,
+    coloured,
+    open_comparison,
+    open_runs,
+    wait_for_lines,
+)
+from tests.support.screenshots import PICTURES, take, write_report
+from tests.support.servers import eventually, example
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the example; looking does not change what the next test sees."""
+    with example(tmp_path_factory.mktemp("example") / "server.log") as address:
+        yield address
+
+
+def runs(address: str) -> dict[str, Run]:
+    """Return the runs of the first experiment by their names."""
+    return {run.info.run_name: run for run in MlflowClient(address).search_runs(["1"])}
+
+
+def test_a_page_is_held_to_what_it_logs_and_asks_for(
+    page: Page, page_log: PageLog, tmp_path: Path
+) -> None:
+    good, bad = tmp_path / "good.html", tmp_path / "bad.html"
+    good.write_text('<h1>Good</h1><img src="data:image/gif;base64,R0lGODlhAQABAAAAACw=">')
+    bad.write_text(
+        '<h1>Bad</h1><img src="https://127.0.0.1.example.org/a.png">'
+        "<script>"
+        'const socket = new WebSocket("ws://example.org/b");'
+        'socket.onclose = () => document.title = "closed";'
+        'console.error("it said so"); notThere();'
+        "</script>"
+    )
+    page.goto(good.as_uri())
+    expect(page.get_by_role("heading", name="Good")).to_be_visible()
+    assert not page_log.errors
+    assert not page_log.outside
+    page.goto(bad.as_uri())
+    expect(page).to_have_title("closed")
+    assert sorted(page_log.outside) == [
+        "https://127.0.0.1.example.org/a.png",
+        "ws://example.org/b",
+    ]
+    told = "\n".join(page_log.errors)
+    assert "it said so" in told
+    assert "notThere is not defined" in told
+
+
+@pytest.mark.slow
+def test_the_page_of_an_experiment_lists_its_runs(
+    page: Page, page_log: PageLog, address: str
+) -> None:
+    open_runs(page, address)
+    names = runs(address)
+    assert len(names) == 11
+    expect(page.get_by_text("11 matching runs")).to_be_visible()
+    for name in names:
+        expect(page.get_by_role("link", name=name, exact=True)).to_be_visible()
+    assert not page_log.outside
+
+
+@pytest.mark.slow
+def test_four_runs_are_compared_by_parameters_metrics_and_a_plot(page: Page, address: str) -> None:
+    open_comparison(page, address)
+    there = runs(address)
+    compared = [there[name] for name in FOUR]
+
+    row = page.get_by_role("row").filter(has=page.get_by_text("model", exact=True)).first
+    expect(row.get_by_role("cell")).to_have_text([run.data.params["model"] for run in compared])
+
+    metrics = sorted(compared[0].data.metrics)
+    names, values = (page.get_by_role("grid").nth(place) for place in (0, 1))
+    expect(names.get_by_role("link")).to_have_text(metrics)
+    shown = [f"{run.data.metrics[name]:.3f}" for name in metrics for run in compared]
+    assert [f"{float(value):.3f}" for value in values.inner_text().split()] == shown
+
+    expect(axis_titles(page)).to_have_text(["model", "model_params", "accuracy"])
+    wait_for_lines(page)
+
+
+@pytest.mark.slow
+def test_the_page_of_a_version_tells_its_stage_and_where_it_fails(page: Page, address: str) -> None:
+    page.goto(f"{address}/#/models/iris/versions/3")
+    expect(page.get_by_role("heading", name="Version 3")).to_be_visible()
+    expect(page.get_by_text("@ production")).to_be_visible()
+    expect(page.get_by_text("Production", exact=True)).to_be_visible()
+    expect(page.get_by_text("Where it fails.")).to_be_visible()
+    expect(page.get_by_text("1 × versicolor taken for virginica")).to_be_visible()
+
+
+@pytest.mark.slow
+def test_a_version_leads_to_its_run_with_the_same_card_and_its_pictures(
+    page: Page, address: str
+) -> None:
+    run = runs(address)["logistic_regression"]
+    page.goto(f"{address}/#/models/iris/versions/3")
+    page.get_by_role("link", name="logistic_regression", exact=True).click()
+    expect(page.get_by_role("heading", name="logistic_regression")).to_be_visible()
+    expect(page.get_by_text("1 × versicolor taken for virginica")).to_be_visible()
+
+    page.get_by_role("tab", name="Artifacts").click()
+    page.get_by_text("plots", exact=True).click()
+    files = [file.path for file in MlflowClient(address).list_artifacts(run.info.run_id, "plots")]
+    pictures = [path for path in files if path.endswith(".png")]
+    assert len(pictures) >= 5
+    for path in pictures:
+        page.get_by_text(Path(path).name, exact=True).click()
+        picture = page.get_by_role("img", name=path)
+        expect(picture).to_be_visible()
+        expect(picture).not_to_have_js_property("naturalWidth", 0)
+        eventually(lambda shown=picture: coloured(shown.screenshot()) > 200)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_reports_are_whole_without_a_network_a_script_or_a_mouse(
+    page: Page, page_log: PageLog, address: str, tmp_path: Path, scheme: Literal["light", "dark"]
+) -> None:
+    comparison, timeline = tmp_path / "comparison.html", tmp_path / "timeline.html"
+    write_report(["compare", "iris/3", "iris/2"], address, comparison)
+    write_report(["history", "iris"], address, timeline)
+    page.emulate_media(color_scheme=scheme)
+    page.goto(comparison.as_uri())
+    expect(page.get_by_role("heading", name="iris 3 beside iris 2")).to_be_visible()
+    for picture in page.get_by_role("img").all():
+        expect(picture).not_to_have_js_property("naturalWidth", 0)
+    assert page.get_by_role("img").count() == 10
+    assert contrast(page) >= 4.5
+    page.keyboard.press("Tab")  # what is wider than the window can be reached and moved by keys
+    assert page.evaluate("document.activeElement.className") == "wide"
+    page.emulate_media(media="print")
+    assert contrast(page) >= 4.5
+
+    page.emulate_media(media="screen", color_scheme=scheme)
+    page.goto(timeline.as_uri())
+    expect(page.get_by_role("row").filter(has_text="rollback of production")).to_be_visible()
+    expect(page.get_by_text("refused", exact=True)).to_be_visible()
+    assert contrast(page) >= 4.5
+    assert not page_log.errors
+    assert not page_log.outside
+
+
+def contrast(page: Page) -> float:
+    """Return the least contrast of any text with the ground it stands on, as WCAG defines it."""
+    pairs = page.evaluate(
+        """() => [...document.querySelectorAll("main *")]
+          .filter(e => !e.closest("svg") && [...e.childNodes].some(n => n.data?.trim()))
+          .map(e => {
+            let ground = e;
+            while (getComputedStyle(ground).backgroundColor === "rgba(0, 0, 0, 0)")
+              ground = ground.parentElement ?? document.body;
+            return [e, ground].map((each, place) =>
+              getComputedStyle(each)[["color", "backgroundColor"][place]].match(/[0-9.]+/g))
+          })"""
+    )
+
+    def light(colour: list[str]) -> float:
+        parts = (float(part) / 255 for part in colour[:3])
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    found = []
+    for pair in pairs:
+        dark, bright = sorted(light(colour) for colour in pair)
+        found.append((bright + 0.05) / (dark + 0.05))
+    return min(found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_picture_of_the_readme_can_be_taken_anew(
+    browser: Browser, address: str, name: str, tmp_path: Path
+) -> None:
+    picture = take(browser, address, name, tmp_path)
+    assert imread(picture).shape[1] == SIZE["width"]
+    assert picture.stat().st_size < 250_000

@@ -1,0 +1,214 @@
+"""The example store as a clone has it: what is in it, and that looking does not change it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import alembic.command
+import pytest
+from mlflow import MlflowClient
+from mlflow.store.db.utils import _get_alembic_config
+from sklearn.datasets import load_iris
+
+from registry_tools.mlflow_store import registry
+from tests.support.fixtures import ROOT
+from tests.support.servers import BIN, free_port, wait_until_up
+
+EXAMPLE = ROOT / "mlruns_example"
+Start = Callable[..., subprocess.Popen[bytes]]
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def shown(start: Start, tmp_path: Path) -> str:
+    """The address of the example, opened from a folder that nobody can write to."""
+    moved = tmp_path / "moved elsewhere"
+    shutil.copytree(EXAMPLE, moved)
+    for path in [moved, *moved.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    port = free_port()
+    command = (sys.executable, "-m", "pipeline", "show-example", "--folder", moved)
+    process = start(*command, "--port", str(port), cwd=ROOT)
+    wait_until_up(f"http://127.0.0.1:{port}/health", process, seconds=60)
+    return f"http://127.0.0.1:{port}"
+
+
+def test_it_is_small_and_says_nothing_of_who_made_it_where() -> None:
+    content = {path: path.read_bytes() for path in EXAMPLE.rglob("*") if path.is_file()}
+    assert sum(map(len, content.values())) <= 6 << 20
+    here = (Path.home(), ROOT, ROOT.parent, Path(tempfile.gettempdir()))
+    places = [b"/home/", b"/Users/", *(bytes(place) + b"/" for place in here)]
+    host = socket.gethostname().encode()
+    for path, text in content.items():
+        assert not [place for place in places if place in text], path
+        # A short name stands by chance in a picture.
+        assert len(host) < 5 or host not in text, path
+    with contextlib.closing(sqlite3.connect(f"file:{EXAMPLE}/mlflow.db?mode=ro", uri=True)) as db:
+        told = "SELECT value FROM tags WHERE key IN ('mlflow.user', 'actor')"
+        users = set(db.execute(f"{told} UNION SELECT user_id FROM runs"))
+    assert users == {("example",), ("unknown",)}
+
+
+@pytest.mark.slow
+def test_it_has_what_there_is_to_look_at(shown: str) -> None:
+    client = MlflowClient(shown)
+    iris = client.get_experiment_by_name("iris")
+    runs = client.search_runs([iris.experiment_id])
+    assert len(runs) >= 10
+    assert len({run.data.params["model"] for run in runs}) == 5
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert all(run.info.artifact_uri.startswith("mlflow-artifacts:/") for run in runs)
+    assert all("Where it fails" in run.data.tags["mlflow.note.content"] for run in runs)
+    assert registry.stage_holder(client, "iris", "production") == 3
+    assert registry.stage_holder(client, "iris", "staging") is not None
+    assert registry.stage_holder(client, "wine", "production") == 1
+    history = client.get_experiment_by_name("iris-promotions").experiment_id
+    acts = [run.data.tags for run in client.search_runs([history])]
+    told = [(tags["action"], tags["outcome"]) for tags in acts if "action" in tags]
+    assert told == [
+        ("rollback", "done"),
+        ("promote", "done"),
+        ("promote", "refused"),
+        ("promote", "done"),
+    ]
+
+
+def test_what_is_in_production_answers_from_it_and_nothing_is_changed(
+    shown: str, tmp_path: Path
+) -> None:
+    before = files(tmp_path / "moved elsewhere")
+    done = subprocess.run(
+        [BIN / "registry-tools", "predict", "iris@production", "--features", "6.0,2.5,4.5,1.5"],
+        env=os.environ | {"MLFLOW_TRACKING_URI": shown},
+        capture_output=True,
+        text=True,
+    )
+    assert "versicolor" in done.stdout, done.stderr
+    MlflowClient(shown).set_experiment_tag("1", "changed", "in the copy")
+    assert files(tmp_path / "moved elsewhere") == before
+
+
+def test_the_monitor_tells_rows_like_those_of_its_version_from_others(
+    shown: str, tmp_path: Path
+) -> None:
+    rows = load_iris(as_frame=True).data.sample(300, replace=True, random_state=1)
+    rows.to_csv(tmp_path / "same.csv", index=False)
+    rows["petal width (cm)"] += 0.8
+    rows.to_csv(tmp_path / "wider.csv", index=False)
+    for name, code, said in (
+        ("same.csv", 0, "none      iris version 3 in production: 300 rows: no drift"),
+        ("wider.csv", 4, "DRIFT     iris version 3 in production: 300 rows: drift in petal width"),
+    ):
+        done = subprocess.run(
+            [BIN / "python", "-m", "pipeline", "monitor", "--current", tmp_path / name],
+            env=os.environ | {"MLFLOW_TRACKING_URI": shown},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == code, done.stderr
+        assert done.stdout.startswith(said)
+
+
+@pytest.mark.slow
+def test_it_ends_when_it_is_told_to_and_leaves_nothing(start: Start, tmp_path: Path) -> None:
+    port = free_port()
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    process = start(
+        *(sys.executable, "-m", "pipeline", "show-example", "--port", str(port)),
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(scratch)},
+    )
+    wait_until_up(f"http://127.0.0.1:{port}/health", process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 0
+    assert not list(scratch.iterdir())
+    said = (tmp_path / "process-0.log").read_text().splitlines()
+    assert said[0].startswith(f"http://127.0.0.1:{port}")
+    assert len(said) == 4
+
+
+@pytest.mark.slow
+def test_a_store_of_an_older_mlflow_is_upgraded_in_the_copy(start: Start, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(EXAMPLE, old)
+    alembic.command.downgrade(_get_alembic_config(f"sqlite:///{old}/mlflow.db"), "-1")
+    before = files(old)
+    port = free_port()
+    command = (sys.executable, "-m", "pipeline", "show-example", "--folder", old)
+    process = start(*command, "--port", str(port), cwd=ROOT)
+    wait_until_up(f"http://127.0.0.1:{port}/health", process, seconds=60)
+    client = MlflowClient(f"http://127.0.0.1:{port}")
+    assert registry.stage_holder(client, "iris", "production") == 3
+    assert files(old) == before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_made_twice_it_is_the_same_but_for_times_and_ids(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "pipeline", "make-example", "--folder", tmp_path / "again"],
+        cwd=ROOT,
+        check=True,
+    )
+    again, committed = told(tmp_path / "again"), told(EXAMPLE)
+    for what, rows in committed.items():
+        assert again[what] == rows, what
+    assert len(committed["metrics"]) > 100
+
+
+def told(folder: Path) -> dict[str, list[tuple[object, ...]]]:
+    """Read what a store tells of runs, by their names and places rather than by their ids."""
+    questions = {
+        "runs": "SELECT experiment_id, name, status FROM runs",
+        "parameters": "SELECT name, key, value FROM params JOIN runs USING (run_uuid) "
+        "WHERE key NOT LIKE 'next%'",  # an id
+        # Five digits: the last ones are the processor's.
+        "metrics": "SELECT name, key, printf('%.5g', value) FROM latest_metrics "
+        "JOIN runs USING (run_uuid)",
+        "stages": "SELECT name, alias, version FROM registered_model_aliases",
+        "legacy stages": "SELECT name, version, current_stage FROM model_versions",
+        "versions": "SELECT name, version, key FROM model_version_tags",
+    }
+    with contextlib.closing(sqlite3.connect(f"file:{folder}/mlflow.db?mode=ro", uri=True)) as db:
+        return {what: sorted(db.execute(sql), key=str) for what, sql in questions.items()}
+
+
+def refused(*arguments: str | Path) -> str:
+    """Return what `show-example` says on stderr, having told of no address."""
+    command = [sys.executable, "-m", "pipeline", "show-example", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    return done.stderr
+
+
+def test_a_port_that_another_listens_on_is_refused() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        said = refused("--port", port)
+    assert f"port {port} cannot be used (Address already in use)" in said
+
+
+def test_a_folder_without_a_store_is_said_in_one_line(tmp_path: Path) -> None:
+    assert "`make example` makes one" in refused("--folder", tmp_path, "--port", str(free_port()))

@@ -1,0 +1,340 @@
+"""Sweeps against real stores: what is logged, and what is left when one does not end well."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from pipeline.cli import main
+from pipeline.errors import PipelineError
+from pipeline.params.definitions import SweepParams
+from pipeline.sweep.sweep import sweep
+from registry_tools.errors import UnsupportedOperation
+from tests.support.fixtures import ROOT
+from tests.support.places import spark
+from tests.support.servers import BIN, end_group, eventually, free_port, wait_until_up
+
+Start = Callable[..., subprocess.Popen[bytes]]
+QUICK = ("--model", "knn", "--plots", "false")
+
+
+def runs(client: MlflowClient, condition: str = "") -> list[Run]:
+    experiment = client.get_experiment_by_name("iris")
+    return client.search_runs([experiment.experiment_id], condition) if experiment else []
+
+
+def parents(client: MlflowClient) -> list[Run]:
+    return runs(client, "tags.kind = 'sweep'")
+
+
+def children(client: MlflowClient, parent: Run) -> list[Run]:
+    return runs(client, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+
+
+def trials(client: MlflowClient, parent: Run) -> dict[int, Run]:
+    found = [run for run in children(client, parent) if "trial" in run.data.tags]
+    places = [int(run.data.tags["trial"]) for run in found]
+    assert len(set(places)) == len(places), "a trial stands twice"
+    return dict(zip(places, found, strict=True))
+
+
+def test_a_sweep_logs_each_trial_and_registers_the_best(store: str) -> None:
+    result = sweep(SweepParams(model="knn", n_trials=6, plots=False))
+    client = MlflowClient(store)
+    (parent,) = parents(client)
+    found = trials(client, parent)
+    assert sorted(found) == list(range(6))
+    assert {run.info.status for run in found.values()} == {"FINISHED"}
+    best = max(run.data.metrics["cv_accuracy_mean"] for run in found.values())
+    assert result.best_figures["cv_accuracy_mean"] == best
+    assert parent.data.metrics["best_cv_accuracy"] == best
+    for run in found.values():
+        assert set(run.data.params) == {"model", "n_neighbors", "weights"}
+        # What the held-out rows say is for the best alone.
+        assert set(run.data.metrics) == {"cv_accuracy_mean", "cv_accuracy_std", "seconds"}
+        assert client.list_artifacts(run.info.run_id) == []
+
+    winner = client.get_run(result.winner.run_id)
+    assert winner.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert winner.data.metrics["cv_accuracy_mean"] == pytest.approx(best)
+    version = client.get_model_version_by_alias("iris", "staging")
+    assert version.run_id == winner.info.run_id
+    assert "iris version 1** is the best of 6 trials" in parent.data.tags["mlflow.note.content"]
+
+
+def test_failing_trials_say_why_and_the_others_count(store: str) -> None:
+    # Of 30 rows a fold trains on fewer than the largest neighbourhoods.
+    result = sweep(SweepParams(model="knn", n_trials=12, subset_size=30, plots=False))
+    client = MlflowClient(store)
+    found = trials(client, parents(client)[0])
+    failed = [run for run in found.values() if run.info.status == "FAILED"]
+    assert 0 < len(failed) == result.failed < 12
+    for run in failed:
+        assert "n_neighbors" in run.data.tags["failure"]
+        assert int(run.data.params["n_neighbors"]) > 15
+    assert result.finished + result.failed == 12
+
+
+def test_when_all_fail_the_sweep_fails_and_nothing_is_registered(
+    store: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--model", "svc", "--model-params", '{"kernel": "none"}', "--n-trials", "3"]
+    assert main(["sweep", *arguments]) == 1
+    said = capsys.readouterr().err
+    assert "all 3 trials failed: InvalidParameterError: The 'kernel' parameter" in said
+    client = MlflowClient(store)
+    assert parents(client)[0].info.status == "FAILED"
+    assert client.search_registered_models() == []
+    # The same again tries them again, in the runs that they had.
+    assert main(["sweep", *arguments]) == 1
+    later = max(parents(client), key=lambda run: run.info.start_time)
+    assert len(trials(client, later)) == 3
+    assert len(runs(client)) == 5
+
+
+def test_a_bad_parameter_is_refused_before_a_run_is_opened(
+    store: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sweep", "--n-trials", "0"]) == 2
+    assert "n_trials=0: must be a whole number from 1 to 100000" in capsys.readouterr().err
+    assert runs(MlflowClient(store)) == []
+
+
+@pytest.mark.slow
+def test_what_is_found_does_not_depend_on_how_many_work(store: str) -> None:
+    alone = sweep(SweepParams(n_trials=10, max_iter=50, plots=False, name="alone"))
+    together = sweep(SweepParams(n_trials=10, max_iter=50, plots=False, name="together", n_jobs=2))
+    assert alone.best.model_params == together.best.model_params
+    client = MlflowClient(store)
+    figures = []
+    for result in (alone, together):
+        parent = client.get_run(result.run_id)
+        found = client.search_runs(
+            [parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{result.run_id}'"
+        )
+        figures.append(
+            {
+                run.data.tags["trial"]: (run.info.run_name, run.data.metrics["cv_accuracy_mean"])
+                for run in found
+                if "trial" in run.data.tags
+            }
+        )
+    assert len(figures[0]) == 10
+    assert figures[0] == figures[1]
+
+
+def started(start: Start, *arguments: str) -> subprocess.Popen[bytes]:
+    return start(
+        *(sys.executable, "-m", "pipeline", "sweep", *QUICK, *arguments),
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        # Whoever runs the tests in the background has SIGINT ignored, and that is handed down.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def some_finished(store: str, least: int) -> Callable[[], bool]:
+    return lambda: len(runs(MlflowClient(store), "attributes.status = 'FINISHED'")) >= least
+
+
+def group_of(leader: int) -> dict[int, str]:
+    """Return the processes of a group that are still there, with their command lines."""
+    columns = "pid=,pgid=,stat=,args="
+    listed = subprocess.run(["ps", "-eww", "-o", columns], capture_output=True, text=True).stdout
+    rows = [line.split(maxsplit=3) for line in listed.splitlines()]
+    return {
+        int(pid): args
+        for pid, group, state, args in rows
+        if int(group) == leader and state[0] != "Z"
+    }
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_is_taken_up_by_the_same_command(store: str, start: Start) -> None:
+    arguments = ("--n-trials", "60", "--n-jobs", "2")
+    killed = started(start, *arguments)
+    eventually(some_finished(store, 5), seconds=60)
+    killed.kill()  # it alone: the processes that it started end by themselves
+    killed.wait()
+    eventually(lambda: not group_of(killed.pid), seconds=60)
+    client = MlflowClient(store)
+    before = {run.info.run_id for run in runs(client, "attributes.status = 'FINISHED'")}
+    assert started(start, *arguments).wait(timeout=110) == 0
+    later, earlier = parents(client)
+    assert (earlier.info.status, later.info.status) == ("KILLED", "FINISHED")
+    assert children(client, earlier) == []
+    found = trials(client, later)
+    assert sorted(found) == list(range(60))
+    assert before <= {run.info.run_id for run in found.values()}
+    assert {run.info.status for run in found.values()} == {"FINISHED"}
+    # Each was evaluated once: a figure that was logged twice has two entries.
+    for run in found.values():
+        assert len(client.get_metric_history(run.info.run_id, "cv_accuracy_mean")) == 1
+    assert len(client.search_model_versions("name = 'iris'")) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_sweep_leaves_what_is_done_and_kills_the_rest(
+    number: int, code: int, store: str, start: Start, tmp_path: Path
+) -> None:
+    forest = ("--model", "random_forest", "--model-params", '{"n_estimators": 1000}')
+    process = started(start, "--n-trials", "20", "--n-jobs", "2", *forest)
+    eventually(some_finished(store, 2), seconds=60)
+    under_way = "attributes.status = 'RUNNING' and tags.kind = 'trial'"
+    eventually(lambda: bool(runs(MlflowClient(store), under_way)))
+    process.send_signal(number)
+    assert process.wait(timeout=60) == code
+    said = (tmp_path / "process-0.log").read_text()
+    assert "Traceback" not in said
+    if number == signal.SIGINT:
+        assert said.endswith("trials are kept, and the same command goes on with the rest\n")
+    client = MlflowClient(store)
+    (parent,) = parents(client)
+    assert parent.info.status == "KILLED"
+    states = [run.info.status for run in trials(client, parent).values()]
+    assert set(states) <= {"FINISHED", "KILLED"}
+    assert states.count("FINISHED") >= 2
+    assert states.count("KILLED") >= 1
+    assert client.search_registered_models() == []
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_costs_its_trials_and_not_the_sweep(
+    store: str, start: Start, tmp_path: Path
+) -> None:
+    forest = ("--model", "random_forest", "--model-params", '{"n_estimators": 500}')
+    process = started(start, "--n-trials", "8", "--n-jobs", "2", *forest)
+    eventually(some_finished(store, 1), seconds=60)
+    workers = [pid for pid, args in group_of(process.pid).items() if "LokyProcess" in args]
+    os.kill(workers[0], signal.SIGKILL)
+    assert process.wait(timeout=110) == 0, (tmp_path / "process-0.log").read_text()
+    client = MlflowClient(store)
+    (parent,) = parents(client)
+    found = trials(client, parent)
+    assert sorted(found) == list(range(8))
+    failed = [run for run in found.values() if run.info.status == "FAILED"]
+    assert failed
+    assert len(failed) < 8
+    assert {run.info.status for run in found.values()} == {"FAILED", "FINISHED"}
+    for run in failed:
+        assert "ended from outside" in run.data.tags["failure"]
+
+
+def test_a_sweep_that_another_took_for_killed_registers_nothing(store: str) -> None:
+    client = MlflowClient(store)
+
+    def as_if_asleep(ended: int, of: int, best: float | None) -> None:
+        if ended == of:
+            client.log_param(parents(client)[0].info.run_id, "continued_by", "another")
+
+    with pytest.raises(PipelineError, match="another took it up, run another"):
+        sweep(SweepParams(model="knn", n_trials=2, plots=False), as_if_asleep)
+    assert parents(client)[0].info.status == "FAILED"
+    assert client.search_registered_models() == []
+
+
+@pytest.mark.slow
+def test_two_sweeps_of_one_name_at_once_do_not_touch_each_other(store: str, start: Start) -> None:
+    both = [started(start, "--n-trials", "15") for _ in range(2)]
+    assert [process.wait(timeout=110) for process in both] == [0, 0]
+    client = MlflowClient(store)
+    for parent in parents(client):
+        assert parent.info.status == "FINISHED"
+        assert sorted(trials(client, parent)) == list(range(15))
+    assert len(parents(client)) == 2
+    assert len(client.search_model_versions("name = 'iris'")) == 2
+
+
+@pytest.mark.slow
+def test_a_winner_that_was_trained_before_the_kill_is_not_trained_again(store: str) -> None:
+    first = sweep(SweepParams(model="knn", n_trials=3, plots=False))
+    client = MlflowClient(store)
+    # As a kill leaves it between the registration and the sweep's own end.
+    client.update_run(first.run_id, "KILLED")
+    again = sweep(SweepParams(model="knn", n_trials=3, plots=False))
+    assert again.taken_up == 3
+    assert again.winner == first.winner
+    assert len(client.search_model_versions("name = 'iris'")) == 1
+    assert len(children(client, client.get_run(again.run_id))) == 4
+
+
+@pytest.mark.slow
+def test_a_sweep_outlives_a_restart_of_the_tracking_server(
+    start: Start, empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    port = free_port()
+    command = (
+        *(BIN / "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
+        *("--workers", "1", "--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db"),
+        *("--artifacts-destination", tmp_path / "artifacts"),
+    )
+    address = f"http://127.0.0.1:{port}"
+    server = start(*command)
+    wait_until_up(f"{address}/health", server, seconds=60)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    at_work = started(start, "--n-trials", "30", "--n-jobs", "2")
+    eventually(some_finished(address, 5), seconds=60)
+    end_group(server)
+    time.sleep(3)  # trials end meanwhile, and cannot be logged
+    wait_until_up(f"{address}/health", start(*command), seconds=60)
+    assert at_work.wait(timeout=110) == 0, (tmp_path / "process-1.log").read_text()
+    client = MlflowClient(address)
+    (parent,) = parents(client)
+    found = trials(client, parent)
+    assert sorted(found) == list(range(30))
+    assert {run.info.status for run in found.values()} == {"FINISHED"}
+
+
+@pytest.mark.slow
+def test_mlflow_run_starts_a_sweep_and_takes_up_a_killed_one(
+    store: str, start: Start, tmp_path: Path
+) -> None:
+    command = (
+        *(BIN / "mlflow", "run", ROOT, "-e", "sweep", "--env-manager", "local"),
+        *("--experiment-name", "iris", "-P", "model=knn", "-P", "n_trials=40"),
+        *("-P", "n_jobs=2", "-P", "plots=false"),
+    )
+    environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    killed = start(*command, env=environment)
+    eventually(some_finished(store, 3), seconds=60)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    again = start(*command, env=environment)
+    assert again.wait(timeout=110) == 0, (tmp_path / "process-1.log").read_text()
+    client = MlflowClient(store)
+    later, earlier = parents(client)
+    assert earlier.info.status == "KILLED"
+    assert later.info.status == "FINISHED"
+    assert sorted(trials(client, later)) == list(range(40))
+    assert "of them before" in (tmp_path / "process-1.log").read_text()
+
+
+@pytest.mark.slow
+def test_spark_finds_what_processes_find(store: str) -> None:
+    spark()
+    params = {"n_trials": 4, "model": "logistic_regression", "plots": False}
+    local = sweep(SweepParams(**params, name="local"))
+    there = sweep(SweepParams(**params, name="there", engine="spark", n_jobs=2))
+    assert there.best.model_params == local.best.model_params
+    for key, value in local.best_figures.items():
+        assert key == "seconds" or there.best_figures[key] == value
+
+
+def test_spark_without_its_packages_or_java_is_said_before_a_run_is_opened(
+    store: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    with pytest.raises(UnsupportedOperation, match=r"Spark is not installed|Spark needs Java 17"):
+        sweep(SweepParams(engine="spark"))
+    assert runs(MlflowClient(store)) == []

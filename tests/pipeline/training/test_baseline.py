@@ -1,0 +1,142 @@
+"""What a version brings to compare rows with: written, read, and spoilt."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.training import baseline
+from pipeline.training.baseline import Categories, Numbers, Reference
+from registry_tools.errors import VerificationError
+from tests.support.monitored import IRIS, mixed
+
+
+def made(training: pd.DataFrame) -> Reference:
+    said = np.array(["cat", "dog", "dog"], dtype=object)
+    return baseline.make(training, "kind", said, np.array(["cat", "dog", "cat"], dtype=object))
+
+
+def test_a_reference_is_read_as_it_was_written(tmp_path: Path) -> None:
+    written = made(mixed(200, 1))
+    baseline.write(tmp_path, written)
+    found = baseline.read(tmp_path)
+    assert found is not None
+    pd.testing.assert_frame_equal(found.sample, written.sample, check_dtype=False)
+    assert replace(found, sample=written.sample) == written
+    assert (found.rows, found.target, found.holdout_rows, found.right) == (200, "kind", 3, 2)
+    assert found.predictions == {"cat": 1, "dog": 2}
+
+
+def test_a_reference_knows_numbers_by_quantiles_and_the_rest_by_counts() -> None:
+    table = mixed(200, 1)
+    columns = made(table).columns
+    size, sold, colour, tame = (columns[name] for name in ("size", "sold", "colour", "tame"))
+    assert isinstance(size, Numbers)
+    assert size.missing == table["size"].isna().sum() > 0
+    assert (size.quantiles[0], size.quantiles[-1]) == (table["size"].min(), table["size"].max())
+    assert size.quantiles[5] == table["size"].median()
+    assert isinstance(sold, Categories)
+    assert dict(sold.counts) == {"true": table["sold"].sum(), "false": (~table["sold"]).sum()}
+    assert isinstance(tame, Categories)
+    assert set(tame.counts) == {"true", "false"}
+    assert tame.missing == table["tame"].isna().sum() > 0
+    assert isinstance(colour, Categories)
+    assert (set(colour.counts), colour.others) == ({"red", "green", "blue"}, 0)
+
+
+def test_a_reference_names_a_thousand_categories_and_counts_the_others(tmp_path: Path) -> None:
+    names = [f"word {n}" for n in range(1200)]
+    written = made(pd.DataFrame({"word": names + names[:900]}))
+    baseline.write(tmp_path, written)
+    found = baseline.read(tmp_path)
+    assert found is not None
+    words = found.columns["word"]
+    assert isinstance(words, Categories)
+    assert len(words.counts) == 1000
+    assert words.others == 200
+    assert sum(words.counts.values()) == 1900
+    assert set(names[:900]) <= set(words.counts)
+
+
+def test_a_reference_has_a_bounded_sample_that_is_the_same_each_time() -> None:
+    table = pd.DataFrame({"x": np.arange(20_000.0)})
+    first, second = made(table), made(table)
+    assert len(first.sample) == 5000
+    assert first.rows == 20_000
+    pd.testing.assert_frame_equal(first.sample, second.sample)
+    assert first.sample["x"].is_monotonic_increasing
+    assert first.sample["x"].mean() == pytest.approx(10_000, rel=0.02)
+
+
+def test_a_column_without_values_has_a_profile(tmp_path: Path) -> None:
+    written = made(pd.DataFrame({"x": [np.nan] * 30, "y": [None] * 30}))
+    baseline.write(tmp_path, written)
+    found = baseline.read(tmp_path)
+    assert found is not None
+    assert found.columns == written.columns == {
+        "x": Numbers(30, 30, ()),
+        "y": Categories(30, 30, {}, 0),
+    }  # fmt: skip
+
+
+def test_a_version_without_either_file_has_no_reference(tmp_path: Path) -> None:
+    assert baseline.read(tmp_path) is None
+    baseline.write(tmp_path, made(mixed(30, 1)))
+    (tmp_path / baseline.SAMPLE).unlink()
+    assert baseline.read(tmp_path) is None
+
+
+def profile(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
+    """Change what stands in the profile."""
+
+    def spoil(folder: Path) -> None:
+        path = folder / baseline.PROFILE
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+
+    return spoil
+
+
+def text(content: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / baseline.PROFILE).write_text(content)
+
+
+def sample(table: pd.DataFrame) -> Callable[[Path], object]:
+    return lambda folder: table.to_parquet(folder / baseline.SAMPLE, index=False)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(text(""), id="empty"),
+        pytest.param(text('{"rows": 1'), id="half written"),
+        pytest.param(text("[]"), id="a list"),
+        pytest.param(text("[" * 100_000), id="deep"),
+        pytest.param(profile(lambda c: c.pop("target")), id="no target"),
+        pytest.param(profile(lambda c: c.update(rows="many")), id="text for a number"),
+        pytest.param(profile(lambda c: c.update(rows=float("inf"))), id="infinite rows"),
+        pytest.param(profile(lambda c: c.update(columns=None)), id="no columns"),
+        pytest.param(profile(lambda c: c["columns"].popitem()), id="a column less"),
+        pytest.param(profile(lambda c: c.update(predictions=["cat"])), id="predictions as a list"),
+        pytest.param(lambda f: (f / baseline.SAMPLE).write_bytes(b"PAR1"), id="no Parquet"),
+        pytest.param(sample(IRIS.data.iloc[:, :2]), id="a sample of other columns"),
+        pytest.param(sample(IRIS.data.iloc[:0]), id="an empty sample"),
+        pytest.param(sample(IRIS.data.astype(str) + " cm"), id="text in a sample of numbers"),
+    ],
+)
+def test_a_reference_that_is_not_readable_is_refused_in_a_line(
+    spoil: Callable[[Path], object], tmp_path: Path
+) -> None:
+    baseline.write(tmp_path, made(IRIS.data))
+    spoil(tmp_path)
+    with pytest.raises(VerificationError, match=r"evidence/reference\.json is not readable") as e:
+        baseline.read(tmp_path)
+    assert "\n" not in str(e.value)

@@ -1,0 +1,103 @@
+"""The numbers behind the pictures, on classifiers whose numbers are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+
+from pipeline.training import figures, plot_data
+
+LABELS = np.array([0, 0, 1, 1, 2, 2])
+CERTAIN = np.eye(3)[LABELS]
+NAMES = ["a", "b", "c"]
+
+
+def test_a_perfect_classifier_has_all_of_the_area() -> None:
+    found = plot_data.one_against_the_rest(LABELS, CERTAIN, NAMES)
+    assert list(found) == NAMES
+    for curve in found.values():
+        assert (curve["roc_auc"], curve["average_precision"], curve["rows"]) == (1, 1, 2)
+
+
+def test_a_class_that_is_missing_from_the_holdout_has_no_curve() -> None:
+    found = plot_data.one_against_the_rest(LABELS[:4], CERTAIN[:4], NAMES)
+    assert list(found) == ["a", "b"]
+
+
+def test_a_long_curve_is_thinned_and_keeps_its_ends() -> None:
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 2, 5000)
+    scores = rng.random(5000)
+    found = plot_data.one_against_the_rest(
+        labels, np.column_stack([1 - scores, scores]), ["n", "y"]
+    )
+    roc = found["y"]["roc"]
+    assert len(roc["true_positive_rate"]) <= 200
+    assert roc["false_positive_rate"][0] == roc["true_positive_rate"][0] == 0
+    assert roc["false_positive_rate"][-1] == roc["true_positive_rate"][-1] == 1
+    assert found["y"]["roc_auc"] == pytest.approx(0.5, abs=0.03)
+
+
+def test_calibration_is_the_distance_of_what_was_said_and_what_was_so() -> None:
+    assert plot_data.reliability(LABELS, CERTAIN)["expected_calibration_error"] == 0
+    wrong = CERTAIN[:, [1, 2, 0]]
+    assert plot_data.reliability(LABELS, wrong)["expected_calibration_error"] == 1
+    half = np.array([[0.75, 0.25]] * 4)
+    found = plot_data.reliability(np.array([0, 0, 1, 1]), half)
+    assert found["bins"] == [{"confidence": 0.75, "accuracy": 0.5, "rows": 4}]
+    assert found["expected_calibration_error"] == 0.25
+
+
+def test_the_column_that_decides_is_the_dearest() -> None:
+    rng = np.random.default_rng(1)
+    table = pd.DataFrame({"noise": rng.random(200), "all": rng.random(200)})
+    labels = (table["all"] > 0.5).astype(int)
+    fitted = LogisticRegression().fit(table, labels)
+    entries = plot_data.importance(fitted, table, labels, 1)
+    assert [entry["column"] for entry in entries] == ["all", "noise"]
+    assert entries[0]["mean"] > 0.3 > abs(entries[1]["mean"])
+
+
+def test_a_learning_curve_ends_with_what_was_fitted_and_is_the_same_again() -> None:
+    rng = np.random.default_rng(1)
+    table = pd.DataFrame({"x": rng.random(100)})
+    labels = (table["x"] + rng.normal(0, 0.1, 100) > 0.5).astype(int)
+    parts = (table[:80], labels[:80]), (table[80:], labels[80:])
+    fitted = LogisticRegression().fit(*parts[0])
+    first, second = (
+        plot_data.learning_curve(LogisticRegression, fitted, *parts, random_state=1) for _ in "ab"
+    )
+    assert first == second
+    assert [point["rows"] for point in first] == [8, 20, 40, 60, 80]
+
+
+def test_a_neighbourhood_that_is_larger_than_a_draw_costs_only_that_point() -> None:
+    table = pd.DataFrame({"x": np.linspace(0, 1, 100)})
+    labels = (table["x"] > 0.5).astype(int)
+    parts = (table[::2], labels[::2]), (table[1::2], labels[1::2])
+
+    def build() -> KNeighborsClassifier:
+        return KNeighborsClassifier(15)
+
+    points = plot_data.learning_curve(build, build().fit(*parts[0]), *parts, random_state=1)
+    assert [point["rows"] for point in points] == [25, 38, 50]
+
+
+def test_very_few_rows_leave_the_points_that_there_can_be() -> None:
+    table, labels = pd.DataFrame({"x": [0.0, 1.0, 0.1]}), pd.Series([0, 1, 0])
+    fitted = LogisticRegression().fit(table, labels)
+    part = table, labels
+    points = plot_data.learning_curve(LogisticRegression, fitted, part, part, random_state=1)
+    assert [point["rows"] for point in points] == [3]
+
+
+def test_pictures_of_very_many_classes_and_columns_stay_small() -> None:
+    names = [f"class number {n}" for n in range(40)]
+    labels = np.arange(80) % 40
+    found = plot_data.one_against_the_rest(labels, np.eye(40)[labels], names)
+    assert len(figures.roc_and_precision_recall(found).axes[0].lines) == 13
+    entries = [{"column": f"column {n}", "mean": 1 / (n + 1), "std": 0.0} for n in range(300)]
+    assert len(figures.importance(entries).axes[0].patches) == 20

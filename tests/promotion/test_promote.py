@@ -1,0 +1,796 @@
+"""Promotion, rollback and what surrounds them, on real registries."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression
+
+from pipeline.data import dataset as data
+from pipeline.params.definitions import TrainParams
+from pipeline.training.train import train
+from registry_tools import load_model
+from registry_tools.errors import (
+    GateRefused,
+    InputError,
+    NotFound,
+    PromotionError,
+    RegistryToolsError,
+    RegistryUnavailable,
+    StageMoved,
+)
+from registry_tools.evaluation import comparison, evaluate
+from registry_tools.evaluation.evaluate import GateOptions, read_eval_data
+from registry_tools.mlflow_store import heartbeat, registry
+from registry_tools.models.formats import TrustPolicy
+from registry_tools.promotion import events, lock, recovery
+from registry_tools.promotion import promote as promotion
+from registry_tools.promotion.promote import Promotion
+from registry_tools.refs import ModelRef
+from tests.support.places import EQUAL, GOOD, POOR, Place, server
+from tests.support.servers import BIN
+
+LENIENT = GateOptions(margin=0.9)
+
+
+def promote(place: Place, name: str, version: int, **options: Any) -> Promotion:
+    to = options.pop("to", "production")
+    gates = options.pop("gates", GateOptions())
+    return promotion.promote(
+        place.client, ModelRef(name, version=version), to, gates, reason="test", **options
+    )
+
+
+def rollback(place: Place, name: str, **options: Any) -> Promotion:
+    return promotion.rollback(place.client, name, "production", reason="worse", **options)
+
+
+def irregularities(place: Place, name: str) -> list[str]:
+    stages = registry.stages_of(registry.get_registered_model(place.client, name))
+    return recovery.irregularities(place.client, name, stages)
+
+
+def refused_by(error: pytest.ExceptionInfo[GateRefused]) -> list[str]:
+    return [gate.gate for gate in error.value.promotion.verdict.refusals]
+
+
+def outcomes(place: Place, name: str) -> list[tuple[str, str, int]]:
+    """Return the acts of a model, oldest first."""
+    acts = events.acts(place.client, name)
+    return [(act.action, act.outcome, act.version) for act in reversed(acts)]
+
+
+def test_the_first_promotion_passes_and_is_recorded_whole(place: Place) -> None:
+    name = place.model()
+    result = promote(place, name, GOOD, actor="ada")
+    assert place.holder(name) == GOOD
+    assert {g.gate: g.message for g in result.verdict.gates}["champion"] == "no champion"
+    (act,) = events.acts(place.client, name)
+    assert act == result.act
+    shown = act.as_dict()
+    assert {key: shown[key] for key in sorted(shown) if key not in {"at", "gates", "run_id"}} == {
+        "action": "promote",
+        "actor": "ada",
+        "external": False,
+        "forced": False,
+        "outcome": "done",
+        "previous_version": None,
+        "reason": "test",
+        "stage": "production",
+        "version": GOOD,
+    }
+    assert [gate["gate"] for gate in shown["gates"]] == [
+        "integrity", "signature", "answers", "clean_holdout", "champion",
+    ]  # fmt: skip
+    run = place.client.get_run(act.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["mlflow.runName"] == "promote 1 → production"
+    experiment = place.client.get_experiment(run.info.experiment_id)
+    assert experiment.name == f"{name}-promotions"
+    verdict = mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/verdict.json")
+    assert verdict["passed"]
+    assert [g["message"] for g in verdict["gates"]] == [g["message"] for g in shown["gates"]]
+
+
+def test_one_that_is_as_good_follows_and_the_one_before_is_archived(place: Place) -> None:
+    name = place.model()
+    promote(place, name, GOOD)
+    result = promote(place, name, EQUAL)
+    assert result.previous_version == GOOD
+    assert place.holder(name) == EQUAL
+    assert place.client.get_model_version(name, str(GOOD)).current_stage == "Archived"
+    figures = {g.gate: g.figures for g in result.verdict.gates}["champion"]
+    assert figures["rows"] == 30
+    assert figures["difference"] == pytest.approx(1 / 30)
+    run = place.client.get_run(result.act.run_id)
+    assert run.data.metrics["champion.difference"] == figures["difference"]
+
+
+def test_a_worse_one_is_refused_and_the_refusal_recorded(place: Place) -> None:
+    name = place.model()
+    promote(place, name, GOOD)
+    with pytest.raises(GateRefused, match=r"more than the margin of 0\.01 below") as caught:
+        promote(place, name, POOR)
+    assert caught.value.exit_code == 3
+    assert refused_by(caught) == ["champion"]
+    assert place.holder(name) == GOOD
+    newest = events.acts(place.client, name, limit=1)[0]
+    assert (newest.outcome, newest.version, newest.previous_version) == ("refused", POOR, GOOD)
+    assert not newest.gates[-1]["passed"]
+    assert newest.gates[-1]["figures"]["p_worse"] < 0.05
+    assert outcomes(place, name) == [("promote", "done", GOOD), ("promote", "refused", POOR)]
+
+
+def test_dry_run_judges_and_changes_nothing(place: Place) -> None:
+    name = place.model()
+    assert promote(place, name, GOOD, dry_run=True).verdict.passed
+    assert place.holder(name) is None
+    assert place.client.get_experiment_by_name(f"{name}-promotions") is None
+
+
+def test_force_needs_a_reason_and_is_recorded_as_forced(place: Place) -> None:
+    name = place.model()
+    promote(place, name, GOOD)
+    with pytest.raises(PromotionError, match="--force needs --reason"):
+        promotion.promote(
+            place.client, ModelRef(name, version=POOR), "production", GateOptions(), force=True
+        )
+    result = promote(place, name, POOR, force=True)
+    assert not result.verdict.passed
+    assert place.holder(name) == POOR
+    assert result.act is not None
+    assert result.act.forced
+    assert result.act.outcome == "done"
+
+
+def test_a_stage_that_is_not_where_the_caller_saw_it_stays(place: Place) -> None:
+    name = place.model()
+    promote(place, name, GOOD)
+    with pytest.raises(StageMoved, match="at version 1, not at version 2 as expected"):
+        promote(place, name, EQUAL, expect_current=2)
+    assert outcomes(place, name) == [("promote", "done", GOOD)]
+    promote(place, name, EQUAL, expect_current=1)
+    assert place.holder(name) == EQUAL
+
+
+def test_a_stage_that_moves_while_the_candidate_is_judged_stays_there(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = place.model()
+    promote(place, name, GOOD)
+
+    def judge(client: Any, *arguments: Any) -> Any:
+        registry.move_alias(client, name, "production", POOR)  # by somebody else
+        return evaluate.judge(client, *arguments)
+
+    monkeypatch.setattr(promotion, "judge", judge)
+    with pytest.raises(StageMoved, match="moved from version 1 to version 3 in the meantime"):
+        promote(place, name, EQUAL)
+    assert registry.stage_holder(place.client, name, "production") == POOR
+    assert outcomes(place, name)[-1] == ("promote", "superseded", EQUAL)
+
+
+def test_a_version_in_the_stage_already_is_not_promoted_again(place: Place) -> None:
+    name = place.model()
+    promote(place, name, GOOD)
+    with pytest.raises(PromotionError, match="is in stage production already"):
+        promote(place, name, GOOD)
+
+
+@pytest.mark.slow
+def test_rollbacks_go_further_back_and_never_to_and_fro(place: Place) -> None:
+    name = place.model()
+    promote(place, name, GOOD)
+    promote(place, name, EQUAL)
+    promote(place, name, POOR, force=True)
+    assert rollback(place, name).version == EQUAL
+    assert rollback(place, name).version == GOOD
+    with pytest.raises(
+        PromotionError, match="has no version that stage production could go back to"
+    ):
+        rollback(place, name)
+    assert place.holder(name) == GOOD
+    promote(place, name, EQUAL)
+    assert rollback(place, name).version == GOOD
+    assert outcomes(place, name)[3:] == [
+        ("rollback", "done", EQUAL),
+        ("rollback", "done", GOOD),
+        ("promote", "done", EQUAL),
+        ("rollback", "done", GOOD),
+    ]
+
+
+@pytest.mark.slow
+def test_a_rollback_may_name_the_version(place: Place) -> None:
+    name = place.model()
+    promote(place, name, GOOD)
+    promote(place, name, EQUAL)
+    promote(place, name, POOR, force=True)
+    with pytest.raises(PromotionError, match="version 9 did not hold production before"):
+        rollback(place, name, to=9)
+    assert rollback(place, name, to=GOOD).previous_version == POOR
+    assert place.holder(name) == GOOD
+    with pytest.raises(PromotionError, match="has no version that"):
+        rollback(place, name)
+
+
+@pytest.mark.slow
+def test_a_rollback_passes_over_a_version_that_was_deleted_behind_our_back(place: Place) -> None:
+    name = place.model()
+    promote(place, name, GOOD)
+    promote(place, name, EQUAL)
+    promote(place, name, POOR, force=True)
+    place.client.delete_model_version(name, str(EQUAL))
+    result = rollback(place, name)
+    assert result.version == GOOD
+    assert result.notes == ("version 2 was deleted",)
+    assert place.holder(name) == GOOD
+
+
+@pytest.mark.slow
+def test_a_stage_whose_version_was_deleted_is_reported_and_comes_back(place: Place) -> None:
+    name = place.model()
+    promote(place, name, GOOD)
+    promote(place, name, EQUAL)
+    place.client.delete_model_version(name, str(EQUAL))  # MLflow takes the alias with it
+    (told,) = irregularities(place, name)
+    assert told.startswith("production is at no version, the history says version 2")
+    assert rollback(place, name).version == GOOD
+    assert irregularities(place, name) == []
+
+
+def test_moves_by_other_means_are_shown_and_repaired(place: Place) -> None:
+    name = place.model()
+    promote(place, name, GOOD)
+    place.client.set_registered_model_alias(name, "production", str(POOR))
+    (told,) = irregularities(place, name)
+    assert told.startswith("production is at version 3, the history says version 1")
+    verdict = recovery.verify(place.client, ModelRef(name, stage="production"), TrustPolicy())
+    assert [gate.gate for gate in verdict.refusals] == ["history"]
+    assert recovery.repair(place.client, name) == [
+        "production was moved from 1 to 3 by other means; recorded"
+    ]
+    assert irregularities(place, name) == []
+    assert place.holder(name) == POOR  # its legacy mirror as well
+    act = events.acts(place.client, name, limit=1)[0]
+    assert (act.external, act.forced, act.version, act.previous_version) == (True, True, 3, 1)
+    assert recovery.repair(place.client, name) == []
+    assert rollback(place, name).version == GOOD
+
+
+@pytest.mark.slow
+def test_a_promotion_records_the_move_by_other_means_that_it_follows(place: Place) -> None:
+    name = place.model()
+    promote(place, name, GOOD)
+    place.client.set_registered_model_alias(name, "production", str(POOR))
+    promote(place, name, EQUAL)
+    assert outcomes(place, name) == [
+        ("promote", "done", GOOD),
+        ("promote", "done", POOR),  # recorded in the turn of the one after
+        ("promote", "done", EQUAL),
+    ]
+    assert irregularities(place, name) == []
+    assert rollback(place, name).version == POOR
+    assert rollback(place, name).version == GOOD
+
+
+def test_what_is_in_use_is_not_deleted(place: Place) -> None:
+    name = place.model()
+    promote(place, name, GOOD)
+    promote(place, name, EQUAL)
+    with pytest.raises(PromotionError, match="version 2 is in production"):
+        promotion.delete(place.client, ModelRef(name, version=EQUAL))
+    with pytest.raises(PromotionError, match="what a rollback of production would go back to"):
+        promotion.delete(place.client, ModelRef(name, version=GOOD))
+    promotion.delete(place.client, ModelRef(name, version=POOR))
+    with pytest.raises(NotFound):
+        place.version(name, POOR)
+
+
+@pytest.mark.slow
+def test_a_version_without_held_out_rows_needs_rows_to_be_judged_by(
+    place: Place, tmp_path: Path
+) -> None:
+    mlflow.set_tracking_uri(place.uri)
+    table = load_iris(as_frame=True)
+    name = place.model(GOOD)
+    every_other = slice(0, None, 2)
+    with mlflow.start_run():
+        mlflow.sklearn.log_model(
+            LogisticRegression(max_iter=500).fit(
+                table.data.iloc[every_other], table.target.iloc[every_other]
+            ),
+            name="model",
+            signature=mlflow.models.infer_signature(table.data),
+            pip_requirements=[],
+            registered_model_name=name,
+        )
+    promote(place, name, GOOD)
+    with pytest.raises(GateRefused, match="without held-out rows: give --eval-data") as caught:
+        promote(place, name, 2)
+    assert refused_by(caught) == ["holdout"]
+    # It answers with codes, the champion with names: one word that both know is needed.
+    rows = table.data.assign(species=pd.Series(table.target_names)[table.target].to_numpy())
+    rows.to_csv(tmp_path / "names.csv", index=False)
+    with pytest.raises(GateRefused, match="a version answers with 0, 1, 2, the labels are setosa"):
+        promote(
+            place,
+            name,
+            2,
+            gates=GateOptions(eval_data=read_eval_data(Path("names.csv"), "species")),
+        )
+    rows.assign(species=table.target).to_csv(tmp_path / "codes.csv", index=False)
+    codes = read_eval_data(tmp_path / "codes.csv", "species")
+    gates = GateOptions(eval_data=codes, margin=0.05)
+    verdict = promote(place, name, 2, gates=gates).verdict
+    figures = {gate.gate: gate.figures for gate in verdict.gates}["champion"]
+    assert (figures["rows"], figures["excluded_rows"]) == (30, 120)
+    assert min(figures["candidate_accuracy"], figures["champion_accuracy"]) > 0.8
+    assert place.holder(name) == 2
+
+
+@pytest.mark.parametrize(
+    ("gates", "said"),
+    [
+        (GateOptions(minimum={"accuracy": 0.99}), "accuracy 0.9667, at least 0.99 asked"),
+        (GateOptions(minimum={"recall": 0.95}), "recall 0.9000, at least 0.95 asked"),
+        (GateOptions(minimum={"f1_macro": 0.99}, maximum={"f1_macro": 1}), "at least 0.99 asked"),
+        (GateOptions(maximum={"log_loss": 0.1}), "log_loss 0.1589, at most 0.1 asked"),
+        (GateOptions(minimum={"acuracy": 0.9}), "no metric 'acuracy'; there are: accuracy,"),
+        (GateOptions(max_latency_ms=0.000001), "ms for one row"),
+    ],
+)
+def test_what_is_asked_for_beyond_is_judged_as_well(
+    local: Place, gates: GateOptions, said: str
+) -> None:
+    name = local.model(GOOD)
+    result = promote(local, name, GOOD, gates=gates, dry_run=True)
+    (refusal,) = result.verdict.refusals
+    assert said in refusal.message
+
+
+def test_thresholds_that_are_reached_are_shown(local: Place) -> None:
+    name = local.model(GOOD)
+    gates = GateOptions(minimum={"accuracy": 0.9}, maximum={"log_loss": 0.5}, max_latency_ms=1e4)
+    verdict = promote(local, name, GOOD, gates=gates, dry_run=True).verdict
+    assert verdict.passed
+    figures = {gate.gate: dict(gate.figures) for gate in verdict.gates}
+    assert figures["thresholds"] == pytest.approx({"accuracy": 0.9667, "log_loss": 0.1589}, 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("non-inferior", "too few rows to show it: 2062 would do"),
+        ("better", "p(better) 0.5; not significantly better"),
+    ],
+)
+def test_the_other_rules_ask_for_more(local: Place, rule: str, said: str) -> None:
+    name = local.model()
+    promote(local, name, GOOD)
+    with pytest.raises(GateRefused) as caught:
+        promote(local, name, EQUAL, gates=GateOptions(rule=rule))
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"margin": float("nan")}, {"margin": 1}, {"minimum": {"accuracy": float("nan")}},
+     {"rule": "best"}, {"max_latency_ms": 0}],
+)  # fmt: skip
+def test_what_no_figure_can_be_compared_with_is_no_option(options: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        GateOptions(**options)
+
+
+def test_rows_that_the_champion_knows_are_left_out_and_too_few_are_a_refusal(local: Place) -> None:
+    name = local.model(GOOD)
+    promote(local, name, GOOD)
+    train(TrainParams(plots=False, name=name, random_state=7))
+    with pytest.raises(GateRefused, match="20 are needed: the others were trained on") as caught:
+        promote(local, name, 2)
+    for way_out in ("champion's split", "split=hash", "--eval-data"):
+        assert way_out in str(caught.value)
+
+
+def test_a_champion_that_needs_a_column_which_the_candidate_lost_is_judged_by_other_rows(
+    local: Place, table_csv: Path
+) -> None:
+    params = TrainParams(data=str(table_csv), target="kind", name="animals", plots=False)
+    train(params)
+    promote(local, "animals", 1)
+    train(replace(params, drop=("legs",)))
+    with pytest.raises(GateRefused, match=r"missing column 'legs'.*; to judge .* give --eval-data"):
+        promote(local, "animals", 2)
+
+
+def test_two_versions_are_compared_on_rows_that_neither_knows(local: Place) -> None:
+    name = local.model()
+    good, poor = (local.version(name, number) for number in (GOOD, POOR))
+    compared = comparison.compare(local.client, good, poor, TrustPolicy()).paired
+    assert compared.rows == 30
+    assert compared.difference == pytest.approx(0.9667 - 0.3333, abs=1e-3)
+    assert compared.p_better < 0.001
+
+
+@pytest.fixture
+def tampered(local: Place) -> tuple[Place, str, Path]:
+    """A model of one version and the folder of its files, which a test may spoil."""
+    name = local.model(GOOD)
+    promote(local, name, GOOD)
+    train(TrainParams(plots=False, name=name))
+    return local, name, Path(local.client.get_model_version_download_uri(name, "2"))
+
+
+def test_files_that_differ_are_named_and_never_loaded(
+    tampered: tuple[Place, str, Path],
+) -> None:
+    place, name, folder = tampered
+    model = folder / "model.skops"
+    whole = model.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    extra = folder / "more.py"
+
+    def spoil(path: Path, content: bytes | None) -> None:
+        path.unlink() if content is None else path.write_bytes(content)
+
+    for path, content, said in (
+        (model, whole[:-100], "model.skops was changed"),
+        (model, bytes(flipped), "model.skops was changed"),
+        (extra, b"import os", "more.py was added"),
+        (folder / "conda.yaml", None, "conda.yaml is missing"),
+    ):
+        before = path.read_bytes() if path.exists() else None
+        spoil(path, content)
+        with pytest.raises(GateRefused) as caught:
+            promote(place, name, 2)
+        assert said in str(caught.value)
+        assert [gate.gate for gate in caught.value.promotion.verdict.gates] == ["integrity"]
+        with pytest.raises(RegistryToolsError, match=said):
+            load_model(f"{name}/2", tracking_uri=place.uri)
+        spoil(path, before)
+    assert place.holder(name) == GOOD
+    promote(place, name, 2)
+    assert place.holder(name) == 2
+
+
+def test_a_rollback_passes_over_a_version_whose_files_differ(
+    tampered: tuple[Place, str, Path],
+) -> None:
+    place, name, folder = tampered
+    promote(place, name, 2)
+    place.add(name, EQUAL)
+    promote(place, name, 3)
+    (folder / "model.skops").write_bytes(b"gone")
+    result = rollback(place, name)
+    assert result.version == GOOD
+    assert "version 2: model.skops was changed" in result.notes[0]
+
+
+def test_a_model_that_lists_what_to_trust_is_not_believed(local: Place) -> None:
+    from sklearn.preprocessing import FunctionTransformer
+
+    name = local.model(GOOD)
+    with mlflow.start_run():
+        mlflow.sklearn.log_model(
+            FunctionTransformer(eval),
+            name="model",
+            pip_requirements=[],
+            skops_trusted_types=["builtins.eval"],
+            registered_model_name=name,
+        )
+    with pytest.raises(GateRefused, match="no signature"):
+        promote(local, name, 2)
+    with pytest.raises(RegistryToolsError, match=r"not trusted: builtins\.eval"):
+        load_model(f"{name}/2", tracking_uri=local.uri)
+
+
+@pytest.mark.slow
+def test_a_reader_gets_one_line_and_changes_nothing(
+    guarded_place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", guarded_place.uri)
+    for key, value in guarded_place.environment.items():
+        monkeypatch.setenv(key, value)
+    name = guarded_place.model()
+
+    def as_reader(*argv: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [BIN / "registry-tools", *argv],
+            env={**os.environ, **guarded_place.reader},
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+        )
+
+    def refused(*argv: str) -> None:
+        done = as_reader(*argv)
+        assert done.returncode == 1, done.stderr
+        assert done.stderr.count("\n") == 1
+        assert "refused this" in done.stderr
+
+    assert as_reader("show", f"{name}/1").returncode == 0
+    refused("promote", f"{name}/1", "--to", "production")
+    assert guarded_place.client.get_experiment_by_name(f"{name}-promotions") is None
+    promote(guarded_place, name, GOOD)
+    promote(guarded_place, name, EQUAL)
+    before = events.acts(guarded_place.client, name)
+    refused("promote", f"{name}/3", "--to", "production", "--force", "--reason", "mine")
+    refused("rollback", name, "--reason", "mine")
+    refused("delete", f"{name}/3")
+    assert guarded_place.holder(name) == EQUAL
+    assert events.acts(guarded_place.client, name) == before
+    assert json.loads(as_reader("history", name, "--json").stdout)[0]["version"] == EQUAL
+
+
+@pytest.mark.slow
+def test_a_registry_that_goes_away_in_the_middle_costs_an_act_and_no_stage(
+    empty_database: Path,
+    local: Place,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    short_wait: None,
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "4")
+    monkeypatch.chdir(tmp_path)
+
+    @contextmanager
+    def running() -> Iterator[Place]:
+        with server(empty_database, tmp_path) as uri:
+            yield Place(uri, tmp_path / "artifacts")
+
+    with running() as place:
+        mlflow.set_tracking_uri(place.uri)
+        train(TrainParams(plots=False, stage="first"))
+        train(TrainParams(plots=False, model="knn", stage="second"))
+        promote(place, "iris", 1)
+        ended = pytest.MonkeyPatch()
+
+        def judge(client: Any, *arguments: Any) -> Any:
+            verdict = evaluate.judge(client, *arguments)
+            stop.close()
+            return verdict
+
+        with ExitStack() as stop:
+            second = stop.enter_context(running())
+            ended.setattr(promotion, "judge", judge)
+            with pytest.raises(RegistryUnavailable, match="does not answer"):
+                promote(second, "iris", 2)
+            ended.undo()
+        assert place.holder("iris") == 1
+        assert recovery.repair(place.client, "iris") == [
+            "promote 2 → production was left open; now unfinished"
+        ]
+        promote(place, "iris", 2)
+        assert place.holder("iris") == 2
+
+
+def legacy(place: Place, name: str) -> dict[str, int]:
+    """Return the version in each legacy stage."""
+    return {
+        v.current_stage: int(v.version)
+        for v in place.client.search_model_versions(f"name = '{name}'")
+        if v.current_stage not in {"None", "Archived"}
+    }
+
+
+@pytest.mark.slow
+def test_what_is_in_production_and_in_staging_is_in_legacy_production(local: Place) -> None:
+    name = local.model(GOOD, EQUAL)
+    promote(local, name, 1, to="staging")
+    promote(local, name, 1)
+    assert legacy(local, name) == {"Production": 1}
+    recovery.repair(local.client, name)
+    assert legacy(local, name) == {"Production": 1}
+    promote(local, name, 2, to="staging")
+    assert legacy(local, name) == {"Production": 1, "Staging": 2}
+    promote(local, name, 2)
+    promote(local, name, 1, to="staging", gates=LENIENT)
+    assert legacy(local, name) == {"Production": 2, "Staging": 1}
+
+
+@pytest.mark.slow
+def test_an_act_that_fails_after_the_move_is_recorded_as_done(
+    local: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place, step in ((registry, "mirror_legacy_stage"), (events, "close")):
+        name = local.model(GOOD, EQUAL)
+        promote(local, name, 1)
+        with monkeypatch.context() as patch:
+            patch.setattr(place, step, interrupted_once(getattr(place, step)))
+            with pytest.raises(KeyboardInterrupt):
+                promote(local, name, 2)
+        assert local.holder(name) == 2
+        assert outcomes(local, name)[-1] == ("promote", "done", 2)
+        assert irregularities(local, name) == []
+
+
+def interrupted_once(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a step that somebody interrupts the first time."""
+    calls = []
+
+    def first_interrupted(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return step(*arguments, **options)
+
+    return first_interrupted
+
+
+def test_an_act_waits_for_all_before_it_and_not_only_for_the_last(local: Place) -> None:
+    name = local.model(GOOD, EQUAL, GOOD)
+    acts = [
+        events.open_act(
+            local.client,
+            name,
+            action="promote",
+            stage="production",
+            version=version,
+            previous_version=None,
+            actor="ada",
+            reason="",
+        )
+        for version in (1, 2, 3)
+    ]
+    order: list[str] = []
+
+    def closing(act: events.Act) -> None:
+        raise AssertionError("none of them was killed")
+
+    def third() -> None:
+        with lock.turn(local.client, name, acts[2], closing):
+            order.append("third")
+
+    with heartbeat.signs_of_life(local.client, acts[0].run_id), ThreadPoolExecutor(1) as pool:
+        with lock.turn(local.client, name, acts[0], closing):
+            lock._claim(local.client, name, acts[1])
+            events.close(local.client, acts[1], events.UNFINISHED)  # interrupted as it waited
+            waiting = pool.submit(third)
+            time.sleep(1)
+            order.append("first")
+        events.close(local.client, acts[0], events.DONE)
+        waiting.result(timeout=30)
+    assert order == ["first", "third"]
+
+
+@pytest.mark.slow
+def test_a_stage_that_others_emptied_is_recorded_and_judged_by_its_last_version(
+    local: Place,
+) -> None:
+    name = local.model()
+    promote(local, name, GOOD, to="canary")
+    local.client.delete_registered_model_alias(name, "canary")
+    with pytest.raises(GateRefused, match="more than the margin"):
+        promote(local, name, POOR, to="canary")
+    assert recovery.repair(local.client, name) == [
+        "canary was moved from 1 to none by other means; recorded"
+    ]
+    assert irregularities(local, name) == []
+    assert events.acts(local.client, name, limit=1)[0].version is None
+    promote(local, name, EQUAL, to="canary")
+    back = promotion.rollback(local.client, name, "canary", reason="back")
+    assert back.version == GOOD
+
+
+@pytest.mark.slow
+def test_what_a_rollback_would_take_is_kept_though_others_deleted_what_stood_between(
+    local: Place,
+) -> None:
+    name = local.model(GOOD, EQUAL, GOOD)
+    for version in (1, 2, 3):
+        promote(local, name, version, gates=LENIENT)
+    local.client.delete_model_version(name, "2")
+    with pytest.raises(PromotionError, match="what a rollback of production would go back to"):
+        promotion.delete(local.client, ModelRef(name, version=1))
+    local.client.delete_model_version(name, "3")
+    with pytest.raises(PromotionError, match="what a rollback of production would go back to"):
+        promotion.delete(local.client, ModelRef(name, version=1))
+    assert rollback(local, name).version == 1
+
+
+def test_a_training_that_leaks_is_refused(local: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = data.split
+
+    def leaking(dataset: data.Dataset, params: TrainParams) -> Any:
+        _, holdout = whole(dataset, params)
+        return np.arange(len(dataset.labels)), holdout
+
+    monkeypatch.setattr(data, "split", leaking)
+    name = local.model(GOOD)
+    train(TrainParams(plots=False, name=name))
+    with pytest.raises(GateRefused, match="30 of 30 rows were trained on") as caught:
+        promote(local, name, 2)
+    assert refused_by(caught) == ["clean_holdout"]
+
+
+def test_rows_that_the_table_repeats_count_for_nobody(local: Place, tmp_path: Path) -> None:
+    table = load_iris(as_frame=True).frame.rename(columns={"target": "kind"})
+    pd.concat([table] * 3).to_csv(tmp_path / "thrice.csv", index=False)
+    name = local.model(GOOD)
+    promote(local, name, GOOD)
+    train(
+        TrainParams(
+            plots=False, data=str(tmp_path / "thrice.csv"), target="kind", name=name, model="knn"
+        )
+    )
+    with pytest.raises(GateRefused, match="20 are needed"):
+        promote(local, name, 2)
+
+
+def test_classes_that_only_overlap_are_not_compared(local: Place, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(300, 2))
+    name = f"{local.model(GOOD)}-words"
+    for number, words in enumerate((["no", "yes"], ["nope", "yes"]), start=1):
+        path = tmp_path / f"{number}.csv"
+        kind = np.asarray(words)[(x[:, 0] > 0).astype(int)]
+        pd.DataFrame({"a": x[:, 0], "b": x[:, 1], "kind": kind}).to_csv(path, index=False)
+        train(TrainParams(plots=False, data=str(path), target="kind", name=name))
+    promote(local, name, 1)
+    with pytest.raises(GateRefused, match="answers with no, yes, the labels are nope, yes"):
+        promote(local, name, 2)
+
+
+@pytest.mark.slow
+def test_runs_that_others_log_into_the_history_do_no_harm(local: Place) -> None:
+    name = local.model(GOOD, EQUAL)
+    promote(local, name, 1)
+    experiment = local.client.get_experiment_by_name(f"{name}-promotions")
+    assert experiment is not None
+    for tags in (
+        {"version": "1"},
+        {"outcome": "done", "stage": "production"},
+        {"action": "promote"},
+    ):
+        local.client.create_run(experiment.experiment_id, tags=tags)
+    promote(local, name, 2)
+    assert rollback(local, name).version == 1
+    assert irregularities(local, name) == []
+    assert recovery.repair(local.client, name) == []
+
+
+def test_a_history_that_was_deleted_is_told_of(local: Place) -> None:
+    name = local.model(GOOD, EQUAL)
+    promote(local, name, 1)
+    experiment = local.client.get_experiment_by_name(f"{name}-promotions")
+    assert experiment is not None
+    local.client.delete_experiment(experiment.experiment_id)
+    for command in (
+        lambda: promote(local, name, 2),
+        lambda: rollback(local, name),
+        lambda: recovery.repair(local.client, name),
+        lambda: irregularities(local, name),
+    ):
+        with pytest.raises(RegistryToolsError, match="was deleted in MLflow: restore"):
+            command()
+    local.client.restore_experiment(experiment.experiment_id)
+    promote(local, name, 2)
+
+
+@pytest.mark.slow
+def test_a_deleted_act_is_named_with_the_way_to_bring_it_back(local: Place) -> None:
+    name = local.model(GOOD, EQUAL)
+    promote(local, name, 1)
+    run_id = promote(local, name, 2).act.run_id  # type: ignore[union-attr]
+    local.client.delete_run(run_id)
+    with pytest.raises(RegistryToolsError, match=f"mlflow runs restore --run-id {run_id}"):
+        promotion.rollback(local.client, name, "production", reason="back")
+    local.client.restore_run(run_id)
+    assert rollback(local, name).version == 1

@@ -1,0 +1,248 @@
+"""The pages of `compare --html` and `history --html`: what they say, and that nothing escapes."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from datetime import datetime, timezone
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from mlflow import MlflowClient
+
+from pipeline.params.definitions import TrainParams
+from pipeline.training.train import train
+from registry_tools.cli.main import main
+from registry_tools.evaluation.comparison import AnswersOf, SideBySide
+from registry_tools.mlflow_store.registry import VersionInfo
+from registry_tools.promotion.events import Act
+from registry_tools.reports.comparison import comparison_page
+from registry_tools.reports.history import history_page
+from registry_tools.stats.paired_test import compare_answers
+from tests.support.fixtures import Trained
+
+NOW = datetime(2026, 11, 26, 12, tzinfo=timezone.utc)
+EVIL = "<script>alert(1)</script>"
+
+
+class Tags(HTMLParser):
+    """Reads the elements of a page, each with its attributes."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def check_self_contained(self) -> None:
+        assert not {tag for tag, _ in self.found} & {"script", "link", "iframe", "object"}
+        addresses = [a.get(key) for _, a in self.found for key in ("src", "href")]
+        assert all(str(each).startswith("data:image/png") for each in addresses if each)
+
+
+def version(number: int, **values: object) -> VersionInfo:
+    return VersionInfo("iris", number, run_id="r" * 32, digest="d" * 64, **values)  # type: ignore[arg-type]
+
+
+def side_by_side(columns: int = 2, rows: int = 80) -> SideBySide:
+    labels = np.array(["a", "b"] * (rows // 2), dtype=object)
+    first, second = labels.copy(), np.array(["a"] * rows, dtype=object)
+    table = pd.DataFrame({f"column {place}": np.arange(rows) / 7 for place in range(columns)})
+    sure = (labels[:, None] == np.array(["a", "b"])) * 0.8 + 0.1
+    return SideBySide(
+        table,
+        labels,
+        AnswersOf(first, sure, ("a", "b")),
+        AnswersOf(second, None, ("a", "b")),
+        compare_answers(labels, first, second),
+    )
+
+
+def act(number: int | None, outcome: str, hour: int, **values: object) -> Act:
+    plain: dict[str, object] = {
+        "run_id": f"run{hour}", "action": "promote", "outcome": outcome, "version": number,
+        "stage": "production", "previous_version": None, "actor": "ada", "reason": "because",
+        "forced": False, "external": False, "at": f"2026-11-26T{hour:02}:00:00.000+00:00",
+        "gates": (), "under": None, "begun": 0, "turn": None, "is_moving": False,
+        "is_open": False,
+    }  # fmt: skip
+    return Act(**(plain | values))  # type: ignore[arg-type]
+
+
+def test_what_the_registry_holds_is_text_and_never_markup() -> None:
+    table = pd.DataFrame({EVIL: [EVIL, EVIL]})
+    words = np.array([EVIL, "b"], dtype=object)
+    answers = AnswersOf(words, None, (EVIL, "b")), AnswersOf(words[::-1], None, (EVIL, "b"))
+    compared = SideBySide(table, words, *answers, compare_answers(words, words, words[::-1]))
+    evil = VersionInfo(EVIL, 1, params={EVIL: EVIL}, tags={"data_digest": EVIL})
+    pages = [
+        comparison_page(evil, version(2), compared, ({EVIL: b"x"}, {}), NOW),
+        comparison_page(evil, version(2), EVIL, ({}, {}), NOW),
+        history_page(EVIL, [act(1, "done", 3, actor=EVIL, reason=EVIL)], {EVIL: 1}, [EVIL], NOW),
+    ]
+    for page in pages:
+        assert EVIL not in page
+        Tags(page).check_self_contained()
+
+
+def test_rows_on_which_both_agree_are_not_listed_and_a_long_list_is_cut() -> None:
+    page = comparison_page(version(1), version(2), side_by_side(20, 240), ({}, {}), NOW)
+    assert "50 of 120, with the first\n12 of 20 columns" in page
+    assert page.count("✓ b (0.90)") == 50
+    assert "✓ a" not in page
+    assert "column 11" in page
+    assert "column 12" not in page
+
+
+def test_the_first_sentence_says_which_is_ahead_and_whether_it_may_be_chance() -> None:
+    page = comparison_page(version(1), version(2), side_by_side(), ({}, {}), NOW)
+    assert "iris 1 is right on 40 more of 80 rows that neither was trained on" in page
+    assert "more than chance would do" in page
+    few = comparison_page(version(1), version(2), side_by_side(rows=4), ({}, {}), NOW)
+    assert "iris 1 is right on 2 more of 4 rows" in few
+    assert "which may be chance" in few
+
+
+def test_a_picture_that_only_one_has_stands_beside_its_absence() -> None:
+    pictures = {"learning_curve": b"\x89PNG"}, {}
+    page = comparison_page(version(1), version(2), "no rows", pictures, NOW)
+    images = [attributes for tag, attributes in Tags(page).found if tag == "img"]
+    assert [image["alt"] for image in images] == ["learning curve of iris 1"]
+    assert base64.b64decode(str(images[0]["src"]).partition(",")[2]) == b"\x89PNG"
+    assert "Its run has none." in page
+    assert "Not compared on the same rows: no rows." in page
+
+
+def test_a_timeline_shows_who_held_the_stage_for_how_long() -> None:
+    acts = [act(1, "done", 11), act(3, "refused", 8), act(2, "done", 7), act(1, "done", 5)]
+    page = history_page("iris", acts, {"production": 1}, [], NOW)
+    lanes = re.findall(r'<td class="lane([^"]*)">(.*?)</td>', page, re.DOTALL)
+    text = [re.sub(r"<[^>]+>|\s+", " ", content).split() for _, content in lanes]
+    assert [" ".join(words) for words in text] == [
+        "version 1 for 1 h now", "version 2 still", "version 2 for 4 h", "version 1 for 2 h",
+    ]  # fmt: skip
+    # A refusal changes nothing: the bar goes on in its colour, and changes at each move.
+    assert ["odd" in kind for kind, _ in lanes] == [True, False, False, True]
+    Tags(page).check_self_contained()
+
+
+def test_where_clocks_differ_the_turns_tell_who_came_after_whom() -> None:
+    ahead, behind = act(1, "done", 11, turn=1.0), act(2, "done", 9, turn=2.0)
+    page = history_page("iris", [ahead, behind], {"production": 2}, [], NOW)
+    lanes = re.findall(r'<td class="lane[^"]*">(.*?)</td>', page, re.DOTALL)
+    assert "version 2" in lanes[0]
+    assert "for 3 h now" in lanes[0]
+    assert "the clocks differ" in lanes[1]
+
+
+def test_a_part_of_the_history_says_so_and_begins_with_what_was_there() -> None:
+    cut = [act(3, "done", 11, previous_version=2)]
+    page = history_page(
+        "iris", [act(9, "refused", 11), *cut], {}, [], NOW, "Only the newest 2 acts"
+    )
+    assert "times are UTC. Only the newest 2 acts." in page
+    nothing = history_page("iris", [], {"canary": 1}, [], NOW, "Only acts on foo")
+    assert "No act of these is recorded." in nothing
+
+
+def test_a_class_that_one_version_does_not_know_is_told() -> None:
+    plain = side_by_side()
+    labels = plain.labels.copy()
+    labels[:3] = "c"
+    knows = AnswersOf(plain.first.names, None, ("a", "b", "c"))
+    compared = SideBySide(plain.rows, labels, knows, plain.second, plain.paired)
+    page = comparison_page(version(1), version(2), compared, ({}, {}), NOW)
+    assert "iris 2 does not know the class c, that of 3 rows: counted as wrong." in page
+
+
+def test_numbers_stay_what_they_are_beside_others() -> None:
+    words = np.array(["a", "b"], dtype=object)
+    table = pd.DataFrame({"id": [1234567, 7654321], "x": [0.5, None], "list": [[1], [2]]})
+    answers = AnswersOf(words, None, ("a", "b")), AnswersOf(words[::-1], None, ("a", "b"))
+    compared = SideBySide(table, words, *answers, compare_answers(words, words, words[::-1]))
+    page = comparison_page(version(1), version(2), compared, ({}, {}), NOW)
+    assert "<td>1234567</td><td>0.5</td><td>[1]</td>" in page
+    assert "<td>7654321</td><td>-</td>" in page
+
+
+def test_odd_files_among_the_pictures_are_left_out_and_named(
+    store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        train(TrainParams(model="knn", plots=False))
+    client = MlflowClient(store)
+    run_id = client.get_model_version("iris", "1").run_id
+    plots = tmp_path / "plots"
+    (plots / "folder.png").mkdir(parents=True)
+    (plots / "folder.png" / "inside.txt").write_text("x")
+    figure = Figure(figsize=(1, 1))
+    figure.savefig(plots / "good.png")
+    (plots / "a%20b.png").write_bytes((plots / "good.png").read_bytes())
+    (plots / "no.png").write_text("no picture")
+    (plots / "large.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(1 << 20))
+    client.log_artifacts(run_id, str(plots), "plots")
+    for number in range(25):
+        client.log_artifact(run_id, str(plots / "good.png"), "plots")
+        (plots / "good.png").rename(plots / f"z{number:02}.png")
+        figure.savefig(plots / "good.png")
+        client.log_artifact(run_id, str(plots / f"z{number:02}.png"), "plots")
+    file = tmp_path / "report.html"
+    assert main(["compare", "iris/1", "iris/2", "--html", str(file)]) == 0
+    page = file.read_text()
+    assert sum(tag == "img" for tag, _ in Tags(page).found) == 20
+    for name in ("no.png", "large.png", "z24.png"):
+        assert name in page
+    assert "folder" not in page
+
+
+def test_a_version_is_not_compared_with_itself(
+    trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", "iris/2", "iris@staging"]) == 1
+    said = capsys.readouterr().err
+    assert "iris/2 and iris@staging are both iris version 2" in said
+
+
+def test_stages_have_a_lane_each_and_an_emptied_one_says_so() -> None:
+    acts = [
+        act(None, "done", 9, external=True),
+        act(4, "done", 8, stage="canary"),
+        act(2, "done", 7),
+    ]
+    page = history_page("iris", acts, {"canary": 4}, ["production is empty"], NOW)
+    assert "nobody" in page
+    assert "by other means" in page
+    assert "production is empty" in page
+    assert page.count('class="lane') == 2 + 2 * len(acts)
+
+
+def test_both_commands_write_a_page_of_what_stands_in_a_real_registry(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "report.html"
+    assert main(["compare", "iris/1", "iris/2", "--html", str(file)]) == 0
+    assert str(file) in capsys.readouterr().out
+    page = file.read_text()
+    Tags(page).check_self_contained()
+    assert "on 30 rows that neither was trained on" in page
+    assert 'alt="confusion matrix of iris 1"' in page
+    assert main(["compare", "iris/1", "iris/2", "--html", str(file), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["paired"]["rows"] == 30
+    assert main(["history", "iris", "--html", str(file)]) == 0
+    assert "No act is recorded." in file.read_text()
+
+
+def test_a_page_that_cannot_be_written_is_one_line_and_leaves_nothing(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["history", "iris", "--html", str(tmp_path / "no" / "h.html")]) == 1
+    assert "h.html: cannot be written: No such file or directory" in capsys.readouterr().err
+    assert main(["history", "iris", "--html", str(tmp_path)]) == 1
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,90 @@
+"""A candidate in the shadow of what is served: asked the same, compared, never heard."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import httpx
+import pytest
+
+from registry_tools.mlflow_store import registry
+from tests.support.fixtures import IRIS_COLUMNS, IRIS_ROW, Serve
+from tests.support.places import GOOD, POOR, Place
+from tests.support.servers import eventually, metric
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def model(local: Place) -> str:
+    """A model whose second version answers `setosa` to everything, in staging."""
+    name = local.model(GOOD, POOR)
+    registry.move_alias(local.client, name, "production", 1)
+    registry.move_alias(local.client, name, "staging", 2)
+    return name
+
+
+def shadow_of(client: httpx.Client) -> dict[str, object]:
+    return client.get("/model").json().get("shadow") or {}
+
+
+def ask(client: httpx.Client, times: int = 1) -> None:
+    rows = [IRIS_ROW, [5.0, 3.4, 1.5, 0.2]]
+    split = {"dataframe_split": {"columns": IRIS_COLUMNS[::-1], "data": [r[::-1] for r in rows]}}
+    for _ in range(times):
+        reply = client.post("/invocations", json=split)
+        assert reply.json() == {"predictions": [1, 0]}
+        assert reply.headers["x-model-version"] == "1"
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_shadow_is_compared_and_not_heard(
+    serve: Serve, model: str, local: Place, workers: str
+) -> None:
+    client = serve(f"{model}@production", "--shadow", f"{model}@staging", "--workers", workers)
+    eventually(lambda: shadow_of(client).get("version") == 2)
+    ask(client, 25)
+    eventually(lambda: shadow_of(client).get("rows") == 50)
+    agreement = shadow_of(client)["agreement"]
+    assert isinstance(agreement, float)
+    assert agreement < 1
+    seen = {"version": "2", "against": "1"}
+    assert metric(client, "serving_shadow_rows_total", outcome="disagreed", **seen) > 0
+    assert metric(client, "serving_shadow_seconds_count", version="2") == 25
+    assert shadow_of(client)["p99_ms"]
+    # The shadow follows a stage of its own.
+    registry.move_alias(local.client, model, "staging", 1)
+    eventually(lambda: shadow_of(client).get("version") == 1)
+    ask(client, 5)
+    eventually(lambda: shadow_of(client).get("rows") == 10)
+    assert shadow_of(client)["agreement"] == 1
+
+
+def test_a_shadow_that_is_not_there_or_dies_touches_no_answer(
+    serve: Serve, model: str, local: Place
+) -> None:
+    client = serve(f"{model}@production", "--shadow", f"{model}@canary")
+    eventually(lambda: "no version" in str(shadow_of(client).get("last_error")))
+    ask(client, 5)
+    eventually(lambda: metric(client, "serving_shadow_dropped_rows_total") == 10)
+    registry.move_alias(local.client, model, "canary", 2)
+    eventually(lambda: shadow_of(client).get("version") == 2)
+    pid = client.process.pid  # type: ignore[attr-defined]
+
+    def children() -> list[int]:
+        return [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    (shadow,) = children()
+    os.kill(shadow, signal.SIGSTOP)  # slow without end
+    ask(client, 500)
+    assert metric(client, "serving_shadow_dropped_rows_total") > 0
+    os.kill(shadow, signal.SIGKILL)
+    ask(client, 20)
+    eventually(lambda: children() not in ([], [shadow]), seconds=30)
+    eventually(lambda: shadow_of(client).get("version") == 2)
+    client.process.send_signal(signal.SIGTERM)  # type: ignore[attr-defined]
+    assert client.process.wait(timeout=15) == 0  # type: ignore[attr-defined]
+    with pytest.raises(ProcessLookupError):
+        os.kill(shadow, 0)

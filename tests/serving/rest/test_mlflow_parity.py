@@ -1,0 +1,245 @@
+"""Our `/invocations` beside MLflow's own scoring app, in process, over generated requests."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mlflow.models import infer_signature
+from mlflow.pyfunc import scoring_server
+from sklearn.compose import ColumnTransformer
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from registry_tools.inference.model_artifact import Source
+from registry_tools.models import artifacts
+from registry_tools.models.manifest import TRUSTED_TYPES
+from registry_tools.serving.observers.metrics import Metrics
+from registry_tools.serving.processes.worker import Worker
+from registry_tools.serving.settings import Settings
+from tests.support.fixtures import IRIS_COLUMNS as NAMES
+from tests.support.places import Place
+
+JSON = "application/json"
+
+Ask = Callable[[bytes, str | None], tuple[httpx.Response, httpx.Response]]
+
+numbers = st.one_of(
+    st.integers(-(2**70), 2**70),
+    st.integers(0, 9),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.floats(0, 9),
+)
+oddities = st.one_of(
+    st.none(), st.booleans(), st.sampled_from(["", "1.5", "nan", "x", "1_0"]), st.just([1.0])
+)
+values = st.one_of(numbers, numbers, numbers, oddities)
+names = st.one_of(
+    st.just(NAMES),
+    st.permutations(NAMES),
+    st.permutations([*NAMES, "more"]),
+    st.lists(st.sampled_from([*NAMES, "petal"]), max_size=5),
+)
+
+
+@st.composite
+def splits(draw: st.DrawFn) -> dict[str, Any]:
+    columns = draw(names)
+    cells = draw(st.sampled_from([numbers, values]))
+    width = len(columns) if draw(st.integers(0, 9)) else draw(st.integers(0, 5))
+    rows = draw(st.lists(st.lists(cells, min_size=width, max_size=width), max_size=4))
+    split: dict[str, Any] = {"columns": columns, "data": rows}
+    if not draw(st.integers(0, 5)):
+        split["index"] = list(range(draw(st.integers(0, 4))))
+    if not draw(st.integers(0, 9)):
+        del split[draw(st.sampled_from(sorted(split)))]
+    return {"dataframe_split": split}
+
+
+@st.composite
+def records(draw: st.DrawFn) -> dict[str, Any]:
+    key = draw(st.sampled_from(["dataframe_records", "inputs", "instances"]))
+    cells = draw(st.sampled_from([numbers, values]))
+    whole = st.fixed_dictionaries(dict.fromkeys(NAMES, cells))
+    part = st.dictionaries(st.sampled_from([*NAMES, "more"]), cells)
+    one = draw(st.sampled_from([whole, whole, part]))
+    return {key: draw(st.lists(one, max_size=3))}
+
+
+@st.composite
+def columns(draw: st.DrawFn) -> dict[str, Any]:
+    key = draw(st.sampled_from(["inputs", "instances"]))
+    length = draw(st.integers(0, 3))
+    column = st.lists(numbers, min_size=length, max_size=length)
+    return {key: draw(st.fixed_dictionaries(dict.fromkeys(NAMES, column)))}
+
+
+anything = st.recursive(
+    values,
+    lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(), inner)),
+    max_leaves=8,
+)
+junk = st.dictionaries(
+    st.sampled_from(["dataframe_split", "dataframe_records", "inputs", "instances", "more"]),
+    anything,
+    max_size=2,
+)
+requests = st.one_of(splits(), splits(), records(), columns(), junk, anything)
+
+
+def whole_numbers(folder: Path) -> None:
+    """Save a model of integers and of floats of two sizes."""
+    rng = np.random.default_rng(1)
+    table = pd.DataFrame(rng.integers(0, 9, (60, 4)).astype(float), columns=NAMES)
+    types = dict(zip(NAMES, ("int64", "int32", "float32", "float64"), strict=True))
+    table = table.astype(types)
+    fitted = make_pipeline(StandardScaler(), LogisticRegression()).fit(
+        table, rng.integers(0, 3, 60)
+    )
+    save(fitted, folder, table)
+
+
+def mixed(folder: Path) -> None:
+    """Save a model of a text, of numbers that may be missing, and of one that may not."""
+    rng = np.random.default_rng(1)
+    table = pd.DataFrame(rng.normal(5, 2, (60, 4)), columns=NAMES)
+    table[NAMES[0]] = rng.choice(["x", "nan", "1.5"], 60)
+    prepare = ColumnTransformer(
+        [
+            ("text", OneHotEncoder(handle_unknown="ignore"), NAMES[:1]),
+            ("number", SimpleImputer(), NAMES[1:]),
+        ]
+    )
+    fitted = make_pipeline(prepare, LogisticRegression()).fit(table, rng.integers(0, 3, 60))
+    table.loc[:3, NAMES[1]] = np.nan
+    save(fitted, folder, table)
+
+
+def save(fitted: Any, folder: Path, table: pd.DataFrame) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that integers cannot be missing
+        mlflow.sklearn.save_model(
+            fitted,
+            folder / "model",
+            signature=infer_signature(table, fitted.predict(table)),
+            input_example=table[4:7],
+            pip_requirements=[],
+            serialization_format="skops",
+            skops_trusted_types=list(TRUSTED_TYPES),
+        )
+
+
+@pytest.fixture(
+    params=[
+        "doubles",
+        pytest.param("whole numbers", marks=pytest.mark.slow),
+        pytest.param("mixed", marks=pytest.mark.slow),
+    ]
+)
+def ask(request: pytest.FixtureRequest, local: Place, tmp_path: Path) -> Ask:
+    """Ask both: a function from a body and its type to our answer and MLflow's."""
+    folder = tmp_path / "source"
+    if request.param == "doubles":
+        with artifacts.model_files(local.client, "trained", 1) as files:
+            shutil.copytree(files, folder / "model")
+    else:
+        {"whole numbers": whole_numbers, "mixed": mixed}[request.param](folder)
+    theirs = scoring_server.init(mlflow.pyfunc.load_model(str(folder / "model")))
+    worker = Worker(Settings(ref="trained@production"), Metrics())
+    source = Source(str(folder), "trained", 1, "production", None, None)
+
+    async def post(app: Any, body: bytes, kind: str | None) -> httpx.Response:
+        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://serving") as client:
+            headers = {} if kind is None else {"content-type": kind}
+            return await client.post("/invocations", content=body, headers=headers)
+
+    async def both(body: bytes, kind: str | None) -> tuple[httpx.Response, httpx.Response]:
+        if worker.app.plane.current is None:
+            await worker.prepare(source)
+            await worker.swap(source)
+        return await post(worker.app, body, kind), await post(theirs, body, kind)
+
+    return lambda body, kind: asyncio.run(both(body, kind))
+
+
+def examples(number: int) -> settings:
+    """Generate as many requests, the same each time; more of them are tried by hand."""
+    return settings(
+        max_examples=number,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+    )
+
+
+def agree(ours: httpx.Response, theirs: httpx.Response, body: bytes) -> None:
+    """Hold an answer against MLflow's; what is a fault of its own there is a refusal here."""
+    wanted = 400 if theirs.status_code == 500 else theirs.status_code
+    assert ours.status_code == wanted, (body[:500], ours.text[:300], theirs.text[:300])
+    if wanted == 200:
+        assert ours.json() == theirs.json(), body[:500]
+    else:
+        assert "Traceback" not in ours.text
+
+
+@examples(100)
+@given(content=requests)
+def test_json_is_answered_and_refused_as_mlflow_does(ask: Ask, content: Any) -> None:
+    body = json.dumps(content).encode()
+    agree(*ask(body, JSON), body)
+
+
+@examples(60)
+@given(
+    header=names,
+    rows=st.lists(st.lists(st.one_of(numbers, st.just(""), st.just("x")), max_size=5), max_size=3),
+    end=st.sampled_from(["\n", "\r\n"]),
+)
+def test_csv_is_answered_and_refused_as_mlflow_does(
+    ask: Ask, header: list[str], rows: list[list[Any]], end: str
+) -> None:
+    lines = [",".join(header), *(",".join(map(str, row)) for row in rows)]
+    body = end.join(lines).encode()
+    agree(*ask(body, "text/csv"), body)
+
+
+@examples(40)
+@given(
+    header=names,
+    row=st.lists(
+        st.one_of(st.floats(0, 9), st.integers(0, 9), st.just("x"), st.none()), min_size=5
+    ),
+    rows=st.integers(0, 3),
+)
+def test_parquet_is_answered_and_refused_as_mlflow_does(
+    ask: Ask, header: list[str], row: list[Any], rows: int
+) -> None:
+    table = {name: [value] * rows for name, value in zip(header, row, strict=False)}
+    buffer = io.BytesIO()
+    pd.DataFrame(table).to_parquet(buffer)
+    body = buffer.getvalue()
+    agree(*ask(body, "application/vnd.apache.parquet"), body)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"null", b"3", b'"x"', b"\xff", b"{}", b'{"a": NaN}', b"[" * 5000]
+)
+@pytest.mark.parametrize("kind", [JSON, "text/csv", "application/vnd.apache.parquet", "text/plain"])
+def test_what_is_no_table_is_refused_as_mlflow_does(ask: Ask, body: bytes, kind: str) -> None:
+    agree(*ask(body, kind), body)

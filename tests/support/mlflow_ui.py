@@ -1,0 +1,65 @@
+"""Ways through the pages of MLflow, as a person takes them: for the tests and for the pictures."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.image import imread
+from playwright.sync_api import Locator, Page, expect
+
+from tests.support.browser import PATIENCE
+from tests.support.servers import eventually
+
+FOUR = (
+    "logistic_regression C=0.01",
+    "knn n_neighbors=15",
+    "svc C=10.0 kernel=linear",
+    "random_forest n_estimators=10",
+)
+_LINES = ".js-plotly-plot canvas.gl-canvas-focus"
+
+
+def open_runs(page: Page, address: str) -> None:
+    """Open the example's first experiment, and wait for its table of runs."""
+    page.goto(f"{address}/#/experiments/1/runs?workflowType=machine_learning")
+    expect(page.get_by_text("matching runs")).to_be_visible()
+
+
+def open_comparison(page: Page, address: str, names: Sequence[str] = FOUR) -> None:
+    """Tick runs in the table, press Compare, and wait for the plot."""
+    open_runs(page, address)
+    for name in names:
+        link = page.get_by_role("link", name=name, exact=True)
+        page.get_by_role("row").filter(has=link).get_by_role("checkbox").first.check()
+    page.get_by_role("button", name="Compare", exact=True).click()
+    expect(page.get_by_text(f"Comparing {len(names)} Runs")).to_be_visible()
+    wait_for_lines(page)
+
+
+def axis_titles(page: Page) -> Locator:
+    """Return the names over the axes of the parallel coordinates."""
+    return page.locator(".js-plotly-plot .axis-title")
+
+
+def wait_for_lines(page: Page) -> None:
+    """Wait until lines are drawn between the axes; fail when none come."""
+    expect(page.locator(_LINES)).to_be_visible()
+    eventually(lambda: coloured(_between_the_axes(page)) > 200, seconds=PATIENCE / 1000)
+
+
+def coloured(png: bytes) -> int:
+    """Count the pixels that are neither white, grey nor black."""
+    return int(np.count_nonzero(np.ptp(imread(io.BytesIO(png))[..., :3], axis=2) > 0.3))
+
+
+def _between_the_axes(page: Page) -> bytes:
+    """Take a picture of the lines of the plot alone: the bar beside them has colours as well."""
+    lines = page.locator(_LINES).bounding_box()
+    first = axis_titles(page).first.bounding_box()
+    last = axis_titles(page).last.bounding_box()
+    left, right = first["x"] + first["width"], last["x"]
+    return page.screenshot(
+        clip={"x": left, "width": right - left, "y": lines["y"], "height": lines["height"]}
+    )

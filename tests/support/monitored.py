@@ -1,0 +1,205 @@
+"""What the tests of the monitor share: rows, logs, labels, and looks at them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from mlflow.entities import Run
+from sklearn.datasets import load_iris
+
+from pipeline.cli import main
+from pipeline.monitoring import figures, report
+from pipeline.monitoring.monitor import MonitorResult, monitor
+from pipeline.monitoring.window import Window
+from pipeline.params.definitions import MonitorParams
+from pipeline.training import baseline
+from registry_tools.evaluation.evaluate import GateOptions
+from registry_tools.evaluation.gates import GateResult, Verdict
+from registry_tools.promotion import promote
+from registry_tools.refs import ModelRef
+from tests.support.places import Place
+
+IRIS = load_iris(as_frame=True)
+NAMES = [str(name) for name in IRIS.target_names]
+SHIFTED = "sepal length (cm)"
+
+
+def flowers(count: int = 240, seed: int = 0, shift: float = 0) -> tuple[pd.DataFrame, list[str]]:
+    """Return rows as those of the training, one column shifted, and what is right."""
+    chosen = np.random.default_rng(seed).integers(0, 150, count)
+    rows = IRIS.data.iloc[chosen].reset_index(drop=True)
+    rows[SHIFTED] += shift
+    return rows, [NAMES[code] for code in IRIS.target[chosen]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows that one version answered, as they stand in a file of the prediction log."""
+
+    version: int
+    rows: pd.DataFrame
+    answers: Sequence[Any]  # names of classes; with `named` false, whatever was answered
+    requests: Sequence[str] | None = None
+    places: Sequence[int] | None = None  # in the request
+    at: datetime | Sequence[datetime] | None = None
+    named: bool = True
+
+
+def write_log(folder: Path, name: str, *parts: Part) -> Path:
+    """Write files as the server does; the first test below compares them with its own."""
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    before = len(list((folder / name).glob("*.parquet")))
+    for number, part in enumerate(parts, before):
+        count = len(part.rows)
+        at = part.at if part.at is not None else datetime.now(timezone.utc)
+        columns: dict[str, Any] = {
+            str(column): pa.array(part.rows[column], from_pandas=True) for column in part.rows
+        }
+        codes = [NAMES.index(said) if said in NAMES else 0 for said in part.answers]
+        columns |= {
+            "_request_id": pa.array(part.requests or [f"{number}-{row}" for row in range(count)]),
+            "_row": pa.array(part.places or [0] * count, pa.int32()),
+            "_at": pa.array([at] * count if isinstance(at, datetime) else at)
+            .cast(pa.timestamp("us", "UTC")),
+            "_model": pa.array([name] * count).dictionary_encode(),
+            "_version": pa.array([part.version] * count, pa.int32()),
+            "_prediction": pa.array(codes if part.named else list(part.answers)),
+        }  # fmt: skip
+        if part.named:
+            columns["_prediction_name"] = pa.array(list(part.answers))
+        file = f"20260101T{number:06}-version-{part.version}-1-{number}.parquet"
+        pq.write_table(pa.table(columns), folder / name / file)
+    return folder
+
+
+def look(name: str, current: Path | str, **options: Any) -> MonitorResult:
+    return monitor(MonitorParams(name=name, current=str(current), **options))
+
+
+def told(capsys: Any, *argv: str | Path, code: int = 0) -> list[str]:
+    """Run the command and return its lines; of an error, the one that stands on stderr."""
+    assert main(["monitor", *map(str, argv)]) == code, capsys.readouterr()
+    out, err = capsys.readouterr()
+    if code in {0, 4}:
+        return out.splitlines()
+    assert err.startswith("pipeline: error: ")
+    assert err.count("\n") == 1, err
+    assert "unexpected" not in err
+    return [err.strip()]
+
+
+def acts(result: MonitorResult) -> list[tuple[str, str]]:
+    return [(act.act, act.outcome) for act in result.acts]
+
+
+def run_of(place: Place, result: MonitorResult) -> Run:
+    return place.client.get_run(result.run_id)
+
+
+def last_run(place: Place, name: str) -> Any:
+    experiment = place.client.get_experiment_by_name(f"{name}-monitoring")
+    return place.client.search_runs([experiment.experiment_id], max_results=1)[0]
+
+
+_png = report._png
+
+
+@pytest.fixture(autouse=True)
+def fewer_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw one feature and save no picture: that takes longer than all the rest of a look."""
+    monkeypatch.setattr(figures, "MOST", 1)
+    monkeypatch.setattr(report, "_png", lambda _: b"not drawn")
+
+
+@pytest.fixture
+def drawn(fewer_pictures: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save the pictures all the same, where it may be the rows that cannot be drawn."""
+    monkeypatch.setattr(report, "_png", _png)
+
+
+@pytest.fixture
+def passing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gates are tested elsewhere; where a test is not about them they only take time."""
+    verdict = Verdict((GateResult("none", True, "not judged here"),))
+    for judge in ("judge", "judge_return"):
+        monkeypatch.setattr(promote, judge, lambda *_: verdict)
+
+
+def held(place: Place, *versions: int) -> str:
+    """Return a model each of whose versions was in production, the last one is."""
+    name = place.model(*versions)
+    for version in range(1, len(versions) + 1):
+        ref = ModelRef(name, version=version)
+        promote.promote(place.client, ref, "production", GateOptions(), reason="test")
+    return name
+
+
+def labelled(folder: Path, right: Sequence[str], wrong: int) -> Path:
+    """Write labels for a log of one part; so many of the answers are wrong."""
+    other = {name: NAMES[(NAMES.index(name) + 1) % 3] for name in NAMES}
+    said = [other[name] if n < wrong else name for n, name in enumerate(right)]
+    path = folder / "labels.csv"
+    ids = [f"0-{n}" for n in range(len(right))]
+    pd.DataFrame({"request_id": ids, "label": said}).to_csv(path, index=False)
+    return path
+
+
+def grown(folder: Path, shift: float = 2, count: int = 600) -> Path:
+    """Write a table to train on: what there was, and the rows of now with their labels."""
+    now, right = flowers(count, seed=3, shift=shift)
+    random = np.random.default_rng(4)
+    now += random.normal(0, 0.05, now.shape)
+    before = IRIS.data.assign(species=[NAMES[code] for code in IRIS.target])
+    path = folder / "grown.csv"
+    pd.concat([before, now.assign(species=right)]).to_csv(path, index=False)
+    return path
+
+
+def small(columns: dict[str, Any] | None = None) -> baseline.Reference:
+    """Return a reference of cats and dogs, nine of ten of which were told rightly."""
+    right = np.array(["cat", "dog"] * 5, dtype=object)
+    said = right.copy()
+    said[0] = "dog"
+    return baseline.make(pd.DataFrame(columns or {"x": np.arange(40.0)}), "kind", said, right)
+
+
+def answered(
+    said: Sequence[str],
+    columns: dict[str, Any] | None = None,
+    requests: Sequence[str] | None = None,
+    places: Sequence[int] | None = None,
+) -> Window:
+    count = len(said)
+    keys = {
+        "request": pa.array(requests or [f"r{n}" for n in range(count)]),
+        "row": pa.array(places or [0] * count, pa.int64()),
+    }
+    table = pa.table(columns or {"x": np.zeros(count)})
+    return Window(table, pa.chunked_array([pa.array(said, pa.string())]), pa.table(keys))
+
+
+def mixed(rows: int, seed: int) -> pd.DataFrame:
+    random = np.random.default_rng(seed)
+    colour = random.choice(["red", "green", "blue"], rows).astype(object)
+    tame = random.choice([True, False], rows).astype(object)
+    tame[random.random(rows) < 0.3] = None
+    size = random.normal(0, 1, rows)
+    size[random.random(rows) < 0.2] = np.nan
+    return pd.DataFrame(
+        {
+            "size": size,
+            "colour": np.where(random.random(rows) < 0.1, None, colour),
+            "tame": tame,
+            "sold": random.random(rows) < 0.5,
+            "planet": "earth",
+        }
+    )

@@ -1,0 +1,259 @@
+"""Registries of three kinds, each real, in which a test makes models of its own.
+
+The three versions of such a model come from three trainings that are done once: `GOOD` (0.97 on the
+held-out rows), `EQUAL` (all right; not significantly better on 30 rows), `POOR` (0.33).
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import urllib.request
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from pipeline.params.definitions import TrainParams
+from pipeline.training.train import train
+from registry_tools.mlflow_store import registry
+from registry_tools.models import manifest
+from registry_tools.refs import ModelRef
+from tests.support.postgres import Postgres
+from tests.support.servers import BIN, end_group, free_port, wait_until_up
+
+GOOD, EQUAL, POOR = 1, 2, 3
+_TRAININGS = (TrainParams(), TrainParams(model="knn"), TrainParams(max_iter=1))
+_names = itertools.count(1)
+NEEDED = "REGISTRY_TOOLS_TEST_SPARK"  # set where CI has to run the tests of Spark
+Change = Callable[[Path, dict[str, Any]], None]  # of a model's folder and its MLmodel
+
+
+@dataclass(frozen=True)
+class Place:
+    """A registry, and what its clients need to reach it."""
+
+    uri: str
+    files: Path  # the artifacts lie somewhere below
+    environment: Mapping[str, str] = field(default_factory=dict)
+    reader: Mapping[str, str] = field(default_factory=dict)  # of a user who may only read
+
+    @property
+    def client(self) -> MlflowClient:
+        return MlflowClient(self.uri)
+
+    def model(self, *versions: int) -> str:
+        """Register the trained runs as versions 1, 2, … of a new model; return its name."""
+        name = f"iris-{os.getpid()}-{next(_names)}"
+        for version in versions or (GOOD, EQUAL, POOR):
+            self.add(name, version)
+        return name
+
+    def add(self, name: str, version: int) -> int:
+        """Register a trained run once more, as the next version of a model."""
+        trained = self.client.get_model_version("trained", str(version))
+        return registry.register(
+            self.client,
+            name,
+            source=trained.source,
+            run_id=trained.run_id,
+            model_id=trained.source.removeprefix("models:/"),
+            description=trained.description,
+            tags=trained.tags,
+        )
+
+    def holder(self, name: str, stage: str = "production") -> int | None:
+        """Return the version in a stage, by its alias and its legacy mirror alike."""
+        held = registry.stage_holder(self.client, name, stage)
+        legacy = [
+            int(v.version)
+            for v in self.client.search_model_versions(f"name = '{name}'")
+            if v.current_stage == stage.title()
+        ]
+        assert legacy == ([] if held is None else [held])
+        return held
+
+    def version(self, name: str, number: int) -> registry.VersionInfo:
+        return registry.get_version(self.client, ModelRef(name, version=number))
+
+
+def crafted(place: Place, change: Change) -> str:
+    """Register a version whose files were changed before the digest was taken."""
+    name = place.model(GOOD)
+    train(TrainParams(name=name, plots=False))
+    folder = Path(place.client.get_model_version_download_uri(name, "2"))
+    description = folder / "MLmodel"
+    content = yaml.safe_load(description.read_text())
+    change(folder, content)
+    description.write_text(yaml.safe_dump(content))
+    digest = manifest.digest_of(manifest.manifest_of(folder))
+    place.client.set_model_version_tag(name, "2", registry.DIGEST_TAG, digest)
+    return f"{name}/2"
+
+
+def train_all(uri: str, folder: Path) -> None:
+    """Train the three runs; the artifacts of a local store go below the folder."""
+    before = Path.cwd()
+    os.chdir(folder)
+    mlflow.set_tracking_uri(uri)
+    try:
+        for params in _TRAININGS:
+            train(TrainParams(**{**vars(params), "name": "trained", "plots": False}))
+    finally:
+        mlflow.set_tracking_uri(None)
+        os.chdir(before)
+
+
+def sqlite_place(empty: Path, folder: Path) -> Place:
+    shutil.copy(empty, folder / "mlflow.db")
+    place = Place(f"sqlite:///{folder}/mlflow.db", folder)
+    train_all(place.uri, folder)
+    return place
+
+
+@contextmanager
+def server(
+    empty: Path, folder: Path, *options: str, environment: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """Run a real `mlflow server` over SQLite that also keeps the artifacts; yield its address."""
+    if not (folder / "mlflow.db").exists():
+        shutil.copy(empty, folder / "mlflow.db")
+    store = f"sqlite:///{folder}/mlflow.db"
+    with server_over(store, folder, "--workers", "1", *options, environment=environment) as uri:
+        yield uri
+
+
+@contextmanager
+def server_over(
+    store: str, folder: Path, *options: str, environment: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """Run a real `mlflow server` over a database; the artifacts go below the folder."""
+    port = free_port()
+    with (folder / "server.log").open("ab") as log:
+        process = subprocess.Popen(
+            [
+                str(BIN / "mlflow"),
+                "server",
+                *("--host", "127.0.0.1", "--port", str(port)),
+                *("--backend-store-uri", store),
+                *("--artifacts-destination", str(folder / "artifacts")),
+                *options,
+            ],
+            cwd=folder,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            # Its jobs are for generative AI: eight more processes.
+            env={
+                **os.environ,
+                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+                **(environment or {}),
+            },
+        )
+    try:
+        wait_until_up(f"http://127.0.0.1:{port}/health", process)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        end_group(process)
+
+
+@contextmanager
+def server_place(empty: Path, folder: Path) -> Iterator[Place]:
+    with server(empty, folder) as uri:
+        place = Place(uri, folder / "artifacts")
+        train_all(uri, folder)
+        yield place
+
+
+@contextmanager
+def guarded_place(empty: Path, folder: Path, database: Postgres | None) -> Iterator[Place]:
+    """A server as a team shares it: processes over PostgreSQL, with MLflow's basic-auth app.
+
+    Everybody may read, the owner may write. Where there is no PostgreSQL it is one over SQLite.
+    """
+    if database is None:
+        shutil.copy(empty, folder / "mlflow.db")
+        stores = (f"sqlite:///{folder}/mlflow.db", f"sqlite:///{folder}/auth.db")
+    else:
+        stores = (database.make("mlflow"),) * 2  # one database to back up
+    with guarded_server(*stores, folder, "--workers", "1" if database is None else "2") as uri:
+        add_user(uri, "reader")
+        with signed_in("owner"):
+            train_all(uri, folder)
+        yield Place(uri, folder / "artifacts", account("owner"), account("reader"))
+
+
+def account(user: str) -> dict[str, str]:
+    """Return how a user of a guarded server signs in."""
+    return {
+        "MLFLOW_TRACKING_USERNAME": user,
+        "MLFLOW_TRACKING_PASSWORD": f"the-password-of-{user}",
+    }
+
+
+@contextmanager
+def signed_in(user: str) -> Iterator[None]:
+    """Sign in for what is done in this process itself."""
+    os.environ.update(account(user))
+    try:
+        yield
+    finally:
+        for key in account(user):
+            del os.environ[key]
+
+
+@contextmanager
+def guarded_server(store: str, users: str, folder: Path, *options: str) -> Iterator[str]:
+    """Run a server that asks for a password; `users` is its other database."""
+    (folder / "auth.ini").write_text(
+        "[mlflow]\ndefault_permission = READ\nadmin_username = owner\n"
+        f"admin_password = {account('owner')['MLFLOW_TRACKING_PASSWORD']}\n"
+        f"database_uri = {users}\nauth_cache_ttl_seconds = 60\n"
+    )
+    settings = {
+        "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": "only for a test",
+    }
+    options = ("--app-name", "basic-auth", *options)
+    with server_over(store, folder, *options, environment=settings) as uri:
+        yield uri
+
+
+def add_user(uri: str, user: str) -> None:
+    """Make a user of a guarded server, as its owner."""
+    name, password = account(user).values()
+    owner = ":".join(account("owner").values())
+    request = urllib.request.Request(
+        f"{uri}/api/2.0/mlflow/users/create",
+        json.dumps({"username": name, "password": password}).encode(),
+        {
+            "Content-Type": "application/json",
+            "Authorization": "Basic " + b64encode(owner.encode()).decode(),
+        },
+    )
+    urllib.request.urlopen(request, timeout=10).close()
+
+
+def spark() -> None:
+    """Skip where Spark cannot run, unless it has to."""
+    missing = []
+    try:
+        import pyspark  # noqa: F401
+    except ImportError:
+        missing.append("pyspark is not installed (make test-slow installs it)")
+    if shutil.which("java") is None:
+        missing.append("there is no Java on PATH")
+    if missing and os.environ.get(NEEDED):
+        pytest.fail("; ".join(missing))
+    if missing:
+        pytest.skip("; ".join(missing))

@@ -1,0 +1,143 @@
+"""The pictures of the README, taken from the example store: `make screenshots`.
+
+One more picture is one more function in `PICTURES`. A file of our own is opened with
+`page.goto(Path(…).as_uri())`; the function returns when the page is as it is to be seen.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from tests.support.browser import MISSING, SIZE, PageLog, launched, opened
+from tests.support.mlflow_ui import axis_titles, open_comparison, open_runs, wait_for_lines
+from tests.support.servers import BIN, example
+
+FOLDER = Path(__file__).parents[2] / "docs" / "pictures"
+# The assistant of MLflow opens by itself on a first visit, and then waits in the corner.
+_QUIET = {
+    "mlflow.workflowType_v1": '"machine_learning"',
+    "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true",
+    "mlflow.assistant.panelOpen_v1": "false",
+}
+_STYLE = "button[data-assistant-ui] { visibility: hidden }"
+_WIDTHS = {
+    "attributes.`Run Name`": 245,
+    "runDateAndNestInfo": 130,
+    "duration": 80,
+    "attributes.`Models`": 105,
+    "metrics.`accuracy`": 160,
+    "metrics.`log_loss`": 160,
+    "metrics.`recall_versicolor`": 140,
+    "params.`max_iter`": 90,
+}
+
+
+def take(running: Browser, address: str, name: str, folder: Path) -> Path:
+    """Take one picture into a folder; return its path."""
+    path = folder / f"{name}.png"
+    with opened(running, PageLog()) as page:
+        PICTURES[name](page, address)
+        page.screenshot(path=path, style=_STYLE, animations="disabled")
+    return path
+
+
+def _remember(page: Page, stored: dict[str, str]) -> None:
+    """Let MLflow find what it would have stored on an earlier visit."""
+    page.add_init_script(
+        f"for (const [key, value] of Object.entries({json.dumps(stored)}))"
+        " if (!localStorage.getItem(key)) localStorage.setItem(key, value)"
+    )
+
+
+def runs(page: Page, address: str) -> None:
+    """Show the runs of all models, the best first, with what tells them apart."""
+    view = {
+        "selectedColumns": [column for column in _WIDTHS if "." in column],
+        "columnOrder": list(_WIDTHS),
+        "columnWidths": _WIDTHS,
+        "orderByKey": "metrics.`accuracy`",
+        "orderByAsc": False,
+    }
+    key = 'MLflowLocalStorage-1.1-ExperimentPage-["1"]-ReactComponentState'
+    _remember(page, {**_QUIET, key: json.dumps(view)})
+    open_runs(page, address)
+    for column in ("accuracy", "log_loss", "recall_versicolor", "max_iter"):
+        expect(page.get_by_role("columnheader", name=column, exact=True).first).to_be_visible()
+
+
+def compare(page: Page, address: str) -> None:
+    """Show four runs beside each other: the plot, the parameters that differ, and the metrics."""
+    _remember(page, _QUIET)
+    page.set_viewport_size(SIZE | {"height": 1800})
+    open_comparison(page, address)
+    chosen = page.get_by_role("combobox")
+    _choose(page, chosen.nth(0), "model_params")
+    for metric in ("log_loss", "roc_auc", "recall_versicolor"):
+        _choose(page, chosen.nth(1), metric)
+    expect(axis_titles(page)).to_have_text(
+        ["model", "accuracy", "log_loss", "roc_auc", "recall_versicolor"]
+    )
+    page.get_by_text("Show diff only").first.click()
+    page.get_by_role("button", name="Run details").click()
+    wait_for_lines(page)
+    # MLflow shows six metrics and a half; the picture ends after the sixth.
+    last = page.get_by_role("grid").first.get_by_role("link", name="log_loss").bounding_box()
+    page.set_viewport_size(SIZE | {"height": round(last["y"] + last["height"]) + 20})
+    page.mouse.move(0, 0)
+
+
+def _choose(page: Page, box: Locator, name: str) -> None:
+    box.click()
+    page.get_by_title(name, exact=True).filter(visible=True).click()
+    page.keyboard.press("Escape")
+
+
+def report(page: Page, address: str) -> None:
+    """Show the upper part of the page that `registry-tools compare --html` writes."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch, "report.html")
+        write_report(["compare", "iris/3", "iris/9"], address, path)
+        page.goto(path.as_uri())
+        expect(page.get_by_role("heading", name="Rows on which they disagree")).to_be_attached()
+
+
+def write_report(command: Sequence[str], address: str, path: Path) -> None:
+    """Let `registry-tools` write a page about what stands in the registry at an address."""
+    subprocess.run(
+        [BIN / "registry-tools", *command, "--html", path, "--tracking-uri", address],
+        check=True,
+        capture_output=True,
+    )
+
+
+PICTURES: dict[str, Callable[[Page, str], None]] = {
+    "runs": runs,
+    "compare": compare,
+    "report": report,
+}
+
+
+def main(folder: Path) -> None:
+    """Take all pictures anew."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        launched() as running,
+        tempfile.TemporaryDirectory() as scratch,
+        example(Path(scratch, "server.log")) as address,
+    ):
+        for name in PICTURES:
+            take(running, address, name, folder)
+
+
+if __name__ == "__main__":
+    if shutil.which("chromium") is None:
+        sys.exit(MISSING)
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)
