@@ -70,14 +70,14 @@ def wide(random: np.random.Generator, rows: int, correlation: float = 0.9) -> pd
     return table.assign(answer=answer)
 
 
-def reference_of(table: pd.DataFrame) -> baseline.Reference:
+def reference_of(table: pd.DataFrame) -> baseline.TrainingBaseline:
     """Take four fifths for the training rows, and the rest for the holdout."""
     cut = len(table) * 4 // 5
     answers = table["answer"].to_numpy(object)
     return baseline.make(table.drop(columns="answer")[:cut], "y", answers[cut:], answers[cut:])
 
 
-def is_found(of: baseline.Reference, table: pd.DataFrame) -> bool:
+def is_found(of: baseline.TrainingBaseline, table: pd.DataFrame) -> bool:
     """Say whether the monitor tells of drift."""
     rows = pa.Table.from_pandas(table.drop(columns="answer"), preserve_index=False)
     answers = pa.chunked_array([pa.array(table["answer"], pa.string())])

@@ -16,9 +16,9 @@ from evidently import Report
 from evidently.presets import DataDriftPreset
 
 
-def columns_of(reference: pd.DataFrame, window: pd.DataFrame) -> list[tuple[float, float, bool]]:
+def columns_of(baseline: pd.DataFrame, window: pd.DataFrame) -> list[tuple[float, float, bool]]:
     """Return value and threshold by column, and whether a small value is drift."""
-    found = Report([DataDriftPreset()]).run(window, reference).dict()["metrics"]
+    found = Report([DataDriftPreset()]).run(window, baseline).dict()["metrics"]
     return [
         (float(each["value"]), each["config"]["threshold"], "p_value" in each["config"]["method"])
         for each in found
@@ -31,9 +31,9 @@ def main() -> int:
     folder = Path(sys.argv[1])
     told: dict[str, list[bool]] = {}
     for path in sorted(folder.glob("*-reference.csv")):
-        reference = pd.read_csv(path)
+        baseline = pd.read_csv(path)
         for window in sorted(folder.glob(f"{path.name.split('-')[0]}-[0-9]*.csv")):
-            columns = columns_of(reference, pd.read_csv(window))
+            columns = columns_of(baseline, pd.read_csv(window))
             flags = [v < bound if small else v >= bound for v, bound, small in columns]
             strict = [
                 v < bound / len(columns) if small else v >= bound for v, bound, small in columns

@@ -56,7 +56,7 @@ def make_store(folder: Path, size: int) -> None:
         for table in ("model_versions", "model_version_tags"):
             new = {"version": "number", "current_stage": "'None'"}
             repeat(database, table, "version = 1", new, size)
-        act = "run_uuid IN (SELECT run_uuid FROM tags WHERE key = 'kind' AND value = 'act')"
+        event = "run_uuid IN (SELECT run_uuid FROM tags WHERE key = 'kind' AND value = 'act')"
         for table in ("runs", "tags", "metrics", "latest_metrics"):
             new = {
                 "run_uuid": "printf('%032x', number)",
@@ -65,7 +65,7 @@ def make_store(folder: Path, size: int) -> None:
                 if "metrics" in table
                 else "value",
             }
-            repeat(database, table, act, new, size)
+            repeat(database, table, event, new, size)
     database.close()
 
 

@@ -118,7 +118,7 @@ def monitor(**texts: str | None) -> int:
     with runner.ended_by_signals():
         result = look(params)
     click.echo(_monitor_summary(result))
-    return _DRIFT if result.findings.has_drift else 0
+    return _DRIFT if result.analysis.has_drift else 0
 
 
 _folder = click.option(
@@ -210,14 +210,14 @@ def _sweep_summary(result: SweepResult) -> str:
 def _monitor_summary(result: MonitorResult) -> str:
     from pipeline.monitoring.report import said
 
-    verdict = {"drift": "DRIFT", "none": "none", "unknown": "unknown"}[result.findings.verdict()]
+    verdict = {"drift": "DRIFT", "none": "none", "unknown": "unknown"}[result.analysis.verdict()]
     lines = [
         f"{verdict:<9} {result.name} version {result.version} in {result.stage}: "
-        f"{said(result.findings)}"
+        f"{said(result.analysis)}"
     ]
     for other in result.others:
         lines.append(f"{'beside':<9} version {other.version}: {said(other)}")
-    accuracy = result.findings.accuracy
+    accuracy = result.analysis.accuracy
     if accuracy is not None:
         lines.append(
             f"{'accuracy':<9} {accuracy.live.value:.4f} [{accuracy.live.low:.4f}, "
@@ -226,7 +226,7 @@ def _monitor_summary(result: MonitorResult) -> str:
         )
         lines += [f"{'labels':<9} {note}" for note in accuracy.notes]
     lines += [f"{'note':<9} {note}" for note in result.notes]
-    lines += [f"{act.act:<9} {act.outcome}: {act.said}" for act in result.acts]
+    lines += [f"{event.event:<9} {event.outcome}: {event.said}" for event in result.entries]
     return "\n".join([*lines, f"{'run':<9} {result.run_id} in {result.experiment}"])
 
 

@@ -1,5 +1,5 @@
 """What a version's rows were like when it was trained, and what those of now are like beside them.
 
-`reference` goes with each version, a `window` is rows of now, `drift` compares the two, `record`
-and `report` say what was found, and `follow_up` does what may follow.
+`baseline` goes with each version, a `window` is rows of now, `drift` compares the two, `record`
+and `report` say what was found, and `action` does what may follow.
 """

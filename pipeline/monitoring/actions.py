@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from pipeline.errors import DataError, PipelineError
-from pipeline.monitoring.analysis import Findings
-from pipeline.monitoring.run_log import CAUSE_TAG, Record
+from pipeline.monitoring.analysis import Analysis
+from pipeline.monitoring.run_log import CAUSE_TAG, MonitoringRun
 from pipeline.params.definitions import CANDIDATES, MonitorParams, TrainParams
 from pipeline.params.fields import as_text
 from pipeline.tracking import runs
-from pipeline.training.baseline import Reference
+from pipeline.training.baseline import TrainingBaseline
 from pipeline.training.train import train
-from registry_tools.data.schema import names_in_words
+from registry_tools.data.schema import quoted_names
 from registry_tools.data.tables import read_table
 from registry_tools.errors import GateRefused, RegistryToolsError
 from registry_tools.evaluation.evaluate import GateOptions
@@ -38,17 +38,17 @@ _OTHER = {"data", "target", "drop", "split", "subset_size", "name", "stage"}
 
 
 @dataclass(frozen=True)
-class FollowUp:
+class ActionResult:
     """What came of an act that was asked for."""
 
-    act: str  # `rollback`, `retrain` or `promote`
+    event: str  # `rollback`, `retrain` or `promote`
     outcome: str  # `done`, `refused`, `failed` or `not started`
     said: str
 
 
-def roll_back(
+def roll_back_version(
     client: MlflowClient, params: MonitorParams, judged: int, run_id: str
-) -> tuple[FollowUp, int]:
+) -> tuple[ActionResult, int]:
     """Put the version before into the stage, if the one that was judged is there still.
 
     Returns what came of it, and the version that is in the stage now.
@@ -62,52 +62,52 @@ def roll_back(
             expect_current=judged,
         )
     except RegistryToolsError as error:
-        return FollowUp("rollback", "failed", str(error)), judged
+        return ActionResult("rollback", "failed", str(error)), judged
     said = f"{params.stage}: version {judged} → {done.version}"
-    return FollowUp("rollback", "done", said), done.version
+    return ActionResult("rollback", "done", said), done.version
 
 
 def retrain(
     client: MlflowClient,
     params: MonitorParams,
     training: TrainParams | str,
-    findings: Findings,
+    analysis: Analysis,
     standing: int,
-    record: Record,
-) -> list[FollowUp]:
+    record: MonitoringRun,
+) -> list[ActionResult]:
     """Train a candidate as was asked, and have the gates judge it.
 
     Whatever goes wrong is told, and leaves the stage that is watched where it is. `standing` is the
     version that is there now; `training` may say why there can be none.
     """
     if isinstance(training, str):
-        return [FollowUp("retrain", "failed", training)]
-    held = record.claim_retraining(params.stage, params.cooling)
+        return [ActionResult("retrain", "failed", training)]
+    held = record.claim_retraining(params.stage, params.cooldown)
     if held is not None:
-        return [FollowUp("retrain", "not started", held)]
+        return [ActionResult("retrain", "not started", held)]
     try:
         with runs.apart():
             result = train(training)
         record.tag(result.version, CAUSE_TAG, record.run_id)
     except (PipelineError, RegistryToolsError) as error:
-        return [FollowUp("retrain", "failed", str(error))]
+        return [ActionResult("retrain", "failed", str(error))]
     except Exception as error:  # noqa: BLE001 - an estimator may raise whatever it likes
         _log.debug("the retraining failed", exc_info=True)
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        return [FollowUp("retrain", "failed", reason[:500])]
-    trained = FollowUp(
+        return [ActionResult("retrain", "failed", reason[:500])]
+    trained = ActionResult(
         "retrain",
         "done",
         f"version {result.version} in {result.stage}, "
         f"accuracy {result.metrics['accuracy']:.4f} on {result.holdout_rows} held-out rows",
     )
-    reason = f"drift in {findings.where()[:200]}, monitoring run {record.run_id}"
+    reason = f"drift in {analysis.where()[:200]}, monitoring run {record.run_id}"
     return [trained, _judge(client, params, result.version, reason, standing)]
 
 
 def _judge(
     client: MlflowClient, params: MonitorParams, version: int, reason: str, standing: int
-) -> FollowUp:
+) -> ActionResult:
     try:
         done = promote.promote(
             client,
@@ -119,24 +119,24 @@ def _judge(
             dry_run=not params.promote,
         )
     except GateRefused as error:
-        return FollowUp("promote", "refused", str(error))
+        return ActionResult("promote", "refused", str(error))
     except RegistryToolsError as error:
-        return FollowUp("promote", "failed", str(error))
-    if done.act is None:
+        return ActionResult("promote", "failed", str(error))
+    if done.event is None:
         said = (
             f"the gates let it through: registry-tools promote {params.name}@{CANDIDATES} --to "
             f"{params.stage} moves the stage, as promote=true would have"
         )
         if not done.verdict.passed:
-            return FollowUp("promote", "refused", promote.refusal(done))
-        return FollowUp("promote", "not started", f"version {version}: {said}")
-    return FollowUp(
+            return ActionResult("promote", "refused", promote.refusal(done))
+        return ActionResult("promote", "not started", f"version {version}: {said}")
+    return ActionResult(
         "promote", "done", f"{params.stage}: version {done.previous_version} → {version}"
     )
 
 
 def training_params(
-    watched: VersionInfo, reference: Reference, name: str, table: str
+    watched: VersionInfo, baseline: TrainingBaseline, name: str, table: str
 ) -> TrainParams:
     """Return how a version was trained, with another table and a split that outlasts growth.
 
@@ -146,13 +146,13 @@ def training_params(
         If the table lacks the label or a feature.
     """
     columns = _columns_of(Path(table))
-    needed = [*reference.columns, reference.target]
+    needed = [*baseline.columns, baseline.target]
     lacking = [column for column in needed if column not in columns]
     if lacking:
-        what = "label" if lacking[0] == reference.target else "feature"
+        what = "label" if lacking[0] == baseline.target else "feature"
         raise DataError(
             f"retrain={table}: there is no column {lacking[0]!r}, a {what} of {name} version "
-            f"{watched.version}; it has {names_in_words(columns)}"
+            f"{watched.version}; it has {quoted_names(columns)}"
         )
     known = {spec.name for spec in fields(TrainParams)} - _OTHER
     before = _as_now({k: v for k, v in watched.params.items() if k in known})
@@ -160,7 +160,7 @@ def training_params(
         before
         | {
             "data": table,
-            "target": reference.target,
+            "target": baseline.target,
             "drop": as_text(tuple(column for column in columns if column not in needed)),
             "split": "hash",
             "name": name,

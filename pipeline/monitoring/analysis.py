@@ -12,9 +12,9 @@ import pandas as pd
 
 from pipeline.monitoring import drift_tests
 from pipeline.monitoring.drift_tests import Test
-from pipeline.monitoring.labels import Live
+from pipeline.monitoring.labels import LabelledPredictions
 from pipeline.monitoring.window import Window, counted
-from pipeline.training.baseline import Numbers, Reference, as_category, is_numeric
+from pipeline.training.baseline import Numbers, TrainingBaseline, as_category, is_numeric
 from registry_tools.stats.intervals import Estimate, wilson
 
 _JOINT_ROWS = 5000  # that the classifier is shown of each side
@@ -47,7 +47,7 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
-class Findings:
+class Analysis:
     """What was found of one version."""
 
     version: int
@@ -101,19 +101,19 @@ class Findings:
         return "drift" if self.has_drift else "none"
 
 
-def find(
+def analyse(
     version: int,
-    reference: Reference,
+    baseline: TrainingBaseline,
     window: Window,
-    live: Live | None,
+    live: LabelledPredictions | None,
     needed: int,
     alpha: float,
-) -> Findings:
+) -> Analysis:
     """Compare a window with the reference of the version that answered it.
 
     Parameters
     ----------
-    version, reference, window
+    version, baseline, window
         What is compared with what.
     live
         The answers whose labels are known.
@@ -123,22 +123,22 @@ def find(
         How often at most drift is told of where there is none.
     """
     predictions = counted(window.predictions)[0] if window.predictions is not None else {}
-    accuracy = _accuracy(reference, live) if live is not None and live.rows else None
+    accuracy = _accuracy(baseline, live) if live is not None and live.rows else None
     tests: list[Test] = []
     features: list[Feature] = []
     if window.rows >= needed:
-        for name in reference.columns:
-            feature, shown = _feature(name, reference, window)
+        for name in baseline.columns:
+            feature, shown = _feature(name, baseline, window)
             features.append(feature)
             tests += shown
-        tests += _of_all(reference, window, predictions, live)
+        tests += _of_all(baseline, window, predictions, live)
     shift = drift_tests.shift_found(
         max(window.rows, needed),
-        len(reference.sample),
-        len(tests) or len(reference.columns) + 2,
+        len(baseline.sample),
+        len(tests) or len(baseline.columns) + 2,
         alpha,
     )
-    return Findings(
+    return Analysis(
         version=version,
         rows=window.rows,
         needed=needed,
@@ -147,30 +147,33 @@ def find(
         tests=tuple(drift_tests.corrected(tests)),
         features=tuple(features),
         accuracy=accuracy,
-        predictions_before=dict(reference.predictions),
+        predictions_before=dict(baseline.predictions),
         predictions=dict(sorted(predictions.items())),
     )
 
 
 def _of_all(
-    reference: Reference, window: Window, predictions: Mapping[str, int], live: Live | None
+    baseline: TrainingBaseline,
+    window: Window,
+    predictions: Mapping[str, int],
+    live: LabelledPredictions | None,
 ) -> list[Test]:
-    both = (reference.sample, window.sample(_JOINT_ROWS))
+    both = (baseline.sample, window.sample(_JOINT_ROWS))
     found = [
-        drift_tests.categories(reference.predictions, predictions, drift_tests.PREDICTIONS),
-        drift_tests.together(*(_alike(each, reference) for each in both)),
+        drift_tests.categories(baseline.predictions, predictions, drift_tests.PREDICTIONS),
+        drift_tests.together(*(_alike(each, baseline) for each in both)),
     ]
     if live is not None:
         found.append(
-            drift_tests.accuracy((reference.right, reference.holdout_rows), (live.right, live.rows))
+            drift_tests.accuracy((baseline.right, baseline.holdout_rows), (live.right, live.rows))
         )
     return [test for test in found if test is not None]
 
 
-def _alike(rows: pd.DataFrame, reference: Reference) -> pd.DataFrame:
+def _alike(rows: pd.DataFrame, baseline: TrainingBaseline) -> pd.DataFrame:
     """Return rows with numbers as such and categories by their names, however they were stored."""
     columns = {}
-    for name, profile in reference.columns.items():
+    for name, profile in baseline.columns.items():
         values = rows[name]
         if isinstance(profile, Numbers):
             columns[name] = pd.to_numeric(values, errors="coerce").astype("float64")
@@ -182,11 +185,11 @@ def _alike(rows: pd.DataFrame, reference: Reference) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _feature(name: str, reference: Reference, window: Window) -> tuple[Feature, list[Test]]:
-    profile = reference.columns[name]
+def _feature(name: str, baseline: TrainingBaseline, window: Window) -> tuple[Feature, list[Test]]:
+    profile = baseline.columns[name]
     if isinstance(profile, Numbers):
         values = window.numbers(name)
-        before = reference.sample[name].to_numpy(float, na_value=np.nan)
+        before = baseline.sample[name].to_numpy(float, na_value=np.nan)
         missing, unseen = int(np.isnan(values).sum()), None
         shown = drift_tests.numbers(before, values, name)
         edges = np.unique(profile.quantiles[1:-1])
@@ -251,11 +254,11 @@ def _psi_of_counts(before: Mapping[str, int], now: Mapping[str, int]) -> float:
     return drift_tests.psi(*(np.array([side.get(n, 0) for n in names]) for side in (before, now)))
 
 
-def _accuracy(reference: Reference, live: Live) -> Accuracy:
+def _accuracy(baseline: TrainingBaseline, live: LabelledPredictions) -> Accuracy:
     return Accuracy(
         live.rows,
         wilson(live.right, live.rows),
-        reference.holdout_rows,
-        wilson(reference.right, reference.holdout_rows),
+        baseline.holdout_rows,
+        wilson(baseline.right, baseline.holdout_rows),
         live.notes,
     )

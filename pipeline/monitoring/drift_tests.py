@@ -40,40 +40,40 @@ class Test:
     adjusted: float = math.nan  # by Holm, over all tests of a version
 
 
-def numbers(reference: Floats, current: Floats, subject: str) -> Test | None:
+def numbers(baseline: Floats, current: Floats, subject: str) -> Test | None:
     """Compare the values of a feature by Kolmogorov and Smirnov; None if a side has none.
 
     Of a few different values, such as 0 and 1, it would see next to nothing: they are counted.
 
     Parameters
     ----------
-    reference, current
+    baseline, current
         Values, shape (rows,); NaN is none.
     subject
         The feature.
     """
-    reference, current = reference[~np.isnan(reference)], current[~np.isnan(current)]
-    if not len(reference) or not len(current):
+    baseline, current = baseline[~np.isnan(baseline)], current[~np.isnan(current)]
+    if not len(baseline) or not len(current):
         return None
-    few, places = np.unique(np.concatenate([reference, current]), return_inverse=True)
+    few, places = np.unique(np.concatenate([baseline, current]), return_inverse=True)
     if len(few) <= _FEW_VALUES:
         names = [str(value) for value in few]
-        sides = np.split(places, [len(reference)])
+        sides = np.split(places, [len(baseline)])
         counts = [np.bincount(side, minlength=len(few)).tolist() for side in sides]
         before, now = (dict(zip(names, each, strict=True)) for each in counts)
         return categories(before, now, subject)
-    small = max(len(reference), len(current)) <= 2000
-    found = stats.ks_2samp(reference, current, method="auto" if small else "asymp")
+    small = max(len(baseline), len(current)) <= 2000
+    found = stats.ks_2samp(baseline, current, method="auto" if small else "asymp")
     return Test(subject, "Kolmogorov-Smirnov", float(found.statistic), float(found.pvalue))
 
 
-def categories(reference: Counts, current: Counts, subject: str) -> Test | None:
+def categories(baseline: Counts, current: Counts, subject: str) -> Test | None:
     """Compare how often each category comes by chi-squared; None if all rows are of one.
 
     Two columns of which one is rare are compared by Fisher's exact test. The statistic is Cramér's
     V, from 0 (alike) to 1.
     """
-    table = _pooled(reference, current)
+    table = _pooled(baseline, current)
     if table is None:
         return None
     found = stats.chi2_contingency(table, correction=False)
@@ -83,14 +83,14 @@ def categories(reference: Counts, current: Counts, subject: str) -> Test | None:
     return Test(subject, kind, math.sqrt(found.statistic / table.sum()), p_value)
 
 
-def _pooled(reference: Counts, current: Counts) -> npt.NDArray[np.int64] | None:
+def _pooled(baseline: Counts, current: Counts) -> npt.NDArray[np.int64] | None:
     """Return both as rows of a table, with what is too rare to be tested in one column.
 
     There are two columns at least: of a class that is gone nothing would be left to be seen.
     """
-    names = sorted({*reference, *current})
+    names = sorted({*baseline, *current})
     table = np.array(
-        [[side.get(name, 0) for name in names] for side in (reference, current)], np.int64
+        [[side.get(name, 0) for name in names] for side in (baseline, current)], np.int64
     )
     table = table[:, table.sum(axis=0) > 0]
     if table.shape[1] < 2 or (table.sum(axis=1) == 0).any():
@@ -108,9 +108,9 @@ def _pooled(reference: Counts, current: Counts) -> npt.NDArray[np.int64] | None:
     return np.hstack([kept, together])
 
 
-def missing(reference: tuple[int, int], current: tuple[int, int], subject: str) -> Test | None:
+def missing(baseline: tuple[int, int], current: tuple[int, int], subject: str) -> Test | None:
     """Compare how many values are missing, each side (missing, rows); None if none is."""
-    table = np.array([[gone, rows - gone] for gone, rows in (reference, current)])
+    table = np.array([[gone, rows - gone] for gone, rows in (baseline, current)])
     if not table[:, 0].any() or (table.sum(axis=1) == 0).any():
         return None
     rare = table.sum(axis=0).min() * table.sum(axis=1).min() / table.sum() < _LEAST_EXPECTED
@@ -129,7 +129,7 @@ def accuracy(promoted: tuple[int, int], live: tuple[int, int]) -> Test | None:
     return Test(ACCURACY, FALLEN, fallen, float(found.pvalue))
 
 
-def together(reference: pd.DataFrame, current: pd.DataFrame, seed: int = 0) -> Test | None:
+def together(baseline: pd.DataFrame, current: pd.DataFrame, seed: int = 0) -> Test | None:
     """Ask a classifier which rows are of now: it cannot tell if nothing has changed.
 
     It learns from half of the rows, from the features and the products of two that differ most, so
@@ -138,15 +138,15 @@ def together(reference: pd.DataFrame, current: pd.DataFrame, seed: int = 0) -> T
 
     Parameters
     ----------
-    reference, current
+    baseline, current
         Rows with the same columns, of numbers or text. None is returned of less than 20.
     seed
         Of the halves.
     """
-    if min(len(reference), len(current)) < 20 or not len(reference.columns):
+    if min(len(baseline), len(current)) < 20 or not len(baseline.columns):
         return None
-    encoded = _encoded(pd.concat([reference, current], ignore_index=True))
-    is_current = np.arange(len(encoded)) >= len(reference)
+    encoded = _encoded(pd.concat([baseline, current], ignore_index=True))
+    is_current = np.arange(len(encoded)) >= len(baseline)
     learning = np.zeros(len(encoded), bool)
     random = np.random.default_rng(seed)
     for side in (False, True):

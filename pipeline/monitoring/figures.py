@@ -8,21 +8,21 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.monitoring.analysis import Feature, Findings
+from pipeline.monitoring.analysis import Analysis, Feature
 from pipeline.monitoring.window import Window
-from pipeline.training.baseline import Numbers, Reference
+from pipeline.training.baseline import Numbers, TrainingBaseline
 
 MOST = 12  # features in one picture
 _COLUMNS, _BINS, _CATEGORIES = 3, 20, 8
 _THEN, _NOW = "#0072B2", "#D55E00"
 
 
-def features(reference: Reference, window: Window, shown: Sequence[Feature]) -> Figure:
+def features(baseline: TrainingBaseline, window: Window, shown: Sequence[Feature]) -> Figure:
     """Draw features, then and now, each in a panel.
 
     Parameters
     ----------
-    reference, window
+    baseline, window
         Then and now.
     shown
         Which.
@@ -32,9 +32,9 @@ def features(reference: Reference, window: Window, shown: Sequence[Feature]) -> 
     figure = Figure(figsize=(4 * columns, 2.8 * rows), layout="constrained")
     for place, feature in enumerate(shown):
         axes = figure.add_subplot(rows, columns, place + 1)
-        profile = reference.columns[feature.name]
+        profile = baseline.columns[feature.name]
         if isinstance(profile, Numbers):
-            before = reference.sample[feature.name].to_numpy(float, na_value=np.nan)
+            before = baseline.sample[feature.name].to_numpy(float, na_value=np.nan)
             _histograms(axes, before[np.isfinite(before)], window.numbers(feature.name))
         else:
             _bars(axes, profile.counts, window.counts(feature.name, profile.is_boolean)[0])
@@ -75,11 +75,11 @@ def _bars(axes: Axes, before: Mapping[str, int], now: Mapping[str, int]) -> None
     axes.set_ylabel("share of rows", fontsize=8)
 
 
-def predictions(findings: Findings) -> Figure:
+def predictions(analysis: Analysis) -> Figure:
     """Draw the answers to the holdout, and those of now."""
     figure = Figure(figsize=(5, 3), layout="constrained")
     axes = figure.add_subplot()
-    _bars(axes, findings.predictions_before, findings.predictions)
+    _bars(axes, analysis.predictions_before, analysis.predictions)
     axes.set_title("predictions", fontsize=10)
     figure.legend(["holdout", "now"], loc="outside upper right", ncols=2)
     return figure

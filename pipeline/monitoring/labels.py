@@ -12,8 +12,8 @@ import pandas as pd
 from pipeline.errors import DataError
 from pipeline.monitoring.production_rows import REQUEST, ROW
 from pipeline.monitoring.window import Window
-from pipeline.training.baseline import Reference
-from registry_tools.data.schema import names_in_words
+from pipeline.training.baseline import TrainingBaseline
+from registry_tools.data.schema import quoted_names
 from registry_tools.data.tables import read_table
 
 _LABEL = "label"
@@ -21,7 +21,7 @@ _KEY = ["request", "row"]
 
 
 @dataclass(frozen=True)
-class Live:
+class LabelledPredictions:
     """Answers whose labels are known."""
 
     rows: int
@@ -51,7 +51,7 @@ def read(path: Path, target: str) -> pd.DataFrame:
         lacking = "'request_id'" if request is None else f"{_LABEL!r} or {target!r}"
         raise DataError(
             f"labels={path}: there is no column {lacking}; "
-            f"it has {names_in_words(map(str, table.columns))}"
+            f"it has {quoted_names(map(str, table.columns))}"
         )
     row = _first(table, ROW)
     known = table[table[label].notna() & table[request].notna()]
@@ -78,7 +78,7 @@ def _first(table: pd.DataFrame, names: tuple[str, ...]) -> str | None:
     return next((name for name in names if name in table.columns), None)
 
 
-def join(labels: pd.DataFrame, window: Window, reference: Reference) -> Live:
+def join(labels: pd.DataFrame, window: Window, baseline: TrainingBaseline) -> LabelledPredictions:
     """Count which answers of a window were right.
 
     A row without a label, or with two that differ, is left out, and told of.
@@ -107,8 +107,10 @@ def join(labels: pd.DataFrame, window: Window, reference: Reference) -> Live:
             f"{answers['request'].iloc[0]!r}"
         )
     if len(joined):
-        _check_classes(joined, reference)
-    return Live(len(joined), int((joined["predicted"] == joined[_LABEL]).sum()), tuple(notes))
+        _check_classes(joined, baseline)
+    return LabelledPredictions(
+        len(joined), int((joined["predicted"] == joined[_LABEL]).sum()), tuple(notes)
+    )
 
 
 def _told_apart(answers: pd.DataFrame, by: list[str], notes: list[str]) -> pd.DataFrame:
@@ -134,11 +136,11 @@ def _agreeing(labels: pd.DataFrame, by: list[str], notes: list[str]) -> pd.DataF
     return different[~clash]
 
 
-def _check_classes(joined: pd.DataFrame, reference: Reference) -> None:
+def _check_classes(joined: pd.DataFrame, baseline: TrainingBaseline) -> None:
     """Refuse labels that are written otherwise than the answers: all would be wrong."""
-    said, known = set(joined[_LABEL]), {*joined["predicted"], *reference.predictions}
+    said, known = set(joined[_LABEL]), {*joined["predicted"], *baseline.predictions}
     if not said & known:
         raise DataError(
-            f"labels: they say {names_in_words(sorted(said)[:5])}, and the version answers "
-            f"{names_in_words(sorted(known)[:5])}: none of them is the same"
+            f"labels: they say {quoted_names(sorted(said)[:5])}, and the version answers "
+            f"{quoted_names(sorted(known)[:5])}: none of them is the same"
         )

@@ -15,16 +15,16 @@ import pyarrow as pa
 
 from pipeline.errors import DataError, PipelineError
 from pipeline.monitoring import actions, analysis, labels, readers, report
-from pipeline.monitoring.actions import FollowUp
-from pipeline.monitoring.analysis import Findings
+from pipeline.monitoring.actions import ActionResult
+from pipeline.monitoring.analysis import Analysis
 from pipeline.monitoring.production_rows import Rows
-from pipeline.monitoring.run_log import Record
+from pipeline.monitoring.run_log import MonitoringRun
 from pipeline.monitoring.window import Window
 from pipeline.params.definitions import MonitorParams, TrainParams
 from pipeline.tracking import store
 from pipeline.training import baseline
-from pipeline.training.baseline import Categories, Reference
-from registry_tools.data.schema import names_in_words
+from pipeline.training.baseline import Categories, TrainingBaseline
+from registry_tools.data.schema import quoted_names
 from registry_tools.errors import InputError, NotFound, RegistryToolsError, VerificationError
 from registry_tools.mlflow_store import registry
 from registry_tools.mlflow_store.client import connect
@@ -46,10 +46,10 @@ class MonitorResult:
     name: str
     stage: str
     version: int
-    findings: Findings
-    others: tuple[Findings, ...]  # of versions that answered as well
+    analysis: Analysis
+    others: tuple[Analysis, ...]  # of versions that answered as well
     notes: tuple[str, ...]
-    acts: tuple[FollowUp, ...]
+    entries: tuple[ActionResult, ...]
     experiment: str
     run_id: str
 
@@ -61,7 +61,7 @@ class _Look:
     client: MlflowClient
     params: MonitorParams
     watched: VersionInfo  # the version in the stage
-    reference: Reference  # its own
+    baseline: TrainingBaseline  # its own
     rows: Rows
     labels: pd.DataFrame | None
     training: TrainParams | str | None  # of a candidate, or why there can be none
@@ -71,8 +71,8 @@ class _Look:
 class _Seen:
     """What was found of one version."""
 
-    findings: Findings
-    reference: Reference
+    analysis: Analysis
+    baseline: TrainingBaseline
     window: Window
     labels_notes: tuple[str, ...]  # where there is no accuracy to say them with
 
@@ -88,7 +88,7 @@ def monitor(params: MonitorParams) -> MonitorResult:
         If the rows, the labels or the reference cannot be read. Nothing follows then.
     """
     look = _prepared(params)
-    record = Record(look.client, params.name, _tags(params, look.watched))
+    record = MonitoringRun(look.client, params.name, _tags(params, look.watched))
     try:
         result = _result(look, record)
     except BaseException as error:
@@ -105,7 +105,7 @@ def _prepared(params: MonitorParams) -> _Look:
     assert params.current is not None
     client = connect(store.address())
     watched = registry.get_version(client, ModelRef(params.name, stage=params.stage))
-    own = _reference(client, watched)
+    own = _baseline(client, watched)
     training: TrainParams | str | None = None
     if params.retrain is not None:
         try:
@@ -120,16 +120,16 @@ def _prepared(params: MonitorParams) -> _Look:
     return _Look(client, params, watched, own, rows, known, training)
 
 
-def _result(look: _Look, record: Record) -> MonitorResult:
+def _result(look: _Look, record: MonitoringRun) -> MonitorResult:
     """Look at each version, tell of it, and do what follows."""
     params, watched = look.params, look.watched.version
     seen, notes = _all_seen(look)
     for each in seen:
-        record.tag_version(each.findings)
+        record.tag_version(each.analysis)
         notes += _notes(each)
-    main = seen[0].findings
+    main = seen[0].analysis
     record.log(main)
-    acts = tuple(_follow(look, main, record))
+    entries = tuple(_follow(look, main, record))
     head = {
         "name": params.name,
         "stage": params.stage,
@@ -139,17 +139,17 @@ def _result(look: _Look, record: Record) -> MonitorResult:
         "alpha": params.alpha,
         "notes": notes,
     }
-    told = [(each.findings, each.reference, each.window) for each in seen]
-    record.log_files(lambda folder: report.write(folder, head, told, acts))
-    record.end("FINISHED", _verdict_tags(main, acts))
+    told = [(each.analysis, each.baseline, each.window) for each in seen]
+    record.log_files(lambda folder: report.write(folder, head, told, entries))
+    record.end("FINISHED", _verdict_tags(main, entries))
     return MonitorResult(
         params.name,
         params.stage,
         watched,
         main,
-        tuple(each.findings for each in seen[1:]),
+        tuple(each.analysis for each in seen[1:]),
         tuple(notes),
-        acts,
+        entries,
         record.experiment,
         record.run_id,
     )
@@ -167,7 +167,7 @@ def _all_seen(look: _Look) -> tuple[list[_Seen], list[str]]:
             if version == watched:
                 raise
             notes.append(f"{part.count} rows of version {version}: {error}")
-    seen.sort(key=lambda each: (each.findings.version != watched, -each.findings.version))
+    seen.sort(key=lambda each: (each.analysis.version != watched, -each.analysis.version))
     return seen, notes
 
 
@@ -175,7 +175,7 @@ def _notes(seen: _Seen) -> list[str]:
     """Return what was not looked at of a version."""
     notes = [
         f"{name} has more than {len(profile.counts)} categories: how often each comes is not tested"
-        for name, profile in seen.reference.columns.items()
+        for name, profile in seen.baseline.columns.items()
         if isinstance(profile, Categories) and profile.others
     ]
     return notes + list(seen.labels_notes)
@@ -189,7 +189,7 @@ def _by_version(rows: Rows, watched: int) -> dict[int, Rows]:
     return {watched: Rows(tuple(own)), **others}
 
 
-def _reference(client: MlflowClient, version: VersionInfo) -> Reference:
+def _baseline(client: MlflowClient, version: VersionInfo) -> TrainingBaseline:
     """Return what a version was trained on.
 
     Raises
@@ -209,10 +209,10 @@ def _reference(client: MlflowClient, version: VersionInfo) -> Reference:
 
 def _seen(look: _Look, version: int, rows: Rows) -> _Seen:
     """Look at the rows of one version."""
-    own = look.reference
+    own = look.baseline
     if version != look.watched.version:
         ref = ModelRef(look.params.name, version=version)
-        own = _reference(look.client, registry.find_version(look.client, ref))
+        own = _baseline(look.client, registry.find_version(look.client, ref))
     part = rows.window(list(own.columns))
     if part.predictions is None and part.rows >= look.params.min_rows:
         part = _answered(look.client, look.params.name, version, part)
@@ -220,19 +220,19 @@ def _seen(look: _Look, version: int, rows: Rows) -> _Seen:
     live = None
     if look.labels is not None and part.rows and part.predictions is not None:
         live = labels.join(look.labels, part, own)
-    found = analysis.find(version, own, part, live, look.params.min_rows, look.params.alpha)
+    found = analysis.analyse(version, own, part, live, look.params.min_rows, look.params.alpha)
     return _Seen(found, own, part, live.notes if live is not None and not live.rows else ())
 
 
-def _check_predictions(version: int, part: Window, own: Reference) -> None:
+def _check_predictions(version: int, part: Window, own: TrainingBaseline) -> None:
     """Refuse answers in other words than the reference's: all would be drift."""
     if part.predictions is None or not part.rows:
         return
     said = set(part.predictions.unique().drop_null().to_pylist())
     if said and not said & set(own.predictions):
         raise DataError(
-            f"the rows say that version {version} answered {names_in_words(sorted(said)[:5])}, and "
-            f"it answers {names_in_words(sorted(own.predictions)[:5])}: none of them is the same"
+            f"the rows say that version {version} answered {quoted_names(sorted(said)[:5])}, and "
+            f"it answers {quoted_names(sorted(own.predictions)[:5])}: none of them is the same"
         )
 
 
@@ -253,17 +253,17 @@ def _answered(client: MlflowClient, name: str, version: int, part: Window) -> Wi
     return Window(part.table, pa.chunked_array([pa.array(predictions, pa.string())]), part.keys)
 
 
-def _follow(look: _Look, main: Findings, record: Record) -> Sequence[FollowUp]:
+def _follow(look: _Look, main: Analysis, record: MonitoringRun) -> Sequence[ActionResult]:
     """Do what was asked for, if there is drift."""
-    acts: list[FollowUp] = []
+    entries: list[ActionResult] = []
     client, params = look.client, look.params
     standing = look.watched.version
     if params.rollback and main.has_fallen:
-        act, standing = actions.roll_back(client, params, standing, record.run_id)
-        acts.append(act)
+        event, standing = actions.roll_back_version(client, params, standing, record.run_id)
+        entries.append(event)
     if look.training is not None and main.has_drift:
-        acts += actions.retrain(client, params, look.training, main, standing, record)
-    return acts
+        entries += actions.retrain(client, params, look.training, main, standing, record)
+    return entries
 
 
 def _tags(params: MonitorParams, watched: VersionInfo) -> dict[str, str]:
@@ -276,11 +276,14 @@ def _tags(params: MonitorParams, watched: VersionInfo) -> dict[str, str]:
     }
 
 
-def _verdict_tags(main: Findings, acts: Sequence[FollowUp]) -> dict[str, str]:
-    told = [report.said(main), *(f"{act.act}, {act.outcome}: {act.said}" for act in acts)]
+def _verdict_tags(main: Analysis, entries: Sequence[ActionResult]) -> dict[str, str]:
+    told = [
+        report.said(main),
+        *(f"{event.event}, {event.outcome}: {event.said}" for event in entries),
+    ]
     return {
         "verdict": main.verdict(),
         "where": main.where(),
-        **{act.act: f"{act.outcome}: {act.said}" for act in acts},
+        **{event.event: f"{event.outcome}: {event.said}" for event in entries},
         "mlflow.note.content": "\n\n".join(told),
     }

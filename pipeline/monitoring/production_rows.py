@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from pipeline.errors import DataError
 from pipeline.monitoring.window import Window
-from registry_tools.data.schema import names_in_words
+from registry_tools.data.schema import quoted_names
 
 # What the log and a scored file call their own columns: version, prediction, its name.
 _LOG = ("_version", "_prediction", "_prediction_name")
@@ -126,9 +126,9 @@ def _features(table: pa.Table, features: Sequence[str]) -> pa.Table:
     if lacking:
         own = {*there, *_LOG, *_SCORED, *REQUEST, *ROW, AT, MODEL}
         unknown = [name for name in table.column_names if name not in own]
-        has = f"; {names_in_words(unknown)} stands there instead" if unknown else ""
+        has = f"; {quoted_names(unknown)} stands there instead" if unknown else ""
         raise DataError(
-            f"the rows have no column{'s' * (len(lacking) > 1)} {names_in_words(lacking)}, which "
+            f"the rows have no column{'s' * (len(lacking) > 1)} {quoted_names(lacking)}, which "
             f"the version takes{has}: was it renamed?"
         )
     return pa.table(there)

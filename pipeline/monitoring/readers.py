@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import DataError
 from pipeline.monitoring.production_rows import AT, MODEL, Rows, reason_of
-from registry_tools.data.schema import names_in_words
+from registry_tools.data.schema import quoted_names
 from registry_tools.data.tables import read_table
 
 _log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def _log_folder(path: Path, name: str, since: datetime | None) -> Rows:
         others = sorted({file.parent.name for file in folder.glob("*/*.parquet")})
         if not others:
             raise DataError(f"{folder}: there is no .parquet file of a prediction log in it")
-        return Rows((), (f"the log has nothing of {name} yet, but of {names_in_words(others)}",))
+        return Rows((), (f"the log has nothing of {name} yet, but of {quoted_names(others)}",))
     tables, notes = [], []
     for file in files:
         try:
@@ -150,8 +150,8 @@ def _of_model(rows: Rows, name: str, path: Path) -> Rows:
     if not others:
         return found
     if not found.count:
-        raise DataError(f"{path}: these rows were answered by {names_in_words(sorted(others))}")
-    note = f"rows that {names_in_words(sorted(others))} answered were left out"
+        raise DataError(f"{path}: these rows were answered by {quoted_names(sorted(others))}")
+    note = f"rows that {quoted_names(sorted(others))} answered were left out"
     return replace(found, notes=(*rows.notes, note))
 
 

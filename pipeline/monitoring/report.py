@@ -15,25 +15,25 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from pipeline.monitoring import figures as pictures
-from pipeline.monitoring.actions import FollowUp
-from pipeline.monitoring.analysis import Findings
+from pipeline.monitoring.actions import ActionResult
+from pipeline.monitoring.analysis import Analysis
 from pipeline.monitoring.window import Window
-from pipeline.training.baseline import Reference
+from pipeline.training.baseline import TrainingBaseline
 from registry_tools.reports.render import render
 
 
-def said(findings: Findings) -> str:
+def said(analysis: Analysis) -> str:
     """Say in a sentence what was found of a version."""
-    if not findings.is_enough:
+    if not analysis.is_enough:
         return (
-            f"{findings.rows} rows, {findings.needed} needed for a shift of "
-            f"{findings.shift:.1f} sd: nothing is said"
+            f"{analysis.rows} rows, {analysis.needed} needed for a shift of "
+            f"{analysis.shift:.1f} sd: nothing is said"
         )
-    if not findings.has_drift:
-        return f"{findings.rows} rows: no drift (a shift of {findings.shift:.1f} sd would be seen)"
-    clearest = findings.found[0]
+    if not analysis.has_drift:
+        return f"{analysis.rows} rows: no drift (a shift of {analysis.shift:.1f} sd would be seen)"
+    clearest = analysis.found[0]
     return (
-        f"{findings.rows} rows: drift in {findings.where()} ({clearest.subject}: {clearest.kind} "
+        f"{analysis.rows} rows: drift in {analysis.where()} ({clearest.subject}: {clearest.kind} "
         f"{clearest.statistic:.2f}, p {clearest.adjusted:.1g} corrected)"
     )
 
@@ -41,8 +41,8 @@ def said(findings: Findings) -> str:
 def write(
     folder: Path,
     head: Mapping[str, Any],
-    seen: Sequence[tuple[Findings, Reference, Window]],
-    acts: Sequence[FollowUp],
+    seen: Sequence[tuple[Analysis, TrainingBaseline, Window]],
+    entries: Sequence[ActionResult],
 ) -> None:
     """Write `report.html`, `findings.json`, and the pictures as PNG into a folder.
 
@@ -54,21 +54,21 @@ def write(
         `name`, `stage`, `current`, `run_id`, `version`, `alpha` and `notes` of the look.
     seen
         What was found of each version, with what it was found in; the one in the stage first.
-    acts
+    entries
         What followed.
     """
     versions = []
-    for findings, reference, window in seen:
-        drawn = _drawn(findings, reference, window) if findings.is_enough else {}
-        place = folder / "plots" / f"version-{findings.version}"
+    for analysis, baseline, window in seen:
+        drawn = _drawn(analysis, baseline, window) if analysis.is_enough else {}
+        place = folder / "plots" / f"version-{analysis.version}"
         for name, (_, picture) in drawn.items():
             place.mkdir(parents=True, exist_ok=True)
             (place / f"{name}.png").write_bytes(picture)
-        versions.append(_told(findings, findings.version == head["version"], drawn))
+        versions.append(_told(analysis, analysis.version == head["version"], drawn))
     content = {
         **head,
-        "versions": [findings.as_dict() for findings, _, _ in seen],
-        "acts": [asdict(act) for act in acts],
+        "versions": [analysis.as_dict() for analysis, _, _ in seen],
+        "acts": [asdict(event) for event in entries],
     }
     (folder / "findings.json").write_text(
         json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
@@ -81,23 +81,23 @@ def write(
         **head,
         headline=f"Version {head['version']} in {head['stage']}: {said(main)}",
         tone="bad" if main.has_drift else "",
-        acts=acts,
+        entries=entries,
         versions=versions,
     )
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
 def _told(
-    findings: Findings, in_stage: bool, drawn: Mapping[str, tuple[str, bytes]]
+    analysis: Analysis, in_stage: bool, drawn: Mapping[str, tuple[str, bytes]]
 ) -> dict[str, Any]:
     """Return what the page tells of a version."""
     return {
-        "version": findings.version,
+        "version": analysis.version,
         "in_stage": in_stage,
-        "said": said(findings),
-        "accuracy": findings.accuracy,
-        "tests": sorted(findings.tests, key=lambda test: test.adjusted),
-        "features": sorted(findings.features, key=lambda feature: -feature.psi),
+        "said": said(analysis),
+        "accuracy": analysis.accuracy,
+        "tests": sorted(analysis.tests, key=lambda test: test.adjusted),
+        "features": sorted(analysis.features, key=lambda feature: -feature.psi),
         "pictures": [
             {"title": title, "source": _source(picture)} for title, picture in drawn.values()
         ],
@@ -105,14 +105,14 @@ def _told(
 
 
 def _drawn(
-    findings: Findings, reference: Reference, window: Window
+    analysis: Analysis, baseline: TrainingBaseline, window: Window
 ) -> dict[str, tuple[str, bytes]]:
     """Return pictures by name, each with its title, as PNG."""
-    shown = sorted(findings.features, key=lambda feature: -feature.psi)[: pictures.MOST]
-    some = f", the {len(shown)} with the largest PSI" if len(shown) < len(findings.features) else ""
-    figures = {"features": (f"Features{some}", pictures.features(reference, window, shown))}
-    if findings.predictions:
-        figures["predictions"] = ("Predictions", pictures.predictions(findings))
+    shown = sorted(analysis.features, key=lambda feature: -feature.psi)[: pictures.MOST]
+    some = f", the {len(shown)} with the largest PSI" if len(shown) < len(analysis.features) else ""
+    figures = {"features": (f"Features{some}", pictures.features(baseline, window, shown))}
+    if analysis.predictions:
+        figures["predictions"] = ("Predictions", pictures.predictions(analysis))
     if len(shown[0].psi_over_time) > 1:
         title = "PSI over the window"
         figures["over_time"] = (title, pictures.over_time(shown[:6]))

@@ -13,9 +13,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
-from pipeline.monitoring.analysis import Findings
+from pipeline.monitoring.analysis import Analysis
 from registry_tools.mlflow_store import heartbeat, registry, runs
-from registry_tools.mlflow_store.client import translated
+from registry_tools.mlflow_store.client import translate_errors
 from registry_tools.mlflow_store.tags import DRIFT_AT_TAG, DRIFT_RUN_TAG, DRIFT_TAG
 from registry_tools.promotion import events
 from registry_tools.stats import metrics
@@ -24,7 +24,7 @@ CAUSE_TAG = "monitoring_run"  # on a version: the look that had it trained
 _CLAIM = "retraining"
 
 
-class Record:
+class MonitoringRun:
     """The run of one look at a window."""
 
     def __init__(self, client: MlflowClient, model: str, tags: Mapping[str, str]) -> None:
@@ -36,55 +36,55 @@ class Record:
         runs.end_killed(client, self.experiment, here["host"])
         self.run_id = runs.start(client, self.experiment, {**tags, **here, "kind": "monitoring"})
 
-    def log(self, findings: Findings) -> None:
+    def log(self, analysis: Analysis) -> None:
         """Log the figures of the version in the stage; those of each feature over the window."""
         now = int(datetime.now(timezone.utc).timestamp() * 1000)
         logged = [
-            Metric("rows", findings.rows, now, 0),
-            Metric("drift", float(findings.has_drift), now, 0),
+            Metric("rows", analysis.rows, now, 0),
+            Metric("drift", float(analysis.has_drift), now, 0),
         ]
-        suffixes = metrics.metric_suffixes([feature.name for feature in findings.features])
-        for feature, suffix in zip(findings.features, suffixes, strict=True):
+        suffixes = metrics.metric_suffixes([feature.name for feature in analysis.features])
+        for feature, suffix in zip(analysis.features, suffixes, strict=True):
             logged += [
                 Metric(f"psi.{suffix}", value, now, step)
                 for step, value in enumerate(feature.psi_over_time)
             ]
             logged.append(Metric(f"missing.{suffix}", feature.missing, now, 0))
-        subjects = list(dict.fromkeys(test.subject for test in findings.tests))
+        subjects = list(dict.fromkeys(test.subject for test in analysis.tests))
         least = {
-            s: min(test.adjusted for test in findings.tests if test.subject == s) for s in subjects
+            s: min(test.adjusted for test in analysis.tests if test.subject == s) for s in subjects
         }
         for subject, suffix in zip(subjects, metrics.metric_suffixes(subjects), strict=True):
             logged.append(Metric(f"p_value.{suffix}", least[subject], now, 0))
-        if findings.accuracy is not None:
-            live, promoted = findings.accuracy.live, findings.accuracy.promoted
+        if analysis.accuracy is not None:
+            live, promoted = analysis.accuracy.live, analysis.accuracy.promoted
             logged += [
                 Metric("live_accuracy", live.value, now, 0),
                 Metric("live_accuracy.low", live.low, now, 0),
                 Metric("live_accuracy.high", live.high, now, 0),
                 Metric("promoted_accuracy", promoted.value, now, 0),
             ]
-        with translated(self._client.tracking_uri):
+        with translate_errors(self._client.tracking_uri):
             for start in range(0, len(logged), 900):
                 self._client.log_batch(self.run_id, metrics=logged[start : start + 900])
 
     def log_files(self, write: Callable[[Path], None]) -> None:
         """Log the files that `write` puts into a folder."""
-        with tempfile.TemporaryDirectory() as folder, translated(self._client.tracking_uri):
+        with tempfile.TemporaryDirectory() as folder, translate_errors(self._client.tracking_uri):
             write(Path(folder))
             self._client.log_artifacts(self.run_id, folder)
 
-    def tag_version(self, findings: Findings) -> None:
+    def tag_version(self, analysis: Analysis) -> None:
         """Write the verdict on the version; the server tells of it from there."""
         at = f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
-        said = findings.verdict() + (f": {findings.where()}" if findings.has_drift else "")
+        said = analysis.verdict() + (f": {analysis.where()}" if analysis.has_drift else "")
         tags = {DRIFT_AT_TAG: at, DRIFT_RUN_TAG: self.run_id, DRIFT_TAG: said[:5000]}
         for key, value in tags.items():
-            self.tag(findings.version, key, value)
+            self.tag(analysis.version, key, value)
 
     def tag(self, version: int, key: str, value: str) -> None:
         """Write a tag on a version."""
-        with translated(self._client.tracking_uri):
+        with translate_errors(self._client.tracking_uri):
             self._client.set_model_version_tag(self._model, str(version), key, value)
 
     def end(self, status: str, tags: Mapping[str, str]) -> None:
@@ -95,16 +95,16 @@ class Record:
         """Tell on the run that `mlflow run` has opened where the result is."""
         run_id = os.environ.get("MLFLOW_RUN_ID")
         if run_id is not None:
-            with translated(self._client.tracking_uri):
+            with translate_errors(self._client.tracking_uri):
                 self._client.set_tag(run_id, CAUSE_TAG, self.run_id)
 
-    def claim_retraining(self, stage: str, cooling: timedelta) -> str | None:
+    def claim_retraining(self, stage: str, cooldown: timedelta) -> str | None:
         """Make this run the one that retrains; return why it may not, None if it may.
 
         The claims on a stage are numbered parameters of the run with which the history begins.
         MLflow takes each once, so that of two monitors one comes first.
         """
-        with translated(self._client.tracking_uri):
+        with translate_errors(self._client.tracking_uri):
             while True:
                 run = events.root(self._client, self._model)
                 prefix = f"{_CLAIM}.{stage}."
@@ -114,13 +114,13 @@ class Record:
                     if key.startswith(prefix) and key.removeprefix(prefix).isdigit()
                 }
                 last = max(claims, default=0)
-                held = self._held_by(claims[last], cooling) if claims else None
+                held = self._held_by(claims[last], cooldown) if claims else None
                 if held is not None:
                     return held
                 if self._claimed(run.info.run_id, f"{prefix}{last + 1}"):
                     return None
 
-    def _held_by(self, run_id: str, cooling: timedelta) -> str | None:
+    def _held_by(self, run_id: str, cooldown: timedelta) -> str | None:
         """Return why nobody may retrain yet, as long as an earlier claim holds."""
         before = registry.find_run(self._client, run_id)
         if before is None or before.info.lifecycle_stage != "active":
@@ -131,10 +131,10 @@ class Record:
         if before.info.status == "RUNNING" and _lives_here(tags):
             return f"run {run_id} is training one, since {_ago(age)}"
         # One of a clock that is far ahead must not stand in the way for years.
-        if not timedelta(hours=-1) < age < cooling:
+        if not timedelta(hours=-1) < age < cooldown:
             return None
         failed = ", which failed" if tags.get("retrain", "").startswith("failed") else ""
-        return f"run {run_id} did {_ago(age)}{failed}, and cooling={_text(cooling)} is not over"
+        return f"run {run_id} did {_ago(age)}{failed}, and cooling={_text(cooldown)} is not over"
 
     def _claimed(self, run_id: str, key: str) -> bool:
         try:
@@ -150,7 +150,7 @@ def _lives_here(tags: Mapping[str, str]) -> bool:
     """Say whether the process of a run of this machine is there still."""
     process = tags.get("process", "")
     mine = tags.get("host") == socket.gethostname() and process.isdigit()
-    return mine and int(process) != os.getpid() and heartbeat.process_lives(int(process))
+    return mine and int(process) != os.getpid() and heartbeat.process_is_running(int(process))
 
 
 def _ago(age: timedelta) -> str:

@@ -211,7 +211,7 @@ class MonitorParams(Params):
     rollback: bool = param(
         False, boolean, "true or false", "Roll back if the live accuracy has fallen."
     )
-    cooling: timedelta = param(
+    cooldown: timedelta = param(
         timedelta(days=1),
         duration,
         "a time such as 12h or 7d, up to a century",

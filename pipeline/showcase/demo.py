@@ -21,7 +21,7 @@ import pandas as pd
 from pipeline.errors import PipelineError
 from pipeline.showcase.demo_page import PAGE, Page, served
 from pipeline.showcase.example_store import check_port, free_port, wait_until_healthy
-from pipeline.showcase.load_generator import Flowers, Traffic
+from pipeline.showcase.load_generator import FlowerSampler, LoadGenerator
 from registry_tools.mlflow_store.client import connect
 
 _WINDOW = 500  # rows of each window
@@ -118,7 +118,7 @@ def _prepare(folder: Path) -> None:
 
 
 def _run(loop: _Loop) -> None:
-    flowers = Flowers(seed=7)
+    flowers = FlowerSampler(seed=7)
     flowers.table(600).to_csv(loop.folder / "flowers.csv", index=False)
     loop.run(
         "train", "pipeline", "train", "--data", "flowers.csv", "--target", "species",
@@ -153,7 +153,7 @@ def _run(loop: _Loop) -> None:
         raise PipelineError(f"{lost} requests were lost")
 
 
-def _window(loop: _Loop, traffic: Traffic) -> None:
+def _window(loop: _Loop, traffic: LoadGenerator) -> None:
     """Let the flowers of one window through, and remember when it began."""
     traffic.sent.clear()
     traffic.since = time.time()
@@ -165,7 +165,9 @@ def _window(loop: _Loop, traffic: Traffic) -> None:
     time.sleep(2)  # until they are in the log
 
 
-def _monitor(loop: _Loop, traffic: Traffic, title: str, exit_code: int, *options: str) -> None:
+def _monitor(
+    loop: _Loop, traffic: LoadGenerator, title: str, exit_code: int, *options: str
+) -> None:
     """Look at the flowers of the last window, with their labels."""
     rows = list(traffic.sent)
     table = pd.DataFrame([(request, name) for request, _, name in rows])
@@ -190,13 +192,13 @@ def _keep_report(loop: _Loop, run_id: str) -> None:
     loop.page.write()
 
 
-def _labelled(traffic: Traffic) -> pd.DataFrame:
+def _labelled(traffic: LoadGenerator) -> pd.DataFrame:
     rows = list(traffic.sent)
-    table = pd.DataFrame([values for _, values, _ in rows], columns=Flowers(0).columns)
+    table = pd.DataFrame([values for _, values, _ in rows], columns=FlowerSampler(0).columns)
     return table.assign(species=[name for _, _, name in rows])
 
 
-def _swapped(loop: _Loop, traffic: Traffic, version: int) -> None:
+def _swapped(loop: _Loop, traffic: LoadGenerator, version: int) -> None:
     """Wait until the server answers with a version; nobody tells it to.
 
     Raises
@@ -238,8 +240,8 @@ def _server(loop: _Loop, port: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _traffic(loop: _Loop, port: int, flowers: Flowers) -> Iterator[Traffic]:
-    traffic = Traffic(port, flowers)
+def _traffic(loop: _Loop, port: int, flowers: FlowerSampler) -> Iterator[LoadGenerator]:
+    traffic = LoadGenerator(port, flowers)
     try:
         yield traffic
     finally:

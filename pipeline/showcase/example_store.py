@@ -274,4 +274,4 @@ def _tell(address: str, say: Callable[[str], None]) -> None:
     say(f"{address}  the example store: a copy, in which nothing is kept")
     say(f"  {runs % (1, 'best')}  runs of five models: choose some, press Compare")
     say(f"  {address}/#/models/iris/versions/3  what is in production, with its card")
-    say(f"  {runs % (2, 'acts')}  promotions, one refused, and a rollback")
+    say(f"  {runs % (2, 'entries')}  promotions, one refused, and a rollback")

@@ -17,7 +17,7 @@ _PAUSE = 0.012  # seconds between two flowers
 _LAST = 200  # answers that the share of right ones is told of
 
 
-class Flowers:
+class FlowerSampler:
     """Rows like those of Iris, drawn from a normal distribution fitted to each class."""
 
     def __init__(self, seed: int) -> None:
@@ -44,10 +44,10 @@ class Flowers:
         return table.assign(species=[name for _, name in drawn])
 
 
-class Traffic:
+class LoadGenerator:
     """A thread that sends flowers until it is closed, and counts what comes back."""
 
-    def __init__(self, port: int, flowers: Flowers) -> None:
+    def __init__(self, port: int, flowers: FlowerSampler) -> None:
         """Begin."""
         self.wider = 0.0
         self.answered = self.failed = 0

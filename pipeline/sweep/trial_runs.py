@@ -25,7 +25,7 @@ from registry_tools.mlflow_store import client, experiments, heartbeat
 
 _log = logging.getLogger(__name__)
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 _SWEEP, _TRIAL, _KIND = "sweep", "trial", "kind"
 _CONTINUED = "continued_by"
@@ -66,7 +66,7 @@ class Trials:
     @contextmanager
     def alive(self) -> Iterator[None]:
         """Give signs of life while the body works."""
-        with heartbeat.signs_of_life(self._client, self.run_id):
+        with heartbeat.keep_alive(self._client, self.run_id):
             yield
 
     def take_up(self) -> Earlier:
@@ -104,7 +104,7 @@ class Trials:
         at_work = [run.info.run_id for run in since if run.info.status == "RUNNING"]
         if at_work:
             _log.warning("waiting to see whether run %s is still at work", at_work[0])
-        dead = set(heartbeat.dead(self._client, at_work))
+        dead = set(heartbeat.expired(self._client, at_work))
         for run_id in dead:
             self._client.set_terminated(run_id, "KILLED")
         return [run for run in since if run.info.status != "RUNNING" or run.info.run_id in dead]
@@ -189,7 +189,7 @@ class Trials:
 
     def kill_open(self) -> None:
         """End the trials that were interrupted."""
-        with client.translated(self._where):
+        with client.translate_errors(self._where):
             for run in self._children(self.run_id, " and attributes.status = 'RUNNING'"):
                 if _TRIAL in run.data.tags:
                     self._client.set_terminated(run.info.run_id, "KILLED")
@@ -218,7 +218,7 @@ class Trials:
             self._client.log_batch(self.run_id, metrics=metrics[start : start + _BATCH])
         self._client.set_tag(self.run_id, MLFLOW_RUN_NOTE, note)
 
-    def _ask(self, call: Callable[[], Answer]) -> Answer:
+    def _ask(self, call: Callable[[], Result]) -> Result:
         """Call MLflow, again and again while its server is away.
 
         What is asked here may be asked twice: a server that ended before it answered may have done
@@ -227,7 +227,7 @@ class Trials:
         until = time.monotonic() + _PATIENCE
         while True:
             try:
-                with client.translated(self._where):
+                with client.translate_errors(self._where):
                     return call()
             except RegistryUnavailable:
                 is_server = self._where.startswith("http")  # a file does not come back

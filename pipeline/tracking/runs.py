@@ -36,7 +36,7 @@ from pipeline.errors import PipelineError, RegistrationError, UntrustedType
 from pipeline.tracking import store
 from registry_tools.errors import RegistryToolsError, RegistryUnavailable
 from registry_tools.mlflow_store import experiments, registry
-from registry_tools.mlflow_store.client import make_or_change, translated
+from registry_tools.mlflow_store.client import translate_errors, upsert
 from registry_tools.models import artifacts
 from registry_tools.models import manifest as manifests
 
@@ -85,7 +85,7 @@ def training_run(experiment: str, run_name: str) -> Iterator[str]:
         If the store does not answer, or has no such run.
     """
     where = mlflow.get_tracking_uri()
-    with translated(where), _open_run(where, experiment, run_name) as active:
+    with translate_errors(where), _open_run(where, experiment, run_name) as active:
         _say_ui(active.info.experiment_id)
         try:
             yield active.info.run_id
@@ -145,7 +145,7 @@ def _say_ui(experiment_id: str) -> None:
     client = MlflowClient()
     known = client.get_experiment(experiment_id).tags
     for key in _UI.keys() - known.keys():
-        make_or_change(partial(client.set_experiment_tag, experiment_id, key, _UI[key]))
+        upsert(partial(client.set_experiment_tag, experiment_id, key, _UI[key]))
 
 
 def log_figures(

@@ -52,7 +52,7 @@ class Categories:
 
 
 @dataclass(frozen=True)
-class Reference:
+class TrainingBaseline:
     """What the rows and the answers of a version were like when it was trained."""
 
     rows: int
@@ -79,7 +79,7 @@ class Reference:
 
 def make(
     training: pd.DataFrame, target: str, predicted: npt.NDArray[Any], labels: npt.NDArray[Any]
-) -> Reference:
+) -> TrainingBaseline:
     """Return the reference of a version.
 
     Parameters
@@ -95,7 +95,7 @@ def make(
     sample = training
     if len(training) > _SAMPLE_ROWS:
         sample = training.sample(_SAMPLE_ROWS, random_state=0).sort_index()
-    return Reference(
+    return TrainingBaseline(
         rows=len(training),
         target=target,
         columns={str(name): _profile(training[name]) for name in training.columns},
@@ -133,21 +133,21 @@ def as_category(value: object) -> str:
     return str(value)
 
 
-def write(folder: Path, reference: Reference) -> None:
+def write(folder: Path, baseline: TrainingBaseline) -> None:
     """Write both files."""
     content = {
-        "rows": reference.rows,
-        "target": reference.target,
-        "columns": {name: asdict(column) for name, column in reference.columns.items()},
-        "predictions": dict(reference.predictions),
-        "right": reference.right,
+        "rows": baseline.rows,
+        "target": baseline.target,
+        "columns": {name: asdict(column) for name, column in baseline.columns.items()},
+        "predictions": dict(baseline.predictions),
+        "right": baseline.right,
     }
     text = json.dumps(content, indent=1, ensure_ascii=False)
     (folder / PROFILE).write_text(text + "\n", encoding="utf-8")
-    reference.sample.to_parquet(folder / SAMPLE, index=False)
+    baseline.sample.to_parquet(folder / SAMPLE, index=False)
 
 
-def read(folder: Path) -> Reference | None:
+def read(folder: Path) -> TrainingBaseline | None:
     """Read both files; None if there are none.
 
     Raises
@@ -166,7 +166,7 @@ def read(folder: Path) -> Reference | None:
         right = int(content["right"])
         if not 0 <= right <= sum(predictions.values()) or not sum(predictions.values()):
             raise ValueError("it tells of no holdout")
-        return Reference(
+        return TrainingBaseline(
             int(content["rows"]), str(content["target"]), columns, predictions, right, sample
         )
     # Whoever may write to the registry may write anything there.

@@ -192,9 +192,11 @@ def _write_evidence(
     evidence.write_training_rows(folder, dataset.features, training.features)
     few = slice(0, EXAMPLE_ROWS)
     probabilities = None if fitted.probabilities is None else fitted.probabilities[few]
-    evidence.write_answer(
+    evidence.write_recorded_predictions(
         folder,
-        evidence.Answer(holdout.features.iloc[few], fitted.predicted[few], probabilities),
+        evidence.RecordedPredictions(
+            holdout.features.iloc[few], fitted.predicted[few], probabilities
+        ),
     )
     right = names.to_numpy()
     said = np.asarray(dataset.target_names, dtype=object)[fitted.predicted]

@@ -21,7 +21,7 @@ from registry_tools.batch.readers.input_files import SUFFIXES, Files
 from registry_tools.batch.row_stream import Progress, Tally, Task, refusal
 from registry_tools.batch.writers import table_writers
 from registry_tools.batch.writers.parquet_copy import Carrier, Footer, alike, footer
-from registry_tools.data.temp_files import scratch_folder
+from registry_tools.data.temp_files import make_temp_folder
 from registry_tools.errors import InputError
 
 # Of larger row groups there are too few for several workers, and their answers wait in memory.
@@ -68,7 +68,7 @@ def run(task: Task, footers: list[Footer], progress: Progress) -> Tally:
     assert isinstance(task.engine, Pool)
     tally = Tally()
     with contextlib.ExitStack() as stack:
-        scratch = scratch_folder("scoring")
+        scratch = make_temp_folder("scoring")
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
         target = stack.enter_context(table_writers.whole(task.request.output))
         rejects = task.request.rejects

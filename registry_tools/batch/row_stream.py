@@ -22,7 +22,7 @@ from registry_tools.batch.writers import table_writers
 from registry_tools.batch.writers.table_writers import Sink
 from registry_tools.data.schema import Column
 from registry_tools.errors import InputError
-from registry_tools.inference.model_artifact import Source
+from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.refs import ModelRef
 
 REASON = "reason"
@@ -30,7 +30,7 @@ Progress = Callable[[int, int], None]  # how much of `Files.total` is done; rows
 
 
 @dataclass(frozen=True)
-class Request:
+class ScoringRequest:
     """What is asked for."""
 
     ref: ModelRef
@@ -55,10 +55,10 @@ class Tally:
 class Task:
     """Rows through the model into the output."""
 
-    request: Request
+    request: ScoringRequest
     files: Files
     columns: tuple[Column, ...]
-    source: Source
+    artifact: ModelArtifact
     engine: Engine
     added: list[str]  # columns of probabilities
 
@@ -113,7 +113,7 @@ class Task:
             arrays |= {c.name: arrow_of(checked, c) for c in self.columns if c.name in arrays}
         arrays["prediction"] = answers.column("prediction")
         arrays["prediction_name"] = answers.column("prediction_name").cast(pa.string())
-        arrays["model_version"] = pa.repeat(pa.scalar(self.source.version, pa.int32()), len(rows))
+        arrays["model_version"] = pa.repeat(pa.scalar(self.artifact.version, pa.int32()), len(rows))
         arrays |= {name: answers.column(name) for name in self.added}
         return pa.RecordBatch.from_arrays(
             list(arrays.values()), schema=self.schema(answers.column("prediction").type)

@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 _ILLEGAL = re.compile(r"[^\w\-./ ]")
 
 
-class Record:
+class ScoringRun:
     """The run of one scoring; a registry that cannot be written to is told once, and left."""
 
     def __init__(self, client: MlflowClient, name: str, tags: Mapping[str, str]) -> None:

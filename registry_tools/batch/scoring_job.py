@@ -13,14 +13,14 @@ from registry_tools.batch import row_groups
 from registry_tools.batch.engines.process_pool import Engine, Pool, cores
 from registry_tools.batch.readers.input_files import Files, open_files, without_secrets
 from registry_tools.batch.readers.read_rows import BATCH_ROWS, BLOCK_BYTES
-from registry_tools.batch.row_stream import REASON, Progress, Request, Tally, Task
-from registry_tools.batch.run_log import Record
+from registry_tools.batch.row_stream import REASON, Progress, ScoringRequest, Tally, Task
+from registry_tools.batch.run_log import ScoringRun
 from registry_tools.batch.validation.columns import check_schema
 from registry_tools.batch.writers import table_writers
-from registry_tools.data.schema import Column, names_in_words
+from registry_tools.data.schema import Column, quoted_names
 from registry_tools.errors import InputError, RegistryToolsError, UnsupportedOperation
-from registry_tools.inference.artifact_fetcher import Sources
-from registry_tools.inference.model_artifact import Source
+from registry_tools.inference.artifact_fetcher import ArtifactFetcher
+from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.mlflow_store.client import connect
 from registry_tools.models.formats import TrustPolicy, describe
 
@@ -49,7 +49,7 @@ class Summary:
 
 
 def score(
-    request: Request,
+    request: ScoringRequest,
     policy: TrustPolicy,
     tracking_uri: str | None = None,
     begin: Callable[[Files], Progress] = lambda files: lambda done, rows: None,
@@ -77,19 +77,19 @@ def score(
         engine = _engine(request, files)
         stack.callback(engine.close)
         client = connect(tracking_uri)
-        sources = Sources(request.ref, policy, tracking_uri, None)
-        stack.callback(sources.close)
-        version = sources.look()  # the one that answers, wherever the stage moves meanwhile
-        source = sources.fetch(version)
-        columns = _columns(source)
+        fetcher = ArtifactFetcher(request.ref, policy, tracking_uri, None)
+        stack.callback(fetcher.close)
+        version = fetcher.resolve()  # the one that answers, wherever the stage moves meanwhile
+        artifact = fetcher.fetch(version)
+        columns = _columns(artifact)
         for shown in files.shown[:1]:
             check_schema(files.schema, columns, shown, files.is_text)
         _check_taken(files, ["prediction", "prediction_name", "model_version"])
-        record = Record(client, version.name, _tags(request, source))
+        record = ScoringRun(client, version.name, _tags(request, artifact))
         with _recorded(record):
-            added = engine.load(source, policy, request.proba, files.is_text)
+            added = engine.load(artifact, policy, request.proba, files.is_text)
             _check_taken(files, added)
-            task = Task(request, files, columns, source, engine, added)
+            task = Task(request, files, columns, artifact, engine, added)
             began = time.perf_counter()
             tally = _run(task, begin(files))
             seconds = time.perf_counter() - began
@@ -126,7 +126,7 @@ def _run(task: Task, progress: Progress) -> Tally:
     return task.run(progress)
 
 
-def _engine(request: Request, files: Files) -> Engine:
+def _engine(request: ScoringRequest, files: Files) -> Engine:
     if request.master is None:
         return Pool(_workers(request, files))
     from registry_tools.batch.engines.spark import SparkAnswers
@@ -134,7 +134,7 @@ def _engine(request: Request, files: Files) -> Engine:
     return SparkAnswers(request.master)
 
 
-def _workers(request: Request, files: Files) -> int:
+def _workers(request: ScoringRequest, files: Files) -> int:
     """Return how many processes are worth starting."""
     wanted = request.workers or cores()
     batches = files.total // (BLOCK_BYTES if files.is_text else BATCH_ROWS) + 1
@@ -142,7 +142,7 @@ def _workers(request: Request, files: Files) -> int:
 
 
 @contextlib.contextmanager
-def _recorded(record: Record) -> Iterator[None]:
+def _recorded(record: ScoringRun) -> Iterator[None]:
     """End the run as what became of the scoring."""
     try:
         yield
@@ -155,17 +155,17 @@ def _recorded(record: Record) -> Iterator[None]:
         raise
 
 
-def _columns(source: Source) -> tuple[Column, ...]:
-    columns = describe(source.model).signature
+def _columns(artifact: ModelArtifact) -> tuple[Column, ...]:
+    columns = describe(artifact.model).signature
     if columns is None:
         raise UnsupportedOperation(
-            f"{source} does not name and type its columns, so that files cannot be compared with "
+            f"{artifact} does not name and type its columns, so that files cannot be compared with "
             "its signature: register it with one, or use predict"
         )
     return columns
 
 
-def _check_places(request: Request, files: Files) -> None:
+def _check_places(request: ScoringRequest, files: Files) -> None:
     """Refuse an output that is an input, or would be one the next time."""
     targets = [request.output, *([request.rejects] if request.rejects else [])]
     for target in targets:
@@ -192,19 +192,19 @@ def _check_taken(files: Files, added: list[str]) -> None:
     if taken:
         raise InputError(
             f"{files.shown[0]}: it already has the column{'s' * (len(taken) > 1)} "
-            f"{names_in_words(taken)}, which the output adds: rename or drop "
+            f"{quoted_names(taken)}, which the output adds: rename or drop "
             f"{'them' if len(taken) > 1 else 'it'}"
         )
 
 
-def _tags(request: Request, source: Source) -> dict[str, str]:
+def _tags(request: ScoringRequest, artifact: ModelArtifact) -> dict[str, str]:
     return {
-        "model": source.name,
-        "version": str(source.version),
-        **({"stage": source.stage} if source.stage else {}),
-        **({"digest": source.digest} if source.digest else {}),
+        "model": artifact.name,
+        "version": str(artifact.version),
+        **({"stage": artifact.stage} if artifact.stage else {}),
+        **({"digest": artifact.digest} if artifact.digest else {}),
         "input": without_secrets(request.input),
         "output": str(request.output),
         "engine": "spark" if request.master is not None else "processes",
-        "mlflow.runName": f"{source} on {Path(without_secrets(request.input)).name}",
+        "mlflow.runName": f"{artifact} on {Path(without_secrets(request.input)).name}",
     }

@@ -40,36 +40,36 @@ def history(
 
     client = connect(tracking_uri)
     stages = registry.stages_of(registry.get_registered_model(client, name))
-    acts = record.acts(client, name, stage=where, limit=limit)
-    unexplained = recovery.irregularities(client, name, stages)
+    entries = record.list_events(client, name, stage=where, limit=limit)
+    inconsistent = recovery.inconsistencies(client, name, stages)
     if html is not None:
         from registry_tools.reports.history import history_page
 
-        parts = [f"the newest {limit} acts"] if limit is not None and len(acts) == limit else []
+        parts = [f"the newest {limit} acts"] if limit is not None and len(entries) == limit else []
         parts += [f"acts on {where}"] if where is not None else []
         scope = f"Only {', '.join(parts)}" if parts else ""
-        write_page(html, history_page(name, acts, stages, unexplained, utc_now(), scope))
+        write_page(html, history_page(name, entries, stages, inconsistent, utc_now(), scope))
     if as_json:
-        print_json([act.as_dict() for act in acts])
+        print_json([event.as_dict() for event in entries])
     elif html is not None:
-        click.echo(f"{len(acts)} acts on {name} → {html}")
+        click.echo(f"{len(entries)} acts on {name} → {html}")
     else:
         rows = [("at", "action", "outcome", "stage", "version", "before", "actor", "reason")]
-        for act in acts:
+        for event in entries:
             rows.append(
                 (
-                    f"{act.at[:19]}Z",
-                    act.action,
-                    outcome_of(act),
-                    act.stage,
-                    str(act.version or "-"),
-                    str(act.previous_version or "-"),
-                    act.actor,
-                    act.reason or "-",
+                    f"{event.at[:19]}Z",
+                    event.action,
+                    outcome_of(event),
+                    event.stage,
+                    str(event.version or "-"),
+                    str(event.previous_version or "-"),
+                    event.actor,
+                    event.reason or "-",
                 )
             )
         print_columns(rows)
-    for text in unexplained:
+    for text in inconsistent:
         click.echo(f"{text}: registry-tools repair {name} records it", err=True)
 
 

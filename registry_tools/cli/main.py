@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from registry_tools.models.formats import LoadedModel, TrustPolicy
-    from registry_tools.promotion.events import Act
+    from registry_tools.promotion.events import Event
 
 # MLflow, pandas and scikit-learn take two seconds to import: each command does so for itself.
 
@@ -71,9 +71,9 @@ def list_command(
             click.echo(f"{m.name}  {stages or 'no stage in use'}")
         return
     versions = registry.list_versions(client, model_name(model), limit=limit)
-    acts = events.last_acts(client, model, [v.version for v in versions])
+    entries = events.last_events(client, model, [v.version for v in versions])
     if as_json:
-        print_json([v.as_dict() | _act_as_dict(acts.get(v.version)) for v in versions])
+        print_json([v.as_dict() | _event_as_dict(entries.get(v.version)) for v in versions])
         return
     rows = [("version", "stages", "accuracy", "run", "digest", "last act")]
     for v in versions:
@@ -85,7 +85,7 @@ def list_command(
                 accuracy,
                 (v.run_id or "-")[:8],
                 (v.digest or "-")[:12],
-                _act_line(acts.get(v.version)),
+                _event_line(entries.get(v.version)),
             )
         )
     print_columns(rows)
@@ -103,13 +103,13 @@ def show(ref: str, as_json: bool, tracking_uri: str | None) -> None:
     client = connect(tracking_uri)
     asked = parse_ref(ref)
     version = registry.get_version(client, asked)
-    act = None
+    event = None
     if asked.stage is not None:  # the act that put it there, rather than one that came to nothing
-        act = events.last_done(client, version.name, asked.stage)
-    if act is None or act.version != version.version:
-        act = events.last_act(client, version.name, version.version)
+        event = events.last_done(client, version.name, asked.stage)
+    if event is None or event.version != version.version:
+        event = events.last_event(client, version.name, version.version)
     if as_json:
-        print_json(version.as_dict() | _act_as_dict(act))
+        print_json(version.as_dict() | _event_as_dict(event))
         return
     rows = [
         ("version", f"{version.name} version {version.version}"),
@@ -117,9 +117,9 @@ def show(ref: str, as_json: bool, tracking_uri: str | None) -> None:
         ("run", version.run_id or "-"),
         ("digest", version.digest or "-"),
     ]
-    if act is not None:
-        rows.append(("last act", _act_line(act)))
-        for gate in act.gates:
+    if event is not None:
+        rows.append(("last act", _event_line(event)))
+        for gate in event.gates:
             passed = "passed" if gate["passed"] else "REFUSED"
             rows.append((f"gate {gate['gate']}", f"{passed}: {gate['message']}"))
     for title, values in (("metric", version.metrics), ("tag", version.tags)):
@@ -131,19 +131,19 @@ def show(ref: str, as_json: bool, tracking_uri: str | None) -> None:
         click.echo(f"\n{version.description}")
 
 
-def _act_as_dict(act: Act | None) -> dict[str, Any]:
+def _event_as_dict(event: Event | None) -> dict[str, Any]:
     """Return the last act on a version, and the verdict that it ended in."""
-    if act is None:
+    if event is None:
         return {"last_act": None, "verdict": None}
-    passed = all(gate["passed"] for gate in act.gates)
-    verdict = {"passed": passed, "gates": list(act.gates)} if act.gates else None
-    return {"last_act": act.as_dict(), "verdict": verdict}
+    passed = all(gate["passed"] for gate in event.gates)
+    verdict = {"passed": passed, "gates": list(event.gates)} if event.gates else None
+    return {"last_act": event.as_dict(), "verdict": verdict}
 
 
-def _act_line(act: Act | None) -> str:
-    if act is None:
+def _event_line(event: Event | None) -> str:
+    if event is None:
         return "-"
-    return f"{act.action} to {act.stage}, {outcome_of(act)}, {act.at[:19]}Z"
+    return f"{event.action} to {event.stage}, {outcome_of(event)}, {event.at[:19]}Z"
 
 
 @cli.command()
@@ -191,14 +191,14 @@ def predict(
 
 
 def _rows(model: LoadedModel, features: str | None, input_path: str | None) -> pd.DataFrame:
-    from registry_tools.data.coercion import frame_of
+    from registry_tools.data.coercion import coerce
     from registry_tools.data.schema import values_from_text
     from registry_tools.data.tables import read_stream, read_table
 
     columns = model.info.signature
     if features is not None:
         texts = next(csv.reader([" ".join(features.splitlines())]), [])
-        return frame_of([values_from_text(texts, columns)], columns)
+        return coerce([values_from_text(texts, columns)], columns)
     text_columns = [c.name for c in columns or () if c.type == "string"]
     if input_path == "-":
         return read_stream(sys.stdin.buffer, text_columns=text_columns)

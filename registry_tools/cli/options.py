@@ -15,7 +15,7 @@ from registry_tools.cli import runner
 
 if TYPE_CHECKING:
     from registry_tools.evaluation.gates import Verdict
-    from registry_tools.promotion.events import Act
+    from registry_tools.promotion.events import Event
 
 
 tracking_option = click.option(
@@ -84,12 +84,12 @@ html_option = click.option(
 
 def write_page(path: str, page: str) -> None:
     """Write a page; it appears whole or not at all."""
-    from registry_tools.data.tables import write_whole
+    from registry_tools.data.tables import write_atomically
 
     if path in {"", "-"}:
         raise click.UsageError(f"--html {path!r}: name a file")
 
-    write_whole(Path(path), lambda part: part.write_text(page, encoding="utf-8"))
+    write_atomically(Path(path), lambda part: part.write_text(page, encoding="utf-8"))
 
 
 def utc_now() -> datetime:
@@ -115,8 +115,8 @@ def verdict_rows(verdict: Verdict) -> list[tuple[str, str, str]]:
     return [("passed" if g.passed else "REFUSED", g.gate, g.message) for g in verdict.gates]
 
 
-def outcome_of(act: Act) -> str:
+def outcome_of(event: Event) -> str:
     """Return how an act ended, with what is to be known of it at a glance."""
-    if act.external:
-        return f"{act.outcome}, external"
-    return f"{act.outcome}, forced" if act.forced else act.outcome
+    if event.external:
+        return f"{event.outcome}, external"
+    return f"{event.outcome}, forced" if event.forced else event.outcome

@@ -189,7 +189,7 @@ def _print_promotion(result: Promotion, as_json: bool, what: str) -> None:
                 "stage": result.stage,
                 "previous_version": result.previous_version,
                 "verdict": result.verdict.as_dict(),
-                "act": result.act.as_dict() if result.act is not None else None,
+                "act": result.event.as_dict() if result.event is not None else None,
                 "notes": list(result.notes),
             }
         )

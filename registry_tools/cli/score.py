@@ -68,12 +68,12 @@ def score(
         raise click.UsageError("--rejects goes with --on-bad-row reject")
     if master is not None and engine != "spark":
         raise click.UsageError("--master goes with --engine spark")
-    from registry_tools.batch.row_stream import Request
+    from registry_tools.batch.row_stream import ScoringRequest
     from registry_tools.batch.scoring_job import score as score_files
 
     target = Path(output)
     beside = target.with_name(f"{target.stem}.rejects{target.suffix}")
-    request = Request(
+    request = ScoringRequest(
         ref=model_ref,
         input=input_address,
         output=target,

@@ -20,7 +20,7 @@ from registry_tools.cli.options import (
 from registry_tools.refs import model_name, parse_ref
 
 if TYPE_CHECKING:
-    from registry_tools.evaluation.comparison import SideBySide
+    from registry_tools.evaluation.comparison import PairedPredictions
     from registry_tools.models.formats import TrustPolicy
 
 
@@ -77,7 +77,7 @@ def compare(
             f"{first} and {second} are both {one.name} version {one.version}: `registry-tools "
             f"history {one.name}` names the versions before"
         )
-    compared: SideBySide | str
+    compared: PairedPredictions | str
     try:
         compared = comparison.compare(client, one, two, policy)
     except RegistryToolsError as error:  # such as files that are gone: the rest can be told

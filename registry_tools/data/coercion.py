@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from registry_tools.data.schema import NUMBERS, Column, names_in_words
+from registry_tools.data.schema import NUMBERS, Column, quoted_names
 from registry_tools.errors import InputError
 
 
-def frame_of(rows: Any, columns: Sequence[Column] | None) -> pd.DataFrame:
+def coerce(rows: Any, columns: Sequence[Column] | None) -> pd.DataFrame:
     """Bring rows into the form that the model was trained on.
 
     Parameters
@@ -41,8 +41,8 @@ def frame_of(rows: Any, columns: Sequence[Column] | None) -> pd.DataFrame:
     needed = [column.name for column in columns if column.required and column.name in missing]
     if needed:
         raise InputError(
-            f"missing column{'s' * (len(needed) > 1)} {names_in_words(needed)}; "
-            f"the rows have {names_in_words(map(str, table.columns))}"
+            f"missing column{'s' * (len(needed) > 1)} {quoted_names(needed)}; "
+            f"the rows have {quoted_names(map(str, table.columns))}"
         )
     series = {c.name: _typed(table[c.name], c) for c in columns if c.name not in missing}
     for name in missing:
@@ -71,9 +71,7 @@ def _table(rows: Any, columns: Sequence[Column] | None) -> pd.DataFrame:
         if width is None:
             width = len(row)
         if len(row) != width:
-            wanted = (
-                names_in_words(c.name for c in columns) if columns is not None else "as in row 0"
-            )
+            wanted = quoted_names(c.name for c in columns) if columns is not None else "as in row 0"
             raise InputError(f"row {index} has {len(row)} values, {width} are needed: {wanted}")
     names = [c.name for c in columns] if columns is not None else None
     return pd.DataFrame([list(row) for row in rows], columns=names)

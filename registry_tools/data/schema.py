@@ -42,7 +42,7 @@ def values_from_text(texts: Sequence[str], columns: Sequence[Column] | None) -> 
     if columns is not None and len(texts) != len(columns):
         raise InputError(
             f"{len(texts)} features given, {len(columns)} are needed: "
-            f"{names_in_words(c.name for c in columns)}"
+            f"{quoted_names(c.name for c in columns)}"
         )
     types = [c.type for c in columns] if columns is not None else ["double"] * len(texts)
     names = [c.name for c in columns] if columns is not None else range(len(texts))
@@ -66,6 +66,6 @@ def _value(text: str, kind: str, name: object) -> Any:
         raise InputError(f"feature {name!r}: {text!r} is not a number") from None
 
 
-def names_in_words(names: Iterable[str]) -> str:
+def quoted_names(names: Iterable[str]) -> str:
     """Return names quoted, with commas between."""
     return ", ".join(repr(name) for name in names)

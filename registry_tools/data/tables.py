@@ -100,7 +100,7 @@ def parse_table(
         ) from None
     # ArrowInvalid, JSONDecodeError, UnicodeDecodeError and ParserError are ValueErrors.
     except (ValueError, TypeError, RecursionError, OSError) as error:
-        raise InputError(f"{where}: not readable as {form.upper()}: {_first_line(error)}") from None
+        raise InputError(f"{where}: not readable as {form.upper()}: {first_line(error)}") from None
     if not len(table) and not may_be_empty:
         raise InputError(f"{where}: it has no rows")
     for name in set(text_columns) & set(table.columns):
@@ -161,10 +161,10 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
         else:
             table.to_json(part, orient="records", indent=2)
 
-    write_whole(path, write)
+    write_atomically(path, write)
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write(part)` fill a temporary file beside `path`, then put it in place in one step.
 
     Raises
@@ -187,7 +187,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         part.chmod(0o666 & ~umask)
         part.replace(path)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: cannot be written: {_first_line(error)}") from None
+        raise InputError(f"{path}: cannot be written: {first_line(error)}") from None
     finally:
         part.unlink(missing_ok=True)
 
@@ -201,5 +201,5 @@ def _format_of(path: Path) -> str:
         ) from None
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -10,12 +10,12 @@ import socket
 import tempfile
 from pathlib import Path
 
-from registry_tools.mlflow_store.heartbeat import process_lives
+from registry_tools.mlflow_store.heartbeat import process_is_running
 
 _KINDS = ("scoring", "serving")
 
 
-def owned(before: str, after: str = "") -> str:
+def name_for_process(before: str, after: str = "") -> str:
     """Return a name that tells machine and process."""
     return f"{before}{socket.gethostname()}-{os.getpid()}{after}"
 
@@ -32,7 +32,7 @@ def remove_stale(folder: Path, before: str, after: str) -> None:
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
             found = name.fullmatch(path.name)
-            if found is None or process_lives(int(found[1])):
+            if found is None or process_is_running(int(found[1])):
                 continue
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
@@ -41,9 +41,9 @@ def remove_stale(folder: Path, before: str, after: str) -> None:
                     path.unlink()
 
 
-def scratch_folder(kind: str) -> Path:
+def make_temp_folder(kind: str) -> Path:
     """Make a folder for a while, and remove those that killed processes left."""
     place = Path(tempfile.gettempdir())
     for one in _KINDS:
         remove_stale(place, f"{one}-", r"-\w+")
-    return Path(tempfile.mkdtemp(prefix=owned(f"{kind}-", "-"), dir=place))
+    return Path(tempfile.mkdtemp(prefix=name_for_process(f"{kind}-", "-"), dir=place))

@@ -17,15 +17,24 @@ from registry_tools.data.tables import read_table
 from registry_tools.errors import InputError, VerificationError
 from registry_tools.evaluation import gates
 from registry_tools.evaluation.gates import GateResult, Verdict
-from registry_tools.evaluation.isolated_predict import Answers, Job, score_in_clean_process
-from registry_tools.evaluation.version_bundle import Subject, fetch, in_words_of, without_known
+from registry_tools.evaluation.isolated_predict import (
+    IsolatedPredictions,
+    PredictJob,
+    predict_in_clean_process,
+)
+from registry_tools.evaluation.version_bundle import (
+    VersionBundle,
+    exclude_training_rows,
+    fetch,
+    predictions_as_labels,
+)
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models import signing
 from registry_tools.models.evidence import Holdout
 from registry_tools.models.formats import TrustPolicy, describe
 from registry_tools.models.manifest import manifest_of
 from registry_tools.stats import metrics
-from registry_tools.stats.paired_test import compare_answers
+from registry_tools.stats.paired_test import compare_predictions
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -67,7 +76,7 @@ class GateOptions:
             raise InputError(f"max_latency_ms={self.max_latency_ms}: must be above 0 and finite")
 
 
-def judge(
+def evaluate(
     client: MlflowClient,
     candidate: VersionInfo,
     champion: VersionInfo | None,
@@ -75,56 +84,59 @@ def judge(
 ) -> Verdict:
     """Put a candidate through all gates; nothing is moved or recorded."""
     with ExitStack() as files:
-        subject = fetch(client, candidate, options.policy, files)
+        bundle = fetch(client, candidate, options.policy, files)
         before = None
         if champion is not None:
             before = fetch(client, champion, options.policy, files)
-        holdout = subject.holdout
+        holdout = bundle.holdout
         if options.eval_data is not None:
-            holdout = _with_hashes_of(options.eval_data, subject)
-        return Verdict(tuple(_gates(subject, before, holdout, options)))
+            holdout = _with_hashes_of(options.eval_data, bundle)
+        return Verdict(tuple(_gates(bundle, before, holdout, options)))
 
 
 def _gates(
-    subject: Subject, before: Subject | None, holdout: Holdout | None, options: GateOptions
+    bundle: VersionBundle,
+    before: VersionBundle | None,
+    holdout: Holdout | None,
+    options: GateOptions,
 ) -> Iterator[GateResult]:
     """Yield the results in their order; a gate that stands on one that refused is not asked."""
-    integrity = _integrity(subject, options.policy)
+    integrity = _integrity(bundle, options.policy)
     yield integrity
     if not integrity.passed:
         return  # what differs from the manifest is not loaded
-    yield _signature(subject, before)
+    yield _signature(bundle, before)
     # Nor those that the candidate knows: where a table repeats its rows, it would know the answers.
-    compared = without_known(without_known(holdout, before), subject)
-    answers, champion_answers = _score(subject, before, holdout, compared, options)
-    yield _answers(subject, answers)
+    compared = exclude_training_rows(exclude_training_rows(holdout, before), bundle)
+    answers, champion_answers = _score(bundle, before, holdout, compared, options)
+    yield _answers(bundle, answers)
     if isinstance(answers, VerificationError):
         return
     if holdout is None or compared is None:
         yield GateResult(
             "holdout",
             False,
-            f"{subject.version.name} version {subject.version.version} was logged without held-out "
+            f"{bundle.version.name} version {bundle.version.version} was logged without held-out "
             "rows: give --eval-data FILE --target COLUMN",
         )
         return
     if options.minimum or options.maximum:
-        yield _thresholds(subject, holdout, answers, options)
-    yield _clean(subject, holdout)
+        yield _thresholds(bundle, holdout, answers, options)
+    yield _clean(bundle, holdout)
     yield _champion(before, holdout, compared, answers, champion_answers, options)
     if options.max_latency_ms is not None:
         yield gates.latency_gate(answers.milliseconds, options.max_latency_ms)
 
 
-def judge_return(client: MlflowClient, version: VersionInfo, policy: TrustPolicy) -> Verdict:
+def evaluate_rollback(client: MlflowClient, version: VersionInfo, policy: TrustPolicy) -> Verdict:
     """Put a version that held a stage before through the gates of a rollback."""
     with ExitStack() as files:
-        subject = fetch(client, version, policy, files)
-        integrity = _integrity(subject, policy)
+        bundle = fetch(client, version, policy, files)
+        integrity = _integrity(bundle, policy)
         if not integrity.passed:
             return Verdict((integrity,))
-        answers, _ = _score(subject, None, None, None, GateOptions(policy=policy))
-        return Verdict((integrity, _answers(subject, answers)))
+        answers, _ = _score(bundle, None, None, None, GateOptions(policy=policy))
+        return Verdict((integrity, _answers(bundle, answers)))
 
 
 def read_eval_data(path: Path, target: str) -> Holdout:
@@ -160,10 +172,10 @@ def _first_double(columns: pd.Index) -> str:
     return str(columns[columns.duplicated()][0])
 
 
-def _with_hashes_of(rows: Holdout, subject: Subject) -> Holdout:
+def _with_hashes_of(rows: Holdout, bundle: VersionBundle) -> Holdout:
     """Hash rows over the columns that the candidate takes, as those that it was trained on are."""
     try:
-        described = describe(subject.folder) if subject.folder is not None else None
+        described = describe(bundle.folder) if bundle.folder is not None else None
     except VerificationError:
         return rows  # the gates say so
     taken = [column.name for column in described.signature or ()] if described else []
@@ -171,25 +183,25 @@ def _with_hashes_of(rows: Holdout, subject: Subject) -> Holdout:
     return replace(rows, hashes=hash_rows(rows.rows[present])) if present else rows
 
 
-def _integrity(subject: Subject, policy: TrustPolicy) -> GateResult:
-    faults = [fault for fault in (subject.fault, subject.evidence_fault) if fault]
-    if faults or subject.folder is None:
+def _integrity(bundle: VersionBundle, policy: TrustPolicy) -> GateResult:
+    faults = [fault for fault in (bundle.fault, bundle.evidence_fault) if fault]
+    if faults or bundle.folder is None:
         return gates.integrity_gate(faults, 0)
-    files = len(manifest_of(subject.folder))
+    files = len(manifest_of(bundle.folder))
     return gates.integrity_gate(
         [],
         files,
-        has_manifest=subject.version.digest is not None,
+        has_manifest=bundle.version.digest is not None,
         public_key=str(policy.public_key) if policy.public_key is not None else None,
     )
 
 
-def _signature(subject: Subject, before: Subject | None) -> GateResult:
-    assert subject.folder is not None
+def _signature(bundle: VersionBundle, before: VersionBundle | None) -> GateResult:
+    assert bundle.folder is not None
     try:
         old = before.folder if before is not None else None
         return gates.signature_gate(
-            describe(subject.folder).signature,
+            describe(bundle.folder).signature,
             describe(old).signature if old is not None else None,
         )
     except VerificationError as error:
@@ -197,39 +209,39 @@ def _signature(subject: Subject, before: Subject | None) -> GateResult:
 
 
 def _score(
-    subject: Subject,
-    before: Subject | None,
+    bundle: VersionBundle,
+    before: VersionBundle | None,
     holdout: Holdout | None,
     compared: Holdout | None,
     options: GateOptions,
-) -> tuple[Answers | VerificationError, Answers | VerificationError | None]:
+) -> tuple[IsolatedPredictions | VerificationError, IsolatedPredictions | VerificationError | None]:
     """Answer with the candidate in a clean process, and with the champion after it."""
     policy = options.policy
     tables: dict[str, pd.DataFrame] = {}
-    if subject.answer is not None:
-        tables["example"] = subject.answer.rows
+    if bundle.answer is not None:
+        tables["example"] = bundle.answer.rows
     if holdout is not None:
         tables["holdout"] = holdout.rows
     if compared is not None and len(compared.labels):
         tables["compared"] = compared.rows
     timed = "holdout" if options.max_latency_ms is not None and holdout is not None else None
-    assert subject.folder is not None
-    jobs = [Job(subject.folder, tables, timed, policy.types, policy.allow_code)]
+    assert bundle.folder is not None
+    jobs = [PredictJob(bundle.folder, tables, timed, policy.types, policy.allow_code)]
     if before is not None and before.folder is not None and "compared" in tables:
         rows = {"compared": tables["compared"]}
-        jobs.append(Job(before.folder, rows, None, policy.types, policy.allow_code))
-    answers = score_in_clean_process(jobs)
+        jobs.append(PredictJob(before.folder, rows, None, policy.types, policy.allow_code))
+    answers = predict_in_clean_process(jobs)
     return answers[0], answers[1] if len(answers) > 1 else None
 
 
-def _answers(subject: Subject, answers: Answers | VerificationError) -> GateResult:
+def _answers(bundle: VersionBundle, answers: IsolatedPredictions | VerificationError) -> GateResult:
     if isinstance(answers, VerificationError):
         return GateResult("answers", False, str(answers))
-    if subject.answer is None:
+    if bundle.answer is None:
         return GateResult("answers", True, "it loads; no answer was recorded to compare with")
-    recorded = subject.answer
+    recorded = bundle.answer
     probabilities = recorded.probabilities
-    return gates.answers_gate(
+    return gates.predictions_gate(
         {
             "predictions": recorded.predictions.tolist(),
             "probabilities": None if probabilities is None else probabilities.tolist(),
@@ -242,12 +254,12 @@ def _answers(subject: Subject, answers: Answers | VerificationError) -> GateResu
 
 
 def _thresholds(
-    subject: Subject, holdout: Holdout, answers: Answers, options: GateOptions
+    bundle: VersionBundle, holdout: Holdout, answers: IsolatedPredictions, options: GateOptions
 ) -> GateResult:
     from registry_tools.evaluation import thresholds  # MLflow's evaluation takes a while to import
 
     try:
-        words = in_words_of(holdout.labels, answers, "holdout")
+        words = predictions_as_labels(holdout.labels, answers, "holdout")
     except VerificationError as error:
         return GateResult("thresholds", False, f"a version {error}: {_OTHER_WORDS}")
     seen = {*holdout.labels.tolist(), *words.tolist()}
@@ -264,20 +276,20 @@ def _thresholds(
     return gates.thresholds_gate(figures, options.minimum, options.maximum, thresholds.failing)
 
 
-def _clean(subject: Subject, holdout: Holdout) -> GateResult:
-    if subject.training_rows is None:
+def _clean(bundle: VersionBundle, holdout: Holdout) -> GateResult:
+    if bundle.training_rows is None:
         return GateResult(
             "clean_holdout", True, "it is not recorded which rows the candidate was trained on"
         )
-    return gates.clean_holdout_gate(holdout.hashes, subject.training_rows, holdout.copies)
+    return gates.clean_holdout_gate(holdout.hashes, bundle.training_rows, holdout.copies)
 
 
 def _champion(
-    before: Subject | None,
+    before: VersionBundle | None,
     holdout: Holdout,
     compared: Holdout,
-    answers: Answers,
-    champion_answers: Answers | VerificationError | None,
+    answers: IsolatedPredictions,
+    champion_answers: IsolatedPredictions | VerificationError | None,
     options: GateOptions,
 ) -> GateResult:
     if before is None:
@@ -290,16 +302,16 @@ def _champion(
     few = gates.too_few_rows(len(compared.labels), excluded)
     if few is not None:
         return few
-    if not isinstance(champion_answers, Answers):
+    if not isinstance(champion_answers, IsolatedPredictions):
         way_out = "; to judge by rows that both take, give --eval-data FILE --target COLUMN"
         out = way_out if options.eval_data is None else ""
         said = f"the champion, version {number}: {champion_answers}{out}"
         return GateResult("champion", False, said)
     try:
-        comparison = compare_answers(
+        comparison = compare_predictions(
             compared.labels,
-            in_words_of(compared.labels, answers, "compared"),
-            in_words_of(compared.labels, champion_answers, "compared"),
+            predictions_as_labels(compared.labels, answers, "compared"),
+            predictions_as_labels(compared.labels, champion_answers, "compared"),
         )
     except VerificationError as error:
         return GateResult("champion", False, f"a version {error}: {_OTHER_WORDS}")

@@ -10,7 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from registry_tools.data.schema import Column
-from registry_tools.stats.paired_test import SIGNIFICANCE, Comparison, fewest_rows, rows_to_show
+from registry_tools.stats.paired_test import (
+    SIGNIFICANCE,
+    PairedComparison,
+    fewest_rows,
+    rows_to_show,
+)
 
 RULES = ("not-worse", "non-inferior", "better")
 # With fewer rows than this a comparison says nothing, whatever it comes out as.
@@ -130,7 +135,7 @@ def _names(names: Sequence[str]) -> str:
     return ", ".join(repr(name) for name in names)
 
 
-def answers_gate(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> GateResult:
+def predictions_gate(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> GateResult:
     """Pass if a clean process answered the input example as was recorded at registration.
 
     Parameters
@@ -225,7 +230,7 @@ def clean_holdout_gate(
 
 
 def champion_gate(
-    compared: Comparison, rule: str, margin: float, excluded: int | None
+    compared: PairedComparison, rule: str, margin: float, excluded: int | None
 ) -> GateResult:
     """Pass if the candidate is good enough beside the champion, by one of `RULES`.
 

@@ -28,7 +28,7 @@ _SECONDS = 600
 
 
 @dataclass(frozen=True)
-class Job:
+class PredictJob:
     """One model and the rows that it is to answer."""
 
     folder: Path
@@ -39,7 +39,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Answers:
+class IsolatedPredictions:
     """What a model answered, by the caller's names of the tables."""
 
     predictions: Mapping[str, list[Any]]
@@ -49,7 +49,9 @@ class Answers:
     milliseconds: list[float]
 
 
-def score_in_clean_process(jobs: Sequence[Job]) -> list[Answers | VerificationError]:
+def predict_in_clean_process(
+    jobs: Sequence[PredictJob],
+) -> list[IsolatedPredictions | VerificationError]:
     """Answer the jobs, one after the other, in one fresh Python process.
 
     Returns
@@ -88,12 +90,14 @@ def score_in_clean_process(jobs: Sequence[Job]) -> list[Answers | VerificationEr
             said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             return [VerificationError(f"a clean process failed: {said[:300]}")] * len(jobs)
         return [
-            VerificationError(answer["error"]) if "error" in answer else Answers(**answer)
+            VerificationError(answer["error"])
+            if "error" in answer
+            else IsolatedPredictions(**answer)
             for answer in json.loads((folder / "answer.json").read_text())
         ]
 
 
-def _request(job: Job, scratch: Path) -> dict[str, Any]:
+def _request(job: PredictJob, scratch: Path) -> dict[str, Any]:
     scratch.mkdir()
     tables = {}
     for name, rows in job.rows.items():

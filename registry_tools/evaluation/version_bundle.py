@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from registry_tools.errors import VerificationError
-from registry_tools.evaluation.isolated_predict import Answers
+from registry_tools.evaluation.isolated_predict import IsolatedPredictions
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models import artifacts, evidence
-from registry_tools.models.evidence import Answer, Holdout
+from registry_tools.models.evidence import Holdout, RecordedPredictions
 from registry_tools.models.formats import TrustPolicy
 from registry_tools.models.loader import verified_files
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Subject:
+class VersionBundle:
     """A version with what there is of it to judge; `folder` is None if its files differ."""
 
     version: VersionInfo
     folder: Path | None
     fault: str | None
     evidence_fault: str | None
-    answer: Answer | None
+    answer: RecordedPredictions | None
     holdout: Holdout | None
     training_rows: npt.NDArray[np.uint64] | None
 
 
 def fetch(
     client: MlflowClient, version: VersionInfo, policy: TrustPolicy, files: ExitStack
-) -> Subject:
+) -> VersionBundle:
     """Fetch what there is of a version; the folders last until `files` is closed."""
     folder, fault = None, None
     try:
@@ -46,29 +46,31 @@ def fetch(
         fault = str(error)
     kept = files.enter_context(artifacts.evidence_files(client, version))
     if kept is None:
-        return Subject(version, folder, fault, None, None, None, None)
+        return VersionBundle(version, folder, fault, None, None, None, None)
     try:
-        return Subject(
+        return VersionBundle(
             version,
             folder,
             fault,
             None,
-            evidence.read_answer(kept),
+            evidence.read_recorded_predictions(kept),
             evidence.read_holdout(kept),
             evidence.read_training_rows(kept),
         )
     except VerificationError as error:
-        return Subject(version, folder, fault, str(error), None, None, None)
+        return VersionBundle(version, folder, fault, str(error), None, None, None)
 
 
-def without_known(holdout: Holdout | None, before: Subject | None) -> Holdout | None:
+def exclude_training_rows(holdout: Holdout | None, before: VersionBundle | None) -> Holdout | None:
     """Return the rows that a version was not trained on."""
     if holdout is None or before is None or before.training_rows is None:
         return holdout
     return holdout.take(~np.isin(holdout.hashes, before.training_rows))
 
 
-def in_words_of(labels: npt.NDArray[Any], answers: Answers, table: str) -> npt.NDArray[Any]:
+def predictions_as_labels(
+    labels: npt.NDArray[Any], answers: IsolatedPredictions, table: str
+) -> npt.NDArray[Any]:
     """Return answers as the labels have them: by class name, or by code.
 
     Raises

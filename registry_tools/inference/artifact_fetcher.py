@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry_tools.data.temp_files import scratch_folder
-from registry_tools.inference.model_artifact import Identity, Source
+from registry_tools.data.temp_files import make_temp_folder
+from registry_tools.inference.model_artifact import Identity, ModelArtifact
 from registry_tools.mlflow_store import registry
 from registry_tools.mlflow_store.client import connect
 from registry_tools.mlflow_store.registry import VersionInfo
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 _KEPT_VERSIONS = 3
 
 
-def sources_of(settings: Settings) -> Sources:
+def artifact_fetcher_for(settings: Settings) -> ArtifactFetcher:
     """Return where the versions come from that are to be served."""
     cache = Path(settings.cache) if settings.cache else None
-    return Sources(parse_ref(settings.ref), settings.policy, settings.tracking_uri, cache)
+    return ArtifactFetcher(parse_ref(settings.ref), settings.policy, settings.tracking_uri, cache)
 
 
-class Sources:
+class ArtifactFetcher:
     """The versions of one reference, fetched, verified and kept in folders of this process."""
 
     def __init__(
@@ -41,15 +41,15 @@ class Sources:
         self._uri = tracking_uri
         self._cache = cache
         self._client: MlflowClient | None = None
-        self._scratch = scratch_folder("serving")
-        self._fetched: dict[Identity, Source] = {}
+        self._scratch = make_temp_folder("serving")
+        self._fetched: dict[Identity, ModelArtifact] = {}
         self._served: str | None = None  # the folder that must not go
 
     def close(self) -> None:
         """Delete what was fetched."""
         shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def look(self) -> VersionInfo:
+    def resolve(self) -> VersionInfo:
         """Return the version that the reference means now.
 
         Raises
@@ -59,7 +59,7 @@ class Sources:
         """
         return registry.find_version(self._connected(), self.ref)
 
-    def fetch(self, version: VersionInfo) -> Source:
+    def fetch(self, version: VersionInfo) -> ModelArtifact:
         """Return a version's files, compared with its digest and, if asked, its signature.
 
         Raises
@@ -78,7 +78,7 @@ class Sources:
                 shutil.rmtree(self._fetched.pop(old).folder, ignore_errors=True)
         return self._fetched[key]
 
-    def _fetch(self, version: VersionInfo) -> Source:
+    def _fetch(self, version: VersionInfo) -> ModelArtifact:
         client = self._connected()
         folder = Path(tempfile.mkdtemp(prefix=f"{version.version}-", dir=self._scratch))
         with loader.verified_files(client, version, self._policy) as files:
@@ -90,7 +90,7 @@ class Sources:
             name = self._signature_name(folder)
             with artifacts.evidence_file(client, version, name) as signature:
                 shutil.copy(str(signature), folder / name)
-        return Source(
+        return ModelArtifact(
             folder=str(folder),
             name=version.name,
             version=version.version,
@@ -103,7 +103,7 @@ class Sources:
     def _signature_name(folder: Path) -> str:
         return signing.file_name(manifest.digest_of(manifest.manifest_of(folder / "model")))
 
-    def keep(self, source: Source) -> None:
+    def keep(self, artifact: ModelArtifact) -> None:
         """Put the version that took over into the cache, in place of the one before.
 
         Raises
@@ -111,16 +111,16 @@ class Sources:
         OSError
             If it cannot be written; what was kept before is there still.
         """
-        self._served = source.folder
-        if self._cache is None or source.from_cache:
+        self._served = artifact.folder
+        if self._cache is None or artifact.from_cache:
             return
         place = self._place()
         place.mkdir(parents=True, exist_ok=True)
         new = Path(tempfile.mkdtemp(prefix="new-", dir=place))
         try:
-            shutil.copytree(source.folder, new, dirs_exist_ok=True)
+            shutil.copytree(artifact.folder, new, dirs_exist_ok=True)
             digest = manifest.digest_of(manifest.manifest_of(new / "model"))
-            record = json.loads(source.to_json()) | {"folder": new.name, "files": digest}
+            record = json.loads(artifact.to_json()) | {"folder": new.name, "files": digest}
             note = new / "source.json"
             note.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
             # The name in one step: whoever is killed here leaves the old one.
@@ -133,7 +133,7 @@ class Sources:
             if other.name not in {"current", new.name}:
                 shutil.rmtree(other, ignore_errors=True)
 
-    def cached(self) -> Source | None:
+    def cached(self) -> ModelArtifact | None:
         """Return the last version that was verified and kept; None if there is none.
 
         Raises
@@ -147,16 +147,18 @@ class Sources:
         try:
             record = json.loads((folder / "source.json").read_text())
             files = str(record.pop("files"))
-            source = Source(**record | {"folder": str(folder.resolve()), "from_cache": True})
+            artifact = ModelArtifact(
+                **record | {"folder": str(folder.resolve()), "from_cache": True}
+            )
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
-        manifest.check_files(source.model, source.digest or files)
+        manifest.check_files(artifact.model, artifact.digest or files)
         if self._policy.public_key is not None:
-            signature = Path(source.folder, self._signature_name(Path(source.folder)))
+            signature = Path(artifact.folder, self._signature_name(Path(artifact.folder)))
             signing.check(
-                source.model, signature if signature.is_file() else None, self._policy.public_key
+                artifact.model, signature if signature.is_file() else None, self._policy.public_key
             )
-        return source
+        return artifact
 
     def _place(self) -> Path:
         assert self._cache is not None

@@ -25,7 +25,7 @@ _RECORDS = ("dataframe_records", "inputs", "instances")
 
 
 @dataclass(frozen=True)
-class Form:
+class NumericSchema:
     """The columns of a numeric signature, ready to be matched with those of a request."""
 
     names: list[str]
@@ -34,7 +34,7 @@ class Form:
     singles: tuple[int, ...]  # columns of float32 among wider ones
 
     @classmethod
-    def of(cls, columns: Sequence[Column] | None) -> Form | None:
+    def of(cls, columns: Sequence[Column] | None) -> NumericSchema | None:
         """Return the form of a signature; None unless all its columns are required numbers."""
         if columns is None or not all(c.type in NUMBERS and c.required for c in columns):
             return None
@@ -52,19 +52,19 @@ class Form:
         )
 
 
-def from_content(content: Any, form: Form) -> Matrix | None:
+def from_content(content: Any, numeric_schema: NumericSchema) -> Matrix | None:
     """Read the parsed JSON of MLflow's scoring protocol."""
     if len(content) != 1:
         return None
     ((key, rows),) = content.items()
     if key == "dataframe_split":
-        return _from_split(rows, form)
+        return _from_split(rows, numeric_schema)
     if key in _RECORDS:
-        return _from_records(rows, form)
+        return _from_records(rows, numeric_schema)
     return None
 
 
-def _from_split(split: Any, form: Form) -> Matrix | None:
+def _from_split(split: Any, numeric_schema: NumericSchema) -> Matrix | None:
     if not isinstance(split, dict):
         return None
     names, rows = split.get("columns"), split.get("data")
@@ -75,12 +75,12 @@ def _from_split(split: Any, form: Form) -> Matrix | None:
     matrix = _numbers(rows)
     if matrix is None or matrix.shape[1] != len(names):
         return None
-    if names != form.names:
-        places = _places(names, form)
+    if names != numeric_schema.names:
+        places = _places(names, numeric_schema)
         if places is None:
             return None
         matrix = matrix[:, places]
-    return typed(matrix, form)
+    return typed(matrix, numeric_schema)
 
 
 def _has_plain_index(split: dict[str, Any], rows: int) -> bool:
@@ -89,19 +89,19 @@ def _has_plain_index(split: dict[str, Any], rows: int) -> bool:
     return known and (index is None or (isinstance(index, list) and len(index) == rows))
 
 
-def _places(names: list[Any], form: Form) -> list[int] | None:
+def _places(names: list[Any], numeric_schema: NumericSchema) -> list[int] | None:
     """Return where each column of the form stands among the names; extra columns are left out."""
     try:
         where = {name: place for place, name in enumerate(names)}
-        return [where[name] for name in form.names] if len(where) == len(names) else None
+        return [where[name] for name in numeric_schema.names] if len(where) == len(names) else None
     except (KeyError, TypeError):
         return None
 
 
-def _from_records(records: Any, form: Form) -> Matrix | None:
+def _from_records(records: Any, numeric_schema: NumericSchema) -> Matrix | None:
     if not isinstance(records, list):
         return None
-    names = form.names
+    names = numeric_schema.names
     try:
         matrix = _numbers([[record[name] for name in names] for record in records])
     except (KeyError, TypeError, IndexError):
@@ -109,7 +109,7 @@ def _from_records(records: Any, form: Form) -> Matrix | None:
     # All alike, or pandas would fill what is missing.
     if len({len(record) for record in records}) != 1:
         return None
-    return typed(matrix, form) if matrix is not None else None
+    return typed(matrix, numeric_schema) if matrix is not None else None
 
 
 def _numbers(rows: list[Any]) -> Matrix | None:
@@ -131,28 +131,32 @@ def _numbers(rows: list[Any]) -> Matrix | None:
     return matrix if matrix.dtype.kind in "if" else None
 
 
-def typed(matrix: Matrix, form: Form) -> Matrix | None:
+def typed(matrix: Matrix, numeric_schema: NumericSchema) -> Matrix | None:
     """Return numbers in the types of the form, cut and rounded as a cast of pandas does."""
-    if matrix.dtype == form.dtype and not form.bounds and not form.singles:
+    if (
+        matrix.dtype == numeric_schema.dtype
+        and not numeric_schema.bounds
+        and not numeric_schema.singles
+    ):
         return matrix
     with np.errstate(invalid="ignore", over="ignore"):
-        for column, bound in form.bounds:
+        for column, bound in numeric_schema.bounds:
             values = matrix[:, column]
             if not ((values > -bound) & (values < bound)).all():  # NaN is neither
                 return None
             if matrix.dtype.kind == "f":
                 matrix[:, column] = np.trunc(values)
-        for column in form.singles:
+        for column in numeric_schema.singles:
             matrix = matrix.astype(np.float64, copy=False)
             matrix[:, column] = matrix[:, column].astype(np.float32)
-        return matrix.astype(form.dtype, copy=False)
+        return matrix.astype(numeric_schema.dtype, copy=False)
 
 
 # A table of plain numbers; whatever else stands in a CSV is for MLflow's reader.
 _PLAIN = b"0123456789.-+eE,\n"
 
 
-def from_csv(body: bytes, form: Form) -> Matrix | None:
+def from_csv(body: bytes, numeric_schema: NumericSchema) -> Matrix | None:
     """Read a CSV with a header, and numbers below it.
 
     Such lines are JSON but for their ends, and read as that: ten times faster than by pandas, and
@@ -163,7 +167,7 @@ def from_csv(body: bytes, form: Form) -> Matrix | None:
     rest = rest.removesuffix(b"\n")
     if names is None or not rest or rest.translate(None, _PLAIN):
         return None
-    places = _places(names, form)
+    places = _places(names, numeric_schema)
     if places is None or not _is_even(rest, len(names)):
         return None
     try:
@@ -171,7 +175,7 @@ def from_csv(body: bytes, form: Form) -> Matrix | None:
     except orjson.JSONDecodeError:
         return None
     width = len(names)
-    for place, _ in form.bounds:
+    for place, _ in numeric_schema.bounds:
         if set(map(type, values[places[place] :: width])) != {int}:
             return None
     try:
@@ -180,7 +184,7 @@ def from_csv(body: bytes, form: Form) -> Matrix | None:
         return None
     if not np.isfinite(matrix).all():
         return None
-    return typed(matrix if places == list(range(width)) else matrix[:, places], form)
+    return typed(matrix if places == list(range(width)) else matrix[:, places], numeric_schema)
 
 
 def header_of(line: bytes) -> list[str] | None:

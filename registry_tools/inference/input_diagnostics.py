@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from registry_tools.data.schema import NUMBERS, Column, names_in_words
+from registry_tools.data.schema import NUMBERS, Column, quoted_names
 from registry_tools.errors import InputError
 from registry_tools.inference.decoder import header_of
 
@@ -51,10 +51,10 @@ def explain(content: Any, content_type: str, columns: Sequence[Column] | None) -
                 return wrong
     if content_type == "application/json":
         try:
-            from registry_tools.data.coercion import frame_of
+            from registry_tools.data.coercion import coerce
 
             rows = _rows(content)
-            frame = frame_of(rows, columns) if rows is not None else None
+            frame = coerce(rows, columns) if rows is not None else None
         except InputError as error:
             return error.public
         except (ValueError, TypeError):
@@ -62,7 +62,7 @@ def explain(content: Any, content_type: str, columns: Sequence[Column] | None) -
         if frame is not None:
             holes = [str(name) for name in frame.columns if frame[name].isna().any()]
             if holes:
-                return f"missing values in {names_in_words(holes)}, which this model cannot take"
+                return f"missing values in {quoted_names(holes)}, which this model cannot take"
     return f"the model cannot read this {content_type} body as a table of its columns"
 
 
@@ -71,7 +71,7 @@ def _shape(content: Any) -> str | None:
         return f"the body is no JSON object: it needs {_ONE_OF}"
     keys = [key for key in FORMATS if key in content]
     if len(keys) != 1:
-        found = f"; it has {names_in_words(keys)}" if keys else ""
+        found = f"; it has {quoted_names(keys)}" if keys else ""
         return f"the body needs {_ONE_OF}{found}"
     rows = content[keys[0]]
     if keys[0] == "dataframe_split":
@@ -110,7 +110,7 @@ def _nameless(content: Any, columns: Sequence[Column]) -> str | None:
         return None
     if not any(isinstance(content.get(key), list) for key in FORMATS[1:]):
         return None
-    named = names_in_words(column.name for column in columns[:2])
+    named = quoted_names(column.name for column in columns[:2])
     return f"the rows name no columns: send objects with {named}, …, or dataframe_split"
 
 
@@ -144,7 +144,7 @@ def _columns(names: list[str], columns: Sequence[Column]) -> str | None:
         return None
     for wanted, meant in _close(missing, names, columns):
         return f"missing column {wanted!r}; is it what is called {meant[:100]!r} there?"
-    return f"missing column{'s' * (len(missing) > 1)} {names_in_words(missing)}"
+    return f"missing column{'s' * (len(missing) > 1)} {quoted_names(missing)}"
 
 
 def _close(

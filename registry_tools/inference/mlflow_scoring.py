@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Read:
+class ScoredRequest:
     """What MLflow's reader made of a request, and its answer."""
 
     reply: bytes  # JSON, `{"predictions": …}`
@@ -53,7 +53,7 @@ class Read:
         return len(self.answers) if isinstance(self.answers, list) else 1
 
 
-class MlflowReader:
+class MlflowScoring:
     """One version behind MLflow's scoring protocol."""
 
     def __init__(self, folder: Path, model: LoadedModel) -> None:
@@ -64,7 +64,7 @@ class MlflowReader:
 
     def answer(
         self, content: Any, content_type: str, method: str = "predict", max_rows: int | None = None
-    ) -> Read:
+    ) -> ScoredRequest:
         """Answer a request as MLflow does.
 
         Parameters
@@ -106,7 +106,7 @@ class MlflowReader:
             refuse_too_many(watched.count, max_rows)
             raise InputError(explain(content, content_type, signature)) from error
         body = reply.response.encode()
-        return Read(body, watched.rows, orjson.loads(body).get("predictions"))
+        return ScoredRequest(body, watched.rows, orjson.loads(body).get("predictions"))
 
     def predict(self, rows: Any, method: str) -> list[Any]:
         """Return the answers to rows that `answer` read before, one a row."""

@@ -11,7 +11,7 @@ Identity = tuple[int, "str | None", "str | None"]
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelArtifact:
     """One version, as it lies on this machine.
 
     `folder` has `model`, and `answer.json` if an answer was recorded when it was registered.
@@ -48,6 +48,6 @@ class Source:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> Source:
+    def from_json(cls, text: str) -> ModelArtifact:
         """Read what `to_json` wrote."""
         return cls(**json.loads(text))

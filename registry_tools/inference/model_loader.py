@@ -16,13 +16,13 @@ from sklearn.pipeline import Pipeline
 from registry_tools.errors import InputError, VerificationError
 from registry_tools.evaluation import gates
 from registry_tools.inference import decoder
-from registry_tools.inference.decoder import Form, Matrix
+from registry_tools.inference.decoder import Matrix, NumericSchema
 from registry_tools.inference.lazy_imports import whole_mlflow
-from registry_tools.inference.mlflow_scoring import MlflowReader
-from registry_tools.inference.model_artifact import Source
-from registry_tools.inference.predictor import METHODS, Served
+from registry_tools.inference.mlflow_scoring import MlflowScoring
+from registry_tools.inference.model_artifact import ModelArtifact
+from registry_tools.inference.predictor import METHODS, Predictor
 from registry_tools.models import manifest
-from registry_tools.models.formats import TrustPolicy, describe, load_folder, one_line
+from registry_tools.models.formats import TrustPolicy, describe, first_line, load_folder
 
 # A batch that takes longer than this leaves the event loop, which has others to answer.
 _INLINE_SECONDS = 0.002
@@ -30,7 +30,7 @@ _MOST_INLINE_ROWS = 4096
 _MEASURED_ROWS = 1000
 
 
-def load(source: Source, policy: TrustPolicy) -> Served:
+def load(artifact: ModelArtifact, policy: TrustPolicy) -> Predictor:
     """Load a version, warm it up, and compare its answers with those that were recorded.
 
     Raises
@@ -38,72 +38,74 @@ def load(source: Source, policy: TrustPolicy) -> Served:
     VerificationError
         If it does not load, holds what is not trusted, or does not answer as was recorded.
     """
-    if not _is_skops(source):
+    if not _is_skops(artifact):
         whole_mlflow()  # MLflow is to load it
-    loaded = load_folder(source.model, policy)
+    loaded = load_folder(artifact.model, policy)
     info = dataclasses.replace(
         loaded.info,
-        name=source.name,
-        version=source.version,
-        stage=source.stage,
-        run_id=source.run_id,
-        digest=source.digest,
+        name=artifact.name,
+        version=artifact.version,
+        stage=artifact.stage,
+        run_id=artifact.run_id,
+        digest=artifact.digest,
     )
     model = dataclasses.replace(loaded, info=info)
     from_skops = type(model.estimator).__module__ != "mlflow.pyfunc"
-    form = Form.of(info.signature) if from_skops else None
-    served = Served(
-        source=source,
+    numeric_schema = NumericSchema.of(info.signature) if from_skops else None
+    predictor = Predictor(
+        artifact=artifact,
         model=model,
-        form=form,
-        reader=MlflowReader(source.model, model),
-        estimator=model.estimator if form is None else by_position(model.estimator),
+        numeric_schema=numeric_schema,
+        reader=MlflowScoring(artifact.model, model),
+        estimator=model.estimator if numeric_schema is None else by_position(model.estimator),
         loaded_at=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
     )
     try:
-        return _tried(served)
+        return _tried(predictor)
     except VerificationError:
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {one_line(error)}"
-        raise VerificationError(f"{source} does not answer its own example: {reason}") from error
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise VerificationError(f"{artifact} does not answer its own example: {reason}") from error
 
 
-def _is_skops(source: Source) -> bool:
+def _is_skops(artifact: ModelArtifact) -> bool:
     try:
-        return manifest.format_of(describe(source.model).flavors)[0] == "skops"
+        return manifest.format_of(describe(artifact.model).flavors)[0] == "skops"
     except manifest.RunsCode:
         return False
 
 
-def _tried(served: Served) -> Served:
+def _tried(predictor: Predictor) -> Predictor:
     """Let it answer its example in every way that it will be asked in."""
-    recorded = _recorded(served.source)
-    body = _example(served.source, recorded)
-    if served.form is None:
+    recorded = _recorded(predictor.artifact)
+    body = _example(predictor.artifact, recorded)
+    if predictor.numeric_schema is None:
         if body is None:
-            return served
-        given = {m: served.reader.answers(body, m) for m in METHODS if _has(served, m)}
-        _compare(served.source, recorded, given)
-        return dataclasses.replace(served, example=body, answers=given)
-    rows = decoder.from_content(body, served.form) if body is not None else None
+            return predictor
+        given = {m: predictor.reader.answers(body, m) for m in METHODS if _has(predictor, m)}
+        _compare(predictor.artifact, recorded, given)
+        return dataclasses.replace(predictor, example=body, answers=given)
+    rows = decoder.from_content(body, predictor.numeric_schema) if body is not None else None
     if rows is None:
         # Nothing shows that it takes a matrix in place of named columns.
-        return dataclasses.replace(served, form=None, estimator=served.model.estimator)
-    by_name = dataclasses.replace(served, needs_frame=True, estimator=served.model.estimator)
+        return dataclasses.replace(
+            predictor, numeric_schema=None, estimator=predictor.model.estimator
+        )
+    by_name = dataclasses.replace(predictor, needs_frame=True, estimator=predictor.model.estimator)
     try:
-        given = _answers(served, rows)
-        _compare(served.source, recorded or _recorded_now(by_name, rows), given)
+        given = _answers(predictor, rows)
+        _compare(predictor.artifact, recorded or _recorded_now(by_name, rows), given)
     except (VerificationError, InputError):
-        served = by_name
-        given = _answers(served, rows)
-        _compare(served.source, recorded, given)
+        predictor = by_name
+        given = _answers(predictor, rows)
+        _compare(predictor.artifact, recorded, given)
     return dataclasses.replace(
-        served, inline_rows=_inline_rows(served, rows), example=body, answers=given
+        predictor, inline_rows=_inline_rows(predictor, rows), example=body, answers=given
     )
 
 
-def _recorded_now(by_name: Served, rows: Matrix) -> dict[str, Any]:
+def _recorded_now(by_name: Predictor, rows: Matrix) -> dict[str, Any]:
     """Return the answers to named columns, for a version whose answers nobody recorded."""
     given = _answers(by_name, rows)
     return {"predictions": given["predict"], "probabilities": given.get("predict_proba")}
@@ -135,55 +137,57 @@ def _held_by_position(value: Any) -> Any:
     return value
 
 
-def _has(served: Served, method: str) -> bool:
-    return hasattr(served.model.estimator, method)
+def _has(predictor: Predictor, method: str) -> bool:
+    return hasattr(predictor.model.estimator, method)
 
 
-def _answers(served: Served, rows: Matrix) -> dict[str, Any]:
-    return {m: served.answer(rows, m) for m in METHODS if _has(served, m)}
+def _answers(predictor: Predictor, rows: Matrix) -> dict[str, Any]:
+    return {m: predictor.answer(rows, m) for m in METHODS if _has(predictor, m)}
 
 
-def _compare(source: Source, recorded: dict[str, Any] | None, given: dict[str, Any]) -> None:
+def _compare(
+    artifact: ModelArtifact, recorded: dict[str, Any] | None, given: dict[str, Any]
+) -> None:
     if recorded is None:
         return
-    result = gates.answers_gate(
+    result = gates.predictions_gate(
         recorded,
         {"predictions": given["predict"], "probabilities": given.get("predict_proba")},
     )
     if not result.passed:
-        raise VerificationError(f"{source}: {result.message}")
+        raise VerificationError(f"{artifact}: {result.message}")
 
 
-def _recorded(source: Source) -> dict[str, Any] | None:
-    if not source.answer.is_file():
+def _recorded(artifact: ModelArtifact) -> dict[str, Any] | None:
+    if not artifact.answer.is_file():
         return None
-    content: dict[str, Any] = json.loads(source.answer.read_text(encoding="utf-8"))
+    content: dict[str, Any] = json.loads(artifact.answer.read_text(encoding="utf-8"))
     return content
 
 
-def _example(source: Source, recorded: dict[str, Any] | None) -> dict[str, Any] | None:
+def _example(artifact: ModelArtifact, recorded: dict[str, Any] | None) -> dict[str, Any] | None:
     """Return rows to try a version on, as a request: those of its answer, or those MLflow kept."""
     if recorded is not None:
         return {"dataframe_split": recorded["rows"]}
-    kept = source.model / "serving_input_example.json"
+    kept = artifact.model / "serving_input_example.json"
     if not kept.is_file():
         return None
     content: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
     return content
 
 
-def _inline_rows(served: Served, rows: Matrix) -> int:
+def _inline_rows(predictor: Predictor, rows: Matrix) -> int:
     """Measure how many rows it answers on the event loop without keeping others waiting."""
     many = np.resize(rows, (_MEASURED_ROWS, rows.shape[1]))
-    one = min(_seconds(served, rows[:1]) for _ in range(5))
-    thousand = min(_seconds(served, many) for _ in range(3))
+    one = min(_seconds(predictor, rows[:1]) for _ in range(5))
+    thousand = min(_seconds(predictor, many) for _ in range(3))
     if one > _INLINE_SECONDS:
         return 0
     each = max(thousand - one, 1e-9) / (_MEASURED_ROWS - 1)
     return min(int((_INLINE_SECONDS - one) / each) + 1, _MOST_INLINE_ROWS)
 
 
-def _seconds(served: Served, rows: Matrix) -> float:
+def _seconds(predictor: Predictor, rows: Matrix) -> float:
     began = time.perf_counter()
-    served.answer(rows, "predict")
+    predictor.answer(rows, "predict")
     return time.perf_counter() - began

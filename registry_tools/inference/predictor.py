@@ -12,9 +12,9 @@ import numpy as np
 import sklearn
 
 from registry_tools.errors import InputError, UnsupportedOperation, VerificationError
-from registry_tools.inference.decoder import Form, Matrix
-from registry_tools.inference.mlflow_scoring import MlflowReader
-from registry_tools.inference.model_artifact import Source
+from registry_tools.inference.decoder import Matrix, NumericSchema
+from registry_tools.inference.mlflow_scoring import MlflowScoring
+from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.models.formats import LoadedModel, ModelInfo
 
 _log = logging.getLogger(__name__)
@@ -23,13 +23,13 @@ METHODS = ("predict", "predict_proba")
 
 
 @dataclass(frozen=True, eq=False)
-class Served:
+class Predictor:
     """One version of a model, ready to answer."""
 
-    source: Source
+    artifact: ModelArtifact
     model: LoadedModel
-    form: Form | None  # None if rows of numbers are not enough for it
-    reader: MlflowReader  # for every request that `inputs` does not read
+    numeric_schema: NumericSchema | None  # None if rows of numbers are not enough for it
+    reader: MlflowScoring  # for every request that `inputs` does not read
     estimator: Any  # what answers rows of numbers
     needs_frame: bool = False  # it takes its columns by name
     inline_rows: int = 0  # as many rows are answered without keeping others waiting
@@ -45,17 +45,17 @@ class Served:
     @functools.cached_property
     def label(self) -> str:
         """The version as a label of metrics."""
-        return str(self.source.version)
+        return str(self.artifact.version)
 
     @functools.cached_property
     def headers(self) -> list[tuple[bytes, bytes]]:
         """The version as headers of an answer."""
         found = [
-            (b"x-model-name", _header(self.source.name)),
-            (b"x-model-version", str(self.source.version).encode()),
+            (b"x-model-name", _header(self.artifact.name)),
+            (b"x-model-version", str(self.artifact.version).encode()),
         ]
-        if self.source.stage is not None:
-            found.append((b"x-model-stage", self.source.stage.encode()))
+        if self.artifact.stage is not None:
+            found.append((b"x-model-stage", self.artifact.stage.encode()))
         return found
 
     def answer(self, rows: Matrix, method: str) -> list[Any]:
@@ -87,11 +87,11 @@ class Served:
         except Exception as error:
             # Whatever rows make a model raise is told as MLflow tells it: the rows do not fit.
             if not isinstance(error, self.model.refusals):
-                _log.warning("%s raised %s on a request", self.source, type(error).__name__)
-            raise InputError(_refusal(rows, self.form)) from error
+                _log.warning("%s raised %s on a request", self.artifact, type(error).__name__)
+            raise InputError(_refusal(rows, self.numeric_schema)) from error
         if len(answers) != len(rows):
             raise VerificationError(
-                f"{self.source} gave {len(answers)} answers to {len(rows)} rows"
+                f"{self.artifact} gave {len(answers)} answers to {len(rows)} rows"
             )
         return answers
 
@@ -99,25 +99,25 @@ class Served:
         function = getattr(self.estimator, method, None)
         if function is None:
             kind = type(self.estimator).__name__
-            raise UnsupportedOperation(f"{self.source} ({kind}) has no {method}")
+            raise UnsupportedOperation(f"{self.artifact} ({kind}) has no {method}")
         return function
 
     def _frame(self, rows: Matrix) -> Any:
-        from registry_tools.data.coercion import frame_of
+        from registry_tools.data.coercion import coerce
 
-        return frame_of(rows, self.info.signature)
+        return coerce(rows, self.info.signature)
 
 
 def _header(text: str) -> bytes:
     return text.encode("ascii", "backslashreplace")
 
 
-def _refusal(rows: Matrix, form: Form | None) -> str:
+def _refusal(rows: Matrix, numeric_schema: NumericSchema | None) -> str:
     holes = np.argwhere(~np.isfinite(rows.astype(np.float64, copy=False)))
-    if len(holes) and form is not None:
+    if len(holes) and numeric_schema is not None:
         row, column = holes[0]
         return (
-            f"column {form.names[column]!r}, row {row}: a value that is missing or not finite, and "
-            "this model was trained without any"
+            f"column {numeric_schema.names[column]!r}, row {row}: a value that is missing or not "
+            "finite, and this model was trained without any"
         )
     return "the model cannot take these rows"

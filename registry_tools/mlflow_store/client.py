@@ -49,12 +49,12 @@ def connect(tracking_uri: str | None = None, option: str = "--tracking-uri") -> 
         raise RegistryUnavailable(
             f"{uri!r} is no address of a registry: write sqlite:///FILE or http://HOST:PORT"
         )
-    with translated(uri):
+    with translate_errors(uri):
         return MlflowClient(tracking_uri=uri)
 
 
 @contextlib.contextmanager
-def translated(where: str) -> Iterator[None]:
+def translate_errors(where: str) -> Iterator[None]:
     """Turn MLflow's errors into ours; `where` is the registry that they came from."""
     try:
         yield
@@ -66,7 +66,7 @@ def translated(where: str) -> Iterator[None]:
         raise RegistryUnavailable(f"the registry at {where} cannot be used: {reason}") from error
 
 
-def make_or_change(write: Callable[[], object]) -> None:
+def upsert(write: Callable[[], object]) -> None:
     """Write a tag or an alias; once more, where another client made the same one in that moment.
 
     MLflow looks whether it is there, and inserts it if not: of two that do so at once the database
@@ -80,7 +80,9 @@ def make_or_change(write: Callable[[], object]) -> None:
         write()
 
 
-def paged(search: Callable[[int, str | None], Any], limit: int | None, size: int) -> list[Any]:
+def fetch_pages(
+    search: Callable[[int, str | None], Any], limit: int | None, size: int
+) -> list[Any]:
     """Return what MLflow finds page by page, `limit` of them at most.
 
     Parameters

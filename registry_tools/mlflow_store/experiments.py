@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
 
-from registry_tools.mlflow_store.client import paged
+from registry_tools.mlflow_store.client import fetch_pages
 
 # Without it MLflow's UI opens an experiment as one of generative AI.
 TRAINING: dict[str, str] = {"mlflow.experimentKind": "custom_model_development"}
@@ -53,7 +53,7 @@ def find_runs(
     client: MlflowClient, experiment_id: str, condition: str, limit: int | None = None
 ) -> list[Run]:
     """Return runs of an experiment, newest first; `limit` of them at most, None for all."""
-    return paged(
+    return fetch_pages(
         lambda most, token: client.search_runs(
             [experiment_id],
             condition,

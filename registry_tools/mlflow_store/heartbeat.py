@@ -12,25 +12,25 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from registry_tools.errors import RegistryToolsError
-from registry_tools.mlflow_store.client import translated
+from registry_tools.mlflow_store.client import translate_errors
 
-BEAT_SECONDS = 1.0
+HEARTBEAT_SECONDS = 1.0
 # No sign of life for so long, on the watching client's own clock: the process was killed.
-DEAD_SECONDS = 10.0
+EXPIRY_SECONDS = 10.0
 _ALIVE = "alive"
 
 
 @contextlib.contextmanager
-def signs_of_life(client: MlflowClient, run_id: str) -> Iterator[None]:
+def keep_alive(client: MlflowClient, run_id: str) -> Iterator[None]:
     """Give a sign of life every second while the body works."""
     over = threading.Event()
 
     def beat() -> None:
         count = 0
-        while not over.wait(BEAT_SECONDS):
+        while not over.wait(HEARTBEAT_SECONDS):
             count += 1
             # A registry that is away is told of by the work itself, which needs it too.
-            with contextlib.suppress(RegistryToolsError), translated(client.tracking_uri):
+            with contextlib.suppress(RegistryToolsError), translate_errors(client.tracking_uri):
                 client.set_tag(run_id, _ALIVE, str(count))
 
     thread = threading.Thread(target=beat, daemon=True)
@@ -39,10 +39,10 @@ def signs_of_life(client: MlflowClient, run_id: str) -> Iterator[None]:
         yield
     finally:
         over.set()
-        thread.join(timeout=BEAT_SECONDS)
+        thread.join(timeout=HEARTBEAT_SECONDS)
 
 
-def process_lives(number: int) -> bool:
+def process_is_running(number: int) -> bool:
     """Tell whether a process of this machine is still there."""
     try:
         os.kill(number, 0)
@@ -53,14 +53,14 @@ def process_lives(number: int) -> bool:
     return True
 
 
-class Watch:
+class HeartbeatMonitor:
     """What one client has seen of a run: clocks of different machines are not compared."""
 
     def __init__(self) -> None:
         self._seen: str | None = None
         self._since: float | None = None
 
-    def sees_life(self, run: Run) -> bool:
+    def sees_beat(self, run: Run) -> bool:
         """Take a look; return whether there was a sign of life since the first one."""
         beat = run.data.tags.get(_ALIVE, "")
         first = self._since is None
@@ -75,22 +75,22 @@ class Watch:
         return 0.0 if self._since is None else time.monotonic() - self._since
 
     @property
-    def sees_death(self) -> bool:
+    def has_expired(self) -> bool:
         """Whether there was none for so long that the process was killed."""
-        return self.seconds > DEAD_SECONDS
+        return self.seconds > EXPIRY_SECONDS
 
 
-def dead(client: MlflowClient, run_ids: Sequence[str]) -> list[str]:
+def expired(client: MlflowClient, run_ids: Sequence[str]) -> list[str]:
     """Return those of some open runs whose process was killed; takes as long as that takes."""
-    watched = {run_id: Watch() for run_id in run_ids}
+    watched = {run_id: HeartbeatMonitor() for run_id in run_ids}
     found = []
     while watched:
         for run_id, watch in list(watched.items()):
-            with translated(client.tracking_uri):
+            with translate_errors(client.tracking_uri):
                 run = client.get_run(run_id)
-            if watch.sees_life(run) or run.info.status != "RUNNING":
+            if watch.sees_beat(run) or run.info.status != "RUNNING":
                 del watched[run_id]
-            elif watch.sees_death:
+            elif watch.has_expired:
                 del watched[run_id]
                 found.append(run_id)
         if watched:

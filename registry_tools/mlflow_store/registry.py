@@ -15,7 +15,7 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 from registry_tools.errors import NotFound, RegistryToolsError
-from registry_tools.mlflow_store.client import make_or_change, paged, translated
+from registry_tools.mlflow_store.client import fetch_pages, translate_errors, upsert
 from registry_tools.refs import LEGACY_STAGES, ModelRef
 
 _log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ def get_registered_model(client: MlflowClient, name: str) -> RegisteredModel:
     NotFound
         If there is none of this name; the message names those that exist.
     """
-    with translated(client.tracking_uri):
+    with translate_errors(client.tracking_uri):
         # Not client.get_registered_model: that reads every version of the model.
         found = client.search_registered_models(f"name = {_quoted(name)}", max_results=1)
         if found:
@@ -102,7 +102,7 @@ def _at_alias(client: MlflowClient, name: str, stage: str) -> ModelVersion | Non
     For the registered model MLflow looks at each of its versions, as it gives the newest of each
     legacy stage; this is one look into an index, however many there are.
     """
-    with translated(client.tracking_uri):
+    with translate_errors(client.tracking_uri):
         try:
             return client.get_model_version_by_alias(name, stage)
         except mlflow.exceptions.MlflowException as error:
@@ -149,7 +149,7 @@ def stages_of(model: RegisteredModel) -> dict[str, int]:
 
 
 def _get_version(client: MlflowClient, name: str, version: int) -> ModelVersion:
-    with translated(client.tracking_uri):
+    with translate_errors(client.tracking_uri):
         try:
             return client.get_model_version(name, str(version))
         except mlflow.exceptions.MlflowException as error:
@@ -170,7 +170,7 @@ def _version_numbers(client: MlflowClient, name: str, most: int = 20) -> str:
 
 def _search_versions(client: MlflowClient, name: str, limit: int | None) -> list[ModelVersion]:
     """Return versions, newest first."""
-    return paged(
+    return fetch_pages(
         lambda most, token: client.search_model_versions(
             f"name = {_quoted(name)}",
             max_results=most,
@@ -184,8 +184,8 @@ def _search_versions(client: MlflowClient, name: str, limit: int | None) -> list
 
 def list_models(client: MlflowClient) -> list[RegisteredModelInfo]:
     """Return all registered models with their stages, by name."""
-    with translated(client.tracking_uri):
-        models: list[RegisteredModel] = paged(
+    with translate_errors(client.tracking_uri):
+        models: list[RegisteredModel] = fetch_pages(
             lambda most, token: client.search_registered_models(max_results=most, page_token=token),
             None,
             200,
@@ -198,7 +198,7 @@ def list_versions(
 ) -> list[VersionInfo]:
     """Return the versions of a model, newest first, `limit` of them at most."""
     stages = stages_of(get_registered_model(client, name))
-    with translated(client.tracking_uri):
+    with translate_errors(client.tracking_uri):
         found = _search_versions(client, name, limit)
     return [_with_figures(client, _info(version, stages)) for version in found]
 
@@ -215,7 +215,7 @@ def find_run(client: MlflowClient, run_id: str) -> Run | None:
 
 def version_with_tag(client: MlflowClient, name: str, key: str, value: str) -> int | None:
     """Return the first version of a model with a tag; None if there is none."""
-    with translated(client.tracking_uri):
+    with translate_errors(client.tracking_uri):
         found = client.search_model_versions(
             f"name = {_quoted(name)} and tag.`{key}` = {_quoted(value)}",
             max_results=1,
@@ -264,7 +264,7 @@ def _info(version: ModelVersion, stages: Mapping[str, int]) -> VersionInfo:
 def _with_figures(client: MlflowClient, info: VersionInfo) -> VersionInfo:
     if info.run_id is None:
         return info
-    with translated(client.tracking_uri):
+    with translate_errors(client.tracking_uri):
         run = find_run(client, info.run_id)
     if run is None:
         return info
@@ -282,7 +282,7 @@ def register(
     tags: Mapping[str, str],
 ) -> int:
     """Make a new version, whole in one call, and return its number; the model is made if new."""
-    with translated(client.tracking_uri):
+    with translate_errors(client.tracking_uri):
         made = _make_model(client, name)
         try:
             version = client.create_model_version(
@@ -313,8 +313,8 @@ def _make_model(client: MlflowClient, name: str) -> bool:
 
 def move_alias(client: MlflowClient, name: str, stage: str, version: int) -> None:
     """Point the alias of a stage at a version."""
-    with translated(client.tracking_uri):
-        make_or_change(lambda: client.set_registered_model_alias(name, stage, str(version)))
+    with translate_errors(client.tracking_uri):
+        upsert(lambda: client.set_registered_model_alias(name, stage, str(version)))
 
 
 def mirror_legacy_stage(client: MlflowClient, name: str, stage: str, version: int) -> None:
@@ -330,7 +330,7 @@ def mirror_legacy_stage(client: MlflowClient, name: str, stage: str, version: in
     try:
         if stage == "staging" and stage_holder(client, name, "production") == version:
             return
-        with translated(client.tracking_uri), warnings.catch_warnings():
+        with translate_errors(client.tracking_uri), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*stages", category=FutureWarning)
             try:
                 transition(name, str(version), LEGACY_STAGES[stage], archive_existing_versions=True)
@@ -379,7 +379,7 @@ def prove_may_write(client: MlflowClient, version: VersionInfo) -> None:
         If not.
     """
     number = str(version.version)
-    with translated(client.tracking_uri):
+    with translate_errors(client.tracking_uri):
         if version.digest is not None:
             client.set_model_version_tag(version.name, number, DIGEST_TAG, version.digest)
         else:
@@ -396,5 +396,5 @@ def stage_holder(client: MlflowClient, name: str, stage: str) -> int | None:
 
 def delete_version(client: MlflowClient, name: str, version: int) -> None:
     """Delete a version. MLflow would delete its aliases with it: see that it has none first."""
-    with translated(client.tracking_uri):
+    with translate_errors(client.tracking_uri):
         client.delete_model_version(name, str(version))

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities import DatasetInput, Metric, Param, Run, RunTag
 
 from registry_tools.mlflow_store import experiments, heartbeat
-from registry_tools.mlflow_store.client import translated
+from registry_tools.mlflow_store.client import translate_errors
 
 # What one call of MLflow's batch interface takes.
 _MOST_METRICS = 900
@@ -19,7 +19,7 @@ _MOST = 90
 
 def start(client: MlflowClient, experiment: str, tags: Mapping[str, str]) -> str:
     """Open a run; the experiment is made if it is new."""
-    with translated(client.tracking_uri):
+    with translate_errors(client.tracking_uri):
         return client.create_run(_experiment(client, experiment), tags=dict(tags)).info.run_id
 
 
@@ -32,7 +32,7 @@ def end(
 ) -> None:
     """Log figures and tags, and end a run as FINISHED, FAILED or KILLED."""
     now = int(time.time() * 1000)
-    with translated(client.tracking_uri):
+    with translate_errors(client.tracking_uri):
         client.log_batch(
             run_id,
             metrics=[Metric(key, value, now, 0) for key, value in metrics.items()][:_MOST_METRICS],
@@ -43,14 +43,14 @@ def end(
 
 def end_killed(client: MlflowClient, experiment: str, host: str) -> None:
     """End the runs that a process of this machine has left open; their tags name it."""
-    with translated(client.tracking_uri):
+    with translate_errors(client.tracking_uri):
         found = client.get_experiment_by_name(experiment)
         if found is None:
             return
         which = f"attributes.status = 'RUNNING' and tags.host = '{host}'"
         for run in client.search_runs([found.experiment_id], which):
             process = run.data.tags.get("process", "")
-            if process.isdigit() and not heartbeat.process_lives(int(process)):
+            if process.isdigit() and not heartbeat.process_is_running(int(process)):
                 client.set_terminated(run.info.run_id, "KILLED")
 
 
@@ -72,13 +72,13 @@ def copy_run(
     tags
         Tags beside those of the run.
     """
-    with translated(source.tracking_uri):
+    with translate_errors(source.tracking_uri):
         run = source.get_run(run_id)
         metrics = [
             metric for key in run.data.metrics for metric in source.get_metric_history(run_id, key)
         ]
         kept = {key: value for key, value in run.data.tags.items() if _is_kept(key)}
-    with translated(target.tracking_uri):
+    with translate_errors(target.tracking_uri):
         made = target.create_run(
             _experiment(target, experiment),
             start_time=run.info.start_time,
@@ -103,33 +103,33 @@ def _log(target: MlflowClient, run_id: str, run: Run, metrics: list[Metric]) -> 
 
 def add_files(client: MlflowClient, run_id: str, folder: Path, where: str) -> str:
     """Upload a folder to a run's artifacts, and return its address."""
-    with translated(client.tracking_uri):
+    with translate_errors(client.tracking_uri):
         client.log_artifacts(run_id, str(folder), where)
         return f"{client.get_run(run_id).info.artifact_uri}/{where}"
 
 
 def finish(client: MlflowClient, run_id: str) -> None:
     """End a run as FINISHED."""
-    with translated(client.tracking_uri):
+    with translate_errors(client.tracking_uri):
         client.set_terminated(run_id)
 
 
-def finish_if_dead(client: MlflowClient, run_id: str) -> None:
+def finish_if_expired(client: MlflowClient, run_id: str) -> None:
     """End a run whose process was killed before it could."""
-    with translated(client.tracking_uri):
-        if client.get_run(run_id).info.status == "RUNNING" and heartbeat.dead(client, [run_id]):
+    with translate_errors(client.tracking_uri):
+        if client.get_run(run_id).info.status == "RUNNING" and heartbeat.expired(client, [run_id]):
             client.set_terminated(run_id)
 
 
 def delete(client: MlflowClient, run_id: str) -> None:
     """Delete a run."""
-    with translated(client.tracking_uri):
+    with translate_errors(client.tracking_uri):
         client.delete_run(run_id)
 
 
-def delete_dead(client: MlflowClient, experiment: str, tag: str, value: str) -> None:
+def delete_expired(client: MlflowClient, experiment: str, tag: str, value: str) -> None:
     """Delete the runs with a tag whose process failed or was killed."""
-    with translated(client.tracking_uri):
+    with translate_errors(client.tracking_uri):
         found = client.get_experiment_by_name(experiment)
         if found is None:
             return
@@ -138,7 +138,7 @@ def delete_dead(client: MlflowClient, experiment: str, tag: str, value: str) -> 
         )
         still_open = [run.info.run_id for run in left if run.info.status == "RUNNING"]
         ended = [run.info.run_id for run in left if run.info.status != "RUNNING"]
-        for run_id in [*ended, *heartbeat.dead(client, still_open)]:
+        for run_id in [*ended, *heartbeat.expired(client, still_open)]:
             client.delete_run(run_id)
 
 

@@ -11,7 +11,7 @@ import mlflow
 from mlflow import MlflowClient
 
 from registry_tools.errors import NotFound, RegistryToolsError, UnsupportedOperation
-from registry_tools.mlflow_store.client import translated
+from registry_tools.mlflow_store.client import translate_errors
 from registry_tools.mlflow_store.registry import VersionInfo, find_run
 from registry_tools.models import manifest as manifests
 
@@ -24,7 +24,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 @contextlib.contextmanager
 def model_files(client: MlflowClient, name: str, version: int) -> Iterator[Path]:
     """Yield a folder with a copy of the files of a version: nobody else can change it meanwhile."""
-    with translated(client.tracking_uri):
+    with translate_errors(client.tracking_uri):
         # Of the client below: this one asks first whether it is a prompt, and for that MLflow reads
         # every version of the model.
         below = getattr(client, "_get_registry_client", lambda: client)()
@@ -37,7 +37,7 @@ def model_files(client: MlflowClient, name: str, version: int) -> Iterator[Path]
 def fetched(client: MlflowClient, uri: str) -> Iterator[Path]:
     """Yield a copy of the folder or file at an artifact URI; it goes afterwards."""
     with tempfile.TemporaryDirectory() as scratch:
-        with translated(client.tracking_uri):
+        with translate_errors(client.tracking_uri):
             try:
                 path = mlflow.artifacts.download_artifacts(
                     artifact_uri=uri, dst_path=scratch, tracking_uri=client.tracking_uri
@@ -67,7 +67,7 @@ def _evidence(
 ) -> Iterator[Path | None]:
     uri = None
     if version.run_id is not None:
-        with translated(client.tracking_uri):
+        with translate_errors(client.tracking_uri):
             uri = _evidence_uri(client, version.run_id, name)
     if uri is None:
         yield None
@@ -97,7 +97,7 @@ def pictures(client: MlflowClient, version: VersionInfo) -> tuple[dict[str, byte
     left_out: list[str] = []
     if version.run_id is None or find_run(client, version.run_id) is None:
         return found, left_out
-    with translated(client.tracking_uri):
+    with translate_errors(client.tracking_uri):
         files = client.list_artifacts(version.run_id, PICTURES)
     named = [file for file in files if file.path.endswith(".png") and not file.is_dir]
     for file in named:
@@ -115,7 +115,7 @@ def _content(client: MlflowClient, run_id: str, path: str) -> bytes | None:
     """Return a file of a run; None if it is not there, or MLflow does not take its name."""
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            with translated(client.tracking_uri):
+            with translate_errors(client.tracking_uri):
                 return Path(client.download_artifacts(run_id, path, scratch)).read_bytes()
         except (OSError, RegistryToolsError):
             return None
@@ -134,7 +134,7 @@ def add_evidence(client: MlflowClient, version: VersionInfo, path: Path) -> None
             f"{version.name} version {version.version} came from no run: there is no place to "
             "keep its evidence; register it from a run"
         )
-    with translated(client.tracking_uri):
+    with translate_errors(client.tracking_uri):
         client.log_artifact(version.run_id, str(path), manifests.EVIDENCE)
 
 

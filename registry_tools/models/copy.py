@@ -81,7 +81,7 @@ def copy(
         )
         there = _arrived(target, name, origin)
         if there is not None:
-            runs.finish_if_dead(target, str(_run_of(target, name, there)))
+            runs.finish_if_expired(target, str(_run_of(target, name, there)))
             return Copy(name, there, origin, made=False)
         number = _carry(source, version, folder, target, name, origin)
     return Copy(name, number, origin, made=True)
@@ -97,9 +97,9 @@ def _carry(
 ) -> int:
     assert version.run_id is not None
     mark = hashlib.sha256(f"{origin} {name}".encode()).hexdigest()
-    runs.delete_dead(target, name, _RUN_TAG, mark)
+    runs.delete_expired(target, name, _RUN_TAG, mark)
     run_id = runs.copy_run(source, version.run_id, target, name, {_RUN_TAG: mark})
-    with heartbeat.signs_of_life(target, run_id):
+    with heartbeat.keep_alive(target, run_id):
         with tempfile.TemporaryDirectory() as scratch:
             model = Path(scratch, "model")
             shutil.copytree(folder, model, ignore=shutil.ignore_patterns(*manifest.WRITTEN_ON_LOAD))

@@ -47,7 +47,7 @@ class Holdout:
 
 
 @dataclass(frozen=True)
-class Answer:
+class RecordedPredictions:
     """Rows, and what the model answered to them before it was saved."""
 
     rows: pd.DataFrame
@@ -125,7 +125,7 @@ def _readable(path: Path) -> Iterator[None]:
         raise VerificationError(f"evidence/{path.name} is not readable: {reason}") from error
 
 
-def write_answer(folder: Path, answer: Answer) -> None:
+def write_recorded_predictions(folder: Path, answer: RecordedPredictions) -> None:
     """Write rows and answers as JSON."""
     # Value by value: pandas' own JSON rounds.
     rows = answer.rows.astype(object).where(answer.rows.notna(), None)
@@ -137,7 +137,7 @@ def write_answer(folder: Path, answer: Answer) -> None:
     (folder / "answer.json").write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
-def read_answer(folder: Path) -> Answer | None:
+def read_recorded_predictions(folder: Path) -> RecordedPredictions | None:
     """Return the recorded answer; None if there is none."""
     path = folder / "answer.json"
     if not path.is_file():
@@ -145,7 +145,7 @@ def read_answer(folder: Path) -> Answer | None:
     with _readable(path):
         content = json.loads(path.read_text())
         probabilities = content["probabilities"]
-        return Answer(
+        return RecordedPredictions(
             pd.DataFrame(content["rows"]["data"], columns=content["rows"]["columns"]),
             np.asarray(content["predictions"]),
             None if probabilities is None else np.asarray(probabilities, dtype=float),

@@ -117,9 +117,9 @@ class LoadedModel:
         return self._answered(predict_proba, rows)
 
     def _answered(self, answer: Callable[[pd.DataFrame], Any], rows: Any) -> npt.NDArray[Any]:
-        from registry_tools.data.coercion import frame_of
+        from registry_tools.data.coercion import coerce
 
-        frame = frame_of(rows, self.info.signature)
+        frame = coerce(rows, self.info.signature)
         try:
             return np.asarray(answer(frame))
         except self.refusals as error:
@@ -130,7 +130,7 @@ class LoadedModel:
                     f"column {str(frame.columns[column])!r}, row {row}: missing value, and this "
                     "model was trained without any"
                 ) from error
-            raise InputError(f"the model cannot take these rows: {one_line(error)}") from error
+            raise InputError(f"the model cannot take these rows: {first_line(error)}") from error
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -205,7 +205,7 @@ def load_folder(
 
 
 @dataclass(frozen=True)
-class Description:
+class ModelDescription:
     """What an `MLmodel` file says of its model: words of the model's maker, to be doubted."""
 
     flavors: Mapping[str, Mapping[str, Any]]
@@ -213,7 +213,7 @@ class Description:
     target_names: tuple[str, ...] | None
 
 
-def describe(folder: Path) -> Description:
+def describe(folder: Path) -> ModelDescription:
     """Read the `MLmodel` of a model folder.
 
     Raises
@@ -228,18 +228,18 @@ def describe(folder: Path) -> Description:
         names = (content.get("metadata") or {}).get(_TARGET_NAMES)
         if names is not None and not isinstance(names, list):
             raise TypeError(f"{_TARGET_NAMES} is no list")
-        return Description(
+        return ModelDescription(
             flavors={name: dict(flavor) for name, flavor in content["flavors"].items()},
             signature=columns_of(inputs),
             target_names=tuple(str(name) for name in names) if names else None,
         )
     except _UNREADABLE as error:
-        reason = one_line(error)
+        reason = first_line(error)
         raise VerificationError(f"no readable MLmodel in the model's files: {reason}") from error
 
 
 def _loaded(
-    info: ModelInfo, folder: Path, described: Description, policy: TrustPolicy
+    info: ModelInfo, folder: Path, described: ModelDescription, policy: TrustPolicy
 ) -> LoadedModel:
     """Load by the one format that was judged: another flavor in the same `MLmodel` counts not."""
     try:
@@ -255,7 +255,7 @@ def _loaded(
     return LoadedModel(info, _from_skops(file, policy)) if form == "skops" else _other(info, folder)
 
 
-def _with_code(info: ModelInfo, folder: Path, described: Description) -> LoadedModel:
+def _with_code(info: ModelInfo, folder: Path, described: ModelDescription) -> LoadedModel:
     if "sklearn" not in described.flavors:
         return _other(info, folder)
     import mlflow.sklearn
@@ -270,7 +270,7 @@ def _other(info: ModelInfo, folder: Path) -> LoadedModel:
     try:
         model = mlflow.pyfunc.load_model(str(folder))
     except (MlflowException, ImportError, OSError, ValueError) as error:
-        raise VerificationError(f"MLflow cannot load it: {one_line(error)}") from error
+        raise VerificationError(f"MLflow cannot load it: {first_line(error)}") from error
     return LoadedModel(info, model, (ValueError, TypeError, MlflowException))
 
 
@@ -287,7 +287,7 @@ def _from_skops(path: Path, policy: TrustPolicy) -> Any:
     try:
         model = skops.io.load(path, trusted=list(policy.trusted))
     except _BROKEN_SKOPS as error:
-        raise VerificationError(f"{path.name} is not readable: {one_line(error)}") from error
+        raise VerificationError(f"{path.name} is not readable: {first_line(error)}") from error
     if not hasattr(model, "predict"):
         raise VerificationError(f"{path.name} holds a {type(model).__name__}, which cannot predict")
     return model
@@ -306,10 +306,10 @@ def untrusted_types(path: Path, policy: TrustPolicy) -> list[str]:
     try:
         found = skops.io.get_untrusted_types(file=path)
     except _BROKEN_SKOPS as error:
-        raise VerificationError(f"{path.name} is not readable: {one_line(error)}") from error
+        raise VerificationError(f"{path.name} is not readable: {first_line(error)}") from error
     return sorted(set(found) - set(policy.trusted))
 
 
-def one_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first line of what an error says, or its name."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

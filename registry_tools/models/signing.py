@@ -78,7 +78,7 @@ def check(folder: Path, signature: Path | None, public_key: Path) -> None:
     # A file that is no signature is read as JSON without a look at its parts.
     except _NO_SIGNATURE as error:
         # The library adds the digests, as Python writes its own objects.
-        reason = _first_line(error).partition(": Expected")[0].replace("\\'", "'")
+        reason = first_line(error).partition(": Expected")[0].replace("\\'", "'")
         raise VerificationError(
             f"its signature was not made by {public_key} over these files: {reason}"
         ) from error
@@ -123,5 +123,5 @@ def _library() -> tuple[Any, Any, Any]:
     return hashing, signing, verifying
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:150]

@@ -19,7 +19,7 @@ from mlflow.entities import Metric, Run, RunStatus, RunTag
 
 from registry_tools.errors import RegistryToolsError
 from registry_tools.mlflow_store import experiments
-from registry_tools.mlflow_store.client import make_or_change, translated
+from registry_tools.mlflow_store.client import translate_errors, upsert
 
 if TYPE_CHECKING:
     from registry_tools.evaluation.gates import Verdict
@@ -28,11 +28,11 @@ PROMOTE, ROLLBACK = "promote", "rollback"
 DONE, REFUSED, SUPERSEDED, UNFINISHED = "done", "refused", "superseded", "unfinished"
 
 # The metric that numbers the acts on one stage in the order in which they had their turn.
-TURN = "turn"
+SEQUENCE = "turn"
 _ROOT = "root"
-_ACT = "act"
+_EVENT = "act"
 # Whoever may log a run may log one there.
-_IS_ACT = f"tags.kind = '{_ACT}'"
+_IS_EVENT = f"tags.kind = '{_EVENT}'"
 _MOVING = "moving"
 _NAME = "mlflow.runName"
 # Tags of the experiment: the acts on a stage that moved it last, and that claimed a place last.
@@ -44,7 +44,7 @@ _UI = experiments.TRAINING | experiments.view(
 
 
 @dataclass(frozen=True)
-class Act:
+class Event:
     """One promotion or rollback, as it is recorded."""
 
     run_id: str
@@ -61,7 +61,7 @@ class Act:
     gates: tuple[dict[str, Any], ...]
     under: str | None  # the act that a rollback from here goes back to
     begun: int  # milliseconds since 1970
-    turn: float | None  # its place among the acts that moved, or were about to move, this stage
+    sequence: float | None  # its place among the acts that moved, or were about to move, this stage
     is_moving: bool  # it had its turn, and was about to move the stage
     is_open: bool  # under way, or left so by a crash
 
@@ -77,7 +77,7 @@ def experiment_name(model: str) -> str:
     return f"{model}-promotions"
 
 
-def open_act(
+def begin_event(
     client: MlflowClient,
     model: str,
     *,
@@ -90,13 +90,13 @@ def open_act(
     forced: bool = False,
     external: bool = False,
     start_time: int | None = None,
-) -> Act:
+) -> Event:
     """Record that an act has begun; until it is closed its outcome is `unfinished`."""
-    with translated(client.tracking_uri):
+    with translate_errors(client.tracking_uri):
         tags = {
             _NAME: _run_name(action, version, stage),
             "mlflow.user": actor,
-            "kind": _ACT,
+            "kind": _EVENT,
             "action": action,
             "outcome": UNFINISHED,
             "stage": stage,
@@ -108,33 +108,33 @@ def open_act(
             "external": _text(external),
         }
         run = client.create_run(_experiment(client, model), start_time, tags)
-        return act_of(run)
+        return event_from_run(run)
 
 
-def record_external(
-    client: MlflowClient, model: str, held: int | None, last: Act | None, act: Act
-) -> Act:
+def record_external_event(
+    client: MlflowClient, model: str, held: int | None, last: Event | None, event: Event
+) -> Event:
     """Record, in the turn of an act, that others moved its stage before it."""
-    external = open_external(
-        client, model, act.stage, held, last, act.actor, start_time=act.begun - 1
+    external = begin_external_event(
+        client, model, event.stage, held, last, event.actor, start_time=event.begun - 1
     )
-    if act.turn is not None:
-        with translated(client.tracking_uri):
-            client.log_metric(external.run_id, TURN, act.turn - 0.5)
+    if event.sequence is not None:
+        with translate_errors(client.tracking_uri):
+            client.log_metric(external.run_id, SEQUENCE, event.sequence - 0.5)
     return close(client, external, DONE, under=last.run_id if last else None)
 
 
-def open_external(
+def begin_external_event(
     client: MlflowClient,
     model: str,
     stage: str,
     held: int | None,
-    last: Act | None,
+    last: Event | None,
     actor: str,
     start_time: int | None = None,
-) -> Act:
+) -> Event:
     """Begin to record a move by other means than these acts."""
-    return open_act(
+    return begin_event(
         client,
         model,
         action=PROMOTE,
@@ -149,11 +149,11 @@ def open_external(
     )
 
 
-def record_verdict(client: MlflowClient, act: Act, verdict: Verdict) -> None:
+def record_verdict(client: MlflowClient, event: Event, verdict: Verdict) -> None:
     """Log the gates of an act: the figures as metrics, all of it as `verdict.json`."""
     now = _now()
-    with translated(client.tracking_uri):
-        client.log_dict(act.run_id, verdict.as_dict(), "verdict.json")
+    with translate_errors(client.tracking_uri):
+        client.log_dict(event.run_id, verdict.as_dict(), "verdict.json")
         metrics = [
             Metric(f"{gate.gate}.{name}", value, now, 0)
             for gate in verdict.gates
@@ -165,127 +165,127 @@ def record_verdict(client: MlflowClient, act: Act, verdict: Verdict) -> None:
             for gate in verdict.gates
         ]
         tag = RunTag("gates", json.dumps(gates, ensure_ascii=False))
-        client.log_batch(act.run_id, metrics=metrics, tags=[tag])
+        client.log_batch(event.run_id, metrics=metrics, tags=[tag])
 
 
-def say_moving(client: MlflowClient, act: Act) -> None:
+def mark_moving(client: MlflowClient, event: Event) -> None:
     """Record that an act moves the stage now: if its process ends here, the stage tells which."""
-    with translated(client.tracking_uri):
-        client.set_tag(act.run_id, _MOVING, "true")
+    with translate_errors(client.tracking_uri):
+        client.set_tag(event.run_id, _MOVING, "true")
 
 
-def close(client: MlflowClient, act: Act, outcome: str, *, under: str | None = None) -> Act:
+def close(client: MlflowClient, event: Event, outcome: str, *, under: str | None = None) -> Event:
     """Record how an act ended."""
-    with translated(client.tracking_uri):
+    with translate_errors(client.tracking_uri):
         tags = [RunTag("outcome", outcome)]
         if outcome != DONE:  # to be seen in a list of runs, all of which ended well
-            name = f"{_run_name(act.action, act.version, act.stage)}, {outcome}"
+            name = f"{_run_name(event.action, event.version, event.stage)}, {outcome}"
             tags.append(RunTag(_NAME, name))
         if under is not None:
             tags.append(RunTag("under", under))
-        client.log_batch(act.run_id, tags=tags)
+        client.log_batch(event.run_id, tags=tags)
         if outcome == DONE:
-            _point_to_done(client, act)
+            _point_to_done(client, event)
         status = RunStatus.KILLED if outcome == UNFINISHED else RunStatus.FINISHED
-        client.set_terminated(act.run_id, RunStatus.to_string(status))
-        return act_of(client.get_run(act.run_id))
+        client.set_terminated(event.run_id, RunStatus.to_string(status))
+        return event_from_run(client.get_run(event.run_id))
 
 
 def _run_name(action: str, version: int | None, stage: str) -> str:
     return f"{action} {version or 'none'} → {stage}"
 
 
-def last_done(client: MlflowClient, model: str, stage: str) -> Act | None:
+def last_done(client: MlflowClient, model: str, stage: str) -> Event | None:
     """Return the act that moved a stage last, None if none ever did."""
     run_id = _pointers(client, model).get(f"{_DONE}.{stage}")
-    return get_act(client, run_id) if run_id else None
+    return get_event(client, run_id) if run_id else None
 
 
 def last_claim(client: MlflowClient, model: str, stage: str) -> str | None:
     """Return the run of an act near the end of a stage's chain; None if it has none."""
-    return _pointers(client, model).get(f"{TURN}.{stage}")
+    return _pointers(client, model).get(f"{SEQUENCE}.{stage}")
 
 
-def point_to_claim(client: MlflowClient, act: Act) -> None:
+def point_to_claim(client: MlflowClient, event: Event) -> None:
     """Say that an act stands at the end of its stage's chain."""
-    _point(client, act, TURN)
+    _point(client, event, SEQUENCE)
 
 
-def _point_to_done(client: MlflowClient, act: Act) -> None:
+def _point_to_done(client: MlflowClient, event: Event) -> None:
     """Say that an act moved its stage last, unless a later one did while it was being finished."""
-    run = client.get_run(act.run_id)
-    known = client.get_experiment(run.info.experiment_id).tags.get(f"{_DONE}.{act.stage}")
-    last = act_of(client.get_run(known)) if known else None
-    if last is None or (act_of(run).turn or 0) >= (last.turn or 0):
-        _point(client, act, _DONE)
+    run = client.get_run(event.run_id)
+    known = client.get_experiment(run.info.experiment_id).tags.get(f"{_DONE}.{event.stage}")
+    last = event_from_run(client.get_run(known)) if known else None
+    if last is None or (event_from_run(run).sequence or 0) >= (last.sequence or 0):
+        _point(client, event, _DONE)
 
 
 def _pointers(client: MlflowClient, model: str) -> dict[str, str]:
     """Return the tags of the experiment: where to look without a search through all acts."""
-    with translated(client.tracking_uri):
+    with translate_errors(client.tracking_uri):
         found = client.get_experiment_by_name(experiment_name(model))
     return dict(found.tags) if found is not None else {}
 
 
-def _point(client: MlflowClient, act: Act, what: str) -> None:
-    with translated(client.tracking_uri):
-        experiment = client.get_run(act.run_id).info.experiment_id
-        make_or_change(
-            lambda: client.set_experiment_tag(experiment, f"{what}.{act.stage}", act.run_id)
-        )
+def _point(client: MlflowClient, event: Event, what: str) -> None:
+    with translate_errors(client.tracking_uri):
+        experiment = client.get_run(event.run_id).info.experiment_id
+        upsert(lambda: client.set_experiment_tag(experiment, f"{what}.{event.stage}", event.run_id))
 
 
-def last_act(client: MlflowClient, model: str, version: int) -> Act | None:
+def last_event(client: MlflowClient, model: str, version: int) -> Event | None:
     """Return the newest act on a version, whatever came of it; None if there is none."""
-    found = find_runs(client, model, f"{_IS_ACT} and tags.version = '{version}'", limit=1)
-    return act_of(found[0]) if found else None
+    found = find_runs(client, model, f"{_IS_EVENT} and tags.version = '{version}'", limit=1)
+    return event_from_run(found[0]) if found else None
 
 
-def last_acts(client: MlflowClient, model: str, versions: Collection[int]) -> dict[int, Act]:
+def last_events(client: MlflowClient, model: str, versions: Collection[int]) -> dict[int, Event]:
     """Return the newest act on each of some versions of a model."""
-    newest = acts(client, model, limit=_PAGE)
-    found = {act.version: act for act in reversed(newest) if act.version in versions}
+    newest = list_events(client, model, limit=_PAGE)
+    found = {event.version: event for event in reversed(newest) if event.version in versions}
     if len(newest) == _PAGE:
         for version in set(versions) - set(found):
-            act = last_act(client, model, version)
-            if act is not None:
-                found[version] = act
-    return {version: act for version, act in found.items() if version is not None}
+            event = last_event(client, model, version)
+            if event is not None:
+                found[version] = event
+    return {version: event for version, event in found.items() if version is not None}
 
 
-def get_act(client: MlflowClient, run_id: str) -> Act:
+def get_event(client: MlflowClient, run_id: str) -> Event:
     """Return an act by the id of its run."""
-    with translated(client.tracking_uri):
-        return act_of(client.get_run(run_id))
+    with translate_errors(client.tracking_uri):
+        return event_from_run(client.get_run(run_id))
 
 
-def holders_before(client: MlflowClient, name: str, stage: str, held: int | None) -> Iterator[Act]:
+def holders_before(
+    client: MlflowClient, name: str, stage: str, held: int | None
+) -> Iterator[Event]:
     """Yield the acts that a rollback would go back to, the nearest first."""
-    act = last_done(client, name, stage)
-    if act is not None and act.version == held:
-        act = get_act(client, act.under) if act.under else None
-    while act is not None:
-        yield act
-        act = get_act(client, act.under) if act.under else None
+    event = last_done(client, name, stage)
+    if event is not None and event.version == held:
+        event = get_event(client, event.under) if event.under else None
+    while event is not None:
+        yield event
+        event = get_event(client, event.under) if event.under else None
 
 
-def acts(
+def list_events(
     client: MlflowClient, model: str, *, stage: str | None = None, limit: int | None = None
-) -> list[Act]:
+) -> list[Event]:
     """Return the acts of a model, newest first."""
-    condition = _IS_ACT + (f" and tags.stage = '{stage}'" if stage else "")
-    return [act_of(run) for run in find_runs(client, model, condition, limit=limit)]
+    condition = _IS_EVENT + (f" and tags.stage = '{stage}'" if stage else "")
+    return [event_from_run(run) for run in find_runs(client, model, condition, limit=limit)]
 
 
-def open_acts(client: MlflowClient, model: str) -> list[Act]:
+def open_events(client: MlflowClient, model: str) -> list[Event]:
     """Return the acts that are under way or were left open by a crash, oldest first."""
-    condition = f"{_IS_ACT} and attributes.status = 'RUNNING'"
-    return [act_of(run) for run in reversed(find_runs(client, model, condition))]
+    condition = f"{_IS_EVENT} and attributes.status = 'RUNNING'"
+    return [event_from_run(run) for run in reversed(find_runs(client, model, condition))]
 
 
 def stages_moved(client: MlflowClient, model: str) -> list[str]:
     """Return the stages that any act was about to move, sorted."""
-    prefix = f"{TURN}."
+    prefix = f"{SEQUENCE}."
     return sorted(
         key.removeprefix(prefix) for key in _pointers(client, model) if key.startswith(prefix)
     )
@@ -300,7 +300,7 @@ def find_runs(
     client: MlflowClient, model: str, condition: str, *, limit: int | None = None
 ) -> list[Run]:
     """Return runs of a model's history, newest first."""
-    with translated(client.tracking_uri):
+    with translate_errors(client.tracking_uri):
         experiment = client.get_experiment_by_name(experiment_name(model))
         if experiment is None:
             return []
@@ -320,7 +320,7 @@ def _experiment(client: MlflowClient, model: str) -> str:
 def _make_root(client: MlflowClient, experiment_id: str) -> Run:
     run = client.create_run(experiment_id, tags={"mlflow.runName": "history begins", "kind": _ROOT})
     client.set_terminated(run.info.run_id)
-    make_or_change(lambda: client.set_experiment_tag(experiment_id, _ROOT, run.info.run_id))
+    upsert(lambda: client.set_experiment_tag(experiment_id, _ROOT, run.info.run_id))
     return run
 
 
@@ -346,7 +346,7 @@ def root(client: MlflowClient, model: str) -> Run:
         time.sleep(0.05)
 
 
-def act_of(run: Run) -> Act:
+def event_from_run(run: Run) -> Event:
     """Read an act from its run.
 
     Raises
@@ -371,7 +371,7 @@ def check_not_deleted(client: MlflowClient, model: str) -> None:
     RegistryToolsError
         If it was.
     """
-    with translated(client.tracking_uri):
+    with translate_errors(client.tracking_uri):
         found = client.get_experiment_by_name(experiment_name(model))
     if found is not None and found.lifecycle_stage != "active":
         raise _deleted(model)
@@ -384,14 +384,14 @@ def _deleted(model: str) -> RegistryToolsError:
     )
 
 
-def _read(run: Run) -> Act:
+def _read(run: Run) -> Event:
     tags = run.data.tags
     figures: dict[str, dict[str, float]] = {}
     for name, value in run.data.metrics.items():
-        gate, _, figure = name.partition(".")  # `turn` belongs to none
+        gate, _, figure = name.partition(".")  # `sequence` belongs to none
         figures.setdefault(gate, {})[figure] = value
     at = (run.info.end_time or run.info.start_time) / 1000
-    return Act(
+    return Event(
         run_id=run.info.run_id,
         action=tags["action"],
         outcome=tags["outcome"],
@@ -409,7 +409,7 @@ def _read(run: Run) -> Act:
         ),
         under=tags.get("under") or None,
         begun=run.info.start_time,
-        turn=run.data.metrics.get(TURN),
+        sequence=run.data.metrics.get(SEQUENCE),
         is_moving=_MOVING in tags,
         is_open=run.info.status == "RUNNING",
     )

@@ -19,9 +19,9 @@ from mlflow.exceptions import MlflowException
 
 from registry_tools.errors import PromotionError, RegistryToolsError
 from registry_tools.mlflow_store import heartbeat
-from registry_tools.mlflow_store.client import make_or_change, translated
+from registry_tools.mlflow_store.client import translate_errors, upsert
 from registry_tools.promotion import events
-from registry_tools.promotion.events import TURN, Act, act_of
+from registry_tools.promotion.events import SEQUENCE, Event, event_from_run
 
 _log = logging.getLogger(__name__)
 
@@ -32,13 +32,13 @@ _NEXT = "next"
 
 @contextlib.contextmanager
 def turn(
-    client: MlflowClient, model: str, act: Act, finish: Callable[[Act], object]
+    client: MlflowClient, model: str, event: Event, finish: Callable[[Event], object]
 ) -> Iterator[None]:
     """Hold the stage of an act for it alone, from when every act before it is closed.
 
     Parameters
     ----------
-    client, model, act
+    client, model, event
         The act that is to have its turn.
     finish
         Closes an act that was killed, as what it came to.
@@ -48,48 +48,48 @@ def turn(
     PromotionError
         If this act was itself taken for killed, because its process stood still.
     """
-    with translated(client.tracking_uri):
-        for before in _claim(client, model, act):
+    with translate_errors(client.tracking_uri):
+        for before in _claim(client, model, event):
             _wait_until_closed(client, client.get_run(before.info.run_id), finish)
-        if not act_of(client.get_run(act.run_id)).is_open:
+        if not event_from_run(client.get_run(event.run_id)).is_open:
             raise PromotionError(
-                f"this {act.action} stood still for so long that another took it for killed; "
+                f"this {event.action} stood still for so long that another took it for killed; "
                 "nothing was moved: repeat it"
             )
     yield
 
 
-def _claim(client: MlflowClient, model: str, act: Act) -> list[Run]:
+def _claim(client: MlflowClient, model: str, event: Event) -> list[Run]:
     """Put an act at the end of its stage's chain; return those before it that may be open."""
-    last = events.last_claim(client, model, act.stage)
+    last = events.last_claim(client, model, event.stage)
     if last is not None:
         run = client.get_run(last)
-        key, number = _NEXT, int(run.data.metrics.get(TURN, 0))
+        key, number = _NEXT, int(run.data.metrics.get(SEQUENCE, 0))
     else:
-        run, key, number = events.root(client, model), events.first_claim(act.stage), 0
+        run, key, number = events.root(client, model), events.first_claim(event.stage), 0
     passed = [run]
-    while not _claimed(client, run, key, act):
+    while not _claimed(client, run, key, event):
         follower = client.get_run(client.get_run(run.info.run_id).data.params[key])
         if _AFTER not in follower.data.tags:  # its process has not come to say so
             _say_after(client, follower.info.run_id, run.info.run_id)
         run, key, number = follower, _NEXT, number + 1
         passed.append(run)
     now = time.time_ns() // 1_000_000
-    client.log_batch(act.run_id, metrics=[Metric(TURN, number + 1, now, 0)])
-    _say_after(client, act.run_id, run.info.run_id)
-    events.point_to_claim(client, act)
+    client.log_batch(event.run_id, metrics=[Metric(SEQUENCE, number + 1, now, 0)])
+    _say_after(client, event.run_id, run.info.run_id)
+    events.point_to_claim(client, event)
     return passed
 
 
 def _say_after(client: MlflowClient, run_id: str, before: str) -> None:
     """Write which act is before a claim; its own process and who passes by may both do so."""
-    make_or_change(lambda: client.set_tag(run_id, _AFTER, before))
+    upsert(lambda: client.set_tag(run_id, _AFTER, before))
 
 
-def _claimed(client: MlflowClient, run: Run, key: str, act: Act) -> bool:
+def _claimed(client: MlflowClient, run: Run, key: str, event: Event) -> bool:
     """Write an act's id as the one after another; False if there is one after it already."""
     try:
-        client.log_param(run.info.run_id, key, act.run_id)
+        client.log_param(run.info.run_id, key, event.run_id)
     except MlflowException as error:
         there = client.get_run(run.info.run_id)
         if there.info.lifecycle_stage != "active":
@@ -99,16 +99,16 @@ def _claimed(client: MlflowClient, run: Run, key: str, act: Act) -> bool:
             ) from error
         if key not in there.data.params:
             raise
-        return there.data.params[key] == act.run_id
+        return there.data.params[key] == event.run_id
     return True
 
 
-def _wait_until_closed(client: MlflowClient, run: Run, finish: Callable[[Act], object]) -> None:
+def _wait_until_closed(client: MlflowClient, run: Run, finish: Callable[[Event], object]) -> None:
     """Wait for an act and, where it ended without having had its turn, for those before it."""
-    watch, said = heartbeat.Watch(), False
-    while run.info.status == "RUNNING" and not watch.sees_death:
-        watch.sees_life(run)
-        if watch.seconds > 2 * heartbeat.BEAT_SECONDS and not said:
+    watch, said = heartbeat.HeartbeatMonitor(), False
+    while run.info.status == "RUNNING" and not watch.has_expired:
+        watch.sees_beat(run)
+        if watch.seconds > 2 * heartbeat.HEARTBEAT_SECONDS and not said:
             said = True
             _log.warning("waiting for an act that gives no sign of life, run %s", run.info.run_id)
         time.sleep(_POLL_SECONDS)
@@ -117,4 +117,4 @@ def _wait_until_closed(client: MlflowClient, run: Run, finish: Callable[[Act], o
     if not had_its_turn and _AFTER in run.data.tags:
         _wait_until_closed(client, client.get_run(run.data.tags[_AFTER]), finish)
     if run.info.status == "RUNNING":
-        finish(act_of(run))
+        finish(event_from_run(run))

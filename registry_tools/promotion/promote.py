@@ -12,13 +12,13 @@ from registry_tools.errors import (
     PromotionError,
     StageMoved,
 )
-from registry_tools.evaluation.evaluate import GateOptions, judge, judge_return
+from registry_tools.evaluation.evaluate import GateOptions, evaluate, evaluate_rollback
 from registry_tools.evaluation.gates import GateResult, Verdict
 from registry_tools.mlflow_store import registry
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models.formats import TrustPolicy
 from registry_tools.promotion import events, lock
-from registry_tools.promotion.events import Act
+from registry_tools.promotion.events import Event
 from registry_tools.promotion.recovery import finish, shown, under_way
 from registry_tools.refs import ModelRef
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Promotion:
-    """What came of asking for a promotion or a rollback; `act` is None after a dry run."""
+    """What came of asking for a promotion or a rollback; `event` is None after a dry run."""
 
     name: str
     version: int
     stage: str
     previous_version: int | None
     verdict: Verdict
-    act: Act | None
+    event: Event | None
     notes: tuple[str, ...] = ()
 
 
@@ -90,10 +90,10 @@ def promote(
         raise PromotionError(f"{ref.name} version {seen} is in stage {stage} already")
     champion = _champion(client, ref.name, stage, seen)
     if dry_run:
-        verdict = judge(client, candidate, champion, options)
+        verdict = evaluate(client, candidate, champion, options)
         return Promotion(ref.name, candidate.version, stage, seen, verdict, None)
     registry.prove_may_write(client, candidate)
-    act = events.open_act(
+    event = events.begin_event(
         client,
         ref.name,
         action=events.PROMOTE,
@@ -104,50 +104,52 @@ def promote(
         reason=reason,
         forced=force,
     )
-    with under_way(client, ref.name, act):
-        verdict = judge(client, candidate, champion, options)
-        events.record_verdict(client, act, verdict)
+    with under_way(client, ref.name, event):
+        verdict = evaluate(client, candidate, champion, options)
+        events.record_verdict(client, event, verdict)
         if not verdict.passed and not force:
-            act = events.close(client, act, events.REFUSED)
-            refused = Promotion(ref.name, candidate.version, stage, seen, verdict, act)
+            event = events.close(client, event, events.REFUSED)
+            refused = Promotion(ref.name, candidate.version, stage, seen, verdict, event)
             raise GateRefused(refusal(refused), refused)
-        act = _move(client, ref.name, act, seen)
-    return Promotion(ref.name, candidate.version, stage, seen, verdict, act)
+        event = _move(client, ref.name, event, seen)
+    return Promotion(ref.name, candidate.version, stage, seen, verdict, event)
 
 
 def _move(
-    client: MlflowClient, name: str, act: Act, seen: int | None, below: Act | None = None
-) -> Act:
+    client: MlflowClient, name: str, event: Event, seen: int | None, below: Event | None = None
+) -> Event:
     """Move the stage in the act's turn, if it still stands where it was when it was looked at."""
-    with lock.turn(client, name, act, finish=partial(finish, client, name)):
-        held = registry.stage_holder(client, name, act.stage)
+    with lock.turn(client, name, event, finish=partial(finish, client, name)):
+        held = registry.stage_holder(client, name, event.stage)
         if held != seen:
-            events.close(client, act, events.SUPERSEDED)
+            events.close(client, event, events.SUPERSEDED)
             raise StageMoved(
-                f"stage {act.stage} of {name} moved from {shown(seen)} to {shown(held)} in the "
+                f"stage {event.stage} of {name} moved from {shown(seen)} to {shown(held)} in the "
                 "meantime; nothing was moved: look again, and repeat"
             )
-        last = _record_moves_by_others(client, name, act, held)
+        last = _record_moves_by_others(client, name, event, held)
         under = below.under if below is not None else last.run_id if last is not None else None
-        assert act.version is not None
-        events.say_moving(client, act)
-        registry.move_alias(client, name, act.stage, act.version)
-        registry.mirror_legacy_stage(client, name, act.stage, act.version)
-        return events.close(client, act, events.DONE, under=under or "")
+        assert event.version is not None
+        events.mark_moving(client, event)
+        registry.move_alias(client, name, event.stage, event.version)
+        registry.mirror_legacy_stage(client, name, event.stage, event.version)
+        return events.close(client, event, events.DONE, under=under or "")
 
 
 def _record_moves_by_others(
-    client: MlflowClient, name: str, act: Act, held: int | None
-) -> Act | None:
+    client: MlflowClient, name: str, event: Event, held: int | None
+) -> Event | None:
     """Return the act that put the present version there; one is recorded if none is known.
 
     Called in an act's turn, so that it can be recorded between the others.
     """
-    last = events.last_done(client, name, act.stage)
+    last = events.last_done(client, name, event.stage)
     known = last.version if last is not None else None
     if held == known:
         return last
-    return events.record_external(client, name, held, last, events.get_act(client, act.run_id))
+    return events.record_external_event(
+        client, name, held, last, events.get_event(client, event.run_id)
+    )
 
 
 def rollback(
@@ -200,7 +202,7 @@ def rollback(
         except NotFound:
             notes.append(f"version {target.version} was deleted")
             continue
-        verdict = judge_return(client, version, policy or TrustPolicy.from_environment())
+        verdict = evaluate_rollback(client, version, policy or TrustPolicy.from_environment())
         if verdict.passed:
             break
         notes.append(f"version {target.version}: {verdict.refusals[0].message}")
@@ -215,7 +217,7 @@ def rollback(
             f"{wanted}{passed_over}; see who held it: registry-tools history {name} --stage {stage}"
         )
     registry.prove_may_write(client, version)
-    act = events.open_act(
+    event = events.begin_event(
         client,
         name,
         action=events.ROLLBACK,
@@ -225,10 +227,10 @@ def rollback(
         actor=actor or events.current_user(),
         reason=reason,
     )
-    with under_way(client, name, act):
-        events.record_verdict(client, act, verdict)
-        act = _move(client, name, act, seen, below=target)
-    return Promotion(name, target.version, stage, seen, verdict, act, tuple(notes))
+    with under_way(client, name, event):
+        events.record_verdict(client, event, verdict)
+        event = _move(client, name, event, seen, below=target)
+    return Promotion(name, target.version, stage, seen, verdict, event, tuple(notes))
 
 
 def delete(client: MlflowClient, ref: ModelRef) -> VersionInfo:
@@ -280,14 +282,14 @@ def _champion(client: MlflowClient, name: str, stage: str, seen: int | None) -> 
 
 def _next_holder(client: MlflowClient, name: str, stage: str, held: int | None) -> int | None:
     """Return the version that a rollback would go back to, unless its gates refuse it."""
-    for act in events.holders_before(client, name, stage, held):
-        if act.version in {None, held}:
+    for event in events.holders_before(client, name, stage, held):
+        if event.version in {None, held}:
             continue
         try:
-            registry.find_version(client, ModelRef(name, version=act.version))
+            registry.find_version(client, ModelRef(name, version=event.version))
         except NotFound:
             continue
-        return act.version
+        return event.version
     return None
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from registry_tools.evaluation.comparison import AnswersOf, SideBySide
+from registry_tools.evaluation.comparison import PairedPredictions, VersionPredictions
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.reports.render import render
 from registry_tools.stats.intervals import Figure, figures, log_loss
-from registry_tools.stats.paired_test import Comparison
+from registry_tools.stats.paired_test import PairedComparison
 
 _ROWS = 50
 _COLUMNS = 12
@@ -29,7 +29,7 @@ Pictures = Mapping[str, bytes]  # PNG, by name
 def comparison_page(
     first: VersionInfo,
     second: VersionInfo,
-    compared: SideBySide | str,
+    compared: PairedPredictions | str,
     pictures: tuple[Pictures, Pictures],
     made: datetime,
     left_out: Sequence[str] = (),
@@ -51,7 +51,7 @@ def comparison_page(
     """
     titles = [f"{version.name} {version.version}" for version in (first, second)]
     values: dict[str, Any] = {"summary": None}
-    if isinstance(compared, SideBySide):
+    if isinstance(compared, PairedPredictions):
         values = _on_the_same_rows(compared, titles)
     else:
         values["why_not"] = compared
@@ -110,7 +110,7 @@ def _logged(first: VersionInfo, second: VersionInfo) -> list[dict[str, str]]:
     return rows
 
 
-def _on_the_same_rows(compared: SideBySide, titles: list[str]) -> dict[str, Any]:
+def _on_the_same_rows(compared: PairedPredictions, titles: list[str]) -> dict[str, Any]:
     one, two = compared.first, compared.second
     found = figures(compared.labels, one.names, two.names)
     loss = None
@@ -162,7 +162,7 @@ def _shown(found: list[Figure], loss: Figure | None) -> list[Figure]:
     return of_all + ([loss] if loss is not None else []) + ordered
 
 
-def _summary(paired: Comparison, accuracy: Figure, titles: list[str]) -> str:
+def _summary(paired: PairedComparison, accuracy: Figure, titles: list[str]) -> str:
     rows = f"{paired.rows} rows that neither was trained on"
     more = paired.only_candidate_right - paired.only_champion_right
     if more == 0:
@@ -179,7 +179,7 @@ def _summary(paired: Comparison, accuracy: Figure, titles: list[str]) -> str:
     )
 
 
-def _unknown_classes(compared: SideBySide, titles: list[str]) -> list[str]:
+def _unknown_classes(compared: PairedPredictions, titles: list[str]) -> list[str]:
     said = []
     for title, answers in zip(titles, (compared.first, compared.second), strict=True):
         for name in sorted(set(compared.labels.tolist()) - set(answers.classes)):
@@ -206,7 +206,7 @@ def _drawn(figure: Figure, widest: float) -> dict[str, Any] | None:
     return places | {"colour": colour}
 
 
-def _disagreements(compared: SideBySide, unlike: Any) -> list[dict[str, Any]]:
+def _disagreements(compared: PairedPredictions, unlike: Any) -> list[dict[str, Any]]:
     """Return the rows of different answers: those that only one had right come first."""
     labels = compared.labels
     ones, twos = (answers.names == labels for answers in (compared.first, compared.second))
@@ -227,7 +227,7 @@ def _disagreements(compared: SideBySide, unlike: Any) -> list[dict[str, Any]]:
     ]
 
 
-def _answer(answers: AnswersOf, labels: Any, place: int) -> str:
+def _answer(answers: VersionPredictions, labels: Any, place: int) -> str:
     name = str(answers.names[place])
     said = ("✓ " if answers.names[place] == labels[place] else "") + name[:_LETTERS]
     if answers.probabilities is None or name not in answers.classes:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from registry_tools.promotion.events import DONE, ROLLBACK, Act
+from registry_tools.promotion.events import DONE, ROLLBACK, Event
 from registry_tools.reports.render import render
 
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
@@ -14,9 +14,9 @@ _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 def history_page(
     name: str,
-    acts: Sequence[Act],
+    entries: Sequence[Event],
     stages: Mapping[str, int],
-    irregularities: Sequence[str],
+    inconsistencies: Sequence[str],
     made: datetime,
     scope: str = "",
 ) -> str:
@@ -26,98 +26,100 @@ def history_page(
     ----------
     name
         Of the registered model.
-    acts
+    entries
         Newest first.
     stages
         The version in each stage now.
-    irregularities
-        What the acts do not explain.
+    inconsistencies
+        What the entries do not explain.
     made
         Now, in UTC.
     scope
-        Which acts these are, if not all.
+        Which entries these are, if not all.
     """
-    acts = _in_turns(acts)
-    moved = sorted({act.stage for act in acts})
-    lanes = {stage: _lane(stage, acts, made) for stage in moved}
+    entries = _in_turns(entries)
+    moved = sorted({event.stage for event in entries})
+    lanes = {stage: _lane(stage, entries, made) for stage in moved}
     held = ", ".join(f"{stage} is version {number}" for stage, number in sorted(stages.items()))
     return render(
         "history.html",
         made,
         name=name,
         now=f"Now {held}." if held else "No stage is in use.",
-        irregularities=irregularities,
+        inconsistencies=inconsistencies,
         scope=scope,
         stages=moved,
         rows=[
-            _row(act) | {"lanes": [lanes[stage][place] for stage in moved]}
-            for place, act in enumerate(acts)
+            _row(event) | {"lanes": [lanes[stage][place] for stage in moved]}
+            for place, event in enumerate(entries)
         ],
     )
 
 
-def _in_turns(acts: Sequence[Act]) -> list[Act]:
-    """Return the acts with those on each stage in the order of their turns.
+def _in_turns(entries: Sequence[Event]) -> list[Event]:
+    """Return the entries with those on each stage in the order of their turns.
 
     Times are those of the machines that acted, and their clocks may differ.
     """
-    ordered = list(acts)
-    for stage in {act.stage for act in acts}:
+    ordered = list(entries)
+    for stage in {event.stage for event in entries}:
         places = [
             place
-            for place, act in enumerate(acts)
-            if act.stage == stage and act.outcome == DONE and act.turn is not None
+            for place, event in enumerate(entries)
+            if event.stage == stage and event.outcome == DONE and event.sequence is not None
         ]
-        by_turn = sorted((acts[place] for place in places), key=lambda act: -(act.turn or 0))
-        for place, act in zip(places, by_turn, strict=True):
-            ordered[place] = act
+        by_turn = sorted(
+            (entries[place] for place in places), key=lambda event: -(event.sequence or 0)
+        )
+        for place, event in zip(places, by_turn, strict=True):
+            ordered[place] = event
     return ordered
 
 
-def _lane(stage: str, acts: Sequence[Act], made: datetime) -> list[dict[str, Any]]:
-    """Return what a stage held after each act, in the order of the acts."""
-    moves = [act for act in reversed(acts) if act.stage == stage and act.outcome == DONE]
-    until = dict(zip([act.run_id for act in moves], [*moves[1:], None], strict=True))
+def _lane(stage: str, entries: Sequence[Event], made: datetime) -> list[dict[str, Any]]:
+    """Return what a stage held after each act, in the order of the entries."""
+    moves = [event for event in reversed(entries) if event.stage == stage and event.outcome == DONE]
+    until = dict(zip([event.run_id for event in moves], [*moves[1:], None], strict=True))
     # What it held before the first act that is shown; it changed its colour at each act.
     version = moves[0].previous_version if moves else None
     cells: list[dict[str, Any]] = []
     number = 0
-    for act in reversed(acts):
+    for event in reversed(entries):
         begins = ""
-        if act.run_id in until:
-            version, number = act.version, number + 1
-            following = until[act.run_id]
+        if event.run_id in until:
+            version, number = event.version, number + 1
+            following = until[event.run_id]
             end = _time(following) if following is not None else made
-            begins = _lasting((end - _time(act)).total_seconds())
+            begins = _lasting((end - _time(event)).total_seconds())
             begins += " now" if following is None and begins.startswith("for") else ""
         cells.append({"version": version, "odd": number % 2 == 1, "begins": begins})
     return cells[::-1]
 
 
-def _row(act: Act) -> dict[str, Any]:
-    version = f"version {act.version}" if act.version else "nothing"
-    what = f"promote {version} to {act.stage}"
-    if act.action == ROLLBACK:
-        what = f"rollback of {act.stage} to {version}"
-    outcome = act.outcome + (", forced" if act.forced and not act.external else "")
-    passed = {gate["gate"]: gate["message"] for gate in act.gates if gate["passed"]}
+def _row(event: Event) -> dict[str, Any]:
+    version = f"version {event.version}" if event.version else "nothing"
+    what = f"promote {version} to {event.stage}"
+    if event.action == ROLLBACK:
+        what = f"rollback of {event.stage} to {version}"
+    outcome = event.outcome + (", forced" if event.forced and not event.external else "")
+    passed = {gate["gate"]: gate["message"] for gate in event.gates if gate["passed"]}
     beside = passed.pop("champion", "")  # why a lower figure was good enough
     return {
-        "at": act.at,
-        "when": f"{_time(act):%Y-%m-%d %H:%M:%S}",
+        "at": event.at,
+        "when": f"{_time(event):%Y-%m-%d %H:%M:%S}",
         "what": what,
-        "outcome": outcome + (", by other means" if act.external else ""),
-        "tone": "good" if act.outcome == DONE and not act.forced else "bad",
-        "actor": act.actor,
-        "reason": act.reason,
-        "refused": [gate for gate in act.gates if not gate["passed"]],
+        "outcome": outcome + (", by other means" if event.external else ""),
+        "tone": "good" if event.outcome == DONE and not event.forced else "bad",
+        "actor": event.actor,
+        "reason": event.reason,
+        "refused": [gate for gate in event.gates if not gate["passed"]],
         "beside": beside,
         "passed": ", ".join(passed),
     }
 
 
-def _time(act: Act) -> datetime:
-    return datetime.fromisoformat(act.at)
+def _time(event: Event) -> datetime:
+    return datetime.fromisoformat(event.at)
 
 
 def _lasting(seconds: float) -> str:

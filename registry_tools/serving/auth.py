@@ -6,7 +6,7 @@ import hmac
 from collections.abc import Iterable
 
 
-class Keys:
+class ApiKeys:
     """The keys that are known; with none, everybody is let in."""
 
     def __init__(self, known: Iterable[str]) -> None:
@@ -15,7 +15,7 @@ class Keys:
     def __bool__(self) -> bool:
         return bool(self._known)
 
-    def let_in(self, authorization: bytes, key: bytes | None = None) -> bool:
+    def allows(self, authorization: bytes, key: bytes | None = None) -> bool:
         """Tell whether a client has a key: `Bearer KEY`, or the key by itself."""
         scheme, _, token = authorization.partition(b" ")
         given = token.strip() if scheme.lower() == b"bearer" else key

@@ -11,7 +11,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def in_thread(function: Callable[[], T], name: str) -> T:
+async def run_in_thread(function: Callable[[], T], name: str) -> T:
     """Call a function in a thread of its own, so that one that hangs takes no other's place."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()

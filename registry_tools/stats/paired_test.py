@@ -14,7 +14,7 @@ _RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedComparison:
     """A candidate and a champion on the same rows, paired.
 
     `difference` is the candidate's accuracy less the champion's, `low` and `high` its 95% interval
@@ -39,9 +39,9 @@ class Comparison:
         return {name: float(value) for name, value in vars(self).items()}
 
 
-def compare_answers(
+def compare_predictions(
     labels: npt.NDArray[Any], candidate: npt.NDArray[Any], champion: npt.NDArray[Any]
-) -> Comparison:
+) -> PairedComparison:
     """Compare two versions on the same rows; labels and answers as names, shape (rows,)."""
     right, before = candidate == labels, champion == labels
     return paired(
@@ -54,7 +54,7 @@ def compare_answers(
 
 def paired(
     rows: int, only_candidate_right: int, only_champion_right: int, both_right: int
-) -> Comparison:
+) -> PairedComparison:
     """Return the comparison of paired counts; at least one row.
 
     A resample of the rows is a draw from the multinomial of the three ways in which a row can
@@ -67,7 +67,7 @@ def paired(
     draws = np.random.default_rng(0).multinomial(rows, shares, size=_RESAMPLES)
     low, bound, high = np.quantile((draws[:, 0] - draws[:, 1]) / rows, [0.025, 0.05, 0.975])
     unlike = gained + lost
-    return Comparison(
+    return PairedComparison(
         rows=rows,
         candidate_accuracy=(both_right + gained) / rows,
         champion_accuracy=(both_right + lost) / rows,
@@ -87,7 +87,7 @@ def fewest_rows(margin: float) -> int:
     return math.ceil(math.log(SIGNIFICANCE) / math.log(1 - margin))
 
 
-def rows_to_show(compared: Comparison, margin: float) -> int:
+def rows_to_show(compared: PairedComparison, margin: float) -> int:
     """Return how many rows show in four of five cases that an equal candidate is not inferior.
 
     At the observed rate of disagreement, by the normal approximation, one-sided at 95%.

@@ -299,12 +299,12 @@ def test_mistakes_are_one_line_and_leave_nothing(local: Place, tmp_path: Path, c
 
 @slow
 def test_a_url_is_read(local: Place, tmp_path: Path, capsys: Any) -> None:
-    served = tmp_path / "served"
-    served.mkdir()
-    write(rows(50), served / "in.csv")
+    predictor = tmp_path / "served"
+    predictor.mkdir()
+    write(rows(50), predictor / "in.csv")
     ref, output = f"{local.model(GOOD)}/1", tmp_path / "out.csv"
-    assert score(capsys, ref, (served / "in.csv").as_uri(), output)["rows"] == 50
-    handler = partial(_Quiet, directory=str(served))
+    assert score(capsys, ref, (predictor / "in.csv").as_uri(), output)["rows"] == 50
+    handler = partial(_Quiet, directory=str(predictor))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://user:word@127.0.0.1:{server.server_port}/in.csv"

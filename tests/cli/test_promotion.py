@@ -50,14 +50,14 @@ def test_the_way_of_a_model_through_the_commands(
     back = answer(capsys, "rollback", name, "--reason", "worse")
     assert (back["version"], back["previous_version"], back["act"]["reason"]) == (1, 2, "worse")
 
-    acts = answer(capsys, "history", name)
-    assert [(a["action"], a["outcome"], a["version"]) for a in acts] == [
+    entries = answer(capsys, "history", name)
+    assert [(a["action"], a["outcome"], a["version"]) for a in entries] == [
         ("rollback", "done", 1),
         ("promote", "done", 2),
         ("promote", "refused", 3),
         ("promote", "done", 1),
     ]
-    assert [a["at"] for a in acts] == sorted((a["at"] for a in acts), reverse=True)
+    assert [a["at"] for a in entries] == sorted((a["at"] for a in entries), reverse=True)
     assert len(answer(capsys, "history", name, "--limit", "2")) == 2
     assert answer(capsys, "history", name, "--stage", "staging") == []
 
@@ -197,8 +197,8 @@ def test_the_entry_point_promotes(local: Place, capsys: pytest.CaptureFixture[st
             text=True,
         )
         assert done.returncode == code, done.stderr
-    acts = answer(capsys, "history", name)
-    assert [(a["outcome"], a["reason"]) for a in acts] == [
+    entries = answer(capsys, "history", name)
+    assert [(a["outcome"], a["reason"]) for a in entries] == [
         ("refused", "by hand, at last"),
         ("done", "by hand, at last"),
     ]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from registry_tools.data.coercion import frame_of
+from registry_tools.data.coercion import coerce
 from registry_tools.data.schema import Column, columns_of, values_from_text
 from registry_tools.errors import InputError
 
@@ -22,9 +22,9 @@ ROW = {"x": 1.5, "n": 2, "t": "red", "b": True}
 
 
 def test_rows_are_matched_by_name_in_any_order_or_by_position() -> None:
-    by_name = frame_of([dict(reversed(ROW.items()))], COLUMNS)
-    by_position = frame_of([list(ROW.values())], COLUMNS)
-    frame = frame_of(pd.DataFrame([ROW]).assign(more=1), COLUMNS)
+    by_name = coerce([dict(reversed(ROW.items()))], COLUMNS)
+    by_position = coerce([list(ROW.values())], COLUMNS)
+    frame = coerce(pd.DataFrame([ROW]).assign(more=1), COLUMNS)
     for table in (by_name, by_position, frame):
         assert list(table) == ["x", "n", "t", "b"]
         assert [str(kind) for kind in table.dtypes][:2] == ["float64", "int64"]
@@ -33,12 +33,12 @@ def test_rows_are_matched_by_name_in_any_order_or_by_position() -> None:
 
 def test_an_array_is_matched_by_position() -> None:
     numbers = (Column("x", "double"), Column("y", "double"))
-    assert frame_of(np.array([[1, 2], [3, 4]]), numbers)["y"].tolist() == [2.0, 4.0]
+    assert coerce(np.array([[1, 2], [3, 4]]), numbers)["y"].tolist() == [2.0, 4.0]
 
 
 def test_an_optional_column_may_be_missing() -> None:
     row = {key: value for key, value in ROW.items() if key != "t"}
-    assert frame_of([row], COLUMNS)["t"].isna().all()
+    assert coerce([row], COLUMNS)["t"].isna().all()
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_an_optional_column_may_be_missing() -> None:
 )
 def test_what_does_not_fit_is_named(rows: Any, reason: str) -> None:
     with pytest.raises(InputError, match=reason):
-        frame_of(rows, COLUMNS)
+        coerce(rows, COLUMNS)
 
 
 def test_a_signature_of_tensors_names_no_columns() -> None:

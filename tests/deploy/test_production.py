@@ -72,7 +72,7 @@ def test_what_was_backed_up_is_whole_when_it_is_restored_elsewhere(
     promote(shared, name, GOOD)
     promote(shared, name, EQUAL)
     promotion.rollback(shared.client, name, "production", reason="back")
-    before = events.acts(shared.client, name)
+    before = events.list_events(shared.client, name)
 
     as_shown(block("sh", "pg_dump"), database, shared.files.parent)
     promote(shared, name, EQUAL)  # what comes afterwards is not in it
@@ -94,7 +94,7 @@ def test_what_was_backed_up_is_whole_when_it_is_restored_elsewhere(
             answered = json.loads(answer("predict", f"{name}@production", *row))
             assert (answered["prediction"], answered["version"]) == ("versicolor", GOOD)
             assert json.loads(answer("history", name, "--json")) == [
-                json.loads(json.dumps(act.as_dict())) for act in before
+                json.loads(json.dumps(event.as_dict())) for event in before
             ]
             assert "REFUSED" not in answer("verify", f"{name}@production")
             there = Place(uri, tmp_path / "artifacts")
@@ -106,10 +106,10 @@ def test_each_may_do_what_the_document_says_and_no_more(shared: Place, tmp_path:
     name = shared.model(GOOD, EQUAL)
     promote(shared, name, GOOD)
     training = shared.client.create_experiment(name)
-    acts = shared.client.get_experiment_by_name(f"{name}-promotions")
-    assert acts is not None
+    entries = shared.client.get_experiment_by_name(f"{name}-promotions")
+    assert entries is not None
     granting = block("python", "grant_user_permission").replace('"iris"', repr(name))
-    users = {"trainer": training, "promoter": acts.experiment_id}
+    users = {"trainer": training, "promoter": entries.experiment_id}
     for user, experiment in users.items():
         account_of = f"{user}-{os.getpid()}"
         password = account(account_of)["MLFLOW_TRACKING_PASSWORD"]
@@ -145,5 +145,5 @@ def test_each_may_do_what_the_document_says_and_no_more(shared: Place, tmp_path:
         refused(user, "delete", f"{name}/2")
     row = ("--features", "6.0,2.5,4.5,1.5")
     assert run_as("server", "registry-tools", "predict", f"{name}@production", *row).returncode == 0
-    newest = events.acts(shared.client, name, limit=2)
-    assert {act.actor for act in newest} == {f"promoter-{os.getpid()}"}
+    newest = events.list_events(shared.client, name, limit=2)
+    assert {event.actor for event in newest} == {f"promoter-{os.getpid()}"}

@@ -19,10 +19,9 @@ from mlflow import MlflowClient
 
 from registry_tools import load_model
 from registry_tools.errors import RegistryUnavailable
-from registry_tools.evaluation import evaluate
 from registry_tools.evaluation.evaluate import GateOptions
 from registry_tools.mlflow_store import registry
-from registry_tools.mlflow_store.client import make_or_change
+from registry_tools.mlflow_store.client import upsert
 from registry_tools.models.formats import TrustPolicy
 from registry_tools.promotion import events, recovery
 from registry_tools.promotion import promote as promotion
@@ -152,14 +151,20 @@ def test_eight_trainings_register_and_go_for_production_at_once(
     # Whoever set the alias last has the mirror; none has it where that one went to production.
     assert legacy(shared, name, "Staging") <= {staged}
 
-    acts = events.acts(shared.client, name)
-    assert {act.version for act in acts} == set(range(1, _CLIENTS + 1)), said
-    assert not any(act.is_open for act in acts)
-    came = Counter(act.outcome for act in acts)
+    entries = events.list_events(shared.client, name)
+    assert {event.version for event in entries} == set(range(1, _CLIENTS + 1)), said
+    assert not any(event.is_open for event in entries)
+    came = Counter(event.outcome for event in entries)
     names = {"done": "0", "superseded": "1", "refused": "3"}
     assert Counter({names[outcome]: n for outcome, n in came.items()}) == codes, said
-    moves = sorted((act for act in acts if act.outcome == "done"), key=lambda act: act.turn or 0)
-    assert [act.previous_version for act in moves] == [None, *[act.version for act in moves[:-1]]]
+    moves = sorted(
+        (event for event in entries if event.outcome == "done"),
+        key=lambda event: event.sequence or 0,
+    )
+    assert [event.previous_version for event in moves] == [
+        None,
+        *[event.version for event in moves[:-1]],
+    ]
     assert shared.holder(name) == moves[-1].version
     assert recovery.repair(shared.client, name) == []
     assert recovery.verify(shared.client, ModelRef(name, stage="production"), TrustPolicy()).passed
@@ -178,9 +183,7 @@ def test_what_many_write_first_in_one_moment_is_written(shared: Place) -> None:
             registry.move_alias(shared.client, name, f"stage-{again}", number)
             together.wait()
             key = f"{name}-{again}"
-            make_or_change(
-                lambda key=key: shared.client.set_experiment_tag(experiment, key, str(number))
-            )
+            upsert(lambda key=key: shared.client.set_experiment_tag(experiment, key, str(number)))
 
     with ThreadPoolExecutor(_CLIENTS) as pool:
         list(pool.map(one, range(1, _CLIENTS + 1)))
@@ -225,12 +228,12 @@ def test_a_database_that_goes_away_in_the_middle_costs_an_act_and_no_stage(
     with monkeypatch.context() as patch:
         if step == "judge":  # before the stage is moved
 
-            def judge(*arguments: Any) -> Any:
-                verdict = evaluate.judge(*arguments)
+            def evaluate(*arguments: Any) -> Any:
+                verdict = evaluate.evaluate(*arguments)
                 without_database()
                 return verdict
 
-            patch.setattr(promotion, "judge", judge)
+            patch.setattr(promotion, "judge", evaluate)
         else:  # after it is moved, and before that is recorded
 
             def close(*arguments: Any, **options: Any) -> Any:
@@ -262,7 +265,7 @@ def test_without_its_database_each_command_says_one_line_and_what_is_served_goes
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT")
     name = shared.model(GOOD, EQUAL)
     promote(shared, name, GOOD)
-    before = events.acts(shared.client, name)
+    before = events.list_events(shared.client, name)
     port = free_port()
     command = (BIN / "registry-tools", "serve", f"{name}@production", "--port", str(port))
     process = start(*command, "--poll", "0.5")
@@ -284,7 +287,7 @@ def test_without_its_database_each_command_says_one_line_and_what_is_served_goes
     assert httpx.post(f"{address}/predict", json=row).headers["X-Model-Version"] == "1"
 
     database.start()
-    assert events.acts(shared.client, name) == before
+    assert events.list_events(shared.client, name) == before
     assert [v.version for v in registry.list_versions(shared.client, name)] == [2, 1]
     promote(shared, name, EQUAL)
     eventually(lambda: httpx.post(f"{address}/predict", json=row).headers["X-Model-Version"] == "2")

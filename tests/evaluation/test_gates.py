@@ -10,7 +10,7 @@ from registry_tools.data.schema import Column
 from registry_tools.evaluation import gates
 from registry_tools.evaluation.gates import champion_gate
 from registry_tools.evaluation.thresholds import failing as failing_thresholds
-from registry_tools.stats.paired_test import compare_answers, paired
+from registry_tools.stats.paired_test import compare_predictions, paired
 
 A, B = Column("a", "double"), Column("b", "long")
 
@@ -62,16 +62,16 @@ def answers(predictions: list[int], probabilities: list[list[float]] | None = No
 
 def test_answers_must_be_the_recorded_ones() -> None:
     recorded = answers([0, 1], [[0.9, 0.1], [0.2, 0.8]])
-    assert gates.answers_gate(recorded, recorded).passed
+    assert gates.predictions_gate(recorded, recorded).passed
     nearly = answers([0, 1], [[0.9 + 1e-9, 0.1 - 1e-9], [0.2, 0.8]])
-    assert gates.answers_gate(recorded, nearly).passed
-    other = gates.answers_gate(recorded, answers([0, 0]))
+    assert gates.predictions_gate(recorded, nearly).passed
+    other = gates.predictions_gate(recorded, answers([0, 0]))
     assert other.message == "row 1 of the input example is not answered as was recorded"
-    fewer = gates.answers_gate(recorded, answers([0]))
+    fewer = gates.predictions_gate(recorded, answers([0]))
     assert not fewer.passed
-    off = gates.answers_gate(recorded, answers([0, 1], [[0.8, 0.2], [0.2, 0.8]]))
+    off = gates.predictions_gate(recorded, answers([0, 1], [[0.8, 0.2], [0.2, 0.8]]))
     assert off.message == "a probability differs by 0.1 from recorded"
-    nan = gates.answers_gate(recorded, answers([0, 1], [[np.nan, 0.1], [0.2, 0.8]]))
+    nan = gates.predictions_gate(recorded, answers([0, 1], [[np.nan, 0.1], [0.2, 0.8]]))
     assert not nan.passed
 
 
@@ -119,7 +119,7 @@ def test_paired_counts_become_accuracies_and_tests() -> None:
 
 def test_answers_on_the_same_rows_are_paired() -> None:
     labels = np.array(["a", "a", "b", "b"], dtype=object)
-    compared = compare_answers(
+    compared = compare_predictions(
         labels, np.array(["a", "a", "b", "a"]), np.array(["a", "b", "a", "b"])
     )
     assert (compared.only_candidate_right, compared.only_champion_right) == (2, 1)

@@ -16,7 +16,7 @@ from registry_tools.batch.engines.process_pool import Group, Told
 from registry_tools.batch.readers.file_identity import Known, mark_of
 from registry_tools.batch.readers.input_files import open_files
 from registry_tools.batch.row_groups import check_told
-from registry_tools.batch.row_stream import Request
+from registry_tools.batch.row_stream import ScoringRequest
 from registry_tools.batch.scoring_job import score
 from registry_tools.batch.writers.parquet_copy import footer
 from registry_tools.errors import InputError
@@ -110,7 +110,9 @@ def test_a_scoring_of_a_file_that_is_changed_leaves_no_output(
 
         return progress
 
-    request = Request(parse_ref(f"{local.model(GOOD)}/1"), str(path), tmp_path / output, workers=2)
+    request = ScoringRequest(
+        parse_ref(f"{local.model(GOOD)}/1"), str(path), tmp_path / output, workers=2
+    )
     with pytest.raises(InputError, match=f"{given}: {CHANGED}"):
         score(request, TrustPolicy(), local.uri, begin)
     assert not [name for name in os.listdir(tmp_path) if "out" in name]

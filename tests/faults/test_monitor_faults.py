@@ -75,7 +75,7 @@ def test_rows_of_other_versions_alone_say_nothing_of_the_one_in_the_stage(
 ) -> None:
     registry.move_alias(local.client, model, "production", 2)
     result = look(model, write_log(tmp_path / "log", model, Part(1, *flowers(shift=3))))
-    assert (result.version, result.findings.verdict(), result.findings.rows) == (2, "unknown", 0)
+    assert (result.version, result.analysis.verdict(), result.analysis.rows) == (2, "unknown", 0)
     assert [(f.version, f.verdict()) for f in result.others] == [(1, "drift")]
 
 
@@ -85,7 +85,7 @@ def test_rows_that_do_not_say_who_answered_count_for_the_one_in_the_stage(
     rows, right = flowers(400)
     versions = [1.0] * 250 + [np.nan] * 150
     rows.assign(prediction=right, model_version=versions).to_parquet(tmp_path / "now.parquet")
-    assert look(model, tmp_path / "now.parquet").findings.rows == 400
+    assert look(model, tmp_path / "now.parquet").analysis.rows == 400
 
 
 def test_what_another_model_answered_is_not_taken_for_this_ones(
@@ -124,7 +124,7 @@ def test_rows_of_a_version_without_a_reference_are_told_and_the_others_compared(
     other = foreign(local, model)
     parts = (Part(other, *flowers(70)), Part(1, *flowers()), Part(9, *flowers(50)))
     result = look(model, write_log(tmp_path / "log", model, *parts))
-    assert result.findings.verdict() == "none"
+    assert result.analysis.verdict() == "none"
     assert len(result.notes) == 2
     assert f"70 rows of version {other}: {model} version {other} has no ref" in result.notes[0]
     assert "50 rows of version 9: " in result.notes[1]
@@ -138,7 +138,7 @@ def test_a_version_that_answers_in_other_words_does_not_stop_the_look(
     rows, right = flowers(70)
     parts = (Part(other, rows, right, named=False), Part(1, *flowers()))
     result = look(model, write_log(tmp_path / "log", model, *parts))
-    assert (result.findings.rows, result.findings.verdict()) == (240, "none")
+    assert (result.analysis.rows, result.analysis.verdict()) == (240, "none")
 
 
 def test_a_version_whose_column_was_of_another_type_does_not_stop_the_look(
@@ -148,7 +148,7 @@ def test_a_version_whose_column_was_of_another_type_does_not_stop_the_look(
     rows[SHIFTED] = "long"
     parts = (Part(2, rows, right), Part(1, *flowers()))
     result = look(model, write_log(tmp_path / "log", model, *parts))
-    assert (result.findings.rows, result.findings.verdict()) == (240, "none")
+    assert (result.analysis.rows, result.analysis.verdict()) == (240, "none")
 
 
 def evidence(place: Place, name: str, version: int) -> Path:
@@ -184,7 +184,7 @@ def test_an_unreadable_reference_of_another_version_does_not_stop_the_look(
     other = spoilt(local, model)
     log = write_log(tmp_path / "log", model, Part(other, *flowers(70)), Part(1, *flowers()))
     result = look(model, log)
-    assert result.findings.verdict() == "none"
+    assert result.analysis.verdict() == "none"
     assert "evidence/reference.json is not readable" in result.notes[0]
 
 

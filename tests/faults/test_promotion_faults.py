@@ -73,8 +73,8 @@ STEPS = [
 @pytest.fixture(autouse=True)
 def _not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     verdict = Verdict((GateResult("none", True, "not judged here"),))
-    for judge in ("judge", "judge_return"):
-        monkeypatch.setattr(promote, judge, lambda *_: verdict)
+    for evaluate in ("judge", "judge_return"):
+        monkeypatch.setattr(promote, evaluate, lambda *_: verdict)
 
 
 def kill_at(module: str, name: str, when: str, *argv: str) -> None:
@@ -84,9 +84,9 @@ def kill_at(module: str, name: str, when: str, *argv: str) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
-def irregularities(place: Place, name: str) -> list[str]:
+def inconsistencies(place: Place, name: str) -> list[str]:
     stages = registry.stages_of(registry.get_registered_model(place.client, name))
-    return recovery.irregularities(place.client, name, stages)
+    return recovery.inconsistencies(place.client, name, stages)
 
 
 def move(place: Place, name: str, version: int) -> None:
@@ -105,8 +105,8 @@ def test_after_a_kill_the_next_promotion_goes_on(
     move(place, name, 3)
     assert place.holder(name) == 3
     recovery.repair(place.client, name)
-    assert irregularities(place, name) == []
-    assert not events.open_acts(place.client, name)
+    assert inconsistencies(place, name) == []
+    assert not events.open_events(place.client, name)
     # What was under way when it was killed is in the record as what it came to.
     back = promote.rollback(place.client, name, "production", reason="back")
     assert back.version == held
@@ -120,12 +120,12 @@ def test_after_a_kill_repair_mends_the_record(
     move(place, name, 1)
     kill_at(module, step, when, "promote", f"{name}/2", "--to", "production")
     opened = (step, when) != ("open_act", "before")
-    assert bool(irregularities(place, name)) == opened
+    assert bool(inconsistencies(place, name)) == opened
     done = recovery.repair(place.client, name)
     assert bool(done) == opened
-    assert irregularities(place, name) == []
+    assert inconsistencies(place, name) == []
     assert place.holder(name) == held
-    newest = events.acts(place.client, name, limit=1)[0]
+    newest = events.list_events(place.client, name, limit=1)[0]
     assert newest.outcome == ("done" if held == EQUAL or not opened else "unfinished")
     assert recovery.repair(place.client, name) == []
     assert recovery.verify(place.client, ModelRef(name, stage="production"), TrustPolicy()).passed
@@ -144,9 +144,9 @@ def test_after_a_kill_in_a_rollback_repair_mends_the_record(
     kill_at(module, step, when, "rollback", name, "--reason", "back")
     recovery.repair(place.client, name)
     assert place.holder(name) == held
-    assert irregularities(place, name) == []
+    assert inconsistencies(place, name) == []
     before = list(events.holders_before(place.client, name, "production", held))
-    assert [act.version for act in before] == ([GOOD] if held == EQUAL else [])
+    assert [event.version for event in before] == ([GOOD] if held == EQUAL else [])
 
 
 def test_an_act_under_way_is_not_taken_for_killed(place: Place, tmp_path: Path) -> None:
@@ -167,10 +167,10 @@ def test_an_act_under_way_is_not_taken_for_killed(place: Place, tmp_path: Path) 
         stdout=subprocess.DEVNULL,
     )
     try:
-        while not events.open_acts(place.client, name):
+        while not events.open_events(place.client, name):
             assert process.poll() is None
         assert recovery.repair(place.client, name) == []
-        assert irregularities(place, name) == []
+        assert inconsistencies(place, name) == []
         assert process.wait(timeout=60) == 0
     finally:
         process.kill()
@@ -221,13 +221,19 @@ def test_eight_processes_promote_at_once(place: Place) -> None:
             process.kill()
     assert sum(came.values()) == 40
     assert set(came) <= {"done", "already", "StageMoved"}
-    acts = events.acts(place.client, name)
-    recorded = Counter(act.outcome for act in acts)
+    entries = events.list_events(place.client, name)
+    recorded = Counter(event.outcome for event in entries)
     assert recorded == Counter(
         {k: v for k, v in {"done": came["done"], "superseded": came["StageMoved"]}.items() if v}
     )
     assert came["done"] >= 5
-    done = sorted((act for act in acts if act.outcome == "done"), key=lambda act: act.turn or 0)
-    assert [act.previous_version for act in done] == [None, *[act.version for act in done[:-1]]]
+    done = sorted(
+        (event for event in entries if event.outcome == "done"),
+        key=lambda event: event.sequence or 0,
+    )
+    assert [event.previous_version for event in done] == [
+        None,
+        *[event.version for event in done[:-1]],
+    ]
     assert place.holder(name) == done[-1].version
     assert recovery.verify(place.client, ModelRef(name, stage="production"), TrustPolicy()).passed

@@ -50,13 +50,13 @@ pytestmark = pytest.mark.slow
 
 ROWS = [IRIS_ROW, [5.0, 3.4, 1.5, 0.2], [6.7, 3.0, 5.2, 2.3]]
 SPLIT = {"dataframe_split": {"columns": IRIS_COLUMNS, "data": ROWS}}
-Answers = list[tuple[int, str, Any]]  # status, version, what was answered
+IsolatedPredictions = list[tuple[int, str, Any]]  # status, version, what was answered
 
 
 @contextlib.contextmanager
-def under_load(client: httpx.Client, threads: int = 4) -> Iterator[Answers]:
+def under_load(client: httpx.Client, threads: int = 4) -> Iterator[IsolatedPredictions]:
     """Ask on several connections until the end of the block; yield what is answered meanwhile."""
-    answers: Answers = []
+    answers: IsolatedPredictions = []
     over = threading.Event()
 
     def ask() -> None:

@@ -176,7 +176,7 @@ def test_a_key_that_does_not_serve_is_named(
     assert "--public-key text.pem is no public key in PEM form" in err
     promote = ["promote", ref, "--to", "production"]
     assert missing in error_of(capsys, *promote, "--public-key", "none.pem")
-    assert events.acts(local.client, ref.partition("/")[0]) == []
+    assert events.list_events(local.client, ref.partition("/")[0]) == []
 
 
 def test_an_encrypted_key_is_opened_by_its_password(

@@ -33,7 +33,7 @@ from registry_tools.errors import (
     RegistryUnavailable,
     StageMoved,
 )
-from registry_tools.evaluation import comparison, evaluate
+from registry_tools.evaluation import comparison
 from registry_tools.evaluation.evaluate import GateOptions, read_eval_data
 from registry_tools.mlflow_store import heartbeat, registry
 from registry_tools.models.formats import TrustPolicy
@@ -59,9 +59,9 @@ def rollback(place: Place, name: str, **options: Any) -> Promotion:
     return promotion.rollback(place.client, name, "production", reason="worse", **options)
 
 
-def irregularities(place: Place, name: str) -> list[str]:
+def inconsistencies(place: Place, name: str) -> list[str]:
     stages = registry.stages_of(registry.get_registered_model(place.client, name))
-    return recovery.irregularities(place.client, name, stages)
+    return recovery.inconsistencies(place.client, name, stages)
 
 
 def refused_by(error: pytest.ExceptionInfo[GateRefused]) -> list[str]:
@@ -70,8 +70,8 @@ def refused_by(error: pytest.ExceptionInfo[GateRefused]) -> list[str]:
 
 def outcomes(place: Place, name: str) -> list[tuple[str, str, int]]:
     """Return the acts of a model, oldest first."""
-    acts = events.acts(place.client, name)
-    return [(act.action, act.outcome, act.version) for act in reversed(acts)]
+    entries = events.list_events(place.client, name)
+    return [(event.action, event.outcome, event.version) for event in reversed(entries)]
 
 
 def test_the_first_promotion_passes_and_is_recorded_whole(place: Place) -> None:
@@ -79,9 +79,9 @@ def test_the_first_promotion_passes_and_is_recorded_whole(place: Place) -> None:
     result = promote(place, name, GOOD, actor="ada")
     assert place.holder(name) == GOOD
     assert {g.gate: g.message for g in result.verdict.gates}["champion"] == "no champion"
-    (act,) = events.acts(place.client, name)
-    assert act == result.act
-    shown = act.as_dict()
+    (event,) = events.list_events(place.client, name)
+    assert event == result.event
+    shown = event.as_dict()
     assert {key: shown[key] for key in sorted(shown) if key not in {"at", "gates", "run_id"}} == {
         "action": "promote",
         "actor": "ada",
@@ -96,7 +96,7 @@ def test_the_first_promotion_passes_and_is_recorded_whole(place: Place) -> None:
     assert [gate["gate"] for gate in shown["gates"]] == [
         "integrity", "signature", "answers", "clean_holdout", "champion",
     ]  # fmt: skip
-    run = place.client.get_run(act.run_id)
+    run = place.client.get_run(event.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.tags["mlflow.runName"] == "promote 1 → production"
     experiment = place.client.get_experiment(run.info.experiment_id)
@@ -116,7 +116,7 @@ def test_one_that_is_as_good_follows_and_the_one_before_is_archived(place: Place
     figures = {g.gate: g.figures for g in result.verdict.gates}["champion"]
     assert figures["rows"] == 30
     assert figures["difference"] == pytest.approx(1 / 30)
-    run = place.client.get_run(result.act.run_id)
+    run = place.client.get_run(result.event.run_id)
     assert run.data.metrics["champion.difference"] == figures["difference"]
 
 
@@ -128,7 +128,7 @@ def test_a_worse_one_is_refused_and_the_refusal_recorded(place: Place) -> None:
     assert caught.value.exit_code == 3
     assert refused_by(caught) == ["champion"]
     assert place.holder(name) == GOOD
-    newest = events.acts(place.client, name, limit=1)[0]
+    newest = events.list_events(place.client, name, limit=1)[0]
     assert (newest.outcome, newest.version, newest.previous_version) == ("refused", POOR, GOOD)
     assert not newest.gates[-1]["passed"]
     assert newest.gates[-1]["figures"]["p_worse"] < 0.05
@@ -152,9 +152,9 @@ def test_force_needs_a_reason_and_is_recorded_as_forced(place: Place) -> None:
     result = promote(place, name, POOR, force=True)
     assert not result.verdict.passed
     assert place.holder(name) == POOR
-    assert result.act is not None
-    assert result.act.forced
-    assert result.act.outcome == "done"
+    assert result.event is not None
+    assert result.event.forced
+    assert result.event.outcome == "done"
 
 
 def test_a_stage_that_is_not_where_the_caller_saw_it_stays(place: Place) -> None:
@@ -173,11 +173,11 @@ def test_a_stage_that_moves_while_the_candidate_is_judged_stays_there(
     name = place.model()
     promote(place, name, GOOD)
 
-    def judge(client: Any, *arguments: Any) -> Any:
+    def evaluate(client: Any, *arguments: Any) -> Any:
         registry.move_alias(client, name, "production", POOR)  # by somebody else
-        return evaluate.judge(client, *arguments)
+        return evaluate.evaluate(client, *arguments)
 
-    monkeypatch.setattr(promotion, "judge", judge)
+    monkeypatch.setattr(promotion, "judge", evaluate)
     with pytest.raises(StageMoved, match="moved from version 1 to version 3 in the meantime"):
         promote(place, name, EQUAL)
     assert registry.stage_holder(place.client, name, "production") == POOR
@@ -247,27 +247,32 @@ def test_a_stage_whose_version_was_deleted_is_reported_and_comes_back(place: Pla
     promote(place, name, GOOD)
     promote(place, name, EQUAL)
     place.client.delete_model_version(name, str(EQUAL))  # MLflow takes the alias with it
-    (told,) = irregularities(place, name)
+    (told,) = inconsistencies(place, name)
     assert told.startswith("production is at no version, the history says version 2")
     assert rollback(place, name).version == GOOD
-    assert irregularities(place, name) == []
+    assert inconsistencies(place, name) == []
 
 
 def test_moves_by_other_means_are_shown_and_repaired(place: Place) -> None:
     name = place.model()
     promote(place, name, GOOD)
     place.client.set_registered_model_alias(name, "production", str(POOR))
-    (told,) = irregularities(place, name)
+    (told,) = inconsistencies(place, name)
     assert told.startswith("production is at version 3, the history says version 1")
     verdict = recovery.verify(place.client, ModelRef(name, stage="production"), TrustPolicy())
     assert [gate.gate for gate in verdict.refusals] == ["history"]
     assert recovery.repair(place.client, name) == [
         "production was moved from 1 to 3 by other means; recorded"
     ]
-    assert irregularities(place, name) == []
+    assert inconsistencies(place, name) == []
     assert place.holder(name) == POOR  # its legacy mirror as well
-    act = events.acts(place.client, name, limit=1)[0]
-    assert (act.external, act.forced, act.version, act.previous_version) == (True, True, 3, 1)
+    event = events.list_events(place.client, name, limit=1)[0]
+    assert (event.external, event.forced, event.version, event.previous_version) == (
+        True,
+        True,
+        3,
+        1,
+    )
     assert recovery.repair(place.client, name) == []
     assert rollback(place, name).version == GOOD
 
@@ -283,7 +288,7 @@ def test_a_promotion_records_the_move_by_other_means_that_it_follows(place: Plac
         ("promote", "done", POOR),  # recorded in the turn of the one after
         ("promote", "done", EQUAL),
     ]
-    assert irregularities(place, name) == []
+    assert inconsistencies(place, name) == []
     assert rollback(place, name).version == POOR
     assert rollback(place, name).version == GOOD
 
@@ -529,12 +534,12 @@ def test_a_reader_gets_one_line_and_changes_nothing(
     assert guarded_place.client.get_experiment_by_name(f"{name}-promotions") is None
     promote(guarded_place, name, GOOD)
     promote(guarded_place, name, EQUAL)
-    before = events.acts(guarded_place.client, name)
+    before = events.list_events(guarded_place.client, name)
     refused("promote", f"{name}/3", "--to", "production", "--force", "--reason", "mine")
     refused("rollback", name, "--reason", "mine")
     refused("delete", f"{name}/3")
     assert guarded_place.holder(name) == EQUAL
-    assert events.acts(guarded_place.client, name) == before
+    assert events.list_events(guarded_place.client, name) == before
     assert json.loads(as_reader("history", name, "--json").stdout)[0]["version"] == EQUAL
 
 
@@ -562,14 +567,14 @@ def test_a_registry_that_goes_away_in_the_middle_costs_an_act_and_no_stage(
         promote(place, "iris", 1)
         ended = pytest.MonkeyPatch()
 
-        def judge(client: Any, *arguments: Any) -> Any:
-            verdict = evaluate.judge(client, *arguments)
+        def evaluate(client: Any, *arguments: Any) -> Any:
+            verdict = evaluate.evaluate(client, *arguments)
             stop.close()
             return verdict
 
         with ExitStack() as stop:
             second = stop.enter_context(running())
-            ended.setattr(promotion, "judge", judge)
+            ended.setattr(promotion, "judge", evaluate)
             with pytest.raises(RegistryUnavailable, match="does not answer"):
                 promote(second, "iris", 2)
             ended.undo()
@@ -618,7 +623,7 @@ def test_an_act_that_fails_after_the_move_is_recorded_as_done(
                 promote(local, name, 2)
         assert local.holder(name) == 2
         assert outcomes(local, name)[-1] == ("promote", "done", 2)
-        assert irregularities(local, name) == []
+        assert inconsistencies(local, name) == []
 
 
 def interrupted_once(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -636,8 +641,8 @@ def interrupted_once(step: Callable[..., Any]) -> Callable[..., Any]:
 
 def test_an_act_waits_for_all_before_it_and_not_only_for_the_last(local: Place) -> None:
     name = local.model(GOOD, EQUAL, GOOD)
-    acts = [
-        events.open_act(
+    entries = [
+        events.begin_event(
             local.client,
             name,
             action="promote",
@@ -651,21 +656,21 @@ def test_an_act_waits_for_all_before_it_and_not_only_for_the_last(local: Place) 
     ]
     order: list[str] = []
 
-    def closing(act: events.Act) -> None:
+    def closing(event: events.Event) -> None:
         raise AssertionError("none of them was killed")
 
     def third() -> None:
-        with lock.turn(local.client, name, acts[2], closing):
+        with lock.sequence(local.client, name, entries[2], closing):
             order.append("third")
 
-    with heartbeat.signs_of_life(local.client, acts[0].run_id), ThreadPoolExecutor(1) as pool:
-        with lock.turn(local.client, name, acts[0], closing):
-            lock._claim(local.client, name, acts[1])
-            events.close(local.client, acts[1], events.UNFINISHED)  # interrupted as it waited
+    with heartbeat.keep_alive(local.client, entries[0].run_id), ThreadPoolExecutor(1) as pool:
+        with lock.sequence(local.client, name, entries[0], closing):
+            lock._claim(local.client, name, entries[1])
+            events.close(local.client, entries[1], events.UNFINISHED)  # interrupted as it waited
             waiting = pool.submit(third)
             time.sleep(1)
             order.append("first")
-        events.close(local.client, acts[0], events.DONE)
+        events.close(local.client, entries[0], events.DONE)
         waiting.result(timeout=30)
     assert order == ["first", "third"]
 
@@ -682,8 +687,8 @@ def test_a_stage_that_others_emptied_is_recorded_and_judged_by_its_last_version(
     assert recovery.repair(local.client, name) == [
         "canary was moved from 1 to none by other means; recorded"
     ]
-    assert irregularities(local, name) == []
-    assert events.acts(local.client, name, limit=1)[0].version is None
+    assert inconsistencies(local, name) == []
+    assert events.list_events(local.client, name, limit=1)[0].version is None
     promote(local, name, EQUAL, to="canary")
     back = promotion.rollback(local.client, name, "canary", reason="back")
     assert back.version == GOOD
@@ -762,7 +767,7 @@ def test_runs_that_others_log_into_the_history_do_no_harm(local: Place) -> None:
         local.client.create_run(experiment.experiment_id, tags=tags)
     promote(local, name, 2)
     assert rollback(local, name).version == 1
-    assert irregularities(local, name) == []
+    assert inconsistencies(local, name) == []
     assert recovery.repair(local.client, name) == []
 
 
@@ -776,7 +781,7 @@ def test_a_history_that_was_deleted_is_told_of(local: Place) -> None:
         lambda: promote(local, name, 2),
         lambda: rollback(local, name),
         lambda: recovery.repair(local.client, name),
-        lambda: irregularities(local, name),
+        lambda: inconsistencies(local, name),
     ):
         with pytest.raises(RegistryToolsError, match="was deleted in MLflow: restore"):
             command()
@@ -788,7 +793,7 @@ def test_a_history_that_was_deleted_is_told_of(local: Place) -> None:
 def test_a_deleted_act_is_named_with_the_way_to_bring_it_back(local: Place) -> None:
     name = local.model(GOOD, EQUAL)
     promote(local, name, 1)
-    run_id = promote(local, name, 2).act.run_id  # type: ignore[union-attr]
+    run_id = promote(local, name, 2).event.run_id  # type: ignore[union-attr]
     local.client.delete_run(run_id)
     with pytest.raises(RegistryToolsError, match=f"mlflow runs restore --run-id {run_id}"):
         promotion.rollback(local.client, name, "production", reason="back")

@@ -18,12 +18,12 @@ from mlflow import MlflowClient
 from pipeline.params.definitions import TrainParams
 from pipeline.training.train import train
 from registry_tools.cli.main import main
-from registry_tools.evaluation.comparison import AnswersOf, SideBySide
+from registry_tools.evaluation.comparison import PairedPredictions, VersionPredictions
 from registry_tools.mlflow_store.registry import VersionInfo
-from registry_tools.promotion.events import Act
+from registry_tools.promotion.events import Event
 from registry_tools.reports.comparison import comparison_page
 from registry_tools.reports.history import history_page
-from registry_tools.stats.paired_test import compare_answers
+from registry_tools.stats.paired_test import compare_predictions
 from tests.support.fixtures import Trained
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=timezone.utc)
@@ -51,21 +51,21 @@ def version(number: int, **values: object) -> VersionInfo:
     return VersionInfo("iris", number, run_id="r" * 32, digest="d" * 64, **values)  # type: ignore[arg-type]
 
 
-def side_by_side(columns: int = 2, rows: int = 80) -> SideBySide:
+def side_by_side(columns: int = 2, rows: int = 80) -> PairedPredictions:
     labels = np.array(["a", "b"] * (rows // 2), dtype=object)
     first, second = labels.copy(), np.array(["a"] * rows, dtype=object)
     table = pd.DataFrame({f"column {place}": np.arange(rows) / 7 for place in range(columns)})
     sure = (labels[:, None] == np.array(["a", "b"])) * 0.8 + 0.1
-    return SideBySide(
+    return PairedPredictions(
         table,
         labels,
-        AnswersOf(first, sure, ("a", "b")),
-        AnswersOf(second, None, ("a", "b")),
-        compare_answers(labels, first, second),
+        VersionPredictions(first, sure, ("a", "b")),
+        VersionPredictions(second, None, ("a", "b")),
+        compare_predictions(labels, first, second),
     )
 
 
-def act(number: int | None, outcome: str, hour: int, **values: object) -> Act:
+def event(number: int | None, outcome: str, hour: int, **values: object) -> Event:
     plain: dict[str, object] = {
         "run_id": f"run{hour}", "action": "promote", "outcome": outcome, "version": number,
         "stage": "production", "previous_version": None, "actor": "ada", "reason": "because",
@@ -73,19 +73,24 @@ def act(number: int | None, outcome: str, hour: int, **values: object) -> Act:
         "gates": (), "under": None, "begun": 0, "turn": None, "is_moving": False,
         "is_open": False,
     }  # fmt: skip
-    return Act(**(plain | values))  # type: ignore[arg-type]
+    return Event(**(plain | values))  # type: ignore[arg-type]
 
 
 def test_what_the_registry_holds_is_text_and_never_markup() -> None:
     table = pd.DataFrame({EVIL: [EVIL, EVIL]})
     words = np.array([EVIL, "b"], dtype=object)
-    answers = AnswersOf(words, None, (EVIL, "b")), AnswersOf(words[::-1], None, (EVIL, "b"))
-    compared = SideBySide(table, words, *answers, compare_answers(words, words, words[::-1]))
+    answers = (
+        VersionPredictions(words, None, (EVIL, "b")),
+        VersionPredictions(words[::-1], None, (EVIL, "b")),
+    )
+    compared = PairedPredictions(
+        table, words, *answers, compare_predictions(words, words, words[::-1])
+    )
     evil = VersionInfo(EVIL, 1, params={EVIL: EVIL}, tags={"data_digest": EVIL})
     pages = [
         comparison_page(evil, version(2), compared, ({EVIL: b"x"}, {}), NOW),
         comparison_page(evil, version(2), EVIL, ({}, {}), NOW),
-        history_page(EVIL, [act(1, "done", 3, actor=EVIL, reason=EVIL)], {EVIL: 1}, [EVIL], NOW),
+        history_page(EVIL, [event(1, "done", 3, actor=EVIL, reason=EVIL)], {EVIL: 1}, [EVIL], NOW),
     ]
     for page in pages:
         assert EVIL not in page
@@ -121,8 +126,13 @@ def test_a_picture_that_only_one_has_stands_beside_its_absence() -> None:
 
 
 def test_a_timeline_shows_who_held_the_stage_for_how_long() -> None:
-    acts = [act(1, "done", 11), act(3, "refused", 8), act(2, "done", 7), act(1, "done", 5)]
-    page = history_page("iris", acts, {"production": 1}, [], NOW)
+    entries = [
+        event(1, "done", 11),
+        event(3, "refused", 8),
+        event(2, "done", 7),
+        event(1, "done", 5),
+    ]
+    page = history_page("iris", entries, {"production": 1}, [], NOW)
     lanes = re.findall(r'<td class="lane([^"]*)">(.*?)</td>', page, re.DOTALL)
     text = [re.sub(r"<[^>]+>|\s+", " ", content).split() for _, content in lanes]
     assert [" ".join(words) for words in text] == [
@@ -134,7 +144,7 @@ def test_a_timeline_shows_who_held_the_stage_for_how_long() -> None:
 
 
 def test_where_clocks_differ_the_turns_tell_who_came_after_whom() -> None:
-    ahead, behind = act(1, "done", 11, turn=1.0), act(2, "done", 9, turn=2.0)
+    ahead, behind = event(1, "done", 11, turn=1.0), event(2, "done", 9, turn=2.0)
     page = history_page("iris", [ahead, behind], {"production": 2}, [], NOW)
     lanes = re.findall(r'<td class="lane[^"]*">(.*?)</td>', page, re.DOTALL)
     assert "version 2" in lanes[0]
@@ -143,9 +153,9 @@ def test_where_clocks_differ_the_turns_tell_who_came_after_whom() -> None:
 
 
 def test_a_part_of_the_history_says_so_and_begins_with_what_was_there() -> None:
-    cut = [act(3, "done", 11, previous_version=2)]
+    cut = [event(3, "done", 11, previous_version=2)]
     page = history_page(
-        "iris", [act(9, "refused", 11), *cut], {}, [], NOW, "Only the newest 2 acts"
+        "iris", [event(9, "refused", 11), *cut], {}, [], NOW, "Only the newest 2 acts"
     )
     assert "times are UTC. Only the newest 2 acts." in page
     nothing = history_page("iris", [], {"canary": 1}, [], NOW, "Only acts on foo")
@@ -156,8 +166,8 @@ def test_a_class_that_one_version_does_not_know_is_told() -> None:
     plain = side_by_side()
     labels = plain.labels.copy()
     labels[:3] = "c"
-    knows = AnswersOf(plain.first.names, None, ("a", "b", "c"))
-    compared = SideBySide(plain.rows, labels, knows, plain.second, plain.paired)
+    knows = VersionPredictions(plain.first.names, None, ("a", "b", "c"))
+    compared = PairedPredictions(plain.rows, labels, knows, plain.second, plain.paired)
     page = comparison_page(version(1), version(2), compared, ({}, {}), NOW)
     assert "iris 2 does not know the class c, that of 3 rows: counted as wrong." in page
 
@@ -165,8 +175,13 @@ def test_a_class_that_one_version_does_not_know_is_told() -> None:
 def test_numbers_stay_what_they_are_beside_others() -> None:
     words = np.array(["a", "b"], dtype=object)
     table = pd.DataFrame({"id": [1234567, 7654321], "x": [0.5, None], "list": [[1], [2]]})
-    answers = AnswersOf(words, None, ("a", "b")), AnswersOf(words[::-1], None, ("a", "b"))
-    compared = SideBySide(table, words, *answers, compare_answers(words, words, words[::-1]))
+    answers = (
+        VersionPredictions(words, None, ("a", "b")),
+        VersionPredictions(words[::-1], None, ("a", "b")),
+    )
+    compared = PairedPredictions(
+        table, words, *answers, compare_predictions(words, words, words[::-1])
+    )
     page = comparison_page(version(1), version(2), compared, ({}, {}), NOW)
     assert "<td>1234567</td><td>0.5</td><td>[1]</td>" in page
     assert "<td>7654321</td><td>-</td>" in page
@@ -211,16 +226,16 @@ def test_a_version_is_not_compared_with_itself(
 
 
 def test_stages_have_a_lane_each_and_an_emptied_one_says_so() -> None:
-    acts = [
-        act(None, "done", 9, external=True),
-        act(4, "done", 8, stage="canary"),
-        act(2, "done", 7),
+    entries = [
+        event(None, "done", 9, external=True),
+        event(4, "done", 8, stage="canary"),
+        event(2, "done", 7),
     ]
-    page = history_page("iris", acts, {"canary": 4}, ["production is empty"], NOW)
+    page = history_page("iris", entries, {"canary": 4}, ["production is empty"], NOW)
     assert "nobody" in page
     assert "by other means" in page
     assert "production is empty" in page
-    assert page.count('class="lane') == 2 + 2 * len(acts)
+    assert page.count('class="lane') == 2 + 2 * len(entries)
 
 
 def test_both_commands_write_a_page_of_what_stands_in_a_real_registry(

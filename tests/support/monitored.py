@@ -81,7 +81,7 @@ def write_log(folder: Path, name: str, *parts: Part) -> Path:
     return folder
 
 
-def look(name: str, current: Path | str, **options: Any) -> MonitorResult:
+def resolve(name: str, current: Path | str, **options: Any) -> MonitorResult:
     return monitor(MonitorParams(name=name, current=str(current), **options))
 
 
@@ -97,8 +97,8 @@ def told(capsys: Any, *argv: str | Path, code: int = 0) -> list[str]:
     return [err.strip()]
 
 
-def acts(result: MonitorResult) -> list[tuple[str, str]]:
-    return [(act.act, act.outcome) for act in result.acts]
+def list_events(result: MonitorResult) -> list[tuple[str, str]]:
+    return [(event.event, event.outcome) for event in result.entries]
 
 
 def run_of(place: Place, result: MonitorResult) -> Run:
@@ -130,8 +130,8 @@ def drawn(fewer_pictures: None, monkeypatch: pytest.MonkeyPatch) -> None:
 def passing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The gates are tested elsewhere; where a test is not about them they only take time."""
     verdict = Verdict((GateResult("none", True, "not judged here"),))
-    for judge in ("judge", "judge_return"):
-        monkeypatch.setattr(promote, judge, lambda *_: verdict)
+    for evaluate in ("judge", "judge_return"):
+        monkeypatch.setattr(promote, evaluate, lambda *_: verdict)
 
 
 def held(place: Place, *versions: int) -> str:
@@ -164,7 +164,7 @@ def grown(folder: Path, shift: float = 2, count: int = 600) -> Path:
     return path
 
 
-def small(columns: dict[str, Any] | None = None) -> baseline.Reference:
+def small(columns: dict[str, Any] | None = None) -> baseline.TrainingBaseline:
     """Return a reference of cats and dogs, nine of ten of which were told rightly."""
     right = np.array(["cat", "dog"] * 5, dtype=object)
     said = right.copy()

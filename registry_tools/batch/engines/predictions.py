@@ -22,8 +22,8 @@ from registry_tools.errors import (
     UnsupportedOperation,
     VerificationError,
 )
-from registry_tools.inference.predictor import Served
-from registry_tools.models.formats import ModelInfo, one_line
+from registry_tools.inference.predictor import Predictor
+from registry_tools.models.formats import ModelInfo, first_line
 
 # So many calls of the model find out which rows of a batch it refuses; more is no matter of rows.
 _MOST_CALLS = 4096
@@ -34,7 +34,7 @@ _NAME = pa.dictionary(pa.int32(), pa.string())
 class Answerer:
     """A version that answers batches of rows."""
 
-    served: Served
+    predictor: Predictor
     proba: bool
     text: bool  # whether the rows are the text of a CSV
 
@@ -48,16 +48,16 @@ class Answerer:
         """
         if not self.proba:
             return []
-        if not hasattr(self.served.estimator, "predict_proba"):
-            kind = type(self.served.estimator).__name__
-            raise UnsupportedOperation(f"{self.served.source} ({kind}) gives no probabilities")
-        names = self.served.model.class_names
+        if not hasattr(self.predictor.estimator, "predict_proba"):
+            kind = type(self.predictor.estimator).__name__
+            raise UnsupportedOperation(f"{self.predictor.artifact} ({kind}) gives no probabilities")
+        names = self.predictor.model.class_names
         if not names or len(set(names)) < len(names):
             raise UnsupportedOperation(
-                f"{self.served.source} does not name its classes, each by a name of its own: leave "
-                "out --proba"
+                f"{self.predictor.artifact} does not name its classes, each by a name of its own: "
+                "leave out --proba"
             )
-        return _probability_columns(self.served)
+        return _probability_columns(self.predictor)
 
     def answer(self, rows: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[int, str]]:
         """Return the columns of the answer, and which rows have none and why.
@@ -67,7 +67,7 @@ class Answerer:
         InputError
             If the model refuses whatever it is asked.
         """
-        columns = self.served.info.signature or ()
+        columns = self.predictor.info.signature or ()
         checked = check(rows, columns, self.text)
         kept = np.flatnonzero(checked.good())
         bad = dict(checked.bad)
@@ -85,33 +85,33 @@ class Answerer:
                 found = [before[good] for before in found]
                 kept = kept[good]
             found.append(answers)
-        return answer_columns(self.served, found), bad
+        return answer_columns(self.predictor, found), bad
 
     def _functions(self) -> list[Callable[[Checked], npt.NDArray[Any]]]:
         methods = ["predict", "predict_proba"] if self.proba else ["predict"]
         return [functools.partial(self._call, method) for method in methods]
 
     def _call(self, method: str, checked: Checked) -> npt.NDArray[Any]:
-        served = self.served
-        columns = served.info.signature or ()
-        if served.form is not None and not served.needs_frame:
+        predictor = self.predictor
+        columns = predictor.info.signature or ()
+        if predictor.numeric_schema is not None and not predictor.needs_frame:
             matrix = np.column_stack([checked.arrays[column.name] for column in columns])
-            return np.asarray(served.array(matrix, method))
-        frame = frame_of_checked(checked, columns)
+            return np.asarray(predictor.array(matrix, method))
+        frame = coerced_frame(checked, columns)
         try:
             with sklearn.config_context(assume_finite=False):  # holes are the model's to judge
-                answers = np.asarray(getattr(served.estimator, method)(frame))
-        except served.model.refusals as error:
-            raise InputError(f"the model cannot take it: {one_line(error)}") from error
+                answers = np.asarray(getattr(predictor.estimator, method)(frame))
+        except predictor.model.refusals as error:
+            raise InputError(f"the model cannot take it: {first_line(error)}") from error
         if len(answers) != len(frame):
             raise RegistryToolsError(
-                f"{served.source} gave {len(answers)} answers to {len(frame)} rows"
+                f"{predictor.artifact} gave {len(answers)} answers to {len(frame)} rows"
             )
         return answers
 
 
-def frame_of_checked(checked: Checked, columns: Sequence[Column]) -> Any:
-    """Return the frame that `frames.frame_of` makes of the same rows."""
+def coerced_frame(checked: Checked, columns: Sequence[Column]) -> Any:
+    """Return the frame that `frames.coerce` makes of the same rows."""
     import pandas as pd
 
     return pd.DataFrame(
@@ -150,37 +150,37 @@ def _some(
     return np.concatenate(parts) if parts else np.empty(0), refused
 
 
-def answer_columns(served: Served, found: list[npt.NDArray[Any]]) -> pa.RecordBatch:
+def answer_columns(predictor: Predictor, found: list[npt.NDArray[Any]]) -> pa.RecordBatch:
     """Return predictions, their names, and probabilities if there are any, as columns."""
     predicted = pa.array(found[0].reshape(len(found[0])))
     if not len(predicted):
-        predicted = predicted.cast(prediction_type(served))
-    arrays = {"prediction": predicted, "prediction_name": names_of(predicted, served.info)}
+        predicted = predicted.cast(prediction_type(predictor))
+    arrays = {"prediction": predicted, "prediction_name": names_of(predicted, predictor.info)}
     if len(found) > 1:
-        arrays |= _probabilities(served, found[1])
+        arrays |= _probabilities(predictor, found[1])
     return pa.RecordBatch.from_pydict(arrays)
 
 
-def _probability_columns(served: Served) -> list[str]:
+def _probability_columns(predictor: Predictor) -> list[str]:
     """Return the columns of all classes that have a name, also of one that the model lacks."""
-    names = [*(served.info.target_names or ()), *served.model.class_names]
+    names = [*(predictor.info.target_names or ()), *predictor.model.class_names]
     return [f"probability_{name}" for name in dict.fromkeys(names)]
 
 
-def _probabilities(served: Served, found: npt.NDArray[Any]) -> dict[str, pa.Array]:
+def _probabilities(predictor: Predictor, found: npt.NDArray[Any]) -> dict[str, pa.Array]:
     """Return columns of probabilities; 0 for a class that the model was trained without."""
-    known = served.model.class_names
+    known = predictor.model.class_names
     by_class = found.T if len(found) else np.empty((len(known), 0))
     if len(by_class) != len(known):
         raise VerificationError(
-            f"{served.source} gives {len(by_class)} probabilities a row, and has {len(known)} "
+            f"{predictor.artifact} gives {len(by_class)} probabilities a row, and has {len(known)} "
             "classes"
         )
     given = {f"probability_{name}": by_class[place] for place, name in enumerate(known)}
     nothing = np.zeros(len(found))
     return {
         column: pa.array(given.get(column, nothing), pa.float64())
-        for column in _probability_columns(served)
+        for column in _probability_columns(predictor)
     }
 
 
@@ -203,15 +203,15 @@ def names_of(predicted: pa.Array, info: ModelInfo) -> pa.Array:
     except pa.ArrowException as error:
         raise VerificationError(
             f"{info.name} version {info.version} predicts a class that has no name: "
-            f"{one_line(error)}"
+            f"{first_line(error)}"
         ) from error
 
 
-def prediction_type(served: Served) -> pa.DataType:
+def prediction_type(predictor: Predictor) -> pa.DataType:
     """Return the type of what a version predicts, as far as it shows before it is asked."""
-    if served.answers.get("predict"):
-        return pa.array(served.answers["predict"]).type
-    classes = getattr(served.model.estimator, "classes_", None)
+    if predictor.answers.get("predict"):
+        return pa.array(predictor.answers["predict"]).type
+    classes = getattr(predictor.model.estimator, "classes_", None)
     return pa.array(classes).type if classes is not None else pa.float64()
 
 

@@ -38,7 +38,7 @@ from registry_tools.errors import RegistryToolsError
 from registry_tools.models.formats import describe
 
 if TYPE_CHECKING:
-    from registry_tools.inference.model_artifact import Source
+    from registry_tools.inference.model_artifact import ModelArtifact
     from registry_tools.models.formats import TrustPolicy
 
 _HOME = Path(__file__).parents[3]
@@ -47,7 +47,7 @@ _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BL
 
 _Asked = TypeVar("_Asked")
 _Got = TypeVar("_Got")
-Answered = tuple[pa.RecordBatch, "dict[int, str]"]  # columns of answers; which rows have none
+BatchResult = tuple[pa.RecordBatch, "dict[int, str]"]  # columns of answers; which rows have none
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,12 @@ class Told:
 class Engine(Protocol):
     """What answers batches."""
 
-    def load(self, source: Source, policy: TrustPolicy, proba: bool, text: bool) -> list[str]:
+    def load(
+        self, artifact: ModelArtifact, policy: TrustPolicy, proba: bool, text: bool
+    ) -> list[str]:
         """Load a version; return the columns that `proba` adds."""
 
-    def answer(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Answered]]:
+    def answer(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, BatchResult]]:
         """Yield each batch with its answers, in the order of the batches."""
 
     def close(self) -> None:
@@ -111,7 +113,9 @@ class Pool:
             self._idle.put(process)
         self._threads = ThreadPoolExecutor(workers, "worker")
 
-    def load(self, source: Source, policy: TrustPolicy, proba: bool, text: bool) -> list[str]:
+    def load(
+        self, artifact: ModelArtifact, policy: TrustPolicy, proba: bool, text: bool
+    ) -> list[str]:
         """Have every worker load a version whose files were verified; return what `proba` adds.
 
         Raises
@@ -119,9 +123,9 @@ class Pool:
         VerificationError
             If it holds what is not trusted, or does not answer as was recorded.
         """
-        self._columns = [column.name for column in describe(source.model).signature or ()]
+        self._columns = [column.name for column in describe(artifact.model).signature or ()]
         told = {
-            "source": source.to_json(),
+            "source": artifact.to_json(),
             "trust": policy.types,
             "allow_code": policy.allow_code,
             "public_key": str(policy.public_key) if policy.public_key else None,
@@ -133,7 +137,7 @@ class Pool:
         added: list[list[str]] = [json.loads(_hear(process)) for process in self._processes]
         return added[0]
 
-    def answer(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Answered]]:
+    def answer(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, BatchResult]]:
         """Yield each batch with its answers, in order; a few are read ahead."""
         return self._in_order(self._ask, batches)
 
@@ -171,7 +175,7 @@ class Pool:
             first, future = waiting.popleft()
             yield first, future.result()
 
-    def _ask(self, batch: Batch) -> Answered:
+    def _ask(self, batch: Batch) -> BatchResult:
         return unpacked(self._asked(ROWS, packed(columns_of(batch.rows, self._columns))))
 
     def _ask_group(self, tell: Callable[[int], None], group: Group) -> Told:

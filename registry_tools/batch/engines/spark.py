@@ -19,13 +19,13 @@ import numpy as np
 import pyarrow as pa
 
 from registry_tools.batch.engines.predictions import names_of
-from registry_tools.batch.engines.process_pool import Answered
+from registry_tools.batch.engines.process_pool import BatchResult
 from registry_tools.batch.readers.read_rows import Batch
 from registry_tools.batch.validation.checked_columns import Checked
 from registry_tools.batch.validation.columns import arrow_of, check
 from registry_tools.errors import RegistryToolsError, UnsupportedOperation
-from registry_tools.inference.model_artifact import Source
-from registry_tools.models.formats import LoadedModel, TrustPolicy, load_folder, one_line
+from registry_tools.inference.model_artifact import ModelArtifact
+from registry_tools.models.formats import LoadedModel, TrustPolicy, first_line, load_folder
 
 _BATCHES = 16  # that are sent to Spark at once
 _ROW = "_row"
@@ -77,7 +77,7 @@ class SparkAnswers:
             )
         except (PySparkException, RuntimeError, OSError) as error:
             raise RegistryToolsError(
-                f"Spark at {master} does not start: {one_line(error)}"
+                f"Spark at {master} does not start: {first_line(error)}"
             ) from error
         except Exception as error:
             # Java's own errors come as they are.
@@ -85,7 +85,9 @@ class SparkAnswers:
                 raise
             raise RegistryToolsError(f"Spark at {master} does not start: {_java(error)}") from error
 
-    def load(self, source: Source, policy: TrustPolicy, proba: bool, text: bool) -> list[str]:
+    def load(
+        self, artifact: ModelArtifact, policy: TrustPolicy, proba: bool, text: bool
+    ) -> list[str]:
         """Give a version to Spark, after it was found to hold nothing that is not trusted.
 
         Raises
@@ -99,8 +101,8 @@ class SparkAnswers:
             raise UnsupportedOperation(
                 "MLflow's spark_udf gives predictions alone: leave out --proba or --engine spark"
             )
-        self._model: LoadedModel = load_folder(source.model, policy)
-        self._source, self._text = source, text
+        self._model: LoadedModel = load_folder(artifact.model, policy)
+        self._artifact, self._text = artifact, text
         self._udf = self._made_udf()
         return []
 
@@ -113,12 +115,12 @@ class SparkAnswers:
             warnings.simplefilter("ignore")  # of MLflow about pandas 3, and of Spark's own making
             return mlflow.pyfunc.spark_udf(
                 self._spark,
-                str(self._source.model),
+                str(self._artifact.model),
                 result_type=(kind or "string") if len(classes) else "double",
                 env_manager="local",
             )
 
-    def answer(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Answered]]:
+    def answer(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, BatchResult]]:
         """Yield each batch with its answers, in order; some are sent together."""
         columns = self._model.info.signature or ()
         iterator = iter(batches)

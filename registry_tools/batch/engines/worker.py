@@ -42,7 +42,7 @@ with without("pytest"):
     from registry_tools.batch.engines.predictions import Answerer, counts_of
     from registry_tools.batch.readers.file_identity import Known
     from registry_tools.batch.readers.read_rows import READ_BYTES
-    from registry_tools.inference.model_artifact import Source
+    from registry_tools.inference.model_artifact import ModelArtifact
     from registry_tools.inference.model_loader import load
     from registry_tools.models.formats import TrustPolicy
 
@@ -58,16 +58,16 @@ def _answerer(told: bytes) -> Answerer:
         allow_code=asked["allow_code"],
         public_key=Path(asked["public_key"]) if asked["public_key"] else None,
     )
-    served = load(Source.from_json(asked["source"]), policy)
+    predictor = load(ModelArtifact.from_json(asked["source"]), policy)
     # What is not finite is found by `columns`; a model that may learn from holes is told so there.
     sklearn.set_config(assume_finite=True, skip_parameter_validation=True)
-    return Answerer(served, asked["proba"], asked["text"])
+    return Answerer(predictor, asked["proba"], asked["text"])
 
 
 def _group(answerer: Answerer, asked: dict[str, Any], replies: IO[bytes]) -> dict[str, Any]:
     """Read a row group, write its answers, and tell of them; and how far it is, meanwhile."""
-    names = [column.name for column in answerer.served.info.signature or ()]
-    version = pa.scalar(answerer.served.source.version, pa.int32())
+    names = [column.name for column in answerer.predictor.info.signature or ()]
+    version = pa.scalar(answerer.predictor.artifact.version, pa.int32())
     parts: list[pa.RecordBatch] = []
     done, said, said_at = 0, 0, time.monotonic()
     for rows in _steps(asked, names):

@@ -20,7 +20,7 @@ from registry_tools.batch.readers.read_rows import (
     read_header,
     read_parquet,
 )
-from registry_tools.data.schema import names_in_words
+from registry_tools.data.schema import quoted_names
 from registry_tools.errors import InputError, UnsupportedOperation
 
 SUFFIXES = {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
@@ -190,7 +190,7 @@ def _refuse_difference(wanted: pa.Schema, first: str, given: pa.Schema, shown: s
     missing = [name for name in wanted.names if name not in here]
     added = [name for name in given.names if name not in there]
     if missing or added:
-        said = f"lacks {names_in_words(missing)}" if missing else f"has {names_in_words(added)}"
+        said = f"lacks {quoted_names(missing)}" if missing else f"has {quoted_names(added)}"
         raise InputError(f"{shown}: other columns than in {first}: it {said}")
     for name in wanted.names:
         if given.field(name).type != wanted.field(name).type:

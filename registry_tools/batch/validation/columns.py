@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from registry_tools.batch.validation.checked_columns import Checked, miss, refuse
 from registry_tools.batch.validation.numbers import numbers_of
-from registry_tools.data.schema import NUMBERS, Column, names_in_words
+from registry_tools.data.schema import NUMBERS, Column, quoted_names
 from registry_tools.errors import InputError
 
 # What pandas takes for a missing value in a CSV, and with it the training.
@@ -43,8 +43,8 @@ def check_schema(schema: pa.Schema, columns: Sequence[Column], where: str, text:
     missing = [c.name for c in columns if c.required and c.name not in names]
     if missing:
         raise InputError(
-            f"{where}: missing column{'s' * (len(missing) > 1)} {names_in_words(missing)}; "
-            f"the file has {names_in_words(names)}"
+            f"{where}: missing column{'s' * (len(missing) > 1)} {quoted_names(missing)}; "
+            f"the file has {quoted_names(names)}"
         )
     for column in columns if not text else ():
         if column.name in names and not _fits(schema.field(column.name).type, column.type):

@@ -15,7 +15,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from registry_tools.batch.readers.input_files import SUFFIXES
-from registry_tools.data.temp_files import owned, remove_stale
+from registry_tools.data.temp_files import name_for_process, remove_stale
 from registry_tools.errors import InputError
 
 _GROUP_ROWS = 1 << 20  # of a Parquet row group, unless its rows are large
@@ -84,7 +84,7 @@ def _real(path: Path) -> Path:
 
 def partial_name(path: Path) -> Path:
     """Return the name under which this process writes a file: it tells machine and process."""
-    return path.with_name(owned(f".{path.name}.", ".part"))
+    return path.with_name(name_for_process(f".{path.name}.", ".part"))
 
 
 @contextlib.contextmanager

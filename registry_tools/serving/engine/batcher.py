@@ -16,8 +16,12 @@ import numpy as np
 import sklearn
 
 from registry_tools.inference.decoder import Matrix
-from registry_tools.inference.predictor import Served
-from registry_tools.serving.engine.prediction_events import Answered, Watcher, show
+from registry_tools.inference.predictor import Predictor
+from registry_tools.serving.engine.prediction_events import (
+    PredictionEvent,
+    PredictionObserver,
+    show,
+)
 
 _THREADS = 2
 _BATCH_ROWS = 1000  # where a model is too slow for the event loop
@@ -26,7 +30,7 @@ _BATCH_ROWS = 1000  # where a model is too slow for the event loop
 Waiting = tuple[Matrix, "asyncio.Future[Any]", "str | None"]
 
 
-def trust_inputs() -> None:
+def skip_sklearn_validation() -> None:
     """Tell scikit-learn, in this thread, that rows and parameters were looked at already."""
     sklearn.set_config(assume_finite=True, skip_parameter_validation=True)
 
@@ -36,32 +40,32 @@ class Batcher:
 
     def __init__(
         self,
-        observe: Callable[[Served, int, int], None],
-        under_way: Callable[[], int],
-        watchers: list[Watcher],
+        on_batch: Callable[[Predictor, int, int], None],
+        in_flight: Callable[[], int],
+        observers: list[PredictionObserver],
     ) -> None:
         """Take what goes with every answer.
 
         Parameters
         ----------
-        observe
+        on_batch
             Is told of each batch: the version, its requests and its rows.
-        under_way
+        in_flight
             Says how many requests have arrived and not been answered.
-        watchers
+        observers
             Are shown what was answered.
         """
-        self._watchers = watchers
-        self._observe = observe
-        self._under_way = under_way
-        self._waiting: dict[tuple[Served, str], list[Waiting]] = {}
+        self._observers = observers
+        self._on_batch = on_batch
+        self._in_flight = in_flight
+        self._waiting: dict[tuple[Predictor, str], list[Waiting]] = {}
         self._scheduled = False
         self._last = 0
-        self._threads = ThreadPoolExecutor(_THREADS, "predict", trust_inputs)
+        self._threads = ThreadPoolExecutor(_THREADS, "predict", skip_sklearn_validation)
         self._busy = 0
 
     def answer(
-        self, served: Served, method: str, rows: Matrix, request_id: str | None = ""
+        self, predictor: Predictor, method: str, rows: Matrix, request_id: str | None = ""
     ) -> asyncio.Future[list[Any]]:
         """Return the answers of one version to rows, one a row, when they are there.
 
@@ -72,11 +76,11 @@ class Batcher:
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
-        if len(rows) <= served.inline_rows and self._under_way() <= 1:
+        if len(rows) <= predictor.inline_rows and self._in_flight() <= 1:
             batch = [(rows, future, request_id)]
-            self._settle(served, method, batch, _answers(served, method, batch))
+            self._settle(predictor, method, batch, _answers(predictor, method, batch))
             return future
-        self._waiting.setdefault((served, method), []).append((rows, future, request_id))
+        self._waiting.setdefault((predictor, method), []).append((rows, future, request_id))
         if not self._scheduled:
             self._scheduled = True
             loop.call_soon(self._flush)
@@ -91,41 +95,41 @@ class Batcher:
         self._last = count
         self._scheduled = False
         waiting, self._waiting = self._waiting, {}
-        for (served, method), every in waiting.items():
+        for (predictor, method), every in waiting.items():
             requests = [one for one in every if not one[1].done()]  # the others have given up
-            if sum([len(rows) for rows, _, _ in requests]) <= served.inline_rows:
-                self._settle(served, method, requests, _answers(served, method, requests))
+            if sum([len(rows) for rows, _, _ in requests]) <= predictor.inline_rows:
+                self._settle(predictor, method, requests, _answers(predictor, method, requests))
                 continue
-            small = [r for r in requests if len(r[0]) <= served.inline_rows]
-            for batch in _packed(small, served.inline_rows):
-                self._settle(served, method, batch, _answers(served, method, batch))
-            large = [r for r in requests if len(r[0]) > served.inline_rows]
+            small = [r for r in requests if len(r[0]) <= predictor.inline_rows]
+            for batch in _packed(small, predictor.inline_rows):
+                self._settle(predictor, method, batch, _answers(predictor, method, batch))
+            large = [r for r in requests if len(r[0]) > predictor.inline_rows]
             batches = list(_packed(large, _BATCH_ROWS))
             while batches and self._busy < _THREADS:
-                self._off_the_loop(served, method, batches.pop(0))
+                self._off_the_loop(predictor, method, batches.pop(0))
             left = [request for batch in batches for request in batch]
             if left:
-                self._waiting.setdefault((served, method), []).extend(left)
+                self._waiting.setdefault((predictor, method), []).extend(left)
 
-    def _off_the_loop(self, served: Served, method: str, batch: list[Waiting]) -> None:
+    def _off_the_loop(self, predictor: Predictor, method: str, batch: list[Waiting]) -> None:
         self._busy += 1
         work = asyncio.get_running_loop().run_in_executor(
-            self._threads, _answers, served, method, batch
+            self._threads, _answers, predictor, method, batch
         )
 
         def done(answers: asyncio.Future[list[Any]]) -> None:
             self._busy -= 1
-            self._settle(served, method, batch, answers.result())
+            self._settle(predictor, method, batch, answers.result())
             if self._waiting:
                 self._flush()
 
         work.add_done_callback(done)
 
     def _settle(
-        self, served: Served, method: str, batch: list[Waiting], answers: list[Any]
+        self, predictor: Predictor, method: str, batch: list[Waiting], answers: list[Any]
     ) -> None:
-        self._observe(
-            served, len(batch), sum([len(rows) for rows, _, name in batch if name is not None])
+        self._on_batch(
+            predictor, len(batch), sum([len(rows) for rows, _, name in batch if name is not None])
         )
         for (_, future, _), answer in zip(batch, answers, strict=True):
             if future.done():  # nobody waits for it any more
@@ -134,24 +138,26 @@ class Batcher:
                 future.set_exception(answer)
             else:
                 future.set_result(answer)
-        if self._watchers:
-            self._show(served, method, batch, answers)
+        if self._observers:
+            self._show(predictor, method, batch, answers)
 
-    def _show(self, served: Served, method: str, batch: list[Waiting], answers: list[Any]) -> None:
+    def _show(
+        self, predictor: Predictor, method: str, batch: list[Waiting], answers: list[Any]
+    ) -> None:
         good = [
             n
             for n, answer in enumerate(answers)
             if batch[n][2] is not None and not isinstance(answer, BaseException)
         ]
         if good:
-            answered = Answered(
-                served,
+            answered = PredictionEvent(
+                predictor,
                 method,
                 [batch[n][0] for n in good],
                 [answers[n] for n in good],
                 [str(batch[n][2]) for n in good],
             )
-            show(answered, self._watchers)
+            show(answered, self._observers)
 
 
 def _packed(requests: list[Waiting], most: int) -> list[list[Waiting]]:
@@ -168,13 +174,13 @@ def _packed(requests: list[Waiting], most: int) -> list[list[Waiting]]:
     return batches
 
 
-def _answers(served: Served, method: str, batch: list[Waiting]) -> list[Any]:
+def _answers(predictor: Predictor, method: str, batch: list[Waiting]) -> list[Any]:
     """Return the answer to each request, or the exception that it is answered with."""
     if len(batch) > 1:
         try:
-            together = served.answer(np.concatenate([rows for rows, _, _ in batch]), method)
+            together = predictor.answer(np.concatenate([rows for rows, _, _ in batch]), method)
         except Exception:  # noqa: BLE001 - whose fault it is shows when each is asked alone
-            return [_answer(served, method, rows) for rows, _, _ in batch]
+            return [_answer(predictor, method, rows) for rows, _, _ in batch]
         if len(together) == len(batch):
             return [[answer] for answer in together]
         parts, begin = [], 0
@@ -182,11 +188,11 @@ def _answers(served: Served, method: str, batch: list[Waiting]) -> list[Any]:
             parts.append(together[begin : begin + len(rows)])
             begin += len(rows)
         return parts
-    return [_answer(served, method, batch[0][0])]
+    return [_answer(predictor, method, batch[0][0])]
 
 
-def _answer(served: Served, method: str, rows: Matrix) -> Any:
+def _answer(predictor: Predictor, method: str, rows: Matrix) -> Any:
     try:
-        return served.answer(rows, method)
+        return predictor.answer(rows, method)
     except Exception as error:  # noqa: BLE001 - told to the one who asked
         return error

@@ -9,10 +9,14 @@ from typing import Any, TypeVar
 
 from registry_tools.errors import InputError
 from registry_tools.inference.decoder import Matrix
-from registry_tools.inference.mlflow_scoring import Read, refuse_too_many
-from registry_tools.inference.predictor import Served
+from registry_tools.inference.mlflow_scoring import ScoredRequest, refuse_too_many
+from registry_tools.inference.predictor import Predictor
 from registry_tools.serving.engine.batcher import Batcher
-from registry_tools.serving.engine.prediction_events import Answered, Watcher, show
+from registry_tools.serving.engine.prediction_events import (
+    PredictionEvent,
+    PredictionObserver,
+    show,
+)
 
 T = TypeVar("T")
 
@@ -20,26 +24,26 @@ T = TypeVar("T")
 LARGE_BODY = 1 << 18
 
 
-class Plane:
+class DataPlane:
     """The data plane of one worker, without a transport."""
 
     def __init__(
         self,
-        observe: Callable[[Served, int, int], None],
-        under_way: Callable[[], int],
-        watchers: list[Watcher],
+        on_batch: Callable[[Predictor, int, int], None],
+        in_flight: Callable[[], int],
+        observers: list[PredictionObserver],
         max_rows: int,
     ) -> None:
         """Take what goes with every answer, as `Batcher`, and the most rows of a request."""
-        self.current: Served | None = None
-        self._batcher = Batcher(observe, under_way, watchers)
-        self._observe = observe
-        self._watchers = watchers
+        self.current: Predictor | None = None
+        self._batcher = Batcher(on_batch, in_flight, observers)
+        self._on_batch = on_batch
+        self._observers = observers
         self._max_rows = max_rows
         self._threads = ThreadPoolExecutor(2, "read")
 
     def answer(
-        self, served: Served, method: str, rows: Matrix, request_id: str | None = ""
+        self, predictor: Predictor, method: str, rows: Matrix, request_id: str | None = ""
     ) -> Awaitable[list[Any]]:
         """Answer a matrix of rows together with others that wait.
 
@@ -52,16 +56,16 @@ class Plane:
             If there are more than allowed, or the model cannot take them.
         """
         refuse_too_many(len(rows), self._max_rows)
-        return self._batcher.answer(served, method, rows, request_id)
+        return self._batcher.answer(predictor, method, rows, request_id)
 
     async def answer_body(
         self,
-        served: Served,
+        predictor: Predictor,
         method: str,
         content: Any,
         content_type: str,
         request_id: str | None = "",
-    ) -> Read:
+    ) -> ScoredRequest:
         """Answer a request that MLflow's own code reads, alone and off the event loop.
 
         Raises
@@ -70,19 +74,21 @@ class Plane:
             As `MlflowReader.answer`.
         """
         read = await self.off_the_loop(
-            served.reader.answer, content, content_type, method, self._max_rows
+            predictor.reader.answer, content, content_type, method, self._max_rows
         )
-        self._observe(served, 1, read.count if request_id is not None else 0)
-        if self._watchers and request_id is not None and isinstance(read.answers, list):
-            await self.off_the_loop(self._show, served, method, read, request_id)
+        self._on_batch(predictor, 1, read.count if request_id is not None else 0)
+        if self._observers and request_id is not None and isinstance(read.answers, list):
+            await self.off_the_loop(self._show, predictor, method, read, request_id)
         return read
 
-    def _show(self, served: Served, method: str, read: Read, request_id: str) -> None:
-        answered = Answered(served, method, [read.table], [read.answers], [request_id])
-        show(answered, self._watchers)
+    def _show(
+        self, predictor: Predictor, method: str, read: ScoredRequest, request_id: str
+    ) -> None:
+        answered = PredictionEvent(predictor, method, [read.table], [read.answers], [request_id])
+        show(answered, self._observers)
 
     async def answer_content(
-        self, served: Served, method: str, content: Any, request_id: str | None = ""
+        self, predictor: Predictor, method: str, content: Any, request_id: str | None = ""
     ) -> list[Any]:
         """Return the answers to the JSON of MLflow's protocol, one a row.
 
@@ -91,7 +97,7 @@ class Plane:
         InputError, UnsupportedOperation
             As `MlflowReader.answer`, and if the answers are not a list.
         """
-        read = await self.answer_body(served, method, content, "application/json", request_id)
+        read = await self.answer_body(predictor, method, content, "application/json", request_id)
         if not isinstance(read.answers, list):
             raise InputError("this model does not answer with one value a row: use /invocations")
         return read.answers

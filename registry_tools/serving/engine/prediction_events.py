@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from registry_tools.inference.decoder import Matrix
 
 if TYPE_CHECKING:
-    from registry_tools.inference.predictor import Served
+    from registry_tools.inference.predictor import Predictor
 
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Answered:
+class PredictionEvent:
     """Requests that one call of a version answered.
 
     The three sequences are of one length, an entry a request: its rows (a matrix in the order of
@@ -26,7 +26,7 @@ class Answered:
     (one a row), and its id.
     """
 
-    served: Served
+    predictor: Predictor
     method: str
     rows: Sequence[Matrix | Any]
     answers: Sequence[Sequence[Any]]
@@ -34,17 +34,17 @@ class Answered:
     at: float = field(default_factory=time.time)  # seconds since 1970
 
 
-class Watcher(Protocol):
+class PredictionObserver(Protocol):
     """Is shown what was answered, on the path of the next answer: it must not wait for anything."""
 
-    def watch(self, answered: Answered) -> None:
+    def observe(self, answered: PredictionEvent) -> None:
         """Take it in, or drop it and count that."""
 
 
-def show(answered: Answered, watchers: Sequence[Watcher]) -> None:
+def show(answered: PredictionEvent, observers: Sequence[PredictionObserver]) -> None:
     """Show it to all who watch; what is wrong with one of them is no fault of the answer."""
-    for watcher in watchers:
+    for watcher in observers:
         try:
-            watcher.watch(answered)
+            watcher.observe(answered)
         except Exception:  # noqa: BLE001 - the answer is given, and the next one is to come
             _log.exception("%s failed", type(watcher).__name__)

@@ -15,12 +15,12 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from registry_tools.errors import InputError, UnsupportedOperation
-from registry_tools.inference.predictor import Served
+from registry_tools.inference.predictor import Predictor
 from registry_tools.serving.grpc.messages import METHODS, SERVICE, messages
 from registry_tools.serving.rest.app import App
-from registry_tools.serving.rest.messages import Refused
+from registry_tools.serving.rest.messages import RequestRefused
 from registry_tools.serving.v2 import inference, tensors
-from registry_tools.serving.v2.inference import Wish
+from registry_tools.serving.v2.inference import InferRequest
 from registry_tools.serving.v2.tensors import Tensor
 
 _log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class _Door(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     async def intercept_service(self, go_on: Any, details: grpc.HandlerCallDetails) -> Any:
         given = dict(details.invocation_metadata or ()).get("authorization", b"")
-        known = self._app.keys.let_in(given.encode() if isinstance(given, str) else given)
+        known = self._app.keys.allows(given.encode() if isinstance(given, str) else given)
         if known or details.method.rpartition("/")[2] in _WITHOUT_KEY:
             return await go_on(details)
 
@@ -137,7 +137,7 @@ class GrpcServer:
                 return response(**await asyncio.wait_for(respond(request, call), timeout))
             except DecodeError:
                 call.status, said = 400, "this is no message of the protocol"
-            except Refused as refused:
+            except RequestRefused as refused:
                 call.status, said = refused.status, refused.message
             except (InputError, UnsupportedOperation) as error:
                 call.status, said = 400, str(getattr(error, "public", error))
@@ -158,13 +158,13 @@ class GrpcServer:
             response_serializer=response.SerializeToString,
         )
 
-    def _served(self, name: str, version: str, call: Call) -> Served:
-        served = self._app.plane.current
-        if served is None:
-            raise Refused(503, "no model is loaded yet")
-        inference.check_named(served, name, version)
-        call.version = served.label
-        return served
+    def _served(self, name: str, version: str, call: Call) -> Predictor:
+        predictor = self._app.data_plane.current
+        if predictor is None:
+            raise RequestRefused(503, "no model is loaded yet")
+        inference.check_named(predictor, name, version)
+        call.version = predictor.label
+        return predictor
 
     async def _ServerLive(self, request: Any, call: Call) -> dict[str, Any]:
         return {"live": True}
@@ -183,23 +183,25 @@ class GrpcServer:
         return inference.model_metadata(self._served(request.name, request.version, call))
 
     async def _ModelInfer(self, request: Any, call: Call) -> dict[str, Any]:
-        served = self._served(request.model_name, request.model_version, call)
+        predictor = self._served(request.model_name, request.model_version, call)
         raw = request.raw_input_contents
         if raw and len(raw) != len(request.inputs):
             raise InputError("raw_input_contents is not of as many tensors as inputs")
-        inputs = await self._app.plane.off_the_loop(
+        inputs = await self._app.data_plane.off_the_loop(
             lambda: [
                 _tensor(tensor, raw[place] if raw else None)
                 for place, tensor in enumerate(request.inputs)
             ]
         )
         methods = inference.methods_of([output.name for output in request.outputs])
-        wish = Wish(inputs, methods, request.id)
+        infer_request = InferRequest(inputs, methods, request.id)
         request_id = self._app.id_of(request.id.encode())
-        _, outputs = await inference.infer(self._app.plane, served, wish, request_id)
+        _, outputs = await inference.infer(
+            self._app.data_plane, predictor, infer_request, request_id
+        )
         return {
-            "model_name": served.source.name,
-            "model_version": served.label,
+            "model_name": predictor.artifact.name,
+            "model_version": predictor.label,
             "id": request.id or request_id,
             "outputs": [
                 {"name": t.name, "datatype": t.datatype, "shape": t.values.shape} for t in outputs

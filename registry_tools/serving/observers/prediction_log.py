@@ -23,9 +23,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from registry_tools.data.schema import NUMBERS
-from registry_tools.inference.predictor import Served
-from registry_tools.serving.engine.batcher import trust_inputs
-from registry_tools.serving.engine.prediction_events import Answered
+from registry_tools.inference.predictor import Predictor
+from registry_tools.serving.engine.batcher import skip_sklearn_validation
+from registry_tools.serving.engine.prediction_events import PredictionEvent
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class PredictionLog:
         self._seconds = seconds
         self._count = count
         self._lock = threading.Lock()
-        self._waiting: list[Answered] = []
+        self._waiting: list[PredictionEvent] = []
         self._rows = 0
         self._cells = 0
         self._numbers = itertools.count(1)
@@ -69,12 +69,12 @@ class PredictionLog:
         self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
         self._thread.start()
 
-    def watch(self, answered: Answered) -> None:
+    def observe(self, answered: PredictionEvent) -> None:
         """Put what was answered into the queue; on the event loop."""
         if self._sample < 1:
             answered = _sampled(answered, self._sample)
         rows = sum(map(len, answered.answers))
-        cells = rows * (len(answered.served.info.signature or ()) + 4) + _texts(answered)
+        cells = rows * (len(answered.predictor.info.signature or ()) + 4) + _texts(answered)
         with self._lock:
             full = self._cells + cells > _MOST_CELLS
             if not full and rows:
@@ -98,7 +98,7 @@ class PredictionLog:
         return {"sample": self._sample, "last_error": self.error}
 
     def _run(self) -> None:
-        trust_inputs()
+        skip_sklearn_validation()
         self._remove_torn()
         while not self._ending:
             self._wake.wait(self._seconds)
@@ -117,22 +117,22 @@ class PredictionLog:
         with self._lock:
             taken, self._waiting = self._waiting, []
             self._rows = self._cells = 0
-        by_version: dict[Served, list[Answered]] = {}
+        by_version: dict[Predictor, list[PredictionEvent]] = {}
         for answered in taken:
-            by_version.setdefault(answered.served, []).append(answered)
-        for served, part in by_version.items():
-            self._write_version(served, part)
+            by_version.setdefault(answered.predictor, []).append(answered)
+        for predictor, part in by_version.items():
+            self._write_version(predictor, part)
 
-    def _write_version(self, served: Served, part: list[Answered]) -> None:
+    def _write_version(self, predictor: Predictor, part: list[PredictionEvent]) -> None:
         tables = []
         for together in _steps(part):
             try:
-                tables.append(_table(served, together))
+                tables.append(_table(predictor, together))
             except Exception as error:  # noqa: BLE001 - rows that no table holds are not all rows
                 self._failed(sum(_rows(answered) for answered in together), error)
         for alike in _by_schema(tables):
             try:
-                self._write_file(served, alike)
+                self._write_file(predictor, alike)
             except Exception as error:  # noqa: BLE001 - the edge of the thread, which must go on
                 self._failed(sum(map(len, alike)), error)
             else:
@@ -145,11 +145,11 @@ class PredictionLog:
         self.error = f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ} {said}"
         self._count(rows, "failed")
 
-    def _write_file(self, served: Served, tables: list[pa.Table]) -> None:
-        folder = self._folder / served.source.name
+    def _write_file(self, predictor: Predictor, tables: list[pa.Table]) -> None:
+        folder = self._folder / predictor.artifact.name
         folder.mkdir(parents=True, exist_ok=True)
         now = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
-        name = f"{now}-version-{served.label}-{os.getpid()}-{next(self._numbers)}.parquet"
+        name = f"{now}-version-{predictor.label}-{os.getpid()}-{next(self._numbers)}.parquet"
         partial = folder / f".{name}.part"
         try:
             with partial.open("wb") as file:
@@ -163,7 +163,7 @@ class PredictionLog:
             raise
 
 
-def _texts(answered: Answered) -> int:
+def _texts(answered: PredictionEvent) -> int:
     """Return how many values the texts of a table take the room of."""
     table: Any = answered.rows[0] if len(answered.rows) == 1 else None
     if not hasattr(table, "memory_usage"):
@@ -180,10 +180,10 @@ def _flush(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _sampled(answered: Answered, sample: float) -> Answered:
+def _sampled(answered: PredictionEvent, sample: float) -> PredictionEvent:
     kept = [n for n in range(len(answered.answers)) if random.random() < sample]
-    return Answered(
-        answered.served,
+    return PredictionEvent(
+        answered.predictor,
         answered.method,
         [answered.rows[n] for n in kept],
         [answered.answers[n] for n in kept],
@@ -200,13 +200,13 @@ def _by_schema(tables: list[pa.Table]) -> list[list[pa.Table]]:
     return list(alike.values())
 
 
-def _rows(answered: Answered) -> int:
+def _rows(answered: PredictionEvent) -> int:
     return sum(map(len, answered.answers))
 
 
-def _steps(part: list[Answered]) -> Iterator[list[Answered]]:
+def _steps(part: list[PredictionEvent]) -> Iterator[list[PredictionEvent]]:
     """Put together what makes one table: matrices of one method, up to a number of rows."""
-    together: list[Answered] = []
+    together: list[PredictionEvent] = []
     size = 0
     for answered in part:
         plain = isinstance(answered.rows[0], np.ndarray)
@@ -220,7 +220,7 @@ def _steps(part: list[Answered]) -> Iterator[list[Answered]]:
         yield together
 
 
-def _table(served: Served, together: list[Answered]) -> pa.Table:
+def _table(predictor: Predictor, together: list[PredictionEvent]) -> pa.Table:
     """Return what was answered as a table: a line a row, its features under their own names."""
     lengths = [len(answers) for answered in together for answers in answered.answers]
     answers = [one for answered in together for many in answered.answers for one in many]
@@ -228,42 +228,42 @@ def _table(served: Served, together: list[Answered]) -> pa.Table:
     at = [answered.at for answered in together for _ in answered.request_ids]
     parts = [rows for answered in together for rows in answered.rows]
     rows = np.concatenate(parts) if isinstance(parts[0], np.ndarray) else parts[0]
-    predictions, probabilities = _both(served, together[0].method, rows, answers)
+    predictions, probabilities = _both(predictor, together[0].method, rows, answers)
     columns: dict[str, Any] = {
         "_request_id": pa.array(ids).take(pa.array(np.repeat(np.arange(len(ids)), lengths))),
         "_row": np.concatenate([np.arange(length, dtype=np.int32) for length in lengths]),
         "_at": pa.array(
             np.repeat((np.array(at) * 1e6).astype(np.int64), lengths), pa.timestamp("us", "UTC")
         ),
-        "_model": pa.array([served.source.name] * len(answers)).dictionary_encode(),
-        "_version": np.full(len(answers), served.source.version, np.int32),
+        "_model": pa.array([predictor.artifact.name] * len(answers)).dictionary_encode(),
+        "_version": np.full(len(answers), predictor.artifact.version, np.int32),
         "_prediction": pa.array(predictions),
     }
-    names = served.info.target_names
+    names = predictor.info.target_names
     if names is not None:
         columns["_prediction_name"] = pa.array([names[code] for code in predictions])
     if probabilities is not None:
         columns["_probabilities"] = pa.array(probabilities, pa.list_(pa.float64()))
-    features = _features(served, rows)
+    features = _features(predictor, rows)
     taken = {f"feature {name}" if name in columns else name: v for name, v in features.items()}
     return pa.table(taken | columns)
 
 
-def _both(served: Served, method: str, rows: Any, answers: list[Any]) -> tuple[Any, Any]:
+def _both(predictor: Predictor, method: str, rows: Any, answers: list[Any]) -> tuple[Any, Any]:
     """Return predictions and probabilities, whichever of them the request asked for."""
     other = "predict" if method == "predict_proba" else "predict_proba"
-    if other not in served.answers:
+    if other not in predictor.answers:
         return answers, None
-    if served.form is not None and isinstance(rows, np.ndarray):
-        found = served.answer(rows, other)
+    if predictor.numeric_schema is not None and isinstance(rows, np.ndarray):
+        found = predictor.answer(rows, other)
     else:
-        found = served.reader.predict(rows, other)
+        found = predictor.reader.predict(rows, other)
     return (found, answers) if method == "predict_proba" else (answers, found)
 
 
-def _features(served: Served, rows: Any) -> dict[str, Any]:
+def _features(predictor: Predictor, rows: Any) -> dict[str, Any]:
     """Return the columns that were asked, in the types of the signature."""
-    columns = served.info.signature
+    columns = predictor.info.signature
     if isinstance(rows, np.ndarray):
         if columns is None:
             return {str(place): values for place, values in enumerate(rows.T)}

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from registry_tools.serving.engine.prediction_events import Answered
+from registry_tools.serving.engine.prediction_events import PredictionEvent
 from registry_tools.serving.observers.metrics import Metrics
 from registry_tools.serving.settings import Settings
 
@@ -34,7 +34,7 @@ _PAUSE = 5.0
 _END_SECONDS = 3.0
 
 
-class Feed:
+class ShadowFeed:
     """The end of the socket at which a worker says what it answered."""
 
     def __init__(self, end: socket.socket, metrics: Metrics) -> None:
@@ -42,7 +42,7 @@ class Feed:
         self._end = end
         self._metrics = metrics
 
-    def watch(self, answered: Answered) -> None:
+    def observe(self, answered: PredictionEvent) -> None:
         """Send it, or drop it."""
         left = sum(map(len, answered.answers))
         try:
@@ -53,9 +53,9 @@ class Feed:
             self._metrics.shadow_dropped(left)
 
 
-def messages(answered: Answered) -> Iterator[tuple[int, bytes]]:
+def messages(answered: PredictionEvent) -> Iterator[tuple[int, bytes]]:
     """Return how many rows each message holds, and the message: JSON, a line end, a matrix."""
-    version = answered.served.label
+    version = answered.predictor.label
     head: dict[str, Any]
     if not isinstance(answered.rows[0], np.ndarray):
         rows, asked = answered.rows[0], answered.answers[0]
@@ -72,7 +72,7 @@ def messages(answered: Answered) -> Iterator[tuple[int, bytes]]:
     if matrix.ndim != 2:
         raise TypeError("only tables are compared")
     answers = [one for many in answered.answers for one in many]
-    form = answered.served.form
+    numeric_schema = answered.predictor.numeric_schema
     step = max(_MESSAGE // (8 * matrix.shape[1] + 64), 1)
     for begin in range(0, len(matrix), step):
         part = np.ascontiguousarray(matrix[begin : begin + step])
@@ -80,7 +80,7 @@ def messages(answered: Answered) -> Iterator[tuple[int, bytes]]:
             "version": version,
             "method": answered.method,
             "answers": answers[begin : begin + step],
-            "columns": form.names if form is not None else None,
+            "columns": numeric_schema.names if numeric_schema is not None else None,
             "dtype": part.dtype.str,
         }
         yield len(part), orjson.dumps(head) + b"\n" + part.tobytes()
@@ -89,10 +89,10 @@ def messages(answered: Answered) -> Iterator[tuple[int, bytes]]:
 class Shadow:
     """Looks after the process of the shadow, and takes what it reports."""
 
-    def __init__(self, settings: Settings, tell: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, settings: Settings, report_status: Callable[[dict[str, Any]], None]) -> None:
         self.feed, self._receiver = socket.socketpair(socket.AF_UNIX, _kind())
         self._settings = settings
-        self._tell = tell
+        self._tell = report_status
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
 

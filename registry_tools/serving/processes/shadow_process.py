@@ -26,14 +26,14 @@ from registry_tools.inference.lazy_imports import OPTIONAL, without
 with without(*OPTIONAL):
     import uvloop
 
-    from registry_tools.inference.artifact_fetcher import sources_of
+    from registry_tools.inference.artifact_fetcher import artifact_fetcher_for
     from registry_tools.inference.model_loader import load
-    from registry_tools.inference.predictor import Served
-    from registry_tools.serving.engine.batcher import trust_inputs
+    from registry_tools.inference.predictor import Predictor
+    from registry_tools.serving.engine.batcher import skip_sklearn_validation
     from registry_tools.serving.observers.metrics import ShadowMetrics
-    from registry_tools.serving.rollout.stage_follower import Follower
+    from registry_tools.serving.rollout.stage_follower import StageFollower
 
-from registry_tools.inference.model_artifact import Source
+from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.serving.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -45,28 +45,28 @@ _LATENCIES = 1000  # calls, of which the latencies are told
 _RELATIVE = 1e-6  # two figures this close agree
 
 
-class Candidate:
+class ShadowPredictor:
     """The host of the version in the shadow, and what its answers came to."""
 
     def __init__(self, settings: Settings, metrics: ShadowMetrics) -> None:
-        self.served: Served | None = None
+        self.predictor: Predictor | None = None
         self.rows = self.agreed = self.errors = 0
         self._against = ""  # the version that it is compared with
         self._seconds: deque[float] = deque(maxlen=_LATENCIES)
         self.state: dict[str, Any] = {}
         self._policy = settings.policy
         self._metrics = metrics
-        self._prepared: dict[str, Served] = {}
+        self._prepared: dict[str, Predictor] = {}
 
-    async def prepare(self, source: Source) -> None:
+    async def prepare(self, artifact: ModelArtifact) -> None:
         """Load a version, and try it."""
         loop = asyncio.get_running_loop()
-        served = await loop.run_in_executor(None, load, source, self._policy)
-        self._prepared[source.folder] = served
+        predictor = await loop.run_in_executor(None, load, artifact, self._policy)
+        self._prepared[artifact.folder] = predictor
 
-    async def swap(self, source: Source) -> None:
+    async def swap(self, artifact: ModelArtifact) -> None:
         """Let it answer, and count anew."""
-        self.served = self._prepared.pop(source.folder)
+        self.predictor = self._prepared.pop(artifact.folder)
         self._begin("")
 
     def _begin(self, against: str) -> None:
@@ -74,47 +74,47 @@ class Candidate:
         self.rows = self.agreed = self.errors = 0
         self._seconds.clear()
 
-    async def drop(self, source: Source) -> None:
+    async def drop(self, artifact: ModelArtifact) -> None:
         """Forget a prepared version."""
-        self._prepared.pop(source.folder, None)
+        self._prepared.pop(artifact.folder, None)
 
-    def tell(self, state: dict[str, Any]) -> None:
+    def report_status(self, state: dict[str, Any]) -> None:
         """Take in how the following goes."""
         self.state = state
 
     def compare(self, message: bytes) -> None:
         """Answer what a message holds, and count whether the answers agree."""
-        served = self.served
+        predictor = self.predictor
         head, _, raw = message.partition(b"\n")
         asked = orjson.loads(head)
         theirs = asked["answers"]
-        if served is None:
+        if predictor is None:
             self._metrics.dropped(len(theirs))
             return
         if asked["version"] != self._against:
             self._begin(asked["version"])
         began = time.perf_counter()
         try:
-            ours = _answers(served, asked, raw)
+            ours = _answers(predictor, asked, raw)
             agreed = _agreed(ours, theirs)
         except Exception as error:  # noqa: BLE001 - whatever it raises, the next message is another
             self.errors += len(theirs)
-            self._metrics.compared(served.label, self._against, 0, 0, len(theirs))
-            _log.debug("%s in the shadow: %s", served.source, error)
+            self._metrics.compared(predictor.label, self._against, 0, 0, len(theirs))
+            _log.debug("%s in the shadow: %s", predictor.artifact, error)
             return
         seconds = time.perf_counter() - began
         self._seconds.append(seconds)
-        self._metrics.answered(served.label, seconds)
+        self._metrics.answered(predictor.label, seconds)
         self.rows += len(theirs)
         self.agreed += agreed
-        self._metrics.compared(served.label, self._against, agreed, len(theirs) - agreed, 0)
+        self._metrics.compared(predictor.label, self._against, agreed, len(theirs) - agreed, 0)
 
     def report(self) -> dict[str, Any]:
         """Return what is told of the shadow."""
         latest = sorted(self._seconds)
         return {
             "ref": self.state.get("ref"),
-            "version": self.served.source.version if self.served is not None else None,
+            "version": self.predictor.artifact.version if self.predictor is not None else None,
             "against": int(self._against) if self._against else None,
             "rows": self.rows,
             "agreement": round(self.agreed / self.rows, 6) if self.rows else None,
@@ -126,19 +126,19 @@ class Candidate:
         }
 
 
-def _answers(served: Served, asked: dict[str, Any], raw: bytes) -> list[Any]:
+def _answers(predictor: Predictor, asked: dict[str, Any], raw: bytes) -> list[Any]:
     method = asked["method"]
     content = asked.get("content")
     if content is None:
         matrix = np.frombuffer(raw, asked["dtype"]).reshape(len(asked["answers"]), -1)
         names = asked["columns"]
-        if served.form is not None and names is not None:
-            if names != served.form.names:
-                matrix = matrix[:, [names.index(name) for name in served.form.names]]
-            return served.answer(matrix.astype(served.form.dtype), method)
+        if predictor.numeric_schema is not None and names is not None:
+            if names != predictor.numeric_schema.names:
+                matrix = matrix[:, [names.index(name) for name in predictor.numeric_schema.names]]
+            return predictor.answer(matrix.astype(predictor.numeric_schema.dtype), method)
         split = {"columns": names, "data": matrix.tolist()}
         content = {"dataframe_split": split} if names else {"inputs": matrix.tolist()}
-    return served.reader.answers(content, method)
+    return predictor.reader.answers(content, method)
 
 
 def _agreed(ours: list[Any], theirs: list[Any]) -> int:
@@ -157,9 +157,9 @@ async def _run(control: socket.socket, feed: socket.socket) -> None:
     settings = Settings.from_json((await reader.readline()).decode())
     settings = dataclasses.replace(settings, ref=str(settings.shadow), cache=None)
     metrics = ShadowMetrics()
-    candidate = Candidate(settings, metrics)
-    sources = sources_of(settings)
-    follower = Follower(sources, lambda: [candidate], metrics, settings.poll)
+    candidate = ShadowPredictor(settings, metrics)
+    fetcher = artifact_fetcher_for(settings)
+    follower = StageFollower(fetcher, lambda: [candidate], metrics, settings.poll)
     feed.setblocking(False)
 
     def read() -> None:
@@ -188,7 +188,7 @@ async def _run(control: socket.socket, feed: socket.socket) -> None:
     finally:
         for task in tasks:
             task.cancel()
-        sources.close()
+        fetcher.close()
 
 
 def main() -> int:
@@ -197,7 +197,7 @@ def main() -> int:
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: shadow: %(message)s"
     )
     os.nice(5)  # the answers first
-    trust_inputs()
+    skip_sklearn_validation()
     control, feed = (socket.socket(fileno=int(number)) for number in sys.argv[1:])
     try:
         uvloop.run(_run(control, feed))

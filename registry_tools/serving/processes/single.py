@@ -11,9 +11,9 @@ from registry_tools.inference.lazy_imports import OPTIONAL, without
 with without(*OPTIONAL):
     import uvloop
 
-    from registry_tools.inference.artifact_fetcher import sources_of
+    from registry_tools.inference.artifact_fetcher import artifact_fetcher_for
     from registry_tools.serving.observers.metrics import Metrics
-    from registry_tools.serving.observers.shadow import Feed, Shadow
+    from registry_tools.serving.observers.shadow import Shadow, ShadowFeed
     from registry_tools.serving.processes.worker import (
         BACKLOG,
         Server,
@@ -23,7 +23,7 @@ with without(*OPTIONAL):
         settle_memory,
         unless_ended,
     )
-    from registry_tools.serving.rollout.stage_follower import Follower
+    from registry_tools.serving.rollout.stage_follower import StageFollower
 
 from registry_tools.serving.settings import Settings
 
@@ -38,25 +38,25 @@ async def _run(settings: Settings, listening: socket.socket) -> int:
     end_on_signals(ending.set)
     metrics = Metrics()
     worker = Worker(settings, metrics)
-    sources = sources_of(settings)
-    follower = Follower(sources, lambda: [worker], metrics, settings.poll)
+    fetcher = artifact_fetcher_for(settings)
+    follower = StageFollower(fetcher, lambda: [worker], metrics, settings.poll)
     server = Server(worker.app)
-    shadow = Shadow(settings, follower.tell_of_shadow) if settings.shadow else None
+    shadow = Shadow(settings, follower.report_shadow) if settings.shadow else None
     tasks = []
     try:
-        source = await unless_ended(follower.start(), ending)
-        if source is None:
+        artifact = await unless_ended(follower.start(), ending)
+        if artifact is None:
             return 0
         end_on_signals(server.end)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, follower.wake)
         worker.app.refresh = follower.refresh
         tasks.append(asyncio.create_task(follower.follow()))
         if shadow is not None:
-            worker.app.watchers.append(Feed(shadow.feed, metrics))
+            worker.app.observers.append(ShadowFeed(shadow.feed, metrics))
             tasks.append(asyncio.create_task(shadow.run()))
         settle_memory()
         listening.listen(BACKLOG)
-        announce(settings, listening, str(source))
+        announce(settings, listening, str(artifact))
         await server.run_on(listening)
     finally:
         for task in tasks:
@@ -64,5 +64,5 @@ async def _run(settings: Settings, listening: socket.socket) -> int:
         if shadow is not None:
             await shadow.end()
         worker.close()
-        sources.close()
+        fetcher.close()
     return 0

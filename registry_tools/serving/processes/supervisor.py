@@ -19,7 +19,7 @@ with without(*OPTIONAL):
     import uvloop
     from prometheus_client import multiprocess
 
-    from registry_tools.inference.artifact_fetcher import sources_of
+    from registry_tools.inference.artifact_fetcher import artifact_fetcher_for
     from registry_tools.serving.observers.metrics import Metrics
     from registry_tools.serving.observers.shadow import Shadow
     from registry_tools.serving.processes.worker import (
@@ -29,9 +29,9 @@ with without(*OPTIONAL):
         settle_memory,
         unless_ended,
     )
-    from registry_tools.serving.rollout.stage_follower import Follower
+    from registry_tools.serving.rollout.stage_follower import StageFollower
 
-from registry_tools.inference.model_artifact import Source
+from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.serving.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class RemoteWorker:
         self._asked: dict[int, asyncio.Future[str | None]] = {}
 
     async def converse(
-        self, control: socket.socket, settings: Settings, follower: Follower
+        self, control: socket.socket, settings: Settings, follower: StageFollower
     ) -> None:
         """Read what the worker says until it is gone."""
         reader, self._writer = await asyncio.open_connection(sock=control, limit=_LINE)
@@ -86,7 +86,7 @@ class RemoteWorker:
         if future is not None and not future.done():  # else whoever asked has given up
             future.set_result(error)
 
-    async def _refresh(self, number: int, follower: Follower) -> None:
+    async def _refresh(self, number: int, follower: StageFollower) -> None:
         await follower.refresh()
         self._send({"do": "refreshed", "id": number})
 
@@ -96,10 +96,10 @@ class RemoteWorker:
         self._writer.write(json.dumps(message).encode() + b"\n")
         return True
 
-    async def _ask(self, do: str, source: Source) -> str | None:
+    async def _ask(self, do: str, artifact: ModelArtifact) -> str | None:
         number = next(self._numbers)
         future = self._asked[number] = asyncio.get_running_loop().create_future()
-        if not self._send({"id": number, "do": do, "source": source.to_json()}):
+        if not self._send({"id": number, "do": do, "source": artifact.to_json()}):
             del self._asked[number]
             return "the worker is gone"
         try:
@@ -109,24 +109,24 @@ class RemoteWorker:
         finally:
             self._asked.pop(number, None)
 
-    async def prepare(self, source: Source) -> None:
+    async def prepare(self, artifact: ModelArtifact) -> None:
         """Load a version beside the one that answers, and try it; raises VerificationError."""
-        error = await self._ask("prepare", source)
+        error = await self._ask("prepare", artifact)
         if error is not None:
             raise VerificationError(error)
 
-    async def swap(self, source: Source) -> None:
+    async def swap(self, artifact: ModelArtifact) -> None:
         """Let the prepared version answer from here on; a worker that does not is ended."""
-        error = await self._ask("swap", source)
+        error = await self._ask("swap", artifact)
         if error is not None and self.process.returncode is None:
             _log.warning("worker %d is ended: %s", self.process.pid, error)
             self.process.kill()
 
-    async def drop(self, source: Source) -> None:
+    async def drop(self, artifact: ModelArtifact) -> None:
         """Forget a prepared version."""
-        await self._ask("drop", source)
+        await self._ask("drop", artifact)
 
-    def tell(self, state: dict[str, Any]) -> None:
+    def report_status(self, state: dict[str, Any]) -> None:
         """Hand on how the following goes."""
         self._send({"do": "tell", "state": state})
 
@@ -142,13 +142,13 @@ class Supervisor:
         metrics = Metrics()
         self._settings = settings
         self._listening = listening
-        self._sources = sources_of(settings)
+        self._fetcher = artifact_fetcher_for(settings)
         self._serving: list[RemoteWorker] = []
-        self._follower = Follower(self._sources, lambda: self._serving, metrics, settings.poll)
+        self._follower = StageFollower(self._fetcher, lambda: self._serving, metrics, settings.poll)
         self._ending = asyncio.Event()
         self._shadow: Shadow | None = None
         if settings.shadow is not None:
-            self._shadow = Shadow(settings, self._follower.tell_of_shadow)
+            self._shadow = Shadow(settings, self._follower.report_shadow)
 
     async def run(self) -> int:
         """Serve until told to end."""
@@ -158,13 +158,13 @@ class Supervisor:
             self._serving = await asyncio.gather(
                 *(self._started() for _ in range(self._settings.workers))
             )
-            source = await unless_ended(self._follower.start(), self._ending)
-            if source is None:
+            artifact = await unless_ended(self._follower.start(), self._ending)
+            if artifact is None:
                 return 0
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._follower.wake)
             settle_memory()
             self._listening.listen(BACKLOG)
-            announce(self._settings, self._listening, str(source))
+            announce(self._settings, self._listening, str(artifact))
             tasks = [asyncio.create_task(self._kept_up(worker)) for worker in self._serving]
             tasks.append(asyncio.create_task(self._follower.follow()))
             if self._shadow is not None:
@@ -176,7 +176,7 @@ class Supervisor:
             await self._end()
             if self._shadow is not None:
                 await self._shadow.end()
-            self._sources.close()
+            self._fetcher.close()
         return 0
 
     async def _started(self) -> RemoteWorker:

@@ -19,14 +19,14 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from registry_tools.inference.lazy_imports import import_beside_answers
-from registry_tools.inference.model_artifact import Source
+from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.inference.model_loader import load
-from registry_tools.inference.predictor import Served
-from registry_tools.serving.engine.batcher import trust_inputs
+from registry_tools.inference.predictor import Predictor
+from registry_tools.serving.engine.batcher import skip_sklearn_validation
 from registry_tools.serving.observers.metrics import Metrics
 from registry_tools.serving.rest.app import App
 from registry_tools.serving.settings import Settings
-from registry_tools.serving.threads import in_thread
+from registry_tools.serving.threads import run_in_thread
 
 if TYPE_CHECKING:
     from registry_tools.serving.grpc.server import GrpcServer
@@ -44,19 +44,19 @@ class Worker:
     """The host of a version in this process."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        trust_inputs()
+        skip_sklearn_validation()
         import_beside_answers()
         self.app = App(settings, metrics)
         self._policy = settings.policy
         self._began = time.time()
-        self._prepared: dict[str, Served] = {}
+        self._prepared: dict[str, Predictor] = {}
         self._log: PredictionLog | None = None
         if settings.log_predictions:
             from registry_tools.serving.observers.prediction_log import PredictionLog
 
             folder = Path(settings.log_predictions)
             self._log = PredictionLog(folder, settings.sample, settings.log_every, metrics.logged)
-            self.app.watchers.append(self._log)
+            self.app.observers.append(self._log)
             self.app.prediction_log = lambda: self._log.state
 
     def close(self) -> None:
@@ -64,24 +64,24 @@ class Worker:
         if self._log is not None:
             self._log.close()
 
-    async def prepare(self, source: Source) -> None:
+    async def prepare(self, artifact: ModelArtifact) -> None:
         """Load a version beside the one that answers, and try it."""
-        served = await in_thread(lambda: load(source, self._policy), "load")
-        self._prepared[source.folder] = served
+        predictor = await run_in_thread(lambda: load(artifact, self._policy), "load")
+        self._prepared[artifact.folder] = predictor
 
-    async def swap(self, source: Source) -> None:
+    async def swap(self, artifact: ModelArtifact) -> None:
         """Let the prepared version answer; requests under way end on the one they began with."""
-        self.app.plane.current = self._prepared.pop(source.folder)
+        self.app.data_plane.current = self._prepared.pop(artifact.folder)
 
-    async def drop(self, source: Source) -> None:
+    async def drop(self, artifact: ModelArtifact) -> None:
         """Forget a prepared version."""
-        self._prepared.pop(source.folder, None)
+        self._prepared.pop(artifact.folder, None)
 
-    def tell(self, state: dict[str, Any]) -> None:
+    def report_status(self, state: dict[str, Any]) -> None:
         """Take in how the following goes."""
         self.app.state = state
-        served = self.app.plane.current
-        if served is not None and served.source.stage is not None:
+        predictor = self.app.data_plane.current
+        if predictor is not None and predictor.artifact.stage is not None:
             answer = state["last_answer"]
             # Before it answered at all, it is silent for as long as this process lives.
             at = datetime.fromisoformat(answer).timestamp() if answer else self._began
@@ -129,7 +129,7 @@ class Server(uvicorn.Server):
         self._app = app
         self._serving: asyncio.Task[None] | None = None
         tasks = self.server_state.tasks
-        app.under_way = lambda: len(tasks) + app.others
+        app.in_flight = lambda: len(tasks) + app.others
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -23,7 +23,7 @@ with without(*OPTIONAL):
     import uvloop
 
     from registry_tools.serving.observers.metrics import Metrics
-    from registry_tools.serving.observers.shadow import Feed
+    from registry_tools.serving.observers.shadow import ShadowFeed
     from registry_tools.serving.processes.worker import (
         Server,
         Worker,
@@ -31,7 +31,7 @@ with without(*OPTIONAL):
         settle_memory,
     )
 
-from registry_tools.inference.model_artifact import Source
+from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.serving.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -68,15 +68,15 @@ class Conversation:
         if future is not None and not future.done():  # else whoever asked has given up
             future.set_result(None)
 
-    def tell(self, state: dict[str, Any]) -> None:
+    def report_status(self, state: dict[str, Any]) -> None:
         """Hand on how the following goes."""
-        self._worker.tell(state)
+        self._worker.report_status(state)
 
     async def obey(self, message: dict[str, Any]) -> None:
         """Prepare, swap or drop a version, and say how it went."""
         error = None
         try:
-            await getattr(self._worker, message["do"])(Source.from_json(message["source"]))
+            await getattr(self._worker, message["do"])(ModelArtifact.from_json(message["source"]))
         except RegistryToolsError as raised:
             error = str(raised)
         except Exception as raised:  # noqa: BLE001 - told: the supervisor waits for an answer
@@ -92,7 +92,7 @@ async def _run(
     metrics = Metrics()
     worker = Worker(Settings.from_json((await reader.readline()).decode()), metrics)
     if feed is not None:
-        worker.app.watchers.append(Feed(feed, metrics))
+        worker.app.observers.append(ShadowFeed(feed, metrics))
     server = Server(worker.app)
     conversation = Conversation(writer, worker)
     worker.app.refresh = conversation.refresh
@@ -120,20 +120,20 @@ async def _obey(
     listening: socket.socket,
 ) -> None:
     """Do what the supervisor says, until it says the end; its own end is one as well."""
-    under_way: set[asyncio.Task[None]] = set()
+    in_flight: set[asyncio.Task[None]] = set()
     conversation.say({"do": "ready"})
     while line := await reader.readline():
         message = json.loads(line)
         if message["do"] == "end":
             return
         if message["do"] == "tell":
-            conversation.tell(message["state"])
+            conversation.report_status(message["state"])
         elif message["do"] == "refreshed":
             conversation.refreshed(message["id"])
         else:
             task = asyncio.create_task(conversation.obey(message))
-            under_way.add(task)
-            task.add_done_callback(under_way.discard)
+            in_flight.add(task)
+            task.add_done_callback(in_flight.discard)
             if message["do"] == "swap" and not server.begun:
                 await task
                 settle_memory()

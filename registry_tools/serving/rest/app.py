@@ -18,10 +18,10 @@ from typing import Any
 import orjson
 
 from registry_tools.errors import InputError, UnsupportedOperation
-from registry_tools.inference.predictor import Served
-from registry_tools.serving.auth import Keys
-from registry_tools.serving.engine.data_plane import Plane
-from registry_tools.serving.engine.prediction_events import Watcher
+from registry_tools.inference.predictor import Predictor
+from registry_tools.serving.auth import ApiKeys
+from registry_tools.serving.engine.data_plane import DataPlane
+from registry_tools.serving.engine.prediction_events import PredictionObserver
 from registry_tools.serving.observers.metrics import Metrics
 from registry_tools.serving.rest import (
     mlflow,
@@ -32,7 +32,13 @@ from registry_tools.serving.rest import (
 from registry_tools.serving.rest import (
     status as status_pages,
 )
-from registry_tools.serving.rest.messages import ClientGone, Headers, Refused, Reply, Request
+from registry_tools.serving.rest.messages import (
+    ClientDisconnected,
+    Headers,
+    Reply,
+    Request,
+    RequestRefused,
+)
 from registry_tools.serving.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -65,10 +71,10 @@ class App:
         self.settings = settings
         self.metrics = metrics
         # How many requests have arrived; uvicorn knows of those that have not begun as well.
-        self.under_way: Callable[[], int] = lambda: len(self._running)
-        self.watchers: list[Watcher] = []
-        self.plane = Plane(
-            self._batched, lambda: self.under_way(), self.watchers, settings.max_rows
+        self.in_flight: Callable[[], int] = lambda: len(self._running)
+        self.observers: list[PredictionObserver] = []
+        self.data_plane = DataPlane(
+            self._batched, lambda: self.in_flight(), self.observers, settings.max_rows
         )
         self.draining = False
         self.others = 0  # requests under way by another transport
@@ -82,7 +88,7 @@ class App:
         self._makes_ids = bool(settings.log_predictions or settings.access_log)
         self._ids = itertools.count(1)
         self._ids_begin = secrets.token_hex(6)
-        self.keys = Keys(settings.api_keys)
+        self.keys = ApiKeys(settings.api_keys)
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Answer one request."""
@@ -95,7 +101,7 @@ class App:
             request.id = self.id_of(given or b"")
         try:
             reply = await self._answered(route, request)
-        except ClientGone:
+        except ClientDisconnected:
             return
         await _send(send, request, reply)
         seconds = time.perf_counter() - request.began
@@ -112,7 +118,7 @@ class App:
     @property
     def ready(self) -> bool:
         """Whether requests should be sent here: there is a model, and the end is not near."""
-        return self.plane.current is not None and not self.draining
+        return self.data_plane.current is not None and not self.draining
 
     def _route_of_model(self, path: str) -> Route:
         pattern = open_inference.pattern_of(path)
@@ -126,7 +132,7 @@ class App:
             if route.probe:
                 return await respond(self, request)
             if len(self._running) >= self.settings.queue:
-                raise Refused(503, "too many requests are waiting: try again", _LATER)
+                raise RequestRefused(503, "too many requests are waiting: try again", _LATER)
             request.task = asyncio.current_task()
             self._running[request] = None
             try:
@@ -140,7 +146,7 @@ class App:
             finally:
                 del self._running[request]
                 self.release(request.held)
-        except Refused as refused:
+        except RequestRefused as refused:
             reply = route.error(refused.status, refused.message)
             return Reply(reply.body, reply.status, [*reply.headers, *refused.headers])
         except (InputError, UnsupportedOperation) as error:
@@ -156,16 +162,16 @@ class App:
             return route.error(500, "the model failed to answer; the server's log says more")
 
     def _admitted(self, route: Route, request: Request) -> Respond:
-        if not route.probe and not self.keys.let_in(
+        if not route.probe and not self.keys.allows(
             request.headers.get(b"authorization", b""), request.headers.get(b"x-api-key")
         ):
-            raise Refused(401, "a key is needed: Authorization: Bearer KEY", _BEARER)
+            raise RequestRefused(401, "a key is needed: Authorization: Bearer KEY", _BEARER)
         respond = route.methods.get(request.method)
         if respond is None:
             if not route.methods:
-                raise Refused(404, "no such address; /docs lists those that there are")
+                raise RequestRefused(404, "no such address; /docs lists those that there are")
             allowed = ", ".join(sorted(route.methods))
-            raise Refused(
+            raise RequestRefused(
                 405, f"this address takes {allowed}", [(b"allow", allowed.encode("ascii"))]
             )
         return respond
@@ -182,17 +188,17 @@ class App:
         announced = request.headers.get(b"content-length", b"0")
         if announced.isdigit() and int(announced[:20]) > most:
             await self._discard(request)
-            raise Refused(413, f"the body is larger than {most} bytes", _CLOSE)
+            raise RequestRefused(413, f"the body is larger than {most} bytes", _CLOSE)
         parts: list[bytes] = []
         size = 0
         while True:
             if message["type"] == "http.disconnect":
-                raise ClientGone
+                raise ClientDisconnected
             part = message.get("body", b"")
             size += len(part)
             if size > most:
                 await self._discard(request)
-                raise Refused(413, f"the body is larger than {most} bytes", _CLOSE)
+                raise RequestRefused(413, f"the body is larger than {most} bytes", _CLOSE)
             if size > _SMALL_BODY:
                 before, request.held = request.held, size
                 self.hold(size - before)
@@ -221,13 +227,15 @@ class App:
         """
         self._held += size
         if self._held > _BODIES * self.settings.max_body:
-            raise Refused(503, "too many large requests at once: try again", [*_LATER, *_CLOSE])
+            raise RequestRefused(
+                503, "too many large requests at once: try again", [*_LATER, *_CLOSE]
+            )
 
     def release(self, size: int) -> None:
         """Give back bytes that were held."""
         self._held -= size
 
-    def begin(self, request: Request) -> Served:
+    def begin(self, request: Request) -> Predictor:
         """Return the version that a request is answered by, from here to its end.
 
         Raises
@@ -235,12 +243,12 @@ class App:
         Refused
             503 if there is none yet.
         """
-        served = self.plane.current
-        if served is None:
-            raise Refused(503, "no model is loaded yet", _LATER)
-        request.answered_by = served.headers
-        request.version = served.label
-        return served
+        predictor = self.data_plane.current
+        if predictor is None:
+            raise RequestRefused(503, "no model is loaded yet", _LATER)
+        request.answered_by = predictor.headers
+        request.version = predictor.label
+        return predictor
 
     async def sweep(self) -> None:
         """End requests whose time is over; runs as long as the server does."""
@@ -254,8 +262,8 @@ class App:
                     request.expired = True
                     request.task.cancel()
 
-    def _batched(self, served: Served, requests: int, rows: int) -> None:
-        self.metrics.batch(served.label, requests, rows)
+    def _batched(self, predictor: Predictor, requests: int, rows: int) -> None:
+        self.metrics.batch(predictor.label, requests, rows)
 
 
 _LATER: Headers = [(b"retry-after", b"1")]

@@ -25,7 +25,7 @@ class Reply:
     headers: Sequence[tuple[bytes, bytes]] = (JSON,)
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """A request that is answered with an error of its own making."""
 
     def __init__(self, status: int, message: str, headers: Sequence[tuple[bytes, bytes]] = ()):
@@ -35,7 +35,7 @@ class Refused(Exception):
         self.headers = headers
 
 
-class ClientGone(Exception):
+class ClientDisconnected(Exception):
     """Nobody is there any more to answer."""
 
 
@@ -68,7 +68,7 @@ class Request:
         return str(client[0]) if client else ""
 
 
-def parsed(body: bytes) -> Any:
+def parse_json(body: bytes) -> Any:
     """Return what a JSON body holds.
 
     Raises
@@ -79,10 +79,10 @@ def parsed(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
-        return parsed_by_python(body)
+        return parse_json_like_mlflow(body)
 
 
-def parsed_by_python(body: bytes) -> Any:
+def parse_json_like_mlflow(body: bytes) -> Any:
     """Return what Python's own reader makes of a JSON body, which is what MLflow sees.
 
     It takes NaN, and keeps integers of any size, of which orjson makes floats.
@@ -90,15 +90,15 @@ def parsed_by_python(body: bytes) -> Any:
     Raises
     ------
     Refused
-        As `parsed`.
+        As `parse_json`.
     """
     try:
         return json.loads(body)
     except json.JSONDecodeError as error:
-        raise Refused(
+        raise RequestRefused(
             400, f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
         ) from None
     except UnicodeDecodeError:
-        raise Refused(400, "the body is not JSON: it is not UTF-8") from None
+        raise RequestRefused(400, "the body is not JSON: it is not UTF-8") from None
     except (ValueError, RecursionError):  # digits without end, brackets without end
-        raise Refused(400, "the body is not JSON that anybody could mean") from None
+        raise RequestRefused(400, "the body is not JSON that anybody could mean") from None

@@ -10,15 +10,15 @@ import orjson
 
 from registry_tools.inference import decoder
 from registry_tools.inference.mlflow_scoring import PARQUET
-from registry_tools.inference.predictor import METHODS, Served
+from registry_tools.inference.predictor import METHODS, Predictor
 from registry_tools.serving.engine.data_plane import LARGE_BODY
 from registry_tools.serving.rest.messages import (
     JSON,
-    Refused,
     Reply,
     Request,
-    parsed,
-    parsed_by_python,
+    RequestRefused,
+    parse_json,
+    parse_json_like_mlflow,
 )
 
 if TYPE_CHECKING:
@@ -39,46 +39,48 @@ async def invocations(app: App, request: Request) -> Reply:
     """Answer rows in any form that MLflow takes."""
     content_type = _content_type(request.headers.get(b"content-type"))
     body = request.body
-    served = app.begin(request)
+    predictor = app.begin(request)
     content: Any = body
     matrix, method = None, "predict"
     if content_type == JSON_TYPE:
         if len(body) <= LARGE_BODY:
-            matrix, method = _read(body, served)
+            matrix, method = _read(body, predictor)
         else:
-            matrix, method = await app.plane.off_the_loop(_read, body, served)
-    elif content_type == CSV and served.form is not None:
-        matrix = await app.plane.off_the_loop(decoder.from_csv, body, served.form)
+            matrix, method = await app.data_plane.off_the_loop(_read, body, predictor)
+    elif content_type == CSV and predictor.numeric_schema is not None:
+        matrix = await app.data_plane.off_the_loop(decoder.from_csv, body, predictor.numeric_schema)
     if matrix is None:
         if content_type == JSON_TYPE:
-            content = await app.plane.off_the_loop(_read_by_python, body)
-        read = await app.plane.answer_body(served, method, content, content_type, request.id)
+            content = await app.data_plane.off_the_loop(_read_by_python, body)
+        read = await app.data_plane.answer_body(
+            predictor, method, content, content_type, request.id
+        )
         request.rows = read.count
         return Reply(read.reply)
     request.rows = len(matrix)
-    answers = await app.plane.answer(served, method, matrix, request.id)
+    answers = await app.data_plane.answer(predictor, method, matrix, request.id)
     return Reply(b'{"predictions":' + orjson.dumps(answers) + b"}")
 
 
-def _read(body: bytes, served: Served) -> tuple[decoder.Matrix | None, str]:
+def _read(body: bytes, predictor: Predictor) -> tuple[decoder.Matrix | None, str]:
     """Return the rows, None if MLflow is to read them, and the method that is asked for."""
-    content = parsed(body)
+    content = parse_json(body)
     method = "predict"
     if not isinstance(content, dict):
         return None, method
     if content.get("params") is not None:
         method, params = _method(content.pop("params"))
         if params:
-            if not served.reader.takes_params:
-                raise Refused(400, f"params has an unknown key: {sorted(params)[0][:50]!r}")
+            if not predictor.reader.takes_params:
+                raise RequestRefused(400, f"params has an unknown key: {sorted(params)[0][:50]!r}")
             return None, method
-    if served.form is None:
+    if predictor.numeric_schema is None:
         return None, method
-    return decoder.from_content(content, served.form), method
+    return decoder.from_content(content, predictor.numeric_schema), method
 
 
 def _read_by_python(body: bytes) -> Any:
-    content = parsed_by_python(body)
+    content = parse_json_like_mlflow(body)
     if isinstance(content, dict) and isinstance(content.get("params"), dict):
         content["params"].pop("method", None)  # which `_read` has looked at
         if not content["params"]:
@@ -89,10 +91,10 @@ def _read_by_python(body: bytes) -> Any:
 def _method(params: Any) -> tuple[str, dict[str, Any]]:
     """Return the method that params ask for, and what else they hold."""
     if not isinstance(params, dict):
-        raise Refused(400, "params is no JSON object")
+        raise RequestRefused(400, "params is no JSON object")
     method = params.pop("method", "predict")
     if method not in METHODS:
-        raise Refused(400, f"params: method is one of {', '.join(METHODS)}")
+        raise RequestRefused(400, f"params: method is one of {', '.join(METHODS)}")
     return method, params
 
 
@@ -107,16 +109,16 @@ def _content_type(given: bytes | None) -> str:
     """
     known = ", ".join(_TYPES)
     if given is None:
-        raise Refused(415, f"the Content-Type is missing: send one of {known}")
+        raise RequestRefused(415, f"the Content-Type is missing: send one of {known}")
     kind, *parameters = (part.strip() for part in given.decode("latin-1").lower().split(";"))
     for parameter in parameters:
         name, _, value = parameter.partition("=")
         if name != "charset":
-            raise Refused(415, "a Content-Type here has no parameter but charset")
+            raise RequestRefused(415, "a Content-Type here has no parameter but charset")
         if value.strip('"') != "utf-8":
-            raise Refused(415, "only UTF-8 is understood")
+            raise RequestRefused(415, "only UTF-8 is understood")
     if kind not in _TYPES:
-        raise Refused(415, f"this Content-Type is not understood: send one of {known}")
+        raise RequestRefused(415, f"this Content-Type is not understood: send one of {known}")
     return kind
 
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from registry_tools.inference.predictor import Served
+from registry_tools.inference.predictor import Predictor
 from registry_tools.serving.engine.data_plane import LARGE_BODY
-from registry_tools.serving.rest.messages import JSON, Refused, Reply, Request, parsed
+from registry_tools.serving.rest.messages import JSON, Reply, Request, RequestRefused, parse_json
 from registry_tools.serving.v2 import inference, tensors
-from registry_tools.serving.v2.inference import Wish
+from registry_tools.serving.v2.inference import InferRequest
 from registry_tools.serving.v2.tensors import Tensor
 
 if TYPE_CHECKING:
@@ -40,71 +40,75 @@ async def live(app: App, request: Request) -> Reply:
 async def ready(app: App, request: Request) -> Reply:
     """Tell whether requests should be sent here."""
     if not app.ready:
-        raise Refused(503, "no model is loaded yet, or the server is about to end")
+        raise RequestRefused(503, "no model is loaded yet, or the server is about to end")
     return _reply({"ready": True})
 
 
 async def model(app: App, request: Request) -> Reply:
     """Tell what the model takes and gives."""
-    served = _asked(app, request)
-    return _reply(inference.model_metadata(served))
+    predictor = _asked(app, request)
+    return _reply(inference.model_metadata(predictor))
 
 
 async def model_ready(app: App, request: Request) -> Reply:
     """Tell whether a model, or one version of it, is answered by."""
-    served = _asked(app, request)
-    return _reply({"name": served.source.name, "ready": True})
+    predictor = _asked(app, request)
+    return _reply({"name": predictor.artifact.name, "ready": True})
 
 
 async def infer(app: App, request: Request) -> Reply:
     """Answer the rows that tensors hold."""
     body = request.body
-    served = _asked(app, request)
+    predictor = _asked(app, request)
     length = request.headers.get(_LENGTH)
     if len(body) <= LARGE_BODY:
-        wish = _read(body, length)
+        infer_request = _read(body, length)
     else:
-        wish = await app.plane.off_the_loop(_read, body, length)
-    request.rows, outputs = await inference.infer(app.plane, served, wish, request.id)
-    return _written(served, wish, outputs)
+        infer_request = await app.data_plane.off_the_loop(_read, body, length)
+    request.rows, outputs = await inference.infer(
+        app.data_plane, predictor, infer_request, request.id
+    )
+    return _written(predictor, infer_request, outputs)
 
 
-def _asked(app: App, request: Request) -> Served:
-    served = app.begin(request)
+def _asked(app: App, request: Request) -> Predictor:
+    predictor = app.begin(request)
     found = _MODEL.fullmatch(request.path)
     assert found is not None
-    inference.check_named(served, found[1], found[2] or "")
-    return served
+    inference.check_named(predictor, found[1], found[2] or "")
+    return predictor
 
 
-def _read(body: bytes, length: bytes | None) -> Wish:
+def _read(body: bytes, length: bytes | None) -> InferRequest:
     """Read a request; the length is that of its JSON, if bytes of tensors follow it."""
     head, raw = body, memoryview(b"")
     if length is not None:
         if len(length) > 12 or not length.isdigit() or int(length) > len(body):
-            raise Refused(400, "Inference-Header-Content-Length is no length within the body")
+            raise RequestRefused(
+                400, "Inference-Header-Content-Length is no length within the body"
+            )
         head, raw = body[: int(length)], memoryview(body)[int(length) :]
-    content = parsed(head)
+    content = parse_json(head)
     if not isinstance(content, dict) or not isinstance(content.get("inputs"), list):
-        raise Refused(400, 'inputs are missing: send {"inputs": [{"name", "shape", …}, …]}')
+        raise RequestRefused(400, 'inputs are missing: send {"inputs": [{"name", "shape", …}, …]}')
     inputs = []
     for entry in content["inputs"]:
         size = _parameters(entry).get("binary_data_size")
         if size is not None and (type(size) is not int or not 0 <= size <= len(raw)):
-            raise Refused(400, "binary_data_size is no length within the body")
+            raise RequestRefused(400, "binary_data_size is no length within the body")
         inputs.append(_tensor(entry, None if size is None else raw[:size]))
         raw = raw[size or 0 :]
     if len(raw):
-        raise Refused(400, f"{len(raw)} bytes after the tensors belong to none of them")
+        raise RequestRefused(400, f"{len(raw)} bytes after the tensors belong to none of them")
     return _wish(content, inputs)
 
 
-def _wish(content: dict[str, Any], inputs: list[Tensor]) -> Wish:
+def _wish(content: dict[str, Any], inputs: list[Tensor]) -> InferRequest:
     outputs = content.get("outputs") or []
     if not isinstance(outputs, list) or not all(
         isinstance(entry, dict) and isinstance(entry.get("name"), str) for entry in outputs
     ):
-        raise Refused(400, 'outputs is no list of {"name": …}')
+        raise RequestRefused(400, 'outputs is no list of {"name": …}')
     methods = inference.methods_of([entry["name"] for entry in outputs])
     binary = {e["name"] for e in outputs if _parameters(e).get("binary_data") is True}
     if _parameters(content).get("binary_data_output") is True:
@@ -114,7 +118,7 @@ def _wish(content: dict[str, Any], inputs: list[Tensor]) -> Wish:
     given = content.get("id")
     if not isinstance(given, str) or not given.isprintable():
         given = ""
-    return Wish(inputs, methods, given[:200], binary)
+    return InferRequest(inputs, methods, given[:200], binary)
 
 
 def _parameters(entry: Any) -> dict[str, Any]:
@@ -124,16 +128,16 @@ def _parameters(entry: Any) -> dict[str, Any]:
 
 def _tensor(entry: Any, raw: memoryview | None) -> Tensor:
     if not isinstance(entry, dict):
-        raise Refused(400, "an input is no object")
+        raise RequestRefused(400, "an input is no object")
     name, datatype, shape = (entry.get(key) for key in ("name", "datatype", "shape"))
     if not (isinstance(name, str) and isinstance(datatype, str) and isinstance(shape, list)):
-        raise Refused(400, "an input lacks its name, its datatype or its shape")
+        raise RequestRefused(400, "an input lacks its name, its datatype or its shape")
     if raw is not None:
         return tensors.from_bytes(name, datatype, shape, raw)
     return tensors.from_values(name, datatype, shape, entry.get("data"))
 
 
-def _written(served: Served, wish: Wish, outputs: list[Tensor]) -> Reply:
+def _written(predictor: Predictor, infer_request: InferRequest, outputs: list[Tensor]) -> Reply:
     described, parts = [], []
     for tensor in outputs:
         entry: dict[str, Any] = {
@@ -141,19 +145,19 @@ def _written(served: Served, wish: Wish, outputs: list[Tensor]) -> Reply:
             "shape": list(tensor.values.shape),
             "datatype": tensor.datatype,
         }
-        if tensor.name in wish.binary:
+        if tensor.name in infer_request.binary:
             parts.append(tensors.to_bytes(tensor))
             entry["parameters"] = {"binary_data_size": len(parts[-1])}
         else:
             entry["data"] = tensor.values.ravel().tolist()
         described.append(entry)
     content: dict[str, Any] = {
-        "model_name": served.source.name,
-        "model_version": served.label,
+        "model_name": predictor.artifact.name,
+        "model_version": predictor.label,
         "outputs": described,
     }
-    if wish.id:
-        content["id"] = wish.id
+    if infer_request.id:
+        content["id"] = infer_request.id
     head = orjson.dumps(content)
     if not parts:
         return Reply(head)

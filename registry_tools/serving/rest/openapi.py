@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from registry_tools.data.schema import Column
-from registry_tools.inference.predictor import METHODS, Served
+from registry_tools.inference.predictor import METHODS, Predictor
 from registry_tools.serving.rest.docs_page import PAGE
 from registry_tools.serving.rest.messages import JSON, Reply, Request
 from registry_tools.serving.v2 import inference
@@ -53,8 +53,8 @@ _REFUSALS = {
 
 async def openapi(app: App, request: Request) -> Reply:
     """Return the description that tools read."""
-    served = app.begin(request)
-    return Reply(orjson.dumps(described(served), option=orjson.OPT_INDENT_2), headers=[JSON])
+    predictor = app.begin(request)
+    return Reply(orjson.dumps(described(predictor), option=orjson.OPT_INDENT_2), headers=[JSON])
 
 
 async def page(app: App, request: Request) -> Reply:
@@ -67,41 +67,41 @@ async def root(app: App, request: Request) -> Reply:
     return Reply(b"", 307, [(b"location", b"/docs")])
 
 
-def described(served: Served) -> dict[str, Any]:
+def described(predictor: Predictor) -> dict[str, Any]:
     """Return the interface to a version as OpenAPI 3.1."""
-    example = _example(served)
+    example = _example(predictor)
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": served.source.name,
-            "version": served.label,
-            "description": f"What answers now: {served.source}.",
+            "title": predictor.artifact.name,
+            "version": predictor.label,
+            "description": f"What answers now: {predictor.artifact}.",
         },
         "components": {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
         "security": [{}, {"key": []}],
         "paths": {
-            "/predict": {"post": _predict(served, example)},
-            "/invocations": {"post": _invocations(served, example)},
-            f"/v2/models/{served.source.name}/infer": {"post": _infer(served, example)},
+            "/predict": {"post": _predict(predictor, example)},
+            "/invocations": {"post": _invocations(predictor, example)},
+            f"/v2/models/{predictor.artifact.name}/infer": {"post": _infer(predictor, example)},
             **{path: {"get": _told(summary)} for path, summary in _PAGES.items()},
         },
     }
 
 
-def _predict(served: Served, example: dict[str, Any]) -> dict[str, Any]:
+def _predict(predictor: Predictor, example: dict[str, Any]) -> dict[str, Any]:
     return _operation(
         "Answer one row",
-        {"features": _features(served.info.signature)},
+        {"features": _features(predictor.info.signature)},
         {"features": example["data"][0]},
         {"prediction": {}, "prediction_index": {"type": "integer"}},
     )
 
 
-def _invocations(served: Served, example: dict[str, Any]) -> dict[str, Any]:
+def _invocations(predictor: Predictor, example: dict[str, Any]) -> dict[str, Any]:
     params = {"type": "object", "properties": {"method": {"enum": list(METHODS)}}}
     operation = _operation(
         "Answer rows as MLflow's own server does; CSV and Parquet as well",
-        {"dataframe_split": _split(served.info.signature), "params": params},
+        {"dataframe_split": _split(predictor.info.signature), "params": params},
         {"dataframe_split": example},
         {"predictions": {"type": "array"}},
     )
@@ -111,26 +111,26 @@ def _invocations(served: Served, example: dict[str, Any]) -> dict[str, Any]:
     return operation
 
 
-def _infer(served: Served, example: dict[str, Any]) -> dict[str, Any]:
+def _infer(predictor: Predictor, example: dict[str, Any]) -> dict[str, Any]:
     return _operation(
         "Answer rows as tensors: the Open Inference Protocol, version 2",
         {"inputs": {"type": "array"}, "outputs": {"type": "array"}},
-        _tensors(served, example),
+        _tensors(predictor, example),
         {"outputs": {"type": "array"}},
     )
 
 
-def _example(served: Served) -> dict[str, Any]:
+def _example(predictor: Predictor) -> dict[str, Any]:
     """Return the rows that the version was tried on when it was loaded, or the columns at least."""
-    columns = served.info.signature or ()
-    given = (served.example or {}).get("dataframe_split")
+    columns = predictor.info.signature or ()
+    given = (predictor.example or {}).get("dataframe_split")
     if isinstance(given, dict) and given.get("data"):
         return {"columns": given.get("columns"), "data": given["data"][:2]}
     return {"columns": [c.name for c in columns], "data": [[None] * len(columns)]}
 
 
-def _tensors(served: Served, example: dict[str, Any]) -> dict[str, Any]:
-    inputs, outputs = inference.described(served)
+def _tensors(predictor: Predictor, example: dict[str, Any]) -> dict[str, Any]:
+    inputs, outputs = inference.described(predictor)
     rows = example["data"]
     entries = []
     for place, tensor in enumerate(inputs):

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
-from registry_tools.data.schema import NUMBERS, names_in_words
+from registry_tools.data.schema import NUMBERS, quoted_names
 from registry_tools.errors import InputError
-from registry_tools.inference.predictor import Served
+from registry_tools.inference.predictor import Predictor
 from registry_tools.serving.engine.data_plane import LARGE_BODY
-from registry_tools.serving.rest.messages import Refused, Reply, Request, parsed
+from registry_tools.serving.rest.messages import Reply, Request, RequestRefused, parse_json
 
 if TYPE_CHECKING:
     from registry_tools.serving.rest.app import App
@@ -21,48 +21,56 @@ if TYPE_CHECKING:
 async def predict(app: App, request: Request) -> Reply:
     """Answer one row."""
     if len(request.body) > LARGE_BODY:
-        raise Refused(413, f"a row larger than {LARGE_BODY} bytes: /invocations takes tables")
-    served = app.begin(request)
-    features = _features(parsed(request.body), served)
+        raise RequestRefused(
+            413, f"a row larger than {LARGE_BODY} bytes: /invocations takes tables"
+        )
+    predictor = app.begin(request)
+    features = _features(parse_json(request.body), predictor)
     request.rows = 1
-    if served.form is not None:
-        answers = await app.plane.answer(served, "predict", _row(features, served), request.id)
+    if predictor.numeric_schema is not None:
+        answers = await app.data_plane.answer(
+            predictor, "predict", _row(features, predictor), request.id
+        )
     else:
-        content = _content(features, served)
-        answers = await app.plane.answer_content(served, "predict", content, request.id)
-    return Reply(orjson.dumps(_answer(served, answers)))
+        content = _content(features, predictor)
+        answers = await app.data_plane.answer_content(predictor, "predict", content, request.id)
+    return Reply(orjson.dumps(_answer(predictor, answers)))
 
 
-def _features(content: Any, served: Served) -> list[Any]:
+def _features(content: Any, predictor: Predictor) -> list[Any]:
     if not isinstance(content, dict) or "features" not in content:
-        raise Refused(400, 'features are missing: send {"features": [value, …]}')
+        raise RequestRefused(400, 'features are missing: send {"features": [value, …]}')
     features = content["features"]
     if not isinstance(features, list):
-        raise Refused(400, 'features is no list of values: send {"features": [value, …]}')
+        raise RequestRefused(400, 'features is no list of values: send {"features": [value, …]}')
     if any(isinstance(value, list) for value in features):
-        raise Refused(400, "features is one row of values: /invocations takes several")
-    columns = served.info.signature
+        raise RequestRefused(400, "features is one row of values: /invocations takes several")
+    columns = predictor.info.signature
     if columns is not None and len(features) != len(columns):
-        needed = names_in_words(column.name for column in columns)
-        raise Refused(400, f"{len(features)} features given, {len(columns)} are needed: {needed}")
+        needed = quoted_names(column.name for column in columns)
+        raise RequestRefused(
+            400, f"{len(features)} features given, {len(columns)} are needed: {needed}"
+        )
     return features
 
 
-def _row(features: list[Any], served: Served) -> np.ndarray[Any, Any]:
+def _row(features: list[Any], predictor: Predictor) -> np.ndarray[Any, Any]:
     """Return one row as a matrix; stricter than MLflow: nothing is converted, no hole is filled."""
     from registry_tools.inference.decoder import typed
 
-    assert served.form is not None
-    for name, value in zip(served.form.names, features, strict=True):
+    assert predictor.numeric_schema is not None
+    for name, value in zip(predictor.numeric_schema.names, features, strict=True):
         if type(value) is not float and type(value) is not int:
             raise InputError(f"feature {name!r} is not numeric")
         if not _is_finite(value):
             raise InputError(f"feature {name!r} is not finite")
-    whole = [served.form.names[column] for column, _ in served.form.bounds]
-    for name, value in zip(served.form.names, features, strict=True):
+    whole = [
+        predictor.numeric_schema.names[column] for column, _ in predictor.numeric_schema.bounds
+    ]
+    for name, value in zip(predictor.numeric_schema.names, features, strict=True):
         if name in whole and value != int(value):
             raise InputError(f"feature {name!r} is not a whole number")
-    row = typed(np.array([features], dtype=np.float64), served.form)
+    row = typed(np.array([features], dtype=np.float64), predictor.numeric_schema)
     if row is None:
         raise InputError("a feature is larger than its column holds")
     return row
@@ -75,9 +83,9 @@ def _is_finite(value: float | int) -> bool:
         return False
 
 
-def _content(features: list[Any], served: Served) -> dict[str, Any]:
+def _content(features: list[Any], predictor: Predictor) -> dict[str, Any]:
     """Return one row as MLflow's protocol has it, for a model that is not of numbers alone."""
-    columns = served.info.signature
+    columns = predictor.info.signature
     if columns is None:
         return {"inputs": [features]}
     for column, value in zip(columns, features, strict=True):
@@ -96,8 +104,8 @@ def _content(features: list[Any], served: Served) -> dict[str, Any]:
     return {"dataframe_split": {"columns": names, "data": [features]}}
 
 
-def _answer(served: Served, answers: Any) -> dict[str, Any]:
-    names = served.info.target_names
+def _answer(predictor: Predictor, answers: Any) -> dict[str, Any]:
+    names = predictor.info.target_names
     if names is None:
         return {"prediction": answers[0]}
     return {"prediction": names[answers[0]], "prediction_index": answers[0]}

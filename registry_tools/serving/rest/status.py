@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from registry_tools.serving.rest.messages import JSON, Refused, Reply, Request
-from registry_tools.serving.threads import in_thread
+from registry_tools.serving.rest.messages import JSON, Reply, Request, RequestRefused
+from registry_tools.serving.threads import run_in_thread
 
 if TYPE_CHECKING:
     from registry_tools.serving.rest.app import App
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 async def ready(app: App, request: Request) -> Reply:
     """Tell whether requests should be sent here: there is a model, and the end is not near."""
     if not app.ready:
-        raise Refused(503, "no model is loaded yet, or the server is about to end")
+        raise RequestRefused(503, "no model is loaded yet, or the server is about to end")
     return Reply(b'{"ready":true}')
 
 
@@ -29,18 +29,18 @@ async def model(app: App, request: Request) -> Reply:
 
 def describe(app: App) -> dict[str, Any]:
     """Return which version answers, and how its following goes."""
-    served = app.plane.current
+    predictor = app.data_plane.current
     described: dict[str, Any] = {"name": None, "version": None}
-    if served is not None:
-        source = served.source
+    if predictor is not None:
+        artifact = predictor.artifact
         described = {
-            "name": source.name,
-            "version": source.version,
-            "stage": source.stage,
-            "run_id": source.run_id,
-            "digest": source.digest,
-            "from_cache": source.from_cache,
-            "loaded_at": served.loaded_at,
+            "name": artifact.name,
+            "version": artifact.version,
+            "stage": artifact.stage,
+            "run_id": artifact.run_id,
+            "digest": artifact.digest,
+            "from_cache": artifact.from_cache,
+            "loaded_at": predictor.loaded_at,
         }
     if app.prediction_log is not None:
         described["prediction_log"] = app.prediction_log()
@@ -49,16 +49,16 @@ def describe(app: App) -> dict[str, Any]:
 
 async def metrics(app: App, request: Request) -> Reply:
     """Return the metrics of all workers."""
-    text = await in_thread(app.metrics.exposition, "metrics")
+    text = await run_in_thread(app.metrics.exposition, "metrics")
     return Reply(text, headers=[(b"content-type", app.metrics.content_type.encode())])
 
 
 async def refresh(app: App, request: Request) -> Reply:
     """Look at the registry at once, and tell what came of it."""
     if not app.settings.api_keys and not _is_local(request):
-        raise Refused(403, "only this machine may ask for that, or whoever has the key")
+        raise RequestRefused(403, "only this machine may ask for that, or whoever has the key")
     if app.refresh is None:
-        raise Refused(503, "nothing is followed yet")
+        raise RequestRefused(503, "nothing is followed yet")
     # It goes on to its end, whoever stops waiting for it.
     await asyncio.shield(app.refresh())
     return Reply(orjson.dumps(describe(app), option=orjson.OPT_INDENT_2), headers=[JSON])

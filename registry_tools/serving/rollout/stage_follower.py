@@ -12,10 +12,10 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from registry_tools.errors import RegistryToolsError, RegistryUnavailable, VerificationError
-from registry_tools.inference.artifact_fetcher import Sources
-from registry_tools.inference.model_artifact import Identity, Source
+from registry_tools.inference.artifact_fetcher import ArtifactFetcher
+from registry_tools.inference.model_artifact import Identity, ModelArtifact
 from registry_tools.mlflow_store.tags import DRIFT_AT_TAG, DRIFT_TAG
-from registry_tools.serving.threads import in_thread
+from registry_tools.serving.threads import run_in_thread
 
 if TYPE_CHECKING:
     from registry_tools.mlflow_store.registry import VersionInfo
@@ -26,23 +26,23 @@ _LONGEST_PAUSE = 300.0  # seconds between tries of a version that cannot take ov
 _LOAD_SECONDS = 120.0
 
 
-class Host(Protocol):
+class RolloutTarget(Protocol):
     """Where a version answers: this process, or a worker of its own."""
 
-    async def prepare(self, source: Source) -> None:
+    async def prepare(self, artifact: ModelArtifact) -> None:
         """Load a version beside the one that answers, and try it; raises VerificationError."""
 
-    async def swap(self, source: Source) -> None:
+    async def swap(self, artifact: ModelArtifact) -> None:
         """Let the prepared version answer from here on."""
 
-    async def drop(self, source: Source) -> None:
+    async def drop(self, artifact: ModelArtifact) -> None:
         """Forget a prepared version."""
 
-    def tell(self, state: dict[str, Any]) -> None:
+    def report_status(self, state: dict[str, Any]) -> None:
         """Hand on how the following goes."""
 
 
-class Observer(Protocol):
+class RolloutObserver(Protocol):
     """Who counts what the following comes to."""
 
     def swapped(self, name: str, stage: str | None, version: int) -> None:
@@ -55,40 +55,40 @@ class Observer(Protocol):
         """Tell what a monitor found last of the version in the stage, and when."""
 
 
-H = TypeVar("H", bound=Host)
+H = TypeVar("H", bound=RolloutTarget)
 
 
 def _identity(version: VersionInfo) -> Identity:
     return version.version, version.run_id, version.digest
 
 
-class Follower:
+class StageFollower:
     """Follows one reference for a number of hosts."""
 
     def __init__(
         self,
-        sources: Sources,
-        hosts: Callable[[], Sequence[Host]],
-        observer: Observer,
+        fetcher: ArtifactFetcher,
+        targets: Callable[[], Sequence[RolloutTarget]],
+        observer: RolloutObserver,
         poll: float,
     ) -> None:
-        self.current: Source | None = None
-        self._sources = sources
-        self._hosts = hosts
+        self.current: ModelArtifact | None = None
+        self._fetcher = fetcher
+        self._targets = targets
         self._observer = observer
         self._poll = poll
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
         self._failed: tuple[Identity, int, float] | None = None  # tries, and when the next is due
         self.state: dict[str, Any] = {
-            "ref": str(sources.ref),
+            "ref": str(fetcher.ref),
             "last_look": None,
             "last_answer": None,
             "last_error": None,
             "candidate": None,
         }
 
-    async def start(self) -> Source:
+    async def start(self) -> ModelArtifact:
         """Find, fetch and load the first version.
 
         Raises
@@ -97,16 +97,16 @@ class Follower:
             If there is none that can be served.
         """
         try:
-            version = await self._look()
-            source = await self._fetched(version)
+            version = await self._resolve()
+            artifact = await self._fetched(version)
         except RegistryUnavailable as error:
-            cached = await in_thread(self._sources.cached, "cache")
+            cached = await run_in_thread(self._fetcher.cached, "cache")
             if cached is None:
                 raise
-            source = cached
-            _log.warning("%s; serving %s from the cache", error, source)
-        await self._take(source)
-        return source
+            artifact = cached
+            _log.warning("%s; serving %s from the cache", error, artifact)
+        await self._take(artifact)
+        return artifact
 
     async def follow(self) -> None:
         """Look again and again, forever; a version by its number stays what it is."""
@@ -130,7 +130,7 @@ class Follower:
         """
         async with self._lock:
             try:
-                version = await self._look()
+                version = await self._resolve()
                 if self._is_due(version, at_once):
                     await self._change(version)
                 if self.state["last_error"] is not None:
@@ -143,7 +143,7 @@ class Follower:
             except Exception as error:  # noqa: BLE001 - there has to be a next look, whatever it is
                 _log.exception("looking at %s failed", self.state["ref"])
                 self._report(error)
-            self.tell()
+            self.report_status()
 
     def _report(self, error: Exception) -> None:
         text = shown(error)
@@ -151,10 +151,10 @@ class Follower:
             _log.warning("%s; still serving %s", error, self.current or "nothing")
         self.state["last_error"] = text
 
-    def tell_of_shadow(self, report: dict[str, Any]) -> None:
+    def report_shadow(self, report: dict[str, Any]) -> None:
         """Take in how the shadow does, and let every host know."""
         self.state["shadow"] = report
-        self.tell()
+        self.report_status()
 
     async def admit(self, host: H, add: Callable[[H], None]) -> None:
         """Let a new host answer with what the others answer with, and then add it to them.
@@ -168,19 +168,19 @@ class Follower:
             assert self.current is not None
             await asyncio.wait_for(host.prepare(self.current), _LOAD_SECONDS)
             await host.swap(self.current)
-            host.tell(dict(self.state))
+            host.report_status(dict(self.state))
             add(host)
 
-    async def _look(self) -> VersionInfo:
+    async def _resolve(self) -> VersionInfo:
         self.state["last_look"] = now()
-        version = await in_thread(self._sources.look, "look")
+        version = await run_in_thread(self._fetcher.resolve, "look")
         self.state["last_answer"] = now()
         verdict, at = (version.tags.get(tag, "") for tag in (DRIFT_TAG, DRIFT_AT_TAG))
         self._observer.monitored(version.name, verdict, at)
         return version
 
-    async def _fetched(self, version: VersionInfo) -> Source:
-        return await in_thread(lambda: self._sources.fetch(version), "fetch")
+    async def _fetched(self, version: VersionInfo) -> ModelArtifact:
+        return await run_in_thread(lambda: self._fetcher.fetch(version), "fetch")
 
     def _serves(self, version: VersionInfo) -> bool:
         # A number alone may mean another version: of a model that was deleted and made anew.
@@ -216,37 +216,39 @@ class Follower:
             self._observer.swap_failed("registry" if of_ours else "error")
             raise
 
-    async def _take(self, source: Source) -> None:
+    async def _take(self, artifact: ModelArtifact) -> None:
         """Let every host prepare a version and, once all have, swap to it."""
-        hosts = self._hosts()
+        targets = self._targets()
         try:
             await asyncio.wait_for(
-                asyncio.gather(*(host.prepare(source) for host in hosts)), _LOAD_SECONDS
+                asyncio.gather(*(host.prepare(artifact) for host in targets)), _LOAD_SECONDS
             )
         except (asyncio.TimeoutError, RegistryToolsError) as error:
-            for host in hosts:
-                await host.drop(source)
+            for host in targets:
+                await host.drop(artifact)
             if isinstance(error, RegistryToolsError):
                 raise
-            raise VerificationError(f"{source} does not load within {_LOAD_SECONDS:g} s") from error
-        before, self.current = self.current, source
-        await asyncio.gather(*(host.swap(source) for host in hosts))
-        self._observer.swapped(source.name, source.stage, source.version)
+            raise VerificationError(
+                f"{artifact} does not load within {_LOAD_SECONDS:g} s"
+            ) from error
+        before, self.current = self.current, artifact
+        await asyncio.gather(*(host.swap(artifact) for host in targets))
+        self._observer.swapped(artifact.name, artifact.stage, artifact.version)
         self.state["candidate"] = self._failed = None
-        self.tell()
+        self.report_status()
         if before is not None:
-            _log.info("%s took over from version %d", source, before.version)
+            _log.info("%s took over from version %d", artifact, before.version)
         try:
-            await in_thread(lambda: self._sources.keep(source), "cache")
+            await run_in_thread(lambda: self._fetcher.keep(artifact), "cache")
             self.state.pop("cache_error", None)
         except OSError as error:
             self.state["cache_error"] = f"not kept for the next start: {error.strerror or error}"
-            _log.warning("%s is %s", source, self.state["cache_error"])
+            _log.warning("%s is %s", artifact, self.state["cache_error"])
 
-    def tell(self) -> None:
+    def report_status(self) -> None:
         """Let every host know how it goes."""
-        for host in self._hosts():
-            host.tell(dict(self.state))
+        for host in self._targets():
+            host.report_status(dict(self.state))
 
 
 def now() -> str:

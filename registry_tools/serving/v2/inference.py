@@ -12,18 +12,18 @@ from importlib import metadata
 from typing import Any
 
 from registry_tools.errors import InputError
-from registry_tools.inference.predictor import METHODS, Served
-from registry_tools.serving.engine.data_plane import Plane
-from registry_tools.serving.rest.messages import Refused
+from registry_tools.inference.predictor import METHODS, Predictor
+from registry_tools.serving.engine.data_plane import DataPlane
+from registry_tools.serving.rest.messages import RequestRefused
 from registry_tools.serving.v2 import tensor_codec
-from registry_tools.serving.v2.tensor_codec import Description
+from registry_tools.serving.v2.tensor_codec import TensorMetadata
 from registry_tools.serving.v2.tensors import Tensor
 
 EXTENSIONS = ["binary_tensor_data"]
 
 
 @dataclass(frozen=True)
-class Wish:
+class InferRequest:
     """What a request asks for: rows, and outputs of them."""
 
     inputs: list[Tensor]
@@ -33,7 +33,7 @@ class Wish:
 
 
 async def infer(
-    plane: Plane, served: Served, wish: Wish, request_id: str
+    data_plane: DataPlane, predictor: Predictor, infer_request: InferRequest, request_id: str
 ) -> tuple[int, list[Tensor]]:
     """Return the number of rows and the outputs that were wished for, whatever the transport.
 
@@ -45,22 +45,22 @@ async def infer(
     outputs: list[Tensor] = []
     answers: list[Any] = []
     watched: str | None = request_id
-    if served.form is not None:
-        matrix = tensor_codec.matrix_of(wish.inputs, served.form)
-        for method in wish.methods:
-            answers = await plane.answer(served, method, matrix, watched)
+    if predictor.numeric_schema is not None:
+        matrix = tensor_codec.matrix_of(infer_request.inputs, predictor.numeric_schema)
+        for method in infer_request.methods:
+            answers = await data_plane.answer(predictor, method, matrix, watched)
             outputs += tensor_codec.of_answers(method, answers)
             watched = None
     else:
-        content = tensor_codec.content_of(wish.inputs, served.info.signature)
-        for method in wish.methods:
-            answers = await plane.answer_content(served, method, content, watched)
+        content = tensor_codec.content_of(infer_request.inputs, predictor.info.signature)
+        for method in infer_request.methods:
+            answers = await data_plane.answer_content(predictor, method, content, watched)
             outputs += tensor_codec.of_answers(method, answers)
             watched = None
     return len(answers), outputs
 
 
-def check_named(served: Served, name: str, version: str) -> None:
+def check_named(predictor: Predictor, name: str, version: str) -> None:
     """Check that a request means the model, and the version, that is served.
 
     Raises
@@ -68,10 +68,12 @@ def check_named(served: Served, name: str, version: str) -> None:
     Refused
         404 if it means another.
     """
-    if name != served.source.name:
-        raise Refused(404, f"this server answers for {served.source.name!r}, and for no other")
-    if version and version != served.label:
-        raise Refused(404, f"version {served.label} is served, and no other")
+    if name != predictor.artifact.name:
+        raise RequestRefused(
+            404, f"this server answers for {predictor.artifact.name!r}, and for no other"
+        )
+    if version and version != predictor.label:
+        raise RequestRefused(404, f"version {predictor.label} is served, and no other")
 
 
 def methods_of(outputs: list[str]) -> list[str]:
@@ -88,14 +90,14 @@ def methods_of(outputs: list[str]) -> list[str]:
     return list(dict.fromkeys(outputs)) or ["predict"]
 
 
-def described(served: Served) -> tuple[list[Description], list[Description]]:
+def described(predictor: Predictor) -> tuple[list[TensorMetadata], list[TensorMetadata]]:
     """Return the tensors that a version takes, and those that it gave to its example."""
     outputs = []
-    for method, answers in served.answers.items():
+    for method, answers in predictor.answers.items():
         for tensor in tensor_codec.of_answers(method, answers):
             shape = (-1, *tensor.values.shape[1:])
-            outputs.append(Description(tensor.name, tensor.datatype, shape))
-    return tensor_codec.inputs_of(served.info.signature), outputs
+            outputs.append(TensorMetadata(tensor.name, tensor.datatype, shape))
+    return tensor_codec.inputs_of(predictor.info.signature), outputs
 
 
 def server_metadata() -> dict[str, Any]:
@@ -103,13 +105,13 @@ def server_metadata() -> dict[str, Any]:
     return {"name": "registry-tools", "version": _own_version(), "extensions": EXTENSIONS}
 
 
-def model_metadata(served: Served) -> dict[str, Any]:
+def model_metadata(predictor: Predictor) -> dict[str, Any]:
     """Return what the protocol tells of a model."""
-    inputs, outputs = described(served)
+    inputs, outputs = described(predictor)
     return {
-        "name": served.source.name,
-        "versions": [served.label],
-        "platform": "mlflow_pyfunc" if served.form is None else "sklearn_skops",
+        "name": predictor.artifact.name,
+        "versions": [predictor.label],
+        "platform": "mlflow_pyfunc" if predictor.numeric_schema is None else "sklearn_skops",
         "inputs": [vars(tensor) for tensor in inputs],
         "outputs": [vars(tensor) for tensor in outputs],
     }

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from registry_tools.data.schema import NUMBERS, Column, names_in_words
+from registry_tools.data.schema import NUMBERS, Column, quoted_names
 from registry_tools.errors import InputError
-from registry_tools.inference.decoder import Form, Matrix, typed
+from registry_tools.inference.decoder import Matrix, NumericSchema, typed
 from registry_tools.serving.v2.tensors import BYTES, Tensor
 
 # The datatype that a client is told for a column of a signature; the other types are texts.
@@ -23,7 +23,7 @@ _DATATYPES = {"double": "FP64", "float": "FP32", "long": "INT64", "integer": "IN
 
 
 @dataclass(frozen=True)
-class Description:
+class TensorMetadata:
     """What a client is told of a tensor; a length that is not fixed is -1."""
 
     name: str
@@ -59,14 +59,14 @@ def _array(name: str, values: list[Any]) -> npt.NDArray[Any]:
     return texts
 
 
-def inputs_of(columns: Sequence[Column] | None) -> list[Description]:
+def inputs_of(columns: Sequence[Column] | None) -> list[TensorMetadata]:
     """Return the tensors that a model with these columns takes."""
     if columns is None:
-        return [Description("input", "FP64", (-1, -1))]
-    return [Description(c.name, _DATATYPES.get(c.type, BYTES), (-1, 1)) for c in columns]
+        return [TensorMetadata("input", "FP64", (-1, -1))]
+    return [TensorMetadata(c.name, _DATATYPES.get(c.type, BYTES), (-1, 1)) for c in columns]
 
 
-def matrix_of(tensors: Sequence[Tensor], form: Form) -> Matrix:
+def matrix_of(tensors: Sequence[Tensor], numeric_schema: NumericSchema) -> Matrix:
     """Return the rows of a numeric model, in the order and types of its signature.
 
     Raises
@@ -74,14 +74,14 @@ def matrix_of(tensors: Sequence[Tensor], form: Form) -> Matrix:
     InputError
         If a column is missing, unknown, not of numbers, or of another length than the others.
     """
-    arrays = _columns(tensors, form.names)
-    integers = {place for place, _ in form.bounds}
-    for place, (name, values) in enumerate(zip(form.names, arrays, strict=True)):
+    arrays = _columns(tensors, numeric_schema.names)
+    integers = {place for place, _ in numeric_schema.bounds}
+    for place, (name, values) in enumerate(zip(numeric_schema.names, arrays, strict=True)):
         if values.dtype.kind not in "iuf":
             raise InputError(f"column {name!r} takes numbers")
         if place in integers and values.dtype.kind == "f" and (values != np.trunc(values)).any():
             raise InputError(f"column {name!r} takes whole numbers")
-    matrix = typed(np.column_stack(arrays), form)
+    matrix = typed(np.column_stack(arrays), numeric_schema)
     if matrix is None:
         raise InputError("a value is larger than its column holds")
     return matrix
@@ -127,10 +127,10 @@ def _columns(
     if unknown := sorted(by_name.keys() - set(names)):
         raise InputError(
             f"tensor {unknown[0][:50]!r} is no column: send one tensor a column, "
-            f"or one of shape [rows, {len(names)}], of {names_in_words(names)}"
+            f"or one of shape [rows, {len(names)}], of {quoted_names(names)}"
         )
     if missing := [name for name in names if name not in by_name and name not in optional]:
-        raise InputError(f"missing column: {names_in_words(missing)}")
+        raise InputError(f"missing column: {quoted_names(missing)}")
     arrays = []
     for name in names:
         given = by_name.get(name)

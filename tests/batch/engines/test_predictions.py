@@ -13,8 +13,8 @@ from sklearn.linear_model import LogisticRegression
 from registry_tools.batch.engines.predictions import Answerer
 from registry_tools.data.schema import Column
 from registry_tools.errors import UnsupportedOperation
-from registry_tools.inference.model_artifact import Source
-from registry_tools.inference.predictor import Served
+from registry_tools.inference.model_artifact import ModelArtifact
+from registry_tools.inference.predictor import Predictor
 from registry_tools.models.formats import LoadedModel, ModelInfo
 
 COLUMNS = (Column("a", "double"), Column("b", "double"))
@@ -25,10 +25,10 @@ def answerer(codes: Any, names: tuple[str, ...] | None) -> Answerer:
     """Return what answers with a model that was trained on these classes."""
     estimator = LogisticRegression().fit(X, codes)
     info = ModelInfo("m", 1, None, None, None, names, COLUMNS)
-    source = Source(folder="", name="m", version=1, stage=None, run_id=None, digest=None)
+    artifact = ModelArtifact(folder="", name="m", version=1, stage=None, run_id=None, digest=None)
     reader: Any = None
     model = LoadedModel(info, estimator)
-    return Answerer(Served(source, model, None, reader, estimator), proba=True, text=False)
+    return Answerer(Predictor(artifact, model, None, reader, estimator), proba=True, text=False)
 
 
 @pytest.mark.parametrize("rows", [60, 0])
@@ -49,7 +49,7 @@ def test_probabilities_stand_under_the_name_of_their_class(
 ) -> None:
     asked = answerer([classes[row % len(classes)] for row in range(len(X))], names)
     found, bad = asked.answer(pa.RecordBatch.from_pandas(X[:rows]))
-    estimator = asked.served.estimator
+    estimator = asked.predictor.estimator
     wanted = {str(name): np.zeros(rows) for name in names or ()}
     for place, code in enumerate(estimator.classes_.tolist()):
         name = names[code] if names and code < len(names) else str(code)
@@ -58,7 +58,7 @@ def test_probabilities_stand_under_the_name_of_their_class(
     assert not bad
     for name, values in wanted.items():
         assert found.column(f"probability_{name}").to_pylist() == values.tolist()
-    assert asked.served.model.class_names == tuple(
+    assert asked.predictor.model.class_names == tuple(
         names[code] if names and code < len(names) else str(code)
         for code in estimator.classes_.tolist()
     )

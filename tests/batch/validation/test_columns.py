@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from registry_tools.batch.engines.predictions import frame_of_checked
+from registry_tools.batch.engines.predictions import coerced_frame
 from registry_tools.batch.validation.columns import arrow_of, check, check_schema
 from registry_tools.batch.writers.parquet_copy import Carrier, alike, footer
 from registry_tools.batch.writers.thrift import Reader, written
-from registry_tools.data.coercion import frame_of
+from registry_tools.data.coercion import coerce
 from registry_tools.data.schema import Column
 from registry_tools.errors import InputError
 
@@ -55,7 +55,7 @@ def test_checked_rows_are_the_frame_that_predict_would_make() -> None:
     found = check(ROWS.to_batches()[0], ALL, text=False)
     assert found.bad == {}
     pd.testing.assert_frame_equal(
-        frame_of_checked(found, ALL), frame_of(ROWS.to_pandas(types_mapper=None), ALL)
+        coerced_frame(found, ALL), coerce(ROWS.to_pandas(types_mapper=None), ALL)
     )
 
 

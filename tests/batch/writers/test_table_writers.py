@@ -75,7 +75,7 @@ def test_what_killed_processes_left_goes_and_what_is_at_work_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    mine = temp_files.scratch_folder("scoring")
+    mine = temp_files.make_temp_folder("scoring")
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     other = mine.with_name(mine.name.replace(f"-{os.getpid()}-", f"-{dead.pid}-"))
@@ -88,7 +88,7 @@ def test_what_killed_processes_left_goes_and_what_is_at_work_stays(
     for path in kept[1:]:
         path.mkdir()
     left.touch()
-    new = temp_files.scratch_folder("scoring")
+    new = temp_files.make_temp_folder("scoring")
     with whole(target) as partial:
         partial.touch()
     assert sorted(tmp_path.iterdir()) == sorted([*kept, new, target])

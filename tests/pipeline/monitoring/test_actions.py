@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.monitoring import actions
-from pipeline.monitoring.run_log import CAUSE_TAG, Record
+from pipeline.monitoring.run_log import CAUSE_TAG, MonitoringRun
 from pipeline.params.definitions import MonitorParams
 from registry_tools.data.row_hash import hash_rows, unit_interval
 from registry_tools.mlflow_store import registry, runs
@@ -63,7 +63,7 @@ def test_an_accuracy_that_holds_goes_nowhere(local: Place, model: str, tmp_path:
     rows, right = flowers(240, shift=2)
     log = write_log(tmp_path / "log", model, Part(1, rows, right))
     result = look(model, log, labels=str(labelled(tmp_path, right, wrong=5)), rollback=True)
-    assert result.findings.has_drift
+    assert result.analysis.has_drift
     assert result.acts == ()
     assert events.acts(local.client, model) == []
 
@@ -265,8 +265,8 @@ def test_a_second_look_within_the_cooling_time_trains_nothing(
     assert registry.stage_holder(local.client, model, "staging") is None
 
 
-def record(local: Place, name: str) -> Record:
-    return Record(local.client, name, {})
+def record(local: Place, name: str) -> MonitoringRun:
+    return MonitoringRun(local.client, name, {})
 
 
 DAY = timedelta(days=1)

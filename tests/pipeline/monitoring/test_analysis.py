@@ -10,23 +10,25 @@ import pyarrow as pa
 import pytest
 
 from pipeline.monitoring import analysis, labels
-from pipeline.monitoring.analysis import Findings
-from pipeline.monitoring.labels import Live
+from pipeline.monitoring.analysis import Analysis
+from pipeline.monitoring.labels import LabelledPredictions
 from pipeline.monitoring.window import Window
 from pipeline.training import baseline
-from pipeline.training.baseline import Reference
+from pipeline.training.baseline import TrainingBaseline
 
 HOLDOUT = np.array(["a", "b", "c"] * 10, dtype=object)
 
 
-def made(training: pd.DataFrame) -> Reference:
+def made(training: pd.DataFrame) -> TrainingBaseline:
     return baseline.make(training, "kind", HOLDOUT, HOLDOUT)
 
 
-def found(own: Reference, rows: pd.DataFrame, answers: Any, live: Live | None = None) -> Findings:
+def found(
+    own: TrainingBaseline, rows: pd.DataFrame, answers: Any, live: LabelledPredictions | None = None
+) -> Analysis:
     said = pa.chunked_array([pa.array(np.resize(answers, len(rows)), pa.string())])
     table = pa.Table.from_pandas(rows, preserve_index=False)
-    return analysis.find(1, own, Window(table, said, None), live, 100, 0.01)
+    return analysis.analyse(1, own, Window(table, said, None), live, 100, 0.01)
 
 
 @pytest.mark.parametrize("rows", [120, 1_000, 20_000])
@@ -41,10 +43,10 @@ def test_a_feature_called_accuracy_is_no_accuracy() -> None:
     random = np.random.default_rng(0)
     own = made(pd.DataFrame({"live accuracy": random.normal(size=500)}))
     now = pd.DataFrame({"live accuracy": random.normal(size=300) + 1})
-    told = found(own, now, HOLDOUT, Live(300, 300, ()))
+    told = found(own, now, HOLDOUT, LabelledPredictions(300, 300, ()))
     assert told.has_drift
     assert not told.has_fallen
-    assert found(own, now, HOLDOUT, Live(300, 100, ())).has_fallen
+    assert found(own, now, HOLDOUT, LabelledPredictions(300, 100, ())).has_fallen
 
 
 def test_whole_numbers_of_two_values_are_counted() -> None:

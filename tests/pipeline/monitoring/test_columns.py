@@ -90,7 +90,7 @@ def test_a_column_that_the_training_did_not_have_does_not_matter(
 ) -> None:
     rows = flowers()[0].assign(id=range(240), note="x")
     rows.to_csv(tmp_path / "now.csv", index=False)
-    assert look(model, tmp_path / "now.csv").findings.verdict() == "none"
+    assert look(model, tmp_path / "now.csv").analysis.verdict() == "none"
 
 
 @pytest.mark.parametrize("form", ["csv", "log"])
@@ -115,7 +115,7 @@ def test_features_that_became_constant_are_drift(local: Place, model: str, tmp_p
     rows, right = flowers()
     for name in rows:
         rows[name] = 5.0
-    found = look(model, write_log(tmp_path / "log", model, Part(1, rows, right))).findings
+    found = look(model, write_log(tmp_path / "log", model, Part(1, rows, right))).analysis
     assert set(rows.columns) <= set(found.where().split(", "))
 
 
@@ -124,7 +124,7 @@ def test_a_column_without_any_value_is_drift(local: Place, model: str, tmp_path:
     rows, right = flowers()
     rows["petal width (cm)"] = np.nan
     rows["petal length (cm)"] = None
-    found = look(model, write_log(tmp_path / "log", model, Part(1, rows, right))).findings
+    found = look(model, write_log(tmp_path / "log", model, Part(1, rows, right))).analysis
     assert set(rows.columns[2:]) <= set(found.where().split(", "))
     assert {f.missing for f in found.features if "petal" in f.name} == {1.0}
 
@@ -133,7 +133,7 @@ def test_decimals_are_numbers(local: Place, model: str, tmp_path: Path) -> None:
     rows, right = flowers()  # as a table of a database has them; a training takes them as well
     cents = {name: [Decimal(f"{value:.2f}") for value in rows[name]] for name in rows}
     log = write_log(tmp_path / "log", model, Part(1, pd.DataFrame(cents), right))
-    found = look(model, log).findings
+    found = look(model, log).analysis
     assert (found.verdict(), found.where()) == ("none", "")
 
 
@@ -142,7 +142,7 @@ def test_decimals_are_numbers(local: Place, model: str, tmp_path: Path) -> None:
 def test_infinite_values_are_numbers(local: Place, model: str, tmp_path: Path) -> None:
     rows, right = flowers()
     rows.loc[:99, SHIFTED] = np.inf
-    found = look(model, write_log(tmp_path / "log", model, Part(1, rows, right))).findings
+    found = look(model, write_log(tmp_path / "log", model, Part(1, rows, right))).analysis
     assert found.where().split(", ")[0] == SHIFTED
 
 
@@ -189,14 +189,14 @@ def animals_log(folder: Path, name: str, rows: pd.DataFrame, right: list[str]) -
 def test_text_and_booleans_with_holes_are_compared(local: Place, zoo: str, tmp_path: Path) -> None:
     rows, right = animals()
     result = look(zoo, animals_log(tmp_path / "log", zoo, rows, right))
-    assert result.findings.verdict() == "none"
-    unseen = {feature.name: feature.unseen for feature in result.findings.features}
+    assert result.analysis.verdict() == "none"
+    unseen = {feature.name: feature.unseen for feature in result.analysis.features}
     assert unseen == {"weight": None, "colour": 0, "sold": 0, "tame": 0}
     rows["colour"] = np.where(np.arange(400) % 3 == 0, "blue", rows["colour"])
     rows["tame"] = None
     result = look(zoo, animals_log(tmp_path / "other", zoo, rows, right))
-    assert {"colour", "tame"} <= set(result.findings.where().split(", "))
-    assert {f.name: f.unseen for f in result.findings.features}["colour"] == 134
+    assert {"colour", "tame"} <= set(result.analysis.where().split(", "))
+    assert {f.name: f.unseen for f in result.analysis.features}["colour"] == 134
 
 
 @pytest.mark.slow
@@ -208,7 +208,7 @@ def test_booleans_in_a_csv_are_what_they_are_in_parquet(
     if kind == "scored":
         rows = rows.assign(prediction_name=right, prediction=0, model_version=1)
     rows.to_csv(tmp_path / "now.csv", index=False)
-    found = look(zoo, tmp_path / "now.csv").findings
+    found = look(zoo, tmp_path / "now.csv").analysis
     assert (found.verdict(), found.where()) == ("none", "")
 
 
@@ -218,7 +218,7 @@ def test_a_new_version_that_takes_another_column_is_unknown_until_it_has_answere
 ) -> None:
     log = animals_log(tmp_path / "log", zoo, *animals())
     result = look(zoo, log, stage="next")
-    assert (result.version, result.findings.verdict(), result.findings.rows) == (2, "unknown", 0)
+    assert (result.version, result.analysis.verdict(), result.analysis.rows) == (2, "unknown", 0)
     assert [(found.version, found.verdict()) for found in result.others] == [(1, "none")]
 
 
@@ -231,7 +231,7 @@ def test_a_category_of_any_spelling_is_drawn(
     rows, right = animals()
     rows["colour"] = category
     result = look(zoo, animals_log(tmp_path / "log", zoo, rows, right))
-    assert "colour" in result.findings.where()
+    assert "colour" in result.analysis.where()
     assert run_of(local, result).info.status == "FINISHED"
 
 

@@ -29,7 +29,7 @@ from tests.support.monitored import (
 from tests.support.places import Place
 
 
-def joined(tmp_path: Path, table: dict[str, Any], window: Window) -> labels.Live:
+def joined(tmp_path: Path, table: dict[str, Any], window: Window) -> labels.LabelledPredictions:
     path = tmp_path / "labels.parquet"
     pd.DataFrame(table).to_parquet(path, index=False)
     return labels.join(labels.read(path, "kind"), window, small())
@@ -43,19 +43,19 @@ def test_labels_are_joined_by_the_id_of_the_request_in_any_order(tmp_path: Path)
     live = joined(
         tmp_path, {"request_id": IDS[::-1], "label": ["cat", "cat", "dog", "cat"]}, answered(SAID)
     )
-    assert live == labels.Live(4, 3, ())
+    assert live == labels.LabelledPredictions(4, 3, ())
 
 
 def test_labels_of_half_the_rows_count_for_those(tmp_path: Path) -> None:
     table = {"request_id": ["r1", "r3", "r2"], "kind": ["dog", "cat", None]}
     live = joined(tmp_path, table, answered(SAID))
-    assert live == labels.Live(2, 1, ("2 of 4 rows have no label",))
+    assert live == labels.LabelledPredictions(2, 1, ("2 of 4 rows have no label",))
 
 
 def test_labels_that_were_given_twice_count_once(tmp_path: Path) -> None:
     table = {"_request_id": [*IDS, "r0", "r0"], "label": ["cat", "dog", "cat", "dog", "cat", "cat"]}
     live = joined(tmp_path, table, answered(SAID))
-    assert live == labels.Live(4, 4, ("2 labels were given twice, and count once",))
+    assert live == labels.LabelledPredictions(4, 4, ("2 labels were given twice, and count once",))
 
 
 def test_labels_that_contradict_each_other_are_left_out_and_told(tmp_path: Path) -> None:
@@ -83,7 +83,9 @@ def test_a_request_of_several_rows_needs_to_be_told_which(tmp_path: Path) -> Non
         "2 requests have several answers, and the labels have no column 'row': they are left out"
     )
     table = {"request_id": ["a", "b", "a"], "row": [1, 0, 0], "label": ["dog", "dog", "cat"]}
-    assert joined(tmp_path, table, window) == labels.Live(3, 2, ("1 of 4 rows have no label",))
+    assert joined(tmp_path, table, window) == labels.LabelledPredictions(
+        3, 2, ("1 of 4 rows have no label",)
+    )
 
 
 def test_labels_of_other_requests_are_told_of(tmp_path: Path) -> None:
@@ -171,8 +173,8 @@ def test_an_accuracy_that_has_fallen_is_drift(local: Place, model: str, tmp_path
     rows, right = flowers(240)
     log = write_log(tmp_path / "log", model, Part(1, rows, right))
     result = look(model, log, labels=str(labelled(tmp_path, right, wrong=120)))
-    assert result.findings.where() == "live accuracy"
-    assert result.findings.has_fallen
+    assert result.analysis.where() == "live accuracy"
+    assert result.analysis.has_fallen
     assert result.acts == ()
 
 

@@ -23,7 +23,7 @@ from mlflow.entities import Run
 from pipeline.cli import cli
 from pipeline.errors import InvalidParameter
 from pipeline.monitoring import analysis, report
-from pipeline.monitoring.actions import FollowUp
+from pipeline.monitoring.actions import ActionResult
 from pipeline.monitoring.monitor import MonitorResult
 from pipeline.params.definitions import MonitorParams
 from pipeline.params.fields import as_text
@@ -169,7 +169,7 @@ def test_a_report_shows_names_as_they_are_written(tmp_path: Path) -> None:
         "name": evil, "stage": "production", "version": 1, "current": evil, "run_id": "1",
         "alpha": 0.01, "notes": [evil],
     }  # fmt: skip
-    report.write(tmp_path, head, [(found, own, window)], [FollowUp("retrain", "failed", evil)])
+    report.write(tmp_path, head, [(found, own, window)], [ActionResult("retrain", "failed", evil)])
     page = (tmp_path / "report.html").read_text()
     assert "<script" not in page
     assert "&lt;script&gt;" in page
@@ -250,7 +250,7 @@ def test_candidates_are_not_watched_and_trained_at_once(capsys: Any) -> None:
 def test_a_time_is_read_in_its_unit() -> None:
     for text, seconds in (("90s", 90), ("30min", 1800), ("1.5h", 5400), ("7d", 604_800)):
         params = MonitorParams.from_text({"current": "log", "cooling": text})
-        assert params.cooling == timedelta(seconds=seconds)
+        assert params.cooldown == timedelta(seconds=seconds)
 
 
 # What the server tells of it.

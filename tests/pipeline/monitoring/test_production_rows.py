@@ -52,7 +52,7 @@ def test_what_the_server_logs_is_looked_at(local: Place, model: str, tmp_path: P
     del schemas[0]["_probabilities"]
     assert schemas[0] == schemas[1]
     for current in (tmp_path / "log", tmp_path / "log" / model):
-        found = look(model, current).findings
+        found = look(model, current).analysis
         assert (found.verdict(), found.rows) == ("none", 220)
         assert found.predictions == {name: right.count(name) for name in sorted(set(right))}
 
@@ -70,7 +70,7 @@ def test_what_was_scored_is_looked_at(
         capsys, "score", f"{model}/1", "--input", str(given), "--output", str(output),
         "--workers", "1",
     )  # fmt: skip
-    found = look(model, output).findings
+    found = look(model, output).analysis
     assert (found.version, found.verdict(), found.rows) == (1, "none", 300)
     assert found.predictions == summary["counts"]
 
@@ -81,7 +81,7 @@ def test_a_table_that_nobody_answered_is_answered_by_the_version_in_the_stage(
     rows, right = flowers(240)
     rows.iloc[:60, 2] = np.nan  # the model takes no holes
     rows.to_parquet(tmp_path / "now.parquet", index=False)
-    found = look(model, tmp_path / "now.parquet").findings
+    found = look(model, tmp_path / "now.parquet").analysis
     assert sum(found.predictions.values()) == 180
     agreed = {name: right[60:].count(name) for name in NAMES}
     assert all(abs(found.predictions[name] - agreed[name]) < 15 for name in NAMES)
@@ -99,8 +99,8 @@ def test_a_table_with_the_columns_of_a_scored_one_is_split_by_version(
     path = tmp_path / f"scored.{form}"
     table.to_csv(path, index=False) if form == "csv" else table.to_parquet(path, index=False)
     result = look(model, path)
-    assert (result.findings.rows, result.findings.verdict()) == (210, "none")
-    assert sum(result.findings.predictions.values()) == 210
+    assert (result.analysis.rows, result.analysis.verdict()) == (210, "none")
+    assert sum(result.analysis.predictions.values()) == 210
     assert [(f.version, f.rows, f.verdict()) for f in result.others] == [(2, 90, "unknown")]
 
 
@@ -114,9 +114,9 @@ def test_since_leaves_out_what_was_answered_before(
         Part(1, *flowers(400, shift=3), at=now - timedelta(days=3)),
         Part(1, *flowers(220), at=now - timedelta(hours=1)),
     )
-    found = look(model, log, since=timedelta(days=1)).findings
+    found = look(model, log, since=timedelta(days=1)).analysis
     assert (found.rows, found.verdict()) == (220, "none")
-    found = look(model, log, since=timedelta(minutes=1)).findings
+    found = look(model, log, since=timedelta(minutes=1)).analysis
     assert (found.rows, found.verdict()) == (0, "unknown")
 
 
@@ -208,7 +208,7 @@ def test_what_is_being_written_is_not_read(local: Place, model: str, tmp_path: P
     (log / model / ".20260101T000009-version-1-1-9.parquet.part").write_bytes(whole[:700])
     (log / model / ".20260101T000009-version-1-1-8.parquet").write_bytes(whole[:700])
     result = look(model, log)
-    assert (result.findings.rows, result.findings.verdict(), result.notes) == (240, "none", ())
+    assert (result.analysis.rows, result.analysis.verdict(), result.notes) == (240, "none", ())
 
 
 def test_a_file_that_was_cut_off_is_left_out_and_told(
@@ -251,9 +251,9 @@ def test_a_clock_that_jumps_loses_no_rows(
     rows, right = flowers(240)
     at = [now + timedelta(days=900 * (n % 3 - 1), minutes=-n) for n in range(240)]
     log = write_log(tmp_path / "log", model, Part(1, rows, right, at=at))
-    assert look(model, log).findings.rows == 240
+    assert look(model, log).analysis.rows == 240
     with caplog.at_level(logging.WARNING):
-        found = look(model, log, since=timedelta(days=1)).findings
+        found = look(model, log, since=timedelta(days=1)).analysis
     assert found.rows == 160  # those of now, and of a day that has not come
     assert "80 rows are from after now: a clock was wrong; they are taken in" in caplog.text
 

@@ -13,12 +13,12 @@ import pandas as pd
 import pytest
 
 from pipeline.training import baseline
-from pipeline.training.baseline import Categories, Numbers, Reference
+from pipeline.training.baseline import Categories, Numbers, TrainingBaseline
 from registry_tools.errors import VerificationError
 from tests.support.monitored import IRIS, mixed
 
 
-def made(training: pd.DataFrame) -> Reference:
+def made(training: pd.DataFrame) -> TrainingBaseline:
     said = np.array(["cat", "dog", "dog"], dtype=object)
     return baseline.make(training, "kind", said, np.array(["cat", "dog", "cat"], dtype=object))
 

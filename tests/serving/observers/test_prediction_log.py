@@ -19,11 +19,11 @@ import pytest
 
 from pipeline.params.definitions import TrainParams
 from pipeline.training.train import train
-from registry_tools.inference.model_artifact import Source
+from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.inference.model_loader import load
 from registry_tools.mlflow_store import registry
 from registry_tools.models import artifacts
-from registry_tools.serving.engine.prediction_events import Answered
+from registry_tools.serving.engine.prediction_events import PredictionEvent
 from registry_tools.serving.observers import prediction_log
 from registry_tools.serving.settings import Settings
 from tests.support.fixtures import IRIS_COLUMNS, IRIS_ROW, Serve
@@ -121,12 +121,12 @@ def test_what_has_no_room_is_dropped_and_counted(
 
     with artifacts.model_files(local.client, "trained", 1) as files:
         shutil.copytree(files, tmp_path / "source" / "model")
-    source = Source(str(tmp_path / "source"), "trained", 1, None, None, None)
-    served = load(source, Settings(ref="trained/1").policy)
+    artifact = ModelArtifact(str(tmp_path / "source"), "trained", 1, None, None, None)
+    predictor = load(artifact, Settings(ref="trained/1").policy)
     log = prediction_log.PredictionLog(tmp_path / "log", 1.0, 60, count)
     for number in range(20):
         rows = np.array([IRIS_ROW])
-        log.watch(Answered(served, "predict", [rows], [[1]], [str(number)]))
+        log.observe(PredictionEvent(predictor, "predict", [rows], [[1]], [str(number)]))
     log.close()
     assert counts == {"logged": 6, "dropped": 14}
     assert len(logged(tmp_path / "log")) == 6

@@ -26,7 +26,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from registry_tools.inference.model_artifact import Source
+from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.models import artifacts
 from registry_tools.models.manifest import TRUSTED_TYPES
 from registry_tools.serving.observers.metrics import Metrics
@@ -161,7 +161,7 @@ def ask(request: pytest.FixtureRequest, local: Place, tmp_path: Path) -> Ask:
         {"whole numbers": whole_numbers, "mixed": mixed}[request.param](folder)
     theirs = scoring_server.init(mlflow.pyfunc.load_model(str(folder / "model")))
     worker = Worker(Settings(ref="trained@production"), Metrics())
-    source = Source(str(folder), "trained", 1, "production", None, None)
+    artifact = ModelArtifact(str(folder), "trained", 1, "production", None, None)
 
     async def post(app: Any, body: bytes, kind: str | None) -> httpx.Response:
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
@@ -170,9 +170,9 @@ def ask(request: pytest.FixtureRequest, local: Place, tmp_path: Path) -> Ask:
             return await client.post("/invocations", content=body, headers=headers)
 
     async def both(body: bytes, kind: str | None) -> tuple[httpx.Response, httpx.Response]:
-        if worker.app.plane.current is None:
-            await worker.prepare(source)
-            await worker.swap(source)
+        if worker.app.data_plane.current is None:
+            await worker.prepare(artifact)
+            await worker.swap(artifact)
         return await post(worker.app, body, kind), await post(theirs, body, kind)
 
     return lambda body, kind: asyncio.run(both(body, kind))
