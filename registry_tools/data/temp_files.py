@@ -10,7 +10,7 @@ import socket
 import tempfile
 from pathlib import Path
 
-from registry_tools.mlflow_store.heartbeat import process_is_running
+from registry_tools.processes import process_is_running
 
 _KINDS = ("scoring", "serving")
 
