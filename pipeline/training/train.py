@@ -25,7 +25,7 @@ from pipeline.training import baseline, model_card, model_pipeline, save_plots
 from registry_tools.errors import first_line
 from registry_tools.models import evidence
 from registry_tools.models import manifest as manifests
-from registry_tools.models.formats import TrustPolicy
+from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.stats import metrics
 
 _log = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ def _fit(params: TrainParams, dataset: Dataset, training: Dataset, holdout: Data
     probabilities = (
         estimator.predict_proba(holdout.features) if hasattr(estimator, "predict_proba") else None
     )
-    figures = metrics.evaluate(
+    figures = metrics.classification_metrics(
         holdout.labels.to_numpy(), predicted, probabilities, dataset.target_names
     )
     figures |= _cross_validated(params, dataset, training, class_size)

@@ -1,4 +1,4 @@
-"""Two versions on the same rows: their answers, row by row, and what they come to."""
+"""Two versions on the same rows: their predictions, row by row, and the paired comparison."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from registry_tools.evaluation.isolated_predict import (
 )
 from registry_tools.evaluation.version_bundle import (
     exclude_training_rows,
-    fetch,
+    fetch_bundle,
     predictions_as_labels,
 )
 from registry_tools.mlflow_store.registry import VersionInfo
-from registry_tools.models.formats import TrustPolicy
+from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.stats.paired_test import PairedComparison, compare_predictions
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ _TABLE = "compared"
 
 @dataclass(frozen=True)
 class VersionPredictions:
-    """What one version answered to the rows."""
+    """The predictions of one version for the rows."""
 
-    names: npt.NDArray[Any]  # in the words of the labels, shape (rows,)
+    names: npt.NDArray[Any]  # as the labels are written, shape (rows,)
     probabilities: npt.NDArray[np.float64] | None  # shape (rows, classes)
     classes: tuple[str, ...]  # in the order of the probabilities
 
@@ -54,15 +54,15 @@ class PairedPredictions:
 def compare(
     client: MlflowClient, first: VersionInfo, second: VersionInfo, policy: TrustPolicy
 ) -> PairedPredictions:
-    """Have two versions answer held-out rows of the first that neither was trained on.
+    """Predict with two versions on held-out rows of the first that neither was trained on.
 
     Raises
     ------
     VerificationError
-        If one does not verify or answer, or there are no such rows; says why in one line.
+        If one does not verify or predict, or there are no such rows; says why in one line.
     """
     with ExitStack() as files:
-        one, two = (fetch(client, version, policy, files) for version in (first, second))
+        one, two = (fetch_bundle(client, version, policy, files) for version in (first, second))
         jobs = []
         rows = exclude_training_rows(exclude_training_rows(one.holdout, two), one)
         for bundle in (one, two):
@@ -78,30 +78,32 @@ def compare(
             table = {_TABLE: rows.rows}
             jobs.append(PredictJob(bundle.folder, table, None, policy.types, policy.allow_code))
         assert rows is not None
-        one_answered, two_answered = (
-            _answers_of(rows.labels, version, answers)
-            for version, answers in zip(
+        one_predicted, two_predicted = (
+            _as_version_predictions(rows.labels, version, predictions)
+            for version, predictions in zip(
                 (first, second), predict_in_clean_process(jobs), strict=True
             )
         )
-        paired = compare_predictions(rows.labels, one_answered.names, two_answered.names)
-        return PairedPredictions(rows.rows, rows.labels, one_answered, two_answered, paired)
+        paired = compare_predictions(rows.labels, one_predicted.names, two_predicted.names)
+        return PairedPredictions(rows.rows, rows.labels, one_predicted, two_predicted, paired)
 
 
-def _answers_of(
-    labels: npt.NDArray[Any], version: VersionInfo, answers: IsolatedPredictions | VerificationError
+def _as_version_predictions(
+    labels: npt.NDArray[Any],
+    version: VersionInfo,
+    predictions: IsolatedPredictions | VerificationError,
 ) -> VersionPredictions:
-    if isinstance(answers, VerificationError):
-        raise VerificationError(f"{_title(version)}: {answers}")
-    probabilities = answers.probabilities[_TABLE]
+    if isinstance(predictions, VerificationError):
+        raise VerificationError(f"{_title(version)}: {predictions}")
+    probabilities = predictions.probabilities[_TABLE]
     try:
-        names = predictions_as_labels(labels, answers, _TABLE)
+        names = predictions_as_labels(labels, predictions, _TABLE)
     except VerificationError as error:
         raise VerificationError(f"{_title(version)} {error}") from None
     return VersionPredictions(
         names,
         None if probabilities is None else np.asarray(probabilities, dtype=float),
-        tuple(answers.classes),
+        tuple(predictions.classes),
     )
 
 
