@@ -62,30 +62,28 @@ def compare(
         If one does not verify or predict, or there are no such rows; says why in one line.
     """
     with ExitStack() as files:
-        one, two = (fetch_bundle(client, version, policy, files) for version in (first, second))
+        bundles = [fetch_bundle(client, version, policy, files) for version in (first, second)]
+        rows = bundles[0].holdout
+        for bundle in bundles:
+            rows = exclude_training_rows(rows, bundle)
         jobs = []
-        rows = exclude_training_rows(exclude_training_rows(one.holdout, two), one)
-        for bundle in (one, two):
-            fault = bundle.fault or bundle.evidence_fault
-            if fault is not None or bundle.folder is None:
-                raise VerificationError(f"{_title(bundle.version)}: {fault}")
+        for bundle in bundles:
+            if bundle.faults or bundle.folder is None:
+                raise VerificationError(f"{_title(bundle.version)}: {bundle.faults[0]}")
             if rows is None:
                 raise VerificationError(f"{_title(first)} was logged without held-out rows")
             if not len(rows.labels):
                 raise VerificationError(
                     f"{_title(first)} has no held-out rows that {_title(second)} was not trained on"
                 )
-            table = {_TABLE: rows.rows}
-            jobs.append(PredictJob(bundle.folder, table, None, policy.types, policy.allow_code))
+            jobs.append(PredictJob(bundle.folder, {_TABLE: rows.rows}, policy))
         assert rows is not None
-        one_predicted, two_predicted = (
-            _as_version_predictions(rows.labels, version, predictions)
-            for version, predictions in zip(
-                (first, second), predict_in_clean_process(jobs), strict=True
-            )
+        one, two = (
+            _as_version_predictions(rows.labels, bundle.version, predictions)
+            for bundle, predictions in zip(bundles, predict_in_clean_process(jobs), strict=True)
         )
-        paired = compare_predictions(rows.labels, one_predicted.names, two_predicted.names)
-        return PairedPredictions(rows.rows, rows.labels, one_predicted, two_predicted, paired)
+        paired = compare_predictions(rows.labels, one.names, two.names)
+        return PairedPredictions(rows.rows, rows.labels, one, two, paired)
 
 
 def _as_version_predictions(

@@ -105,16 +105,9 @@ def evaluate_rollback(client: MlflowClient, version: VersionInfo, policy: TrustP
 
 
 def _run_integrity_gate(bundle: VersionBundle, policy: TrustPolicy) -> GateResult:
-    faults = [fault for fault in (bundle.fault, bundle.evidence_fault) if fault]
-    if faults or bundle.folder is None:
-        return gates.integrity_gate(faults, 0)
-    files = len(manifest_of(bundle.folder))
-    return gates.integrity_gate(
-        [],
-        files,
-        has_manifest=bundle.version.digest is not None,
-        public_key=str(policy.public_key) if policy.public_key is not None else None,
-    )
+    files = len(manifest_of(bundle.folder)) if bundle.folder is not None else 0
+    has_manifest = bundle.version.digest is not None
+    return gates.integrity_gate(bundle.faults, files, has_manifest, policy.public_key)
 
 
 def _run_signature_gate(bundle: VersionBundle, champion: VersionBundle | None) -> GateResult:
@@ -137,7 +130,6 @@ def _predict(
     options: GateOptions,
 ) -> tuple[IsolatedPredictions | VerificationError, IsolatedPredictions | VerificationError | None]:
     """Predict with the candidate in a clean process, and then with the champion."""
-    policy = options.policy
     tables: dict[str, pd.DataFrame] = {}
     if bundle.recorded is not None:
         tables["example"] = bundle.recorded.rows
@@ -147,10 +139,10 @@ def _predict(
         tables["compared"] = compared.rows
     timed = "holdout" if options.max_latency_ms is not None and holdout is not None else None
     assert bundle.folder is not None
-    jobs = [PredictJob(bundle.folder, tables, timed, policy.types, policy.allow_code)]
+    jobs = [PredictJob(bundle.folder, tables, options.policy, timed)]
     if champion is not None and champion.folder is not None and "compared" in tables:
         rows = {"compared": tables["compared"]}
-        jobs.append(PredictJob(champion.folder, rows, None, policy.types, policy.allow_code))
+        jobs.append(PredictJob(champion.folder, rows, options.policy))
     results = predict_in_clean_process(jobs)
     return results[0], results[1] if len(results) > 1 else None
 
@@ -221,9 +213,10 @@ def _run_champion_gate(
     if champion is None:
         return GateResult("champion", True, "no champion")
     number = champion.version.version
-    fault = champion.fault or champion.evidence_fault
-    if fault is not None:
-        return GateResult("champion", False, f"the champion, version {number}: {fault}")
+    if champion.faults:
+        return GateResult(
+            "champion", False, f"the champion, version {number}: {champion.faults[0]}"
+        )
     excluded = len(holdout.labels) - len(compared.labels)
     refusal = gates.too_few_rows(len(compared.labels), excluded)
     if refusal is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ _WIDER = {
 
 
 def integrity_gate(
-    faults: Sequence[str], files: int, has_manifest: bool = True, public_key: str | None = None
+    faults: Sequence[str], files: int, has_manifest: bool = True, public_key: Path | None = None
 ) -> GateResult:
     """Pass if no file differs from the manifest, or from the signature where one is required.
 

@@ -15,13 +15,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from registry_tools.errors import RegistryToolsError, VerificationError, first_line
+from registry_tools.models.trust_policy import TrustPolicy
 
 _LATENCY_ROUNDS = 100
 _SECONDS = 600
@@ -33,9 +34,8 @@ class PredictJob:
 
     folder: Path
     rows: Mapping[str, pd.DataFrame]  # by the caller's name of the table
+    policy: TrustPolicy = field(default_factory=TrustPolicy)
     time_first_row_of: str | None = None  # measure the latency on that table
-    trusted: tuple[str, ...] = ()
-    allow_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,14 +108,13 @@ def _write_request(job: PredictJob, scratch: Path) -> dict[str, Any]:
         "folder": str(job.folder.resolve()),
         "tables": tables,
         "time": job.time_first_row_of,
-        "trusted": list(job.trusted),
-        "allow_code": job.allow_code,
+        "trusted": job.policy.types,
+        "allow_code": job.policy.allow_code,
     }
 
 
 def _predict(job: dict[str, Any]) -> dict[str, Any]:
     from registry_tools.models.loaded_model import load_folder
-    from registry_tools.models.trust_policy import TrustPolicy
 
     policy = TrustPolicy(types=tuple(job["trusted"]), allow_code=job["allow_code"])
     model = load_folder(Path(job["folder"]), policy)

@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class VersionBundle:
-    """A version with its files and its evidence; `folder` is None if its files differ."""
+    """A version with its files and its evidence.
+
+    `folder` is None if the files differ; `faults` names differing files and unreadable evidence.
+    """
 
     version: VersionInfo
     folder: Path | None
-    fault: str | None
-    evidence_fault: str | None
+    faults: tuple[str, ...]
     recorded: RecordedPredictions | None
     holdout: Holdout | None
     training_rows: npt.NDArray[np.uint64] | None
@@ -39,26 +41,21 @@ def fetch_bundle(
     client: MlflowClient, version: VersionInfo, policy: TrustPolicy, files: ExitStack
 ) -> VersionBundle:
     """Fetch the files and the evidence of a version; the folders last until `files` is closed."""
-    folder, fault = None, None
+    folder, recorded, holdout, training_rows = None, None, None, None
+    faults = []
     try:
         folder = files.enter_context(verified_files(client, version, policy))
     except VerificationError as error:
-        fault = str(error)
+        faults.append(str(error))
     evidence_folder = files.enter_context(artifacts.evidence_files(client, version))
-    if evidence_folder is None:
-        return VersionBundle(version, folder, fault, None, None, None, None)
-    try:
-        return VersionBundle(
-            version,
-            folder,
-            fault,
-            None,
-            evidence.read_recorded_predictions(evidence_folder),
-            evidence.read_holdout(evidence_folder),
-            evidence.read_training_rows(evidence_folder),
-        )
-    except VerificationError as error:
-        return VersionBundle(version, folder, fault, str(error), None, None, None)
+    if evidence_folder is not None:
+        try:
+            recorded = evidence.read_recorded_predictions(evidence_folder)
+            training_rows = evidence.read_training_rows(evidence_folder)
+            holdout = evidence.read_holdout(evidence_folder)
+        except VerificationError as error:
+            faults.append(str(error))
+    return VersionBundle(version, folder, tuple(faults), recorded, holdout, training_rows)
 
 
 def exclude_training_rows(holdout: Holdout | None, bundle: VersionBundle | None) -> Holdout | None:

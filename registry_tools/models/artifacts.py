@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import mlflow
@@ -47,24 +48,16 @@ def download(client: MlflowClient, uri: str) -> Iterator[Path]:
         yield Path(path)
 
 
-@contextlib.contextmanager
-def evidence_files(client: MlflowClient, version: VersionInfo) -> Iterator[Path | None]:
+def evidence_files(
+    client: MlflowClient, version: VersionInfo
+) -> AbstractContextManager[Path | None]:
     """Yield a folder with the evidence of a version; None if its run has none."""
-    with _download_evidence(client, version, None) as folder:
-        yield folder
+    return evidence_file(client, version, "")
 
 
 @contextlib.contextmanager
 def evidence_file(client: MlflowClient, version: VersionInfo, name: str) -> Iterator[Path | None]:
     """Yield one file of the evidence of a version; None if there is none of that name."""
-    with _download_evidence(client, version, name) as path:
-        yield path
-
-
-@contextlib.contextmanager
-def _download_evidence(
-    client: MlflowClient, version: VersionInfo, name: str | None
-) -> Iterator[Path | None]:
     uri = None
     if version.run_id is not None:
         with translate_errors(client.tracking_uri):
@@ -76,15 +69,14 @@ def _download_evidence(
         yield path
 
 
-def _evidence_uri(client: MlflowClient, run_id: str, name: str | None) -> str | None:
+def _evidence_uri(client: MlflowClient, run_id: str, name: str) -> str | None:
     run = find_run(client, run_id)
     if run is None:
         return None
     paths = {file.path for file in client.list_artifacts(run_id, manifests.EVIDENCE)}
-    if name is None:
-        return f"{run.info.artifact_uri}/{manifests.EVIDENCE}" if paths else None
-    path = f"{manifests.EVIDENCE}/{name}"
-    return f"{run.info.artifact_uri}/{path}" if path in paths else None
+    path = f"{manifests.EVIDENCE}/{name}" if name else manifests.EVIDENCE
+    exists = path in paths if name else bool(paths)
+    return f"{run.info.artifact_uri}/{path}" if exists else None
 
 
 def plots(client: MlflowClient, version: VersionInfo) -> tuple[dict[str, bytes], list[str]]:

@@ -81,7 +81,8 @@ def copy(
         )
         existing = _find_copy(target, name, origin)
         if existing is not None:
-            runs.finish_if_expired(target, str(_run_of(target, name, existing)))
+            run_id = registry.find_version(target, ModelRef(name, version=existing)).run_id
+            runs.finish_if_expired(target, str(run_id))
             return CopiedVersion(name, existing, origin, made=False)
         number = _copy_version(source, version, folder, target, name, origin)
     return CopiedVersion(name, number, origin, made=True)
@@ -138,10 +139,6 @@ def _upload_verified(target: MlflowClient, run_id: str, folder: Path, where: str
 def _find_copy(target: MlflowClient, name: str, origin: str) -> int | None:
     """Return the first version with this origin; None if there is none."""
     return registry.version_with_tag(target, name, ORIGIN_TAG, origin)
-
-
-def _run_of(target: MlflowClient, name: str, version: int) -> str | None:
-    return registry.find_version(target, ModelRef(name, version=version)).run_id
 
 
 def _address(client: MlflowClient) -> str:

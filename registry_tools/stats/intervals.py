@@ -112,8 +112,8 @@ def _compare_shares(name: str, pairs: _PairedCounts) -> MetricComparison:
         wilson(pairs.both + alone, pairs.rows) for alone in (pairs.first, pairs.second)
     )
     difference = _normal_interval(first.value - second.value, pairs.variance, -1)
-    disagreements = pairs.first + pairs.second
-    chance = binomtest(pairs.first, disagreements).pvalue if disagreements else 1.0
+    discordant = pairs.first + pairs.second
+    chance = binomtest(pairs.first, discordant).pvalue if discordant else 1.0
     better = None if chance >= _SIGNIFICANCE else int(pairs.second > pairs.first)
     return MetricComparison(name, first, second, difference, better)
 
@@ -134,9 +134,8 @@ def _compare_balanced_accuracy(classes: list[_PairedCounts]) -> MetricComparison
     variance = sum(pairs.variance for pairs in classes) / count**2
     difference = _normal_interval(means[0] - means[1], variance, -1)
     first, second = estimates
-    return MetricComparison(
-        "balanced accuracy", first, second, difference, _clearly_better(difference)
-    )
+    better = _clearly_better(difference)
+    return MetricComparison("balanced accuracy", first, second, difference, better)
 
 
 def wilson(part: int, whole: int) -> Estimate:
@@ -176,19 +175,12 @@ def compare_log_loss(
     known = all(set(labels.tolist()) <= set(classes) for _, classes in (first, second))
     if not known or len(labels) < 2:
         return None
-    one, two = (_log_losses(labels, *each) for each in (first, second))
-    if not np.isfinite(one).all() or not np.isfinite(two).all():
+    losses = [_log_losses(labels, *each) for each in (first, second)]
+    if not np.isfinite(losses).all():
         return None
-    difference = _mean_with_interval(one - two)
+    one, two, difference = (_mean(each) for each in (*losses, losses[0] - losses[1]))
     better = _clearly_better(difference, less_is_better=True)
-    return MetricComparison(
-        "log loss",
-        _mean_with_interval(one),
-        _mean_with_interval(two),
-        difference,
-        better,
-        less_is_better=True,
-    )
+    return MetricComparison("log loss", one, two, difference, better, less_is_better=True)
 
 
 def _log_losses(
@@ -199,7 +191,7 @@ def _log_losses(
     return -np.log(np.clip(given, np.finfo(float).eps, 1))
 
 
-def _mean_with_interval(values: npt.NDArray[np.float64]) -> Estimate:
+def _mean(values: npt.NDArray[np.float64]) -> Estimate:
     rows = len(values)
     mean = float(values.mean())
     reach = float(t.ppf(1 - _SIGNIFICANCE / 2, rows - 1) * values.std(ddof=1) / math.sqrt(rows))

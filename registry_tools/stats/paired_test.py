@@ -66,7 +66,11 @@ def compare_counts(
     shares = np.array([gained, lost, rows - gained - lost]) / rows
     draws = np.random.default_rng(0).multinomial(rows, shares, size=_RESAMPLES)
     low, bound, high = np.quantile((draws[:, 0] - draws[:, 1]) / rows, [0.025, 0.05, 0.975])
-    disagreements = gained + lost
+    discordant = gained + lost
+
+    def p_value(successes: int) -> float:
+        return binomtest(successes, discordant, alternative="greater").pvalue if discordant else 1.0
+
     return PairedComparison(
         rows=rows,
         candidate_accuracy=(both_right + gained) / rows,
@@ -77,12 +81,8 @@ def compare_counts(
         low=float(low),
         high=float(high),
         bound=float(bound),
-        p_worse=binomtest(lost, disagreements, alternative="greater").pvalue
-        if disagreements
-        else 1.0,
-        p_better=binomtest(gained, disagreements, alternative="greater").pvalue
-        if disagreements
-        else 1.0,
+        p_worse=p_value(lost),
+        p_better=p_value(gained),
     )
 
 
