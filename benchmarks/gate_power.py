@@ -13,7 +13,7 @@ import sys
 import numpy as np
 
 from registry_tools.evaluation.gates import RULES, champion_gate, too_few_rows
-from registry_tools.stats.paired_test import paired
+from registry_tools.stats.paired_test import compare_counts
 
 CHAMPION, DISAGREEMENT, MARGIN = 0.9, 0.1, 0.01
 CANDIDATES = {"equal": 0.0, "2 points worse": -0.02, "2 points better": 0.02}
@@ -27,7 +27,7 @@ def shares(difference: float, rows: int, simulations: int) -> dict[str, float]:
     draws = np.random.default_rng(rows).multinomial(rows, chances, size=simulations)
     passed = dict.fromkeys(RULES, 0)
     for only_candidate, only_champion, both, _ in draws:
-        compared = paired(rows, int(only_candidate), int(only_champion), int(both))
+        compared = compare_counts(rows, int(only_candidate), int(only_champion), int(both))
         for rule in RULES:
             passed[rule] += (
                 too_few_rows(rows, 0) is None and champion_gate(compared, rule, MARGIN, 0).passed

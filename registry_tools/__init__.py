@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from registry_tools.errors import RegistryToolsError
 
 if TYPE_CHECKING:
-    from registry_tools.models.formats import LoadedModel
+    from registry_tools.models.loaded_model import LoadedModel
     from registry_tools.models.loader import load_model
 
 __all__ = ["LoadedModel", "RegistryToolsError", "load_model"]
@@ -18,9 +18,9 @@ __all__ = ["LoadedModel", "RegistryToolsError", "load_model"]
 
 def __getattr__(name: str) -> Any:
     if name == "LoadedModel":
-        from registry_tools.models import formats
+        from registry_tools.models import loaded_model
 
-        return formats.LoadedModel
+        return loaded_model.LoadedModel
     if name == "load_model":
         from registry_tools.models import loader
 

@@ -22,9 +22,9 @@ from pipeline.training.train import train
 from registry_tools.data.schema import quoted_names
 from registry_tools.data.tables import read_table
 from registry_tools.errors import GateRefused, RegistryToolsError
-from registry_tools.evaluation.evaluate import GateOptions
+from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.mlflow_store.registry import VersionInfo
-from registry_tools.models.formats import TrustPolicy
+from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.promotion import promote
 from registry_tools.refs import ModelRef
 

@@ -30,7 +30,7 @@ from registry_tools.mlflow_store import registry
 from registry_tools.mlflow_store.client import connect
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models import artifacts, loader
-from registry_tools.models.formats import TrustPolicy
+from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.refs import ModelRef
 
 if TYPE_CHECKING:

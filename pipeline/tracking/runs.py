@@ -232,7 +232,7 @@ def log_model(
         )
     client = MlflowClient()
     location = client.get_logged_model(info.model_id).artifact_location
-    with artifacts.fetched(client, location) as folder:
+    with artifacts.download(client, location) as folder:
         manifest = manifests.manifest_of(folder)
     return SavedModel(f"models:/{info.model_id}", info.model_id, manifest)
 

@@ -1,7 +1,7 @@
 """What goes with a version for the monitor: two files beside the rest of its evidence.
 
-reference.json     a profile of the training rows, and of the predictions on the holdout
-reference.parquet  a sample of the training rows
+baseline.json      a profile of the training rows, and of the predictions on the holdout
+baseline.parquet   a sample of the training rows
 
 The training table is not needed again.
 """
@@ -19,9 +19,9 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from registry_tools.errors import VerificationError
+from registry_tools.errors import VerificationError, first_line
 
-PROFILE, SAMPLE = "reference.json", "reference.parquet"
+PROFILE, SAMPLE = "baseline.json", "baseline.parquet"
 _SAMPLE_ROWS = 5000
 _MOST_CATEGORIES = 1000
 _QUANTILES = np.linspace(0, 1, 11)
@@ -174,7 +174,7 @@ def read(folder: Path) -> TrainingBaseline | None:
         *(OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError),
         *(RecursionError, pa.ArrowException),
     ) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
+        reason = first_line(error, 150)
         raise VerificationError(f"evidence/{PROFILE} is not readable: {reason}") from error
 
 

@@ -22,7 +22,8 @@ from registry_tools.errors import InputError, RegistryToolsError, UnsupportedOpe
 from registry_tools.inference.artifact_fetcher import ArtifactFetcher
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.mlflow_store.client import connect
-from registry_tools.models.formats import TrustPolicy, describe
+from registry_tools.models.formats import describe
+from registry_tools.models.trust_policy import TrustPolicy
 
 
 @dataclass(frozen=True)

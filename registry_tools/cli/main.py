@@ -34,7 +34,8 @@ from registry_tools.refs import model_name, parse_ref
 if TYPE_CHECKING:
     import pandas as pd
 
-    from registry_tools.models.formats import LoadedModel, TrustPolicy
+    from registry_tools.models.loaded_model import LoadedModel
+    from registry_tools.models.trust_policy import TrustPolicy
     from registry_tools.promotion.events import Event
 
 # MLflow, pandas and scikit-learn take two seconds to import: each command does so for itself.

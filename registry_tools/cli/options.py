@@ -14,7 +14,7 @@ import click
 from registry_tools.cli import runner
 
 if TYPE_CHECKING:
-    from registry_tools.evaluation.gates import Verdict
+    from registry_tools.evaluation.verdict import Verdict
     from registry_tools.promotion.events import Event
 
 
@@ -65,7 +65,7 @@ def loading_options(function: Callable[..., Any]) -> Callable[..., Any]:
         public_key: str | None,
         **options: Any,
     ) -> Any:
-        from registry_tools.models.formats import TrustPolicy
+        from registry_tools.models.trust_policy import TrustPolicy
 
         policy = TrustPolicy.from_environment(trust, allow_code, public_key)
         if require_signature and policy.public_key is None:

@@ -20,7 +20,7 @@ from registry_tools.cli.options import (
 from registry_tools.refs import model_name, parse_ref, stage_name
 
 if TYPE_CHECKING:
-    from registry_tools.models.formats import TrustPolicy
+    from registry_tools.models.trust_policy import TrustPolicy
     from registry_tools.promotion.promote import Promotion
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -109,7 +109,8 @@ def promote(
         raise click.UsageError("--force needs --reason: it stands in the history")
     model_ref, to = parse_ref(ref), stage_name(stage)
     from registry_tools.errors import GateRefused
-    from registry_tools.evaluation.evaluate import GateOptions, read_eval_data
+    from registry_tools.evaluation.eval_data import read_eval_data
+    from registry_tools.evaluation.gate_options import GateOptions
     from registry_tools.mlflow_store import client
     from registry_tools.promotion import promote as promotion
 

@@ -18,7 +18,7 @@ from registry_tools.refs import parse_ref
 if TYPE_CHECKING:
     from registry_tools.batch.readers.input_files import Files
     from registry_tools.batch.scoring_job import Summary
-    from registry_tools.models.formats import TrustPolicy
+    from registry_tools.models.trust_policy import TrustPolicy
 
 _LOCAL = "local[*]"
 

@@ -15,7 +15,7 @@ from registry_tools.errors import InputError
 from registry_tools.refs import parse_ref
 
 if TYPE_CHECKING:
-    from registry_tools.models.formats import TrustPolicy
+    from registry_tools.models.trust_policy import TrustPolicy
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]

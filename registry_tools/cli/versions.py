@@ -21,7 +21,7 @@ from registry_tools.refs import model_name, parse_ref
 
 if TYPE_CHECKING:
     from registry_tools.evaluation.comparison import PairedPredictions
-    from registry_tools.models.formats import TrustPolicy
+    from registry_tools.models.trust_policy import TrustPolicy
 
 
 @click.command()
@@ -86,7 +86,7 @@ def compare(
         from registry_tools.models import artifacts
         from registry_tools.reports.comparison import comparison_page
 
-        of_one, of_two = artifacts.pictures(client, one), artifacts.pictures(client, two)
+        of_one, of_two = artifacts.plots(client, one), artifacts.plots(client, two)
         pictures, left_out = (of_one[0], of_two[0]), [*of_one[1], *of_two[1]]
         write_page(html, comparison_page(one, two, compared, pictures, utc_now(), left_out))
     paired = None if isinstance(compared, str) else compared.paired
@@ -94,7 +94,7 @@ def compare(
         print_json(
             {
                 "versions": [one.as_dict(), two.as_dict()],
-                "paired": paired.figures() if paired is not None else None,
+                "paired": paired.metrics() if paired is not None else None,
                 "not_paired_because": compared if isinstance(compared, str) else None,
             }
         )

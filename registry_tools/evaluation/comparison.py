@@ -1,4 +1,4 @@
-"""Two versions on the same rows: their answers, row by row, and what they come to."""
+"""Two versions on the same rows: their predictions, row by row, and the paired comparison."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from registry_tools.evaluation.isolated_predict import (
 )
 from registry_tools.evaluation.version_bundle import (
     exclude_training_rows,
-    fetch,
+    fetch_bundle,
     predictions_as_labels,
 )
 from registry_tools.mlflow_store.registry import VersionInfo
-from registry_tools.models.formats import TrustPolicy
+from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.stats.paired_test import PairedComparison, compare_predictions
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ _TABLE = "compared"
 
 @dataclass(frozen=True)
 class VersionPredictions:
-    """What one version answered to the rows."""
+    """The predictions of one version for the rows."""
 
-    names: npt.NDArray[Any]  # in the words of the labels, shape (rows,)
+    names: npt.NDArray[Any]  # as the labels are written, shape (rows,)
     probabilities: npt.NDArray[np.float64] | None  # shape (rows, classes)
     classes: tuple[str, ...]  # in the order of the probabilities
 
@@ -54,54 +54,54 @@ class PairedPredictions:
 def compare(
     client: MlflowClient, first: VersionInfo, second: VersionInfo, policy: TrustPolicy
 ) -> PairedPredictions:
-    """Have two versions answer held-out rows of the first that neither was trained on.
+    """Predict with two versions on held-out rows of the first that neither was trained on.
 
     Raises
     ------
     VerificationError
-        If one does not verify or answer, or there are no such rows; says why in one line.
+        If one does not verify or predict, or there are no such rows; says why in one line.
     """
     with ExitStack() as files:
-        one, two = (fetch(client, version, policy, files) for version in (first, second))
+        bundles = [fetch_bundle(client, version, policy, files) for version in (first, second)]
+        rows = bundles[0].holdout
+        for bundle in bundles:
+            rows = exclude_training_rows(rows, bundle)
         jobs = []
-        rows = exclude_training_rows(exclude_training_rows(one.holdout, two), one)
-        for bundle in (one, two):
-            fault = bundle.fault or bundle.evidence_fault
-            if fault is not None or bundle.folder is None:
-                raise VerificationError(f"{_title(bundle.version)}: {fault}")
+        for bundle in bundles:
+            if bundle.faults or bundle.folder is None:
+                raise VerificationError(f"{_title(bundle.version)}: {bundle.faults[0]}")
             if rows is None:
                 raise VerificationError(f"{_title(first)} was logged without held-out rows")
             if not len(rows.labels):
                 raise VerificationError(
                     f"{_title(first)} has no held-out rows that {_title(second)} was not trained on"
                 )
-            table = {_TABLE: rows.rows}
-            jobs.append(PredictJob(bundle.folder, table, None, policy.types, policy.allow_code))
+            jobs.append(PredictJob(bundle.folder, {_TABLE: rows.rows}, policy))
         assert rows is not None
-        one_answered, two_answered = (
-            _answers_of(rows.labels, version, answers)
-            for version, answers in zip(
-                (first, second), predict_in_clean_process(jobs), strict=True
-            )
+        one, two = (
+            _as_version_predictions(rows.labels, bundle.version, predictions)
+            for bundle, predictions in zip(bundles, predict_in_clean_process(jobs), strict=True)
         )
-        paired = compare_predictions(rows.labels, one_answered.names, two_answered.names)
-        return PairedPredictions(rows.rows, rows.labels, one_answered, two_answered, paired)
+        paired = compare_predictions(rows.labels, one.names, two.names)
+        return PairedPredictions(rows.rows, rows.labels, one, two, paired)
 
 
-def _answers_of(
-    labels: npt.NDArray[Any], version: VersionInfo, answers: IsolatedPredictions | VerificationError
+def _as_version_predictions(
+    labels: npt.NDArray[Any],
+    version: VersionInfo,
+    predictions: IsolatedPredictions | VerificationError,
 ) -> VersionPredictions:
-    if isinstance(answers, VerificationError):
-        raise VerificationError(f"{_title(version)}: {answers}")
-    probabilities = answers.probabilities[_TABLE]
+    if isinstance(predictions, VerificationError):
+        raise VerificationError(f"{_title(version)}: {predictions}")
+    probabilities = predictions.probabilities[_TABLE]
     try:
-        names = predictions_as_labels(labels, answers, _TABLE)
+        names = predictions_as_labels(labels, predictions, _TABLE)
     except VerificationError as error:
         raise VerificationError(f"{_title(version)} {error}") from None
     return VersionPredictions(
         names,
         None if probabilities is None else np.asarray(probabilities, dtype=float),
-        tuple(answers.classes),
+        tuple(predictions.classes),
     )
 
 

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from registry_tools.data.schema import Column
+from registry_tools.evaluation.verdict import GateResult
 from registry_tools.stats.paired_test import (
     SIGNIFICANCE,
     PairedComparison,
-    fewest_rows,
-    rows_to_show,
+    minimum_rows,
+    rows_needed,
 )
 
 RULES = ("not-worse", "non-inferior", "better")
-# With fewer rows than this a comparison says nothing, whatever it comes out as.
-FEWEST_ROWS = 20
+# A comparison on fewer rows than this shows nothing, whatever its result.
+MINIMUM_ROWS = 20
 
-# What a client that sends the first type may be answered with the second.
+# A client that sends the first type is served by a model that takes one of the others.
 _WIDER = {
     "integer": {"integer", "long", "double"},
     "long": {"long", "double"},
@@ -29,48 +30,8 @@ _WIDER = {
 }
 
 
-@dataclass(frozen=True)
-class GateResult:
-    """What one gate found: passed or not, in one line, with its figures."""
-
-    gate: str
-    passed: bool
-    message: str
-    figures: Mapping[str, float] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values, for JSON."""
-        return {
-            "gate": self.gate,
-            "passed": self.passed,
-            "message": self.message,
-            "figures": dict(self.figures),
-        }
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """All gates of one promotion."""
-
-    gates: tuple[GateResult, ...]
-
-    @property
-    def passed(self) -> bool:
-        """Whether every gate passed."""
-        return all(gate.passed for gate in self.gates)
-
-    @property
-    def refusals(self) -> tuple[GateResult, ...]:
-        """The gates that did not pass."""
-        return tuple(gate for gate in self.gates if not gate.passed)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values, for JSON."""
-        return {"passed": self.passed, "gates": [gate.as_dict() for gate in self.gates]}
-
-
 def integrity_gate(
-    faults: Sequence[str], files: int, has_manifest: bool = True, public_key: str | None = None
+    faults: Sequence[str], files: int, has_manifest: bool = True, public_key: Path | None = None
 ) -> GateResult:
     """Pass if no file differs from the manifest, or from the signature where one is required.
 
@@ -109,22 +70,22 @@ def signature_gate(
     sent = {column.name: column for column in champion}
     faults = []
     for column in candidate:
-        before = sent.get(column.name)
-        if before is None:
+        existing = sent.get(column.name)
+        if existing is None:
             if column.required:
                 faults.append(f"new required column {column.name!r}")
-        elif column.type not in _WIDER.get(before.type, {before.type}):
-            faults.append(f"column {column.name!r} was {before.type}, is {column.type}")
-        elif column.required and not before.required:
+        elif column.type not in _WIDER.get(existing.type, {existing.type}):
+            faults.append(f"column {column.name!r} was {existing.type}, is {column.type}")
+        elif column.required and not existing.required:
             faults.append(f"column {column.name!r} was optional, is required")
     taken = {column.name for column in candidate}
-    gone = [column.name for column in champion if column.name not in taken]
-    new = [column.name for column in candidate if column.name not in sent]
-    if gone and new:
-        faults.append(f"{_names(gone)} no longer taken, {_names(new)} new: renamed?")
-    kept = [column.name for column in candidate if column.name in sent]
-    if kept != [column.name for column in champion if column.name in taken]:
-        # Rows without names would be answered, wrongly.
+    removed = [column.name for column in champion if column.name not in taken]
+    added = [column.name for column in candidate if column.name not in sent]
+    if removed and added:
+        faults.append(f"{_names(removed)} no longer taken, {_names(added)} new: renamed?")
+    shared = [column.name for column in candidate if column.name in sent]
+    if shared != [column.name for column in champion if column.name in taken]:
+        # Rows without names would get wrong predictions.
         faults.append("its columns stand in another order")
     if faults:
         return GateResult("signature", False, "; ".join(faults))
@@ -136,7 +97,7 @@ def _names(names: Sequence[str]) -> str:
 
 
 def predictions_gate(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> GateResult:
-    """Pass if a clean process answered the input example as was recorded at registration.
+    """Pass if a clean process reproduces the predictions recorded at registration.
 
     Parameters
     ----------
@@ -149,53 +110,57 @@ def predictions_gate(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> G
     if len(expected) != len(found) or different:
         row = different[0] if different else min(len(expected), len(found))
         return GateResult(
-            "answers", False, f"row {row} of the input example is not answered as was recorded"
+            "predictions", False, f"row {row} of the input example is not predicted as recorded"
         )
     if recorded.get("probabilities") is not None and given.get("probabilities") is not None:
         gap = float(np.max(np.abs(np.subtract(recorded["probabilities"], given["probabilities"]))))
         if not gap <= 1e-6:
-            return GateResult("answers", False, f"a probability differs by {gap:.2g} from recorded")
-    return GateResult("answers", True, f"{len(found)} rows answered as recorded")
+            return GateResult(
+                "predictions", False, f"a probability differs by {gap:.2g} from recorded"
+            )
+    return GateResult("predictions", True, f"{len(found)} rows predicted as recorded")
 
 
 def thresholds_gate(
-    figures: Mapping[str, float],
+    metrics: Mapping[str, float],
     minimum: Mapping[str, float],
     maximum: Mapping[str, float],
-    failing: Callable[[Mapping[str, float], Mapping[str, float], Mapping[str, float]], list[str]],
+    failed_thresholds: Callable[
+        [Mapping[str, float], Mapping[str, float], Mapping[str, float]], list[str]
+    ],
 ) -> GateResult:
-    """Pass if every figure on the holdout reaches its threshold.
+    """Pass if every metric on the holdout reaches its threshold.
 
     Parameters
     ----------
-    figures
-        By metric name; `recall` is the lowest of all classes.
+    metrics
+        By name; `recall` is the lowest of all classes.
     minimum, maximum
         Thresholds by metric name.
-    failing
-        The judge of thresholds: returns the names of the metrics that miss theirs.
+    failed_thresholds
+        Returns the names of the metrics that miss their thresholds.
     """
     asked = [(name, "least", wanted) for name, wanted in minimum.items()]
     asked += [(name, "most", wanted) for name, wanted in maximum.items()]
-    unknown = sorted({name for name, _, _ in asked} - set(figures))
+    unknown = sorted({name for name, _, _ in asked} - set(metrics))
     if unknown:
-        known = ", ".join(sorted(figures))
+        known = ", ".join(sorted(metrics))
         return GateResult("thresholds", False, f"no metric {unknown[0]!r}; there are: {known}")
-    missed = failing(figures, minimum, maximum)
+    missed = failed_thresholds(metrics, minimum, maximum)
     shown = "; ".join(
-        f"{name} {figures[name]:.4f}, at {which} {wanted:g} asked"
+        f"{name} {metrics[name]:.4f}, at {which} {wanted:g} asked"
         for name, which, wanted in asked
         if name in missed or not missed
     )
     return GateResult(
-        "thresholds", not missed, shown, {name: figures[name] for name, _, _ in asked}
+        "thresholds", not missed, shown, {name: metrics[name] for name, _, _ in asked}
     )
 
 
 def clean_holdout_gate(
     holdout: npt.NDArray[np.uint64],
     training: npt.NDArray[np.uint64],
-    copies: npt.NDArray[np.uint64],
+    duplicates: npt.NDArray[np.uint64],
 ) -> GateResult:
     """Pass if no training row stands in the holdout.
 
@@ -203,29 +168,29 @@ def clean_holdout_gate(
     ----------
     holdout, training
         Row hashes, shape (rows,).
-    copies
+    duplicates
         The rows that stand in the table itself more than once, and how often, shape (rows, 2).
-        Such a row may stand on both sides, as often together as in the table. These are said, and
-        do not refuse.
+        Such a row may stand on both sides, as often together as in the table. These are
+        reported, and do not refuse.
     """
     shared, held_out = np.unique(holdout[np.isin(holdout, training)], return_counts=True)
     ordered = np.sort(training)
     trained = np.searchsorted(ordered, shared, "right") - np.searchsorted(ordered, shared, "left")
-    known = dict(copies.tolist())
+    known = dict(duplicates.tolist())
     in_table = np.array([known.get(row, 1) for row in shared.tolist()], dtype=np.int64)
     leaked = int(np.clip(trained + held_out - in_table, 0, held_out).sum())
-    twice = int(held_out.sum()) - leaked
-    figures = {"shared_rows": leaked, "duplicate_rows": twice}
-    said = f"; {twice} exact copies of training rows, as in the table" if twice else ""
+    allowed = int(held_out.sum()) - leaked
+    metrics = {"shared_rows": leaked, "duplicate_rows": allowed}
+    note = f"; {allowed} exact copies of training rows, as in the table" if allowed else ""
     if leaked:
         return GateResult(
             "clean_holdout",
             False,
-            f"{leaked} of {len(holdout)} rows were trained on{said}; hold out others",
-            figures,
+            f"{leaked} of {len(holdout)} rows were trained on{note}; hold out others",
+            metrics,
         )
     return GateResult(
-        "clean_holdout", True, f"{len(holdout)} rows, none of them trained on{said}", figures
+        "clean_holdout", True, f"{len(holdout)} rows, none of them trained on{note}", metrics
     )
 
 
@@ -257,20 +222,20 @@ def champion_gate(
         f"difference {c.difference:+.4f} [{c.low:+.4f}, {c.high:+.4f}], "
         f"p(worse) {c.p_worse:.3g}, p(better) {c.p_better:.3g}"
     )
-    figures = {**c.figures(), "excluded_rows": float(excluded or 0)}
+    metrics = {**c.metrics(), "excluded_rows": float(excluded or 0)}
 
     def result(passed: bool, why: str) -> GateResult:
         # SciPy's comparisons are NumPy's booleans, which JSON does not know.
-        return GateResult("champion", bool(passed), f"{rule}: {shown}; {why}", figures)
+        return GateResult("champion", bool(passed), f"{rule}: {shown}; {why}", metrics)
 
     if rule == "better":
         passed = c.p_better < SIGNIFICANCE
         return result(passed, "significantly better" if passed else "not significantly better")
     if rule == "non-inferior":
         bound = f"lower bound {c.bound:+.4f}, margin {margin}"
-        if c.rows >= fewest_rows(margin) and c.bound > -margin:
+        if c.rows >= minimum_rows(margin) and c.bound > -margin:
             return result(True, bound)
-        needed = rows_to_show(c, margin)
+        needed = rows_needed(c, margin)
         few = f"; too few rows to show it: {needed} would do" if c.rows < needed else ""
         return result(False, bound + few)
     if c.difference < -margin:
@@ -281,12 +246,12 @@ def champion_gate(
 
 def too_few_rows(left: int, excluded: int) -> GateResult | None:
     """Return the refusal of a comparison on hardly any rows, or None if there are enough."""
-    if left >= FEWEST_ROWS:
+    if left >= MINIMUM_ROWS:
         return None
     return GateResult(
         "champion",
         False,
-        f"{left} of {left + excluded} rows are left to compare on, {FEWEST_ROWS} are needed: the "
+        f"{left} of {left + excluded} rows are left to compare on, {MINIMUM_ROWS} are needed: the "
         "others were trained on; train with the champion's split, or with split=hash, or give "
         "--eval-data FILE --target COLUMN",
         {"rows": float(left), "excluded_rows": float(excluded)},
@@ -294,7 +259,7 @@ def too_few_rows(left: int, excluded: int) -> GateResult | None:
 
 
 def latency_gate(milliseconds: Sequence[float], most: float) -> GateResult:
-    """Pass if the median time to answer one row is at most `most` milliseconds."""
+    """Pass if the median time to predict one row is at most `most` milliseconds."""
     median = float(np.median(milliseconds))
     return GateResult(
         "latency",

@@ -1,8 +1,8 @@
-"""Versions put to work in a process of their own, which has loaded nothing else before.
+"""Predict with versions in a separate process, which has loaded nothing else before.
 
-    python -m registry_tools.evaluation.isolated_predict REQUEST.json ANSWER.json
+    python -m registry_tools.evaluation.isolated_predict REQUEST.json RESPONSE.json
 
-A request names folders of models that were verified already; the answer has what each predicts.
+The request names folders of models that were verified already; the response has the predictions.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from registry_tools.errors import RegistryToolsError, VerificationError
+from registry_tools.errors import RegistryToolsError, VerificationError, first_line
+from registry_tools.models.trust_policy import TrustPolicy
 
 _LATENCY_ROUNDS = 100
 _SECONDS = 600
@@ -29,18 +30,17 @@ _SECONDS = 600
 
 @dataclass(frozen=True)
 class PredictJob:
-    """One model and the rows that it is to answer."""
+    """One model and the rows to predict."""
 
     folder: Path
-    rows: Mapping[str, pd.DataFrame]  # by a name of the caller's
+    rows: Mapping[str, pd.DataFrame]  # by the caller's name of the table
+    policy: TrustPolicy = field(default_factory=TrustPolicy)
     time_first_row_of: str | None = None  # measure the latency on that table
-    trusted: tuple[str, ...] = ()
-    allow_code: bool = False
 
 
 @dataclass(frozen=True)
 class IsolatedPredictions:
-    """What a model answered, by the caller's names of the tables."""
+    """The predictions of a model, by the caller's names of the tables."""
 
     predictions: Mapping[str, list[Any]]
     names: Mapping[str, list[Any]]  # the classes by name, where the version carries names
@@ -52,24 +52,24 @@ class IsolatedPredictions:
 def predict_in_clean_process(
     jobs: Sequence[PredictJob],
 ) -> list[IsolatedPredictions | VerificationError]:
-    """Answer the jobs, one after the other, in one fresh Python process.
+    """Run the jobs, one after the other, in one fresh Python process.
 
     Returns
     -------
     list
-        For each job what the model answered, or why it does not load or answer there.
+        For each job the predictions, or why the model does not load or predict there.
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         try:
-            request = [_request(job, folder / str(index)) for index, job in enumerate(jobs)]
+            request = [_write_request(job, folder / str(index)) for index, job in enumerate(jobs)]
         except (TypeError, ValueError) as error:  # a column of more than one type
-            reason = str(error).strip().splitlines()[0][:200]
+            reason = first_line(error, 200)
             return [VerificationError(f"the rows are no table: {reason}")] * len(jobs)
         (folder / "request.json").write_text(json.dumps(request))
         command = [
             *(sys.executable, "-m", __spec__.name),
-            *(str(folder / "request.json"), str(folder / "answer.json")),
+            *(str(folder / "request.json"), str(folder / "response.json")),
         ]
         path = (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))
         try:
@@ -83,21 +83,21 @@ def predict_in_clean_process(
                 timeout=_SECONDS,
             )
         except subprocess.TimeoutExpired:
-            return [VerificationError(f"no answer within {_SECONDS} s in a clean process")] * len(
-                jobs
-            )
+            return [
+                VerificationError(f"no predictions within {_SECONDS} s in a clean process")
+            ] * len(jobs)
         if done.returncode != 0:
-            said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-            return [VerificationError(f"a clean process failed: {said[:300]}")] * len(jobs)
+            last_line = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            return [VerificationError(f"a clean process failed: {last_line[:300]}")] * len(jobs)
         return [
-            VerificationError(answer["error"])
-            if "error" in answer
-            else IsolatedPredictions(**answer)
-            for answer in json.loads((folder / "answer.json").read_text())
+            VerificationError(response["error"])
+            if "error" in response
+            else IsolatedPredictions(**response)
+            for response in json.loads((folder / "response.json").read_text())
         ]
 
 
-def _request(job: PredictJob, scratch: Path) -> dict[str, Any]:
+def _write_request(job: PredictJob, scratch: Path) -> dict[str, Any]:
     scratch.mkdir()
     tables = {}
     for name, rows in job.rows.items():
@@ -108,13 +108,13 @@ def _request(job: PredictJob, scratch: Path) -> dict[str, Any]:
         "folder": str(job.folder.resolve()),
         "tables": tables,
         "time": job.time_first_row_of,
-        "trusted": list(job.trusted),
-        "allow_code": job.allow_code,
+        "trusted": job.policy.types,
+        "allow_code": job.policy.allow_code,
     }
 
 
-def _answer(job: dict[str, Any]) -> dict[str, Any]:
-    from registry_tools.models.formats import TrustPolicy, load_folder
+def _predict(job: dict[str, Any]) -> dict[str, Any]:
+    from registry_tools.models.loaded_model import load_folder
 
     policy = TrustPolicy(types=tuple(job["trusted"]), allow_code=job["allow_code"])
     model = load_folder(Path(job["folder"]), policy)
@@ -143,20 +143,20 @@ def _answer(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _answer_or_error(job: dict[str, Any]) -> dict[str, Any]:
+def _predict_or_error(job: dict[str, Any]) -> dict[str, Any]:
     try:
-        return _answer(job)
+        return _predict(job)
     except RegistryToolsError as error:
         return {"error": str(error)}
-    except Exception as error:  # noqa: BLE001 - whatever a model does is told to the parent
+    except Exception as error:  # noqa: BLE001 - whatever a model raises goes to the parent
         return {"error": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
 
 
-def main(request: str, answer: str) -> int:
-    """Answer a request file."""
-    gc.disable()  # what is imported stays; looking through it takes a sixth of the time
+def main(request: str, response: str) -> int:
+    """Run the jobs of a request file and write the response file."""
+    gc.disable()  # what is imported stays; collecting it takes a sixth of the time
     jobs = json.loads(Path(request).read_text())
-    Path(answer).write_text(json.dumps([_answer_or_error(job) for job in jobs]))
+    Path(response).write_text(json.dumps([_predict_or_error(job) for job in jobs]))
     return 0
 
 

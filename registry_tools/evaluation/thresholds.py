@@ -1,4 +1,4 @@
-"""Thresholds as MLflow judges them."""
+"""Thresholds of metrics, checked by MLflow's model validation."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from mlflow.models import EvaluationResult, MetricThreshold
 from mlflow.models.evaluation.validation import ModelValidationFailedException
 
 
-def failing(
-    figures: Mapping[str, float], minimum: Mapping[str, float], maximum: Mapping[str, float]
+def failed_thresholds(
+    metrics: Mapping[str, float], minimum: Mapping[str, float], maximum: Mapping[str, float]
 ) -> list[str]:
-    """Return the metrics that miss their thresholds, as MLflow judges them."""
+    """Return the metrics that miss their thresholds by MLflow's validation."""
     failed = []
     for bounds, greater in ((minimum, True), (maximum, False)):
         for name, wanted in bounds.items():
@@ -20,7 +20,7 @@ def failing(
                 threshold=float(wanted), greater_is_better=greater
             )
             result = EvaluationResult(  # type: ignore[no-untyped-call]
-                metrics={name: figures[name]}, artifacts={}
+                metrics={name: metrics[name]}, artifacts={}
             )
             try:
                 mlflow.validate_evaluation_results({name: threshold}, result)

@@ -1,4 +1,4 @@
-"""The versions that are judged or compared: what there is of each, and what its answers mean."""
+"""A version to evaluate or compare, with its verified files and its evidence."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from registry_tools.evaluation.isolated_predict import IsolatedPredictions
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models import artifacts, evidence
 from registry_tools.models.evidence import Holdout, RecordedPredictions
-from registry_tools.models.formats import TrustPolicy
 from registry_tools.models.loader import verified_files
+from registry_tools.models.trust_policy import TrustPolicy
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -24,68 +24,65 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class VersionBundle:
-    """A version with what there is of it to judge; `folder` is None if its files differ."""
+    """A version with its files and its evidence.
+
+    `folder` is None if the files differ; `faults` names differing files and unreadable evidence.
+    """
 
     version: VersionInfo
     folder: Path | None
-    fault: str | None
-    evidence_fault: str | None
-    answer: RecordedPredictions | None
+    faults: tuple[str, ...]
+    recorded: RecordedPredictions | None
     holdout: Holdout | None
     training_rows: npt.NDArray[np.uint64] | None
 
 
-def fetch(
+def fetch_bundle(
     client: MlflowClient, version: VersionInfo, policy: TrustPolicy, files: ExitStack
 ) -> VersionBundle:
-    """Fetch what there is of a version; the folders last until `files` is closed."""
-    folder, fault = None, None
+    """Fetch the files and the evidence of a version; the folders last until `files` is closed."""
+    folder, recorded, holdout, training_rows = None, None, None, None
+    faults = []
     try:
         folder = files.enter_context(verified_files(client, version, policy))
     except VerificationError as error:
-        fault = str(error)
-    kept = files.enter_context(artifacts.evidence_files(client, version))
-    if kept is None:
-        return VersionBundle(version, folder, fault, None, None, None, None)
-    try:
-        return VersionBundle(
-            version,
-            folder,
-            fault,
-            None,
-            evidence.read_recorded_predictions(kept),
-            evidence.read_holdout(kept),
-            evidence.read_training_rows(kept),
-        )
-    except VerificationError as error:
-        return VersionBundle(version, folder, fault, str(error), None, None, None)
+        faults.append(str(error))
+    evidence_folder = files.enter_context(artifacts.evidence_files(client, version))
+    if evidence_folder is not None:
+        try:
+            recorded = evidence.read_recorded_predictions(evidence_folder)
+            training_rows = evidence.read_training_rows(evidence_folder)
+            holdout = evidence.read_holdout(evidence_folder)
+        except VerificationError as error:
+            faults.append(str(error))
+    return VersionBundle(version, folder, tuple(faults), recorded, holdout, training_rows)
 
 
-def exclude_training_rows(holdout: Holdout | None, before: VersionBundle | None) -> Holdout | None:
+def exclude_training_rows(holdout: Holdout | None, bundle: VersionBundle | None) -> Holdout | None:
     """Return the rows that a version was not trained on."""
-    if holdout is None or before is None or before.training_rows is None:
+    if holdout is None or bundle is None or bundle.training_rows is None:
         return holdout
-    return holdout.take(~np.isin(holdout.hashes, before.training_rows))
+    return holdout.take(~np.isin(holdout.hashes, bundle.training_rows))
 
 
 def predictions_as_labels(
-    labels: npt.NDArray[Any], answers: IsolatedPredictions, table: str
+    labels: npt.NDArray[Any], predictions: IsolatedPredictions, table: str
 ) -> npt.NDArray[Any]:
-    """Return answers as the labels have them: by class name, or by code.
+    """Return predictions as the labels are written: by class name, or by code.
 
     Raises
     ------
     VerificationError
-        If each has a word that the other has not. Answers would count as wrong that nobody
-        understood, and a candidate be found better for it. Says what comes after the version.
+        If each has a class that the other has not: right predictions would count as wrong, and
+        a candidate be found better for it. The message continues "version N …".
     """
     known = set(labels.tolist())
-    codes = [str(value) for value in answers.predictions[table]]
-    classes = set(answers.classes) or set(answers.names[table])
-    numbers = {str(code) for code in range(len(classes))} if answers.classes else set(codes)
-    for words, spoken in ((answers.names[table], classes), (codes, numbers)):
+    codes = [str(value) for value in predictions.predictions[table]]
+    classes = set(predictions.classes) or set(predictions.names[table])
+    numbers = {str(code) for code in range(len(classes))} if predictions.classes else set(codes)
+    for written, own in ((predictions.names[table], classes), (codes, numbers)):
         # One may know a class that the other does not, but not both.
-        if spoken <= known or known <= spoken:
-            return np.asarray(words, dtype=object)
-    given, wanted = (", ".join(sorted(words)[:3]) for words in (classes, known))
-    raise VerificationError(f"answers with {given}, the labels are {wanted}")
+        if own <= known or known <= own:
+            return np.asarray(written, dtype=object)
+    shown, wanted = (", ".join(sorted(names)[:3]) for names in (classes, known))
+    raise VerificationError(f"predicts {shown}, the labels are {wanted}")

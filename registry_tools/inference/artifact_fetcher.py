@@ -14,7 +14,7 @@ from registry_tools.mlflow_store import registry
 from registry_tools.mlflow_store.client import connect
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models import artifacts, loader, manifest, signing
-from registry_tools.models.formats import TrustPolicy
+from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.refs import ModelRef, parse_ref
 from registry_tools.serving.settings import Settings
 
@@ -83,9 +83,9 @@ class ArtifactFetcher:
         folder = Path(tempfile.mkdtemp(prefix=f"{version.version}-", dir=self._scratch))
         with loader.verified_files(client, version, self._policy) as files:
             shutil.copytree(files, folder / "model")
-        with artifacts.evidence_file(client, version, "answer.json") as answer:
+        with artifacts.evidence_file(client, version, "recorded_predictions.json") as answer:
             if answer is not None:
-                shutil.copy(answer, folder / "answer.json")
+                shutil.copy(answer, folder / "recorded_predictions.json")
         if self._policy.public_key is not None:
             name = self._signature_name(folder)
             with artifacts.evidence_file(client, version, name) as signature:

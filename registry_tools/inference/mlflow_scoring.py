@@ -19,7 +19,7 @@ import orjson
 from registry_tools.errors import InputError, UnsupportedOperation
 from registry_tools.inference.input_diagnostics import explain, refuse_misspelt
 from registry_tools.inference.lazy_imports import whole_mlflow
-from registry_tools.models.formats import LoadedModel
+from registry_tools.models.loaded_model import LoadedModel
 
 PARQUET = "application/vnd.apache.parquet"
 

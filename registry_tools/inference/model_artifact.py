@@ -14,7 +14,7 @@ Identity = tuple[int, "str | None", "str | None"]
 class ModelArtifact:
     """One version, as it lies on this machine.
 
-    `folder` has `model`, and `answer.json` if an answer was recorded when it was registered.
+    `folder` has `model`, and `recorded_predictions.json` if there are recorded predictions.
     """
 
     folder: str
@@ -38,7 +38,7 @@ class ModelArtifact:
     @property
     def answer(self) -> Path:
         """The recorded answer; there may be none."""
-        return Path(self.folder, "answer.json")
+        return Path(self.folder, "recorded_predictions.json")
 
     def __str__(self) -> str:
         return f"{self.name} version {self.version}"

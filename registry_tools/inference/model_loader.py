@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
-from registry_tools.errors import InputError, VerificationError
+from registry_tools.errors import InputError, VerificationError, first_line
 from registry_tools.evaluation import gates
 from registry_tools.inference import decoder
 from registry_tools.inference.decoder import Matrix, NumericSchema
@@ -21,8 +21,10 @@ from registry_tools.inference.lazy_imports import whole_mlflow
 from registry_tools.inference.mlflow_scoring import MlflowScoring
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.inference.predictor import METHODS, Predictor
-from registry_tools.models import manifest
-from registry_tools.models.formats import TrustPolicy, describe, first_line, load_folder
+from registry_tools.models import formats
+from registry_tools.models.formats import describe
+from registry_tools.models.loaded_model import load_folder
+from registry_tools.models.trust_policy import TrustPolicy
 
 # A batch that takes longer than this leaves the event loop, which has others to answer.
 _INLINE_SECONDS = 0.002
@@ -71,8 +73,8 @@ def load(artifact: ModelArtifact, policy: TrustPolicy) -> Predictor:
 
 def _is_skops(artifact: ModelArtifact) -> bool:
     try:
-        return manifest.format_of(describe(artifact.model).flavors)[0] == "skops"
-    except manifest.RunsCode:
+        return formats.format_of(describe(artifact.model).flavors)[0] == "skops"
+    except formats.RunsCode:
         return False
 
 

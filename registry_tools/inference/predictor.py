@@ -15,7 +15,7 @@ from registry_tools.errors import InputError, UnsupportedOperation, Verification
 from registry_tools.inference.decoder import Matrix, NumericSchema
 from registry_tools.inference.mlflow_scoring import MlflowScoring
 from registry_tools.inference.model_artifact import ModelArtifact
-from registry_tools.models.formats import LoadedModel, ModelInfo
+from registry_tools.models.loaded_model import LoadedModel, ModelInfo
 
 _log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class Predictor:
                 answers = function(taken)
         except Exception as error:
             # Whatever rows make a model raise is told as MLflow tells it: the rows do not fit.
-            if not isinstance(error, self.model.refusals):
+            if not isinstance(error, self.model.input_errors):
                 _log.warning("%s raised %s on a request", self.artifact, type(error).__name__)
             raise InputError(_refusal(rows, self.numeric_schema)) from error
         if len(answers) != len(rows):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import mlflow
@@ -15,9 +16,9 @@ from registry_tools.mlflow_store.client import translate_errors
 from registry_tools.mlflow_store.registry import VersionInfo, find_run
 from registry_tools.models import manifest as manifests
 
-PICTURES = "plots"  # a folder of a run
-_LARGEST = 1 << 20  # bytes of a picture
-_MOST_PICTURES = 20
+PLOTS = "plots"  # a folder of a run
+_MOST_PLOT_BYTES = 1 << 20
+_MOST_PLOTS = 20
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -25,17 +26,17 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 def model_files(client: MlflowClient, name: str, version: int) -> Iterator[Path]:
     """Yield a folder with a copy of the files of a version: nobody else can change it meanwhile."""
     with translate_errors(client.tracking_uri):
-        # Of the client below: this one asks first whether it is a prompt, and for that MLflow reads
-        # every version of the model.
-        below = getattr(client, "_get_registry_client", lambda: client)()
-        uri = below.get_model_version_download_uri(name, str(version))
-    with fetched(client, uri) as folder:
+        # Of the registry client below: this one checks first whether it is a prompt, and for that
+        # MLflow reads every version of the model.
+        registry_client = getattr(client, "_get_registry_client", lambda: client)()
+        uri = registry_client.get_model_version_download_uri(name, str(version))
+    with download(client, uri) as folder:
         yield folder
 
 
 @contextlib.contextmanager
-def fetched(client: MlflowClient, uri: str) -> Iterator[Path]:
-    """Yield a copy of the folder or file at an artifact URI; it goes afterwards."""
+def download(client: MlflowClient, uri: str) -> Iterator[Path]:
+    """Download the folder or file at an artifact URI, yield its path, and remove it afterwards."""
     with tempfile.TemporaryDirectory() as scratch:
         with translate_errors(client.tracking_uri):
             try:
@@ -47,24 +48,16 @@ def fetched(client: MlflowClient, uri: str) -> Iterator[Path]:
         yield Path(path)
 
 
-@contextlib.contextmanager
-def evidence_files(client: MlflowClient, version: VersionInfo) -> Iterator[Path | None]:
+def evidence_files(
+    client: MlflowClient, version: VersionInfo
+) -> AbstractContextManager[Path | None]:
     """Yield a folder with the evidence of a version; None if its run has none."""
-    with _evidence(client, version, None) as folder:
-        yield folder
+    return evidence_file(client, version, "")
 
 
 @contextlib.contextmanager
 def evidence_file(client: MlflowClient, version: VersionInfo, name: str) -> Iterator[Path | None]:
     """Yield one file of the evidence of a version; None if there is none of that name."""
-    with _evidence(client, version, name) as path:
-        yield path
-
-
-@contextlib.contextmanager
-def _evidence(
-    client: MlflowClient, version: VersionInfo, name: str | None
-) -> Iterator[Path | None]:
     uri = None
     if version.run_id is not None:
         with translate_errors(client.tracking_uri):
@@ -72,22 +65,21 @@ def _evidence(
     if uri is None:
         yield None
         return
-    with fetched(client, uri) as found:
-        yield found
+    with download(client, uri) as path:
+        yield path
 
 
-def _evidence_uri(client: MlflowClient, run_id: str, name: str | None) -> str | None:
+def _evidence_uri(client: MlflowClient, run_id: str, name: str) -> str | None:
     run = find_run(client, run_id)
     if run is None:
         return None
-    there = {file.path for file in client.list_artifacts(run_id, manifests.EVIDENCE)}
-    if name is None:
-        return f"{run.info.artifact_uri}/{manifests.EVIDENCE}" if there else None
-    path = f"{manifests.EVIDENCE}/{name}"
-    return f"{run.info.artifact_uri}/{path}" if path in there else None
+    paths = {file.path for file in client.list_artifacts(run_id, manifests.EVIDENCE)}
+    path = f"{manifests.EVIDENCE}/{name}" if name else manifests.EVIDENCE
+    exists = path in paths if name else bool(paths)
+    return f"{run.info.artifact_uri}/{path}" if exists else None
 
 
-def pictures(client: MlflowClient, version: VersionInfo) -> tuple[dict[str, bytes], list[str]]:
+def plots(client: MlflowClient, version: VersionInfo) -> tuple[dict[str, bytes], list[str]]:
     """Return the PNG files in the folder `plots` of a version's run, and which were left out.
 
     The first by name without the suffix. Left out is one that is larger than a mebibyte or cannot
@@ -98,21 +90,21 @@ def pictures(client: MlflowClient, version: VersionInfo) -> tuple[dict[str, byte
     if version.run_id is None or find_run(client, version.run_id) is None:
         return found, left_out
     with translate_errors(client.tracking_uri):
-        files = client.list_artifacts(version.run_id, PICTURES)
+        files = client.list_artifacts(version.run_id, PLOTS)
     named = [file for file in files if file.path.endswith(".png") and not file.is_dir]
     for file in named:
         content = None
-        if len(found) < _MOST_PICTURES and (file.file_size or 0) <= _LARGEST:
-            content = _content(client, version.run_id, file.path)
-        if content is None or len(content) > _LARGEST or not content.startswith(_PNG):
+        if len(found) < _MOST_PLOTS and (file.file_size or 0) <= _MOST_PLOT_BYTES:
+            content = _read_plot(client, version.run_id, file.path)
+        if content is None or len(content) > _MOST_PLOT_BYTES or not content.startswith(_PNG):
             left_out.append(Path(file.path).name)
         else:
             found[Path(file.path).stem] = content
     return found, left_out
 
 
-def _content(client: MlflowClient, run_id: str, path: str) -> bytes | None:
-    """Return a file of a run; None if it is not there, or MLflow does not take its name."""
+def _read_plot(client: MlflowClient, run_id: str, path: str) -> bytes | None:
+    """Return a file of a run; None if it is missing, or MLflow does not take its name."""
     with tempfile.TemporaryDirectory() as scratch:
         try:
             with translate_errors(client.tracking_uri):
@@ -122,7 +114,7 @@ def _content(client: MlflowClient, run_id: str, path: str) -> bytes | None:
 
 
 def add_evidence(client: MlflowClient, version: VersionInfo, path: Path) -> None:
-    """Put a file beside the evidence of a version.
+    """Upload a file to the evidence of a version.
 
     Raises
     ------
@@ -138,7 +130,7 @@ def add_evidence(client: MlflowClient, version: VersionInfo, path: Path) -> None
         client.log_artifact(version.run_id, str(path), manifests.EVIDENCE)
 
 
-def manifest(client: MlflowClient, version: VersionInfo) -> dict[str, str] | None:
+def download_manifest(client: MlflowClient, version: VersionInfo) -> dict[str, str] | None:
     """Return the manifest made at registration; None if there is none that can be read."""
     with evidence_files(client, version) as folder:
         return manifests.read_manifest(folder) if folder is not None else None

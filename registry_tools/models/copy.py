@@ -1,4 +1,4 @@
-"""Versions carried from one registry to another, whole or not at all."""
+"""Copy versions from one registry to another, whole or not at all."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from registry_tools.errors import PromotionError, UnsupportedOperation, Verifica
 from registry_tools.mlflow_store import heartbeat, registry, runs
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models import artifacts, manifest
-from registry_tools.models.formats import TrustPolicy
 from registry_tools.models.loader import verified_files
+from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.refs import ModelRef
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ _RUN_TAG = "copy_of"
 
 
 @dataclass(frozen=True)
-class Copy:
-    """A version that arrived; `made` is False if it was there already."""
+class CopiedVersion:
+    """A version in the target registry; `made` is False if it was there already."""
 
     name: str
     version: int
@@ -41,20 +41,20 @@ def copy(
     target: MlflowClient,
     name: str | None = None,
     policy: TrustPolicy | None = None,
-) -> Copy:
-    """Carry a version to another registry: files, figures, tags, evidence and signature.
+) -> CopiedVersion:
+    """Copy a version to another registry: files, metrics, tags, evidence and signature.
 
-    It is made there in the last step, from files that were fetched back and compared; no stage is
-    set. What an interrupted copy left is a run without a version, and the next one removes it.
+    The last step registers it, from files that were downloaded again and compared; no stage is set.
+    An interrupted copy leaves a run without a version, and the next one removes that run.
 
     Parameters
     ----------
     source, ref
         The version.
     target, name
-        Where to, and under which name; None keeps it.
+        The other registry, and the name there; None keeps the name.
     policy
-        What is asked of the files before they go; `public_key` counts.
+        Which signature the files need before they are copied (`public_key`).
 
     Raises
     ------
@@ -71,23 +71,24 @@ def copy(
         raise PromotionError(f"{ref} is in {_address(target)} already: give another --name")
     if version.run_id is None:
         raise UnsupportedOperation(
-            f"{version.name} version {version.version} came from no run: there are no figures and "
-            "no evidence to carry; register it from a run"
+            f"{version.name} version {version.version} came from no run: there are no metrics and "
+            "no evidence to copy; register it from a run"
         )
     with verified_files(source, version, policy or TrustPolicy.from_environment()) as folder:
         digest = manifest.digest_of(manifest.manifest_of(folder))
         origin = version.tags.get(
             ORIGIN_TAG, f"{_address(source)} {version.name}/{version.version} {digest}"
         )
-        there = _arrived(target, name, origin)
-        if there is not None:
-            runs.finish_if_expired(target, str(_run_of(target, name, there)))
-            return Copy(name, there, origin, made=False)
-        number = _carry(source, version, folder, target, name, origin)
-    return Copy(name, number, origin, made=True)
+        existing = _find_copy(target, name, origin)
+        if existing is not None:
+            run_id = registry.find_version(target, ModelRef(name, version=existing)).run_id
+            runs.finish_if_expired(target, str(run_id))
+            return CopiedVersion(name, existing, origin, made=False)
+        number = _copy_version(source, version, folder, target, name, origin)
+    return CopiedVersion(name, number, origin, made=True)
 
 
-def _carry(
+def _copy_version(
     source: MlflowClient,
     version: VersionInfo,
     folder: Path,
@@ -103,10 +104,10 @@ def _carry(
         with tempfile.TemporaryDirectory() as scratch:
             model = Path(scratch, "model")
             shutil.copytree(folder, model, ignore=shutil.ignore_patterns(*manifest.WRITTEN_ON_LOAD))
-            address = _sent(target, run_id, model, "model")
-        with artifacts.evidence_files(source, version) as kept:
-            if kept is not None:
-                _sent(target, run_id, kept, manifest.EVIDENCE)
+            address = _upload_verified(target, run_id, model, "model")
+        with artifacts.evidence_files(source, version) as evidence:
+            if evidence is not None:
+                _upload_verified(target, run_id, evidence, manifest.EVIDENCE)
         number = registry.register(
             target,
             name,
@@ -115,8 +116,8 @@ def _carry(
             description=version.description,
             tags={**version.tags, ORIGIN_TAG: origin},
         )
-    # Two copies at once both find nothing there: the later one gives way.
-    first = _arrived(target, name, origin)
+    # Two copies at once both find no version there: the later one is deleted.
+    first = _find_copy(target, name, origin)
     if first is not None and first != number:
         registry.delete_version(target, name, number)
         runs.delete(target, run_id)
@@ -125,23 +126,19 @@ def _carry(
     return number
 
 
-def _sent(target: MlflowClient, run_id: str, folder: Path, where: str) -> str:
-    """Upload a folder, fetch it back, compare, and return its address there."""
+def _upload_verified(target: MlflowClient, run_id: str, folder: Path, where: str) -> str:
+    """Upload a folder, download it again, compare, and return its address there."""
     address = runs.add_files(target, run_id, folder, where)
-    with artifacts.fetched(target, address) as arrived:
-        changes = manifest.changes(manifest.manifest_of(folder), manifest.manifest_of(arrived))
+    with artifacts.download(target, address) as downloaded:
+        changes = manifest.changes(manifest.manifest_of(folder), manifest.manifest_of(downloaded))
     if changes:
         raise VerificationError(f"the files did not arrive as they were sent: {changes[0]}")
     return address
 
 
-def _arrived(target: MlflowClient, name: str, origin: str) -> int | None:
-    """Return the version that came from there before; the first one, None if there is none."""
+def _find_copy(target: MlflowClient, name: str, origin: str) -> int | None:
+    """Return the first version with this origin; None if there is none."""
     return registry.version_with_tag(target, name, ORIGIN_TAG, origin)
-
-
-def _run_of(target: MlflowClient, name: str, version: int) -> str | None:
-    return registry.find_version(target, ModelRef(name, version=version)).run_id
 
 
 def _address(client: MlflowClient) -> str:

@@ -8,7 +8,7 @@ import joblib
 
 from registry_tools.data.tables import write_atomically
 from registry_tools.errors import UnsupportedOperation
-from registry_tools.models.formats import LoadedModel
+from registry_tools.models.loaded_model import LoadedModel
 
 
 def export_joblib(model: LoadedModel, path: str | Path) -> int:
@@ -26,7 +26,7 @@ def export_joblib(model: LoadedModel, path: str | Path) -> int:
     if not hasattr(model.estimator, "get_params"):
         raise UnsupportedOperation(
             f"{model.info.name} version {model.info.version} is no scikit-learn estimator "
-            f"({type(model.estimator).__name__}): joblib export takes those alone"
+            f"({type(model.estimator).__name__}): joblib export supports only those"
         )
     path = Path(path)
     write_atomically(path, lambda part: joblib.dump(model.estimator, part))

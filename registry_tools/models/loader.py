@@ -1,4 +1,4 @@
-"""From a model reference to a model that answers: resolved, fetched, verified, loaded."""
+"""From a model reference to a loaded model: resolve, download, verify, load."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from registry_tools.mlflow_store import registry
 from registry_tools.mlflow_store.client import connect
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models import artifacts, manifest, signing
-from registry_tools.models.formats import LoadedModel, TrustPolicy, load_folder
+from registry_tools.models.loaded_model import LoadedModel, load_folder
+from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.refs import ModelRef, parse_ref
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def load_model(
     tracking_uri
         The registry; None takes what MLflow itself takes.
     trust
-        Types that a model may contain beyond `integrity.TRUSTED_TYPES` and REGISTRY_TOOLS_TRUST.
+        Types that a model may contain beyond `trust_policy.TRUSTED_TYPES` and REGISTRY_TOOLS_TRUST.
     allow_code
         Also load formats that run code of their own while they load.
     public_key
@@ -82,8 +83,10 @@ def verified_files(
             try:
                 manifest.check_files(folder, version.digest)
             except VerificationError:
-                # The manifest is fetched only now: it is needed to name the file.
-                manifest.check_files(folder, version.digest, artifacts.manifest(client, version))
+                # The manifest is downloaded only now: it is needed to name the file.
+                manifest.check_files(
+                    folder, version.digest, artifacts.download_manifest(client, version)
+                )
                 raise
         if policy.public_key is not None:
             name = signing.file_name(manifest.digest_of(manifest.manifest_of(folder)))
@@ -93,7 +96,7 @@ def verified_files(
 
 
 def sign(client: MlflowClient, version: VersionInfo, key: Path) -> str:
-    """Sign a version's files, put the signature beside its evidence, and return its name there.
+    """Sign a version's files, add the signature to its evidence, and return its path there.
 
     The files are compared with the digest first: nobody signs what was changed since.
 

@@ -1,4 +1,4 @@
-"""What a version is made of: the manifest over its files, and the types its model may contain."""
+"""The manifest of a version: the SHA-256 of each file, and the digest over all of them."""
 
 from __future__ import annotations
 
@@ -6,43 +6,8 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from registry_tools.errors import VerificationError
-
-# Types outside scikit-learn's public ones that skops meets in the models of `pipeline`. Saving
-# names them to MLflow; loading accepts these and no others, whatever a model's own file says.
-TRUSTED_TYPES = (
-    "numpy.dtype",
-    "sklearn.calibration._CalibratedClassifier",
-    "sklearn.calibration._SigmoidCalibration",
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    "sklearn.metrics._dist_metrics.ChebyshevDistance64",
-    "sklearn.metrics._dist_metrics.EuclideanDistance64",
-    "sklearn.metrics._dist_metrics.ManhattanDistance64",
-    "sklearn.metrics._dist_metrics.MinkowskiDistance64",
-    "sklearn.neighbors._ball_tree.BallTree",
-    "sklearn.neighbors._kd_tree.KDTree",
-    "sklearn.tree._tree.Tree",
-)
-
-# Flavors whose own format holds numbers and no code: the classes that are read from it, and the
-# endings of their files. Every other class of theirs MLflow unpickles, whatever its file is called.
-_NATIVE = {
-    "xgboost": (
-        {
-            "xgboost.core.Booster",
-            "xgboost.sklearn.XGBClassifier",
-            "xgboost.sklearn.XGBRanker",
-            "xgboost.sklearn.XGBRegressor",
-            "xgboost.sklearn.XGBRFClassifier",
-            "xgboost.sklearn.XGBRFRegressor",
-        },
-        (".xgb", ".json", ".ubj"),
-    ),
-    "lightgbm": ({"lightgbm.basic.Booster"}, (".lgb", ".txt")),
-    "onnx": (set(), (".onnx",)),
-}
 
 # MLflow writes this file into a local model folder whenever somebody loads it by reference.
 WRITTEN_ON_LOAD = frozenset({"registered_model_meta"})
@@ -51,69 +16,6 @@ Manifest = dict[str, str]
 
 # The folder among the artifacts of a run where the evidence of its version lies.
 EVIDENCE = "evidence"
-
-
-def format_of(flavors: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
-    """Return the one format that a model is to be loaded by, and the file that holds it.
-
-    Parameters
-    ----------
-    flavors
-        The `flavors` of an `MLmodel` file: words of the model's maker, so nothing is taken for
-        harmless that is not known to be.
-
-    Returns
-    -------
-    format
-        `skops`, `xgboost`, `lightgbm` or `onnx`; none of them runs code of its own.
-    file
-        Relative to the model's folder.
-
-    Raises
-    ------
-    RunsCode
-        If loading the model would run code of its own; the message says why.
-    """
-    generic = flavors.get("python_function", {})
-    others = sorted(set(flavors) - {"python_function"})
-    if any(flavor.get("code") for flavor in flavors.values()):
-        raise RunsCode("it brings Python files (code_paths)")
-    if others == ["sklearn"]:
-        flavor = flavors["sklearn"]
-        if flavor.get("serialization_format") == "skops":
-            return "skops", str(flavor.get("pickled_model"))
-        raise RunsCode(f"scikit-learn saved as {flavor.get('serialization_format', 'pickle')}")
-    loader = str(generic.get("loader_module"))
-    if len(others) != 1 or others[0] not in _NATIVE or loader != f"mlflow.{others[0]}":
-        raise RunsCode(f"flavor {', '.join(others) or loader.removeprefix('mlflow.')}")
-    name = others[0]
-    classes, endings = _NATIVE[name]
-    flavor = flavors[name]
-    files = {str(place["data"]) for place in (flavor, generic) if "data" in place}
-    if len(files) != 1 or "/" in min(files) or not min(files).endswith(endings):
-        raise RunsCode(f"{name} saved as {', '.join(sorted(files)) or 'nothing that it names'}")
-    if classes and flavor.get("model_class", min(classes)) not in classes:
-        raise RunsCode(f"{name} with the class {flavor['model_class']}")
-    return name, min(files)
-
-
-class RunsCode(Exception):
-    """Loading a model would run code of its own."""
-
-
-def file_in(folder: Path, name: str) -> Path:
-    """Return a file of a model by the name that its `MLmodel` gives.
-
-    Raises
-    ------
-    VerificationError
-        If it lies outside the folder, or is none of the files that were compared.
-    """
-    path = (folder / name).resolve()
-    inside = path.is_relative_to(folder.resolve()) and path.is_file()
-    if not inside or name in WRITTEN_ON_LOAD:
-        raise VerificationError(f"MLmodel names {name!r}, which is no file of the model")
-    return path
 
 
 def manifest_of(folder: Path) -> Manifest:

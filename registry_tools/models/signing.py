@@ -1,8 +1,8 @@
 """Signatures over a model's files, in the OpenSSF format that `model_signing verify` reads.
 
-The digest that a version carries says that nobody changed the files since; whoever may write to the
-registry may write both. A signature says who made them. It covers the files, not the version: an
-older version that was signed stays signed.
+The digest that a version carries shows that nobody changed the files since; whoever may write to
+the registry may write both. A signature shows who made them. It covers the files, not the version:
+an older version that was signed stays signed.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 
-from registry_tools.errors import InputError, UnsupportedOperation, VerificationError
+from registry_tools.errors import InputError, UnsupportedOperation, VerificationError, first_line
 from registry_tools.models import manifest
 
-_NO_SIGNATURE = (
+_VERIFY_ERRORS = (
     *(InvalidSignature, ValueError, LookupError, TypeError),
     *(AttributeError, OSError, RecursionError),
 )
@@ -40,7 +40,7 @@ def sign(folder: Path, key: Path, signature: Path) -> None:
     UnsupportedOperation
         If the extra `signing` is not installed.
     """
-    hashing, signing, _ = _library()
+    hashing, signing, _ = _import_model_signing()
     _check_readable("--key", key)
     password = os.environ.get(PASSWORD_VARIABLE)
     files = hashing.Config().set_ignored_paths(paths=sorted(manifest.WRITTEN_ON_LOAD))
@@ -75,17 +75,17 @@ def check(folder: Path, signature: Path | None, public_key: Path) -> None:
         )
     try:
         verifying.verify(folder, signature)
-    # A file that is no signature is read as JSON without a look at its parts.
-    except _NO_SIGNATURE as error:
+    # The library reads any file as JSON, and does not check its parts.
+    except _VERIFY_ERRORS as error:
         # The library adds the digests, as Python writes its own objects.
-        reason = first_line(error).partition(": Expected")[0].replace("\\'", "'")
+        reason = first_line(error, 150).partition(": Expected")[0].replace("\\'", "'")
         raise VerificationError(
             f"its signature was not made by {public_key} over these files: {reason}"
         ) from error
 
 
 def verifier(public_key: Path) -> Any:
-    """Return what verifies signatures of a public key.
+    """Return the verifier for signatures of a public key.
 
     Raises
     ------
@@ -94,7 +94,7 @@ def verifier(public_key: Path) -> Any:
     UnsupportedOperation
         If the extra `signing` is not installed.
     """
-    _, _, verifying = _library()
+    _, _, verifying = _import_model_signing()
     _check_readable("--public-key", public_key)
     try:
         return verifying.Config().use_elliptic_key_verifier(public_key=public_key)
@@ -112,7 +112,7 @@ def _check_readable(option: str, path: Path) -> None:
         raise InputError(f"{option} {path}: {error.strerror}") from error
 
 
-def _library() -> tuple[Any, Any, Any]:
+def _import_model_signing() -> tuple[Any, Any, Any]:
     try:
         from model_signing import hashing, signing, verifying
     except ModuleNotFoundError as error:
@@ -121,7 +121,3 @@ def _library() -> tuple[Any, Any, Any]:
             "pip install 'registry-pipeline[signing]'"
         ) from error
     return hashing, signing, verifying
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:150]

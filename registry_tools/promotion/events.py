@@ -22,7 +22,7 @@ from registry_tools.mlflow_store import experiments
 from registry_tools.mlflow_store.client import translate_errors, upsert
 
 if TYPE_CHECKING:
-    from registry_tools.evaluation.gates import Verdict
+    from registry_tools.evaluation.verdict import Verdict
 
 PROMOTE, ROLLBACK = "promote", "rollback"
 DONE, REFUSED, SUPERSEDED, UNFINISHED = "done", "refused", "superseded", "unfinished"
@@ -157,7 +157,7 @@ def record_verdict(client: MlflowClient, event: Event, verdict: Verdict) -> None
         metrics = [
             Metric(f"{gate.gate}.{name}", value, now, 0)
             for gate in verdict.gates
-            for name, value in gate.figures.items()
+            for name, value in gate.metrics.items()
         ]
         # A tag holds 8,000 characters; verdict.json has each message whole.
         gates = [
@@ -404,7 +404,7 @@ def _read(run: Run) -> Event:
         external=tags.get("external") == "true",
         at=datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="milliseconds"),
         gates=tuple(
-            gate | {"figures": figures.get(gate["gate"], {})}
+            gate | {"metrics": figures.get(gate["gate"], {})}
             for gate in json.loads(tags.get("gates", "[]"))
         ),
         under=tags.get("under") or None,

@@ -12,11 +12,12 @@ from registry_tools.errors import (
     PromotionError,
     StageMoved,
 )
-from registry_tools.evaluation.evaluate import GateOptions, evaluate, evaluate_rollback
-from registry_tools.evaluation.gates import GateResult, Verdict
+from registry_tools.evaluation.evaluate import evaluate, evaluate_rollback
+from registry_tools.evaluation.gate_options import GateOptions
+from registry_tools.evaluation.verdict import GateResult, Verdict
 from registry_tools.mlflow_store import registry
 from registry_tools.mlflow_store.registry import VersionInfo
-from registry_tools.models.formats import TrustPolicy
+from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.promotion import events, lock
 from registry_tools.promotion.events import Event
 from registry_tools.promotion.recovery import finish, shown, under_way

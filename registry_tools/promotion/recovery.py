@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from registry_tools.errors import GateRefused, RegistryToolsError, StageMoved
 from registry_tools.evaluation.evaluate import evaluate_rollback
-from registry_tools.evaluation.gates import GateResult, Verdict
+from registry_tools.evaluation.verdict import GateResult, Verdict
 from registry_tools.mlflow_store import heartbeat, registry
-from registry_tools.models.formats import TrustPolicy
+from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.promotion import events, lock
 from registry_tools.promotion.events import Event
 from registry_tools.refs import ModelRef

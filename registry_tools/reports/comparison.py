@@ -13,7 +13,7 @@ import pandas as pd
 from registry_tools.evaluation.comparison import PairedPredictions, VersionPredictions
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.reports.render import render
-from registry_tools.stats.intervals import Figure, figures, log_loss
+from registry_tools.stats.intervals import MetricComparison, compare_log_loss, compare_metrics
 from registry_tools.stats.paired_test import PairedComparison
 
 _ROWS = 50
@@ -112,10 +112,10 @@ def _logged(first: VersionInfo, second: VersionInfo) -> list[dict[str, str]]:
 
 def _on_the_same_rows(compared: PairedPredictions, titles: list[str]) -> dict[str, Any]:
     one, two = compared.first, compared.second
-    found = figures(compared.labels, one.names, two.names)
+    found = compare_metrics(compared.labels, one.names, two.names)
     loss = None
     if one.probabilities is not None and two.probabilities is not None:
-        loss = log_loss(
+        loss = compare_log_loss(
             compared.labels, (one.probabilities, one.classes), (two.probabilities, two.classes)
         )
     shown = _shown(found, loss)
@@ -154,7 +154,7 @@ def _on_the_same_rows(compared: PairedPredictions, titles: list[str]) -> dict[st
     }
 
 
-def _shown(found: list[Figure], loss: Figure | None) -> list[Figure]:
+def _shown(found: list[MetricComparison], loss: MetricComparison | None) -> list[MetricComparison]:
     """Return the figures of all rows, and those of the classes that differ most."""
     of_all, of_classes = found[:2], found[2:]
     kept = sorted(of_classes, key=lambda f: -abs(f.first.value - f.second.value))[:_CLASS_FIGURES]
@@ -162,7 +162,7 @@ def _shown(found: list[Figure], loss: Figure | None) -> list[Figure]:
     return of_all + ([loss] if loss is not None else []) + ordered
 
 
-def _summary(paired: PairedComparison, accuracy: Figure, titles: list[str]) -> str:
+def _summary(paired: PairedComparison, accuracy: MetricComparison, titles: list[str]) -> str:
     rows = f"{paired.rows} rows that neither was trained on"
     more = paired.only_candidate_right - paired.only_champion_right
     if more == 0:
@@ -189,13 +189,13 @@ def _unknown_classes(compared: PairedPredictions, titles: list[str]) -> list[str
     return said
 
 
-def _reach(figure: Figure) -> float:
+def _reach(figure: MetricComparison) -> float:
     if figure.difference is None:
         return 0.0
     return max(abs(figure.difference.low), abs(figure.difference.high), 1e-9)
 
 
-def _drawn(figure: Figure, widest: float) -> dict[str, Any] | None:
+def _drawn(figure: MetricComparison, widest: float) -> dict[str, Any] | None:
     if figure.difference is None:
         return None
     places = {

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from registry_tools.models.formats import TrustPolicy
+    from registry_tools.models.trust_policy import TrustPolicy
 
 MEBIBYTE = 1 << 20
 
@@ -44,7 +44,7 @@ class Settings:
     @property
     def policy(self) -> TrustPolicy:
         """What the operator allows a model to contain."""
-        from registry_tools.models.formats import TrustPolicy
+        from registry_tools.models.trust_policy import TrustPolicy
 
         key = Path(self.public_key) if self.public_key else None
         return TrustPolicy(self.trust, self.allow_code, key)

@@ -1,4 +1,4 @@
-"""The figures of a trained classifier on rows that it did not see."""
+"""The metrics of a trained classifier on held-out rows."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-# Of the characters that MLflow takes in a metric's name, those that no tool gives a meaning to.
+# Of the characters that MLflow takes in a metric's name, keep those without a meaning elsewhere.
 _NOT_IN_A_NAME = re.compile(r"[^\w\-. ]")
 _LONGEST = 100  # MLflow takes 250 for the whole name
 
 
-def evaluate(
+def classification_metrics(
     labels: npt.NDArray[np.int64],
     predicted: npt.NDArray[np.int64],
     probabilities: npt.NDArray[np.float64] | None,
@@ -45,7 +45,7 @@ def evaluate(
     """
     codes = np.arange(len(target_names))
     present = np.unique(labels)
-    figures = {
+    values = {
         "accuracy": accuracy_score(labels, predicted),
         # Over the classes that the holdout has: no recall is defined for the others.
         "balanced_accuracy": balanced_accuracy_score(labels, predicted)
@@ -54,17 +54,17 @@ def evaluate(
         "f1_macro": f1_score(labels, predicted, labels=codes, average="macro", zero_division=0),
     }
     if probabilities is not None:
-        figures["log_loss"] = log_loss(labels, probabilities, labels=codes)
+        values["log_loss"] = log_loss(labels, probabilities, labels=codes)
         if len(present) == len(codes):
             scores = probabilities[:, 1] if len(codes) == 2 else probabilities
-            figures["roc_auc"] = roc_auc_score(labels, scores, multi_class="ovr")
+            values["roc_auc"] = roc_auc_score(labels, scores, multi_class="ovr")
     precision, recall, _, _ = precision_recall_fscore_support(
         labels, predicted, labels=codes, zero_division=0
     )
     for code, name in enumerate(metric_suffixes(target_names)):
-        figures[f"precision_{name}"] = precision[code]
-        figures[f"recall_{name}"] = recall[code]
-    return {name: float(value) for name, value in figures.items()}
+        values[f"precision_{name}"] = precision[code]
+        values[f"recall_{name}"] = recall[code]
+    return {name: float(value) for name, value in values.items()}
 
 
 def metric_suffixes(target_names: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Two versions on the same rows: how they differ, and what of that is chance."""
+"""The paired test of two versions on the same rows: is their difference chance?"""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ class PairedComparison:
     p_worse: float
     p_better: float
 
-    def figures(self) -> dict[str, float]:
-        """Return what is logged of it."""
+    def metrics(self) -> dict[str, float]:
+        """Return the values to log, by name."""
         return {name: float(value) for name, value in vars(self).items()}
 
 
 def compare_predictions(
     labels: npt.NDArray[Any], candidate: npt.NDArray[Any], champion: npt.NDArray[Any]
 ) -> PairedComparison:
-    """Compare two versions on the same rows; labels and answers as names, shape (rows,)."""
-    right, before = candidate == labels, champion == labels
-    return paired(
+    """Compare two versions on the same rows; labels and predictions as names, shape (rows,)."""
+    right, champion_right = candidate == labels, champion == labels
+    return compare_counts(
         rows=len(labels),
-        only_candidate_right=int(np.sum(right & ~before)),
-        only_champion_right=int(np.sum(before & ~right)),
-        both_right=int(np.sum(right & before)),
+        only_candidate_right=int(np.sum(right & ~champion_right)),
+        only_champion_right=int(np.sum(champion_right & ~right)),
+        both_right=int(np.sum(right & champion_right)),
     )
 
 
-def paired(
+def compare_counts(
     rows: int, only_candidate_right: int, only_champion_right: int, both_right: int
 ) -> PairedComparison:
     """Return the comparison of paired counts; at least one row.
@@ -66,7 +66,11 @@ def paired(
     shares = np.array([gained, lost, rows - gained - lost]) / rows
     draws = np.random.default_rng(0).multinomial(rows, shares, size=_RESAMPLES)
     low, bound, high = np.quantile((draws[:, 0] - draws[:, 1]) / rows, [0.025, 0.05, 0.975])
-    unlike = gained + lost
+    discordant = gained + lost
+
+    def p_value(successes: int) -> float:
+        return binomtest(successes, discordant, alternative="greater").pvalue if discordant else 1.0
+
     return PairedComparison(
         rows=rows,
         candidate_accuracy=(both_right + gained) / rows,
@@ -77,20 +81,20 @@ def paired(
         low=float(low),
         high=float(high),
         bound=float(bound),
-        p_worse=binomtest(lost, unlike, alternative="greater").pvalue if unlike else 1.0,
-        p_better=binomtest(gained, unlike, alternative="greater").pvalue if unlike else 1.0,
+        p_worse=p_value(lost),
+        p_better=p_value(gained),
     )
 
 
-def fewest_rows(margin: float) -> int:
-    """Return the rows after which one row in `1 / margin` would have shown itself once (95%)."""
+def minimum_rows(margin: float) -> int:
+    """Return how many rows hold, with 95% probability, an event of one row in `1 / margin`."""
     return math.ceil(math.log(SIGNIFICANCE) / math.log(1 - margin))
 
 
-def rows_to_show(compared: PairedComparison, margin: float) -> int:
-    """Return how many rows show in four of five cases that an equal candidate is not inferior.
+def rows_needed(compared: PairedComparison, margin: float) -> int:
+    """Return how many rows show, in four of five cases, that an equal candidate is not inferior.
 
     At the observed rate of disagreement, by the normal approximation, one-sided at 95%.
     """
     disagreement = (compared.only_candidate_right + compared.only_champion_right) / compared.rows
-    return max(fewest_rows(margin), math.ceil(disagreement * ((1.645 + 0.842) / margin) ** 2))
+    return max(minimum_rows(margin), math.ceil(disagreement * ((1.645 + 0.842) / margin) ** 2))

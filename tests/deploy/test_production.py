@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from registry_tools.evaluation.evaluate import GateOptions
+from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.promotion import events
 from registry_tools.promotion import promote as promotion
 from registry_tools.refs import ModelRef

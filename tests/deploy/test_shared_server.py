@@ -19,10 +19,10 @@ from mlflow import MlflowClient
 
 from registry_tools import load_model
 from registry_tools.errors import RegistryUnavailable
-from registry_tools.evaluation.evaluate import GateOptions
+from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.mlflow_store import registry
 from registry_tools.mlflow_store.client import upsert
-from registry_tools.models.formats import TrustPolicy
+from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.promotion import events, recovery
 from registry_tools.promotion import promote as promotion
 from registry_tools.refs import ModelRef

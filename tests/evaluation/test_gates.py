@@ -9,14 +9,14 @@ from registry_tools.cli import promotion
 from registry_tools.data.schema import Column
 from registry_tools.evaluation import gates
 from registry_tools.evaluation.gates import champion_gate
-from registry_tools.evaluation.thresholds import failing as failing_thresholds
-from registry_tools.stats.paired_test import compare_predictions, paired
+from registry_tools.evaluation.thresholds import failed_thresholds
+from registry_tools.stats.paired_test import compare_counts, compare_predictions
 
 A, B = Column("a", "double"), Column("b", "long")
 
 
 @pytest.mark.parametrize(
-    ("candidate", "said"),
+    ("candidate", "message"),
     [
         (None, "no signature"),
         ([A, B, Column("c", "double")], "new required column 'c'"),
@@ -29,11 +29,11 @@ A, B = Column("a", "double"), Column("b", "long")
     ],
 )
 def test_a_signature_that_the_champions_clients_do_not_fit_is_refused(
-    candidate: list[Column] | None, said: str
+    candidate: list[Column] | None, message: str
 ) -> None:
     result = gates.signature_gate(candidate, [A, B])
     assert not result.passed
-    assert said in result.message
+    assert message in result.message
 
 
 @pytest.mark.parametrize(
@@ -56,53 +56,55 @@ def test_a_column_that_was_optional_may_not_become_required() -> None:
     assert result.message == "column 'a' was optional, is required"
 
 
-def answers(predictions: list[int], probabilities: list[list[float]] | None = None) -> dict:
+def model_output(predictions: list[int], probabilities: list[list[float]] | None = None) -> dict:
     return {"predictions": predictions, "probabilities": probabilities}
 
 
-def test_answers_must_be_the_recorded_ones() -> None:
-    recorded = answers([0, 1], [[0.9, 0.1], [0.2, 0.8]])
+def test_predictions_must_be_the_recorded_ones() -> None:
+    recorded = model_output([0, 1], [[0.9, 0.1], [0.2, 0.8]])
     assert gates.predictions_gate(recorded, recorded).passed
-    nearly = answers([0, 1], [[0.9 + 1e-9, 0.1 - 1e-9], [0.2, 0.8]])
+    nearly = model_output([0, 1], [[0.9 + 1e-9, 0.1 - 1e-9], [0.2, 0.8]])
     assert gates.predictions_gate(recorded, nearly).passed
-    other = gates.predictions_gate(recorded, answers([0, 0]))
-    assert other.message == "row 1 of the input example is not answered as was recorded"
-    fewer = gates.predictions_gate(recorded, answers([0]))
+    other = gates.predictions_gate(recorded, model_output([0, 0]))
+    assert other.message == "row 1 of the input example is not predicted as recorded"
+    fewer = gates.predictions_gate(recorded, model_output([0]))
     assert not fewer.passed
-    off = gates.predictions_gate(recorded, answers([0, 1], [[0.8, 0.2], [0.2, 0.8]]))
+    off = gates.predictions_gate(recorded, model_output([0, 1], [[0.8, 0.2], [0.2, 0.8]]))
     assert off.message == "a probability differs by 0.1 from recorded"
-    nan = gates.predictions_gate(recorded, answers([0, 1], [[np.nan, 0.1], [0.2, 0.8]]))
+    nan = gates.predictions_gate(recorded, model_output([0, 1], [[np.nan, 0.1], [0.2, 0.8]]))
     assert not nan.passed
 
 
-def test_thresholds_name_what_misses_them() -> None:
-    figures = {"accuracy": 0.95, "log_loss": 0.3}
+def test_thresholds_name_the_metrics_that_miss_them() -> None:
+    metrics = {"accuracy": 0.95, "log_loss": 0.3}
     passed = gates.thresholds_gate(
-        figures, {"accuracy": 0.95}, {"log_loss": 0.3}, failing_thresholds
+        metrics, {"accuracy": 0.95}, {"log_loss": 0.3}, failed_thresholds
     )
     assert passed.passed
     missed = gates.thresholds_gate(
-        figures, {"accuracy": 0.96}, {"log_loss": 0.3}, failing_thresholds
+        metrics, {"accuracy": 0.96}, {"log_loss": 0.3}, failed_thresholds
     )
     assert missed.message == "accuracy 0.9500, at least 0.96 asked"
 
 
 @pytest.mark.parametrize(
-    ("in_table", "leaked", "copies"),
+    ("in_table", "leaked", "duplicates"),
     [({}, 3, 0), ({3: 2}, 2, 1), ({3: 3}, 1, 2), ({3: 3, 4: 2}, 0, 3), ({9: 5}, 3, 0)],
 )
-def test_a_row_on_both_sides_is_a_leak_unless_it_stands_in_the_table_as_often(
-    in_table: dict[int, int], leaked: int, copies: int
+def test_a_row_on_both_sides_is_a_leak_unless_the_table_has_it_as_often(
+    in_table: dict[int, int], leaked: int, duplicates: int
 ) -> None:
     holdout, training = np.array([1, 2, 3, 3, 4], np.uint64), np.array([4, 5, 3], np.uint64)
     known = np.array(list(in_table.items()), np.uint64).reshape(-1, 2)
     result = gates.clean_holdout_gate(holdout, training, known)
     assert result.passed is (leaked == 0)
-    assert result.figures == {"shared_rows": leaked, "duplicate_rows": copies}
+    assert result.metrics == {"shared_rows": leaked, "duplicate_rows": duplicates}
 
 
 def test_paired_counts_become_accuracies_and_tests() -> None:
-    compared = paired(rows=100, only_candidate_right=1, only_champion_right=9, both_right=85)
+    compared = compare_counts(
+        rows=100, only_candidate_right=1, only_champion_right=9, both_right=85
+    )
     assert compared.candidate_accuracy == pytest.approx(0.86)
     assert compared.champion_accuracy == pytest.approx(0.94)
     assert compared.difference == pytest.approx(-0.08)
@@ -113,11 +115,11 @@ def test_paired_counts_become_accuracies_and_tests() -> None:
     assert compared.low == pytest.approx(-0.08 - 1.96 * error, abs=0.01)
     assert compared.bound == pytest.approx(-0.08 - 1.645 * error, abs=0.01)
     assert compared.high == pytest.approx(-0.08 + 1.96 * error, abs=0.01)
-    same = paired(rows=50, only_candidate_right=0, only_champion_right=0, both_right=50)
+    same = compare_counts(rows=50, only_candidate_right=0, only_champion_right=0, both_right=50)
     assert (same.difference, same.p_worse, same.p_better) == (0, 1, 1)
 
 
-def test_answers_on_the_same_rows_are_paired() -> None:
+def test_predictions_on_the_same_rows_are_paired() -> None:
     labels = np.array(["a", "a", "b", "b"], dtype=object)
     compared = compare_predictions(
         labels, np.array(["a", "a", "b", "a"]), np.array(["a", "b", "a", "b"])
@@ -132,7 +134,7 @@ def test_the_rules_of_the_command_line_are_those_of_the_gate() -> None:
 
 def gate(rows: int, gained: int, lost: int, rule: str, margin: float = 0.01) -> gates.GateResult:
     both = rows - gained - lost
-    return champion_gate(paired(rows, gained, lost, both), rule, margin, 0)
+    return champion_gate(compare_counts(rows, gained, lost, both), rule, margin, 0)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +172,7 @@ def test_every_verdict_shows_difference_interval_and_p_value() -> None:
         result = gate(300, 3, 4, rule)
         assert "difference -0.0033 [" in result.message
         assert "p(worse) 0.5, p(better) 0.773" in result.message
-        assert {"difference", "low", "high", "p_worse", "p_better"} <= set(result.figures)
+        assert {"difference", "low", "high", "p_worse", "p_better"} <= set(result.metrics)
 
 
 def test_too_few_rows_name_the_ways_out() -> None:

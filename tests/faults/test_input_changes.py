@@ -20,7 +20,7 @@ from registry_tools.batch.row_stream import ScoringRequest
 from registry_tools.batch.scoring_job import score
 from registry_tools.batch.writers.parquet_copy import footer
 from registry_tools.errors import InputError
-from registry_tools.models.formats import TrustPolicy
+from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.refs import parse_ref
 from tests.batch.test_scoring_job import rows, write
 from tests.support.places import GOOD, Place

@@ -174,7 +174,7 @@ def test_a_reference_that_is_not_readable_is_told_in_a_line(
     registry.move_alias(local.client, model, "production", spoilt(local, model))
     log = write_log(tmp_path / "log", model, Part(3, *flowers()))
     (said,) = told(capsys, "--name", model, "--current", log, code=1)
-    assert "evidence/reference.json is not readable" in said
+    assert "evidence/baseline.json is not readable" in said
 
 
 @pytest.mark.slow
@@ -185,7 +185,7 @@ def test_an_unreadable_reference_of_another_version_does_not_stop_the_look(
     log = write_log(tmp_path / "log", model, Part(other, *flowers(70)), Part(1, *flowers()))
     result = look(model, log)
     assert result.analysis.verdict() == "none"
-    assert "evidence/reference.json is not readable" in result.notes[0]
+    assert "evidence/baseline.json is not readable" in result.notes[0]
 
 
 # Processes.

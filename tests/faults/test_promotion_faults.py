@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from registry_tools import load_model
-from registry_tools.evaluation.evaluate import GateOptions
-from registry_tools.evaluation.gates import GateResult, Verdict
+from registry_tools.evaluation.gate_options import GateOptions
+from registry_tools.evaluation.verdict import GateResult, Verdict
 from registry_tools.mlflow_store import registry
-from registry_tools.models.formats import TrustPolicy
+from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.promotion import events, promote, recovery
 from registry_tools.refs import ModelRef
 from tests.support.places import EQUAL, GOOD, Place

@@ -1,4 +1,4 @@
-"""Versions carried between two real registries."""
+"""Versions copied between two real registries."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import pytest
 from registry_tools import load_model
 from registry_tools.cli.main import main
 from registry_tools.errors import PromotionError, VerificationError
-from registry_tools.evaluation.evaluate import GateOptions
+from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.mlflow_store import registry, runs
 from registry_tools.models import artifacts, copy, manifest
-from registry_tools.models.formats import TrustPolicy
+from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.promotion import promote, recovery
 from registry_tools.refs import ModelRef
 from tests.models.test_signing import write_keys
@@ -58,15 +58,15 @@ def run_states(target: Place, name: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_version_arrives_with_all_that_belongs_to_it(
+def test_a_copy_has_metrics_tags_evidence_and_signature(
     place: Place, target: Place, tmp_path: Path
 ) -> None:
     name = place.model(GOOD, EQUAL)
     promote.promote(place.client, ModelRef(name, version=1), "production", GateOptions())
     write_keys(tmp_path, "ours")
     assert main(["sign", f"{name}/1", "--key", "ours.pem"]) == 0
-    there = copy.copy(place.client, ModelRef(name, stage="production"), target.client)
-    assert (there.name, there.version, there.made) == (name, 1, True)
+    copied = copy.copy(place.client, ModelRef(name, stage="production"), target.client)
+    assert (copied.name, copied.version, copied.made) == (name, 1, True)
 
     sent, arrived = place.version(name, 1), target.version(name, 1)
     assert arrived.stages == ()
@@ -74,18 +74,18 @@ def test_a_version_arrives_with_all_that_belongs_to_it(
     assert arrived.params == sent.params
     assert arrived.description == sent.description
     assert arrived.digest == sent.digest is not None
-    assert dict(arrived.tags) == {**sent.tags, "origin": there.origin}
-    assert there.origin.startswith(f"{place.uri} {name}/1 ")
+    assert dict(arrived.tags) == {**sent.tags, "origin": copied.origin}
+    assert copied.origin.startswith(f"{place.uri} {name}/1 ")
     with (
-        artifacts.evidence_files(place.client, sent) as here,
-        artifacts.evidence_files(target.client, arrived) as over_there,
+        artifacts.evidence_files(place.client, sent) as original,
+        artifacts.evidence_files(target.client, arrived) as copied_evidence,
     ):
-        assert here is not None
-        assert over_there is not None
-        names = sorted(path.name for path in here.iterdir())
-        assert sorted(path.name for path in over_there.iterdir()) == names
+        assert original is not None
+        assert copied_evidence is not None
+        names = sorted(path.name for path in original.iterdir())
+        assert sorted(path.name for path in copied_evidence.iterdir()) == names
         assert {"holdout.parquet", "manifest.json"} < set(names)
-        assert manifest.read_manifest(over_there) == manifest.read_manifest(here)
+        assert manifest.read_manifest(copied_evidence) == manifest.read_manifest(original)
     run = target.client.get_run(str(arrived.run_id))
     assert run.info.status == "FINISHED"
     assert run.inputs.dataset_inputs[0].dataset.name == "iris"
@@ -97,7 +97,7 @@ def test_a_version_arrives_with_all_that_belongs_to_it(
     served = mlflow.pyfunc.load_model(f"models:/{name}/1")
     assert served.metadata.get_input_schema() is not None
 
-    # There it goes through the gates as a version that was trained there.
+    # The gates treat it as a version that was trained there.
     copy.copy(place.client, ModelRef(name, version=2), target.client)
     promote.promote(target.client, ModelRef(name, version=1), "production", GateOptions())
     promote.promote(target.client, ModelRef(name, version=2), "production", GateOptions())
@@ -117,8 +117,8 @@ def test_a_second_copy_changes_nothing(place: Place, target: Place) -> None:
 
 _KILLED = """
 import os, signal, sys
-from registry_tools import registry, runs
-from registry_tools.cli import main
+from registry_tools.cli.main import main
+from registry_tools.mlflow_store import registry, runs
 
 module, name, *argv = sys.argv[1:]
 
@@ -161,15 +161,15 @@ def test_two_copies_at_once_make_one_version(place: Place, target: Place) -> Non
     command = [BIN / "registry-tools", "copy", f"{name}/1", "--to-uri", target.uri, "--json"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     processes = [subprocess.Popen(command, **pipes) for _ in range(2)]  # type: ignore[call-overload]
-    said = [process.communicate(timeout=100) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
-    answers = [json.loads(out) for out, _ in said]
-    assert len({answer["version"] for answer in answers}) == 1
+    outputs = [process.communicate(timeout=100) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    copies = [json.loads(out) for out, _ in outputs]
+    assert len({copied["version"] for copied in copies}) == 1
     assert len(registry.list_versions(target.client, name)) == 1
     assert run_states(target, name) == ["FINISHED"]
 
 
-def test_what_does_not_arrive_as_it_was_sent_makes_no_version(
+def test_files_damaged_on_the_way_make_no_version(
     place: Place, target: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = place.model(GOOD)
@@ -198,8 +198,8 @@ def test_within_one_registry_another_name_is_needed(
         copy.copy(local.client, ModelRef(name, version=1), local.client)
     command = ["copy", f"{name}/1", "--to-uri", local.uri, "--name", f"{name}-eu"]
     assert main([*command, "--json"]) == 0
-    there = json.loads(capsys.readouterr().out)
-    assert (there["name"], there["version"], there["made"]) == (f"{name}-eu", 1, True)
+    copied = json.loads(capsys.readouterr().out)
+    assert (copied["name"], copied["version"], copied["made"]) == (f"{name}-eu", 1, True)
     assert main(command) == 0
     assert capsys.readouterr().out == f"there already  {name}-eu version 1 in {local.uri}\n"
 
@@ -211,7 +211,7 @@ def test_the_origin_has_no_password() -> None:
     assert copy._address(Client()) == "https://host:8443/mlflow"  # type: ignore[arg-type]
 
 
-def test_a_version_whose_files_differ_is_not_carried(
+def test_a_version_whose_files_differ_is_not_copied(
     local: Place, empty_database: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from pipeline.params.definitions import TrainParams

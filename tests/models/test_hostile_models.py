@@ -126,7 +126,7 @@ def test_a_file_that_is_swapped_after_it_was_compared_is_not_what_is_loaded(
         stored.write_bytes(b"swapped")
         return found
 
-    monkeypatch.setattr(loader.integrity, "check_files", check_then_swap)
+    monkeypatch.setattr(loader.manifest, "check_files", check_then_swap)
     assert load_model(ref).predict([[6.0, 2.5, 4.5, 1.5]]).tolist() == [1]
 
 
@@ -141,18 +141,18 @@ def test_a_link_in_a_models_files_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "content"),
     [
-        ("answer.json", b"{"),
-        ("answer.json", b'{"rows": 3, "predictions": [], "probabilities": null}'),
-        ("answer.json", b"[" * 5000),
+        ("recorded_predictions.json", b"{"),
+        ("recorded_predictions.json", b'{"rows": 3, "predictions": [], "probabilities": null}'),
+        ("recorded_predictions.json", b"[" * 5000),
         ("holdout.parquet", b"no parquet"),
-        ("training_rows.npy", pickle.dumps([1])),
-        ("copies.npy", b"\x93NUMPY"),
+        ("training_row_hashes.npy", pickle.dumps([1])),
+        ("duplicate_rows.npy", b"\x93NUMPY"),
     ],
 )
-def test_evidence_that_was_broken_is_a_refusal(
+def test_damaged_evidence_refuses_a_promotion(
     local: Place, tmp_path: Path, file: str, content: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ref = crafted(local, lambda folder, described: None)
+    ref = crafted(local, lambda folder, content: None)
     version = local.version(*_split(ref))
     root = local.client.get_run(str(version.run_id)).info.artifact_uri
     Path(str(root), "evidence", file).write_bytes(content)
@@ -161,7 +161,7 @@ def test_evidence_that_was_broken_is_a_refusal(
     err = capsys.readouterr().err
     assert f"evidence/{file} is not readable" in err
     assert err.count("\n") == 1
-    # As the champion it stands in nobody's way for ever.
+    # As the champion it does not block later promotions for ever.
     name = ref.partition("/")[0]
     main(["promote", ref, "--to", "production", "--force", "--reason", "a test"])
     assert main(["promote", f"{name}/1", "--to", "production"]) == 3

@@ -1,4 +1,4 @@
-"""From a reference to a model that answers."""
+"""From a reference to a loaded model."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_rows_may_be_lists_arrays_mappings_and_frames(trained: Trained) -> None:
     assert model.predict_proba([IRIS_ROW]).sum() == pytest.approx(1)
 
 
-def test_a_hole_that_training_never_saw_is_named(trained: Trained) -> None:
+def test_a_missing_value_that_training_never_saw_is_named(trained: Trained) -> None:
     with pytest.raises(InputError, match=r"column 'petal width .* row 0: missing value"):
         load_model("iris/1").predict([[6.0, 2.5, 4.5, float("nan")]])
 
@@ -210,7 +210,7 @@ def test_a_model_without_probabilities_says_so(store: str) -> None:
         load_model("line/1").predict_proba([[1.0]])
 
 
-def test_the_exported_file_answers_the_same_without_mlflow(
+def test_the_exported_file_predicts_the_same_without_mlflow(
     trained: Trained, tmp_path: Path
 ) -> None:
     model = load_model("iris/2")
@@ -222,10 +222,10 @@ def test_the_exported_file_answers_the_same_without_mlflow(
         "warnings.simplefilter('ignore')\n"
         f"print(joblib.load(sys.argv[1]).predict([{IRIS_ROW}])[0])\n"
     )
-    answer = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", code, path], check=True, capture_output=True, text=True
     )
-    assert int(answer.stdout) == model.predict([IRIS_ROW])[0]
+    assert int(done.stdout) == model.predict([IRIS_ROW])[0]
     assert [p.name for p in tmp_path.iterdir()] == ["iris_model.joblib"]
 
 

@@ -1,4 +1,4 @@
-"""Signatures: ours are what the stock tool reads, and what is not signed so is not loaded."""
+"""Signatures: the stock tool verifies ours, and unsigned models are not loaded."""
 
 from __future__ import annotations
 
@@ -169,9 +169,9 @@ def test_a_key_that_does_not_serve_is_named(
     file = {"public": "ours.pub.pem", "no key": "text.pem"}.get(kind, f"{kind}.pem")
     err = error_of(capsys, "sign", ref, "--key", file)
     missing = "No such file or directory"
-    said = missing if kind == "missing" else "is no private key on an elliptic curve"
+    message = missing if kind == "missing" else "is no private key on an elliptic curve"
     assert f"--key {file}" in err
-    assert said in err
+    assert message in err
     err = error_of(capsys, "predict", ref, "--features", "1,2,3,4", "--public-key", "text.pem")
     assert "--public-key text.pem is no public key in PEM form" in err
     promote = ["promote", ref, "--to", "production"]
@@ -189,7 +189,7 @@ def test_an_encrypted_key_is_opened_by_its_password(
     assert load_model(ref, public_key="encrypted.pub.pem").info.version == 1
 
 
-def test_without_the_extra_the_way_to_it_is_said(
+def test_without_the_extra_the_error_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "model_signing", None)
@@ -197,7 +197,7 @@ def test_without_the_extra_the_way_to_it_is_said(
         signing.check(tmp_path, None, tmp_path / "key.pem")
 
 
-def test_verify_tells_of_the_signature(
+def test_verify_reports_the_signature(
     signed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["verify", signed, "--public-key", "ours.pub.pem", "--json"]) == 0

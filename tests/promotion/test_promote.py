@@ -34,9 +34,10 @@ from registry_tools.errors import (
     StageMoved,
 )
 from registry_tools.evaluation import comparison
-from registry_tools.evaluation.evaluate import GateOptions, read_eval_data
+from registry_tools.evaluation.eval_data import read_eval_data
+from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.mlflow_store import heartbeat, registry
-from registry_tools.models.formats import TrustPolicy
+from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.promotion import events, lock, recovery
 from registry_tools.promotion import promote as promotion
 from registry_tools.promotion.promote import Promotion
@@ -94,7 +95,7 @@ def test_the_first_promotion_passes_and_is_recorded_whole(place: Place) -> None:
         "version": GOOD,
     }
     assert [gate["gate"] for gate in shown["gates"]] == [
-        "integrity", "signature", "answers", "clean_holdout", "champion",
+        "integrity", "signature", "predictions", "clean_holdout", "champion",
     ]  # fmt: skip
     run = place.client.get_run(event.run_id)
     assert run.info.status == "FINISHED"
@@ -113,7 +114,7 @@ def test_one_that_is_as_good_follows_and_the_one_before_is_archived(place: Place
     assert result.previous_version == GOOD
     assert place.holder(name) == EQUAL
     assert place.client.get_model_version(name, str(GOOD)).current_stage == "Archived"
-    figures = {g.gate: g.figures for g in result.verdict.gates}["champion"]
+    figures = {g.gate: g.metrics for g in result.verdict.gates}["champion"]
     assert figures["rows"] == 30
     assert figures["difference"] == pytest.approx(1 / 30)
     run = place.client.get_run(result.event.run_id)
@@ -131,7 +132,7 @@ def test_a_worse_one_is_refused_and_the_refusal_recorded(place: Place) -> None:
     newest = events.list_events(place.client, name, limit=1)[0]
     assert (newest.outcome, newest.version, newest.previous_version) == ("refused", POOR, GOOD)
     assert not newest.gates[-1]["passed"]
-    assert newest.gates[-1]["figures"]["p_worse"] < 0.05
+    assert newest.gates[-1]["metrics"]["p_worse"] < 0.05
     assert outcomes(place, name) == [("promote", "done", GOOD), ("promote", "refused", POOR)]
 
 
@@ -331,7 +332,7 @@ def test_a_version_without_held_out_rows_needs_rows_to_be_judged_by(
     # It answers with codes, the champion with names: one word that both know is needed.
     rows = table.data.assign(species=pd.Series(table.target_names)[table.target].to_numpy())
     rows.to_csv(tmp_path / "names.csv", index=False)
-    with pytest.raises(GateRefused, match="a version answers with 0, 1, 2, the labels are setosa"):
+    with pytest.raises(GateRefused, match="a version predicts 0, 1, 2, the labels are setosa"):
         promote(
             place,
             name,
@@ -342,7 +343,7 @@ def test_a_version_without_held_out_rows_needs_rows_to_be_judged_by(
     codes = read_eval_data(tmp_path / "codes.csv", "species")
     gates = GateOptions(eval_data=codes, margin=0.05)
     verdict = promote(place, name, 2, gates=gates).verdict
-    figures = {gate.gate: gate.figures for gate in verdict.gates}["champion"]
+    figures = {gate.gate: gate.metrics for gate in verdict.gates}["champion"]
     assert (figures["rows"], figures["excluded_rows"]) == (30, 120)
     assert min(figures["candidate_accuracy"], figures["champion_accuracy"]) > 0.8
     assert place.holder(name) == 2
@@ -373,7 +374,7 @@ def test_thresholds_that_are_reached_are_shown(local: Place) -> None:
     gates = GateOptions(minimum={"accuracy": 0.9}, maximum={"log_loss": 0.5}, max_latency_ms=1e4)
     verdict = promote(local, name, GOOD, gates=gates, dry_run=True).verdict
     assert verdict.passed
-    figures = {gate.gate: dict(gate.figures) for gate in verdict.gates}
+    figures = {gate.gate: dict(gate.metrics) for gate in verdict.gates}
     assert figures["thresholds"] == pytest.approx({"accuracy": 0.9667, "log_loss": 0.1589}, 1e-3)
 
 
@@ -749,7 +750,7 @@ def test_classes_that_only_overlap_are_not_compared(local: Place, tmp_path: Path
         pd.DataFrame({"a": x[:, 0], "b": x[:, 1], "kind": kind}).to_csv(path, index=False)
         train(TrainParams(plots=False, data=str(path), target="kind", name=name))
     promote(local, name, 1)
-    with pytest.raises(GateRefused, match="answers with no, yes, the labels are nope, yes"):
+    with pytest.raises(GateRefused, match="predicts no, yes, the labels are nope, yes"):
         promote(local, name, 2)
 
 

@@ -1,4 +1,4 @@
-"""Figures of two versions on the same rows: their values, and that 95% means 95%."""
+"""Metrics of two versions on the same rows: their values, and that 95% means 95%."""
 
 from __future__ import annotations
 
@@ -7,41 +7,41 @@ import pytest
 from scipy.stats import binomtest
 from sklearn import metrics
 
-from registry_tools.stats.intervals import Figure, figures, log_loss
+from registry_tools.stats.intervals import MetricComparison, compare_log_loss, compare_metrics
 
 CLASSES = np.array(["a", "b", "c"])
 
 
-def answers(rng: np.random.Generator, labels: np.ndarray, accuracy: float) -> np.ndarray:
+def predict(rng: np.random.Generator, labels: np.ndarray, accuracy: float) -> np.ndarray:
     return np.where(rng.random(len(labels)) < accuracy, labels, rng.choice(CLASSES, len(labels)))
 
 
 @pytest.fixture(scope="module")
-def found() -> tuple[dict[str, Figure], tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def found() -> tuple[dict[str, MetricComparison], tuple[np.ndarray, np.ndarray, np.ndarray]]:
     rng = np.random.default_rng(1)
     labels = rng.choice(CLASSES, 500)
-    first, second = answers(rng, labels, 0.9), answers(rng, labels, 0.6)
+    first, second = predict(rng, labels, 0.9), predict(rng, labels, 0.6)
     given = (labels, first, second)
-    return {figure.name: figure for figure in figures(*given)}, given
+    return {metric.name: metric for metric in compare_metrics(*given)}, given
 
 
 def test_the_values_are_those_of_scikit_learn(
-    found: tuple[dict[str, Figure], tuple[np.ndarray, np.ndarray, np.ndarray]],
+    found: tuple[dict[str, MetricComparison], tuple[np.ndarray, np.ndarray, np.ndarray]],
 ) -> None:
     named, (labels, first, second) = found
-    for figure, function in (
+    for metric, function in (
         ("accuracy", metrics.accuracy_score),
         ("balanced accuracy", metrics.balanced_accuracy_score),
         ("recall of b", lambda *two: metrics.recall_score(*two, average=None)[1]),
         ("precision of c", lambda *two: metrics.precision_score(*two, average=None)[2]),
     ):
-        assert named[figure].first.value == pytest.approx(function(labels, first))
-        assert named[figure].second.value == pytest.approx(function(labels, second))
-        difference = named[figure].difference
+        assert named[metric].first.value == pytest.approx(function(labels, first))
+        assert named[metric].second.value == pytest.approx(function(labels, second))
+        difference = named[metric].difference
         if difference is not None:
-            both = named[figure].first.value - named[figure].second.value
+            both = named[metric].first.value - named[metric].second.value
             assert difference.value == pytest.approx(both)
-        for estimate in filter(None, (named[figure].first, named[figure].second, difference)):
+        for estimate in filter(None, (named[metric].first, named[metric].second, difference)):
             assert estimate.low < estimate.value < estimate.high
     assert named["accuracy"].better == named["recall of b"].better == 0
     assert named["precision of b"].difference is None
@@ -73,25 +73,25 @@ def test_an_interval_has_the_true_value_in_it_about_95_times_of_100(
         other = np.where(rng.random(len(labels)) < 0.5, luck, rng.random(len(labels)))
         first = np.where(luck < np.array(one)[codes], labels, wrong)
         second = np.where(other < np.array(two)[codes], labels, wrong)
-        for figure in figures(labels, first, second):
-            if figure.name in truths:
-                true = dict(zip(("first", "second"), truths[figure.name], strict=True))
+        for metric in compare_metrics(labels, first, second):
+            if metric.name in truths:
+                true = dict(zip(("first", "second"), truths[metric.name], strict=True))
                 true["difference"] = true["first"] - true["second"]
                 for part, value in true.items():
-                    estimate = getattr(figure, part)
-                    inside[figure.name, part] += estimate.low <= value <= estimate.high
+                    estimate = getattr(metric, part)
+                    inside[metric.name, part] += estimate.low <= value <= estimate.high
     assert min(inside.values()) >= 176, inside  # 88%; of 95% it would be 190, give or take 6
 
 
-def test_which_is_better_is_told_by_the_exact_test_and_never_of_one_row() -> None:
+def test_the_exact_test_decides_which_is_better_and_never_on_one_row() -> None:
     for rows in range(1, 40):
         labels = np.array(["a"] * 40)
         worse = np.array(["b"] * rows + ["a"] * (40 - rows))
-        accuracy = figures(labels, labels, worse)[0]
+        accuracy = compare_metrics(labels, labels, worse)[0]
         chance = binomtest(rows, rows).pvalue
         assert accuracy.better == (0 if chance < 0.05 else None), rows
-    one = figures(np.array(["a"]), np.array(["a"]), np.array(["b"]))
-    assert [figure.better for figure in one] == [None] * len(one)
+    one = compare_metrics(np.array(["a"]), np.array(["a"]), np.array(["b"]))
+    assert [metric.better for metric in one] == [None] * len(one)
 
 
 def test_of_equal_versions_one_is_called_better_in_one_of_twenty_cases_at_most() -> None:
@@ -99,21 +99,21 @@ def test_of_equal_versions_one_is_called_better_in_one_of_twenty_cases_at_most()
     labels = np.repeat(CLASSES, 50)
     called = 0
     for _ in range(300):
-        pair = (answers(rng, labels, 0.8) for _ in range(2))
-        called += figures(labels, *pair)[0].better is not None
+        pair = (predict(rng, labels, 0.8) for _ in range(2))
+        called += compare_metrics(labels, *pair)[0].better is not None
     assert called <= 0.05 * 300 + 11  # two standard deviations
 
 
 def test_a_perfect_score_on_few_rows_is_not_certain() -> None:
     labels = np.array(["a"] * 10 + ["b"] * 10)
-    accuracy = figures(labels, labels, labels)[0]
+    accuracy = compare_metrics(labels, labels, labels)[0]
     assert accuracy.first.value == accuracy.first.high == 1
     assert accuracy.first.low < 0.9
 
 
-def test_a_class_that_one_never_answers_has_no_precision() -> None:
+def test_a_class_that_one_never_predicts_has_no_precision() -> None:
     labels = np.array(["a", "b"])
-    names = [figure.name for figure in figures(labels, labels, np.array(["a", "a"]))]
+    names = [metric.name for metric in compare_metrics(labels, labels, np.array(["a", "a"]))]
     assert "precision of b" not in names
     assert "recall of b" in names
 
@@ -124,7 +124,7 @@ def test_log_loss_is_that_of_scikit_learn_whatever_the_order_of_the_classes() ->
     sure = 0.8 * (labels[:, None] == CLASSES) + 0.2 / 3
     unsure = np.full((200, 3), 1 / 3)
     classes = tuple(CLASSES.tolist())
-    found = log_loss(labels, (sure[:, ::-1], classes[::-1]), (unsure, classes))
+    found = compare_log_loss(labels, (sure[:, ::-1], classes[::-1]), (unsure, classes))
     assert found is not None
     assert found.first.value == pytest.approx(metrics.log_loss(labels, sure, labels=CLASSES))
     assert found.second.value == pytest.approx(np.log(3))
@@ -136,9 +136,9 @@ def test_log_loss_is_that_of_scikit_learn_whatever_the_order_of_the_classes() ->
 def test_probabilities_that_are_no_numbers_have_no_log_loss() -> None:
     labels = np.array(["a", "b"])
     nothing = np.full((2, 2), np.nan)
-    assert log_loss(labels, (nothing, ("a", "b")), (np.eye(2), ("a", "b"))) is None
+    assert compare_log_loss(labels, (nothing, ("a", "b")), (np.eye(2), ("a", "b"))) is None
 
 
 def test_a_version_that_does_not_know_a_class_has_no_log_loss() -> None:
     labels = np.array(["a", "z"])
-    assert log_loss(labels, (np.eye(2), ("a", "b")), (np.eye(2), ("a", "z"))) is None
+    assert compare_log_loss(labels, (np.eye(2), ("a", "b")), (np.eye(2), ("a", "z"))) is None

@@ -22,8 +22,8 @@ from pipeline.monitoring.monitor import MonitorResult, monitor
 from pipeline.monitoring.window import Window
 from pipeline.params.definitions import MonitorParams
 from pipeline.training import baseline
-from registry_tools.evaluation.evaluate import GateOptions
-from registry_tools.evaluation.gates import GateResult, Verdict
+from registry_tools.evaluation.gate_options import GateOptions
+from registry_tools.evaluation.verdict import GateResult, Verdict
 from registry_tools.promotion import promote
 from registry_tools.refs import ModelRef
 from tests.support.places import Place

@@ -21,9 +21,10 @@ from registry_tools.errors import (
     RegistryToolsError,
     UnsupportedOperation,
     VerificationError,
+    first_line,
 )
 from registry_tools.inference.predictor import Predictor
-from registry_tools.models.formats import ModelInfo, first_line
+from registry_tools.models.loaded_model import ModelInfo
 
 # So many calls of the model find out which rows of a batch it refuses; more is no matter of rows.
 _MOST_CALLS = 4096
@@ -101,7 +102,7 @@ class Answerer:
         try:
             with sklearn.config_context(assume_finite=False):  # holes are the model's to judge
                 answers = np.asarray(getattr(predictor.estimator, method)(frame))
-        except predictor.model.refusals as error:
+        except predictor.model.input_errors as error:
             raise InputError(f"the model cannot take it: {first_line(error)}") from error
         if len(answers) != len(frame):
             raise RegistryToolsError(

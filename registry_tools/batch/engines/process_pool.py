@@ -39,7 +39,7 @@ from registry_tools.models.formats import describe
 
 if TYPE_CHECKING:
     from registry_tools.inference.model_artifact import ModelArtifact
-    from registry_tools.models.formats import TrustPolicy
+    from registry_tools.models.trust_policy import TrustPolicy
 
 _HOME = Path(__file__).parents[3]
 _AHEAD = 2  # batches for each worker that are read before the first is written

@@ -44,7 +44,7 @@ with without("pytest"):
     from registry_tools.batch.readers.read_rows import READ_BYTES
     from registry_tools.inference.model_artifact import ModelArtifact
     from registry_tools.inference.model_loader import load
-    from registry_tools.models.formats import TrustPolicy
+    from registry_tools.models.trust_policy import TrustPolicy
 
 # So few rows at once that what is made of them stays in the processor's cache.
 _STEP_ROWS = 1 << 14

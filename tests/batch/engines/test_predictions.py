@@ -15,7 +15,7 @@ from registry_tools.data.schema import Column
 from registry_tools.errors import UnsupportedOperation
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.inference.predictor import Predictor
-from registry_tools.models.formats import LoadedModel, ModelInfo
+from registry_tools.models.loaded_model import LoadedModel, ModelInfo
 
 COLUMNS = (Column("a", "double"), Column("b", "double"))
 X = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 2)), columns=["a", "b"])

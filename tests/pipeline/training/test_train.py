@@ -64,13 +64,13 @@ def test_a_run_has_parameters_metrics_dataset_and_artifacts(trained: Trained) ->
         for item in client.list_artifacts(run.info.run_id, folder)
     }
     assert paths == {
-        "evidence/answer.json",
+        "evidence/recorded_predictions.json",
         "evidence/holdout.parquet",
         "evidence/manifest.json",
-        "evidence/copies.npy",
-        "evidence/training_rows.npy",
-        "evidence/reference.json",
-        "evidence/reference.parquet",
+        "evidence/duplicate_rows.npy",
+        "evidence/training_row_hashes.npy",
+        "evidence/baseline.json",
+        "evidence/baseline.parquet",
         *(f"plots/{name}.{kind}" for name in PICTURES for kind in ("json", "png")),
     }
 
@@ -144,13 +144,13 @@ def test_the_evidence_tells_training_rows_from_held_out_rows(trained: Trained) -
         )
     )
     holdout = pd.read_parquet(folder / "holdout.parquet")
-    training = np.load(folder / "training_rows.npy")
+    training = np.load(folder / "training_row_hashes.npy")
     assert len(holdout) == 30
     assert training.shape == (120,)
     assert training.dtype == np.uint64
     # Iris has one row twice; with this seed one of the two is on each side, and no other row is.
     assert np.isin(holdout["__row_hash__"].to_numpy(), training).sum() <= 1
-    answer = json.loads((folder / "answer.json").read_text())
+    answer = json.loads((folder / "recorded_predictions.json").read_text())
     model = load_model("iris/1")
     rows = pd.DataFrame(**answer["rows"])
     assert model.predict(rows).tolist() == answer["predictions"]

@@ -28,7 +28,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.models import artifacts
-from registry_tools.models.manifest import TRUSTED_TYPES
+from registry_tools.models.trust_policy import TRUSTED_TYPES
 from registry_tools.serving.observers.metrics import Metrics
 from registry_tools.serving.processes.worker import Worker
 from registry_tools.serving.settings import Settings

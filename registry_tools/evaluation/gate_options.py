@@ -1,0 +1,47 @@
+"""The options of the gates: thresholds, rule, margin, latency, evaluation data and trust policy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from registry_tools.errors import InputError
+from registry_tools.evaluation.gates import RULES
+from registry_tools.models import signing
+from registry_tools.models.evidence import Holdout
+from registry_tools.models.trust_policy import TrustPolicy
+
+
+@dataclass(frozen=True)
+class GateOptions:
+    """What a promotion asks for."""
+
+    minimum: Mapping[str, float] = field(default_factory=dict)  # by metric; greater is better
+    maximum: Mapping[str, float] = field(default_factory=dict)  # by metric; less is better
+    rule: str = "not-worse"
+    margin: float = 0.01
+    max_latency_ms: float | None = None
+    eval_data: Holdout | None = None  # rows to evaluate on, instead of the held-out ones
+    policy: TrustPolicy = field(default_factory=TrustPolicy)
+
+    def __post_init__(self) -> None:
+        """Refuse thresholds that no metric can be compared with.
+
+        Raises
+        ------
+        InputError
+            If the rule is unknown, the margin not between 0 and 1, a threshold no number, or the
+            policy's key none.
+        """
+        if self.rule not in RULES:
+            raise InputError(f"rule={self.rule}: must be one of {', '.join(RULES)}")
+        if not 0 < self.margin < 1:
+            raise InputError(f"margin={self.margin}: must be above 0 and below 1")
+        for name, value in [*self.minimum.items(), *self.maximum.items()]:
+            if not math.isfinite(value):
+                raise InputError(f"{name}={value}: a threshold must be a finite number")
+        if self.policy.public_key is not None:
+            signing.verifier(self.policy.public_key)
+        if self.max_latency_ms is not None and not 0 < self.max_latency_ms < math.inf:
+            raise InputError(f"max_latency_ms={self.max_latency_ms}: must be above 0 and finite")

@@ -1,0 +1,47 @@
+"""The result of one gate, and the verdict of all gates of one promotion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """The result of one gate: passed or not, in one line, with its metrics."""
+
+    gate: str
+    passed: bool
+    message: str
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values, for JSON."""
+        return {
+            "gate": self.gate,
+            "passed": self.passed,
+            "message": self.message,
+            "metrics": dict(self.metrics),
+        }
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The results of all gates of one promotion."""
+
+    gates: tuple[GateResult, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every gate passed."""
+        return all(gate.passed for gate in self.gates)
+
+    @property
+    def refusals(self) -> tuple[GateResult, ...]:
+        """The gates that did not pass."""
+        return tuple(gate for gate in self.gates if not gate.passed)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values, for JSON."""
+        return {"passed": self.passed, "gates": [gate.as_dict() for gate in self.gates]}
