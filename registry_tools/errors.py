@@ -76,3 +76,16 @@ class InputError(RegistryToolsError, ValueError):
 
 class UnsupportedOperation(RegistryToolsError):
     """Something that this model, flavor or format cannot do."""
+
+
+def first_line(error: BaseException | str, limit: int | None = None) -> str:
+    """Return the first line of an error's text, or its type where the text is empty.
+
+    Parameters
+    ----------
+    error
+        An exception, a warning or its text.
+    limit
+        The most characters to return; None returns the whole line.
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:limit]

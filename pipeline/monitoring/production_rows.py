@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from pipeline.errors import DataError
 from pipeline.monitoring.window import Window
 from registry_tools.data.schema import quoted_names
+from registry_tools.errors import first_line
 
 # What the log and a scored file call their own columns: version, prediction, its name.
 _LOG = ("_version", "_prediction", "_prediction_name")
@@ -66,11 +67,6 @@ class Rows:
             else None,
             pa.concat_tables(joined) if len(joined) == len(parts) else None,
         )
-
-
-def reason_of(error: BaseException) -> str:
-    """Return the first line of an error."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _split(table: pa.Table, features: frozenset[str]) -> dict[int | None, pa.Table]:
@@ -139,7 +135,7 @@ def _together(tables: list[pa.Table]) -> pa.Table:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
         raise DataError(
-            f"the files of the log do not fit each other: {reason_of(error)}"
+            f"the files of the log do not fit each other: {first_line(error)}"
         ) from error
 
 
@@ -185,4 +181,4 @@ def _keys(table: pa.Table, features: frozenset[str]) -> pa.Table | None:
             {"request": table.column(request).cast(pa.string()), "row": places.cast(pa.int64())}
         )
     except pa.ArrowException as error:
-        raise DataError(f"columns {request!r} and {row!r}: {reason_of(error)}") from error
+        raise DataError(f"columns {request!r} and {row!r}: {first_line(error)}") from error

@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import DataError
-from pipeline.monitoring.production_rows import AT, MODEL, Rows, reason_of
+from pipeline.monitoring.production_rows import AT, MODEL, Rows
 from registry_tools.data.schema import quoted_names
 from registry_tools.data.tables import read_table
+from registry_tools.errors import first_line
 
 _log = logging.getLogger(__name__)
 
@@ -54,13 +55,13 @@ def read(
         try:
             rows = Rows((_parquet(path),))
         except (OSError, pa.ArrowException) as error:
-            raise DataError(f"{path}: not readable as Parquet: {reason_of(error)}") from error
+            raise DataError(f"{path}: not readable as Parquet: {first_line(error)}") from error
     else:
         table = read_table(path, text_columns=text, may_be_empty=True)
         try:
             rows = Rows((_plain(pa.Table.from_pandas(table, preserve_index=False)),))
         except pa.ArrowException as error:
-            raise DataError(f"{path}: {reason_of(error)}") from error
+            raise DataError(f"{path}: {first_line(error)}") from error
     rows = _of_model(replace(rows, features=frozenset(features)), name, path)
     return rows if since is None else _since(rows, since)
 
@@ -81,7 +82,7 @@ def _log_folder(path: Path, name: str, since: datetime | None) -> Rows:
             if since is None or not _is_before(file, since):
                 tables.append(_parquet(file))
         except (OSError, pa.ArrowException) as error:
-            _log.warning("%s is left out: not readable: %s", file.name, reason_of(error))
+            _log.warning("%s is left out: not readable: %s", file.name, first_line(error))
             notes.append(f"{file.name} is not readable, and was left out")
     if len(notes) == len(files) > 0:
         raise DataError(f"{folder}: none of its files is readable, such as {files[0].name}")

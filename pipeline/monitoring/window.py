@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from pipeline.errors import DataError
 from pipeline.training.baseline import as_category
+from registry_tools.errors import first_line
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Window:
         except pa.ArrowException as error:
             raise DataError(
                 f"column {name!r} holds {column.type}, and the version was trained on numbers "
-                f"there: {str(error).splitlines()[0]}"
+                f"there: {first_line(error)}"
             ) from error
 
     def counts(self, name: str, is_boolean: bool) -> tuple[dict[str, int], int]:

@@ -20,6 +20,7 @@ from pipeline.estimators import MODELS, Between
 from pipeline.params.definitions import ALL, SweepParams
 from pipeline.params.fields import as_text
 from pipeline.training import model_pipeline
+from registry_tools.errors import first_line
 
 _MODEL = "model"  # among the arguments that are drawn
 _DIGITS = 4  # of a drawn number; more would be noise wherever it is shown
@@ -132,7 +133,7 @@ def evaluate(
     except Exception as error:  # noqa: BLE001 - whatever an estimator raises is why it failed
         return Outcome({}, failure=" ".join(f"{type(error).__name__}: {error}".split())[:500])
     seconds = time.perf_counter() - began
-    warned = str(caught[0].message).strip().splitlines()[0] if caught else None
+    warned = first_line(caught[0].message) if caught else None
     return Outcome({**figures, "seconds": seconds}, warning=warned)
 
 

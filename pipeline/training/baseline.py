@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from registry_tools.errors import VerificationError
+from registry_tools.errors import VerificationError, first_line
 
 PROFILE, SAMPLE = "reference.json", "reference.parquet"
 _SAMPLE_ROWS = 5000
@@ -174,7 +174,7 @@ def read(folder: Path) -> TrainingBaseline | None:
         *(OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError),
         *(RecursionError, pa.ArrowException),
     ) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
+        reason = first_line(error, 150)
         raise VerificationError(f"evidence/{PROFILE} is not readable: {reason}") from error
 
 

@@ -22,6 +22,7 @@ from pipeline.data.dataset import Dataset
 from pipeline.params.definitions import TrainParams
 from pipeline.tracking import runs, store
 from pipeline.training import baseline, model_card, model_pipeline, save_plots
+from registry_tools.errors import first_line
 from registry_tools.models import evidence
 from registry_tools.models import manifest as manifests
 from registry_tools.models.formats import TrustPolicy
@@ -231,7 +232,7 @@ def _warnings_logged() -> Iterator[None]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
-    for text in dict.fromkeys(str(w.message).strip().splitlines()[0].rstrip(":") for w in caught):
+    for text in dict.fromkeys(first_line(w.message).rstrip(":") for w in caught):
         _log.warning("%s", text)
 
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import pandas as pd
 import pyarrow as pa
 
-from registry_tools.errors import InputError
+from registry_tools.errors import InputError, first_line
 
 _SUFFIXES = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".pq": "parquet"}
 
@@ -199,7 +199,3 @@ def _format_of(path: Path) -> str:
         raise InputError(
             f"{path}: unknown format {path.suffix!r}; use one of {', '.join(_SUFFIXES)}"
         ) from None
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -21,7 +21,7 @@ from typing import Any
 
 import pandas as pd
 
-from registry_tools.errors import RegistryToolsError, VerificationError
+from registry_tools.errors import RegistryToolsError, VerificationError, first_line
 
 _LATENCY_ROUNDS = 100
 _SECONDS = 600
@@ -64,7 +64,7 @@ def predict_in_clean_process(
         try:
             request = [_request(job, folder / str(index)) for index, job in enumerate(jobs)]
         except (TypeError, ValueError) as error:  # a column of more than one type
-            reason = str(error).strip().splitlines()[0][:200]
+            reason = first_line(error, 200)
             return [VerificationError(f"the rows are no table: {reason}")] * len(jobs)
         (folder / "request.json").write_text(json.dumps(request))
         command = [

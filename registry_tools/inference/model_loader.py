@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
-from registry_tools.errors import InputError, VerificationError
+from registry_tools.errors import InputError, VerificationError, first_line
 from registry_tools.evaluation import gates
 from registry_tools.inference import decoder
 from registry_tools.inference.decoder import Matrix, NumericSchema
@@ -22,7 +22,7 @@ from registry_tools.inference.mlflow_scoring import MlflowScoring
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.inference.predictor import METHODS, Predictor
 from registry_tools.models import manifest
-from registry_tools.models.formats import TrustPolicy, describe, first_line, load_folder
+from registry_tools.models.formats import TrustPolicy, describe, load_folder
 
 # A batch that takes longer than this leaves the event loop, which has others to answer.
 _INLINE_SECONDS = 0.002

@@ -13,7 +13,7 @@ import mlflow.exceptions
 import sqlalchemy.exc
 from mlflow import MlflowClient
 
-from registry_tools.errors import AccessDenied, RegistryToolsError, RegistryUnavailable
+from registry_tools.errors import AccessDenied, RegistryToolsError, RegistryUnavailable, first_line
 
 _DENIED = {"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}
 
@@ -62,7 +62,7 @@ def translate_errors(where: str) -> Iterator[None]:
         raise _translate(error, where) from error
     except sqlalchemy.exc.SQLAlchemyError as error:
         # MLflow lets through what its database says while it is being opened.
-        reason = str(error.args[0] if error.args else error).splitlines()[0]
+        reason = first_line(error.args[0] if error.args else error)
         raise RegistryUnavailable(f"the registry at {where} cannot be used: {reason}") from error
 
 

@@ -25,7 +25,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from registry_tools.data.row_hash import hash_rows
-from registry_tools.errors import VerificationError
+from registry_tools.errors import VerificationError, first_line
 
 ROW_HASH = "__row_hash__"
 
@@ -121,7 +121,7 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     # Whoever may write to the registry may write anything there.
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
+        reason = first_line(error, 150)
         raise VerificationError(f"evidence/{path.name} is not readable: {reason}") from error
 
 

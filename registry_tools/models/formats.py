@@ -20,7 +20,7 @@ import numpy.typing as npt
 import yaml
 
 from registry_tools.data.schema import Column, columns_of
-from registry_tools.errors import InputError, UnsupportedOperation, VerificationError
+from registry_tools.errors import InputError, UnsupportedOperation, VerificationError, first_line
 from registry_tools.models import manifest
 
 if TYPE_CHECKING:
@@ -308,8 +308,3 @@ def untrusted_types(path: Path, policy: TrustPolicy) -> list[str]:
     except _BROKEN_SKOPS as error:
         raise VerificationError(f"{path.name} is not readable: {first_line(error)}") from error
     return sorted(set(found) - set(policy.trusted))
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says, or its name."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -13,7 +13,7 @@ from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 
-from registry_tools.errors import InputError, UnsupportedOperation, VerificationError
+from registry_tools.errors import InputError, UnsupportedOperation, VerificationError, first_line
 from registry_tools.models import manifest
 
 _NO_SIGNATURE = (
@@ -78,7 +78,7 @@ def check(folder: Path, signature: Path | None, public_key: Path) -> None:
     # A file that is no signature is read as JSON without a look at its parts.
     except _NO_SIGNATURE as error:
         # The library adds the digests, as Python writes its own objects.
-        reason = first_line(error).partition(": Expected")[0].replace("\\'", "'")
+        reason = first_line(error, 150).partition(": Expected")[0].replace("\\'", "'")
         raise VerificationError(
             f"its signature was not made by {public_key} over these files: {reason}"
         ) from error
@@ -121,7 +121,3 @@ def _library() -> tuple[Any, Any, Any]:
             "pip install 'registry-pipeline[signing]'"
         ) from error
     return hashing, signing, verifying
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:150]

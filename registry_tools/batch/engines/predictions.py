@@ -21,9 +21,10 @@ from registry_tools.errors import (
     RegistryToolsError,
     UnsupportedOperation,
     VerificationError,
+    first_line,
 )
 from registry_tools.inference.predictor import Predictor
-from registry_tools.models.formats import ModelInfo, first_line
+from registry_tools.models.formats import ModelInfo
 
 # So many calls of the model find out which rows of a batch it refuses; more is no matter of rows.
 _MOST_CALLS = 4096

@@ -23,9 +23,9 @@ from registry_tools.batch.engines.process_pool import BatchResult
 from registry_tools.batch.readers.read_rows import Batch
 from registry_tools.batch.validation.checked_columns import Checked
 from registry_tools.batch.validation.columns import arrow_of, check
-from registry_tools.errors import RegistryToolsError, UnsupportedOperation
+from registry_tools.errors import RegistryToolsError, UnsupportedOperation, first_line
 from registry_tools.inference.model_artifact import ModelArtifact
-from registry_tools.models.formats import LoadedModel, TrustPolicy, first_line, load_folder
+from registry_tools.models.formats import LoadedModel, TrustPolicy, load_folder
 
 _BATCHES = 16  # that are sent to Spark at once
 _ROW = "_row"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 from pyarrow import fs
 
-from registry_tools.errors import InputError
+from registry_tools.errors import InputError, first_line
 
 _UNREADABLE = (pa.ArrowException, OSError, ValueError)
 Mark = tuple[int | None, ...]
@@ -24,7 +24,7 @@ def readable(shown: str) -> Iterator[None]:
     except InputError:
         raise
     except _UNREADABLE as error:
-        text = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        text = first_line(error, 300)
         raise InputError(f"{shown}: cannot be read: {text}") from error
 
 
