@@ -14,9 +14,10 @@ from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
 from pipeline.monitoring.analysis import Analysis
-from registry_tools.mlflow_store import heartbeat, registry, runs
+from registry_tools.mlflow_store import registry, runs
 from registry_tools.mlflow_store.client import translate_errors
 from registry_tools.mlflow_store.tags import DRIFT_AT_TAG, DRIFT_RUN_TAG, DRIFT_TAG
+from registry_tools.processes import process_is_running
 from registry_tools.promotion import events
 from registry_tools.stats import metrics
 
@@ -150,7 +151,7 @@ def _lives_here(tags: Mapping[str, str]) -> bool:
     """Say whether the process of a run of this machine is there still."""
     process = tags.get("process", "")
     mine = tags.get("host") == socket.gethostname() and process.isdigit()
-    return mine and int(process) != os.getpid() and heartbeat.process_is_running(int(process))
+    return mine and int(process) != os.getpid() and process_is_running(int(process))
 
 
 def _ago(age: timedelta) -> str:

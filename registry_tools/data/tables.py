@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import tempfile
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pandas as pd
-import pyarrow as pa
 
+from registry_tools.data.output_file import output_file
 from registry_tools.errors import InputError, first_line
 
 _SUFFIXES = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".pq": "parquet"}
@@ -143,7 +141,7 @@ def _from_json(content: Any) -> pd.DataFrame:
 
 
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
-    """Write a table in the format that the suffix says; it appears whole or not at all.
+    """Write a table atomically, in the format that the suffix says.
 
     Raises
     ------
@@ -152,44 +150,13 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
     """
     path = Path(path)
     form = _format_of(path)
-
-    def write(part: Path) -> None:
+    with output_file(path) as part:
         if form == "csv":
             table.to_csv(part, index=False)
         elif form == "parquet":
             table.to_parquet(part, index=False)
         else:
             table.to_json(part, orient="records", indent=2)
-
-    write_atomically(path, write)
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write(part)` fill a temporary file beside `path`, then put it in place in one step.
-
-    Raises
-    ------
-    InputError
-        If the folder does not exist or cannot be written to, or `path` is there and no file.
-    """
-    if path.exists() and not path.is_file():
-        raise InputError(f"{path}: it is there, and is no ordinary file: name another")
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
-    part = Path(name)
-    try:
-        os.close(handle)
-        write(part)
-        umask = os.umask(0)
-        os.umask(umask)
-        part.chmod(0o666 & ~umask)
-        part.replace(path)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: cannot be written: {first_line(error)}") from None
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _format_of(path: Path) -> str:

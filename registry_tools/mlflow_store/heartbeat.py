@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -40,17 +39,6 @@ def keep_alive(client: MlflowClient, run_id: str) -> Iterator[None]:
     finally:
         over.set()
         thread.join(timeout=HEARTBEAT_SECONDS)
-
-
-def process_is_running(number: int) -> bool:
-    """Tell whether a process of this machine is still there."""
-    try:
-        os.kill(number, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # another's
-        return True
-    return True
 
 
 class HeartbeatMonitor:

@@ -11,6 +11,7 @@ from mlflow.entities import DatasetInput, Metric, Param, Run, RunTag
 
 from registry_tools.mlflow_store import experiments, heartbeat
 from registry_tools.mlflow_store.client import translate_errors
+from registry_tools.processes import process_is_running
 
 # What one call of MLflow's batch interface takes.
 _MOST_METRICS = 900
@@ -50,7 +51,7 @@ def end_killed(client: MlflowClient, experiment: str, host: str) -> None:
         which = f"attributes.status = 'RUNNING' and tags.host = '{host}'"
         for run in client.search_runs([found.experiment_id], which):
             process = run.data.tags.get("process", "")
-            if process.isdigit() and not heartbeat.process_is_running(int(process)):
+            if process.isdigit() and not process_is_running(int(process)):
                 client.set_terminated(run.info.run_id, "KILLED")
 
 

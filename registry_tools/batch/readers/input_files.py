@@ -12,7 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from registry_tools.batch.readers.file_identity import Known, mark_of, readable
+from registry_tools.batch.readers.file_identity import (
+    FileIdentity,
+    fingerprint_of,
+    translate_read_errors,
+)
 from registry_tools.batch.readers.read_rows import (
     BATCH_ROWS,
     Batch,
@@ -27,12 +31,12 @@ SUFFIXES = {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
 
 
 @dataclass(frozen=True)
-class Files:
+class InputFiles:
     """One or more files of one format with the same columns."""
 
     form: str  # csv or parquet
     filesystem: fs.FileSystem
-    known: tuple[Known, ...]
+    identities: tuple[FileIdentity, ...]
     schema: pa.Schema
     total: int  # rows of Parquet, bytes of CSV
     metadata: pq.FileMetaData | None = field(default=None, repr=False)  # of the first Parquet
@@ -45,7 +49,7 @@ class Files:
     @property
     def shown(self) -> tuple[str, ...]:
         """The files as errors name them."""
-        return tuple(one.shown for one in self.known)
+        return tuple(one.shown for one in self.identities)
 
     def batches(self, size: int = BATCH_ROWS) -> Iterator[Batch]:
         """Read all rows in order.
@@ -56,9 +60,9 @@ class Files:
             If a file turns out to be broken, or is changed meanwhile.
         """
         done = 0
-        for one in self.known:
+        for one in self.identities:
             last = 0
-            with one.read(), self.filesystem.open_input_file(one.path) as source:
+            with one.reading(), self.filesystem.open_input_file(one.path) as source:
                 if self.is_text:
                     batches = read_csv(source, one.shown, self.schema, size)
                 else:
@@ -77,7 +81,7 @@ def without_secrets(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def open_files(address: str) -> Files:
+def open_files(address: str) -> InputFiles:
     """Find what is to be scored: a file, a folder of them, or a URL of either.
 
     Raises
@@ -89,9 +93,9 @@ def open_files(address: str) -> Files:
         If the URL needs a package that is not installed.
     """
     shown = without_secrets(address)
-    with readable(shown):
-        filesystem, path = _filesystem(address)
-        found = _found(filesystem, path, shown)
+    with translate_read_errors(shown):
+        filesystem, path = _open_filesystem(address)
+        found = _list_files(filesystem, path, shown)
     forms = {SUFFIXES[_suffix(name)] for name in found}
     if len(forms) > 1:
         raise InputError(f"{shown}: CSV and Parquet stand side by side: score them one by one")
@@ -99,7 +103,7 @@ def open_files(address: str) -> Files:
         [shown] if found == [path] else [f"{shown.rstrip('/')}/{_below(f, path)}" for f in found]
     )
     form = forms.pop()
-    return _compared(form, filesystem, tuple(found), tuple(names))
+    return _compare_files(form, filesystem, tuple(found), tuple(names))
 
 
 def _suffix(path: str) -> str:
@@ -111,7 +115,7 @@ def _below(file: str, folder: str) -> str:
     return str(PurePosixPath(file).relative_to(PurePosixPath(folder)))
 
 
-def _filesystem(address: str) -> tuple[fs.FileSystem, str]:
+def _open_filesystem(address: str) -> tuple[fs.FileSystem, str]:
     if "://" not in address:
         return fs.LocalFileSystem(), Path(address).as_posix()
     try:
@@ -132,7 +136,7 @@ def _filesystem(address: str) -> tuple[fs.FileSystem, str]:
     return fs.PyFileSystem(fs.FSSpecHandler(found)), path
 
 
-def _found(filesystem: fs.FileSystem, path: str, shown: str) -> list[str]:
+def _list_files(filesystem: fs.FileSystem, path: str, shown: str) -> list[str]:
     info = filesystem.get_file_info(path)
     if info.type == fs.FileType.NotFound:
         raise InputError(f"{shown}: there is no such file or folder")
@@ -156,14 +160,15 @@ def _found(filesystem: fs.FileSystem, path: str, shown: str) -> list[str]:
     return found
 
 
-def _compared(
+def _compare_files(
     form: str, filesystem: fs.FileSystem, paths: tuple[str, ...], shown: tuple[str, ...]
-) -> Files:
-    """Read what each file says of its columns, before a single row is read."""
-    schemas, known, total, first = [], [], 0, None
+) -> InputFiles:
+    """Read the schema of each file and compare it with the first, before any row is read."""
+    schemas, identities, total, first = [], [], 0, None
     for path, name in zip(paths, shown, strict=True):
-        with readable(name):
-            known.append(Known(path, name, mark_of(path, filesystem), filesystem))
+        with translate_read_errors(name):
+            fingerprint = fingerprint_of(path, filesystem)
+            identities.append(FileIdentity(path, name, fingerprint, filesystem))
             if form == "parquet":
                 with filesystem.open_input_file(path) as file:
                     parquet = pq.ParquetFile(file)
@@ -174,12 +179,12 @@ def _compared(
                 schemas.append(read_header(filesystem, path, name))
                 total += filesystem.get_file_info(path).size or 0
     for name, schema in zip(shown, schemas, strict=True):
-        _refuse_doubled(schema, name)
+        _refuse_duplicate_column(schema, name)
         _refuse_difference(schemas[0], shown[0], schema, name)
-    return Files(form, filesystem, tuple(known), schemas[0], total, first)
+    return InputFiles(form, filesystem, tuple(identities), schemas[0], total, first)
 
 
-def _refuse_doubled(schema: pa.Schema, shown: str) -> None:
+def _refuse_duplicate_column(schema: pa.Schema, shown: str) -> None:
     doubled = [name for name, count in Counter(schema.names).items() if count > 1]
     if doubled:
         raise InputError(f"{shown}: column {doubled[0]!r} stands twice: rename or drop one")
@@ -190,8 +195,8 @@ def _refuse_difference(wanted: pa.Schema, first: str, given: pa.Schema, shown: s
     missing = [name for name in wanted.names if name not in here]
     added = [name for name in given.names if name not in there]
     if missing or added:
-        said = f"lacks {quoted_names(missing)}" if missing else f"has {quoted_names(added)}"
-        raise InputError(f"{shown}: other columns than in {first}: it {said}")
+        difference = f"lacks {quoted_names(missing)}" if missing else f"has {quoted_names(added)}"
+        raise InputError(f"{shown}: other columns than in {first}: it {difference}")
     for name in wanted.names:
         if given.field(name).type != wanted.field(name).type:
             raise InputError(
