@@ -32,8 +32,8 @@ def process_is_running(number: int) -> bool:
     return True
 
 
-def encode_message(head: Head, body: bytes = b"") -> bytes:
-    """Return a message as bytes.
+def encode_message(head: Head, body: Any = b"") -> bytes:
+    """Return a message as bytes; the body is bytes or another buffer.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def encode_message(head: Head, body: bytes = b"") -> bytes:
         If the head holds what JSON cannot.
     """
     text = orjson.dumps(head)
-    return _LENGTHS.pack(len(text), len(body)) + text + body
+    return b"".join((_LENGTHS.pack(len(text), len(body)), text, body))
 
 
 def decode_message(content: bytes) -> Message:
@@ -52,10 +52,8 @@ def decode_message(content: bytes) -> Message:
 
 
 def write_message(stream: IO[bytes], head: Head, body: Any = b"") -> None:
-    """Write one message to a stream; the body is anything that can be written to it."""
-    text = orjson.dumps(head)
-    stream.write(_LENGTHS.pack(len(text), len(body)) + text)
-    stream.write(body)
+    """Write one message to a stream."""
+    stream.write(encode_message(head, body))
     stream.flush()
 
 

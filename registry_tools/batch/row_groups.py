@@ -16,15 +16,10 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from registry_tools.batch.engines.process_pool import ProcessPool, RowGroup, RowGroupResult
-from registry_tools.batch.readers.file_identity import FileIdentity
 from registry_tools.batch.readers.input_files import SUFFIXES, InputFiles
 from registry_tools.batch.scoring_plan import Progress, RowCounts, ScoringPlan, bad_row_error
-from registry_tools.batch.writers.parquet_copy import (
-    ParquetFooter,
-    RowGroupCopier,
-    read_footer,
-    same_schema_footers,
-)
+from registry_tools.batch.writers import parquet_copy
+from registry_tools.batch.writers.parquet_copy import ParquetFooter
 from registry_tools.batch.writers.table_writers import open_writer
 from registry_tools.data.output_file import output_file
 from registry_tools.data.temp_files import make_temp_folder
@@ -46,7 +41,7 @@ def copyable_footers(plan: ScoringPlan) -> list[ParquetFooter] | None:
         return None
     if any("." in column.name for column in plan.columns):  # Parquet's way to name what is nested
         return None
-    footers = same_schema_footers(_read_footers(files))
+    footers = parquet_copy.same_schema_footers(_read_footers(files))
     if footers is None or not any(one.groups for one in footers):
         return None
     largest = max(one.rows_of(index) for one in footers for index in range(len(one.groups)))
@@ -57,7 +52,7 @@ def _read_footers(files: InputFiles) -> list[ParquetFooter | None]:
     footers = []
     for one in files.identities:
         with one.reading():
-            footers.append(read_footer(one.path))
+            footers.append(parquet_copy.read_footer(one.path))
     return footers
 
 
@@ -81,9 +76,11 @@ def score_row_groups(
         output = stack.enter_context(output_file(plan.request.output))
         rejects = plan.request.rejects
         reject_output = stack.enter_context(output_file(rejects)) if rejects else None
-        copier = stack.enter_context(contextlib.closing(RowGroupCopier(output, footers[0])))
+        copier = stack.enter_context(
+            contextlib.closing(parquet_copy.RowGroupCopier(output, footers[0]))
+        )
         kind: pa.DataType | None = None
-        by_path = {i.path: (i, f) for i, f in zip(plan.files.identities, footers, strict=True)}
+        by_path = {footer.path: footer for footer in footers}
         predicted = 0
 
         def report(rows: int) -> None:
@@ -93,16 +90,16 @@ def score_row_groups(
 
         groups = _row_groups(plan, footers, scratch)
         for group, result in plan.engine.predict_row_groups(groups, report):
-            identity, footer = by_path[group.path]
-            check_row_group_result(identity, footer, group, result)
+            footer = by_path[group.file.path]
+            check_row_group_result(footer, group, result)
             if result.bad_row is not None:
                 if rejects is not None:
                     raise NeedsRowStream
                 row, reason = result.bad_row
-                raise bad_row_error(f"{group.shown}: row {group.first_row + row}: {reason}")
+                raise bad_row_error(f"{group.file.shown}: row {group.first_row + row}: {reason}")
             part = Path(group.output)
             kind = kind or pq.read_schema(part).field("prediction").type
-            with identity.unchanged():  # the rows that were predicted are those that are copied
+            with group.file.unchanged():  # the rows that were predicted are those that are copied
                 copier.copy_row_group(footer, group.index, part)
             part.unlink()
             total.rows += result.rows
@@ -115,9 +112,7 @@ def score_row_groups(
     return total
 
 
-def check_row_group_result(
-    identity: FileIdentity, footer: ParquetFooter, group: RowGroup, result: RowGroupResult
-) -> None:
+def check_row_group_result(footer: ParquetFooter, group: RowGroup, result: RowGroupResult) -> None:
     """Refuse the result of another file, or of one that contradicts its footer.
 
     Raises
@@ -128,11 +123,11 @@ def check_row_group_result(
     expected = footer.rows_of(group.index)
     if result.bad_row is None and result.rows == expected:
         return
-    identity.check_unchanged()
+    group.file.check_unchanged()
     if result.bad_row is None:
         raise InputError(
-            f"{group.shown}: cannot be read: row group {group.index} holds {result.rows} rows, and "
-            f"the footer says {expected}"
+            f"{group.file.shown}: cannot be read: row group {group.index} holds {result.rows} "
+            f"rows, and the footer says {expected}"
         )
 
 
@@ -144,8 +139,6 @@ def _row_groups(
         first_row = 0
         for index in range(len(footer.groups)):
             output = str(scratch / f"{number}.parquet")
-            yield RowGroup(
-                *(identity.path, identity.shown, identity.fingerprint, index, first_row, output)
-            )
+            yield RowGroup(identity, index, first_row, output)
             first_row += footer.rows_of(index)
             number += 1

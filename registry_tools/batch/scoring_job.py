@@ -98,31 +98,36 @@ def score(
             added = engine.load(artifact, policy, request.proba, files.is_text)
             _refuse_existing_columns(files, added)
             plan = ScoringPlan(request, files, columns, artifact, engine, added)
-            began = time.perf_counter()
-            total = _run(plan, begin(files))
-            seconds = time.perf_counter() - began
-            metrics = {
-                "rows": total.rows,
-                "rejected": total.rejected,
-                "seconds": seconds,
-                "rows_per_second": (total.rows + total.rejected) / max(seconds, 1e-9),
-            }
-            record.finish(metrics, total.counts)
-        return ScoringSummary(
-            name=version.name,
-            version=version.version,
-            stage=request.ref.stage,
-            input=without_secrets(request.input),
-            output=str(request.output),
-            rows=total.rows,
-            rejected=total.rejected,
-            rejects=str(request.rejects) if request.rejects else None,
-            seconds=seconds,
-            rows_per_second=metrics["rows_per_second"],
-            counts=dict(sorted(total.counts.items())),
-            experiment=record.experiment,
-            run_id=record.run_id,
-        )
+            return _score_plan(plan, record, begin(files))
+
+
+def _score_plan(plan: ScoringPlan, record: ScoringRun, progress: Progress) -> ScoringSummary:
+    request, artifact = plan.request, plan.artifact
+    began = time.perf_counter()
+    total = _run(plan, progress)
+    seconds = time.perf_counter() - began
+    metrics = {
+        "rows": total.rows,
+        "rejected": total.rejected,
+        "seconds": seconds,
+        "rows_per_second": (total.rows + total.rejected) / max(seconds, 1e-9),
+    }
+    record.finish(metrics, total.counts)
+    return ScoringSummary(
+        name=artifact.name,
+        version=artifact.version,
+        stage=request.ref.stage,
+        input=without_secrets(request.input),
+        output=str(request.output),
+        rows=total.rows,
+        rejected=total.rejected,
+        rejects=str(request.rejects) if request.rejects else None,
+        seconds=seconds,
+        rows_per_second=metrics["rows_per_second"],
+        counts=dict(sorted(total.counts.items())),
+        experiment=record.experiment,
+        run_id=record.run_id,
+    )
 
 
 def _run(plan: ScoringPlan, progress: Progress) -> RowCounts:

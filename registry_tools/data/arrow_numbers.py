@@ -11,16 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from registry_tools.data import schema
 from registry_tools.data.coerced_batch import CoercedBatch
-from registry_tools.data.schema import (
-    A_NUMBER,
-    FINITE,
-    INTEGER_BOUNDS,
-    NUMBERS,
-    Column,
-    fits_integer,
-    whole_number,
-)
+from registry_tools.data.schema import A_NUMBER, FINITE, NUMBERS, Column
 
 
 def coerce_numbers(
@@ -77,9 +70,9 @@ def _cast_integers(
     target = np.dtype(NUMBERS[column.type])
     if numbers.dtype == target:
         return numbers
-    fits = fits_integer(numbers, column.type)
+    fits = schema.fits_integer(numbers, column.type)
     if not fits.all():
-        coerced.add_faults(column, given, ~fits, whole_number(column.type))
+        coerced.add_faults(column, given, ~fits, schema.whole_number(column.type))
         numbers = np.where(fits, numbers, 0)
     return numbers.astype(target)
 
@@ -150,6 +143,10 @@ def _parse_integer(text: str, column: Column) -> int | str | None:
     try:
         exact = Decimal(text)
     except InvalidOperation:  # an exponent beyond all bounds
-        return whole_number(column.type)
-    low, high = INTEGER_BOUNDS["long"]
-    return int(exact) if low <= exact <= high and exact == int(exact) else whole_number(column.type)
+        return schema.whole_number(column.type)
+    low, high = schema.INTEGER_BOUNDS["long"]
+    return (
+        int(exact)
+        if low <= exact <= high and exact == int(exact)
+        else schema.whole_number(column.type)
+    )

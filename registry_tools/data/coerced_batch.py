@@ -25,7 +25,7 @@ class CoercedBatch:
     @property
     def reasons(self) -> dict[int, str]:
         """Why rows cannot be scored, by row of the batch."""
-        return {row: f"column {f.column!r}: {f.problem}" for row, f in self.faults.items()}
+        return {row: f"column {f.column!r}: {f.describe()}" for row, f in self.faults.items()}
 
     def good_rows(self) -> npt.NDArray[np.bool_]:
         """Return which rows can be scored, shape (rows,)."""

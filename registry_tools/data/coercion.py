@@ -8,18 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from registry_tools.data.schema import (
-    A_NUMBER,
-    BOOLEAN,
-    FINITE,
-    NUMBERS,
-    CoercionFault,
-    Column,
-    fits_integer,
-    quoted_names,
-    unmet_requirement,
-    whole_number,
-)
+from registry_tools.data import schema
+from registry_tools.data.schema import NUMBERS, CoercionFault, Column, quoted_names
 from registry_tools.errors import InputError
 
 
@@ -110,10 +100,10 @@ def _coerce_numbers(values: pd.Series, column: Column, missing: pd.Series) -> pd
         return values.map(convert, na_action="ignore").astype(target)
     numbers = values.to_numpy()
     if target.kind == "i":
-        unfit, reason = ~fits_integer(numbers, kind), whole_number(kind)
+        unfit, reason = ~schema.fits_integer(numbers, kind), schema.whole_number(kind)
     else:
         with np.errstate(over="ignore"):
-            unfit, reason = np.isinf(numbers.astype(target)), FINITE
+            unfit, reason = np.isinf(numbers.astype(target)), schema.FINITE
     if unfit.any():
         row = int(np.argmax(unfit))
         raise _refusal(CoercionFault(row, column.name, reason, numbers[row]))
@@ -124,7 +114,7 @@ def _refuse_values(values: pd.Series, missing: pd.Series, name: str, kind: str) 
     faults = [
         CoercionFault(row, name, reason, value)
         for row, (value, is_missing) in enumerate(zip(values, missing, strict=True))
-        if not is_missing and (reason := unmet_requirement(value, kind)) is not None
+        if not is_missing and (reason := schema.unmet_requirement(value, kind)) is not None
     ]
     if faults:
         # One word has pandas read all numbers of a CSV's column as text: the word is wrong.
@@ -144,7 +134,7 @@ def _reads_as_number(value: Any) -> bool:
 
 def _refusal(fault: CoercionFault) -> InputError:
     where = f"column {fault.column!r}, row {fault.row}"
-    return InputError(f"{where}: {fault.problem}", public=f"{where}: {fault.public_problem}")
+    return InputError(f"{where}: {fault.describe()}", public=f"{where}: {fault.describe(False)}")
 
 
 def values_from_text(texts: Sequence[str], columns: Sequence[Column] | None) -> list[Any]:
@@ -166,21 +156,14 @@ def values_from_text(texts: Sequence[str], columns: Sequence[Column] | None) -> 
 
 
 def _value_from_text(text: str, column: Column) -> Any:
-    if column.type not in NUMBERS and column.type != "boolean":
+    is_boolean = column.type == "boolean"
+    if not text or not (is_boolean or column.type in NUMBERS):
         return text or None
-    if text == "":
-        return None
-    if column.type == "boolean":
-        reason = None if text.lower() in {"true", "false"} else BOOLEAN
-        value: Any = text.lower() == "true"
-    else:
-        reason = None
-        try:
-            is_whole = column.type in {"long", "integer"} and "." not in text
-            value = int(text) if is_whole else float(text)
-        except ValueError:
-            reason = A_NUMBER
-    if reason is not None:
-        fault = CoercionFault(0, column.name, reason, text)
-        raise InputError(f"feature {column.name!r}: {fault.problem}")
-    return value
+    try:
+        if is_boolean:
+            return {"true": True, "false": False}[text.lower()]
+        is_whole = column.type in schema.INTEGER_BOUNDS and "." not in text
+        return int(text) if is_whole else float(text)
+    except (KeyError, ValueError):
+        wanted = schema.BOOLEAN if is_boolean else schema.A_NUMBER
+        raise InputError(f"feature {column.name!r}: {text!r} is not {wanted}") from None

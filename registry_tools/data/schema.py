@@ -51,26 +51,17 @@ class CoercionFault:
     reason: str | None  # what the value is not, such as `a number`; None if it is missing
     value: Any = None
 
-    @property
-    def problem(self) -> str:
-        """What is wrong with the value."""
-        if self.reason is None:
-            return _MISSING
-        value = self.value
-        if isinstance(value, Decimal):
-            value = float(value)
-        shown = repr(value.item() if isinstance(value, np.generic) else value)
-        if len(shown) > _LONGEST_SHOWN:
-            shown = f"{shown[:_LONGEST_SHOWN]}…"
-        return f"{shown} is not {self.reason}"
-
-    @property
-    def public_problem(self) -> str:
-        """What is wrong, without the value."""
+    def describe(self, with_value: bool = True) -> str:
+        """Say what is wrong, with the value or only with its type."""
         if self.reason is None:
             return _MISSING
         value = self.value.item() if isinstance(self.value, np.generic) else self.value
-        return f"a value of type {type(value).__name__} is not {self.reason}"
+        shown = repr(float(value) if isinstance(value, Decimal) else value)
+        if not with_value:
+            shown = f"a value of type {type(value).__name__}"
+        elif len(shown) > _LONGEST_SHOWN:
+            shown = f"{shown[:_LONGEST_SHOWN]}…"
+        return f"{shown} is not {self.reason}"
 
 
 def whole_number(kind: str) -> str:

@@ -17,17 +17,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from registry_tools import errors
+from registry_tools.batch.engines import messages
 from registry_tools.batch.engines.engine import BatchResult
-from registry_tools.batch.engines.messages import (
-    ERROR,
-    LOAD,
-    PROGRESS,
-    ROW_GROUP,
-    ROWS,
-    rows_from_bytes,
-    rows_to_buffer,
-)
-from registry_tools.batch.readers.file_identity import Fingerprint
+from registry_tools.batch.readers.file_identity import FileIdentity
 from registry_tools.batch.readers.read_rows import Batch, select_columns
 from registry_tools.errors import RegistryToolsError
 from registry_tools.inference.model_artifact import ModelArtifact
@@ -46,9 +38,7 @@ _Result = TypeVar("_Result")
 class RowGroup:
     """A row group that a worker reads by itself, and the file for its predictions."""
 
-    path: str
-    shown: str  # the path, as errors name it
-    fingerprint: Fingerprint  # of the file that is meant
+    file: FileIdentity
     index: int
     first_row: int  # in the file
     output: str
@@ -102,7 +92,7 @@ class ProcessPool:
         """
         self._columns = [column.name for column in describe(artifact.model).signature or ()]
         head = {
-            "kind": LOAD,
+            "kind": messages.LOAD,
             "source": artifact.to_json(),
             "trust": policy.types,
             "allow_code": policy.allow_code,
@@ -154,12 +144,19 @@ class ProcessPool:
             yield first, future.result()
 
     def _predict_batch(self, batch: Batch) -> BatchResult:
-        rows = rows_to_buffer(select_columns(batch.rows, self._columns))
-        head, body = self._request({"kind": ROWS}, rows)
-        return rows_from_bytes(body), dict(head["bad"])
+        rows = messages.rows_to_buffer(select_columns(batch.rows, self._columns))
+        head, body = self._request({"kind": messages.ROWS}, rows)
+        return messages.rows_from_bytes(body), dict(head["bad"])
 
     def _predict_row_group(self, report: Callable[[int], None], group: RowGroup) -> RowGroupResult:
-        request = vars(group) | {"kind": ROW_GROUP, "path": os.path.abspath(group.path)}
+        request = {
+            "kind": messages.ROW_GROUP,
+            "path": os.path.abspath(group.file.path),
+            "shown": group.file.shown,
+            "fingerprint": group.file.fingerprint,
+            "index": group.index,
+            "output": group.output,
+        }
         result, _ = self._request(request, report=report)
         report(result["unreported"])
         bad_row = tuple(result["bad_row"]) if result["bad_row"] else None
@@ -220,13 +217,13 @@ def _receive(
         The error that it reports; or that it has ended, killed for want of memory perhaps.
     """
     assert process.stdout is not None
-    while (message := read_message(process.stdout)) and message[0]["kind"] == PROGRESS:
+    while (message := read_message(process.stdout)) and message[0]["kind"] == messages.PROGRESS:
         if report is not None:
             report(message[0]["rows"])
     if message is None:
         raise _worker_ended(process)
     head, _ = message
-    if head["kind"] == ERROR:
+    if head["kind"] == messages.ERROR:
         raise getattr(errors, head["type"], RegistryToolsError)(head["message"])
     return message
 

@@ -20,15 +20,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from registry_tools.batch.engines.messages import (
-    ERROR,
-    LOAD,
-    PROGRESS,
-    RESULT,
-    ROW_GROUP,
-    rows_from_bytes,
-    rows_to_buffer,
-)
+from registry_tools.batch.engines import messages
 from registry_tools.errors import RegistryToolsError
 from registry_tools.inference.lazy_imports import without
 from registry_tools.processes import read_message, write_message
@@ -77,7 +69,7 @@ def _score_row_group(
             return {"rows": 0, "counts": {}, "bad_row": [done + first, bad[first]], "unreported": 0}
         done += rows.num_rows
         if time.monotonic() > reported_at + _REPORT_SECONDS:
-            write_message(replies, {"kind": PROGRESS, "rows": done - reported})
+            write_message(replies, {"kind": messages.PROGRESS, "rows": done - reported})
             reported, reported_at = done, time.monotonic()
         versions = pa.repeat(version, predictions.num_rows)
         parts.append(predictions.add_column(2, "model_version", versions))
@@ -122,17 +114,17 @@ def main() -> int:
     while (message := read_message(requests)) is not None:
         request, body = message
         try:
-            if request["kind"] == LOAD:
+            if request["kind"] == messages.LOAD:
                 predictor = _load_predictor(request)
                 columns = predictor.probability_columns()
-                write_message(replies, {"kind": RESULT, "columns": columns})
-            elif predictor is not None and request["kind"] == ROW_GROUP:
+                write_message(replies, {"kind": messages.RESULT, "columns": columns})
+            elif predictor is not None and request["kind"] == messages.ROW_GROUP:
                 result = _score_row_group(predictor, request, replies)
-                write_message(replies, {"kind": RESULT, **result})
+                write_message(replies, {"kind": messages.RESULT, **result})
             elif predictor is not None:
-                predictions, bad = predictor.predict(rows_from_bytes(body))
-                head = {"kind": RESULT, "bad": list(bad.items())}
-                write_message(replies, head, rows_to_buffer(predictions))
+                predictions, bad = predictor.predict(messages.rows_from_bytes(body))
+                head = {"kind": messages.RESULT, "bad": list(bad.items())}
+                write_message(replies, head, messages.rows_to_buffer(predictions))
         except BrokenPipeError:
             return 1
         except RegistryToolsError as error:
@@ -145,7 +137,7 @@ def main() -> int:
 
 def _write_error(replies: IO[bytes], kind: str, message: str) -> None:
     valid = message.encode("utf-8", "backslashreplace").decode()
-    write_message(replies, {"kind": ERROR, "type": kind, "message": valid})
+    write_message(replies, {"kind": messages.ERROR, "type": kind, "message": valid})
 
 
 if __name__ == "__main__":

@@ -18,15 +18,8 @@ from typing import IO
 import pyarrow as pa
 
 from registry_tools.batch.readers.file_identity import translate_read_errors
-from registry_tools.batch.writers.thrift import (
-    Struct,
-    ThriftField,
-    ThriftReader,
-    get_field,
-    serialize,
-    set_field,
-    without_fields,
-)
+from registry_tools.batch.writers import thrift
+from registry_tools.batch.writers.thrift import Struct, ThriftField, get_field, without_fields
 from registry_tools.errors import VerificationError
 
 _MAGIC = b"PAR1"
@@ -77,7 +70,7 @@ def read_footer(path: str) -> ParquetFooter | None:
             return None
         file.seek(-8 - size, os.SEEK_END)
         try:
-            found = ParquetFooter(path, ThriftReader(file.read(size)).struct())
+            found = ParquetFooter(path, thrift.ThriftReader(file.read(size)).struct())
             is_plain = all(
                 _is_plain(chunk) for group in found.groups for chunk in get_field(group, _CHUNKS)[1]
             )
@@ -116,8 +109,8 @@ class RowGroupCopier:
         start = self._file.tell()
         chunks = [*self._copy_chunks(given, group), *self._copy_chunks(added, other)]
         new = without_fields(group, _ORDINAL, _GROUP_OFFSET, _COMPRESSED)
-        set_field(new, _CHUNKS, (_STRUCT, chunks))
-        set_field(new, _BYTES, get_field(group, _BYTES) + get_field(other, _BYTES))
+        thrift.set_field(new, _CHUNKS, (_STRUCT, chunks))
+        thrift.set_field(new, _BYTES, get_field(group, _BYTES) + get_field(other, _BYTES))
         new.append(ThriftField(_GROUP_OFFSET, _I64, start))
         new.append(ThriftField(_COMPRESSED, _I64, self._file.tell() - start))
         self._groups.append(new)
@@ -142,7 +135,7 @@ class RowGroupCopier:
                 _copy(source, begin, get_field(meta, _CHUNK_SIZE), self._file)
                 for number in (_DATA, _INDEX, _DICTIONARY):
                     if get_field(meta, number):
-                        set_field(meta, number, get_field(meta, number) + shift)
+                        thrift.set_field(meta, number, get_field(meta, number) + shift)
                 new = without_fields(chunk, _CHUNK_META, _CHUNK_OFFSET, *_INDEXES)
                 new += [
                     ThriftField(_CHUNK_OFFSET, _I64, 0),
@@ -160,7 +153,7 @@ class RowGroupCopier:
         assert self._added is not None
         given, added = self._first, self._added
         root = [ThriftField(field.number, field.kind, field.value) for field in given.schema[0]]
-        set_field(
+        thrift.set_field(
             root, _CHILDREN, get_field(root, _CHILDREN) + get_field(added.schema[0], _CHILDREN)
         )
         content = without_fields(given.content, _SCHEMA, _ROWS, _GROUPS, _METADATA, _ORDERS)
@@ -174,7 +167,7 @@ class RowGroupCopier:
         if None not in orders:
             together = [order for _, some in orders for order in some]
             content.append(ThriftField(_ORDERS, _LIST, (_STRUCT, together)))
-        footer = serialize(content)
+        footer = thrift.serialize(content)
         self._file.write(footer + len(footer).to_bytes(4, "little") + _MAGIC)
         self._file.flush()
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
+import io
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -153,8 +153,9 @@ class CsvTableWriter:
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._file = path.open("wb")
-        with contextlib.closing(_Utf8File(self._file)) as text:
-            csv.writer(text, lineterminator="\n").writerow(schema.names)
+        header = io.StringIO()
+        csv.writer(header, lineterminator="\n").writerow(schema.names)
+        self._file.write(header.getvalue().encode())
 
     def write(self, rows: pa.RecordBatch) -> None:
         """Write rows."""
@@ -169,16 +170,3 @@ class CsvTableWriter:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-
-class _Utf8File:
-    """What `csv.writer` writes to."""
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-
-    def write(self, text: str) -> None:
-        self._file.write(text.encode())
-
-    def close(self) -> None:
-        self._file.flush()
