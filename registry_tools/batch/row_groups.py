@@ -37,7 +37,11 @@ def copyable_footers(plan: ScoringPlan) -> list[ParquetFooter] | None:
     """Return the footers of the files; None unless all their row groups can be copied."""
     files, output = plan.files, SUFFIXES[plan.request.output.suffix.lower()]
     local = isinstance(files.filesystem, fs.LocalFileSystem)
-    if not isinstance(plan.engine, ProcessPool) or {files.form, output} != {"parquet"} or not local:
+    if (
+        not isinstance(plan.engine, ProcessPool)
+        or {files.file_format, output} != {"parquet"}
+        or not local
+    ):
         return None
     if any("." in column.name for column in plan.columns):  # Parquet's way to name what is nested
         return None
@@ -96,7 +100,7 @@ def score_row_groups(
                 if rejects is not None:
                     raise NeedsRowStream
                 row, reason = result.bad_row
-                raise bad_row_error(f"{group.file.shown}: row {group.first_row + row}: {reason}")
+                raise bad_row_error(f"{group.file.name}: row {group.first_row + row}: {reason}")
             part = Path(group.output)
             kind = kind or pq.read_schema(part).field("prediction").type
             with group.file.unchanged():  # the rows that were predicted are those that are copied
@@ -107,8 +111,8 @@ def score_row_groups(
         assert kind is not None
         copier.write_footer(plan.output_schema(kind))
         if reject_output is not None and rejects is not None:
-            form = SUFFIXES[rejects.suffix.lower()]
-            open_writer(reject_output, form, plan.reject_schema, plan.files.metadata).close()
+            file_format = SUFFIXES[rejects.suffix.lower()]
+            open_writer(reject_output, file_format, plan.reject_schema, plan.files.metadata).close()
     return total
 
 
@@ -126,7 +130,7 @@ def check_row_group_result(footer: ParquetFooter, group: RowGroup, result: RowGr
     group.file.check_unchanged()
     if result.bad_row is None:
         raise InputError(
-            f"{group.file.shown}: cannot be read: row group {group.index} holds {result.rows} "
+            f"{group.file.name}: cannot be read: row group {group.index} holds {result.rows} "
             f"rows, and the footer says {expected}"
         )
 

@@ -57,8 +57,8 @@ class RowStream:
     def _open(
         self, stack: contextlib.ExitStack, partial: Path, path: Path, schema: pa.Schema
     ) -> TableWriter:
-        form = SUFFIXES[path.suffix.lower()]
-        writer = open_writer(partial, form, schema, self.plan.files.metadata)
+        file_format = SUFFIXES[path.suffix.lower()]
+        writer = open_writer(partial, file_format, schema, self.plan.files.metadata)
         return stack.enter_context(contextlib.closing(writer))
 
     def _with_predictions(
@@ -96,7 +96,7 @@ class RowStream:
         places = sorted(bad)
         by_row = {batch.row_in_file(place): bad[place] for place in places}
         by_row |= {line.row: line.reason for line in batch.malformed}
-        reasons = [f"{batch.where}: row {row}: {by_row[row]}" for row in sorted(by_row)]
+        reasons = [f"{batch.file}: row {row}: {by_row[row]}" for row in sorted(by_row)]
         if writer is None:
             raise bad_row_error(reasons[0])
         rows = batch.rows.take(pa.array(places, pa.int64()))

@@ -90,8 +90,8 @@ def score(
         version = fetcher.resolve()  # the one that predicts, wherever the stage moves meanwhile
         artifact = fetcher.fetch(version)
         columns = _signature_columns(artifact)
-        for shown in files.shown[:1]:
-            check_schema(files.schema, columns, shown, files.is_text)
+        for where in files.names[:1]:
+            check_schema(files.schema, columns, where, files.is_text)
         _refuse_existing_columns(files, ["prediction", "prediction_name", "model_version"])
         record = ScoringRun(client, version.name, _run_tags(request, artifact))
         with _end_run_on_error(record):
@@ -104,7 +104,7 @@ def score(
 def _score_plan(plan: ScoringPlan, record: ScoringRun, progress: Progress) -> ScoringSummary:
     request, artifact = plan.request, plan.artifact
     began = time.perf_counter()
-    total = _run(plan, progress)
+    total = _score_rows(plan, progress)
     seconds = time.perf_counter() - began
     metrics = {
         "rows": total.rows,
@@ -130,7 +130,7 @@ def _score_plan(plan: ScoringPlan, record: ScoringRun, progress: Progress) -> Sc
     )
 
 
-def _run(plan: ScoringPlan, progress: Progress) -> RowCounts:
+def _score_rows(plan: ScoringPlan, progress: Progress) -> RowCounts:
     """Copy the row groups if possible; else, or where rows are to be rejected, stream all rows."""
     footers = copyable_footers(plan)
     if footers is not None:
@@ -183,7 +183,7 @@ def _check_outputs(request: ScoringRequest, files: InputFiles) -> None:
     targets = [request.output, *([request.rejects] if request.rejects else [])]
     for target in targets:
         table_writers.check_target(target)
-        table_writers.check_columns(target, files.schema, files.shown[0])
+        table_writers.check_columns(target, files.schema, files.names[0])
         if "://" in request.input:
             continue
         given = Path(request.input).resolve()
@@ -204,7 +204,7 @@ def _refuse_existing_columns(files: InputFiles, added: list[str]) -> None:
     taken = [name for name in added if name in files.schema.names]
     if taken:
         raise InputError(
-            f"{files.shown[0]}: it already has the column{'s' * (len(taken) > 1)} "
+            f"{files.names[0]}: it already has the column{'s' * (len(taken) > 1)} "
             f"{quoted_names(taken)}, which the output adds: rename or drop "
             f"{'them' if len(taken) > 1 else 'it'}"
         )

@@ -91,7 +91,7 @@ def coerce_batch(batch: pa.RecordBatch, columns: Sequence[Column], text: bool) -
             values = values.dictionary_decode()
         if text:
             values = _null_missing(values)
-        convert = _CONVERTERS.get(column.type, _keep)
+        convert = _CONVERTERS.get(column.type, _keep_values)
         coerced.arrays[column.name] = convert(values, column, text, coerced)
     return coerced
 
@@ -138,7 +138,9 @@ def _coerce_strings(
     return np.asarray(words[places])
 
 
-def _keep(values: pa.Array, column: Column, text: bool, coerced: CoercedBatch) -> npt.NDArray[Any]:
+def _keep_values(
+    values: pa.Array, column: Column, text: bool, coerced: CoercedBatch
+) -> npt.NDArray[Any]:
     coerced.add_missing(column, pc.is_null(values).to_numpy(zero_copy_only=False))
     return np.asarray(values.to_pandas())
 

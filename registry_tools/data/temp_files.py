@@ -66,20 +66,20 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def name_for_process(before: str, after: str = "") -> str:
-    """Return a name that tells machine and process."""
-    return f"{before}{socket.gethostname()}-{os.getpid()}{after}"
+def name_for_process(prefix: str, suffix: str = "") -> str:
+    """Return a name that carries machine and process."""
+    return f"{prefix}{socket.gethostname()}-{os.getpid()}{suffix}"
 
 
-def remove_stale(folder: Path, before: str, after: str) -> None:
+def remove_stale(folder: Path, prefix: str, suffix: str) -> None:
     """Remove what expired processes of this machine left, as far as permissions allow.
 
     Parameters
     ----------
-    folder, before, after
-        Where to search, and what stands around machine and process; `after` is a pattern.
+    folder, prefix, suffix
+        Where to search, and what stands around machine and process; `suffix` is a pattern.
     """
-    name = re.compile(re.escape(f"{before}{socket.gethostname()}-") + rf"(\d+){after}")
+    name = re.compile(re.escape(f"{prefix}{socket.gethostname()}-") + rf"(\d+){suffix}")
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
             found = name.fullmatch(path.name)

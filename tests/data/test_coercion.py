@@ -1,4 +1,4 @@
-"""Rows brought into the form that a model takes."""
+"""Rows converted to the schema of a model."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ class ProcessPool:
 
     def predict(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, BatchResult]]:
         """Yield each batch with its predictions, in order; a few are read ahead."""
-        return self._in_order(self._predict_batch, batches)
+        return self._map_in_order(self._predict_batch, batches)
 
     def predict_row_groups(
         self, groups: Iterable[RowGroup], progress: Callable[[int], None]
@@ -128,9 +128,9 @@ class ProcessPool:
             with lock:
                 progress(rows)
 
-        return self._in_order(functools.partial(self._predict_row_group, report), groups)
+        return self._map_in_order(functools.partial(self._predict_row_group, report), groups)
 
-    def _in_order(
+    def _map_in_order(
         self, function: Callable[[_Work], _Result], everything: Iterable[_Work]
     ) -> Iterator[tuple[_Work, _Result]]:
         waiting: deque[tuple[_Work, Future[_Result]]] = deque()
@@ -152,7 +152,7 @@ class ProcessPool:
         request = {
             "kind": messages.ROW_GROUP,
             "path": os.path.abspath(group.file.path),
-            "shown": group.file.shown,
+            "name": group.file.name,
             "fingerprint": group.file.fingerprint,
             "index": group.index,
             "output": group.output,

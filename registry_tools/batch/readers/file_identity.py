@@ -17,7 +17,7 @@ Fingerprint = tuple[int | None, ...]
 
 
 @contextlib.contextmanager
-def translate_read_errors(shown: str) -> Iterator[None]:
+def translate_read_errors(where: str) -> Iterator[None]:
     """Turn an error of Arrow or the system into one that names the file."""
     try:
         yield
@@ -25,7 +25,7 @@ def translate_read_errors(shown: str) -> Iterator[None]:
         raise
     except _UNREADABLE as error:
         text = first_line(error, 300)
-        raise InputError(f"{shown}: cannot be read: {text}") from error
+        raise InputError(f"{where}: cannot be read: {text}") from error
 
 
 def fingerprint_of(path: str, filesystem: fs.FileSystem | None = None) -> Fingerprint:
@@ -51,7 +51,7 @@ class FileIdentity:
     """An input file, which several processes open by its name, some of them more than once."""
 
     path: str
-    shown: str  # as errors name it
+    name: str  # as errors name it
     fingerprint: Fingerprint
     filesystem: fs.FileSystem | None = None
 
@@ -63,11 +63,11 @@ class FileIdentity:
         InputError
             If another has its name, or it was written to.
         """
-        with translate_read_errors(self.shown):
+        with translate_read_errors(self.name):
             if fingerprint_of(self.path, self.filesystem) == self.fingerprint:
                 return
         raise InputError(
-            f"{self.shown}: it was changed while it was read: score it again when nothing writes "
+            f"{self.name}: it was changed while it was read: score it again when nothing writes "
             "to it any more"
         )
 
@@ -85,5 +85,5 @@ class FileIdentity:
     def reading(self) -> Iterator[None]:
         """Let the body read it, from its opening to its end."""
         self.check_unchanged()
-        with self.unchanged(), translate_read_errors(self.shown):
+        with self.unchanged(), translate_read_errors(self.name):
             yield

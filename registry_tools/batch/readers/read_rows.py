@@ -35,24 +35,24 @@ class MalformedLine:
 class Batch:
     """Rows of one file."""
 
-    where: str  # the file, for errors
-    first: int  # the row of the file that it begins with, from 0
+    file: str  # as errors name it
+    first_row: int  # the row of the file that it begins with, from 0
     rows: pa.RecordBatch
     done: int  # rows of Parquet, bytes of CSV that were read by now, over all files
     malformed: tuple[MalformedLine, ...] = ()  # lines that stand among its rows
 
     def row_in_file(self, place: int) -> int:
         """Return which row of the file stands at a place of the batch."""
-        return self.first + place + bisect_right(self._rows_before, place)
+        return self.first_row + place + bisect_right(self._rows_before, place)
 
     @cached_property
     def _rows_before(self) -> list[int]:
         """How many rows of the batch stand before each line that is none."""
-        return [line.row - self.first - before for before, line in enumerate(self.malformed)]
+        return [line.row - self.first_row - before for before, line in enumerate(self.malformed)]
 
 
 def read_parquet(
-    source: pa.NativeFile, shown: str, schema: pa.Schema, size: int
+    source: pa.NativeFile, where: str, schema: pa.Schema, size: int
 ) -> Iterator[Batch]:
     """Read all rows, with their columns in the order of a schema."""
     parquet = pq.ParquetFile(source, buffer_size=READ_BYTES, pre_buffer=False)
@@ -60,11 +60,11 @@ def read_parquet(
     for rows in parquet.iter_batches(size):
         if rows.schema.names != schema.names:
             rows = rows.select(schema.names)
-        yield Batch(shown, done, rows, done + rows.num_rows)
+        yield Batch(where, done, rows, done + rows.num_rows)
         done += rows.num_rows
 
 
-def read_header(filesystem: fs.FileSystem, path: str, shown: str) -> pa.Schema:
+def read_header(filesystem: fs.FileSystem, path: str, where: str) -> pa.Schema:
     """Return the columns that a CSV names; all are text.
 
     Raises
@@ -81,12 +81,12 @@ def read_header(filesystem: fs.FileSystem, path: str, shown: str) -> pa.Schema:
         with filesystem.open_input_stream(path, compression=None) as stream:
             content = stream.read(BLOCK_BYTES)
         if not content.removeprefix(b"\xef\xbb\xbf").strip():
-            raise InputError(f"{shown}: it is empty, without even a header")
+            raise InputError(f"{where}: it is empty, without even a header")
         # A header may be all that there is, without the end of its line.
         names = _read_names(pa.BufferReader(content + b"\n"), BLOCK_BYTES + 1)
         if names is None or len(content) == BLOCK_BYTES:
             raise InputError(
-                f"{shown}: its header does not end within {BLOCK_BYTES:,} bytes: is it a CSV, and "
+                f"{where}: its header does not end within {BLOCK_BYTES:,} bytes: is it a CSV, and "
                 "is each quote closed?"
             )
     return pa.schema([(name, pa.string()) for name in names])
@@ -109,7 +109,7 @@ def _read_names(stream: pa.NativeFile, size: int) -> list[str] | None:
         raise
 
 
-def read_csv(source: pa.NativeFile, shown: str, schema: pa.Schema, size: int) -> Iterator[Batch]:
+def read_csv(source: pa.NativeFile, where: str, schema: pa.Schema, size: int) -> Iterator[Batch]:
     """Read all rows as text, with their columns in the order of a schema."""
     malformed: list[MalformedLine] = []  # that were read, and stand in no batch yet
 
@@ -127,11 +127,11 @@ def read_csv(source: pa.NativeFile, shown: str, schema: pa.Schema, size: int) ->
         for start in range(0, max(block.num_rows, 1), size):
             rows = block.slice(start, size)
             among = _take_lines(malformed, first + rows.num_rows)
-            yield Batch(shown, first, rows, done, among)
+            yield Batch(where, first, rows, done, among)
             first += rows.num_rows + len(among)
     if malformed:
         nothing = pa.RecordBatch.from_pylist([], schema=schema)
-        yield Batch(shown, first, nothing, done, tuple(malformed))
+        yield Batch(where, first, nothing, done, tuple(malformed))
 
 
 def _read_blocks(

@@ -193,7 +193,7 @@ def _copy(source: IO[bytes], begin: int, size: int, target: IO[bytes]) -> None:
 
 
 def same_schema_footers(footers: Sequence[ParquetFooter | None]) -> list[ParquetFooter] | None:
-    """Return footers, if each is there and all have the same columns in the same form."""
+    """Return footers, if each is there and all have the same columns in the same file_format."""
     present = [one for one in footers if one is not None]
     if len(present) < len(footers) or any(one.schema != present[0].schema for one in present):
         return None

@@ -55,13 +55,13 @@ def check_target(path: Path) -> None:
         raise InputError(f"{path}: cannot be written: no permission to write to {folder}")
 
 
-def check_columns(path: Path, schema: pa.Schema, shown: str) -> None:
+def check_columns(path: Path, schema: pa.Schema, where: str) -> None:
     """Refuse columns that the format of a file cannot hold, before anything is read.
 
     Raises
     ------
     InputError
-        If it is a CSV, and one is nested or of another type without text; `shown` has the column.
+        If it is a CSV, and one is nested or of another type without text; `where` has the column.
     """
     if SUFFIXES[path.suffix.lower()] != "csv":
         return
@@ -71,16 +71,16 @@ def check_columns(path: Path, schema: pa.Schema, shown: str) -> None:
             pa_csv.write_csv(row, pa.BufferOutputStream(), _PLAIN)
         except pa.ArrowException:
             raise InputError(
-                f"{shown}: column {column.name!r} holds {column.type}, and a CSV cannot: drop it, "
+                f"{where}: column {column.name!r} holds {column.type}, and a CSV cannot: drop it, "
                 f"or name a .parquet in place of {path}"
             ) from None
 
 
 def open_writer(
-    path: Path, form: str, schema: pa.Schema, like: pq.FileMetaData | None
+    path: Path, file_format: str, schema: pa.Schema, like: pq.FileMetaData | None
 ) -> TableWriter:
     """Return the writer of a file; `like` is a Parquet file whose compression is kept."""
-    if form == "parquet":
+    if file_format == "parquet":
         return ParquetTableWriter(path, schema, like)
     return CsvTableWriter(path, schema)
 

@@ -49,22 +49,22 @@ def copied(paths: list[str], target: Path) -> pa.Table:
     for one in footers:
         for place in range(len(one.groups)):
             rows = one.rows_of(place)
-            added = {"answer": pa.array(["x"] * rows, pa.string()).dictionary_encode()}
+            added = {"added": pa.array(["x"] * rows, pa.string()).dictionary_encode()}
             added["n"] = pa.array([7] * rows, pa.int64())
             part = parquet(target.with_name("part.parquet"), pa.table(added))
             copier.copy_row_group(one, place, Path(part))
     copier.write_footer(
         pa.schema(
-            [*written_schema, pa.field("answer", pa.string()), pa.field("n", pa.int64())],
+            [*written_schema, pa.field("added", pa.string()), pa.field("n", pa.int64())],
             metadata=written_schema.metadata,
         )
     )
     copier.close()
     found = pq.read_table(target)
-    assert set(found["answer"].to_pylist()) <= {"x"}
-    assert found.schema.field("answer").type == pa.string()
+    assert set(found["added"].to_pylist()) <= {"x"}
+    assert found.schema.field("added").type == pa.string()
     assert set(found["n"].to_pylist()) <= {7}
-    return found.drop(["answer", "n"])
+    return found.drop(["added", "n"])
 
 
 @pytest.mark.parametrize(
