@@ -241,8 +241,8 @@ def local(sqlite_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture
 def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take an act for killed sooner than in life, to be done sooner."""
-    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.1)
-    monkeypatch.setattr(heartbeat, "DEAD_SECONDS", 0.5)
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(heartbeat, "EXPIRY_SECONDS", 0.5)
 
 
 @pytest.fixture
