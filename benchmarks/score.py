@@ -5,7 +5,7 @@
 1. Rows of Parquet through the command, to Parquet, on 2 workers, against `estimator.predict` on the
    same rows, as the frame it was trained on and already in memory, on 2 warm processes. Compared is
    what `score` reports, from the first row read to the output in its place; the whole command, with
-   Python's start and the look-up, stands beside it.
+   Python's start and resolving the reference, stands beside it.
 2. Seconds a row of whole commands, with Python's start in both: `mlflow models predict -t csv`,
    which reads no Parquet, on 200,000 rows of CSV, against `score` on all rows of Parquet. Without a
    target stand beside it: both on the same CSV, and `score` on a CSV of all rows.
@@ -78,12 +78,12 @@ def run(folder: Path, *command: str | Path) -> tuple[str, float]:
 
 def score(folder: Path, given: Path, output: str, *options: str) -> tuple[dict[str, Any], float]:
     """Run `score` and return its summary and the seconds of the whole command."""
-    said, seconds = run(
+    printed, seconds = run(
         folder,
         *(BIN / "registry-tools", "score", "iris@staging", "--input", given),
         *("--output", output, "--workers", "2", "--json", *options),
     )
-    return json.loads(said), seconds
+    return json.loads(printed), seconds
 
 
 def predictor(folder: str, rows: str, part: int, pipe: Connection) -> None:

@@ -13,6 +13,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from registry_tools.data.temp_files import atomic_write
 from registry_tools.reports.render import render
 
 PAGE = "index.html"
@@ -63,9 +64,8 @@ class Page:
             reports=list(self.reports),
             **counted | self.traffic,
         )
-        part = self.folder / f".{PAGE}.part"
-        part.write_text(text, encoding="utf-8")
-        part.replace(self.folder / PAGE)
+        with atomic_write(self.folder / PAGE) as part:
+            part.write_text(text, encoding="utf-8")
 
 
 class _Quiet(SimpleHTTPRequestHandler):

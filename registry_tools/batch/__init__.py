@@ -1,5 +1,5 @@
 """Batch scoring: files of rows through one version, in batches, on several cores.
 
-`scoring` is the act: it has `files` read, `pool` (or `spark`) answer, and `output` write. What a
-row has to be is said once, in `columns`; a `worker` is the process that loads the version.
+`scoring_job` reads files (`readers`), has an engine predict (`engines`) and writes (`writers`).
+Rows go through the command (`row_stream`), or workers read row groups of Parquet (`row_groups`).
 """

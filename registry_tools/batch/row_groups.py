@@ -1,7 +1,7 @@
-"""Parquet to Parquet on this machine: workers read and answer row groups by themselves.
+"""Parquet to Parquet on this machine: workers read and predict row groups by themselves.
 
-Nothing of the rows passes through the command: a worker reads the columns that the model takes and
-writes those that are added, and the command puts both into the output, encoded as they are.
+No row passes through the command: a worker reads the columns that the model takes and writes those
+that are added, and the command copies both into the output, encoded as they are.
 """
 
 from __future__ import annotations
@@ -15,121 +15,134 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from registry_tools.batch.engines.process_pool import Group, Pool, Told
-from registry_tools.batch.readers.file_identity import Known
-from registry_tools.batch.readers.input_files import SUFFIXES, Files
-from registry_tools.batch.row_stream import Progress, Tally, Task, refusal
-from registry_tools.batch.writers import table_writers
-from registry_tools.batch.writers.parquet_copy import Carrier, Footer, alike, footer
+from registry_tools.batch.engines.process_pool import ProcessPool, RowGroup, RowGroupResult
+from registry_tools.batch.readers.input_files import SUFFIXES, InputFiles
+from registry_tools.batch.scoring_plan import Progress, RowCounts, ScoringPlan, bad_row_error
+from registry_tools.batch.writers import parquet_copy
+from registry_tools.batch.writers.parquet_copy import ParquetFooter
+from registry_tools.batch.writers.table_writers import open_writer
+from registry_tools.data.output_file import output_file
 from registry_tools.data.temp_files import make_temp_folder
 from registry_tools.errors import InputError
 
-# Of larger row groups there are too few for several workers, and their answers wait in memory.
+# Of larger row groups there are too few for several workers, and their predictions wait in memory.
 _MOST_ROWS = 2 << 20
 
 
-class Unfit(Exception):
+class NeedsRowStream(Exception):
     """The rows have to go through the command after all: some are to be rejected."""
 
 
-def footers_of(task: Task) -> list[Footer] | None:
-    """Return the footers of the files; None unless all can be carried over."""
-    files, to = task.files, SUFFIXES[task.request.output.suffix.lower()]
+def copyable_footers(plan: ScoringPlan) -> list[ParquetFooter] | None:
+    """Return the footers of the files; None unless all their row groups can be copied."""
+    files, output = plan.files, SUFFIXES[plan.request.output.suffix.lower()]
     local = isinstance(files.filesystem, fs.LocalFileSystem)
-    if not isinstance(task.engine, Pool) or files.form != "parquet" or to != "parquet" or not local:
+    if (
+        not isinstance(plan.engine, ProcessPool)
+        or {files.file_format, output} != {"parquet"}
+        or not local
+    ):
         return None
-    if any("." in column.name for column in task.columns):  # Parquet's way to name what is nested
+    if any("." in column.name for column in plan.columns):  # Parquet's way to name what is nested
         return None
-    found = alike(_read(files))
-    if found is None or not any(one.groups for one in found):
+    footers = parquet_copy.same_schema_footers(_read_footers(files))
+    if footers is None or not any(one.groups for one in footers):
         return None
-    largest = max(one.rows_of(place) for one in found for place in range(len(one.groups)))
-    return found if largest <= _MOST_ROWS else None
+    largest = max(one.rows_of(index) for one in footers for index in range(len(one.groups)))
+    return footers if largest <= _MOST_ROWS else None
 
 
-def _read(files: Files) -> list[Footer | None]:
-    found = []
-    for one in files.known:
-        with one.read():
-            found.append(footer(one.path))
-    return found
+def _read_footers(files: InputFiles) -> list[ParquetFooter | None]:
+    footers = []
+    for one in files.identities:
+        with one.reading():
+            footers.append(parquet_copy.read_footer(one.path))
+    return footers
 
 
-def run(task: Task, footers: list[Footer], progress: Progress) -> Tally:
+def score_row_groups(
+    plan: ScoringPlan, footers: list[ParquetFooter], progress: Progress
+) -> RowCounts:
     """Score all rows.
 
     Raises
     ------
     InputError
         If a row cannot be scored, and there is no file for such rows; or a file is changed.
-    Unfit
+    NeedsRowStream
         If one cannot, and there is; nothing is written then.
     """
-    assert isinstance(task.engine, Pool)
-    tally = Tally()
+    assert isinstance(plan.engine, ProcessPool)
+    total = RowCounts()
     with contextlib.ExitStack() as stack:
         scratch = make_temp_folder("scoring")
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
-        target = stack.enter_context(table_writers.whole(task.request.output))
-        rejects = task.request.rejects
-        refused = stack.enter_context(table_writers.whole(rejects)) if rejects else None
-        carrier = stack.enter_context(contextlib.closing(Carrier(target, footers[0])))
+        output = stack.enter_context(output_file(plan.request.output))
+        rejects = plan.request.rejects
+        reject_output = stack.enter_context(output_file(rejects)) if rejects else None
+        copier = stack.enter_context(
+            contextlib.closing(parquet_copy.RowGroupCopier(output, footers[0]))
+        )
         kind: pa.DataType | None = None
-        by_path = {k.path: (k, f) for k, f in zip(task.files.known, footers, strict=True)}
-        answered = 0
+        by_path = {footer.path: footer for footer in footers}
+        predicted = 0
 
-        def tell(rows: int) -> None:
-            nonlocal answered
-            answered += rows
-            progress(answered, answered)
+        def report(rows: int) -> None:
+            nonlocal predicted
+            predicted += rows
+            progress(predicted, predicted)
 
-        for group, told in task.engine.answer_groups(_groups(task, footers, scratch), tell):
-            known, given = by_path[group.path]
-            check_told(known, given, group, told)
-            if told.bad is not None:
+        groups = _row_groups(plan, footers, scratch)
+        for group, result in plan.engine.predict_row_groups(groups, report):
+            footer = by_path[group.file.path]
+            check_row_group_result(footer, group, result)
+            if result.bad_row is not None:
                 if rejects is not None:
-                    raise Unfit
-                raise refusal(f"{group.shown}: row {group.first + told.bad[0]}: {told.bad[1]}")
-            part = Path(group.part)
+                    raise NeedsRowStream
+                row, reason = result.bad_row
+                raise bad_row_error(f"{group.file.name}: row {group.first_row + row}: {reason}")
+            part = Path(group.output)
             kind = kind or pq.read_schema(part).field("prediction").type
-            with known.unchanged():  # what was answered is what is copied
-                carrier.add(given, group.place, part)
+            with group.file.unchanged():  # the rows that were predicted are those that are copied
+                copier.copy_row_group(footer, group.index, part)
             part.unlink()
-            tally.rows += told.rows
-            tally.counts.update(told.counts)
+            total.rows += result.rows
+            total.counts.update(result.counts)
         assert kind is not None
-        carrier.finish(task.schema(kind))
-        if refused is not None and rejects is not None:
-            form = SUFFIXES[rejects.suffix.lower()]
-            table_writers.sink(refused, form, task.reject_schema(), task.files.metadata).close()
-    return tally
+        copier.write_footer(plan.output_schema(kind))
+        if reject_output is not None and rejects is not None:
+            file_format = SUFFIXES[rejects.suffix.lower()]
+            open_writer(reject_output, file_format, plan.reject_schema, plan.files.metadata).close()
+    return total
 
 
-def check_told(known: Known, given: Footer, group: Group, told: Told) -> None:
-    """Refuse what a worker tells of another file, or of one that is not as it says.
+def check_row_group_result(footer: ParquetFooter, group: RowGroup, result: RowGroupResult) -> None:
+    """Refuse the result of another file, or of one that contradicts its footer.
 
     Raises
     ------
     InputError
         If the file was changed, or its row group is not as long as its footer says.
     """
-    wanted = given.rows_of(group.place)
-    if told.bad is None and told.rows == wanted:
+    expected = footer.rows_of(group.index)
+    if result.bad_row is None and result.rows == expected:
         return
-    known.check()
-    if told.bad is None:
+    group.file.check_unchanged()
+    if result.bad_row is None:
         raise InputError(
-            f"{group.shown}: cannot be read: row group {group.place} holds {told.rows} rows, and "
-            f"the footer says {wanted}"
+            f"{group.file.name}: cannot be read: row group {group.index} holds {result.rows} "
+            f"rows, and the footer says {expected}"
         )
 
 
-def _groups(task: Task, footers: list[Footer], scratch: Path) -> Iterator[Group]:
+def _row_groups(
+    plan: ScoringPlan, footers: list[ParquetFooter], scratch: Path
+) -> Iterator[RowGroup]:
     number = 0
-    for one, known in zip(footers, task.files.known, strict=True):
-        first = 0
-        for place in range(len(one.groups)):
-            part = str(scratch / f"{number}.parquet")
-            yield Group(one.path, known.shown, known.mark, place, first, part)
-            first += one.rows_of(place)
+    for footer, identity in zip(footers, plan.files.identities, strict=True):
+        first_row = 0
+        for index in range(len(footer.groups)):
+            output = str(scratch / f"{number}.parquet")
+            yield RowGroup(identity, index, first_row, output)
+            first_row += footer.rows_of(index)
             number += 1

@@ -1,154 +1,91 @@
-"""What is to be done in one scoring: rows through a version into the output, in order."""
+"""Rows through the command: read in batches, predicted by an engine, written in their order."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
-from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from registry_tools.batch.engines.predictions import counts_of
-from registry_tools.batch.engines.process_pool import Engine
-from registry_tools.batch.readers.input_files import SUFFIXES, Files
+from registry_tools.batch.engines.predictions import class_counts
+from registry_tools.batch.readers.input_files import SUFFIXES
 from registry_tools.batch.readers.read_rows import Batch
-from registry_tools.batch.validation.columns import arrow_of, arrow_type, check
-from registry_tools.batch.writers import table_writers
-from registry_tools.batch.writers.table_writers import Sink
-from registry_tools.data.schema import Column
-from registry_tools.errors import InputError
-from registry_tools.inference.model_artifact import ModelArtifact
-from registry_tools.refs import ModelRef
-
-REASON = "reason"
-Progress = Callable[[int, int], None]  # how much of `Files.total` is done; rows
+from registry_tools.batch.scoring_plan import Progress, RowCounts, ScoringPlan, bad_row_error
+from registry_tools.batch.writers.table_writers import TableWriter, open_writer
+from registry_tools.data.arrow_coercion import coerce_batch, to_arrow
+from registry_tools.data.output_file import output_file
 
 
 @dataclass(frozen=True)
-class ScoringRequest:
-    """What is asked for."""
+class RowStream:
+    """The rows of a plan."""
 
-    ref: ModelRef
-    input: str  # a file, a folder of files, or a URL
-    output: Path
-    rejects: Path | None = None  # where rows go that cannot be scored; None fails on the first
-    proba: bool = False
-    workers: int | None = None  # None takes all cores
-    master: str | None = None  # of Spark, which answers then
+    plan: ScoringPlan
 
-
-@dataclass
-class Tally:
-    """What has been counted so far."""
-
-    rows: int = 0
-    rejected: int = 0
-    counts: Counter[str] = field(default_factory=Counter)
-
-
-@dataclass(frozen=True)
-class Task:
-    """Rows through the model into the output."""
-
-    request: ScoringRequest
-    files: Files
-    columns: tuple[Column, ...]
-    artifact: ModelArtifact
-    engine: Engine
-    added: list[str]  # columns of probabilities
-
-    def run(self, progress: Progress) -> Tally:
+    def run(self, progress: Progress) -> RowCounts:
         """Score all rows."""
-        tally = Tally()
-        rejects = self.request.rejects
+        plan, total = self.plan, RowCounts()
+        rejects = plan.request.rejects
         with contextlib.ExitStack() as stack:
             # The output comes last: where it stands, all stands.
-            target = stack.enter_context(table_writers.whole(self.request.output))
-            refused = self._sink(stack, rejects, self.reject_schema()) if rejects else None
-            sink: Sink | None = None
-            for batch, (answers, bad) in self.engine.answer(self.files.batches()):
-                if bad or batch.broken:
-                    self._reject(batch, bad, refused)
-                    tally.rejected += len(bad) + len(batch.broken)
-                rows = self._output(batch, answers, bad)
-                if sink is None:
-                    sink = self._opened(stack, target, rows.schema)
-                sink.write(rows)
-                tally.rows += rows.num_rows
-                tally.counts.update(counts_of(answers))
-                progress(batch.done, tally.rows + tally.rejected)
-            if sink is None:
-                self._opened(stack, target, self._empty_schema())
-        return tally
+            output = stack.enter_context(output_file(plan.request.output))
+            reject_writer: TableWriter | None = None
+            if rejects is not None:
+                partial = stack.enter_context(output_file(rejects))
+                reject_writer = self._open(stack, partial, rejects, plan.reject_schema)
+            writer: TableWriter | None = None
+            for batch, (predictions, bad) in plan.engine.predict(plan.files.batches()):
+                if bad or batch.malformed:
+                    self._reject(batch, bad, reject_writer)
+                    total.rejected += len(bad) + len(batch.malformed)
+                rows = self._with_predictions(batch, predictions, bad)
+                if writer is None:
+                    writer = self._open(stack, output, plan.request.output, rows.schema)
+                writer.write(rows)
+                total.rows += rows.num_rows
+                total.counts.update(class_counts(predictions))
+                progress(batch.done, total.rows + total.rejected)
+            if writer is None:
+                self._open(stack, output, plan.request.output, self._empty_schema())
+        return total
 
-    def _sink(self, stack: contextlib.ExitStack, path: Path, schema: pa.Schema) -> Sink:
-        return self._opened(stack, stack.enter_context(table_writers.whole(path)), schema, path)
+    def _open(
+        self, stack: contextlib.ExitStack, partial: Path, path: Path, schema: pa.Schema
+    ) -> TableWriter:
+        file_format = SUFFIXES[path.suffix.lower()]
+        writer = open_writer(partial, file_format, schema, self.plan.files.metadata)
+        return stack.enter_context(contextlib.closing(writer))
 
-    def _opened(
-        self,
-        stack: contextlib.ExitStack,
-        partial: Path,
-        schema: pa.Schema,
-        path: Path | None = None,
-    ) -> Sink:
-        form = SUFFIXES[(path or self.request.output).suffix.lower()]
-        return stack.enter_context(
-            contextlib.closing(table_writers.sink(partial, form, schema, self.files.metadata))
-        )
-
-    def _output(self, batch: Batch, answers: pa.RecordBatch, bad: Mapping[int, str]) -> Any:
-        """Return the rows that were scored with their answers beside."""
-        rows = batch.rows
+    def _with_predictions(
+        self, batch: Batch, predictions: pa.RecordBatch, bad: Mapping[int, str]
+    ) -> pa.RecordBatch:
+        """Return the rows that were scored with the columns of their predictions."""
+        plan, rows = self.plan, batch.rows
         if bad:
-            good = [place not in bad for place in range(rows.num_rows)]
-            rows = rows.filter(pa.array(good))
+            rows = rows.filter(pa.array([row not in bad for row in range(rows.num_rows)]))
         arrays = dict(zip(rows.schema.names, rows.columns, strict=True))
-        if self._is_typed:
-            checked = check(rows, self.columns, text=True)
-            arrays |= {c.name: arrow_of(checked, c) for c in self.columns if c.name in arrays}
-        arrays["prediction"] = answers.column("prediction")
-        arrays["prediction_name"] = answers.column("prediction_name").cast(pa.string())
-        arrays["model_version"] = pa.repeat(pa.scalar(self.artifact.version, pa.int32()), len(rows))
-        arrays |= {name: answers.column(name) for name in self.added}
-        return pa.RecordBatch.from_arrays(
-            list(arrays.values()), schema=self.schema(answers.column("prediction").type)
-        )
-
-    @property
-    def _is_typed(self) -> bool:
-        """Whether text becomes what the signature says."""
-        return self.files.is_text and SUFFIXES[self.request.output.suffix.lower()] == "parquet"
-
-    def schema(self, prediction: pa.DataType) -> pa.Schema:
-        """Return the columns of the output, given the type of what is predicted."""
-        types = {column.name: arrow_type(column) for column in self.columns}
-        fields = [
-            pa.field(f.name, types.get(f.name) or f.type) if self._is_typed else f
-            for f in self.files.schema
-        ]
-        fields += [
-            pa.field("prediction", prediction),
-            pa.field("prediction_name", pa.string()),
-            pa.field("model_version", pa.int32()),
-            *(pa.field(name, pa.float64()) for name in self.added),
-        ]
-        return pa.schema(fields, metadata=self.files.schema.metadata)
+        if plan.converts_text:
+            coerced = coerce_batch(rows, plan.columns, text=True)
+            arrays |= {c.name: to_arrow(coerced, c) for c in plan.columns if c.name in arrays}
+        arrays["prediction"] = predictions.column("prediction")
+        arrays["prediction_name"] = predictions.column("prediction_name").cast(pa.string())
+        arrays["model_version"] = pa.repeat(pa.scalar(plan.artifact.version, pa.int32()), len(rows))
+        arrays |= {name: predictions.column(name) for name in plan.added}
+        schema = plan.output_schema(predictions.column("prediction").type)
+        return pa.RecordBatch.from_arrays(list(arrays.values()), schema=schema)
 
     def _empty_schema(self) -> pa.Schema:
-        nothing = Batch("", 0, pa.RecordBatch.from_pylist([], schema=self.files.schema), 0)
-        ((_, (answers, _)),) = self.engine.answer([nothing])
-        return self.schema(answers.column("prediction").type)
+        files = self.plan.files
+        nothing = Batch("", 0, pa.RecordBatch.from_pylist([], schema=files.schema), 0)
+        ((_, (predictions, _)),) = self.plan.engine.predict([nothing])
+        return self.plan.output_schema(predictions.column("prediction").type)
 
-    def reject_schema(self) -> pa.Schema:
-        """Return the columns of the rejects."""
-        return pa.schema([*self.files.schema, pa.field(REASON, pa.string())])
-
-    def _reject(self, batch: Batch, bad: Mapping[int, str], refused: Sink | None) -> None:
+    def _reject(self, batch: Batch, bad: Mapping[int, str], writer: TableWriter | None) -> None:
         """Write the rows that cannot be scored with the reason, or fail on the first.
 
         Raises
@@ -157,28 +94,28 @@ class Task:
             If there is no file for them; names file, row, column and value.
         """
         places = sorted(bad)
-        said = {batch.row_of(place): bad[place] for place in places}
-        said |= {line.row: line.reason for line in batch.broken}
-        reasons = [f"{batch.where}: row {row}: {said[row]}" for row in sorted(said)]
-        if refused is None:
-            raise refusal(reasons[0])
+        by_row = {batch.row_in_file(place): bad[place] for place in places}
+        by_row |= {line.row: line.reason for line in batch.malformed}
+        reasons = [f"{batch.file}: row {row}: {by_row[row]}" for row in sorted(by_row)]
+        if writer is None:
+            raise bad_row_error(reasons[0])
         rows = batch.rows.take(pa.array(places, pa.int64()))
-        if batch.broken:
-            both = pa.Table.from_batches([rows, _as_rows(batch)])
-            rows = both.take(np.argsort(list(said))).combine_chunks().to_batches()[0]
-        arrays = [*rows.columns, pa.array(reasons, pa.string())]
-        refused.write(pa.RecordBatch.from_arrays(arrays, schema=self.reject_schema()))
+        if batch.malformed:
+            both = pa.Table.from_batches([rows, _malformed_rows(batch)])
+            rows = both.take(np.argsort(list(by_row))).combine_chunks().to_batches()[0]
+        arrays: list[Any] = [*rows.columns, pa.array(reasons, pa.string())]
+        writer.write(pa.RecordBatch.from_arrays(arrays, schema=self.plan.reject_schema))
 
 
-def _as_rows(batch: Batch) -> pa.RecordBatch:
-    """Return the lines that are no rows, with values that are too many cut off."""
+def _malformed_rows(batch: Batch) -> pa.RecordBatch:
+    """Return the malformed lines as rows, with values that are too many cut off."""
     width = len(batch.rows.schema)
-    lines = [[*_values_of(line.text), *[""] * width][:width] for line in batch.broken]
+    lines = [[*_split_line(line.text), *[""] * width][:width] for line in batch.malformed]
     arrays = [pa.array(values, pa.string()) for values in zip(*lines, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=batch.rows.schema)
 
 
-def _values_of(text: str) -> list[str]:
+def _split_line(text: str) -> list[str]:
     """Split a line of a CSV, whose values may be of any length."""
     before = csv.field_size_limit()
     csv.field_size_limit(max(before, len(text)))
@@ -186,10 +123,3 @@ def _values_of(text: str) -> list[str]:
         return next(csv.reader([text]), [])
     finally:
         csv.field_size_limit(before)
-
-
-def refusal(reason: str) -> InputError:
-    """Return the error that a row ends all in."""
-    return InputError(
-        f"{reason} (rows count from 0; --on-bad-row reject puts such rows into a file of their own)"
-    )

@@ -18,7 +18,7 @@ _ILLEGAL = re.compile(r"[^\w\-./ ]")
 
 
 class ScoringRun:
-    """The run of one scoring; a registry that cannot be written to is told once, and left."""
+    """The run of one scoring; a registry that cannot be written to is logged once."""
 
     def __init__(self, client: MlflowClient, name: str, tags: Mapping[str, str]) -> None:
         """Open it."""
@@ -32,12 +32,12 @@ class ScoringRun:
         except RegistryToolsError as error:
             _log.warning("this scoring is not recorded: %s", error)
 
-    def done(self, figures: Mapping[str, float], counts: Mapping[str, int]) -> None:
-        """Log what came of it, and end it."""
-        metrics = {f"count_{_ILLEGAL.sub('_', name)}": float(n) for name, n in counts.items()}
-        self._end("FINISHED", {**figures, **metrics}, {})
+    def finish(self, metrics: Mapping[str, float], counts: Mapping[str, int]) -> None:
+        """Log the metrics and rows by class, and end it."""
+        by_class = {f"count_{_ILLEGAL.sub('_', name)}": float(n) for name, n in counts.items()}
+        self._end("FINISHED", {**metrics, **by_class}, {})
 
-    def failed(self, status: str, reason: str) -> None:
+    def fail(self, status: str, reason: str) -> None:
         """End it as FAILED or KILLED."""
         self._end(status, {}, {"error": reason[:500]} if reason else {})
 

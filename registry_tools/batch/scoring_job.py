@@ -1,4 +1,4 @@
-"""One batch scoring: files in, one file out, whole or not at all, recorded as a run."""
+"""One scoring job: files in, one file out, written atomically, recorded as a run."""
 
 from __future__ import annotations
 
@@ -9,14 +9,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from registry_tools.batch import row_groups
-from registry_tools.batch.engines.process_pool import Engine, Pool, cores
-from registry_tools.batch.readers.input_files import Files, open_files, without_secrets
+from registry_tools.batch.engines.engine import Engine
+from registry_tools.batch.engines.process_pool import ProcessPool, available_cores
+from registry_tools.batch.readers.input_files import InputFiles, open_files, without_secrets
 from registry_tools.batch.readers.read_rows import BATCH_ROWS, BLOCK_BYTES
-from registry_tools.batch.row_stream import REASON, Progress, ScoringRequest, Tally, Task
+from registry_tools.batch.row_groups import NeedsRowStream, copyable_footers, score_row_groups
+from registry_tools.batch.row_stream import RowStream
 from registry_tools.batch.run_log import ScoringRun
-from registry_tools.batch.validation.columns import check_schema
+from registry_tools.batch.scoring_plan import (
+    REASON,
+    Progress,
+    RowCounts,
+    ScoringPlan,
+    ScoringRequest,
+)
 from registry_tools.batch.writers import table_writers
+from registry_tools.data.arrow_coercion import check_schema
 from registry_tools.data.schema import Column, quoted_names
 from registry_tools.errors import InputError, RegistryToolsError, UnsupportedOperation
 from registry_tools.inference.artifact_fetcher import ArtifactFetcher
@@ -27,8 +35,8 @@ from registry_tools.models.trust_policy import TrustPolicy
 
 
 @dataclass(frozen=True)
-class Summary:
-    """What came of it."""
+class ScoringSummary:
+    """The result of a scoring job."""
 
     name: str
     version: int
@@ -53,16 +61,16 @@ def score(
     request: ScoringRequest,
     policy: TrustPolicy,
     tracking_uri: str | None = None,
-    begin: Callable[[Files], Progress] = lambda files: lambda done, rows: None,
-) -> Summary:
+    begin: Callable[[InputFiles], Progress] = lambda files: lambda done, rows: None,
+) -> ScoringSummary:
     """Score files with the version that a reference means now.
 
     Parameters
     ----------
     request, policy, tracking_uri
-        What is asked for, what the model may contain, and where the registry is.
+        The request, what the model may contain, and where the registry is.
     begin
-        Is told of the files before the first row is read; returns what is told of the progress.
+        Receives the files before the first row is read; returns what receives the progress.
 
     Raises
     ------
@@ -73,90 +81,95 @@ def score(
         As `load_model`.
     """
     files = open_files(request.input)
-    _check_places(request, files)
+    _check_outputs(request, files)
     with contextlib.ExitStack() as stack:
-        engine = _engine(request, files)
+        engine = _start_engine(request, files)
         stack.callback(engine.close)
         client = connect(tracking_uri)
         fetcher = ArtifactFetcher(request.ref, policy, tracking_uri, None)
         stack.callback(fetcher.close)
-        version = fetcher.resolve()  # the one that answers, wherever the stage moves meanwhile
+        version = fetcher.resolve()  # the one that predicts, wherever the stage moves meanwhile
         artifact = fetcher.fetch(version)
-        columns = _columns(artifact)
-        for shown in files.shown[:1]:
-            check_schema(files.schema, columns, shown, files.is_text)
-        _check_taken(files, ["prediction", "prediction_name", "model_version"])
-        record = ScoringRun(client, version.name, _tags(request, artifact))
-        with _recorded(record):
+        columns = _signature_columns(artifact)
+        for where in files.names[:1]:
+            check_schema(files.schema, columns, where, files.is_text)
+        _refuse_existing_columns(files, ["prediction", "prediction_name", "model_version"])
+        record = ScoringRun(client, version.name, _run_tags(request, artifact))
+        with _end_run_on_error(record):
             added = engine.load(artifact, policy, request.proba, files.is_text)
-            _check_taken(files, added)
-            task = Task(request, files, columns, artifact, engine, added)
-            began = time.perf_counter()
-            tally = _run(task, begin(files))
-            seconds = time.perf_counter() - began
-            figures = {
-                "rows": tally.rows,
-                "rejected": tally.rejected,
-                "seconds": seconds,
-                "rows_per_second": (tally.rows + tally.rejected) / max(seconds, 1e-9),
-            }
-            record.done(figures, tally.counts)
-        return Summary(
-            name=version.name,
-            version=version.version,
-            stage=request.ref.stage,
-            input=without_secrets(request.input),
-            output=str(request.output),
-            rows=tally.rows,
-            rejected=tally.rejected,
-            rejects=str(request.rejects) if request.rejects else None,
-            seconds=seconds,
-            rows_per_second=figures["rows_per_second"],
-            counts=dict(sorted(tally.counts.items())),
-            experiment=record.experiment,
-            run_id=record.run_id,
-        )
+            _refuse_existing_columns(files, added)
+            plan = ScoringPlan(request, files, columns, artifact, engine, added)
+            return _score_plan(plan, record, begin(files))
 
 
-def _run(task: Task, progress: Progress) -> Tally:
-    """Carry over what can be; else, or when rows are to be left out, let all rows through."""
-    footers = row_groups.footers_of(task)
+def _score_plan(plan: ScoringPlan, record: ScoringRun, progress: Progress) -> ScoringSummary:
+    request, artifact = plan.request, plan.artifact
+    began = time.perf_counter()
+    total = _score_rows(plan, progress)
+    seconds = time.perf_counter() - began
+    metrics = {
+        "rows": total.rows,
+        "rejected": total.rejected,
+        "seconds": seconds,
+        "rows_per_second": (total.rows + total.rejected) / max(seconds, 1e-9),
+    }
+    record.finish(metrics, total.counts)
+    return ScoringSummary(
+        name=artifact.name,
+        version=artifact.version,
+        stage=request.ref.stage,
+        input=without_secrets(request.input),
+        output=str(request.output),
+        rows=total.rows,
+        rejected=total.rejected,
+        rejects=str(request.rejects) if request.rejects else None,
+        seconds=seconds,
+        rows_per_second=metrics["rows_per_second"],
+        counts=dict(sorted(total.counts.items())),
+        experiment=record.experiment,
+        run_id=record.run_id,
+    )
+
+
+def _score_rows(plan: ScoringPlan, progress: Progress) -> RowCounts:
+    """Copy the row groups if possible; else, or where rows are to be rejected, stream all rows."""
+    footers = copyable_footers(plan)
     if footers is not None:
-        with contextlib.suppress(row_groups.Unfit):
-            return row_groups.run(task, footers, progress)
-    return task.run(progress)
+        with contextlib.suppress(NeedsRowStream):
+            return score_row_groups(plan, footers, progress)
+    return RowStream(plan).run(progress)
 
 
-def _engine(request: ScoringRequest, files: Files) -> Engine:
+def _start_engine(request: ScoringRequest, files: InputFiles) -> Engine:
     if request.master is None:
-        return Pool(_workers(request, files))
-    from registry_tools.batch.engines.spark import SparkAnswers
+        return ProcessPool(_worker_count(request, files))
+    from registry_tools.batch.engines.spark import SparkEngine
 
-    return SparkAnswers(request.master)
+    return SparkEngine(request.master)
 
 
-def _workers(request: ScoringRequest, files: Files) -> int:
+def _worker_count(request: ScoringRequest, files: InputFiles) -> int:
     """Return how many processes are worth starting."""
-    wanted = request.workers or cores()
+    wanted = request.workers or available_cores()
     batches = files.total // (BLOCK_BYTES if files.is_text else BATCH_ROWS) + 1
     return max(1, min(wanted, batches))
 
 
 @contextlib.contextmanager
-def _recorded(record: ScoringRun) -> Iterator[None]:
-    """End the run as what became of the scoring."""
+def _end_run_on_error(record: ScoringRun) -> Iterator[None]:
+    """End the run as failed or killed where the body fails."""
     try:
         yield
     except RegistryToolsError as error:
-        record.failed("FAILED", str(error))
+        record.fail("FAILED", str(error))
         raise
     except BaseException as error:
         killed = isinstance(error, (KeyboardInterrupt, SystemExit))
-        record.failed("KILLED" if killed else "FAILED", "interrupted" if killed else str(error))
+        record.fail("KILLED" if killed else "FAILED", "interrupted" if killed else str(error))
         raise
 
 
-def _columns(artifact: ModelArtifact) -> tuple[Column, ...]:
+def _signature_columns(artifact: ModelArtifact) -> tuple[Column, ...]:
     columns = describe(artifact.model).signature
     if columns is None:
         raise UnsupportedOperation(
@@ -166,16 +179,16 @@ def _columns(artifact: ModelArtifact) -> tuple[Column, ...]:
     return columns
 
 
-def _check_places(request: ScoringRequest, files: Files) -> None:
+def _check_outputs(request: ScoringRequest, files: InputFiles) -> None:
     """Refuse an output that is an input, or would be one the next time."""
     targets = [request.output, *([request.rejects] if request.rejects else [])]
     for target in targets:
         table_writers.check_target(target)
-        table_writers.check_columns(target, files.schema, files.shown[0])
+        table_writers.check_columns(target, files.schema, files.names[0])
         if "://" in request.input:
             continue
         given = Path(request.input).resolve()
-        if target.resolve() in {given, *(Path(one.path).resolve() for one in files.known)}:
+        if target.resolve() in {given, *(Path(one.path).resolve() for one in files.identities)}:
             raise InputError(f"{target}: it is the input as well: name another output")
         if given.is_dir() and given in target.resolve().parents:
             raise InputError(
@@ -185,20 +198,20 @@ def _check_places(request: ScoringRequest, files: Files) -> None:
     if len({target.resolve() for target in targets}) < len(targets):
         raise InputError(f"{request.output}: output and rejects are the same file")
     if request.rejects is not None:
-        _check_taken(files, [REASON])
+        _refuse_existing_columns(files, [REASON])
 
 
-def _check_taken(files: Files, added: list[str]) -> None:
+def _refuse_existing_columns(files: InputFiles, added: list[str]) -> None:
     taken = [name for name in added if name in files.schema.names]
     if taken:
         raise InputError(
-            f"{files.shown[0]}: it already has the column{'s' * (len(taken) > 1)} "
+            f"{files.names[0]}: it already has the column{'s' * (len(taken) > 1)} "
             f"{quoted_names(taken)}, which the output adds: rename or drop "
             f"{'them' if len(taken) > 1 else 'it'}"
         )
 
 
-def _tags(request: ScoringRequest, artifact: ModelArtifact) -> dict[str, str]:
+def _run_tags(request: ScoringRequest, artifact: ModelArtifact) -> dict[str, str]:
     return {
         "model": artifact.name,
         "version": str(artifact.version),

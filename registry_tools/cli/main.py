@@ -192,8 +192,7 @@ def predict(
 
 
 def _rows(model: LoadedModel, features: str | None, input_path: str | None) -> pd.DataFrame:
-    from registry_tools.data.coercion import coerce
-    from registry_tools.data.schema import values_from_text
+    from registry_tools.data.coercion import coerce, values_from_text
     from registry_tools.data.tables import read_stream, read_table
 
     columns = model.info.signature

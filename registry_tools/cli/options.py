@@ -84,12 +84,13 @@ html_option = click.option(
 
 def write_page(path: str, page: str) -> None:
     """Write a page; it appears whole or not at all."""
-    from registry_tools.data.tables import write_atomically
+    from registry_tools.data.output_file import output_file
 
     if path in {"", "-"}:
         raise click.UsageError(f"--html {path!r}: name a file")
 
-    write_atomically(Path(path), lambda part: part.write_text(page, encoding="utf-8"))
+    with output_file(Path(path)) as part:
+        part.write_text(page, encoding="utf-8")
 
 
 def utc_now() -> datetime:

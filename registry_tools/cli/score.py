@@ -16,8 +16,8 @@ from registry_tools.cli.options import common_options, loading_options, print_co
 from registry_tools.refs import parse_ref
 
 if TYPE_CHECKING:
-    from registry_tools.batch.readers.input_files import Files
-    from registry_tools.batch.scoring_job import Summary
+    from registry_tools.batch.readers.input_files import InputFiles
+    from registry_tools.batch.scoring_job import ScoringSummary
     from registry_tools.models.trust_policy import TrustPolicy
 
 _LOCAL = "local[*]"
@@ -68,8 +68,8 @@ def score(
         raise click.UsageError("--rejects goes with --on-bad-row reject")
     if master is not None and engine != "spark":
         raise click.UsageError("--master goes with --engine spark")
-    from registry_tools.batch.row_stream import ScoringRequest
     from registry_tools.batch.scoring_job import score as score_files
+    from registry_tools.batch.scoring_plan import ScoringRequest
 
     target = Path(output)
     beside = target.with_name(f"{target.stem}.rejects{target.suffix}")
@@ -90,7 +90,7 @@ def score(
         print_columns(_lines(summary))
 
 
-def _lines(summary: Summary) -> list[tuple[str, str]]:
+def _lines(summary: ScoringSummary) -> list[tuple[str, str]]:
     said = f"{summary.rows:,} rows with {summary.name} version {summary.version} → {summary.output}"
     lines = [("scored", said)]
     lines += [("class", f"{name}  {count:,}") for name, count in summary.counts.items()]
@@ -102,7 +102,7 @@ def _lines(summary: Summary) -> list[tuple[str, str]]:
     return lines
 
 
-def _bar(stack: contextlib.ExitStack, files: Files) -> Callable[[int, int], None]:
+def _bar(stack: contextlib.ExitStack, files: InputFiles) -> Callable[[int, int], None]:
     """Show on a terminal how far it is, how fast, and how long it takes still."""
     bar = stack.enter_context(
         click.progressbar(

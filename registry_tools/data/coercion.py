@@ -1,20 +1,20 @@
-"""Rows brought into the form that a model was trained on."""
+"""Rows converted to the types of a signature: tables in memory, and one row of text."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from registry_tools.data.schema import NUMBERS, Column, quoted_names
+from registry_tools.data import schema
+from registry_tools.data.schema import NUMBERS, CoercionFault, Column, quoted_names
 from registry_tools.errors import InputError
 
 
 def coerce(rows: Any, columns: Sequence[Column] | None) -> pd.DataFrame:
-    """Bring rows into the form that the model was trained on.
+    """Convert rows to the columns and types of a signature.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def coerce(rows: Any, columns: Sequence[Column] | None) -> pd.DataFrame:
         its column's type; names the row (from 0), the column and the value. A missing value is
         left to the model, which may have learnt what to do about it.
     """
-    table = _table(rows, columns)
+    table = _to_table(rows, columns)
     if columns is None:
         return table
     doubled = table.columns[table.columns.duplicated()]
@@ -44,13 +44,13 @@ def coerce(rows: Any, columns: Sequence[Column] | None) -> pd.DataFrame:
             f"missing column{'s' * (len(needed) > 1)} {quoted_names(needed)}; "
             f"the rows have {quoted_names(map(str, table.columns))}"
         )
-    series = {c.name: _typed(table[c.name], c) for c in columns if c.name not in missing}
+    series = {c.name: _coerce_column(table[c.name], c) for c in columns if c.name not in missing}
     for name in missing:
         series[name] = pd.Series([np.nan] * len(table), index=table.index)
     return pd.DataFrame({column.name: series[column.name] for column in columns})
 
 
-def _table(rows: Any, columns: Sequence[Column] | None) -> pd.DataFrame:
+def _to_table(rows: Any, columns: Sequence[Column] | None) -> pd.DataFrame:
     if isinstance(rows, pd.DataFrame):
         return rows.reset_index(drop=True)
     if isinstance(rows, np.ndarray):
@@ -77,45 +77,49 @@ def _table(rows: Any, columns: Sequence[Column] | None) -> pd.DataFrame:
     return pd.DataFrame([list(row) for row in rows], columns=names)
 
 
-def _typed(values: pd.Series, column: Column) -> pd.Series:
-    holes = values.isna()
+def _coerce_column(values: pd.Series, column: Column) -> pd.Series:
+    missing = values.isna()
     if column.type in NUMBERS:
-        return _numbers(values, column, holes)
-    if column.type == "boolean":
-        is_boolean = values.map(lambda value: isinstance(value, (bool, np.bool_)))
-        _refuse(values, ~(is_boolean | holes), column, "true or false")
-        return values.astype(object).where(~holes, None) if holes.any() else values.astype("bool")
-    if column.type == "string":
-        is_text = values.map(lambda value: isinstance(value, str))
-        _refuse(values, ~(is_text | holes), column, "text")
-        return values.astype(object).where(~holes, np.nan)
-    return values
+        return _coerce_numbers(values, column, missing)
+    if column.type not in {"boolean", "string"}:
+        return values
+    _refuse_values(values, missing, column.name, column.type)
+    if column.type == "boolean" and not missing.any():
+        return values.astype("bool")
+    return values.astype(object).where(~missing, None if column.type == "boolean" else np.nan)
 
 
-def _numbers(values: pd.Series, column: Column, holes: pd.Series) -> pd.Series:
-    is_number = values.map(lambda value: isinstance(value, _NUMERIC) and not _is_boolean(value))
-    bad = ~(is_number | holes)
-    # One word has pandas read all numbers of a CSV's column as text: it is the word that is wrong.
-    worse = bad & ~values.map(_reads_as_number)
-    _refuse(values, worse if worse.any() else bad, column, "a number")
-    target = np.dtype(NUMBERS[column.type])
-    if target.kind == "i" and not holes.any():
-        low, high = np.iinfo(target).min, np.iinfo(target).max
-        fits = values.map(lambda value: value == value // 1 and low <= value <= high)
-        _refuse(values, ~fits.astype(bool), column, f"a whole number that {column.type} holds")
-        return values.map(int).astype(target)
-    with np.errstate(over="ignore"):
-        numbers = values.map(_float, na_action="ignore").astype("float64")
-        narrow = numbers.astype(target if target.kind == "f" else "float64")
-    _refuse(values, np.isinf(narrow), column, "a finite number")
-    return narrow
+def _coerce_numbers(values: pd.Series, column: Column, missing: pd.Series) -> pd.Series:
+    # Integers beside missing values are floats, as pandas has them.
+    is_float = missing.any() and np.dtype(NUMBERS[column.type]).kind == "i"
+    kind = "double" if is_float else column.type
+    target = np.dtype(NUMBERS[kind])
+    if not isinstance(values.dtype, np.dtype) or values.dtype.kind not in "iuf":
+        _refuse_values(values, missing, column.name, kind)
+        convert = int if target.kind == "i" else float
+        return values.map(convert, na_action="ignore").astype(target)
+    numbers = values.to_numpy()
+    if target.kind == "i":
+        unfit, reason = ~schema.fits_integer(numbers, kind), schema.whole_number(kind)
+    else:
+        with np.errstate(over="ignore"):
+            unfit, reason = np.isinf(numbers.astype(target)), schema.FINITE
+    if unfit.any():
+        row = int(np.argmax(unfit))
+        raise _refusal(CoercionFault(row, column.name, reason, numbers[row]))
+    return values.astype(target)
 
 
-_NUMERIC = (int, float, np.number, Decimal)
-
-
-def _is_boolean(value: object) -> bool:
-    return isinstance(value, (bool, np.bool_))
+def _refuse_values(values: pd.Series, missing: pd.Series, name: str, kind: str) -> None:
+    faults = [
+        CoercionFault(row, name, reason, value)
+        for row, (value, is_missing) in enumerate(zip(values, missing, strict=True))
+        if not is_missing and (reason := schema.unmet_requirement(value, kind)) is not None
+    ]
+    if faults:
+        # One word has pandas read all numbers of a CSV's column as text: the word is wrong.
+        words = (f for f in faults if kind in NUMBERS and not _reads_as_number(f.value))
+        raise _refusal(next(words, faults[0]))
 
 
 def _reads_as_number(value: Any) -> bool:
@@ -123,25 +127,43 @@ def _reads_as_number(value: Any) -> bool:
         float(value)
     except (TypeError, ValueError):
         return False
-    except OverflowError:  # one of very many digits
+    except OverflowError:  # an integer of very many digits
         pass
     return True
 
 
-def _float(value: Any) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        return float("inf")
+def _refusal(fault: CoercionFault) -> InputError:
+    where = f"column {fault.column!r}, row {fault.row}"
+    return InputError(f"{where}: {fault.describe()}", public=f"{where}: {fault.describe(False)}")
 
 
-def _refuse(values: pd.Series, bad: pd.Series, column: Column, wanted: str) -> None:
-    if bad.any():
-        row = int(np.argmax(bad.to_numpy()))
-        value = values.iloc[row]
-        shown = value.item() if isinstance(value, np.generic) else value
-        where = f"column {column.name!r}, row {row}"
+def values_from_text(texts: Sequence[str], columns: Sequence[Column] | None) -> list[Any]:
+    """Read the values of one row from text: numbers where the column holds numbers.
+
+    Raises
+    ------
+    InputError
+        If there are too many or too few, or one is not what its column holds.
+    """
+    if columns is None:
+        columns = [Column(str(place), "double") for place in range(len(texts))]
+    if len(texts) != len(columns):
         raise InputError(
-            f"{where}: {shown!r} is not {wanted}",
-            public=f"{where}: a value of type {type(shown).__name__} is not {wanted}",
+            f"{len(texts)} features given, {len(columns)} are needed: "
+            f"{quoted_names(c.name for c in columns)}"
         )
+    return [_value_from_text(t.strip(), c) for t, c in zip(texts, columns, strict=True)]
+
+
+def _value_from_text(text: str, column: Column) -> Any:
+    is_boolean = column.type == "boolean"
+    if not text or not (is_boolean or column.type in NUMBERS):
+        return text or None
+    try:
+        if is_boolean:
+            return {"true": True, "false": False}[text.lower()]
+        is_whole = column.type in schema.INTEGER_BOUNDS and "." not in text
+        return int(text) if is_whole else float(text)
+    except (KeyError, ValueError):
+        wanted = schema.BOOLEAN if is_boolean else schema.A_NUMBER
+        raise InputError(f"feature {column.name!r}: {text!r} is not {wanted}") from None

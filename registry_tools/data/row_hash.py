@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-_HOLE = np.uint64(0x9AE16A3B2F90404F)
+_MISSING = np.uint64(0x9AE16A3B2F90404F)
 
 
 def hash_rows(table: pd.DataFrame) -> npt.NDArray[np.uint64]:
@@ -20,24 +20,24 @@ def hash_rows(table: pd.DataFrame) -> npt.NDArray[np.uint64]:
     rows = np.zeros(len(table), dtype=np.uint64)
     for name in sorted(table.columns):
         salt = pd.util.hash_array(np.array([name], dtype=object))[0]
-        rows = _mixed(rows ^ _mixed(_hashed(table[name]) + salt))
+        rows = _mix_bits(rows ^ _mix_bits(_hash_column(table[name]) + salt))
     return rows
 
 
-def _hashed(column: pd.Series) -> npt.NDArray[np.uint64]:
-    """Return one hash a value: numbers by their float64, all else by its text, holes alike."""
+def _hash_column(column: pd.Series) -> npt.NDArray[np.uint64]:
+    """Return one hash a value: of the float64 of numbers, of the text of others, one of missing."""
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
         numbers = column.astype("float64").to_numpy()
-        hashes = _hashed_numbers(numbers)
+        hashes = _hash_numbers(numbers)
     else:
         texts = column.astype(object).where(column.notna(), None).map(str, na_action="ignore")
         hashes = pd.util.hash_array(texts.astype(object).to_numpy(), categorize=True)
         numbers = pd.to_numeric(texts, errors="coerce").to_numpy(dtype="float64")
-        hashes = np.where(np.isnan(numbers), hashes, _hashed_numbers(numbers))
-    return np.where(column.isna().to_numpy(), _HOLE, hashes)
+        hashes = np.where(np.isnan(numbers), hashes, _hash_numbers(numbers))
+    return np.where(column.isna().to_numpy(), _MISSING, hashes)
 
 
-def _hashed_numbers(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.uint64]:
+def _hash_numbers(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.uint64]:
     # Adding zero turns -0.0 into 0.0: equal numbers must hash alike.
     return pd.util.hash_array(numbers + 0.0)
 
@@ -45,11 +45,11 @@ def _hashed_numbers(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.uint64]:
 def unit_interval(hashes: npt.NDArray[np.uint64], seed: int) -> npt.NDArray[np.float64]:
     """Spread the hashes evenly over [0, 1), differently for every seed; shape (rows,)."""
     with np.errstate(over="ignore"):
-        spread = _mixed(hashes + np.uint64(0x9E3779B97F4A7C15) * np.uint64(2 * seed + 1))
+        spread = _mix_bits(hashes + np.uint64(0x9E3779B97F4A7C15) * np.uint64(2 * seed + 1))
     return (spread >> np.uint64(11)).astype(np.float64) / float(1 << 53)
 
 
-def _mixed(z: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def _mix_bits(z: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     """Let every bit depend on every other: the finalizer of SplitMix64 (Steele et al., 2014)."""
     with np.errstate(over="ignore"):
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -1,15 +1,26 @@
-"""The columns that a model takes, and the values of one row read from text."""
+"""The columns that a model takes, and the one table of what a value has to be for each type."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
-from registry_tools.errors import InputError
+import numpy as np
+import numpy.typing as npt
 
 # The types that hold numbers, and what numpy calls them.
 NUMBERS = {"double": "float64", "float": "float32", "long": "int64", "integer": "int32"}
+INTEGER_BOUNDS = {"long": (-(1 << 63), (1 << 63) - 1), "integer": (-(1 << 31), (1 << 31) - 1)}
+# From here on a number is rounded to infinity.
+_FLOAT_LIMITS = {"double": float("inf"), "float": float((1 << 128) - (1 << 103))}
+
+A_NUMBER, FINITE, BOOLEAN, TEXT = "a number", "a finite number", "true or false", "text"
+_MISSING = "missing value, and the model needs one"
+_NUMERIC: Any = (int, float, np.number, Decimal)
+_BOOLEANS = (bool, np.bool_)
+_LONGEST_SHOWN = 60
 
 
 @dataclass(frozen=True)
@@ -31,39 +42,60 @@ def columns_of(inputs: Iterable[Mapping[str, Any]] | None) -> tuple[Column, ...]
     return tuple(columns) or None
 
 
-def values_from_text(texts: Sequence[str], columns: Sequence[Column] | None) -> list[Any]:
-    """Read the values of one row from text: numbers where the column holds numbers.
+@dataclass(frozen=True)
+class CoercionFault:
+    """One value that its column cannot hold."""
 
-    Raises
-    ------
-    InputError
-        If there are too many or too few, or one is not what its column holds.
-    """
-    if columns is not None and len(texts) != len(columns):
-        raise InputError(
-            f"{len(texts)} features given, {len(columns)} are needed: "
-            f"{quoted_names(c.name for c in columns)}"
-        )
-    types = [c.type for c in columns] if columns is not None else ["double"] * len(texts)
-    names = [c.name for c in columns] if columns is not None else range(len(texts))
-    return [
-        _value(t.strip(), kind, name) for t, kind, name in zip(texts, types, names, strict=True)
-    ]
+    row: int  # from 0
+    column: str
+    reason: str | None  # what the value is not, such as `a number`; None if it is missing
+    value: Any = None
+
+    def describe(self, with_value: bool = True) -> str:
+        """Say what is wrong, with the value or only with its type."""
+        if self.reason is None:
+            return _MISSING
+        value = self.value.item() if isinstance(self.value, np.generic) else self.value
+        shown = repr(float(value) if isinstance(value, Decimal) else value)
+        if not with_value:
+            shown = f"a value of type {type(value).__name__}"
+        elif len(shown) > _LONGEST_SHOWN:
+            shown = f"{shown[:_LONGEST_SHOWN]}…"
+        return f"{shown} is not {self.reason}"
 
 
-def _value(text: str, kind: str, name: object) -> Any:
-    if kind not in NUMBERS and kind != "boolean":
-        return text or None
-    if text == "":
-        return None
+def whole_number(kind: str) -> str:
+    """Return the reason of a value that a column of integers cannot hold."""
+    return f"a whole number that {kind} holds"
+
+
+def unmet_requirement(value: Any, kind: str) -> str | None:
+    """Return what a value that is there would have to be for a column; None if it is."""
     if kind == "boolean":
-        if text.lower() not in {"true", "false"}:
-            raise InputError(f"feature {name!r}: {text!r} is not true or false")
-        return text.lower() == "true"
+        return None if isinstance(value, _BOOLEANS) else BOOLEAN
+    if kind == "string":
+        return None if isinstance(value, str) else TEXT
+    if kind not in NUMBERS:
+        return None
+    if isinstance(value, _BOOLEANS) or not isinstance(value, _NUMERIC):
+        return A_NUMBER
+    if kind in INTEGER_BOUNDS:
+        low, high = INTEGER_BOUNDS[kind]
+        return None if low <= value <= high and value == value // 1 else whole_number(kind)
     try:
-        return int(text) if kind in {"long", "integer"} and "." not in text else float(text)
-    except ValueError:
-        raise InputError(f"feature {name!r}: {text!r} is not a number") from None
+        return None if abs(float(value)) < _FLOAT_LIMITS[kind] else FINITE
+    except OverflowError:  # an integer of very many digits
+        return FINITE
+
+
+def fits_integer(numbers: npt.NDArray[Any], kind: str) -> npt.NDArray[np.bool_]:
+    """Return which numbers a column of integers holds, shape (rows,)."""
+    low, high = INTEGER_BOUNDS[kind]
+    if numbers.dtype.kind == "f":
+        return (np.trunc(numbers) == numbers) & (numbers >= low) & (numbers < float(high) + 1)
+    if numbers.dtype.kind == "u":
+        return np.asarray(numbers <= high)
+    return (numbers >= low) & (numbers <= high)
 
 
 def quoted_names(names: Iterable[str]) -> str:

@@ -1,19 +1,17 @@
-"""Tables in files: CSV, JSON and Parquet read into DataFrames, and results written whole."""
+"""Tables in files: CSV, JSON and Parquet read into DataFrames, and results written to them."""
 
 from __future__ import annotations
 
 import io
 import json
-import os
-import tempfile
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pandas as pd
-import pyarrow as pa
 
+from registry_tools.data.output_file import output_file
 from registry_tools.errors import InputError, first_line
 
 _SUFFIXES = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".pq": "parquet"}
@@ -58,10 +56,10 @@ def read_stream(stream: BinaryIO, *, text_columns: Collection[str] = ()) -> pd.D
         If it is empty or cannot be read.
     """
     content = stream.read()
-    return parse_table(io.BytesIO(content), _guess(content), "standard input", text_columns)
+    return parse_table(io.BytesIO(content), _guess_format(content), "standard input", text_columns)
 
 
-def _guess(content: bytes) -> str:
+def _guess_format(content: bytes) -> str:
     if content.startswith(b"PAR1"):
         return "parquet"
     return "json" if content.lstrip()[:1] in (b"[", b"{") else "csv"
@@ -69,7 +67,7 @@ def _guess(content: bytes) -> str:
 
 def parse_table(
     stream: BinaryIO,
-    form: str,
+    file_format: str,
     where: str,
     text_columns: Collection[str] = (),
     may_be_empty: bool = False,
@@ -85,12 +83,12 @@ def parse_table(
         If it is empty or not of that format.
     """
     try:
-        if form == "csv":
-            table = _from_csv(stream, text_columns)
-        elif form == "parquet":
+        if file_format == "csv":
+            table = _read_csv(stream, text_columns)
+        elif file_format == "parquet":
             table = pd.read_parquet(stream)
         else:
-            table = _from_json(json.load(stream))
+            table = _parse_json(json.load(stream))
     except pd.errors.EmptyDataError:
         raise InputError(f"{where}: it is empty") from None
     except pd.errors.ParserWarning:
@@ -100,7 +98,9 @@ def parse_table(
         ) from None
     # ArrowInvalid, JSONDecodeError, UnicodeDecodeError and ParserError are ValueErrors.
     except (ValueError, TypeError, RecursionError, OSError) as error:
-        raise InputError(f"{where}: not readable as {form.upper()}: {first_line(error)}") from None
+        raise InputError(
+            f"{where}: not readable as {file_format.upper()}: {first_line(error)}"
+        ) from None
     if not len(table) and not may_be_empty:
         raise InputError(f"{where}: it has no rows")
     for name in set(text_columns) & set(table.columns):
@@ -108,20 +108,17 @@ def parse_table(
     return table
 
 
-def _from_csv(stream: BinaryIO, text_columns: Collection[str]) -> pd.DataFrame:
+def _read_csv(stream: BinaryIO, text_columns: Collection[str]) -> pd.DataFrame:
     """Read a column by all its values: read by parts, `1` and `1.0` would stand in one column."""
     with warnings.catch_warnings():
         # pandas would take the first value of a row that is too long for an index.
         warnings.simplefilter("error", pd.errors.ParserWarning)
         return pd.read_csv(
-            stream,
-            dtype=dict.fromkeys(text_columns, "string"),
-            low_memory=False,
-            index_col=False,
+            stream, dtype=dict.fromkeys(text_columns, "string"), low_memory=False, index_col=False
         )
 
 
-def _from_json(content: Any) -> pd.DataFrame:
+def _parse_json(content: Any) -> pd.DataFrame:
     if isinstance(content, dict):
         keys = {"dataframe_split", "dataframe_records", "inputs", "instances"} & set(content)
         if len(keys) != 1:
@@ -143,7 +140,7 @@ def _from_json(content: Any) -> pd.DataFrame:
 
 
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
-    """Write a table in the format that the suffix says; it appears whole or not at all.
+    """Write a table atomically, in the format that the suffix says.
 
     Raises
     ------
@@ -151,45 +148,14 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
         If the suffix is unknown or the file cannot be written.
     """
     path = Path(path)
-    form = _format_of(path)
-
-    def write(part: Path) -> None:
-        if form == "csv":
+    file_format = _format_of(path)
+    with output_file(path) as part:
+        if file_format == "csv":
             table.to_csv(part, index=False)
-        elif form == "parquet":
+        elif file_format == "parquet":
             table.to_parquet(part, index=False)
         else:
             table.to_json(part, orient="records", indent=2)
-
-    write_atomically(path, write)
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write(part)` fill a temporary file beside `path`, then put it in place in one step.
-
-    Raises
-    ------
-    InputError
-        If the folder does not exist or cannot be written to, or `path` is there and no file.
-    """
-    if path.exists() and not path.is_file():
-        raise InputError(f"{path}: it is there, and is no ordinary file: name another")
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
-    part = Path(name)
-    try:
-        os.close(handle)
-        write(part)
-        umask = os.umask(0)
-        os.umask(umask)
-        part.chmod(0o666 & ~umask)
-        part.replace(path)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: cannot be written: {first_line(error)}") from None
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _format_of(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Files and folders that carry the process that they are of, and what killed ones leave behind."""
+"""Temporary files and folders whose names carry machine and process, and the one atomic write."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from registry_tools.processes import process_is_running
@@ -15,20 +16,70 @@ from registry_tools.processes import process_is_running
 _KINDS = ("scoring", "serving")
 
 
-def name_for_process(before: str, after: str = "") -> str:
-    """Return a name that tells machine and process."""
-    return f"{before}{socket.gethostname()}-{os.getpid()}{after}"
+@contextlib.contextmanager
+def atomic_write(path: Path, sync_folder: bool = False) -> Iterator[Path]:
+    """Yield a temporary file beside `path`, which takes its place when the body is done.
 
-
-def remove_stale(folder: Path, before: str, after: str) -> None:
-    """Remove what processes of this machine left that were killed; as far as that may be done.
+    Where `path` is a link, it is the file that it leads to that is replaced. After an error the
+    temporary file is gone, and what stood under the name is there still.
 
     Parameters
     ----------
-    folder, before, after
-        Where to look, and what stands around machine and process; `after` is a pattern.
+    path
+        The file.
+    sync_folder
+        Whether its name is to outlive a loss of power as well, which its content does.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
     """
-    name = re.compile(re.escape(f"{before}{socket.gethostname()}-") + rf"(\d+){after}")
+    target = resolve_link(path)
+    partial = partial_name(target)
+    remove_stale(target.parent, f".{target.name}.", r"\.part")
+    try:
+        yield partial
+        _sync(partial)
+        partial.replace(target)
+        if sync_folder:
+            _sync(target.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def resolve_link(path: Path) -> Path:
+    """Return the file that a link leads to, or the path itself."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+def partial_name(path: Path) -> Path:
+    """Return the name under which this process writes a file."""
+    return path.with_name(name_for_process(f".{path.name}.", ".part"))
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def name_for_process(prefix: str, suffix: str = "") -> str:
+    """Return a name that carries machine and process."""
+    return f"{prefix}{socket.gethostname()}-{os.getpid()}{suffix}"
+
+
+def remove_stale(folder: Path, prefix: str, suffix: str) -> None:
+    """Remove what expired processes of this machine left, as far as permissions allow.
+
+    Parameters
+    ----------
+    folder, prefix, suffix
+        Where to search, and what stands around machine and process; `suffix` is a pattern.
+    """
+    name = re.compile(re.escape(f"{prefix}{socket.gethostname()}-") + rf"(\d+){suffix}")
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
             found = name.fullmatch(path.name)
@@ -42,7 +93,7 @@ def remove_stale(folder: Path, before: str, after: str) -> None:
 
 
 def make_temp_folder(kind: str) -> Path:
-    """Make a folder for a while, and remove those that killed processes left."""
+    """Make a temporary folder, and remove those that expired processes left."""
     place = Path(tempfile.gettempdir())
     for one in _KINDS:
         remove_stale(place, f"{one}-", r"-\w+")

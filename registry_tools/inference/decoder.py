@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from registry_tools.data.schema import NUMBERS, Column
+from registry_tools.data.schema import INTEGER_BOUNDS, NUMBERS, Column
 
 Matrix = npt.NDArray[Any]  # shape (rows, columns of the signature), in its order
 
 _EXACT = 1 << 53  # integers below are themselves as float64
-_FITS = {"integer": 1 << 31, "long": _EXACT}
+_FITS = {kind: min(high + 1, _EXACT) for kind, (_, high) in INTEGER_BOUNDS.items()}
 _RECORDS = ("dataframe_records", "inputs", "instances")
 
 

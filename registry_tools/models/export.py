@@ -6,7 +6,7 @@ from pathlib import Path
 
 import joblib
 
-from registry_tools.data.tables import write_atomically
+from registry_tools.data.output_file import output_file
 from registry_tools.errors import UnsupportedOperation
 from registry_tools.models.loaded_model import LoadedModel
 
@@ -29,5 +29,6 @@ def export_joblib(model: LoadedModel, path: str | Path) -> int:
             f"({type(model.estimator).__name__}): joblib export supports only those"
         )
     path = Path(path)
-    write_atomically(path, lambda part: joblib.dump(model.estimator, part))
+    with output_file(path) as part:
+        joblib.dump(model.estimator, part)
     return path.stat().st_size

@@ -1,4 +1,4 @@
-"""`registry-tools score`: files of rows in, the same rows with their answers out."""
+"""`registry-tools score`: files of rows in, the same rows with their predictions out."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ slow = pytest.mark.slow
         pytest.param("rows.parquet", "out.csv", marks=slow),
     ],
 )
-def test_the_output_is_the_input_with_answers(
+def test_the_output_is_the_input_with_predictions(
     given: str, output: str, local: Place, tmp_path: Path, capsys: Any
 ) -> None:
     name = local.model(GOOD)
@@ -233,7 +233,7 @@ def test_no_rows_are_an_output_with_the_right_columns(
 
 
 @slow
-def test_a_table_with_text_and_holes_is_scored_as_predict_does_without_a_warning(
+def test_a_table_with_text_and_missing_values_is_scored_as_predict_does_without_a_warning(
     store: str, table_csv: Path, tmp_path: Path, capfd: Any
 ) -> None:
     from pipeline.params.definitions import TrainParams
@@ -246,8 +246,8 @@ def test_a_table_with_text_and_holes_is_scored_as_predict_does_without_a_warning
     for given in (table_csv, write(table, tmp_path / "animals.parquet")):
         output = tmp_path / f"from-{given.suffix[1:]}.parquet"
         capfd.readouterr()
-        told = ["score", "animals/1", "--input", str(given), "--output", str(output)]
-        assert main(told) == 0
+        argv = ["score", "animals/1", "--input", str(given), "--output", str(output)]
+        assert main(argv) == 0
         assert "Warning" not in capfd.readouterr().err  # of the workers
         outputs.append(read(output))
         assert outputs[-1]["prediction"].tolist() == wanted.tolist()

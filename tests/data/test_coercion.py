@@ -1,4 +1,4 @@
-"""Rows brought into the form that a model takes."""
+"""Rows converted to the schema of a model."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from registry_tools.data.coercion import coerce
-from registry_tools.data.schema import Column, columns_of, values_from_text
+from registry_tools.data.coercion import coerce, values_from_text
+from registry_tools.data.schema import Column, columns_of
 from registry_tools.errors import InputError
 
 COLUMNS = (

@@ -14,16 +14,16 @@ def test_the_order_of_columns_and_the_kind_of_number_do_not_matter() -> None:
     assert hash_rows(table).tolist() == hash_rows(other).tolist()
 
 
-def test_holes_hash_alike_however_they_are_stored() -> None:
+def test_missing_values_hash_alike_however_they_are_stored() -> None:
     as_nan = pd.DataFrame({"a": [np.nan, 1.0], "b": ["x", np.nan]})
     as_none = pd.DataFrame({"a": [None, 1.0], "b": pd.Series(["x", None], dtype=object)})
     assert hash_rows(as_nan).tolist() == hash_rows(as_none).tolist()
 
 
-def test_a_boolean_column_hashes_alike_with_and_without_a_hole() -> None:
+def test_a_boolean_column_hashes_alike_with_and_without_a_missing_value() -> None:
     whole = pd.DataFrame({"a": [True, False]})
-    holed = pd.DataFrame({"a": pd.Series([True, False, None], dtype=object)})
-    assert hash_rows(whole).tolist() == hash_rows(holed)[:2].tolist()
+    with_missing = pd.DataFrame({"a": pd.Series([True, False, None], dtype=object)})
+    assert hash_rows(whole).tolist() == hash_rows(with_missing)[:2].tolist()
 
 
 def test_names_and_values_matter() -> None:

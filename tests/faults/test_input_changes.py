@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from registry_tools.batch.engines.process_pool import Group, Told
-from registry_tools.batch.readers.file_identity import Known, mark_of
+from registry_tools.batch.engines.process_pool import RowGroup, RowGroupResult
+from registry_tools.batch.readers.file_identity import FileIdentity, fingerprint_of
 from registry_tools.batch.readers.input_files import open_files
-from registry_tools.batch.row_groups import check_told
-from registry_tools.batch.row_stream import ScoringRequest
+from registry_tools.batch.row_groups import check_row_group_result
 from registry_tools.batch.scoring_job import score
-from registry_tools.batch.writers.parquet_copy import footer
+from registry_tools.batch.scoring_plan import ScoringRequest
+from registry_tools.batch.writers.parquet_copy import read_footer
 from registry_tools.errors import InputError
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.refs import parse_ref
@@ -35,8 +35,8 @@ def replaced(path: Path, table: pd.DataFrame) -> None:
     new.replace(path)
 
 
-def known(path: Path) -> Known:
-    return Known(str(path), path.name, mark_of(str(path)))
+def identity_of(path: Path) -> FileIdentity:
+    return FileIdentity(str(path), path.name, fingerprint_of(str(path)))
 
 
 def replace_alike(path: Path) -> None:
@@ -55,8 +55,8 @@ def tear(path: Path) -> None:
     raise OSError("torn")
 
 
-def read(one: Known, during: Callable[[Path], object]) -> None:
-    with one.read():
+def read(one: FileIdentity, during: Callable[[Path], object]) -> None:
+    with one.reading():
         during(Path(one.path))
 
 
@@ -66,9 +66,9 @@ def test_a_file_that_is_changed_while_it_is_read_is_named(
 ) -> None:
     path = tmp_path / "in.csv"
     path.write_text("a\n1\n")
-    read(known(path), Path.read_text)
+    read(identity_of(path), Path.read_text)
     with pytest.raises(InputError, match=rf"^in\.csv: {CHANGED}"):
-        read(known(path), change)
+        read(identity_of(path), change)
 
 
 @pytest.mark.parametrize("form", ["parquet", "csv"])
@@ -104,8 +104,8 @@ def test_a_scoring_of_a_file_that_is_changed_leaves_no_output(
             replaced(path, other)
 
         def progress(done: int, count: int) -> None:
-            if moment == "in the middle" and not (tmp_path / "told").exists():
-                (tmp_path / "told").touch()
+            if moment == "in the middle" and not (tmp_path / "replaced").exists():
+                (tmp_path / "replaced").touch()
                 replaced(path, other)
 
         return progress
@@ -119,11 +119,11 @@ def test_a_scoring_of_a_file_that_is_changed_leaves_no_output(
 
 
 def test_a_row_group_that_is_not_as_long_as_the_footer_says_is_refused(tmp_path: Path) -> None:
-    path = str(tmp_path / "in.parquet")
+    path = tmp_path / "in.parquet"
     pq.write_table(pa.table({"x": range(10)}), path)
-    one, given = known(Path(path)), footer(path)
-    assert given is not None
-    group = Group(path, one.shown, one.mark, 0, 0, "part")
-    check_told(one, given, group, Told(10, {}))
+    footer = read_footer(str(path))
+    assert footer is not None
+    group = RowGroup(identity_of(path), 0, 0, "part")
+    check_row_group_result(footer, group, RowGroupResult(10, {}))
     with pytest.raises(InputError, match="row group 0 holds 9 rows, and the footer says 10"):
-        check_told(one, given, group, Told(9, {}))
+        check_row_group_result(footer, group, RowGroupResult(9, {}))

@@ -44,7 +44,7 @@ def partials(folder: Path) -> list[Path]:
 
 
 def scratch(pid: int) -> list[Path]:
-    """Return the folders for a while that are of a process."""
+    """Return the temporary folders of a process."""
     return list(Path(tempfile.gettempdir()).glob(f"*-{socket.gethostname()}-{pid}-*"))
 
 

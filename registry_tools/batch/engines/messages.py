@@ -1,47 +1,26 @@
-"""What goes over the pipes between the command and its workers: a kind, a length, and bytes."""
+"""What the command and its workers send to each other: the kinds of messages, and rows as bytes.
+
+The command sends LOAD, then ROWS or ROW_GROUP. A worker replies RESULT or ERROR, and before it may
+send PROGRESS.
+"""
 
 from __future__ import annotations
 
-import json
-import struct
-from typing import IO, Any
-
 import pyarrow as pa
 
-TOLD, ROWS, GROUP, ANSWER, ERROR, PROGRESS = b"T", b"R", b"G", b"A", b"E", b"P"
-_HEAD = struct.Struct("<cq")
-_BAD = b"bad"
+LOAD, ROWS, ROW_GROUP = "load", "rows", "row group"
+RESULT, ERROR, PROGRESS = "result", "error", "progress"
 
 
-def send(stream: IO[bytes], kind: bytes, content: bytes | pa.Buffer) -> None:
-    """Write one message."""
-    stream.write(_HEAD.pack(kind, len(content)))
-    stream.write(content)
-    stream.flush()
-
-
-def receive(stream: IO[bytes]) -> tuple[bytes, bytes] | None:
-    """Read one message; None if the other side has ended."""
-    head = stream.read(_HEAD.size)
-    if len(head) < _HEAD.size:
-        return None
-    kind, length = _HEAD.unpack(head)
-    content = stream.read(length)
-    return (kind, content) if len(content) == length else None
-
-
-def packed(rows: pa.RecordBatch, bad: dict[int, str] | None = None) -> pa.Buffer:
-    """Return rows as bytes, with what is bad about some."""
-    said = {_BAD: json.dumps(list((bad or {}).items())).encode()}
+def rows_to_buffer(rows: pa.RecordBatch) -> pa.Buffer:
+    """Return rows as bytes."""
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, rows.schema.with_metadata(said)) as writer:
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
         writer.write_batch(rows)
     return sink.getvalue()
 
 
-def unpacked(content: bytes) -> tuple[pa.RecordBatch, dict[int, str]]:
-    """Read what `packed` made."""
+def rows_from_bytes(content: bytes) -> pa.RecordBatch:
+    """Read what `rows_to_buffer` returned."""
     with pa.ipc.open_stream(pa.py_buffer(content)) as reader:
-        rows = reader.read_next_batch()
-    bad: list[Any] = json.loads((rows.schema.metadata or {}).get(_BAD, b"[]"))
-    return rows, {int(row): str(reason) for row, reason in bad}
+        return reader.read_next_batch()

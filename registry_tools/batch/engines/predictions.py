@@ -1,9 +1,9 @@
-"""Checked rows in, answers out: what one version says of a batch."""
+"""The predictions of one version for a batch of rows."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sklearn
 
-from registry_tools.batch.validation.checked_columns import Checked
-from registry_tools.batch.validation.columns import check
-from registry_tools.data.schema import Column
+from registry_tools.data.arrow_coercion import coerce_batch, to_frame
+from registry_tools.data.coerced_batch import CoercedBatch
 from registry_tools.errors import (
     InputError,
     RegistryToolsError,
@@ -26,21 +25,21 @@ from registry_tools.errors import (
 from registry_tools.inference.predictor import Predictor
 from registry_tools.models.loaded_model import ModelInfo
 
-# So many calls of the model find out which rows of a batch it refuses; more is no matter of rows.
+# So many calls find out which rows of a batch the model refuses; with more it refuses any row.
 _MOST_CALLS = 4096
 _NAME = pa.dictionary(pa.int32(), pa.string())
 
 
 @dataclass(frozen=True)
-class Answerer:
-    """A version that answers batches of rows."""
+class BatchPredictor:
+    """A version that predicts batches of rows."""
 
     predictor: Predictor
     proba: bool
     text: bool  # whether the rows are the text of a CSV
 
-    def classes(self) -> list[str]:
-        """Return the names that the columns of probabilities have.
+    def probability_columns(self) -> list[str]:
+        """Return the names of the columns of probabilities.
 
         Raises
         ------
@@ -60,86 +59,71 @@ class Answerer:
             )
         return _probability_columns(self.predictor)
 
-    def answer(self, rows: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[int, str]]:
-        """Return the columns of the answer, and which rows have none and why.
+    def predict(self, rows: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[int, str]]:
+        """Return the columns of predictions, and which rows have none and why.
 
         Raises
         ------
         InputError
-            If the model refuses whatever it is asked.
+            If the model refuses every row.
         """
-        columns = self.predictor.info.signature or ()
-        checked = check(rows, columns, self.text)
-        kept = np.flatnonzero(checked.good())
-        bad = dict(checked.bad)
-        checked = checked.without_bad()
-        found: list[npt.NDArray[Any]] = []
+        coerced = coerce_batch(rows, self.predictor.info.signature or (), self.text)
+        kept = np.flatnonzero(coerced.good_rows())
+        bad = coerced.reasons
+        coerced = coerced.without_faults()
+        arrays: list[npt.NDArray[Any]] = []
         for function in self._functions():
-            answers, refused = _some(function, checked)
+            predicted, refused = _predict_or_bisect(function, coerced)
             bad |= {int(kept[row]): reason for row, reason in refused.items()}
             if refused:
-                good = np.ones(checked.rows, bool)
+                good = np.ones(coerced.rows, bool)
                 good[list(refused)] = False
-                checked = Checked(
-                    int(good.sum()), {name: a[good] for name, a in checked.arrays.items()}
-                )
-                found = [before[good] for before in found]
+                coerced = coerced.keep_rows(good)
+                arrays = [before[good] for before in arrays]
                 kept = kept[good]
-            found.append(answers)
-        return answer_columns(self.predictor, found), bad
+            arrays.append(predicted)
+        return prediction_columns(self.predictor, arrays), bad
 
-    def _functions(self) -> list[Callable[[Checked], npt.NDArray[Any]]]:
+    def _functions(self) -> list[Callable[[CoercedBatch], npt.NDArray[Any]]]:
         methods = ["predict", "predict_proba"] if self.proba else ["predict"]
         return [functools.partial(self._call, method) for method in methods]
 
-    def _call(self, method: str, checked: Checked) -> npt.NDArray[Any]:
+    def _call(self, method: str, coerced: CoercedBatch) -> npt.NDArray[Any]:
         predictor = self.predictor
         columns = predictor.info.signature or ()
         if predictor.numeric_schema is not None and not predictor.needs_frame:
-            matrix = np.column_stack([checked.arrays[column.name] for column in columns])
+            matrix = np.column_stack([coerced.arrays[column.name] for column in columns])
             return np.asarray(predictor.array(matrix, method))
-        frame = coerced_frame(checked, columns)
+        frame = to_frame(coerced, columns)
         try:
-            with sklearn.config_context(assume_finite=False):  # holes are the model's to judge
-                answers = np.asarray(getattr(predictor.estimator, method)(frame))
+            # Missing values are the model's to judge.
+            with sklearn.config_context(assume_finite=False):
+                predicted = np.asarray(getattr(predictor.estimator, method)(frame))
         except predictor.model.input_errors as error:
             raise InputError(f"the model cannot take it: {first_line(error)}") from error
-        if len(answers) != len(frame):
+        if len(predicted) != len(frame):
             raise RegistryToolsError(
-                f"{predictor.artifact} gave {len(answers)} answers to {len(frame)} rows"
+                f"{predictor.artifact} gave {len(predicted)} predictions for {len(frame)} rows"
             )
-        return answers
+        return predicted
 
 
-def coerced_frame(checked: Checked, columns: Sequence[Column]) -> Any:
-    """Return the frame that `frames.coerce` makes of the same rows."""
-    import pandas as pd
-
-    return pd.DataFrame(
-        {c.name: pd.Series(checked.arrays[c.name], dtype=_dtype(checked, c)) for c in columns}
-    )
-
-
-def _dtype(checked: Checked, column: Column) -> Any:
-    return checked.arrays[column.name].dtype  # or pandas would make objects its own text
-
-
-def _some(
-    function: Callable[[Checked], npt.NDArray[Any]], checked: Checked
+def _predict_or_bisect(
+    function: Callable[[CoercedBatch], npt.NDArray[Any]], coerced: CoercedBatch
 ) -> tuple[npt.NDArray[Any], dict[int, str]]:
-    """Answer all rows, or, where the model refuses them, find out which it is."""
-    if checked.rows == 0:
+    """Predict all rows, or, where the model refuses them, find out which it is."""
+    if coerced.rows == 0:
         return np.empty(0), {}
     refused: dict[int, str] = {}
     parts: list[npt.NDArray[Any]] = []
-    waiting = [(0, checked.rows)]
+    waiting = [(0, coerced.rows)]
     calls = 0
     while waiting:
         begin, end = waiting.pop()
-        part = {name: values[begin:end] for name, values in checked.arrays.items()}
+        part = {name: values[begin:end] for name, values in coerced.arrays.items()}
         calls += 1
         try:
-            parts.append(function(Checked(end - begin, part)))
+            parts.append(function(CoercedBatch(end - begin, part)))
         except InputError as error:
             if calls > _MOST_CALLS:
                 raise
@@ -151,15 +135,16 @@ def _some(
     return np.concatenate(parts) if parts else np.empty(0), refused
 
 
-def answer_columns(predictor: Predictor, found: list[npt.NDArray[Any]]) -> pa.RecordBatch:
+def prediction_columns(predictor: Predictor, arrays: list[npt.NDArray[Any]]) -> pa.RecordBatch:
     """Return predictions, their names, and probabilities if there are any, as columns."""
-    predicted = pa.array(found[0].reshape(len(found[0])))
+    predicted = pa.array(arrays[0].reshape(len(arrays[0])))
     if not len(predicted):
         predicted = predicted.cast(prediction_type(predictor))
-    arrays = {"prediction": predicted, "prediction_name": names_of(predicted, predictor.info)}
-    if len(found) > 1:
-        arrays |= _probabilities(predictor, found[1])
-    return pa.RecordBatch.from_pydict(arrays)
+    names = prediction_names(predicted, predictor.info)
+    columns = {"prediction": predicted, "prediction_name": names}
+    if len(arrays) > 1:
+        columns |= _probabilities(predictor, arrays[1])
+    return pa.RecordBatch.from_pydict(columns)
 
 
 def _probability_columns(predictor: Predictor) -> list[str]:
@@ -168,24 +153,24 @@ def _probability_columns(predictor: Predictor) -> list[str]:
     return [f"probability_{name}" for name in dict.fromkeys(names)]
 
 
-def _probabilities(predictor: Predictor, found: npt.NDArray[Any]) -> dict[str, pa.Array]:
+def _probabilities(predictor: Predictor, rows: npt.NDArray[Any]) -> dict[str, pa.Array]:
     """Return columns of probabilities; 0 for a class that the model was trained without."""
-    known = predictor.model.class_names
-    by_class = found.T if len(found) else np.empty((len(known), 0))
-    if len(by_class) != len(known):
+    names = predictor.model.class_names
+    by_class = rows.T if len(rows) else np.empty((len(names), 0))
+    if len(by_class) != len(names):
         raise VerificationError(
-            f"{predictor.artifact} gives {len(by_class)} probabilities a row, and has {len(known)} "
+            f"{predictor.artifact} gives {len(by_class)} probabilities a row, and has {len(names)} "
             "classes"
         )
-    given = {f"probability_{name}": by_class[place] for place, name in enumerate(known)}
-    nothing = np.zeros(len(found))
+    given = {f"probability_{name}": by_class[place] for place, name in enumerate(names)}
+    nothing = np.zeros(len(rows))
     return {
         column: pa.array(given.get(column, nothing), pa.float64())
         for column in _probability_columns(predictor)
     }
 
 
-def names_of(predicted: pa.Array, info: ModelInfo) -> pa.Array:
+def prediction_names(predicted: pa.Array, info: ModelInfo) -> pa.Array:
     """Return the names of predicted classes; null where a version has none.
 
     Raises
@@ -209,18 +194,18 @@ def names_of(predicted: pa.Array, info: ModelInfo) -> pa.Array:
 
 
 def prediction_type(predictor: Predictor) -> pa.DataType:
-    """Return the type of what a version predicts, as far as it shows before it is asked."""
+    """Return the type of what a version predicts, as far as it shows before it predicts."""
     if predictor.answers.get("predict"):
         return pa.array(predictor.answers["predict"]).type
     classes = getattr(predictor.model.estimator, "classes_", None)
     return pa.array(classes).type if classes is not None else pa.float64()
 
 
-def counts_of(answers: pa.RecordBatch | pa.Table) -> dict[str, int]:
+def class_counts(predictions: pa.RecordBatch | pa.Table) -> dict[str, int]:
     """Return how many rows there are of each class; nothing where numbers are predicted."""
-    names = answers.column("prediction_name")
+    names = predictions.column("prediction_name")
     if names.null_count == len(names):
-        names = answers.column("prediction")
+        names = predictions.column("prediction")
         if not pa.types.is_integer(names.type) and not pa.types.is_boolean(names.type):
             return {}
     counted = pc.value_counts(names)

@@ -1,10 +1,9 @@
-"""The processes that answer: started, asked side by side, answered in order, ended."""
+"""The worker processes: started, sent batches side by side, their results put in order, ended."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 import queue
 import subprocess
@@ -15,96 +14,65 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
-
-import pyarrow as pa
+from typing import Any, TypeVar
 
 from registry_tools import errors
-from registry_tools.batch.engines.messages import (
-    ANSWER,
-    ERROR,
-    GROUP,
-    PROGRESS,
-    ROWS,
-    TOLD,
-    packed,
-    receive,
-    send,
-    unpacked,
-)
-from registry_tools.batch.readers.file_identity import Mark
-from registry_tools.batch.readers.read_rows import Batch, columns_of
+from registry_tools.batch.engines import messages
+from registry_tools.batch.engines.engine import BatchResult
+from registry_tools.batch.readers.file_identity import FileIdentity
+from registry_tools.batch.readers.read_rows import Batch, select_columns
 from registry_tools.errors import RegistryToolsError
+from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.models.formats import describe
-
-if TYPE_CHECKING:
-    from registry_tools.inference.model_artifact import ModelArtifact
-    from registry_tools.models.trust_policy import TrustPolicy
+from registry_tools.models.trust_policy import TrustPolicy
+from registry_tools.processes import Message, read_message, write_message
 
 _HOME = Path(__file__).parents[3]
 _AHEAD = 2  # batches for each worker that are read before the first is written
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 
-_Asked = TypeVar("_Asked")
-_Got = TypeVar("_Got")
-BatchResult = tuple[pa.RecordBatch, "dict[int, str]"]  # columns of answers; which rows have none
+_Work = TypeVar("_Work")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
-class Group:
-    """A row group that a worker reads by itself, and the file for its answers."""
+class RowGroup:
+    """A row group that a worker reads by itself, and the file for its predictions."""
 
-    path: str
-    shown: str  # the path, as errors name it
-    mark: Mark  # of the file that is meant
-    place: int
-    first: int  # its first row in the file
-    part: str
+    file: FileIdentity
+    index: int
+    first_row: int  # in the file
+    output: str
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a worker tells of a row group."""
+class RowGroupResult:
+    """What a worker reports of a row group."""
 
     rows: int
     counts: dict[str, int]
-    bad: tuple[int, str] | None = None  # the first row that cannot be scored, and why
+    bad_row: tuple[int, str] | None = None  # the first that cannot be scored, and why
 
 
-class Engine(Protocol):
-    """What answers batches."""
-
-    def load(
-        self, artifact: ModelArtifact, policy: TrustPolicy, proba: bool, text: bool
-    ) -> list[str]:
-        """Load a version; return the columns that `proba` adds."""
-
-    def answer(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, BatchResult]]:
-        """Yield each batch with its answers, in the order of the batches."""
-
-    def close(self) -> None:
-        """End."""
-
-
-def cores() -> int:
+def available_cores() -> int:
     """Return how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-class Pool:
+class ProcessPool:
     """Worker processes, each with one thread here that talks to it."""
 
     def __init__(self, workers: int) -> None:
-        """Start them; they import what they need while the version is looked for."""
+        """Start them; they import what they need while the version is resolved."""
         path = (str(_HOME), os.environ.get("PYTHONPATH"))
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
         environment |= dict.fromkeys(_ONE_THREAD, "1")
         self._processes: list[subprocess.Popen[bytes]] = []
         try:
             for _ in range(workers):
-                self._processes.append(_started(environment))
+                self._processes.append(_start_process(environment))
         except OSError as error:
             self.close()
             raise RegistryToolsError(f"no worker can be started: {error.strerror}") from error
@@ -121,10 +89,11 @@ class Pool:
         Raises
         ------
         VerificationError
-            If it holds what is not trusted, or does not answer as was recorded.
+            If it holds what is not trusted, or does not predict what was recorded.
         """
         self._columns = [column.name for column in describe(artifact.model).signature or ()]
-        told = {
+        head = {
+            "kind": messages.LOAD,
             "source": artifact.to_json(),
             "trust": policy.types,
             "allow_code": policy.allow_code,
@@ -133,41 +102,41 @@ class Pool:
             "text": text,
         }
         for process in self._processes:
-            _say(process, TOLD, json.dumps(told).encode())
-        added: list[list[str]] = [json.loads(_hear(process)) for process in self._processes]
+            _send(process, head)
+        added: list[list[str]] = [_receive(process)[0]["columns"] for process in self._processes]
         return added[0]
 
-    def answer(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, BatchResult]]:
-        """Yield each batch with its answers, in order; a few are read ahead."""
-        return self._in_order(self._ask, batches)
+    def predict(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, BatchResult]]:
+        """Yield each batch with its predictions, in order; a few are read ahead."""
+        return self._map_in_order(self._predict_batch, batches)
 
-    def answer_groups(
-        self, groups: Iterable[Group], progress: Callable[[int], None]
-    ) -> Iterator[tuple[Group, Told]]:
-        """Yield each row group with what is told of it, in order.
+    def predict_row_groups(
+        self, groups: Iterable[RowGroup], progress: Callable[[int], None]
+    ) -> Iterator[tuple[RowGroup, RowGroupResult]]:
+        """Yield each row group with its result, in order.
 
         Parameters
         ----------
         groups
-            What is to be read and answered.
+            What is to be read and predicted.
         progress
-            Is told of rows that were answered, from one thread at a time, before their group is
-            whole: it may take long.
+            Receives the number of rows predicted since it was called last, from one thread at a
+            time, before their group is whole: it may take long.
         """
         lock = threading.Lock()
 
-        def tell(rows: int) -> None:
+        def report(rows: int) -> None:
             with lock:
                 progress(rows)
 
-        return self._in_order(functools.partial(self._ask_group, tell), groups)
+        return self._map_in_order(functools.partial(self._predict_row_group, report), groups)
 
-    def _in_order(
-        self, ask: Callable[[_Asked], _Got], everything: Iterable[_Asked]
-    ) -> Iterator[tuple[_Asked, _Got]]:
-        waiting: deque[tuple[_Asked, Future[_Got]]] = deque()
+    def _map_in_order(
+        self, function: Callable[[_Work], _Result], everything: Iterable[_Work]
+    ) -> Iterator[tuple[_Work, _Result]]:
+        waiting: deque[tuple[_Work, Future[_Result]]] = deque()
         for one in everything:
-            waiting.append((one, self._threads.submit(ask, one)))
+            waiting.append((one, self._threads.submit(function, one)))
             if len(waiting) > _AHEAD * len(self._processes):
                 first, future = waiting.popleft()
                 yield first, future.result()
@@ -175,22 +144,32 @@ class Pool:
             first, future = waiting.popleft()
             yield first, future.result()
 
-    def _ask(self, batch: Batch) -> BatchResult:
-        return unpacked(self._asked(ROWS, packed(columns_of(batch.rows, self._columns))))
+    def _predict_batch(self, batch: Batch) -> BatchResult:
+        rows = messages.rows_to_buffer(select_columns(batch.rows, self._columns))
+        head, body = self._request({"kind": messages.ROWS}, rows)
+        return messages.rows_from_bytes(body), dict(head["bad"])
 
-    def _ask_group(self, tell: Callable[[int], None], group: Group) -> Told:
-        asked = vars(group) | {"path": os.path.abspath(group.path)}
-        told = json.loads(self._asked(GROUP, json.dumps(asked).encode(), tell))
-        tell(told["unsaid"])
-        return Told(told["rows"], told["counts"], tuple(told["bad"]) if told["bad"] else None)
+    def _predict_row_group(self, report: Callable[[int], None], group: RowGroup) -> RowGroupResult:
+        request = {
+            "kind": messages.ROW_GROUP,
+            "path": os.path.abspath(group.file.path),
+            "name": group.file.name,
+            "fingerprint": group.file.fingerprint,
+            "index": group.index,
+            "output": group.output,
+        }
+        result, _ = self._request(request, report=report)
+        report(result["unreported"])
+        bad_row = tuple(result["bad_row"]) if result["bad_row"] else None
+        return RowGroupResult(result["rows"], result["counts"], bad_row)
 
-    def _asked(
-        self, kind: bytes, content: bytes | pa.Buffer, tell: Callable[[int], None] | None = None
-    ) -> bytes:
+    def _request(
+        self, head: dict[str, Any], body: Any = b"", report: Callable[[int], None] | None = None
+    ) -> Message:
         process = self._idle.get()
         try:
-            _say(process, kind, content)
-            return _hear(process, tell)
+            _send(process, head, body)
+            return _receive(process, report)
         finally:
             self._idle.put(process)
 
@@ -208,7 +187,7 @@ class Pool:
             self._threads.shutdown(cancel_futures=True)
 
 
-def _started(environment: dict[str, str]) -> subprocess.Popen[bytes]:
+def _start_process(environment: dict[str, str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "registry_tools.batch.engines.worker"],
         stdin=subprocess.PIPE,
@@ -220,37 +199,37 @@ def _started(environment: dict[str, str]) -> subprocess.Popen[bytes]:
     )
 
 
-def _say(process: subprocess.Popen[bytes], kind: bytes, content: bytes | pa.Buffer) -> None:
+def _send(process: subprocess.Popen[bytes], head: dict[str, Any], body: Any = b"") -> None:
     assert process.stdin is not None
     try:
-        send(process.stdin, kind, content)
+        write_message(process.stdin, head, body)
     except BrokenPipeError:
-        raise _ended(process) from None
+        raise _worker_ended(process) from None
 
 
-def _hear(process: subprocess.Popen[bytes], tell: Callable[[int], None] | None = None) -> bytes:
-    """Return what a worker answers; `tell` is told how far it is until then.
+def _receive(
+    process: subprocess.Popen[bytes], report: Callable[[int], None] | None = None
+) -> Message:
+    """Return the result of a worker; `report` receives its progress until then.
 
     Raises
     ------
     RegistryToolsError
-        What it says that went wrong; or that it has ended, killed for want of memory perhaps.
+        The error that it reports; or that it has ended, killed for want of memory perhaps.
     """
     assert process.stdout is not None
-    while (message := receive(process.stdout)) is not None and message[0] == PROGRESS:
-        if tell is not None:
-            tell(json.loads(message[1]))
+    while (message := read_message(process.stdout)) and message[0]["kind"] == messages.PROGRESS:
+        if report is not None:
+            report(message[0]["rows"])
     if message is None:
-        raise _ended(process)
-    kind, content = message
-    if kind == ERROR:
-        name, said = json.loads(content)
-        raise getattr(errors, name, RegistryToolsError)(said)
-    assert kind in {TOLD, ANSWER}
-    return content
+        raise _worker_ended(process)
+    head, _ = message
+    if head["kind"] == messages.ERROR:
+        raise getattr(errors, head["type"], RegistryToolsError)(head["message"])
+    return message
 
 
-def _ended(process: subprocess.Popen[bytes]) -> RegistryToolsError:
+def _worker_ended(process: subprocess.Popen[bytes]) -> RegistryToolsError:
     code = process.wait()
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
     return RegistryToolsError(

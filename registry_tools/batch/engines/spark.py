@@ -1,7 +1,7 @@
-"""Spark as what answers: MLflow's `spark_udf` on the same version, in place of our processes.
+"""Spark as the engine: MLflow's `spark_udf` on the same version, in place of worker processes.
 
-What may be scored is decided here as it is there, so that both give the same answers to the same
-rows; Spark is sent checked rows and sends predictions back.
+Rows are coerced here as there, so that both predict the same for the same rows; Spark receives
+coerced rows and returns predictions.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from registry_tools.batch.engines.predictions import names_of
-from registry_tools.batch.engines.process_pool import BatchResult
+from registry_tools.batch.engines.engine import BatchResult
+from registry_tools.batch.engines.predictions import prediction_names
 from registry_tools.batch.readers.read_rows import Batch
-from registry_tools.batch.validation.checked_columns import Checked
-from registry_tools.batch.validation.columns import arrow_of, check
+from registry_tools.data.arrow_coercion import coerce_batch, to_arrow
+from registry_tools.data.coerced_batch import CoercedBatch
 from registry_tools.errors import RegistryToolsError, UnsupportedOperation, first_line
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.models.loaded_model import LoadedModel, load_folder
@@ -57,7 +57,7 @@ def check_installed() -> None:
         )
 
 
-class SparkAnswers:
+class SparkEngine:
     """A session of Spark with one version in it."""
 
     def __init__(self, master: str) -> None:
@@ -84,7 +84,9 @@ class SparkAnswers:
             # Java's own errors come as they are.
             if type(error).__module__.partition(".")[0] != "py4j":
                 raise
-            raise RegistryToolsError(f"Spark at {master} does not start: {_java(error)}") from error
+            raise RegistryToolsError(
+                f"Spark at {master} does not start: {_java_error(error)}"
+            ) from error
 
     def load(
         self, artifact: ModelArtifact, policy: TrustPolicy, proba: bool, text: bool
@@ -104,10 +106,10 @@ class SparkAnswers:
             )
         self._model: LoadedModel = load_folder(artifact.model, policy)
         self._artifact, self._text = artifact, text
-        self._udf = self._made_udf()
+        self._udf = self._make_udf()
         return []
 
-    def _made_udf(self) -> Any:
+    def _make_udf(self) -> Any:
         import mlflow.pyfunc
 
         classes = getattr(self._model.estimator, "classes_", np.empty(0))
@@ -121,28 +123,28 @@ class SparkAnswers:
                 env_manager="local",
             )
 
-    def answer(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, BatchResult]]:
-        """Yield each batch with its answers, in order; some are sent together."""
+    def predict(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, BatchResult]]:
+        """Yield each batch with its predictions, in order; some are sent together."""
         columns = self._model.info.signature or ()
         iterator = iter(batches)
         while together := list(itertools.islice(iterator, _BATCHES)):
-            checks = [check(batch.rows, columns, self._text) for batch in together]
-            predicted = self._predicted([checked.without_bad() for checked in checks])
+            coerced = [coerce_batch(batch.rows, columns, self._text) for batch in together]
+            good = [one.without_faults() for one in coerced]
+            predicted = self._predict_together(good)
             begin = 0
-            for batch, checked in zip(together, checks, strict=True):
-                size = checked.rows - len(checked.bad)
-                part = predicted[begin : begin + size]
-                begin += size
-                info = self._model.info
-                answers = {"prediction": part, "prediction_name": names_of(part, info)}
-                yield batch, (pa.RecordBatch.from_pydict(answers), checked.bad)
+            for batch, before, after in zip(together, coerced, good, strict=True):
+                part = predicted[begin : begin + after.rows]
+                begin += after.rows
+                names = prediction_names(part, self._model.info)
+                predictions = {"prediction": part, "prediction_name": names}
+                yield batch, (pa.RecordBatch.from_pydict(predictions), before.reasons)
 
-    def _predicted(self, parts: list[Checked]) -> pa.Array:
+    def _predict_together(self, parts: list[CoercedBatch]) -> pa.Array:
         from pyspark.sql.functions import struct
 
         columns = self._model.info.signature or ()
         table = pa.concat_tables(
-            pa.table({c.name: arrow_of(part, c) for c in columns}) for part in parts
+            pa.table({c.name: to_arrow(part, c) for c in columns}) for part in parts
         ).combine_chunks()
         table = table.append_column(_ROW, pa.array(np.arange(len(table))))
         with warnings.catch_warnings():
@@ -150,13 +152,13 @@ class SparkAnswers:
             try:
                 frame = self._spark.createDataFrame(table)
                 names = [f"`{column.name.replace('`', '``')}`" for column in columns]
-                answered = frame.select(_ROW, self._udf(struct(*names)).alias("prediction"))
-                found = answered.toArrow()
+                predicted = frame.select(_ROW, self._udf(struct(*names)).alias("prediction"))
+                result = predicted.toArrow()
             except Exception as error:
                 if type(error).__module__.partition(".")[0] not in {"py4j", "pyspark"}:
                     raise
-                raise RegistryToolsError(f"Spark failed: {_java(error)}") from error
-        column = found.sort_by(_ROW).column("prediction").combine_chunks()
+                raise RegistryToolsError(f"Spark failed: {_java_error(error)}") from error
+        column = result.sort_by(_ROW).column("prediction").combine_chunks()
         return column if isinstance(column, pa.Array) else pa.concat_arrays(column.chunks)
 
     def close(self) -> None:
@@ -165,8 +167,8 @@ class SparkAnswers:
             self._spark.stop()
 
 
-def _java(error: BaseException) -> str:
+def _java_error(error: BaseException) -> str:
     """Return the last error that a trace of Java and Python names, or its first line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if "Error: " in line or "Exception: " in line]
-    return (told or lines or [type(error).__name__])[-1 if told else 0][:300]
+    named = [line for line in lines if "Error: " in line or "Exception: " in line]
+    return (named or lines or [type(error).__name__])[-1 if named else 0][:300]

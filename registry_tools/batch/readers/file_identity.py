@@ -1,4 +1,4 @@
-"""An input file as it was when it was looked at first: what is read later has to be of the same."""
+"""The identity of an input file: what is read later has to be of the same file, unchanged."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from pyarrow import fs
 from registry_tools.errors import InputError, first_line
 
 _UNREADABLE = (pa.ArrowException, OSError, ValueError)
-Mark = tuple[int | None, ...]
+Fingerprint = tuple[int | None, ...]
 
 
 @contextlib.contextmanager
-def readable(shown: str) -> Iterator[None]:
-    """Turn what Arrow and the system say of a file into an error that names it."""
+def translate_read_errors(where: str) -> Iterator[None]:
+    """Turn an error of Arrow or the system into one that names the file."""
     try:
         yield
     except InputError:
         raise
     except _UNREADABLE as error:
         text = first_line(error, 300)
-        raise InputError(f"{shown}: cannot be read: {text}") from error
+        raise InputError(f"{where}: cannot be read: {text}") from error
 
 
-def mark_of(path: str, filesystem: fs.FileSystem | None = None) -> Mark:
-    """Return what tells a file from one that takes its place; nothing if it is not there.
+def fingerprint_of(path: str, filesystem: fs.FileSystem | None = None) -> Fingerprint:
+    """Return what differs between a file and one that replaces it; nothing if there is no file.
 
     Parameters
     ----------
@@ -47,43 +47,43 @@ def mark_of(path: str, filesystem: fs.FileSystem | None = None) -> Mark:
 
 
 @dataclass(frozen=True)
-class Known:
+class FileIdentity:
     """An input file, which several processes open by its name, some of them more than once."""
 
     path: str
-    shown: str  # as errors name it
-    mark: Mark
+    name: str  # as errors name it
+    fingerprint: Fingerprint
     filesystem: fs.FileSystem | None = None
 
-    def check(self) -> None:
-        """Compare it with what it was.
+    def check_unchanged(self) -> None:
+        """Compare the file with its fingerprint.
 
         Raises
         ------
         InputError
             If another has its name, or it was written to.
         """
-        with readable(self.shown):
-            if mark_of(self.path, self.filesystem) == self.mark:
+        with translate_read_errors(self.name):
+            if fingerprint_of(self.path, self.filesystem) == self.fingerprint:
                 return
         raise InputError(
-            f"{self.shown}: it was changed while it was read: score it again when nothing writes "
+            f"{self.name}: it was changed while it was read: score it again when nothing writes "
             "to it any more"
         )
 
     @contextlib.contextmanager
     def unchanged(self) -> Iterator[None]:
-        """Compare it after the body, and where the body finds it broken: that may be why."""
+        """Check after the body, and where the body finds the file broken: that may be why."""
         try:
             yield
         except InputError:
-            self.check()
+            self.check_unchanged()
             raise
-        self.check()
+        self.check_unchanged()
 
     @contextlib.contextmanager
-    def read(self) -> Iterator[None]:
+    def reading(self) -> Iterator[None]:
         """Let the body read it, from its opening to its end."""
-        self.check()
-        with self.unchanged(), readable(self.shown):
+        self.check_unchanged()
+        with self.unchanged(), translate_read_errors(self.name):
             yield

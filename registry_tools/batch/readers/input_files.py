@@ -12,7 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from registry_tools.batch.readers.file_identity import Known, mark_of, readable
+from registry_tools.batch.readers.file_identity import (
+    FileIdentity,
+    fingerprint_of,
+    translate_read_errors,
+)
 from registry_tools.batch.readers.read_rows import (
     BATCH_ROWS,
     Batch,
@@ -27,12 +31,12 @@ SUFFIXES = {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
 
 
 @dataclass(frozen=True)
-class Files:
+class InputFiles:
     """One or more files of one format with the same columns."""
 
-    form: str  # csv or parquet
+    file_format: str  # csv or parquet
     filesystem: fs.FileSystem
-    known: tuple[Known, ...]
+    identities: tuple[FileIdentity, ...]
     schema: pa.Schema
     total: int  # rows of Parquet, bytes of CSV
     metadata: pq.FileMetaData | None = field(default=None, repr=False)  # of the first Parquet
@@ -40,12 +44,12 @@ class Files:
     @property
     def is_text(self) -> bool:
         """Whether all values are text that is still to be read."""
-        return self.form == "csv"
+        return self.file_format == "csv"
 
     @property
-    def shown(self) -> tuple[str, ...]:
+    def names(self) -> tuple[str, ...]:
         """The files as errors name them."""
-        return tuple(one.shown for one in self.known)
+        return tuple(one.name for one in self.identities)
 
     def batches(self, size: int = BATCH_ROWS) -> Iterator[Batch]:
         """Read all rows in order.
@@ -56,13 +60,13 @@ class Files:
             If a file turns out to be broken, or is changed meanwhile.
         """
         done = 0
-        for one in self.known:
+        for one in self.identities:
             last = 0
-            with one.read(), self.filesystem.open_input_file(one.path) as source:
+            with one.reading(), self.filesystem.open_input_file(one.path) as source:
                 if self.is_text:
-                    batches = read_csv(source, one.shown, self.schema, size)
+                    batches = read_csv(source, one.name, self.schema, size)
                 else:
-                    batches = read_parquet(source, one.shown, self.schema, size)
+                    batches = read_parquet(source, one.name, self.schema, size)
                 for batch in batches:
                     yield replace(batch, done=done + batch.done)
                     last = batch.done
@@ -77,7 +81,7 @@ def without_secrets(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def open_files(address: str) -> Files:
+def open_files(address: str) -> InputFiles:
     """Find what is to be scored: a file, a folder of them, or a URL of either.
 
     Raises
@@ -88,18 +92,16 @@ def open_files(address: str) -> Files:
     UnsupportedOperation
         If the URL needs a package that is not installed.
     """
-    shown = without_secrets(address)
-    with readable(shown):
-        filesystem, path = _filesystem(address)
-        found = _found(filesystem, path, shown)
-    forms = {SUFFIXES[_suffix(name)] for name in found}
-    if len(forms) > 1:
-        raise InputError(f"{shown}: CSV and Parquet stand side by side: score them one by one")
-    names = (
-        [shown] if found == [path] else [f"{shown.rstrip('/')}/{_below(f, path)}" for f in found]
-    )
-    form = forms.pop()
-    return _compared(form, filesystem, tuple(found), tuple(names))
+    where = without_secrets(address)
+    with translate_read_errors(where):
+        filesystem, path = _open_filesystem(address)
+        found = _list_files(filesystem, path, where)
+    formats = {SUFFIXES[_suffix(name)] for name in found}
+    if len(formats) > 1:
+        raise InputError(f"{where}: CSV and Parquet stand side by side: score them one by one")
+    inside = f"{where.rstrip('/')}/"
+    names = [where if f == path else inside + _relative_path(f, path) for f in found]
+    return _compare_files(formats.pop(), filesystem, dict(zip(found, names, strict=True)))
 
 
 def _suffix(path: str) -> str:
@@ -107,11 +109,11 @@ def _suffix(path: str) -> str:
     return PurePosixPath(urlsplit(path).path if "://" in path else path).suffix.lower()
 
 
-def _below(file: str, folder: str) -> str:
+def _relative_path(file: str, folder: str) -> str:
     return str(PurePosixPath(file).relative_to(PurePosixPath(folder)))
 
 
-def _filesystem(address: str) -> tuple[fs.FileSystem, str]:
+def _open_filesystem(address: str) -> tuple[fs.FileSystem, str]:
     if "://" not in address:
         return fs.LocalFileSystem(), Path(address).as_posix()
     try:
@@ -132,13 +134,13 @@ def _filesystem(address: str) -> tuple[fs.FileSystem, str]:
     return fs.PyFileSystem(fs.FSSpecHandler(found)), path
 
 
-def _found(filesystem: fs.FileSystem, path: str, shown: str) -> list[str]:
+def _list_files(filesystem: fs.FileSystem, path: str, where: str) -> list[str]:
     info = filesystem.get_file_info(path)
     if info.type == fs.FileType.NotFound:
-        raise InputError(f"{shown}: there is no such file or folder")
+        raise InputError(f"{where}: there is no such file or folder")
     if info.type != fs.FileType.Directory:
         if _suffix(path) not in SUFFIXES:
-            raise InputError(f"{shown}: unknown format; use one of {', '.join(SUFFIXES)}")
+            raise InputError(f"{where}: unknown format; use one of {', '.join(SUFFIXES)}")
         return [path]
     inside = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
     found = sorted(
@@ -148,23 +150,25 @@ def _found(filesystem: fs.FileSystem, path: str, shown: str) -> list[str]:
         and _suffix(file.path) in SUFFIXES
         # Names that Spark, Hive and this program give to what is no data.
         and not any(
-            part.startswith((".", "_")) for part in PurePosixPath(_below(file.path, path)).parts
+            part.startswith((".", "_"))
+            for part in PurePosixPath(_relative_path(file.path, path)).parts
         )
     )
     if not found:
-        raise InputError(f"{shown}: no file in it ends with {', '.join(SUFFIXES)}")
+        raise InputError(f"{where}: no file in it ends with {', '.join(SUFFIXES)}")
     return found
 
 
-def _compared(
-    form: str, filesystem: fs.FileSystem, paths: tuple[str, ...], shown: tuple[str, ...]
-) -> Files:
-    """Read what each file says of its columns, before a single row is read."""
-    schemas, known, total, first = [], [], 0, None
-    for path, name in zip(paths, shown, strict=True):
-        with readable(name):
-            known.append(Known(path, name, mark_of(path, filesystem), filesystem))
-            if form == "parquet":
+def _compare_files(
+    file_format: str, filesystem: fs.FileSystem, names: dict[str, str]
+) -> InputFiles:
+    """Read the schema of each file and compare it with the first, before any row is read."""
+    schemas, identities, total, first = [], [], 0, None
+    for path, name in names.items():
+        with translate_read_errors(name):
+            fingerprint = fingerprint_of(path, filesystem)
+            identities.append(FileIdentity(path, name, fingerprint, filesystem))
+            if file_format == "parquet":
                 with filesystem.open_input_file(path) as file:
                     parquet = pq.ParquetFile(file)
                     schemas.append(parquet.schema_arrow)
@@ -173,28 +177,28 @@ def _compared(
             else:
                 schemas.append(read_header(filesystem, path, name))
                 total += filesystem.get_file_info(path).size or 0
-    for name, schema in zip(shown, schemas, strict=True):
-        _refuse_doubled(schema, name)
-        _refuse_difference(schemas[0], shown[0], schema, name)
-    return Files(form, filesystem, tuple(known), schemas[0], total, first)
+    for one, schema in zip(identities, schemas, strict=True):
+        _refuse_duplicate_column(schema, one.name)
+        _refuse_difference(schemas[0], identities[0].name, schema, one.name)
+    return InputFiles(file_format, filesystem, tuple(identities), schemas[0], total, first)
 
 
-def _refuse_doubled(schema: pa.Schema, shown: str) -> None:
+def _refuse_duplicate_column(schema: pa.Schema, where: str) -> None:
     doubled = [name for name, count in Counter(schema.names).items() if count > 1]
     if doubled:
-        raise InputError(f"{shown}: column {doubled[0]!r} stands twice: rename or drop one")
+        raise InputError(f"{where}: column {doubled[0]!r} stands twice: rename or drop one")
 
 
-def _refuse_difference(wanted: pa.Schema, first: str, given: pa.Schema, shown: str) -> None:
+def _refuse_difference(wanted: pa.Schema, first: str, given: pa.Schema, where: str) -> None:
     there, here = set(wanted.names), set(given.names)
     missing = [name for name in wanted.names if name not in here]
     added = [name for name in given.names if name not in there]
     if missing or added:
-        said = f"lacks {quoted_names(missing)}" if missing else f"has {quoted_names(added)}"
-        raise InputError(f"{shown}: other columns than in {first}: it {said}")
+        difference = f"lacks {quoted_names(missing)}" if missing else f"has {quoted_names(added)}"
+        raise InputError(f"{where}: other columns than in {first}: it {difference}")
     for name in wanted.names:
         if given.field(name).type != wanted.field(name).type:
             raise InputError(
-                f"{shown}: column {name!r} holds {given.field(name).type}, and in {first} "
+                f"{where}: column {name!r} holds {given.field(name).type}, and in {first} "
                 f"{wanted.field(name).type}"
             )

@@ -23,7 +23,7 @@ _HEADER_BYTES = 1 << 16  # bytes of a CSV that are read for the header alone
 
 
 @dataclass(frozen=True)
-class Broken:
+class MalformedLine:
     """A line of a CSV that is no row."""
 
     row: int  # of its file, from 0
@@ -35,24 +35,24 @@ class Broken:
 class Batch:
     """Rows of one file."""
 
-    where: str  # the file, for errors
-    first: int  # the row of the file that it begins with, from 0
+    file: str  # as errors name it
+    first_row: int  # the row of the file that it begins with, from 0
     rows: pa.RecordBatch
     done: int  # rows of Parquet, bytes of CSV that were read by now, over all files
-    broken: tuple[Broken, ...] = ()  # lines that stand among its rows
+    malformed: tuple[MalformedLine, ...] = ()  # lines that stand among its rows
 
-    def row_of(self, place: int) -> int:
+    def row_in_file(self, place: int) -> int:
         """Return which row of the file stands at a place of the batch."""
-        return self.first + place + bisect_right(self._places, place)
+        return self.first_row + place + bisect_right(self._rows_before, place)
 
     @cached_property
-    def _places(self) -> list[int]:
+    def _rows_before(self) -> list[int]:
         """How many rows of the batch stand before each line that is none."""
-        return [line.row - self.first - before for before, line in enumerate(self.broken)]
+        return [line.row - self.first_row - before for before, line in enumerate(self.malformed)]
 
 
 def read_parquet(
-    source: pa.NativeFile, shown: str, schema: pa.Schema, size: int
+    source: pa.NativeFile, where: str, schema: pa.Schema, size: int
 ) -> Iterator[Batch]:
     """Read all rows, with their columns in the order of a schema."""
     parquet = pq.ParquetFile(source, buffer_size=READ_BYTES, pre_buffer=False)
@@ -60,11 +60,11 @@ def read_parquet(
     for rows in parquet.iter_batches(size):
         if rows.schema.names != schema.names:
             rows = rows.select(schema.names)
-        yield Batch(shown, done, rows, done + rows.num_rows)
+        yield Batch(where, done, rows, done + rows.num_rows)
         done += rows.num_rows
 
 
-def read_header(filesystem: fs.FileSystem, path: str, shown: str) -> pa.Schema:
+def read_header(filesystem: fs.FileSystem, path: str, where: str) -> pa.Schema:
     """Return the columns that a CSV names; all are text.
 
     Raises
@@ -74,25 +74,25 @@ def read_header(filesystem: fs.FileSystem, path: str, shown: str) -> pa.Schema:
     """
     for size in (_HEADER_BYTES, BLOCK_BYTES):
         with filesystem.open_input_stream(path, compression=None) as stream:
-            names = _names_in(stream, size)
+            names = _read_names(stream, size)
         if names is not None:
             break
     else:
         with filesystem.open_input_stream(path, compression=None) as stream:
             content = stream.read(BLOCK_BYTES)
         if not content.removeprefix(b"\xef\xbb\xbf").strip():
-            raise InputError(f"{shown}: it is empty, without even a header")
+            raise InputError(f"{where}: it is empty, without even a header")
         # A header may be all that there is, without the end of its line.
-        names = _names_in(pa.BufferReader(content + b"\n"), BLOCK_BYTES + 1)
+        names = _read_names(pa.BufferReader(content + b"\n"), BLOCK_BYTES + 1)
         if names is None or len(content) == BLOCK_BYTES:
             raise InputError(
-                f"{shown}: its header does not end within {BLOCK_BYTES:,} bytes: is it a CSV, and "
+                f"{where}: its header does not end within {BLOCK_BYTES:,} bytes: is it a CSV, and "
                 "is each quote closed?"
             )
     return pa.schema([(name, pa.string()) for name in names])
 
 
-def _names_in(stream: pa.NativeFile, size: int) -> list[str] | None:
+def _read_names(stream: pa.NativeFile, size: int) -> list[str] | None:
     """Return the names in the header; None if it does not end within so many bytes."""
     try:
         with pa_csv.open_csv(
@@ -109,38 +109,40 @@ def _names_in(stream: pa.NativeFile, size: int) -> list[str] | None:
         raise
 
 
-def read_csv(source: pa.NativeFile, shown: str, schema: pa.Schema, size: int) -> Iterator[Batch]:
+def read_csv(source: pa.NativeFile, where: str, schema: pa.Schema, size: int) -> Iterator[Batch]:
     """Read all rows as text, with their columns in the order of a schema."""
-    broken: list[Broken] = []  # that were read, and stand in no batch yet
+    malformed: list[MalformedLine] = []  # that were read, and stand in no batch yet
 
-    def keep(row: pa_csv.InvalidRow) -> str:
+    def collect(row: pa_csv.InvalidRow) -> str:
         reason = f"{row.actual_columns} values, and the header names {row.expected_columns}"
-        broken.append(Broken(row.number - 2, row.text, reason))  # its numbers count the header
+        malformed.append(
+            MalformedLine(row.number - 2, row.text, reason)
+        )  # its numbers count the header
         return "skip"
 
     names = schema.names
     first = done = 0
-    for block in _blocks(source, names, keep):
+    for block in _read_blocks(source, names, collect):
         done = source.tell()
         for start in range(0, max(block.num_rows, 1), size):
             rows = block.slice(start, size)
-            among = _among(broken, first + rows.num_rows)
-            yield Batch(shown, first, rows, done, among)
+            among = _take_lines(malformed, first + rows.num_rows)
+            yield Batch(where, first, rows, done, among)
             first += rows.num_rows + len(among)
-    if broken:
+    if malformed:
         nothing = pa.RecordBatch.from_pylist([], schema=schema)
-        yield Batch(shown, first, nothing, done, tuple(broken))
+        yield Batch(where, first, nothing, done, tuple(malformed))
 
 
-def _blocks(
-    source: pa.NativeFile, names: list[str], keep: Callable[[pa_csv.InvalidRow], str]
+def _read_blocks(
+    source: pa.NativeFile, names: list[str], collect: Callable[[pa_csv.InvalidRow], str]
 ) -> Iterator[pa.RecordBatch]:
     try:
         reader = pa_csv.open_csv(
             source,
             # In one thread, or nothing could be said of where a row stands.
             read_options=pa_csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
-            parse_options=pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=keep),
+            parse_options=pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=collect),
             convert_options=pa_csv.ConvertOptions(
                 column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
             ),
@@ -154,17 +156,17 @@ def _blocks(
             yield block if block.schema.names == names else block.select(names)
 
 
-def _among(broken: list[Broken], end: int) -> tuple[Broken, ...]:
+def _take_lines(malformed: list[MalformedLine], end: int) -> tuple[MalformedLine, ...]:
     """Take out the lines that stand before the row that would be `end` without them."""
     count = 0
-    while count < len(broken) and broken[count].row <= end + count:
+    while count < len(malformed) and malformed[count].row <= end + count:
         count += 1
-    among = tuple(broken[:count])
-    del broken[:count]
+    among = tuple(malformed[:count])
+    del malformed[:count]
     return among
 
 
-def columns_of(rows: pa.RecordBatch, names: Sequence[str]) -> pa.RecordBatch:
+def select_columns(rows: pa.RecordBatch, names: Sequence[str]) -> pa.RecordBatch:
     """Return the columns of these names that are there."""
     there = set(rows.schema.names)
     found: list[Any] = [name for name in names if name in there]

@@ -1,11 +1,10 @@
-"""What is written: Parquet or CSV, under another name until it is whole."""
+"""Writers of tables: Parquet or CSV."""
 
 from __future__ import annotations
 
-import contextlib
 import csv
+import io
 import os
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +14,8 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from registry_tools.batch.readers.input_files import SUFFIXES
-from registry_tools.data.temp_files import name_for_process, remove_stale
+from registry_tools.data.output_file import refuse_special_file
+from registry_tools.data.temp_files import resolve_link
 from registry_tools.errors import InputError
 
 _GROUP_ROWS = 1 << 20  # of a Parquet row group, unless its rows are large
@@ -24,7 +24,7 @@ _PLAIN = pa_csv.WriteOptions(include_header=False, quoting_style="none")
 _QUOTED = pa_csv.WriteOptions(include_header=False, quoting_style="needed")
 
 
-class Sink(Protocol):
+class TableWriter(Protocol):
     """Takes rows in order."""
 
     def write(self, rows: pa.RecordBatch) -> None:
@@ -47,22 +47,21 @@ def check_target(path: Path) -> None:
         raise InputError(
             f"{path}: unknown format {path.suffix!r}; use one of {', '.join(SUFFIXES)}"
         )
-    if path.exists() and not path.is_file():
-        raise InputError(f"{path}: it is there, and is no ordinary file: name another")
-    folder = _real(path).parent
+    refuse_special_file(path)
+    folder = resolve_link(path).parent
     if not folder.is_dir():
         raise InputError(f"{path}: cannot be written: there is no folder {folder}")
     if not os.access(folder, os.W_OK):
         raise InputError(f"{path}: cannot be written: no permission to write to {folder}")
 
 
-def check_columns(path: Path, schema: pa.Schema, shown: str) -> None:
+def check_columns(path: Path, schema: pa.Schema, where: str) -> None:
     """Refuse columns that the format of a file cannot hold, before anything is read.
 
     Raises
     ------
     InputError
-        If it is a CSV, and one is nested or of another type without text; `shown` has the column.
+        If it is a CSV, and one is nested or of another type without text; `where` has the column.
     """
     if SUFFIXES[path.suffix.lower()] != "csv":
         return
@@ -72,64 +71,28 @@ def check_columns(path: Path, schema: pa.Schema, shown: str) -> None:
             pa_csv.write_csv(row, pa.BufferOutputStream(), _PLAIN)
         except pa.ArrowException:
             raise InputError(
-                f"{shown}: column {column.name!r} holds {column.type}, and a CSV cannot: drop it, "
+                f"{where}: column {column.name!r} holds {column.type}, and a CSV cannot: drop it, "
                 f"or name a .parquet in place of {path}"
             ) from None
 
 
-def _real(path: Path) -> Path:
-    """Return what a link leads to, or the path itself."""
-    return Path(os.path.realpath(path)) if path.is_symlink() else path
+def open_writer(
+    path: Path, file_format: str, schema: pa.Schema, like: pq.FileMetaData | None
+) -> TableWriter:
+    """Return the writer of a file; `like` is a Parquet file whose compression is kept."""
+    if file_format == "parquet":
+        return ParquetTableWriter(path, schema, like)
+    return CsvTableWriter(path, schema)
 
 
-def partial_name(path: Path) -> Path:
-    """Return the name under which this process writes a file: it tells machine and process."""
-    return path.with_name(name_for_process(f".{path.name}.", ".part"))
-
-
-@contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Yield the name to write to; what stands there takes the name `path` when the body is done.
-
-    Where `path` is a link, it is the file that it leads to that is written anew.
-
-    Raises
-    ------
-    InputError
-        If it cannot be written; nothing is left then.
-    """
-    real = _real(path)
-    partial = partial_name(real)
-    remove_stale(real.parent, f".{real.name}.", r"\.part")
-    try:
-        yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(real)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: cannot be written: {_reason(error)}") from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _reason(error: BaseException) -> str:
-    said = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0]
-    return said or type(error).__name__
-
-
-def sink(path: Path, form: str, schema: pa.Schema, like: pq.FileMetaData | None) -> Sink:
-    """Return what writes a file; `like` is a Parquet file whose compression is kept."""
-    return ParquetSink(path, schema, like) if form == "parquet" else CsvSink(path, schema)
-
-
-class ParquetSink:
+class ParquetTableWriter:
     """Gathers rows into row groups; a thread encodes one while the next one gathers."""
 
     def __init__(self, path: Path, schema: pa.Schema, like: pq.FileMetaData | None) -> None:
         self._schema = schema
-        self._writer = pq.ParquetWriter(path, schema, **_encoding(schema, like))
+        self._writer = pq.ParquetWriter(path, schema, **_encoding_options(schema, like))
         self._thread = ThreadPoolExecutor(1, "writer")
-        self._written: Future[None] | None = None
+        self._encoding: Future[None] | None = None
         self._waiting: list[pa.RecordBatch] = []
         self._rows = self._bytes = 0
 
@@ -142,25 +105,25 @@ class ParquetSink:
             self._flush()
 
     def _flush(self) -> None:
-        if self._written is not None:
-            self._written.result()
+        if self._encoding is not None:
+            self._encoding.result()
         table = pa.Table.from_batches(self._waiting, self._schema)
         self._waiting, self._rows, self._bytes = [], 0, 0
-        self._written = self._thread.submit(self._writer.write_table, table, _GROUP_ROWS)
+        self._encoding = self._thread.submit(self._writer.write_table, table, _GROUP_ROWS)
 
     def close(self) -> None:
         """Write the last row group and the footer."""
         try:
             if self._rows:
                 self._flush()
-            if self._written is not None:
-                self._written.result()
+            if self._encoding is not None:
+                self._encoding.result()
         finally:
             self._thread.shutdown()
             self._writer.close()
 
 
-def _encoding(schema: pa.Schema, like: pq.FileMetaData | None) -> dict[str, Any]:
+def _encoding_options(schema: pa.Schema, like: pq.FileMetaData | None) -> dict[str, Any]:
     """Return how columns are encoded: as in the file that they come from.
 
     A dictionary of numbers that are all different is made only to be thrown away.
@@ -185,13 +148,14 @@ def _encoding(schema: pa.Schema, like: pq.FileMetaData | None) -> dict[str, Any]
     }
 
 
-class CsvSink:
+class CsvTableWriter:
     """Writes rows of text and numbers; quotes where a value of the batch needs it."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._file = path.open("wb")
-        with contextlib.closing(_Text(self._file)) as text:
-            csv.writer(text, lineterminator="\n").writerow(schema.names)
+        header = io.StringIO()
+        csv.writer(header, lineterminator="\n").writerow(schema.names)
+        self._file.write(header.getvalue().encode())
 
     def write(self, rows: pa.RecordBatch) -> None:
         """Write rows."""
@@ -206,16 +170,3 @@ class CsvSink:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-
-class _Text:
-    """What `csv.writer` writes to."""
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-
-    def write(self, text: str) -> None:
-        self._file.write(text.encode())
-
-    def close(self) -> None:
-        self._file.flush()

@@ -15,7 +15,7 @@ _LISTS = {_LIST, _SET}
 
 
 @dataclass
-class Field:
+class ThriftField:
     """One field of a struct; a struct is a list of them, a list the type of its items and them."""
 
     number: int
@@ -23,32 +23,32 @@ class Field:
     value: Any
 
 
-Struct = list[Field]
+Struct = list[ThriftField]
 
 
-def get(struct: Struct, number: int, default: Any = None) -> Any:
+def get_field(struct: Struct, number: int, default: Any = None) -> Any:
     """Return the value of a field."""
     return next((field.value for field in struct if field.number == number), default)
 
 
-def put(struct: Struct, number: int, value: Any) -> None:
+def set_field(struct: Struct, number: int, value: Any) -> None:
     """Set a field that is there; one that is not stays away."""
     for field in struct:
         if field.number == number:
             field.value = value
 
 
-def drop(struct: Struct, *numbers: int) -> Struct:
+def without_fields(struct: Struct, *numbers: int) -> Struct:
     """Return a struct without some fields."""
     return [field for field in struct if field.number not in numbers]
 
 
-class Reader:
+class ThriftReader:
     """Reads one struct from bytes."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
-        self._place = 0
+        self._position = 0
 
     def struct(self) -> Struct:
         """Read a struct.
@@ -66,7 +66,7 @@ class Reader:
             kind = head & 0x0F
             number = number + (head >> 4) if head >> 4 else _unzigzag(self._varint())
             value = kind == _TRUE if kind in {_TRUE, _FALSE} else self._value(kind)
-            fields.append(Field(number, kind, value))
+            fields.append(ThriftField(number, kind, value))
         return fields
 
     def _value(self, kind: int) -> Any:
@@ -90,26 +90,26 @@ class Reader:
         raise ValueError(f"type {kind} in a Parquet footer")
 
     def _byte(self) -> int:
-        self._place += 1
-        return self._content[self._place - 1]
+        self._position += 1
+        return self._content[self._position - 1]
 
     def _bytes(self, size: int) -> bytes:
-        self._place += size
-        if self._place > len(self._content):
+        self._position += size
+        if self._position > len(self._content):
             raise IndexError("the footer ends too early")
-        return self._content[self._place - size : self._place]
+        return self._content[self._position - size : self._position]
 
     def _varint(self) -> int:
-        found, shift = 0, 0
+        value, shift = 0, 0
         while True:
             byte = self._byte()
-            found |= (byte & 0x7F) << shift
+            value |= (byte & 0x7F) << shift
             if byte < 0x80:
-                return found
+                return value
             shift += 7
 
 
-def written(struct: Struct) -> bytes:
+def serialize(struct: Struct) -> bytes:
     """Return a struct as bytes."""
     out = bytearray()
     _write_struct(out, struct)

@@ -1,4 +1,4 @@
-"""What a version says of a batch: the columns of its answer."""
+"""The predictions of a version for a batch: their columns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from registry_tools.batch.engines.predictions import Answerer
+from registry_tools.batch.engines.predictions import BatchPredictor
 from registry_tools.data.schema import Column
 from registry_tools.errors import UnsupportedOperation
 from registry_tools.inference.model_artifact import ModelArtifact
@@ -21,14 +21,15 @@ COLUMNS = (Column("a", "double"), Column("b", "double"))
 X = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 2)), columns=["a", "b"])
 
 
-def answerer(codes: Any, names: tuple[str, ...] | None) -> Answerer:
-    """Return what answers with a model that was trained on these classes."""
+def batch_predictor(codes: Any, names: tuple[str, ...] | None) -> BatchPredictor:
+    """Return the predictor of a model that was trained on these classes."""
     estimator = LogisticRegression().fit(X, codes)
     info = ModelInfo("m", 1, None, None, None, names, COLUMNS)
     artifact = ModelArtifact(folder="", name="m", version=1, stage=None, run_id=None, digest=None)
     reader: Any = None
     model = LoadedModel(info, estimator)
-    return Answerer(Predictor(artifact, model, None, reader, estimator), proba=True, text=False)
+    predictor = Predictor(artifact, model, None, reader, estimator)
+    return BatchPredictor(predictor, proba=True, text=False)
 
 
 @pytest.mark.parametrize("rows", [60, 0])
@@ -47,24 +48,24 @@ def answerer(codes: Any, names: tuple[str, ...] | None) -> Answerer:
 def test_probabilities_stand_under_the_name_of_their_class(
     classes: list[Any], names: tuple[str, ...] | None, rows: int
 ) -> None:
-    asked = answerer([classes[row % len(classes)] for row in range(len(X))], names)
-    found, bad = asked.answer(pa.RecordBatch.from_pandas(X[:rows]))
-    estimator = asked.predictor.estimator
+    predictor = batch_predictor([classes[row % len(classes)] for row in range(len(X))], names)
+    found, bad = predictor.predict(pa.RecordBatch.from_pandas(X[:rows]))
+    estimator = predictor.predictor.estimator
     wanted = {str(name): np.zeros(rows) for name in names or ()}
     for place, code in enumerate(estimator.classes_.tolist()):
         name = names[code] if names and code < len(names) else str(code)
         wanted[name] = estimator.predict_proba(X)[:rows, place]
-    assert asked.classes() == [f"probability_{name}" for name in wanted]
+    assert predictor.probability_columns() == [f"probability_{name}" for name in wanted]
     assert not bad
     for name, values in wanted.items():
         assert found.column(f"probability_{name}").to_pylist() == values.tolist()
-    assert asked.predictor.model.class_names == tuple(
+    assert predictor.predictor.model.class_names == tuple(
         names[code] if names and code < len(names) else str(code)
         for code in estimator.classes_.tolist()
     )
 
 
 def test_classes_of_one_name_have_no_columns_of_probabilities() -> None:
-    asked = answerer([row % 2 for row in range(len(X))], ("same", "same"))
+    predictor = batch_predictor([row % 2 for row in range(len(X))], ("same", "same"))
     with pytest.raises(UnsupportedOperation, match="does not name its classes, each by a name of"):
-        asked.classes()
+        predictor.probability_columns()

@@ -34,9 +34,9 @@ def test_a_name_may_hold_what_means_something_in_a_url(name: str, tmp_path: Path
     (tmp_path / name).write_text("a\n1\n")
     for given in (tmp_path / name, tmp_path):
         files = open_files(str(given))
-        assert [one.path for one in files.known] == [str(tmp_path / name)]
+        assert [one.path for one in files.identities] == [str(tmp_path / name)]
         assert [batch.rows.to_pylist() for batch in files.batches()] == [[{"a": "1"}]]
-    (url,) = open_files((tmp_path / name).as_uri()).known
+    (url,) = open_files((tmp_path / name).as_uri()).identities
     assert url.path == str(tmp_path / name)
 
 
@@ -87,14 +87,14 @@ def test_lines_that_are_no_rows_stand_where_they_stood(
     size: int, block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(read_rows, "BLOCK_BYTES", block)
-    broken = {0, 1, 7, 8, 9, 20, *range(22, 60), 99}
-    lines = [f"{row},1,2" if row in broken else f"{row},1" for row in range(100)]
+    malformed = {0, 1, 7, 8, 9, 20, *range(22, 60), 99}
+    lines = [f"{row},1,2" if row in malformed else f"{row},1" for row in range(100)]
     path = tmp_path / "in.csv"
     path.write_text("\n".join(["row,b", *lines[:50], "", *lines[50:]]))
     seen = []
     for batch in open_files(str(path)).batches(size):
         numbers = batch.rows.column("row").to_pylist()
-        here = [(batch.row_of(place), int(number)) for place, number in enumerate(numbers)]
-        here += [(line.row, int(line.text.partition(",")[0])) for line in batch.broken]
+        here = [(batch.row_in_file(place), int(number)) for place, number in enumerate(numbers)]
+        here += [(line.row, int(line.text.partition(",")[0])) for line in batch.malformed]
         seen += sorted(here)
     assert seen == [(row, row) for row in range(100)]

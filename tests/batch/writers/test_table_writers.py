@@ -15,11 +15,10 @@ import pytest
 from registry_tools.batch.writers.table_writers import (
     check_columns,
     check_target,
-    partial_name,
-    sink,
-    whole,
+    open_writer,
 )
 from registry_tools.data import temp_files
+from registry_tools.data.output_file import output_file
 from registry_tools.errors import InputError
 
 
@@ -45,7 +44,7 @@ def test_a_column_that_a_csv_cannot_hold_is_named_before_a_row_is_scored(
             check_columns(tmp_path / "out.csv", schema, "in.parquet")
         return
     check_columns(tmp_path / "out.csv", schema, "in.parquet")
-    written = sink(tmp_path / "out.csv", "csv", schema, None)
+    written = open_writer(tmp_path / "out.csv", "csv", schema, None)
     written.write(pa.RecordBatch.from_pylist([{"id": 1}], schema=schema))
     written.close()
     assert (tmp_path / "out.csv").read_text() == "id,tags\n1,\n"
@@ -59,7 +58,7 @@ def test_a_link_stays_and_what_it_leads_to_is_written(there: bool, tmp_path: Pat
     if there:
         real.write_text("before")
     check_target(link)
-    with whole(link) as partial:
+    with output_file(link) as partial:
         partial.write_text("after")
         assert partial.parent == real.parent  # or it could not be renamed in one step
     assert link.is_symlink()
@@ -82,13 +81,13 @@ def test_what_killed_processes_left_goes_and_what_is_at_work_stays(
     other.mkdir()
     (other / "0.parquet").touch()
     target = tmp_path / "out.csv"
-    part = partial_name(target)
+    part = temp_files.partial_name(target)
     left = part.with_name(part.name.replace(f"-{os.getpid()}.", f"-{dead.pid}."))
     kept = [mine, other.with_name("scoring-elsewhere-1-x"), tmp_path / "scoring-notes"]
     for path in kept[1:]:
         path.mkdir()
     left.touch()
     new = temp_files.make_temp_folder("scoring")
-    with whole(target) as partial:
+    with output_file(target) as partial:
         partial.touch()
     assert sorted(tmp_path.iterdir()) == sorted([*kept, new, target])

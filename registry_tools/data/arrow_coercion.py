@@ -1,4 +1,4 @@
-"""Columns of a batch brought into the types of the signature, and the rows where that fails."""
+"""Columns of an Arrow batch converted to the types of a signature, and the rows that fail."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from registry_tools.batch.validation.checked_columns import Checked, miss, refuse
-from registry_tools.batch.validation.numbers import numbers_of
-from registry_tools.data.schema import NUMBERS, Column, quoted_names
+from registry_tools.data.arrow_numbers import coerce_numbers
+from registry_tools.data.coerced_batch import CoercedBatch
+from registry_tools.data.schema import BOOLEAN, NUMBERS, Column, quoted_names
 from registry_tools.errors import InputError
 
 # What pandas takes for a missing value in a CSV, and with it the training.
@@ -71,8 +71,8 @@ def _fits(given: pa.DataType, wanted: str) -> bool:
     return True
 
 
-def check(batch: pa.RecordBatch, columns: Sequence[Column], text: bool) -> Checked:
-    """Bring the columns of a signature into its types; a row is bad by its first column that is.
+def coerce_batch(batch: pa.RecordBatch, columns: Sequence[Column], text: bool) -> CoercedBatch:
+    """Convert the columns of a signature to its types; of each row the first fault is kept.
 
     Parameters
     ----------
@@ -81,54 +81,56 @@ def check(batch: pa.RecordBatch, columns: Sequence[Column], text: bool) -> Check
     text
         Whether the values are the text of a CSV.
     """
-    checked = Checked(batch.num_rows, {})
+    coerced = CoercedBatch(batch.num_rows, {})
     for column in columns:
         if column.name not in batch.schema.names:
-            checked.arrays[column.name] = _holes(batch.num_rows, column)
+            coerced.arrays[column.name] = _missing_column(batch.num_rows, column)
             continue
         values = batch.column(column.name)
         if pa.types.is_dictionary(values.type):
             values = values.dictionary_decode()
         if text:
-            values = _blanked(values)
-        checked.arrays[column.name] = _READERS.get(column.type, _others)(
-            values, column, text, checked
-        )
-    return checked
+            values = _null_missing(values)
+        convert = _CONVERTERS.get(column.type, _keep_values)
+        coerced.arrays[column.name] = convert(values, column, text, coerced)
+    return coerced
 
 
-def _holes(rows: int, column: Column) -> npt.NDArray[Any]:
+def _missing_column(rows: int, column: Column) -> npt.NDArray[Any]:
     if column.type in NUMBERS:
         return np.full(rows, np.nan)
     return np.full(rows, None if column.type == "boolean" else np.nan, object)
 
 
-def _blanked(values: pa.Array) -> pa.Array:
-    """Return text with what counts as missing left out."""
+def _null_missing(values: pa.Array) -> pa.Array:
+    """Return text with nulls for what counts as missing."""
     missing = pc.is_in(values, value_set=pa.array(_MISSING))
     return pc.if_else(missing, None, values) if pc.any(missing).as_py() else values
 
 
-def _booleans(values: pa.Array, column: Column, text: bool, checked: Checked) -> npt.NDArray[Any]:
+def _coerce_booleans(
+    values: pa.Array, column: Column, text: bool, coerced: CoercedBatch
+) -> npt.NDArray[Any]:
     if text:
         lower = pc.ascii_lower(pc.utf8_trim_whitespace(values))
         fits = pc.fill_null(pc.is_in(lower, value_set=pa.array(["true", "false"])), False)
         wrong = pc.and_(pc.is_valid(values), pc.invert(fits))
-        rows = np.flatnonzero(wrong.to_numpy(zero_copy_only=False))
-        refuse(column, values, rows, "true or false", checked)
+        coerced.add_faults(column, values, wrong.to_numpy(zero_copy_only=False), BOOLEAN)
         values = pc.if_else(wrong, False, pc.equal(lower, "true"))
-    holes = pc.is_null(values).to_numpy(zero_copy_only=False)
-    if not holes.any():
+    missing = pc.is_null(values).to_numpy(zero_copy_only=False)
+    if not missing.any():
         return np.asarray(values.to_numpy(zero_copy_only=False))
-    miss(column, holes, checked)
+    coerced.add_missing(column, missing)
     found = pc.fill_null(values.cast(pa.bool_()), False).to_numpy(zero_copy_only=False)
     if column.required:
         return np.asarray(found)
-    return np.asarray(np.where(holes, None, found.astype(object)))
+    return np.asarray(np.where(missing, None, found.astype(object)))
 
 
-def _strings(values: pa.Array, column: Column, text: bool, checked: Checked) -> npt.NDArray[Any]:
-    miss(column, pc.is_null(values).to_numpy(zero_copy_only=False), checked)
+def _coerce_strings(
+    values: pa.Array, column: Column, text: bool, coerced: CoercedBatch
+) -> npt.NDArray[Any]:
+    coerced.add_missing(column, pc.is_null(values).to_numpy(zero_copy_only=False))
     # One Python object for each text that is different.
     encoded = values.cast(pa.string()).dictionary_encode()
     words = np.array([*encoded.dictionary.to_pylist(), np.nan], object)
@@ -136,28 +138,38 @@ def _strings(values: pa.Array, column: Column, text: bool, checked: Checked) -> 
     return np.asarray(words[places])
 
 
-def _others(values: pa.Array, column: Column, text: bool, checked: Checked) -> npt.NDArray[Any]:
-    miss(column, pc.is_null(values).to_numpy(zero_copy_only=False), checked)
+def _keep_values(
+    values: pa.Array, column: Column, text: bool, coerced: CoercedBatch
+) -> npt.NDArray[Any]:
+    coerced.add_missing(column, pc.is_null(values).to_numpy(zero_copy_only=False))
     return np.asarray(values.to_pandas())
 
 
-_Reader = Callable[[pa.Array, Column, bool, Checked], npt.NDArray[Any]]
-_READERS: Mapping[str, _Reader] = {
-    **dict.fromkeys(NUMBERS, numbers_of),
-    "boolean": _booleans,
-    "string": _strings,
+_Converter = Callable[[pa.Array, Column, bool, CoercedBatch], npt.NDArray[Any]]
+_CONVERTERS: Mapping[str, _Converter] = {
+    **dict.fromkeys(NUMBERS, coerce_numbers),
+    "boolean": _coerce_booleans,
+    "string": _coerce_strings,
 }
 
 
-def arrow_of(checked: Checked, column: Column) -> pa.Array:
-    """Return a column in the Arrow type of the signature; holes are nulls."""
-    if column.name in checked.exact:
-        return checked.exact[column.name]
-    values = checked.arrays[column.name]
+def to_arrow(coerced: CoercedBatch, column: Column) -> pa.Array:
+    """Return a column in the Arrow type of the signature; missing values are nulls."""
+    if column.name in coerced.exact:
+        return coerced.exact[column.name]
+    values, kind = coerced.arrays[column.name], arrow_type(column)
     if column.type in NUMBERS:
-        return pa.array(values, from_pandas=True).cast(pa.from_numpy_dtype(NUMBERS[column.type]))
-    kind = {"boolean": pa.bool_(), "string": pa.string()}.get(column.type)
+        return pa.array(values, from_pandas=True).cast(kind)
     return pa.array(values, kind, from_pandas=True)
+
+
+def to_frame(coerced: CoercedBatch, columns: Sequence[Column]) -> Any:
+    """Return the frame that `coerce` makes of the same rows."""
+    import pandas as pd
+
+    arrays = {column.name: coerced.arrays[column.name] for column in columns}
+    # With the type of the array, or pandas would make objects its own text.
+    return pd.DataFrame({name: pd.Series(a, dtype=a.dtype) for name, a in arrays.items()})
 
 
 def arrow_type(column: Column) -> pa.DataType | None:

@@ -1,4 +1,4 @@
-"""Columns of numbers: from text or from other numbers into the type of the signature."""
+"""Arrow columns of numbers, or of text that holds numbers, converted to a type of a signature."""
 
 from __future__ import annotations
 
@@ -11,86 +11,73 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from registry_tools.batch.validation.checked_columns import Checked, miss, refuse
-from registry_tools.data.schema import NUMBERS, Column
-
-_A_NUMBER, _FINITE = "a number", "a finite number"
-_LOW, _HIGH = -(1 << 63), 1 << 63
+from registry_tools.data import schema
+from registry_tools.data.coerced_batch import CoercedBatch
+from registry_tools.data.schema import A_NUMBER, FINITE, NUMBERS, Column
 
 
-def numbers_of(values: pa.Array, column: Column, text: bool, checked: Checked) -> npt.NDArray[Any]:
-    """Return a column of numbers; of whole numbers beside holes floats, as pandas has them."""
+def coerce_numbers(
+    values: pa.Array, column: Column, text: bool, coerced: CoercedBatch
+) -> npt.NDArray[Any]:
+    """Return a column of numbers; of integers beside missing values floats, as pandas has them."""
     if pa.types.is_null(values.type):
         values = values.cast(pa.float64())
     given, target = values, np.dtype(NUMBERS[column.type])
     if text:
-        read = _read_whole if target.kind == "i" else _read
-        values = read(values, column, checked)
+        parse = _parse_integers if target.kind == "i" else _parse_floats
+        values = parse(values, column, coerced)
     if pa.types.is_decimal(values.type) or values.type == pa.float16():
         values = values.cast(pa.float64(), safe=False)
     if pa.types.is_integer(values.type):
         if target.kind == "i":
-            return _integers(values, given, column, target, checked)
+            return _coerce_integers(values, given, column, coerced)
         values = values.cast(pa.float64(), safe=False)
     numbers = values.to_numpy(zero_copy_only=False)
     missing, infinite = np.isnan(numbers), np.isinf(numbers)
     if infinite.any():
-        refuse(column, given, np.flatnonzero(infinite), _FINITE, checked)
+        coerced.add_faults(column, given, infinite, FINITE)
     if missing.any():
-        miss(column, missing, checked)
+        coerced.add_missing(column, missing)
     if target.kind == "i":
-        whole = _whole(np.where(missing | infinite, 0, numbers), given, column, target, checked)
-        # As in `frames`, a column of floats.
+        whole = _cast_integers(np.where(missing | infinite, 0, numbers), given, column, coerced)
         return numbers.astype(np.float64) if missing.any() and not column.required else whole
     if numbers.dtype == target:
         return numbers
     with np.errstate(over="ignore"):
         narrow = numbers.astype(target)
-    refuse(column, given, np.flatnonzero(np.isinf(narrow) & ~infinite), _FINITE, checked)
+    coerced.add_faults(column, given, np.isinf(narrow) & ~infinite, FINITE)
     return narrow
 
 
-def _integers(
-    values: pa.Array, given: pa.Array, column: Column, target: np.dtype[Any], checked: Checked
+def _coerce_integers(
+    values: pa.Array, given: pa.Array, column: Column, coerced: CoercedBatch
 ) -> npt.NDArray[Any]:
-    """Return a column of integers; beside holes they are kept as they are for what is written."""
+    """Return a column of integers; beside missing values the exact ones are kept for the output."""
     if not values.null_count:
-        return _whole(values.to_numpy(), given, column, target, checked)
+        return _cast_integers(values.to_numpy(), given, column, coerced)
     missing = pc.is_null(values).to_numpy(zero_copy_only=False)
-    miss(column, missing, checked)
-    whole = _whole(pc.fill_null(values, 0).to_numpy(), given, column, target, checked)
+    coerced.add_missing(column, missing)
+    whole = _cast_integers(pc.fill_null(values, 0).to_numpy(), given, column, coerced)
     if column.required:
         return whole
-    checked.exact[column.name] = pa.array(whole, mask=missing)
+    coerced.exact[column.name] = pa.array(whole, mask=missing)
     return np.where(missing, np.nan, whole)
 
 
-def _is_whole(column: Column) -> str:
-    return f"a whole number that {column.type} holds"
-
-
-def _whole(
-    numbers: npt.NDArray[Any],
-    given: pa.Array,
-    column: Column,
-    target: np.dtype[Any],
-    checked: Checked,
+def _cast_integers(
+    numbers: npt.NDArray[Any], given: pa.Array, column: Column, coerced: CoercedBatch
 ) -> npt.NDArray[Any]:
+    target = np.dtype(NUMBERS[column.type])
     if numbers.dtype == target:
         return numbers
-    low, high = np.iinfo(target).min, np.iinfo(target).max
-    if numbers.dtype.kind == "f":
-        fits = (np.trunc(numbers) == numbers) & (numbers >= low) & (numbers < float(high) + 1)
-    else:
-        fits = (numbers <= high) if numbers.dtype.kind == "u" else (numbers >= low)
-        fits &= numbers <= high
+    fits = schema.fits_integer(numbers, column.type)
     if not fits.all():
-        refuse(column, given, np.flatnonzero(~fits), _is_whole(column), checked)
+        coerced.add_faults(column, given, ~fits, schema.whole_number(column.type))
         numbers = np.where(fits, numbers, 0)
     return numbers.astype(target)
 
 
-def _read(values: pa.Array, column: Column, checked: Checked) -> pa.Array:
+def _parse_floats(values: pa.Array, column: Column, coerced: CoercedBatch) -> pa.Array:
     """Read floats from text; the whole column at once unless one of them is none."""
     for trim in (False, True):
         trimmed = pc.utf8_trim_whitespace(values) if trim else values
@@ -99,22 +86,22 @@ def _read(values: pa.Array, column: Column, checked: Checked) -> pa.Array:
         except pa.ArrowInvalid:
             continue
     found: list[float | None] = []
-    refused = []
+    unfit = np.zeros(len(values), bool)
     for row, value in enumerate(values.to_pylist()):
         try:
-            found.append(None if value is None else _float(value))
+            found.append(None if value is None else _parse_float(value))
         except ValueError:
             found.append(None if not column.required else 0.0)
-            refused.append(row)
-    refuse(column, values, np.array(refused, np.intp), _A_NUMBER, checked)
+            unfit[row] = True
+    coerced.add_faults(column, values, unfit, A_NUMBER)
     return pa.array(found, pa.float64())
 
 
-def _float(text: str) -> float:
+def _parse_float(text: str) -> float:
     return float(text.replace("_", "?"))  # Python would take `1_000` as well
 
 
-def _read_whole(values: pa.Array, column: Column, checked: Checked) -> pa.Array:
+def _parse_integers(values: pa.Array, column: Column, coerced: CoercedBatch) -> pa.Array:
     """Read whole numbers from text, each as it stands, whatever stands in the other rows.
 
     As floats, which `3.0` or `1e3` in one row would make of all, they are rounded beyond 2**53.
@@ -131,32 +118,35 @@ def _read_whole(values: pa.Array, column: Column, checked: Checked) -> pa.Array:
     odd = pc.and_(pc.is_valid(text), pc.invert(plain))
     numbers: list[int | None] = []
     for row in np.flatnonzero(odd.to_numpy(zero_copy_only=False)).tolist():
-        number = _odd(text[row].as_py(), column)
+        number = _parse_integer(text[row].as_py(), column)
         if isinstance(number, str):
-            refuse(column, values, np.array([row]), number, checked)
+            coerced.add_fault(column, values, row, number)
         numbers.append(0 if isinstance(number, str) else number)
     return pc.replace_with_mask(found, odd, pa.array(numbers, pa.int64()))
 
 
 def _without_point(text: pa.Array) -> pa.Array:
-    """Return `3` for `3.0`: what pandas writes of whole numbers that stood beside a hole."""
+    """Return `3` for `3.0`: what pandas writes of integers beside a missing value."""
     return pc.replace_substring_regex(text, r"^(-?[0-9]+)\.0*$", r"\1")
 
 
-def _odd(text: str, column: Column) -> int | str | None:
-    """Return a whole number in an odd form, None for `nan`, or what it would have to be."""
+def _parse_integer(text: str, column: Column) -> int | str | None:
+    """Return an integer in an odd form, None for `nan`, or what it would have to be."""
     try:
-        about = _float(text)
+        about = _parse_float(text)
     except ValueError:
-        return _A_NUMBER
+        return A_NUMBER
     if math.isnan(about):
         return None
     if math.isinf(about):
-        return _FINITE
+        return FINITE
     try:
         exact = Decimal(text)
     except InvalidOperation:  # an exponent beyond all bounds
-        return _is_whole(column)
-    if _LOW <= exact < _HIGH and exact == int(exact):
-        return int(exact)
-    return _is_whole(column)
+        return schema.whole_number(column.type)
+    low, high = schema.INTEGER_BOUNDS["long"]
+    return (
+        int(exact)
+        if low <= exact <= high and exact == int(exact)
+        else schema.whole_number(column.type)
+    )

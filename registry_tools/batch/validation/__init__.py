@@ -1,1 +1,0 @@
-"""Check and convert the columns of a batch."""

@@ -1,0 +1,64 @@
+"""A batch whose columns have the types of the signature, and the values for which that failed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from registry_tools.data.schema import CoercionFault, Column
+
+
+@dataclass
+class CoercedBatch:
+    """The columns of the signature in its types, and why some rows are not."""
+
+    rows: int
+    arrays: dict[str, npt.NDArray[Any]]  # numbers, booleans, or objects; missing is NaN or None
+    faults: dict[int, CoercionFault] = field(default_factory=dict)  # the first one of each row
+    # Integers beside missing values, of which `arrays` has floats: those round beyond 2**53.
+    exact: dict[str, pa.Array] = field(default_factory=dict)
+
+    @property
+    def reasons(self) -> dict[int, str]:
+        """Why rows cannot be scored, by row of the batch."""
+        return {row: f"column {f.column!r}: {f.describe()}" for row, f in self.faults.items()}
+
+    def good_rows(self) -> npt.NDArray[np.bool_]:
+        """Return which rows can be scored, shape (rows,)."""
+        good = np.ones(self.rows, bool)
+        good[list(self.faults)] = False
+        return good
+
+    def without_faults(self) -> CoercedBatch:
+        """Return the rows that can be scored."""
+        return self.keep_rows(self.good_rows()) if self.faults else self
+
+    def keep_rows(self, kept: npt.NDArray[np.bool_]) -> CoercedBatch:
+        """Return some rows, without faults."""
+        return CoercedBatch(
+            int(kept.sum()),
+            {name: values[kept] for name, values in self.arrays.items()},
+            exact={name: values.filter(pa.array(kept)) for name, values in self.exact.items()},
+        )
+
+    def add_missing(self, column: Column, missing: npt.NDArray[np.bool_]) -> None:
+        """Add a fault for each missing value of a column that is required."""
+        if column.required:
+            for row in np.flatnonzero(missing).tolist():
+                self.faults.setdefault(row, CoercionFault(row, column.name, None))
+
+    def add_faults(
+        self, column: Column, values: pa.Array, unfit: npt.NDArray[Any], reason: str
+    ) -> None:
+        """Add a fault for each value that a mask, shape (rows,), marks."""
+        for row in np.flatnonzero(unfit).tolist():
+            self.add_fault(column, values, row, reason)
+
+    def add_fault(self, column: Column, values: pa.Array, row: int, reason: str) -> None:
+        """Add a fault, unless the row has one already."""
+        fault = CoercionFault(row, column.name, reason, values[row].as_py())
+        self.faults.setdefault(row, fault)

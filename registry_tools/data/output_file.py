@@ -1,0 +1,42 @@
+"""A file that a user asked for: written atomically, and named in each error."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from registry_tools.data.temp_files import atomic_write
+from registry_tools.errors import InputError, first_line
+
+
+@contextlib.contextmanager
+def output_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary file for the body to write; it becomes `path` when the body is done.
+
+    Raises
+    ------
+    InputError
+        If the folder does not exist or cannot be written to, or `path` is there and no file.
+    """
+    refuse_special_file(path)
+    try:
+        with atomic_write(path) as partial:
+            yield partial
+    except (OSError, pa.ArrowException) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise InputError(f"{path}: cannot be written: {reason}") from error
+
+
+def refuse_special_file(path: Path) -> None:
+    """Refuse a path that is there and cannot be replaced.
+
+    Raises
+    ------
+    InputError
+        If it is a folder, a device or a pipe.
+    """
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: it is there, and is no ordinary file: name another")
