@@ -15,19 +15,12 @@ from registry_tools.mlflow_store.client import connect
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models import artifacts, loader, manifest, signing
 from registry_tools.models.formats import TrustPolicy
-from registry_tools.refs import ModelRef, parse_ref
-from registry_tools.serving.settings import Settings
+from registry_tools.refs import ModelRef
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _KEPT_VERSIONS = 3
-
-
-def artifact_fetcher_for(settings: Settings) -> ArtifactFetcher:
-    """Return where the versions come from that are to be served."""
-    cache = Path(settings.cache) if settings.cache else None
-    return ArtifactFetcher(parse_ref(settings.ref), settings.policy, settings.tracking_uri, cache)
 
 
 class ArtifactFetcher:

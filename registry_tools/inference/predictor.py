@@ -22,6 +22,11 @@ _log = logging.getLogger(__name__)
 METHODS = ("predict", "predict_proba")
 
 
+def skip_sklearn_validation() -> None:
+    """Tell scikit-learn, in this thread, that rows and parameters were looked at already."""
+    sklearn.set_config(assume_finite=True, skip_parameter_validation=True)
+
+
 @dataclass(frozen=True, eq=False)
 class Predictor:
     """One version of a model, ready to answer."""

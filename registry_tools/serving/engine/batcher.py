@@ -13,10 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import sklearn
 
 from registry_tools.inference.decoder import Matrix
-from registry_tools.inference.predictor import Predictor
+from registry_tools.inference.predictor import Predictor, skip_sklearn_validation
 from registry_tools.serving.engine.prediction_events import (
     PredictionEvent,
     PredictionObserver,
@@ -28,11 +27,6 @@ _BATCH_ROWS = 1000  # where a model is too slow for the event loop
 
 # Rows, where the answer goes, and the id of the request; None if its rows are counted elsewhere.
 Waiting = tuple[Matrix, "asyncio.Future[Any]", "str | None"]
-
-
-def skip_sklearn_validation() -> None:
-    """Tell scikit-learn, in this thread, that rows and parameters were looked at already."""
-    sklearn.set_config(assume_finite=True, skip_parameter_validation=True)
 
 
 class Batcher:

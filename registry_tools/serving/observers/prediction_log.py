@@ -23,8 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from registry_tools.data.schema import NUMBERS
-from registry_tools.inference.predictor import Predictor
-from registry_tools.serving.engine.batcher import skip_sklearn_validation
+from registry_tools.inference.predictor import Predictor, skip_sklearn_validation
 from registry_tools.serving.engine.prediction_events import PredictionEvent
 
 _log = logging.getLogger(__name__)

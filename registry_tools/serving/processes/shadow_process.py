@@ -26,11 +26,10 @@ from registry_tools.inference.lazy_imports import OPTIONAL, without
 with without(*OPTIONAL):
     import uvloop
 
-    from registry_tools.inference.artifact_fetcher import artifact_fetcher_for
     from registry_tools.inference.model_loader import load
-    from registry_tools.inference.predictor import Predictor
-    from registry_tools.serving.engine.batcher import skip_sklearn_validation
+    from registry_tools.inference.predictor import Predictor, skip_sklearn_validation
     from registry_tools.serving.observers.metrics import ShadowMetrics
+    from registry_tools.serving.rollout.artifacts import artifact_fetcher_for
     from registry_tools.serving.rollout.stage_follower import StageFollower
 
 from registry_tools.inference.model_artifact import ModelArtifact

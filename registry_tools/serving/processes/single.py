@@ -11,18 +11,17 @@ from registry_tools.inference.lazy_imports import OPTIONAL, without
 with without(*OPTIONAL):
     import uvloop
 
-    from registry_tools.inference.artifact_fetcher import artifact_fetcher_for
     from registry_tools.serving.observers.metrics import Metrics
     from registry_tools.serving.observers.shadow import Shadow, ShadowFeed
-    from registry_tools.serving.processes.worker import (
-        BACKLOG,
-        Server,
-        Worker,
+    from registry_tools.serving.processes.http_server import BACKLOG, HttpServer
+    from registry_tools.serving.processes.lifecycle import (
         announce,
         end_on_signals,
         settle_memory,
         unless_ended,
     )
+    from registry_tools.serving.processes.worker import Worker
+    from registry_tools.serving.rollout.artifacts import artifact_fetcher_for
     from registry_tools.serving.rollout.stage_follower import StageFollower
 
 from registry_tools.serving.settings import Settings
@@ -40,7 +39,7 @@ async def _run(settings: Settings, listening: socket.socket) -> int:
     worker = Worker(settings, metrics)
     fetcher = artifact_fetcher_for(settings)
     follower = StageFollower(fetcher, lambda: [worker], metrics, settings.poll)
-    server = Server(worker.app)
+    server = HttpServer(worker.service)
     shadow = Shadow(settings, follower.report_shadow) if settings.shadow else None
     tasks = []
     try:
@@ -49,10 +48,10 @@ async def _run(settings: Settings, listening: socket.socket) -> int:
             return 0
         end_on_signals(server.end)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, follower.wake)
-        worker.app.refresh = follower.refresh
+        worker.service.refresh = follower.refresh
         tasks.append(asyncio.create_task(follower.follow()))
         if shadow is not None:
-            worker.app.observers.append(ShadowFeed(shadow.feed, metrics))
+            worker.service.observers.append(ShadowFeed(shadow.feed, metrics))
             tasks.append(asyncio.create_task(shadow.run()))
         settle_memory()
         listening.listen(BACKLOG)

@@ -19,16 +19,16 @@ with without(*OPTIONAL):
     import uvloop
     from prometheus_client import multiprocess
 
-    from registry_tools.inference.artifact_fetcher import artifact_fetcher_for
     from registry_tools.serving.observers.metrics import Metrics
     from registry_tools.serving.observers.shadow import Shadow
-    from registry_tools.serving.processes.worker import (
-        BACKLOG,
+    from registry_tools.serving.processes.http_server import BACKLOG
+    from registry_tools.serving.processes.lifecycle import (
         announce,
         end_on_signals,
         settle_memory,
         unless_ended,
     )
+    from registry_tools.serving.rollout.artifacts import artifact_fetcher_for
     from registry_tools.serving.rollout.stage_follower import StageFollower
 
 from registry_tools.inference.model_artifact import ModelArtifact

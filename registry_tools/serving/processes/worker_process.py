@@ -24,12 +24,9 @@ with without(*OPTIONAL):
 
     from registry_tools.serving.observers.metrics import Metrics
     from registry_tools.serving.observers.shadow import ShadowFeed
-    from registry_tools.serving.processes.worker import (
-        Server,
-        Worker,
-        end_on_signals,
-        settle_memory,
-    )
+    from registry_tools.serving.processes.http_server import HttpServer
+    from registry_tools.serving.processes.lifecycle import end_on_signals, settle_memory
+    from registry_tools.serving.processes.worker import Worker
 
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.serving.settings import Settings
@@ -92,10 +89,10 @@ async def _run(
     metrics = Metrics()
     worker = Worker(Settings.from_json((await reader.readline()).decode()), metrics)
     if feed is not None:
-        worker.app.observers.append(ShadowFeed(feed, metrics))
-    server = Server(worker.app)
+        worker.service.observers.append(ShadowFeed(feed, metrics))
+    server = HttpServer(worker.service)
     conversation = Conversation(writer, worker)
-    worker.app.refresh = conversation.refresh
+    worker.service.refresh = conversation.refresh
     obeying = asyncio.create_task(_obey(reader, conversation, server, listening))
 
     def end() -> None:
@@ -116,7 +113,7 @@ async def _run(
 async def _obey(
     reader: asyncio.StreamReader,
     conversation: Conversation,
-    server: Server,
+    server: HttpServer,
     listening: socket.socket,
 ) -> None:
     """Do what the supervisor says, until it says the end; its own end is one as well."""

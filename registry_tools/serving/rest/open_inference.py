@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 from registry_tools.inference.predictor import Predictor
 from registry_tools.serving.engine.data_plane import LARGE_BODY
-from registry_tools.serving.rest.messages import JSON, Reply, Request, RequestRefused, parse_json
+from registry_tools.serving.errors import RequestRefused
+from registry_tools.serving.rest.messages import JSON, Reply, Request, parse_json
+from registry_tools.serving.service import InferenceService
 from registry_tools.serving.v2 import inference, tensors
 from registry_tools.serving.v2.inference import InferRequest
 from registry_tools.serving.v2.tensors import Tensor
-
-if TYPE_CHECKING:
-    from registry_tools.serving.rest.app import App
 
 _LENGTH = b"inference-header-content-length"
 _MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/infer)?")
@@ -27,52 +26,52 @@ def pattern_of(path: str) -> str | None:
     return f"/v2/models/{{name}}{found[3] or ''}" if found is not None else None
 
 
-async def server(app: App, request: Request) -> Reply:
+async def server(service: InferenceService, request: Request) -> Reply:
     """Tell what this server is."""
     return _reply(inference.server_metadata())
 
 
-async def live(app: App, request: Request) -> Reply:
+async def live(service: InferenceService, request: Request) -> Reply:
     """Tell that the server runs."""
     return _reply({"live": True})
 
 
-async def ready(app: App, request: Request) -> Reply:
+async def ready(service: InferenceService, request: Request) -> Reply:
     """Tell whether requests should be sent here."""
-    if not app.ready:
+    if not service.ready:
         raise RequestRefused(503, "no model is loaded yet, or the server is about to end")
     return _reply({"ready": True})
 
 
-async def model(app: App, request: Request) -> Reply:
+async def model(service: InferenceService, request: Request) -> Reply:
     """Tell what the model takes and gives."""
-    predictor = _asked(app, request)
+    predictor = _asked(service, request)
     return _reply(inference.model_metadata(predictor))
 
 
-async def model_ready(app: App, request: Request) -> Reply:
+async def model_ready(service: InferenceService, request: Request) -> Reply:
     """Tell whether a model, or one version of it, is answered by."""
-    predictor = _asked(app, request)
+    predictor = _asked(service, request)
     return _reply({"name": predictor.artifact.name, "ready": True})
 
 
-async def infer(app: App, request: Request) -> Reply:
+async def infer(service: InferenceService, request: Request) -> Reply:
     """Answer the rows that tensors hold."""
     body = request.body
-    predictor = _asked(app, request)
+    predictor = _asked(service, request)
     length = request.headers.get(_LENGTH)
     if len(body) <= LARGE_BODY:
         infer_request = _read(body, length)
     else:
-        infer_request = await app.data_plane.off_the_loop(_read, body, length)
+        infer_request = await service.data_plane.off_the_loop(_read, body, length)
     request.rows, outputs = await inference.infer(
-        app.data_plane, predictor, infer_request, request.id
+        service.data_plane, predictor, infer_request, request.id
     )
     return _written(predictor, infer_request, outputs)
 
 
-def _asked(app: App, request: Request) -> Predictor:
-    predictor = app.begin(request)
+def _asked(service: InferenceService, request: Request) -> Predictor:
+    predictor = request.assign(service.predictor())
     found = _MODEL.fullmatch(request.path)
     assert found is not None
     inference.check_named(predictor, found[1], found[2] or "")

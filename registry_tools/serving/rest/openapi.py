@@ -6,7 +6,7 @@ from anywhere else: it opens in a network without a way out.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
@@ -14,10 +14,8 @@ from registry_tools.data.schema import Column
 from registry_tools.inference.predictor import METHODS, Predictor
 from registry_tools.serving.rest.docs_page import PAGE
 from registry_tools.serving.rest.messages import JSON, Reply, Request
+from registry_tools.serving.service import InferenceService
 from registry_tools.serving.v2 import inference
-
-if TYPE_CHECKING:
-    from registry_tools.serving.rest.app import App
 
 _TYPES: dict[str, dict[str, Any]] = {
     "double": {"type": "number"},
@@ -51,18 +49,18 @@ _REFUSALS = {
 }
 
 
-async def openapi(app: App, request: Request) -> Reply:
+async def openapi(service: InferenceService, request: Request) -> Reply:
     """Return the description that tools read."""
-    predictor = app.begin(request)
+    predictor = request.assign(service.predictor())
     return Reply(orjson.dumps(described(predictor), option=orjson.OPT_INDENT_2), headers=[JSON])
 
 
-async def page(app: App, request: Request) -> Reply:
+async def page(service: InferenceService, request: Request) -> Reply:
     """Return the page that people read; it says nothing of the model by itself."""
     return Reply(PAGE, headers=[_HTML, _POLICY])
 
 
-async def root(app: App, request: Request) -> Reply:
+async def root(service: InferenceService, request: Request) -> Reply:
     """Lead whoever opens the address in a browser to the page."""
     return Reply(b"", 307, [(b"location", b"/docs")])
 

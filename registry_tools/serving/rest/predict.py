@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import orjson
@@ -12,28 +12,27 @@ from registry_tools.data.schema import NUMBERS, quoted_names
 from registry_tools.errors import InputError
 from registry_tools.inference.predictor import Predictor
 from registry_tools.serving.engine.data_plane import LARGE_BODY
-from registry_tools.serving.rest.messages import Reply, Request, RequestRefused, parse_json
+from registry_tools.serving.errors import RequestRefused
+from registry_tools.serving.rest.messages import Reply, Request, parse_json
+from registry_tools.serving.service import InferenceService
 
-if TYPE_CHECKING:
-    from registry_tools.serving.rest.app import App
 
-
-async def predict(app: App, request: Request) -> Reply:
+async def predict(service: InferenceService, request: Request) -> Reply:
     """Answer one row."""
     if len(request.body) > LARGE_BODY:
         raise RequestRefused(
             413, f"a row larger than {LARGE_BODY} bytes: /invocations takes tables"
         )
-    predictor = app.begin(request)
+    predictor = request.assign(service.predictor())
     features = _features(parse_json(request.body), predictor)
     request.rows = 1
     if predictor.numeric_schema is not None:
-        answers = await app.data_plane.answer(
+        answers = await service.data_plane.answer(
             predictor, "predict", _row(features, predictor), request.id
         )
     else:
         content = _content(features, predictor)
-        answers = await app.data_plane.answer_content(predictor, "predict", content, request.id)
+        answers = await service.data_plane.answer_content(predictor, "predict", content, request.id)
     return Reply(orjson.dumps(_answer(predictor, answers)))
 
 

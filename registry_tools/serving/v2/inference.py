@@ -14,7 +14,7 @@ from typing import Any
 from registry_tools.errors import InputError
 from registry_tools.inference.predictor import METHODS, Predictor
 from registry_tools.serving.engine.data_plane import DataPlane
-from registry_tools.serving.rest.messages import RequestRefused
+from registry_tools.serving.errors import RequestRefused
 from registry_tools.serving.v2 import tensor_codec
 from registry_tools.serving.v2.tensor_codec import TensorMetadata
 from registry_tools.serving.v2.tensors import Tensor
