@@ -33,9 +33,9 @@ from registry_tools.batch.engines.messages import (
     unpacked,
 )
 from registry_tools.errors import RegistryToolsError
-from registry_tools.inference.lazy_imports import without
+from registry_tools.inference.lazy_imports import hide_packages
 
-with without("pytest"):
+with hide_packages("pytest"):
     import sklearn
     import skops.io  # noqa: F401 - while the command looks for the version
 

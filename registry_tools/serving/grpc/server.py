@@ -126,7 +126,7 @@ class GrpcServer:
         respond: Callable[[Any, Call], Awaitable[dict[str, Any]]] = getattr(self, f"_{name}")
         response = known[f"{name}Response"]
 
-        async def answer(message: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        async def respond_to(message: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             began = time.perf_counter()
             call = Call()
             self._service.grpc_in_flight += 1
@@ -154,7 +154,7 @@ class GrpcServer:
             return await context.abort(_CODES.get(call.status, grpc.StatusCode.INTERNAL), said)
 
         return grpc.unary_unary_rpc_method_handler(
-            answer,
+            respond_to,
             response_serializer=response.SerializeToString,
         )
 
@@ -162,7 +162,7 @@ class GrpcServer:
         predictor = self._service.data_plane.current
         if predictor is None:
             raise RequestRefused(503, "no model is loaded yet")
-        inference.check_named(predictor, name, version)
+        inference.check_model_name(predictor, name, version)
         call.version = predictor.label
         return predictor
 
@@ -187,13 +187,13 @@ class GrpcServer:
         raw = request.raw_input_contents
         if raw and len(raw) != len(request.inputs):
             raise InputError("raw_input_contents is not of as many tensors as inputs")
-        inputs = await self._service.data_plane.off_the_loop(
+        inputs = await self._service.data_plane.run_in_pool(
             lambda: [
                 _tensor(tensor, raw[place] if raw else None)
                 for place, tensor in enumerate(request.inputs)
             ]
         )
-        methods = inference.methods_of([output.name for output in request.outputs])
+        methods = inference.methods_for([output.name for output in request.outputs])
         infer_request = InferRequest(inputs, methods, request.id)
         request_id = self._service.request_id(request.id.encode())
         _, outputs = await inference.infer(

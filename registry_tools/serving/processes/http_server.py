@@ -75,7 +75,7 @@ class HttpServer(uvicorn.Server):
         """Leave signals to the owner."""
         yield
 
-    async def run_on(self, listening: socket.socket) -> None:
+    async def serve_on(self, listening: socket.socket) -> None:
         """Answer until told to end, then finish what is in flight.
 
         Raises
@@ -88,7 +88,7 @@ class HttpServer(uvicorn.Server):
             await by_grpc.start()
         sweeping = [
             asyncio.create_task(self._app.sweep()),
-            asyncio.create_task(self._close_stuck()),
+            asyncio.create_task(self._close_idle_connections()),
         ]
         try:
             await self.serve(sockets=[listening])
@@ -98,7 +98,7 @@ class HttpServer(uvicorn.Server):
             if by_grpc is not None:
                 await by_grpc.end()
 
-    async def _close_stuck(self) -> None:
+    async def _close_idle_connections(self) -> None:
         """Close connections whose next head does not come to its end, or that nobody reads from.
 
         uvicorn waits for a first request, for the rest of a head, and for an answer to be taken, as
@@ -112,7 +112,7 @@ class HttpServer(uvicorn.Server):
             before, stuck = stuck, {}
             for connection in list(self.server_state.connections):
                 left = connection.transport.get_write_buffer_size()
-                if left or _is_silent(connection):
+                if left or _is_idle(connection):
                     known = before.get(connection)
                     since = known[1] if known is not None and known[0] == left else now
                     stuck[connection] = (left, since)
@@ -128,16 +128,16 @@ class HttpServer(uvicorn.Server):
         return GrpcServer(self._service, settings.grpc_port, settings.workers > 1)
 
     @property
-    def begun(self) -> bool:
+    def is_serving(self) -> bool:
         """Whether `begin` was called."""
         return self._serving is not None
 
     def begin(self, listening: socket.socket) -> None:
         """Answer in a task, until told to end."""
-        self._serving = asyncio.create_task(self.run_on(listening))
+        self._serving = asyncio.create_task(self.serve_on(listening))
 
-    async def ended(self) -> None:
-        """Wait until what was begun has ended; raises as `run_on`."""
+    async def wait_closed(self) -> None:
+        """Wait until what was begun has ended; raises as `serve_on`."""
         if self._serving is not None:
             await self._serving
 
@@ -147,7 +147,7 @@ class HttpServer(uvicorn.Server):
         self.should_exit = True
 
 
-def _is_silent(connection: Any) -> bool:
+def _is_idle(connection: Any) -> bool:
     """Tell whether a connection of uvicorn has no request, and no timer for the next one either."""
     cycle = connection.cycle
     return connection.timeout_keep_alive_task is None and (cycle is None or cycle.response_complete)

@@ -15,14 +15,14 @@ from registry_tools.serving.settings import Settings
 T = TypeVar("T")
 
 
-def end_on_signals(end: Callable[[], None]) -> None:
+def stop_on_signals(end: Callable[[], None]) -> None:
     """Call a function on SIGTERM and SIGINT."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
 
 
-async def unless_ended(work: Awaitable[T], ending: asyncio.Event) -> T | None:
+async def run_unless_stopped(work: Awaitable[T], ending: asyncio.Event) -> T | None:
     """Return what work comes to; None if the end is told before."""
     working = asyncio.ensure_future(work)
     told = asyncio.ensure_future(ending.wait())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import skops.io  # noqa: F401 - here, where it does without what is left out (see `lean`)
 
-from registry_tools.inference.lazy_imports import import_beside_answers
+from registry_tools.inference.lazy_imports import allow_imports_while_predicting
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.inference.model_loader import load
 from registry_tools.inference.predictor import Predictor, skip_sklearn_validation
@@ -29,7 +29,7 @@ class Worker:
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         skip_sklearn_validation()
-        import_beside_answers()
+        allow_imports_while_predicting()
         self.service = InferenceService(settings, metrics)
         self._policy = settings.policy
         self._began = time.time()
@@ -66,7 +66,7 @@ class Worker:
         self.service.rollout_status = state
         predictor = self.service.data_plane.current
         if predictor is not None and predictor.artifact.stage is not None:
-            answer = state["last_answer"]
+            prediction = state["last_registry_response"]
             # Before it answered at all, it is silent for as long as this process lives.
-            at = datetime.fromisoformat(answer).timestamp() if answer else self._began
-            self.service.metrics.registry_answered(at)
+            at = datetime.fromisoformat(prediction).timestamp() if prediction else self._began
+            self.service.metrics.registry_responded(at)

@@ -21,9 +21,7 @@ from registry_tools.serving.rest import (
     open_inference,
     openapi,
     predict,
-)
-from registry_tools.serving.rest import (
-    status as status_pages,
+    status,
 )
 from registry_tools.serving.rest.messages import (
     ClientDisconnected,
@@ -73,7 +71,7 @@ class HttpApp:
         if given is not None or self._makes_ids:
             request.id = self.service.request_id(given or b"")
         try:
-            reply = await self._answered(route, request)
+            reply = await self._handle(route, request)
         except ClientDisconnected:
             return
         await _send(send, request, reply)
@@ -86,11 +84,11 @@ class HttpApp:
         pattern = open_inference.pattern_of(path)
         return self._routes[pattern] if pattern is not None else _UNKNOWN
 
-    async def _answered(self, route: Route, request: Request) -> Reply:
+    async def _handle(self, route: Route, request: Request) -> Reply:
         try:
             respond = route.methods.get(request.method)
             if respond is None or self.service.keys:
-                respond = self._admitted(route, request)
+                respond = self._authorize(route, request)
             if route.probe:
                 return await respond(self.service, request)
             if len(self._running) >= self.settings.queue:
@@ -123,7 +121,7 @@ class HttpApp:
             _log.exception("%s %s failed", request.method, route.name)
             return route.error(500, "the model failed to answer; the server's log says more")
 
-    def _admitted(self, route: Route, request: Request) -> Respond:
+    def _authorize(self, route: Route, request: Request) -> Respond:
         if not route.probe and not self.service.keys.allows(
             request.headers.get(b"authorization", b""), request.headers.get(b"x-api-key")
         ):
@@ -208,7 +206,7 @@ def _routes() -> dict[str, Route]:
         (mlflow, mlflow.error),
         (predict, _plain_error),
         (open_inference, _plain_error),
-        (status_pages, _plain_error),
+        (status, _plain_error),
         (openapi, _plain_error),
     ):
         for path, methods in module.ROUTES.items():

@@ -45,40 +45,40 @@ async def ready(service: InferenceService, request: Request) -> Reply:
 
 async def model(service: InferenceService, request: Request) -> Reply:
     """Tell what the model takes and gives."""
-    predictor = _asked(service, request)
+    predictor = _requested_predictor(service, request)
     return _reply(inference.model_metadata(predictor))
 
 
 async def model_ready(service: InferenceService, request: Request) -> Reply:
     """Tell whether a model, or one version of it, is answered by."""
-    predictor = _asked(service, request)
+    predictor = _requested_predictor(service, request)
     return _reply({"name": predictor.artifact.name, "ready": True})
 
 
 async def infer(service: InferenceService, request: Request) -> Reply:
     """Answer the rows that tensors hold."""
     body = request.body
-    predictor = _asked(service, request)
+    predictor = _requested_predictor(service, request)
     length = request.headers.get(_LENGTH)
     if len(body) <= LARGE_BODY:
-        infer_request = _read(body, length)
+        infer_request = _parse(body, length)
     else:
-        infer_request = await service.data_plane.off_the_loop(_read, body, length)
+        infer_request = await service.data_plane.run_in_pool(_parse, body, length)
     request.rows, outputs = await inference.infer(
         service.data_plane, predictor, infer_request, request.id
     )
-    return _written(predictor, infer_request, outputs)
+    return _encode(predictor, infer_request, outputs)
 
 
-def _asked(service: InferenceService, request: Request) -> Predictor:
+def _requested_predictor(service: InferenceService, request: Request) -> Predictor:
     predictor = request.assign(service.predictor())
     found = _MODEL.fullmatch(request.path)
     assert found is not None
-    inference.check_named(predictor, found[1], found[2] or "")
+    inference.check_model_name(predictor, found[1], found[2] or "")
     return predictor
 
 
-def _read(body: bytes, length: bytes | None) -> InferRequest:
+def _parse(body: bytes, length: bytes | None) -> InferRequest:
     """Read a request; the length is that of its JSON, if bytes of tensors follow it."""
     head, raw = body, memoryview(b"")
     if length is not None:
@@ -99,16 +99,16 @@ def _read(body: bytes, length: bytes | None) -> InferRequest:
         raw = raw[size or 0 :]
     if len(raw):
         raise RequestRefused(400, f"{len(raw)} bytes after the tensors belong to none of them")
-    return _wish(content, inputs)
+    return _infer_request(content, inputs)
 
 
-def _wish(content: dict[str, Any], inputs: list[Tensor]) -> InferRequest:
+def _infer_request(content: dict[str, Any], inputs: list[Tensor]) -> InferRequest:
     outputs = content.get("outputs") or []
     if not isinstance(outputs, list) or not all(
         isinstance(entry, dict) and isinstance(entry.get("name"), str) for entry in outputs
     ):
         raise RequestRefused(400, 'outputs is no list of {"name": …}')
-    methods = inference.methods_of([entry["name"] for entry in outputs])
+    methods = inference.methods_for([entry["name"] for entry in outputs])
     binary = {e["name"] for e in outputs if _parameters(e).get("binary_data") is True}
     if _parameters(content).get("binary_data_output") is True:
         binary |= set(methods) - {
@@ -136,8 +136,8 @@ def _tensor(entry: Any, raw: memoryview | None) -> Tensor:
     return tensors.from_values(name, datatype, shape, entry.get("data"))
 
 
-def _written(predictor: Predictor, infer_request: InferRequest, outputs: list[Tensor]) -> Reply:
-    described, parts = [], []
+def _encode(predictor: Predictor, infer_request: InferRequest, outputs: list[Tensor]) -> Reply:
+    describe_model, parts = [], []
     for tensor in outputs:
         entry: dict[str, Any] = {
             "name": tensor.name,
@@ -149,11 +149,11 @@ def _written(predictor: Predictor, infer_request: InferRequest, outputs: list[Te
             entry["parameters"] = {"binary_data_size": len(parts[-1])}
         else:
             entry["data"] = tensor.values.ravel().tolist()
-        described.append(entry)
+        describe_model.append(entry)
     content: dict[str, Any] = {
         "model_name": predictor.artifact.name,
         "model_version": predictor.label,
-        "outputs": described,
+        "outputs": describe_model,
     }
     if infer_request.id:
         content["id"] = infer_request.id

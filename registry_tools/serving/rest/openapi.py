@@ -52,7 +52,9 @@ _REFUSALS = {
 async def openapi(service: InferenceService, request: Request) -> Reply:
     """Return the description that tools read."""
     predictor = request.assign(service.predictor())
-    return Reply(orjson.dumps(described(predictor), option=orjson.OPT_INDENT_2), headers=[JSON])
+    return Reply(
+        orjson.dumps(describe_model(predictor), option=orjson.OPT_INDENT_2), headers=[JSON]
+    )
 
 
 async def page(service: InferenceService, request: Request) -> Reply:
@@ -65,7 +67,7 @@ async def root(service: InferenceService, request: Request) -> Reply:
     return Reply(b"", 307, [(b"location", b"/docs")])
 
 
-def described(predictor: Predictor) -> dict[str, Any]:
+def describe_model(predictor: Predictor) -> dict[str, Any]:
     """Return the interface to a version as OpenAPI 3.1."""
     example = _example(predictor)
     return {
@@ -81,7 +83,7 @@ def described(predictor: Predictor) -> dict[str, Any]:
             "/predict": {"post": _predict(predictor, example)},
             "/invocations": {"post": _invocations(predictor, example)},
             f"/v2/models/{predictor.artifact.name}/infer": {"post": _infer(predictor, example)},
-            **{path: {"get": _told(summary)} for path, summary in _PAGES.items()},
+            **{path: {"get": _get_operation(summary)} for path, summary in _PAGES.items()},
         },
     }
 
@@ -128,7 +130,7 @@ def _example(predictor: Predictor) -> dict[str, Any]:
 
 
 def _tensors(predictor: Predictor, example: dict[str, Any]) -> dict[str, Any]:
-    inputs, outputs = inference.described(predictor)
+    inputs, outputs = inference.describe_model(predictor)
     rows = example["data"]
     entries = []
     for place, tensor in enumerate(inputs):
@@ -164,21 +166,21 @@ def _split(columns: tuple[Column, ...] | None) -> dict[str, Any]:
 
 
 def _operation(
-    summary: str, properties: dict[str, Any], example: dict[str, Any], answer: dict[str, Any]
+    summary: str, properties: dict[str, Any], example: dict[str, Any], prediction: dict[str, Any]
 ) -> dict[str, Any]:
     body = {"schema": {"type": "object", "properties": properties}, "example": example}
-    answered = {"schema": {"type": "object", "properties": answer}}
+    event = {"schema": {"type": "object", "properties": prediction}}
     return {
         "summary": summary,
         "requestBody": {"required": True, "content": {"application/json": body}},
         "responses": {
-            "200": {"description": "The answer", "content": {"application/json": answered}},
+            "200": {"description": "The answer", "content": {"application/json": event}},
             **{code: {"description": text} for code, text in _REFUSALS.items()},
         },
     }
 
 
-def _told(summary: str) -> dict[str, Any]:
+def _get_operation(summary: str) -> dict[str, Any]:
     return {"summary": summary, "responses": {"200": {"description": summary}}}
 
 

@@ -27,13 +27,15 @@ async def predict(service: InferenceService, request: Request) -> Reply:
     features = _features(parse_json(request.body), predictor)
     request.rows = 1
     if predictor.numeric_schema is not None:
-        answers = await service.data_plane.answer(
+        predictions = await service.data_plane.predict(
             predictor, "predict", _row(features, predictor), request.id
         )
     else:
         content = _content(features, predictor)
-        answers = await service.data_plane.answer_content(predictor, "predict", content, request.id)
-    return Reply(orjson.dumps(_answer(predictor, answers)))
+        predictions = await service.data_plane.predict_json(
+            predictor, "predict", content, request.id
+        )
+    return Reply(orjson.dumps(_response(predictor, predictions)))
 
 
 def _features(content: Any, predictor: Predictor) -> list[Any]:
@@ -55,7 +57,7 @@ def _features(content: Any, predictor: Predictor) -> list[Any]:
 
 def _row(features: list[Any], predictor: Predictor) -> np.ndarray[Any, Any]:
     """Return one row as a matrix; stricter than MLflow: nothing is converted, no hole is filled."""
-    from registry_tools.inference.decoder import typed
+    from registry_tools.inference.decoder import cast_matrix
 
     assert predictor.numeric_schema is not None
     for name, value in zip(predictor.numeric_schema.names, features, strict=True):
@@ -69,7 +71,7 @@ def _row(features: list[Any], predictor: Predictor) -> np.ndarray[Any, Any]:
     for name, value in zip(predictor.numeric_schema.names, features, strict=True):
         if name in whole and value != int(value):
             raise InputError(f"feature {name!r} is not a whole number")
-    row = typed(np.array([features], dtype=np.float64), predictor.numeric_schema)
+    row = cast_matrix(np.array([features], dtype=np.float64), predictor.numeric_schema)
     if row is None:
         raise InputError("a feature is larger than its column holds")
     return row
@@ -103,11 +105,11 @@ def _content(features: list[Any], predictor: Predictor) -> dict[str, Any]:
     return {"dataframe_split": {"columns": names, "data": [features]}}
 
 
-def _answer(predictor: Predictor, answers: Any) -> dict[str, Any]:
+def _response(predictor: Predictor, predictions: Any) -> dict[str, Any]:
     names = predictor.info.target_names
     if names is None:
-        return {"prediction": answers[0]}
-    return {"prediction": names[answers[0]], "prediction_index": answers[0]}
+        return {"prediction": predictions[0]}
+    return {"prediction": names[predictions[0]], "prediction_index": predictions[0]}
 
 
 ROUTES = {"/predict": {"POST": predict}}

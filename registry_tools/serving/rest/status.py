@@ -29,10 +29,10 @@ async def model(service: InferenceService, request: Request) -> Reply:
 def describe(service: InferenceService) -> dict[str, Any]:
     """Return which version answers, and how its following goes."""
     predictor = service.data_plane.current
-    described: dict[str, Any] = {"name": None, "version": None}
+    describe_model: dict[str, Any] = {"name": None, "version": None}
     if predictor is not None:
         artifact = predictor.artifact
-        described = {
+        describe_model = {
             "name": artifact.name,
             "version": artifact.version,
             "stage": artifact.stage,
@@ -42,8 +42,8 @@ def describe(service: InferenceService) -> dict[str, Any]:
             "loaded_at": predictor.loaded_at,
         }
     if service.prediction_log_status is not None:
-        described["prediction_log"] = service.prediction_log_status()
-    return described | service.rollout_status
+        describe_model["prediction_log"] = service.prediction_log_status()
+    return describe_model | service.rollout_status
 
 
 async def metrics(service: InferenceService, request: Request) -> Reply:
