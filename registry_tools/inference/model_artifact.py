@@ -14,7 +14,8 @@ Identity = tuple[int, "str | None", "str | None"]
 class ModelArtifact:
     """One version, as it lies on this machine.
 
-    `folder` has `model`, and `answer.json` if an answer was recorded when it was registered.
+    `folder` has `model`, and `recorded_predictions.json` if any were
+    recorded at registration.
     """
 
     folder: str
@@ -36,9 +37,9 @@ class ModelArtifact:
         return self.version, self.run_id, self.digest
 
     @property
-    def answer(self) -> Path:
+    def recorded_predictions(self) -> Path:
         """The recorded answer; there may be none."""
-        return Path(self.folder, "answer.json")
+        return Path(self.folder, "recorded_predictions.json")
 
     def __str__(self) -> str:
         return f"{self.name} version {self.version}"

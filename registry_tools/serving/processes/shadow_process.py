@@ -21,17 +21,15 @@ import numpy as np
 import orjson
 
 from registry_tools.errors import RegistryToolsError
-from registry_tools.inference.lazy_imports import OPTIONAL, without
+from registry_tools.inference.lazy_imports import OPTIONAL, hide_packages
 
-with without(*OPTIONAL):
+with hide_packages(*OPTIONAL):
     import uvloop
 
-    from registry_tools.inference.artifact_fetcher import artifact_fetcher_for
     from registry_tools.inference.model_loader import load
-    from registry_tools.inference.predictor import Predictor
-    from registry_tools.serving.engine.batcher import skip_sklearn_validation
+    from registry_tools.inference.predictor import Predictor, skip_sklearn_validation
     from registry_tools.serving.observers.metrics import ShadowMetrics
-    from registry_tools.serving.rollout.stage_follower import StageFollower
+    from registry_tools.serving.rollout.stage_follower import StageFollower, artifact_fetcher_for
 
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.serving.settings import Settings
@@ -87,7 +85,7 @@ class ShadowPredictor:
         predictor = self.predictor
         head, _, raw = message.partition(b"\n")
         asked = orjson.loads(head)
-        theirs = asked["answers"]
+        theirs = asked["predictions"]
         if predictor is None:
             self._metrics.dropped(len(theirs))
             return
@@ -95,8 +93,8 @@ class ShadowPredictor:
             self._begin(asked["version"])
         began = time.perf_counter()
         try:
-            ours = _answers(predictor, asked, raw)
-            agreed = _agreed(ours, theirs)
+            ours = _predict(predictor, asked, raw)
+            agreed = _count_agreements(ours, theirs)
         except Exception as error:  # noqa: BLE001 - whatever it raises, the next message is another
             self.errors += len(theirs)
             self._metrics.compared(predictor.label, self._against, 0, 0, len(theirs))
@@ -104,7 +102,7 @@ class ShadowPredictor:
             return
         seconds = time.perf_counter() - began
         self._seconds.append(seconds)
-        self._metrics.answered(predictor.label, seconds)
+        self._metrics.predicted(predictor.label, seconds)
         self.rows += len(theirs)
         self.agreed += agreed
         self._metrics.compared(predictor.label, self._against, agreed, len(theirs) - agreed, 0)
@@ -126,22 +124,22 @@ class ShadowPredictor:
         }
 
 
-def _answers(predictor: Predictor, asked: dict[str, Any], raw: bytes) -> list[Any]:
+def _predict(predictor: Predictor, asked: dict[str, Any], raw: bytes) -> list[Any]:
     method = asked["method"]
     content = asked.get("content")
     if content is None:
-        matrix = np.frombuffer(raw, asked["dtype"]).reshape(len(asked["answers"]), -1)
+        matrix = np.frombuffer(raw, asked["dtype"]).reshape(len(asked["predictions"]), -1)
         names = asked["columns"]
         if predictor.numeric_schema is not None and names is not None:
             if names != predictor.numeric_schema.names:
                 matrix = matrix[:, [names.index(name) for name in predictor.numeric_schema.names]]
-            return predictor.answer(matrix.astype(predictor.numeric_schema.dtype), method)
+            return predictor.predict(matrix.astype(predictor.numeric_schema.dtype), method)
         split = {"columns": names, "data": matrix.tolist()}
         content = {"dataframe_split": split} if names else {"inputs": matrix.tolist()}
-    return predictor.reader.answers(content, method)
+    return predictor.mlflow_scoring.predict_json(content, method)
 
 
-def _agreed(ours: list[Any], theirs: list[Any]) -> int:
+def _count_agreements(ours: list[Any], theirs: list[Any]) -> int:
     """Return in how many rows two lists of answers agree; of probabilities, on the likeliest."""
     if len(ours) != len(theirs):
         raise ValueError("another number of answers")

@@ -17,19 +17,16 @@ import sys
 from typing import Any
 
 from registry_tools.errors import RegistryToolsError
-from registry_tools.inference.lazy_imports import OPTIONAL, without
+from registry_tools.inference.lazy_imports import OPTIONAL, hide_packages
 
-with without(*OPTIONAL):
+with hide_packages(*OPTIONAL):
     import uvloop
 
     from registry_tools.serving.observers.metrics import Metrics
     from registry_tools.serving.observers.shadow import ShadowFeed
-    from registry_tools.serving.processes.worker import (
-        Server,
-        Worker,
-        end_on_signals,
-        settle_memory,
-    )
+    from registry_tools.serving.processes.http_server import HttpServer
+    from registry_tools.serving.processes.lifecycle import settle_memory, stop_on_signals
+    from registry_tools.serving.processes.worker import Worker
 
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.serving.settings import Settings
@@ -39,14 +36,14 @@ _log = logging.getLogger(__name__)
 _LINE = 1 << 20
 
 
-class Conversation:
+class SupervisorConnection:
     """What a worker says to its supervisor, and does for it."""
 
     def __init__(self, writer: asyncio.StreamWriter, worker: Worker) -> None:
         self._writer = writer
         self._worker = worker
         self._numbers = itertools.count()
-        self._asked: dict[int, asyncio.Future[None]] = {}
+        self._requested_predictor: dict[int, asyncio.Future[None]] = {}
 
     def say(self, message: dict[str, Any]) -> None:
         """Send a message."""
@@ -55,16 +52,16 @@ class Conversation:
     async def refresh(self) -> None:
         """Have the supervisor look at once, and wait until it has."""
         number = next(self._numbers)
-        self._asked[number] = asyncio.get_running_loop().create_future()
+        self._requested_predictor[number] = asyncio.get_running_loop().create_future()
         self.say({"id": number, "do": "refresh"})
         try:
-            await self._asked[number]
+            await self._requested_predictor[number]
         finally:
-            del self._asked[number]
+            del self._requested_predictor[number]
 
     def refreshed(self, number: int) -> None:
         """Take in that it has looked."""
-        future = self._asked.get(number)
+        future = self._requested_predictor.get(number)
         if future is not None and not future.done():  # else whoever asked has given up
             future.set_result(None)
 
@@ -72,7 +69,7 @@ class Conversation:
         """Hand on how the following goes."""
         self._worker.report_status(state)
 
-    async def obey(self, message: dict[str, Any]) -> None:
+    async def run_command(self, message: dict[str, Any]) -> None:
         """Prepare, swap or drop a version, and say how it went."""
         error = None
         try:
@@ -92,49 +89,49 @@ async def _run(
     metrics = Metrics()
     worker = Worker(Settings.from_json((await reader.readline()).decode()), metrics)
     if feed is not None:
-        worker.app.observers.append(ShadowFeed(feed, metrics))
-    server = Server(worker.app)
-    conversation = Conversation(writer, worker)
-    worker.app.refresh = conversation.refresh
-    obeying = asyncio.create_task(_obey(reader, conversation, server, listening))
+        worker.service.observers.append(ShadowFeed(feed, metrics))
+    server = HttpServer(worker.service)
+    connection = SupervisorConnection(writer, worker)
+    worker.service.refresh = connection.refresh
+    commands = asyncio.create_task(_run_commands(reader, connection, server, listening))
 
     def end() -> None:
-        obeying.cancel()
+        commands.cancel()
 
-    end_on_signals(end)
+    stop_on_signals(end)
     try:
-        await obeying
+        await commands
     except (asyncio.CancelledError, ConnectionError):
         pass  # told to end, or left alone by the supervisor
     finally:
         server.end()
-        await server.ended()
+        await server.wait_closed()
         worker.close()
     return 0
 
 
-async def _obey(
+async def _run_commands(
     reader: asyncio.StreamReader,
-    conversation: Conversation,
-    server: Server,
+    connection: SupervisorConnection,
+    server: HttpServer,
     listening: socket.socket,
 ) -> None:
     """Do what the supervisor says, until it says the end; its own end is one as well."""
     in_flight: set[asyncio.Task[None]] = set()
-    conversation.say({"do": "ready"})
+    connection.say({"do": "ready"})
     while line := await reader.readline():
         message = json.loads(line)
         if message["do"] == "end":
             return
         if message["do"] == "tell":
-            conversation.report_status(message["state"])
+            connection.report_status(message["state"])
         elif message["do"] == "refreshed":
-            conversation.refreshed(message["id"])
+            connection.refreshed(message["id"])
         else:
-            task = asyncio.create_task(conversation.obey(message))
+            task = asyncio.create_task(connection.run_command(message))
             in_flight.add(task)
             task.add_done_callback(in_flight.discard)
-            if message["do"] == "swap" and not server.begun:
+            if message["do"] == "swap" and not server.is_serving:
                 await task
                 settle_memory()
                 server.begin(listening)

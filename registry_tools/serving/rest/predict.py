@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import orjson
@@ -12,29 +12,30 @@ from registry_tools.data.schema import NUMBERS, quoted_names
 from registry_tools.errors import InputError
 from registry_tools.inference.predictor import Predictor
 from registry_tools.serving.engine.data_plane import LARGE_BODY
-from registry_tools.serving.rest.messages import Reply, Request, RequestRefused, parse_json
+from registry_tools.serving.errors import RequestRefused
+from registry_tools.serving.rest.messages import Reply, Request, parse_json
+from registry_tools.serving.service import InferenceService
 
-if TYPE_CHECKING:
-    from registry_tools.serving.rest.app import App
 
-
-async def predict(app: App, request: Request) -> Reply:
+async def predict(service: InferenceService, request: Request) -> Reply:
     """Answer one row."""
     if len(request.body) > LARGE_BODY:
         raise RequestRefused(
             413, f"a row larger than {LARGE_BODY} bytes: /invocations takes tables"
         )
-    predictor = app.begin(request)
+    predictor = request.assign(service.predictor())
     features = _features(parse_json(request.body), predictor)
     request.rows = 1
     if predictor.numeric_schema is not None:
-        answers = await app.data_plane.answer(
+        predictions = await service.data_plane.predict(
             predictor, "predict", _row(features, predictor), request.id
         )
     else:
         content = _content(features, predictor)
-        answers = await app.data_plane.answer_content(predictor, "predict", content, request.id)
-    return Reply(orjson.dumps(_answer(predictor, answers)))
+        predictions = await service.data_plane.predict_json(
+            predictor, "predict", content, request.id
+        )
+    return Reply(orjson.dumps(_response(predictor, predictions)))
 
 
 def _features(content: Any, predictor: Predictor) -> list[Any]:
@@ -56,7 +57,7 @@ def _features(content: Any, predictor: Predictor) -> list[Any]:
 
 def _row(features: list[Any], predictor: Predictor) -> np.ndarray[Any, Any]:
     """Return one row as a matrix; stricter than MLflow: nothing is converted, no hole is filled."""
-    from registry_tools.inference.decoder import typed
+    from registry_tools.inference.decoder import cast_matrix
 
     assert predictor.numeric_schema is not None
     for name, value in zip(predictor.numeric_schema.names, features, strict=True):
@@ -70,7 +71,7 @@ def _row(features: list[Any], predictor: Predictor) -> np.ndarray[Any, Any]:
     for name, value in zip(predictor.numeric_schema.names, features, strict=True):
         if name in whole and value != int(value):
             raise InputError(f"feature {name!r} is not a whole number")
-    row = typed(np.array([features], dtype=np.float64), predictor.numeric_schema)
+    row = cast_matrix(np.array([features], dtype=np.float64), predictor.numeric_schema)
     if row is None:
         raise InputError("a feature is larger than its column holds")
     return row
@@ -104,11 +105,11 @@ def _content(features: list[Any], predictor: Predictor) -> dict[str, Any]:
     return {"dataframe_split": {"columns": names, "data": [features]}}
 
 
-def _answer(predictor: Predictor, answers: Any) -> dict[str, Any]:
+def _response(predictor: Predictor, predictions: Any) -> dict[str, Any]:
     names = predictor.info.target_names
     if names is None:
-        return {"prediction": answers[0]}
-    return {"prediction": names[answers[0]], "prediction_index": answers[0]}
+        return {"prediction": predictions[0]}
+    return {"prediction": names[predictions[0]], "prediction_index": predictions[0]}
 
 
 ROUTES = {"/predict": {"POST": predict}}
