@@ -15,19 +15,12 @@ from registry_tools.mlflow_store.client import connect
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models import artifacts, loader, manifest, signing
 from registry_tools.models.trust_policy import TrustPolicy
-from registry_tools.refs import ModelRef, parse_ref
-from registry_tools.serving.settings import Settings
+from registry_tools.refs import ModelRef
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _KEPT_VERSIONS = 3
-
-
-def artifact_fetcher_for(settings: Settings) -> ArtifactFetcher:
-    """Return where the versions come from that are to be served."""
-    cache = Path(settings.cache) if settings.cache else None
-    return ArtifactFetcher(parse_ref(settings.ref), settings.policy, settings.tracking_uri, cache)
 
 
 class ArtifactFetcher:
@@ -57,7 +50,7 @@ class ArtifactFetcher:
         NotFound, RegistryUnavailable, AccessDenied
             If the registry has none, or does not say.
         """
-        return registry.find_version(self._connected(), self.ref)
+        return registry.find_version(self._connect(), self.ref)
 
     def fetch(self, version: VersionInfo) -> ModelArtifact:
         """Return a version's files, compared with its digest and, if asked, its signature.
@@ -79,13 +72,13 @@ class ArtifactFetcher:
         return self._fetched[key]
 
     def _fetch(self, version: VersionInfo) -> ModelArtifact:
-        client = self._connected()
+        client = self._connect()
         folder = Path(tempfile.mkdtemp(prefix=f"{version.version}-", dir=self._scratch))
         with loader.verified_files(client, version, self._policy) as files:
             shutil.copytree(files, folder / "model")
-        with artifacts.evidence_file(client, version, "recorded_predictions.json") as answer:
-            if answer is not None:
-                shutil.copy(answer, folder / "recorded_predictions.json")
+        with artifacts.evidence_file(client, version, "recorded_predictions.json") as recorded:
+            if recorded is not None:
+                shutil.copy(recorded, folder / "recorded_predictions.json")
         if self._policy.public_key is not None:
             name = self._signature_name(folder)
             with artifacts.evidence_file(client, version, name) as signature:
@@ -103,7 +96,7 @@ class ArtifactFetcher:
     def _signature_name(folder: Path) -> str:
         return signing.file_name(manifest.digest_of(manifest.manifest_of(folder / "model")))
 
-    def keep(self, artifact: ModelArtifact) -> None:
+    def write_cache(self, artifact: ModelArtifact) -> None:
         """Put the version that took over into the cache, in place of the one before.
 
         Raises
@@ -114,14 +107,14 @@ class ArtifactFetcher:
         self._served = artifact.folder
         if self._cache is None or artifact.from_cache:
             return
-        place = self._place()
+        place = self._cache_folder()
         place.mkdir(parents=True, exist_ok=True)
         new = Path(tempfile.mkdtemp(prefix="new-", dir=place))
         try:
             shutil.copytree(artifact.folder, new, dirs_exist_ok=True)
             digest = manifest.digest_of(manifest.manifest_of(new / "model"))
             record = json.loads(artifact.to_json()) | {"folder": new.name, "files": digest}
-            note = new / "source.json"
+            note = new / "artifact.json"
             note.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
             # The name in one step: whoever is killed here leaves the old one.
             (new / "current").symlink_to(new.name)
@@ -133,7 +126,7 @@ class ArtifactFetcher:
             if other.name not in {"current", new.name}:
                 shutil.rmtree(other, ignore_errors=True)
 
-    def cached(self) -> ModelArtifact | None:
+    def read_cached(self) -> ModelArtifact | None:
         """Return the last version that was verified and kept; None if there is none.
 
         Raises
@@ -143,9 +136,9 @@ class ArtifactFetcher:
         """
         if self._cache is None:
             return None
-        folder = self._place() / "current"
+        folder = self._cache_folder() / "current"
         try:
-            record = json.loads((folder / "source.json").read_text())
+            record = json.loads((folder / "artifact.json").read_text())
             files = str(record.pop("files"))
             artifact = ModelArtifact(
                 **record | {"folder": str(folder.resolve()), "from_cache": True}
@@ -160,11 +153,11 @@ class ArtifactFetcher:
             )
         return artifact
 
-    def _place(self) -> Path:
+    def _cache_folder(self) -> Path:
         assert self._cache is not None
         return self._cache / self.ref.name / (self.ref.stage or str(self.ref.version))
 
-    def _connected(self) -> MlflowClient:
+    def _connect(self) -> MlflowClient:
         if self._client is None:
             self._client = connect(self._uri)
         return self._client

@@ -52,7 +52,7 @@ class NumericSchema:
         )
 
 
-def from_content(content: Any, numeric_schema: NumericSchema) -> Matrix | None:
+def matrix_from_json(content: Any, numeric_schema: NumericSchema) -> Matrix | None:
     """Read the parsed JSON of MLflow's scoring protocol."""
     if len(content) != 1:
         return None
@@ -76,11 +76,11 @@ def _from_split(split: Any, numeric_schema: NumericSchema) -> Matrix | None:
     if matrix is None or matrix.shape[1] != len(names):
         return None
     if names != numeric_schema.names:
-        places = _places(names, numeric_schema)
-        if places is None:
+        positions = _column_positions(names, numeric_schema)
+        if positions is None:
             return None
-        matrix = matrix[:, places]
-    return typed(matrix, numeric_schema)
+        matrix = matrix[:, positions]
+    return cast_matrix(matrix, numeric_schema)
 
 
 def _has_plain_index(split: dict[str, Any], rows: int) -> bool:
@@ -89,7 +89,7 @@ def _has_plain_index(split: dict[str, Any], rows: int) -> bool:
     return known and (index is None or (isinstance(index, list) and len(index) == rows))
 
 
-def _places(names: list[Any], numeric_schema: NumericSchema) -> list[int] | None:
+def _column_positions(names: list[Any], numeric_schema: NumericSchema) -> list[int] | None:
     """Return where each column of the form stands among the names; extra columns are left out."""
     try:
         where = {name: place for place, name in enumerate(names)}
@@ -109,7 +109,7 @@ def _from_records(records: Any, numeric_schema: NumericSchema) -> Matrix | None:
     # All alike, or pandas would fill what is missing.
     if len({len(record) for record in records}) != 1:
         return None
-    return typed(matrix, numeric_schema) if matrix is not None else None
+    return cast_matrix(matrix, numeric_schema) if matrix is not None else None
 
 
 def _numbers(rows: list[Any]) -> Matrix | None:
@@ -131,7 +131,7 @@ def _numbers(rows: list[Any]) -> Matrix | None:
     return matrix if matrix.dtype.kind in "if" else None
 
 
-def typed(matrix: Matrix, numeric_schema: NumericSchema) -> Matrix | None:
+def cast_matrix(matrix: Matrix, numeric_schema: NumericSchema) -> Matrix | None:
     """Return numbers in the types of the form, cut and rounded as a cast of pandas does."""
     if (
         matrix.dtype == numeric_schema.dtype
@@ -156,19 +156,19 @@ def typed(matrix: Matrix, numeric_schema: NumericSchema) -> Matrix | None:
 _PLAIN = b"0123456789.-+eE,\n"
 
 
-def from_csv(body: bytes, numeric_schema: NumericSchema) -> Matrix | None:
+def matrix_from_csv(body: bytes, numeric_schema: NumericSchema) -> Matrix | None:
     """Read a CSV with a header, and numbers below it.
 
     Such lines are JSON but for their ends, and read as that: ten times faster than by pandas, and
     without a package that takes 60 MB.
     """
     header, _, rest = body.replace(b"\r\n", b"\n").partition(b"\n")
-    names = header_of(header)
+    names = csv_header(header)
     rest = rest.removesuffix(b"\n")
     if names is None or not rest or rest.translate(None, _PLAIN):
         return None
-    places = _places(names, numeric_schema)
-    if places is None or not _is_even(rest, len(names)):
+    positions = _column_positions(names, numeric_schema)
+    if positions is None or not _has_even_rows(rest, len(names)):
         return None
     try:
         values = orjson.loads(b"[" + rest.replace(b"\n", b",") + b"]")
@@ -176,7 +176,7 @@ def from_csv(body: bytes, numeric_schema: NumericSchema) -> Matrix | None:
         return None
     width = len(names)
     for place, _ in numeric_schema.bounds:
-        if set(map(type, values[places[place] :: width])) != {int}:
+        if set(map(type, values[positions[place] :: width])) != {int}:
             return None
     try:
         matrix = np.array(values, dtype=np.float64).reshape(-1, width)
@@ -184,10 +184,12 @@ def from_csv(body: bytes, numeric_schema: NumericSchema) -> Matrix | None:
         return None
     if not np.isfinite(matrix).all():
         return None
-    return typed(matrix if places == list(range(width)) else matrix[:, places], numeric_schema)
+    return cast_matrix(
+        matrix if positions == list(range(width)) else matrix[:, positions], numeric_schema
+    )
 
 
-def header_of(line: bytes) -> list[str] | None:
+def csv_header(line: bytes) -> list[str] | None:
     """Return the names in the first line of a CSV; None if it is none that can be read."""
     try:
         names = next(csv.reader([line.decode("utf-8")], strict=True), None)
@@ -196,7 +198,7 @@ def header_of(line: bytes) -> list[str] | None:
     return names if names and all(names) and not names[0].startswith("\ufeff") else None
 
 
-def _is_even(lines: bytes, width: int) -> bool:
+def _has_even_rows(lines: bytes, width: int) -> bool:
     """Tell whether every line has as many values as the header has names."""
     characters = np.frombuffer(lines, np.uint8)
     commas = (characters == ord(",")).astype(np.int64).cumsum()

@@ -10,13 +10,15 @@ from typing import Any
 
 from registry_tools.data.schema import NUMBERS, Column, quoted_names
 from registry_tools.errors import InputError
-from registry_tools.inference.decoder import header_of
+from registry_tools.inference.decoder import csv_header
 
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _ONE_OF = f"exactly one of {', '.join(FORMATS)}"
 
 
-def refuse_misspelt(content: Any, content_type: str, columns: Sequence[Column] | None) -> None:
+def refuse_misspelled_columns(
+    content: Any, content_type: str, columns: Sequence[Column] | None
+) -> None:
     """Refuse a request whose optional column seems misspelt: MLflow would take it for missing.
 
     Raises
@@ -30,23 +32,25 @@ def refuse_misspelt(content: Any, content_type: str, columns: Sequence[Column] |
     if names is None:
         return
     optional = [c.name for c in columns if not c.required and c.name not in names]
-    for missing, meant in _close(optional, names, columns):
+    for missing, meant in _close_matches(optional, names, columns):
         raise InputError(f"column {meant!r} is unknown: is it the optional column {missing!r}?")
 
 
-def explain(content: Any, content_type: str, columns: Sequence[Column] | None) -> str:
+def explain_refusal(content: Any, content_type: str, columns: Sequence[Column] | None) -> str:
     """Return why MLflow refused a request."""
     if content_type == "application/json":
-        shape = _shape(content)
+        shape = _explain_shape(content)
         if shape is not None:
             return shape
     names = _names(content, content_type)
     if columns is not None:
-        wrong = _columns(names, columns) if names is not None else _nameless(content, columns)
+        wrong = (
+            _columns(names, columns) if names is not None else _explain_unnamed(content, columns)
+        )
         if wrong is not None:
             return wrong + ("; the first line is the header" if content_type == "text/csv" else "")
         if names is not None and content_type == "text/csv":
-            wrong = _cells(content, columns)
+            wrong = _explain_cells(content, columns)
             if wrong is not None:
                 return wrong
     if content_type == "application/json":
@@ -66,7 +70,7 @@ def explain(content: Any, content_type: str, columns: Sequence[Column] | None) -
     return f"the model cannot read this {content_type} body as a table of its columns"
 
 
-def _shape(content: Any) -> str | None:
+def _explain_shape(content: Any) -> str | None:
     if not isinstance(content, dict):
         return f"the body is no JSON object: it needs {_ONE_OF}"
     keys = [key for key in FORMATS if key in content]
@@ -87,7 +91,7 @@ def _shape(content: Any) -> str | None:
 def _names(content: Any, content_type: str) -> list[str] | None:
     """Return the columns that a request has; None if they cannot be told."""
     if content_type == "text/csv":
-        return header_of(bytes(content).split(b"\n", 1)[0].strip(b"\r"))
+        return csv_header(bytes(content).split(b"\n", 1)[0].strip(b"\r"))
     if not isinstance(content, dict):
         return None
     split = content.get("dataframe_split")
@@ -105,7 +109,7 @@ def _names(content: Any, content_type: str) -> list[str] | None:
     return None
 
 
-def _nameless(content: Any, columns: Sequence[Column]) -> str | None:
+def _explain_unnamed(content: Any, columns: Sequence[Column]) -> str | None:
     if not isinstance(content, dict):
         return None
     if not any(isinstance(content.get(key), list) for key in FORMATS[1:]):
@@ -114,7 +118,7 @@ def _nameless(content: Any, columns: Sequence[Column]) -> str | None:
     return f"the rows name no columns: send objects with {named}, …, or dataframe_split"
 
 
-def _cells(content: bytes, columns: Sequence[Column]) -> str | None:
+def _explain_cells(content: bytes, columns: Sequence[Column]) -> str | None:
     numbers = {column.name for column in columns if column.type in NUMBERS}
     try:
         for number, row in enumerate(csv.DictReader(content.decode("utf-8").splitlines())):
@@ -142,12 +146,12 @@ def _columns(names: list[str], columns: Sequence[Column]) -> str | None:
     missing = [c.name for c in columns if c.required and c.name not in names]
     if not missing:
         return None
-    for wanted, meant in _close(missing, names, columns):
+    for wanted, meant in _close_matches(missing, names, columns):
         return f"missing column {wanted!r}; is it what is called {meant[:100]!r} there?"
     return f"missing column{'s' * (len(missing) > 1)} {quoted_names(missing)}"
 
 
-def _close(
+def _close_matches(
     missing: Sequence[str], names: Sequence[str], columns: Sequence[Column]
 ) -> list[tuple[str, str]]:
     known = {column.name for column in columns}

@@ -27,7 +27,7 @@ OPTIONAL = ("pandas", "pyarrow", "pytest")
 
 
 @contextmanager
-def without(*packages: str) -> Iterator[None]:
+def hide_packages(*packages: str) -> Iterator[None]:
     """Let what is imported inside believe that packages are not installed; later they are again."""
     hidden = [name for name in packages if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
@@ -38,7 +38,7 @@ def without(*packages: str) -> Iterator[None]:
             sys.modules.pop(name, None)
 
 
-def whole_mlflow() -> None:
+def load_full_mlflow() -> None:
     """Make good what MLflow left out of itself when it was imported without pandas.
 
     It has a form without pandas of its own, mlflow-skinny, in which these two packages lack the
@@ -53,7 +53,7 @@ def whole_mlflow() -> None:
             importlib.reload(mlflow.models)
 
 
-def import_beside_answers() -> None:
+def allow_imports_while_predicting() -> None:
     """Let pandas and pyarrow be imported in one thread while another answers.
 
     scikit-learn asks of every input whether it is a frame of a package that it sees imported; one

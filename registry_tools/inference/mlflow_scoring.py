@@ -17,8 +17,8 @@ import numpy as np
 import orjson
 
 from registry_tools.errors import InputError, UnsupportedOperation
-from registry_tools.inference.input_diagnostics import explain, refuse_misspelt
-from registry_tools.inference.lazy_imports import whole_mlflow
+from registry_tools.inference.input_diagnostics import explain_refusal, refuse_misspelled_columns
+from registry_tools.inference.lazy_imports import load_full_mlflow
 from registry_tools.models.loaded_model import LoadedModel
 
 PARQUET = "application/vnd.apache.parquet"
@@ -33,7 +33,7 @@ class ScoredRequest:
 
     reply: bytes  # JSON, `{"predictions": …}`
     rows: Any  # what the model was asked; mostly a DataFrame
-    answers: Any  # what the JSON holds; mostly a list, one a row
+    predictions: Any  # what the JSON holds; mostly a list, one a row
 
     @property
     def table(self) -> Any:
@@ -50,7 +50,7 @@ class ScoredRequest:
     @property
     def count(self) -> int:
         """How many rows there were."""
-        return len(self.answers) if isinstance(self.answers, list) else 1
+        return len(self.predictions) if isinstance(self.predictions, list) else 1
 
 
 class MlflowScoring:
@@ -62,7 +62,7 @@ class MlflowScoring:
         self._pyfuncs: dict[str, PyFuncModel] = {}
         self._lock = threading.Lock()
 
-    def answer(
+    def score_request(
         self, content: Any, content_type: str, method: str = "predict", max_rows: int | None = None
     ) -> ScoredRequest:
         """Answer a request as MLflow does.
@@ -85,7 +85,7 @@ class MlflowScoring:
         UnsupportedOperation
             If the model has no such method.
         """
-        whole_mlflow()
+        load_full_mlflow()
         from mlflow.exceptions import MlflowException
         from mlflow.pyfunc import scoring_server
 
@@ -93,20 +93,20 @@ class MlflowScoring:
         # It warns of requests that are refused, once each.
         logging.getLogger("mlflow.pyfunc.scoring_server").setLevel(logging.ERROR)
         refuse_too_many(_rows_of(content, content_type), max_rows)
-        refuse_misspelt(content, content_type, signature)
+        refuse_misspelled_columns(content, content_type, signature)
         pyfunc = self._pyfunc(method)
         _refuse_unknown_params(content, pyfunc)
-        watched = _Watched(pyfunc, max_rows)
+        recording = _RecordingModel(pyfunc, max_rows)
         try:
             schema = pyfunc.metadata.get_input_schema()  # type: ignore[no-untyped-call]
             reply = scoring_server.invocations(  # type: ignore[no-untyped-call]
-                content, content_type, watched, schema
+                content, content_type, recording, schema
             )
         except (MlflowException, ValueError, TypeError, LookupError, RecursionError) as error:
-            refuse_too_many(watched.count, max_rows)
-            raise InputError(explain(content, content_type, signature)) from error
+            refuse_too_many(recording.count, max_rows)
+            raise InputError(explain_refusal(content, content_type, signature)) from error
         body = reply.response.encode()
-        return ScoredRequest(body, watched.rows, orjson.loads(body).get("predictions"))
+        return ScoredRequest(body, recording.rows, orjson.loads(body).get("predictions"))
 
     def predict(self, rows: Any, method: str) -> list[Any]:
         """Return the answers to rows that `answer` read before, one a row."""
@@ -114,22 +114,22 @@ class MlflowScoring:
         return found
 
     @property
-    def takes_params(self) -> bool:
+    def accepts_params(self) -> bool:
         """Whether the model may have parameters of its own beside its rows."""
         return type(self._model.estimator).__module__ == "mlflow.pyfunc"
 
-    def answers(self, content: Any, method: str) -> list[Any]:
+    def predict_json(self, content: Any, method: str) -> list[Any]:
         """Return the answers to JSON content, one a row."""
-        found: list[Any] = self.answer(content, "application/json", method).answers
+        found: list[Any] = self.score_request(content, "application/json", method).predictions
         return found
 
     def _pyfunc(self, method: str) -> PyFuncModel:
         with self._lock:
             if method not in self._pyfuncs:
-                self._pyfuncs[method] = self._made(method)
+                self._pyfuncs[method] = self._make_pyfunc(method)
             return self._pyfuncs[method]
 
-    def _made(self, method: str) -> PyFuncModel:
+    def _make_pyfunc(self, method: str) -> PyFuncModel:
         from mlflow.models import Model
         from mlflow.pyfunc import PyFuncModel
 
@@ -142,7 +142,7 @@ class MlflowScoring:
             raise UnsupportedOperation(
                 f"{type(estimator).__name__} has no {method}: leave out the method"
             )
-        return PyFuncModel(Model.load(str(self._folder)), _Method(getattr(estimator, method)))
+        return PyFuncModel(Model.load(str(self._folder)), _MethodModel(getattr(estimator, method)))
 
 
 def _refuse_unknown_params(content: Any, pyfunc: PyFuncModel) -> None:
@@ -180,7 +180,7 @@ def _rows_of(content: Any, content_type: str) -> int | None:
         return None
 
 
-class _Watched:
+class _RecordingModel:
     """A model that keeps what it was asked, for one request."""
 
     def __init__(self, pyfunc: PyFuncModel, max_rows: int | None) -> None:
@@ -197,7 +197,7 @@ class _Watched:
         return self._pyfunc.predict(data, params=params)
 
 
-class _Method:
+class _MethodModel:
     """A method of an estimator that was verified and loaded already, as MLflow calls it."""
 
     def __init__(self, method: Any) -> None:

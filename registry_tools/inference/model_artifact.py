@@ -36,7 +36,7 @@ class ModelArtifact:
         return self.version, self.run_id, self.digest
 
     @property
-    def answer(self) -> Path:
+    def recorded_predictions(self) -> Path:
         """The recorded answer; there may be none."""
         return Path(self.folder, "recorded_predictions.json")
 

@@ -17,7 +17,7 @@ from registry_tools.errors import InputError, VerificationError, first_line
 from registry_tools.evaluation import gates
 from registry_tools.inference import decoder
 from registry_tools.inference.decoder import Matrix, NumericSchema
-from registry_tools.inference.lazy_imports import whole_mlflow
+from registry_tools.inference.lazy_imports import load_full_mlflow
 from registry_tools.inference.mlflow_scoring import MlflowScoring
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.inference.predictor import METHODS, Predictor
@@ -41,7 +41,7 @@ def load(artifact: ModelArtifact, policy: TrustPolicy) -> Predictor:
         If it does not load, holds what is not trusted, or does not answer as was recorded.
     """
     if not _is_skops(artifact):
-        whole_mlflow()  # MLflow is to load it
+        load_full_mlflow()  # MLflow is to load it
     loaded = load_folder(artifact.model, policy)
     info = dataclasses.replace(
         loaded.info,
@@ -58,12 +58,14 @@ def load(artifact: ModelArtifact, policy: TrustPolicy) -> Predictor:
         artifact=artifact,
         model=model,
         numeric_schema=numeric_schema,
-        reader=MlflowScoring(artifact.model, model),
-        estimator=model.estimator if numeric_schema is None else by_position(model.estimator),
+        mlflow_scoring=MlflowScoring(artifact.model, model),
+        estimator=model.estimator
+        if numeric_schema is None
+        else without_feature_names(model.estimator),
         loaded_at=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
     )
     try:
-        return _tried(predictor)
+        return _check_example(predictor)
     except VerificationError:
         raise
     except Exception as error:
@@ -78,17 +80,21 @@ def _is_skops(artifact: ModelArtifact) -> bool:
         return False
 
 
-def _tried(predictor: Predictor) -> Predictor:
+def _check_example(predictor: Predictor) -> Predictor:
     """Let it answer its example in every way that it will be asked in."""
-    recorded = _recorded(predictor.artifact)
+    recorded = _read_recorded(predictor.artifact)
     body = _example(predictor.artifact, recorded)
     if predictor.numeric_schema is None:
         if body is None:
             return predictor
-        given = {m: predictor.reader.answers(body, m) for m in METHODS if _has(predictor, m)}
+        given = {
+            m: predictor.mlflow_scoring.predict_json(body, m)
+            for m in METHODS
+            if _has_method(predictor, m)
+        }
         _compare(predictor.artifact, recorded, given)
-        return dataclasses.replace(predictor, example=body, answers=given)
-    rows = decoder.from_content(body, predictor.numeric_schema) if body is not None else None
+        return dataclasses.replace(predictor, example=body, example_predictions=given)
+    rows = decoder.matrix_from_json(body, predictor.numeric_schema) if body is not None else None
     if rows is None:
         # Nothing shows that it takes a matrix in place of named columns.
         return dataclasses.replace(
@@ -96,55 +102,58 @@ def _tried(predictor: Predictor) -> Predictor:
         )
     by_name = dataclasses.replace(predictor, needs_frame=True, estimator=predictor.model.estimator)
     try:
-        given = _answers(predictor, rows)
-        _compare(predictor.artifact, recorded or _recorded_now(by_name, rows), given)
+        given = _predict(predictor, rows)
+        _compare(predictor.artifact, recorded or _record_now(by_name, rows), given)
     except (VerificationError, InputError):
         predictor = by_name
-        given = _answers(predictor, rows)
+        given = _predict(predictor, rows)
         _compare(predictor.artifact, recorded, given)
     return dataclasses.replace(
-        predictor, inline_rows=_inline_rows(predictor, rows), example=body, answers=given
+        predictor,
+        inline_rows=_inline_rows(predictor, rows),
+        example=body,
+        example_predictions=given,
     )
 
 
-def _recorded_now(by_name: Predictor, rows: Matrix) -> dict[str, Any]:
+def _record_now(by_name: Predictor, rows: Matrix) -> dict[str, Any]:
     """Return the answers to named columns, for a version whose answers nobody recorded."""
-    given = _answers(by_name, rows)
+    given = _predict(by_name, rows)
     return {"predictions": given["predict"], "probabilities": given.get("predict_proba")}
 
 
-def by_position(estimator: Any) -> Any:
+def without_feature_names(estimator: Any) -> Any:
     """Return a shallow copy that takes a matrix without a word on its missing column names.
 
     The columns were put in order by then. So are those of the estimators that it holds, such as
     the one that is calibrated. A pipeline of one step is that step.
     """
     if isinstance(estimator, Pipeline) and len(estimator.steps) == 1:
-        return by_position(estimator.steps[0][1])
+        return without_feature_names(estimator.steps[0][1])
     copied = copy.copy(estimator)
-    held = {name: _held_by_position(value) for name, value in vars(estimator).items()}
+    held = {name: _without_feature_names(value) for name, value in vars(estimator).items()}
     held.pop("feature_names_in_", None)
     vars(copied).clear()
     vars(copied).update(held)
     return copied
 
 
-def _held_by_position(value: Any) -> Any:
+def _without_feature_names(value: Any) -> Any:
     if isinstance(value, (list, tuple)) and type(value) in {list, tuple}:
-        return type(value)(_held_by_position(each) for each in value)
+        return type(value)(_without_feature_names(each) for each in value)
     # What holds one of a calibration is no estimator itself.
     holds_one = "estimator" in getattr(value, "__dict__", {})
     if holds_one or (isinstance(value, BaseEstimator) and hasattr(value, "__dict__")):
-        return by_position(value)
+        return without_feature_names(value)
     return value
 
 
-def _has(predictor: Predictor, method: str) -> bool:
+def _has_method(predictor: Predictor, method: str) -> bool:
     return hasattr(predictor.model.estimator, method)
 
 
-def _answers(predictor: Predictor, rows: Matrix) -> dict[str, Any]:
-    return {m: predictor.answer(rows, m) for m in METHODS if _has(predictor, m)}
+def _predict(predictor: Predictor, rows: Matrix) -> dict[str, Any]:
+    return {m: predictor.predict(rows, m) for m in METHODS if _has_method(predictor, m)}
 
 
 def _compare(
@@ -160,10 +169,10 @@ def _compare(
         raise VerificationError(f"{artifact}: {result.message}")
 
 
-def _recorded(artifact: ModelArtifact) -> dict[str, Any] | None:
-    if not artifact.answer.is_file():
+def _read_recorded(artifact: ModelArtifact) -> dict[str, Any] | None:
+    if not artifact.recorded_predictions.is_file():
         return None
-    content: dict[str, Any] = json.loads(artifact.answer.read_text(encoding="utf-8"))
+    content: dict[str, Any] = json.loads(artifact.recorded_predictions.read_text(encoding="utf-8"))
     return content
 
 
@@ -191,5 +200,5 @@ def _inline_rows(predictor: Predictor, rows: Matrix) -> int:
 
 def _seconds(predictor: Predictor, rows: Matrix) -> float:
     began = time.perf_counter()
-    predictor.answer(rows, "predict")
+    predictor.predict(rows, "predict")
     return time.perf_counter() - began

@@ -22,6 +22,11 @@ _log = logging.getLogger(__name__)
 METHODS = ("predict", "predict_proba")
 
 
+def skip_sklearn_validation() -> None:
+    """Tell scikit-learn, in this thread, that rows and parameters were looked at already."""
+    sklearn.set_config(assume_finite=True, skip_parameter_validation=True)
+
+
 @dataclass(frozen=True, eq=False)
 class Predictor:
     """One version of a model, ready to answer."""
@@ -29,13 +34,13 @@ class Predictor:
     artifact: ModelArtifact
     model: LoadedModel
     numeric_schema: NumericSchema | None  # None if rows of numbers are not enough for it
-    reader: MlflowScoring  # for every request that `inputs` does not read
+    mlflow_scoring: MlflowScoring  # for every request that `inputs` does not read
     estimator: Any  # what answers rows of numbers
     needs_frame: bool = False  # it takes its columns by name
     inline_rows: int = 0  # as many rows are answered without keeping others waiting
     loaded_at: str = ""
     example: dict[str, Any] | None = None  # JSON of MLflow's protocol that it was tried with
-    answers: dict[str, list[Any]] = field(default_factory=dict)  # to it, by method
+    example_predictions: dict[str, list[Any]] = field(default_factory=dict)  # to it, by method
 
     @property
     def info(self) -> ModelInfo:
@@ -58,7 +63,7 @@ class Predictor:
             found.append((b"x-model-stage", self.artifact.stage.encode()))
         return found
 
-    def answer(self, rows: Matrix, method: str) -> list[Any]:
+    def predict(self, rows: Matrix, method: str) -> list[Any]:
         """Answer rows of numbers, shape (rows, columns), with one value a row, or one list.
 
         scikit-learn is told elsewhere not to look for values that are not finite: that is done
@@ -71,29 +76,29 @@ class Predictor:
         UnsupportedOperation
             If the model has no such method.
         """
-        answers: list[Any] = self.array(rows, method).tolist()
-        return answers
+        predictions: list[Any] = self.predict_array(rows, method).tolist()
+        return predictions
 
-    def array(self, rows: Matrix, method: str) -> Any:
+    def predict_array(self, rows: Matrix, method: str) -> Any:
         """Answer as `answer`, with an array."""
         function = self._function(method)
         taken = self._frame(rows) if self.needs_frame else rows
         try:
             if rows.dtype.kind == "f" and not np.isfinite(rows).all():
                 with sklearn.config_context(assume_finite=False):
-                    answers = function(taken)
+                    predictions = function(taken)
             else:
-                answers = function(taken)
+                predictions = function(taken)
         except Exception as error:
             # Whatever rows make a model raise is told as MLflow tells it: the rows do not fit.
             if not isinstance(error, self.model.input_errors):
                 _log.warning("%s raised %s on a request", self.artifact, type(error).__name__)
             raise InputError(_refusal(rows, self.numeric_schema)) from error
-        if len(answers) != len(rows):
+        if len(predictions) != len(rows):
             raise VerificationError(
-                f"{self.artifact} gave {len(answers)} answers to {len(rows)} rows"
+                f"{self.artifact} gave {len(predictions)} answers to {len(rows)} rows"
             )
-        return answers
+        return predictions
 
     def _function(self, method: str) -> Callable[[Any], Any]:
         function = getattr(self.estimator, method, None)

@@ -16,7 +16,7 @@ async def run_in_thread(function: Callable[[], T], name: str) -> T:
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
-    def settle(result: T | None, error: BaseException | None) -> None:
+    def resolve(result: T | None, error: BaseException | None) -> None:
         if future.done():
             return
         if error is not None:
@@ -31,7 +31,7 @@ async def run_in_thread(function: Callable[[], T], name: str) -> T:
         except Exception as raised:  # noqa: BLE001 - handed to whoever waits
             error = raised
         with contextlib.suppress(RuntimeError):  # the loop may have ended meanwhile
-            loop.call_soon_threadsafe(settle, result, error)
+            loop.call_soon_threadsafe(resolve, result, error)
 
     threading.Thread(target=call, name=name, daemon=True).start()
     return await future

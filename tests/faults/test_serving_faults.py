@@ -104,8 +104,8 @@ def test_a_hundred_promotions_under_load_lose_no_request(
     assert {status for status, _, _ in answers} == {200}
     assert {version for _, version, _ in answers} == {"1", "2"}
     assert all(found == wanted[version] for _, version, found in answers)
-    assert metric(client, "serving_failed_swaps_total") == 0
-    assert metric(client, "serving_swaps_total") == 101
+    assert metric(client, "serving_failed_rollouts_total") == 0
+    assert metric(client, "serving_rollouts_total") == 101
     assert memory(process_of(client).pid) < before + (30 << 20)  # the old ones were freed
 
 
@@ -228,7 +228,7 @@ def test_the_registry_dies_and_comes_back_under_load(
         eventually(lambda: client.get("/model").json()["last_error"] is not None, seconds=60)
         before = len(answers)
         eventually(lambda: len(answers) > before + 50)
-        eventually(lambda: metric(client, "serving_registry_silence_seconds") > 1)
+        eventually(lambda: metric(client, "serving_registry_response_age_seconds") > 1)
         registry_server = start(*command, cwd=folder)
         wait_until_up(f"{uri}/health", registry_server)
         registry.move_alias(place.client, "trained", "production", EQUAL)
@@ -500,7 +500,7 @@ def test_it_speaks_tls_and_asks_for_a_key_over_http_and_grpc(
     bearer = {"authorization": "Bearer the-key"}
     with httpx.Client(base_url=f"https://localhost:{port}", verify=trust) as client:
 
-        def answers() -> bool:
+        def responds() -> bool:
             assert process.poll() is None
             try:
                 reply = client.post("/predict", json={"features": IRIS_ROW}, headers=bearer)
@@ -508,7 +508,7 @@ def test_it_speaks_tls_and_asks_for_a_key_over_http_and_grpc(
             except httpx.TransportError:
                 return False
 
-        eventually(answers, seconds=30)
+        eventually(responds, seconds=30)
         assert client.post("/predict", json={"features": IRIS_ROW}).status_code == 401
         assert client.get("/docs").status_code == 200
         assert client.get("/openapi.json").status_code == 401

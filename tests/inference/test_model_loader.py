@@ -23,7 +23,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from registry_tools.inference.model_loader import by_position
+from registry_tools.inference.model_loader import without_feature_names
 
 SCALED = Pipeline([("scale", StandardScaler()), ("model", LogisticRegression())])
 PARTS = [("near", KNeighborsClassifier()), ("line", SCALED)]
@@ -50,7 +50,7 @@ def test_a_matrix_is_answered_as_the_table_is_and_the_estimator_stays_as_it_was(
     features, labels = load_iris(return_X_y=True, as_frame=True)
     estimator.fit(features, labels)
     wanted = estimator.predict(features)
-    copied = by_position(estimator)
+    copied = without_feature_names(estimator)
     np.testing.assert_array_equal(copied.predict(features.to_numpy()), wanted)
     np.testing.assert_array_equal(estimator.predict(features), wanted)
     assert list(estimator.feature_names_in_) == list(features)

@@ -159,7 +159,7 @@ def test_a_changed_file_does_not_take_over(serve: Serve, model: str, local: Plac
     assert candidate["version"] == 2
     assert "after registration" in candidate["error"]
     assert version_of(client) == 1
-    assert metric(client, "serving_failed_swaps_total", reason="verification") >= 1
+    assert metric(client, "serving_failed_rollouts_total", reason="verification") >= 1
     registry.move_alias(local.client, model, "production", 1)
     eventually(lambda: client.get("/model").json()["candidate"] is None)
 
@@ -240,7 +240,7 @@ def test_a_start_without_the_registry_serves_from_the_cache(
     away = serve(f"{model}@production", "--cache", cache, "--tracking-uri", "http://127.0.0.1:9")
     described = away.get("/model").json()
     assert (described["version"], described["from_cache"]) == (1, True)
-    eventually(lambda: metric(away, "serving_registry_silence_seconds") > 0.5)
+    eventually(lambda: metric(away, "serving_registry_response_age_seconds") > 0.5)
     assert version_of(away) == 1
 
 
@@ -322,7 +322,7 @@ def test_a_worker_that_is_killed_comes_back_and_the_others_go_on(
     eventually(lambda: len(workers()) == 2 and not workers() & before)
     registry.move_alias(local.client, model, "production", 2)
     eventually(lambda: client.get("/model").json()["version"] == 2)
-    eventually(lambda: metric(client, "serving_swaps_total") == 2)
+    eventually(lambda: metric(client, "serving_rollouts_total") == 2)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=15) == 0
 

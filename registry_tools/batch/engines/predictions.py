@@ -93,7 +93,7 @@ class BatchPredictor:
         columns = predictor.info.signature or ()
         if predictor.numeric_schema is not None and not predictor.needs_frame:
             matrix = np.column_stack([coerced.arrays[column.name] for column in columns])
-            return np.asarray(predictor.array(matrix, method))
+            return np.asarray(predictor.predict_array(matrix, method))
         frame = to_frame(coerced, columns)
         try:
             # Missing values are the model's to judge.
@@ -195,8 +195,8 @@ def prediction_names(predicted: pa.Array, info: ModelInfo) -> pa.Array:
 
 def prediction_type(predictor: Predictor) -> pa.DataType:
     """Return the type of what a version predicts, as far as it shows before it predicts."""
-    if predictor.answers.get("predict"):
-        return pa.array(predictor.answers["predict"]).type
+    if predictor.example_predictions.get("predict"):
+        return pa.array(predictor.example_predictions["predict"]).type
     classes = getattr(predictor.model.estimator, "classes_", None)
     return pa.array(classes).type if classes is not None else pa.float64()
 

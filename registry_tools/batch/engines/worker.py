@@ -22,10 +22,10 @@ import pyarrow.parquet as pq
 
 from registry_tools.batch.engines import messages
 from registry_tools.errors import RegistryToolsError
-from registry_tools.inference.lazy_imports import without
+from registry_tools.inference.lazy_imports import hide_packages
 from registry_tools.processes import read_message, write_message
 
-with without("pytest"):
+with hide_packages("pytest"):
     import sklearn
     import skops.io  # noqa: F401 - while the command resolves the version
 

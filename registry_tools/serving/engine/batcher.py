@@ -13,14 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import sklearn
 
 from registry_tools.inference.decoder import Matrix
-from registry_tools.inference.predictor import Predictor
+from registry_tools.inference.predictor import Predictor, skip_sklearn_validation
 from registry_tools.serving.engine.prediction_events import (
     PredictionEvent,
     PredictionObserver,
-    show,
+    notify_observers,
 )
 
 _THREADS = 2
@@ -28,11 +27,6 @@ _BATCH_ROWS = 1000  # where a model is too slow for the event loop
 
 # Rows, where the answer goes, and the id of the request; None if its rows are counted elsewhere.
 Waiting = tuple[Matrix, "asyncio.Future[Any]", "str | None"]
-
-
-def skip_sklearn_validation() -> None:
-    """Tell scikit-learn, in this thread, that rows and parameters were looked at already."""
-    sklearn.set_config(assume_finite=True, skip_parameter_validation=True)
 
 
 class Batcher:
@@ -64,7 +58,7 @@ class Batcher:
         self._threads = ThreadPoolExecutor(_THREADS, "predict", skip_sklearn_validation)
         self._busy = 0
 
-    def answer(
+    def predict(
         self, predictor: Predictor, method: str, rows: Matrix, request_id: str | None = ""
     ) -> asyncio.Future[list[Any]]:
         """Return the answers of one version to rows, one a row, when they are there.
@@ -78,7 +72,9 @@ class Batcher:
         future: asyncio.Future[Any] = loop.create_future()
         if len(rows) <= predictor.inline_rows and self._in_flight() <= 1:
             batch = [(rows, future, request_id)]
-            self._settle(predictor, method, batch, _answers(predictor, method, batch))
+            self._resolve_futures(
+                predictor, method, batch, _predict_batch(predictor, method, batch)
+            )
             return future
         self._waiting.setdefault((predictor, method), []).append((rows, future, request_id))
         if not self._scheduled:
@@ -98,69 +94,73 @@ class Batcher:
         for (predictor, method), every in waiting.items():
             requests = [one for one in every if not one[1].done()]  # the others have given up
             if sum([len(rows) for rows, _, _ in requests]) <= predictor.inline_rows:
-                self._settle(predictor, method, requests, _answers(predictor, method, requests))
+                self._resolve_futures(
+                    predictor, method, requests, _predict_batch(predictor, method, requests)
+                )
                 continue
             small = [r for r in requests if len(r[0]) <= predictor.inline_rows]
-            for batch in _packed(small, predictor.inline_rows):
-                self._settle(predictor, method, batch, _answers(predictor, method, batch))
+            for batch in _pack(small, predictor.inline_rows):
+                self._resolve_futures(
+                    predictor, method, batch, _predict_batch(predictor, method, batch)
+                )
             large = [r for r in requests if len(r[0]) > predictor.inline_rows]
-            batches = list(_packed(large, _BATCH_ROWS))
+            batches = list(_pack(large, _BATCH_ROWS))
             while batches and self._busy < _THREADS:
-                self._off_the_loop(predictor, method, batches.pop(0))
+                self._run_in_pool(predictor, method, batches.pop(0))
             left = [request for batch in batches for request in batch]
             if left:
                 self._waiting.setdefault((predictor, method), []).extend(left)
 
-    def _off_the_loop(self, predictor: Predictor, method: str, batch: list[Waiting]) -> None:
+    def _run_in_pool(self, predictor: Predictor, method: str, batch: list[Waiting]) -> None:
         self._busy += 1
         work = asyncio.get_running_loop().run_in_executor(
-            self._threads, _answers, predictor, method, batch
+            self._threads, _predict_batch, predictor, method, batch
         )
 
-        def done(answers: asyncio.Future[list[Any]]) -> None:
+        def done(predictions: asyncio.Future[list[Any]]) -> None:
             self._busy -= 1
-            self._settle(predictor, method, batch, answers.result())
+            self._resolve_futures(predictor, method, batch, predictions.result())
             if self._waiting:
                 self._flush()
 
         work.add_done_callback(done)
 
-    def _settle(
-        self, predictor: Predictor, method: str, batch: list[Waiting], answers: list[Any]
+    def _resolve_futures(
+        self, predictor: Predictor, method: str, batch: list[Waiting], predictions: list[Any]
     ) -> None:
         self._on_batch(
             predictor, len(batch), sum([len(rows) for rows, _, name in batch if name is not None])
         )
-        for (_, future, _), answer in zip(batch, answers, strict=True):
+        for (_, future, _), prediction in zip(batch, predictions, strict=True):
             if future.done():  # nobody waits for it any more
                 continue
-            if isinstance(answer, BaseException):
-                future.set_exception(answer)
+            if isinstance(prediction, BaseException):
+                future.set_exception(prediction)
             else:
-                future.set_result(answer)
+                future.set_result(prediction)
         if self._observers:
-            self._show(predictor, method, batch, answers)
+            self._notify(predictor, method, batch, predictions)
 
-    def _show(
-        self, predictor: Predictor, method: str, batch: list[Waiting], answers: list[Any]
+    def _notify(
+        self, predictor: Predictor, method: str, batch: list[Waiting], predictions: list[Any]
     ) -> None:
         good = [
             n
-            for n, answer in enumerate(answers)
-            if batch[n][2] is not None and not isinstance(answer, BaseException)
+            for n, prediction in enumerate(predictions)
+            if batch[n][2] is not None and not isinstance(prediction, BaseException)
         ]
         if good:
-            answered = PredictionEvent(
+            event = PredictionEvent(
                 predictor,
                 method,
                 [batch[n][0] for n in good],
-                [answers[n] for n in good],
+                [predictions[n] for n in good],
                 [str(batch[n][2]) for n in good],
             )
-            show(answered, self._observers)
+            notify_observers(event, self._observers)
 
 
-def _packed(requests: list[Waiting], most: int) -> list[list[Waiting]]:
+def _pack(requests: list[Waiting], most: int) -> list[list[Waiting]]:
     """Put requests together, in order, into batches of `most` rows, or of one request."""
     batches: list[list[Waiting]] = []
     size = 0
@@ -174,25 +174,25 @@ def _packed(requests: list[Waiting], most: int) -> list[list[Waiting]]:
     return batches
 
 
-def _answers(predictor: Predictor, method: str, batch: list[Waiting]) -> list[Any]:
+def _predict_batch(predictor: Predictor, method: str, batch: list[Waiting]) -> list[Any]:
     """Return the answer to each request, or the exception that it is answered with."""
     if len(batch) > 1:
         try:
-            together = predictor.answer(np.concatenate([rows for rows, _, _ in batch]), method)
+            together = predictor.predict(np.concatenate([rows for rows, _, _ in batch]), method)
         except Exception:  # noqa: BLE001 - whose fault it is shows when each is asked alone
-            return [_answer(predictor, method, rows) for rows, _, _ in batch]
+            return [_predict_one(predictor, method, rows) for rows, _, _ in batch]
         if len(together) == len(batch):
-            return [[answer] for answer in together]
+            return [[prediction] for prediction in together]
         parts, begin = [], 0
         for rows, _, _ in batch:
             parts.append(together[begin : begin + len(rows)])
             begin += len(rows)
         return parts
-    return [_answer(predictor, method, batch[0][0])]
+    return [_predict_one(predictor, method, batch[0][0])]
 
 
-def _answer(predictor: Predictor, method: str, rows: Matrix) -> Any:
+def _predict_one(predictor: Predictor, method: str, rows: Matrix) -> Any:
     try:
-        return predictor.answer(rows, method)
+        return predictor.predict(rows, method)
     except Exception as error:  # noqa: BLE001 - told to the one who asked
         return error

@@ -15,7 +15,7 @@ from registry_tools.serving.engine.batcher import Batcher
 from registry_tools.serving.engine.prediction_events import (
     PredictionEvent,
     PredictionObserver,
-    show,
+    notify_observers,
 )
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ class DataPlane:
         self._max_rows = max_rows
         self._threads = ThreadPoolExecutor(2, "read")
 
-    def answer(
+    def predict(
         self, predictor: Predictor, method: str, rows: Matrix, request_id: str | None = ""
     ) -> Awaitable[list[Any]]:
         """Answer a matrix of rows together with others that wait.
@@ -56,9 +56,9 @@ class DataPlane:
             If there are more than allowed, or the model cannot take them.
         """
         refuse_too_many(len(rows), self._max_rows)
-        return self._batcher.answer(predictor, method, rows, request_id)
+        return self._batcher.predict(predictor, method, rows, request_id)
 
-    async def answer_body(
+    async def predict_body(
         self,
         predictor: Predictor,
         method: str,
@@ -73,21 +73,21 @@ class DataPlane:
         InputError, UnsupportedOperation
             As `MlflowReader.answer`.
         """
-        read = await self.off_the_loop(
-            predictor.reader.answer, content, content_type, method, self._max_rows
+        read = await self.run_in_pool(
+            predictor.mlflow_scoring.score_request, content, content_type, method, self._max_rows
         )
         self._on_batch(predictor, 1, read.count if request_id is not None else 0)
-        if self._observers and request_id is not None and isinstance(read.answers, list):
-            await self.off_the_loop(self._show, predictor, method, read, request_id)
+        if self._observers and request_id is not None and isinstance(read.predictions, list):
+            await self.run_in_pool(self._notify, predictor, method, read, request_id)
         return read
 
-    def _show(
+    def _notify(
         self, predictor: Predictor, method: str, read: ScoredRequest, request_id: str
     ) -> None:
-        answered = PredictionEvent(predictor, method, [read.table], [read.answers], [request_id])
-        show(answered, self._observers)
+        event = PredictionEvent(predictor, method, [read.table], [read.predictions], [request_id])
+        notify_observers(event, self._observers)
 
-    async def answer_content(
+    async def predict_json(
         self, predictor: Predictor, method: str, content: Any, request_id: str | None = ""
     ) -> list[Any]:
         """Return the answers to the JSON of MLflow's protocol, one a row.
@@ -97,12 +97,12 @@ class DataPlane:
         InputError, UnsupportedOperation
             As `MlflowReader.answer`, and if the answers are not a list.
         """
-        read = await self.answer_body(predictor, method, content, "application/json", request_id)
-        if not isinstance(read.answers, list):
+        read = await self.predict_body(predictor, method, content, "application/json", request_id)
+        if not isinstance(read.predictions, list):
             raise InputError("this model does not answer with one value a row: use /invocations")
-        return read.answers
+        return read.predictions
 
-    async def off_the_loop(self, function: Callable[..., T], *arguments: Any) -> T:
+    async def run_in_pool(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function in a thread."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, function, *arguments)

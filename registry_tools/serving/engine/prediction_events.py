@@ -29,7 +29,7 @@ class PredictionEvent:
     predictor: Predictor
     method: str
     rows: Sequence[Matrix | Any]
-    answers: Sequence[Sequence[Any]]
+    predictions: Sequence[Sequence[Any]]
     request_ids: Sequence[str]
     at: float = field(default_factory=time.time)  # seconds since 1970
 
@@ -37,14 +37,14 @@ class PredictionEvent:
 class PredictionObserver(Protocol):
     """Is shown what was answered, on the path of the next answer: it must not wait for anything."""
 
-    def observe(self, answered: PredictionEvent) -> None:
+    def observe(self, event: PredictionEvent) -> None:
         """Take it in, or drop it and count that."""
 
 
-def show(answered: PredictionEvent, observers: Sequence[PredictionObserver]) -> None:
+def notify_observers(event: PredictionEvent, observers: Sequence[PredictionObserver]) -> None:
     """Show it to all who watch; what is wrong with one of them is no fault of the answer."""
     for watcher in observers:
         try:
-            watcher.observe(answered)
+            watcher.observe(event)
         except Exception:  # noqa: BLE001 - the answer is given, and the next one is to come
             _log.exception("%s failed", type(watcher).__name__)

@@ -16,9 +16,9 @@ from google.protobuf.message import DecodeError
 
 from registry_tools.errors import InputError, UnsupportedOperation
 from registry_tools.inference.predictor import Predictor
+from registry_tools.serving.errors import RequestRefused
 from registry_tools.serving.grpc.messages import METHODS, SERVICE, messages
-from registry_tools.serving.rest.app import App
-from registry_tools.serving.rest.messages import RequestRefused
+from registry_tools.serving.service import InferenceService
 from registry_tools.serving.v2 import inference, tensors
 from registry_tools.serving.v2.inference import InferRequest
 from registry_tools.serving.v2.tensors import Tensor
@@ -53,15 +53,15 @@ class Call:
     version: str = ""
 
 
-class _Door(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+class _KeyInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """Looks for the key before a message is received."""
 
-    def __init__(self, app: App) -> None:
-        self._app = app
+    def __init__(self, service: InferenceService) -> None:
+        self._service = service
 
     async def intercept_service(self, go_on: Any, details: grpc.HandlerCallDetails) -> Any:
         given = dict(details.invocation_metadata or ()).get("authorization", b"")
-        known = self._app.keys.allows(given.encode() if isinstance(given, str) else given)
+        known = self._service.keys.allows(given.encode() if isinstance(given, str) else given)
         if known or details.method.rpartition("/")[2] in _WITHOUT_KEY:
             return await go_on(details)
 
@@ -76,7 +76,7 @@ class _Door(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 class GrpcServer:
     """Answers over gRPC with the same plane, limits and keys as over HTTP."""
 
-    def __init__(self, app: App, port: int, shared: bool) -> None:
+    def __init__(self, service: InferenceService, port: int, shared: bool) -> None:
         """Bind the port; `shared` with the other workers of this server.
 
         Raises
@@ -84,14 +84,14 @@ class GrpcServer:
         InputError
             If the port cannot be had.
         """
-        self._app = app
-        settings = app.settings
+        self._service = service
+        settings = service.settings
         self._server = grpc.aio.server(
             options=[
                 ("grpc.so_reuseport", int(shared)),
                 ("grpc.max_receive_message_length", settings.max_body),
             ],
-            interceptors=[_Door(app)],
+            interceptors=[_KeyInterceptor(service)],
             maximum_concurrent_rpcs=settings.queue,
         )
         methods = {name: self._method(name) for name in METHODS}
@@ -119,21 +119,21 @@ class GrpcServer:
 
     async def end(self) -> None:
         """Stop accepting, and finish what is in flight."""
-        await self._server.stop(self._app.settings.timeout)
+        await self._server.stop(self._service.settings.timeout)
 
     def _method(self, name: str) -> grpc.RpcMethodHandler:
         known = messages()
         respond: Callable[[Any, Call], Awaitable[dict[str, Any]]] = getattr(self, f"_{name}")
         response = known[f"{name}Response"]
 
-        async def answer(message: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        async def respond_to(message: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             began = time.perf_counter()
             call = Call()
-            self._app.others += 1
+            self._service.grpc_in_flight += 1
             try:
-                self._app.hold(len(message))
+                self._service.reserve(len(message))
                 request = known[f"{name}Request"].FromString(message)
-                timeout = self._app.settings.timeout
+                timeout = self._service.settings.timeout
                 return response(**await asyncio.wait_for(respond(request, call), timeout))
             except DecodeError:
                 call.status, said = 400, "this is no message of the protocol"
@@ -147,22 +147,22 @@ class GrpcServer:
                 _log.exception("%s failed", name)
                 call.status, said = 500, "the model failed to answer; the server's log says more"
             finally:
-                self._app.others -= 1
-                self._app.release(len(message))
+                self._service.grpc_in_flight -= 1
+                self._service.release(len(message))
                 seconds = time.perf_counter() - began
-                self._app.metrics.request(f"grpc {name}", call.version, call.status, seconds)
+                self._service.metrics.request(f"grpc {name}", call.version, call.status, seconds)
             return await context.abort(_CODES.get(call.status, grpc.StatusCode.INTERNAL), said)
 
         return grpc.unary_unary_rpc_method_handler(
-            answer,
+            respond_to,
             response_serializer=response.SerializeToString,
         )
 
     def _served(self, name: str, version: str, call: Call) -> Predictor:
-        predictor = self._app.data_plane.current
+        predictor = self._service.data_plane.current
         if predictor is None:
             raise RequestRefused(503, "no model is loaded yet")
-        inference.check_named(predictor, name, version)
+        inference.check_model_name(predictor, name, version)
         call.version = predictor.label
         return predictor
 
@@ -170,7 +170,7 @@ class GrpcServer:
         return {"live": True}
 
     async def _ServerReady(self, request: Any, call: Call) -> dict[str, Any]:
-        return {"ready": self._app.ready}
+        return {"ready": self._service.ready}
 
     async def _ModelReady(self, request: Any, call: Call) -> dict[str, Any]:
         self._served(request.name, request.version, call)
@@ -187,17 +187,17 @@ class GrpcServer:
         raw = request.raw_input_contents
         if raw and len(raw) != len(request.inputs):
             raise InputError("raw_input_contents is not of as many tensors as inputs")
-        inputs = await self._app.data_plane.off_the_loop(
+        inputs = await self._service.data_plane.run_in_pool(
             lambda: [
                 _tensor(tensor, raw[place] if raw else None)
                 for place, tensor in enumerate(request.inputs)
             ]
         )
-        methods = inference.methods_of([output.name for output in request.outputs])
+        methods = inference.methods_for([output.name for output in request.outputs])
         infer_request = InferRequest(inputs, methods, request.id)
-        request_id = self._app.id_of(request.id.encode())
+        request_id = self._service.request_id(request.id.encode())
         _, outputs = await inference.infer(
-            self._app.data_plane, predictor, infer_request, request_id
+            self._service.data_plane, predictor, infer_request, request_id
         )
         return {
             "model_name": predictor.artifact.name,

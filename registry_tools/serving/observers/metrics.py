@@ -50,9 +50,9 @@ class Metrics:
             buckets=_REQUESTS,
             **own,
         )
-        self._swaps = Counter("serving_swaps", "Versions that took over.", **own)
+        self._rollouts = Counter("serving_rollouts", "Versions that took over.", **own)
         self._failed = Counter(
-            "serving_failed_swaps",
+            "serving_failed_rollouts",
             "Versions that could not take over: verification, registry, error.",
             ("reason",),
             **own,
@@ -66,8 +66,8 @@ class Metrics:
             multiprocess_mode="livemostrecent",
             **own,
         )
-        self._silence = Gauge(
-            "serving_registry_silence_seconds",
+        self._response_age = Gauge(
+            "serving_registry_response_age_seconds",
             "Seconds since the registry last answered.",
             multiprocess_mode="livemostrecent",
             **own,
@@ -95,7 +95,7 @@ class Metrics:
             multiprocess_mode="livemostrecent",
             **own,
         )
-        self._answered_at: float | None = None
+        self._last_response_at: float | None = None
         self._children: dict[tuple[str, str, int], Any] = {}
         self._rows_of: dict[str, Any] = {}
 
@@ -115,16 +115,16 @@ class Metrics:
             child = self._rows_of[version] = self._rows.labels(version)
         child.inc(rows)
 
-    def swapped(self, name: str, stage: str | None, version: int) -> None:
+    def rolled_out(self, name: str, stage: str | None, version: int) -> None:
         """Tell of a version that took over."""
-        self._swaps.inc()
+        self._rollouts.inc()
         self._version.labels(name, stage or "").set(version)
 
-    def swap_failed(self, reason: str) -> None:
+    def rollout_failed(self, reason: str) -> None:
         """Count a version that could not take over: `verification`, `registry` or `error`."""
         self._failed.labels(reason).inc()
 
-    def monitored(self, name: str, verdict: str, at: str) -> None:
+    def report_drift(self, name: str, verdict: str, at: str) -> None:
         """Tell what a monitor found last of the version in the stage, and when: its tags."""
         self._drift.labels(name).set({"drift": 1, "none": 0}.get(verdict.partition(":")[0], -1))
         seconds = 0.0
@@ -132,9 +132,9 @@ class Metrics:
             seconds = datetime.fromisoformat(at.replace("Z", "+00:00")).timestamp()
         self._drift_at.labels(name).set(seconds)
 
-    def registry_answered(self, at: float) -> None:
+    def registry_responded(self, at: float) -> None:
         """Tell when the registry last answered, in seconds since 1970."""
-        self._answered_at = at
+        self._last_response_at = at
 
     def logged(self, rows: int, outcome: str) -> None:
         """Count rows of the prediction log: `logged`, `dropped` or `failed`."""
@@ -146,8 +146,8 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """Return all metrics as Prometheus reads them."""
-        if self._answered_at is not None:
-            self._silence.set(max(time.time() - self._answered_at, 0.0))
+        if self._last_response_at is not None:
+            self._response_age.set(max(time.time() - self._last_response_at, 0.0))
         return generate_latest(self._registry)
 
 
@@ -175,7 +175,7 @@ class ShadowMetrics:
             registry=registry,
         )
 
-    def answered(self, version: str, seconds: float) -> None:
+    def predicted(self, version: str, seconds: float) -> None:
         """Count a call of the shadow."""
         self._seconds.labels(version).observe(seconds)
 
@@ -190,11 +190,11 @@ class ShadowMetrics:
         """Count rows that came while there was nothing to ask."""
         self._dropped.inc(rows)
 
-    def swapped(self, name: str, stage: str | None, version: int) -> None:
+    def rolled_out(self, name: str, stage: str | None, version: int) -> None:
         """The shadow's swaps are none of the server's."""
 
-    def swap_failed(self, reason: str) -> None:
+    def rollout_failed(self, reason: str) -> None:
         """As `swapped`; `/model` tells of them."""
 
-    def monitored(self, name: str, verdict: str, at: str) -> None:
+    def report_drift(self, name: str, verdict: str, at: str) -> None:
         """As `swapped`: it is the version in the stage that is watched."""

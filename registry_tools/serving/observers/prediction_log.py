@@ -23,8 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from registry_tools.data.schema import NUMBERS
-from registry_tools.inference.predictor import Predictor
-from registry_tools.serving.engine.batcher import skip_sklearn_validation
+from registry_tools.data.temp_files import atomic_write
+from registry_tools.inference.predictor import Predictor, skip_sklearn_validation
 from registry_tools.serving.engine.prediction_events import PredictionEvent
 
 _log = logging.getLogger(__name__)
@@ -62,25 +62,25 @@ class PredictionLog:
         self._lock = threading.Lock()
         self._waiting: list[PredictionEvent] = []
         self._rows = 0
-        self._cells = 0
+        self._explain_cells = 0
         self._numbers = itertools.count(1)
         self._wake = threading.Event()
         self._ending = False
         self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
         self._thread.start()
 
-    def observe(self, answered: PredictionEvent) -> None:
+    def observe(self, event: PredictionEvent) -> None:
         """Put what was answered into the queue; on the event loop."""
         if self._sample < 1:
-            answered = _sampled(answered, self._sample)
-        rows = sum(map(len, answered.answers))
-        cells = rows * (len(answered.predictor.info.signature or ()) + 4) + _texts(answered)
+            event = _sample_event(event, self._sample)
+        rows = sum(map(len, event.predictions))
+        cells = rows * (len(event.predictor.info.signature or ()) + 4) + _text_size(event)
         with self._lock:
-            full = self._cells + cells > _MOST_CELLS
+            full = self._explain_cells + cells > _MOST_CELLS
             if not full and rows:
                 self._rows += rows
-                self._cells += cells
-                self._waiting.append(answered)
+                self._explain_cells += cells
+                self._waiting.append(event)
         if full:
             self._count(rows, "dropped")
         elif self._rows >= FILE_ROWS:
@@ -116,20 +116,20 @@ class PredictionLog:
     def _write(self) -> None:
         with self._lock:
             taken, self._waiting = self._waiting, []
-            self._rows = self._cells = 0
+            self._rows = self._explain_cells = 0
         by_version: dict[Predictor, list[PredictionEvent]] = {}
-        for answered in taken:
-            by_version.setdefault(answered.predictor, []).append(answered)
+        for event in taken:
+            by_version.setdefault(event.predictor, []).append(event)
         for predictor, part in by_version.items():
             self._write_version(predictor, part)
 
     def _write_version(self, predictor: Predictor, part: list[PredictionEvent]) -> None:
         tables = []
-        for together in _steps(part):
+        for together in _group_events(part):
             try:
                 tables.append(_table(predictor, together))
             except Exception as error:  # noqa: BLE001 - rows that no table holds are not all rows
-                self._failed(sum(_rows(answered) for answered in together), error)
+                self._failed(sum(_rows(event) for event in together), error)
         for alike in _by_schema(tables):
             try:
                 self._write_file(predictor, alike)
@@ -150,45 +150,27 @@ class PredictionLog:
         folder.mkdir(parents=True, exist_ok=True)
         now = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
         name = f"{now}-version-{predictor.label}-{os.getpid()}-{next(self._numbers)}.parquet"
-        partial = folder / f".{name}.part"
-        try:
-            with partial.open("wb") as file:
-                pq.write_table(pa.concat_tables(tables), file)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.rename(folder / name)
-            _flush(folder)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        with atomic_write(folder / name, sync_folder=True) as partial:
+            pq.write_table(pa.concat_tables(tables), partial)
 
 
-def _texts(answered: PredictionEvent) -> int:
+def _text_size(event: PredictionEvent) -> int:
     """Return how many values the texts of a table take the room of."""
-    table: Any = answered.rows[0] if len(answered.rows) == 1 else None
+    table: Any = event.rows[0] if len(event.rows) == 1 else None
     if not hasattr(table, "memory_usage"):
         return 0
     return int(table.memory_usage(deep=True).sum()) // 8
 
 
-def _flush(folder: Path) -> None:
-    """Have the names in a folder outlive the power."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sampled(answered: PredictionEvent, sample: float) -> PredictionEvent:
-    kept = [n for n in range(len(answered.answers)) if random.random() < sample]
+def _sample_event(event: PredictionEvent, sample: float) -> PredictionEvent:
+    kept = [n for n in range(len(event.predictions)) if random.random() < sample]
     return PredictionEvent(
-        answered.predictor,
-        answered.method,
-        [answered.rows[n] for n in kept],
-        [answered.answers[n] for n in kept],
-        [answered.request_ids[n] for n in kept],
-        answered.at,
+        event.predictor,
+        event.method,
+        [event.rows[n] for n in kept],
+        [event.predictions[n] for n in kept],
+        [event.request_ids[n] for n in kept],
+        event.at,
     )
 
 
@@ -200,43 +182,43 @@ def _by_schema(tables: list[pa.Table]) -> list[list[pa.Table]]:
     return list(alike.values())
 
 
-def _rows(answered: PredictionEvent) -> int:
-    return sum(map(len, answered.answers))
+def _rows(event: PredictionEvent) -> int:
+    return sum(map(len, event.predictions))
 
 
-def _steps(part: list[PredictionEvent]) -> Iterator[list[PredictionEvent]]:
+def _group_events(part: list[PredictionEvent]) -> Iterator[list[PredictionEvent]]:
     """Put together what makes one table: matrices of one method, up to a number of rows."""
     together: list[PredictionEvent] = []
     size = 0
-    for answered in part:
-        plain = isinstance(answered.rows[0], np.ndarray)
+    for event in part:
+        plain = isinstance(event.rows[0], np.ndarray)
         fits = together and plain and isinstance(together[-1].rows[0], np.ndarray)
-        if together and not (fits and answered.method == together[-1].method and size < _STEP_ROWS):
+        if together and not (fits and event.method == together[-1].method and size < _STEP_ROWS):
             yield together
             together, size = [], 0
-        together.append(answered)
-        size += _rows(answered)
+        together.append(event)
+        size += _rows(event)
     if together:
         yield together
 
 
 def _table(predictor: Predictor, together: list[PredictionEvent]) -> pa.Table:
     """Return what was answered as a table: a line a row, its features under their own names."""
-    lengths = [len(answers) for answered in together for answers in answered.answers]
-    answers = [one for answered in together for many in answered.answers for one in many]
-    ids = [name for answered in together for name in answered.request_ids]
-    at = [answered.at for answered in together for _ in answered.request_ids]
-    parts = [rows for answered in together for rows in answered.rows]
+    lengths = [len(outputs) for event in together for outputs in event.predictions]
+    outputs = [one for event in together for many in event.predictions for one in many]
+    ids = [name for event in together for name in event.request_ids]
+    at = [event.at for event in together for _ in event.request_ids]
+    parts = [rows for event in together for rows in event.rows]
     rows = np.concatenate(parts) if isinstance(parts[0], np.ndarray) else parts[0]
-    predictions, probabilities = _both(predictor, together[0].method, rows, answers)
+    predictions, probabilities = _predict_both(predictor, together[0].method, rows, outputs)
     columns: dict[str, Any] = {
         "_request_id": pa.array(ids).take(pa.array(np.repeat(np.arange(len(ids)), lengths))),
         "_row": np.concatenate([np.arange(length, dtype=np.int32) for length in lengths]),
         "_at": pa.array(
             np.repeat((np.array(at) * 1e6).astype(np.int64), lengths), pa.timestamp("us", "UTC")
         ),
-        "_model": pa.array([predictor.artifact.name] * len(answers)).dictionary_encode(),
-        "_version": np.full(len(answers), predictor.artifact.version, np.int32),
+        "_model": pa.array([predictor.artifact.name] * len(outputs)).dictionary_encode(),
+        "_version": np.full(len(outputs), predictor.artifact.version, np.int32),
         "_prediction": pa.array(predictions),
     }
     names = predictor.info.target_names
@@ -249,16 +231,18 @@ def _table(predictor: Predictor, together: list[PredictionEvent]) -> pa.Table:
     return pa.table(taken | columns)
 
 
-def _both(predictor: Predictor, method: str, rows: Any, answers: list[Any]) -> tuple[Any, Any]:
+def _predict_both(
+    predictor: Predictor, method: str, rows: Any, outputs: list[Any]
+) -> tuple[Any, Any]:
     """Return predictions and probabilities, whichever of them the request asked for."""
     other = "predict" if method == "predict_proba" else "predict_proba"
-    if other not in predictor.answers:
-        return answers, None
+    if other not in predictor.example_predictions:
+        return outputs, None
     if predictor.numeric_schema is not None and isinstance(rows, np.ndarray):
-        found = predictor.answer(rows, other)
+        found = predictor.predict(rows, other)
     else:
-        found = predictor.reader.predict(rows, other)
-    return (found, answers) if method == "predict_proba" else (answers, found)
+        found = predictor.mlflow_scoring.predict(rows, other)
+    return (found, outputs) if method == "predict_proba" else (outputs, found)
 
 
 def _features(predictor: Predictor, rows: Any) -> dict[str, Any]:
@@ -267,14 +251,14 @@ def _features(predictor: Predictor, rows: Any) -> dict[str, Any]:
     if isinstance(rows, np.ndarray):
         if columns is None:
             return {str(place): values for place, values in enumerate(rows.T)}
-        return {c.name: _typed(v, c.type) for c, v in zip(columns, rows.T, strict=True)}
+        return {c.name: _to_arrow(v, c.type) for c, v in zip(columns, rows.T, strict=True)}
     if columns is None:
         table = pa.Table.from_pandas(rows, preserve_index=False)
         return dict(zip(table.column_names, table.columns, strict=True))
-    return {c.name: _typed(rows[c.name], c.type) for c in columns if c.name in rows}
+    return {c.name: _to_arrow(rows[c.name], c.type) for c in columns if c.name in rows}
 
 
-def _typed(values: Any, kind: str) -> pa.Array:
+def _to_arrow(values: Any, kind: str) -> pa.Array:
     import pandas as pd
 
     if kind in NUMBERS:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import json
 import logging
 import socket
 import sys
@@ -18,19 +17,18 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import orjson
 
+from registry_tools.processes import encode_message, receive_message
 from registry_tools.serving.engine.prediction_events import PredictionEvent
 from registry_tools.serving.observers.metrics import Metrics
 from registry_tools.serving.settings import Settings
 
 _log = logging.getLogger(__name__)
 
-_LINE = 1 << 20
 _MESSAGE = 100_000  # bytes; a socket takes twice as much at once
 _FRAME_ROWS = 100  # of a table that is sent as JSON
-_SHORT_LIFE = 10.0
-_PAUSE = 5.0
+_MIN_UPTIME = 10.0
+_RESTART_DELAY = 5.0
 _END_SECONDS = 3.0
 
 
@@ -42,55 +40,55 @@ class ShadowFeed:
         self._end = end
         self._metrics = metrics
 
-    def observe(self, answered: PredictionEvent) -> None:
+    def observe(self, event: PredictionEvent) -> None:
         """Send it, or drop it."""
-        left = sum(map(len, answered.answers))
+        left = sum(map(len, event.predictions))
         try:
-            for rows, message in messages(answered):
+            for rows, message in messages(event):
                 self._end.send(message)
                 left -= rows
         except (OSError, TypeError):  # full, too large, nobody there; or rows of strange types
             self._metrics.shadow_dropped(left)
 
 
-def messages(answered: PredictionEvent) -> Iterator[tuple[int, bytes]]:
-    """Return how many rows each message holds, and the message: JSON, a line end, a matrix."""
-    version = answered.predictor.label
+def messages(event: PredictionEvent) -> Iterator[tuple[int, bytes]]:
+    """Return how many rows each message holds, and the message, whose body is a matrix."""
+    version = event.predictor.label
     head: dict[str, Any]
-    if not isinstance(answered.rows[0], np.ndarray):
-        rows, asked = answered.rows[0], answered.answers[0]
+    if not isinstance(event.rows[0], np.ndarray):
+        rows, asked = event.rows[0], event.predictions[0]
         if not hasattr(rows, "columns"):
             raise TypeError("only tables are compared")
         columns, data = list(rows.columns), rows.to_numpy().tolist()
         for begin in range(0, len(asked), _FRAME_ROWS):
             end = begin + _FRAME_ROWS
             content = {"dataframe_split": {"columns": columns, "data": data[begin:end]}}
-            head = {"version": version, "method": answered.method, "answers": asked[begin:end]}
-            yield len(head["answers"]), orjson.dumps({**head, "content": content})
+            head = {"version": version, "method": event.method, "predictions": asked[begin:end]}
+            yield len(head["predictions"]), encode_message({**head, "content": content})
         return
-    matrix = np.concatenate(answered.rows) if len(answered.rows) > 1 else answered.rows[0]
+    matrix = np.concatenate(event.rows) if len(event.rows) > 1 else event.rows[0]
     if matrix.ndim != 2:
         raise TypeError("only tables are compared")
-    answers = [one for many in answered.answers for one in many]
-    numeric_schema = answered.predictor.numeric_schema
+    predictions = [one for many in event.predictions for one in many]
+    numeric_schema = event.predictor.numeric_schema
     step = max(_MESSAGE // (8 * matrix.shape[1] + 64), 1)
     for begin in range(0, len(matrix), step):
         part = np.ascontiguousarray(matrix[begin : begin + step])
         head = {
             "version": version,
-            "method": answered.method,
-            "answers": answers[begin : begin + step],
+            "method": event.method,
+            "predictions": predictions[begin : begin + step],
             "columns": numeric_schema.names if numeric_schema is not None else None,
             "dtype": part.dtype.str,
         }
-        yield len(part), orjson.dumps(head) + b"\n" + part.tobytes()
+        yield len(part), encode_message(head, part.tobytes())
 
 
 class Shadow:
     """Looks after the process of the shadow, and takes what it reports."""
 
     def __init__(self, settings: Settings, report_status: Callable[[dict[str, Any]], None]) -> None:
-        self.feed, self._receiver = socket.socketpair(socket.AF_UNIX, _kind())
+        self.feed, self._receiver = socket.socketpair(socket.AF_UNIX, _socket_kind())
         self._settings = settings
         self._tell = report_status
         self._process: asyncio.subprocess.Process | None = None
@@ -102,14 +100,14 @@ class Shadow:
         while True:
             began = time.monotonic()
             try:
-                await self._live()
+                await self._run_process()
             except OSError as error:
                 _log.warning("the shadow does not start: %s", error)
             self._tell({"ref": self._settings.shadow, "last_error": "its process ended"})
-            if time.monotonic() - began < _SHORT_LIFE:
-                await asyncio.sleep(_PAUSE)
+            if time.monotonic() - began < _MIN_UPTIME:
+                await asyncio.sleep(_RESTART_DELAY)
 
-    async def _live(self) -> None:
+    async def _run_process(self) -> None:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         with theirs:
@@ -120,13 +118,12 @@ class Shadow:
                 stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,
             )
-        reader, self._writer = await asyncio.open_connection(sock=ours, limit=_LINE)
-        self._writer.write(
-            dataclasses.replace(self._settings, api_keys=()).to_json().encode() + b"\n"
-        )
+        reader, self._writer = await asyncio.open_connection(sock=ours)
+        settings = dataclasses.replace(self._settings, api_keys=())
+        self._writer.write(encode_message({"settings": settings.to_json()}))
         with contextlib.suppress(ConnectionError):
-            while line := await reader.readline():
-                self._tell(json.loads(line))
+            while received := await receive_message(reader):
+                self._tell(received[0])
         self._writer.close()
         await self._process.wait()
 
@@ -142,6 +139,6 @@ class Shadow:
                 await self._process.wait()
 
 
-def _kind() -> socket.SocketKind:
+def _socket_kind() -> socket.SocketKind:
     # Messages that keep their bounds: packets in sequence hold more of them than datagrams do.
     return socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM

@@ -1,14 +1,13 @@
 """The process of a shadow: it follows a stage of its own and answers what others were asked.
 
-It is started with two file descriptors. Over the first go the settings in and reports out, as lines
-of JSON; the messages of `shadow` come over the second.
+It is started with two file descriptors. Over the first go the settings in and reports out, over the
+second the messages of `shadow`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 import logging
 import os
 import socket
@@ -18,27 +17,25 @@ from collections import deque
 from typing import Any
 
 import numpy as np
-import orjson
 
 from registry_tools.errors import RegistryToolsError
-from registry_tools.inference.lazy_imports import OPTIONAL, without
+from registry_tools.inference.lazy_imports import OPTIONAL, hide_packages
 
-with without(*OPTIONAL):
+with hide_packages(*OPTIONAL):
     import uvloop
 
-    from registry_tools.inference.artifact_fetcher import artifact_fetcher_for
     from registry_tools.inference.model_loader import load
-    from registry_tools.inference.predictor import Predictor
-    from registry_tools.serving.engine.batcher import skip_sklearn_validation
+    from registry_tools.inference.predictor import Predictor, skip_sklearn_validation
     from registry_tools.serving.observers.metrics import ShadowMetrics
-    from registry_tools.serving.rollout.stage_follower import StageFollower
+    from registry_tools.serving.rollout.stage_follower import StageFollower, artifact_fetcher_for
 
 from registry_tools.inference.model_artifact import ModelArtifact
+from registry_tools.processes import decode_message, encode_message, receive_message
 from registry_tools.serving.settings import Settings
 
 _log = logging.getLogger(__name__)
 
-_LINE = 1 << 20
+_MAX_MESSAGE = 1 << 20
 _MESSAGES_A_TURN = 32
 _REPORT_SECONDS = 1.0
 _LATENCIES = 1000  # calls, of which the latencies are told
@@ -85,9 +82,8 @@ class ShadowPredictor:
     def compare(self, message: bytes) -> None:
         """Answer what a message holds, and count whether the answers agree."""
         predictor = self.predictor
-        head, _, raw = message.partition(b"\n")
-        asked = orjson.loads(head)
-        theirs = asked["answers"]
+        asked, raw = decode_message(message)
+        theirs = asked["predictions"]
         if predictor is None:
             self._metrics.dropped(len(theirs))
             return
@@ -95,8 +91,8 @@ class ShadowPredictor:
             self._begin(asked["version"])
         began = time.perf_counter()
         try:
-            ours = _answers(predictor, asked, raw)
-            agreed = _agreed(ours, theirs)
+            ours = _predict(predictor, asked, raw)
+            agreed = _count_agreements(ours, theirs)
         except Exception as error:  # noqa: BLE001 - whatever it raises, the next message is another
             self.errors += len(theirs)
             self._metrics.compared(predictor.label, self._against, 0, 0, len(theirs))
@@ -104,7 +100,7 @@ class ShadowPredictor:
             return
         seconds = time.perf_counter() - began
         self._seconds.append(seconds)
-        self._metrics.answered(predictor.label, seconds)
+        self._metrics.predicted(predictor.label, seconds)
         self.rows += len(theirs)
         self.agreed += agreed
         self._metrics.compared(predictor.label, self._against, agreed, len(theirs) - agreed, 0)
@@ -126,22 +122,22 @@ class ShadowPredictor:
         }
 
 
-def _answers(predictor: Predictor, asked: dict[str, Any], raw: bytes) -> list[Any]:
+def _predict(predictor: Predictor, asked: dict[str, Any], raw: bytes) -> list[Any]:
     method = asked["method"]
     content = asked.get("content")
     if content is None:
-        matrix = np.frombuffer(raw, asked["dtype"]).reshape(len(asked["answers"]), -1)
+        matrix = np.frombuffer(raw, asked["dtype"]).reshape(len(asked["predictions"]), -1)
         names = asked["columns"]
         if predictor.numeric_schema is not None and names is not None:
             if names != predictor.numeric_schema.names:
                 matrix = matrix[:, [names.index(name) for name in predictor.numeric_schema.names]]
-            return predictor.answer(matrix.astype(predictor.numeric_schema.dtype), method)
+            return predictor.predict(matrix.astype(predictor.numeric_schema.dtype), method)
         split = {"columns": names, "data": matrix.tolist()}
         content = {"dataframe_split": split} if names else {"inputs": matrix.tolist()}
-    return predictor.reader.answers(content, method)
+    return predictor.mlflow_scoring.predict_json(content, method)
 
 
-def _agreed(ours: list[Any], theirs: list[Any]) -> int:
+def _count_agreements(ours: list[Any], theirs: list[Any]) -> int:
     """Return in how many rows two lists of answers agree; of probabilities, on the likeliest."""
     if len(ours) != len(theirs):
         raise ValueError("another number of answers")
@@ -153,8 +149,11 @@ def _agreed(ours: list[Any], theirs: list[Any]) -> int:
 
 
 async def _run(control: socket.socket, feed: socket.socket) -> None:
-    reader, writer = await asyncio.open_connection(sock=control, limit=_LINE)
-    settings = Settings.from_json((await reader.readline()).decode())
+    reader, writer = await asyncio.open_connection(sock=control)
+    received = await receive_message(reader)
+    if received is None:  # the server is gone
+        return
+    settings = Settings.from_json(received[0]["settings"])
     settings = dataclasses.replace(settings, ref=str(settings.shadow), cache=None)
     metrics = ShadowMetrics()
     candidate = ShadowPredictor(settings, metrics)
@@ -165,7 +164,7 @@ async def _run(control: socket.socket, feed: socket.socket) -> None:
     def read() -> None:
         for _ in range(_MESSAGES_A_TURN):
             try:
-                message = feed.recv(_LINE)
+                message = feed.recv(_MAX_MESSAGE)
             except BlockingIOError:
                 return
             if message:
@@ -176,7 +175,7 @@ async def _run(control: socket.socket, feed: socket.socket) -> None:
         while True:
             now = candidate.report()
             if now != before:
-                writer.write(json.dumps(now).encode() + b"\n")
+                writer.write(encode_message(now))
                 before = now
             await asyncio.sleep(_REPORT_SECONDS)
 

@@ -6,24 +6,22 @@ import asyncio
 import signal
 import socket
 
-from registry_tools.inference.lazy_imports import OPTIONAL, without
+from registry_tools.inference.lazy_imports import OPTIONAL, hide_packages
 
-with without(*OPTIONAL):
+with hide_packages(*OPTIONAL):
     import uvloop
 
-    from registry_tools.inference.artifact_fetcher import artifact_fetcher_for
     from registry_tools.serving.observers.metrics import Metrics
     from registry_tools.serving.observers.shadow import Shadow, ShadowFeed
-    from registry_tools.serving.processes.worker import (
-        BACKLOG,
-        Server,
-        Worker,
+    from registry_tools.serving.processes.http_server import BACKLOG, HttpServer
+    from registry_tools.serving.processes.lifecycle import (
         announce,
-        end_on_signals,
+        run_unless_stopped,
         settle_memory,
-        unless_ended,
+        stop_on_signals,
     )
-    from registry_tools.serving.rollout.stage_follower import StageFollower
+    from registry_tools.serving.processes.worker import Worker
+    from registry_tools.serving.rollout.stage_follower import StageFollower, artifact_fetcher_for
 
 from registry_tools.serving.settings import Settings
 
@@ -35,29 +33,29 @@ def run(settings: Settings, listening: socket.socket) -> int:
 
 async def _run(settings: Settings, listening: socket.socket) -> int:
     ending = asyncio.Event()
-    end_on_signals(ending.set)
+    stop_on_signals(ending.set)
     metrics = Metrics()
     worker = Worker(settings, metrics)
     fetcher = artifact_fetcher_for(settings)
     follower = StageFollower(fetcher, lambda: [worker], metrics, settings.poll)
-    server = Server(worker.app)
+    server = HttpServer(worker.service)
     shadow = Shadow(settings, follower.report_shadow) if settings.shadow else None
     tasks = []
     try:
-        artifact = await unless_ended(follower.start(), ending)
+        artifact = await run_unless_stopped(follower.start(), ending)
         if artifact is None:
             return 0
-        end_on_signals(server.end)
+        stop_on_signals(server.end)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, follower.wake)
-        worker.app.refresh = follower.refresh
+        worker.service.refresh = follower.refresh
         tasks.append(asyncio.create_task(follower.follow()))
         if shadow is not None:
-            worker.app.observers.append(ShadowFeed(shadow.feed, metrics))
+            worker.service.observers.append(ShadowFeed(shadow.feed, metrics))
             tasks.append(asyncio.create_task(shadow.run()))
         settle_memory()
         listening.listen(BACKLOG)
         announce(settings, listening, str(artifact))
-        await server.run_on(listening)
+        await server.serve_on(listening)
     finally:
         for task in tasks:
             task.cancel()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import logging
 import signal
 import socket
@@ -13,32 +12,31 @@ import time
 from typing import Any
 
 from registry_tools.errors import RegistryToolsError, VerificationError
-from registry_tools.inference.lazy_imports import OPTIONAL, without
+from registry_tools.inference.lazy_imports import OPTIONAL, hide_packages
 
-with without(*OPTIONAL):
+with hide_packages(*OPTIONAL):
     import uvloop
     from prometheus_client import multiprocess
 
-    from registry_tools.inference.artifact_fetcher import artifact_fetcher_for
     from registry_tools.serving.observers.metrics import Metrics
     from registry_tools.serving.observers.shadow import Shadow
-    from registry_tools.serving.processes.worker import (
-        BACKLOG,
+    from registry_tools.serving.processes.http_server import BACKLOG
+    from registry_tools.serving.processes.lifecycle import (
         announce,
-        end_on_signals,
+        run_unless_stopped,
         settle_memory,
-        unless_ended,
+        stop_on_signals,
     )
-    from registry_tools.serving.rollout.stage_follower import StageFollower
+    from registry_tools.serving.rollout.stage_follower import StageFollower, artifact_fetcher_for
 
 from registry_tools.inference.model_artifact import ModelArtifact
+from registry_tools.processes import encode_message, receive_message
 from registry_tools.serving.settings import Settings
 
 _log = logging.getLogger(__name__)
 
-_LINE = 1 << 20
-_SHORT_LIFE = 10.0  # seconds; who lived no longer is not started again at once
-_LONGEST_PAUSE = 30.0
+_MIN_UPTIME = 10.0  # seconds; who lived no longer is not started again at once
+_MAX_BACKOFF = 30.0
 _ANSWER_SECONDS = 150.0  # longer than the follower waits for a version to load
 
 
@@ -49,21 +47,21 @@ class RemoteWorker:
         self.process = process
         self.began = time.monotonic()
         self.ready = asyncio.Event()
-        self.conversation: asyncio.Task[None] | None = None
+        self.connection: asyncio.Task[None] | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._numbers = itertools.count()
-        self._asked: dict[int, asyncio.Future[str | None]] = {}
+        self._requested_predictor: dict[int, asyncio.Future[str | None]] = {}
 
-    async def converse(
+    async def read_messages(
         self, control: socket.socket, settings: Settings, follower: StageFollower
     ) -> None:
         """Read what the worker says until it is gone."""
-        reader, self._writer = await asyncio.open_connection(sock=control, limit=_LINE)
-        self._writer.write(settings.to_json().encode() + b"\n")
+        reader, self._writer = await asyncio.open_connection(sock=control)
+        self._writer.write(encode_message({"settings": settings.to_json()}))
         refreshing: set[asyncio.Task[None]] = set()
         try:
-            while line := await reader.readline():
-                message = json.loads(line)
+            while received := await receive_message(reader):
+                message, _ = received
                 if message.get("do") == "ready":
                     self.ready.set()
                 elif message.get("do") == "refresh":
@@ -77,12 +75,12 @@ class RemoteWorker:
         finally:
             self._writer.close()
             self._writer = None
-            for number in list(self._asked):
+            for number in list(self._requested_predictor):
                 self._settle(number, "the worker died of it")
             self.ready.set()
 
     def _settle(self, number: int, error: str | None) -> None:
-        future = self._asked.pop(number, None)
+        future = self._requested_predictor.pop(number, None)
         if future is not None and not future.done():  # else whoever asked has given up
             future.set_result(error)
 
@@ -93,21 +91,21 @@ class RemoteWorker:
     def _send(self, message: dict[str, Any]) -> bool:
         if self._writer is None:
             return False
-        self._writer.write(json.dumps(message).encode() + b"\n")
+        self._writer.write(encode_message(message))
         return True
 
     async def _ask(self, do: str, artifact: ModelArtifact) -> str | None:
         number = next(self._numbers)
-        future = self._asked[number] = asyncio.get_running_loop().create_future()
+        future = self._requested_predictor[number] = asyncio.get_running_loop().create_future()
         if not self._send({"id": number, "do": do, "source": artifact.to_json()}):
-            del self._asked[number]
+            del self._requested_predictor[number]
             return "the worker is gone"
         try:
             return await asyncio.wait_for(future, _ANSWER_SECONDS)
         except asyncio.TimeoutError:
             return f"the worker did not answer within {_ANSWER_SECONDS:g} s"
         finally:
-            self._asked.pop(number, None)
+            self._requested_predictor.pop(number, None)
 
     async def prepare(self, artifact: ModelArtifact) -> None:
         """Load a version beside the one that answers, and try it; raises VerificationError."""
@@ -152,20 +150,20 @@ class Supervisor:
 
     async def run(self) -> int:
         """Serve until told to end."""
-        end_on_signals(self._ending.set)
+        stop_on_signals(self._ending.set)
         tasks = []
         try:
             self._serving = await asyncio.gather(
-                *(self._started() for _ in range(self._settings.workers))
+                *(self._start_worker() for _ in range(self._settings.workers))
             )
-            artifact = await unless_ended(self._follower.start(), self._ending)
+            artifact = await run_unless_stopped(self._follower.start(), self._ending)
             if artifact is None:
                 return 0
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._follower.wake)
             settle_memory()
             self._listening.listen(BACKLOG)
             announce(self._settings, self._listening, str(artifact))
-            tasks = [asyncio.create_task(self._kept_up(worker)) for worker in self._serving]
+            tasks = [asyncio.create_task(self._restart_on_exit(worker)) for worker in self._serving]
             tasks.append(asyncio.create_task(self._follower.follow()))
             if self._shadow is not None:
                 tasks.append(asyncio.create_task(self._shadow.run()))
@@ -179,7 +177,7 @@ class Supervisor:
             self._fetcher.close()
         return 0
 
-    async def _started(self) -> RemoteWorker:
+    async def _start_worker(self) -> RemoteWorker:
         ours, theirs = socket.socketpair()
         handed = [theirs.fileno(), self._listening.fileno()]
         if self._shadow is not None:
@@ -194,14 +192,14 @@ class Supervisor:
         theirs.close()
         ours.setblocking(False)
         worker = RemoteWorker(process)
-        worker.conversation = asyncio.create_task(
-            worker.converse(ours, self._settings, self._follower)
+        worker.connection = asyncio.create_task(
+            worker.read_messages(ours, self._settings, self._follower)
         )
         return worker
 
-    async def _kept_up(self, worker: RemoteWorker) -> None:
+    async def _restart_on_exit(self, worker: RemoteWorker) -> None:
         """Start a worker again whenever it dies."""
-        pause = 0.0
+        delay = 0.0
         while True:
             code = await worker.process.wait()
             multiprocess.mark_process_dead(worker.process.pid)  # type: ignore[no-untyped-call]
@@ -209,12 +207,12 @@ class Supervisor:
                 self._serving.remove(worker)
             _log.warning("worker %d ended with %d and is started again", worker.process.pid, code)
             lived = time.monotonic() - worker.began
-            pause = 0.0 if lived > _SHORT_LIFE else min(max(pause * 2, 0.5), _LONGEST_PAUSE)
-            await asyncio.sleep(pause)
-            worker = await self._started()
+            delay = 0.0 if lived > _MIN_UPTIME else min(max(delay * 2, 0.5), _MAX_BACKOFF)
+            await asyncio.sleep(delay)
+            worker = await self._start_worker()
             await worker.ready.wait()
             try:
-                await self._follower.admit(worker, self._serving.append)
+                await self._follower.add_target(worker, self._serving.append)
             except (RegistryToolsError, asyncio.TimeoutError) as error:
                 _log.warning("worker %d cannot serve: %s", worker.process.pid, error)
                 if worker.process.returncode is None:

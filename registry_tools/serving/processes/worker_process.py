@@ -1,6 +1,6 @@
 """A worker as a process of its own, started by the supervisor with file descriptors.
 
-Over the first, lines of JSON go either way: the supervisor asks `{"id", "do", …}` and is answered
+Over the first, messages go either way: the supervisor asks `{"id", "do", …}` and is answered
 `{"id", "error"}`, and the other way round. The second is the socket to accept from; the third, if
 there is a shadow, leads to it.
 """
@@ -10,61 +10,56 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
-import json
 import logging
 import socket
 import sys
 from typing import Any
 
 from registry_tools.errors import RegistryToolsError
-from registry_tools.inference.lazy_imports import OPTIONAL, without
+from registry_tools.inference.lazy_imports import OPTIONAL, hide_packages
 
-with without(*OPTIONAL):
+with hide_packages(*OPTIONAL):
     import uvloop
 
     from registry_tools.serving.observers.metrics import Metrics
     from registry_tools.serving.observers.shadow import ShadowFeed
-    from registry_tools.serving.processes.worker import (
-        Server,
-        Worker,
-        end_on_signals,
-        settle_memory,
-    )
+    from registry_tools.serving.processes.http_server import HttpServer
+    from registry_tools.serving.processes.lifecycle import settle_memory, stop_on_signals
+    from registry_tools.serving.processes.worker import Worker
 
 from registry_tools.inference.model_artifact import ModelArtifact
+from registry_tools.processes import encode_message, receive_message
 from registry_tools.serving.settings import Settings
 
 _log = logging.getLogger(__name__)
 
-_LINE = 1 << 20
 
-
-class Conversation:
+class SupervisorConnection:
     """What a worker says to its supervisor, and does for it."""
 
     def __init__(self, writer: asyncio.StreamWriter, worker: Worker) -> None:
         self._writer = writer
         self._worker = worker
         self._numbers = itertools.count()
-        self._asked: dict[int, asyncio.Future[None]] = {}
+        self._requested_predictor: dict[int, asyncio.Future[None]] = {}
 
     def say(self, message: dict[str, Any]) -> None:
         """Send a message."""
-        self._writer.write(json.dumps(message).encode() + b"\n")
+        self._writer.write(encode_message(message))
 
     async def refresh(self) -> None:
         """Have the supervisor look at once, and wait until it has."""
         number = next(self._numbers)
-        self._asked[number] = asyncio.get_running_loop().create_future()
+        self._requested_predictor[number] = asyncio.get_running_loop().create_future()
         self.say({"id": number, "do": "refresh"})
         try:
-            await self._asked[number]
+            await self._requested_predictor[number]
         finally:
-            del self._asked[number]
+            del self._requested_predictor[number]
 
     def refreshed(self, number: int) -> None:
         """Take in that it has looked."""
-        future = self._asked.get(number)
+        future = self._requested_predictor.get(number)
         if future is not None and not future.done():  # else whoever asked has given up
             future.set_result(None)
 
@@ -72,7 +67,7 @@ class Conversation:
         """Hand on how the following goes."""
         self._worker.report_status(state)
 
-    async def obey(self, message: dict[str, Any]) -> None:
+    async def run_command(self, message: dict[str, Any]) -> None:
         """Prepare, swap or drop a version, and say how it went."""
         error = None
         try:
@@ -88,53 +83,56 @@ class Conversation:
 async def _run(
     control: socket.socket, listening: socket.socket, feed: socket.socket | None = None
 ) -> int:
-    reader, writer = await asyncio.open_connection(sock=control, limit=_LINE)
+    reader, writer = await asyncio.open_connection(sock=control)
+    received = await receive_message(reader)
+    if received is None:  # the supervisor is gone
+        return 1
     metrics = Metrics()
-    worker = Worker(Settings.from_json((await reader.readline()).decode()), metrics)
+    worker = Worker(Settings.from_json(received[0]["settings"]), metrics)
     if feed is not None:
-        worker.app.observers.append(ShadowFeed(feed, metrics))
-    server = Server(worker.app)
-    conversation = Conversation(writer, worker)
-    worker.app.refresh = conversation.refresh
-    obeying = asyncio.create_task(_obey(reader, conversation, server, listening))
+        worker.service.observers.append(ShadowFeed(feed, metrics))
+    server = HttpServer(worker.service)
+    connection = SupervisorConnection(writer, worker)
+    worker.service.refresh = connection.refresh
+    commands = asyncio.create_task(_run_commands(reader, connection, server, listening))
 
     def end() -> None:
-        obeying.cancel()
+        commands.cancel()
 
-    end_on_signals(end)
+    stop_on_signals(end)
     try:
-        await obeying
+        await commands
     except (asyncio.CancelledError, ConnectionError):
         pass  # told to end, or left alone by the supervisor
     finally:
         server.end()
-        await server.ended()
+        await server.wait_closed()
         worker.close()
     return 0
 
 
-async def _obey(
+async def _run_commands(
     reader: asyncio.StreamReader,
-    conversation: Conversation,
-    server: Server,
+    connection: SupervisorConnection,
+    server: HttpServer,
     listening: socket.socket,
 ) -> None:
     """Do what the supervisor says, until it says the end; its own end is one as well."""
     in_flight: set[asyncio.Task[None]] = set()
-    conversation.say({"do": "ready"})
-    while line := await reader.readline():
-        message = json.loads(line)
+    connection.say({"do": "ready"})
+    while received := await receive_message(reader):
+        message, _ = received
         if message["do"] == "end":
             return
         if message["do"] == "tell":
-            conversation.report_status(message["state"])
+            connection.report_status(message["state"])
         elif message["do"] == "refreshed":
-            conversation.refreshed(message["id"])
+            connection.refreshed(message["id"])
         else:
-            task = asyncio.create_task(conversation.obey(message))
+            task = asyncio.create_task(connection.run_command(message))
             in_flight.add(task)
             task.add_done_callback(in_flight.discard)
-            if message["do"] == "swap" and not server.begun:
+            if message["do"] == "swap" and not server.is_serving:
                 await task
                 settle_memory()
                 server.begin(listening)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import json
 import logging
-import re
-import secrets
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -18,40 +15,30 @@ from typing import Any
 import orjson
 
 from registry_tools.errors import InputError, UnsupportedOperation
-from registry_tools.inference.predictor import Predictor
-from registry_tools.serving.auth import ApiKeys
-from registry_tools.serving.engine.data_plane import DataPlane
-from registry_tools.serving.engine.prediction_events import PredictionObserver
-from registry_tools.serving.observers.metrics import Metrics
+from registry_tools.serving.errors import CLOSE_CONNECTION, RETRY_LATER, Headers, RequestRefused
 from registry_tools.serving.rest import (
     mlflow,
     open_inference,
     openapi,
     predict,
-)
-from registry_tools.serving.rest import (
-    status as status_pages,
+    status,
 )
 from registry_tools.serving.rest.messages import (
     ClientDisconnected,
-    Headers,
     Reply,
     Request,
-    RequestRefused,
 )
-from registry_tools.serving.settings import Settings
+from registry_tools.serving.service import InferenceService
 
 _log = logging.getLogger(__name__)
 
-Respond = Callable[["App", Request], Awaitable[Reply]]
+Respond = Callable[[InferenceService, Request], Awaitable[Reply]]
 Error = Callable[[int, str], Reply]
 
 # A body larger than this counts against what all bodies together may hold.
 _SMALL_BODY = 1 << 16
-_BODIES = 4  # as many of the largest size at once
 _DISCARDED = 4  # as many of the largest size of one that is refused
 _SWEEP_SECONDS = 0.25
-_ID = re.compile(rb"[\x21-\x7e]{1,200}")  # what is sent back in a header
 
 
 class Route:
@@ -64,31 +51,15 @@ class Route:
         self.probe = probe  # asked by machines that have no key
 
 
-class App:
-    """The ASGI application of one worker."""
+class HttpApp:
+    """The ASGI application of one process."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self.settings = settings
-        self.metrics = metrics
-        # How many requests have arrived; uvicorn knows of those that have not begun as well.
-        self.in_flight: Callable[[], int] = lambda: len(self._running)
-        self.observers: list[PredictionObserver] = []
-        self.data_plane = DataPlane(
-            self._batched, lambda: self.in_flight(), self.observers, settings.max_rows
-        )
-        self.draining = False
-        self.others = 0  # requests under way by another transport
-        self.state: dict[str, Any] = {}  # what the follower last told
-        self.prediction_log: Callable[[], dict[str, Any]] | None = None  # how it goes
-        self.refresh: Callable[[], Awaitable[None]] | None = None
+    def __init__(self, service: InferenceService) -> None:
+        self.service = service
+        self.settings = service.settings
         self._running: dict[Request, None] = {}  # in the order of their beginning
-        self._held = 0
         self._routes = _routes()
-        # What is logged is found again by its id, which is made where none was sent.
-        self._makes_ids = bool(settings.log_predictions or settings.access_log)
-        self._ids = itertools.count(1)
-        self._ids_begin = secrets.token_hex(6)
-        self.keys = ApiKeys(settings.api_keys)
+        self._makes_ids = service.needs_request_ids
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Answer one request."""
@@ -98,41 +69,30 @@ class App:
         route = self._routes.get(request.path) or self._route_of_model(request.path)
         given = request.headers.get(b"x-request-id")
         if given is not None or self._makes_ids:
-            request.id = self.id_of(given or b"")
+            request.id = self.service.request_id(given or b"")
         try:
-            reply = await self._answered(route, request)
+            reply = await self._handle(route, request)
         except ClientDisconnected:
             return
         await _send(send, request, reply)
         seconds = time.perf_counter() - request.began
-        self.metrics.request(route.name, request.version, reply.status, seconds)
+        self.service.metrics.request(route.name, request.version, reply.status, seconds)
         if self.settings.access_log:
             _log_access(request, reply, seconds)
-
-    def id_of(self, given: bytes) -> str:
-        """Return the id that a client sent, or, where requests are told of, one made for it."""
-        if _ID.fullmatch(given):
-            return given.decode("ascii")
-        return f"{self._ids_begin}-{next(self._ids):x}" if self._makes_ids else ""
-
-    @property
-    def ready(self) -> bool:
-        """Whether requests should be sent here: there is a model, and the end is not near."""
-        return self.data_plane.current is not None and not self.draining
 
     def _route_of_model(self, path: str) -> Route:
         pattern = open_inference.pattern_of(path)
         return self._routes[pattern] if pattern is not None else _UNKNOWN
 
-    async def _answered(self, route: Route, request: Request) -> Reply:
+    async def _handle(self, route: Route, request: Request) -> Reply:
         try:
             respond = route.methods.get(request.method)
-            if respond is None or self.keys:
-                respond = self._admitted(route, request)
+            if respond is None or self.service.keys:
+                respond = self._authorize(route, request)
             if route.probe:
-                return await respond(self, request)
+                return await respond(self.service, request)
             if len(self._running) >= self.settings.queue:
-                raise RequestRefused(503, "too many requests are waiting: try again", _LATER)
+                raise RequestRefused(503, "too many requests are waiting: try again", RETRY_LATER)
             request.task = asyncio.current_task()
             self._running[request] = None
             try:
@@ -142,10 +102,10 @@ class App:
                 else:
                     request.body = message["body"]
                 request.reading = False
-                return await respond(self, request)
+                return await respond(self.service, request)
             finally:
                 del self._running[request]
-                self.release(request.held)
+                self.service.release(request.held)
         except RequestRefused as refused:
             reply = route.error(refused.status, refused.message)
             return Reply(reply.body, reply.status, [*reply.headers, *refused.headers])
@@ -161,8 +121,8 @@ class App:
             _log.exception("%s %s failed", request.method, route.name)
             return route.error(500, "the model failed to answer; the server's log says more")
 
-    def _admitted(self, route: Route, request: Request) -> Respond:
-        if not route.probe and not self.keys.allows(
+    def _authorize(self, route: Route, request: Request) -> Respond:
+        if not route.probe and not self.service.keys.allows(
             request.headers.get(b"authorization", b""), request.headers.get(b"x-api-key")
         ):
             raise RequestRefused(401, "a key is needed: Authorization: Bearer KEY", _BEARER)
@@ -188,7 +148,7 @@ class App:
         announced = request.headers.get(b"content-length", b"0")
         if announced.isdigit() and int(announced[:20]) > most:
             await self._discard(request)
-            raise RequestRefused(413, f"the body is larger than {most} bytes", _CLOSE)
+            raise RequestRefused(413, f"the body is larger than {most} bytes", CLOSE_CONNECTION)
         parts: list[bytes] = []
         size = 0
         while True:
@@ -198,10 +158,10 @@ class App:
             size += len(part)
             if size > most:
                 await self._discard(request)
-                raise RequestRefused(413, f"the body is larger than {most} bytes", _CLOSE)
+                raise RequestRefused(413, f"the body is larger than {most} bytes", CLOSE_CONNECTION)
             if size > _SMALL_BODY:
                 before, request.held = request.held, size
-                self.hold(size - before)
+                self.service.reserve(size - before)
             parts.append(part)
             if not message.get("more_body", False):
                 break
@@ -217,39 +177,6 @@ class App:
             if not message.get("more_body", False):
                 return
 
-    def hold(self, size: int) -> None:
-        """Count bytes that wait to be read, until `release`.
-
-        Raises
-        ------
-        Refused
-            503 if they are more than may wait.
-        """
-        self._held += size
-        if self._held > _BODIES * self.settings.max_body:
-            raise RequestRefused(
-                503, "too many large requests at once: try again", [*_LATER, *_CLOSE]
-            )
-
-    def release(self, size: int) -> None:
-        """Give back bytes that were held."""
-        self._held -= size
-
-    def begin(self, request: Request) -> Predictor:
-        """Return the version that a request is answered by, from here to its end.
-
-        Raises
-        ------
-        Refused
-            503 if there is none yet.
-        """
-        predictor = self.data_plane.current
-        if predictor is None:
-            raise RequestRefused(503, "no model is loaded yet", _LATER)
-        request.answered_by = predictor.headers
-        request.version = predictor.label
-        return predictor
-
     async def sweep(self) -> None:
         """End requests whose time is over; runs as long as the server does."""
         while True:
@@ -262,12 +189,7 @@ class App:
                     request.expired = True
                     request.task.cancel()
 
-    def _batched(self, predictor: Predictor, requests: int, rows: int) -> None:
-        self.metrics.batch(predictor.label, requests, rows)
 
-
-_LATER: Headers = [(b"retry-after", b"1")]
-_CLOSE: Headers = [(b"connection", b"close")]
 _BEARER: Headers = [(b"www-authenticate", b"Bearer")]
 
 
@@ -284,7 +206,7 @@ def _routes() -> dict[str, Route]:
         (mlflow, mlflow.error),
         (predict, _plain_error),
         (open_inference, _plain_error),
-        (status_pages, _plain_error),
+        (status, _plain_error),
         (openapi, _plain_error),
     ):
         for path, methods in module.ROUTES.items():
@@ -295,7 +217,7 @@ def _routes() -> dict[str, Route]:
 async def _send(send: Any, request: Request, reply: Reply) -> None:
     headers = [
         *reply.headers,
-        *request.answered_by,
+        *request.version_headers,
         (b"content-length", b"%d" % len(reply.body)),
     ]
     if request.id:

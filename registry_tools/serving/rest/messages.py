@@ -11,7 +11,9 @@ from typing import Any
 
 import orjson
 
-Headers = Sequence[tuple[bytes, bytes]]
+from registry_tools.inference.predictor import Predictor
+from registry_tools.serving.errors import Headers, RequestRefused
+
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 JSON = (b"content-type", b"application/json")
 
@@ -23,16 +25,6 @@ class Reply:
     body: bytes
     status: int = 200
     headers: Sequence[tuple[bytes, bytes]] = (JSON,)
-
-
-class RequestRefused(Exception):
-    """A request that is answered with an error of its own making."""
-
-    def __init__(self, status: int, message: str, headers: Sequence[tuple[bytes, bytes]] = ()):
-        super().__init__(message)
-        self.status = status
-        self.message = message
-        self.headers = headers
 
 
 class ClientDisconnected(Exception):
@@ -51,7 +43,7 @@ class Request:
     held = 0  # bytes of a large body that count against the budget
     rows = 0
     version = ""
-    answered_by: Headers = ()  # the version that it began with
+    version_headers: Headers = ()  # of the version that answers it
 
     def __init__(self, scope: dict[str, Any], receive: Receive) -> None:
         self.began = time.perf_counter()
@@ -60,6 +52,12 @@ class Request:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
+
+    def assign(self, predictor: Predictor) -> Predictor:
+        """Name the version that answers this request in its headers and metrics."""
+        self.version_headers = predictor.headers
+        self.version = predictor.label
+        return predictor
 
     @property
     def client(self) -> str:

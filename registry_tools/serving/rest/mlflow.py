@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
@@ -12,17 +12,15 @@ from registry_tools.inference import decoder
 from registry_tools.inference.mlflow_scoring import PARQUET
 from registry_tools.inference.predictor import METHODS, Predictor
 from registry_tools.serving.engine.data_plane import LARGE_BODY
+from registry_tools.serving.errors import RequestRefused
 from registry_tools.serving.rest.messages import (
     JSON,
     Reply,
     Request,
-    RequestRefused,
     parse_json,
     parse_json_like_mlflow,
 )
-
-if TYPE_CHECKING:
-    from registry_tools.serving.rest.app import App
+from registry_tools.serving.service import InferenceService
 
 JSON_TYPE = "application/json"
 CSV = "text/csv"
@@ -35,34 +33,36 @@ _CODES = {
 }
 
 
-async def invocations(app: App, request: Request) -> Reply:
+async def invocations(service: InferenceService, request: Request) -> Reply:
     """Answer rows in any form that MLflow takes."""
     content_type = _content_type(request.headers.get(b"content-type"))
     body = request.body
-    predictor = app.begin(request)
+    predictor = request.assign(service.predictor())
     content: Any = body
     matrix, method = None, "predict"
     if content_type == JSON_TYPE:
         if len(body) <= LARGE_BODY:
-            matrix, method = _read(body, predictor)
+            matrix, method = _parse(body, predictor)
         else:
-            matrix, method = await app.data_plane.off_the_loop(_read, body, predictor)
+            matrix, method = await service.data_plane.run_in_pool(_parse, body, predictor)
     elif content_type == CSV and predictor.numeric_schema is not None:
-        matrix = await app.data_plane.off_the_loop(decoder.from_csv, body, predictor.numeric_schema)
+        matrix = await service.data_plane.run_in_pool(
+            decoder.matrix_from_csv, body, predictor.numeric_schema
+        )
     if matrix is None:
         if content_type == JSON_TYPE:
-            content = await app.data_plane.off_the_loop(_read_by_python, body)
-        read = await app.data_plane.answer_body(
+            content = await service.data_plane.run_in_pool(_read_by_python, body)
+        read = await service.data_plane.predict_body(
             predictor, method, content, content_type, request.id
         )
         request.rows = read.count
         return Reply(read.reply)
     request.rows = len(matrix)
-    answers = await app.data_plane.answer(predictor, method, matrix, request.id)
-    return Reply(b'{"predictions":' + orjson.dumps(answers) + b"}")
+    predictions = await service.data_plane.predict(predictor, method, matrix, request.id)
+    return Reply(b'{"predictions":' + orjson.dumps(predictions) + b"}")
 
 
-def _read(body: bytes, predictor: Predictor) -> tuple[decoder.Matrix | None, str]:
+def _parse(body: bytes, predictor: Predictor) -> tuple[decoder.Matrix | None, str]:
     """Return the rows, None if MLflow is to read them, and the method that is asked for."""
     content = parse_json(body)
     method = "predict"
@@ -71,12 +71,12 @@ def _read(body: bytes, predictor: Predictor) -> tuple[decoder.Matrix | None, str
     if content.get("params") is not None:
         method, params = _method(content.pop("params"))
         if params:
-            if not predictor.reader.takes_params:
+            if not predictor.mlflow_scoring.accepts_params:
                 raise RequestRefused(400, f"params has an unknown key: {sorted(params)[0][:50]!r}")
             return None, method
     if predictor.numeric_schema is None:
         return None, method
-    return decoder.from_content(content, predictor.numeric_schema), method
+    return decoder.matrix_from_json(content, predictor.numeric_schema), method
 
 
 def _read_by_python(body: bytes) -> Any:
@@ -122,12 +122,12 @@ def _content_type(given: bytes | None) -> str:
     return kind
 
 
-async def alive(app: App, request: Request) -> Reply:
+async def alive(service: InferenceService, request: Request) -> Reply:
     """Tell that the server runs; an empty line, as MLflow says it."""
     return Reply(b"\n")
 
 
-async def version(app: App, request: Request) -> Reply:
+async def version(service: InferenceService, request: Request) -> Reply:
     """Return the version of MLflow whose protocol this is."""
     return Reply(_mlflow_version())
 

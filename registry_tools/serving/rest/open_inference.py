@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 from registry_tools.inference.predictor import Predictor
 from registry_tools.serving.engine.data_plane import LARGE_BODY
-from registry_tools.serving.rest.messages import JSON, Reply, Request, RequestRefused, parse_json
+from registry_tools.serving.errors import RequestRefused
+from registry_tools.serving.rest.messages import JSON, Reply, Request, parse_json
+from registry_tools.serving.service import InferenceService
 from registry_tools.serving.v2 import inference, tensors
 from registry_tools.serving.v2.inference import InferRequest
 from registry_tools.serving.v2.tensors import Tensor
-
-if TYPE_CHECKING:
-    from registry_tools.serving.rest.app import App
 
 _LENGTH = b"inference-header-content-length"
 _MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/infer)?")
@@ -27,59 +26,59 @@ def pattern_of(path: str) -> str | None:
     return f"/v2/models/{{name}}{found[3] or ''}" if found is not None else None
 
 
-async def server(app: App, request: Request) -> Reply:
+async def server(service: InferenceService, request: Request) -> Reply:
     """Tell what this server is."""
     return _reply(inference.server_metadata())
 
 
-async def live(app: App, request: Request) -> Reply:
+async def live(service: InferenceService, request: Request) -> Reply:
     """Tell that the server runs."""
     return _reply({"live": True})
 
 
-async def ready(app: App, request: Request) -> Reply:
+async def ready(service: InferenceService, request: Request) -> Reply:
     """Tell whether requests should be sent here."""
-    if not app.ready:
+    if not service.ready:
         raise RequestRefused(503, "no model is loaded yet, or the server is about to end")
     return _reply({"ready": True})
 
 
-async def model(app: App, request: Request) -> Reply:
+async def model(service: InferenceService, request: Request) -> Reply:
     """Tell what the model takes and gives."""
-    predictor = _asked(app, request)
+    predictor = _requested_predictor(service, request)
     return _reply(inference.model_metadata(predictor))
 
 
-async def model_ready(app: App, request: Request) -> Reply:
+async def model_ready(service: InferenceService, request: Request) -> Reply:
     """Tell whether a model, or one version of it, is answered by."""
-    predictor = _asked(app, request)
+    predictor = _requested_predictor(service, request)
     return _reply({"name": predictor.artifact.name, "ready": True})
 
 
-async def infer(app: App, request: Request) -> Reply:
+async def infer(service: InferenceService, request: Request) -> Reply:
     """Answer the rows that tensors hold."""
     body = request.body
-    predictor = _asked(app, request)
+    predictor = _requested_predictor(service, request)
     length = request.headers.get(_LENGTH)
     if len(body) <= LARGE_BODY:
-        infer_request = _read(body, length)
+        infer_request = _parse(body, length)
     else:
-        infer_request = await app.data_plane.off_the_loop(_read, body, length)
+        infer_request = await service.data_plane.run_in_pool(_parse, body, length)
     request.rows, outputs = await inference.infer(
-        app.data_plane, predictor, infer_request, request.id
+        service.data_plane, predictor, infer_request, request.id
     )
-    return _written(predictor, infer_request, outputs)
+    return _encode(predictor, infer_request, outputs)
 
 
-def _asked(app: App, request: Request) -> Predictor:
-    predictor = app.begin(request)
+def _requested_predictor(service: InferenceService, request: Request) -> Predictor:
+    predictor = request.assign(service.predictor())
     found = _MODEL.fullmatch(request.path)
     assert found is not None
-    inference.check_named(predictor, found[1], found[2] or "")
+    inference.check_model_name(predictor, found[1], found[2] or "")
     return predictor
 
 
-def _read(body: bytes, length: bytes | None) -> InferRequest:
+def _parse(body: bytes, length: bytes | None) -> InferRequest:
     """Read a request; the length is that of its JSON, if bytes of tensors follow it."""
     head, raw = body, memoryview(b"")
     if length is not None:
@@ -100,16 +99,16 @@ def _read(body: bytes, length: bytes | None) -> InferRequest:
         raw = raw[size or 0 :]
     if len(raw):
         raise RequestRefused(400, f"{len(raw)} bytes after the tensors belong to none of them")
-    return _wish(content, inputs)
+    return _infer_request(content, inputs)
 
 
-def _wish(content: dict[str, Any], inputs: list[Tensor]) -> InferRequest:
+def _infer_request(content: dict[str, Any], inputs: list[Tensor]) -> InferRequest:
     outputs = content.get("outputs") or []
     if not isinstance(outputs, list) or not all(
         isinstance(entry, dict) and isinstance(entry.get("name"), str) for entry in outputs
     ):
         raise RequestRefused(400, 'outputs is no list of {"name": …}')
-    methods = inference.methods_of([entry["name"] for entry in outputs])
+    methods = inference.methods_for([entry["name"] for entry in outputs])
     binary = {e["name"] for e in outputs if _parameters(e).get("binary_data") is True}
     if _parameters(content).get("binary_data_output") is True:
         binary |= set(methods) - {
@@ -137,8 +136,8 @@ def _tensor(entry: Any, raw: memoryview | None) -> Tensor:
     return tensors.from_values(name, datatype, shape, entry.get("data"))
 
 
-def _written(predictor: Predictor, infer_request: InferRequest, outputs: list[Tensor]) -> Reply:
-    described, parts = [], []
+def _encode(predictor: Predictor, infer_request: InferRequest, outputs: list[Tensor]) -> Reply:
+    describe_model, parts = [], []
     for tensor in outputs:
         entry: dict[str, Any] = {
             "name": tensor.name,
@@ -150,11 +149,11 @@ def _written(predictor: Predictor, infer_request: InferRequest, outputs: list[Te
             entry["parameters"] = {"binary_data_size": len(parts[-1])}
         else:
             entry["data"] = tensor.values.ravel().tolist()
-        described.append(entry)
+        describe_model.append(entry)
     content: dict[str, Any] = {
         "model_name": predictor.artifact.name,
         "model_version": predictor.label,
-        "outputs": described,
+        "outputs": describe_model,
     }
     if infer_request.id:
         content["id"] = infer_request.id

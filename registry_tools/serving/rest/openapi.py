@@ -6,7 +6,7 @@ from anywhere else: it opens in a network without a way out.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
@@ -14,10 +14,8 @@ from registry_tools.data.schema import Column
 from registry_tools.inference.predictor import METHODS, Predictor
 from registry_tools.serving.rest.docs_page import PAGE
 from registry_tools.serving.rest.messages import JSON, Reply, Request
+from registry_tools.serving.service import InferenceService
 from registry_tools.serving.v2 import inference
-
-if TYPE_CHECKING:
-    from registry_tools.serving.rest.app import App
 
 _TYPES: dict[str, dict[str, Any]] = {
     "double": {"type": "number"},
@@ -51,23 +49,25 @@ _REFUSALS = {
 }
 
 
-async def openapi(app: App, request: Request) -> Reply:
+async def openapi(service: InferenceService, request: Request) -> Reply:
     """Return the description that tools read."""
-    predictor = app.begin(request)
-    return Reply(orjson.dumps(described(predictor), option=orjson.OPT_INDENT_2), headers=[JSON])
+    predictor = request.assign(service.predictor())
+    return Reply(
+        orjson.dumps(describe_model(predictor), option=orjson.OPT_INDENT_2), headers=[JSON]
+    )
 
 
-async def page(app: App, request: Request) -> Reply:
+async def page(service: InferenceService, request: Request) -> Reply:
     """Return the page that people read; it says nothing of the model by itself."""
     return Reply(PAGE, headers=[_HTML, _POLICY])
 
 
-async def root(app: App, request: Request) -> Reply:
+async def root(service: InferenceService, request: Request) -> Reply:
     """Lead whoever opens the address in a browser to the page."""
     return Reply(b"", 307, [(b"location", b"/docs")])
 
 
-def described(predictor: Predictor) -> dict[str, Any]:
+def describe_model(predictor: Predictor) -> dict[str, Any]:
     """Return the interface to a version as OpenAPI 3.1."""
     example = _example(predictor)
     return {
@@ -83,7 +83,7 @@ def described(predictor: Predictor) -> dict[str, Any]:
             "/predict": {"post": _predict(predictor, example)},
             "/invocations": {"post": _invocations(predictor, example)},
             f"/v2/models/{predictor.artifact.name}/infer": {"post": _infer(predictor, example)},
-            **{path: {"get": _told(summary)} for path, summary in _PAGES.items()},
+            **{path: {"get": _get_operation(summary)} for path, summary in _PAGES.items()},
         },
     }
 
@@ -130,7 +130,7 @@ def _example(predictor: Predictor) -> dict[str, Any]:
 
 
 def _tensors(predictor: Predictor, example: dict[str, Any]) -> dict[str, Any]:
-    inputs, outputs = inference.described(predictor)
+    inputs, outputs = inference.describe_model(predictor)
     rows = example["data"]
     entries = []
     for place, tensor in enumerate(inputs):
@@ -166,21 +166,21 @@ def _split(columns: tuple[Column, ...] | None) -> dict[str, Any]:
 
 
 def _operation(
-    summary: str, properties: dict[str, Any], example: dict[str, Any], answer: dict[str, Any]
+    summary: str, properties: dict[str, Any], example: dict[str, Any], prediction: dict[str, Any]
 ) -> dict[str, Any]:
     body = {"schema": {"type": "object", "properties": properties}, "example": example}
-    answered = {"schema": {"type": "object", "properties": answer}}
+    event = {"schema": {"type": "object", "properties": prediction}}
     return {
         "summary": summary,
         "requestBody": {"required": True, "content": {"application/json": body}},
         "responses": {
-            "200": {"description": "The answer", "content": {"application/json": answered}},
+            "200": {"description": "The answer", "content": {"application/json": event}},
             **{code: {"description": text} for code, text in _REFUSALS.items()},
         },
     }
 
 
-def _told(summary: str) -> dict[str, Any]:
+def _get_operation(summary: str) -> dict[str, Any]:
     return {"summary": summary, "responses": {"200": {"description": summary}}}
 
 

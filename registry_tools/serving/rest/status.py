@@ -4,36 +4,35 @@ from __future__ import annotations
 
 import asyncio
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
-from registry_tools.serving.rest.messages import JSON, Reply, Request, RequestRefused
+from registry_tools.serving.errors import RequestRefused
+from registry_tools.serving.rest.messages import JSON, Reply, Request
+from registry_tools.serving.service import InferenceService
 from registry_tools.serving.threads import run_in_thread
 
-if TYPE_CHECKING:
-    from registry_tools.serving.rest.app import App
 
-
-async def ready(app: App, request: Request) -> Reply:
+async def ready(service: InferenceService, request: Request) -> Reply:
     """Tell whether requests should be sent here: there is a model, and the end is not near."""
-    if not app.ready:
+    if not service.ready:
         raise RequestRefused(503, "no model is loaded yet, or the server is about to end")
     return Reply(b'{"ready":true}')
 
 
-async def model(app: App, request: Request) -> Reply:
+async def model(service: InferenceService, request: Request) -> Reply:
     """Tell which version answers, and how its following goes."""
-    return Reply(orjson.dumps(describe(app), option=orjson.OPT_INDENT_2))
+    return Reply(orjson.dumps(describe(service), option=orjson.OPT_INDENT_2))
 
 
-def describe(app: App) -> dict[str, Any]:
+def describe(service: InferenceService) -> dict[str, Any]:
     """Return which version answers, and how its following goes."""
-    predictor = app.data_plane.current
-    described: dict[str, Any] = {"name": None, "version": None}
+    predictor = service.data_plane.current
+    describe_model: dict[str, Any] = {"name": None, "version": None}
     if predictor is not None:
         artifact = predictor.artifact
-        described = {
+        describe_model = {
             "name": artifact.name,
             "version": artifact.version,
             "stage": artifact.stage,
@@ -42,26 +41,26 @@ def describe(app: App) -> dict[str, Any]:
             "from_cache": artifact.from_cache,
             "loaded_at": predictor.loaded_at,
         }
-    if app.prediction_log is not None:
-        described["prediction_log"] = app.prediction_log()
-    return described | app.state
+    if service.prediction_log_status is not None:
+        describe_model["prediction_log"] = service.prediction_log_status()
+    return describe_model | service.rollout_status
 
 
-async def metrics(app: App, request: Request) -> Reply:
+async def metrics(service: InferenceService, request: Request) -> Reply:
     """Return the metrics of all workers."""
-    text = await run_in_thread(app.metrics.exposition, "metrics")
-    return Reply(text, headers=[(b"content-type", app.metrics.content_type.encode())])
+    text = await run_in_thread(service.metrics.exposition, "metrics")
+    return Reply(text, headers=[(b"content-type", service.metrics.content_type.encode())])
 
 
-async def refresh(app: App, request: Request) -> Reply:
+async def refresh(service: InferenceService, request: Request) -> Reply:
     """Look at the registry at once, and tell what came of it."""
-    if not app.settings.api_keys and not _is_local(request):
+    if not service.settings.api_keys and not _is_local(request):
         raise RequestRefused(403, "only this machine may ask for that, or whoever has the key")
-    if app.refresh is None:
+    if service.refresh is None:
         raise RequestRefused(503, "nothing is followed yet")
     # It goes on to its end, whoever stops waiting for it.
-    await asyncio.shield(app.refresh())
-    return Reply(orjson.dumps(describe(app), option=orjson.OPT_INDENT_2), headers=[JSON])
+    await asyncio.shield(service.refresh())
+    return Reply(orjson.dumps(describe(service), option=orjson.OPT_INDENT_2), headers=[JSON])
 
 
 def _is_local(request: Request) -> bool:

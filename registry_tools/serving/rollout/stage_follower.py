@@ -9,12 +9,15 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from registry_tools.errors import RegistryToolsError, RegistryUnavailable, VerificationError
 from registry_tools.inference.artifact_fetcher import ArtifactFetcher
 from registry_tools.inference.model_artifact import Identity, ModelArtifact
 from registry_tools.mlflow_store.tags import DRIFT_AT_TAG, DRIFT_TAG
+from registry_tools.refs import parse_ref
+from registry_tools.serving.settings import Settings
 from registry_tools.serving.threads import run_in_thread
 
 if TYPE_CHECKING:
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_LONGEST_PAUSE = 300.0  # seconds between tries of a version that cannot take over
+_MAX_BACKOFF = 300.0  # seconds between tries of a version that cannot take over
 _LOAD_SECONDS = 120.0
 
 
@@ -45,13 +48,13 @@ class RolloutTarget(Protocol):
 class RolloutObserver(Protocol):
     """Who counts what the following comes to."""
 
-    def swapped(self, name: str, stage: str | None, version: int) -> None:
+    def rolled_out(self, name: str, stage: str | None, version: int) -> None:
         """Count a version that took over."""
 
-    def swap_failed(self, reason: str) -> None:
+    def rollout_failed(self, reason: str) -> None:
         """Count a version that could not: for its `verification`, the `registry`, or an `error`."""
 
-    def monitored(self, name: str, verdict: str, at: str) -> None:
+    def report_drift(self, name: str, verdict: str, at: str) -> None:
         """Tell what a monitor found last of the version in the stage, and when."""
 
 
@@ -60,6 +63,12 @@ H = TypeVar("H", bound=RolloutTarget)
 
 def _identity(version: VersionInfo) -> Identity:
     return version.version, version.run_id, version.digest
+
+
+def artifact_fetcher_for(settings: Settings) -> ArtifactFetcher:
+    """Return a fetcher for the reference that the server follows."""
+    cache = Path(settings.cache) if settings.cache else None
+    return ArtifactFetcher(parse_ref(settings.ref), settings.policy, settings.tracking_uri, cache)
 
 
 class StageFollower:
@@ -82,8 +91,8 @@ class StageFollower:
         self._failed: tuple[Identity, int, float] | None = None  # tries, and when the next is due
         self.state: dict[str, Any] = {
             "ref": str(fetcher.ref),
-            "last_look": None,
-            "last_answer": None,
+            "last_poll": None,
+            "last_registry_response": None,
             "last_error": None,
             "candidate": None,
         }
@@ -98,32 +107,32 @@ class StageFollower:
         """
         try:
             version = await self._resolve()
-            artifact = await self._fetched(version)
+            artifact = await self._fetch_artifact(version)
         except RegistryUnavailable as error:
-            cached = await run_in_thread(self._fetcher.cached, "cache")
-            if cached is None:
+            read_cached = await run_in_thread(self._fetcher.read_cached, "cache")
+            if read_cached is None:
                 raise
-            artifact = cached
+            artifact = read_cached
             _log.warning("%s; serving %s from the cache", error, artifact)
-        await self._take(artifact)
+        await self._roll_out(artifact)
         return artifact
 
     async def follow(self) -> None:
         """Look again and again, forever; a version by its number stays what it is."""
         while self.current is None or self.current.stage is not None:
-            pause = self._poll * random.uniform(0.8, 1.0)
+            delay = self._poll * random.uniform(0.8, 1.0)
             try:
-                await asyncio.wait_for(self._wake.wait(), pause)
+                await asyncio.wait_for(self._wake.wait(), delay)
                 self._wake.clear()
                 await self.refresh()
             except asyncio.TimeoutError:
-                await self.refresh(at_once=False)
+                await self.refresh(force=False)
 
     def wake(self) -> None:
         """Look at once."""
         self._wake.set()
 
-    async def refresh(self, at_once: bool = True) -> None:
+    async def refresh(self, force: bool = True) -> None:
         """Look, and let another version take over if the reference means another.
 
         `at_once` also tries a version again that could not take over.
@@ -131,12 +140,12 @@ class StageFollower:
         async with self._lock:
             try:
                 version = await self._resolve()
-                if self._is_due(version, at_once):
-                    await self._change(version)
+                if self._is_due(version, force):
+                    await self._roll_out_logged(version)
                 if self.state["last_error"] is not None:
                     _log.info("the registry answers again")
                 self.state["last_error"] = None
-                if self._serves(version):
+                if self._is_current(version):
                     self._failed = self.state["candidate"] = None
             except RegistryToolsError as error:
                 self._report(error)
@@ -146,7 +155,7 @@ class StageFollower:
             self.report_status()
 
     def _report(self, error: Exception) -> None:
-        text = shown(error)
+        text = public_message(error)
         if self.state["last_error"] != text:
             _log.warning("%s; still serving %s", error, self.current or "nothing")
         self.state["last_error"] = text
@@ -156,7 +165,7 @@ class StageFollower:
         self.state["shadow"] = report
         self.report_status()
 
-    async def admit(self, host: H, add: Callable[[H], None]) -> None:
+    async def add_target(self, host: H, add: Callable[[H], None]) -> None:
         """Let a new host answer with what the others answer with, and then add it to them.
 
         Raises
@@ -172,51 +181,51 @@ class StageFollower:
             add(host)
 
     async def _resolve(self) -> VersionInfo:
-        self.state["last_look"] = now()
+        self.state["last_poll"] = now()
         version = await run_in_thread(self._fetcher.resolve, "look")
-        self.state["last_answer"] = now()
+        self.state["last_registry_response"] = now()
         verdict, at = (version.tags.get(tag, "") for tag in (DRIFT_TAG, DRIFT_AT_TAG))
-        self._observer.monitored(version.name, verdict, at)
+        self._observer.report_drift(version.name, verdict, at)
         return version
 
-    async def _fetched(self, version: VersionInfo) -> ModelArtifact:
+    async def _fetch_artifact(self, version: VersionInfo) -> ModelArtifact:
         return await run_in_thread(lambda: self._fetcher.fetch(version), "fetch")
 
-    def _serves(self, version: VersionInfo) -> bool:
+    def _is_current(self, version: VersionInfo) -> bool:
         # A number alone may mean another version: of a model that was deleted and made anew.
         return self.current is not None and self.current.identity == _identity(version)
 
-    def _is_due(self, version: VersionInfo, at_once: bool) -> bool:
-        if self._serves(version):
+    def _is_due(self, version: VersionInfo, force: bool) -> bool:
+        if self._is_current(version):
             return False
-        if self._failed is None or self._failed[0] != _identity(version) or at_once:
+        if self._failed is None or self._failed[0] != _identity(version) or force:
             return True
         return time.monotonic() >= self._failed[2]
 
-    async def _change(self, version: VersionInfo) -> None:
+    async def _roll_out_logged(self, version: VersionInfo) -> None:
         try:
-            await self._take(await self._fetched(version))
+            await self._roll_out(await self._fetch_artifact(version))
         except Exception as error:
             failed = self._failed
             again = failed is not None and failed[0] == _identity(version)
             tries = failed[1] + 1 if failed is not None and again else 1
-            pause = min(self._poll * 2 ** min(tries, 16), _LONGEST_PAUSE)
-            self._failed = (_identity(version), tries, time.monotonic() + pause)
+            delay = min(self._poll * 2 ** min(tries, 16), _MAX_BACKOFF)
+            self._failed = (_identity(version), tries, time.monotonic() + delay)
             self.state["candidate"] = {
                 "version": version.version,
-                "error": shown(error),
+                "error": public_message(error),
                 "tries": tries,
-                "next_try_in_seconds": round(pause, 1),
+                "next_try_in_seconds": round(delay, 1),
             }
             _log.warning("version %d does not take over: %s", version.version, error)
             if isinstance(error, VerificationError):
-                self._observer.swap_failed("verification")
+                self._observer.rollout_failed("verification")
                 return
             of_ours = isinstance(error, RegistryToolsError)
-            self._observer.swap_failed("registry" if of_ours else "error")
+            self._observer.rollout_failed("registry" if of_ours else "error")
             raise
 
-    async def _take(self, artifact: ModelArtifact) -> None:
+    async def _roll_out(self, artifact: ModelArtifact) -> None:
         """Let every host prepare a version and, once all have, swap to it."""
         targets = self._targets()
         try:
@@ -233,13 +242,13 @@ class StageFollower:
             ) from error
         before, self.current = self.current, artifact
         await asyncio.gather(*(host.swap(artifact) for host in targets))
-        self._observer.swapped(artifact.name, artifact.stage, artifact.version)
+        self._observer.rolled_out(artifact.name, artifact.stage, artifact.version)
         self.state["candidate"] = self._failed = None
         self.report_status()
         if before is not None:
             _log.info("%s took over from version %d", artifact, before.version)
         try:
-            await run_in_thread(lambda: self._fetcher.keep(artifact), "cache")
+            await run_in_thread(lambda: self._fetcher.write_cache(artifact), "cache")
             self.state.pop("cache_error", None)
         except OSError as error:
             self.state["cache_error"] = f"not kept for the next start: {error.strerror or error}"
@@ -256,12 +265,12 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
-def shown(error: BaseException) -> str:
+def public_message(error: BaseException) -> str:
     """Return an error as anybody may read it: of addresses, no more than the host."""
-    text = str(error) if isinstance(error, RegistryToolsError) else _of_the_system(error)
+    text = str(error) if isinstance(error, RegistryToolsError) else _system_message(error)
     return re.sub(r"(\w+)://(?:[^/@\s]*@)?([^/\s]*)\S*", r"\1://\2", text)
 
 
-def _of_the_system(error: BaseException) -> str:
+def _system_message(error: BaseException) -> str:
     said = (error.strerror or "") if isinstance(error, OSError) else ""
     return f"{type(error).__name__}: {said or error}"

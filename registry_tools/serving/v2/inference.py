@@ -14,7 +14,7 @@ from typing import Any
 from registry_tools.errors import InputError
 from registry_tools.inference.predictor import METHODS, Predictor
 from registry_tools.serving.engine.data_plane import DataPlane
-from registry_tools.serving.rest.messages import RequestRefused
+from registry_tools.serving.errors import RequestRefused
 from registry_tools.serving.v2 import tensor_codec
 from registry_tools.serving.v2.tensor_codec import TensorMetadata
 from registry_tools.serving.v2.tensors import Tensor
@@ -43,24 +43,24 @@ async def infer(
         If the model cannot take the rows, or has no such output.
     """
     outputs: list[Tensor] = []
-    answers: list[Any] = []
+    predictions: list[Any] = []
     watched: str | None = request_id
     if predictor.numeric_schema is not None:
-        matrix = tensor_codec.matrix_of(infer_request.inputs, predictor.numeric_schema)
+        matrix = tensor_codec.matrix_from_tensors(infer_request.inputs, predictor.numeric_schema)
         for method in infer_request.methods:
-            answers = await data_plane.answer(predictor, method, matrix, watched)
-            outputs += tensor_codec.of_answers(method, answers)
+            predictions = await data_plane.predict(predictor, method, matrix, watched)
+            outputs += tensor_codec.tensors_from_predictions(method, predictions)
             watched = None
     else:
-        content = tensor_codec.content_of(infer_request.inputs, predictor.info.signature)
+        content = tensor_codec.json_from_tensors(infer_request.inputs, predictor.info.signature)
         for method in infer_request.methods:
-            answers = await data_plane.answer_content(predictor, method, content, watched)
-            outputs += tensor_codec.of_answers(method, answers)
+            predictions = await data_plane.predict_json(predictor, method, content, watched)
+            outputs += tensor_codec.tensors_from_predictions(method, predictions)
             watched = None
-    return len(answers), outputs
+    return len(predictions), outputs
 
 
-def check_named(predictor: Predictor, name: str, version: str) -> None:
+def check_model_name(predictor: Predictor, name: str, version: str) -> None:
     """Check that a request means the model, and the version, that is served.
 
     Raises
@@ -76,7 +76,7 @@ def check_named(predictor: Predictor, name: str, version: str) -> None:
         raise RequestRefused(404, f"version {predictor.label} is served, and no other")
 
 
-def methods_of(outputs: list[str]) -> list[str]:
+def methods_for(outputs: list[str]) -> list[str]:
     """Return the methods that give these outputs.
 
     Raises
@@ -90,14 +90,14 @@ def methods_of(outputs: list[str]) -> list[str]:
     return list(dict.fromkeys(outputs)) or ["predict"]
 
 
-def described(predictor: Predictor) -> tuple[list[TensorMetadata], list[TensorMetadata]]:
+def describe_model(predictor: Predictor) -> tuple[list[TensorMetadata], list[TensorMetadata]]:
     """Return the tensors that a version takes, and those that it gave to its example."""
     outputs = []
-    for method, answers in predictor.answers.items():
-        for tensor in tensor_codec.of_answers(method, answers):
+    for method, predictions in predictor.example_predictions.items():
+        for tensor in tensor_codec.tensors_from_predictions(method, predictions):
             shape = (-1, *tensor.values.shape[1:])
             outputs.append(TensorMetadata(tensor.name, tensor.datatype, shape))
-    return tensor_codec.inputs_of(predictor.info.signature), outputs
+    return tensor_codec.input_metadata(predictor.info.signature), outputs
 
 
 def server_metadata() -> dict[str, Any]:
@@ -107,7 +107,7 @@ def server_metadata() -> dict[str, Any]:
 
 def model_metadata(predictor: Predictor) -> dict[str, Any]:
     """Return what the protocol tells of a model."""
-    inputs, outputs = described(predictor)
+    inputs, outputs = describe_model(predictor)
     return {
         "name": predictor.artifact.name,
         "versions": [predictor.label],

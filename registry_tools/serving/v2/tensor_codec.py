@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from registry_tools.data.schema import NUMBERS, Column, quoted_names
 from registry_tools.errors import InputError
-from registry_tools.inference.decoder import Matrix, NumericSchema, typed
+from registry_tools.inference.decoder import Matrix, NumericSchema, cast_matrix
 from registry_tools.serving.v2.tensors import BYTES, Tensor
 
 # The datatype that a client is told for a column of a signature; the other types are texts.
@@ -31,7 +31,7 @@ class TensorMetadata:
     shape: tuple[int, ...]
 
 
-def of_answers(name: str, answers: list[Any]) -> list[Tensor]:
+def tensors_from_predictions(name: str, predictions: list[Any]) -> list[Tensor]:
     """Return answers, one a row, as tensors: one, or for a table of answers one a column.
 
     Raises
@@ -39,12 +39,12 @@ def of_answers(name: str, answers: list[Any]) -> list[Tensor]:
     InputError
         If they are no table of values, which no tensor can hold.
     """
-    if answers and all(isinstance(answer, dict) for answer in answers):
+    if predictions and all(isinstance(prediction, dict) for prediction in predictions):
         return [
-            Tensor(column, _array(column, [answer[column] for answer in answers]))
-            for column in answers[0]
+            Tensor(column, _array(column, [prediction[column] for prediction in predictions]))
+            for column in predictions[0]
         ]
-    return [Tensor(name, _array(name, answers))]
+    return [Tensor(name, _array(name, predictions))]
 
 
 def _array(name: str, values: list[Any]) -> npt.NDArray[Any]:
@@ -59,14 +59,14 @@ def _array(name: str, values: list[Any]) -> npt.NDArray[Any]:
     return texts
 
 
-def inputs_of(columns: Sequence[Column] | None) -> list[TensorMetadata]:
+def input_metadata(columns: Sequence[Column] | None) -> list[TensorMetadata]:
     """Return the tensors that a model with these columns takes."""
     if columns is None:
         return [TensorMetadata("input", "FP64", (-1, -1))]
     return [TensorMetadata(c.name, _DATATYPES.get(c.type, BYTES), (-1, 1)) for c in columns]
 
 
-def matrix_of(tensors: Sequence[Tensor], numeric_schema: NumericSchema) -> Matrix:
+def matrix_from_tensors(tensors: Sequence[Tensor], numeric_schema: NumericSchema) -> Matrix:
     """Return the rows of a numeric model, in the order and types of its signature.
 
     Raises
@@ -81,13 +81,15 @@ def matrix_of(tensors: Sequence[Tensor], numeric_schema: NumericSchema) -> Matri
             raise InputError(f"column {name!r} takes numbers")
         if place in integers and values.dtype.kind == "f" and (values != np.trunc(values)).any():
             raise InputError(f"column {name!r} takes whole numbers")
-    matrix = typed(np.column_stack(arrays), numeric_schema)
+    matrix = cast_matrix(np.column_stack(arrays), numeric_schema)
     if matrix is None:
         raise InputError("a value is larger than its column holds")
     return matrix
 
 
-def content_of(tensors: Sequence[Tensor], columns: Sequence[Column] | None) -> dict[str, Any]:
+def json_from_tensors(
+    tensors: Sequence[Tensor], columns: Sequence[Column] | None
+) -> dict[str, Any]:
     """Return the rows of any other model as the JSON of MLflow's protocol.
 
     Raises

@@ -31,6 +31,7 @@ from registry_tools.models import artifacts
 from registry_tools.models.trust_policy import TRUSTED_TYPES
 from registry_tools.serving.observers.metrics import Metrics
 from registry_tools.serving.processes.worker import Worker
+from registry_tools.serving.rest.app import HttpApp
 from registry_tools.serving.settings import Settings
 from tests.support.fixtures import IRIS_COLUMNS as NAMES
 from tests.support.places import Place
@@ -161,6 +162,7 @@ def ask(request: pytest.FixtureRequest, local: Place, tmp_path: Path) -> Ask:
         {"whole numbers": whole_numbers, "mixed": mixed}[request.param](folder)
     theirs = scoring_server.init(mlflow.pyfunc.load_model(str(folder / "model")))
     worker = Worker(Settings(ref="trained@production"), Metrics())
+    app = HttpApp(worker.service)
     artifact = ModelArtifact(str(folder), "trained", 1, "production", None, None)
 
     async def post(app: Any, body: bytes, kind: str | None) -> httpx.Response:
@@ -170,10 +172,10 @@ def ask(request: pytest.FixtureRequest, local: Place, tmp_path: Path) -> Ask:
             return await client.post("/invocations", content=body, headers=headers)
 
     async def both(body: bytes, kind: str | None) -> tuple[httpx.Response, httpx.Response]:
-        if worker.app.data_plane.current is None:
+        if worker.service.data_plane.current is None:
             await worker.prepare(artifact)
             await worker.swap(artifact)
-        return await post(worker.app, body, kind), await post(theirs, body, kind)
+        return await post(app, body, kind), await post(theirs, body, kind)
 
     return lambda body, kind: asyncio.run(both(body, kind))
 

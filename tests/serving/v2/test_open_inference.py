@@ -47,9 +47,9 @@ def test_the_client_of_triton_is_answered_over_http(reading: dict[str, int], bin
     assert client.is_model_ready("trained", "1")
     assert not client.is_model_ready("trained", "2")
     assert "binary_tensor_data" in client.get_server_metadata()["extensions"]
-    described = client.get_model_metadata("trained")
-    assert [entry["name"] for entry in described["inputs"]] == IRIS_COLUMNS
-    assert [entry["datatype"] for entry in described["outputs"]] == ["INT64", "FP64"]
+    describe_model = client.get_model_metadata("trained")
+    assert [entry["name"] for entry in describe_model["inputs"]] == IRIS_COLUMNS
+    assert [entry["datatype"] for entry in describe_model["outputs"]] == ["INT64", "FP64"]
     asked = tritonclient.http.InferInput("rows", list(ROWS.shape), "FP64")
     asked.set_data_from_numpy(ROWS, binary_data=binary)
     wanted = [
@@ -70,8 +70,8 @@ def test_the_client_of_triton_is_answered_over_grpc(reading: dict[str, int]) -> 
         assert client.is_server_ready()
         assert client.is_model_ready("trained", "1")
         assert client.get_server_metadata().extensions == ["binary_tensor_data"]
-        described = client.get_model_metadata("trained")
-        assert [entry.name for entry in described.inputs] == IRIS_COLUMNS
+        describe_model = client.get_model_metadata("trained")
+        assert [entry.name for entry in describe_model.inputs] == IRIS_COLUMNS
         inputs = []
         for place, name in reversed(list(enumerate(IRIS_COLUMNS))):
             column = ROWS[:, [place]].astype(np.float32)
@@ -181,7 +181,7 @@ texts = st.lists(st.text(max_size=9), min_size=1, max_size=9)
 
 @given(values=st.one_of(texts, st.lists(st.floats(allow_nan=False), min_size=1, max_size=9)))
 def test_bytes_of_a_tensor_are_read_as_they_were_written(values: list[Any]) -> None:
-    (written,) = tensor_codec.of_answers("x", values)
+    (written,) = tensor_codec.tensors_from_predictions("x", values)
     raw = tensors.to_bytes(written)
     read = tensors.from_bytes("x", written.datatype, written.values.shape, raw)
     assert read.values.tolist() == values

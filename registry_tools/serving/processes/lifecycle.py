@@ -1,0 +1,55 @@
+"""Signals, memory settings and the start message that every serving process shares."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from registry_tools.serving.settings import Settings
+
+T = TypeVar("T")
+
+
+def stop_on_signals(end: Callable[[], None]) -> None:
+    """Call a function on SIGTERM and SIGINT."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+
+
+async def run_unless_stopped(work: Awaitable[T], ending: asyncio.Event) -> T | None:
+    """Return what work comes to; None if the end is told before."""
+    working = asyncio.ensure_future(work)
+    told = asyncio.ensure_future(ending.wait())
+    await asyncio.wait([working, told], return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    if working.done():
+        return working.result()
+    working.cancel()
+    return None
+
+
+def settle_memory() -> None:
+    """Leave what was loaded out of garbage collection, and look for new garbage less often.
+
+    A request leaves none, so that looking through all that lives would only make others wait.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+    gc.enable()
+
+
+def announce(settings: Settings, listening: socket.socket, what: str) -> None:
+    """Tell on stderr what is served, and where."""
+    scheme = "https" if settings.ssl_certfile else "http"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    where = f"{scheme}://{host}:{listening.getsockname()[1]}"
+    grpc = f", gRPC on port {settings.grpc_port}" if settings.grpc_port else ""
+    sys.stderr.write(f"serving {settings.ref} ({what}) on {where}{grpc}; /docs shows how to ask\n")
+    sys.stderr.flush()

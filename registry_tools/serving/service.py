@@ -1,0 +1,99 @@
+"""The state and the limits that all protocols share; this module knows neither HTTP nor gRPC."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from registry_tools.inference.predictor import Predictor
+from registry_tools.serving.auth import ApiKeys
+from registry_tools.serving.engine.data_plane import DataPlane
+from registry_tools.serving.engine.prediction_events import PredictionObserver
+from registry_tools.serving.errors import CLOSE_CONNECTION, RETRY_LATER, RequestRefused
+from registry_tools.serving.observers.metrics import Metrics
+from registry_tools.serving.settings import Settings
+
+_LARGE_BODIES = 4  # bodies of the largest size that the server holds at once
+_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,200}")  # the server sends it back in a header
+
+
+class InferenceService:
+    """The current predictor of one process, with readiness, metrics, settings and limits."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.keys = ApiKeys(settings.api_keys)
+        self.observers: list[PredictionObserver] = []
+        self.http_in_flight: Callable[[], int] = lambda: 0  # set by the HTTP server
+        self.grpc_in_flight = 0
+        self.data_plane = DataPlane(
+            self._count_batch,
+            lambda: self.http_in_flight() + self.grpc_in_flight,
+            self.observers,
+            settings.max_rows,
+        )
+        self.draining = False
+        self.rollout_status: dict[str, Any] = {}
+        self.prediction_log_status: Callable[[], dict[str, Any]] | None = None
+        self.refresh: Callable[[], Awaitable[None]] | None = None
+        self._reserved = 0
+        # The prediction log and the access log need an id for each request.
+        self._makes_ids = bool(settings.log_predictions or settings.access_log)
+        self._ids = itertools.count(1)
+        self._id_prefix = secrets.token_hex(6)
+
+    @property
+    def ready(self) -> bool:
+        """Whether clients should send requests: a model is loaded and the server does not end."""
+        return self.data_plane.current is not None and not self.draining
+
+    def predictor(self) -> Predictor:
+        """Return the version that answers a request from here to its end.
+
+        Raises
+        ------
+        RequestRefused
+            503 if no model is loaded yet.
+        """
+        current = self.data_plane.current
+        if current is None:
+            raise RequestRefused(503, "no model is loaded yet", RETRY_LATER)
+        return current
+
+    def request_id(self, given: bytes) -> str:
+        """Return the id that a client sent, or a new one where the logs need one."""
+        if _REQUEST_ID.fullmatch(given):
+            return given.decode("ascii")
+        return f"{self._id_prefix}-{next(self._ids):x}" if self._makes_ids else ""
+
+    @property
+    def needs_request_ids(self) -> bool:
+        """Whether every request gets an id, because a log writes it."""
+        return self._makes_ids
+
+    def reserve(self, size: int) -> None:
+        """Reserve memory for the bytes of a large body, until `release`.
+
+        Raises
+        ------
+        RequestRefused
+            503 if the bodies in flight would exceed their limit.
+        """
+        self._reserved += size
+        if self._reserved > _LARGE_BODIES * self.settings.max_body:
+            raise RequestRefused(
+                503,
+                "too many large requests at once: try again",
+                [*RETRY_LATER, *CLOSE_CONNECTION],
+            )
+
+    def release(self, size: int) -> None:
+        """Give reserved memory back."""
+        self._reserved -= size
+
+    def _count_batch(self, predictor: Predictor, requests: int, rows: int) -> None:
+        self.metrics.batch(predictor.label, requests, rows)
