@@ -36,7 +36,7 @@ def coerce(rows: Any, columns: Sequence[Column] | None) -> pd.DataFrame:
         return table
     doubled = table.columns[table.columns.duplicated()]
     if len(doubled):
-        raise InputError(f"column {doubled[0]!r} stands twice in the rows")
+        raise InputError(f"column {doubled[0]!r} occurs twice in the rows")
     missing = [column.name for column in columns if column.name not in table]
     needed = [column.name for column in columns if column.required and column.name in missing]
     if needed:

@@ -142,7 +142,7 @@ def _columns(names: list[str], columns: Sequence[Column]) -> str | None:
     counts = Counter(names)
     doubled = [column.name for column in columns if counts[column.name] > 1]
     if doubled:
-        return f"column {doubled[0]!r} stands twice in the rows"
+        return f"column {doubled[0]!r} occurs twice in the rows"
     missing = [c.name for c in columns if c.required and c.name not in names]
     if not missing:
         return None

@@ -70,7 +70,7 @@ def load(artifact: ModelArtifact, policy: TrustPolicy) -> Predictor:
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {first_line(error)}"
-        raise VerificationError(f"{artifact} does not answer its own example: {reason}") from error
+        raise VerificationError(f"{artifact} fails on its own example: {reason}") from error
 
 
 def _is_skops(artifact: ModelArtifact) -> bool:

@@ -96,7 +96,7 @@ class Predictor:
             raise InputError(_refusal(rows, self.numeric_schema)) from error
         if len(predictions) != len(rows):
             raise VerificationError(
-                f"{self.artifact} gave {len(predictions)} answers to {len(rows)} rows"
+                f"{self.artifact} gave {len(predictions)} predictions for {len(rows)} rows"
             )
         return predictions
 

@@ -99,7 +99,7 @@ class DataPlane:
         """
         read = await self.predict_body(predictor, method, content, "application/json", request_id)
         if not isinstance(read.predictions, list):
-            raise InputError("this model does not answer with one value a row: use /invocations")
+            raise InputError("this model does not predict one value a row: use /invocations")
         return read.predictions
 
     async def run_in_pool(self, function: Callable[..., T], *arguments: Any) -> T:

@@ -142,10 +142,10 @@ class GrpcServer:
             except (InputError, UnsupportedOperation) as error:
                 call.status, said = 400, str(getattr(error, "public", error))
             except asyncio.TimeoutError:
-                call.status, said = 504, "no answer in time"
+                call.status, said = 504, "no response in time"
             except Exception:  # noqa: BLE001 - the edge: told in the log, hidden from the client
                 _log.exception("%s failed", name)
-                call.status, said = 500, "the model failed to answer; the server's log says more"
+                call.status, said = 500, "the prediction failed; see the server's log"
             finally:
                 self._service.grpc_in_flight -= 1
                 self._service.release(len(message))

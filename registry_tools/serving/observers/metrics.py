@@ -38,15 +38,15 @@ class Metrics:
             MultiProcessCollector(self._registry)  # type: ignore[no-untyped-call]
         self._seconds = Histogram(
             "serving_request_seconds",
-            "Time from a request's head to its answer; `_count` is the number of requests.",
+            "Time from a request's head to its response; `_count` is the number of requests.",
             ("route", "version", "code"),
             buckets=_SECONDS,
             **own,
         )
-        self._rows = Counter("serving_rows", "Rows answered.", ("version",), **own)
+        self._rows = Counter("serving_rows", "Rows predicted.", ("version",), **own)
         self._batch = Histogram(
             "serving_batch_requests",
-            "Requests answered by one call of the model.",
+            "Requests in one call of the model.",
             buckets=_REQUESTS,
             **own,
         )
@@ -61,14 +61,14 @@ class Metrics:
             self._failed.labels(reason)
         self._version = Gauge(
             "serving_model_version",
-            "The version that answers.",
+            "The version that is served.",
             ("name", "stage"),
             multiprocess_mode="livemostrecent",
             **own,
         )
         self._response_age = Gauge(
             "serving_registry_response_age_seconds",
-            "Seconds since the registry last answered.",
+            "Seconds since the registry last responded.",
             multiprocess_mode="livemostrecent",
             **own,
         )
@@ -158,7 +158,7 @@ class ShadowMetrics:
         registry = CollectorRegistry()
         self._rows = Counter(
             "serving_shadow_rows",
-            "Rows that the shadow was asked as well: agreed, disagreed, error.",
+            "Rows that the shadow predicted as well: agreed, disagreed, error.",
             ("version", "against", "outcome"),
             registry=registry,
         )

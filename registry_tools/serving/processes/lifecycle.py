@@ -51,5 +51,5 @@ def announce(settings: Settings, listening: socket.socket, what: str) -> None:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     where = f"{scheme}://{host}:{listening.getsockname()[1]}"
     grpc = f", gRPC on port {settings.grpc_port}" if settings.grpc_port else ""
-    sys.stderr.write(f"serving {settings.ref} ({what}) on {where}{grpc}; /docs shows how to ask\n")
+    sys.stderr.write(f"serving {settings.ref} ({what}) on {where}{grpc}; see /docs for requests\n")
     sys.stderr.flush()

@@ -140,7 +140,7 @@ def _predict(predictor: Predictor, asked: dict[str, Any], raw: bytes) -> list[An
 def _count_agreements(ours: list[Any], theirs: list[Any]) -> int:
     """Return in how many rows two lists of answers agree; of probabilities, on the likeliest."""
     if len(ours) != len(theirs):
-        raise ValueError("another number of answers")
+        raise ValueError("a different number of predictions")
     if theirs and isinstance(theirs[0], list):
         return int((np.argmax(ours, axis=1) == np.argmax(theirs, axis=1)).sum())
     if theirs and isinstance(theirs[0], float):

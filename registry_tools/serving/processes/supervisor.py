@@ -99,11 +99,11 @@ class RemoteWorker:
         future = self._requested_predictor[number] = asyncio.get_running_loop().create_future()
         if not self._send({"id": number, "do": do, "source": artifact.to_json()}):
             del self._requested_predictor[number]
-            return "the worker is gone"
+            return "the worker has exited"
         try:
             return await asyncio.wait_for(future, _ANSWER_SECONDS)
         except asyncio.TimeoutError:
-            return f"the worker did not answer within {_ANSWER_SECONDS:g} s"
+            return f"the worker did not respond within {_ANSWER_SECONDS:g} s"
         finally:
             self._requested_predictor.pop(number, None)
 

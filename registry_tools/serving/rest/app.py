@@ -116,10 +116,10 @@ class HttpApp:
                 raise
             if request.reading:
                 return route.error(408, "the body did not arrive in time")
-            return route.error(504, f"no answer within {self.settings.timeout:g} s")
+            return route.error(504, f"no response within {self.settings.timeout:g} s")
         except Exception:  # noqa: BLE001 - the one edge: told in the log, and hidden from the client
             _log.exception("%s %s failed", request.method, route.name)
-            return route.error(500, "the model failed to answer; the server's log says more")
+            return route.error(500, "the prediction failed; see the server's log")
 
     def _authorize(self, route: Route, request: Request) -> Respond:
         if not route.probe and not self.service.keys.allows(
@@ -226,7 +226,7 @@ async def _send(send: Any, request: Request, reply: Reply) -> None:
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
     except ConnectionError:
-        _log.debug("whoever asked is gone")
+        _log.debug("the client has disconnected")
 
 
 def _log_access(request: Request, reply: Reply, seconds: float) -> None:

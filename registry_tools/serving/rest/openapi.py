@@ -35,17 +35,17 @@ _POLICY = (
 _PAGES = {
     "/health": "Is the process alive?",
     "/ready": "Should requests be sent here?",
-    "/model": "The version that answers, the last look at the registry, the last error",
+    "/model": "The served version, the last poll of the registry, the last error",
     "/metrics": "Metrics for Prometheus",
     "/v2/health/ready": "Is it ready, in the Open Inference Protocol?",
 }
 _REFUSALS = {
-    "400": "The request cannot be answered; says why",
+    "400": "The request is invalid; the message says why",
     "401": "A key is needed",
     "408": "The body did not arrive in time",
     "413": "The body is too large",
     "503": "Too many requests wait, or no model is loaded yet",
-    "504": "No answer in time",
+    "504": "No response in time",
 }
 
 
@@ -75,7 +75,7 @@ def describe_model(predictor: Predictor) -> dict[str, Any]:
         "info": {
             "title": predictor.artifact.name,
             "version": predictor.label,
-            "description": f"What answers now: {predictor.artifact}.",
+            "description": f"Served now: {predictor.artifact}.",
         },
         "components": {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
         "security": [{}, {"key": []}],
@@ -90,7 +90,7 @@ def describe_model(predictor: Predictor) -> dict[str, Any]:
 
 def _predict(predictor: Predictor, example: dict[str, Any]) -> dict[str, Any]:
     return _operation(
-        "Answer one row",
+        "Predict one row",
         {"features": _features(predictor.info.signature)},
         {"features": example["data"][0]},
         {"prediction": {}, "prediction_index": {"type": "integer"}},
@@ -100,7 +100,7 @@ def _predict(predictor: Predictor, example: dict[str, Any]) -> dict[str, Any]:
 def _invocations(predictor: Predictor, example: dict[str, Any]) -> dict[str, Any]:
     params = {"type": "object", "properties": {"method": {"enum": list(METHODS)}}}
     operation = _operation(
-        "Answer rows as MLflow's own server does; CSV and Parquet as well",
+        "Predict rows as MLflow's own server does; CSV and Parquet as well",
         {"dataframe_split": _split(predictor.info.signature), "params": params},
         {"dataframe_split": example},
         {"predictions": {"type": "array"}},
@@ -113,7 +113,7 @@ def _invocations(predictor: Predictor, example: dict[str, Any]) -> dict[str, Any
 
 def _infer(predictor: Predictor, example: dict[str, Any]) -> dict[str, Any]:
     return _operation(
-        "Answer rows as tensors: the Open Inference Protocol, version 2",
+        "Predict rows given as tensors: the Open Inference Protocol, version 2",
         {"inputs": {"type": "array"}, "outputs": {"type": "array"}},
         _tensors(predictor, example),
         {"outputs": {"type": "array"}},

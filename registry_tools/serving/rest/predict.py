@@ -26,7 +26,7 @@ _REFUSALS = {
 
 
 async def predict(service: InferenceService, request: Request) -> Reply:
-    """Answer one row."""
+    """Predict one row."""
     if len(request.body) > LARGE_BODY:
         raise RequestRefused(
             413, f"a row larger than {LARGE_BODY} bytes: /invocations takes tables"

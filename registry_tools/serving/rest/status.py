@@ -55,7 +55,7 @@ async def metrics(service: InferenceService, request: Request) -> Reply:
 async def refresh(service: InferenceService, request: Request) -> Reply:
     """Look at the registry at once, and tell what came of it."""
     if not service.settings.api_keys and not _is_local(request):
-        raise RequestRefused(403, "only this machine may ask for that, or whoever has the key")
+        raise RequestRefused(403, "only this machine or a client with a key may refresh")
     if service.refresh is None:
         raise RequestRefused(503, "nothing is followed yet")
     # It goes on to its end, whoever stops waiting for it.

@@ -143,14 +143,14 @@ class StageFollower:
                 if self._is_due(version, force):
                     await self._roll_out_logged(version)
                 if self.state["last_error"] is not None:
-                    _log.info("the registry answers again")
+                    _log.info("the registry responds again")
                 self.state["last_error"] = None
                 if self._is_current(version):
                     self._failed = self.state["candidate"] = None
             except RegistryToolsError as error:
                 self._report(error)
             except Exception as error:  # noqa: BLE001 - there has to be a next look, whatever it is
-                _log.exception("looking at %s failed", self.state["ref"])
+                _log.exception("polling %s failed", self.state["ref"])
                 self._report(error)
             self.report_status()
 

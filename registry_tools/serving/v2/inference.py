@@ -70,7 +70,7 @@ def check_model_name(predictor: Predictor, name: str, version: str) -> None:
     """
     if name != predictor.artifact.name:
         raise RequestRefused(
-            404, f"this server answers for {predictor.artifact.name!r}, and for no other"
+            404, f"this server serves {predictor.artifact.name!r}, and no other model"
         )
     if version and version != predictor.label:
         raise RequestRefused(404, f"version {predictor.label} is served, and no other")

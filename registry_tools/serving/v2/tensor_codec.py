@@ -51,7 +51,7 @@ def _array(name: str, values: list[Any]) -> npt.NDArray[Any]:
     try:
         found = np.array(values)
     except (ValueError, OverflowError):
-        raise InputError(f"the answers of {name!r} are no tensor: ask by /invocations") from None
+        raise InputError(f"the predictions of {name!r} are no tensor: use /invocations") from None
     if found.dtype.kind in "biuf":
         return found
     texts = np.empty(len(values), object)

@@ -80,7 +80,7 @@ def test_the_client_of_triton_is_answered_over_grpc(reading: dict[str, int]) -> 
         answer = client.infer("trained", inputs, request_id="seven")
         assert answer.as_numpy("predict").tolist() == ANSWERS
         assert answer.get_response().model_version == "1"
-        for name, said in (("nobody", "answers for 'trained'"), ("trained", "no column")):
+        for name, said in (("nobody", "serves 'trained'"), ("trained", "no column")):
             odd = tritonclient.grpc.InferInput("odd", [1], "FP32")
             odd.set_data_from_numpy(np.zeros(1, np.float32))
             with pytest.raises(InferenceServerException, match=said):
