@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from registry_tools.data.schema import NUMBERS
+from registry_tools.data.temp_files import atomic_write
 from registry_tools.inference.predictor import Predictor, skip_sklearn_validation
 from registry_tools.serving.engine.prediction_events import PredictionEvent
 
@@ -149,17 +150,8 @@ class PredictionLog:
         folder.mkdir(parents=True, exist_ok=True)
         now = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
         name = f"{now}-version-{predictor.label}-{os.getpid()}-{next(self._numbers)}.parquet"
-        partial = folder / f".{name}.part"
-        try:
-            with partial.open("wb") as file:
-                pq.write_table(pa.concat_tables(tables), file)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.rename(folder / name)
-            _flush(folder)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        with atomic_write(folder / name, sync_folder=True) as partial:
+            pq.write_table(pa.concat_tables(tables), partial)
 
 
 def _text_size(event: PredictionEvent) -> int:
@@ -168,15 +160,6 @@ def _text_size(event: PredictionEvent) -> int:
     if not hasattr(table, "memory_usage"):
         return 0
     return int(table.memory_usage(deep=True).sum()) // 8
-
-
-def _flush(folder: Path) -> None:
-    """Have the names in a folder outlive the power."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sample_event(event: PredictionEvent, sample: float) -> PredictionEvent:

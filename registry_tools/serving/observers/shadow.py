@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import json
 import logging
 import socket
 import sys
@@ -18,15 +17,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import orjson
 
+from registry_tools.processes import encode_message, receive_message
 from registry_tools.serving.engine.prediction_events import PredictionEvent
 from registry_tools.serving.observers.metrics import Metrics
 from registry_tools.serving.settings import Settings
 
 _log = logging.getLogger(__name__)
 
-_LINE = 1 << 20
 _MESSAGE = 100_000  # bytes; a socket takes twice as much at once
 _FRAME_ROWS = 100  # of a table that is sent as JSON
 _MIN_UPTIME = 10.0
@@ -54,7 +52,7 @@ class ShadowFeed:
 
 
 def messages(event: PredictionEvent) -> Iterator[tuple[int, bytes]]:
-    """Return how many rows each message holds, and the message: JSON, a line end, a matrix."""
+    """Return how many rows each message holds, and the message, whose body is a matrix."""
     version = event.predictor.label
     head: dict[str, Any]
     if not isinstance(event.rows[0], np.ndarray):
@@ -66,7 +64,7 @@ def messages(event: PredictionEvent) -> Iterator[tuple[int, bytes]]:
             end = begin + _FRAME_ROWS
             content = {"dataframe_split": {"columns": columns, "data": data[begin:end]}}
             head = {"version": version, "method": event.method, "predictions": asked[begin:end]}
-            yield len(head["predictions"]), orjson.dumps({**head, "content": content})
+            yield len(head["predictions"]), encode_message({**head, "content": content})
         return
     matrix = np.concatenate(event.rows) if len(event.rows) > 1 else event.rows[0]
     if matrix.ndim != 2:
@@ -83,7 +81,7 @@ def messages(event: PredictionEvent) -> Iterator[tuple[int, bytes]]:
             "columns": numeric_schema.names if numeric_schema is not None else None,
             "dtype": part.dtype.str,
         }
-        yield len(part), orjson.dumps(head) + b"\n" + part.tobytes()
+        yield len(part), encode_message(head, part.tobytes())
 
 
 class Shadow:
@@ -120,13 +118,12 @@ class Shadow:
                 stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,
             )
-        reader, self._writer = await asyncio.open_connection(sock=ours, limit=_LINE)
-        self._writer.write(
-            dataclasses.replace(self._settings, api_keys=()).to_json().encode() + b"\n"
-        )
+        reader, self._writer = await asyncio.open_connection(sock=ours)
+        settings = dataclasses.replace(self._settings, api_keys=())
+        self._writer.write(encode_message({"settings": settings.to_json()}))
         with contextlib.suppress(ConnectionError):
-            while line := await reader.readline():
-                self._tell(json.loads(line))
+            while received := await receive_message(reader):
+                self._tell(received[0])
         self._writer.close()
         await self._process.wait()
 

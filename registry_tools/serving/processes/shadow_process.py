@@ -1,14 +1,13 @@
 """The process of a shadow: it follows a stage of its own and answers what others were asked.
 
-It is started with two file descriptors. Over the first go the settings in and reports out, as lines
-of JSON; the messages of `shadow` come over the second.
+It is started with two file descriptors. Over the first go the settings in and reports out, over the
+second the messages of `shadow`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 import logging
 import os
 import socket
@@ -18,7 +17,6 @@ from collections import deque
 from typing import Any
 
 import numpy as np
-import orjson
 
 from registry_tools.errors import RegistryToolsError
 from registry_tools.inference.lazy_imports import OPTIONAL, hide_packages
@@ -32,11 +30,12 @@ with hide_packages(*OPTIONAL):
     from registry_tools.serving.rollout.stage_follower import StageFollower, artifact_fetcher_for
 
 from registry_tools.inference.model_artifact import ModelArtifact
+from registry_tools.processes import decode_message, encode_message, receive_message
 from registry_tools.serving.settings import Settings
 
 _log = logging.getLogger(__name__)
 
-_LINE = 1 << 20
+_MAX_MESSAGE = 1 << 20
 _MESSAGES_A_TURN = 32
 _REPORT_SECONDS = 1.0
 _LATENCIES = 1000  # calls, of which the latencies are told
@@ -83,8 +82,7 @@ class ShadowPredictor:
     def compare(self, message: bytes) -> None:
         """Answer what a message holds, and count whether the answers agree."""
         predictor = self.predictor
-        head, _, raw = message.partition(b"\n")
-        asked = orjson.loads(head)
+        asked, raw = decode_message(message)
         theirs = asked["predictions"]
         if predictor is None:
             self._metrics.dropped(len(theirs))
@@ -151,8 +149,11 @@ def _count_agreements(ours: list[Any], theirs: list[Any]) -> int:
 
 
 async def _run(control: socket.socket, feed: socket.socket) -> None:
-    reader, writer = await asyncio.open_connection(sock=control, limit=_LINE)
-    settings = Settings.from_json((await reader.readline()).decode())
+    reader, writer = await asyncio.open_connection(sock=control)
+    received = await receive_message(reader)
+    if received is None:  # the server is gone
+        return
+    settings = Settings.from_json(received[0]["settings"])
     settings = dataclasses.replace(settings, ref=str(settings.shadow), cache=None)
     metrics = ShadowMetrics()
     candidate = ShadowPredictor(settings, metrics)
@@ -163,7 +164,7 @@ async def _run(control: socket.socket, feed: socket.socket) -> None:
     def read() -> None:
         for _ in range(_MESSAGES_A_TURN):
             try:
-                message = feed.recv(_LINE)
+                message = feed.recv(_MAX_MESSAGE)
             except BlockingIOError:
                 return
             if message:
@@ -174,7 +175,7 @@ async def _run(control: socket.socket, feed: socket.socket) -> None:
         while True:
             now = candidate.report()
             if now != before:
-                writer.write(json.dumps(now).encode() + b"\n")
+                writer.write(encode_message(now))
                 before = now
             await asyncio.sleep(_REPORT_SECONDS)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import logging
 import signal
 import socket
@@ -31,11 +30,11 @@ with hide_packages(*OPTIONAL):
     from registry_tools.serving.rollout.stage_follower import StageFollower, artifact_fetcher_for
 
 from registry_tools.inference.model_artifact import ModelArtifact
+from registry_tools.processes import encode_message, receive_message
 from registry_tools.serving.settings import Settings
 
 _log = logging.getLogger(__name__)
 
-_LINE = 1 << 20
 _MIN_UPTIME = 10.0  # seconds; who lived no longer is not started again at once
 _MAX_BACKOFF = 30.0
 _ANSWER_SECONDS = 150.0  # longer than the follower waits for a version to load
@@ -57,12 +56,12 @@ class RemoteWorker:
         self, control: socket.socket, settings: Settings, follower: StageFollower
     ) -> None:
         """Read what the worker says until it is gone."""
-        reader, self._writer = await asyncio.open_connection(sock=control, limit=_LINE)
-        self._writer.write(settings.to_json().encode() + b"\n")
+        reader, self._writer = await asyncio.open_connection(sock=control)
+        self._writer.write(encode_message({"settings": settings.to_json()}))
         refreshing: set[asyncio.Task[None]] = set()
         try:
-            while line := await reader.readline():
-                message = json.loads(line)
+            while received := await receive_message(reader):
+                message, _ = received
                 if message.get("do") == "ready":
                     self.ready.set()
                 elif message.get("do") == "refresh":
@@ -92,7 +91,7 @@ class RemoteWorker:
     def _send(self, message: dict[str, Any]) -> bool:
         if self._writer is None:
             return False
-        self._writer.write(json.dumps(message).encode() + b"\n")
+        self._writer.write(encode_message(message))
         return True
 
     async def _ask(self, do: str, artifact: ModelArtifact) -> str | None:

@@ -1,6 +1,6 @@
 """A worker as a process of its own, started by the supervisor with file descriptors.
 
-Over the first, lines of JSON go either way: the supervisor asks `{"id", "do", …}` and is answered
+Over the first, messages go either way: the supervisor asks `{"id", "do", …}` and is answered
 `{"id", "error"}`, and the other way round. The second is the socket to accept from; the third, if
 there is a shadow, leads to it.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
-import json
 import logging
 import socket
 import sys
@@ -29,11 +28,10 @@ with hide_packages(*OPTIONAL):
     from registry_tools.serving.processes.worker import Worker
 
 from registry_tools.inference.model_artifact import ModelArtifact
+from registry_tools.processes import encode_message, receive_message
 from registry_tools.serving.settings import Settings
 
 _log = logging.getLogger(__name__)
-
-_LINE = 1 << 20
 
 
 class SupervisorConnection:
@@ -47,7 +45,7 @@ class SupervisorConnection:
 
     def say(self, message: dict[str, Any]) -> None:
         """Send a message."""
-        self._writer.write(json.dumps(message).encode() + b"\n")
+        self._writer.write(encode_message(message))
 
     async def refresh(self) -> None:
         """Have the supervisor look at once, and wait until it has."""
@@ -85,9 +83,12 @@ class SupervisorConnection:
 async def _run(
     control: socket.socket, listening: socket.socket, feed: socket.socket | None = None
 ) -> int:
-    reader, writer = await asyncio.open_connection(sock=control, limit=_LINE)
+    reader, writer = await asyncio.open_connection(sock=control)
+    received = await receive_message(reader)
+    if received is None:  # the supervisor is gone
+        return 1
     metrics = Metrics()
-    worker = Worker(Settings.from_json((await reader.readline()).decode()), metrics)
+    worker = Worker(Settings.from_json(received[0]["settings"]), metrics)
     if feed is not None:
         worker.service.observers.append(ShadowFeed(feed, metrics))
     server = HttpServer(worker.service)
@@ -119,8 +120,8 @@ async def _run_commands(
     """Do what the supervisor says, until it says the end; its own end is one as well."""
     in_flight: set[asyncio.Task[None]] = set()
     connection.say({"do": "ready"})
-    while line := await reader.readline():
-        message = json.loads(line)
+    while received := await receive_message(reader):
+        message, _ = received
         if message["do"] == "end":
             return
         if message["do"] == "tell":

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import orjson
 
-from registry_tools.data.schema import NUMBERS, quoted_names
+from registry_tools.data import schema
+from registry_tools.data.schema import NUMBERS, Column, quoted_names, unmet_requirement
 from registry_tools.errors import InputError
 from registry_tools.inference.predictor import Predictor
 from registry_tools.serving.engine.data_plane import LARGE_BODY
 from registry_tools.serving.errors import RequestRefused
 from registry_tools.serving.rest.messages import Reply, Request, parse_json
 from registry_tools.serving.service import InferenceService
+
+_REFUSALS = {
+    schema.A_NUMBER: "not numeric",
+    schema.FINITE: "not finite",
+    schema.TEXT: "no text",
+    schema.BOOLEAN: "not true or false",
+}
 
 
 async def predict(service: InferenceService, request: Request) -> Reply:
@@ -56,20 +64,14 @@ def _features(content: Any, predictor: Predictor) -> list[Any]:
 
 
 def _row(features: list[Any], predictor: Predictor) -> np.ndarray[Any, Any]:
-    """Return one row as a matrix; stricter than MLflow: nothing is converted, no hole is filled."""
+    """Return one row as a matrix; stricter than MLflow: no value is converted or filled in."""
     from registry_tools.inference.decoder import cast_matrix
 
     assert predictor.numeric_schema is not None
-    for name, value in zip(predictor.numeric_schema.names, features, strict=True):
-        if type(value) is not float and type(value) is not int:
-            raise InputError(f"feature {name!r} is not numeric")
-        if not _is_finite(value):
-            raise InputError(f"feature {name!r} is not finite")
-    whole = [
-        predictor.numeric_schema.names[column] for column, _ in predictor.numeric_schema.bounds
-    ]
-    for name, value in zip(predictor.numeric_schema.names, features, strict=True):
-        if name in whole and value != int(value):
+    _check_features(features, predictor.info.signature or ())
+    for place, _ in predictor.numeric_schema.bounds:
+        if features[place] != int(features[place]):
+            name = predictor.numeric_schema.names[place]
             raise InputError(f"feature {name!r} is not a whole number")
     row = cast_matrix(np.array([features], dtype=np.float64), predictor.numeric_schema)
     if row is None:
@@ -77,11 +79,14 @@ def _row(features: list[Any], predictor: Predictor) -> np.ndarray[Any, Any]:
     return row
 
 
-def _is_finite(value: float | int) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer of hundreds of digits
-        return False
+def _check_features(features: list[Any], columns: Sequence[Column]) -> None:
+    for column, value in zip(columns, features, strict=True):
+        if value is None and not column.required:
+            continue
+        kind = "double" if column.type in NUMBERS else column.type
+        reason = unmet_requirement(value, kind)
+        if reason is not None:
+            raise InputError(f"feature {column.name!r} is {_REFUSALS[reason]}")
 
 
 def _content(features: list[Any], predictor: Predictor) -> dict[str, Any]:
@@ -89,18 +94,7 @@ def _content(features: list[Any], predictor: Predictor) -> dict[str, Any]:
     columns = predictor.info.signature
     if columns is None:
         return {"inputs": [features]}
-    for column, value in zip(columns, features, strict=True):
-        if value is None and not column.required:
-            continue
-        if column.type in NUMBERS:
-            if type(value) is not float and type(value) is not int:
-                raise InputError(f"feature {column.name!r} is not numeric")
-            if not _is_finite(value):
-                raise InputError(f"feature {column.name!r} is not finite")
-        elif column.type == "string" and type(value) is not str:
-            raise InputError(f"feature {column.name!r} is no text")
-        elif column.type == "boolean" and type(value) is not bool:
-            raise InputError(f"feature {column.name!r} is not true or false")
+    _check_features(features, columns)
     names = [column.name for column in columns]
     return {"dataframe_split": {"columns": names, "data": [features]}}
 
