@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.test_documents import plain
-from tests.support.fixtures import ROOT
+from tests.support.constants import ROOT
+from tests.support.documents import plain
 from tests.support.servers import BIN
 
 PAGE = (ROOT / "docs" / "adopt.md").read_text()

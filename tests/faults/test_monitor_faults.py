@@ -24,7 +24,7 @@ from registry_tools.mlflow_store import registry, runs
 from registry_tools.mlflow_store.tags import DRIFT_TAG
 from registry_tools.models import manifest
 from registry_tools.promotion import events
-from tests.support.fixtures import ROOT
+from tests.support.constants import ROOT
 from tests.support.monitored import (
     NAMES,
     SHIFTED,
@@ -38,7 +38,7 @@ from tests.support.monitored import (
     told,
     write_log,
 )
-from tests.support.places import EQUAL, GOOD, POOR, Place
+from tests.support.registries import EQUAL, GOOD, POOR, Place
 from tests.support.servers import BIN, eventually
 
 # Versions.

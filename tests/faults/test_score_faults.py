@@ -18,12 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from registry_tools.mlflow_store import registry
-from tests.batch.test_scoring_job import rows, write
-from tests.cli.test_commands import error_of
-from tests.pipeline.test_mlflow_run import environment
-from tests.support.fixtures import IRIS_COLUMNS
-from tests.support.places import EQUAL, GOOD, Place
+from tests.support.commands import environment, error_of
+from tests.support.constants import IRIS_COLUMNS
+from tests.support.registries import EQUAL, GOOD, Place
 from tests.support.servers import BIN, eventually
+from tests.support.tables import rows, write
 
 pytestmark = pytest.mark.slow
 

@@ -33,9 +33,8 @@ from tritonclient.utils import InferenceServerException
 
 from registry_tools import load_model
 from registry_tools.mlflow_store import registry
-from tests.support import places
-from tests.support.fixtures import IRIS_COLUMNS, IRIS_ROW, POLL, Serve
-from tests.support.places import EQUAL, GOOD, POOR, Place, crafted
+from tests.support.constants import IRIS_COLUMNS, IRIS_ROW
+from tests.support.registries import EQUAL, GOOD, POOR, Change, Place, crafted, train_all
 from tests.support.servers import (
     BIN,
     end_group,
@@ -45,6 +44,7 @@ from tests.support.servers import (
     metric,
     wait_until_up,
 )
+from tests.support.serving import POLL, Serve
 
 pytestmark = pytest.mark.slow
 
@@ -146,7 +146,7 @@ def of_fewer_columns(folder: Path, content: dict[str, Any]) -> None:
 @pytest.mark.parametrize("change", [unfitted, of_a_strange_type, cut_off, of_fewer_columns])
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_broken_version_does_not_take_over(
-    serve: Serve, local: Place, change: places.Change, workers: str
+    serve: Serve, local: Place, change: Change, workers: str
 ) -> None:
     name = crafted(local, change).partition("/")[0]
     registry.move_alias(local.client, name, "production", 1)
@@ -219,7 +219,7 @@ def test_the_registry_dies_and_comes_back_under_load(
     )
     registry_server = start(*command, cwd=folder)
     wait_until_up(f"{uri}/health", registry_server)
-    places.train_all(uri, folder)
+    train_all(uri, folder)
     place = Place(uri, folder)
     registry.move_alias(place.client, "trained", "production", 1)
     client = serve("trained@production", "--tracking-uri", uri, "--workers", "2")

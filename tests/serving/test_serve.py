@@ -23,11 +23,12 @@ import pytest
 from pipeline.params.definitions import TrainParams
 from pipeline.training.train import train
 from registry_tools.mlflow_store import registry
-from tests.support.fixtures import IRIS_COLUMNS as NAMES
-from tests.support.fixtures import IRIS_ROW as ROW
-from tests.support.fixtures import ROOT, Serve
-from tests.support.places import Place
+from tests.support.constants import IRIS_COLUMNS as NAMES
+from tests.support.constants import IRIS_ROW as ROW
+from tests.support.constants import ROOT
+from tests.support.registries import Place
 from tests.support.servers import BIN, eventually, free_port, metric, wait_until_up
+from tests.support.serving import Serve
 
 
 def version_of(client: httpx.Client) -> int:

@@ -23,7 +23,7 @@ from mlflow.store.db.utils import _get_alembic_config
 from sklearn.datasets import load_iris
 
 from registry_tools.mlflow_store import registry
-from tests.support.fixtures import ROOT
+from tests.support.constants import ROOT
 from tests.support.servers import BIN, free_port, wait_until_up
 
 EXAMPLE = ROOT / "mlruns_example"

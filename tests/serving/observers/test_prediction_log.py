@@ -26,9 +26,10 @@ from registry_tools.models import artifacts
 from registry_tools.serving.engine.prediction_events import PredictionEvent
 from registry_tools.serving.observers import prediction_log
 from registry_tools.serving.settings import Settings
-from tests.support.fixtures import IRIS_COLUMNS, IRIS_ROW, Serve
-from tests.support.places import Place
+from tests.support.constants import IRIS_COLUMNS, IRIS_ROW
+from tests.support.registries import Place
 from tests.support.servers import BIN, eventually, metric
+from tests.support.serving import Serve
 
 pytestmark = pytest.mark.slow
 

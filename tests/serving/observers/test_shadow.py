@@ -10,9 +10,10 @@ import httpx
 import pytest
 
 from registry_tools.mlflow_store import registry
-from tests.support.fixtures import IRIS_COLUMNS, IRIS_ROW, Serve
-from tests.support.places import GOOD, POOR, Place
+from tests.support.constants import IRIS_COLUMNS, IRIS_ROW
+from tests.support.registries import GOOD, POOR, Place
 from tests.support.servers import eventually, metric
+from tests.support.serving import Serve
 
 pytestmark = pytest.mark.slow
 
