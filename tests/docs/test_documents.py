@@ -137,18 +137,6 @@ def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) <= 150
 
 
-def test_every_file_in_the_readmes_tree_exists_and_none_is_missing() -> None:
-    tree = blocks("text")[0]
-    named = set(re.findall(r"\b([a-z_]+\.py)\b", tree))
-    actual = {
-        path.name
-        for package in ("pipeline", "registry_tools")
-        for path in (ROOT / package).glob("*.py")
-        if not path.name.startswith("__")
-    }
-    assert named == actual
-
-
 @pytest.mark.parametrize("module", ["pipeline", "registry_tools"])
 def test_both_programs_run_as_modules(module: str, tmp_path: Path) -> None:
     done = subprocess.run(
