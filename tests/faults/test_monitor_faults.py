@@ -311,7 +311,7 @@ def test_a_killed_monitor_is_ended_by_the_next(
     process = start(*MONITOR, "--name", model, "--current", log, "--retrain", table)
     eventually(lambda: has_runs(local, model, 2), 60)
     process.kill()
-    process.wait(timeout=10)
+    process.wait(timeout=60)
     killed = last_run(local, model)
     assert killed.info.status == "RUNNING"
     time.sleep(0.1)

@@ -337,15 +337,15 @@ def test_connections_that_say_nothing_or_half_are_closed(serve: Serve, model: st
     address = (client.base_url.host, client.base_url.port)
     for first in (b"", b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"):
         for said in (b"GET /hea", b"POST /predict HTTP/1.1\r\nHost: x\r\nX-"):
-            with socket.create_connection(address, timeout=10) as connection:
+            with socket.create_connection(address, timeout=60) as connection:
                 connection.sendall(first)
                 assert not first or b" 200 " in connection.recv(1000)
                 connection.sendall(said)
                 while connection.recv(1000):
                     pass
-    with socket.create_connection(address, timeout=10) as connection:
+    with socket.create_connection(address, timeout=60) as connection:
         assert connection.recv(1000) == b""
-    with socket.create_connection(address, timeout=10) as connection:
+    with socket.create_connection(address, timeout=60) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\n")
         sent = 0
         with contextlib.suppress(ConnectionError):
@@ -508,7 +508,7 @@ def test_it_speaks_tls_and_asks_for_a_key_over_http_and_grpc(
             except httpx.TransportError:
                 return False
 
-        eventually(answers, seconds=30)
+        eventually(answers, seconds=60)
         assert client.post("/predict", json={"features": IRIS_ROW}).status_code == 401
         assert client.get("/docs").status_code == 200
         assert client.get("/openapi.json").status_code == 401

@@ -74,7 +74,7 @@ def serve(local: Place, start: Callable[..., subprocess.Popen[bytes]]) -> Iterat
         process = start(*command, *options)
         address = f"http://127.0.0.1:{port}"
         wait_until_up(f"{address}/health", process)
-        client = httpx.Client(base_url=address, timeout=20)
+        client = httpx.Client(base_url=address, timeout=60)
         client.process = process  # type: ignore[attr-defined]
         clients.append(client)
         return client
@@ -116,5 +116,5 @@ def reading(
 
 @pytest.fixture
 def reader(reading: dict[str, int]) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"http://127.0.0.1:{reading['http']}", timeout=20) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{reading['http']}", timeout=60) as client:
         yield client

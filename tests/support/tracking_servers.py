@@ -109,4 +109,4 @@ def add_user(uri: str, user: str) -> None:
             "Authorization": "Basic " + b64encode(owner.encode()).decode(),
         },
     )
-    urllib.request.urlopen(request, timeout=10).close()
+    urllib.request.urlopen(request, timeout=60).close()
