@@ -36,10 +36,11 @@ test: $(VENV)/.test ## Run the tests, in at most four minutes.
 test-slow: $(VENV)/.test $(VENV)/.spark ## Run the tests that take minutes or install packages.
 	@$(BIN)/python -m pytest -m slow --timeout 900 -rs
 
-check: $(VENV)/.test ## Check format, style and types.
+check: $(VENV)/.test ## Check format, style, types, and that imports follow the layers.
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache --no-logo
 
 format: $(VENV)/.test ## Put the code into the form that `make check` wants.
 	@$(BIN)/ruff format .

@@ -31,9 +31,9 @@ from mlflow import MlflowClient
 from registry_tools import load_model
 from registry_tools.mlflow_store import registry
 from registry_tools.refs import ModelRef
-from tests.support.places import server_over
 from tests.support.postgres import Postgres, has_postgres, postgres
 from tests.support.servers import BIN
+from tests.support.tracking_servers import server_over
 
 MOST = 1.5
 # Of the tables that hold a training: what is another in each repetition.

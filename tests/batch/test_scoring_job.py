@@ -21,32 +21,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from sklearn.datasets import load_iris
 
 from registry_tools import load_model
 from registry_tools.cli.main import cli, main
-from tests.cli.test_commands import error_of, run
-from tests.pipeline.test_mlflow_run import environment
-from tests.support.fixtures import IRIS_COLUMNS, ROOT
-from tests.support.places import GOOD, Place, spark
-
-
-def rows(count: int = 1000) -> pd.DataFrame:
-    """Iris repeated with noise, and a column that is none of the model's."""
-    values = load_iris().data
-    rng = np.random.default_rng(3)
-    noisy = (values[rng.integers(0, len(values), count)] + rng.normal(0, 0.1, (count, 4))).round(2)
-    table = pd.DataFrame(noisy, columns=IRIS_COLUMNS)
-    table.insert(0, "id", [f"{n:06}" for n in range(count)])
-    return table
-
-
-def write(table: pd.DataFrame, path: Path, **options: Any) -> Path:
-    if path.suffix == ".csv":
-        table.to_csv(path, index=False)
-    else:
-        table.to_parquet(path, index=False, **options)
-    return path
+from tests.support.commands import environment, error_of, run
+from tests.support.constants import IRIS_COLUMNS, ROOT
+from tests.support.registries import GOOD, Place
+from tests.support.spark import require_spark
+from tests.support.tables import rows, write
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -389,7 +371,7 @@ def test_mlflow_run_scores(local: Place, tmp_path: Path) -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("form", ["parquet", "csv"])
 def test_spark_gives_the_same_file(form: str, local: Place, tmp_path: Path) -> None:
-    spark()
+    require_spark()
     table = rows(5000)
     ref = f"{local.model(GOOD)}/1"
     given = write(table, tmp_path / f"in.{form}")

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,27 +20,13 @@ import pytest
 from registry_tools.cli.main import cli, main
 from registry_tools.mlflow_store import registry
 from registry_tools.refs import ModelRef
-from tests.support.fixtures import IRIS_ROW, Trained
-from tests.support.places import Place
+from tests.support.commands import error_of, run
+from tests.support.constants import IRIS_ROW
+from tests.support.registries import Place
 from tests.support.servers import BIN, free_port
+from tests.support.stores import Trained
 
 FEATURES = "6.0,2.5,4.5,1.5"
-
-
-def run(capsys: pytest.CaptureFixture[str], *argv: str) -> Any:
-    """Run a command that must succeed and return its JSON."""
-    assert main([*argv, "--json"]) == 0
-    return json.loads(capsys.readouterr().out)
-
-
-def error_of(capsys: pytest.CaptureFixture[str], *argv: str, code: int = 1) -> str:
-    """Run a command that must fail and return its one line on stderr."""
-    assert main(argv) == code
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1, err
-    assert err.startswith("registry-tools: error: ")
-    return err
 
 
 def test_list_names_models_and_their_stages(trained: Trained, capsys: Any) -> None:
@@ -118,7 +105,7 @@ def test_predict_reads_standard_input(
     if content == b"csv":
         names = ",".join(c["name"] for c in _signature(trained))
         content = f"{names}\n{FEATURES}\n".encode()
-    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(content)))
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content)))
     assert run(capsys, "predict", "iris/1", "--input", "-")[0]["prediction"] == "versicolor"
 
 

@@ -17,9 +17,9 @@ import yaml
 
 from registry_tools import load_model
 from registry_tools.cli.main import main
-from tests.models.test_loader import Tracer
-from tests.support.fixtures import IRIS_ROW, ROOT
-from tests.support.places import EQUAL, GOOD, POOR, Place
+from tests.support.constants import IRIS_ROW, ROOT
+from tests.support.estimators import Tracer
+from tests.support.registries import EQUAL, GOOD, POOR, Place
 from tests.support.servers import BIN, free_port, wait_until_up
 
 

@@ -20,8 +20,8 @@ import yaml
 
 from registry_tools.cli.serve import serve
 from registry_tools.serving.rest.app import _routes
-from tests.deploy.test_environment import pins
-from tests.support.fixtures import ROOT
+from tests.support.constants import ROOT
+from tests.support.lock_files import pins
 
 DEPLOY = ROOT / "deploy"
 CONTAINERFILE = (DEPLOY / "Containerfile").read_text()

@@ -14,8 +14,9 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from tests.pipeline.test_mlflow_run import environment
-from tests.support.fixtures import ROOT
+from tests.support.commands import environment
+from tests.support.constants import ROOT
+from tests.support.lock_files import pins
 from tests.support.servers import BIN
 
 if sys.version_info >= (3, 11):
@@ -24,13 +25,6 @@ else:
     import tomli as tomllib
 
 LOCKS = ("requirements.lock", "requirements-test.lock", "requirements-spark.lock")
-
-
-def pins(lock: str) -> list[Requirement]:
-    """Return the pins of a lock file, with their markers."""
-    text = (ROOT / lock).read_text().replace("\\\n", " ")
-    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    return [Requirement(line.partition(" --hash")[0].strip()) for line in lines]
 
 
 def applying(lock: str) -> dict[str, str]:

@@ -16,10 +16,11 @@ from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.promotion import events
 from registry_tools.promotion import promote as promotion
 from registry_tools.refs import ModelRef
-from tests.support.fixtures import ROOT
-from tests.support.places import EQUAL, GOOD, Place, account, add_user, guarded_server
+from tests.support.constants import ROOT
 from tests.support.postgres import Postgres, has_postgres, postgres
+from tests.support.registries import EQUAL, GOOD, Place
 from tests.support.servers import BIN
+from tests.support.tracking_servers import account, add_user, guarded_server
 
 pytestmark = [
     pytest.mark.slow,

@@ -26,8 +26,8 @@ from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.promotion import events, recovery
 from registry_tools.promotion import promote as promotion
 from registry_tools.refs import ModelRef
-from tests.support.places import EQUAL, GOOD, Place
 from tests.support.postgres import Postgres, has_postgres
+from tests.support.registries import EQUAL, GOOD, Place
 from tests.support.servers import BIN, eventually, free_port, wait_until_up
 
 pytestmark = [

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.test_documents import plain
-from tests.support.fixtures import ROOT
+from tests.support.constants import ROOT
+from tests.support.documents import plain
 from tests.support.servers import BIN
 
 PAGE = (ROOT / "docs" / "adopt.md").read_text()
@@ -79,8 +79,9 @@ def test_the_page_followed_to_the_letter_does_what_it_says(tmp_path: Path) -> No
                 assert_same(reader.run(command), shown, command)
         elif language == "sh" and block.startswith("make check"):
             # What `make` would call, which would first install the project under its new name.
-            checks = ("ruff format --check .", "ruff check .", "mypy")
-            tests = "tests/test_layers.py tests/test_train.py -k 'module or network'"
+            checks = ("ruff format --check .", "ruff check .", "mypy", "lint-imports --no-cache")
+            tests = "tests/test_imports.py tests/pipeline/training/test_train.py"
+            tests += " -k 'importing or network'"
             for command in (*checks, f"python -m pytest -n 0 {tests}"):
                 said = reader.run(f"{BIN}/{command} && echo passed")
                 assert said.endswith("passed\n"), said

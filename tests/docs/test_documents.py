@@ -14,8 +14,11 @@ from mlflow import MlflowClient
 
 from registry_tools.cli.main import cli as registry_cli
 from registry_tools.mlflow_store import registry
-from tests.support.fixtures import ROOT, Serve, Trained
+from tests.support.constants import ROOT
+from tests.support.documents import plain
 from tests.support.servers import BIN
+from tests.support.serving import Serve
+from tests.support.stores import Trained
 
 README = (ROOT / "README.md").read_text()
 TRAINING = (ROOT / "docs" / "training.md").read_text()
@@ -36,14 +39,6 @@ def conversations(text: str = README + TRAINING) -> list[tuple[str, str]]:
             command, _, output = part.partition("\n")
             found.append((command, output))
     return found
-
-
-def plain(text: str) -> str:
-    """Leave out what differs from run to run: ids and times, and spaces at line ends."""
-    text = re.sub(r"\b[0-9a-f]{32}\b", "<run>", text)
-    text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", "<time>", text)
-    text = re.sub(r"Makefile:\d+", "Makefile", text)
-    return "\n".join(line.rstrip() for line in text.strip().splitlines())
 
 
 def fresh_checkout(folder: Path) -> Path:
@@ -140,18 +135,6 @@ def test_every_link_between_the_documents_leads_somewhere() -> None:
 
 def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) <= 150
-
-
-def test_every_file_in_the_readmes_tree_exists_and_none_is_missing() -> None:
-    tree = blocks("text")[0]
-    named = set(re.findall(r"\b([a-z_]+\.py)\b", tree))
-    actual = {
-        path.name
-        for package in ("pipeline", "registry_tools")
-        for path in (ROOT / package).glob("*.py")
-        if not path.name.startswith("__")
-    }
-    assert named == actual
 
 
 @pytest.mark.parametrize("module", ["pipeline", "registry_tools"])

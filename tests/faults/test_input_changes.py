@@ -22,8 +22,8 @@ from registry_tools.batch.writers.parquet_copy import read_footer
 from registry_tools.errors import InputError
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.refs import parse_ref
-from tests.batch.test_scoring_job import rows, write
-from tests.support.places import GOOD, Place
+from tests.support.registries import GOOD, Place
+from tests.support.tables import rows, write
 
 CHANGED = "it was changed while it was read: score it again"
 

@@ -24,7 +24,7 @@ from registry_tools.mlflow_store import registry, runs
 from registry_tools.mlflow_store.tags import DRIFT_TAG
 from registry_tools.models import manifest
 from registry_tools.promotion import events
-from tests.support.fixtures import ROOT
+from tests.support.constants import ROOT
 from tests.support.monitored import (
     NAMES,
     SHIFTED,
@@ -38,7 +38,7 @@ from tests.support.monitored import (
     told,
     write_log,
 )
-from tests.support.places import EQUAL, GOOD, POOR, Place
+from tests.support.registries import EQUAL, GOOD, POOR, Place
 from tests.support.servers import BIN, eventually
 
 # Versions.
@@ -311,7 +311,7 @@ def test_a_killed_monitor_is_ended_by_the_next(
     process = start(*MONITOR, "--name", model, "--current", log, "--retrain", table)
     eventually(lambda: has_runs(local, model, 2), 60)
     process.kill()
-    process.wait(timeout=10)
+    process.wait(timeout=60)
     killed = last_run(local, model)
     assert killed.info.status == "RUNNING"
     time.sleep(0.1)

@@ -19,7 +19,7 @@ from registry_tools.mlflow_store import registry
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.promotion import events, promote, recovery
 from registry_tools.refs import ModelRef
-from tests.support.places import EQUAL, GOOD, Place
+from tests.support.registries import EQUAL, GOOD, Place
 
 pytestmark = pytest.mark.slow
 

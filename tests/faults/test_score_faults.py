@@ -18,12 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from registry_tools.mlflow_store import registry
-from tests.batch.test_scoring_job import rows, write
-from tests.cli.test_commands import error_of
-from tests.pipeline.test_mlflow_run import environment
-from tests.support.fixtures import IRIS_COLUMNS
-from tests.support.places import EQUAL, GOOD, Place
+from tests.support.commands import environment, error_of
+from tests.support.constants import IRIS_COLUMNS
+from tests.support.registries import EQUAL, GOOD, Place
 from tests.support.servers import BIN, eventually
+from tests.support.tables import rows, write
 
 pytestmark = pytest.mark.slow
 
@@ -88,7 +87,7 @@ def test_killed_in_the_middle_it_leaves_nothing_under_the_name(
     workers = children(process.pid)
     assert len(workers) == 2
     process.send_signal(signal.SIGKILL)
-    process.wait(timeout=10)
+    process.wait(timeout=60)
     eventually(lambda: not any(map(lives, workers)))
     assert target.read_text() == "what stood there"
     assert scratch(process.pid)
@@ -117,7 +116,7 @@ def test_interrupted_it_clears_up(
     process = score_half(start, f"{name}/1", many, folder / "out.csv")
     workers = children(process.pid)
     process.send_signal(number)
-    assert process.wait(timeout=20) == code
+    assert process.wait(timeout=60) == code
     assert not any(map(lives, workers))
     assert os.listdir(folder) == []
     assert not scratch(process.pid)
@@ -131,7 +130,7 @@ def test_a_worker_that_is_killed_ends_the_scoring_in_one_line(
 ) -> None:
     process = score_half(start, f"{local.model(GOOD)}/1", many, tmp_path / "out.csv")
     os.kill(children(process.pid)[0], signal.SIGKILL)
-    assert process.wait(timeout=20) == 1
+    assert process.wait(timeout=60) == 1
     log = (tmp_path / "process-0.log").read_text()
     assert log.count("\n") == 1
     assert "a worker ended by itself (signal 9)" in log

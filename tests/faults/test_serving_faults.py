@@ -33,9 +33,8 @@ from tritonclient.utils import InferenceServerException
 
 from registry_tools import load_model
 from registry_tools.mlflow_store import registry
-from tests.support import places
-from tests.support.fixtures import IRIS_COLUMNS, IRIS_ROW, POLL, Serve
-from tests.support.places import EQUAL, GOOD, POOR, Place, crafted
+from tests.support.constants import IRIS_COLUMNS, IRIS_ROW
+from tests.support.registries import EQUAL, GOOD, POOR, Change, Place, crafted, train_all
 from tests.support.servers import (
     BIN,
     end_group,
@@ -45,6 +44,7 @@ from tests.support.servers import (
     metric,
     wait_until_up,
 )
+from tests.support.serving import POLL, Serve
 
 pytestmark = pytest.mark.slow
 
@@ -146,7 +146,7 @@ def of_fewer_columns(folder: Path, content: dict[str, Any]) -> None:
 @pytest.mark.parametrize("change", [unfitted, of_a_strange_type, cut_off, of_fewer_columns])
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_broken_version_does_not_take_over(
-    serve: Serve, local: Place, change: places.Change, workers: str
+    serve: Serve, local: Place, change: Change, workers: str
 ) -> None:
     name = crafted(local, change).partition("/")[0]
     registry.move_alias(local.client, name, "production", 1)
@@ -219,7 +219,7 @@ def test_the_registry_dies_and_comes_back_under_load(
     )
     registry_server = start(*command, cwd=folder)
     wait_until_up(f"{uri}/health", registry_server)
-    places.train_all(uri, folder)
+    train_all(uri, folder)
     place = Place(uri, folder)
     registry.move_alias(place.client, "trained", "production", 1)
     client = serve("trained@production", "--tracking-uri", uri, "--workers", "2")
@@ -337,15 +337,15 @@ def test_connections_that_say_nothing_or_half_are_closed(serve: Serve, model: st
     address = (client.base_url.host, client.base_url.port)
     for first in (b"", b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"):
         for said in (b"GET /hea", b"POST /predict HTTP/1.1\r\nHost: x\r\nX-"):
-            with socket.create_connection(address, timeout=10) as connection:
+            with socket.create_connection(address, timeout=60) as connection:
                 connection.sendall(first)
                 assert not first or b" 200 " in connection.recv(1000)
                 connection.sendall(said)
                 while connection.recv(1000):
                     pass
-    with socket.create_connection(address, timeout=10) as connection:
+    with socket.create_connection(address, timeout=60) as connection:
         assert connection.recv(1000) == b""
-    with socket.create_connection(address, timeout=10) as connection:
+    with socket.create_connection(address, timeout=60) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\n")
         sent = 0
         with contextlib.suppress(ConnectionError):
@@ -508,7 +508,7 @@ def test_it_speaks_tls_and_asks_for_a_key_over_http_and_grpc(
             except httpx.TransportError:
                 return False
 
-        eventually(responds, seconds=30)
+        eventually(responds, seconds=60)
         assert client.post("/predict", json={"features": IRIS_ROW}).status_code == 401
         assert client.get("/docs").status_code == 200
         assert client.get("/openapi.json").status_code == 401

@@ -22,16 +22,16 @@ from registry_tools.models import artifacts, copy, manifest
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.promotion import promote, recovery
 from registry_tools.refs import ModelRef
-from tests.models.test_signing import write_keys
-from tests.support import places
-from tests.support.places import EQUAL, GOOD, Place
+from tests.support.registries import EQUAL, GOOD, Place
 from tests.support.servers import BIN
+from tests.support.signing_keys import write_keys
+from tests.support.tracking_servers import server
 
 
 @pytest.fixture(scope="session")
 def other_server(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("other")
-    with places.server(empty_database, folder) as uri:
+    with server(empty_database, folder) as uri:
         yield Place(uri, folder / "artifacts")
 
 

@@ -14,7 +14,7 @@ from registry_tools import load_model
 from registry_tools.cli.main import main
 from registry_tools.errors import VerificationError
 from registry_tools.models import loader, manifest
-from tests.support.places import Change, Place, crafted
+from tests.support.registries import Change, Place, crafted
 
 
 class Touch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import mlflow
@@ -26,23 +27,9 @@ from registry_tools.errors import (
     VerificationError,
 )
 from registry_tools.models.export import export_joblib
-from tests.support.fixtures import IRIS_ROW, Trained
-
-
-class Tracer(LogisticRegression):
-    """An estimator whose unpickling leaves a file behind."""
-
-    def __init__(self, path: str = "") -> None:
-        super().__init__()
-        self.path = path
-
-    def __setstate__(self, state: dict) -> None:
-        Path(state["path"]).write_text("executed")
-        self.__dict__.update(state)
-
-    def predict(self, rows: pd.DataFrame) -> np.ndarray:
-        return np.zeros(len(rows), dtype=int)
-
+from tests.support.constants import IRIS_ROW
+from tests.support.estimators import Tracer
+from tests.support.stores import Trained
 
 NAMES = ("sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal width (cm)")
 
@@ -235,7 +222,7 @@ def test_nothing_downloaded_stays_behind(
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_server)
-    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     train(TrainParams(plots=False))
     load_model("iris@staging").predict([IRIS_ROW])
     assert list(scratch.iterdir()) == []

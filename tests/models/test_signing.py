@@ -6,11 +6,9 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from registry_tools import load_model
 from registry_tools.cli.main import main
@@ -20,28 +18,9 @@ from registry_tools.mlflow_store.client import connect
 from registry_tools.models import artifacts, signing
 from registry_tools.promotion import events
 from registry_tools.refs import ModelRef
-from tests.support.places import GOOD, Place
+from tests.support.registries import GOOD, Place
 from tests.support.servers import BIN
-
-
-def write_keys(folder: Path, name: str, key: Any = None, password: bytes | None = None) -> Path:
-    """Write NAME.pem and NAME.pub.pem, and return the first."""
-    key = key or ec.generate_private_key(ec.SECP256R1())
-    encryption = (
-        serialization.BestAvailableEncryption(password)
-        if password
-        else serialization.NoEncryption()
-    )
-    private = folder / f"{name}.pem"
-    private.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
-    )
-    (folder / f"{name}.pub.pem").write_bytes(
-        key.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-    )
-    return private
+from tests.support.signing_keys import write_keys
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import urllib.request
 from collections.abc import Callable
@@ -15,18 +14,9 @@ from mlflow import MlflowClient
 
 from registry_tools import load_model
 from registry_tools.cli.main import main
-from tests.support.fixtures import IRIS_ROW, ROOT
+from tests.support.commands import environment
+from tests.support.constants import IRIS_ROW, ROOT
 from tests.support.servers import BIN, free_port, wait_until_up
-
-
-def environment(uri: str | None = None) -> dict[str, str]:
-    """Return an environment as after `. .venv/bin/activate`, in which MLflow keeps its voice."""
-    variables = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "MAKE"))}
-    variables["PATH"] = f"{BIN}{os.pathsep}{variables['PATH']}"
-    variables["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    if uri is not None:
-        variables["MLFLOW_TRACKING_URI"] = uri
-    return variables
 
 
 def mlflow_run(uri: str, *parameters: str) -> subprocess.CompletedProcess[str]:

@@ -42,8 +42,9 @@ from registry_tools.promotion import events, lock, recovery
 from registry_tools.promotion import promote as promotion
 from registry_tools.promotion.promote import Promotion
 from registry_tools.refs import ModelRef
-from tests.support.places import EQUAL, GOOD, POOR, Place, server
+from tests.support.registries import EQUAL, GOOD, POOR, Place
 from tests.support.servers import BIN
+from tests.support.tracking_servers import server
 
 LENIENT = GateOptions(margin=0.9)
 

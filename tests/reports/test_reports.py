@@ -24,7 +24,7 @@ from registry_tools.promotion.events import Event
 from registry_tools.reports.comparison import comparison_page
 from registry_tools.reports.history import history_page
 from registry_tools.stats.paired_test import compare_predictions
-from tests.support.fixtures import Trained
+from tests.support.stores import Trained
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=timezone.utc)
 EVIL = "<script>alert(1)</script>"

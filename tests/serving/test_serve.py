@@ -23,11 +23,12 @@ import pytest
 from pipeline.params.definitions import TrainParams
 from pipeline.training.train import train
 from registry_tools.mlflow_store import registry
-from tests.support.fixtures import IRIS_COLUMNS as NAMES
-from tests.support.fixtures import IRIS_ROW as ROW
-from tests.support.fixtures import ROOT, Serve
-from tests.support.places import Place
+from tests.support.constants import IRIS_COLUMNS as NAMES
+from tests.support.constants import IRIS_ROW as ROW
+from tests.support.constants import ROOT
+from tests.support.registries import Place
 from tests.support.servers import BIN, eventually, free_port, metric, wait_until_up
+from tests.support.serving import Serve
 
 
 def version_of(client: httpx.Client) -> int:
@@ -134,7 +135,7 @@ def test_a_promotion_and_a_rollback_reach_live_traffic_without_a_lost_request(
     over = threading.Event()
 
     def ask() -> None:
-        with httpx.Client(base_url=client.base_url, timeout=20) as another:
+        with httpx.Client(base_url=client.base_url, timeout=60) as another:
             while not over.is_set():
                 seen.append(version_of(another))
 
@@ -206,7 +207,7 @@ def test_a_request_in_flight_is_answered_before_the_end(client: httpx.Client) ->
         process: subprocess.Popen[bytes] = client.process  # type: ignore[attr-defined]
         process.send_signal(signal.SIGTERM)
         assert len(asked.result().json()["predictions"]) == 150_000
-    assert process.wait(timeout=15) == 0
+    assert process.wait(timeout=60) == 0
 
 
 @pytest.mark.slow
@@ -217,7 +218,7 @@ def test_the_access_log_tells_of_requests_and_never_of_values(
     client.post("/predict", json={"features": [6.0, 2.5, 4.5, 77.125]})
     client.post("/predict", json={"features": ["secret"]}, headers={"x-request-id": "seven"})
     client.process.send_signal(signal.SIGTERM)  # type: ignore[attr-defined]
-    client.process.wait(timeout=15)  # type: ignore[attr-defined]
+    client.process.wait(timeout=60)  # type: ignore[attr-defined]
     log = next(tmp_path.glob("process-*.log")).read_text()
     lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
     asked = [line for line in lines if line["path"] == "/predict"]
@@ -283,7 +284,7 @@ def test_the_first_unusual_request_costs_the_usual_ones_nothing(client: httpx.Cl
     over = threading.Event()
 
     def ask() -> None:
-        with httpx.Client(base_url=client.base_url, timeout=20) as another:
+        with httpx.Client(base_url=client.base_url, timeout=60) as another:
             while not over.is_set():
                 version_of(another)
 
@@ -317,14 +318,14 @@ def test_a_worker_that_is_killed_comes_back_and_the_others_go_on(
     os.kill(max(before), signal.SIGTERM)
     eventually(lambda: not workers() & before)
     for _ in range(20):
-        with httpx.Client(base_url=client.base_url, timeout=20) as another:
+        with httpx.Client(base_url=client.base_url, timeout=60) as another:
             assert version_of(another) == 1
     eventually(lambda: len(workers()) == 2 and not workers() & before)
     registry.move_alias(local.client, model, "production", 2)
     eventually(lambda: client.get("/model").json()["version"] == 2)
     eventually(lambda: metric(client, "serving_rollouts_total") == 2)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=15) == 0
+    assert process.wait(timeout=60) == 0
 
 
 @pytest.mark.parametrize(
@@ -335,7 +336,7 @@ def test_it_ends_with_exit_code_0_when_told_to(
 ) -> None:
     process: subprocess.Popen[bytes] = client.process  # type: ignore[attr-defined]
     process.send_signal(number)
-    assert process.wait(timeout=15) == 0
+    assert process.wait(timeout=60) == 0
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.evaluation.verdict import GateResult, Verdict
 from registry_tools.promotion import promote
 from registry_tools.refs import ModelRef
-from tests.support.places import Place
+from tests.support.registries import Place
 
 IRIS = load_iris(as_frame=True)
 NAMES = [str(name) for name in IRIS.target_names]

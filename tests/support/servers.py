@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -20,20 +23,29 @@ from prometheus_client.parser import text_string_to_metric_families
 BIN = Path(sys.prefix, "bin")
 
 
+# Systems give outgoing connections higher ports. Byte N of the file stands for port N: a test
+# process locks it until it ends, so that no other test process starts a server on that port.
+_PORTS = iter(random.Random(os.getpid()).sample(range(20_000, 30_000), 10_000))
+_PORT_LOCKS = Path(tempfile.gettempdir(), f"test-ports-{os.getuid()}").open("wb")  # noqa: SIM115
+
+
 def free_port() -> int:
-    """Return a port on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port on which nobody listens, and which no other test process gets."""
+    for port in _PORTS:
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            fcntl.lockf(_PORT_LOCKS, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port from 20000 to 29999 is free")
 
 
-def wait_until_up(url: str, process: subprocess.Popen[bytes], seconds: float = 60) -> None:
+def wait_until_up(url: str, process: subprocess.Popen[bytes], seconds: float = 100) -> None:
     """Wait until a server answers 200; fail when it ended or the time is over."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         assert process.poll() is None, f"the server ended with {process.returncode}"
         try:
-            with urllib.request.urlopen(url, timeout=2):
+            with urllib.request.urlopen(url, timeout=10):
                 return
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             time.sleep(0.1)
@@ -44,12 +56,12 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
     """End a process that the tests started, and the workers that it started."""
     try:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=10)
+        process.wait(timeout=20)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait(timeout=10)
+        process.wait(timeout=60)
     except ProcessLookupError:
-        process.wait(timeout=10)
+        process.wait(timeout=60)
 
 
 @contextlib.contextmanager
@@ -71,7 +83,7 @@ def example(log: Path) -> Iterator[str]:
         end_group(process)
 
 
-def eventually(check: Callable[[], bool], seconds: float = 15) -> None:
+def eventually(check: Callable[[], bool], seconds: float = 60) -> None:
     """Wait until something is so; fail when the time is over."""
     deadline = time.monotonic() + seconds
     while not check():

@@ -33,7 +33,7 @@ from tests.support.monitored import (
     told,
     write_log,
 )
-from tests.support.places import EQUAL, GOOD, Place
+from tests.support.registries import EQUAL, GOOD, Place
 
 # A way back.
 

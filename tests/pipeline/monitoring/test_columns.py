@@ -28,7 +28,7 @@ from tests.support.monitored import (
     told,
     write_log,
 )
-from tests.support.places import Place
+from tests.support.registries import Place
 
 
 def words(counts: dict[str, int]) -> pd.DataFrame:

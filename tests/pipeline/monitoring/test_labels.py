@@ -26,7 +26,7 @@ from tests.support.monitored import (
     told,
     write_log,
 )
-from tests.support.places import Place
+from tests.support.registries import Place
 
 
 def joined(tmp_path: Path, table: dict[str, Any], window: Window) -> labels.LabelledPredictions:

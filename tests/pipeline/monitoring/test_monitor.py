@@ -29,7 +29,7 @@ from pipeline.params.definitions import MonitorParams
 from pipeline.params.fields import as_text
 from registry_tools.mlflow_store import registry
 from registry_tools.mlflow_store.tags import DRIFT_AT_TAG, DRIFT_RUN_TAG, DRIFT_TAG
-from tests.support.fixtures import ROOT
+from tests.support.constants import ROOT
 from tests.support.monitored import (
     IRIS,
     SHIFTED,
@@ -42,7 +42,7 @@ from tests.support.monitored import (
     told,
     write_log,
 )
-from tests.support.places import GOOD, Place
+from tests.support.registries import GOOD, Place
 from tests.support.servers import eventually, metric
 
 # What the command says, and what it leaves behind.

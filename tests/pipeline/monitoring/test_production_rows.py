@@ -22,9 +22,9 @@ from registry_tools.models import artifacts
 from registry_tools.serving.engine.prediction_events import Answered
 from registry_tools.serving.observers.prediction_log import PredictionLog
 from registry_tools.serving.settings import Settings
-from tests.cli.test_commands import run as registry_tools
+from tests.support.commands import run as registry_tools
 from tests.support.monitored import NAMES, Part, flowers, look, told, write_log
-from tests.support.places import Place
+from tests.support.registries import Place
 
 # Where the rows come from.
 

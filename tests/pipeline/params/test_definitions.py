@@ -14,7 +14,7 @@ from pipeline.estimators import MODELS
 from pipeline.params.definitions import TrainParams
 from pipeline.params.fields import as_text
 from registry_tools.cli.main import cli as registry_cli
-from tests.support.fixtures import ROOT
+from tests.support.constants import ROOT
 
 
 def entry_point(name: str) -> dict:

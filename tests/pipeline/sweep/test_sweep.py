@@ -20,9 +20,9 @@ from pipeline.errors import PipelineError
 from pipeline.params.definitions import SweepParams
 from pipeline.sweep.sweep import sweep
 from registry_tools.errors import UnsupportedOperation
-from tests.support.fixtures import ROOT
-from tests.support.places import spark
+from tests.support.constants import ROOT
 from tests.support.servers import BIN, end_group, eventually, free_port, wait_until_up
+from tests.support.spark import require_spark
 
 Start = Callable[..., subprocess.Popen[bytes]]
 QUICK = ("--model", "knn", "--plots", "false")
@@ -322,7 +322,7 @@ def test_mlflow_run_starts_a_sweep_and_takes_up_a_killed_one(
 
 @pytest.mark.slow
 def test_spark_finds_what_processes_find(store: str) -> None:
-    spark()
+    require_spark()
     params = {"n_trials": 4, "model": "logistic_regression", "plots": False}
     local = sweep(SweepParams(**params, name="local"))
     there = sweep(SweepParams(**params, name="there", engine="spark", n_jobs=2))

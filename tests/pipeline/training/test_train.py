@@ -27,7 +27,8 @@ from registry_tools import load_model
 from registry_tools.errors import RegistryToolsError
 from registry_tools.models import artifacts
 from registry_tools.models.manifest import digest_of, manifest_of
-from tests.support.fixtures import IRIS_ROW, Trained
+from tests.support.constants import IRIS_ROW
+from tests.support.stores import Trained
 
 METRICS = {"accuracy", "balanced_accuracy", "f1_macro", "log_loss", "roc_auc"}
 

@@ -26,9 +26,10 @@ from registry_tools.models import artifacts
 from registry_tools.serving.engine.prediction_events import PredictionEvent
 from registry_tools.serving.observers import prediction_log
 from registry_tools.serving.settings import Settings
-from tests.support.fixtures import IRIS_COLUMNS, IRIS_ROW, Serve
-from tests.support.places import Place
+from tests.support.constants import IRIS_COLUMNS, IRIS_ROW
+from tests.support.registries import Place
 from tests.support.servers import BIN, eventually, metric
+from tests.support.serving import Serve
 
 pytestmark = pytest.mark.slow
 
@@ -142,7 +143,7 @@ def test_each_version_has_files_of_its_own_and_the_end_leaves_nothing_behind(
     second = {ask(client) for _ in range(20)}
     assert not logged(tmp_path / "log").size
     client.process.send_signal(signal.SIGTERM)  # type: ignore[attr-defined]
-    assert client.process.wait(timeout=15) == 0  # type: ignore[attr-defined]
+    assert client.process.wait(timeout=60) == 0  # type: ignore[attr-defined]
     table = logged(tmp_path / "log")
     for version, wanted in ((1, first), (2, second)):
         assert set(table["_request_id"][table["_version"] == version]) == wanted

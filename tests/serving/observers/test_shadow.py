@@ -10,9 +10,10 @@ import httpx
 import pytest
 
 from registry_tools.mlflow_store import registry
-from tests.support.fixtures import IRIS_COLUMNS, IRIS_ROW, Serve
-from tests.support.places import GOOD, POOR, Place
+from tests.support.constants import IRIS_COLUMNS, IRIS_ROW
+from tests.support.registries import GOOD, POOR, Place
 from tests.support.servers import eventually, metric
+from tests.support.serving import Serve
 
 pytestmark = pytest.mark.slow
 
@@ -82,9 +83,9 @@ def test_a_shadow_that_is_not_there_or_dies_touches_no_answer(
     assert metric(client, "serving_shadow_dropped_rows_total") > 0
     os.kill(shadow, signal.SIGKILL)
     ask(client, 20)
-    eventually(lambda: children() not in ([], [shadow]), seconds=30)
+    eventually(lambda: children() not in ([], [shadow]), seconds=60)
     eventually(lambda: shadow_of(client).get("version") == 2)
     client.process.send_signal(signal.SIGTERM)  # type: ignore[attr-defined]
-    assert client.process.wait(timeout=15) == 0  # type: ignore[attr-defined]
+    assert client.process.wait(timeout=60) == 0  # type: ignore[attr-defined]
     with pytest.raises(ProcessLookupError):
         os.kill(shadow, 0)

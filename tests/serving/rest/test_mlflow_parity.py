@@ -33,8 +33,8 @@ from registry_tools.serving.observers.metrics import Metrics
 from registry_tools.serving.processes.worker import Worker
 from registry_tools.serving.rest.app import HttpApp
 from registry_tools.serving.settings import Settings
-from tests.support.fixtures import IRIS_COLUMNS as NAMES
-from tests.support.places import Place
+from tests.support.constants import IRIS_COLUMNS as NAMES
+from tests.support.registries import Place
 
 JSON = "application/json"
 

@@ -17,7 +17,7 @@ from tritonclient.utils import InferenceServerException
 
 from registry_tools.errors import InputError
 from registry_tools.serving.v2 import tensor_codec, tensors
-from tests.support.fixtures import IRIS_COLUMNS, IRIS_ROW
+from tests.support.constants import IRIS_COLUMNS, IRIS_ROW
 
 ROWS = np.array([IRIS_ROW, [5.0, 3.4, 1.5, 0.2], [6.7, 3.0, 5.2, 2.3]])
 ANSWERS = [1, 0, 2]

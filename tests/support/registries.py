@@ -7,12 +7,8 @@ held-out rows), `EQUAL` (all right; not significantly better on 30 rows), `POOR`
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import shutil
-import subprocess
-import urllib.request
-from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-import pytest
 import yaml
 from mlflow import MlflowClient
 
@@ -30,12 +25,11 @@ from registry_tools.mlflow_store import registry
 from registry_tools.models import manifest
 from registry_tools.refs import ModelRef
 from tests.support.postgres import Postgres
-from tests.support.servers import BIN, end_group, free_port, wait_until_up
+from tests.support.tracking_servers import account, add_user, guarded_server, server, signed_in
 
 GOOD, EQUAL, POOR = 1, 2, 3
 _TRAININGS = (TrainParams(), TrainParams(model="knn"), TrainParams(max_iter=1))
 _names = itertools.count(1)
-NEEDED = "REGISTRY_TOOLS_TEST_SPARK"  # set where CI has to run the tests of Spark
 Change = Callable[[Path, dict[str, Any]], None]  # of a model's folder and its MLmodel
 
 
@@ -122,52 +116,6 @@ def sqlite_place(empty: Path, folder: Path) -> Place:
 
 
 @contextmanager
-def server(
-    empty: Path, folder: Path, *options: str, environment: Mapping[str, str] | None = None
-) -> Iterator[str]:
-    """Run a real `mlflow server` over SQLite that also keeps the artifacts; yield its address."""
-    if not (folder / "mlflow.db").exists():
-        shutil.copy(empty, folder / "mlflow.db")
-    store = f"sqlite:///{folder}/mlflow.db"
-    with server_over(store, folder, "--workers", "1", *options, environment=environment) as uri:
-        yield uri
-
-
-@contextmanager
-def server_over(
-    store: str, folder: Path, *options: str, environment: Mapping[str, str] | None = None
-) -> Iterator[str]:
-    """Run a real `mlflow server` over a database; the artifacts go below the folder."""
-    port = free_port()
-    with (folder / "server.log").open("ab") as log:
-        process = subprocess.Popen(
-            [
-                str(BIN / "mlflow"),
-                "server",
-                *("--host", "127.0.0.1", "--port", str(port)),
-                *("--backend-store-uri", store),
-                *("--artifacts-destination", str(folder / "artifacts")),
-                *options,
-            ],
-            cwd=folder,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            # Its jobs are for generative AI: eight more processes.
-            env={
-                **os.environ,
-                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-                **(environment or {}),
-            },
-        )
-    try:
-        wait_until_up(f"http://127.0.0.1:{port}/health", process)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        end_group(process)
-
-
-@contextmanager
 def server_place(empty: Path, folder: Path) -> Iterator[Place]:
     with server(empty, folder) as uri:
         place = Place(uri, folder / "artifacts")
@@ -191,69 +139,3 @@ def guarded_place(empty: Path, folder: Path, database: Postgres | None) -> Itera
         with signed_in("owner"):
             train_all(uri, folder)
         yield Place(uri, folder / "artifacts", account("owner"), account("reader"))
-
-
-def account(user: str) -> dict[str, str]:
-    """Return how a user of a guarded server signs in."""
-    return {
-        "MLFLOW_TRACKING_USERNAME": user,
-        "MLFLOW_TRACKING_PASSWORD": f"the-password-of-{user}",
-    }
-
-
-@contextmanager
-def signed_in(user: str) -> Iterator[None]:
-    """Sign in for what is done in this process itself."""
-    os.environ.update(account(user))
-    try:
-        yield
-    finally:
-        for key in account(user):
-            del os.environ[key]
-
-
-@contextmanager
-def guarded_server(store: str, users: str, folder: Path, *options: str) -> Iterator[str]:
-    """Run a server that asks for a password; `users` is its other database."""
-    (folder / "auth.ini").write_text(
-        "[mlflow]\ndefault_permission = READ\nadmin_username = owner\n"
-        f"admin_password = {account('owner')['MLFLOW_TRACKING_PASSWORD']}\n"
-        f"database_uri = {users}\nauth_cache_ttl_seconds = 60\n"
-    )
-    settings = {
-        "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),
-        "MLFLOW_FLASK_SERVER_SECRET_KEY": "only for a test",
-    }
-    options = ("--app-name", "basic-auth", *options)
-    with server_over(store, folder, *options, environment=settings) as uri:
-        yield uri
-
-
-def add_user(uri: str, user: str) -> None:
-    """Make a user of a guarded server, as its owner."""
-    name, password = account(user).values()
-    owner = ":".join(account("owner").values())
-    request = urllib.request.Request(
-        f"{uri}/api/2.0/mlflow/users/create",
-        json.dumps({"username": name, "password": password}).encode(),
-        {
-            "Content-Type": "application/json",
-            "Authorization": "Basic " + b64encode(owner.encode()).decode(),
-        },
-    )
-    urllib.request.urlopen(request, timeout=10).close()
-
-
-def spark() -> None:
-    """Skip where Spark cannot run, unless it has to."""
-    missing = []
-    try:
-        import pyspark  # noqa: F401
-    except ImportError:
-        missing.append("pyspark is not installed (make test-slow installs it)")
-    if shutil.which("java") is None:
-        missing.append("there is no Java on PATH")
-    if missing and os.environ.get(NEEDED):
-        pytest.fail("; ".join(missing))
-    if missing:
-        pytest.skip("; ".join(missing))

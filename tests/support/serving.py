@@ -1,0 +1,120 @@
+"""Fixtures: processes, a tracking server, and servers of models with their clients."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from registry_tools.mlflow_store import registry
+from tests.support.registries import Place
+from tests.support.servers import BIN, end_group, free_port, wait_until_up
+
+Serve = Callable[..., httpx.Client]
+POLL = 0.2  # seconds; of the servers that the tests start
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Start processes that end with the test, each the leader of a group of its own."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def run(*command: str | Path, **options: object) -> subprocess.Popen[bytes]:
+        log = (tmp_path / f"process-{len(running)}.log").open("wb")
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            **options,  # type: ignore[call-overload]
+        )
+        log.close()
+        running.append(process)
+        return process
+
+    yield run
+    for process in running:
+        end_group(process)
+
+
+@pytest.fixture
+def tracking_server(
+    start: Callable[..., subprocess.Popen[bytes]], empty_database: Path, tmp_path: Path
+) -> str:
+    """The address of a real `mlflow server` over SQLite that also keeps the artifacts."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    shutil.copy(empty_database, folder / "mlflow.db")
+    port = free_port()
+    process = start(
+        BIN / "mlflow",
+        "server",
+        *("--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
+        *("--backend-store-uri", f"sqlite:///{folder}/mlflow.db"),
+        *("--artifacts-destination", str(folder / "artifacts")),
+        cwd=folder,
+    )
+    address = f"http://127.0.0.1:{port}"
+    wait_until_up(f"{address}/health", process)
+    return address
+
+
+@pytest.fixture
+def serve(local: Place, start: Callable[..., subprocess.Popen[bytes]]) -> Iterator[Serve]:
+    """Start servers; each call returns a client, whose `process` is the server."""
+    clients = []
+
+    def run(ref: str, *options: str) -> httpx.Client:
+        port = free_port()
+        command = (BIN / "registry-tools", "serve", ref, "--port", str(port), "--poll", str(POLL))
+        process = start(*command, *options)
+        address = f"http://127.0.0.1:{port}"
+        wait_until_up(f"{address}/health", process)
+        client = httpx.Client(base_url=address, timeout=60)
+        client.process = process  # type: ignore[attr-defined]
+        clients.append(client)
+        return client
+
+    yield run
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def client(serve: Serve, model: str) -> httpx.Client:
+    return serve(f"{model}@production")
+
+
+@pytest.fixture(scope="session")
+def reading(
+    sqlite_place: Place, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, int]]:
+    """A server of version 1 of `trained` for tests that only ask; the ports it listens on."""
+    registry.move_alias(sqlite_place.client, "trained", "production", 1)
+    ports = {"http": free_port(), "grpc": free_port()}
+    with (tmp_path_factory.mktemp("reading") / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                *(BIN / "registry-tools", "serve", "trained@production"),
+                *("--port", str(ports["http"]), "--grpc-port", str(ports["grpc"])),
+                *("--tracking-uri", sqlite_place.uri),
+            ],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        wait_until_up(f"http://127.0.0.1:{ports['http']}/ready", process)
+        yield ports
+    finally:
+        end_group(process)
+
+
+@pytest.fixture
+def reader(reading: dict[str, int]) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"http://127.0.0.1:{reading['http']}", timeout=60) as client:
+        yield client

@@ -1,0 +1,122 @@
+"""Fixtures: SQLite stores, empty or with trained models, and tables to train on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn
+from mlflow import MlflowClient
+
+from pipeline.params.definitions import TrainParams
+from pipeline.training.train import TrainResult, train
+
+_KEPT = {
+    "MLFLOW_LOGGING_LEVEL",
+    "MLFLOW_DISABLE_TELEMETRY",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION",
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_global_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each test starts and ends without a tracking URI, a run or an experiment of another."""
+    for name in list(os.environ):
+        if name.startswith("MLFLOW_") and name not in _KEPT:
+            monkeypatch.delenv(name)
+    with sklearn.config_context():  # what answers as the server does leaves its checks out
+        yield
+    while mlflow.active_run():
+        mlflow.end_run("KILLED")
+    mlflow.set_tracking_uri(None)
+    mlflow.set_registry_uri(None)
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite store with MLflow's tables and nothing in them: making one takes seconds."""
+    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    before = Path.cwd()
+    os.chdir(path.parent)  # where the first experiment keeps its artifacts
+    try:
+        MlflowClient(f"sqlite:///{path}").search_registered_models()
+    finally:
+        os.chdir(before)
+    return path
+
+
+@pytest.fixture
+def store(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URI of an empty store in the test's own folder, which is also where the test runs."""
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    return uri
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A store with two versions of `iris`, the second in staging, for tests that only read."""
+
+    uri: str
+    folder: Path
+    first: TrainResult
+    second: TrainResult
+
+
+@pytest.fixture(scope="session")
+def trained_once(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("trained")
+    shutil.copy(empty_database, folder / "mlflow.db")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    before = Path.cwd()
+    os.chdir(folder)
+    mlflow.set_tracking_uri(uri)
+    try:
+        first, second = train(TrainParams()), train(TrainParams(model="knn", plots=False))
+    finally:
+        mlflow.set_tracking_uri(None)
+        os.chdir(before)
+    return Trained(uri, folder, first, second)
+
+
+@pytest.fixture
+def trained(trained_once: Trained, monkeypatch: pytest.MonkeyPatch) -> Trained:
+    """The shared store as the one that MLflow itself takes."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", trained_once.uri)
+    return trained_once
+
+
+@pytest.fixture
+def table_csv(tmp_path: Path) -> Path:
+    """A table that is not Iris: numbers and text with holes, a boolean, a constant column."""
+    rng = np.random.default_rng(7)
+    rows = 120
+    kind = rng.choice(["cat", "dog"], rows)
+    dog = kind == "dog"
+    table = pd.DataFrame(
+        {
+            "weight": np.where(dog, 20.0, 4.0) + rng.normal(0, 1.5, rows),
+            "legs": rng.integers(3, 5, rows),
+            "size": np.where(dog, 60, 25) + rng.integers(-5, 6, rows),
+            "colour": np.where(dog, "brown", "grey"),
+            "sold": rng.random(rows) < 0.5,
+            "tame": np.where(dog, True, rng.random(rows) < 0.5).astype(object),
+            "planet": "earth",
+            "kind": kind,
+        }
+    ).astype({"size": "float64"})
+    table.loc[rng.random(rows) < 0.1, "size"] = np.nan
+    table.loc[rng.random(rows) < 0.1, "colour"] = None
+    table.loc[rng.random(rows) < 0.1, "tame"] = None
+    path = tmp_path / "animals.csv"
+    table.to_csv(path, index=False)
+    return path
