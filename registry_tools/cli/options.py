@@ -1,4 +1,4 @@
-"""What the commands have in common: their options, and how an answer is printed."""
+"""What the commands have in common: their options, and how a result is printed."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry_tools.cli import runner
-
 if TYPE_CHECKING:
     from registry_tools.evaluation.gates import Verdict
-    from registry_tools.promotion.events import Event
+    from registry_tools.promotion.event import Event
+
+
+def verbose_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `-v`, which `exit_codes.run` reads before click does."""
+    return click.option(
+        "-v", "--verbose", is_flag=True, expose_value=False, help="Logs and tracebacks on stderr."
+    )(function)
 
 
 tracking_option = click.option(
@@ -30,7 +35,7 @@ def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print JSON, keys sorted."),
         tracking_option,
-        runner.verbose_option,
+        verbose_option,
     ):
         function = option(function)
     return function
@@ -83,7 +88,7 @@ html_option = click.option(
 
 
 def write_page(path: str, page: str) -> None:
-    """Write a page; it appears whole or not at all."""
+    """Write a page; it appears complete or not at all."""
     from registry_tools.data.tables import write_atomically
 
     if path in {"", "-"}:
@@ -116,7 +121,7 @@ def verdict_rows(verdict: Verdict) -> list[tuple[str, str, str]]:
 
 
 def outcome_of(event: Event) -> str:
-    """Return how an act ended, with what is to be known of it at a glance."""
+    """Return how an event ended, and whether it was external or forced."""
     if event.external:
         return f"{event.outcome}, external"
     return f"{event.outcome}, forced" if event.forced else event.outcome

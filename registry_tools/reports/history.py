@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from registry_tools.promotion.events import DONE, ROLLBACK, Event
+from registry_tools.promotion.event import DONE, ROLLBACK, Event
 from registry_tools.reports.render import render
 
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 from registry_tools.cli.main import cli, main
-from registry_tools.mlflow_store import registry
+from registry_tools.mlflow_store import registry, stages
 from registry_tools.refs import ModelRef
 from tests.support.fixtures import IRIS_ROW, Trained
 from tests.support.places import Place
@@ -272,11 +272,11 @@ def test_a_version_has_the_same_stages_by_stage_and_by_number(local: Place) -> N
     client = local.client
     for alias, version in (("canary", 1), ("Canary", 2), ("production", 2), ("Beta", 3)):
         client.set_registered_model_alias(name, alias, str(version))
-    registry.mirror_legacy_stage(client, name, "production", 1)  # its alias is elsewhere
-    registry.mirror_legacy_stage(client, name, "staging", 3)  # it has no alias
+    stages.mirror_legacy_stage(client, name, "production", 1)  # its alias is elsewhere
+    stages.mirror_legacy_stage(client, name, "staging", 3)  # it has no alias
     for stage, version in (("canary", 1), ("production", 2), ("beta", 3), ("staging", 3)):
         by_stage = registry.find_version(client, ModelRef(name, stage=stage))
         assert by_stage == registry.find_version(client, ModelRef(name, version=version))
         assert stage in by_stage.stages
-        assert registry.stage_holder(client, name, stage) == version
-    assert registry.stage_holder(client, name, "gamma") is None
+        assert stages.stage_holder(client, name, stage) == version
+    assert stages.stage_holder(client, name, "gamma") is None

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from registry_tools.evaluation.evaluate import GateOptions
-from registry_tools.promotion import events
+from registry_tools.promotion import history, rollback
 from registry_tools.promotion import promote as promotion
 from registry_tools.refs import ModelRef
 from tests.support.fixtures import ROOT
@@ -71,8 +71,8 @@ def test_what_was_backed_up_is_whole_when_it_is_restored_elsewhere(
     name = shared.model(GOOD, EQUAL)
     promote(shared, name, GOOD)
     promote(shared, name, EQUAL)
-    promotion.rollback(shared.client, name, "production", reason="back")
-    before = events.list_events(shared.client, name)
+    rollback.rollback(shared.client, name, "production", reason="back")
+    before = history.list_events(shared.client, name)
 
     as_shown(block("sh", "pg_dump"), database, shared.files.parent)
     promote(shared, name, EQUAL)  # what comes afterwards is not in it
@@ -145,5 +145,5 @@ def test_each_may_do_what_the_document_says_and_no_more(shared: Place, tmp_path:
         refused(user, "delete", f"{name}/2")
     row = ("--features", "6.0,2.5,4.5,1.5")
     assert run_as("server", "registry-tools", "predict", f"{name}@production", *row).returncode == 0
-    newest = events.list_events(shared.client, name, limit=2)
+    newest = history.list_events(shared.client, name, limit=2)
     assert {event.actor for event in newest} == {f"promoter-{os.getpid()}"}

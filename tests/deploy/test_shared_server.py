@@ -20,10 +20,10 @@ from mlflow import MlflowClient
 from registry_tools import load_model
 from registry_tools.errors import RegistryUnavailable
 from registry_tools.evaluation.evaluate import GateOptions
-from registry_tools.mlflow_store import registry
+from registry_tools.mlflow_store import registered_models, registry, stages
 from registry_tools.mlflow_store.client import upsert
 from registry_tools.models.formats import TrustPolicy
-from registry_tools.promotion import events, recovery
+from registry_tools.promotion import event_writer, history, recovery, rollback
 from registry_tools.promotion import promote as promotion
 from registry_tools.refs import ModelRef
 from tests.support.places import EQUAL, GOOD, Place
@@ -146,12 +146,12 @@ def test_eight_trainings_register_and_go_for_production_at_once(
     assert len({run.info.run_id for run in runs}) == _CLIENTS
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert all(version.metrics["accuracy"] > 0.8 for version in versions)
-    staged = registry.stage_holder(shared.client, name, "staging")
+    staged = stages.stage_holder(shared.client, name, "staging")
     assert staged in range(1, _CLIENTS + 1)
     # Whoever set the alias last has the mirror; none has it where that one went to production.
     assert legacy(shared, name, "Staging") <= {staged}
 
-    entries = events.list_events(shared.client, name)
+    entries = history.list_events(shared.client, name)
     assert {event.version for event in entries} == set(range(1, _CLIENTS + 1)), said
     assert not any(event.is_open for event in entries)
     came = Counter(event.outcome for event in entries)
@@ -180,14 +180,16 @@ def test_what_many_write_first_in_one_moment_is_written(shared: Place) -> None:
     def one(number: int) -> None:
         for again in range(3):
             together.wait()
-            registry.move_alias(shared.client, name, f"stage-{again}", number)
+            stages.move_alias(shared.client, name, f"stage-{again}", number)
             together.wait()
             key = f"{name}-{again}"
             upsert(lambda key=key: shared.client.set_experiment_tag(experiment, key, str(number)))
 
     with ThreadPoolExecutor(_CLIENTS) as pool:
         list(pool.map(one, range(1, _CLIENTS + 1)))
-    stages = registry.stages_of(registry.get_registered_model(shared.client, name))
+    stages = registered_models.stages_of(
+        registered_models.get_registered_model(shared.client, name)
+    )
     assert set(stages) == {"stage-0", "stage-1", "stage-2"}
 
 
@@ -198,8 +200,8 @@ def test_the_legacy_stage_follows_with_the_other_driver_as_well(
     driver = database.uri("mlflow").replace("+psycopg2", "+psycopg")
     client = MlflowClient(driver)
     for version in (1, 2, 3, 2):
-        registry.move_alias(client, name, "production", version)
-        registry.mirror_legacy_stage(client, name, "production", version)
+        stages.move_alias(client, name, "production", version)
+        stages.mirror_legacy_stage(client, name, "production", version)
         assert shared.holder(name) == version
     assert legacy(shared, name, "Archived") == {1, 3}
     assert "was not set" not in caplog.text
@@ -240,7 +242,7 @@ def test_a_database_that_goes_away_in_the_middle_costs_an_act_and_no_stage(
                 without_database()
                 return whole(*arguments, **options)
 
-            whole = events.close
+            whole = event_writer.close_event
             patch.setattr(events, "close", close)
         with pytest.raises(RegistryUnavailable, match=r"its database"):
             promote(shared, name, EQUAL)
@@ -251,7 +253,7 @@ def test_a_database_that_goes_away_in_the_middle_costs_an_act_and_no_stage(
     assert verified.passed
     if held == GOOD:
         promote(shared, name, EQUAL)
-    assert promotion.rollback(shared.client, name, "production", reason="back").version == GOOD
+    assert rollback.rollback(shared.client, name, "production", reason="back").version == GOOD
 
 
 def test_without_its_database_each_command_says_one_line_and_what_is_served_goes_on(
@@ -265,7 +267,7 @@ def test_without_its_database_each_command_says_one_line_and_what_is_served_goes
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT")
     name = shared.model(GOOD, EQUAL)
     promote(shared, name, GOOD)
-    before = events.list_events(shared.client, name)
+    before = history.list_events(shared.client, name)
     port = free_port()
     command = (BIN / "registry-tools", "serve", f"{name}@production", "--port", str(port))
     process = start(*command, "--poll", "0.5")
@@ -287,7 +289,7 @@ def test_without_its_database_each_command_says_one_line_and_what_is_served_goes
     assert httpx.post(f"{address}/predict", json=row).headers["X-Model-Version"] == "1"
 
     database.start()
-    assert events.list_events(shared.client, name) == before
+    assert history.list_events(shared.client, name) == before
     assert [v.version for v in registry.list_versions(shared.client, name)] == [2, 1]
     promote(shared, name, EQUAL)
     eventually(lambda: httpx.post(f"{address}/predict", json=row).headers["X-Model-Version"] == "2")

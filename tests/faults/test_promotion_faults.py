@@ -15,9 +15,9 @@ import pytest
 from registry_tools import load_model
 from registry_tools.evaluation.evaluate import GateOptions
 from registry_tools.evaluation.gates import GateResult, Verdict
-from registry_tools.mlflow_store import registry
+from registry_tools.mlflow_store import registered_models
 from registry_tools.models.formats import TrustPolicy
-from registry_tools.promotion import events, promote, recovery
+from registry_tools.promotion import history, promote, recovery, rollback
 from registry_tools.refs import ModelRef
 from tests.support.places import EQUAL, GOOD, Place
 
@@ -85,7 +85,7 @@ def kill_at(module: str, name: str, when: str, *argv: str) -> None:
 
 
 def inconsistencies(place: Place, name: str) -> list[str]:
-    stages = registry.stages_of(registry.get_registered_model(place.client, name))
+    stages = registered_models.stages_of(registered_models.get_registered_model(place.client, name))
     return recovery.inconsistencies(place.client, name, stages)
 
 
@@ -106,9 +106,9 @@ def test_after_a_kill_the_next_promotion_goes_on(
     assert place.holder(name) == 3
     recovery.repair(place.client, name)
     assert inconsistencies(place, name) == []
-    assert not events.open_events(place.client, name)
+    assert not history.open_events(place.client, name)
     # What was under way when it was killed is in the record as what it came to.
-    back = promote.rollback(place.client, name, "production", reason="back")
+    back = rollback.rollback(place.client, name, "production", reason="back")
     assert back.version == held
 
 
@@ -125,7 +125,7 @@ def test_after_a_kill_repair_mends_the_record(
     assert bool(done) == opened
     assert inconsistencies(place, name) == []
     assert place.holder(name) == held
-    newest = events.list_events(place.client, name, limit=1)[0]
+    newest = history.list_events(place.client, name, limit=1)[0]
     assert newest.outcome == ("done" if held == EQUAL or not opened else "unfinished")
     assert recovery.repair(place.client, name) == []
     assert recovery.verify(place.client, ModelRef(name, stage="production"), TrustPolicy()).passed
@@ -145,7 +145,7 @@ def test_after_a_kill_in_a_rollback_repair_mends_the_record(
     recovery.repair(place.client, name)
     assert place.holder(name) == held
     assert inconsistencies(place, name) == []
-    before = list(events.holders_before(place.client, name, "production", held))
+    before = list(history.holders_before(place.client, name, "production", held))
     assert [event.version for event in before] == ([GOOD] if held == EQUAL else [])
 
 
@@ -167,7 +167,7 @@ def test_an_act_under_way_is_not_taken_for_killed(place: Place, tmp_path: Path) 
         stdout=subprocess.DEVNULL,
     )
     try:
-        while not events.open_events(place.client, name):
+        while not history.open_events(place.client, name):
             assert process.poll() is None
         assert recovery.repair(place.client, name) == []
         assert inconsistencies(place, name) == []
@@ -221,7 +221,7 @@ def test_eight_processes_promote_at_once(place: Place) -> None:
             process.kill()
     assert sum(came.values()) == 40
     assert set(came) <= {"done", "already", "StageMoved"}
-    entries = events.list_events(place.client, name)
+    entries = history.list_events(place.client, name)
     recorded = Counter(event.outcome for event in entries)
     assert recorded == Counter(
         {k: v for k, v in {"done": came["done"], "superseded": came["StageMoved"]}.items() if v}

@@ -35,11 +35,19 @@ from registry_tools.errors import (
 )
 from registry_tools.evaluation import comparison
 from registry_tools.evaluation.evaluate import GateOptions, read_eval_data
-from registry_tools.mlflow_store import heartbeat, registry
+from registry_tools.mlflow_store import heartbeat, registered_models, stages
 from registry_tools.models.formats import TrustPolicy
-from registry_tools.promotion import events, lock, recovery
+from registry_tools.promotion import (
+    deletion,
+    event,
+    event_writer,
+    history,
+    lock,
+    recovery,
+    rollback,
+)
 from registry_tools.promotion import promote as promotion
-from registry_tools.promotion.promote import Promotion
+from registry_tools.promotion.apply_event import Promotion
 from registry_tools.refs import ModelRef
 from tests.support.places import EQUAL, GOOD, POOR, Place, server
 from tests.support.servers import BIN
@@ -56,11 +64,11 @@ def promote(place: Place, name: str, version: int, **options: Any) -> Promotion:
 
 
 def rollback(place: Place, name: str, **options: Any) -> Promotion:
-    return promotion.rollback(place.client, name, "production", reason="worse", **options)
+    return rollback.rollback(place.client, name, "production", reason="worse", **options)
 
 
 def inconsistencies(place: Place, name: str) -> list[str]:
-    stages = registry.stages_of(registry.get_registered_model(place.client, name))
+    stages = registered_models.stages_of(registered_models.get_registered_model(place.client, name))
     return recovery.inconsistencies(place.client, name, stages)
 
 
@@ -70,7 +78,7 @@ def refused_by(error: pytest.ExceptionInfo[GateRefused]) -> list[str]:
 
 def outcomes(place: Place, name: str) -> list[tuple[str, str, int]]:
     """Return the acts of a model, oldest first."""
-    entries = events.list_events(place.client, name)
+    entries = history.list_events(place.client, name)
     return [(event.action, event.outcome, event.version) for event in reversed(entries)]
 
 
@@ -79,7 +87,7 @@ def test_the_first_promotion_passes_and_is_recorded_whole(place: Place) -> None:
     result = promote(place, name, GOOD, actor="ada")
     assert place.holder(name) == GOOD
     assert {g.gate: g.message for g in result.verdict.gates}["champion"] == "no champion"
-    (event,) = events.list_events(place.client, name)
+    (event,) = history.list_events(place.client, name)
     assert event == result.event
     shown = event.as_dict()
     assert {key: shown[key] for key in sorted(shown) if key not in {"at", "gates", "run_id"}} == {
@@ -128,7 +136,7 @@ def test_a_worse_one_is_refused_and_the_refusal_recorded(place: Place) -> None:
     assert caught.value.exit_code == 3
     assert refused_by(caught) == ["champion"]
     assert place.holder(name) == GOOD
-    newest = events.list_events(place.client, name, limit=1)[0]
+    newest = history.list_events(place.client, name, limit=1)[0]
     assert (newest.outcome, newest.version, newest.previous_version) == ("refused", POOR, GOOD)
     assert not newest.gates[-1]["passed"]
     assert newest.gates[-1]["figures"]["p_worse"] < 0.05
@@ -174,13 +182,13 @@ def test_a_stage_that_moves_while_the_candidate_is_judged_stays_there(
     promote(place, name, GOOD)
 
     def evaluate(client: Any, *arguments: Any) -> Any:
-        registry.move_alias(client, name, "production", POOR)  # by somebody else
+        stages.move_alias(client, name, "production", POOR)  # by somebody else
         return evaluate.evaluate(client, *arguments)
 
     monkeypatch.setattr(promotion, "judge", evaluate)
     with pytest.raises(StageMoved, match="moved from version 1 to version 3 in the meantime"):
         promote(place, name, EQUAL)
-    assert registry.stage_holder(place.client, name, "production") == POOR
+    assert stages.stage_holder(place.client, name, "production") == POOR
     assert outcomes(place, name)[-1] == ("promote", "superseded", EQUAL)
 
 
@@ -266,7 +274,7 @@ def test_moves_by_other_means_are_shown_and_repaired(place: Place) -> None:
     ]
     assert inconsistencies(place, name) == []
     assert place.holder(name) == POOR  # its legacy mirror as well
-    event = events.list_events(place.client, name, limit=1)[0]
+    event = history.list_events(place.client, name, limit=1)[0]
     assert (event.external, event.forced, event.version, event.previous_version) == (
         True,
         True,
@@ -298,10 +306,10 @@ def test_what_is_in_use_is_not_deleted(place: Place) -> None:
     promote(place, name, GOOD)
     promote(place, name, EQUAL)
     with pytest.raises(PromotionError, match="version 2 is in production"):
-        promotion.delete(place.client, ModelRef(name, version=EQUAL))
+        deletion.delete(place.client, ModelRef(name, version=EQUAL))
     with pytest.raises(PromotionError, match="what a rollback of production would go back to"):
-        promotion.delete(place.client, ModelRef(name, version=GOOD))
-    promotion.delete(place.client, ModelRef(name, version=POOR))
+        deletion.delete(place.client, ModelRef(name, version=GOOD))
+    deletion.delete(place.client, ModelRef(name, version=POOR))
     with pytest.raises(NotFound):
         place.version(name, POOR)
 
@@ -534,12 +542,12 @@ def test_a_reader_gets_one_line_and_changes_nothing(
     assert guarded_place.client.get_experiment_by_name(f"{name}-promotions") is None
     promote(guarded_place, name, GOOD)
     promote(guarded_place, name, EQUAL)
-    before = events.list_events(guarded_place.client, name)
+    before = history.list_events(guarded_place.client, name)
     refused("promote", f"{name}/3", "--to", "production", "--force", "--reason", "mine")
     refused("rollback", name, "--reason", "mine")
     refused("delete", f"{name}/3")
     assert guarded_place.holder(name) == EQUAL
-    assert events.list_events(guarded_place.client, name) == before
+    assert history.list_events(guarded_place.client, name) == before
     assert json.loads(as_reader("history", name, "--json").stdout)[0]["version"] == EQUAL
 
 
@@ -642,7 +650,7 @@ def interrupted_once(step: Callable[..., Any]) -> Callable[..., Any]:
 def test_an_act_waits_for_all_before_it_and_not_only_for_the_last(local: Place) -> None:
     name = local.model(GOOD, EQUAL, GOOD)
     entries = [
-        events.begin_event(
+        event_writer.begin_event(
             local.client,
             name,
             action="promote",
@@ -656,7 +664,7 @@ def test_an_act_waits_for_all_before_it_and_not_only_for_the_last(local: Place) 
     ]
     order: list[str] = []
 
-    def closing(event: events.Event) -> None:
+    def closing(event: event.Event) -> None:
         raise AssertionError("none of them was killed")
 
     def third() -> None:
@@ -666,11 +674,13 @@ def test_an_act_waits_for_all_before_it_and_not_only_for_the_last(local: Place) 
     with heartbeat.keep_alive(local.client, entries[0].run_id), ThreadPoolExecutor(1) as pool:
         with lock.sequence(local.client, name, entries[0], closing):
             lock._claim(local.client, name, entries[1])
-            events.close(local.client, entries[1], events.UNFINISHED)  # interrupted as it waited
+            event_writer.close_event(
+                local.client, entries[1], event.UNFINISHED
+            )  # interrupted as it waited
             waiting = pool.submit(third)
             time.sleep(1)
             order.append("first")
-        events.close(local.client, entries[0], events.DONE)
+        event_writer.close_event(local.client, entries[0], event.DONE)
         waiting.result(timeout=30)
     assert order == ["first", "third"]
 
@@ -688,9 +698,9 @@ def test_a_stage_that_others_emptied_is_recorded_and_judged_by_its_last_version(
         "canary was moved from 1 to none by other means; recorded"
     ]
     assert inconsistencies(local, name) == []
-    assert events.list_events(local.client, name, limit=1)[0].version is None
+    assert history.list_events(local.client, name, limit=1)[0].version is None
     promote(local, name, EQUAL, to="canary")
-    back = promotion.rollback(local.client, name, "canary", reason="back")
+    back = rollback.rollback(local.client, name, "canary", reason="back")
     assert back.version == GOOD
 
 
@@ -703,10 +713,10 @@ def test_what_a_rollback_would_take_is_kept_though_others_deleted_what_stood_bet
         promote(local, name, version, gates=LENIENT)
     local.client.delete_model_version(name, "2")
     with pytest.raises(PromotionError, match="what a rollback of production would go back to"):
-        promotion.delete(local.client, ModelRef(name, version=1))
+        deletion.delete(local.client, ModelRef(name, version=1))
     local.client.delete_model_version(name, "3")
     with pytest.raises(PromotionError, match="what a rollback of production would go back to"):
-        promotion.delete(local.client, ModelRef(name, version=1))
+        deletion.delete(local.client, ModelRef(name, version=1))
     assert rollback(local, name).version == 1
 
 
@@ -796,6 +806,6 @@ def test_a_deleted_act_is_named_with_the_way_to_bring_it_back(local: Place) -> N
     run_id = promote(local, name, 2).event.run_id  # type: ignore[union-attr]
     local.client.delete_run(run_id)
     with pytest.raises(RegistryToolsError, match=f"mlflow runs restore --run-id {run_id}"):
-        promotion.rollback(local.client, name, "production", reason="back")
+        rollback.rollback(local.client, name, "production", reason="back")
     local.client.restore_run(run_id)
     assert rollback(local, name).version == 1

@@ -20,7 +20,7 @@ from pipeline.training.train import train
 from registry_tools.cli.main import main
 from registry_tools.evaluation.comparison import PairedPredictions, VersionPredictions
 from registry_tools.mlflow_store.registry import VersionInfo
-from registry_tools.promotion.events import Event
+from registry_tools.promotion.event import Event
 from registry_tools.reports.comparison import comparison_page
 from registry_tools.reports.history import history_page
 from registry_tools.stats.paired_test import compare_predictions

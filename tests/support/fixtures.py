@@ -21,7 +21,7 @@ from mlflow import MlflowClient
 
 from pipeline.params.definitions import TrainParams
 from pipeline.training.train import TrainResult, train
-from registry_tools.mlflow_store import heartbeat, registry
+from registry_tools.mlflow_store import heartbeat, stages
 from tests.support import places
 from tests.support.places import EQUAL, GOOD, Place
 from tests.support.postgres import Postgres, has_postgres, postgres
@@ -270,7 +270,7 @@ def serve(local: Place, start: Callable[..., subprocess.Popen[bytes]]) -> Iterat
 def model(local: Place) -> str:
     """A model with two versions, the first in production."""
     name = local.model(GOOD, EQUAL)
-    registry.move_alias(local.client, name, "production", 1)
+    stages.move_alias(local.client, name, "production", 1)
     return name
 
 
@@ -284,7 +284,7 @@ def reading(
     sqlite_place: Place, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, int]]:
     """A server of version 1 of `trained` for tests that only ask; the ports it listens on."""
-    registry.move_alias(sqlite_place.client, "trained", "production", 1)
+    stages.move_alias(sqlite_place.client, "trained", "production", 1)
     ports = {"http": free_port(), "grpc": free_port()}
     with (tmp_path_factory.mktemp("reading") / "server.log").open("wb") as log:
         process = subprocess.Popen(
