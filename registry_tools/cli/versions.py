@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @loading_options
 @common_options
 def verify(ref: str, policy: TrustPolicy, as_json: bool, tracking_uri: str | None) -> None:
-    """Check the files, the format and the predictions of the version REF, and its model's history."""
+    """Check files, format and predictions of the version REF, and its model's history."""
     model_ref = parse_ref(ref)
     from registry_tools.errors import VerificationError
     from registry_tools.mlflow_store.client import connect

@@ -55,7 +55,7 @@ def test_list_of_a_model_has_its_versions_newest_first(trained: Trained, capsys:
     assert [v["version"] for v in run(capsys, "list", "iris", "--limit", "1")] == [2]
     assert main(["list", "iris"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["version", "stages", "accuracy", "run", "digest", "last", "act"]
+    assert lines[0].split() == ["version", "stages", "accuracy", "run", "digest", "last", "event"]
     assert lines[2].split()[:3] == ["1", "-", "0.9667"]
 
 
@@ -69,7 +69,7 @@ def test_show_has_the_fields_that_scripts_rely_on(trained: Trained, capsys: Any)
     assert "iris version 2" in capsys.readouterr().out
 
 
-def test_predict_answers_for_one_row(trained: Trained, capsys: Any) -> None:
+def test_predict_predicts_one_row(trained: Trained, capsys: Any) -> None:
     answer = run(capsys, "predict", "iris@staging", "--features", FEATURES)
     assert answer == {
         "name": "iris",
@@ -123,7 +123,7 @@ def test_predict_reads_standard_input(
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "json"])
-def test_predict_writes_the_rows_with_their_answers(
+def test_predict_writes_the_rows_with_their_predictions(
     suffix: str, trained: Trained, tmp_path: Path, capsys: Any
 ) -> None:
     source, target = tmp_path / "rows.csv", tmp_path / f"out.{suffix}"
@@ -214,7 +214,7 @@ def test_a_closed_pipe_ends_quietly(trained: Trained) -> None:
 
 
 @pytest.mark.parametrize("kind", ["nobody listens", "nobody answers"])
-def test_a_registry_that_is_away_is_one_line(kind: str) -> None:
+def test_an_unavailable_registry_is_one_line(kind: str) -> None:
     with socket.socket() as silent:
         if kind == "nobody answers":
             silent.bind(("127.0.0.1", 0))

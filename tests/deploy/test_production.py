@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from registry_tools.evaluation.evaluate import GateOptions
-from registry_tools.promotion import history, rollback
-from registry_tools.promotion import promote as promotion
+from registry_tools.promotion import history, promote, rollback
 from registry_tools.refs import ModelRef
 from tests.support.fixtures import ROOT
 from tests.support.places import EQUAL, GOOD, Place, account, add_user, guarded_server
@@ -49,9 +48,9 @@ def as_shown(commands: str, database: Postgres, folder: Path) -> None:
     )
 
 
-def promote(place: Place, name: str, version: int) -> None:
+def promote_version(place: Place, name: str, version: int) -> None:
     ref = ModelRef(name, version=version)
-    promotion.promote(place.client, ref, "production", GateOptions(margin=0.9), reason="go")
+    promote.promote(place.client, ref, "production", GateOptions(margin=0.9), reason="go")
 
 
 @pytest.fixture
@@ -69,13 +68,13 @@ def test_what_was_backed_up_is_whole_when_it_is_restored_elsewhere(
     shared: Place, database: Postgres, tmp_path: Path
 ) -> None:
     name = shared.model(GOOD, EQUAL)
-    promote(shared, name, GOOD)
-    promote(shared, name, EQUAL)
+    promote_version(shared, name, GOOD)
+    promote_version(shared, name, EQUAL)
     rollback.rollback(shared.client, name, "production", reason="back")
     before = history.list_events(shared.client, name)
 
     as_shown(block("sh", "pg_dump"), database, shared.files.parent)
-    promote(shared, name, EQUAL)  # what comes afterwards is not in it
+    promote_version(shared, name, EQUAL)  # what comes afterwards is not in it
     shutil.move(shared.files.parent / "backup", tmp_path / "backup")
 
     with postgres() as elsewhere:
@@ -98,13 +97,13 @@ def test_what_was_backed_up_is_whole_when_it_is_restored_elsewhere(
             ]
             assert "REFUSED" not in answer("verify", f"{name}@production")
             there = Place(uri, tmp_path / "artifacts")
-            promote(there, name, EQUAL)
+            promote_version(there, name, EQUAL)
             assert there.holder(name) == EQUAL
 
 
 def test_each_may_do_what_the_document_says_and_no_more(shared: Place, tmp_path: Path) -> None:
     name = shared.model(GOOD, EQUAL)
-    promote(shared, name, GOOD)
+    promote_version(shared, name, GOOD)
     training = shared.client.create_experiment(name)
     entries = shared.client.get_experiment_by_name(f"{name}-promotions")
     assert entries is not None

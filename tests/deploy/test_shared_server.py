@@ -19,12 +19,12 @@ from mlflow import MlflowClient
 
 from registry_tools import load_model
 from registry_tools.errors import RegistryUnavailable
-from registry_tools.evaluation.evaluate import GateOptions
+from registry_tools.evaluation.evaluate import GateOptions, evaluate
 from registry_tools.mlflow_store import registered_models, registry, stages
 from registry_tools.mlflow_store.client import upsert
 from registry_tools.models.formats import TrustPolicy
-from registry_tools.promotion import event_writer, history, recovery, rollback
-from registry_tools.promotion import promote as promotion
+from registry_tools.promotion import event_writer, history, promote, recovery, rollback
+from registry_tools.promotion.apply_event import Promotion
 from registry_tools.refs import ModelRef
 from tests.support.places import EQUAL, GOOD, Place
 from tests.support.postgres import Postgres, has_postgres
@@ -41,14 +41,14 @@ _CLIENTS = 8
 _TRAINED_TOGETHER = """
 import os, sys, time
 from pathlib import Path
-from pipeline import tracking
-from pipeline.params import TrainParams
-from pipeline.train import train
-from registry_tools import judging, scoring
-from registry_tools.cli import main
+from pipeline.params.definitions import TrainParams
+from pipeline.tracking import runs
+from pipeline.training.train import train
+from registry_tools.cli.main import main
+from registry_tools.evaluation import evaluate, isolated_predict
 
 folder, name, clients = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-register = tracking.register
+register = runs.register
 
 def together(*arguments, **options):
     (folder / f"ready-{os.getpid()}").touch()
@@ -59,7 +59,7 @@ def together(*arguments, **options):
     return register(*arguments, **options)
 
 def one(seed):
-    tracking.register = together
+    runs.register = together
     version = train(TrainParams(name=name, random_state=seed, plots=False)).version
     reason = ["--reason", f"with {seed}"]
     return main(["promote", f"{name}/{version}", "--to", "production", *reason])
@@ -116,9 +116,9 @@ def without_database(database: Postgres) -> Iterator[Callable[[], None]]:
         database.start()
 
 
-def promote(place: Place, name: str, version: int) -> promotion.Promotion:
+def promote_version(place: Place, name: str, version: int) -> Promotion:
     ref = ModelRef(name, version=version)
-    return promotion.promote(place.client, ref, "production", GateOptions(margin=0.9))
+    return promote.promote(place.client, ref, "production", GateOptions(margin=0.9))
 
 
 def legacy(place: Place, name: str, stage: str) -> set[int]:
@@ -187,10 +187,8 @@ def test_what_many_write_first_in_one_moment_is_written(shared: Place) -> None:
 
     with ThreadPoolExecutor(_CLIENTS) as pool:
         list(pool.map(one, range(1, _CLIENTS + 1)))
-    stages = registered_models.stages_of(
-        registered_models.get_registered_model(shared.client, name)
-    )
-    assert set(stages) == {"stage-0", "stage-1", "stage-2"}
+    held = registered_models.stages_of(registered_models.get_registered_model(shared.client, name))
+    assert set(held) == {"stage-0", "stage-1", "stage-2"}
 
 
 def test_the_legacy_stage_follows_with_the_other_driver_as_well(
@@ -208,13 +206,13 @@ def test_the_legacy_stage_follows_with_the_other_driver_as_well(
 
 
 @pytest.mark.parametrize(
-    ("step", "held", "told"),
+    ("step", "held", "outcome"),
     [
-        ("judge", GOOD, "now unfinished"),
-        ("_move", EQUAL, "now done"),
+        ("evaluate", GOOD, "now unfinished"),
+        ("close_event", EQUAL, "now done"),
     ],
 )
-def test_a_database_that_goes_away_in_the_middle_costs_an_act_and_no_stage(
+def test_a_database_that_fails_in_the_middle_costs_an_event_and_no_stage(
     shared: Place,
     database: Postgres,
     without_database: Callable[[], None],
@@ -223,19 +221,19 @@ def test_a_database_that_goes_away_in_the_middle_costs_an_act_and_no_stage(
     monkeypatch: pytest.MonkeyPatch,
     step: str,
     held: int,
-    told: str,
+    outcome: str,
 ) -> None:
     name = shared.model(GOOD, EQUAL)
-    promote(shared, name, GOOD)
+    promote_version(shared, name, GOOD)
     with monkeypatch.context() as patch:
-        if step == "judge":  # before the stage is moved
+        if step == "evaluate":  # before the stage is moved
 
-            def evaluate(*arguments: Any) -> Any:
-                verdict = evaluate.evaluate(*arguments)
+            def evaluate_and_stop(*arguments: Any) -> Any:
+                verdict = evaluate(*arguments)
                 without_database()
                 return verdict
 
-            patch.setattr(promotion, "judge", evaluate)
+            patch.setattr(promote, "evaluate", evaluate_and_stop)
         else:  # after it is moved, and before that is recorded
 
             def close(*arguments: Any, **options: Any) -> Any:
@@ -243,16 +241,18 @@ def test_a_database_that_goes_away_in_the_middle_costs_an_act_and_no_stage(
                 return whole(*arguments, **options)
 
             whole = event_writer.close_event
-            patch.setattr(events, "close", close)
+            patch.setattr(event_writer, "close_event", close)
         with pytest.raises(RegistryUnavailable, match=r"its database"):
-            promote(shared, name, EQUAL)
+            promote_version(shared, name, EQUAL)
     database.start()
     assert shared.holder(name) == held
-    assert recovery.repair(shared.client, name) == [f"promote 2 → production was left open; {told}"]
+    assert recovery.repair(shared.client, name) == [
+        f"promote 2 → production was left open; {outcome}"
+    ]
     verified = recovery.verify(shared.client, ModelRef(name, stage="production"), TrustPolicy())
     assert verified.passed
     if held == GOOD:
-        promote(shared, name, EQUAL)
+        promote_version(shared, name, EQUAL)
     assert rollback.rollback(shared.client, name, "production", reason="back").version == GOOD
 
 
@@ -266,7 +266,7 @@ def test_without_its_database_each_command_says_one_line_and_what_is_served_goes
 ) -> None:
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT")
     name = shared.model(GOOD, EQUAL)
-    promote(shared, name, GOOD)
+    promote_version(shared, name, GOOD)
     before = history.list_events(shared.client, name)
     port = free_port()
     command = (BIN / "registry-tools", "serve", f"{name}@production", "--port", str(port))
@@ -291,7 +291,7 @@ def test_without_its_database_each_command_says_one_line_and_what_is_served_goes
     database.start()
     assert history.list_events(shared.client, name) == before
     assert [v.version for v in registry.list_versions(shared.client, name)] == [2, 1]
-    promote(shared, name, EQUAL)
+    promote_version(shared, name, EQUAL)
     eventually(lambda: httpx.post(f"{address}/predict", json=row).headers["X-Model-Version"] == "2")
     assert load_model(f"{name}@production").info.version == EQUAL
     (newest, *_) = json.loads(
