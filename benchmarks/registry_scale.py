@@ -1,4 +1,4 @@
-"""Do the commands cost the same on a model with 10, 1,000 and 10,000 versions, and as many acts?
+"""Do the commands cost the same on a model with 10, 1,000 and 10,000 versions, and as many events?
 
     python benchmarks/registry_scale.py [--rounds 5]
 
@@ -56,12 +56,12 @@ def make_store(folder: Path, size: int) -> None:
         for table in ("model_versions", "model_version_tags"):
             new = {"version": "number", "current_stage": "'None'"}
             repeat(database, table, "version = 1", new, size)
-        event = "run_uuid IN (SELECT run_uuid FROM tags WHERE key = 'kind' AND value = 'act')"
+        event = "run_uuid IN (SELECT run_uuid FROM tags WHERE key = 'kind' AND value = 'event')"
         for table in ("runs", "tags", "metrics", "latest_metrics"):
             new = {
                 "run_uuid": "printf('%032x', number)",
                 "start_time": "start_time - number",
-                "value": "CASE WHEN key = 'turn' THEN number ELSE value END"
+                "value": "CASE WHEN key = 'sequence' THEN number ELSE value END"
                 if "metrics" in table
                 else "value",
             }

@@ -17,7 +17,8 @@ import click
 from pipeline.errors import Interrupted, PipelineError
 from pipeline.params.definitions import MonitorParams, SweepParams, TrainParams
 from pipeline.params.fields import as_text
-from registry_tools.cli import runner
+from registry_tools.cli import exit_codes, process_setup
+from registry_tools.cli.options import verbose_option
 from registry_tools.errors import RegistryToolsError
 
 if TYPE_CHECKING:
@@ -55,21 +56,21 @@ def cli() -> None:
 
 @cli.command()
 @_parameters(TrainParams)
-@runner.verbose_option
+@verbose_option
 def train(**texts: str | None) -> None:
     """Train, evaluate, log and register a model; its stage is set last."""
     params = TrainParams.from_text({k: v for k, v in texts.items() if v is not None})
     from pipeline.training.train import train as train_model
 
-    runner.imports_done()
-    with runner.ended_by_signals():
+    process_setup.imports_done()
+    with process_setup.ended_by_signals():
         result = train_model(params)
     click.echo(_summary(result))
 
 
 @cli.command()
 @_parameters(SweepParams)
-@runner.verbose_option
+@verbose_option
 def sweep(**texts: str | None) -> None:
     """Try many estimators by cross-validation, then train, log and register the best.
 
@@ -78,7 +79,7 @@ def sweep(**texts: str | None) -> None:
     params = SweepParams.from_text({k: v for k, v in texts.items() if v is not None})
     from pipeline.sweep.sweep import sweep as run_sweep
 
-    runner.imports_done()
+    process_setup.imports_done()
     hidden = not sys.stderr.isatty()
     kept = 0
     bar: Any  # click does not export its type
@@ -94,7 +95,7 @@ def sweep(**texts: str | None) -> None:
             bar.update(ended - bar.pos, best)
 
         try:
-            with runner.ended_by_signals():
+            with process_setup.ended_by_signals():
                 result = run_sweep(params, show)
         except KeyboardInterrupt:
             raise Interrupted(
@@ -105,7 +106,7 @@ def sweep(**texts: str | None) -> None:
 
 @cli.command()
 @_parameters(MonitorParams)
-@runner.verbose_option
+@verbose_option
 def monitor(**texts: str | None) -> int:
     """Compare the rows of now with those that the version in a stage was trained on.
 
@@ -114,8 +115,8 @@ def monitor(**texts: str | None) -> int:
     params = MonitorParams.from_text({k: v for k, v in texts.items() if v is not None})
     from pipeline.monitoring.monitor import monitor as look
 
-    runner.imports_done()
-    with runner.ended_by_signals():
+    process_setup.imports_done()
+    with process_setup.ended_by_signals():
         result = look(params)
     click.echo(_monitor_summary(result))
     return _DRIFT if result.analysis.has_drift else 0
@@ -129,7 +130,7 @@ _folder = click.option(
 
 @cli.command("make-example")
 @_folder
-@runner.verbose_option
+@verbose_option
 def make_example(folder: Path) -> None:
     """Make the example store anew by running this project's own commands."""
     from pipeline.showcase import example_store
@@ -141,7 +142,7 @@ def make_example(folder: Path) -> None:
 @cli.command("show-example")
 @_folder
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
-@runner.verbose_option
+@verbose_option
 def show_example(folder: Path, port: int) -> None:
     """Open a copy of the example store in the MLflow UI, until interrupted."""
     from pipeline.showcase import example_store
@@ -156,12 +157,12 @@ def show_example(folder: Path, port: int) -> None:
 )  # fmt: skip
 @click.option("--port", type=click.IntRange(0, 65535), default=5055, show_default=True,
               help="Of the page to watch.")  # fmt: skip
-@runner.verbose_option
+@verbose_option
 def demo(folder: Path, port: int) -> None:
     """Show the whole loop: serve, watch, see drift, retrain, promote, serve what is new."""
     from pipeline.showcase import demo as demonstration
 
-    with runner.ended_by_signals():
+    with process_setup.ended_by_signals():
         demonstration.run(folder, port, click.echo)
 
 
@@ -272,4 +273,4 @@ def _command(name: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    return runner.run(cli, argv, "pipeline", (PipelineError, RegistryToolsError))
+    return exit_codes.run(cli, argv, "pipeline", (PipelineError, RegistryToolsError))

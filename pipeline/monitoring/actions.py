@@ -25,7 +25,7 @@ from registry_tools.errors import GateRefused, RegistryToolsError
 from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models.trust_policy import TrustPolicy
-from registry_tools.promotion import promote
+from registry_tools.promotion import promote, rollback
 from registry_tools.refs import ModelRef
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def roll_back_version(
     Returns what came of it, and the version that is in the stage now.
     """
     try:
-        done = promote.rollback(
+        done = rollback.rollback(
             client,
             params.name,
             params.stage,

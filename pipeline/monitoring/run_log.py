@@ -18,7 +18,7 @@ from registry_tools.mlflow_store import registry, runs
 from registry_tools.mlflow_store.client import translate_errors
 from registry_tools.mlflow_store.tags import DRIFT_AT_TAG, DRIFT_RUN_TAG, DRIFT_TAG
 from registry_tools.processes import process_is_running
-from registry_tools.promotion import events
+from registry_tools.promotion import history
 from registry_tools.stats import metrics
 
 CAUSE_TAG = "monitoring_run"  # on a version: the look that had it trained
@@ -107,7 +107,7 @@ class MonitoringRun:
         """
         with translate_errors(self._client.tracking_uri):
             while True:
-                run = events.root(self._client, self._model)
+                run = history.root(self._client, self._model)
                 prefix = f"{_CLAIM}.{stage}."
                 claims = {
                     int(key.removeprefix(prefix)): value

@@ -35,7 +35,7 @@ from skops.io.exceptions import UntrustedTypesFoundException
 from pipeline.errors import PipelineError, RegistrationError, UntrustedType
 from pipeline.tracking import store
 from registry_tools.errors import RegistryToolsError, RegistryUnavailable
-from registry_tools.mlflow_store import experiments, registry
+from registry_tools.mlflow_store import experiments, registry, stages
 from registry_tools.mlflow_store.client import translate_errors, upsert
 from registry_tools.models import artifacts
 from registry_tools.models import manifest as manifests
@@ -294,14 +294,14 @@ def set_stage(name: str, stage: str, version: int) -> None:
     """
     client = MlflowClient()
     try:
-        registry.move_alias(client, name, stage, version)
+        stages.move_alias(client, name, stage, version)
     except RegistryToolsError as error:
         raise RegistrationError(
             f"{name} version {version} is registered, but stage {stage} was not set: {error}"
         ) from error
     for _ in range(3):
-        registry.mirror_legacy_stage(client, name, stage, version)
-        held = registry.stage_holder(client, name, stage)
+        stages.mirror_legacy_stage(client, name, stage, version)
+        held = stages.stage_holder(client, name, stage)
         if held is None or held == version:
             break
         version = held  # of two trainings that end at once, the mirror follows the later one

@@ -1,4 +1,4 @@
-"""The commands on the record of acts: shown, mended, and what it protects deleted."""
+"""The commands on the history: show it, repair it, and delete a version that it does not need."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from registry_tools.refs import model_name, parse_ref, stage_name
 
 @click.command()
 @click.argument("model")
-@click.option("--stage", help="The acts on this stage only.")
-@click.option("--limit", type=click.IntRange(min=1), help="The newest N acts only.")
+@click.option("--stage", help="The events on this stage only.")
+@click.option("--limit", type=click.IntRange(min=1), help="The newest N events only.")
 @html_option
 @common_options
 def history(
@@ -31,28 +31,29 @@ def history(
     as_json: bool,
     tracking_uri: str | None,
 ) -> None:
-    """Show the promotions and rollbacks of MODEL, newest first, and what they do not explain."""
+    """Show the promotions and rollbacks of MODEL, newest first, and external changes."""
     name, where = model_name(model), stage_name(stage) if stage is not None else None
-    from registry_tools.mlflow_store import registry
+    from registry_tools.mlflow_store import registered_models
     from registry_tools.mlflow_store.client import connect
-    from registry_tools.promotion import events as record
-    from registry_tools.promotion import recovery
+    from registry_tools.promotion import history, recovery
 
     client = connect(tracking_uri)
-    stages = registry.stages_of(registry.get_registered_model(client, name))
-    entries = record.list_events(client, name, stage=where, limit=limit)
-    inconsistent = recovery.inconsistencies(client, name, stages)
+    held = registered_models.stages_of(registered_models.get_registered_model(client, name))
+    entries = history.list_events(client, name, stage=where, limit=limit)
+    inconsistent = recovery.inconsistencies(client, name, held)
     if html is not None:
         from registry_tools.reports.history import history_page
 
-        parts = [f"the newest {limit} acts"] if limit is not None and len(entries) == limit else []
-        parts += [f"acts on {where}"] if where is not None else []
+        parts = (
+            [f"the newest {limit} events"] if limit is not None and len(entries) == limit else []
+        )
+        parts += [f"events on {where}"] if where is not None else []
         scope = f"Only {', '.join(parts)}" if parts else ""
-        write_page(html, history_page(name, entries, stages, inconsistent, utc_now(), scope))
+        write_page(html, history_page(name, entries, held, inconsistent, utc_now(), scope))
     if as_json:
         print_json([event.as_dict() for event in entries])
     elif html is not None:
-        click.echo(f"{len(entries)} acts on {name} → {html}")
+        click.echo(f"{len(entries)} events on {name} → {html}")
     else:
         rows = [("at", "action", "outcome", "stage", "version", "before", "actor", "reason")]
         for event in entries:
@@ -78,7 +79,7 @@ def history(
 @actor_option
 @common_options
 def repair(model: str, actor: str | None, as_json: bool, tracking_uri: str | None) -> None:
-    """Close the acts of MODEL that a crash left open, and record moves by other means."""
+    """Close the events of MODEL that a crash left open, and record external changes."""
     name = model_name(model)
     from registry_tools.mlflow_store.client import connect
     from registry_tools.promotion import recovery
@@ -94,16 +95,16 @@ def repair(model: str, actor: str | None, as_json: bool, tracking_uri: str | Non
 @click.argument("ref")
 @common_options
 def delete(ref: str, as_json: bool, tracking_uri: str | None) -> None:
-    """Delete the version REF, unless a stage holds it or a rollback would take it."""
+    """Delete the version REF, unless a stage holds it or a rollback would go back to it."""
     model_ref = parse_ref(ref)
     from registry_tools.mlflow_store.client import connect
-    from registry_tools.promotion import promote
+    from registry_tools.promotion import deletion
 
-    gone = promote.delete(connect(tracking_uri), model_ref)
+    deleted = deletion.delete(connect(tracking_uri), model_ref)
     if as_json:
-        print_json({"name": gone.name, "version": gone.version, "deleted": True})
+        print_json({"name": deleted.name, "version": deleted.version, "deleted": True})
     else:
-        click.echo(f"deleted  {gone.name} version {gone.version}")
+        click.echo(f"deleted  {deleted.name} version {deleted.version}")
 
 
 COMMANDS = (history, repair, delete)

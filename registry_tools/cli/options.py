@@ -1,4 +1,4 @@
-"""What the commands have in common: their options, and how an answer is printed."""
+"""What the commands have in common: their options, and how a result is printed."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry_tools.cli import runner
-
 if TYPE_CHECKING:
     from registry_tools.evaluation.verdict import Verdict
-    from registry_tools.promotion.events import Event
+    from registry_tools.promotion.event import Event
+
+
+def verbose_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `-v`, which `exit_codes.run` reads before click does."""
+    return click.option(
+        "-v", "--verbose", is_flag=True, expose_value=False, help="Logs and tracebacks on stderr."
+    )(function)
 
 
 tracking_option = click.option(
@@ -30,7 +35,7 @@ def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print JSON, keys sorted."),
         tracking_option,
-        runner.verbose_option,
+        verbose_option,
     ):
         function = option(function)
     return function
@@ -83,11 +88,11 @@ html_option = click.option(
 
 
 def write_page(path: str, page: str) -> None:
-    """Write a page; it appears whole or not at all."""
-    from registry_tools.data.output_file import output_file
-
+    """Write a page; it appears complete or not at all."""
     if path in {"", "-"}:
         raise click.UsageError(f"--html {path!r}: name a file")
+
+    from registry_tools.data.output_file import output_file
 
     with output_file(Path(path)) as part:
         part.write_text(page, encoding="utf-8")
@@ -117,7 +122,7 @@ def verdict_rows(verdict: Verdict) -> list[tuple[str, str, str]]:
 
 
 def outcome_of(event: Event) -> str:
-    """Return how an act ended, with what is to be known of it at a glance."""
+    """Return how an event ended, and whether it was external or forced."""
     if event.external:
         return f"{event.outcome}, external"
     return f"{event.outcome}, forced" if event.forced else event.outcome

@@ -21,7 +21,7 @@ from registry_tools.refs import model_name, parse_ref, stage_name
 
 if TYPE_CHECKING:
     from registry_tools.models.trust_policy import TrustPolicy
-    from registry_tools.promotion.promote import Promotion
+    from registry_tools.promotion.apply_event import Promotion
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -43,7 +43,7 @@ def _thresholds(_: click.Context, parameter: click.Parameter, texts: tuple[str, 
 
 
 def _reason_option(**options: Any) -> Callable[[F], F]:
-    return click.option("--reason", help="Why; it stands in the history.", **options)
+    return click.option("--reason", help="Why; the history shows it.", **options)
 
 
 @click.command()
@@ -51,11 +51,11 @@ def _reason_option(**options: Any) -> Callable[[F], F]:
 @click.option("--to", "stage", required=True, metavar="STAGE", help="The stage to move.")
 @click.option(
     "--min", "minimum", multiple=True, callback=_thresholds, metavar="METRIC=N",
-    help="A figure on the held-out rows that must be reached; recall is the lowest of all classes.",
+    help="A metric on the held-out rows that must be reached; recall is the lowest of all classes.",
 )  # fmt: skip
 @click.option(
     "--max", "maximum", multiple=True, callback=_thresholds, metavar="METRIC=N",
-    help="A figure that must not be exceeded, such as log_loss=0.5.",
+    help="A metric that must not be exceeded, such as log_loss=0.5.",
 )  # fmt: skip
 @click.option(
     "--rule", type=click.Choice(RULES), default="not-worse", show_default=True,
@@ -106,13 +106,13 @@ def promote(
     if (eval_data is None) != (target is None):
         raise click.UsageError("--eval-data and --target go together")
     if force and not reason.strip():
-        raise click.UsageError("--force needs --reason: it stands in the history")
+        raise click.UsageError("--force needs --reason: the history shows it")
     model_ref, to = parse_ref(ref), stage_name(stage)
     from registry_tools.errors import GateRefused
     from registry_tools.evaluation.eval_data import read_eval_data
     from registry_tools.evaluation.gate_options import GateOptions
     from registry_tools.mlflow_store import client
-    from registry_tools.promotion import promote as promotion
+    from registry_tools.promotion import promote
 
     options = GateOptions(
         minimum=minimum,
@@ -124,7 +124,7 @@ def promote(
         policy=policy,
     )
     try:
-        result = promotion.promote(
+        result = promote.promote(
             client.connect(tracking_uri),
             model_ref,
             to,
@@ -143,12 +143,12 @@ def promote(
         what = "would move" if result.verdict.passed else "would be refused"
     _print_promotion(result, as_json, what)
     if dry_run and not result.verdict.passed:
-        raise GateRefused(promotion.refusal(result), result)
+        raise GateRefused(promote.refusal(result), result)
 
 
 @click.command()
 @click.argument("model")
-@click.option("--stage", default="production", show_default=True, help="The stage to move back.")
+@click.option("--stage", default="production", show_default=True, help="The stage to roll back.")
 @click.option("--to", type=int, metavar="N", help="To this version, which held the stage once.")
 @_reason_option(required=True)
 @actor_option
@@ -164,12 +164,12 @@ def rollback(
     as_json: bool,
     tracking_uri: str | None,
 ) -> None:
-    """Move a stage of MODEL back to the version that held it before."""
+    """Roll a stage of MODEL back to the version that held it before."""
     name, where = model_name(model), stage_name(stage)
     from registry_tools.mlflow_store import client
-    from registry_tools.promotion import promote as promotion
+    from registry_tools.promotion import rollback
 
-    result = promotion.rollback(
+    result = rollback.rollback(
         client.connect(tracking_uri),
         name,
         where,
@@ -178,7 +178,7 @@ def rollback(
         actor=actor,
         policy=policy,
     )
-    _print_promotion(result, as_json, "moved back")
+    _print_promotion(result, as_json, "rolled back")
 
 
 def _print_promotion(result: Promotion, as_json: bool, what: str) -> None:
@@ -190,16 +190,16 @@ def _print_promotion(result: Promotion, as_json: bool, what: str) -> None:
                 "stage": result.stage,
                 "previous_version": result.previous_version,
                 "verdict": result.verdict.as_dict(),
-                "act": result.event.as_dict() if result.event is not None else None,
+                "event": result.event.as_dict() if result.event is not None else None,
                 "notes": list(result.notes),
             }
         )
         return
     rows = verdict_rows(result.verdict)
-    rows += [("passed over", note, "") for note in result.notes]
+    rows += [("skipped", note, "") for note in result.notes]
     print_columns(rows)
     width = max(len(row[0]) for row in rows)
-    held = _shown(result.previous_version)
+    held = _version_text(result.previous_version)
     if what in {"refused", "would be refused"}:
         change = f"stays at {held}, version {result.version} was not promoted"
     else:
@@ -207,7 +207,7 @@ def _print_promotion(result: Promotion, as_json: bool, what: str) -> None:
     click.echo(f"{what:<{width}}  {result.name} {result.stage}: {change}")
 
 
-def _shown(version: int | None) -> str:
+def _version_text(version: int | None) -> str:
     return "no version" if version is None else f"version {version}"
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from registry_tools.cli import runner
+from registry_tools.cli import process_setup
 from registry_tools.cli.options import common_options, loading_options, print_columns, print_json
 from registry_tools.refs import parse_ref
 
@@ -82,7 +82,7 @@ def score(
         workers=workers,
         master=(master or _LOCAL) if engine == "spark" else None,
     )
-    with runner.ended_by_signals(), contextlib.ExitStack() as stack:
+    with process_setup.ended_by_signals(), contextlib.ExitStack() as stack:
         summary = score_files(request, policy, tracking_uri, lambda files: _bar(stack, files))
     if as_json:
         print_json(summary.as_dict())

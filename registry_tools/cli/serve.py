@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry_tools.cli import runner
-from registry_tools.cli.options import loading_options, tracking_option
+from registry_tools.cli import process_setup
+from registry_tools.cli.options import loading_options, tracking_option, verbose_option
 from registry_tools.errors import InputError
 from registry_tools.refs import parse_ref
 
@@ -108,7 +108,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 )  # fmt: skip
 @loading_options
 @tracking_option
-@runner.verbose_option
+@verbose_option
 def serve(
     ref: str,
     host: str,
@@ -166,7 +166,7 @@ def serve(
         tracking_uri=tracking_uri,
         api_keys=_keys(api_key_file),
     )
-    runner.imports_done()
+    process_setup.imports_done()
     logging.getLogger("registry_tools.serving").setLevel(logging.INFO)
     return serving.run(settings)
 

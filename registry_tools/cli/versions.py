@@ -1,4 +1,4 @@
-"""The commands on single versions: look closer, compare, sign, carry elsewhere."""
+"""The commands on single versions: verify, compare, sign, copy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @loading_options
 @common_options
 def verify(ref: str, policy: TrustPolicy, as_json: bool, tracking_uri: str | None) -> None:
-    """Check the files, the format and the answers of the version REF, and its model's history."""
+    """Check files, format and predictions of the version REF, and its model's history."""
     model_ref = parse_ref(ref)
     from registry_tools.errors import VerificationError
     from registry_tools.mlflow_store.client import connect
@@ -80,7 +80,7 @@ def compare(
     compared: PairedPredictions | str
     try:
         compared = comparison.compare(client, one, two, policy)
-    except RegistryToolsError as error:  # such as files that are gone: the rest can be told
+    except RegistryToolsError as error:  # such as files that are gone: the rest can be shown
         compared = str(error)
     if html is not None:
         from registry_tools.models import artifacts
@@ -108,7 +108,13 @@ def compare(
     for key in sorted({*one.params, *two.params}):
         rows.append((f"param {key}", one.params.get(key, "-"), two.params.get(key, "-")))
     for key in sorted({*one.metrics, *two.metrics}):
-        rows.append((f"metric {key}", _figure(one.metrics.get(key)), _figure(two.metrics.get(key))))
+        rows.append(
+            (
+                f"metric {key}",
+                _metric_text(one.metrics.get(key)),
+                _metric_text(two.metrics.get(key)),
+            )
+        )
     print_columns(rows)
     if paired is None:
         click.echo(f"\nnot compared on the same rows: {compared}")
@@ -120,7 +126,7 @@ def compare(
     )
 
 
-def _figure(value: float | None) -> str:
+def _metric_text(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
@@ -161,7 +167,7 @@ def copy_command(
     as_json: bool,
     tracking_uri: str | None,
 ) -> None:
-    """Carry the version REF to another registry, whole or not at all; no stage is set there."""
+    """Copy the version REF to another registry, completely or not at all; no stage is set there."""
     model_ref, new_name = parse_ref(ref), model_name(name) if name is not None else None
     from registry_tools.mlflow_store.client import connect
     from registry_tools.models import copy

@@ -105,6 +105,16 @@ def fetch_pages(
     return found
 
 
+def quote(text: str) -> str:
+    """Quote a text for MLflow's search language, which knows both quotes and no escape."""
+    return f"'{text}'" if "'" not in text else f'"{text}"'
+
+
+def is_missing(error: mlflow.exceptions.MlflowException) -> bool:
+    """Whether MLflow's error says that something does not exist."""
+    return error.error_code == "RESOURCE_DOES_NOT_EXIST"
+
+
 def _translate(error: mlflow.exceptions.MlflowException, where: str) -> RegistryToolsError:
     text = " ".join(str(error).split())
     if error.error_code in _DENIED or "error code 401" in text or "error code 403" in text:

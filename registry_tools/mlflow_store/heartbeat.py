@@ -1,4 +1,4 @@
-"""Signs of life: which open runs are at work, and which were left open by a killed process."""
+"""Heartbeats: which open runs are in progress, and which a killed process left open."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from registry_tools.errors import RegistryToolsError
 from registry_tools.mlflow_store.client import translate_errors
 
 HEARTBEAT_SECONDS = 1.0
-# No sign of life for so long, on the watching client's own clock: the process was killed.
+# No heartbeat for so long, on the watching client's own clock: the process was killed.
 EXPIRY_SECONDS = 10.0
-_ALIVE = "alive"
+_HEARTBEAT = "heartbeat"
 
 
 @contextlib.contextmanager
 def keep_alive(client: MlflowClient, run_id: str) -> Iterator[None]:
-    """Give a sign of life every second while the body works."""
+    """Write a heartbeat every second while the body works."""
     over = threading.Event()
 
     def beat() -> None:
         count = 0
         while not over.wait(HEARTBEAT_SECONDS):
             count += 1
-            # A registry that is away is told of by the work itself, which needs it too.
+            # The work itself reports an unavailable registry, which it needs too.
             with contextlib.suppress(RegistryToolsError), translate_errors(client.tracking_uri):
-                client.set_tag(run_id, _ALIVE, str(count))
+                client.set_tag(run_id, _HEARTBEAT, str(count))
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
@@ -42,30 +42,30 @@ def keep_alive(client: MlflowClient, run_id: str) -> Iterator[None]:
 
 
 class HeartbeatMonitor:
-    """What one client has seen of a run: clocks of different machines are not compared."""
+    """Time since a run's last heartbeat, on this client's clock: machines are not compared."""
 
     def __init__(self) -> None:
-        self._seen: str | None = None
+        self._last_beat: str | None = None
         self._since: float | None = None
 
-    def sees_beat(self, run: Run) -> bool:
-        """Take a look; return whether there was a sign of life since the first one."""
-        beat = run.data.tags.get(_ALIVE, "")
+    def observe(self, run: Run) -> bool:
+        """Read the heartbeat; return whether there was one since the first call."""
+        beat = run.data.tags.get(_HEARTBEAT, "")
         first = self._since is None
-        changed = beat != self._seen
+        changed = beat != self._last_beat
         if first or changed:
-            self._seen, self._since = beat, time.monotonic()
+            self._last_beat, self._since = beat, time.monotonic()
         return changed and not first
 
     @property
-    def seconds(self) -> float:
-        """Since the last sign of life, or the first look."""
+    def seconds_since_beat(self) -> float:
+        """Seconds since the last heartbeat, or since the first call of `observe`."""
         return 0.0 if self._since is None else time.monotonic() - self._since
 
     @property
     def has_expired(self) -> bool:
         """Whether there was none for so long that the process was killed."""
-        return self.seconds > EXPIRY_SECONDS
+        return self.seconds_since_beat > EXPIRY_SECONDS
 
 
 def expired(client: MlflowClient, run_ids: Sequence[str]) -> list[str]:
@@ -73,12 +73,12 @@ def expired(client: MlflowClient, run_ids: Sequence[str]) -> list[str]:
     watched = {run_id: HeartbeatMonitor() for run_id in run_ids}
     found = []
     while watched:
-        for run_id, watch in list(watched.items()):
+        for run_id, monitor in list(watched.items()):
             with translate_errors(client.tracking_uri):
                 run = client.get_run(run_id)
-            if watch.sees_beat(run) or run.info.status != "RUNNING":
+            if monitor.observe(run) or run.info.status != "RUNNING":
                 del watched[run_id]
-            elif watch.has_expired:
+            elif monitor.has_expired:
                 del watched[run_id]
                 found.append(run_id)
         if watched:

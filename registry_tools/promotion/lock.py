@@ -1,9 +1,9 @@
-"""Turns: of all clients that move one stage, one does so at a time, in a known order.
+"""The stage lock: of all clients that move one stage, one does so at a time, in a known order.
 
 MLflow has no lock and no compare-and-swap, but a parameter of a run that nobody can write twice.
-The acts on a stage form a chain: each claims the one before it by writing its own id there, and
-waits until every act before it is closed. An act that gives no sign of life was killed, and whoever
-waits for it finishes it.
+The events on a stage form a chain: each appends itself by writing its own id into the last one, and
+waits until every event before it is closed. An event without a heartbeat has expired, and whoever
+waits for it closes it.
 """
 
 from __future__ import annotations
@@ -20,101 +20,103 @@ from mlflow.exceptions import MlflowException
 from registry_tools.errors import PromotionError, RegistryToolsError
 from registry_tools.mlflow_store import heartbeat
 from registry_tools.mlflow_store.client import translate_errors, upsert
-from registry_tools.promotion import events
-from registry_tools.promotion.events import SEQUENCE, Event, event_from_run
+from registry_tools.promotion import history
+from registry_tools.promotion.event import DONE, SEQUENCE, SUPERSEDED, Event, event_from_run
 
 _log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.05
-_AFTER = "after"
+_PREVIOUS = "previous_event"
 _NEXT = "next"
 
 
 @contextlib.contextmanager
-def turn(
-    client: MlflowClient, model: str, event: Event, finish: Callable[[Event], object]
+def stage_lock(
+    client: MlflowClient, model: str, event: Event, close_expired: Callable[[Event], object]
 ) -> Iterator[None]:
-    """Hold the stage of an act for it alone, from when every act before it is closed.
+    """Acquire the lock of an event's stage once all earlier events are closed.
 
     Parameters
     ----------
     client, model, event
-        The act that is to have its turn.
-    finish
-        Closes an act that was killed, as what it came to.
+        The event that acquires the lock.
+    close_expired
+        Closes an event whose process was killed, with the outcome that it had.
 
     Raises
     ------
     PromotionError
-        If this act was itself taken for killed, because its process stood still.
+        If this event has itself expired and was closed, because its process was suspended.
     """
     with translate_errors(client.tracking_uri):
-        for before in _claim(client, model, event):
-            _wait_until_closed(client, client.get_run(before.info.run_id), finish)
+        for run in _append_to_chain(client, model, event):
+            _wait_until_closed(client, client.get_run(run.info.run_id), close_expired)
         if not event_from_run(client.get_run(event.run_id)).is_open:
             raise PromotionError(
-                f"this {event.action} stood still for so long that another took it for killed; "
-                "nothing was moved: repeat it"
+                f"this {event.action} expired: its process was suspended for too long, and another "
+                "client closed it; nothing was moved: repeat it"
             )
     yield
 
 
-def _claim(client: MlflowClient, model: str, event: Event) -> list[Run]:
-    """Put an act at the end of its stage's chain; return those before it that may be open."""
-    last = events.last_claim(client, model, event.stage)
+def _append_to_chain(client: MlflowClient, model: str, event: Event) -> list[Run]:
+    """Put an event at the end of its stage's chain; return those before it that may be open."""
+    last = history.chain_end(client, model, event.stage)
     if last is not None:
         run = client.get_run(last)
         key, number = _NEXT, int(run.data.metrics.get(SEQUENCE, 0))
     else:
-        run, key, number = events.root(client, model), events.first_claim(event.stage), 0
+        run, key, number = history.root(client, model), f"{_NEXT}.{event.stage}", 0
     passed = [run]
-    while not _claimed(client, run, key, event):
+    while not _try_append(client, run, key, event):
         follower = client.get_run(client.get_run(run.info.run_id).data.params[key])
-        if _AFTER not in follower.data.tags:  # its process has not come to say so
-            _say_after(client, follower.info.run_id, run.info.run_id)
+        if _PREVIOUS not in follower.data.tags:  # its process has not written it yet
+            _write_previous(client, follower.info.run_id, run.info.run_id)
         run, key, number = follower, _NEXT, number + 1
         passed.append(run)
     now = time.time_ns() // 1_000_000
     client.log_batch(event.run_id, metrics=[Metric(SEQUENCE, number + 1, now, 0)])
-    _say_after(client, event.run_id, run.info.run_id)
-    events.point_to_claim(client, event)
+    _write_previous(client, event.run_id, run.info.run_id)
+    history.set_chain_end(client, event)
     return passed
 
 
-def _say_after(client: MlflowClient, run_id: str, before: str) -> None:
-    """Write which act is before a claim; its own process and who passes by may both do so."""
-    upsert(lambda: client.set_tag(run_id, _AFTER, before))
+def _write_previous(client: MlflowClient, run_id: str, previous: str) -> None:
+    """Write which event is before another; its own process and any later one may do so."""
+    upsert(lambda: client.set_tag(run_id, _PREVIOUS, previous))
 
 
-def _claimed(client: MlflowClient, run: Run, key: str, event: Event) -> bool:
-    """Write an act's id as the one after another; False if there is one after it already."""
+def _try_append(client: MlflowClient, run: Run, key: str, event: Event) -> bool:
+    """Write an event's id as the one after another; False if there is one after it already."""
     try:
         client.log_param(run.info.run_id, key, event.run_id)
     except MlflowException as error:
-        there = client.get_run(run.info.run_id)
-        if there.info.lifecycle_stage != "active":
+        stored = client.get_run(run.info.run_id)
+        if stored.info.lifecycle_stage != "active":
             raise RegistryToolsError(
-                f"the history has a hole: run {run.info.run_id} was deleted in MLflow; bring it "
-                f"back with: mlflow runs restore --run-id {run.info.run_id}"
+                f"the history is incomplete: run {run.info.run_id} was deleted in MLflow; restore "
+                f"it with: mlflow runs restore --run-id {run.info.run_id}"
             ) from error
-        if key not in there.data.params:
+        if key not in stored.data.params:
             raise
-        return there.data.params[key] == event.run_id
+        return stored.data.params[key] == event.run_id
     return True
 
 
-def _wait_until_closed(client: MlflowClient, run: Run, finish: Callable[[Event], object]) -> None:
-    """Wait for an act and, where it ended without having had its turn, for those before it."""
-    watch, said = heartbeat.HeartbeatMonitor(), False
-    while run.info.status == "RUNNING" and not watch.has_expired:
-        watch.sees_beat(run)
-        if watch.seconds > 2 * heartbeat.HEARTBEAT_SECONDS and not said:
-            said = True
-            _log.warning("waiting for an act that gives no sign of life, run %s", run.info.run_id)
+def _wait_until_closed(
+    client: MlflowClient, run: Run, close_expired: Callable[[Event], object]
+) -> None:
+    """Wait for an event and, where it ended without the lock, for those before it."""
+    monitor, warned = heartbeat.HeartbeatMonitor(), False
+    while run.info.status == "RUNNING" and not monitor.has_expired:
+        monitor.observe(run)
+        if monitor.seconds_since_beat > 2 * heartbeat.HEARTBEAT_SECONDS and not warned:
+            warned = True
+            _log.warning("waiting for an event without a heartbeat, run %s", run.info.run_id)
         time.sleep(_POLL_SECONDS)
         run = client.get_run(run.info.run_id)
-    had_its_turn = run.data.tags.get("outcome") in {events.DONE, events.SUPERSEDED}
-    if not had_its_turn and _AFTER in run.data.tags:
-        _wait_until_closed(client, client.get_run(run.data.tags[_AFTER]), finish)
+    had_lock = run.data.tags.get("outcome") in {DONE, SUPERSEDED}
+    if not had_lock and _PREVIOUS in run.data.tags:
+        _wait_until_closed(client, client.get_run(run.data.tags[_PREVIOUS]), close_expired)
     if run.info.status == "RUNNING":
-        finish(event_from_run(run))
+        close_expired(event_from_run(run))

@@ -18,9 +18,9 @@ from registry_tools.stats.paired_test import PairedComparison
 
 _ROWS = 50
 _COLUMNS = 12
-_CLASS_FIGURES = 20
+_CLASS_METRICS = 20
 _SHORT = 16  # digits of a digest
-_LETTERS = 80  # of a name or value
+_CHARACTERS = 80  # of a name or value
 _MIDDLE, _HALF = 80, 70  # of the drawing of an interval, in pixels
 
 Pictures = Mapping[str, bytes]  # PNG, by name
@@ -52,7 +52,7 @@ def comparison_page(
     titles = [f"{version.name} {version.version}" for version in (first, second)]
     values: dict[str, Any] = {"summary": None}
     if isinstance(compared, PairedPredictions):
-        values = _on_the_same_rows(compared, titles)
+        values = _compare_on_same_rows(compared, titles)
     else:
         values["why_not"] = compared
     return render(
@@ -110,7 +110,7 @@ def _logged(first: VersionInfo, second: VersionInfo) -> list[dict[str, str]]:
     return rows
 
 
-def _on_the_same_rows(compared: PairedPredictions, titles: list[str]) -> dict[str, Any]:
+def _compare_on_same_rows(compared: PairedPredictions, titles: list[str]) -> dict[str, Any]:
     one, two = compared.first, compared.second
     found = compare_metrics(compared.labels, one.names, two.names)
     loss = None
@@ -118,22 +118,24 @@ def _on_the_same_rows(compared: PairedPredictions, titles: list[str]) -> dict[st
         loss = compare_log_loss(
             compared.labels, (one.probabilities, one.classes), (two.probabilities, two.classes)
         )
-    shown = _shown(found, loss)
+    shown = _select_metrics(found, loss)
     # Log loss has a scale of its own.
-    widest = max(_reach(figure) for figure in shown if not figure.less_is_better)
+    widest = max(_half_width(figure) for figure in shown if not figure.less_is_better)
     paired = compared.paired
     only_first, only_second = paired.only_candidate_right, paired.only_champion_right
     both = round(paired.candidate_accuracy * paired.rows) - only_first
     unlike = np.flatnonzero(one.names != two.names)
-    columns = [str(column)[:_LETTERS] for column in compared.rows.columns]
+    columns = [str(column)[:_CHARACTERS] for column in compared.rows.columns]
     return {
         "rows": paired.rows,
         "summary": _summary(paired, found[0], titles),
         "clear": [f"{f.name} ({titles[f.better]})" for f in shown if f.better is not None],
-        "figures": [
+        "metrics": [
             vars(figure)
             | {
-                "drawn": _drawn(figure, _reach(figure) if figure.less_is_better else widest),
+                "drawn": _interval_drawing(
+                    figure, _half_width(figure) if figure.less_is_better else widest
+                ),
                 "shows": "not clear" if figure.better is None else f"{titles[figure.better]}",
             }
             for figure in shown
@@ -154,10 +156,12 @@ def _on_the_same_rows(compared: PairedPredictions, titles: list[str]) -> dict[st
     }
 
 
-def _shown(found: list[MetricComparison], loss: MetricComparison | None) -> list[MetricComparison]:
-    """Return the figures of all rows, and those of the classes that differ most."""
+def _select_metrics(
+    found: list[MetricComparison], loss: MetricComparison | None
+) -> list[MetricComparison]:
+    """Return the metrics of all rows, and those of the classes that differ most."""
     of_all, of_classes = found[:2], found[2:]
-    kept = sorted(of_classes, key=lambda f: -abs(f.first.value - f.second.value))[:_CLASS_FIGURES]
+    kept = sorted(of_classes, key=lambda f: -abs(f.first.value - f.second.value))[:_CLASS_METRICS]
     ordered = [figure for figure in of_classes if figure in kept]
     return of_all + ([loss] if loss is not None else []) + ordered
 
@@ -180,22 +184,22 @@ def _summary(paired: PairedComparison, accuracy: MetricComparison, titles: list[
 
 
 def _unknown_classes(compared: PairedPredictions, titles: list[str]) -> list[str]:
-    said = []
-    for title, answers in zip(titles, (compared.first, compared.second), strict=True):
-        for name in sorted(set(compared.labels.tolist()) - set(answers.classes)):
-            if answers.classes:
+    found = []
+    for title, predictions in zip(titles, (compared.first, compared.second), strict=True):
+        for name in sorted(set(compared.labels.tolist()) - set(predictions.classes)):
+            if predictions.classes:
                 count = int(np.sum(compared.labels == name))
-                said.append(f"{title} does not know the class {name}, that of {count} rows")
-    return said
+                found.append(f"{title} does not know the class {name}, that of {count} rows")
+    return found
 
 
-def _reach(figure: MetricComparison) -> float:
+def _half_width(figure: MetricComparison) -> float:
     if figure.difference is None:
         return 0.0
     return max(abs(figure.difference.low), abs(figure.difference.high), 1e-9)
 
 
-def _drawn(figure: MetricComparison, widest: float) -> dict[str, Any] | None:
+def _interval_drawing(figure: MetricComparison, widest: float) -> dict[str, Any] | None:
     if figure.difference is None:
         return None
     places = {
@@ -207,19 +211,19 @@ def _drawn(figure: MetricComparison, widest: float) -> dict[str, Any] | None:
 
 
 def _disagreements(compared: PairedPredictions, unlike: Any) -> list[dict[str, Any]]:
-    """Return the rows of different answers: those that only one had right come first."""
+    """Return the rows of different predictions: those that only one had right come first."""
     labels = compared.labels
-    ones, twos = (answers.names == labels for answers in (compared.first, compared.second))
+    ones, twos = (predictions.names == labels for predictions in (compared.first, compared.second))
     order = sorted(unlike, key=lambda place: (not (ones[place] or twos[place]), place))
     return [
         {
             "place": int(place),
-            "label": str(labels[place])[:_LETTERS],
-            "first": _answer(compared.first, labels, place),
-            "second": _answer(compared.second, labels, place),
+            "label": str(labels[place])[:_CHARACTERS],
+            "first": _prediction_text(compared.first, labels, place),
+            "second": _prediction_text(compared.second, labels, place),
             "values": [
                 # Cell by cell: a row of several types would be one of floats.
-                _value(compared.rows[column].iloc[place])
+                _value_text(compared.rows[column].iloc[place])
                 for column in compared.rows.columns[:_COLUMNS]
             ],
         }
@@ -227,18 +231,18 @@ def _disagreements(compared: PairedPredictions, unlike: Any) -> list[dict[str, A
     ]
 
 
-def _answer(answers: VersionPredictions, labels: Any, place: int) -> str:
-    name = str(answers.names[place])
-    said = ("✓ " if answers.names[place] == labels[place] else "") + name[:_LETTERS]
-    if answers.probabilities is None or name not in answers.classes:
-        return said
-    return f"{said} ({answers.probabilities[place, answers.classes.index(name)]:.2f})"
+def _prediction_text(predictions: VersionPredictions, labels: Any, place: int) -> str:
+    name = str(predictions.names[place])
+    text = ("✓ " if predictions.names[place] == labels[place] else "") + name[:_CHARACTERS]
+    if predictions.probabilities is None or name not in predictions.classes:
+        return text
+    return f"{text} ({predictions.probabilities[place, predictions.classes.index(name)]:.2f})"
 
 
-def _value(value: Any) -> str:
+def _value_text(value: Any) -> str:
     if pd.api.types.is_scalar(value) and pd.isna(value):
         return "-"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)[:_LETTERS]
+    return f"{value:.6g}" if isinstance(value, float) else str(value)[:_CHARACTERS]
 
 
 def _side_by_side(pictures: tuple[Pictures, Pictures], titles: list[str]) -> list[dict[str, Any]]:
@@ -246,7 +250,7 @@ def _side_by_side(pictures: tuple[Pictures, Pictures], titles: list[str]) -> lis
         {
             "name": name.replace("_", " "),
             "images": [
-                (title, _as_address(own[name]) if name in own else None)
+                (title, _data_uri(own[name]) if name in own else None)
                 for title, own in zip(titles, pictures, strict=True)
             ],
         }
@@ -254,5 +258,5 @@ def _side_by_side(pictures: tuple[Pictures, Pictures], titles: list[str]) -> lis
     ]
 
 
-def _as_address(png: bytes) -> str:
+def _data_uri(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"

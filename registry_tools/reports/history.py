@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from registry_tools.promotion.events import DONE, ROLLBACK, Event
+from registry_tools.promotion.event import DONE, ROLLBACK, Event
 from registry_tools.reports.render import render
 
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
@@ -37,7 +37,7 @@ def history_page(
     scope
         Which entries these are, if not all.
     """
-    entries = _in_turns(entries)
+    entries = _in_sequence(entries)
     moved = sorted({event.stage for event in entries})
     lanes = {stage: _lane(stage, entries, made) for stage in moved}
     held = ", ".join(f"{stage} is version {number}" for stage, number in sorted(stages.items()))
@@ -56,10 +56,10 @@ def history_page(
     )
 
 
-def _in_turns(entries: Sequence[Event]) -> list[Event]:
-    """Return the entries with those on each stage in the order of their turns.
+def _in_sequence(entries: Sequence[Event]) -> list[Event]:
+    """Return the entries with those on each stage in the order of their sequence numbers.
 
-    Times are those of the machines that acted, and their clocks may differ.
+    Times are those of the clients' machines, and their clocks may differ.
     """
     ordered = list(entries)
     for stage in {event.stage for event in entries}:
@@ -68,19 +68,19 @@ def _in_turns(entries: Sequence[Event]) -> list[Event]:
             for place, event in enumerate(entries)
             if event.stage == stage and event.outcome == DONE and event.sequence is not None
         ]
-        by_turn = sorted(
+        by_sequence = sorted(
             (entries[place] for place in places), key=lambda event: -(event.sequence or 0)
         )
-        for place, event in zip(places, by_turn, strict=True):
+        for place, event in zip(places, by_sequence, strict=True):
             ordered[place] = event
     return ordered
 
 
 def _lane(stage: str, entries: Sequence[Event], made: datetime) -> list[dict[str, Any]]:
-    """Return what a stage held after each act, in the order of the entries."""
+    """Return what a stage held after each event, in the order of the entries."""
     moves = [event for event in reversed(entries) if event.stage == stage and event.outcome == DONE]
     until = dict(zip([event.run_id for event in moves], [*moves[1:], None], strict=True))
-    # What it held before the first act that is shown; it changed its colour at each act.
+    # What it held before the first event that is shown; it changed its colour at each event.
     version = moves[0].previous_version if moves else None
     cells: list[dict[str, Any]] = []
     number = 0
@@ -90,7 +90,7 @@ def _lane(stage: str, entries: Sequence[Event], made: datetime) -> list[dict[str
             version, number = event.version, number + 1
             following = until[event.run_id]
             end = _time(following) if following is not None else made
-            begins = _lasting((end - _time(event)).total_seconds())
+            begins = _duration_text((end - _time(event)).total_seconds())
             begins += " now" if following is None and begins.startswith("for") else ""
         cells.append({"version": version, "odd": number % 2 == 1, "begins": begins})
     return cells[::-1]
@@ -103,12 +103,12 @@ def _row(event: Event) -> dict[str, Any]:
         what = f"rollback of {event.stage} to {version}"
     outcome = event.outcome + (", forced" if event.forced and not event.external else "")
     passed = {gate["gate"]: gate["message"] for gate in event.gates if gate["passed"]}
-    beside = passed.pop("champion", "")  # why a lower figure was good enough
+    beside = passed.pop("champion", "")  # why a lower accuracy was good enough
     return {
         "at": event.at,
         "when": f"{_time(event):%Y-%m-%d %H:%M:%S}",
         "what": what,
-        "outcome": outcome + (", by other means" if event.external else ""),
+        "outcome": outcome + (", external" if event.external else ""),
         "tone": "good" if event.outcome == DONE and not event.forced else "bad",
         "actor": event.actor,
         "reason": event.reason,
@@ -122,14 +122,14 @@ def _time(event: Event) -> datetime:
     return datetime.fromisoformat(event.at)
 
 
-def _lasting(seconds: float) -> str:
+def _duration_text(seconds: float) -> str:
     """Return how long a version held its stage, in the two largest units."""
     if seconds < 0:
         return "the clocks differ"
     left = int(seconds)
-    said: list[str] = []
+    parts: list[str] = []
     for unit, size in _UNITS:
-        if left >= size and len(said) < 2:
-            said.append(f"{left // size} {unit}")
+        if left >= size and len(parts) < 2:
+            parts.append(f"{left // size} {unit}")
         left %= size
-    return "for " + (" ".join(said) or "0 s")
+    return "for " + (" ".join(parts) or "0 s")

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 
 from registry_tools.cli.main import cli, main
-from registry_tools.mlflow_store import registry
+from registry_tools.mlflow_store import registry, stages
 from registry_tools.refs import ModelRef
 from tests.support.commands import error_of, run
 from tests.support.constants import IRIS_ROW
@@ -42,7 +42,7 @@ def test_list_of_a_model_has_its_versions_newest_first(trained: Trained, capsys:
     assert [v["version"] for v in run(capsys, "list", "iris", "--limit", "1")] == [2]
     assert main(["list", "iris"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["version", "stages", "accuracy", "run", "digest", "last", "act"]
+    assert lines[0].split() == ["version", "stages", "accuracy", "run", "digest", "last", "event"]
     assert lines[2].split()[:3] == ["1", "-", "0.9667"]
 
 
@@ -56,7 +56,7 @@ def test_show_has_the_fields_that_scripts_rely_on(trained: Trained, capsys: Any)
     assert "iris version 2" in capsys.readouterr().out
 
 
-def test_predict_answers_for_one_row(trained: Trained, capsys: Any) -> None:
+def test_predict_predicts_one_row(trained: Trained, capsys: Any) -> None:
     answer = run(capsys, "predict", "iris@staging", "--features", FEATURES)
     assert answer == {
         "name": "iris",
@@ -110,7 +110,7 @@ def test_predict_reads_standard_input(
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "json"])
-def test_predict_writes_the_rows_with_their_answers(
+def test_predict_writes_the_rows_with_their_predictions(
     suffix: str, trained: Trained, tmp_path: Path, capsys: Any
 ) -> None:
     source, target = tmp_path / "rows.csv", tmp_path / f"out.{suffix}"
@@ -201,7 +201,7 @@ def test_a_closed_pipe_ends_quietly(trained: Trained) -> None:
 
 
 @pytest.mark.parametrize("kind", ["nobody listens", "nobody answers"])
-def test_a_registry_that_is_away_is_one_line(kind: str) -> None:
+def test_an_unavailable_registry_is_one_line(kind: str) -> None:
     with socket.socket() as silent:
         if kind == "nobody answers":
             silent.bind(("127.0.0.1", 0))
@@ -259,11 +259,11 @@ def test_a_version_has_the_same_stages_by_stage_and_by_number(local: Place) -> N
     client = local.client
     for alias, version in (("canary", 1), ("Canary", 2), ("production", 2), ("Beta", 3)):
         client.set_registered_model_alias(name, alias, str(version))
-    registry.mirror_legacy_stage(client, name, "production", 1)  # its alias is elsewhere
-    registry.mirror_legacy_stage(client, name, "staging", 3)  # it has no alias
+    stages.mirror_legacy_stage(client, name, "production", 1)  # its alias is elsewhere
+    stages.mirror_legacy_stage(client, name, "staging", 3)  # it has no alias
     for stage, version in (("canary", 1), ("production", 2), ("beta", 3), ("staging", 3)):
         by_stage = registry.find_version(client, ModelRef(name, stage=stage))
         assert by_stage == registry.find_version(client, ModelRef(name, version=version))
         assert stage in by_stage.stages
-        assert registry.stage_holder(client, name, stage) == version
-    assert registry.stage_holder(client, name, "gamma") is None
+        assert stages.stage_holder(client, name, stage) == version
+    assert stages.stage_holder(client, name, "gamma") is None

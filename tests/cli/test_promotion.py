@@ -23,7 +23,7 @@ from tests.support.registries import EQUAL, GOOD, POOR, Place
 from tests.support.servers import BIN, free_port, wait_until_up
 
 
-def answer(capsys: pytest.CaptureFixture[str], *argv: str, code: int = 0) -> Any:
+def result_of(capsys: pytest.CaptureFixture[str], *argv: str, code: int = 0) -> Any:
     assert main([*argv, "--json"]) == code, capsys.readouterr().err
     return json.loads(capsys.readouterr().out)
 
@@ -36,21 +36,19 @@ def error_of(capsys: pytest.CaptureFixture[str], *argv: str, code: int = 1) -> s
     return err
 
 
-def test_the_way_of_a_model_through_the_commands(
-    local: Place, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_model_through_all_commands(local: Place, capsys: pytest.CaptureFixture[str]) -> None:
     name = local.model()
-    first = answer(capsys, "promote", f"{name}/1", "--to", "Production", "--actor", "ada")
+    first = result_of(capsys, "promote", f"{name}/1", "--to", "Production", "--actor", "ada")
     assert (first["version"], first["stage"], first["previous_version"]) == (1, "production", None)
     assert first["verdict"]["passed"]
-    assert first["act"]["actor"] == "ada"
-    refused = answer(capsys, "promote", f"{name}/3", "--to", "production", code=3)
+    assert first["event"]["actor"] == "ada"
+    refused = result_of(capsys, "promote", f"{name}/3", "--to", "production", code=3)
     assert [g["gate"] for g in refused["verdict"]["gates"] if not g["passed"]] == ["champion"]
-    assert answer(capsys, "promote", f"{name}/2", "--to", "production")["previous_version"] == 1
-    back = answer(capsys, "rollback", name, "--reason", "worse")
-    assert (back["version"], back["previous_version"], back["act"]["reason"]) == (1, 2, "worse")
+    assert result_of(capsys, "promote", f"{name}/2", "--to", "production")["previous_version"] == 1
+    back = result_of(capsys, "rollback", name, "--reason", "worse")
+    assert (back["version"], back["previous_version"], back["event"]["reason"]) == (1, 2, "worse")
 
-    entries = answer(capsys, "history", name)
+    entries = result_of(capsys, "history", name)
     assert [(a["action"], a["outcome"], a["version"]) for a in entries] == [
         ("rollback", "done", 1),
         ("promote", "done", 2),
@@ -58,27 +56,27 @@ def test_the_way_of_a_model_through_the_commands(
         ("promote", "done", 1),
     ]
     assert [a["at"] for a in entries] == sorted((a["at"] for a in entries), reverse=True)
-    assert len(answer(capsys, "history", name, "--limit", "2")) == 2
-    assert answer(capsys, "history", name, "--stage", "staging") == []
+    assert len(result_of(capsys, "history", name, "--limit", "2")) == 2
+    assert result_of(capsys, "history", name, "--stage", "staging") == []
 
-    shown = answer(capsys, "show", f"{name}@production")
-    assert (shown["version"], shown["last_act"]["action"]) == (1, "rollback")
+    shown = result_of(capsys, "show", f"{name}@production")
+    assert (shown["version"], shown["last_event"]["action"]) == (1, "rollback")
     assert shown["verdict"]["passed"]
-    listed = answer(capsys, "list", name)
-    assert [v["last_act"]["outcome"] for v in listed] == ["refused", "done", "done"]
+    listed = result_of(capsys, "list", name)
+    assert [v["last_event"]["outcome"] for v in listed] == ["refused", "done", "done"]
     assert not listed[0]["verdict"]["passed"]
 
-    compared = answer(capsys, "compare", f"{name}/1", f"{name}/2")
+    compared = result_of(capsys, "compare", f"{name}/1", f"{name}/2")
     assert compared["paired"]["rows"] == 30
     assert compared["paired"]["difference"] == pytest.approx(-1 / 30)
     assert main(["compare", f"{name}/1", f"{name}/2"]) == 0
     assert "on 30 rows that neither was trained on: 0.9667 and 1.0000" in capsys.readouterr().out
-    assert answer(capsys, "verify", f"{name}@production")["passed"]
-    assert answer(capsys, "repair", name) == []
-    assert answer(capsys, "delete", f"{name}/3")["deleted"]
+    assert result_of(capsys, "verify", f"{name}@production")["passed"]
+    assert result_of(capsys, "repair", name) == []
+    assert result_of(capsys, "delete", f"{name}/3")["deleted"]
 
 
-def test_what_stands_in_the_way_is_said_in_one_line(
+def test_each_mistake_is_reported_in_one_line(
     local: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = local.model(GOOD, EQUAL)
@@ -110,7 +108,7 @@ def test_what_stands_in_the_way_is_said_in_one_line(
     assert "has no version that" in error_of(capsys, "rollback", name, "--reason", "worse")
     assert "no registered model 'nobody'" in error_of(capsys, "history", "nobody")
     assert "no registered model 'nobody'" in error_of(capsys, "repair", "nobody")
-    assert answer(capsys, "history", name) == []
+    assert result_of(capsys, "history", name) == []
 
 
 @pytest.mark.slow
@@ -124,10 +122,10 @@ def test_a_dry_run_says_what_would_come_and_ends_so(
     capsys.readouterr()
     assert main(["promote", f"{name}/3", "--to", "production", "--dry-run"]) == 3
     assert "would be refused" in capsys.readouterr().out
-    assert len(answer(capsys, "history", name)) == 1
+    assert len(result_of(capsys, "history", name)) == 1
 
 
-def test_moves_by_other_means_are_told_and_recorded(
+def test_external_changes_are_reported_and_recorded(
     local: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = local.model()
@@ -135,12 +133,10 @@ def test_moves_by_other_means_are_told_and_recorded(
     local.client.set_registered_model_alias(name, "production", "3")
     capsys.readouterr()
     assert main(["history", name]) == 0
-    assert f"moved by other means: registry-tools repair {name} records it" in (
-        capsys.readouterr().err
-    )
+    assert f"moved externally: registry-tools repair {name} records it" in (capsys.readouterr().err)
     assert "history: production is at version 3" in error_of(capsys, "verify", f"{name}@production")
-    assert answer(capsys, "repair", name) == [
-        "production was moved from 1 to 3 by other means; recorded"
+    assert result_of(capsys, "repair", name) == [
+        "production was moved externally from 1 to 3; recorded"
     ]
     assert main(["verify", f"{name}@production"]) == 0
 
@@ -197,7 +193,7 @@ def test_the_entry_point_promotes(local: Place, capsys: pytest.CaptureFixture[st
             text=True,
         )
         assert done.returncode == code, done.stderr
-    entries = answer(capsys, "history", name)
+    entries = result_of(capsys, "history", name)
     assert [(a["outcome"], a["reason"]) for a in entries] == [
         ("refused", "by hand, at last"),
         ("done", "by hand, at last"),

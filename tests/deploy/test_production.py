@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from registry_tools.evaluation.gate_options import GateOptions
-from registry_tools.promotion import events
-from registry_tools.promotion import promote as promotion
+from registry_tools.promotion import history, promote, rollback
 from registry_tools.refs import ModelRef
 from tests.support.constants import ROOT
 from tests.support.postgres import Postgres, has_postgres, postgres
@@ -50,9 +49,9 @@ def as_shown(commands: str, database: Postgres, folder: Path) -> None:
     )
 
 
-def promote(place: Place, name: str, version: int) -> None:
+def promote_version(place: Place, name: str, version: int) -> None:
     ref = ModelRef(name, version=version)
-    promotion.promote(place.client, ref, "production", GateOptions(margin=0.9), reason="go")
+    promote.promote(place.client, ref, "production", GateOptions(margin=0.9), reason="go")
 
 
 @pytest.fixture
@@ -70,13 +69,13 @@ def test_what_was_backed_up_is_whole_when_it_is_restored_elsewhere(
     shared: Place, database: Postgres, tmp_path: Path
 ) -> None:
     name = shared.model(GOOD, EQUAL)
-    promote(shared, name, GOOD)
-    promote(shared, name, EQUAL)
-    promotion.rollback(shared.client, name, "production", reason="back")
-    before = events.list_events(shared.client, name)
+    promote_version(shared, name, GOOD)
+    promote_version(shared, name, EQUAL)
+    rollback.rollback(shared.client, name, "production", reason="back")
+    before = history.list_events(shared.client, name)
 
     as_shown(block("sh", "pg_dump"), database, shared.files.parent)
-    promote(shared, name, EQUAL)  # what comes afterwards is not in it
+    promote_version(shared, name, EQUAL)  # what comes afterwards is not in it
     shutil.move(shared.files.parent / "backup", tmp_path / "backup")
 
     with postgres() as elsewhere:
@@ -99,13 +98,13 @@ def test_what_was_backed_up_is_whole_when_it_is_restored_elsewhere(
             ]
             assert "REFUSED" not in answer("verify", f"{name}@production")
             there = Place(uri, tmp_path / "artifacts")
-            promote(there, name, EQUAL)
+            promote_version(there, name, EQUAL)
             assert there.holder(name) == EQUAL
 
 
 def test_each_may_do_what_the_document_says_and_no_more(shared: Place, tmp_path: Path) -> None:
     name = shared.model(GOOD, EQUAL)
-    promote(shared, name, GOOD)
+    promote_version(shared, name, GOOD)
     training = shared.client.create_experiment(name)
     entries = shared.client.get_experiment_by_name(f"{name}-promotions")
     assert entries is not None
@@ -146,5 +145,5 @@ def test_each_may_do_what_the_document_says_and_no_more(shared: Place, tmp_path:
         refused(user, "delete", f"{name}/2")
     row = ("--features", "6.0,2.5,4.5,1.5")
     assert run_as("server", "registry-tools", "predict", f"{name}@production", *row).returncode == 0
-    newest = events.list_events(shared.client, name, limit=2)
+    newest = history.list_events(shared.client, name, limit=2)
     assert {event.actor for event in newest} == {f"promoter-{os.getpid()}"}

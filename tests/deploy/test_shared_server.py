@@ -19,12 +19,13 @@ from mlflow import MlflowClient
 
 from registry_tools import load_model
 from registry_tools.errors import RegistryUnavailable
+from registry_tools.evaluation.evaluate import evaluate
 from registry_tools.evaluation.gate_options import GateOptions
-from registry_tools.mlflow_store import registry
+from registry_tools.mlflow_store import registered_models, registry, stages
 from registry_tools.mlflow_store.client import upsert
 from registry_tools.models.trust_policy import TrustPolicy
-from registry_tools.promotion import events, recovery
-from registry_tools.promotion import promote as promotion
+from registry_tools.promotion import event_writer, history, promote, recovery, rollback
+from registry_tools.promotion.apply_event import Promotion
 from registry_tools.refs import ModelRef
 from tests.support.postgres import Postgres, has_postgres
 from tests.support.registries import EQUAL, GOOD, Place
@@ -41,14 +42,14 @@ _CLIENTS = 8
 _TRAINED_TOGETHER = """
 import os, sys, time
 from pathlib import Path
-from pipeline import tracking
-from pipeline.params import TrainParams
-from pipeline.train import train
-from registry_tools import judging, scoring
-from registry_tools.cli import main
+from pipeline.params.definitions import TrainParams
+from pipeline.tracking import runs
+from pipeline.training.train import train
+from registry_tools.cli.main import main
+from registry_tools.evaluation import evaluate, isolated_predict
 
 folder, name, clients = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-register = tracking.register
+register = runs.register
 
 def together(*arguments, **options):
     (folder / f"ready-{os.getpid()}").touch()
@@ -59,7 +60,7 @@ def together(*arguments, **options):
     return register(*arguments, **options)
 
 def one(seed):
-    tracking.register = together
+    runs.register = together
     version = train(TrainParams(name=name, random_state=seed, plots=False)).version
     reason = ["--reason", f"with {seed}"]
     return main(["promote", f"{name}/{version}", "--to", "production", *reason])
@@ -116,9 +117,9 @@ def without_database(database: Postgres) -> Iterator[Callable[[], None]]:
         database.start()
 
 
-def promote(place: Place, name: str, version: int) -> promotion.Promotion:
+def promote_version(place: Place, name: str, version: int) -> Promotion:
     ref = ModelRef(name, version=version)
-    return promotion.promote(place.client, ref, "production", GateOptions(margin=0.9))
+    return promote.promote(place.client, ref, "production", GateOptions(margin=0.9))
 
 
 def legacy(place: Place, name: str, stage: str) -> set[int]:
@@ -146,12 +147,12 @@ def test_eight_trainings_register_and_go_for_production_at_once(
     assert len({run.info.run_id for run in runs}) == _CLIENTS
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert all(version.metrics["accuracy"] > 0.8 for version in versions)
-    staged = registry.stage_holder(shared.client, name, "staging")
+    staged = stages.stage_holder(shared.client, name, "staging")
     assert staged in range(1, _CLIENTS + 1)
     # Whoever set the alias last has the mirror; none has it where that one went to production.
     assert legacy(shared, name, "Staging") <= {staged}
 
-    entries = events.list_events(shared.client, name)
+    entries = history.list_events(shared.client, name)
     assert {event.version for event in entries} == set(range(1, _CLIENTS + 1)), said
     assert not any(event.is_open for event in entries)
     came = Counter(event.outcome for event in entries)
@@ -180,15 +181,15 @@ def test_what_many_write_first_in_one_moment_is_written(shared: Place) -> None:
     def one(number: int) -> None:
         for again in range(3):
             together.wait()
-            registry.move_alias(shared.client, name, f"stage-{again}", number)
+            stages.move_alias(shared.client, name, f"stage-{again}", number)
             together.wait()
             key = f"{name}-{again}"
             upsert(lambda key=key: shared.client.set_experiment_tag(experiment, key, str(number)))
 
     with ThreadPoolExecutor(_CLIENTS) as pool:
         list(pool.map(one, range(1, _CLIENTS + 1)))
-    stages = registry.stages_of(registry.get_registered_model(shared.client, name))
-    assert set(stages) == {"stage-0", "stage-1", "stage-2"}
+    held = registered_models.stages_of(registered_models.get_registered_model(shared.client, name))
+    assert set(held) == {"stage-0", "stage-1", "stage-2"}
 
 
 def test_the_legacy_stage_follows_with_the_other_driver_as_well(
@@ -198,21 +199,21 @@ def test_the_legacy_stage_follows_with_the_other_driver_as_well(
     driver = database.uri("mlflow").replace("+psycopg2", "+psycopg")
     client = MlflowClient(driver)
     for version in (1, 2, 3, 2):
-        registry.move_alias(client, name, "production", version)
-        registry.mirror_legacy_stage(client, name, "production", version)
+        stages.move_alias(client, name, "production", version)
+        stages.mirror_legacy_stage(client, name, "production", version)
         assert shared.holder(name) == version
     assert legacy(shared, name, "Archived") == {1, 3}
     assert "was not set" not in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("step", "held", "told"),
+    ("step", "held", "outcome"),
     [
-        ("judge", GOOD, "now unfinished"),
-        ("_move", EQUAL, "now done"),
+        ("evaluate", GOOD, "now unfinished"),
+        ("close_event", EQUAL, "now done"),
     ],
 )
-def test_a_database_that_goes_away_in_the_middle_costs_an_act_and_no_stage(
+def test_a_database_that_fails_in_the_middle_costs_an_event_and_no_stage(
     shared: Place,
     database: Postgres,
     without_database: Callable[[], None],
@@ -221,37 +222,39 @@ def test_a_database_that_goes_away_in_the_middle_costs_an_act_and_no_stage(
     monkeypatch: pytest.MonkeyPatch,
     step: str,
     held: int,
-    told: str,
+    outcome: str,
 ) -> None:
     name = shared.model(GOOD, EQUAL)
-    promote(shared, name, GOOD)
+    promote_version(shared, name, GOOD)
     with monkeypatch.context() as patch:
-        if step == "judge":  # before the stage is moved
+        if step == "evaluate":  # before the stage is moved
 
-            def evaluate(*arguments: Any) -> Any:
-                verdict = evaluate.evaluate(*arguments)
+            def evaluate_and_stop(*arguments: Any) -> Any:
+                verdict = evaluate(*arguments)
                 without_database()
                 return verdict
 
-            patch.setattr(promotion, "judge", evaluate)
+            patch.setattr(promote, "evaluate", evaluate_and_stop)
         else:  # after it is moved, and before that is recorded
 
             def close(*arguments: Any, **options: Any) -> Any:
                 without_database()
                 return whole(*arguments, **options)
 
-            whole = events.close
-            patch.setattr(events, "close", close)
+            whole = event_writer.close_event
+            patch.setattr(event_writer, "close_event", close)
         with pytest.raises(RegistryUnavailable, match=r"its database"):
-            promote(shared, name, EQUAL)
+            promote_version(shared, name, EQUAL)
     database.start()
     assert shared.holder(name) == held
-    assert recovery.repair(shared.client, name) == [f"promote 2 → production was left open; {told}"]
+    assert recovery.repair(shared.client, name) == [
+        f"promote 2 → production was left open; {outcome}"
+    ]
     verified = recovery.verify(shared.client, ModelRef(name, stage="production"), TrustPolicy())
     assert verified.passed
     if held == GOOD:
-        promote(shared, name, EQUAL)
-    assert promotion.rollback(shared.client, name, "production", reason="back").version == GOOD
+        promote_version(shared, name, EQUAL)
+    assert rollback.rollback(shared.client, name, "production", reason="back").version == GOOD
 
 
 def test_without_its_database_each_command_says_one_line_and_what_is_served_goes_on(
@@ -264,8 +267,8 @@ def test_without_its_database_each_command_says_one_line_and_what_is_served_goes
 ) -> None:
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT")
     name = shared.model(GOOD, EQUAL)
-    promote(shared, name, GOOD)
-    before = events.list_events(shared.client, name)
+    promote_version(shared, name, GOOD)
+    before = history.list_events(shared.client, name)
     port = free_port()
     command = (BIN / "registry-tools", "serve", f"{name}@production", "--port", str(port))
     process = start(*command, "--poll", "0.5")
@@ -287,9 +290,9 @@ def test_without_its_database_each_command_says_one_line_and_what_is_served_goes
     assert httpx.post(f"{address}/predict", json=row).headers["X-Model-Version"] == "1"
 
     database.start()
-    assert events.list_events(shared.client, name) == before
+    assert history.list_events(shared.client, name) == before
     assert [v.version for v in registry.list_versions(shared.client, name)] == [2, 1]
-    promote(shared, name, EQUAL)
+    promote_version(shared, name, EQUAL)
     eventually(lambda: httpx.post(f"{address}/predict", json=row).headers["X-Model-Version"] == "2")
     assert load_model(f"{name}@production").info.version == EQUAL
     (newest, *_) = json.loads(

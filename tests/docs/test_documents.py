@@ -13,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 from registry_tools.cli.main import cli as registry_cli
-from registry_tools.mlflow_store import registry
+from registry_tools.mlflow_store import stages
 from tests.support.constants import ROOT
 from tests.support.documents import plain
 from tests.support.servers import BIN
@@ -57,7 +57,7 @@ def test_the_server_answers_as_its_document_shows(
 ) -> None:
     shutil.copy(trained_once.folder / "mlflow.db", tmp_path / "shown.db")
     uri = f"sqlite:///{tmp_path}/shown.db"
-    registry.move_alias(MlflowClient(uri), "iris", "production", 1)
+    stages.move_alias(MlflowClient(uri), "iris", "production", 1)
     client = serve("iris@production", "--tracking-uri", uri)
     shown = conversations((ROOT / "docs" / "serving.md").read_text())
     assert len(shown) > 5
@@ -78,7 +78,7 @@ def test_what_a_trained_model_is_used_for_goes_as_its_document_shows(
 ) -> None:
     project = fresh_checkout(tmp_path)
     shutil.copy(trained_once.folder / "mlflow.db", project / "mlflow.db")
-    registry.move_alias(MlflowClient(f"sqlite:///{project}/mlflow.db"), "iris", stage, 1)
+    stages.move_alias(MlflowClient(f"sqlite:///{project}/mlflow.db"), "iris", stage, 1)
     shown = conversations((ROOT / "docs" / f"{document}.md").read_text())
     assert len(shown) > 2
     assert_shown(project, shown)

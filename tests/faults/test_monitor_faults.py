@@ -20,10 +20,10 @@ from pipeline.cli import main
 from pipeline.monitoring import report
 from pipeline.monitoring.monitor import MonitorResult
 from pipeline.training import baseline
-from registry_tools.mlflow_store import registry, runs
+from registry_tools.mlflow_store import registry, runs, stages
 from registry_tools.mlflow_store.tags import DRIFT_TAG
 from registry_tools.models import manifest
-from registry_tools.promotion import events
+from registry_tools.promotion import history
 from tests.support.constants import ROOT
 from tests.support.monitored import (
     NAMES,
@@ -48,7 +48,7 @@ def test_rows_of_three_versions_are_each_compared_with_the_reference_of_their_ow
     local: Place, tmp_path: Path, capsys: Any
 ) -> None:
     name = local.model(GOOD, EQUAL, POOR)
-    registry.move_alias(local.client, name, "production", 2)
+    stages.move_alias(local.client, name, "production", 2)
     rows, right = flowers(240, seed=1)
     log = write_log(
         tmp_path / "log",
@@ -73,7 +73,7 @@ def test_rows_of_three_versions_are_each_compared_with_the_reference_of_their_ow
 def test_rows_of_other_versions_alone_say_nothing_of_the_one_in_the_stage(
     local: Place, model: str, tmp_path: Path
 ) -> None:
-    registry.move_alias(local.client, model, "production", 2)
+    stages.move_alias(local.client, model, "production", 2)
     result = look(model, write_log(tmp_path / "log", model, Part(1, *flowers(shift=3))))
     assert (result.version, result.analysis.verdict(), result.analysis.rows) == (2, "unknown", 0)
     assert [(f.version, f.verdict()) for f in result.others] == [(1, "drift")]
@@ -111,7 +111,7 @@ def foreign(place: Place, name: str) -> int:
 def test_a_version_without_a_reference_cannot_be_watched(
     local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
-    registry.move_alias(local.client, model, "production", foreign(local, model))
+    stages.move_alias(local.client, model, "production", foreign(local, model))
     log = write_log(tmp_path / "log", model, Part(3, *flowers()))
     (said,) = told(capsys, "--name", model, "--current", log, code=1)
     assert f"{model} version 3 has no reference to compare with" in said
@@ -171,7 +171,7 @@ def spoilt(place: Place, name: str) -> int:
 def test_a_reference_that_is_not_readable_is_told_in_a_line(
     local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
-    registry.move_alias(local.client, model, "production", spoilt(local, model))
+    stages.move_alias(local.client, model, "production", spoilt(local, model))
     log = write_log(tmp_path / "log", model, Part(3, *flowers()))
     (said,) = told(capsys, "--name", model, "--current", log, code=1)
     assert "evidence/baseline.json is not readable" in said
@@ -254,7 +254,7 @@ def test_a_monitor_that_is_interrupted_while_it_trains_leaves_the_stage_and_says
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 130
     assert last_run(local, model).info.status == "KILLED"
-    assert registry.stage_holder(local.client, model, "production") == 1
+    assert stages.stage_holder(local.client, model, "production") == 1
 
 
 def has_runs(place: Place, name: str, count: int) -> bool:
@@ -298,7 +298,7 @@ def test_two_monitors_at_once_go_back_once(
     codes = [process.wait(timeout=100) for process in both]
     assert 4 in codes
     assert local.holder(name) == 2
-    done = [act for act in events.acts(local.client, name) if act.action == "rollback"]
+    done = [act for act in history.list_events(local.client, name) if act.action == "rollback"]
     assert [act.outcome for act in done].count("done") == 1
 
 
@@ -323,7 +323,7 @@ def test_a_killed_monitor_is_ended_by_the_next(
 @pytest.mark.slow
 def test_the_project_runs_the_monitor_and_ends_as_it_did(local: Place, tmp_path: Path) -> None:
     name = local.model(GOOD)
-    registry.move_alias(local.client, name, "production", 1)
+    stages.move_alias(local.client, name, "production", 1)
     for shift, code in ((0, 0), (2, 1)):  # MLflow has one exit code for all that is not 0
         log = write_log(tmp_path / f"log-{shift}", name, Part(1, *flowers(240, shift=shift)))
         done = subprocess.run(

@@ -1,92 +1,141 @@
-"""Killed processes, and many at once: the stage loads, and the record can be mended."""
+"""Killed processes, and many at once: the stage loads, and the history can be repaired."""
 
 from __future__ import annotations
 
-import json
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
+import time
 from collections import Counter
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from registry_tools import load_model
+from registry_tools.cli.main import main
+from registry_tools.errors import PromotionError
+from registry_tools.evaluation import evaluate
 from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.evaluation.verdict import GateResult, Verdict
-from registry_tools.mlflow_store import registry
+from registry_tools.mlflow_store import registered_models, stages
+from registry_tools.mlflow_store.client import connect
 from registry_tools.models.trust_policy import TrustPolicy
-from registry_tools.promotion import events, promote, recovery
+from registry_tools.promotion import (
+    event_writer,
+    history,
+    lock,
+    promote,
+    recovery,
+    rollback,
+)
 from registry_tools.refs import ModelRef
 from tests.support.registries import EQUAL, GOOD, Place
 
 pytestmark = pytest.mark.slow
+SPAWN = multiprocessing.get_context("spawn")
 
-# The gates are tested elsewhere; here they would only take time. Each act passes.
-_NOT_JUDGED = """
-from registry_tools import promotion
-from registry_tools.gates import GateResult, Verdict
+NOT_JUDGED = Verdict((GateResult("none", True, "not judged here"),))
 
-def passing(*_):
-    return Verdict((GateResult("none", True, "not judged here"),))
 
-promotion.judge = promotion.judge_return = passing
-"""
+@dataclass(frozen=True)
+class Step:
+    """A function that an event calls, before or after which its process is killed."""
 
-# Kills itself before or after a step of the act.
-_KILLED = f"""{_NOT_JUDGED}
-import os, signal, sys
-from mlflow import MlflowClient
-from registry_tools import history, judging, promotion, registry, turns
-from registry_tools.cli import main
+    place: ModuleType | type
+    function: Callable[..., Any]
+    when: str
 
-module, name, when, *argv = sys.argv[1:]
-place = MlflowClient if module == "MlflowClient" else globals()[module]
-step = getattr(place, name)
+    def __str__(self) -> str:
+        return f"{self.when}_{self.function.__name__}"
 
-def killing(*arguments, **options):
-    if when == "before":
-        os.kill(os.getpid(), signal.SIGKILL)
-    step(*arguments, **options)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-setattr(place, name, killing)
-sys.exit(main(argv))
-"""
 
 # Where the stage is afterwards: 1 as before, 2 as after.
 STEPS = [
-    ("history", "open_act", "before", GOOD),
-    ("history", "open_act", "after", GOOD),
-    ("promotion", "judge", "after", GOOD),
-    ("history", "record_verdict", "after", GOOD),
-    ("turns", "_claimed", "after", GOOD),
-    ("turns", "_claim", "after", GOOD),
-    ("registry", "move_alias", "before", GOOD),
-    ("registry", "move_alias", "after", EQUAL),
-    ("registry", "mirror_legacy_stage", "after", EQUAL),
-    ("MlflowClient", "set_terminated", "before", EQUAL),
+    (Step(event_writer, event_writer.begin_event, "before"), GOOD),
+    (Step(event_writer, event_writer.begin_event, "after"), GOOD),
+    (Step(promote, evaluate.evaluate, "after"), GOOD),
+    (Step(event_writer, event_writer.record_verdict, "after"), GOOD),
+    (Step(lock, lock._try_append, "after"), GOOD),
+    (Step(lock, lock._append_to_chain, "after"), GOOD),
+    (Step(stages, stages.move_alias, "before"), GOOD),
+    (Step(stages, stages.move_alias, "after"), EQUAL),
+    (Step(stages, stages.mirror_legacy_stage, "after"), EQUAL),
+    (Step(MlflowClient, MlflowClient.set_terminated, "before"), EQUAL),
 ]
+by_step = pytest.mark.parametrize(("step", "held"), STEPS, ids=str)
+
+
+def pass_all_gates(patch: pytest.MonkeyPatch) -> None:
+    """Let each version pass: the gates are tested elsewhere, and take time."""
+    patch.setattr(promote, evaluate.evaluate.__name__, lambda *_: NOT_JUDGED)
+    patch.setattr(rollback, evaluate.evaluate_rollback.__name__, lambda *_: NOT_JUDGED)
 
 
 @pytest.fixture(autouse=True)
 def _not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
-    verdict = Verdict((GateResult("none", True, "not judged here"),))
-    for evaluate in ("judge", "judge_return"):
-        monkeypatch.setattr(promote, evaluate, lambda *_: verdict)
+    pass_all_gates(monkeypatch)
 
 
-def kill_at(module: str, name: str, when: str, *argv: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", _KILLED, module, name, when, *argv], capture_output=True, text=True
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
+def run_and_kill(number: int, argv: list[str]) -> None:
+    """Run a command in this process, and kill it before or after a step."""
+    patch = pytest.MonkeyPatch()
+    pass_all_gates(patch)
+    step = STEPS[number][0]
+    whole = getattr(step.place, step.function.__name__)
+
+    def killing(*arguments: Any, **options: Any) -> None:
+        if step.when == "after":
+            whole(*arguments, **options)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    patch.setattr(step.place, step.function.__name__, killing)
+    sys.exit(main(argv))
+
+
+def run_slowly(argv: list[str]) -> None:
+    """Run a command whose gates take longer than an event without a heartbeat stays open."""
+
+    def evaluate_slowly(*arguments: Any) -> Verdict:
+        verdict = evaluate.evaluate(*arguments)
+        time.sleep(15)
+        return verdict
+
+    pytest.MonkeyPatch().setattr(promote, evaluate.evaluate.__name__, evaluate_slowly)
+    sys.exit(main(argv))
+
+
+def promote_five_times(name: str, version: int, results: Any) -> None:
+    """Promote a version five times, and report how each promotion ended."""
+    pass_all_gates(pytest.MonkeyPatch())
+    client = connect()
+    outcomes = []
+    for _ in range(5):
+        try:
+            ref = ModelRef(name, version=version)
+            promote.promote(client, ref, "production", GateOptions(margin=0.9))
+            outcomes.append("done")
+        except PromotionError as error:
+            outcomes.append("already" if "already" in str(error) else type(error).__name__)
+    results.put(outcomes)
+
+
+def kill_at(step: Step, *argv: str) -> None:
+    """Run a command in a new process that is killed at a step."""
+    number = [each for each, _ in STEPS].index(step)
+    process = SPAWN.Process(target=run_and_kill, args=(number, list(argv)))
+    process.start()
+    process.join(timeout=120)
+    assert process.exitcode == -signal.SIGKILL
 
 
 def inconsistencies(place: Place, name: str) -> list[str]:
-    stages = registry.stages_of(registry.get_registered_model(place.client, name))
-    return recovery.inconsistencies(place.client, name, stages)
+    held = registered_models.stages_of(registered_models.get_registered_model(place.client, name))
+    return recovery.inconsistencies(place.client, name, held)
 
 
 def move(place: Place, name: str, version: int) -> None:
@@ -94,139 +143,114 @@ def move(place: Place, name: str, version: int) -> None:
     promote.promote(place.client, ref, "production", GateOptions(margin=0.9), reason="go on")
 
 
-@pytest.mark.parametrize(("module", "step", "when", "held"), STEPS)
+@by_step
 def test_after_a_kill_the_next_promotion_goes_on(
-    place: Place, short_wait: None, module: str, step: str, when: str, held: int
+    place: Place, short_wait: None, step: Step, held: int
 ) -> None:
     name = place.model(GOOD, EQUAL, GOOD)
     move(place, name, 1)
-    kill_at(module, step, when, "promote", f"{name}/2", "--to", "production")
+    kill_at(step, "promote", f"{name}/2", "--to", "production")
     assert load_model(f"{name}@production").info.version == held
     move(place, name, 3)
     assert place.holder(name) == 3
     recovery.repair(place.client, name)
     assert inconsistencies(place, name) == []
-    assert not events.open_events(place.client, name)
-    # What was under way when it was killed is in the record as what it came to.
-    back = promote.rollback(place.client, name, "production", reason="back")
+    assert not history.open_events(place.client, name)
+    # The event of the killed process is in the history with its outcome.
+    back = rollback.rollback(place.client, name, "production", reason="back")
     assert back.version == held
 
 
-@pytest.mark.parametrize(("module", "step", "when", "held"), STEPS)
-def test_after_a_kill_repair_mends_the_record(
-    place: Place, short_wait: None, module: str, step: str, when: str, held: int
+@by_step
+def test_after_a_kill_repair_closes_the_event(
+    place: Place, short_wait: None, step: Step, held: int
 ) -> None:
     name = place.model(GOOD, EQUAL)
     move(place, name, 1)
-    kill_at(module, step, when, "promote", f"{name}/2", "--to", "production")
-    opened = (step, when) != ("open_act", "before")
+    kill_at(step, "promote", f"{name}/2", "--to", "production")
+    opened = step != STEPS[0][0]
     assert bool(inconsistencies(place, name)) == opened
     done = recovery.repair(place.client, name)
     assert bool(done) == opened
     assert inconsistencies(place, name) == []
     assert place.holder(name) == held
-    newest = events.list_events(place.client, name, limit=1)[0]
+    newest = history.list_events(place.client, name, limit=1)[0]
     assert newest.outcome == ("done" if held == EQUAL or not opened else "unfinished")
     assert recovery.repair(place.client, name) == []
     assert recovery.verify(place.client, ModelRef(name, stage="production"), TrustPolicy()).passed
 
 
 @pytest.mark.parametrize(
-    ("module", "step", "when", "held"),
-    [("turns", "_claim", "after", EQUAL), ("registry", "move_alias", "after", GOOD)],
+    ("step", "held"),
+    [
+        (Step(lock, lock._append_to_chain, "after"), EQUAL),
+        (Step(stages, stages.move_alias, "after"), GOOD),
+    ],
+    ids=str,
 )
-def test_after_a_kill_in_a_rollback_repair_mends_the_record(
-    place: Place, short_wait: None, module: str, step: str, when: str, held: int
+def test_after_a_kill_in_a_rollback_repair_closes_the_event(
+    place: Place, short_wait: None, step: Step, held: int
 ) -> None:
     name = place.model(GOOD, EQUAL)
     move(place, name, 1)
     move(place, name, 2)
-    kill_at(module, step, when, "rollback", name, "--reason", "back")
+    kill_at(step, "rollback", name, "--reason", "back")
     recovery.repair(place.client, name)
     assert place.holder(name) == held
     assert inconsistencies(place, name) == []
-    before = list(events.holders_before(place.client, name, "production", held))
+    before = list(history.holders_before(place.client, name, "production", held))
     assert [event.version for event in before] == ([GOOD] if held == EQUAL else [])
 
 
-def test_an_act_under_way_is_not_taken_for_killed(place: Place, tmp_path: Path) -> None:
+def test_an_event_in_progress_is_not_taken_for_expired(place: Place) -> None:
     name = place.model(GOOD, EQUAL)
-    slow = (
-        "import sys, time\n"
-        "from registry_tools import promotion, judging\n"
-        "from registry_tools.cli import main\n"
-        "def judge(*arguments):\n"
-        "    verdict = judging.judge(*arguments)\n"
-        "    time.sleep(15)\n"
-        "    return verdict\n"
-        "promotion.judge = judge\n"
-        "sys.exit(main(sys.argv[1:]))\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", slow, "promote", f"{name}/1", "--to", "production"],
-        stdout=subprocess.DEVNULL,
-    )
+    argv = ["promote", f"{name}/1", "--to", "production"]
+    process = SPAWN.Process(target=run_slowly, args=(argv,))
+    process.start()
     try:
-        while not events.open_events(place.client, name):
-            assert process.poll() is None
+        while not history.open_events(place.client, name):
+            assert process.is_alive()
         assert recovery.repair(place.client, name) == []
         assert inconsistencies(place, name) == []
-        assert process.wait(timeout=60) == 0
+        process.join(timeout=60)
+        assert process.exitcode == 0
     finally:
         process.kill()
     assert place.holder(name) == GOOD
 
 
-_FIVE_TIMES = f"""{_NOT_JUDGED}
-import json, sys
-from registry_tools import connection, promotion
-from registry_tools.errors import PromotionError
-from registry_tools.judging import GateOptions
-from registry_tools.refs import ModelRef
-
-name, version = sys.argv[1], int(sys.argv[2])
-came = []
-client = connection.connect()
-for _ in range(5):
-    try:
-        options = GateOptions(margin=0.9)
-        promotion.promote(client, ModelRef(name, version=version), "production", options)
-        came.append("done")
-    except PromotionError as error:
-        came.append("already" if "already" in str(error) else type(error).__name__)
-print(json.dumps(came))
-"""
-
-
-def test_eight_processes_promote_at_once(place: Place) -> None:
+def test_eight_processes_promote_at_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     name = place.model(*[GOOD, EQUAL] * 4)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+    results = SPAWN.Queue()
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", _FIVE_TIMES, name, str(version)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "MLFLOW_HTTP_REQUEST_TIMEOUT": "60"},
-        )
+        SPAWN.Process(target=promote_five_times, args=(name, version, results))
         for version in range(1, 9)
     ]
-    came: Counter[str] = Counter()
+    outcomes: Counter[str] = Counter()
     try:
         for process in processes:
-            out, err = process.communicate(timeout=600)
-            assert process.returncode == 0, err
-            came.update(json.loads(out.splitlines()[-1]))  # after what MLflow prints
+            process.start()
+        for _ in processes:
+            outcomes.update(results.get(timeout=600))
+        for process in processes:
+            process.join(timeout=60)
+            assert process.exitcode == 0
     finally:
         for process in processes:
             process.kill()
-    assert sum(came.values()) == 40
-    assert set(came) <= {"done", "already", "StageMoved"}
-    entries = events.list_events(place.client, name)
+    assert sum(outcomes.values()) == 40
+    assert set(outcomes) <= {"done", "already", "StageMoved"}
+    entries = history.list_events(place.client, name)
     recorded = Counter(event.outcome for event in entries)
     assert recorded == Counter(
-        {k: v for k, v in {"done": came["done"], "superseded": came["StageMoved"]}.items() if v}
+        {
+            k: v
+            for k, v in {"done": outcomes["done"], "superseded": outcomes["StageMoved"]}.items()
+            if v
+        }
     )
-    assert came["done"] >= 5
+    assert outcomes["done"] >= 5
     done = sorted(
         (event for event in entries if event.outcome == "done"),
         key=lambda event: event.sequence or 0,

@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from registry_tools.mlflow_store import registry
+from registry_tools.mlflow_store import stages
 from tests.support.commands import environment, error_of
 from tests.support.constants import IRIS_COLUMNS
 from tests.support.registries import EQUAL, GOOD, Place
@@ -204,15 +204,15 @@ def test_the_whole_output_is_of_the_version_that_it_began_with(
     local: Place, many: Path, tmp_path: Path, start: Start
 ) -> None:
     name = local.model(GOOD, EQUAL)
-    registry.move_alias(local.client, name, "production", 1)
+    stages.move_alias(local.client, name, "production", 1)
     output = tmp_path / "out.parquet"
     process = score_half(start, f"{name}@production", many, output)
-    registry.move_alias(local.client, name, "production", 2)
+    stages.move_alias(local.client, name, "production", 2)
     assert process.wait(timeout=60) == 0
     found = pq.read_table(output, columns=["model_version"])
     assert len(found) == MANY
     assert set(found["model_version"].unique().to_pylist()) == {1}
-    assert registry.stage_holder(local.client, name, "production") == 2
+    assert stages.stage_holder(local.client, name, "production") == 2
 
 
 @pytest.mark.parametrize("home", [None, "/nowhere"])

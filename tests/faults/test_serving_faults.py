@@ -32,7 +32,7 @@ from sklearn.linear_model import LogisticRegression, SGDOneClassSVM
 from tritonclient.utils import InferenceServerException
 
 from registry_tools import load_model
-from registry_tools.mlflow_store import registry
+from registry_tools.mlflow_store import registry, stages
 from tests.support.constants import IRIS_COLUMNS, IRIS_ROW
 from tests.support.registries import EQUAL, GOOD, POOR, Change, Place, crafted, train_all
 from tests.support.servers import (
@@ -90,14 +90,14 @@ def test_a_hundred_promotions_under_load_lose_no_request(
     serve: Serve, local: Place, workers: str
 ) -> None:
     name = local.model(GOOD, POOR)
-    registry.move_alias(local.client, name, "production", 1)
+    stages.move_alias(local.client, name, "production", 1)
     wanted = {str(v): load_model(f"{name}/{v}").predict(ROWS).tolist() for v in (1, 2)}
     assert wanted["1"] != wanted["2"]
     client = serve(f"{name}@production", "--poll", "0.05", "--workers", workers)
     with under_load(client) as answers:
         for number in range(100):
             version = 2 - number % 2
-            registry.move_alias(local.client, name, "production", version)
+            stages.move_alias(local.client, name, "production", version)
             eventually(lambda version=version: version_of(client) == version)
             if number == 20:
                 before = memory(process_of(client).pid)
@@ -149,17 +149,17 @@ def test_a_broken_version_does_not_take_over(
     serve: Serve, local: Place, change: Change, workers: str
 ) -> None:
     name = crafted(local, change).partition("/")[0]
-    registry.move_alias(local.client, name, "production", 1)
+    stages.move_alias(local.client, name, "production", 1)
     client = serve(f"{name}@production", "--workers", workers)
     with under_load(client, 1) as answers:
-        registry.move_alias(local.client, name, "production", 2)
+        stages.move_alias(local.client, name, "production", 2)
         eventually(lambda: client.get("/model").json()["candidate"] is not None)
     assert {(status, version) for status, version, _ in answers} == {(200, "1")}
     candidate = client.get("/model").json()["candidate"]
     assert candidate["version"] == 2
     assert candidate["error"]
     assert client.get("/ready").status_code == 200
-    registry.move_alias(local.client, name, "production", 1)
+    stages.move_alias(local.client, name, "production", 1)
     eventually(lambda: client.get("/model").json()["candidate"] is None)
 
 
@@ -169,10 +169,10 @@ def test_many_broken_versions_do_not_take_the_files_of_the_good_one(
     name = local.model(GOOD, *[POOR] * 4)
     for version in range(2, 6):
         local.client.set_model_version_tag(name, str(version), registry.DIGEST_TAG, "0" * 64)
-    registry.move_alias(local.client, name, "production", 1)
+    stages.move_alias(local.client, name, "production", 1)
     client = serve(f"{name}@production", "--workers", "2")
     for version in range(2, 6):
-        registry.move_alias(local.client, name, "production", version)
+        stages.move_alias(local.client, name, "production", version)
         eventually(
             lambda version=version: (
                 (client.get("/model").json()["candidate"] or {}).get("version") == version
@@ -191,12 +191,12 @@ def test_many_broken_versions_do_not_take_the_files_of_the_good_one(
 
 def test_a_model_that_was_made_anew_under_its_number_takes_over(serve: Serve, local: Place) -> None:
     name = local.model(GOOD)
-    registry.move_alias(local.client, name, "production", 1)
+    stages.move_alias(local.client, name, "production", 1)
     client = serve(f"{name}@production")
     before = client.get("/model").json()["run_id"]
     local.client.delete_registered_model(name)
     local.add(name, POOR)
-    registry.move_alias(local.client, name, "production", 1)
+    stages.move_alias(local.client, name, "production", 1)
     eventually(lambda: client.get("/model").json()["run_id"] != before)
     assert version_of(client) == 1
 
@@ -221,7 +221,7 @@ def test_the_registry_dies_and_comes_back_under_load(
     wait_until_up(f"{uri}/health", registry_server)
     train_all(uri, folder)
     place = Place(uri, folder)
-    registry.move_alias(place.client, "trained", "production", 1)
+    stages.move_alias(place.client, "trained", "production", 1)
     client = serve("trained@production", "--tracking-uri", uri, "--workers", "2")
     with under_load(client, 2) as answers:
         os.killpg(registry_server.pid, signal.SIGKILL)
@@ -231,7 +231,7 @@ def test_the_registry_dies_and_comes_back_under_load(
         eventually(lambda: metric(client, "serving_registry_response_age_seconds") > 1)
         registry_server = start(*command, cwd=folder)
         wait_until_up(f"{uri}/health", registry_server)
-        registry.move_alias(place.client, "trained", "production", EQUAL)
+        stages.move_alias(place.client, "trained", "production", EQUAL)
         eventually(lambda: version_of(client) == EQUAL, seconds=60)
     assert {status for status, _, _ in answers} == {200}
     assert client.get("/model").json()["last_error"] is None
@@ -240,7 +240,7 @@ def test_the_registry_dies_and_comes_back_under_load(
 
 def test_looking_at_once_is_asked_by_a_signal(serve: Serve, model: str, local: Place) -> None:
     client = serve(f"{model}@production", "--poll", "600")
-    registry.move_alias(local.client, model, "production", 2)
+    stages.move_alias(local.client, model, "production", 2)
     time.sleep(1)
     assert version_of(client) == 1
     process_of(client).send_signal(signal.SIGHUP)
@@ -257,7 +257,7 @@ def test_a_full_disk_keeps_the_old_version_and_the_old_cache(
     unlimited = resource.prlimit(pid, resource.RLIMIT_FSIZE)
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, unlimited[1]))  # as a full disk: nothing grows
     with under_load(client, 1) as answers:
-        registry.move_alias(local.client, model, "production", 2)
+        stages.move_alias(local.client, model, "production", 2)
         eventually(lambda: client.get("/model").json()["candidate"] is not None)
     assert {(status, version) for status, version, _ in answers} == {(200, "1")}
     assert json.loads(kept.read_text())["version"] == 1
@@ -272,7 +272,7 @@ def test_a_cache_that_cannot_be_written_is_told_of(
     client = serve(f"{model}@production", "--cache", "cache")
     shutil.rmtree("cache")
     Path("cache").write_text("a file where the folder was")
-    registry.move_alias(local.client, model, "production", 2)
+    stages.move_alias(local.client, model, "production", 2)
     eventually(lambda: "cache_error" in client.get("/model").json())
     assert version_of(client) == 2
 

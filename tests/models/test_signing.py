@@ -16,7 +16,7 @@ from registry_tools.errors import UnsupportedOperation, VerificationError
 from registry_tools.mlflow_store import registry
 from registry_tools.mlflow_store.client import connect
 from registry_tools.models import artifacts, signing
-from registry_tools.promotion import events
+from registry_tools.promotion import history
 from registry_tools.refs import ModelRef
 from tests.support.registries import GOOD, Place
 from tests.support.servers import BIN
@@ -155,7 +155,7 @@ def test_a_key_that_does_not_serve_is_named(
     assert "--public-key text.pem is no public key in PEM form" in err
     promote = ["promote", ref, "--to", "production"]
     assert missing in error_of(capsys, *promote, "--public-key", "none.pem")
-    assert events.list_events(local.client, ref.partition("/")[0]) == []
+    assert history.list_events(local.client, ref.partition("/")[0]) == []
 
 
 def test_an_encrypted_key_is_opened_by_its_password(

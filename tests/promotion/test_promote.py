@@ -35,12 +35,21 @@ from registry_tools.errors import (
 )
 from registry_tools.evaluation import comparison
 from registry_tools.evaluation.eval_data import read_eval_data
+from registry_tools.evaluation.evaluate import evaluate
 from registry_tools.evaluation.gate_options import GateOptions
-from registry_tools.mlflow_store import heartbeat, registry
+from registry_tools.mlflow_store import heartbeat, registered_models, stages
 from registry_tools.models.trust_policy import TrustPolicy
-from registry_tools.promotion import events, lock, recovery
-from registry_tools.promotion import promote as promotion
-from registry_tools.promotion.promote import Promotion
+from registry_tools.promotion import (
+    deletion,
+    event_writer,
+    history,
+    lock,
+    promote,
+    recovery,
+    rollback,
+)
+from registry_tools.promotion.apply_event import Promotion
+from registry_tools.promotion.event import DONE, UNFINISHED, Event
 from registry_tools.refs import ModelRef
 from tests.support.registries import EQUAL, GOOD, POOR, Place
 from tests.support.servers import BIN
@@ -49,21 +58,21 @@ from tests.support.tracking_servers import server
 LENIENT = GateOptions(margin=0.9)
 
 
-def promote(place: Place, name: str, version: int, **options: Any) -> Promotion:
+def promote_version(place: Place, name: str, version: int, **options: Any) -> Promotion:
     to = options.pop("to", "production")
     gates = options.pop("gates", GateOptions())
-    return promotion.promote(
+    return promote.promote(
         place.client, ModelRef(name, version=version), to, gates, reason="test", **options
     )
 
 
-def rollback(place: Place, name: str, **options: Any) -> Promotion:
-    return promotion.rollback(place.client, name, "production", reason="worse", **options)
+def roll_back(place: Place, name: str, **options: Any) -> Promotion:
+    return rollback.rollback(place.client, name, "production", reason="worse", **options)
 
 
 def inconsistencies(place: Place, name: str) -> list[str]:
-    stages = registry.stages_of(registry.get_registered_model(place.client, name))
-    return recovery.inconsistencies(place.client, name, stages)
+    held = registered_models.stages_of(registered_models.get_registered_model(place.client, name))
+    return recovery.inconsistencies(place.client, name, held)
 
 
 def refused_by(error: pytest.ExceptionInfo[GateRefused]) -> list[str]:
@@ -71,17 +80,17 @@ def refused_by(error: pytest.ExceptionInfo[GateRefused]) -> list[str]:
 
 
 def outcomes(place: Place, name: str) -> list[tuple[str, str, int]]:
-    """Return the acts of a model, oldest first."""
-    entries = events.list_events(place.client, name)
+    """Return the events of a model, oldest first."""
+    entries = history.list_events(place.client, name)
     return [(event.action, event.outcome, event.version) for event in reversed(entries)]
 
 
 def test_the_first_promotion_passes_and_is_recorded_whole(place: Place) -> None:
     name = place.model()
-    result = promote(place, name, GOOD, actor="ada")
+    result = promote_version(place, name, GOOD, actor="ada")
     assert place.holder(name) == GOOD
     assert {g.gate: g.message for g in result.verdict.gates}["champion"] == "no champion"
-    (event,) = events.list_events(place.client, name)
+    (event,) = history.list_events(place.client, name)
     assert event == result.event
     shown = event.as_dict()
     assert {key: shown[key] for key in sorted(shown) if key not in {"at", "gates", "run_id"}} == {
@@ -110,8 +119,8 @@ def test_the_first_promotion_passes_and_is_recorded_whole(place: Place) -> None:
 
 def test_one_that_is_as_good_follows_and_the_one_before_is_archived(place: Place) -> None:
     name = place.model()
-    promote(place, name, GOOD)
-    result = promote(place, name, EQUAL)
+    promote_version(place, name, GOOD)
+    result = promote_version(place, name, EQUAL)
     assert result.previous_version == GOOD
     assert place.holder(name) == EQUAL
     assert place.client.get_model_version(name, str(GOOD)).current_stage == "Archived"
@@ -124,13 +133,13 @@ def test_one_that_is_as_good_follows_and_the_one_before_is_archived(place: Place
 
 def test_a_worse_one_is_refused_and_the_refusal_recorded(place: Place) -> None:
     name = place.model()
-    promote(place, name, GOOD)
+    promote_version(place, name, GOOD)
     with pytest.raises(GateRefused, match=r"more than the margin of 0\.01 below") as caught:
-        promote(place, name, POOR)
+        promote_version(place, name, POOR)
     assert caught.value.exit_code == 3
     assert refused_by(caught) == ["champion"]
     assert place.holder(name) == GOOD
-    newest = events.list_events(place.client, name, limit=1)[0]
+    newest = history.list_events(place.client, name, limit=1)[0]
     assert (newest.outcome, newest.version, newest.previous_version) == ("refused", POOR, GOOD)
     assert not newest.gates[-1]["passed"]
     assert newest.gates[-1]["metrics"]["p_worse"] < 0.05
@@ -139,19 +148,19 @@ def test_a_worse_one_is_refused_and_the_refusal_recorded(place: Place) -> None:
 
 def test_dry_run_judges_and_changes_nothing(place: Place) -> None:
     name = place.model()
-    assert promote(place, name, GOOD, dry_run=True).verdict.passed
+    assert promote_version(place, name, GOOD, dry_run=True).verdict.passed
     assert place.holder(name) is None
     assert place.client.get_experiment_by_name(f"{name}-promotions") is None
 
 
 def test_force_needs_a_reason_and_is_recorded_as_forced(place: Place) -> None:
     name = place.model()
-    promote(place, name, GOOD)
+    promote_version(place, name, GOOD)
     with pytest.raises(PromotionError, match="--force needs --reason"):
-        promotion.promote(
+        promote.promote(
             place.client, ModelRef(name, version=POOR), "production", GateOptions(), force=True
         )
-    result = promote(place, name, POOR, force=True)
+    result = promote_version(place, name, POOR, force=True)
     assert not result.verdict.passed
     assert place.holder(name) == POOR
     assert result.event is not None
@@ -161,11 +170,11 @@ def test_force_needs_a_reason_and_is_recorded_as_forced(place: Place) -> None:
 
 def test_a_stage_that_is_not_where_the_caller_saw_it_stays(place: Place) -> None:
     name = place.model()
-    promote(place, name, GOOD)
+    promote_version(place, name, GOOD)
     with pytest.raises(StageMoved, match="at version 1, not at version 2 as expected"):
-        promote(place, name, EQUAL, expect_current=2)
+        promote_version(place, name, EQUAL, expect_current=2)
     assert outcomes(place, name) == [("promote", "done", GOOD)]
-    promote(place, name, EQUAL, expect_current=1)
+    promote_version(place, name, EQUAL, expect_current=1)
     assert place.holder(name) == EQUAL
 
 
@@ -173,41 +182,41 @@ def test_a_stage_that_moves_while_the_candidate_is_judged_stays_there(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = place.model()
-    promote(place, name, GOOD)
+    promote_version(place, name, GOOD)
 
-    def evaluate(client: Any, *arguments: Any) -> Any:
-        registry.move_alias(client, name, "production", POOR)  # by somebody else
-        return evaluate.evaluate(client, *arguments)
+    def move_and_evaluate(client: Any, *arguments: Any) -> Any:
+        stages.move_alias(client, name, "production", POOR)  # by somebody else
+        return evaluate(client, *arguments)
 
-    monkeypatch.setattr(promotion, "judge", evaluate)
+    monkeypatch.setattr(promote, "evaluate", move_and_evaluate)
     with pytest.raises(StageMoved, match="moved from version 1 to version 3 in the meantime"):
-        promote(place, name, EQUAL)
-    assert registry.stage_holder(place.client, name, "production") == POOR
+        promote_version(place, name, EQUAL)
+    assert stages.stage_holder(place.client, name, "production") == POOR
     assert outcomes(place, name)[-1] == ("promote", "superseded", EQUAL)
 
 
 def test_a_version_in_the_stage_already_is_not_promoted_again(place: Place) -> None:
     name = place.model()
-    promote(place, name, GOOD)
+    promote_version(place, name, GOOD)
     with pytest.raises(PromotionError, match="is in stage production already"):
-        promote(place, name, GOOD)
+        promote_version(place, name, GOOD)
 
 
 @pytest.mark.slow
 def test_rollbacks_go_further_back_and_never_to_and_fro(place: Place) -> None:
     name = place.model()
-    promote(place, name, GOOD)
-    promote(place, name, EQUAL)
-    promote(place, name, POOR, force=True)
-    assert rollback(place, name).version == EQUAL
-    assert rollback(place, name).version == GOOD
+    promote_version(place, name, GOOD)
+    promote_version(place, name, EQUAL)
+    promote_version(place, name, POOR, force=True)
+    assert roll_back(place, name).version == EQUAL
+    assert roll_back(place, name).version == GOOD
     with pytest.raises(
         PromotionError, match="has no version that stage production could go back to"
     ):
-        rollback(place, name)
+        roll_back(place, name)
     assert place.holder(name) == GOOD
-    promote(place, name, EQUAL)
-    assert rollback(place, name).version == GOOD
+    promote_version(place, name, EQUAL)
+    assert roll_back(place, name).version == GOOD
     assert outcomes(place, name)[3:] == [
         ("rollback", "done", EQUAL),
         ("rollback", "done", GOOD),
@@ -219,25 +228,25 @@ def test_rollbacks_go_further_back_and_never_to_and_fro(place: Place) -> None:
 @pytest.mark.slow
 def test_a_rollback_may_name_the_version(place: Place) -> None:
     name = place.model()
-    promote(place, name, GOOD)
-    promote(place, name, EQUAL)
-    promote(place, name, POOR, force=True)
+    promote_version(place, name, GOOD)
+    promote_version(place, name, EQUAL)
+    promote_version(place, name, POOR, force=True)
     with pytest.raises(PromotionError, match="version 9 did not hold production before"):
-        rollback(place, name, to=9)
-    assert rollback(place, name, to=GOOD).previous_version == POOR
+        roll_back(place, name, to=9)
+    assert roll_back(place, name, to=GOOD).previous_version == POOR
     assert place.holder(name) == GOOD
     with pytest.raises(PromotionError, match="has no version that"):
-        rollback(place, name)
+        roll_back(place, name)
 
 
 @pytest.mark.slow
-def test_a_rollback_passes_over_a_version_that_was_deleted_behind_our_back(place: Place) -> None:
+def test_a_rollback_skips_a_version_that_was_deleted_externally(place: Place) -> None:
     name = place.model()
-    promote(place, name, GOOD)
-    promote(place, name, EQUAL)
-    promote(place, name, POOR, force=True)
+    promote_version(place, name, GOOD)
+    promote_version(place, name, EQUAL)
+    promote_version(place, name, POOR, force=True)
     place.client.delete_model_version(name, str(EQUAL))
-    result = rollback(place, name)
+    result = roll_back(place, name)
     assert result.version == GOOD
     assert result.notes == ("version 2 was deleted",)
     assert place.holder(name) == GOOD
@@ -246,29 +255,29 @@ def test_a_rollback_passes_over_a_version_that_was_deleted_behind_our_back(place
 @pytest.mark.slow
 def test_a_stage_whose_version_was_deleted_is_reported_and_comes_back(place: Place) -> None:
     name = place.model()
-    promote(place, name, GOOD)
-    promote(place, name, EQUAL)
+    promote_version(place, name, GOOD)
+    promote_version(place, name, EQUAL)
     place.client.delete_model_version(name, str(EQUAL))  # MLflow takes the alias with it
-    (told,) = inconsistencies(place, name)
-    assert told.startswith("production is at no version, the history says version 2")
-    assert rollback(place, name).version == GOOD
+    (reported,) = inconsistencies(place, name)
+    assert reported.startswith("production is at no version, the history says version 2")
+    assert roll_back(place, name).version == GOOD
     assert inconsistencies(place, name) == []
 
 
-def test_moves_by_other_means_are_shown_and_repaired(place: Place) -> None:
+def test_external_changes_are_shown_and_repaired(place: Place) -> None:
     name = place.model()
-    promote(place, name, GOOD)
+    promote_version(place, name, GOOD)
     place.client.set_registered_model_alias(name, "production", str(POOR))
-    (told,) = inconsistencies(place, name)
-    assert told.startswith("production is at version 3, the history says version 1")
+    (reported,) = inconsistencies(place, name)
+    assert reported.startswith("production is at version 3, the history says version 1")
     verdict = recovery.verify(place.client, ModelRef(name, stage="production"), TrustPolicy())
     assert [gate.gate for gate in verdict.refusals] == ["history"]
     assert recovery.repair(place.client, name) == [
-        "production was moved from 1 to 3 by other means; recorded"
+        "production was moved externally from 1 to 3; recorded"
     ]
     assert inconsistencies(place, name) == []
     assert place.holder(name) == POOR  # its legacy mirror as well
-    event = events.list_events(place.client, name, limit=1)[0]
+    event = history.list_events(place.client, name, limit=1)[0]
     assert (event.external, event.forced, event.version, event.previous_version) == (
         True,
         True,
@@ -276,34 +285,34 @@ def test_moves_by_other_means_are_shown_and_repaired(place: Place) -> None:
         1,
     )
     assert recovery.repair(place.client, name) == []
-    assert rollback(place, name).version == GOOD
+    assert roll_back(place, name).version == GOOD
 
 
 @pytest.mark.slow
-def test_a_promotion_records_the_move_by_other_means_that_it_follows(place: Place) -> None:
+def test_a_promotion_records_the_external_change_that_it_follows(place: Place) -> None:
     name = place.model()
-    promote(place, name, GOOD)
+    promote_version(place, name, GOOD)
     place.client.set_registered_model_alias(name, "production", str(POOR))
-    promote(place, name, EQUAL)
+    promote_version(place, name, EQUAL)
     assert outcomes(place, name) == [
         ("promote", "done", GOOD),
-        ("promote", "done", POOR),  # recorded in the turn of the one after
+        ("promote", "done", POOR),  # recorded while the next event holds the lock
         ("promote", "done", EQUAL),
     ]
     assert inconsistencies(place, name) == []
-    assert rollback(place, name).version == POOR
-    assert rollback(place, name).version == GOOD
+    assert roll_back(place, name).version == POOR
+    assert roll_back(place, name).version == GOOD
 
 
 def test_what_is_in_use_is_not_deleted(place: Place) -> None:
     name = place.model()
-    promote(place, name, GOOD)
-    promote(place, name, EQUAL)
+    promote_version(place, name, GOOD)
+    promote_version(place, name, EQUAL)
     with pytest.raises(PromotionError, match="version 2 is in production"):
-        promotion.delete(place.client, ModelRef(name, version=EQUAL))
-    with pytest.raises(PromotionError, match="what a rollback of production would go back to"):
-        promotion.delete(place.client, ModelRef(name, version=GOOD))
-    promotion.delete(place.client, ModelRef(name, version=POOR))
+        deletion.delete(place.client, ModelRef(name, version=EQUAL))
+    with pytest.raises(PromotionError, match="that a rollback of production would go back to"):
+        deletion.delete(place.client, ModelRef(name, version=GOOD))
+    deletion.delete(place.client, ModelRef(name, version=POOR))
     with pytest.raises(NotFound):
         place.version(name, POOR)
 
@@ -326,9 +335,9 @@ def test_a_version_without_held_out_rows_needs_rows_to_be_judged_by(
             pip_requirements=[],
             registered_model_name=name,
         )
-    promote(place, name, GOOD)
+    promote_version(place, name, GOOD)
     with pytest.raises(GateRefused, match="without held-out rows: give --eval-data") as caught:
-        promote(place, name, 2)
+        promote_version(place, name, 2)
     assert refused_by(caught) == ["holdout"]
     # It answers with codes, the champion with names: one word that both know is needed.
     rows = table.data.assign(species=pd.Series(table.target_names)[table.target].to_numpy())
@@ -343,7 +352,7 @@ def test_a_version_without_held_out_rows_needs_rows_to_be_judged_by(
     rows.assign(species=table.target).to_csv(tmp_path / "codes.csv", index=False)
     codes = read_eval_data(tmp_path / "codes.csv", "species")
     gates = GateOptions(eval_data=codes, margin=0.05)
-    verdict = promote(place, name, 2, gates=gates).verdict
+    verdict = promote_version(place, name, 2, gates=gates).verdict
     figures = {gate.gate: gate.metrics for gate in verdict.gates}["champion"]
     assert (figures["rows"], figures["excluded_rows"]) == (30, 120)
     assert min(figures["candidate_accuracy"], figures["champion_accuracy"]) > 0.8
@@ -365,7 +374,7 @@ def test_what_is_asked_for_beyond_is_judged_as_well(
     local: Place, gates: GateOptions, said: str
 ) -> None:
     name = local.model(GOOD)
-    result = promote(local, name, GOOD, gates=gates, dry_run=True)
+    result = promote_version(local, name, GOOD, gates=gates, dry_run=True)
     (refusal,) = result.verdict.refusals
     assert said in refusal.message
 
@@ -373,7 +382,7 @@ def test_what_is_asked_for_beyond_is_judged_as_well(
 def test_thresholds_that_are_reached_are_shown(local: Place) -> None:
     name = local.model(GOOD)
     gates = GateOptions(minimum={"accuracy": 0.9}, maximum={"log_loss": 0.5}, max_latency_ms=1e4)
-    verdict = promote(local, name, GOOD, gates=gates, dry_run=True).verdict
+    verdict = promote_version(local, name, GOOD, gates=gates, dry_run=True).verdict
     assert verdict.passed
     figures = {gate.gate: dict(gate.metrics) for gate in verdict.gates}
     assert figures["thresholds"] == pytest.approx({"accuracy": 0.9667, "log_loss": 0.1589}, 1e-3)
@@ -388,9 +397,9 @@ def test_thresholds_that_are_reached_are_shown(local: Place) -> None:
 )
 def test_the_other_rules_ask_for_more(local: Place, rule: str, said: str) -> None:
     name = local.model()
-    promote(local, name, GOOD)
+    promote_version(local, name, GOOD)
     with pytest.raises(GateRefused) as caught:
-        promote(local, name, EQUAL, gates=GateOptions(rule=rule))
+        promote_version(local, name, EQUAL, gates=GateOptions(rule=rule))
     assert said in str(caught.value)
 
 
@@ -406,10 +415,10 @@ def test_what_no_figure_can_be_compared_with_is_no_option(options: dict[str, Any
 
 def test_rows_that_the_champion_knows_are_left_out_and_too_few_are_a_refusal(local: Place) -> None:
     name = local.model(GOOD)
-    promote(local, name, GOOD)
+    promote_version(local, name, GOOD)
     train(TrainParams(plots=False, name=name, random_state=7))
     with pytest.raises(GateRefused, match="20 are needed: the others were trained on") as caught:
-        promote(local, name, 2)
+        promote_version(local, name, 2)
     for way_out in ("champion's split", "split=hash", "--eval-data"):
         assert way_out in str(caught.value)
 
@@ -419,10 +428,10 @@ def test_a_champion_that_needs_a_column_which_the_candidate_lost_is_judged_by_ot
 ) -> None:
     params = TrainParams(data=str(table_csv), target="kind", name="animals", plots=False)
     train(params)
-    promote(local, "animals", 1)
+    promote_version(local, "animals", 1)
     train(replace(params, drop=("legs",)))
     with pytest.raises(GateRefused, match=r"missing column 'legs'.*; to judge .* give --eval-data"):
-        promote(local, "animals", 2)
+        promote_version(local, "animals", 2)
 
 
 def test_two_versions_are_compared_on_rows_that_neither_knows(local: Place) -> None:
@@ -438,7 +447,7 @@ def test_two_versions_are_compared_on_rows_that_neither_knows(local: Place) -> N
 def tampered(local: Place) -> tuple[Place, str, Path]:
     """A model of one version and the folder of its files, which a test may spoil."""
     name = local.model(GOOD)
-    promote(local, name, GOOD)
+    promote_version(local, name, GOOD)
     train(TrainParams(plots=False, name=name))
     return local, name, Path(local.client.get_model_version_download_uri(name, "2"))
 
@@ -465,14 +474,14 @@ def test_files_that_differ_are_named_and_never_loaded(
         before = path.read_bytes() if path.exists() else None
         spoil(path, content)
         with pytest.raises(GateRefused) as caught:
-            promote(place, name, 2)
+            promote_version(place, name, 2)
         assert said in str(caught.value)
         assert [gate.gate for gate in caught.value.promotion.verdict.gates] == ["integrity"]
         with pytest.raises(RegistryToolsError, match=said):
             load_model(f"{name}/2", tracking_uri=place.uri)
         spoil(path, before)
     assert place.holder(name) == GOOD
-    promote(place, name, 2)
+    promote_version(place, name, 2)
     assert place.holder(name) == 2
 
 
@@ -480,11 +489,11 @@ def test_a_rollback_passes_over_a_version_whose_files_differ(
     tampered: tuple[Place, str, Path],
 ) -> None:
     place, name, folder = tampered
-    promote(place, name, 2)
+    promote_version(place, name, 2)
     place.add(name, EQUAL)
-    promote(place, name, 3)
+    promote_version(place, name, 3)
     (folder / "model.skops").write_bytes(b"gone")
-    result = rollback(place, name)
+    result = roll_back(place, name)
     assert result.version == GOOD
     assert "version 2: model.skops was changed" in result.notes[0]
 
@@ -502,7 +511,7 @@ def test_a_model_that_lists_what_to_trust_is_not_believed(local: Place) -> None:
             registered_model_name=name,
         )
     with pytest.raises(GateRefused, match="no signature"):
-        promote(local, name, 2)
+        promote_version(local, name, 2)
     with pytest.raises(RegistryToolsError, match=r"not trusted: builtins\.eval"):
         load_model(f"{name}/2", tracking_uri=local.uri)
 
@@ -534,19 +543,19 @@ def test_a_reader_gets_one_line_and_changes_nothing(
     assert as_reader("show", f"{name}/1").returncode == 0
     refused("promote", f"{name}/1", "--to", "production")
     assert guarded_place.client.get_experiment_by_name(f"{name}-promotions") is None
-    promote(guarded_place, name, GOOD)
-    promote(guarded_place, name, EQUAL)
-    before = events.list_events(guarded_place.client, name)
+    promote_version(guarded_place, name, GOOD)
+    promote_version(guarded_place, name, EQUAL)
+    before = history.list_events(guarded_place.client, name)
     refused("promote", f"{name}/3", "--to", "production", "--force", "--reason", "mine")
     refused("rollback", name, "--reason", "mine")
     refused("delete", f"{name}/3")
     assert guarded_place.holder(name) == EQUAL
-    assert events.list_events(guarded_place.client, name) == before
+    assert history.list_events(guarded_place.client, name) == before
     assert json.loads(as_reader("history", name, "--json").stdout)[0]["version"] == EQUAL
 
 
 @pytest.mark.slow
-def test_a_registry_that_goes_away_in_the_middle_costs_an_act_and_no_stage(
+def test_a_registry_that_fails_in_the_middle_costs_an_event_and_no_stage(
     empty_database: Path,
     local: Place,
     tmp_path: Path,
@@ -566,25 +575,25 @@ def test_a_registry_that_goes_away_in_the_middle_costs_an_act_and_no_stage(
         mlflow.set_tracking_uri(place.uri)
         train(TrainParams(plots=False, stage="first"))
         train(TrainParams(plots=False, model="knn", stage="second"))
-        promote(place, "iris", 1)
+        promote_version(place, "iris", 1)
         ended = pytest.MonkeyPatch()
 
-        def evaluate(client: Any, *arguments: Any) -> Any:
-            verdict = evaluate.evaluate(client, *arguments)
+        def evaluate_and_stop(client: Any, *arguments: Any) -> Any:
+            verdict = evaluate(client, *arguments)
             stop.close()
             return verdict
 
         with ExitStack() as stop:
             second = stop.enter_context(running())
-            ended.setattr(promotion, "judge", evaluate)
+            ended.setattr(promote, "evaluate", evaluate_and_stop)
             with pytest.raises(RegistryUnavailable, match="does not answer"):
-                promote(second, "iris", 2)
+                promote_version(second, "iris", 2)
             ended.undo()
         assert place.holder("iris") == 1
         assert recovery.repair(place.client, "iris") == [
             "promote 2 → production was left open; now unfinished"
         ]
-        promote(place, "iris", 2)
+        promote_version(place, "iris", 2)
         assert place.holder("iris") == 2
 
 
@@ -600,29 +609,29 @@ def legacy(place: Place, name: str) -> dict[str, int]:
 @pytest.mark.slow
 def test_what_is_in_production_and_in_staging_is_in_legacy_production(local: Place) -> None:
     name = local.model(GOOD, EQUAL)
-    promote(local, name, 1, to="staging")
-    promote(local, name, 1)
+    promote_version(local, name, 1, to="staging")
+    promote_version(local, name, 1)
     assert legacy(local, name) == {"Production": 1}
     recovery.repair(local.client, name)
     assert legacy(local, name) == {"Production": 1}
-    promote(local, name, 2, to="staging")
+    promote_version(local, name, 2, to="staging")
     assert legacy(local, name) == {"Production": 1, "Staging": 2}
-    promote(local, name, 2)
-    promote(local, name, 1, to="staging", gates=LENIENT)
+    promote_version(local, name, 2)
+    promote_version(local, name, 1, to="staging", gates=LENIENT)
     assert legacy(local, name) == {"Production": 2, "Staging": 1}
 
 
 @pytest.mark.slow
-def test_an_act_that_fails_after_the_move_is_recorded_as_done(
+def test_an_event_that_fails_after_the_move_is_recorded_as_done(
     local: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for place, step in ((registry, "mirror_legacy_stage"), (events, "close")):
+    for place, step in ((stages, "mirror_legacy_stage"), (event_writer, "close_event")):
         name = local.model(GOOD, EQUAL)
-        promote(local, name, 1)
+        promote_version(local, name, 1)
         with monkeypatch.context() as patch:
             patch.setattr(place, step, interrupted_once(getattr(place, step)))
             with pytest.raises(KeyboardInterrupt):
-                promote(local, name, 2)
+                promote_version(local, name, 2)
         assert local.holder(name) == 2
         assert outcomes(local, name)[-1] == ("promote", "done", 2)
         assert inconsistencies(local, name) == []
@@ -641,10 +650,10 @@ def interrupted_once(step: Callable[..., Any]) -> Callable[..., Any]:
     return first_interrupted
 
 
-def test_an_act_waits_for_all_before_it_and_not_only_for_the_last(local: Place) -> None:
+def test_an_event_waits_for_all_before_it_and_not_only_for_the_last(local: Place) -> None:
     name = local.model(GOOD, EQUAL, GOOD)
     entries = [
-        events.begin_event(
+        event_writer.begin_event(
             local.client,
             name,
             action="promote",
@@ -658,21 +667,23 @@ def test_an_act_waits_for_all_before_it_and_not_only_for_the_last(local: Place) 
     ]
     order: list[str] = []
 
-    def closing(event: events.Event) -> None:
+    def closing(event: Event) -> None:
         raise AssertionError("none of them was killed")
 
     def third() -> None:
-        with lock.sequence(local.client, name, entries[2], closing):
+        with lock.stage_lock(local.client, name, entries[2], closing):
             order.append("third")
 
     with heartbeat.keep_alive(local.client, entries[0].run_id), ThreadPoolExecutor(1) as pool:
-        with lock.sequence(local.client, name, entries[0], closing):
-            lock._claim(local.client, name, entries[1])
-            events.close(local.client, entries[1], events.UNFINISHED)  # interrupted as it waited
+        with lock.stage_lock(local.client, name, entries[0], closing):
+            lock._append_to_chain(local.client, name, entries[1])
+            event_writer.close_event(
+                local.client, entries[1], UNFINISHED
+            )  # interrupted as it waited
             waiting = pool.submit(third)
             time.sleep(1)
             order.append("first")
-        events.close(local.client, entries[0], events.DONE)
+        event_writer.close_event(local.client, entries[0], DONE)
         waiting.result(timeout=30)
     assert order == ["first", "third"]
 
@@ -682,17 +693,17 @@ def test_a_stage_that_others_emptied_is_recorded_and_judged_by_its_last_version(
     local: Place,
 ) -> None:
     name = local.model()
-    promote(local, name, GOOD, to="canary")
+    promote_version(local, name, GOOD, to="canary")
     local.client.delete_registered_model_alias(name, "canary")
     with pytest.raises(GateRefused, match="more than the margin"):
-        promote(local, name, POOR, to="canary")
+        promote_version(local, name, POOR, to="canary")
     assert recovery.repair(local.client, name) == [
-        "canary was moved from 1 to none by other means; recorded"
+        "canary was moved externally from 1 to none; recorded"
     ]
     assert inconsistencies(local, name) == []
-    assert events.list_events(local.client, name, limit=1)[0].version is None
-    promote(local, name, EQUAL, to="canary")
-    back = promotion.rollback(local.client, name, "canary", reason="back")
+    assert history.list_events(local.client, name, limit=1)[0].version is None
+    promote_version(local, name, EQUAL, to="canary")
+    back = rollback.rollback(local.client, name, "canary", reason="back")
     assert back.version == GOOD
 
 
@@ -702,14 +713,14 @@ def test_what_a_rollback_would_take_is_kept_though_others_deleted_what_stood_bet
 ) -> None:
     name = local.model(GOOD, EQUAL, GOOD)
     for version in (1, 2, 3):
-        promote(local, name, version, gates=LENIENT)
+        promote_version(local, name, version, gates=LENIENT)
     local.client.delete_model_version(name, "2")
-    with pytest.raises(PromotionError, match="what a rollback of production would go back to"):
-        promotion.delete(local.client, ModelRef(name, version=1))
+    with pytest.raises(PromotionError, match="that a rollback of production would go back to"):
+        deletion.delete(local.client, ModelRef(name, version=1))
     local.client.delete_model_version(name, "3")
-    with pytest.raises(PromotionError, match="what a rollback of production would go back to"):
-        promotion.delete(local.client, ModelRef(name, version=1))
-    assert rollback(local, name).version == 1
+    with pytest.raises(PromotionError, match="that a rollback of production would go back to"):
+        deletion.delete(local.client, ModelRef(name, version=1))
+    assert roll_back(local, name).version == 1
 
 
 def test_a_training_that_leaks_is_refused(local: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -723,7 +734,7 @@ def test_a_training_that_leaks_is_refused(local: Place, monkeypatch: pytest.Monk
     name = local.model(GOOD)
     train(TrainParams(plots=False, name=name))
     with pytest.raises(GateRefused, match="30 of 30 rows were trained on") as caught:
-        promote(local, name, 2)
+        promote_version(local, name, 2)
     assert refused_by(caught) == ["clean_holdout"]
 
 
@@ -731,14 +742,14 @@ def test_rows_that_the_table_repeats_count_for_nobody(local: Place, tmp_path: Pa
     table = load_iris(as_frame=True).frame.rename(columns={"target": "kind"})
     pd.concat([table] * 3).to_csv(tmp_path / "thrice.csv", index=False)
     name = local.model(GOOD)
-    promote(local, name, GOOD)
+    promote_version(local, name, GOOD)
     train(
         TrainParams(
             plots=False, data=str(tmp_path / "thrice.csv"), target="kind", name=name, model="knn"
         )
     )
     with pytest.raises(GateRefused, match="20 are needed"):
-        promote(local, name, 2)
+        promote_version(local, name, 2)
 
 
 def test_classes_that_only_overlap_are_not_compared(local: Place, tmp_path: Path) -> None:
@@ -750,15 +761,15 @@ def test_classes_that_only_overlap_are_not_compared(local: Place, tmp_path: Path
         kind = np.asarray(words)[(x[:, 0] > 0).astype(int)]
         pd.DataFrame({"a": x[:, 0], "b": x[:, 1], "kind": kind}).to_csv(path, index=False)
         train(TrainParams(plots=False, data=str(path), target="kind", name=name))
-    promote(local, name, 1)
+    promote_version(local, name, 1)
     with pytest.raises(GateRefused, match="predicts no, yes, the labels are nope, yes"):
-        promote(local, name, 2)
+        promote_version(local, name, 2)
 
 
 @pytest.mark.slow
 def test_runs_that_others_log_into_the_history_do_no_harm(local: Place) -> None:
     name = local.model(GOOD, EQUAL)
-    promote(local, name, 1)
+    promote_version(local, name, 1)
     experiment = local.client.get_experiment_by_name(f"{name}-promotions")
     assert experiment is not None
     for tags in (
@@ -767,37 +778,37 @@ def test_runs_that_others_log_into_the_history_do_no_harm(local: Place) -> None:
         {"action": "promote"},
     ):
         local.client.create_run(experiment.experiment_id, tags=tags)
-    promote(local, name, 2)
-    assert rollback(local, name).version == 1
+    promote_version(local, name, 2)
+    assert roll_back(local, name).version == 1
     assert inconsistencies(local, name) == []
     assert recovery.repair(local.client, name) == []
 
 
-def test_a_history_that_was_deleted_is_told_of(local: Place) -> None:
+def test_a_history_that_was_deleted_is_reported(local: Place) -> None:
     name = local.model(GOOD, EQUAL)
-    promote(local, name, 1)
+    promote_version(local, name, 1)
     experiment = local.client.get_experiment_by_name(f"{name}-promotions")
     assert experiment is not None
     local.client.delete_experiment(experiment.experiment_id)
     for command in (
-        lambda: promote(local, name, 2),
-        lambda: rollback(local, name),
+        lambda: promote_version(local, name, 2),
+        lambda: roll_back(local, name),
         lambda: recovery.repair(local.client, name),
         lambda: inconsistencies(local, name),
     ):
         with pytest.raises(RegistryToolsError, match="was deleted in MLflow: restore"):
             command()
     local.client.restore_experiment(experiment.experiment_id)
-    promote(local, name, 2)
+    promote_version(local, name, 2)
 
 
 @pytest.mark.slow
-def test_a_deleted_act_is_named_with_the_way_to_bring_it_back(local: Place) -> None:
+def test_a_deleted_event_is_named_with_the_way_to_restore_it(local: Place) -> None:
     name = local.model(GOOD, EQUAL)
-    promote(local, name, 1)
-    run_id = promote(local, name, 2).event.run_id  # type: ignore[union-attr]
+    promote_version(local, name, 1)
+    run_id = promote_version(local, name, 2).event.run_id  # type: ignore[union-attr]
     local.client.delete_run(run_id)
     with pytest.raises(RegistryToolsError, match=f"mlflow runs restore --run-id {run_id}"):
-        promotion.rollback(local.client, name, "production", reason="back")
+        rollback.rollback(local.client, name, "production", reason="back")
     local.client.restore_run(run_id)
-    assert rollback(local, name).version == 1
+    assert roll_back(local, name).version == 1

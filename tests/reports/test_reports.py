@@ -20,7 +20,7 @@ from pipeline.training.train import train
 from registry_tools.cli.main import main
 from registry_tools.evaluation.comparison import PairedPredictions, VersionPredictions
 from registry_tools.mlflow_store.registry import VersionInfo
-from registry_tools.promotion.events import Event
+from registry_tools.promotion.event import Event
 from registry_tools.reports.comparison import comparison_page
 from registry_tools.reports.history import history_page
 from registry_tools.stats.paired_test import compare_predictions
@@ -70,7 +70,7 @@ def event(number: int | None, outcome: str, hour: int, **values: object) -> Even
         "run_id": f"run{hour}", "action": "promote", "outcome": outcome, "version": number,
         "stage": "production", "previous_version": None, "actor": "ada", "reason": "because",
         "forced": False, "external": False, "at": f"2026-11-26T{hour:02}:00:00.000+00:00",
-        "gates": (), "under": None, "begun": 0, "turn": None, "is_moving": False,
+        "gates": (), "rollback_target": None, "begun": 0, "sequence": None, "is_applying": False,
         "is_open": False,
     }  # fmt: skip
     return Event(**(plain | values))  # type: ignore[arg-type]
@@ -143,8 +143,8 @@ def test_a_timeline_shows_who_held_the_stage_for_how_long() -> None:
     Tags(page).check_self_contained()
 
 
-def test_where_clocks_differ_the_turns_tell_who_came_after_whom() -> None:
-    ahead, behind = event(1, "done", 11, turn=1.0), event(2, "done", 9, turn=2.0)
+def test_where_clocks_differ_the_sequence_numbers_decide_the_order() -> None:
+    ahead, behind = event(1, "done", 11, sequence=1.0), event(2, "done", 9, sequence=2.0)
     page = history_page("iris", [ahead, behind], {"production": 2}, [], NOW)
     lanes = re.findall(r'<td class="lane[^"]*">(.*?)</td>', page, re.DOTALL)
     assert "version 2" in lanes[0]
@@ -155,14 +155,14 @@ def test_where_clocks_differ_the_turns_tell_who_came_after_whom() -> None:
 def test_a_part_of_the_history_says_so_and_begins_with_what_was_there() -> None:
     cut = [event(3, "done", 11, previous_version=2)]
     page = history_page(
-        "iris", [event(9, "refused", 11), *cut], {}, [], NOW, "Only the newest 2 acts"
+        "iris", [event(9, "refused", 11), *cut], {}, [], NOW, "Only the newest 2 events"
     )
-    assert "times are UTC. Only the newest 2 acts." in page
-    nothing = history_page("iris", [], {"canary": 1}, [], NOW, "Only acts on foo")
-    assert "No act of these is recorded." in nothing
+    assert "times are UTC. Only the newest 2 events." in page
+    nothing = history_page("iris", [], {"canary": 1}, [], NOW, "Only events on foo")
+    assert "None of these events is recorded." in nothing
 
 
-def test_a_class_that_one_version_does_not_know_is_told() -> None:
+def test_a_class_that_one_version_does_not_know_is_reported() -> None:
     plain = side_by_side()
     labels = plain.labels.copy()
     labels[:3] = "c"
@@ -232,8 +232,8 @@ def test_stages_have_a_lane_each_and_an_emptied_one_says_so() -> None:
         event(2, "done", 7),
     ]
     page = history_page("iris", entries, {"canary": 4}, ["production is empty"], NOW)
-    assert "nobody" in page
-    assert "by other means" in page
+    assert "no version" in page
+    assert "external" in page
     assert "production is empty" in page
     assert page.count('class="lane') == 2 + 2 * len(entries)
 
@@ -251,7 +251,7 @@ def test_both_commands_write_a_page_of_what_stands_in_a_real_registry(
     assert main(["compare", "iris/1", "iris/2", "--html", str(file), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["paired"]["rows"] == 30
     assert main(["history", "iris", "--html", str(file)]) == 0
-    assert "No act is recorded." in file.read_text()
+    assert "No event is recorded." in file.read_text()
 
 
 def test_a_page_that_cannot_be_written_is_one_line_and_leaves_nothing(

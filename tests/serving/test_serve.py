@@ -22,7 +22,7 @@ import pytest
 
 from pipeline.params.definitions import TrainParams
 from pipeline.training.train import train
-from registry_tools.mlflow_store import registry
+from registry_tools.mlflow_store import registry, stages
 from tests.support.constants import IRIS_COLUMNS as NAMES
 from tests.support.constants import IRIS_ROW as ROW
 from tests.support.constants import ROOT
@@ -143,7 +143,7 @@ def test_a_promotion_and_a_rollback_reach_live_traffic_without_a_lost_request(
     thread.start()
     try:
         for version in (2, 1, 2):
-            registry.move_alias(local.client, model, "production", version)
+            stages.move_alias(local.client, model, "production", version)
             eventually(lambda wanted=version: version_of(client) == wanted)
     finally:
         over.set()
@@ -154,14 +154,14 @@ def test_a_promotion_and_a_rollback_reach_live_traffic_without_a_lost_request(
 def test_a_changed_file_does_not_take_over(serve: Serve, model: str, local: Place) -> None:
     client = serve(f"{model}@production")
     local.client.set_model_version_tag(model, "2", registry.DIGEST_TAG, "0" * 64)
-    registry.move_alias(local.client, model, "production", 2)
+    stages.move_alias(local.client, model, "production", 2)
     eventually(lambda: client.get("/model").json()["candidate"] is not None)
     candidate = client.get("/model").json()["candidate"]
     assert candidate["version"] == 2
     assert "after registration" in candidate["error"]
     assert version_of(client) == 1
     assert metric(client, "serving_failed_rollouts_total", reason="verification") >= 1
-    registry.move_alias(local.client, model, "production", 1)
+    stages.move_alias(local.client, model, "production", 1)
     eventually(lambda: client.get("/model").json()["candidate"] is None)
 
 
@@ -193,7 +193,7 @@ def test_a_run_of_the_project_serves(
 @pytest.mark.slow
 def test_a_version_by_its_number_stays(serve: Serve, model: str, local: Place) -> None:
     client = serve(f"{model}/1")
-    registry.move_alias(local.client, model, "production", 2)
+    stages.move_alias(local.client, model, "production", 2)
     assert client.post("/-/refresh").json()["version"] == 1
     assert version_of(client) == 1
 
@@ -321,7 +321,7 @@ def test_a_worker_that_is_killed_comes_back_and_the_others_go_on(
         with httpx.Client(base_url=client.base_url, timeout=60) as another:
             assert version_of(another) == 1
     eventually(lambda: len(workers()) == 2 and not workers() & before)
-    registry.move_alias(local.client, model, "production", 2)
+    stages.move_alias(local.client, model, "production", 2)
     eventually(lambda: client.get("/model").json()["version"] == 2)
     eventually(lambda: metric(client, "serving_rollouts_total") == 2)
     process.send_signal(signal.SIGTERM)

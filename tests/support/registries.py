@@ -21,7 +21,7 @@ from mlflow import MlflowClient
 
 from pipeline.params.definitions import TrainParams
 from pipeline.training.train import train
-from registry_tools.mlflow_store import registry
+from registry_tools.mlflow_store import registry, stages
 from registry_tools.models import manifest
 from registry_tools.refs import ModelRef
 from tests.support.postgres import Postgres
@@ -68,7 +68,7 @@ class Place:
 
     def holder(self, name: str, stage: str = "production") -> int | None:
         """Return the version in a stage, by its alias and its legacy mirror alike."""
-        held = registry.stage_holder(self.client, name, stage)
+        held = stages.stage_holder(self.client, name, stage)
         legacy = [
             int(v.version)
             for v in self.client.search_model_versions(f"name = '{name}'")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from registry_tools.mlflow_store import heartbeat, registry
+from registry_tools.mlflow_store import heartbeat, stages
 from tests.support import registries
 from tests.support.postgres import Postgres, has_postgres, postgres
 from tests.support.registries import EQUAL, GOOD, Place
@@ -76,5 +76,5 @@ def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
 def model(local: Place) -> str:
     """A model with two versions, the first in production."""
     name = local.model(GOOD, EQUAL)
-    registry.move_alias(local.client, name, "production", 1)
+    stages.move_alias(local.client, name, "production", 1)
     return name

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from registry_tools.mlflow_store import registry
+from registry_tools.mlflow_store import stages
 from tests.support.registries import Place
 from tests.support.servers import BIN, end_group, free_port, wait_until_up
 
@@ -94,7 +94,7 @@ def reading(
     sqlite_place: Place, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, int]]:
     """A server of version 1 of `trained` for tests that only ask; the ports it listens on."""
-    registry.move_alias(sqlite_place.client, "trained", "production", 1)
+    stages.move_alias(sqlite_place.client, "trained", "production", 1)
     ports = {"http": free_port(), "grpc": free_port()}
     with (tmp_path_factory.mktemp("reading") / "server.log").open("wb") as log:
         process = subprocess.Popen(

@@ -17,8 +17,8 @@ from pipeline.monitoring import actions
 from pipeline.monitoring.run_log import CAUSE_TAG, MonitoringRun
 from pipeline.params.definitions import MonitorParams
 from registry_tools.data.row_hash import hash_rows, unit_interval
-from registry_tools.mlflow_store import registry, runs
-from registry_tools.promotion import events
+from registry_tools.mlflow_store import runs, stages
+from registry_tools.promotion import history
 from tests.support.monitored import (
     NAMES,
     SHIFTED,
@@ -52,7 +52,7 @@ def test_a_fallen_accuracy_goes_back_and_the_history_names_the_run(
     )
     assert "rollback  done: production: version 2 → 1" in lines
     assert local.holder(name) == 1
-    newest = events.acts(local.client, name, limit=1)[0]
+    newest = history.list_events(local.client, name, limit=1)[0]
     run_id = lines[-1].split()[1]
     assert (newest.action, newest.outcome, newest.version) == ("rollback", "done", 1)
     assert newest.reason == f"live accuracy fell, monitoring run {run_id}"
@@ -65,7 +65,7 @@ def test_an_accuracy_that_holds_goes_nowhere(local: Place, model: str, tmp_path:
     result = look(model, log, labels=str(labelled(tmp_path, right, wrong=5)), rollback=True)
     assert result.analysis.has_drift
     assert result.acts == ()
-    assert events.acts(local.client, model) == []
+    assert history.list_events(local.client, model) == []
 
 
 def test_where_there_is_nothing_to_go_back_to_the_run_says_so(
@@ -79,7 +79,7 @@ def test_where_there_is_nothing_to_go_back_to_the_run_says_so(
     run = run_of(local, result)
     assert run.info.status == "FINISHED"
     assert "has no version that stage production could go back to" in run.data.tags["rollback"]
-    assert registry.stage_holder(local.client, model, "production") == 1
+    assert stages.stage_holder(local.client, model, "production") == 1
 
 
 @pytest.mark.slow
@@ -140,8 +140,8 @@ def test_a_candidate_is_trained_into_staging_and_judged_without_a_promotion(
 ) -> None:
     table = grown(tmp_path)
     lines = told(capsys, "--name", model, "--current", shifted_log, "--retrain", table, code=4)
-    assert registry.stage_holder(local.client, model, "production") == 1
-    assert registry.stage_holder(local.client, model, "staging") == 3
+    assert stages.stage_holder(local.client, model, "production") == 1
+    assert stages.stage_holder(local.client, model, "staging") == 3
     said = {line.split()[0]: line for line in lines}
     assert re.search(r"done: version 3 in staging, accuracy [01]\.\d{4} on", said["retrain"])
     assert (
@@ -152,7 +152,7 @@ def test_a_candidate_is_trained_into_staging_and_judged_without_a_promotion(
     assert candidate.tags[CAUSE_TAG] == lines[-1].split()[1]
     assert (candidate.params["split"], candidate.params["data"]) == ("hash", str(table))
     assert candidate.params["target"] == "species"
-    assert events.acts(local.client, model) == []
+    assert history.list_events(local.client, model) == []
 
 
 @pytest.mark.usefixtures("passing")
@@ -162,7 +162,7 @@ def test_a_candidate_is_promoted_and_the_history_names_the_run(
     result = look(model, shifted_log, retrain=str(grown(tmp_path)), promote=True)
     assert acts(result) == [("retrain", "done"), ("promote", "done")]
     assert local.holder(model) == 3
-    newest = events.acts(local.client, model, limit=1)[0]
+    newest = history.list_events(local.client, model, limit=1)[0]
     assert (newest.action, newest.outcome, newest.version) == ("promote", "done", 3)
     assert newest.reason.startswith(f"drift in {SHIFTED}")
     assert newest.reason.endswith(f", monitoring run {result.run_id}")
@@ -177,8 +177,8 @@ def test_a_worse_candidate_stays_out_and_the_run_says_why(
     table = poisoned(tmp_path)
     options = ("--name", model, "--current", shifted_log, "--retrain", table, "--promote", "true")
     lines = told(capsys, *options, code=4)
-    assert registry.stage_holder(local.client, model, "production") == 1
-    assert registry.stage_holder(local.client, model, "staging") == 3
+    assert stages.stage_holder(local.client, model, "production") == 1
+    assert stages.stage_holder(local.client, model, "staging") == 3
     said = next(line for line in lines if line.startswith("promote"))
     assert "refused:" in said
     assert "champion:" in said
@@ -186,7 +186,7 @@ def test_a_worse_candidate_stays_out_and_the_run_says_why(
     assert run.info.status == "FINISHED"
     assert run.data.tags["promote"].startswith("refused:")
     assert "champion:" in run.data.tags["mlflow.note.content"]
-    newest = events.acts(local.client, model, limit=1)[0]
+    newest = history.list_events(local.client, model, limit=1)[0]
     assert (newest.outcome, run.info.run_id in newest.reason) == ("refused", True)
 
 
@@ -196,7 +196,7 @@ def test_a_candidate_that_the_gates_let_through_is_promoted(
 ) -> None:
     result = look(model, shifted_log, retrain=str(grown(tmp_path)), promote=True)
     assert acts(result) == [("retrain", "done"), ("promote", "done")]
-    newest = events.acts(local.client, model, limit=1)[0]
+    newest = history.list_events(local.client, model, limit=1)[0]
     assert {gate["gate"]: gate["passed"] for gate in newest.gates}["champion"]
     assert look(model, shifted_log).version == 3
 
@@ -208,7 +208,7 @@ def test_a_worse_candidate_is_told_of_without_a_promotion_as_well(
     result = look(model, shifted_log, retrain=str(poisoned(tmp_path)))
     assert acts(result) == [("retrain", "done"), ("promote", "refused")]
     assert "champion:" in result.acts[1].said
-    assert events.acts(local.client, model) == []
+    assert history.list_events(local.client, model) == []
 
 
 def test_a_training_that_fails_leaves_the_stage_and_is_told(
@@ -222,8 +222,8 @@ def test_a_training_that_fails_leaves_the_stage_and_is_told(
     assert "failed: target=species:" in said
     assert "has only the class 'setosa'; two are needed" in said
     assert not [line for line in lines if line.startswith("promote")]
-    assert registry.stage_holder(local.client, model, "production") == 1
-    assert registry.stage_holder(local.client, model, "staging") is None
+    assert stages.stage_holder(local.client, model, "production") == 1
+    assert stages.stage_holder(local.client, model, "staging") is None
     run = local.client.get_run(lines[-1].split()[1])
     assert run.info.status == "FINISHED"
     assert run.data.tags["retrain"].startswith("failed: target=species")
@@ -243,14 +243,14 @@ def test_a_table_that_cannot_be_trained_on_does_not_stop_the_look(
         out, _ = capsys.readouterr()
         assert "retrain   failed: " in out
         assert why in out
-        assert registry.stage_holder(local.client, model, "production") == 1
+        assert stages.stage_holder(local.client, model, "production") == 1
 
 
 def test_without_drift_nothing_is_trained(local: Place, model: str, tmp_path: Path) -> None:
     log = write_log(tmp_path / "log", model, Part(1, *flowers()))
     result = look(model, log, retrain=str(grown(tmp_path)), promote=True)
     assert result.acts == ()
-    assert registry.stage_holder(local.client, model, "staging") is None
+    assert stages.stage_holder(local.client, model, "staging") is None
 
 
 def test_a_second_look_within_the_cooling_time_trains_nothing(
@@ -262,7 +262,7 @@ def test_a_second_look_within_the_cooling_time_trains_nothing(
     assert acts(again) == [("retrain", "not started")]
     assert first.run_id in again.acts[0].said
     assert "cooling=1d" in again.acts[0].said
-    assert registry.stage_holder(local.client, model, "staging") is None
+    assert stages.stage_holder(local.client, model, "staging") is None
 
 
 def record(local: Place, name: str) -> MonitoringRun:

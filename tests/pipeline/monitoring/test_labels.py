@@ -13,7 +13,7 @@ from pipeline.errors import DataError
 from pipeline.monitoring import labels
 from pipeline.monitoring.window import Window
 from pipeline.training import baseline
-from registry_tools.mlflow_store import registry
+from registry_tools.mlflow_store import stages
 from tests.support.monitored import (
     NAMES,
     Part,
@@ -199,5 +199,5 @@ def test_labels_in_codes_instead_of_names_are_told_and_nothing_goes_back(
     options = ("--name", model, "--current", log, "--labels", "labels.csv", "--rollback", "true")
     (said,) = told(capsys, *options, code=1)
     assert "labels: they say '0', '1', '2', and the version answers 'setosa'" in said
-    assert registry.stage_holder(local.client, model, "production") == 1
+    assert stages.stage_holder(local.client, model, "production") == 1
     assert last_run(local, model).info.status == "FAILED"

@@ -27,7 +27,7 @@ from pipeline.monitoring.actions import ActionResult
 from pipeline.monitoring.monitor import MonitorResult
 from pipeline.params.definitions import MonitorParams
 from pipeline.params.fields import as_text
-from registry_tools.mlflow_store import registry
+from registry_tools.mlflow_store import stages
 from registry_tools.mlflow_store.tags import DRIFT_AT_TAG, DRIFT_RUN_TAG, DRIFT_TAG
 from tests.support.constants import ROOT
 from tests.support.monitored import (
@@ -89,7 +89,7 @@ def looked(sqlite_place: Place, tmp_path_factory: pytest.TempPathFactory) -> Loo
     mlflow.set_tracking_uri(sqlite_place.uri)
     try:
         name = sqlite_place.model(GOOD)
-        registry.move_alias(sqlite_place.client, name, "production", 1)
+        stages.move_alias(sqlite_place.client, name, "production", 1)
         write_log(folder, name, Part(1, rows, right))
         result = look(name, folder)
     finally:

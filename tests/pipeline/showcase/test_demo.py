@@ -12,8 +12,8 @@ from mlflow import MlflowClient
 
 from pipeline.errors import PipelineError
 from pipeline.showcase import demo
-from registry_tools.mlflow_store import registry
-from registry_tools.promotion import events
+from registry_tools.mlflow_store import stages
+from registry_tools.promotion import history
 
 
 @pytest.mark.slow
@@ -29,8 +29,8 @@ def test_the_loop_runs_from_log_to_promotion_and_loses_nothing(tmp_path: Path) -
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"done: \d{4} flowers answered, 0 lost", done.stdout)
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
-    assert registry.stage_holder(client, "iris", "production") == 2
-    act = events.acts(client, "iris", stage="production")[0]
+    assert stages.stage_holder(client, "iris", "production") == 2
+    act = history.list_events(client, "iris", stage="production")[0]
     (found,) = re.findall(r"monitoring run (\w+)", act.reason)
     assert client.get_run(found).data.tags["verdict"] == "drift"
     page = (folder / "index.html").read_text()

@@ -22,7 +22,7 @@ from mlflow import MlflowClient
 from mlflow.store.db.utils import _get_alembic_config
 from sklearn.datasets import load_iris
 
-from registry_tools.mlflow_store import registry
+from registry_tools.mlflow_store import stages
 from tests.support.constants import ROOT
 from tests.support.servers import BIN, free_port, wait_until_up
 
@@ -78,9 +78,9 @@ def test_it_has_what_there_is_to_look_at(shown: str) -> None:
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert all(run.info.artifact_uri.startswith("mlflow-artifacts:/") for run in runs)
     assert all("Where it fails" in run.data.tags["mlflow.note.content"] for run in runs)
-    assert registry.stage_holder(client, "iris", "production") == 3
-    assert registry.stage_holder(client, "iris", "staging") is not None
-    assert registry.stage_holder(client, "wine", "production") == 1
+    assert stages.stage_holder(client, "iris", "production") == 3
+    assert stages.stage_holder(client, "iris", "staging") is not None
+    assert stages.stage_holder(client, "wine", "production") == 1
     history = client.get_experiment_by_name("iris-promotions").experiment_id
     acts = [run.data.tags for run in client.search_runs([history])]
     told = [(tags["action"], tags["outcome"]) for tags in acts if "action" in tags]
@@ -158,7 +158,7 @@ def test_a_store_of_an_older_mlflow_is_upgraded_in_the_copy(start: Start, tmp_pa
     process = start(*command, "--port", str(port), cwd=ROOT)
     wait_until_up(f"http://127.0.0.1:{port}/health", process, seconds=60)
     client = MlflowClient(f"http://127.0.0.1:{port}")
-    assert registry.stage_holder(client, "iris", "production") == 3
+    assert stages.stage_holder(client, "iris", "production") == 3
     assert files(old) == before
 
 

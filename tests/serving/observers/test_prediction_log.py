@@ -21,7 +21,7 @@ from pipeline.params.definitions import TrainParams
 from pipeline.training.train import train
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.inference.model_loader import load
-from registry_tools.mlflow_store import registry
+from registry_tools.mlflow_store import stages
 from registry_tools.models import artifacts
 from registry_tools.serving.engine.prediction_events import PredictionEvent
 from registry_tools.serving.observers import prediction_log
@@ -138,7 +138,7 @@ def test_each_version_has_files_of_its_own_and_the_end_leaves_nothing_behind(
 ) -> None:
     client = serve(f"{model}@production", "--log-predictions", "log", "--workers", "2")
     first = {ask(client) for _ in range(20)}
-    registry.move_alias(local.client, model, "production", 2)
+    stages.move_alias(local.client, model, "production", 2)
     eventually(lambda: client.get("/model").json()["version"] == 2)
     second = {ask(client) for _ in range(20)}
     assert not logged(tmp_path / "log").size

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from registry_tools.mlflow_store import registry
+from registry_tools.mlflow_store import stages
 from tests.support.constants import IRIS_COLUMNS, IRIS_ROW
 from tests.support.registries import GOOD, POOR, Place
 from tests.support.servers import eventually, metric
@@ -22,8 +22,8 @@ pytestmark = pytest.mark.slow
 def model(local: Place) -> str:
     """A model whose second version answers `setosa` to everything, in staging."""
     name = local.model(GOOD, POOR)
-    registry.move_alias(local.client, name, "production", 1)
-    registry.move_alias(local.client, name, "staging", 2)
+    stages.move_alias(local.client, name, "production", 1)
+    stages.move_alias(local.client, name, "staging", 2)
     return name
 
 
@@ -56,7 +56,7 @@ def test_the_shadow_is_compared_and_not_heard(
     assert metric(client, "serving_shadow_seconds_count", version="2") == 25
     assert shadow_of(client)["p99_ms"]
     # The shadow follows a stage of its own.
-    registry.move_alias(local.client, model, "staging", 1)
+    stages.move_alias(local.client, model, "staging", 1)
     eventually(lambda: shadow_of(client).get("version") == 1)
     ask(client, 5)
     eventually(lambda: shadow_of(client).get("rows") == 10)
@@ -70,7 +70,7 @@ def test_a_shadow_that_is_not_there_or_dies_touches_no_answer(
     eventually(lambda: "no version" in str(shadow_of(client).get("last_error")))
     ask(client, 5)
     eventually(lambda: metric(client, "serving_shadow_dropped_rows_total") == 10)
-    registry.move_alias(local.client, model, "canary", 2)
+    stages.move_alias(local.client, model, "canary", 2)
     eventually(lambda: shadow_of(client).get("version") == 2)
     pid = client.process.pid  # type: ignore[attr-defined]
 

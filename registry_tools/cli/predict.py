@@ -1,0 +1,163 @@
+"""The commands that load a version: `predict` and `export`."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from registry_tools.cli.options import common_options, loading_options, print_json
+from registry_tools.errors import InputError
+from registry_tools.refs import parse_ref
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from registry_tools.models.loaded_model import LoadedModel
+    from registry_tools.models.trust_policy import TrustPolicy
+
+
+@click.command()
+@click.argument("ref")
+@click.option("--features", metavar="A,B,…", help="One row, its values in the model's order.")
+@click.option(
+    "--input", "input_path", metavar="FILE", help="A CSV, JSON or Parquet file; - is stdin."
+)
+@click.option("--proba", is_flag=True, help="Add the probability of each class.")
+@click.option(
+    "--output", metavar="FILE", help="Write the rows with their predictions there instead."
+)
+@loading_options
+@common_options
+def predict(
+    ref: str,
+    features: str | None,
+    input_path: str | None,
+    proba: bool,
+    output: str | None,
+    policy: TrustPolicy,
+    as_json: bool,
+    tracking_uri: str | None,
+) -> None:
+    """Predict one row or a file of rows, with the version that REF means now."""
+    from registry_tools.data.tables import write_table
+    from registry_tools.mlflow_store.client import connect
+    from registry_tools.models import loader
+
+    if (features is None) == (input_path is None):
+        raise click.UsageError("give exactly one of --features and --input")
+    model = loader.load(connect(tracking_uri), parse_ref(ref), policy)
+    rows = _read_rows(model, features, input_path)
+    predictions = _predict_rows(model, rows, proba)
+    if output is not None:
+        write_table(_add_predictions(rows, predictions), output)
+        written = {"name": model.info.name, "version": model.info.version, "output": output}
+        if as_json:
+            print_json(written | {"rows": len(predictions)})
+        else:
+            click.echo(f"{len(predictions)} rows → {output}")
+    elif as_json:
+        print_json(predictions[0] if features is not None else predictions)
+    else:
+        for prediction in predictions:
+            click.echo(_prediction_line(prediction))
+
+
+def _read_rows(model: LoadedModel, features: str | None, input_path: str | None) -> pd.DataFrame:
+    from registry_tools.data.coercion import coerce, values_from_text
+    from registry_tools.data.tables import read_stream, read_table
+
+    columns = model.info.signature
+    if features is not None:
+        texts = next(csv.reader([" ".join(features.splitlines())]), [])
+        return coerce([values_from_text(texts, columns)], columns)
+    text_columns = [c.name for c in columns or () if c.type == "string"]
+    if input_path == "-":
+        return read_stream(sys.stdin.buffer, text_columns=text_columns)
+    return read_table(str(input_path), text_columns=text_columns)
+
+
+def _predict_rows(model: LoadedModel, rows: pd.DataFrame, proba: bool) -> list[dict[str, Any]]:
+    # A table without a header of its own, such as a JSON list of lists, goes by position.
+    given = rows if all(isinstance(name, str) for name in rows.columns) else rows.to_numpy()
+    predicted = model.predict(given)
+    info = model.info
+    base = {"name": info.name, "version": info.version, "stage": info.stage}
+    predictions = [base | {"prediction": value} for value in predicted.tolist()]
+    if info.target_names is not None:
+        names = model.names_of(predicted).tolist()
+        for prediction, name in zip(predictions, names, strict=True):
+            prediction |= {"prediction_index": prediction["prediction"], "prediction": name}
+    if proba:
+        probabilities = model.predict_proba(given).tolist()
+        for prediction, row in zip(predictions, probabilities, strict=True):
+            prediction["probabilities"] = dict(zip(model.class_names, row, strict=True))
+    return predictions
+
+
+def _add_predictions(rows: pd.DataFrame, predictions: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return the rows as they were read, with columns for the predictions."""
+    import pandas as pd
+
+    added = {"prediction": [a["prediction"] for a in predictions]}
+    if predictions and "prediction_index" in predictions[0]:
+        added["prediction_index"] = [a["prediction_index"] for a in predictions]
+    for name in predictions[0].get("probabilities", {}) if predictions else ():
+        added[f"probability_{name}"] = [a["probabilities"][name] for a in predictions]
+    added["model_version"] = [a["version"] for a in predictions]
+    named = rows.rename(columns=str)
+    taken = sorted(set(added) & set(named.columns))
+    if taken:
+        raise InputError(
+            f"the input already has a column {taken[0]!r}: rename it, or take --json "
+            "without --output"
+        )
+    return pd.concat([named, pd.DataFrame(added, index=named.index)], axis=1)
+
+
+def _prediction_line(prediction: dict[str, Any]) -> str:
+    line = str(prediction["prediction"])
+    for name, value in prediction.get("probabilities", {}).items():
+        line += f"  {name}={value:.4f}"
+    return line
+
+
+@click.command()
+@click.argument("ref")
+@click.option(
+    "--format", "form", type=click.Choice(["joblib"]), default="joblib", show_default=True
+)
+@click.option("-o", "--output", required=True, metavar="FILE", help="The file to write.")
+@loading_options
+@common_options
+def export(
+    ref: str,
+    form: str,
+    output: str,
+    policy: TrustPolicy,
+    as_json: bool,
+    tracking_uri: str | None,
+) -> None:
+    """Write the estimator of REF to a file that `joblib.load` reads without MLflow."""
+    from registry_tools.mlflow_store.client import connect
+    from registry_tools.models import loader
+    from registry_tools.models.export import export_joblib
+
+    model = loader.load(connect(tracking_uri), parse_ref(ref), policy)
+    size = export_joblib(model, output)
+    prediction = {
+        "name": model.info.name,
+        "version": model.info.version,
+        "format": form,
+        "output": output,
+        "bytes": size,
+    }
+    if as_json:
+        print_json(prediction)
+    else:
+        click.echo(f"{model.info.name} version {model.info.version} → {output} ({size} bytes)")
+
+
+COMMANDS = (predict, export)

@@ -1,0 +1,113 @@
+"""The commands that show the registry: `list` and `show`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from registry_tools.cli.options import common_options, outcome_of, print_columns, print_json
+from registry_tools.refs import model_name, parse_ref
+
+if TYPE_CHECKING:
+    from registry_tools.promotion.event import Event
+
+
+@click.command("list")
+@click.argument("model", required=False)
+@click.option("--limit", type=click.IntRange(min=1), help="The newest N versions only.")
+@common_options
+def list_command(
+    model: str | None, limit: int | None, as_json: bool, tracking_uri: str | None
+) -> None:
+    """List the registered models, or the versions of MODEL, newest first."""
+    from registry_tools.mlflow_store import registered_models, registry
+    from registry_tools.mlflow_store.client import connect
+    from registry_tools.promotion import history
+
+    client = connect(tracking_uri)
+    if model is None:
+        models = registered_models.list_models(client)[:limit]
+        if as_json:
+            print_json([m.as_dict() for m in models])
+        for m in [] if as_json else models:
+            stages = ", ".join(f"{stage} → {v}" for stage, v in sorted(m.stages.items()))
+            click.echo(f"{m.name}  {stages or 'no stage in use'}")
+        return
+    versions = registry.list_versions(client, model_name(model), limit=limit)
+    entries = history.last_events(client, model, [v.version for v in versions])
+    if as_json:
+        print_json([v.as_dict() | _event_as_dict(entries.get(v.version)) for v in versions])
+        return
+    rows = [("version", "stages", "accuracy", "run", "digest", "last event")]
+    for v in versions:
+        accuracy = f"{v.metrics['accuracy']:.4f}" if "accuracy" in v.metrics else "-"
+        rows.append(
+            (
+                str(v.version),
+                ", ".join(v.stages) or "-",
+                accuracy,
+                (v.run_id or "-")[:8],
+                (v.digest or "-")[:12],
+                _event_line(entries.get(v.version)),
+            )
+        )
+    print_columns(rows)
+
+
+@click.command()
+@click.argument("ref")
+@common_options
+def show(ref: str, as_json: bool, tracking_uri: str | None) -> None:
+    """Show the version that REF means now."""
+    from registry_tools.mlflow_store import registry
+    from registry_tools.mlflow_store.client import connect
+    from registry_tools.promotion import history
+
+    client = connect(tracking_uri)
+    model_ref = parse_ref(ref)
+    version = registry.get_version(client, model_ref)
+    event = None
+    if model_ref.stage is not None:  # the event that put it there, rather than one that was refused
+        event = history.last_stage_event(client, version.name, model_ref.stage)
+    if event is None or event.version != version.version:
+        event = history.last_event(client, version.name, version.version)
+    if as_json:
+        print_json(version.as_dict() | _event_as_dict(event))
+        return
+    rows = [
+        ("version", f"{version.name} version {version.version}"),
+        ("stages", ", ".join(version.stages) or "-"),
+        ("run", version.run_id or "-"),
+        ("digest", version.digest or "-"),
+    ]
+    if event is not None:
+        rows.append(("last event", _event_line(event)))
+        for gate in event.gates:
+            passed = "passed" if gate["passed"] else "REFUSED"
+            rows.append((f"gate {gate['gate']}", f"{passed}: {gate['message']}"))
+    for title, values in (("metric", version.metrics), ("tag", version.tags)):
+        for key, value in sorted(values.items()):
+            text = f"{value:.4f}" if isinstance(value, float) else str(value)
+            rows.append((f"{title} {key}", text))
+    print_columns(rows)
+    if version.description:
+        click.echo(f"\n{version.description}")
+
+
+def _event_as_dict(event: Event | None) -> dict[str, Any]:
+    """Return the last event on a version, and its verdict."""
+    if event is None:
+        return {"last_event": None, "verdict": None}
+    passed = all(gate["passed"] for gate in event.gates)
+    verdict = {"passed": passed, "gates": list(event.gates)} if event.gates else None
+    return {"last_event": event.as_dict(), "verdict": verdict}
+
+
+def _event_line(event: Event | None) -> str:
+    if event is None:
+        return "-"
+    return f"{event.action} to {event.stage}, {outcome_of(event)}, {event.at[:19]}Z"
+
+
+COMMANDS = (list_command, show)

@@ -1,0 +1,73 @@
+"""Registered models and the version in each of their stages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import RegisteredModel
+
+from registry_tools.errors import NotFound
+from registry_tools.mlflow_store.client import fetch_pages, quote, translate_errors
+from registry_tools.refs import LEGACY_STAGES
+
+
+@dataclass(frozen=True)
+class RegisteredModelInfo:
+    """A registered model and the version in each of its stages."""
+
+    name: str
+    stages: Mapping[str, int]
+    description: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values, for JSON."""
+        return asdict(self)
+
+
+def get_registered_model(client: MlflowClient, name: str) -> RegisteredModel:
+    """Return MLflow's registered model with its aliases and legacy holders.
+
+    Raises
+    ------
+    NotFound
+        If there is none of this name; the message names those that exist.
+    """
+    with translate_errors(client.tracking_uri):
+        # Not client.get_registered_model: that reads every version of the model.
+        found = client.search_registered_models(f"name = {quote(name)}", max_results=1)
+        if found:
+            return found[0]
+        names = [m.name for m in client.search_registered_models(max_results=20)]
+    known = f"there are: {', '.join(names)}" if names else "the registry is empty"
+    raise NotFound(f"no registered model {name!r}; {known}")
+
+
+def stages_of(model: RegisteredModel) -> dict[str, int]:
+    """Return the version in each stage: the aliases, then legacy holders where there is none.
+
+    MLflow tells `Champion` from `champion`; here both are the stage `champion`, and the alias that
+    is written so counts first.
+    """
+    spelled = sorted(model.aliases.items(), key=lambda item: item[0].islower())
+    stages = {alias.lower(): int(version) for alias, version in spelled}
+    stage_of = {legacy: stage for stage, legacy in LEGACY_STAGES.items()}
+    # A later MLflow may have no legacy stages at all.
+    for version in getattr(model, "latest_versions", None) or ():
+        stage = stage_of.get(str(getattr(version, "current_stage", None)))
+        if stage is not None:
+            stages.setdefault(stage, int(version.version))
+    return stages
+
+
+def list_models(client: MlflowClient) -> list[RegisteredModelInfo]:
+    """Return all registered models with their stages, by name."""
+    with translate_errors(client.tracking_uri):
+        models: list[RegisteredModel] = fetch_pages(
+            lambda most, token: client.search_registered_models(max_results=most, page_token=token),
+            None,
+            200,
+        )
+    return [RegisteredModelInfo(m.name, stages_of(m), m.description or "") for m in models]
