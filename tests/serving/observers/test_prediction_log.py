@@ -31,8 +31,6 @@ from tests.support.registries import Place
 from tests.support.servers import BIN, eventually, metric
 from tests.support.serving import Serve
 
-pytestmark = pytest.mark.slow
-
 
 def logged(folder: Path) -> pd.DataFrame:
     files = sorted(folder.rglob("*.parquet"))
@@ -73,6 +71,7 @@ def test_rows_and_answers_are_found_again_by_the_id_of_the_request(
     assert metric(client, "serving_log_rows_total", outcome="logged") == 6
 
 
+@pytest.mark.slow
 def test_rows_of_other_types_cost_no_other_rows_and_a_request_is_logged_once(
     serve: Serve, store: str, table_csv: Path, tmp_path: Path
 ) -> None:
@@ -99,6 +98,7 @@ def test_rows_of_other_types_cost_no_other_rows_and_a_request_is_logged_once(
         metric(client, "serving_log_rows_total", outcome="failed")
 
 
+@pytest.mark.slow
 def test_two_outputs_of_a_request_are_logged_once(serve: Serve, model: str, tmp_path: Path) -> None:
     client = serve(f"{model}@production", "--log-predictions", "log", "--log-every", "0.3")
     rows = {"name": "x", "shape": [1, 4], "datatype": "FP64", "data": IRIS_ROW}
@@ -111,6 +111,7 @@ def test_two_outputs_of_a_request_are_logged_once(serve: Serve, model: str, tmp_
     assert metric(client, "serving_rows_total") == 1
 
 
+@pytest.mark.slow
 def test_what_has_no_room_is_dropped_and_counted(
     local: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +134,7 @@ def test_what_has_no_room_is_dropped_and_counted(
     assert len(logged(tmp_path / "log")) == 6
 
 
+@pytest.mark.slow
 def test_each_version_has_files_of_its_own_and_the_end_leaves_nothing_behind(
     serve: Serve, model: str, local: Place, tmp_path: Path
 ) -> None:
@@ -149,6 +151,7 @@ def test_each_version_has_files_of_its_own_and_the_end_leaves_nothing_behind(
         assert set(table["_request_id"][table["_version"] == version]) == wanted
 
 
+@pytest.mark.slow
 def test_a_share_of_the_requests_is_logged(serve: Serve, model: str, tmp_path: Path) -> None:
     options = ("--log-predictions", "log", "--log-every", "0.3", "--sample", "0.2")
     client = serve(f"{model}@production", *options)
@@ -158,6 +161,7 @@ def test_a_share_of_the_requests_is_logged(serve: Serve, model: str, tmp_path: P
     assert 40 <= len(logged(tmp_path / "log")) <= 130  # 80 ± 6 standard deviations
 
 
+@pytest.mark.slow
 def test_after_a_kill_every_file_is_whole_and_only_the_last_moments_are_lost(
     serve: Serve, model: str, tmp_path: Path
 ) -> None:
@@ -176,6 +180,7 @@ def test_after_a_kill_every_file_is_whole_and_only_the_last_moments_are_lost(
     assert all(at > killed - 1.5 for at in lost)  # what waits, and a file that is being written
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_rows_and_no_answer(
     model: str,
     local: Place,
@@ -199,6 +204,7 @@ def test_a_full_disk_costs_rows_and_no_answer(
     assert not [name for name in os.listdir(tmp_path / "log" / model) if name.endswith(".part")]
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_is_said_at_once(
     local: Place, start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
