@@ -1,7 +1,7 @@
 """`registry-tools serve` beside `mlflow models serve`, a lesson's Flask app and bare ASGI.
 
 All serve the same version of one registry. Each server in turn has one core to itself and wrk the
-other; every answer is compared. Quoted are ratios of medians over the rounds, as machines differ.
+other; every response is compared. Quoted are ratios of medians over the rounds, as machines differ.
 
     python benchmarks/serving.py [ROUNDS]        needs wrk and taskset: apt-get install wrk
 """
@@ -34,7 +34,7 @@ ROW = [6.0, 2.5, 4.5, 1.5]
 ROWS = 10_000
 SECONDS = 4
 
-Figures = dict[tuple[str, str], list[dict[str, float]]]
+Measured = dict[tuple[str, str], list[dict[str, float]]]
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,12 @@ def main(rounds: int) -> int:
         folder = Path(scratch)
         environment = _registry(folder)
         servers = _servers(folder)
-        figures: Figures = defaultdict(list)
+        measured: Measured = defaultdict(list)
         for _ in range(rounds):
             for server in servers:
-                _measure(server, environment, figures)
-    print(f"{machine()}; medians of {rounds} rounds; every answer as wanted\n")
-    return _report(figures)
+                _measure(server, environment, measured)
+    print(f"{machine()}; medians of {rounds} rounds; every response as wanted\n")
+    return _report(measured)
 
 
 def _registry(folder: Path) -> dict[str, str]:
@@ -100,7 +100,7 @@ def _servers(folder: Path) -> list[Server]:
     one = {"dataframe_split": {"columns": columns, "data": [ROW]}}
     many = {"dataframe_split": {"columns": columns, "data": [ROW] * ROWS}}
     csv = "\n".join([",".join(columns), *[",".join(map(str, ROW))] * ROWS]) + "\n"
-    answers = json.dumps({"predictions": [1] * ROWS}).replace(" ", "")
+    predictions = json.dumps({"predictions": [1] * ROWS}).replace(" ", "")
 
     def file(name: str, text: str) -> Path:
         path = folder / name
@@ -109,7 +109,7 @@ def _servers(folder: Path) -> list[Server]:
 
     first = file("one.json", json.dumps(one)), file("one.txt", '{"predictions":[1]}')
     lesson = file("row.json", json.dumps({"features": ROW})), file("row.txt", '{"prediction":1}')
-    wanted = file("many.txt", answers)
+    wanted = file("many.txt", predictions)
     kind, path = "application/json", "/invocations"
     busy = Load("one row, 32 connections", 32, path, kind, *first)
     calm = Load("one row, 1 connection", 1, path, kind, *first)
@@ -144,22 +144,22 @@ def _servers(folder: Path) -> list[Server]:
     ]
 
 
-def _measure(server: Server, environment: dict[str, str], figures: Figures) -> None:
+def _measure(server: Server, environment: dict[str, str], measured: Measured) -> None:
     with _running(server, environment) as (port, process, first):
-        figures[server.title, "first answer"].append({"seconds": first})
+        measured[server.title, "first response"].append({"seconds": first})
         for load in server.loads:
             found = _wrk(load, port, server.wrk_cores)
             if found["wrong"]:
-                raise SystemExit(f"{server.title}, {load.title}: {found['wrong']} wrong answers")
-            figures[server.title, load.title].append(found)
-        figures[server.title, "memory"].append({"bytes": _memory(process)})
+                raise SystemExit(f"{server.title}, {load.title}: {found['wrong']} wrong responses")
+            measured[server.title, load.title].append(found)
+        measured[server.title, "memory"].append({"bytes": _memory(process)})
 
 
 @contextlib.contextmanager
 def _running(
     server: Server, environment: dict[str, str]
 ) -> Iterator[tuple[int, subprocess.Popen[bytes], float]]:
-    """Start a server on its cores; yield its port, its process and the time to its first answer."""
+    """Start a server on its cores; yield its port, process and time to the first response."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -228,9 +228,9 @@ def _leader(entry: Path) -> int:
     return int((entry / "stat").read_text().rpartition(")")[2].split()[1])
 
 
-def _report(figures: Figures) -> int:
-    def of(server: str, what: str, figure: str) -> float:
-        return statistics.median(each[figure] for each in figures[server, what])
+def _report(measured: Measured) -> int:
+    def of(server: str, what: str, metric: str) -> float:
+        return statistics.median(each[metric] for each in measured[server, what])
 
     busy, calm, busier = (
         f"one row, {n}" for n in ("32 connections", "1 connection", "64 connections")
@@ -238,7 +238,7 @@ def _report(figures: Figures) -> int:
     split, table = "10,000 rows, split", "10,000 rows, CSV"
     two, mlflow2 = "ours, 2 workers", "MLflow, 2 workers"
     lines = [
-        # what, figure, ours, theirs, the ratio wanted, and whether it is the least or the most
+        # what, metric, ours, theirs, the ratio wanted, and whether it is the least or the most
         (busy, "rate", "ours", "MLflow", 40, "least"),
         (busy, "rate", "ours", "Flask", 6, "least"),
         (busy, "rate", "ours", "bare ASGI", 0.7, "least"),
@@ -249,19 +249,19 @@ def _report(figures: Figures) -> int:
         (calm, "p50", two, "ours", 1.3, "most"),
         (busier, "rate", two, mlflow2, 40, "least"),
         ("memory", "bytes", "ours", "MLflow", 0.5, "most"),
-        ("first answer", "seconds", "ours", "MLflow", 0.6, "most"),
+        ("first response", "seconds", "ours", "MLflow", 0.6, "most"),
         (busy, "rate", "ours, logging", "ours", 0.85, "least"),
     ]
     missed = 0
     print(f"{'':<28}{'':<12}{'this':>12}  {'against':<18}{'':>12} {'ratio':>9}  wanted")
-    for what, figure, this, that, wanted, bound in lines:
-        a, b = of(this, what, figure), of(that, what, figure)
+    for what, metric, this, that, wanted, bound in lines:
+        a, b = of(this, what, metric), of(that, what, metric)
         ratio = a / b
         met = ratio >= wanted if bound == "least" else ratio <= wanted
         missed += not met
         print(
-            f"{what:<28}{_NAMES[figure]:<12}{_shown(a, figure):>12}  {that:<18}"
-            f"{_shown(b, figure):>12} {ratio:>9.3g}  at {bound} {wanted:.3g}: "
+            f"{what:<28}{_NAMES[metric]:<12}{_shown(a, metric):>12}  {that:<18}"
+            f"{_shown(b, metric):>12} {ratio:>9.3g}  at {bound} {wanted:.3g}: "
             f"{'met' if met else 'MISSED'}{'' if this == 'ours' else f' ({this})'}"
         )
     print(
@@ -274,12 +274,12 @@ def _report(figures: Figures) -> int:
 _NAMES = {"rate": "requests/s", "p50": "p50", "p99": "p99", "bytes": "resident", "seconds": "time"}
 
 
-def _shown(value: float, figure: str) -> str:
-    if figure in {"p50", "p99"}:
+def _shown(value: float, metric: str) -> str:
+    if metric in {"p50", "p99"}:
         return f"{value * 1000:.2f} ms"
-    if figure == "bytes":
+    if metric == "bytes":
         return f"{value / 1e6:.0f} MB"
-    return f"{value:.2f} s" if figure == "seconds" else f"{value:,.0f}"
+    return f"{value:.2f} s" if metric == "seconds" else f"{value:,.0f}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Where versions come from: the registry, or what was kept of it. Its functions block."""
+"""Fetch and verify versions from the registry, or from a cache. Its functions block."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class ArtifactFetcher:
         self._client: MlflowClient | None = None
         self._scratch = make_temp_folder("serving")
         self._fetched: dict[Identity, ModelArtifact] = {}
-        self._served: str | None = None  # the folder that must not go
+        self._current_folder: str | None = None  # the folder that must not go
 
     def close(self) -> None:
         """Delete what was fetched."""
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def resolve(self) -> VersionInfo:
-        """Return the version that the reference means now.
+        """Return the version that the reference names now.
 
         Raises
         ------
@@ -66,8 +66,8 @@ class ArtifactFetcher:
         else:
             self._fetched[key] = self._fetched.pop(key)  # the youngest again
         for old in list(self._fetched)[:-_KEPT_VERSIONS]:
-            # What is served may be read again: by a worker that starts, for an odd request.
-            if self._fetched[old].folder != self._served:
+            # The served version may be read again: by a worker that starts, for an unusual request.
+            if self._fetched[old].folder != self._current_folder:
                 shutil.rmtree(self._fetched.pop(old).folder, ignore_errors=True)
         return self._fetched[key]
 
@@ -104,12 +104,12 @@ class ArtifactFetcher:
         OSError
             If it cannot be written; what was kept before is there still.
         """
-        self._served = artifact.folder
+        self._current_folder = artifact.folder
         if self._cache is None or artifact.from_cache:
             return
-        place = self._cache_folder()
-        place.mkdir(parents=True, exist_ok=True)
-        new = Path(tempfile.mkdtemp(prefix="new-", dir=place))
+        folder = self._cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        new = Path(tempfile.mkdtemp(prefix="new-", dir=folder))
         try:
             shutil.copytree(artifact.folder, new, dirs_exist_ok=True)
             digest = manifest.digest_of(manifest.manifest_of(new / "model"))
@@ -118,11 +118,11 @@ class ArtifactFetcher:
             note.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
             # The name in one step: whoever is killed here leaves the old one.
             (new / "current").symlink_to(new.name)
-            (new / "current").rename(place / "current")
+            (new / "current").rename(folder / "current")
         except OSError:
             shutil.rmtree(new, ignore_errors=True)
             raise
-        for other in place.iterdir():
+        for other in folder.iterdir():
             if other.name not in {"current", new.name}:
                 shutil.rmtree(other, ignore_errors=True)
 

@@ -1,7 +1,7 @@
 """The usual bodies of requests, read into a matrix without pandas.
 
-What is unusual in any way is left to MLflow's own reader (`serving.mlflow_reader`): a reader here
-returns None and says nothing, so that both can never disagree on what is wrong with a request.
+MLflow's own code reads every unusual body (`inference.mlflow_scoring`): a function here returns
+None for it and raises nothing, so that both can never disagree on what is wrong with a request.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class NumericSchema:
 
     @classmethod
     def of(cls, columns: Sequence[Column] | None) -> NumericSchema | None:
-        """Return the form of a signature; None unless all its columns are required numbers."""
+        """Return the schema of a signature; None unless all its columns are required numbers."""
         if columns is None or not all(c.type in NUMBERS and c.required for c in columns):
             return None
         names = [column.name for column in columns]
@@ -90,7 +90,7 @@ def _has_plain_index(split: dict[str, Any], rows: int) -> bool:
 
 
 def _column_positions(names: list[Any], numeric_schema: NumericSchema) -> list[int] | None:
-    """Return where each column of the form stands among the names; extra columns are left out."""
+    """Return where each column of the schema stands among the names; extra columns are left out."""
     try:
         where = {name: place for place, name in enumerate(names)}
         return [where[name] for name in numeric_schema.names] if len(where) == len(names) else None
@@ -121,7 +121,7 @@ def _numbers(rows: list[Any]) -> Matrix | None:
     if matrix.ndim != 2 or not matrix.size:
         return None
     if matrix.dtype.kind == "O":
-        # Holes are numbers as well; whatever is not a number or a hole is for others to judge.
+        # Missing values count as numbers; MLflow judges all other values.
         if not {type(value) for row in rows for value in row} <= {int, float, type(None)}:
             return None
         try:
@@ -132,7 +132,7 @@ def _numbers(rows: list[Any]) -> Matrix | None:
 
 
 def cast_matrix(matrix: Matrix, numeric_schema: NumericSchema) -> Matrix | None:
-    """Return numbers in the types of the form, cut and rounded as a cast of pandas does."""
+    """Return numbers in the types of the schema, cut and rounded as a cast of pandas does."""
     if (
         matrix.dtype == numeric_schema.dtype
         and not numeric_schema.bounds

@@ -45,7 +45,9 @@ def explain_refusal(content: Any, content_type: str, columns: Sequence[Column] |
     names = _names(content, content_type)
     if columns is not None:
         wrong = (
-            _columns(names, columns) if names is not None else _explain_unnamed(content, columns)
+            _explain_columns(names, columns)
+            if names is not None
+            else _explain_unnamed(content, columns)
         )
         if wrong is not None:
             return wrong + ("; the first line is the header" if content_type == "text/csv" else "")
@@ -64,9 +66,9 @@ def explain_refusal(content: Any, content_type: str, columns: Sequence[Column] |
         except (ValueError, TypeError):
             return "the rows are no table: are they all of one length?"
         if frame is not None:
-            holes = [str(name) for name in frame.columns if frame[name].isna().any()]
-            if holes:
-                return f"missing values in {quoted_names(holes)}, which this model cannot take"
+            missing = [str(name) for name in frame.columns if frame[name].isna().any()]
+            if missing:
+                return f"missing values in {quoted_names(missing)}, which this model cannot take"
     return f"the model cannot read this {content_type} body as a table of its columns"
 
 
@@ -138,7 +140,7 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _columns(names: list[str], columns: Sequence[Column]) -> str | None:
+def _explain_columns(names: list[str], columns: Sequence[Column]) -> str | None:
     counts = Counter(names)
     doubled = [column.name for column in columns if counts[column.name] > 1]
     if doubled:

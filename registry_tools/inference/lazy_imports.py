@@ -12,8 +12,8 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-# What scikit-learn looks for in a package once it is in `sys.modules`.
-_LOOKED_FOR = {
+# The classes that scikit-learn reads from a package once it is in `sys.modules`.
+_FRAME_CLASSES = {
     "pandas": ("DataFrame", "Series"),
     "pyarrow": ("Table", "RecordBatch", "Array", "ChunkedArray"),
 }
@@ -54,11 +54,11 @@ def load_full_mlflow() -> None:
 
 
 def allow_imports_while_predicting() -> None:
-    """Let pandas and pyarrow be imported in one thread while another answers.
+    """Let pandas and pyarrow be imported in one thread while another predicts.
 
     scikit-learn asks of every input whether it is a frame of a package that it sees imported; one
-    that is half imported does not have that class yet, and the answer would fail. Until it does, a
-    class that nothing is an instance of stands in its place.
+    that is half imported does not have that class yet, and the prediction would fail. Until it
+    does, a class that nothing is an instance of stands in its place.
     """
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
@@ -66,7 +66,7 @@ def allow_imports_while_predicting() -> None:
 
 class _Finder(MetaPathFinder):
     def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
-        if name not in _LOOKED_FOR:
+        if name not in _FRAME_CLASSES:
             return None
         spec = PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:
@@ -80,7 +80,7 @@ class _Loader(Loader):
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         module = ModuleType(spec.name)
-        for name in _LOOKED_FOR[spec.name]:
+        for name in _FRAME_CLASSES[spec.name]:
             setattr(module, name, type(name, (), {}))
         return module
 

@@ -1,6 +1,6 @@
-"""Requests that MLflow's own scoring server reads and answers, in process.
+"""Requests that MLflow's own scoring server parses and scores, in process.
 
-Whatever is not the plain case goes this way, so that answers and refusals are MLflow's by
+Every request but the plain ones goes this way, so that predictions and errors are MLflow's by
 construction. It imports MLflow and pandas when the first such request comes.
 """
 
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScoredRequest:
-    """What MLflow's reader made of a request, and its answer."""
+    """The rows that MLflow parsed from a request, and their predictions."""
 
     reply: bytes  # JSON, `{"predictions": …}`
-    rows: Any  # what the model was asked; mostly a DataFrame
-    predictions: Any  # what the JSON holds; mostly a list, one a row
+    rows: Any  # the input of the model; mostly a DataFrame
+    predictions: Any  # as in the JSON; mostly a list, one a row
 
     @property
     def table(self) -> Any:
@@ -65,7 +65,7 @@ class MlflowScoring:
     def score_request(
         self, content: Any, content_type: str, method: str = "predict", max_rows: int | None = None
     ) -> ScoredRequest:
-        """Answer a request as MLflow does.
+        """Score a request as MLflow does.
 
         Parameters
         ----------
@@ -76,7 +76,7 @@ class MlflowScoring:
         method
             `predict` or `predict_proba`.
         max_rows
-            The most rows that are answered.
+            The most rows that a request may have.
 
         Raises
         ------
@@ -109,7 +109,7 @@ class MlflowScoring:
         return ScoredRequest(body, recording.rows, orjson.loads(body).get("predictions"))
 
     def predict(self, rows: Any, method: str) -> list[Any]:
-        """Return the answers to rows that `answer` read before, one a row."""
+        """Return the predictions for rows that `score_request` parsed before, one a row."""
         found: list[Any] = np.asarray(self._pyfunc(method).predict(rows)).tolist()
         return found
 
@@ -119,7 +119,7 @@ class MlflowScoring:
         return type(self._model.estimator).__module__ == "mlflow.pyfunc"
 
     def predict_json(self, content: Any, method: str) -> list[Any]:
-        """Return the answers to JSON content, one a row."""
+        """Return the predictions for JSON content, one a row."""
         found: list[Any] = self.score_request(content, "application/json", method).predictions
         return found
 
@@ -181,7 +181,7 @@ def _rows_of(content: Any, content_type: str) -> int | None:
 
 
 class _RecordingModel:
-    """A model that keeps what it was asked, for one request."""
+    """A model that keeps its input, for one request."""
 
     def __init__(self, pyfunc: PyFuncModel, max_rows: int | None) -> None:
         self.metadata = pyfunc.metadata

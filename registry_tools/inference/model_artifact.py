@@ -1,4 +1,4 @@
-"""A version's files, verified and at hand: what a worker is told to load."""
+"""A version's verified files on this machine, which a worker loads."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-# What tells a version from another of the same number: number, run, digest.
+# Number, run and digest: a number alone may mean another version after a deletion.
 Identity = tuple[int, "str | None", "str | None"]
 
 
@@ -32,12 +32,12 @@ class ModelArtifact:
 
     @property
     def identity(self) -> Identity:
-        """What tells it from another version of the same number."""
+        """Distinguishes it from another version of the same number."""
         return self.version, self.run_id, self.digest
 
     @property
     def recorded_predictions(self) -> Path:
-        """The recorded answer; there may be none."""
+        """The file of recorded predictions; it may be missing."""
         return Path(self.folder, "recorded_predictions.json")
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""From a version's files to one that answers: loaded, warmed up, its answers as recorded."""
+"""Load a version from its files, warm it up, and compare it with its recorded predictions."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from registry_tools.models.formats import describe
 from registry_tools.models.loaded_model import load_folder
 from registry_tools.models.trust_policy import TrustPolicy
 
-# A batch that takes longer than this leaves the event loop, which has others to answer.
+# A batch that takes longer than this leaves the event loop, which has other requests to serve.
 _INLINE_SECONDS = 0.002
 _MOST_INLINE_ROWS = 4096
 _MEASURED_ROWS = 1000
 
 
 def load(artifact: ModelArtifact, policy: TrustPolicy) -> Predictor:
-    """Load a version, warm it up, and compare its answers with those that were recorded.
+    """Load a version, warm it up, and compare its predictions with the recorded ones.
 
     Raises
     ------
     VerificationError
-        If it does not load, holds what is not trusted, or does not answer as was recorded.
+        If it does not load, contains untrusted types, or predicts other than recorded.
     """
     if not _is_skops(artifact):
         load_full_mlflow()  # MLflow is to load it
@@ -81,45 +81,48 @@ def _is_skops(artifact: ModelArtifact) -> bool:
 
 
 def _check_example(predictor: Predictor) -> Predictor:
-    """Let it answer its example in every way that it will be asked in."""
+    """Predict its example with every method, and choose how it takes rows."""
     recorded = _read_recorded(predictor.artifact)
     body = _example(predictor.artifact, recorded)
     if predictor.numeric_schema is None:
         if body is None:
             return predictor
-        given = {
+        predictions = {
             m: predictor.mlflow_scoring.predict_json(body, m)
             for m in METHODS
             if _has_method(predictor, m)
         }
-        _compare(predictor.artifact, recorded, given)
-        return dataclasses.replace(predictor, example=body, example_predictions=given)
+        _compare(predictor.artifact, recorded, predictions)
+        return dataclasses.replace(predictor, example=body, example_predictions=predictions)
     rows = decoder.matrix_from_json(body, predictor.numeric_schema) if body is not None else None
     if rows is None:
-        # Nothing shows that it takes a matrix in place of named columns.
+        # Without an example, it is unknown whether it takes a matrix in place of named columns.
         return dataclasses.replace(
             predictor, numeric_schema=None, estimator=predictor.model.estimator
         )
     by_name = dataclasses.replace(predictor, needs_frame=True, estimator=predictor.model.estimator)
     try:
-        given = _predict(predictor, rows)
-        _compare(predictor.artifact, recorded or _record_now(by_name, rows), given)
+        predictions = _predict(predictor, rows)
+        _compare(predictor.artifact, recorded or _record_now(by_name, rows), predictions)
     except (VerificationError, InputError):
         predictor = by_name
-        given = _predict(predictor, rows)
-        _compare(predictor.artifact, recorded, given)
+        predictions = _predict(predictor, rows)
+        _compare(predictor.artifact, recorded, predictions)
     return dataclasses.replace(
         predictor,
         inline_rows=_inline_rows(predictor, rows),
         example=body,
-        example_predictions=given,
+        example_predictions=predictions,
     )
 
 
 def _record_now(by_name: Predictor, rows: Matrix) -> dict[str, Any]:
-    """Return the answers to named columns, for a version whose answers nobody recorded."""
-    given = _predict(by_name, rows)
-    return {"predictions": given["predict"], "probabilities": given.get("predict_proba")}
+    """Return the predictions for named columns, for a version without recorded predictions."""
+    predictions = _predict(by_name, rows)
+    return {
+        "predictions": predictions["predict"],
+        "probabilities": predictions.get("predict_proba"),
+    }
 
 
 def without_feature_names(estimator: Any) -> Any:
@@ -131,10 +134,10 @@ def without_feature_names(estimator: Any) -> Any:
     if isinstance(estimator, Pipeline) and len(estimator.steps) == 1:
         return without_feature_names(estimator.steps[0][1])
     copied = copy.copy(estimator)
-    held = {name: _without_feature_names(value) for name, value in vars(estimator).items()}
-    held.pop("feature_names_in_", None)
+    attributes = {name: _without_feature_names(value) for name, value in vars(estimator).items()}
+    attributes.pop("feature_names_in_", None)
     vars(copied).clear()
-    vars(copied).update(held)
+    vars(copied).update(attributes)
     return copied
 
 
@@ -157,13 +160,13 @@ def _predict(predictor: Predictor, rows: Matrix) -> dict[str, Any]:
 
 
 def _compare(
-    artifact: ModelArtifact, recorded: dict[str, Any] | None, given: dict[str, Any]
+    artifact: ModelArtifact, recorded: dict[str, Any] | None, predictions: dict[str, Any]
 ) -> None:
     if recorded is None:
         return
     result = gates.predictions_gate(
         recorded,
-        {"predictions": given["predict"], "probabilities": given.get("predict_proba")},
+        {"predictions": predictions["predict"], "probabilities": predictions.get("predict_proba")},
     )
     if not result.passed:
         raise VerificationError(f"{artifact}: {result.message}")
@@ -177,7 +180,7 @@ def _read_recorded(artifact: ModelArtifact) -> dict[str, Any] | None:
 
 
 def _example(artifact: ModelArtifact, recorded: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return rows to try a version on, as a request: those of its answer, or those MLflow kept."""
+    """Return rows to check a version with, as a request: the recorded, or MLflow's example."""
     if recorded is not None:
         return {"dataframe_split": recorded["rows"]}
     kept = artifact.model / "serving_input_example.json"
@@ -188,7 +191,7 @@ def _example(artifact: ModelArtifact, recorded: dict[str, Any] | None) -> dict[s
 
 
 def _inline_rows(predictor: Predictor, rows: Matrix) -> int:
-    """Measure how many rows it answers on the event loop without keeping others waiting."""
+    """Measure how many rows it predicts on the event loop without keeping others waiting."""
     many = np.resize(rows, (_MEASURED_ROWS, rows.shape[1]))
     one = min(_seconds(predictor, rows[:1]) for _ in range(5))
     thousand = min(_seconds(predictor, many) for _ in range(3))

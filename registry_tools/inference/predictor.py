@@ -1,4 +1,4 @@
-"""A version that is served: rows in, answers out; no transport."""
+"""A version ready to predict, without a transport."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ METHODS = ("predict", "predict_proba")
 
 
 def skip_sklearn_validation() -> None:
-    """Tell scikit-learn, in this thread, that rows and parameters were looked at already."""
+    """Tell scikit-learn, in this thread, that rows and parameters are checked already."""
     sklearn.set_config(assume_finite=True, skip_parameter_validation=True)
 
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """One version of a model, ready to answer."""
+    """One version of a model, ready to predict."""
 
     artifact: ModelArtifact
     model: LoadedModel
     numeric_schema: NumericSchema | None  # None if rows of numbers are not enough for it
-    mlflow_scoring: MlflowScoring  # for every request that `inputs` does not read
-    estimator: Any  # what answers rows of numbers
+    mlflow_scoring: MlflowScoring  # for every request that `decoder` does not parse
+    estimator: Any  # predicts rows of numbers
     needs_frame: bool = False  # it takes its columns by name
-    inline_rows: int = 0  # as many rows are answered without keeping others waiting
+    inline_rows: int = 0  # as many rows are predicted without keeping others waiting
     loaded_at: str = ""
-    example: dict[str, Any] | None = None  # JSON of MLflow's protocol that it was tried with
-    example_predictions: dict[str, list[Any]] = field(default_factory=dict)  # to it, by method
+    example: dict[str, Any] | None = None  # JSON of MLflow's protocol that it was checked with
+    example_predictions: dict[str, list[Any]] = field(default_factory=dict)  # for it, by method
 
     @property
     def info(self) -> ModelInfo:
-        """What the version says of itself."""
+        """The metadata of the version."""
         return self.model.info
 
     @functools.cached_property
@@ -54,7 +54,7 @@ class Predictor:
 
     @functools.cached_property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """The version as headers of an answer."""
+        """The version as headers of a response."""
         found = [
             (b"x-model-name", _header(self.artifact.name)),
             (b"x-model-version", str(self.artifact.version).encode()),
@@ -64,10 +64,10 @@ class Predictor:
         return found
 
     def predict(self, rows: Matrix, method: str) -> list[Any]:
-        """Answer rows of numbers, shape (rows, columns), with one value a row, or one list.
+        """Predict rows of numbers, shape (rows, columns): one value a row, or one list.
 
-        scikit-learn is told elsewhere not to look for values that are not finite: that is done
-        here, once, and leaves it to the model whether it can take them.
+        scikit-learn does not check for values that are not finite (`skip_sklearn_validation`): that
+        is done here, once, and leaves it to the model whether it can take them.
 
         Raises
         ------
@@ -80,7 +80,7 @@ class Predictor:
         return predictions
 
     def predict_array(self, rows: Matrix, method: str) -> Any:
-        """Answer as `answer`, with an array."""
+        """Predict as `predict`, and return an array."""
         function = self._function(method)
         taken = self._frame(rows) if self.needs_frame else rows
         try:
@@ -90,7 +90,7 @@ class Predictor:
             else:
                 predictions = function(taken)
         except Exception as error:
-            # Whatever rows make a model raise is told as MLflow tells it: the rows do not fit.
+            # As in MLflow, any error that rows cause means that the rows do not fit.
             if not isinstance(error, self.model.input_errors):
                 _log.warning("%s raised %s on a request", self.artifact, type(error).__name__)
             raise InputError(_refusal(rows, self.numeric_schema)) from error
@@ -118,9 +118,9 @@ def _header(text: str) -> bytes:
 
 
 def _refusal(rows: Matrix, numeric_schema: NumericSchema | None) -> str:
-    holes = np.argwhere(~np.isfinite(rows.astype(np.float64, copy=False)))
-    if len(holes) and numeric_schema is not None:
-        row, column = holes[0]
+    missing = np.argwhere(~np.isfinite(rows.astype(np.float64, copy=False)))
+    if len(missing) and numeric_schema is not None:
+        row, column = missing[0]
         return (
             f"column {numeric_schema.names[column]!r}, row {row}: a value that is missing or not "
             "finite, and this model was trained without any"

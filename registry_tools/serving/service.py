@@ -41,8 +41,8 @@ class InferenceService:
         self.prediction_log_status: Callable[[], dict[str, Any]] | None = None
         self.refresh: Callable[[], Awaitable[None]] | None = None
         self._reserved = 0
-        # The prediction log and the access log need an id for each request.
-        self._makes_ids = bool(settings.log_predictions or settings.access_log)
+        # Whether every request gets an id, because the prediction or the access log writes it.
+        self.needs_request_ids = bool(settings.log_predictions or settings.access_log)
         self._ids = itertools.count(1)
         self._id_prefix = secrets.token_hex(6)
 
@@ -68,12 +68,7 @@ class InferenceService:
         """Return the id that a client sent, or a new one where the logs need one."""
         if _REQUEST_ID.fullmatch(given):
             return given.decode("ascii")
-        return f"{self._id_prefix}-{next(self._ids):x}" if self._makes_ids else ""
-
-    @property
-    def needs_request_ids(self) -> bool:
-        """Whether every request gets an id, because a log writes it."""
-        return self._makes_ids
+        return f"{self._id_prefix}-{next(self._ids):x}" if self.needs_request_ids else ""
 
     def reserve(self, size: int) -> None:
         """Reserve memory for the bytes of a large body, until `release`.

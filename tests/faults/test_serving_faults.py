@@ -50,13 +50,13 @@ pytestmark = pytest.mark.slow
 
 ROWS = [IRIS_ROW, [5.0, 3.4, 1.5, 0.2], [6.7, 3.0, 5.2, 2.3]]
 SPLIT = {"dataframe_split": {"columns": IRIS_COLUMNS, "data": ROWS}}
-IsolatedPredictions = list[tuple[int, str, Any]]  # status, version, what was answered
+Responses = list[tuple[int, str, Any]]  # status, version, predictions
 
 
 @contextlib.contextmanager
-def under_load(client: httpx.Client, threads: int = 4) -> Iterator[IsolatedPredictions]:
-    """Ask on several connections until the end of the block; yield what is answered meanwhile."""
-    answers: IsolatedPredictions = []
+def under_load(client: httpx.Client, threads: int = 4) -> Iterator[Responses]:
+    """Send requests on several connections until the end of the block; yield their responses."""
+    responses: Responses = []
     over = threading.Event()
 
     def ask() -> None:
@@ -64,12 +64,12 @@ def under_load(client: httpx.Client, threads: int = 4) -> Iterator[IsolatedPredi
             while not over.is_set():
                 reply = another.post("/invocations", json=SPLIT)
                 version = reply.headers.get("x-model-version", "")
-                answers.append((reply.status_code, version, reply.json().get("predictions")))
+                responses.append((reply.status_code, version, reply.json().get("predictions")))
 
     with ThreadPoolExecutor(threads) as pool:
         asking = [pool.submit(ask) for _ in range(threads)]
         try:
-            yield answers
+            yield responses
         finally:
             over.set()
             for each in asking:
@@ -94,16 +94,16 @@ def test_a_hundred_promotions_under_load_lose_no_request(
     wanted = {str(v): load_model(f"{name}/{v}").predict(ROWS).tolist() for v in (1, 2)}
     assert wanted["1"] != wanted["2"]
     client = serve(f"{name}@production", "--poll", "0.05", "--workers", workers)
-    with under_load(client) as answers:
+    with under_load(client) as responses:
         for number in range(100):
             version = 2 - number % 2
             stages.move_alias(local.client, name, "production", version)
             eventually(lambda version=version: version_of(client) == version)
             if number == 20:
                 before = memory(process_of(client).pid)
-    assert {status for status, _, _ in answers} == {200}
-    assert {version for _, version, _ in answers} == {"1", "2"}
-    assert all(found == wanted[version] for _, version, found in answers)
+    assert {status for status, _, _ in responses} == {200}
+    assert {version for _, version, _ in responses} == {"1", "2"}
+    assert all(found == wanted[version] for _, version, found in responses)
     assert metric(client, "serving_failed_rollouts_total") == 0
     assert metric(client, "serving_rollouts_total") == 101
     assert memory(process_of(client).pid) < before + (30 << 20)  # the old ones were freed
@@ -151,10 +151,10 @@ def test_a_broken_version_does_not_take_over(
     name = crafted(local, change).partition("/")[0]
     stages.move_alias(local.client, name, "production", 1)
     client = serve(f"{name}@production", "--workers", workers)
-    with under_load(client, 1) as answers:
+    with under_load(client, 1) as responses:
         stages.move_alias(local.client, name, "production", 2)
         eventually(lambda: client.get("/model").json()["candidate"] is not None)
-    assert {(status, version) for status, version, _ in answers} == {(200, "1")}
+    assert {(status, version) for status, version, _ in responses} == {(200, "1")}
     candidate = client.get("/model").json()["candidate"]
     assert candidate["version"] == 2
     assert candidate["error"]
@@ -223,22 +223,22 @@ def test_the_registry_dies_and_comes_back_under_load(
     place = Place(uri, folder)
     stages.move_alias(place.client, "trained", "production", 1)
     client = serve("trained@production", "--tracking-uri", uri, "--workers", "2")
-    with under_load(client, 2) as answers:
+    with under_load(client, 2) as responses:
         os.killpg(registry_server.pid, signal.SIGKILL)
         eventually(lambda: client.get("/model").json()["last_error"] is not None, seconds=60)
-        before = len(answers)
-        eventually(lambda: len(answers) > before + 50)
+        before = len(responses)
+        eventually(lambda: len(responses) > before + 50)
         eventually(lambda: metric(client, "serving_registry_response_age_seconds") > 1)
         registry_server = start(*command, cwd=folder)
         wait_until_up(f"{uri}/health", registry_server)
         stages.move_alias(place.client, "trained", "production", EQUAL)
         eventually(lambda: version_of(client) == EQUAL, seconds=60)
-    assert {status for status, _, _ in answers} == {200}
+    assert {status for status, _, _ in responses} == {200}
     assert client.get("/model").json()["last_error"] is None
     end_group(registry_server)
 
 
-def test_looking_at_once_is_asked_by_a_signal(serve: Serve, model: str, local: Place) -> None:
+def test_a_signal_polls_at_once(serve: Serve, model: str, local: Place) -> None:
     client = serve(f"{model}@production", "--poll", "600")
     stages.move_alias(local.client, model, "production", 2)
     time.sleep(1)
@@ -252,21 +252,21 @@ def test_a_full_disk_keeps_the_old_version_and_the_old_cache(
 ) -> None:
     client = serve(f"{model}@production", "--cache", "cache")
     pid = process_of(client).pid
-    kept = Path("cache", model, "production", "current", "source.json")
-    assert json.loads(kept.read_text())["version"] == 1
+    record = Path("cache", model, "production", "current", "artifact.json")
+    assert json.loads(record.read_text())["version"] == 1
     unlimited = resource.prlimit(pid, resource.RLIMIT_FSIZE)
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, unlimited[1]))  # as a full disk: nothing grows
-    with under_load(client, 1) as answers:
+    with under_load(client, 1) as responses:
         stages.move_alias(local.client, model, "production", 2)
         eventually(lambda: client.get("/model").json()["candidate"] is not None)
-    assert {(status, version) for status, version, _ in answers} == {(200, "1")}
-    assert json.loads(kept.read_text())["version"] == 1
+    assert {(status, version) for status, version, _ in responses} == {(200, "1")}
+    assert json.loads(record.read_text())["version"] == 1
     resource.prlimit(pid, resource.RLIMIT_FSIZE, unlimited)
     eventually(lambda: version_of(client) == 2)
-    eventually(lambda: json.loads(kept.read_text())["version"] == 2)
+    eventually(lambda: json.loads(record.read_text())["version"] == 2)
 
 
-def test_a_cache_that_cannot_be_written_is_told_of(
+def test_a_cache_that_cannot_be_written_is_reported(
     serve: Serve, model: str, local: Place, tmp_path: Path
 ) -> None:
     client = serve(f"{model}@production", "--cache", "cache")
@@ -277,7 +277,7 @@ def test_a_cache_that_cannot_be_written_is_told_of(
     assert version_of(client) == 2
 
 
-def test_health_is_answered_while_a_large_request_is_worked_on(client: httpx.Client) -> None:
+def test_health_responds_while_a_large_request_runs(client: httpx.Client) -> None:
     rows = [IRIS_ROW] * 100_000
     body = json.dumps({"dataframe_split": {"columns": IRIS_COLUMNS, "data": rows}})
     headers = {"content-type": "application/json"}
@@ -292,15 +292,15 @@ def test_health_is_answered_while_a_large_request_is_worked_on(client: httpx.Cli
 
     with ThreadPoolExecutor(1) as pool:
         for _ in range(3):
-            asked = pool.submit(large)
-            while not asked.done():
+            posted = pool.submit(large)
+            while not posted.done():
                 began = time.perf_counter()
                 assert client.get("/health").status_code == 200
                 waits.append(time.perf_counter() - began)
                 time.sleep(0.005)
-            assert asked.result() == 200
+            assert posted.result() == 200
     waits.sort()
-    # 50 ms are promised; this process, on the same cores, makes the request and reads its answer.
+    # 50 ms are promised; this process, on the same cores, makes the request and reads its response.
     assert waits[int(len(waits) * 0.95)] < 0.05
 
 
@@ -336,11 +336,11 @@ def test_connections_that_say_nothing_or_half_are_closed(serve: Serve, model: st
     client = serve(f"{model}@production", "--timeout", "1")
     address = (client.base_url.host, client.base_url.port)
     for first in (b"", b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"):
-        for said in (b"GET /hea", b"POST /predict HTTP/1.1\r\nHost: x\r\nX-"):
+        for message in (b"GET /hea", b"POST /predict HTTP/1.1\r\nHost: x\r\nX-"):
             with socket.create_connection(address, timeout=60) as connection:
                 connection.sendall(first)
                 assert not first or b" 200 " in connection.recv(1000)
-                connection.sendall(said)
+                connection.sendall(message)
                 while connection.recv(1000):
                     pass
     with socket.create_connection(address, timeout=60) as connection:
@@ -518,15 +518,17 @@ def test_it_speaks_tls_and_asks_for_a_key_over_http_and_grpc(
         rows = tritonclient.grpc.InferInput("rows", [1, 4], "FP64")
         rows.set_data_from_numpy(np.array([IRIS_ROW]))
         assert stub.is_server_ready()
-        answer = stub.infer("trained", [rows], headers=bearer)
-        assert answer.as_numpy("predict").tolist() == [1]
+        result = stub.infer("trained", [rows], headers=bearer)
+        assert result.as_numpy("predict").tolist() == [1]
         with pytest.raises(InferenceServerException, match="a key is needed"):
             stub.infer("trained", [rows])
 
 
-def test_a_certificate_without_its_key_is_said_in_one_line(local: Place, tmp_path: Path) -> None:
+def test_a_certificate_without_its_key_is_an_error_of_one_line(
+    local: Place, tmp_path: Path
+) -> None:
     cert, _ = certificate(tmp_path)
-    for options, said in (
+    for options, message in (
         (("--ssl-certfile", cert), "no certificate with its key"),
         (("--ssl-certfile", "nowhere.pem"), "No such file"),
         (("--ssl-keyfile", cert), "goes with --ssl-certfile"),
@@ -538,5 +540,5 @@ def test_a_certificate_without_its_key_is_said_in_one_line(local: Place, tmp_pat
             timeout=60,
         )
         assert done.returncode == 1
-        assert said in done.stderr
+        assert message in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1

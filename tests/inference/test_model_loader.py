@@ -1,4 +1,4 @@
-"""Estimators that are asked with a matrix say nothing of missing names, however they are built.
+"""Estimators that take a matrix do not warn of missing names, however they are built.
 
 A warning is an error in tests: what scikit-learn would say fails them.
 """
@@ -44,7 +44,7 @@ PARTS = [("near", KNeighborsClassifier()), ("line", SCALED)]
     ],
     ids=lambda estimator: type(estimator).__name__,
 )
-def test_a_matrix_is_answered_as_the_table_is_and_the_estimator_stays_as_it_was(
+def test_a_matrix_gets_the_predictions_of_the_table_and_the_estimator_is_unchanged(
     estimator: BaseEstimator,
 ) -> None:
     features, labels = load_iris(return_X_y=True, as_frame=True)

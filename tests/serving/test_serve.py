@@ -1,4 +1,4 @@
-"""The server as a process: it answers, follows its stage, and survives what goes wrong."""
+"""The server as a process: it predicts, follows its stage, and survives what goes wrong."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def version_of(client: httpx.Client) -> int:
     return int(reply.headers["x-model-version"])
 
 
-def test_a_row_is_answered_and_the_version_named(reader: httpx.Client) -> None:
+def test_a_row_is_predicted_and_the_version_named(reader: httpx.Client) -> None:
     reply = reader.post("/predict", json={"features": ROW})
     assert reply.json() == {"prediction": "versicolor", "prediction_index": 1}
     assert reply.headers["x-model-name"] == "trained"
@@ -76,7 +76,7 @@ def test_the_interface_is_described_by_the_signature(reader: httpx.Client) -> No
 
 
 def test_a_bad_row_is_refused_with_a_reason(reader: httpx.Client) -> None:
-    for body, said in (
+    for body, message in (
         (b"{", "not JSON"),
         (b"[" * 100_000, "not JSON"),
         (b"[]", "features are missing"),
@@ -91,7 +91,7 @@ def test_a_bad_row_is_refused_with_a_reason(reader: httpx.Client) -> None:
     ):
         reply = reader.post("/predict", content=body)
         assert reply.status_code == 400, (body[:50], reply.text)
-        assert said in reply.json()["error"]
+        assert message in reply.json()["error"]
         assert "secret" not in reply.text
 
 
@@ -100,7 +100,7 @@ def test_a_bad_invocation_is_refused_as_mlflow_does_and_without_an_echo(
 ) -> None:
     json = "application/json"
     misspelt = b'{"dataframe_split": {"columns": ["petal widht (cm)"], "data": [[1]]}}'
-    for body, kind, status, said in (
+    for body, kind, status, message in (
         (b"{}", None, 415, "missing"),
         (b'{"dataframe_split": {"columns": 5, "data": [[1, 2]]}}', json, 400, ""),
         (b"{}", "text/plain", 415, "not understood"),
@@ -122,7 +122,7 @@ def test_a_bad_invocation_is_refused_as_mlflow_does_and_without_an_echo(
         headers = {} if kind is None else {"content-type": kind}
         reply = reader.post("/invocations", content=body, headers=headers)
         assert reply.status_code == status, (body, reply.text)
-        assert said in reply.json()["message"]
+        assert message in reply.json()["message"]
         assert "secret" not in reply.text
         assert "Traceback" not in reply.text
     assert version_of(reader) == 1
@@ -131,13 +131,13 @@ def test_a_bad_invocation_is_refused_as_mlflow_does_and_without_an_echo(
 def test_a_promotion_and_a_rollback_reach_live_traffic_without_a_lost_request(
     client: httpx.Client, model: str, local: Place
 ) -> None:
-    seen: list[int] = []
+    versions: list[int] = []
     over = threading.Event()
 
     def ask() -> None:
         with httpx.Client(base_url=client.base_url, timeout=60) as another:
             while not over.is_set():
-                seen.append(version_of(another))
+                versions.append(version_of(another))
 
     thread = threading.Thread(target=ask)
     thread.start()
@@ -148,7 +148,7 @@ def test_a_promotion_and_a_rollback_reach_live_traffic_without_a_lost_request(
     finally:
         over.set()
         thread.join()
-    assert [b for a, b in itertools.pairwise(seen) if a != b] == [2, 1, 2]
+    assert [b for a, b in itertools.pairwise(versions) if a != b] == [2, 1, 2]
 
 
 def test_a_changed_file_does_not_take_over(serve: Serve, model: str, local: Place) -> None:
@@ -166,7 +166,7 @@ def test_a_changed_file_does_not_take_over(serve: Serve, model: str, local: Plac
 
 
 @pytest.mark.slow
-def test_a_deleted_stage_is_told_of_and_served_on(
+def test_a_deleted_stage_is_reported_and_served_on(
     client: httpx.Client, model: str, local: Place
 ) -> None:
     local.client.delete_registered_model_alias(model, "production")
@@ -199,19 +199,19 @@ def test_a_version_by_its_number_stays(serve: Serve, model: str, local: Place) -
 
 
 @pytest.mark.slow
-def test_a_request_in_flight_is_answered_before_the_end(client: httpx.Client) -> None:
+def test_a_request_in_flight_completes_before_the_end(client: httpx.Client) -> None:
     rows = {"dataframe_split": {"columns": NAMES, "data": [ROW] * 150_000}}
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(client.post, "/invocations", json=rows)
+        posted = pool.submit(client.post, "/invocations", json=rows)
         time.sleep(0.4)
         process: subprocess.Popen[bytes] = client.process  # type: ignore[attr-defined]
         process.send_signal(signal.SIGTERM)
-        assert len(asked.result().json()["predictions"]) == 150_000
+        assert len(posted.result().json()["predictions"]) == 150_000
     assert process.wait(timeout=60) == 0
 
 
 @pytest.mark.slow
-def test_the_access_log_tells_of_requests_and_never_of_values(
+def test_the_access_log_holds_requests_and_never_values(
     serve: Serve, model: str, tmp_path: Path
 ) -> None:
     client = serve(f"{model}@production", "--access-log")
@@ -221,12 +221,12 @@ def test_the_access_log_tells_of_requests_and_never_of_values(
     client.process.wait(timeout=60)  # type: ignore[attr-defined]
     log = next(tmp_path.glob("process-*.log")).read_text()
     lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
-    asked = [line for line in lines if line["path"] == "/predict"]
-    assert [(line["status"], line["rows"], line["version"]) for line in asked] == [
+    posted = [line for line in lines if line["path"] == "/predict"]
+    assert [(line["status"], line["rows"], line["version"]) for line in posted] == [
         (200, 1, "1"),
         (400, 0, "1"),
     ]
-    assert asked[1]["request_id"] == "seven"
+    assert posted[1]["request_id"] == "seven"
     assert "77.125" not in log
     assert "secret" not in log
 
@@ -246,7 +246,7 @@ def test_a_start_without_the_registry_serves_from_the_cache(
 
 
 @pytest.mark.slow
-def test_the_key_is_asked_for_and_the_probes_need_none(
+def test_the_key_is_required_and_the_probes_need_none(
     serve: Serve, model: str, tmp_path: Path
 ) -> None:
     keys = tmp_path / "keys"
@@ -331,24 +331,22 @@ def test_a_worker_that_is_killed_comes_back_and_the_others_go_on(
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
 )
-def test_it_ends_with_exit_code_0_when_told_to(
-    client: httpx.Client, number: signal.Signals
-) -> None:
+def test_it_ends_with_exit_code_0_on_a_signal(client: httpx.Client, number: signal.Signals) -> None:
     process: subprocess.Popen[bytes] = client.process  # type: ignore[attr-defined]
     process.send_signal(number)
     assert process.wait(timeout=60) == 0
 
 
 @pytest.mark.parametrize(
-    ("ref", "said", "code"),
+    ("ref", "message", "code"),
     [
         ("nonsense", "names no version and no stage", 2),
         ("nobody@production", "no registered model", 1),
         ("trained@nowhere", "no version of", 1),
     ],
 )
-def test_what_cannot_be_served_is_said_in_one_line(
-    local: Place, ref: str, said: str, code: int
+def test_a_reference_that_cannot_be_served_is_an_error_of_one_line(
+    local: Place, ref: str, message: str, code: int
 ) -> None:
     done = subprocess.run(
         [BIN / "registry-tools", "serve", ref, "--port", "0"],
@@ -357,7 +355,7 @@ def test_what_cannot_be_served_is_said_in_one_line(
         timeout=60,
     )
     assert done.returncode == code
-    assert said in done.stderr
+    assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 
@@ -394,11 +392,11 @@ def test_a_model_of_mixed_columns_is_served_by_every_protocol(
     ]
     outputs = client.post("/v2/models/animals/infer", json={"inputs": tensors}).json()["outputs"]
     assert outputs[0]["data"] == [c for r, c in zip(rows, codes, strict=True) if None not in r]
-    for features, said in (
+    for features, message in (
         (["heavy", *rows[0][1:]], "is not numeric"),
         ([*rows[0][:3], 7, *rows[0][4:]], "is no text"),
     ):
         reply = client.post("/predict", json={"features": features})
         assert reply.status_code == 400
-        assert said in reply.json()["error"]
+        assert message in reply.json()["error"]
     assert client.get("/docs").status_code == 200

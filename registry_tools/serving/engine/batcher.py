@@ -1,8 +1,8 @@
-"""Requests that wait together are answered together.
+"""Requests that wait together share one call of the model.
 
-Nothing waits for company: a request alone is answered in the next turn of the event loop, and those
-that came in the same turn share one call of the model. What takes longer leaves the loop for one of
-a few threads; meanwhile the next batch gathers by itself.
+No request waits for others: a single one is predicted in the next iteration of the event loop, and
+those that arrived in the same iteration form a batch. A slower batch leaves the loop for one of a
+few threads; meanwhile the next batch gathers by itself.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from registry_tools.serving.engine.prediction_events import (
 _THREADS = 2
 _BATCH_ROWS = 1000  # where a model is too slow for the event loop
 
-# Rows, where the answer goes, and the id of the request; None if its rows are counted elsewhere.
+# Rows, the future of their predictions, and the request id; None if its rows are counted elsewhere.
 Waiting = tuple[Matrix, "asyncio.Future[Any]", "str | None"]
 
 
 class Batcher:
-    """Answers matrices of rows; lives on one event loop."""
+    """Predicts matrices of rows; lives on one event loop."""
 
     def __init__(
         self,
@@ -38,16 +38,16 @@ class Batcher:
         in_flight: Callable[[], int],
         observers: list[PredictionObserver],
     ) -> None:
-        """Take what goes with every answer.
+        """Create a batcher without waiting requests.
 
         Parameters
         ----------
         on_batch
-            Is told of each batch: the version, its requests and its rows.
+            Called with each batch: the version, its requests and its rows.
         in_flight
-            Says how many requests have arrived and not been answered.
+            Returns the number of requests in flight.
         observers
-            Are shown what was answered.
+            Receive an event for each batch.
         """
         self._observers = observers
         self._on_batch = on_batch
@@ -61,12 +61,12 @@ class Batcher:
     def predict(
         self, predictor: Predictor, method: str, rows: Matrix, request_id: str | None = ""
     ) -> asyncio.Future[list[Any]]:
-        """Return the answers of one version to rows, one a row, when they are there.
+        """Return a future of the predictions of one version, one a row.
 
         Raises
         ------
         InputError, UnsupportedOperation, VerificationError
-            As `Served.answer`; the fault of one request is no other's.
+            As `Predictor.predict`; an error of one request does not reach the others.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
@@ -84,7 +84,7 @@ class Batcher:
 
     def _flush(self, again: bool = False) -> None:
         count = sum(map(len, self._waiting.values()))
-        # Fewer than last time: some of those that came together are still being read.
+        # Fewer than last time: some of those that arrived together are still being parsed.
         if not again and count < self._last:
             asyncio.get_running_loop().call_soon(self._flush, True)
             return
@@ -92,7 +92,7 @@ class Batcher:
         self._scheduled = False
         waiting, self._waiting = self._waiting, {}
         for (predictor, method), every in waiting.items():
-            requests = [one for one in every if not one[1].done()]  # the others have given up
+            requests = [one for one in every if not one[1].done()]  # the others were cancelled
             if sum([len(rows) for rows, _, _ in requests]) <= predictor.inline_rows:
                 self._resolve_futures(
                     predictor, method, requests, _predict_batch(predictor, method, requests)
@@ -132,7 +132,7 @@ class Batcher:
             predictor, len(batch), sum([len(rows) for rows, _, name in batch if name is not None])
         )
         for (_, future, _), prediction in zip(batch, predictions, strict=True):
-            if future.done():  # nobody waits for it any more
+            if future.done():  # cancelled
                 continue
             if isinstance(prediction, BaseException):
                 future.set_exception(prediction)
@@ -175,11 +175,11 @@ def _pack(requests: list[Waiting], most: int) -> list[list[Waiting]]:
 
 
 def _predict_batch(predictor: Predictor, method: str, batch: list[Waiting]) -> list[Any]:
-    """Return the answer to each request, or the exception that it is answered with."""
+    """Return the predictions of each request, or the exception that it gets."""
     if len(batch) > 1:
         try:
             together = predictor.predict(np.concatenate([rows for rows, _, _ in batch]), method)
-        except Exception:  # noqa: BLE001 - whose fault it is shows when each is asked alone
+        except Exception:  # noqa: BLE001 - each alone, to find whose error it is
             return [_predict_one(predictor, method, rows) for rows, _, _ in batch]
         if len(together) == len(batch):
             return [[prediction] for prediction in together]
@@ -194,5 +194,5 @@ def _predict_batch(predictor: Predictor, method: str, batch: list[Waiting]) -> l
 def _predict_one(predictor: Predictor, method: str, rows: Matrix) -> Any:
     try:
         return predictor.predict(rows, method)
-    except Exception as error:  # noqa: BLE001 - told to the one who asked
+    except Exception as error:  # noqa: BLE001 - raised for the request
         return error

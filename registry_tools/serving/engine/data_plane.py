@@ -1,4 +1,4 @@
-"""What answers, whatever the protocol: the version of the moment, and rows for it."""
+"""The data plane: the current version, and predictions by it, over any transport."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from registry_tools.serving.engine.prediction_events import (
 
 T = TypeVar("T")
 
-# What reads or writes a body larger than this does so off the event loop.
+# Larger bodies are parsed and written off the event loop.
 LARGE_BODY = 1 << 18
 
 
@@ -34,21 +34,21 @@ class DataPlane:
         observers: list[PredictionObserver],
         max_rows: int,
     ) -> None:
-        """Take what goes with every answer, as `Batcher`, and the most rows of a request."""
+        """Take the parameters of `Batcher`, and the most rows of a request."""
         self.current: Predictor | None = None
         self._batcher = Batcher(on_batch, in_flight, observers)
         self._on_batch = on_batch
         self._observers = observers
         self._max_rows = max_rows
-        self._threads = ThreadPoolExecutor(2, "read")
+        self._threads = ThreadPoolExecutor(2, "data-plane")
 
     def predict(
         self, predictor: Predictor, method: str, rows: Matrix, request_id: str | None = ""
     ) -> Awaitable[list[Any]]:
-        """Answer a matrix of rows together with others that wait.
+        """Predict a matrix of rows, in one batch with other waiting requests.
 
-        A request that asks for more than one answer to its rows has an id with the first, and None
-        with the others: its rows are counted, and shown to who watches, once.
+        A request for several outputs passes its id with the first, and None with the others, so
+        that its rows are counted and observed once.
 
         Raises
         ------
@@ -66,41 +66,43 @@ class DataPlane:
         content_type: str,
         request_id: str | None = "",
     ) -> ScoredRequest:
-        """Answer a request that MLflow's own code reads, alone and off the event loop.
+        """Predict a request that MLflow's own code parses, alone and off the event loop.
 
         Raises
         ------
         InputError, UnsupportedOperation
-            As `MlflowReader.answer`.
+            As `MlflowScoring.score_request`.
         """
-        read = await self.run_in_pool(
+        scored = await self.run_in_pool(
             predictor.mlflow_scoring.score_request, content, content_type, method, self._max_rows
         )
-        self._on_batch(predictor, 1, read.count if request_id is not None else 0)
-        if self._observers and request_id is not None and isinstance(read.predictions, list):
-            await self.run_in_pool(self._notify, predictor, method, read, request_id)
-        return read
+        self._on_batch(predictor, 1, scored.count if request_id is not None else 0)
+        if self._observers and request_id is not None and isinstance(scored.predictions, list):
+            await self.run_in_pool(self._notify, predictor, method, scored, request_id)
+        return scored
 
     def _notify(
-        self, predictor: Predictor, method: str, read: ScoredRequest, request_id: str
+        self, predictor: Predictor, method: str, scored: ScoredRequest, request_id: str
     ) -> None:
-        event = PredictionEvent(predictor, method, [read.table], [read.predictions], [request_id])
+        event = PredictionEvent(
+            predictor, method, [scored.table], [scored.predictions], [request_id]
+        )
         notify_observers(event, self._observers)
 
     async def predict_json(
         self, predictor: Predictor, method: str, content: Any, request_id: str | None = ""
     ) -> list[Any]:
-        """Return the answers to the JSON of MLflow's protocol, one a row.
+        """Return the predictions for the JSON of MLflow's protocol, one a row.
 
         Raises
         ------
         InputError, UnsupportedOperation
-            As `MlflowReader.answer`, and if the answers are not a list.
+            As `MlflowScoring.score_request`, and if the predictions are not a list.
         """
-        read = await self.predict_body(predictor, method, content, "application/json", request_id)
-        if not isinstance(read.predictions, list):
+        scored = await self.predict_body(predictor, method, content, "application/json", request_id)
+        if not isinstance(scored.predictions, list):
             raise InputError("this model does not predict one value a row: use /invocations")
-        return read.predictions
+        return scored.predictions
 
     async def run_in_pool(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function in a thread."""

@@ -1,4 +1,4 @@
-"""What was answered, as those see it who watch: the prediction log and the shadow."""
+"""Calls of a predictor as observers see them: the prediction log and the shadow."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PredictionEvent:
-    """Requests that one call of a version answered.
+    """One call of a predictor, with the requests that it served.
 
     The three sequences are of one length, an entry a request: its rows (a matrix in the order of
-    the signature, or whatever MLflow's reader made of a request, mostly a DataFrame), its answers
-    (one a row), and its id.
+    the signature, or the table that MLflow parsed from a request, mostly a DataFrame), its
+    predictions (one a row), and its id.
     """
 
     predictor: Predictor
@@ -35,16 +35,16 @@ class PredictionEvent:
 
 
 class PredictionObserver(Protocol):
-    """Is shown what was answered, on the path of the next answer: it must not wait for anything."""
+    """Receives events on the path of the next request: it must not wait for anything."""
 
     def observe(self, event: PredictionEvent) -> None:
-        """Take it in, or drop it and count that."""
+        """Process the event, or drop it and count that."""
 
 
 def notify_observers(event: PredictionEvent, observers: Sequence[PredictionObserver]) -> None:
-    """Show it to all who watch; what is wrong with one of them is no fault of the answer."""
-    for watcher in observers:
+    """Pass an event to all observers; an error of an observer does not reach the request."""
+    for observer in observers:
         try:
-            watcher.observe(event)
-        except Exception:  # noqa: BLE001 - the answer is given, and the next one is to come
-            _log.exception("%s failed", type(watcher).__name__)
+            observer.observe(event)
+        except Exception:  # noqa: BLE001 - requests go on without this observer
+            _log.exception("%s failed", type(observer).__name__)

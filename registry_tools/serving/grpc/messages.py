@@ -60,7 +60,7 @@ METHODS = (
 def messages() -> dict[str, Any]:
     """Return the class of each message by its name.
 
-    Their parameters, which say nothing that this server acts on, are left out: protobuf keeps what
+    Their parameters, which this server does not use, are left out: protobuf keeps what
     it does not know.
     """
     file = descriptor_pb2.FileDescriptorProto(

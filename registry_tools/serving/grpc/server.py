@@ -47,23 +47,23 @@ _WITHOUT_KEY = {"ServerLive", "ServerReady", "ModelReady"}
 
 @dataclass
 class Call:
-    """What is counted of a call."""
+    """The status and the version of a call, for its metrics."""
 
     status: int = 200
     version: str = ""
 
 
 class _KeyInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Looks for the key before a message is received."""
+    """Checks the key before a message is received."""
 
     def __init__(self, service: InferenceService) -> None:
         self._service = service
 
-    async def intercept_service(self, go_on: Any, details: grpc.HandlerCallDetails) -> Any:
+    async def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
         given = dict(details.invocation_metadata or ()).get("authorization", b"")
         known = self._service.keys.allows(given.encode() if isinstance(given, str) else given)
         if known or details.method.rpartition("/")[2] in _WITHOUT_KEY:
-            return await go_on(details)
+            return await continuation(details)
 
         async def refuse(message: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
             await context.abort(
@@ -74,7 +74,7 @@ class _KeyInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
 
 class GrpcServer:
-    """Answers over gRPC with the same plane, limits and keys as over HTTP."""
+    """Serves over gRPC with the same data plane, limits and keys as over HTTP."""
 
     def __init__(self, service: InferenceService, port: int, shared: bool) -> None:
         """Bind the port; `shared` with the other workers of this server.
@@ -114,7 +114,7 @@ class GrpcServer:
             ) from error
 
     async def start(self) -> None:
-        """Begin to answer."""
+        """Start to accept calls."""
         await self._server.start()
 
     async def end(self) -> None:
@@ -123,10 +123,10 @@ class GrpcServer:
 
     def _method(self, name: str) -> grpc.RpcMethodHandler:
         known = messages()
-        respond: Callable[[Any, Call], Awaitable[dict[str, Any]]] = getattr(self, f"_{name}")
+        method: Callable[[Any, Call], Awaitable[dict[str, Any]]] = getattr(self, f"_{name}")
         response = known[f"{name}Response"]
 
-        async def respond_to(message: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        async def handle_call(message: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             began = time.perf_counter()
             call = Call()
             self._service.grpc_in_flight += 1
@@ -134,34 +134,32 @@ class GrpcServer:
                 self._service.reserve(len(message))
                 request = known[f"{name}Request"].FromString(message)
                 timeout = self._service.settings.timeout
-                return response(**await asyncio.wait_for(respond(request, call), timeout))
+                return response(**await asyncio.wait_for(method(request, call), timeout))
             except DecodeError:
-                call.status, said = 400, "this is no message of the protocol"
+                call.status, reason = 400, "this is no message of the protocol"
             except RequestRefused as refused:
-                call.status, said = refused.status, refused.message
+                call.status, reason = refused.status, refused.message
             except (InputError, UnsupportedOperation) as error:
-                call.status, said = 400, str(getattr(error, "public", error))
+                call.status, reason = 400, str(getattr(error, "public", error))
             except asyncio.TimeoutError:
-                call.status, said = 504, "no response in time"
-            except Exception:  # noqa: BLE001 - the edge: told in the log, hidden from the client
+                call.status, reason = 504, "no response in time"
+            except Exception:  # noqa: BLE001 - the edge: logged, and hidden from the client
                 _log.exception("%s failed", name)
-                call.status, said = 500, "the prediction failed; see the server's log"
+                call.status, reason = 500, "the prediction failed; see the server's log"
             finally:
                 self._service.grpc_in_flight -= 1
                 self._service.release(len(message))
                 seconds = time.perf_counter() - began
                 self._service.metrics.request(f"grpc {name}", call.version, call.status, seconds)
-            return await context.abort(_CODES.get(call.status, grpc.StatusCode.INTERNAL), said)
+            return await context.abort(_CODES.get(call.status, grpc.StatusCode.INTERNAL), reason)
 
         return grpc.unary_unary_rpc_method_handler(
-            respond_to,
+            handle_call,
             response_serializer=response.SerializeToString,
         )
 
-    def _served(self, name: str, version: str, call: Call) -> Predictor:
-        predictor = self._service.data_plane.current
-        if predictor is None:
-            raise RequestRefused(503, "no model is loaded yet")
+    def _requested_predictor(self, name: str, version: str, call: Call) -> Predictor:
+        predictor = self._service.predictor()
         inference.check_model_name(predictor, name, version)
         call.version = predictor.label
         return predictor
@@ -173,17 +171,19 @@ class GrpcServer:
         return {"ready": self._service.ready}
 
     async def _ModelReady(self, request: Any, call: Call) -> dict[str, Any]:
-        self._served(request.name, request.version, call)
+        self._requested_predictor(request.name, request.version, call)
         return {"ready": True}
 
     async def _ServerMetadata(self, request: Any, call: Call) -> dict[str, Any]:
         return inference.server_metadata()
 
     async def _ModelMetadata(self, request: Any, call: Call) -> dict[str, Any]:
-        return inference.model_metadata(self._served(request.name, request.version, call))
+        return inference.model_metadata(
+            self._requested_predictor(request.name, request.version, call)
+        )
 
     async def _ModelInfer(self, request: Any, call: Call) -> dict[str, Any]:
-        predictor = self._served(request.model_name, request.model_version, call)
+        predictor = self._requested_predictor(request.model_name, request.model_version, call)
         raw = request.raw_input_contents
         if raw and len(raw) != len(request.inputs):
             raise InputError("raw_input_contents is not of as many tensors as inputs")

@@ -29,7 +29,7 @@ class Metrics:
     content_type = CONTENT_TYPE_LATEST
 
     def __init__(self) -> None:
-        # A second series for every counter, which nobody asks for.
+        # A second series for every counter, which nothing reads.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ
         self._registry = CollectorRegistry()
@@ -83,7 +83,7 @@ class Metrics:
         )
         self._drift = Gauge(
             "serving_drift",
-            "What a monitor found last of the version in the stage: 1 drift, 0 none, -1 unknown.",
+            "Last verdict of a monitor on the version in the stage: 1 drift, 0 none, -1 unknown.",
             ("name",),
             multiprocess_mode="livemostrecent",
             **own,
@@ -100,7 +100,7 @@ class Metrics:
         self._rows_of: dict[str, Any] = {}
 
     def request(self, route: str, version: str, code: int, seconds: float) -> None:
-        """Count a request that was answered."""
+        """Count a finished request."""
         key = (route, version, code)
         child = self._children.get(key)
         if child is None:
@@ -116,7 +116,7 @@ class Metrics:
         child.inc(rows)
 
     def rolled_out(self, name: str, stage: str | None, version: int) -> None:
-        """Tell of a version that took over."""
+        """Count a version that took over."""
         self._rollouts.inc()
         self._version.labels(name, stage or "").set(version)
 
@@ -125,7 +125,7 @@ class Metrics:
         self._failed.labels(reason).inc()
 
     def report_drift(self, name: str, verdict: str, at: str) -> None:
-        """Tell what a monitor found last of the version in the stage, and when: its tags."""
+        """Record the last verdict of a monitor on the version in the stage, and its time."""
         self._drift.labels(name).set({"drift": 1, "none": 0}.get(verdict.partition(":")[0], -1))
         seconds = 0.0
         with contextlib.suppress(ValueError):  # anybody may write a tag
@@ -133,7 +133,7 @@ class Metrics:
         self._drift_at.labels(name).set(seconds)
 
     def registry_responded(self, at: float) -> None:
-        """Tell when the registry last answered, in seconds since 1970."""
+        """Record when the registry last responded, in seconds since 1970."""
         self._last_response_at = at
 
     def logged(self, rows: int, outcome: str) -> None:
@@ -182,19 +182,19 @@ class ShadowMetrics:
     def compared(
         self, version: str, against: str, agreed: int, disagreed: int, errors: int
     ) -> None:
-        """Count rows by what came of them, beside a version that answered."""
+        """Count rows by what came of them, beside a served version."""
         for outcome, rows in (("agreed", agreed), ("disagreed", disagreed), ("error", errors)):
             self._rows.labels(version, against, outcome).inc(rows)
 
     def dropped(self, rows: int) -> None:
-        """Count rows that came while there was nothing to ask."""
+        """Count rows that arrived while no version was loaded."""
         self._dropped.inc(rows)
 
     def rolled_out(self, name: str, stage: str | None, version: int) -> None:
         """The shadow's swaps are none of the server's."""
 
     def rollout_failed(self, reason: str) -> None:
-        """As `swapped`; `/model` tells of them."""
+        """As `rolled_out`; `/model` shows them."""
 
     def report_drift(self, name: str, verdict: str, at: str) -> None:
-        """As `swapped`: it is the version in the stage that is watched."""
+        """As `rolled_out`: the monitor watches the version in the stage."""

@@ -1,7 +1,7 @@
-"""The prediction log: what was asked and answered, as Parquet files that a thread writes.
+"""The prediction log: rows and predictions, in Parquet files that a thread writes.
 
 A file that ends in `.parquet` is whole: it is written under another name, flushed to the disk, and
-renamed. What was answered since the last file is lost with a process that is killed.
+renamed. A process that is killed loses the predictions since its last file.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ _log = logging.getLogger(__name__)
 FILE_ROWS = 100_000  # so many rows are a file, however young
 _MOST_CELLS = 8_000_000  # values that wait to be written, tens of bytes each
 _TORN_SECONDS = 600
-_STEP_ROWS = 4096  # converted at once: the thread gives way to the answers in between
+_STEP_ROWS = 4096  # converted at once: the thread yields to requests in between
 
 Count = Callable[[int, str], None]  # rows, and what became of them
 
 
 class PredictionLog:
-    """Takes what was answered and writes it; full or failing, it drops and counts."""
+    """Queues events and writes them; if the queue is full or a write fails, it drops and counts."""
 
     def __init__(self, folder: Path, sample: float, seconds: float, count: Count) -> None:
-        """Begin.
+        """Start the thread.
 
         Parameters
         ----------
@@ -50,9 +50,9 @@ class PredictionLog:
         sample
             The share of requests that are logged, from 0 to 1.
         seconds
-            The longest time until what was answered is in a file.
+            The longest time until a prediction is in a file.
         count
-            Is told of rows that were `logged`, `dropped` for want of room, or `failed`.
+            Called with rows that were `logged`, `dropped` because the queue was full, or `failed`.
         """
         self.error: str | None = None  # the last one, and when it was
         self._folder = folder
@@ -62,7 +62,7 @@ class PredictionLog:
         self._lock = threading.Lock()
         self._waiting: list[PredictionEvent] = []
         self._rows = 0
-        self._explain_cells = 0
+        self._cells = 0
         self._numbers = itertools.count(1)
         self._wake = threading.Event()
         self._ending = False
@@ -70,16 +70,16 @@ class PredictionLog:
         self._thread.start()
 
     def observe(self, event: PredictionEvent) -> None:
-        """Put what was answered into the queue; on the event loop."""
+        """Put an event into the queue; on the event loop."""
         if self._sample < 1:
             event = _sample_event(event, self._sample)
         rows = sum(map(len, event.predictions))
         cells = rows * (len(event.predictor.info.signature or ()) + 4) + _text_size(event)
         with self._lock:
-            full = self._explain_cells + cells > _MOST_CELLS
+            full = self._cells + cells > _MOST_CELLS
             if not full and rows:
                 self._rows += rows
-                self._explain_cells += cells
+                self._cells += cells
                 self._waiting.append(event)
         if full:
             self._count(rows, "dropped")
@@ -116,7 +116,7 @@ class PredictionLog:
     def _write(self) -> None:
         with self._lock:
             taken, self._waiting = self._waiting, []
-            self._rows = self._explain_cells = 0
+            self._rows = self._cells = 0
         by_version: dict[Predictor, list[PredictionEvent]] = {}
         for event in taken:
             by_version.setdefault(event.predictor, []).append(event)
@@ -140,9 +140,9 @@ class PredictionLog:
 
     def _failed(self, rows: int, error: Exception) -> None:
         # Only errors of the system say nothing of values.
-        said = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
-        _log.warning("the prediction log loses %d rows: %s", rows, said)
-        self.error = f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ} {said}"
+        reason = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
+        _log.warning("the prediction log loses %d rows: %s", rows, reason)
+        self.error = f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ} {reason}"
         self._count(rows, "failed")
 
     def _write_file(self, predictor: Predictor, tables: list[pa.Table]) -> None:
@@ -203,7 +203,7 @@ def _group_events(part: list[PredictionEvent]) -> Iterator[list[PredictionEvent]
 
 
 def _table(predictor: Predictor, together: list[PredictionEvent]) -> pa.Table:
-    """Return what was answered as a table: a line a row, its features under their own names."""
+    """Return events as a table: a line a row, its features under their own names."""
     lengths = [len(outputs) for event in together for outputs in event.predictions]
     outputs = [one for event in together for many in event.predictions for one in many]
     ids = [name for event in together for name in event.request_ids]
@@ -234,7 +234,7 @@ def _table(predictor: Predictor, together: list[PredictionEvent]) -> pa.Table:
 def _predict_both(
     predictor: Predictor, method: str, rows: Any, outputs: list[Any]
 ) -> tuple[Any, Any]:
-    """Return predictions and probabilities, whichever of them the request asked for."""
+    """Return predictions and probabilities, whichever of them the request got."""
     other = "predict" if method == "predict_proba" else "predict_proba"
     if other not in predictor.example_predictions:
         return outputs, None
@@ -246,7 +246,7 @@ def _predict_both(
 
 
 def _features(predictor: Predictor, rows: Any) -> dict[str, Any]:
-    """Return the columns that were asked, in the types of the signature."""
+    """Return the features, in the types of the signature."""
     columns = predictor.info.signature
     if isinstance(rows, np.ndarray):
         if columns is None:

@@ -1,7 +1,7 @@
-"""A candidate beside what is served: asked the same in a process of its own, and never heard.
+"""Runs a candidate on live requests in a separate process and discards its predictions.
 
-What was answered goes to that process as messages over a socket that holds a few hundred of them. A
-full socket drops the message, and counts it: nothing on the path of an answer waits for the shadow.
+Events go to that process as messages over a socket that holds a few hundred of them. A full socket
+drops the message, and counts it: no request waits for the shadow.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _END_SECONDS = 3.0
 
 
 class ShadowFeed:
-    """The end of the socket at which a worker says what it answered."""
+    """The end of the socket to which a worker writes its events."""
 
     def __init__(self, end: socket.socket, metrics: Metrics) -> None:
         end.setblocking(False)
@@ -56,14 +56,18 @@ def messages(event: PredictionEvent) -> Iterator[tuple[int, bytes]]:
     version = event.predictor.label
     head: dict[str, Any]
     if not isinstance(event.rows[0], np.ndarray):
-        rows, asked = event.rows[0], event.predictions[0]
+        rows, predictions = event.rows[0], event.predictions[0]
         if not hasattr(rows, "columns"):
             raise TypeError("only tables are compared")
         columns, data = list(rows.columns), rows.to_numpy().tolist()
-        for begin in range(0, len(asked), _FRAME_ROWS):
+        for begin in range(0, len(predictions), _FRAME_ROWS):
             end = begin + _FRAME_ROWS
             content = {"dataframe_split": {"columns": columns, "data": data[begin:end]}}
-            head = {"version": version, "method": event.method, "predictions": asked[begin:end]}
+            head = {
+                "version": version,
+                "method": event.method,
+                "predictions": predictions[begin:end],
+            }
             yield len(head["predictions"]), encode_message({**head, "content": content})
         return
     matrix = np.concatenate(event.rows) if len(event.rows) > 1 else event.rows[0]
@@ -85,25 +89,25 @@ def messages(event: PredictionEvent) -> Iterator[tuple[int, bytes]]:
 
 
 class Shadow:
-    """Looks after the process of the shadow, and takes what it reports."""
+    """Starts and restarts the process of the shadow, and receives its reports."""
 
-    def __init__(self, settings: Settings, report_status: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, settings: Settings, report: Callable[[dict[str, Any]], None]) -> None:
         self.feed, self._receiver = socket.socketpair(socket.AF_UNIX, _socket_kind())
         self._settings = settings
-        self._tell = report_status
+        self._report = report
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
 
     async def run(self) -> None:
         """Start the process, and start it again when it ends; forever."""
-        self._tell({"ref": self._settings.shadow, "version": None, "last_error": None})
+        self._report({"ref": self._settings.shadow, "version": None, "last_error": None})
         while True:
             began = time.monotonic()
             try:
                 await self._run_process()
             except OSError as error:
                 _log.warning("the shadow does not start: %s", error)
-            self._tell({"ref": self._settings.shadow, "last_error": "its process ended"})
+            self._report({"ref": self._settings.shadow, "last_error": "its process ended"})
             if time.monotonic() - began < _MIN_UPTIME:
                 await asyncio.sleep(_RESTART_DELAY)
 
@@ -123,7 +127,7 @@ class Shadow:
         self._writer.write(encode_message({"settings": settings.to_json()}))
         with contextlib.suppress(ConnectionError):
             while received := await receive_message(reader):
-                self._tell(received[0])
+                self._report(received[0])
         self._writer.close()
         await self._process.wait()
 

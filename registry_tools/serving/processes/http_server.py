@@ -40,7 +40,7 @@ class Connection(HttpToolsProtocol):
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn, told by its owner when to end."""
+    """uvicorn, ended by its owner and not by signals."""
 
     def __init__(self, service: InferenceService) -> None:
         settings = service.settings
@@ -76,16 +76,16 @@ class HttpServer(uvicorn.Server):
         yield
 
     async def serve_on(self, listening: socket.socket) -> None:
-        """Answer until told to end, then finish what is in flight.
+        """Serve until `end` is called, then finish what is in flight.
 
         Raises
         ------
         InputError
             If the port for gRPC cannot be had.
         """
-        by_grpc = self._grpc()
-        if by_grpc is not None:
-            await by_grpc.start()
+        grpc_server = self._create_grpc_server()
+        if grpc_server is not None:
+            await grpc_server.start()
         sweeping = [
             asyncio.create_task(self._app.sweep()),
             asyncio.create_task(self._close_idle_connections()),
@@ -95,13 +95,13 @@ class HttpServer(uvicorn.Server):
         finally:
             for task in sweeping:
                 task.cancel()
-            if by_grpc is not None:
-                await by_grpc.end()
+            if grpc_server is not None:
+                await grpc_server.end()
 
     async def _close_idle_connections(self) -> None:
         """Close connections whose next head does not come to its end, or that nobody reads from.
 
-        uvicorn waits for a first request, for the rest of a head, and for an answer to be taken, as
+        uvicorn waits for a first request, for the rest of a head, and for a response to be read, as
         long as the client likes.
         """
         timeout = self._service.settings.timeout
@@ -119,7 +119,7 @@ class HttpServer(uvicorn.Server):
                     if now - since > timeout:
                         connection.transport.abort()
 
-    def _grpc(self) -> GrpcServer | None:
+    def _create_grpc_server(self) -> GrpcServer | None:
         settings = self._service.settings
         if settings.grpc_port is None:
             return None
@@ -133,7 +133,7 @@ class HttpServer(uvicorn.Server):
         return self._serving is not None
 
     def begin(self, listening: socket.socket) -> None:
-        """Answer in a task, until told to end."""
+        """Serve in a task, until `end` is called."""
         self._serving = asyncio.create_task(self.serve_on(listening))
 
     async def wait_closed(self) -> None:

@@ -23,11 +23,11 @@ def stop_on_signals(end: Callable[[], None]) -> None:
 
 
 async def run_unless_stopped(work: Awaitable[T], ending: asyncio.Event) -> T | None:
-    """Return what work comes to; None if the end is told before."""
+    """Return the result of the work; None if the server is stopped before."""
     working = asyncio.ensure_future(work)
-    told = asyncio.ensure_future(ending.wait())
-    await asyncio.wait([working, told], return_when=asyncio.FIRST_COMPLETED)
-    told.cancel()
+    stopping = asyncio.ensure_future(ending.wait())
+    await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
     if working.done():
         return working.result()
     working.cancel()
@@ -35,9 +35,9 @@ async def run_unless_stopped(work: Awaitable[T], ending: asyncio.Event) -> T | N
 
 
 def settle_memory() -> None:
-    """Leave what was loaded out of garbage collection, and look for new garbage less often.
+    """Leave what was loaded out of garbage collection, and collect new garbage less often.
 
-    A request leaves none, so that looking through all that lives would only make others wait.
+    A request leaves none, so that a collection would only make others wait.
     """
     gc.collect()
     gc.freeze()
@@ -46,7 +46,7 @@ def settle_memory() -> None:
 
 
 def announce(settings: Settings, listening: socket.socket, what: str) -> None:
-    """Tell on stderr what is served, and where."""
+    """Write to stderr what is served, and where."""
     scheme = "https" if settings.ssl_certfile else "http"
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     where = f"{scheme}://{host}:{listening.getsockname()[1]}"

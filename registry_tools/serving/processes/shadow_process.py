@@ -1,4 +1,4 @@
-"""The process of a shadow: it follows a stage of its own and answers what others were asked.
+"""The process of a shadow: it follows its own stage and predicts the rows that workers predicted.
 
 It is started with two file descriptors. Over the first go the settings in and reports out, over the
 second the messages of `shadow`.
@@ -36,14 +36,14 @@ from registry_tools.serving.settings import Settings
 _log = logging.getLogger(__name__)
 
 _MAX_MESSAGE = 1 << 20
-_MESSAGES_A_TURN = 32
+_MESSAGES_AT_ONCE = 32
 _REPORT_SECONDS = 1.0
-_LATENCIES = 1000  # calls, of which the latencies are told
-_RELATIVE = 1e-6  # two figures this close agree
+_LATENCIES = 1000  # calls, of which the latencies are reported
+_RELATIVE = 1e-6  # two values this close agree
 
 
 class ShadowPredictor:
-    """The host of the version in the shadow, and what its answers came to."""
+    """The target of rollouts in the shadow, and the comparison of its predictions."""
 
     def __init__(self, settings: Settings, metrics: ShadowMetrics) -> None:
         self.predictor: Predictor | None = None
@@ -56,13 +56,13 @@ class ShadowPredictor:
         self._prepared: dict[str, Predictor] = {}
 
     async def prepare(self, artifact: ModelArtifact) -> None:
-        """Load a version, and try it."""
+        """Load and check a version."""
         loop = asyncio.get_running_loop()
         predictor = await loop.run_in_executor(None, load, artifact, self._policy)
         self._prepared[artifact.folder] = predictor
 
     async def swap(self, artifact: ModelArtifact) -> None:
-        """Let it answer, and count anew."""
+        """Predict with the prepared version, and count anew."""
         self.predictor = self._prepared.pop(artifact.folder)
         self._begin("")
 
@@ -76,37 +76,37 @@ class ShadowPredictor:
         self._prepared.pop(artifact.folder, None)
 
     def report_status(self, state: dict[str, Any]) -> None:
-        """Take in how the following goes."""
+        """Keep the state of the rollout."""
         self.state = state
 
     def compare(self, message: bytes) -> None:
-        """Answer what a message holds, and count whether the answers agree."""
+        """Predict the rows of a message, and count the predictions that agree."""
         predictor = self.predictor
-        asked, raw = decode_message(message)
-        theirs = asked["predictions"]
+        head, raw = decode_message(message)
+        served = head["predictions"]
         if predictor is None:
-            self._metrics.dropped(len(theirs))
+            self._metrics.dropped(len(served))
             return
-        if asked["version"] != self._against:
-            self._begin(asked["version"])
+        if head["version"] != self._against:
+            self._begin(head["version"])
         began = time.perf_counter()
         try:
-            ours = _predict(predictor, asked, raw)
-            agreed = _count_agreements(ours, theirs)
+            predicted = _predict(predictor, head, raw)
+            agreed = _count_agreements(predicted, served)
         except Exception as error:  # noqa: BLE001 - whatever it raises, the next message is another
-            self.errors += len(theirs)
-            self._metrics.compared(predictor.label, self._against, 0, 0, len(theirs))
+            self.errors += len(served)
+            self._metrics.compared(predictor.label, self._against, 0, 0, len(served))
             _log.debug("%s in the shadow: %s", predictor.artifact, error)
             return
         seconds = time.perf_counter() - began
         self._seconds.append(seconds)
         self._metrics.predicted(predictor.label, seconds)
-        self.rows += len(theirs)
+        self.rows += len(served)
         self.agreed += agreed
-        self._metrics.compared(predictor.label, self._against, agreed, len(theirs) - agreed, 0)
+        self._metrics.compared(predictor.label, self._against, agreed, len(served) - agreed, 0)
 
     def report(self) -> dict[str, Any]:
-        """Return what is told of the shadow."""
+        """Return the report of the shadow."""
         latest = sorted(self._seconds)
         return {
             "ref": self.state.get("ref"),
@@ -122,12 +122,12 @@ class ShadowPredictor:
         }
 
 
-def _predict(predictor: Predictor, asked: dict[str, Any], raw: bytes) -> list[Any]:
-    method = asked["method"]
-    content = asked.get("content")
+def _predict(predictor: Predictor, head: dict[str, Any], raw: bytes) -> list[Any]:
+    method = head["method"]
+    content = head.get("content")
     if content is None:
-        matrix = np.frombuffer(raw, asked["dtype"]).reshape(len(asked["predictions"]), -1)
-        names = asked["columns"]
+        matrix = np.frombuffer(raw, head["dtype"]).reshape(len(head["predictions"]), -1)
+        names = head["columns"]
         if predictor.numeric_schema is not None and names is not None:
             if names != predictor.numeric_schema.names:
                 matrix = matrix[:, [names.index(name) for name in predictor.numeric_schema.names]]
@@ -137,15 +137,15 @@ def _predict(predictor: Predictor, asked: dict[str, Any], raw: bytes) -> list[An
     return predictor.mlflow_scoring.predict_json(content, method)
 
 
-def _count_agreements(ours: list[Any], theirs: list[Any]) -> int:
-    """Return in how many rows two lists of answers agree; of probabilities, on the likeliest."""
-    if len(ours) != len(theirs):
+def _count_agreements(predicted: list[Any], served: list[Any]) -> int:
+    """Return in how many rows two lists agree; of probabilities, on the likeliest class."""
+    if len(predicted) != len(served):
         raise ValueError("a different number of predictions")
-    if theirs and isinstance(theirs[0], list):
-        return int((np.argmax(ours, axis=1) == np.argmax(theirs, axis=1)).sum())
-    if theirs and isinstance(theirs[0], float):
-        return int(np.isclose(ours, theirs, rtol=_RELATIVE, equal_nan=True).sum())
-    return sum(a == b for a, b in zip(ours, theirs, strict=True))
+    if served and isinstance(served[0], list):
+        return int((np.argmax(predicted, axis=1) == np.argmax(served, axis=1)).sum())
+    if served and isinstance(served[0], float):
+        return int(np.isclose(predicted, served, rtol=_RELATIVE, equal_nan=True).sum())
+    return sum(a == b for a, b in zip(predicted, served, strict=True))
 
 
 async def _run(control: socket.socket, feed: socket.socket) -> None:
@@ -162,7 +162,7 @@ async def _run(control: socket.socket, feed: socket.socket) -> None:
     feed.setblocking(False)
 
     def read() -> None:
-        for _ in range(_MESSAGES_A_TURN):
+        for _ in range(_MESSAGES_AT_ONCE):
             try:
                 message = feed.recv(_MAX_MESSAGE)
             except BlockingIOError:
@@ -191,11 +191,11 @@ async def _run(control: socket.socket, feed: socket.socket) -> None:
 
 
 def main() -> int:
-    """Answer until the server is gone."""
+    """Compare until the server is gone."""
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: shadow: %(message)s"
     )
-    os.nice(5)  # the answers first
+    os.nice(5)  # the server first
     skip_sklearn_validation()
     control, feed = (socket.socket(fileno=int(number)) for number in sys.argv[1:])
     try:

@@ -1,4 +1,4 @@
-"""The server in one process, which follows and answers: the least memory."""
+"""The server in one process, which follows the stage and serves: the least memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server in several processes: one follows and looks after the workers, which answer."""
+"""The server in several processes: one follows the stage and restarts the workers, which serve."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from registry_tools.serving.settings import Settings
 
 _log = logging.getLogger(__name__)
 
-_MIN_UPTIME = 10.0  # seconds; who lived no longer is not started again at once
+_MIN_UPTIME = 10.0  # seconds; a worker that ran no longer is not restarted at once
 _MAX_BACKOFF = 30.0
-_ANSWER_SECONDS = 150.0  # longer than the follower waits for a version to load
+_COMMAND_SECONDS = 150.0  # longer than the follower waits for a version to load
 
 
 class RemoteWorker:
-    """A worker in a process of its own, as a host of versions."""
+    """A worker in a process of its own, as a target of rollouts."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
@@ -50,43 +50,43 @@ class RemoteWorker:
         self.connection: asyncio.Task[None] | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._numbers = itertools.count()
-        self._requested_predictor: dict[int, asyncio.Future[str | None]] = {}
+        self._pending: dict[int, asyncio.Future[str | None]] = {}
 
     async def read_messages(
         self, control: socket.socket, settings: Settings, follower: StageFollower
     ) -> None:
-        """Read what the worker says until it is gone."""
+        """Read the messages of the worker until it exits."""
         reader, self._writer = await asyncio.open_connection(sock=control)
         self._writer.write(encode_message({"settings": settings.to_json()}))
         refreshing: set[asyncio.Task[None]] = set()
         try:
             while received := await receive_message(reader):
                 message, _ = received
-                if message.get("do") == "ready":
+                if message.get("command") == "ready":
                     self.ready.set()
-                elif message.get("do") == "refresh":
+                elif message.get("command") == "refresh":
                     task = asyncio.create_task(self._refresh(message["id"], follower))
                     refreshing.add(task)
                     task.add_done_callback(refreshing.discard)
                 else:
-                    self._settle(message["id"], message["error"])
+                    self._resolve(message["id"], message["error"])
         except ConnectionError:
-            pass  # it was killed; `_kept_up` tells of it
+            pass  # it was killed; `_restart_on_exit` logs it
         finally:
             self._writer.close()
             self._writer = None
-            for number in list(self._requested_predictor):
-                self._settle(number, "the worker died of it")
+            for number in list(self._pending):
+                self._resolve(number, "the worker exited")
             self.ready.set()
 
-    def _settle(self, number: int, error: str | None) -> None:
-        future = self._requested_predictor.pop(number, None)
-        if future is not None and not future.done():  # else whoever asked has given up
+    def _resolve(self, number: int, error: str | None) -> None:
+        future = self._pending.pop(number, None)
+        if future is not None and not future.done():  # else it was cancelled
             future.set_result(error)
 
     async def _refresh(self, number: int, follower: StageFollower) -> None:
         await follower.refresh()
-        self._send({"do": "refreshed", "id": number})
+        self._send({"command": "refreshed", "id": number})
 
     def _send(self, message: dict[str, Any]) -> bool:
         if self._writer is None:
@@ -94,47 +94,47 @@ class RemoteWorker:
         self._writer.write(encode_message(message))
         return True
 
-    async def _ask(self, do: str, artifact: ModelArtifact) -> str | None:
+    async def _run_command(self, command: str, artifact: ModelArtifact) -> str | None:
         number = next(self._numbers)
-        future = self._requested_predictor[number] = asyncio.get_running_loop().create_future()
-        if not self._send({"id": number, "do": do, "source": artifact.to_json()}):
-            del self._requested_predictor[number]
+        future = self._pending[number] = asyncio.get_running_loop().create_future()
+        if not self._send({"id": number, "command": command, "artifact": artifact.to_json()}):
+            del self._pending[number]
             return "the worker has exited"
         try:
-            return await asyncio.wait_for(future, _ANSWER_SECONDS)
+            return await asyncio.wait_for(future, _COMMAND_SECONDS)
         except asyncio.TimeoutError:
-            return f"the worker did not respond within {_ANSWER_SECONDS:g} s"
+            return f"the worker did not respond within {_COMMAND_SECONDS:g} s"
         finally:
-            self._requested_predictor.pop(number, None)
+            self._pending.pop(number, None)
 
     async def prepare(self, artifact: ModelArtifact) -> None:
-        """Load a version beside the one that answers, and try it; raises VerificationError."""
-        error = await self._ask("prepare", artifact)
+        """Load and check a version beside the served one; raises VerificationError."""
+        error = await self._run_command("prepare", artifact)
         if error is not None:
             raise VerificationError(error)
 
     async def swap(self, artifact: ModelArtifact) -> None:
-        """Let the prepared version answer from here on; a worker that does not is ended."""
-        error = await self._ask("swap", artifact)
+        """Serve the prepared version from here on; a worker that does not is killed."""
+        error = await self._run_command("swap", artifact)
         if error is not None and self.process.returncode is None:
-            _log.warning("worker %d is ended: %s", self.process.pid, error)
+            _log.warning("worker %d is killed: %s", self.process.pid, error)
             self.process.kill()
 
     async def drop(self, artifact: ModelArtifact) -> None:
         """Forget a prepared version."""
-        await self._ask("drop", artifact)
+        await self._run_command("drop", artifact)
 
     def report_status(self, state: dict[str, Any]) -> None:
-        """Hand on how the following goes."""
-        self._send({"do": "tell", "state": state})
+        """Send the state of the rollout."""
+        self._send({"command": "report_status", "state": state})
 
     def end(self) -> None:
         """Let it finish what is in flight, and end."""
-        self._send({"do": "end"})
+        self._send({"command": "end"})
 
 
 class Supervisor:
-    """Starts workers, and starts them again."""
+    """Starts workers, and restarts them."""
 
     def __init__(self, settings: Settings, listening: socket.socket) -> None:
         metrics = Metrics()
@@ -179,15 +179,15 @@ class Supervisor:
 
     async def _start_worker(self) -> RemoteWorker:
         ours, theirs = socket.socketpair()
-        handed = [theirs.fileno(), self._listening.fileno()]
+        descriptors = [theirs.fileno(), self._listening.fileno()]
         if self._shadow is not None:
-            handed.append(self._shadow.feed.fileno())
+            descriptors.append(self._shadow.feed.fileno())
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "registry_tools.serving.processes.worker_process"),
-            *map(str, handed),
-            pass_fds=handed,
+            *map(str, descriptors),
+            pass_fds=descriptors,
             stdin=asyncio.subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for the supervisor, which tells them
+            start_new_session=True,  # Ctrl-C is for the supervisor, which ends them
         )
         theirs.close()
         ours.setblocking(False)
@@ -198,7 +198,7 @@ class Supervisor:
         return worker
 
     async def _restart_on_exit(self, worker: RemoteWorker) -> None:
-        """Start a worker again whenever it dies."""
+        """Restart a worker whenever it exits."""
         delay = 0.0
         while True:
             code = await worker.process.wait()
@@ -206,8 +206,8 @@ class Supervisor:
             if worker in self._serving:
                 self._serving.remove(worker)
             _log.warning("worker %d ended with %d and is started again", worker.process.pid, code)
-            lived = time.monotonic() - worker.began
-            delay = 0.0 if lived > _MIN_UPTIME else min(max(delay * 2, 0.5), _MAX_BACKOFF)
+            uptime = time.monotonic() - worker.began
+            delay = 0.0 if uptime > _MIN_UPTIME else min(max(delay * 2, 0.5), _MAX_BACKOFF)
             await asyncio.sleep(delay)
             worker = await self._start_worker()
             await worker.ready.wait()

@@ -1,13 +1,13 @@
-"""A process that answers: the application behind uvicorn, and the version it was told to load."""
+"""A process that serves: the service, and the versions that it has loaded."""
 
 from __future__ import annotations
 
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import skops.io  # noqa: F401 - here, where it does without what is left out (see `lean`)
+import skops.io  # noqa: F401 - here, where it does without what is left out (see `lazy_imports`)
 
 from registry_tools.inference.lazy_imports import allow_imports_while_predicting
 from registry_tools.inference.model_artifact import ModelArtifact
@@ -21,11 +21,9 @@ from registry_tools.serving.threads import run_in_thread
 if TYPE_CHECKING:
     from registry_tools.serving.observers.prediction_log import PredictionLog
 
-T = TypeVar("T")
-
 
 class Worker:
-    """The host of a version in this process."""
+    """The target of rollouts in this process."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         skip_sklearn_validation()
@@ -49,12 +47,12 @@ class Worker:
             self._log.close()
 
     async def prepare(self, artifact: ModelArtifact) -> None:
-        """Load a version beside the one that answers, and try it."""
+        """Load and check a version beside the served one."""
         predictor = await run_in_thread(lambda: load(artifact, self._policy), "load")
         self._prepared[artifact.folder] = predictor
 
     async def swap(self, artifact: ModelArtifact) -> None:
-        """Let the prepared version answer; requests under way end on the one they began with."""
+        """Serve the prepared version; requests in flight end on the one they began with."""
         self.service.data_plane.current = self._prepared.pop(artifact.folder)
 
     async def drop(self, artifact: ModelArtifact) -> None:
@@ -62,11 +60,11 @@ class Worker:
         self._prepared.pop(artifact.folder, None)
 
     def report_status(self, state: dict[str, Any]) -> None:
-        """Take in how the following goes."""
+        """Keep the state of the rollout for `/model` and the metrics."""
         self.service.rollout_status = state
         predictor = self.service.data_plane.current
         if predictor is not None and predictor.artifact.stage is not None:
-            prediction = state["last_registry_response"]
-            # Before it answered at all, it is silent for as long as this process lives.
-            at = datetime.fromisoformat(prediction).timestamp() if prediction else self._began
+            last = state["last_registry_response"]
+            # Before the first response, its age is that of this process.
+            at = datetime.fromisoformat(last).timestamp() if last else self._began
             self.service.metrics.registry_responded(at)

@@ -1,6 +1,6 @@
 """A worker as a process of its own, started by the supervisor with file descriptors.
 
-Over the first, messages go either way: the supervisor asks `{"id", "do", …}` and is answered
+Over the first, messages go either way: the supervisor sends `{"id", "command", …}` and receives
 `{"id", "error"}`, and the other way round. The second is the socket to accept from; the third, if
 there is a shadow, leads to it.
 """
@@ -35,49 +35,50 @@ _log = logging.getLogger(__name__)
 
 
 class SupervisorConnection:
-    """What a worker says to its supervisor, and does for it."""
+    """The messages between a worker and its supervisor, seen by the worker."""
 
     def __init__(self, writer: asyncio.StreamWriter, worker: Worker) -> None:
         self._writer = writer
         self._worker = worker
         self._numbers = itertools.count()
-        self._requested_predictor: dict[int, asyncio.Future[None]] = {}
+        self._pending: dict[int, asyncio.Future[None]] = {}
 
-    def say(self, message: dict[str, Any]) -> None:
+    def send(self, message: dict[str, Any]) -> None:
         """Send a message."""
         self._writer.write(encode_message(message))
 
     async def refresh(self) -> None:
-        """Have the supervisor look at once, and wait until it has."""
+        """Have the supervisor poll at once, and wait until it has."""
         number = next(self._numbers)
-        self._requested_predictor[number] = asyncio.get_running_loop().create_future()
-        self.say({"id": number, "do": "refresh"})
+        self._pending[number] = asyncio.get_running_loop().create_future()
+        self.send({"id": number, "command": "refresh"})
         try:
-            await self._requested_predictor[number]
+            await self._pending[number]
         finally:
-            del self._requested_predictor[number]
+            del self._pending[number]
 
     def refreshed(self, number: int) -> None:
-        """Take in that it has looked."""
-        future = self._requested_predictor.get(number)
-        if future is not None and not future.done():  # else whoever asked has given up
+        """Resolve the refresh that has finished."""
+        future = self._pending.get(number)
+        if future is not None and not future.done():  # else it was cancelled
             future.set_result(None)
 
     def report_status(self, state: dict[str, Any]) -> None:
-        """Hand on how the following goes."""
+        """Pass the state of the rollout on to the worker."""
         self._worker.report_status(state)
 
     async def run_command(self, message: dict[str, Any]) -> None:
-        """Prepare, swap or drop a version, and say how it went."""
+        """Prepare, swap or drop a version, and send the error, if any."""
         error = None
         try:
-            await getattr(self._worker, message["do"])(ModelArtifact.from_json(message["source"]))
+            command = getattr(self._worker, message["command"])
+            await command(ModelArtifact.from_json(message["artifact"]))
         except RegistryToolsError as raised:
             error = str(raised)
-        except Exception as raised:  # noqa: BLE001 - told: the supervisor waits for an answer
-            _log.exception("%s failed", message["do"])
+        except Exception as raised:  # noqa: BLE001 - sent: the supervisor waits for it
+            _log.exception("%s failed", message["command"])
             error = f"{type(raised).__name__}: {raised}"
-        self.say({"id": message["id"], "error": error})
+        self.send({"id": message["id"], "error": error})
 
 
 async def _run(
@@ -103,7 +104,7 @@ async def _run(
     try:
         await commands
     except (asyncio.CancelledError, ConnectionError):
-        pass  # told to end, or left alone by the supervisor
+        pass  # a signal, or the supervisor is gone
     finally:
         server.end()
         await server.wait_closed()
@@ -117,29 +118,29 @@ async def _run_commands(
     server: HttpServer,
     listening: socket.socket,
 ) -> None:
-    """Do what the supervisor says, until it says the end; its own end is one as well."""
+    """Run the commands of the supervisor until it sends `end`, or is gone."""
     in_flight: set[asyncio.Task[None]] = set()
-    connection.say({"do": "ready"})
+    connection.send({"command": "ready"})
     while received := await receive_message(reader):
         message, _ = received
-        if message["do"] == "end":
+        if message["command"] == "end":
             return
-        if message["do"] == "tell":
+        if message["command"] == "report_status":
             connection.report_status(message["state"])
-        elif message["do"] == "refreshed":
+        elif message["command"] == "refreshed":
             connection.refreshed(message["id"])
         else:
             task = asyncio.create_task(connection.run_command(message))
             in_flight.add(task)
             task.add_done_callback(in_flight.discard)
-            if message["do"] == "swap" and not server.is_serving:
+            if message["command"] == "swap" and not server.is_serving:
                 await task
                 settle_memory()
                 server.begin(listening)
 
 
 def main() -> int:
-    """Answer until the supervisor says the end, or is gone."""
+    """Serve until the supervisor sends `end`, or is gone."""
     gc.disable()  # until all is loaded
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s"

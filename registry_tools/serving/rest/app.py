@@ -1,4 +1,4 @@
-"""The edge between HTTP and what answers: routes, limits, keys and errors, of no one protocol."""
+"""The ASGI application: routes, limits, keys and errors of all protocols over HTTP."""
 
 from __future__ import annotations
 
@@ -16,23 +16,13 @@ import orjson
 
 from registry_tools.errors import InputError, UnsupportedOperation
 from registry_tools.serving.errors import CLOSE_CONNECTION, RETRY_LATER, Headers, RequestRefused
-from registry_tools.serving.rest import (
-    mlflow,
-    open_inference,
-    openapi,
-    predict,
-    status,
-)
-from registry_tools.serving.rest.messages import (
-    ClientDisconnected,
-    Reply,
-    Request,
-)
+from registry_tools.serving.rest import mlflow, open_inference, openapi, predict, status
+from registry_tools.serving.rest.messages import ClientDisconnected, Reply, Request
 from registry_tools.serving.service import InferenceService
 
 _log = logging.getLogger(__name__)
 
-Respond = Callable[[InferenceService, Request], Awaitable[Reply]]
+Endpoint = Callable[[InferenceService, Request], Awaitable[Reply]]
 Error = Callable[[int, str], Reply]
 
 # A body larger than this counts against what all bodies together may hold.
@@ -42,13 +32,13 @@ _SWEEP_SECONDS = 0.25
 
 
 class Route:
-    """One address: what responds, by method, and how its protocol tells an error."""
+    """One path: its endpoints by method, and the error format of its protocol."""
 
-    def __init__(self, name: str, methods: dict[str, Respond], error: Error, probe: bool = False):
+    def __init__(self, name: str, methods: dict[str, Endpoint], error: Error, probe: bool = False):
         self.name = name
         self.methods = methods
         self.error = error
-        self.probe = probe  # asked by machines that have no key
+        self.probe = probe  # for health checks, which have no key
 
 
 class HttpApp:
@@ -59,7 +49,9 @@ class HttpApp:
         self.settings = service.settings
         self._running: dict[Request, None] = {}  # in the order of their beginning
         self._routes = _routes()
-        self._makes_ids = service.needs_request_ids
+        self._needs_ids = service.needs_request_ids
+        self._keys = service.keys
+        self._count_request = service.metrics.request
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Answer one request."""
@@ -68,7 +60,7 @@ class HttpApp:
         request = Request(scope, receive)
         route = self._routes.get(request.path) or self._route_of_model(request.path)
         given = request.headers.get(b"x-request-id")
-        if given is not None or self._makes_ids:
+        if given is not None or self._needs_ids:
             request.id = self.service.request_id(given or b"")
         try:
             reply = await self._handle(route, request)
@@ -76,7 +68,7 @@ class HttpApp:
             return
         await _send(send, request, reply)
         seconds = time.perf_counter() - request.began
-        self.service.metrics.request(route.name, request.version, reply.status, seconds)
+        self._count_request(route.name, request.version, reply.status, seconds)
         if self.settings.access_log:
             _log_access(request, reply, seconds)
 
@@ -86,11 +78,11 @@ class HttpApp:
 
     async def _handle(self, route: Route, request: Request) -> Reply:
         try:
-            respond = route.methods.get(request.method)
-            if respond is None or self.service.keys:
-                respond = self._authorize(route, request)
+            endpoint = route.methods.get(request.method)
+            if endpoint is None or self._keys:
+                endpoint = self._authorize(route, request)
             if route.probe:
-                return await respond(self.service, request)
+                return await endpoint(self.service, request)
             if len(self._running) >= self.settings.queue:
                 raise RequestRefused(503, "too many requests are waiting: try again", RETRY_LATER)
             request.task = asyncio.current_task()
@@ -98,14 +90,15 @@ class HttpApp:
             try:
                 message = await request.receive()
                 if message.get("more_body", True) or len(message["body"]) > _SMALL_BODY:
-                    await self._read(request, message)
+                    await self._read_body(request, message)
                 else:
                     request.body = message["body"]
                 request.reading = False
-                return await respond(self.service, request)
+                return await endpoint(self.service, request)
             finally:
                 del self._running[request]
-                self.service.release(request.held)
+                if request.reserved:
+                    self.service.release(request.reserved)
         except RequestRefused as refused:
             reply = route.error(refused.status, refused.message)
             return Reply(reply.body, reply.status, [*reply.headers, *refused.headers])
@@ -117,31 +110,31 @@ class HttpApp:
             if request.reading:
                 return route.error(408, "the body did not arrive in time")
             return route.error(504, f"no response within {self.settings.timeout:g} s")
-        except Exception:  # noqa: BLE001 - the one edge: told in the log, and hidden from the client
+        except Exception:  # noqa: BLE001 - the one edge: logged, and hidden from the client
             _log.exception("%s %s failed", request.method, route.name)
             return route.error(500, "the prediction failed; see the server's log")
 
-    def _authorize(self, route: Route, request: Request) -> Respond:
-        if not route.probe and not self.service.keys.allows(
+    def _authorize(self, route: Route, request: Request) -> Endpoint:
+        if not route.probe and not self._keys.allows(
             request.headers.get(b"authorization", b""), request.headers.get(b"x-api-key")
         ):
             raise RequestRefused(401, "a key is needed: Authorization: Bearer KEY", _BEARER)
-        respond = route.methods.get(request.method)
-        if respond is None:
+        endpoint = route.methods.get(request.method)
+        if endpoint is None:
             if not route.methods:
                 raise RequestRefused(404, "no such address; /docs lists those that there are")
             allowed = ", ".join(sorted(route.methods))
             raise RequestRefused(
                 405, f"this address takes {allowed}", [(b"allow", allowed.encode("ascii"))]
             )
-        return respond
+        return endpoint
 
-    async def _read(self, request: Request, message: dict[str, Any]) -> None:
+    async def _read_body(self, request: Request, message: dict[str, Any]) -> None:
         """Read the whole body, of which the first part is there.
 
         Raises
         ------
-        Refused
+        RequestRefused
             413 if it is larger than allowed, 503 if others of that size fill the memory set aside.
         """
         most = self.settings.max_body
@@ -160,7 +153,7 @@ class HttpApp:
                 await self._discard(request)
                 raise RequestRefused(413, f"the body is larger than {most} bytes", CLOSE_CONNECTION)
             if size > _SMALL_BODY:
-                before, request.held = request.held, size
+                before, request.reserved = request.reserved, size
                 self.service.reserve(size - before)
             parts.append(part)
             if not message.get("more_body", False):
@@ -169,7 +162,7 @@ class HttpApp:
         request.body = b"".join(parts)
 
     async def _discard(self, request: Request) -> None:
-        """Read on for a while: most clients listen for an answer only when they have sent all."""
+        """Read on for a while: most clients read a response only when they have sent all."""
         left = _DISCARDED * self.settings.max_body
         while left > 0:
             message = await request.receive()
@@ -178,12 +171,12 @@ class HttpApp:
                 return
 
     async def sweep(self) -> None:
-        """End requests whose time is over; runs as long as the server does."""
+        """Cancel requests that exceed the timeout; runs as long as the server does."""
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
-            over = time.perf_counter() - self.settings.timeout
+            deadline = time.perf_counter() - self.settings.timeout
             for request in list(self._running):
-                if request.began > over:
+                if request.began > deadline:
                     break
                 if not request.expired and request.task is not None:
                     request.expired = True

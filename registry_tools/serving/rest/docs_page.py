@@ -14,17 +14,17 @@ textarea{width:100%;box-sizing:border-box;font:14px/1.4 ui-monospace,monospace}
 button{margin-top:.4rem;padding:.3rem 1rem}pre{background:#f4f4f4;padding:.6rem;overflow:auto}
 </style>
 <h1 id="title">Serving</h1>
-<p>Every answer names its version in <code>X-Model-Version</code>.
+<p>Every response names its version in <code>X-Model-Version</code>.
 <a href="/openapi.json">openapi.json</a> has this page for tools.</p>
 <p><label>Key, if one is needed <input id="key" type="password"></label>
 <span id="trouble"></span></p>
 <h2>What it takes</h2>
 <table id="columns"></table>
 <p>Columns are matched by name in any order; <code>features</code> are in this one.</p>
-<h2>Ask</h2>
-<div id="ask"></div>
-<h2>Look</h2>
-<table id="look"></table>
+<h2>Predict</h2>
+<div id="predict"></div>
+<h2>State</h2>
+<table id="state"></table>
 <script>
 const key = document.getElementById("key");
 
@@ -39,27 +39,27 @@ function headers(more) {
   return key.value ? {...more, "Authorization": "Bearer " + key.value} : {...more};
 }
 
-function ask(path, operation) {
-  const form = put(document.getElementById("ask"), "form");
+function addForm(path, operation) {
+  const form = put(document.getElementById("predict"), "form");
   put(form, "h3", "POST " + path);
   put(form, "p", operation.summary);
   const body = operation.requestBody.content["application/json"];
   const area = put(form, "textarea", undefined, {rows: 4, value: JSON.stringify(body.example)});
   put(form, "button", "Send");
-  const shown = put(form, "pre", "", {hidden: true});
+  const output = put(form, "pre", "", {hidden: true});
   form.addEventListener("submit", async event => {
     event.preventDefault();
     const kind = {"Content-Type": "application/json"};
     const reply = await fetch(path, {method: "POST", headers: headers(kind), body: area.value});
     const version = reply.headers.get("x-model-version");
-    shown.textContent =
+    output.textContent =
       reply.status + (version ? " from version " + version : "") + "\\n" + await reply.text();
-    shown.hidden = false;
+    output.hidden = false;
   });
 }
 
-function look(path, operation) {
-  const row = put(document.getElementById("look"), "tr");
+function addLink(path, operation) {
+  const row = put(document.getElementById("state"), "tr");
   put(put(row, "td"), "a", path, {href: path});
   put(row, "td", operation.summary);
 }
@@ -69,7 +69,7 @@ async function show() {
   document.getElementById("trouble").textContent =
     reply.ok ? "" : reply.status === 401 ? "is needed to go on" : await reply.text();
   if (!reply.ok) return;
-  for (const id of ["columns", "ask", "look"]) document.getElementById(id).replaceChildren();
+  for (const id of ["columns", "predict", "state"]) document.getElementById(id).replaceChildren();
   const {info, paths} = await reply.json();
   const title = document.getElementById("title");
   document.title = title.textContent = info.title + " ";
@@ -80,7 +80,8 @@ async function show() {
     put(row, "td", column.title);
     put(row, "td", column.type);
   }
-  for (const [path, {post, get}] of Object.entries(paths)) post ? ask(path, post) : look(path, get);
+  for (const [path, {post, get}] of Object.entries(paths))
+    post ? addForm(path, post) : addLink(path, get);
 }
 
 key.addEventListener("change", show);

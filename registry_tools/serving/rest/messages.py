@@ -20,7 +20,7 @@ JSON = (b"content-type", b"application/json")
 
 @dataclass(slots=True)  # not frozen: that would cost half a microsecond a request
 class Reply:
-    """What a request is answered with."""
+    """The response to a request."""
 
     body: bytes
     status: int = 200
@@ -28,11 +28,11 @@ class Reply:
 
 
 class ClientDisconnected(Exception):
-    """Nobody is there any more to answer."""
+    """The client closed the connection before the response."""
 
 
 class Request:
-    """One request while it is worked on."""
+    """One request in flight."""
 
     # What most requests leave as it is stands here and not in each of them.
     body = b""
@@ -40,10 +40,10 @@ class Request:
     task: asyncio.Task[Any] | None = None
     expired = False
     reading = True  # its body is not there yet
-    held = 0  # bytes of a large body that count against the budget
+    reserved = 0  # bytes of a large body that count against the budget
     rows = 0
     version = ""
-    version_headers: Headers = ()  # of the version that answers it
+    version_headers: Headers = ()  # of the version that predicts for it
 
     def __init__(self, scope: dict[str, Any], receive: Receive) -> None:
         self.began = time.perf_counter()
@@ -54,7 +54,7 @@ class Request:
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
 
     def assign(self, predictor: Predictor) -> Predictor:
-        """Name the version that answers this request in its headers and metrics."""
+        """Name the version that predicts for this request in its headers and metrics."""
         self.version_headers = predictor.headers
         self.version = predictor.label
         return predictor
@@ -71,7 +71,7 @@ def parse_json(body: bytes) -> Any:
 
     Raises
     ------
-    Refused
+    RequestRefused
         400 if it is no JSON; the message names the place and not what stands there.
     """
     try:
@@ -87,7 +87,7 @@ def parse_json_like_mlflow(body: bytes) -> Any:
 
     Raises
     ------
-    Refused
+    RequestRefused
         As `parse_json`.
     """
     try:

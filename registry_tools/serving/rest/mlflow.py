@@ -34,7 +34,7 @@ _CODES = {
 
 
 async def invocations(service: InferenceService, request: Request) -> Reply:
-    """Answer rows in any form that MLflow takes."""
+    """Predict rows in any format that MLflow takes."""
     content_type = _content_type(request.headers.get(b"content-type"))
     body = request.body
     predictor = request.assign(service.predictor())
@@ -51,12 +51,12 @@ async def invocations(service: InferenceService, request: Request) -> Reply:
         )
     if matrix is None:
         if content_type == JSON_TYPE:
-            content = await service.data_plane.run_in_pool(_read_by_python, body)
-        read = await service.data_plane.predict_body(
+            content = await service.data_plane.run_in_pool(_parse_like_mlflow, body)
+        scored = await service.data_plane.predict_body(
             predictor, method, content, content_type, request.id
         )
-        request.rows = read.count
-        return Reply(read.reply)
+        request.rows = scored.count
+        return Reply(scored.reply)
     request.rows = len(matrix)
     predictions = await service.data_plane.predict(predictor, method, matrix, request.id)
     return Reply(b'{"predictions":' + orjson.dumps(predictions) + b"}")
@@ -79,10 +79,10 @@ def _parse(body: bytes, predictor: Predictor) -> tuple[decoder.Matrix | None, st
     return decoder.matrix_from_json(content, predictor.numeric_schema), method
 
 
-def _read_by_python(body: bytes) -> Any:
+def _parse_like_mlflow(body: bytes) -> Any:
     content = parse_json_like_mlflow(body)
     if isinstance(content, dict) and isinstance(content.get("params"), dict):
-        content["params"].pop("method", None)  # which `_read` has looked at
+        content["params"].pop("method", None)  # which `_parse` has checked
         if not content["params"]:
             del content["params"]
     return content
@@ -104,7 +104,7 @@ def _content_type(given: bytes | None) -> str:
 
     Raises
     ------
-    Refused
+    RequestRefused
         415 if it is missing, another, in another encoding, or has a parameter nobody knows.
     """
     known = ", ".join(_TYPES)
@@ -123,7 +123,7 @@ def _content_type(given: bytes | None) -> str:
 
 
 async def alive(service: InferenceService, request: Request) -> Reply:
-    """Tell that the server runs; an empty line, as MLflow says it."""
+    """Report that the server runs; an empty line, as MLflow sends it."""
     return Reply(b"\n")
 
 

@@ -27,36 +27,36 @@ def pattern_of(path: str) -> str | None:
 
 
 async def server(service: InferenceService, request: Request) -> Reply:
-    """Tell what this server is."""
+    """Describe this server."""
     return _reply(inference.server_metadata())
 
 
 async def live(service: InferenceService, request: Request) -> Reply:
-    """Tell that the server runs."""
+    """Report that the server runs."""
     return _reply({"live": True})
 
 
 async def ready(service: InferenceService, request: Request) -> Reply:
-    """Tell whether requests should be sent here."""
+    """Report whether clients should send requests here."""
     if not service.ready:
         raise RequestRefused(503, "no model is loaded yet, or the server is about to end")
     return _reply({"ready": True})
 
 
 async def model(service: InferenceService, request: Request) -> Reply:
-    """Tell what the model takes and gives."""
+    """Return the input and output tensors of the model."""
     predictor = _requested_predictor(service, request)
     return _reply(inference.model_metadata(predictor))
 
 
 async def model_ready(service: InferenceService, request: Request) -> Reply:
-    """Tell whether a model, or one version of it, is answered by."""
+    """Report whether a model, or one version of it, is served."""
     predictor = _requested_predictor(service, request)
     return _reply({"name": predictor.artifact.name, "ready": True})
 
 
 async def infer(service: InferenceService, request: Request) -> Reply:
-    """Answer the rows that tensors hold."""
+    """Predict the rows that tensors hold."""
     body = request.body
     predictor = _requested_predictor(service, request)
     length = request.headers.get(_LENGTH)
@@ -137,7 +137,7 @@ def _tensor(entry: Any, raw: memoryview | None) -> Tensor:
 
 
 def _encode(predictor: Predictor, infer_request: InferRequest, outputs: list[Tensor]) -> Reply:
-    describe_model, parts = [], []
+    entries, parts = [], []
     for tensor in outputs:
         entry: dict[str, Any] = {
             "name": tensor.name,
@@ -149,11 +149,11 @@ def _encode(predictor: Predictor, infer_request: InferRequest, outputs: list[Ten
             entry["parameters"] = {"binary_data_size": len(parts[-1])}
         else:
             entry["data"] = tensor.values.ravel().tolist()
-        describe_model.append(entry)
+        entries.append(entry)
     content: dict[str, Any] = {
         "model_name": predictor.artifact.name,
         "model_version": predictor.label,
-        "outputs": describe_model,
+        "outputs": entries,
     }
     if infer_request.id:
         content["id"] = infer_request.id

@@ -1,4 +1,4 @@
-"""What there is to ask, made from the signature of the version that answers: OpenAPI, and a page.
+"""The OpenAPI description, made from the signature of the served version, and a page for it.
 
 The page reads the description as any tool would, with a key if one is needed, and needs nothing
 from anywhere else: it opens in a network without a way out.
@@ -26,7 +26,7 @@ _TYPES: dict[str, dict[str, Any]] = {
     "datetime": {"type": "string", "format": "date-time"},
 }
 _HTML = (b"content-type", b"text/html; charset=utf-8")
-# Nothing but what the page itself holds may run, and nobody else may be asked.
+# Only the page's own scripts may run, and only this server may be called.
 _POLICY = (
     b"content-security-policy",
     b"default-src 'none'; connect-src 'self'; "
@@ -52,9 +52,7 @@ _REFUSALS = {
 async def openapi(service: InferenceService, request: Request) -> Reply:
     """Return the description that tools read."""
     predictor = request.assign(service.predictor())
-    return Reply(
-        orjson.dumps(describe_model(predictor), option=orjson.OPT_INDENT_2), headers=[JSON]
-    )
+    return Reply(orjson.dumps(describe_api(predictor), option=orjson.OPT_INDENT_2), headers=[JSON])
 
 
 async def page(service: InferenceService, request: Request) -> Reply:
@@ -67,7 +65,7 @@ async def root(service: InferenceService, request: Request) -> Reply:
     return Reply(b"", 307, [(b"location", b"/docs")])
 
 
-def describe_model(predictor: Predictor) -> dict[str, Any]:
+def describe_api(predictor: Predictor) -> dict[str, Any]:
     """Return the interface to a version as OpenAPI 3.1."""
     example = _example(predictor)
     return {
@@ -166,15 +164,15 @@ def _split(columns: tuple[Column, ...] | None) -> dict[str, Any]:
 
 
 def _operation(
-    summary: str, properties: dict[str, Any], example: dict[str, Any], prediction: dict[str, Any]
+    summary: str, properties: dict[str, Any], example: dict[str, Any], response: dict[str, Any]
 ) -> dict[str, Any]:
     body = {"schema": {"type": "object", "properties": properties}, "example": example}
-    event = {"schema": {"type": "object", "properties": prediction}}
+    content = {"schema": {"type": "object", "properties": response}}
     return {
         "summary": summary,
         "requestBody": {"required": True, "content": {"application/json": body}},
         "responses": {
-            "200": {"description": "The answer", "content": {"application/json": event}},
+            "200": {"description": "The predictions", "content": {"application/json": content}},
             **{code: {"description": text} for code, text in _REFUSALS.items()},
         },
     }

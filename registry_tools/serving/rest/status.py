@@ -1,4 +1,4 @@
-"""What the server tells of itself: `/ready`, `/model`, `/metrics`, and `/-/refresh`."""
+"""The state of the server: `/ready`, `/model`, `/metrics`, and `/-/refresh`."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from registry_tools.serving.threads import run_in_thread
 
 
 async def ready(service: InferenceService, request: Request) -> Reply:
-    """Tell whether requests should be sent here: there is a model, and the end is not near."""
+    """Report whether clients should send requests: a model is loaded, and it is not draining."""
     if not service.ready:
         raise RequestRefused(503, "no model is loaded yet, or the server is about to end")
     return Reply(b'{"ready":true}')
 
 
 async def model(service: InferenceService, request: Request) -> Reply:
-    """Tell which version answers, and how its following goes."""
+    """Return the served version, and the state of the rollout."""
     return Reply(orjson.dumps(describe(service), option=orjson.OPT_INDENT_2))
 
 
 def describe(service: InferenceService) -> dict[str, Any]:
-    """Return which version answers, and how its following goes."""
+    """Return the served version, and the state of the rollout."""
     predictor = service.data_plane.current
-    describe_model: dict[str, Any] = {"name": None, "version": None}
+    description: dict[str, Any] = {"name": None, "version": None}
     if predictor is not None:
         artifact = predictor.artifact
-        describe_model = {
+        description = {
             "name": artifact.name,
             "version": artifact.version,
             "stage": artifact.stage,
@@ -42,8 +42,8 @@ def describe(service: InferenceService) -> dict[str, Any]:
             "loaded_at": predictor.loaded_at,
         }
     if service.prediction_log_status is not None:
-        describe_model["prediction_log"] = service.prediction_log_status()
-    return describe_model | service.rollout_status
+        description["prediction_log"] = service.prediction_log_status()
+    return description | service.rollout_status
 
 
 async def metrics(service: InferenceService, request: Request) -> Reply:
@@ -53,12 +53,12 @@ async def metrics(service: InferenceService, request: Request) -> Reply:
 
 
 async def refresh(service: InferenceService, request: Request) -> Reply:
-    """Look at the registry at once, and tell what came of it."""
+    """Poll the registry at once, and return the result as `/model` does."""
     if not service.settings.api_keys and not _is_local(request):
         raise RequestRefused(403, "only this machine or a client with a key may refresh")
     if service.refresh is None:
         raise RequestRefused(503, "nothing is followed yet")
-    # It goes on to its end, whoever stops waiting for it.
+    # The poll runs to its end even if the client disconnects.
     await asyncio.shield(service.refresh())
     return Reply(orjson.dumps(describe(service), option=orjson.OPT_INDENT_2), headers=[JSON])
 

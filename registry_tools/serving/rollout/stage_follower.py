@@ -1,4 +1,4 @@
-"""The loop that keeps what is served where the stage is."""
+"""Follow a stage: poll the registry and roll out the version that it names."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ _LOAD_SECONDS = 120.0
 
 
 class RolloutTarget(Protocol):
-    """Where a version answers: this process, or a worker of its own."""
+    """A process that serves a version: this one, or a worker."""
 
     async def prepare(self, artifact: ModelArtifact) -> None:
-        """Load a version beside the one that answers, and try it; raises VerificationError."""
+        """Load and check a version beside the served one; raises VerificationError."""
 
     async def swap(self, artifact: ModelArtifact) -> None:
-        """Let the prepared version answer from here on."""
+        """Serve the prepared version from here on."""
 
     async def drop(self, artifact: ModelArtifact) -> None:
         """Forget a prepared version."""
 
     def report_status(self, state: dict[str, Any]) -> None:
-        """Hand on how the following goes."""
+        """Receive the state of the rollout."""
 
 
 class RolloutObserver(Protocol):
-    """Who counts what the following comes to."""
+    """Counts the results of rollouts."""
 
     def rolled_out(self, name: str, stage: str | None, version: int) -> None:
         """Count a version that took over."""
@@ -55,10 +55,10 @@ class RolloutObserver(Protocol):
         """Count a version that could not: for its `verification`, the `registry`, or an `error`."""
 
     def report_drift(self, name: str, verdict: str, at: str) -> None:
-        """Tell what a monitor found last of the version in the stage, and when."""
+        """Record the last verdict of a monitor on the version in the stage, and its time."""
 
 
-H = TypeVar("H", bound=RolloutTarget)
+Target = TypeVar("Target", bound=RolloutTarget)
 
 
 def _identity(version: VersionInfo) -> Identity:
@@ -72,7 +72,7 @@ def artifact_fetcher_for(settings: Settings) -> ArtifactFetcher:
 
 
 class StageFollower:
-    """Follows one reference for a number of hosts."""
+    """Follows one reference for a number of targets."""
 
     def __init__(
         self,
@@ -109,16 +109,16 @@ class StageFollower:
             version = await self._resolve()
             artifact = await self._fetch_artifact(version)
         except RegistryUnavailable as error:
-            read_cached = await run_in_thread(self._fetcher.read_cached, "cache")
-            if read_cached is None:
+            cached = await run_in_thread(self._fetcher.read_cached, "cache")
+            if cached is None:
                 raise
-            artifact = read_cached
+            artifact = cached
             _log.warning("%s; serving %s from the cache", error, artifact)
         await self._roll_out(artifact)
         return artifact
 
     async def follow(self) -> None:
-        """Look again and again, forever; a version by its number stays what it is."""
+        """Poll forever; a reference by number never changes, and is not polled."""
         while self.current is None or self.current.stage is not None:
             delay = self._poll * random.uniform(0.8, 1.0)
             try:
@@ -129,19 +129,19 @@ class StageFollower:
                 await self.refresh(force=False)
 
     def wake(self) -> None:
-        """Look at once."""
+        """Poll at once."""
         self._wake.set()
 
     async def refresh(self, force: bool = True) -> None:
-        """Look, and let another version take over if the reference means another.
+        """Poll, and roll out another version if the reference means another.
 
-        `at_once` also tries a version again that could not take over.
+        `force` also retries a version that failed, without waiting for its backoff.
         """
         async with self._lock:
             try:
                 version = await self._resolve()
                 if self._is_due(version, force):
-                    await self._roll_out_logged(version)
+                    await self._try_roll_out(version)
                 if self.state["last_error"] is not None:
                     _log.info("the registry responds again")
                 self.state["last_error"] = None
@@ -149,7 +149,7 @@ class StageFollower:
                     self._failed = self.state["candidate"] = None
             except RegistryToolsError as error:
                 self._report(error)
-            except Exception as error:  # noqa: BLE001 - there has to be a next look, whatever it is
+            except Exception as error:  # noqa: BLE001 - there has to be a next poll, whatever it is
                 _log.exception("polling %s failed", self.state["ref"])
                 self._report(error)
             self.report_status()
@@ -161,12 +161,12 @@ class StageFollower:
         self.state["last_error"] = text
 
     def report_shadow(self, report: dict[str, Any]) -> None:
-        """Take in how the shadow does, and let every host know."""
+        """Add the report of the shadow to the state of every target."""
         self.state["shadow"] = report
         self.report_status()
 
-    async def add_target(self, host: H, add: Callable[[H], None]) -> None:
-        """Let a new host answer with what the others answer with, and then add it to them.
+    async def add_target(self, target: Target, add: Callable[[Target], None]) -> None:
+        """Let a new target serve the current version, and then add it to the others.
 
         Raises
         ------
@@ -175,14 +175,14 @@ class StageFollower:
         """
         async with self._lock:
             assert self.current is not None
-            await asyncio.wait_for(host.prepare(self.current), _LOAD_SECONDS)
-            await host.swap(self.current)
-            host.report_status(dict(self.state))
-            add(host)
+            await asyncio.wait_for(target.prepare(self.current), _LOAD_SECONDS)
+            await target.swap(self.current)
+            target.report_status(dict(self.state))
+            add(target)
 
     async def _resolve(self) -> VersionInfo:
         self.state["last_poll"] = now()
-        version = await run_in_thread(self._fetcher.resolve, "look")
+        version = await run_in_thread(self._fetcher.resolve, "resolve")
         self.state["last_registry_response"] = now()
         verdict, at = (version.tags.get(tag, "") for tag in (DRIFT_TAG, DRIFT_AT_TAG))
         self._observer.report_drift(version.name, verdict, at)
@@ -202,7 +202,7 @@ class StageFollower:
             return True
         return time.monotonic() >= self._failed[2]
 
-    async def _roll_out_logged(self, version: VersionInfo) -> None:
+    async def _try_roll_out(self, version: VersionInfo) -> None:
         try:
             await self._roll_out(await self._fetch_artifact(version))
         except Exception as error:
@@ -221,27 +221,27 @@ class StageFollower:
             if isinstance(error, VerificationError):
                 self._observer.rollout_failed("verification")
                 return
-            of_ours = isinstance(error, RegistryToolsError)
-            self._observer.rollout_failed("registry" if of_ours else "error")
+            known = isinstance(error, RegistryToolsError)
+            self._observer.rollout_failed("registry" if known else "error")
             raise
 
     async def _roll_out(self, artifact: ModelArtifact) -> None:
-        """Let every host prepare a version and, once all have, swap to it."""
+        """Let every target prepare a version and, once all have, swap to it."""
         targets = self._targets()
         try:
             await asyncio.wait_for(
-                asyncio.gather(*(host.prepare(artifact) for host in targets)), _LOAD_SECONDS
+                asyncio.gather(*(target.prepare(artifact) for target in targets)), _LOAD_SECONDS
             )
         except (asyncio.TimeoutError, RegistryToolsError) as error:
-            for host in targets:
-                await host.drop(artifact)
+            for target in targets:
+                await target.drop(artifact)
             if isinstance(error, RegistryToolsError):
                 raise
             raise VerificationError(
                 f"{artifact} does not load within {_LOAD_SECONDS:g} s"
             ) from error
         before, self.current = self.current, artifact
-        await asyncio.gather(*(host.swap(artifact) for host in targets))
+        await asyncio.gather(*(target.swap(artifact) for target in targets))
         self._observer.rolled_out(artifact.name, artifact.stage, artifact.version)
         self.state["candidate"] = self._failed = None
         self.report_status()
@@ -255,22 +255,22 @@ class StageFollower:
             _log.warning("%s is %s", artifact, self.state["cache_error"])
 
     def report_status(self) -> None:
-        """Let every host know how it goes."""
-        for host in self._targets():
-            host.report_status(dict(self.state))
+        """Send the state of the rollout to every target."""
+        for target in self._targets():
+            target.report_status(dict(self.state))
 
 
 def now() -> str:
-    """Return the time as `/model` tells it."""
+    """Return the time as `/model` shows it."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
 def public_message(error: BaseException) -> str:
-    """Return an error as anybody may read it: of addresses, no more than the host."""
+    """Return an error as anybody may read it: of addresses, no more than the target."""
     text = str(error) if isinstance(error, RegistryToolsError) else _system_message(error)
     return re.sub(r"(\w+)://(?:[^/@\s]*@)?([^/\s]*)\S*", r"\1://\2", text)
 
 
 def _system_message(error: BaseException) -> str:
-    said = (error.strerror or "") if isinstance(error, OSError) else ""
-    return f"{type(error).__name__}: {said or error}"
+    reason = (error.strerror or "") if isinstance(error, OSError) else ""
+    return f"{type(error).__name__}: {reason or error}"

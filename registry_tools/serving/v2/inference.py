@@ -1,7 +1,7 @@
-"""What the Open Inference Protocol, version 2, asks for, whatever the transport.
+"""Requests of the Open Inference Protocol, version 2, over any transport.
 
-A model's outputs are called by the method that gives them, `predict` and `predict_proba`; without a
-wish, the first is answered.
+An output is named by the method that returns it, `predict` or `predict_proba`; a request that names
+none gets the first.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ EXTENSIONS = ["binary_tensor_data"]
 
 @dataclass(frozen=True)
 class InferRequest:
-    """What a request asks for: rows, and outputs of them."""
+    """The rows of a request, and the outputs that it requests."""
 
     inputs: list[Tensor]
     methods: list[str]
@@ -35,7 +35,7 @@ class InferRequest:
 async def infer(
     data_plane: DataPlane, predictor: Predictor, infer_request: InferRequest, request_id: str
 ) -> tuple[int, list[Tensor]]:
-    """Return the number of rows and the outputs that were wished for, whatever the transport.
+    """Return the number of rows and the requested outputs.
 
     Raises
     ------
@@ -44,19 +44,19 @@ async def infer(
     """
     outputs: list[Tensor] = []
     predictions: list[Any] = []
-    watched: str | None = request_id
+    event_id: str | None = request_id
     if predictor.numeric_schema is not None:
         matrix = tensor_codec.matrix_from_tensors(infer_request.inputs, predictor.numeric_schema)
         for method in infer_request.methods:
-            predictions = await data_plane.predict(predictor, method, matrix, watched)
+            predictions = await data_plane.predict(predictor, method, matrix, event_id)
             outputs += tensor_codec.tensors_from_predictions(method, predictions)
-            watched = None
+            event_id = None
     else:
         content = tensor_codec.json_from_tensors(infer_request.inputs, predictor.info.signature)
         for method in infer_request.methods:
-            predictions = await data_plane.predict_json(predictor, method, content, watched)
+            predictions = await data_plane.predict_json(predictor, method, content, event_id)
             outputs += tensor_codec.tensors_from_predictions(method, predictions)
-            watched = None
+            event_id = None
     return len(predictions), outputs
 
 
@@ -65,7 +65,7 @@ def check_model_name(predictor: Predictor, name: str, version: str) -> None:
 
     Raises
     ------
-    Refused
+    RequestRefused
         404 if it means another.
     """
     if name != predictor.artifact.name:
@@ -91,7 +91,7 @@ def methods_for(outputs: list[str]) -> list[str]:
 
 
 def describe_model(predictor: Predictor) -> tuple[list[TensorMetadata], list[TensorMetadata]]:
-    """Return the tensors that a version takes, and those that it gave to its example."""
+    """Return the input tensors of a version, and the output tensors of its example."""
     outputs = []
     for method, predictions in predictor.example_predictions.items():
         for tensor in tensor_codec.tensors_from_predictions(method, predictions):
@@ -101,12 +101,12 @@ def describe_model(predictor: Predictor) -> tuple[list[TensorMetadata], list[Ten
 
 
 def server_metadata() -> dict[str, Any]:
-    """Return what the protocol tells of a server."""
+    """Return the server metadata of the protocol."""
     return {"name": "registry-tools", "version": _own_version(), "extensions": EXTENSIONS}
 
 
 def model_metadata(predictor: Predictor) -> dict[str, Any]:
-    """Return what the protocol tells of a model."""
+    """Return the model metadata of the protocol."""
     inputs, outputs = describe_model(predictor)
     return {
         "name": predictor.artifact.name,

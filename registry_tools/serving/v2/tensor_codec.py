@@ -1,4 +1,4 @@
-"""Rows of a model as tensors, and its answers.
+"""Rows and predictions of a model as tensors.
 
 Rows come as one tensor a column, of shape (rows,) or (rows, 1) and the column's name, or as one
 tensor of all columns, of shape (rows, columns), in the order of the signature and of any name.
@@ -18,13 +18,13 @@ from registry_tools.errors import InputError
 from registry_tools.inference.decoder import Matrix, NumericSchema, cast_matrix
 from registry_tools.serving.v2.tensors import BYTES, Tensor
 
-# The datatype that a client is told for a column of a signature; the other types are texts.
+# The datatype of a column in the model metadata; the other types are texts.
 _DATATYPES = {"double": "FP64", "float": "FP32", "long": "INT64", "integer": "INT32"}
 
 
 @dataclass(frozen=True)
 class TensorMetadata:
-    """What a client is told of a tensor; a length that is not fixed is -1."""
+    """The metadata of a tensor; a length that is not fixed is -1."""
 
     name: str
     datatype: str
@@ -32,7 +32,7 @@ class TensorMetadata:
 
 
 def tensors_from_predictions(name: str, predictions: list[Any]) -> list[Tensor]:
-    """Return answers, one a row, as tensors: one, or for a table of answers one a column.
+    """Return predictions, one a row, as one tensor, or as one a column if they are a table.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def json_from_tensors(
     Raises
     ------
     InputError
-        As `matrix_of`.
+        As `matrix_from_tensors`.
     """
     if columns is None:
         if len(tensors) != 1:

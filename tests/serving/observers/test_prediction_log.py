@@ -1,4 +1,4 @@
-"""What is asked and answered, written as Parquet beside the answers."""
+"""Rows and predictions, written as Parquet while the server runs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def ask(client: httpx.Client, row: list[float] | None = None) -> str:
     return reply.headers["x-request-id"]
 
 
-def test_rows_and_answers_are_found_again_by_the_id_of_the_request(
+def test_rows_and_predictions_are_found_again_by_the_request_id(
     serve: Serve, model: str, tmp_path: Path
 ) -> None:
     client = serve(f"{model}@production", "--log-predictions", "log", "--log-every", "0.3")
@@ -81,19 +81,19 @@ def test_rows_of_other_types_cost_no_other_rows_and_a_request_is_logged_once(
     client = serve("animals/1", *options)
     rows = [["x", 4, 25.0, "brown", True, True], [3.5, 4, None, True, True, None]]
     names = ["weight", "legs", "size", "colour", "sold", "tame"]
-    asked = 0
+    sent = 0
     for row in (rows[1], [3.5, 4, 20.0, "grey", False, False], [3, 4, 20, None, True, True]):
         content = {"dataframe_split": {"columns": names, "data": [row]}}
-        asked += client.post("/invocations", json=content).status_code == 200
+        sent += client.post("/invocations", json=content).status_code == 200
     columns = {
         name: [value] for name, value in zip(names, [3.0, 4, 20.0, "x", True, True], strict=True)
     }
-    asked += client.post("/invocations", json={"inputs": columns}).status_code == 200
-    assert asked >= 3
-    eventually(lambda: len(logged(tmp_path / "log")) == asked)
+    sent += client.post("/invocations", json={"inputs": columns}).status_code == 200
+    assert sent >= 3
+    eventually(lambda: len(logged(tmp_path / "log")) == sent)
     table = logged(tmp_path / "log")
     assert pd.api.types.is_float_dtype(table["weight"])
-    assert metric(client, "serving_rows_total") == asked
+    assert metric(client, "serving_rows_total") == sent
     with pytest.raises(AssertionError):
         metric(client, "serving_log_rows_total", outcome="failed")
 
@@ -166,22 +166,22 @@ def test_after_a_kill_every_file_is_whole_and_only_the_last_moments_are_lost(
     serve: Serve, model: str, tmp_path: Path
 ) -> None:
     client = serve(f"{model}@production", "--log-predictions", "log", "--log-every", "0.5")
-    asked: list[tuple[float, str]] = []
+    sent: list[tuple[float, str]] = []
     began = time.monotonic()
     while time.monotonic() < began + 3:
-        asked.append((time.monotonic(), ask(client)))
+        sent.append((time.monotonic(), ask(client)))
     client.process.kill()  # type: ignore[attr-defined]
     killed = time.monotonic()
     table = logged(tmp_path / "log")  # which reads every file to its end
     found = set(table["_request_id"])
     assert len(found) == len(table)
-    assert found <= {name for _, name in asked}
-    lost = [at for at, name in asked if name not in found]
+    assert found <= {name for _, name in sent}
+    lost = [at for at, name in sent if name not in found]
     assert all(at > killed - 1.5 for at in lost)  # what waits, and a file that is being written
 
 
 @pytest.mark.slow
-def test_a_full_disk_costs_rows_and_no_answer(
+def test_a_full_disk_loses_rows_and_no_response(
     model: str,
     local: Place,
     start: Callable[..., subprocess.Popen[bytes]],
@@ -205,7 +205,7 @@ def test_a_full_disk_costs_rows_and_no_answer(
 
 
 @pytest.mark.slow
-def test_a_folder_that_cannot_be_written_is_said_at_once(
+def test_a_folder_that_cannot_be_written_is_an_error_at_once(
     local: Place, start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")

@@ -1,4 +1,4 @@
-"""A candidate in the shadow of what is served: asked the same, compared, never heard."""
+"""A candidate in the shadow predicts the same rows; its predictions are compared and discarded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def model(local: Place) -> str:
-    """A model whose second version answers `setosa` to everything, in staging."""
+    """A model whose second version predicts `setosa` for every row, in staging."""
     name = local.model(GOOD, POOR)
     stages.move_alias(local.client, name, "production", 1)
     stages.move_alias(local.client, name, "staging", 2)
@@ -51,8 +51,8 @@ def test_the_shadow_is_compared_and_not_heard(
     agreement = shadow_of(client)["agreement"]
     assert isinstance(agreement, float)
     assert agreement < 1
-    seen = {"version": "2", "against": "1"}
-    assert metric(client, "serving_shadow_rows_total", outcome="disagreed", **seen) > 0
+    labels = {"version": "2", "against": "1"}
+    assert metric(client, "serving_shadow_rows_total", outcome="disagreed", **labels) > 0
     assert metric(client, "serving_shadow_seconds_count", version="2") == 25
     assert shadow_of(client)["p99_ms"]
     # The shadow follows a stage of its own.
@@ -63,7 +63,7 @@ def test_the_shadow_is_compared_and_not_heard(
     assert shadow_of(client)["agreement"] == 1
 
 
-def test_a_shadow_that_is_not_there_or_dies_touches_no_answer(
+def test_a_shadow_that_is_missing_or_dies_affects_no_response(
     serve: Serve, model: str, local: Place
 ) -> None:
     client = serve(f"{model}@production", "--shadow", f"{model}@canary")

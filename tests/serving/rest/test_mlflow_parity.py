@@ -153,7 +153,7 @@ def save(fitted: Any, folder: Path, table: pd.DataFrame) -> None:
     ]
 )
 def ask(request: pytest.FixtureRequest, local: Place, tmp_path: Path) -> Ask:
-    """Ask both: a function from a body and its type to our answer and MLflow's."""
+    """Return a function that posts a body to both servers and returns both responses."""
     folder = tmp_path / "source"
     if request.param == "doubles":
         with artifacts.model_files(local.client, "trained", 1) as files:
@@ -181,7 +181,7 @@ def ask(request: pytest.FixtureRequest, local: Place, tmp_path: Path) -> Ask:
 
 
 def examples(number: int) -> settings:
-    """Generate as many requests, the same each time; more of them are tried by hand."""
+    """Generate as many requests, the same each time; run more of them by hand."""
     return settings(
         max_examples=number,
         deadline=None,
@@ -191,7 +191,7 @@ def examples(number: int) -> settings:
 
 
 def agree(ours: httpx.Response, theirs: httpx.Response, body: bytes) -> None:
-    """Hold an answer against MLflow's; what is a fault of its own there is a refusal here."""
+    """Compare a response with MLflow's; an internal error there is a refusal here."""
     wanted = 400 if theirs.status_code == 500 else theirs.status_code
     assert ours.status_code == wanted, (body[:500], ours.text[:300], theirs.text[:300])
     if wanted == 200:
@@ -202,7 +202,7 @@ def agree(ours: httpx.Response, theirs: httpx.Response, body: bytes) -> None:
 
 @examples(100)
 @given(content=requests)
-def test_json_is_answered_and_refused_as_mlflow_does(ask: Ask, content: Any) -> None:
+def test_json_gets_the_response_of_mlflow(ask: Ask, content: Any) -> None:
     body = json.dumps(content).encode()
     agree(*ask(body, JSON), body)
 
@@ -213,7 +213,7 @@ def test_json_is_answered_and_refused_as_mlflow_does(ask: Ask, content: Any) -> 
     rows=st.lists(st.lists(st.one_of(numbers, st.just(""), st.just("x")), max_size=5), max_size=3),
     end=st.sampled_from(["\n", "\r\n"]),
 )
-def test_csv_is_answered_and_refused_as_mlflow_does(
+def test_csv_gets_the_response_of_mlflow(
     ask: Ask, header: list[str], rows: list[list[Any]], end: str
 ) -> None:
     lines = [",".join(header), *(",".join(map(str, row)) for row in rows)]
@@ -229,7 +229,7 @@ def test_csv_is_answered_and_refused_as_mlflow_does(
     ),
     rows=st.integers(0, 3),
 )
-def test_parquet_is_answered_and_refused_as_mlflow_does(
+def test_parquet_gets_the_response_of_mlflow(
     ask: Ask, header: list[str], row: list[Any], rows: int
 ) -> None:
     table = {name: [value] * rows for name, value in zip(header, row, strict=False)}

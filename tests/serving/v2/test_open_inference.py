@@ -20,7 +20,7 @@ from registry_tools.serving.v2 import tensor_codec, tensors
 from tests.support.constants import IRIS_COLUMNS, IRIS_ROW
 
 ROWS = np.array([IRIS_ROW, [5.0, 3.4, 1.5, 0.2], [6.7, 3.0, 5.2, 2.3]])
-ANSWERS = [1, 0, 2]
+PREDICTIONS = [1, 0, 2]
 INFER = "/v2/models/trained/infer"
 
 
@@ -39,7 +39,7 @@ def by_column(order: list[int]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("binary", [True, False])
-def test_the_client_of_triton_is_answered_over_http(reading: dict[str, int], binary: bool) -> None:
+def test_the_client_of_triton_works_over_http(reading: dict[str, int], binary: bool) -> None:
     client = tritonclient.http.InferenceServerClient(f"127.0.0.1:{reading['http']}")
     assert client.is_server_live()
     assert client.is_server_ready()
@@ -50,21 +50,21 @@ def test_the_client_of_triton_is_answered_over_http(reading: dict[str, int], bin
     describe_model = client.get_model_metadata("trained")
     assert [entry["name"] for entry in describe_model["inputs"]] == IRIS_COLUMNS
     assert [entry["datatype"] for entry in describe_model["outputs"]] == ["INT64", "FP64"]
-    asked = tritonclient.http.InferInput("rows", list(ROWS.shape), "FP64")
-    asked.set_data_from_numpy(ROWS, binary_data=binary)
+    tensor = tritonclient.http.InferInput("rows", list(ROWS.shape), "FP64")
+    tensor.set_data_from_numpy(ROWS, binary_data=binary)
     wanted = [
         tritonclient.http.InferRequestedOutput("predict", binary_data=binary),
         tritonclient.http.InferRequestedOutput("predict_proba", binary_data=not binary),
     ]
-    answer = client.infer("trained", [asked], outputs=wanted, request_id="seven")
-    assert answer.as_numpy("predict").tolist() == ANSWERS
-    assert answer.as_numpy("predict_proba").argmax(axis=1).tolist() == ANSWERS
-    assert answer.get_response()["id"] == "seven"
-    assert client.infer("trained", [asked]).as_numpy("predict").tolist() == ANSWERS
+    result = client.infer("trained", [tensor], outputs=wanted, request_id="seven")
+    assert result.as_numpy("predict").tolist() == PREDICTIONS
+    assert result.as_numpy("predict_proba").argmax(axis=1).tolist() == PREDICTIONS
+    assert result.get_response()["id"] == "seven"
+    assert client.infer("trained", [tensor]).as_numpy("predict").tolist() == PREDICTIONS
     client.close()
 
 
-def test_the_client_of_triton_is_answered_over_grpc(reading: dict[str, int]) -> None:
+def test_the_client_of_triton_works_over_grpc(reading: dict[str, int]) -> None:
     with tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{reading['grpc']}") as client:
         assert client.is_server_live()
         assert client.is_server_ready()
@@ -77,13 +77,13 @@ def test_the_client_of_triton_is_answered_over_grpc(reading: dict[str, int]) -> 
             column = ROWS[:, [place]].astype(np.float32)
             inputs.append(tritonclient.grpc.InferInput(name, list(column.shape), "FP32"))
             inputs[-1].set_data_from_numpy(column)
-        answer = client.infer("trained", inputs, request_id="seven")
-        assert answer.as_numpy("predict").tolist() == ANSWERS
-        assert answer.get_response().model_version == "1"
-        for name, said in (("nobody", "serves 'trained'"), ("trained", "no column")):
+        result = client.infer("trained", inputs, request_id="seven")
+        assert result.as_numpy("predict").tolist() == PREDICTIONS
+        assert result.get_response().model_version == "1"
+        for name, message in (("nobody", "serves 'trained'"), ("trained", "no column")):
             odd = tritonclient.grpc.InferInput("odd", [1], "FP32")
             odd.set_data_from_numpy(np.zeros(1, np.float32))
-            with pytest.raises(InferenceServerException, match=said):
+            with pytest.raises(InferenceServerException, match=message):
                 client.infer(name, [odd])
 
 
@@ -93,7 +93,7 @@ def test_columns_are_matched_by_name_in_any_order(reader: httpx.Client, order: l
     assert reply.json() == {
         "model_name": "trained",
         "model_version": "1",
-        "outputs": [{"name": "predict", "shape": [3], "datatype": "INT64", "data": ANSWERS}],
+        "outputs": [{"name": "predict", "shape": [3], "datatype": "INT64", "data": PREDICTIONS}],
     }
     assert reply.headers["x-model-version"] == "1"
 
@@ -104,7 +104,7 @@ def test_nested_data_and_wholes_are_taken(reader: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ({}, "inputs are missing"),
         ({"inputs": []}, "missing column"),
@@ -127,11 +127,11 @@ def test_nested_data_and_wholes_are_taken(reader: httpx.Client) -> None:
     ],
 )
 def test_a_bad_tensor_is_refused_with_a_reason(
-    reader: httpx.Client, content: dict[str, Any], said: str
+    reader: httpx.Client, content: dict[str, Any], message: str
 ) -> None:
     reply = reader.post(INFER, json=content)
     assert reply.status_code == 400, reply.text
-    assert said in reply.json()["error"]
+    assert message in reply.json()["error"]
     assert "secret" not in reply.text
 
 
