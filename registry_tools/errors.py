@@ -3,12 +3,12 @@
 RegistryToolsError             exit 1
 ├── InvalidReference           exit 2: text that cannot be a model reference or a stage name
 ├── NotFound                   no such model, version or stage; the message names those that exist
-├── RegistryUnavailable        the registry did not answer, or there is none
-├── AccessDenied               the registry answered that this user may not
+├── RegistryUnavailable        the registry did not respond, or there is none
+├── AccessDenied               the registry refused this to the user
 ├── VerificationError          the store serves something else than what was registered
-├── PromotionError             an act that cannot be done as asked; nothing was moved
+├── PromotionError             a promotion or rollback that cannot be done; nothing was moved
 │   ├── GateRefused            exit 3: a gate refused a promotion
-│   └── StageMoved             the stage is not where the caller saw it
+│   └── StageMoved             the stage does not hold the expected version
 ├── InputError                 rows that the model cannot take; names row, column and value
 └── UnsupportedOperation       something that this model or flavor cannot do
 
@@ -37,11 +37,11 @@ class NotFound(RegistryToolsError, LookupError):
 
 
 class RegistryUnavailable(RegistryToolsError, ConnectionError):
-    """The registry did not answer, or there is none at that address."""
+    """The registry did not respond, or there is none at that address."""
 
 
 class AccessDenied(RegistryToolsError):
-    """The registry answered that this user may not do this."""
+    """The registry refused this to the user."""
 
 
 class VerificationError(RegistryToolsError):
@@ -49,11 +49,11 @@ class VerificationError(RegistryToolsError):
 
 
 class PromotionError(RegistryToolsError):
-    """An act that cannot be done as asked; nothing was moved."""
+    """A promotion or rollback that cannot be done; nothing was moved."""
 
 
 class GateRefused(PromotionError):
-    """A gate refused a promotion; `promotion`, a `promotion.Promotion`, has the verdict."""
+    """A gate refused a promotion; `promotion`, an `apply_event.Promotion`, has the verdict."""
 
     exit_code = 3
 
@@ -63,7 +63,7 @@ class GateRefused(PromotionError):
 
 
 class StageMoved(PromotionError):
-    """The stage is not where the caller saw it."""
+    """The stage does not hold the expected version."""
 
 
 class InputError(RegistryToolsError, ValueError):

@@ -77,7 +77,7 @@ def _is_verbose(argv: Sequence[str]) -> bool:
 
 def _fail(program: str, message: str, code: int, verbose: bool) -> int:
     if sys.stdout is not None:
-        sys.stdout.flush()  # what was answered before stands before it, in a pipe as well
+        sys.stdout.flush()  # the output comes before the error, in a pipe as well
     if verbose:
         traceback.print_exc()
     print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201

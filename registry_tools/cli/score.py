@@ -43,7 +43,7 @@ _LOCAL = "local[*]"
 )
 @click.option(
     "--engine", type=click.Choice(["processes", "spark"]), default="processes", show_default=True,
-    help="What answers; spark needs the extra [spark] and Java.",
+    help="What computes the predictions; spark needs the extra [spark] and Java.",
 )  # fmt: skip
 @click.option("--master", metavar="URL", help=f"The master of Spark. Default: {_LOCAL}.")
 @loading_options
@@ -62,7 +62,7 @@ def score(
     as_json: bool,
     tracking_uri: str | None,
 ) -> None:
-    """Score the rows of files with the version that REF means now, and write them with answers."""
+    """Score the rows of files with the version that REF means now, and write them with predictions."""
     model_ref = parse_ref(ref)
     if rejects is not None and on_bad_row == "fail":
         raise click.UsageError("--rejects goes with --on-bad-row reject")
@@ -91,8 +91,8 @@ def score(
 
 
 def _lines(summary: ScoringSummary) -> list[tuple[str, str]]:
-    said = f"{summary.rows:,} rows with {summary.name} version {summary.version} → {summary.output}"
-    lines = [("scored", said)]
+    text = f"{summary.rows:,} rows with {summary.name} version {summary.version} → {summary.output}"
+    lines = [("scored", text)]
     lines += [("class", f"{name}  {count:,}") for name, count in summary.counts.items()]
     if summary.rejects is not None:
         lines.append(("rejected", f"{summary.rejected:,} rows → {summary.rejects}"))
@@ -110,19 +110,19 @@ def _bar(stack: contextlib.ExitStack, files: InputFiles) -> Callable[[int, int],
             label="scoring",
             file=sys.stderr,
             hidden=not sys.stderr.isatty(),
-            item_show_func=lambda said: said,
+            item_show_func=lambda text: text,
         )
     )
     began = time.monotonic()
     before = 0
 
-    def tell(done: int, rows: int) -> None:
+    def report(done: int, rows: int) -> None:
         nonlocal before
         rate = rows / max(time.monotonic() - began, 1e-9)
         bar.update(done - before, f"{rows:,} rows, {rate:,.0f} rows/s")
         before = done
 
-    return tell
+    return report
 
 
 COMMANDS = (score,)

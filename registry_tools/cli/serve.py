@@ -52,22 +52,22 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 @click.option("--port", type=click.IntRange(0, 65535), default=5001, show_default=True)
 @click.option(
     "--grpc-port", type=click.IntRange(1, 65535),
-    help="Also answer the Open Inference Protocol over gRPC there.",
+    help="Also serve the Open Inference Protocol over gRPC there.",
 )  # fmt: skip
 @click.option(
     "--workers", type=click.IntRange(1, 64), default=1, show_default=True, metavar="N",
-    help="Processes that answer; with more than one, another looks after them.",
+    help="Processes that serve; with more than one, another supervises them.",
 )  # fmt: skip
 @click.option(
     "--poll", type=Duration(0.05), default=2.0, show_default="2s", metavar="TIME",
-    help="The time between two looks at the stage.",
+    help="The time between two polls of the stage.",
 )  # fmt: skip
 @click.option(
     "--cache", metavar="DIR",
-    help="Keep the last verified version there, for a start while the registry is away.",
+    help="Keep the last verified version there, for a start while the registry is unavailable.",
 )  # fmt: skip
 @click.option(
-    "--api-key-file", metavar="FILE", help="Answer only who sends a key of it, one a line."
+    "--api-key-file", metavar="FILE", help="Accept only requests with a key of it, one a line."
 )  # fmt: skip
 @click.option("--ssl-certfile", metavar="FILE", help="Speak TLS with this certificate.")
 @click.option("--ssl-keyfile", metavar="FILE", help="The key of that certificate.")
@@ -93,10 +93,10 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 )  # fmt: skip
 @click.option(
     "--shadow", metavar="REF",
-    help="Ask this version or stage the same, and count whether its answers agree.",
+    help="Send each request to this version or stage too, and count equal predictions.",
 )  # fmt: skip
 @click.option(
-    "--log-predictions", metavar="DIR", help="Write what is asked and answered there, as Parquet."
+    "--log-predictions", metavar="DIR", help="Write requests and predictions there, as Parquet."
 )
 @click.option(
     "--sample", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True,
@@ -104,7 +104,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 )  # fmt: skip
 @click.option(
     "--log-every", type=Duration(0.1), default=30.0, show_default="30s",
-    metavar="TIME", help="The longest time until what was answered is in a file.",
+    metavar="TIME", help="The longest time until a prediction is in a file.",
 )  # fmt: skip
 @loading_options
 @tracking_option

@@ -1,4 +1,4 @@
-"""Runs made by the library: of its own acts, and carried from one server to another."""
+"""Runs that the library makes: for its own work, and as copies from another server."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def end(
     metrics: Mapping[str, float],
     tags: Mapping[str, str],
 ) -> None:
-    """Log figures and tags, and end a run as FINISHED, FAILED or KILLED."""
+    """Log metrics and tags, and end a run as FINISHED, FAILED or KILLED."""
     now = int(time.time() * 1000)
     with translate_errors(client.tracking_uri):
         client.log_batch(

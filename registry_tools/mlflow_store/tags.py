@@ -1,4 +1,4 @@
-"""The tags of a version with which a monitor tells what it found last."""
+"""The tags of a version in which a monitor stores its last result."""
 
 DRIFT_TAG = "drift"  # `drift: …`, `none`, or `unknown` where there were too few rows
 DRIFT_AT_TAG = "drift_at"  # ISO 8601, UTC

@@ -24,7 +24,7 @@ from pipeline.params.definitions import MonitorParams
 from pipeline.training import baseline
 from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.evaluation.verdict import GateResult, Verdict
-from registry_tools.promotion import promote
+from registry_tools.promotion import promote, rollback
 from registry_tools.refs import ModelRef
 from tests.support.registries import Place
 
@@ -130,8 +130,8 @@ def drawn(fewer_pictures: None, monkeypatch: pytest.MonkeyPatch) -> None:
 def passing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The gates are tested elsewhere; where a test is not about them they only take time."""
     verdict = Verdict((GateResult("none", True, "not judged here"),))
-    for evaluate in ("judge", "judge_return"):
-        monkeypatch.setattr(promote, evaluate, lambda *_: verdict)
+    monkeypatch.setattr(promote, "evaluate", lambda *_: verdict)
+    monkeypatch.setattr(rollback, "evaluate_rollback", lambda *_: verdict)
 
 
 def held(place: Place, *versions: int) -> str:
