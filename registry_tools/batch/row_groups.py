@@ -111,8 +111,7 @@ def score_row_groups(
         assert kind is not None
         copier.write_footer(plan.output_schema(kind))
         if reject_output is not None and rejects is not None:
-            file_format = SUFFIXES[rejects.suffix.lower()]
-            open_writer(reject_output, file_format, plan.reject_schema, plan.files.metadata).close()
+            open_writer(reject_output, rejects, plan.reject_schema, plan.files.metadata).close()
     return total
 
 

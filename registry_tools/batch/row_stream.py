@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 
 from registry_tools.batch.engines.predictions import class_counts
-from registry_tools.batch.readers.input_files import SUFFIXES
 from registry_tools.batch.readers.read_rows import Batch
 from registry_tools.batch.scoring_plan import Progress, RowCounts, ScoringPlan, bad_row_error
 from registry_tools.batch.writers.table_writers import TableWriter, open_writer
@@ -57,8 +56,7 @@ class RowStream:
     def _open(
         self, stack: contextlib.ExitStack, partial: Path, path: Path, schema: pa.Schema
     ) -> TableWriter:
-        file_format = SUFFIXES[path.suffix.lower()]
-        writer = open_writer(partial, file_format, schema, self.plan.files.metadata)
+        writer = open_writer(partial, path, schema, self.plan.files.metadata)
         return stack.enter_context(contextlib.closing(writer))
 
     def _with_predictions(

@@ -9,20 +9,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from registry_tools.batch.engines.engine import Engine
+from registry_tools.batch import scoring_plan
 from registry_tools.batch.engines.process_pool import ProcessPool, available_cores
+from registry_tools.batch.engines.spark import SparkEngine
 from registry_tools.batch.readers.input_files import InputFiles, open_files, without_secrets
 from registry_tools.batch.readers.read_rows import BATCH_ROWS, BLOCK_BYTES
 from registry_tools.batch.row_groups import NeedsRowStream, copyable_footers, score_row_groups
 from registry_tools.batch.row_stream import RowStream
 from registry_tools.batch.run_log import ScoringRun
-from registry_tools.batch.scoring_plan import (
-    REASON,
-    Progress,
-    RowCounts,
-    ScoringPlan,
-    ScoringRequest,
-)
+from registry_tools.batch.scoring_plan import Progress, ScoringPlan, ScoringRequest
 from registry_tools.batch.writers import table_writers
 from registry_tools.data.arrow_coercion import check_schema
 from registry_tools.data.schema import Column, quoted_names
@@ -131,7 +126,7 @@ def _score_plan(plan: ScoringPlan, record: ScoringRun, progress: Progress) -> Sc
     )
 
 
-def _score_rows(plan: ScoringPlan, progress: Progress) -> RowCounts:
+def _score_rows(plan: ScoringPlan, progress: Progress) -> scoring_plan.RowCounts:
     """Copy the row groups if possible; else, or where rows are to be rejected, stream all rows."""
     footers = copyable_footers(plan)
     if footers is not None:
@@ -140,11 +135,9 @@ def _score_rows(plan: ScoringPlan, progress: Progress) -> RowCounts:
     return RowStream(plan).run(progress)
 
 
-def _start_engine(request: ScoringRequest, files: InputFiles) -> Engine:
+def _start_engine(request: ScoringRequest, files: InputFiles) -> ProcessPool | SparkEngine:
     if request.master is None:
         return ProcessPool(_worker_count(request, files))
-    from registry_tools.batch.engines.spark import SparkEngine
-
     return SparkEngine(request.master)
 
 
@@ -198,7 +191,7 @@ def _check_outputs(request: ScoringRequest, files: InputFiles) -> None:
     if len({target.resolve() for target in targets}) < len(targets):
         raise InputError(f"{request.output}: output and rejects are the same file")
     if request.rejects is not None:
-        _refuse_existing_columns(files, [REASON])
+        _refuse_existing_columns(files, [scoring_plan.REASON])
 
 
 def _refuse_existing_columns(files: InputFiles, added: list[str]) -> None:

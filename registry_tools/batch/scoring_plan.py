@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from registry_tools.batch.engines.engine import Engine
+from registry_tools.batch.engines.process_pool import ProcessPool
+from registry_tools.batch.engines.spark import SparkEngine
 from registry_tools.batch.readers.input_files import SUFFIXES, InputFiles
 from registry_tools.data.arrow_coercion import arrow_type
 from registry_tools.data.schema import Column
@@ -51,7 +52,7 @@ class ScoringPlan:
     files: InputFiles
     columns: tuple[Column, ...]
     artifact: ModelArtifact
-    engine: Engine
+    engine: ProcessPool | SparkEngine
     added: list[str]  # columns of probabilities
 
     @property

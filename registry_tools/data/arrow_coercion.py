@@ -20,6 +20,13 @@ _MISSING = [
     *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
     *("<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
 ]
+_NUMERIC = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+_ACCEPTED: Mapping[str, tuple[Callable[[pa.DataType], bool], ...]] = {
+    **dict.fromkeys(NUMBERS, _NUMERIC),
+    "boolean": (pa.types.is_boolean,),
+    "string": (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
+    "datetime": (pa.types.is_temporal,),
+}
 
 
 def check_schema(schema: pa.Schema, columns: Sequence[Column], where: str, text: bool) -> None:
@@ -55,20 +62,12 @@ def check_schema(schema: pa.Schema, columns: Sequence[Column], where: str, text:
 
 
 def _fits(given: pa.DataType, wanted: str) -> bool:
-    types = pa.types
-    if types.is_dictionary(given):
+    if pa.types.is_dictionary(given):
         given = given.value_type
-    if types.is_null(given):
-        return True
-    if wanted in NUMBERS:
-        return types.is_integer(given) or types.is_floating(given) or types.is_decimal(given)
-    if wanted == "boolean":
-        return types.is_boolean(given)
-    if wanted == "string":
-        return types.is_string(given) or types.is_large_string(given) or given == pa.string_view()
-    if wanted == "datetime":
-        return types.is_temporal(given)
-    return True
+    accepted = _ACCEPTED.get(wanted)
+    return (
+        accepted is None or pa.types.is_null(given) or any(is_type(given) for is_type in accepted)
+    )
 
 
 def coerce_batch(batch: pa.RecordBatch, columns: Sequence[Column], text: bool) -> CoercedBatch:

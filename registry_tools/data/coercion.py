@@ -44,10 +44,10 @@ def coerce(rows: Any, columns: Sequence[Column] | None) -> pd.DataFrame:
             f"missing column{'s' * (len(needed) > 1)} {quoted_names(needed)}; "
             f"the rows have {quoted_names(map(str, table.columns))}"
         )
-    series = {c.name: _coerce_column(table[c.name], c) for c in columns if c.name not in missing}
-    for name in missing:
-        series[name] = pd.Series([np.nan] * len(table), index=table.index)
-    return pd.DataFrame({column.name: series[column.name] for column in columns})
+    series = {
+        c.name: np.nan if c.name in missing else _coerce_column(table[c.name], c) for c in columns
+    }
+    return pd.DataFrame(series, index=table.index)
 
 
 def _to_table(rows: Any, columns: Sequence[Column] | None) -> pd.DataFrame:
@@ -118,18 +118,8 @@ def _refuse_values(values: pd.Series, missing: pd.Series, name: str, kind: str) 
     ]
     if faults:
         # One word has pandas read all numbers of a CSV's column as text: the word is wrong.
-        words = (f for f in faults if kind in NUMBERS and not _reads_as_number(f.value))
+        words = (f for f in faults if kind in NUMBERS and not schema.reads_as_number(f.value))
         raise _refusal(next(words, faults[0]))
-
-
-def _reads_as_number(value: Any) -> bool:
-    try:
-        float(value)
-    except (TypeError, ValueError):
-        return False
-    except OverflowError:  # an integer of very many digits
-        pass
-    return True
 
 
 def _refusal(fault: CoercionFault) -> InputError:

@@ -88,6 +88,17 @@ def unmet_requirement(value: Any, kind: str) -> str | None:
         return FINITE
 
 
+def reads_as_number(value: Any) -> bool:
+    """Tell whether Python reads a value as a number."""
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    except OverflowError:  # an integer of very many digits
+        pass
+    return True
+
+
 def fits_integer(numbers: npt.NDArray[Any], kind: str) -> npt.NDArray[np.bool_]:
     """Return which numbers a column of integers holds, shape (rows,)."""
     low, high = INTEGER_BOUNDS[kind]

@@ -36,7 +36,7 @@ def atomic_write(path: Path, sync_folder: bool = False) -> Iterator[Path]:
         If it cannot be written.
     """
     target = resolve_link(path)
-    partial = partial_name(target)
+    partial = target.with_name(name_for_process(f".{target.name}.", ".part"))
     remove_stale(target.parent, f".{target.name}.", r"\.part")
     try:
         yield partial
@@ -51,11 +51,6 @@ def atomic_write(path: Path, sync_folder: bool = False) -> Iterator[Path]:
 def resolve_link(path: Path) -> Path:
     """Return the file that a link leads to, or the path itself."""
     return Path(os.path.realpath(path)) if path.is_symlink() else path
-
-
-def partial_name(path: Path) -> Path:
-    """Return the name under which this process writes a file."""
-    return path.with_name(name_for_process(f".{path.name}.", ".part"))
 
 
 def _sync(path: Path) -> None:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from registry_tools.data.schema import NUMBERS, Column, quoted_names
+from registry_tools.data.schema import NUMBERS, Column, quoted_names, reads_as_number
 from registry_tools.errors import InputError
 from registry_tools.inference.decoder import csv_header
 
@@ -125,19 +125,11 @@ def _explain_cells(content: bytes, columns: Sequence[Column]) -> str | None:
     try:
         for number, row in enumerate(csv.DictReader(content.decode("utf-8").splitlines())):
             for name in numbers & row.keys():
-                if row[name] and not _is_number(row[name]):
+                if row[name] and not reads_as_number(row[name]):
                     return f"column {name!r}, row {number}: not a number"
     except (UnicodeDecodeError, csv.Error):
         return None
     return None
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _explain_columns(names: list[str], columns: Sequence[Column]) -> str | None:

@@ -27,6 +27,7 @@ from registry_tools.models.loaded_model import ModelInfo
 
 # So many calls find out which rows of a batch the model refuses; with more it refuses any row.
 _MOST_CALLS = 4096
+BatchResult = tuple[pa.RecordBatch, dict[int, str]]  # predictions; which rows have none, and why
 _NAME = pa.dictionary(pa.int32(), pa.string())
 
 
@@ -59,7 +60,7 @@ class BatchPredictor:
             )
         return _probability_columns(self.predictor)
 
-    def predict(self, rows: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[int, str]]:
+    def predict(self, rows: pa.RecordBatch) -> BatchResult:
         """Return the columns of predictions, and which rows have none and why.
 
         Raises

@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 
 from registry_tools import errors
 from registry_tools.batch.engines import messages
-from registry_tools.batch.engines.engine import BatchResult
+from registry_tools.batch.engines.predictions import BatchResult
 from registry_tools.batch.readers.file_identity import FileIdentity
-from registry_tools.batch.readers.read_rows import Batch, select_columns
+from registry_tools.batch.readers.read_rows import Batch
 from registry_tools.errors import RegistryToolsError
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.models.formats import describe
@@ -145,7 +145,8 @@ class ProcessPool:
             yield first, future.result()
 
     def _predict_batch(self, batch: Batch) -> BatchResult:
-        rows = messages.rows_to_buffer(select_columns(batch.rows, self._columns))
+        names = [name for name in self._columns if name in batch.rows.schema.names]
+        rows = messages.rows_to_buffer(batch.rows.select(names))
         head, body = self._request({"kind": messages.ROWS}, rows)
         return messages.rows_from_bytes(body), dict(head["bad"])
 

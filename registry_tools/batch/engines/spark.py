@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from registry_tools.batch.engines.engine import BatchResult
-from registry_tools.batch.engines.predictions import prediction_names
+from registry_tools.batch.engines.predictions import BatchResult, prediction_names
 from registry_tools.batch.readers.read_rows import Batch
 from registry_tools.data.arrow_coercion import coerce_batch, to_arrow
 from registry_tools.data.coerced_batch import CoercedBatch
@@ -76,17 +75,14 @@ class SparkEngine:
                 .config("spark.sql.execution.arrow.pyspark.enabled", "true")
                 .getOrCreate()
             )
-        except (PySparkException, RuntimeError, OSError) as error:
-            raise RegistryToolsError(
-                f"Spark at {master} does not start: {first_line(error)}"
-            ) from error
         except Exception as error:
-            # Java's own errors come as they are.
-            if type(error).__module__.partition(".")[0] != "py4j":
+            if isinstance(error, (PySparkException, RuntimeError, OSError)):
+                reason = first_line(error)
+            elif type(error).__module__.partition(".")[0] == "py4j":  # an error of Java
+                reason = _java_error(error)
+            else:
                 raise
-            raise RegistryToolsError(
-                f"Spark at {master} does not start: {_java_error(error)}"
-            ) from error
+            raise RegistryToolsError(f"Spark at {master} does not start: {reason}") from error
 
     def load(
         self, artifact: ModelArtifact, policy: TrustPolicy, proba: bool, text: bool

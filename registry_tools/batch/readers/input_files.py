@@ -63,11 +63,8 @@ class InputFiles:
         for one in self.identities:
             last = 0
             with one.reading(), self.filesystem.open_input_file(one.path) as source:
-                if self.is_text:
-                    batches = read_csv(source, one.name, self.schema, size)
-                else:
-                    batches = read_parquet(source, one.name, self.schema, size)
-                for batch in batches:
+                read = read_csv if self.is_text else read_parquet
+                for batch in read(source, one.name, self.schema, size):
                     yield replace(batch, done=done + batch.done)
                     last = batch.done
             done += last

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -164,10 +163,3 @@ def _take_lines(malformed: list[MalformedLine], end: int) -> tuple[MalformedLine
     among = tuple(malformed[:count])
     del malformed[:count]
     return among
-
-
-def select_columns(rows: pa.RecordBatch, names: Sequence[str]) -> pa.RecordBatch:
-    """Return the columns of these names that are there."""
-    there = set(rows.schema.names)
-    found: list[Any] = [name for name in names if name in there]
-    return rows.select(found)

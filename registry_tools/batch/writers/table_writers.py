@@ -77,12 +77,12 @@ def check_columns(path: Path, schema: pa.Schema, where: str) -> None:
 
 
 def open_writer(
-    path: Path, file_format: str, schema: pa.Schema, like: pq.FileMetaData | None
+    partial: Path, path: Path, schema: pa.Schema, like: pq.FileMetaData | None
 ) -> TableWriter:
-    """Return the writer of a file; `like` is a Parquet file whose compression is kept."""
-    if file_format == "parquet":
-        return ParquetTableWriter(path, schema, like)
-    return CsvTableWriter(path, schema)
+    """Return a writer in the format of `path` to `partial`; `like` has the compression to keep."""
+    if SUFFIXES[path.suffix.lower()] == "parquet":
+        return ParquetTableWriter(partial, schema, like)
+    return CsvTableWriter(partial, schema)
 
 
 class ParquetTableWriter:

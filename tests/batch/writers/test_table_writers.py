@@ -44,7 +44,7 @@ def test_a_column_that_a_csv_cannot_hold_is_named_before_a_row_is_scored(
             check_columns(tmp_path / "out.csv", schema, "in.parquet")
         return
     check_columns(tmp_path / "out.csv", schema, "in.parquet")
-    written = open_writer(tmp_path / "out.csv", "csv", schema, None)
+    written = open_writer(tmp_path / "out.csv", tmp_path / "out.csv", schema, None)
     written.write(pa.RecordBatch.from_pylist([{"id": 1}], schema=schema))
     written.close()
     assert (tmp_path / "out.csv").read_text() == "id,tags\n1,\n"
@@ -81,7 +81,7 @@ def test_what_killed_processes_left_goes_and_what_is_at_work_stays(
     other.mkdir()
     (other / "0.parquet").touch()
     target = tmp_path / "out.csv"
-    part = temp_files.partial_name(target)
+    part = target.with_name(temp_files.name_for_process(".out.csv.", ".part"))
     left = part.with_name(part.name.replace(f"-{os.getpid()}.", f"-{dead.pid}."))
     kept = [mine, other.with_name("scoring-elsewhere-1-x"), tmp_path / "scoring-notes"]
     for path in kept[1:]:
