@@ -59,7 +59,7 @@ def compare(
     Raises
     ------
     VerificationError
-        If one does not verify or predict, or there are no such rows; says why in one line.
+        If one does not verify or predict, or there are no such rows; the message says why.
     """
     with ExitStack() as files:
         bundles = [fetch_bundle(client, version, policy, files) for version in (first, second)]

@@ -59,7 +59,7 @@ def copy(
     Raises
     ------
     VerificationError
-        If the files are not those that were registered, or did not arrive so.
+        If the files are not those that were registered, or changed on the way.
     PromotionError
         If both registries are one and the name is the same.
     UnsupportedOperation

@@ -71,8 +71,8 @@ def write_holdout(
 def write_training_rows(folder: Path, table: pd.DataFrame, training: pd.DataFrame) -> None:
     """Write which rows of a table were trained on, and which stand in it more than once.
 
-    The latter is taken from the table itself, before any split: a duplicate on the other side can
-    then be told from a row that stands on both.
+    The latter is taken from the table itself, before any split: later checks can then
+    distinguish a duplicate on the other side from a row on both sides.
     """
     np.save(folder / "training_row_hashes.npy", np.sort(hash_rows(training)))
     hashes, counts = np.unique(hash_rows(table), return_counts=True)

@@ -41,7 +41,7 @@ _NATIVE_FORMATS = {
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """What an `MLmodel` file says of its model: words of the model's maker, to be doubted."""
+    """The content of an `MLmodel` file, which the model's maker wrote and nobody verified."""
 
     flavors: Mapping[str, Mapping[str, Any]]
     signature: tuple[Column, ...] | None  # None if it does not name and type its columns
@@ -79,8 +79,8 @@ def format_of(flavors: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
     Parameters
     ----------
     flavors
-        The `flavors` of an `MLmodel` file: words of the model's maker, so nothing is taken for
-        harmless that is not known to be.
+        The `flavors` of an `MLmodel` file. The model's maker wrote them: only known formats count
+        as harmless.
 
     Returns
     -------

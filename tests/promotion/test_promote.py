@@ -430,7 +430,9 @@ def test_a_champion_that_needs_a_column_which_the_candidate_lost_is_judged_by_ot
     train(params)
     promote_version(local, "animals", 1)
     train(replace(params, drop=("legs",)))
-    with pytest.raises(GateRefused, match=r"missing column 'legs'.*; to judge .* give --eval-data"):
+    with pytest.raises(
+        GateRefused, match=r"missing column 'legs'.*; to compare .* give --eval-data"
+    ):
         promote_version(local, "animals", 2)
 
 
