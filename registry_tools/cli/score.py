@@ -62,7 +62,7 @@ def score(
     as_json: bool,
     tracking_uri: str | None,
 ) -> None:
-    """Score the rows of files with the version that REF means now, and write them with predictions."""
+    """Score the rows of files with the version that REF means now, and add predictions."""
     model_ref = parse_ref(ref)
     if rejects is not None and on_bad_row == "fail":
         raise click.UsageError("--rejects goes with --on-bad-row reject")
