@@ -2,7 +2,7 @@
 
     python benchmarks/drift.py [--windows 1000] [--peer PYTHON] [--no-cost]
 
-1. False alarms: windows of 200 rows like the reference. Iris: rows drawn from normal distributions
+1. False alarms: windows of 200 rows like the baseline. Iris: rows drawn from normal distributions
    fitted to each class, rounded as Iris is; and 30 columns, half of them correlated, two of text.
 2. Power: one feature shifted by a standard deviation, 200 rows; and the correlation of two features
    gone from 0.9 to 0 with the same marginals, 500 rows.
@@ -10,7 +10,7 @@
    column is, as it comes, and at a threshold by Bonferroni; and by its own share of columns.
 4. Cost: the whole command on a prediction log of a million rows and 30 columns, and of a tenth.
 
-Each window is drawn anew, and the reference with it, every tenth window.
+Each window is drawn anew, and the baseline with it, every tenth window.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from pairs import machine
 from sklearn.datasets import load_iris
 
 from pipeline.monitoring import analysis
-from pipeline.monitoring.window import Window
+from pipeline.monitoring.window import CurrentWindow
 from pipeline.training import baseline
 
 ALPHA = 0.01
 MOST_ALARMS, LEAST_SHIFT, LEAST_CORRELATION = 0.05, 0.95, 0.8
 MOST_SECONDS, MOST_BYTES = 30.0, 1 << 30
-_ANEW = 10  # windows for one reference
+_ANEW = 10  # windows for one baseline
 Draw = Callable[[np.random.Generator, int], pd.DataFrame]
 
 
@@ -70,18 +70,22 @@ def wide(random: np.random.Generator, rows: int, correlation: float = 0.9) -> pd
     return table.assign(answer=answer)
 
 
-def reference_of(table: pd.DataFrame) -> baseline.TrainingBaseline:
+def baseline_of(table: pd.DataFrame) -> baseline.TrainingBaseline:
     """Take four fifths for the training rows, and the rest for the holdout."""
     cut = len(table) * 4 // 5
     answers = table["answer"].to_numpy(object)
-    return baseline.make(table.drop(columns="answer")[:cut], "y", answers[cut:], answers[cut:])
+    return baseline.make_baseline(
+        table.drop(columns="answer")[:cut], "y", answers[cut:], answers[cut:]
+    )
 
 
 def is_found(of: baseline.TrainingBaseline, table: pd.DataFrame) -> bool:
     """Say whether the monitor tells of drift."""
     rows = pa.Table.from_pandas(table.drop(columns="answer"), preserve_index=False)
     answers = pa.chunked_array([pa.array(table["answer"], pa.string())])
-    return analysis.find(1, of, Window(rows, answers, None), None, 20, ALPHA).has_drift
+    return analysis.analyse_window(
+        1, of, CurrentWindow(rows, answers, None), None, 20, ALPHA
+    ).has_drift
 
 
 def shifted(table: pd.DataFrame, column: str, by: float) -> pd.DataFrame:
@@ -91,7 +95,7 @@ def shifted(table: pd.DataFrame, column: str, by: float) -> pd.DataFrame:
 def cases(
     windows: int,
 ) -> dict[str, tuple[list[tuple[pd.DataFrame, list[pd.DataFrame]]], float, bool]]:
-    """Return windows with their references by case, what share is wanted, and whether at least."""
+    """Return windows with their baselines by case, what share is wanted, and whether at least."""
     few = max(windows // 5, 1)
     width = float(np.std(iris(np.random.default_rng(0), 10_000)["petal width (cm)"]))
     loose = lambda random, rows: wide(random, rows, 0.0)  # noqa: E731
@@ -125,7 +129,7 @@ def share_found(sets: list[tuple[pd.DataFrame, list[pd.DataFrame]]]) -> float:
     """Return the share of windows in which the monitor finds drift."""
     found = []
     for table, several in sets:
-        of = reference_of(table)
+        of = baseline_of(table)
         found += [is_found(of, window) for window in several]
     return float(np.mean(found))
 
@@ -136,7 +140,7 @@ def by_peer(python: str, sets: list[tuple[pd.DataFrame, list[pd.DataFrame]]]) ->
         for place, (table, several) in enumerate(sets):
             cut = len(table) * 4 // 5
             table[:cut].drop(columns="answer").to_csv(
-                f"{scratch}/{place}-reference.csv", index=False
+                f"{scratch}/{place}-baseline.csv", index=False
             )
             for number, window in enumerate(several):
                 window.drop(columns="answer").to_csv(f"{scratch}/{place}-{number}.csv", index=False)

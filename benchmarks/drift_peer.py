@@ -2,7 +2,7 @@
 
     PYTHON drift_peer.py FOLDER
 
-Prints the share of windows that it tells of, by how its figures are read, as JSON.
+Prints the share of windows with drift, by how its metrics are read, as JSON.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def columns_of(baseline: pd.DataFrame, window: pd.DataFrame) -> list[tuple[float
 def main() -> int:
     """Judge every window of a folder."""
     folder = Path(sys.argv[1])
-    told: dict[str, list[bool]] = {}
-    for path in sorted(folder.glob("*-reference.csv")):
+    flagged: dict[str, list[bool]] = {}
+    for path in sorted(folder.glob("*-baseline.csv")):
         baseline = pd.read_csv(path)
         for window in sorted(folder.glob(f"{path.name.split('-')[0]}-[0-9]*.csv")):
             columns = columns_of(baseline, pd.read_csv(window))
@@ -38,10 +38,10 @@ def main() -> int:
             strict = [
                 v < bound / len(columns) if small else v >= bound for v, bound, small in columns
             ]
-            told.setdefault("any column, as it comes", []).append(any(flags))
-            told.setdefault("any column, by Bonferroni", []).append(any(strict))
-            told.setdefault("half of the columns", []).append(sum(flags) * 2 >= len(flags))
-    print(json.dumps({how: sum(each) / len(each) for how, each in told.items()}))
+            flagged.setdefault("any column, as it comes", []).append(any(flags))
+            flagged.setdefault("any column, by Bonferroni", []).append(any(strict))
+            flagged.setdefault("half of the columns", []).append(sum(flags) * 2 >= len(flags))
+    print(json.dumps({how: sum(each) / len(each) for how, each in flagged.items()}))
     return 0
 
 

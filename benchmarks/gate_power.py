@@ -16,7 +16,7 @@ from registry_tools.evaluation.gates import RULES, champion_gate, too_few_rows
 from registry_tools.stats.paired_test import compare_counts
 
 CHAMPION, DISAGREEMENT, MARGIN = 0.9, 0.1, 0.01
-CANDIDATES = {"equal": 0.0, "2 points worse": -0.02, "2 points better": 0.02}
+CANDIDATE_STAGE = {"equal": 0.0, "2 points worse": -0.02, "2 points better": 0.02}
 ROWS = (30, 300, 3_000)
 
 
@@ -41,11 +41,11 @@ def main() -> None:
     print("| --- | --- |" + " ---: |" * len(ROWS))
     found = {
         (candidate, rows): shares(difference, rows, simulations)
-        for candidate, difference in CANDIDATES.items()
+        for candidate, difference in CANDIDATE_STAGE.items()
         for rows in ROWS
     }
     for rule in RULES:
-        for candidate in CANDIDATES:
+        for candidate in CANDIDATE_STAGE:
             cells = [f"{found[candidate, rows][rule]:.0%}" for rows in ROWS]
             print(f"| `{rule}` | {candidate} | " + " | ".join(cells) + " |")
 

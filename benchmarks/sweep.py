@@ -5,7 +5,7 @@
 1. Whole commands, in turn: 40 trials of gradient boosting on 24,000 rows, two jobs against one,
    from the beginning of the first trial to the end of the last.
 2. 200 trials of logistic regression on Iris, one job: the time of each after the first 40,
-   less that of bare joblib evaluating the same candidates. Beside it stands what MLflow takes for
+   less that of bare joblib evaluating the same trials. Beside it stands what MLflow takes for
    the three calls that a trial needs when nothing else is done: open, log in one batch, end.
 3. 1,000 such trials: the median time of the last 200 against that of the first 200.
 """
@@ -30,9 +30,10 @@ from mlflow.entities import Metric, Param
 from pairs import machine
 from sklearn.datasets import make_classification
 
-from pipeline.data import dataset as data
+from pipeline.data.load import load_dataset
+from pipeline.data.split import split_rows
 from pipeline.params.definitions import SweepParams
-from pipeline.sweep import candidates
+from pipeline.sweep import trials
 from pipeline.sweep.sweep import sweep
 
 FEW, MANY = 40, 200
@@ -72,13 +73,13 @@ def tracked(params: SweepParams, folder: Path) -> list[float]:
 
 
 def bare(params: SweepParams) -> float:
-    """Return the seconds that joblib takes for the same candidates, tracked nowhere."""
-    dataset = data.load(params)
-    training = dataset.take(data.split(dataset, params)[0])
+    """Return the seconds that joblib takes for the same trials, tracked nowhere."""
+    dataset = load_dataset(params)
+    training = dataset.take(split_rows(dataset, params)[0])
     began = time.perf_counter()
     joblib.Parallel(n_jobs=1)(
-        joblib.delayed(candidates.evaluate)(candidate, params, dataset.features, training)
-        for candidate in candidates.candidates(params)
+        joblib.delayed(trials.evaluate_trial)(trial, params, dataset.features, training)
+        for trial in trials.draw_trials(params)
     )
     return time.perf_counter() - began
 

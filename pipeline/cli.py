@@ -108,16 +108,16 @@ def sweep(**texts: str | None) -> None:
 @_parameters(MonitorParams)
 @verbose_option
 def monitor(**texts: str | None) -> int:
-    """Compare the rows of now with those that the version in a stage was trained on.
+    """Compare production data with the training data of the version in a stage.
 
     Exits with 4 where there is drift.
     """
     params = MonitorParams.from_text({k: v for k, v in texts.items() if v is not None})
-    from pipeline.monitoring.monitor import monitor as look
+    from pipeline.monitoring.monitor import monitor as run_monitor
 
     process_setup.imports_done()
     with process_setup.ended_by_signals():
-        result = look(params)
+        result = run_monitor(params)
     click.echo(_monitor_summary(result))
     return _DRIFT if result.analysis.has_drift else 0
 
@@ -159,7 +159,7 @@ def show_example(folder: Path, port: int) -> None:
               help="Of the page to watch.")  # fmt: skip
 @verbose_option
 def demo(folder: Path, port: int) -> None:
-    """Show the whole loop: serve, watch, see drift, retrain, promote, serve what is new."""
+    """Show the whole loop: serve, monitor, find drift, retrain, promote, serve the new version."""
     from pipeline.showcase import demo as demonstration
 
     with process_setup.ended_by_signals():
@@ -167,12 +167,12 @@ def demo(folder: Path, port: int) -> None:
 
 
 def _summary(result: TrainResult) -> str:
-    figures = result.metrics
+    metrics = result.metrics
     ref = shlex.quote(f"{result.name}@{result.stage}")
     uri = shlex.quote(f"models:/{result.name}@{result.stage}")
     folded = (
-        f"; cross-validated {figures['cv_accuracy_mean']:.4f} ± {figures['cv_accuracy_std']:.4f}"
-        if "cv_accuracy_mean" in figures
+        f"; cross-validated {metrics['cv_accuracy_mean']:.4f} ± {metrics['cv_accuracy_std']:.4f}"
+        if "cv_accuracy_mean" in metrics
         else ""
     )
     where = _setting(result.store)
@@ -180,7 +180,7 @@ def _summary(result: TrainResult) -> str:
     return "\n".join(
         [
             f"run       {result.run_id}",
-            f"accuracy  {figures['accuracy']:.4f} on {rows}{folded}",
+            f"accuracy  {metrics['accuracy']:.4f} on {rows}{folded}",
             f"version   {result.name} version {result.version}, stage {result.stage}",
             f"next      {where}{_command('registry-tools')} predict {ref} --features "
             f"{_features(result.example)}",
@@ -193,15 +193,15 @@ def _summary(result: TrainResult) -> str:
 def _sweep_summary(result: SweepResult) -> str:
     from pipeline.training.model_card import run_name
 
-    told = [f"{result.finished} finished"]
-    told += [f"{result.taken_up} of them before"] if result.taken_up else []
-    told += [f"{result.failed} failed, such as: {result.reason}"] if result.failed else []
-    told += ["there are no more to try"] if result.is_whole_space else []
-    mean, std = (result.best_figures[f"cv_accuracy_{name}"] for name in ("mean", "std"))
+    counts = [f"{result.finished} finished"]
+    counts += [f"{result.resumed} of them before"] if result.resumed else []
+    counts += [f"{result.failed} failed, such as: {result.reason}"] if result.failed else []
+    counts += ["there are no more to try"] if result.is_exhausted else []
+    mean, std = (result.best_metrics[f"cv_accuracy_{name}"] for name in ("mean", "std"))
     return "\n".join(
         [
             f"sweep     {result.run_id}",
-            f"trials    {', '.join(told)}",
+            f"trials    {', '.join(counts)}",
             f"best      {run_name(result.best)}: cross-validated {mean:.4f} ± {std:.4f}",
             _summary(result.winner),
         ]
@@ -209,15 +209,15 @@ def _sweep_summary(result: SweepResult) -> str:
 
 
 def _monitor_summary(result: MonitorResult) -> str:
-    from pipeline.monitoring.report import said
+    from pipeline.monitoring.report import summary_sentence
 
     verdict = {"drift": "DRIFT", "none": "none", "unknown": "unknown"}[result.analysis.verdict()]
     lines = [
         f"{verdict:<9} {result.name} version {result.version} in {result.stage}: "
-        f"{said(result.analysis)}"
+        f"{summary_sentence(result.analysis)}"
     ]
-    for other in result.others:
-        lines.append(f"{'beside':<9} version {other.version}: {said(other)}")
+    for other in result.other_versions:
+        lines.append(f"{'beside':<9} version {other.version}: {summary_sentence(other)}")
     accuracy = result.analysis.accuracy
     if accuracy is not None:
         lines.append(
@@ -227,7 +227,7 @@ def _monitor_summary(result: MonitorResult) -> str:
         )
         lines += [f"{'labels':<9} {note}" for note in accuracy.notes]
     lines += [f"{'note':<9} {note}" for note in result.notes]
-    lines += [f"{event.event:<9} {event.outcome}: {event.said}" for event in result.entries]
+    lines += [f"{action.action:<9} {action.outcome}: {action.message}" for action in result.actions]
     return "\n".join([*lines, f"{'run':<9} {result.run_id} in {result.experiment}"])
 
 
@@ -239,12 +239,12 @@ def _features(values: tuple[Any, ...]) -> str:
 
 
 def _setting(store: str) -> str:
-    """Return how a shell is told of the store, if it is not the one that all take by themselves."""
+    """Return the shell setting of the store, if it is not the default one."""
     return "" if _is_default(store) else f"MLFLOW_TRACKING_URI={shlex.quote(store)} "
 
 
 def _serve(uri: str) -> str:
-    """Return how MLflow serves a model; it looks for its web server on the PATH."""
+    """Return the command that serves a model with MLflow, with its web server on the PATH."""
     command = _command("mlflow")
     path = "" if command == "mlflow" else f"PATH={Path(command).parent}:$PATH "
     return f"{path}mlflow models serve -m {uri} --env-manager local"

@@ -48,7 +48,7 @@ class UntrustedType(PipelineError):
         names = ",".join(sorted(types))
         super().__init__(
             f"such a model holds {names}, which is not among the types that are trusted when a "
-            f"model is loaded: if you know it, say REGISTRY_TOOLS_TRUST={names} here and where "
+            f"model is loaded: if you know it, set REGISTRY_TOOLS_TRUST={names} here and where "
             "it is loaded"
         )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Between:
+class Range:
     """The values of an argument that a sweep draws from, both ends included."""
 
     low: float
@@ -17,62 +17,62 @@ class Between:
     whole: bool = False
 
 
-Space = Mapping[str, Between | tuple[Any, ...]]  # by argument; a tuple is a choice
+SearchSpace = Mapping[str, Range | tuple[Any, ...]]  # by argument; a tuple is a choice
 
 
 @dataclass(frozen=True)
-class Model:
+class EstimatorSpec:
     """Where an estimator comes from, and which parameters of a training it is given.
 
     Text, not the class itself: the command line names the models without importing scikit-learn.
     """
 
-    made_by: str  # module:name of a class or function; called without arguments
+    factory: str  # module:name of a class or function; called without arguments
     takes: tuple[str, ...] = ("random_state",)  # of `TrainParams`; in a Pipeline, step__name
-    space: Space = field(default_factory=dict)  # what a sweep varies; without one it has none
+    space: SearchSpace = field(default_factory=dict)  # what a sweep varies; without one it has none
 
 
-MODELS: Mapping[str, Model] = {
-    "logistic_regression": Model(
+ESTIMATORS: Mapping[str, EstimatorSpec] = {
+    "logistic_regression": EstimatorSpec(
         "sklearn.linear_model:LogisticRegression",
         takes=("max_iter", "random_state"),
-        space={"C": Between(1e-3, 1e3, log=True), "class_weight": (None, "balanced")},
+        space={"C": Range(1e-3, 1e3, log=True), "class_weight": (None, "balanced")},
     ),
-    "random_forest": Model(
+    "random_forest": EstimatorSpec(
         "sklearn.ensemble:RandomForestClassifier",
         space={
             "n_estimators": (50, 100, 200),
             "max_depth": (None, 4, 8, 16),
             "max_features": ("sqrt", None),
-            "min_samples_leaf": Between(1, 10, whole=True),
+            "min_samples_leaf": Range(1, 10, whole=True),
         },
     ),
-    "hist_gradient_boosting": Model(
+    "hist_gradient_boosting": EstimatorSpec(
         "sklearn.ensemble:HistGradientBoostingClassifier",
         takes=("max_iter", "random_state"),
         space={
-            "learning_rate": Between(0.01, 0.5, log=True),
-            "max_leaf_nodes": Between(7, 63, whole=True),
-            "min_samples_leaf": Between(5, 50, whole=True),
-            "l2_regularization": Between(1e-6, 10, log=True),
+            "learning_rate": Range(0.01, 0.5, log=True),
+            "max_leaf_nodes": Range(7, 63, whole=True),
+            "min_samples_leaf": Range(5, 50, whole=True),
+            "l2_regularization": Range(1e-6, 10, log=True),
         },
     ),
-    "svc": Model(
+    "svc": EstimatorSpec(
         "sklearn.svm:SVC",
-        space={"C": Between(1e-2, 1e3, log=True), "gamma": Between(1e-4, 10, log=True)},
+        space={"C": Range(1e-2, 1e3, log=True), "gamma": Range(1e-4, 10, log=True)},
     ),
-    "knn": Model(
+    "knn": EstimatorSpec(
         "sklearn.neighbors:KNeighborsClassifier",
         takes=(),
-        space={"n_neighbors": Between(1, 30, whole=True), "weights": ("uniform", "distance")},
+        space={"n_neighbors": Range(1, 30, whole=True), "weights": ("uniform", "distance")},
     ),
 }
 
 
-def models_that_take(name: str) -> str:
+def estimators_that_take(name: str) -> str:
     """Return the models that are given a parameter, between commas, for its help."""
     return ", ".join(
         key
-        for key, model in MODELS.items()
+        for key, model in ESTIMATORS.items()
         if name in {taken.rpartition("__")[2] for taken in model.takes}
     )

@@ -1,5 +1,5 @@
-"""What a version's rows were like when it was trained, and what those of now are like beside them.
+"""Monitor a stage: read production data, test it for drift, report, and act.
 
-`baseline` goes with each version, a `window` is rows of now, `drift` compares the two, `record`
-and `report` say what was found, and `action` does what may follow.
+`readers` gives `production_data`, a `window` of each version goes to `drift_tests` through
+`analysis`, `run_log` and `report` record the result, and `actions` retrains or rolls back.
 """

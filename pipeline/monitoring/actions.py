@@ -1,4 +1,4 @@
-"""What may follow from drift: a candidate that the gates judge, and a way back."""
+"""The actions on drift: retrain a candidate that the gates judge, or roll back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pandas as pd
 from pipeline.errors import DataError, PipelineError
 from pipeline.monitoring.analysis import Analysis
 from pipeline.monitoring.run_log import CAUSE_TAG, MonitoringRun
-from pipeline.params.definitions import CANDIDATES, MonitorParams, TrainParams
+from pipeline.params.definitions import CANDIDATE_STAGE, MonitorParams, TrainParams
 from pipeline.params.fields import as_text
 from pipeline.tracking import runs
 from pipeline.training.baseline import TrainingBaseline
@@ -34,24 +34,24 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 # Of a training, what the next one is not to take over: its table, and where it went.
-_OTHER = {"data", "target", "drop", "split", "subset_size", "name", "stage"}
+_NOT_REUSED = {"data", "target", "drop", "split", "subset_size", "name", "stage"}
 
 
 @dataclass(frozen=True)
 class ActionResult:
-    """What came of an act that was asked for."""
+    """The result of an action that was asked for."""
 
-    event: str  # `rollback`, `retrain` or `promote`
+    action: str  # `rollback`, `retrain` or `promote`
     outcome: str  # `done`, `refused`, `failed` or `not started`
-    said: str
+    message: str
 
 
-def roll_back_version(
+def roll_back(
     client: MlflowClient, params: MonitorParams, judged: int, run_id: str
 ) -> tuple[ActionResult, int]:
-    """Put the version before into the stage, if the one that was judged is there still.
+    """Roll the stage back, if the version that was judged still holds it.
 
-    Returns what came of it, and the version that is in the stage now.
+    Return the result, and the version that holds the stage now.
     """
     try:
         done = rollback.rollback(
@@ -63,8 +63,8 @@ def roll_back_version(
         )
     except RegistryToolsError as error:
         return ActionResult("rollback", "failed", str(error)), judged
-    said = f"{params.stage}: version {judged} → {done.version}"
-    return ActionResult("rollback", "done", said), done.version
+    message = f"{params.stage}: version {judged} → {done.version}"
+    return ActionResult("rollback", "done", message), done.version
 
 
 def retrain(
@@ -72,21 +72,21 @@ def retrain(
     params: MonitorParams,
     training: TrainParams | str,
     analysis: Analysis,
-    standing: int,
+    current_version: int,
     record: MonitoringRun,
 ) -> list[ActionResult]:
     """Train a candidate as was asked, and have the gates judge it.
 
-    Whatever goes wrong is told, and leaves the stage that is watched where it is. `standing` is the
-    version that is there now; `training` may say why there can be none.
+    Any error becomes a result and leaves the monitored stage where it is. `current_version` is the
+    version that holds it; `training` may be the reason why there can be none.
     """
     if isinstance(training, str):
         return [ActionResult("retrain", "failed", training)]
-    held = record.claim_retraining(params.stage, params.cooldown)
+    held = record.lock_retraining(params.stage, params.cooldown)
     if held is not None:
         return [ActionResult("retrain", "not started", held)]
     try:
-        with runs.apart():
+        with runs.separate_runs():
             result = train(training)
         record.tag(result.version, CAUSE_TAG, record.run_id)
     except (PipelineError, RegistryToolsError) as error:
@@ -102,11 +102,11 @@ def retrain(
         f"accuracy {result.metrics['accuracy']:.4f} on {result.holdout_rows} held-out rows",
     )
     reason = f"drift in {analysis.where()[:200]}, monitoring run {record.run_id}"
-    return [trained, _judge(client, params, result.version, reason, standing)]
+    return [trained, _evaluate_gates(client, params, result.version, reason, current_version)]
 
 
-def _judge(
-    client: MlflowClient, params: MonitorParams, version: int, reason: str, standing: int
+def _evaluate_gates(
+    client: MlflowClient, params: MonitorParams, version: int, reason: str, current_version: int
 ) -> ActionResult:
     try:
         done = promote.promote(
@@ -115,7 +115,7 @@ def _judge(
             params.stage,
             GateOptions(policy=TrustPolicy.from_environment()),
             reason=reason,
-            expect_current=standing,
+            expect_current=current_version,
             dry_run=not params.promote,
         )
     except GateRefused as error:
@@ -123,13 +123,13 @@ def _judge(
     except RegistryToolsError as error:
         return ActionResult("promote", "failed", str(error))
     if done.event is None:
-        said = (
-            f"the gates let it through: registry-tools promote {params.name}@{CANDIDATES} --to "
-            f"{params.stage} moves the stage, as promote=true would have"
+        message = (
+            f"the gates let it through: registry-tools promote {params.name}@{CANDIDATE_STAGE} "
+            f"--to {params.stage} moves the stage, as promote=true would have"
         )
         if not done.verdict.passed:
             return ActionResult("promote", "refused", promote.refusal(done))
-        return ActionResult("promote", "not started", f"version {version}: {said}")
+        return ActionResult("promote", "not started", f"version {version}: {message}")
     return ActionResult(
         "promote", "done", f"{params.stage}: version {done.previous_version} → {version}"
     )
@@ -145,7 +145,7 @@ def training_params(
     DataError
         If the table lacks the label or a feature.
     """
-    columns = _columns_of(Path(table))
+    columns = _column_names(Path(table))
     needed = [*baseline.columns, baseline.target]
     lacking = [column for column in needed if column not in columns]
     if lacking:
@@ -154,8 +154,8 @@ def training_params(
             f"retrain={table}: there is no column {lacking[0]!r}, a {what} of {name} version "
             f"{watched.version}; it has {quoted_names(columns)}"
         )
-    known = {spec.name for spec in fields(TrainParams)} - _OTHER
-    before = _as_now({k: v for k, v in watched.params.items() if k in known})
+    known = {spec.name for spec in fields(TrainParams)} - _NOT_REUSED
+    before = _reusable_params({k: v for k, v in watched.params.items() if k in known})
     return TrainParams.from_text(
         before
         | {
@@ -164,12 +164,12 @@ def training_params(
             "drop": as_text(tuple(column for column in columns if column not in needed)),
             "split": "hash",
             "name": name,
-            "stage": CANDIDATES,
+            "stage": CANDIDATE_STAGE,
         }
     )
 
 
-def _as_now(before: Mapping[str, str]) -> dict[str, str]:
+def _reusable_params(before: Mapping[str, str]) -> dict[str, str]:
     """Return parameters that a run logged, as they can be given again."""
     texts = {name: text.strip("'") for name, text in before.items()}
     if texts.get("test_size", "").isdigit():  # a number of rows moves rows as a table grows
@@ -177,7 +177,7 @@ def _as_now(before: Mapping[str, str]) -> dict[str, str]:
     return texts
 
 
-def _columns_of(path: Path) -> list[str]:
+def _column_names(path: Path) -> list[str]:
     """Return the names of a table's columns, without its rows where that can be.
 
     Raises
@@ -186,6 +186,6 @@ def _columns_of(path: Path) -> list[str]:
         If it cannot be read.
     """
     if path.suffix.lower() == ".csv" and path.is_file():
-        with contextlib.suppress(ValueError):  # which `read_table` says in its own words
+        with contextlib.suppress(ValueError):  # which `read_table` reports
             return [str(name) for name in pd.read_csv(path, nrows=0).columns]
     return [str(name) for name in read_table(path).columns]

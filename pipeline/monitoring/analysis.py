@@ -1,4 +1,4 @@
-"""What a version's rows of now are like beside its reference."""
+"""Compare the current window of a version with its training baseline."""
 
 from __future__ import annotations
 
@@ -11,33 +11,35 @@ import numpy.typing as npt
 import pandas as pd
 
 from pipeline.monitoring import drift_tests
-from pipeline.monitoring.drift_tests import Test
+from pipeline.monitoring.drift_tests import DriftTest
 from pipeline.monitoring.labels import LabelledPredictions
-from pipeline.monitoring.window import Window, counted
-from pipeline.training.baseline import Numbers, TrainingBaseline, as_category, is_numeric
+from pipeline.monitoring.window import CurrentWindow, count_categories
+from pipeline.training.baseline import NumericProfile, TrainingBaseline, as_category, is_numeric
 from registry_tools.stats.intervals import Estimate, wilson
 
-_JOINT_ROWS = 5000  # that the classifier is shown of each side
-_MOST_PARTS, _PART_ROWS = 10, 50
+_JOINT_ROWS = 5000  # that the classifier is distribution_test of each side
+_MAX_PARTS, _PART_ROWS = 10, 50
 _OTHERS = "\x00others"  # no category: all that a profile does not name
 
 
 @dataclass(frozen=True)
-class Feature:
-    """One feature, then and now."""
+class FeatureDrift:
+    """Drift of one feature between training baseline and current window."""
 
     name: str
-    is_number: bool
+    is_numeric: bool
     psi: float
     psi_over_time: tuple[float, ...]  # of equal parts of the window, in the order of the rows
-    missing_before: float  # shares
-    missing: float
-    unseen: int | None  # rows of categories that the training rows did not have; None of numbers
+    baseline_missing: float  # shares
+    current_missing: float
+    unseen_rows: (
+        int | None
+    )  # rows of categories that the training rows did not have; None of numbers
 
 
 @dataclass(frozen=True)
-class Accuracy:
-    """How many answers are right, with 95% intervals by Wilson."""
+class LiveAccuracy:
+    """Share of correct predictions, with 95% intervals by Wilson."""
 
     rows: int
     live: Estimate
@@ -48,50 +50,52 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What was found of one version."""
+    """The result of comparing the current window with the baseline of one version."""
 
     version: int
     rows: int
-    needed: int
-    shift: float  # of one feature, in standard deviations, that so many rows would show
+    min_rows: int
+    detectable_shift: float  # of one feature, in standard deviations, that so many rows would show
     alpha: float
-    tests: tuple[Test, ...]
-    features: tuple[Feature, ...]
-    accuracy: Accuracy | None
-    predictions_before: Mapping[str, int]
+    tests: tuple[DriftTest, ...]
+    features: tuple[FeatureDrift, ...]
+    accuracy: LiveAccuracy | None
+    baseline_predictions: Mapping[str, int]
     predictions: Mapping[str, int]  # empty where none are known
 
     @property
     def is_enough(self) -> bool:
-        """Whether there were enough rows to say anything."""
-        return self.rows >= self.needed
+        """Whether there were enough rows to test."""
+        return self.rows >= self.min_rows
 
     @property
-    def found(self) -> list[Test]:
+    def significant_tests(self) -> list[DriftTest]:
         """The tests that show drift, the clearest first; after those that name where it is."""
-        shown = [test for test in self.tests if test.adjusted < self.alpha]
-        return sorted(shown, key=lambda t: (t.kind == drift_tests.CLASSIFIER, t.adjusted))
+        significant = [test for test in self.tests if test.adjusted_p_value < self.alpha]
+        return sorted(
+            significant, key=lambda t: (t.kind == drift_tests.CLASSIFIER, t.adjusted_p_value)
+        )
 
     @property
     def has_drift(self) -> bool:
         """Whether there is any."""
-        return bool(self.found)
+        return bool(self.significant_tests)
 
     @property
-    def has_fallen(self) -> bool:
+    def accuracy_has_fallen(self) -> bool:
         """Whether the live accuracy is below that of the promotion."""
-        return any(test.kind == drift_tests.FALLEN for test in self.found)
+        return any(test.kind == drift_tests.FALLEN for test in self.significant_tests)
 
     def where(self) -> str:
-        """Say in some words where the drift is."""
-        subjects = dict.fromkeys(test.subject for test in self.found)
+        """Return the subjects that drifted, between commas."""
+        subjects = dict.fromkeys(test.subject for test in self.significant_tests)
         return ", ".join(subjects)
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values, for JSON."""
         return asdict(self) | {
             "verdict": self.verdict(),
-            "where": list(dict.fromkeys(test.subject for test in self.found)),
+            "where": list(dict.fromkeys(test.subject for test in self.significant_tests)),
         }
 
     def verdict(self) -> str:
@@ -101,39 +105,39 @@ class Analysis:
         return "drift" if self.has_drift else "none"
 
 
-def analyse(
+def analyse_window(
     version: int,
     baseline: TrainingBaseline,
-    window: Window,
+    window: CurrentWindow,
     live: LabelledPredictions | None,
-    needed: int,
+    min_rows: int,
     alpha: float,
 ) -> Analysis:
-    """Compare a window with the reference of the version that answered it.
+    """Compare a window with the baseline of the version that predicted it.
 
     Parameters
     ----------
     version, baseline, window
         What is compared with what.
     live
-        The answers whose labels are known.
-    needed
+        The predictions whose labels are known.
+    min_rows
         With fewer rows nothing is tested.
     alpha
-        How often at most drift is told of where there is none.
+        How often at most drift is reported where there is none.
     """
-    predictions = counted(window.predictions)[0] if window.predictions is not None else {}
-    accuracy = _accuracy(baseline, live) if live is not None and live.rows else None
-    tests: list[Test] = []
-    features: list[Feature] = []
-    if window.rows >= needed:
+    predictions = count_categories(window.predictions)[0] if window.predictions is not None else {}
+    accuracy = _live_accuracy(baseline, live) if live is not None and live.rows else None
+    tests: list[DriftTest] = []
+    features: list[FeatureDrift] = []
+    if window.rows >= min_rows:
         for name in baseline.columns:
-            feature, shown = _feature(name, baseline, window)
+            feature, feature_tests = _analyse_feature(name, baseline, window)
             features.append(feature)
-            tests += shown
-        tests += _of_all(baseline, window, predictions, live)
-    shift = drift_tests.shift_found(
-        max(window.rows, needed),
+            tests += feature_tests
+        tests += _joint_tests(baseline, window, predictions, live)
+    detectable_shift = drift_tests.detectable_shift(
+        max(window.rows, min_rows),
         len(baseline.sample),
         len(tests) or len(baseline.columns) + 2,
         alpha,
@@ -141,41 +145,43 @@ def analyse(
     return Analysis(
         version=version,
         rows=window.rows,
-        needed=needed,
-        shift=shift,
+        min_rows=min_rows,
+        detectable_shift=detectable_shift,
         alpha=alpha,
-        tests=tuple(drift_tests.corrected(tests)),
+        tests=tuple(drift_tests.holm_correction(tests)),
         features=tuple(features),
         accuracy=accuracy,
-        predictions_before=dict(baseline.predictions),
+        baseline_predictions=dict(baseline.predictions),
         predictions=dict(sorted(predictions.items())),
     )
 
 
-def _of_all(
+def _joint_tests(
     baseline: TrainingBaseline,
-    window: Window,
+    window: CurrentWindow,
     predictions: Mapping[str, int],
     live: LabelledPredictions | None,
-) -> list[Test]:
+) -> list[DriftTest]:
     both = (baseline.sample, window.sample(_JOINT_ROWS))
-    found = [
-        drift_tests.categories(baseline.predictions, predictions, drift_tests.PREDICTIONS),
-        drift_tests.together(*(_alike(each, baseline) for each in both)),
+    tests = [
+        drift_tests.chi_squared_test(baseline.predictions, predictions, drift_tests.PREDICTIONS),
+        drift_tests.joint_test(*(_normalise_columns(each, baseline) for each in both)),
     ]
     if live is not None:
-        found.append(
-            drift_tests.accuracy((baseline.right, baseline.holdout_rows), (live.right, live.rows))
+        tests.append(
+            drift_tests.accuracy_test(
+                (baseline.correct, baseline.holdout_rows), (live.correct, live.rows)
+            )
         )
-    return [test for test in found if test is not None]
+    return [test for test in tests if test is not None]
 
 
-def _alike(rows: pd.DataFrame, baseline: TrainingBaseline) -> pd.DataFrame:
+def _normalise_columns(rows: pd.DataFrame, baseline: TrainingBaseline) -> pd.DataFrame:
     """Return rows with numbers as such and categories by their names, however they were stored."""
     columns = {}
     for name, profile in baseline.columns.items():
         values = rows[name]
-        if isinstance(profile, Numbers):
+        if isinstance(profile, NumericProfile):
             columns[name] = pd.to_numeric(values, errors="coerce").astype("float64")
         else:
             if profile.is_boolean and is_numeric(values):
@@ -185,63 +191,74 @@ def _alike(rows: pd.DataFrame, baseline: TrainingBaseline) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _feature(name: str, baseline: TrainingBaseline, window: Window) -> tuple[Feature, list[Test]]:
+def _analyse_feature(
+    name: str, baseline: TrainingBaseline, window: CurrentWindow
+) -> tuple[FeatureDrift, list[DriftTest]]:
     profile = baseline.columns[name]
-    if isinstance(profile, Numbers):
-        values = window.numbers(name)
-        before = baseline.sample[name].to_numpy(float, na_value=np.nan)
+    if isinstance(profile, NumericProfile):
+        values = window.numeric_values(name)
+        expected_values = baseline.sample[name].to_numpy(float, na_value=np.nan)
         missing, unseen = int(np.isnan(values).sum()), None
-        shown = drift_tests.numbers(before, values, name)
+        distribution_test = drift_tests.ks_test(expected_values, values, name)
         edges = np.unique(profile.quantiles[1:-1])
-        expected = _binned(before, edges)
-        stability = drift_tests.psi(expected, _binned(values, edges))
+        expected = _bin_counts(expected_values, edges)
+        stability = drift_tests.psi(expected, _bin_counts(values, edges))
         over_time = [
-            drift_tests.psi(expected, _binned(part, edges))
-            for part in np.array_split(values, _parts(window.rows))
+            drift_tests.psi(expected, _bin_counts(part, edges))
+            for part in np.array_split(values, _part_count(window.rows))
         ]
     else:
-        counts, missing = window.counts(name, profile.is_boolean)
+        counts, missing = window.category_counts(name, profile.is_boolean)
         known = {**profile.counts, **({_OTHERS: profile.others} if profile.others else {})}
         unseen = sum(count for category, count in counts.items() if category not in profile.counts)
         unseen = None if profile.others else unseen
-        counts = _with_others(counts, known)
+        counts = _pool_unnamed(counts, known)
         # Which of more categories than a profile names are the commonest is of its rows alone.
-        shown = None if profile.others else drift_tests.categories(known, counts, name)
+        distribution_test = (
+            None if profile.others else drift_tests.chi_squared_test(known, counts, name)
+        )
         stability = _psi_of_counts(known, counts)
-        sizes = [len(part) for part in np.array_split(np.empty(window.rows), _parts(window.rows))]
+        sizes = [
+            len(part) for part in np.array_split(np.empty(window.rows), _part_count(window.rows))
+        ]
         starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
         over_time = [
             _psi_of_counts(
                 known,
-                _with_others(window.part(int(s), size).counts(name, profile.is_boolean)[0], known),
+                _pool_unnamed(
+                    window.slice_rows(int(s), size).category_counts(name, profile.is_boolean)[0],
+                    known,
+                ),
             )
             for s, size in zip(starts, sizes, strict=True)
         ]
-    holes = drift_tests.missing((profile.missing, profile.rows), (missing, window.rows), name)
-    feature = Feature(
+    missing_test = drift_tests.missing_values_test(
+        (profile.missing, profile.rows), (missing, window.rows), name
+    )
+    feature = FeatureDrift(
         name,
-        isinstance(profile, Numbers),
+        isinstance(profile, NumericProfile),
         stability,
         tuple(over_time),
         profile.missing / max(profile.rows, 1),
         missing / max(window.rows, 1),
         unseen,
     )
-    return feature, [test for test in (shown, holes) if test is not None]
+    return feature, [test for test in (distribution_test, missing_test) if test is not None]
 
 
-def _parts(rows: int) -> int:
-    return max(1, min(_MOST_PARTS, rows // _PART_ROWS))
+def _part_count(rows: int) -> int:
+    return max(1, min(_MAX_PARTS, rows // _PART_ROWS))
 
 
-def _binned(
+def _bin_counts(
     values: npt.NDArray[np.float64], edges: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.int64]:
     known = values[~np.isnan(values)]
     return np.bincount(np.searchsorted(edges, known, side="right"), minlength=len(edges) + 1)
 
 
-def _with_others(counts: Mapping[str, int], known: Mapping[str, int]) -> dict[str, int]:
+def _pool_unnamed(counts: Mapping[str, int], known: Mapping[str, int]) -> dict[str, int]:
     """Put what a profile does not name under its others, if it has some."""
     if _OTHERS not in known:
         return dict(counts)
@@ -249,16 +266,18 @@ def _with_others(counts: Mapping[str, int], known: Mapping[str, int]) -> dict[st
     return named | {_OTHERS: sum(counts.values()) - sum(named.values())}
 
 
-def _psi_of_counts(before: Mapping[str, int], now: Mapping[str, int]) -> float:
-    names = sorted({*before, *now})
-    return drift_tests.psi(*(np.array([side.get(n, 0) for n in names]) for side in (before, now)))
+def _psi_of_counts(expected: Mapping[str, int], current: Mapping[str, int]) -> float:
+    names = sorted({*expected, *current})
+    return drift_tests.psi(
+        *(np.array([side.get(n, 0) for n in names]) for side in (expected, current))
+    )
 
 
-def _accuracy(baseline: TrainingBaseline, live: LabelledPredictions) -> Accuracy:
-    return Accuracy(
+def _live_accuracy(baseline: TrainingBaseline, live: LabelledPredictions) -> LiveAccuracy:
+    return LiveAccuracy(
         live.rows,
-        wilson(live.right, live.rows),
+        wilson(live.correct, live.rows),
         baseline.holdout_rows,
-        wilson(baseline.right, baseline.holdout_rows),
+        wilson(baseline.correct, baseline.holdout_rows),
         live.notes,
     )

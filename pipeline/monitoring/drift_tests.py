@@ -1,4 +1,4 @@
-"""Whether rows of now are like those of a reference: tests, all corrected together."""
+"""Statistical tests of the current window against the training baseline, corrected by Holm."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ ALL_FEATURES = "all features together"
 PREDICTIONS = "predictions"
 ACCURACY = "live accuracy"
 MISSING, CLASSIFIER, FALLEN = "missing values", "classifier", "Fisher, one-sided"
-# A test of counts holds where each is expected to be so many; rarer categories are put together.
-_LEAST_EXPECTED = 5
+# A test of counts holds where each is expected to be so many; rarer categories are pooled.
+_MIN_EXPECTED = 5
 _FEW_VALUES = 10  # numbers of so few different values are counted instead of ranked
 _PAIRS = 50  # products of two features that the classifier is given beside the features
-_CATEGORIES = 10  # of a feature that it tells apart
+_CATEGORIES = 10  # of a feature that it distinguishes
 _POWER = 0.8
 # What a Kolmogorov-Smirnov test finds of a shift of normal values, to what a t-test finds.
 _KS_EFFICIENCY = 0.64
 
 
 @dataclass(frozen=True)
-class Test:
-    """One comparison with the reference."""
+class DriftTest:
+    """One comparison with the training baseline."""
 
     subject: str  # a feature, or one of the names above
     kind: str
     statistic: float
     p_value: float
-    adjusted: float = math.nan  # by Holm, over all tests of a version
+    adjusted_p_value: float = math.nan  # by Holm, over all tests of a version
 
 
-def numbers(baseline: Floats, current: Floats, subject: str) -> Test | None:
+def ks_test(baseline: Floats, current: Floats, subject: str) -> DriftTest | None:
     """Compare the values of a feature by Kolmogorov and Smirnov; None if a side has none.
 
     Of a few different values, such as 0 and 1, it would see next to nothing: they are counted.
@@ -60,30 +60,30 @@ def numbers(baseline: Floats, current: Floats, subject: str) -> Test | None:
         names = [str(value) for value in few]
         sides = np.split(places, [len(baseline)])
         counts = [np.bincount(side, minlength=len(few)).tolist() for side in sides]
-        before, now = (dict(zip(names, each, strict=True)) for each in counts)
-        return categories(before, now, subject)
+        baseline_counts, current_counts = (dict(zip(names, each, strict=True)) for each in counts)
+        return chi_squared_test(baseline_counts, current_counts, subject)
     small = max(len(baseline), len(current)) <= 2000
     found = stats.ks_2samp(baseline, current, method="auto" if small else "asymp")
-    return Test(subject, "Kolmogorov-Smirnov", float(found.statistic), float(found.pvalue))
+    return DriftTest(subject, "Kolmogorov-Smirnov", float(found.statistic), float(found.pvalue))
 
 
-def categories(baseline: Counts, current: Counts, subject: str) -> Test | None:
+def chi_squared_test(baseline: Counts, current: Counts, subject: str) -> DriftTest | None:
     """Compare how often each category comes by chi-squared; None if all rows are of one.
 
     Two columns of which one is rare are compared by Fisher's exact test. The statistic is Cramér's
     V, from 0 (alike) to 1.
     """
-    table = _pooled(baseline, current)
+    table = _contingency_table(baseline, current)
     if table is None:
         return None
     found = stats.chi2_contingency(table, correction=False)
     p_value, kind = float(found.pvalue), "chi-squared"
-    if table.shape[1] == 2 and found.expected_freq.min() < _LEAST_EXPECTED:
+    if table.shape[1] == 2 and found.expected_freq.min() < _MIN_EXPECTED:
         p_value, kind = float(stats.fisher_exact(table).pvalue), "Fisher's exact"
-    return Test(subject, kind, math.sqrt(found.statistic / table.sum()), p_value)
+    return DriftTest(subject, kind, math.sqrt(found.statistic / table.sum()), p_value)
 
 
-def _pooled(baseline: Counts, current: Counts) -> npt.NDArray[np.int64] | None:
+def _contingency_table(baseline: Counts, current: Counts) -> npt.NDArray[np.int64] | None:
     """Return both as rows of a table, with what is too rare to be tested in one column.
 
     There are two columns at least: of a class that is gone nothing would be left to be seen.
@@ -96,41 +96,43 @@ def _pooled(baseline: Counts, current: Counts) -> npt.NDArray[np.int64] | None:
     if table.shape[1] < 2 or (table.sum(axis=1) == 0).any():
         return None
     share = table.sum(axis=1).min() / table.sum()
-    rare = table.sum(axis=0) * share < _LEAST_EXPECTED
+    rare = table.sum(axis=0) * share < _MIN_EXPECTED
     if rare.all():
         rare[int(table.sum(axis=0).argmax())] = False
     if not rare.any():
         return table
-    kept, together = table[:, ~rare], table[:, rare].sum(axis=1, keepdims=True)
-    if kept.shape[1] > 1 and together.sum() * share < _LEAST_EXPECTED:
-        kept[:, [int(kept.sum(axis=0).argmin())]] += together
+    kept, pooled = table[:, ~rare], table[:, rare].sum(axis=1, keepdims=True)
+    if kept.shape[1] > 1 and pooled.sum() * share < _MIN_EXPECTED:
+        kept[:, [int(kept.sum(axis=0).argmin())]] += pooled
         return kept
-    return np.hstack([kept, together])
+    return np.hstack([kept, pooled])
 
 
-def missing(baseline: tuple[int, int], current: tuple[int, int], subject: str) -> Test | None:
+def missing_values_test(
+    baseline: tuple[int, int], current: tuple[int, int], subject: str
+) -> DriftTest | None:
     """Compare how many values are missing, each side (missing, rows); None if none is."""
     table = np.array([[gone, rows - gone] for gone, rows in (baseline, current)])
     if not table[:, 0].any() or (table.sum(axis=1) == 0).any():
         return None
-    rare = table.sum(axis=0).min() * table.sum(axis=1).min() / table.sum() < _LEAST_EXPECTED
+    rare = table.sum(axis=0).min() * table.sum(axis=1).min() / table.sum() < _MIN_EXPECTED
     found = stats.fisher_exact(table) if rare else stats.chi2_contingency(table)
     shares = table[:, 0] / table.sum(axis=1)
-    return Test(subject, MISSING, float(shares[1] - shares[0]), float(found.pvalue))
+    return DriftTest(subject, MISSING, float(shares[1] - shares[0]), float(found.pvalue))
 
 
-def accuracy(promoted: tuple[int, int], live: tuple[int, int]) -> Test | None:
-    """Ask whether fewer answers are right than on the holdout, each side (right, rows)."""
-    table = [[right, rows - right] for right, rows in (promoted, live)]
+def accuracy_test(promoted: tuple[int, int], live: tuple[int, int]) -> DriftTest | None:
+    """Test whether fewer predictions are correct than on the holdout, each side (correct, rows)."""
+    table = [[correct, rows - correct] for correct, rows in (promoted, live)]
     if not promoted[1] or not live[1]:
         return None
     found = stats.fisher_exact(table, alternative="greater")
     fallen = promoted[0] / promoted[1] - live[0] / live[1]
-    return Test(ACCURACY, FALLEN, fallen, float(found.pvalue))
+    return DriftTest(ACCURACY, FALLEN, fallen, float(found.pvalue))
 
 
-def together(baseline: pd.DataFrame, current: pd.DataFrame, seed: int = 0) -> Test | None:
-    """Ask a classifier which rows are of now: it cannot tell if nothing has changed.
+def joint_test(baseline: pd.DataFrame, current: pd.DataFrame, seed: int = 0) -> DriftTest | None:
+    """Test whether a classifier can separate the current rows from the baseline.
 
     It learns from half of the rows, from the features and the products of two that differ most, so
     that a changed correlation is seen; the other half says by the Mann-Whitney test whether it is
@@ -145,14 +147,14 @@ def together(baseline: pd.DataFrame, current: pd.DataFrame, seed: int = 0) -> Te
     """
     if min(len(baseline), len(current)) < 20 or not len(baseline.columns):
         return None
-    encoded = _encoded(pd.concat([baseline, current], ignore_index=True))
+    encoded = _encode(pd.concat([baseline, current], ignore_index=True))
     is_current = np.arange(len(encoded)) >= len(baseline)
     learning = np.zeros(len(encoded), bool)
     random = np.random.default_rng(seed)
     for side in (False, True):
         rows = random.permutation(np.flatnonzero(is_current == side))
         learning[rows[: len(rows) // 2]] = True
-    first, second = _pairs(encoded[learning], is_current[learning])
+    first, second = _differing_pairs(encoded[learning], is_current[learning])
     features = np.hstack([encoded, encoded[:, first] * encoded[:, second]])
     spread = features[learning].std(axis=0)
     features = features[:, spread > 0] / spread[spread > 0]
@@ -161,74 +163,76 @@ def together(baseline: pd.DataFrame, current: pd.DataFrame, seed: int = 0) -> Te
     classifier = LogisticRegression(C=0.1, class_weight="balanced", max_iter=300)
     classifier.fit(features[learning], is_current[learning])
     scores = classifier.decision_function(features[~learning])
-    now, before = scores[is_current[~learning]], scores[~is_current[~learning]]
-    found = stats.mannwhitneyu(now, before, alternative="greater", method="asymptotic")
-    area = float(found.statistic) / (len(now) * len(before))
-    return Test(ALL_FEATURES, CLASSIFIER, area, float(found.pvalue))
+    current_scores, baseline_scores = scores[is_current[~learning]], scores[~is_current[~learning]]
+    found = stats.mannwhitneyu(
+        current_scores, baseline_scores, alternative="greater", method="asymptotic"
+    )
+    area = float(found.statistic) / (len(current_scores) * len(baseline_scores))
+    return DriftTest(ALL_FEATURES, CLASSIFIER, area, float(found.pvalue))
 
 
-def _encoded(rows: pd.DataFrame) -> Floats:
-    """Return numbers as normal scores of their ranks, categories and holes as indicators."""
+def _encode(rows: pd.DataFrame) -> Floats:
+    """Return numbers as normal scores of their ranks, categories and missing as indicators."""
     columns: list[Floats] = []
     for name in rows.columns:
         values = rows[name]
-        holes = values.isna().to_numpy()
+        missing = values.isna().to_numpy()
         if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
             scores = np.zeros(len(values))
-            ranks = stats.rankdata(values.to_numpy(float)[~holes])
-            scores[~holes] = stats.norm.ppf((ranks - 0.5) / max(len(ranks), 1))
+            ranks = stats.rankdata(values.to_numpy(float)[~missing])
+            scores[~missing] = stats.norm.ppf((ranks - 0.5) / max(len(ranks), 1))
             columns.append(scores)
         else:
-            text = values.astype(str).where(~holes)
+            text = values.astype(str).where(~missing)
             for category in text.value_counts().index[:_CATEGORIES]:
-                columns.append(_standard((text == category).to_numpy(float)))
-        if holes.any():
-            columns.append(_standard(holes.astype(float)))
+                columns.append(_standardise((text == category).to_numpy(float)))
+        if missing.any():
+            columns.append(_standardise(missing.astype(float)))
     return np.column_stack(columns)
 
 
-def _standard(values: Floats) -> Floats:
+def _standardise(values: Floats) -> Floats:
     spread = values.std()
     return (values - values.mean()) / spread if spread else values - values.mean()
 
 
-def _pairs(
+def _differing_pairs(
     encoded: Floats, is_current: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Return the pairs of columns whose products differ most between the two sides."""
-    now, before = encoded[is_current], encoded[~is_current]
-    difference = np.abs(now.T @ now / len(now) - before.T @ before / len(before))
+    current, baseline = encoded[is_current], encoded[~is_current]
+    difference = np.abs(current.T @ current / len(current) - baseline.T @ baseline / len(baseline))
     first, second = np.triu_indices(encoded.shape[1], 1)
     most = np.argsort(-difference[first, second], kind="stable")[:_PAIRS]
     return first[most], second[most]
 
 
-def corrected(tests: Sequence[Test]) -> list[Test]:
-    """Return the tests with p-values for all of them together, by Holm."""
+def holm_correction(tests: Sequence[DriftTest]) -> list[DriftTest]:
+    """Return the tests with p-values for all of them pooled, by Holm."""
     order = sorted(range(len(tests)), key=lambda place: tests[place].p_value)
     found = list(tests)
     highest = 0.0
     for rank, place in enumerate(order):
         p_value = tests[place].p_value * (len(tests) - rank)
         highest = max(highest, min(p_value, 1.0))
-        found[place] = replace(tests[place], adjusted=highest)
+        found[place] = replace(tests[place], adjusted_p_value=highest)
     return found
 
 
-def shift_found(rows: int, reference_rows: int, tests: int, alpha: float) -> float:
+def detectable_shift(rows: int, baseline_rows: int, tests: int, alpha: float) -> float:
     """Return the shift of one feature, in standard deviations, that four windows of five show.
 
     Parameters
     ----------
-    rows, reference_rows
-        Of the window, and of the reference.
+    rows, baseline_rows
+        Of the window, and of the baseline.
     tests
-        How many are corrected together.
+        How many are corrected pooled.
     alpha
         The level that they are corrected to.
     """
     quantiles = stats.norm.ppf(1 - alpha / (2 * max(tests, 1))) + stats.norm.ppf(_POWER)
-    effective = _KS_EFFICIENCY * rows * reference_rows / (rows + reference_rows)
+    effective = _KS_EFFICIENCY * rows * baseline_rows / (rows + baseline_rows)
     return float(quantiles / math.sqrt(effective))
 
 

@@ -1,4 +1,4 @@
-"""The reference and the rows of now, drawn beside each other."""
+"""Draw the training baseline and the current window side by side."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.monitoring.analysis import Analysis, Feature
-from pipeline.monitoring.window import Window
-from pipeline.training.baseline import Numbers, TrainingBaseline
+from pipeline.monitoring.analysis import Analysis, FeatureDrift
+from pipeline.monitoring.window import CurrentWindow
+from pipeline.training.baseline import NumericProfile, TrainingBaseline
 
-MOST = 12  # features in one picture
+MAX_FEATURES = 12  # features in one figure
 _COLUMNS, _BINS, _CATEGORIES = 3, 20, 8
-_THEN, _NOW = "#0072B2", "#D55E00"
+_BASELINE_COLOR, _CURRENT_COLOR = "#0072B2", "#D55E00"
 
 
-def features(baseline: TrainingBaseline, window: Window, shown: Sequence[Feature]) -> Figure:
-    """Draw features, then and now, each in a panel.
+def draw_features(
+    baseline: TrainingBaseline, window: CurrentWindow, shown: Sequence[FeatureDrift]
+) -> Figure:
+    """Draw baseline and current window of features, each in a panel.
 
     Parameters
     ----------
     baseline, window
-        Then and now.
+        To draw.
     shown
         Which.
     """
@@ -33,13 +35,13 @@ def features(baseline: TrainingBaseline, window: Window, shown: Sequence[Feature
     for place, feature in enumerate(shown):
         axes = figure.add_subplot(rows, columns, place + 1)
         profile = baseline.columns[feature.name]
-        if isinstance(profile, Numbers):
-            before = baseline.sample[feature.name].to_numpy(float, na_value=np.nan)
-            _histograms(axes, before[np.isfinite(before)], window.numbers(feature.name))
+        if isinstance(profile, NumericProfile):
+            expected = baseline.sample[feature.name].to_numpy(float, na_value=np.nan)
+            _histograms(axes, expected[np.isfinite(expected)], window.numeric_values(feature.name))
         else:
-            _bars(axes, profile.counts, window.counts(feature.name, profile.is_boolean)[0])
+            _bars(axes, profile.counts, window.category_counts(feature.name, profile.is_boolean)[0])
         axes.set_title(f"{_shown(feature.name, 40)}, PSI {feature.psi:.2f}", fontsize=10)
-    figure.legend(["reference", "now"], loc="outside upper right", ncols=2)
+    figure.legend(["baseline", "current"], loc="outside upper right", ncols=2)
     return figure
 
 
@@ -48,44 +50,44 @@ def _shown(name: str, most: int) -> str:
     return (name if len(name) <= most else name[: most - 1] + "…").replace("$", r"\$")
 
 
-def _histograms(axes: Axes, before: np.ndarray, now: np.ndarray) -> None:
-    now = now[np.isfinite(now)]
-    both = np.concatenate([before, now])
+def _histograms(axes: Axes, expected: np.ndarray, current: np.ndarray) -> None:
+    current = current[np.isfinite(current)]
+    both = np.concatenate([expected, current])
     if not len(both):
         return
     low, high = np.quantile(both, [0.002, 0.998])
     edges = np.linspace(low, high if high > low else low + 1, _BINS + 1)
-    for values, color in ((before, _THEN), (now, _NOW)):
+    for values, color in ((expected, _BASELINE_COLOR), (current, _CURRENT_COLOR)):
         weights = np.full(len(values), 1 / max(len(values), 1))
         inside = np.clip(values, edges[0], edges[-1])
         axes.hist(inside, edges.tolist(), weights=weights, color=color, alpha=0.55)
     axes.set_ylabel("share of rows", fontsize=8)
 
 
-def _bars(axes: Axes, before: Mapping[str, int], now: Mapping[str, int]) -> None:
-    total = {name: before.get(name, 0) + now.get(name, 0) for name in {*before, *now}}
+def _bars(axes: Axes, expected: Mapping[str, int], current: Mapping[str, int]) -> None:
+    total = {name: expected.get(name, 0) + current.get(name, 0) for name in {*expected, *current}}
     names = sorted(total, key=lambda name: (-total[name], name))[:_CATEGORIES]
     places = np.arange(len(names))
-    for counts, color, shift in ((before, _THEN, -0.2), (now, _NOW, 0.2)):
-        whole = max(sum(counts.values()), 1)
-        shares = [counts.get(name, 0) / whole for name in names]
+    for counts, color, shift in ((expected, _BASELINE_COLOR, -0.2), (current, _CURRENT_COLOR, 0.2)):
+        total_rows = max(sum(counts.values()), 1)
+        shares = [counts.get(name, 0) / total_rows for name in names]
         axes.bar(places + shift, shares, width=0.4, color=color)
     labels = [_shown(name, 14) for name in names]
     axes.set_xticks(places, labels, rotation=30, ha="right", fontsize=8)
     axes.set_ylabel("share of rows", fontsize=8)
 
 
-def predictions(analysis: Analysis) -> Figure:
-    """Draw the answers to the holdout, and those of now."""
+def draw_predictions(analysis: Analysis) -> Figure:
+    """Draw the predictions on the holdout, and those of the current window."""
     figure = Figure(figsize=(5, 3), layout="constrained")
     axes = figure.add_subplot()
-    _bars(axes, analysis.predictions_before, analysis.predictions)
+    _bars(axes, analysis.baseline_predictions, analysis.predictions)
     axes.set_title("predictions", fontsize=10)
-    figure.legend(["holdout", "now"], loc="outside upper right", ncols=2)
+    figure.legend(["holdout", "current"], loc="outside upper right", ncols=2)
     return figure
 
 
-def over_time(shown: Sequence[Feature]) -> Figure:
+def draw_psi_over_time(shown: Sequence[FeatureDrift]) -> Figure:
     """Draw the PSI of features over equal parts of the window, in the order of the rows."""
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.add_subplot()

@@ -1,4 +1,4 @@
-"""What was right, known afterwards: labels joined to what was answered."""
+"""Join labels that become known later to the predictions."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from pipeline.errors import DataError
-from pipeline.monitoring.production_rows import REQUEST, ROW
-from pipeline.monitoring.window import Window
+from pipeline.monitoring.production_data import REQUEST, ROW
+from pipeline.monitoring.window import CurrentWindow
 from pipeline.training.baseline import TrainingBaseline
 from registry_tools.data.schema import quoted_names
 from registry_tools.data.tables import read_table
@@ -22,15 +22,15 @@ _KEY = ["request", "row"]
 
 @dataclass(frozen=True)
 class LabelledPredictions:
-    """Answers whose labels are known."""
+    """Predictions whose labels are known."""
 
     rows: int
-    right: int
+    correct: int
     notes: tuple[str, ...]  # what is odd about the labels
 
 
-def read(path: Path, target: str) -> pd.DataFrame:
-    """Return labels by `request` and, if they tell, `row`; they stand in `label`.
+def read_labels(path: Path, target: str) -> pd.DataFrame:
+    """Return labels by `request` and, if given, `row`; the column `label` holds them.
 
     Parameters
     ----------
@@ -45,20 +45,20 @@ def read(path: Path, target: str) -> pd.DataFrame:
         If it cannot be read or lacks one of them.
     """
     table = read_table(path, text_columns=[*REQUEST, _LABEL, target])
-    request = _first(table, REQUEST)
-    label = _first(table, (_LABEL, target))
+    request = _first_column(table, REQUEST)
+    label = _first_column(table, (_LABEL, target))
     if request is None or label is None:
         lacking = "'request_id'" if request is None else f"{_LABEL!r} or {target!r}"
         raise DataError(
             f"labels={path}: there is no column {lacking}; "
             f"it has {quoted_names(map(str, table.columns))}"
         )
-    row = _first(table, ROW)
+    row = _first_column(table, ROW)
     known = table[table[label].notna() & table[request].notna()]
     labels = pd.DataFrame(
         {
             "request": known[request].astype(str).to_numpy(),
-            _LABEL: _names(known[label]),
+            _LABEL: _class_names(known[label]),
         }
     )
     if row is not None:
@@ -66,45 +66,48 @@ def read(path: Path, target: str) -> pd.DataFrame:
     return labels
 
 
-def _names(labels: pd.Series) -> npt.NDArray[Any]:
+def _class_names(labels: pd.Series) -> npt.NDArray[Any]:
     """Return labels under the names that a training gives its classes."""
     names = labels.map(str)
-    if names.str.fullmatch(r"-?\d+\.0").all():  # a hole in the column made them floats
+    if names.str.fullmatch(r"-?\d+\.0").all():  # a missing value made the column floats
         names = names.str.removesuffix(".0")
     return names.to_numpy(object)
 
 
-def _first(table: pd.DataFrame, names: tuple[str, ...]) -> str | None:
+def _first_column(table: pd.DataFrame, names: tuple[str, ...]) -> str | None:
     return next((name for name in names if name in table.columns), None)
 
 
-def join(labels: pd.DataFrame, window: Window, baseline: TrainingBaseline) -> LabelledPredictions:
-    """Count which answers of a window were right.
+def join_labels(
+    labels: pd.DataFrame, window: CurrentWindow, baseline: TrainingBaseline
+) -> LabelledPredictions:
+    """Count which predictions of a window were correct.
 
-    A row without a label, or with two that differ, is left out, and told of.
+    A row without a label, or with two that differ, is left out with a note.
 
     Raises
     ------
     DataError
-        If the rows tell of no request, or the labels speak of other classes.
+        If the rows have no request id, or the labels have other classes.
     """
     if window.keys is None or window.predictions is None:
         raise DataError("labels are joined by request, and the rows have no column 'request_id'")
-    answers = window.keys.to_pandas()
-    answers["predicted"] = window.predictions.to_pandas().to_numpy()
-    answers = answers[answers["predicted"].notna()].drop_duplicates()  # sent again, with one answer
+    predictions = window.keys.to_pandas()
+    predictions["predicted"] = window.predictions.to_pandas().to_numpy()
+    # A request that was sent again with the same prediction counts once.
+    predictions = predictions[predictions["predicted"].notna()].drop_duplicates()
     notes: list[str] = []
     by = _KEY if "row" in labels else ["request"]
-    answers = _told_apart(answers, by, notes)
-    different = _agreeing(labels, by, notes)
-    joined = answers.merge(different, on=by)
-    unlabelled = len(answers) - len(answers.merge(labels[by].drop_duplicates(), on=by))
+    predictions = _drop_ambiguous(predictions, by, notes)
+    distinct = _drop_contradictory(labels, by, notes)
+    joined = predictions.merge(distinct, on=by)
+    unlabelled = len(predictions) - len(predictions.merge(labels[by].drop_duplicates(), on=by))
     if unlabelled:
-        notes.append(f"{unlabelled} of {len(answers)} rows have no label")
-    if len(answers) and unlabelled == len(answers) and len(labels):
+        notes.append(f"{unlabelled} of {len(predictions)} rows have no label")
+    if len(predictions) and unlabelled == len(predictions) and len(labels):
         notes.append(
             f"labels are of requests such as {labels['request'].iloc[0]!r}, rows of such as "
-            f"{answers['request'].iloc[0]!r}"
+            f"{predictions['request'].iloc[0]!r}"
         )
     if len(joined):
         _check_classes(joined, baseline)
@@ -113,34 +116,34 @@ def join(labels: pd.DataFrame, window: Window, baseline: TrainingBaseline) -> La
     )
 
 
-def _told_apart(answers: pd.DataFrame, by: list[str], notes: list[str]) -> pd.DataFrame:
-    """Leave out answers that a label could not be told to be of."""
-    several = answers.duplicated(by, keep=False)
+def _drop_ambiguous(predictions: pd.DataFrame, by: list[str], notes: list[str]) -> pd.DataFrame:
+    """Leave out predictions that cannot be matched to one label."""
+    several = predictions.duplicated(by, keep=False)
     if several.any():
         why = "" if "row" in by else ", and the labels have no column 'row'"
-        count = answers.loc[several, "request"].nunique()
-        notes.append(f"{count} requests have several answers{why}: they are left out")
-    return answers[~several]
+        count = predictions.loc[several, "request"].nunique()
+        notes.append(f"{count} requests have several predictions{why}: they are left out")
+    return predictions[~several]
 
 
-def _agreeing(labels: pd.DataFrame, by: list[str], notes: list[str]) -> pd.DataFrame:
+def _drop_contradictory(labels: pd.DataFrame, by: list[str], notes: list[str]) -> pd.DataFrame:
     """Count a label once, and leave out those that contradict each other."""
-    different = labels.drop_duplicates()
-    clash = different.duplicated(by, keep=False)
-    doubled = len(labels) - len(different)
+    distinct = labels.drop_duplicates()
+    clash = distinct.duplicated(by, keep=False)
+    doubled = len(labels) - len(distinct)
     if doubled:
         notes.append(f"{doubled} labels were given twice, and count once")
     if clash.any():
-        rows = len(different[clash].drop_duplicates(by))
+        rows = len(distinct[clash].drop_duplicates(by))
         notes.append(f"{rows} rows have labels that contradict each other, and are left out")
-    return different[~clash]
+    return distinct[~clash]
 
 
 def _check_classes(joined: pd.DataFrame, baseline: TrainingBaseline) -> None:
-    """Refuse labels that are written otherwise than the answers: all would be wrong."""
-    said, known = set(joined[_LABEL]), {*joined["predicted"], *baseline.predictions}
-    if not said & known:
+    """Refuse labels with other class names than the predictions: all would be wrong."""
+    given, known = set(joined[_LABEL]), {*joined["predicted"], *baseline.predictions}
+    if not given & known:
         raise DataError(
-            f"labels: they say {quoted_names(sorted(said)[:5])}, and the version answers "
+            f"labels: they hold {quoted_names(sorted(given)[:5])}, but the version predicts "
             f"{quoted_names(sorted(known)[:5])}: none of them is the same"
         )

@@ -14,109 +14,108 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from pipeline.monitoring import figures as pictures
+from pipeline.monitoring import figures
 from pipeline.monitoring.actions import ActionResult
 from pipeline.monitoring.analysis import Analysis
-from pipeline.monitoring.window import Window
+from pipeline.monitoring.window import CurrentWindow
 from pipeline.training.baseline import TrainingBaseline
 from registry_tools.reports.render import render
 
 
-def said(analysis: Analysis) -> str:
-    """Say in a sentence what was found of a version."""
+def summary_sentence(analysis: Analysis) -> str:
+    """Return one sentence on the result of a version."""
     if not analysis.is_enough:
         return (
-            f"{analysis.rows} rows, {analysis.needed} needed for a shift of "
-            f"{analysis.shift:.1f} sd: nothing is said"
+            f"{analysis.rows} rows, {analysis.min_rows} needed for a shift of "
+            f"{analysis.detectable_shift:.1f} sd: nothing is tested"
         )
     if not analysis.has_drift:
-        return f"{analysis.rows} rows: no drift (a shift of {analysis.shift:.1f} sd would be seen)"
-    clearest = analysis.found[0]
+        shift = f"a shift of {analysis.detectable_shift:.1f} sd would be seen"
+        return f"{analysis.rows} rows: no drift ({shift})"
+    clearest = analysis.significant_tests[0]
     return (
         f"{analysis.rows} rows: drift in {analysis.where()} ({clearest.subject}: {clearest.kind} "
-        f"{clearest.statistic:.2f}, p {clearest.adjusted:.1g} corrected)"
+        f"{clearest.statistic:.2f}, p {clearest.adjusted_p_value:.1g} corrected)"
     )
 
 
-def write(
+def write_report(
     folder: Path,
     head: Mapping[str, Any],
-    seen: Sequence[tuple[Analysis, TrainingBaseline, Window]],
-    entries: Sequence[ActionResult],
+    findings: Sequence[tuple[Analysis, TrainingBaseline, CurrentWindow]],
+    actions: Sequence[ActionResult],
 ) -> None:
-    """Write `report.html`, `findings.json`, and the pictures as PNG into a folder.
+    """Write `report.html`, `findings.json`, and the figures as PNG into a folder.
 
     Parameters
     ----------
     folder
         Where to.
     head
-        `name`, `stage`, `current`, `run_id`, `version`, `alpha` and `notes` of the look.
-    seen
-        What was found of each version, with what it was found in; the one in the stage first.
-    entries
-        What followed.
+        `name`, `stage`, `current`, `run_id`, `version`, `alpha` and `notes` of the run.
+    findings
+        Analysis, baseline and window of each version; the one in the stage first.
+    actions
+        The results of the actions.
     """
     versions = []
-    for analysis, baseline, window in seen:
-        drawn = _drawn(analysis, baseline, window) if analysis.is_enough else {}
+    for analysis, baseline, window in findings:
+        drawn = _draw_figures(analysis, baseline, window) if analysis.is_enough else {}
         place = folder / "plots" / f"version-{analysis.version}"
-        for name, (_, picture) in drawn.items():
+        for name, (_, png) in drawn.items():
             place.mkdir(parents=True, exist_ok=True)
-            (place / f"{name}.png").write_bytes(picture)
-        versions.append(_told(analysis, analysis.version == head["version"], drawn))
+            (place / f"{name}.png").write_bytes(png)
+        versions.append(_version_context(analysis, analysis.version == head["version"], drawn))
     content = {
         **head,
-        "versions": [analysis.as_dict() for analysis, _, _ in seen],
-        "acts": [asdict(event) for event in entries],
+        "versions": [analysis.as_dict() for analysis, _, _ in findings],
+        "actions": [asdict(action) for action in actions],
     }
     (folder / "findings.json").write_text(
         json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
     )
-    main = seen[0][0]
+    main = findings[0][0]
     page = render(
         "report.html",
         datetime.now(timezone.utc),
         Path(__file__).parent,
         **head,
-        headline=f"Version {head['version']} in {head['stage']}: {said(main)}",
+        headline=f"Version {head['version']} in {head['stage']}: {summary_sentence(main)}",
         tone="bad" if main.has_drift else "",
-        entries=entries,
+        actions=actions,
         versions=versions,
     )
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
-def _told(
+def _version_context(
     analysis: Analysis, in_stage: bool, drawn: Mapping[str, tuple[str, bytes]]
 ) -> dict[str, Any]:
-    """Return what the page tells of a version."""
+    """Return what the page shows of a version."""
     return {
         "version": analysis.version,
         "in_stage": in_stage,
-        "said": said(analysis),
+        "summary": summary_sentence(analysis),
         "accuracy": analysis.accuracy,
-        "tests": sorted(analysis.tests, key=lambda test: test.adjusted),
+        "tests": sorted(analysis.tests, key=lambda test: test.adjusted_p_value),
         "features": sorted(analysis.features, key=lambda feature: -feature.psi),
-        "pictures": [
-            {"title": title, "source": _source(picture)} for title, picture in drawn.values()
-        ],
+        "figures": [{"title": title, "source": _data_uri(png)} for title, png in drawn.values()],
     }
 
 
-def _drawn(
-    analysis: Analysis, baseline: TrainingBaseline, window: Window
+def _draw_figures(
+    analysis: Analysis, baseline: TrainingBaseline, window: CurrentWindow
 ) -> dict[str, tuple[str, bytes]]:
-    """Return pictures by name, each with its title, as PNG."""
-    shown = sorted(analysis.features, key=lambda feature: -feature.psi)[: pictures.MOST]
+    """Return figures by name, each with its title, as PNG."""
+    shown = sorted(analysis.features, key=lambda feature: -feature.psi)[: figures.MAX_FEATURES]
     some = f", the {len(shown)} with the largest PSI" if len(shown) < len(analysis.features) else ""
-    figures = {"features": (f"Features{some}", pictures.features(baseline, window, shown))}
+    drawn = {"features": (f"Features{some}", figures.draw_features(baseline, window, shown))}
     if analysis.predictions:
-        figures["predictions"] = ("Predictions", pictures.predictions(analysis))
+        drawn["predictions"] = ("Predictions", figures.draw_predictions(analysis))
     if len(shown[0].psi_over_time) > 1:
         title = "PSI over the window"
-        figures["over_time"] = (title, pictures.over_time(shown[:6]))
-    return {name: (title, _png(figure)) for name, (title, figure) in figures.items()}
+        drawn["over_time"] = (title, figures.draw_psi_over_time(shown[:6]))
+    return {name: (title, _png(figure)) for name, (title, figure) in drawn.items()}
 
 
 def _png(figure: Figure) -> bytes:
@@ -127,5 +126,5 @@ def _png(figure: Figure) -> bytes:
     return content.getvalue()
 
 
-def _source(content: bytes) -> str:
+def _data_uri(content: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(content).decode()}"

@@ -1,4 +1,4 @@
-"""What the monitor says to MLflow: a run in `<model>-monitoring`, and tags on the version."""
+"""Log monitoring to MLflow: a run in `<model>-monitoring`, and tags on the version."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from registry_tools.processes import process_is_running
 from registry_tools.promotion import history
 from registry_tools.stats import metrics
 
-CAUSE_TAG = "monitoring_run"  # on a version: the look that had it trained
-_CLAIM = "retraining"
+CAUSE_TAG = "monitoring_run"  # on a version: the run that had it trained
+_LOCK = "retraining"
 
 
 class MonitoringRun:
-    """The run of one look at a window."""
+    """The MLflow run of one monitoring of a window."""
 
     def __init__(self, client: MlflowClient, model: str, tags: Mapping[str, str]) -> None:
         """Open it."""
@@ -37,8 +37,8 @@ class MonitoringRun:
         runs.end_killed(client, self.experiment, here["host"])
         self.run_id = runs.start(client, self.experiment, {**tags, **here, "kind": "monitoring"})
 
-    def log(self, analysis: Analysis) -> None:
-        """Log the figures of the version in the stage; those of each feature over the window."""
+    def log_analysis(self, analysis: Analysis) -> None:
+        """Log the metrics of the version in the stage; those of each feature over the window."""
         now = int(datetime.now(timezone.utc).timestamp() * 1000)
         logged = [
             Metric("rows", analysis.rows, now, 0),
@@ -50,10 +50,11 @@ class MonitoringRun:
                 Metric(f"psi.{suffix}", value, now, step)
                 for step, value in enumerate(feature.psi_over_time)
             ]
-            logged.append(Metric(f"missing.{suffix}", feature.missing, now, 0))
+            logged.append(Metric(f"missing.{suffix}", feature.current_missing, now, 0))
         subjects = list(dict.fromkeys(test.subject for test in analysis.tests))
         least = {
-            s: min(test.adjusted for test in analysis.tests if test.subject == s) for s in subjects
+            s: min(test.adjusted_p_value for test in analysis.tests if test.subject == s)
+            for s in subjects
         }
         for subject, suffix in zip(subjects, metrics.metric_suffixes(subjects), strict=True):
             logged.append(Metric(f"p_value.{suffix}", least[subject], now, 0))
@@ -76,10 +77,10 @@ class MonitoringRun:
             self._client.log_artifacts(self.run_id, folder)
 
     def tag_version(self, analysis: Analysis) -> None:
-        """Write the verdict on the version; the server tells of it from there."""
+        """Write the verdict on the version; the server reports it from there."""
         at = f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
-        said = analysis.verdict() + (f": {analysis.where()}" if analysis.has_drift else "")
-        tags = {DRIFT_AT_TAG: at, DRIFT_RUN_TAG: self.run_id, DRIFT_TAG: said[:5000]}
+        verdict = analysis.verdict() + (f": {analysis.where()}" if analysis.has_drift else "")
+        tags = {DRIFT_AT_TAG: at, DRIFT_RUN_TAG: self.run_id, DRIFT_TAG: verdict[:5000]}
         for key, value in tags.items():
             self.tag(analysis.version, key, value)
 
@@ -93,51 +94,52 @@ class MonitoringRun:
         runs.end(self._client, self.run_id, status, {}, {k: v[:5000] for k, v in tags.items()})
 
     def link_entry_run(self) -> None:
-        """Tell on the run that `mlflow run` has opened where the result is."""
+        """Tag the run that `mlflow run` has opened with the id of this one."""
         run_id = os.environ.get("MLFLOW_RUN_ID")
         if run_id is not None:
             with translate_errors(self._client.tracking_uri):
                 self._client.set_tag(run_id, CAUSE_TAG, self.run_id)
 
-    def claim_retraining(self, stage: str, cooldown: timedelta) -> str | None:
+    def lock_retraining(self, stage: str, cooldown: timedelta) -> str | None:
         """Make this run the one that retrains; return why it may not, None if it may.
 
-        The claims on a stage are numbered parameters of the run with which the history begins.
+        The locks on a stage are numbered parameters of the run with which the history begins.
         MLflow takes each once, so that of two monitors one comes first.
         """
         with translate_errors(self._client.tracking_uri):
             while True:
                 run = history.root(self._client, self._model)
-                prefix = f"{_CLAIM}.{stage}."
-                claims = {
+                prefix = f"{_LOCK}.{stage}."
+                locks = {
                     int(key.removeprefix(prefix)): value
                     for key, value in run.data.params.items()
                     if key.startswith(prefix) and key.removeprefix(prefix).isdigit()
                 }
-                last = max(claims, default=0)
-                held = self._held_by(claims[last], cooldown) if claims else None
+                last = max(locks, default=0)
+                held = self._lock_holder(locks[last], cooldown) if locks else None
                 if held is not None:
                     return held
-                if self._claimed(run.info.run_id, f"{prefix}{last + 1}"):
+                if self._try_lock(run.info.run_id, f"{prefix}{last + 1}"):
                     return None
 
-    def _held_by(self, run_id: str, cooldown: timedelta) -> str | None:
-        """Return why nobody may retrain yet, as long as an earlier claim holds."""
+    def _lock_holder(self, run_id: str, cooldown: timedelta) -> str | None:
+        """Return why nobody may retrain yet, as long as an earlier lock holds."""
         before = registry.find_run(self._client, run_id)
         if before is None or before.info.lifecycle_stage != "active":
             return None  # deleted, and its time with it
         began = datetime.fromtimestamp(before.info.start_time / 1000, timezone.utc)
         age = datetime.now(timezone.utc) - began
         tags = before.data.tags
-        if before.info.status == "RUNNING" and _lives_here(tags):
-            return f"run {run_id} is training one, since {_ago(age)}"
+        if before.info.status == "RUNNING" and _is_running_here(tags):
+            return f"run {run_id} is training one, since {_format_age(age)}"
         # One of a clock that is far ahead must not stand in the way for years.
         if not timedelta(hours=-1) < age < cooldown:
             return None
         failed = ", which failed" if tags.get("retrain", "").startswith("failed") else ""
-        return f"run {run_id} did {_ago(age)}{failed}, and cooling={_text(cooldown)} is not over"
+        remaining = f"cooldown={_format_duration(cooldown)} is not over"
+        return f"run {run_id} did {_format_age(age)}{failed}, and {remaining}"
 
-    def _claimed(self, run_id: str, key: str) -> bool:
+    def _try_lock(self, run_id: str, key: str) -> bool:
         try:
             self._client.log_param(run_id, key, self.run_id)
         except MlflowException:
@@ -147,21 +149,21 @@ class MonitoringRun:
         return True
 
 
-def _lives_here(tags: Mapping[str, str]) -> bool:
-    """Say whether the process of a run of this machine is there still."""
+def _is_running_here(tags: Mapping[str, str]) -> bool:
+    """Say whether the process of a run of this machine still runs."""
     process = tags.get("process", "")
     mine = tags.get("host") == socket.gethostname() and process.isdigit()
     return mine and int(process) != os.getpid() and process_is_running(int(process))
 
 
-def _ago(age: timedelta) -> str:
+def _format_age(age: timedelta) -> str:
     seconds = int(age.total_seconds())
     if seconds < 0:
         return "by a clock that is ahead"
-    return f"{_text(timedelta(seconds=seconds))} ago"
+    return f"{_format_duration(timedelta(seconds=seconds))} ago"
 
 
-def _text(time: timedelta) -> str:
+def _format_duration(time: timedelta) -> str:
     seconds = time.total_seconds()
     for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= size:

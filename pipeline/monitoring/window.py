@@ -1,4 +1,4 @@
-"""Rows that one version answered, or is to be asked."""
+"""The current window: production data of one version."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import DataError
-from pipeline.training.baseline import as_category
+from pipeline.training.baseline import TrainingBaseline, as_category
+from registry_tools.data.schema import quoted_names
 from registry_tools.errors import first_line
 
 
 @dataclass(frozen=True)
-class Window:
-    """Rows that one version answered, or is to be asked."""
+class CurrentWindow:
+    """The current window: production data of one version."""
 
     table: pa.Table  # features under their names
     predictions: pa.ChunkedArray | None  # names of classes; None: it was not asked yet
@@ -28,7 +29,7 @@ class Window:
         """How many there are."""
         return int(self.table.num_rows)
 
-    def numbers(self, name: str) -> npt.NDArray[np.float64]:
+    def numeric_values(self, name: str) -> npt.NDArray[np.float64]:
         """Return a column of numbers, shape (rows,); NaN is none.
 
         Raises
@@ -47,7 +48,7 @@ class Window:
                 f"there: {first_line(error)}"
             ) from error
 
-    def counts(self, name: str, is_boolean: bool) -> tuple[dict[str, int], int]:
+    def category_counts(self, name: str, is_boolean: bool) -> tuple[dict[str, int], int]:
         """Return how many rows there are of each category of a column, and how many have none.
 
         Raises
@@ -61,15 +62,15 @@ class Window:
                 pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
             ):
                 column = column.cast(pa.bool_())  # 0 and 1
-            return counted(column)
+            return count_categories(column)
         except pa.ArrowException as error:
             raise DataError(
                 f"column {name!r} holds {column.type}, and the version was trained on text there"
             ) from error
 
-    def part(self, start: int, rows: int) -> Window:
+    def slice_rows(self, start: int, rows: int) -> CurrentWindow:
         """Return some of the rows, in their order."""
-        return Window(self.table.slice(start, rows), None, None)
+        return CurrentWindow(self.table.slice(start, rows), None, None)
 
     def sample(self, most: int) -> pd.DataFrame:
         """Return up to so many rows of the features, chosen by chance, the same each time."""
@@ -80,7 +81,7 @@ class Window:
         return table.to_pandas()
 
 
-def counted(column: pa.ChunkedArray) -> tuple[dict[str, int], int]:
+def count_categories(column: pa.ChunkedArray) -> tuple[dict[str, int], int]:
     """Return how many values there are of each category, and how many are missing."""
     counts: dict[str, int] = {}
     missing = 0
@@ -91,3 +92,16 @@ def counted(column: pa.ChunkedArray) -> tuple[dict[str, int], int]:
         else:
             counts[as_category(value)] = counts.get(as_category(value), 0) + pair["counts"]
     return counts, missing
+
+
+def check_class_names(window: CurrentWindow, version: int, baseline: TrainingBaseline) -> None:
+    """Refuse class names that the baseline does not have: all would be drift."""
+    if window.predictions is None or not window.rows:
+        return
+    current = set(window.predictions.unique().drop_null().to_pylist())
+    if current and not current & set(baseline.predictions):
+        raise DataError(
+            f"the rows say that version {version} predicted {quoted_names(sorted(current)[:5])}, "
+            f"but it predicts {quoted_names(sorted(baseline.predictions)[:5])}: "
+            "none of them is the same"
+        )

@@ -9,51 +9,51 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InvalidParameter
-from pipeline.estimators import MODELS, models_that_take
+from pipeline.estimators import ESTIMATORS, estimators_that_take
 from pipeline.params.fields import (
-    Params,
+    CheckedParams,
     as_text,
     boolean,
-    column,
-    columns,
+    choice,
+    column_name,
+    column_names,
     duration,
+    holdout_size,
     integer,
     json_object,
-    level,
     nonempty,
-    one_of,
     optional,
     param,
-    test_size,
+    significance_level,
 )
 from registry_tools.refs import model_name, stage_name
 
 SPLITS = ("stratified", "hash")
 ENGINES = ("local", "spark")
-CANDIDATES = "staging"  # the stage where a training puts its version
-ALL = "all"  # instead of a model: each of them
+CANDIDATE_STAGE = "staging"  # the stage where a training puts its version
+ALL_MODELS = "all"  # instead of a model: each of them
 
 
 @dataclass(frozen=True)
-class TrainParams(Params):
+class TrainParams(CheckedParams):
     """What a training run depends on."""
 
     data: str = param(
         "iris", nonempty, "'iris', or the path of a .csv or .parquet file", "The table."
     )
     target: str | None = param(
-        None, column, "the name of a column", "The label column; a table needs it."
+        None, column_name, "the name of a column", "The label column; a table needs it."
     )
     drop: tuple[str, ...] = param(
         (),
-        columns,
+        column_names,
         "different names of columns between commas, or none",
         "Columns of a table to leave out, such as what only names a row.",
     )
     model: str = param(
         "logistic_regression",
-        one_of(tuple(MODELS)),
-        f"one of {', '.join(MODELS)}",
+        choice(tuple(ESTIMATORS)),
+        f"one of {', '.join(ESTIMATORS)}",
         "The estimator.",
     )
     model_params: Mapping[str, Any] = param(
@@ -63,11 +63,11 @@ class TrainParams(Params):
         200,
         integer(1, 1_000_000),
         "a whole number from 1 to 1000000",
-        f"Iterations at most, of {models_that_take('max_iter')}.",
+        f"Iterations at most, of {estimators_that_take('max_iter')}.",
     )
     test_size: float | int = param(
         0.2,
-        test_size,
+        holdout_size,
         "a fraction above 0 and below 1, or a whole number of rows from 1",
         "Rows held out: a fraction or a number.",
     )
@@ -79,7 +79,7 @@ class TrainParams(Params):
     )
     split: str = param(
         "stratified",
-        one_of(SPLITS),
+        choice(SPLITS),
         "stratified or hash",
         "How rows are held out; hash keeps each row on its side while the table grows.",
     )
@@ -89,10 +89,10 @@ class TrainParams(Params):
         "a whole number of rows from 1, or none for all",
         "Train on that many rows only.",
     )
-    plots: bool = param(True, boolean, "true or false", "Draw and log the pictures.")
+    plots: bool = param(True, boolean, "true or false", "Draw and log the plots.")
     name: str = param("iris", model_name, "the name of a registered model", "The registered model.")
     stage: str = param(
-        CANDIDATES, stage_name, "a legal alias, such as staging", "The stage that it gets."
+        CANDIDATE_STAGE, stage_name, "a legal alias, such as staging", "The stage that it gets."
     )
 
     def __post_init__(self) -> None:
@@ -106,7 +106,9 @@ class TrainParams(Params):
         super().__post_init__()
         if self.data != "iris" and self.target is None:
             raise InvalidParameter(
-                "target", "none", f"a table needs the name of its label column (data={self.data})"
+                "target",
+                "none",
+                f"a table needs the name of its label column (data={self.data})",
             )
         if self.data == "iris" and self.target is not None:
             raise InvalidParameter(
@@ -137,7 +139,10 @@ class SweepParams(TrainParams):
     """What a sweep depends on: a training's parameters, and how others are tried for it."""
 
     model: str = param(
-        "all", one_of((*MODELS, ALL)), f"one of {', '.join(MODELS)}, or all", "What is tried."
+        "all",
+        choice((*ESTIMATORS, ALL_MODELS)),
+        f"one of {', '.join(ESTIMATORS)}, or all",
+        "What is tried.",
     )
     model_params: Mapping[str, Any] = param(
         {},
@@ -152,52 +157,52 @@ class SweepParams(TrainParams):
         1, integer(1, 10_000), "a whole number from 1 to 10000", "Trials at the same time."
     )
     engine: str = param(
-        "local", one_of(ENGINES), "local or spark", "Where: in processes here, or on Spark."
+        "local", choice(ENGINES), "local or spark", "Where: in processes here, or on Spark."
     )
 
-    def trained_with(self, model: str, model_params: Mapping[str, Any]) -> TrainParams:
+    def train_params(self, model: str, model_params: Mapping[str, Any]) -> TrainParams:
         """Return the parameters of a training of this sweep's table with one model."""
         own = {spec.name: getattr(self, spec.name) for spec in fields(TrainParams)}
         return TrainParams(**own | {"model": model, "model_params": model_params})
 
 
 @dataclass(frozen=True)
-class MonitorParams(Params):
-    """What a look at the rows of now depends on, and what may follow from it."""
+class MonitorParams(CheckedParams):
+    """What a monitoring run depends on, and the actions that it may take."""
 
     name: str = param("iris", model_name, "the name of a registered model", "The registered model.")
     stage: str = param(
-        "production", stage_name, "a legal alias, such as production", "The stage that is watched."
+        "production", stage_name, "a legal alias, such as production", "The monitored stage."
     )
     current: str | None = param(
         None,
         optional(nonempty),
         "a folder of the prediction log, or a .csv or .parquet file",
-        "The rows of now; has to be given.",
+        "The production data; has to be given.",
     )
     labels: str | None = param(
         None,
         optional(str),
         "a .csv or .parquet file, or none",
-        "What was right, by request_id, perhaps row, and label.",
+        "The correct labels, by request_id, perhaps row, and label.",
     )
     since: timedelta | None = param(
         None,
         optional(duration),
         "a time such as 12h or 7d, up to a century, or none for all",
-        "How far back the log is looked at.",
+        "How far back the log is read.",
     )
     min_rows: int = param(
         200,
         integer(20, 2**63 - 1),
         "a whole number of rows from 20",
-        "With fewer rows nothing is said.",
+        "With fewer rows nothing is tested.",
     )
     alpha: float = param(
         0.01,
-        level,
+        significance_level,
         "a number from 1e-9 to 0.5",
-        "How often at most drift is told of where there is none.",
+        "How often at most drift is reported where there is none.",
     )
     retrain: str | None = param(
         None,
@@ -215,7 +220,7 @@ class MonitorParams(Params):
         timedelta(days=1),
         duration,
         "a time such as 12h or 7d, up to a century",
-        "After a retraining, how long none is started.",
+        "After a retraining, how long no other is started.",
     )
 
     def __post_init__(self) -> None:
@@ -229,7 +234,9 @@ class MonitorParams(Params):
         super().__post_init__()
         if self.current is None:
             raise InvalidParameter(
-                "current", "none", "the rows of now have to be given: a folder of the log or a file"
+                "current",
+                "none",
+                "the production data has to be given: a folder of the log or a file",
             )
         if self.promote and self.retrain is None:
             raise InvalidParameter("promote", "true", "belongs to retrain=TABLE")
@@ -237,12 +244,12 @@ class MonitorParams(Params):
             raise InvalidParameter(
                 "rollback", "true", "the live accuracy takes labels=FILE to be known"
             )
-        if self.retrain is not None and self.stage == CANDIDATES:
+        if self.retrain is not None and self.stage == CANDIDATE_STAGE:
             raise InvalidParameter(
                 "retrain",
                 self.retrain,
-                f"a candidate is put into {CANDIDATES}, which is what is watched: no gate would "
-                "stand between",
+                f"a candidate is put into {CANDIDATE_STAGE}, which is the monitored stage: no gate "
+                "would stand between",
             )
 
 

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 from pipeline.errors import InvalidParameter
 from registry_tools.errors import InvalidReference
 
-Kind = TypeVar("Kind", bound="Params")
-_LONGEST = 36_500 * 86_400  # seconds: a century
+ParamsType = TypeVar("ParamsType", bound="CheckedParams")
+_MAX_SECONDS = 36_500 * 86_400  # seconds: a century
 _SECONDS = {"d": 86_400, "h": 3_600, "min": 60, "s": 1}
 
 
@@ -33,12 +33,12 @@ def optional(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     return lambda text: None if text in {"", "none"} else parse(text)
 
 
-def column(text: str) -> str | None:
+def column_name(text: str) -> str | None:
     """Take a column's name as it stands, spaces and all."""
     return None if text in {"", "none"} else text
 
 
-def columns(text: str) -> tuple[str, ...]:
+def column_names(text: str) -> tuple[str, ...]:
     """Read names as a line of CSV: one that holds a comma stands in quotes."""
     if text in {"", "none"}:
         return ()
@@ -51,7 +51,7 @@ def columns(text: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
+def choice(choices: tuple[str, ...]) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in choices:
             raise ValueError
@@ -60,7 +60,7 @@ def one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
     return parse
 
 
-def test_size(text: str) -> float | int:
+def holdout_size(text: str) -> float | int:
     try:
         rows = int(text)
     except ValueError:
@@ -95,8 +95,8 @@ def nonempty(text: str) -> str:
     return text
 
 
-def level(text: str) -> float:
-    """Read the level of a test."""
+def significance_level(text: str) -> float:
+    """Read the significance level of a test."""
     number = float(text)
     if not 1e-9 <= number <= 0.5:
         raise ValueError
@@ -107,7 +107,7 @@ def duration(text: str) -> timedelta:
     """Read a time such as `30min`, `12h` or `7d`."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|min|h|d)", text)
     seconds = float(found[1]) * _SECONDS[found[2]] if found is not None else -1.0
-    if not 0 <= seconds <= _LONGEST:
+    if not 0 <= seconds <= _MAX_SECONDS:
         raise ValueError
     return timedelta(seconds=seconds)
 
@@ -120,11 +120,11 @@ def param(default: Any, parse: Callable[[str], Any], bounds: str, help_text: str
 
 
 @dataclass(frozen=True)
-class Params:
+class CheckedParams:
     """Parameters with defaults and bounds. Making one checks the bounds."""
 
     @classmethod
-    def from_text(cls: type[Kind], texts: Mapping[str, str]) -> Kind:
+    def from_text(cls: type[ParamsType], texts: Mapping[str, str]) -> ParamsType:
         """Read parameters from text, such as a command line gives; defaults for what is absent.
 
         Raises
@@ -133,7 +133,7 @@ class Params:
             If one is out of its bounds; names parameter, value and bounds.
         """
         values = {
-            spec.name: _parsed(spec, texts[spec.name]) for spec in fields(cls) if spec.name in texts
+            spec.name: _parse(spec, texts[spec.name]) for spec in fields(cls) if spec.name in texts
         }
         return cls(**values)
 
@@ -147,7 +147,7 @@ class Params:
         """
         for spec in fields(self):
             # The dataclass is frozen for everybody else.
-            object.__setattr__(self, spec.name, _parsed(spec, as_text(getattr(self, spec.name))))
+            object.__setattr__(self, spec.name, _parse(spec, as_text(getattr(self, spec.name))))
 
     def as_text(self) -> dict[str, str]:
         """Return the parameters as MLflow logs them, what was not given left out."""
@@ -172,8 +172,8 @@ def as_text(value: Any) -> str:
     return json.dumps(value, sort_keys=True) if isinstance(value, Mapping) else str(value)
 
 
-def _parsed(spec: Field[Any], text: str) -> Any:
-    plain = text if spec.metadata["parse"] is column else text.strip()
+def _parse(spec: Field[Any], text: str) -> Any:
+    plain = text if spec.metadata["parse"] is column_name else text.strip()
     try:
         return spec.metadata["parse"](plain)
     except InvalidReference as error:

@@ -1,4 +1,4 @@
-"""The page of the demonstration: written anew as it goes on, and served on this machine."""
+"""The page of the demo: rewritten after each step, and served on this machine."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ PAGE = "index.html"
 
 
 @dataclass(frozen=True)
-class Shown:
-    """One step, as the page tells of it."""
+class DemoStep:
+    """One step, as the page shows it."""
 
     at: int  # seconds since the beginning
     title: str
     command: str
-    said: tuple[str, ...]
+    output: tuple[str, ...]
     tone: str  # `good`, `bad` or nothing
 
 
 @dataclass
-class Page:
-    """What the page says; it is written to a folder."""
+class DemoPage:
+    """The content of the page; it is written to a folder."""
 
     folder: Path
     server: str = ""
     lamp: str = "none yet"
     ended: bool = False
-    steps: list[Shown] = field(default_factory=list)
+    steps: list[DemoStep] = field(default_factory=list)
     reports: list[str] = field(default_factory=list)
     traffic: dict[str, Any] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
 
-    def add(self, title: str, command: str = "", said: str = "", tone: str = "") -> None:
-        """Tell of a step."""
-        lines = tuple(line for line in said.splitlines() if line.strip())
+    def add(self, title: str, command: str = "", output: str = "", tone: str = "") -> None:
+        """Add a step."""
+        lines = tuple(line for line in output.splitlines() if line.strip())
         at = int(time.monotonic() - self.began)
-        self.steps.append(Shown(at, title, command, lines, tone))
+        self.steps.append(DemoStep(at, title, command, lines, tone))
         self.write()
 
     def write(self) -> None:
-        """Write it as it is now, whole or not at all."""
-        counted = {"answered": 0, "failed": 0, "version": None, "right": 0, "of": 0}
+        """Write the page atomically."""
+        counts = {"responses": 0, "failed": 0, "version": None, "correct": 0, "of": 0}
         text = render(
             "demo_page.html",
             datetime.now(timezone.utc),
@@ -62,21 +62,21 @@ class Page:
             ended=self.ended,
             steps=list(self.steps),
             reports=list(self.reports),
-            **counted | self.traffic,
+            **counts | self.traffic,
         )
         with atomic_write(self.folder / PAGE) as part:
             part.write_text(text, encoding="utf-8")
 
 
-class _Quiet(SimpleHTTPRequestHandler):
+class _SilentRequests(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: the page is asked for each second."""
+        """Log nothing: the page is requested each second."""
 
 
 @contextmanager
-def served(page: Page, port: int) -> Iterator[str]:
+def serve_page(page: DemoPage, port: int) -> Iterator[str]:
     """Serve the folder of a page on loopback; yield the address."""
-    handler = functools.partial(_Quiet, directory=str(page.folder))
+    handler = functools.partial(_SilentRequests, directory=str(page.folder))
     with ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()

@@ -31,27 +31,27 @@ ARTIFACTS = "artifacts"
 _START_SECONDS = 60
 
 
-class OldSchema(PipelineError):
+class OutdatedSchema(PipelineError):
     """The store was made by an older MLflow, and has to be upgraded first."""
 
 
 @dataclass(frozen=True)
-class Step:
+class ExampleCommand:
     """One command of this project, and how it is to end."""
 
     arguments: Sequence[str]
     exit_code: int = 0
 
 
-def _train(*arguments: str) -> Step:
-    return Step(["pipeline", "train", *arguments])
+def _train(*arguments: str) -> ExampleCommand:
+    return ExampleCommand(["pipeline", "train", *arguments])
 
 
-def _tools(*arguments: str, exit_code: int = 0) -> Step:
-    return Step(["registry_tools", *arguments], exit_code)
+def _tools(*arguments: str, exit_code: int = 0) -> ExampleCommand:
+    return ExampleCommand(["registry_tools", *arguments], exit_code)
 
 
-def _promote(ref: str, *arguments: str, exit_code: int = 0) -> Step:
+def _promote(ref: str, *arguments: str, exit_code: int = 0) -> ExampleCommand:
     return _tools("promote", ref, "--to", "production", *arguments, exit_code=exit_code)
 
 
@@ -95,7 +95,7 @@ def make(folder: Path) -> None:
         with server(new) as (address, _):
             for step in STEPS:
                 _run(step, work, address)
-        _settle(new / DATABASE)
+        _compact_database(new / DATABASE)
         folder.mkdir(parents=True, exist_ok=True)
         # What can fail is done before anything of the old store is gone.
         with tempfile.TemporaryDirectory(dir=folder) as beside:
@@ -116,7 +116,7 @@ def _write_wine(path: Path) -> None:
     table.to_csv(path, index=False)
 
 
-def _run(step: Step, work: Path, address: str) -> None:
+def _run(step: ExampleCommand, work: Path, address: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", *step.arguments],
         cwd=work,
@@ -133,11 +133,11 @@ def _run(step: Step, work: Path, address: str) -> None:
 
 def _environment() -> dict[str, str]:
     """Return an environment in which nothing says who made the store, or where."""
-    told = {"mlflow.source.name": "pipeline", "mlflow.user": "example"}
+    context = {"mlflow.source.name": "pipeline", "mlflow.user": "example"}
     return os.environ | {
         "LOGNAME": "example",
         "USER": "example",
-        "MLFLOW_RUN_CONTEXT": json.dumps(told),
+        "MLFLOW_RUN_CONTEXT": json.dumps(context),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         # Its jobs are those of generative AI: eight processes that nothing here waits for.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -146,7 +146,7 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _settle(database: Path) -> None:
+def _compact_database(database: Path) -> None:
     """Leave one small file of a database that was in use."""
     with contextlib.closing(sqlite3.connect(database)) as connection:
         connection.execute("PRAGMA journal_mode=DELETE")
@@ -183,27 +183,27 @@ def server(folder: Path, port: int | None = None) -> Iterator[tuple[str, subproc
 def wait_until_healthy(
     address: str, process: subprocess.Popen[bytes], log: str | Path, what: str
 ) -> None:
-    """Wait until a server that was started answers.
+    """Wait until a server that was started is healthy.
 
     Raises
     ------
-    OldSchema, PipelineError
+    OutdatedSchema, PipelineError
         If it ends instead, or takes too long.
     """
     until = time.monotonic() + _START_SECONDS
     while time.monotonic() < until:
         if process.poll() is not None:
-            said = Path(log).read_text().strip().splitlines()
-            if any("out-of-date database schema" in line for line in said):
-                raise OldSchema("the store was made by an older MLflow")
-            raise PipelineError(f"the {what} ended: {said[-1] if said else 'no word'}")
+            lines = Path(log).read_text().strip().splitlines()
+            if any("out-of-date database schema" in line for line in lines):
+                raise OutdatedSchema("the store was made by an older MLflow")
+            raise PipelineError(f"the {what} ended: {lines[-1] if lines else 'no output'}")
         try:
             with urllib.request.urlopen(f"{address}/health", timeout=2):
                 if process.poll() is None:
                     return
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             time.sleep(0.2)
-    raise PipelineError(f"the {what} did not answer within {_START_SECONDS} s")
+    raise PipelineError(f"the {what} did not respond within {_START_SECONDS} s")
 
 
 def free_port() -> int:
@@ -213,7 +213,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def show(folder: Path, port: int, say: Callable[[str], None]) -> None:
+def show(folder: Path, port: int, echo: Callable[[str], None]) -> None:
     """Serve a copy of the example store until interrupted; what is done in it is not kept.
 
     Raises
@@ -233,10 +233,10 @@ def show(folder: Path, port: int, say: Callable[[str], None]) -> None:
         shutil.copyfile(folder / DATABASE, copy / DATABASE)
         shutil.copytree(folder / ARTIFACTS, copy / ARTIFACTS, copy_function=shutil.copyfile)
         try:
-            _serve(copy, port, say, ended)
-        except OldSchema:
+            _serve(copy, port, echo, ended)
+        except OutdatedSchema:
             _upgrade(copy / DATABASE)
-            _serve(copy, port, say, ended)
+            _serve(copy, port, echo, ended)
 
 
 def check_port(port: int) -> None:
@@ -247,13 +247,13 @@ def check_port(port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise PipelineError(
-                f"port {port} cannot be used ({error.strerror}): name another with PORT=… or --port"
+                f"port {port} cannot be used ({error.strerror}): choose another by PORT=… or --port"
             ) from None
 
 
-def _serve(folder: Path, port: int, say: Callable[[str], None], ended: threading.Event) -> None:
+def _serve(folder: Path, port: int, echo: Callable[[str], None], ended: threading.Event) -> None:
     with server(folder, port) as (address, process):
-        _tell(address, say)
+        _print_links(address, echo)
         while not ended.wait(1):
             if process.poll() is not None:
                 raise PipelineError(f"the MLflow server ended by itself: exit {process.returncode}")
@@ -263,15 +263,15 @@ def _upgrade(database: Path) -> None:
     command = [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{database}"]
     done = subprocess.run(command, env=_environment(), capture_output=True, text=True)
     if done.returncode != 0:
-        said = (done.stderr.strip().splitlines() or ["no word"])[-1]
+        reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
         raise PipelineError(
-            f"the store was made by another MLflow, which cannot upgrade it: {said}"
+            f"the store was made by another MLflow, which cannot upgrade it: {reason}"
         )
 
 
-def _tell(address: str, say: Callable[[str], None]) -> None:
+def _print_links(address: str, echo: Callable[[str], None]) -> None:
     runs = f"{address}/#/experiments/%d/runs?workflowType=machine_learning&viewStateShareKey=%s"
-    say(f"{address}  the example store: a copy, in which nothing is kept")
-    say(f"  {runs % (1, 'best')}  runs of five models: choose some, press Compare")
-    say(f"  {address}/#/models/iris/versions/3  what is in production, with its card")
-    say(f"  {runs % (2, 'entries')}  promotions, one refused, and a rollback")
+    echo(f"{address}  the example store: a copy, in which nothing is kept")
+    echo(f"  {runs % (1, 'best')}  runs of five models: choose some, press Compare")
+    echo(f"  {address}/#/models/iris/versions/3  what is in production, with its card")
+    echo(f"  {runs % (2, 'events')}  promotions, one refused, and a rollback")

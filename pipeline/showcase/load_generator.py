@@ -14,7 +14,7 @@ import pandas as pd
 from sklearn.datasets import load_iris
 
 _PAUSE = 0.012  # seconds between two flowers
-_LAST = 200  # answers that the share of right ones is told of
+_LAST = 200  # predictions that the share of correct ones is taken of
 
 
 class FlowerSampler:
@@ -50,13 +50,13 @@ class LoadGenerator:
     def __init__(self, port: int, flowers: FlowerSampler) -> None:
         """Begin."""
         self.wider = 0.0
-        self.answered = self.failed = 0
+        self.responses = self.failed = 0
         self.version: int | None = None
         self.since = time.time()  # when the present window began
         self.sent: list[tuple[str, list[float], str]] = []  # request, flower, name
         self._port = port
         self._flowers = flowers
-        self._right: deque[bool] = deque(maxlen=_LAST)
+        self._correct: deque[bool] = deque(maxlen=_LAST)
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -67,20 +67,20 @@ class LoadGenerator:
         self._thread.join()
 
     def counts(self) -> dict[str, object]:
-        """Return what the page tells."""
-        right = list(self._right)
+        """Return the counts that the page shows."""
+        correct = list(self._correct)
         return {
-            "answered": self.answered,
+            "responses": self.responses,
             "failed": self.failed,
             "version": self.version,
-            "right": sum(right),
-            "of": len(right),
+            "correct": sum(correct),
+            "of": len(correct),
         }
 
     def wait_for(self, rows: int, seconds: float = 60) -> None:
-        """Wait until so many more were answered."""
-        until, wanted = time.monotonic() + seconds, self.answered + rows
-        while self.answered < wanted and time.monotonic() < until:
+        """Wait for that many more responses."""
+        until, wanted = time.monotonic() + seconds, self.responses + rows
+        while self.responses < wanted and time.monotonic() < until:
             time.sleep(0.05)
 
     def _run(self) -> None:
@@ -88,18 +88,18 @@ class LoadGenerator:
         while not self._ending.wait(_PAUSE):
             values, name = self._flowers.draw(self.wider)
             try:
-                request, version, answer = self._ask(connection, values)
+                request, version, prediction = self._send(connection, values)
             except (OSError, http.client.HTTPException, ValueError):
                 self.failed += 1
                 connection.close()
                 continue
-            self.answered += 1
+            self.responses += 1
             self.version = version
-            self._right.append(answer == name)
+            self._correct.append(prediction == name)
             self.sent.append((request, values, name))
         connection.close()
 
-    def _ask(
+    def _send(
         self, connection: http.client.HTTPConnection, values: Sequence[float]
     ) -> tuple[str, int, str]:
         body = json.dumps({"features": list(values)})

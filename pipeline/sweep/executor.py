@@ -21,14 +21,14 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
-class WorkerDied(PipelineError):
+class WorkerTerminated(PipelineError):
     """A process that worked on tasks was ended from outside, such as for want of memory."""
 
 
-def results(
+def run_trials(
     work: Callable[[Task], Result], tasks: Iterable[Task], n_jobs: int, engine: str
 ) -> Generator[tuple[Task, Result], None, None]:
-    """Yield each task with what came of it, as they come.
+    """Yield each trial with its result, as it ends.
 
     Parameters
     ----------
@@ -43,11 +43,11 @@ def results(
 
     Raises
     ------
-    WorkerDied
+    WorkerTerminated
         If a process ended by itself.
     """
     if engine == "spark":
-        yield from _on_spark(work, tasks, n_jobs)
+        yield from _run_on_spark(work, tasks, n_jobs)
         return
     parallel = joblib.Parallel(
         n_jobs=n_jobs,
@@ -56,50 +56,52 @@ def results(
         batch_size=1,
     )
     try:
-        yield from parallel(joblib.delayed(_answer_here)(os.getpid(), work, task) for task in tasks)
+        yield from parallel(joblib.delayed(_run_locally)(os.getpid(), work, task) for task in tasks)
     except TerminatedWorkerError as error:
-        raise WorkerDied("a process was ended from outside, such as for want of memory") from error
+        raise WorkerTerminated(
+            "a process was ended from outside, such as for want of memory"
+        ) from error
 
 
-def _answer_here(parent: int, work: Callable[[Task], Result], task: Task) -> tuple[Task, Result]:
+def _run_locally(parent: int, work: Callable[[Task], Result], task: Task) -> tuple[Task, Result]:
     if os.getpid() != parent:
-        _end_with(parent)
-    return _answer(work, task)
+        _exit_with_parent(parent)
+    return _run_trial(work, task)
 
 
 @functools.cache
-def _end_with(parent: int) -> None:
+def _exit_with_parent(parent: int) -> None:
     """Have this process end when the one that started it is killed; of itself it would not."""
 
-    def watch() -> None:
+    def watch_parent() -> None:
         while os.getppid() == parent:
             time.sleep(1)
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=watch_parent, daemon=True).start()
 
 
-def _answer(work: Callable[[Task], Result], task: Task) -> tuple[Task, Result]:
+def _run_trial(work: Callable[[Task], Result], task: Task) -> tuple[Task, Result]:
     return task, work(task)
 
 
-def _on_spark(
+def _run_on_spark(
     work: Callable[[Task], Result], tasks: Iterable[Task], n_jobs: int
 ) -> Iterator[tuple[Task, Result]]:
-    """Yield what comes of the tasks, `n_jobs` after `n_jobs`: this backend answers in lists."""
+    """Yield the results, `n_jobs` after `n_jobs`: this backend returns lists."""
     from joblibspark import register_spark
 
     # Spark would take whatever `python3` is on the PATH of its workers.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     register_spark()
     remaining = iter(tasks)
-    while some := list(itertools.islice(remaining, n_jobs)):
-        calls = (joblib.delayed(_answer)(work, task) for task in some)
+    while batch := list(itertools.islice(remaining, n_jobs)):
+        calls = (joblib.delayed(_run_trial)(work, task) for task in batch)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Spark's own making
             with joblib.parallel_config("spark", n_jobs=n_jobs):
-                answers = joblib.Parallel(n_jobs=n_jobs)(calls)
-        yield from answers
+                results = joblib.Parallel(n_jobs=n_jobs)(calls)
+        yield from results
 
 
 def check_spark() -> None:
@@ -108,7 +110,7 @@ def check_spark() -> None:
     Raises
     ------
     UnsupportedOperation
-        If its packages or Java are missing; says how to come by them.
+        If its packages or Java are missing; says how to install them.
     """
     from registry_tools.batch.engines.spark import check_installed
 

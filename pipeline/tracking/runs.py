@@ -1,50 +1,36 @@
-"""Everything that the pipeline says to MLflow."""
+"""Open training runs and log parameters, metrics, data and files with them."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import re
 import tempfile
 import time
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from functools import partial
-from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Any
 
 import mlflow
-import mlflow.sklearn
 import pandas as pd
-import skops.io
 from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.dataset_source_registry import get_dataset_source_from_json
 from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature, infer_signature
-from mlflow.models.model import ModelInfo
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
-from skops.io.exceptions import UntrustedTypesFoundException
 
-from pipeline.errors import PipelineError, RegistrationError, UntrustedType
+from pipeline.errors import PipelineError
 from pipeline.tracking import store
-from registry_tools.errors import RegistryToolsError, RegistryUnavailable
-from registry_tools.mlflow_store import experiments, registry, stages
+from registry_tools.errors import RegistryUnavailable
+from registry_tools.mlflow_store import experiments
 from registry_tools.mlflow_store.client import translate_errors, upsert
-from registry_tools.models import artifacts
-from registry_tools.models import manifest as manifests
-
-_log = logging.getLogger(__name__)
 
 # What MLflow calls a run that nobody named.
-_INVENTED_NAME = re.compile(r"[a-z]+-[a-z]+-[0-9]+")
-_UI = experiments.TRAINING | experiments.view(
+_GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-[0-9]+")
+_UI_TAGS = experiments.TRAINING | experiments.view(
     "best",
     "metrics.`accuracy`",
     [
@@ -52,17 +38,6 @@ _UI = experiments.TRAINING | experiments.view(
         *("params.`model`", "attributes.`Models`"),
     ],
 )
-# What a registered model needs to answer. Said here, MLflow need not find it out in a subprocess.
-_MODEL_NEEDS = ("mlflow", "scikit-learn", "skops", "numpy", "pandas", "scipy")
-
-
-@dataclass(frozen=True)
-class SavedModel:
-    """A model that MLflow has stored with a run, not yet registered."""
-
-    uri: str
-    model_id: str
-    manifest: Mapping[str, str]
 
 
 @contextlib.contextmanager
@@ -82,11 +57,11 @@ def training_run(experiment: str, run_name: str) -> Iterator[str]:
     Raises
     ------
     PipelineError
-        If the store does not answer, or has no such run.
+        If the store is unavailable, or has no such run.
     """
     where = mlflow.get_tracking_uri()
     with translate_errors(where), _open_run(where, experiment, run_name) as active:
-        _say_ui(active.info.experiment_id)
+        _set_ui_tags(active.info.experiment_id)
         try:
             yield active.info.run_id
         except (KeyboardInterrupt, SystemExit):
@@ -95,7 +70,7 @@ def training_run(experiment: str, run_name: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def apart() -> Iterator[None]:
+def separate_runs() -> Iterator[None]:
     """Let a training in the body open a run of its own, whichever run `mlflow run` has opened."""
     names = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
     before = {name: os.environ.pop(name) for name in names if name in os.environ}
@@ -106,17 +81,17 @@ def apart() -> Iterator[None]:
 
 
 def _open_run(where: str, experiment: str, run_name: str) -> mlflow.ActiveRun:
-    around = mlflow.active_run()
-    if around is not None:
-        place = around.info.experiment_id
+    parent = mlflow.active_run()
+    if parent is not None:
+        place = parent.info.experiment_id
         return mlflow.start_run(experiment_id=place, run_name=run_name, nested=True)
-    new = store.check(where)
+    new = store.check_address(where)
     try:
         if new is not None:
-            store.make(new)
+            store.create_sqlite_store(new)
         if "MLFLOW_RUN_ID" in os.environ:
             active = mlflow.start_run()
-            if _INVENTED_NAME.fullmatch(active.info.run_name or ""):
+            if _GENERATED_NAME.fullmatch(active.info.run_name or ""):
                 mlflow.set_tag("mlflow.runName", run_name)
             return active
         return mlflow.start_run(experiment_id=_experiment(experiment), run_name=run_name)
@@ -138,17 +113,17 @@ def _experiment(name: str) -> str:
     if "MLFLOW_EXPERIMENT_ID" in os.environ:
         return os.environ["MLFLOW_EXPERIMENT_ID"]
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", name)
-    return experiments.find_or_make(MlflowClient(), name, _UI)[0].experiment_id
+    return experiments.find_or_make(MlflowClient(), name, _UI_TAGS)[0].experiment_id
 
 
-def _say_ui(experiment_id: str) -> None:
+def _set_ui_tags(experiment_id: str) -> None:
     client = MlflowClient()
     known = client.get_experiment(experiment_id).tags
-    for key in _UI.keys() - known.keys():
-        upsert(partial(client.set_experiment_tag, experiment_id, key, _UI[key]))
+    for key in _UI_TAGS.keys() - known.keys():
+        upsert(partial(client.set_experiment_tag, experiment_id, key, _UI_TAGS[key]))
 
 
-def log_figures(
+def log_metrics(
     run_id: str,
     params: Mapping[str, str],
     metrics: Mapping[str, float],
@@ -193,115 +168,3 @@ def artifacts_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
         mlflow.log_artifacts(folder)
-
-
-def log_model(
-    estimator: Any,
-    *,
-    example: pd.DataFrame,
-    features: pd.DataFrame,
-    predicted: Any,
-    target_names: Sequence[str],
-    trusted: Sequence[str],
-) -> SavedModel:
-    """Store the model with the active run, and take the manifest of what the store then serves.
-
-    Parameters
-    ----------
-    estimator
-        A fitted scikit-learn estimator.
-    example
-        A few rows, stored as the input example.
-    features, predicted
-        Rows and their predictions, from which the signature is inferred.
-    target_names
-        The class names in code order, stored as the model's metadata.
-    trusted
-        The types that it may hold, beside those that skops trusts itself.
-
-    Raises
-    ------
-    UntrustedType
-        If it holds others.
-    """
-    with warnings.catch_warnings():
-        # Integer columns are signed as such: a later hole there is for the pipeline's imputer.
-        warnings.filterwarnings("ignore", message=".*integer column", category=UserWarning)
-        info = _log_model(
-            estimator, example, infer_signature(features, predicted), target_names, trusted
-        )
-    client = MlflowClient()
-    location = client.get_logged_model(info.model_id).artifact_location
-    with artifacts.download(client, location) as folder:
-        manifest = manifests.manifest_of(folder)
-    return SavedModel(f"models:/{info.model_id}", info.model_id, manifest)
-
-
-def _log_model(
-    estimator: Any,
-    example: pd.DataFrame,
-    signature: ModelSignature,
-    target_names: Sequence[str],
-    trusted: Sequence[str],
-) -> ModelInfo:
-    try:
-        return mlflow.sklearn.log_model(
-            estimator,
-            name="model",
-            signature=signature,
-            input_example=example,
-            pip_requirements=[f"{name}=={installed_version(name)}" for name in _MODEL_NEEDS],
-            serialization_format="skops",
-            skops_trusted_types=list(trusted),
-            metadata={"target_names": list(target_names)},
-        )
-    except MlflowException as error:
-        # MLflow's words name its own argument, and it raises them without a cause.
-        if not isinstance(error.__context__, UntrustedTypesFoundException):
-            raise
-        held = set(skops.io.get_untrusted_types(data=skops.io.dumps(estimator)))
-        raise UntrustedType(held - set(trusted)) from error
-
-
-def register(
-    saved: SavedModel,
-    *,
-    name: str,
-    run_id: str,
-    tags: Mapping[str, str],
-    description: str,
-) -> int:
-    """Make a version of a stored model, whole in one call, and return its number."""
-    digest = manifests.digest_of(saved.manifest)
-    return registry.register(
-        MlflowClient(),
-        name,
-        source=saved.uri,
-        run_id=run_id,
-        model_id=saved.model_id,
-        description=description,
-        tags={**tags, registry.DIGEST_TAG: digest},
-    )
-
-
-def set_stage(name: str, stage: str, version: int) -> None:
-    """Point the stage at the version, and its legacy mirror after it.
-
-    Raises
-    ------
-    RegistrationError
-        If the registry refuses: the version is there, but the stage still points where it did.
-    """
-    client = MlflowClient()
-    try:
-        stages.move_alias(client, name, stage, version)
-    except RegistryToolsError as error:
-        raise RegistrationError(
-            f"{name} version {version} is registered, but stage {stage} was not set: {error}"
-        ) from error
-    for _ in range(3):
-        stages.mirror_legacy_stage(client, name, stage, version)
-        held = stages.stage_holder(client, name, stage)
-        if held is None or held == version:
-            break
-        version = held  # of two trainings that end at once, the mirror follows the later one

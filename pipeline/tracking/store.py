@@ -1,4 +1,4 @@
-"""The store that runs go to: where it is, and what is done before MLflow opens it."""
+"""The tracking store: its address, and checks before MLflow opens it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def address() -> str:
     return mlflow.get_tracking_uri()
 
 
-def check(where: str) -> Path | None:
+def check_address(where: str) -> Path | None:
     """Refuse at once a store that MLflow would wait for, or forget; return a new one's path.
 
     Raises
@@ -44,7 +44,7 @@ def check(where: str) -> Path | None:
     return None if database.exists() else database
 
 
-def make(database: Path) -> None:
+def create_sqlite_store(database: Path) -> None:
     """Let MLflow make its tables beside the place of a new SQLite store, then put them there.
 
     In place, two trainings that begin at once would each run MLflow's migrations over the other's.

@@ -1,7 +1,7 @@
-"""What goes with a version for the monitor: two files beside the rest of its evidence.
+"""The training baseline that monitoring compares with: two files of a version's evidence.
 
-baseline.json      a profile of the training rows, and of the predictions on the holdout
-baseline.parquet   a sample of the training rows
+baseline.json     a profile of the training rows, and of the predictions on the holdout
+baseline.parquet  a sample of the training rows
 
 The training table is not needed again.
 """
@@ -21,14 +21,14 @@ import pyarrow as pa
 
 from registry_tools.errors import VerificationError, first_line
 
-PROFILE, SAMPLE = "baseline.json", "baseline.parquet"
+PROFILE_FILE, SAMPLE_FILE = "baseline.json", "baseline.parquet"
 _SAMPLE_ROWS = 5000
-_MOST_CATEGORIES = 1000
+_MAX_CATEGORIES = 1000
 _QUANTILES = np.linspace(0, 1, 11)
 
 
 @dataclass(frozen=True)
-class Numbers:
+class NumericProfile:
     """A column of numbers."""
 
     rows: int
@@ -37,7 +37,7 @@ class Numbers:
 
 
 @dataclass(frozen=True)
-class Categories:
+class CategoryProfile:
     """A column of text or of true and false."""
 
     rows: int
@@ -53,13 +53,13 @@ class Categories:
 
 @dataclass(frozen=True)
 class TrainingBaseline:
-    """What the rows and the answers of a version were like when it was trained."""
+    """Profile and sample of a version's training rows, and its predictions on the holdout."""
 
     rows: int
     target: str
-    columns: Mapping[str, Numbers | Categories]
+    columns: Mapping[str, NumericProfile | CategoryProfile]
     predictions: Mapping[str, int]  # rows of the holdout by the class that was predicted
-    right: int  # of them
+    correct: int  # of them
     sample: pd.DataFrame
 
     @property
@@ -73,14 +73,14 @@ class TrainingBaseline:
         return [
             name
             for name, profile in self.columns.items()
-            if isinstance(profile, Categories) and not profile.is_boolean
+            if isinstance(profile, CategoryProfile) and not profile.is_boolean
         ]
 
 
-def make(
+def make_baseline(
     training: pd.DataFrame, target: str, predicted: npt.NDArray[Any], labels: npt.NDArray[Any]
 ) -> TrainingBaseline:
-    """Return the reference of a version.
+    """Return the baseline of a version.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def make(
     target
         The label's name.
     predicted, labels
-        What it answers to the holdout and what is right, as names, shape (rows,).
+        Its predictions on the holdout and the correct labels, as names, shape (rows,).
     """
     names, counts = np.unique(predicted.astype(str), return_counts=True)
     sample = training
@@ -100,7 +100,7 @@ def make(
         target=target,
         columns={str(name): _profile(training[name]) for name in training.columns},
         predictions=dict(zip(names.tolist(), counts.tolist(), strict=True)),
-        right=int((predicted == labels).sum()),
+        correct=int((predicted == labels).sum()),
         sample=sample.reset_index(drop=True),
     )
 
@@ -110,19 +110,19 @@ def is_numeric(values: pd.Series) -> bool:
     return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
 
 
-def _profile(values: pd.Series) -> Numbers | Categories:
-    holes = int(values.isna().sum())
+def _profile(values: pd.Series) -> NumericProfile | CategoryProfile:
+    missing = int(values.isna().sum())
     if is_numeric(values):
         known = values.dropna().to_numpy(float)
         quantiles = np.quantile(known, _QUANTILES) if len(known) else np.empty(0)
-        return Numbers(len(values), holes, tuple(quantiles.tolist()))
+        return NumericProfile(len(values), missing, tuple(quantiles.tolist()))
     counts = values.dropna().map(as_category).value_counts()
-    kept = counts.iloc[:_MOST_CATEGORIES]
-    return Categories(
+    kept = counts.iloc[:_MAX_CATEGORIES]
+    return CategoryProfile(
         len(values),
-        holes,
+        missing,
         {str(name): int(count) for name, count in kept.items()},
-        int(counts.iloc[_MOST_CATEGORIES:].sum()),
+        int(counts.iloc[_MAX_CATEGORIES:].sum()),
     )
 
 
@@ -133,21 +133,21 @@ def as_category(value: object) -> str:
     return str(value)
 
 
-def write(folder: Path, baseline: TrainingBaseline) -> None:
+def write_baseline(folder: Path, baseline: TrainingBaseline) -> None:
     """Write both files."""
     content = {
         "rows": baseline.rows,
         "target": baseline.target,
         "columns": {name: asdict(column) for name, column in baseline.columns.items()},
         "predictions": dict(baseline.predictions),
-        "right": baseline.right,
+        "correct": baseline.correct,
     }
     text = json.dumps(content, indent=1, ensure_ascii=False)
-    (folder / PROFILE).write_text(text + "\n", encoding="utf-8")
-    baseline.sample.to_parquet(folder / SAMPLE, index=False)
+    (folder / PROFILE_FILE).write_text(text + "\n", encoding="utf-8")
+    baseline.sample.to_parquet(folder / SAMPLE_FILE, index=False)
 
 
-def read(folder: Path) -> TrainingBaseline | None:
+def read_baseline(folder: Path) -> TrainingBaseline | None:
     """Read both files; None if there are none.
 
     Raises
@@ -155,19 +155,19 @@ def read(folder: Path) -> TrainingBaseline | None:
     VerificationError
         If they are not readable.
     """
-    if not (folder / PROFILE).is_file() or not (folder / SAMPLE).is_file():
+    if not (folder / PROFILE_FILE).is_file() or not (folder / SAMPLE_FILE).is_file():
         return None
     try:
-        content = json.loads((folder / PROFILE).read_text(encoding="utf-8"))
-        sample = pd.read_parquet(folder / SAMPLE)
-        columns = {str(name): _column(each) for name, each in content["columns"].items()}
+        content = json.loads((folder / PROFILE_FILE).read_text(encoding="utf-8"))
+        sample = pd.read_parquet(folder / SAMPLE_FILE)
+        columns = {str(name): _read_profile(each) for name, each in content["columns"].items()}
         _check_sample(sample, columns)
         predictions = {str(name): int(count) for name, count in content["predictions"].items()}
-        right = int(content["right"])
-        if not 0 <= right <= sum(predictions.values()) or not sum(predictions.values()):
-            raise ValueError("it tells of no holdout")
+        correct = int(content["correct"])
+        if not 0 <= correct <= sum(predictions.values()) or not sum(predictions.values()):
+            raise ValueError("it has no holdout")
         return TrainingBaseline(
-            int(content["rows"]), str(content["target"]), columns, predictions, right, sample
+            int(content["rows"]), str(content["target"]), columns, predictions, correct, sample
         )
     # Whoever may write to the registry may write anything there.
     except (
@@ -175,24 +175,28 @@ def read(folder: Path) -> TrainingBaseline | None:
         *(RecursionError, pa.ArrowException),
     ) as error:
         reason = first_line(error, 150)
-        raise VerificationError(f"evidence/{PROFILE} is not readable: {reason}") from error
+        raise VerificationError(f"evidence/{PROFILE_FILE} is not readable: {reason}") from error
 
 
-def _check_sample(sample: pd.DataFrame, columns: Mapping[str, Numbers | Categories]) -> None:
+def _check_sample(
+    sample: pd.DataFrame, columns: Mapping[str, NumericProfile | CategoryProfile]
+) -> None:
     if set(sample.columns) != set(columns):
         raise ValueError("sample and profile have different columns")
     if not len(sample):
         raise ValueError("the sample is empty")
     for name, column in columns.items():
-        if isinstance(column, Numbers) and not (
+        if isinstance(column, NumericProfile) and not (
             is_numeric(sample[name]) or sample[name].isna().all()
         ):
             raise ValueError(f"column {name!r} holds numbers in the profile alone")
 
 
-def _column(content: Mapping[str, Any]) -> Numbers | Categories:
+def _read_profile(content: Mapping[str, Any]) -> NumericProfile | CategoryProfile:
     if "quantiles" in content:
         quantiles = tuple(float(value) for value in content["quantiles"])
-        return Numbers(int(content["rows"]), int(content["missing"]), quantiles)
+        return NumericProfile(int(content["rows"]), int(content["missing"]), quantiles)
     counts = {str(name): int(count) for name, count in content["counts"].items()}
-    return Categories(int(content["rows"]), int(content["missing"]), counts, int(content["others"]))
+    return CategoryProfile(
+        int(content["rows"]), int(content["missing"]), counts, int(content["others"])
+    )

@@ -1,4 +1,4 @@
-"""Pictures of a training run, drawn from plain arrays."""
+"""Figures of a training run, drawn from plain arrays."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def confusion_matrix(counts: npt.NDArray[np.int64], target_names: Sequence[str])
     side = min(3.2 + 0.6 * classes, 12.0)
     figure = Figure(figsize=(side + 0.4, side), layout="tight")
     axes = figure.add_subplot()
-    # Shares of the true class: a rare class must not look right because it is pale.
+    # Shares of the true class: a rare class must not style right because it is pale.
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true", title="Held-out rows by true and predicted class")
@@ -68,7 +68,7 @@ def roc_and_precision_recall(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
     left, right = figure.subplots(1, 2)
     for place, name in enumerate(sorted(shown, key=list(curves).index)):
         curve = curves[name]
-        look = {
+        style = {
             "color": _COLORS[place % len(_COLORS)],
             "linestyle": _STYLES[place // len(_COLORS) % len(_STYLES)],
             "linewidth": 1.8,
@@ -78,13 +78,13 @@ def roc_and_precision_recall(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
             roc["false_positive_rate"],
             roc["true_positive_rate"],
             label=f"{_short(name)}  {curve['roc_auc']:.3f}",
-            **look,
+            **style,
         )
         right.plot(
             both["recall"],
             both["precision"],
             label=f"{_short(name)}  {curve['average_precision']:.3f}",
-            **look,
+            **style,
         )
     left.plot([0, 1], [0, 1], color="#999999", linewidth=0.8)
     left.set(title="ROC, area", xlabel="false positive rate", ylabel="true positive rate")
@@ -96,7 +96,7 @@ def roc_and_precision_recall(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
 
 
 def reliability(found: Mapping[str, Any]) -> Figure:
-    """Draw how often the likeliest class was right against how likely it was said to be."""
+    """Draw how often the likeliest class was correct against its probability."""
     bins = found["bins"]
     figure = Figure(figsize=(5.2, 4.8), layout="constrained")
     axes = figure.add_subplot()
@@ -112,7 +112,7 @@ def reliability(found: Mapping[str, Any]) -> Figure:
         )  # fmt: skip
     axes.set(
         title=f"Reliability, calibration error {found['expected_calibration_error']:.3f}",
-        xlabel="probability of the likeliest class", ylabel="share that was right",
+        xlabel="probability of the likeliest class", ylabel="share that was correct",
         xlim=(-0.02, 1.02), ylim=(-0.02, 1.06),
     )  # fmt: skip
     return figure

@@ -12,22 +12,22 @@ from pipeline.data.dataset import Dataset
 from pipeline.params.definitions import TrainParams
 from pipeline.params.fields import as_text
 
-_FIGURES = {
+_METRIC_LABELS = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "f1_macro": "F1, mean of the classes",
     "roc_auc": "area under the ROC, mean of the classes",
     "log_loss": "log loss",
 }
-_CONFUSIONS = 5  # that are told of
-_COLUMNS = 30
+_MAX_CONFUSIONS = 5  # that the card lists
+_MAX_COLUMNS = 30
 
 
-def card(
+def render_model_card(
     params: TrainParams,
     training: Dataset,
     holdout: Dataset,
-    figures: Mapping[str, float],
+    metrics: Mapping[str, float],
     counts: npt.NDArray[np.int64],
 ) -> str:
     """Return the card of a run and of its version.
@@ -38,7 +38,7 @@ def card(
         Of the run.
     training, holdout
         The rows it was trained on, and those it was not.
-    figures
+    metrics
         The metrics of the run, by name.
     counts
         Rows of the holdout, shape (true class, predicted class).
@@ -47,13 +47,13 @@ def card(
     rows = len(holdout.labels)
     return "\n\n".join(
         [
-            f"**{run_name(params)}** on `{params.data}`: accuracy **{figures['accuracy']:.4f}** on "
+            f"**{run_name(params)}** on `{params.data}`: accuracy **{metrics['accuracy']:.4f}** on "
             f"{rows} held-out rows, trained on {len(training.labels)}.",
-            _table(figures),
+            _metric_table(metrics),
             f"**Where it fails.** {_failures(counts, names)}",
             f"**Data.** Digest `{training.digest[:16]}`, split `{params.split}`, seed "
             f"{params.random_state}. Classes of `{training.target}`: {', '.join(names)}. "
-            f"Columns: {_columns(list(training.features))}.",
+            f"Columns: {_quote_columns(list(training.features))}.",
             f'**Load it.** `registry_tools.load_model("{params.name}/N")`, or '
             f"`registry-tools predict {params.name}/N --features …`, N being its number.",
         ]
@@ -63,21 +63,21 @@ def card(
 def run_name(params: TrainParams) -> str:
     """Return what a run is called: the model, and the parameters that are not the usual ones."""
     usual = TrainParams()
-    said = [f"{key}={value}" for key, value in params.model_params.items()]
+    parts = [f"{key}={value}" for key, value in params.model_params.items()]
     for spec in fields(params):
         value = getattr(params, spec.name)
         if spec.name in {"max_iter", "subset_size", "split", "test_size"} and value != getattr(
             usual, spec.name
         ):
-            said.append(f"{spec.name}={as_text(value)}")
-    return " ".join([params.model, *said])
+            parts.append(f"{spec.name}={as_text(value)}")
+    return " ".join([params.model, *parts])
 
 
-def _table(figures: Mapping[str, float]) -> str:
-    lines = ["| figure | held-out rows |", "| --- | --- |"]
-    lines += [f"| {_FIGURES[n]} | {figures[n]:.4f} |" for n in _FIGURES if n in figures]
-    if "cv_accuracy_mean" in figures:
-        mean, std = figures["cv_accuracy_mean"], figures["cv_accuracy_std"]
+def _metric_table(metrics: Mapping[str, float]) -> str:
+    lines = ["| metric | held-out rows |", "| --- | --- |"]
+    lines += [f"| {_METRIC_LABELS[n]} | {metrics[n]:.4f} |" for n in _METRIC_LABELS if n in metrics]
+    if "cv_accuracy_mean" in metrics:
+        mean, std = metrics["cv_accuracy_mean"], metrics["cv_accuracy_std"]
         lines.append(f"| accuracy, cross-validated on the training rows | {mean:.4f} ± {std:.4f} |")
     return "\n".join(lines)
 
@@ -88,17 +88,19 @@ def _failures(counts: npt.NDArray[np.int64], names: Sequence[str]) -> str:
     if not wrong.any():
         return f"On none of the {counts.sum()} held-out rows."
     places = sorted(np.argwhere(wrong).tolist(), key=lambda p: -wrong[p[0], p[1]])
-    told = [f"{wrong[t, p]} × {names[t]} taken for {names[p]}" for t, p in places[:_CONFUSIONS]]
-    more = ", …" if len(places) > _CONFUSIONS else ""
+    confusions = [
+        f"{wrong[t, p]} × {names[t]} taken for {names[p]}" for t, p in places[:_MAX_CONFUSIONS]
+    ]
+    more = ", …" if len(places) > _MAX_CONFUSIONS else ""
     present = counts.sum(axis=1) > 0
     recalls = np.where(present, counts.diagonal() / np.maximum(counts.sum(axis=1), 1), 2.0)
     worst = int(recalls.argmin())
     return (
-        f"On {wrong.sum()} of {counts.sum()} held-out rows: {', '.join(told)}{more}. "
+        f"On {wrong.sum()} of {counts.sum()} held-out rows: {', '.join(confusions)}{more}. "
         f"Weakest class: {names[worst]}, recall {recalls[worst]:.2f}."
     )
 
 
-def _columns(columns: Sequence[str]) -> str:
-    more = f", … ({len(columns)} in all)" if len(columns) > _COLUMNS else ""
-    return ", ".join(f"`{column}`" for column in columns[:_COLUMNS]) + more
+def _quote_columns(columns: Sequence[str]) -> str:
+    more = f", … ({len(columns)} in all)" if len(columns) > _MAX_COLUMNS else ""
+    return ", ".join(f"`{column}`" for column in columns[:_MAX_COLUMNS]) + more

@@ -1,4 +1,4 @@
-"""The estimators that can be trained, each behind the preparation that its table needs."""
+"""Build the scikit-learn pipeline of a training: column preparation, then the estimator."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sklearn.utils._param_validation import InvalidParameterError
 
 from pipeline.data.dataset import Dataset
 from pipeline.errors import InvalidParameter, UntrustedType
-from pipeline.estimators import MODELS
+from pipeline.estimators import ESTIMATORS
 from pipeline.params.definitions import TrainParams
 from pipeline.params.fields import as_text
 
@@ -32,7 +32,7 @@ MAX_CATEGORIES = 100
 _TRIED_ROWS = 1000  # of each class, at most
 
 
-def build(params: TrainParams, features: pd.DataFrame, class_size: int) -> Pipeline:
+def build_pipeline(params: TrainParams, features: pd.DataFrame, class_size: int) -> Pipeline:
     """Return the untrained pipeline for a table.
 
     Parameters
@@ -40,7 +40,7 @@ def build(params: TrainParams, features: pd.DataFrame, class_size: int) -> Pipel
     params
         `model`, `model_params`, `max_iter` and `random_state` are read.
     features
-        All rows, shape (rows, columns): their types and holes decide the preparation.
+        All rows, shape (rows, columns): their types and missing values decide the preparation.
     class_size
         Training rows of the smallest class: the calibration of `svc` needs two in every fold.
 
@@ -50,14 +50,14 @@ def build(params: TrainParams, features: pd.DataFrame, class_size: int) -> Pipel
         If `model_params` has a key that the estimator does not know.
     """
     steps: list[tuple[str, Any]] = []
-    preparation = _preparation(features)
+    preparation = _column_transformer(features)
     if preparation is not None:
         steps.append(("prepare", preparation))
-    steps.append(("model", _calibrated(_estimator(params), class_size)))
+    steps.append(("model", _calibrate(_create_estimator(params), class_size)))
     return Pipeline(steps)
 
 
-def folds(class_size: int) -> int:
+def fold_count(class_size: int) -> int:
     """Return how many folds a cross-validation has: five, or fewer where a class is small.
 
     Below two there is none.
@@ -65,7 +65,7 @@ def folds(class_size: int) -> int:
     return min(5, class_size)
 
 
-def cross_validated(
+def cross_validate(
     params: TrainParams, features: pd.DataFrame, training: Dataset
 ) -> dict[str, float]:
     """Return mean and standard deviation of the accuracy over folds of the training rows.
@@ -79,16 +79,16 @@ def cross_validated(
     """
     class_size = int(training.labels.value_counts().min())
     scores = cross_val_score(
-        build(params, features, class_size),
+        build_pipeline(params, features, class_size),
         training.features,
         training.labels,
-        cv=StratifiedKFold(folds(class_size), shuffle=True, random_state=params.random_state),
+        cv=StratifiedKFold(fold_count(class_size), shuffle=True, random_state=params.random_state),
         error_score="raise",
     )
     return {"cv_accuracy_mean": float(scores.mean()), "cv_accuracy_std": float(scores.std())}
 
 
-def check(
+def check_model_params(
     params: TrainParams, features: pd.DataFrame, labels: pd.Series, trusted: Sequence[str]
 ) -> None:
     """Try `model_params` before any run is opened, so that a bad value costs none.
@@ -108,14 +108,14 @@ def check(
         If the estimator refuses `model_params`, cannot be saved with them, or `knn` wants more
         neighbours than there are.
     """
-    estimator = _estimator(params)
+    estimator = _create_estimator(params)
     try:
         # scikit-learn's own check of each argument, which fit begins with; others have none.
         if hasattr(estimator, "_parameter_constraints"):
             estimator._validate_params()
     except InvalidParameterError as error:
-        raise _refused(params, error) from error
-    if _weighs_classes(estimator) and not _answers_probabilities(estimator):
+        raise _invalid_model_params(params, error) from error
+    if _has_class_weight(estimator) and not _has_probabilities(estimator):
         _log.warning(
             "class_weight has next to no effect: %s gives no probabilities, and calibrating them "
             "weighs each row alike",
@@ -126,89 +126,91 @@ def check(
     if not params.model_params:
         return
     part = labels.groupby(labels).head(_TRIED_ROWS).index
-    trial = build(params, features, class_size=0)
+    trial = build_pipeline(params, features, class_size=0)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             trial.fit(features.loc[part], labels.loc[part])
     except (ValueError, TypeError, OverflowError) as error:
         if len(part) == len(labels) or isinstance(error, InvalidParameterError):
-            raise _refused(params, error) from error
+            raise _invalid_model_params(params, error) from error
         return  # what a part of the rows cannot do, all of them may
     found = set(skops.io.get_untrusted_types(data=skops.io.dumps(trial)))
     if untrusted := found - set(trusted):
-        raise _refused(params, UntrustedType(untrusted))
+        raise _invalid_model_params(params, UntrustedType(untrusted))
 
 
-def _refused(params: TrainParams, reason: object) -> InvalidParameter:
+def _invalid_model_params(params: TrainParams, reason: object) -> InvalidParameter:
     text = " ".join(str(reason).split())
     return InvalidParameter("model_params", as_text(params.model_params), text)
 
 
 def _check_neighbours(params: TrainParams, neighbours: object, labels: pd.Series) -> None:
-    parts = folds(int(labels.value_counts().min()))
+    parts = fold_count(int(labels.value_counts().min()))
     rows = len(labels) - (-(-len(labels) // parts) if parts > 1 else 0)
     if not isinstance(neighbours, int) or isinstance(neighbours, bool):
-        raise _refused(params, f"n_neighbors must be a whole number, not {neighbours}")
+        raise _invalid_model_params(params, f"n_neighbors must be a whole number, not {neighbours}")
     if neighbours > rows:
-        raise _refused(
+        raise _invalid_model_params(
             params,
             f"n_neighbors is {neighbours}, but a fold trains on {rows} rows only: take fewer "
             "neighbours or more rows",
         )
 
 
-def _estimator(params: TrainParams) -> BaseEstimator:
-    model = MODELS[params.model]
+def _create_estimator(params: TrainParams) -> BaseEstimator:
+    model = ESTIMATORS[params.model]
     own = {key: getattr(params, key.rpartition("__")[2]) for key in model.takes}
-    estimator = _made_by(model.made_by)
+    estimator = _import_estimator(model.factory)
     # What has a parameter of its own is not taken twice; progress does not belong on stdout.
-    valid = sorted(key for key in _arguments(estimator) - set(own) if not key.endswith("verbose"))
+    valid = sorted(
+        key for key in _settable_arguments(estimator) - set(own) if not key.endswith("verbose")
+    )
     unknown = sorted(set(params.model_params) - set(valid))
     if unknown:
         hint = f" ({unknown[0]} is a parameter of its own)" if unknown[0] in own else ""
-        raise _refused(
+        raise _invalid_model_params(
             params, f"{params.model} takes no {unknown[0]!r} here{hint}; valid: {', '.join(valid)}"
         )
     return estimator.set_params(**own, **params.model_params)
 
 
-def _made_by(place: str) -> BaseEstimator:
+def _import_estimator(place: str) -> BaseEstimator:
     """Return what the named class or function makes; imports only what is used."""
     module, _, name = place.partition(":")
     return getattr(importlib.import_module(module), name)()
 
 
-def _arguments(estimator: BaseEstimator) -> set[str]:
+def _settable_arguments(estimator: BaseEstimator) -> set[str]:
     """Return what can be set: of a Pipeline the arguments of its steps, not the steps."""
     names = set(estimator.get_params())
     return {name for name in names if "__" in name} if isinstance(estimator, Pipeline) else names
 
 
-def _weighs_classes(estimator: BaseEstimator) -> bool:
+def _has_class_weight(estimator: BaseEstimator) -> bool:
     given = estimator.get_params().items()
     return any(name.endswith("class_weight") and value is not None for name, value in given)
 
 
-def _answers_probabilities(estimator: BaseEstimator) -> bool:
+def _has_probabilities(estimator: BaseEstimator) -> bool:
     return hasattr(estimator, "predict_proba") or not hasattr(estimator, "decision_function")
 
 
-def _calibrated(estimator: BaseEstimator, class_size: int) -> BaseEstimator:
+def _calibrate(estimator: BaseEstimator, class_size: int) -> BaseEstimator:
     """Give an estimator without probabilities those of a sigmoid over its decision values.
 
     One that has neither is left alone. Within a fold of the cross-validation a class has four
     fifths of its rows.
     """
-    inner = folds(class_size * 4 // 5)
-    if _answers_probabilities(estimator) or inner < 2:
+    inner = fold_count(class_size * 4 // 5)
+    if _has_probabilities(estimator) or inner < 2:
         return estimator
     from sklearn.calibration import CalibratedClassifierCV
 
     return CalibratedClassifierCV(estimator, ensemble=False, cv=inner)
 
 
-def _preparation(features: pd.DataFrame) -> ColumnTransformer | None:
+def _column_transformer(features: pd.DataFrame) -> ColumnTransformer | None:
     """Return what turns the raw columns into numbers; None where they are numbers already."""
     booleans = [c for c in features if _is_boolean(features[c])]
     numbers = [
@@ -231,14 +233,14 @@ def _preparation(features: pd.DataFrame) -> ColumnTransformer | None:
 
 
 def _is_boolean(column: pd.Series) -> bool:
-    """Tell booleans, which are objects where they have holes, from text."""
+    """Tell booleans, which are objects where values are missing, from text."""
     return pd.api.types.is_bool_dtype(column) or bool(
         column.dtype == object and column.map(type).eq(bool).any()
     )
 
 
 def _one_hot() -> OneHotEncoder:
-    # A value that training never saw must be answerable later.
+    # A value that training never saw must be predictable later.
     return OneHotEncoder(
         handle_unknown="infrequent_if_exist", max_categories=MAX_CATEGORIES, sparse_output=False
     )

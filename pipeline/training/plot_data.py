@@ -1,4 +1,4 @@
-"""The numbers behind the pictures of a run: values in, values out."""
+"""The data behind the plots of a run."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ def _curve(**axes: npt.NDArray[np.float64]) -> Curve:
 def reliability(
     labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64]
 ) -> dict[str, Any]:
-    """Return how often the likeliest class was right, by how likely it was said to be.
+    """Return how often the likeliest class was correct, by its probability.
 
     Rows are put into ten bins of equal width; `expected_calibration_error` is the mean distance of
     both over the rows.
     """
     confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
+    correct = probabilities.argmax(axis=1) == labels
     places = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
     bins = []
     for place in np.unique(places):
@@ -82,7 +82,7 @@ def reliability(
         bins.append(
             {
                 "confidence": round(float(confidence[inside].mean()), 6),
-                "accuracy": round(float(right[inside].mean()), 6),
+                "accuracy": round(float(correct[inside].mean()), 6),
                 "rows": int(inside.sum()),
             }
         )

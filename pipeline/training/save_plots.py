@@ -1,4 +1,4 @@
-"""The pictures of a run, each with its numbers as JSON beside it."""
+"""The plots of a run, each with its values as JSON beside it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 _MOST_CELLS = 200_000
 
 
-def draw(
+def save_plots(
     folder: Path,
     build: Callable[[], Any],
     fitted: Any,
@@ -31,7 +31,7 @@ def draw(
     probabilities: npt.NDArray[np.float64] | None,
     random_state: int,
 ) -> None:
-    """Write all pictures of a run into a folder.
+    """Write all plots of a run into a folder.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def draw(
     counts
         Rows of the holdout, shape (true class, predicted class).
     probabilities
-        Its answers to the holdout, shape (rows, classes); None where it gives none.
+        Its probabilities on the holdout, shape (rows, classes); None where it gives none.
     random_state
         The seed of permutations and draws.
     """
@@ -61,8 +61,8 @@ def draw(
     if probabilities is not None:
         found = plot_data.one_against_the_rest(labels, probabilities, names)
         if found:
-            picture = figures.roc_and_precision_recall(found)
-            _save(folder / "roc_and_precision_recall", picture, found)
+            figure = figures.roc_and_precision_recall(found)
+            _save(folder / "roc_and_precision_recall", figure, found)
         calibration = plot_data.reliability(labels, probabilities)
         _save(folder / "reliability", figures.reliability(calibration), calibration)
     if training.features.size + holdout.features.size > _MOST_CELLS:
@@ -81,7 +81,7 @@ def draw(
         _save(folder / "learning_curve", figures.learning_curve(points), points)
 
 
-def _save(path: Path, figure: Figure, numbers: Any) -> None:
-    """Write a picture as PNG, at the size at which the UI shows it, and its numbers as JSON."""
+def _save(path: Path, figure: Figure, values: Any) -> None:
+    """Write a figure as PNG, at the size at which the UI shows it, and its values as JSON."""
     figure.savefig(path.with_suffix(".png"), dpi=110)
-    path.with_suffix(".json").write_text(json.dumps(numbers, indent=1, sort_keys=True) + "\n")
+    path.with_suffix(".json").write_text(json.dumps(values, indent=1, sort_keys=True) + "\n")

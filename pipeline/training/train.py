@@ -17,14 +17,20 @@ import pandas as pd
 from sklearn.metrics import confusion_matrix
 from sklearn.pipeline import Pipeline
 
-from pipeline.data import dataset as data
+from pipeline.data import split
 from pipeline.data.dataset import Dataset
+from pipeline.data.load import load_dataset
 from pipeline.params.definitions import TrainParams
 from pipeline.tracking import runs, store
-from pipeline.training import baseline, model_card, model_pipeline, save_plots
+from pipeline.tracking.model_logging import log_model
+from pipeline.tracking.registration import register_version, set_stage
+from pipeline.training import model_pipeline
+from pipeline.training.baseline import make_baseline, write_baseline
+from pipeline.training.model_card import render_model_card, run_name
+from pipeline.training.save_plots import save_plots
 from registry_tools.errors import first_line
 from registry_tools.models import evidence
-from registry_tools.models import manifest as manifests
+from registry_tools.models.manifest import EVIDENCE, manifest_text
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.stats import metrics
 
@@ -49,7 +55,9 @@ class TrainResult:
 
 
 @dataclass(frozen=True)
-class _Fitted:
+class FittedModel:
+    """A fitted estimator with its predictions on the holdout and its metrics."""
+
     estimator: Pipeline
     predicted: npt.NDArray[np.int64]  # shape (holdout rows,)
     probabilities: npt.NDArray[np.float64] | None  # shape (holdout rows, classes)
@@ -66,21 +74,21 @@ def train(params: TrainParams) -> TrainResult:
     PipelineError, RegistryToolsError
         If the store fails. The run ends FAILED, the stage points where it did.
     """
-    dataset = data.load(params)
-    rows = data.split(dataset, params)
+    dataset = load_dataset(params)
+    rows = split.split_rows(dataset, params)
     training, holdout = dataset.take(rows[0]), dataset.take(rows[1])
     trusted = TrustPolicy.from_environment().trusted
-    model_pipeline.check(params, training.features, training.labels, trusted)
+    model_pipeline.check_model_params(params, training.features, training.labels, trusted)
 
-    with runs.training_run(params.name, model_card.run_name(params)) as run_id:
-        with _warnings_logged():
+    with runs.training_run(params.name, run_name(params)) as run_id:
+        with _log_warnings():
             fitted = _fit(params, dataset, training, holdout)
         counts = confusion_matrix(
             holdout.labels, fitted.predicted, labels=range(len(dataset.target_names))
         )
-        _warn_of_no_use(counts, dataset.target_names)
-        description = model_card.card(params, training, holdout, fitted.metrics, counts)
-        runs.log_figures(
+        _warn_if_no_better_than_majority(counts, dataset.target_names)
+        description = render_model_card(params, training, holdout, fitted.metrics, counts)
+        runs.log_metrics(
             run_id,
             params.as_text(),
             fitted.metrics,
@@ -88,7 +96,7 @@ def train(params: TrainParams) -> TrainResult:
             description,
         )
         table = dataset.features.copy()
-        table[dataset.target] = _names(dataset)
+        table[dataset.target] = _label_names(dataset)
         runs.log_dataset(
             table,
             source=dataset.source,
@@ -96,7 +104,7 @@ def train(params: TrainParams) -> TrainResult:
             name=Path(params.data).stem,
             digest=dataset.digest,
         )
-        saved = runs.log_model(
+        logged = log_model(
             fitted.estimator,
             example=holdout.features.head(EXAMPLE_ROWS),
             features=dataset.features,
@@ -105,14 +113,12 @@ def train(params: TrainParams) -> TrainResult:
             trusted=trusted,
         )
         with runs.artifacts_folder() as folder:
-            _write_evidence(
-                folder / manifests.EVIDENCE, dataset, training, holdout, fitted, saved.manifest
-            )
+            _write_evidence(folder / EVIDENCE, dataset, training, holdout, fitted, logged.manifest)
             if params.plots:
-                with _warnings_logged():
-                    _draw(folder / "plots", params, training, holdout, fitted, counts)
-        version = runs.register(
-            saved,
+                with _log_warnings():
+                    _draw_plots(folder / "plots", params, training, holdout, fitted, counts)
+        version = register_version(
+            logged,
             name=params.name,
             run_id=run_id,
             tags={
@@ -122,7 +128,7 @@ def train(params: TrainParams) -> TrainResult:
             },
             description=description,
         )
-        runs.set_stage(params.name, params.stage, version)
+        set_stage(params.name, params.stage, version)
     return TrainResult(
         run_id,
         store.address(),
@@ -136,26 +142,26 @@ def train(params: TrainParams) -> TrainResult:
     )
 
 
-def _fit(params: TrainParams, dataset: Dataset, training: Dataset, holdout: Dataset) -> _Fitted:
+def _fit(params: TrainParams, dataset: Dataset, training: Dataset, holdout: Dataset) -> FittedModel:
     class_size = int(training.labels.value_counts().min())
-    estimator = model_pipeline.build(params, dataset.features, class_size)
+    estimator = model_pipeline.build_pipeline(params, dataset.features, class_size)
     estimator.fit(training.features, training.labels)
     predicted = estimator.predict(holdout.features)
     probabilities = (
         estimator.predict_proba(holdout.features) if hasattr(estimator, "predict_proba") else None
     )
-    figures = metrics.classification_metrics(
+    values = metrics.classification_metrics(
         holdout.labels.to_numpy(), predicted, probabilities, dataset.target_names
     )
-    figures |= _cross_validated(params, dataset, training, class_size)
-    return _Fitted(estimator, predicted, probabilities, figures)
+    values |= _cross_validate(params, dataset, training, class_size)
+    return FittedModel(estimator, predicted, probabilities, values)
 
 
-def _cross_validated(
+def _cross_validate(
     params: TrainParams, dataset: Dataset, training: Dataset, class_size: int
 ) -> dict[str, float]:
     """Return mean and standard deviation of the accuracy over folds of the training rows."""
-    folds = model_pipeline.folds(class_size)
+    folds = model_pipeline.fold_count(class_size)
     if folds < 2:
         _log.warning("no cross-validation: a class has a single training row")
         return {}
@@ -164,16 +170,16 @@ def _cross_validated(
     # Threads: the folds of a small table are done before a process has started, and the
     # estimators release the interpreter lock where they spend their time.
     with joblib.parallel_config("threading", n_jobs=-1):
-        return model_pipeline.cross_validated(params, dataset.features, training)
+        return model_pipeline.cross_validate(params, dataset.features, training)
 
 
-def _warn_of_no_use(counts: npt.NDArray[np.int64], names: tuple[str, ...]) -> None:
-    """Say so where one answer to everything would be as good; counts: (true, predicted) class."""
+def _warn_if_no_better_than_majority(counts: npt.NDArray[np.int64], names: tuple[str, ...]) -> None:
+    """Warn if always predicting one class is as good; counts: (true, predicted) class."""
     commonest = int(counts.sum(axis=1).argmax())
     if counts.trace() <= counts[commonest].sum():
         share = counts[commonest].sum() / counts.sum()
         _log.warning(
-            "no better than to answer %s always: right on %.4f of the held-out rows",
+            "no better than always predicting %s: correct on %.4f of the held-out rows",
             names[commonest],
             share,
         )
@@ -184,11 +190,11 @@ def _write_evidence(
     dataset: Dataset,
     training: Dataset,
     holdout: Dataset,
-    fitted: _Fitted,
+    fitted: FittedModel,
     manifest: Mapping[str, str],
 ) -> None:
     folder.mkdir()
-    names = pd.Series(_names(holdout), name=holdout.target)
+    names = pd.Series(_label_names(holdout), name=holdout.target)
     evidence.write_holdout(folder, holdout.features, names)
     evidence.write_training_rows(folder, dataset.features, training.features)
     few = slice(0, EXAMPLE_ROWS)
@@ -199,24 +205,25 @@ def _write_evidence(
             holdout.features.iloc[few], fitted.predicted[few], probabilities
         ),
     )
-    right = names.to_numpy()
-    said = np.asarray(dataset.target_names, dtype=object)[fitted.predicted]
-    baseline.write(folder, baseline.make(training.features, dataset.target, said, right))
-    (folder / "manifest.json").write_text(manifests.manifest_text(manifest))
+    predicted = np.asarray(dataset.target_names, dtype=object)[fitted.predicted]
+    write_baseline(
+        folder, make_baseline(training.features, dataset.target, predicted, names.to_numpy())
+    )
+    (folder / "manifest.json").write_text(manifest_text(manifest))
 
 
-def _draw(
+def _draw_plots(
     folder: Path,
     params: TrainParams,
     training: Dataset,
     holdout: Dataset,
-    fitted: _Fitted,
+    fitted: FittedModel,
     counts: npt.NDArray[np.int64],
 ) -> None:
     class_size = int(training.labels.value_counts().min())
-    save_plots.draw(
+    save_plots(
         folder,
-        lambda: model_pipeline.build(params, training.features, class_size),
+        lambda: model_pipeline.build_pipeline(params, training.features, class_size),
         fitted.estimator,
         training,
         holdout,
@@ -227,8 +234,8 @@ def _draw(
 
 
 @contextmanager
-def _warnings_logged() -> Iterator[None]:
-    """Say once, in a line of our log, what the estimators warn of in many."""
+def _log_warnings() -> Iterator[None]:
+    """Log each warning of the estimators once, in one line."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
@@ -236,5 +243,5 @@ def _warnings_logged() -> Iterator[None]:
         _log.warning("%s", text)
 
 
-def _names(dataset: Dataset) -> npt.NDArray[Any]:
+def _label_names(dataset: Dataset) -> npt.NDArray[Any]:
     return np.asarray(dataset.target_names, dtype=object)[dataset.labels]

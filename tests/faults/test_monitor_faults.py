@@ -28,14 +28,16 @@ from tests.support.constants import ROOT
 from tests.support.monitored import (
     NAMES,
     SHIFTED,
-    Part,
-    acts,
+    LogPart,
+    action_outcomes,
+    fewer_figures,  # noqa: F401 - a fixture
     flowers,
-    grown,
-    held,
+    grown_table,
     last_run,
-    look,
-    told,
+    monitor_output,
+    passing,  # noqa: F401 - a fixture
+    promoted_versions,
+    run_monitor,
     write_log,
 )
 from tests.support.registries import EQUAL, GOOD, POOR, Place
@@ -44,7 +46,7 @@ from tests.support.servers import BIN, eventually
 # Versions.
 
 
-def test_rows_of_three_versions_are_each_compared_with_the_reference_of_their_own(
+def test_rows_of_three_versions_are_each_compared_with_the_baseline_of_their_own(
     local: Place, tmp_path: Path, capsys: Any
 ) -> None:
     name = local.model(GOOD, EQUAL, POOR)
@@ -53,12 +55,12 @@ def test_rows_of_three_versions_are_each_compared_with_the_reference_of_their_ow
     log = write_log(
         tmp_path / "log",
         name,
-        Part(1, *flowers(240, shift=3)),
-        Part(2, rows, right),
-        Part(3, *flowers(60)),
-        Part(2, *flowers(240, seed=2)),
+        LogPart(1, *flowers(240, shift=3)),
+        LogPart(2, rows, right),
+        LogPart(3, *flowers(60)),
+        LogPart(2, *flowers(240, seed=2)),
     )
-    lines = told(capsys, "--name", name, "--current", log)  # the one in the stage decides
+    lines = monitor_output(capsys, "--name", name, "--current", log)  # the one in the stage decides
     assert lines[0].startswith(f"none      {name} version 2 in production: 480 rows: no drift")
     assert lines[1].startswith("beside    version 3: 60 rows, 200 needed")
     assert lines[2].startswith(f"beside    version 1: 240 rows: drift in {SHIFTED}")
@@ -74,24 +76,24 @@ def test_rows_of_other_versions_alone_say_nothing_of_the_one_in_the_stage(
     local: Place, model: str, tmp_path: Path
 ) -> None:
     stages.move_alias(local.client, model, "production", 2)
-    result = look(model, write_log(tmp_path / "log", model, Part(1, *flowers(shift=3))))
+    result = run_monitor(model, write_log(tmp_path / "log", model, LogPart(1, *flowers(shift=3))))
     assert (result.version, result.analysis.verdict(), result.analysis.rows) == (2, "unknown", 0)
-    assert [(f.version, f.verdict()) for f in result.others] == [(1, "drift")]
+    assert [(f.version, f.verdict()) for f in result.other_versions] == [(1, "drift")]
 
 
-def test_rows_that_do_not_say_who_answered_count_for_the_one_in_the_stage(
+def test_rows_that_name_no_version_count_for_the_one_in_the_stage(
     local: Place, model: str, tmp_path: Path
 ) -> None:
     rows, right = flowers(400)
     versions = [1.0] * 250 + [np.nan] * 150
     rows.assign(prediction=right, model_version=versions).to_parquet(tmp_path / "now.parquet")
-    assert look(model, tmp_path / "now.parquet").analysis.rows == 400
+    assert run_monitor(model, tmp_path / "now.parquet").analysis.rows == 400
 
 
-def test_what_another_model_answered_is_not_taken_for_this_ones(
+def test_what_another_model_predicted_is_not_taken_for_this_ones(
     local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
-    log = write_log(tmp_path / "log", "another", Part(1, *flowers(shift=3)))
+    log = write_log(tmp_path / "log", "another", LogPart(1, *flowers(shift=3)))
     code = main(["monitor", "--name", model, "--current", str(log / "another")])
     out, err = capsys.readouterr()
     assert code in {0, 1}, out
@@ -108,46 +110,49 @@ def foreign(place: Place, name: str) -> int:
     )
 
 
-def test_a_version_without_a_reference_cannot_be_watched(
+def test_a_version_without_a_baseline_cannot_be_monitored(
     local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
     stages.move_alias(local.client, model, "production", foreign(local, model))
-    log = write_log(tmp_path / "log", model, Part(3, *flowers()))
-    (said,) = told(capsys, "--name", model, "--current", log, code=1)
-    assert f"{model} version 3 has no reference to compare with" in said
+    log = write_log(tmp_path / "log", model, LogPart(3, *flowers()))
+    (line,) = monitor_output(capsys, "--name", model, "--current", log, code=1)
+    assert f"{model} version 3 has no training baseline to compare with" in line
     assert local.client.get_experiment_by_name(f"{model}-monitoring") is None
 
 
-def test_rows_of_a_version_without_a_reference_are_told_and_the_others_compared(
+def test_rows_of_a_version_without_a_baseline_are_told_and_the_others_compared(
     local: Place, model: str, tmp_path: Path
 ) -> None:
     other = foreign(local, model)
-    parts = (Part(other, *flowers(70)), Part(1, *flowers()), Part(9, *flowers(50)))
-    result = look(model, write_log(tmp_path / "log", model, *parts))
+    parts = (LogPart(other, *flowers(70)), LogPart(1, *flowers()), LogPart(9, *flowers(50)))
+    result = run_monitor(model, write_log(tmp_path / "log", model, *parts))
     assert result.analysis.verdict() == "none"
     assert len(result.notes) == 2
-    assert f"70 rows of version {other}: {model} version {other} has no ref" in result.notes[0]
+    assert (
+        f"70 rows of version {other}: {model} version {other} has no training baseline"
+        in result.notes[0]
+    )
     assert "50 rows of version 9: " in result.notes[1]
 
 
 @pytest.mark.slow
-def test_a_version_that_answers_in_other_words_does_not_stop_the_look(
+def test_a_version_that_predicts_other_class_names_does_not_stop_the_run(
     local: Place, model: str, tmp_path: Path
 ) -> None:
     other = foreign(local, model)
     rows, right = flowers(70)
-    parts = (Part(other, rows, right, named=False), Part(1, *flowers()))
-    result = look(model, write_log(tmp_path / "log", model, *parts))
+    parts = (LogPart(other, rows, right, named=False), LogPart(1, *flowers()))
+    result = run_monitor(model, write_log(tmp_path / "log", model, *parts))
     assert (result.analysis.rows, result.analysis.verdict()) == (240, "none")
 
 
-def test_a_version_whose_column_was_of_another_type_does_not_stop_the_look(
+def test_a_version_whose_column_was_of_another_type_does_not_stop_the_run(
     local: Place, model: str, tmp_path: Path
 ) -> None:
     rows, right = flowers(70)
     rows[SHIFTED] = "long"
-    parts = (Part(2, rows, right), Part(1, *flowers()))
-    result = look(model, write_log(tmp_path / "log", model, *parts))
+    parts = (LogPart(2, rows, right), LogPart(1, *flowers()))
+    result = run_monitor(model, write_log(tmp_path / "log", model, *parts))
     assert (result.analysis.rows, result.analysis.verdict()) == (240, "none")
 
 
@@ -159,31 +164,31 @@ def evidence(place: Place, name: str, version: int) -> Path:
 
 
 def spoilt(place: Place, name: str) -> int:
-    """Register a version whose reference is not readable."""
+    """Register a version whose baseline is not readable."""
     number = foreign(place, name)
     folder = evidence(place, name, number)
     folder.mkdir(parents=True)
-    (folder / baseline.PROFILE).write_text("{")
-    (folder / baseline.SAMPLE).write_bytes(b"")
+    (folder / baseline.PROFILE_FILE).write_text("{")
+    (folder / baseline.SAMPLE_FILE).write_bytes(b"")
     return number
 
 
-def test_a_reference_that_is_not_readable_is_told_in_a_line(
+def test_a_baseline_that_is_not_readable_is_told_in_a_line(
     local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
     stages.move_alias(local.client, model, "production", spoilt(local, model))
-    log = write_log(tmp_path / "log", model, Part(3, *flowers()))
-    (said,) = told(capsys, "--name", model, "--current", log, code=1)
-    assert "evidence/baseline.json is not readable" in said
+    log = write_log(tmp_path / "log", model, LogPart(3, *flowers()))
+    (line,) = monitor_output(capsys, "--name", model, "--current", log, code=1)
+    assert "evidence/baseline.json is not readable" in line
 
 
 @pytest.mark.slow
-def test_an_unreadable_reference_of_another_version_does_not_stop_the_look(
+def test_an_unreadable_baseline_of_another_version_does_not_stop_the_run(
     local: Place, model: str, tmp_path: Path
 ) -> None:
     other = spoilt(local, model)
-    log = write_log(tmp_path / "log", model, Part(other, *flowers(70)), Part(1, *flowers()))
-    result = look(model, log)
+    log = write_log(tmp_path / "log", model, LogPart(other, *flowers(70)), LogPart(1, *flowers()))
+    result = run_monitor(model, log)
     assert result.analysis.verdict() == "none"
     assert "evidence/baseline.json is not readable" in result.notes[0]
 
@@ -191,14 +196,14 @@ def test_an_unreadable_reference_of_another_version_does_not_stop_the_look(
 # Processes.
 
 
-def test_an_interrupted_look_is_killed_in_the_record(
+def test_an_interrupted_run_is_killed_in_the_record(
     local: Place, model: str, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(report, "write", interrupted)
-    log = write_log(tmp_path / "log", model, Part(1, *flowers()))
+    monkeypatch.setattr(report, "write_report", interrupted)
+    log = write_log(tmp_path / "log", model, LogPart(1, *flowers()))
     assert main(["monitor", "--name", model, "--current", str(log)]) == 130
     assert capsys.readouterr().err.strip() == "pipeline: error: interrupted"
     run = last_run(local, model)
@@ -221,7 +226,7 @@ def test_the_run_of_a_look_that_was_killed_is_ended_by_the_next(
         )
     )
     (tmp_path / "log").mkdir()
-    look(model, tmp_path / "log")
+    run_monitor(model, tmp_path / "log")
     status = [local.client.get_run(run).info.status for run in (killed, alive, elsewhere)]
     assert status == ["KILLED", "RUNNING", "RUNNING"]
 
@@ -230,10 +235,12 @@ def test_a_model_or_stage_that_is_not_there_is_told_in_a_line(
     local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
     (tmp_path / "log").mkdir()
-    (said,) = told(capsys, "--name", "nobody", "--current", "log", code=1)
-    assert "nobody" in said
-    (said,) = told(capsys, "--name", model, "--stage", "shadow", "--current", "log", code=1)
-    assert "shadow" in said
+    (line,) = monitor_output(capsys, "--name", "nobody", "--current", "log", code=1)
+    assert "nobody" in line
+    (line,) = monitor_output(
+        capsys, "--name", model, "--stage", "shadow", "--current", "log", code=1
+    )
+    assert "shadow" in line
 
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
@@ -246,8 +253,8 @@ MONITOR = (sys.executable, "-m", "pipeline", "monitor")
 def test_a_monitor_that_is_interrupted_while_it_trains_leaves_the_stage_and_says_so(
     local: Place, model: str, start: Start, tmp_path: Path
 ) -> None:
-    log = write_log(tmp_path / "log", model, Part(1, *flowers(240, shift=2)))
-    table = grown(tmp_path, count=200_000)
+    log = write_log(tmp_path / "log", model, LogPart(1, *flowers(240, shift=2)))
+    table = grown_table(tmp_path, count=200_000)
     options = ("--name", model, "--current", str(log), "--retrain", str(table))
     process = start(*MONITOR, *options, "--promote", "true")
     eventually(lambda: has_runs(local, model, 2), 60)  # the training has begun
@@ -258,7 +265,7 @@ def test_a_monitor_that_is_interrupted_while_it_trains_leaves_the_stage_and_says
 
 
 def has_runs(place: Place, name: str, count: int) -> bool:
-    """Tell whether there is a run of a training of this model, beside that of the look."""
+    """Tell whether there is a run of a training of this model, beside that of monitoring."""
     found = [place.client.get_experiment_by_name(each) for each in (name, f"{name}-monitoring")]
     ids = [experiment.experiment_id for experiment in found if experiment is not None]
     return len(ids) == count and len(place.client.search_runs(ids)) >= count
@@ -268,8 +275,8 @@ def has_runs(place: Place, name: str, count: int) -> bool:
 def test_two_monitors_at_once_start_one_retraining(
     local: Place, model: str, start: Start, tmp_path: Path
 ) -> None:
-    log = write_log(tmp_path / "log", model, Part(1, *flowers(240, shift=2)))
-    options = ("--name", model, "--current", str(log), "--retrain", str(grown(tmp_path)))
+    log = write_log(tmp_path / "log", model, LogPart(1, *flowers(240, shift=2)))
+    options = ("--name", model, "--current", str(log), "--retrain", str(grown_table(tmp_path)))
     both = [start(*MONITOR, *options, "--promote", "true") for _ in range(2)]
     assert [process.wait(timeout=100) for process in both] == [4, 4]
     versions = registry.list_versions(local.client, model)
@@ -287,9 +294,9 @@ def test_two_monitors_at_once_go_back_once(
     start: Start,
     tmp_path: Path,
 ) -> None:
-    name = held(local, GOOD, EQUAL, GOOD)
+    name = promoted_versions(local, GOOD, EQUAL, GOOD)
     rows, right = flowers()
-    log = write_log(tmp_path / "log", name, Part(3, rows, right))
+    log = write_log(tmp_path / "log", name, LogPart(3, rows, right))
     wrong = [NAMES[(NAMES.index(each) + 1) % 3] for each in right]
     table = pd.DataFrame({"request_id": [f"0-{n}" for n in range(240)], "label": wrong})
     table.to_csv(tmp_path / "labels.csv", index=False)
@@ -298,7 +305,9 @@ def test_two_monitors_at_once_go_back_once(
     codes = [process.wait(timeout=100) for process in both]
     assert 4 in codes
     assert local.holder(name) == 2
-    done = [act for act in history.list_events(local.client, name) if act.action == "rollback"]
+    done = [
+        event for event in history.list_events(local.client, name) if event.action == "rollback"
+    ]
     assert [act.outcome for act in done].count("done") == 1
 
 
@@ -306,8 +315,8 @@ def test_two_monitors_at_once_go_back_once(
 def test_a_killed_monitor_is_ended_by_the_next(
     local: Place, model: str, start: Start, tmp_path: Path
 ) -> None:
-    log = write_log(tmp_path / "log", model, Part(1, *flowers(240, shift=2)))
-    table = grown(tmp_path, count=200_000)
+    log = write_log(tmp_path / "log", model, LogPart(1, *flowers(240, shift=2)))
+    table = grown_table(tmp_path, count=200_000)
     process = start(*MONITOR, "--name", model, "--current", log, "--retrain", table)
     eventually(lambda: has_runs(local, model, 2), 60)
     process.kill()
@@ -315,9 +324,11 @@ def test_a_killed_monitor_is_ended_by_the_next(
     killed = last_run(local, model)
     assert killed.info.status == "RUNNING"
     time.sleep(0.1)
-    result: MonitorResult = look(model, log, retrain=str(table))
+    result: MonitorResult = run_monitor(model, log, retrain=str(table))
     assert local.client.get_run(killed.info.run_id).info.status == "KILLED"
-    assert acts(result) == [("retrain", "not started")]  # it cools, as one that failed does
+    assert action_outcomes(result) == [
+        ("retrain", "not started")
+    ]  # its cooldown holds, as after one that failed
 
 
 @pytest.mark.slow
@@ -325,7 +336,7 @@ def test_the_project_runs_the_monitor_and_ends_as_it_did(local: Place, tmp_path:
     name = local.model(GOOD)
     stages.move_alias(local.client, name, "production", 1)
     for shift, code in ((0, 0), (2, 1)):  # MLflow has one exit code for all that is not 0
-        log = write_log(tmp_path / f"log-{shift}", name, Part(1, *flowers(240, shift=shift)))
+        log = write_log(tmp_path / f"log-{shift}", name, LogPart(1, *flowers(240, shift=shift)))
         done = subprocess.run(
             [
                 *(BIN / "mlflow", "run", ROOT, "-e", "monitor", "--env-manager", "local"),

@@ -20,7 +20,8 @@ import pytest
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
-from pipeline.data import dataset as data
+from pipeline.data import split
+from pipeline.data.dataset import Dataset
 from pipeline.params.definitions import TrainParams
 from pipeline.training.train import train
 from registry_tools import load_model
@@ -726,13 +727,13 @@ def test_what_a_rollback_would_take_is_kept_though_others_deleted_what_stood_bet
 
 
 def test_a_training_that_leaks_is_refused(local: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = data.split
+    whole = split.split_rows
 
-    def leaking(dataset: data.Dataset, params: TrainParams) -> Any:
+    def leaking(dataset: Dataset, params: TrainParams) -> Any:
         _, holdout = whole(dataset, params)
         return np.arange(len(dataset.labels)), holdout
 
-    monkeypatch.setattr(data, "split", leaking)
+    monkeypatch.setattr(split, "split_rows", leaking)
     name = local.model(GOOD)
     train(TrainParams(plots=False, name=name))
     with pytest.raises(GateRefused, match="30 of 30 rows were trained on") as caught:

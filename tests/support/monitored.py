@@ -1,4 +1,4 @@
-"""What the tests of the monitor share: rows, logs, labels, and looks at them."""
+"""What the tests of monitoring share: rows, logs, labels and runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sklearn.datasets import load_iris
 from pipeline.cli import main
 from pipeline.monitoring import figures, report
 from pipeline.monitoring.monitor import MonitorResult, monitor
-from pipeline.monitoring.window import Window
+from pipeline.monitoring.window import CurrentWindow
 from pipeline.params.definitions import MonitorParams
 from pipeline.training import baseline
 from registry_tools.evaluation.gate_options import GateOptions
@@ -42,19 +42,19 @@ def flowers(count: int = 240, seed: int = 0, shift: float = 0) -> tuple[pd.DataF
 
 
 @dataclass(frozen=True)
-class Part:
-    """Rows that one version answered, as they stand in a file of the prediction log."""
+class LogPart:
+    """Rows that one version predicted, as they are in a file of the prediction log."""
 
     version: int
     rows: pd.DataFrame
-    answers: Sequence[Any]  # names of classes; with `named` false, whatever was answered
+    predictions: Sequence[Any]  # names of classes; with `named` false, any values
     requests: Sequence[str] | None = None
     places: Sequence[int] | None = None  # in the request
     at: datetime | Sequence[datetime] | None = None
     named: bool = True
 
 
-def write_log(folder: Path, name: str, *parts: Part) -> Path:
+def write_log(folder: Path, name: str, *parts: LogPart) -> Path:
     """Write files as the server does; the first test below compares them with its own."""
     (folder / name).mkdir(parents=True, exist_ok=True)
     before = len(list((folder / name).glob("*.parquet")))
@@ -64,7 +64,7 @@ def write_log(folder: Path, name: str, *parts: Part) -> Path:
         columns: dict[str, Any] = {
             str(column): pa.array(part.rows[column], from_pandas=True) for column in part.rows
         }
-        codes = [NAMES.index(said) if said in NAMES else 0 for said in part.answers]
+        codes = [NAMES.index(each) if each in NAMES else 0 for each in part.predictions]
         columns |= {
             "_request_id": pa.array(part.requests or [f"{number}-{row}" for row in range(count)]),
             "_row": pa.array(part.places or [0] * count, pa.int32()),
@@ -72,20 +72,20 @@ def write_log(folder: Path, name: str, *parts: Part) -> Path:
             .cast(pa.timestamp("us", "UTC")),
             "_model": pa.array([name] * count).dictionary_encode(),
             "_version": pa.array([part.version] * count, pa.int32()),
-            "_prediction": pa.array(codes if part.named else list(part.answers)),
+            "_prediction": pa.array(codes if part.named else list(part.predictions)),
         }  # fmt: skip
         if part.named:
-            columns["_prediction_name"] = pa.array(list(part.answers))
+            columns["_prediction_name"] = pa.array(list(part.predictions))
         file = f"20260101T{number:06}-version-{part.version}-1-{number}.parquet"
         pq.write_table(pa.table(columns), folder / name / file)
     return folder
 
 
-def resolve(name: str, current: Path | str, **options: Any) -> MonitorResult:
+def run_monitor(name: str, current: Path | str, **options: Any) -> MonitorResult:
     return monitor(MonitorParams(name=name, current=str(current), **options))
 
 
-def told(capsys: Any, *argv: str | Path, code: int = 0) -> list[str]:
+def monitor_output(capsys: Any, *argv: str | Path, code: int = 0) -> list[str]:
     """Run the command and return its lines; of an error, the one that stands on stderr."""
     assert main(["monitor", *map(str, argv)]) == code, capsys.readouterr()
     out, err = capsys.readouterr()
@@ -97,8 +97,8 @@ def told(capsys: Any, *argv: str | Path, code: int = 0) -> list[str]:
     return [err.strip()]
 
 
-def list_events(result: MonitorResult) -> list[tuple[str, str]]:
-    return [(event.event, event.outcome) for event in result.entries]
+def action_outcomes(result: MonitorResult) -> list[tuple[str, str]]:
+    return [(action.action, action.outcome) for action in result.actions]
 
 
 def run_of(place: Place, result: MonitorResult) -> Run:
@@ -114,15 +114,15 @@ _png = report._png
 
 
 @pytest.fixture(autouse=True)
-def fewer_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw one feature and save no picture: that takes longer than all the rest of a look."""
-    monkeypatch.setattr(figures, "MOST", 1)
+def fewer_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw one feature and save no figure: that takes longer than all the rest of a run."""
+    monkeypatch.setattr(figures, "MAX_FEATURES", 1)
     monkeypatch.setattr(report, "_png", lambda _: b"not drawn")
 
 
 @pytest.fixture
-def drawn(fewer_pictures: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Save the pictures all the same, where it may be the rows that cannot be drawn."""
+def drawn(fewer_figures: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save the figures all the same, where it may be the rows that cannot be drawn."""
     monkeypatch.setattr(report, "_png", _png)
 
 
@@ -134,7 +134,7 @@ def passing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rollback, "evaluate_rollback", lambda *_: verdict)
 
 
-def held(place: Place, *versions: int) -> str:
+def promoted_versions(place: Place, *versions: int) -> str:
     """Return a model each of whose versions was in production, the last one is."""
     name = place.model(*versions)
     for version in range(1, len(versions) + 1):
@@ -144,47 +144,51 @@ def held(place: Place, *versions: int) -> str:
 
 
 def labelled(folder: Path, right: Sequence[str], wrong: int) -> Path:
-    """Write labels for a log of one part; so many of the answers are wrong."""
+    """Write labels for a log of one part; so many of the predictions are wrong."""
     other = {name: NAMES[(NAMES.index(name) + 1) % 3] for name in NAMES}
-    said = [other[name] if n < wrong else name for n, name in enumerate(right)]
+    given = [other[name] if n < wrong else name for n, name in enumerate(right)]
     path = folder / "labels.csv"
     ids = [f"0-{n}" for n in range(len(right))]
-    pd.DataFrame({"request_id": ids, "label": said}).to_csv(path, index=False)
+    pd.DataFrame({"request_id": ids, "label": given}).to_csv(path, index=False)
     return path
 
 
-def grown(folder: Path, shift: float = 2, count: int = 600) -> Path:
-    """Write a table to train on: what there was, and the rows of now with their labels."""
-    now, right = flowers(count, seed=3, shift=shift)
+def grown_table(folder: Path, shift: float = 2, count: int = 600) -> Path:
+    """Write a table to train on: what there was, and the production data with their labels."""
+    current, right = flowers(count, seed=3, shift=shift)
     random = np.random.default_rng(4)
-    now += random.normal(0, 0.05, now.shape)
+    current += random.normal(0, 0.05, current.shape)
     before = IRIS.data.assign(species=[NAMES[code] for code in IRIS.target])
     path = folder / "grown.csv"
-    pd.concat([before, now.assign(species=right)]).to_csv(path, index=False)
+    pd.concat([before, current.assign(species=right)]).to_csv(path, index=False)
     return path
 
 
 def small(columns: dict[str, Any] | None = None) -> baseline.TrainingBaseline:
-    """Return a reference of cats and dogs, nine of ten of which were told rightly."""
+    """Return a baseline of cats and dogs, nine of ten of which were predicted correctly."""
     right = np.array(["cat", "dog"] * 5, dtype=object)
-    said = right.copy()
-    said[0] = "dog"
-    return baseline.make(pd.DataFrame(columns or {"x": np.arange(40.0)}), "kind", said, right)
+    predicted = right.copy()
+    predicted[0] = "dog"
+    return baseline.make_baseline(
+        pd.DataFrame(columns or {"x": np.arange(40.0)}), "kind", predicted, right
+    )
 
 
-def answered(
-    said: Sequence[str],
+def predicted_window(
+    predictions: Sequence[str],
     columns: dict[str, Any] | None = None,
     requests: Sequence[str] | None = None,
     places: Sequence[int] | None = None,
-) -> Window:
-    count = len(said)
+) -> CurrentWindow:
+    count = len(predictions)
     keys = {
         "request": pa.array(requests or [f"r{n}" for n in range(count)]),
         "row": pa.array(places or [0] * count, pa.int64()),
     }
     table = pa.table(columns or {"x": np.zeros(count)})
-    return Window(table, pa.chunked_array([pa.array(said, pa.string())]), pa.table(keys))
+    return CurrentWindow(
+        table, pa.chunked_array([pa.array(predictions, pa.string())]), pa.table(keys)
+    )
 
 
 def mixed(rows: int, seed: int) -> pd.DataFrame:

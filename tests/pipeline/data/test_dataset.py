@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.data import dataset as data
+from pipeline.data.load import load_dataset
+from pipeline.data.split import split_rows
 from pipeline.errors import DataError, InvalidParameter
 from pipeline.params.definitions import TrainParams
 
@@ -23,8 +24,8 @@ def write(folder: Path, text: str, name: str = "table.csv") -> TrainParams:
 
 
 def test_iris_is_split_30_to_120_with_ten_of_each_class() -> None:
-    dataset = data.load(TrainParams())
-    train, holdout = data.split(dataset, TrainParams())
+    dataset = load_dataset(TrainParams())
+    train, holdout = split_rows(dataset, TrainParams())
     assert (len(train), len(holdout)) == (120, 30)
     assert np.bincount(dataset.labels.iloc[holdout]).tolist() == [10, 10, 10]
     assert set(train) | set(holdout) == set(range(150))
@@ -35,25 +36,25 @@ def test_a_column_that_only_names_rows_is_told_of_and_can_be_left_out(
 ) -> None:
     rows = "".join(f"P{n},{n % 7},{'ab'[n % 2]}\n" for n in range(30))
     params = write(tmp_path, "who,x,kind\n" + rows)
-    assert list(data.load(params).features) == ["who", "x"]
+    assert list(load_dataset(params).features) == ["who", "x"]
     assert "'who' has another value in each row" in caplog.text
     assert "drop=who" in caplog.text
-    assert list(data.load(replace(params, drop=("who",))).features) == ["x"]
+    assert list(load_dataset(replace(params, drop=("who",))).features) == ["x"]
     with pytest.raises(DataError, match=r"drop=whom: .* no such column, only 'who', 'x', 'kind'"):
-        data.load(replace(params, drop=("whom",)))
+        load_dataset(replace(params, drop=("whom",)))
 
 
 def test_rows_that_differ_in_a_left_out_column_alone_are_on_one_side(tmp_path: Path) -> None:
     rows = "".join(f"P{n},{n // 2},{'ab'[n // 2 % 2]}\n" for n in range(200))
     params = write(tmp_path, "who,x,kind\n" + rows)
-    hashes = data.load(replace(params, drop=("who",))).hashes
+    hashes = load_dataset(replace(params, drop=("who",))).hashes
     assert (hashes[::2] == hashes[1::2]).all()
 
 
 @pytest.mark.parametrize("size", [30, 0.2])
 def test_test_size_is_a_number_of_rows_or_a_fraction(size: float) -> None:
     params = TrainParams(test_size=size)
-    assert len(data.split(data.load(params), params)[1]) == 30
+    assert len(split_rows(load_dataset(params), params)[1]) == 30
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_test_size_is_a_number_of_rows_or_a_fraction(size: float) -> None:
 def test_a_test_size_that_leaves_too_few_rows_is_refused(size: float, reason: str) -> None:
     params = TrainParams(test_size=size)
     with pytest.raises(InvalidParameter, match=reason):
-        data.split(data.load(params), params)
+        split_rows(load_dataset(params), params)
 
 
 @pytest.mark.parametrize(
@@ -82,12 +83,12 @@ def test_a_test_size_that_leaves_too_few_rows_is_refused(size: float, reason: st
 )
 def test_a_subset_that_cannot_be_trained_on_is_refused(size: int, reason: str) -> None:
     with pytest.raises(InvalidParameter, match=f"^subset_size={size}: .*{reason}"):
-        data.load(TrainParams(subset_size=size))
+        load_dataset(TrainParams(subset_size=size))
 
 
 def test_a_subset_is_the_same_rows_for_the_same_seed() -> None:
     first, again, other = (
-        data.load(TrainParams(subset_size=60, random_state=seed)) for seed in (1, 1, 2)
+        load_dataset(TrainParams(subset_size=60, random_state=seed)) for seed in (1, 1, 2)
     )
     assert len(first.labels) == 60
     assert first.hashes.tolist() == again.hashes.tolist()
@@ -97,18 +98,18 @@ def test_a_subset_is_the_same_rows_for_the_same_seed() -> None:
 
 def test_a_hash_split_keeps_every_row_on_its_side_while_the_table_grows() -> None:
     params = TrainParams(split="hash")
-    whole = data.load(params)
+    whole = load_dataset(params)
     half = whole.take(np.arange(0, 150, 2))
-    held_out_of_half = set(half.hashes[data.split(half, params)[1]])
-    held_out_of_whole = set(whole.hashes[data.split(whole, params)[1]])
+    held_out_of_half = set(half.hashes[split_rows(half, params)[1]])
+    held_out_of_whole = set(whole.hashes[split_rows(whole, params)[1]])
     assert held_out_of_half == held_out_of_whole & set(half.hashes)
     assert 0.1 < len(held_out_of_whole) / 150 < 0.3
 
 
 def test_a_hash_split_depends_on_the_seed() -> None:
-    dataset = data.load(TrainParams())
+    dataset = load_dataset(TrainParams())
     sides = [
-        data.split(dataset, TrainParams(split="hash", random_state=seed))[1].tolist()
+        split_rows(dataset, TrainParams(split="hash", random_state=seed))[1].tolist()
         for seed in (1, 2)
     ]
     assert sides[0] != sides[1]
@@ -120,7 +121,7 @@ def test_a_hash_split_that_leaves_a_class_untrained_is_refused(tmp_path: Path) -
         data=params.data, target="kind", split="hash", test_size=0.95, random_state=3
     )
     with pytest.raises(InvalidParameter, match="left to train on"):
-        data.split(data.load(params), params)
+        split_rows(load_dataset(params), params)
 
 
 @pytest.mark.parametrize(
@@ -145,14 +146,14 @@ def test_a_table_that_cannot_be_learnt_from_is_refused(
     text: str, reason: str, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match=reason):
-        data.load(write(tmp_path, text))
+        load_dataset(write(tmp_path, text))
 
 
 def test_a_missing_file_and_a_wrong_format_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere\.csv: the file does not exist \(looked in"):
-        data.load(TrainParams(data="nowhere.csv", target="kind"))
+        load_dataset(TrainParams(data="nowhere.csv", target="kind"))
     with pytest.raises(DataError, match="not readable as PARQUET"):
-        data.load(write(tmp_path, "x,kind\n1,a\n", "table.parquet"))
+        load_dataset(write(tmp_path, "x,kind\n1,a\n", "table.parquet"))
 
 
 def test_columns_that_say_nothing_are_dropped_with_a_warning(
@@ -160,7 +161,7 @@ def test_columns_that_say_nothing_are_dropped_with_a_warning(
 ) -> None:
     params = write(tmp_path, "x,planet,hole,kind\n1,earth,,a\n2,earth,,a\n3,earth,,b\n4,earth,,b\n")
     with caplog.at_level(logging.WARNING):
-        dataset = data.load(params)
+        dataset = load_dataset(params)
     assert list(dataset.features) == ["x"]
     assert "'planet' is left out: it is constant, 'earth'" in caplog.text
     assert "'hole' is left out: all its values are missing" in caplog.text
@@ -171,16 +172,16 @@ def test_rows_without_a_label_are_left_out_with_a_warning(
 ) -> None:
     params = write(tmp_path, "x,kind\n1,a\n2,a\n3,\n4,b\n5,b\n")
     with caplog.at_level(logging.WARNING):
-        dataset = data.load(params)
+        dataset = load_dataset(params)
     assert len(dataset.labels) == 4
     assert "1 rows without a label" in caplog.text
 
 
 def test_labels_may_be_numbers_and_booleans(tmp_path: Path) -> None:
-    numbers = data.load(write(tmp_path, "x,kind\n1,10\n2,10\n3,2\n4,2\n5,\n"))
+    numbers = load_dataset(write(tmp_path, "x,kind\n1,10\n2,10\n3,2\n4,2\n5,\n"))
     assert numbers.target_names == ("2", "10")
     assert numbers.labels.tolist() == [1, 1, 0, 0]
-    booleans = data.load(write(tmp_path, "x,kind\n1,True\n2,True\n3,False\n4,False\n"))
+    booleans = load_dataset(write(tmp_path, "x,kind\n1,True\n2,True\n3,False\n4,False\n"))
     assert booleans.target_names == ("False", "True")
 
 
@@ -190,17 +191,17 @@ def test_times_and_lists_are_refused(tmp_path: Path) -> None:
     params = TrainParams(data=str(path), target="kind")
     table.assign(when=pd.Timestamp("2026-01-01") + pd.to_timedelta(range(4), "D")).to_parquet(path)
     with pytest.raises(DataError, match=r"'when' holds Timestamp"):
-        data.load(params)
+        load_dataset(params)
     table.assign(many=[[1], [2], [3], [4]]).to_parquet(path)
     with pytest.raises(DataError, match=r"'many' holds ndarray"):
-        data.load(params)
+        load_dataset(params)
 
 
 def test_csv_and_parquet_of_one_table_give_the_same_rows(table_csv: Path) -> None:
     parquet = table_csv.with_suffix(".parquet")
     pd.read_csv(table_csv).to_parquet(parquet)
     first, second = (
-        data.load(TrainParams(data=str(path), target="kind")) for path in (table_csv, parquet)
+        load_dataset(TrainParams(data=str(path), target="kind")) for path in (table_csv, parquet)
     )
     assert first.hashes.tolist() == second.hashes.tolist()
     pd.testing.assert_frame_equal(first.features, second.features)
@@ -220,7 +221,7 @@ def test_plain_kinds_of_columns_become_numbers_booleans_or_text(tmp_path: Path) 
     )
     path = tmp_path / "table.parquet"
     table.to_parquet(path)
-    features = data.load(TrainParams(data=str(path), target="kind")).features
+    features = load_dataset(TrainParams(data=str(path), target="kind")).features
     kinds = {name: str(column.dtype) for name, column in features.items()}
     assert kinds == {
         "small": "int64",
@@ -238,5 +239,5 @@ def test_large_whole_labels_keep_their_names(tmp_path: Path) -> None:
     table = pd.DataFrame({"x": range(4), "kind": np.array([large, large, 1, 1], dtype="uint64")})
     path = tmp_path / "table.parquet"
     table.to_parquet(path)
-    loaded = data.load(TrainParams(data=str(path), target="kind"))
+    loaded = load_dataset(TrainParams(data=str(path), target="kind"))
     assert loaded.target_names == ("1", str(large))

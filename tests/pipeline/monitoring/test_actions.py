@@ -1,4 +1,4 @@
-"""What follows a look: the way back, a candidate, and how often and how many at once."""
+"""What follows a run: the way back, a candidate, and how often and how many at once."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from registry_tools.promotion import history
 from tests.support.monitored import (
     NAMES,
     SHIFTED,
-    Part,
-    acts,
+    LogPart,
+    action_outcomes,
     flowers,
-    grown,
-    held,
+    grown_table,
     labelled,
-    look,
+    monitor_output,
+    promoted_versions,
+    run_monitor,
     run_of,
-    told,
     write_log,
 )
 from tests.support.registries import EQUAL, GOOD, Place
 
-# A way back.
+# Rollback.
 
 
 @pytest.mark.slow
@@ -43,11 +43,11 @@ from tests.support.registries import EQUAL, GOOD, Place
 def test_a_fallen_accuracy_goes_back_and_the_history_names_the_run(
     local: Place, tmp_path: Path, capsys: Any
 ) -> None:
-    name = held(local, GOOD, EQUAL)
+    name = promoted_versions(local, GOOD, EQUAL)
     rows, right = flowers(240)
-    log = write_log(tmp_path / "log", name, Part(2, rows, right))
+    log = write_log(tmp_path / "log", name, LogPart(2, rows, right))
     path = labelled(tmp_path, right, wrong=120)
-    lines = told(
+    lines = monitor_output(
         capsys, "--name", name, "--current", log, "--labels", path, "--rollback", "true", code=4
     )
     assert "rollback  done: production: version 2 → 1" in lines
@@ -61,10 +61,10 @@ def test_a_fallen_accuracy_goes_back_and_the_history_names_the_run(
 
 def test_an_accuracy_that_holds_goes_nowhere(local: Place, model: str, tmp_path: Path) -> None:
     rows, right = flowers(240, shift=2)
-    log = write_log(tmp_path / "log", model, Part(1, rows, right))
-    result = look(model, log, labels=str(labelled(tmp_path, right, wrong=5)), rollback=True)
+    log = write_log(tmp_path / "log", model, LogPart(1, rows, right))
+    result = run_monitor(model, log, labels=str(labelled(tmp_path, right, wrong=5)), rollback=True)
     assert result.analysis.has_drift
-    assert result.acts == ()
+    assert result.actions == ()
     assert history.list_events(local.client, model) == []
 
 
@@ -72,10 +72,10 @@ def test_where_there_is_nothing_to_go_back_to_the_run_says_so(
     local: Place, model: str, tmp_path: Path
 ) -> None:
     rows, right = flowers(240)
-    log = write_log(tmp_path / "log", model, Part(1, rows, right))
+    log = write_log(tmp_path / "log", model, LogPart(1, rows, right))
     path = labelled(tmp_path, right, wrong=120)
-    result = look(model, log, labels=str(path), rollback=True)
-    assert acts(result) == [("rollback", "failed")]
+    result = run_monitor(model, log, labels=str(path), rollback=True)
+    assert action_outcomes(result) == [("rollback", "failed")]
     run = run_of(local, result)
     assert run.info.status == "FINISHED"
     assert "has no version that stage production could go back to" in run.data.tags["rollback"]
@@ -85,7 +85,7 @@ def test_where_there_is_nothing_to_go_back_to_the_run_says_so(
 @pytest.mark.slow
 @pytest.mark.usefixtures("passing")
 def test_two_at_once_go_back_only_once(local: Place, tmp_path: Path) -> None:
-    name = held(local, GOOD, EQUAL, GOOD)
+    name = promoted_versions(local, GOOD, EQUAL, GOOD)
     params = MonitorParams(name=name, current="log", labels="labels.csv", rollback=True)
     with ThreadPoolExecutor(2) as threads:
         asked = [
@@ -101,13 +101,19 @@ def test_two_at_once_go_back_only_once(local: Place, tmp_path: Path) -> None:
 def test_a_candidate_stands_against_the_version_that_was_gone_back_to(
     local: Place, tmp_path: Path
 ) -> None:
-    name = held(local, GOOD, EQUAL)
+    name = promoted_versions(local, GOOD, EQUAL)
     rows, right = flowers(240, shift=2)
-    log = write_log(tmp_path / "log", name, Part(2, rows, right))
-    path, table = labelled(tmp_path, right, wrong=120), grown(tmp_path)
-    result = look(name, log, labels=str(path), rollback=True, retrain=str(table), promote=True)
-    assert acts(result) == [("rollback", "done"), ("retrain", "done"), ("promote", "done")]
-    assert result.acts[2].said == "production: version 1 → 3"
+    log = write_log(tmp_path / "log", name, LogPart(2, rows, right))
+    path, table = labelled(tmp_path, right, wrong=120), grown_table(tmp_path)
+    result = run_monitor(
+        name, log, labels=str(path), rollback=True, retrain=str(table), promote=True
+    )
+    assert action_outcomes(result) == [
+        ("rollback", "done"),
+        ("retrain", "done"),
+        ("promote", "done"),
+    ]
+    assert result.actions[2].message == "production: version 1 → 3"
     assert local.holder(name) == 3
 
 
@@ -130,7 +136,7 @@ def poisoned(folder: Path, count: int = 4000) -> Path:
 
 @pytest.fixture
 def shifted_log(model: str, tmp_path: Path) -> Path:
-    return write_log(tmp_path / "log", model, Part(1, *flowers(240, shift=2)))
+    return write_log(tmp_path / "log", model, LogPart(1, *flowers(240, shift=2)))
 
 
 @pytest.mark.slow
@@ -138,15 +144,17 @@ def shifted_log(model: str, tmp_path: Path) -> Path:
 def test_a_candidate_is_trained_into_staging_and_judged_without_a_promotion(
     local: Place, model: str, shifted_log: Path, tmp_path: Path, capsys: Any
 ) -> None:
-    table = grown(tmp_path)
-    lines = told(capsys, "--name", model, "--current", shifted_log, "--retrain", table, code=4)
+    table = grown_table(tmp_path)
+    lines = monitor_output(
+        capsys, "--name", model, "--current", shifted_log, "--retrain", table, code=4
+    )
     assert stages.stage_holder(local.client, model, "production") == 1
     assert stages.stage_holder(local.client, model, "staging") == 3
-    said = {line.split()[0]: line for line in lines}
-    assert re.search(r"done: version 3 in staging, accuracy [01]\.\d{4} on", said["retrain"])
+    results = {line.split()[0]: line for line in lines}
+    assert re.search(r"done: version 3 in staging, accuracy [01]\.\d{4} on", results["retrain"])
     assert (
         "not started: version 3: the gates let it through: registry-tools promote"
-        in said["promote"]
+        in results["promote"]
     )
     candidate = local.version(model, 3)
     assert candidate.tags[CAUSE_TAG] == lines[-1].split()[1]
@@ -159,8 +167,8 @@ def test_a_candidate_is_trained_into_staging_and_judged_without_a_promotion(
 def test_a_candidate_is_promoted_and_the_history_names_the_run(
     local: Place, model: str, shifted_log: Path, tmp_path: Path
 ) -> None:
-    result = look(model, shifted_log, retrain=str(grown(tmp_path)), promote=True)
-    assert acts(result) == [("retrain", "done"), ("promote", "done")]
+    result = run_monitor(model, shifted_log, retrain=str(grown_table(tmp_path)), promote=True)
+    assert action_outcomes(result) == [("retrain", "done"), ("promote", "done")]
     assert local.holder(model) == 3
     newest = history.list_events(local.client, model, limit=1)[0]
     assert (newest.action, newest.outcome, newest.version) == ("promote", "done", 3)
@@ -176,12 +184,12 @@ def test_a_worse_candidate_stays_out_and_the_run_says_why(
 ) -> None:
     table = poisoned(tmp_path)
     options = ("--name", model, "--current", shifted_log, "--retrain", table, "--promote", "true")
-    lines = told(capsys, *options, code=4)
+    lines = monitor_output(capsys, *options, code=4)
     assert stages.stage_holder(local.client, model, "production") == 1
     assert stages.stage_holder(local.client, model, "staging") == 3
-    said = next(line for line in lines if line.startswith("promote"))
-    assert "refused:" in said
-    assert "champion:" in said
+    results = next(line for line in lines if line.startswith("promote"))
+    assert "refused:" in results
+    assert "champion:" in results
     run = local.client.get_run(lines[-1].split()[1])
     assert run.info.status == "FINISHED"
     assert run.data.tags["promote"].startswith("refused:")
@@ -194,20 +202,20 @@ def test_a_worse_candidate_stays_out_and_the_run_says_why(
 def test_a_candidate_that_the_gates_let_through_is_promoted(
     local: Place, model: str, shifted_log: Path, tmp_path: Path
 ) -> None:
-    result = look(model, shifted_log, retrain=str(grown(tmp_path)), promote=True)
-    assert acts(result) == [("retrain", "done"), ("promote", "done")]
+    result = run_monitor(model, shifted_log, retrain=str(grown_table(tmp_path)), promote=True)
+    assert action_outcomes(result) == [("retrain", "done"), ("promote", "done")]
     newest = history.list_events(local.client, model, limit=1)[0]
     assert {gate["gate"]: gate["passed"] for gate in newest.gates}["champion"]
-    assert look(model, shifted_log).version == 3
+    assert run_monitor(model, shifted_log).version == 3
 
 
 @pytest.mark.slow
 def test_a_worse_candidate_is_told_of_without_a_promotion_as_well(
     local: Place, model: str, shifted_log: Path, tmp_path: Path
 ) -> None:
-    result = look(model, shifted_log, retrain=str(poisoned(tmp_path)))
-    assert acts(result) == [("retrain", "done"), ("promote", "refused")]
-    assert "champion:" in result.acts[1].said
+    result = run_monitor(model, shifted_log, retrain=str(poisoned(tmp_path)))
+    assert action_outcomes(result) == [("retrain", "done"), ("promote", "refused")]
+    assert "champion:" in result.actions[1].message
     assert history.list_events(local.client, model) == []
 
 
@@ -217,10 +225,10 @@ def test_a_training_that_fails_leaves_the_stage_and_is_told(
     table = tmp_path / "one.csv"
     flowers(50)[0].assign(species="setosa").to_csv(table, index=False)
     options = ("--name", model, "--current", shifted_log, "--retrain", table, "--promote", "true")
-    lines = told(capsys, *options, code=4)
-    said = next(line for line in lines if line.startswith("retrain"))
-    assert "failed: target=species:" in said
-    assert "has only the class 'setosa'; two are needed" in said
+    lines = monitor_output(capsys, *options, code=4)
+    results = next(line for line in lines if line.startswith("retrain"))
+    assert "failed: target=species:" in results
+    assert "has only the class 'setosa'; two are needed" in results
     assert not [line for line in lines if line.startswith("promote")]
     assert stages.stage_holder(local.client, model, "production") == 1
     assert stages.stage_holder(local.client, model, "staging") is None
@@ -247,21 +255,21 @@ def test_a_table_that_cannot_be_trained_on_does_not_stop_the_look(
 
 
 def test_without_drift_nothing_is_trained(local: Place, model: str, tmp_path: Path) -> None:
-    log = write_log(tmp_path / "log", model, Part(1, *flowers()))
-    result = look(model, log, retrain=str(grown(tmp_path)), promote=True)
-    assert result.acts == ()
+    log = write_log(tmp_path / "log", model, LogPart(1, *flowers()))
+    result = run_monitor(model, log, retrain=str(grown_table(tmp_path)), promote=True)
+    assert result.actions == ()
     assert stages.stage_holder(local.client, model, "staging") is None
 
 
-def test_a_second_look_within_the_cooling_time_trains_nothing(
+def test_a_second_run_within_the_cooldown_trains_nothing(
     local: Place, model: str, shifted_log: Path, tmp_path: Path
 ) -> None:
     first = record(local, model)
-    assert first.claim_retraining("production", DAY) is None
-    again = look(model, shifted_log, retrain=str(grown(tmp_path)))
-    assert acts(again) == [("retrain", "not started")]
-    assert first.run_id in again.acts[0].said
-    assert "cooling=1d" in again.acts[0].said
+    assert first.lock_retraining("production", DAY) is None
+    again = run_monitor(model, shifted_log, retrain=str(grown_table(tmp_path)))
+    assert action_outcomes(again) == [("retrain", "not started")]
+    assert first.run_id in again.actions[0].message
+    assert "cooldown=1d" in again.actions[0].message
     assert stages.stage_holder(local.client, model, "staging") is None
 
 
@@ -272,56 +280,56 @@ def record(local: Place, name: str) -> MonitoringRun:
 DAY = timedelta(days=1)
 
 
-def test_a_retraining_is_claimed_again_once_it_has_cooled(local: Place, model: str) -> None:
+def test_a_retraining_is_locked_again_after_the_cooldown(local: Place, model: str) -> None:
     first, second, third = (record(local, model) for _ in range(3))
-    assert first.claim_retraining("production", DAY) is None
-    assert first.run_id in str(second.claim_retraining("production", DAY))
-    assert second.claim_retraining("production", timedelta(0)) is None
-    assert second.run_id in str(third.claim_retraining("production", DAY))
+    assert first.lock_retraining("production", DAY) is None
+    assert first.run_id in str(second.lock_retraining("production", DAY))
+    assert second.lock_retraining("production", timedelta(0)) is None
+    assert second.run_id in str(third.lock_retraining("production", DAY))
 
 
-def test_each_stage_cools_by_itself(local: Place, model: str) -> None:
-    assert record(local, model).claim_retraining("production", DAY) is None
-    assert record(local, model).claim_retraining("shadow", DAY) is None
+def test_each_stage_has_its_own_cooldown(local: Place, model: str) -> None:
+    assert record(local, model).lock_retraining("production", DAY) is None
+    assert record(local, model).lock_retraining("shadow", DAY) is None
 
 
-def test_of_many_at_once_one_claims_the_retraining(local: Place, model: str) -> None:
+def test_of_many_at_once_one_locks_the_retraining(local: Place, model: str) -> None:
     records = [record(local, model) for _ in range(6)]
     with ThreadPoolExecutor(6) as threads:
-        said = list(threads.map(lambda r: r.claim_retraining("production", DAY), records))
-    (winner,) = [r for r, answer in zip(records, said, strict=True) if answer is None]
-    assert all(winner.run_id in answer for answer in said if answer is not None)
+        results = list(threads.map(lambda r: r.lock_retraining("production", DAY), records))
+    (winner,) = [r for r, result in zip(records, results, strict=True) if result is None]
+    assert all(winner.run_id in result for result in results if result is not None)
 
 
 def earlier_retraining(local: Place, model: str, at: datetime) -> str:
-    """Make a run of a retraining that began when some clock said so."""
+    """Make a run of a retraining that began when some clock results so."""
     before = record(local, model)
     experiment = local.client.get_run(before.run_id).info.experiment_id
     run = local.client.create_run(experiment, start_time=int(at.timestamp() * 1000))
     before.run_id = run.info.run_id
-    assert before.claim_retraining("production", DAY) is None
+    assert before.lock_retraining("production", DAY) is None
     return str(run.info.run_id)
 
 
 def test_a_clock_that_was_years_ahead_stands_in_no_ones_way(local: Place, model: str) -> None:
     earlier_retraining(local, model, datetime.now(timezone.utc) + timedelta(days=900))
-    assert record(local, model).claim_retraining("production", DAY) is None
+    assert record(local, model).lock_retraining("production", DAY) is None
 
 
 def test_a_clock_that_was_a_little_ahead_cools_all_the_same(local: Place, model: str) -> None:
     before = earlier_retraining(local, model, datetime.now(timezone.utc) + timedelta(minutes=10))
-    said = str(record(local, model).claim_retraining("production", DAY))
-    assert before in said
-    assert "by a clock that is ahead" in said
+    results = str(record(local, model).lock_retraining("production", DAY))
+    assert before in results
+    assert "by a clock that is ahead" in results
 
 
 def test_an_earlier_retraining_whose_run_was_deleted_stands_in_no_ones_way(
     local: Place, model: str
 ) -> None:
     before = earlier_retraining(local, model, datetime.now(timezone.utc))
-    assert "is not over" in str(record(local, model).claim_retraining("production", DAY))
+    assert "is not over" in str(record(local, model).lock_retraining("production", DAY))
     local.client.delete_run(before)
-    assert record(local, model).claim_retraining("production", DAY) is None
+    assert record(local, model).lock_retraining("production", DAY) is None
 
 
 @pytest.mark.slow
@@ -335,7 +343,7 @@ def test_a_run_that_the_project_has_opened_names_the_look_and_is_not_trained_in(
 ) -> None:
     run_id = runs.start(local.client, "of the project", {})
     monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
-    result = look(model, shifted_log, retrain=str(grown(tmp_path)))
+    result = run_monitor(model, shifted_log, retrain=str(grown_table(tmp_path)))
     run = local.client.get_run(run_id)
     assert run.data.tags[CAUSE_TAG] == result.run_id
     assert local.version(model, 3).run_id not in {run_id, result.run_id}

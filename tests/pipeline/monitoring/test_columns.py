@@ -14,18 +14,18 @@ import pyarrow as pa
 import pytest
 
 from pipeline.monitoring import analysis
-from pipeline.monitoring.window import Window
+from pipeline.monitoring.window import CurrentWindow
 from pipeline.params.definitions import TrainParams
 from pipeline.training import baseline
 from pipeline.training.train import train
 from tests.support.monitored import (
     SHIFTED,
-    Part,
+    LogPart,
     flowers,
     last_run,
-    look,
+    monitor_output,
+    run_monitor,
     run_of,
-    told,
     write_log,
 )
 from tests.support.registries import Place
@@ -35,18 +35,18 @@ def words(counts: dict[str, int]) -> pd.DataFrame:
     return pd.DataFrame({"word": [name for name, count in counts.items() for _ in range(count)]})
 
 
-def found_in(before: pd.DataFrame, now: pd.DataFrame) -> analysis.Feature:
+def found_in(before: pd.DataFrame, now: pd.DataFrame) -> analysis.FeatureDrift:
     """Return what is found of the one feature of two tables without a store."""
-    said = np.array(["cat"] * 20, dtype=object)
-    own = baseline.make(before, "kind", said, said)
-    window = Window(pa.Table.from_pandas(now, preserve_index=False), None, None)
-    return analysis.find(1, own, window, None, 20, 0.01).features[0]
+    line = np.array(["cat"] * 20, dtype=object)
+    own = baseline.make_baseline(before, "kind", line, line)
+    window = CurrentWindow(pa.Table.from_pandas(now, preserve_index=False), None, None)
+    return analysis.analyse_window(1, own, window, None, 20, 0.01).features[0]
 
 
 def test_rows_of_categories_that_the_training_did_not_have_are_counted() -> None:
     before = words({"red": 60, "green": 40})
     feature = found_in(before, words({"red": 60, "blue": 7, "": 3, "green": 30}))
-    assert (feature.unseen, feature.is_number) == (10, False)
+    assert (feature.unseen_rows, feature.is_numeric) == (10, False)
     assert feature.psi > 0
     assert len(feature.psi_over_time) == 2
 
@@ -54,7 +54,7 @@ def test_rows_of_categories_that_the_training_did_not_have_are_counted() -> None
 def test_what_the_profile_does_not_name_is_one_category() -> None:
     many = {f"word {n}": 1 for n in range(3000)}
     feature = found_in(words(many), words({f"another {n}": 1 for n in range(300)}))
-    assert feature.unseen is None  # it cannot be known
+    assert feature.unseen_rows is None  # it cannot be known
     assert found_in(words(many), words(many)).psi == pytest.approx(0, abs=0.01)
 
 
@@ -64,12 +64,12 @@ def test_a_renamed_column_is_told_with_both_names(
     rows, right = flowers()
     renamed = rows.rename(columns={SHIFTED: "sepal_length"})
     renamed.to_csv(tmp_path / "now.csv", index=False)
-    log = write_log(tmp_path / "log", model, Part(1, renamed, right))
+    log = write_log(tmp_path / "log", model, LogPart(1, renamed, right))
     for current in ("now.csv", log):
-        (said,) = told(capsys, "--name", model, "--current", current, code=1)
-        assert said == (
+        (line,) = monitor_output(capsys, "--name", model, "--current", current, code=1)
+        assert line == (
             f"pipeline: error: the rows have no column '{SHIFTED}', which the version takes; "
-            "'sepal_length' stands there instead: was it renamed?"
+            "'sepal_length' is there instead: was it renamed?"
         )
     run = last_run(local, model)
     assert run.info.status == "FAILED"
@@ -80,9 +80,9 @@ def test_missing_columns_are_all_named(
     local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
     flowers()[0].iloc[:, 2:].to_csv(tmp_path / "now.csv", index=False)
-    (said,) = told(capsys, "--name", model, "--current", "now.csv", code=1)
-    assert f"the rows have no columns '{SHIFTED}', 'sepal width (cm)', which the version" in said
-    assert "instead" not in said
+    (line,) = monitor_output(capsys, "--name", model, "--current", "now.csv", code=1)
+    assert f"the rows have no columns '{SHIFTED}', 'sepal width (cm)', which the version" in line
+    assert "instead" not in line
 
 
 def test_a_column_that_the_training_did_not_have_does_not_matter(
@@ -90,7 +90,7 @@ def test_a_column_that_the_training_did_not_have_does_not_matter(
 ) -> None:
     rows = flowers()[0].assign(id=range(240), note="x")
     rows.to_csv(tmp_path / "now.csv", index=False)
-    assert look(model, tmp_path / "now.csv").analysis.verdict() == "none"
+    assert run_monitor(model, tmp_path / "now.csv").analysis.verdict() == "none"
 
 
 @pytest.mark.parametrize("form", ["csv", "log"])
@@ -102,11 +102,11 @@ def test_text_where_numbers_were_is_told_in_a_line(
     if form == "csv":
         rows.to_csv(tmp_path / "now.csv", index=False)
     else:
-        write_log(tmp_path / "log", model, Part(1, rows, right))
+        write_log(tmp_path / "log", model, LogPart(1, rows, right))
     current = "now.csv" if form == "csv" else "log"
-    (said,) = told(capsys, "--name", model, "--current", current, code=1)
-    assert f"column '{SHIFTED}'" in said
-    assert "number" in said
+    (line,) = monitor_output(capsys, "--name", model, "--current", current, code=1)
+    assert f"column '{SHIFTED}'" in line
+    assert "number" in line
     assert last_run(local, model).info.status == "FAILED"
 
 
@@ -115,7 +115,7 @@ def test_features_that_became_constant_are_drift(local: Place, model: str, tmp_p
     rows, right = flowers()
     for name in rows:
         rows[name] = 5.0
-    found = look(model, write_log(tmp_path / "log", model, Part(1, rows, right))).analysis
+    found = run_monitor(model, write_log(tmp_path / "log", model, LogPart(1, rows, right))).analysis
     assert set(rows.columns) <= set(found.where().split(", "))
 
 
@@ -124,16 +124,16 @@ def test_a_column_without_any_value_is_drift(local: Place, model: str, tmp_path:
     rows, right = flowers()
     rows["petal width (cm)"] = np.nan
     rows["petal length (cm)"] = None
-    found = look(model, write_log(tmp_path / "log", model, Part(1, rows, right))).analysis
+    found = run_monitor(model, write_log(tmp_path / "log", model, LogPart(1, rows, right))).analysis
     assert set(rows.columns[2:]) <= set(found.where().split(", "))
-    assert {f.missing for f in found.features if "petal" in f.name} == {1.0}
+    assert {f.current_missing for f in found.features if "petal" in f.name} == {1.0}
 
 
 def test_decimals_are_numbers(local: Place, model: str, tmp_path: Path) -> None:
     rows, right = flowers()  # as a table of a database has them; a training takes them as well
     cents = {name: [Decimal(f"{value:.2f}") for value in rows[name]] for name in rows}
-    log = write_log(tmp_path / "log", model, Part(1, pd.DataFrame(cents), right))
-    found = look(model, log).analysis
+    log = write_log(tmp_path / "log", model, LogPart(1, pd.DataFrame(cents), right))
+    found = run_monitor(model, log).analysis
     assert (found.verdict(), found.where()) == ("none", "")
 
 
@@ -142,12 +142,12 @@ def test_decimals_are_numbers(local: Place, model: str, tmp_path: Path) -> None:
 def test_infinite_values_are_numbers(local: Place, model: str, tmp_path: Path) -> None:
     rows, right = flowers()
     rows.loc[:99, SHIFTED] = np.inf
-    found = look(model, write_log(tmp_path / "log", model, Part(1, rows, right))).analysis
+    found = run_monitor(model, write_log(tmp_path / "log", model, LogPart(1, rows, right))).analysis
     assert found.where().split(", ")[0] == SHIFTED
 
 
 def animals(count: int = 400, seed: int = 1) -> tuple[pd.DataFrame, list[str]]:
-    """Return rows with text and booleans, some with holes, and what is right."""
+    """Return rows with text and booleans, some with missing values, and what is right."""
     random = np.random.default_rng(seed)
     dog = random.random(count) < 0.5
     tame = np.where(random.random(count) < 0.1, None, random.random(count) < 0.6)
@@ -182,19 +182,19 @@ def zoo(sqlite_place: Place, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def animals_log(folder: Path, name: str, rows: pd.DataFrame, right: list[str]) -> Path:
-    return write_log(folder, name, Part(1, rows.drop(columns="age", errors="ignore"), right))
+    return write_log(folder, name, LogPart(1, rows.drop(columns="age", errors="ignore"), right))
 
 
 @pytest.mark.slow
 def test_text_and_booleans_with_holes_are_compared(local: Place, zoo: str, tmp_path: Path) -> None:
     rows, right = animals()
-    result = look(zoo, animals_log(tmp_path / "log", zoo, rows, right))
+    result = run_monitor(zoo, animals_log(tmp_path / "log", zoo, rows, right))
     assert result.analysis.verdict() == "none"
     unseen = {feature.name: feature.unseen for feature in result.analysis.features}
     assert unseen == {"weight": None, "colour": 0, "sold": 0, "tame": 0}
     rows["colour"] = np.where(np.arange(400) % 3 == 0, "blue", rows["colour"])
     rows["tame"] = None
-    result = look(zoo, animals_log(tmp_path / "other", zoo, rows, right))
+    result = run_monitor(zoo, animals_log(tmp_path / "other", zoo, rows, right))
     assert {"colour", "tame"} <= set(result.analysis.where().split(", "))
     assert {f.name: f.unseen for f in result.analysis.features}["colour"] == 134
 
@@ -208,7 +208,7 @@ def test_booleans_in_a_csv_are_what_they_are_in_parquet(
     if kind == "scored":
         rows = rows.assign(prediction_name=right, prediction=0, model_version=1)
     rows.to_csv(tmp_path / "now.csv", index=False)
-    found = look(zoo, tmp_path / "now.csv").analysis
+    found = run_monitor(zoo, tmp_path / "now.csv").analysis
     assert (found.verdict(), found.where()) == ("none", "")
 
 
@@ -217,9 +217,9 @@ def test_a_new_version_that_takes_another_column_is_unknown_until_it_has_answere
     local: Place, zoo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = animals_log(tmp_path / "log", zoo, *animals())
-    result = look(zoo, log, stage="next")
+    result = run_monitor(zoo, log, stage="next")
     assert (result.version, result.analysis.verdict(), result.analysis.rows) == (2, "unknown", 0)
-    assert [(found.version, found.verdict()) for found in result.others] == [(1, "none")]
+    assert [(found.version, found.verdict()) for found in result.other_versions] == [(1, "none")]
 
 
 @pytest.mark.slow
@@ -230,7 +230,7 @@ def test_a_category_of_any_spelling_is_drawn(
 ) -> None:
     rows, right = animals()
     rows["colour"] = category
-    result = look(zoo, animals_log(tmp_path / "log", zoo, rows, right))
+    result = run_monitor(zoo, animals_log(tmp_path / "log", zoo, rows, right))
     assert "colour" in result.analysis.where()
     assert run_of(local, result).info.status == "FINISHED"
 
@@ -241,5 +241,5 @@ def test_one_word_among_numbers_is_the_one_that_is_named(
     rows = flowers()[0].astype({SHIFTED: object})
     rows.loc[30, SHIFTED] = "n.k."
     rows.to_csv(tmp_path / "now.csv", index=False)
-    (said,) = told(capsys, "--name", model, "--current", "now.csv", code=1)
-    assert "row 30: 'n.k.' is not a number" in said
+    (line,) = monitor_output(capsys, "--name", model, "--current", "now.csv", code=1)
+    assert "row 30: 'n.k.' is not a number" in line

@@ -10,18 +10,20 @@ import pytest
 from scipy import stats
 
 from pipeline.monitoring import drift_tests
-from pipeline.monitoring.drift_tests import Test as Shown  # pytest would collect it by its own name
+from pipeline.monitoring.drift_tests import (
+    DriftTest as Shown,
+)  # pytest would collect it by its own name
 from tests.support.monitored import mixed
 
 NOTHING = np.array([])
 
 
 def numbers(before: Any, now: Any) -> Shown | None:
-    return drift_tests.numbers(np.asarray(before, float), np.asarray(now, float), "x")
+    return drift_tests.ks_test(np.asarray(before, float), np.asarray(now, float), "x")
 
 
 def categories(before: dict[str, int], now: dict[str, int]) -> Shown | None:
-    return drift_tests.categories(before, now, "x")
+    return drift_tests.chi_squared_test(before, now, "x")
 
 
 def test_the_statistic_of_numbers_is_the_largest_distance_of_the_two_distributions() -> None:
@@ -129,7 +131,7 @@ def test_the_order_of_categories_does_not_matter() -> None:
 
 
 def test_few_missing_values_are_compared_by_fishers_exact_test() -> None:
-    found = drift_tests.missing((3, 4), (1, 4), "x")  # the lady who tastes tea
+    found = drift_tests.missing_values_test((3, 4), (1, 4), "x")  # the lady who tastes tea
     assert found is not None
     assert found.p_value == pytest.approx(34 / 70)
     assert found.statistic == -0.5
@@ -137,7 +139,7 @@ def test_few_missing_values_are_compared_by_fishers_exact_test() -> None:
 
 
 def test_many_missing_values_are_compared_by_chi_squared() -> None:
-    found = drift_tests.missing((10, 100), (30, 100), "x")
+    found = drift_tests.missing_values_test((10, 100), (30, 100), "x")
     assert found is not None
     # With the correction of Yates: 200 (2000 - 100)² / (40·160·100·100)
     assert found.p_value == pytest.approx(stats.chi2.sf(11.28125, 1))
@@ -145,29 +147,29 @@ def test_many_missing_values_are_compared_by_chi_squared() -> None:
 
 
 def test_where_nothing_is_missing_nothing_is_compared() -> None:
-    assert drift_tests.missing((0, 100), (0, 200), "x") is None
-    assert drift_tests.missing((0, 100), (0, 0), "x") is None
+    assert drift_tests.missing_values_test((0, 100), (0, 200), "x") is None
+    assert drift_tests.missing_values_test((0, 100), (0, 0), "x") is None
 
 
 def test_where_all_was_missing_and_is_nothing_is_shown() -> None:
-    found = drift_tests.missing((100, 100), (200, 200), "x")
+    found = drift_tests.missing_values_test((100, 100), (200, 200), "x")
     assert found is not None
     assert found.p_value == 1
-    gone = drift_tests.missing((0, 100), (200, 200), "x")
+    gone = drift_tests.missing_values_test((0, 100), (200, 200), "x")
     assert gone is not None
     assert gone.p_value < 1e-10
 
 
 def test_accuracy_is_asked_on_one_side_only() -> None:
-    found = drift_tests.accuracy((3, 4), (1, 4))
+    found = drift_tests.accuracy_test((3, 4), (1, 4))
     assert found is not None
     assert found.p_value == pytest.approx(17 / 70)
     assert found.statistic == 0.5
-    better = drift_tests.accuracy((50, 100), (90, 100))
+    better = drift_tests.accuracy_test((50, 100), (90, 100))
     assert better is not None
     assert better.p_value > 0.99
-    assert drift_tests.accuracy((3, 4), (0, 0)) is None
-    assert drift_tests.accuracy((0, 0), (3, 4)) is None
+    assert drift_tests.accuracy_test((3, 4), (0, 0)) is None
+    assert drift_tests.accuracy_test((0, 0), (3, 4)) is None
 
 
 def correlated(rows: int, correlation: float, seed: int) -> pd.DataFrame:
@@ -179,10 +181,10 @@ def correlated(rows: int, correlation: float, seed: int) -> pd.DataFrame:
 def test_all_features_together_show_a_correlation_that_none_of_them_shows() -> None:
     before, now = correlated(500, 0.9, 1), correlated(500, 0.0, 2)
     for name in before:
-        alone = drift_tests.numbers(before[name].to_numpy(), now[name].to_numpy(), str(name))
+        alone = drift_tests.ks_test(before[name].to_numpy(), now[name].to_numpy(), str(name))
         assert alone is not None
         assert alone.p_value > 0.05
-    found = drift_tests.together(before, now)
+    found = drift_tests.joint_test(before, now)
     assert found is not None
     assert (found.subject, found.kind) == (drift_tests.ALL_FEATURES, "classifier")
     assert found.p_value < 1e-4
@@ -191,7 +193,7 @@ def test_all_features_together_show_a_correlation_that_none_of_them_shows() -> N
 
 def test_all_features_together_show_nothing_on_equal_rows() -> None:
     before = correlated(500, 0.9, 1)
-    shown = [drift_tests.together(before, now) for now in (before, correlated(500, 0.9, 2))]
+    shown = [drift_tests.joint_test(before, now) for now in (before, correlated(500, 0.9, 2))]
     for found in shown:
         assert found is not None
         assert found.p_value > 0.05
@@ -200,8 +202,8 @@ def test_all_features_together_show_nothing_on_equal_rows() -> None:
 
 def test_the_same_rows_give_the_same_result() -> None:
     before, now = mixed(300, 1), mixed(300, 2)
-    found = drift_tests.together(before, now)
-    assert found == drift_tests.together(before.copy(), now.copy())
+    found = drift_tests.joint_test(before, now)
+    assert found == drift_tests.joint_test(before.copy(), now.copy())
     assert found is not None
     assert found.p_value > 0.01
 
@@ -209,7 +211,7 @@ def test_the_same_rows_give_the_same_result() -> None:
 def test_categories_and_holes_that_come_together_differently_are_seen_together() -> None:
     before, now = mixed(1000, 1), mixed(1000, 2)
     now["sold"] = now["colour"] == "red"
-    found = drift_tests.together(before, now)
+    found = drift_tests.joint_test(before, now)
     assert found is not None
     assert found.p_value < 1e-6
 
@@ -218,36 +220,39 @@ def test_a_column_that_is_all_missing_now_is_seen_together() -> None:
     for name in ("size", "colour", "tame"):
         now = mixed(300, 2)
         now[name] = None
-        found = drift_tests.together(mixed(300, 1), now)
+        found = drift_tests.joint_test(mixed(300, 1), now)
         assert found is not None
         assert found.p_value < 1e-6
 
 
 def test_what_cannot_be_told_apart_is_not_asked() -> None:
     rows = pd.DataFrame({"x": np.arange(19.0)})
-    assert drift_tests.together(rows, pd.DataFrame({"x": np.arange(500.0)})) is None
-    assert drift_tests.together(rows[[]], rows[[]]) is None
+    assert drift_tests.joint_test(rows, pd.DataFrame({"x": np.arange(500.0)})) is None
+    assert drift_tests.joint_test(rows[[]], rows[[]]) is None
     constant = pd.DataFrame({"x": np.ones(100), "y": "same"})
-    assert drift_tests.together(constant, constant) is None
+    assert drift_tests.joint_test(constant, constant) is None
 
 
 def test_holm_corrects_as_in_the_worked_example() -> None:
     p_values = (0.01, 0.04, 0.03, 0.005)
     tests = [Shown(str(place), "", 0.0, p) for place, p in enumerate(p_values)]
-    found = drift_tests.corrected(tests)
+    found = drift_tests.holm_correction(tests)
     assert [test.subject for test in found] == ["0", "1", "2", "3"]
-    assert [test.adjusted for test in found] == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert [test.adjusted_p_value for test in found] == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert [test.p_value for test in found] == list(p_values)
 
 
 def test_a_corrected_p_value_is_never_above_one() -> None:
-    found = drift_tests.corrected([Shown("a", "", 0.0, 0.9), Shown("b", "", 0.0, 0.4)])
-    assert [test.adjusted for test in found] == [0.9, 0.8]
-    assert [test.adjusted for test in drift_tests.corrected([Shown("a", "", 0.0, 0.9)] * 2)] == [
+    found = drift_tests.holm_correction([Shown("a", "", 0.0, 0.9), Shown("b", "", 0.0, 0.4)])
+    assert [test.adjusted_p_value for test in found] == [0.9, 0.8]
+    assert [
+        test.adjusted_p_value
+        for test in drift_tests.holm_correction([Shown("a", "", 0.0, 0.9)] * 2)
+    ] == [
         1,
         1,
     ]
-    assert drift_tests.corrected([]) == []
+    assert drift_tests.holm_correction([]) == []
 
 
 def test_psi_is_the_sum_over_the_bins() -> None:
@@ -264,15 +269,15 @@ def test_psi_of_empty_bins_is_finite() -> None:
 
 
 def test_the_shift_that_is_found_goes_with_the_root_of_the_rows() -> None:
-    few, many = (drift_tests.shift_found(rows, 10**9, 10, 0.01) for rows in (200, 800))
+    few, many = (drift_tests.detectable_shift(rows, 10**9, 10, 0.01) for rows in (200, 800))
     assert few == pytest.approx(2 * many, rel=1e-4)
     # (z(0.9995) + z(0.8)) / √(0.64 · 200 · 120 / 320)
-    found = drift_tests.shift_found(200, 120, 10, 0.01)
+    found = drift_tests.detectable_shift(200, 120, 10, 0.01)
     assert found == pytest.approx((3.29053 + 0.84162) / np.sqrt(48), rel=1e-4)
 
 
 def test_four_windows_of_five_show_the_shift_that_is_promised() -> None:
-    shift, random = drift_tests.shift_found(200, 400, 10, 0.01), np.random.default_rng(0)
+    shift, random = drift_tests.detectable_shift(200, 400, 10, 0.01), np.random.default_rng(0)
     found = 0
     for _ in range(150):
         test = numbers(random.normal(0, 1, 400), random.normal(shift, 1, 200))

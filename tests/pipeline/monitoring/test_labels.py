@@ -1,4 +1,4 @@
-"""Labels that came later: how they are joined to the answers, and the accuracy that they tell."""
+"""Labels that came later: how they are joined to the predictions, and the live accuracy."""
 
 from __future__ import annotations
 
@@ -11,28 +11,30 @@ import pytest
 
 from pipeline.errors import DataError
 from pipeline.monitoring import labels
-from pipeline.monitoring.window import Window
+from pipeline.monitoring.window import CurrentWindow
 from pipeline.training import baseline
 from registry_tools.mlflow_store import stages
 from tests.support.monitored import (
     NAMES,
-    Part,
-    answered,
+    LogPart,
     flowers,
     labelled,
     last_run,
-    look,
+    monitor_output,
+    predicted_window,
+    run_monitor,
     small,
-    told,
     write_log,
 )
 from tests.support.registries import Place
 
 
-def joined(tmp_path: Path, table: dict[str, Any], window: Window) -> labels.LabelledPredictions:
+def joined(
+    tmp_path: Path, table: dict[str, Any], window: CurrentWindow
+) -> labels.LabelledPredictions:
     path = tmp_path / "labels.parquet"
     pd.DataFrame(table).to_parquet(path, index=False)
-    return labels.join(labels.read(path, "kind"), window, small())
+    return labels.join_labels(labels.read_labels(path, "kind"), window, small())
 
 
 SAID = ["cat", "dog", "cat", "dog"]
@@ -41,46 +43,51 @@ IDS = ["r0", "r1", "r2", "r3"]
 
 def test_labels_are_joined_by_the_id_of_the_request_in_any_order(tmp_path: Path) -> None:
     live = joined(
-        tmp_path, {"request_id": IDS[::-1], "label": ["cat", "cat", "dog", "cat"]}, answered(SAID)
+        tmp_path,
+        {"request_id": IDS[::-1], "label": ["cat", "cat", "dog", "cat"]},
+        predicted_window(SAID),
     )
     assert live == labels.LabelledPredictions(4, 3, ())
 
 
 def test_labels_of_half_the_rows_count_for_those(tmp_path: Path) -> None:
     table = {"request_id": ["r1", "r3", "r2"], "kind": ["dog", "cat", None]}
-    live = joined(tmp_path, table, answered(SAID))
+    live = joined(tmp_path, table, predicted_window(SAID))
     assert live == labels.LabelledPredictions(2, 1, ("2 of 4 rows have no label",))
 
 
 def test_labels_that_were_given_twice_count_once(tmp_path: Path) -> None:
     table = {"_request_id": [*IDS, "r0", "r0"], "label": ["cat", "dog", "cat", "dog", "cat", "cat"]}
-    live = joined(tmp_path, table, answered(SAID))
+    live = joined(tmp_path, table, predicted_window(SAID))
     assert live == labels.LabelledPredictions(4, 4, ("2 labels were given twice, and count once",))
 
 
 def test_labels_that_contradict_each_other_are_left_out_and_told(tmp_path: Path) -> None:
     table = {"request_id": [*IDS, "r0"], "label": ["cat", "dog", "cat", "dog", "dog"]}
-    live = joined(tmp_path, table, answered(SAID))
-    assert (live.rows, live.right) == (3, 3)
+    live = joined(tmp_path, table, predicted_window(SAID))
+    assert (live.rows, live.correct) == (3, 3)
     assert "1 rows have labels that contradict each other, and are left out" in live.notes
 
 
 def test_a_row_whose_labels_contradict_is_not_told_as_one_without(tmp_path: Path) -> None:
     table = {"request_id": [*IDS, "r0"], "label": ["cat", "dog", "cat", "dog", "dog"]}
-    assert not [n for n in joined(tmp_path, table, answered(SAID)).notes if "no label" in n]
+    assert not [n for n in joined(tmp_path, table, predicted_window(SAID)).notes if "no label" in n]
 
 
-def test_labels_that_are_written_otherwise_than_the_answers_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="they say '0', '1', and the version answers 'cat', 'dog'"):
-        joined(tmp_path, {"request_id": IDS, "label": [0, 1, 0, 1]}, answered(SAID))
+def test_labels_that_are_written_otherwise_than_the_predictions_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match="they hold '0', '1', but the version predicts 'cat', 'dog'"
+    ):
+        joined(tmp_path, {"request_id": IDS, "label": [0, 1, 0, 1]}, predicted_window(SAID))
 
 
 def test_a_request_of_several_rows_needs_to_be_told_which(tmp_path: Path) -> None:
-    window = answered(SAID, requests=["a", "a", "b", "b"], places=[0, 1, 0, 1])
+    window = predicted_window(SAID, requests=["a", "a", "b", "b"], places=[0, 1, 0, 1])
     live = joined(tmp_path, {"request_id": ["a", "b"], "label": ["cat", "cat"]}, window)
     assert live.rows == 0
     assert live.notes[0] == (
-        "2 requests have several answers, and the labels have no column 'row': they are left out"
+        "2 requests have several predictions, and the labels have no column 'row': "
+        "they are left out"
     )
     table = {"request_id": ["a", "b", "a"], "row": [1, 0, 0], "label": ["dog", "dog", "cat"]}
     assert joined(tmp_path, table, window) == labels.LabelledPredictions(
@@ -90,7 +97,7 @@ def test_a_request_of_several_rows_needs_to_be_told_which(tmp_path: Path) -> Non
 
 def test_labels_of_other_requests_are_told_of(tmp_path: Path) -> None:
     table = {"request_id": ["x", "y"], "label": ["cat", "dog"]}
-    live = joined(tmp_path, table, answered(SAID))
+    live = joined(tmp_path, table, predicted_window(SAID))
     assert live.rows == 0
     assert "labels are of requests such as 'x', rows of such as 'r0'" in live.notes
 
@@ -98,12 +105,12 @@ def test_labels_of_other_requests_are_told_of(tmp_path: Path) -> None:
 def test_labels_that_are_late_do_not_stop_the_look(
     local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
-    log = write_log(tmp_path / "log", model, Part(1, *flowers(240, shift=3)))
+    log = write_log(tmp_path / "log", model, LogPart(1, *flowers(240, shift=3)))
     pd.DataFrame({"request_id": ["of", "yesterday"], "label": "setosa"}).to_csv(
         "l.csv", index=False
     )
     options = ("--name", model, "--current", str(log), "--labels", "l.csv")
-    lines = told(capsys, *options, code=4)
+    lines = monitor_output(capsys, *options, code=4)
     assert lines[0].startswith("DRIFT")
     assert any("labels are of requests such as 'of'" in line for line in lines)
 
@@ -114,7 +121,7 @@ def test_labels_without_a_column_to_join_by_are_refused(tmp_path: Path) -> None:
         ({"request_id": IDS, "class": SAID}, "there is no column 'label' or 'kind'"),
     ):
         with pytest.raises(DataError, match=said):
-            joined(tmp_path, table, answered(SAID))
+            joined(tmp_path, table, predicted_window(SAID))
 
 
 def test_rows_without_the_id_of_a_request_cannot_be_labelled(
@@ -123,40 +130,42 @@ def test_rows_without_the_id_of_a_request_cannot_be_labelled(
     flowers()[0].to_csv(tmp_path / "now.csv", index=False)
     pd.DataFrame({"request_id": IDS, "label": "setosa"}).to_csv(tmp_path / "l.csv", index=False)
     options = ("--name", model, "--current", "now.csv", "--labels", "l.csv")
-    (said,) = told(capsys, *options, code=1)
-    assert "the rows have no column 'request_id'" in said
+    (line,) = monitor_output(capsys, *options, code=1)
+    assert "the rows have no column 'request_id'" in line
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
-def test_numbers_as_labels_may_have_holes(form: str, tmp_path: Path) -> None:
+def test_numbers_as_labels_may_have_missing_values(form: str, tmp_path: Path) -> None:
     right = np.array(["0", "1"] * 5, dtype=object)
-    own = baseline.make(pd.DataFrame({"x": np.arange(40.0)}), "kind", right, right)
+    own = baseline.make_baseline(pd.DataFrame({"x": np.arange(40.0)}), "kind", right, right)
     table = pd.DataFrame({"request_id": IDS, "kind": [0, 1, np.nan, 0]})
     path = tmp_path / f"labels.{form}"
     table.to_csv(path, index=False) if form == "csv" else table.to_parquet(path, index=False)
-    live = labels.join(labels.read(path, "kind"), answered(["0", "1", "0", "1"]), own)
-    assert (live.rows, live.right) == (3, 2)
+    live = labels.join_labels(
+        labels.read_labels(path, "kind"), predicted_window(["0", "1", "0", "1"]), own
+    )
+    assert (live.rows, live.correct) == (3, 2)
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_true_and_false_may_be_labels(form: str, tmp_path: Path) -> None:
     right = np.array(["False", "True"] * 5, dtype=object)  # as a training names them
-    own = baseline.make(pd.DataFrame({"x": np.arange(40.0)}), "kind", right, right)
+    own = baseline.make_baseline(pd.DataFrame({"x": np.arange(40.0)}), "kind", right, right)
     table = pd.DataFrame({"request_id": IDS, "kind": [False, True, True, True]})
     path = tmp_path / f"labels.{form}"
     table.to_csv(path, index=False) if form == "csv" else table.to_parquet(path, index=False)
-    window = answered(["False", "True", "False", "True"])
-    live = labels.join(labels.read(path, "kind"), window, own)
-    assert (live.rows, live.right) == (4, 3)
+    window = predicted_window(["False", "True", "False", "True"])
+    live = labels.join_labels(labels.read_labels(path, "kind"), window, own)
+    assert (live.rows, live.correct) == (4, 3)
 
 
 def test_live_accuracy_is_told_with_its_interval_beside_that_of_the_promotion(
     local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
     rows, right = flowers(240)
-    log = write_log(tmp_path / "log", model, Part(1, rows, right))
+    log = write_log(tmp_path / "log", model, LogPart(1, rows, right))
     path = labelled(tmp_path, right, wrong=12)
-    lines = told(capsys, "--name", model, "--current", log, "--labels", path)
+    lines = monitor_output(capsys, "--name", model, "--current", log, "--labels", path)
     # Wilson's interval of 228 of 240.
     assert lines[1] == (
         "accuracy  0.9500 [0.9147, 0.9712] on 240 labelled rows, 0.9667 on 30 at promotion"
@@ -171,11 +180,11 @@ def test_live_accuracy_is_told_with_its_interval_beside_that_of_the_promotion(
 
 def test_an_accuracy_that_has_fallen_is_drift(local: Place, model: str, tmp_path: Path) -> None:
     rows, right = flowers(240)
-    log = write_log(tmp_path / "log", model, Part(1, rows, right))
-    result = look(model, log, labels=str(labelled(tmp_path, right, wrong=120)))
+    log = write_log(tmp_path / "log", model, LogPart(1, rows, right))
+    result = run_monitor(model, log, labels=str(labelled(tmp_path, right, wrong=120)))
     assert result.analysis.where() == "live accuracy"
-    assert result.analysis.has_fallen
-    assert result.acts == ()
+    assert result.analysis.accuracy_has_fallen
+    assert result.actions == ()
 
 
 def test_rows_that_were_never_asked_and_are_too_few_are_unknown_with_labels_as_well(
@@ -185,19 +194,19 @@ def test_rows_that_were_never_asked_and_are_too_few_are_unknown_with_labels_as_w
     rows.to_csv(tmp_path / "now.csv", index=False)
     pd.DataFrame({"request_id": ["1"], "label": "setosa"}).to_csv("labels.csv", index=False)
     options = ("--name", model, "--current", "now.csv", "--labels", "labels.csv")
-    assert told(capsys, *options)[0].startswith("unknown")
+    assert monitor_output(capsys, *options)[0].startswith("unknown")
 
 
 def test_labels_in_codes_instead_of_names_are_told_and_nothing_goes_back(
     local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
     rows, right = flowers()
-    log = write_log(tmp_path / "log", model, Part(1, rows, right))
+    log = write_log(tmp_path / "log", model, LogPart(1, rows, right))
     codes = [NAMES.index(name) for name in right]
     table = pd.DataFrame({"request_id": [f"0-{n}" for n in range(240)], "species": codes})
     table.to_csv(tmp_path / "labels.csv", index=False)
     options = ("--name", model, "--current", log, "--labels", "labels.csv", "--rollback", "true")
-    (said,) = told(capsys, *options, code=1)
-    assert "labels: they say '0', '1', '2', and the version answers 'setosa'" in said
+    (line,) = monitor_output(capsys, *options, code=1)
+    assert "labels: they hold '0', '1', '2', but the version predicts 'setosa'" in line
     assert stages.stage_holder(local.client, model, "production") == 1
     assert last_run(local, model).info.status == "FAILED"

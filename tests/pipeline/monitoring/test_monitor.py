@@ -1,4 +1,4 @@
-"""A look at what is served: what it says and leaves behind, and its parameters."""
+"""One monitoring run: its output, what it logs, and its parameters."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from tests.support.constants import ROOT
 from tests.support.monitored import (
     IRIS,
     SHIFTED,
-    Part,
-    answered,
+    LogPart,
     flowers,
-    look,
+    monitor_output,
+    predicted_window,
+    run_monitor,
     run_of,
     small,
-    told,
     write_log,
 )
 from tests.support.registries import GOOD, Place
@@ -52,7 +52,7 @@ def test_rows_like_those_of_the_training_are_no_drift(
     local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
     flowers()[0].to_csv(tmp_path / "now.csv", index=False)
-    first, last = told(capsys, "--name", model, "--current", "now.csv")
+    first, last = monitor_output(capsys, "--name", model, "--current", "now.csv")
     assert first.startswith(f"none      {model} version 1 in production: 240 rows: no drift")
     assert last.endswith(f" in {model}-monitoring")
     tags = local.version(model, 1).tags
@@ -63,15 +63,15 @@ def test_a_shifted_column_is_drift_and_the_line_names_it(
     local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
     flowers(shift=1)[0].to_parquet(tmp_path / "now.parquet", index=False)
-    first, _ = told(capsys, "--name", model, "--current", "now.parquet", code=4)
+    first, _ = monitor_output(capsys, "--name", model, "--current", "now.parquet", code=4)
     assert first.startswith(f"DRIFT     {model} version 1 in production: 240 rows: drift in ")
     assert f"drift in {SHIFTED}" in first
     assert "petal" not in first
 
 
 @dataclass(frozen=True)
-class Looked:
-    """A window whose second half is shifted, and what was left behind by a look at it."""
+class MonitoredWindow:
+    """A window whose second half is shifted, and what was left behind by a run at it."""
 
     name: str
     result: MonitorResult
@@ -82,94 +82,124 @@ class Looked:
 
 
 @pytest.fixture(scope="session")
-def looked(sqlite_place: Place, tmp_path_factory: pytest.TempPathFactory) -> Looked:
-    folder = tmp_path_factory.mktemp("looked")
+def monitored_window(
+    sqlite_place: Place, tmp_path_factory: pytest.TempPathFactory
+) -> MonitoredWindow:
+    folder = tmp_path_factory.mktemp("monitored")
     rows, right = flowers(500)
     rows.loc[250:, SHIFTED] += 2
     mlflow.set_tracking_uri(sqlite_place.uri)
     try:
         name = sqlite_place.model(GOOD)
         stages.move_alias(sqlite_place.client, name, "production", 1)
-        write_log(folder, name, Part(1, rows, right))
-        result = look(name, folder)
+        write_log(folder, name, LogPart(1, rows, right))
+        result = run_monitor(name, folder)
     finally:
         mlflow.set_tracking_uri(None)
     run = run_of(sqlite_place, result)
     tags = sqlite_place.version(name, 1).tags
     files = Path(run.info.artifact_uri.removeprefix("file://"))
-    return Looked(name, result, run, files, tags, sqlite_place)
+    return MonitoredWindow(name, result, run, files, tags, sqlite_place)
 
 
-def test_psi_is_logged_for_each_feature_over_the_parts_of_the_window(looked: Looked) -> None:
+def test_psi_is_logged_for_each_feature_over_the_parts_of_the_window(
+    monitored_window: MonitoredWindow,
+) -> None:
     suffixes = ["sepal length _cm_", "sepal width _cm_", "petal length _cm_", "petal width _cm_"]
     for suffix in suffixes:
-        steps = looked.place.client.get_metric_history(looked.run.info.run_id, f"psi.{suffix}")
+        steps = monitored_window.place.client.get_metric_history(
+            monitored_window.run.info.run_id, f"psi.{suffix}"
+        )
         by_step = [m.value for m in sorted(steps, key=lambda m: m.step)]
         assert len(by_step) == 10
         early, late = np.mean(by_step[:5]), np.mean(by_step[5:])
         assert (late > early + 1) == (suffix == suffixes[0])
-    assert looked.run.data.metrics["missing.sepal width _cm_"] == 0
-    assert looked.run.data.metrics["p_value.sepal length _cm_"] < 0.01
-    assert looked.run.data.metrics["rows"] == 500
-    assert looked.run.data.metrics["drift"] == 1
+    assert monitored_window.run.data.metrics["missing.sepal width _cm_"] == 0
+    assert monitored_window.run.data.metrics["p_value.sepal length _cm_"] < 0.01
+    assert monitored_window.run.data.metrics["rows"] == 500
+    assert monitored_window.run.data.metrics["drift"] == 1
 
 
-def test_the_run_says_what_was_looked_at_and_found(looked: Looked) -> None:
-    tags, info = looked.run.data.tags, looked.run.info
+def test_the_run_says_what_was_monitored_and_found(monitored_window: MonitoredWindow) -> None:
+    tags, info = monitored_window.run.data.tags, monitored_window.run.info
     assert info.status == "FINISHED"
-    experiment = looked.place.client.get_experiment(info.experiment_id)
-    assert experiment.name == looked.result.experiment == f"{looked.name}-monitoring"
-    assert (tags["model"], tags["stage"], tags["version"]) == (looked.name, "production", "1")
+    experiment = monitored_window.place.client.get_experiment(info.experiment_id)
+    assert (
+        experiment.name
+        == monitored_window.result.experiment
+        == f"{monitored_window.name}-monitoring"
+    )
+    assert (tags["model"], tags["stage"], tags["version"]) == (
+        monitored_window.name,
+        "production",
+        "1",
+    )
     assert tags["verdict"] == "drift"
     assert tags["where"].startswith(SHIFTED)
     assert SHIFTED in tags["mlflow.note.content"]
     assert tags["alpha"] == "0.01"
 
 
-def test_the_version_says_what_was_found_last_when_and_by_which_run(looked: Looked) -> None:
-    assert looked.tags[DRIFT_TAG].startswith(f"drift: {SHIFTED}")
-    assert looked.tags[DRIFT_RUN_TAG] == looked.run.info.run_id
-    at = datetime.fromisoformat(looked.tags[DRIFT_AT_TAG].replace("Z", "+00:00"))
+def test_the_version_says_what_was_found_last_when_and_by_which_run(
+    monitored_window: MonitoredWindow,
+) -> None:
+    assert monitored_window.tags[DRIFT_TAG].startswith(f"drift: {SHIFTED}")
+    assert monitored_window.tags[DRIFT_RUN_TAG] == monitored_window.run.info.run_id
+    at = datetime.fromisoformat(monitored_window.tags[DRIFT_AT_TAG].replace("Z", "+00:00"))
     assert abs((datetime.now(timezone.utc) - at).total_seconds()) < 300
 
 
-def test_the_report_is_one_page_that_loads_nothing(looked: Looked) -> None:
-    page = (looked.files / "report.html").read_text()
+def test_the_report_is_one_page_that_loads_nothing(monitored_window: MonitoredWindow) -> None:
+    page = (monitored_window.files / "report.html").read_text()
     assert not re.findall(r"""(?:src|href|url|@import)\s*[=(]?\s*["']?\s*https?:""", page)
     assert not re.findall(r"https?://", page)
     assert "<script" not in page.lower()
     sources = re.findall(r'src="([^"]{0,30})', page)
     assert len(sources) == 3
     assert all(source.startswith("data:image/png;base64,") for source in sources)
-    for said in (looked.name, looked.run.info.run_id, SHIFTED, "petal width (cm)", "PSI", "DRIFT"):
-        assert said.lower() in page.lower()
+    for text in (
+        monitored_window.name,
+        monitored_window.run.info.run_id,
+        SHIFTED,
+        "petal width (cm)",
+        "PSI",
+        "DRIFT",
+    ):
+        assert text.lower() in page.lower()
 
 
-def test_the_pictures_and_the_findings_are_logged_beside_the_report(looked: Looked) -> None:
-    drawn = sorted(path.name for path in (looked.files / "plots" / "version-1").iterdir())
+def test_the_figures_and_the_findings_are_logged_beside_the_report(
+    monitored_window: MonitoredWindow,
+) -> None:
+    drawn = sorted(path.name for path in (monitored_window.files / "plots" / "version-1").iterdir())
     assert drawn == ["features.png", "over_time.png", "predictions.png"]
-    content = json.loads((looked.files / "findings.json").read_text())
+    content = json.loads((monitored_window.files / "findings.json").read_text())
     assert (content["name"], content["stage"], content["version"]) == (
-        looked.name, "production", 1,
+        monitored_window.name, "production", 1,
     )  # fmt: skip
-    assert content["run_id"] == looked.run.info.run_id
+    assert content["run_id"] == monitored_window.run.info.run_id
     (version,) = content["versions"]
     assert version["verdict"] == "drift"
     assert version["where"][0] == SHIFTED
     assert {feature["name"] for feature in version["features"]} == set(IRIS.data.columns)
-    assert all(test["adjusted"] >= test["p_value"] for test in version["tests"])
-    assert content["acts"] == content["notes"] == []
+    assert all(test["adjusted_p_value"] >= test["p_value"] for test in version["tests"])
+    assert content["actions"] == content["notes"] == []
 
 
 def test_a_report_shows_names_as_they_are_written(tmp_path: Path) -> None:
     evil = "<script>alert('x')</script>"
-    own, window = small({evil: np.arange(40.0)}), answered(["cat"] * 40, {evil: np.arange(40.0)})
-    found = analysis.find(1, own, window, None, 20, 0.01)
+    own, window = (
+        small({evil: np.arange(40.0)}),
+        predicted_window(["cat"] * 40, {evil: np.arange(40.0)}),
+    )
+    found = analysis.analyse_window(1, own, window, None, 20, 0.01)
     head = {
         "name": evil, "stage": "production", "version": 1, "current": evil, "run_id": "1",
         "alpha": 0.01, "notes": [evil],
     }  # fmt: skip
-    report.write(tmp_path, head, [(found, own, window)], [ActionResult("retrain", "failed", evil)])
+    report.write_report(
+        tmp_path, head, [(found, own, window)], [ActionResult("retrain", "failed", evil)]
+    )
     page = (tmp_path / "report.html").read_text()
     assert "<script" not in page
     assert "&lt;script&gt;" in page
@@ -216,11 +246,11 @@ def test_the_defaults_of_the_monitor_survive_the_way_through_text() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "bounds"),
     [
-        ("current", "none", "the rows of now have to be given"),
+        ("current", "none", "the production data has to be given"),
         ("since", "yesterday", "a time such as 12h or 7d"),
         ("since", "1", "a time such as 12h or 7d"),
-        ("cooling", "-1d", "a time such as 12h or 7d"),
-        ("cooling", "none", "a time such as 12h or 7d"),
+        ("cooldown", "-1d", "a time such as 12h or 7d"),
+        ("cooldown", "none", "a time such as 12h or 7d"),
         ("min_rows", "19", "a whole number of rows from 20"),
         ("min_rows", "200.5", "a whole number of rows from 20"),
         ("alpha", "0", "a number from 1e-9 to 0.5"),
@@ -241,15 +271,17 @@ def test_a_value_out_of_bounds_is_named_with_its_parameter(
     assert str(caught.value).startswith(f"{name}={value}: ")
 
 
-def test_candidates_are_not_watched_and_trained_at_once(capsys: Any) -> None:
+def test_candidates_are_not_monitored_and_trained_at_once(capsys: Any) -> None:
     options = ("--current", "log", "--stage", "Staging", "--retrain", "table.csv")
-    (said,) = told(capsys, *options, code=2)
-    assert "retrain=table.csv: a candidate is put into staging, which is what is watched" in said
+    (line,) = monitor_output(capsys, *options, code=2)
+    assert (
+        "retrain=table.csv: a candidate is put into staging, which is the monitored stage" in line
+    )
 
 
 def test_a_time_is_read_in_its_unit() -> None:
     for text, seconds in (("90s", 90), ("30min", 1800), ("1.5h", 5400), ("7d", 604_800)):
-        params = MonitorParams.from_text({"current": "log", "cooling": text})
+        params = MonitorParams.from_text({"current": "log", "cooldown": text})
         assert params.cooldown == timedelta(seconds=seconds)
 
 
@@ -268,8 +300,8 @@ def test_the_server_tells_what_a_monitor_found_last(
 
     assert gauge() == -1
     tag(DRIFT_AT_TAG, "2026-01-02T03:04:05Z")
-    for said, value in ((f"drift: {SHIFTED}", 1), ("none", 0), ("unknown", -1), ("drift: x", 1)):
-        tag(DRIFT_TAG, said)
+    for verdict, value in ((f"drift: {SHIFTED}", 1), ("none", 0), ("unknown", -1), ("drift: x", 1)):
+        tag(DRIFT_TAG, verdict)
         client.post("/-/refresh")
         assert gauge() == value
     at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc).timestamp()
@@ -300,7 +332,7 @@ def test_a_monitor_of_what_a_server_logs_reaches_the_metrics_of_the_server(
     folder = tmp_path / "log" / model
     eventually(lambda: sum(len(pq.read_table(f)) for f in folder.glob("*.parquet")) == 220)
     options = ("--name", model, "--current", "log", "--labels", "labels.csv")
-    lines = told(capsys, *options, code=4)
+    lines = monitor_output(capsys, *options, code=4)
     assert SHIFTED in lines[0]
     assert "220 labelled rows" in lines[1]
     assert client.post("/-/refresh").is_success

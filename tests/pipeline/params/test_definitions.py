@@ -10,7 +10,7 @@ import yaml
 
 from pipeline.cli import cli
 from pipeline.errors import InvalidParameter
-from pipeline.estimators import MODELS
+from pipeline.estimators import ESTIMATORS
 from pipeline.params.definitions import TrainParams
 from pipeline.params.fields import as_text
 from registry_tools.cli.main import cli as registry_cli
@@ -48,7 +48,7 @@ def test_the_command_line_has_an_option_for_every_parameter() -> None:
 
 def test_a_model_is_given_parameters_that_there_are() -> None:
     names = {spec.name for spec in fields(TrainParams)}
-    for model in MODELS.values():
+    for model in ESTIMATORS.values():
         assert {taken.rpartition("__")[2] for taken in model.takes} <= names
 
 

@@ -27,11 +27,11 @@ def test_the_loop_runs_from_log_to_promotion_and_loses_nothing(tmp_path: Path) -
         timeout=400,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"done: \d{4} flowers answered, 0 lost", done.stdout)
+    assert re.search(r"done: \d{4} flowers predicted, 0 lost", done.stdout)
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     assert stages.stage_holder(client, "iris", "production") == 2
-    act = history.list_events(client, "iris", stage="production")[0]
-    (found,) = re.findall(r"monitoring run (\w+)", act.reason)
+    event = history.list_events(client, "iris", stage="production")[0]
+    (found,) = re.findall(r"monitoring run (\w+)", event.reason)
     assert client.get_run(found).data.tags["verdict"] == "drift"
     page = (folder / "index.html").read_text()
     assert "the server follows by itself" in page

@@ -1,4 +1,4 @@
-"""The example store as a clone has it: what is in it, and that looking does not change it."""
+"""The example store as a clone has it: what is in it, and that opening does not change it."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def test_it_is_small_and_says_nothing_of_who_made_it_where() -> None:
         # A short name stands by chance in a picture.
         assert len(host) < 5 or host not in text, path
     with contextlib.closing(sqlite3.connect(f"file:{EXAMPLE}/mlflow.db?mode=ro", uri=True)) as db:
-        told = "SELECT value FROM tags WHERE key IN ('mlflow.user', 'actor')"
-        users = set(db.execute(f"{told} UNION SELECT user_id FROM runs"))
+        tags = "SELECT value FROM tags WHERE key IN ('mlflow.user', 'actor')"
+        users = set(db.execute(f"{tags} UNION SELECT user_id FROM runs"))
     assert users == {("example",), ("unknown",)}
 
 
@@ -82,9 +82,9 @@ def test_it_has_what_there_is_to_look_at(shown: str) -> None:
     assert stages.stage_holder(client, "iris", "staging") is not None
     assert stages.stage_holder(client, "wine", "production") == 1
     history = client.get_experiment_by_name("iris-promotions").experiment_id
-    acts = [run.data.tags for run in client.search_runs([history])]
-    told = [(tags["action"], tags["outcome"]) for tags in acts if "action" in tags]
-    assert told == [
+    event_tags = [run.data.tags for run in client.search_runs([history])]
+    outcomes = [(tags["action"], tags["outcome"]) for tags in event_tags if "action" in tags]
+    assert outcomes == [
         ("rollback", "done"),
         ("promote", "done"),
         ("promote", "refused"),
@@ -114,7 +114,7 @@ def test_the_monitor_tells_rows_like_those_of_its_version_from_others(
     rows.to_csv(tmp_path / "same.csv", index=False)
     rows["petal width (cm)"] += 0.8
     rows.to_csv(tmp_path / "wider.csv", index=False)
-    for name, code, said in (
+    for name, code, output in (
         ("same.csv", 0, "none      iris version 3 in production: 300 rows: no drift"),
         ("wider.csv", 4, "DRIFT     iris version 3 in production: 300 rows: drift in petal width"),
     ):
@@ -125,7 +125,7 @@ def test_the_monitor_tells_rows_like_those_of_its_version_from_others(
             text=True,
         )
         assert done.returncode == code, done.stderr
-        assert done.stdout.startswith(said)
+        assert done.stdout.startswith(output)
 
 
 @pytest.mark.slow
@@ -142,9 +142,9 @@ def test_it_ends_when_it_is_told_to_and_leaves_nothing(start: Start, tmp_path: P
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 0
     assert not list(scratch.iterdir())
-    said = (tmp_path / "process-0.log").read_text().splitlines()
-    assert said[0].startswith(f"http://127.0.0.1:{port}")
-    assert len(said) == 4
+    output = (tmp_path / "process-0.log").read_text().splitlines()
+    assert output[0].startswith(f"http://127.0.0.1:{port}")
+    assert len(output) == 4
 
 
 @pytest.mark.slow
@@ -248,8 +248,8 @@ def test_a_port_that_another_listens_on_is_refused() -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = str(other.getsockname()[1])
-        said = refused("--port", port)
-    assert f"port {port} cannot be used (Address already in use)" in said
+        output = refused("--port", port)
+    assert f"port {port} cannot be used (Address already in use)" in output
 
 
 def test_a_folder_without_a_store_is_said_in_one_line(tmp_path: Path) -> None:

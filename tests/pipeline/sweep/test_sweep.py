@@ -56,7 +56,7 @@ def test_a_sweep_logs_each_trial_and_registers_the_best(store: str) -> None:
     assert sorted(found) == list(range(6))
     assert {run.info.status for run in found.values()} == {"FINISHED"}
     best = max(run.data.metrics["cv_accuracy_mean"] for run in found.values())
-    assert result.best_figures["cv_accuracy_mean"] == best
+    assert result.best_metrics["cv_accuracy_mean"] == best
     assert parent.data.metrics["best_cv_accuracy"] == best
     for run in found.values():
         assert set(run.data.params) == {"model", "n_neighbors", "weights"}
@@ -90,8 +90,8 @@ def test_when_all_fail_the_sweep_fails_and_nothing_is_registered(
 ) -> None:
     arguments = ["--model", "svc", "--model-params", '{"kernel": "none"}', "--n-trials", "3"]
     assert main(["sweep", *arguments]) == 1
-    said = capsys.readouterr().err
-    assert "all 3 trials failed: InvalidParameterError: The 'kernel' parameter" in said
+    output = capsys.readouterr().err
+    assert "all 3 trials failed: InvalidParameterError: The 'kernel' parameter" in output
     client = MlflowClient(store)
     assert parents(client)[0].info.status == "FAILED"
     assert client.search_registered_models() == []
@@ -159,7 +159,7 @@ def group_of(leader: int) -> dict[int, str]:
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_is_taken_up_by_the_same_command(store: str, start: Start) -> None:
+def test_a_killed_sweep_is_resumed_by_the_same_command(store: str, start: Start) -> None:
     arguments = ("--n-trials", "60", "--n-jobs", "2")
     killed = started(start, *arguments)
     eventually(some_finished(store, 5), seconds=60)
@@ -176,7 +176,7 @@ def test_a_killed_sweep_is_taken_up_by_the_same_command(store: str, start: Start
     assert sorted(found) == list(range(60))
     assert before <= {run.info.run_id for run in found.values()}
     assert {run.info.status for run in found.values()} == {"FINISHED"}
-    # Each was evaluated once: a figure that was logged twice has two entries.
+    # Each was evaluated once: a metric that was logged twice has two entries.
     for run in found.values():
         assert len(client.get_metric_history(run.info.run_id, "cv_accuracy_mean")) == 1
     assert len(client.search_model_versions("name = 'iris'")) == 1
@@ -194,10 +194,10 @@ def test_an_interrupted_sweep_leaves_what_is_done_and_kills_the_rest(
     eventually(lambda: bool(runs(MlflowClient(store), under_way)))
     process.send_signal(number)
     assert process.wait(timeout=60) == code
-    said = (tmp_path / "process-0.log").read_text()
-    assert "Traceback" not in said
+    output = (tmp_path / "process-0.log").read_text()
+    assert "Traceback" not in output
     if number == signal.SIGINT:
-        assert said.endswith("trials are kept, and the same command goes on with the rest\n")
+        assert output.endswith("trials are kept, and the same command goes on with the rest\n")
     client = MlflowClient(store)
     (parent,) = parents(client)
     assert parent.info.status == "KILLED"
@@ -230,14 +230,14 @@ def test_a_process_that_is_killed_costs_its_trials_and_not_the_sweep(
         assert "ended from outside" in run.data.tags["failure"]
 
 
-def test_a_sweep_that_another_took_for_killed_registers_nothing(store: str) -> None:
+def test_a_sweep_that_another_resumed_registers_nothing(store: str) -> None:
     client = MlflowClient(store)
 
     def as_if_asleep(ended: int, of: int, best: float | None) -> None:
         if ended == of:
             client.log_param(parents(client)[0].info.run_id, "continued_by", "another")
 
-    with pytest.raises(PipelineError, match="another took it up, run another"):
+    with pytest.raises(PipelineError, match="another sweep resumed it, run another"):
         sweep(SweepParams(model="knn", n_trials=2, plots=False), as_if_asleep)
     assert parents(client)[0].info.status == "FAILED"
     assert client.search_registered_models() == []
@@ -262,7 +262,7 @@ def test_a_winner_that_was_trained_before_the_kill_is_not_trained_again(store: s
     # As a kill leaves it between the registration and the sweep's own end.
     client.update_run(first.run_id, "KILLED")
     again = sweep(SweepParams(model="knn", n_trials=3, plots=False))
-    assert again.taken_up == 3
+    assert again.resumed == 3
     assert again.winner == first.winner
     assert len(client.search_model_versions("name = 'iris'")) == 1
     assert len(children(client, client.get_run(again.run_id))) == 4
@@ -327,8 +327,8 @@ def test_spark_finds_what_processes_find(store: str) -> None:
     local = sweep(SweepParams(**params, name="local"))
     there = sweep(SweepParams(**params, name="there", engine="spark", n_jobs=2))
     assert there.best.model_params == local.best.model_params
-    for key, value in local.best_figures.items():
-        assert key == "seconds" or there.best_figures[key] == value
+    for key, value in local.best_metrics.items():
+        assert key == "seconds" or there.best_metrics[key] == value
 
 
 def test_spark_without_its_packages_or_java_is_said_before_a_run_is_opened(

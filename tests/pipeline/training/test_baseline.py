@@ -1,4 +1,4 @@
-"""What a version brings to compare rows with: written, read, and spoilt."""
+"""The training baseline: written, read, and corrupted."""
 
 from __future__ import annotations
 
@@ -13,61 +13,63 @@ import pandas as pd
 import pytest
 
 from pipeline.training import baseline
-from pipeline.training.baseline import Categories, Numbers, TrainingBaseline
+from pipeline.training.baseline import CategoryProfile, NumericProfile, TrainingBaseline
 from registry_tools.errors import VerificationError
 from tests.support.monitored import IRIS, mixed
 
 
-def made(training: pd.DataFrame) -> TrainingBaseline:
-    said = np.array(["cat", "dog", "dog"], dtype=object)
-    return baseline.make(training, "kind", said, np.array(["cat", "dog", "cat"], dtype=object))
+def baseline_of(training: pd.DataFrame) -> TrainingBaseline:
+    predicted = np.array(["cat", "dog", "dog"], dtype=object)
+    return baseline.make_baseline(
+        training, "kind", predicted, np.array(["cat", "dog", "cat"], dtype=object)
+    )
 
 
-def test_a_reference_is_read_as_it_was_written(tmp_path: Path) -> None:
-    written = made(mixed(200, 1))
-    baseline.write(tmp_path, written)
-    found = baseline.read(tmp_path)
+def test_a_baseline_is_read_as_it_was_written(tmp_path: Path) -> None:
+    written = baseline_of(mixed(200, 1))
+    baseline.write_baseline(tmp_path, written)
+    found = baseline.read_baseline(tmp_path)
     assert found is not None
     pd.testing.assert_frame_equal(found.sample, written.sample, check_dtype=False)
     assert replace(found, sample=written.sample) == written
-    assert (found.rows, found.target, found.holdout_rows, found.right) == (200, "kind", 3, 2)
+    assert (found.rows, found.target, found.holdout_rows, found.correct) == (200, "kind", 3, 2)
     assert found.predictions == {"cat": 1, "dog": 2}
 
 
-def test_a_reference_knows_numbers_by_quantiles_and_the_rest_by_counts() -> None:
+def test_a_baseline_knows_numbers_by_quantiles_and_the_rest_by_counts() -> None:
     table = mixed(200, 1)
-    columns = made(table).columns
+    columns = baseline_of(table).columns
     size, sold, colour, tame = (columns[name] for name in ("size", "sold", "colour", "tame"))
-    assert isinstance(size, Numbers)
+    assert isinstance(size, NumericProfile)
     assert size.missing == table["size"].isna().sum() > 0
     assert (size.quantiles[0], size.quantiles[-1]) == (table["size"].min(), table["size"].max())
     assert size.quantiles[5] == table["size"].median()
-    assert isinstance(sold, Categories)
+    assert isinstance(sold, CategoryProfile)
     assert dict(sold.counts) == {"true": table["sold"].sum(), "false": (~table["sold"]).sum()}
-    assert isinstance(tame, Categories)
+    assert isinstance(tame, CategoryProfile)
     assert set(tame.counts) == {"true", "false"}
     assert tame.missing == table["tame"].isna().sum() > 0
-    assert isinstance(colour, Categories)
+    assert isinstance(colour, CategoryProfile)
     assert (set(colour.counts), colour.others) == ({"red", "green", "blue"}, 0)
 
 
-def test_a_reference_names_a_thousand_categories_and_counts_the_others(tmp_path: Path) -> None:
+def test_a_baseline_names_a_thousand_categories_and_counts_the_others(tmp_path: Path) -> None:
     names = [f"word {n}" for n in range(1200)]
-    written = made(pd.DataFrame({"word": names + names[:900]}))
-    baseline.write(tmp_path, written)
-    found = baseline.read(tmp_path)
+    written = baseline_of(pd.DataFrame({"word": names + names[:900]}))
+    baseline.write_baseline(tmp_path, written)
+    found = baseline.read_baseline(tmp_path)
     assert found is not None
     words = found.columns["word"]
-    assert isinstance(words, Categories)
+    assert isinstance(words, CategoryProfile)
     assert len(words.counts) == 1000
     assert words.others == 200
     assert sum(words.counts.values()) == 1900
     assert set(names[:900]) <= set(words.counts)
 
 
-def test_a_reference_has_a_bounded_sample_that_is_the_same_each_time() -> None:
+def test_a_baseline_has_a_bounded_sample_that_is_the_same_each_time() -> None:
     table = pd.DataFrame({"x": np.arange(20_000.0)})
-    first, second = made(table), made(table)
+    first, second = baseline_of(table), baseline_of(table)
     assert len(first.sample) == 5000
     assert first.rows == 20_000
     pd.testing.assert_frame_equal(first.sample, second.sample)
@@ -76,28 +78,28 @@ def test_a_reference_has_a_bounded_sample_that_is_the_same_each_time() -> None:
 
 
 def test_a_column_without_values_has_a_profile(tmp_path: Path) -> None:
-    written = made(pd.DataFrame({"x": [np.nan] * 30, "y": [None] * 30}))
-    baseline.write(tmp_path, written)
-    found = baseline.read(tmp_path)
+    written = baseline_of(pd.DataFrame({"x": [np.nan] * 30, "y": [None] * 30}))
+    baseline.write_baseline(tmp_path, written)
+    found = baseline.read_baseline(tmp_path)
     assert found is not None
     assert found.columns == written.columns == {
-        "x": Numbers(30, 30, ()),
-        "y": Categories(30, 30, {}, 0),
+        "x": NumericProfile(30, 30, ()),
+        "y": CategoryProfile(30, 30, {}, 0),
     }  # fmt: skip
 
 
-def test_a_version_without_either_file_has_no_reference(tmp_path: Path) -> None:
-    assert baseline.read(tmp_path) is None
-    baseline.write(tmp_path, made(mixed(30, 1)))
-    (tmp_path / baseline.SAMPLE).unlink()
-    assert baseline.read(tmp_path) is None
+def test_a_version_without_either_file_has_no_baseline(tmp_path: Path) -> None:
+    assert baseline.read_baseline(tmp_path) is None
+    baseline.write_baseline(tmp_path, baseline_of(mixed(30, 1)))
+    (tmp_path / baseline.SAMPLE_FILE).unlink()
+    assert baseline.read_baseline(tmp_path) is None
 
 
 def profile(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
     """Change what stands in the profile."""
 
     def spoil(folder: Path) -> None:
-        path = folder / baseline.PROFILE
+        path = folder / baseline.PROFILE_FILE
         content = json.loads(path.read_text())
         change(content)
         path.write_text(json.dumps(content))
@@ -106,11 +108,11 @@ def profile(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], obje
 
 
 def text(content: str) -> Callable[[Path], object]:
-    return lambda folder: (folder / baseline.PROFILE).write_text(content)
+    return lambda folder: (folder / baseline.PROFILE_FILE).write_text(content)
 
 
 def sample(table: pd.DataFrame) -> Callable[[Path], object]:
-    return lambda folder: table.to_parquet(folder / baseline.SAMPLE, index=False)
+    return lambda folder: table.to_parquet(folder / baseline.SAMPLE_FILE, index=False)
 
 
 @pytest.mark.parametrize(
@@ -126,17 +128,17 @@ def sample(table: pd.DataFrame) -> Callable[[Path], object]:
         pytest.param(profile(lambda c: c.update(columns=None)), id="no columns"),
         pytest.param(profile(lambda c: c["columns"].popitem()), id="a column less"),
         pytest.param(profile(lambda c: c.update(predictions=["cat"])), id="predictions as a list"),
-        pytest.param(lambda f: (f / baseline.SAMPLE).write_bytes(b"PAR1"), id="no Parquet"),
+        pytest.param(lambda f: (f / baseline.SAMPLE_FILE).write_bytes(b"PAR1"), id="no Parquet"),
         pytest.param(sample(IRIS.data.iloc[:, :2]), id="a sample of other columns"),
         pytest.param(sample(IRIS.data.iloc[:0]), id="an empty sample"),
         pytest.param(sample(IRIS.data.astype(str) + " cm"), id="text in a sample of numbers"),
     ],
 )
-def test_a_reference_that_is_not_readable_is_refused_in_a_line(
+def test_a_baseline_that_is_not_readable_is_refused_in_a_line(
     spoil: Callable[[Path], object], tmp_path: Path
 ) -> None:
-    baseline.write(tmp_path, made(IRIS.data))
+    baseline.write_baseline(tmp_path, baseline_of(IRIS.data))
     spoil(tmp_path)
-    with pytest.raises(VerificationError, match=r"evidence/reference\.json is not readable") as e:
-        baseline.read(tmp_path)
+    with pytest.raises(VerificationError, match=r"evidence/baseline\.json is not readable") as e:
+        baseline.read_baseline(tmp_path)
     assert "\n" not in str(e.value)

@@ -17,10 +17,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pipeline.errors import DataError, InvalidParameter, RegistrationError, UntrustedType
-from pipeline.estimators import MODELS, Model
+from pipeline.estimators import ESTIMATORS, EstimatorSpec
 from pipeline.params.definitions import TrainParams
-from pipeline.training import model_pipeline
-from pipeline.training import train as train_module
+from pipeline.training import figures, model_pipeline
 from pipeline.training.model_card import run_name
 from pipeline.training.train import train
 from registry_tools import load_model
@@ -76,11 +75,11 @@ def test_a_run_has_parameters_metrics_dataset_and_artifacts(trained: Trained) ->
     }
 
 
-def test_a_model_that_is_of_no_use_is_trained_with_a_warning(
+def test_a_model_that_is_no_better_than_the_majority_is_trained_with_a_warning(
     store: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     train(TrainParams(max_iter=1, plots=False))
-    assert "no better than to answer setosa always: right on 0.3333" in caplog.text
+    assert "no better than always predicting setosa: correct on 0.3333" in caplog.text
 
 
 def test_weights_that_calibration_undoes_are_told(
@@ -199,7 +198,7 @@ def test_equal_parameters_give_bit_equal_predictions(store: str) -> None:
     assert first.predict_proba(rows).tobytes() == second.predict_proba(rows).tobytes()
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", ESTIMATORS)
 def test_every_model_logs_the_same_metrics_and_loads(model: str, store: str) -> None:
     result = train(TrainParams(model=model, max_iter=50 if "boost" in model else 200))
     assert set(result.metrics) >= METRICS
@@ -242,8 +241,10 @@ def test_an_estimator_of_ones_own_is_an_entry_and_its_types_are_the_operators_to
     store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("REGISTRY_TOOLS_TRUST", raising=False)
-    own = Model(f"{__name__}:scaled_network", takes=("network__max_iter", "network__random_state"))
-    monkeypatch.setattr(model_pipeline, "MODELS", {"own": own})
+    own = EstimatorSpec(
+        f"{__name__}:scaled_network", takes=("network__max_iter", "network__random_state")
+    )
+    monkeypatch.setattr(model_pipeline, "ESTIMATORS", {"own": own})
     # The bounds of `model` were made at import.
     params = TrainParams(plots=False)
     object.__setattr__(params, "model", "own")
@@ -272,8 +273,8 @@ def test_a_class_of_ones_own_needs_no_more_than_to_predict(
     store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REGISTRY_TOOLS_TRUST", f"{__name__}.First")
-    own = Model(f"{__name__}:First", takes=())
-    monkeypatch.setattr(model_pipeline, "MODELS", {"own": own})
+    own = EstimatorSpec(f"{__name__}:First", takes=())
+    monkeypatch.setattr(model_pipeline, "ESTIMATORS", {"own": own})
     params = TrainParams()
     object.__setattr__(params, "model", "own")
     assert train(params).metrics["accuracy"] == pytest.approx(1 / 3)
@@ -347,7 +348,7 @@ def test_a_failure_before_the_stage_leaves_no_version(
     def fail(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(train_module.pictures.plots, "confusion_matrix", fail)
+    monkeypatch.setattr(figures, "confusion_matrix", fail)
     with pytest.raises(OSError, match="no space"):
         train(TrainParams(max_iter=100))
     client = MlflowClient()

@@ -15,36 +15,47 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.cli import main
-from registry_tools.inference.model_artifact import Source
+from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.inference.model_loader import load
 from registry_tools.mlflow_store.tags import DRIFT_TAG
 from registry_tools.models import artifacts
-from registry_tools.serving.engine.prediction_events import Answered
+from registry_tools.serving.engine.prediction_events import PredictionEvent
 from registry_tools.serving.observers.prediction_log import PredictionLog
 from registry_tools.serving.settings import Settings
 from tests.support.commands import run as registry_tools
-from tests.support.monitored import NAMES, Part, flowers, look, told, write_log
+from tests.support.monitored import (
+    NAMES,
+    LogPart,
+    flowers,
+    monitor_output,
+    run_monitor,
+    write_log,
+)
 from tests.support.registries import Place
 
-# Where the rows come from.
+# Sources of production data.
 
 
 def served(local: Place, name: str, folder: Path) -> Any:
     folder.mkdir()
     with artifacts.model_files(local.client, name, 1) as files:
         files.rename(folder / "model")
-    return load(Source(str(folder), name, 1, None, None, None), Settings(ref=f"{name}/1").policy)
+    return load(
+        ModelArtifact(str(folder), name, 1, None, None, None), Settings(ref=f"{name}/1").policy
+    )
 
 
-def test_what_the_server_logs_is_looked_at(local: Place, model: str, tmp_path: Path) -> None:
+def test_what_the_server_logs_is_monitored(local: Place, model: str, tmp_path: Path) -> None:
     version = served(local, model, tmp_path / "source")
     log = PredictionLog(tmp_path / "log", 1.0, 60, lambda *_: None)
     rows, right = flowers(220)
     for number, row in enumerate(rows.to_numpy()):
-        answers = [NAMES.index(right[number])]
-        log.watch(Answered(version, "predict", [row[None, :]], [answers], [f"r{number}"]))
+        predictions = [NAMES.index(right[number])]
+        log.observe(
+            PredictionEvent(version, "predict", [row[None, :]], [predictions], [f"r{number}"])
+        )
     log.close()
-    write_log(tmp_path / "own", model, Part(1, rows, right))
+    write_log(tmp_path / "own", model, LogPart(1, rows, right))
     schemas = [
         {field.name: field.type for field in pq.read_schema(next((folder / model).iterdir()))}
         for folder in (tmp_path / "log", tmp_path / "own")
@@ -52,14 +63,14 @@ def test_what_the_server_logs_is_looked_at(local: Place, model: str, tmp_path: P
     del schemas[0]["_probabilities"]
     assert schemas[0] == schemas[1]
     for current in (tmp_path / "log", tmp_path / "log" / model):
-        found = look(model, current).analysis
+        found = run_monitor(model, current).analysis
         assert (found.verdict(), found.rows) == ("none", 220)
         assert found.predictions == {name: right.count(name) for name in sorted(set(right))}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["parquet", "csv"])
-def test_what_was_scored_is_looked_at(
+def test_what_was_scored_is_monitored(
     form: str, local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
     rows, _ = flowers(300)
@@ -70,23 +81,23 @@ def test_what_was_scored_is_looked_at(
         capsys, "score", f"{model}/1", "--input", str(given), "--output", str(output),
         "--workers", "1",
     )  # fmt: skip
-    found = look(model, output).analysis
+    found = run_monitor(model, output).analysis
     assert (found.version, found.verdict(), found.rows) == (1, "none", 300)
     assert found.predictions == summary["counts"]
 
 
-def test_a_table_that_nobody_answered_is_answered_by_the_version_in_the_stage(
+def test_a_table_that_has_no_predictions_is_predicted_by_the_version_in_the_stage(
     local: Place, model: str, tmp_path: Path
 ) -> None:
     rows, right = flowers(240)
-    rows.iloc[:60, 2] = np.nan  # the model takes no holes
+    rows.iloc[:60, 2] = np.nan  # the model takes no missing values
     rows.to_parquet(tmp_path / "now.parquet", index=False)
-    found = look(model, tmp_path / "now.parquet").analysis
+    found = run_monitor(model, tmp_path / "now.parquet").analysis
     assert sum(found.predictions.values()) == 180
     agreed = {name: right[60:].count(name) for name in NAMES}
     assert all(abs(found.predictions[name] - agreed[name]) < 15 for name in NAMES)
     assert found.where().split(", ")[0] == "petal length (cm)"
-    assert next(f for f in found.features if f.name == "petal length (cm)").missing == 0.25
+    assert next(f for f in found.features if f.name == "petal length (cm)").current_missing == 0.25
 
 
 @pytest.mark.parametrize("form", ["csv", pytest.param("parquet", marks=pytest.mark.slow)])
@@ -94,48 +105,52 @@ def test_a_table_with_the_columns_of_a_scored_one_is_split_by_version(
     form: str, local: Place, model: str, tmp_path: Path
 ) -> None:
     rows, right = flowers(300)
-    answers = {"prediction": [NAMES.index(name) for name in right], "prediction_name": right}
-    table = rows.assign(**answers, model_version=[1] * 210 + [2] * 90)
+    predictions = {"prediction": [NAMES.index(name) for name in right], "prediction_name": right}
+    table = rows.assign(**predictions, model_version=[1] * 210 + [2] * 90)
     path = tmp_path / f"scored.{form}"
     table.to_csv(path, index=False) if form == "csv" else table.to_parquet(path, index=False)
-    result = look(model, path)
+    result = run_monitor(model, path)
     assert (result.analysis.rows, result.analysis.verdict()) == (210, "none")
     assert sum(result.analysis.predictions.values()) == 210
-    assert [(f.version, f.rows, f.verdict()) for f in result.others] == [(2, 90, "unknown")]
+    assert [(f.version, f.rows, f.verdict()) for f in result.other_versions] == [(2, 90, "unknown")]
 
 
-def test_since_leaves_out_what_was_answered_before(
+def test_since_leaves_out_what_was_predicted_before(
     local: Place, model: str, tmp_path: Path
 ) -> None:
     now = datetime.now(timezone.utc)
     log = write_log(
         tmp_path / "log",
         model,
-        Part(1, *flowers(400, shift=3), at=now - timedelta(days=3)),
-        Part(1, *flowers(220), at=now - timedelta(hours=1)),
+        LogPart(1, *flowers(400, shift=3), at=now - timedelta(days=3)),
+        LogPart(1, *flowers(220), at=now - timedelta(hours=1)),
     )
-    found = look(model, log, since=timedelta(days=1)).analysis
+    found = run_monitor(model, log, since=timedelta(days=1)).analysis
     assert (found.rows, found.verdict()) == (220, "none")
-    found = look(model, log, since=timedelta(minutes=1)).analysis
+    found = run_monitor(model, log, since=timedelta(minutes=1)).analysis
     assert (found.rows, found.verdict()) == (0, "unknown")
 
 
-def test_since_needs_rows_that_say_when_they_were_answered(
+def test_since_needs_rows_with_the_time_of_prediction(
     local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
     flowers()[0].to_csv(tmp_path / "now.csv", index=False)
-    (said,) = told(capsys, "--name", model, "--current", "now.csv", "--since", "1d", code=1)
-    assert "since: the rows do not say when they were answered (no column '_at')" in said
+    (line,) = monitor_output(
+        capsys, "--name", model, "--current", "now.csv", "--since", "1d", code=1
+    )
+    assert "since: the rows do not have the time of prediction (no column '_at')" in line
 
 
 def test_too_few_rows_are_told_with_how_many_are_needed(
     local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
     flowers(87, shift=5)[0].to_csv(tmp_path / "now.csv", index=False)
-    first, _ = told(capsys, "--name", model, "--current", "now.csv")
+    first, _ = monitor_output(capsys, "--name", model, "--current", "now.csv")
     assert re.search(r"^unknown .*: 87 rows, 200 needed for a shift of \d\.\d sd", first)
     assert local.version(model, 1).tags[DRIFT_TAG] == "unknown"
-    first, _ = told(capsys, "--name", model, "--current", "now.csv", "--min-rows", "80", code=4)
+    first, _ = monitor_output(
+        capsys, "--name", model, "--current", "now.csv", "--min-rows", "80", code=4
+    )
     assert first.startswith("DRIFT")
 
 
@@ -148,7 +163,7 @@ def empty_folder(path: Path) -> Path:
 
 
 def no_rows(path: Path) -> Path:
-    return write_log(path, "another", Part(1, *flowers(0)))  # and of another model at that
+    return write_log(path, "another", LogPart(1, *flowers(0)))  # and of another model at that
 
 
 def header(path: Path) -> Path:
@@ -168,7 +183,7 @@ def no_row(path: Path) -> Path:
 
 
 def logged_nothing(path: Path) -> Path:
-    return next((write_log(path, "x", Part(1, *flowers(0))) / "x").iterdir())
+    return next((write_log(path, "x", LogPart(1, *flowers(0))) / "x").iterdir())
 
 
 @pytest.mark.parametrize(
@@ -186,7 +201,7 @@ def logged_nothing(path: Path) -> Path:
 def test_an_empty_window_is_unknown_and_no_drift(
     make: Callable[[Path], Path], local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
-    first, *_, last = told(capsys, "--name", model, "--current", make(tmp_path / "now"))
+    first, *_, last = monitor_output(capsys, "--name", model, "--current", make(tmp_path / "now"))
     assert first.startswith(f"unknown   {model} version 1 in production: 0 rows, 200 needed")
     run = local.client.get_run(last.split()[1])
     assert (run.info.status, run.data.tags["verdict"]) == ("FINISHED", "unknown")
@@ -199,26 +214,26 @@ def test_an_empty_window_with_labels_is_unknown(
     (tmp_path / "log").mkdir()
     pd.DataFrame({"request_id": ["1"], "label": "setosa"}).to_csv("labels.csv", index=False)
     options = ("--name", model, "--current", "log", "--labels", "labels.csv")
-    assert told(capsys, *options)[0].startswith("unknown")
+    assert monitor_output(capsys, *options)[0].startswith("unknown")
 
 
 def test_what_is_being_written_is_not_read(local: Place, model: str, tmp_path: Path) -> None:
-    log = write_log(tmp_path / "log", model, Part(1, *flowers()))
+    log = write_log(tmp_path / "log", model, LogPart(1, *flowers()))
     whole = next((log / model).iterdir()).read_bytes()
     (log / model / ".20260101T000009-version-1-1-9.parquet.part").write_bytes(whole[:700])
     (log / model / ".20260101T000009-version-1-1-8.parquet").write_bytes(whole[:700])
-    result = look(model, log)
+    result = run_monitor(model, log)
     assert (result.analysis.rows, result.analysis.verdict(), result.notes) == (240, "none", ())
 
 
 def test_a_file_that_was_cut_off_is_left_out_and_told(
     local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
-    log = write_log(tmp_path / "log", model, *[Part(1, *flowers(seed=n)) for n in range(3)])
+    log = write_log(tmp_path / "log", model, *[LogPart(1, *flowers(seed=n)) for n in range(3)])
     torn = sorted((log / model).iterdir())[1]
     torn.write_bytes(torn.read_bytes()[:-100])
     (log / model / "20260101-empty.parquet").write_bytes(b"")
-    lines = told(capsys, "--name", model, "--current", log)
+    lines = monitor_output(capsys, "--name", model, "--current", log)
     assert "480 rows: no drift" in lines[0]
     assert f"note      {torn.name} is not readable, and was left out" in lines
     assert "note      20260101-empty.parquet is not readable, and was left out" in lines
@@ -233,12 +248,12 @@ def test_a_log_of_which_nothing_is_readable_is_told_in_a_line(
     folder = tmp_path / "log" / model
     folder.mkdir(parents=True)
     (folder / "torn.parquet").write_bytes(b"PAR1")
-    (said,) = told(capsys, "--name", model, "--current", "log", code=1)
-    assert "none of its files is readable, such as torn.parquet" in said
-    (said,) = told(capsys, "--name", model, "--current", folder / "torn.parquet", code=1)
-    assert "torn.parquet: not readable as Parquet" in said
-    (said,) = told(capsys, "--name", model, "--current", "nowhere", code=1)
-    assert "nowhere: there is no such file or folder" in said
+    (line,) = monitor_output(capsys, "--name", model, "--current", "log", code=1)
+    assert "none of its files is readable, such as torn.parquet" in line
+    (line,) = monitor_output(capsys, "--name", model, "--current", folder / "torn.parquet", code=1)
+    assert "torn.parquet: not readable as Parquet" in line
+    (line,) = monitor_output(capsys, "--name", model, "--current", "nowhere", code=1)
+    assert "nowhere: there is no such file or folder" in line
 
 
 # Clocks.
@@ -250,12 +265,12 @@ def test_a_clock_that_jumps_loses_no_rows(
     now = datetime.now(timezone.utc)
     rows, right = flowers(240)
     at = [now + timedelta(days=900 * (n % 3 - 1), minutes=-n) for n in range(240)]
-    log = write_log(tmp_path / "log", model, Part(1, rows, right, at=at))
-    assert look(model, log).analysis.rows == 240
+    log = write_log(tmp_path / "log", model, LogPart(1, rows, right, at=at))
+    assert run_monitor(model, log).analysis.rows == 240
     with caplog.at_level(logging.WARNING):
-        found = look(model, log, since=timedelta(days=1)).analysis
+        found = run_monitor(model, log, since=timedelta(days=1)).analysis
     assert found.rows == 160  # those of now, and of a day that has not come
-    assert "80 rows are from after now: a clock was wrong; they are taken in" in caplog.text
+    assert "80 rows are in the future: a clock is wrong; they are used" in caplog.text
 
 
 def test_times_as_text_are_read_or_refused_in_a_line(

@@ -1,4 +1,4 @@
-"""What a sweep tries, and how good each is: values in, values out."""
+"""Draw the trials of a sweep, and evaluate each by cross-validation."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.data.dataset import Dataset
 from pipeline.errors import InvalidParameter
-from pipeline.estimators import MODELS, Between
-from pipeline.params.definitions import ALL, SweepParams
+from pipeline.estimators import ESTIMATORS, Range
+from pipeline.params.definitions import ALL_MODELS, SweepParams
 from pipeline.params.fields import as_text
 from pipeline.training import model_pipeline
 from registry_tools.errors import first_line
@@ -27,7 +27,7 @@ _DIGITS = 4  # of a drawn number; more would be noise wherever it is shown
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Trial:
     """An estimator and its arguments."""
 
     model: str
@@ -35,54 +35,58 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What came of one trial: figures, or why there are none."""
+class TrialResult:
+    """The result of one trial: metrics, or why there are none."""
 
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
     failure: str | None = None
     warning: str | None = None  # the first that the estimator gave
 
 
-def candidates(params: SweepParams) -> list[Candidate]:
-    """Draw what a sweep tries; the same for the same seed, whatever runs where.
+def draw_trials(params: SweepParams) -> list[Trial]:
+    """Draw the trials of a sweep; the same for the same seed, whatever runs where.
 
     Returns
     -------
     list
-        `n_trials` different candidates; fewer where there are not so many.
+        `n_trials` different trials; fewer where there are not so many.
 
     Raises
     ------
     InvalidParameter
         If a model has no search space, or `model_params` leaves nothing of it.
     """
-    names = list(MODELS) if params.model == ALL else [params.model]
-    spaces = [_space(name, params) for name in names]
-    found: dict[str, Candidate] = {}
+    names = list(ESTIMATORS) if params.model == ALL_MODELS else [params.model]
+    spaces = [_search_space(name, params) for name in names]
+    found: dict[str, Trial] = {}
     # What was drawn before is drawn again now and then, where a space is small.
-    for drawn in itertools.islice(_drawn(spaces, params), 20 * params.n_trials):
+    for drawn in itertools.islice(_sample(spaces, params), 20 * params.n_trials):
         model = drawn.pop(_MODEL)
-        arguments = {key: _plain(value) for key, value in sorted(drawn.items())}
-        candidate = Candidate(model, {**arguments, **params.model_params})
-        found.setdefault(f"{model} {as_text(candidate.model_params)}", candidate)
+        arguments = {key: _round_value(value) for key, value in sorted(drawn.items())}
+        trial = Trial(model, {**arguments, **params.model_params})
+        found.setdefault(f"{model} {as_text(trial.model_params)}", trial)
         if len(found) == params.n_trials:
             break
     return list(found.values())
 
 
-def _space(name: str, params: SweepParams) -> dict[str, Any]:
+def _search_space(name: str, params: SweepParams) -> dict[str, Any]:
     space = {
         key: _distribution(values)
-        for key, values in MODELS[name].space.items()
+        for key, values in ESTIMATORS[name].space.items()
         if key not in params.model_params
     }
     if not space:
-        what = "all of it is fixed" if MODELS[name].space else "it has none in pipeline/models.py"
+        what = (
+            "all of it is fixed"
+            if ESTIMATORS[name].space
+            else "it has none in pipeline/estimators.py"
+        )
         raise InvalidParameter("model", name, f"has no search space: {what}")
     return {**space, _MODEL: [name]}
 
 
-def _distribution(values: Between | tuple[Any, ...]) -> Any:
+def _distribution(values: Range | tuple[Any, ...]) -> Any:
     if isinstance(values, tuple):
         return list(values)
     if values.whole:
@@ -92,7 +96,7 @@ def _distribution(values: Between | tuple[Any, ...]) -> Any:
     return stats.uniform(values.low, values.high - values.low)
 
 
-def _drawn(spaces: Sequence[Mapping[str, Any]], params: SweepParams) -> Iterator[dict[str, Any]]:
+def _sample(spaces: Sequence[Mapping[str, Any]], params: SweepParams) -> Iterator[dict[str, Any]]:
     with warnings.catch_warnings():
         # Where all is choices, each is drawn once, and fewer than were asked for is no fault.
         warnings.filterwarnings("ignore", message="The total space of parameters")
@@ -101,47 +105,47 @@ def _drawn(spaces: Sequence[Mapping[str, Any]], params: SweepParams) -> Iterator
         )
 
 
-def _plain(value: Any) -> Any:
+def _round_value(value: Any) -> Any:
     """Return a drawn value as Python's own, a number with few digits."""
     value = value.item() if hasattr(value, "item") else value
     return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
 
 
-def evaluate(
-    candidate: Candidate, params: SweepParams, features: pd.DataFrame, training: Dataset
-) -> Outcome:
-    """Score a candidate by cross-validation; what it raises is its outcome.
+def evaluate_trial(
+    trial: Trial, params: SweepParams, features: pd.DataFrame, training: Dataset
+) -> TrialResult:
+    """Score a trial by cross-validation; what it raises is its outcome.
 
     Parameters
     ----------
-    candidate
+    trial
         What is tried.
     params
         Of the sweep.
     features
-        All rows, for their types and holes alone.
+        All rows, only for their types and missing values.
     training
         The rows to learn from and to be scored on. The held-out rows are never seen here.
     """
     began = time.perf_counter()
     try:
-        trained = params.trained_with(candidate.model, candidate.model_params)
+        trained = params.train_params(trial.model, trial.model_params)
         # One thread: trials share the cores among them, and sums are the same wherever they run.
         with warnings.catch_warnings(record=True) as caught, threadpool_limits(1):
             warnings.simplefilter("always")
-            figures = model_pipeline.cross_validated(trained, features, training)
+            metrics = model_pipeline.cross_validate(trained, features, training)
     except Exception as error:  # noqa: BLE001 - whatever an estimator raises is why it failed
-        return Outcome({}, failure=" ".join(f"{type(error).__name__}: {error}".split())[:500])
+        return TrialResult({}, failure=" ".join(f"{type(error).__name__}: {error}".split())[:500])
     seconds = time.perf_counter() - began
     warned = first_line(caught[0].message) if caught else None
-    return Outcome({**figures, "seconds": seconds}, warning=warned)
+    return TrialResult({**metrics, "seconds": seconds}, warning=warned)
 
 
-def rank(figures: Mapping[str, float], place: int) -> tuple[float, float, int]:
+def rank_key(metrics: Mapping[str, float], place: int) -> tuple[float, float, int]:
     """Return what trials are sorted by: the most accurate, then the steadiest, then the first."""
-    return (-figures["cv_accuracy_mean"], figures["cv_accuracy_std"], place)
+    return (-metrics["cv_accuracy_mean"], metrics["cv_accuracy_std"], place)
 
 
-def best(figures: Mapping[int, Mapping[str, float]]) -> int | None:
+def best_trial(metrics: Mapping[int, Mapping[str, float]]) -> int | None:
     """Return the place of the best trial; None of none."""
-    return min(figures, key=lambda place: rank(figures[place], place), default=None)
+    return min(metrics, key=lambda place: rank_key(metrics[place], place), default=None)

@@ -1,4 +1,4 @@
-"""Rows of now, split by the version that answered them."""
+"""Production data, split by the version that predicted it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import DataError
-from pipeline.monitoring.window import Window
+from pipeline.monitoring.window import CurrentWindow
 from registry_tools.data.schema import quoted_names
 from registry_tools.errors import first_line
 
@@ -21,47 +21,50 @@ REQUEST, ROW, AT, MODEL = ("_request_id", "request_id"), ("_row", "row"), "_at",
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Rows of now, of whatever versions, table by table as they were found."""
+class ProductionData:
+    """Production data of all versions, one table for each file."""
 
     tables: tuple[pa.Table, ...]
     notes: tuple[str, ...] = ()  # what was left out
-    features: frozenset[str] = frozenset()  # names that are none of the log's or a scored file's
+    features: frozenset[str] = (
+        frozenset()
+    )  # names that are no columns of the log's or a scored file's own
 
-    def by_version(self) -> dict[int | None, Rows]:
-        """Return them by the version that answered; None where they do not say."""
+    def by_version(self) -> dict[int | None, ProductionData]:
+        """Return the rows by version; None where they name none."""
         found: dict[int | None, list[pa.Table]] = {}
         for table in self.tables:
-            for version, part in _split(table, self.features).items():
+            for version, part in _split_by_version(table, self.features).items():
                 found.setdefault(version, []).append(part)
         return {
-            version: Rows(tuple(tables), (), self.features) for version, tables in found.items()
+            version: ProductionData(tuple(tables), (), self.features)
+            for version, tables in found.items()
         }
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """The number of rows."""
         return sum(table.num_rows for table in self.tables)
 
-    def window(self, features: Sequence[str]) -> Window:
-        """Return them with the features of a version, by their names.
+    def window(self, features: Sequence[str]) -> CurrentWindow:
+        """Return the rows with the features of a version, by their names.
 
         Raises
         ------
         DataError
-            If a feature is not there, or tables hold what does not go together.
+            If a feature is not there, or tables have incompatible columns.
         """
         if not self.count:
-            return Window(
+            return CurrentWindow(
                 pa.table({name: pa.array([], pa.null()) for name in features}), None, None
             )
         parts = [table for table in self.tables if table.num_rows]
-        predictions = [_predictions(part, self.features) for part in parts]
-        keys = [_keys(part, self.features) for part in parts]
+        predictions = [_predicted_names(part, self.features) for part in parts]
+        keys = [_request_keys(part, self.features) for part in parts]
         known = [part for part in predictions if part is not None]
         joined = [part for part in keys if part is not None]
-        return Window(
-            _together([_features(part, features) for part in parts]),
+        return CurrentWindow(
+            _concatenate([_select_features(part, features) for part in parts]),
             pa.chunked_array([c for p in known for c in p.chunks], pa.string())
             if len(known) == len(parts)
             else None,
@@ -69,24 +72,24 @@ class Rows:
         )
 
 
-def _split(table: pa.Table, features: frozenset[str]) -> dict[int | None, pa.Table]:
+def _split_by_version(table: pa.Table, features: frozenset[str]) -> dict[int | None, pa.Table]:
     names = _own_columns(table, features)
     if names is None or not table.num_rows:
         return {None: table}
     versions = table.column(names[0])
     different = pc.unique(versions).to_pylist()
     if len(different) == 1:
-        return {_number(different[0]): table}
+        return {_version_number(different[0]): table}
     found = {}
     for version in different:
         same = pc.is_null(versions, nan_is_null=True)
-        if _number(version) is not None:
+        if _version_number(version) is not None:
             same = pc.equal(versions, version)
-        found[_number(version)] = table.filter(same)
+        found[_version_number(version)] = table.filter(same)
     return found
 
 
-def _number(version: object) -> int | None:
+def _version_number(version: object) -> int | None:
     """Return a version's number; None if it is none.
 
     Raises
@@ -99,18 +102,18 @@ def _number(version: object) -> int | None:
     try:
         return int(str(version).removesuffix(".0"))
     except ValueError:
-        raise DataError(f"the rows were answered by version {version!r}, which is none") from None
+        raise DataError(f"the rows name version {version!r}, which is not a number") from None
 
 
 def _own_columns(table: pa.Table, features: frozenset[str]) -> tuple[str, str, str] | None:
-    """Return the names of version, prediction and its name; None if nothing answered the rows."""
+    """Return the names of version, prediction and its name; None without predictions."""
     for names in (_LOG, _SCORED):
         if {*names[:2]} <= {*table.column_names} - features:
             return names
     return None
 
 
-def _features(table: pa.Table, features: Sequence[str]) -> pa.Table:
+def _select_features(table: pa.Table, features: Sequence[str]) -> pa.Table:
     """Return the features; the log gives a name that it needs itself a word before it."""
     there: dict[str, pa.ChunkedArray] = {}
     for feature in features:
@@ -122,7 +125,7 @@ def _features(table: pa.Table, features: Sequence[str]) -> pa.Table:
     if lacking:
         own = {*there, *_LOG, *_SCORED, *REQUEST, *ROW, AT, MODEL}
         unknown = [name for name in table.column_names if name not in own]
-        has = f"; {quoted_names(unknown)} stands there instead" if unknown else ""
+        has = f"; {quoted_names(unknown)} is there instead" if unknown else ""
         raise DataError(
             f"the rows have no column{'s' * (len(lacking) > 1)} {quoted_names(lacking)}, which "
             f"the version takes{has}: was it renamed?"
@@ -130,7 +133,7 @@ def _features(table: pa.Table, features: Sequence[str]) -> pa.Table:
     return pa.table(there)
 
 
-def _together(tables: list[pa.Table]) -> pa.Table:
+def _concatenate(tables: list[pa.Table]) -> pa.Table:
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
@@ -139,8 +142,8 @@ def _together(tables: list[pa.Table]) -> pa.Table:
         ) from error
 
 
-def _predictions(table: pa.Table, features: frozenset[str]) -> pa.ChunkedArray | None:
-    """Return the names of what was predicted; the predictions themselves where there is none."""
+def _predicted_names(table: pa.Table, features: frozenset[str]) -> pa.ChunkedArray | None:
+    """Return the predicted class names; the predictions themselves where there are none."""
     names = _own_columns(table, features)
     if names is None:
         return None
@@ -163,12 +166,12 @@ def _as_names(classes: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_boolean(classes.type):
         return pc.if_else(classes, "True", "False")
     if pa.types.is_floating(classes.type):
-        whole = pc.all(pc.equal(pc.floor(classes), classes)).as_py()
-        classes = classes.cast(pa.int64()) if whole else classes
+        is_whole = pc.all(pc.equal(pc.floor(classes), classes)).as_py()
+        classes = classes.cast(pa.int64()) if is_whole else classes
     return classes.cast(pa.string())
 
 
-def _keys(table: pa.Table, features: frozenset[str]) -> pa.Table | None:
+def _request_keys(table: pa.Table, features: frozenset[str]) -> pa.Table | None:
     """Return which request each row was of, and its place in it."""
     there = {*table.column_names} - features
     request = next((name for name in REQUEST if name in there), None)

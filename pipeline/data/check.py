@@ -1,0 +1,129 @@
+"""Check the columns of a table: features that can be learnt from, labels that are classes."""
+
+from __future__ import annotations
+
+import logging
+from decimal import Decimal
+
+import numpy as np
+import pandas as pd
+
+from pipeline.data.dataset import quoted_values
+from pipeline.errors import DataError
+from pipeline.params.fields import as_text
+from registry_tools.models.evidence import ROW_HASH
+
+_log = logging.getLogger(__name__)
+
+_FEW_ROWS = 20  # a useful column of so few rows may well differ in each
+
+
+def class_codes(column: pd.Series, path: str) -> tuple[tuple[str, ...], pd.Series]:
+    """Return class names in sorted order and the code of each row."""
+    column = _sortable_labels(column)
+    values = sorted(column.unique())
+    if len(values) < 2:
+        raise DataError(
+            f"target={column.name}: {path} has only the class {quoted_values(values)}; "
+            "two are needed"
+            if values
+            else f"target={column.name}: {path} has no labelled row"
+        )
+    counts = column.value_counts()
+    rare = counts[counts < 2].index.tolist()
+    if rare:
+        many = ": is this column a class?" if len(values) > len(column) / 2 else ""
+        raise DataError(
+            f"target={column.name}: {path} has one row only of {quoted_values(rare)}; "
+            f"each class needs two{many}"
+        )
+    code_of = {value: code for code, value in enumerate(values)}
+    return tuple(str(v) for v in values), column.map(code_of).astype("int64").rename(column.name)
+
+
+def _sortable_labels(column: pd.Series) -> pd.Series:
+    """Return sortable labels: integers where all are whole, else floats, else text."""
+    column = _convert_column(column)
+    if not _is_float(column):
+        is_number = pd.api.types.is_integer_dtype(column)
+        return column if is_number else column.astype(object).map(str)
+    if np.isinf(column).any():
+        raise DataError(f"target={column.name}: a label is infinite")
+    whole = (column == np.floor(column)).all() and (column.abs() < 2**53).all()
+    return column.astype("int64") if whole else column
+
+
+def usable_columns(table: pd.DataFrame, path: str) -> pd.DataFrame:
+    """Return the feature columns as numbers, text and booleans, without useless ones."""
+    columns = {}
+    for name, raw in table.items():
+        if name == ROW_HASH:
+            raise DataError(f"column {name!r} of {path} has a name that is needed: rename it")
+        column = _convert_column(raw)
+        if column.notna().sum() == 0:
+            _log.warning("column %r is left out: all its values are missing", name)
+        elif column.nunique(dropna=False) == 1:
+            constant = column.iloc[0]
+            shown = constant.item() if isinstance(constant, np.generic) else constant
+            _log.warning("column %r is left out: it is constant, %r", name, shown)
+        else:
+            columns[name] = _refuse_infinite(column, str(name), path)
+            if len(column) > _FEW_ROWS and column.is_unique and not _is_float(column):
+                _log.warning(
+                    "column %r has another value in each row: if it only names them, leave it out "
+                    "with drop=%s",
+                    name,
+                    as_text((str(name),)),
+                )
+    if not columns:
+        raise DataError(f"{path} has no column to learn from besides the label")
+    return pd.DataFrame(columns)
+
+
+def _convert_column(column: pd.Series) -> pd.Series:
+    """Return a column as int64, float64, booleans or text; objects where values are missing.
+
+    Raises
+    ------
+    DataError
+        If it holds anything else, such as times or lists.
+    """
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(column.cat.categories.dtype)
+    missing = column.isna()
+    if pd.api.types.is_bool_dtype(column.dtype):
+        return _missing_as_none(column, missing) if missing.any() else column.astype(bool)
+    if pd.api.types.is_integer_dtype(column) and not missing.any():
+        fits = column.max() <= np.iinfo(np.int64).max
+        return column.astype("int64") if fits else column
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_complex_dtype(column):
+        return column.astype("float64")
+    kinds = set(column[~missing].map(type))
+    if kinds <= {bool, np.bool_}:
+        return _missing_as_none(column, missing)
+    if kinds == {Decimal}:
+        return column.astype("float64")
+    if kinds == {str}:
+        return column.astype(object).where(~missing, np.nan)
+    if not kinds:
+        return column.astype(object)
+    names = ", ".join(sorted(kind.__name__ for kind in kinds))
+    raise DataError(
+        f"column {column.name!r} holds {names}: turn it into numbers, or leave it out with "
+        f"drop={as_text((str(column.name),))}"
+    )
+
+
+def _missing_as_none(column: pd.Series, missing: pd.Series) -> pd.Series:
+    return column.astype(object).where(~missing, None)
+
+
+def _is_float(column: pd.Series) -> bool:
+    return bool(pd.api.types.is_float_dtype(column))
+
+
+def _refuse_infinite(column: pd.Series, name: str, path: str) -> pd.Series:
+    if _is_float(column) and np.isinf(column).any():
+        row = int(np.argmax(np.isinf(column).to_numpy()))
+        raise DataError(f"column {name!r} of {path}, row {row}: the value is infinite")
+    return column

@@ -1,0 +1,117 @@
+"""Read the training table, check it, and draw the subset, before any run begins."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from sklearn.datasets import load_iris
+from sklearn.utils import resample
+
+from pipeline.data.check import class_codes, usable_columns
+from pipeline.data.dataset import Dataset, quoted_values
+from pipeline.data.split import split_rows
+from pipeline.errors import DataError, InvalidParameter
+from pipeline.params.definitions import TrainParams
+from registry_tools.data.row_hash import hash_rows
+from registry_tools.data.tables import read_table
+from registry_tools.errors import InputError
+from registry_tools.models.manifest import sha256_of
+
+_log = logging.getLogger(__name__)
+
+
+def load_dataset(params: TrainParams) -> Dataset:
+    """Read and check the table, and draw the subset if one is asked for.
+
+    Raises
+    ------
+    DataError
+        If there is no such file, no such column, or nothing that can be learnt.
+    InvalidParameter
+        If `subset_size` does not fit the table.
+    """
+    dataset = _load_iris() if params.data == "iris" else _load_table(params)
+    return _draw_subset(dataset, params) if params.subset_size is not None else dataset
+
+
+def _load_iris() -> Dataset:
+    iris = load_iris(as_frame=True)
+    names = tuple(str(name) for name in iris.target_names)
+    table = iris.data.assign(species=np.asarray(names, dtype=object)[iris.target])
+    content = hashlib.sha256(table.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
+    return Dataset(
+        iris.data, iris.target, "species", names, hash_rows(table), "sklearn.datasets.iris", content
+    )
+
+
+def _load_table(params: TrainParams) -> Dataset:
+    path, target = params.data, str(params.target)
+    try:
+        table = read_table(path)
+    except InputError as error:
+        raise DataError(f"data={error}") from error
+    table.columns = table.columns.map(str)
+    if target not in table:
+        raise DataError(
+            f"target={target}: {path} has no such column, only {quoted_values(table.columns)}"
+        )
+    unknown = [name for name in params.drop if name not in table]
+    if unknown:
+        raise DataError(
+            f"drop={unknown[0]}: {path} has no such column, only {quoted_values(table.columns)}"
+        )
+    # Before the rows are hashed: two that differ in a name alone belong on one side of a split.
+    table = table.drop(columns=list(params.drop))
+    unlabelled = table[target].isna()
+    if unlabelled.any():
+        _log.warning("%d rows without a label in %r are left out", unlabelled.sum(), target)
+        table = table[~unlabelled].reset_index(drop=True)
+    names, labels = class_codes(table[target], path)
+    features = usable_columns(table.drop(columns=target), path)
+    return Dataset(
+        features, labels, target, names, hash_rows(table), str(path), sha256_of(Path(path))
+    )
+
+
+def _draw_subset(dataset: Dataset, params: TrainParams) -> Dataset:
+    """Draw rows at random, each class in its share; the same ones for the same seed."""
+    size = int(params.subset_size or 0)
+    rows, classes = len(dataset.labels), len(dataset.target_names)
+    if size > rows:
+        raise InvalidParameter("subset_size", size, f"the table has only {rows} rows")
+    if size == rows:
+        return dataset
+    drawn = resample(
+        np.arange(rows),
+        replace=False,
+        n_samples=size,
+        random_state=params.random_state,
+        stratify=dataset.labels,
+    )
+    subset = dataset.take(np.sort(drawn))
+    # Other rows are other data: MLflow would show the whole table's profile for an equal digest.
+    subset = replace(subset, digest=hashlib.sha256(subset.hashes.tobytes()).hexdigest())
+    counts = np.bincount(subset.labels, minlength=classes)
+    missing = [dataset.target_names[code] for code in np.flatnonzero(counts == 0)]
+    if missing:
+        raise InvalidParameter(
+            "subset_size", size, f"no row of class {quoted_values(missing)} is left; take more rows"
+        )
+    single = [dataset.target_names[code] for code in np.flatnonzero(counts == 1)]
+    if single:
+        raise InvalidParameter(
+            "subset_size",
+            size,
+            f"one row only of class {quoted_values(single)} is left, two are needed; "
+            "take more rows",
+        )
+    try:
+        split_rows(subset, params)
+    except (InvalidParameter, DataError) as error:
+        reason = str(error).partition(": ")[2]
+        raise InvalidParameter("subset_size", size, f"too few for the split: {reason}") from error
+    return subset

@@ -1,0 +1,57 @@
+"""Register a logged model as a version, and set its stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mlflow import MlflowClient
+
+from pipeline.errors import RegistrationError
+from pipeline.tracking.model_logging import LoggedModel
+from registry_tools.errors import RegistryToolsError
+from registry_tools.mlflow_store import registry, stages
+from registry_tools.models.manifest import digest_of
+
+
+def register_version(
+    logged: LoggedModel,
+    *,
+    name: str,
+    run_id: str,
+    tags: Mapping[str, str],
+    description: str,
+) -> int:
+    """Register a logged model with all its tags in one call, and return its number."""
+    digest = digest_of(logged.manifest)
+    return registry.register(
+        MlflowClient(),
+        name,
+        source=logged.uri,
+        run_id=run_id,
+        model_id=logged.model_id,
+        description=description,
+        tags={**tags, registry.DIGEST_TAG: digest},
+    )
+
+
+def set_stage(name: str, stage: str, version: int) -> None:
+    """Point the stage at the version, and its legacy mirror after it.
+
+    Raises
+    ------
+    RegistrationError
+        If the registry refuses: the version is there, but the stage still points where it did.
+    """
+    client = MlflowClient()
+    try:
+        stages.move_alias(client, name, stage, version)
+    except RegistryToolsError as error:
+        raise RegistrationError(
+            f"{name} version {version} is registered, but stage {stage} was not set: {error}"
+        ) from error
+    for _ in range(3):
+        stages.mirror_legacy_stage(client, name, stage, version)
+        held = stages.stage_holder(client, name, stage)
+        if held is None or held == version:
+            break
+        version = held  # of two trainings that end at once, the mirror follows the later one
