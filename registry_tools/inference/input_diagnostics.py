@@ -91,7 +91,7 @@ def _explain_shape(content: Any) -> str | None:
 
 
 def _names(content: Any, content_type: str) -> list[str] | None:
-    """Return the columns that a request has; None if they cannot be told."""
+    """Return the columns that a request has; None if they are unknown."""
     if content_type == "text/csv":
         return csv_header(bytes(content).split(b"\n", 1)[0].strip(b"\r"))
     if not isinstance(content, dict):

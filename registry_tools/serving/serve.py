@@ -15,7 +15,7 @@ from registry_tools.serving.settings import Settings
 
 
 def run(settings: Settings) -> int:
-    """Serve until told to end, and return the exit code.
+    """Serve until a signal, and return the exit code.
 
     Raises
     ------

@@ -52,7 +52,7 @@ class InferenceService:
         return self.data_plane.current is not None and not self.draining
 
     def predictor(self) -> Predictor:
-        """Return the version that answers a request from here to its end.
+        """Return the version that serves a request from here to its end.
 
         Raises
         ------

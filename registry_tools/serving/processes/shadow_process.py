@@ -53,17 +53,17 @@ class ShadowPredictor:
         self.state: dict[str, Any] = {}
         self._policy = settings.policy
         self._metrics = metrics
-        self._prepared: dict[str, Predictor] = {}
+        self._loaded: dict[str, Predictor] = {}
 
     async def prepare(self, artifact: ModelArtifact) -> None:
         """Load and check a version."""
         loop = asyncio.get_running_loop()
         predictor = await loop.run_in_executor(None, load, artifact, self._policy)
-        self._prepared[artifact.folder] = predictor
+        self._loaded[artifact.folder] = predictor
 
     async def swap(self, artifact: ModelArtifact) -> None:
         """Predict with the prepared version, and count anew."""
-        self.predictor = self._prepared.pop(artifact.folder)
+        self.predictor = self._loaded.pop(artifact.folder)
         self._begin("")
 
     def _begin(self, against: str) -> None:
@@ -73,7 +73,7 @@ class ShadowPredictor:
 
     async def drop(self, artifact: ModelArtifact) -> None:
         """Forget a prepared version."""
-        self._prepared.pop(artifact.folder, None)
+        self._loaded.pop(artifact.folder, None)
 
     def report_status(self, state: dict[str, Any]) -> None:
         """Keep the state of the rollout."""

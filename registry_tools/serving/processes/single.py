@@ -13,13 +13,8 @@ with hide_packages(*OPTIONAL):
 
     from registry_tools.serving.observers.metrics import Metrics
     from registry_tools.serving.observers.shadow import Shadow, ShadowFeed
+    from registry_tools.serving.processes import lifecycle
     from registry_tools.serving.processes.http_server import BACKLOG, HttpServer
-    from registry_tools.serving.processes.lifecycle import (
-        announce,
-        run_unless_stopped,
-        settle_memory,
-        stop_on_signals,
-    )
     from registry_tools.serving.processes.worker import Worker
     from registry_tools.serving.rollout.stage_follower import StageFollower, artifact_fetcher_for
 
@@ -27,13 +22,13 @@ from registry_tools.serving.settings import Settings
 
 
 def run(settings: Settings, listening: socket.socket) -> int:
-    """Serve until told to end, and return the exit code; raises as `serve.run`."""
+    """Serve until a signal, and return the exit code; raises as `serve.run`."""
     return uvloop.run(_run(settings, listening))
 
 
 async def _run(settings: Settings, listening: socket.socket) -> int:
     ending = asyncio.Event()
-    stop_on_signals(ending.set)
+    lifecycle.stop_on_signals(ending.set)
     metrics = Metrics()
     worker = Worker(settings, metrics)
     fetcher = artifact_fetcher_for(settings)
@@ -42,19 +37,19 @@ async def _run(settings: Settings, listening: socket.socket) -> int:
     shadow = Shadow(settings, follower.report_shadow) if settings.shadow else None
     tasks = []
     try:
-        artifact = await run_unless_stopped(follower.start(), ending)
+        artifact = await lifecycle.run_unless_stopped(follower.start(), ending)
         if artifact is None:
             return 0
-        stop_on_signals(server.end)
+        lifecycle.stop_on_signals(server.end)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, follower.wake)
         worker.service.refresh = follower.refresh
         tasks.append(asyncio.create_task(follower.follow()))
         if shadow is not None:
             worker.service.observers.append(ShadowFeed(shadow.feed, metrics))
             tasks.append(asyncio.create_task(shadow.run()))
-        settle_memory()
+        lifecycle.settle_memory()
         listening.listen(BACKLOG)
-        announce(settings, listening, str(artifact))
+        lifecycle.announce(settings, listening, str(artifact))
         await server.serve_on(listening)
     finally:
         for task in tasks:

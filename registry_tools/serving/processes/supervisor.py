@@ -20,13 +20,8 @@ with hide_packages(*OPTIONAL):
 
     from registry_tools.serving.observers.metrics import Metrics
     from registry_tools.serving.observers.shadow import Shadow
+    from registry_tools.serving.processes import lifecycle
     from registry_tools.serving.processes.http_server import BACKLOG
-    from registry_tools.serving.processes.lifecycle import (
-        announce,
-        run_unless_stopped,
-        settle_memory,
-        stop_on_signals,
-    )
     from registry_tools.serving.rollout.stage_follower import StageFollower, artifact_fetcher_for
 
 from registry_tools.inference.model_artifact import ModelArtifact
@@ -149,20 +144,20 @@ class Supervisor:
             self._shadow = Shadow(settings, self._follower.report_shadow)
 
     async def run(self) -> int:
-        """Serve until told to end."""
-        stop_on_signals(self._ending.set)
+        """Serve until a signal."""
+        lifecycle.stop_on_signals(self._ending.set)
         tasks = []
         try:
             self._serving = await asyncio.gather(
                 *(self._start_worker() for _ in range(self._settings.workers))
             )
-            artifact = await run_unless_stopped(self._follower.start(), self._ending)
+            artifact = await lifecycle.run_unless_stopped(self._follower.start(), self._ending)
             if artifact is None:
                 return 0
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._follower.wake)
-            settle_memory()
+            lifecycle.settle_memory()
             self._listening.listen(BACKLOG)
-            announce(self._settings, self._listening, str(artifact))
+            lifecycle.announce(self._settings, self._listening, str(artifact))
             tasks = [asyncio.create_task(self._restart_on_exit(worker)) for worker in self._serving]
             tasks.append(asyncio.create_task(self._follower.follow()))
             if self._shadow is not None:
@@ -232,7 +227,7 @@ class Supervisor:
 
 
 def run(settings: Settings, listening: socket.socket) -> int:
-    """Serve until told to end, and return the exit code; raises as `serve.run`."""
+    """Serve until a signal, and return the exit code; raises as `serve.run`."""
 
     async def supervise() -> int:
         return await Supervisor(settings, listening).run()

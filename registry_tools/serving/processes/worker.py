@@ -31,7 +31,7 @@ class Worker:
         self.service = InferenceService(settings, metrics)
         self._policy = settings.policy
         self._began = time.time()
-        self._prepared: dict[str, Predictor] = {}
+        self._loaded: dict[str, Predictor] = {}
         self._log: PredictionLog | None = None
         if settings.log_predictions:
             from registry_tools.serving.observers.prediction_log import PredictionLog
@@ -49,15 +49,15 @@ class Worker:
     async def prepare(self, artifact: ModelArtifact) -> None:
         """Load and check a version beside the served one."""
         predictor = await run_in_thread(lambda: load(artifact, self._policy), "load")
-        self._prepared[artifact.folder] = predictor
+        self._loaded[artifact.folder] = predictor
 
     async def swap(self, artifact: ModelArtifact) -> None:
         """Serve the prepared version; requests in flight end on the one they began with."""
-        self.service.data_plane.current = self._prepared.pop(artifact.folder)
+        self.service.data_plane.current = self._loaded.pop(artifact.folder)
 
     async def drop(self, artifact: ModelArtifact) -> None:
         """Forget a prepared version."""
-        self._prepared.pop(artifact.folder, None)
+        self._loaded.pop(artifact.folder, None)
 
     def report_status(self, state: dict[str, Any]) -> None:
         """Keep the state of the rollout for `/model` and the metrics."""
