@@ -50,9 +50,7 @@ def iris(random: np.random.Generator, rows: int) -> pd.DataFrame:
     values = np.empty((rows, 4))
     for kind in range(3):
         of_kind = table.data[table.target == kind].to_numpy()
-        drawn = random.multivariate_normal(
-            of_kind.mean(0), np.cov(of_kind.T), int((kinds == kind).sum())
-        )
+        drawn = random.multivariate_normal(of_kind.mean(0), np.cov(of_kind.T), int((kinds == kind).sum()))
         values[kinds == kind] = drawn.round(1)
     return pd.DataFrame(values, columns=table.data.columns).assign(answer=table.target_names[kinds])
 
@@ -74,27 +72,21 @@ def baseline_of(table: pd.DataFrame) -> baseline.TrainingBaseline:
     """Take four fifths for the training rows, and the rest for the holdout."""
     cut = len(table) * 4 // 5
     answers = table["answer"].to_numpy(object)
-    return baseline.make_baseline(
-        table.drop(columns="answer")[:cut], "y", answers[cut:], answers[cut:]
-    )
+    return baseline.make_baseline(table.drop(columns="answer")[:cut], "y", answers[cut:], answers[cut:])
 
 
 def is_found(of: baseline.TrainingBaseline, table: pd.DataFrame) -> bool:
     """Say whether the monitor tells of drift."""
     rows = pa.Table.from_pandas(table.drop(columns="answer"), preserve_index=False)
     answers = pa.chunked_array([pa.array(table["answer"], pa.string())])
-    return analysis.analyse_window(
-        1, of, CurrentWindow(rows, answers, None), None, 20, ALPHA
-    ).has_drift
+    return analysis.analyse_window(1, of, CurrentWindow(rows, answers, None), None, 20, ALPHA).has_drift
 
 
 def shifted(table: pd.DataFrame, column: str, by: float) -> pd.DataFrame:
     return table.assign(**{column: table[column] + by})
 
 
-def cases(
-    windows: int,
-) -> dict[str, tuple[list[tuple[pd.DataFrame, list[pd.DataFrame]]], float, bool]]:
+def cases(windows: int) -> dict[str, tuple[list[tuple[pd.DataFrame, list[pd.DataFrame]]], float, bool]]:
     """Return windows with their baselines by case, what share is wanted, and whether at least."""
     few = max(windows // 5, 1)
     width = float(np.std(iris(np.random.default_rng(0), 10_000)["petal width (cm)"]))
@@ -139,17 +131,12 @@ def by_peer(python: str, sets: list[tuple[pd.DataFrame, list[pd.DataFrame]]]) ->
     with tempfile.TemporaryDirectory() as scratch:
         for place, (table, several) in enumerate(sets):
             cut = len(table) * 4 // 5
-            table[:cut].drop(columns="answer").to_csv(
-                f"{scratch}/{place}-baseline.csv", index=False
-            )
+            table[:cut].drop(columns="answer").to_csv(f"{scratch}/{place}-baseline.csv", index=False)
             for number, window in enumerate(several):
                 window.drop(columns="answer").to_csv(f"{scratch}/{place}-{number}.csv", index=False)
         script = Path(__file__).with_name("drift_peer.py")
         done = subprocess.run(
-            [python, "-W", "ignore", str(script), scratch],
-            capture_output=True,
-            text=True,
-            check=True,
+            [python, "-W", "ignore", str(script), scratch], capture_output=True, text=True, check=True
         )
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found

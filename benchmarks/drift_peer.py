@@ -35,9 +35,7 @@ def main() -> int:
         for window in sorted(folder.glob(f"{path.name.split('-')[0]}-[0-9]*.csv")):
             columns = columns_of(baseline, pd.read_csv(window))
             flags = [v < bound if small else v >= bound for v, bound, small in columns]
-            strict = [
-                v < bound / len(columns) if small else v >= bound for v, bound, small in columns
-            ]
+            strict = [v < bound / len(columns) if small else v >= bound for v, bound, small in columns]
             flagged.setdefault("any column, as it comes", []).append(any(flags))
             flagged.setdefault("any column, by Bonferroni", []).append(any(strict))
             flagged.setdefault("half of the columns", []).append(sum(flags) * 2 >= len(flags))

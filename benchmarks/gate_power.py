@@ -29,9 +29,7 @@ def shares(difference: float, rows: int, simulations: int) -> dict[str, float]:
     for only_candidate, only_champion, both, _ in draws:
         compared = compare_counts(rows, int(only_candidate), int(only_champion), int(both))
         for rule in RULES:
-            passed[rule] += (
-                too_few_rows(rows, 0) is None and champion_gate(compared, rule, MARGIN, 0).passed
-            )
+            passed[rule] += too_few_rows(rows, 0) is None and champion_gate(compared, rule, MARGIN, 0).passed
     return {rule: count / simulations for rule, count in passed.items()}
 
 

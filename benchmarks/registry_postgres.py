@@ -70,10 +70,7 @@ def train_and_promote(uri: str, folder: Path) -> str:
 
 def fill(database: Postgres, name: str, run: str, runs: int, versions: int) -> None:
     """Repeat the training of a run, and its version, in the tables of a database."""
-    trained = {
-        "inputs": f"destination_id = '{run}'",
-        "logged_models": f"source_run_id = '{run}'",
-    }
+    trained = {"inputs": f"destination_id = '{run}'", "logged_models": f"source_run_id = '{run}'"}
     of_model = f"model_id IN (SELECT model_id FROM logged_models WHERE source_run_id = '{run}')"
     script = ["SET session_replication_role = replica"]  # the rows refer to each other
     for table, new in TRAINING.items():
@@ -86,9 +83,7 @@ def fill(database: Postgres, name: str, run: str, runs: int, versions: int) -> N
     database.run("vacuumdb", "--analyze", "--dbname", name)  # as it does by itself after a while
 
 
-def repeat(
-    database: Postgres, name: str, table: str, new: dict[str, str], which: str, size: int
-) -> str:
+def repeat(database: Postgres, name: str, table: str, new: dict[str, str], which: str, size: int) -> str:
     """Return the statement that repeats rows until there are `size` of each."""
     columns = ask(
         database,
@@ -147,10 +142,7 @@ def main() -> int:
         began = time.perf_counter()
         fill(database, "full", run, options.runs, options.versions)
         print(f"filled in {time.perf_counter() - began:.0f} s")
-        for what, tables, rows in (
-            ("run", TRAINING, options.runs),
-            ("version", VERSIONS, options.versions),
-        ):
+        for what, tables, rows in (("run", TRAINING, options.runs), ("version", VERSIONS, options.versions)):
             print(f"a {what} takes {size_of(database, 'full', tables) / rows:,.0f} bytes")
         clients = {uri: MlflowClient(uri) for uri in uris}
         ref = ModelRef("iris", stage="production")

@@ -35,11 +35,7 @@ def run(folder: Path, *command: str) -> float:
     environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
     began = time.perf_counter()
     done = subprocess.run(
-        [str(BIN / command[0]), *command[1:]],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
+        [str(BIN / command[0]), *command[1:]], cwd=folder, env=environment, capture_output=True, text=True
     )
     if done.returncode != 0:
         sys.exit(f"{' '.join(command)}: {done.stderr}")
@@ -69,9 +65,7 @@ def make_store(folder: Path, size: int) -> None:
     database.close()
 
 
-def repeat(
-    database: sqlite3.Connection, table: str, which: str, new: dict[str, str], size: int
-) -> None:
+def repeat(database: sqlite3.Connection, table: str, which: str, new: dict[str, str], size: int) -> None:
     """Repeat rows of a table until there are `size` of each; `new` are the values that differ."""
     columns = [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
     values = ", ".join(new.get(column, column) for column in columns)

@@ -174,9 +174,7 @@ def _running(
     try:
         load = server.loads[0]
         request = urllib.request.Request(
-            f"http://127.0.0.1:{port}{load.path}",
-            load.body.read_bytes(),
-            {"Content-Type": load.kind},
+            f"http://127.0.0.1:{port}{load.path}", load.body.read_bytes(), {"Content-Type": load.kind}
         )
         while True:
             try:
@@ -232,9 +230,7 @@ def _report(measured: Measured) -> int:
     def of(server: str, what: str, metric: str) -> float:
         return statistics.median(each[metric] for each in measured[server, what])
 
-    busy, calm, busier = (
-        f"one row, {n}" for n in ("32 connections", "1 connection", "64 connections")
-    )
+    busy, calm, busier = (f"one row, {n}" for n in ("32 connections", "1 connection", "64 connections"))
     split, table = "10,000 rows, split", "10,000 rows, CSV"
     two, mlflow2 = "ours, 2 workers", "MLflow, 2 workers"
     lines = [

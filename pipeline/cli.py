@@ -41,8 +41,7 @@ def _parameters(cls: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]
                 f"--{spec.name.replace('_', '-')}",
                 spec.name,
                 metavar="VALUE",
-                help=f"{how['help']} {how['bounds'][:1].upper()}{how['bounds'][1:]}. "
-                f"Default: {default}.",
+                help=f"{how['help']} {how['bounds'][:1].upper()}{how['bounds'][1:]}. Default: {default}.",
             )(function)
         return function
 

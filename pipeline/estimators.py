@@ -58,8 +58,7 @@ ESTIMATORS: Mapping[str, EstimatorSpec] = {
         },
     ),
     "svc": EstimatorSpec(
-        "sklearn.svm:SVC",
-        space={"C": Range(1e-2, 1e3, log=True), "gamma": Range(1e-4, 10, log=True)},
+        "sklearn.svm:SVC", space={"C": Range(1e-2, 1e3, log=True), "gamma": Range(1e-4, 10, log=True)}
     ),
     "knn": EstimatorSpec(
         "sklearn.neighbors:KNeighborsClassifier",

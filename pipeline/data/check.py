@@ -24,8 +24,7 @@ def class_codes(column: pd.Series, path: str) -> tuple[tuple[str, ...], pd.Serie
     values = sorted(column.unique())
     if len(values) < 2:
         raise DataError(
-            f"target={column.name}: {path} has only the class {quoted_values(values)}; "
-            "two are needed"
+            f"target={column.name}: {path} has only the class {quoted_values(values)}; two are needed"
             if values
             else f"target={column.name}: {path} has no labelled row"
         )

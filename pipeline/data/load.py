@@ -56,14 +56,10 @@ def _load_table(params: TrainParams) -> Dataset:
         raise DataError(f"data={error}") from error
     table.columns = table.columns.map(str)
     if target not in table:
-        raise DataError(
-            f"target={target}: {path} has no such column, only {quoted_values(table.columns)}"
-        )
+        raise DataError(f"target={target}: {path} has no such column, only {quoted_values(table.columns)}")
     unknown = [name for name in params.drop if name not in table]
     if unknown:
-        raise DataError(
-            f"drop={unknown[0]}: {path} has no such column, only {quoted_values(table.columns)}"
-        )
+        raise DataError(f"drop={unknown[0]}: {path} has no such column, only {quoted_values(table.columns)}")
     # Before the rows are hashed: two that differ in a name alone belong on one side of a split.
     table = table.drop(columns=list(params.drop))
     unlabelled = table[target].isna()
@@ -72,9 +68,7 @@ def _load_table(params: TrainParams) -> Dataset:
         table = table[~unlabelled].reset_index(drop=True)
     names, labels = class_codes(table[target], path)
     features = usable_columns(table.drop(columns=target), path)
-    return Dataset(
-        features, labels, target, names, hash_rows(table), str(path), sha256_of(Path(path))
-    )
+    return Dataset(features, labels, target, names, hash_rows(table), str(path), sha256_of(Path(path)))
 
 
 def _draw_subset(dataset: Dataset, params: TrainParams) -> Dataset:
@@ -106,8 +100,7 @@ def _draw_subset(dataset: Dataset, params: TrainParams) -> Dataset:
         raise InvalidParameter(
             "subset_size",
             size,
-            f"one row only of class {quoted_values(single)} is left, two are needed; "
-            "take more rows",
+            f"one row only of class {quoted_values(single)} is left, two are needed; take more rows",
         )
     try:
         split_rows(subset, params)

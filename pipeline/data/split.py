@@ -14,9 +14,7 @@ from pipeline.params.definitions import TrainParams
 from registry_tools.data.row_hash import unit_interval
 
 
-def split_rows(
-    dataset: Dataset, params: TrainParams
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def split_rows(dataset: Dataset, params: TrainParams) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return the positions of the training rows and of the holdout rows, both ascending.
 
     Raises
@@ -35,16 +33,12 @@ def split_rows(
     missing = [dataset.target_names[code] for code in np.flatnonzero(present == 0)]
     if missing:
         raise InvalidParameter(
-            "test_size",
-            params.test_size,
-            f"no row of class {quoted_values(missing)} is left to train on",
+            "test_size", params.test_size, f"no row of class {quoted_values(missing)} is left to train on"
         )
     return train, holdout
 
 
-def _hash_split(
-    dataset: Dataset, params: TrainParams
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _hash_split(dataset: Dataset, params: TrainParams) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     held_out = unit_interval(dataset.hashes, params.random_state) < params.test_size
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
@@ -60,13 +54,9 @@ def _stratified_split(
             raise InvalidParameter(
                 "test_size",
                 size,
-                f"{max(count, 0)} of {rows} rows would be {purpose}, fewer than the "
-                f"{classes} classes",
+                f"{max(count, 0)} of {rows} rows would be {purpose}, fewer than the {classes} classes",
             )
     train, holdout = train_test_split(
-        np.arange(rows),
-        test_size=size,
-        random_state=params.random_state,
-        stratify=dataset.labels,
+        np.arange(rows), test_size=size, random_state=params.random_state, stratify=dataset.labels
     )
     return np.sort(train), np.sort(holdout)

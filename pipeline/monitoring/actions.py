@@ -130,14 +130,10 @@ def _evaluate_gates(
         if not done.verdict.passed:
             return ActionResult("promote", "refused", promote.refusal(done))
         return ActionResult("promote", "not started", f"version {version}: {message}")
-    return ActionResult(
-        "promote", "done", f"{params.stage}: version {done.previous_version} → {version}"
-    )
+    return ActionResult("promote", "done", f"{params.stage}: version {done.previous_version} → {version}")
 
 
-def training_params(
-    watched: VersionInfo, baseline: TrainingBaseline, name: str, table: str
-) -> TrainParams:
+def training_params(watched: VersionInfo, baseline: TrainingBaseline, name: str, table: str) -> TrainParams:
     """Return how a version was trained, with another table and a split that outlasts growth.
 
     Raises

@@ -32,9 +32,7 @@ class FeatureDrift:
     psi_over_time: tuple[float, ...]  # of equal parts of the window, in the order of the rows
     baseline_missing: float  # shares
     current_missing: float
-    unseen_rows: (
-        int | None
-    )  # rows of categories that the training rows did not have; None of numbers
+    unseen_rows: int | None  # rows of categories that the training rows did not have; None of numbers
 
 
 @dataclass(frozen=True)
@@ -72,9 +70,7 @@ class Analysis:
     def significant_tests(self) -> list[DriftTest]:
         """The tests that show drift, the clearest first; after those that name where it is."""
         significant = [test for test in self.tests if test.adjusted_p_value < self.alpha]
-        return sorted(
-            significant, key=lambda t: (t.kind == drift_tests.CLASSIFIER, t.adjusted_p_value)
-        )
+        return sorted(significant, key=lambda t: (t.kind == drift_tests.CLASSIFIER, t.adjusted_p_value))
 
     @property
     def has_drift(self) -> bool:
@@ -137,10 +133,7 @@ def analyse_window(
             tests += feature_tests
         tests += _joint_tests(baseline, window, predictions, live)
     detectable_shift = drift_tests.detectable_shift(
-        max(window.rows, min_rows),
-        len(baseline.sample),
-        len(tests) or len(baseline.columns) + 2,
-        alpha,
+        max(window.rows, min_rows), len(baseline.sample), len(tests) or len(baseline.columns) + 2, alpha
     )
     return Analysis(
         version=version,
@@ -169,9 +162,7 @@ def _joint_tests(
     ]
     if live is not None:
         tests.append(
-            drift_tests.accuracy_test(
-                (baseline.correct, baseline.holdout_rows), (live.correct, live.rows)
-            )
+            drift_tests.accuracy_test((baseline.correct, baseline.holdout_rows), (live.correct, live.rows))
         )
     return [test for test in tests if test is not None]
 
@@ -214,20 +205,15 @@ def _analyse_feature(
         unseen = None if profile.others else unseen
         counts = _pool_unnamed(counts, known)
         # Which of more categories than a profile names are the commonest is of its rows alone.
-        distribution_test = (
-            None if profile.others else drift_tests.chi_squared_test(known, counts, name)
-        )
+        distribution_test = None if profile.others else drift_tests.chi_squared_test(known, counts, name)
         stability = _psi_of_counts(known, counts)
-        sizes = [
-            len(part) for part in np.array_split(np.empty(window.rows), _part_count(window.rows))
-        ]
+        sizes = [len(part) for part in np.array_split(np.empty(window.rows), _part_count(window.rows))]
         starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
         over_time = [
             _psi_of_counts(
                 known,
                 _pool_unnamed(
-                    window.slice_rows(int(s), size).category_counts(name, profile.is_boolean)[0],
-                    known,
+                    window.slice_rows(int(s), size).category_counts(name, profile.is_boolean)[0], known
                 ),
             )
             for s, size in zip(starts, sizes, strict=True)
@@ -251,9 +237,7 @@ def _part_count(rows: int) -> int:
     return max(1, min(_MAX_PARTS, rows // _PART_ROWS))
 
 
-def _bin_counts(
-    values: npt.NDArray[np.float64], edges: npt.NDArray[np.float64]
-) -> npt.NDArray[np.int64]:
+def _bin_counts(values: npt.NDArray[np.float64], edges: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     known = values[~np.isnan(values)]
     return np.bincount(np.searchsorted(edges, known, side="right"), minlength=len(edges) + 1)
 
@@ -268,9 +252,7 @@ def _pool_unnamed(counts: Mapping[str, int], known: Mapping[str, int]) -> dict[s
 
 def _psi_of_counts(expected: Mapping[str, int], current: Mapping[str, int]) -> float:
     names = sorted({*expected, *current})
-    return drift_tests.psi(
-        *(np.array([side.get(n, 0) for n in names]) for side in (expected, current))
-    )
+    return drift_tests.psi(*(np.array([side.get(n, 0) for n in names]) for side in (expected, current)))
 
 
 def _live_accuracy(baseline: TrainingBaseline, live: LabelledPredictions) -> LiveAccuracy:

@@ -89,9 +89,7 @@ def _contingency_table(baseline: Counts, current: Counts) -> npt.NDArray[np.int6
     There are two columns at least: of a class that is gone nothing would be left to be seen.
     """
     names = sorted({*baseline, *current})
-    table = np.array(
-        [[side.get(name, 0) for name in names] for side in (baseline, current)], np.int64
-    )
+    table = np.array([[side.get(name, 0) for name in names] for side in (baseline, current)], np.int64)
     table = table[:, table.sum(axis=0) > 0]
     if table.shape[1] < 2 or (table.sum(axis=1) == 0).any():
         return None
@@ -164,9 +162,7 @@ def joint_test(baseline: pd.DataFrame, current: pd.DataFrame, seed: int = 0) -> 
     classifier.fit(features[learning], is_current[learning])
     scores = classifier.decision_function(features[~learning])
     current_scores, baseline_scores = scores[is_current[~learning]], scores[~is_current[~learning]]
-    found = stats.mannwhitneyu(
-        current_scores, baseline_scores, alternative="greater", method="asymptotic"
-    )
+    found = stats.mannwhitneyu(current_scores, baseline_scores, alternative="greater", method="asymptotic")
     area = float(found.statistic) / (len(current_scores) * len(baseline_scores))
     return DriftTest(ALL_FEATURES, CLASSIFIER, area, float(found.pvalue))
 

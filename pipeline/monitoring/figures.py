@@ -17,9 +17,7 @@ _COLUMNS, _BINS, _CATEGORIES = 3, 20, 8
 _BASELINE_COLOR, _CURRENT_COLOR = "#0072B2", "#D55E00"
 
 
-def draw_features(
-    baseline: TrainingBaseline, window: CurrentWindow, shown: Sequence[FeatureDrift]
-) -> Figure:
+def draw_features(baseline: TrainingBaseline, window: CurrentWindow, shown: Sequence[FeatureDrift]) -> Figure:
     """Draw baseline and current window of features, each in a panel.
 
     Parameters

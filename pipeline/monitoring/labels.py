@@ -50,16 +50,12 @@ def read_labels(path: Path, target: str) -> pd.DataFrame:
     if request is None or label is None:
         lacking = "'request_id'" if request is None else f"{_LABEL!r} or {target!r}"
         raise DataError(
-            f"labels={path}: there is no column {lacking}; "
-            f"it has {quoted_names(map(str, table.columns))}"
+            f"labels={path}: there is no column {lacking}; it has {quoted_names(map(str, table.columns))}"
         )
     row = _first_column(table, ROW)
     known = table[table[label].notna() & table[request].notna()]
     labels = pd.DataFrame(
-        {
-            "request": known[request].astype(str).to_numpy(),
-            _LABEL: _class_names(known[label]),
-        }
+        {"request": known[request].astype(str).to_numpy(), _LABEL: _class_names(known[label])}
     )
     if row is not None:
         labels["row"] = pd.to_numeric(known[row], errors="coerce").to_numpy()
@@ -111,9 +107,7 @@ def join_labels(
         )
     if len(joined):
         _check_classes(joined, baseline)
-    return LabelledPredictions(
-        len(joined), int((joined["predicted"] == joined[_LABEL]).sum()), tuple(notes)
-    )
+    return LabelledPredictions(len(joined), int((joined["predicted"] == joined[_LABEL]).sum()), tuple(notes))
 
 
 def _drop_ambiguous(predictions: pd.DataFrame, by: list[str], notes: list[str]) -> pd.DataFrame:

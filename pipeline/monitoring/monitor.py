@@ -115,12 +115,8 @@ def _read_inputs(params: MonitorParams) -> _MonitoringInputs:
             _log.warning("there can be no retraining: %s", training)
     since = datetime.now(timezone.utc) - params.since if params.since is not None else None
     path = Path(params.current)
-    rows = readers.read_production_data(
-        path, params.name, list(own.columns), own.text_columns, since
-    )
-    known = (
-        labels.read_labels(Path(params.labels), own.target) if params.labels is not None else None
-    )
+    rows = readers.read_production_data(path, params.name, list(own.columns), own.text_columns, since)
+    known = labels.read_labels(Path(params.labels), own.target) if params.labels is not None else None
     return _MonitoringInputs(client, params, watched, own, rows, known, training)
 
 
@@ -188,10 +184,7 @@ def _untested_notes(findings: _VersionFindings) -> list[str]:
 def _split_by_version(rows: ProductionData, watched: int) -> dict[int, ProductionData]:
     """Return rows by version; rows without a version count for the one in the stage."""
     found = rows.by_version()
-    own = [
-        *found.pop(watched, ProductionData(())).tables,
-        *found.pop(None, ProductionData(())).tables,
-    ]
+    own = [*found.pop(watched, ProductionData(())).tables, *found.pop(None, ProductionData(())).tables]
     other_versions = {version: part for version, part in found.items() if version is not None}
     return {watched: ProductionData(tuple(own)), **other_versions}
 
@@ -214,9 +207,7 @@ def _fetch_baseline(client: MlflowClient, version: VersionInfo) -> TrainingBasel
     return found
 
 
-def _analyse_version(
-    inputs: _MonitoringInputs, version: int, rows: ProductionData
-) -> _VersionFindings:
+def _analyse_version(inputs: _MonitoringInputs, version: int, rows: ProductionData) -> _VersionFindings:
     """Analyse the rows of one version."""
     own = inputs.baseline
     if version != inputs.watched.version:
@@ -229,17 +220,11 @@ def _analyse_version(
     live = None
     if inputs.labels is not None and part.rows and part.predictions is not None:
         live = labels.join_labels(inputs.labels, part, own)
-    found = analysis.analyse_window(
-        version, own, part, live, inputs.params.min_rows, inputs.params.alpha
-    )
-    return _VersionFindings(
-        found, own, part, live.notes if live is not None and not live.rows else ()
-    )
+    found = analysis.analyse_window(version, own, part, live, inputs.params.min_rows, inputs.params.alpha)
+    return _VersionFindings(found, own, part, live.notes if live is not None and not live.rows else ())
 
 
-def _predict_rows(
-    client: MlflowClient, name: str, version: int, part: CurrentWindow
-) -> CurrentWindow:
+def _predict_rows(client: MlflowClient, name: str, version: int, part: CurrentWindow) -> CurrentWindow:
     """Predict rows without predictions; rows with missing values get none."""
     model = loader.load(client, ModelRef(name, version=version), TrustPolicy.from_environment())
     required = [column.name for column in model.info.signature or () if column.required]
@@ -253,14 +238,10 @@ def _predict_rows(
             predictions[complete] = [str(label) for label in model.predict_names(table[complete])]
     except InputError as error:
         raise DataError(f"{name} version {version} cannot predict the rows: {error}") from error
-    return CurrentWindow(
-        part.table, pa.chunked_array([pa.array(predictions, pa.string())]), part.keys
-    )
+    return CurrentWindow(part.table, pa.chunked_array([pa.array(predictions, pa.string())]), part.keys)
 
 
-def _run_actions(
-    inputs: _MonitoringInputs, main: Analysis, record: MonitoringRun
-) -> Sequence[ActionResult]:
+def _run_actions(inputs: _MonitoringInputs, main: Analysis, record: MonitoringRun) -> Sequence[ActionResult]:
     """Take the requested actions, if there is drift."""
     results: list[ActionResult] = []
     client, params = inputs.client, inputs.params

@@ -26,9 +26,7 @@ class ProductionData:
 
     tables: tuple[pa.Table, ...]
     notes: tuple[str, ...] = ()  # what was left out
-    features: frozenset[str] = (
-        frozenset()
-    )  # names that are no columns of the log's or a scored file's own
+    features: frozenset[str] = frozenset()  # names that are no columns of the log's or a scored file's own
 
     def by_version(self) -> dict[int | None, ProductionData]:
         """Return the rows by version; None where they name none."""
@@ -37,8 +35,7 @@ class ProductionData:
             for version, part in _split_by_version(table, self.features).items():
                 found.setdefault(version, []).append(part)
         return {
-            version: ProductionData(tuple(tables), (), self.features)
-            for version, tables in found.items()
+            version: ProductionData(tuple(tables), (), self.features) for version, tables in found.items()
         }
 
     @property
@@ -55,9 +52,7 @@ class ProductionData:
             If a feature is not there, or tables have incompatible columns.
         """
         if not self.count:
-            return CurrentWindow(
-                pa.table({name: pa.array([], pa.null()) for name in features}), None, None
-            )
+            return CurrentWindow(pa.table({name: pa.array([], pa.null()) for name in features}), None, None)
         parts = [table for table in self.tables if table.num_rows]
         predictions = [_predicted_names(part, self.features) for part in parts]
         keys = [_request_keys(part, self.features) for part in parts]
@@ -137,9 +132,7 @@ def _concatenate(tables: list[pa.Table]) -> pa.Table:
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
-        raise DataError(
-            f"the files of the log do not fit each other: {first_line(error)}"
-        ) from error
+        raise DataError(f"the files of the log do not fit each other: {first_line(error)}") from error
 
 
 def _predicted_names(table: pa.Table, features: frozenset[str]) -> pa.ChunkedArray | None:
@@ -180,8 +173,6 @@ def _request_keys(table: pa.Table, features: frozenset[str]) -> pa.Table | None:
     row = next((name for name in ROW if name in there), None)
     places = table.column(row) if row is not None else pa.array(np.zeros(len(table), np.int64))
     try:
-        return pa.table(
-            {"request": table.column(request).cast(pa.string()), "row": places.cast(pa.int64())}
-        )
+        return pa.table({"request": table.column(request).cast(pa.string()), "row": places.cast(pa.int64())})
     except pa.ArrowException as error:
         raise DataError(f"columns {request!r} and {row!r}: {first_line(error)}") from error

@@ -59,9 +59,7 @@ def read_production_data(
     else:
         table = read_table(path, text_columns=text, may_be_empty=True)
         try:
-            rows = ProductionData(
-                (_decode_dictionaries(pa.Table.from_pandas(table, preserve_index=False)),)
-            )
+            rows = ProductionData((_decode_dictionaries(pa.Table.from_pandas(table, preserve_index=False)),))
         except pa.ArrowException as error:
             raise DataError(f"{path}: {first_line(error)}") from error
     rows = _keep_model(replace(rows, features=frozenset(features)), name, path)
@@ -77,9 +75,7 @@ def _read_log_folder(path: Path, name: str, since: datetime | None) -> Productio
         others = sorted({file.parent.name for file in folder.glob("*/*.parquet")})
         if not others:
             raise DataError(f"{folder}: there is no .parquet file of a prediction log in it")
-        return ProductionData(
-            (), (f"the log has no rows of {name} yet, but of {quoted_names(others)}",)
-        )
+        return ProductionData((), (f"the log has no rows of {name} yet, but of {quoted_names(others)}",))
     tables, notes = [], []
     for file in files:
         try:

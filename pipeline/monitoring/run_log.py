@@ -40,21 +40,16 @@ class MonitoringRun:
     def log_analysis(self, analysis: Analysis) -> None:
         """Log the metrics of the version in the stage; those of each feature over the window."""
         now = int(datetime.now(timezone.utc).timestamp() * 1000)
-        logged = [
-            Metric("rows", analysis.rows, now, 0),
-            Metric("drift", float(analysis.has_drift), now, 0),
-        ]
+        logged = [Metric("rows", analysis.rows, now, 0), Metric("drift", float(analysis.has_drift), now, 0)]
         suffixes = metrics.metric_suffixes([feature.name for feature in analysis.features])
         for feature, suffix in zip(analysis.features, suffixes, strict=True):
             logged += [
-                Metric(f"psi.{suffix}", value, now, step)
-                for step, value in enumerate(feature.psi_over_time)
+                Metric(f"psi.{suffix}", value, now, step) for step, value in enumerate(feature.psi_over_time)
             ]
             logged.append(Metric(f"missing.{suffix}", feature.current_missing, now, 0))
         subjects = list(dict.fromkeys(test.subject for test in analysis.tests))
         least = {
-            s: min(test.adjusted_p_value for test in analysis.tests if test.subject == s)
-            for s in subjects
+            s: min(test.adjusted_p_value for test in analysis.tests if test.subject == s) for s in subjects
         }
         for subject, suffix in zip(subjects, metrics.metric_suffixes(subjects), strict=True):
             logged.append(Metric(f"p_value.{suffix}", least[subject], now, 0))

@@ -58,9 +58,7 @@ class CurrentWindow:
         """
         column = self.table.column(name)
         try:
-            if is_boolean and (
-                pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
-            ):
+            if is_boolean and (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
                 column = column.cast(pa.bool_())  # 0 and 1
             return count_categories(column)
         except pa.ArrowException as error:

@@ -38,9 +38,7 @@ ALL_MODELS = "all"  # instead of a model: each of them
 class TrainParams(CheckedParams):
     """What a training run depends on."""
 
-    data: str = param(
-        "iris", nonempty, "'iris', or the path of a .csv or .parquet file", "The table."
-    )
+    data: str = param("iris", nonempty, "'iris', or the path of a .csv or .parquet file", "The table.")
     target: str | None = param(
         None, column_name, "the name of a column", "The label column; a table needs it."
     )
@@ -51,10 +49,7 @@ class TrainParams(CheckedParams):
         "Columns of a table to leave out, such as what only names a row.",
     )
     model: str = param(
-        "logistic_regression",
-        choice(tuple(ESTIMATORS)),
-        f"one of {', '.join(ESTIMATORS)}",
-        "The estimator.",
+        "logistic_regression", choice(tuple(ESTIMATORS)), f"one of {', '.join(ESTIMATORS)}", "The estimator."
     )
     model_params: Mapping[str, Any] = param(
         {}, json_object, "a JSON object, such as '{\"C\": 0.5}'", "Arguments of the estimator."
@@ -106,25 +101,15 @@ class TrainParams(CheckedParams):
         super().__post_init__()
         if self.data != "iris" and self.target is None:
             raise InvalidParameter(
-                "target",
-                "none",
-                f"a table needs the name of its label column (data={self.data})",
+                "target", "none", f"a table needs the name of its label column (data={self.data})"
             )
         if self.data == "iris" and self.target is not None:
-            raise InvalidParameter(
-                "target", self.target, "belongs to a table; iris brings its own label"
-            )
+            raise InvalidParameter("target", self.target, "belongs to a table; iris brings its own label")
         if self.data == "iris" and self.drop:
             raise InvalidParameter("drop", as_text(self.drop), "belongs to a table, not to iris")
         if self.target in self.drop:
-            raise InvalidParameter(
-                "drop", as_text(self.drop), "the label column cannot be left out"
-            )
-        if self.data != "iris" and Path(self.data).suffix.lower() not in {
-            ".csv",
-            ".parquet",
-            ".pq",
-        }:
+            raise InvalidParameter("drop", as_text(self.drop), "the label column cannot be left out")
+        if self.data != "iris" and Path(self.data).suffix.lower() not in {".csv", ".parquet", ".pq"}:
             raise InvalidParameter("data", self.data, "must be " + _bounds_of("data"))
         if self.split == "hash" and isinstance(self.test_size, int):
             raise InvalidParameter(
@@ -139,10 +124,7 @@ class SweepParams(TrainParams):
     """What a sweep depends on: a training's parameters, and how others are tried for it."""
 
     model: str = param(
-        "all",
-        choice((*ESTIMATORS, ALL_MODELS)),
-        f"one of {', '.join(ESTIMATORS)}, or all",
-        "What is tried.",
+        "all", choice((*ESTIMATORS, ALL_MODELS)), f"one of {', '.join(ESTIMATORS)}, or all", "What is tried."
     )
     model_params: Mapping[str, Any] = param(
         {},
@@ -150,15 +132,9 @@ class SweepParams(TrainParams):
         "a JSON object, such as '{\"C\": 0.5}'",
         "Arguments of the estimator that are the same in each trial.",
     )
-    n_trials: int = param(
-        20, integer(1, 100_000), "a whole number from 1 to 100000", "How many are tried."
-    )
-    n_jobs: int = param(
-        1, integer(1, 10_000), "a whole number from 1 to 10000", "Trials at the same time."
-    )
-    engine: str = param(
-        "local", choice(ENGINES), "local or spark", "Where: in processes here, or on Spark."
-    )
+    n_trials: int = param(20, integer(1, 100_000), "a whole number from 1 to 100000", "How many are tried.")
+    n_jobs: int = param(1, integer(1, 10_000), "a whole number from 1 to 10000", "Trials at the same time.")
+    engine: str = param("local", choice(ENGINES), "local or spark", "Where: in processes here, or on Spark.")
 
     def train_params(self, model: str, model_params: Mapping[str, Any]) -> TrainParams:
         """Return the parameters of a training of this sweep's table with one model."""
@@ -171,9 +147,7 @@ class MonitorParams(CheckedParams):
     """What a monitoring run depends on, and the actions that it may take."""
 
     name: str = param("iris", model_name, "the name of a registered model", "The registered model.")
-    stage: str = param(
-        "production", stage_name, "a legal alias, such as production", "The monitored stage."
-    )
+    stage: str = param("production", stage_name, "a legal alias, such as production", "The monitored stage.")
     current: str | None = param(
         None,
         optional(nonempty),
@@ -193,10 +167,7 @@ class MonitorParams(CheckedParams):
         "How far back the log is read.",
     )
     min_rows: int = param(
-        200,
-        integer(20, 2**63 - 1),
-        "a whole number of rows from 20",
-        "With fewer rows nothing is tested.",
+        200, integer(20, 2**63 - 1), "a whole number of rows from 20", "With fewer rows nothing is tested."
     )
     alpha: float = param(
         0.01,
@@ -213,9 +184,7 @@ class MonitorParams(CheckedParams):
     promote: bool = param(
         False, boolean, "true or false", "Promote the candidate if the gates let it through."
     )
-    rollback: bool = param(
-        False, boolean, "true or false", "Roll back if the live accuracy has fallen."
-    )
+    rollback: bool = param(False, boolean, "true or false", "Roll back if the live accuracy has fallen.")
     cooldown: timedelta = param(
         timedelta(days=1),
         duration,
@@ -234,16 +203,12 @@ class MonitorParams(CheckedParams):
         super().__post_init__()
         if self.current is None:
             raise InvalidParameter(
-                "current",
-                "none",
-                "the production data has to be given: a folder of the log or a file",
+                "current", "none", "the production data has to be given: a folder of the log or a file"
             )
         if self.promote and self.retrain is None:
             raise InvalidParameter("promote", "true", "belongs to retrain=TABLE")
         if self.rollback and self.labels is None:
-            raise InvalidParameter(
-                "rollback", "true", "the live accuracy takes labels=FILE to be known"
-            )
+            raise InvalidParameter("rollback", "true", "the live accuracy takes labels=FILE to be known")
         if self.retrain is not None and self.stage == CANDIDATE_STAGE:
             raise InvalidParameter(
                 "retrain",

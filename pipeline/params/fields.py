@@ -132,9 +132,7 @@ class CheckedParams:
         InvalidParameter
             If one is out of its bounds; names parameter, value and bounds.
         """
-        values = {
-            spec.name: _parse(spec, texts[spec.name]) for spec in fields(cls) if spec.name in texts
-        }
+        values = {spec.name: _parse(spec, texts[spec.name]) for spec in fields(cls) if spec.name in texts}
         return cls(**values)
 
     def __post_init__(self) -> None:

@@ -146,9 +146,7 @@ def _run_steps(demo: _Demo) -> None:
         _monitor(demo, traffic, "monitor again: the new version fits the production data", 0)
     demo.run("the history", "registry_tools", "history", "iris")
     lost = traffic.failed
-    demo.report_step(
-        f"done: {traffic.responses} flowers predicted, {lost} lost", tone="" if lost else "good"
-    )
+    demo.report_step(f"done: {traffic.responses} flowers predicted, {lost} lost", tone="" if lost else "good")
     if lost:
         raise PipelineError(f"{lost} requests were lost")
 
@@ -165,9 +163,7 @@ def _send_window(demo: _Demo, traffic: LoadGenerator) -> None:
     time.sleep(2)  # until they are in the log
 
 
-def _monitor(
-    demo: _Demo, traffic: LoadGenerator, title: str, exit_code: int, *options: str
-) -> None:
+def _monitor(demo: _Demo, traffic: LoadGenerator, title: str, exit_code: int, *options: str) -> None:
     """Monitor the flowers of the last window, with their labels."""
     rows = list(traffic.sent)
     table = pd.DataFrame([(request, name) for request, _, name in rows])
@@ -212,9 +208,7 @@ def _wait_for_version(demo: _Demo, traffic: LoadGenerator, version: int) -> None
             raise PipelineError(f"the server did not follow to version {version}")
         time.sleep(0.1)
     demo.page.traffic = traffic.counts()
-    demo.report_step(
-        f"the server follows by itself: version {version} predicts, nothing lost", tone="good"
-    )
+    demo.report_step(f"the server follows by itself: version {version} predicts, nothing lost", tone="good")
 
 
 @contextlib.contextmanager
@@ -226,9 +220,7 @@ def _server(demo: _Demo, port: int) -> Iterator[None]:
         "--poll", "1s", "--log-predictions", _LOG, "--log-every", "1s",
     )  # fmt: skip
     with (demo.folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            command, cwd=demo.folder, env=demo.environment, stdout=log, stderr=log
-        )
+        process = subprocess.Popen(command, cwd=demo.folder, env=demo.environment, stdout=log, stderr=log)
         try:
             address = f"http://127.0.0.1:{port}"
             wait_until_healthy(address, process, demo.folder / "server.log", "server")

@@ -180,9 +180,7 @@ def server(folder: Path, port: int | None = None) -> Iterator[tuple[str, subproc
     (folder / "server.log").unlink()
 
 
-def wait_until_healthy(
-    address: str, process: subprocess.Popen[bytes], log: str | Path, what: str
-) -> None:
+def wait_until_healthy(address: str, process: subprocess.Popen[bytes], log: str | Path, what: str) -> None:
     """Wait until a server that was started is healthy.
 
     Raises
@@ -264,9 +262,7 @@ def _upgrade(database: Path) -> None:
     done = subprocess.run(command, env=_environment(), capture_output=True, text=True)
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        raise PipelineError(
-            f"the store was made by another MLflow, which cannot upgrade it: {reason}"
-        )
+        raise PipelineError(f"the store was made by another MLflow, which cannot upgrade it: {reason}")
 
 
 def _print_links(address: str, echo: Callable[[str], None]) -> None:

@@ -99,9 +99,7 @@ class LoadGenerator:
             self.sent.append((request, values, name))
         connection.close()
 
-    def _send(
-        self, connection: http.client.HTTPConnection, values: Sequence[float]
-    ) -> tuple[str, int, str]:
+    def _send(self, connection: http.client.HTTPConnection, values: Sequence[float]) -> tuple[str, int, str]:
         body = json.dumps({"features": list(values)})
         connection.request("POST", "/predict", body, {"Content-Type": "application/json"})
         response = connection.getresponse()

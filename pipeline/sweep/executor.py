@@ -50,17 +50,12 @@ def run_trials(
         yield from _run_on_spark(work, tasks, n_jobs)
         return
     parallel = joblib.Parallel(
-        n_jobs=n_jobs,
-        return_as="generator_unordered",
-        pre_dispatch=n_jobs,
-        batch_size=1,
+        n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch=n_jobs, batch_size=1
     )
     try:
         yield from parallel(joblib.delayed(_run_locally)(os.getpid(), work, task) for task in tasks)
     except TerminatedWorkerError as error:
-        raise WorkerTerminated(
-            "a process was ended from outside, such as for want of memory"
-        ) from error
+        raise WorkerTerminated("a process was ended from outside, such as for want of memory") from error
 
 
 def _run_locally(parent: int, work: Callable[[Task], Result], task: Task) -> tuple[Task, Result]:

@@ -19,14 +19,7 @@ from pipeline.params.definitions import SweepParams, TrainParams
 from pipeline.params.fields import as_text
 from pipeline.sweep.executor import WorkerTerminated, check_spark, run_trials
 from pipeline.sweep.sweep_runs import EarlierTrials, SweepRuns
-from pipeline.sweep.trials import (
-    Trial,
-    TrialResult,
-    best_trial,
-    draw_trials,
-    evaluate_trial,
-    rank_key,
-)
+from pipeline.sweep.trials import Trial, TrialResult, best_trial, draw_trials, evaluate_trial, rank_key
 from pipeline.tracking import runs, store
 from pipeline.training.model_card import run_name
 from pipeline.training.train import TrainResult, train
@@ -163,9 +156,7 @@ def sweep(params: SweepParams, show: Show = lambda *_: None) -> SweepResult:
     with runs.training_run(params.name, f"sweep {params.model}") as run_id:
         sweep_runs = SweepRuns(run_id, _sweep_key(params, dataset))
         with sweep_runs.keep_alive():
-            sweep_runs.log_start(
-                params.as_text(), {"model": params.model, "data_digest": dataset.digest}
-            )
+            sweep_runs.log_start(params.as_text(), {"model": params.model, "data_digest": dataset.digest})
             earlier = sweep_runs.resume_trials()
             running = _RunningSweep(params, dataset, trials, sweep_runs, earlier, show)
             running.run(training)
@@ -180,9 +171,7 @@ def _conclude(done: _RunningSweep) -> SweepResult:
         raise PipelineError(f"all {len(done.failures)} trials failed: {reasons[0]}")
     other = done.runs.continued_by()
     if other is not None:
-        raise PipelineError(
-            f"the heartbeat of this sweep expired and another sweep resumed it, run {other}"
-        )
+        raise PipelineError(f"the heartbeat of this sweep expired and another sweep resumed it, run {other}")
     best, metrics = _trial_params(done, place), done.metrics[place]
     winner = _find_trained(done, best) or train(best)
     done.runs.log_best(

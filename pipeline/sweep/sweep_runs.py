@@ -52,9 +52,7 @@ class SweepRuns:
         self._key = key
         self._where = store.address()
         self._client = MlflowClient()
-        self._experiment = self._call_with_retry(
-            lambda: self._client.get_run(run_id)
-        ).info.experiment_id
+        self._experiment = self._call_with_retry(lambda: self._client.get_run(run_id)).info.experiment_id
 
     def log_start(self, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
         """Log parameters and tags on the parent; those that `mlflow run` logged stay."""
@@ -151,19 +149,12 @@ class SweepRuns:
                 self._client.delete_tag(run_id, tag)
             self._call_with_retry(lambda: self._client.update_run(run_id, "RUNNING"))
             return run_id
-        tags = {
-            MLFLOW_PARENT_RUN_ID: self.run_id,
-            MLFLOW_RUN_NAME: name,
-            _KIND: _TRIAL,
-            _TRIAL: str(place),
-        }
+        tags = {MLFLOW_PARENT_RUN_ID: self.run_id, MLFLOW_RUN_NAME: name, _KIND: _TRIAL, _TRIAL: str(place)}
         is_retry = False
 
         def create() -> Run:
             nonlocal is_retry
-            there = (
-                self._children(self.run_id, f" and tags.{_TRIAL} = '{place}'") if is_retry else []
-            )
+            there = self._children(self.run_id, f" and tags.{_TRIAL} = '{place}'") if is_retry else []
             is_retry = True
             return there[0] if there else self._client.create_run(self._experiment, tags=tags)
 
@@ -203,9 +194,7 @@ class SweepRuns:
 
     def continued_by(self) -> str | None:
         """Return the sweep that resumed this one because its heartbeat expired."""
-        return self._call_with_retry(lambda: self._client.get_run(self.run_id)).data.params.get(
-            _CONTINUED
-        )
+        return self._call_with_retry(lambda: self._client.get_run(self.run_id)).data.params.get(_CONTINUED)
 
     def registered_version(self, run_id: str) -> tuple[int, Mapping[str, float]] | None:
         """Return the version that a training registered, and its metrics; None if there is none."""

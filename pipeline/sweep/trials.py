@@ -77,11 +77,7 @@ def _search_space(name: str, params: SweepParams) -> dict[str, Any]:
         if key not in params.model_params
     }
     if not space:
-        what = (
-            "all of it is fixed"
-            if ESTIMATORS[name].space
-            else "it has none in pipeline/estimators.py"
-        )
+        what = "all of it is fixed" if ESTIMATORS[name].space else "it has none in pipeline/estimators.py"
         raise InvalidParameter("model", name, f"has no search space: {what}")
     return {**space, _MODEL: [name]}
 
@@ -100,9 +96,7 @@ def _sample(spaces: Sequence[Mapping[str, Any]], params: SweepParams) -> Iterato
     with warnings.catch_warnings():
         # Where all is choices, each is drawn once, and fewer than were asked for is no fault.
         warnings.filterwarnings("ignore", message="The total space of parameters")
-        yield from ParameterSampler(
-            spaces, n_iter=20 * params.n_trials, random_state=params.random_state
-        )
+        yield from ParameterSampler(spaces, n_iter=20 * params.n_trials, random_state=params.random_state)
 
 
 def _round_value(value: Any) -> Any:

@@ -14,12 +14,7 @@ from registry_tools.models.manifest import digest_of
 
 
 def register_version(
-    logged: LoggedModel,
-    *,
-    name: str,
-    run_id: str,
-    tags: Mapping[str, str],
-    description: str,
+    logged: LoggedModel, *, name: str, run_id: str, tags: Mapping[str, str], description: str
 ) -> int:
     """Register a logged model with all its tags in one call, and return its number."""
     digest = digest_of(logged.manifest)

@@ -34,9 +34,7 @@ def check_address(where: str) -> Path | None:
         return None
     name = where.removeprefix("sqlite:").lstrip("/").partition("?")[0]
     if name in {"", ":memory:"}:
-        raise RegistryUnavailable(
-            f"the registry at {where} would end with this command: name a file"
-        )
+        raise RegistryUnavailable(f"the registry at {where} would end with this command: name a file")
     database = Path(where.removeprefix("sqlite:///").partition("?")[0]).absolute()
     folder = next(parent for parent in database.parents if parent.exists())
     if not os.access(database if database.exists() else folder, os.W_OK):

@@ -178,17 +178,13 @@ def read_baseline(folder: Path) -> TrainingBaseline | None:
         raise VerificationError(f"evidence/{PROFILE_FILE} is not readable: {reason}") from error
 
 
-def _check_sample(
-    sample: pd.DataFrame, columns: Mapping[str, NumericProfile | CategoryProfile]
-) -> None:
+def _check_sample(sample: pd.DataFrame, columns: Mapping[str, NumericProfile | CategoryProfile]) -> None:
     if set(sample.columns) != set(columns):
         raise ValueError("sample and profile have different columns")
     if not len(sample):
         raise ValueError("the sample is empty")
     for name, column in columns.items():
-        if isinstance(column, NumericProfile) and not (
-            is_numeric(sample[name]) or sample[name].isna().all()
-        ):
+        if isinstance(column, NumericProfile) and not (is_numeric(sample[name]) or sample[name].isna().all()):
             raise ValueError(f"column {name!r} holds numbers in the profile alone")
 
 
@@ -197,6 +193,4 @@ def _read_profile(content: Mapping[str, Any]) -> NumericProfile | CategoryProfil
         quantiles = tuple(float(value) for value in content["quantiles"])
         return NumericProfile(int(content["rows"]), int(content["missing"]), quantiles)
     counts = {str(name): int(count) for name, count in content["counts"].items()}
-    return CategoryProfile(
-        int(content["rows"]), int(content["missing"]), counts, int(content["others"])
-    )
+    return CategoryProfile(int(content["rows"]), int(content["missing"]), counts, int(content["others"]))

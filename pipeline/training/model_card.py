@@ -88,9 +88,7 @@ def _failures(counts: npt.NDArray[np.int64], names: Sequence[str]) -> str:
     if not wrong.any():
         return f"On none of the {counts.sum()} held-out rows."
     places = sorted(np.argwhere(wrong).tolist(), key=lambda p: -wrong[p[0], p[1]])
-    confusions = [
-        f"{wrong[t, p]} × {names[t]} taken for {names[p]}" for t, p in places[:_MAX_CONFUSIONS]
-    ]
+    confusions = [f"{wrong[t, p]} × {names[t]} taken for {names[p]}" for t, p in places[:_MAX_CONFUSIONS]]
     more = ", …" if len(places) > _MAX_CONFUSIONS else ""
     present = counts.sum(axis=1) > 0
     recalls = np.where(present, counts.diagonal() / np.maximum(counts.sum(axis=1), 1), 2.0)

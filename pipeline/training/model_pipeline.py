@@ -65,9 +65,7 @@ def fold_count(class_size: int) -> int:
     return min(5, class_size)
 
 
-def cross_validate(
-    params: TrainParams, features: pd.DataFrame, training: Dataset
-) -> dict[str, float]:
+def cross_validate(params: TrainParams, features: pd.DataFrame, training: Dataset) -> dict[str, float]:
     """Return mean and standard deviation of the accuracy over folds of the training rows.
 
     Parameters
@@ -163,9 +161,7 @@ def _create_estimator(params: TrainParams) -> BaseEstimator:
     own = {key: getattr(params, key.rpartition("__")[2]) for key in model.takes}
     estimator = _import_estimator(model.factory)
     # What has a parameter of its own is not taken twice; progress does not belong on stdout.
-    valid = sorted(
-        key for key in _settable_arguments(estimator) - set(own) if not key.endswith("verbose")
-    )
+    valid = sorted(key for key in _settable_arguments(estimator) - set(own) if not key.endswith("verbose"))
     unknown = sorted(set(params.model_params) - set(valid))
     if unknown:
         hint = f" ({unknown[0]} is a parameter of its own)" if unknown[0] in own else ""
@@ -213,17 +209,13 @@ def _calibrate(estimator: BaseEstimator, class_size: int) -> BaseEstimator:
 def _column_transformer(features: pd.DataFrame) -> ColumnTransformer | None:
     """Return what turns the raw columns into numbers; None where they are numbers already."""
     booleans = [c for c in features if _is_boolean(features[c])]
-    numbers = [
-        c for c in features if pd.api.types.is_numeric_dtype(features[c]) and c not in booleans
-    ]
+    numbers = [c for c in features if pd.api.types.is_numeric_dtype(features[c]) and c not in booleans]
     texts = [c for c in features if c not in booleans and c not in numbers]
     if not booleans and not texts and not features.isna().to_numpy().any():
         return None
     parts: list[tuple[str, Any, list[Any]]] = []
     if numbers:
-        parts.append(
-            ("numbers", SimpleImputer(strategy="median", keep_empty_features=True), numbers)
-        )
+        parts.append(("numbers", SimpleImputer(strategy="median", keep_empty_features=True), numbers))
     if texts:
         filled = SimpleImputer(strategy="constant", fill_value="missing", keep_empty_features=True)
         parts.append(("texts", Pipeline([("fill", filled), ("one_hot", _one_hot())]), texts))

@@ -9,12 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from sklearn.inspection import permutation_importance
-from sklearn.metrics import (
-    average_precision_score,
-    precision_recall_curve,
-    roc_auc_score,
-    roc_curve,
-)
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 from sklearn.model_selection import StratifiedShuffleSplit
 
 Curve = dict[str, list[float]]
@@ -26,9 +21,7 @@ _SHARES = (0.1, 0.25, 0.5, 0.75)
 
 
 def one_against_the_rest(
-    labels: npt.NDArray[np.int64],
-    probabilities: npt.NDArray[np.float64],
-    target_names: Sequence[str],
+    labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64], target_names: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
     """Return the ROC and the precision-recall curve of each class, with the area of each.
 
@@ -65,9 +58,7 @@ def _curve(**axes: npt.NDArray[np.float64]) -> Curve:
     return {name: np.round(values[kept], 6).tolist() for name, values in axes.items()}
 
 
-def reliability(
-    labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64]
-) -> dict[str, Any]:
+def reliability(labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64]) -> dict[str, Any]:
     """Return how often the likeliest class was correct, by its probability.
 
     Rows are put into ten bins of equal width; `expected_calibration_error` is the mean distance of
@@ -95,12 +86,7 @@ def importance(
 ) -> list[dict[str, Any]]:
     """Return how much accuracy each column is worth: what shuffling it costs, the dearest first."""
     found = permutation_importance(
-        estimator,
-        features,
-        labels,
-        scoring="accuracy",
-        n_repeats=_REPEATS,
-        random_state=random_state,
+        estimator, features, labels, scoring="accuracy", n_repeats=_REPEATS, random_state=random_state
     )
     entries = [
         {"column": str(column), "mean": round(float(mean), 6), "std": round(float(std), 6)}

@@ -71,11 +71,7 @@ def save_plots(
     entries = plot_data.importance(fitted, holdout.features, holdout.labels, random_state)
     _save(folder / "permutation_importance", figures.importance(entries), entries)
     points = plot_data.learning_curve(
-        build,
-        fitted,
-        (training.features, training.labels),
-        (holdout.features, holdout.labels),
-        random_state,
+        build, fitted, (training.features, training.labels), (holdout.features, holdout.labels), random_state
     )
     if len(points) > 1:
         _save(folder / "learning_curve", figures.learning_curve(points), points)

@@ -83,9 +83,7 @@ def train(params: TrainParams) -> TrainResult:
     with runs.training_run(params.name, run_name(params)) as run_id:
         with _log_warnings():
             fitted = _fit(params, dataset, training, holdout)
-        counts = confusion_matrix(
-            holdout.labels, fitted.predicted, labels=range(len(dataset.target_names))
-        )
+        counts = confusion_matrix(holdout.labels, fitted.predicted, labels=range(len(dataset.target_names)))
         _warn_if_no_better_than_majority(counts, dataset.target_names)
         description = render_model_card(params, training, holdout, fitted.metrics, counts)
         runs.log_metrics(
@@ -147,9 +145,7 @@ def _fit(params: TrainParams, dataset: Dataset, training: Dataset, holdout: Data
     estimator = model_pipeline.build_pipeline(params, dataset.features, class_size)
     estimator.fit(training.features, training.labels)
     predicted = estimator.predict(holdout.features)
-    probabilities = (
-        estimator.predict_proba(holdout.features) if hasattr(estimator, "predict_proba") else None
-    )
+    probabilities = estimator.predict_proba(holdout.features) if hasattr(estimator, "predict_proba") else None
     values = metrics.classification_metrics(
         holdout.labels.to_numpy(), predicted, probabilities, dataset.target_names
     )
@@ -200,15 +196,10 @@ def _write_evidence(
     few = slice(0, EXAMPLE_ROWS)
     probabilities = None if fitted.probabilities is None else fitted.probabilities[few]
     evidence.write_recorded_predictions(
-        folder,
-        evidence.RecordedPredictions(
-            holdout.features.iloc[few], fitted.predicted[few], probabilities
-        ),
+        folder, evidence.RecordedPredictions(holdout.features.iloc[few], fitted.predicted[few], probabilities)
     )
     predicted = np.asarray(dataset.target_names, dtype=object)[fitted.predicted]
-    write_baseline(
-        folder, make_baseline(training.features, dataset.target, predicted, names.to_numpy())
-    )
+    write_baseline(folder, make_baseline(training.features, dataset.target, predicted, names.to_numpy()))
     (folder / "manifest.json").write_text(manifest_text(manifest))
 
 

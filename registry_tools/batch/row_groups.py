@@ -37,11 +37,7 @@ def copyable_footers(plan: ScoringPlan) -> list[ParquetFooter] | None:
     """Return the footers of the files; None unless all their row groups can be copied."""
     files, output = plan.files, SUFFIXES[plan.request.output.suffix.lower()]
     local = isinstance(files.filesystem, fs.LocalFileSystem)
-    if (
-        not isinstance(plan.engine, ProcessPool)
-        or {files.file_format, output} != {"parquet"}
-        or not local
-    ):
+    if not isinstance(plan.engine, ProcessPool) or {files.file_format, output} != {"parquet"} or not local:
         return None
     if any("." in column.name for column in plan.columns):  # Parquet's way to name what is nested
         return None
@@ -60,9 +56,7 @@ def _read_footers(files: InputFiles) -> list[ParquetFooter | None]:
     return footers
 
 
-def score_row_groups(
-    plan: ScoringPlan, footers: list[ParquetFooter], progress: Progress
-) -> RowCounts:
+def score_row_groups(plan: ScoringPlan, footers: list[ParquetFooter], progress: Progress) -> RowCounts:
     """Score all rows.
 
     Raises
@@ -80,9 +74,7 @@ def score_row_groups(
         output = stack.enter_context(output_file(plan.request.output))
         rejects = plan.request.rejects
         reject_output = stack.enter_context(output_file(rejects)) if rejects else None
-        copier = stack.enter_context(
-            contextlib.closing(parquet_copy.RowGroupCopier(output, footers[0]))
-        )
+        copier = stack.enter_context(contextlib.closing(parquet_copy.RowGroupCopier(output, footers[0])))
         kind: pa.DataType | None = None
         by_path = {footer.path: footer for footer in footers}
         predicted = 0
@@ -134,9 +126,7 @@ def check_row_group_result(footer: ParquetFooter, group: RowGroup, result: RowGr
         )
 
 
-def _row_groups(
-    plan: ScoringPlan, footers: list[ParquetFooter], scratch: Path
-) -> Iterator[RowGroup]:
+def _row_groups(plan: ScoringPlan, footers: list[ParquetFooter], scratch: Path) -> Iterator[RowGroup]:
     number = 0
     for footer, identity in zip(footers, plan.files.identities, strict=True):
         first_row = 0

@@ -53,9 +53,7 @@ class RowStream:
                 self._open(stack, output, plan.request.output, self._empty_schema())
         return total
 
-    def _open(
-        self, stack: contextlib.ExitStack, partial: Path, path: Path, schema: pa.Schema
-    ) -> TableWriter:
+    def _open(self, stack: contextlib.ExitStack, partial: Path, path: Path, schema: pa.Schema) -> TableWriter:
         writer = open_writer(partial, path, schema, self.plan.files.metadata)
         return stack.enter_context(contextlib.closing(writer))
 

@@ -62,9 +62,7 @@ def run(
         return _fail(program, f"{message} (. .venv/bin/activate), or install it", 1, verbose)
     except Exception as error:  # noqa: BLE001 - the one edge: a fault of ours, said in one line
         text = str(error)[:300]
-        return _fail(
-            program, f"unexpected {type(error).__name__}: {text} (-v for more)", 1, verbose
-        )
+        return _fail(program, f"unexpected {type(error).__name__}: {text} (-v for more)", 1, verbose)
     finally:
         if collecting:
             process_setup.imports_done()

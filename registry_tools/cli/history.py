@@ -44,9 +44,7 @@ def history(
     if html is not None:
         from registry_tools.reports.history import history_page
 
-        parts = (
-            [f"the newest {limit} events"] if limit is not None and len(entries) == limit else []
-        )
+        parts = [f"the newest {limit} events"] if limit is not None and len(entries) == limit else []
         parts += [f"events on {where}"] if where is not None else []
         scope = f"Only {', '.join(parts)}" if parts else ""
         write_page(html, history_page(name, entries, held, inconsistent, utc_now(), scope))

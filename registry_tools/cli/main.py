@@ -6,16 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from registry_tools.cli import (
-    exit_codes,
-    history,
-    predict,
-    promotion,
-    score,
-    serve,
-    show,
-    versions,
-)
+from registry_tools.cli import exit_codes, history, predict, promotion, score, serve, show, versions
 
 # MLflow, pandas and scikit-learn take two seconds to import: each command does so for itself.
 

@@ -48,16 +48,10 @@ def loading_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--trust", multiple=True, metavar="TYPE", help="A type that the model may hold as well."
         ),
         click.option(
-            "--allow-code",
-            is_flag=True,
-            help="Also load formats that run code of their own, such as pickle.",
+            "--allow-code", is_flag=True, help="Also load formats that run code of their own, such as pickle."
         ),
-        click.option(
-            "--require-signature", is_flag=True, help="Load only what a key of yours has signed."
-        ),
-        click.option(
-            "--public-key", metavar="FILE", help="That key. Default: REGISTRY_TOOLS_PUBLIC_KEY."
-        ),
+        click.option("--require-signature", is_flag=True, help="Load only what a key of yours has signed."),
+        click.option("--public-key", metavar="FILE", help="That key. Default: REGISTRY_TOOLS_PUBLIC_KEY."),
     ):
         function = option(function)
 
@@ -82,9 +76,7 @@ def loading_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 actor_option = click.option("--actor", metavar="NAME", help="Who, if not the login name.")
 
-html_option = click.option(
-    "--html", metavar="FILE", help="Write one self-contained page there instead."
-)
+html_option = click.option("--html", metavar="FILE", help="Write one self-contained page there instead.")
 
 
 def write_page(path: str, page: str) -> None:

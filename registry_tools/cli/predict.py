@@ -22,13 +22,9 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("ref")
 @click.option("--features", metavar="A,B,…", help="One row, its values in the model's order.")
-@click.option(
-    "--input", "input_path", metavar="FILE", help="A CSV, JSON or Parquet file; - is stdin."
-)
+@click.option("--input", "input_path", metavar="FILE", help="A CSV, JSON or Parquet file; - is stdin.")
 @click.option("--proba", is_flag=True, help="Add the probability of each class.")
-@click.option(
-    "--output", metavar="FILE", help="Write the rows with their predictions there instead."
-)
+@click.option("--output", metavar="FILE", help="Write the rows with their predictions there instead.")
 @loading_options
 @common_options
 def predict(
@@ -111,8 +107,7 @@ def _add_predictions(rows: pd.DataFrame, predictions: list[dict[str, Any]]) -> p
     taken = sorted(set(added) & set(named.columns))
     if taken:
         raise InputError(
-            f"the input already has a column {taken[0]!r}: rename it, or take --json "
-            "without --output"
+            f"the input already has a column {taken[0]!r}: rename it, or take --json without --output"
         )
     return pd.concat([named, pd.DataFrame(added, index=named.index)], axis=1)
 
@@ -126,19 +121,12 @@ def _prediction_line(prediction: dict[str, Any]) -> str:
 
 @click.command()
 @click.argument("ref")
-@click.option(
-    "--format", "form", type=click.Choice(["joblib"]), default="joblib", show_default=True
-)
+@click.option("--format", "form", type=click.Choice(["joblib"]), default="joblib", show_default=True)
 @click.option("-o", "--output", required=True, metavar="FILE", help="The file to write.")
 @loading_options
 @common_options
 def export(
-    ref: str,
-    form: str,
-    output: str,
-    policy: TrustPolicy,
-    as_json: bool,
-    tracking_uri: str | None,
+    ref: str, form: str, output: str, policy: TrustPolicy, as_json: bool, tracking_uri: str | None
 ) -> None:
     """Write the estimator of REF to a file that `joblib.load` reads without MLflow."""
     from registry_tools.mlflow_store.client import connect

@@ -71,9 +71,7 @@ def _reason_option(**options: Any) -> Callable[[F], F]:
 )  # fmt: skip
 @click.option("--eval-data", metavar="FILE", help="Rows to judge by, instead of the held-out ones.")
 @click.option("--target", metavar="COLUMN", help="The label column of --eval-data.")
-@click.option(
-    "--expect-current", type=int, metavar="N", help="Refuse if another version holds the stage."
-)
+@click.option("--expect-current", type=int, metavar="N", help="Refuse if another version holds the stage.")
 @click.option("--dry-run", is_flag=True, help="Judge only; record and move nothing.")
 @click.option("--force", is_flag=True, help="Move whatever the gates say; needs --reason.")
 @_reason_option(default="")
@@ -170,13 +168,7 @@ def rollback(
     from registry_tools.promotion import rollback
 
     result = rollback.rollback(
-        client.connect(tracking_uri),
-        name,
-        where,
-        reason=reason,
-        to=to,
-        actor=actor,
-        policy=policy,
+        client.connect(tracking_uri), name, where, reason=reason, to=to, actor=actor, policy=policy
     )
     _print_promotion(result, as_json, "rolled back")
 

@@ -35,12 +35,8 @@ _LOCAL = "local[*]"
     "--on-bad-row", type=click.Choice(["fail", "reject"]), default="fail", show_default=True,
     help="What becomes of all when a row cannot be scored.",
 )  # fmt: skip
-@click.option(
-    "--rejects", metavar="FILE", help="Where such rows go. Default: OUT with .rejects in its name."
-)
-@click.option(
-    "--workers", type=click.IntRange(1, 256), metavar="N", help="Processes. Default: all cores."
-)
+@click.option("--rejects", metavar="FILE", help="Where such rows go. Default: OUT with .rejects in its name.")
+@click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Processes. Default: all cores.")
 @click.option(
     "--engine", type=click.Choice(["processes", "spark"]), default="processes", show_default=True,
     help="What computes the predictions; spark needs the extra [spark] and Java.",

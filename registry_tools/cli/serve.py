@@ -95,9 +95,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
     "--shadow", metavar="REF",
     help="Send each request to this version or stage too, and count equal predictions.",
 )  # fmt: skip
-@click.option(
-    "--log-predictions", metavar="DIR", help="Write requests and predictions there, as Parquet."
-)
+@click.option("--log-predictions", metavar="DIR", help="Write requests and predictions there, as Parquet.")
 @click.option(
     "--sample", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True,
     metavar="SHARE", help="The share of requests that is logged.",

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 @click.argument("model", required=False)
 @click.option("--limit", type=click.IntRange(min=1), help="The newest N versions only.")
 @common_options
-def list_command(
-    model: str | None, limit: int | None, as_json: bool, tracking_uri: str | None
-) -> None:
+def list_command(model: str | None, limit: int | None, as_json: bool, tracking_uri: str | None) -> None:
     """List the registered models, or the versions of MODEL, newest first."""
     from registry_tools.mlflow_store import registered_models, registry
     from registry_tools.mlflow_store.client import connect

@@ -53,12 +53,7 @@ def verify(ref: str, policy: TrustPolicy, as_json: bool, tracking_uri: str | Non
 @loading_options
 @common_options
 def compare(
-    first: str,
-    second: str,
-    html: str | None,
-    policy: TrustPolicy,
-    as_json: bool,
-    tracking_uri: str | None,
+    first: str, second: str, html: str | None, policy: TrustPolicy, as_json: bool, tracking_uri: str | None
 ) -> None:
     """Compare two versions: parameters, metrics, data, and both on held-out rows of the FIRST.
 
@@ -108,13 +103,7 @@ def compare(
     for key in sorted({*one.params, *two.params}):
         rows.append((f"param {key}", one.params.get(key, "-"), two.params.get(key, "-")))
     for key in sorted({*one.metrics, *two.metrics}):
-        rows.append(
-            (
-                f"metric {key}",
-                _metric_text(one.metrics.get(key)),
-                _metric_text(two.metrics.get(key)),
-            )
-        )
+        rows.append((f"metric {key}", _metric_text(one.metrics.get(key)), _metric_text(two.metrics.get(key))))
     print_columns(rows)
     if paired is None:
         click.echo(f"\nnot compared on the same rows: {compared}")
@@ -160,25 +149,14 @@ def sign(ref: str, key: str, as_json: bool, tracking_uri: str | None) -> None:
 @loading_options
 @common_options
 def copy_command(
-    ref: str,
-    to_uri: str,
-    name: str | None,
-    policy: TrustPolicy,
-    as_json: bool,
-    tracking_uri: str | None,
+    ref: str, to_uri: str, name: str | None, policy: TrustPolicy, as_json: bool, tracking_uri: str | None
 ) -> None:
     """Copy the version REF to another registry, completely or not at all; no stage is set there."""
     model_ref, new_name = parse_ref(ref), model_name(name) if name is not None else None
     from registry_tools.mlflow_store.client import connect
     from registry_tools.models import copy
 
-    there = copy.copy(
-        connect(tracking_uri),
-        model_ref,
-        connect(to_uri, "--to-uri"),
-        new_name,
-        policy,
-    )
+    there = copy.copy(connect(tracking_uri), model_ref, connect(to_uri, "--to-uri"), new_name, policy)
     if as_json:
         print_json(vars(there))
     else:

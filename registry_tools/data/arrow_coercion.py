@@ -65,9 +65,7 @@ def _fits(given: pa.DataType, wanted: str) -> bool:
     if pa.types.is_dictionary(given):
         given = given.value_type
     accepted = _ACCEPTED.get(wanted)
-    return (
-        accepted is None or pa.types.is_null(given) or any(is_type(given) for is_type in accepted)
-    )
+    return accepted is None or pa.types.is_null(given) or any(is_type(given) for is_type in accepted)
 
 
 def coerce_batch(batch: pa.RecordBatch, columns: Sequence[Column], text: bool) -> CoercedBatch:
@@ -107,9 +105,7 @@ def _null_missing(values: pa.Array) -> pa.Array:
     return pc.if_else(missing, None, values) if pc.any(missing).as_py() else values
 
 
-def _coerce_booleans(
-    values: pa.Array, column: Column, text: bool, coerced: CoercedBatch
-) -> npt.NDArray[Any]:
+def _coerce_booleans(values: pa.Array, column: Column, text: bool, coerced: CoercedBatch) -> npt.NDArray[Any]:
     if text:
         lower = pc.ascii_lower(pc.utf8_trim_whitespace(values))
         fits = pc.fill_null(pc.is_in(lower, value_set=pa.array(["true", "false"])), False)
@@ -126,9 +122,7 @@ def _coerce_booleans(
     return np.asarray(np.where(missing, None, found.astype(object)))
 
 
-def _coerce_strings(
-    values: pa.Array, column: Column, text: bool, coerced: CoercedBatch
-) -> npt.NDArray[Any]:
+def _coerce_strings(values: pa.Array, column: Column, text: bool, coerced: CoercedBatch) -> npt.NDArray[Any]:
     coerced.add_missing(column, pc.is_null(values).to_numpy(zero_copy_only=False))
     # One Python object for each text that is different.
     encoded = values.cast(pa.string()).dictionary_encode()
@@ -137,9 +131,7 @@ def _coerce_strings(
     return np.asarray(words[places])
 
 
-def _keep_values(
-    values: pa.Array, column: Column, text: bool, coerced: CoercedBatch
-) -> npt.NDArray[Any]:
+def _keep_values(values: pa.Array, column: Column, text: bool, coerced: CoercedBatch) -> npt.NDArray[Any]:
     coerced.add_missing(column, pc.is_null(values).to_numpy(zero_copy_only=False))
     return np.asarray(values.to_pandas())
 

@@ -16,9 +16,7 @@ from registry_tools.data.coerced_batch import CoercedBatch
 from registry_tools.data.schema import A_NUMBER, FINITE, NUMBERS, Column
 
 
-def coerce_numbers(
-    values: pa.Array, column: Column, text: bool, coerced: CoercedBatch
-) -> npt.NDArray[Any]:
+def coerce_numbers(values: pa.Array, column: Column, text: bool, coerced: CoercedBatch) -> npt.NDArray[Any]:
     """Return a column of numbers; of integers beside missing values floats, as pandas has them."""
     if pa.types.is_null(values.type):
         values = values.cast(pa.float64())
@@ -145,8 +143,4 @@ def _parse_integer(text: str, column: Column) -> int | str | None:
     except InvalidOperation:  # an exponent beyond all bounds
         return schema.whole_number(column.type)
     low, high = schema.INTEGER_BOUNDS["long"]
-    return (
-        int(exact)
-        if low <= exact <= high and exact == int(exact)
-        else schema.whole_number(column.type)
-    )
+    return int(exact) if low <= exact <= high and exact == int(exact) else schema.whole_number(column.type)

@@ -51,9 +51,7 @@ class CoercedBatch:
             for row in np.flatnonzero(missing).tolist():
                 self.faults.setdefault(row, CoercionFault(row, column.name, None))
 
-    def add_faults(
-        self, column: Column, values: pa.Array, unfit: npt.NDArray[Any], reason: str
-    ) -> None:
+    def add_faults(self, column: Column, values: pa.Array, unfit: npt.NDArray[Any], reason: str) -> None:
         """Add a fault for each value that a mask, shape (rows,), marks."""
         for row in np.flatnonzero(unfit).tolist():
             self.add_fault(column, values, row, reason)

@@ -44,9 +44,7 @@ def coerce(rows: Any, columns: Sequence[Column] | None) -> pd.DataFrame:
             f"missing column{'s' * (len(needed) > 1)} {quoted_names(needed)}; "
             f"the rows have {quoted_names(map(str, table.columns))}"
         )
-    series = {
-        c.name: np.nan if c.name in missing else _coerce_column(table[c.name], c) for c in columns
-    }
+    series = {c.name: np.nan if c.name in missing else _coerce_column(table[c.name], c) for c in columns}
     return pd.DataFrame(series, index=table.index)
 
 
@@ -139,8 +137,7 @@ def values_from_text(texts: Sequence[str], columns: Sequence[Column] | None) -> 
         columns = [Column(str(place), "double") for place in range(len(texts))]
     if len(texts) != len(columns):
         raise InputError(
-            f"{len(texts)} features given, {len(columns)} are needed: "
-            f"{quoted_names(c.name for c in columns)}"
+            f"{len(texts)} features given, {len(columns)} are needed: {quoted_names(c.name for c in columns)}"
         )
     return [_value_from_text(t.strip(), c) for t, c in zip(texts, columns, strict=True)]
 

@@ -98,9 +98,7 @@ def parse_table(
         ) from None
     # ArrowInvalid, JSONDecodeError, UnicodeDecodeError and ParserError are ValueErrors.
     except (ValueError, TypeError, RecursionError, OSError) as error:
-        raise InputError(
-            f"{where}: not readable as {file_format.upper()}: {first_line(error)}"
-        ) from None
+        raise InputError(f"{where}: not readable as {file_format.upper()}: {first_line(error)}") from None
     if not len(table) and not may_be_empty:
         raise InputError(f"{where}: it has no rows")
     for name in set(text_columns) & set(table.columns):

@@ -87,9 +87,7 @@ def compare(
 
 
 def _as_version_predictions(
-    labels: npt.NDArray[Any],
-    version: VersionInfo,
-    predictions: IsolatedPredictions | VerificationError,
+    labels: npt.NDArray[Any], version: VersionInfo, predictions: IsolatedPredictions | VerificationError
 ) -> VersionPredictions:
     if isinstance(predictions, VerificationError):
         raise VerificationError(f"{_title(version)}: {predictions}")

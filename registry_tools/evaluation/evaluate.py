@@ -40,10 +40,7 @@ _GIVE_EVAL_DATA = "give --eval-data with labels that both versions predict"
 
 
 def evaluate(
-    client: MlflowClient,
-    candidate: VersionInfo,
-    champion: VersionInfo | None,
-    options: GateOptions,
+    client: MlflowClient, candidate: VersionInfo, champion: VersionInfo | None, options: GateOptions
 ) -> Verdict:
     """Run all gates on a candidate; nothing is moved or recorded."""
     with ExitStack() as files:
@@ -58,10 +55,7 @@ def evaluate(
 
 
 def _run_gates(
-    bundle: VersionBundle,
-    champion: VersionBundle | None,
-    holdout: Holdout | None,
-    options: GateOptions,
+    bundle: VersionBundle, champion: VersionBundle | None, holdout: Holdout | None, options: GateOptions
 ) -> Iterator[GateResult]:
     """Yield the results in order; a gate that depends on one that refused is not run."""
     integrity = _run_integrity_gate(bundle, options.policy)
@@ -86,9 +80,7 @@ def _run_gates(
     if options.minimum or options.maximum:
         yield _run_thresholds_gate(holdout, predictions, options)
     yield _run_clean_holdout_gate(bundle, holdout)
-    yield _run_champion_gate(
-        champion, holdout, compared, predictions, champion_predictions, options
-    )
+    yield _run_champion_gate(champion, holdout, compared, predictions, champion_predictions, options)
     if options.max_latency_ms is not None:
         yield gates.latency_gate(predictions.milliseconds, options.max_latency_ms)
 
@@ -115,8 +107,7 @@ def _run_signature_gate(bundle: VersionBundle, champion: VersionBundle | None) -
     try:
         folder = champion.folder if champion is not None else None
         return gates.signature_gate(
-            describe(bundle.folder).signature,
-            describe(folder).signature if folder is not None else None,
+            describe(bundle.folder).signature, describe(folder).signature if folder is not None else None
         )
     except VerificationError as error:
         return GateResult("signature", False, str(error))
@@ -189,16 +180,12 @@ def _run_thresholds_gate(
         names,
     )
     metrics["recall"] = min(v for k, v in metrics.items() if k.startswith("recall_"))
-    return gates.thresholds_gate(
-        metrics, options.minimum, options.maximum, thresholds.failed_thresholds
-    )
+    return gates.thresholds_gate(metrics, options.minimum, options.maximum, thresholds.failed_thresholds)
 
 
 def _run_clean_holdout_gate(bundle: VersionBundle, holdout: Holdout) -> GateResult:
     if bundle.training_rows is None:
-        return GateResult(
-            "clean_holdout", True, "it is not recorded which rows the candidate was trained on"
-        )
+        return GateResult("clean_holdout", True, "it is not recorded which rows the candidate was trained on")
     return gates.clean_holdout_gate(holdout.hashes, bundle.training_rows, holdout.duplicates)
 
 
@@ -214,9 +201,7 @@ def _run_champion_gate(
         return GateResult("champion", True, "no champion")
     number = champion.version.version
     if champion.faults:
-        return GateResult(
-            "champion", False, f"the champion, version {number}: {champion.faults[0]}"
-        )
+        return GateResult("champion", False, f"the champion, version {number}: {champion.faults[0]}")
     excluded = len(holdout.labels) - len(compared.labels)
     refusal = gates.too_few_rows(len(compared.labels), excluded)
     if refusal is not None:
@@ -235,8 +220,5 @@ def _run_champion_gate(
     except VerificationError as error:
         return GateResult("champion", False, f"a version {error}: {_GIVE_EVAL_DATA}")
     return gates.champion_gate(
-        comparison,
-        options.rule,
-        options.margin,
-        excluded if champion.training_rows is not None else None,
+        comparison, options.rule, options.margin, excluded if champion.training_rows is not None else None
     )

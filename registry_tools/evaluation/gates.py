@@ -11,23 +11,14 @@ import numpy.typing as npt
 
 from registry_tools.data.schema import Column
 from registry_tools.evaluation.verdict import GateResult
-from registry_tools.stats.paired_test import (
-    SIGNIFICANCE,
-    PairedComparison,
-    minimum_rows,
-    rows_needed,
-)
+from registry_tools.stats.paired_test import SIGNIFICANCE, PairedComparison, minimum_rows, rows_needed
 
 RULES = ("not-worse", "non-inferior", "better")
 # A comparison on fewer rows than this shows nothing, whatever its result.
 MINIMUM_ROWS = 20
 
 # A client that sends the first type is served by a model that takes one of the others.
-_WIDER = {
-    "integer": {"integer", "long", "double"},
-    "long": {"long", "double"},
-    "float": {"float", "double"},
-}
+_WIDER = {"integer": {"integer", "long", "double"}, "long": {"long", "double"}, "float": {"float", "double"}}
 
 
 def integrity_gate(
@@ -57,9 +48,7 @@ def integrity_gate(
     return GateResult("integrity", True, compared + signed, {"files": files})
 
 
-def signature_gate(
-    candidate: Sequence[Column] | None, champion: Sequence[Column] | None
-) -> GateResult:
+def signature_gate(candidate: Sequence[Column] | None, champion: Sequence[Column] | None) -> GateResult:
     """Pass if the candidate has a signature, and takes what the champion's clients send."""
     if candidate is None:
         return GateResult(
@@ -115,9 +104,7 @@ def predictions_gate(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> G
     if recorded.get("probabilities") is not None and given.get("probabilities") is not None:
         gap = float(np.max(np.abs(np.subtract(recorded["probabilities"], given["probabilities"]))))
         if not gap <= 1e-6:
-            return GateResult(
-                "predictions", False, f"a probability differs by {gap:.2g} from recorded"
-            )
+            return GateResult("predictions", False, f"a probability differs by {gap:.2g} from recorded")
     return GateResult("predictions", True, f"{len(found)} rows predicted as recorded")
 
 
@@ -125,9 +112,7 @@ def thresholds_gate(
     metrics: Mapping[str, float],
     minimum: Mapping[str, float],
     maximum: Mapping[str, float],
-    failed_thresholds: Callable[
-        [Mapping[str, float], Mapping[str, float], Mapping[str, float]], list[str]
-    ],
+    failed_thresholds: Callable[[Mapping[str, float], Mapping[str, float], Mapping[str, float]], list[str]],
 ) -> GateResult:
     """Pass if every metric on the holdout reaches its threshold.
 
@@ -152,15 +137,11 @@ def thresholds_gate(
         for name, which, wanted in asked
         if name in missed or not missed
     )
-    return GateResult(
-        "thresholds", not missed, shown, {name: metrics[name] for name, _, _ in asked}
-    )
+    return GateResult("thresholds", not missed, shown, {name: metrics[name] for name, _, _ in asked})
 
 
 def clean_holdout_gate(
-    holdout: npt.NDArray[np.uint64],
-    training: npt.NDArray[np.uint64],
-    duplicates: npt.NDArray[np.uint64],
+    holdout: npt.NDArray[np.uint64], training: npt.NDArray[np.uint64], duplicates: npt.NDArray[np.uint64]
 ) -> GateResult:
     """Pass if no training row stands in the holdout.
 
@@ -189,14 +170,10 @@ def clean_holdout_gate(
             f"{leaked} of {len(holdout)} rows were trained on{note}; hold out others",
             metrics,
         )
-    return GateResult(
-        "clean_holdout", True, f"{len(holdout)} rows, none of them trained on{note}", metrics
-    )
+    return GateResult("clean_holdout", True, f"{len(holdout)} rows, none of them trained on{note}", metrics)
 
 
-def champion_gate(
-    compared: PairedComparison, rule: str, margin: float, excluded: int | None
-) -> GateResult:
+def champion_gate(compared: PairedComparison, rule: str, margin: float, excluded: int | None) -> GateResult:
     """Pass if the candidate is good enough beside the champion, by one of `RULES`.
 
     Parameters

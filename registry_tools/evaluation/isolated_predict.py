@@ -49,9 +49,7 @@ class IsolatedPredictions:
     milliseconds: list[float]
 
 
-def predict_in_clean_process(
-    jobs: Sequence[PredictJob],
-) -> list[IsolatedPredictions | VerificationError]:
+def predict_in_clean_process(jobs: Sequence[PredictJob]) -> list[IsolatedPredictions | VerificationError]:
     """Run the jobs, one after the other, in one fresh Python process.
 
     Returns
@@ -83,16 +81,12 @@ def predict_in_clean_process(
                 timeout=_SECONDS,
             )
         except subprocess.TimeoutExpired:
-            return [
-                VerificationError(f"no predictions within {_SECONDS} s in a clean process")
-            ] * len(jobs)
+            return [VerificationError(f"no predictions within {_SECONDS} s in a clean process")] * len(jobs)
         if done.returncode != 0:
             last_line = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             return [VerificationError(f"a clean process failed: {last_line[:300]}")] * len(jobs)
         return [
-            VerificationError(response["error"])
-            if "error" in response
-            else IsolatedPredictions(**response)
+            VerificationError(response["error"]) if "error" in response else IsolatedPredictions(**response)
             for response in json.loads((folder / "response.json").read_text())
         ]
 

@@ -140,17 +140,13 @@ class ArtifactFetcher:
         try:
             record = json.loads((folder / "artifact.json").read_text())
             files = str(record.pop("files"))
-            artifact = ModelArtifact(
-                **record | {"folder": str(folder.resolve()), "from_cache": True}
-            )
+            artifact = ModelArtifact(**record | {"folder": str(folder.resolve()), "from_cache": True})
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
         manifest.check_files(artifact.model, artifact.digest or files)
         if self._policy.public_key is not None:
             signature = Path(artifact.folder, self._signature_name(Path(artifact.folder)))
-            signing.check(
-                artifact.model, signature if signature.is_file() else None, self._policy.public_key
-            )
+            signing.check(artifact.model, signature if signature.is_file() else None, self._policy.public_key)
         return artifact
 
     def _cache_folder(self) -> Path:

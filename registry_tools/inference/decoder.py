@@ -46,9 +46,7 @@ class NumericSchema:
             names=names,
             dtype=dtype,
             bounds=tuple((i, _FITS[c.type]) for i, c in enumerate(columns) if c.type in _FITS),
-            singles=tuple(
-                i for i, c in enumerate(columns) if c.type == "float" and dtype != np.float32
-            ),
+            singles=tuple(i for i, c in enumerate(columns) if c.type == "float" and dtype != np.float32),
         )
 
 
@@ -133,11 +131,7 @@ def _numbers(rows: list[Any]) -> Matrix | None:
 
 def cast_matrix(matrix: Matrix, numeric_schema: NumericSchema) -> Matrix | None:
     """Return numbers in the types of the schema, cut and rounded as a cast of pandas does."""
-    if (
-        matrix.dtype == numeric_schema.dtype
-        and not numeric_schema.bounds
-        and not numeric_schema.singles
-    ):
+    if matrix.dtype == numeric_schema.dtype and not numeric_schema.bounds and not numeric_schema.singles:
         return matrix
     with np.errstate(invalid="ignore", over="ignore"):
         for column, bound in numeric_schema.bounds:
@@ -184,9 +178,7 @@ def matrix_from_csv(body: bytes, numeric_schema: NumericSchema) -> Matrix | None
         return None
     if not np.isfinite(matrix).all():
         return None
-    return cast_matrix(
-        matrix if positions == list(range(width)) else matrix[:, positions], numeric_schema
-    )
+    return cast_matrix(matrix if positions == list(range(width)) else matrix[:, positions], numeric_schema)
 
 
 def csv_header(line: bytes) -> list[str] | None:

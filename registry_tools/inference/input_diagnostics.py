@@ -16,9 +16,7 @@ FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _ONE_OF = f"exactly one of {', '.join(FORMATS)}"
 
 
-def refuse_misspelled_columns(
-    content: Any, content_type: str, columns: Sequence[Column] | None
-) -> None:
+def refuse_misspelled_columns(content: Any, content_type: str, columns: Sequence[Column] | None) -> None:
     """Refuse a request whose optional column seems misspelt: MLflow would take it for missing.
 
     Raises
@@ -44,11 +42,7 @@ def explain_refusal(content: Any, content_type: str, columns: Sequence[Column] |
             return shape
     names = _names(content, content_type)
     if columns is not None:
-        wrong = (
-            _explain_columns(names, columns)
-            if names is not None
-            else _explain_unnamed(content, columns)
-        )
+        wrong = _explain_columns(names, columns) if names is not None else _explain_unnamed(content, columns)
         if wrong is not None:
             return wrong + ("; the first line is the header" if content_type == "text/csv" else "")
         if names is not None and content_type == "text/csv":
@@ -166,9 +160,7 @@ def _rows(content: dict[str, Any]) -> Any:
         if names is None:
             return rows
         if not all(isinstance(row, list) and len(row) == len(names) for row in rows):
-            wrong = next(
-                i for i, r in enumerate(rows) if not isinstance(r, list) or len(r) != len(names)
-            )
+            wrong = next(i for i, r in enumerate(rows) if not isinstance(r, list) or len(r) != len(names))
             length = len(rows[wrong]) if isinstance(rows[wrong], list) else "no"
             raise InputError(f"row {wrong} has {length} values, and there are {len(names)} columns")
         return [dict(zip(names, row, strict=True)) for row in rows]

@@ -139,9 +139,7 @@ class MlflowScoring:
                 raise UnsupportedOperation(f"this flavor has no {method}: leave out the method")
             return estimator
         if not hasattr(estimator, method):
-            raise UnsupportedOperation(
-                f"{type(estimator).__name__} has no {method}: leave out the method"
-            )
+            raise UnsupportedOperation(f"{type(estimator).__name__} has no {method}: leave out the method")
         return PyFuncModel(Model.load(str(self._folder)), _MethodModel(getattr(estimator, method)))
 
 

@@ -59,9 +59,7 @@ def load(artifact: ModelArtifact, policy: TrustPolicy) -> Predictor:
         model=model,
         numeric_schema=numeric_schema,
         mlflow_scoring=MlflowScoring(artifact.model, model),
-        estimator=model.estimator
-        if numeric_schema is None
-        else without_feature_names(model.estimator),
+        estimator=model.estimator if numeric_schema is None else without_feature_names(model.estimator),
         loaded_at=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
     )
     try:
@@ -88,18 +86,14 @@ def _check_example(predictor: Predictor) -> Predictor:
         if body is None:
             return predictor
         predictions = {
-            m: predictor.mlflow_scoring.predict_json(body, m)
-            for m in METHODS
-            if _has_method(predictor, m)
+            m: predictor.mlflow_scoring.predict_json(body, m) for m in METHODS if _has_method(predictor, m)
         }
         _compare(predictor.artifact, recorded, predictions)
         return dataclasses.replace(predictor, example=body, example_predictions=predictions)
     rows = decoder.matrix_from_json(body, predictor.numeric_schema) if body is not None else None
     if rows is None:
         # Without an example, it is unknown whether it takes a matrix in place of named columns.
-        return dataclasses.replace(
-            predictor, numeric_schema=None, estimator=predictor.model.estimator
-        )
+        return dataclasses.replace(predictor, numeric_schema=None, estimator=predictor.model.estimator)
     by_name = dataclasses.replace(predictor, needs_frame=True, estimator=predictor.model.estimator)
     try:
         predictions = _predict(predictor, rows)
@@ -109,20 +103,14 @@ def _check_example(predictor: Predictor) -> Predictor:
         predictions = _predict(predictor, rows)
         _compare(predictor.artifact, recorded, predictions)
     return dataclasses.replace(
-        predictor,
-        inline_rows=_inline_rows(predictor, rows),
-        example=body,
-        example_predictions=predictions,
+        predictor, inline_rows=_inline_rows(predictor, rows), example=body, example_predictions=predictions
     )
 
 
 def _record_now(by_name: Predictor, rows: Matrix) -> dict[str, Any]:
     """Return the predictions for named columns, for a version without recorded predictions."""
     predictions = _predict(by_name, rows)
-    return {
-        "predictions": predictions["predict"],
-        "probabilities": predictions.get("predict_proba"),
-    }
+    return {"predictions": predictions["predict"], "probabilities": predictions.get("predict_proba")}
 
 
 def without_feature_names(estimator: Any) -> Any:
@@ -159,14 +147,11 @@ def _predict(predictor: Predictor, rows: Matrix) -> dict[str, Any]:
     return {m: predictor.predict(rows, m) for m in METHODS if _has_method(predictor, m)}
 
 
-def _compare(
-    artifact: ModelArtifact, recorded: dict[str, Any] | None, predictions: dict[str, Any]
-) -> None:
+def _compare(artifact: ModelArtifact, recorded: dict[str, Any] | None, predictions: dict[str, Any]) -> None:
     if recorded is None:
         return
     result = gates.predictions_gate(
-        recorded,
-        {"predictions": predictions["predict"], "probabilities": predictions.get("predict_proba")},
+        recorded, {"predictions": predictions["predict"], "probabilities": predictions.get("predict_proba")}
     )
     if not result.passed:
         raise VerificationError(f"{artifact}: {result.message}")

@@ -80,9 +80,7 @@ def upsert(write: Callable[[], object]) -> None:
         write()
 
 
-def fetch_pages(
-    search: Callable[[int, str | None], Any], limit: int | None, size: int
-) -> list[Any]:
+def fetch_pages(search: Callable[[int, str | None], Any], limit: int | None, size: int) -> list[Any]:
     """Return what MLflow finds page by page, `limit` of them at most.
 
     Parameters
@@ -124,8 +122,7 @@ def _translate(error: mlflow.exceptions.MlflowException, where: str) -> Registry
         )
     if "readonly database" in text or "unable to open database" in text:
         return RegistryUnavailable(
-            f"the registry at {where} cannot be written to: check the permissions "
-            "of file and folder"
+            f"the registry at {where} cannot be written to: check the permissions of file and folder"
         )
     failing = re.search(r"too many (5\d\d) error responses", text)
     if failing:

@@ -31,9 +31,7 @@ def view(name: str, order_by: str, columns: Sequence[str]) -> dict[str, str]:
     return {f"mlflow.sharedViewState.{name}": json.dumps(state)}
 
 
-def find_or_make(
-    client: MlflowClient, name: str, tags: Mapping[str, str]
-) -> tuple[Experiment, bool]:
+def find_or_make(client: MlflowClient, name: str, tags: Mapping[str, str]) -> tuple[Experiment, bool]:
     """Return an experiment, and whether it was made here; the tags are those of a new one."""
     found = client.get_experiment_by_name(name)
     if found is not None:

@@ -66,8 +66,6 @@ def list_models(client: MlflowClient) -> list[RegisteredModelInfo]:
     """Return all registered models with their stages, by name."""
     with translate_errors(client.tracking_uri):
         models: list[RegisteredModel] = fetch_pages(
-            lambda most, token: client.search_registered_models(max_results=most, page_token=token),
-            None,
-            200,
+            lambda most, token: client.search_registered_models(max_results=most, page_token=token), None, 200
         )
     return [RegisteredModelInfo(m.name, stages_of(m), m.description or "") for m in models]

@@ -72,9 +72,7 @@ def _has_all_stages(version: ModelVersion) -> bool:
     """Whether a version's own aliases say which stages it holds, whatever the others have."""
     mirrors = {legacy: stage for stage, legacy in LEGACY_STAGES.items()}
     held = mirrors.get(str(getattr(version, "current_stage", None)))
-    return all(alias.islower() for alias in version.aliases) and (
-        held is None or held in version.aliases
-    )
+    return all(alias.islower() for alias in version.aliases) and (held is None or held in version.aliases)
 
 
 def _version_in_stage(ref: ModelRef, stages: Mapping[str, int]) -> int:
@@ -97,8 +95,7 @@ def _get_version(client: MlflowClient, name: str, version: int) -> ModelVersion:
                 raise
             known = _version_numbers(client, name)
             raise NotFound(
-                f"{name!r} has no version {version}; "
-                + (f"there are: {known}" if known else "it has none")
+                f"{name!r} has no version {version}; " + (f"there are: {known}" if known else "it has none")
             ) from error
 
 
@@ -112,19 +109,14 @@ def _search_versions(client: MlflowClient, name: str, limit: int | None) -> list
     """Return versions, newest first."""
     return fetch_pages(
         lambda most, token: client.search_model_versions(
-            f"name = {quote(name)}",
-            max_results=most,
-            order_by=["version_number DESC"],
-            page_token=token,
+            f"name = {quote(name)}", max_results=most, order_by=["version_number DESC"], page_token=token
         ),
         limit,
         1000,
     )
 
 
-def list_versions(
-    client: MlflowClient, name: str, *, limit: int | None = None
-) -> list[VersionInfo]:
+def list_versions(client: MlflowClient, name: str, *, limit: int | None = None) -> list[VersionInfo]:
     """Return the versions of a model, newest first, `limit` of them at most."""
     stages = stages_of(get_registered_model(client, name))
     with translate_errors(client.tracking_uri):

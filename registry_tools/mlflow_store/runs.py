@@ -25,11 +25,7 @@ def start(client: MlflowClient, experiment: str, tags: Mapping[str, str]) -> str
 
 
 def end(
-    client: MlflowClient,
-    run_id: str,
-    status: str,
-    metrics: Mapping[str, float],
-    tags: Mapping[str, str],
+    client: MlflowClient, run_id: str, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]
 ) -> None:
     """Log metrics and tags, and end a run as FINISHED, FAILED or KILLED."""
     now = int(time.time() * 1000)
@@ -56,11 +52,7 @@ def end_killed(client: MlflowClient, experiment: str, host: str) -> None:
 
 
 def copy_run(
-    source: MlflowClient,
-    run_id: str,
-    target: MlflowClient,
-    experiment: str,
-    tags: Mapping[str, str],
+    source: MlflowClient, run_id: str, target: MlflowClient, experiment: str, tags: Mapping[str, str]
 ) -> str:
     """Make a run with the parameters, metrics, tags and datasets of another; it stays open.
 
@@ -75,9 +67,7 @@ def copy_run(
     """
     with translate_errors(source.tracking_uri):
         run = source.get_run(run_id)
-        metrics = [
-            metric for key in run.data.metrics for metric in source.get_metric_history(run_id, key)
-        ]
+        metrics = [metric for key in run.data.metrics for metric in source.get_metric_history(run_id, key)]
         kept = {key: value for key, value in run.data.tags.items() if _is_kept(key)}
     with translate_errors(target.tracking_uri):
         made = target.create_run(

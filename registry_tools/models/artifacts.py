@@ -48,9 +48,7 @@ def download(client: MlflowClient, uri: str) -> Iterator[Path]:
         yield Path(path)
 
 
-def evidence_files(
-    client: MlflowClient, version: VersionInfo
-) -> AbstractContextManager[Path | None]:
+def evidence_files(client: MlflowClient, version: VersionInfo) -> AbstractContextManager[Path | None]:
     """Yield a folder with the evidence of a version; None if its run has none."""
     return evidence_file(client, version, "")
 

@@ -76,9 +76,7 @@ def copy(
         )
     with verified_files(source, version, policy or TrustPolicy.from_environment()) as folder:
         digest = manifest.digest_of(manifest.manifest_of(folder))
-        origin = version.tags.get(
-            ORIGIN_TAG, f"{_address(source)} {version.name}/{version.version} {digest}"
-        )
+        origin = version.tags.get(ORIGIN_TAG, f"{_address(source)} {version.name}/{version.version} {digest}")
         existing = _find_copy(target, name, origin)
         if existing is not None:
             run_id = registry.find_version(target, ModelRef(name, version=existing)).run_id
@@ -89,12 +87,7 @@ def copy(
 
 
 def _copy_version(
-    source: MlflowClient,
-    version: VersionInfo,
-    folder: Path,
-    target: MlflowClient,
-    name: str,
-    origin: str,
+    source: MlflowClient, version: VersionInfo, folder: Path, target: MlflowClient, name: str, origin: str
 ) -> int:
     assert version.run_id is not None
     mark = hashlib.sha256(f"{origin} {name}".encode()).hexdigest()

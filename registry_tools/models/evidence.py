@@ -56,9 +56,7 @@ class RecordedPredictions:
     probabilities: npt.NDArray[np.float64] | None  # shape (rows, classes)
 
 
-def write_holdout(
-    folder: Path, features: pd.DataFrame, labels: pd.Series, most: int = 100_000
-) -> None:
+def write_holdout(folder: Path, features: pd.DataFrame, labels: pd.Series, most: int = 100_000) -> None:
     """Write the holdout with its labels and row hashes, a sample of `most` rows if it is larger."""
     holdout = features.copy()
     holdout[labels.name] = labels.to_numpy()
@@ -133,9 +131,7 @@ def write_recorded_predictions(folder: Path, recorded: RecordedPredictions) -> N
     content = {
         "rows": {"columns": list(rows.columns), "data": rows.to_numpy(object).tolist()},
         "predictions": recorded.predictions.tolist(),
-        "probabilities": None
-        if recorded.probabilities is None
-        else recorded.probabilities.tolist(),
+        "probabilities": None if recorded.probabilities is None else recorded.probabilities.tolist(),
     }
     text = json.dumps(content, indent=1, sort_keys=True) + "\n"
     (folder / "recorded_predictions.json").write_text(text)

@@ -137,16 +137,11 @@ class LoadedModel:
         if classes is None:
             return names or ()
         by_code: dict[Any, str] = dict(enumerate(names or ()))
-        return tuple(
-            by_code.get(code, str(code)) if np.isscalar(code) else str(code) for code in classes
-        )
+        return tuple(by_code.get(code, str(code)) if np.isscalar(code) else str(code) for code in classes)
 
 
 def load_folder(
-    folder: Path,
-    policy: TrustPolicy,
-    version: VersionInfo | None = None,
-    stage: str | None = None,
+    folder: Path, policy: TrustPolicy, version: VersionInfo | None = None, stage: str | None = None
 ) -> LoadedModel:
     """Load a model from files that were verified; nothing is deserialized that is not trusted.
 
@@ -168,9 +163,7 @@ def load_folder(
     return _load(info, folder, description, policy)
 
 
-def _load(
-    info: ModelInfo, folder: Path, description: ModelDescription, policy: TrustPolicy
-) -> LoadedModel:
+def _load(info: ModelInfo, folder: Path, description: ModelDescription, policy: TrustPolicy) -> LoadedModel:
     """Load by the one format that was checked; other flavors in the `MLmodel` are ignored."""
     try:
         model_format, file_name = formats.format_of(description.flavors)

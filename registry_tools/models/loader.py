@@ -68,9 +68,7 @@ def load(client: MlflowClient, ref: ModelRef, policy: TrustPolicy | None = None)
 
 
 @contextlib.contextmanager
-def verified_files(
-    client: MlflowClient, version: VersionInfo, policy: TrustPolicy
-) -> Iterator[Path]:
+def verified_files(client: MlflowClient, version: VersionInfo, policy: TrustPolicy) -> Iterator[Path]:
     """Yield a folder with a version's files, compared with its digest and, if asked, signature.
 
     Raises
@@ -84,9 +82,7 @@ def verified_files(
                 manifest.check_files(folder, version.digest)
             except VerificationError:
                 # The manifest is downloaded only now: it is needed to name the file.
-                manifest.check_files(
-                    folder, version.digest, artifacts.download_manifest(client, version)
-                )
+                manifest.check_files(folder, version.digest, artifacts.download_manifest(client, version))
                 raise
         if policy.public_key is not None:
             name = signing.file_name(manifest.digest_of(manifest.manifest_of(folder)))

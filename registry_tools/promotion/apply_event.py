@@ -67,9 +67,7 @@ def apply_event(
         return event_writer.close_event(client, event, DONE, rollback_target=next_target or "")
 
 
-def _record_external_changes(
-    client: MlflowClient, name: str, event: Event, held: int | None
-) -> Event | None:
+def _record_external_changes(client: MlflowClient, name: str, event: Event, held: int | None) -> Event | None:
     """Return the event that put the present version there; one is recorded if none is known.
 
     Called while the event holds the lock, so that it can be recorded between the others.

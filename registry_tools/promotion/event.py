@@ -93,8 +93,7 @@ def _read_event(run: Run) -> Event:
         external=tags.get("external") == "true",
         at=datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="milliseconds"),
         gates=tuple(
-            gate | {"metrics": metrics.get(gate["gate"], {})}
-            for gate in json.loads(tags.get("gates", "[]"))
+            gate | {"metrics": metrics.get(gate["gate"], {})} for gate in json.loads(tags.get("gates", "[]"))
         ),
         rollback_target=tags.get(ROLLBACK_TARGET) or None,
         begun=run.info.start_time,

@@ -96,9 +96,7 @@ def get_event(client: MlflowClient, run_id: str) -> Event:
         return event_from_run(client.get_run(run_id))
 
 
-def holders_before(
-    client: MlflowClient, name: str, stage: str, held: int | None
-) -> Iterator[Event]:
+def holders_before(client: MlflowClient, name: str, stage: str, held: int | None) -> Iterator[Event]:
     """Yield the events that a rollback would go back to, the nearest first."""
     event = last_stage_event(client, name, stage)
     if event is not None and event.version == held:
@@ -129,9 +127,7 @@ def stages_moved(client: MlflowClient, model: str) -> list[str]:
     return sorted(key.removeprefix(prefix) for key in tags if key.startswith(prefix))
 
 
-def find_runs(
-    client: MlflowClient, model: str, condition: str, *, limit: int | None = None
-) -> list[Run]:
+def find_runs(client: MlflowClient, model: str, condition: str, *, limit: int | None = None) -> list[Run]:
     """Return runs of a model's history, newest first."""
     with translate_errors(client.tracking_uri):
         experiment = client.get_experiment_by_name(experiment_name(model))

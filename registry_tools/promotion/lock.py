@@ -103,9 +103,7 @@ def _try_append(client: MlflowClient, run: Run, key: str, event: Event) -> bool:
     return True
 
 
-def _wait_until_closed(
-    client: MlflowClient, run: Run, close_expired: Callable[[Event], object]
-) -> None:
+def _wait_until_closed(client: MlflowClient, run: Run, close_expired: Callable[[Event], object]) -> None:
     """Wait for an event and, where it ended without the lock, for those before it."""
     monitor, warned = heartbeat.HeartbeatMonitor(), False
     while run.info.status == "RUNNING" and not monitor.has_expired:

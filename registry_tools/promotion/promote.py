@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from mlflow import MlflowClient
 
-from registry_tools.errors import (
-    GateRefused,
-    NotFound,
-    PromotionError,
-)
+from registry_tools.errors import GateRefused, NotFound, PromotionError
 from registry_tools.evaluation.evaluate import evaluate
 from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.evaluation.verdict import GateResult

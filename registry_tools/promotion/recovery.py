@@ -15,14 +15,7 @@ from registry_tools.evaluation.verdict import GateResult, Verdict
 from registry_tools.mlflow_store import heartbeat, registered_models, registry, stages
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.promotion import event_writer, history, lock
-from registry_tools.promotion.event import (
-    DONE,
-    ROLLBACK,
-    SUPERSEDED,
-    UNFINISHED,
-    Event,
-    event_title,
-)
+from registry_tools.promotion.event import DONE, ROLLBACK, SUPERSEDED, UNFINISHED, Event, event_title
 from registry_tools.refs import ModelRef
 
 _log = logging.getLogger(__name__)

@@ -103,9 +103,7 @@ def _logged(first: VersionInfo, second: VersionInfo) -> list[dict[str, str]]:
         for key in sorted({*first.params, *second.params})
     ]
     for key in sorted({*first.metrics, *second.metrics}):
-        shown = (
-            f"{each.metrics[key]:.4f}" if key in each.metrics else "-" for each in (first, second)
-        )
+        shown = (f"{each.metrics[key]:.4f}" if key in each.metrics else "-" for each in (first, second))
         rows.append({"name": key, **dict(zip(("first", "second"), shown, strict=True))})
     return rows
 
@@ -133,9 +131,7 @@ def _compare_on_same_rows(compared: PairedPredictions, titles: list[str]) -> dic
         "metrics": [
             vars(figure)
             | {
-                "drawn": _interval_drawing(
-                    figure, _half_width(figure) if figure.less_is_better else widest
-                ),
+                "drawn": _interval_drawing(figure, _half_width(figure) if figure.less_is_better else widest),
                 "shows": "not clear" if figure.better is None else f"{titles[figure.better]}",
             }
             for figure in shown
@@ -156,9 +152,7 @@ def _compare_on_same_rows(compared: PairedPredictions, titles: list[str]) -> dic
     }
 
 
-def _select_metrics(
-    found: list[MetricComparison], loss: MetricComparison | None
-) -> list[MetricComparison]:
+def _select_metrics(found: list[MetricComparison], loss: MetricComparison | None) -> list[MetricComparison]:
     """Return the metrics of all rows, and those of the classes that differ most."""
     of_all, of_classes = found[:2], found[2:]
     kept = sorted(of_classes, key=lambda f: -abs(f.first.value - f.second.value))[:_CLASS_METRICS]
@@ -203,8 +197,7 @@ def _interval_drawing(figure: MetricComparison, widest: float) -> dict[str, Any]
     if figure.difference is None:
         return None
     places = {
-        name: round(_MIDDLE + _HALF * value / widest, 1)
-        for name, value in vars(figure.difference).items()
+        name: round(_MIDDLE + _HALF * value / widest, 1) for name, value in vars(figure.difference).items()
     }
     colour = "quiet" if figure.better is None else ("first", "second")[figure.better]
     return places | {"colour": colour}

@@ -68,9 +68,7 @@ def _in_sequence(entries: Sequence[Event]) -> list[Event]:
             for place, event in enumerate(entries)
             if event.stage == stage and event.outcome == DONE and event.sequence is not None
         ]
-        by_sequence = sorted(
-            (entries[place] for place in places), key=lambda event: -(event.sequence or 0)
-        )
+        by_sequence = sorted((entries[place] for place in places), key=lambda event: -(event.sequence or 0))
         for place, event in zip(places, by_sequence, strict=True):
             ordered[place] = event
     return ordered

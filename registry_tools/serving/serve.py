@@ -55,8 +55,7 @@ def _check_tls(certificate: str | None, key: str | None) -> None:
     except OSError as error:  # ssl.SSLError is one
         files = " and ".join(filter(None, (certificate, key)))
         raise InputError(
-            f"{files}: no certificate with its key (--ssl-certfile, --ssl-keyfile): "
-            f"{error.strerror or error}"
+            f"{files}: no certificate with its key (--ssl-certfile, --ssl-keyfile): {error.strerror or error}"
         ) from error
 
 

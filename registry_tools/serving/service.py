@@ -81,9 +81,7 @@ class InferenceService:
         self._reserved += size
         if self._reserved > _LARGE_BODIES * self.settings.max_body:
             raise RequestRefused(
-                503,
-                "too many large requests at once: try again",
-                [*RETRY_LATER, *CLOSE_CONNECTION],
+                503, "too many large requests at once: try again", [*RETRY_LATER, *CLOSE_CONNECTION]
             )
 
     def release(self, size: int) -> None:

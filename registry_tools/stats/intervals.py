@@ -108,9 +108,7 @@ def _count_pairs(
 
 
 def _compare_shares(name: str, pairs: _PairedCounts) -> MetricComparison:
-    first, second = (
-        wilson(pairs.both + alone, pairs.rows) for alone in (pairs.first, pairs.second)
-    )
+    first, second = (wilson(pairs.both + alone, pairs.rows) for alone in (pairs.first, pairs.second))
     difference = _normal_interval(first.value - second.value, pairs.variance, -1)
     discordant = pairs.first + pairs.second
     chance = binomtest(pairs.first, discordant).pvalue if discordant else 1.0

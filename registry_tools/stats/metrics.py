@@ -71,6 +71,5 @@ def metric_suffixes(target_names: Sequence[str]) -> list[str]:
     """Return each class name as it may stand in a metric's name, all different."""
     suffixes = [_NOT_IN_A_NAME.sub("_", name)[:_LONGEST] for name in target_names]
     return [
-        suffix if suffixes.count(suffix) == 1 else f"{suffix}_{code}"
-        for code, suffix in enumerate(suffixes)
+        suffix if suffixes.count(suffix) == 1 else f"{suffix}_{code}" for code, suffix in enumerate(suffixes)
     ]

@@ -83,9 +83,7 @@ def test_the_output_is_the_input_with_predictions(
 
 @slow
 @pytest.mark.parametrize("form", ["parquet", "csv"])
-def test_proba_adds_a_column_for_each_class(
-    form: str, local: Place, tmp_path: Path, capsys: Any
-) -> None:
+def test_proba_adds_a_column_for_each_class(form: str, local: Place, tmp_path: Path, capsys: Any) -> None:
     name = local.model(GOOD)
     table = rows(100)
     given, output = write(table, tmp_path / f"in.{form}"), tmp_path / f"out.{form}"
@@ -118,9 +116,7 @@ def test_rows_that_cannot_be_scored_go_to_a_file_with_the_reason(
     assert list(rejects.columns) == ["id", *IRIS_COLUMNS, "reason"]
     assert rejects["id"].tolist() == ["002", "003", "004", "005"]
     by_id = rejects.set_index("id")["reason"]
-    assert by_id["002"].endswith(
-        "in.csv: row 1: column 'sepal length (cm)': 'wide' is not a number"
-    )
+    assert by_id["002"].endswith("in.csv: row 1: column 'sepal length (cm)': 'wide' is not a number")
     assert by_id["003"].endswith("in.csv: row 2: 7 values, and the header names 5")
     assert "row 3: column 'sepal length (cm)': missing value" in by_id["004"]
     assert "row 4: column 'petal width (cm)': 'inf' is not a finite number" in by_id["005"]
@@ -168,10 +164,7 @@ def test_rows_of_parquet_are_rejected_as_well(local: Place, tmp_path: Path, caps
     table = rows(2000)
     table.loc[1500, IRIS_COLUMNS[2]] = np.inf
     table.loc[[3, 1999], IRIS_COLUMNS[0]] = np.nan
-    given, output = (
-        write(table, tmp_path / "in.parquet", row_group_size=500),
-        tmp_path / "o.parquet",
-    )
+    given, output = (write(table, tmp_path / "in.parquet", row_group_size=500), tmp_path / "o.parquet")
     summary = score(capsys, ref, given, output, "--on-bad-row", "reject")
     assert (summary["rows"], summary["rejected"]) == (1997, 3)
     rejects = read(tmp_path / "o.rejects.parquet")
@@ -339,9 +332,7 @@ def test_the_entry_point_that_scores_has_the_defaults_of_its_command() -> None:
     entry = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]["score"]
     command = entry["command"].split()
     assert command[:5] == ["python", "-m", "registry_tools", "score", "{ref}"]
-    options = {
-        o.opts[0].removeprefix("--").replace("-", "_"): o for o in cli.commands["score"].params
-    }
+    options = {o.opts[0].removeprefix("--").replace("-", "_"): o for o in cli.commands["score"].params}
     context = click.Context(cli.commands["score"])
     for name, parameter in entry["parameters"].items():
         assert f"{{{name}}}" in command

@@ -72,9 +72,7 @@ def test_predict_predicts_one_row(trained: Trained, capsys: Any) -> None:
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet", "records", "lists", "split"])
-def test_predict_reads_every_format(
-    form: str, trained: Trained, tmp_path: Path, capsys: Any
-) -> None:
+def test_predict_reads_every_format(form: str, trained: Trained, tmp_path: Path, capsys: Any) -> None:
     names = [c["name"] for c in _signature(trained)]
     rows = pd.DataFrame([IRIS_ROW, [5.0, 3.4, 1.5, 0.2]], columns=names)
     path = tmp_path / ("rows." + (form if form in {"csv", "parquet"} else "json"))
@@ -128,9 +126,7 @@ def test_predict_writes_the_rows_with_their_predictions(
     assert "already has a column 'model_version'" in error_of(capsys, *argv)
 
 
-def test_export_writes_a_file_that_joblib_loads(
-    trained: Trained, tmp_path: Path, capsys: Any
-) -> None:
+def test_export_writes_a_file_that_joblib_loads(trained: Trained, tmp_path: Path, capsys: Any) -> None:
     path = tmp_path / "iris_model.joblib"
     answer = run(capsys, "export", "iris/1", "--format", "joblib", "-o", str(path))
     assert answer["bytes"] == path.stat().st_size

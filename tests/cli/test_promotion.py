@@ -76,27 +76,19 @@ def test_a_model_through_all_commands(local: Place, capsys: pytest.CaptureFixtur
     assert result_of(capsys, "delete", f"{name}/3")["deleted"]
 
 
-def test_each_mistake_is_reported_in_one_line(
-    local: Place, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_each_mistake_is_reported_in_one_line(local: Place, capsys: pytest.CaptureFixture[str]) -> None:
     name = local.model(GOOD, EQUAL)
     to = ["--to", "production"]
-    assert "is not a legal alias" in error_of(
-        capsys, "promote", f"{name}/1", "--to", "two words", code=2
-    )
+    assert "is not a legal alias" in error_of(capsys, "promote", f"{name}/1", "--to", "two words", code=2)
     assert "MLflow reserves" in error_of(capsys, "promote", f"{name}/1", "--to", "v3", code=2)
     assert "names no version" in error_of(capsys, "promote", name, *to, code=2)
     assert "has no version 9" in error_of(capsys, "promote", f"{name}/9", *to)
-    assert "--force needs --reason" in error_of(
-        capsys, "promote", f"{name}/1", *to, "--force", code=2
-    )
+    assert "--force needs --reason" in error_of(capsys, "promote", f"{name}/1", *to, "--force", code=2)
     assert "'accuracy': write METRIC=NUMBER" in error_of(
         capsys, "promote", f"{name}/1", *to, "--min", "accuracy", code=2
     )
     assert "--margin" in error_of(capsys, "promote", f"{name}/1", *to, "--margin", "2", code=2)
-    assert "go together" in error_of(
-        capsys, "promote", f"{name}/1", *to, "--eval-data", "rows.csv", code=2
-    )
+    assert "go together" in error_of(capsys, "promote", f"{name}/1", *to, "--eval-data", "rows.csv", code=2)
     assert "rows.csv" in error_of(
         capsys, "promote", f"{name}/1", *to, "--eval-data", "rows.csv", "--target", "kind"
     )
@@ -112,9 +104,7 @@ def test_each_mistake_is_reported_in_one_line(
 
 
 @pytest.mark.slow
-def test_a_dry_run_says_what_would_come_and_ends_so(
-    local: Place, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dry_run_says_what_would_come_and_ends_so(local: Place, capsys: pytest.CaptureFixture[str]) -> None:
     name = local.model()
     assert main(["promote", f"{name}/1", "--to", "production", "--dry-run"]) == 0
     assert f"would move  {name} production: version none → 1" in capsys.readouterr().out
@@ -125,9 +115,7 @@ def test_a_dry_run_says_what_would_come_and_ends_so(
     assert len(result_of(capsys, "history", name)) == 1
 
 
-def test_external_changes_are_reported_and_recorded(
-    local: Place, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_external_changes_are_reported_and_recorded(local: Place, capsys: pytest.CaptureFixture[str]) -> None:
     name = local.model()
     main(["promote", f"{name}/1", "--to", "production"])
     local.client.set_registered_model_alias(name, "production", "3")
@@ -135,17 +123,12 @@ def test_external_changes_are_reported_and_recorded(
     assert main(["history", name]) == 0
     assert f"moved externally: registry-tools repair {name} records it" in (capsys.readouterr().err)
     assert "history: production is at version 3" in error_of(capsys, "verify", f"{name}@production")
-    assert result_of(capsys, "repair", name) == [
-        "production was moved externally from 1 to 3; recorded"
-    ]
+    assert result_of(capsys, "repair", name) == ["production was moved externally from 1 to 3; recorded"]
     assert main(["verify", f"{name}@production"]) == 0
 
 
 def test_what_runs_code_while_it_loads_is_not_promoted_and_not_run(
-    local: Place,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    local: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))  # where the model's class is
 

@@ -47,9 +47,7 @@ def coerced(values: list[Any], column: Column, text: bool = False, kind: Any = N
 def test_coerced_rows_are_the_frame_that_predict_would_make() -> None:
     found = coerce_batch(ROWS.to_batches()[0], ALL, text=False)
     assert found.faults == {}
-    pd.testing.assert_frame_equal(
-        to_frame(found, ALL), coerce(ROWS.to_pandas(types_mapper=None), ALL)
-    )
+    pd.testing.assert_frame_equal(to_frame(found, ALL), coerce(ROWS.to_pandas(types_mapper=None), ALL))
 
 
 def test_the_text_of_a_csv_is_what_the_signature_says() -> None:
@@ -111,9 +109,7 @@ BIG = (1 << 53) + 1  # no float
 
 @pytest.mark.parametrize("required", [True, False])
 @pytest.mark.parametrize("beside", ["3.0", "1e3", " 4 ", "+5", "", "wide", "6."])
-def test_a_whole_number_in_text_stays_what_it_is_whatever_stands_beside(
-    beside: str, required: bool
-) -> None:
+def test_a_whole_number_in_text_stays_what_it_is_whatever_stands_beside(beside: str, required: bool) -> None:
     column = Column("x", "long", required)
     found = coerced([str(BIG), beside, str(-BIG), f"{BIG}.0", "9007199254740993e0"], column, True)
     good = found.without_faults()

@@ -57,7 +57,7 @@ def test_an_optional_column_may_be_missing() -> None:
         ([ROW | {"n": 2**70}], "column 'n', row 0: .* is not a whole number that long holds"),
         ([ROW | {"x": 10**400}], "column 'x', row 0: .* is not a finite number"),
         ([ROW | {"x": True}], "column 'x', row 0: True is not a number"),
-        (pd.DataFrame([[1.0, 2.0]], columns=["x", "x"]), "column 'x' stands twice"),
+        (pd.DataFrame([[1.0, 2.0]], columns=["x", "x"]), "column 'x' occurs twice"),
         ([ROW | {"t": 7}], "column 't', row 0: .*7.* is not text"),
         ([ROW | {"b": "yes"}], "column 'b', row 0: 'yes' is not true or false"),
     ],

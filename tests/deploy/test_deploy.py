@@ -79,9 +79,7 @@ def test_what_the_image_copies_is_enough_to_install_the_project(tmp_path: Path) 
                 shutil.copy(ROOT / source, to)
     command = words("serving", "RUN")[-1][1:]
     installed = tmp_path / "installed"
-    subprocess.run(
-        [sys.executable, *command, "--target", installed], cwd=tmp_path / "app", check=True
-    )
+    subprocess.run([sys.executable, *command, "--target", installed], cwd=tmp_path / "app", check=True)
     shown = subprocess.run(
         [sys.executable, "-m", "registry_tools", "serve", "--help"],
         cwd=tmp_path,

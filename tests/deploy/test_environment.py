@@ -125,18 +125,13 @@ def test_make_names_a_python_that_is_too_old(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("manager", ["uv", "virtualenv"])
-def test_mlflow_makes_its_own_environment_from_conda_yaml(
-    manager: str, store: str, tmp_path: Path
-) -> None:
+def test_mlflow_makes_its_own_environment_from_conda_yaml(manager: str, store: str, tmp_path: Path) -> None:
     """Installs every locked package from the package index, as the first `mlflow run .` does."""
     variables = environment(store) | {"MLFLOW_ENV_ROOT": str(tmp_path / "envs")}
     if manager == "virtualenv":
         variables["PYENV_ROOT"] = str(pyenv_with_this_python(tmp_path / "pyenv"))
     done = subprocess.run(
-        [BIN / "mlflow", "run", ROOT, "--env-manager", manager],
-        env=variables,
-        capture_output=True,
-        text=True,
+        [BIN / "mlflow", "run", ROOT, "--env-manager", manager], env=variables, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "iris version 1, stage staging" in done.stdout

@@ -57,10 +57,7 @@ def promote_version(place: Place, name: str, version: int) -> None:
 @pytest.fixture
 def shared(guarded_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.chdir(tmp_path)
-    for name, value in {
-        "MLFLOW_TRACKING_URI": guarded_place.uri,
-        **guarded_place.environment,
-    }.items():
+    for name, value in {"MLFLOW_TRACKING_URI": guarded_place.uri, **guarded_place.environment}.items():
         monkeypatch.setenv(name, value)
     return guarded_place
 

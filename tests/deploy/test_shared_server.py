@@ -127,9 +127,7 @@ def legacy(place: Place, name: str, stage: str) -> set[int]:
     return {int(v.version) for v in found if v.current_stage == stage}
 
 
-def test_eight_trainings_register_and_go_for_production_at_once(
-    shared: Place, tmp_path: Path
-) -> None:
+def test_eight_trainings_register_and_go_for_production_at_once(shared: Place, tmp_path: Path) -> None:
     name = f"together-{os.getpid()}"
     done = subprocess.run(
         [sys.executable, "-c", _TRAINED_TOGETHER, str(tmp_path), name, str(_CLIENTS)],
@@ -159,13 +157,9 @@ def test_eight_trainings_register_and_go_for_production_at_once(
     names = {"done": "0", "superseded": "1", "refused": "3"}
     assert Counter({names[outcome]: n for outcome, n in came.items()}) == codes, said
     moves = sorted(
-        (event for event in entries if event.outcome == "done"),
-        key=lambda event: event.sequence or 0,
+        (event for event in entries if event.outcome == "done"), key=lambda event: event.sequence or 0
     )
-    assert [event.previous_version for event in moves] == [
-        None,
-        *[event.version for event in moves[:-1]],
-    ]
+    assert [event.previous_version for event in moves] == [None, *[event.version for event in moves[:-1]]]
     assert shared.holder(name) == moves[-1].version
     assert recovery.repair(shared.client, name) == []
     assert recovery.verify(shared.client, ModelRef(name, stage="production"), TrustPolicy()).passed
@@ -207,11 +201,7 @@ def test_the_legacy_stage_follows_with_the_other_driver_as_well(
 
 
 @pytest.mark.parametrize(
-    ("step", "held", "outcome"),
-    [
-        ("evaluate", GOOD, "now unfinished"),
-        ("close_event", EQUAL, "now done"),
-    ],
+    ("step", "held", "outcome"), [("evaluate", GOOD, "now unfinished"), ("close_event", EQUAL, "now done")]
 )
 def test_a_database_that_fails_in_the_middle_costs_an_event_and_no_stage(
     shared: Place,
@@ -247,9 +237,7 @@ def test_a_database_that_fails_in_the_middle_costs_an_event_and_no_stage(
             promote_version(shared, name, EQUAL)
     database.start()
     assert shared.holder(name) == held
-    assert recovery.repair(shared.client, name) == [
-        f"promote 2 → production was left open; {outcome}"
-    ]
+    assert recovery.repair(shared.client, name) == [f"promote 2 → production was left open; {outcome}"]
     verified = recovery.verify(shared.client, ModelRef(name, stage="production"), TrustPolicy())
     assert verified.passed
     if held == GOOD:
@@ -295,7 +283,5 @@ def test_without_its_database_each_command_says_one_line_and_what_is_served_goes
     promote_version(shared, name, EQUAL)
     eventually(lambda: httpx.post(f"{address}/predict", json=row).headers["X-Model-Version"] == "2")
     assert load_model(f"{name}@production").info.version == EQUAL
-    (newest, *_) = json.loads(
-        subprocess.check_output([BIN / "registry-tools", "history", name, "--json"])
-    )
+    (newest, *_) = json.loads(subprocess.check_output([BIN / "registry-tools", "history", name, "--json"]))
     assert (newest["outcome"], newest["version"]) == ("done", EQUAL)

@@ -22,9 +22,7 @@ from tests.support.stores import Trained
 
 README = (ROOT / "README.md").read_text()
 TRAINING = (ROOT / "docs" / "training.md").read_text()
-DOCUMENTS = sorted(
-    path for path in ROOT.rglob("*.md") if not path.relative_to(ROOT).parts[0].startswith(".")
-)
+DOCUMENTS = sorted(path for path in ROOT.rglob("*.md") if not path.relative_to(ROOT).parts[0].startswith("."))
 
 
 def blocks(language: str, text: str = README + TRAINING) -> list[str]:

@@ -77,13 +77,9 @@ def test_predictions_must_be_the_recorded_ones() -> None:
 
 def test_thresholds_name_the_metrics_that_miss_them() -> None:
     metrics = {"accuracy": 0.95, "log_loss": 0.3}
-    passed = gates.thresholds_gate(
-        metrics, {"accuracy": 0.95}, {"log_loss": 0.3}, failed_thresholds
-    )
+    passed = gates.thresholds_gate(metrics, {"accuracy": 0.95}, {"log_loss": 0.3}, failed_thresholds)
     assert passed.passed
-    missed = gates.thresholds_gate(
-        metrics, {"accuracy": 0.96}, {"log_loss": 0.3}, failed_thresholds
-    )
+    missed = gates.thresholds_gate(metrics, {"accuracy": 0.96}, {"log_loss": 0.3}, failed_thresholds)
     assert missed.message == "accuracy 0.9500, at least 0.96 asked"
 
 
@@ -102,9 +98,7 @@ def test_a_row_on_both_sides_is_a_leak_unless_the_table_has_it_as_often(
 
 
 def test_paired_counts_become_accuracies_and_tests() -> None:
-    compared = compare_counts(
-        rows=100, only_candidate_right=1, only_champion_right=9, both_right=85
-    )
+    compared = compare_counts(rows=100, only_candidate_right=1, only_champion_right=9, both_right=85)
     assert compared.candidate_accuracy == pytest.approx(0.86)
     assert compared.champion_accuracy == pytest.approx(0.94)
     assert compared.difference == pytest.approx(-0.08)
@@ -121,9 +115,7 @@ def test_paired_counts_become_accuracies_and_tests() -> None:
 
 def test_predictions_on_the_same_rows_are_paired() -> None:
     labels = np.array(["a", "a", "b", "b"], dtype=object)
-    compared = compare_predictions(
-        labels, np.array(["a", "a", "b", "a"]), np.array(["a", "b", "a", "b"])
-    )
+    compared = compare_predictions(labels, np.array(["a", "a", "b", "a"]), np.array(["a", "b", "a", "b"]))
     assert (compared.only_candidate_right, compared.only_champion_right) == (2, 1)
     assert (compared.candidate_accuracy, compared.champion_accuracy) == (0.75, 0.5)
 

@@ -88,8 +88,7 @@ def test_batches_end_with_an_error_where_the_file_is_another(form: str, tmp_path
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["before the first row", "in the middle"])
 @pytest.mark.parametrize(
-    ("given", "output"),
-    [("in.parquet", "out.parquet"), ("in.parquet", "out.csv"), ("in.csv", "out.csv")],
+    ("given", "output"), [("in.parquet", "out.parquet"), ("in.parquet", "out.csv"), ("in.csv", "out.csv")]
 )
 def test_a_scoring_of_a_file_that_is_changed_leaves_no_output(
     given: str, output: str, moment: str, local: Place, tmp_path: Path
@@ -110,9 +109,7 @@ def test_a_scoring_of_a_file_that_is_changed_leaves_no_output(
 
         return progress
 
-    request = ScoringRequest(
-        parse_ref(f"{local.model(GOOD)}/1"), str(path), tmp_path / output, workers=2
-    )
+    request = ScoringRequest(parse_ref(f"{local.model(GOOD)}/1"), str(path), tmp_path / output, workers=2)
     with pytest.raises(InputError, match=f"{given}: {CHANGED}"):
         score(request, TrustPolicy(), local.uri, begin)
     assert not [name for name in os.listdir(tmp_path) if "out" in name]

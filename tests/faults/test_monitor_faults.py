@@ -128,10 +128,7 @@ def test_rows_of_a_version_without_a_baseline_are_told_and_the_others_compared(
     result = run_monitor(model, write_log(tmp_path / "log", model, *parts))
     assert result.analysis.verdict() == "none"
     assert len(result.notes) == 2
-    assert (
-        f"70 rows of version {other}: {model} version {other} has no training baseline"
-        in result.notes[0]
-    )
+    assert f"70 rows of version {other}: {model} version {other} has no training baseline" in result.notes[0]
     assert "50 rows of version 9: " in result.notes[1]
 
 
@@ -237,9 +234,7 @@ def test_a_model_or_stage_that_is_not_there_is_told_in_a_line(
     (tmp_path / "log").mkdir()
     (line,) = monitor_output(capsys, "--name", "nobody", "--current", "log", code=1)
     assert "nobody" in line
-    (line,) = monitor_output(
-        capsys, "--name", model, "--stage", "shadow", "--current", "log", code=1
-    )
+    (line,) = monitor_output(capsys, "--name", model, "--stage", "shadow", "--current", "log", code=1)
     assert "shadow" in line
 
 
@@ -289,11 +284,7 @@ def test_two_monitors_at_once_start_one_retraining(
 
 @pytest.mark.usefixtures("passing")
 @pytest.mark.slow
-def test_two_monitors_at_once_go_back_once(
-    local: Place,
-    start: Start,
-    tmp_path: Path,
-) -> None:
+def test_two_monitors_at_once_go_back_once(local: Place, start: Start, tmp_path: Path) -> None:
     name = promoted_versions(local, GOOD, EQUAL, GOOD)
     rows, right = flowers()
     log = write_log(tmp_path / "log", name, LogPart(3, rows, right))
@@ -305,9 +296,7 @@ def test_two_monitors_at_once_go_back_once(
     codes = [process.wait(timeout=100) for process in both]
     assert 4 in codes
     assert local.holder(name) == 2
-    done = [
-        event for event in history.list_events(local.client, name) if event.action == "rollback"
-    ]
+    done = [event for event in history.list_events(local.client, name) if event.action == "rollback"]
     assert [act.outcome for act in done].count("done") == 1
 
 

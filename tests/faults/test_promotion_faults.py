@@ -25,14 +25,7 @@ from registry_tools.evaluation.verdict import GateResult, Verdict
 from registry_tools.mlflow_store import registered_models, stages
 from registry_tools.mlflow_store.client import connect
 from registry_tools.models.trust_policy import TrustPolicy
-from registry_tools.promotion import (
-    event_writer,
-    history,
-    lock,
-    promote,
-    recovery,
-    rollback,
-)
+from registry_tools.promotion import event_writer, history, lock, promote, recovery, rollback
 from registry_tools.refs import ModelRef
 from tests.support.registries import EQUAL, GOOD, Place
 
@@ -162,9 +155,7 @@ def test_after_a_kill_the_next_promotion_goes_on(
 
 
 @by_step
-def test_after_a_kill_repair_closes_the_event(
-    place: Place, short_wait: None, step: Step, held: int
-) -> None:
+def test_after_a_kill_repair_closes_the_event(place: Place, short_wait: None, step: Step, held: int) -> None:
     name = place.model(GOOD, EQUAL)
     move(place, name, 1)
     kill_at(step, "promote", f"{name}/2", "--to", "production")
@@ -182,10 +173,7 @@ def test_after_a_kill_repair_closes_the_event(
 
 @pytest.mark.parametrize(
     ("step", "held"),
-    [
-        (Step(lock, lock._append_to_chain, "after"), EQUAL),
-        (Step(stages, stages.move_alias, "after"), GOOD),
-    ],
+    [(Step(lock, lock._append_to_chain, "after"), EQUAL), (Step(stages, stages.move_alias, "after"), GOOD)],
     ids=str,
 )
 def test_after_a_kill_in_a_rollback_repair_closes_the_event(
@@ -224,8 +212,7 @@ def test_eight_processes_promote_at_once(place: Place, monkeypatch: pytest.Monke
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     results = SPAWN.Queue()
     processes = [
-        SPAWN.Process(target=promote_five_times, args=(name, version, results))
-        for version in range(1, 9)
+        SPAWN.Process(target=promote_five_times, args=(name, version, results)) for version in range(1, 9)
     ]
     outcomes: Counter[str] = Counter()
     try:
@@ -244,20 +231,12 @@ def test_eight_processes_promote_at_once(place: Place, monkeypatch: pytest.Monke
     entries = history.list_events(place.client, name)
     recorded = Counter(event.outcome for event in entries)
     assert recorded == Counter(
-        {
-            k: v
-            for k, v in {"done": outcomes["done"], "superseded": outcomes["StageMoved"]}.items()
-            if v
-        }
+        {k: v for k, v in {"done": outcomes["done"], "superseded": outcomes["StageMoved"]}.items() if v}
     )
     assert outcomes["done"] >= 5
     done = sorted(
-        (event for event in entries if event.outcome == "done"),
-        key=lambda event: event.sequence or 0,
+        (event for event in entries if event.outcome == "done"), key=lambda event: event.sequence or 0
     )
-    assert [event.previous_version for event in done] == [
-        None,
-        *[event.version for event in done[:-1]],
-    ]
+    assert [event.previous_version for event in done] == [None, *[event.version for event in done[:-1]]]
     assert place.holder(name) == done[-1].version
     assert recovery.verify(place.client, ModelRef(name, stage="production"), TrustPolicy()).passed

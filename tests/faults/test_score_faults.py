@@ -62,8 +62,7 @@ def lives(pid: int) -> bool:
 def score_half(start: Start, ref: str, many: Path, output: Path) -> Any:
     """Start a scoring, and return it when it is in the middle of writing."""
     process = start(
-        BIN / "registry-tools",
-        *("score", ref, "--input", many, "--output", output, "--workers", "2"),
+        BIN / "registry-tools", *("score", ref, "--input", many, "--output", output, "--workers", "2")
     )
 
     def writes() -> bool:

@@ -35,15 +35,7 @@ from registry_tools import load_model
 from registry_tools.mlflow_store import registry, stages
 from tests.support.constants import IRIS_COLUMNS, IRIS_ROW
 from tests.support.registries import EQUAL, GOOD, POOR, Change, Place, crafted, train_all
-from tests.support.servers import (
-    BIN,
-    end_group,
-    eventually,
-    free_port,
-    memory,
-    metric,
-    wait_until_up,
-)
+from tests.support.servers import BIN, end_group, eventually, free_port, memory, metric, wait_until_up
 from tests.support.serving import POLL, Serve
 
 pytestmark = pytest.mark.slow
@@ -86,9 +78,7 @@ def version_of(client: httpx.Client) -> int:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_hundred_promotions_under_load_lose_no_request(
-    serve: Serve, local: Place, workers: str
-) -> None:
+def test_a_hundred_promotions_under_load_lose_no_request(serve: Serve, local: Place, workers: str) -> None:
     name = local.model(GOOD, POOR)
     stages.move_alias(local.client, name, "production", 1)
     wanted = {str(v): load_model(f"{name}/{v}").predict(ROWS).tolist() for v in (1, 2)}
@@ -109,9 +99,7 @@ def test_a_hundred_promotions_under_load_lose_no_request(
     assert memory(process_of(client).pid) < before + (30 << 20)  # the old ones were freed
 
 
-def test_a_rollback_reaches_the_server_within_its_poll_and_a_second(
-    serve: Serve, local: Place
-) -> None:
+def test_a_rollback_reaches_the_server_within_its_poll_and_a_second(serve: Serve, local: Place) -> None:
     name = local.model(GOOD, POOR)
     for version, options in ((1, ()), (2, ("--force", "--reason", "a test"))):
         promote = [BIN / "registry-tools", "promote", f"{name}/{version}", "--to", "production"]
@@ -163,9 +151,7 @@ def test_a_broken_version_does_not_take_over(
     eventually(lambda: client.get("/model").json()["candidate"] is None)
 
 
-def test_many_broken_versions_do_not_take_the_files_of_the_good_one(
-    serve: Serve, local: Place
-) -> None:
+def test_many_broken_versions_do_not_take_the_files_of_the_good_one(serve: Serve, local: Place) -> None:
     name = local.model(GOOD, *[POOR] * 4)
     for version in range(2, 6):
         local.client.set_model_version_tag(name, str(version), registry.DIGEST_TAG, "0" * 64)
@@ -174,9 +160,7 @@ def test_many_broken_versions_do_not_take_the_files_of_the_good_one(
     for version in range(2, 6):
         stages.move_alias(local.client, name, "production", version)
         eventually(
-            lambda version=version: (
-                (client.get("/model").json()["candidate"] or {}).get("version") == version
-            )
+            lambda version=version: (client.get("/model").json()["candidate"] or {}).get("version") == version
         )
     pid = process_of(client).pid
     children = Path(f"/proc/{pid}/task/{pid}/children")
@@ -202,10 +186,7 @@ def test_a_model_that_was_made_anew_under_its_number_takes_over(serve: Serve, lo
 
 
 def test_the_registry_dies_and_comes_back_under_load(
-    serve: Serve,
-    empty_database: Path,
-    start: Callable[..., subprocess.Popen[bytes]],
-    tmp_path: Path,
+    serve: Serve, empty_database: Path, start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
     folder = tmp_path / "registry"
     folder.mkdir()
@@ -284,9 +265,7 @@ def test_health_responds_while_a_large_request_runs(client: httpx.Client) -> Non
     waits = []
 
     def large() -> int:
-        reply = httpx.post(
-            client.base_url.join("/invocations"), content=body, headers=headers, timeout=60
-        )
+        reply = httpx.post(client.base_url.join("/invocations"), content=body, headers=headers, timeout=60)
         assert len(reply.json()["predictions"]) == len(rows)
         return reply.status_code
 
@@ -313,9 +292,7 @@ def test_what_takes_too_long_is_given_up(serve: Serve, local: Place) -> None:
     eventually(lambda: client.post("/predict", json={"features": IRIS_ROW}).status_code == 200)
 
 
-def test_more_than_may_wait_are_refused_and_half_a_body_is_given_up(
-    serve: Serve, model: str
-) -> None:
+def test_more_than_may_wait_are_refused_and_half_a_body_is_given_up(serve: Serve, model: str) -> None:
     client = serve(f"{model}@production", "--timeout", "4", "--queue", "1")
     with socket.create_connection((client.base_url.host, client.base_url.port), 10) as half:
         half.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{")
@@ -433,9 +410,7 @@ def test_whatever_is_sent_is_no_error_of_the_server_and_leaves_nothing(serve: Se
             assert "Traceback" not in reply.text
             if number % 500 == 0:
                 with contextlib.suppress(OSError), socket.create_connection(address) as junk:
-                    junk.sendall(
-                        rng.choice([b"\x00" * 100, b"GET\r\n\r\n", b"POST / HTTP/9\r\n\r\n"])
-                    )
+                    junk.sendall(rng.choice([b"\x00" * 100, b"GET\r\n\r\n", b"POST / HTTP/9\r\n\r\n"]))
         huge = [b"x" * (3 << 20), b'{"features": [' + b"1," * (1 << 20)]
         for body in huge:
             with contextlib.suppress(httpx.TransportError):
@@ -471,9 +446,7 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     files[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
     files[1].write_bytes(
         key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
     )
     return files
@@ -481,10 +454,7 @@ def certificate(folder: Path) -> tuple[Path, Path]:
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_it_speaks_tls_and_asks_for_a_key_over_http_and_grpc(
-    local: Place,
-    start: Callable[..., subprocess.Popen[bytes]],
-    tmp_path: Path,
-    workers: str,
+    local: Place, start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, workers: str
 ) -> None:
     cert, key = certificate(tmp_path)
     both = tmp_path / "both.pem"
@@ -524,9 +494,7 @@ def test_it_speaks_tls_and_asks_for_a_key_over_http_and_grpc(
             stub.infer("trained", [rows])
 
 
-def test_a_certificate_without_its_key_is_an_error_of_one_line(
-    local: Place, tmp_path: Path
-) -> None:
+def test_a_certificate_without_its_key_is_an_error_of_one_line(local: Place, tmp_path: Path) -> None:
     cert, _ = certificate(tmp_path)
     for options, message in (
         (("--ssl-certfile", cert), "no certificate with its key"),

@@ -58,9 +58,7 @@ def run_states(target: Place, name: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_copy_has_metrics_tags_evidence_and_signature(
-    place: Place, target: Place, tmp_path: Path
-) -> None:
+def test_a_copy_has_metrics_tags_evidence_and_signature(place: Place, target: Place, tmp_path: Path) -> None:
     name = place.model(GOOD, EQUAL)
     promote.promote(place.client, ModelRef(name, version=1), "production", GateOptions())
     write_keys(tmp_path, "ours")
@@ -190,9 +188,7 @@ def test_files_damaged_on_the_way_make_no_version(
     assert not target.client.search_registered_models(f"name = '{name}'")
 
 
-def test_within_one_registry_another_name_is_needed(
-    local: Place, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_within_one_registry_another_name_is_needed(local: Place, capsys: pytest.CaptureFixture[str]) -> None:
     name = local.model(GOOD)
     with pytest.raises(PromotionError, match="already: give another --name"):
         copy.copy(local.client, ModelRef(name, version=1), local.client)

@@ -87,9 +87,7 @@ def test_an_empty_registry_says_so(store: str) -> None:
         load_model("iris/1")
 
 
-def test_a_store_that_does_not_exist_is_not_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_that_does_not_exist_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RegistryUnavailable, match=r"no registry at sqlite:.*mlflow\.db"):
         load_model("iris/1")
@@ -135,9 +133,7 @@ def test_an_alias_in_any_case_is_a_stage(store: str) -> None:
     assert load_model("iris@CHAMPION").info.version == 1
 
 
-def test_what_would_run_code_is_not_loaded_unless_that_is_allowed(
-    store: str, tmp_path: Path
-) -> None:
+def test_what_would_run_code_is_not_loaded_unless_that_is_allowed(store: str, tmp_path: Path) -> None:
     trace = tmp_path / "executed"
     mlflow.sklearn.log_model(
         Tracer(str(trace)),
@@ -197,9 +193,7 @@ def test_a_model_without_probabilities_says_so(store: str) -> None:
         load_model("line/1").predict_proba([[1.0]])
 
 
-def test_the_exported_file_predicts_the_same_without_mlflow(
-    trained: Trained, tmp_path: Path
-) -> None:
+def test_the_exported_file_predicts_the_same_without_mlflow(trained: Trained, tmp_path: Path) -> None:
     model = load_model("iris/2")
     path = tmp_path / "iris_model.joblib"
     export_joblib(model, path)
@@ -209,9 +203,7 @@ def test_the_exported_file_predicts_the_same_without_mlflow(
         "warnings.simplefilter('ignore')\n"
         f"print(joblib.load(sys.argv[1]).predict([{IRIS_ROW}])[0])\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, path], check=True, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", code, path], check=True, capture_output=True, text=True)
     assert int(done.stdout) == model.predict([IRIS_ROW])[0]
     assert [p.name for p in tmp_path.iterdir()] == ["iris_model.joblib"]
 

@@ -168,9 +168,7 @@ def test_an_encrypted_key_is_opened_by_its_password(
     assert load_model(ref, public_key="encrypted.pub.pem").info.version == 1
 
 
-def test_without_the_extra_the_error_names_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_extra_the_error_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "model_signing", None)
     with pytest.raises(UnsupportedOperation, match=r"registry-pipeline\[signing\]"):
         signing.check(tmp_path, None, tmp_path / "key.pem")

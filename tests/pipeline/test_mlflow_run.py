@@ -59,9 +59,7 @@ def test_mlflow_run_resumes_the_run_that_it_opened(store: str) -> None:
         ("depth=3", "pipeline: error: No such option"),
     ],
 )
-def test_a_bad_value_ends_the_run_failed_and_makes_no_version(
-    parameter: str, line: str, store: str
-) -> None:
+def test_a_bad_value_ends_the_run_failed_and_makes_no_version(parameter: str, line: str, store: str) -> None:
     done = mlflow_run(store, parameter)
     assert done.returncode != 0
     assert [text for text in done.stderr.splitlines() if text.startswith(line)]
@@ -100,8 +98,7 @@ def test_training_through_a_tracking_server(tracking_server: str, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "address",
-    ["http://127.0.0.1:{port}", "sqlite:////dev/null/mlflow.db", "sqlite://", "mlflow.db"],
+    "address", ["http://127.0.0.1:{port}", "sqlite:////dev/null/mlflow.db", "sqlite://", "mlflow.db"]
 )
 def test_a_store_that_is_away_is_one_line(address: str, tmp_path: Path) -> None:
     done = subprocess.run(
@@ -121,10 +118,7 @@ def test_a_store_that_is_away_is_one_line(address: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("uri", ["models:/iris@staging", "models:/iris/Staging"])
 def test_mlflow_models_serve_answers_from_the_stage(
-    uri: str,
-    store: str,
-    start: Callable[..., subprocess.Popen[bytes]],
-    monkeypatch: pytest.MonkeyPatch,
+    uri: str, store: str, start: Callable[..., subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pipeline.params.definitions import TrainParams
     from pipeline.training.train import train
@@ -152,10 +146,7 @@ def test_a_python_without_the_packages_says_what_to_do(tmp_path: Path) -> None:
     bare = tmp_path / "bare"
     subprocess.run([BIN / "python", "-m", "venv", "--without-pip", bare], check=True)
     done = subprocess.run(
-        [bare / "bin" / "python", "-m", "pipeline", "train"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
+        [bare / "bin" / "python", "-m", "pipeline", "train"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 1
     assert "activate the environment first" in done.stderr

@@ -40,15 +40,7 @@ from registry_tools.evaluation.evaluate import evaluate
 from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.mlflow_store import heartbeat, registered_models, stages
 from registry_tools.models.trust_policy import TrustPolicy
-from registry_tools.promotion import (
-    deletion,
-    event_writer,
-    history,
-    lock,
-    promote,
-    recovery,
-    rollback,
-)
+from registry_tools.promotion import deletion, event_writer, history, lock, promote, recovery, rollback
 from registry_tools.promotion.apply_event import Promotion
 from registry_tools.promotion.event import DONE, UNFINISHED, Event
 from registry_tools.refs import ModelRef
@@ -62,9 +54,7 @@ LENIENT = GateOptions(margin=0.9)
 def promote_version(place: Place, name: str, version: int, **options: Any) -> Promotion:
     to = options.pop("to", "production")
     gates = options.pop("gates", GateOptions())
-    return promote.promote(
-        place.client, ModelRef(name, version=version), to, gates, reason="test", **options
-    )
+    return promote.promote(place.client, ModelRef(name, version=version), to, gates, reason="test", **options)
 
 
 def roll_back(place: Place, name: str, **options: Any) -> Promotion:
@@ -158,9 +148,7 @@ def test_force_needs_a_reason_and_is_recorded_as_forced(place: Place) -> None:
     name = place.model()
     promote_version(place, name, GOOD)
     with pytest.raises(PromotionError, match="--force needs --reason"):
-        promote.promote(
-            place.client, ModelRef(name, version=POOR), "production", GateOptions(), force=True
-        )
+        promote.promote(place.client, ModelRef(name, version=POOR), "production", GateOptions(), force=True)
     result = promote_version(place, name, POOR, force=True)
     assert not result.verdict.passed
     assert place.holder(name) == POOR
@@ -211,9 +199,7 @@ def test_rollbacks_go_further_back_and_never_to_and_fro(place: Place) -> None:
     promote_version(place, name, POOR, force=True)
     assert roll_back(place, name).version == EQUAL
     assert roll_back(place, name).version == GOOD
-    with pytest.raises(
-        PromotionError, match="has no version that stage production could go back to"
-    ):
+    with pytest.raises(PromotionError, match="has no version that stage production could go back to"):
         roll_back(place, name)
     assert place.holder(name) == GOOD
     promote_version(place, name, EQUAL)
@@ -273,18 +259,11 @@ def test_external_changes_are_shown_and_repaired(place: Place) -> None:
     assert reported.startswith("production is at version 3, the history says version 1")
     verdict = recovery.verify(place.client, ModelRef(name, stage="production"), TrustPolicy())
     assert [gate.gate for gate in verdict.refusals] == ["history"]
-    assert recovery.repair(place.client, name) == [
-        "production was moved externally from 1 to 3; recorded"
-    ]
+    assert recovery.repair(place.client, name) == ["production was moved externally from 1 to 3; recorded"]
     assert inconsistencies(place, name) == []
     assert place.holder(name) == POOR  # its legacy mirror as well
     event = history.list_events(place.client, name, limit=1)[0]
-    assert (event.external, event.forced, event.version, event.previous_version) == (
-        True,
-        True,
-        3,
-        1,
-    )
+    assert (event.external, event.forced, event.version, event.previous_version) == (True, True, 3, 1)
     assert recovery.repair(place.client, name) == []
     assert roll_back(place, name).version == GOOD
 
@@ -319,9 +298,7 @@ def test_what_is_in_use_is_not_deleted(place: Place) -> None:
 
 
 @pytest.mark.slow
-def test_a_version_without_held_out_rows_needs_rows_to_be_judged_by(
-    place: Place, tmp_path: Path
-) -> None:
+def test_a_version_without_held_out_rows_needs_rows_to_be_judged_by(place: Place, tmp_path: Path) -> None:
     mlflow.set_tracking_uri(place.uri)
     table = load_iris(as_frame=True)
     name = place.model(GOOD)
@@ -344,12 +321,7 @@ def test_a_version_without_held_out_rows_needs_rows_to_be_judged_by(
     rows = table.data.assign(species=pd.Series(table.target_names)[table.target].to_numpy())
     rows.to_csv(tmp_path / "names.csv", index=False)
     with pytest.raises(GateRefused, match="a version predicts 0, 1, 2, the labels are setosa"):
-        promote(
-            place,
-            name,
-            2,
-            gates=GateOptions(eval_data=read_eval_data(Path("names.csv"), "species")),
-        )
+        promote(place, name, 2, gates=GateOptions(eval_data=read_eval_data(Path("names.csv"), "species")))
     rows.assign(species=table.target).to_csv(tmp_path / "codes.csv", index=False)
     codes = read_eval_data(tmp_path / "codes.csv", "species")
     gates = GateOptions(eval_data=codes, margin=0.05)
@@ -371,9 +343,7 @@ def test_a_version_without_held_out_rows_needs_rows_to_be_judged_by(
         (GateOptions(max_latency_ms=0.000001), "ms for one row"),
     ],
 )
-def test_what_is_asked_for_beyond_is_judged_as_well(
-    local: Place, gates: GateOptions, said: str
-) -> None:
+def test_what_is_asked_for_beyond_is_judged_as_well(local: Place, gates: GateOptions, said: str) -> None:
     name = local.model(GOOD)
     result = promote_version(local, name, GOOD, gates=gates, dry_run=True)
     (refusal,) = result.verdict.refusals
@@ -431,9 +401,7 @@ def test_a_champion_that_needs_a_column_which_the_candidate_lost_is_judged_by_ot
     train(params)
     promote_version(local, "animals", 1)
     train(replace(params, drop=("legs",)))
-    with pytest.raises(
-        GateRefused, match=r"missing column 'legs'.*; to compare .* give --eval-data"
-    ):
+    with pytest.raises(GateRefused, match=r"missing column 'legs'.*; to compare .* give --eval-data"):
         promote_version(local, "animals", 2)
 
 
@@ -455,9 +423,7 @@ def tampered(local: Place) -> tuple[Place, str, Path]:
     return local, name, Path(local.client.get_model_version_download_uri(name, "2"))
 
 
-def test_files_that_differ_are_named_and_never_loaded(
-    tampered: tuple[Place, str, Path],
-) -> None:
+def test_files_that_differ_are_named_and_never_loaded(tampered: tuple[Place, str, Path]) -> None:
     place, name, folder = tampered
     model = folder / "model.skops"
     whole = model.read_bytes()
@@ -488,9 +454,7 @@ def test_files_that_differ_are_named_and_never_loaded(
     assert place.holder(name) == 2
 
 
-def test_a_rollback_passes_over_a_version_whose_files_differ(
-    tampered: tuple[Place, str, Path],
-) -> None:
+def test_a_rollback_passes_over_a_version_whose_files_differ(tampered: tuple[Place, str, Path]) -> None:
     place, name, folder = tampered
     promote_version(place, name, 2)
     place.add(name, EQUAL)
@@ -559,11 +523,7 @@ def test_a_reader_gets_one_line_and_changes_nothing(
 
 @pytest.mark.slow
 def test_a_registry_that_fails_in_the_middle_costs_an_event_and_no_stage(
-    empty_database: Path,
-    local: Place,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    short_wait: None,
+    empty_database: Path, local: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_wait: None
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "4")
@@ -680,9 +640,7 @@ def test_an_event_waits_for_all_before_it_and_not_only_for_the_last(local: Place
     with heartbeat.keep_alive(local.client, entries[0].run_id), ThreadPoolExecutor(1) as pool:
         with lock.stage_lock(local.client, name, entries[0], closing):
             lock._append_to_chain(local.client, name, entries[1])
-            event_writer.close_event(
-                local.client, entries[1], UNFINISHED
-            )  # interrupted as it waited
+            event_writer.close_event(local.client, entries[1], UNFINISHED)  # interrupted as it waited
             waiting = pool.submit(third)
             time.sleep(1)
             order.append("first")
@@ -692,17 +650,13 @@ def test_an_event_waits_for_all_before_it_and_not_only_for_the_last(local: Place
 
 
 @pytest.mark.slow
-def test_a_stage_that_others_emptied_is_recorded_and_judged_by_its_last_version(
-    local: Place,
-) -> None:
+def test_a_stage_that_others_emptied_is_recorded_and_judged_by_its_last_version(local: Place) -> None:
     name = local.model()
     promote_version(local, name, GOOD, to="canary")
     local.client.delete_registered_model_alias(name, "canary")
     with pytest.raises(GateRefused, match="more than the margin"):
         promote_version(local, name, POOR, to="canary")
-    assert recovery.repair(local.client, name) == [
-        "canary was moved externally from 1 to none; recorded"
-    ]
+    assert recovery.repair(local.client, name) == ["canary was moved externally from 1 to none; recorded"]
     assert inconsistencies(local, name) == []
     assert history.list_events(local.client, name, limit=1)[0].version is None
     promote_version(local, name, EQUAL, to="canary")
@@ -711,9 +665,7 @@ def test_a_stage_that_others_emptied_is_recorded_and_judged_by_its_last_version(
 
 
 @pytest.mark.slow
-def test_what_a_rollback_would_take_is_kept_though_others_deleted_what_stood_between(
-    local: Place,
-) -> None:
+def test_what_a_rollback_would_take_is_kept_though_others_deleted_what_stood_between(local: Place) -> None:
     name = local.model(GOOD, EQUAL, GOOD)
     for version in (1, 2, 3):
         promote_version(local, name, version, gates=LENIENT)
@@ -746,11 +698,7 @@ def test_rows_that_the_table_repeats_count_for_nobody(local: Place, tmp_path: Pa
     pd.concat([table] * 3).to_csv(tmp_path / "thrice.csv", index=False)
     name = local.model(GOOD)
     promote_version(local, name, GOOD)
-    train(
-        TrainParams(
-            plots=False, data=str(tmp_path / "thrice.csv"), target="kind", name=name, model="knn"
-        )
-    )
+    train(TrainParams(plots=False, data=str(tmp_path / "thrice.csv"), target="kind", name=name, model="knn"))
     with pytest.raises(GateRefused, match="20 are needed"):
         promote_version(local, name, 2)
 
@@ -775,11 +723,7 @@ def test_runs_that_others_log_into_the_history_do_no_harm(local: Place) -> None:
     promote_version(local, name, 1)
     experiment = local.client.get_experiment_by_name(f"{name}-promotions")
     assert experiment is not None
-    for tags in (
-        {"version": "1"},
-        {"outcome": "done", "stage": "production"},
-        {"action": "promote"},
-    ):
+    for tags in ({"version": "1"}, {"outcome": "done", "stage": "production"}, {"action": "promote"}):
         local.client.create_run(experiment.experiment_id, tags=tags)
     promote_version(local, name, 2)
     assert roll_back(local, name).version == 1

@@ -83,9 +83,7 @@ def test_what_the_registry_holds_is_text_and_never_markup() -> None:
         VersionPredictions(words, None, (EVIL, "b")),
         VersionPredictions(words[::-1], None, (EVIL, "b")),
     )
-    compared = PairedPredictions(
-        table, words, *answers, compare_predictions(words, words, words[::-1])
-    )
+    compared = PairedPredictions(table, words, *answers, compare_predictions(words, words, words[::-1]))
     evil = VersionInfo(EVIL, 1, params={EVIL: EVIL}, tags={"data_digest": EVIL})
     pages = [
         comparison_page(evil, version(2), compared, ({EVIL: b"x"}, {}), NOW),
@@ -126,12 +124,7 @@ def test_a_picture_that_only_one_has_stands_beside_its_absence() -> None:
 
 
 def test_a_timeline_shows_who_held_the_stage_for_how_long() -> None:
-    entries = [
-        event(1, "done", 11),
-        event(3, "refused", 8),
-        event(2, "done", 7),
-        event(1, "done", 5),
-    ]
+    entries = [event(1, "done", 11), event(3, "refused", 8), event(2, "done", 7), event(1, "done", 5)]
     page = history_page("iris", entries, {"production": 1}, [], NOW)
     lanes = re.findall(r'<td class="lane([^"]*)">(.*?)</td>', page, re.DOTALL)
     text = [re.sub(r"<[^>]+>|\s+", " ", content).split() for _, content in lanes]
@@ -154,9 +147,7 @@ def test_where_clocks_differ_the_sequence_numbers_decide_the_order() -> None:
 
 def test_a_part_of_the_history_says_so_and_begins_with_what_was_there() -> None:
     cut = [event(3, "done", 11, previous_version=2)]
-    page = history_page(
-        "iris", [event(9, "refused", 11), *cut], {}, [], NOW, "Only the newest 2 events"
-    )
+    page = history_page("iris", [event(9, "refused", 11), *cut], {}, [], NOW, "Only the newest 2 events")
     assert "times are UTC. Only the newest 2 events." in page
     nothing = history_page("iris", [], {"canary": 1}, [], NOW, "Only events on foo")
     assert "None of these events is recorded." in nothing
@@ -175,13 +166,8 @@ def test_a_class_that_one_version_does_not_know_is_reported() -> None:
 def test_numbers_stay_what_they_are_beside_others() -> None:
     words = np.array(["a", "b"], dtype=object)
     table = pd.DataFrame({"id": [1234567, 7654321], "x": [0.5, None], "list": [[1], [2]]})
-    answers = (
-        VersionPredictions(words, None, ("a", "b")),
-        VersionPredictions(words[::-1], None, ("a", "b")),
-    )
-    compared = PairedPredictions(
-        table, words, *answers, compare_predictions(words, words, words[::-1])
-    )
+    answers = (VersionPredictions(words, None, ("a", "b")), VersionPredictions(words[::-1], None, ("a", "b")))
+    compared = PairedPredictions(table, words, *answers, compare_predictions(words, words, words[::-1]))
     page = comparison_page(version(1), version(2), compared, ({}, {}), NOW)
     assert "<td>1234567</td><td>0.5</td><td>[1]</td>" in page
     assert "<td>7654321</td><td>-</td>" in page
@@ -217,9 +203,7 @@ def test_odd_files_among_the_pictures_are_left_out_and_named(
     assert "folder" not in page
 
 
-def test_a_version_is_not_compared_with_itself(
-    trained: Trained, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_version_is_not_compared_with_itself(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "iris/2", "iris@staging"]) == 1
     said = capsys.readouterr().err
     assert "iris/2 and iris@staging are both iris version 2" in said

@@ -95,9 +95,7 @@ def test_a_bad_row_is_refused_with_a_reason(reader: httpx.Client) -> None:
         assert "secret" not in reply.text
 
 
-def test_a_bad_invocation_is_refused_as_mlflow_does_and_without_an_echo(
-    reader: httpx.Client,
-) -> None:
+def test_a_bad_invocation_is_refused_as_mlflow_does_and_without_an_echo(reader: httpx.Client) -> None:
     json = "application/json"
     misspelt = b'{"dataframe_split": {"columns": ["petal widht (cm)"], "data": [[1]]}}'
     for body, kind, status, message in (
@@ -111,12 +109,7 @@ def test_a_bad_invocation_is_refused_as_mlflow_does_and_without_an_echo(
         (b'{"inputs": [], "params": {"mood": 1}}', json, 400, "mood"),
         (b'{"inputs": [[1, 2, 3, 4]]}', json, 400, "name no columns"),
         (b"a,b\n1", "text/csv", 400, "first line is the header"),
-        (
-            ",".join(NAMES).encode() + b"\n1,2,secret,4",
-            "text/csv",
-            400,
-            "'petal length (cm)', row 0",
-        ),
+        (",".join(NAMES).encode() + b"\n1,2,secret,4", "text/csv", 400, "'petal length (cm)', row 0"),
         (b"PAR1", "application/vnd.apache.parquet", 400, ""),
     ):
         headers = {} if kind is None else {"content-type": kind}
@@ -166,9 +159,7 @@ def test_a_changed_file_does_not_take_over(serve: Serve, model: str, local: Plac
 
 
 @pytest.mark.slow
-def test_a_deleted_stage_is_reported_and_served_on(
-    client: httpx.Client, model: str, local: Place
-) -> None:
+def test_a_deleted_stage_is_reported_and_served_on(client: httpx.Client, model: str, local: Place) -> None:
     local.client.delete_registered_model_alias(model, "production")
     reply = client.post("/-/refresh")
     assert "no version" in reply.json()["last_error"]
@@ -176,9 +167,7 @@ def test_a_deleted_stage_is_reported_and_served_on(
 
 
 @pytest.mark.slow
-def test_a_run_of_the_project_serves(
-    local: Place, start: Callable[..., subprocess.Popen[bytes]]
-) -> None:
+def test_a_run_of_the_project_serves(local: Place, start: Callable[..., subprocess.Popen[bytes]]) -> None:
     port = free_port()
     process = start(
         *(BIN / "mlflow", "run", ROOT, "-e", "serve", "--env-manager", "local"),
@@ -211,9 +200,7 @@ def test_a_request_in_flight_completes_before_the_end(client: httpx.Client) -> N
 
 
 @pytest.mark.slow
-def test_the_access_log_holds_requests_and_never_values(
-    serve: Serve, model: str, tmp_path: Path
-) -> None:
+def test_the_access_log_holds_requests_and_never_values(serve: Serve, model: str, tmp_path: Path) -> None:
     client = serve(f"{model}@production", "--access-log")
     client.post("/predict", json={"features": [6.0, 2.5, 4.5, 77.125]})
     client.post("/predict", json={"features": ["secret"]}, headers={"x-request-id": "seven"})
@@ -232,9 +219,7 @@ def test_the_access_log_holds_requests_and_never_values(
 
 
 @pytest.mark.slow
-def test_a_start_without_the_registry_serves_from_the_cache(
-    serve: Serve, model: str, tmp_path: Path
-) -> None:
+def test_a_start_without_the_registry_serves_from_the_cache(serve: Serve, model: str, tmp_path: Path) -> None:
     cache = str(tmp_path / "cache")
     client = serve(f"{model}@production", "--cache", cache)
     assert client.get("/model").json()["from_cache"] is False
@@ -246,9 +231,7 @@ def test_a_start_without_the_registry_serves_from_the_cache(
 
 
 @pytest.mark.slow
-def test_the_key_is_required_and_the_probes_need_none(
-    serve: Serve, model: str, tmp_path: Path
-) -> None:
+def test_the_key_is_required_and_the_probes_need_none(serve: Serve, model: str, tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("# of the tests\none-key\nanother-key\n")
     client = serve(f"{model}@production", "--api-key-file", str(keys))
@@ -328,9 +311,7 @@ def test_a_worker_that_is_killed_comes_back_and_the_others_go_on(
     assert process.wait(timeout=60) == 0
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_it_ends_with_exit_code_0_on_a_signal(client: httpx.Client, number: signal.Signals) -> None:
     process: subprocess.Popen[bytes] = client.process  # type: ignore[attr-defined]
     process.send_signal(number)
@@ -349,10 +330,7 @@ def test_a_reference_that_cannot_be_served_is_an_error_of_one_line(
     local: Place, ref: str, message: str, code: int
 ) -> None:
     done = subprocess.run(
-        [BIN / "registry-tools", "serve", ref, "--port", "0"],
-        capture_output=True,
-        text=True,
-        timeout=60,
+        [BIN / "registry-tools", "serve", ref, "--port", "0"], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == code
     assert message in done.stderr
@@ -377,8 +355,7 @@ def test_a_model_of_mixed_columns_is_served_by_every_protocol(
         one = client.post("/predict", json={"features": row}).json()
         assert one == {"prediction": ["cat", "dog"][code], "prediction_index": code}
     datatypes = {
-        entry["name"]: entry["datatype"]
-        for entry in client.get("/v2/models/animals").json()["inputs"]
+        entry["name"]: entry["datatype"] for entry in client.get("/v2/models/animals").json()["inputs"]
     }
     whole = [row for row in rows if None not in row]
     tensors = [

@@ -25,9 +25,7 @@ def test_the_metrics_of_a_small_case() -> None:
 
 
 def test_a_holdout_that_misses_a_class_has_no_roc_auc_and_no_false_alarm() -> None:
-    values = classification_metrics(
-        np.array([0, 0, 1]), np.array([0, 2, 1]), np.full((3, 3), 1 / 3), NAMES
-    )
+    values = classification_metrics(np.array([0, 0, 1]), np.array([0, 2, 1]), np.full((3, 3), 1 / 3), NAMES)
     assert "roc_auc" not in values
     assert values["balanced_accuracy"] == pytest.approx((0.5 + 1) / 2)
     assert values["precision_c"] == 0.0

@@ -92,9 +92,7 @@ def _watch(context: BrowserContext, log: PageLog) -> None:
     context.on(
         "console",
         lambda said: (
-            log.errors.append(f"{said.location.get('url')}: {said.text}")
-            if said.type == "error"
-            else None
+            log.errors.append(f"{said.location.get('url')}: {said.text}") if said.type == "error" else None
         ),
     )
 

@@ -6,6 +6,4 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 IRIS_ROW = [6.0, 2.5, 4.5, 1.5]
-IRIS_COLUMNS = [
-    *("sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal width (cm)"),
-]
+IRIS_COLUMNS = [*("sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal width (cm)")]

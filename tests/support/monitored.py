@@ -169,9 +169,7 @@ def small(columns: dict[str, Any] | None = None) -> baseline.TrainingBaseline:
     right = np.array(["cat", "dog"] * 5, dtype=object)
     predicted = right.copy()
     predicted[0] = "dog"
-    return baseline.make_baseline(
-        pd.DataFrame(columns or {"x": np.arange(40.0)}), "kind", predicted, right
-    )
+    return baseline.make_baseline(pd.DataFrame(columns or {"x": np.arange(40.0)}), "kind", predicted, right)
 
 
 def predicted_window(
@@ -186,9 +184,7 @@ def predicted_window(
         "row": pa.array(places or [0] * count, pa.int64()),
     }
     table = pa.table(columns or {"x": np.zeros(count)})
-    return CurrentWindow(
-        table, pa.chunked_array([pa.array(predictions, pa.string())]), pa.table(keys)
-    )
+    return CurrentWindow(table, pa.chunked_array([pa.array(predictions, pa.string())]), pa.table(keys))
 
 
 def mixed(rows: int, seed: int) -> pd.DataFrame:

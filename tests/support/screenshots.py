@@ -82,9 +82,7 @@ def compare(page: Page, address: str) -> None:
     _choose(page, chosen.nth(0), "model_params")
     for metric in ("log_loss", "roc_auc", "recall_versicolor"):
         _choose(page, chosen.nth(1), metric)
-    expect(axis_titles(page)).to_have_text(
-        ["model", "accuracy", "log_loss", "roc_auc", "recall_versicolor"]
-    )
+    expect(axis_titles(page)).to_have_text(["model", "accuracy", "log_loss", "roc_auc", "recall_versicolor"])
     page.get_by_text("Show diff only").first.click()
     page.get_by_role("button", name="Run details").click()
     wait_for_lines(page)
@@ -118,11 +116,7 @@ def write_report(command: Sequence[str], address: str, path: Path) -> None:
     )
 
 
-PICTURES: dict[str, Callable[[Page, str], None]] = {
-    "runs": runs,
-    "compare": compare,
-    "report": report,
-}
+PICTURES: dict[str, Callable[[Page, str], None]] = {"runs": runs, "compare": compare, "report": report}
 
 
 def main(folder: Path) -> None:

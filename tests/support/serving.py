@@ -90,9 +90,7 @@ def client(serve: Serve, model: str) -> httpx.Client:
 
 
 @pytest.fixture(scope="session")
-def reading(
-    sqlite_place: Place, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, int]]:
+def reading(sqlite_place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, int]]:
     """A server of version 1 of `trained` for tests that only ask; the ports it listens on."""
     stages.move_alias(sqlite_place.client, "trained", "production", 1)
     ports = {"http": free_port(), "grpc": free_port()}

@@ -12,11 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 def write_keys(folder: Path, name: str, key: Any = None, password: bytes | None = None) -> Path:
     """Write NAME.pem and NAME.pub.pem, and return the first."""
     key = key or ec.generate_private_key(ec.SECP256R1())
-    encryption = (
-        serialization.BestAvailableEncryption(password)
-        if password
-        else serialization.NoEncryption()
-    )
+    encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
     private = folder / f"{name}.pem"
     private.write_bytes(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)

@@ -48,11 +48,7 @@ def server_over(
             stderr=subprocess.STDOUT,
             start_new_session=True,
             # Its jobs are for generative AI: eight more processes.
-            env={
-                **os.environ,
-                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-                **(environment or {}),
-            },
+            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **(environment or {})},
         )
     try:
         wait_until_up(f"http://127.0.0.1:{port}/health", process)
@@ -63,10 +59,7 @@ def server_over(
 
 def account(user: str) -> dict[str, str]:
     """Return how a user of a guarded server signs in."""
-    return {
-        "MLFLOW_TRACKING_USERNAME": user,
-        "MLFLOW_TRACKING_PASSWORD": f"the-password-of-{user}",
-    }
+    return {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": f"the-password-of-{user}"}
 
 
 @contextmanager
@@ -104,9 +97,6 @@ def add_user(uri: str, user: str) -> None:
     request = urllib.request.Request(
         f"{uri}/api/2.0/mlflow/users/create",
         json.dumps({"username": name, "password": password}).encode(),
-        {
-            "Content-Type": "application/json",
-            "Authorization": "Basic " + b64encode(owner.encode()).decode(),
-        },
+        {"Content-Type": "application/json", "Authorization": "Basic " + b64encode(owner.encode()).decode()},
     )
     urllib.request.urlopen(request, timeout=60).close()

@@ -160,8 +160,7 @@ def _probabilities(predictor: Predictor, rows: npt.NDArray[Any]) -> dict[str, pa
     by_class = rows.T if len(rows) else np.empty((len(names), 0))
     if len(by_class) != len(names):
         raise VerificationError(
-            f"{predictor.artifact} gives {len(by_class)} probabilities a row, and has {len(names)} "
-            "classes"
+            f"{predictor.artifact} gives {len(by_class)} probabilities a row, and has {len(names)} classes"
         )
     given = {f"probability_{name}": by_class[place] for place, name in enumerate(names)}
     nothing = np.zeros(len(rows))
@@ -189,8 +188,7 @@ def prediction_names(predicted: pa.Array, info: ModelInfo) -> pa.Array:
         )
     except pa.ArrowException as error:
         raise VerificationError(
-            f"{info.name} version {info.version} predicts a class that has no name: "
-            f"{first_line(error)}"
+            f"{info.name} version {info.version} predicts a class that has no name: {first_line(error)}"
         ) from error
 
 

@@ -81,9 +81,7 @@ class ProcessPool:
             self._idle.put(process)
         self._threads = ThreadPoolExecutor(workers, "worker")
 
-    def load(
-        self, artifact: ModelArtifact, policy: TrustPolicy, proba: bool, text: bool
-    ) -> list[str]:
+    def load(self, artifact: ModelArtifact, policy: TrustPolicy, proba: bool, text: bool) -> list[str]:
         """Have every worker load a version whose files were verified; return what `proba` adds.
 
         Raises
@@ -208,9 +206,7 @@ def _send(process: subprocess.Popen[bytes], head: dict[str, Any], body: Any = b"
         raise _worker_ended(process) from None
 
 
-def _receive(
-    process: subprocess.Popen[bytes], report: Callable[[int], None] | None = None
-) -> Message:
+def _receive(process: subprocess.Popen[bytes], report: Callable[[int], None] | None = None) -> Message:
     """Return the result of a worker; `report` receives its progress until then.
 
     Raises

@@ -84,9 +84,7 @@ class SparkEngine:
                 raise
             raise RegistryToolsError(f"Spark at {master} does not start: {reason}") from error
 
-    def load(
-        self, artifact: ModelArtifact, policy: TrustPolicy, proba: bool, text: bool
-    ) -> list[str]:
+    def load(self, artifact: ModelArtifact, policy: TrustPolicy, proba: bool, text: bool) -> list[str]:
         """Give a version to Spark, after it was found to hold nothing that is not trusted.
 
         Raises

@@ -89,10 +89,7 @@ def _score_row_group(
 def _read_steps(request: dict[str, Any], names: list[str]) -> Iterator[pa.RecordBatch]:
     """Read what the model takes of a row group, in small steps; at least an empty one."""
     identity = FileIdentity(request["path"], request["name"], tuple(request["fingerprint"]))
-    with (
-        identity.reading(),
-        pq.ParquetFile(identity.path, buffer_size=READ_BYTES, pre_buffer=False) as file,
-    ):
+    with identity.reading(), pq.ParquetFile(identity.path, buffer_size=READ_BYTES, pre_buffer=False) as file:
         schema = file.schema_arrow
         there = [name for name in names if name in schema.names]
         if not file.metadata.row_group(request["index"]).num_rows:

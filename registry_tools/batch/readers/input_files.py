@@ -12,18 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from registry_tools.batch.readers.file_identity import (
-    FileIdentity,
-    fingerprint_of,
-    translate_read_errors,
-)
-from registry_tools.batch.readers.read_rows import (
-    BATCH_ROWS,
-    Batch,
-    read_csv,
-    read_header,
-    read_parquet,
-)
+from registry_tools.batch.readers.file_identity import FileIdentity, fingerprint_of, translate_read_errors
+from registry_tools.batch.readers.read_rows import BATCH_ROWS, Batch, read_csv, read_header, read_parquet
 from registry_tools.data.schema import quoted_names
 from registry_tools.errors import InputError, UnsupportedOperation
 
@@ -121,8 +111,7 @@ def _open_filesystem(address: str) -> tuple[fs.FileSystem, str]:
         import fsspec.core
     except ImportError:
         raise UnsupportedOperation(
-            f"{without_secrets(address)}: reading from there needs fsspec: install "
-            "registry-pipeline[url]"
+            f"{without_secrets(address)}: reading from there needs fsspec: install registry-pipeline[url]"
         ) from None
     try:
         found, path = fsspec.core.url_to_fs(address)
@@ -147,8 +136,7 @@ def _list_files(filesystem: fs.FileSystem, path: str, where: str) -> list[str]:
         and _suffix(file.path) in SUFFIXES
         # Names that Spark, Hive and this program give to what is no data.
         and not any(
-            part.startswith((".", "_"))
-            for part in PurePosixPath(_relative_path(file.path, path)).parts
+            part.startswith((".", "_")) for part in PurePosixPath(_relative_path(file.path, path)).parts
         )
     )
     if not found:
@@ -156,9 +144,7 @@ def _list_files(filesystem: fs.FileSystem, path: str, where: str) -> list[str]:
     return found
 
 
-def _compare_files(
-    file_format: str, filesystem: fs.FileSystem, names: dict[str, str]
-) -> InputFiles:
+def _compare_files(file_format: str, filesystem: fs.FileSystem, names: dict[str, str]) -> InputFiles:
     """Read the schema of each file and compare it with the first, before any row is read."""
     schemas, identities, total, first = [], [], 0, None
     for path, name in names.items():

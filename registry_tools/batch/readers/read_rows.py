@@ -50,9 +50,7 @@ class Batch:
         return [line.row - self.first_row - before for before, line in enumerate(self.malformed)]
 
 
-def read_parquet(
-    source: pa.NativeFile, where: str, schema: pa.Schema, size: int
-) -> Iterator[Batch]:
+def read_parquet(source: pa.NativeFile, where: str, schema: pa.Schema, size: int) -> Iterator[Batch]:
     """Read all rows, with their columns in the order of a schema."""
     parquet = pq.ParquetFile(source, buffer_size=READ_BYTES, pre_buffer=False)
     done = 0
@@ -114,9 +112,7 @@ def read_csv(source: pa.NativeFile, where: str, schema: pa.Schema, size: int) ->
 
     def collect(row: pa_csv.InvalidRow) -> str:
         reason = f"{row.actual_columns} values, and the header names {row.expected_columns}"
-        malformed.append(
-            MalformedLine(row.number - 2, row.text, reason)
-        )  # its numbers count the header
+        malformed.append(MalformedLine(row.number - 2, row.text, reason))  # its numbers count the header
         return "skip"
 
     names = schema.names

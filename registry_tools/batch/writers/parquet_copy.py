@@ -128,8 +128,7 @@ class RowGroupCopier:
                 here = self._file.tell()
                 # A chunk without rows may stand nowhere.
                 begin = min(
-                    filter(None, (get_field(meta, _DICTIONARY), get_field(meta, _DATA))),
-                    default=here,
+                    filter(None, (get_field(meta, _DICTIONARY), get_field(meta, _DATA))), default=here
                 )
                 shift = here - begin
                 _copy(source, begin, get_field(meta, _CHUNK_SIZE), self._file)
@@ -137,10 +136,7 @@ class RowGroupCopier:
                     if get_field(meta, number):
                         thrift.set_field(meta, number, get_field(meta, number) + shift)
                 new = without_fields(chunk, _CHUNK_META, _CHUNK_OFFSET, *_INDEXES)
-                new += [
-                    ThriftField(_CHUNK_OFFSET, _I64, 0),
-                    ThriftField(_CHUNK_META, _STRUCT, meta),
-                ]
+                new += [ThriftField(_CHUNK_OFFSET, _I64, 0), ThriftField(_CHUNK_META, _STRUCT, meta)]
                 chunks.append(new)
         return chunks
 
@@ -153,9 +149,7 @@ class RowGroupCopier:
         assert self._added is not None
         given, added = self._first, self._added
         root = [ThriftField(field.number, field.kind, field.value) for field in given.schema[0]]
-        thrift.set_field(
-            root, _CHILDREN, get_field(root, _CHILDREN) + get_field(added.schema[0], _CHILDREN)
-        )
+        thrift.set_field(root, _CHILDREN, get_field(root, _CHILDREN) + get_field(added.schema[0], _CHILDREN))
         content = without_fields(given.content, _SCHEMA, _ROWS, _GROUPS, _METADATA, _ORDERS)
         content += [
             ThriftField(_SCHEMA, _LIST, (_STRUCT, [root, *given.schema[1:], *added.schema[1:]])),

@@ -44,9 +44,7 @@ def check_target(path: Path) -> None:
         stands there that is no file.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise InputError(
-            f"{path}: unknown format {path.suffix!r}; use one of {', '.join(SUFFIXES)}"
-        )
+        raise InputError(f"{path}: unknown format {path.suffix!r}; use one of {', '.join(SUFFIXES)}")
     refuse_special_file(path)
     folder = resolve_link(path).parent
     if not folder.is_dir():
@@ -76,9 +74,7 @@ def check_columns(path: Path, schema: pa.Schema, where: str) -> None:
             ) from None
 
 
-def open_writer(
-    partial: Path, path: Path, schema: pa.Schema, like: pq.FileMetaData | None
-) -> TableWriter:
+def open_writer(partial: Path, path: Path, schema: pa.Schema, like: pq.FileMetaData | None) -> TableWriter:
     """Return a writer in the format of `path` to `partial`; `like` has the compression to keep."""
     if SUFFIXES[path.suffix.lower()] == "parquet":
         return ParquetTableWriter(partial, schema, like)

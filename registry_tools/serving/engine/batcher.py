@@ -72,9 +72,7 @@ class Batcher:
         future: asyncio.Future[Any] = loop.create_future()
         if len(rows) <= predictor.inline_rows and self._in_flight() <= 1:
             batch = [(rows, future, request_id)]
-            self._resolve_futures(
-                predictor, method, batch, _predict_batch(predictor, method, batch)
-            )
+            self._resolve_futures(predictor, method, batch, _predict_batch(predictor, method, batch))
             return future
         self._waiting.setdefault((predictor, method), []).append((rows, future, request_id))
         if not self._scheduled:
@@ -100,9 +98,7 @@ class Batcher:
                 continue
             small = [r for r in requests if len(r[0]) <= predictor.inline_rows]
             for batch in _pack(small, predictor.inline_rows):
-                self._resolve_futures(
-                    predictor, method, batch, _predict_batch(predictor, method, batch)
-                )
+                self._resolve_futures(predictor, method, batch, _predict_batch(predictor, method, batch))
             large = [r for r in requests if len(r[0]) > predictor.inline_rows]
             batches = list(_pack(large, _BATCH_ROWS))
             while batches and self._busy < _THREADS:
@@ -128,9 +124,7 @@ class Batcher:
     def _resolve_futures(
         self, predictor: Predictor, method: str, batch: list[Waiting], predictions: list[Any]
     ) -> None:
-        self._on_batch(
-            predictor, len(batch), sum([len(rows) for rows, _, name in batch if name is not None])
-        )
+        self._on_batch(predictor, len(batch), sum([len(rows) for rows, _, name in batch if name is not None]))
         for (_, future, _), prediction in zip(batch, predictions, strict=True):
             if future.done():  # cancelled
                 continue

@@ -59,12 +59,7 @@ class DataPlane:
         return self._batcher.predict(predictor, method, rows, request_id)
 
     async def predict_body(
-        self,
-        predictor: Predictor,
-        method: str,
-        content: Any,
-        content_type: str,
-        request_id: str | None = "",
+        self, predictor: Predictor, method: str, content: Any, content_type: str, request_id: str | None = ""
     ) -> ScoredRequest:
         """Predict a request that MLflow's own code parses, alone and off the event loop.
 
@@ -81,12 +76,8 @@ class DataPlane:
             await self.run_in_pool(self._notify, predictor, method, scored, request_id)
         return scored
 
-    def _notify(
-        self, predictor: Predictor, method: str, scored: ScoredRequest, request_id: str
-    ) -> None:
-        event = PredictionEvent(
-            predictor, method, [scored.table], [scored.predictions], [request_id]
-        )
+    def _notify(self, predictor: Predictor, method: str, scored: ScoredRequest, request_id: str) -> None:
+        event = PredictionEvent(predictor, method, [scored.table], [scored.predictions], [request_id])
         notify_observers(event, self._observers)
 
     async def predict_json(

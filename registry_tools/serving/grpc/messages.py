@@ -34,13 +34,9 @@ _MESSAGES: dict[str, str] = {
         "4 uint_contents uint32*, 5 uint64_contents uint64*, 6 fp32_contents float*, "
         "7 fp64_contents double*, 8 bytes_contents bytes*"
     ),
-    "InferInputTensor": (
-        "1 name string, 2 datatype string, 3 shape int64*, 5 contents InferTensorContents"
-    ),
+    "InferInputTensor": ("1 name string, 2 datatype string, 3 shape int64*, 5 contents InferTensorContents"),
     "InferRequestedOutputTensor": "1 name string",
-    "InferOutputTensor": (
-        "1 name string, 2 datatype string, 3 shape int64*, 5 contents InferTensorContents"
-    ),
+    "InferOutputTensor": ("1 name string, 2 datatype string, 3 shape int64*, 5 contents InferTensorContents"),
     "ModelInferRequest": (
         "1 model_name string, 2 model_version string, 3 id string, 5 inputs InferInputTensor*, "
         "6 outputs InferRequestedOutputTensor*, 7 raw_input_contents bytes*"
@@ -50,10 +46,7 @@ _MESSAGES: dict[str, str] = {
         "6 raw_output_contents bytes*"
     ),
 }
-METHODS = (
-    *("ServerLive", "ServerReady", "ModelReady"),
-    *("ServerMetadata", "ModelMetadata", "ModelInfer"),
-)
+METHODS = (*("ServerLive", "ServerReady", "ModelReady"), *("ServerMetadata", "ModelMetadata", "ModelInfer"))
 
 
 @cache

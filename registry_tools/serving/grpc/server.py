@@ -66,9 +66,7 @@ class _KeyInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             return await continuation(details)
 
         async def refuse(message: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-            await context.abort(
-                grpc.StatusCode.UNAUTHENTICATED, "a key is needed: authorization: Bearer KEY"
-            )
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "a key is needed: authorization: Bearer KEY")
 
         return grpc.unary_unary_rpc_method_handler(refuse)
 
@@ -95,9 +93,7 @@ class GrpcServer:
             maximum_concurrent_rpcs=settings.queue,
         )
         methods = {name: self._method(name) for name in METHODS}
-        self._server.add_generic_rpc_handlers(
-            [grpc.method_handlers_generic_handler(SERVICE, methods)]
-        )
+        self._server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, methods)])
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         try:
             if settings.ssl_certfile:
@@ -109,8 +105,7 @@ class GrpcServer:
                 self._server.add_insecure_port(f"{host}:{port}")
         except RuntimeError as error:
             raise InputError(
-                f"cannot listen on {settings.host} port {port} for gRPC; "
-                "name another with --grpc-port"
+                f"cannot listen on {settings.host} port {port} for gRPC; name another with --grpc-port"
             ) from error
 
     async def start(self) -> None:
@@ -154,8 +149,7 @@ class GrpcServer:
             return await context.abort(_CODES.get(call.status, grpc.StatusCode.INTERNAL), reason)
 
         return grpc.unary_unary_rpc_method_handler(
-            handle_call,
-            response_serializer=response.SerializeToString,
+            handle_call, response_serializer=response.SerializeToString
         )
 
     def _requested_predictor(self, name: str, version: str, call: Call) -> Predictor:
@@ -178,9 +172,7 @@ class GrpcServer:
         return inference.server_metadata()
 
     async def _ModelMetadata(self, request: Any, call: Call) -> dict[str, Any]:
-        return inference.model_metadata(
-            self._requested_predictor(request.name, request.version, call)
-        )
+        return inference.model_metadata(self._requested_predictor(request.name, request.version, call))
 
     async def _ModelInfer(self, request: Any, call: Call) -> dict[str, Any]:
         predictor = self._requested_predictor(request.model_name, request.model_version, call)
@@ -189,23 +181,18 @@ class GrpcServer:
             raise InputError("raw_input_contents is not of as many tensors as inputs")
         inputs = await self._service.data_plane.run_in_pool(
             lambda: [
-                _tensor(tensor, raw[place] if raw else None)
-                for place, tensor in enumerate(request.inputs)
+                _tensor(tensor, raw[place] if raw else None) for place, tensor in enumerate(request.inputs)
             ]
         )
         methods = inference.methods_for([output.name for output in request.outputs])
         infer_request = InferRequest(inputs, methods, request.id)
         request_id = self._service.request_id(request.id.encode())
-        _, outputs = await inference.infer(
-            self._service.data_plane, predictor, infer_request, request_id
-        )
+        _, outputs = await inference.infer(self._service.data_plane, predictor, infer_request, request_id)
         return {
             "model_name": predictor.artifact.name,
             "model_version": predictor.label,
             "id": request.id or request_id,
-            "outputs": [
-                {"name": t.name, "datatype": t.datatype, "shape": t.values.shape} for t in outputs
-            ],
+            "outputs": [{"name": t.name, "datatype": t.datatype, "shape": t.values.shape} for t in outputs],
             "raw_output_contents": [tensors.to_bytes(tensor) for tensor in outputs],
         }
 

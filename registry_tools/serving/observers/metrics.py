@@ -45,10 +45,7 @@ class Metrics:
         )
         self._rows = Counter("serving_rows", "Rows predicted.", ("version",), **own)
         self._batch = Histogram(
-            "serving_batch_requests",
-            "Requests in one call of the model.",
-            buckets=_REQUESTS,
-            **own,
+            "serving_batch_requests", "Requests in one call of the model.", buckets=_REQUESTS, **own
         )
         self._rollouts = Counter("serving_rollouts", "Versions that took over.", **own)
         self._failed = Counter(
@@ -73,10 +70,7 @@ class Metrics:
             **own,
         )
         self._logged = Counter(
-            "serving_log_rows",
-            "Rows of the prediction log, by what became of them.",
-            ("outcome",),
-            **own,
+            "serving_log_rows", "Rows of the prediction log, by what became of them.", ("outcome",), **own
         )
         self._shadow_dropped = Counter(
             "serving_shadow_dropped_rows", "Rows that the shadow had no time for.", **own
@@ -163,9 +157,7 @@ class ShadowMetrics:
             registry=registry,
         )
         self._dropped = Counter(
-            "serving_shadow_dropped_rows",
-            "Rows that the shadow had no time for.",
-            registry=registry,
+            "serving_shadow_dropped_rows", "Rows that the shadow had no time for.", registry=registry
         )
         self._seconds = Histogram(
             "serving_shadow_seconds",
@@ -179,9 +171,7 @@ class ShadowMetrics:
         """Count a call of the shadow."""
         self._seconds.labels(version).observe(seconds)
 
-    def compared(
-        self, version: str, against: str, agreed: int, disagreed: int, errors: int
-    ) -> None:
+    def compared(self, version: str, against: str, agreed: int, disagreed: int, errors: int) -> None:
         """Count rows by what came of them, beside a served version."""
         for outcome, rows in (("agreed", agreed), ("disagreed", disagreed), ("error", errors)):
             self._rows.labels(version, against, outcome).inc(rows)

@@ -214,9 +214,7 @@ def _table(predictor: Predictor, together: list[PredictionEvent]) -> pa.Table:
     columns: dict[str, Any] = {
         "_request_id": pa.array(ids).take(pa.array(np.repeat(np.arange(len(ids)), lengths))),
         "_row": np.concatenate([np.arange(length, dtype=np.int32) for length in lengths]),
-        "_at": pa.array(
-            np.repeat((np.array(at) * 1e6).astype(np.int64), lengths), pa.timestamp("us", "UTC")
-        ),
+        "_at": pa.array(np.repeat((np.array(at) * 1e6).astype(np.int64), lengths), pa.timestamp("us", "UTC")),
         "_model": pa.array([predictor.artifact.name] * len(outputs)).dictionary_encode(),
         "_version": np.full(len(outputs), predictor.artifact.version, np.int32),
         "_prediction": pa.array(predictions),
@@ -231,9 +229,7 @@ def _table(predictor: Predictor, together: list[PredictionEvent]) -> pa.Table:
     return pa.table(taken | columns)
 
 
-def _predict_both(
-    predictor: Predictor, method: str, rows: Any, outputs: list[Any]
-) -> tuple[Any, Any]:
+def _predict_both(predictor: Predictor, method: str, rows: Any, outputs: list[Any]) -> tuple[Any, Any]:
     """Return predictions and probabilities, whichever of them the request got."""
     other = "predict" if method == "predict_proba" else "predict_proba"
     if other not in predictor.example_predictions:
@@ -264,14 +260,8 @@ def _to_arrow(values: Any, kind: str) -> pa.Array:
     if kind in NUMBERS:
         numbers = np.asarray(pd.to_numeric(values), dtype=np.float64)
         whole = np.dtype(NUMBERS[kind]).kind == "i" and np.isfinite(numbers).all()
-        return (
-            pa.array(numbers).cast(pa.from_numpy_dtype(NUMBERS[kind]))
-            if whole
-            else pa.array(numbers)
-        )
+        return pa.array(numbers).cast(pa.from_numpy_dtype(NUMBERS[kind])) if whole else pa.array(numbers)
     missing = pd.isna(values)
     if kind == "boolean":
         return pa.array([None if m else bool(v) for v, m in zip(values, missing, strict=True)])
-    return pa.array(
-        [None if m else str(v) for v, m in zip(values, missing, strict=True)], pa.string()
-    )
+    return pa.array([None if m else str(v) for v, m in zip(values, missing, strict=True)], pa.string())

@@ -63,11 +63,7 @@ def messages(event: PredictionEvent) -> Iterator[tuple[int, bytes]]:
         for begin in range(0, len(predictions), _FRAME_ROWS):
             end = begin + _FRAME_ROWS
             content = {"dataframe_split": {"columns": columns, "data": data[begin:end]}}
-            head = {
-                "version": version,
-                "method": event.method,
-                "predictions": predictions[begin:end],
-            }
+            head = {"version": version, "method": event.method, "predictions": predictions[begin:end]}
             yield len(head["predictions"]), encode_message({**head, "content": content})
         return
     matrix = np.concatenate(event.rows) if len(event.rows) > 1 else event.rows[0]

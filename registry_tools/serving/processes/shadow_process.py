@@ -192,9 +192,7 @@ async def _run(control: socket.socket, feed: socket.socket) -> None:
 
 def main() -> int:
     """Compare until the server is gone."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: shadow: %(message)s"
-    )
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: shadow: %(message)s")
     os.nice(5)  # the server first
     skip_sklearn_validation()
     control, feed = (socket.socket(fileno=int(number)) for number in sys.argv[1:])

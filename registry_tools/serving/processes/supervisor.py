@@ -187,9 +187,7 @@ class Supervisor:
         theirs.close()
         ours.setblocking(False)
         worker = RemoteWorker(process)
-        worker.connection = asyncio.create_task(
-            worker.read_messages(ours, self._settings, self._follower)
-        )
+        worker.connection = asyncio.create_task(worker.read_messages(ours, self._settings, self._follower))
         return worker
 
     async def _restart_on_exit(self, worker: RemoteWorker) -> None:

@@ -81,9 +81,7 @@ class SupervisorConnection:
         self.send({"id": message["id"], "error": error})
 
 
-async def _run(
-    control: socket.socket, listening: socket.socket, feed: socket.socket | None = None
-) -> int:
+async def _run(control: socket.socket, listening: socket.socket, feed: socket.socket | None = None) -> int:
     reader, writer = await asyncio.open_connection(sock=control)
     received = await receive_message(reader)
     if received is None:  # the supervisor is gone
@@ -142,9 +140,7 @@ async def _run_commands(
 def main() -> int:
     """Serve until the supervisor sends `end`, or is gone."""
     gc.disable()  # until all is loaded
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s"
-    )
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s")
     return uvloop.run(_run(*(socket.socket(fileno=int(number)) for number in sys.argv[1:])))
 
 

@@ -124,9 +124,7 @@ class HttpApp:
             if not route.methods:
                 raise RequestRefused(404, "no such address; /docs lists those that there are")
             allowed = ", ".join(sorted(route.methods))
-            raise RequestRefused(
-                405, f"this address takes {allowed}", [(b"allow", allowed.encode("ascii"))]
-            )
+            raise RequestRefused(405, f"this address takes {allowed}", [(b"allow", allowed.encode("ascii"))])
         return endpoint
 
     async def _read_body(self, request: Request, message: dict[str, Any]) -> None:
@@ -208,11 +206,7 @@ def _routes() -> dict[str, Route]:
 
 
 async def _send(send: Any, request: Request, reply: Reply) -> None:
-    headers = [
-        *reply.headers,
-        *request.version_headers,
-        (b"content-length", b"%d" % len(reply.body)),
-    ]
+    headers = [*reply.headers, *request.version_headers, (b"content-length", b"%d" % len(reply.body))]
     if request.id:
         headers.append((b"x-request-id", request.id.encode("ascii")))
     try:

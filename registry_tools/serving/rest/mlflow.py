@@ -13,13 +13,7 @@ from registry_tools.inference.mlflow_scoring import PARQUET
 from registry_tools.inference.predictor import METHODS, Predictor
 from registry_tools.serving.engine.data_plane import LARGE_BODY
 from registry_tools.serving.errors import RequestRefused
-from registry_tools.serving.rest.messages import (
-    JSON,
-    Reply,
-    Request,
-    parse_json,
-    parse_json_like_mlflow,
-)
+from registry_tools.serving.rest.messages import JSON, Reply, Request, parse_json, parse_json_like_mlflow
 from registry_tools.serving.service import InferenceService
 
 JSON_TYPE = "application/json"
@@ -46,15 +40,11 @@ async def invocations(service: InferenceService, request: Request) -> Reply:
         else:
             matrix, method = await service.data_plane.run_in_pool(_parse, body, predictor)
     elif content_type == CSV and predictor.numeric_schema is not None:
-        matrix = await service.data_plane.run_in_pool(
-            decoder.matrix_from_csv, body, predictor.numeric_schema
-        )
+        matrix = await service.data_plane.run_in_pool(decoder.matrix_from_csv, body, predictor.numeric_schema)
     if matrix is None:
         if content_type == JSON_TYPE:
             content = await service.data_plane.run_in_pool(_parse_like_mlflow, body)
-        scored = await service.data_plane.predict_body(
-            predictor, method, content, content_type, request.id
-        )
+        scored = await service.data_plane.predict_body(predictor, method, content, content_type, request.id)
         request.rows = scored.count
         return Reply(scored.reply)
     request.rows = len(matrix)

@@ -64,9 +64,7 @@ async def infer(service: InferenceService, request: Request) -> Reply:
         infer_request = _parse(body, length)
     else:
         infer_request = await service.data_plane.run_in_pool(_parse, body, length)
-    request.rows, outputs = await inference.infer(
-        service.data_plane, predictor, infer_request, request.id
-    )
+    request.rows, outputs = await inference.infer(service.data_plane, predictor, infer_request, request.id)
     return _encode(predictor, infer_request, outputs)
 
 
@@ -83,9 +81,7 @@ def _parse(body: bytes, length: bytes | None) -> InferRequest:
     head, raw = body, memoryview(b"")
     if length is not None:
         if len(length) > 12 or not length.isdigit() or int(length) > len(body):
-            raise RequestRefused(
-                400, "Inference-Header-Content-Length is no length within the body"
-            )
+            raise RequestRefused(400, "Inference-Header-Content-Length is no length within the body")
         head, raw = body[: int(length)], memoryview(body)[int(length) :]
     content = parse_json(head)
     if not isinstance(content, dict) or not isinstance(content.get("inputs"), list):
@@ -111,9 +107,7 @@ def _infer_request(content: dict[str, Any], inputs: list[Tensor]) -> InferReques
     methods = inference.methods_for([entry["name"] for entry in outputs])
     binary = {e["name"] for e in outputs if _parameters(e).get("binary_data") is True}
     if _parameters(content).get("binary_data_output") is True:
-        binary |= set(methods) - {
-            e["name"] for e in outputs if _parameters(e).get("binary_data") is False
-        }
+        binary |= set(methods) - {e["name"] for e in outputs if _parameters(e).get("binary_data") is False}
     given = content.get("id")
     if not isinstance(given, str) or not given.isprintable():
         given = ""
@@ -160,10 +154,7 @@ def _encode(predictor: Predictor, infer_request: InferRequest, outputs: list[Ten
     head = orjson.dumps(content)
     if not parts:
         return Reply(head)
-    headers = [
-        (b"content-type", b"application/octet-stream"),
-        (_LENGTH, str(len(head)).encode()),
-    ]
+    headers = [(b"content-type", b"application/octet-stream"), (_LENGTH, str(len(head)).encode())]
     return Reply(b"".join([head, *parts]), headers=headers)
 
 

@@ -28,9 +28,7 @@ _REFUSALS = {
 async def predict(service: InferenceService, request: Request) -> Reply:
     """Predict one row."""
     if len(request.body) > LARGE_BODY:
-        raise RequestRefused(
-            413, f"a row larger than {LARGE_BODY} bytes: /invocations takes tables"
-        )
+        raise RequestRefused(413, f"a row larger than {LARGE_BODY} bytes: /invocations takes tables")
     predictor = request.assign(service.predictor())
     features = _features(parse_json(request.body), predictor)
     request.rows = 1
@@ -40,9 +38,7 @@ async def predict(service: InferenceService, request: Request) -> Reply:
         )
     else:
         content = _content(features, predictor)
-        predictions = await service.data_plane.predict_json(
-            predictor, "predict", content, request.id
-        )
+        predictions = await service.data_plane.predict_json(predictor, "predict", content, request.id)
     return Reply(orjson.dumps(_response(predictor, predictions)))
 
 
@@ -57,9 +53,7 @@ def _features(content: Any, predictor: Predictor) -> list[Any]:
     columns = predictor.info.signature
     if columns is not None and len(features) != len(columns):
         needed = quoted_names(column.name for column in columns)
-        raise RequestRefused(
-            400, f"{len(features)} features given, {len(columns)} are needed: {needed}"
-        )
+        raise RequestRefused(400, f"{len(features)} features given, {len(columns)} are needed: {needed}")
     return features
 
 

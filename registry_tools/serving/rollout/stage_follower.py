@@ -237,9 +237,7 @@ class StageFollower:
                 await target.drop(artifact)
             if isinstance(error, RegistryToolsError):
                 raise
-            raise VerificationError(
-                f"{artifact} does not load within {_LOAD_SECONDS:g} s"
-            ) from error
+            raise VerificationError(f"{artifact} does not load within {_LOAD_SECONDS:g} s") from error
         before, self.current = self.current, artifact
         await asyncio.gather(*(target.swap(artifact) for target in targets))
         self._observer.rolled_out(artifact.name, artifact.stage, artifact.version)

@@ -69,9 +69,7 @@ def check_model_name(predictor: Predictor, name: str, version: str) -> None:
         404 if it means another.
     """
     if name != predictor.artifact.name:
-        raise RequestRefused(
-            404, f"this server serves {predictor.artifact.name!r}, and no other model"
-        )
+        raise RequestRefused(404, f"this server serves {predictor.artifact.name!r}, and no other model")
     if version and version != predictor.label:
         raise RequestRefused(404, f"version {predictor.label} is served, and no other")
 

@@ -87,9 +87,7 @@ def matrix_from_tensors(tensors: Sequence[Tensor], numeric_schema: NumericSchema
     return matrix
 
 
-def json_from_tensors(
-    tensors: Sequence[Tensor], columns: Sequence[Column] | None
-) -> dict[str, Any]:
+def json_from_tensors(tensors: Sequence[Tensor], columns: Sequence[Column] | None) -> dict[str, Any]:
     """Return the rows of any other model as the JSON of MLflow's protocol.
 
     Raises

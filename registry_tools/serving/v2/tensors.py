@@ -68,9 +68,7 @@ def from_values(name: str, datatype: str, shape: Sequence[Any], values: Any) -> 
     lengths = checked_shape(name, datatype, shape)
     flat = _flat(name, values)
     if len(flat) != math.prod(lengths):
-        raise InputError(
-            f"tensor {name!r}: {len(flat)} values, and its shape is for {math.prod(lengths)}"
-        )
+        raise InputError(f"tensor {name!r}: {len(flat)} values, and its shape is for {math.prod(lengths)}")
     if datatype == BYTES:
         if not all(type(value) is str for value in flat):
             raise InputError(f"tensor {name!r}: a value of BYTES is no text")
@@ -116,9 +114,7 @@ def from_bytes(name: str, datatype: str, shape: Sequence[Any], raw: bytes | memo
         return Tensor(name, _texts(name, count, raw).reshape(lengths))
     dtype = DTYPES[datatype]
     if len(raw) != count * dtype.itemsize:
-        raise InputError(
-            f"tensor {name!r}: {len(raw)} bytes, and its shape is for {count * dtype.itemsize}"
-        )
+        raise InputError(f"tensor {name!r}: {len(raw)} bytes, and its shape is for {count * dtype.itemsize}")
     return Tensor(name, np.frombuffer(raw, dtype).reshape(lengths))
 
 

@@ -60,8 +60,7 @@ def test_probabilities_stand_under_the_name_of_their_class(
     for name, values in wanted.items():
         assert found.column(f"probability_{name}").to_pylist() == values.tolist()
     assert predictor.predictor.model.class_names == tuple(
-        names[code] if names and code < len(names) else str(code)
-        for code in estimator.classes_.tolist()
+        names[code] if names and code < len(names) else str(code) for code in estimator.classes_.tolist()
     )
 
 

@@ -15,9 +15,7 @@ from registry_tools.errors import InputError
 
 @pytest.mark.parametrize("place", [0, 1])
 @pytest.mark.parametrize("form", ["csv", "parquet"])
-def test_a_column_that_stands_twice_in_any_file_is_named(
-    form: str, place: int, tmp_path: Path
-) -> None:
+def test_a_column_that_stands_twice_in_any_file_is_named(form: str, place: int, tmp_path: Path) -> None:
     for number in range(2):
         names = ["a", "b", "b"] if number == place else ["a", "b"]
         path = tmp_path / f"{number}.{form}"

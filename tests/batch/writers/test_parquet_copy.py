@@ -12,11 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from registry_tools.batch.writers.parquet_copy import (
-    RowGroupCopier,
-    read_footer,
-    same_schema_footers,
-)
+from registry_tools.batch.writers.parquet_copy import RowGroupCopier, read_footer, same_schema_footers
 from registry_tools.batch.writers.thrift import ThriftReader, serialize
 
 

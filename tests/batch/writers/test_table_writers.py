@@ -12,11 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from registry_tools.batch.writers.table_writers import (
-    check_columns,
-    check_target,
-    open_writer,
-)
+from registry_tools.batch.writers.table_writers import check_columns, check_target, open_writer
 from registry_tools.data import temp_files
 from registry_tools.data.output_file import output_file
 from registry_tools.errors import InputError

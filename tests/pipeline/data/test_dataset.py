@@ -87,9 +87,7 @@ def test_a_subset_that_cannot_be_trained_on_is_refused(size: int, reason: str) -
 
 
 def test_a_subset_is_the_same_rows_for_the_same_seed() -> None:
-    first, again, other = (
-        load_dataset(TrainParams(subset_size=60, random_state=seed)) for seed in (1, 1, 2)
-    )
+    first, again, other = (load_dataset(TrainParams(subset_size=60, random_state=seed)) for seed in (1, 1, 2))
     assert len(first.labels) == 60
     assert first.hashes.tolist() == again.hashes.tolist()
     assert first.hashes.tolist() != other.hashes.tolist()
@@ -108,18 +106,13 @@ def test_a_hash_split_keeps_every_row_on_its_side_while_the_table_grows() -> Non
 
 def test_a_hash_split_depends_on_the_seed() -> None:
     dataset = load_dataset(TrainParams())
-    sides = [
-        split_rows(dataset, TrainParams(split="hash", random_state=seed))[1].tolist()
-        for seed in (1, 2)
-    ]
+    sides = [split_rows(dataset, TrainParams(split="hash", random_state=seed))[1].tolist() for seed in (1, 2)]
     assert sides[0] != sides[1]
 
 
 def test_a_hash_split_that_leaves_a_class_untrained_is_refused(tmp_path: Path) -> None:
     params = write(tmp_path, "x,kind\n1,a\n2,a\n3,b\n4,b\n")
-    params = TrainParams(
-        data=params.data, target="kind", split="hash", test_size=0.95, random_state=3
-    )
+    params = TrainParams(data=params.data, target="kind", split="hash", test_size=0.95, random_state=3)
     with pytest.raises(InvalidParameter, match="left to train on"):
         split_rows(load_dataset(params), params)
 
@@ -142,9 +135,7 @@ def test_a_hash_split_that_leaves_a_class_untrained_is_refused(tmp_path: Path) -
         ("__row_hash__,kind\n1,a\n2,a\n1,b\n2,b\n", "rename it"),
     ],
 )
-def test_a_table_that_cannot_be_learnt_from_is_refused(
-    text: str, reason: str, tmp_path: Path
-) -> None:
+def test_a_table_that_cannot_be_learnt_from_is_refused(text: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=reason):
         load_dataset(write(tmp_path, text))
 

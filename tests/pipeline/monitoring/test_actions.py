@@ -88,9 +88,7 @@ def test_two_at_once_go_back_only_once(local: Place, tmp_path: Path) -> None:
     name = promoted_versions(local, GOOD, EQUAL, GOOD)
     params = MonitorParams(name=name, current="log", labels="labels.csv", rollback=True)
     with ThreadPoolExecutor(2) as threads:
-        asked = [
-            threads.submit(actions.roll_back, local.client, params, 3, f"run-{n}") for n in range(2)
-        ]
+        asked = [threads.submit(actions.roll_back, local.client, params, 3, f"run-{n}") for n in range(2)]
     outcomes = sorted(each.result()[0].outcome for each in asked)
     assert outcomes == ["done", "failed"]
     assert local.holder(name) == 2
@@ -98,21 +96,13 @@ def test_two_at_once_go_back_only_once(local: Place, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("passing")
 @pytest.mark.slow
-def test_a_candidate_stands_against_the_version_that_was_gone_back_to(
-    local: Place, tmp_path: Path
-) -> None:
+def test_a_candidate_stands_against_the_version_that_was_gone_back_to(local: Place, tmp_path: Path) -> None:
     name = promoted_versions(local, GOOD, EQUAL)
     rows, right = flowers(240, shift=2)
     log = write_log(tmp_path / "log", name, LogPart(2, rows, right))
     path, table = labelled(tmp_path, right, wrong=120), grown_table(tmp_path)
-    result = run_monitor(
-        name, log, labels=str(path), rollback=True, retrain=str(table), promote=True
-    )
-    assert action_outcomes(result) == [
-        ("rollback", "done"),
-        ("retrain", "done"),
-        ("promote", "done"),
-    ]
+    result = run_monitor(name, log, labels=str(path), rollback=True, retrain=str(table), promote=True)
+    assert action_outcomes(result) == [("rollback", "done"), ("retrain", "done"), ("promote", "done")]
     assert result.actions[2].message == "production: version 1 → 3"
     assert local.holder(name) == 3
 
@@ -145,17 +135,12 @@ def test_a_candidate_is_trained_into_staging_and_judged_without_a_promotion(
     local: Place, model: str, shifted_log: Path, tmp_path: Path, capsys: Any
 ) -> None:
     table = grown_table(tmp_path)
-    lines = monitor_output(
-        capsys, "--name", model, "--current", shifted_log, "--retrain", table, code=4
-    )
+    lines = monitor_output(capsys, "--name", model, "--current", shifted_log, "--retrain", table, code=4)
     assert stages.stage_holder(local.client, model, "production") == 1
     assert stages.stage_holder(local.client, model, "staging") == 3
     results = {line.split()[0]: line for line in lines}
     assert re.search(r"done: version 3 in staging, accuracy [01]\.\d{4} on", results["retrain"])
-    assert (
-        "not started: version 3: the gates let it through: registry-tools promote"
-        in results["promote"]
-    )
+    assert "not started: version 3: the gates let it through: registry-tools promote" in results["promote"]
     candidate = local.version(model, 3)
     assert candidate.tags[CAUSE_TAG] == lines[-1].split()[1]
     assert (candidate.params["split"], candidate.params["data"]) == ("hash", str(table))
@@ -323,9 +308,7 @@ def test_a_clock_that_was_a_little_ahead_cools_all_the_same(local: Place, model:
     assert "by a clock that is ahead" in results
 
 
-def test_an_earlier_retraining_whose_run_was_deleted_stands_in_no_ones_way(
-    local: Place, model: str
-) -> None:
+def test_an_earlier_retraining_whose_run_was_deleted_stands_in_no_ones_way(local: Place, model: str) -> None:
     before = earlier_retraining(local, model, datetime.now(timezone.utc))
     assert "is not over" in str(record(local, model).lock_retraining("production", DAY))
     local.client.delete_run(before)
@@ -335,11 +318,7 @@ def test_an_earlier_retraining_whose_run_was_deleted_stands_in_no_ones_way(
 @pytest.mark.slow
 @pytest.mark.usefixtures("passing")
 def test_a_run_that_the_project_has_opened_names_the_look_and_is_not_trained_in(
-    local: Place,
-    model: str,
-    shifted_log: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    local: Place, model: str, shifted_log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id = runs.start(local.client, "of the project", {})
     monkeypatch.setenv("MLFLOW_RUN_ID", run_id)

@@ -24,10 +24,7 @@ def baseline_of(training: pd.DataFrame) -> TrainingBaseline:
 
 
 def analyse(
-    own: TrainingBaseline,
-    rows: pd.DataFrame,
-    predictions: Any,
-    live: LabelledPredictions | None = None,
+    own: TrainingBaseline, rows: pd.DataFrame, predictions: Any, live: LabelledPredictions | None = None
 ) -> Analysis:
     predicted = pa.chunked_array([pa.array(np.resize(predictions, len(rows)), pa.string())])
     table = pa.Table.from_pandas(rows, preserve_index=False)
@@ -91,6 +88,4 @@ def test_a_request_that_was_sent_again_counts_once() -> None:
     known = pd.DataFrame({"request": ["0", "1", "2", "3"], "label": ["a", "a", "c", "a"]})
     live = labels.join_labels(known, window, own)
     assert (live.rows, live.correct) == (3, 2)
-    assert (
-        "1 requests have several predictions, and the labels have no column 'row'" in live.notes[0]
-    )
+    assert "1 requests have several predictions, and the labels have no column 'row'" in live.notes[0]

@@ -76,9 +76,7 @@ def test_a_renamed_column_is_told_with_both_names(
     assert SHIFTED in run.data.tags["error"]
 
 
-def test_missing_columns_are_all_named(
-    local: Place, model: str, tmp_path: Path, capsys: Any
-) -> None:
+def test_missing_columns_are_all_named(local: Place, model: str, tmp_path: Path, capsys: Any) -> None:
     flowers()[0].iloc[:, 2:].to_csv(tmp_path / "now.csv", index=False)
     (line,) = monitor_output(capsys, "--name", model, "--current", "now.csv", code=1)
     assert f"the rows have no columns '{SHIFTED}', 'sepal width (cm)', which the version" in line
@@ -225,9 +223,7 @@ def test_a_new_version_that_takes_another_column_is_unknown_until_it_has_answere
 @pytest.mark.slow
 @pytest.mark.usefixtures("drawn")
 @pytest.mark.parametrize("category", ["$_$", "汉字", "x" * 300])
-def test_a_category_of_any_spelling_is_drawn(
-    category: str, local: Place, zoo: str, tmp_path: Path
-) -> None:
+def test_a_category_of_any_spelling_is_drawn(category: str, local: Place, zoo: str, tmp_path: Path) -> None:
     rows, right = animals()
     rows["colour"] = category
     result = run_monitor(zoo, animals_log(tmp_path / "log", zoo, rows, right))

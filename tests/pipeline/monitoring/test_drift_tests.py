@@ -10,9 +10,7 @@ import pytest
 from scipy import stats
 
 from pipeline.monitoring import drift_tests
-from pipeline.monitoring.drift_tests import (
-    DriftTest as Shown,
-)  # pytest would collect it by its own name
+from pipeline.monitoring.drift_tests import DriftTest as Shown  # pytest would collect it by its own name
 from tests.support.monitored import mixed
 
 NOTHING = np.array([])
@@ -99,25 +97,14 @@ def test_a_category_that_was_never_seen_shows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "now"),
-    [
-        ({"a": 50}, {"a": 70}),
-        ({}, {"a": 70}),
-        ({"a": 50, "b": 50}, {}),
-        ({}, {}),
-    ],
+    ("before", "now"), [({"a": 50}, {"a": 70}), ({}, {"a": 70}), ({"a": 50, "b": 50}, {}), ({}, {})]
 )
-def test_categories_that_say_nothing_are_not_compared(
-    before: dict[str, int], now: dict[str, int]
-) -> None:
+def test_categories_that_say_nothing_are_not_compared(before: dict[str, int], now: dict[str, int]) -> None:
     assert categories(before, now) is None
 
 
 def test_few_rows_are_compared_by_fishers_exact_test() -> None:
-    few, rare = (
-        categories({"a": 2, "b": 1}, {"a": 1, "b": 2}),
-        categories({"a": 100}, {"a": 98, "b": 2}),
-    )
+    few, rare = (categories({"a": 2, "b": 1}, {"a": 1, "b": 2}), categories({"a": 100}, {"a": 98, "b": 2}))
     for found, table in ((few, [[2, 1], [1, 2]]), (rare, [[100, 0], [98, 2]])):
         assert found is not None
         assert found.kind == "Fisher's exact"
@@ -246,12 +233,8 @@ def test_a_corrected_p_value_is_never_above_one() -> None:
     found = drift_tests.holm_correction([Shown("a", "", 0.0, 0.9), Shown("b", "", 0.0, 0.4)])
     assert [test.adjusted_p_value for test in found] == [0.9, 0.8]
     assert [
-        test.adjusted_p_value
-        for test in drift_tests.holm_correction([Shown("a", "", 0.0, 0.9)] * 2)
-    ] == [
-        1,
-        1,
-    ]
+        test.adjusted_p_value for test in drift_tests.holm_correction([Shown("a", "", 0.0, 0.9)] * 2)
+    ] == [1, 1]
     assert drift_tests.holm_correction([]) == []
 
 

@@ -29,9 +29,7 @@ from tests.support.monitored import (
 from tests.support.registries import Place
 
 
-def joined(
-    tmp_path: Path, table: dict[str, Any], window: CurrentWindow
-) -> labels.LabelledPredictions:
+def joined(tmp_path: Path, table: dict[str, Any], window: CurrentWindow) -> labels.LabelledPredictions:
     path = tmp_path / "labels.parquet"
     pd.DataFrame(table).to_parquet(path, index=False)
     return labels.join_labels(labels.read_labels(path, "kind"), window, small())
@@ -43,9 +41,7 @@ IDS = ["r0", "r1", "r2", "r3"]
 
 def test_labels_are_joined_by_the_id_of_the_request_in_any_order(tmp_path: Path) -> None:
     live = joined(
-        tmp_path,
-        {"request_id": IDS[::-1], "label": ["cat", "cat", "dog", "cat"]},
-        predicted_window(SAID),
+        tmp_path, {"request_id": IDS[::-1], "label": ["cat", "cat", "dog", "cat"]}, predicted_window(SAID)
     )
     assert live == labels.LabelledPredictions(4, 3, ())
 
@@ -75,9 +71,7 @@ def test_a_row_whose_labels_contradict_is_not_told_as_one_without(tmp_path: Path
 
 
 def test_labels_that_are_written_otherwise_than_the_predictions_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match="they hold '0', '1', but the version predicts 'cat', 'dog'"
-    ):
+    with pytest.raises(DataError, match="they hold '0', '1', but the version predicts 'cat', 'dog'"):
         joined(tmp_path, {"request_id": IDS, "label": [0, 1, 0, 1]}, predicted_window(SAID))
 
 
@@ -86,13 +80,10 @@ def test_a_request_of_several_rows_needs_to_be_told_which(tmp_path: Path) -> Non
     live = joined(tmp_path, {"request_id": ["a", "b"], "label": ["cat", "cat"]}, window)
     assert live.rows == 0
     assert live.notes[0] == (
-        "2 requests have several predictions, and the labels have no column 'row': "
-        "they are left out"
+        "2 requests have several predictions, and the labels have no column 'row': they are left out"
     )
     table = {"request_id": ["a", "b", "a"], "row": [1, 0, 0], "label": ["dog", "dog", "cat"]}
-    assert joined(tmp_path, table, window) == labels.LabelledPredictions(
-        3, 2, ("1 of 4 rows have no label",)
-    )
+    assert joined(tmp_path, table, window) == labels.LabelledPredictions(3, 2, ("1 of 4 rows have no label",))
 
 
 def test_labels_of_other_requests_are_told_of(tmp_path: Path) -> None:
@@ -106,9 +97,7 @@ def test_labels_that_are_late_do_not_stop_the_look(
     local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
     log = write_log(tmp_path / "log", model, LogPart(1, *flowers(240, shift=3)))
-    pd.DataFrame({"request_id": ["of", "yesterday"], "label": "setosa"}).to_csv(
-        "l.csv", index=False
-    )
+    pd.DataFrame({"request_id": ["of", "yesterday"], "label": "setosa"}).to_csv("l.csv", index=False)
     options = ("--name", model, "--current", str(log), "--labels", "l.csv")
     lines = monitor_output(capsys, *options, code=4)
     assert lines[0].startswith("DRIFT")
@@ -141,9 +130,7 @@ def test_numbers_as_labels_may_have_missing_values(form: str, tmp_path: Path) ->
     table = pd.DataFrame({"request_id": IDS, "kind": [0, 1, np.nan, 0]})
     path = tmp_path / f"labels.{form}"
     table.to_csv(path, index=False) if form == "csv" else table.to_parquet(path, index=False)
-    live = labels.join_labels(
-        labels.read_labels(path, "kind"), predicted_window(["0", "1", "0", "1"]), own
-    )
+    live = labels.join_labels(labels.read_labels(path, "kind"), predicted_window(["0", "1", "0", "1"]), own)
     assert (live.rows, live.correct) == (3, 2)
 
 
@@ -167,9 +154,7 @@ def test_live_accuracy_is_told_with_its_interval_beside_that_of_the_promotion(
     path = labelled(tmp_path, right, wrong=12)
     lines = monitor_output(capsys, "--name", model, "--current", log, "--labels", path)
     # Wilson's interval of 228 of 240.
-    assert lines[1] == (
-        "accuracy  0.9500 [0.9147, 0.9712] on 240 labelled rows, 0.9667 on 30 at promotion"
-    )
+    assert lines[1] == ("accuracy  0.9500 [0.9147, 0.9712] on 240 labelled rows, 0.9667 on 30 at promotion")
     run = local.client.get_run(lines[-1].split()[1])
     assert run.data.metrics["live_accuracy"] == 0.95
     assert run.data.metrics["live_accuracy.low"] == pytest.approx(0.9147, abs=1e-4)

@@ -82,9 +82,7 @@ class MonitoredWindow:
 
 
 @pytest.fixture(scope="session")
-def monitored_window(
-    sqlite_place: Place, tmp_path_factory: pytest.TempPathFactory
-) -> MonitoredWindow:
+def monitored_window(sqlite_place: Place, tmp_path_factory: pytest.TempPathFactory) -> MonitoredWindow:
     folder = tmp_path_factory.mktemp("monitored")
     rows, right = flowers(500)
     rows.loc[250:, SHIFTED] += 2
@@ -124,16 +122,8 @@ def test_the_run_says_what_was_monitored_and_found(monitored_window: MonitoredWi
     tags, info = monitored_window.run.data.tags, monitored_window.run.info
     assert info.status == "FINISHED"
     experiment = monitored_window.place.client.get_experiment(info.experiment_id)
-    assert (
-        experiment.name
-        == monitored_window.result.experiment
-        == f"{monitored_window.name}-monitoring"
-    )
-    assert (tags["model"], tags["stage"], tags["version"]) == (
-        monitored_window.name,
-        "production",
-        "1",
-    )
+    assert experiment.name == monitored_window.result.experiment == f"{monitored_window.name}-monitoring"
+    assert (tags["model"], tags["stage"], tags["version"]) == (monitored_window.name, "production", "1")
     assert tags["verdict"] == "drift"
     assert tags["where"].startswith(SHIFTED)
     assert SHIFTED in tags["mlflow.note.content"]
@@ -168,9 +158,7 @@ def test_the_report_is_one_page_that_loads_nothing(monitored_window: MonitoredWi
         assert text.lower() in page.lower()
 
 
-def test_the_figures_and_the_findings_are_logged_beside_the_report(
-    monitored_window: MonitoredWindow,
-) -> None:
+def test_the_figures_and_the_findings_are_logged_beside_the_report(monitored_window: MonitoredWindow) -> None:
     drawn = sorted(path.name for path in (monitored_window.files / "plots" / "version-1").iterdir())
     assert drawn == ["features.png", "over_time.png", "predictions.png"]
     content = json.loads((monitored_window.files / "findings.json").read_text())
@@ -188,18 +176,13 @@ def test_the_figures_and_the_findings_are_logged_beside_the_report(
 
 def test_a_report_shows_names_as_they_are_written(tmp_path: Path) -> None:
     evil = "<script>alert('x')</script>"
-    own, window = (
-        small({evil: np.arange(40.0)}),
-        predicted_window(["cat"] * 40, {evil: np.arange(40.0)}),
-    )
+    own, window = (small({evil: np.arange(40.0)}), predicted_window(["cat"] * 40, {evil: np.arange(40.0)}))
     found = analysis.analyse_window(1, own, window, None, 20, 0.01)
     head = {
         "name": evil, "stage": "production", "version": 1, "current": evil, "run_id": "1",
         "alpha": 0.01, "notes": [evil],
     }  # fmt: skip
-    report.write_report(
-        tmp_path, head, [(found, own, window)], [ActionResult("retrain", "failed", evil)]
-    )
+    report.write_report(tmp_path, head, [(found, own, window)], [ActionResult("retrain", "failed", evil)])
     page = (tmp_path / "report.html").read_text()
     assert "<script" not in page
     assert "&lt;script&gt;" in page
@@ -263,9 +246,7 @@ def test_the_defaults_of_the_monitor_survive_the_way_through_text() -> None:
         ("name", "a/b", "must not be empty"),
     ],
 )
-def test_a_value_out_of_bounds_is_named_with_its_parameter(
-    name: str, value: str, bounds: str
-) -> None:
+def test_a_value_out_of_bounds_is_named_with_its_parameter(name: str, value: str, bounds: str) -> None:
     with pytest.raises(InvalidParameter, match=re.escape(bounds)) as caught:
         MonitorParams.from_text({"current": "log", name: value})
     assert str(caught.value).startswith(f"{name}={value}: ")
@@ -274,9 +255,7 @@ def test_a_value_out_of_bounds_is_named_with_its_parameter(
 def test_candidates_are_not_monitored_and_trained_at_once(capsys: Any) -> None:
     options = ("--current", "log", "--stage", "Staging", "--retrain", "table.csv")
     (line,) = monitor_output(capsys, *options, code=2)
-    assert (
-        "retrain=table.csv: a candidate is put into staging, which is the monitored stage" in line
-    )
+    assert "retrain=table.csv: a candidate is put into staging, which is the monitored stage" in line
 
 
 def test_a_time_is_read_in_its_unit() -> None:
@@ -289,9 +268,7 @@ def test_a_time_is_read_in_its_unit() -> None:
 
 
 @pytest.mark.slow
-def test_the_server_tells_what_a_monitor_found_last(
-    client: httpx.Client, model: str, local: Place
-) -> None:
+def test_the_server_tells_what_a_monitor_found_last(client: httpx.Client, model: str, local: Place) -> None:
     def tag(key: str, value: str) -> None:
         local.client.set_model_version_tag(model, "1", key, value)
 

@@ -23,14 +23,7 @@ from registry_tools.serving.engine.prediction_events import PredictionEvent
 from registry_tools.serving.observers.prediction_log import PredictionLog
 from registry_tools.serving.settings import Settings
 from tests.support.commands import run as registry_tools
-from tests.support.monitored import (
-    NAMES,
-    LogPart,
-    flowers,
-    monitor_output,
-    run_monitor,
-    write_log,
-)
+from tests.support.monitored import NAMES, LogPart, flowers, monitor_output, run_monitor, write_log
 from tests.support.registries import Place
 
 # Sources of production data.
@@ -40,9 +33,7 @@ def served(local: Place, name: str, folder: Path) -> Any:
     folder.mkdir()
     with artifacts.model_files(local.client, name, 1) as files:
         files.rename(folder / "model")
-    return load(
-        ModelArtifact(str(folder), name, 1, None, None, None), Settings(ref=f"{name}/1").policy
-    )
+    return load(ModelArtifact(str(folder), name, 1, None, None, None), Settings(ref=f"{name}/1").policy)
 
 
 def test_what_the_server_logs_is_monitored(local: Place, model: str, tmp_path: Path) -> None:
@@ -51,9 +42,7 @@ def test_what_the_server_logs_is_monitored(local: Place, model: str, tmp_path: P
     rows, right = flowers(220)
     for number, row in enumerate(rows.to_numpy()):
         predictions = [NAMES.index(right[number])]
-        log.observe(
-            PredictionEvent(version, "predict", [row[None, :]], [predictions], [f"r{number}"])
-        )
+        log.observe(PredictionEvent(version, "predict", [row[None, :]], [predictions], [f"r{number}"]))
     log.close()
     write_log(tmp_path / "own", model, LogPart(1, rows, right))
     schemas = [
@@ -115,9 +104,7 @@ def test_a_table_with_the_columns_of_a_scored_one_is_split_by_version(
     assert [(f.version, f.rows, f.verdict()) for f in result.other_versions] == [(2, 90, "unknown")]
 
 
-def test_since_leaves_out_what_was_predicted_before(
-    local: Place, model: str, tmp_path: Path
-) -> None:
+def test_since_leaves_out_what_was_predicted_before(local: Place, model: str, tmp_path: Path) -> None:
     now = datetime.now(timezone.utc)
     log = write_log(
         tmp_path / "log",
@@ -135,9 +122,7 @@ def test_since_needs_rows_with_the_time_of_prediction(
     local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
     flowers()[0].to_csv(tmp_path / "now.csv", index=False)
-    (line,) = monitor_output(
-        capsys, "--name", model, "--current", "now.csv", "--since", "1d", code=1
-    )
+    (line,) = monitor_output(capsys, "--name", model, "--current", "now.csv", "--since", "1d", code=1)
     assert "since: the rows do not have the time of prediction (no column '_at')" in line
 
 
@@ -148,9 +133,7 @@ def test_too_few_rows_are_told_with_how_many_are_needed(
     first, _ = monitor_output(capsys, "--name", model, "--current", "now.csv")
     assert re.search(r"^unknown .*: 87 rows, 200 needed for a shift of \d\.\d sd", first)
     assert local.version(model, 1).tags[DRIFT_TAG] == "unknown"
-    first, _ = monitor_output(
-        capsys, "--name", model, "--current", "now.csv", "--min-rows", "80", code=4
-    )
+    first, _ = monitor_output(capsys, "--name", model, "--current", "now.csv", "--min-rows", "80", code=4)
     assert first.startswith("DRIFT")
 
 
@@ -192,10 +175,7 @@ def logged_nothing(path: Path) -> Path:
         empty_folder,
         header,
         no_row,
-        *(
-            pytest.param(make, marks=pytest.mark.slow)
-            for make in (no_rows, header_of_scored, logged_nothing)
-        ),
+        *(pytest.param(make, marks=pytest.mark.slow) for make in (no_rows, header_of_scored, logged_nothing)),
     ],
 )
 def test_an_empty_window_is_unknown_and_no_drift(

@@ -35,9 +35,7 @@ def test_mlproject_passes_every_parameter_to_its_option() -> None:
     command = entry_point("main")["command"].split()
     assert command[:4] == ["python", "-m", "pipeline", "train"]
     passed = dict(zip(command[4::2], command[5::2], strict=True))
-    assert passed == {
-        f"--{spec.name.replace('_', '-')}": f"{{{spec.name}}}" for spec in fields(TrainParams)
-    }
+    assert passed == {f"--{spec.name.replace('_', '-')}": f"{{{spec.name}}}" for spec in fields(TrainParams)}
 
 
 def test_the_command_line_has_an_option_for_every_parameter() -> None:
@@ -135,8 +133,7 @@ def test_a_stage_is_taken_in_any_case() -> None:
 
 
 @pytest.mark.parametrize(
-    "values",
-    [{"model": "resnet"}, {"max_iter": 0}, {"subset_size": -3}, {"stage": "v1"}, {"split": "x"}],
+    "values", [{"model": "resnet"}, {"max_iter": 0}, {"subset_size": -3}, {"stage": "v1"}, {"split": "x"}]
 )
 def test_the_bounds_hold_without_the_command_line(values: dict) -> None:
     with pytest.raises(InvalidParameter):

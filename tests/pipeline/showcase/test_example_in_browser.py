@@ -13,14 +13,7 @@ from mlflow.entities import Run
 from playwright.sync_api import Browser, Page, expect
 
 from tests.support.browser import SIZE, PageLog
-from tests.support.mlflow_ui import (
-    FOUR,
-    axis_titles,
-    coloured,
-    open_comparison,
-    open_runs,
-    wait_for_lines,
-)
+from tests.support.mlflow_ui import FOUR, axis_titles, coloured, open_comparison, open_runs, wait_for_lines
 from tests.support.screenshots import PICTURES, take, write_report
 from tests.support.servers import eventually, example
 
@@ -37,9 +30,7 @@ def runs(address: str) -> dict[str, Run]:
     return {run.info.run_name: run for run in MlflowClient(address).search_runs(["1"])}
 
 
-def test_a_page_is_held_to_what_it_logs_and_asks_for(
-    page: Page, page_log: PageLog, tmp_path: Path
-) -> None:
+def test_a_page_is_held_to_what_it_logs_and_asks_for(page: Page, page_log: PageLog, tmp_path: Path) -> None:
     good, bad = tmp_path / "good.html", tmp_path / "bad.html"
     good.write_text('<h1>Good</h1><img src="data:image/gif;base64,R0lGODlhAQABAAAAACw=">')
     bad.write_text(
@@ -56,19 +47,14 @@ def test_a_page_is_held_to_what_it_logs_and_asks_for(
     assert not page_log.outside
     page.goto(bad.as_uri())
     expect(page).to_have_title("closed")
-    assert sorted(page_log.outside) == [
-        "https://127.0.0.1.example.org/a.png",
-        "ws://example.org/b",
-    ]
+    assert sorted(page_log.outside) == ["https://127.0.0.1.example.org/a.png", "ws://example.org/b"]
     told = "\n".join(page_log.errors)
     assert "it said so" in told
     assert "notThere is not defined" in told
 
 
 @pytest.mark.slow
-def test_the_page_of_an_experiment_lists_its_runs(
-    page: Page, page_log: PageLog, address: str
-) -> None:
+def test_the_page_of_an_experiment_lists_its_runs(page: Page, page_log: PageLog, address: str) -> None:
     open_runs(page, address)
     names = runs(address)
     assert len(names) == 11
@@ -108,9 +94,7 @@ def test_the_page_of_a_version_tells_its_stage_and_where_it_fails(page: Page, ad
 
 
 @pytest.mark.slow
-def test_a_version_leads_to_its_run_with_the_same_card_and_its_pictures(
-    page: Page, address: str
-) -> None:
+def test_a_version_leads_to_its_run_with_the_same_card_and_its_pictures(page: Page, address: str) -> None:
     run = runs(address)["logistic_regression"]
     page.goto(f"{address}/#/models/iris/versions/3")
     page.get_by_role("link", name="logistic_regression", exact=True).click()

@@ -92,9 +92,7 @@ def test_it_has_what_there_is_to_look_at(shown: str) -> None:
     ]
 
 
-def test_what_is_in_production_answers_from_it_and_nothing_is_changed(
-    shown: str, tmp_path: Path
-) -> None:
+def test_what_is_in_production_answers_from_it_and_nothing_is_changed(shown: str, tmp_path: Path) -> None:
     before = files(tmp_path / "moved elsewhere")
     done = subprocess.run(
         [BIN / "registry-tools", "predict", "iris@production", "--features", "6.0,2.5,4.5,1.5"],
@@ -107,9 +105,7 @@ def test_what_is_in_production_answers_from_it_and_nothing_is_changed(
     assert files(tmp_path / "moved elsewhere") == before
 
 
-def test_the_monitor_tells_rows_like_those_of_its_version_from_others(
-    shown: str, tmp_path: Path
-) -> None:
+def test_the_monitor_tells_rows_like_those_of_its_version_from_others(shown: str, tmp_path: Path) -> None:
     rows = load_iris(as_frame=True).data.sample(300, replace=True, random_state=1)
     rows.to_csv(tmp_path / "same.csv", index=False)
     rows["petal width (cm)"] += 0.8

@@ -151,11 +151,7 @@ def group_of(leader: int) -> dict[int, str]:
     columns = "pid=,pgid=,stat=,args="
     listed = subprocess.run(["ps", "-eww", "-o", columns], capture_output=True, text=True).stdout
     rows = [line.split(maxsplit=3) for line in listed.splitlines()]
-    return {
-        int(pid): args
-        for pid, group, state, args in rows
-        if int(group) == leader and state[0] != "Z"
-    }
+    return {int(pid): args for pid, group, state, args in rows if int(group) == leader and state[0] != "Z"}
 
 
 @pytest.mark.slow

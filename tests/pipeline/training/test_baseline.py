@@ -20,9 +20,7 @@ from tests.support.monitored import IRIS, mixed
 
 def baseline_of(training: pd.DataFrame) -> TrainingBaseline:
     predicted = np.array(["cat", "dog", "dog"], dtype=object)
-    return baseline.make_baseline(
-        training, "kind", predicted, np.array(["cat", "dog", "cat"], dtype=object)
-    )
+    return baseline.make_baseline(training, "kind", predicted, np.array(["cat", "dog", "cat"], dtype=object))
 
 
 def test_a_baseline_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -31,9 +31,7 @@ def test_a_long_curve_is_thinned_and_keeps_its_ends() -> None:
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 2, 5000)
     scores = rng.random(5000)
-    found = plot_data.one_against_the_rest(
-        labels, np.column_stack([1 - scores, scores]), ["n", "y"]
-    )
+    found = plot_data.one_against_the_rest(labels, np.column_stack([1 - scores, scores]), ["n", "y"])
     roc = found["y"]["roc"]
     assert len(roc["true_positive_rate"]) <= 200
     assert roc["false_positive_rate"][0] == roc["true_positive_rate"][0] == 0

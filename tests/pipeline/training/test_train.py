@@ -82,9 +82,7 @@ def test_a_model_that_is_no_better_than_the_majority_is_trained_with_a_warning(
     assert "no better than always predicting setosa: correct on 0.3333" in caplog.text
 
 
-def test_weights_that_calibration_undoes_are_told(
-    store: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_weights_that_calibration_undoes_are_told(store: str, caplog: pytest.LogCaptureFixture) -> None:
     train(TrainParams(model="svc", model_params={"class_weight": "balanced"}, plots=False))
     assert "class_weight has next to no effect: svc gives no probabilities" in caplog.text
     caplog.clear()
@@ -131,10 +129,7 @@ def test_the_numbers_of_a_picture_lie_beside_it(trained: Trained) -> None:
     last = numbers["learning_curve"][-1]
     assert last["rows"] == trained.first.train_rows
     assert last["holdout"] == pytest.approx(trained.first.metrics["accuracy"], abs=1e-6)
-    assert numbers["permutation_importance"][0]["column"] in {
-        "petal length (cm)",
-        "petal width (cm)",
-    }
+    assert numbers["permutation_importance"][0]["column"] in {"petal length (cm)", "petal width (cm)"}
 
 
 def test_the_evidence_tells_training_rows_from_held_out_rows(trained: Trained) -> None:
@@ -161,9 +156,7 @@ def test_a_version_carries_tags_description_and_a_digest_of_its_files(trained: T
     client = MlflowClient()
     version = client.get_model_version("iris", "1")
     assert version.tags["accuracy"] == "0.9667"
-    assert (
-        version.tags["data_digest"] == client.get_run(trained.first.run_id).data.tags["data_digest"]
-    )
+    assert version.tags["data_digest"] == client.get_run(trained.first.run_id).data.tags["data_digest"]
     with artifacts.model_files(client, "iris", 1) as folder:
         files = manifest_of(folder)
     assert "MLmodel" in files
@@ -241,9 +234,7 @@ def test_an_estimator_of_ones_own_is_an_entry_and_its_types_are_the_operators_to
     store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("REGISTRY_TOOLS_TRUST", raising=False)
-    own = EstimatorSpec(
-        f"{__name__}:scaled_network", takes=("network__max_iter", "network__random_state")
-    )
+    own = EstimatorSpec(f"{__name__}:scaled_network", takes=("network__max_iter", "network__random_state"))
     monkeypatch.setattr(model_pipeline, "ESTIMATORS", {"own": own})
     # The bounds of `model` were made at import.
     params = TrainParams(plots=False)
@@ -340,9 +331,7 @@ def test_a_subset_is_logged_as_other_data_than_its_table(store: str) -> None:
     assert len(digests) == 2
 
 
-def test_a_failure_before_the_stage_leaves_no_version(
-    store: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failure_before_the_stage_leaves_no_version(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     train(TrainParams(plots=False))
 
     def fail(*_: object) -> None:

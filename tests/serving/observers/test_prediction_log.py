@@ -85,9 +85,7 @@ def test_rows_of_other_types_cost_no_other_rows_and_a_request_is_logged_once(
     for row in (rows[1], [3.5, 4, 20.0, "grey", False, False], [3, 4, 20, None, True, True]):
         content = {"dataframe_split": {"columns": names, "data": [row]}}
         sent += client.post("/invocations", json=content).status_code == 200
-    columns = {
-        name: [value] for name, value in zip(names, [3.0, 4, 20.0, "x", True, True], strict=True)
-    }
+    columns = {name: [value] for name, value in zip(names, [3.0, 4, 20.0, "x", True, True], strict=True)}
     sent += client.post("/invocations", json={"inputs": columns}).status_code == 200
     assert sent >= 3
     eventually(lambda: len(logged(tmp_path / "log")) == sent)
@@ -182,11 +180,7 @@ def test_after_a_kill_every_file_is_whole_and_only_the_last_moments_are_lost(
 
 @pytest.mark.slow
 def test_a_full_disk_loses_rows_and_no_response(
-    model: str,
-    local: Place,
-    start: Callable[..., subprocess.Popen[bytes]],
-    serve: Serve,
-    tmp_path: Path,
+    model: str, local: Place, start: Callable[..., subprocess.Popen[bytes]], serve: Serve, tmp_path: Path
 ) -> None:
     client = serve(f"{model}@production", "--log-predictions", "log", "--log-every", "0.2")
     ask(client)

@@ -41,9 +41,7 @@ def ask(client: httpx.Client, times: int = 1) -> None:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_the_shadow_is_compared_and_not_heard(
-    serve: Serve, model: str, local: Place, workers: str
-) -> None:
+def test_the_shadow_is_compared_and_not_heard(serve: Serve, model: str, local: Place, workers: str) -> None:
     client = serve(f"{model}@production", "--shadow", f"{model}@staging", "--workers", workers)
     eventually(lambda: shadow_of(client).get("version") == 2)
     ask(client, 25)
@@ -63,9 +61,7 @@ def test_the_shadow_is_compared_and_not_heard(
     assert shadow_of(client)["agreement"] == 1
 
 
-def test_a_shadow_that_is_missing_or_dies_affects_no_response(
-    serve: Serve, model: str, local: Place
-) -> None:
+def test_a_shadow_that_is_missing_or_dies_affects_no_response(serve: Serve, model: str, local: Place) -> None:
     client = serve(f"{model}@production", "--shadow", f"{model}@canary")
     eventually(lambda: "no version" in str(shadow_of(client).get("last_error")))
     ask(client, 5)

@@ -91,9 +91,7 @@ def columns(draw: st.DrawFn) -> dict[str, Any]:
 
 
 anything = st.recursive(
-    values,
-    lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(), inner)),
-    max_leaves=8,
+    values, lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(), inner)), max_leaves=8
 )
 junk = st.dictionaries(
     st.sampled_from(["dataframe_split", "dataframe_records", "inputs", "instances", "more"]),
@@ -109,9 +107,7 @@ def whole_numbers(folder: Path) -> None:
     table = pd.DataFrame(rng.integers(0, 9, (60, 4)).astype(float), columns=NAMES)
     types = dict(zip(NAMES, ("int64", "int32", "float32", "float64"), strict=True))
     table = table.astype(types)
-    fitted = make_pipeline(StandardScaler(), LogisticRegression()).fit(
-        table, rng.integers(0, 3, 60)
-    )
+    fitted = make_pipeline(StandardScaler(), LogisticRegression()).fit(table, rng.integers(0, 3, 60))
     save(fitted, folder, table)
 
 
@@ -121,10 +117,7 @@ def mixed(folder: Path) -> None:
     table = pd.DataFrame(rng.normal(5, 2, (60, 4)), columns=NAMES)
     table[NAMES[0]] = rng.choice(["x", "nan", "1.5"], 60)
     prepare = ColumnTransformer(
-        [
-            ("text", OneHotEncoder(handle_unknown="ignore"), NAMES[:1]),
-            ("number", SimpleImputer(), NAMES[1:]),
-        ]
+        [("text", OneHotEncoder(handle_unknown="ignore"), NAMES[:1]), ("number", SimpleImputer(), NAMES[1:])]
     )
     fitted = make_pipeline(prepare, LogisticRegression()).fit(table, rng.integers(0, 3, 60))
     table.loc[:3, NAMES[1]] = np.nan
@@ -224,14 +217,10 @@ def test_csv_gets_the_response_of_mlflow(
 @examples(40)
 @given(
     header=names,
-    row=st.lists(
-        st.one_of(st.floats(0, 9), st.integers(0, 9), st.just("x"), st.none()), min_size=5
-    ),
+    row=st.lists(st.one_of(st.floats(0, 9), st.integers(0, 9), st.just("x"), st.none()), min_size=5),
     rows=st.integers(0, 3),
 )
-def test_parquet_gets_the_response_of_mlflow(
-    ask: Ask, header: list[str], row: list[Any], rows: int
-) -> None:
+def test_parquet_gets_the_response_of_mlflow(ask: Ask, header: list[str], row: list[Any], rows: int) -> None:
     table = {name: [value] * rows for name, value in zip(header, row, strict=False)}
     buffer = io.BytesIO()
     pd.DataFrame(table).to_parquet(buffer)

@@ -26,12 +26,7 @@ INFER = "/v2/models/trained/infer"
 
 def tensor(name: str, values: Any, datatype: str = "FP64") -> dict[str, Any]:
     array = np.asarray(values)
-    return {
-        "name": name,
-        "shape": list(array.shape),
-        "datatype": datatype,
-        "data": array.ravel().tolist(),
-    }
+    return {"name": name, "shape": list(array.shape), "datatype": datatype, "data": array.ravel().tolist()}
 
 
 def by_column(order: list[int]) -> list[dict[str, Any]]:
