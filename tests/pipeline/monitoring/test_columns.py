@@ -188,13 +188,13 @@ def test_text_and_booleans_with_holes_are_compared(local: Place, zoo: str, tmp_p
     rows, right = animals()
     result = run_monitor(zoo, animals_log(tmp_path / "log", zoo, rows, right))
     assert result.analysis.verdict() == "none"
-    unseen = {feature.name: feature.unseen for feature in result.analysis.features}
+    unseen = {feature.name: feature.unseen_rows for feature in result.analysis.features}
     assert unseen == {"weight": None, "colour": 0, "sold": 0, "tame": 0}
     rows["colour"] = np.where(np.arange(400) % 3 == 0, "blue", rows["colour"])
     rows["tame"] = None
     result = run_monitor(zoo, animals_log(tmp_path / "other", zoo, rows, right))
     assert {"colour", "tame"} <= set(result.analysis.where().split(", "))
-    assert {f.name: f.unseen for f in result.analysis.features}["colour"] == 134
+    assert {f.name: f.unseen_rows for f in result.analysis.features}["colour"] == 134
 
 
 @pytest.mark.slow
