@@ -6,6 +6,7 @@ lengths stand before them.
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 from typing import IO, TYPE_CHECKING, Any
@@ -40,15 +41,18 @@ def encode_message(head: Head, body: Any = b"") -> bytes:
     TypeError
         If the head holds what JSON cannot.
     """
-    text = orjson.dumps(head)
-    return b"".join((_LENGTHS.pack(len(text), len(body)), text, body))
+    try:
+        text = orjson.dumps(head)
+    except TypeError:  # such as half a surrogate pair, from a file name that is not UTF-8
+        text = json.dumps(head).encode()
+    return b"".join((_LENGTHS.pack(len(text), memoryview(body).nbytes), text, body))
 
 
 def decode_message(content: bytes) -> Message:
     """Read what `encode_message` returned."""
     length, _ = _LENGTHS.unpack_from(content)
     end = _LENGTHS.size + length
-    return orjson.loads(content[_LENGTHS.size : end]), content[end:]
+    return _parse_head(content[_LENGTHS.size : end]), content[end:]
 
 
 def write_message(stream: IO[bytes], head: Head, body: Any = b"") -> None:
@@ -65,7 +69,7 @@ def read_message(stream: IO[bytes]) -> Message | None:
     text, body = map(stream.read, _LENGTHS.unpack(lengths))
     if (len(text), len(body)) != _LENGTHS.unpack(lengths):
         return None
-    return orjson.loads(text), body
+    return _parse_head(text), body
 
 
 async def receive_message(reader: asyncio.StreamReader) -> Message | None:
@@ -75,4 +79,11 @@ async def receive_message(reader: asyncio.StreamReader) -> Message | None:
         text, body = [await reader.readexactly(length) for length in lengths]
     except EOFError:
         return None
-    return orjson.loads(text), body
+    return _parse_head(text), body
+
+
+def _parse_head(text: bytes) -> Head:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return json.loads(text)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from registry_tools.data.temp_files import atomic_write
+from registry_tools.data.temp_files import atomic_write, remove_stale, resolve_link, temporary_prefix
 from registry_tools.errors import InputError, first_line
 
 
@@ -22,6 +22,8 @@ def output_file(path: Path) -> Iterator[Path]:
         If the folder does not exist or cannot be written to, or `path` is there and no file.
     """
     refuse_special_file(path)
+    target = resolve_link(path)
+    remove_stale(target.parent, temporary_prefix(target), r"-\w+\.part")
     try:
         with atomic_write(path) as partial:
             yield partial
@@ -39,4 +41,4 @@ def refuse_special_file(path: Path) -> None:
         If it is a folder, a device or a pipe.
     """
     if path.exists() and not path.is_file():
-        raise InputError(f"{path}: it is there, and is no ordinary file: name another")
+        raise InputError(f"{path} exists but is not a regular file; choose another path")

@@ -71,6 +71,8 @@ def whole_number(kind: str) -> str:
 
 def unmet_requirement(value: Any, kind: str) -> str | None:
     """Return what a value that is there would have to be for a column; None if it is."""
+    if isinstance(value, np.generic):
+        value = value.item()  # NumPy rounds the bounds that it compares its own numbers with
     if kind == "boolean":
         return None if isinstance(value, _BOOLEANS) else BOOLEAN
     if kind == "string":
@@ -103,6 +105,7 @@ def fits_integer(numbers: npt.NDArray[Any], kind: str) -> npt.NDArray[np.bool_]:
     """Return which numbers a column of integers holds, shape (rows,)."""
     low, high = INTEGER_BOUNDS[kind]
     if numbers.dtype.kind == "f":
+        numbers = numbers.astype(np.float64, copy=False)  # float16 does not hold the bounds
         return (np.trunc(numbers) == numbers) & (numbers >= low) & (numbers < float(high) + 1)
     if numbers.dtype.kind == "u":
         return np.asarray(numbers <= high)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
+import secrets
 import shutil
 import socket
 import tempfile
@@ -36,8 +38,9 @@ def atomic_write(path: Path, sync_folder: bool = False) -> Iterator[Path]:
         If it cannot be written.
     """
     target = resolve_link(path)
-    partial = target.with_name(name_for_process(f".{target.name}.", ".part"))
-    remove_stale(target.parent, f".{target.name}.", r"\.part")
+    partial = target.with_name(name_for_process(temporary_prefix(target), f"-{secrets.token_hex(4)}.part"))
+    # Nobody can put a link there first: the name must be new.
+    os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:
         yield partial
         _sync(partial)
@@ -46,6 +49,14 @@ def atomic_write(path: Path, sync_folder: bool = False) -> Iterator[Path]:
             _sync(target.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def temporary_prefix(target: Path) -> str:
+    """Return how the names of temporary files of a file begin; short enough for any file system."""
+    name = target.name
+    if len(os.fsencode(name)) > 100:
+        name = f"{name[:25]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
+    return f".{name}."
 
 
 def resolve_link(path: Path) -> Path:

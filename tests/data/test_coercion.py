@@ -78,3 +78,18 @@ def test_values_are_read_from_text_by_the_type_of_their_column() -> None:
         values_from_text(["1", "2", "3"], COLUMNS)
     with pytest.raises(InputError, match="feature 'x': 'abc' is not a number"):
         values_from_text(["abc", "2", "", "true"], COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (pd.Series([2.0**63], dtype="Float64"), "long"),
+        (pd.Series([2.0**31], dtype="Float32"), "integer"),
+        (pd.Series([np.float64(2**63)], dtype=object), "long"),
+        (pd.Series([-np.inf], dtype="float16"), "integer"),
+        (pd.Series([np.complex128(1), "x"]), "long"),
+    ],
+)
+def test_a_number_beyond_its_integer_column_is_refused(values: pd.Series, kind: str) -> None:
+    with pytest.raises(InputError, match="column 'x', row"):
+        coerce(pd.DataFrame({"x": values}), [Column("x", kind)])

@@ -77,8 +77,8 @@ def test_what_killed_processes_left_goes_and_what_is_at_work_stays(
     other.mkdir()
     (other / "0.parquet").touch()
     target = tmp_path / "out.csv"
-    part = target.with_name(temp_files.name_for_process(".out.csv.", ".part"))
-    left = part.with_name(part.name.replace(f"-{os.getpid()}.", f"-{dead.pid}."))
+    part = target.with_name(temp_files.name_for_process(".out.csv.", "-00ff.part"))
+    left = part.with_name(part.name.replace(f"-{os.getpid()}-", f"-{dead.pid}-"))
     kept = [mine, other.with_name("scoring-elsewhere-1-x"), tmp_path / "scoring-notes"]
     for path in kept[1:]:
         path.mkdir()
