@@ -93,7 +93,7 @@ def unmet_requirement(value: Any, kind: str) -> str | None:
 def reads_as_number(value: Any) -> bool:
     """Tell whether Python reads a value as a number."""
     try:
-        float(value)
+        float(value.item() if isinstance(value, np.generic) else value)
     except (TypeError, ValueError):
         return False
     except OverflowError:  # an integer of very many digits
