@@ -31,7 +31,7 @@ def output_file(path: Path) -> Iterator[Path]:
 
 
 def refuse_special_file(path: Path) -> None:
-    """Refuse a path that is there and cannot be replaced.
+    """Refuse an existing path that is not a regular file.
 
     Raises
     ------
@@ -39,4 +39,4 @@ def refuse_special_file(path: Path) -> None:
         If it is a folder, a device or a pipe.
     """
     if path.exists() and not path.is_file():
-        raise InputError(f"{path}: it is there, and is no ordinary file: name another")
+        raise InputError(f"{path} exists but is not a regular file; choose another path")

@@ -152,7 +152,7 @@ def test_export_writes_a_file_that_joblib_loads(trained: Trained, tmp_path: Path
         (["predict", "iris/1", "--input", "none.csv"], 1, "does not exist"),
         (["predict", "iris/1", "--input", "rows.txt"], 1, "does not exist"),
         (["export", "iris/1", "-o", "/nowhere/model.joblib"], 1, "cannot be written"),
-        (["export", "iris/1", "-o", "pipe"], 1, "is no ordinary file"),
+        (["export", "iris/1", "-o", "pipe"], 1, "is not a regular file"),
         (["list", "--tracking-uri", "mlflow.db"], 1, "'mlflow.db' is no address of a registry"),
         (["list", "--tracking-uri", "sqlite:///gone.db"], 1, "no registry at sqlite:///gone.db"),
         (["list", "--tracking-uri", "nonsense://x"], 1, "nonsense"),
@@ -213,7 +213,7 @@ def test_an_unavailable_registry_is_one_line(kind: str) -> None:
         )
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert f"the registry at http://127.0.0.1:{port} does not answer" in done.stderr
+    assert f"the registry at http://127.0.0.1:{port} is unavailable" in done.stderr
 
 
 def test_an_answer_that_is_no_registry_is_one_line() -> None:

@@ -177,7 +177,7 @@ def test_a_stage_that_moves_while_the_candidate_is_judged_stays_there(
         stages.move_alias(client, name, "production", POOR)  # by somebody else
         return evaluate(client, *arguments)
 
-    monkeypatch.setattr(promote, "evaluate", move_and_evaluate)
+    monkeypatch.setattr(promote, evaluate.__name__, move_and_evaluate)
     with pytest.raises(StageMoved, match="moved from version 1 to version 3 in the meantime"):
         promote_version(place, name, EQUAL)
     assert stages.stage_holder(place.client, name, "production") == POOR
@@ -335,10 +335,10 @@ def test_a_version_without_held_out_rows_needs_rows_to_be_judged_by(place: Place
 @pytest.mark.parametrize(
     ("gates", "said"),
     [
-        (GateOptions(minimum={"accuracy": 0.99}), "accuracy 0.9667, at least 0.99 asked"),
-        (GateOptions(minimum={"recall": 0.95}), "recall 0.9000, at least 0.95 asked"),
-        (GateOptions(minimum={"f1_macro": 0.99}, maximum={"f1_macro": 1}), "at least 0.99 asked"),
-        (GateOptions(maximum={"log_loss": 0.1}), "log_loss 0.1589, at most 0.1 asked"),
+        (GateOptions(minimum={"accuracy": 0.99}), "accuracy 0.9667, at least 0.99 required"),
+        (GateOptions(minimum={"recall": 0.95}), "recall 0.9000, at least 0.95 required"),
+        (GateOptions(minimum={"f1_macro": 0.99}, maximum={"f1_macro": 1}), "at least 0.99 required"),
+        (GateOptions(maximum={"log_loss": 0.1}), "log_loss 0.1589, at most 0.1 required"),
         (GateOptions(minimum={"acuracy": 0.9}), "no metric 'acuracy'; there are: accuracy,"),
         (GateOptions(max_latency_ms=0.000001), "ms for one row"),
     ],
@@ -548,8 +548,8 @@ def test_a_registry_that_fails_in_the_middle_costs_an_event_and_no_stage(
 
         with ExitStack() as stop:
             second = stop.enter_context(running())
-            ended.setattr(promote, "evaluate", evaluate_and_stop)
-            with pytest.raises(RegistryUnavailable, match="does not answer"):
+            ended.setattr(promote, evaluate.__name__, evaluate_and_stop)
+            with pytest.raises(RegistryUnavailable, match="is unavailable"):
                 promote_version(second, "iris", 2)
             ended.undo()
         assert place.holder("iris") == 1
@@ -588,11 +588,11 @@ def test_what_is_in_production_and_in_staging_is_in_legacy_production(local: Pla
 def test_an_event_that_fails_after_the_move_is_recorded_as_done(
     local: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for place, step in ((stages, "mirror_legacy_stage"), (event_writer, "close_event")):
+    for place, step in ((stages, stages.mirror_legacy_stage), (event_writer, event_writer.close_event)):
         name = local.model(GOOD, EQUAL)
         promote_version(local, name, 1)
         with monkeypatch.context() as patch:
-            patch.setattr(place, step, interrupted_once(getattr(place, step)))
+            patch.setattr(place, step.__name__, interrupted_once(step))
             with pytest.raises(KeyboardInterrupt):
                 promote_version(local, name, 2)
         assert local.holder(name) == 2
@@ -679,13 +679,13 @@ def test_what_a_rollback_would_take_is_kept_though_others_deleted_what_stood_bet
 
 
 def test_a_training_that_leaks_is_refused(local: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = split.split_rows
+    split_rows = split.split_rows
 
     def leaking(dataset: Dataset, params: TrainParams) -> Any:
-        _, holdout = whole(dataset, params)
+        _, holdout = split_rows(dataset, params)
         return np.arange(len(dataset.labels)), holdout
 
-    monkeypatch.setattr(split, "split_rows", leaking)
+    monkeypatch.setattr(split, split_rows.__name__, leaking)
     name = local.model(GOOD)
     train(TrainParams(plots=False, name=name))
     with pytest.raises(GateRefused, match="30 of 30 rows were trained on") as caught:
