@@ -224,15 +224,15 @@ def test_a_database_that_fails_in_the_middle_costs_an_event_and_no_stage(
                 without_database()
                 return verdict
 
-            patch.setattr(promote, "evaluate", evaluate_and_stop)
+            patch.setattr(promote, evaluate.__name__, evaluate_and_stop)
         else:  # after it is moved, and before that is recorded
 
             def close(*arguments: Any, **options: Any) -> Any:
                 without_database()
-                return whole(*arguments, **options)
+                return close_event(*arguments, **options)
 
-            whole = event_writer.close_event
-            patch.setattr(event_writer, "close_event", close)
+            close_event = event_writer.close_event
+            patch.setattr(event_writer, close_event.__name__, close)
         with pytest.raises(RegistryUnavailable, match=r"its database"):
             promote_version(shared, name, EQUAL)
     database.start()

@@ -199,7 +199,7 @@ def test_an_interrupted_run_is_killed_in_the_record(
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(report, "write_report", interrupted)
+    monkeypatch.setattr(report, report.write_report.__name__, interrupted)
     log = write_log(tmp_path / "log", model, LogPart(1, *flowers()))
     assert main(["monitor", "--name", model, "--current", str(log)]) == 130
     assert capsys.readouterr().err.strip() == "pipeline: error: interrupted"

@@ -126,7 +126,7 @@ def test_a_file_that_is_swapped_after_it_was_compared_is_not_what_is_loaded(
         stored.write_bytes(b"swapped")
         return found
 
-    monkeypatch.setattr(loader.manifest, "check_files", check_then_swap)
+    monkeypatch.setattr(loader.manifest, manifest.check_files.__name__, check_then_swap)
     assert load_model(ref).predict([[6.0, 2.5, 4.5, 1.5]]).tolist() == [1]
 
 

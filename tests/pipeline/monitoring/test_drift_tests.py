@@ -27,7 +27,7 @@ def categories(before: dict[str, int], now: dict[str, int]) -> Shown | None:
 def test_the_statistic_of_numbers_is_the_largest_distance_of_the_two_distributions() -> None:
     found = numbers(np.arange(100), np.arange(50, 150))
     assert found is not None
-    assert (found.subject, found.kind) == ("x", "Kolmogorov-Smirnov")
+    assert (found.target, found.kind) == ("x", "Kolmogorov-Smirnov")
     assert found.statistic == pytest.approx(0.5)
     assert found.p_value == pytest.approx(stats.ks_2samp(range(100), range(50, 150)).pvalue)
     assert found.p_value < 1e-10
@@ -173,7 +173,7 @@ def test_all_features_together_show_a_correlation_that_none_of_them_shows() -> N
         assert alone.p_value > 0.05
     found = drift_tests.joint_test(before, now)
     assert found is not None
-    assert (found.subject, found.kind) == (drift_tests.ALL_FEATURES, "classifier")
+    assert (found.target, found.kind) == (drift_tests.ALL_FEATURES, "classifier")
     assert found.p_value < 1e-4
     assert found.statistic > 0.6
 
@@ -224,7 +224,7 @@ def test_holm_corrects_as_in_the_worked_example() -> None:
     p_values = (0.01, 0.04, 0.03, 0.005)
     tests = [Shown(str(place), "", 0.0, p) for place, p in enumerate(p_values)]
     found = drift_tests.holm_correction(tests)
-    assert [test.subject for test in found] == ["0", "1", "2", "3"]
+    assert [test.target for test in found] == ["0", "1", "2", "3"]
     assert [test.adjusted_p_value for test in found] == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert [test.p_value for test in found] == list(p_values)
 

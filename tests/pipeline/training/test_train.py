@@ -337,7 +337,7 @@ def test_a_failure_before_the_stage_leaves_no_version(store: str, monkeypatch: p
     def fail(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(figures, "confusion_matrix", fail)
+    monkeypatch.setattr(figures, figures.confusion_matrix.__name__, fail)
     with pytest.raises(OSError, match="no space"):
         train(TrainParams(max_iter=100))
     client = MlflowClient()
