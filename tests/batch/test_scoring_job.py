@@ -230,7 +230,7 @@ def test_a_table_with_text_and_missing_values_is_scored_as_predict_does_without_
 
 
 @slow
-def test_mistakes_are_one_line_and_leave_nothing(local: Place, tmp_path: Path, capsys: Any) -> None:
+def test_errors_are_one_line_and_leave_no_files(local: Place, tmp_path: Path, capsys: Any) -> None:
     ref = f"{local.model(GOOD)}/1"
     good = write(rows(10), tmp_path / "in.parquet")
     folder = tmp_path / "folder"

@@ -153,7 +153,7 @@ def test_each_variable_is_one_that_mlflow_or_libpq_reads() -> None:
     assert set(named) == set(re.findall(r"(\w+)=", exported))
 
 
-def test_each_probe_asks_a_route_that_needs_no_key() -> None:
+def test_each_probe_uses_a_route_that_needs_no_key() -> None:
     routes = _routes()
     asked = [CONTAINER[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness", "readiness")]
     assert [probe["path"] for probe in asked] == ["/health", "/health", "/ready"]

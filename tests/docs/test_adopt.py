@@ -95,7 +95,7 @@ def test_the_page_followed_to_the_letter_does_what_it_says(tmp_path: Path) -> No
     assert reader.run("git grep registry-pipeline") == ""
 
 
-def test_a_figure_may_differ_a_little_and_a_word_may_not() -> None:
+def test_numbers_may_differ_a_little_and_words_may_not() -> None:
     assert_same("accuracy  0.955 on 30 rows", "accuracy  0.96 on 30 rows", "x")
     for other in ("accuracy  0.85 on 30 rows", "accuracy  0.95 on 31 rows", "0.95 on 30 rows"):
         with pytest.raises(AssertionError):

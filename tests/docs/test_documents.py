@@ -50,7 +50,7 @@ def fresh_checkout(folder: Path) -> Path:
     return folder
 
 
-def test_the_server_answers_as_its_document_shows(
+def test_the_server_responds_as_its_document_shows(
     serve: Serve, trained_once: Trained, tmp_path: Path
 ) -> None:
     shutil.copy(trained_once.folder / "mlflow.db", tmp_path / "shown.db")
@@ -101,7 +101,7 @@ def assert_shown(project: Path, shown_commands: list[tuple[str, str]]) -> None:
         assert plain(done.stdout) == plain(shown), f"$ {command}"
 
 
-def test_the_python_of_the_readme_runs_and_answers_as_it_says(trained: object) -> None:
+def test_the_python_of_the_readme_prints_the_output_that_it_shows(trained: object) -> None:
     (block,) = blocks("python")
     scope: dict[str, object] = {}
     for line in filter(None, block.splitlines()):

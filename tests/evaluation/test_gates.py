@@ -47,7 +47,7 @@ def test_a_signature_that_the_champions_clients_do_not_fit_is_refused(
         [Column("a", "double", required=False), B],
     ],
 )
-def test_a_signature_that_takes_what_is_sent_passes(candidate: list[Column]) -> None:
+def test_a_compatible_signature_passes(candidate: list[Column]) -> None:
     assert gates.signature_gate(candidate, [A, B]).passed
 
 

@@ -142,9 +142,7 @@ def test_an_interrupted_copy_leaves_no_version_and_can_be_repeated(
     assert run_states(target, name) == ["FINISHED"]
 
 
-def test_a_copy_that_was_interrupted_at_its_very_end_is_whole(
-    place: Place, target: Place, short_wait: None
-) -> None:
+def test_a_copy_interrupted_at_its_end_is_complete(place: Place, target: Place, short_wait: None) -> None:
     name = place.model(GOOD)
     command = ["copy", f"{name}/1", "--to-uri", target.uri]
     done = subprocess.run([sys.executable, "-c", _KILLED, runs.__name__, runs.finish.__name__, *command])

@@ -96,7 +96,7 @@ def not_a_model(folder: Path, content: dict[str, Any]) -> None:
     ],
     ids=lambda change: change.__name__,
 )
-def test_it_is_refused_and_nothing_runs(
+def test_a_hostile_model_is_refused_and_no_code_runs(
     local: Place, tmp_path: Path, change: Change, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ref = crafted(local, change)
@@ -114,7 +114,7 @@ def test_it_is_refused_and_nothing_runs(
     assert not (tmp_path / "model.joblib").exists()
 
 
-def test_a_file_that_is_swapped_after_it_was_compared_is_not_what_is_loaded(
+def test_a_file_swapped_after_verification_is_not_loaded(
     local: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ref = crafted(local, lambda folder, content: None)

@@ -82,7 +82,7 @@ def test_a_model_that_is_no_better_than_the_majority_is_trained_with_a_warning(
     assert "no better than always predicting setosa: correct on 0.3333" in caplog.text
 
 
-def test_weights_that_calibration_undoes_are_told(store: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_weights_that_calibration_undoes_are_reported(store: str, caplog: pytest.LogCaptureFixture) -> None:
     train(TrainParams(model="svc", model_params={"class_weight": "balanced"}, plots=False))
     assert "class_weight has next to no effect: svc gives no probabilities" in caplog.text
     caplog.clear()
@@ -201,7 +201,7 @@ def test_every_model_logs_the_same_metrics_and_loads(model: str, store: str) -> 
     assert loaded.predict_proba([IRIS_ROW]).shape == (1, 3)
 
 
-def test_a_table_with_text_holes_and_booleans(store: str, table_csv: Path) -> None:
+def test_a_table_with_text_missing_values_and_booleans(store: str, table_csv: Path) -> None:
     result = train(TrainParams(data=str(table_csv), target="kind", name="other"))
     assert result.metrics["accuracy"] > 0.8
     model = load_model("other@staging")
