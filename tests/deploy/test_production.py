@@ -97,7 +97,7 @@ def test_a_backup_restored_elsewhere_is_complete(shared: Place, database: Postgr
             assert there.holder(name) == EQUAL
 
 
-def test_each_may_do_what_the_document_says_and_no_more(shared: Place, tmp_path: Path) -> None:
+def test_each_user_has_exactly_the_documented_permissions(shared: Place, tmp_path: Path) -> None:
     name = shared.model(GOOD, EQUAL)
     promote_version(shared, name, GOOD)
     training = shared.client.create_experiment(name)

@@ -65,13 +65,13 @@ def test_the_server_responds_as_its_document_shows(
         assert plain(done.stdout.replace("\r", "")) == plain(output), command + done.stderr
 
 
-def test_the_documents_show_what_their_commands_print(tmp_path: Path) -> None:
+def test_the_documents_show_the_output_of_their_commands(tmp_path: Path) -> None:
     assert_shown(fresh_checkout(tmp_path), conversations())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("document", "stage"), [("scoring", "staging"), ("loop", "production")])
-def test_what_a_trained_model_is_used_for_goes_as_its_document_shows(
+def test_the_commands_on_a_trained_model_print_the_documented_output(
     document: str, stage: str, trained_once: Trained, tmp_path: Path
 ) -> None:
     project = fresh_checkout(tmp_path)
@@ -145,7 +145,7 @@ def test_both_programs_run_as_modules(module: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_table_of_the_rules_is_what_the_simulation_prints() -> None:
+def test_the_table_of_the_rules_matches_the_simulation() -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "benchmarks" / "gate_power.py"], capture_output=True, text=True
     )

@@ -276,9 +276,9 @@ def test_two_monitors_at_once_start_one_retraining(
     assert [process.wait(timeout=100) for process in both] == [4, 4]
     versions = registry.list_versions(local.client, model)
     assert [version.version for version in versions] == [3, 2, 1]
-    said = "".join(path.read_text() for path in sorted(tmp_path.glob("process-*.log")))
-    assert said.count("retrain   done") == 1
-    assert said.count("retrain   not started") == 1
+    printed = "".join(path.read_text() for path in sorted(tmp_path.glob("process-*.log")))
+    assert printed.count("retrain   done") == 1
+    assert printed.count("retrain   not started") == 1
     assert local.holder(model) == 3
 
 

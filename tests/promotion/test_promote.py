@@ -333,7 +333,7 @@ def test_a_version_without_a_holdout_needs_evaluation_data(place: Place, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("gates", "said"),
+    ("gates", "message"),
     [
         (GateOptions(minimum={"accuracy": 0.99}), "accuracy 0.9667, at least 0.99 required"),
         (GateOptions(minimum={"recall": 0.95}), "recall 0.9000, at least 0.95 required"),
@@ -343,11 +343,11 @@ def test_a_version_without_a_holdout_needs_evaluation_data(place: Place, tmp_pat
         (GateOptions(max_latency_ms=0.000001), "ms for one row"),
     ],
 )
-def test_additional_thresholds_are_gates_as_well(local: Place, gates: GateOptions, said: str) -> None:
+def test_additional_thresholds_are_gates_as_well(local: Place, gates: GateOptions, message: str) -> None:
     name = local.model(GOOD)
     result = promote_version(local, name, GOOD, gates=gates, dry_run=True)
     (refusal,) = result.verdict.refusals
-    assert said in refusal.message
+    assert message in refusal.message
 
 
 def test_thresholds_that_pass_are_shown(local: Place) -> None:
@@ -360,18 +360,18 @@ def test_thresholds_that_pass_are_shown(local: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "said"),
+    ("rule", "message"),
     [
         ("non-inferior", "too few rows to show it: 2062 would do"),
         ("better", "p(better) 0.5; not significantly better"),
     ],
 )
-def test_the_stricter_rules_refuse_an_equal_version(local: Place, rule: str, said: str) -> None:
+def test_the_stricter_rules_refuse_an_equal_version(local: Place, rule: str, message: str) -> None:
     name = local.model()
     promote_version(local, name, GOOD)
     with pytest.raises(GateRefused) as caught:
         promote_version(local, name, EQUAL, gates=GateOptions(rule=rule))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -434,7 +434,7 @@ def test_files_that_differ_are_named_and_never_loaded(tampered: tuple[Place, str
     def spoil(path: Path, content: bytes | None) -> None:
         path.unlink() if content is None else path.write_bytes(content)
 
-    for path, content, said in (
+    for path, content, message in (
         (model, whole[:-100], "model.skops was changed"),
         (model, bytes(flipped), "model.skops was changed"),
         (extra, b"import os", "more.py was added"),
@@ -444,9 +444,9 @@ def test_files_that_differ_are_named_and_never_loaded(tampered: tuple[Place, str
         spoil(path, content)
         with pytest.raises(GateRefused) as caught:
             promote_version(place, name, 2)
-        assert said in str(caught.value)
+        assert message in str(caught.value)
         assert [gate.gate for gate in caught.value.promotion.verdict.gates] == ["integrity"]
-        with pytest.raises(RegistryToolsError, match=said):
+        with pytest.raises(RegistryToolsError, match=message):
             load_model(f"{name}/2", tracking_uri=place.uri)
         spoil(path, before)
     assert place.holder(name) == GOOD

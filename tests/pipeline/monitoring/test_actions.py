@@ -247,7 +247,7 @@ def test_without_drift_nothing_is_trained(local: Place, model: str, tmp_path: Pa
 def test_a_second_run_within_the_cooldown_trains_nothing(
     local: Place, model: str, shifted_log: Path, tmp_path: Path
 ) -> None:
-    first = record(local, model)
+    first = open_run(local, model)
     assert first.lock_retraining("production", DAY) is None
     again = run_monitor(model, shifted_log, retrain=str(grown_table(tmp_path)))
     assert action_outcomes(again) == [("retrain", "not started")]
@@ -256,7 +256,7 @@ def test_a_second_run_within_the_cooldown_trains_nothing(
     assert stages.stage_holder(local.client, model, "staging") is None
 
 
-def record(local: Place, name: str) -> MonitoringRun:
+def open_run(local: Place, name: str) -> MonitoringRun:
     return MonitoringRun(local.client, name, {})
 
 
@@ -264,7 +264,7 @@ DAY = timedelta(days=1)
 
 
 def test_a_retraining_is_locked_again_after_the_cooldown(local: Place, model: str) -> None:
-    first, second, third = (record(local, model) for _ in range(3))
+    first, second, third = (open_run(local, model) for _ in range(3))
     assert first.lock_retraining("production", DAY) is None
     assert first.run_id in str(second.lock_retraining("production", DAY))
     assert second.lock_retraining("production", timedelta(0)) is None
@@ -272,21 +272,21 @@ def test_a_retraining_is_locked_again_after_the_cooldown(local: Place, model: st
 
 
 def test_each_stage_has_its_own_cooldown(local: Place, model: str) -> None:
-    assert record(local, model).lock_retraining("production", DAY) is None
-    assert record(local, model).lock_retraining("shadow", DAY) is None
+    assert open_run(local, model).lock_retraining("production", DAY) is None
+    assert open_run(local, model).lock_retraining("shadow", DAY) is None
 
 
 def test_of_many_at_once_one_locks_the_retraining(local: Place, model: str) -> None:
-    records = [record(local, model) for _ in range(6)]
+    open_runs = [open_run(local, model) for _ in range(6)]
     with ThreadPoolExecutor(6) as threads:
-        results = list(threads.map(lambda r: r.lock_retraining("production", DAY), records))
-    (winner,) = [r for r, result in zip(records, results, strict=True) if result is None]
+        results = list(threads.map(lambda r: r.lock_retraining("production", DAY), open_runs))
+    (winner,) = [r for r, result in zip(open_runs, results, strict=True) if result is None]
     assert all(winner.run_id in result for result in results if result is not None)
 
 
 def earlier_retraining(local: Place, model: str, at: datetime) -> str:
     """Make a run of a retraining that began when some clock results so."""
-    before = record(local, model)
+    before = open_run(local, model)
     experiment = local.client.get_run(before.run_id).info.experiment_id
     run = local.client.create_run(experiment, start_time=int(at.timestamp() * 1000))
     before.run_id = run.info.run_id
@@ -296,21 +296,21 @@ def earlier_retraining(local: Place, model: str, at: datetime) -> str:
 
 def test_a_retraining_dated_years_ahead_does_not_block_the_next(local: Place, model: str) -> None:
     earlier_retraining(local, model, datetime.now(timezone.utc) + timedelta(days=900))
-    assert record(local, model).lock_retraining("production", DAY) is None
+    assert open_run(local, model).lock_retraining("production", DAY) is None
 
 
 def test_a_retraining_dated_slightly_ahead_starts_the_cooldown(local: Place, model: str) -> None:
     before = earlier_retraining(local, model, datetime.now(timezone.utc) + timedelta(minutes=10))
-    results = str(record(local, model).lock_retraining("production", DAY))
+    results = str(open_run(local, model).lock_retraining("production", DAY))
     assert before in results
     assert "by a clock that is ahead" in results
 
 
 def test_a_retraining_whose_run_was_deleted_does_not_block_the_next(local: Place, model: str) -> None:
     before = earlier_retraining(local, model, datetime.now(timezone.utc))
-    assert "is not over" in str(record(local, model).lock_retraining("production", DAY))
+    assert "is not over" in str(open_run(local, model).lock_retraining("production", DAY))
     local.client.delete_run(before)
-    assert record(local, model).lock_retraining("production", DAY) is None
+    assert open_run(local, model).lock_retraining("production", DAY) is None
 
 
 @pytest.mark.slow

@@ -96,13 +96,13 @@ def test_a_run_and_its_version_carry_a_card(trained: Trained) -> None:
     run = client.get_run(trained.first.run_id)
     assert run.info.run_name == "logistic_regression"
     assert run.data.tags["mlflow.note.content"] == version.description
-    for said in (
+    for sentence in (
         "accuracy **0.9667** on 30 held-out rows, trained on 120",
         "1 × versicolor taken for virginica",
         "Weakest class: versicolor, recall 0.90",
         'load_model("iris/N")',
     ):
-        assert said in version.description
+        assert sentence in version.description
 
 
 def test_the_name_of_a_run_says_what_is_not_usual() -> None:
