@@ -14,7 +14,7 @@ class Range:
     low: float
     high: float
     log: bool = False  # every order of magnitude is as likely as another
-    whole: bool = False
+    is_integer: bool = False
 
 
 SearchSpace = Mapping[str, Range | tuple[Any, ...]]  # by argument; a tuple is a choice
@@ -44,7 +44,7 @@ ESTIMATORS: Mapping[str, EstimatorSpec] = {
             "n_estimators": (50, 100, 200),
             "max_depth": (None, 4, 8, 16),
             "max_features": ("sqrt", None),
-            "min_samples_leaf": Range(1, 10, whole=True),
+            "min_samples_leaf": Range(1, 10, is_integer=True),
         },
     ),
     "hist_gradient_boosting": EstimatorSpec(
@@ -52,8 +52,8 @@ ESTIMATORS: Mapping[str, EstimatorSpec] = {
         takes=("max_iter", "random_state"),
         space={
             "learning_rate": Range(0.01, 0.5, log=True),
-            "max_leaf_nodes": Range(7, 63, whole=True),
-            "min_samples_leaf": Range(5, 50, whole=True),
+            "max_leaf_nodes": Range(7, 63, is_integer=True),
+            "min_samples_leaf": Range(5, 50, is_integer=True),
             "l2_regularization": Range(1e-6, 10, log=True),
         },
     ),
@@ -63,7 +63,7 @@ ESTIMATORS: Mapping[str, EstimatorSpec] = {
     "knn": EstimatorSpec(
         "sklearn.neighbors:KNeighborsClassifier",
         takes=(),
-        space={"n_neighbors": Range(1, 30, whole=True), "weights": ("uniform", "distance")},
+        space={"n_neighbors": Range(1, 30, is_integer=True), "weights": ("uniform", "distance")},
     ),
 }
 

@@ -49,7 +49,7 @@ def test_a_stage_may_come_apart() -> None:
         ("a\nb/3", "is not usable"),
     ],
 )
-def test_what_is_no_reference_says_so(text: str, reason: str) -> None:
+def test_an_invalid_reference_is_refused(text: str, reason: str) -> None:
     with pytest.raises(InvalidReference, match=reason):
         parse_ref(text)
 

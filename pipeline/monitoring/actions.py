@@ -73,7 +73,7 @@ def retrain(
     training: TrainParams | str,
     analysis: Analysis,
     current_version: int,
-    record: MonitoringRun,
+    run: MonitoringRun,
 ) -> list[ActionResult]:
     """Train a candidate as was asked, and have the gates judge it.
 
@@ -82,13 +82,13 @@ def retrain(
     """
     if isinstance(training, str):
         return [ActionResult("retrain", "failed", training)]
-    held = record.lock_retraining(params.stage, params.cooldown)
+    held = run.lock_retraining(params.stage, params.cooldown)
     if held is not None:
         return [ActionResult("retrain", "not started", held)]
     try:
         with runs.separate_runs():
             result = train(training)
-        record.tag(result.version, CAUSE_TAG, record.run_id)
+        run.tag(result.version, CAUSE_TAG, run.run_id)
     except (PipelineError, RegistryToolsError) as error:
         return [ActionResult("retrain", "failed", str(error))]
     except Exception as error:  # noqa: BLE001 - an estimator may raise whatever it likes
@@ -101,7 +101,7 @@ def retrain(
         f"version {result.version} in {result.stage}, "
         f"accuracy {result.metrics['accuracy']:.4f} on {result.holdout_rows} held-out rows",
     )
-    reason = f"drift in {analysis.where()[:200]}, monitoring run {record.run_id}"
+    reason = f"drift in {analysis.where()[:200]}, monitoring run {run.run_id}"
     return [trained, _evaluate_gates(client, params, result.version, reason, current_version)]
 
 

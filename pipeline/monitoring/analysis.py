@@ -83,15 +83,15 @@ class Analysis:
         return any(test.kind == drift_tests.FALLEN for test in self.significant_tests)
 
     def where(self) -> str:
-        """Return the subjects that drifted, between commas."""
-        subjects = dict.fromkeys(test.subject for test in self.significant_tests)
-        return ", ".join(subjects)
+        """Return the targets of the significant tests, between commas."""
+        targets = dict.fromkeys(test.target for test in self.significant_tests)
+        return ", ".join(targets)
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values, for JSON."""
         return asdict(self) | {
             "verdict": self.verdict(),
-            "where": list(dict.fromkeys(test.subject for test in self.significant_tests)),
+            "where": list(dict.fromkeys(test.target for test in self.significant_tests)),
         }
 
     def verdict(self) -> str:

@@ -33,14 +33,14 @@ _KS_EFFICIENCY = 0.64
 class DriftTest:
     """One comparison with the training baseline."""
 
-    subject: str  # a feature, or one of the names above
+    target: str  # a feature, or one of the names above
     kind: str
     statistic: float
     p_value: float
     adjusted_p_value: float = math.nan  # by Holm, over all tests of a version
 
 
-def ks_test(baseline: Floats, current: Floats, subject: str) -> DriftTest | None:
+def ks_test(baseline: Floats, current: Floats, feature: str) -> DriftTest | None:
     """Compare the values of a feature by Kolmogorov and Smirnov; None if a side has none.
 
     Of a few different values, such as 0 and 1, it would see next to nothing: they are counted.
@@ -49,8 +49,8 @@ def ks_test(baseline: Floats, current: Floats, subject: str) -> DriftTest | None
     ----------
     baseline, current
         Values, shape (rows,); NaN is none.
-    subject
-        The feature.
+    feature
+        The name of the feature.
     """
     baseline, current = baseline[~np.isnan(baseline)], current[~np.isnan(current)]
     if not len(baseline) or not len(current):
@@ -61,13 +61,13 @@ def ks_test(baseline: Floats, current: Floats, subject: str) -> DriftTest | None
         sides = np.split(places, [len(baseline)])
         counts = [np.bincount(side, minlength=len(few)).tolist() for side in sides]
         baseline_counts, current_counts = (dict(zip(names, each, strict=True)) for each in counts)
-        return chi_squared_test(baseline_counts, current_counts, subject)
+        return chi_squared_test(baseline_counts, current_counts, feature)
     small = max(len(baseline), len(current)) <= 2000
     found = stats.ks_2samp(baseline, current, method="auto" if small else "asymp")
-    return DriftTest(subject, "Kolmogorov-Smirnov", float(found.statistic), float(found.pvalue))
+    return DriftTest(feature, "Kolmogorov-Smirnov", float(found.statistic), float(found.pvalue))
 
 
-def chi_squared_test(baseline: Counts, current: Counts, subject: str) -> DriftTest | None:
+def chi_squared_test(baseline: Counts, current: Counts, target: str) -> DriftTest | None:
     """Compare how often each category comes by chi-squared; None if all rows are of one.
 
     Two columns of which one is rare are compared by Fisher's exact test. The statistic is Cramér's
@@ -80,7 +80,7 @@ def chi_squared_test(baseline: Counts, current: Counts, subject: str) -> DriftTe
     p_value, kind = float(found.pvalue), "chi-squared"
     if table.shape[1] == 2 and found.expected_freq.min() < _MIN_EXPECTED:
         p_value, kind = float(stats.fisher_exact(table).pvalue), "Fisher's exact"
-    return DriftTest(subject, kind, math.sqrt(found.statistic / table.sum()), p_value)
+    return DriftTest(target, kind, math.sqrt(found.statistic / table.sum()), p_value)
 
 
 def _contingency_table(baseline: Counts, current: Counts) -> npt.NDArray[np.int64] | None:
@@ -107,7 +107,7 @@ def _contingency_table(baseline: Counts, current: Counts) -> npt.NDArray[np.int6
 
 
 def missing_values_test(
-    baseline: tuple[int, int], current: tuple[int, int], subject: str
+    baseline: tuple[int, int], current: tuple[int, int], feature: str
 ) -> DriftTest | None:
     """Compare how many values are missing, each side (missing, rows); None if none is."""
     table = np.array([[gone, rows - gone] for gone, rows in (baseline, current)])
@@ -116,7 +116,7 @@ def missing_values_test(
     rare = table.sum(axis=0).min() * table.sum(axis=1).min() / table.sum() < _MIN_EXPECTED
     found = stats.fisher_exact(table) if rare else stats.chi2_contingency(table)
     shares = table[:, 0] / table.sum(axis=1)
-    return DriftTest(subject, MISSING, float(shares[1] - shares[0]), float(found.pvalue))
+    return DriftTest(feature, MISSING, float(shares[1] - shares[0]), float(found.pvalue))
 
 
 def accuracy_test(promoted: tuple[int, int], live: tuple[int, int]) -> DriftTest | None:

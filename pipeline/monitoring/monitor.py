@@ -87,16 +87,16 @@ def monitor(params: MonitorParams) -> MonitorResult:
         If the rows, the labels or the baseline cannot be read. No action is taken then.
     """
     inputs = _read_inputs(params)
-    record = MonitoringRun(inputs.client, params.name, _run_tags(params, inputs.watched))
+    run = MonitoringRun(inputs.client, params.name, _run_tags(params, inputs.watched))
     try:
-        result = _monitor_versions(inputs, record)
+        result = _monitor_versions(inputs, run)
     except BaseException as error:
         interrupted = isinstance(error, (KeyboardInterrupt, SystemExit))
         reason = "interrupted" if interrupted else f"{type(error).__name__}: {error}"
         status = "KILLED" if interrupted else "FAILED"
-        record.end(status, {"error": reason, "mlflow.note.content": reason})
+        run.end(status, {"error": reason, "mlflow.note.content": reason})
         raise
-    record.link_entry_run()
+    run.link_entry_run()
     return result
 
 
@@ -120,28 +120,28 @@ def _read_inputs(params: MonitorParams) -> _MonitoringInputs:
     return _MonitoringInputs(client, params, watched, own, rows, known, training)
 
 
-def _monitor_versions(inputs: _MonitoringInputs, record: MonitoringRun) -> MonitorResult:
+def _monitor_versions(inputs: _MonitoringInputs, run: MonitoringRun) -> MonitorResult:
     """Analyse each version, log the results, and take the actions."""
     params, watched = inputs.params, inputs.watched.version
     findings, notes = _analyse_versions(inputs)
     for each in findings:
-        record.tag_version(each.analysis)
+        run.tag_version(each.analysis)
         notes += _untested_notes(each)
     main = findings[0].analysis
-    record.log_analysis(main)
-    results = tuple(_run_actions(inputs, main, record))
+    run.log_analysis(main)
+    results = tuple(_run_actions(inputs, main, run))
     head = {
         "name": params.name,
         "stage": params.stage,
         "version": watched,
         "current": str(params.current),
-        "run_id": record.run_id,
+        "run_id": run.run_id,
         "alpha": params.alpha,
         "notes": notes,
     }
     reported = [(each.analysis, each.baseline, each.window) for each in findings]
-    record.log_files(lambda folder: report.write_report(folder, head, reported, results))
-    record.end("FINISHED", _verdict_tags(main, results))
+    run.log_files(lambda folder: report.write_report(folder, head, reported, results))
+    run.end("FINISHED", _verdict_tags(main, results))
     return MonitorResult(
         params.name,
         params.stage,
@@ -150,8 +150,8 @@ def _monitor_versions(inputs: _MonitoringInputs, record: MonitoringRun) -> Monit
         tuple(each.analysis for each in findings[1:]),
         tuple(notes),
         results,
-        record.experiment,
-        record.run_id,
+        run.experiment,
+        run.run_id,
     )
 
 
@@ -241,16 +241,16 @@ def _predict_rows(client: MlflowClient, name: str, version: int, part: CurrentWi
     return CurrentWindow(part.table, pa.chunked_array([pa.array(predictions, pa.string())]), part.keys)
 
 
-def _run_actions(inputs: _MonitoringInputs, main: Analysis, record: MonitoringRun) -> Sequence[ActionResult]:
+def _run_actions(inputs: _MonitoringInputs, main: Analysis, run: MonitoringRun) -> Sequence[ActionResult]:
     """Take the requested actions, if there is drift."""
     results: list[ActionResult] = []
     client, params = inputs.client, inputs.params
     current_version = inputs.watched.version
     if params.rollback and main.accuracy_has_fallen:
-        result, current_version = actions.roll_back(client, params, current_version, record.run_id)
+        result, current_version = actions.roll_back(client, params, current_version, run.run_id)
         results.append(result)
     if inputs.training is not None and main.has_drift:
-        results += actions.retrain(client, params, inputs.training, main, current_version, record)
+        results += actions.retrain(client, params, inputs.training, main, current_version, run)
     return results
 
 

@@ -34,7 +34,7 @@ def summary_sentence(analysis: Analysis) -> str:
         return f"{analysis.rows} rows: no drift ({shift})"
     clearest = analysis.significant_tests[0]
     return (
-        f"{analysis.rows} rows: drift in {analysis.where()} ({clearest.subject}: {clearest.kind} "
+        f"{analysis.rows} rows: drift in {analysis.where()} ({clearest.target}: {clearest.kind} "
         f"{clearest.statistic:.2f}, p {clearest.adjusted_p_value:.1g} corrected)"
     )
 

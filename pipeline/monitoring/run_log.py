@@ -34,7 +34,7 @@ class MonitoringRun:
         self._model = model
         self.experiment = f"{model}-monitoring"
         here = {"host": socket.gethostname(), "process": str(os.getpid())}
-        runs.end_killed(client, self.experiment, here["host"])
+        runs.end_abandoned_runs(client, self.experiment, here["host"])
         self.run_id = runs.start(client, self.experiment, {**tags, **here, "kind": "monitoring"})
 
     def log_analysis(self, analysis: Analysis) -> None:
@@ -47,12 +47,10 @@ class MonitoringRun:
                 Metric(f"psi.{suffix}", value, now, step) for step, value in enumerate(feature.psi_over_time)
             ]
             logged.append(Metric(f"missing.{suffix}", feature.current_missing, now, 0))
-        subjects = list(dict.fromkeys(test.subject for test in analysis.tests))
-        least = {
-            s: min(test.adjusted_p_value for test in analysis.tests if test.subject == s) for s in subjects
-        }
-        for subject, suffix in zip(subjects, metrics.metric_suffixes(subjects), strict=True):
-            logged.append(Metric(f"p_value.{suffix}", least[subject], now, 0))
+        targets = list(dict.fromkeys(test.target for test in analysis.tests))
+        for target, suffix in zip(targets, metrics.metric_suffixes(targets), strict=True):
+            p_value = min(test.adjusted_p_value for test in analysis.tests if test.target == target)
+            logged.append(Metric(f"p_value.{suffix}", p_value, now, 0))
         if analysis.accuracy is not None:
             live, promoted = analysis.accuracy.live, analysis.accuracy.promoted
             logged += [

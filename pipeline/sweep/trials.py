@@ -85,7 +85,7 @@ def _search_space(name: str, params: SweepParams) -> dict[str, Any]:
 def _distribution(values: Range | tuple[Any, ...]) -> Any:
     if isinstance(values, tuple):
         return list(values)
-    if values.whole:
+    if values.is_integer:
         return stats.randint(int(values.low), int(values.high) + 1)
     if values.log:
         return stats.loguniform(values.low, values.high)

@@ -26,7 +26,7 @@ _MODEL_REQUIREMENTS = ("mlflow", "scikit-learn", "skops", "numpy", "pandas", "sc
 
 
 @dataclass(frozen=True)
-class LoggedModel:
+class StoredModel:
     """A model that MLflow has stored with a run, not yet registered."""
 
     uri: str
@@ -42,7 +42,7 @@ def log_model(
     predicted: Any,
     target_names: Sequence[str],
     trusted: Sequence[str],
-) -> LoggedModel:
+) -> StoredModel:
     """Store the model with the active run, and take the manifest of what the store then serves.
 
     Parameters
@@ -73,7 +73,7 @@ def log_model(
     location = client.get_logged_model(info.model_id).artifact_location
     with artifacts.download(client, location) as folder:
         manifest = manifest_of(folder)
-    return LoggedModel(f"models:/{info.model_id}", info.model_id, manifest)
+    return StoredModel(f"models:/{info.model_id}", info.model_id, manifest)
 
 
 def _log_skops_model(

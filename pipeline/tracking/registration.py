@@ -1,4 +1,4 @@
-"""Register a logged model as a version, and set its stage."""
+"""Register a stored model as a version, and set its stage."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Mapping
 from mlflow import MlflowClient
 
 from pipeline.errors import RegistrationError
-from pipeline.tracking.model_logging import LoggedModel
+from pipeline.tracking.model_logging import StoredModel
 from registry_tools.errors import RegistryToolsError
 from registry_tools.mlflow_store import registry, stages
 from registry_tools.models.manifest import digest_of
 
 
 def register_version(
-    logged: LoggedModel, *, name: str, run_id: str, tags: Mapping[str, str], description: str
+    stored: StoredModel, *, name: str, run_id: str, tags: Mapping[str, str], description: str
 ) -> int:
-    """Register a logged model with all its tags in one call, and return its number."""
-    digest = digest_of(logged.manifest)
+    """Register a stored model with all its tags in one call, and return its number."""
+    digest = digest_of(stored.manifest)
     return registry.register(
         MlflowClient(),
         name,
-        source=logged.uri,
+        source=stored.uri,
         run_id=run_id,
-        model_id=logged.model_id,
+        model_id=stored.model_id,
         description=description,
         tags={**tags, registry.DIGEST_TAG: digest},
     )

@@ -27,7 +27,7 @@ class ScoringRun:
         self.run_id: str | None = None
         here = {"host": socket.gethostname(), "process": str(os.getpid())}
         try:
-            runs.end_killed(client, self.experiment, here["host"])
+            runs.end_abandoned_runs(client, self.experiment, here["host"])
             self.run_id = runs.start(client, self.experiment, {**tags, **here})
         except RegistryToolsError as error:
             _log.warning("this scoring is not recorded: %s", error)

@@ -72,7 +72,7 @@ def _reason_option(**options: Any) -> Callable[[F], F]:
 @click.option("--eval-data", metavar="FILE", help="Rows to judge by, instead of the held-out ones.")
 @click.option("--target", metavar="COLUMN", help="The label column of --eval-data.")
 @click.option("--expect-current", type=int, metavar="N", help="Refuse if another version holds the stage.")
-@click.option("--dry-run", is_flag=True, help="Judge only; record and move nothing.")
+@click.option("--dry-run", is_flag=True, help="Evaluate the gates only; nothing is recorded or moved.")
 @click.option("--force", is_flag=True, help="Move whatever the gates say; needs --reason.")
 @_reason_option(default="")
 @actor_option

@@ -33,7 +33,7 @@ def output_file(path: Path) -> Iterator[Path]:
 
 
 def refuse_special_file(path: Path) -> None:
-    """Refuse a path that is there and cannot be replaced.
+    """Refuse an existing path that is not a regular file.
 
     Raises
     ------

@@ -125,19 +125,19 @@ def thresholds_gate(
     failed_thresholds
         Returns the names of the metrics that miss their thresholds.
     """
-    asked = [(name, "least", wanted) for name, wanted in minimum.items()]
-    asked += [(name, "most", wanted) for name, wanted in maximum.items()]
-    unknown = sorted({name for name, _, _ in asked} - set(metrics))
+    thresholds = [(name, "least", limit) for name, limit in minimum.items()]
+    thresholds += [(name, "most", limit) for name, limit in maximum.items()]
+    unknown = sorted({name for name, _, _ in thresholds} - set(metrics))
     if unknown:
         known = ", ".join(sorted(metrics))
         return GateResult("thresholds", False, f"no metric {unknown[0]!r}; there are: {known}")
     missed = failed_thresholds(metrics, minimum, maximum)
     shown = "; ".join(
-        f"{name} {metrics[name]:.4f}, at {which} {wanted:g} asked"
-        for name, which, wanted in asked
+        f"{name} {metrics[name]:.4f}, at {which} {limit:g} required"
+        for name, which, limit in thresholds
         if name in missed or not missed
     )
-    return GateResult("thresholds", not missed, shown, {name: metrics[name] for name, _, _ in asked})
+    return GateResult("thresholds", not missed, shown, {name: metrics[name] for name, _, _ in thresholds})
 
 
 def clean_holdout_gate(
@@ -241,6 +241,6 @@ def latency_gate(milliseconds: Sequence[float], most: float) -> GateResult:
     return GateResult(
         "latency",
         median <= most,
-        f"{median:.2f} ms for one row (median of {len(milliseconds)}), at most {most:g} asked",
+        f"{median:.2f} ms for one row (median of {len(milliseconds)}), at most {most:g} required",
         {"latency_ms": median},
     )

@@ -135,7 +135,7 @@ def _explain_columns(names: list[str], columns: Sequence[Column]) -> str | None:
     if not missing:
         return None
     for wanted, meant in _close_matches(missing, names, columns):
-        return f"missing column {wanted!r}; is it what is called {meant[:100]!r} there?"
+        return f"missing column {wanted!r}; did you mean {meant[:100]!r}?"
     return f"missing column{'s' * (len(missing) > 1)} {quoted_names(missing)}"
 
 

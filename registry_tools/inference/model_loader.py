@@ -74,7 +74,7 @@ def load(artifact: ModelArtifact, policy: TrustPolicy) -> Predictor:
 def _is_skops(artifact: ModelArtifact) -> bool:
     try:
         return formats.format_of(describe(artifact.model).flavors)[0] == "skops"
-    except formats.RunsCode:
+    except formats.FormatRunsCode:
         return False
 
 

@@ -132,7 +132,7 @@ def _translate(error: mlflow.exceptions.MlflowException, where: str) -> Registry
         )
     if "failed with exception" in text or error.error_code == "TEMPORARILY_UNAVAILABLE":
         return RegistryUnavailable(
-            f"the registry at {where} does not answer: check that it and its database run, or "
+            f"the registry at {where} is unavailable: check that it and its database run, or "
             "set MLFLOW_TRACKING_URI to another"
         )
-    return RegistryToolsError(f"the registry at {where} answered: {text[:300]}")
+    return RegistryToolsError(f"the registry at {where} responded: {text[:300]}")

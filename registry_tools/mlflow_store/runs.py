@@ -38,7 +38,7 @@ def end(
         client.set_terminated(run_id, status)
 
 
-def end_killed(client: MlflowClient, experiment: str, host: str) -> None:
+def end_abandoned_runs(client: MlflowClient, experiment: str, host: str) -> None:
     """End the runs that a process of this machine has left open; their tags name it."""
     with translate_errors(client.tracking_uri):
         found = client.get_experiment_by_name(experiment)

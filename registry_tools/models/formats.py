@@ -91,33 +91,33 @@ def format_of(flavors: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
 
     Raises
     ------
-    RunsCode
+    FormatRunsCode
         If loading the model would run code of its own; the message says why.
     """
     generic = flavors.get("python_function", {})
     others = sorted(set(flavors) - {"python_function"})
     if any(flavor.get("code") for flavor in flavors.values()):
-        raise RunsCode("it brings Python files (code_paths)")
+        raise FormatRunsCode("it brings Python files (code_paths)")
     if others == ["sklearn"]:
         flavor = flavors["sklearn"]
         if flavor.get("serialization_format") == "skops":
             return "skops", str(flavor.get("pickled_model"))
-        raise RunsCode(f"scikit-learn saved as {flavor.get('serialization_format', 'pickle')}")
+        raise FormatRunsCode(f"scikit-learn saved as {flavor.get('serialization_format', 'pickle')}")
     loader = str(generic.get("loader_module"))
     if len(others) != 1 or others[0] not in _NATIVE_FORMATS or loader != f"mlflow.{others[0]}":
-        raise RunsCode(f"flavor {', '.join(others) or loader.removeprefix('mlflow.')}")
+        raise FormatRunsCode(f"flavor {', '.join(others) or loader.removeprefix('mlflow.')}")
     name = others[0]
     classes, endings = _NATIVE_FORMATS[name]
     flavor = flavors[name]
     files = {str(place["data"]) for place in (flavor, generic) if "data" in place}
     if len(files) != 1 or "/" in min(files) or not min(files).endswith(endings):
-        raise RunsCode(f"{name} saved as {', '.join(sorted(files)) or 'nothing that it names'}")
+        raise FormatRunsCode(f"{name} saved as {', '.join(sorted(files)) or 'nothing that it names'}")
     if classes and flavor.get("model_class", min(classes)) not in classes:
-        raise RunsCode(f"{name} with the class {flavor['model_class']}")
+        raise FormatRunsCode(f"{name} with the class {flavor['model_class']}")
     return name, min(files)
 
 
-class RunsCode(Exception):
+class FormatRunsCode(Exception):
     """Loading a model would run code of its own."""
 
 

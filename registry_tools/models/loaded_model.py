@@ -167,7 +167,7 @@ def _load(info: ModelInfo, folder: Path, description: ModelDescription, policy: 
     """Load by the one format that was checked; other flavors in the `MLmodel` are ignored."""
     try:
         model_format, file_name = formats.format_of(description.flavors)
-    except formats.RunsCode as reason:
+    except formats.FormatRunsCode as reason:
         if policy.allow_code:
             return _load_with_code(info, folder, description)
         raise VerificationError(

@@ -53,7 +53,7 @@ def apply_event(
             event_writer.close_event(client, event, SUPERSEDED)
             raise StageMoved(
                 f"stage {event.stage} of {name} moved from {version_text(expected)} to "
-                f"{version_text(held)} in the meantime; nothing was moved: look again, and repeat"
+                f"{version_text(held)} in the meantime; nothing was moved; check the history and retry"
             )
         last = _record_external_changes(client, name, event, held)
         if target is not None:

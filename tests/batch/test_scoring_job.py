@@ -124,8 +124,8 @@ def test_rows_that_cannot_be_scored_go_to_a_file_with_the_reason(
     argv = ["score", ref, "--input", str(given), "--output", str(tmp_path / "none.csv")]
     assert "in.csv: row 1: column 'sepal length (cm)': 'wide'" in error_of(capsys, *argv)
     given.write_text("\n".join([header, lines[0], lines[2], lines[1]]) + "\n")
-    said = error_of(capsys, *argv)
-    assert "in.csv: row 1: 7 values, and the header names 5 (rows count from 0; --on-bad" in said
+    message = error_of(capsys, *argv)
+    assert "in.csv: row 1: 7 values, and the header names 5 (rows count from 0; --on-bad" in message
     given.write_text("\n".join([header, lines[0], lines[1]]) + "\n")
     assert "in.csv: row 1: column 'sepal length (cm)': 'wide'" in error_of(capsys, *argv)
     assert not (tmp_path / "none.csv").exists()
@@ -154,8 +154,8 @@ def test_rejects_keep_the_order_of_the_rows_and_their_values_whole(
     assert rejects["reason"].str.extract(r"row (\d+):")[0].astype(int).tolist() == list(wrong)
     assert rejects[IRIS_COLUMNS[0]].tolist()[4] == long
     argv = ["score", ref, "--input", str(given), "--output", str(output)]
-    said = error_of(capsys, *argv)
-    assert "in.csv: row 0: 2 values, and the header names 4 (rows count from 0; --on-bad" in said
+    message = error_of(capsys, *argv)
+    assert "in.csv: row 0: 2 values, and the header names 4 (rows count from 0; --on-bad" in message
 
 
 @slow
@@ -230,7 +230,7 @@ def test_a_table_with_text_and_missing_values_is_scored_as_predict_does_without_
 
 
 @slow
-def test_mistakes_are_one_line_and_leave_nothing(local: Place, tmp_path: Path, capsys: Any) -> None:
+def test_errors_are_one_line_and_leave_no_files(local: Place, tmp_path: Path, capsys: Any) -> None:
     ref = f"{local.model(GOOD)}/1"
     good = write(rows(10), tmp_path / "in.parquet")
     folder = tmp_path / "folder"
@@ -261,9 +261,9 @@ def test_mistakes_are_one_line_and_leave_nothing(local: Place, tmp_path: Path, c
         ("nothing://user:word@host/in.csv", "o.csv", "nothing://host/in.csv"),
     ]:
         argv = ["score", ref, "--input", str(given), "--output", str(tmp_path / output)]
-        said = error_of(capsys, *argv)
-        assert reason in said
-        assert "word" not in said
+        message = error_of(capsys, *argv)
+        assert reason in message
+        assert "word" not in message
     assert sorted(tmp_path.rglob("*")) == before
     for options in (["--rejects", "x.csv"], ["--master", "local"]):
         assert "goes with" in error_of(

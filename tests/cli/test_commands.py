@@ -158,7 +158,7 @@ def test_export_writes_a_file_that_joblib_loads(trained: Trained, tmp_path: Path
         (["list", "--tracking-uri", "nonsense://x"], 1, "nonsense"),
     ],
 )
-def test_a_mistake_is_one_line_with_the_way_out(
+def test_an_error_is_one_line_that_says_how_to_fix_it(
     argv: list[str],
     code: int,
     reason: str,
@@ -172,7 +172,7 @@ def test_a_mistake_is_one_line_with_the_way_out(
     assert reason in error_of(capsys, *argv, code=code)
 
 
-def test_an_output_of_unknown_format_is_refused_and_nothing_is_left(
+def test_an_unknown_output_format_is_refused_and_no_file_is_written(
     trained: Trained, tmp_path: Path, capsys: Any
 ) -> None:
     target = tmp_path / "out.xlsx"
@@ -213,10 +213,10 @@ def test_an_unavailable_registry_is_one_line(kind: str) -> None:
         )
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert f"the registry at http://127.0.0.1:{port} does not answer" in done.stderr
+    assert f"the registry at http://127.0.0.1:{port} is unavailable" in done.stderr
 
 
-def test_an_answer_that_is_no_registry_is_one_line() -> None:
+def test_a_refusing_server_is_reported_in_one_line() -> None:
     import http.server
 
     class Refuse(http.server.BaseHTTPRequestHandler):

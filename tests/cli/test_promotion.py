@@ -104,7 +104,9 @@ def test_each_mistake_is_reported_in_one_line(local: Place, capsys: pytest.Captu
 
 
 @pytest.mark.slow
-def test_a_dry_run_says_what_would_come_and_ends_so(local: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_prints_the_verdict_and_returns_its_exit_code(
+    local: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
     name = local.model()
     assert main(["promote", f"{name}/1", "--to", "production", "--dry-run"]) == 0
     assert f"would move  {name} production: version none → 1" in capsys.readouterr().out
@@ -127,7 +129,7 @@ def test_external_changes_are_reported_and_recorded(local: Place, capsys: pytest
     assert main(["verify", f"{name}@production"]) == 0
 
 
-def test_what_runs_code_while_it_loads_is_not_promoted_and_not_run(
+def test_a_model_that_runs_code_on_load_is_neither_promoted_nor_run(
     local: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))  # where the model's class is

@@ -50,7 +50,7 @@ def test_coerced_rows_are_the_frame_that_predict_would_make() -> None:
     pd.testing.assert_frame_equal(to_frame(found, ALL), coerce(ROWS.to_pandas(types_mapper=None), ALL))
 
 
-def test_the_text_of_a_csv_is_what_the_signature_says() -> None:
+def test_csv_text_is_converted_to_the_types_of_the_signature() -> None:
     text = pa.RecordBatch.from_pydict(
         {
             "double": ["1.5", "NA", " 3 "],
@@ -93,7 +93,7 @@ def test_the_text_of_a_csv_is_what_the_signature_says() -> None:
         ([None, None], Column("x", "double", required=False), False, {}),
     ],
 )
-def test_a_row_that_cannot_be_scored_says_why(
+def test_a_row_that_cannot_be_scored_has_a_reason(
     values: list[Any], column: Column, text: bool, bad: dict[int, str]
 ) -> None:
     found = coerced(values, column, text)
@@ -109,7 +109,7 @@ BIG = (1 << 53) + 1  # no float
 
 @pytest.mark.parametrize("required", [True, False])
 @pytest.mark.parametrize("beside", ["3.0", "1e3", " 4 ", "+5", "", "wide", "6."])
-def test_a_whole_number_in_text_stays_what_it_is_whatever_stands_beside(beside: str, required: bool) -> None:
+def test_a_whole_number_in_text_keeps_its_value_beside_any_other(beside: str, required: bool) -> None:
     column = Column("x", "long", required)
     found = coerced([str(BIG), beside, str(-BIG), f"{BIG}.0", "9007199254740993e0"], column, True)
     good = found.without_faults()

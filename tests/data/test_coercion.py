@@ -62,7 +62,7 @@ def test_an_optional_column_may_be_missing() -> None:
         ([ROW | {"b": "yes"}], "column 'b', row 0: 'yes' is not true or false"),
     ],
 )
-def test_what_does_not_fit_is_named(rows: Any, reason: str) -> None:
+def test_a_value_that_does_not_fit_is_named(rows: Any, reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         coerce(rows, COLUMNS)
 

@@ -68,7 +68,7 @@ def test_an_image_installs_as_make_does_and_runs_as_nobody_in_particular(stage: 
 
 
 @pytest.mark.slow
-def test_what_the_image_copies_is_enough_to_install_the_project(tmp_path: Path) -> None:
+def test_the_files_copied_into_the_image_suffice_to_install_the_project(tmp_path: Path) -> None:
     for *sources, target in words("serving", "COPY"):
         for source in sources:
             to = tmp_path / "app" / target / ("" if target != "./" else source)
@@ -153,7 +153,7 @@ def test_each_variable_is_one_that_mlflow_or_libpq_reads() -> None:
     assert set(named) == set(re.findall(r"(\w+)=", exported))
 
 
-def test_each_probe_asks_a_route_that_needs_no_key() -> None:
+def test_each_probe_uses_a_route_that_needs_no_key() -> None:
     routes = _routes()
     asked = [CONTAINER[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness", "readiness")]
     assert [probe["path"] for probe in asked] == ["/health", "/health", "/ready"]
@@ -170,7 +170,7 @@ def test_each_probe_asks_a_route_that_needs_no_key() -> None:
         compile(check, service, "exec")
 
 
-def test_what_is_written_to_is_mounted_and_the_rest_is_read_only() -> None:
+def test_written_folders_are_mounted_and_the_rest_is_read_only() -> None:
     mounted = {mount["mountPath"]: mount["name"] for mount in CONTAINER["volumeMounts"]}
     assert set(mounted) == {"/cache", "/tmp"}
     assert {volume["name"] for volume in POD["volumes"]} == set(mounted.values())
@@ -193,7 +193,7 @@ def test_the_server_has_the_mlflow_of_the_lock() -> None:
     assert "--hash=sha256:" in text
 
 
-def test_each_file_says_that_it_was_not_tried() -> None:
+def test_each_file_states_that_it_is_not_tested() -> None:
     for name in ("Containerfile", "compose.yaml", "kubernetes.yaml"):
         text = " ".join((DEPLOY / name).read_text().replace("#", " ").split())
         assert re.search(r"Never (built|run|applied) so far: there was no (engine|cluster)", text)

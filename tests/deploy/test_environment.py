@@ -80,7 +80,7 @@ def test_conda_yaml_installs_the_lock_on_a_supported_python() -> None:
     assert project()["project"]["requires-python"] == ">=3.10"
 
 
-def test_what_is_installed_is_what_is_locked() -> None:
+def test_the_installed_packages_match_the_lock() -> None:
     different = {
         name: (wanted, version(name))
         for name, wanted in applying("requirements-test.lock").items()
@@ -89,7 +89,7 @@ def test_what_is_installed_is_what_is_locked() -> None:
     assert not different
 
 
-def test_every_dependency_says_why_it_is_there() -> None:
+def test_every_dependency_has_a_reason() -> None:
     block = (ROOT / "pyproject.toml").read_text()
     block = block[: block.index("[tool.")]
     listed = re.findall(r'^  "[\w-]+(?:[><=][^"]*)?",.*$', block, flags=re.MULTILINE)

@@ -62,9 +62,7 @@ def shared(guarded_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     return guarded_place
 
 
-def test_what_was_backed_up_is_whole_when_it_is_restored_elsewhere(
-    shared: Place, database: Postgres, tmp_path: Path
-) -> None:
+def test_a_backup_restored_elsewhere_is_complete(shared: Place, database: Postgres, tmp_path: Path) -> None:
     name = shared.model(GOOD, EQUAL)
     promote_version(shared, name, GOOD)
     promote_version(shared, name, EQUAL)
@@ -99,7 +97,7 @@ def test_what_was_backed_up_is_whole_when_it_is_restored_elsewhere(
             assert there.holder(name) == EQUAL
 
 
-def test_each_may_do_what_the_document_says_and_no_more(shared: Place, tmp_path: Path) -> None:
+def test_each_user_has_exactly_the_documented_permissions(shared: Place, tmp_path: Path) -> None:
     name = shared.model(GOOD, EQUAL)
     promote_version(shared, name, GOOD)
     training = shared.client.create_experiment(name)

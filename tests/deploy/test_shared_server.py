@@ -135,12 +135,12 @@ def test_eight_trainings_register_and_go_for_production_at_once(shared: Place, t
         text=True,
         timeout=350,
     )
-    said = done.stdout + done.stderr
-    assert "Traceback" not in said, said
+    output = done.stdout + done.stderr
+    assert "Traceback" not in output, output
     codes = Counter((tmp_path / f"code-{seed}").read_text() for seed in range(_CLIENTS))
 
     versions = registry.list_versions(shared.client, name)
-    assert [v.version for v in versions] == list(range(_CLIENTS, 0, -1)), said
+    assert [v.version for v in versions] == list(range(_CLIENTS, 0, -1)), output
     runs = [shared.client.get_run(str(v.run_id)) for v in versions]
     assert len({run.info.run_id for run in runs}) == _CLIENTS
     assert {run.info.status for run in runs} == {"FINISHED"}
@@ -151,11 +151,11 @@ def test_eight_trainings_register_and_go_for_production_at_once(shared: Place, t
     assert legacy(shared, name, "Staging") <= {staged}
 
     entries = history.list_events(shared.client, name)
-    assert {event.version for event in entries} == set(range(1, _CLIENTS + 1)), said
+    assert {event.version for event in entries} == set(range(1, _CLIENTS + 1)), output
     assert not any(event.is_open for event in entries)
     came = Counter(event.outcome for event in entries)
     names = {"done": "0", "superseded": "1", "refused": "3"}
-    assert Counter({names[outcome]: n for outcome, n in came.items()}) == codes, said
+    assert Counter({names[outcome]: n for outcome, n in came.items()}) == codes, output
     moves = sorted(
         (event for event in entries if event.outcome == "done"), key=lambda event: event.sequence or 0
     )
@@ -224,15 +224,15 @@ def test_a_database_that_fails_in_the_middle_costs_an_event_and_no_stage(
                 without_database()
                 return verdict
 
-            patch.setattr(promote, "evaluate", evaluate_and_stop)
+            patch.setattr(promote, evaluate.__name__, evaluate_and_stop)
         else:  # after it is moved, and before that is recorded
 
             def close(*arguments: Any, **options: Any) -> Any:
                 without_database()
-                return whole(*arguments, **options)
+                return close_event(*arguments, **options)
 
-            whole = event_writer.close_event
-            patch.setattr(event_writer, "close_event", close)
+            close_event = event_writer.close_event
+            patch.setattr(event_writer, close_event.__name__, close)
         with pytest.raises(RegistryUnavailable, match=r"its database"):
             promote_version(shared, name, EQUAL)
     database.start()
@@ -245,7 +245,7 @@ def test_a_database_that_fails_in_the_middle_costs_an_event_and_no_stage(
     assert rollback.rollback(shared.client, name, "production", reason="back").version == GOOD
 
 
-def test_without_its_database_each_command_says_one_line_and_what_is_served_goes_on(
+def test_without_its_database_each_command_prints_one_line_and_serving_continues(
     shared: Place,
     database: Postgres,
     without_database: Callable[[], None],

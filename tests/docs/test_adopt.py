@@ -67,7 +67,7 @@ def assert_same(printed: str, shown: str, command: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_page_followed_to_the_letter_does_what_it_says(tmp_path: Path) -> None:
+def test_the_steps_of_the_page_work_as_written(tmp_path: Path) -> None:
     if (ROOT / "own.mk").exists() or not (ROOT / ".git").exists():
         pytest.skip("this is a clone that was adopted, or none")
     reader = Reader(tmp_path)
@@ -83,8 +83,8 @@ def test_the_page_followed_to_the_letter_does_what_it_says(tmp_path: Path) -> No
             tests = "tests/test_imports.py tests/pipeline/training/test_train.py"
             tests += " -k 'importing or network'"
             for command in (*checks, f"python -m pytest -n 0 {tests}"):
-                said = reader.run(f"{BIN}/{command} && echo passed")
-                assert said.endswith("passed\n"), said
+                printed = reader.run(f"{BIN}/{command} && echo passed")
+                assert printed.endswith("passed\n"), printed
         elif language == "sh":
             assert reader.run(block) == ""
         else:
@@ -95,7 +95,7 @@ def test_the_page_followed_to_the_letter_does_what_it_says(tmp_path: Path) -> No
     assert reader.run("git grep registry-pipeline") == ""
 
 
-def test_a_figure_may_differ_a_little_and_a_word_may_not() -> None:
+def test_numbers_may_differ_a_little_and_words_may_not() -> None:
     assert_same("accuracy  0.955 on 30 rows", "accuracy  0.96 on 30 rows", "x")
     for other in ("accuracy  0.85 on 30 rows", "accuracy  0.95 on 31 rows", "0.95 on 30 rows"):
         with pytest.raises(AssertionError):

@@ -50,7 +50,7 @@ def fresh_checkout(folder: Path) -> Path:
     return folder
 
 
-def test_the_server_answers_as_its_document_shows(
+def test_the_server_responds_as_its_document_shows(
     serve: Serve, trained_once: Trained, tmp_path: Path
 ) -> None:
     shutil.copy(trained_once.folder / "mlflow.db", tmp_path / "shown.db")
@@ -65,13 +65,13 @@ def test_the_server_answers_as_its_document_shows(
         assert plain(done.stdout.replace("\r", "")) == plain(output), command + done.stderr
 
 
-def test_the_documents_show_what_their_commands_print(tmp_path: Path) -> None:
+def test_the_documents_show_the_output_of_their_commands(tmp_path: Path) -> None:
     assert_shown(fresh_checkout(tmp_path), conversations())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("document", "stage"), [("scoring", "staging"), ("loop", "production")])
-def test_what_a_trained_model_is_used_for_goes_as_its_document_shows(
+def test_the_commands_on_a_trained_model_print_the_documented_output(
     document: str, stage: str, trained_once: Trained, tmp_path: Path
 ) -> None:
     project = fresh_checkout(tmp_path)
@@ -101,7 +101,7 @@ def assert_shown(project: Path, shown_commands: list[tuple[str, str]]) -> None:
         assert plain(done.stdout) == plain(shown), f"$ {command}"
 
 
-def test_the_python_of_the_readme_runs_and_answers_as_it_says(trained: object) -> None:
+def test_the_python_of_the_readme_prints_the_output_that_it_shows(trained: object) -> None:
     (block,) = blocks("python")
     scope: dict[str, object] = {}
     for line in filter(None, block.splitlines()):
@@ -145,7 +145,7 @@ def test_both_programs_run_as_modules(module: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_table_of_the_rules_is_what_the_simulation_prints() -> None:
+def test_the_table_of_the_rules_matches_the_simulation() -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "benchmarks" / "gate_power.py"], capture_output=True, text=True
     )

@@ -10,6 +10,7 @@ from registry_tools.data.schema import Column
 from registry_tools.evaluation import gates
 from registry_tools.evaluation.gates import champion_gate
 from registry_tools.evaluation.thresholds import failed_thresholds
+from registry_tools.evaluation.verdict import GateResult
 from registry_tools.stats.paired_test import compare_counts, compare_predictions
 
 A, B = Column("a", "double"), Column("b", "long")
@@ -46,7 +47,7 @@ def test_a_signature_that_the_champions_clients_do_not_fit_is_refused(
         [Column("a", "double", required=False), B],
     ],
 )
-def test_a_signature_that_takes_what_is_sent_passes(candidate: list[Column]) -> None:
+def test_a_compatible_signature_passes(candidate: list[Column]) -> None:
     assert gates.signature_gate(candidate, [A, B]).passed
 
 
@@ -80,7 +81,7 @@ def test_thresholds_name_the_metrics_that_miss_them() -> None:
     passed = gates.thresholds_gate(metrics, {"accuracy": 0.95}, {"log_loss": 0.3}, failed_thresholds)
     assert passed.passed
     missed = gates.thresholds_gate(metrics, {"accuracy": 0.96}, {"log_loss": 0.3}, failed_thresholds)
-    assert missed.message == "accuracy 0.9500, at least 0.96 asked"
+    assert missed.message == "accuracy 0.9500, at least 0.96 required"
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,7 @@ def test_the_rules_of_the_command_line_are_those_of_the_gate() -> None:
     assert promotion.RULES == gates.RULES
 
 
-def gate(rows: int, gained: int, lost: int, rule: str, margin: float = 0.01) -> gates.GateResult:
+def gate(rows: int, gained: int, lost: int, rule: str, margin: float = 0.01) -> GateResult:
     both = rows - gained - lost
     return champion_gate(compare_counts(rows, gained, lost, both), rule, margin, 0)
 

@@ -72,7 +72,7 @@ def test_rows_of_three_versions_are_each_compared_with_the_baseline_of_their_own
     assert sorted(folder.name for folder in plots.iterdir()) == ["version-1", "version-2"]
 
 
-def test_rows_of_other_versions_alone_say_nothing_of_the_one_in_the_stage(
+def test_rows_of_other_versions_alone_leave_the_verdict_unknown(
     local: Place, model: str, tmp_path: Path
 ) -> None:
     stages.move_alias(local.client, model, "production", 2)
@@ -90,7 +90,7 @@ def test_rows_that_name_no_version_count_for_the_one_in_the_stage(
     assert run_monitor(model, tmp_path / "now.parquet").analysis.rows == 400
 
 
-def test_what_another_model_predicted_is_not_taken_for_this_ones(
+def test_predictions_of_another_model_are_refused_or_left_out(
     local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
     log = write_log(tmp_path / "log", "another", LogPart(1, *flowers(shift=3)))
@@ -120,7 +120,7 @@ def test_a_version_without_a_baseline_cannot_be_monitored(
     assert local.client.get_experiment_by_name(f"{model}-monitoring") is None
 
 
-def test_rows_of_a_version_without_a_baseline_are_told_and_the_others_compared(
+def test_rows_of_a_version_without_a_baseline_are_reported_and_the_others_compared(
     local: Place, model: str, tmp_path: Path
 ) -> None:
     other = foreign(local, model)
@@ -170,7 +170,7 @@ def spoilt(place: Place, name: str) -> int:
     return number
 
 
-def test_a_baseline_that_is_not_readable_is_told_in_a_line(
+def test_an_unreadable_baseline_is_reported_in_one_line(
     local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
     stages.move_alias(local.client, model, "production", spoilt(local, model))
@@ -193,13 +193,13 @@ def test_an_unreadable_baseline_of_another_version_does_not_stop_the_run(
 # Processes.
 
 
-def test_an_interrupted_run_is_killed_in_the_record(
+def test_an_interrupted_monitoring_run_has_the_status_killed(
     local: Place, model: str, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(report, "write_report", interrupted)
+    monkeypatch.setattr(report, report.write_report.__name__, interrupted)
     log = write_log(tmp_path / "log", model, LogPart(1, *flowers()))
     assert main(["monitor", "--name", model, "--current", str(log)]) == 130
     assert capsys.readouterr().err.strip() == "pipeline: error: interrupted"
@@ -208,7 +208,7 @@ def test_an_interrupted_run_is_killed_in_the_record(
     assert run.data.tags["error"] == "interrupted"
 
 
-def test_the_run_of_a_look_that_was_killed_is_ended_by_the_next(
+def test_the_run_of_a_killed_monitor_is_ended_by_the_next_run(
     local: Place, model: str, tmp_path: Path
 ) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
@@ -228,7 +228,7 @@ def test_the_run_of_a_look_that_was_killed_is_ended_by_the_next(
     assert status == ["KILLED", "RUNNING", "RUNNING"]
 
 
-def test_a_model_or_stage_that_is_not_there_is_told_in_a_line(
+def test_a_missing_model_or_stage_is_reported_in_one_line(
     local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
     (tmp_path / "log").mkdir()
@@ -245,7 +245,7 @@ MONITOR = (sys.executable, "-m", "pipeline", "monitor")
 
 
 @pytest.mark.slow
-def test_a_monitor_that_is_interrupted_while_it_trains_leaves_the_stage_and_says_so(
+def test_a_monitor_interrupted_during_retraining_leaves_the_stage_and_reports_it(
     local: Place, model: str, start: Start, tmp_path: Path
 ) -> None:
     log = write_log(tmp_path / "log", model, LogPart(1, *flowers(240, shift=2)))
@@ -276,15 +276,15 @@ def test_two_monitors_at_once_start_one_retraining(
     assert [process.wait(timeout=100) for process in both] == [4, 4]
     versions = registry.list_versions(local.client, model)
     assert [version.version for version in versions] == [3, 2, 1]
-    said = "".join(path.read_text() for path in sorted(tmp_path.glob("process-*.log")))
-    assert said.count("retrain   done") == 1
-    assert said.count("retrain   not started") == 1
+    printed = "".join(path.read_text() for path in sorted(tmp_path.glob("process-*.log")))
+    assert printed.count("retrain   done") == 1
+    assert printed.count("retrain   not started") == 1
     assert local.holder(model) == 3
 
 
 @pytest.mark.usefixtures("passing")
 @pytest.mark.slow
-def test_two_monitors_at_once_go_back_once(local: Place, start: Start, tmp_path: Path) -> None:
+def test_two_monitors_at_once_roll_back_once(local: Place, start: Start, tmp_path: Path) -> None:
     name = promoted_versions(local, GOOD, EQUAL, GOOD)
     rows, right = flowers()
     log = write_log(tmp_path / "log", name, LogPart(3, rows, right))

@@ -170,13 +170,13 @@ def test_a_file_with_other_columns_in_a_folder_is_named_before_anything_is_writt
     argv = ["score", ref, "--input", str(folder), "--output", str(output)]
     other = rows(10).rename(columns={IRIS_COLUMNS[1]: "width"})
     write(other, folder / f"b.{form}")
-    said = error_of(capsys, *argv)
-    assert f"b.{form}: other columns than in" in said
-    assert "it lacks 'sepal width (cm)'" in said
+    message = error_of(capsys, *argv)
+    assert f"b.{form}: other columns than in" in message
+    assert "it lacks 'sepal width (cm)'" in message
     if form == "parquet":
         write(rows(10).astype({IRIS_COLUMNS[1]: "float32"}), folder / "b.parquet")
-        said = error_of(capsys, *argv)
-        assert "b.parquet: column 'sepal width (cm)' holds float, and in" in said
+        message = error_of(capsys, *argv)
+        assert "b.parquet: column 'sepal width (cm)' holds float, and in" in message
     assert sorted(os.listdir(tmp_path)) == ["in"]
 
 

@@ -309,7 +309,7 @@ def test_more_than_may_wait_are_refused_and_half_a_body_is_given_up(serve: Serve
     eventually(lambda: client.post("/predict", json={"features": IRIS_ROW}).status_code == 200)
 
 
-def test_connections_that_say_nothing_or_half_are_closed(serve: Serve, model: str) -> None:
+def test_idle_and_half_sent_connections_are_closed(serve: Serve, model: str) -> None:
     client = serve(f"{model}@production", "--timeout", "1")
     address = (client.base_url.host, client.base_url.port)
     for first in (b"", b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"):
@@ -392,7 +392,7 @@ def generated(rng: random.Random) -> tuple[str, str, dict[str, str], bytes]:
     return method, path, headers, body
 
 
-def test_whatever_is_sent_is_no_error_of_the_server_and_leaves_nothing(serve: Serve) -> None:
+def test_no_request_causes_a_server_error_or_leaves_files(serve: Serve) -> None:
     client = serve("trained/1", "--timeout", "2", "--max-body", "1")
     pid = process_of(client).pid
     address = (client.base_url.host, client.base_url.port)

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mlflow
@@ -123,18 +123,18 @@ module, name, *argv = sys.argv[1:]
 def kill(*arguments, **options):
     os.kill(os.getpid(), signal.SIGKILL)
 
-setattr({"registry": registry, "runs": runs}[module], name, kill)
+setattr({registry.__name__: registry, runs.__name__: runs}[module], name, kill)
 sys.exit(main(argv))
 """
 
 
-@pytest.mark.parametrize(("module", "step"), [("runs", "add_files"), ("registry", "register")])
+@pytest.mark.parametrize("step", [runs.add_files, registry.register])
 def test_an_interrupted_copy_leaves_no_version_and_can_be_repeated(
-    place: Place, target: Place, short_wait: None, module: str, step: str
+    place: Place, target: Place, short_wait: None, step: Callable[..., object]
 ) -> None:
     name = place.model(GOOD)
     command = ["copy", f"{name}/1", "--to-uri", target.uri]
-    done = subprocess.run([sys.executable, "-c", _KILLED, module, step, *command])
+    done = subprocess.run([sys.executable, "-c", _KILLED, step.__module__, step.__name__, *command])
     assert done.returncode == -signal.SIGKILL
     assert not target.client.search_registered_models(f"name = '{name}'")
     assert main(command) == 0
@@ -142,12 +142,10 @@ def test_an_interrupted_copy_leaves_no_version_and_can_be_repeated(
     assert run_states(target, name) == ["FINISHED"]
 
 
-def test_a_copy_that_was_interrupted_at_its_very_end_is_whole(
-    place: Place, target: Place, short_wait: None
-) -> None:
+def test_a_copy_interrupted_at_its_end_is_complete(place: Place, target: Place, short_wait: None) -> None:
     name = place.model(GOOD)
     command = ["copy", f"{name}/1", "--to-uri", target.uri]
-    done = subprocess.run([sys.executable, "-c", _KILLED, "runs", "finish", *command])
+    done = subprocess.run([sys.executable, "-c", _KILLED, runs.__name__, runs.finish.__name__, *command])
     assert done.returncode == -signal.SIGKILL
     assert main(command) == 0
     assert [v.version for v in registry.list_versions(target.client, name)] == [1]
@@ -171,10 +169,10 @@ def test_files_damaged_on_the_way_make_no_version(
     place: Place, target: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = place.model(GOOD)
-    whole = runs.add_files
+    add_files = runs.add_files
 
     def damaging(client: object, run_id: str, folder: Path, where: str) -> str:
-        address = whole(client, run_id, folder, where)  # type: ignore[arg-type]
+        address = add_files(client, run_id, folder, where)  # type: ignore[arg-type]
         if where == "model":
             # A server keeps the artifacts below its own folder.
             root = target.files if address.startswith("mlflow-artifacts") else Path(address)
@@ -182,7 +180,7 @@ def test_files_damaged_on_the_way_make_no_version(
             file.write_bytes(file.read_bytes()[:-1] + b"?")
         return address
 
-    monkeypatch.setattr(runs, "add_files", damaging)
+    monkeypatch.setattr(runs, add_files.__name__, damaging)
     with pytest.raises(VerificationError, match=r"did not arrive .*: model\.skops was changed"):
         copy.copy(place.client, ModelRef(name, version=1), target.client)
     assert not target.client.search_registered_models(f"name = '{name}'")

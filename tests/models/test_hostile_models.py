@@ -96,7 +96,7 @@ def not_a_model(folder: Path, content: dict[str, Any]) -> None:
     ],
     ids=lambda change: change.__name__,
 )
-def test_it_is_refused_and_nothing_runs(
+def test_a_hostile_model_is_refused_and_no_code_runs(
     local: Place, tmp_path: Path, change: Change, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ref = crafted(local, change)
@@ -114,7 +114,7 @@ def test_it_is_refused_and_nothing_runs(
     assert not (tmp_path / "model.joblib").exists()
 
 
-def test_a_file_that_is_swapped_after_it_was_compared_is_not_what_is_loaded(
+def test_a_file_swapped_after_verification_is_not_loaded(
     local: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ref = crafted(local, lambda folder, content: None)
@@ -126,7 +126,7 @@ def test_a_file_that_is_swapped_after_it_was_compared_is_not_what_is_loaded(
         stored.write_bytes(b"swapped")
         return found
 
-    monkeypatch.setattr(loader.manifest, "check_files", check_then_swap)
+    monkeypatch.setattr(loader.manifest, manifest.check_files.__name__, check_then_swap)
     assert load_model(ref).predict([[6.0, 2.5, 4.5, 1.5]]).tolist() == [1]
 
 

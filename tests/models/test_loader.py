@@ -77,7 +77,7 @@ def test_a_missing_value_that_training_never_saw_is_named(trained: Trained) -> N
         ("tulip/1", "no registered model 'tulip'; there are: iris"),
     ],
 )
-def test_what_does_not_exist_says_what_does(ref: str, reason: str, trained: Trained) -> None:
+def test_a_missing_reference_names_the_existing_ones(ref: str, reason: str, trained: Trained) -> None:
     with pytest.raises(NotFound, match=reason):
         load_model(ref)
 
@@ -208,7 +208,7 @@ def test_the_exported_file_predicts_the_same_without_mlflow(trained: Trained, tm
     assert [p.name for p in tmp_path.iterdir()] == ["iris_model.joblib"]
 
 
-def test_nothing_downloaded_stays_behind(
+def test_downloaded_files_are_removed(
     tracking_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scratch = tmp_path / "scratch"

@@ -100,7 +100,7 @@ def test_training_through_a_tracking_server(tracking_server: str, tmp_path: Path
 @pytest.mark.parametrize(
     "address", ["http://127.0.0.1:{port}", "sqlite:////dev/null/mlflow.db", "sqlite://", "mlflow.db"]
 )
-def test_a_store_that_is_away_is_one_line(address: str, tmp_path: Path) -> None:
+def test_an_unavailable_store_is_reported_in_one_line(address: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [BIN / "python", "-m", "pipeline", "train"],
         cwd=tmp_path,
@@ -117,7 +117,7 @@ def test_a_store_that_is_away_is_one_line(address: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("uri", ["models:/iris@staging", "models:/iris/Staging"])
-def test_mlflow_models_serve_answers_from_the_stage(
+def test_mlflow_models_serve_predicts_with_the_stage(
     uri: str, store: str, start: Callable[..., subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pipeline.params.definitions import TrainParams

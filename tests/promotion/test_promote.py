@@ -76,7 +76,7 @@ def outcomes(place: Place, name: str) -> list[tuple[str, str, int]]:
     return [(event.action, event.outcome, event.version) for event in reversed(entries)]
 
 
-def test_the_first_promotion_passes_and_is_recorded_whole(place: Place) -> None:
+def test_the_first_promotion_passes_and_records_every_field(place: Place) -> None:
     name = place.model()
     result = promote_version(place, name, GOOD, actor="ada")
     assert place.holder(name) == GOOD
@@ -108,7 +108,7 @@ def test_the_first_promotion_passes_and_is_recorded_whole(place: Place) -> None:
     assert [g["message"] for g in verdict["gates"]] == [g["message"] for g in shown["gates"]]
 
 
-def test_one_that_is_as_good_follows_and_the_one_before_is_archived(place: Place) -> None:
+def test_an_equal_version_is_promoted_and_its_predecessor_is_archived(place: Place) -> None:
     name = place.model()
     promote_version(place, name, GOOD)
     result = promote_version(place, name, EQUAL)
@@ -122,7 +122,7 @@ def test_one_that_is_as_good_follows_and_the_one_before_is_archived(place: Place
     assert run.data.metrics["champion.difference"] == figures["difference"]
 
 
-def test_a_worse_one_is_refused_and_the_refusal_recorded(place: Place) -> None:
+def test_a_worse_version_is_refused_and_the_refusal_is_recorded(place: Place) -> None:
     name = place.model()
     promote_version(place, name, GOOD)
     with pytest.raises(GateRefused, match=r"more than the margin of 0\.01 below") as caught:
@@ -137,7 +137,7 @@ def test_a_worse_one_is_refused_and_the_refusal_recorded(place: Place) -> None:
     assert outcomes(place, name) == [("promote", "done", GOOD), ("promote", "refused", POOR)]
 
 
-def test_dry_run_judges_and_changes_nothing(place: Place) -> None:
+def test_a_dry_run_evaluates_the_gates_and_changes_nothing(place: Place) -> None:
     name = place.model()
     assert promote_version(place, name, GOOD, dry_run=True).verdict.passed
     assert place.holder(name) is None
@@ -157,7 +157,7 @@ def test_force_needs_a_reason_and_is_recorded_as_forced(place: Place) -> None:
     assert result.event.outcome == "done"
 
 
-def test_a_stage_that_is_not_where_the_caller_saw_it_stays(place: Place) -> None:
+def test_a_promotion_with_a_stale_expected_version_moves_nothing(place: Place) -> None:
     name = place.model()
     promote_version(place, name, GOOD)
     with pytest.raises(StageMoved, match="at version 1, not at version 2 as expected"):
@@ -167,7 +167,7 @@ def test_a_stage_that_is_not_where_the_caller_saw_it_stays(place: Place) -> None
     assert place.holder(name) == EQUAL
 
 
-def test_a_stage_that_moves_while_the_candidate_is_judged_stays_there(
+def test_a_stage_moved_during_the_evaluation_is_not_overwritten(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = place.model()
@@ -177,7 +177,7 @@ def test_a_stage_that_moves_while_the_candidate_is_judged_stays_there(
         stages.move_alias(client, name, "production", POOR)  # by somebody else
         return evaluate(client, *arguments)
 
-    monkeypatch.setattr(promote, "evaluate", move_and_evaluate)
+    monkeypatch.setattr(promote, evaluate.__name__, move_and_evaluate)
     with pytest.raises(StageMoved, match="moved from version 1 to version 3 in the meantime"):
         promote_version(place, name, EQUAL)
     assert stages.stage_holder(place.client, name, "production") == POOR
@@ -284,7 +284,7 @@ def test_a_promotion_records_the_external_change_that_it_follows(place: Place) -
     assert roll_back(place, name).version == GOOD
 
 
-def test_what_is_in_use_is_not_deleted(place: Place) -> None:
+def test_a_version_in_use_is_not_deleted(place: Place) -> None:
     name = place.model()
     promote_version(place, name, GOOD)
     promote_version(place, name, EQUAL)
@@ -298,7 +298,7 @@ def test_what_is_in_use_is_not_deleted(place: Place) -> None:
 
 
 @pytest.mark.slow
-def test_a_version_without_held_out_rows_needs_rows_to_be_judged_by(place: Place, tmp_path: Path) -> None:
+def test_a_version_without_a_holdout_needs_evaluation_data(place: Place, tmp_path: Path) -> None:
     mlflow.set_tracking_uri(place.uri)
     table = load_iris(as_frame=True)
     name = place.model(GOOD)
@@ -333,24 +333,24 @@ def test_a_version_without_held_out_rows_needs_rows_to_be_judged_by(place: Place
 
 
 @pytest.mark.parametrize(
-    ("gates", "said"),
+    ("gates", "message"),
     [
-        (GateOptions(minimum={"accuracy": 0.99}), "accuracy 0.9667, at least 0.99 asked"),
-        (GateOptions(minimum={"recall": 0.95}), "recall 0.9000, at least 0.95 asked"),
-        (GateOptions(minimum={"f1_macro": 0.99}, maximum={"f1_macro": 1}), "at least 0.99 asked"),
-        (GateOptions(maximum={"log_loss": 0.1}), "log_loss 0.1589, at most 0.1 asked"),
+        (GateOptions(minimum={"accuracy": 0.99}), "accuracy 0.9667, at least 0.99 required"),
+        (GateOptions(minimum={"recall": 0.95}), "recall 0.9000, at least 0.95 required"),
+        (GateOptions(minimum={"f1_macro": 0.99}, maximum={"f1_macro": 1}), "at least 0.99 required"),
+        (GateOptions(maximum={"log_loss": 0.1}), "log_loss 0.1589, at most 0.1 required"),
         (GateOptions(minimum={"acuracy": 0.9}), "no metric 'acuracy'; there are: accuracy,"),
         (GateOptions(max_latency_ms=0.000001), "ms for one row"),
     ],
 )
-def test_what_is_asked_for_beyond_is_judged_as_well(local: Place, gates: GateOptions, said: str) -> None:
+def test_additional_thresholds_are_gates_as_well(local: Place, gates: GateOptions, message: str) -> None:
     name = local.model(GOOD)
     result = promote_version(local, name, GOOD, gates=gates, dry_run=True)
     (refusal,) = result.verdict.refusals
-    assert said in refusal.message
+    assert message in refusal.message
 
 
-def test_thresholds_that_are_reached_are_shown(local: Place) -> None:
+def test_thresholds_that_pass_are_shown(local: Place) -> None:
     name = local.model(GOOD)
     gates = GateOptions(minimum={"accuracy": 0.9}, maximum={"log_loss": 0.5}, max_latency_ms=1e4)
     verdict = promote_version(local, name, GOOD, gates=gates, dry_run=True).verdict
@@ -360,18 +360,18 @@ def test_thresholds_that_are_reached_are_shown(local: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "said"),
+    ("rule", "message"),
     [
         ("non-inferior", "too few rows to show it: 2062 would do"),
         ("better", "p(better) 0.5; not significantly better"),
     ],
 )
-def test_the_other_rules_ask_for_more(local: Place, rule: str, said: str) -> None:
+def test_the_stricter_rules_refuse_an_equal_version(local: Place, rule: str, message: str) -> None:
     name = local.model()
     promote_version(local, name, GOOD)
     with pytest.raises(GateRefused) as caught:
         promote_version(local, name, EQUAL, gates=GateOptions(rule=rule))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -379,12 +379,12 @@ def test_the_other_rules_ask_for_more(local: Place, rule: str, said: str) -> Non
     [{"margin": float("nan")}, {"margin": 1}, {"minimum": {"accuracy": float("nan")}},
      {"rule": "best"}, {"max_latency_ms": 0}],
 )  # fmt: skip
-def test_what_no_figure_can_be_compared_with_is_no_option(options: dict[str, Any]) -> None:
+def test_invalid_gate_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         GateOptions(**options)
 
 
-def test_rows_that_the_champion_knows_are_left_out_and_too_few_are_a_refusal(local: Place) -> None:
+def test_training_rows_of_the_champion_are_excluded_and_too_few_rows_are_refused(local: Place) -> None:
     name = local.model(GOOD)
     promote_version(local, name, GOOD)
     train(TrainParams(plots=False, name=name, random_state=7))
@@ -394,7 +394,7 @@ def test_rows_that_the_champion_knows_are_left_out_and_too_few_are_a_refusal(loc
         assert way_out in str(caught.value)
 
 
-def test_a_champion_that_needs_a_column_which_the_candidate_lost_is_judged_by_other_rows(
+def test_a_champion_with_a_column_that_the_candidate_dropped_needs_evaluation_data(
     local: Place, table_csv: Path
 ) -> None:
     params = TrainParams(data=str(table_csv), target="kind", name="animals", plots=False)
@@ -434,7 +434,7 @@ def test_files_that_differ_are_named_and_never_loaded(tampered: tuple[Place, str
     def spoil(path: Path, content: bytes | None) -> None:
         path.unlink() if content is None else path.write_bytes(content)
 
-    for path, content, said in (
+    for path, content, message in (
         (model, whole[:-100], "model.skops was changed"),
         (model, bytes(flipped), "model.skops was changed"),
         (extra, b"import os", "more.py was added"),
@@ -444,9 +444,9 @@ def test_files_that_differ_are_named_and_never_loaded(tampered: tuple[Place, str
         spoil(path, content)
         with pytest.raises(GateRefused) as caught:
             promote_version(place, name, 2)
-        assert said in str(caught.value)
+        assert message in str(caught.value)
         assert [gate.gate for gate in caught.value.promotion.verdict.gates] == ["integrity"]
-        with pytest.raises(RegistryToolsError, match=said):
+        with pytest.raises(RegistryToolsError, match=message):
             load_model(f"{name}/2", tracking_uri=place.uri)
         spoil(path, before)
     assert place.holder(name) == GOOD
@@ -454,7 +454,7 @@ def test_files_that_differ_are_named_and_never_loaded(tampered: tuple[Place, str
     assert place.holder(name) == 2
 
 
-def test_a_rollback_passes_over_a_version_whose_files_differ(tampered: tuple[Place, str, Path]) -> None:
+def test_a_rollback_skips_a_version_whose_files_differ(tampered: tuple[Place, str, Path]) -> None:
     place, name, folder = tampered
     promote_version(place, name, 2)
     place.add(name, EQUAL)
@@ -465,7 +465,7 @@ def test_a_rollback_passes_over_a_version_whose_files_differ(tampered: tuple[Pla
     assert "version 2: model.skops was changed" in result.notes[0]
 
 
-def test_a_model_that_lists_what_to_trust_is_not_believed(local: Place) -> None:
+def test_the_trusted_types_that_a_model_lists_itself_are_ignored(local: Place) -> None:
     from sklearn.preprocessing import FunctionTransformer
 
     name = local.model(GOOD)
@@ -484,7 +484,7 @@ def test_a_model_that_lists_what_to_trust_is_not_believed(local: Place) -> None:
 
 
 @pytest.mark.slow
-def test_a_reader_gets_one_line_and_changes_nothing(
+def test_a_user_with_read_permission_gets_one_line_and_changes_nothing(
     guarded_place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", guarded_place.uri)
@@ -522,7 +522,7 @@ def test_a_reader_gets_one_line_and_changes_nothing(
 
 
 @pytest.mark.slow
-def test_a_registry_that_fails_in_the_middle_costs_an_event_and_no_stage(
+def test_a_registry_failure_during_a_promotion_is_repaired_afterwards(
     empty_database: Path, local: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_wait: None
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -548,8 +548,8 @@ def test_a_registry_that_fails_in_the_middle_costs_an_event_and_no_stage(
 
         with ExitStack() as stop:
             second = stop.enter_context(running())
-            ended.setattr(promote, "evaluate", evaluate_and_stop)
-            with pytest.raises(RegistryUnavailable, match="does not answer"):
+            ended.setattr(promote, evaluate.__name__, evaluate_and_stop)
+            with pytest.raises(RegistryUnavailable, match="is unavailable"):
                 promote_version(second, "iris", 2)
             ended.undo()
         assert place.holder("iris") == 1
@@ -588,11 +588,11 @@ def test_what_is_in_production_and_in_staging_is_in_legacy_production(local: Pla
 def test_an_event_that_fails_after_the_move_is_recorded_as_done(
     local: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for place, step in ((stages, "mirror_legacy_stage"), (event_writer, "close_event")):
+    for place, step in ((stages, stages.mirror_legacy_stage), (event_writer, event_writer.close_event)):
         name = local.model(GOOD, EQUAL)
         promote_version(local, name, 1)
         with monkeypatch.context() as patch:
-            patch.setattr(place, step, interrupted_once(getattr(place, step)))
+            patch.setattr(place, step.__name__, interrupted_once(step))
             with pytest.raises(KeyboardInterrupt):
                 promote_version(local, name, 2)
         assert local.holder(name) == 2
@@ -650,7 +650,7 @@ def test_an_event_waits_for_all_before_it_and_not_only_for_the_last(local: Place
 
 
 @pytest.mark.slow
-def test_a_stage_that_others_emptied_is_recorded_and_judged_by_its_last_version(local: Place) -> None:
+def test_a_stage_emptied_externally_is_recorded_and_compared_with_its_last_version(local: Place) -> None:
     name = local.model()
     promote_version(local, name, GOOD, to="canary")
     local.client.delete_registered_model_alias(name, "canary")
@@ -665,7 +665,7 @@ def test_a_stage_that_others_emptied_is_recorded_and_judged_by_its_last_version(
 
 
 @pytest.mark.slow
-def test_what_a_rollback_would_take_is_kept_though_others_deleted_what_stood_between(local: Place) -> None:
+def test_the_target_of_a_rollback_is_not_deleted_after_external_deletions(local: Place) -> None:
     name = local.model(GOOD, EQUAL, GOOD)
     for version in (1, 2, 3):
         promote_version(local, name, version, gates=LENIENT)
@@ -678,14 +678,14 @@ def test_what_a_rollback_would_take_is_kept_though_others_deleted_what_stood_bet
     assert roll_back(local, name).version == 1
 
 
-def test_a_training_that_leaks_is_refused(local: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = split.split_rows
+def test_a_version_trained_on_its_holdout_is_refused(local: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    split_rows = split.split_rows
 
     def leaking(dataset: Dataset, params: TrainParams) -> Any:
-        _, holdout = whole(dataset, params)
+        _, holdout = split_rows(dataset, params)
         return np.arange(len(dataset.labels)), holdout
 
-    monkeypatch.setattr(split, "split_rows", leaking)
+    monkeypatch.setattr(split, split_rows.__name__, leaking)
     name = local.model(GOOD)
     train(TrainParams(plots=False, name=name))
     with pytest.raises(GateRefused, match="30 of 30 rows were trained on") as caught:

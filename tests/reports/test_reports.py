@@ -76,7 +76,7 @@ def event(number: int | None, outcome: str, hour: int, **values: object) -> Even
     return Event(**(plain | values))  # type: ignore[arg-type]
 
 
-def test_what_the_registry_holds_is_text_and_never_markup() -> None:
+def test_text_from_the_registry_is_never_markup() -> None:
     table = pd.DataFrame({EVIL: [EVIL, EVIL]})
     words = np.array([EVIL, "b"], dtype=object)
     answers = (
@@ -104,7 +104,7 @@ def test_rows_on_which_both_agree_are_not_listed_and_a_long_list_is_cut() -> Non
     assert "column 12" not in page
 
 
-def test_the_first_sentence_says_which_is_ahead_and_whether_it_may_be_chance() -> None:
+def test_the_first_sentence_names_the_better_version_and_its_significance() -> None:
     page = comparison_page(version(1), version(2), side_by_side(), ({}, {}), NOW)
     assert "iris 1 is right on 40 more of 80 rows that neither was trained on" in page
     assert "more than chance would do" in page
@@ -113,7 +113,7 @@ def test_the_first_sentence_says_which_is_ahead_and_whether_it_may_be_chance() -
     assert "which may be chance" in few
 
 
-def test_a_picture_that_only_one_has_stands_beside_its_absence() -> None:
+def test_a_picture_of_one_version_is_shown_beside_a_placeholder() -> None:
     pictures = {"learning_curve": b"\x89PNG"}, {}
     page = comparison_page(version(1), version(2), "no rows", pictures, NOW)
     images = [attributes for tag, attributes in Tags(page).found if tag == "img"]
@@ -123,7 +123,7 @@ def test_a_picture_that_only_one_has_stands_beside_its_absence() -> None:
     assert "Not compared on the same rows: no rows." in page
 
 
-def test_a_timeline_shows_who_held_the_stage_for_how_long() -> None:
+def test_a_timeline_shows_which_version_held_the_stage_and_how_long() -> None:
     entries = [event(1, "done", 11), event(3, "refused", 8), event(2, "done", 7), event(1, "done", 5)]
     page = history_page("iris", entries, {"production": 1}, [], NOW)
     lanes = re.findall(r'<td class="lane([^"]*)">(.*?)</td>', page, re.DOTALL)
@@ -145,7 +145,7 @@ def test_where_clocks_differ_the_sequence_numbers_decide_the_order() -> None:
     assert "the clocks differ" in lanes[1]
 
 
-def test_a_part_of_the_history_says_so_and_begins_with_what_was_there() -> None:
+def test_a_partial_history_is_marked_and_begins_with_the_earlier_version() -> None:
     cut = [event(3, "done", 11, previous_version=2)]
     page = history_page("iris", [event(9, "refused", 11), *cut], {}, [], NOW, "Only the newest 2 events")
     assert "times are UTC. Only the newest 2 events." in page
@@ -163,7 +163,7 @@ def test_a_class_that_one_version_does_not_know_is_reported() -> None:
     assert "iris 2 does not know the class c, that of 3 rows: counted as wrong." in page
 
 
-def test_numbers_stay_what_they_are_beside_others() -> None:
+def test_numeric_values_keep_their_type_beside_text() -> None:
     words = np.array(["a", "b"], dtype=object)
     table = pd.DataFrame({"id": [1234567, 7654321], "x": [0.5, None], "list": [[1], [2]]})
     answers = (VersionPredictions(words, None, ("a", "b")), VersionPredictions(words[::-1], None, ("a", "b")))
@@ -205,11 +205,11 @@ def test_odd_files_among_the_pictures_are_left_out_and_named(
 
 def test_a_version_is_not_compared_with_itself(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "iris/2", "iris@staging"]) == 1
-    said = capsys.readouterr().err
-    assert "iris/2 and iris@staging are both iris version 2" in said
+    error = capsys.readouterr().err
+    assert "iris/2 and iris@staging are both iris version 2" in error
 
 
-def test_stages_have_a_lane_each_and_an_emptied_one_says_so() -> None:
+def test_each_stage_has_a_lane_and_an_emptied_stage_is_marked() -> None:
     entries = [
         event(None, "done", 9, external=True),
         event(4, "done", 8, stage="canary"),
@@ -222,7 +222,7 @@ def test_stages_have_a_lane_each_and_an_emptied_one_says_so() -> None:
     assert page.count('class="lane') == 2 + 2 * len(entries)
 
 
-def test_both_commands_write_a_page_of_what_stands_in_a_real_registry(
+def test_both_commands_write_a_page_from_a_real_registry(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "report.html"

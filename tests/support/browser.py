@@ -91,8 +91,10 @@ def _watch(context: BrowserContext, log: PageLog) -> None:
     context.on("weberror", lambda error: log.errors.append(str(error.error)))
     context.on(
         "console",
-        lambda said: (
-            log.errors.append(f"{said.location.get('url')}: {said.text}") if said.type == "error" else None
+        lambda message: (
+            log.errors.append(f"{message.location.get('url')}: {message.text}")
+            if message.type == "error"
+            else None
         ),
     )
 

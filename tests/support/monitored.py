@@ -22,6 +22,7 @@ from pipeline.monitoring.monitor import MonitorResult, monitor
 from pipeline.monitoring.window import CurrentWindow
 from pipeline.params.definitions import MonitorParams
 from pipeline.training import baseline
+from registry_tools.evaluation import evaluate
 from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.evaluation.verdict import GateResult, Verdict
 from registry_tools.promotion import promote, rollback
@@ -117,21 +118,21 @@ _png = report._png
 def fewer_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw one feature and save no figure: that takes longer than all the rest of a run."""
     monkeypatch.setattr(figures, "MAX_FEATURES", 1)
-    monkeypatch.setattr(report, "_png", lambda _: b"not drawn")
+    monkeypatch.setattr(report, _png.__name__, lambda _: b"not drawn")
 
 
 @pytest.fixture
 def drawn(fewer_figures: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Save the figures all the same, where it may be the rows that cannot be drawn."""
-    monkeypatch.setattr(report, "_png", _png)
+    monkeypatch.setattr(report, _png.__name__, _png)
 
 
 @pytest.fixture
 def passing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The gates are tested elsewhere; where a test is not about them they only take time."""
     verdict = Verdict((GateResult("none", True, "not judged here"),))
-    monkeypatch.setattr(promote, "evaluate", lambda *_: verdict)
-    monkeypatch.setattr(rollback, "evaluate_rollback", lambda *_: verdict)
+    monkeypatch.setattr(promote, evaluate.evaluate.__name__, lambda *_: verdict)
+    monkeypatch.setattr(rollback, evaluate.evaluate_rollback.__name__, lambda *_: verdict)
 
 
 def promoted_versions(place: Place, *versions: int) -> str:

@@ -68,11 +68,11 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
 def example(log: Path) -> Iterator[str]:
     """Show the example store, as `make ui` does, and yield its address."""
     port = free_port()
-    with log.open("wb") as told:
+    with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "pipeline", "show-example", "--port", str(port)],
             cwd=Path(__file__).parents[2],
-            stdout=told,
+            stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from registry_tools import errors
 from registry_tools.batch.engines import messages
 from registry_tools.batch.engines.predictions import BatchResult
 from registry_tools.batch.readers.file_identity import FileIdentity
@@ -222,7 +221,8 @@ def _receive(process: subprocess.Popen[bytes], report: Callable[[int], None] | N
         raise _worker_ended(process)
     head, _ = message
     if head["kind"] == messages.ERROR:
-        raise getattr(errors, head["type"], RegistryToolsError)(head["message"])
+        types = {error.__name__: error for error in RegistryToolsError.__subclasses__()}
+        raise types.get(head["type"], RegistryToolsError)(head["message"])
     return message
 
 

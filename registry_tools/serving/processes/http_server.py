@@ -24,7 +24,7 @@ BACKLOG = 2048  # connections that wait to be accepted
 _LARGEST_HEAD = 1 << 19  # bytes; what comes at once with a first body counts as well
 
 
-class Connection(HttpToolsProtocol):
+class LimitedConnection(HttpToolsProtocol):
     """A connection of uvicorn with a limit to the heads of requests, which it has none for."""
 
     _head = 0
@@ -49,7 +49,7 @@ class HttpServer(uvicorn.Server):
             uvicorn.Config(
                 app,  # type: ignore[arg-type]
                 interface="asgi3",
-                http=Connection,
+                http=LimitedConnection,
                 ws="none",
                 lifespan="off",
                 log_config=None,

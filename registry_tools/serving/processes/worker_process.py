@@ -40,6 +40,7 @@ class SupervisorConnection:
     def __init__(self, writer: asyncio.StreamWriter, worker: Worker) -> None:
         self._writer = writer
         self._worker = worker
+        self._commands = {"prepare": worker.prepare, "swap": worker.swap, "drop": worker.drop}
         self._numbers = itertools.count()
         self._pending: dict[int, asyncio.Future[None]] = {}
 
@@ -71,8 +72,7 @@ class SupervisorConnection:
         """Prepare, swap or drop a version, and send the error, if any."""
         error = None
         try:
-            command = getattr(self._worker, message["command"])
-            await command(ModelArtifact.from_json(message["artifact"]))
+            await self._commands[message["command"]](ModelArtifact.from_json(message["artifact"]))
         except RegistryToolsError as raised:
             error = str(raised)
         except Exception as raised:  # noqa: BLE001 - sent: the supervisor waits for it

@@ -45,7 +45,7 @@ def batch_predictor(codes: Any, names: tuple[str, ...] | None) -> BatchPredictor
         (["zed", "alpha"], None),
     ],
 )
-def test_probabilities_stand_under_the_name_of_their_class(
+def test_probability_columns_are_named_after_their_class(
     classes: list[Any], names: tuple[str, ...] | None, rows: int
 ) -> None:
     predictor = batch_predictor([classes[row % len(classes)] for row in range(len(X))], names)

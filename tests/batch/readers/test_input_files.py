@@ -15,7 +15,7 @@ from registry_tools.errors import InputError
 
 @pytest.mark.parametrize("place", [0, 1])
 @pytest.mark.parametrize("form", ["csv", "parquet"])
-def test_a_column_that_stands_twice_in_any_file_is_named(form: str, place: int, tmp_path: Path) -> None:
+def test_a_duplicate_column_in_any_file_is_named(form: str, place: int, tmp_path: Path) -> None:
     for number in range(2):
         names = ["a", "b", "b"] if number == place else ["a", "b"]
         path = tmp_path / f"{number}.{form}"
@@ -28,7 +28,7 @@ def test_a_column_that_stands_twice_in_any_file_is_named(form: str, place: int, 
 
 
 @pytest.mark.parametrize("name", ["a#1.csv", "a?.csv", "day 1%20#?x.csv", "ä.CSV"])
-def test_a_name_may_hold_what_means_something_in_a_url(name: str, tmp_path: Path) -> None:
+def test_a_file_name_may_contain_url_characters(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("a\n1\n")
     for given in (tmp_path / name, tmp_path):
         files = open_files(str(given))
@@ -81,7 +81,7 @@ def test_what_has_no_header_is_refused(content: str, reason: str, tmp_path: Path
 
 @pytest.mark.parametrize("block", [40, 100, 1 << 20])
 @pytest.mark.parametrize("size", [1, 3, 100])
-def test_lines_that_are_no_rows_stand_where_they_stood(
+def test_malformed_lines_keep_their_position(
     size: int, block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(read_rows, "BLOCK_BYTES", block)

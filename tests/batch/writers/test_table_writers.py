@@ -66,7 +66,7 @@ def test_a_link_stays_and_what_it_leads_to_is_written(there: bool, tmp_path: Pat
         check_target(link)
 
 
-def test_what_killed_processes_left_goes_and_what_is_at_work_stays(
+def test_temporary_files_of_killed_processes_are_removed_and_those_in_use_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

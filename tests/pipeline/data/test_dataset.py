@@ -31,7 +31,7 @@ def test_iris_is_split_30_to_120_with_ten_of_each_class() -> None:
     assert set(train) | set(holdout) == set(range(150))
 
 
-def test_a_column_that_only_names_rows_is_told_of_and_can_be_left_out(
+def test_a_column_of_row_names_is_reported_and_can_be_dropped(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     rows = "".join(f"P{n},{n % 7},{'ab'[n % 2]}\n" for n in range(30))
@@ -147,7 +147,7 @@ def test_a_missing_file_and_a_wrong_format_are_refused(tmp_path: Path) -> None:
         load_dataset(write(tmp_path, "x,kind\n1,a\n", "table.parquet"))
 
 
-def test_columns_that_say_nothing_are_dropped_with_a_warning(
+def test_constant_and_empty_columns_are_dropped_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     params = write(tmp_path, "x,planet,hole,kind\n1,earth,,a\n2,earth,,a\n3,earth,,b\n4,earth,,b\n")

@@ -40,7 +40,7 @@ from tests.support.registries import EQUAL, GOOD, Place
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("passing")
-def test_a_fallen_accuracy_goes_back_and_the_history_names_the_run(
+def test_a_fallen_accuracy_rolls_back_and_the_history_names_the_run(
     local: Place, tmp_path: Path, capsys: Any
 ) -> None:
     name = promoted_versions(local, GOOD, EQUAL)
@@ -59,7 +59,7 @@ def test_a_fallen_accuracy_goes_back_and_the_history_names_the_run(
     assert "version 2 → 1" in local.client.get_run(run_id).data.tags["rollback"]
 
 
-def test_an_accuracy_that_holds_goes_nowhere(local: Place, model: str, tmp_path: Path) -> None:
+def test_a_steady_accuracy_rolls_nothing_back(local: Place, model: str, tmp_path: Path) -> None:
     rows, right = flowers(240, shift=2)
     log = write_log(tmp_path / "log", model, LogPart(1, rows, right))
     result = run_monitor(model, log, labels=str(labelled(tmp_path, right, wrong=5)), rollback=True)
@@ -68,9 +68,7 @@ def test_an_accuracy_that_holds_goes_nowhere(local: Place, model: str, tmp_path:
     assert history.list_events(local.client, model) == []
 
 
-def test_where_there_is_nothing_to_go_back_to_the_run_says_so(
-    local: Place, model: str, tmp_path: Path
-) -> None:
+def test_a_rollback_without_an_earlier_version_is_reported(local: Place, model: str, tmp_path: Path) -> None:
     rows, right = flowers(240)
     log = write_log(tmp_path / "log", model, LogPart(1, rows, right))
     path = labelled(tmp_path, right, wrong=120)
@@ -84,7 +82,7 @@ def test_where_there_is_nothing_to_go_back_to_the_run_says_so(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("passing")
-def test_two_at_once_go_back_only_once(local: Place, tmp_path: Path) -> None:
+def test_two_rollbacks_at_once_roll_back_only_once(local: Place, tmp_path: Path) -> None:
     name = promoted_versions(local, GOOD, EQUAL, GOOD)
     params = MonitorParams(name=name, current="log", labels="labels.csv", rollback=True)
     with ThreadPoolExecutor(2) as threads:
@@ -96,7 +94,7 @@ def test_two_at_once_go_back_only_once(local: Place, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("passing")
 @pytest.mark.slow
-def test_a_candidate_stands_against_the_version_that_was_gone_back_to(local: Place, tmp_path: Path) -> None:
+def test_a_candidate_is_compared_with_the_version_after_the_rollback(local: Place, tmp_path: Path) -> None:
     name = promoted_versions(local, GOOD, EQUAL)
     rows, right = flowers(240, shift=2)
     log = write_log(tmp_path / "log", name, LogPart(2, rows, right))
@@ -131,7 +129,7 @@ def shifted_log(model: str, tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("passing")
-def test_a_candidate_is_trained_into_staging_and_judged_without_a_promotion(
+def test_a_candidate_is_trained_into_staging_and_evaluated_without_a_promotion(
     local: Place, model: str, shifted_log: Path, tmp_path: Path, capsys: Any
 ) -> None:
     table = grown_table(tmp_path)
@@ -164,7 +162,7 @@ def test_a_candidate_is_promoted_and_the_history_names_the_run(
 
 
 @pytest.mark.slow
-def test_a_worse_candidate_stays_out_and_the_run_says_why(
+def test_a_worse_candidate_is_not_promoted_and_the_run_says_why(
     local: Place, model: str, shifted_log: Path, tmp_path: Path, capsys: Any
 ) -> None:
     table = poisoned(tmp_path)
@@ -184,7 +182,7 @@ def test_a_worse_candidate_stays_out_and_the_run_says_why(
 
 
 @pytest.mark.slow
-def test_a_candidate_that_the_gates_let_through_is_promoted(
+def test_a_candidate_that_passes_the_gates_is_promoted(
     local: Place, model: str, shifted_log: Path, tmp_path: Path
 ) -> None:
     result = run_monitor(model, shifted_log, retrain=str(grown_table(tmp_path)), promote=True)
@@ -195,7 +193,7 @@ def test_a_candidate_that_the_gates_let_through_is_promoted(
 
 
 @pytest.mark.slow
-def test_a_worse_candidate_is_told_of_without_a_promotion_as_well(
+def test_a_worse_candidate_is_reported_without_a_promotion_as_well(
     local: Place, model: str, shifted_log: Path, tmp_path: Path
 ) -> None:
     result = run_monitor(model, shifted_log, retrain=str(poisoned(tmp_path)))
@@ -204,7 +202,7 @@ def test_a_worse_candidate_is_told_of_without_a_promotion_as_well(
     assert history.list_events(local.client, model) == []
 
 
-def test_a_training_that_fails_leaves_the_stage_and_is_told(
+def test_a_failed_retraining_leaves_the_stage_and_is_reported(
     local: Place, model: str, shifted_log: Path, tmp_path: Path, capsys: Any
 ) -> None:
     table = tmp_path / "one.csv"
@@ -222,7 +220,7 @@ def test_a_training_that_fails_leaves_the_stage_and_is_told(
     assert run.data.tags["retrain"].startswith("failed: target=species")
 
 
-def test_a_table_that_cannot_be_trained_on_does_not_stop_the_look(
+def test_a_table_that_cannot_be_trained_on_does_not_stop_the_monitoring_run(
     local: Place, model: str, shifted_log: Path, tmp_path: Path, capsys: Any
 ) -> None:
     table = tmp_path / "less.csv"
@@ -249,7 +247,7 @@ def test_without_drift_nothing_is_trained(local: Place, model: str, tmp_path: Pa
 def test_a_second_run_within_the_cooldown_trains_nothing(
     local: Place, model: str, shifted_log: Path, tmp_path: Path
 ) -> None:
-    first = record(local, model)
+    first = open_run(local, model)
     assert first.lock_retraining("production", DAY) is None
     again = run_monitor(model, shifted_log, retrain=str(grown_table(tmp_path)))
     assert action_outcomes(again) == [("retrain", "not started")]
@@ -258,7 +256,7 @@ def test_a_second_run_within_the_cooldown_trains_nothing(
     assert stages.stage_holder(local.client, model, "staging") is None
 
 
-def record(local: Place, name: str) -> MonitoringRun:
+def open_run(local: Place, name: str) -> MonitoringRun:
     return MonitoringRun(local.client, name, {})
 
 
@@ -266,7 +264,7 @@ DAY = timedelta(days=1)
 
 
 def test_a_retraining_is_locked_again_after_the_cooldown(local: Place, model: str) -> None:
-    first, second, third = (record(local, model) for _ in range(3))
+    first, second, third = (open_run(local, model) for _ in range(3))
     assert first.lock_retraining("production", DAY) is None
     assert first.run_id in str(second.lock_retraining("production", DAY))
     assert second.lock_retraining("production", timedelta(0)) is None
@@ -274,21 +272,21 @@ def test_a_retraining_is_locked_again_after_the_cooldown(local: Place, model: st
 
 
 def test_each_stage_has_its_own_cooldown(local: Place, model: str) -> None:
-    assert record(local, model).lock_retraining("production", DAY) is None
-    assert record(local, model).lock_retraining("shadow", DAY) is None
+    assert open_run(local, model).lock_retraining("production", DAY) is None
+    assert open_run(local, model).lock_retraining("shadow", DAY) is None
 
 
 def test_of_many_at_once_one_locks_the_retraining(local: Place, model: str) -> None:
-    records = [record(local, model) for _ in range(6)]
+    open_runs = [open_run(local, model) for _ in range(6)]
     with ThreadPoolExecutor(6) as threads:
-        results = list(threads.map(lambda r: r.lock_retraining("production", DAY), records))
-    (winner,) = [r for r, result in zip(records, results, strict=True) if result is None]
+        results = list(threads.map(lambda r: r.lock_retraining("production", DAY), open_runs))
+    (winner,) = [r for r, result in zip(open_runs, results, strict=True) if result is None]
     assert all(winner.run_id in result for result in results if result is not None)
 
 
 def earlier_retraining(local: Place, model: str, at: datetime) -> str:
     """Make a run of a retraining that began when some clock results so."""
-    before = record(local, model)
+    before = open_run(local, model)
     experiment = local.client.get_run(before.run_id).info.experiment_id
     run = local.client.create_run(experiment, start_time=int(at.timestamp() * 1000))
     before.run_id = run.info.run_id
@@ -296,28 +294,28 @@ def earlier_retraining(local: Place, model: str, at: datetime) -> str:
     return str(run.info.run_id)
 
 
-def test_a_clock_that_was_years_ahead_stands_in_no_ones_way(local: Place, model: str) -> None:
+def test_a_retraining_dated_years_ahead_does_not_block_the_next(local: Place, model: str) -> None:
     earlier_retraining(local, model, datetime.now(timezone.utc) + timedelta(days=900))
-    assert record(local, model).lock_retraining("production", DAY) is None
+    assert open_run(local, model).lock_retraining("production", DAY) is None
 
 
-def test_a_clock_that_was_a_little_ahead_cools_all_the_same(local: Place, model: str) -> None:
+def test_a_retraining_dated_slightly_ahead_starts_the_cooldown(local: Place, model: str) -> None:
     before = earlier_retraining(local, model, datetime.now(timezone.utc) + timedelta(minutes=10))
-    results = str(record(local, model).lock_retraining("production", DAY))
+    results = str(open_run(local, model).lock_retraining("production", DAY))
     assert before in results
     assert "by a clock that is ahead" in results
 
 
-def test_an_earlier_retraining_whose_run_was_deleted_stands_in_no_ones_way(local: Place, model: str) -> None:
+def test_a_retraining_whose_run_was_deleted_does_not_block_the_next(local: Place, model: str) -> None:
     before = earlier_retraining(local, model, datetime.now(timezone.utc))
-    assert "is not over" in str(record(local, model).lock_retraining("production", DAY))
+    assert "is not over" in str(open_run(local, model).lock_retraining("production", DAY))
     local.client.delete_run(before)
-    assert record(local, model).lock_retraining("production", DAY) is None
+    assert open_run(local, model).lock_retraining("production", DAY) is None
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("passing")
-def test_a_run_that_the_project_has_opened_names_the_look_and_is_not_trained_in(
+def test_the_run_opened_by_mlflow_links_to_the_monitoring_run_and_is_not_trained_in(
     local: Place, model: str, shifted_log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id = runs.start(local.client, "of the project", {})

@@ -53,7 +53,7 @@ def test_whole_numbers_of_two_values_are_counted() -> None:
     random = np.random.default_rng(0)
     own = baseline_of(pd.DataFrame({"flag": (random.random(2_000) < 0.05).astype(int)}))
     current = pd.DataFrame({"flag": (random.random(500) < 0.2).astype(int)})
-    assert analyse(own, current, HOLDOUT).significant_tests[0].subject == "flag"
+    assert analyse(own, current, HOLDOUT).significant_tests[0].target == "flag"
 
 
 def test_true_and_false_may_come_as_one_and_zero() -> None:

@@ -51,14 +51,14 @@ def test_rows_of_categories_that_the_training_did_not_have_are_counted() -> None
     assert len(feature.psi_over_time) == 2
 
 
-def test_what_the_profile_does_not_name_is_one_category() -> None:
+def test_values_outside_the_profile_are_one_category() -> None:
     many = {f"word {n}": 1 for n in range(3000)}
     feature = found_in(words(many), words({f"another {n}": 1 for n in range(300)}))
     assert feature.unseen_rows is None  # it cannot be known
     assert found_in(words(many), words(many)).psi == pytest.approx(0, abs=0.01)
 
 
-def test_a_renamed_column_is_told_with_both_names(
+def test_a_renamed_column_is_reported_with_both_names(
     local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
     rows, right = flowers()
@@ -92,7 +92,7 @@ def test_a_column_that_the_training_did_not_have_does_not_matter(
 
 
 @pytest.mark.parametrize("form", ["csv", "log"])
-def test_text_where_numbers_were_is_told_in_a_line(
+def test_text_in_a_numeric_column_is_reported_in_one_line(
     form: str, local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
     rows, right = flowers()
@@ -184,7 +184,7 @@ def animals_log(folder: Path, name: str, rows: pd.DataFrame, right: list[str]) -
 
 
 @pytest.mark.slow
-def test_text_and_booleans_with_holes_are_compared(local: Place, zoo: str, tmp_path: Path) -> None:
+def test_text_and_booleans_with_missing_values_are_compared(local: Place, zoo: str, tmp_path: Path) -> None:
     rows, right = animals()
     result = run_monitor(zoo, animals_log(tmp_path / "log", zoo, rows, right))
     assert result.analysis.verdict() == "none"
@@ -199,7 +199,7 @@ def test_text_and_booleans_with_holes_are_compared(local: Place, zoo: str, tmp_p
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "scored"])
-def test_booleans_in_a_csv_are_what_they_are_in_parquet(
+def test_booleans_are_read_from_csv_as_from_parquet(
     kind: str, local: Place, zoo: str, tmp_path: Path
 ) -> None:
     rows, right = animals()
@@ -211,7 +211,7 @@ def test_booleans_in_a_csv_are_what_they_are_in_parquet(
 
 
 @pytest.mark.slow
-def test_a_new_version_that_takes_another_column_is_unknown_until_it_has_answered(
+def test_a_new_version_with_another_column_is_unknown_without_predictions(
     local: Place, zoo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = animals_log(tmp_path / "log", zoo, *animals())
@@ -231,9 +231,7 @@ def test_a_category_of_any_spelling_is_drawn(category: str, local: Place, zoo: s
     assert run_of(local, result).info.status == "FINISHED"
 
 
-def test_one_word_among_numbers_is_the_one_that_is_named(
-    local: Place, model: str, tmp_path: Path, capsys: Any
-) -> None:
+def test_one_word_among_numbers_is_named(local: Place, model: str, tmp_path: Path, capsys: Any) -> None:
     rows = flowers()[0].astype({SHIFTED: object})
     rows.loc[30, SHIFTED] = "n.k."
     rows.to_csv(tmp_path / "now.csv", index=False)

@@ -27,7 +27,7 @@ def categories(before: dict[str, int], now: dict[str, int]) -> Shown | None:
 def test_the_statistic_of_numbers_is_the_largest_distance_of_the_two_distributions() -> None:
     found = numbers(np.arange(100), np.arange(50, 150))
     assert found is not None
-    assert (found.subject, found.kind) == ("x", "Kolmogorov-Smirnov")
+    assert (found.target, found.kind) == ("x", "Kolmogorov-Smirnov")
     assert found.statistic == pytest.approx(0.5)
     assert found.p_value == pytest.approx(stats.ks_2samp(range(100), range(50, 150)).pvalue)
     assert found.p_value < 1e-10
@@ -90,7 +90,7 @@ def test_too_few_rare_ones_go_with_the_rarest_of_the_others() -> None:
     assert (found.statistic, found.p_value) == (pytest.approx(0), pytest.approx(1))
 
 
-def test_a_category_that_was_never_seen_shows() -> None:
+def test_an_unseen_category_is_drift() -> None:
     found = categories({"a": 100, "b": 20}, {"a": 100, "c": 20})
     assert found is not None
     assert found.p_value < 1e-6
@@ -99,7 +99,7 @@ def test_a_category_that_was_never_seen_shows() -> None:
 @pytest.mark.parametrize(
     ("before", "now"), [({"a": 50}, {"a": 70}), ({}, {"a": 70}), ({"a": 50, "b": 50}, {}), ({}, {})]
 )
-def test_categories_that_say_nothing_are_not_compared(before: dict[str, int], now: dict[str, int]) -> None:
+def test_constant_or_empty_categories_are_not_compared(before: dict[str, int], now: dict[str, int]) -> None:
     assert categories(before, now) is None
 
 
@@ -133,7 +133,7 @@ def test_many_missing_values_are_compared_by_chi_squared() -> None:
     assert found.statistic == pytest.approx(0.2)
 
 
-def test_where_nothing_is_missing_nothing_is_compared() -> None:
+def test_columns_without_missing_values_are_not_compared() -> None:
     assert drift_tests.missing_values_test((0, 100), (0, 200), "x") is None
     assert drift_tests.missing_values_test((0, 100), (0, 0), "x") is None
 
@@ -147,7 +147,7 @@ def test_where_all_was_missing_and_is_nothing_is_shown() -> None:
     assert gone.p_value < 1e-10
 
 
-def test_accuracy_is_asked_on_one_side_only() -> None:
+def test_the_accuracy_test_is_one_sided() -> None:
     found = drift_tests.accuracy_test((3, 4), (1, 4))
     assert found is not None
     assert found.p_value == pytest.approx(17 / 70)
@@ -173,7 +173,7 @@ def test_all_features_together_show_a_correlation_that_none_of_them_shows() -> N
         assert alone.p_value > 0.05
     found = drift_tests.joint_test(before, now)
     assert found is not None
-    assert (found.subject, found.kind) == (drift_tests.ALL_FEATURES, "classifier")
+    assert (found.target, found.kind) == (drift_tests.ALL_FEATURES, "classifier")
     assert found.p_value < 1e-4
     assert found.statistic > 0.6
 
@@ -195,7 +195,7 @@ def test_the_same_rows_give_the_same_result() -> None:
     assert found.p_value > 0.01
 
 
-def test_categories_and_holes_that_come_together_differently_are_seen_together() -> None:
+def test_the_joint_test_finds_changed_dependence_of_categories_and_missing_values() -> None:
     before, now = mixed(1000, 1), mixed(1000, 2)
     now["sold"] = now["colour"] == "red"
     found = drift_tests.joint_test(before, now)
@@ -203,7 +203,7 @@ def test_categories_and_holes_that_come_together_differently_are_seen_together()
     assert found.p_value < 1e-6
 
 
-def test_a_column_that_is_all_missing_now_is_seen_together() -> None:
+def test_the_joint_test_finds_a_column_that_is_all_missing() -> None:
     for name in ("size", "colour", "tame"):
         now = mixed(300, 2)
         now[name] = None
@@ -212,7 +212,7 @@ def test_a_column_that_is_all_missing_now_is_seen_together() -> None:
         assert found.p_value < 1e-6
 
 
-def test_what_cannot_be_told_apart_is_not_asked() -> None:
+def test_the_joint_test_skips_few_rows_no_columns_and_constants() -> None:
     rows = pd.DataFrame({"x": np.arange(19.0)})
     assert drift_tests.joint_test(rows, pd.DataFrame({"x": np.arange(500.0)})) is None
     assert drift_tests.joint_test(rows[[]], rows[[]]) is None
@@ -224,7 +224,7 @@ def test_holm_corrects_as_in_the_worked_example() -> None:
     p_values = (0.01, 0.04, 0.03, 0.005)
     tests = [Shown(str(place), "", 0.0, p) for place, p in enumerate(p_values)]
     found = drift_tests.holm_correction(tests)
-    assert [test.subject for test in found] == ["0", "1", "2", "3"]
+    assert [test.target for test in found] == ["0", "1", "2", "3"]
     assert [test.adjusted_p_value for test in found] == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert [test.p_value for test in found] == list(p_values)
 

@@ -35,48 +35,50 @@ def joined(tmp_path: Path, table: dict[str, Any], window: CurrentWindow) -> labe
     return labels.join_labels(labels.read_labels(path, "kind"), window, small())
 
 
-SAID = ["cat", "dog", "cat", "dog"]
+PREDICTED = ["cat", "dog", "cat", "dog"]
 IDS = ["r0", "r1", "r2", "r3"]
 
 
 def test_labels_are_joined_by_the_id_of_the_request_in_any_order(tmp_path: Path) -> None:
     live = joined(
-        tmp_path, {"request_id": IDS[::-1], "label": ["cat", "cat", "dog", "cat"]}, predicted_window(SAID)
+        tmp_path,
+        {"request_id": IDS[::-1], "label": ["cat", "cat", "dog", "cat"]},
+        predicted_window(PREDICTED),
     )
     assert live == labels.LabelledPredictions(4, 3, ())
 
 
-def test_labels_of_half_the_rows_count_for_those(tmp_path: Path) -> None:
+def test_rows_without_a_label_are_left_out_and_counted(tmp_path: Path) -> None:
     table = {"request_id": ["r1", "r3", "r2"], "kind": ["dog", "cat", None]}
-    live = joined(tmp_path, table, predicted_window(SAID))
+    live = joined(tmp_path, table, predicted_window(PREDICTED))
     assert live == labels.LabelledPredictions(2, 1, ("2 of 4 rows have no label",))
 
 
 def test_labels_that_were_given_twice_count_once(tmp_path: Path) -> None:
     table = {"_request_id": [*IDS, "r0", "r0"], "label": ["cat", "dog", "cat", "dog", "cat", "cat"]}
-    live = joined(tmp_path, table, predicted_window(SAID))
+    live = joined(tmp_path, table, predicted_window(PREDICTED))
     assert live == labels.LabelledPredictions(4, 4, ("2 labels were given twice, and count once",))
 
 
-def test_labels_that_contradict_each_other_are_left_out_and_told(tmp_path: Path) -> None:
+def test_contradictory_labels_are_left_out_and_reported(tmp_path: Path) -> None:
     table = {"request_id": [*IDS, "r0"], "label": ["cat", "dog", "cat", "dog", "dog"]}
-    live = joined(tmp_path, table, predicted_window(SAID))
+    live = joined(tmp_path, table, predicted_window(PREDICTED))
     assert (live.rows, live.correct) == (3, 3)
     assert "1 rows have labels that contradict each other, and are left out" in live.notes
 
 
-def test_a_row_whose_labels_contradict_is_not_told_as_one_without(tmp_path: Path) -> None:
+def test_a_row_with_contradictory_labels_is_not_reported_as_unlabelled(tmp_path: Path) -> None:
     table = {"request_id": [*IDS, "r0"], "label": ["cat", "dog", "cat", "dog", "dog"]}
-    assert not [n for n in joined(tmp_path, table, predicted_window(SAID)).notes if "no label" in n]
+    assert not [n for n in joined(tmp_path, table, predicted_window(PREDICTED)).notes if "no label" in n]
 
 
-def test_labels_that_are_written_otherwise_than_the_predictions_are_refused(tmp_path: Path) -> None:
+def test_labels_spelt_differently_from_the_predictions_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="they hold '0', '1', but the version predicts 'cat', 'dog'"):
-        joined(tmp_path, {"request_id": IDS, "label": [0, 1, 0, 1]}, predicted_window(SAID))
+        joined(tmp_path, {"request_id": IDS, "label": [0, 1, 0, 1]}, predicted_window(PREDICTED))
 
 
-def test_a_request_of_several_rows_needs_to_be_told_which(tmp_path: Path) -> None:
-    window = predicted_window(SAID, requests=["a", "a", "b", "b"], places=[0, 1, 0, 1])
+def test_labels_of_a_request_of_several_rows_need_a_row_number(tmp_path: Path) -> None:
+    window = predicted_window(PREDICTED, requests=["a", "a", "b", "b"], places=[0, 1, 0, 1])
     live = joined(tmp_path, {"request_id": ["a", "b"], "label": ["cat", "cat"]}, window)
     assert live.rows == 0
     assert live.notes[0] == (
@@ -86,14 +88,14 @@ def test_a_request_of_several_rows_needs_to_be_told_which(tmp_path: Path) -> Non
     assert joined(tmp_path, table, window) == labels.LabelledPredictions(3, 2, ("1 of 4 rows have no label",))
 
 
-def test_labels_of_other_requests_are_told_of(tmp_path: Path) -> None:
+def test_labels_of_other_requests_are_reported(tmp_path: Path) -> None:
     table = {"request_id": ["x", "y"], "label": ["cat", "dog"]}
-    live = joined(tmp_path, table, predicted_window(SAID))
+    live = joined(tmp_path, table, predicted_window(PREDICTED))
     assert live.rows == 0
     assert "labels are of requests such as 'x', rows of such as 'r0'" in live.notes
 
 
-def test_labels_that_are_late_do_not_stop_the_look(
+def test_late_labels_do_not_stop_the_monitoring_run(
     local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
     log = write_log(tmp_path / "log", model, LogPart(1, *flowers(240, shift=3)))
@@ -105,12 +107,12 @@ def test_labels_that_are_late_do_not_stop_the_look(
 
 
 def test_labels_without_a_column_to_join_by_are_refused(tmp_path: Path) -> None:
-    for table, said in (
-        ({"id": IDS, "label": SAID}, "there is no column 'request_id'; it has 'id', 'label'"),
-        ({"request_id": IDS, "class": SAID}, "there is no column 'label' or 'kind'"),
+    for table, message in (
+        ({"id": IDS, "label": PREDICTED}, "there is no column 'request_id'; it has 'id', 'label'"),
+        ({"request_id": IDS, "class": PREDICTED}, "there is no column 'label' or 'kind'"),
     ):
-        with pytest.raises(DataError, match=said):
-            joined(tmp_path, table, predicted_window(SAID))
+        with pytest.raises(DataError, match=message):
+            joined(tmp_path, table, predicted_window(PREDICTED))
 
 
 def test_rows_without_the_id_of_a_request_cannot_be_labelled(
@@ -146,7 +148,7 @@ def test_true_and_false_may_be_labels(form: str, tmp_path: Path) -> None:
     assert (live.rows, live.correct) == (4, 3)
 
 
-def test_live_accuracy_is_told_with_its_interval_beside_that_of_the_promotion(
+def test_live_accuracy_is_reported_with_its_interval_beside_the_promotion(
     local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
     rows, right = flowers(240)
@@ -172,7 +174,7 @@ def test_an_accuracy_that_has_fallen_is_drift(local: Place, model: str, tmp_path
     assert result.actions == ()
 
 
-def test_rows_that_were_never_asked_and_are_too_few_are_unknown_with_labels_as_well(
+def test_too_few_rows_without_predictions_are_unknown_with_labels_as_well(
     local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
     rows = flowers(50)[0].assign(request_id=[str(n) for n in range(50)])
@@ -182,7 +184,7 @@ def test_rows_that_were_never_asked_and_are_too_few_are_unknown_with_labels_as_w
     assert monitor_output(capsys, *options)[0].startswith("unknown")
 
 
-def test_labels_in_codes_instead_of_names_are_told_and_nothing_goes_back(
+def test_labels_in_codes_are_refused_and_nothing_is_rolled_back(
     local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
     rows, right = flowers()

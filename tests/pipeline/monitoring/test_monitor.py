@@ -158,7 +158,7 @@ def test_the_report_is_one_page_that_loads_nothing(monitored_window: MonitoredWi
         assert text.lower() in page.lower()
 
 
-def test_the_figures_and_the_findings_are_logged_beside_the_report(monitored_window: MonitoredWindow) -> None:
+def test_the_figures_and_the_findings_are_logged_with_the_report(monitored_window: MonitoredWindow) -> None:
     drawn = sorted(path.name for path in (monitored_window.files / "plots" / "version-1").iterdir())
     assert drawn == ["features.png", "over_time.png", "predictions.png"]
     content = json.loads((monitored_window.files / "findings.json").read_text())
@@ -268,7 +268,7 @@ def test_a_time_is_read_in_its_unit() -> None:
 
 
 @pytest.mark.slow
-def test_the_server_tells_what_a_monitor_found_last(client: httpx.Client, model: str, local: Place) -> None:
+def test_the_server_reports_the_last_drift_verdict(client: httpx.Client, model: str, local: Place) -> None:
     def tag(key: str, value: str) -> None:
         local.client.set_model_version_tag(model, "1", key, value)
 

@@ -36,7 +36,7 @@ def served(local: Place, name: str, folder: Path) -> Any:
     return load(ModelArtifact(str(folder), name, 1, None, None, None), Settings(ref=f"{name}/1").policy)
 
 
-def test_what_the_server_logs_is_monitored(local: Place, model: str, tmp_path: Path) -> None:
+def test_the_prediction_log_of_the_server_is_monitored(local: Place, model: str, tmp_path: Path) -> None:
     version = served(local, model, tmp_path / "source")
     log = PredictionLog(tmp_path / "log", 1.0, 60, lambda *_: None)
     rows, right = flowers(220)
@@ -59,7 +59,7 @@ def test_what_the_server_logs_is_monitored(local: Place, model: str, tmp_path: P
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["parquet", "csv"])
-def test_what_was_scored_is_monitored(
+def test_the_output_of_a_scoring_job_is_monitored(
     form: str, local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
     rows, _ = flowers(300)
@@ -104,7 +104,7 @@ def test_a_table_with_the_columns_of_a_scored_one_is_split_by_version(
     assert [(f.version, f.rows, f.verdict()) for f in result.other_versions] == [(2, 90, "unknown")]
 
 
-def test_since_leaves_out_what_was_predicted_before(local: Place, model: str, tmp_path: Path) -> None:
+def test_since_leaves_out_earlier_predictions(local: Place, model: str, tmp_path: Path) -> None:
     now = datetime.now(timezone.utc)
     log = write_log(
         tmp_path / "log",
@@ -126,7 +126,7 @@ def test_since_needs_rows_with_the_time_of_prediction(
     assert "since: the rows do not have the time of prediction (no column '_at')" in line
 
 
-def test_too_few_rows_are_told_with_how_many_are_needed(
+def test_too_few_rows_are_reported_with_the_number_needed(
     local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
     flowers(87, shift=5)[0].to_csv(tmp_path / "now.csv", index=False)
@@ -197,7 +197,7 @@ def test_an_empty_window_with_labels_is_unknown(
     assert monitor_output(capsys, *options)[0].startswith("unknown")
 
 
-def test_what_is_being_written_is_not_read(local: Place, model: str, tmp_path: Path) -> None:
+def test_files_that_are_being_written_are_not_read(local: Place, model: str, tmp_path: Path) -> None:
     log = write_log(tmp_path / "log", model, LogPart(1, *flowers()))
     whole = next((log / model).iterdir()).read_bytes()
     (log / model / ".20260101T000009-version-1-1-9.parquet.part").write_bytes(whole[:700])
@@ -206,7 +206,7 @@ def test_what_is_being_written_is_not_read(local: Place, model: str, tmp_path: P
     assert (result.analysis.rows, result.analysis.verdict(), result.notes) == (240, "none", ())
 
 
-def test_a_file_that_was_cut_off_is_left_out_and_told(
+def test_a_truncated_file_is_left_out_and_reported(
     local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
     log = write_log(tmp_path / "log", model, *[LogPart(1, *flowers(seed=n)) for n in range(3)])
@@ -222,7 +222,7 @@ def test_a_file_that_was_cut_off_is_left_out_and_told(
     assert f"{torn.name} is not readable, and was left out" in page
 
 
-def test_a_log_of_which_nothing_is_readable_is_told_in_a_line(
+def test_an_unreadable_log_is_reported_in_one_line(
     local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
     folder = tmp_path / "log" / model

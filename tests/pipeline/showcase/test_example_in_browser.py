@@ -48,9 +48,9 @@ def test_a_page_is_held_to_what_it_logs_and_asks_for(page: Page, page_log: PageL
     page.goto(bad.as_uri())
     expect(page).to_have_title("closed")
     assert sorted(page_log.outside) == ["https://127.0.0.1.example.org/a.png", "ws://example.org/b"]
-    told = "\n".join(page_log.errors)
-    assert "it said so" in told
-    assert "notThere is not defined" in told
+    errors = "\n".join(page_log.errors)
+    assert "it said so" in errors
+    assert "notThere is not defined" in errors
 
 
 @pytest.mark.slow

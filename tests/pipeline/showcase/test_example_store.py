@@ -52,7 +52,7 @@ def shown(start: Start, tmp_path: Path) -> str:
     return f"http://127.0.0.1:{port}"
 
 
-def test_it_is_small_and_says_nothing_of_who_made_it_where() -> None:
+def test_the_store_is_small_and_holds_no_user_or_machine_names() -> None:
     content = {path: path.read_bytes() for path in EXAMPLE.rglob("*") if path.is_file()}
     assert sum(map(len, content.values())) <= 6 << 20
     here = (Path.home(), ROOT, ROOT.parent, Path(tempfile.gettempdir()))
@@ -69,7 +69,7 @@ def test_it_is_small_and_says_nothing_of_who_made_it_where() -> None:
 
 
 @pytest.mark.slow
-def test_it_has_what_there_is_to_look_at(shown: str) -> None:
+def test_the_store_has_every_kind_of_entity_to_show(shown: str) -> None:
     client = MlflowClient(shown)
     iris = client.get_experiment_by_name("iris")
     runs = client.search_runs([iris.experiment_id])
@@ -92,7 +92,7 @@ def test_it_has_what_there_is_to_look_at(shown: str) -> None:
     ]
 
 
-def test_what_is_in_production_answers_from_it_and_nothing_is_changed(shown: str, tmp_path: Path) -> None:
+def test_the_production_version_predicts_and_the_store_stays_unchanged(shown: str, tmp_path: Path) -> None:
     before = files(tmp_path / "moved elsewhere")
     done = subprocess.run(
         [BIN / "registry-tools", "predict", "iris@production", "--features", "6.0,2.5,4.5,1.5"],
@@ -125,7 +125,7 @@ def test_the_monitor_tells_rows_like_those_of_its_version_from_others(shown: str
 
 
 @pytest.mark.slow
-def test_it_ends_when_it_is_told_to_and_leaves_nothing(start: Start, tmp_path: Path) -> None:
+def test_the_server_ends_on_a_signal_and_leaves_no_files(start: Start, tmp_path: Path) -> None:
     port = free_port()
     scratch = tmp_path / "scratch"
     scratch.mkdir()
@@ -248,5 +248,5 @@ def test_a_port_that_another_listens_on_is_refused() -> None:
     assert f"port {port} cannot be used (Address already in use)" in output
 
 
-def test_a_folder_without_a_store_is_said_in_one_line(tmp_path: Path) -> None:
+def test_a_folder_without_a_store_is_reported_in_one_line(tmp_path: Path) -> None:
     assert "`make example` makes one" in refused("--folder", tmp_path, "--port", str(free_port()))

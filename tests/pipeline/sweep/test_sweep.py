@@ -327,7 +327,7 @@ def test_spark_finds_what_processes_find(store: str) -> None:
         assert key == "seconds" or there.best_metrics[key] == value
 
 
-def test_spark_without_its_packages_or_java_is_said_before_a_run_is_opened(
+def test_missing_spark_or_java_is_reported_before_a_run_is_opened(
     store: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))

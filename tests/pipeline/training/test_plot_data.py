@@ -39,7 +39,7 @@ def test_a_long_curve_is_thinned_and_keeps_its_ends() -> None:
     assert found["y"]["roc_auc"] == pytest.approx(0.5, abs=0.03)
 
 
-def test_calibration_is_the_distance_of_what_was_said_and_what_was_so() -> None:
+def test_calibration_error_is_the_distance_of_predicted_and_observed_frequency() -> None:
     assert plot_data.reliability(LABELS, CERTAIN)["expected_calibration_error"] == 0
     wrong = CERTAIN[:, [1, 2, 0]]
     assert plot_data.reliability(LABELS, wrong)["expected_calibration_error"] == 1

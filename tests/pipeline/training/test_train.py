@@ -82,7 +82,7 @@ def test_a_model_that_is_no_better_than_the_majority_is_trained_with_a_warning(
     assert "no better than always predicting setosa: correct on 0.3333" in caplog.text
 
 
-def test_weights_that_calibration_undoes_are_told(store: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_weights_that_calibration_undoes_are_reported(store: str, caplog: pytest.LogCaptureFixture) -> None:
     train(TrainParams(model="svc", model_params={"class_weight": "balanced"}, plots=False))
     assert "class_weight has next to no effect: svc gives no probabilities" in caplog.text
     caplog.clear()
@@ -96,13 +96,13 @@ def test_a_run_and_its_version_carry_a_card(trained: Trained) -> None:
     run = client.get_run(trained.first.run_id)
     assert run.info.run_name == "logistic_regression"
     assert run.data.tags["mlflow.note.content"] == version.description
-    for said in (
+    for sentence in (
         "accuracy **0.9667** on 30 held-out rows, trained on 120",
         "1 × versicolor taken for virginica",
         "Weakest class: versicolor, recall 0.90",
         'load_model("iris/N")',
     ):
-        assert said in version.description
+        assert sentence in version.description
 
 
 def test_the_name_of_a_run_says_what_is_not_usual() -> None:
@@ -201,7 +201,7 @@ def test_every_model_logs_the_same_metrics_and_loads(model: str, store: str) -> 
     assert loaded.predict_proba([IRIS_ROW]).shape == (1, 3)
 
 
-def test_a_table_with_text_holes_and_booleans(store: str, table_csv: Path) -> None:
+def test_a_table_with_text_missing_values_and_booleans(store: str, table_csv: Path) -> None:
     result = train(TrainParams(data=str(table_csv), target="kind", name="other"))
     assert result.metrics["accuracy"] > 0.8
     model = load_model("other@staging")
@@ -337,7 +337,7 @@ def test_a_failure_before_the_stage_leaves_no_version(store: str, monkeypatch: p
     def fail(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(figures, "confusion_matrix", fail)
+    monkeypatch.setattr(figures, figures.confusion_matrix.__name__, fail)
     with pytest.raises(OSError, match="no space"):
         train(TrainParams(max_iter=100))
     client = MlflowClient()

@@ -110,7 +110,7 @@ def test_two_outputs_of_a_request_are_logged_once(serve: Serve, model: str, tmp_
 
 
 @pytest.mark.slow
-def test_what_has_no_room_is_dropped_and_counted(
+def test_rows_beyond_the_limit_are_dropped_and_counted(
     local: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prediction_log, "_MOST_CELLS", 50)

@@ -41,7 +41,9 @@ def ask(client: httpx.Client, times: int = 1) -> None:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_the_shadow_is_compared_and_not_heard(serve: Serve, model: str, local: Place, workers: str) -> None:
+def test_shadow_predictions_are_compared_and_never_returned(
+    serve: Serve, model: str, local: Place, workers: str
+) -> None:
     client = serve(f"{model}@production", "--shadow", f"{model}@staging", "--workers", workers)
     eventually(lambda: shadow_of(client).get("version") == 2)
     ask(client, 25)

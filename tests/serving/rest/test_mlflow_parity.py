@@ -232,5 +232,5 @@ def test_parquet_gets_the_response_of_mlflow(ask: Ask, header: list[str], row: l
     "body", [b"", b"{", b"null", b"3", b'"x"', b"\xff", b"{}", b'{"a": NaN}', b"[" * 5000]
 )
 @pytest.mark.parametrize("kind", [JSON, "text/csv", "application/vnd.apache.parquet", "text/plain"])
-def test_what_is_no_table_is_refused_as_mlflow_does(ask: Ask, body: bytes, kind: str) -> None:
+def test_a_body_that_is_no_table_is_refused_as_by_mlflow(ask: Ask, body: bytes, kind: str) -> None:
     agree(*ask(body, kind), body)
