@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import PipelineError
+from registry_tools.errors import last_line
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "artifacts"
@@ -191,10 +192,10 @@ def wait_until_healthy(address: str, process: subprocess.Popen[bytes], log: str 
     until = time.monotonic() + _START_SECONDS
     while time.monotonic() < until:
         if process.poll() is not None:
-            lines = Path(log).read_text().strip().splitlines()
-            if any("out-of-date database schema" in line for line in lines):
+            output = Path(log).read_text()
+            if "out-of-date database schema" in output:
                 raise OutdatedSchema("the store was made by an older MLflow")
-            raise PipelineError(f"the {what} ended: {lines[-1] if lines else 'no output'}")
+            raise PipelineError(f"the {what} ended: {last_line(output, 'no output')}")
         try:
             with urllib.request.urlopen(f"{address}/health", timeout=2):
                 if process.poll() is None:
@@ -261,7 +262,7 @@ def _upgrade(database: Path) -> None:
     command = [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{database}"]
     done = subprocess.run(command, env=_environment(), capture_output=True, text=True)
     if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        reason = last_line(done.stderr, "no output")
         raise PipelineError(f"the store was made by another MLflow, which cannot upgrade it: {reason}")
 
 
