@@ -30,10 +30,15 @@ from registry_tools.errors import last_line
 DATABASE = "mlflow.db"
 ARTIFACTS = "artifacts"
 _START_SECONDS = 60
+_PORT_ATTEMPTS = 5
 
 
 class OutdatedSchema(PipelineError):
     """The store was made by an older MLflow, and has to be upgraded first."""
+
+
+class PortTaken(PipelineError):
+    """Another process listens on the port of a server."""
 
 
 @dataclass(frozen=True)
@@ -163,22 +168,57 @@ def server(folder: Path, port: int | None = None) -> Iterator[tuple[str, subproc
     PipelineError
         If it does not start.
     """
-    port = port or free_port()
-    address = f"http://127.0.0.1:{port}"
     command = [
-        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
-        *("--workers", "1", "--backend-store-uri", f"sqlite:///{folder / DATABASE}"),
+        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--workers", "1"),
+        *("--backend-store-uri", f"sqlite:///{folder / DATABASE}"),
         *("--artifacts-destination", str(folder / ARTIFACTS)),
     ]
-    with (folder / "server.log").open("w+") as log:
-        process = subprocess.Popen(command, cwd=folder, env=_environment(), stdout=log, stderr=log)
+    with run_server(command, folder, _environment(), "MLflow server", port) as (chosen, process):
+        yield f"http://127.0.0.1:{chosen}", process
+    (folder / "server.log").unlink()
+
+
+@contextlib.contextmanager
+def run_server(
+    command: Sequence[str], folder: Path, environment: dict[str, str], name: str, port: int | None = None
+) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """Run a server until the body is done; yield its port and process.
+
+    Parameters
+    ----------
+    command
+        Starts the server on the port that `--port` adds.
+    folder, environment
+        Where it runs, and writes `server.log`.
+    name
+        Names the server in errors.
+    port
+        None takes a free port, and another one if a process takes that before the server does.
+
+    Raises
+    ------
+    PipelineError
+        If it does not start.
+    """
+    log = folder / "server.log"
+    for attempts_left in reversed(range(_PORT_ATTEMPTS)):
+        chosen = port or free_port()
+        started = [*command, "--port", str(chosen)]
+        with log.open("w") as output:
+            process = subprocess.Popen(started, cwd=folder, env=environment, stdout=output, stderr=output)
         try:
-            wait_until_healthy(address, process, log.name, "MLflow server")
-            yield address, process
+            wait_until_healthy(f"http://127.0.0.1:{chosen}", process, log, name)
+            yield chosen, process
+            return
+        except PortTaken:
+            if port or not attempts_left:
+                raise
         finally:
             process.terminate()
-            process.wait()
-    (folder / "server.log").unlink()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 def wait_until_healthy(address: str, process: subprocess.Popen[bytes], log: str | Path, what: str) -> None:
@@ -186,7 +226,7 @@ def wait_until_healthy(address: str, process: subprocess.Popen[bytes], log: str 
 
     Raises
     ------
-    OutdatedSchema, PipelineError
+    OutdatedSchema, PortTaken, PipelineError
         If it ends instead, or takes too long.
     """
     until = time.monotonic() + _START_SECONDS
@@ -195,7 +235,8 @@ def wait_until_healthy(address: str, process: subprocess.Popen[bytes], log: str 
             output = Path(log).read_text()
             if "out-of-date database schema" in output:
                 raise OutdatedSchema("the store was made by an older MLflow")
-            raise PipelineError(f"the {what} ended: {last_line(output, 'no output')}")
+            error = PortTaken if "address already in use" in output.lower() else PipelineError
+            raise error(f"the {what} ended: {last_line(output, 'no output')}")
         try:
             with urllib.request.urlopen(f"{address}/health", timeout=2):
                 if process.poll() is None:
