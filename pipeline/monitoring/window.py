@@ -45,9 +45,7 @@ class CurrentWindow:
             batch = pa.RecordBatch.from_arrays([column.combine_chunks()], [name])
             coerced = coerce_batch(batch, [Column(name, "double", required=False)], text=True)
         except pa.ArrowException as error:
-            raise DataError(
-                f"column {name!r} holds {column.type}, and the version was trained on numbers there"
-            ) from error
+            raise DataError(f"column {name!r} holds {column.type} instead of numbers") from error
         for row, fault in coerced.faults.items():
             if fault.reason != FINITE:  # an infinite value is a number
                 raise DataError(f"column {name!r}, row {row}: {fault.describe()}")

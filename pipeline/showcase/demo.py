@@ -49,13 +49,8 @@ class _Demo:
             If it does not end as it should.
         """
         typed = f"python -m {' '.join(arguments)}"
-        done = subprocess.run(
-            [sys.executable, "-m", *arguments],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-        )
+        command = [sys.executable, "-m", *arguments]
+        done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
         tone = {0: "good", 4: "bad"}.get(exit_code, "")
         output = done.stdout if done.returncode == exit_code else done.stdout + done.stderr
         self.report_step(title, f"{typed}   → exit {done.returncode}", output, tone)

@@ -118,18 +118,13 @@ def _write_wine(path: Path) -> None:
     from sklearn.datasets import load_wine
 
     wine = load_wine(as_frame=True)
-    table = wine.data.assign(cultivar=[f"cultivar {code + 1}" for code in wine.target])
-    table.to_csv(path, index=False)
+    wine.data.assign(cultivar=[f"cultivar {n + 1}" for n in wine.target]).to_csv(path, index=False)
 
 
 def _run(step: ExampleCommand, work: Path, address: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", *step.arguments],
-        cwd=work,
-        env=_environment() | {"MLFLOW_TRACKING_URI": address},
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, "-m", *step.arguments]
+    environment = _environment() | {"MLFLOW_TRACKING_URI": address}
+    done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True)
     if done.returncode != step.exit_code:
         raise PipelineError(
             f"{' '.join(step.arguments)}: exit {done.returncode}, not {step.exit_code}: "
@@ -184,16 +179,8 @@ def run_server(
 ) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """Run a server until the body is done; yield its port and process.
 
-    Parameters
-    ----------
-    command
-        Starts the server on the port that `--port` adds.
-    folder, environment
-        Where it runs, and writes `server.log`.
-    name
-        Names the server in errors.
-    port
-        None takes a free port, and another one if a process takes that before the server does.
+    The command takes `--port`. Without a port it gets a free one, and another one if a process takes
+    that before the server does.
 
     Raises
     ------
@@ -203,9 +190,10 @@ def run_server(
     log = folder / "server.log"
     for attempts_left in reversed(range(_PORT_ATTEMPTS)):
         chosen = port or free_port()
-        started = [*command, "--port", str(chosen)]
-        with log.open("w") as output:
-            process = subprocess.Popen(started, cwd=folder, env=environment, stdout=output, stderr=output)
+        with log.open("w") as out:
+            process = subprocess.Popen(
+                [*command, "--port", str(chosen)], cwd=folder, env=environment, stdout=out, stderr=out
+            )
         try:
             wait_until_healthy(f"http://127.0.0.1:{chosen}", process, log, name)
             yield chosen, process
@@ -215,10 +203,7 @@ def run_server(
                 raise
         finally:
             process.terminate()
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            process.wait()
 
 
 def wait_until_healthy(address: str, process: subprocess.Popen[bytes], log: str | Path, what: str) -> None:
