@@ -89,3 +89,21 @@ def first_line(error: BaseException | str, limit: int | None = None) -> str:
         The most characters to return; None returns the whole line.
     """
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:limit]
+
+
+def last_line(text: str, otherwise: str) -> str:
+    """Return the last line of an output, or another text where the output is empty."""
+    return (text.strip().splitlines() or [otherwise])[-1]
+
+
+def error_summary(error: BaseException, limit: int | None = None) -> str:
+    """Return the type and the text of an error in one line.
+
+    Parameters
+    ----------
+    error
+        Any exception.
+    limit
+        The most characters to return; None returns the whole text.
+    """
+    return " ".join(f"{type(error).__name__}: {error}".split())[:limit]

@@ -21,7 +21,7 @@ from pipeline.training.baseline import TrainingBaseline
 from pipeline.training.train import train
 from registry_tools.data.schema import quoted_names
 from registry_tools.data.tables import read_table
-from registry_tools.errors import GateRefused, RegistryToolsError
+from registry_tools.errors import GateRefused, RegistryToolsError, error_summary
 from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models.trust_policy import TrustPolicy
@@ -93,7 +93,7 @@ def retrain(
         return [ActionResult("retrain", "failed", str(error))]
     except Exception as error:  # noqa: BLE001 - an estimator may raise whatever it likes
         _log.debug("the retraining failed", exc_info=True)
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = error_summary(error)
         return [ActionResult("retrain", "failed", reason[:500])]
     trained = ActionResult(
         "retrain",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import warnings
@@ -19,7 +18,7 @@ from pipeline.monitoring.actions import ActionResult
 from pipeline.monitoring.analysis import Analysis
 from pipeline.monitoring.window import CurrentWindow
 from pipeline.training.baseline import TrainingBaseline
-from registry_tools.reports.render import render
+from registry_tools.reports.render import data_uri, render
 
 
 def summary_sentence(analysis: Analysis) -> str:
@@ -99,7 +98,7 @@ def _version_context(
         "accuracy": analysis.accuracy,
         "tests": sorted(analysis.tests, key=lambda test: test.adjusted_p_value),
         "features": sorted(analysis.features, key=lambda feature: -feature.psi),
-        "figures": [{"title": title, "source": _data_uri(png)} for title, png in drawn.values()],
+        "figures": [{"title": title, "source": data_uri(png)} for title, png in drawn.values()],
     }
 
 
@@ -124,7 +123,3 @@ def _png(figure: Figure) -> bytes:
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for such a letter
         figure.savefig(content, format="png", dpi=90)
     return content.getvalue()
-
-
-def _data_uri(content: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(content).decode()}"

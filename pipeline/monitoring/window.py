@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +13,8 @@ import pyarrow.compute as pc
 
 from pipeline.errors import DataError
 from pipeline.training.baseline import TrainingBaseline, as_category
-from registry_tools.data.schema import quoted_names
-from registry_tools.errors import first_line
+from registry_tools.data.arrow_coercion import coerce_batch
+from registry_tools.data.schema import FINITE, Column, quoted_names
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,17 @@ class CurrentWindow:
             If it holds something else.
         """
         column = self.table.column(name)
-        if pa.types.is_null(column.type):
-            return np.full(self.rows, np.nan)
         try:
-            return np.asarray(column.cast(pa.float64(), safe=False).to_numpy())
+            with contextlib.suppress(pa.ArrowInvalid):  # text in a form that Arrow does not read
+                return np.asarray(column.cast(pa.float64(), safe=False).to_numpy())
+            batch = pa.RecordBatch.from_arrays([column.combine_chunks()], [name])
+            coerced = coerce_batch(batch, [Column(name, "double", required=False)], text=True)
         except pa.ArrowException as error:
-            raise DataError(
-                f"column {name!r} holds {column.type}, and the version was trained on numbers "
-                f"there: {first_line(error)}"
-            ) from error
+            raise DataError(f"column {name!r} holds {column.type} instead of numbers") from error
+        for row, fault in coerced.faults.items():
+            if fault.reason != FINITE:  # an infinite value is a number
+                raise DataError(f"column {name!r}, row {row}: {fault.describe()}")
+        return coerced.arrays[name]
 
     def category_counts(self, name: str, is_boolean: bool) -> tuple[dict[str, int], int]:
         """Return how many rows there are of each category of a column, and how many have none.
@@ -56,6 +59,7 @@ class CurrentWindow:
         DataError
             If it holds what is no category.
         """
+        # Not the shared coercion: it refuses 0 and 1 as booleans, and other values than text as categories.
         column = self.table.column(name)
         try:
             if is_boolean and (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):

@@ -8,11 +8,10 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +19,7 @@ import pandas as pd
 
 from pipeline.errors import PipelineError
 from pipeline.showcase.demo_page import PAGE, DemoPage, serve_page
-from pipeline.showcase.example_store import check_port, free_port, wait_until_healthy
+from pipeline.showcase.example_store import check_port, run_server
 from pipeline.showcase.load_generator import FlowerSampler, LoadGenerator
 from registry_tools.mlflow_store.client import connect
 
@@ -50,13 +49,8 @@ class _Demo:
             If it does not end as it should.
         """
         typed = f"python -m {' '.join(arguments)}"
-        done = subprocess.run(
-            [sys.executable, "-m", *arguments],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-        )
+        command = [sys.executable, "-m", *arguments]
+        done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
         tone = {0: "good", 4: "bad"}.get(exit_code, "")
         output = done.stdout if done.returncode == exit_code else done.stdout + done.stderr
         self.report_step(title, f"{typed}   → exit {done.returncode}", output, tone)
@@ -125,8 +119,7 @@ def _run_steps(demo: _Demo) -> None:
         "--split", "hash", "--plots", "false",
     )  # fmt: skip
     demo.run("promote", "registry_tools", "promote", "iris@staging", "--to", "production")
-    port = free_port()
-    with _server(demo, port), _traffic(demo, port, flowers) as traffic:
+    with _server(demo) as port, _traffic(demo, port, flowers) as traffic:
         demo.page.lamp = "the lamp is the one of the training"
         demo.report_step(f"serve, and send flowers: {_WINDOW} of them")
         _send_window(demo, traffic)
@@ -212,25 +205,15 @@ def _wait_for_version(demo: _Demo, traffic: LoadGenerator, version: int) -> None
 
 
 @contextlib.contextmanager
-def _server(demo: _Demo, port: int) -> Iterator[None]:
-    """Run the server that follows the stage, until the body is done."""
-    demo.page.server = f"http://127.0.0.1:{port}/predict"
-    command: Sequence[str] = (
-        sys.executable, "-m", "registry_tools", "serve", "iris@production", "--port", str(port),
-        "--poll", "1s", "--log-predictions", _LOG, "--log-every", "1s",
-    )  # fmt: skip
-    with (demo.folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=demo.folder, env=demo.environment, stdout=log, stderr=log)
-        try:
-            address = f"http://127.0.0.1:{port}"
-            wait_until_healthy(address, process, demo.folder / "server.log", "server")
-            yield
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
+def _server(demo: _Demo) -> Iterator[int]:
+    """Run the server that follows the stage, until the body is done; yield its port."""
+    command = [
+        *(sys.executable, "-m", "registry_tools", "serve", "iris@production", "--poll", "1s"),
+        *("--log-predictions", _LOG, "--log-every", "1s"),
+    ]
+    with run_server(command, demo.folder, demo.environment, "server") as (port, _):
+        demo.page.server = f"http://127.0.0.1:{port}/predict"
+        yield port
 
 
 @contextlib.contextmanager

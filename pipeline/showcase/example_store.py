@@ -25,14 +25,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import PipelineError
+from registry_tools.errors import last_line
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "artifacts"
 _START_SECONDS = 60
+_PORT_ATTEMPTS = 5
 
 
 class OutdatedSchema(PipelineError):
     """The store was made by an older MLflow, and has to be upgraded first."""
+
+
+class PortTaken(PipelineError):
+    """Another process listens on the port of a server."""
 
 
 @dataclass(frozen=True)
@@ -112,18 +118,13 @@ def _write_wine(path: Path) -> None:
     from sklearn.datasets import load_wine
 
     wine = load_wine(as_frame=True)
-    table = wine.data.assign(cultivar=[f"cultivar {code + 1}" for code in wine.target])
-    table.to_csv(path, index=False)
+    wine.data.assign(cultivar=[f"cultivar {n + 1}" for n in wine.target]).to_csv(path, index=False)
 
 
 def _run(step: ExampleCommand, work: Path, address: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", *step.arguments],
-        cwd=work,
-        env=_environment() | {"MLFLOW_TRACKING_URI": address},
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, "-m", *step.arguments]
+    environment = _environment() | {"MLFLOW_TRACKING_URI": address}
+    done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True)
     if done.returncode != step.exit_code:
         raise PipelineError(
             f"{' '.join(step.arguments)}: exit {done.returncode}, not {step.exit_code}: "
@@ -162,22 +163,47 @@ def server(folder: Path, port: int | None = None) -> Iterator[tuple[str, subproc
     PipelineError
         If it does not start.
     """
-    port = port or free_port()
-    address = f"http://127.0.0.1:{port}"
     command = [
-        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
-        *("--workers", "1", "--backend-store-uri", f"sqlite:///{folder / DATABASE}"),
+        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--workers", "1"),
+        *("--backend-store-uri", f"sqlite:///{folder / DATABASE}"),
         *("--artifacts-destination", str(folder / ARTIFACTS)),
     ]
-    with (folder / "server.log").open("w+") as log:
-        process = subprocess.Popen(command, cwd=folder, env=_environment(), stdout=log, stderr=log)
+    with run_server(command, folder, _environment(), "MLflow server", port) as (chosen, process):
+        yield f"http://127.0.0.1:{chosen}", process
+    (folder / "server.log").unlink()
+
+
+@contextlib.contextmanager
+def run_server(
+    command: Sequence[str], folder: Path, environment: dict[str, str], name: str, port: int | None = None
+) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """Run a server until the body is done; yield its port and process.
+
+    The command takes `--port`. Without a port it gets a free one, and another one if a process takes
+    that before the server does.
+
+    Raises
+    ------
+    PipelineError
+        If it does not start.
+    """
+    log = folder / "server.log"
+    for attempts_left in reversed(range(_PORT_ATTEMPTS)):
+        chosen = port or free_port()
+        with log.open("w") as out:
+            process = subprocess.Popen(
+                [*command, "--port", str(chosen)], cwd=folder, env=environment, stdout=out, stderr=out
+            )
         try:
-            wait_until_healthy(address, process, log.name, "MLflow server")
-            yield address, process
+            wait_until_healthy(f"http://127.0.0.1:{chosen}", process, log, name)
+            yield chosen, process
+            return
+        except PortTaken:
+            if port or not attempts_left:
+                raise
         finally:
             process.terminate()
             process.wait()
-    (folder / "server.log").unlink()
 
 
 def wait_until_healthy(address: str, process: subprocess.Popen[bytes], log: str | Path, what: str) -> None:
@@ -185,16 +211,17 @@ def wait_until_healthy(address: str, process: subprocess.Popen[bytes], log: str 
 
     Raises
     ------
-    OutdatedSchema, PipelineError
+    OutdatedSchema, PortTaken, PipelineError
         If it ends instead, or takes too long.
     """
     until = time.monotonic() + _START_SECONDS
     while time.monotonic() < until:
         if process.poll() is not None:
-            lines = Path(log).read_text().strip().splitlines()
-            if any("out-of-date database schema" in line for line in lines):
+            output = Path(log).read_text()
+            if "out-of-date database schema" in output:
                 raise OutdatedSchema("the store was made by an older MLflow")
-            raise PipelineError(f"the {what} ended: {lines[-1] if lines else 'no output'}")
+            error = PortTaken if "address already in use" in output.lower() else PipelineError
+            raise error(f"the {what} ended: {last_line(output, 'no output')}")
         try:
             with urllib.request.urlopen(f"{address}/health", timeout=2):
                 if process.poll() is None:
@@ -261,7 +288,7 @@ def _upgrade(database: Path) -> None:
     command = [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{database}"]
     done = subprocess.run(command, env=_environment(), capture_output=True, text=True)
     if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        reason = last_line(done.stderr, "no output")
         raise PipelineError(f"the store was made by another MLflow, which cannot upgrade it: {reason}")
 
 

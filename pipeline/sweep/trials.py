@@ -20,7 +20,7 @@ from pipeline.estimators import ESTIMATORS, Range
 from pipeline.params.definitions import ALL_MODELS, SweepParams
 from pipeline.params.fields import as_text
 from pipeline.training import model_pipeline
-from registry_tools.errors import first_line
+from registry_tools.errors import error_summary, first_line
 
 _MODEL = "model"  # among the arguments that are drawn
 _DIGITS = 4  # of a drawn number; more would be noise wherever it is shown
@@ -129,7 +129,7 @@ def evaluate_trial(
             warnings.simplefilter("always")
             metrics = model_pipeline.cross_validate(trained, features, training)
     except Exception as error:  # noqa: BLE001 - whatever an estimator raises is why it failed
-        return TrialResult({}, failure=" ".join(f"{type(error).__name__}: {error}".split())[:500])
+        return TrialResult({}, failure=error_summary(error, 500))
     seconds = time.perf_counter() - began
     warned = first_line(caught[0].message) if caught else None
     return TrialResult({**metrics, "seconds": seconds}, warning=warned)

@@ -21,7 +21,7 @@ from typing import Any
 
 import pandas as pd
 
-from registry_tools.errors import RegistryToolsError, VerificationError, first_line
+from registry_tools.errors import RegistryToolsError, VerificationError, error_summary, first_line, last_line
 from registry_tools.models.trust_policy import TrustPolicy
 
 _LATENCY_ROUNDS = 100
@@ -83,8 +83,8 @@ def predict_in_clean_process(jobs: Sequence[PredictJob]) -> list[IsolatedPredict
         except subprocess.TimeoutExpired:
             return [VerificationError(f"no predictions within {_SECONDS} s in a clean process")] * len(jobs)
         if done.returncode != 0:
-            last_line = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-            return [VerificationError(f"a clean process failed: {last_line[:300]}")] * len(jobs)
+            reason = last_line(done.stderr, f"exit code {done.returncode}")
+            return [VerificationError(f"a clean process failed: {reason[:300]}")] * len(jobs)
         return [
             VerificationError(response["error"]) if "error" in response else IsolatedPredictions(**response)
             for response in json.loads((folder / "response.json").read_text())
@@ -143,7 +143,7 @@ def _predict_or_error(job: dict[str, Any]) -> dict[str, Any]:
     except RegistryToolsError as error:
         return {"error": str(error)}
     except Exception as error:  # noqa: BLE001 - whatever a model raises goes to the parent
-        return {"error": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
+        return {"error": error_summary(error, 300)}
 
 
 def main(request: str, response: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
@@ -12,7 +11,7 @@ import pandas as pd
 
 from registry_tools.evaluation.comparison import PairedPredictions, VersionPredictions
 from registry_tools.mlflow_store.registry import VersionInfo
-from registry_tools.reports.render import render
+from registry_tools.reports.render import data_uri, render
 from registry_tools.stats.intervals import MetricComparison, compare_log_loss, compare_metrics
 from registry_tools.stats.paired_test import PairedComparison
 
@@ -118,7 +117,7 @@ def _compare_on_same_rows(compared: PairedPredictions, titles: list[str]) -> dic
         )
     shown = _select_metrics(found, loss)
     # Log loss has a scale of its own.
-    widest = max(_half_width(figure) for figure in shown if not figure.less_is_better)
+    widest = max(_half_width(metric) for metric in shown if not metric.less_is_better)
     paired = compared.paired
     only_first, only_second = paired.only_candidate_right, paired.only_champion_right
     both = round(paired.candidate_accuracy * paired.rows) - only_first
@@ -129,12 +128,12 @@ def _compare_on_same_rows(compared: PairedPredictions, titles: list[str]) -> dic
         "summary": _summary(paired, found[0], titles),
         "clear": [f"{f.name} ({titles[f.better]})" for f in shown if f.better is not None],
         "metrics": [
-            vars(figure)
+            vars(metric)
             | {
-                "drawn": _interval_drawing(figure, _half_width(figure) if figure.less_is_better else widest),
-                "shows": "not clear" if figure.better is None else f"{titles[figure.better]}",
+                "drawn": _interval_drawing(metric, _half_width(metric) if metric.less_is_better else widest),
+                "shows": "not clear" if metric.better is None else f"{titles[metric.better]}",
             }
-            for figure in shown
+            for metric in shown
         ],
         "left_out": len(found) + (loss is not None) - len(shown),
         "counts": {
@@ -156,7 +155,7 @@ def _select_metrics(found: list[MetricComparison], loss: MetricComparison | None
     """Return the metrics of all rows, and those of the classes that differ most."""
     of_all, of_classes = found[:2], found[2:]
     kept = sorted(of_classes, key=lambda f: -abs(f.first.value - f.second.value))[:_CLASS_METRICS]
-    ordered = [figure for figure in of_classes if figure in kept]
+    ordered = [metric for metric in of_classes if metric in kept]
     return of_all + ([loss] if loss is not None else []) + ordered
 
 
@@ -187,19 +186,19 @@ def _unknown_classes(compared: PairedPredictions, titles: list[str]) -> list[str
     return found
 
 
-def _half_width(figure: MetricComparison) -> float:
-    if figure.difference is None:
+def _half_width(metric: MetricComparison) -> float:
+    if metric.difference is None:
         return 0.0
-    return max(abs(figure.difference.low), abs(figure.difference.high), 1e-9)
+    return max(abs(metric.difference.low), abs(metric.difference.high), 1e-9)
 
 
-def _interval_drawing(figure: MetricComparison, widest: float) -> dict[str, Any] | None:
-    if figure.difference is None:
+def _interval_drawing(metric: MetricComparison, widest: float) -> dict[str, Any] | None:
+    if metric.difference is None:
         return None
     places = {
-        name: round(_MIDDLE + _HALF * value / widest, 1) for name, value in vars(figure.difference).items()
+        name: round(_MIDDLE + _HALF * value / widest, 1) for name, value in vars(metric.difference).items()
     }
-    colour = "quiet" if figure.better is None else ("first", "second")[figure.better]
+    colour = "quiet" if metric.better is None else ("first", "second")[metric.better]
     return places | {"colour": colour}
 
 
@@ -243,13 +242,9 @@ def _side_by_side(pictures: tuple[Pictures, Pictures], titles: list[str]) -> lis
         {
             "name": name.replace("_", " "),
             "images": [
-                (title, _data_uri(own[name]) if name in own else None)
+                (title, data_uri(own[name]) if name in own else None)
                 for title, own in zip(titles, pictures, strict=True)
             ],
         }
         for name in sorted({*pictures[0], *pictures[1]})
     ]
-
-
-def _data_uri(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,3 +20,8 @@ def render(template: str, made: datetime, folder: Path | None = None, **values: 
         lstrip_blocks=True,
     )
     return environment.get_template(template).render(made=f"{made:%Y-%m-%d %H:%M} UTC", **values)
+
+
+def data_uri(png: bytes) -> str:
+    """Return a picture as an address that holds it, so that a page needs no second file."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -12,9 +12,8 @@ import signal
 import socket
 import ssl
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -36,36 +35,9 @@ from registry_tools.mlflow_store import registry, stages
 from tests.support.constants import IRIS_COLUMNS, IRIS_ROW
 from tests.support.registries import EQUAL, GOOD, POOR, Change, Place, crafted, train_all
 from tests.support.servers import BIN, end_group, eventually, free_port, memory, metric, wait_until_up
-from tests.support.serving import POLL, Serve
+from tests.support.serving import POLL, ROWS, Serve, under_load
 
 pytestmark = pytest.mark.slow
-
-ROWS = [IRIS_ROW, [5.0, 3.4, 1.5, 0.2], [6.7, 3.0, 5.2, 2.3]]
-SPLIT = {"dataframe_split": {"columns": IRIS_COLUMNS, "data": ROWS}}
-Responses = list[tuple[int, str, Any]]  # status, version, predictions
-
-
-@contextlib.contextmanager
-def under_load(client: httpx.Client, threads: int = 4) -> Iterator[Responses]:
-    """Send requests on several connections until the end of the block; yield their responses."""
-    responses: Responses = []
-    over = threading.Event()
-
-    def ask() -> None:
-        with httpx.Client(base_url=client.base_url, timeout=30) as another:
-            while not over.is_set():
-                reply = another.post("/invocations", json=SPLIT)
-                version = reply.headers.get("x-model-version", "")
-                responses.append((reply.status_code, version, reply.json().get("predictions")))
-
-    with ThreadPoolExecutor(threads) as pool:
-        asking = [pool.submit(ask) for _ in range(threads)]
-        try:
-            yield responses
-        finally:
-            over.set()
-            for each in asking:
-                each.result()
 
 
 def process_of(client: httpx.Client) -> subprocess.Popen[bytes]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import itertools
 import json
 import os
 import signal
@@ -22,13 +21,14 @@ import pytest
 
 from pipeline.params.definitions import TrainParams
 from pipeline.training.train import train
+from registry_tools import load_model
 from registry_tools.mlflow_store import registry, stages
 from tests.support.constants import IRIS_COLUMNS as NAMES
 from tests.support.constants import IRIS_ROW as ROW
 from tests.support.constants import ROOT
-from tests.support.registries import Place
+from tests.support.registries import GOOD, POOR, Place
 from tests.support.servers import BIN, eventually, free_port, metric, wait_until_up
-from tests.support.serving import Serve
+from tests.support.serving import ROWS, Serve, under_load
 
 
 def version_of(client: httpx.Client) -> int:
@@ -122,26 +122,20 @@ def test_a_bad_invocation_is_refused_as_mlflow_does_and_without_an_echo(reader: 
 
 
 def test_a_promotion_and_a_rollback_reach_live_traffic_without_a_lost_request(
-    client: httpx.Client, model: str, local: Place
+    serve: Serve, local: Place
 ) -> None:
-    versions: list[int] = []
-    over = threading.Event()
-
-    def ask() -> None:
-        with httpx.Client(base_url=client.base_url, timeout=60) as another:
-            while not over.is_set():
-                versions.append(version_of(another))
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
+    model = local.model(GOOD, POOR)
+    expected = {version: load_model(f"{model}/{version}").predict(ROWS).tolist() for version in "12"}
+    assert expected["1"] != expected["2"]
+    stages.move_alias(local.client, model, "production", 1)
+    client = serve(f"{model}@production")
+    with under_load(client, 2) as responses:
         for version in (2, 1, 2):
             stages.move_alias(local.client, model, "production", version)
             eventually(lambda wanted=version: version_of(client) == wanted)
-    finally:
-        over.set()
-        thread.join()
-    assert [b for a, b in itertools.pairwise(versions) if a != b] == [2, 1, 2]
+    assert {status for status, _, _ in responses} == {200}
+    assert {version for _, version, _ in responses} == {"1", "2"}
+    assert all(predictions == expected[version] for _, version, predictions in responses)
 
 
 def test_a_changed_file_does_not_take_over(serve: Serve, model: str, local: Place) -> None:

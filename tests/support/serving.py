@@ -2,20 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from registry_tools.mlflow_store import stages
+from tests.support.constants import IRIS_COLUMNS, IRIS_ROW
 from tests.support.registries import Place
 from tests.support.servers import BIN, end_group, free_port, wait_until_up
 
 Serve = Callable[..., httpx.Client]
 POLL = 0.2  # seconds; of the servers that the tests start
+ROWS = [IRIS_ROW, [5.0, 3.4, 1.5, 0.2], [6.7, 3.0, 5.2, 2.3]]
+SPLIT = {"dataframe_split": {"columns": IRIS_COLUMNS, "data": ROWS}}
+Responses = list[tuple[int, str, Any]]  # status, version, predictions
+
+
+@contextlib.contextmanager
+def under_load(client: httpx.Client, threads: int = 4) -> Iterator[Responses]:
+    """Send requests on several connections until the end of the block; yield their responses."""
+    responses: Responses = []
+    over = threading.Event()
+
+    def ask() -> None:
+        with httpx.Client(base_url=client.base_url, timeout=30) as another:
+            while not over.is_set():
+                reply = another.post("/invocations", json=SPLIT)
+                version = reply.headers.get("x-model-version", "")
+                responses.append((reply.status_code, version, reply.json().get("predictions")))
+
+    with ThreadPoolExecutor(threads) as pool:
+        asking = [pool.submit(ask) for _ in range(threads)]
+        try:
+            yield responses
+        finally:
+            over.set()
+            for each in asking:
+                each.result()
 
 
 @pytest.fixture

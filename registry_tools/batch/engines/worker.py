@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from registry_tools.batch.engines import messages
-from registry_tools.errors import RegistryToolsError
+from registry_tools.errors import RegistryToolsError, error_summary
 from registry_tools.inference.lazy_imports import hide_packages
 from registry_tools.processes import read_message, write_message
 
@@ -127,8 +127,7 @@ def main() -> int:
         except RegistryToolsError as error:
             _write_error(replies, type(error).__name__, str(error))
         except Exception as error:  # noqa: BLE001 - whatever a model raises goes to the command
-            text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            _write_error(replies, "RegistryToolsError", text)
+            _write_error(replies, "RegistryToolsError", error_summary(error, 300))
     return 0
 
 

@@ -255,6 +255,8 @@ def _features(predictor: Predictor, rows: Any) -> dict[str, Any]:
 
 
 def _to_arrow(values: Any, kind: str) -> pa.Array:
+    # Not `arrow_coercion.to_arrow`: it turns NaN into null, and fails on values that the type does not
+    # hold. The log keeps them: NaN as it is, and integers beside missing values as floats.
     import pandas as pd
 
     if kind in NUMBERS:

@@ -15,7 +15,7 @@ import socket
 import sys
 from typing import Any
 
-from registry_tools.errors import RegistryToolsError
+from registry_tools.errors import RegistryToolsError, error_summary
 from registry_tools.inference.lazy_imports import OPTIONAL, hide_packages
 
 with hide_packages(*OPTIONAL):
@@ -77,7 +77,7 @@ class SupervisorConnection:
             error = str(raised)
         except Exception as raised:  # noqa: BLE001 - sent: the supervisor waits for it
             _log.exception("%s failed", message["command"])
-            error = f"{type(raised).__name__}: {raised}"
+            error = error_summary(raised)
         self.send({"id": message["id"], "error": error})
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from pipeline.errors import DataError
 from pipeline.monitoring import analysis
 from pipeline.monitoring.window import CurrentWindow
 from pipeline.params.definitions import TrainParams
@@ -103,9 +104,22 @@ def test_text_in_a_numeric_column_is_reported_in_one_line(
         write_log(tmp_path / "log", model, LogPart(1, rows, right))
     current = "now.csv" if form == "csv" else "log"
     (line,) = monitor_output(capsys, "--name", model, "--current", current, code=1)
-    assert f"column '{SHIFTED}'" in line
-    assert "number" in line
+    assert f"column '{SHIFTED}', row 0: '5,1' is not a number" in line
     assert last_run(local, model).info.status == "FAILED"
+
+
+def test_text_is_read_as_the_shared_coercion_reads_it() -> None:
+    def values(*texts: str) -> list[float]:
+        table = pa.table({"x": pa.array(texts).dictionary_encode()})
+        return CurrentWindow(table, None, None).numeric_values("x").tolist()
+
+    assert values("1", "inf") == [1, np.inf]
+    np.testing.assert_equal(values(" 1.5 ", "NA", "-inf"), [1.5, np.nan, -np.inf])
+    with pytest.raises(DataError, match=r"column 'x', row 2: 'n\.k\.' is not a number"):
+        values("1", "inf", "n.k.")
+    dates = CurrentWindow(pa.table({"x": pa.array([0], pa.timestamp("s"))}), None, None)
+    with pytest.raises(DataError, match="column 'x' holds timestamp"):
+        dates.numeric_values("x")
 
 
 @pytest.mark.usefixtures("drawn")

@@ -22,6 +22,7 @@ from mlflow import MlflowClient
 from mlflow.store.db.utils import _get_alembic_config
 from sklearn.datasets import load_iris
 
+from pipeline.showcase import example_store
 from registry_tools.mlflow_store import stages
 from tests.support.constants import ROOT
 from tests.support.servers import BIN, free_port, wait_until_up
@@ -246,6 +247,30 @@ def test_a_port_that_another_listens_on_is_refused() -> None:
         port = str(other.getsockname()[1])
         output = refused("--port", port)
     assert f"port {port} cannot be used (Address already in use)" in output
+
+
+def test_a_port_that_is_taken_before_the_server_listens_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (
+        "import sys; from http.server import HTTPServer, SimpleHTTPRequestHandler as Files; "
+        "HTTPServer(('127.0.0.1', int(sys.argv[2])), Files).serve_forever()"
+    )
+    (tmp_path / "health").touch()
+    command = [sys.executable, "-c", code]
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        taken, free = other.getsockname()[1], free_port()
+        ports = iter([taken, free])
+        monkeypatch.setattr(example_store, "free_port", lambda: next(ports))
+        with example_store.run_server(command, tmp_path, dict(os.environ), "server") as (port, process):
+            assert (port, process.poll()) == (free, None)
+        assert process.poll() is not None
+        with (
+            pytest.raises(example_store.PortTaken, match="Address already in use"),
+            example_store.run_server(command, tmp_path, dict(os.environ), "server", taken),
+        ):
+            pass
 
 
 def test_a_folder_without_a_store_is_reported_in_one_line(tmp_path: Path) -> None:
