@@ -43,13 +43,12 @@ _TRAINED_TOGETHER = """
 import os, sys, time
 from pathlib import Path
 from pipeline.params.definitions import TrainParams
-from pipeline.tracking import runs
-from pipeline.training.train import train
+import pipeline.training.train as training
 from registry_tools.cli.main import main
 from registry_tools.evaluation import evaluate, isolated_predict
 
 folder, name, clients = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-register = runs.register
+register = training.register_version
 
 def together(*arguments, **options):
     (folder / f"ready-{os.getpid()}").touch()
@@ -60,8 +59,8 @@ def together(*arguments, **options):
     return register(*arguments, **options)
 
 def one(seed):
-    runs.register = together
-    version = train(TrainParams(name=name, random_state=seed, plots=False)).version
+    training.register_version = together
+    version = training.train(TrainParams(name=name, random_state=seed, plots=False)).version
     reason = ["--reason", f"with {seed}"]
     return main(["promote", f"{name}/{version}", "--to", "production", *reason])
 
