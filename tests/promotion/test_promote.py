@@ -321,7 +321,9 @@ def test_a_version_without_a_holdout_needs_evaluation_data(place: Place, tmp_pat
     rows = table.data.assign(species=pd.Series(table.target_names)[table.target].to_numpy())
     rows.to_csv(tmp_path / "names.csv", index=False)
     with pytest.raises(GateRefused, match="a version predicts 0, 1, 2, the labels are setosa"):
-        promote_version(place, name, 2, gates=GateOptions(eval_data=read_eval_data(Path("names.csv"), "species")))
+        promote_version(
+            place, name, 2, gates=GateOptions(eval_data=read_eval_data(Path("names.csv"), "species"))
+        )
     rows.assign(species=table.target).to_csv(tmp_path / "codes.csv", index=False)
     codes = read_eval_data(tmp_path / "codes.csv", "species")
     gates = GateOptions(eval_data=codes, margin=0.05)
