@@ -193,12 +193,12 @@ class MonitorParams(CheckedParams):
     )
 
     def __post_init__(self) -> None:
-        """Check the bounds of each value and that they fit together.
+        """Check the bounds of each value, and that the production data is given.
 
         Raises
         ------
         InvalidParameter
-            If one is out of its bounds, or two contradict each other.
+            If one is out of its bounds, or `current` is missing.
         """
         super().__post_init__()
         if self.current is None:
