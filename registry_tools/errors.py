@@ -5,6 +5,7 @@ RegistryToolsError             exit 1
 ├── NotFound                   no such model, version or stage; the message names those that exist
 ├── RegistryUnavailable        the registry did not respond, or there is none
 ├── AccessDenied               the registry refused this to the user
+├── BrokenHistory              an event of a stage's history was deleted or changed
 ├── VerificationError          the store serves something else than what was registered
 ├── PromotionError             a promotion or rollback that cannot be done; nothing was moved
 │   ├── GateRefused            exit 3: a gate refused a promotion
@@ -44,6 +45,10 @@ class AccessDenied(RegistryToolsError):
     """The registry refused this to the user."""
 
 
+class BrokenHistory(RegistryToolsError):
+    """An event of a stage's history was deleted, or changed after it was recorded."""
+
+
 class VerificationError(RegistryToolsError):
     """The files of a version are not those that were registered."""
 
@@ -53,7 +58,7 @@ class PromotionError(RegistryToolsError):
 
 
 class GateRefused(PromotionError):
-    """A gate refused a promotion; `promotion`, an `apply_event.Promotion`, has the verdict."""
+    """A gate refused a promotion; `promotion`, a `promote.Promotion`, has the verdict."""
 
     exit_code = 3
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric
-from mlflow.exceptions import MlflowException
 
 from pipeline.monitoring.analysis import Analysis
 from registry_tools.mlflow_store import registry, runs
 from registry_tools.mlflow_store.client import translate_errors
 from registry_tools.mlflow_store.tags import DRIFT_AT_TAG, DRIFT_RUN_TAG, DRIFT_TAG
+from registry_tools.mlflow_store.write_once import write_once
 from registry_tools.processes import process_is_running
-from registry_tools.promotion import history
+from registry_tools.promotion.event_log import EventLog
 from registry_tools.stats import metrics
 
 CAUSE_TAG = "monitoring_run"  # on a version: the run that had it trained
@@ -61,7 +61,7 @@ class MonitoringRun:
             ]
         with translate_errors(self._client.tracking_uri):
             for start in range(0, len(logged), 900):
-                self._client.log_batch(self.run_id, metrics=logged[start : start + 900])
+                self._client.log_batch(self.run_id, metrics=logged[start : start + 900], synchronous=True)
 
     def log_files(self, write: Callable[[Path], None]) -> None:
         """Log the files that `write` puts into a folder."""
@@ -91,7 +91,7 @@ class MonitoringRun:
         run_id = os.environ.get("MLFLOW_RUN_ID")
         if run_id is not None:
             with translate_errors(self._client.tracking_uri):
-                self._client.set_tag(run_id, CAUSE_TAG, self.run_id)
+                self._client.set_tag(run_id, CAUSE_TAG, self.run_id, synchronous=True)
 
     def lock_retraining(self, stage: str, cooldown: timedelta) -> str | None:
         """Make this run the one that retrains; return why it may not, None if it may.
@@ -99,9 +99,10 @@ class MonitoringRun:
         The locks on a stage are numbered parameters of the run with which the history begins.
         MLflow takes each once, so that of two monitors one comes first.
         """
+        log = EventLog.find_or_make(self._client, self._model)
         with translate_errors(self._client.tracking_uri):
             while True:
-                run = history.root(self._client, self._model)
+                run = self._client.get_run(log.root)
                 prefix = f"{_LOCK}.{stage}."
                 locks = {
                     int(key.removeprefix(prefix)): value
@@ -112,7 +113,8 @@ class MonitoringRun:
                 held = self._lock_holder(locks[last], cooldown) if locks else None
                 if held is not None:
                     return held
-                if self._try_lock(run.info.run_id, f"{prefix}{last + 1}"):
+                key = f"{prefix}{last + 1}"
+                if write_once(self._client, log.root, key, self.run_id) == self.run_id:
                     return None
 
     def _lock_holder(self, run_id: str, cooldown: timedelta) -> str | None:
@@ -131,15 +133,6 @@ class MonitoringRun:
         failed = ", which failed" if tags.get("retrain", "").startswith("failed") else ""
         remaining = f"cooldown={_format_duration(cooldown)} is not over"
         return f"run {run_id} did {_format_age(age)}{failed}, and {remaining}"
-
-    def _try_lock(self, run_id: str, key: str) -> bool:
-        try:
-            self._client.log_param(run_id, key, self.run_id)
-        except MlflowException:
-            if key not in self._client.get_run(run_id).data.params:
-                raise
-            return False
-        return True
 
 
 def _is_running_here(tags: Mapping[str, str]) -> bool:

@@ -16,12 +16,12 @@ from typing import TypeVar
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
 from pipeline.tracking import store
 from registry_tools.errors import RegistryUnavailable
 from registry_tools.mlflow_store import client, experiments, heartbeat
+from registry_tools.mlflow_store.write_once import write_once
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +60,10 @@ class SweepRuns:
         new = [Param(key, value) for key, value in params.items() if key not in there]
         all_tags = {**tags, _KIND: _SWEEP, _SWEEP: self._key}
         self._client.log_batch(
-            self.run_id, params=new, tags=[RunTag(key, value) for key, value in all_tags.items()]
+            self.run_id,
+            params=new,
+            tags=[RunTag(key, value) for key, value in all_tags.items()],
+            synchronous=True,
         )
 
     @contextmanager
@@ -85,7 +88,7 @@ class SweepRuns:
                 if place is None:
                     winner = self._adopt_winner(child) or winner
                     continue
-                self._client.set_tag(child.info.run_id, MLFLOW_PARENT_RUN_ID, self.run_id)
+                self._client.set_tag(child.info.run_id, MLFLOW_PARENT_RUN_ID, self.run_id, synchronous=True)
                 if child.info.status == "FINISHED" or self._finish_logged(child):
                     finished[int(place)] = child.data.metrics
                 else:
@@ -111,14 +114,7 @@ class SweepRuns:
 
     def _mark_continued(self, before: Run) -> bool:
         """Mark an interrupted sweep as continued by this one; False if another continues it."""
-        try:
-            self._client.log_param(before.info.run_id, _CONTINUED, self.run_id)
-        except MlflowException:
-            params = self._client.get_run(before.info.run_id).data.params
-            if _CONTINUED not in params:
-                raise
-            return params[_CONTINUED] == self.run_id
-        return True
+        return write_once(self._client, before.info.run_id, _CONTINUED, self.run_id) == self.run_id
 
     def _finish_logged(self, child: Run) -> bool:
         """Finish a trial that was interrupted after its metrics, which MLflow logs last."""
@@ -132,7 +128,7 @@ class SweepRuns:
             self._client.set_terminated(child.info.run_id, "KILLED")
         if child.info.status != "FINISHED":
             return None
-        self._client.set_tag(child.info.run_id, MLFLOW_PARENT_RUN_ID, self.run_id)
+        self._client.set_tag(child.info.run_id, MLFLOW_PARENT_RUN_ID, self.run_id, synchronous=True)
         return child.info.run_id
 
     def _children(self, parent: str, condition: str = "") -> list[Run]:
@@ -171,6 +167,7 @@ class SweepRuns:
                 metrics=[Metric(key, value, now, 0) for key, value in metrics.items()],
                 params=[Param(key, value) for key, value in params.items()],
                 tags=[RunTag("warning", warning)] if warning else [],
+                synchronous=True,
             )
         )
         self._end(run_id, "FINISHED")
@@ -179,7 +176,9 @@ class SweepRuns:
         """Log parameters of a failed trial and the reason, and end it."""
         tags = [RunTag(_FAILURE, reason), RunTag(MLFLOW_RUN_NOTE, reason)]
         logged = [Param(key, value) for key, value in params.items()]
-        self._call_with_retry(lambda: self._client.log_batch(run_id, params=logged, tags=tags))
+        self._call_with_retry(
+            lambda: self._client.log_batch(run_id, params=logged, tags=tags, synchronous=True)
+        )
         self._end(run_id, "FAILED")
 
     def kill_open(self) -> None:
@@ -208,8 +207,8 @@ class SweepRuns:
         logged = [Metric("best_cv_accuracy", value, now, step) for step, value in enumerate(so_far)]
         logged += [Metric(key, value, now, 0) for key, value in winner.items()]
         for start in range(0, len(logged), _BATCH):
-            self._client.log_batch(self.run_id, metrics=logged[start : start + _BATCH])
-        self._client.set_tag(self.run_id, MLFLOW_RUN_NOTE, note)
+            self._client.log_batch(self.run_id, metrics=logged[start : start + _BATCH], synchronous=True)
+        self._client.set_tag(self.run_id, MLFLOW_RUN_NOTE, note, synchronous=True)
 
     def _call_with_retry(self, call: Callable[[], Result]) -> Result:
         """Call MLflow, and retry while its server is unavailable.

@@ -9,8 +9,9 @@ from mlflow import MlflowClient
 from pipeline.errors import RegistrationError
 from pipeline.tracking.model_logging import StoredModel
 from registry_tools.errors import RegistryToolsError
-from registry_tools.mlflow_store import registry, stages
+from registry_tools.mlflow_store import registry
 from registry_tools.models.manifest import digest_of
+from registry_tools.promotion.promote import register
 
 
 def register_version(
@@ -30,23 +31,16 @@ def register_version(
 
 
 def set_stage(name: str, stage: str, version: int) -> None:
-    """Point the stage at the version, and its legacy mirror after it.
+    """Move the stage to the version; the history of the model records it.
 
     Raises
     ------
     RegistrationError
         If the registry refuses: the version is there, but the stage still points where it did.
     """
-    client = MlflowClient()
     try:
-        stages.move_alias(client, name, stage, version)
+        register(MlflowClient(), name, version, stage)
     except RegistryToolsError as error:
         raise RegistrationError(
             f"{name} version {version} is registered, but stage {stage} was not set: {error}"
         ) from error
-    for _ in range(3):
-        stages.mirror_legacy_stage(client, name, stage, version)
-        held = stages.stage_holder(client, name, stage)
-        if held is None or held == version:
-            break
-        version = held  # of two trainings that end at once, the mirror follows the later one

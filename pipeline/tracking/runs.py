@@ -92,7 +92,7 @@ def _open_run(where: str, experiment: str, run_name: str) -> mlflow.ActiveRun:
         if "MLFLOW_RUN_ID" in os.environ:
             active = mlflow.start_run()
             if _GENERATED_NAME.fullmatch(active.info.run_name or ""):
-                mlflow.set_tag("mlflow.runName", run_name)
+                mlflow.set_tag("mlflow.runName", run_name, synchronous=True)
             return active
         return mlflow.start_run(experiment_id=_experiment(experiment), run_name=run_name)
     except OSError as error:
@@ -143,6 +143,7 @@ def log_metrics(
         metrics=[Metric(key, value, now, 0) for key, value in metrics.items()],
         params=[Param(key, value) for key, value in params.items() if key not in there],
         tags=[RunTag(key, value) for key, value in {**tags, MLFLOW_RUN_NOTE: description}.items()],
+        synchronous=True,
     )
 
 

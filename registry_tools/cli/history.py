@@ -31,16 +31,16 @@ def history(
     as_json: bool,
     tracking_uri: str | None,
 ) -> None:
-    """Show the promotions and rollbacks of MODEL, newest first, and external changes."""
+    """Show the events on the stages of MODEL, newest first."""
     name, where = model_name(model), stage_name(stage) if stage is not None else None
     from registry_tools.mlflow_store import registered_models
     from registry_tools.mlflow_store.client import connect
-    from registry_tools.promotion import history, recovery
+    from registry_tools.promotion import history
 
     client = connect(tracking_uri)
     held = registered_models.stages_of(registered_models.get_registered_model(client, name))
     entries = history.list_events(client, name, stage=where, limit=limit)
-    inconsistent = recovery.inconsistencies(client, name, held)
+    inconsistent = history.inconsistencies(client, name, held)
     if html is not None:
         from registry_tools.reports.history import history_page
 
@@ -74,15 +74,19 @@ def history(
 
 @click.command()
 @click.argument("model")
+@click.option(
+    "--new-chain", is_flag=True,
+    help="Go on with a new chain for a stage whose history was removed and cannot be restored.",
+)  # fmt: skip
 @actor_option
 @common_options
-def repair(model: str, actor: str | None, as_json: bool, tracking_uri: str | None) -> None:
-    """Close the events of MODEL that a crash left open, and record external changes."""
+def repair(model: str, new_chain: bool, actor: str | None, as_json: bool, tracking_uri: str | None) -> None:
+    """Apply or close the events of MODEL that a crash left open, and record external changes."""
     name = model_name(model)
     from registry_tools.mlflow_store.client import connect
     from registry_tools.promotion import recovery
 
-    done = recovery.repair(connect(tracking_uri), name, actor=actor)
+    done = recovery.repair(connect(tracking_uri), name, actor=actor, new_chain=new_chain)
     if as_json:
         print_json(done)
     else:

@@ -114,7 +114,5 @@ def verdict_rows(verdict: Verdict) -> list[tuple[str, str, str]]:
 
 
 def outcome_of(event: Event) -> str:
-    """Return how an event ended, and whether it was external or forced."""
-    if event.external:
-        return f"{event.outcome}, external"
+    """Return the outcome of an event, and whether it was forced."""
     return f"{event.outcome}, forced" if event.forced else event.outcome

@@ -21,7 +21,7 @@ from registry_tools.refs import model_name, parse_ref, stage_name
 
 if TYPE_CHECKING:
     from registry_tools.models.trust_policy import TrustPolicy
-    from registry_tools.promotion.apply_event import Promotion
+    from registry_tools.promotion.promote import Promotion
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -48,7 +48,8 @@ def _reason_option(**options: Any) -> Callable[[F], F]:
 
 @click.command()
 @click.argument("ref")
-@click.option("--to", "stage", required=True, metavar="STAGE", help="The stage to move.")
+@click.option("--to", "stage", metavar="STAGE", help="The stage to move.")
+@click.option("--new-stage", metavar="STAGE", help="The stage to move, instead of --to; it may be new.")
 @click.option(
     "--min", "minimum", multiple=True, callback=_thresholds, metavar="METRIC=N",
     help="A metric on the held-out rows that must be reached; recall is the lowest of all classes.",
@@ -80,7 +81,8 @@ def _reason_option(**options: Any) -> Callable[[F], F]:
 @common_options
 def promote(
     ref: str,
-    stage: str,
+    stage: str | None,
+    new_stage: str | None,
     minimum: dict[str, float],
     maximum: dict[str, float],
     rule: str,
@@ -105,7 +107,9 @@ def promote(
         raise click.UsageError("--eval-data and --target go together")
     if force and not reason.strip():
         raise click.UsageError("--force needs --reason: the history shows it")
-    model_ref, to = parse_ref(ref), stage_name(stage)
+    if (stage is None) == (new_stage is None):
+        raise click.UsageError("give one of --to STAGE and --new-stage STAGE")
+    model_ref, to = parse_ref(ref), stage_name(stage or new_stage or "")
     from registry_tools.errors import GateRefused
     from registry_tools.evaluation.eval_data import read_eval_data
     from registry_tools.evaluation.gate_options import GateOptions
@@ -127,6 +131,7 @@ def promote(
             model_ref,
             to,
             options,
+            new_stage=new_stage is not None,
             actor=actor,
             reason=reason,
             expect_current=expect_current,
@@ -170,10 +175,33 @@ def rollback(
     result = rollback.rollback(
         client.connect(tracking_uri), name, where, reason=reason, to=to, actor=actor, policy=policy
     )
-    _print_promotion(result, as_json, "rolled back")
+    _print_promotion(result, as_json, "rolled back", notes="skipped")
 
 
-def _print_promotion(result: Promotion, as_json: bool, what: str) -> None:
+@click.command()
+@click.argument("model")
+@click.option("--stage", required=True, help="The stage to empty.")
+@_reason_option(required=True)
+@actor_option
+@common_options
+def unset(
+    model: str, stage: str, actor: str | None, reason: str, as_json: bool, tracking_uri: str | None
+) -> None:
+    """Empty a stage of MODEL; a rollback brings its version back."""
+    name, where = model_name(model), stage_name(stage)
+    from registry_tools.mlflow_store import client
+    from registry_tools.promotion import rollback
+
+    event = rollback.unset(client.connect(tracking_uri), name, where, reason=reason, actor=actor)
+    if as_json:
+        print_json({"name": name, "stage": where, "event": event.as_dict()})
+    else:
+        click.echo(f"unset  {name} {where}: version {event.previous_version} → none")
+
+
+def _print_promotion(result: Promotion, as_json: bool, what: str, notes: str = "repaired") -> None:
+    from registry_tools.promotion.moves import version_text
+
     if as_json:
         print_json(
             {
@@ -188,10 +216,11 @@ def _print_promotion(result: Promotion, as_json: bool, what: str) -> None:
         )
         return
     rows = verdict_rows(result.verdict)
-    rows += [("skipped", note, "") for note in result.notes]
-    print_columns(rows)
-    width = max(len(row[0]) for row in rows)
-    held = _version_text(result.previous_version)
+    rows += [(notes, note, "") for note in result.notes]
+    if rows:
+        print_columns(rows)
+    width = max((len(row[0]) for row in rows), default=0)
+    held = version_text(result.previous_version)
     if what in {"refused", "would be refused"}:
         change = f"stays at {held}, version {result.version} was not promoted"
     else:
@@ -199,8 +228,4 @@ def _print_promotion(result: Promotion, as_json: bool, what: str) -> None:
     click.echo(f"{what:<{width}}  {result.name} {result.stage}: {change}")
 
 
-def _version_text(version: int | None) -> str:
-    return "no version" if version is None else f"version {version}"
-
-
-COMMANDS = (promote, rollback)
+COMMANDS = (promote, rollback, unset)

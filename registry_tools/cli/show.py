@@ -67,7 +67,7 @@ def show(ref: str, as_json: bool, tracking_uri: str | None) -> None:
     version = registry.get_version(client, model_ref)
     event = None
     if model_ref.stage is not None:  # the event that put it there, rather than one that was refused
-        event = history.last_stage_event(client, version.name, model_ref.stage)
+        event = history.stage_entry(client, version.name, model_ref.stage)
     if event is None or event.version != version.version:
         event = history.last_event(client, version.name, version.version)
     if as_json:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -136,3 +138,14 @@ def _translate(error: mlflow.exceptions.MlflowException, where: str) -> Registry
             "set MLFLOW_TRACKING_URI to another"
         )
     return RegistryToolsError(f"the registry at {where} responded: {text[:300]}")
+
+
+def current_user() -> str:
+    """Return the user name that signs in to the registry, else the login name, for the history."""
+    signed_in = os.environ.get("MLFLOW_TRACKING_USERNAME")
+    if signed_in:
+        return signed_in
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping, Sequence
 
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
 
-from registry_tools.mlflow_store.client import fetch_pages
+from registry_tools.mlflow_store.client import fetch_pages, is_missing, translate_errors, upsert
 
 # Without it MLflow's UI opens an experiment as one of generative AI.
 TRAINING: dict[str, str] = {"mlflow.experimentKind": "custom_model_development"}
@@ -51,14 +52,62 @@ def find_runs(
     client: MlflowClient, experiment_id: str, condition: str, limit: int | None = None
 ) -> list[Run]:
     """Return runs of an experiment, newest first; `limit` of them at most, None for all."""
-    return fetch_pages(
-        lambda most, token: client.search_runs(
-            [experiment_id],
-            condition,
-            max_results=most,
-            order_by=["attributes.start_time DESC"],
-            page_token=token,
-        ),
-        limit,
-        1000,
-    )
+    with translate_errors(client.tracking_uri):
+        return fetch_pages(
+            lambda most, token: client.search_runs(
+                [experiment_id],
+                condition,
+                max_results=most,
+                order_by=["attributes.start_time DESC"],
+                page_token=token,
+            ),
+            limit,
+            1000,
+        )
+
+
+def find(client: MlflowClient, name: str) -> Experiment | None:
+    """Return an experiment by name, a deleted one as well; None if there is none."""
+    with translate_errors(client.tracking_uri):
+        return client.get_experiment_by_name(name)
+
+
+def make_with_root(client: MlflowClient, name: str, tags: Mapping[str, str], root_tag: str) -> None:
+    """Make an experiment that has one run from the start; a tag of the experiment has its id.
+
+    The experiment gets its name last: MLflow takes a name once, so that of several clients that do
+    this at the same time, one makes it.
+    """
+    with translate_errors(client.tracking_uri):
+        made = client.create_experiment(f"{name}-{uuid.uuid4().hex}", tags=dict(tags))
+        root = client.create_run(made, tags={"mlflow.runName": "history begins", "kind": root_tag})
+        client.set_terminated(root.info.run_id)
+        client.set_experiment_tag(made, root_tag, root.info.run_id)
+        try:
+            client.rename_experiment(made, name)
+        except MlflowException:
+            client.delete_experiment(made)
+            if client.get_experiment_by_name(name) is None:
+                raise
+
+
+def get_tags(client: MlflowClient, experiment_id: str) -> dict[str, str]:
+    """Return the tags of an experiment."""
+    with translate_errors(client.tracking_uri):
+        return dict(client.get_experiment(experiment_id).tags)
+
+
+def set_tag(client: MlflowClient, experiment_id: str, key: str, value: str) -> None:
+    """Write a tag of an experiment."""
+    with translate_errors(client.tracking_uri):
+        upsert(lambda: client.set_experiment_tag(experiment_id, key, value))
+
+
+def delete_tag(client: MlflowClient, experiment_id: str, key: str) -> None:
+    """Remove a tag of an experiment, unless it was removed already."""
+    with translate_errors(client.tracking_uri):
+        try:
+            client.delete_experiment_tag(experiment_id, key)
+        except MlflowException as error:
+            if not is_missing(error):
+                raise

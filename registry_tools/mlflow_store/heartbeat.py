@@ -30,7 +30,7 @@ def keep_alive(client: MlflowClient, run_id: str) -> Iterator[None]:
             count += 1
             # The work itself reports an unavailable registry, which it needs too.
             with contextlib.suppress(RegistryToolsError), translate_errors(client.tracking_uri):
-                client.set_tag(run_id, _HEARTBEAT, str(count))
+                client.set_tag(run_id, _HEARTBEAT, str(count), synchronous=True)
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -46,20 +47,28 @@ def get_registered_model(client: MlflowClient, name: str) -> RegisteredModel:
 
 
 def stages_of(model: RegisteredModel) -> dict[str, int]:
-    """Return the version in each stage: the aliases, then legacy holders where there is none.
+    """Return the version in each stage, by the aliases.
 
     MLflow tells `Champion` from `champion`; here both are the stage `champion`, and the alias that
-    is written so counts first.
+    is written so counts first. A version with a legacy stage and no alias holds no stage: a user
+    without the right to move an alias can set a legacy stage. `REGISTRY_TOOLS_LEGACY_STAGES=true`
+    asks for them, in a registry that has no aliases yet.
     """
     spelled = sorted(model.aliases.items(), key=lambda item: item[0].islower())
     stages = {alias.lower(): int(version) for alias, version in spelled}
-    stage_of = {legacy: stage for stage, legacy in LEGACY_STAGES.items()}
-    # A later MLflow may have no legacy stages at all.
-    for version in getattr(model, "latest_versions", None) or ():
-        stage = stage_of.get(str(getattr(version, "current_stage", None)))
-        if stage is not None:
-            stages.setdefault(stage, int(version.version))
+    if uses_legacy_stages():
+        stage_of = {legacy: stage for stage, legacy in LEGACY_STAGES.items()}
+        # A later MLflow may have no legacy stages.
+        for version in getattr(model, "latest_versions", None) or ():
+            stage = stage_of.get(str(getattr(version, "current_stage", None)))
+            if stage is not None:
+                stages.setdefault(stage, int(version.version))
     return stages
+
+
+def uses_legacy_stages() -> bool:
+    """Whether a stage without an alias means the version with the legacy stage of that name."""
+    return os.environ.get("REGISTRY_TOOLS_LEGACY_STAGES", "").lower() in {"1", "true"}
 
 
 def list_models(client: MlflowClient) -> list[RegisteredModelInfo]:

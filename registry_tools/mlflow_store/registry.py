@@ -14,8 +14,8 @@ from mlflow.entities.model_registry import ModelVersion
 
 from registry_tools.errors import NotFound
 from registry_tools.mlflow_store.client import fetch_pages, is_missing, quote, translate_errors
-from registry_tools.mlflow_store.registered_models import get_registered_model, stages_of
-from registry_tools.refs import LEGACY_STAGES, ModelRef
+from registry_tools.mlflow_store.registered_models import get_registered_model, stages_of, uses_legacy_stages
+from registry_tools.refs import ModelRef
 
 DIGEST_TAG = "artifact_digest"
 
@@ -70,9 +70,7 @@ def version_at_alias(client: MlflowClient, name: str, stage: str) -> ModelVersio
 
 def _has_all_stages(version: ModelVersion) -> bool:
     """Whether a version's own aliases say which stages it holds, whatever the others have."""
-    mirrors = {legacy: stage for stage, legacy in LEGACY_STAGES.items()}
-    held = mirrors.get(str(getattr(version, "current_stage", None)))
-    return all(alias.islower() for alias in version.aliases) and (held is None or held in version.aliases)
+    return all(alias.islower() for alias in version.aliases) and not uses_legacy_stages()
 
 
 def _version_in_stage(ref: ModelRef, stages: Mapping[str, int]) -> int:
@@ -126,12 +124,13 @@ def list_versions(client: MlflowClient, name: str, *, limit: int | None = None) 
 
 def find_run(client: MlflowClient, run_id: str) -> Run | None:
     """Return the run that a version came from; None if it is gone, while the version lives on."""
-    try:
-        return client.get_run(run_id)
-    except mlflow.exceptions.MlflowException as error:
-        if not is_missing(error):
-            raise
-        return None
+    with translate_errors(client.tracking_uri):
+        try:
+            return client.get_run(run_id)
+        except mlflow.exceptions.MlflowException as error:
+            if not is_missing(error):
+                raise
+            return None
 
 
 def version_with_tag(client: MlflowClient, name: str, key: str, value: str) -> int | None:
@@ -230,6 +229,25 @@ def _make_model(client: MlflowClient, name: str) -> bool:
             raise
         return False
     return True
+
+
+def newest_version(client: MlflowClient, name: str) -> VersionInfo | None:
+    """Return the newest version of a model, without stages and metrics; None if it has none."""
+    with translate_errors(client.tracking_uri):
+        found = _search_versions(client, name, 1)
+    return _info(found[0], {}) if found else None
+
+
+def set_version_tag(client: MlflowClient, version: VersionInfo, key: str, value: str) -> None:
+    """Write a tag of a version."""
+    with translate_errors(client.tracking_uri):
+        client.set_model_version_tag(version.name, str(version.version), key, value)
+
+
+def delete_version_tag(client: MlflowClient, version: VersionInfo, key: str) -> None:
+    """Remove a tag of a version."""
+    with translate_errors(client.tracking_uri):
+        client.delete_model_version_tag(version.name, str(version.version), key)
 
 
 def delete_version(client: MlflowClient, name: str, version: int) -> None:

@@ -24,6 +24,32 @@ def start(client: MlflowClient, experiment: str, tags: Mapping[str, str]) -> str
         return client.create_run(_experiment(client, experiment), tags=dict(tags)).info.run_id
 
 
+def record(
+    client: MlflowClient,
+    experiment_id: str,
+    tags: Mapping[str, str],
+    metrics: Mapping[str, float],
+    file: tuple[str, Mapping[str, object]] | None,
+) -> Run:
+    """Open a run with tags, metrics and, if given, a JSON file by its name and content."""
+    now = time.time_ns() // 1_000_000
+    with translate_errors(client.tracking_uri):
+        run = client.create_run(experiment_id, tags=dict(tags))
+        if file is not None:
+            client.log_dict(run.info.run_id, dict(file[1]), file[0])
+        logged = [Metric(key, value, now, 0) for key, value in metrics.items()]
+        client.log_batch(run.info.run_id, metrics=logged, synchronous=True)
+    return run
+
+
+def close(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
+    """Write tags of a run and end it as FINISHED."""
+    with translate_errors(client.tracking_uri):
+        logged = [RunTag(key, value) for key, value in tags.items()]
+        client.log_batch(run_id, tags=logged, synchronous=True)
+        client.set_terminated(run_id)
+
+
 def end(
     client: MlflowClient, run_id: str, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]
 ) -> None:
@@ -34,6 +60,7 @@ def end(
             run_id,
             metrics=[Metric(key, value, now, 0) for key, value in metrics.items()][:_MOST_METRICS],
             tags=[RunTag(key, value) for key, value in tags.items()],
+            synchronous=True,
         )
         client.set_terminated(run_id, status)
 
@@ -84,9 +111,9 @@ def _log(target: MlflowClient, run_id: str, run: Run, metrics: list[Metric]) -> 
     params = [Param(key, value) for key, value in run.data.params.items()]
     plain = [Metric(m.key, m.value, m.timestamp, m.step) for m in metrics]
     for start in range(0, len(plain), _MOST_METRICS):
-        target.log_batch(run_id, metrics=plain[start : start + _MOST_METRICS])
+        target.log_batch(run_id, metrics=plain[start : start + _MOST_METRICS], synchronous=True)
     for start in range(0, len(params), _MOST):
-        target.log_batch(run_id, params=params[start : start + _MOST])
+        target.log_batch(run_id, params=params[start : start + _MOST], synchronous=True)
     inputs = run.inputs.dataset_inputs if run.inputs else []
     if inputs:
         target.log_inputs(run_id, [DatasetInput(i.dataset, i.tags) for i in inputs])

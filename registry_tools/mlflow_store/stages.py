@@ -4,92 +4,112 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Collection, Sequence
 
 import mlflow.exceptions
 from mlflow import MlflowClient
 
 from registry_tools.errors import RegistryToolsError
 from registry_tools.mlflow_store import registry
-from registry_tools.mlflow_store.client import translate_errors, upsert
+from registry_tools.mlflow_store.client import is_missing, translate_errors, upsert
 from registry_tools.mlflow_store.registered_models import get_registered_model, stages_of
 from registry_tools.refs import LEGACY_STAGES
 
 _log = logging.getLogger(__name__)
 
 
-def move_alias(client: MlflowClient, name: str, stage: str, version: int) -> None:
-    """Point the alias of a stage at a version."""
+def move_alias(client: MlflowClient, name: str, stage: str, version: int | None) -> None:
+    """Point the alias of a stage at a version; None removes it."""
     with translate_errors(client.tracking_uri):
-        upsert(lambda: client.set_registered_model_alias(name, stage, str(version)))
-
-
-def mirror_legacy_stage(client: MlflowClient, name: str, stage: str, version: int) -> None:
-    """Keep `models:/name/Production` going; the outgoing version becomes Archived there.
-
-    A stage other than staging and production has no mirror, and a version has one legacy stage:
-    what is in production stays so. The stage is the alias, and that is moved by then: a mirror that
-    cannot be set is logged, and no error. A later MLflow may know none at all.
-    """
-    transition = getattr(client, "transition_model_version_stage", None)
-    if stage not in LEGACY_STAGES or transition is None:
-        return
-    try:
-        if stage == "staging" and stage_holder(client, name, "production") == version:
+        if version is not None:
+            upsert(lambda: client.set_registered_model_alias(name, stage, str(version)))
             return
+        for alias in get_registered_model(client, name).aliases:
+            if alias.lower() == stage:
+                client.delete_registered_model_alias(name, alias)
+
+
+def mirror_legacy_stages(client: MlflowClient, name: str, *outgoing: int | None) -> None:
+    """Set MLflow's legacy stages from the aliases, so that `models:/name/Production` works.
+
+    A version has one legacy stage: a version that is in production and in staging has `Production`.
+    The alias decides, and it was moved before: an error is logged, and `repair` sets the legacy
+    stages again. A later MLflow may have none.
+
+    Parameters
+    ----------
+    client, name
+        The registry and the model.
+    outgoing
+        Versions that may have lost a stage, and are archived if they hold none now.
+    """
+    if not hasattr(client, "transition_model_version_stage"):
+        return
+    mirrored = None
+    try:
         with translate_errors(client.tracking_uri), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*stages", category=FutureWarning)
-            try:
-                transition(name, str(version), LEGACY_STAGES[stage], archive_existing_versions=True)
-            except mlflow.exceptions.MlflowException as error:
-                # MLflow 3.17 with psycopg 3 compares a number with a text when it is to archive.
-                if "operator does not exist" not in str(error):
-                    raise
-                _archive_others(client, name, LEGACY_STAGES[stage], version)
-                transition(name, str(version), LEGACY_STAGES[stage])
+            # Again if another client moved an alias in the meantime.
+            while (held := [stage_holder(client, name, stage) for stage in LEGACY_STAGES]) != mirrored:
+                _set_legacy_stages(client, name, held, outgoing)
+                mirrored = held
     except RegistryToolsError as error:
-        _log.warning("the legacy stage of %s version %d was not set: %s", name, version, error)
+        _log.warning("the legacy stages of %s were not set: %s", name, error)
 
 
-def _archive_others(client: MlflowClient, name: str, legacy: str, version: int) -> None:
-    for other in get_registered_model(client, name).latest_versions:
-        if other.current_stage == legacy and int(other.version) != version:
-            client.transition_model_version_stage(name, str(other.version), "Archived")
-
-
-def unmirrored(client: MlflowClient, name: str) -> dict[str, int]:
-    """Return the stages whose legacy mirror is not where their alias is, with their versions."""
-    model = get_registered_model(client, name)
-    stages = stages_of(model)
-    legacy = {
-        str(getattr(version, "current_stage", None)): int(version.version)
-        for version in getattr(model, "latest_versions", None) or ()
+def _set_legacy_stages(
+    client: MlflowClient, name: str, held: Sequence[int | None], outgoing: Collection[int | None]
+) -> None:
+    wanted = {version: "Archived" for version in outgoing if version is not None}
+    # Production comes last: it counts for a version that is in both.
+    wanted |= {
+        version: legacy for version, legacy in zip(held, LEGACY_STAGES.values(), strict=True) if version
     }
-    return {
-        stage: stages[stage]
-        for stage, mirror in LEGACY_STAGES.items()
-        if stage in stages
-        and legacy.get(mirror) != stages[stage]
-        and not (stage == "staging" and stages.get("production") == stages[stage])
-    }
+    for version, legacy in wanted.items():
+        try:
+            current = client.get_model_version(name, str(version)).current_stage
+            if current == legacy or (current == "None" and legacy == "Archived"):
+                continue
+            _transition(client, name, version, legacy)
+        except mlflow.exceptions.MlflowException as error:
+            if not is_missing(error):  # deleted in the meantime
+                raise
 
 
-def check_write_access(client: MlflowClient, version: registry.VersionInfo) -> None:
-    """Check, before any work is done or recorded, that this user may move stages.
+def _transition(client: MlflowClient, name: str, version: int, legacy: str) -> None:
+    archive_others = legacy != "Archived"
+    try:
+        client.transition_model_version_stage(name, str(version), legacy, archive_others)
+    except mlflow.exceptions.MlflowException as error:
+        # MLflow 3.17 with psycopg 3 compares a number with a text when it is to archive.
+        if "operator does not exist" not in str(error):
+            raise
+        for other in get_registered_model(client, name).latest_versions:
+            if other.current_stage == legacy and int(other.version) != version:
+                client.transition_model_version_stage(name, str(other.version), "Archived")
+        client.transition_model_version_stage(name, str(version), legacy)
 
-    MLflow has no way to ask. The digest or the description is written as it stands, which takes the
-    same permission as moving an alias; the version's time of the last update is all that changes.
+
+def check_write_access(client: MlflowClient, name: str) -> None:
+    """Check, before any work is done or recorded, that this user may move the stages of a model.
+
+    MLflow has no way to ask. The digest or the description of the newest version is written as it
+    stands, which takes the same permission as moving an alias; the version's time of the last update
+    is all that changes.
 
     Raises
     ------
     AccessDenied
         If not.
     """
-    number = str(version.version)
+    version = registry.newest_version(client, name)
+    if version is None:
+        return
+    if version.digest is not None:
+        registry.set_version_tag(client, version, registry.DIGEST_TAG, version.digest)
+        return
     with translate_errors(client.tracking_uri):
-        if version.digest is not None:
-            client.set_model_version_tag(version.name, number, registry.DIGEST_TAG, version.digest)
-        else:
-            client.update_model_version(version.name, number, version.description)
+        client.update_model_version(name, str(version.version), version.description)
 
 
 def stage_holder(client: MlflowClient, name: str, stage: str) -> int | None:

@@ -2,49 +2,62 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from mlflow import MlflowClient
 
 from registry_tools.errors import NotFound, PromotionError
 from registry_tools.mlflow_store import registered_models, registry
 from registry_tools.mlflow_store.registry import VersionInfo
+from registry_tools.mlflow_store.tags import DELETING_TAG
 from registry_tools.promotion import history
+from registry_tools.promotion.event import Event
+from registry_tools.promotion.event_log import EventLog
 from registry_tools.refs import ModelRef
 
 
 def delete(client: MlflowClient, ref: ModelRef) -> VersionInfo:
     """Delete a version that no stage holds and no rollback would take.
 
+    The version is tagged before the stages are read. A client that moves a stage appends its event
+    before it reads the tag: of two clients at the same time, at least one sees the other.
+
     Raises
     ------
     PromotionError
-        If one does; the message names the stage.
+        If a stage needs it; the message names the stage.
     """
-    version = registry.get_version(client, ref)
-    if version.stages:
-        raise PromotionError(
-            f"{version.name} version {version.version} is in {', '.join(version.stages)}: "
-            "promote another version there first"
-        )
-    held = registered_models.stages_of(registered_models.get_registered_model(client, version.name))
-    for stage in sorted({*held, *history.stages_moved(client, version.name)}):
-        target = _next_holder(client, version.name, stage, held.get(stage))
-        if target == version.version:
-            raise PromotionError(
-                f"{version.name} version {version.version} is the version that a rollback of "
-                f"{stage} would go back to: keep it until another version has been promoted twice"
-            )
+    version = registry.find_version(client, ref)
+    registry.set_version_tag(client, version, DELETING_TAG, "true")
+    reason = _reason_to_keep(client, version)
+    if reason is not None:
+        registry.delete_version_tag(client, version, DELETING_TAG)
+        raise PromotionError(f"{version.name} version {version.version} {reason}")
     registry.delete_version(client, version.name, version.version)
     return version
 
 
-def _next_holder(client: MlflowClient, name: str, stage: str, held: int | None) -> int | None:
+def _reason_to_keep(client: MlflowClient, version: VersionInfo) -> str | None:
+    held = registered_models.stages_of(registered_models.get_registered_model(client, version.name))
+    log = EventLog.find(client, version.name)
+    heads = {stage: log.head(stage) for stage in log.stages()}
+    entries = {stage: entry.version for stage, head in heads.items() if (entry := log.entry(head))}
+    holding = {stage for stage, number in [*held.items(), *entries.items()] if number == version.version}
+    if holding:
+        return f"is in {', '.join(sorted(holding))}: promote another version there first"
+    for stage, head in heads.items():
+        if _next_holder(log, head, held.get(stage)) == version.version:
+            return (
+                f"is the version that a rollback of {stage} would go back to: keep it until another "
+                "version has been promoted twice"
+            )
+    return None
+
+
+def _next_holder(log: EventLog, head: Event | None, held: int | None) -> int | None:
     """Return the version that a rollback would go back to, unless its gates refuse it."""
-    for event in history.holders_before(client, name, stage, held):
-        if event.version in {None, held}:
-            continue
-        try:
-            registry.find_version(client, ModelRef(name, version=event.version))
-        except NotFound:
-            continue
-        return event.version
+    for event in history.rollback_targets(log, head):
+        with contextlib.suppress(NotFound):
+            if event.version != held:
+                return registry.find_version(log.client, ModelRef(log.model, version=event.version)).version
     return None

@@ -1,7 +1,8 @@
-"""One recorded promotion or rollback: an MLflow run whose tags hold its values."""
+"""One event of a stage: its content, which never changes, and its outcome."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -11,49 +12,77 @@ from mlflow.entities import Run
 
 from registry_tools.errors import RegistryToolsError
 
-PROMOTE, ROLLBACK = "promote", "rollback"
-DONE, REFUSED, SUPERSEDED, UNFINISHED = "done", "refused", "superseded", "unfinished"
+# Actions. A training registers a version in its stage; another tool moves a stage externally.
+PROMOTE, ROLLBACK, UNSET, REGISTER, EXTERNAL = "promote", "rollback", "unset", "register", "external"
+# Outcomes of an event in the chain of its stage, and of an event that has no place in it.
+OPEN, APPLIED, FAILED = "open", "applied", "failed"
+REFUSED, SUPERSEDED = "refused", "superseded"
 
 # The tag `kind` of the runs that are events.
 EVENT_KIND = "event"
-# The metric that numbers the events on one stage in the order in which they held its lock.
-SEQUENCE = "sequence"
-APPLYING = "applying"
-ROLLBACK_TARGET = "rollback_target"
-_NOT_IN_JSON = {"begun", "rollback_target", "sequence", "is_applying", "is_open"}
+# The parameter with the outcome: MLflow takes a parameter once.
+OUTCOME = "outcome"
+FAILURE = "failure"
+_CONTENT = "content"
+_LONGEST_TAG = 8_000  # characters
+_SHOWN = ("action", "stage", "version", "actor", "reason")
+_NOT_IN_JSON = {"digest", "rollback_target", "previous_event", "is_running"}
 
 
 @dataclass(frozen=True)
 class Event:
-    """One promotion or rollback, as it is recorded."""
+    """One recorded move of a stage, or one refused promotion."""
 
-    run_id: str
     action: str
-    outcome: str
-    version: int | None  # None: others emptied the stage
     stage: str
+    version: int | None  # None: the stage was emptied
     previous_version: int | None
     actor: str
     reason: str
-    forced: bool
-    external: bool  # made outside registry-tools, and recorded afterwards
-    at: str  # when it was closed, else begun; ISO 8601, UTC
-    gates: tuple[dict[str, Any], ...]
-    rollback_target: str | None  # the event that a rollback from here goes back to
-    begun: int  # milliseconds since 1970
-    sequence: float | None  # its place among the events that changed, or could change, this stage
-    is_applying: bool  # it held the lock, and was about to move the stage
-    is_open: bool  # in progress, or left so by a crash
+    forced: bool = False
+    gates: tuple[dict[str, Any], ...] = ()
+    digest: str | None = None  # of the version's model files, when the event was recorded
+    rollback_target: str | None = None  # the event that a rollback went back to
+    sequence: int = 0  # consecutive along the chain of the stage, from 1
+    previous_event: str | None = None  # the event before it in that chain
+    # The rest is not content: the log adds it.
+    run_id: str = ""
+    outcome: str = OPEN
+    failure: str | None = None  # why it failed
+    at: str = ""  # when it was closed, else begun; ISO 8601, UTC
+    is_running: bool = True  # MLflow shows its run as in progress
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the event has no effect, although it may stand in the chain of its stage."""
+        return self.outcome in {FAILED, SUPERSEDED}
+
+    @property
+    def title(self) -> str:
+        """The name of its run, such as `promote 2 → production`."""
+        return f"{self.action} {self.version or 'none'} → {self.stage}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values, for JSON."""
         values = {name: value for name, value in vars(self).items() if name not in _NOT_IN_JSON}
         return values | {"gates": list(self.gates)}
 
+    def tags(self) -> dict[str, str]:
+        """Return the tags of its run: the content, and a few values for MLflow's search and UI."""
+        names = list(vars(self))[: list(vars(self)).index("run_id")]
+        for longest in (500, 200, 50):  # the file verdict.json has each message in full
+            gates = [gate | {"message": gate["message"][:longest]} for gate in self.gates]
+            content = json.dumps({name: getattr(self, name) for name in names} | {"gates": gates})
+            if len(content) <= _LONGEST_TAG:
+                break
+        shown = {name: str(getattr(self, name) or "") for name in _SHOWN}
+        log = {"kind": EVENT_KIND, "mlflow.runName": self.title, "mlflow.user": self.actor}
+        return shown | log | {_CONTENT: content}
 
-def event_title(action: str, version: int | None, stage: str) -> str:
-    """Return the name of an event's run, such as `promote 2 → production`."""
-    return f"{action} {version or 'none'} → {stage}"
+
+def content_digest(run: Run) -> str:
+    """Return the SHA-256 of the content of the event in a run."""
+    return hashlib.sha256(run.data.tags.get(_CONTENT, "").encode()).hexdigest()
 
 
 def event_from_run(run: Run) -> Event:
@@ -64,40 +93,20 @@ def event_from_run(run: Run) -> Event:
     RegistryToolsError
         If its tags are not those of an event.
     """
+    at = datetime.fromtimestamp((run.info.end_time or run.info.start_time) / 1000, timezone.utc)
     try:
-        return _read_event(run)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        content = json.loads(run.data.tags[_CONTENT])
+        return Event(
+            **content | {"gates": tuple(content["gates"])},
+            run_id=run.info.run_id,
+            # The stage had moved already when an external event was recorded.
+            outcome=run.data.params.get(OUTCOME, APPLIED if content["action"] == EXTERNAL else OPEN),
+            failure=run.data.tags.get(FAILURE),
+            at=at.isoformat(timespec="milliseconds"),
+            is_running=run.info.status == "RUNNING",
+        )
+    except (KeyError, ValueError, TypeError) as error:
         raise RegistryToolsError(
             f"run {run.info.run_id} in the history is no event that registry-tools recorded "
             f"({type(error).__name__}: {error}): delete it in MLflow"
         ) from error
-
-
-def _read_event(run: Run) -> Event:
-    tags = run.data.tags
-    metrics: dict[str, dict[str, float]] = {}
-    for key, value in run.data.metrics.items():
-        gate, _, name = key.partition(".")  # `sequence` belongs to none
-        metrics.setdefault(gate, {})[name] = value
-    at = (run.info.end_time or run.info.start_time) / 1000
-    return Event(
-        run_id=run.info.run_id,
-        action=tags["action"],
-        outcome=tags["outcome"],
-        version=int(tags["version"]) if tags["version"] else None,
-        stage=tags["stage"],
-        previous_version=int(tags["previous_version"]) if tags["previous_version"] else None,
-        actor=tags["actor"],
-        reason=tags["reason"],
-        forced=tags["forced"] == "true",
-        external=tags.get("external") == "true",
-        at=datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="milliseconds"),
-        gates=tuple(
-            gate | {"metrics": metrics.get(gate["gate"], {})} for gate in json.loads(tags.get("gates", "[]"))
-        ),
-        rollback_target=tags.get(ROLLBACK_TARGET) or None,
-        begun=run.info.start_time,
-        sequence=run.data.metrics.get(SEQUENCE),
-        is_applying=APPLYING in tags,
-        is_open=run.info.status == "RUNNING",
-    )

@@ -1,20 +1,37 @@
-"""Promote a version to a stage, through the gates."""
+"""Promote a version to a stage, through the gates; move a training's stage to its new version."""
 
 from __future__ import annotations
 
+import contextlib
+import difflib
+from dataclasses import dataclass, replace
+
 from mlflow import MlflowClient
 
-from registry_tools.errors import GateRefused, NotFound, PromotionError
+from registry_tools.errors import GateRefused, NotFound, PromotionError, StageMoved
 from registry_tools.evaluation.evaluate import evaluate
 from registry_tools.evaluation.gate_options import GateOptions
-from registry_tools.evaluation.verdict import GateResult
-from registry_tools.mlflow_store import registry, stages
-from registry_tools.mlflow_store.registry import VersionInfo
-from registry_tools.promotion import event_writer, history
-from registry_tools.promotion.apply_event import Promotion, apply_event, check_expected
-from registry_tools.promotion.event import PROMOTE, REFUSED
-from registry_tools.promotion.recovery import close_on_failure
-from registry_tools.refs import ModelRef
+from registry_tools.evaluation.verdict import Verdict
+from registry_tools.mlflow_store import registered_models, registry
+from registry_tools.promotion.event import PROMOTE, REFUSED, REGISTER, Event
+from registry_tools.promotion.event_log import EventLog
+from registry_tools.promotion.moves import open_stage, read_stage
+from registry_tools.refs import LEGACY_STAGES, ModelRef
+
+_REGISTER_ATTEMPTS = 10
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """The result of a promotion or a rollback; `event` is None after a dry run."""
+
+    name: str
+    version: int
+    stage: str
+    previous_version: int | None
+    verdict: Verdict
+    event: Event | None
+    notes: tuple[str, ...] = ()
 
 
 def promote(
@@ -23,13 +40,14 @@ def promote(
     stage: str,
     options: GateOptions,
     *,
+    new_stage: bool = False,
     actor: str | None = None,
     reason: str = "",
     expect_current: int | None = None,
     dry_run: bool = False,
     force: bool = False,
 ) -> Promotion:
-    """Judge a version and, if every gate lets it through, move the stage to it.
+    """Evaluate a version and, if every gate passes, move the stage to it.
 
     Parameters
     ----------
@@ -40,77 +58,93 @@ def promote(
     stage
         The stage to move, in its stored spelling.
     options
-        What the gates ask for.
+        The options of the gates.
+    new_stage
+        The stage may be a new one.
     actor, reason
         Who and why, for the history; the actor is the login name if None.
     expect_current
         The version that the caller expects in the stage; another one there now is a `StageMoved`.
     dry_run
-        Judge, and record and change nothing.
+        Evaluate only; nothing is recorded or changed.
     force
-        Move the stage whatever the gates say; recorded as forced.
+        Move the stage although a gate refused; recorded as forced.
 
     Raises
     ------
     GateRefused
         If a gate refused; it carries the `Promotion`. The refusal is recorded.
     StageMoved
-        If the stage moved while the candidate was judged. The event is recorded as superseded.
+        If the stage moved during the evaluation. The event is recorded as superseded.
+    NotFound
+        If there is no such version, or no such stage and `new_stage` is false.
     PromotionError
         If `force` comes without a reason, or the version is in the stage already.
     """
     if force and not reason.strip():
         raise PromotionError("--force needs --reason: it stands in the history")
     candidate = registry.get_version(client, ref)
-    held = stages.stage_holder(client, ref.name, stage)
-    check_expected(ref.name, stage, held, expect_current)
-    if held == candidate.version:
-        raise PromotionError(f"{ref.name} version {held} is in stage {stage} already")
-    champion = _champion(client, ref.name, stage, held)
+    if not new_stage:
+        _check_exists(client, ref.name, stage)
+    state = open_stage(client, ref.name, stage, actor) if not dry_run else read_stage(client, ref.name, stage)
+    state.check_expected(expect_current)
+    if state.held == candidate.version:
+        raise PromotionError(f"{ref.name} version {state.held} is in stage {stage} already")
+    champion = _find_version(client, ref.name, state.held or state.last_holder())
+    verdict = evaluate(client, candidate, champion, options)
+    result = Promotion(ref.name, candidate.version, stage, state.held, verdict, None, state.notes)
     if dry_run:
-        verdict = evaluate(client, candidate, champion, options)
-        return Promotion(ref.name, candidate.version, stage, held, verdict, None)
-    stages.check_write_access(client, candidate)
-    event = event_writer.begin_event(
-        client,
-        ref.name,
-        action=PROMOTE,
-        stage=stage,
-        version=candidate.version,
-        previous_version=held,
-        actor=actor or event_writer.current_user(),
-        reason=reason,
-        forced=force,
-    )
-    with close_on_failure(client, ref.name, event):
-        verdict = evaluate(client, candidate, champion, options)
-        event_writer.record_verdict(client, event, verdict)
-        if not verdict.passed and not force:
-            event = event_writer.close_event(client, event, REFUSED)
-            refused = Promotion(ref.name, candidate.version, stage, held, verdict, event)
-            raise GateRefused(refusal(refused), refused)
-        event = apply_event(client, ref.name, event, held)
-    return Promotion(ref.name, candidate.version, stage, held, verdict, event)
+        return result
+    draft = state.draft(PROMOTE, candidate, reason, verdict, forced=force)
+    if verdict.passed or force:
+        return replace(result, event=state.move(draft))
+    refused = state.log.record(draft, state.head, offset=0)  # it claims no place in the chain
+    state.log.close(refused, REFUSED)
+    result = replace(result, event=state.log.get(refused.run_id))
+    raise GateRefused(refusal(result), result)
 
 
-def _champion(client: MlflowClient, name: str, stage: str, held: int | None) -> VersionInfo | None:
-    """Return the version to be compared with: the stage's or, where others emptied it, its last."""
-    if held is not None:
-        return registry.get_version(client, ModelRef(name, version=held))
-    last = history.last_stage_event(client, name, stage)
-    if last is None or last.version is None:
-        return None
+def _check_exists(client: MlflowClient, name: str, stage: str) -> None:
+    """Check that a stage exists: a typing error would open a new one, without a champion."""
+    if stage in LEGACY_STAGES:
+        return
+    held = registered_models.stages_of(registered_models.get_registered_model(client, name))
+    known = sorted({*LEGACY_STAGES, *held, *EventLog.find(client, name).stages()})
+    if stage not in known:
+        near = difflib.get_close_matches(stage, known, 1, 0.3)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)};"
+        raise NotFound(f"{name} has no stage {stage!r}: {hint} --new-stage {stage} opens it")
+
+
+def _find_version(client: MlflowClient, name: str, version: int | None) -> registry.VersionInfo | None:
+    """Return a version; None if it was deleted."""
     try:
-        return registry.get_version(client, ModelRef(name, version=last.version))
+        return registry.get_version(client, ModelRef(name, version=version)) if version else None
     except NotFound:
         return None
 
 
 def refusal(promotion: Promotion) -> str:
     """Return in one line which gate refused, and why."""
-    first: GateResult = promotion.verdict.refusals[0]
+    first = promotion.verdict.refusals[0]
     more = len(promotion.verdict.refusals) - 1
     return (
         f"{promotion.name} version {promotion.version} was not promoted to {promotion.stage}: "
         f"{first.gate}: {first.message}" + (f" (and {more} more gates)" if more else "")
     )
+
+
+def register(client: MlflowClient, name: str, version: int, stage: str) -> Event:
+    """Move a stage to a version that a training has just registered, without gates.
+
+    Raises
+    ------
+    StageMoved
+        If other clients moved the stage each time that this one tried to.
+    """
+    info = registry.find_version(client, ModelRef(name, version=version))
+    for _ in range(_REGISTER_ATTEMPTS):
+        state = open_stage(client, name, stage, None)
+        with contextlib.suppress(StageMoved):
+            return state.move(state.draft(REGISTER, info, "trained", Verdict(())))
+    raise StageMoved(f"other clients moved stage {stage} of {name} {_REGISTER_ATTEMPTS} times meanwhile")

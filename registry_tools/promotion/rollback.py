@@ -1,4 +1,4 @@
-"""Roll a stage back to the version that held it before."""
+"""Roll a stage back to a version that held it before, or empty it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from mlflow import MlflowClient
 
 from registry_tools.errors import NotFound, PromotionError
 from registry_tools.evaluation.evaluate import evaluate_rollback
-from registry_tools.mlflow_store import registry, stages
+from registry_tools.evaluation.verdict import Verdict
+from registry_tools.mlflow_store import registry
+from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models.trust_policy import TrustPolicy
-from registry_tools.promotion import event_writer, history
-from registry_tools.promotion.apply_event import Promotion, apply_event, check_expected
-from registry_tools.promotion.event import ROLLBACK
-from registry_tools.promotion.recovery import close_on_failure
+from registry_tools.promotion import history
+from registry_tools.promotion.event import ROLLBACK, UNSET, Event
+from registry_tools.promotion.moves import StageState, open_stage
+from registry_tools.promotion.promote import Promotion
 from registry_tools.refs import ModelRef
 
 
@@ -53,44 +55,55 @@ def rollback(
     """
     if not reason.strip():
         raise PromotionError("a rollback needs --reason: it stands in the history")
-    history.check_not_deleted(client, name)
-    held = stages.stage_holder(client, name, stage)
-    check_expected(name, stage, held, expect_current)
-    notes: list[str] = []
-    for target in history.holders_before(client, name, stage, held):
-        if target.version in {None, held} or (to is not None and target.version != to):
+    state = open_stage(client, name, stage, actor)
+    state.check_expected(expect_current)
+    notes = list(state.notes)
+    found = _find_target(state, to, policy or TrustPolicy.from_environment(), notes)
+    if found is None:
+        skipped = f" ({'; '.join(notes)})" if notes else ""
+        reason = f"version {to} did not hold it" if to is not None else "it held no other version"
+        raise PromotionError(
+            f"stage {stage} of {name} cannot be rolled back: {reason} before{skipped}; see its history: "
+            f"registry-tools history {name} --stage {stage}"
+        )
+    target, version, verdict = found
+    event = state.move(state.draft(ROLLBACK, version, reason, verdict, rollback_target=target.run_id))
+    return Promotion(name, version.version, stage, state.held, verdict, event, tuple(notes))
+
+
+def _find_target(
+    state: StageState, to: int | None, policy: TrustPolicy, notes: list[str]
+) -> tuple[Event, VersionInfo, Verdict] | None:
+    """Return the event to go back to, with its version and verdict; add to `notes` those skipped."""
+    client, name = state.log.client, state.log.model
+    for target in history.rollback_targets(state.log, state.head, external=to is not None):
+        if target.version == state.held or (to is not None and target.version != to):
             continue
         try:
             version = registry.get_version(client, ModelRef(name, version=target.version))
         except NotFound:
             notes.append(f"version {target.version} was deleted")
             continue
-        verdict = evaluate_rollback(client, version, policy or TrustPolicy.from_environment())
+        verdict = evaluate_rollback(client, version, policy)
         if verdict.passed:
-            break
+            return target, version, verdict
         notes.append(f"version {target.version}: {verdict.refusals[0].message}")
-    else:
-        skipped = f" ({'; '.join(notes)})" if notes else ""
-        wanted = (
-            f"{name} version {to} did not hold {stage} before"
-            if to is not None
-            else f"{name} has no version that stage {stage} could go back to"
-        )
-        raise PromotionError(
-            f"{wanted}{skipped}; see who held it: registry-tools history {name} --stage {stage}"
-        )
-    stages.check_write_access(client, version)
-    event = event_writer.begin_event(
-        client,
-        name,
-        action=ROLLBACK,
-        stage=stage,
-        version=target.version,
-        previous_version=held,
-        actor=actor or event_writer.current_user(),
-        reason=reason,
-    )
-    with close_on_failure(client, name, event):
-        event_writer.record_verdict(client, event, verdict)
-        event = apply_event(client, name, event, held, target)
-    return Promotion(name, target.version, stage, held, verdict, event, tuple(notes))
+    return None
+
+
+def unset(client: MlflowClient, name: str, stage: str, *, reason: str, actor: str | None = None) -> Event:
+    """Empty a stage; a rollback brings its version back.
+
+    Raises
+    ------
+    PromotionError
+        If there is no reason, or the stage is empty already.
+    StageMoved
+        If the stage moved in the meantime.
+    """
+    if not reason.strip():
+        raise PromotionError("unset needs --reason: it stands in the history")
+    state = open_stage(client, name, stage, actor)
+    if state.held is None:
+        raise PromotionError(f"stage {stage} of {name} holds no version: there is nothing to unset")
+    return state.move(state.draft(UNSET, None, reason, Verdict(())))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from registry_tools.promotion.event import DONE, ROLLBACK, Event
+from registry_tools.promotion.event import APPLIED, EXTERNAL, REGISTER, ROLLBACK, UNSET, Event
 from registry_tools.reports.render import render
 
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
@@ -64,11 +64,9 @@ def _in_sequence(entries: Sequence[Event]) -> list[Event]:
     ordered = list(entries)
     for stage in {event.stage for event in entries}:
         places = [
-            place
-            for place, event in enumerate(entries)
-            if event.stage == stage and event.outcome == DONE and event.sequence is not None
+            place for place, event in enumerate(entries) if event.stage == stage and event.outcome == APPLIED
         ]
-        by_sequence = sorted((entries[place] for place in places), key=lambda event: -(event.sequence or 0))
+        by_sequence = sorted((entries[place] for place in places), key=lambda event: -event.sequence)
         for place, event in zip(places, by_sequence, strict=True):
             ordered[place] = event
     return ordered
@@ -76,7 +74,7 @@ def _in_sequence(entries: Sequence[Event]) -> list[Event]:
 
 def _lane(stage: str, entries: Sequence[Event], made: datetime) -> list[dict[str, Any]]:
     """Return what a stage held after each event, in the order of the entries."""
-    moves = [event for event in reversed(entries) if event.stage == stage and event.outcome == DONE]
+    moves = [event for event in reversed(entries) if event.stage == stage and event.outcome == APPLIED]
     until = dict(zip([event.run_id for event in moves], [*moves[1:], None], strict=True))
     # What it held before the first event that is shown; it changed its colour at each event.
     version = moves[0].previous_version if moves else None
@@ -96,18 +94,20 @@ def _lane(stage: str, entries: Sequence[Event], made: datetime) -> list[dict[str
 
 def _row(event: Event) -> dict[str, Any]:
     version = f"version {event.version}" if event.version else "nothing"
-    what = f"promote {version} to {event.stage}"
-    if event.action == ROLLBACK:
-        what = f"rollback of {event.stage} to {version}"
-    outcome = event.outcome + (", forced" if event.forced and not event.external else "")
+    what = {
+        ROLLBACK: f"rollback of {event.stage} to {version}",
+        UNSET: f"unset {event.stage}",
+        REGISTER: f"register {version} in {event.stage}",
+        EXTERNAL: f"external move of {event.stage} to {version}",
+    }.get(event.action, f"promote {version} to {event.stage}")
     passed = {gate["gate"]: gate["message"] for gate in event.gates if gate["passed"]}
     beside = passed.pop("champion", "")  # why a lower accuracy was good enough
     return {
         "at": event.at,
         "when": f"{_time(event):%Y-%m-%d %H:%M:%S}",
         "what": what,
-        "outcome": outcome + (", external" if event.external else ""),
-        "tone": "good" if event.outcome == DONE and not event.forced else "bad",
+        "outcome": event.outcome + (", forced" if event.forced else ""),
+        "tone": "good" if event.outcome == APPLIED and not event.forced else "bad",
         "actor": event.actor,
         "reason": event.reason,
         "refused": [gate for gate in event.gates if not gate["passed"]],

@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 
 from registry_tools.cli.main import cli, main
+from registry_tools.errors import NotFound
 from registry_tools.mlflow_store import registry, stages
 from registry_tools.refs import ModelRef
 from tests.support.commands import error_of, run
@@ -255,11 +256,24 @@ def test_a_version_has_the_same_stages_by_stage_and_by_number(local: Place) -> N
     client = local.client
     for alias, version in (("canary", 1), ("Canary", 2), ("production", 2), ("Beta", 3)):
         client.set_registered_model_alias(name, alias, str(version))
-    stages.mirror_legacy_stage(client, name, "production", 1)  # its alias is elsewhere
-    stages.mirror_legacy_stage(client, name, "staging", 3)  # it has no alias
-    for stage, version in (("canary", 1), ("production", 2), ("beta", 3), ("staging", 3)):
+    for stage, version in (("canary", 1), ("production", 2), ("beta", 3)):
         by_stage = registry.find_version(client, ModelRef(name, stage=stage))
         assert by_stage == registry.find_version(client, ModelRef(name, version=version))
         assert stage in by_stage.stages
         assert stages.stage_holder(client, name, stage) == version
     assert stages.stage_holder(client, name, "gamma") is None
+
+
+@pytest.mark.filterwarnings("ignore:.*stages:FutureWarning")
+def test_a_legacy_stage_without_an_alias_counts_only_if_asked_for(
+    local: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = local.model()
+    local.client.transition_model_version_stage(name, "3", "Production")
+    with pytest.raises(NotFound, match=r"no version of .* is in stage 'production'"):
+        registry.find_version(local.client, ModelRef(name, stage="production"))
+    assert stages.stage_holder(local.client, name, "production") is None
+    monkeypatch.setenv("REGISTRY_TOOLS_LEGACY_STAGES", "true")
+    assert registry.find_version(local.client, ModelRef(name, stage="production")).version == 3
+    local.client.set_registered_model_alias(name, "production", "1")
+    assert registry.find_version(local.client, ModelRef(name, stage="production")).version == 1

@@ -50,10 +50,10 @@ def test_a_model_through_all_commands(local: Place, capsys: pytest.CaptureFixtur
 
     entries = result_of(capsys, "history", name)
     assert [(a["action"], a["outcome"], a["version"]) for a in entries] == [
-        ("rollback", "done", 1),
-        ("promote", "done", 2),
+        ("rollback", "applied", 1),
+        ("promote", "applied", 2),
         ("promote", "refused", 3),
-        ("promote", "done", 1),
+        ("promote", "applied", 1),
     ]
     assert [a["at"] for a in entries] == sorted((a["at"] for a in entries), reverse=True)
     assert len(result_of(capsys, "history", name, "--limit", "2")) == 2
@@ -63,7 +63,7 @@ def test_a_model_through_all_commands(local: Place, capsys: pytest.CaptureFixtur
     assert (shown["version"], shown["last_event"]["action"]) == (1, "rollback")
     assert shown["verdict"]["passed"]
     listed = result_of(capsys, "list", name)
-    assert [v["last_event"]["outcome"] for v in listed] == ["refused", "done", "done"]
+    assert [v["last_event"]["outcome"] for v in listed] == ["refused", "applied", "applied"]
     assert not listed[0]["verdict"]["passed"]
 
     compared = result_of(capsys, "compare", f"{name}/1", f"{name}/2")
@@ -181,7 +181,7 @@ def test_the_entry_point_promotes(local: Place, capsys: pytest.CaptureFixture[st
     entries = result_of(capsys, "history", name)
     assert [(a["outcome"], a["reason"]) for a in entries] == [
         ("refused", "by hand, at last"),
-        ("done", "by hand, at last"),
+        ("applied", "by hand, at last"),
     ]
 
 

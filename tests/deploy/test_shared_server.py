@@ -24,8 +24,10 @@ from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.mlflow_store import registered_models, registry, stages
 from registry_tools.mlflow_store.client import upsert
 from registry_tools.models.trust_policy import TrustPolicy
-from registry_tools.promotion import event_writer, history, promote, recovery, rollback
-from registry_tools.promotion.apply_event import Promotion
+from registry_tools.promotion import history, promote, recovery, rollback
+from registry_tools.promotion.event import OPEN
+from registry_tools.promotion.event_log import EventLog
+from registry_tools.promotion.promote import Promotion
 from registry_tools.refs import ModelRef
 from tests.support.postgres import Postgres, has_postgres
 from tests.support.registries import EQUAL, GOOD, Place
@@ -146,17 +148,19 @@ def test_eight_trainings_register_and_go_for_production_at_once(shared: Place, t
     assert all(version.metrics["accuracy"] > 0.8 for version in versions)
     staged = stages.stage_holder(shared.client, name, "staging")
     assert staged in range(1, _CLIENTS + 1)
-    # Whoever set the alias last has the mirror; none has it where that one went to production.
+    # The version in staging has the legacy stage, unless it is in production as well.
     assert legacy(shared, name, "Staging") <= {staged}
 
-    entries = history.list_events(shared.client, name)
+    registered = [event for event in history.list_events(shared.client, name) if event.stage == "staging"]
+    assert Counter(event.outcome for event in registered)["applied"] == _CLIENTS
+    entries = history.list_events(shared.client, name, stage="production")
     assert {event.version for event in entries} == set(range(1, _CLIENTS + 1)), output
-    assert not any(event.is_open for event in entries)
+    assert not any(event.outcome == OPEN for event in entries)
     came = Counter(event.outcome for event in entries)
-    names = {"done": "0", "superseded": "1", "refused": "3"}
+    names = {"applied": "0", "superseded": "1", "refused": "3"}
     assert Counter({names[outcome]: n for outcome, n in came.items()}) == codes, output
     moves = sorted(
-        (event for event in entries if event.outcome == "done"), key=lambda event: event.sequence or 0
+        (event for event in entries if event.outcome == "applied"), key=lambda event: event.sequence
     )
     assert [event.previous_version for event in moves] == [None, *[event.version for event in moves[:-1]]]
     assert shared.holder(name) == moves[-1].version
@@ -193,25 +197,25 @@ def test_the_legacy_stage_follows_with_the_other_driver_as_well(
     client = MlflowClient(driver)
     for version in (1, 2, 3, 2):
         stages.move_alias(client, name, "production", version)
-        stages.mirror_legacy_stage(client, name, "production", version)
+        stages.mirror_legacy_stages(client, name)
         assert shared.holder(name) == version
     assert legacy(shared, name, "Archived") == {1, 3}
-    assert "was not set" not in caplog.text
+    assert "were not set" not in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("step", "held", "outcome"), [("evaluate", GOOD, "now unfinished"), ("close_event", EQUAL, "now done")]
+    ("step", "held", "repaired"),
+    [("evaluate", GOOD, []), ("close", EQUAL, ["promote 2 → production was left open; now applied"])],
 )
 def test_a_database_that_fails_in_the_middle_costs_an_event_and_no_stage(
     shared: Place,
     database: Postgres,
     without_database: Callable[[], None],
     impatient: None,
-    short_wait: None,
     monkeypatch: pytest.MonkeyPatch,
     step: str,
     held: int,
-    outcome: str,
+    repaired: list[str],
 ) -> None:
     name = shared.model(GOOD, EQUAL)
     promote_version(shared, name, GOOD)
@@ -228,15 +232,15 @@ def test_a_database_that_fails_in_the_middle_costs_an_event_and_no_stage(
 
             def close(*arguments: Any, **options: Any) -> Any:
                 without_database()
-                return close_event(*arguments, **options)
+                return write_outcome(*arguments, **options)
 
-            close_event = event_writer.close_event
-            patch.setattr(event_writer, close_event.__name__, close)
+            write_outcome = EventLog.close
+            patch.setattr(EventLog, write_outcome.__name__, close)
         with pytest.raises(RegistryUnavailable, match=r"its database"):
             promote_version(shared, name, EQUAL)
     database.start()
     assert shared.holder(name) == held
-    assert recovery.repair(shared.client, name) == [f"promote 2 → production was left open; {outcome}"]
+    assert recovery.repair(shared.client, name) == repaired
     verified = recovery.verify(shared.client, ModelRef(name, stage="production"), TrustPolicy())
     assert verified.passed
     if held == GOOD:
@@ -283,4 +287,4 @@ def test_without_its_database_each_command_prints_one_line_and_serving_continues
     eventually(lambda: httpx.post(f"{address}/predict", json=row).headers["X-Model-Version"] == "2")
     assert load_model(f"{name}@production").info.version == EQUAL
     (newest, *_) = json.loads(subprocess.check_output([BIN / "registry-tools", "history", name, "--json"]))
-    assert (newest["outcome"], newest["version"]) == ("done", EQUAL)
+    assert (newest["outcome"], newest["version"]) == ("applied", EQUAL)

@@ -30,7 +30,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def test_a_promotion_that_was_killed_leaves_a_working_stage_and_repair_closes_it(
-    model: str, local: Place, short_wait: None, capsys: pytest.CaptureFixture[str]
+    model: str, local: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = ["promote", f"{model}/2", "--to", "production", "--margin", "0.9"]
     killed = subprocess.run(
@@ -47,4 +47,4 @@ def test_a_promotion_that_was_killed_leaves_a_working_stage_and_repair_closes_it
     capsys.readouterr()
     assert main(["history", model, "--json"]) == 0
     event = json.loads(capsys.readouterr().out)[0]
-    assert (event["version"], event["previous_version"], event["outcome"]) == (EQUAL, GOOD, "done")
+    assert (event["version"], event["previous_version"], event["outcome"]) == (EQUAL, GOOD, "applied")

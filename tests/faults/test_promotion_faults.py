@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -10,6 +11,8 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from random import Random
 from types import ModuleType
 from typing import Any
 
@@ -25,7 +28,8 @@ from registry_tools.evaluation.verdict import GateResult, Verdict
 from registry_tools.mlflow_store import registered_models, stages
 from registry_tools.mlflow_store.client import connect
 from registry_tools.models.trust_policy import TrustPolicy
-from registry_tools.promotion import event_writer, history, lock, promote, recovery, rollback
+from registry_tools.promotion import history, promote, recovery, rollback
+from registry_tools.promotion.event_log import EventLog
 from registry_tools.refs import ModelRef
 from tests.support.registries import EQUAL, GOOD, Place
 
@@ -47,20 +51,19 @@ class Step:
         return f"{self.when}_{self.function.__name__}"
 
 
-# Where the stage is afterwards: 1 as before, 2 as after.
+# Which version the stage holds afterwards, and which one after the next command.
 STEPS = [
-    (Step(event_writer, event_writer.begin_event, "before"), GOOD),
-    (Step(event_writer, event_writer.begin_event, "after"), GOOD),
-    (Step(promote, evaluate.evaluate, "after"), GOOD),
-    (Step(event_writer, event_writer.record_verdict, "after"), GOOD),
-    (Step(lock, lock._try_append, "after"), GOOD),
-    (Step(lock, lock._append_to_chain, "after"), GOOD),
-    (Step(stages, stages.move_alias, "before"), GOOD),
-    (Step(stages, stages.move_alias, "after"), EQUAL),
-    (Step(stages, stages.mirror_legacy_stage, "after"), EQUAL),
-    (Step(MlflowClient, MlflowClient.set_terminated, "before"), EQUAL),
+    (Step(promote, evaluate.evaluate, "after"), GOOD, GOOD),
+    (Step(EventLog, EventLog.record, "after"), GOOD, GOOD),
+    (Step(EventLog, EventLog.claim, "after"), GOOD, EQUAL),
+    (Step(EventLog, EventLog.mark_applying, "after"), GOOD, EQUAL),
+    (Step(stages, stages.move_alias, "after"), EQUAL, EQUAL),
+    (Step(EventLog, EventLog.close, "after"), EQUAL, EQUAL),
+    (Step(EventLog, EventLog.set_head, "after"), EQUAL, EQUAL),
+    (Step(stages, stages.mirror_legacy_stages, "before"), EQUAL, EQUAL),
+    (Step(MlflowClient, MlflowClient.set_terminated, "before"), EQUAL, EQUAL),
 ]
-by_step = pytest.mark.parametrize(("step", "held"), STEPS, ids=str)
+by_step = pytest.mark.parametrize(("step", "held", "entry"), STEPS, ids=str)
 
 
 def pass_all_gates(patch: pytest.MonkeyPatch) -> None:
@@ -90,18 +93,6 @@ def run_and_kill(number: int, argv: list[str]) -> None:
     sys.exit(main(argv))
 
 
-def run_slowly(argv: list[str]) -> None:
-    """Run a command whose gates take longer than an event without a heartbeat stays open."""
-
-    def evaluate_slowly(*arguments: Any) -> Verdict:
-        verdict = evaluate.evaluate(*arguments)
-        time.sleep(15)
-        return verdict
-
-    pytest.MonkeyPatch().setattr(promote, evaluate.evaluate.__name__, evaluate_slowly)
-    sys.exit(main(argv))
-
-
 def promote_five_times(name: str, version: int, results: Any) -> None:
     """Promote a version five times, and report how each promotion ended."""
     pass_all_gates(pytest.MonkeyPatch())
@@ -111,7 +102,7 @@ def promote_five_times(name: str, version: int, results: Any) -> None:
         try:
             ref = ModelRef(name, version=version)
             promote.promote(client, ref, "production", GateOptions(margin=0.9))
-            outcomes.append("done")
+            outcomes.append("applied")
         except PromotionError as error:
             outcomes.append("already" if "already" in str(error) else type(error).__name__)
     results.put(outcomes)
@@ -119,7 +110,7 @@ def promote_five_times(name: str, version: int, results: Any) -> None:
 
 def kill_at(step: Step, *argv: str) -> None:
     """Run a command in a new process that is killed at a step."""
-    number = [each for each, _ in STEPS].index(step)
+    number = [each for each, _, _ in STEPS].index(step)
     process = SPAWN.Process(target=run_and_kill, args=(number, list(argv)))
     process.start()
     process.join(timeout=120)
@@ -128,7 +119,7 @@ def kill_at(step: Step, *argv: str) -> None:
 
 def inconsistencies(place: Place, name: str) -> list[str]:
     held = registered_models.stages_of(registered_models.get_registered_model(place.client, name))
-    return recovery.inconsistencies(place.client, name, held)
+    return history.inconsistencies(place.client, name, held)
 
 
 def move(place: Place, name: str, version: int) -> None:
@@ -137,74 +128,49 @@ def move(place: Place, name: str, version: int) -> None:
 
 
 @by_step
-def test_after_a_kill_the_next_promotion_goes_on(
-    place: Place, short_wait: None, step: Step, held: int
-) -> None:
+def test_after_a_kill_the_next_promotion_goes_on(place: Place, step: Step, held: int, entry: int) -> None:
     name = place.model(GOOD, EQUAL, GOOD)
     move(place, name, 1)
     kill_at(step, "promote", f"{name}/2", "--to", "production")
     assert load_model(f"{name}@production").info.version == held
     move(place, name, 3)
     assert place.holder(name) == 3
-    recovery.repair(place.client, name)
     assert inconsistencies(place, name) == []
-    assert not history.open_events(place.client, name)
-    # The event of the killed process is in the history with its outcome.
+    # The event of the killed process is in the history, if it was claimed.
     back = rollback.rollback(place.client, name, "production", reason="back")
-    assert back.version == held
+    assert back.version == entry
 
 
 @by_step
-def test_after_a_kill_repair_closes_the_event(place: Place, short_wait: None, step: Step, held: int) -> None:
+def test_after_a_kill_repair_completes_the_event(place: Place, step: Step, held: int, entry: int) -> None:
     name = place.model(GOOD, EQUAL)
     move(place, name, 1)
     kill_at(step, "promote", f"{name}/2", "--to", "production")
-    opened = step != STEPS[0][0]
-    assert bool(inconsistencies(place, name)) == opened
-    done = recovery.repair(place.client, name)
-    assert bool(done) == opened
+    assert stages.stage_holder(place.client, name, "production") == held
+    recovery.repair(place.client, name)
     assert inconsistencies(place, name) == []
-    assert place.holder(name) == held
-    newest = history.list_events(place.client, name, limit=1)[0]
-    assert newest.outcome == ("done" if held == EQUAL or not opened else "unfinished")
+    assert place.holder(name) == entry
+    entries = history.list_events(place.client, name)
+    assert not any(event.is_running for event in entries)
+    outcomes = [event.outcome for event in entries if event.version == 2]
+    assert outcomes == (["applied"] if entry == EQUAL else ["superseded"] * len(outcomes))
     assert recovery.repair(place.client, name) == []
     assert recovery.verify(place.client, ModelRef(name, stage="production"), TrustPolicy()).passed
 
 
 @pytest.mark.parametrize(
-    ("step", "held"),
-    [(Step(lock, lock._append_to_chain, "after"), EQUAL), (Step(stages, stages.move_alias, "after"), GOOD)],
-    ids=str,
+    "step", [Step(EventLog, EventLog.claim, "after"), Step(stages, stages.move_alias, "after")], ids=str
 )
-def test_after_a_kill_in_a_rollback_repair_closes_the_event(
-    place: Place, short_wait: None, step: Step, held: int
-) -> None:
+def test_after_a_kill_in_a_rollback_repair_completes_it(place: Place, step: Step) -> None:
     name = place.model(GOOD, EQUAL)
     move(place, name, 1)
     move(place, name, 2)
     kill_at(step, "rollback", name, "--reason", "back")
     recovery.repair(place.client, name)
-    assert place.holder(name) == held
-    assert inconsistencies(place, name) == []
-    before = list(history.holders_before(place.client, name, "production", held))
-    assert [event.version for event in before] == ([GOOD] if held == EQUAL else [])
-
-
-def test_an_event_in_progress_is_not_taken_for_expired(place: Place) -> None:
-    name = place.model(GOOD, EQUAL)
-    argv = ["promote", f"{name}/1", "--to", "production"]
-    process = SPAWN.Process(target=run_slowly, args=(argv,))
-    process.start()
-    try:
-        while not history.open_events(place.client, name):
-            assert process.is_alive()
-        assert recovery.repair(place.client, name) == []
-        assert inconsistencies(place, name) == []
-        process.join(timeout=60)
-        assert process.exitcode == 0
-    finally:
-        process.kill()
     assert place.holder(name) == GOOD
+    assert inconsistencies(place, name) == []
+    with pytest.raises(PromotionError, match="it held no other version before"):
+        rollback.rollback(place.client, name, "production", reason="back")
 
 
 def test_eight_processes_promote_at_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,16 +193,76 @@ def test_eight_processes_promote_at_once(place: Place, monkeypatch: pytest.Monke
         for process in processes:
             process.kill()
     assert sum(outcomes.values()) == 40
-    assert set(outcomes) <= {"done", "already", "StageMoved"}
+    assert set(outcomes) <= {"applied", "already", "StageMoved"}
+    check_history(place, name, applied=outcomes["applied"], superseded=outcomes["StageMoved"])
+    assert outcomes["applied"] >= 5
+
+
+def check_history(place: Place, name: str, **counts: int) -> None:
+    """Check that numbers have no gaps, that each event begins where the one before ended, and counts."""
     entries = history.list_events(place.client, name)
-    recorded = Counter(event.outcome for event in entries)
-    assert recorded == Counter(
-        {k: v for k, v in {"done": outcomes["done"], "superseded": outcomes["StageMoved"]}.items() if v}
+    outcomes = Counter(event.outcome for event in entries)
+    assert not set(outcomes) - {"applied", "superseded", "failed"}
+    assert all(outcomes[outcome] == count for outcome, count in counts.items())
+    applied = sorted(
+        (event for event in entries if event.outcome == "applied"), key=lambda event: event.sequence
     )
-    assert outcomes["done"] >= 5
-    done = sorted(
-        (event for event in entries if event.outcome == "done"), key=lambda event: event.sequence or 0
-    )
-    assert [event.previous_version for event in done] == [None, *[event.version for event in done[:-1]]]
-    assert place.holder(name) == done[-1].version
+    assert [event.sequence for event in applied] == list(range(1, len(applied) + 1))
+    assert [event.previous_version for event in applied] == [None, *[event.version for event in applied[:-1]]]
+    assert place.holder(name) == applied[-1].version
+    assert inconsistencies(place, name) == []
     assert recovery.verify(place.client, ModelRef(name, stage="production"), TrustPolicy()).passed
+
+
+def move_for_ever(name: str, seed: int) -> None:
+    """Promote and roll back at random until the process is killed."""
+    pass_all_gates(pytest.MonkeyPatch())
+    client, random = connect(), Random(seed)
+    while True:
+        try:
+            if random.random() < 0.4:
+                rollback.rollback(client, name, "production", reason="back")
+            else:
+                ref = ModelRef(name, version=random.randint(1, 4))
+                promote.promote(client, ref, "production", GateOptions())
+        except PromotionError:
+            continue  # the stage moved, holds that version already, or held no other one
+
+
+@pytest.mark.parametrize("place", ["sqlite_place", "guarded_place"], indirect=True)
+def test_four_processes_move_a_stage_for_two_minutes_while_one_of_them_is_killed(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = place.model(GOOD, EQUAL, GOOD, EQUAL)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+    random, seeds = Random(15), itertools.count()
+    move(place, name, 1)
+
+    def start() -> BaseProcess:
+        process = SPAWN.Process(target=move_for_ever, args=(name, next(seeds)), daemon=True)
+        process.start()
+        return process
+
+    processes = [start() for _ in range(4)]
+    end = time.monotonic() + 120
+    kills = 0
+    try:
+        while time.monotonic() < end:
+            time.sleep(random.uniform(4, 8))  # a process takes two seconds to start
+            killed = random.randrange(4)
+            assert processes[killed].is_alive()
+            processes[killed].kill()
+            processes[killed].join()
+            kills += 1
+            processes[killed] = start()
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+    recovery.repair(place.client, name)
+    check_history(place, name)
+    entries = history.list_events(place.client, name)
+    assert not any(event.is_running for event in entries)
+    assert len(entries) > 20
+    assert kills > 10
+    assert recovery.repair(place.client, name) == []

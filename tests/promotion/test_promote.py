@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -38,11 +36,11 @@ from registry_tools.evaluation import comparison
 from registry_tools.evaluation.eval_data import read_eval_data
 from registry_tools.evaluation.evaluate import evaluate
 from registry_tools.evaluation.gate_options import GateOptions
-from registry_tools.mlflow_store import heartbeat, registered_models, stages
+from registry_tools.mlflow_store import registered_models, stages
 from registry_tools.models.trust_policy import TrustPolicy
-from registry_tools.promotion import deletion, event_writer, history, lock, promote, recovery, rollback
-from registry_tools.promotion.apply_event import Promotion
-from registry_tools.promotion.event import DONE, UNFINISHED, Event
+from registry_tools.promotion import deletion, history, promote, recovery, rollback
+from registry_tools.promotion.event_log import EventLog
+from registry_tools.promotion.promote import Promotion
 from registry_tools.refs import ModelRef
 from tests.support.registries import EQUAL, GOOD, POOR, Place
 from tests.support.servers import BIN
@@ -63,7 +61,7 @@ def roll_back(place: Place, name: str, **options: Any) -> Promotion:
 
 def inconsistencies(place: Place, name: str) -> list[str]:
     held = registered_models.stages_of(registered_models.get_registered_model(place.client, name))
-    return recovery.inconsistencies(place.client, name, held)
+    return history.inconsistencies(place.client, name, held)
 
 
 def refused_by(error: pytest.ExceptionInfo[GateRefused]) -> list[str]:
@@ -87,11 +85,12 @@ def test_the_first_promotion_passes_and_records_every_field(place: Place) -> Non
     assert {key: shown[key] for key in sorted(shown) if key not in {"at", "gates", "run_id"}} == {
         "action": "promote",
         "actor": "ada",
-        "external": False,
+        "failure": None,
         "forced": False,
-        "outcome": "done",
+        "outcome": "applied",
         "previous_version": None,
         "reason": "test",
+        "sequence": 1,
         "stage": "production",
         "version": GOOD,
     }
@@ -134,7 +133,7 @@ def test_a_worse_version_is_refused_and_the_refusal_is_recorded(place: Place) ->
     assert (newest.outcome, newest.version, newest.previous_version) == ("refused", POOR, GOOD)
     assert not newest.gates[-1]["passed"]
     assert newest.gates[-1]["metrics"]["p_worse"] < 0.05
-    assert outcomes(place, name) == [("promote", "done", GOOD), ("promote", "refused", POOR)]
+    assert outcomes(place, name) == [("promote", "applied", GOOD), ("promote", "refused", POOR)]
 
 
 def test_a_dry_run_evaluates_the_gates_and_changes_nothing(place: Place) -> None:
@@ -154,7 +153,7 @@ def test_force_needs_a_reason_and_is_recorded_as_forced(place: Place) -> None:
     assert place.holder(name) == POOR
     assert result.event is not None
     assert result.event.forced
-    assert result.event.outcome == "done"
+    assert result.event.outcome == "applied"
 
 
 def test_a_promotion_with_a_stale_expected_version_moves_nothing(place: Place) -> None:
@@ -162,7 +161,7 @@ def test_a_promotion_with_a_stale_expected_version_moves_nothing(place: Place) -
     promote_version(place, name, GOOD)
     with pytest.raises(StageMoved, match="at version 1, not at version 2 as expected"):
         promote_version(place, name, EQUAL, expect_current=2)
-    assert outcomes(place, name) == [("promote", "done", GOOD)]
+    assert outcomes(place, name) == [("promote", "applied", GOOD)]
     promote_version(place, name, EQUAL, expect_current=1)
     assert place.holder(name) == EQUAL
 
@@ -199,16 +198,16 @@ def test_rollbacks_go_further_back_and_never_to_and_fro(place: Place) -> None:
     promote_version(place, name, POOR, force=True)
     assert roll_back(place, name).version == EQUAL
     assert roll_back(place, name).version == GOOD
-    with pytest.raises(PromotionError, match="has no version that stage production could go back to"):
+    with pytest.raises(PromotionError, match="it held no other version before"):
         roll_back(place, name)
     assert place.holder(name) == GOOD
     promote_version(place, name, EQUAL)
     assert roll_back(place, name).version == GOOD
     assert outcomes(place, name)[3:] == [
-        ("rollback", "done", EQUAL),
-        ("rollback", "done", GOOD),
-        ("promote", "done", EQUAL),
-        ("rollback", "done", GOOD),
+        ("rollback", "applied", EQUAL),
+        ("rollback", "applied", GOOD),
+        ("promote", "applied", EQUAL),
+        ("rollback", "applied", GOOD),
     ]
 
 
@@ -218,11 +217,11 @@ def test_a_rollback_may_name_the_version(place: Place) -> None:
     promote_version(place, name, GOOD)
     promote_version(place, name, EQUAL)
     promote_version(place, name, POOR, force=True)
-    with pytest.raises(PromotionError, match="version 9 did not hold production before"):
+    with pytest.raises(PromotionError, match="version 9 did not hold it before"):
         roll_back(place, name, to=9)
     assert roll_back(place, name, to=GOOD).previous_version == POOR
     assert place.holder(name) == GOOD
-    with pytest.raises(PromotionError, match="has no version that"):
+    with pytest.raises(PromotionError, match="it held no other version before"):
         roll_back(place, name)
 
 
@@ -259,11 +258,18 @@ def test_external_changes_are_shown_and_repaired(place: Place) -> None:
     assert reported.startswith("production is at version 3, the history says version 1")
     verdict = recovery.verify(place.client, ModelRef(name, stage="production"), TrustPolicy())
     assert [gate.gate for gate in verdict.refusals] == ["history"]
-    assert recovery.repair(place.client, name) == ["production was moved externally from 1 to 3; recorded"]
+    assert recovery.repair(place.client, name) == [
+        "production was moved from version 1 to version 3 externally; recorded"
+    ]
     assert inconsistencies(place, name) == []
     assert place.holder(name) == POOR  # its legacy mirror as well
     event = history.list_events(place.client, name, limit=1)[0]
-    assert (event.external, event.forced, event.version, event.previous_version) == (True, True, 3, 1)
+    assert (event.action, event.outcome, event.version, event.previous_version) == (
+        "external",
+        "applied",
+        3,
+        1,
+    )
     assert recovery.repair(place.client, name) == []
     assert roll_back(place, name).version == GOOD
 
@@ -275,12 +281,11 @@ def test_a_promotion_records_the_external_change_that_it_follows(place: Place) -
     place.client.set_registered_model_alias(name, "production", str(POOR))
     promote_version(place, name, EQUAL)
     assert outcomes(place, name) == [
-        ("promote", "done", GOOD),
-        ("promote", "done", POOR),  # recorded while the next event holds the lock
-        ("promote", "done", EQUAL),
+        ("promote", "applied", GOOD),
+        ("external", "applied", POOR),
+        ("promote", "applied", EQUAL),
     ]
     assert inconsistencies(place, name) == []
-    assert roll_back(place, name).version == POOR
     assert roll_back(place, name).version == GOOD
 
 
@@ -525,7 +530,7 @@ def test_a_user_with_read_permission_gets_one_line_and_changes_nothing(
 
 @pytest.mark.slow
 def test_a_registry_failure_during_a_promotion_is_repaired_afterwards(
-    empty_database: Path, local: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_wait: None
+    empty_database: Path, local: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "4")
@@ -555,9 +560,7 @@ def test_a_registry_failure_during_a_promotion_is_repaired_afterwards(
                 promote_version(second, "iris", 2)
             ended.undo()
         assert place.holder("iris") == 1
-        assert recovery.repair(place.client, "iris") == [
-            "promote 2 → production was left open; now unfinished"
-        ]
+        assert recovery.repair(place.client, "iris") == []
         promote_version(place, "iris", 2)
         assert place.holder("iris") == 2
 
@@ -590,7 +593,7 @@ def test_what_is_in_production_and_in_staging_is_in_legacy_production(local: Pla
 def test_an_event_that_fails_after_the_move_is_recorded_as_done(
     local: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for place, step in ((stages, stages.mirror_legacy_stage), (event_writer, event_writer.close_event)):
+    for place, step in ((stages, stages.mirror_legacy_stages), (EventLog, EventLog.close)):
         name = local.model(GOOD, EQUAL)
         promote_version(local, name, 1)
         with monkeypatch.context() as patch:
@@ -598,7 +601,7 @@ def test_an_event_that_fails_after_the_move_is_recorded_as_done(
             with pytest.raises(KeyboardInterrupt):
                 promote_version(local, name, 2)
         assert local.holder(name) == 2
-        assert outcomes(local, name)[-1] == ("promote", "done", 2)
+        assert outcomes(local, name)[-1] == ("promote", "applied", 2)
         assert inconsistencies(local, name) == []
 
 
@@ -615,50 +618,14 @@ def interrupted_once(step: Callable[..., Any]) -> Callable[..., Any]:
     return first_interrupted
 
 
-def test_an_event_waits_for_all_before_it_and_not_only_for_the_last(local: Place) -> None:
-    name = local.model(GOOD, EQUAL, GOOD)
-    entries = [
-        event_writer.begin_event(
-            local.client,
-            name,
-            action="promote",
-            stage="production",
-            version=version,
-            previous_version=None,
-            actor="ada",
-            reason="",
-        )
-        for version in (1, 2, 3)
-    ]
-    order: list[str] = []
-
-    def closing(event: Event) -> None:
-        raise AssertionError("none of them was killed")
-
-    def third() -> None:
-        with lock.stage_lock(local.client, name, entries[2], closing):
-            order.append("third")
-
-    with heartbeat.keep_alive(local.client, entries[0].run_id), ThreadPoolExecutor(1) as pool:
-        with lock.stage_lock(local.client, name, entries[0], closing):
-            lock._append_to_chain(local.client, name, entries[1])
-            event_writer.close_event(local.client, entries[1], UNFINISHED)  # interrupted as it waited
-            waiting = pool.submit(third)
-            time.sleep(1)
-            order.append("first")
-        event_writer.close_event(local.client, entries[0], DONE)
-        waiting.result(timeout=30)
-    assert order == ["first", "third"]
-
-
 @pytest.mark.slow
 def test_a_stage_emptied_externally_is_recorded_and_compared_with_its_last_version(local: Place) -> None:
     name = local.model()
-    promote_version(local, name, GOOD, to="canary")
+    promote_version(local, name, GOOD, to="canary", new_stage=True)
     local.client.delete_registered_model_alias(name, "canary")
     with pytest.raises(GateRefused, match="more than the margin"):
         promote_version(local, name, POOR, to="canary")
-    assert recovery.repair(local.client, name) == ["canary was moved externally from 1 to none; recorded"]
+    assert recovery.repair(local.client, name) == []
     assert inconsistencies(local, name) == []
     assert history.list_events(local.client, name, limit=1)[0].version is None
     promote_version(local, name, EQUAL, to="canary")
@@ -725,7 +692,7 @@ def test_runs_that_others_log_into_the_history_do_no_harm(local: Place) -> None:
     promote_version(local, name, 1)
     experiment = local.client.get_experiment_by_name(f"{name}-promotions")
     assert experiment is not None
-    for tags in ({"version": "1"}, {"outcome": "done", "stage": "production"}, {"action": "promote"}):
+    for tags in ({"version": "1"}, {"outcome": "applied", "stage": "production"}, {"action": "promote"}):
         local.client.create_run(experiment.experiment_id, tags=tags)
     promote_version(local, name, 2)
     assert roll_back(local, name).version == 1

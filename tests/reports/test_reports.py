@@ -69,9 +69,7 @@ def event(number: int | None, outcome: str, hour: int, **values: object) -> Even
     plain: dict[str, object] = {
         "run_id": f"run{hour}", "action": "promote", "outcome": outcome, "version": number,
         "stage": "production", "previous_version": None, "actor": "ada", "reason": "because",
-        "forced": False, "external": False, "at": f"2026-11-26T{hour:02}:00:00.000+00:00",
-        "gates": (), "rollback_target": None, "begun": 0, "sequence": None, "is_applying": False,
-        "is_open": False,
+        "forced": False, "at": f"2026-11-26T{hour:02}:00:00.000+00:00", "gates": (), "sequence": hour,
     }  # fmt: skip
     return Event(**(plain | values))  # type: ignore[arg-type]
 
@@ -88,7 +86,7 @@ def test_text_from_the_registry_is_never_markup() -> None:
     pages = [
         comparison_page(evil, version(2), compared, ({EVIL: b"x"}, {}), NOW),
         comparison_page(evil, version(2), EVIL, ({}, {}), NOW),
-        history_page(EVIL, [event(1, "done", 3, actor=EVIL, reason=EVIL)], {EVIL: 1}, [EVIL], NOW),
+        history_page(EVIL, [event(1, "applied", 3, actor=EVIL, reason=EVIL)], {EVIL: 1}, [EVIL], NOW),
     ]
     for page in pages:
         assert EVIL not in page
@@ -124,7 +122,12 @@ def test_a_picture_of_one_version_is_shown_beside_a_placeholder() -> None:
 
 
 def test_a_timeline_shows_which_version_held_the_stage_and_how_long() -> None:
-    entries = [event(1, "done", 11), event(3, "refused", 8), event(2, "done", 7), event(1, "done", 5)]
+    entries = [
+        event(1, "applied", 11),
+        event(3, "refused", 8),
+        event(2, "applied", 7),
+        event(1, "applied", 5),
+    ]
     page = history_page("iris", entries, {"production": 1}, [], NOW)
     lanes = re.findall(r'<td class="lane([^"]*)">(.*?)</td>', page, re.DOTALL)
     text = [re.sub(r"<[^>]+>|\s+", " ", content).split() for _, content in lanes]
@@ -137,7 +140,7 @@ def test_a_timeline_shows_which_version_held_the_stage_and_how_long() -> None:
 
 
 def test_where_clocks_differ_the_sequence_numbers_decide_the_order() -> None:
-    ahead, behind = event(1, "done", 11, sequence=1.0), event(2, "done", 9, sequence=2.0)
+    ahead, behind = event(1, "applied", 11, sequence=1), event(2, "applied", 9, sequence=2)
     page = history_page("iris", [ahead, behind], {"production": 2}, [], NOW)
     lanes = re.findall(r'<td class="lane[^"]*">(.*?)</td>', page, re.DOTALL)
     assert "version 2" in lanes[0]
@@ -146,7 +149,7 @@ def test_where_clocks_differ_the_sequence_numbers_decide_the_order() -> None:
 
 
 def test_a_partial_history_is_marked_and_begins_with_the_earlier_version() -> None:
-    cut = [event(3, "done", 11, previous_version=2)]
+    cut = [event(3, "applied", 11, previous_version=2)]
     page = history_page("iris", [event(9, "refused", 11), *cut], {}, [], NOW, "Only the newest 2 events")
     assert "times are UTC. Only the newest 2 events." in page
     nothing = history_page("iris", [], {"canary": 1}, [], NOW, "Only events on foo")
@@ -211,9 +214,9 @@ def test_a_version_is_not_compared_with_itself(trained: Trained, capsys: pytest.
 
 def test_each_stage_has_a_lane_and_an_emptied_stage_is_marked() -> None:
     entries = [
-        event(None, "done", 9, external=True),
-        event(4, "done", 8, stage="canary"),
-        event(2, "done", 7),
+        event(None, "applied", 9, action="external"),
+        event(4, "applied", 8, stage="canary"),
+        event(2, "applied", 7),
     ]
     page = history_page("iris", entries, {"canary": 4}, ["production is empty"], NOW)
     assert "no version" in page

@@ -54,7 +54,7 @@ def test_a_fallen_accuracy_rolls_back_and_the_history_names_the_run(
     assert local.holder(name) == 1
     newest = history.list_events(local.client, name, limit=1)[0]
     run_id = lines[-1].split()[1]
-    assert (newest.action, newest.outcome, newest.version) == ("rollback", "done", 1)
+    assert (newest.action, newest.outcome, newest.version) == ("rollback", "applied", 1)
     assert newest.reason == f"live accuracy fell, monitoring run {run_id}"
     assert "version 2 → 1" in local.client.get_run(run_id).data.tags["rollback"]
 
@@ -76,7 +76,7 @@ def test_a_rollback_without_an_earlier_version_is_reported(local: Place, model: 
     assert action_outcomes(result) == [("rollback", "failed")]
     run = run_of(local, result)
     assert run.info.status == "FINISHED"
-    assert "has no version that stage production could go back to" in run.data.tags["rollback"]
+    assert "it held no other version before" in run.data.tags["rollback"]
     assert stages.stage_holder(local.client, model, "production") == 1
 
 
@@ -154,7 +154,7 @@ def test_a_candidate_is_promoted_and_the_history_names_the_run(
     assert action_outcomes(result) == [("retrain", "done"), ("promote", "done")]
     assert local.holder(model) == 3
     newest = history.list_events(local.client, model, limit=1)[0]
-    assert (newest.action, newest.outcome, newest.version) == ("promote", "done", 3)
+    assert (newest.action, newest.outcome, newest.version) == ("promote", "applied", 3)
     assert newest.reason.startswith(f"drift in {SHIFTED}")
     assert newest.reason.endswith(f", monitoring run {result.run_id}")
     tags = run_of(local, result).data.tags

@@ -1,0 +1,219 @@
+"""The event log of a model: an MLflow experiment, with one chain of events for each stage.
+
+A client appends an event by optimistic concurrency. It reads the last event of the chain, records
+its own as a run, and claims the next place: it writes the id and the digest of its run into a
+parameter of the last event's run. MLflow takes a parameter once, so one client succeeds.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, replace
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from registry_tools.errors import BrokenHistory, RegistryToolsError
+from registry_tools.mlflow_store import experiments, registry, runs
+from registry_tools.mlflow_store.write_once import write_once
+from registry_tools.promotion.event import (
+    APPLIED,
+    EVENT_KIND,
+    FAILURE,
+    OUTCOME,
+    Event,
+    content_digest,
+    event_from_run,
+)
+
+# Of the name of the experiment, after that of the model.
+_SUFFIX = "-promotions"
+# The run before the first event of each stage; a tag of the experiment has its id.
+_ROOT = "root"
+# A parameter of an event's run; of the root with `.STAGE`.
+_NEXT = "next"
+# Tags of the experiment. `head.STAGE`: an event near the end of the chain, and a text that is new
+# each time. `applying.STAGE.ID`: an event that a client is about to apply.
+_HEAD, _APPLYING = "head", "applying"
+_UI = experiments.TRAINING | experiments.view(
+    "events", "attributes.start_time", ["params.`outcome`", "tags.`reason`", "tags.`actor`"]
+)
+
+
+@dataclass(frozen=True)
+class EventLog:
+    """The events of one model; `experiment_id` is empty for a model that has none yet."""
+
+    client: MlflowClient
+    model: str
+    experiment_id: str = ""
+    root: str = ""
+
+    @classmethod
+    def find(cls, client: MlflowClient, model: str) -> EventLog:
+        """Return the log of a model.
+
+        Raises
+        ------
+        RegistryToolsError
+            If its experiment was deleted, or was not made by registry-tools.
+        """
+        name = f"{model}{_SUFFIX}"
+        found = experiments.find(client, name)
+        if found is None:
+            return cls(client, model)
+        if found.lifecycle_stage != "active":
+            raise RegistryToolsError(
+                f"the history of {model} was deleted in MLflow: restore the experiment {name!r} with: "
+                f"mlflow experiments restore --experiment-id {found.experiment_id}"
+            )
+        if _ROOT not in found.tags:
+            raise RegistryToolsError(f"experiment {name!r} is not a history of {model}: rename it in MLflow")
+        return cls(client, model, found.experiment_id, found.tags[_ROOT])
+
+    @classmethod
+    def find_or_make(cls, client: MlflowClient, model: str) -> EventLog:
+        """Return the log of a model, made if it is new."""
+        while not (found := cls.find(client, model)).root:
+            experiments.make_with_root(client, f"{model}{_SUFFIX}", _UI, _ROOT)
+        return found
+
+    def get(self, run_id: str) -> Event:
+        """Return an event by the id of its run."""
+        return event_from_run(self._run(run_id))
+
+    def version(self, run_id: str) -> int | None:
+        """Return the version of an event; None if the id is empty, for an empty stage."""
+        return self.get(run_id).version if run_id else None
+
+    def search(self, condition: str = "", limit: int | None = None) -> list[Event]:
+        """Return events that fulfil a condition in MLflow's search language, newest first."""
+        if not self.root:
+            return []
+        condition = f"tags.kind = '{EVENT_KIND}'{condition}"
+        found = experiments.find_runs(self.client, self.experiment_id, condition, limit)
+        return [event_from_run(run) for run in found]
+
+    def stages(self) -> list[str]:
+        """Return the stages that have a chain, sorted."""
+        keys = [*self._tags(), *self._run(self.root).data.params] if self.root else []
+        return sorted({key.partition(".")[2] for key in keys if key.startswith((f"{_HEAD}.", f"{_NEXT}."))})
+
+    def head(self, stage: str) -> Event | None:
+        """Return the last event in the chain of a stage; None if there is none.
+
+        Raises
+        ------
+        BrokenHistory
+            If an event of the chain was deleted, or changed after it was recorded.
+        """
+        if not self.root:
+            return None
+        known = self._tags().get(f"{_HEAD}.{stage}", "").partition(" ")[0]
+        run = self._run(known or self.root)
+        event = event_from_run(run) if known else None
+        while link := run.data.params.get(_NEXT if event else f"{_NEXT}.{stage}"):
+            run_id, _, digest = link.partition(":")
+            run = self._run(run_id)
+            if content_digest(run) != digest:
+                raise BrokenHistory(
+                    f"run {run_id} in the history of {self.model} was changed after it was recorded: "
+                    f"restore its tags, or go on with: registry-tools repair {self.model} --new-chain"
+                )
+            event = event_from_run(run)
+        return event
+
+    def previous(self, event: Event) -> Event | None:
+        """Return the event before another one in its chain; None if it was the first, or removed for good."""
+        if event.previous_event is None or registry.find_run(self.client, event.previous_event) is None:
+            return None
+        return self.get(event.previous_event)
+
+    def entry(self, event: Event | None) -> Event | None:
+        """Return the newest event that has not failed, from an event of the chain back."""
+        while event is not None and event.has_failed:
+            event = self.previous(event)
+        return event
+
+    def record(self, draft: Event, head: Event | None, offset: int = 1) -> Event:
+        """Record an event, complete but not claimed yet: its run, its metrics and `verdict.json`."""
+        number = (head.sequence if head is not None else 0) + offset
+        draft = replace(draft, sequence=number, previous_event=run_id_of(head) or None)
+        metrics = {
+            f"{gate['gate']}.{name}": value for gate in draft.gates for name, value in gate["metrics"].items()
+        }
+        verdict = {"passed": all(gate["passed"] for gate in draft.gates), "gates": list(draft.gates)}
+        file = ("verdict.json", verdict) if draft.gates else None
+        return event_from_run(runs.record(self.client, self.experiment_id, draft.tags(), metrics, file))
+
+    def claim(self, event: Event) -> bool:
+        """Append a recorded event to its chain; False if there is another one in its place."""
+        run_id, key = self._place(event)
+        link = f"{event.run_id}:{content_digest(self._run(event.run_id))}"
+        try:
+            return write_once(self.client, run_id, key, link) == link
+        except RegistryToolsError:
+            self._run(run_id)  # names a run that was deleted, which takes no parameter
+            raise
+
+    def is_claimed(self, event: Event) -> bool:
+        """Whether an event stands in the chain of its stage."""
+        run_id, key = self._place(event)
+        return self._run(run_id).data.params.get(key, "").startswith(event.run_id)
+
+    def _place(self, event: Event) -> tuple[str, str]:
+        """Return the run and the parameter that name an event as the next one."""
+        return (
+            (event.previous_event, _NEXT) if event.previous_event else (self.root, f"{_NEXT}.{event.stage}")
+        )
+
+    def close(self, event: Event, outcome: str, failure: str = "") -> str:
+        """Write the outcome of an event, once for all clients; return the one that it has."""
+        written = write_once(self.client, event.run_id, OUTCOME, outcome)
+        tags = {"mlflow.runName": f"{event.title}, {written}"} if written != APPLIED else {}
+        tags |= {FAILURE: failure[:500]} if failure and written == outcome else {}
+        runs.close(self.client, event.run_id, tags)
+        return written
+
+    def mark_applying(self, stage: str, event: Event | None) -> str:
+        """Publish that this client is about to apply an event; return the key of the mark."""
+        key = f"{_APPLYING}.{stage}.{uuid.uuid4().hex[:12]}"
+        experiments.set_tag(self.client, self.experiment_id, key, run_id_of(event))
+        return key
+
+    def remove_mark(self, key: str) -> None:
+        """Remove a mark."""
+        experiments.delete_tag(self.client, self.experiment_id, key)
+
+    def set_head(self, stage: str, event: Event | None) -> None:
+        """Record that a stage is at an event, which stands near the end of its chain."""
+        value = f"{run_id_of(event)} {uuid.uuid4().hex[:12]}"
+        experiments.set_tag(self.client, self.experiment_id, f"{_HEAD}.{stage}", value)
+
+    def progress(self, stage: str) -> tuple[str, dict[str, str]]:
+        """Return a text that is new each time that a client has applied an event, and the marks."""
+        tags, prefix = self._tags(), f"{_APPLYING}.{stage}."
+        marks = {key: run_id for key, run_id in tags.items() if key.startswith(prefix)}
+        return tags.get(f"{_HEAD}.{stage}", ""), marks
+
+    def _tags(self) -> dict[str, str]:
+        return experiments.get_tags(self.client, self.experiment_id)
+
+    def _run(self, run_id: str) -> Run:
+        run = registry.find_run(self.client, run_id)
+        if run is None:
+            raise BrokenHistory(
+                f"run {run_id} of the history of {self.model} was removed from MLflow for good: go on "
+                f"with: registry-tools repair {self.model} --new-chain"
+            )
+        if run.info.lifecycle_stage != "active":
+            raise BrokenHistory(
+                f"run {run_id} of the history of {self.model} was deleted in MLflow; restore it with: "
+                f"mlflow runs restore --run-id {run_id}"
+            )
+        return run
+
+
+def run_id_of(event: Event | None) -> str:
+    """Return the id of the run of an event; empty for None, a stage without events."""
+    return event.run_id if event is not None else ""

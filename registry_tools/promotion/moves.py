@@ -1,0 +1,201 @@
+"""Move a stage: append an event to its chain, and bring the alias to the newest event.
+
+Any client can apply any claimed event, and any number of clients the same one. A client that was
+slow may set the alias to an older version after a newer event was applied. So it marks the event
+first, looks for a newer event afterwards and applies that one; if its process is killed in between,
+the mark remains, and the next command restores the stage.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mlflow import MlflowClient
+
+from registry_tools.errors import NotFound, PromotionError, RegistryToolsError, StageMoved
+from registry_tools.evaluation.verdict import Verdict
+from registry_tools.mlflow_store import registry, stages
+from registry_tools.mlflow_store.client import current_user
+from registry_tools.mlflow_store.registry import VersionInfo
+from registry_tools.mlflow_store.tags import DELETING_TAG
+from registry_tools.promotion.event import APPLIED, EXTERNAL, FAILED, OPEN, SUPERSEDED, Event
+from registry_tools.promotion.event_log import EventLog, run_id_of
+from registry_tools.refs import ModelRef
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StageState:
+    """A stage: the last event of its chain, and the version that it holds."""
+
+    log: EventLog
+    stage: str
+    actor: str
+    head: Event | None
+    held: int | None
+    notes: tuple[str, ...] = ()  # the repairs that were made before
+
+    def last_holder(self) -> int | None:
+        """Return the last version that held the stage; None if there was none."""
+        event = self.head
+        while event is not None and (event.has_failed or event.version is None):
+            event = self.log.previous(event)
+        return event.version if event is not None else None
+
+    def check_expected(self, expected: int | None) -> None:
+        """Raise `StageMoved` unless the stage holds the expected version; None expects nothing."""
+        if expected is not None and self.held != expected:
+            raise StageMoved(
+                f"stage {self.stage} of {self.log.model} is at {version_text(self.held)}, not at version "
+                f"{expected} as expected; nothing was moved"
+            )
+
+    def draft(
+        self, action: str, version: VersionInfo | None, reason: str, verdict: Verdict, **options: Any
+    ) -> Event:
+        """Return an event on this stage that is not recorded yet; None empties the stage."""
+        number, digest = (version.version, version.digest) if version is not None else (None, None)
+        gates = tuple(gate.as_dict() for gate in verdict.gates)
+        draft = Event(action, self.stage, number, self.held, self.actor, reason, gates=gates, digest=digest)
+        return replace(draft, **options)
+
+    def move(self, draft: Event) -> Event:
+        """Record an event, append it to the chain, and apply it.
+
+        Raises
+        ------
+        StageMoved
+            If the stage moved since it was read: the event is recorded as superseded.
+        PromotionError
+            If the version was deleted, or its digest changed: the event is recorded as failed.
+        """
+        log = self.log
+        event = log.record(draft, self.head)
+        if self._holder() != self.held or not log.claim(event):
+            log.close(event, SUPERSEDED)
+        else:
+            try:
+                apply(log, self.stage, event)
+            except RegistryToolsError:
+                _log.warning("the event is recorded: the next command on %s applies it", self.stage)
+                raise
+        event = log.get(event.run_id)
+        if event.outcome == SUPERSEDED:
+            raise StageMoved(
+                f"stage {self.stage} of {log.model} moved from {version_text(self.held)} to "
+                f"{version_text(self._holder())} in the meantime; nothing was moved; check the history "
+                "and retry"
+            )
+        if event.outcome == FAILED:
+            raise PromotionError(f"this {event.action} failed, and nothing was moved: {event.failure}")
+        return event
+
+    def _holder(self) -> int | None:
+        return stages.stage_holder(self.log.client, self.log.model, self.stage)
+
+
+def read_stage(client: MlflowClient, name: str, stage: str) -> StageState:
+    """Read a stage without any write: an open event stays open."""
+    log = EventLog.find(client, name)
+    return StageState(log, stage, current_user(), log.head(stage), stages.stage_holder(client, name, stage))
+
+
+def open_stage(client: MlflowClient, name: str, stage: str, actor: str | None) -> StageState:
+    """Read a stage to move it: apply an event that is open, and record a move by another tool.
+
+    Raises
+    ------
+    AccessDenied
+        If this user may not move stages; nothing was recorded.
+    """
+    stages.check_write_access(client, name)
+    log, who = EventLog.find_or_make(client, name), actor or current_user()
+    head, notes = roll_forward(log, stage, who)
+    entry = log.entry(head)
+    return StageState(log, stage, who, head, entry.version if entry is not None else None, tuple(notes))
+
+
+def apply(log: EventLog, stage: str, event: Event | None) -> None:
+    """Move a stage to an event that is in its chain, and on to any newer one.
+
+    An event whose version was deleted, or has another digest by now, fails. Any other error leaves
+    it open, for the next command. None empties a stage, all of whose events have failed.
+    """
+    marks: list[str] = []
+    while True:
+        fault = _fault(log, event)
+        if fault is None:
+            marks.append(log.mark_applying(stage, event))
+            stages.move_alias(log.client, log.model, stage, event.version if event is not None else None)
+            if event is not None:
+                log.close(event, APPLIED)
+        elif event is not None and event.outcome == OPEN:
+            log.close(event, FAILED, fault)
+        newest = log.entry(log.head(stage))
+        if run_id_of(newest) == run_id_of(event):
+            break
+        event = newest
+    log.set_head(stage, event)
+    for mark in marks:
+        log.remove_mark(mark)
+    outgoing = event.previous_version if event is not None else None
+    stages.mirror_legacy_stages(log.client, log.model, outgoing)
+
+
+def _fault(log: EventLog, event: Event | None) -> str | None:
+    """Return why an event cannot be applied, now or later; None if it can."""
+    if event is None or event.version is None:
+        return None
+    try:
+        version = registry.find_version(log.client, ModelRef(log.model, version=event.version))
+    except NotFound:
+        return f"version {event.version} was deleted"
+    if version.digest != event.digest:
+        return f"the digest of version {event.version} was changed after the event was recorded"
+    return f"version {event.version} is being deleted" if DELETING_TAG in version.tags else None
+
+
+def roll_forward(log: EventLog, stage: str, actor: str) -> tuple[Event | None, list[str]]:
+    """Apply a claimed event that is still open, and record a move by another tool.
+
+    Returns
+    -------
+    tuple
+        The last event of the chain, which is closed; None if there is none. And a line for each
+        change that was made.
+    """
+    notes = []
+    while True:
+        head = log.head(stage)
+        entry = log.entry(head)
+        if entry is not None and entry.outcome == OPEN:
+            apply(log, stage, entry)
+            notes.append(f"{entry.title} was left open; now {log.get(entry.run_id).outcome}")
+            continue
+        before = log.progress(stage)
+        version = entry.version if entry is not None else None
+        held = stages.stage_holder(log.client, log.model, stage)
+        if held == version:
+            if entry is not None and entry.is_running:  # its client ended right after the outcome
+                log.close(entry, entry.outcome)
+            return head, notes
+        if before != log.progress(stage):
+            continue  # a client has applied an event meanwhile
+        moved = f"{stage} was moved from {version_text(version)} to {version_text(held)}"
+        if held in [log.version(run_id) for run_id in before[1].values()] and _fault(log, entry) is None:
+            apply(log, stage, entry)
+            notes.append(f"{moved} by a delayed client; restored")
+            continue
+        reason = "moved by another tool, recorded afterwards"
+        event = log.record(Event(EXTERNAL, stage, held, version, actor, reason), head)
+        if log.close(event, APPLIED if log.claim(event) else SUPERSEDED) == APPLIED:
+            log.set_head(stage, event)
+            notes.append(f"{moved} externally; recorded")
+
+
+def version_text(version: int | None) -> str:
+    """Return a version for a message."""
+    return "no version" if version is None else f"version {version}"

@@ -1,0 +1,70 @@
+"""Every interleaving of a few clients, on the model of the protocol."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.promotion import protocol_model
+from tests.promotion.protocol_model import REPAIR, Client, State, Violation, explore
+
+
+def start(*commands: tuple[int, ...], **environment: Any) -> State:
+    return State(tuple(Client(each) for each in commands), **environment)
+
+
+def test_two_clients_with_two_promotions_each_keep_the_invariants_through_crashes() -> None:
+    assert explore(start((1, 2), (3, 4), crashes_left=2)) > 20_000
+
+
+def test_two_clients_that_promote_the_same_versions_keep_the_invariants_through_crashes() -> None:
+    assert explore(start((1, 2), (2, 1), crashes_left=2)) > 10_000
+
+
+def test_a_repair_beside_promotions_keeps_the_invariants() -> None:
+    assert explore(start((1, 2), (REPAIR, REPAIR), crashes_left=2)) > 5_000
+
+
+def test_a_version_whose_digest_changes_keeps_the_invariants() -> None:
+    assert explore(start((1, 2), (2, REPAIR), crashes_left=1, faults_left=frozenset({1}))) > 5_000
+
+
+def test_a_move_by_another_tool_keeps_the_invariants() -> None:
+    assert explore(start((1, 2), (2, 1), external_moves_left=1)) > 50_000
+
+
+@pytest.mark.parametrize("missing", ["mark", "look for newer"])
+def test_the_model_finds_the_fault_of_a_protocol_without_a_step(
+    missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advance = protocol_model.advance
+
+    def advance_without(state: State, who: int) -> State:
+        following = advance(state, who)
+        client = following.clients[who]
+        if missing == "mark" and state.clients[who].step == "mark":
+            return following._replace(marks=state.marks)
+        if missing == "look for newer" and client.step == "look for newer":
+            return protocol_model.replace_client(following, who, client._replace(step="set head"))
+        return following
+
+    monkeypatch.setattr(protocol_model, "advance", advance_without)
+    with pytest.raises(Violation):
+        explore(start((1, 2), (3, 4), crashes_left=1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("commands", "environment"),
+    [
+        (((1,), (2,), (3,)), {"crashes_left": 3}),
+        (((1,), (2,), (1,)), {"crashes_left": 3}),
+        (((1, 2), (2,), (1,)), {"crashes_left": 2}),
+        (((1, 2), (2, 1), (REPAIR,)), {"crashes_left": 1}),
+    ],
+)
+def test_three_clients_keep_the_invariants(
+    commands: tuple[tuple[int, ...], ...], environment: dict[str, Any]
+) -> None:
+    assert explore(start(*commands, **environment)) > 50_000
