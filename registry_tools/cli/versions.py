@@ -124,7 +124,7 @@ def _metric_text(value: float | None) -> str:
 @click.option("--key", required=True, metavar="FILE", help="An elliptic-curve private key, PEM.")
 @common_options
 def sign(ref: str, key: str, as_json: bool, tracking_uri: str | None) -> None:
-    """Sign the files of the version REF; the signature stands in its evidence.
+    """Sign the files and the evidence of the version REF; the signature stands in its evidence.
 
     REGISTRY_TOOLS_KEY_PASSWORD opens an encrypted key.
     """

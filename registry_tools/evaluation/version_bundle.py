@@ -13,9 +13,9 @@ import numpy.typing as npt
 from registry_tools.errors import VerificationError
 from registry_tools.evaluation.isolated_predict import IsolatedPredictions
 from registry_tools.mlflow_store.registry import VersionInfo
-from registry_tools.models import artifacts, evidence
+from registry_tools.models import evidence
 from registry_tools.models.evidence import Holdout, RecordedPredictions
-from registry_tools.models.loader import verified_files
+from registry_tools.models.loader import verified_evidence, verified_files
 from registry_tools.models.trust_policy import TrustPolicy
 
 if TYPE_CHECKING:
@@ -47,15 +47,16 @@ def fetch_bundle(
         folder = files.enter_context(verified_files(client, version, policy))
     except VerificationError as error:
         faults.append(str(error))
-    evidence_folder = files.enter_context(artifacts.evidence_files(client, version))
-    if evidence_folder is not None:
-        try:
+    try:
+        evidence_folder = files.enter_context(verified_evidence(client, version, policy))
+        if evidence_folder is not None:
             recorded = evidence.read_recorded_predictions(evidence_folder)
             training_rows = evidence.read_training_rows(evidence_folder)
             holdout = evidence.read_holdout(evidence_folder)
-        except VerificationError as error:
-            faults.append(str(error))
-    return VersionBundle(version, folder, tuple(faults), recorded, holdout, training_rows)
+    except VerificationError as error:
+        faults.append(str(error))
+    # A missing signature is found twice.
+    return VersionBundle(version, folder, tuple(dict.fromkeys(faults)), recorded, holdout, training_rows)
 
 
 def exclude_training_rows(holdout: Holdout | None, bundle: VersionBundle | None) -> Holdout | None:

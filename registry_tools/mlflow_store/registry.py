@@ -17,7 +17,8 @@ from registry_tools.mlflow_store.client import fetch_pages, is_missing, quote, t
 from registry_tools.mlflow_store.registered_models import get_registered_model, stages_of
 from registry_tools.refs import LEGACY_STAGES, ModelRef
 
-DIGEST_TAG = "artifact_digest"
+DIGEST_TAG = "artifact_digest"  # of the files of the model
+EVIDENCE_DIGEST_TAG = "evidence_digest"
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class VersionInfo:
     metrics: Mapping[str, float] = field(default_factory=dict)
     params: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def evidence_digest(self) -> str | None:
+        """The digest of the evidence; None if it was registered without."""
+        return self.tags.get(EVIDENCE_DIGEST_TAG)
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values, for JSON, which has no NaN: such a metric is None."""
