@@ -20,6 +20,7 @@ from registry_tools.evaluation.version_bundle import (
     exclude_training_rows,
     fetch_bundle,
     predictions_as_labels,
+    unknown_training_rows,
 )
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models.trust_policy import TrustPolicy
@@ -64,14 +65,18 @@ def compare(
     with ExitStack() as files:
         bundles = [fetch_bundle(client, version, policy, files) for version in (first, second)]
         rows = bundles[0].holdout
+        held_out = rows
         for bundle in bundles:
             rows = exclude_training_rows(rows, bundle)
         jobs = []
         for bundle in bundles:
             if bundle.faults or bundle.folder is None:
                 raise VerificationError(f"{_title(bundle.version)}: {bundle.faults[0]}")
-            if rows is None:
+            if rows is None or held_out is None:
                 raise VerificationError(f"{_title(first)} was logged without held-out rows")
+            unknown = unknown_training_rows(held_out, bundle)
+            if unknown is not None:
+                raise VerificationError(unknown)
             if not len(rows.labels):
                 raise VerificationError(
                     f"{_title(first)} has no held-out rows that {_title(second)} was not trained on"

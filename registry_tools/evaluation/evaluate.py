@@ -11,7 +11,6 @@ import pandas as pd
 
 from registry_tools.errors import VerificationError
 from registry_tools.evaluation import gates
-from registry_tools.evaluation.eval_data import hash_model_columns
 from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.evaluation.isolated_predict import (
     IsolatedPredictions,
@@ -24,6 +23,7 @@ from registry_tools.evaluation.version_bundle import (
     exclude_training_rows,
     fetch_bundle,
     predictions_as_labels,
+    unknown_training_rows,
 )
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models.evidence import Holdout
@@ -50,7 +50,7 @@ def evaluate(
             champion_bundle = fetch_bundle(client, champion, options.policy, files)
         holdout = bundle.holdout
         if options.eval_data is not None:
-            holdout = hash_model_columns(options.eval_data, bundle)
+            holdout = options.eval_data.rows_for([bundle, champion_bundle])
         return Verdict(tuple(_run_gates(bundle, champion_bundle, holdout, options)))
 
 
@@ -186,7 +186,11 @@ def _run_thresholds_gate(
 def _run_clean_holdout_gate(bundle: VersionBundle, holdout: Holdout) -> GateResult:
     if bundle.training_rows is None:
         return GateResult("clean_holdout", True, "it is not recorded which rows the candidate was trained on")
-    return gates.clean_holdout_gate(holdout.hashes, bundle.training_rows, holdout.duplicates)
+    unknown = unknown_training_rows(holdout, bundle)
+    if unknown is not None:
+        return GateResult("clean_holdout", False, unknown)
+    training = bundle.training_rows
+    return gates.clean_holdout_gate(training.hash(holdout.rows), training.hashes, holdout.duplicates)
 
 
 def _run_champion_gate(
@@ -202,6 +206,9 @@ def _run_champion_gate(
     number = champion.version.version
     if champion.faults:
         return GateResult("champion", False, f"the champion, version {number}: {champion.faults[0]}")
+    unknown = unknown_training_rows(holdout, champion)
+    if unknown is not None:
+        return GateResult("champion", False, unknown)
     excluded = len(holdout.labels) - len(compared.labels)
     refusal = gates.too_few_rows(len(compared.labels), excluded)
     if refusal is not None:

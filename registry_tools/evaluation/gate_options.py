@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from registry_tools.errors import InputError
+from registry_tools.evaluation.eval_data import EvalData
 from registry_tools.evaluation.gates import RULES
 from registry_tools.models import signing
-from registry_tools.models.evidence import Holdout
 from registry_tools.models.trust_policy import TrustPolicy
 
 
@@ -22,7 +22,7 @@ class GateOptions:
     rule: str = "not-worse"
     margin: float = 0.01
     max_latency_ms: float | None = None
-    eval_data: Holdout | None = None  # rows to evaluate on, instead of the held-out ones
+    eval_data: EvalData | None = None  # rows to evaluate on, instead of the held-out ones
     policy: TrustPolicy = field(default_factory=TrustPolicy)
 
     def __post_init__(self) -> None:

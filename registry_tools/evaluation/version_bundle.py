@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from registry_tools.data.schema import quoted_names
 from registry_tools.errors import VerificationError
 from registry_tools.evaluation.isolated_predict import IsolatedPredictions
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models import evidence
-from registry_tools.models.evidence import Holdout, RecordedPredictions
+from registry_tools.models.evidence import Holdout, RecordedPredictions, TrainingRows
 from registry_tools.models.loader import verified_evidence, verified_files
 from registry_tools.models.trust_policy import TrustPolicy
 
@@ -34,7 +35,12 @@ class VersionBundle:
     faults: tuple[str, ...]
     recorded: RecordedPredictions | None
     holdout: Holdout | None
-    training_rows: npt.NDArray[np.uint64] | None
+    training_rows: TrainingRows | None
+
+    @property
+    def title(self) -> str:
+        """The model and the version."""
+        return f"{self.version.name} version {self.version.version}"
 
 
 def fetch_bundle(
@@ -60,10 +66,26 @@ def fetch_bundle(
 
 
 def exclude_training_rows(holdout: Holdout | None, bundle: VersionBundle | None) -> Holdout | None:
-    """Return the rows that a version was not trained on."""
-    if holdout is None or bundle is None or bundle.training_rows is None:
+    """Return the rows that a version was not trained on; all of them where that is unknown."""
+    training = bundle.training_rows if bundle is not None else None
+    if holdout is None or training is None or training.missing_columns(holdout.rows):
         return holdout
-    return holdout.take(~np.isin(holdout.hashes, bundle.training_rows))
+    return holdout.take(~np.isin(training.hash(holdout.rows), training.hashes))
+
+
+def unknown_training_rows(holdout: Holdout, bundle: VersionBundle) -> str | None:
+    """Return why it is unknown which rows a version was trained on, and the fix; None if it is known.
+
+    None as well for a version whose training rows were never recorded.
+    """
+    missing = bundle.training_rows.missing_columns(holdout.rows) if bundle.training_rows is not None else []
+    if not missing:
+        return None
+    names = quoted_names(missing)
+    return (
+        f"it is unknown which of the rows {bundle.title} was trained on: it was trained with {names}, "
+        f"which they lack; give --eval-data FILE --target COLUMN, with {names} in the file"
+    )
 
 
 def predictions_as_labels(

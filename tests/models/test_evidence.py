@@ -33,16 +33,16 @@ def _flatter(path: Path) -> None:
 
 
 def _forget_rows(path: Path) -> None:
-    np.save(path, np.empty(0, np.uint64))
+    with np.load(path) as content:
+        np.savez(path, **{**content, "hashes": np.empty(0, np.uint64)})
 
 
 SWAPS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "holdout": ("holdout.parquet", _flatter, "was changed"),
-    "training rows": ("training_row_hashes.npy", _forget_rows, "was changed"),
-    "duplicates": ("duplicate_rows.npy", lambda p: np.save(p, np.array([[1, 9]], np.uint64)), "was changed"),
+    "training rows": ("training_rows.npz", _forget_rows, "was changed"),
     "predictions": ("recorded_predictions.json", lambda p: p.write_text(p.read_text() + " "), "was changed"),
     "baseline": ("baseline.json", lambda p: p.write_text(p.read_text() + " "), "was changed"),
-    "removed": ("training_row_hashes.npy", Path.unlink, "is missing"),
+    "removed": ("training_rows.npz", Path.unlink, "is missing"),
     "added": ("more.npy", lambda p: p.write_bytes(b"more"), "was added"),
 }
 

@@ -145,8 +145,9 @@ def test_a_link_in_a_models_files_is_refused(tmp_path: Path) -> None:
         ("recorded_predictions.json", b'{"rows": 3, "predictions": [], "probabilities": null}'),
         ("recorded_predictions.json", b"[" * 5000),
         ("holdout.parquet", b"no parquet"),
-        ("training_row_hashes.npy", pickle.dumps([1])),
-        ("duplicate_rows.npy", b"\x93NUMPY"),
+        ("training_rows.npz", pickle.dumps([1])),
+        ("training_rows.npz", b"\x93NUMPY"),
+        ("training_rows.npz", b"PK\x03\x04"),
     ],
 )
 def test_damaged_evidence_refuses_a_promotion(
