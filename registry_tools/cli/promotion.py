@@ -11,7 +11,9 @@ import click
 
 from registry_tools.cli.options import (
     actor_option,
+    check_eval_data,
     common_options,
+    eval_data_options,
     loading_options,
     print_columns,
     print_json,
@@ -69,8 +71,7 @@ def _reason_option(**options: Any) -> Callable[[F], F]:
     "--max-latency-ms", type=click.FloatRange(min=0, min_open=True), metavar="MS",
     help="The median time for one row, at most.",
 )  # fmt: skip
-@click.option("--eval-data", metavar="FILE", help="Rows to judge by, instead of the held-out ones.")
-@click.option("--target", metavar="COLUMN", help="The label column of --eval-data.")
+@eval_data_options
 @click.option("--expect-current", type=int, metavar="N", help="Refuse if another version holds the stage.")
 @click.option("--dry-run", is_flag=True, help="Evaluate the gates only; nothing is recorded or moved.")
 @click.option("--force", is_flag=True, help="Move whatever the gates say; needs --reason.")
@@ -101,8 +102,7 @@ def promote(
 
     Exit code 3 if a gate refused; the refusal is recorded as well.
     """
-    if (eval_data is None) != (target is None):
-        raise click.UsageError("--eval-data and --target go together")
+    check_eval_data(eval_data, target)
     if force and not reason.strip():
         raise click.UsageError("--force needs --reason: the history shows it")
     model_ref, to = parse_ref(ref), stage_name(stage)

@@ -13,7 +13,6 @@ import pandas as pd
 from registry_tools.data.schema import Column
 from registry_tools.data.tables import format_of, parse_table, read_bytes
 from registry_tools.errors import InputError, VerificationError
-from registry_tools.evaluation.version_bundle import VersionBundle
 from registry_tools.models.evidence import Holdout
 from registry_tools.models.formats import describe
 
@@ -27,12 +26,12 @@ class EvalData:
     content: bytes
     rows: Holdout
 
-    def rows_for(self, bundles: Iterable[VersionBundle | None]) -> Holdout:
-        """Return the rows, with text in the columns of a CSV of which the versions take text.
+    def rows_for(self, folders: Iterable[Path | None]) -> Holdout:
+        """Return the rows, with text in the columns of a CSV of which the models in folders take text.
 
-        The code `0100` is no number for such a version, nor did it hash as one in its training.
+        The code `0100` is no number for such a model, nor did it hash as one in its training.
         """
-        columns = [column for bundle in bundles if bundle is not None for column in _columns(bundle)]
+        columns = [column for folder in folders if folder is not None for column in _columns(folder)]
         texts = {column.name for column in columns if column.type == "string"}
         texts -= {column.name for column in columns if column.type != "string"} | {self.target}
         return _parse(self.path, self.target, self.content, texts) if texts else self.rows
@@ -75,8 +74,8 @@ def _first_duplicate(columns: pd.Index) -> str:
     return str(columns[columns.duplicated()][0])
 
 
-def _columns(bundle: VersionBundle) -> Sequence[Column]:
+def _columns(folder: Path) -> Sequence[Column]:
     try:
-        return (describe(bundle.folder).signature if bundle.folder is not None else None) or ()
+        return describe(folder).signature or ()
     except VerificationError:
         return ()  # the gates report it

@@ -50,7 +50,8 @@ def evaluate(
             champion_bundle = fetch_bundle(client, champion, options.policy, files)
         holdout = bundle.holdout
         if options.eval_data is not None:
-            holdout = options.eval_data.rows_for([bundle, champion_bundle])
+            folders = [each.folder for each in (bundle, champion_bundle) if each is not None]
+            holdout = options.eval_data.rows_for(folders)
         return Verdict(tuple(_run_gates(bundle, champion_bundle, holdout, options)))
 
 

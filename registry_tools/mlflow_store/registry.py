@@ -238,6 +238,13 @@ def _make_model(client: MlflowClient, name: str) -> bool:
     return True
 
 
+def set_tags(client: MlflowClient, version: VersionInfo, tags: Mapping[str, str]) -> None:
+    """Set tags of a version, one after the other."""
+    with translate_errors(client.tracking_uri):
+        for key, value in tags.items():
+            client.set_model_version_tag(version.name, str(version.version), key, value)
+
+
 def delete_version(client: MlflowClient, name: str, version: int) -> None:
     """Delete a version. MLflow would delete its aliases with it: see that it has none first."""
     with translate_errors(client.tracking_uri):

@@ -121,7 +121,8 @@ def read_training_rows(folder: Path) -> TrainingRows | None:
     path = folder / _TRAINING_ROWS
     if not path.is_file():
         return None
-    with _translate_read_errors(path), np.load(path, allow_pickle=False) as content:
+    # NumPy leaves a file open that it cannot read.
+    with _translate_read_errors(path), path.open("rb") as file, np.load(file) as content:
         columns = tuple(content["columns"].astype(str).tolist())
         return TrainingRows(
             columns,

@@ -13,7 +13,6 @@ from registry_tools.evaluation.comparison import PairedPredictions, VersionPredi
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.reports.render import data_uri, render
 from registry_tools.stats.intervals import MetricComparison, compare_log_loss, compare_metrics
-from registry_tools.stats.paired_test import PairedComparison
 
 _ROWS = 50
 _COLUMNS = 12
@@ -124,8 +123,8 @@ def _compare_on_same_rows(compared: PairedPredictions, titles: list[str]) -> dic
     unlike = np.flatnonzero(one.names != two.names)
     columns = [str(column)[:_CHARACTERS] for column in compared.rows.columns]
     return {
-        "rows": paired.rows,
-        "summary": _summary(paired, found[0], titles),
+        "rows": compared.rows_phrase,
+        "summary": _summary(compared, found[0], titles),
         "clear": [f"{f.name} ({titles[f.better]})" for f in shown if f.better is not None],
         "metrics": [
             vars(metric)
@@ -159,8 +158,8 @@ def _select_metrics(found: list[MetricComparison], loss: MetricComparison | None
     return of_all + ([loss] if loss is not None else []) + ordered
 
 
-def _summary(paired: PairedComparison, accuracy: MetricComparison, titles: list[str]) -> str:
-    rows = f"{paired.rows} rows that neither was trained on"
+def _summary(compared: PairedPredictions, accuracy: MetricComparison, titles: list[str]) -> str:
+    paired, rows = compared.paired, compared.rows_phrase
     more = paired.only_candidate_right - paired.only_champion_right
     if more == 0:
         verdict = f"Both are right equally often on {rows}"
