@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import mlflow
@@ -27,7 +28,7 @@ def log_plain(name: str, C: float = 1.0) -> LogisticRegression:
     model = LogisticRegression(C=C, max_iter=500).fit(IRIS.data[TRAINING], IRIS.target[TRAINING])
     signature = mlflow.models.infer_signature(IRIS.data)
     mlflow.sklearn.log_model(
-        model, name="model", signature=signature, pip_requirements=[], registered_model_name=name, **options
+        model, name="model", signature=signature, pip_requirements=[], registered_model_name=name
     )
     return model
 
@@ -158,10 +159,11 @@ def test_labels_that_the_version_does_not_predict_are_refused(
 
 
 def test_a_version_that_came_from_no_run_cannot_be_adopted(
-    local: Place, plain: str, capsys: pytest.CaptureFixture[str]
+    local: Place, plain: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = local.client.get_model_version(plain, "1").source
-    local.client.create_model_version(plain, source=source)
+    with artifacts.model_files(local.client, plain, 1) as folder:
+        shutil.copytree(folder, tmp_path / "model")
+    local.client.create_model_version(plain, source=str(tmp_path / "model"))
     err = error_of(capsys, "adopt", f"{plain}/2", *ROWS)
     assert f"{plain} version 2 came from no run that is there" in err
     assert "log the model within mlflow.start_run()" in err
