@@ -51,7 +51,7 @@ class PairedPredictions:
     first: VersionPredictions
     second: VersionPredictions
     paired: PairedComparison  # the first as the candidate
-    unrecorded: tuple[str, ...]  # the versions of which nobody recorded the training rows
+    unrecorded: tuple[str, ...] = ()  # the versions of which nobody recorded the training rows
 
     @property
     def rows_phrase(self) -> str:

@@ -100,7 +100,7 @@ def evaluate_rollback(client: MlflowClient, version: VersionInfo, policy: TrustP
 def _run_integrity_gate(bundle: VersionBundle, policy: TrustPolicy) -> GateResult:
     files = len(manifest_of(bundle.folder)) if bundle.folder is not None else 0
     has_manifest = bundle.version.digest is not None
-    return gates.integrity_gate(bundle.faults, files, has_manifest, policy.public_key)
+    return gates.integrity_gate(bundle.faults, files, has_manifest, policy.public_key, bundle.evidence_files)
 
 
 def _run_signature_gate(bundle: VersionBundle, champion: VersionBundle | None) -> GateResult:

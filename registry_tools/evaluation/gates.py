@@ -22,7 +22,11 @@ _WIDER = {"integer": {"integer", "long", "double"}, "long": {"long", "double"}, 
 
 
 def integrity_gate(
-    faults: Sequence[str], files: int, has_manifest: bool = True, public_key: Path | None = None
+    faults: Sequence[str],
+    files: int,
+    has_manifest: bool = True,
+    public_key: Path | None = None,
+    evidence_files: int = 0,
 ) -> GateResult:
     """Pass if no file differs from the manifest, or from the signature where one is required.
 
@@ -31,16 +35,20 @@ def integrity_gate(
     faults
         What differs, and how.
     files
-        How many files there are.
+        How many files the model has.
     has_manifest
         Whether one was made at registration.
     public_key
         The key whose signature was required, for the message.
+    evidence_files
+        How many files of the evidence were compared with the manifest.
     """
     if faults:
         return GateResult("integrity", False, "; ".join(faults[:5]))
     compared = (
-        f"{files} files match the manifest"
+        f"{files} files and {evidence_files} of the evidence match the manifest"
+        if has_manifest and evidence_files
+        else f"{files} files match the manifest"
         if has_manifest
         else "registered without a manifest: nothing to compare"
     )

@@ -14,7 +14,7 @@ from registry_tools.data.schema import quoted_names
 from registry_tools.errors import VerificationError
 from registry_tools.evaluation.isolated_predict import IsolatedPredictions
 from registry_tools.mlflow_store.registry import VersionInfo
-from registry_tools.models import evidence
+from registry_tools.models import evidence, manifest
 from registry_tools.models.evidence import Holdout, RecordedPredictions, TrainingRows
 from registry_tools.models.loader import verified_evidence, verified_files
 from registry_tools.models.trust_policy import TrustPolicy
@@ -36,6 +36,7 @@ class VersionBundle:
     recorded: RecordedPredictions | None
     holdout: Holdout | None
     training_rows: TrainingRows | None
+    evidence_files: int = 0  # compared with the manifest
 
     @property
     def title(self) -> str:
@@ -48,7 +49,7 @@ def fetch_bundle(
 ) -> VersionBundle:
     """Fetch the files and the evidence of a version; the folders last until `files` is closed."""
     folder, recorded, holdout, training_rows = None, None, None, None
-    faults = []
+    faults, listed = [], None
     try:
         folder = files.enter_context(verified_files(client, version, policy))
     except VerificationError as error:
@@ -59,10 +60,18 @@ def fetch_bundle(
             recorded = evidence.read_recorded_predictions(evidence_folder)
             training_rows = evidence.read_training_rows(evidence_folder)
             holdout = evidence.read_holdout(evidence_folder)
+            listed = manifest.read_manifest(evidence_folder)
     except VerificationError as error:
         faults.append(str(error))
-    # A missing signature is found twice.
-    return VersionBundle(version, folder, tuple(dict.fromkeys(faults)), recorded, holdout, training_rows)
+    return VersionBundle(
+        version,
+        folder,
+        tuple(dict.fromkeys(faults)),  # a missing signature is found twice
+        recorded,
+        holdout,
+        training_rows,
+        len(listed.evidence) if listed is not None else 0,
+    )
 
 
 def exclude_training_rows(holdout: Holdout | None, bundle: VersionBundle | None) -> Holdout | None:
