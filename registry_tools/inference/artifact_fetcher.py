@@ -13,7 +13,7 @@ from registry_tools.inference.model_artifact import Identity, ModelArtifact
 from registry_tools.mlflow_store import registry
 from registry_tools.mlflow_store.client import connect
 from registry_tools.mlflow_store.registry import VersionInfo
-from registry_tools.models import loader, manifest
+from registry_tools.models import artifacts, loader, manifest
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.refs import ModelRef
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _KEPT_VERSIONS = 3
-_EVIDENCE = ("recorded_predictions.json",)  # the rows of a version are not needed to serve it
+# The rows of a version are not needed to serve it.
+_EVIDENCE = ("recorded_predictions.json", manifest.MANIFEST_FILE, manifest.SIGNATURE_FILE)
 
 
 class ArtifactFetcher:
@@ -78,8 +79,9 @@ class ArtifactFetcher:
         with loader.verified_files(client, version, self._policy) as files:
             shutil.copytree(files, folder / "model")
         # Beside the model: the cache is verified again with the manifest and its signature.
-        with loader.verified_evidence(client, version, self._policy, _EVIDENCE) as evidence:
-            if evidence is not None:
+        with artifacts.evidence_files(client, version, _EVIDENCE) as evidence:
+            if evidence is not None:  # a version outlives its run
+                loader.check_evidence(evidence, version, self._policy, _EVIDENCE)
                 shutil.copytree(evidence, folder, dirs_exist_ok=True)
         return ModelArtifact(
             folder=str(folder),

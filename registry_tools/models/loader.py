@@ -128,26 +128,35 @@ def verified_evidence(
     """
     names = {*only, MANIFEST_FILE, SIGNATURE_FILE} if only is not None else None
     with artifacts.evidence_files(client, version, names) as folder:
-        found = manifest.read_manifest(folder) if folder is not None else None
-        if policy.public_key is not None:
-            found = signing.signed_manifest(folder, policy.public_key)
-        if found is not None:
-            _check_digests(found, version)
-        elif version.evidence_digest is not None:
-            raise VerificationError(f"{EVIDENCE}/{MANIFEST_FILE} is missing: restore it, or train again")
-        if found is not None and folder is not None:
-            manifest.check_evidence(folder, found, only)
+        check_evidence(folder, version, policy, only)
         yield folder
 
 
-def _check_digests(found: manifest.VersionManifest, version: VersionInfo) -> None:
-    """Compare a manifest with both digests of a version: it may be that of another."""
+def check_evidence(
+    folder: Path | None, version: VersionInfo, policy: TrustPolicy, only: Collection[str] | None = None
+) -> None:
+    """Compare an evidence folder, or some of its files, with its manifest, digest and signature.
+
+    Raises
+    ------
+    VerificationError
+        As `verified_evidence`.
+    """
+    found = manifest.read_manifest(folder) if folder is not None else None
+    if policy.public_key is not None:
+        found = signing.signed_manifest(folder, policy.public_key)
+    if found is None or folder is None:
+        if version.evidence_digest is not None:
+            raise VerificationError(f"{EVIDENCE}/{MANIFEST_FILE} is missing: restore it, or train again")
+        return
+    # The manifest may be that of another version.
     parts = ((found.model, version.digest), (found.evidence, version.evidence_digest))
     if any(digest not in (None, manifest.digest_of(part)) for part, digest in parts):
         raise VerificationError(
             f"{EVIDENCE}/{MANIFEST_FILE} was changed after registration: it has not the digests of "
             f"{version.name} version {version.version}; restore it, or train again"
         )
+    manifest.check_evidence(folder, found, only)
 
 
 def sign(client: MlflowClient, version: VersionInfo, key: Path) -> str:

@@ -12,10 +12,14 @@ import pytest
 from pipeline.params.definitions import TrainParams
 from pipeline.training.train import train
 from registry_tools.cli.main import main
+from registry_tools.errors import VerificationError
+from registry_tools.inference.artifact_fetcher import ArtifactFetcher
 from registry_tools.mlflow_store import registry
 from registry_tools.models import manifest
 from registry_tools.models.evidence import read_holdout
+from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.promotion import history
+from registry_tools.refs import parse_ref
 from tests.support.registries import GOOD, Place, evidence_folder
 
 
@@ -110,6 +114,34 @@ def test_a_manifest_that_was_changed_with_its_files_has_not_the_digest_of_the_ve
     for path, content in kept.items():
         path.write_bytes(content)
     assert main(["verify", f"{name}/2"]) == 0
+
+
+def test_recorded_predictions_that_were_changed_are_not_served(
+    local: Place, name: str, tmp_path: Path
+) -> None:
+    folder = evidence_folder(local, name, 2)
+    recorded = folder / "recorded_predictions.json"
+    before = recorded.read_bytes()
+    recorded.write_bytes(before + b" ")
+    fetcher = ArtifactFetcher(parse_ref(f"{name}/2"), TrustPolicy(), local.uri, None)
+    with pytest.raises(VerificationError, match=r"recorded_predictions\.json was changed after"):
+        fetcher.fetch(fetcher.resolve())
+    recorded.write_bytes(before)
+    assert fetcher.fetch(fetcher.resolve()).recorded_predictions.is_file()
+    fetcher.close()
+
+
+def test_a_version_whose_evidence_is_gone_is_served_and_not_promoted(
+    local: Place, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = evidence_folder(local, name, 2)
+    folder.rename(tmp_path / "kept")  # as `mlflow gc` does with a deleted run
+    fetcher = ArtifactFetcher(parse_ref(f"{name}/2"), TrustPolicy(), local.uri, None)
+    assert not fetcher.fetch(fetcher.resolve()).recorded_predictions.is_file()
+    fetcher.close()
+    refusal = error_of(capsys, "promote", f"{name}/2", "--to", "production", "--dry-run", code=3)
+    (tmp_path / "kept").rename(folder)
+    assert "integrity: evidence/manifest.json is missing: restore it, or train again" in refusal
 
 
 def test_a_version_carries_the_digest_of_its_evidence(local: Place, name: str) -> None:
