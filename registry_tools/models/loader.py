@@ -147,7 +147,9 @@ def check_evidence(
         found = signing.signed_manifest(folder, policy.public_key)
     if found is None or folder is None:
         if version.evidence_digest is not None:
-            raise VerificationError(f"{EVIDENCE}/{MANIFEST_FILE} is missing: restore it, or train again")
+            raise VerificationError(
+                f"{EVIDENCE}/{MANIFEST_FILE} is missing or not readable: restore it, or train again"
+            )
         return
     # The manifest may be that of another version.
     parts = ((found.model, version.digest), (found.evidence, version.evidence_digest))

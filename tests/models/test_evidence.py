@@ -141,7 +141,9 @@ def test_a_version_whose_evidence_is_gone_is_served_and_not_promoted(
     fetcher.close()
     refusal = error_of(capsys, "promote", f"{name}/2", "--to", "production", "--dry-run", code=3)
     (tmp_path / "kept").rename(folder)
-    assert "integrity: evidence/manifest.json is missing: restore it, or train again" in refusal
+    assert (
+        "integrity: evidence/manifest.json is missing or not readable: restore it, or train again" in refusal
+    )
 
 
 def test_a_version_carries_the_digest_of_its_evidence(local: Place, name: str) -> None:
