@@ -20,6 +20,7 @@ from registry_tools.data.schema import Column
 from registry_tools.errors import InputError, UnsupportedOperation, VerificationError, first_line
 from registry_tools.models import formats
 from registry_tools.models.formats import ModelDescription
+from registry_tools.models.prediction_shape import check_predictions, flatten_one_output
 from registry_tools.models.trust_policy import TrustPolicy
 
 if TYPE_CHECKING:
@@ -60,14 +61,16 @@ class LoadedModel:
     input_errors: tuple[type[Exception], ...] = (ValueError, TypeError)  # on rows it cannot take
 
     def predict(self, rows: Any) -> npt.NDArray[Any]:
-        """Return what the estimator returns for the rows, shape (rows,).
+        """Return what the estimator returns for the rows, shape (rows,) or (rows, outputs).
 
         Raises
         ------
         InputError
             If the rows do not fit the signature; names the row, the column and the value.
+        VerificationError
+            If the model returns more or fewer predictions than there are rows.
         """
-        return self._call(self.estimator.predict, rows)
+        return flatten_one_output(self._call(self.estimator.predict, rows))
 
     def predict_names(self, rows: Any) -> npt.NDArray[Any]:
         """Return the names of the predicted classes, shape (rows,).
@@ -99,7 +102,7 @@ class LoadedModel:
         ------
         UnsupportedOperation
             If the model gives no probabilities.
-        InputError
+        InputError, VerificationError
             As `predict`.
         """
         predict_proba = getattr(self.estimator, "predict_proba", None)
@@ -115,7 +118,7 @@ class LoadedModel:
 
         frame = coerce(rows, self.info.signature)
         try:
-            return np.asarray(method(frame))
+            predicted = method(frame)
         except self.input_errors as error:
             missing = np.argwhere(frame.isna().to_numpy())
             if len(missing):
@@ -125,6 +128,7 @@ class LoadedModel:
                     "model was trained without any"
                 ) from error
             raise InputError(f"the model cannot take these rows: {first_line(error)}") from error
+        return check_predictions(predicted, len(frame))
 
     @property
     def class_names(self) -> tuple[str, ...]:
