@@ -20,7 +20,7 @@ from registry_tools.data.schema import Column
 from registry_tools.errors import InputError, UnsupportedOperation, VerificationError, first_line
 from registry_tools.models import formats
 from registry_tools.models.formats import ModelDescription
-from registry_tools.models.prediction_shape import check_predictions, flatten_one_output
+from registry_tools.models.prediction_shape import check_predictions, class_values, flatten_one_output
 from registry_tools.models.trust_policy import TrustPolicy
 
 if TYPE_CHECKING:
@@ -85,7 +85,15 @@ class LoadedModel:
         return self.names_of(self.predict(rows))
 
     def names_of(self, predicted: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return the class names that belong to predictions, shape (rows,)."""
+        """Return the class names that belong to predictions, shape (rows,).
+
+        Raises
+        ------
+        UnsupportedOperation
+            If the version carries no target names and predicts none itself.
+        VerificationError
+            If a prediction is not the code of a class.
+        """
         if self.info.target_names is None:
             if predicted.dtype.kind in "OU":
                 return predicted
@@ -93,7 +101,14 @@ class LoadedModel:
                 f"{self.info.name} version {self.info.version} carries no target names: "
                 "use predict, or register it with metadata={'target_names': [...]}"
             )
-        return np.asarray(self.info.target_names)[predicted.astype(int)]
+        names = np.asarray(self.info.target_names)
+        coded = np.isin(predicted, np.arange(len(names)))
+        if not coded.all():
+            raise VerificationError(
+                f"{self.info.name} version {self.info.version} predicts {predicted[~coded][0]!r}, and its "
+                f"target names are those of the codes 0 to {len(names) - 1}"
+            )
+        return names[predicted.astype(int)]
 
     def predict_proba(self, rows: Any) -> npt.NDArray[np.float64]:
         """Return the probability of each class, shape (rows, classes).
@@ -141,7 +156,9 @@ class LoadedModel:
         if classes is None:
             return names or ()
         by_code: dict[Any, str] = dict(enumerate(names or ()))
-        return tuple(by_code.get(code, str(code)) if np.isscalar(code) else str(code) for code in classes)
+        if not isinstance(classes, np.ndarray):  # one array for each output
+            return tuple(str(output) for output in classes)
+        return tuple(by_code.get(code, str(code)) for code in class_values(classes))
 
 
 def load_folder(

@@ -52,6 +52,14 @@ def flatten_one_output(predictions: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return predictions.ravel() if math.prod(predictions.shape[1:]) == 1 else predictions
 
 
+def class_values(predictions: npt.NDArray[Any]) -> list[Any]:
+    """Return predicted classes as plain values: 2.0 is the class 2."""
+    return [
+        int(value) if isinstance(value, float) and value.is_integer() else value
+        for value in predictions.tolist()
+    ]
+
+
 def check_one_output(predictions: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return predictions as one value a row, shape (rows,).
 
