@@ -156,9 +156,9 @@ class LoadedModel:
         if classes is None:
             return names or ()
         by_code: dict[Any, str] = dict(enumerate(names or ()))
-        if not isinstance(classes, np.ndarray):  # one array for each output
-            return tuple(str(output) for output in classes)
-        return tuple(by_code.get(code, str(code)) for code in class_values(classes))
+        if isinstance(classes, list):  # an array for each output
+            classes = classes[0] if len(classes) == 1 else np.array([str(output) for output in classes])
+        return tuple(by_code.get(code, str(code)) for code in class_values(np.asarray(classes)))
 
 
 def load_folder(

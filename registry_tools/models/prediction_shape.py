@@ -25,7 +25,14 @@ def check_predictions(values: Any, rows: int) -> npt.NDArray[Any]:
     ------
     VerificationError
         If there are more or fewer entries than rows: nobody knows to which rows they belong.
+    UnsupportedOperation
+        If they are probabilities of several outputs.
     """
+    if isinstance(values, list) and values and isinstance(values[0], np.ndarray):
+        # The probabilities of scikit-learn's multi-output classifiers: an array for each output.
+        if len(values) > 1:
+            raise UnsupportedOperation(f"the model gives probabilities of {len(values)} outputs: use predict")
+        values = values[0]
     array = np.asarray(values)
     check_prediction_count(len(array) if array.ndim else 0, rows)
     return array

@@ -7,9 +7,15 @@ import pytest
 
 from registry_tools.cli import promotion
 from registry_tools.data.schema import Column
-from registry_tools.evaluation import gates
+from registry_tools.evaluation import comparison_gates, gates
 from registry_tools.evaluation.gates import champion_gate
-from registry_tools.evaluation.threshold_gates import latency_gate, thresholds_gate
+from registry_tools.evaluation.threshold_gates import (
+    latency_gate,
+    latency_ratio_gate,
+    metrics_fault,
+    size_ratio_gate,
+    thresholds_gate,
+)
 from registry_tools.evaluation.thresholds import failed_thresholds
 from registry_tools.evaluation.verdict import GateResult
 from registry_tools.stats.paired_test import compare_counts, compare_predictions
@@ -78,6 +84,89 @@ def test_thresholds_name_the_metrics_that_miss_them() -> None:
     assert passed.passed
     missed = thresholds_gate(metrics, {"accuracy": 0.96}, {"log_loss": 0.3}, failed_thresholds)
     assert missed.message == "accuracy 0.9500, at least 0.96 required"
+
+
+def test_a_metric_without_a_value_misses_its_threshold() -> None:
+    result = thresholds_gate({"log_loss": float("nan")}, {}, {"log_loss": 1.0}, failed_thresholds)
+    assert (result.passed, result.message) == (False, "log_loss is nan on these rows")
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "rows", "classes", "message"),
+    [
+        (None, 0, ("a", "b"), "there are no rows to compute metrics on"),
+        (None, 2, ("a",), "the only class is 'a'"),
+        ([[0.5, 0.5]], 2, ("a", "b"), "probabilities of shape (1, 2) for 2 rows and 2 classes"),
+        ([[0.5, 0.5], [1.0, 0.0]], 2, ("a", "b", "c"), "of shape (2, 2) for 2 rows and 3 classes"),
+        ([[0.5, 0.5], [np.nan, 1.0]], 2, ("a", "b"), "row 1 has the probability nan for 'a'"),
+        ([[0.5, 0.5], [0.0, 1.5]], 2, ("a", "b"), "row 1 has the probability 1.5 for 'b'"),
+    ],
+)
+def test_predictions_without_metrics_say_why(
+    probabilities: list[list[float]] | None, rows: int, classes: tuple[str, ...], message: str
+) -> None:
+    given = None if probabilities is None else np.array(probabilities)
+    assert message in str(metrics_fault(given, rows, classes))
+    fine = np.array([[0.5, 0.5], [0.0, 1.0]])
+    assert metrics_fault(fine, 2, ("a", "b")) is metrics_fault(None, 2, ("a", "b")) is None
+
+
+def test_recorded_probabilities_must_be_there_and_of_the_same_shape() -> None:
+    two = model_output([0, 1], [[0.9, 0.1], [0.2, 0.8]])
+    three = model_output([0, 1], [[0.9, 0.1, 0], [0.2, 0.8, 0]])
+    none = model_output([0, 1])
+    assert "and the model gives none" in gates.predictions_gate(two, none).message
+    assert "and none were recorded" in gates.predictions_gate(none, two).message
+    shapes = "probabilities of shape (2, 3) were given, of shape (2, 2) recorded"
+    assert gates.predictions_gate(two, three).message == shapes
+    nan = model_output([0, 1], [[np.nan, 0.1], [0.2, 0.8]])
+    assert gates.predictions_gate(nan, nan).message == "a probability is NaN or infinite"
+
+
+def test_predictions_of_one_output_and_of_floats_are_those_recorded() -> None:
+    recorded = model_output([2, 1])
+    for given in ([2.0, 1.0], [[2], [1]]):
+        assert gates.predictions_gate(recorded, {"predictions": given}).passed
+        assert gates.predictions_gate({"predictions": given}, recorded).passed
+
+
+def test_the_baseline_is_the_commonest_class() -> None:
+    labels = np.array(["a"] * 12 + ["b"] * 8, dtype=object)
+    right = comparison_gates.baseline_gate(labels, labels)
+    assert right.passed
+    assert right.metrics["baseline_accuracy"] == 0.6
+    assert right.metrics["p_better"] == pytest.approx(0.5**8)
+    assert right.message == (
+        "1.0000 against 0.6000 for always 'a' on 20 rows: p(better) 0.00391; significantly better"
+    )
+    constant = comparison_gates.baseline_gate(labels, np.full(20, "a", dtype=object))
+    assert not constant.passed
+    assert "not significantly better: train a better model; give more rows with" in constant.message
+    few = comparison_gates.baseline_gate(labels[:16], labels[:16])
+    assert not few.passed
+    assert "too few rows to show it: 4 of another class, 5 needed" in few.message
+    none = comparison_gates.baseline_gate(labels[:0], labels[:0])
+    assert (none.passed, none.message.split(";")[0]) == (False, "there are no rows to show it on")
+
+
+def group(value: str, gained: int, lost: int, rows: int = 100) -> comparison_gates.Group:
+    compared = compare_counts(rows, gained, lost, rows - gained - lost)
+    return comparison_gates.Group("site", value, rows, compared)
+
+
+def test_groups_are_corrected_together() -> None:
+    alone = comparison_gates.slices_gate([group("a", 0, 6)])
+    assert not alone.passed
+    assert alone.metrics["p_worse"] == pytest.approx(0.5**6)
+    four = comparison_gates.slices_gate([group("a", 0, 6), *(group(v, 0, 0) for v in "bcd")])
+    assert four.passed  # 4 * 0.5**6 is above 5%
+    assert four.message == "significantly worse in no group: lowest p(worse) 0.0625, corrected over 4 groups"
+    two = comparison_gates.slices_gate([group("a", 0, 9), group("b", 1, 12), group("c", 0, 0)])
+    assert two.message == (
+        # By Holm, 3 * 14 / 2**13 for b, the smaller one, and no less for a.
+        "significantly worse in site=a: 0.9100 against 1.0000 on 100 rows, p(worse) 0.00513, "
+        "site=b: 0.8800 against 0.9900 on 100 rows, p(worse) 0.00513, corrected over 3 groups"
+    )
 
 
 @pytest.mark.parametrize(
@@ -175,3 +264,16 @@ def test_too_few_rows_name_the_ways_out() -> None:
 def test_latency_is_the_median() -> None:
     assert latency_gate([1.0, 2.0, 100.0], 2.0).passed
     assert not latency_gate([1.0, 2.5, 2.6], 2.0).passed
+
+
+def test_costs_are_ratios_of_medians_and_of_bytes() -> None:
+    assert latency_ratio_gate([2.0, 2.0, 90.0], [1.0, 1.0, 9.0], 2.0).passed
+    refused = latency_ratio_gate([2.2, 2.2, 2.2], [1.0, 1.0, 9.0], 2.0)
+    assert refused.message == (
+        "2.20 ms for one row, the champion 1.00 ms (medians of 3): 2.20 times as long, "
+        "at most 2 times allowed"
+    )
+    assert size_ratio_gate(3_000, 1_000, 3).passed
+    assert size_ratio_gate(3_100, 1_000, 3).message == (
+        "3,100 bytes, the champion 1,000: 3.10 times as large, at most 3 times allowed"
+    )

@@ -25,7 +25,6 @@ from registry_tools.data.coerced_batch import CoercedBatch
 from registry_tools.errors import RegistryToolsError, UnsupportedOperation, first_line
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.models.loaded_model import LoadedModel, load_folder
-from registry_tools.models.prediction_shape import check_prediction_count
 from registry_tools.models.trust_policy import TrustPolicy
 
 _BATCHES = 16  # that are sent to Spark at once
@@ -153,7 +152,6 @@ class SparkEngine:
                 if type(error).__module__.partition(".")[0] not in {"py4j", "pyspark"}:
                     raise
                 raise RegistryToolsError(f"Spark failed: {_java_error(error)}") from error
-        check_prediction_count(len(result), len(table))
         column = result.sort_by(_ROW).column("prediction").combine_chunks()
         return column if isinstance(column, pa.Array) else pa.concat_arrays(column.chunks)
 
