@@ -139,7 +139,7 @@ def _predict(job: dict[str, Any], model: LoadedModel) -> dict[str, Any]:
         predicted = model.predict(rows)
         outputs = max(outputs, math.prod(predicted.shape[1:]))
         values = class_values(predicted)
-        fractions |= any(isinstance(value, float) for value in values)
+        fractions |= any(isinstance(value, float) and math.isfinite(value) for value in values)
         predictions[name] = values
         probabilities[name] = None
         regressor = _is_regressor(model.estimator, fractions)
