@@ -43,7 +43,7 @@ def refused(groups: int, rows: int, harm: float, simulations: int) -> float:
 
 
 def main() -> None:
-    simulations = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000
+    simulations = int(sys.argv[1]) if len(sys.argv) > 1 else 2_000
     print("| groups | worse in one by | " + " | ".join(f"{rows} rows a group" for rows in ROWS) + " |")
     print("| ---: | --- |" + " ---: |" * len(ROWS))
     for groups in GROUPS:
