@@ -14,6 +14,8 @@ from registry_tools.cli.main import main
 from registry_tools.errors import UnsupportedOperation, VerificationError
 from registry_tools.inference import model_loader
 from registry_tools.inference.model_artifact import ModelArtifact
+from registry_tools.models.evidence import RecordedPredictions, write_recorded_predictions
+from registry_tools.models.manifest import EVIDENCE
 from registry_tools.models.prediction_shape import check_one_output, check_predictions
 from registry_tools.models.trust_policy import TrustPolicy
 from tests.support.commands import error_of
@@ -64,6 +66,15 @@ def test_a_promotion_is_refused(text_ref: str, local: Place, tmp_path: Path, cap
     refusals = [g for g in json.loads(capsys.readouterr().out)["verdict"]["gates"] if not g["passed"]]
     assert [refusal["gate"] for refusal in refusals] == ["predictions"]
     assert MESSAGE in refusals[0]["message"]
+
+
+def test_verify_fails(text_ref: str, local: Place, tmp_path: Path, capsys: Any) -> None:
+    recorded = RecordedPredictions(TABLE[["text"]], np.array(["bad"]), None)
+    write_recorded_predictions(tmp_path, recorded)
+    run_id = local.client.get_model_version("texts", text_ref.partition("/")[2]).run_id
+    local.client.log_artifact(run_id, str(tmp_path / "recorded_predictions.json"), EVIDENCE)
+    assert main(["verify", text_ref]) == 1
+    assert MESSAGE in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("method", ["predict", "predict_proba"])

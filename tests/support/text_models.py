@@ -24,8 +24,8 @@ TABLE = pd.DataFrame(
 def register_text_model(name: str) -> str:
     """Register a version whose vectorizer is not behind a ColumnTransformer; return its reference."""
     with mlflow.start_run():
-        mlflow.sklearn.log_model(fit(), name="model", registered_model_name=name, **options())
-    return f"{name}/1"
+        info = mlflow.sklearn.log_model(fit(), name="model", registered_model_name=name, **options())
+    return f"{name}/{info.registered_model_version}"
 
 
 def save_text_model(folder: Path, example_rows: int | None = None) -> None:
