@@ -35,7 +35,7 @@ class Group:
     @property
     def title(self) -> str:
         """The group as messages name it."""
-        return f"{self.column}={self.value}"
+        return f"{self.column}={self.value!r}"
 
 
 def baseline_gate(labels: npt.NDArray[Any], predictions: npt.NDArray[Any]) -> GateResult:
@@ -113,19 +113,19 @@ def slices_gate(groups: Sequence[Group]) -> GateResult:
     The p-values of the one-sided exact McNemar test are corrected together, over all groups of
     all columns. Groups of too few rows are named, and not judged; one at least must be.
     """
-    judged = [group for group in groups if group.compared is not None]
+    judged = [(group, group.compared) for group in groups if group.compared is not None]
     left_out = [f"{group.title} ({group.rows})" for group in groups if group.compared is None]
     few = f"; not judged, fewer than {MINIMUM_ROWS} rows: {_shortened(left_out)}" if left_out else ""
     if not judged:
         return GateResult(
             "slices", False, f"no group has {MINIMUM_ROWS} rows{few}: give --eval-data FILE --target COLUMN"
         )
-    adjusted = holm([group.compared.p_worse for group in judged if group.compared is not None])
+    adjusted = holm([compared.p_worse for _, compared in judged])
     harmed = [
-        f"{group.title}: {group.compared.candidate_accuracy:.4f} against "
-        f"{group.compared.champion_accuracy:.4f} on {group.rows} rows, p(worse) {p:.3g}"
-        for group, p in sorted(zip(judged, adjusted, strict=True), key=lambda pair: pair[1])
-        if p < SIGNIFICANCE and group.compared is not None
+        f"{group.title}: {compared.candidate_accuracy:.4f} against {compared.champion_accuracy:.4f} "
+        f"on {compared.rows} rows, p(worse) {p:.3g}"
+        for (group, compared), p in sorted(zip(judged, adjusted, strict=True), key=lambda pair: pair[1])
+        if p < SIGNIFICANCE
     ]
     metrics = {
         "groups": float(len(judged)),

@@ -148,7 +148,7 @@ def _run_slices_gate(
     columns: Sequence[str], compared: Holdout, pair: tuple[npt.NDArray[Any], npt.NDArray[Any]]
 ) -> GateResult:
     groups: list[Group] = []
-    for column in columns:
+    for column in dict.fromkeys(columns):
         if column not in compared.rows:
             known = ", ".join(repr(str(name)) for name in compared.rows)
             return GateResult("slices", False, f"--slice {column}: no such column; there are: {known}")

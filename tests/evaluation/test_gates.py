@@ -164,8 +164,8 @@ def test_groups_are_corrected_together() -> None:
     two = comparison_gates.slices_gate([group("a", 0, 9), group("b", 1, 12), group("c", 0, 0)])
     assert two.message == (
         # By Holm, 3 * 14 / 2**13 for b, the smaller one, and no less for a.
-        "significantly worse in site=a: 0.9100 against 1.0000 on 100 rows, p(worse) 0.00513, "
-        "site=b: 0.8800 against 0.9900 on 100 rows, p(worse) 0.00513, corrected over 3 groups"
+        "significantly worse in site='a': 0.9100 against 1.0000 on 100 rows, p(worse) 0.00513, "
+        "site='b': 0.8800 against 0.9900 on 100 rows, p(worse) 0.00513, corrected over 3 groups"
     )
 
 

@@ -224,7 +224,7 @@ def test_a_group_of_rows_that_is_harmed_refuses_the_candidate_and_is_named(
     refusal = only_refusal(judge(local, harmful, 2, champion=1, eval_data=data, slices=("site", "kind")))
     assert refusal.gate == "slices"
     assert refusal.message == (
-        "significantly worse in site=south: 0.8500 against 1.0000 on 100 rows, p(worse) 9.16e-05, "
+        "significantly worse in site='south': 0.8500 against 1.0000 on 100 rows, p(worse) 9.16e-05, "
         "corrected over 3 groups"
     )
     assert refusal.metrics["groups_harmed"] == 1
@@ -242,7 +242,7 @@ def test_slices_are_feature_columns_and_small_groups_are_named(local: Place) -> 
     assert verdict.passed
     assert results(verdict)["slices"].message == (
         "significantly worse in no group: lowest p(worse) 1, corrected over 4 groups; not judged, fewer "
-        "than 20 rows: site=far (12)"
+        "than 20 rows: site='far' (12)"
     )
     assert results(judge(local, name, 1, slices=("even",)))["slices"].message == "no champion"
 
@@ -251,7 +251,7 @@ def test_slices_are_feature_columns_and_small_groups_are_named(local: Place) -> 
     ("slices", "message"),
     [(("x",), "--slice x: it has 200 values, at most 20 are groups: add a column"),
      (("site",), "--slice site: no such column; there are: 'x', 'even', 'tens'"),
-     (("tens",), "no group has 20 rows; not judged, fewer than 20 rows: tens=0 (10), tens=1 (10)")],
+     (("tens",), "no group has 20 rows; not judged, fewer than 20 rows: tens='0' (10), tens='1' (10)")],
 )  # fmt: skip
 def test_columns_that_make_no_groups_are_refused(slices: Any, message: str, local: Place) -> None:
     name = log(memorizing(LABELS), memorizing(LABELS))
