@@ -17,7 +17,7 @@ from registry_tools.stats.paired_test import PairedComparison, rows_needed
 RULES = ("not-worse", "non-inferior", "better")
 # A comparison on fewer rows than this shows nothing, whatever its result.
 MINIMUM_ROWS = 20
-# Above so many rows `non-inferior` is the better default: an equal candidate can pass it.
+# Below, `non-inferior` refuses nearly every equal candidate; above, `not-worse` passes too many worse ones.
 NON_INFERIOR_ROWS = 300
 
 # A client that sends the first type is served by a model that takes one of the others.

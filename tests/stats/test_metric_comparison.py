@@ -61,7 +61,7 @@ def test_the_exact_test_decides_which_is_better_corrected_for_all_metrics() -> N
     assert [metric.better for metric in one] == [None] * len(one)
 
 
-@pytest.mark.parametrize(("classes", "rows", "pages"), [(10, 300, 200), (100, 1_000, 60)])
+@pytest.mark.parametrize(("classes", "rows", "pages"), [(10, 3_000, 200), (100, 5_000, 40)])
 def test_of_equal_versions_one_is_called_better_on_one_page_of_twenty_at_most(
     classes: int, rows: int, pages: int
 ) -> None:
@@ -82,7 +82,7 @@ def test_of_equal_versions_one_is_called_better_on_one_page_of_twenty_at_most(
         uncorrected += any(metric.p_value is not None and metric.p_value < 0.05 for metric in page)
     assert claims <= 0.05 * pages + 2.5 * np.sqrt(0.05 * 0.95 * pages), claims
     # The rows are enough to be wrong: tested at 5% each, too many pages make a claim.
-    assert uncorrected > 0.15 * pages, uncorrected
+    assert uncorrected > 0.2 * pages, uncorrected
 
 
 def test_a_clear_difference_is_still_found_among_a_hundred_classes() -> None:
