@@ -11,8 +11,8 @@ Prints the table that stands in docs/promotion.md. The settings:
   fifty, equal; for the balanced accuracy with the classes above;
 - log loss of a calibrated model of two classes (mean 0.36), of one whose classes are far apart, as in
   Iris (mean 0.17), and of a forest of 100 trees, which gives some probabilities of exactly 0;
-- their difference to a second version that adds noise to the scores, and to one that is also 15%
-  surer of itself.
+- the difference in log loss of two versions that differ by noise in their scores, and of two of which one
+  is also 15% surer of itself.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ Scores = tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]
 
 
 def scores(rng: Rng, rows: int, mean: float) -> Scores:
-    """Labels, and the true log odds of "yes"."""
+    """Return labels, and the true log odds of "yes"."""
     odds = rng.normal(mean, 2, rows) * rng.choice([-1, 1], rows)
     return rng.random(rows) < expit(odds), odds
 
@@ -139,6 +139,7 @@ SETTINGS: dict[tuple[str, str], Callable[[], tuple[float, Interval]]] = {
     ("difference in log loss", "calibrated, equal"): lambda: paired_loss(2, 1),
     ("difference in log loss", "far apart, one surer"): lambda: paired_loss(4, 1.15),
     ("difference in log loss", "forest, equal"): lambda: paired_loss(3, 1, trees=100),
+    ("difference in log loss", "forest, one surer"): lambda: paired_loss(3, 1.15, trees=100),
 }
 
 
