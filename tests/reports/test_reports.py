@@ -280,6 +280,8 @@ def test_a_page_corrects_its_comparisons_together_and_says_so() -> None:
     assert "corrected together (Holm)" in page
     assert "iris 1 is right on 6 more of 80 rows" in page
     assert "which may be chance" in page
+    # 6 discordant rows: p = 2 / 2**6 for the accuracy, of which there are four comparisons.
+    assert "p = 0.125</span>" in page
     assert "No metric below shows which is" in page
 
 
