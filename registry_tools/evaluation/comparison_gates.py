@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from registry_tools.evaluation.gates import MINIMUM_ROWS
 from registry_tools.evaluation.verdict import GateResult
+from registry_tools.stats.intervals import SIGNIFICANCE
 from registry_tools.stats.multiple_testing import holm
-from registry_tools.stats.paired_test import SIGNIFICANCE, PairedComparison, compare_predictions
+from registry_tools.stats.paired_test import PairedComparison, compare_predictions
 
 # So many discordant rows, all in its favour, make the one-sided exact McNemar test significant.
 _FEWEST_GAINS = math.floor(math.log2(1 / SIGNIFICANCE)) + 1

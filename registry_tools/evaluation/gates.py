@@ -12,11 +12,14 @@ import numpy.typing as npt
 from registry_tools.data.schema import Column
 from registry_tools.evaluation.verdict import GateResult
 from registry_tools.models.prediction_shape import flatten_one_output
-from registry_tools.stats.paired_test import SIGNIFICANCE, PairedComparison, minimum_rows, rows_needed
+from registry_tools.stats.intervals import SIGNIFICANCE
+from registry_tools.stats.paired_test import PairedComparison, rows_needed
 
 RULES = ("not-worse", "non-inferior", "better")
 # A comparison on fewer rows than this shows nothing, whatever its result.
 MINIMUM_ROWS = 20
+# Below, `non-inferior` refuses nearly every equal candidate; above, `not-worse` passes too many worse ones.
+NON_INFERIOR_ROWS = 300
 
 # A client that sends the first type is served by a model that takes one of the others.
 _WIDER = {"integer": {"integer", "long", "double"}, "long": {"long", "double"}, "float": {"float", "double"}}
@@ -178,8 +181,8 @@ def champion_gate(compared: PairedComparison, rule: str, margin: float, excluded
         Both on the candidate's holdout, without the rows that either was trained on.
     rule
         `not-worse`: the observed difference is at least -margin, and not significantly below zero.
-        `non-inferior`: the lower bound of the difference lies above -margin, on rows enough that
-        an unlucky sample would have shown one. `better`: significantly better.
+        `non-inferior`: the lower bound of the difference lies above -margin. `better`: significantly
+        better.
     margin
         A difference in accuracy that does not matter, in (0, 1).
     excluded
@@ -206,15 +209,20 @@ def champion_gate(compared: PairedComparison, rule: str, margin: float, excluded
         return result(passed, "significantly better" if passed else "not significantly better")
     if rule == "non-inferior":
         bound = f"lower bound {c.bound:+.4f}, margin {margin}"
-        if c.rows >= minimum_rows(margin) and c.bound > -margin:
+        if c.bound > -margin:
             return result(True, bound)
         needed = rows_needed(c, margin)
         few = f"; too few rows to show it: {needed} would do" if c.rows < needed else ""
         return result(False, bound + few)
     if c.difference < -margin:
         return result(False, f"more than the margin of {margin} below")
-    passed = c.p_worse >= SIGNIFICANCE
-    return result(passed, f"within the margin of {margin}" if passed else "significantly worse")
+    if c.p_worse < SIGNIFICANCE:
+        return result(False, "significantly worse")
+    advice = (
+        f"; above {NON_INFERIOR_ROWS} rows prefer --rule non-inferior: of candidates that are worse by "
+        "the margin, it passes only 5%"
+    )
+    return result(True, f"within the margin of {margin}{advice if c.rows > NON_INFERIOR_ROWS else ''}")
 
 
 def too_few_rows(left: int, excluded: int) -> GateResult | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize_scalar
 
 from registry_tools.cli import promotion
 from registry_tools.data.schema import Column
@@ -183,6 +184,19 @@ def test_a_row_on_both_sides_is_a_leak_unless_the_table_has_it_as_often(
     assert result.metrics == {"shared_rows": leaked, "duplicate_rows": duplicates}
 
 
+def score_statistic(rows: int, gained: int, lost: int, tested: float) -> float:
+    """Return Tango's statistic; the share that only the champion has right is maximised by search."""
+
+    def minus_log_likelihood(share: float) -> float:
+        shares = np.array([share + tested, share, 1 - 2 * share - tested])
+        return -float(np.dot([gained, lost, rows - gained - lost], np.log(shares)))
+
+    bounds = max(0.0, -tested) + 1e-9, (1 - tested) / 2 - 1e-9
+    share = minimize_scalar(minus_log_likelihood, bounds=bounds, options={"xatol": 1e-10}).x
+    variance = rows * (2 * share + tested - tested**2)
+    return float((gained - lost - rows * tested) / np.sqrt(variance))
+
+
 def test_paired_counts_become_accuracies_and_tests() -> None:
     compared = compare_counts(rows=100, only_candidate_right=1, only_champion_right=9, both_right=85)
     assert compared.candidate_accuracy == pytest.approx(0.86)
@@ -190,13 +204,12 @@ def test_paired_counts_become_accuracies_and_tests() -> None:
     assert compared.difference == pytest.approx(-0.08)
     # Exact McNemar: at least 9 of 10 coin tosses, (10 + 1) / 2**10.
     assert compared.p_worse == pytest.approx(11 / 1024)
-    # The interval is that of the normal approximation, but for the grain of one row in a hundred.
-    error = np.sqrt((0.1 - 0.08**2) / 100)
-    assert compared.low == pytest.approx(-0.08 - 1.96 * error, abs=0.01)
-    assert compared.bound == pytest.approx(-0.08 - 1.645 * error, abs=0.01)
-    assert compared.high == pytest.approx(-0.08 + 1.96 * error, abs=0.01)
+    # At each limit the score statistic is as far from the counts as the limit's level allows.
+    for limit, z in ((compared.low, 1.96), (compared.bound, 1.645), (compared.high, -1.96)):
+        assert score_statistic(100, 1, 9, limit) == pytest.approx(z, abs=0.001)
     same = compare_counts(rows=50, only_candidate_right=0, only_champion_right=0, both_right=50)
     assert (same.difference, same.p_worse, same.p_better) == (0, 1, 1)
+    assert same.low == -same.high == pytest.approx(-0.0713, abs=0.0001)  # and not certainly nothing
 
 
 def test_predictions_on_the_same_rows_are_paired() -> None:
@@ -232,12 +245,29 @@ def test_not_worse(rows: int, gained: int, lost: int, passed: bool) -> None:
 
 def test_non_inferior_needs_rows_enough_and_says_how_many() -> None:
     too_few = gate(100, 0, 0, "non-inferior")
-    assert "too few rows to show it: 299 would do" in too_few.message
-    assert gate(299, 0, 0, "non-inferior").passed
+    assert "too few rows to show it: 268 would do" in too_few.message
+    assert gate(268, 0, 0, "non-inferior").passed
+    assert not gate(267, 0, 0, "non-inferior").passed
     assert not gate(3_000, 100, 150, "non-inferior").passed
     assert gate(3_000, 60, 50, "non-inferior").passed
     assert gate(300, 40, 2, "non-inferior").passed  # shown on fewer rows than an equal one needs
-    assert "too few rows to show it: 2062 would do" in gate(300, 5, 5, "non-inferior").message
+    assert "too few rows to show it: 2061 would do" in gate(300, 5, 5, "non-inferior").message
+
+
+def test_non_inferior_is_recommended_above_300_rows_where_the_weaker_rule_passes() -> None:
+    assert "prefer --rule non-inferior" in gate(301, 3, 3, "not-worse").message
+    assert "\n" not in gate(301, 3, 3, "not-worse").message
+    for quiet in (gate(300, 3, 3, "not-worse"), gate(301, 3, 3, "better"), gate(301, 0, 9, "not-worse")):
+        assert "prefer" not in quiet.message
+
+
+def test_non_inferior_passes_a_candidate_that_is_worse_by_the_margin_in_one_case_of_twenty() -> None:
+    rng = np.random.default_rng(6)
+    for disagreement in (0.012, 0.1):  # hardly any gains, and many of both
+        shares = [(disagreement - 0.01) / 2, (disagreement + 0.01) / 2, 1 - disagreement]
+        draws = rng.multinomial(1_000, shares, size=1_000).tolist()
+        passed = sum(gate(1_000, gained, lost, "non-inferior").passed for gained, lost, _ in draws)
+        assert passed <= 50 + 2.5 * 6.9  # standard errors
 
 
 def test_better_is_significant() -> None:
