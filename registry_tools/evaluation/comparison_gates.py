@@ -67,8 +67,10 @@ def baseline_gate(labels: npt.NDArray[Any], predictions: npt.NDArray[Any]) -> Ga
         message += (
             f"; too few rows to show it: {others} of another class, {_FEWEST_GAINS} needed; {_BASELINE_FIX}"
         )
+    elif compared.difference > 0:
+        message += f"; not significantly better: train a better model, or {_BASELINE_FIX}"
     else:
-        message += f"; not significantly better: train a better model; {_BASELINE_FIX}"
+        message += "; no better: train a better model, or --no-baseline --reason TEXT"
     metrics = {
         "rows": float(compared.rows),
         "accuracy": compared.candidate_accuracy,

@@ -142,7 +142,11 @@ def test_the_baseline_is_the_commonest_class() -> None:
     )
     constant = comparison_gates.baseline_gate(labels, np.full(20, "a", dtype=object))
     assert not constant.passed
-    assert "not significantly better: train a better model; give more rows with" in constant.message
+    assert constant.message.endswith("; no better: train a better model, or --no-baseline --reason TEXT")
+    mixed = np.array(["a"] * 12 + ["b"] * 4 + ["a"] * 4, dtype=object)
+    better = comparison_gates.baseline_gate(labels, mixed)
+    assert (better.passed, better.metrics["p_better"]) == (False, 0.5**4)
+    assert "not significantly better: train a better model, or give more rows with --eval" in better.message
     few = comparison_gates.baseline_gate(labels[:16], labels[:16])
     assert not few.passed
     assert "too few rows to show it: 4 of another class, 5 needed" in few.message

@@ -365,7 +365,7 @@ def test_thresholds_that_pass_are_shown(local: Place) -> None:
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ("non-inferior", "too few rows to show it: 2062 would do"),
+        ("non-inferior", "too few rows to show it: 2061 would do"),
         ("better", "p(better) 0.5; not significantly better"),
     ],
 )
