@@ -31,6 +31,7 @@ from pipeline.training.save_plots import save_plots
 from registry_tools.errors import first_line
 from registry_tools.models import evidence
 from registry_tools.models.manifest import EVIDENCE, write_manifest
+from registry_tools.models.prediction_shape import check_predictions
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.stats import metrics
 
@@ -146,8 +147,11 @@ def _fit(params: TrainParams, dataset: Dataset, training: Dataset, holdout: Data
     class_size = int(training.labels.value_counts().min())
     estimator = model_pipeline.build_pipeline(params, dataset.features, class_size)
     estimator.fit(training.features, training.labels)
-    predicted = estimator.predict(holdout.features)
-    probabilities = estimator.predict_proba(holdout.features) if hasattr(estimator, "predict_proba") else None
+    rows = len(holdout.labels)
+    predicted = check_predictions(estimator.predict(holdout.features), rows)
+    probabilities = None
+    if hasattr(estimator, "predict_proba"):
+        probabilities = check_predictions(estimator.predict_proba(holdout.features), rows)
     values = metrics.classification_metrics(
         holdout.labels.to_numpy(), predicted, probabilities, dataset.target_names
     )

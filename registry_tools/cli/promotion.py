@@ -68,8 +68,24 @@ def _reason_option(**options: Any) -> Callable[[F], F]:
     show_default=True, help="A difference in accuracy that does not matter.",
 )  # fmt: skip
 @click.option(
+    "--baseline/--no-baseline", default=True, show_default=True,
+    help="Be better than always predicting the commonest class; --no-baseline needs --reason.",
+)  # fmt: skip
+@click.option(
+    "--slice", "slices", multiple=True, metavar="COLUMN",
+    help="A column in no group of which the candidate may be significantly worse.",
+)  # fmt: skip
+@click.option(
     "--max-latency-ms", type=click.FloatRange(min=0, min_open=True), metavar="MS",
     help="The median time for one row, at most.",
+)  # fmt: skip
+@click.option(
+    "--max-latency-ratio", type=click.FloatRange(min=0, min_open=True), metavar="N",
+    help="That time as a multiple of the champion's, at most.",
+)  # fmt: skip
+@click.option(
+    "--max-size-ratio", type=click.FloatRange(min=0, min_open=True), metavar="N",
+    help="The size of the model's files as a multiple of the champion's, at most.",
 )  # fmt: skip
 @eval_data_options
 @click.option("--expect-current", type=int, metavar="N", help="Refuse if another version holds the stage.")
@@ -86,7 +102,11 @@ def promote(
     maximum: dict[str, float],
     rule: str,
     margin: float,
+    baseline: bool,
+    slices: tuple[str, ...],
     max_latency_ms: float | None,
+    max_latency_ratio: float | None,
+    max_size_ratio: float | None,
     eval_data: str | None,
     target: str | None,
     expect_current: int | None,
@@ -105,6 +125,8 @@ def promote(
     check_eval_data(eval_data, target)
     if force and not reason.strip():
         raise click.UsageError("--force needs --reason: the history shows it")
+    if not baseline and not reason.strip():
+        raise click.UsageError("--no-baseline needs --reason: the history shows it")
     model_ref, to = parse_ref(ref), stage_name(stage)
     from registry_tools.errors import GateRefused
     from registry_tools.evaluation.eval_data import read_eval_data
@@ -117,7 +139,11 @@ def promote(
         maximum=maximum,
         rule=rule,
         margin=margin,
+        baseline=baseline,
+        slices=slices,
         max_latency_ms=max_latency_ms,
+        max_latency_ratio=max_latency_ratio,
+        max_size_ratio=max_size_ratio,
         eval_data=read_eval_data(Path(eval_data), str(target)) if eval_data is not None else None,
         policy=policy,
     )

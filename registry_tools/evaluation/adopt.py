@@ -119,6 +119,8 @@ def _write_evidence(
     )
     if not isinstance(predicted, IsolatedPredictions):
         raise VerificationError(f"{_title(version)}: {predicted}")
+    if predicted.class_fault is not None:
+        raise UnsupportedOperation(f"{_title(version)} {predicted.class_fault}")
     try:
         predictions_as_labels(rows.labels, predicted, "holdout")
     except VerificationError as error:

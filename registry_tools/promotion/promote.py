@@ -57,10 +57,13 @@ def promote(
     StageMoved
         If the stage moved while the candidate was judged. The event is recorded as superseded.
     PromotionError
-        If `force` comes without a reason, or the version is in the stage already.
+        If `force` or `options.baseline=False` comes without a reason, or the version is in the
+        stage already.
     """
     if force and not reason.strip():
         raise PromotionError("--force needs --reason: it stands in the history")
+    if not options.baseline and not reason.strip():
+        raise PromotionError("--no-baseline needs --reason: it stands in the history")
     candidate = registry.get_version(client, ref)
     held = stages.stage_holder(client, ref.name, stage)
     check_expected(ref.name, stage, held, expect_current)
