@@ -68,7 +68,7 @@ serve: $(VENV)/.run ## Serve iris@production and follow it: PORT=5001.
 	@MLFLOW_TRACKING_URI=$(STORE) $(BIN)/registry-tools serve $(NAME)@production --port $(PORT)
 
 bench: $(VENV)/.test ## Measure; see benchmarks/.
-	@missed=0; for each in serving score sweep run_overhead cli_start registry_scale registry_postgres gate_power drift; do \
+	@missed=0; for each in serving score sweep run_overhead cli_start registry_scale registry_postgres gate_power slice_power interval_coverage drift; do \
 	  $(BIN)/python benchmarks/$$each.py || missed=1; done; exit $$missed
 
 lock: $(VENV)/.test ## Make the lock files again from pyproject.toml and deploy/server.in.

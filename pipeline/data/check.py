@@ -11,7 +11,6 @@ import pandas as pd
 from pipeline.data.dataset import quoted_values
 from pipeline.errors import DataError
 from pipeline.params.fields import as_text
-from registry_tools.models.evidence import ROW_HASH
 
 _log = logging.getLogger(__name__)
 
@@ -56,8 +55,6 @@ def usable_columns(table: pd.DataFrame, path: str) -> pd.DataFrame:
     """Return the feature columns as numbers, text and booleans, without useless ones."""
     columns = {}
     for name, raw in table.items():
-        if name == ROW_HASH:
-            raise DataError(f"column {name!r} of {path} has a name that is needed: rename it")
         column = _convert_column(raw)
         if column.notna().sum() == 0:
             _log.warning("column %r is left out: all its values are missing", name)

@@ -12,6 +12,8 @@ import pandas as pd
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
 
+from registry_tools.stats.multiple_testing import holm
+
 Floats = npt.NDArray[np.float64]
 Counts = Mapping[str, int]  # rows by category
 
@@ -205,14 +207,8 @@ def _differing_pairs(
 
 def holm_correction(tests: Sequence[DriftTest]) -> list[DriftTest]:
     """Return the tests with p-values for all of them pooled, by Holm."""
-    order = sorted(range(len(tests)), key=lambda place: tests[place].p_value)
-    found = list(tests)
-    highest = 0.0
-    for rank, place in enumerate(order):
-        p_value = tests[place].p_value * (len(tests) - rank)
-        highest = max(highest, min(p_value, 1.0))
-        found[place] = replace(tests[place], adjusted_p_value=highest)
-    return found
+    adjusted = holm([test.p_value for test in tests])
+    return [replace(test, adjusted_p_value=p) for test, p in zip(tests, adjusted, strict=True)]
 
 
 def detectable_shift(rows: int, baseline_rows: int, tests: int, alpha: float) -> float:

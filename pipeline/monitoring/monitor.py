@@ -28,7 +28,7 @@ from registry_tools.errors import InputError, NotFound, RegistryToolsError, Veri
 from registry_tools.mlflow_store import registry
 from registry_tools.mlflow_store.client import connect
 from registry_tools.mlflow_store.registry import VersionInfo
-from registry_tools.models import artifacts, loader
+from registry_tools.models import loader
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.refs import ModelRef
 
@@ -196,8 +196,10 @@ def _fetch_baseline(client: MlflowClient, version: VersionInfo) -> TrainingBasel
     ------
     DataError
         If it has none.
+    VerificationError
+        If it was changed after registration.
     """
-    with artifacts.evidence_files(client, version) as folder:
+    with loader.verified_evidence(client, version, TrustPolicy.from_environment(), baseline.FILES) as folder:
         found = baseline.read_baseline(folder) if folder is not None else None
     if found is None:
         raise DataError(

@@ -10,15 +10,24 @@ from pipeline.errors import RegistrationError
 from pipeline.tracking.model_logging import StoredModel
 from registry_tools.errors import RegistryToolsError
 from registry_tools.mlflow_store import registry
-from registry_tools.models.manifest import digest_of
+from registry_tools.models.manifest import VersionManifest, digest_of
 from registry_tools.promotion.promote import register
 
 
 def register_version(
-    stored: StoredModel, *, name: str, run_id: str, tags: Mapping[str, str], description: str
+    stored: StoredModel,
+    manifest: VersionManifest,
+    *,
+    name: str,
+    run_id: str,
+    tags: Mapping[str, str],
+    description: str,
 ) -> int:
     """Register a stored model with all its tags in one call, and return its number."""
-    digest = digest_of(stored.manifest)
+    digests = {
+        registry.DIGEST_TAG: digest_of(manifest.model),
+        registry.EVIDENCE_DIGEST_TAG: digest_of(manifest.evidence),
+    }
     return registry.register(
         MlflowClient(),
         name,
@@ -26,7 +35,7 @@ def register_version(
         run_id=run_id,
         model_id=stored.model_id,
         description=description,
-        tags={**tags, registry.DIGEST_TAG: digest},
+        tags={**tags, **digests},
     )
 
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from registry_tools.errors import VerificationError, first_line
 
-PROFILE_FILE, SAMPLE_FILE = "baseline.json", "baseline.parquet"
+FILES = PROFILE_FILE, SAMPLE_FILE = "baseline.json", "baseline.parquet"
 _SAMPLE_ROWS = 5000
 _MAX_CATEGORIES = 1000
 _QUANTILES = np.linspace(0, 1, 11)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,8 @@ from pipeline.training.model_card import render_model_card, run_name
 from pipeline.training.save_plots import save_plots
 from registry_tools.errors import first_line
 from registry_tools.models import evidence
-from registry_tools.models.manifest import EVIDENCE, manifest_text
+from registry_tools.models.manifest import EVIDENCE, write_manifest
+from registry_tools.models.prediction_shape import check_predictions
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.stats import metrics
 
@@ -111,12 +112,14 @@ def train(params: TrainParams) -> TrainResult:
             trusted=trusted,
         )
         with runs.artifacts_folder() as folder:
-            _write_evidence(folder / EVIDENCE, dataset, training, holdout, fitted, logged.manifest)
+            _write_evidence(folder / EVIDENCE, dataset, training, holdout, fitted)
+            manifest = write_manifest(folder / EVIDENCE, logged.manifest)
             if params.plots:
                 with _log_warnings():
                     _draw_plots(folder / "plots", params, training, holdout, fitted, counts)
         version = register_version(
             logged,
+            manifest,
             name=params.name,
             run_id=run_id,
             tags={
@@ -144,8 +147,11 @@ def _fit(params: TrainParams, dataset: Dataset, training: Dataset, holdout: Data
     class_size = int(training.labels.value_counts().min())
     estimator = model_pipeline.build_pipeline(params, dataset.features, class_size)
     estimator.fit(training.features, training.labels)
-    predicted = estimator.predict(holdout.features)
-    probabilities = estimator.predict_proba(holdout.features) if hasattr(estimator, "predict_proba") else None
+    rows = len(holdout.labels)
+    predicted = check_predictions(estimator.predict(holdout.features), rows)
+    probabilities = None
+    if hasattr(estimator, "predict_proba"):
+        probabilities = check_predictions(estimator.predict_proba(holdout.features), rows)
     values = metrics.classification_metrics(
         holdout.labels.to_numpy(), predicted, probabilities, dataset.target_names
     )
@@ -182,12 +188,7 @@ def _warn_if_no_better_than_majority(counts: npt.NDArray[np.int64], names: tuple
 
 
 def _write_evidence(
-    folder: Path,
-    dataset: Dataset,
-    training: Dataset,
-    holdout: Dataset,
-    fitted: FittedModel,
-    manifest: Mapping[str, str],
+    folder: Path, dataset: Dataset, training: Dataset, holdout: Dataset, fitted: FittedModel
 ) -> None:
     folder.mkdir()
     names = pd.Series(_label_names(holdout), name=holdout.target)
@@ -200,7 +201,6 @@ def _write_evidence(
     )
     predicted = np.asarray(dataset.target_names, dtype=object)[fitted.predicted]
     write_baseline(folder, make_baseline(training.features, dataset.target, predicted, names.to_numpy()))
-    (folder / "manifest.json").write_text(manifest_text(manifest))
 
 
 def _draw_plots(

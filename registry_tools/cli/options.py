@@ -76,6 +76,23 @@ def loading_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 actor_option = click.option("--actor", metavar="NAME", help="Who, if not the login name.")
 
+
+def eval_data_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of a table to evaluate on."""
+    for option in (
+        click.option("--target", metavar="COLUMN", help="The label column of --eval-data."),
+        click.option("--eval-data", metavar="FILE", help="Rows to judge by, instead of the held-out ones."),
+    ):
+        function = option(function)
+    return function
+
+
+def check_eval_data(eval_data: str | None, target: str | None) -> None:
+    """Refuse one of these options without the other."""
+    if (eval_data is None) != (target is None):
+        raise click.UsageError("--eval-data and --target go together")
+
+
 html_option = click.option("--html", metavar="FILE", help="Write one self-contained page there instead.")
 
 

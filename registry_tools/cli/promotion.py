@@ -11,7 +11,9 @@ import click
 
 from registry_tools.cli.options import (
     actor_option,
+    check_eval_data,
     common_options,
+    eval_data_options,
     loading_options,
     print_columns,
     print_json,
@@ -67,11 +69,26 @@ def _reason_option(**options: Any) -> Callable[[F], F]:
     show_default=True, help="A difference in accuracy that does not matter.",
 )  # fmt: skip
 @click.option(
+    "--baseline/--no-baseline", default=True, show_default=True,
+    help="Be better than always predicting the commonest class; --no-baseline needs --reason.",
+)  # fmt: skip
+@click.option(
+    "--slice", "slices", multiple=True, metavar="COLUMN",
+    help="A column in no group of which the candidate may be significantly worse.",
+)  # fmt: skip
+@click.option(
     "--max-latency-ms", type=click.FloatRange(min=0, min_open=True), metavar="MS",
     help="The median time for one row, at most.",
 )  # fmt: skip
-@click.option("--eval-data", metavar="FILE", help="Rows to judge by, instead of the held-out ones.")
-@click.option("--target", metavar="COLUMN", help="The label column of --eval-data.")
+@click.option(
+    "--max-latency-ratio", type=click.FloatRange(min=0, min_open=True), metavar="N",
+    help="That time as a multiple of the champion's, at most.",
+)  # fmt: skip
+@click.option(
+    "--max-size-ratio", type=click.FloatRange(min=0, min_open=True), metavar="N",
+    help="The size of the model's files as a multiple of the champion's, at most.",
+)  # fmt: skip
+@eval_data_options
 @click.option("--expect-current", type=int, metavar="N", help="Refuse if another version holds the stage.")
 @click.option("--dry-run", is_flag=True, help="Evaluate the gates only; nothing is recorded or moved.")
 @click.option("--force", is_flag=True, help="Move whatever the gates say; needs --reason.")
@@ -87,7 +104,11 @@ def promote(
     maximum: dict[str, float],
     rule: str,
     margin: float,
+    baseline: bool,
+    slices: tuple[str, ...],
     max_latency_ms: float | None,
+    max_latency_ratio: float | None,
+    max_size_ratio: float | None,
     eval_data: str | None,
     target: str | None,
     expect_current: int | None,
@@ -103,10 +124,11 @@ def promote(
 
     Exit code 3 if a gate refused; the refusal is recorded as well.
     """
-    if (eval_data is None) != (target is None):
-        raise click.UsageError("--eval-data and --target go together")
+    check_eval_data(eval_data, target)
     if force and not reason.strip():
         raise click.UsageError("--force needs --reason: the history shows it")
+    if not baseline and not reason.strip():
+        raise click.UsageError("--no-baseline needs --reason: the history shows it")
     if (stage is None) == (new_stage is None):
         raise click.UsageError("give one of --to STAGE and --new-stage STAGE")
     model_ref, to = parse_ref(ref), stage_name(stage or new_stage or "")
@@ -121,7 +143,11 @@ def promote(
         maximum=maximum,
         rule=rule,
         margin=margin,
+        baseline=baseline,
+        slices=slices,
         max_latency_ms=max_latency_ms,
+        max_latency_ratio=max_latency_ratio,
+        max_size_ratio=max_size_ratio,
         eval_data=read_eval_data(Path(eval_data), str(target)) if eval_data is not None else None,
         policy=policy,
     )

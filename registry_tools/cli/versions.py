@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from registry_tools.cli.options import (
+    check_eval_data,
     common_options,
+    eval_data_options,
     html_option,
     loading_options,
     print_columns,
@@ -21,6 +23,7 @@ from registry_tools.refs import model_name, parse_ref
 
 if TYPE_CHECKING:
     from registry_tools.evaluation.comparison import PairedPredictions
+    from registry_tools.mlflow_store.registry import VersionInfo
     from registry_tools.models.trust_policy import TrustPolicy
 
 
@@ -49,22 +52,34 @@ def verify(ref: str, policy: TrustPolicy, as_json: bool, tracking_uri: str | Non
 @click.command()
 @click.argument("first")
 @click.argument("second")
+@eval_data_options
 @html_option
 @loading_options
 @common_options
 def compare(
-    first: str, second: str, html: str | None, policy: TrustPolicy, as_json: bool, tracking_uri: str | None
+    first: str,
+    second: str,
+    eval_data: str | None,
+    target: str | None,
+    html: str | None,
+    policy: TrustPolicy,
+    as_json: bool,
+    tracking_uri: str | None,
 ) -> None:
     """Compare two versions: parameters, metrics, data, and both on held-out rows of the FIRST.
 
-    With --html FILE also the rows on which they disagree, and their pictures.
+    With --eval-data FILE on those rows instead. With --html FILE also the rows on which they
+    disagree, and their pictures.
     """
+    check_eval_data(eval_data, target)
     refs = parse_ref(first), parse_ref(second)
     from registry_tools.errors import InputError, RegistryToolsError
     from registry_tools.evaluation import comparison
+    from registry_tools.evaluation.eval_data import read_eval_data
     from registry_tools.mlflow_store import registry
     from registry_tools.mlflow_store.client import connect
 
+    given = read_eval_data(Path(eval_data), str(target)) if eval_data is not None else None
     client = connect(tracking_uri)
     one, two = (registry.get_version(client, ref) for ref in refs)
     if (one.name, one.version) == (two.name, two.version):
@@ -74,7 +89,7 @@ def compare(
         )
     compared: PairedPredictions | str
     try:
-        compared = comparison.compare(client, one, two, policy)
+        compared = comparison.compare(client, one, two, policy, given)
     except RegistryToolsError as error:  # such as files that are gone: the rest can be shown
         compared = str(error)
     if html is not None:
@@ -84,19 +99,24 @@ def compare(
         of_one, of_two = artifacts.plots(client, one), artifacts.plots(client, two)
         pictures, left_out = (of_one[0], of_two[0]), [*of_one[1], *of_two[1]]
         write_page(html, comparison_page(one, two, compared, pictures, utc_now(), left_out))
-    paired = None if isinstance(compared, str) else compared.paired
     if as_json:
         print_json(
             {
                 "versions": [one.as_dict(), two.as_dict()],
-                "paired": paired.metrics() if paired is not None else None,
+                "paired": None if isinstance(compared, str) else compared.paired.metrics(),
                 "not_paired_because": compared if isinstance(compared, str) else None,
+                "eval_data": eval_data,
+                "unrecorded_training_rows": [] if isinstance(compared, str) else list(compared.unrecorded),
             }
         )
         return
     if html is not None:
         click.echo(f"{one.name} version {one.version} beside {two.name} {two.version} → {html}")
         return
+    _print_comparison(one, two, compared)
+
+
+def _print_comparison(one: VersionInfo, two: VersionInfo, compared: PairedPredictions | str) -> None:
     rows = [("", f"{one.name} {one.version}", f"{two.name} {two.version}")]
     data = [version.tags.get("data_digest", "-")[:12] for version in (one, two)]
     rows.append(("data", data[0], data[1]))
@@ -105,11 +125,12 @@ def compare(
     for key in sorted({*one.metrics, *two.metrics}):
         rows.append((f"metric {key}", _metric_text(one.metrics.get(key)), _metric_text(two.metrics.get(key))))
     print_columns(rows)
-    if paired is None:
+    if isinstance(compared, str):
         click.echo(f"\nnot compared on the same rows: {compared}")
         return
+    paired = compared.paired
     click.echo(
-        f"\non {paired.rows} rows that neither was trained on: {paired.candidate_accuracy:.4f} and "
+        f"\non {compared.rows_phrase}: {paired.candidate_accuracy:.4f} and "
         f"{paired.champion_accuracy:.4f}, difference {paired.difference:+.4f} "
         f"[{paired.low:+.4f}, {paired.high:+.4f}], p(first worse) = {paired.p_worse:.3g}"
     )
@@ -124,7 +145,7 @@ def _metric_text(value: float | None) -> str:
 @click.option("--key", required=True, metavar="FILE", help="An elliptic-curve private key, PEM.")
 @common_options
 def sign(ref: str, key: str, as_json: bool, tracking_uri: str | None) -> None:
-    """Sign the files of the version REF; the signature stands in its evidence.
+    """Sign the files and the evidence of the version REF; the signature stands in its evidence.
 
     REGISTRY_TOOLS_KEY_PASSWORD opens an encrypted key.
     """

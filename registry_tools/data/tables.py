@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -37,12 +38,30 @@ def read_table(
         If there is no such file, it is empty, or it is not what its suffix says.
     """
     path = Path(path)
+    with _open(path) as file:
+        return parse_table(file, format_of(path), str(path), text_columns, may_be_empty)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a table's file, for `parse_table`.
+
+    Raises
+    ------
+    InputError
+        If there is no such file.
+    """
+    with _open(path) as file:
+        return file.read()
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[BinaryIO]:
     if not path.is_file():
         what = "is a folder, not a file" if path.is_dir() else "does not exist"
         raise InputError(f"{path}: the file {what} (looked in {path.absolute().parent})")
     try:
         with path.open("rb") as file:
-            return parse_table(file, _format_of(path), str(path), text_columns, may_be_empty)
+            yield file
     except PermissionError:
         raise InputError(f"{path}: no permission to read it") from None
 
@@ -146,7 +165,7 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
         If the suffix is unknown or the file cannot be written.
     """
     path = Path(path)
-    file_format = _format_of(path)
+    file_format = format_of(path)
     with output_file(path) as part:
         if file_format == "csv":
             table.to_csv(part, index=False)
@@ -156,7 +175,14 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
             table.to_json(part, orient="records", indent=2)
 
 
-def _format_of(path: Path) -> str:
+def format_of(path: Path) -> str:
+    """Return the format that the suffix of a file says: csv, json or parquet.
+
+    Raises
+    ------
+    InputError
+        If it is none of them.
+    """
     try:
         return _SUFFIXES[path.suffix.lower()]
     except KeyError:

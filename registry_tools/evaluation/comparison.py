@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from registry_tools.errors import VerificationError
+from registry_tools.evaluation.eval_data import EvalData
 from registry_tools.evaluation.isolated_predict import (
     IsolatedPredictions,
     PredictJob,
@@ -20,6 +21,7 @@ from registry_tools.evaluation.version_bundle import (
     exclude_training_rows,
     fetch_bundle,
     predictions_as_labels,
+    unknown_training_rows,
 )
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models.trust_policy import TrustPolicy
@@ -42,19 +44,34 @@ class VersionPredictions:
 
 @dataclass(frozen=True)
 class PairedPredictions:
-    """Two versions on held-out rows of the first that neither was trained on."""
+    """Two versions on rows that neither was trained on, as far as that was recorded."""
 
     rows: pd.DataFrame
     labels: npt.NDArray[Any]  # class names, shape (rows,)
     first: VersionPredictions
     second: VersionPredictions
     paired: PairedComparison  # the first as the candidate
+    unrecorded: tuple[str, ...] = ()  # the versions of which nobody recorded the training rows
+
+    @property
+    def rows_phrase(self) -> str:
+        """The number of rows, and which ones they are."""
+        if not self.unrecorded:
+            return f"{self.paired.rows} rows that neither was trained on"
+        versions = " and ".join(self.unrecorded)
+        return f"{self.paired.rows} rows (it is not recorded which rows {versions} was trained on)"
 
 
 def compare(
-    client: MlflowClient, first: VersionInfo, second: VersionInfo, policy: TrustPolicy
+    client: MlflowClient,
+    first: VersionInfo,
+    second: VersionInfo,
+    policy: TrustPolicy,
+    eval_data: EvalData | None = None,
 ) -> PairedPredictions:
-    """Predict with two versions on held-out rows of the first that neither was trained on.
+    """Predict with two versions on rows that neither was trained on.
+
+    The rows are those of `eval_data`, or else those that the first version held out.
 
     Raises
     ------
@@ -64,44 +81,51 @@ def compare(
     with ExitStack() as files:
         bundles = [fetch_bundle(client, version, policy, files) for version in (first, second)]
         rows = bundles[0].holdout
+        if eval_data is not None:
+            rows = eval_data.rows_for(bundle.folder for bundle in bundles)
+        held_out = rows
         for bundle in bundles:
             rows = exclude_training_rows(rows, bundle)
         jobs = []
         for bundle in bundles:
             if bundle.faults or bundle.folder is None:
-                raise VerificationError(f"{_title(bundle.version)}: {bundle.faults[0]}")
-            if rows is None:
-                raise VerificationError(f"{_title(first)} was logged without held-out rows")
+                raise VerificationError(f"{bundle.title}: {bundle.faults[0]}")
+            if rows is None or held_out is None:
+                raise VerificationError(
+                    f"{bundles[0].title} was logged without held-out rows: give --eval-data FILE "
+                    "--target COLUMN"
+                )
+            unknown = unknown_training_rows(held_out, bundle)
+            if unknown is not None:
+                raise VerificationError(unknown)
             if not len(rows.labels):
                 raise VerificationError(
-                    f"{_title(first)} has no held-out rows that {_title(second)} was not trained on"
+                    f"of {len(held_out.labels)} rows there is none that neither version was trained on: "
+                    "give others with --eval-data FILE --target COLUMN"
                 )
             jobs.append(PredictJob(bundle.folder, {_TABLE: rows.rows}, policy))
         assert rows is not None
         one, two = (
-            _as_version_predictions(rows.labels, bundle.version, predictions)
+            _as_version_predictions(rows.labels, bundle.title, predictions)
             for bundle, predictions in zip(bundles, predict_in_clean_process(jobs), strict=True)
         )
         paired = compare_predictions(rows.labels, one.names, two.names)
-        return PairedPredictions(rows.rows, rows.labels, one, two, paired)
+        unrecorded = tuple(bundle.title for bundle in bundles if bundle.training_rows is None)
+        return PairedPredictions(rows.rows, rows.labels, one, two, paired, unrecorded)
 
 
 def _as_version_predictions(
-    labels: npt.NDArray[Any], version: VersionInfo, predictions: IsolatedPredictions | VerificationError
+    labels: npt.NDArray[Any], title: str, predictions: IsolatedPredictions | VerificationError
 ) -> VersionPredictions:
     if isinstance(predictions, VerificationError):
-        raise VerificationError(f"{_title(version)}: {predictions}")
+        raise VerificationError(f"{title}: {predictions}")
     probabilities = predictions.probabilities[_TABLE]
     try:
         names = predictions_as_labels(labels, predictions, _TABLE)
     except VerificationError as error:
-        raise VerificationError(f"{_title(version)} {error}") from None
+        raise VerificationError(f"{title} {error}") from None
     return VersionPredictions(
         names,
         None if probabilities is None else np.asarray(probabilities, dtype=float),
         tuple(predictions.classes),
     )
-
-
-def _title(version: VersionInfo) -> str:
-    return f"{version.name} version {version.version}"

@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from registry_tools.data.row_hash import hash_rows
-from registry_tools.data.tables import read_table
+from registry_tools.data.schema import Column
+from registry_tools.data.tables import format_of, parse_table, read_bytes
 from registry_tools.errors import InputError, VerificationError
-from registry_tools.evaluation.version_bundle import VersionBundle
 from registry_tools.models.evidence import Holdout
 from registry_tools.models.formats import describe
 
 
-def read_eval_data(path: Path, target: str) -> Holdout:
+@dataclass(frozen=True)
+class EvalData:
+    """A table with a label column: `rows` are typed as its format alone says."""
+
+    path: Path
+    target: str
+    content: bytes
+    rows: Holdout
+
+    def rows_for(self, folders: Iterable[Path | None]) -> Holdout:
+        """Return the rows, with text in the columns of a CSV of which the models in folders take text.
+
+        The code `0100` is no number for such a model, nor did it hash as one in its training.
+        """
+        columns = [column for folder in folders if folder is not None for column in _columns(folder)]
+        texts = {column.name for column in columns if column.type == "string"}
+        texts -= {column.name for column in columns if column.type != "string"} | {self.target}
+        return _parse(self.path, self.target, self.content, texts) if texts else self.rows
+
+
+def read_eval_data(path: Path, target: str) -> EvalData:
     """Read rows to evaluate on from a table with a label column.
 
     Raises
@@ -24,7 +45,12 @@ def read_eval_data(path: Path, target: str) -> Holdout:
     InputError
         If it cannot be read, has no such column, or a row has no label.
     """
-    table = read_table(path)
+    content = read_bytes(path)
+    return EvalData(path, target, content, _parse(path, target, content, set()))
+
+
+def _parse(path: Path, target: str, content: bytes, text_columns: set[str]) -> Holdout:
+    table = parse_table(io.BytesIO(content), format_of(path), str(path), text_columns)
     table.columns = table.columns.map(str)
     if target not in table:
         raise InputError(
@@ -41,20 +67,15 @@ def read_eval_data(path: Path, target: str) -> Holdout:
         if not np.isfinite(labels).all():
             raise InputError(f"--target {target}: {path} has an infinite label")
         labels = labels.astype("int64")
-    rows = table.drop(columns=target)
-    return Holdout(rows, labels.map(str).to_numpy(object), hash_rows(rows))
+    return Holdout(table.drop(columns=target), labels.map(str).to_numpy(object))
 
 
 def _first_duplicate(columns: pd.Index) -> str:
     return str(columns[columns.duplicated()][0])
 
 
-def hash_model_columns(rows: Holdout, bundle: VersionBundle) -> Holdout:
-    """Hash rows over the columns that the candidate takes, as those that it was trained on are."""
+def _columns(folder: Path) -> Sequence[Column]:
     try:
-        description = describe(bundle.folder) if bundle.folder is not None else None
+        return describe(folder).signature or ()
     except VerificationError:
-        return rows  # the gates report it
-    taken = [column.name for column in description.signature or ()] if description else []
-    present = [name for name in taken if name in rows.rows]
-    return replace(rows, hashes=hash_rows(rows.rows[present])) if present else rows
+        return ()  # the gates report it

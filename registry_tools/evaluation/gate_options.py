@@ -1,4 +1,4 @@
-"""The options of the gates: thresholds, rule, margin, latency, evaluation data and trust policy."""
+"""The options of the gates: thresholds, rule, baseline, slices, costs, data and trust policy."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from registry_tools.errors import InputError
+from registry_tools.evaluation.eval_data import EvalData
 from registry_tools.evaluation.gates import RULES
 from registry_tools.models import signing
-from registry_tools.models.evidence import Holdout
 from registry_tools.models.trust_policy import TrustPolicy
 
 
@@ -21,8 +21,12 @@ class GateOptions:
     maximum: Mapping[str, float] = field(default_factory=dict)  # by metric; less is better
     rule: str = "not-worse"
     margin: float = 0.01
+    baseline: bool = True  # the candidate must beat always predicting the commonest class
+    slices: tuple[str, ...] = ()  # columns: in none of their groups may the candidate be worse
     max_latency_ms: float | None = None
-    eval_data: Holdout | None = None  # rows to evaluate on, instead of the held-out ones
+    max_latency_ratio: float | None = None  # to the champion's
+    max_size_ratio: float | None = None  # to the champion's
+    eval_data: EvalData | None = None  # rows to evaluate on, instead of the held-out ones
     policy: TrustPolicy = field(default_factory=TrustPolicy)
 
     def __post_init__(self) -> None:
@@ -31,8 +35,8 @@ class GateOptions:
         Raises
         ------
         InputError
-            If the rule is unknown, the margin not between 0 and 1, a threshold no number, or the
-            policy's key none.
+            If the rule is unknown, the margin not between 0 and 1, a threshold no number, a cost
+            limit not above 0, or the policy's key none.
         """
         if self.rule not in RULES:
             raise InputError(f"rule={self.rule}: must be one of {', '.join(RULES)}")
@@ -43,5 +47,7 @@ class GateOptions:
                 raise InputError(f"{name}={value}: a threshold must be a finite number")
         if self.policy.public_key is not None:
             signing.verifier(self.policy.public_key)
-        if self.max_latency_ms is not None and not 0 < self.max_latency_ms < math.inf:
-            raise InputError(f"max_latency_ms={self.max_latency_ms}: must be above 0 and finite")
+        for name in ("max_latency_ms", "max_latency_ratio", "max_size_ratio"):
+            limit = getattr(self, name)
+            if limit is not None and not 0 < limit < math.inf:
+                raise InputError(f"{name}={limit}: must be above 0 and finite")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,26 @@ import numpy.typing as npt
 
 from registry_tools.data.schema import Column
 from registry_tools.evaluation.verdict import GateResult
-from registry_tools.stats.paired_test import SIGNIFICANCE, PairedComparison, minimum_rows, rows_needed
+from registry_tools.models.prediction_shape import flatten_one_output
+from registry_tools.stats.intervals import SIGNIFICANCE
+from registry_tools.stats.paired_test import PairedComparison, rows_needed
 
 RULES = ("not-worse", "non-inferior", "better")
 # A comparison on fewer rows than this shows nothing, whatever its result.
 MINIMUM_ROWS = 20
+# Below, `non-inferior` refuses nearly every equal candidate; above, `not-worse` passes too many worse ones.
+NON_INFERIOR_ROWS = 300
 
 # A client that sends the first type is served by a model that takes one of the others.
 _WIDER = {"integer": {"integer", "long", "double"}, "long": {"long", "double"}, "float": {"float", "double"}}
 
 
 def integrity_gate(
-    faults: Sequence[str], files: int, has_manifest: bool = True, public_key: Path | None = None
+    faults: Sequence[str],
+    files: int,
+    has_manifest: bool = True,
+    public_key: Path | None = None,
+    evidence_files: int = 0,
 ) -> GateResult:
     """Pass if no file differs from the manifest, or from the signature where one is required.
 
@@ -31,16 +39,20 @@ def integrity_gate(
     faults
         What differs, and how.
     files
-        How many files there are.
+        How many files the model has.
     has_manifest
         Whether one was made at registration.
     public_key
         The key whose signature was required, for the message.
+    evidence_files
+        How many files of the evidence were compared with the manifest.
     """
     if faults:
         return GateResult("integrity", False, "; ".join(faults[:5]))
     compared = (
-        f"{files} files match the manifest"
+        f"{files} files and {evidence_files} of the evidence match the manifest"
+        if has_manifest and evidence_files
+        else f"{files} files match the manifest"
         if has_manifest
         else "registered without a manifest: nothing to compare"
     )
@@ -56,29 +68,37 @@ def signature_gate(candidate: Sequence[Column] | None, champion: Sequence[Column
         )
     if champion is None:
         return GateResult("signature", True, f"{len(candidate)} columns, no champion to fit")
+    faults = _column_faults(candidate, champion)
+    if faults:
+        return GateResult("signature", False, "; ".join(faults))
+    return GateResult("signature", True, f"{len(candidate)} columns take what clients send")
+
+
+def _column_faults(candidate: Sequence[Column], champion: Sequence[Column]) -> list[str]:
+    """Return why the champion's clients do not fit: other columns, types or order."""
     sent = {column.name: column for column in champion}
+    taken = {column.name for column in candidate}
     faults = []
     for column in candidate:
         existing = sent.get(column.name)
         if existing is None:
-            if column.required:
-                faults.append(f"new required column {column.name!r}")
+            # An optional one too: a row without names is then too short, as is a tensor.
+            faults.append(f"new {'required' if column.required else 'optional'} column {column.name!r}")
         elif column.type not in _WIDER.get(existing.type, {existing.type}):
             faults.append(f"column {column.name!r} was {existing.type}, is {column.type}")
         elif column.required and not existing.required:
             faults.append(f"column {column.name!r} was optional, is required")
-    taken = {column.name for column in candidate}
     removed = [column.name for column in champion if column.name not in taken]
-    added = [column.name for column in candidate if column.name not in sent]
-    if removed and added:
-        faults.append(f"{_names(removed)} no longer taken, {_names(added)} new: renamed?")
+    if removed:
+        faults.append(f"{_names(removed)} no longer taken")
+    if removed or taken - set(sent):
+        renamed = "renamed? " if removed and taken - set(sent) else ""
+        faults.append(f"{renamed}the champion's clients send exactly its {len(champion)} columns")
     shared = [column.name for column in candidate if column.name in sent]
     if shared != [column.name for column in champion if column.name in taken]:
         # Rows without names would get wrong predictions.
         faults.append("its columns stand in another order")
-    if faults:
-        return GateResult("signature", False, "; ".join(faults))
-    return GateResult("signature", True, f"{len(candidate)} columns take what clients send")
+    return faults
 
 
 def _names(names: Sequence[str]) -> str:
@@ -94,50 +114,37 @@ def predictions_gate(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> G
         `predictions`, shape (rows,), and `probabilities`, shape (rows, classes) or None. Classes
         must be equal, probabilities within 1e-6: another processor may round differently.
     """
-    expected, found = list(recorded["predictions"]), list(given["predictions"])
+    expected, found = (
+        flatten_one_output(np.asarray(side["predictions"], dtype=object)).tolist()
+        for side in (recorded, given)
+    )
     different = [i for i, (a, b) in enumerate(zip(expected, found, strict=False)) if a != b]
     if len(expected) != len(found) or different:
         row = different[0] if different else min(len(expected), len(found))
         return GateResult(
             "predictions", False, f"row {row} of the input example is not predicted as recorded"
         )
-    if recorded.get("probabilities") is not None and given.get("probabilities") is not None:
-        gap = float(np.max(np.abs(np.subtract(recorded["probabilities"], given["probabilities"]))))
-        if not gap <= 1e-6:
-            return GateResult("predictions", False, f"a probability differs by {gap:.2g} from recorded")
+    fault = _probability_fault(recorded.get("probabilities"), given.get("probabilities"))
+    if fault is not None:
+        return GateResult("predictions", False, fault)
     return GateResult("predictions", True, f"{len(found)} rows predicted as recorded")
 
 
-def thresholds_gate(
-    metrics: Mapping[str, float],
-    minimum: Mapping[str, float],
-    maximum: Mapping[str, float],
-    failed_thresholds: Callable[[Mapping[str, float], Mapping[str, float], Mapping[str, float]], list[str]],
-) -> GateResult:
-    """Pass if every metric on the holdout reaches its threshold.
-
-    Parameters
-    ----------
-    metrics
-        By name; `recall` is the lowest of all classes.
-    minimum, maximum
-        Thresholds by metric name.
-    failed_thresholds
-        Returns the names of the metrics that miss their thresholds.
-    """
-    thresholds = [(name, "least", limit) for name, limit in minimum.items()]
-    thresholds += [(name, "most", limit) for name, limit in maximum.items()]
-    unknown = sorted({name for name, _, _ in thresholds} - set(metrics))
-    if unknown:
-        known = ", ".join(sorted(metrics))
-        return GateResult("thresholds", False, f"no metric {unknown[0]!r}; there are: {known}")
-    missed = failed_thresholds(metrics, minimum, maximum)
-    shown = "; ".join(
-        f"{name} {metrics[name]:.4f}, at {which} {limit:g} required"
-        for name, which, limit in thresholds
-        if name in missed or not missed
-    )
-    return GateResult("thresholds", not missed, shown, {name: metrics[name] for name, _, _ in thresholds})
+def _probability_fault(recorded: Any, given: Any) -> str | None:
+    """Return how probabilities differ from the recorded ones; None if they do not."""
+    if recorded is None and given is None:
+        return None
+    if recorded is None:
+        return "the model gives probabilities, and none were recorded: record its predictions anew"
+    if given is None:
+        return "probabilities were recorded, and the model gives none"
+    expected, found = np.asarray(recorded, dtype=float), np.asarray(given, dtype=float)
+    if expected.shape != found.shape:
+        return f"probabilities of shape {found.shape} were given, of shape {expected.shape} recorded"
+    if not np.isfinite(found).all():
+        return "a probability is NaN or infinite"
+    gap = float(np.max(np.abs(expected - found), initial=0.0))
+    return None if gap <= 1e-6 else f"a probability differs by {gap:.2g} from recorded"
 
 
 def clean_holdout_gate(
@@ -182,8 +189,8 @@ def champion_gate(compared: PairedComparison, rule: str, margin: float, excluded
         Both on the candidate's holdout, without the rows that either was trained on.
     rule
         `not-worse`: the observed difference is at least -margin, and not significantly below zero.
-        `non-inferior`: the lower bound of the difference lies above -margin, on rows enough that
-        an unlucky sample would have shown one. `better`: significantly better.
+        `non-inferior`: the lower bound of the difference lies above -margin. `better`: significantly
+        better.
     margin
         A difference in accuracy that does not matter, in (0, 1).
     excluded
@@ -210,15 +217,20 @@ def champion_gate(compared: PairedComparison, rule: str, margin: float, excluded
         return result(passed, "significantly better" if passed else "not significantly better")
     if rule == "non-inferior":
         bound = f"lower bound {c.bound:+.4f}, margin {margin}"
-        if c.rows >= minimum_rows(margin) and c.bound > -margin:
+        if c.bound > -margin:
             return result(True, bound)
         needed = rows_needed(c, margin)
         few = f"; too few rows to show it: {needed} would do" if c.rows < needed else ""
         return result(False, bound + few)
     if c.difference < -margin:
         return result(False, f"more than the margin of {margin} below")
-    passed = c.p_worse >= SIGNIFICANCE
-    return result(passed, f"within the margin of {margin}" if passed else "significantly worse")
+    if c.p_worse < SIGNIFICANCE:
+        return result(False, "significantly worse")
+    advice = (
+        f"; above {NON_INFERIOR_ROWS} rows prefer --rule non-inferior: of candidates that are worse by "
+        "the margin, it passes only 5%"
+    )
+    return result(True, f"within the margin of {margin}{advice if c.rows > NON_INFERIOR_ROWS else ''}")
 
 
 def too_few_rows(left: int, excluded: int) -> GateResult | None:
@@ -232,15 +244,4 @@ def too_few_rows(left: int, excluded: int) -> GateResult | None:
         "others were trained on; train with the champion's split, or with split=hash, or give "
         "--eval-data FILE --target COLUMN",
         {"rows": float(left), "excluded_rows": float(excluded)},
-    )
-
-
-def latency_gate(milliseconds: Sequence[float], most: float) -> GateResult:
-    """Pass if the median time to predict one row is at most `most` milliseconds."""
-    median = float(np.median(milliseconds))
-    return GateResult(
-        "latency",
-        median <= most,
-        f"{median:.2f} ms for one row (median of {len(milliseconds)}), at most {most:g} required",
-        {"latency_ms": median},
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import os
 import subprocess
 import sys
@@ -19,9 +20,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from sklearn.base import BaseEstimator, is_regressor
 
 from registry_tools.errors import RegistryToolsError, VerificationError, error_summary, first_line, last_line
+from registry_tools.models.loaded_model import LoadedModel, load_folder
+from registry_tools.models.prediction_shape import class_values
 from registry_tools.models.trust_policy import TrustPolicy
 
 _LATENCY_ROUNDS = 100
@@ -35,7 +40,7 @@ class PredictJob:
     folder: Path
     rows: Mapping[str, pd.DataFrame]  # by the caller's name of the table
     policy: TrustPolicy = field(default_factory=TrustPolicy)
-    time_first_row_of: str | None = None  # measure the latency on that table
+    timed_row: pd.DataFrame | None = None  # measure the latency on this one row
 
 
 @dataclass(frozen=True)
@@ -43,14 +48,28 @@ class IsolatedPredictions:
     """The predictions of a model, by the caller's names of the tables."""
 
     predictions: Mapping[str, list[Any]]
-    names: Mapping[str, list[Any]]  # the classes by name, where the version carries names
+    names: Mapping[str, list[str]]  # the classes by name, where the version carries names
     probabilities: Mapping[str, list[list[float]] | None]
     classes: list[str]  # by name, in the order of the probabilities
-    milliseconds: list[float]
+    milliseconds: list[float]  # for the timed row, in turns with the other jobs
+    outputs: int  # values a row
+    regressor: bool
+
+    @property
+    def class_fault(self) -> str | None:
+        """Why the predictions are not one class a row; None if they are."""
+        if self.regressor:
+            return "is a regressor: the gates compare classes; --force --reason TEXT moves the stage anyway"
+        if self.outputs != 1:
+            return (
+                f"predicts {self.outputs} classes a row: the gates compare one class a row; register a "
+                "version for each output"
+            )
+        return None
 
 
 def predict_in_clean_process(jobs: Sequence[PredictJob]) -> list[IsolatedPredictions | VerificationError]:
-    """Run the jobs, one after the other, in one fresh Python process.
+    """Run the jobs, one after the other, in one fresh Python process; time their rows in turns.
 
     Returns
     -------
@@ -98,59 +117,93 @@ def _write_request(job: PredictJob, scratch: Path) -> dict[str, Any]:
         path = scratch / f"{name}.parquet"
         rows.to_parquet(path, index=False)
         tables[name] = str(path)
+    timed = None
+    if job.timed_row is not None:
+        timed = str(scratch / "timed.parquet")
+        job.timed_row.to_parquet(timed, index=False)
     return {
         "folder": str(job.folder.resolve()),
         "tables": tables,
-        "time": job.time_first_row_of,
+        "timed_row": timed,
         "trusted": job.policy.types,
         "allow_code": job.policy.allow_code,
     }
 
 
-def _predict(job: dict[str, Any]) -> dict[str, Any]:
-    from registry_tools.models.loaded_model import load_folder
-
-    policy = TrustPolicy(types=tuple(job["trusted"]), allow_code=job["allow_code"])
-    model = load_folder(Path(job["folder"]), policy)
-    predictions, names, probabilities = {}, {}, {}
+def _predict(job: dict[str, Any], model: LoadedModel) -> dict[str, Any]:
+    predictions, names = {}, {}
+    probabilities: dict[str, list[list[float]] | None] = {}
+    outputs, fractions = 1, False
     for name, path in job["tables"].items():
         rows = pd.read_parquet(path)
         predicted = model.predict(rows)
-        predictions[name] = predicted.tolist()
-        named = model.names_of(predicted) if model.info.target_names else predicted
-        names[name] = [str(value) for value in named.tolist()]
-        has_probabilities = hasattr(model.estimator, "predict_proba")
-        probabilities[name] = model.predict_proba(rows).tolist() if has_probabilities else None
-    milliseconds = []
-    if job["time"]:
-        row = pd.read_parquet(job["tables"][job["time"]]).head(1)
-        for _ in range(_LATENCY_ROUNDS):
-            began = time.perf_counter()
-            model.predict(row)
-            milliseconds.append((time.perf_counter() - began) * 1000)
+        outputs = max(outputs, math.prod(predicted.shape[1:]))
+        values = class_values(predicted)
+        fractions |= any(isinstance(value, float) and math.isfinite(value) for value in values)
+        predictions[name] = values
+        probabilities[name] = None
+        regressor = _is_regressor(model.estimator, fractions)
+        if outputs == 1 and not regressor:
+            named = model.names_of(np.asarray(values)) if model.info.target_names else values
+            names[name] = [str(value) for value in named]
+            if hasattr(model.estimator, "predict_proba"):
+                probabilities[name] = model.predict_proba(rows).tolist()
     return {
         "predictions": predictions,
         "names": names,
         "probabilities": probabilities,
         "classes": list(model.class_names),
-        "milliseconds": milliseconds,
+        "milliseconds": [],
+        "outputs": outputs,
+        "regressor": _is_regressor(model.estimator, fractions),
     }
 
 
-def _predict_or_error(job: dict[str, Any]) -> dict[str, Any]:
+def _is_regressor(estimator: Any, fractions: bool) -> bool:
+    """Return whether an estimator predicts numbers; any other flavor does if one has a fraction."""
+    if isinstance(estimator, BaseEstimator):
+        return is_regressor(estimator)
+    return fractions
+
+
+def _load_and_predict(job: dict[str, Any]) -> tuple[LoadedModel | None, dict[str, Any]]:
+    """Return the model and its predictions, or None and why it does not load or predict."""
+    policy = TrustPolicy(types=tuple(job["trusted"]), allow_code=job["allow_code"])
     try:
-        return _predict(job)
+        model = load_folder(Path(job["folder"]), policy)
+        return model, _predict(job, model)
     except RegistryToolsError as error:
-        return {"error": str(error)}
+        return None, {"error": str(error)}
     except Exception as error:  # noqa: BLE001 - whatever a model raises goes to the parent
-        return {"error": error_summary(error, 300)}
+        return None, {"error": error_summary(error, 300)}
+
+
+def _time_in_turns(jobs: Sequence[dict[str, Any]], models: Sequence[LoadedModel | None]) -> list[list[float]]:
+    """Return for each job the milliseconds for its row; what else runs here slows all alike."""
+    rows = [pd.read_parquet(job["timed_row"]) if job["timed_row"] else None for job in jobs]
+    milliseconds: list[list[float]] = [[] for _ in jobs]
+    for turn in range(_LATENCY_ROUNDS + 1):
+        for row, model, own in zip(rows, models, milliseconds, strict=True):
+            if row is None or model is None:
+                continue
+            began = time.perf_counter()
+            model.predict(row)
+            if turn:  # the first is to warm up
+                own.append((time.perf_counter() - began) * 1000)
+    return milliseconds
 
 
 def main(request: str, response: str) -> int:
     """Run the jobs of a request file and write the response file."""
     gc.disable()  # what is imported stays; collecting it takes a sixth of the time
     jobs = json.loads(Path(request).read_text())
-    Path(response).write_text(json.dumps([_predict_or_error(job) for job in jobs]))
+    done = [_load_and_predict(job) for job in jobs]
+    if any(job["timed_row"] for job in jobs):
+        milliseconds = _time_in_turns(jobs, [model for model, _ in done])
+        for (model, given), own in zip(done, milliseconds, strict=True):
+            if model is not None:
+                given["milliseconds"] = own
+    Path(response).write_text(json.dumps([given for _, given in done]))
     return 0
 
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from registry_tools.data.schema import quoted_names
 from registry_tools.errors import VerificationError
 from registry_tools.evaluation.isolated_predict import IsolatedPredictions
 from registry_tools.mlflow_store.registry import VersionInfo
-from registry_tools.models import artifacts, evidence
-from registry_tools.models.evidence import Holdout, RecordedPredictions
-from registry_tools.models.loader import verified_files
+from registry_tools.models import evidence, manifest
+from registry_tools.models.evidence import Holdout, RecordedPredictions, TrainingRows
+from registry_tools.models.loader import verified_evidence, verified_files
 from registry_tools.models.trust_policy import TrustPolicy
 
 if TYPE_CHECKING:
@@ -34,7 +35,13 @@ class VersionBundle:
     faults: tuple[str, ...]
     recorded: RecordedPredictions | None
     holdout: Holdout | None
-    training_rows: npt.NDArray[np.uint64] | None
+    training_rows: TrainingRows | None
+    evidence_files: int = 0  # compared with the manifest
+
+    @property
+    def title(self) -> str:
+        """The model and the version."""
+        return f"{self.version.name} version {self.version.version}"
 
 
 def fetch_bundle(
@@ -42,27 +49,52 @@ def fetch_bundle(
 ) -> VersionBundle:
     """Fetch the files and the evidence of a version; the folders last until `files` is closed."""
     folder, recorded, holdout, training_rows = None, None, None, None
-    faults = []
+    faults, listed = [], None
     try:
         folder = files.enter_context(verified_files(client, version, policy))
     except VerificationError as error:
         faults.append(str(error))
-    evidence_folder = files.enter_context(artifacts.evidence_files(client, version))
-    if evidence_folder is not None:
-        try:
+    try:
+        evidence_folder = files.enter_context(verified_evidence(client, version, policy))
+        if evidence_folder is not None:
             recorded = evidence.read_recorded_predictions(evidence_folder)
             training_rows = evidence.read_training_rows(evidence_folder)
             holdout = evidence.read_holdout(evidence_folder)
-        except VerificationError as error:
-            faults.append(str(error))
-    return VersionBundle(version, folder, tuple(faults), recorded, holdout, training_rows)
+            listed = manifest.read_manifest(evidence_folder)
+    except VerificationError as error:
+        faults.append(str(error))
+    return VersionBundle(
+        version,
+        folder,
+        tuple(dict.fromkeys(faults)),  # a missing signature is found twice
+        recorded,
+        holdout,
+        training_rows,
+        len(listed.evidence) if listed is not None else 0,
+    )
 
 
 def exclude_training_rows(holdout: Holdout | None, bundle: VersionBundle | None) -> Holdout | None:
-    """Return the rows that a version was not trained on."""
-    if holdout is None or bundle is None or bundle.training_rows is None:
+    """Return the rows that a version was not trained on; all of them where that is unknown."""
+    training = bundle.training_rows if bundle is not None else None
+    if holdout is None or training is None or training.missing_columns(holdout.rows):
         return holdout
-    return holdout.take(~np.isin(holdout.hashes, bundle.training_rows))
+    return holdout.take(~np.isin(training.hash(holdout.rows), training.hashes))
+
+
+def unknown_training_rows(holdout: Holdout, bundle: VersionBundle) -> str | None:
+    """Return why it is unknown which rows a version was trained on, and the fix; None if it is known.
+
+    None as well for a version whose training rows were never recorded.
+    """
+    missing = bundle.training_rows.missing_columns(holdout.rows) if bundle.training_rows is not None else []
+    if not missing:
+        return None
+    names = quoted_names(missing)
+    return (
+        f"it is unknown which of the rows {bundle.title} was trained on: it was trained with {names}, "
+        f"which they lack; give --eval-data FILE --target COLUMN, with {names} in the file"
+    )
 
 
 def predictions_as_labels(

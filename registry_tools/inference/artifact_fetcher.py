@@ -13,7 +13,7 @@ from registry_tools.inference.model_artifact import Identity, ModelArtifact
 from registry_tools.mlflow_store import registry
 from registry_tools.mlflow_store.client import connect
 from registry_tools.mlflow_store.registry import VersionInfo
-from registry_tools.models import artifacts, loader, manifest, signing
+from registry_tools.models import artifacts, loader, manifest
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.refs import ModelRef
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _KEPT_VERSIONS = 3
+# The rows of a version are not needed to serve it.
+_EVIDENCE = ("recorded_predictions.json", manifest.MANIFEST_FILE, manifest.SIGNATURE_FILE)
 
 
 class ArtifactFetcher:
@@ -76,13 +78,11 @@ class ArtifactFetcher:
         folder = Path(tempfile.mkdtemp(prefix=f"{version.version}-", dir=self._scratch))
         with loader.verified_files(client, version, self._policy) as files:
             shutil.copytree(files, folder / "model")
-        with artifacts.evidence_file(client, version, "recorded_predictions.json") as recorded:
-            if recorded is not None:
-                shutil.copy(recorded, folder / "recorded_predictions.json")
-        if self._policy.public_key is not None:
-            name = self._signature_name(folder)
-            with artifacts.evidence_file(client, version, name) as signature:
-                shutil.copy(str(signature), folder / name)
+        # Beside the model: the cache is verified again with the manifest and its signature.
+        with artifacts.evidence_files(client, version, _EVIDENCE) as evidence:
+            if evidence is not None:  # a version outlives its run
+                loader.check_evidence(evidence, version, self._policy, _EVIDENCE)
+                shutil.copytree(evidence, folder, dirs_exist_ok=True)
         return ModelArtifact(
             folder=str(folder),
             name=version.name,
@@ -91,10 +91,6 @@ class ArtifactFetcher:
             run_id=version.run_id,
             digest=version.digest,
         )
-
-    @staticmethod
-    def _signature_name(folder: Path) -> str:
-        return signing.file_name(manifest.digest_of(manifest.manifest_of(folder / "model")))
 
     def write_cache(self, artifact: ModelArtifact) -> None:
         """Put the version that took over into the cache, in place of the one before.
@@ -145,8 +141,7 @@ class ArtifactFetcher:
             return None
         manifest.check_files(artifact.model, artifact.digest or files)
         if self._policy.public_key is not None:
-            signature = Path(artifact.folder, self._signature_name(Path(artifact.folder)))
-            signing.check(artifact.model, signature if signature.is_file() else None, self._policy.public_key)
+            loader.check_signature(artifact.model, Path(artifact.folder), self._policy.public_key)
         return artifact
 
     def _cache_folder(self) -> Path:

@@ -20,6 +20,7 @@ from registry_tools.errors import InputError, UnsupportedOperation
 from registry_tools.inference.input_diagnostics import explain_refusal, refuse_misspelled_columns
 from registry_tools.inference.lazy_imports import load_full_mlflow
 from registry_tools.models.loaded_model import LoadedModel
+from registry_tools.models.prediction_shape import check_prediction_count
 
 PARQUET = "application/vnd.apache.parquet"
 
@@ -84,6 +85,8 @@ class MlflowScoring:
             If MLflow refuses the request; says why, and names no value.
         UnsupportedOperation
             If the model has no such method.
+        VerificationError
+            If the model returns more or fewer predictions than there are rows.
         """
         load_full_mlflow()
         from mlflow.exceptions import MlflowException
@@ -106,11 +109,14 @@ class MlflowScoring:
             refuse_too_many(recording.count, max_rows)
             raise InputError(explain_refusal(content, content_type, signature)) from error
         body = reply.response.encode()
-        return ScoredRequest(body, recording.rows, orjson.loads(body).get("predictions"))
+        predictions = orjson.loads(body).get("predictions")
+        _check_count(predictions, recording.count)
+        return ScoredRequest(body, recording.rows, predictions)
 
     def predict(self, rows: Any, method: str) -> list[Any]:
         """Return the predictions for rows that `score_request` parsed before, one a row."""
-        found: list[Any] = np.asarray(self._pyfunc(method).predict(rows)).tolist()
+        found = np.asarray(self._pyfunc(method).predict(rows)).tolist()
+        _check_count(found, _count(rows))
         return found
 
     @property
@@ -165,6 +171,20 @@ def refuse_too_many(rows: int | None, most: int | None) -> None:
         raise InputError(f"{rows} rows in one request, {most} are allowed: send them in parts")
 
 
+def _check_count(predictions: Any, rows: int | None) -> None:
+    """Refuse a list of more or fewer predictions than rows; some flavors return one object for all."""
+    if rows is not None and isinstance(predictions, list):
+        check_prediction_count(len(predictions), rows)
+
+
+def _count(rows: Any) -> int | None:
+    """Return the number of rows in the input of a model; None where it has none."""
+    if isinstance(rows, dict):
+        counts = {len(tensor) if isinstance(tensor, np.ndarray) else None for tensor in rows.values()}
+        return counts.pop() if len(counts) == 1 else None
+    return len(rows) if hasattr(rows, "__len__") and not isinstance(rows, str) else None
+
+
 def _rows_of(content: Any, content_type: str) -> int | None:
     """Return how many rows a Parquet file says it has: a small one may hold very many."""
     if content_type != PARQUET:
@@ -190,7 +210,7 @@ class _RecordingModel:
 
     def predict(self, data: Any, params: Any = None) -> Any:
         self.rows = data
-        self.count = len(data) if hasattr(data, "__len__") and not isinstance(data, dict) else None
+        self.count = _count(data)
         refuse_too_many(self.count, self._max_rows)
         return self._pyfunc.predict(data, params=params)
 

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import sklearn
 
-from registry_tools.errors import InputError, UnsupportedOperation, VerificationError
+from registry_tools.errors import InputError, UnsupportedOperation
 from registry_tools.inference.decoder import Matrix, NumericSchema
 from registry_tools.inference.mlflow_scoring import MlflowScoring
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.models.loaded_model import LoadedModel, ModelInfo
+from registry_tools.models.prediction_shape import check_predictions
 
 _log = logging.getLogger(__name__)
 
@@ -75,6 +76,8 @@ class Predictor:
             If the model cannot take them; no value is named.
         UnsupportedOperation
             If the model has no such method.
+        VerificationError
+            If it returns more or fewer predictions than there are rows.
         """
         predictions: list[Any] = self.predict_array(rows, method).tolist()
         return predictions
@@ -94,11 +97,7 @@ class Predictor:
             if not isinstance(error, self.model.input_errors):
                 _log.warning("%s raised %s on a request", self.artifact, type(error).__name__)
             raise InputError(_refusal(rows, self.numeric_schema)) from error
-        if len(predictions) != len(rows):
-            raise VerificationError(
-                f"{self.artifact} gave {len(predictions)} predictions for {len(rows)} rows"
-            )
-        return predictions
+        return check_predictions(predictions, len(rows))
 
     def _function(self, method: str) -> Callable[[Any], Any]:
         function = getattr(self.estimator, method, None)

@@ -17,7 +17,8 @@ from registry_tools.mlflow_store.client import fetch_pages, is_missing, quote, t
 from registry_tools.mlflow_store.registered_models import get_registered_model, stages_of, uses_legacy_stages
 from registry_tools.refs import ModelRef
 
-DIGEST_TAG = "artifact_digest"
+DIGEST_TAG = "artifact_digest"  # of the files of the model
+EVIDENCE_DIGEST_TAG = "evidence_digest"
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class VersionInfo:
     metrics: Mapping[str, float] = field(default_factory=dict)
     params: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def evidence_digest(self) -> str | None:
+        """The digest of the evidence; None if it was registered without."""
+        return self.tags.get(EVIDENCE_DIGEST_TAG)
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values, for JSON, which has no NaN: such a metric is None."""
@@ -238,13 +244,14 @@ def newest_version(client: MlflowClient, name: str) -> VersionInfo | None:
     return _info(found[0], {}) if found else None
 
 
-def set_version_tag(client: MlflowClient, version: VersionInfo, key: str, value: str) -> None:
-    """Write a tag of a version."""
+def set_tags(client: MlflowClient, version: VersionInfo, tags: Mapping[str, str]) -> None:
+    """Set tags of a version, one after the other."""
     with translate_errors(client.tracking_uri):
-        client.set_model_version_tag(version.name, str(version.version), key, value)
+        for key, value in tags.items():
+            client.set_model_version_tag(version.name, str(version.version), key, value)
 
 
-def delete_version_tag(client: MlflowClient, version: VersionInfo, key: str) -> None:
+def delete_tag(client: MlflowClient, version: VersionInfo, key: str) -> None:
     """Remove a tag of a version."""
     with translate_errors(client.tracking_uri):
         client.delete_model_version_tag(version.name, str(version.version), key)

@@ -106,7 +106,7 @@ def check_write_access(client: MlflowClient, name: str) -> None:
     if version is None:
         return
     if version.digest is not None:
-        registry.set_version_tag(client, version, registry.DIGEST_TAG, version.digest)
+        registry.set_tags(client, version, {registry.DIGEST_TAG: version.digest})
         return
     with translate_errors(client.tracking_uri):
         client.update_model_version(name, str(version.version), version.description)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import mlflow
@@ -38,43 +37,48 @@ def model_files(client: MlflowClient, name: str, version: int) -> Iterator[Path]
 def download(client: MlflowClient, uri: str) -> Iterator[Path]:
     """Download the folder or file at an artifact URI, yield its path, and remove it afterwards."""
     with tempfile.TemporaryDirectory() as scratch:
-        with translate_errors(client.tracking_uri):
-            try:
-                path = mlflow.artifacts.download_artifacts(
-                    artifact_uri=uri, dst_path=scratch, tracking_uri=client.tracking_uri
-                )
-            except OSError as error:  # a local store says so itself
-                raise NotFound(f"no files at {uri}: {error.strerror or error}") from error
-        yield Path(path)
+        yield _download(client, uri, scratch)
 
 
-def evidence_files(client: MlflowClient, version: VersionInfo) -> AbstractContextManager[Path | None]:
-    """Yield a folder with the evidence of a version; None if its run has none."""
-    return evidence_file(client, version, "")
+def _download(client: MlflowClient, uri: str, folder: str) -> Path:
+    with translate_errors(client.tracking_uri):
+        try:
+            path = mlflow.artifacts.download_artifacts(
+                artifact_uri=uri, dst_path=folder, tracking_uri=client.tracking_uri
+            )
+        except OSError as error:  # a local store says so itself
+            raise NotFound(f"no files at {uri}: {error.strerror or error}") from error
+    return Path(path)
 
 
 @contextlib.contextmanager
-def evidence_file(client: MlflowClient, version: VersionInfo, name: str) -> Iterator[Path | None]:
-    """Yield one file of the evidence of a version; None if there is none of that name."""
-    uri = None
-    if version.run_id is not None:
-        with translate_errors(client.tracking_uri):
-            uri = _evidence_uri(client, version.run_id, name)
-    if uri is None:
+def evidence_files(
+    client: MlflowClient, version: VersionInfo, only: Collection[str] | None = None
+) -> Iterator[Path | None]:
+    """Yield a folder with the evidence of a version, unverified; None if its run has none.
+
+    Parameters
+    ----------
+    client, version
+        The registry, and the version.
+    only
+        The names of the files to download, where they exist; None downloads all.
+    """
+    with translate_errors(client.tracking_uri):
+        run = find_run(client, version.run_id) if version.run_id is not None else None
+        listed = client.list_artifacts(run.info.run_id, manifests.EVIDENCE) if run is not None else []
+    if run is None or not listed:
         yield None
         return
-    with download(client, uri) as path:
-        yield path
-
-
-def _evidence_uri(client: MlflowClient, run_id: str, name: str) -> str | None:
-    run = find_run(client, run_id)
-    if run is None:
-        return None
-    paths = {file.path for file in client.list_artifacts(run_id, manifests.EVIDENCE)}
-    path = f"{manifests.EVIDENCE}/{name}" if name else manifests.EVIDENCE
-    exists = path in paths if name else bool(paths)
-    return f"{run.info.artifact_uri}/{path}" if exists else None
+    if only is None:
+        with download(client, f"{run.info.artifact_uri}/{manifests.EVIDENCE}") as folder:
+            yield folder
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        for path in sorted(file.path for file in listed):
+            if Path(path).name in only:
+                _download(client, f"{run.info.artifact_uri}/{path}", scratch)
+        yield Path(scratch)
 
 
 def plots(client: MlflowClient, version: VersionInfo) -> tuple[dict[str, bytes], list[str]]:
@@ -128,7 +132,7 @@ def add_evidence(client: MlflowClient, version: VersionInfo, path: Path) -> None
         client.log_artifact(version.run_id, str(path), manifests.EVIDENCE)
 
 
-def download_manifest(client: MlflowClient, version: VersionInfo) -> dict[str, str] | None:
+def download_manifest(client: MlflowClient, version: VersionInfo) -> manifests.VersionManifest | None:
     """Return the manifest made at registration; None if there is none that can be read."""
-    with evidence_files(client, version) as folder:
+    with evidence_files(client, version, {manifests.MANIFEST_FILE}) as folder:
         return manifests.read_manifest(folder) if folder is not None else None

@@ -14,7 +14,7 @@ from registry_tools.errors import PromotionError, UnsupportedOperation, Verifica
 from registry_tools.mlflow_store import heartbeat, registry, runs
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models import artifacts, manifest
-from registry_tools.models.loader import verified_files
+from registry_tools.models.loader import verified_evidence, verified_files
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.refs import ModelRef
 
@@ -98,7 +98,7 @@ def _copy_version(
             model = Path(scratch, "model")
             shutil.copytree(folder, model, ignore=shutil.ignore_patterns(*manifest.WRITTEN_ON_LOAD))
             address = _upload_verified(target, run_id, model, "model")
-        with artifacts.evidence_files(source, version) as evidence:
+        with verified_evidence(source, version, TrustPolicy()) as evidence:
             if evidence is not None:
                 _upload_verified(target, run_id, evidence, manifest.EVIDENCE)
         number = registry.register(

@@ -1,12 +1,11 @@
 """The evidence of a version: the files in the folder `manifest.EVIDENCE` of its run that later
 checks rely on.
 
-holdout.parquet            the rows no training saw: columns as trained on, the label, ROW_HASH
-training_row_hashes.npy    the hashes of the rows that it was trained on, sorted
-duplicate_rows.npy         the hashes of the rows that stand in the table more than once, and how
-                           often
+holdout.parquet            the rows no training saw: columns as trained on, then the label
+training_rows.npz          the hashes of the rows that it was trained on, and their columns
 recorded_predictions.json  its predictions for its input example, recorded at registration
-manifest.json              the SHA-256 of each file of the model
+manifest.json              the SHA-256 of each file of the model and of these; see `manifest`
+manifest.sig               its signature, where somebody signed it
 baseline.json, baseline.parquet, which a monitor compares production data with: see its module
 
 The hash of a row is that of its features: a label may be written in more than one way.
@@ -15,6 +14,7 @@ The hash of a row is that of its features: a label may be written in more than o
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ import pandas as pd
 from registry_tools.data.row_hash import hash_rows
 from registry_tools.errors import VerificationError, first_line
 
-ROW_HASH = "__row_hash__"
+_TRAINING_ROWS = "training_rows.npz"
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,29 @@ class Holdout:
 
     rows: pd.DataFrame  # the feature columns
     labels: npt.NDArray[Any]  # class names, shape (rows,)
-    hashes: npt.NDArray[np.uint64]  # shape (rows,)
-    # Rows that stand in their table more than once, and how often; shape (rows, 2).
+    # The hashes of rows that stand in their table more than once, and how often; shape (rows, 2).
     duplicates: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty((0, 2), np.uint64))
 
     def take(self, mask: npt.NDArray[np.bool_]) -> Holdout:
         """Return the rows where `mask` is true."""
-        rows = self.rows[mask].reset_index(drop=True)
-        return Holdout(rows, self.labels[mask], self.hashes[mask], self.duplicates)
+        return Holdout(self.rows[mask].reset_index(drop=True), self.labels[mask], self.duplicates)
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """The rows that a version was trained on, by their hashes over some columns."""
+
+    columns: tuple[str, ...]
+    hashes: npt.NDArray[np.uint64]  # sorted, shape (rows,)
+    duplicates: npt.NDArray[np.uint64]  # as in `Holdout`
+
+    def missing_columns(self, rows: pd.DataFrame) -> list[str]:
+        """Return the columns that rows lack: without them they cannot be found among these."""
+        return [name for name in self.columns if name not in rows]
+
+    def hash(self, rows: pd.DataFrame) -> npt.NDArray[np.uint64]:
+        """Hash rows over the same columns, shape (rows,)."""
+        return hash_rows(rows[list(self.columns)])
 
 
 @dataclass(frozen=True)
@@ -57,10 +72,9 @@ class RecordedPredictions:
 
 
 def write_holdout(folder: Path, features: pd.DataFrame, labels: pd.Series, most: int = 100_000) -> None:
-    """Write the holdout with its labels and row hashes, a sample of `most` rows if it is larger."""
+    """Write the holdout with its labels, a sample of `most` rows if it is larger."""
     holdout = features.copy()
     holdout[labels.name] = labels.to_numpy()
-    holdout[ROW_HASH] = hash_rows(features)
     if len(holdout) > most:
         holdout = holdout.sample(most, random_state=0).sort_index()
     holdout.to_parquet(folder / "holdout.parquet", index=False)
@@ -72,11 +86,14 @@ def write_training_rows(folder: Path, table: pd.DataFrame, training: pd.DataFram
     The latter is taken from the table itself, before any split: later checks can then
     distinguish a duplicate on the other side from a row on both sides.
     """
-    np.save(folder / "training_row_hashes.npy", np.sort(hash_rows(training)))
     hashes, counts = np.unique(hash_rows(table), return_counts=True)
     repeated = counts > 1
-    duplicates = np.column_stack([hashes[repeated], counts[repeated].astype(np.uint64)])
-    np.save(folder / "duplicate_rows.npy", duplicates)
+    np.savez(
+        folder / _TRAINING_ROWS,
+        columns=np.array([str(name) for name in training.columns]),
+        hashes=np.sort(hash_rows(training)),
+        duplicates=np.column_stack([hashes[repeated], counts[repeated].astype(np.uint64)]),
+    )
 
 
 def read_holdout(folder: Path) -> Holdout | None:
@@ -92,26 +109,26 @@ def read_holdout(folder: Path) -> Holdout | None:
         return None
     with _translate_read_errors(path):
         table = pd.read_parquet(path)
-        hashes = table.pop(ROW_HASH).to_numpy(np.uint64)
         labels = table.pop(table.columns[-1]).to_numpy(object)
         if table.empty or pd.isna(labels).any():
             raise ValueError("there are rows without features or label")
-    duplicates = _read_array(folder / "duplicate_rows.npy")
-    if duplicates is None or duplicates.ndim != 2 or duplicates.shape[1] != 2:
-        duplicates = np.empty((0, 2), np.uint64)
-    return Holdout(table, labels, hashes, duplicates)
+    training = read_training_rows(folder)
+    return Holdout(table, labels, training.duplicates) if training is not None else Holdout(table, labels)
 
 
-def read_training_rows(folder: Path) -> npt.NDArray[np.uint64] | None:
-    """Return the hashes of the training rows, shape (rows,); None if they were not logged."""
-    return _read_array(folder / "training_row_hashes.npy")
-
-
-def _read_array(path: Path) -> npt.NDArray[np.uint64] | None:
+def read_training_rows(folder: Path) -> TrainingRows | None:
+    """Return the rows that the version was trained on; None if they were not logged."""
+    path = folder / _TRAINING_ROWS
     if not path.is_file():
         return None
-    with _translate_read_errors(path):
-        return np.load(path, allow_pickle=False).astype(np.uint64)
+    # NumPy leaves a file open that it cannot read.
+    with _translate_read_errors(path), path.open("rb") as file, np.load(file) as content:
+        columns = tuple(content["columns"].astype(str).tolist())
+        return TrainingRows(
+            columns,
+            content["hashes"].astype(np.uint64).reshape(-1),
+            content["duplicates"].astype(np.uint64).reshape(-1, 2),
+        )
 
 
 @contextmanager
@@ -119,7 +136,10 @@ def _translate_read_errors(path: Path) -> Iterator[None]:
     try:
         yield
     # Whoever may write to the registry may write anything there.
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        *(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError),
+        *(EOFError, zipfile.BadZipFile),
+    ) as error:
         reason = first_line(error, 150)
         raise VerificationError(f"evidence/{path.name} is not readable: {reason}") from error
 

@@ -20,6 +20,7 @@ from registry_tools.data.schema import Column
 from registry_tools.errors import InputError, UnsupportedOperation, VerificationError, first_line
 from registry_tools.models import formats
 from registry_tools.models.formats import ModelDescription
+from registry_tools.models.prediction_shape import check_predictions, class_values, flatten_one_output
 from registry_tools.models.trust_policy import TrustPolicy
 
 if TYPE_CHECKING:
@@ -60,14 +61,16 @@ class LoadedModel:
     input_errors: tuple[type[Exception], ...] = (ValueError, TypeError)  # on rows it cannot take
 
     def predict(self, rows: Any) -> npt.NDArray[Any]:
-        """Return what the estimator returns for the rows, shape (rows,).
+        """Return what the estimator returns for the rows, shape (rows,) or (rows, outputs).
 
         Raises
         ------
         InputError
             If the rows do not fit the signature; names the row, the column and the value.
+        VerificationError
+            If the model returns more or fewer predictions than there are rows.
         """
-        return self._call(self.estimator.predict, rows)
+        return flatten_one_output(self._call(self.estimator.predict, rows))
 
     def predict_names(self, rows: Any) -> npt.NDArray[Any]:
         """Return the names of the predicted classes, shape (rows,).
@@ -82,7 +85,15 @@ class LoadedModel:
         return self.names_of(self.predict(rows))
 
     def names_of(self, predicted: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return the class names that belong to predictions, shape (rows,)."""
+        """Return the class names that belong to predictions, shape (rows,).
+
+        Raises
+        ------
+        UnsupportedOperation
+            If the version carries no target names and predicts none itself.
+        VerificationError
+            If a prediction is not the code of a class.
+        """
         if self.info.target_names is None:
             if predicted.dtype.kind in "OU":
                 return predicted
@@ -90,7 +101,14 @@ class LoadedModel:
                 f"{self.info.name} version {self.info.version} carries no target names: "
                 "use predict, or register it with metadata={'target_names': [...]}"
             )
-        return np.asarray(self.info.target_names)[predicted.astype(int)]
+        names = np.asarray(self.info.target_names)
+        coded = np.isin(predicted, np.arange(len(names)))
+        if not coded.all():
+            raise VerificationError(
+                f"{self.info.name} version {self.info.version} predicts {predicted[~coded][0]!r}, and its "
+                f"target names are those of the codes 0 to {len(names) - 1}"
+            )
+        return names[predicted.astype(int)]
 
     def predict_proba(self, rows: Any) -> npt.NDArray[np.float64]:
         """Return the probability of each class, shape (rows, classes).
@@ -99,7 +117,7 @@ class LoadedModel:
         ------
         UnsupportedOperation
             If the model gives no probabilities.
-        InputError
+        InputError, VerificationError
             As `predict`.
         """
         predict_proba = getattr(self.estimator, "predict_proba", None)
@@ -115,7 +133,7 @@ class LoadedModel:
 
         frame = coerce(rows, self.info.signature)
         try:
-            return np.asarray(method(frame))
+            predicted = method(frame)
         except self.input_errors as error:
             missing = np.argwhere(frame.isna().to_numpy())
             if len(missing):
@@ -125,6 +143,7 @@ class LoadedModel:
                     "model was trained without any"
                 ) from error
             raise InputError(f"the model cannot take these rows: {first_line(error)}") from error
+        return check_predictions(predicted, len(frame))
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -137,7 +156,9 @@ class LoadedModel:
         if classes is None:
             return names or ()
         by_code: dict[Any, str] = dict(enumerate(names or ()))
-        return tuple(by_code.get(code, str(code)) if np.isscalar(code) else str(code) for code in classes)
+        if isinstance(classes, list):  # an array for each output
+            classes = classes[0] if len(classes) == 1 else np.array([str(output) for output in classes])
+        return tuple(by_code.get(code, str(code)) for code in class_values(np.asarray(classes)))
 
 
 def load_folder(

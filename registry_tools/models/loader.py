@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry_tools.errors import VerificationError
+from registry_tools.errors import UnsupportedOperation, VerificationError
 from registry_tools.mlflow_store import registry
 from registry_tools.mlflow_store.client import connect
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models import artifacts, manifest, signing
 from registry_tools.models.loaded_model import LoadedModel, load_folder
+from registry_tools.models.manifest import EVIDENCE, MANIFEST_FILE, SIGNATURE_FILE
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.refs import ModelRef, parse_ref
 
@@ -82,19 +84,88 @@ def verified_files(client: MlflowClient, version: VersionInfo, policy: TrustPoli
                 manifest.check_files(folder, version.digest)
             except VerificationError:
                 # The manifest is downloaded only now: it is needed to name the file.
-                manifest.check_files(folder, version.digest, artifacts.download_manifest(client, version))
+                made = artifacts.download_manifest(client, version)
+                manifest.check_files(folder, version.digest, made.model if made is not None else None)
                 raise
         if policy.public_key is not None:
-            name = signing.file_name(manifest.digest_of(manifest.manifest_of(folder)))
-            with artifacts.evidence_file(client, version, name) as signature:
-                signing.check(folder, signature, policy.public_key)
+            with artifacts.evidence_files(client, version, {MANIFEST_FILE, SIGNATURE_FILE}) as evidence:
+                check_signature(folder, evidence, policy.public_key)
         yield folder
 
 
-def sign(client: MlflowClient, version: VersionInfo, key: Path) -> str:
-    """Sign a version's files, add the signature to its evidence, and return its path there.
+def check_signature(model: Path, evidence: Path | None, public_key: Path) -> None:
+    """Compare a model folder with the signed manifest in an evidence folder.
 
-    The files are compared with the digest first: nobody signs what was changed since.
+    Raises
+    ------
+    VerificationError
+        If there is no such signature, or a file differs from the manifest.
+    """
+    signed = signing.signed_manifest(evidence, public_key)
+    manifest.check_files(model, manifest.digest_of(signed.model), signed.model)
+
+
+@contextlib.contextmanager
+def verified_evidence(
+    client: MlflowClient, version: VersionInfo, policy: TrustPolicy, only: Collection[str] | None = None
+) -> Iterator[Path | None]:
+    """Yield a folder with a version's evidence, compared with its digest and, if asked, signature.
+
+    None if its run has none. A version that was registered without a digest has the evidence of
+    its run as it is, as it has its files.
+
+    Parameters
+    ----------
+    client, version, policy
+        The registry, the version, and the key whose signature it needs.
+    only
+        The names of the files to download and to compare; None takes all.
+
+    Raises
+    ------
+    VerificationError
+        If a file was changed, added or removed, or the signature is missing or another's.
+    """
+    names = {*only, MANIFEST_FILE, SIGNATURE_FILE} if only is not None else None
+    with artifacts.evidence_files(client, version, names) as folder:
+        check_evidence(folder, version, policy, only)
+        yield folder
+
+
+def check_evidence(
+    folder: Path | None, version: VersionInfo, policy: TrustPolicy, only: Collection[str] | None = None
+) -> None:
+    """Compare an evidence folder, or some of its files, with its manifest, digest and signature.
+
+    Raises
+    ------
+    VerificationError
+        As `verified_evidence`.
+    """
+    found = manifest.read_manifest(folder) if folder is not None else None
+    if policy.public_key is not None:
+        found = signing.signed_manifest(folder, policy.public_key)
+    if found is None or folder is None:
+        if version.evidence_digest is not None:
+            raise VerificationError(
+                f"{EVIDENCE}/{MANIFEST_FILE} is missing or not readable: restore it, or train again"
+            )
+        return
+    # The manifest may be that of another version.
+    parts = ((found.model, version.digest), (found.evidence, version.evidence_digest))
+    if any(digest not in (None, manifest.digest_of(part)) for part, digest in parts):
+        raise VerificationError(
+            f"{EVIDENCE}/{MANIFEST_FILE} was changed after registration: it has not the digests of "
+            f"{version.name} version {version.version}; restore it, or train again"
+        )
+    manifest.check_evidence(folder, found, only)
+
+
+def sign(client: MlflowClient, version: VersionInfo, key: Path) -> str:
+    """Sign the manifest of a version, add the signature to its evidence, and return its path there.
+
+    The files are compared with the digests first: nobody signs what was changed since. A version
+    without a manifest gets one.
 
     Raises
     ------
@@ -103,10 +174,21 @@ def sign(client: MlflowClient, version: VersionInfo, key: Path) -> str:
     InputError, UnsupportedOperation
         If the key does not serve, or there is no place for the signature.
     """
-    with verified_files(client, version, TrustPolicy()) as folder:
-        digest = manifest.digest_of(manifest.manifest_of(folder))
-        with tempfile.TemporaryDirectory() as scratch:
-            signature = Path(scratch, signing.file_name(digest))
-            signing.sign(folder, key, signature)
-            artifacts.add_evidence(client, version, signature)
-    return f"{manifest.EVIDENCE}/{signature.name}"
+    with (
+        verified_files(client, version, TrustPolicy()) as folder,
+        verified_evidence(client, version, TrustPolicy()) as evidence,
+        tempfile.TemporaryDirectory() as scratch,
+    ):
+        if evidence is not None:
+            shutil.copytree(evidence, scratch, dirs_exist_ok=True)
+        model = manifest.manifest_of(folder)
+        made = manifest.read_manifest(Path(scratch)) or manifest.write_manifest(Path(scratch), model)
+        if made.model != model:
+            raise UnsupportedOperation(
+                f"run {version.run_id} holds the evidence of another model than {version.name} version "
+                f"{version.version}: log each model in a run of its own"
+            )
+        signing.sign(Path(scratch), key)
+        for name in (MANIFEST_FILE, SIGNATURE_FILE):
+            artifacts.add_evidence(client, version, Path(scratch, name))
+    return f"{EVIDENCE}/{SIGNATURE_FILE}"

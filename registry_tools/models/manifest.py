@@ -1,11 +1,17 @@
-"""The manifest of a version: the SHA-256 of each file, and the digest over all of them."""
+"""The manifest of a version: the SHA-256 of each file of its model and of its evidence.
+
+The version carries two digests as tags, one over the files of the model and one over those of the
+evidence. A signature covers the manifest, and so both.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from registry_tools.errors import VerificationError
 
@@ -16,6 +22,16 @@ Manifest = dict[str, str]
 
 # The folder among the artifacts of a run where the evidence of its version lies.
 EVIDENCE = "evidence"
+# Two files there that the manifest does not list: itself, and its signature.
+MANIFEST_FILE, SIGNATURE_FILE = "manifest.json", "manifest.sig"
+
+
+@dataclass(frozen=True)
+class VersionManifest:
+    """The manifest of a version."""
+
+    model: Manifest
+    evidence: Manifest
 
 
 def manifest_of(folder: Path) -> Manifest:
@@ -43,17 +59,40 @@ def sha256_of(path: Path) -> str:
         return digest.hexdigest()
 
 
-def read_manifest(folder: Path) -> Manifest | None:
-    """Return the manifest made at registration; None if there is none."""
-    path = folder / "manifest.json"
+def evidence_of(folder: Path) -> Manifest:
+    """Return the SHA-256 (hex) of every file of an evidence folder that a manifest lists.
+
+    Raises
+    ------
+    VerificationError
+        As `manifest_of`.
+    """
+    unlisted = {MANIFEST_FILE, SIGNATURE_FILE}
+    return {name: value for name, value in manifest_of(folder).items() if name not in unlisted}
+
+
+def write_manifest(folder: Path, model: Mapping[str, str]) -> VersionManifest:
+    """Write the manifest of a model and of the evidence in a folder into that folder."""
+    manifest = VersionManifest(dict(model), evidence_of(folder))
+    (folder / MANIFEST_FILE).write_text(manifest_text(asdict(manifest)))
+    return manifest
+
+
+def read_manifest(folder: Path) -> VersionManifest | None:
+    """Return the manifest in an evidence folder; None if there is none that can be read."""
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
+        content = json.loads((folder / MANIFEST_FILE).read_text())
+        parts = content["model"], content["evidence"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
-    return content if isinstance(content, dict) else None
+    return VersionManifest(*parts) if all(_is_manifest(part) for part in parts) else None
 
 
-def manifest_text(manifest: Mapping[str, str]) -> str:
+def _is_manifest(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(digest, str) for digest in value.values())
+
+
+def manifest_text(manifest: Mapping[str, Any]) -> str:
     """Return the one spelling of a manifest: sorted JSON, a line a file."""
     return json.dumps(dict(manifest), indent=0, sort_keys=True) + "\n"
 
@@ -103,3 +142,20 @@ def check_files(folder: Path, digest: str, manifest: Mapping[str, str] | None = 
         f"{what} after registration: the digest is {digest_of(found)[:12]}…, registered was "
         f"{digest[:12]}…; train again, or load another version"
     )
+
+
+def check_evidence(folder: Path, manifest: VersionManifest, only: Collection[str] | None = None) -> None:
+    """Compare an evidence folder, or some of its files, with a manifest.
+
+    Raises
+    ------
+    VerificationError
+        If a file was changed, added or removed since; the message names it.
+    """
+    both = (manifest.evidence, evidence_of(folder))
+    expected, found = ({k: v for k, v in part.items() if only is None or k in only} for part in both)
+    differences = [f"{EVIDENCE}/{phrase}" for phrase in changes(expected, found)]
+    if differences:
+        raise VerificationError(
+            f"{'; '.join(differences[:5])} after registration; restore it, or train again"
+        )

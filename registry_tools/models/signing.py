@@ -1,8 +1,9 @@
-"""Signatures over a model's files, in the OpenSSF format that `model_signing verify` reads.
+"""Signatures over a version's manifest, in the OpenSSF format that `model_signing verify` reads.
 
-The digest that a version carries shows that nobody changed the files since; whoever may write to
-the registry may write both. A signature shows who made them. It covers the files, not the version:
-an older version that was signed stays signed.
+The digests that a version carries show that nobody changed its files since; whoever may write to
+the registry may write both. A signature shows who made them. The manifest lists each file of the
+model and of the evidence: to check a model takes the manifest and its signature, and no evidence.
+It covers the files, not the version: an older version that was signed stays signed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,13 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 
 from registry_tools.errors import InputError, UnsupportedOperation, VerificationError, first_line
-from registry_tools.models import manifest
+from registry_tools.models.manifest import (
+    EVIDENCE,
+    MANIFEST_FILE,
+    SIGNATURE_FILE,
+    VersionManifest,
+    read_manifest,
+)
 
 _VERIFY_ERRORS = (
     *(InvalidSignature, ValueError, LookupError, TypeError),
@@ -23,15 +30,11 @@ _VERIFY_ERRORS = (
 PASSWORD_VARIABLE = "REGISTRY_TOOLS_KEY_PASSWORD"
 
 
-def file_name(digest: str) -> str:
-    """Return the name of the signature file in the evidence of a run."""
-    return f"model-{digest[:12]}.sig"
+def sign(folder: Path, key: Path) -> None:
+    """Sign the manifest in an evidence folder with an elliptic-curve private key, PEM.
 
-
-def sign(folder: Path, key: Path, signature: Path) -> None:
-    """Sign the files of a model with an elliptic-curve private key, PEM.
-
-    The password of an encrypted key is taken from REGISTRY_TOOLS_KEY_PASSWORD.
+    The signature is written beside it. The password of an encrypted key is taken from
+    REGISTRY_TOOLS_KEY_PASSWORD.
 
     Raises
     ------
@@ -40,10 +43,9 @@ def sign(folder: Path, key: Path, signature: Path) -> None:
     UnsupportedOperation
         If the extra `signing` is not installed.
     """
-    hashing, signing, _ = _import_model_signing()
+    signing, _ = _import_model_signing()
     _check_readable("--key", key)
     password = os.environ.get(PASSWORD_VARIABLE)
-    files = hashing.Config().set_ignored_paths(paths=sorted(manifest.WRITTEN_ON_LOAD))
     try:
         signer = signing.Config().use_elliptic_key_signer(
             private_key=key, password=password.encode() if password else None
@@ -55,33 +57,37 @@ def sign(folder: Path, key: Path, signature: Path) -> None:
             f"{PASSWORD_VARIABLE} does not open it; make one with: "
             "openssl ecparam -name prime256v1 -genkey -noout -out key.pem"
         ) from error
-    signer.set_hashing_config(files).sign(folder, signature)
+    signer.sign(folder / MANIFEST_FILE, folder / SIGNATURE_FILE)
 
 
-def check(folder: Path, signature: Path | None, public_key: Path) -> None:
-    """Compare the files of a model with their signature.
+def signed_manifest(folder: Path | None, public_key: Path) -> VersionManifest:
+    """Return the manifest in an evidence folder, compared with its signature.
 
     Raises
     ------
     VerificationError
-        If there is no signature, another key made it, or a file is not as it was signed.
+        If there is no signature, another key made it, or the manifest is not as it was signed.
     InputError, UnsupportedOperation
         As `verifier`.
     """
     verifying = verifier(public_key)
-    if signature is None:
+    if folder is None or not (folder / SIGNATURE_FILE).is_file():
         raise VerificationError(
             "it has no signature, and one is required: registry-tools sign REF --key KEY makes it"
         )
     try:
-        verifying.verify(folder, signature)
+        verifying.verify(folder / MANIFEST_FILE, folder / SIGNATURE_FILE)
     # The library reads any file as JSON, and does not check its parts.
     except _VERIFY_ERRORS as error:
         # The library adds the digests, as Python writes its own objects.
         reason = first_line(error, 150).partition(": Expected")[0].replace("\\'", "'")
         raise VerificationError(
-            f"its signature was not made by {public_key} over these files: {reason}"
+            f"its signature was not made by {public_key} over {EVIDENCE}/{MANIFEST_FILE}: {reason}"
         ) from error
+    found = read_manifest(folder)
+    if found is None:
+        raise VerificationError(f"{EVIDENCE}/{MANIFEST_FILE} is signed, but it is no manifest")
+    return found
 
 
 def verifier(public_key: Path) -> Any:
@@ -94,7 +100,7 @@ def verifier(public_key: Path) -> Any:
     UnsupportedOperation
         If the extra `signing` is not installed.
     """
-    _, _, verifying = _import_model_signing()
+    _, verifying = _import_model_signing()
     _check_readable("--public-key", public_key)
     try:
         return verifying.Config().use_elliptic_key_verifier(public_key=public_key)
@@ -112,12 +118,12 @@ def _check_readable(option: str, path: Path) -> None:
         raise InputError(f"{option} {path}: {error.strerror}") from error
 
 
-def _import_model_signing() -> tuple[Any, Any, Any]:
+def _import_model_signing() -> tuple[Any, Any]:
     try:
-        from model_signing import hashing, signing, verifying
+        from model_signing import signing, verifying
     except ModuleNotFoundError as error:
         raise UnsupportedOperation(
             f"signatures need the extra `signing` ({error.name} is not installed): "
             "pip install 'registry-pipeline[signing]'"
         ) from error
-    return hashing, signing, verifying
+    return signing, verifying

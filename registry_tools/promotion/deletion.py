@@ -28,10 +28,10 @@ def delete(client: MlflowClient, ref: ModelRef) -> VersionInfo:
         If a stage needs it; the message names the stage.
     """
     version = registry.find_version(client, ref)
-    registry.set_version_tag(client, version, DELETING_TAG, "true")
+    registry.set_tags(client, version, {DELETING_TAG: "true"})
     reason = _reason_to_keep(client, version)
     if reason is not None:
-        registry.delete_version_tag(client, version, DELETING_TAG)
+        registry.delete_tag(client, version, DELETING_TAG)
         raise PromotionError(f"{version.name} version {version.version} {reason}")
     registry.delete_version(client, version.name, version.version)
     return version

@@ -79,10 +79,13 @@ def promote(
     NotFound
         If there is no such version, or no such stage and `new_stage` is false.
     PromotionError
-        If `force` comes without a reason, or the version is in the stage already.
+        If `force` or `options.baseline=False` comes without a reason, or the version is in the
+        stage already.
     """
     if force and not reason.strip():
         raise PromotionError("--force needs --reason: it stands in the history")
+    if not options.baseline and not reason.strip():
+        raise PromotionError("--no-baseline needs --reason: it stands in the history")
     candidate = registry.get_version(client, ref)
     if not new_stage:
         _check_exists(client, ref.name, stage)

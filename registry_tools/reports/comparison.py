@@ -12,8 +12,7 @@ import pandas as pd
 from registry_tools.evaluation.comparison import PairedPredictions, VersionPredictions
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.reports.render import data_uri, render
-from registry_tools.stats.intervals import MetricComparison, compare_log_loss, compare_metrics
-from registry_tools.stats.paired_test import PairedComparison
+from registry_tools.stats.metric_comparison import MetricComparison, compare_metrics
 
 _ROWS = 50
 _COLUMNS = 12
@@ -109,13 +108,11 @@ def _logged(first: VersionInfo, second: VersionInfo) -> list[dict[str, str]]:
 
 def _compare_on_same_rows(compared: PairedPredictions, titles: list[str]) -> dict[str, Any]:
     one, two = compared.first, compared.second
-    found = compare_metrics(compared.labels, one.names, two.names)
-    loss = None
+    probabilities = None
     if one.probabilities is not None and two.probabilities is not None:
-        loss = compare_log_loss(
-            compared.labels, (one.probabilities, one.classes), (two.probabilities, two.classes)
-        )
-    shown = _select_metrics(found, loss)
+        probabilities = (one.probabilities, one.classes), (two.probabilities, two.classes)
+    found = compare_metrics(compared.labels, one.names, two.names, probabilities)
+    shown = _select_metrics(found)
     # Log loss has a scale of its own.
     widest = max(_half_width(metric) for metric in shown if not metric.less_is_better)
     paired = compared.paired
@@ -124,18 +121,19 @@ def _compare_on_same_rows(compared: PairedPredictions, titles: list[str]) -> dic
     unlike = np.flatnonzero(one.names != two.names)
     columns = [str(column)[:_CHARACTERS] for column in compared.rows.columns]
     return {
-        "rows": paired.rows,
-        "summary": _summary(paired, found[0], titles),
+        "rows": compared.rows_phrase,
+        "summary": _summary(compared, found[0], titles),
         "clear": [f"{f.name} ({titles[f.better]})" for f in shown if f.better is not None],
         "metrics": [
             vars(metric)
             | {
                 "drawn": _interval_drawing(metric, _half_width(metric) if metric.less_is_better else widest),
-                "shows": "not clear" if metric.better is None else f"{titles[metric.better]}",
+                "shows": "not clear" if metric.better is None else titles[metric.better],
             }
             for metric in shown
         ],
-        "left_out": len(found) + (loss is not None) - len(shown),
+        "tested": sum(metric.p_value is not None for metric in found),
+        "left_out": len(found) - len(shown),
         "counts": {
             "both": both,
             "first": only_first,
@@ -151,16 +149,16 @@ def _compare_on_same_rows(compared: PairedPredictions, titles: list[str]) -> dic
     }
 
 
-def _select_metrics(found: list[MetricComparison], loss: MetricComparison | None) -> list[MetricComparison]:
-    """Return the metrics of all rows, and those of the classes that differ most."""
-    of_all, of_classes = found[:2], found[2:]
-    kept = sorted(of_classes, key=lambda f: -abs(f.first.value - f.second.value))[:_CLASS_METRICS]
-    ordered = [metric for metric in of_classes if metric in kept]
-    return of_all + ([loss] if loss is not None else []) + ordered
+def _select_metrics(found: list[MetricComparison]) -> list[MetricComparison]:
+    """Return the metrics of all rows, and of the classes those shown to differ and the largest others."""
+    of_classes = [metric for metric in found if metric.of_class]
+    kept = sorted(of_classes, key=lambda f: (f.better is None, -abs(f.first.value - f.second.value)))
+    kept = kept[:_CLASS_METRICS]
+    return [metric for metric in found if not metric.of_class or metric in kept]
 
 
-def _summary(paired: PairedComparison, accuracy: MetricComparison, titles: list[str]) -> str:
-    rows = f"{paired.rows} rows that neither was trained on"
+def _summary(compared: PairedPredictions, accuracy: MetricComparison, titles: list[str]) -> str:
+    paired, rows = compared.paired, compared.rows_phrase
     more = paired.only_candidate_right - paired.only_champion_right
     if more == 0:
         verdict = f"Both are right equally often on {rows}"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-SIGNIFICANCE = 0.05
-_RESAMPLES = 10_000
+from registry_tools.stats.intervals import Z_ONE_SIDED, paired_difference
+
+_POWER = 0.8
 
 
 @dataclass(frozen=True)
@@ -18,8 +20,8 @@ class PairedComparison:
     """A candidate and a champion on the same rows, paired.
 
     `difference` is the candidate's accuracy less the champion's, `low` and `high` its 95% interval
-    and `bound` its one-sided 95% lower bound, both from the paired bootstrap; `p_worse` and
-    `p_better` are those of the exact one-sided McNemar test.
+    and `bound` the lower limit of the one-sided one, both by Tango; `p_worse` and `p_better` are those
+    of the exact one-sided McNemar test.
     """
 
     rows: int
@@ -55,17 +57,11 @@ def compare_predictions(
 def compare_counts(
     rows: int, only_candidate_right: int, only_champion_right: int, both_right: int
 ) -> PairedComparison:
-    """Return the comparison of paired counts; at least one row.
-
-    A resample of the rows is a draw from the multinomial of the three ways in which a row can
-    count, so none is made row by row. The seed is fixed: the same rows give the same verdict.
-    """
+    """Return the comparison of paired counts; at least one row."""
     from scipy.stats import binomtest  # half a second, which `show` need not wait for
 
     gained, lost = only_candidate_right, only_champion_right
-    shares = np.array([gained, lost, rows - gained - lost]) / rows
-    draws = np.random.default_rng(0).multinomial(rows, shares, size=_RESAMPLES)
-    low, bound, high = np.quantile((draws[:, 0] - draws[:, 1]) / rows, [0.025, 0.05, 0.975])
+    interval = paired_difference([gained], [lost], [rows])
     discordant = gained + lost
 
     def p_value(successes: int) -> float:
@@ -77,24 +73,21 @@ def compare_counts(
         champion_accuracy=(both_right + lost) / rows,
         only_candidate_right=gained,
         only_champion_right=lost,
-        difference=(gained - lost) / rows,
-        low=float(low),
-        high=float(high),
-        bound=float(bound),
+        difference=interval.value,
+        low=interval.low,
+        high=interval.high,
+        bound=paired_difference([gained], [lost], [rows], Z_ONE_SIDED).low,
         p_worse=p_value(lost),
         p_better=p_value(gained),
     )
 
 
-def minimum_rows(margin: float) -> int:
-    """Return how many rows hold, with 95% probability, an event of one row in `1 / margin`."""
-    return math.ceil(math.log(SIGNIFICANCE) / math.log(1 - margin))
-
-
 def rows_needed(compared: PairedComparison, margin: float) -> int:
     """Return how many rows show, in four of five cases, that an equal candidate is not inferior.
 
-    At the observed rate of disagreement, by the normal approximation, one-sided at 95%.
+    At the observed rate of disagreement, by the normal approximation. At least so many as two versions
+    need that never disagree: there the bound is -z²/(rows + z²).
     """
     disagreement = (compared.only_candidate_right + compared.only_champion_right) / compared.rows
-    return max(minimum_rows(margin), math.ceil(disagreement * ((1.645 + 0.842) / margin) ** 2))
+    always = math.floor(Z_ONE_SIDED**2 * (1 - margin) / margin) + 1
+    return max(always, math.ceil(disagreement * ((Z_ONE_SIDED + NormalDist().inv_cdf(_POWER)) / margin) ** 2))

@@ -43,7 +43,7 @@ def test_a_model_through_all_commands(local: Place, capsys: pytest.CaptureFixtur
     assert first["verdict"]["passed"]
     assert first["event"]["actor"] == "ada"
     refused = result_of(capsys, "promote", f"{name}/3", "--to", "production", code=3)
-    assert [g["gate"] for g in refused["verdict"]["gates"] if not g["passed"]] == ["champion"]
+    assert [g["gate"] for g in refused["verdict"]["gates"] if not g["passed"]] == ["champion", "baseline"]
     assert result_of(capsys, "promote", f"{name}/2", "--to", "production")["previous_version"] == 1
     back = result_of(capsys, "rollback", name, "--reason", "worse")
     assert (back["version"], back["previous_version"], back["event"]["reason"]) == (1, 2, "worse")

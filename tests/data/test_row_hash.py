@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
 
@@ -38,6 +40,42 @@ def test_a_first_text_in_a_column_moves_no_other_row() -> None:
     numbers = pd.DataFrame({"code": [1, 2, 3], "note": [None, None, None]})
     texts = pd.DataFrame({"code": ["1", "2", "3", "unknown"], "note": [None, None, None, "new"]})
     assert hash_rows(texts)[:3].tolist() == hash_rows(numbers).tolist()
+
+
+def test_text_codes_that_read_as_one_number_hash_differently() -> None:
+    codes = [
+        "1000",
+        "01000",
+        "1e3",
+        "1000.0",
+        "+1000",
+        " 1000",
+        "12345678901234567890",
+        "12345678901234567891",
+    ]
+    assert len(set(hash_rows(pd.DataFrame({"code": codes})).tolist())) == len(codes)
+    numbers = [
+        hash_rows(pd.DataFrame({"code": column})).tolist()[0]
+        for column in (
+            pd.Series([1000]),
+            pd.Series([1000.0]),
+            pd.Series([1000, "A1"], dtype=object),
+            pd.Series([1000.0, "A1"], dtype=object),
+            pd.Series([np.float32(1000), "A1"], dtype=object),
+            pd.Series([Decimal("1000.0"), "A1"], dtype=object),
+            pd.Series(["1000"]),
+        )
+    ]
+    assert len(set(numbers)) == 1
+
+
+def test_numbers_beside_a_text_keep_their_hash() -> None:
+    numbers = [0.1, -2.5, 1e-7, 1e300, -0.0, 2.0**60, 7]
+    beside = pd.Series([*numbers, "unknown"], dtype=object)
+    assert (
+        hash_rows(pd.DataFrame({"a": beside}))[:-1].tolist()
+        == hash_rows(pd.DataFrame({"a": numbers})).tolist()
+    )
 
 
 def test_the_hash_is_the_same_tomorrow() -> None:

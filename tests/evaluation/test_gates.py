@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize_scalar
 
 from registry_tools.cli import promotion
 from registry_tools.data.schema import Column
-from registry_tools.evaluation import gates
+from registry_tools.evaluation import comparison_gates, gates
 from registry_tools.evaluation.gates import champion_gate
+from registry_tools.evaluation.threshold_gates import (
+    latency_gate,
+    latency_ratio_gate,
+    metrics_fault,
+    size_ratio_gate,
+    thresholds_gate,
+)
 from registry_tools.evaluation.thresholds import failed_thresholds
 from registry_tools.evaluation.verdict import GateResult
 from registry_tools.stats.paired_test import compare_counts, compare_predictions
@@ -21,8 +29,10 @@ A, B = Column("a", "double"), Column("b", "long")
     [
         (None, "no signature"),
         ([A, B, Column("c", "double")], "new required column 'c'"),
-        ([A, Column("bb", "long")], "new required column 'bb'; 'b' no longer taken, 'bb' new"),
-        ([A, Column("bb", "long", required=False)], "'b' no longer taken, 'bb' new: renamed?"),
+        ([A, B, Column("c", "string", required=False)], "new optional column 'c'"),
+        ([A], "'b' no longer taken; the champion's clients send exactly its 2 columns"),
+        ([A, Column("bb", "long")], "new required column 'bb'; 'b' no longer taken; renamed?"),
+        ([A, Column("bb", "long", required=False)], "new optional column 'bb'; 'b' no longer taken"),
         ([B, A], "its columns stand in another order"),
         ([A, Column("b", "integer")], "column 'b' was long, is integer"),
         ([Column("a", "float"), B], "column 'a' was double, is float"),
@@ -38,14 +48,7 @@ def test_a_signature_that_the_champions_clients_do_not_fit_is_refused(
 
 
 @pytest.mark.parametrize(
-    "candidate",
-    [
-        [A, B],
-        [A],
-        [A, B, Column("c", "string", required=False)],
-        [A, Column("b", "double")],
-        [Column("a", "double", required=False), B],
-    ],
+    "candidate", [[A, B], [A, Column("b", "double")], [Column("a", "double", required=False), B]]
 )
 def test_a_compatible_signature_passes(candidate: list[Column]) -> None:
     assert gates.signature_gate(candidate, [A, B]).passed
@@ -78,10 +81,97 @@ def test_predictions_must_be_the_recorded_ones() -> None:
 
 def test_thresholds_name_the_metrics_that_miss_them() -> None:
     metrics = {"accuracy": 0.95, "log_loss": 0.3}
-    passed = gates.thresholds_gate(metrics, {"accuracy": 0.95}, {"log_loss": 0.3}, failed_thresholds)
+    passed = thresholds_gate(metrics, {"accuracy": 0.95}, {"log_loss": 0.3}, failed_thresholds)
     assert passed.passed
-    missed = gates.thresholds_gate(metrics, {"accuracy": 0.96}, {"log_loss": 0.3}, failed_thresholds)
+    missed = thresholds_gate(metrics, {"accuracy": 0.96}, {"log_loss": 0.3}, failed_thresholds)
     assert missed.message == "accuracy 0.9500, at least 0.96 required"
+
+
+def test_a_metric_without_a_value_misses_its_threshold() -> None:
+    result = thresholds_gate({"log_loss": float("nan")}, {}, {"log_loss": 1.0}, failed_thresholds)
+    assert (result.passed, result.message) == (False, "log_loss is nan on these rows")
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "rows", "classes", "message"),
+    [
+        (None, 0, ("a", "b"), "there are no rows to compute metrics on"),
+        (None, 2, ("a",), "the only class is 'a'"),
+        ([[0.5, 0.5]], 2, ("a", "b"), "probabilities of shape (1, 2) for 2 rows and 2 classes"),
+        ([[0.5, 0.5], [1.0, 0.0]], 2, ("a", "b", "c"), "of shape (2, 2) for 2 rows and 3 classes"),
+        ([[0.5, 0.5], [np.nan, 1.0]], 2, ("a", "b"), "row 1 has the probability nan for 'a'"),
+        ([[0.5, 0.5], [0.0, 1.5]], 2, ("a", "b"), "row 1 has the probability 1.5 for 'b'"),
+    ],
+)
+def test_predictions_without_metrics_say_why(
+    probabilities: list[list[float]] | None, rows: int, classes: tuple[str, ...], message: str
+) -> None:
+    given = None if probabilities is None else np.array(probabilities)
+    assert message in str(metrics_fault(given, rows, classes))
+    fine = np.array([[0.5, 0.5], [0.0, 1.0]])
+    assert metrics_fault(fine, 2, ("a", "b")) is metrics_fault(None, 2, ("a", "b")) is None
+
+
+def test_recorded_probabilities_must_be_there_and_of_the_same_shape() -> None:
+    two = model_output([0, 1], [[0.9, 0.1], [0.2, 0.8]])
+    three = model_output([0, 1], [[0.9, 0.1, 0], [0.2, 0.8, 0]])
+    none = model_output([0, 1])
+    assert "and the model gives none" in gates.predictions_gate(two, none).message
+    assert "and none were recorded" in gates.predictions_gate(none, two).message
+    shapes = "probabilities of shape (2, 3) were given, of shape (2, 2) recorded"
+    assert gates.predictions_gate(two, three).message == shapes
+    nan = model_output([0, 1], [[np.nan, 0.1], [0.2, 0.8]])
+    assert gates.predictions_gate(nan, nan).message == "a probability is NaN or infinite"
+
+
+def test_predictions_of_one_output_and_of_floats_are_those_recorded() -> None:
+    recorded = model_output([2, 1])
+    for given in ([2.0, 1.0], [[2], [1]]):
+        assert gates.predictions_gate(recorded, {"predictions": given}).passed
+        assert gates.predictions_gate({"predictions": given}, recorded).passed
+
+
+def test_the_baseline_is_the_commonest_class() -> None:
+    labels = np.array(["a"] * 12 + ["b"] * 8, dtype=object)
+    right = comparison_gates.baseline_gate(labels, labels)
+    assert right.passed
+    assert right.metrics["baseline_accuracy"] == 0.6
+    assert right.metrics["p_better"] == pytest.approx(0.5**8)
+    assert right.message == (
+        "1.0000 against 0.6000 for always 'a' on 20 rows: p(better) 0.00391; significantly better"
+    )
+    constant = comparison_gates.baseline_gate(labels, np.full(20, "a", dtype=object))
+    assert not constant.passed
+    assert constant.message.endswith("; no better: train a better model, or --no-baseline --reason TEXT")
+    mixed = np.array(["a"] * 12 + ["b"] * 4 + ["a"] * 4, dtype=object)
+    better = comparison_gates.baseline_gate(labels, mixed)
+    assert (better.passed, better.metrics["p_better"]) == (False, 0.5**4)
+    assert "not significantly better: train a better model, or give more rows with --eval" in better.message
+    few = comparison_gates.baseline_gate(labels[:16], labels[:16])
+    assert not few.passed
+    assert "too few rows to show it: 4 of another class, 5 needed" in few.message
+    none = comparison_gates.baseline_gate(labels[:0], labels[:0])
+    assert (none.passed, none.message.split(";")[0]) == (False, "there are no rows to show it on")
+
+
+def group(value: str, gained: int, lost: int, rows: int = 100) -> comparison_gates.Group:
+    compared = compare_counts(rows, gained, lost, rows - gained - lost)
+    return comparison_gates.Group("site", value, rows, compared)
+
+
+def test_groups_are_corrected_together() -> None:
+    alone = comparison_gates.slices_gate([group("a", 0, 6)])
+    assert not alone.passed
+    assert alone.metrics["p_worse"] == pytest.approx(0.5**6)
+    four = comparison_gates.slices_gate([group("a", 0, 6), *(group(v, 0, 0) for v in "bcd")])
+    assert four.passed  # 4 * 0.5**6 is above 5%
+    assert four.message == "significantly worse in no group: lowest p(worse) 0.0625, corrected over 4 groups"
+    two = comparison_gates.slices_gate([group("a", 0, 9), group("b", 1, 12), group("c", 0, 0)])
+    assert two.message == (
+        # By Holm, 3 * 14 / 2**13 for b, the smaller one, and no less for a.
+        "significantly worse in site='a': 0.9100 against 1.0000 on 100 rows, p(worse) 0.00513, "
+        "site='b': 0.8800 against 0.9900 on 100 rows, p(worse) 0.00513, corrected over 3 groups"
+    )
 
 
 @pytest.mark.parametrize(
@@ -98,6 +188,19 @@ def test_a_row_on_both_sides_is_a_leak_unless_the_table_has_it_as_often(
     assert result.metrics == {"shared_rows": leaked, "duplicate_rows": duplicates}
 
 
+def score_statistic(rows: int, gained: int, lost: int, tested: float) -> float:
+    """Return Tango's statistic; the share that only the champion has right is maximised by search."""
+
+    def minus_log_likelihood(share: float) -> float:
+        shares = np.array([share + tested, share, 1 - 2 * share - tested])
+        return -float(np.dot([gained, lost, rows - gained - lost], np.log(shares)))
+
+    bounds = max(0.0, -tested) + 1e-9, (1 - tested) / 2 - 1e-9
+    share = minimize_scalar(minus_log_likelihood, bounds=bounds, options={"xatol": 1e-10}).x
+    variance = rows * (2 * share + tested - tested**2)
+    return float((gained - lost - rows * tested) / np.sqrt(variance))
+
+
 def test_paired_counts_become_accuracies_and_tests() -> None:
     compared = compare_counts(rows=100, only_candidate_right=1, only_champion_right=9, both_right=85)
     assert compared.candidate_accuracy == pytest.approx(0.86)
@@ -105,13 +208,12 @@ def test_paired_counts_become_accuracies_and_tests() -> None:
     assert compared.difference == pytest.approx(-0.08)
     # Exact McNemar: at least 9 of 10 coin tosses, (10 + 1) / 2**10.
     assert compared.p_worse == pytest.approx(11 / 1024)
-    # The interval is that of the normal approximation, but for the grain of one row in a hundred.
-    error = np.sqrt((0.1 - 0.08**2) / 100)
-    assert compared.low == pytest.approx(-0.08 - 1.96 * error, abs=0.01)
-    assert compared.bound == pytest.approx(-0.08 - 1.645 * error, abs=0.01)
-    assert compared.high == pytest.approx(-0.08 + 1.96 * error, abs=0.01)
+    # At each limit the score statistic is as far from the counts as the limit's level allows.
+    for limit, z in ((compared.low, 1.96), (compared.bound, 1.645), (compared.high, -1.96)):
+        assert score_statistic(100, 1, 9, limit) == pytest.approx(z, abs=0.001)
     same = compare_counts(rows=50, only_candidate_right=0, only_champion_right=0, both_right=50)
     assert (same.difference, same.p_worse, same.p_better) == (0, 1, 1)
+    assert same.low == -same.high == pytest.approx(-0.0713, abs=0.0001)  # and not certainly nothing
 
 
 def test_predictions_on_the_same_rows_are_paired() -> None:
@@ -147,12 +249,29 @@ def test_not_worse(rows: int, gained: int, lost: int, passed: bool) -> None:
 
 def test_non_inferior_needs_rows_enough_and_says_how_many() -> None:
     too_few = gate(100, 0, 0, "non-inferior")
-    assert "too few rows to show it: 299 would do" in too_few.message
-    assert gate(299, 0, 0, "non-inferior").passed
+    assert "too few rows to show it: 268 would do" in too_few.message
+    assert gate(268, 0, 0, "non-inferior").passed
+    assert not gate(267, 0, 0, "non-inferior").passed
     assert not gate(3_000, 100, 150, "non-inferior").passed
     assert gate(3_000, 60, 50, "non-inferior").passed
     assert gate(300, 40, 2, "non-inferior").passed  # shown on fewer rows than an equal one needs
-    assert "too few rows to show it: 2062 would do" in gate(300, 5, 5, "non-inferior").message
+    assert "too few rows to show it: 2061 would do" in gate(300, 5, 5, "non-inferior").message
+
+
+def test_non_inferior_is_recommended_above_300_rows_where_the_weaker_rule_passes() -> None:
+    assert "prefer --rule non-inferior" in gate(301, 3, 3, "not-worse").message
+    assert "\n" not in gate(301, 3, 3, "not-worse").message
+    for quiet in (gate(300, 3, 3, "not-worse"), gate(301, 3, 3, "better"), gate(301, 0, 9, "not-worse")):
+        assert "prefer" not in quiet.message
+
+
+def test_non_inferior_passes_a_candidate_that_is_worse_by_the_margin_in_one_case_of_twenty() -> None:
+    rng = np.random.default_rng(6)
+    for disagreement in (0.012, 0.1):  # hardly any gains, and many of both
+        shares = [(disagreement - 0.01) / 2, (disagreement + 0.01) / 2, 1 - disagreement]
+        draws = rng.multinomial(1_000, shares, size=1_000).tolist()
+        passed = sum(gate(1_000, gained, lost, "non-inferior").passed for gained, lost, _ in draws)
+        assert passed <= 50 + 2.5 * 6.9  # standard errors
 
 
 def test_better_is_significant() -> None:
@@ -177,5 +296,18 @@ def test_too_few_rows_name_the_ways_out() -> None:
 
 
 def test_latency_is_the_median() -> None:
-    assert gates.latency_gate([1.0, 2.0, 100.0], 2.0).passed
-    assert not gates.latency_gate([1.0, 2.5, 2.6], 2.0).passed
+    assert latency_gate([1.0, 2.0, 100.0], 2.0).passed
+    assert not latency_gate([1.0, 2.5, 2.6], 2.0).passed
+
+
+def test_costs_are_ratios_of_medians_and_of_bytes() -> None:
+    assert latency_ratio_gate([2.0, 2.0, 90.0], [1.0, 1.0, 9.0], 2.0).passed
+    refused = latency_ratio_gate([2.2, 2.2, 2.2], [1.0, 1.0, 9.0], 2.0)
+    assert refused.message == (
+        "2.20 ms for one row, the champion 1.00 ms (medians of 3): 2.20 times as long, "
+        "at most 2 times allowed"
+    )
+    assert size_ratio_gate(3_000, 1_000, 3).passed
+    assert size_ratio_gate(3_100, 1_000, 3).message == (
+        "3,100 bytes, the champion 1,000: 3.10 times as large, at most 3 times allowed"
+    )

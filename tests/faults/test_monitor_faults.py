@@ -190,6 +190,20 @@ def test_an_unreadable_baseline_of_another_version_does_not_stop_the_run(
     assert "evidence/baseline.json is not readable" in result.notes[0]
 
 
+def test_a_baseline_that_was_changed_after_registration_is_refused(
+    local: Place, model: str, tmp_path: Path, capsys: Any
+) -> None:
+    log = write_log(tmp_path / "log", model, LogPart(1, *flowers()))
+    path = evidence(local, model, 1) / baseline.PROFILE_FILE
+    before = path.read_text()
+    path.write_text(before + " ")
+    try:
+        (line,) = monitor_output(capsys, "--name", model, "--current", log, code=1)
+    finally:
+        path.write_text(before)
+    assert "evidence/baseline.json was changed after registration" in line
+
+
 # Processes.
 
 

@@ -14,7 +14,7 @@ from registry_tools import load_model
 from registry_tools.cli.main import main
 from registry_tools.errors import VerificationError
 from registry_tools.models import loader, manifest
-from tests.support.registries import Change, Place, crafted
+from tests.support.registries import Change, Place, crafted, evidence_folder, renew_manifest
 
 
 class Touch:
@@ -145,17 +145,17 @@ def test_a_link_in_a_models_files_is_refused(tmp_path: Path) -> None:
         ("recorded_predictions.json", b'{"rows": 3, "predictions": [], "probabilities": null}'),
         ("recorded_predictions.json", b"[" * 5000),
         ("holdout.parquet", b"no parquet"),
-        ("training_row_hashes.npy", pickle.dumps([1])),
-        ("duplicate_rows.npy", b"\x93NUMPY"),
+        ("training_rows.npz", pickle.dumps([1])),
+        ("training_rows.npz", b"\x93NUMPY"),
+        ("training_rows.npz", b"PK\x03\x04"),
     ],
 )
 def test_damaged_evidence_refuses_a_promotion(
     local: Place, tmp_path: Path, file: str, content: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ref = crafted(local, lambda folder, content: None)
-    version = local.version(*_split(ref))
-    root = local.client.get_run(str(version.run_id)).info.artifact_uri
-    Path(str(root), "evidence", file).write_bytes(content)
+    evidence_folder(local, *_split(ref)).joinpath(file).write_bytes(content)
+    renew_manifest(local, *_split(ref))
     capsys.readouterr()
     assert main(["promote", ref, "--to", "production"]) == 3
     err = capsys.readouterr().err

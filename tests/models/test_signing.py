@@ -6,19 +6,26 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import mlflow
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
+from sklearn.linear_model import LogisticRegression
 
+from pipeline.params.definitions import TrainParams
+from pipeline.training.train import train
 from registry_tools import load_model
 from registry_tools.cli.main import main
 from registry_tools.errors import UnsupportedOperation, VerificationError
+from registry_tools.inference.artifact_fetcher import ArtifactFetcher
 from registry_tools.mlflow_store import registry
 from registry_tools.mlflow_store.client import connect
-from registry_tools.models import artifacts, signing
+from registry_tools.models import artifacts, manifest, signing
+from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.promotion import history
-from registry_tools.refs import ModelRef
-from tests.support.registries import GOOD, Place
+from registry_tools.refs import ModelRef, parse_ref
+from tests.support.registries import GOOD, Place, evidence_folder, renew_manifest
 from tests.support.servers import BIN
 from tests.support.signing_keys import write_keys
 
@@ -29,7 +36,7 @@ def signed(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     name = place.model(GOOD)
     write_keys(tmp_path, "ours")
     assert main(["sign", f"{name}/1", "--key", "ours.pem"]) == 0
-    assert capsys.readouterr().out.startswith(f"signed  {name} version 1: evidence/model-")
+    assert capsys.readouterr().out.startswith(f"signed  {name} version 1: evidence/manifest.sig")
     return f"{name}/1"
 
 
@@ -76,9 +83,6 @@ def test_another_key_and_no_signature_are_refused(
 def test_a_missing_signature_and_a_changed_byte_are_refused(
     store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.params.definitions import TrainParams
-    from pipeline.training.train import train
-
     train(TrainParams(plots=False))
     write_keys(tmp_path, "ours")
     monkeypatch.setenv("REGISTRY_TOOLS_PUBLIC_KEY", "ours.pub.pem")
@@ -89,44 +93,105 @@ def test_a_missing_signature_and_a_changed_byte_are_refused(
     assert load_model("iris/1", public_key="ours.pub.pem").info.version == 1
     capsys.readouterr()
 
-    # Whoever may write to the registry may change the files and the digest, but not sign.
-    client = connect(store)
-    folder = Path(client.get_model_version_download_uri("iris", "1"))
+    # Whoever may write to the registry may change the files and the digests, but not sign.
+    folder = Path(connect(store).get_model_version_download_uri("iris", "1"))
+    place = Place(store, tmp_path)
     description = folder / "MLmodel"
     text = description.read_text()
     description.write_text(text + "# changed\n")
-    from registry_tools.models import manifest
-
-    digest = manifest.digest_of(manifest.manifest_of(folder))
-    client.set_model_version_tag("iris", "1", registry.DIGEST_TAG, digest)
-    (signature,) = tmp_path.rglob("model-*.sig")
-    signature.rename(signature.with_name(signing.file_name(digest)))
-    with pytest.raises(VerificationError, match="Hash mismatch for 'MLmodel'"):
+    renew_manifest(place, "iris", 1)
+    with pytest.raises(VerificationError, match=r"not made by ours\.pub\.pem over evidence/manifest\.json"):
         load_model("iris/1")
     description.write_text(text)
-    (folder / "more.txt").write_text("more")
+    renew_manifest(place, "iris", 1)
+    assert load_model("iris/1").info.version == 1
+    description.write_text(text + "# changed\n")
     digest = manifest.digest_of(manifest.manifest_of(folder))
-    client.set_model_version_tag("iris", "1", registry.DIGEST_TAG, digest)
-    with pytest.raises(VerificationError, match="it has no signature"):
+    place.client.set_model_version_tag("iris", "1", registry.DIGEST_TAG, digest)
+    with pytest.raises(VerificationError, match="MLmodel was changed after registration"):
         load_model("iris/1")
+
+
+def test_the_signature_covers_the_evidence(
+    store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(TrainParams(plots=False))
+    write_keys(tmp_path, "ours")
+    assert main(["sign", "iris/1", "--key", "ours.pem"]) == 0
+    verify = ["verify", "iris/1", "--public-key", "ours.pub.pem"]
+    assert main(verify) == 0
+    place = Place(store, tmp_path)
+    path = evidence_folder(place, "iris", 1) / "recorded_predictions.json"
+    path.write_text(path.read_text() + " ")
+    renew_manifest(place, "iris", 1)
+    assert main(verify[:2]) == 0
+    capsys.readouterr()
+    assert "was not made by ours.pub.pem over evidence/manifest.json" in error_of(capsys, *verify)
+    assert load_model("iris/1").info.version == 1
+
+
+def test_a_version_without_a_manifest_can_be_signed(
+    store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with mlflow.start_run():
+        mlflow.sklearn.log_model(
+            LogisticRegression().fit([[0.0], [1.0]], ["no", "yes"]),
+            name="model",
+            registered_model_name="plain",
+            pip_requirements=[],
+        )
+    write_keys(tmp_path, "ours")
+    with pytest.raises(VerificationError, match="it has no signature, and one is required"):
+        load_model("plain/1", public_key="ours.pub.pem")
+    assert main(["sign", "plain/1", "--key", "ours.pem"]) == 0
+    assert load_model("plain/1", public_key="ours.pub.pem").info.version == 1
 
 
 def test_the_stock_tool_accepts_what_we_sign(place: Place, signed: str, tmp_path: Path) -> None:
     version = registry.find_version(place.client, ModelRef(signed.partition("/")[0], version=1))
-    name = signing.file_name(str(version.digest))
-    with (
-        artifacts.model_files(place.client, version.name, 1) as folder,
-        artifacts.evidence_file(place.client, version, name) as signature,
-    ):
+    with artifacts.evidence_files(place.client, version) as folder:
         done = subprocess.run(
             [
-                *(BIN / "model_signing", "verify", "key", folder),
-                *("--signature", str(signature), "--public_key", tmp_path / "ours.pub.pem"),
+                *(BIN / "model_signing", "verify", "key", f"{folder}/manifest.json"),
+                *("--signature", f"{folder}/manifest.sig", "--public_key", tmp_path / "ours.pub.pem"),
             ],
             capture_output=True,
             text=True,
         )
     assert done.returncode == 0, done.stderr + done.stdout
+
+
+def test_a_signature_is_checked_without_downloading_the_evidence(
+    signed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    downloaded = []
+    download = mlflow.artifacts.download_artifacts
+
+    def record(*arguments: Any, **options: Any) -> str:
+        downloaded.append(options["artifact_uri"].rpartition("/")[2])
+        return download(*arguments, **options)
+
+    monkeypatch.setattr(mlflow.artifacts, download.__name__, record)
+    assert load_model(signed, public_key="ours.pub.pem").info.version == 1
+    assert downloaded[1:] == ["manifest.json", "manifest.sig"]
+    downloaded.clear()
+    assert load_model(signed).info.version == 1
+    assert len(downloaded) == 1
+
+
+def test_a_server_verifies_the_signature_of_its_cache(place: Place, signed: str, tmp_path: Path) -> None:
+    policy = TrustPolicy(public_key=tmp_path / "ours.pub.pem")
+    fetcher = ArtifactFetcher(parse_ref(signed), policy, place.uri, tmp_path / "cache")
+    fetched = fetcher.fetch(fetcher.resolve())
+    assert fetched.recorded_predictions.is_file()
+    fetcher.write_cache(fetched)
+    fetcher.close()
+    cached = fetcher.read_cached()
+    assert cached is not None
+    assert not list(tmp_path.rglob("*.parquet"))
+    Path(cached.folder, "manifest.sig").unlink()
+    with pytest.raises(VerificationError, match="it has no signature"):
+        fetcher.read_cached()
 
 
 def test_a_signed_version_may_be_served_by_mlflow_and_stays_signed(signed: str) -> None:
@@ -171,7 +236,7 @@ def test_an_encrypted_key_is_opened_by_its_password(
 def test_without_the_extra_the_error_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "model_signing", None)
     with pytest.raises(UnsupportedOperation, match=r"registry-pipeline\[signing\]"):
-        signing.check(tmp_path, None, tmp_path / "key.pem")
+        signing.signed_manifest(tmp_path, tmp_path / "key.pem")
 
 
 def test_verify_reports_the_signature(

@@ -24,6 +24,7 @@ from registry_tools.promotion.event import Event
 from registry_tools.reports.comparison import comparison_page
 from registry_tools.reports.history import history_page
 from registry_tools.stats.paired_test import compare_predictions
+from tests.support.registries import EQUAL, GOOD, Place
 from tests.support.stores import Trained
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=timezone.utc)
@@ -239,6 +240,68 @@ def test_both_commands_write_a_page_from_a_real_registry(
     assert json.loads(capsys.readouterr().out)["paired"]["rows"] == 30
     assert main(["history", "iris", "--html", str(file)]) == 0
     assert "No event is recorded." in file.read_text()
+
+
+def test_gate_command_json_and_page_show_one_interval(
+    local: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, page = local.model(GOOD, EQUAL), tmp_path / "page.html"
+    assert main(["promote", f"{name}/1", "--to", "production"]) == 0
+    both = [f"{name}/2", f"{name}@production"]
+    capsys.readouterr()
+    main(["promote", both[0], "--to", "production", "--dry-run", "--json"])
+    gates = json.loads(capsys.readouterr().out)["verdict"]["gates"]
+    gate = next(gate for gate in gates if gate["gate"] == "champion")
+    assert main(["compare", *both, "--json"]) == 0
+    paired = json.loads(capsys.readouterr().out)["paired"]
+    assert (gate["metrics"]["low"], gate["metrics"]["high"]) == (paired["low"], paired["high"])
+    assert -1 < paired["low"] < paired["difference"] < paired["high"] < 1
+    interval = f"{paired['difference']:+.4f} [{paired['low']:+.4f}, {paired['high']:+.4f}]"
+    assert interval in gate["message"]
+    assert main(["compare", *both]) == 0
+    assert interval in capsys.readouterr().out
+    assert main(["compare", *both, "--html", str(page)]) == 0
+    assert interval in page.read_text()
+    assert f"[{paired['low']:.4f}, {paired['high']:.4f}]" in page.read_text()
+
+
+def test_a_page_corrects_its_comparisons_together_and_says_so() -> None:
+    # The same 6 rows of 80 decide: clear when tested alone, p = 0.03, and not among four comparisons.
+    labels = np.array(["a", "b"] * 40, dtype=object)
+    second = labels.copy()
+    second[[0, 2, 4, 1, 3, 5]] = ["b", "b", "b", "a", "a", "a"]
+    plain = side_by_side()
+    compared = PairedPredictions(
+        plain.rows,
+        labels,
+        VersionPredictions(labels, None, ("a", "b")),
+        VersionPredictions(second, None, ("a", "b")),
+        compare_predictions(labels, labels, second),
+    )
+    page = comparison_page(version(1), version(2), compared, ({}, {}), NOW)
+    assert "All 4 comparisons on this page are corrected together." in page
+    assert "corrected together (Holm)" in page
+    assert "iris 1 is right on 6 more of 80 rows" in page
+    assert "which may be chance" in page
+    # 6 discordant rows: p = 2 / 2**6 for the accuracy, of which there are four comparisons.
+    assert "p = 0.125</span>" in page
+    assert "No metric below shows which is" in page
+
+
+def test_a_class_that_is_shown_to_be_worse_is_never_left_out() -> None:
+    # 30 small classes that differ by 1 row of 2, and a large one that differs by less, and clearly.
+    names = [f"small {place:02}" for place in range(30)]
+    labels = np.array(["large"] * 400 + [name for name in names for _ in range(2)], dtype=object)
+    first, second = labels.copy(), labels.copy()
+    second[:40] = "small 00"
+    first[400::4], second[402::4] = "large", "large"
+    predictions = (VersionPredictions(each, None, ("large", *names)) for each in (first, second))
+    rows = pd.DataFrame({"x": np.arange(len(labels))})
+    compared = PairedPredictions(rows, labels, *predictions, compare_predictions(labels, first, second))
+    page = comparison_page(version(1), version(2), compared, ({}, {}), NOW)
+    assert "recall of large (iris 1)" in page
+    assert '<th scope="row">recall of large</th>' in page
+    assert "metrics of classes that differ less" in page
 
 
 def test_a_page_that_cannot_be_written_is_one_line_and_leaves_nothing(

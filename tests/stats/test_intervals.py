@@ -1,144 +1,115 @@
-"""Metrics of two versions on the same rows: their values, and that 95% means 95%."""
+"""Intervals of shares and of their paired difference: known values, ranges, and that 95% means 95%."""
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
-from scipy.stats import binomtest
-from sklearn import metrics
+from scipy.stats import binomtest, chi2
 
-from registry_tools.stats.intervals import MetricComparison, compare_log_loss, compare_metrics
-
-CLASSES = np.array(["a", "b", "c"])
-
-
-def predict(rng: np.random.Generator, labels: np.ndarray, accuracy: float) -> np.ndarray:
-    return np.where(rng.random(len(labels)) < accuracy, labels, rng.choice(CLASSES, len(labels)))
-
-
-@pytest.fixture(scope="module")
-def found() -> tuple[dict[str, MetricComparison], tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    rng = np.random.default_rng(1)
-    labels = rng.choice(CLASSES, 500)
-    first, second = predict(rng, labels, 0.9), predict(rng, labels, 0.6)
-    given = (labels, first, second)
-    return {metric.name: metric for metric in compare_metrics(*given)}, given
-
-
-def test_the_values_are_those_of_scikit_learn(
-    found: tuple[dict[str, MetricComparison], tuple[np.ndarray, np.ndarray, np.ndarray]],
-) -> None:
-    named, (labels, first, second) = found
-    for metric, function in (
-        ("accuracy", metrics.accuracy_score),
-        ("balanced accuracy", metrics.balanced_accuracy_score),
-        ("recall of b", lambda *two: metrics.recall_score(*two, average=None)[1]),
-        ("precision of c", lambda *two: metrics.precision_score(*two, average=None)[2]),
-    ):
-        assert named[metric].first.value == pytest.approx(function(labels, first))
-        assert named[metric].second.value == pytest.approx(function(labels, second))
-        difference = named[metric].difference
-        if difference is not None:
-            both = named[metric].first.value - named[metric].second.value
-            assert difference.value == pytest.approx(both)
-        for estimate in filter(None, (named[metric].first, named[metric].second, difference)):
-            assert estimate.low < estimate.value < estimate.high
-    assert named["accuracy"].better == named["recall of b"].better == 0
-    assert named["precision of b"].difference is None
-
-
-@pytest.mark.parametrize(
-    ("rows", "one", "two"),
-    [
-        ((10, 10, 10), (0.97, 0.97, 0.97), (0.9, 0.9, 0.9)),  # the size of Iris's holdout
-        ((135, 12, 3), (0.95, 0.8, 0.6), (0.95, 0.6, 0.5)),  # a class of three rows
-        ((100, 100, 100), (0.9, 0.9, 0.9), (0.9, 0.9, 0.9)),
-    ],
+from registry_tools.stats.intervals import (
+    Z_ONE_SIDED,
+    Z_TWO_SIDED,
+    Estimate,
+    mean_share,
+    paired_difference,
+    paired_p_value,
+    wilson,
 )
-def test_an_interval_has_the_true_value_in_it_about_95_times_of_100(
-    rows: tuple[int, ...], one: tuple[float, ...], two: tuple[float, ...]
-) -> None:
-    rng = np.random.default_rng(2)
-    labels, codes = np.repeat(CLASSES, rows), np.repeat(range(3), rows)
-    wrong = CLASSES[(codes + 1) % 3]
-    truths = {
-        "accuracy": [np.dot(rows, shares) / sum(rows) for shares in (one, two)],
-        "balanced accuracy": [np.mean(shares) for shares in (one, two)],
-        **{f"recall of {name}": [one[c], two[c]] for c, name in enumerate(CLASSES)},
-    }
-    inside = {(name, part): 0 for name in truths for part in ("first", "second", "difference")}
-    for _ in range(200):
-        # Two versions that are often wrong on the same rows.
-        luck = rng.random(len(labels))
-        other = np.where(rng.random(len(labels)) < 0.5, luck, rng.random(len(labels)))
-        first = np.where(luck < np.array(one)[codes], labels, wrong)
-        second = np.where(other < np.array(two)[codes], labels, wrong)
-        for metric in compare_metrics(labels, first, second):
-            if metric.name in truths:
-                true = dict(zip(("first", "second"), truths[metric.name], strict=True))
-                true["difference"] = true["first"] - true["second"]
-                for part, value in true.items():
-                    estimate = getattr(metric, part)
-                    inside[metric.name, part] += estimate.low <= value <= estimate.high
-    assert min(inside.values()) >= 176, inside  # 88%; of 95% it would be 190, give or take 6
+
+SIMULATIONS = 1_000
 
 
-def test_the_exact_test_decides_which_is_better_and_never_on_one_row() -> None:
-    for rows in range(1, 40):
-        labels = np.array(["a"] * 40)
-        worse = np.array(["b"] * rows + ["a"] * (40 - rows))
-        accuracy = compare_metrics(labels, labels, worse)[0]
-        chance = binomtest(rows, rows).pvalue
-        assert accuracy.better == (0 if chance < 0.05 else None), rows
-    one = compare_metrics(np.array(["a"]), np.array(["a"]), np.array(["b"]))
-    assert [metric.better for metric in one] == [None] * len(one)
+def check_coverage(found: list[Estimate], true: float, least: float = 0.95, most: float = 0.95) -> None:
+    """The true value lies inside in `least` to `most` of the cases, within 3 standard errors."""
+    inside = np.mean([each.low - 1e-9 <= true <= each.high + 1e-9 for each in found])
+    error = 3 * np.sqrt(0.95 * 0.05 / len(found))
+    assert least - error <= inside <= most + error, inside
 
 
-def test_of_equal_versions_one_is_called_better_in_one_of_twenty_cases_at_most() -> None:
+@pytest.mark.parametrize("rows", [1, 7, 30, 299])
+def test_a_share_has_the_wilson_interval_of_scipy(rows: int) -> None:
+    for part in {0, 1, rows // 2, rows - 1, rows}:
+        known = binomtest(part, rows).proportion_ci(method="wilson")
+        found = wilson(part, rows)
+        assert (found.low, found.high) == pytest.approx((known.low, known.high), abs=1e-12)
+        assert found.low <= found.value == part / rows <= found.high
+
+
+def test_a_paired_difference_has_the_interval_that_is_published() -> None:
+    # Airway responsiveness of 21 children: Fagerland, Lydersen and Laake, Stat. Med. 33 (2014), table 5.
+    found = paired_difference([1], [7], [21])
+    assert found.value == pytest.approx(-0.286, abs=0.0005)
+    assert (found.low, found.high) == pytest.approx((-0.517, -0.026), abs=0.0005)
+
+
+def test_two_versions_that_never_disagree_on_few_rows_are_not_certainly_equal() -> None:
+    for rows, z in ((30, Z_TWO_SIDED), (268, Z_ONE_SIDED)):
+        found = paired_difference([0], [0], [rows], z)
+        assert (found.low, found.high) == pytest.approx((-(z**2) / (rows + z**2), z**2 / (rows + z**2)))
+
+
+@pytest.mark.parametrize("rows", [[1], [4], [2, 3], [1, 1, 2]])
+def test_every_interval_stays_in_its_range_and_contains_the_observed_value(rows: list[int]) -> None:
+    pairs = [[(a, b) for a in range(n + 1) for b in range(n + 1 - a)] for n in rows]
+    for counts in product(*pairs):
+        gained, lost = [a for a, _ in counts], [b for _, b in counts]
+        difference, share = paired_difference(gained, lost, rows), mean_share(gained, rows)
+        assert -1 <= difference.low <= difference.value <= difference.high <= 1
+        assert 0 <= share.low <= share.value <= share.high <= 1
+        assert share.low < share.high
+        assert difference.low < difference.high
+        mirrored = paired_difference(lost, gained, rows)
+        assert (mirrored.low, mirrored.high) == pytest.approx((-difference.high, -difference.low))
+
+
+def test_a_lower_bound_leaves_out_five_percent_on_one_side_only() -> None:
+    rng = np.random.default_rng(5)
+    # 2 points worse, with a disagreement on a tenth of the rows.
+    draws = rng.multinomial(300, [0.04, 0.06, 0.9], size=SIMULATIONS).tolist()
+    bounds = [paired_difference([a], [b], [300], Z_ONE_SIDED).low for a, b, _ in draws]
+    assert np.mean(np.array(bounds) <= -0.02) == pytest.approx(0.95, abs=0.021)
+
+
+@pytest.mark.parametrize(("rows", "accuracy"), [(30, 0.9), (300, 0.97)])
+def test_accuracy_is_covered(rows: int, accuracy: float) -> None:
+    draws = np.random.default_rng(1).binomial(rows, accuracy, SIMULATIONS).tolist()
+    check_coverage([wilson(right, rows) for right in draws], accuracy, most=0.98)
+
+
+@pytest.mark.parametrize("rows", [[10, 10, 10], [3] * 100, [100, 60, 40, 25, 15, 5]])
+def test_balanced_accuracy_is_covered_also_for_many_small_classes(rows: list[int]) -> None:
+    recalls = np.linspace(0.98, 0.8, len(rows))
+    draws = np.random.default_rng(2).binomial(rows, recalls, (SIMULATIONS, len(rows))).tolist()
+    check_coverage([mean_share(right, rows) for right in draws], recalls.mean(), least=0.94, most=0.98)
+
+
+@pytest.mark.parametrize("difference", [0.0, 0.04])
+def test_a_difference_in_accuracy_is_covered(difference: float) -> None:
+    shares = [(0.1 + difference) / 2, (0.1 - difference) / 2, 0.9]
+    draws = np.random.default_rng(3).multinomial(300, shares, size=SIMULATIONS).tolist()
+    check_coverage([paired_difference([a], [b], [300]) for a, b, _ in draws], difference)
+
+
+@pytest.mark.parametrize("rows", [[100] * 3, [10] * 30])
+def test_a_difference_in_balanced_accuracy_is_covered(rows: list[int]) -> None:
     rng = np.random.default_rng(4)
-    labels = np.repeat(CLASSES, 50)
-    called = 0
-    for _ in range(300):
-        pair = (predict(rng, labels, 0.8) for _ in range(2))
-        called += compare_metrics(labels, *pair)[0].better is not None
-    assert called <= 0.05 * 300 + 11  # two standard deviations
+    disagreed = rng.binomial(rows, 0.2, (SIMULATIONS, len(rows)))
+    gained = rng.binomial(disagreed, 0.6)
+    found = [
+        paired_difference(a, b, rows)
+        for a, b in zip(gained.tolist(), (disagreed - gained).tolist(), strict=True)
+    ]
+    check_coverage(found, 0.2 * (0.6 - 0.4), most=0.99)
 
 
-def test_a_perfect_score_on_few_rows_is_not_certain() -> None:
-    labels = np.array(["a"] * 10 + ["b"] * 10)
-    accuracy = compare_metrics(labels, labels, labels)[0]
-    assert accuracy.first.value == accuracy.first.high == 1
-    assert accuracy.first.low < 0.9
-
-
-def test_a_class_that_one_never_predicts_has_no_precision() -> None:
-    labels = np.array(["a", "b"])
-    names = [metric.name for metric in compare_metrics(labels, labels, np.array(["a", "a"]))]
-    assert "precision of b" not in names
-    assert "recall of b" in names
-
-
-def test_log_loss_is_that_of_scikit_learn_whatever_the_order_of_the_classes() -> None:
-    rng = np.random.default_rng(3)
-    labels = rng.choice(CLASSES, 200)
-    sure = 0.8 * (labels[:, None] == CLASSES) + 0.2 / 3
-    unsure = np.full((200, 3), 1 / 3)
-    classes = tuple(CLASSES.tolist())
-    found = compare_log_loss(labels, (sure[:, ::-1], classes[::-1]), (unsure, classes))
-    assert found is not None
-    assert found.first.value == pytest.approx(metrics.log_loss(labels, sure, labels=CLASSES))
-    assert found.second.value == pytest.approx(np.log(3))
-    assert found.difference.high < 0
-    assert found.less_is_better
-    assert found.better == 0
-
-
-def test_probabilities_that_are_no_numbers_have_no_log_loss() -> None:
-    labels = np.array(["a", "b"])
-    nothing = np.full((2, 2), np.nan)
-    assert compare_log_loss(labels, (nothing, ("a", "b")), (np.eye(2), ("a", "b"))) is None
-
-
-def test_a_version_that_does_not_know_a_class_has_no_log_loss() -> None:
-    labels = np.array(["a", "z"])
-    assert compare_log_loss(labels, (np.eye(2), ("a", "b")), (np.eye(2), ("a", "z"))) is None
+def test_the_p_value_is_the_level_at_which_the_interval_reaches_zero() -> None:
+    # For one group it is that of McNemar's test without continuity correction.
+    assert paired_p_value([10], [2], [100]) == pytest.approx(chi2.sf(64 / 12, 1), rel=1e-4)
+    for gained, lost in (([5, 9], [1, 2]), ([1, 0], [6, 9]), ([2, 1], [1, 3]), ([4, 0], [0, 1])):
+        interval = paired_difference(gained, lost, [40, 20])
+        excluded = not interval.low <= 0 <= interval.high
+        assert (paired_p_value(gained, lost, [40, 20]) < 0.05) is excluded
+    assert paired_p_value([3, 1], [3, 1], [40, 20]) == 1
+    assert 0 < paired_p_value([2000] * 2, [0] * 2, [2000] * 2) < 1e-30

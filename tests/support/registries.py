@@ -90,9 +90,22 @@ def crafted(place: Place, change: Change) -> str:
     content = yaml.safe_load(description.read_text())
     change(folder, content)
     description.write_text(yaml.safe_dump(content))
-    digest = manifest.digest_of(manifest.manifest_of(folder))
-    place.client.set_model_version_tag(name, "2", registry.DIGEST_TAG, digest)
+    renew_manifest(place, name, 2)
     return f"{name}/2"
+
+
+def evidence_folder(place: Place, name: str, version: int) -> Path:
+    """Return the folder where a local store keeps the evidence of a version."""
+    run_id = str(place.client.get_model_version(name, str(version)).run_id)
+    return Path(place.client.get_run(run_id).info.artifact_uri) / manifest.EVIDENCE
+
+
+def renew_manifest(place: Place, name: str, version: int) -> None:
+    """Take a version's files as they are now for those that were registered."""
+    folder = Path(place.client.get_model_version_download_uri(name, str(version)))
+    made = manifest.write_manifest(evidence_folder(place, name, version), manifest.manifest_of(folder))
+    for tag, part in ((registry.DIGEST_TAG, made.model), (registry.EVIDENCE_DIGEST_TAG, made.evidence)):
+        place.client.set_model_version_tag(name, str(version), tag, manifest.digest_of(part))
 
 
 def train_all(uri: str, folder: Path) -> None:

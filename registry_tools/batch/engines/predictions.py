@@ -15,15 +15,10 @@ import sklearn
 
 from registry_tools.data.arrow_coercion import coerce_batch, to_frame
 from registry_tools.data.coerced_batch import CoercedBatch
-from registry_tools.errors import (
-    InputError,
-    RegistryToolsError,
-    UnsupportedOperation,
-    VerificationError,
-    first_line,
-)
+from registry_tools.errors import InputError, UnsupportedOperation, VerificationError, first_line
 from registry_tools.inference.predictor import Predictor
 from registry_tools.models.loaded_model import ModelInfo
+from registry_tools.models.prediction_shape import check_one_output, check_predictions
 
 # So many calls find out which rows of a batch the model refuses; with more it refuses any row.
 _MOST_CALLS = 4096
@@ -99,14 +94,10 @@ class BatchPredictor:
         try:
             # Missing values are the model's to judge.
             with sklearn.config_context(assume_finite=False):
-                predicted = np.asarray(getattr(predictor.estimator, method)(frame))
+                predicted = getattr(predictor.estimator, method)(frame)
         except predictor.model.input_errors as error:
             raise InputError(f"the model cannot take it: {first_line(error)}") from error
-        if len(predicted) != len(frame):
-            raise RegistryToolsError(
-                f"{predictor.artifact} gave {len(predicted)} predictions for {len(frame)} rows"
-            )
-        return predicted
+        return check_predictions(predicted, len(frame))
 
 
 def _predict_or_bisect(
@@ -138,7 +129,7 @@ def _predict_or_bisect(
 
 def prediction_columns(predictor: Predictor, arrays: list[npt.NDArray[Any]]) -> pa.RecordBatch:
     """Return predictions, their names, and probabilities if there are any, as columns."""
-    predicted = pa.array(arrays[0].reshape(len(arrays[0])))
+    predicted = pa.array(check_one_output(arrays[0]))
     if not len(predicted):
         predicted = predicted.cast(prediction_type(predictor))
     names = prediction_names(predicted, predictor.info)

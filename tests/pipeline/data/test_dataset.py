@@ -132,7 +132,6 @@ def test_a_hash_split_that_leaves_a_class_untrained_is_refused(tmp_path: Path) -
         ("x,kind\n1.5,0.11\n2,0.12\n1,0.13\n", "is this column a class"),
         ("x,kind\n1,inf\n2,inf\n1,2\n1,2\n", "a label is infinite"),
         ("x,kind\n1,a,7\n2,a,7\n1,b,7\n", "more values than the header has names"),
-        ("__row_hash__,kind\n1,a\n2,a\n1,b\n2,b\n", "rename it"),
     ],
 )
 def test_a_table_that_cannot_be_learnt_from_is_refused(text: str, reason: str, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from pipeline.training.train import train
 from registry_tools import load_model
 from registry_tools.errors import RegistryToolsError
 from registry_tools.models import artifacts
+from registry_tools.models.evidence import read_training_rows
 from registry_tools.models.manifest import digest_of, manifest_of
 from tests.support.constants import IRIS_ROW
 from tests.support.stores import Trained
@@ -67,8 +68,7 @@ def test_a_run_has_parameters_metrics_dataset_and_artifacts(trained: Trained) ->
         "evidence/recorded_predictions.json",
         "evidence/holdout.parquet",
         "evidence/manifest.json",
-        "evidence/duplicate_rows.npy",
-        "evidence/training_row_hashes.npy",
+        "evidence/training_rows.npz",
         "evidence/baseline.json",
         "evidence/baseline.parquet",
         *(f"plots/{name}.{kind}" for name in PICTURES for kind in ("json", "png")),
@@ -139,12 +139,13 @@ def test_the_evidence_tells_training_rows_from_held_out_rows(trained: Trained) -
         )
     )
     holdout = pd.read_parquet(folder / "holdout.parquet")
-    training = np.load(folder / "training_row_hashes.npy")
+    training = read_training_rows(folder)
+    assert training is not None
     assert len(holdout) == 30
-    assert training.shape == (120,)
-    assert training.dtype == np.uint64
+    assert training.hashes.shape == (120,)
+    assert training.columns == tuple(holdout.columns[:-1])
     # Iris has one row twice; with this seed one of the two is on each side, and no other row is.
-    assert np.isin(holdout["__row_hash__"].to_numpy(), training).sum() <= 1
+    assert np.isin(training.hash(holdout), training.hashes).sum() <= 1
     answer = json.loads((folder / "recorded_predictions.json").read_text())
     model = load_model("iris/1")
     rows = pd.DataFrame(**answer["rows"])

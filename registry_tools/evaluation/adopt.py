@@ -1,0 +1,173 @@
+"""Adopt a version that was logged without evidence: make it from labelled rows of its user."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from registry_tools.errors import InputError, UnsupportedOperation, VerificationError
+from registry_tools.evaluation.eval_data import EvalData
+from registry_tools.evaluation.isolated_predict import (
+    IsolatedPredictions,
+    PredictJob,
+    predict_in_clean_process,
+)
+from registry_tools.evaluation.version_bundle import predictions_as_labels
+from registry_tools.mlflow_store import registry
+from registry_tools.mlflow_store.registry import DIGEST_TAG, EVIDENCE_DIGEST_TAG, VersionInfo
+from registry_tools.models import artifacts, evidence, manifest
+from registry_tools.models.evidence import Holdout, RecordedPredictions
+from registry_tools.models.formats import describe
+from registry_tools.models.loader import verified_evidence, verified_files
+from registry_tools.models.manifest import MANIFEST_FILE, VersionManifest
+from registry_tools.models.trust_policy import TrustPolicy
+from registry_tools.refs import ModelRef
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_RECORDED_ROWS = 20
+
+
+@dataclass(frozen=True)
+class Adoption:
+    """The evidence of a version; `made` is False if it was there already."""
+
+    name: str
+    version: int
+    digest: str
+    evidence_digest: str
+    holdout_rows: int
+    recorded_rows: int
+    made: bool
+
+
+def adopt(
+    client: MlflowClient, ref: ModelRef, eval_data: EvalData, policy: TrustPolicy | None = None
+) -> Adoption:
+    """Make the evidence of a version from labelled rows that it was not trained on.
+
+    Its files stay as they are. The rows become its holdout, and its predictions for some of them
+    are recorded. Nobody knows which rows it was trained on: that no row of the holdout is among
+    them rests on the caller's word.
+
+    Raises
+    ------
+    UnsupportedOperation
+        If the version came from no run, or has other evidence already.
+    VerificationError
+        If its files differ from their digest, or it does not predict these labels.
+    InputError
+        If the rows cannot be recorded.
+    """
+    policy = policy or TrustPolicy.from_environment()
+    version = registry.find_version(client, ref)
+    if version.run_id is None or registry.find_run(client, version.run_id) is None:
+        raise UnsupportedOperation(
+            f"{_title(version)} came from no run that is there: its evidence would be stored with the run; "
+            "log the model within mlflow.start_run(), register it from there, and adopt that version"
+        )
+    with (
+        verified_files(client, version, policy) as model,
+        verified_evidence(client, version, policy) as existing,
+        tempfile.TemporaryDirectory() as scratch,
+    ):
+        folder = Path(scratch)
+        rows = _model_rows(eval_data, model)
+        recorded = _write_evidence(folder, version, model, rows, eval_data.target, policy)
+        made = manifest.write_manifest(folder, manifest.manifest_of(model))
+        if existing is not None:
+            _check_existing(existing, made, version)
+        digests = {
+            DIGEST_TAG: manifest.digest_of(made.model),
+            EVIDENCE_DIGEST_TAG: manifest.digest_of(made.evidence),
+        }
+        is_new = not digests.items() <= version.tags.items()
+        if is_new:
+            _store(client, version, folder, digests)
+    return Adoption(
+        name=version.name,
+        version=version.version,
+        digest=digests[DIGEST_TAG],
+        evidence_digest=digests[EVIDENCE_DIGEST_TAG],
+        holdout_rows=len(rows.labels),
+        recorded_rows=recorded,
+        made=is_new,
+    )
+
+
+def _model_rows(eval_data: EvalData, model: Path) -> Holdout:
+    """Return the rows with the columns of the model's signature, or all if it names none."""
+    rows = eval_data.rows_for([model])
+    columns = [column.name for column in describe(model).signature or () if column.name in rows.rows]
+    return replace(rows, rows=rows.rows[columns]) if columns else rows
+
+
+def _write_evidence(
+    folder: Path, version: VersionInfo, model: Path, rows: Holdout, target: str, policy: TrustPolicy
+) -> int:
+    """Write holdout and recorded predictions, and return how many predictions are recorded."""
+    places = np.unique(np.linspace(0, len(rows.labels) - 1, _RECORDED_ROWS).astype(int))
+    example = rows.rows.iloc[places].reset_index(drop=True)
+    (predicted,) = predict_in_clean_process(
+        [PredictJob(model, {"holdout": rows.rows, "example": example}, policy)]
+    )
+    if not isinstance(predicted, IsolatedPredictions):
+        raise VerificationError(f"{_title(version)}: {predicted}")
+    if predicted.class_fault is not None:
+        raise UnsupportedOperation(f"{_title(version)} {predicted.class_fault}")
+    try:
+        predictions_as_labels(rows.labels, predicted, "holdout")
+    except VerificationError as error:
+        raise VerificationError(
+            f"{_title(version)} {error}: give --target the column with the labels that it predicts"
+        ) from None
+    evidence.write_holdout(folder, rows.rows, pd.Series(rows.labels, name=target))
+    probabilities = predicted.probabilities["example"]
+    try:
+        evidence.write_recorded_predictions(
+            folder,
+            RecordedPredictions(
+                example,
+                np.asarray(predicted.predictions["example"]),
+                None if probabilities is None else np.asarray(probabilities),
+            ),
+        )
+    except TypeError as error:  # such as times, which JSON does not have
+        raise InputError(f"the rows for {_title(version)} cannot be recorded as JSON: {error}") from error
+    return len(example)
+
+
+def _check_existing(existing: Path, made: VersionManifest, version: VersionInfo) -> None:
+    """Refuse where the run holds other evidence, or that of another model; the rest of ours may do."""
+    known = manifest.read_manifest(existing)
+    if known is not None and known.model != made.model:
+        raise UnsupportedOperation(
+            f"run {version.run_id} holds the evidence of another model than {_title(version)}: log each "
+            "model in a run of its own"
+        )
+    there = manifest.evidence_of(existing)
+    if not there.items() <= made.evidence.items():
+        other = sorted(name for name in there if there[name] != made.evidence.get(name))
+        raise UnsupportedOperation(
+            f"{_title(version)} has evidence already, with another {other[0]}: evidence is written once; "
+            "give the same rows, or log the model in a new run and adopt that version"
+        )
+
+
+def _store(client: MlflowClient, version: VersionInfo, folder: Path, digests: dict[str, str]) -> None:
+    """Upload the evidence, the manifest last, compare what arrived, and set the digests."""
+    for path in sorted(folder.iterdir(), key=lambda path: (path.name == MANIFEST_FILE, path.name)):
+        artifacts.add_evidence(client, version, path)
+    arrived = replace(version, digest=digests[DIGEST_TAG], tags={**version.tags, **digests})
+    with verified_evidence(client, arrived, TrustPolicy()):
+        registry.set_tags(client, version, digests)
+
+
+def _title(version: VersionInfo) -> str:
+    return f"{version.name} version {version.version}"

@@ -1,0 +1,210 @@
+"""Run the gates that compare a candidate: with its champion, the majority class, in groups, by cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from registry_tools.errors import VerificationError
+from registry_tools.evaluation import comparison_gates, gates, threshold_gates
+from registry_tools.evaluation.comparison_gates import Group, group_rows
+from registry_tools.evaluation.gate_options import GateOptions
+from registry_tools.evaluation.isolated_predict import (
+    IsolatedPredictions,
+    PredictJob,
+    predict_in_clean_process,
+)
+from registry_tools.evaluation.verdict import GateResult
+from registry_tools.evaluation.version_bundle import (
+    VersionBundle,
+    exclude_training_rows,
+    predictions_as_labels,
+    unknown_training_rows,
+)
+from registry_tools.models.evidence import Holdout
+from registry_tools.models.manifest import manifest_of
+from registry_tools.models.prediction_shape import class_values
+from registry_tools.stats.paired_test import compare_predictions
+
+GIVE_EVAL_DATA = "give --eval-data with labels that both versions predict"
+Predicted = IsolatedPredictions | VerificationError  # the error says why there are none
+
+
+@dataclass(frozen=True)
+class GateInputs:
+    """A candidate and its champion with their predictions in a clean process."""
+
+    candidate: VersionBundle
+    champion: VersionBundle | None
+    options: GateOptions
+    holdout: Holdout | None
+    compared: Holdout | None  # rows of the holdout that neither was trained on
+    predictions: Predicted
+    champion_predictions: Predicted | None  # None if there was nothing to predict
+
+    @property
+    def excluded(self) -> int:
+        """How many rows of the holdout are not compared on."""
+        if self.holdout is None or self.compared is None:
+            return 0
+        return len(self.holdout.labels) - len(self.compared.labels)
+
+
+def predict_for_gates(
+    candidate: VersionBundle, champion: VersionBundle | None, holdout: Holdout | None, options: GateOptions
+) -> GateInputs:
+    """Predict with the candidate in a clean process, and then with the champion."""
+    # Where a table repeats its rows, the candidate was trained on some that are held out.
+    compared = exclude_training_rows(exclude_training_rows(holdout, champion), candidate)
+    tables: dict[str, pd.DataFrame] = {}
+    if candidate.recorded is not None:
+        tables["example"] = candidate.recorded.rows
+    for name, rows in (("holdout", holdout), ("compared", compared)):
+        if rows is not None and len(rows.labels):
+            tables[name] = rows.rows
+    timed = None
+    if options.max_latency_ms is not None or options.max_latency_ratio is not None:
+        timed = tables["holdout"].head(1) if "holdout" in tables else None
+    assert candidate.folder is not None
+    jobs = [PredictJob(candidate.folder, tables, options.policy, timed)]
+    if champion is not None and champion.folder is not None and "holdout" in tables:
+        own = {"compared": tables["compared"]} if "compared" in tables else {}
+        row = timed if options.max_latency_ratio is not None else None
+        if own or row is not None:
+            jobs.append(PredictJob(champion.folder, own, options.policy, row))
+    results = predict_in_clean_process(jobs)
+    champion_predictions = results[1] if len(results) > 1 else None
+    return GateInputs(candidate, champion, options, holdout, compared, results[0], champion_predictions)
+
+
+def run_comparison_gates(
+    inputs: GateInputs, predictions: IsolatedPredictions, compared: Holdout
+) -> Iterator[GateResult]:
+    """Yield the results of champion, baseline and, if columns are named, slices."""
+    options = inputs.options
+    pair = _paired_labels(inputs, predictions, compared)
+    if isinstance(pair, GateResult):
+        yield pair
+    else:
+        known = inputs.champion is not None and inputs.champion.training_rows is not None
+        paired = compare_predictions(compared.labels, *pair)
+        yield gates.champion_gate(paired, options.rule, options.margin, inputs.excluded if known else None)
+    yield _run_baseline_gate(inputs, predictions, compared)
+    if not options.slices:
+        return
+    if inputs.champion is None:
+        yield GateResult("slices", True, "no champion")
+    elif not isinstance(pair, GateResult):
+        yield _run_slices_gate(options.slices, compared, pair)
+
+
+def _paired_labels(
+    inputs: GateInputs, predictions: IsolatedPredictions, compared: Holdout
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]] | GateResult:
+    """Return the predictions of candidate and champion, or the result where they are not compared."""
+    champion, other = inputs.champion, inputs.champion_predictions
+    if champion is None:
+        return GateResult("champion", True, "no champion")
+    title = f"the champion, version {champion.version.version}"
+    if champion.faults:
+        return GateResult("champion", False, f"{title}: {champion.faults[0]}")
+    unknown = unknown_training_rows(inputs.holdout, champion) if inputs.holdout is not None else None
+    if unknown is not None:
+        return GateResult("champion", False, unknown)
+    refusal = gates.too_few_rows(len(compared.labels), inputs.excluded)
+    if refusal is not None:
+        return refusal
+    if not isinstance(other, IsolatedPredictions):
+        message = f"{title}: {other}"
+        if inputs.options.eval_data is None:
+            message += "; to compare on rows that both take, give --eval-data FILE --target COLUMN"
+        return GateResult("champion", False, message)
+    if other.class_fault is not None:
+        return GateResult("champion", False, f"{title} {other.class_fault}")
+    try:
+        return (
+            predictions_as_labels(compared.labels, predictions, "compared"),
+            predictions_as_labels(compared.labels, other, "compared"),
+        )
+    except VerificationError as error:
+        return GateResult("champion", False, f"a version {error}: {GIVE_EVAL_DATA}")
+
+
+def _run_baseline_gate(inputs: GateInputs, predictions: IsolatedPredictions, compared: Holdout) -> GateResult:
+    if not inputs.options.baseline:
+        return GateResult("baseline", True, "not asked for (--no-baseline)")
+    predicted = np.empty(0, dtype=object)
+    if len(compared.labels):
+        try:
+            predicted = predictions_as_labels(compared.labels, predictions, "compared")
+        except VerificationError as error:
+            return GateResult("baseline", False, f"the candidate {error}: {GIVE_EVAL_DATA}")
+    return comparison_gates.baseline_gate(compared.labels, predicted)
+
+
+def _run_slices_gate(
+    columns: Sequence[str], compared: Holdout, pair: tuple[npt.NDArray[Any], npt.NDArray[Any]]
+) -> GateResult:
+    groups: list[Group] = []
+    for column in dict.fromkeys(columns):
+        if column not in compared.rows:
+            known = ", ".join(repr(str(name)) for name in compared.rows)
+            return GateResult("slices", False, f"--slice {column}: no such column; there are: {known}")
+        values = _group_names(compared.rows[column])
+        if len(set(values)) > comparison_gates.MAXIMUM_GROUPS:
+            return GateResult(
+                "slices",
+                False,
+                f"--slice {column}: it has {len(set(values))} values, at most "
+                f"{comparison_gates.MAXIMUM_GROUPS} are groups: add a column with the group of each row "
+                "to --eval-data",
+            )
+        groups += group_rows(column, values, compared.labels, *pair)
+    return comparison_gates.slices_gate(groups)
+
+
+def _group_names(column: pd.Series) -> list[str | None]:
+    """Return the group of each row as text; None where the value is missing."""
+    values = column.astype(object).to_numpy()
+    return [None if pd.isna(value) else str(value) for value in class_values(values)]
+
+
+def run_cost_gates(inputs: GateInputs, predictions: IsolatedPredictions) -> Iterator[GateResult]:
+    """Yield the results of the gates on latency and size that are asked for."""
+    options = inputs.options
+    if options.max_latency_ms is not None:
+        yield threshold_gates.latency_gate(predictions.milliseconds, options.max_latency_ms)
+    if options.max_latency_ratio is not None:
+        yield _run_latency_ratio_gate(inputs, predictions, options.max_latency_ratio)
+    if options.max_size_ratio is not None:
+        yield _run_size_ratio_gate(inputs, options.max_size_ratio)
+
+
+def _run_latency_ratio_gate(inputs: GateInputs, predictions: IsolatedPredictions, most: float) -> GateResult:
+    if inputs.champion is None:
+        return GateResult("latency_ratio", True, "no champion")
+    other = inputs.champion_predictions
+    if not isinstance(other, IsolatedPredictions):
+        title = f"the champion, version {inputs.champion.version.version}, cannot be timed"
+        return GateResult("latency_ratio", False, f"{title}: {other or inputs.champion.faults[0]}")
+    return threshold_gates.latency_ratio_gate(predictions.milliseconds, other.milliseconds, most)
+
+
+def _run_size_ratio_gate(inputs: GateInputs, most: float) -> GateResult:
+    if inputs.champion is None:
+        return GateResult("size_ratio", True, "no champion")
+    if inputs.champion.folder is None or inputs.candidate.folder is None:
+        title = f"the champion, version {inputs.champion.version.version}"
+        return GateResult("size_ratio", False, f"{title}: {inputs.champion.faults[0]}")
+    own, other = _size(inputs.candidate.folder), _size(inputs.champion.folder)
+    return threshold_gates.size_ratio_gate(own, other, most)
+
+
+def _size(folder: Path) -> int:
+    return sum((folder / name).stat().st_size for name in manifest_of(folder))

@@ -1,0 +1,159 @@
+"""The metrics of two versions on the same rows, each with its interval, all tested together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import binomtest
+
+from registry_tools.stats.intervals import (
+    SIGNIFICANCE,
+    Estimate,
+    mean_share,
+    paired_difference,
+    paired_p_value,
+    wilson,
+)
+from registry_tools.stats.log_loss import log_loss_difference, mean_log_loss, row_losses
+from registry_tools.stats.multiple_testing import holm
+
+Probabilities = tuple[npt.NDArray[np.float64], tuple[str, ...]]  # shape (rows, classes), and their names
+
+
+@dataclass(frozen=True)
+class MetricComparison:
+    """One metric of two versions; the difference is the first's less the second's, paired.
+
+    Difference and p-values are None where there is no paired difference. `p_value` is two-sided;
+    `adjusted_p_value` is corrected for all metrics that are compared together.
+    """
+
+    name: str
+    first: Estimate
+    second: Estimate
+    difference: Estimate | None = None
+    p_value: float | None = None
+    adjusted_p_value: float | None = None
+    less_is_better: bool = False
+    of_class: bool = False
+
+    @property
+    def better(self) -> int | None:
+        """The version that the rows show to be better, 0 or 1; None if they show neither."""
+        if self.difference is None or self.adjusted_p_value is None or self.adjusted_p_value >= SIGNIFICANCE:
+            return None
+        return int((self.difference.value > 0) == self.less_is_better)
+
+
+@dataclass(frozen=True)
+class _PairedCounts:
+    """Rows by which of the two versions has them right."""
+
+    rows: int
+    both: int
+    first: int  # only the first
+    second: int
+
+
+def compare_metrics(
+    labels: npt.NDArray[Any],
+    first: npt.NDArray[Any],
+    second: npt.NDArray[Any],
+    probabilities: tuple[Probabilities, Probabilities] | None = None,
+) -> list[MetricComparison]:
+    """Return accuracy, balanced accuracy, log loss, and recall and precision by class.
+
+    Parameters
+    ----------
+    labels, first, second
+        The class of each row, and the predictions of two versions, as names, shape (rows,); at
+        least one row.
+    probabilities
+        Those of both versions. Log loss is left out without them, for a single row, and where a
+        version lacks a class of the labels or gives NaN or infinity.
+
+    Notes
+    -----
+    The p-values are those of the exact two-sided McNemar test; of balanced accuracy and log loss,
+    those of the interval. Holm's method corrects all of them together: of two equal versions, one
+    is called better in any metric in at most 5% of the comparisons. A precision of one version
+    counts other rows than that of the other, so that there is no paired difference; where a version
+    never predicts a class, its precision has no value and is left out.
+    """
+    ones, twos = first == labels, second == labels
+    classes = sorted({*labels.tolist(), *first.tolist(), *second.tolist()})
+    by_class = {name: _count_pairs(ones, twos, labels == name) for name in classes}
+    present = {name: pairs for name, pairs in by_class.items() if pairs.rows}
+    found = [
+        _compare_shares("accuracy", _count_pairs(ones, twos, np.ones(len(labels), bool))),
+        _compare_balanced_accuracy(list(present.values())),
+    ]
+    if probabilities is not None:
+        found += _compare_log_loss(labels, *probabilities)
+    for name in classes:
+        if name in present:
+            found.append(_compare_shares(f"recall of {name}", present[name], of_class=True))
+        predicted = first == name, second == name
+        if all(each.any() for each in predicted):
+            one, two = (
+                wilson(int(np.sum(right & each)), int(each.sum()))
+                for right, each in zip((ones, twos), predicted, strict=True)
+            )
+            found.append(MetricComparison(f"precision of {name}", one, two, of_class=True))
+    return _correct_together(found)
+
+
+def _correct_together(found: Sequence[MetricComparison]) -> list[MetricComparison]:
+    adjusted = iter(holm([metric.p_value for metric in found if metric.p_value is not None]))
+    return [
+        metric if metric.p_value is None else replace(metric, adjusted_p_value=next(adjusted))
+        for metric in found
+    ]
+
+
+def _count_pairs(
+    ones: npt.NDArray[np.bool_], twos: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_]
+) -> _PairedCounts:
+    return _PairedCounts(
+        int(among.sum()),
+        int(np.sum(ones & twos & among)),
+        int(np.sum(ones & ~twos & among)),
+        int(np.sum(twos & ~ones & among)),
+    )
+
+
+def _compare_shares(name: str, pairs: _PairedCounts, of_class: bool = False) -> MetricComparison:
+    first, second = (wilson(pairs.both + alone, pairs.rows) for alone in (pairs.first, pairs.second))
+    difference = paired_difference([pairs.first], [pairs.second], [pairs.rows])
+    discordant = pairs.first + pairs.second
+    p_value = float(binomtest(pairs.first, discordant).pvalue) if discordant else 1.0
+    return MetricComparison(name, first, second, difference, p_value, of_class=of_class)
+
+
+def _compare_balanced_accuracy(classes: Sequence[_PairedCounts]) -> MetricComparison:
+    """Return the mean of the recalls of some classes."""
+    rows = [pairs.rows for pairs in classes]
+    gained, lost = [pairs.first for pairs in classes], [pairs.second for pairs in classes]
+    first, second = (
+        mean_share([pairs.both + alone for pairs, alone in zip(classes, only, strict=True)], rows)
+        for only in (gained, lost)
+    )
+    difference, p_value = paired_difference(gained, lost, rows), paired_p_value(gained, lost, rows)
+    return MetricComparison("balanced accuracy", first, second, difference, p_value)
+
+
+def _compare_log_loss(
+    labels: npt.NDArray[Any], first: Probabilities, second: Probabilities
+) -> Iterable[MetricComparison]:
+    one, two = row_losses(labels, *first), row_losses(labels, *second)
+    if one is None or two is None or len(labels) < 2:
+        return []
+    difference, p_value = log_loss_difference(one, two)
+    compared = MetricComparison(
+        "log loss", mean_log_loss(one), mean_log_loss(two), difference, p_value, less_is_better=True
+    )
+    return [compared]

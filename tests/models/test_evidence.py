@@ -1,0 +1,156 @@
+"""Evidence that was swapped, removed or added after registration is refused wherever it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.params.definitions import TrainParams
+from pipeline.training.train import train
+from registry_tools.cli.main import main
+from registry_tools.errors import VerificationError
+from registry_tools.inference.artifact_fetcher import ArtifactFetcher
+from registry_tools.mlflow_store import registry
+from registry_tools.models import manifest
+from registry_tools.models.evidence import read_holdout
+from registry_tools.models.trust_policy import TrustPolicy
+from registry_tools.promotion import history
+from registry_tools.refs import parse_ref
+from tests.support.registries import GOOD, Place, evidence_folder
+
+
+def error_of(capsys: pytest.CaptureFixture[str], *argv: str, code: int = 1) -> str:
+    assert main(argv) == code
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1, err
+    return err
+
+
+def _flatter(path: Path) -> None:
+    """Label each held-out row as the model predicts it."""
+    table = pd.read_parquet(path)
+    table.assign(species="setosa").to_parquet(path, index=False)
+
+
+def _forget_rows(path: Path) -> None:
+    with np.load(path) as content:
+        np.savez(path, **{**content, "hashes": np.empty(0, np.uint64)})
+
+
+SWAPS: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    "holdout": ("holdout.parquet", _flatter, "was changed"),
+    "training rows": ("training_rows.npz", _forget_rows, "was changed"),
+    "predictions": ("recorded_predictions.json", lambda p: p.write_text(p.read_text() + " "), "was changed"),
+    "baseline": ("baseline.json", lambda p: p.write_text(p.read_text() + " "), "was changed"),
+    "removed": ("training_rows.npz", Path.unlink, "is missing"),
+    "added": ("more.npy", lambda p: p.write_bytes(b"more"), "was added"),
+}
+
+
+@pytest.fixture(scope="module")
+def name(sqlite_place: Place) -> str:
+    """A model whose second version has a run, and so evidence, of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(sqlite_place.files)
+        patch.setenv("MLFLOW_TRACKING_URI", sqlite_place.uri)
+        made = sqlite_place.model(GOOD)
+        train(TrainParams(name=made, model="knn", plots=False))
+    return made
+
+
+@pytest.mark.parametrize("swap", SWAPS)
+def test_evidence_that_was_changed_is_named_by_the_integrity_gate(
+    local: Place, name: str, swap: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, change, phrase = SWAPS[swap]
+    path = evidence_folder(local, name, 2) / file
+    before = path.read_bytes() if path.is_file() else None
+    change(path)
+    try:
+        refused = f"integrity: evidence/{file} {phrase} after registration"
+        assert refused in error_of(capsys, "promote", f"{name}/2", "--to", "production", "--dry-run", code=3)
+        assert refused in error_of(capsys, "verify", f"{name}/2")
+        assert main(["compare", f"{name}/1", f"{name}/2"]) == 0
+        assert f"not compared on the same rows: {name} version 2: evidence/{file}" in capsys.readouterr().out
+    finally:
+        path.unlink(missing_ok=True)
+        if before is not None:
+            path.write_bytes(before)
+    assert main(["verify", f"{name}/2"]) == 0
+
+
+def test_a_rollback_to_a_version_with_changed_evidence_is_refused(
+    local: Place, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = ["--to", "canary", "--force", "--reason", "a test"]
+    for version in (2, 1):
+        assert main(["promote", f"{name}/{version}", *stage]) == 0
+    path = evidence_folder(local, name, 2) / "holdout.parquet"
+    before = path.read_bytes()
+    _flatter(path)
+    capsys.readouterr()
+    assert main(["rollback", name, "--stage", "canary", "--reason", "worse"]) != 0
+    assert "evidence/holdout.parquet was changed after registration" in "".join(capsys.readouterr())
+    assert history.last_stage_event(local.client, name, "canary").version == 1  # type: ignore[union-attr]
+    path.write_bytes(before)
+
+
+def test_a_manifest_that_was_changed_with_its_files_has_not_the_digest_of_the_version(
+    local: Place, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = evidence_folder(local, name, 2)
+    kept = {path: path.read_bytes() for path in folder.iterdir()}
+    model = manifest.read_manifest(folder)
+    assert model is not None
+    _flatter(folder / "holdout.parquet")
+    manifest.write_manifest(folder, model.model)
+    assert "evidence/manifest.json was changed after" in error_of(capsys, "verify", f"{name}/2")
+    (folder / "manifest.json").unlink()
+    assert "evidence/manifest.json is missing" in error_of(capsys, "verify", f"{name}/2")
+    for path, content in kept.items():
+        path.write_bytes(content)
+    assert main(["verify", f"{name}/2"]) == 0
+
+
+def test_recorded_predictions_that_were_changed_are_not_served(
+    local: Place, name: str, tmp_path: Path
+) -> None:
+    folder = evidence_folder(local, name, 2)
+    recorded = folder / "recorded_predictions.json"
+    before = recorded.read_bytes()
+    recorded.write_bytes(before + b" ")
+    fetcher = ArtifactFetcher(parse_ref(f"{name}/2"), TrustPolicy(), local.uri, None)
+    with pytest.raises(VerificationError, match=r"recorded_predictions\.json was changed after"):
+        fetcher.fetch(fetcher.resolve())
+    recorded.write_bytes(before)
+    assert fetcher.fetch(fetcher.resolve()).recorded_predictions.is_file()
+    fetcher.close()
+
+
+def test_a_version_whose_evidence_is_gone_is_served_and_not_promoted(
+    local: Place, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = evidence_folder(local, name, 2)
+    folder.rename(tmp_path / "kept")  # as `mlflow gc` does with a deleted run
+    fetcher = ArtifactFetcher(parse_ref(f"{name}/2"), TrustPolicy(), local.uri, None)
+    assert not fetcher.fetch(fetcher.resolve()).recorded_predictions.is_file()
+    fetcher.close()
+    refusal = error_of(capsys, "promote", f"{name}/2", "--to", "production", "--dry-run", code=3)
+    (tmp_path / "kept").rename(folder)
+    assert (
+        "integrity: evidence/manifest.json is missing or not readable: restore it, or train again" in refusal
+    )
+
+
+def test_a_version_carries_the_digest_of_its_evidence(local: Place, name: str) -> None:
+    folder = evidence_folder(local, name, 2)
+    tags = local.version(name, 2).tags
+    assert tags[registry.EVIDENCE_DIGEST_TAG] == manifest.digest_of(manifest.evidence_of(folder))
+    listed = manifest.read_manifest(folder)
+    assert listed is not None
+    assert set(listed.evidence) == {path.name for path in folder.iterdir()} - {"manifest.json"}
+    assert read_holdout(folder) is not None

@@ -1,0 +1,285 @@
+"""The gates on versions in a registry: plain `log_model`, judged by evaluation data."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.models import infer_signature
+from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.multioutput import MultiOutputClassifier
+from sklearn.neighbors import KNeighborsClassifier
+
+from registry_tools.cli.main import main
+from registry_tools.errors import GateRefused, InputError, PromotionError
+from registry_tools.evaluation.eval_data import read_eval_data
+from registry_tools.evaluation.evaluate import evaluate
+from registry_tools.evaluation.gate_options import GateOptions
+from registry_tools.evaluation.verdict import GateResult, Verdict
+from registry_tools.models.trust_policy import TRUSTED_TYPES, TrustPolicy
+from registry_tools.promotion import history, promote, rollback
+from registry_tools.refs import ModelRef
+from tests.support.commands import error_of
+from tests.support.registries import EQUAL, GOOD, POOR, Place
+
+ROWS = 200
+LABELS = np.arange(ROWS) % 2
+FEATURES = pd.DataFrame({"x": np.arange(ROWS, dtype=float), "even": (LABELS == 0).astype(float)})
+
+
+def memorizing(predictions: np.ndarray[Any, Any]) -> KNeighborsClassifier:
+    """Return a model that predicts just that for `FEATURES`."""
+    return KNeighborsClassifier(1, algorithm="brute").fit(FEATURES, predictions)
+
+
+_numbers = itertools.count(1)
+
+
+def log(*models: Any) -> str:
+    """Register models by MLflow's own means, as versions 1, 2, … of a new one; return its name."""
+    name = f"gated-{os.getpid()}-{next(_numbers)}"
+    for model in models:
+        with mlflow.start_run():
+            mlflow.sklearn.log_model(
+                model,
+                name="model",
+                signature=infer_signature(FEATURES),
+                serialization_format="skops",
+                skops_trusted_types=list(TRUSTED_TYPES),
+                pip_requirements=[],
+                registered_model_name=name,
+            )
+    return name
+
+
+def eval_data(labels: Any = LABELS, **columns: Any) -> Any:
+    FEATURES.assign(label=labels, **columns).to_csv("rows.csv", index=False)
+    return read_eval_data(Path("rows.csv"), "label")
+
+
+def judge(place: Place, name: str, version: int = 1, champion: int | None = None, **options: Any) -> Verdict:
+    held = None if champion is None else place.version(name, champion)
+    options = {"eval_data": eval_data(), **options}
+    return evaluate(place.client, place.version(name, version), held, GateOptions(**options))
+
+
+def only_refusal(verdict: Verdict) -> GateResult:
+    (refusal,) = verdict.refusals
+    return refusal
+
+
+def results(verdict: Verdict) -> dict[str, GateResult]:
+    return {gate.gate: gate for gate in verdict.gates}
+
+
+def test_a_first_version_that_is_no_better_than_the_majority_class_is_refused(local: Place) -> None:
+    name = local.model()
+    with pytest.raises(GateRefused, match=r"baseline: 0\.3333 against 0\.3333 for always 'setosa'") as caught:
+        promote.promote(local.client, ModelRef(name, version=POOR), "production", GateOptions())
+    assert [gate.gate for gate in caught.value.promotion.verdict.refusals] == ["baseline"]
+    assert "on 30 rows: p(better) " in str(caught.value)
+    assert "--no-baseline --reason TEXT" in str(caught.value)
+    assert local.holder(name) is None
+
+
+def test_no_baseline_needs_a_reason_and_is_recorded(local: Place, capsys: Any) -> None:
+    name = local.model(GOOD, POOR)
+    options = GateOptions(baseline=False)
+    with pytest.raises(PromotionError, match="--no-baseline needs --reason"):
+        promote.promote(local.client, ModelRef(name, version=2), "production", options)
+    command = ("promote", f"{name}/2", "--to", "production", "--no-baseline")
+    assert "--no-baseline needs --reason" in error_of(capsys, *command, code=2)
+    assert history.list_events(local.client, name) == []
+    assert main([*command, "--reason", "a demonstration"]) == 0
+    assert local.holder(name) == 2
+    (event,) = history.list_events(local.client, name)
+    baseline = [gate for gate in event.gates if gate["gate"] == "baseline"]
+    assert [(gate["passed"], gate["message"]) for gate in baseline] == [
+        (True, "not asked for (--no-baseline)")
+    ]
+
+
+def test_on_too_few_rows_no_version_is_better_than_the_majority_class(local: Place) -> None:
+    name = log(memorizing(LABELS))
+    FEATURES.assign(label=LABELS).iloc[:9].to_csv("few.csv", index=False)
+    refusal = only_refusal(judge(local, name, eval_data=read_eval_data(Path("few.csv"), "label")))
+    assert refusal.gate == "baseline"
+    assert "too few rows to show it: 4 of another class, 5 needed; give more rows" in refusal.message
+
+
+def test_without_a_row_to_evaluate_on_nothing_is_promoted(local: Place) -> None:
+    name = log(memorizing(LABELS))
+    nothing = eval_data().take(np.zeros(ROWS, dtype=bool))
+    refusal = only_refusal(judge(local, name, eval_data=nothing, minimum={"accuracy": 0.5}))
+    assert refusal.message.startswith("there are no rows to evaluate on")
+
+
+def test_thresholds_refuse_probabilities_that_are_none(local: Place, capsys: Any) -> None:
+    model = LogisticRegression(max_iter=1000).fit(FEATURES, LABELS)
+    model.coef_[:] = np.nan
+    name = log(model)
+    eval_data()
+    options = ("--eval-data", "rows.csv", "--target", "label", "--max", "log_loss=1")
+    assert main(["promote", f"{name}/1", "--to", "production", *options]) == 3
+    assert "thresholds: row 0 has the probability nan for '0' (and 1 more" in capsys.readouterr().err
+
+
+def test_thresholds_need_a_second_class(local: Place) -> None:
+    zeros = np.zeros(ROWS, dtype=int)
+    name = log(DummyClassifier().fit(FEATURES, zeros))
+    options = {"eval_data": eval_data(zeros), "minimum": {"log_loss": 0}, "baseline": False}
+    assert only_refusal(judge(local, name, **options)).message.startswith("the only class is '0'")
+
+
+def test_a_float_label_is_the_class_of_its_integer(local: Place) -> None:
+    nested = MultiOutputClassifier(LogisticRegression(max_iter=1000)).fit(FEATURES, LABELS[:, None])
+    name = log(memorizing(LABELS), memorizing(LABELS.astype(float)), nested)
+    for version in (2, 3):
+        options = {"minimum": {"accuracy": 1}, "maximum": {"log_loss": 0.1}}
+        verdict = judge(local, name, version, champion=1, **options)
+        assert verdict.passed, verdict.refusals
+        assert results(verdict)["champion"].metrics["difference"] == 0
+
+
+def test_a_classifier_of_several_outputs_gets_one_refusal(local: Place) -> None:
+    two = memorizing(np.column_stack([LABELS, LABELS]))
+    name = log(two)
+    verdict = judge(local, name, minimum={"accuracy": 0.9})
+    assert only_refusal(verdict).message.startswith(f"{name} version 1 predicts 2 classes a row: ")
+
+
+class Halves(mlflow.pyfunc.PythonModel):
+    """A model of no flavor of its own that predicts numbers."""
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> Any:
+        return model_input["x"].to_numpy() / 2
+
+
+def test_a_regressor_is_refused_at_its_first_and_at_later_promotions(local: Place) -> None:
+    regressor = LinearRegression().fit(FEATURES, FEATURES["x"] / 2)
+    whole = LinearRegression().fit(FEATURES, FEATURES["x"])  # its predictions could be codes
+    name = log(regressor, whole, memorizing(LABELS))
+    message = "is a regressor: the gates compare classes"
+    for champion in (None, 2):
+        refusal = only_refusal(judge(local, name, 1, champion, eval_data=eval_data(FEATURES["x"] / 2)))
+        assert (refusal.gate, message in refusal.message) == ("classes", True)
+    refusal = only_refusal(judge(local, name, 2, eval_data=eval_data(FEATURES["x"])))
+    assert message in refusal.message
+    refusal = only_refusal(judge(local, name, 3, champion=1))
+    assert refusal.message.startswith("the champion, version 1 is a regressor")
+
+
+def test_a_model_of_another_flavor_that_predicts_numbers_is_a_regressor(local: Place) -> None:
+    with mlflow.start_run():
+        mlflow.pyfunc.log_model(
+            python_model=Halves(),
+            name="model",
+            signature=infer_signature(FEATURES, np.array([0.5])),
+            input_example=FEATURES.head(2),
+            pip_requirements=[],
+            registered_model_name="halves",
+        )
+    refusal = only_refusal(judge(local, "halves", policy=TrustPolicy(allow_code=True)))
+    assert "is a regressor" in refusal.message
+
+
+def test_a_regressor_that_was_forced_into_a_stage_can_be_rolled_back_to(local: Place) -> None:
+    model = LinearRegression().fit(FEATURES, FEATURES["x"])
+    name = log(model, model)
+    for version in (1, 2):
+        ref = ModelRef(name, version=version)
+        promote.promote(local.client, ref, "production", GateOptions(), reason="no gates yet", force=True)
+    assert rollback.rollback(local.client, name, "production", reason="worse").version == 1
+
+
+SITES = np.where(np.arange(ROWS) < 100, "north", "south")
+
+
+def predictions_wrong_in(*rows: range) -> np.ndarray[Any, Any]:
+    wrong = LABELS.copy()
+    for some in rows:
+        wrong[list(some)] = 1 - wrong[list(some)]
+    return wrong
+
+
+@pytest.fixture
+def harmful(local: Place) -> str:
+    """Version 1 errs in 30 rows of the north, version 2 in 15 of the south: better, except there."""
+    return log(memorizing(predictions_wrong_in(range(30))), memorizing(predictions_wrong_in(range(150, 165))))
+
+
+def test_a_group_of_rows_that_is_harmed_refuses_the_candidate_and_is_named(
+    harmful: str, local: Place, capsys: Any
+) -> None:
+    assert judge(local, harmful, 2, champion=1).passed
+    data = eval_data(site=SITES, kind="all")
+    refusal = only_refusal(judge(local, harmful, 2, champion=1, eval_data=data, slices=("site", "kind")))
+    assert refusal.gate == "slices"
+    assert refusal.message == (
+        "significantly worse in site='south': 0.8500 against 1.0000 on 100 rows, p(worse) 9.16e-05, "
+        "corrected over 3 groups"
+    )
+    assert refusal.metrics["groups_harmed"] == 1
+    local.client.set_registered_model_alias(harmful, "production", "1")
+    options = ("--eval-data", "rows.csv", "--target", "label", "--slice", "site", "--json")
+    assert main(["promote", f"{harmful}/2", "--to", "production", *options]) == 3
+    gates = json.loads(capsys.readouterr().out)["verdict"]["gates"]
+    assert [gate["gate"] for gate in gates if not gate["passed"]] == ["slices"]
+
+
+def test_slices_are_feature_columns_and_small_groups_are_named(local: Place) -> None:
+    name = log(memorizing(LABELS), memorizing(LABELS))
+    sites = ["far" if row < 12 else None if row < 50 else "near" for row in range(ROWS)]
+    verdict = judge(local, name, 2, 1, eval_data=eval_data(site=sites), slices=("even", "site"))
+    assert verdict.passed
+    assert results(verdict)["slices"].message == (
+        "significantly worse in no group: lowest p(worse) 1, corrected over 4 groups; not judged, fewer "
+        "than 20 rows: site='far' (12)"
+    )
+    assert results(judge(local, name, 1, slices=("even",)))["slices"].message == "no champion"
+
+
+@pytest.mark.parametrize(
+    ("slices", "message"),
+    [(("x",), "--slice x: it has 200 values, at most 20 are groups: add a column"),
+     (("site",), "--slice site: no such column; there are: 'x', 'even', 'tens'"),
+     (("tens",), "no group has 20 rows; not judged, fewer than 20 rows: tens='0' (10), tens='1' (10)")],
+)  # fmt: skip
+def test_columns_that_make_no_groups_are_refused(slices: Any, message: str, local: Place) -> None:
+    name = log(memorizing(LABELS), memorizing(LABELS))
+    data = eval_data(tens=np.arange(ROWS) // 10)
+    refusal = only_refusal(judge(local, name, 2, 1, eval_data=data, slices=slices))
+    assert refusal.message.startswith(message)
+
+
+def test_costs_are_compared_with_the_champion(local: Place) -> None:
+    name = local.model(GOOD, EQUAL)
+    good, equal = local.version(name, GOOD), local.version(name, EQUAL)
+    loose = GateOptions(max_latency_ratio=1e6, max_size_ratio=1e6)
+    passed = evaluate(local.client, equal, good, loose)
+    assert passed.passed
+    size = results(passed)["size_ratio"].metrics
+    assert size["size_ratio"] == size["bytes"] / size["champion_bytes"]
+    assert set(results(passed)["latency_ratio"].metrics) == {
+        "latency_ratio", "latency_ms", "champion_latency_ms",
+    }  # fmt: skip
+    strict = GateOptions(max_latency_ratio=1e-6, max_size_ratio=1e-6)
+    refusals = evaluate(local.client, equal, good, strict).refusals
+    assert [refusal.gate for refusal in refusals] == ["latency_ratio", "size_ratio"]
+    first = evaluate(local.client, equal, None, strict)
+    assert first.passed
+    assert results(first)["size_ratio"].message == results(first)["latency_ratio"].message == "no champion"
+
+
+@pytest.mark.parametrize("name", ["max_latency_ratio", "max_size_ratio"])
+def test_ratios_are_above_zero(name: str) -> None:
+    with pytest.raises(InputError, match=f"{name}=0: must be above 0"):
+        GateOptions(**{name: 0})

@@ -1,0 +1,47 @@
+"""A text model that takes its table for a sequence of column names: one prediction for all rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+from mlflow.models import infer_signature
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+
+ROWS = 58
+TABLE = pd.DataFrame(
+    {
+        "text": [f"good film {n}" if n % 2 else f"bad plot {n}" for n in range(ROWS)],
+        "kind": ["good" if n % 2 else "bad" for n in range(ROWS)],
+    }
+)
+
+
+def register_text_model(name: str) -> str:
+    """Register a version whose vectorizer is not behind a ColumnTransformer; return its reference."""
+    with mlflow.start_run():
+        info = mlflow.sklearn.log_model(fit(), name="model", registered_model_name=name, **options())
+    return f"{name}/{info.registered_model_version}"
+
+
+def save_text_model(folder: Path, example_rows: int | None = None) -> None:
+    """Save such a model, with an input example of so many rows."""
+    example = TABLE[["text"]].head(example_rows) if example_rows else None
+    mlflow.sklearn.save_model(fit(), folder, input_example=example, **options())
+
+
+def fit() -> Pipeline:
+    pipeline = make_pipeline(TfidfVectorizer(), LogisticRegression())
+    return pipeline.fit(TABLE["text"], TABLE["kind"])
+
+
+def options() -> dict[str, Any]:
+    return {
+        "signature": infer_signature(TABLE[["text"]], TABLE["kind"]),
+        "serialization_format": "skops",
+        "pip_requirements": [],
+    }
