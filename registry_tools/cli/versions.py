@@ -144,7 +144,7 @@ def sign(ref: str, key: str, as_json: bool, tracking_uri: str | None) -> None:
 
 @click.command("copy")
 @click.argument("ref")
-@click.option("--to-uri", required=True, metavar="URI", help="The other registry.")
+@click.option("--to-uri", required=True, metavar="URI", help="The other registry; a new SQLite file is made.")
 @click.option("--name", metavar="NAME", help="The model's name there. Default: as here.")
 @loading_options
 @common_options
@@ -153,10 +153,13 @@ def copy_command(
 ) -> None:
     """Copy the version REF to another registry, completely or not at all; no stage is set there."""
     model_ref, new_name = parse_ref(ref), model_name(name) if name is not None else None
-    from registry_tools.mlflow_store.client import connect
+    from registry_tools.mlflow_store import registry
+    from registry_tools.mlflow_store.client import connect, connect_or_create
     from registry_tools.models import copy
 
-    there = copy.copy(connect(tracking_uri), model_ref, connect(to_uri, "--to-uri"), new_name, policy)
+    source = connect(tracking_uri)
+    registry.find_version(source, model_ref)  # a wrong REF must not leave a new, empty registry
+    there = copy.copy(source, model_ref, connect_or_create(to_uri), new_name, policy)
     if as_json:
         print_json(vars(there))
     else:
