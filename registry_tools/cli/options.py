@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from registry_tools.terminal import printable, printable_json
+
 if TYPE_CHECKING:
     from registry_tools.evaluation.verdict import Verdict
     from registry_tools.promotion.event import Event
@@ -95,13 +97,20 @@ def utc_now() -> datetime:
     return datetime.now(timezone.utc)
 
 
+def echo(line: str, err: bool = False) -> None:
+    """Print one line, whatever names, tags and messages from the registry it has in it."""
+    click.echo(printable(line), err=err)
+
+
 def print_json(value: Any) -> None:
     """Print a value as JSON, the same for the same value."""
-    click.echo(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    click.echo(printable_json(text))
 
 
 def print_columns(rows: Sequence[Sequence[str]]) -> None:
     """Print rows of text in aligned columns."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]

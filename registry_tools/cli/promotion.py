@@ -12,6 +12,7 @@ import click
 from registry_tools.cli.options import (
     actor_option,
     common_options,
+    echo,
     loading_options,
     print_columns,
     print_json,
@@ -196,7 +197,7 @@ def _print_promotion(result: Promotion, as_json: bool, what: str) -> None:
         change = f"stays at {held}, version {result.version} was not promoted"
     else:
         change = f"version {result.previous_version or 'none'} → {result.version}"
-    click.echo(f"{what:<{width}}  {result.name} {result.stage}: {change}")
+    echo(f"{what:<{width}}  {result.name} {result.stage}: {change}")
 
 
 def _version_text(version: int | None) -> str:

@@ -9,6 +9,7 @@ import click
 
 from registry_tools.cli.options import (
     common_options,
+    echo,
     html_option,
     loading_options,
     print_columns,
@@ -95,7 +96,7 @@ def compare(
         )
         return
     if html is not None:
-        click.echo(f"{one.name} version {one.version} beside {two.name} {two.version} → {html}")
+        echo(f"{one.name} version {one.version} beside {two.name} {two.version} → {html}")
         return
     rows = [("", f"{one.name} {one.version}", f"{two.name} {two.version}")]
     data = [version.tags.get("data_digest", "-")[:12] for version in (one, two)]
@@ -106,10 +107,12 @@ def compare(
         rows.append((f"metric {key}", _metric_text(one.metrics.get(key)), _metric_text(two.metrics.get(key))))
     print_columns(rows)
     if paired is None:
-        click.echo(f"\nnot compared on the same rows: {compared}")
+        echo("")
+        echo(f"not compared on the same rows: {compared}")
         return
-    click.echo(
-        f"\non {paired.rows} rows that neither was trained on: {paired.candidate_accuracy:.4f} and "
+    echo("")
+    echo(
+        f"on {paired.rows} rows that neither was trained on: {paired.candidate_accuracy:.4f} and "
         f"{paired.champion_accuracy:.4f}, difference {paired.difference:+.4f} "
         f"[{paired.low:+.4f}, {paired.high:+.4f}], p(first worse) = {paired.p_worse:.3g}"
     )
@@ -139,7 +142,7 @@ def sign(ref: str, key: str, as_json: bool, tracking_uri: str | None) -> None:
     if as_json:
         print_json({"name": version.name, "version": version.version, "signature": where})
     else:
-        click.echo(f"signed  {version.name} version {version.version}: {where}")
+        echo(f"signed  {version.name} version {version.version}: {where}")
 
 
 @click.command("copy")
@@ -164,7 +167,7 @@ def copy_command(
         print_json(vars(there))
     else:
         what = "copied" if there.made else "there already"
-        click.echo(f"{what}  {there.name} version {there.version} in {to_uri}")
+        echo(f"{what}  {there.name} version {there.version} in {to_uri}")
 
 
 COMMANDS = (verify, compare, sign, copy_command)
