@@ -28,7 +28,7 @@ def verbose_option(function: Callable[..., Any]) -> Callable[..., Any]:
 tracking_option = click.option(
     "--tracking-uri",
     metavar="URI",
-    help="The registry. Default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db.",
+    help="The registry. Default: MLflow's own, by MLFLOW_TRACKING_URI and MLFLOW_REGISTRY_URI.",
 )
 
 

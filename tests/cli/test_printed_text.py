@@ -65,3 +65,15 @@ def test_tags_description_reason_and_actor_print_no_control_characters(
     assert r"\x1b[2Jred\nproduction" in history
     for command in (["show", f"{name}/1"], ["list", name], ["history", name]):
         json.loads(output(capsys, *command, "--json"))
+
+
+def test_pages_hold_no_control_characters(local: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    ref = crafted(local, rename_classes)
+    name = ref.partition("/")[0]
+    assert main(["promote", ref, "--to", "production", "--force", "--reason", HOSTILE]) == 0
+    assert main(["compare", ref, f"{name}/1", "--html", "compared.html"]) == 0
+    assert main(["history", name, "--html", "history.html"]) == 0
+    for page in ("compared.html", "history.html"):
+        text = Path(page).read_text()
+        assert _UNSAFE.isdisjoint(text)
+        assert r"\x1b[2Jred" in text

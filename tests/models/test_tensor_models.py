@@ -70,7 +70,7 @@ def test_a_tensor_model_predicts_arrays_and_frames_by_position(store: str) -> No
 @pytest.mark.filterwarnings("ignore:.*[Tt]ype hint", "ignore:.*input example")
 def test_a_tensor_model_that_mlflow_loads_predicts_arrays(store: str) -> None:
     class Widest(mlflow.pyfunc.PythonModel):
-        def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+        def predict(self, context, model_input, params=None):  # without types, of which MLflow warns
             assert isinstance(model_input, np.ndarray)
             return model_input.argmax(axis=1)
 
