@@ -42,19 +42,18 @@ def other_server(empty_database: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture
-def target(
-    place: Place,
-    request: pytest.FixtureRequest,
-    empty_database: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Place:
-    """Another registry: an SQLite store beside an SQLite store, a server beside a server."""
-    if place.uri.startswith("http"):
-        found: Place = request.getfixturevalue("other_server")
-        return found
+def sqlite_target(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
     folder = tmp_path_factory.mktemp("target")
     shutil.copy(empty_database, folder / "mlflow.db")
     return Place(f"sqlite:///{folder}/mlflow.db", folder)
+
+
+@pytest.fixture
+def target(place: Place, request: pytest.FixtureRequest) -> Place:
+    """Another registry: an SQLite store beside an SQLite store, a server beside a server."""
+    other = "other_server" if place.uri.startswith("http") else "sqlite_target"
+    found: Place = request.getfixturevalue(other)
+    return found
 
 
 def run_states(target: Place, name: str) -> list[str]:
@@ -171,13 +170,13 @@ def test_two_copies_at_once_make_one_version(place: Place, target: Place) -> Non
     assert run_states(target, name) == ["FINISHED"]
 
 
-def test_runs_copied_at_once_share_their_dataset(local: Place, target: Place) -> None:
-    name = local.model(GOOD)
-    run_id = str(local.version(name, 1).run_id)
+def test_runs_copied_at_once_share_their_dataset(place: Place, target: Place) -> None:
+    name = place.model(GOOD)
+    run_id = str(place.version(name, 1).run_id)
     began = threading.Barrier(8)
 
     def copy_run(_: int) -> str:
-        source, client = local.client, target.client
+        source, client = place.client, target.client
         began.wait()
         return runs.copy_run(source, run_id, client, name, {})
 
@@ -244,24 +243,24 @@ def test_a_version_whose_files_differ_is_not_copied(
 
 
 def test_a_copy_goes_to_the_registry_that_its_option_names(
-    local: Place, target: Place, empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    local: Place, sqlite_target: Place, empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = local.model(GOOD)
     shutil.copy(empty_database, tmp_path / "third.db")
     third = f"sqlite:///{tmp_path}/third.db"
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", third)
-    assert main(["copy", f"{name}/1", "--tracking-uri", local.uri, "--to-uri", target.uri]) == 0
-    assert main(["verify", f"{name}/1", "--tracking-uri", target.uri]) == 0
+    assert main(["copy", f"{name}/1", "--tracking-uri", local.uri, "--to-uri", sqlite_target.uri]) == 0
+    assert main(["verify", f"{name}/1", "--tracking-uri", sqlite_target.uri]) == 0
     assert MlflowClient(third, third).search_registered_models() == []
     monkeypatch.delenv("MLFLOW_REGISTRY_URI")
-    assert target.version(name, 1).metrics == local.version(name, 1).metrics
+    assert sqlite_target.version(name, 1).metrics == local.version(name, 1).metrics
 
 
 def test_without_an_option_the_registry_is_that_of_mlflow(
-    local: Place, target: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    local: Place, sqlite_target: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = local.model(GOOD)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", target.uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite_target.uri)
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", local.uri)
     assert run(capsys, "show", f"{name}/1")["name"] == name
     # The registry decides what is a copy of what, wherever the runs are.
@@ -289,15 +288,17 @@ def test_a_copy_makes_a_new_sqlite_store_if_its_folder_exists(
     assert main(["verify", f"{name}/1", "--tracking-uri", "sqlite:///new.db"]) == 0
 
 
-def test_a_file_in_a_folder_of_a_model_is_copied_whatever_its_name(local: Place, target: Place) -> None:
+def test_a_file_in_a_folder_of_a_model_is_copied_whatever_its_name(
+    local: Place, sqlite_target: Place
+) -> None:
     def add_files(folder: Path, content: dict[str, Any]) -> None:
         (folder / "registered_model_meta").write_text("written by MLflow")
         (folder / "words").mkdir()
         (folder / "words" / "registered_model_meta").write_text("of the model")
 
     ref = crafted(local, add_files)
-    copied = copy.copy(local.client, parse_ref(ref), target.client)
-    with artifacts.model_files(target.client, copied.name, copied.version) as folder:
+    copied = copy.copy(local.client, parse_ref(ref), sqlite_target.client)
+    with artifacts.model_files(sqlite_target.client, copied.name, copied.version) as folder:
         assert (folder / "words" / "registered_model_meta").read_text() == "of the model"
         assert not (folder / "registered_model_meta").exists()
-    load_model(f"{copied.name}/{copied.version}", tracking_uri=target.uri)
+    load_model(f"{copied.name}/{copied.version}", tracking_uri=sqlite_target.uri)

@@ -67,14 +67,14 @@ def test_a_tensor_model_predicts_arrays_and_frames_by_position(store: str) -> No
         model.predict([[1.0, 2.0, 3.0, None]])
 
 
-@pytest.mark.filterwarnings("ignore:.*[Tt]ype hint", "ignore:.*input example")
-def test_a_tensor_model_that_mlflow_loads_predicts_arrays(store: str) -> None:
+def log_widest(signature: ModelSignature) -> None:
+    """Register a model of Python code, which predicts the place of the largest value."""
+
     class Widest(mlflow.pyfunc.PythonModel):
-        def predict(self, context, model_input, params=None):  # without types, of which MLflow warns
+        def predict(self, context, model_input, params=None):
             assert isinstance(model_input, np.ndarray)
             return model_input.argmax(axis=1)
 
-    signature = infer_signature(_IRIS.data.astype("float32"), _IRIS.target)
     with mlflow.start_run():
         mlflow.pyfunc.log_model(
             name="model",
@@ -83,6 +83,11 @@ def test_a_tensor_model_that_mlflow_loads_predicts_arrays(store: str) -> None:
             signature=signature,
             pip_requirements=["numpy"],
         )
+
+
+def test_a_tensor_model_that_mlflow_loads_predicts_arrays(store: str) -> None:
+    with pytest.warns(UserWarning, match=r"type hints|input example"):
+        log_widest(infer_signature(_IRIS.data.astype("float32"), _IRIS.target))
     assert load_model("widest/1", allow_code=True).predict([[1, 2, 9, 4]]).tolist() == [2]
 
 
