@@ -135,7 +135,7 @@ def make_example(folder: Path) -> None:
     from pipeline.showcase import example_store
 
     example_store.make(folder)
-    click.echo(f"made      {folder}")
+    echo(f"made      {folder}")
 
 
 @cli.command("show-example")
@@ -146,7 +146,7 @@ def show_example(folder: Path, port: int) -> None:
     """Open a copy of the example store in the MLflow UI, until interrupted."""
     from pipeline.showcase import example_store
 
-    example_store.show(folder, port, click.echo)
+    example_store.show(folder, port, echo)
 
 
 @cli.command()
@@ -162,7 +162,7 @@ def demo(folder: Path, port: int) -> None:
     from pipeline.showcase import demo as demonstration
 
     with process_setup.ended_by_signals():
-        demonstration.run(folder, port, click.echo)
+        demonstration.run(folder, port, echo)
 
 
 def _print_lines(lines: list[str]) -> None:
