@@ -1,4 +1,4 @@
-"""Text that others wrote, made safe to print: a terminal must not act on it, nor a reader be misled."""
+"""Text from a registry or a model made safe to print: no escape sequence, no forged line."""
 
 from __future__ import annotations
 

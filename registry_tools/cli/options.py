@@ -98,7 +98,7 @@ def utc_now() -> datetime:
 
 
 def echo(line: str, err: bool = False) -> None:
-    """Print one line, whatever names, tags and messages from the registry it has in it."""
+    """Print one line; control characters in it, as from a name or a tag, are escaped."""
     click.echo(printable(line), err=err)
 
 

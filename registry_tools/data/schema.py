@@ -56,7 +56,7 @@ class TensorSchema:
 
 @dataclass(frozen=True)
 class UnsupportedTensor:
-    """Tensors that rows of numbers do not make: of another shape, more than one, or named."""
+    """Tensors of another shape or of no numbers, several tensors, or a named one."""
 
     text: str
 
@@ -86,13 +86,13 @@ def tensor_of(inputs: Iterable[Mapping[str, Any]] | None) -> TensorSchema | Unsu
 
 
 def tensor_fault(candidate: object, champion: object) -> str | None:
-    """Return why a model does not take the arrays that another's clients send; None if it does.
+    """Return why a candidate does not fit the champion's clients; None if it does.
 
     Parameters
     ----------
     candidate, champion
-        Of which at least one is a `TensorSchema` or an `UnsupportedTensor`, and the other may be
-        columns; None for a champion without a signature, or none at all.
+        At least one is a tensor, the other may be columns. The champion is None if it has no
+        signature or there is no champion.
     """
     for who, schema in (("candidate", candidate), ("champion", champion)):
         if isinstance(schema, UnsupportedTensor):

@@ -24,9 +24,9 @@ def connect(tracking_uri: str | None = None) -> MlflowClient:
     Parameters
     ----------
     tracking_uri
-        Where its runs and its models are. None takes both from MLflow: `mlflow.set_tracking_uri`, then
-        `MLFLOW_TRACKING_URI`, then `sqlite:///mlflow.db`; and models from `mlflow.set_registry_uri` or
-        `MLFLOW_REGISTRY_URI` if one is set.
+        The address of its runs and of its models. None takes the runs from `mlflow.set_tracking_uri`,
+        then `MLFLOW_TRACKING_URI`, then `sqlite:///mlflow.db`; and the models from the same address,
+        unless `mlflow.set_registry_uri` or `MLFLOW_REGISTRY_URI` names another.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def _open(uri: str, registry_uri: str) -> MlflowClient:
 
 
 def registry_address(client: MlflowClient) -> str:
-    """Return where a client's models are, which may be another store than that of its runs."""
+    """Return the address of a client's models; that of its runs may be another."""
     return str(getattr(client, "_registry_uri", None) or client.tracking_uri)
 
 
