@@ -18,7 +18,7 @@ from pipeline.errors import Interrupted, PipelineError
 from pipeline.params.definitions import MonitorParams, SweepParams, TrainParams
 from pipeline.params.fields import as_text
 from registry_tools.cli import exit_codes, process_setup
-from registry_tools.cli.options import verbose_option
+from registry_tools.cli.options import echo, verbose_option
 from registry_tools.errors import RegistryToolsError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def train(**texts: str | None) -> None:
     process_setup.imports_done()
     with process_setup.ended_by_signals():
         result = train_model(params)
-    click.echo(_summary(result))
+    _print_lines(_summary(result))
 
 
 @cli.command()
@@ -100,7 +100,7 @@ def sweep(**texts: str | None) -> None:
             raise Interrupted(
                 f"interrupted: {kept} trials are kept, and the same command goes on with the rest"
             ) from None
-    click.echo(_sweep_summary(result))
+    _print_lines(_sweep_summary(result))
 
 
 @cli.command()
@@ -117,7 +117,7 @@ def monitor(**texts: str | None) -> int:
     process_setup.imports_done()
     with process_setup.ended_by_signals():
         result = run_monitor(params)
-    click.echo(_monitor_summary(result))
+    _print_lines(_monitor_summary(result))
     return _DRIFT if result.analysis.has_drift else 0
 
 
@@ -135,7 +135,7 @@ def make_example(folder: Path) -> None:
     from pipeline.showcase import example_store
 
     example_store.make(folder)
-    click.echo(f"made      {folder}")
+    echo(f"made      {folder}")
 
 
 @cli.command("show-example")
@@ -146,7 +146,7 @@ def show_example(folder: Path, port: int) -> None:
     """Open a copy of the example store in the MLflow UI, until interrupted."""
     from pipeline.showcase import example_store
 
-    example_store.show(folder, port, click.echo)
+    example_store.show(folder, port, echo)
 
 
 @cli.command()
@@ -162,10 +162,15 @@ def demo(folder: Path, port: int) -> None:
     from pipeline.showcase import demo as demonstration
 
     with process_setup.ended_by_signals():
-        demonstration.run(folder, port, click.echo)
+        demonstration.run(folder, port, echo)
 
 
-def _summary(result: TrainResult) -> str:
+def _print_lines(lines: list[str]) -> None:
+    for line in lines:
+        echo(line)
+
+
+def _summary(result: TrainResult) -> list[str]:
     metrics = result.metrics
     ref = shlex.quote(f"{result.name}@{result.stage}")
     uri = shlex.quote(f"models:/{result.name}@{result.stage}")
@@ -176,20 +181,17 @@ def _summary(result: TrainResult) -> str:
     )
     where = _setting(result.store)
     rows = f"{result.holdout_rows} held-out rows, trained on {result.train_rows}"
-    return "\n".join(
-        [
-            f"run       {result.run_id}",
-            f"accuracy  {metrics['accuracy']:.4f} on {rows}{folded}",
-            f"version   {result.name} version {result.version}, stage {result.stage}",
-            f"next      {where}{_command('registry-tools')} predict {ref} --features "
-            f"{_features(result.example)}",
-            f"          {where}{_serve(uri)}",
-            f"          {_ui(result.store)}",
-        ]
-    )
+    return [
+        f"run       {result.run_id}",
+        f"accuracy  {metrics['accuracy']:.4f} on {rows}{folded}",
+        f"version   {result.name} version {result.version}, stage {result.stage}",
+        f"next      {where}{_command('registry-tools')} predict {ref} --features {_features(result.example)}",
+        f"          {where}{_serve(uri)}",
+        f"          {_ui(result.store)}",
+    ]
 
 
-def _sweep_summary(result: SweepResult) -> str:
+def _sweep_summary(result: SweepResult) -> list[str]:
     from pipeline.training.model_card import run_name
 
     counts = [f"{result.finished} finished"]
@@ -197,17 +199,15 @@ def _sweep_summary(result: SweepResult) -> str:
     counts += [f"{result.failed} failed, such as: {result.reason}"] if result.failed else []
     counts += ["there are no more to try"] if result.is_exhausted else []
     mean, std = (result.best_metrics[f"cv_accuracy_{name}"] for name in ("mean", "std"))
-    return "\n".join(
-        [
-            f"sweep     {result.run_id}",
-            f"trials    {', '.join(counts)}",
-            f"best      {run_name(result.best)}: cross-validated {mean:.4f} ± {std:.4f}",
-            _summary(result.winner),
-        ]
-    )
+    return [
+        f"sweep     {result.run_id}",
+        f"trials    {', '.join(counts)}",
+        f"best      {run_name(result.best)}: cross-validated {mean:.4f} ± {std:.4f}",
+        *_summary(result.winner),
+    ]
 
 
-def _monitor_summary(result: MonitorResult) -> str:
+def _monitor_summary(result: MonitorResult) -> list[str]:
     from pipeline.monitoring.report import summary_sentence
 
     verdict = {"drift": "DRIFT", "none": "none", "unknown": "unknown"}[result.analysis.verdict()]
@@ -227,7 +227,7 @@ def _monitor_summary(result: MonitorResult) -> str:
         lines += [f"{'labels':<9} {note}" for note in accuracy.notes]
     lines += [f"{'note':<9} {note}" for note in result.notes]
     lines += [f"{action.action:<9} {action.outcome}: {action.message}" for action in result.actions]
-    return "\n".join([*lines, f"{'run':<9} {result.run_id} in {result.experiment}"])
+    return [*lines, f"{'run':<9} {result.run_id} in {result.experiment}"]
 
 
 def _features(values: tuple[Any, ...]) -> str:

@@ -21,7 +21,6 @@ from pipeline.monitoring.production_data import ProductionData
 from pipeline.monitoring.run_log import MonitoringRun
 from pipeline.monitoring.window import CurrentWindow, check_class_names
 from pipeline.params.definitions import MonitorParams, TrainParams
-from pipeline.tracking import store
 from pipeline.training import baseline
 from pipeline.training.baseline import CategoryProfile, TrainingBaseline
 from registry_tools.errors import InputError, NotFound, RegistryToolsError, VerificationError
@@ -103,7 +102,7 @@ def monitor(params: MonitorParams) -> MonitorResult:
 def _read_inputs(params: MonitorParams) -> _MonitoringInputs:
     """Read all inputs before a run is opened."""
     assert params.current is not None
-    client = connect(store.address())
+    client = connect()
     watched = registry.get_version(client, ModelRef(params.name, stage=params.stage))
     own = _fetch_baseline(client, watched)
     training: TrainParams | str | None = None

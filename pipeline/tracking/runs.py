@@ -23,9 +23,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from pipeline.errors import PipelineError
-from pipeline.tracking import store
 from registry_tools.errors import RegistryUnavailable
-from registry_tools.mlflow_store import experiments
+from registry_tools.mlflow_store import experiments, sqlite_store
 from registry_tools.mlflow_store.client import translate_errors, upsert
 
 # What MLflow calls a run that nobody named.
@@ -85,10 +84,10 @@ def _open_run(where: str, experiment: str, run_name: str) -> mlflow.ActiveRun:
     if parent is not None:
         place = parent.info.experiment_id
         return mlflow.start_run(experiment_id=place, run_name=run_name, nested=True)
-    new = store.check_address(where)
+    new = sqlite_store.check_writable(where)
     try:
         if new is not None:
-            store.create_sqlite_store(new)
+            sqlite_store.create(new)
         if "MLFLOW_RUN_ID" in os.environ:
             active = mlflow.start_run()
             if _GENERATED_NAME.fullmatch(active.info.run_name or ""):
@@ -160,7 +159,7 @@ def log_dataset(table: pd.DataFrame, *, source: str, target: str, name: str, dig
         else CodeDatasetSource({"source": source})
     )
     dataset = from_pandas(table, source=origin, targets=target, name=name, digest=digest[:8])
-    mlflow.log_input(dataset, context="training")
+    upsert(partial(mlflow.log_input, dataset, context="training"))
 
 
 @contextlib.contextmanager

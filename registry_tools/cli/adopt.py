@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from registry_tools.cli.options import common_options, loading_options, print_json
+from registry_tools.cli.options import common_options, echo, loading_options, print_json
 from registry_tools.refs import parse_ref
 
 if TYPE_CHECKING:
@@ -42,10 +42,8 @@ def adopt_command(
         print_json(vars(done) | {"training_rows": None})
         return
     what, title = "adopted" if done.made else "there already", f"{done.name} version {done.version}"
-    click.echo(
-        f"{what}  {title}: {done.holdout_rows} held-out rows, {done.recorded_rows} recorded predictions"
-    )
-    click.echo(f"unknown  which rows {title} was trained on: no check can show that these are others")
+    echo(f"{what}  {title}: {done.holdout_rows} held-out rows, {done.recorded_rows} recorded predictions")
+    echo(f"unknown  which rows {title} was trained on: no check can show that these are others")
 
 
 COMMANDS = (adopt_command,)

@@ -12,6 +12,7 @@ import click
 
 from registry_tools.cli import process_setup
 from registry_tools.errors import RegistryToolsError
+from registry_tools.terminal import printable, printable_lines
 
 
 def run(
@@ -77,6 +78,6 @@ def _fail(program: str, message: str, code: int, verbose: bool) -> int:
     if sys.stdout is not None:
         sys.stdout.flush()  # the output comes before the error, in a pipe as well
     if verbose:
-        traceback.print_exc()
-    print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+        click.echo(printable_lines(traceback.format_exc()), err=True, nl=False)
+    click.echo(f"{program}: error: {printable(' '.join(message.split()))}", err=True)
     return code

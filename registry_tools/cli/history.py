@@ -7,6 +7,7 @@ import click
 from registry_tools.cli.options import (
     actor_option,
     common_options,
+    echo,
     html_option,
     outcome_of,
     print_columns,
@@ -51,7 +52,7 @@ def history(
     if as_json:
         print_json([event.as_dict() for event in entries])
     elif html is not None:
-        click.echo(f"{len(entries)} events on {name} → {html}")
+        echo(f"{len(entries)} events on {name} → {html}")
     else:
         rows = [("at", "action", "outcome", "stage", "version", "before", "actor", "reason")]
         for event in entries:
@@ -69,7 +70,7 @@ def history(
             )
         print_columns(rows)
     for text in inconsistent:
-        click.echo(f"{text}: registry-tools repair {name} records it", err=True)
+        echo(f"{text}: registry-tools repair {name} records it", err=True)
 
 
 @click.command()
@@ -90,7 +91,8 @@ def repair(model: str, new_chain: bool, actor: str | None, as_json: bool, tracki
     if as_json:
         print_json(done)
     else:
-        click.echo("\n".join(done) or "nothing to repair")
+        for line in done or ["nothing to repair"]:
+            echo(line)
 
 
 @click.command()
@@ -106,7 +108,7 @@ def delete(ref: str, as_json: bool, tracking_uri: str | None) -> None:
     if as_json:
         print_json({"name": deleted.name, "version": deleted.version, "deleted": True})
     else:
-        click.echo(f"deleted  {deleted.name} version {deleted.version}")
+        echo(f"deleted  {deleted.name} version {deleted.version}")
 
 
 COMMANDS = (history, repair, delete)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from registry_tools.terminal import printable, printable_json
+
 if TYPE_CHECKING:
     from registry_tools.evaluation.verdict import Verdict
     from registry_tools.promotion.event import Event
@@ -26,7 +28,7 @@ def verbose_option(function: Callable[..., Any]) -> Callable[..., Any]:
 tracking_option = click.option(
     "--tracking-uri",
     metavar="URI",
-    help="The registry. Default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db.",
+    help="The registry. Default: MLflow's own, by MLFLOW_TRACKING_URI and MLFLOW_REGISTRY_URI.",
 )
 
 
@@ -112,13 +114,20 @@ def utc_now() -> datetime:
     return datetime.now(timezone.utc)
 
 
+def echo(line: str, err: bool = False) -> None:
+    """Print one line; control characters in it, as from a name or a tag, are escaped."""
+    click.echo(printable(line), err=err)
+
+
 def print_json(value: Any) -> None:
     """Print a value as JSON, the same for the same value."""
-    click.echo(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    click.echo(printable_json(text))
 
 
 def print_columns(rows: Sequence[Sequence[str]]) -> None:
     """Print rows of text in aligned columns."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]

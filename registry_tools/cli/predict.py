@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry_tools.cli.options import common_options, loading_options, print_json
+from registry_tools.cli.options import common_options, echo, loading_options, print_json
 from registry_tools.errors import InputError
 from registry_tools.refs import parse_ref
 
@@ -53,12 +53,12 @@ def predict(
         if as_json:
             print_json(written | {"rows": len(predictions)})
         else:
-            click.echo(f"{len(predictions)} rows → {output}")
+            echo(f"{len(predictions)} rows → {output}")
     elif as_json:
         print_json(predictions[0] if features is not None else predictions)
     else:
         for prediction in predictions:
-            click.echo(_prediction_line(prediction))
+            echo(_prediction_line(prediction))
 
 
 def _read_rows(model: LoadedModel, features: str | None, input_path: str | None) -> pd.DataFrame:
@@ -145,7 +145,7 @@ def export(
     if as_json:
         print_json(prediction)
     else:
-        click.echo(f"{model.info.name} version {model.info.version} → {output} ({size} bytes)")
+        echo(f"{model.info.name} version {model.info.version} → {output} ({size} bytes)")
 
 
 COMMANDS = (predict, export)

@@ -7,9 +7,10 @@ import gc
 import logging
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from typing import Any
+
+from registry_tools.terminal import log_to_stderr
 
 _SETTINGS = {
     # MLflow's own defaults retry an unreachable server for minutes. A person wants to know at once.
@@ -28,10 +29,9 @@ def configure(verbose: bool) -> None:
     """Bound MLflow's retries and log output, unless the environment says otherwise."""
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.INFO if verbose else logging.WARNING,
-        format="%(levelname)s %(name)s: %(message)s" if verbose else "%(levelname)s: %(message)s",
+    log_to_stderr(
+        logging.INFO if verbose else logging.WARNING,
+        "%(levelname)s %(name)s: %(message)s" if verbose else "%(levelname)s: %(message)s",
     )
     if not verbose:
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")

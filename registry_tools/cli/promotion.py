@@ -13,6 +13,7 @@ from registry_tools.cli.options import (
     actor_option,
     check_eval_data,
     common_options,
+    echo,
     eval_data_options,
     loading_options,
     print_columns,
@@ -222,7 +223,7 @@ def unset(
     if as_json:
         print_json({"name": name, "stage": where, "event": event.as_dict()})
     else:
-        click.echo(f"unset  {name} {where}: version {event.previous_version} → none")
+        echo(f"unset  {name} {where}: version {event.previous_version} → none")
 
 
 def _print_promotion(result: Promotion, as_json: bool, what: str, notes: str = "repaired") -> None:
@@ -251,7 +252,7 @@ def _print_promotion(result: Promotion, as_json: bool, what: str, notes: str = "
         change = f"stays at {held}, version {result.version} was not promoted"
     else:
         change = f"version {result.previous_version or 'none'} → {result.version}"
-    click.echo(f"{what:<{width}}  {result.name} {result.stage}: {change}")
+    echo(f"{what:<{width}}  {result.name} {result.stage}: {change}")
 
 
 COMMANDS = (promote, rollback, unset)

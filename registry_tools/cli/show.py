@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry_tools.cli.options import common_options, outcome_of, print_columns, print_json
+from registry_tools.cli.options import common_options, echo, outcome_of, print_columns, print_json
 from registry_tools.refs import model_name, parse_ref
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def list_command(model: str | None, limit: int | None, as_json: bool, tracking_u
             print_json([m.as_dict() for m in models])
         for m in [] if as_json else models:
             stages = ", ".join(f"{stage} → {v}" for stage, v in sorted(m.stages.items()))
-            click.echo(f"{m.name}  {stages or 'no stage in use'}")
+            echo(f"{m.name}  {stages or 'no stage in use'}")
         return
     versions = registry.list_versions(client, model_name(model), limit=limit)
     entries = history.last_events(client, model, [v.version for v in versions])
@@ -90,7 +90,8 @@ def show(ref: str, as_json: bool, tracking_uri: str | None) -> None:
             rows.append((f"{title} {key}", text))
     print_columns(rows)
     if version.description:
-        click.echo(f"\n{version.description}")
+        for line in ["", *version.description.splitlines()]:
+            echo(line)
 
 
 def _event_as_dict(event: Event | None) -> dict[str, Any]:

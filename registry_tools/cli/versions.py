@@ -10,6 +10,7 @@ import click
 from registry_tools.cli.options import (
     check_eval_data,
     common_options,
+    echo,
     eval_data_options,
     html_option,
     loading_options,
@@ -111,7 +112,7 @@ def compare(
         )
         return
     if html is not None:
-        click.echo(f"{one.name} version {one.version} beside {two.name} {two.version} → {html}")
+        echo(f"{one.name} version {one.version} beside {two.name} {two.version} → {html}")
         return
     _print_comparison(one, two, compared)
 
@@ -126,11 +127,13 @@ def _print_comparison(one: VersionInfo, two: VersionInfo, compared: PairedPredic
         rows.append((f"metric {key}", _metric_text(one.metrics.get(key)), _metric_text(two.metrics.get(key))))
     print_columns(rows)
     if isinstance(compared, str):
-        click.echo(f"\nnot compared on the same rows: {compared}")
+        echo("")
+        echo(f"not compared on the same rows: {compared}")
         return
     paired = compared.paired
-    click.echo(
-        f"\non {compared.rows_phrase}: {paired.candidate_accuracy:.4f} and "
+    echo("")
+    echo(
+        f"on {compared.rows_phrase}: {paired.candidate_accuracy:.4f} and "
         f"{paired.champion_accuracy:.4f}, difference {paired.difference:+.4f} "
         f"[{paired.low:+.4f}, {paired.high:+.4f}], p(first worse) = {paired.p_worse:.3g}"
     )
@@ -160,12 +163,12 @@ def sign(ref: str, key: str, as_json: bool, tracking_uri: str | None) -> None:
     if as_json:
         print_json({"name": version.name, "version": version.version, "signature": where})
     else:
-        click.echo(f"signed  {version.name} version {version.version}: {where}")
+        echo(f"signed  {version.name} version {version.version}: {where}")
 
 
 @click.command("copy")
 @click.argument("ref")
-@click.option("--to-uri", required=True, metavar="URI", help="The other registry.")
+@click.option("--to-uri", required=True, metavar="URI", help="The other registry; a new SQLite file is made.")
 @click.option("--name", metavar="NAME", help="The model's name there. Default: as here.")
 @loading_options
 @common_options
@@ -174,15 +177,18 @@ def copy_command(
 ) -> None:
     """Copy the version REF to another registry, completely or not at all; no stage is set there."""
     model_ref, new_name = parse_ref(ref), model_name(name) if name is not None else None
-    from registry_tools.mlflow_store.client import connect
+    from registry_tools.mlflow_store import registry
+    from registry_tools.mlflow_store.client import connect, connect_or_create
     from registry_tools.models import copy
 
-    there = copy.copy(connect(tracking_uri), model_ref, connect(to_uri, "--to-uri"), new_name, policy)
+    source = connect(tracking_uri)
+    registry.find_version(source, model_ref)  # a wrong REF must not leave a new, empty registry
+    there = copy.copy(source, model_ref, connect_or_create(to_uri), new_name, policy)
     if as_json:
         print_json(vars(there))
     else:
         what = "copied" if there.made else "there already"
-        click.echo(f"{what}  {there.name} version {there.version} in {to_uri}")
+        echo(f"{what}  {there.name} version {there.version} in {to_uri}")
 
 
 COMMANDS = (verify, compare, sign, copy_command)

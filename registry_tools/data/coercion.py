@@ -6,11 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from registry_tools.data import schema
-from registry_tools.data.schema import NUMBERS, CoercionFault, Column, quoted_names
-from registry_tools.errors import InputError
+from registry_tools.data.schema import (
+    NUMBERS,
+    CoercionFault,
+    Column,
+    TensorSchema,
+    UnsupportedTensor,
+    quoted_names,
+)
+from registry_tools.errors import InputError, UnsupportedOperation
 
 
 def coerce(rows: Any, columns: Sequence[Column] | None) -> pd.DataFrame:
@@ -46,6 +54,48 @@ def coerce(rows: Any, columns: Sequence[Column] | None) -> pd.DataFrame:
         )
     series = {c.name: np.nan if c.name in missing else _coerce_column(table[c.name], c) for c in columns}
     return pd.DataFrame(series, index=table.index)
+
+
+def coerce_tensor(rows: Any, tensor: TensorSchema | UnsupportedTensor) -> npt.NDArray[Any]:
+    """Convert rows to the array that a model takes, shape (rows, columns).
+
+    Parameters
+    ----------
+    rows
+        As in `coerce`, but always matched by position.
+    tensor
+        The type and the number of columns.
+
+    Raises
+    ------
+    InputError
+        If there are more or fewer columns, or a value is no number that the type holds.
+    UnsupportedOperation
+        If rows do not make such a tensor.
+    """
+    if isinstance(tensor, UnsupportedTensor):
+        raise UnsupportedOperation(f"the model takes a {tensor}: {schema.TENSORS_SUPPORTED}")
+    is_array = isinstance(rows, np.ndarray) and rows.ndim == 2
+    table = pd.DataFrame(rows) if is_array else _to_table(rows, None)
+    if table.shape[1] != tensor.columns:
+        raise InputError(
+            f"the rows have {table.shape[1]} columns, {tensor.columns} are needed: the model takes a "
+            f"{tensor}, its columns by position"
+        )
+    dtype = np.dtype(tensor.dtype)
+    numbers = table.to_numpy()
+    if numbers.dtype.kind not in "iuf":
+        kind = "double" if dtype.kind == "f" else "long"
+        named = ((Column(str(name), kind), values) for name, values in table.items())
+        numbers = np.column_stack([_coerce_numbers(values, c, values.isna()) for c, values in named])
+    with np.errstate(over="ignore", invalid="ignore"):
+        typed = numbers.astype(dtype)
+    unfit = np.isinf(typed) if dtype.kind == "f" else typed != numbers
+    if unfit.any():
+        row, place = np.argwhere(unfit)[0]
+        reason = schema.FINITE if dtype.kind == "f" else schema.whole_number(tensor.dtype)
+        raise _refusal(CoercionFault(int(row), str(table.columns[place]), reason, numbers[row, place]))
+    return typed
 
 
 def _to_table(rows: Any, columns: Sequence[Column] | None) -> pd.DataFrame:

@@ -21,6 +21,7 @@ _MISSING = "missing value, and the model needs one"
 _NUMERIC: Any = (int, float, np.number, Decimal)
 _BOOLEANS = (bool, np.bool_)
 _LONGEST_SHOWN = 60
+TENSORS_SUPPORTED = "only one tensor of numbers, without a name and of shape (-1, columns), is supported"
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,77 @@ def columns_of(inputs: Iterable[Mapping[str, Any]] | None) -> tuple[Column, ...]
     """Read the `inputs` of an MLflow signature; None if it does not name and type its columns."""
     columns = []
     for entry in inputs or ():
-        if "name" not in entry or not isinstance(entry.get("type"), str):
+        if "name" not in entry or not isinstance(entry.get("type"), str) or entry["type"] == "tensor":
             return None
         columns.append(Column(entry["name"], entry["type"], entry.get("required", True)))
     return tuple(columns) or None
+
+
+@dataclass(frozen=True)
+class TensorSchema:
+    """The one array that a model takes instead of named columns."""
+
+    dtype: str  # NumPy's name of a type of numbers
+    columns: int
+
+    def __str__(self) -> str:
+        return f"tensor {self.dtype} (-1, {self.columns})"
+
+
+@dataclass(frozen=True)
+class UnsupportedTensor:
+    """Tensors of another shape or of no numbers, several tensors, or a named one."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return f"tensor {self.text}"
+
+
+def tensor_of(inputs: Iterable[Mapping[str, Any]] | None) -> TensorSchema | UnsupportedTensor | None:
+    """Read the `inputs` of an MLflow signature of tensors; None if it has none.
+
+    Raises
+    ------
+    LookupError, TypeError
+        If a tensor has no type or shape, or none that NumPy knows.
+    """
+    entries = list(inputs or ())
+    if all(entry.get("type") != "tensor" for entry in entries):
+        return None
+    specs = [(entry.get("name"), entry["tensor-spec"]) for entry in entries]
+    name, first = specs[0]
+    shape, dtype = tuple(first["shape"]), np.dtype(first["dtype"])
+    is_rows = len(shape) == 2 and shape[0] == -1 and shape[1] > 0
+    if len(specs) == 1 and name is None and is_rows and dtype.kind in "iuf":
+        return TensorSchema(dtype.name, shape[1])
+    texts = (f"{name or ''} {spec['dtype']} {tuple(spec['shape'])}".strip() for name, spec in specs)
+    return UnsupportedTensor(", ".join(texts))
+
+
+def tensor_fault(candidate: object, champion: object) -> str | None:
+    """Return why a candidate does not fit the champion's clients; None if it does.
+
+    Parameters
+    ----------
+    candidate, champion
+        At least one is a tensor, the other may be columns. The champion is None if it has no
+        signature or there is no champion.
+    """
+    for who, schema in (("candidate", candidate), ("champion", champion)):
+        if isinstance(schema, UnsupportedTensor):
+            return f"the {who} takes a {schema}: {TENSORS_SUPPORTED}"
+    if champion is None:
+        return None
+    if isinstance(candidate, TensorSchema) and isinstance(champion, TensorSchema):
+        if candidate.columns == champion.columns and np.can_cast(champion.dtype, candidate.dtype):
+            return None
+        return f"it takes a {candidate}, clients send a {champion}"
+    taken, sent = (
+        schema if isinstance(schema, TensorSchema) else "table with named columns"
+        for schema in (candidate, champion)
+    )
+    return f"it takes a {taken}, clients send a {sent}"
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def _run_signature_gate(bundle: VersionBundle, champion: VersionBundle | None) -
     try:
         folder = champion.folder if champion is not None else None
         return gates.signature_gate(
-            describe(bundle.folder).signature, describe(folder).signature if folder is not None else None
+            describe(bundle.folder).inputs, describe(folder).inputs if folder is not None else None
         )
     except VerificationError as error:
         return GateResult("signature", False, str(error))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from registry_tools.data.schema import Column
+from registry_tools.data.schema import Column, TensorSchema, UnsupportedTensor, tensor_fault
 from registry_tools.evaluation.verdict import GateResult
 from registry_tools.models.prediction_shape import flatten_one_output
 from registry_tools.stats.intervals import SIGNIFICANCE
@@ -60,12 +60,19 @@ def integrity_gate(
     return GateResult("integrity", True, compared + signed, {"files": files})
 
 
-def signature_gate(candidate: Sequence[Column] | None, champion: Sequence[Column] | None) -> GateResult:
+def signature_gate(
+    candidate: Sequence[Column] | TensorSchema | UnsupportedTensor | None,
+    champion: Sequence[Column] | TensorSchema | UnsupportedTensor | None,
+) -> GateResult:
     """Pass if the candidate has a signature, and takes what the champion's clients send."""
     if candidate is None:
         return GateResult(
             "signature", False, "the candidate has no signature that names and types its columns"
         )
+    if not isinstance(candidate, Sequence) or not isinstance(champion, Sequence | None):
+        fault = tensor_fault(candidate, champion)
+        fits = "no champion to fit" if champion is None else "takes what clients send"
+        return GateResult("signature", fault is None, fault or f"{candidate}, {fits}")
     if champion is None:
         return GateResult("signature", True, f"{len(candidate)} columns, no champion to fit")
     faults = _column_faults(candidate, champion)

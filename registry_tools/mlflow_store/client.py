@@ -7,7 +7,6 @@ import getpass
 import os
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -16,20 +15,20 @@ import sqlalchemy.exc
 from mlflow import MlflowClient
 
 from registry_tools.errors import AccessDenied, RegistryToolsError, RegistryUnavailable, first_line
+from registry_tools.mlflow_store import sqlite_store
 
 _DENIED = {"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}
 
 
-def connect(tracking_uri: str | None = None, option: str = "--tracking-uri") -> MlflowClient:
+def connect(tracking_uri: str | None = None) -> MlflowClient:
     """Return a client of an existing registry.
 
     Parameters
     ----------
     tracking_uri
-        Where it is. None takes what MLflow itself takes: `mlflow.set_tracking_uri`, then
-        `MLFLOW_TRACKING_URI`, then `sqlite:///mlflow.db`.
-    option
-        What the error names as the way to say another.
+        The address of its runs and of its models. None takes the runs from `mlflow.set_tracking_uri`,
+        then `MLFLOW_TRACKING_URI`, then `sqlite:///mlflow.db`; and the models from the same address,
+        unless `mlflow.set_registry_uri` or `MLFLOW_REGISTRY_URI` names another.
 
     Raises
     ------
@@ -38,21 +37,46 @@ def connect(tracking_uri: str | None = None, option: str = "--tracking-uri") -> 
         of a registry at all.
     """
     uri = tracking_uri or mlflow.get_tracking_uri()
-    if uri.startswith("sqlite:///"):
+    registry_uri = tracking_uri or mlflow.get_registry_uri()
+    for each, variable in ((uri, "MLFLOW_TRACKING_URI"), (registry_uri, "MLFLOW_REGISTRY_URI")):
         # Before there is a client: making one makes the file.
-        database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
-        if not database.is_file():
+        missing = sqlite_store.missing_database(each)
+        if missing is not None:
             raise RegistryUnavailable(
-                f"no registry at {uri} (looked in {database.absolute().parent}): train a model "
-                f"first, or name another with {option}"
-                + (" or MLFLOW_TRACKING_URI" if option == "--tracking-uri" else "")
+                f"no registry at {each} (looked in {missing.parent}): train a model first, or name "
+                f"another with --tracking-uri or {variable}"
             )
-    elif ":" not in uri:
-        raise RegistryUnavailable(
-            f"{uri!r} is no address of a registry: write sqlite:///FILE or http://HOST:PORT"
-        )
+    return _open(uri, registry_uri)
+
+
+def connect_or_create(uri: str) -> MlflowClient:
+    """Return a client of a registry; an SQLite store is made if its folder exists.
+
+    Raises
+    ------
+    RegistryUnavailable
+        If it cannot be made there, or it is no URI of a registry at all.
+    """
+    new = sqlite_store.check_writable(uri)
+    if new is not None:
+        if not new.parent.is_dir():
+            raise RegistryUnavailable(
+                f"no registry at {uri}, and no folder {new.parent} to make one in: make the folder, or "
+                "name another registry"
+            )
+        sqlite_store.create(new)
+    return _open(uri, uri)
+
+
+def _open(uri: str, registry_uri: str) -> MlflowClient:
     with translate_errors(uri):
-        return MlflowClient(tracking_uri=uri)
+        # Both: without the second, MLflow takes the registry from MLFLOW_REGISTRY_URI.
+        return MlflowClient(tracking_uri=uri, registry_uri=registry_uri)
+
+
+def registry_address(client: MlflowClient) -> str:
+    """Return the address of a client's models; that of its runs may be another."""
+    return str(getattr(client, "_registry_uri", None) or client.tracking_uri)
 
 
 @contextlib.contextmanager
@@ -69,7 +93,7 @@ def translate_errors(where: str) -> Iterator[None]:
 
 
 def upsert(write: Callable[[], object]) -> None:
-    """Write a tag or an alias; once more, where another client made the same one in that moment.
+    """Write a tag, an alias or a dataset; once more, where another client made the same in that moment.
 
     MLflow looks whether it is there, and inserts it if not: of two that do so at once the database
     refuses one. By then it is there, and the second call changes it.

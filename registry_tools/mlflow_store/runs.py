@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import DatasetInput, Metric, Param, Run, RunTag
 
 from registry_tools.mlflow_store import experiments, heartbeat
-from registry_tools.mlflow_store.client import translate_errors
+from registry_tools.mlflow_store.client import translate_errors, upsert
 from registry_tools.processes import process_is_running
 
 # What one call of MLflow's batch interface takes.
@@ -116,7 +117,8 @@ def _log(target: MlflowClient, run_id: str, run: Run, metrics: list[Metric]) -> 
         target.log_batch(run_id, params=params[start : start + _MOST], synchronous=True)
     inputs = run.inputs.dataset_inputs if run.inputs else []
     if inputs:
-        target.log_inputs(run_id, [DatasetInput(i.dataset, i.tags) for i in inputs])
+        # A copy at the same moment may add the same dataset to the experiment first.
+        upsert(partial(target.log_inputs, run_id, [DatasetInput(i.dataset, i.tags) for i in inputs]))
 
 
 def add_files(client: MlflowClient, run_id: str, folder: Path, where: str) -> str:

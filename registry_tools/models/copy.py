@@ -12,6 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from registry_tools.errors import PromotionError, UnsupportedOperation, VerificationError
 from registry_tools.mlflow_store import heartbeat, registry, runs
+from registry_tools.mlflow_store.client import registry_address
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models import artifacts, manifest
 from registry_tools.models.loader import verified_evidence, verified_files
@@ -96,7 +97,9 @@ def _copy_version(
     with heartbeat.keep_alive(target, run_id):
         with tempfile.TemporaryDirectory() as scratch:
             model = Path(scratch, "model")
-            shutil.copytree(folder, model, ignore=shutil.ignore_patterns(*manifest.WRITTEN_ON_LOAD))
+            shutil.copytree(folder, model)
+            for file in manifest.WRITTEN_ON_LOAD:  # below a folder it is a file of the model
+                (model / file).unlink(missing_ok=True)
             address = _upload_verified(target, run_id, model, "model")
         with verified_evidence(source, version, TrustPolicy()) as evidence:
             if evidence is not None:
@@ -136,7 +139,7 @@ def _find_copy(target: MlflowClient, name: str, origin: str) -> int | None:
 
 def _address(client: MlflowClient) -> str:
     """Return the one address of a registry, without the password that it may hold."""
-    uri = str(client.tracking_uri)
+    uri = registry_address(client)
     if uri.startswith("sqlite:///"):
         return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).resolve()}"
     parts = urlsplit(uri)

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from registry_tools.data.schema import Column, columns_of
+from registry_tools.data.schema import Column, TensorSchema, UnsupportedTensor, columns_of, tensor_of
 from registry_tools.errors import VerificationError, first_line
 from registry_tools.models.manifest import WRITTEN_ON_LOAD
 
@@ -45,7 +45,13 @@ class ModelDescription:
 
     flavors: Mapping[str, Mapping[str, Any]]
     signature: tuple[Column, ...] | None  # None if it does not name and type its columns
+    tensor: TensorSchema | UnsupportedTensor | None  # instead of named columns
     target_names: tuple[str, ...] | None
+
+    @property
+    def inputs(self) -> tuple[Column, ...] | TensorSchema | UnsupportedTensor | None:
+        """The columns or the tensor that it takes; None if its signature says neither."""
+        return self.signature or self.tensor
 
 
 def describe(folder: Path) -> ModelDescription:
@@ -66,6 +72,7 @@ def describe(folder: Path) -> ModelDescription:
         return ModelDescription(
             flavors={name: dict(flavor) for name, flavor in content["flavors"].items()},
             signature=columns_of(inputs),
+            tensor=tensor_of(inputs),
             target_names=tuple(str(name) for name in names) if names else None,
         )
     except _MLMODEL_ERRORS as error:

@@ -16,7 +16,7 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from registry_tools.data.schema import Column
+from registry_tools.data.schema import Column, TensorSchema, UnsupportedTensor
 from registry_tools.errors import InputError, UnsupportedOperation, VerificationError, first_line
 from registry_tools.models import formats
 from registry_tools.models.formats import ModelDescription
@@ -24,8 +24,6 @@ from registry_tools.models.prediction_shape import check_predictions, class_valu
 from registry_tools.models.trust_policy import TrustPolicy
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from registry_tools.mlflow_store.registry import VersionInfo
 
 # What skops raises on a broken file is not documented: a zip, JSON, array or type may fail.
@@ -46,6 +44,7 @@ class ModelInfo:
     digest: str | None
     target_names: tuple[str, ...] | None
     signature: tuple[Column, ...] | None  # None if it does not name and type its columns
+    tensor: TensorSchema | UnsupportedTensor | None = None  # instead of named columns
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,8 @@ class LoadedModel:
     """A version that was loaded.
 
     Rows are a DataFrame or a sequence of mappings, matched by column name, or an array or a
-    sequence of sequences of shape (rows, columns), matched by position.
+    sequence of sequences of shape (rows, columns), matched by position. A model that takes an array
+    instead of named columns matches all rows by position.
     """
 
     info: ModelInfo
@@ -128,19 +128,21 @@ class LoadedModel:
             )
         return self._call(predict_proba, rows)
 
-    def _call(self, method: Callable[[pd.DataFrame], Any], rows: Any) -> npt.NDArray[Any]:
-        from registry_tools.data.coercion import coerce
+    def _call(self, method: Callable[[Any], Any], rows: Any) -> npt.NDArray[Any]:
+        from registry_tools.data.coercion import coerce, coerce_tensor
 
-        frame = coerce(rows, self.info.signature)
+        tensor = self.info.tensor
+        frame: Any  # or an array
+        frame = coerce(rows, self.info.signature) if tensor is None else coerce_tensor(rows, tensor)
         try:
             predicted = method(frame)
         except self.input_errors as error:
-            missing = np.argwhere(frame.isna().to_numpy())
+            missing = np.argwhere(frame.isna().to_numpy() if tensor is None else np.isnan(frame))
             if len(missing):
                 row, column = missing[0]
+                name = frame.columns[column] if tensor is None else column
                 raise InputError(
-                    f"column {str(frame.columns[column])!r}, row {row}: missing value, and this "
-                    "model was trained without any"
+                    f"column {str(name)!r}, row {row}: missing value, and this model was trained without any"
                 ) from error
             raise InputError(f"the model cannot take these rows: {first_line(error)}") from error
         return check_predictions(predicted, len(frame))
@@ -180,6 +182,7 @@ def load_folder(
         digest=version.digest if version else None,
         target_names=description.target_names,
         signature=description.signature,
+        tensor=description.tensor,
     )
     return _load(info, folder, description, policy)
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from registry_tools.terminal import printable_lines
+
 
 def render(template: str, made: datetime, folder: Path | None = None, **values: Any) -> str:
     """Return the page of a template beside this file or in a folder; `made` is in UTC."""
@@ -19,7 +21,8 @@ def render(template: str, made: datetime, folder: Path | None = None, **values: 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template).render(made=f"{made:%Y-%m-%d %H:%M} UTC", **values)
+    page = environment.get_template(template).render(made=f"{made:%Y-%m-%d %H:%M} UTC", **values)
+    return printable_lines(page)
 
 
 def data_uri(png: bytes) -> str:

@@ -7,22 +7,28 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
+from mlflow import MlflowClient
 
 from registry_tools import load_model
 from registry_tools.cli.main import main
 from registry_tools.errors import PromotionError, VerificationError
 from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.mlflow_store import registry, runs
+from registry_tools.mlflow_store.client import connect
 from registry_tools.models import artifacts, copy, manifest
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.promotion import promote, recovery
-from registry_tools.refs import ModelRef
-from tests.support.registries import EQUAL, GOOD, Place
+from registry_tools.refs import ModelRef, parse_ref
+from tests.support.commands import run
+from tests.support.registries import EQUAL, GOOD, Place, crafted
 from tests.support.servers import BIN
 from tests.support.signing_keys import write_keys
 from tests.support.tracking_servers import server
@@ -36,19 +42,18 @@ def other_server(empty_database: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture
-def target(
-    place: Place,
-    request: pytest.FixtureRequest,
-    empty_database: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Place:
-    """Another registry: an SQLite store beside an SQLite store, a server beside a server."""
-    if place.uri.startswith("http"):
-        found: Place = request.getfixturevalue("other_server")
-        return found
+def sqlite_target(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
     folder = tmp_path_factory.mktemp("target")
     shutil.copy(empty_database, folder / "mlflow.db")
     return Place(f"sqlite:///{folder}/mlflow.db", folder)
+
+
+@pytest.fixture
+def target(place: Place, request: pytest.FixtureRequest) -> Place:
+    """Another registry: an SQLite store beside an SQLite store, a server beside a server."""
+    other = "other_server" if place.uri.startswith("http") else "sqlite_target"
+    found: Place = request.getfixturevalue(other)
+    return found
 
 
 def run_states(target: Place, name: str) -> list[str]:
@@ -165,6 +170,22 @@ def test_two_copies_at_once_make_one_version(place: Place, target: Place) -> Non
     assert run_states(target, name) == ["FINISHED"]
 
 
+def test_runs_copied_at_once_share_their_dataset(place: Place, target: Place) -> None:
+    name = place.model(GOOD)
+    run_id = str(place.version(name, 1).run_id)
+    began = threading.Barrier(8)
+
+    def copy_run(_: int) -> str:
+        source, client = place.client, target.client
+        began.wait()
+        return runs.copy_run(source, run_id, client, name, {})
+
+    with ThreadPoolExecutor(8) as pool:
+        copies = list(pool.map(copy_run, range(8)))
+    found = [target.client.get_run(copied).inputs.dataset_inputs for copied in copies]
+    assert [[i.dataset.name for i in inputs] for inputs in found] == [["iris"]] * 8
+
+
 def test_files_damaged_on_the_way_make_no_version(
     place: Place, target: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,5 +240,65 @@ def test_a_version_whose_files_differ_is_not_copied(
     uri = f"sqlite:///{tmp_path}/target.db"
     assert main(["copy", f"{name}/2", "--to-uri", uri]) == 1
     assert "more.py was added" in capsys.readouterr().err
-    assert main(["copy", f"{name}/1", "--to-uri", "sqlite:///nowhere.db"]) == 1
-    assert "no registry at sqlite:///nowhere.db" in capsys.readouterr().err
+
+
+def test_a_copy_goes_to_the_registry_that_its_option_names(
+    local: Place, sqlite_target: Place, empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = local.model(GOOD)
+    shutil.copy(empty_database, tmp_path / "third.db")
+    third = f"sqlite:///{tmp_path}/third.db"
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", third)
+    assert main(["copy", f"{name}/1", "--tracking-uri", local.uri, "--to-uri", sqlite_target.uri]) == 0
+    assert main(["verify", f"{name}/1", "--tracking-uri", sqlite_target.uri]) == 0
+    assert MlflowClient(third, third).search_registered_models() == []
+    monkeypatch.delenv("MLFLOW_REGISTRY_URI")
+    assert sqlite_target.version(name, 1).metrics == local.version(name, 1).metrics
+
+
+def test_without_an_option_the_registry_is_that_of_mlflow(
+    local: Place, sqlite_target: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = local.model(GOOD)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite_target.uri)
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", local.uri)
+    assert run(capsys, "show", f"{name}/1")["name"] == name
+    # The registry decides what is a copy of what, wherever the runs are.
+    runs_elsewhere = connect()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", local.uri)
+    with pytest.raises(PromotionError, match="already: give another --name"):
+        copy.copy(connect(), ModelRef(name, version=1), runs_elsewhere)
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "sqlite:///gone.db")
+    assert main(["show", f"{name}/1"]) == 1
+    assert "no registry at sqlite:///gone.db" in capsys.readouterr().err
+
+
+def test_a_copy_makes_a_new_sqlite_store_if_its_folder_exists(
+    local: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = local.model(GOOD)
+    assert main(["copy", f"{name}/9", "--to-uri", "sqlite:///new.db"]) == 1
+    assert "has no version 9" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert main(["copy", f"{name}/1", "--to-uri", "sqlite:///gone/new.db"]) == 1
+    assert f"no folder {tmp_path}/gone to make one in: make the folder" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert main(["copy", f"{name}/1", "--to-uri", "sqlite:///new.db"]) == 0
+    assert capsys.readouterr().out == f"copied  {name} version 1 in sqlite:///new.db\n"
+    assert main(["verify", f"{name}/1", "--tracking-uri", "sqlite:///new.db"]) == 0
+
+
+def test_a_file_in_a_folder_of_a_model_is_copied_whatever_its_name(
+    local: Place, sqlite_target: Place
+) -> None:
+    def add_files(folder: Path, content: dict[str, Any]) -> None:
+        (folder / "registered_model_meta").write_text("written by MLflow")
+        (folder / "words").mkdir()
+        (folder / "words" / "registered_model_meta").write_text("of the model")
+
+    ref = crafted(local, add_files)
+    copied = copy.copy(local.client, parse_ref(ref), sqlite_target.client)
+    with artifacts.model_files(sqlite_target.client, copied.name, copied.version) as folder:
+        assert (folder / "words" / "registered_model_meta").read_text() == "of the model"
+        assert not (folder / "registered_model_meta").exists()
+    load_model(f"{copied.name}/{copied.version}", tracking_uri=sqlite_target.uri)

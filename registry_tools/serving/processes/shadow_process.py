@@ -32,6 +32,7 @@ with hide_packages(*OPTIONAL):
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.processes import decode_message, encode_message, receive_message
 from registry_tools.serving.settings import Settings
+from registry_tools.terminal import log_to_stderr
 
 _log = logging.getLogger(__name__)
 
@@ -192,7 +193,7 @@ async def _run(control: socket.socket, feed: socket.socket) -> None:
 
 def main() -> int:
     """Compare until the server is gone."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: shadow: %(message)s")
+    log_to_stderr(logging.WARNING, "%(levelname)s: shadow: %(message)s")
     os.nice(5)  # the server first
     skip_sklearn_validation()
     control, feed = (socket.socket(fileno=int(number)) for number in sys.argv[1:])

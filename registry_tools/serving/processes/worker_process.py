@@ -30,6 +30,7 @@ with hide_packages(*OPTIONAL):
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.processes import encode_message, receive_message
 from registry_tools.serving.settings import Settings
+from registry_tools.terminal import log_to_stderr
 
 _log = logging.getLogger(__name__)
 
@@ -140,7 +141,7 @@ async def _run_commands(
 def main() -> int:
     """Serve until the supervisor sends `end`, or is gone."""
     gc.disable()  # until all is loaded
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s")
+    log_to_stderr(logging.WARNING, "%(levelname)s: %(message)s")
     return uvloop.run(_run(*(socket.socket(fileno=int(number)) for number in sys.argv[1:])))
 
 

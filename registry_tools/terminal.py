@@ -1,0 +1,54 @@
+"""Text from a registry or a model made safe to print: no escape sequence, no forged line."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from typing import Any
+
+# C0, DEL and C1, which begin escape sequences and lines; line and paragraph separators; marks that
+# change the direction of text or show nothing; halves of characters, which cannot be encoded.
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f\ud800-\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    r"""Return one line of text with each unsafe character written as Python does, such as `\x1b`."""
+    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def printable_lines(text: str) -> str:
+    """Return text as `printable` does, with its lines kept."""
+    return "\n".join(printable(line.removesuffix("\r")) for line in text.split("\n"))
+
+
+def printable_json(text: str) -> str:
+    r"""Return JSON text with the characters that the encoder leaves unsafe written as `\u009b`."""
+    # JSON has none of them outside of strings, apart from the line feeds of its layout.
+    return re.sub(f"(?!\n){_UNSAFE.pattern}", _json_escape, text)
+
+
+def _json_escape(found: re.Match[str]) -> str:
+    units = found[0].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))
+
+
+def log_to_stderr(level: int, line: str) -> None:
+    """Have all loggers of this process write to stderr, as `logging.basicConfig`; `line` is the format."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_PrintableFormatter(line))
+    logging.basicConfig(level=level, handlers=[handler])
+
+
+class _PrintableFormatter(logging.Formatter):
+    """Formats a log record as one line, and its traceback below."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        """Return the lines of a traceback."""
+        return printable_lines(super().formatException(ei))
