@@ -137,7 +137,7 @@ def _run_predictions_gate(
 def _run_thresholds_gate(
     holdout: Holdout, predictions: IsolatedPredictions, options: GateOptions
 ) -> GateResult:
-    from registry_tools.evaluation import thresholds  # MLflow's evaluation takes a while to import
+    from registry_tools.mlflow_store import thresholds  # MLflow's evaluation takes a while to import
 
     try:
         predicted = predictions_as_labels(holdout.labels, predictions, "holdout")

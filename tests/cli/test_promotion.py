@@ -97,7 +97,13 @@ def test_each_mistake_is_reported_in_one_line(local: Place, capsys: pytest.Captu
     )
     assert "--reason" in error_of(capsys, "rollback", name, code=2)
     assert "needs --reason" in error_of(capsys, "rollback", name, "--reason", " ")
-    assert "has no version that" in error_of(capsys, "rollback", name, "--reason", "worse")
+    assert "it held no other version before" in error_of(capsys, "rollback", name, "--reason", "worse")
+    assert "needs --reason" in error_of(capsys, "unset", name, "--stage", "staging", "--reason", " ")
+    assert "holds no version" in error_of(capsys, "unset", name, "--stage", "staging", "--reason", "gone")
+    assert "did you mean production? --new-stage prod opens it" in error_of(
+        capsys, "promote", f"{name}/1", "--to", "prod"
+    )
+    assert "one of --to STAGE and --new-stage STAGE" in error_of(capsys, "promote", f"{name}/1", code=2)
     assert "no registered model 'nobody'" in error_of(capsys, "history", "nobody")
     assert "no registered model 'nobody'" in error_of(capsys, "repair", "nobody")
     assert result_of(capsys, "history", name) == []
@@ -125,7 +131,9 @@ def test_external_changes_are_reported_and_recorded(local: Place, capsys: pytest
     assert main(["history", name]) == 0
     assert f"moved externally: registry-tools repair {name} records it" in (capsys.readouterr().err)
     assert "history: production is at version 3" in error_of(capsys, "verify", f"{name}@production")
-    assert result_of(capsys, "repair", name) == ["production was moved externally from 1 to 3; recorded"]
+    assert result_of(capsys, "repair", name) == [
+        "production was moved from version 1 to version 3 externally; recorded"
+    ]
     assert main(["verify", f"{name}@production"]) == 0
 
 

@@ -17,8 +17,8 @@ from registry_tools.evaluation.threshold_gates import (
     size_ratio_gate,
     thresholds_gate,
 )
-from registry_tools.evaluation.thresholds import failed_thresholds
 from registry_tools.evaluation.verdict import GateResult
+from registry_tools.mlflow_store.thresholds import failed_thresholds
 from registry_tools.stats.paired_test import compare_counts, compare_predictions
 
 A, B = Column("a", "double"), Column("b", "long")

@@ -86,7 +86,7 @@ def test_evidence_that_was_changed_is_named_by_the_integrity_gate(
 def test_a_rollback_to_a_version_with_changed_evidence_is_refused(
     local: Place, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stage = ["--to", "canary", "--force", "--reason", "a test"]
+    stage = ["--new-stage", "canary", "--force", "--reason", "a test"]
     for version in (2, 1):
         assert main(["promote", f"{name}/{version}", *stage]) == 0
     path = evidence_folder(local, name, 2) / "holdout.parquet"
@@ -95,7 +95,7 @@ def test_a_rollback_to_a_version_with_changed_evidence_is_refused(
     capsys.readouterr()
     assert main(["rollback", name, "--stage", "canary", "--reason", "worse"]) != 0
     assert "evidence/holdout.parquet was changed after registration" in "".join(capsys.readouterr())
-    assert history.last_stage_event(local.client, name, "canary").version == 1  # type: ignore[union-attr]
+    assert history.stage_entry(local.client, name, "canary").version == 1  # type: ignore[union-attr]
     path.write_bytes(before)
 
 

@@ -94,14 +94,17 @@ def test_a_store_that_does_not_exist_is_not_made(tmp_path: Path, monkeypatch: py
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_legacy_stage_without_alias_is_a_stage(store: str) -> None:
+def test_a_legacy_stage_without_alias_is_no_stage_unless_asked_for(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     train(TrainParams(plots=False))
     client = MlflowClient()
     client.delete_registered_model_alias("iris", "staging")
+    assert client.get_model_version("iris", "1").current_stage == "Staging"
+    with pytest.raises(NotFound, match="no version of 'iris' is in stage 'staging'"):
+        load_model("iris@staging")
+    monkeypatch.setenv("REGISTRY_TOOLS_LEGACY_STAGES", "true")
     assert load_model("iris@staging").info.version == 1
-    with pytest.warns(FutureWarning, match="stages"):
-        client.transition_model_version_stage("iris", "1", "Production")
-    assert load_model("iris/production").info.version == 1
 
 
 def test_a_changed_file_is_refused_before_it_is_loaded(store: str) -> None:

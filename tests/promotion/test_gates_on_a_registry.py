@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,8 @@ def test_on_too_few_rows_no_version_is_better_than_the_majority_class(local: Pla
 
 def test_without_a_row_to_evaluate_on_nothing_is_promoted(local: Place) -> None:
     name = log(memorizing(LABELS))
-    nothing = eval_data().take(np.zeros(ROWS, dtype=bool))
+    data = eval_data()
+    nothing = replace(data, rows=data.rows.take(np.zeros(ROWS, dtype=bool)))
     refusal = only_refusal(judge(local, name, eval_data=nothing, minimum={"accuracy": 0.5}))
     assert refusal.message.startswith("there are no rows to evaluate on")
 

@@ -239,7 +239,7 @@ def test_both_commands_write_a_page_from_a_real_registry(
     assert main(["compare", "iris/1", "iris/2", "--html", str(file), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["paired"]["rows"] == 30
     assert main(["history", "iris", "--html", str(file)]) == 0
-    assert "No event is recorded." in file.read_text()
+    assert "register version 2 in staging" in file.read_text()
 
 
 def test_gate_command_json_and_page_show_one_interval(
