@@ -41,8 +41,8 @@ def _reason_to_keep(client: MlflowClient, version: VersionInfo) -> str | None:
     held = registered_models.stages_of(registered_models.get_registered_model(client, version.name))
     log = EventLog.find(client, version.name)
     heads = {stage: log.head(stage) for stage in log.stages()}
-    entries = {stage: entry.version for stage, head in heads.items() if (entry := log.entry(head))}
-    holding = {stage for stage, number in [*held.items(), *entries.items()] if number == version.version}
+    entries = [(stage, log.entry(head).version) for stage, head in heads.items()]
+    holding = {stage for stage, number in [*held.items(), *entries] if number == version.version}
     if holding:
         return f"is in {', '.join(sorted(holding))}: promote another version there first"
     for stage, head in heads.items():
@@ -54,7 +54,7 @@ def _reason_to_keep(client: MlflowClient, version: VersionInfo) -> str | None:
     return None
 
 
-def _next_holder(log: EventLog, head: Event | None, held: int | None) -> int | None:
+def _next_holder(log: EventLog, head: Event, held: int | None) -> int | None:
     """Return the version that a rollback would go back to, unless its gates refuse it."""
     for event in history.rollback_targets(log, head):
         with contextlib.suppress(NotFound):

@@ -12,8 +12,10 @@ from mlflow.entities import Run
 
 from registry_tools.errors import RegistryToolsError
 
-# Actions. A training registers a version in its stage; another tool moves a stage externally.
-PROMOTE, ROLLBACK, UNSET, REGISTER, EXTERNAL = "promote", "rollback", "unset", "register", "external"
+# Actions. A training registers a version in its stage; another tool moves a stage externally. Each
+# chain begins with a stage that holds no version.
+PROMOTE, ROLLBACK, UNSET, REGISTER = "promote", "rollback", "unset", "register"
+EXTERNAL, BEGIN = "external", "begin"
 # Outcomes of an event in the chain of its stage, and of an event that has no place in it.
 OPEN, APPLIED, FAILED = "open", "applied", "failed"
 REFUSED, SUPERSEDED = "refused", "superseded"
@@ -26,7 +28,6 @@ FAILURE = "failure"
 _CONTENT = "content"
 _LONGEST_TAG = 8_000  # characters
 _SHOWN = ("action", "stage", "version", "actor", "reason")
-_NOT_IN_JSON = {"digest", "rollback_target", "previous_event", "is_running"}
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,13 @@ class Event:
     version: int | None  # None: the stage was emptied
     previous_version: int | None
     actor: str
-    reason: str
+    reason: str = ""
     forced: bool = False
     gates: tuple[dict[str, Any], ...] = ()
     digest: str | None = None  # of the version's model files, when the event was recorded
     rollback_target: str | None = None  # the event that a rollback went back to
     sequence: int = 0  # consecutive along the chain of the stage, from 1
-    previous_event: str | None = None  # the event before it in that chain
+    previous_event: str = ""  # the run of the event before it in that chain
     # The rest is not content: the log adds it.
     run_id: str = ""
     outcome: str = OPEN
@@ -64,8 +65,7 @@ class Event:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values, for JSON."""
-        values = {name: value for name, value in vars(self).items() if name not in _NOT_IN_JSON}
-        return values | {"gates": list(self.gates)}
+        return vars(self) | {"gates": list(self.gates)}
 
     def tags(self) -> dict[str, str]:
         """Return the tags of its run: the content, and a few values for MLflow's search and UI."""

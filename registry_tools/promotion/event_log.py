@@ -18,6 +18,7 @@ from registry_tools.mlflow_store import experiments, registry, runs
 from registry_tools.mlflow_store.write_once import write_once
 from registry_tools.promotion.event import (
     APPLIED,
+    BEGIN,
     EVENT_KIND,
     FAILURE,
     OUTCOME,
@@ -78,13 +79,11 @@ class EventLog:
             experiments.make_with_root(client, f"{model}{_SUFFIX}", _UI, _ROOT)
         return found
 
-    def get(self, run_id: str) -> Event:
-        """Return an event by the id of its run."""
+    def get(self, run_id: str, stage: str) -> Event:
+        """Return an event of a stage by the id of its run; that of the root begins each chain."""
+        if run_id == self.root:
+            return Event(BEGIN, stage, None, None, actor="", run_id=self.root, outcome=APPLIED)
         return event_from_run(self._run(run_id))
-
-    def version(self, run_id: str) -> int | None:
-        """Return the version of an event; None if the id is empty, for an empty stage."""
-        return self.get(run_id).version if run_id else None
 
     def search(self, condition: str = "", limit: int | None = None) -> list[Event]:
         """Return events that fulfil a condition in MLflow's search language, newest first."""
@@ -99,8 +98,8 @@ class EventLog:
         keys = [*self._tags(), *self._run(self.root).data.params] if self.root else []
         return sorted({key.partition(".")[2] for key in keys if key.startswith((f"{_HEAD}.", f"{_NEXT}."))})
 
-    def head(self, stage: str) -> Event | None:
-        """Return the last event in the chain of a stage; None if there is none.
+    def head(self, stage: str) -> Event:
+        """Return the last event in the chain of a stage.
 
         Raises
         ------
@@ -108,37 +107,33 @@ class EventLog:
             If an event of the chain was deleted, or changed after it was recorded.
         """
         if not self.root:
-            return None
-        known = self._tags().get(f"{_HEAD}.{stage}", "").partition(" ")[0]
-        run = self._run(known or self.root)
-        event = event_from_run(run) if known else None
-        while link := run.data.params.get(_NEXT if event else f"{_NEXT}.{stage}"):
+            return self.get(self.root, stage)
+        known = self._tags().get(f"{_HEAD}.{stage}", "").partition(" ")[0] or self.root
+        run, event = self._run(known), self.get(known, stage)
+        while link := run.data.params.get(self._next(event)):
             run_id, _, digest = link.partition(":")
-            run = self._run(run_id)
+            run, event = self._run(run_id), self.get(run_id, stage)
             if content_digest(run) != digest:
                 raise BrokenHistory(
                     f"run {run_id} in the history of {self.model} was changed after it was recorded: "
                     f"restore its tags, or go on with: registry-tools repair {self.model} --new-chain"
                 )
-            event = event_from_run(run)
         return event
 
-    def previous(self, event: Event) -> Event | None:
-        """Return the event before another one in its chain; None if it was the first, or removed for good."""
-        if event.previous_event is None or registry.find_run(self.client, event.previous_event) is None:
-            return None
-        return self.get(event.previous_event)
+    def previous(self, event: Event) -> Event:
+        """Return the event before another one in its chain; the history ends where it was removed."""
+        gone = registry.find_run(self.client, event.previous_event) is None
+        return self.get(self.root if gone else event.previous_event, event.stage)
 
-    def entry(self, event: Event | None) -> Event | None:
+    def entry(self, event: Event) -> Event:
         """Return the newest event that has not failed, from an event of the chain back."""
-        while event is not None and event.has_failed:
+        while event.has_failed:
             event = self.previous(event)
         return event
 
-    def record(self, draft: Event, head: Event | None, offset: int = 1) -> Event:
+    def record(self, draft: Event, head: Event, offset: int = 1) -> Event:
         """Record an event, complete but not claimed yet: its run, its metrics and `verdict.json`."""
-        number = (head.sequence if head is not None else 0) + offset
-        draft = replace(draft, sequence=number, previous_event=run_id_of(head) or None)
+        draft = replace(draft, sequence=head.sequence + offset, previous_event=head.run_id)
         metrics = {
             f"{gate['gate']}.{name}": value for gate in draft.gates for name, value in gate["metrics"].items()
         }
@@ -148,24 +143,22 @@ class EventLog:
 
     def claim(self, event: Event) -> bool:
         """Append a recorded event to its chain; False if there is another one in its place."""
-        run_id, key = self._place(event)
+        before = self.get(event.previous_event, event.stage)
         link = f"{event.run_id}:{content_digest(self._run(event.run_id))}"
         try:
-            return write_once(self.client, run_id, key, link) == link
+            return write_once(self.client, before.run_id, self._next(before), link) == link
         except RegistryToolsError:
-            self._run(run_id)  # names a run that was deleted, which takes no parameter
+            self._run(before.run_id)  # names a run that was deleted, which takes no parameter
             raise
 
     def is_claimed(self, event: Event) -> bool:
         """Whether an event stands in the chain of its stage."""
-        run_id, key = self._place(event)
-        return self._run(run_id).data.params.get(key, "").startswith(event.run_id)
+        before = self.get(event.previous_event, event.stage)
+        return self._run(before.run_id).data.params.get(self._next(before), "").startswith(event.run_id)
 
-    def _place(self, event: Event) -> tuple[str, str]:
-        """Return the run and the parameter that name an event as the next one."""
-        return (
-            (event.previous_event, _NEXT) if event.previous_event else (self.root, f"{_NEXT}.{event.stage}")
-        )
+    def _next(self, event: Event) -> str:
+        """Return the parameter of an event's run that names the one after it."""
+        return f"{_NEXT}.{event.stage}" if event.action == BEGIN else _NEXT
 
     def close(self, event: Event, outcome: str, failure: str = "") -> str:
         """Write the outcome of an event, once for all clients; return the one that it has."""
@@ -175,20 +168,20 @@ class EventLog:
         runs.close(self.client, event.run_id, tags)
         return written
 
-    def mark_applying(self, stage: str, event: Event | None) -> str:
+    def mark_applying(self, event: Event) -> str:
         """Publish that this client is about to apply an event; return the key of the mark."""
-        key = f"{_APPLYING}.{stage}.{uuid.uuid4().hex[:12]}"
-        experiments.set_tag(self.client, self.experiment_id, key, run_id_of(event))
+        key = f"{_APPLYING}.{event.stage}.{uuid.uuid4().hex[:12]}"
+        experiments.set_tag(self.client, self.experiment_id, key, event.run_id)
         return key
 
     def remove_mark(self, key: str) -> None:
         """Remove a mark."""
         experiments.delete_tag(self.client, self.experiment_id, key)
 
-    def set_head(self, stage: str, event: Event | None) -> None:
+    def set_head(self, event: Event) -> None:
         """Record that a stage is at an event, which stands near the end of its chain."""
-        value = f"{run_id_of(event)} {uuid.uuid4().hex[:12]}"
-        experiments.set_tag(self.client, self.experiment_id, f"{_HEAD}.{stage}", value)
+        value = f"{event.run_id} {uuid.uuid4().hex[:12]}"
+        experiments.set_tag(self.client, self.experiment_id, f"{_HEAD}.{event.stage}", value)
 
     def progress(self, stage: str) -> tuple[str, dict[str, str]]:
         """Return a text that is new each time that a client has applied an event, and the marks."""
@@ -212,8 +205,3 @@ class EventLog:
                 f"mlflow runs restore --run-id {run_id}"
             )
         return run
-
-
-def run_id_of(event: Event | None) -> str:
-    """Return the id of the run of an event; empty for None, a stage without events."""
-    return event.run_id if event is not None else ""

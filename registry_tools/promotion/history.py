@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 from mlflow import MlflowClient
 
-from registry_tools.promotion.event import EXTERNAL, OPEN, Event
+from registry_tools.promotion.event import BEGIN, EXTERNAL, OPEN, Event
 from registry_tools.promotion.event_log import EventLog
 from registry_tools.promotion.moves import version_text
 
@@ -39,10 +39,11 @@ def last_events(client: MlflowClient, model: str, versions: Collection[int]) -> 
 def stage_entry(client: MlflowClient, model: str, stage: str) -> Event | None:
     """Return the newest event on a stage that has not failed; None if there is none."""
     log = EventLog.find(client, model)
-    return log.entry(log.head(stage))
+    entry = log.entry(log.head(stage))
+    return entry if entry.action != BEGIN else None
 
 
-def rollback_targets(log: EventLog, head: Event | None, external: bool = False) -> Iterator[Event]:
+def rollback_targets(log: EventLog, head: Event, external: bool = False) -> Iterator[Event]:
     """Yield the events that a rollback can go back to, the nearest first.
 
     A rollback stands for the event that it went back to, so that a second one goes further back.
@@ -55,16 +56,17 @@ def rollback_targets(log: EventLog, head: Event | None, external: bool = False) 
         Also yield moves by other tools.
     """
     event = _origin(log, head)
-    while event is not None and (event := _origin(log, log.previous(event))) is not None:
+    while event.action != BEGIN:
+        event = _origin(log, log.previous(event))
         if event.version is not None and (external or event.action != EXTERNAL):
             yield event
 
 
-def _origin(log: EventLog, event: Event | None) -> Event | None:
-    """Return the promotion whose version an event put into the stage; failed events are skipped."""
+def _origin(log: EventLog, event: Event) -> Event:
+    """Return the event whose version a rollback put into the stage; failed events are skipped."""
     event = log.entry(event)
-    while event is not None and event.rollback_target is not None:
-        event = log.get(event.rollback_target)
+    while event.rollback_target is not None:
+        event = log.get(event.rollback_target, event.stage)
     return event
 
 
@@ -85,7 +87,7 @@ def inconsistencies(
     log, found = EventLog.find(client, name), []
     for stage in log.stages():
         entry, now = log.entry(log.head(stage)), held.get(stage)
-        if entry is None or version not in {None, now, entry.version}:
+        if entry.action == BEGIN or version not in {None, now, entry.version}:
             continue
         if entry.outcome == OPEN:
             found.append(f"{entry.title} by {entry.actor} was begun and never finished")

@@ -20,8 +20,8 @@ from registry_tools.mlflow_store import registry, stages
 from registry_tools.mlflow_store.client import current_user
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.mlflow_store.tags import DELETING_TAG
-from registry_tools.promotion.event import APPLIED, EXTERNAL, FAILED, OPEN, SUPERSEDED, Event
-from registry_tools.promotion.event_log import EventLog, run_id_of
+from registry_tools.promotion.event import APPLIED, EXTERNAL, FAILED, OPEN, REFUSED, SUPERSEDED, Event
+from registry_tools.promotion.event_log import EventLog
 from registry_tools.refs import ModelRef
 
 _log = logging.getLogger(__name__)
@@ -34,16 +34,16 @@ class StageState:
     log: EventLog
     stage: str
     actor: str
-    head: Event | None
+    head: Event
     held: int | None
     notes: tuple[str, ...] = ()  # the repairs that were made before
 
     def last_holder(self) -> int | None:
         """Return the last version that held the stage; None if there was none."""
-        event = self.head
-        while event is not None and (event.has_failed or event.version is None):
-            event = self.log.previous(event)
-        return event.version if event is not None else None
+        event = self.log.entry(self.head)
+        while event.version is None and event.sequence:
+            event = self.log.entry(self.log.previous(event))
+        return event.version
 
     def check_expected(self, expected: int | None) -> None:
         """Raise `StageMoved` unless the stage holds the expected version; None expects nothing."""
@@ -62,6 +62,12 @@ class StageState:
         draft = Event(action, self.stage, number, self.held, self.actor, reason, gates=gates, digest=digest)
         return replace(draft, **options)
 
+    def refuse(self, draft: Event) -> Event:
+        """Record an event that a gate refused: it takes no place in the chain."""
+        event = self.log.record(draft, self.head, offset=0)
+        self.log.close(event, REFUSED)
+        return self.log.get(event.run_id, self.stage)
+
     def move(self, draft: Event) -> Event:
         """Record an event, append it to the chain, and apply it.
 
@@ -78,11 +84,11 @@ class StageState:
             log.close(event, SUPERSEDED)
         else:
             try:
-                apply(log, self.stage, event)
+                apply(log, event)
             except RegistryToolsError:
                 _log.warning("the event is recorded: the next command on %s applies it", self.stage)
                 raise
-        event = log.get(event.run_id)
+        event = log.get(event.run_id, self.stage)
         if event.outcome == SUPERSEDED:
             raise StageMoved(
                 f"stage {self.stage} of {log.model} moved from {version_text(self.held)} to "
@@ -114,40 +120,36 @@ def open_stage(client: MlflowClient, name: str, stage: str, actor: str | None) -
     stages.check_write_access(client, name)
     log, who = EventLog.find_or_make(client, name), actor or current_user()
     head, notes = roll_forward(log, stage, who)
-    entry = log.entry(head)
-    return StageState(log, stage, who, head, entry.version if entry is not None else None, tuple(notes))
+    return StageState(log, stage, who, head, log.entry(head).version, tuple(notes))
 
 
-def apply(log: EventLog, stage: str, event: Event | None) -> None:
+def apply(log: EventLog, event: Event) -> None:
     """Move a stage to an event that is in its chain, and on to any newer one.
 
     An event whose version was deleted, or has another digest by now, fails. Any other error leaves
-    it open, for the next command. None empties a stage, all of whose events have failed.
+    it open, for the next command.
     """
     marks: list[str] = []
     while True:
         fault = _fault(log, event)
         if fault is None:
-            marks.append(log.mark_applying(stage, event))
-            stages.move_alias(log.client, log.model, stage, event.version if event is not None else None)
-            if event is not None:
-                log.close(event, APPLIED)
-        elif event is not None and event.outcome == OPEN:
-            log.close(event, FAILED, fault)
-        newest = log.entry(log.head(stage))
-        if run_id_of(newest) == run_id_of(event):
+            marks.append(log.mark_applying(event))
+            stages.move_alias(log.client, log.model, event.stage, event.version)
+        if event.outcome == OPEN:
+            log.close(event, APPLIED if fault is None else FAILED, fault or "")
+        newest = log.entry(log.head(event.stage))
+        if newest.run_id == event.run_id:
             break
         event = newest
-    log.set_head(stage, event)
+    log.set_head(event)
     for mark in marks:
         log.remove_mark(mark)
-    outgoing = event.previous_version if event is not None else None
-    stages.mirror_legacy_stages(log.client, log.model, outgoing)
+    stages.mirror_legacy_stages(log.client, log.model, event.previous_version)
 
 
-def _fault(log: EventLog, event: Event | None) -> str | None:
+def _fault(log: EventLog, event: Event) -> str | None:
     """Return why an event cannot be applied, now or later; None if it can."""
-    if event is None or event.version is None:
+    if event.version is None:
         return None
     try:
         version = registry.find_version(log.client, ModelRef(log.model, version=event.version))
@@ -158,41 +160,38 @@ def _fault(log: EventLog, event: Event | None) -> str | None:
     return f"version {event.version} is being deleted" if DELETING_TAG in version.tags else None
 
 
-def roll_forward(log: EventLog, stage: str, actor: str) -> tuple[Event | None, list[str]]:
+def roll_forward(log: EventLog, stage: str, actor: str) -> tuple[Event, list[str]]:
     """Apply a claimed event that is still open, and record a move by another tool.
 
     Returns
     -------
     tuple
-        The last event of the chain, which is closed; None if there is none. And a line for each
-        change that was made.
+        The last event of the chain, which is closed, and a line for each change that was made.
     """
     notes = []
     while True:
         head = log.head(stage)
         entry = log.entry(head)
-        if entry is not None and entry.outcome == OPEN:
-            apply(log, stage, entry)
-            notes.append(f"{entry.title} was left open; now {log.get(entry.run_id).outcome}")
+        if entry.outcome == OPEN:
+            apply(log, entry)
+            notes.append(f"{entry.title} was left open; now {log.get(entry.run_id, stage).outcome}")
             continue
         before = log.progress(stage)
-        version = entry.version if entry is not None else None
         held = stages.stage_holder(log.client, log.model, stage)
-        if held == version:
-            if entry is not None and entry.is_running:  # its client ended right after the outcome
-                log.close(entry, entry.outcome)
+        if held == entry.version:
             return head, notes
         if before != log.progress(stage):
             continue  # a client has applied an event meanwhile
-        moved = f"{stage} was moved from {version_text(version)} to {version_text(held)}"
-        if held in [log.version(run_id) for run_id in before[1].values()] and _fault(log, entry) is None:
-            apply(log, stage, entry)
+        moved = f"{stage} was moved from {version_text(entry.version)} to {version_text(held)}"
+        marked = [log.get(run_id, stage).version for run_id in before[1].values()]
+        if held in marked and _fault(log, entry) is None:
+            apply(log, entry)
             notes.append(f"{moved} by a delayed client; restored")
             continue
         reason = "moved by another tool, recorded afterwards"
-        event = log.record(Event(EXTERNAL, stage, held, version, actor, reason), head)
+        event = log.record(Event(EXTERNAL, stage, held, entry.version, actor, reason), head)
         if log.close(event, APPLIED if log.claim(event) else SUPERSEDED) == APPLIED:
-            log.set_head(stage, event)
+            log.set_head(event)
             notes.append(f"{moved} externally; recorded")
 
 

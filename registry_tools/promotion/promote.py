@@ -13,7 +13,7 @@ from registry_tools.evaluation.evaluate import evaluate
 from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.evaluation.verdict import Verdict
 from registry_tools.mlflow_store import registered_models, registry
-from registry_tools.promotion.event import PROMOTE, REFUSED, REGISTER, Event
+from registry_tools.promotion.event import PROMOTE, REGISTER, Event
 from registry_tools.promotion.event_log import EventLog
 from registry_tools.promotion.moves import open_stage, read_stage
 from registry_tools.refs import LEGACY_STAGES, ModelRef
@@ -82,10 +82,9 @@ def promote(
         If `force` or `options.baseline=False` comes without a reason, or the version is in the
         stage already.
     """
-    if force and not reason.strip():
-        raise PromotionError("--force needs --reason: it stands in the history")
-    if not options.baseline and not reason.strip():
-        raise PromotionError("--no-baseline needs --reason: it stands in the history")
+    for option, needs_reason in (("--force", force), ("--no-baseline", not options.baseline)):
+        if needs_reason and not reason.strip():
+            raise PromotionError(f"{option} needs --reason: it stands in the history")
     candidate = registry.get_version(client, ref)
     if not new_stage:
         _check_exists(client, ref.name, stage)
@@ -101,9 +100,7 @@ def promote(
     draft = state.draft(PROMOTE, candidate, reason, verdict, forced=force)
     if verdict.passed or force:
         return replace(result, event=state.move(draft))
-    refused = state.log.record(draft, state.head, offset=0)  # it claims no place in the chain
-    state.log.close(refused, REFUSED)
-    result = replace(result, event=state.log.get(refused.run_id))
+    result = replace(result, event=state.refuse(draft))
     raise GateRefused(refusal(result), result)
 
 

@@ -13,7 +13,7 @@ from registry_tools.mlflow_store import registered_models, registry, stages
 from registry_tools.mlflow_store.client import current_user
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.promotion import history
-from registry_tools.promotion.event import APPLIED, EXTERNAL, SUPERSEDED, Event
+from registry_tools.promotion.event import APPLIED, EXTERNAL, OPEN, SUPERSEDED, Event
 from registry_tools.promotion.event_log import EventLog
 from registry_tools.promotion.moves import roll_forward
 from registry_tools.refs import ModelRef
@@ -47,12 +47,14 @@ def repair(
         if new_chain:
             done += _begin_new_chain(log, stage, who)
         done += roll_forward(log, stage, who)[1]
-        old = datetime.now(timezone.utc) - _OLD_MARK
         for key, run_id in log.progress(stage)[1].items():
-            if run_id and datetime.fromisoformat(log.get(run_id).at) < old:
+            at = log.get(run_id, stage).at
+            if at and datetime.now(timezone.utc) - datetime.fromisoformat(at) > _OLD_MARK:
                 log.remove_mark(key)
     for event in log.search(" and attributes.status = 'RUNNING'"):
-        if not log.is_claimed(event):
+        if event.outcome != OPEN:  # its client ended right after it had written the outcome
+            log.close(event, event.outcome)
+        elif not log.is_claimed(event):
             done.append(f"{event.title} was not completed; now {log.close(event, SUPERSEDED)}")
     stages.mirror_legacy_stages(client, name, *(int(v.version) for v in model.latest_versions))
     return done
@@ -64,14 +66,12 @@ def _begin_new_chain(log: EventLog, stage: str, actor: str) -> list[str]:
         return []
     except BrokenHistory:
         known = [event for event in log.search(f" and tags.stage = '{stage}'") if event.outcome == APPLIED]
-        last = max(known, key=lambda event: event.sequence, default=None)
+        last = max(known, key=lambda event: event.sequence, default=log.get(log.root, stage))
         held = stages.stage_holder(log.client, log.model, stage)
-        version = last.version if last is not None else None
-        event = log.record(
-            Event(EXTERNAL, stage, held, version, actor, "a part of the history was removed"), last
-        )
+        draft = Event(EXTERNAL, stage, held, last.version, actor, "a part of the history was removed")
+        event = log.record(draft, last)
         log.close(event, APPLIED)
-        log.set_head(stage, event)
+        log.set_head(event)
         return [f"{stage} has a new chain, from event {event.sequence}"]
 
 

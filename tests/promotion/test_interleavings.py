@@ -24,7 +24,7 @@ from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.evaluation.verdict import GateResult, Verdict
 from registry_tools.mlflow_store import registered_models, stages
 from registry_tools.promotion import history, promote, recovery, rollback
-from registry_tools.promotion.event import APPLIED, OPEN, Event
+from registry_tools.promotion.event import APPLIED, BEGIN, OPEN, Event
 from registry_tools.promotion.event_log import EventLog
 from registry_tools.refs import ModelRef
 
@@ -152,13 +152,12 @@ def check(client: MlflowClient, name: str, actors: list[Actor]) -> None:
     log = EventLog.find(client, name)
     chain: list[Event] = []
     event = log.head("production")
-    while event is not None:
+    while event.action != BEGIN:
         chain.insert(0, event)
         event = log.previous(event)
     assert [event.sequence for event in chain] == list(range(1, len(chain) + 1))
-    entry = log.entry(chain[-1]) if chain else None
     held = stages.stage_holder(client, name, "production")
-    assert held == (entry.version if entry is not None else None)
+    assert held == log.entry(log.head("production")).version
     outcomes = {event.run_id: event.outcome for event in chain}
     assert OPEN not in outcomes.values()
     for actor in actors:
