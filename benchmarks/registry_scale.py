@@ -27,6 +27,8 @@ COMMANDS = {
     "promote": ["promote", "iris/2", "--to", "production"],
     "rollback": ["rollback", "iris", "--reason", "benchmark"],
     "history --limit 20": ["history", "iris", "--limit", "20"],
+    "verify": ["verify", "iris@production"],
+    "repair": ["repair", "iris"],
 }
 
 
@@ -52,15 +54,9 @@ def make_store(folder: Path, size: int) -> None:
         for table in ("model_versions", "model_version_tags"):
             new = {"version": "number", "current_stage": "'None'"}
             repeat(database, table, "version = 1", new, size)
-        event = "run_uuid IN (SELECT run_uuid FROM tags WHERE key = 'kind' AND value = 'event')"
-        for table in ("runs", "tags", "metrics", "latest_metrics"):
-            new = {
-                "run_uuid": "printf('%032x', number)",
-                "start_time": "start_time - number",
-                "value": "CASE WHEN key = 'sequence' THEN number ELSE value END"
-                if "metrics" in table
-                else "value",
-            }
+        event = "run_uuid IN (SELECT run_uuid FROM tags WHERE key = 'action' AND value = 'promote')"
+        for table in ("runs", "tags", "params", "metrics", "latest_metrics"):
+            new = {"run_uuid": "printf('%032x', number)", "start_time": "start_time - number"}
             repeat(database, table, event, new, size)
     database.close()
 

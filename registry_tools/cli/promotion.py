@@ -101,15 +101,6 @@ def promote(
     ref: str,
     stage: str | None,
     new_stage: str | None,
-    minimum: dict[str, float],
-    maximum: dict[str, float],
-    rule: str,
-    margin: float,
-    baseline: bool,
-    slices: tuple[str, ...],
-    max_latency_ms: float | None,
-    max_latency_ratio: float | None,
-    max_size_ratio: float | None,
     eval_data: str | None,
     target: str | None,
     expect_current: int | None,
@@ -120,16 +111,16 @@ def promote(
     policy: TrustPolicy,
     as_json: bool,
     tracking_uri: str | None,
+    **gates: Any,  # the fields of `GateOptions` that are options here
 ) -> None:
-    """Judge the version that REF means and, if every gate passes, move STAGE to it.
+    """Evaluate the version that REF means and, if every gate passes, move STAGE to it.
 
     Exit code 3 if a gate refused; the refusal is recorded as well.
     """
     check_eval_data(eval_data, target)
-    if force and not reason.strip():
-        raise click.UsageError("--force needs --reason: the history shows it")
-    if not baseline and not reason.strip():
-        raise click.UsageError("--no-baseline needs --reason: the history shows it")
+    for option, needs_reason in (("--force", force), ("--no-baseline", not gates["baseline"])):
+        if needs_reason and not reason.strip():
+            raise click.UsageError(f"{option} needs --reason: the history shows it")
     if (stage is None) == (new_stage is None):
         raise click.UsageError("give one of --to STAGE and --new-stage STAGE")
     model_ref, to = parse_ref(ref), stage_name(stage or new_stage or "")
@@ -139,19 +130,8 @@ def promote(
     from registry_tools.mlflow_store import client
     from registry_tools.promotion import promote
 
-    options = GateOptions(
-        minimum=minimum,
-        maximum=maximum,
-        rule=rule,
-        margin=margin,
-        baseline=baseline,
-        slices=slices,
-        max_latency_ms=max_latency_ms,
-        max_latency_ratio=max_latency_ratio,
-        max_size_ratio=max_size_ratio,
-        eval_data=read_eval_data(Path(eval_data), str(target)) if eval_data is not None else None,
-        policy=policy,
-    )
+    data = read_eval_data(Path(eval_data), str(target)) if eval_data is not None else None
+    options = GateOptions(**gates, eval_data=data, policy=policy)
     try:
         result = promote.promote(
             client.connect(tracking_uri),
