@@ -94,6 +94,7 @@ def test_proba_adds_a_column_for_each_class(form: str, local: Place, tmp_path: P
     np.testing.assert_allclose(found.to_numpy(), wanted, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_rows_that_cannot_be_scored_go_to_a_file_with_the_reason(
     local: Place, tmp_path: Path, capsys: Any
 ) -> None:

@@ -38,6 +38,7 @@ def test_class_names_print_no_control_characters(local: Place, capsys: pytest.Ca
     assert output(capsys, "predict", ref, "--input", "rows.csv", code=1).count("\n") == 1
 
 
+@pytest.mark.slow
 def test_an_error_prints_no_control_characters(local: Place, capsys: pytest.CaptureFixture[str]) -> None:
     ref = crafted(local, rename_classes)
     name = ref.partition("/")[0]
@@ -67,6 +68,7 @@ def test_tags_description_reason_and_actor_print_no_control_characters(
         json.loads(output(capsys, *command, "--json"))
 
 
+@pytest.mark.slow
 def test_pages_hold_no_control_characters(local: Place, capsys: pytest.CaptureFixture[str]) -> None:
     ref = crafted(local, rename_classes)
     name = ref.partition("/")[0]

@@ -137,6 +137,7 @@ def test_external_changes_are_reported_and_recorded(local: Place, capsys: pytest
     assert main(["verify", f"{name}@production"]) == 0
 
 
+@pytest.mark.slow
 def test_a_model_that_runs_code_on_load_is_neither_promoted_nor_run(
     local: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -126,6 +126,7 @@ def test_what_was_adopted_cannot_be_swapped(
     assert "predictions: row 0 of the input example is not" in error_of(capsys, "verify", f"{plain}/1")
 
 
+@pytest.mark.slow
 def test_a_second_adoption_with_other_rows_is_refused(
     local: Place, plain: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -169,6 +170,7 @@ def test_a_version_that_came_from_no_run_cannot_be_adopted(
     assert "log the model within mlflow.start_run()" in err
 
 
+@pytest.mark.slow
 def test_two_models_of_one_run_are_not_mixed_up(
     local: Place, plain: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -183,6 +185,7 @@ def test_two_models_of_one_run_are_not_mixed_up(
     assert main(["verify", f"{plain}/1"]) == 0
 
 
+@pytest.mark.slow
 def test_an_adopted_version_is_signed_and_copied_with_its_evidence(
     local: Place, plain: str, tmp_path: Path, empty_database: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -70,6 +70,7 @@ def test_training_rows_are_found_in_a_holdout_with_a_column_more(local: Place, n
     assert 40 <= metrics["excluded_rows"] <= 56  # four rows of five were in the training of both
 
 
+@pytest.mark.slow
 def test_evaluation_data_tells_the_training_rows_of_both_versions(
     local: Place, name: str, tmp_path: Path
 ) -> None:

@@ -122,6 +122,7 @@ def test_tensor_versions_are_verified_and_promoted(eval_csv: Path, capsys: Any) 
     assert run(capsys, "show", "petals@production")["version"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["columns", "fewer columns", "narrower type"])
 def test_a_version_that_does_not_take_the_same_tensor_is_refused(
     kind: str, eval_csv: Path, capsys: Any

@@ -193,6 +193,7 @@ def test_a_model_of_another_flavor_that_predicts_numbers_is_a_regressor(local: P
     assert "is a regressor" in refusal.message
 
 
+@pytest.mark.slow
 def test_a_regressor_that_was_forced_into_a_stage_can_be_rolled_back_to(local: Place) -> None:
     model = LinearRegression().fit(FEATURES, FEATURES["x"])
     name = log(model, model)
@@ -262,6 +263,7 @@ def test_columns_that_make_no_groups_are_refused(slices: Any, message: str, loca
     assert refusal.message.startswith(message)
 
 
+@pytest.mark.slow
 def test_costs_are_compared_with_the_champion(local: Place) -> None:
     name = local.model(GOOD, EQUAL)
     good, equal = local.version(name, GOOD), local.version(name, EQUAL)

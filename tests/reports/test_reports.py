@@ -242,6 +242,7 @@ def test_both_commands_write_a_page_from_a_real_registry(
     assert "register version 2 in staging" in file.read_text()
 
 
+@pytest.mark.slow
 def test_gate_command_json_and_page_show_one_interval(
     local: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
