@@ -48,6 +48,10 @@ class AccessDenied(RegistryToolsError):
 class BrokenHistory(RegistryToolsError):
     """An event of a stage's history was deleted, or changed after it was recorded."""
 
+    def __init__(self, message: str, can_be_restored: bool = False) -> None:
+        super().__init__(message)
+        self.can_be_restored = can_be_restored
+
 
 class VerificationError(RegistryToolsError):
     """The files of a version are not those that were registered."""

@@ -14,7 +14,7 @@ _STAGE = re.compile(r"[\w-]+", re.ASCII)
 _VERSION = re.compile(r"[0-9]+")
 # MLflow reserves `latest` and v1, v2, …; `none` and `archived` are legacy words for "no stage".
 _RESERVED = re.compile(r"latest|none|archived|v?[0-9]+")
-_LONGEST = 250  # characters; MLflow's tables have a few more
+_LONGEST = 200  # characters: MLflow's tables have 250, and names are made of these
 _FORMS = "iris@production, iris/3 or iris/Production"
 
 

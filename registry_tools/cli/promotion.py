@@ -150,9 +150,9 @@ def promote(
         raise
     what = "moved"
     if dry_run:
-        what = "would move" if result.verdict.passed else "would be refused"
+        what = "would move" if result.verdict.passed or force else "would be refused"
     _print_promotion(result, as_json, what)
-    if dry_run and not result.verdict.passed:
+    if what == "would be refused":
         raise GateRefused(promote.refusal(result), result)
 
 
@@ -182,7 +182,7 @@ def rollback(
     result = rollback.rollback(
         client.connect(tracking_uri), name, where, reason=reason, to=to, actor=actor, policy=policy
     )
-    _print_promotion(result, as_json, "rolled back", notes="skipped")
+    _print_promotion(result, as_json, "rolled back")
 
 
 @click.command()
@@ -206,7 +206,7 @@ def unset(
         echo(f"unset  {name} {where}: version {event.previous_version} → none")
 
 
-def _print_promotion(result: Promotion, as_json: bool, what: str, notes: str = "repaired") -> None:
+def _print_promotion(result: Promotion, as_json: bool, what: str) -> None:
     from registry_tools.promotion.moves import version_text
 
     if as_json:
@@ -223,7 +223,7 @@ def _print_promotion(result: Promotion, as_json: bool, what: str, notes: str = "
         )
         return
     rows = verdict_rows(result.verdict)
-    rows += [(notes, note, "") for note in result.notes]
+    rows += [("note", note, "") for note in result.notes]
     if rows:
         print_columns(rows)
     width = max((len(row[0]) for row in rows), default=0)

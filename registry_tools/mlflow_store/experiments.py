@@ -79,7 +79,7 @@ def make_with_root(client: MlflowClient, name: str, tags: Mapping[str, str], roo
     this at the same time, one makes it.
     """
     with translate_errors(client.tracking_uri):
-        made = client.create_experiment(f"{name}-{uuid.uuid4().hex}", tags=dict(tags))
+        made = client.create_experiment(f"{name}-{uuid.uuid4().hex[:12]}", tags=dict(tags))
         root = client.create_run(made, tags={"mlflow.runName": "history begins", "kind": root_tag})
         client.set_terminated(root.info.run_id)
         client.set_experiment_tag(made, root_tag, root.info.run_id)

@@ -54,8 +54,7 @@ def stages_of(model: RegisteredModel) -> dict[str, int]:
     without the right to move an alias can set a legacy stage. `REGISTRY_TOOLS_LEGACY_STAGES=true`
     asks for them, in a registry that has no aliases yet.
     """
-    spelled = sorted(model.aliases.items(), key=lambda item: item[0].islower())
-    stages = {alias.lower(): int(version) for alias, version in spelled}
+    stages = aliases_of(model)
     if uses_legacy_stages():
         stage_of = {legacy: stage for stage, legacy in LEGACY_STAGES.items()}
         # A later MLflow may have no legacy stages.
@@ -64,6 +63,12 @@ def stages_of(model: RegisteredModel) -> dict[str, int]:
             if stage is not None:
                 stages.setdefault(stage, int(version.version))
     return stages
+
+
+def aliases_of(model: RegisteredModel) -> dict[str, int]:
+    """Return the version at each alias, in lower case; the alias that is written so counts first."""
+    spelled = sorted(model.aliases.items(), key=lambda item: item[0].islower())
+    return {alias.lower(): int(version) for alias, version in spelled}
 
 
 def uses_legacy_stages() -> bool:

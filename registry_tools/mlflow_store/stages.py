@@ -12,20 +12,19 @@ from mlflow import MlflowClient
 from registry_tools.errors import RegistryToolsError
 from registry_tools.mlflow_store import registry
 from registry_tools.mlflow_store.client import is_missing, translate_errors, upsert
-from registry_tools.mlflow_store.registered_models import get_registered_model, stages_of
+from registry_tools.mlflow_store.registered_models import aliases_of, get_registered_model
 from registry_tools.refs import LEGACY_STAGES
 
 _log = logging.getLogger(__name__)
 
 
 def move_alias(client: MlflowClient, name: str, stage: str, version: int | None) -> None:
-    """Point the alias of a stage at a version; None removes it."""
+    """Point the alias of a stage at a version; None removes it, as other spellings are removed."""
     with translate_errors(client.tracking_uri):
         if version is not None:
             upsert(lambda: client.set_registered_model_alias(name, stage, str(version)))
-            return
         for alias in get_registered_model(client, name).aliases:
-            if alias.lower() == stage:
+            if alias.lower() == stage and (version is None or alias != stage):
                 client.delete_registered_model_alias(name, alias)
 
 
@@ -104,6 +103,7 @@ def check_write_access(client: MlflowClient, name: str) -> None:
     """
     version = registry.newest_version(client, name)
     if version is None:
+        get_registered_model(client, name)  # names the models that exist
         return
     if version.digest is not None:
         registry.set_tags(client, version, {registry.DIGEST_TAG: version.digest})
@@ -113,8 +113,8 @@ def check_write_access(client: MlflowClient, name: str) -> None:
 
 
 def stage_holder(client: MlflowClient, name: str, stage: str) -> int | None:
-    """Return the version in a stage now, None if there is none."""
+    """Return the version at the alias of a stage now, None if there is none."""
     found = registry.version_at_alias(client, name, stage)
     if found is not None:
         return int(found.version)
-    return stages_of(get_registered_model(client, name)).get(stage)
+    return aliases_of(get_registered_model(client, name)).get(stage)

@@ -29,11 +29,14 @@ def delete(client: MlflowClient, ref: ModelRef) -> VersionInfo:
     """
     version = registry.find_version(client, ref)
     registry.set_tags(client, version, {DELETING_TAG: "true"})
-    reason = _reason_to_keep(client, version)
-    if reason is not None:
+    try:
+        reason = _reason_to_keep(client, version)
+        if reason is not None:
+            raise PromotionError(f"{version.name} version {version.version} {reason}")
+        registry.delete_version(client, version.name, version.version)
+    except BaseException:
         registry.delete_tag(client, version, DELETING_TAG)
-        raise PromotionError(f"{version.name} version {version.version} {reason}")
-    registry.delete_version(client, version.name, version.version)
+        raise
     return version
 
 

@@ -27,7 +27,8 @@ OUTCOME = "outcome"
 FAILURE = "failure"
 _CONTENT = "content"
 _LONGEST_TAG = 8_000  # characters
-_SHOWN = ("action", "stage", "version", "actor", "reason")
+PREVIOUS = "previous_event"
+_SHOWN = ("action", "stage", "version", "actor", "reason", PREVIOUS)
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,12 @@ class Event:
     def tags(self) -> dict[str, str]:
         """Return the tags of its run: the content, and a few values for MLflow's search and UI."""
         names = list(vars(self))[: list(vars(self)).index("run_id")]
-        for longest in (500, 200, 50):  # the file verdict.json has each message in full
+        plain = {name: getattr(self, name) for name in names}
+        for longest in (500, 200, 50, 0):  # the file verdict.json has all of it
             gates = [gate | {"message": gate["message"][:longest]} for gate in self.gates]
-            content = json.dumps({name: getattr(self, name) for name in names} | {"gates": gates})
+            if not longest:
+                gates = [gate | {"metrics": {}} for gate in gates]
+            content = json.dumps(plain | {"gates": gates}, ensure_ascii=False)
             if len(content) <= _LONGEST_TAG:
                 break
         shown = {name: str(getattr(self, name) or "") for name in _SHOWN}

@@ -7,7 +7,9 @@ parameter of the last event's run. MLflow takes a parameter once, so one client 
 
 from __future__ import annotations
 
+import logging
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from mlflow import MlflowClient
@@ -22,10 +24,13 @@ from registry_tools.promotion.event import (
     EVENT_KIND,
     FAILURE,
     OUTCOME,
+    PREVIOUS,
     Event,
     content_digest,
     event_from_run,
 )
+
+_log = logging.getLogger(__name__)
 
 # Of the name of the experiment, after that of the model.
 _SUFFIX = "-promotions"
@@ -80,22 +85,42 @@ class EventLog:
         return found
 
     def get(self, run_id: str, stage: str) -> Event:
-        """Return an event of a stage by the id of its run; that of the root begins each chain."""
+        """Return an event of a stage by the id of its run; that of the root begins each chain.
+
+        Raises
+        ------
+        BrokenHistory
+            If it was deleted, or changed after it was claimed.
+        """
         if run_id == self.root:
             return Event(BEGIN, stage, None, None, actor="", run_id=self.root, outcome=APPLIED)
-        return event_from_run(self._run(run_id))
+        run = self._run(run_id)
+        before = registry.find_run(self.client, run.data.tags.get(PREVIOUS) or self.root)
+        links = before.data.params.values() if before is not None else ()
+        if any(_names(link, run_id) and link != f"{run_id}:{content_digest(run)}" for link in links):
+            raise BrokenHistory(
+                f"run {run_id} in the history of {self.model} was changed after it was recorded: "
+                f"restore its tags, or go on with: registry-tools repair {self.model} --new-chain"
+            )
+        return event_from_run(run)
 
     def search(self, condition: str = "", limit: int | None = None) -> list[Event]:
         """Return events that fulfil a condition in MLflow's search language, newest first."""
         if not self.root:
             return []
         condition = f"tags.kind = '{EVENT_KIND}'{condition}"
-        found = experiments.find_runs(self.client, self.experiment_id, condition, limit)
-        return [event_from_run(run) for run in found]
+        events = []
+        for run in experiments.find_runs(self.client, self.experiment_id, condition, limit):
+            try:
+                events.append(event_from_run(run))
+            except RegistryToolsError as error:  # the others can be shown
+                _log.warning("%s", error)
+        return events
 
     def stages(self) -> list[str]:
         """Return the stages that have a chain, sorted."""
-        keys = [*self._tags(), *self._run(self.root).data.params] if self.root else []
+        root = registry.find_run(self.client, self.root) if self.root else None
+        keys = [*self._tags(), *(root.data.params if root is not None else ())] if self.root else []
         return sorted({key.partition(".")[2] for key in keys if key.startswith((f"{_HEAD}.", f"{_NEXT}."))})
 
     def head(self, stage: str) -> Event:
@@ -109,21 +134,18 @@ class EventLog:
         if not self.root:
             return self.get(self.root, stage)
         known = self._tags().get(f"{_HEAD}.{stage}", "").partition(" ")[0] or self.root
-        run, event = self._run(known), self.get(known, stage)
-        while link := run.data.params.get(self._next(event)):
-            run_id, _, digest = link.partition(":")
-            run, event = self._run(run_id), self.get(run_id, stage)
-            if content_digest(run) != digest:
-                raise BrokenHistory(
-                    f"run {run_id} in the history of {self.model} was changed after it was recorded: "
-                    f"restore its tags, or go on with: registry-tools repair {self.model} --new-chain"
-                )
+        event = self.get(known, stage)
+        while link := self._run(event.run_id).data.params.get(self._next(event)):
+            event = self.get(link.partition(":")[0], stage)
         return event
 
     def previous(self, event: Event) -> Event:
-        """Return the event before another one in its chain; the history ends where it was removed."""
-        gone = registry.find_run(self.client, event.previous_event) is None
-        return self.get(self.root if gone else event.previous_event, event.stage)
+        """Return the event before another one in its chain, across one that was removed for good."""
+        if registry.find_run(self.client, event.previous_event) is not None:
+            return self.get(event.previous_event, event.stage)
+        known = self.search(f" and tags.stage = '{event.stage}'")
+        before = [each for each in known if each.outcome == APPLIED and each.sequence < event.sequence]
+        return max(before, key=lambda each: each.sequence, default=self.get(self.root, event.stage))
 
     def entry(self, event: Event) -> Event:
         """Return the newest event that has not failed, from an event of the chain back."""
@@ -154,7 +176,7 @@ class EventLog:
     def is_claimed(self, event: Event) -> bool:
         """Whether an event stands in the chain of its stage."""
         before = self.get(event.previous_event, event.stage)
-        return self._run(before.run_id).data.params.get(self._next(before), "").startswith(event.run_id)
+        return _names(self._run(before.run_id).data.params.get(self._next(before), ""), event.run_id)
 
     def _next(self, event: Event) -> str:
         """Return the parameter of an event's run that names the one after it."""
@@ -189,6 +211,11 @@ class EventLog:
         marks = {key: run_id for key, run_id in tags.items() if key.startswith(prefix)}
         return tags.get(f"{_HEAD}.{stage}", ""), marks
 
+    def marked(self, marks: Mapping[str, str], stage: str) -> dict[str, Event]:
+        """Return the events of marks, without those whose run was removed for good."""
+        found = {key: run_id for key, run_id in marks.items() if registry.find_run(self.client, run_id)}
+        return {key: self.get(run_id, stage) for key, run_id in found.items()}
+
     def _tags(self) -> dict[str, str]:
         return experiments.get_tags(self.client, self.experiment_id)
 
@@ -202,6 +229,12 @@ class EventLog:
         if run.info.lifecycle_stage != "active":
             raise BrokenHistory(
                 f"run {run_id} of the history of {self.model} was deleted in MLflow; restore it with: "
-                f"mlflow runs restore --run-id {run_id}"
+                f"mlflow runs restore --run-id {run_id}",
+                can_be_restored=True,
             )
         return run
+
+
+def _names(link: str, run_id: str) -> bool:
+    """Whether the value of a parameter names the run of an event as the next one."""
+    return link.partition(":")[0] == run_id

@@ -43,22 +43,24 @@ def stage_entry(client: MlflowClient, model: str, stage: str) -> Event | None:
     return entry if entry.action != BEGIN else None
 
 
-def rollback_targets(log: EventLog, head: Event, external: bool = False) -> Iterator[Event]:
+def rollback_targets(log: EventLog, head: Event, of_any: bool = False) -> Iterator[Event]:
     """Yield the events that a rollback can go back to, the nearest first.
 
     A rollback stands for the event that it went back to, so that a second one goes further back.
+    Moves by other tools are left out.
 
     Parameters
     ----------
     log, head
         The log, and the last event in the chain of the stage.
-    external
-        Also yield moves by other tools.
+    of_any
+        Yield every event that put a version into the stage.
     """
-    event = _origin(log, head)
+    origin = (lambda _, event: log.entry(event)) if of_any else _origin
+    event = origin(log, head)
     while event.action != BEGIN:
-        event = _origin(log, log.previous(event))
-        if event.version is not None and (external or event.action != EXTERNAL):
+        event = origin(log, log.previous(event))
+        if event.version is not None and (of_any or event.action != EXTERNAL):
             yield event
 
 

@@ -25,6 +25,7 @@ from registry_tools.promotion.event_log import EventLog
 from registry_tools.refs import ModelRef
 
 _log = logging.getLogger(__name__)
+_LONGEST_TEXT = 1_000  # characters
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class StageState:
     head: Event
     held: int | None
     notes: tuple[str, ...] = ()  # the repairs that were made before
+    completed: Event | None = None  # the event that a killed or slow client had left open
 
     def last_holder(self) -> int | None:
         """Return the last version that held the stage; None if there was none."""
@@ -57,6 +59,11 @@ class StageState:
         self, action: str, version: VersionInfo | None, reason: str, verdict: Verdict, **options: Any
     ) -> Event:
         """Return an event on this stage that is not recorded yet; None empties the stage."""
+        for option, text in (("reason", reason), ("actor", self.actor)):
+            if len(text) > _LONGEST_TEXT:
+                raise PromotionError(
+                    f"--{option} has {len(text):,} characters, at most {_LONGEST_TEXT:,} fit"
+                )
         number, digest = (version.version, version.digest) if version is not None else (None, None)
         gates = tuple(gate.as_dict() for gate in verdict.gates)
         draft = Event(action, self.stage, number, self.held, self.actor, reason, gates=gates, digest=digest)
@@ -82,7 +89,7 @@ class StageState:
         event = log.record(draft, self.head)
         if self._holder() != self.held or not log.claim(event):
             log.close(event, SUPERSEDED)
-        else:
+        elif not log.get(event.run_id, self.stage).has_failed:  # a repair may have closed it
             try:
                 apply(log, event)
             except RegistryToolsError:
@@ -119,8 +126,8 @@ def open_stage(client: MlflowClient, name: str, stage: str, actor: str | None) -
     """
     stages.check_write_access(client, name)
     log, who = EventLog.find_or_make(client, name), actor or current_user()
-    head, notes = roll_forward(log, stage, who)
-    return StageState(log, stage, who, head, log.entry(head).version, tuple(notes))
+    head, notes, completed = roll_forward(log, stage, who)
+    return StageState(log, stage, who, head, log.entry(head).version, tuple(notes), completed)
 
 
 def apply(log: EventLog, event: Event) -> None:
@@ -155,36 +162,41 @@ def _fault(log: EventLog, event: Event) -> str | None:
         version = registry.find_version(log.client, ModelRef(log.model, version=event.version))
     except NotFound:
         return f"version {event.version} was deleted"
-    if version.digest != event.digest:
+    if event.digest is not None and version.digest != event.digest:
         return f"the digest of version {event.version} was changed after the event was recorded"
-    return f"version {event.version} is being deleted" if DELETING_TAG in version.tags else None
+    if event.outcome == OPEN and DELETING_TAG in version.tags:
+        return f"version {event.version} is being deleted; to end that, repeat registry-tools delete"
+    return None
 
 
-def roll_forward(log: EventLog, stage: str, actor: str) -> tuple[Event, list[str]]:
+def roll_forward(log: EventLog, stage: str, actor: str) -> tuple[Event, list[str], Event | None]:
     """Apply a claimed event that is still open, and record a move by another tool.
 
     Returns
     -------
     tuple
-        The last event of the chain, which is closed, and a line for each change that was made.
+        The last event of the chain, which is closed; a line for each change that was made; and the
+        event that was left open, if there was one.
     """
-    notes = []
+    notes: list[str] = []
+    completed: Event | None = None
     while True:
         head = log.head(stage)
         entry = log.entry(head)
         if entry.outcome == OPEN:
             apply(log, entry)
-            notes.append(f"{entry.title} was left open; now {log.get(entry.run_id, stage).outcome}")
+            completed = log.get(entry.run_id, stage)
+            notes.append(f"{entry.title} was left open; now {completed.outcome}")
             continue
         before = log.progress(stage)
         held = stages.stage_holder(log.client, log.model, stage)
         if held == entry.version:
-            return head, notes
+            return head, notes, completed
         if before != log.progress(stage):
             continue  # a client has applied an event meanwhile
         moved = f"{stage} was moved from {version_text(entry.version)} to {version_text(held)}"
-        marked = [log.get(run_id, stage).version for run_id in before[1].values()]
-        if held in marked and _fault(log, entry) is None:
+        marked = log.marked(before[1], stage).values()
+        if held in [event.version for event in marked] and _fault(log, entry) is None:
             apply(log, entry)
             notes.append(f"{moved} by a delayed client; restored")
             continue

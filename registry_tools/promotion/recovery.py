@@ -13,7 +13,7 @@ from registry_tools.mlflow_store import registered_models, registry, stages
 from registry_tools.mlflow_store.client import current_user
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.promotion import history
-from registry_tools.promotion.event import APPLIED, EXTERNAL, OPEN, SUPERSEDED, Event
+from registry_tools.promotion.event import APPLIED, EXTERNAL, FAILED, OPEN, SUPERSEDED, Event
 from registry_tools.promotion.event_log import EventLog
 from registry_tools.promotion.moves import roll_forward
 from registry_tools.refs import ModelRef
@@ -47,9 +47,11 @@ def repair(
         if new_chain:
             done += _begin_new_chain(log, stage, who)
         done += roll_forward(log, stage, who)[1]
-        for key, run_id in log.progress(stage)[1].items():
-            at = log.get(run_id, stage).at
-            if at and datetime.now(timezone.utc) - datetime.fromisoformat(at) > _OLD_MARK:
+        marks = log.progress(stage)[1]
+        marked = log.marked(marks, stage)
+        for key in marks:
+            at = marked[key].at if key in marked else ""
+            if key not in marked or (at and _age(at) > _OLD_MARK):
                 log.remove_mark(key)
     for event in log.search(" and attributes.status = 'RUNNING'"):
         if event.outcome != OPEN:  # its client ended right after it had written the outcome
@@ -60,19 +62,26 @@ def repair(
     return done
 
 
+def _age(at: str) -> timedelta:
+    return datetime.now(timezone.utc) - datetime.fromisoformat(at)
+
+
 def _begin_new_chain(log: EventLog, stage: str, actor: str) -> list[str]:
     try:
         log.head(stage)
         return []
-    except BrokenHistory:
-        known = [event for event in log.search(f" and tags.stage = '{stage}'") if event.outcome == APPLIED]
-        last = max(known, key=lambda event: event.sequence, default=log.get(log.root, stage))
-        held = stages.stage_holder(log.client, log.model, stage)
-        draft = Event(EXTERNAL, stage, held, last.version, actor, "a part of the history was removed")
-        event = log.record(draft, last)
-        log.close(event, APPLIED)
-        log.set_head(event)
-        return [f"{stage} has a new chain, from event {event.sequence}"]
+    except BrokenHistory as error:
+        if error.can_be_restored:
+            raise
+    known = log.search(f" and tags.stage = '{stage}'")
+    closed = [event for event in known if event.outcome in {APPLIED, FAILED}]
+    last = max(closed, key=lambda event: event.sequence, default=log.get(log.root, stage))
+    held = stages.stage_holder(log.client, log.model, stage)
+    draft = Event(EXTERNAL, stage, held, last.version, actor, "a part of the history was removed")
+    event = log.record(draft, last)
+    log.close(event, APPLIED)
+    log.set_head(event)
+    return [f"{stage} has a new chain, from event {event.sequence}"]
 
 
 def verify(client: MlflowClient, ref: ModelRef, policy: TrustPolicy) -> Verdict:

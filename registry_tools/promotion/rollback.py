@@ -11,9 +11,9 @@ from registry_tools.mlflow_store import registry
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.promotion import history
-from registry_tools.promotion.event import ROLLBACK, UNSET, Event
+from registry_tools.promotion.event import APPLIED, ROLLBACK, UNSET, Event
 from registry_tools.promotion.moves import StageState, open_stage
-from registry_tools.promotion.promote import Promotion
+from registry_tools.promotion.promote import Promotion, check_exists
 from registry_tools.refs import ModelRef
 
 
@@ -31,7 +31,8 @@ def rollback(
     """Move a stage back to the version that held it before, or to `to`, which held it once.
 
     Versions that were deleted, or fail the gates on integrity and predictions, are skipped. A
-    second rollback skips the version that the first one left.
+    second rollback skips the version that the first one left. A rollback that was interrupted is
+    completed, and not followed by another one.
 
     Parameters
     ----------
@@ -55,9 +56,19 @@ def rollback(
     """
     if not reason.strip():
         raise PromotionError("a rollback needs --reason: it stands in the history")
+    check_exists(client, name, stage)
     state = open_stage(client, name, stage, actor)
+    notes, left = list(state.notes), state.completed
+    if (
+        left is not None
+        and left.action == ROLLBACK
+        and left.outcome == APPLIED
+        and to in {None, left.version}
+    ):
+        # This one repeats it: a second one would go back one version too far.
+        assert left.version is not None
+        return Promotion(name, left.version, stage, left.previous_version, Verdict(()), left, state.notes)
     state.check_expected(expect_current)
-    notes = list(state.notes)
     found = _find_target(state, to, policy or TrustPolicy.from_environment(), notes)
     if found is None:
         skipped = f" ({'; '.join(notes)})" if notes else ""
@@ -76,18 +87,21 @@ def _find_target(
 ) -> tuple[Event, VersionInfo, Verdict] | None:
     """Return the event to go back to, with its version and verdict; add to `notes` those skipped."""
     client, name = state.log.client, state.log.model
-    for target in history.rollback_targets(state.log, state.head, external=to is not None):
+    for target in history.rollback_targets(state.log, state.head, of_any=to is not None):
         if target.version == state.held or (to is not None and target.version != to):
             continue
         try:
             version = registry.get_version(client, ModelRef(name, version=target.version))
         except NotFound:
-            notes.append(f"version {target.version} was deleted")
+            notes.append(f"skipped version {target.version}: it was deleted")
+            continue
+        if target.digest is not None and version.digest != target.digest:
+            notes.append(f"skipped version {target.version}: it has another digest than at that time")
             continue
         verdict = evaluate_rollback(client, version, policy)
         if verdict.passed:
             return target, version, verdict
-        notes.append(f"version {target.version}: {verdict.refusals[0].message}")
+        notes.append(f"skipped version {target.version}: {verdict.refusals[0].message}")
     return None
 
 
@@ -103,6 +117,7 @@ def unset(client: MlflowClient, name: str, stage: str, *, reason: str, actor: st
     """
     if not reason.strip():
         raise PromotionError("unset needs --reason: it stands in the history")
+    check_exists(client, name, stage)
     state = open_stage(client, name, stage, actor)
     if state.held is None:
         raise PromotionError(f"stage {stage} of {name} holds no version: there is nothing to unset")

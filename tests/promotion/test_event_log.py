@@ -238,9 +238,6 @@ def test_an_event_that_was_changed_afterwards_breaks_the_chain(local: Place) -> 
     move(local, name, 1)
     event = move(local, name, 2).event
     assert event is not None
-    experiment = local.client.get_experiment_by_name(f"{name}-promotions")
-    assert experiment is not None
-    local.client.delete_experiment_tag(experiment.experiment_id, "head.production")
     content = local.client.get_run(event.run_id).data.tags["content"]
     local.client.set_tag(event.run_id, "content", content.replace('"test"', '"forged"'))
     with pytest.raises(BrokenHistory, match="was changed after it was recorded"):
@@ -258,16 +255,122 @@ def test_after_a_removed_event_repair_begins_a_new_chain(
     event = move(local, name, 2).event
     assert event is not None
     local.client.delete_run(event.run_id)
-    assert main(["repair", name]) == 1
-    assert f"mlflow runs restore --run-id {event.run_id}" in capsys.readouterr().err
+    for options in ([], ["--new-chain"]):
+        assert main(["repair", name, *options]) == 1
+        assert f"mlflow runs restore --run-id {event.run_id}" in capsys.readouterr().err
     store = ["--backend-store-uri", local.uri, "--tracking-uri", local.uri]
     subprocess.run([BIN / "mlflow", "gc", *store, "--run-ids", event.run_id], check=True, capture_output=True)
     assert main(["repair", name]) == 1
     assert f"registry-tools repair {name} --new-chain" in capsys.readouterr().err
     assert main(["repair", name, "--new-chain"]) == 0
     assert capsys.readouterr().out == "production has a new chain, from event 2\n"
+    assert deletion_is_refused(local, name, 1)
     assert events(local, name) == [("promote", "applied", 1), ("external", "applied", 2)]
     assert local.holder(name) == 2
     move(local, name, 3)
     assert roll_back(local, name) == 1
     assert recovery.repair(local.client, name, new_chain=True) == []
+
+
+def deletion_is_refused(place: Place, name: str, version: int) -> bool:
+    with pytest.raises(PromotionError, match="that a rollback of production would go back to"):
+        deletion.delete(place.client, ModelRef(name, version=version))
+    return DELETING_TAG not in place.client.get_model_version(name, str(version)).tags
+
+
+def test_a_slow_client_restores_a_move_by_another_tool_as_well(
+    local: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = local.model(GOOD, EQUAL, GOOD)
+    move(local, name, 1)
+    move_alias = stages.move_alias
+
+    def overtaken(client: Any, model: str, stage: str, version: int | None) -> None:
+        monkeypatch.setattr(stages, "move_alias", move_alias)
+        recovery.repair(local.client, name)
+        local.client.set_registered_model_alias(name, "production", "3")
+        recovery.repair(local.client, name)
+        move_alias(client, model, stage, version)
+
+    monkeypatch.setattr(stages, "move_alias", overtaken)
+    move(local, name, 2)
+    assert local.holder(name) == 3
+    assert recovery.repair(local.client, name) == []
+
+
+def test_a_repair_during_a_promotion_supersedes_it_and_moves_nothing(
+    local: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = local.model(GOOD, EQUAL)
+    move(local, name, 1)
+    claim = EventLog.claim
+
+    def repaired_first(log: EventLog, event: Event) -> bool:
+        assert recovery.repair(local.client, name) == [
+            "promote 2 → production was not completed; now superseded"
+        ]
+        return claim(log, event)
+
+    monkeypatch.setattr(EventLog, "claim", repaired_first)
+    with pytest.raises(StageMoved, match="nothing was moved"):
+        move(local, name, 2)
+    assert local.holder(name) == 1
+    assert recovery.repair(local.client, name) == []
+
+
+def test_a_rollback_that_was_interrupted_is_completed_and_not_done_twice(
+    local: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = local.model(GOOD, EQUAL, GOOD)
+    for version in (1, 2, 3):
+        move(local, name, version)
+    with monkeypatch.context() as patch:
+        patch.setattr(moves, "apply", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            roll_back(local, name)
+    assert local.holder(name) == 3
+    assert roll_back(local, name) == 2
+    assert local.holder(name) == 2
+    assert roll_back(local, name) == 1
+    assert roll_back(local, name, to=3) == 3
+
+
+def test_a_rollback_takes_no_version_of_a_model_that_was_made_again(local: Place) -> None:
+    name = local.model(GOOD, EQUAL, GOOD)
+    for version in (1, 2):
+        move(local, name, version)
+    local.client.delete_registered_model(name)
+    for version in (EQUAL, GOOD, GOOD):
+        local.add(name, version)
+    move(local, name, 3)
+    with pytest.raises(PromotionError, match="skipped version 2: it has another digest"):
+        roll_back(local, name)
+
+
+def test_another_spelling_of_the_alias_is_removed(local: Place) -> None:
+    name = local.model(GOOD, EQUAL, GOOD)
+    local.client.set_registered_model_alias(name, "Production", "3")
+    assert move(local, name, 2).previous_version == 3
+    assert local.client.search_registered_models(f"name = '{name}'")[0].aliases == {"production": "2"}
+
+
+def test_the_rest_of_a_history_with_an_unreadable_event_is_shown(
+    local: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = local.model(GOOD, EQUAL)
+    event = move(local, name, 1).event
+    assert event is not None
+    experiment = local.client.get_run(event.run_id).info.experiment_id
+    local.client.create_run(experiment, tags={"kind": "event", "content": "no JSON"})
+    assert events(local, name) == [("promote", "applied", 1)]
+    assert "is no event that registry-tools recorded" in caplog.text
+
+
+def test_a_text_that_does_not_fit_is_refused_before_anything_is_recorded(local: Place) -> None:
+    name = local.model(GOOD, EQUAL)
+    with pytest.raises(PromotionError, match="--actor has 1,001 characters: at most 1,000 fit"):
+        move(local, name, 1, actor="a" * 1001)
+    assert events(local, name) == []
+    event = move(local, name, 1, actor="😀" * 1000).event
+    assert event is not None
+    assert len(local.client.get_run(event.run_id).data.tags["content"]) < 8_000

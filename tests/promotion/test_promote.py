@@ -241,7 +241,7 @@ def test_a_rollback_skips_a_version_that_was_deleted_externally(place: Place) ->
     place.client.delete_model_version(name, str(EQUAL))
     result = roll_back(place, name)
     assert result.version == GOOD
-    assert result.notes == ("version 2 was deleted",)
+    assert result.notes == ("skipped version 2: it was deleted",)
     assert place.holder(name) == GOOD
 
 
