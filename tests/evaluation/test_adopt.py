@@ -113,46 +113,46 @@ def test_the_gates_rely_on_the_evidence_of_an_adopted_version(
 
 
 def test_what_was_adopted_cannot_be_swapped(
-    local: Place, plain: str, capsys: pytest.CaptureFixture[str]
+    place: Place, plain: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["adopt", f"{plain}/1", *ROWS]) == 0
-    folder = evidence_folder(local, plain, 1)
+    folder = evidence_folder(place, plain, 1)
     recorded = folder / "recorded_predictions.json"
     content = json.loads(recorded.read_text())
     content["predictions"][0] = 1 - content["predictions"][0]
     recorded.write_text(json.dumps(content))
     assert "recorded_predictions.json was changed" in error_of(capsys, "verify", f"{plain}/1")
-    renew_manifest(local, plain, 1)
+    renew_manifest(place, plain, 1)
     assert "predictions: row 0 of the input example is not" in error_of(capsys, "verify", f"{plain}/1")
 
 
 @pytest.mark.slow
 def test_a_second_adoption_with_other_rows_is_refused(
-    local: Place, plain: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    place: Place, plain: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["adopt", f"{plain}/1", *ROWS]) == 0
-    before = local.version(plain, 1)
+    before = place.version(plain, 1)
     pd.read_csv("rows.csv")[:60].to_csv("other.csv", index=False)
     other = ["--eval-data", "other.csv", "--target", "kind"]
     err = error_of(capsys, "adopt", f"{plain}/1", *other)
     assert f"{plain} version 1 has evidence already, with another holdout.parquet" in err
-    trained = local.model(GOOD)
+    trained = place.model(GOOD)
     rows = IRIS.data.assign(kind=IRIS.target_names[IRIS.target])
     rows.to_csv("named.csv", index=False)
     named = ["--eval-data", "named.csv", "--target", "kind"]
     assert "has evidence already, with another" in error_of(capsys, "adopt", f"{trained}/1", *named)
-    assert local.version(plain, 1) == before
+    assert place.version(plain, 1) == before
     assert main(["verify", f"{plain}/1"]) == 0
 
 
 def test_labels_that_the_version_does_not_predict_are_refused(
-    local: Place, plain: str, capsys: pytest.CaptureFixture[str]
+    place: Place, plain: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = IRIS.data.assign(kind=IRIS.target_names[IRIS.target])
     rows.to_csv("named.csv", index=False)
     err = error_of(capsys, "adopt", f"{plain}/1", "--eval-data", "named.csv", "--target", "kind")
     assert "predicts 0, 1, 2, the labels are setosa, versicolor, virginica: give --target the column" in err
-    assert local.version(plain, 1).tags == {}
+    assert place.version(plain, 1).tags == {}
     assert "no such column" in error_of(
         capsys, "adopt", f"{plain}/1", "--eval-data", "named.csv", "--target", "x"
     )
@@ -160,11 +160,11 @@ def test_labels_that_the_version_does_not_predict_are_refused(
 
 
 def test_a_version_that_came_from_no_run_cannot_be_adopted(
-    local: Place, plain: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    place: Place, plain: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with artifacts.model_files(local.client, plain, 1) as folder:
+    with artifacts.model_files(place.client, plain, 1) as folder:
         shutil.copytree(folder, tmp_path / "model")
-    local.client.create_model_version(plain, source=str(tmp_path / "model"))
+    place.client.create_model_version(plain, source=str(tmp_path / "model"))
     err = error_of(capsys, "adopt", f"{plain}/2", *ROWS)
     assert f"{plain} version 2 came from no run that is there" in err
     assert "log the model within mlflow.start_run()" in err
@@ -172,10 +172,10 @@ def test_a_version_that_came_from_no_run_cannot_be_adopted(
 
 @pytest.mark.slow
 def test_two_models_of_one_run_are_not_mixed_up(
-    local: Place, plain: str, capsys: pytest.CaptureFixture[str]
+    place: Place, plain: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    mlflow.set_tracking_uri(local.uri)
-    run_id = local.client.get_model_version(plain, "1").run_id
+    mlflow.set_tracking_uri(place.uri)
+    run_id = place.client.get_model_version(plain, "1").run_id
     with mlflow.start_run(run_id=run_id):
         log_plain(plain, C=0.5)
     assert main(["adopt", f"{plain}/1", *ROWS]) == 0
@@ -187,7 +187,7 @@ def test_two_models_of_one_run_are_not_mixed_up(
 
 @pytest.mark.slow
 def test_an_adopted_version_is_signed_and_copied_with_its_evidence(
-    local: Place, plain: str, tmp_path: Path, empty_database: Path, capsys: pytest.CaptureFixture[str]
+    place: Place, plain: str, tmp_path: Path, empty_database: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_keys(tmp_path, "ours")
     sign, required = ["sign", f"{plain}/1", "--key", "ours.pem"], ["--public-key", "ours.pub.pem"]
@@ -207,10 +207,10 @@ def test_an_adopted_version_is_signed_and_copied_with_its_evidence(
 
 
 def test_versions_are_compared_on_evaluation_data(
-    local: Place, plain: str, capsys: pytest.CaptureFixture[str]
+    place: Place, plain: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trained = local.model(GOOD)
-    stages.move_alias(local.client, trained, "production", 1)
+    trained = place.model(GOOD)
+    stages.move_alias(place.client, trained, "production", 1)
     pair = ["compare", f"{plain}/1", f"{trained}@production"]
     assert main(pair) == 0
     assert (
@@ -227,4 +227,4 @@ def test_versions_are_compared_on_evaluation_data(
     assert main([*pair, *ROWS, "--html", "page.html"]) == 0
     assert phrase in Path("page.html").read_text().replace("&#39;", "'")
     assert main([*pair, "--eval-data", "rows.csv"]) == 2
-    assert registry.DIGEST_TAG not in local.version(plain, 1).tags
+    assert registry.DIGEST_TAG not in place.version(plain, 1).tags

@@ -351,7 +351,7 @@ def test_another_spelling_of_the_alias_is_removed(local: Place) -> None:
     name = local.model(GOOD, EQUAL, GOOD)
     local.client.set_registered_model_alias(name, "Production", "3")
     assert move(local, name, 2).previous_version == 3
-    assert local.client.search_registered_models(f"name = '{name}'")[0].aliases == {"production": "2"}
+    assert local.client.search_registered_models(f"name = '{name}'")[0].aliases == {"production": 2}
 
 
 def test_the_rest_of_a_history_with_an_unreadable_event_is_shown(
@@ -368,7 +368,7 @@ def test_the_rest_of_a_history_with_an_unreadable_event_is_shown(
 
 def test_a_text_that_does_not_fit_is_refused_before_anything_is_recorded(local: Place) -> None:
     name = local.model(GOOD, EQUAL)
-    with pytest.raises(PromotionError, match="--actor has 1,001 characters: at most 1,000 fit"):
+    with pytest.raises(PromotionError, match="--actor has 1,001 characters, at most 1,000 fit"):
         move(local, name, 1, actor="a" * 1001)
     assert events(local, name) == []
     event = move(local, name, 1, actor="😀" * 1000).event

@@ -65,7 +65,7 @@ def test_a_steady_accuracy_rolls_nothing_back(local: Place, model: str, tmp_path
     result = run_monitor(model, log, labels=str(labelled(tmp_path, right, wrong=5)), rollback=True)
     assert result.analysis.has_drift
     assert result.actions == ()
-    assert history.list_events(local.client, model) == []
+    assert history.list_events(local.client, model, stage="production") == []
 
 
 def test_a_rollback_without_an_earlier_version_is_reported(local: Place, model: str, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_a_candidate_is_trained_into_staging_and_evaluated_without_a_promotion(
     assert candidate.tags[CAUSE_TAG] == lines[-1].split()[1]
     assert (candidate.params["split"], candidate.params["data"]) == ("hash", str(table))
     assert candidate.params["target"] == "species"
-    assert history.list_events(local.client, model) == []
+    assert history.list_events(local.client, model, stage="production") == []
 
 
 @pytest.mark.usefixtures("passing")
@@ -199,7 +199,7 @@ def test_a_worse_candidate_is_reported_without_a_promotion_as_well(
     result = run_monitor(model, shifted_log, retrain=str(poisoned(tmp_path)))
     assert action_outcomes(result) == [("retrain", "done"), ("promote", "refused")]
     assert "champion:" in result.actions[1].message
-    assert history.list_events(local.client, model) == []
+    assert history.list_events(local.client, model, stage="production") == []
 
 
 def test_a_failed_retraining_leaves_the_stage_and_is_reported(
