@@ -112,6 +112,7 @@ def test_the_gates_rely_on_the_evidence_of_an_adopted_version(
     assert f"on 75 rows (it is not recorded which rows {title} was trained on)" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("place", ["sqlite_place"], indirect=True)
 def test_what_was_adopted_cannot_be_swapped(
     place: Place, plain: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,6 +160,7 @@ def test_labels_that_the_version_does_not_predict_are_refused(
     assert main(["adopt", f"{plain}/1", "--eval-data", "named.csv"]) == 2
 
 
+@pytest.mark.parametrize("place", ["sqlite_place"], indirect=True)
 def test_a_version_that_came_from_no_run_cannot_be_adopted(
     place: Place, plain: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
