@@ -72,9 +72,9 @@ def rollback(
     found = _find_target(state, to, policy or TrustPolicy.from_environment(), notes)
     if found is None:
         skipped = f" ({'; '.join(notes)})" if notes else ""
-        reason = f"version {to} did not hold it" if to is not None else "it held no other version"
+        why = f"version {to} did not hold it" if to is not None else "it held no other version"
         raise PromotionError(
-            f"stage {stage} of {name} cannot be rolled back: {reason} before{skipped}; see its history: "
+            f"stage {stage} of {name} cannot be rolled back: {why} before{skipped}; see its history: "
             f"registry-tools history {name} --stage {stage}"
         )
     target, version, verdict = found
