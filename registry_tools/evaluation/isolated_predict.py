@@ -51,6 +51,7 @@ class IsolatedPredictions:
     names: Mapping[str, list[str]]  # the classes by name, where the version carries names
     probabilities: Mapping[str, list[list[float]] | None]
     classes: list[str]  # by name, in the order of the probabilities
+    codes: list[str]  # of the same classes; empty if the version carries no target names
     milliseconds: list[float]  # for the timed row, in turns with the other jobs
     outputs: int  # values a row
     regressor: bool
@@ -153,10 +154,19 @@ def _predict(job: dict[str, Any], model: LoadedModel) -> dict[str, Any]:
         "names": names,
         "probabilities": probabilities,
         "classes": list(model.class_names),
+        "codes": _codes(model) if model.info.target_names else [],
         "milliseconds": [],
         "outputs": outputs,
         "regressor": _is_regressor(model.estimator, fractions),
     }
+
+
+def _codes(model: LoadedModel) -> list[str]:
+    """Return the codes of the classes, in the order of `class_names`."""
+    classes = getattr(model.estimator, "classes_", None)
+    if classes is None:
+        return [str(code) for code in range(len(model.class_names))]
+    return [str(code) for code in class_values(np.asarray(classes).ravel())]
 
 
 def _is_regressor(estimator: Any, fractions: bool) -> bool:

@@ -44,7 +44,7 @@ def memorizing(predictions: np.ndarray[Any, Any]) -> KNeighborsClassifier:
 _numbers = itertools.count(1)
 
 
-def log(*models: Any) -> str:
+def log(*models: Any, **options: Any) -> str:
     """Register models by MLflow's own means, as versions 1, 2, … of a new one; return its name."""
     name = f"gated-{os.getpid()}-{next(_numbers)}"
     for model in models:
@@ -57,6 +57,7 @@ def log(*models: Any) -> str:
                 skops_trusted_types=list(TRUSTED_TYPES),
                 pip_requirements=[],
                 registered_model_name=name,
+                **options,
             )
     return name
 
@@ -156,6 +157,29 @@ def test_a_classifier_of_several_outputs_gets_one_refusal(local: Place) -> None:
     name = log(two)
     verdict = judge(local, name, minimum={"accuracy": 0.9})
     assert only_refusal(verdict).message.startswith(f"{name} version 1 predicts 2 classes a row: ")
+
+
+@pytest.mark.parametrize(
+    ("champion", "shown"),
+    [(np.array(["no", "yes"])[LABELS], "no, yes"), (LABELS + 1, "1, 2")],
+)  # fmt: skip
+def test_a_champion_that_predicts_no_codes_is_not_scored_on_codes(
+    champion: Any, shown: str, local: Place
+) -> None:
+    name = log(memorizing(champion), memorizing(predictions_wrong_in(range(60))))
+    refusal = only_refusal(judge(local, name, 2, champion=1))
+    assert refusal.gate == "champion"
+    assert f"predicts {shown}" in refusal.message
+    assert refusal.metrics == {}  # nothing was compared
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_codes_are_the_labels_of_a_version_with_target_names_only_if_they_are_its_own(
+    shift: int, local: Place
+) -> None:
+    name = log(memorizing(LABELS + shift), metadata={"target_names": ["no", "yes", "unknown"]})
+    refusals = judge(local, name, minimum={"accuracy": 0}).refusals
+    assert [refusal.gate for refusal in refusals] == (["thresholds", "baseline"] if shift else [])
 
 
 class Halves(mlflow.pyfunc.PythonModel):
