@@ -127,13 +127,14 @@ def _paired_labels(
         return GateResult("champion", False, message)
     if other.class_fault is not None:
         return GateResult("champion", False, f"{title} {other.class_fault}")
-    try:
-        return (
-            predictions_as_labels(compared.labels, predictions, "compared"),
-            predictions_as_labels(compared.labels, other, "compared"),
-        )
-    except VerificationError as error:
-        return GateResult("champion", False, f"a version {error}: {GIVE_EVAL_DATA}")
+    pair = []
+    candidate_title = f"the candidate, version {inputs.candidate.version.version},"
+    for name, given in ((candidate_title, predictions), (f"{title},", other)):
+        try:
+            pair.append(predictions_as_labels(compared.labels, given, "compared"))
+        except VerificationError as error:
+            return GateResult("champion", False, f"{name} {error}: {GIVE_EVAL_DATA}")
+    return pair[0], pair[1]
 
 
 def _run_baseline_gate(inputs: GateInputs, predictions: IsolatedPredictions, compared: Holdout) -> GateResult:

@@ -121,4 +121,4 @@ def predictions_as_labels(
         if set(written) <= own and (own <= known or known <= own):
             return np.asarray(written, dtype=object)
     shown, wanted = (", ".join(sorted(names)[:3]) for names in (classes, known))
-    raise VerificationError(f"predicts {shown}, the labels are {wanted}")
+    raise VerificationError(f"predicts {shown}; the labels are {wanted}")

@@ -125,14 +125,14 @@ def test_without_a_row_to_evaluate_on_nothing_is_promoted(local: Place) -> None:
     assert refusal.message.startswith("there are no rows to evaluate on")
 
 
-def test_thresholds_refuse_probabilities_that_are_none(local: Place, capsys: Any) -> None:
+def test_nan_probabilities_are_refused_without_a_threshold(local: Place, capsys: Any) -> None:
     model = LogisticRegression(max_iter=1000).fit(FEATURES, LABELS)
     model.coef_[:] = np.nan
     name = log(model)
     eval_data()
-    options = ("--eval-data", "rows.csv", "--target", "label", "--max", "log_loss=1")
+    options = ("--eval-data", "rows.csv", "--target", "label")
     assert main(["promote", f"{name}/1", "--to", "production", *options]) == 3
-    assert "thresholds: row 0 has the probability nan for '0' (and 1 more" in capsys.readouterr().err
+    assert "predictions: row 0 of the holdout has the probability nan for '0'" in capsys.readouterr().err
 
 
 def test_thresholds_need_a_second_class(local: Place) -> None:
@@ -169,7 +169,7 @@ def test_a_champion_that_predicts_no_codes_is_not_scored_on_codes(
     name = log(memorizing(champion), memorizing(predictions_wrong_in(range(60))))
     refusal = only_refusal(judge(local, name, 2, champion=1))
     assert refusal.gate == "champion"
-    assert f"predicts {shown}" in refusal.message
+    assert f"the champion, version 1, predicts {shown}; the labels are 0, 1" in refusal.message
     assert refusal.metrics == {}  # nothing was compared
 
 
@@ -180,6 +180,41 @@ def test_codes_are_the_labels_of_a_version_with_target_names_only_if_they_are_it
     name = log(memorizing(LABELS + shift), metadata={"target_names": ["no", "yes", "unknown"]})
     refusals = judge(local, name, minimum={"accuracy": 0}).refusals
     assert [refusal.gate for refusal in refusals] == (["thresholds", "baseline"] if shift else [])
+
+
+class Constant(mlflow.pyfunc.PythonModel):
+    """A model of no flavor of its own that predicts its classes, and once another value."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> Any:
+        predicted = (model_input["x"] % 2).astype(int).astype(object)
+        return predicted.where(model_input["x"] != 7, self.value).to_numpy()
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
+def test_a_prediction_that_is_no_value_is_refused_and_its_row_named(value: Any, local: Place) -> None:
+    name = f"missing-{next(_numbers)}"
+    for each in (value, 1):
+        with mlflow.start_run():
+            mlflow.pyfunc.log_model(
+                python_model=Constant(each),
+                name="model",
+                signature=infer_signature(FEATURES),
+                input_example=FEATURES.head(2),
+                pip_requirements=[],
+                registered_model_name=name,
+            )
+    options = {"policy": TrustPolicy(allow_code=True)}
+    refusal = only_refusal(judge(local, name, 1, **options))
+    message = f"row 7 of the holdout rows: the model predicts {value}, which is no class"
+    assert (refusal.gate, refusal.message) == ("predictions", message)
+    refusal = only_refusal(judge(local, name, 2, champion=1, **options))
+    assert refusal.gate == "champion"
+    assert refusal.message.startswith(
+        f"the champion, version 1: row 7 of the compared rows: the model predicts {value}"
+    )
 
 
 class Halves(mlflow.pyfunc.PythonModel):
