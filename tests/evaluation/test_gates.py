@@ -186,6 +186,12 @@ def test_groups_are_corrected_together() -> None:
     )
 
 
+def test_rows_without_a_value_and_the_text_missing_are_two_groups() -> None:
+    labels = np.full(3, "a", dtype=object)
+    groups = comparison_gates.group_rows("site", ["missing", None, None], labels, labels, labels)
+    assert [(group.title, group.rows) for group in groups] == [("site='missing'", 1), ("site missing", 2)]
+
+
 @pytest.mark.parametrize(
     ("in_table", "leaked", "duplicates"),
     [({}, 3, 0), ({3: 2}, 2, 1), ({3: 3}, 1, 2), ({3: 3, 4: 2}, 0, 3), ({9: 5}, 3, 0)],

@@ -282,12 +282,12 @@ def test_a_group_of_rows_that_is_harmed_refuses_the_candidate_and_is_named(
     harmful: str, local: Place, capsys: Any
 ) -> None:
     assert judge(local, harmful, 2, champion=1).passed
-    data = eval_data(site=SITES, kind="all")
-    refusal = only_refusal(judge(local, harmful, 2, champion=1, eval_data=data, slices=("site", "kind")))
+    data = eval_data(site=SITES)
+    refusal = only_refusal(judge(local, harmful, 2, champion=1, eval_data=data, slices=("site",)))
     assert refusal.gate == "slices"
     assert refusal.message == (
-        "significantly worse in site='south': 0.8500 against 1.0000 on 100 rows, p(worse) 9.16e-05, "
-        "corrected over 3 groups"
+        "significantly worse in site='south': 0.8500 against 1.0000 on 100 rows, p(worse) 6.1e-05, "
+        "corrected over 2 groups"
     )
     assert refusal.metrics["groups_harmed"] == 1
     local.client.set_registered_model_alias(harmful, "production", "1")
@@ -307,17 +307,19 @@ def test_slices_are_feature_columns_and_small_groups_are_named(local: Place) -> 
         "than 20 rows: site='far' (12)"
     )
     assert results(judge(local, name, 1, slices=("even",)))["slices"].message == "no champion"
+    assert "no such column" in only_refusal(judge(local, name, 1, slices=("town",))).message
 
 
 @pytest.mark.parametrize(
     ("slices", "message"),
     [(("x",), "--slice x: it has 200 values, at most 20 are groups: add a column"),
-     (("site",), "--slice site: no such column; there are: 'x', 'even', 'tens'"),
+     (("site",), "--slice site: no such column; there are: 'x', 'even', 'tens', 'kind'"),
+     (("kind",), "--slice kind: one group only: it is the whole table"),
      (("tens",), "no group has 20 rows; not judged, fewer than 20 rows: tens='0' (10), tens='1' (10)")],
 )  # fmt: skip
 def test_columns_that_make_no_groups_are_refused(slices: Any, message: str, local: Place) -> None:
     name = log(memorizing(LABELS), memorizing(LABELS))
-    data = eval_data(tens=np.arange(ROWS) // 10)
+    data = eval_data(tens=np.arange(ROWS) // 10, kind="all")
     refusal = only_refusal(judge(local, name, 2, 1, eval_data=data, slices=slices))
     assert refusal.message.startswith(message)
 
