@@ -20,7 +20,6 @@ from registry_tools.stats.paired_test import PairedComparison, compare_predictio
 _FEWEST_GAINS = math.floor(math.log2(1 / SIGNIFICANCE)) + 1
 # More groups than this are no groups: most would have too few rows.
 MAXIMUM_GROUPS = 20
-_MISSING = "missing"
 _BASELINE_FIX = "give more rows with --eval-data FILE --target COLUMN, or --no-baseline --reason TEXT"
 
 
@@ -29,14 +28,14 @@ class Group:
     """The rows of one value of a slice column; `compared` is None where they are too few."""
 
     column: str
-    value: str
+    value: str | None  # None: it is missing
     rows: int
     compared: PairedComparison | None
 
     @property
     def title(self) -> str:
         """The group as messages name it."""
-        return f"{self.column}={self.value!r}"
+        return f"{self.column} missing" if self.value is None else f"{self.column}={self.value!r}"
 
 
 def baseline_gate(labels: npt.NDArray[Any], predictions: npt.NDArray[Any]) -> GateResult:
@@ -98,10 +97,9 @@ def group_rows(
     labels, candidate, champion
         Class names, shape (rows,).
     """
-    named = np.array([_MISSING if value is None else value for value in values], dtype=object)
     groups = []
-    for value in sorted(set(named.tolist())):
-        among = named == value
+    for value in sorted(set(values), key=lambda value: (value is None, value or "")):
+        among = np.array([each == value for each in values], dtype=bool)
         rows = int(among.sum())
         compared = None
         if rows >= MINIMUM_ROWS:

@@ -118,6 +118,11 @@ def _run_predictions_gate(
 ) -> GateResult:
     if isinstance(predictions, VerificationError):
         return GateResult("predictions", False, str(predictions))
+    given = predictions.probabilities.get("holdout")
+    if given is not None:
+        fault = gates.probabilities_fault(np.asarray(given, dtype=float), predictions.classes)
+        if fault is not None:
+            return GateResult("predictions", False, fault)
     recorded = bundle.recorded
     if recorded is None:
         return GateResult("predictions", True, "it loads; there are no recorded predictions")
@@ -142,7 +147,7 @@ def _run_thresholds_gate(
     try:
         predicted = predictions_as_labels(holdout.labels, predictions, "holdout")
     except VerificationError as error:
-        return GateResult("thresholds", False, f"a version {error}: {GIVE_EVAL_DATA}")
+        return GateResult("thresholds", False, f"the candidate {error}: {GIVE_EVAL_DATA}")
     present = {*holdout.labels.tolist(), *predicted.tolist()}
     classes = predictions.classes
     names = classes if present <= set(classes) else sorted(present)

@@ -154,6 +154,30 @@ def _probability_fault(recorded: Any, given: Any) -> str | None:
     return None if gap <= 1e-6 else f"a probability differs by {gap:.2g} from recorded"
 
 
+def probabilities_fault(probabilities: npt.NDArray[np.float64], classes: Sequence[str]) -> str | None:
+    """Return why values are no probabilities of classes; None if they are.
+
+    Parameters
+    ----------
+    probabilities
+        Of the evaluated rows, shape (rows, classes).
+    classes
+        The names of the classes, in the order of the columns.
+    """
+    if probabilities.ndim != 2 or (classes and probabilities.shape[1] != len(classes)):
+        return f"the model gives probabilities of shape {probabilities.shape} for {len(classes)} classes"
+    invalid = ~((probabilities >= 0) & (probabilities <= 1))
+    if invalid.any():
+        row, column = np.argwhere(invalid)[0]
+        name = classes[column] if classes else str(column)
+        return f"row {row} of the holdout has the probability {probabilities[row, column]} for {name!r}"
+    sums = probabilities.sum(axis=1)
+    wrong = np.flatnonzero(np.abs(sums - 1) > 1e-3)
+    if len(wrong):
+        return f"the probabilities of row {wrong[0]} of the holdout sum to {sums[wrong[0]]:.4g}, not 1"
+    return None
+
+
 def clean_holdout_gate(
     holdout: npt.NDArray[np.uint64], training: npt.NDArray[np.uint64], duplicates: npt.NDArray[np.uint64]
 ) -> GateResult:

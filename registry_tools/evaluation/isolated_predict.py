@@ -26,7 +26,7 @@ from sklearn.base import BaseEstimator, is_regressor
 
 from registry_tools.errors import RegistryToolsError, VerificationError, error_summary, first_line, last_line
 from registry_tools.models.loaded_model import LoadedModel, load_folder
-from registry_tools.models.prediction_shape import class_values
+from registry_tools.models.prediction_shape import check_class_values, class_values
 from registry_tools.models.trust_policy import TrustPolicy
 
 _LATENCY_ROUNDS = 100
@@ -51,6 +51,7 @@ class IsolatedPredictions:
     names: Mapping[str, list[str]]  # the classes by name, where the version carries names
     probabilities: Mapping[str, list[list[float]] | None]
     classes: list[str]  # by name, in the order of the probabilities
+    codes: list[str]  # of the same classes; empty if the version carries no target names
     milliseconds: list[float]  # for the timed row, in turns with the other jobs
     outputs: int  # values a row
     regressor: bool
@@ -137,8 +138,11 @@ def _predict(job: dict[str, Any], model: LoadedModel) -> dict[str, Any]:
     for name, path in job["tables"].items():
         rows = pd.read_parquet(path)
         predicted = model.predict(rows)
-        outputs = max(outputs, math.prod(predicted.shape[1:]))
+        width = math.prod(predicted.shape[1:])
+        outputs = max(outputs, width)
         values = class_values(predicted)
+        if width == 1:
+            check_class_values(values, _declared_classes(model), f"the {name} rows")
         fractions |= any(isinstance(value, float) and math.isfinite(value) for value in values)
         predictions[name] = values
         probabilities[name] = None
@@ -153,10 +157,24 @@ def _predict(job: dict[str, Any], model: LoadedModel) -> dict[str, Any]:
         "names": names,
         "probabilities": probabilities,
         "classes": list(model.class_names),
+        "codes": _codes(model) if model.info.target_names else [],
         "milliseconds": [],
         "outputs": outputs,
         "regressor": _is_regressor(model.estimator, fractions),
     }
+
+
+def _declared_classes(model: LoadedModel) -> list[Any]:
+    """Return the classes of a model of one output as it predicts them; none if it does not say."""
+    classes = getattr(model.estimator, "classes_", None)
+    if classes is None or (isinstance(classes, list) and len(classes) > 1 and np.ndim(classes[0])):
+        return []
+    return class_values(np.asarray(classes).ravel())
+
+
+def _codes(model: LoadedModel) -> list[str]:
+    """Return the codes of the classes, in the order of `class_names`."""
+    return [str(code) for code in _declared_classes(model) or range(len(model.class_names))]
 
 
 def _is_regressor(estimator: Any, fractions: bool) -> bool:

@@ -98,7 +98,11 @@ def run_comparison_gates(
     yield _run_baseline_gate(inputs, predictions, compared)
     if not options.slices:
         return
-    if inputs.champion is None:
+    unknown = [column for column in options.slices if column not in compared.rows]
+    if unknown:
+        known = ", ".join(repr(str(name)) for name in compared.rows)
+        yield GateResult("slices", False, f"--slice {unknown[0]}: no such column; there are: {known}")
+    elif inputs.champion is None:
         yield GateResult("slices", True, "no champion")
     elif not isinstance(pair, GateResult):
         yield _run_slices_gate(options.slices, compared, pair)
@@ -127,13 +131,14 @@ def _paired_labels(
         return GateResult("champion", False, message)
     if other.class_fault is not None:
         return GateResult("champion", False, f"{title} {other.class_fault}")
-    try:
-        return (
-            predictions_as_labels(compared.labels, predictions, "compared"),
-            predictions_as_labels(compared.labels, other, "compared"),
-        )
-    except VerificationError as error:
-        return GateResult("champion", False, f"a version {error}: {GIVE_EVAL_DATA}")
+    pair = []
+    candidate_title = f"the candidate, version {inputs.candidate.version.version},"
+    for name, given in ((candidate_title, predictions), (f"{title},", other)):
+        try:
+            pair.append(predictions_as_labels(compared.labels, given, "compared"))
+        except VerificationError as error:
+            return GateResult("champion", False, f"{name} {error}: {GIVE_EVAL_DATA}")
+    return pair[0], pair[1]
 
 
 def _run_baseline_gate(inputs: GateInputs, predictions: IsolatedPredictions, compared: Holdout) -> GateResult:
@@ -153,10 +158,9 @@ def _run_slices_gate(
 ) -> GateResult:
     groups: list[Group] = []
     for column in dict.fromkeys(columns):
-        if column not in compared.rows:
-            known = ", ".join(repr(str(name)) for name in compared.rows)
-            return GateResult("slices", False, f"--slice {column}: no such column; there are: {known}")
         values = _group_names(compared.rows[column])
+        if len(set(values)) == 1:
+            return GateResult("slices", False, f"--slice {column}: one group only: it is the whole table")
         if len(set(values)) > comparison_gates.MAXIMUM_GROUPS:
             return GateResult(
                 "slices",

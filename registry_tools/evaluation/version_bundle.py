@@ -105,16 +105,20 @@ def predictions_as_labels(
     Raises
     ------
     VerificationError
-        If each has a class that the other has not: right predictions would count as wrong, and
-        a candidate be found better for it. The message continues "version N …".
+        If each has a class that the other has not, or a prediction is none of the classes: right
+        predictions would count as wrong, and a candidate be found better for it. The message
+        continues "version N …".
     """
     known = set(labels.tolist())
-    codes = [str(value) for value in predictions.predictions[table]]
-    classes = set(predictions.classes) or set(predictions.names[table])
-    numbers = {str(code) for code in range(len(classes))} if predictions.classes else set(codes)
-    for written, own in ((predictions.names[table], classes), (codes, numbers)):
+    names = predictions.names[table]
+    classes = set(predictions.classes) or set(names)
+    spellings = [(names, classes)]
+    if predictions.codes:  # only target names say which code is which class
+        codes = [str(value) for value in predictions.predictions[table]]
+        spellings.append((codes, set(predictions.codes)))
+    for written, own in spellings:
         # One may know a class that the other does not, but not both.
-        if own <= known or known <= own:
+        if set(written) <= own and (own <= known or known <= own):
             return np.asarray(written, dtype=object)
     shown, wanted = (", ".join(sorted(names)[:3]) for names in (classes, known))
-    raise VerificationError(f"predicts {shown}, the labels are {wanted}")
+    raise VerificationError(f"predicts {shown}; the labels are {wanted}")

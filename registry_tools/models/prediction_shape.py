@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,37 @@ def class_values(predictions: npt.NDArray[Any]) -> list[Any]:
         int(value) if isinstance(value, float) and value.is_integer() else value
         for value in predictions.tolist()
     ]
+
+
+def check_class_values(values: Sequence[Any], classes: Sequence[Any], rows: str) -> None:
+    """Refuse predictions that are missing, infinite or none of the classes of the model.
+
+    Parameters
+    ----------
+    values, classes
+        As `class_values` returns them; no classes if the model declares none.
+    rows
+        Which rows were predicted, for the message.
+
+    Raises
+    ------
+    VerificationError
+        Names the row, counted from 0, and its prediction.
+    """
+    known = {_written(value) for value in classes}
+    for row, value in enumerate(values):
+        if value is None or (isinstance(value, float | np.floating) and not math.isfinite(value)):
+            raise VerificationError(f"row {row} of {rows}: the model predicts {value}, which is no class")
+        if classes and _written(value) not in known:
+            shown = ", ".join(str(each) for each in classes[:5]) + ", …" * (len(classes) > 5)
+            raise VerificationError(
+                f"row {row} of {rows}: the model predicts {value!r}, which is not one of its classes {shown}"
+            )
+
+
+def _written(value: Any) -> tuple[str, bool]:
+    """Return what distinguishes a class: True is not 1, and neither is the text '1'."""
+    return str(value), isinstance(value, str)
 
 
 def check_one_output(predictions: npt.NDArray[Any]) -> npt.NDArray[Any]:

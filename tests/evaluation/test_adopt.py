@@ -152,7 +152,7 @@ def test_labels_that_the_version_does_not_predict_are_refused(
     rows = IRIS.data.assign(kind=IRIS.target_names[IRIS.target])
     rows.to_csv("named.csv", index=False)
     err = error_of(capsys, "adopt", f"{plain}/1", "--eval-data", "named.csv", "--target", "kind")
-    assert "predicts 0, 1, 2, the labels are setosa, versicolor, virginica: give --target the column" in err
+    assert "predicts 0, 1, 2; the labels are setosa, versicolor, virginica: give --target the column" in err
     assert place.version(plain, 1).tags == {}
     assert "no such column" in error_of(
         capsys, "adopt", f"{plain}/1", "--eval-data", "named.csv", "--target", "x"

@@ -99,8 +99,6 @@ def test_a_metric_without_a_value_misses_its_threshold() -> None:
         (None, 2, ("a",), "the only class is 'a'"),
         ([[0.5, 0.5]], 2, ("a", "b"), "probabilities of shape (1, 2) for 2 rows and 2 classes"),
         ([[0.5, 0.5], [1.0, 0.0]], 2, ("a", "b", "c"), "of shape (2, 2) for 2 rows and 3 classes"),
-        ([[0.5, 0.5], [np.nan, 1.0]], 2, ("a", "b"), "row 1 has the probability nan for 'a'"),
-        ([[0.5, 0.5], [0.0, 1.5]], 2, ("a", "b"), "row 1 has the probability 1.5 for 'b'"),
     ],
 )
 def test_predictions_without_metrics_say_why(
@@ -110,6 +108,20 @@ def test_predictions_without_metrics_say_why(
     assert message in str(metrics_fault(given, rows, classes))
     fine = np.array([[0.5, 0.5], [0.0, 1.0]])
     assert metrics_fault(fine, 2, ("a", "b")) is metrics_fault(None, 2, ("a", "b")) is None
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "message"),
+    [
+        ([[0.5, 0.5], [np.nan, 1.0]], "row 1 of the holdout has the probability nan for 'a'"),
+        ([[0.5, 0.5], [-0.5, 1.5]], "row 1 of the holdout has the probability -0.5 for 'a'"),
+        ([[0.5, 0.5], [0.5, 0.6]], "the probabilities of row 1 of the holdout sum to 1.1, not 1"),
+        ([[1.0], [1.0]], "the model gives probabilities of shape (2, 1) for 2 classes"),
+    ],
+)
+def test_values_that_are_no_probabilities_are_refused(probabilities: list[list[float]], message: str) -> None:
+    assert gates.probabilities_fault(np.array(probabilities), ("a", "b")) == message
+    assert gates.probabilities_fault(np.array([[0.5, 0.5005]]), ("a", "b")) is None
 
 
 def test_recorded_probabilities_must_be_there_and_of_the_same_shape() -> None:
@@ -172,6 +184,12 @@ def test_groups_are_corrected_together() -> None:
         "significantly worse in site='a': 0.9100 against 1.0000 on 100 rows, p(worse) 0.00513, "
         "site='b': 0.8800 against 0.9900 on 100 rows, p(worse) 0.00513, corrected over 3 groups"
     )
+
+
+def test_rows_without_a_value_and_the_text_missing_are_two_groups() -> None:
+    labels = np.full(3, "a", dtype=object)
+    groups = comparison_gates.group_rows("site", ["missing", None, None], labels, labels, labels)
+    assert [(group.title, group.rows) for group in groups] == [("site='missing'", 1), ("site missing", 2)]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from registry_tools.inference import model_loader
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.models.evidence import RecordedPredictions, write_recorded_predictions
 from registry_tools.models.manifest import EVIDENCE
-from registry_tools.models.prediction_shape import check_one_output, check_predictions
+from registry_tools.models.prediction_shape import check_class_values, check_one_output, check_predictions
 from registry_tools.models.trust_policy import TrustPolicy
 from tests.support.commands import error_of
 from tests.support.registries import Place
@@ -37,6 +37,17 @@ def test_one_output_is_a_value_a_row() -> None:
     assert check_one_output(np.empty((0, 1))).shape == (0,)
     with pytest.raises(UnsupportedOperation, match="predicts 2 values a row"):
         check_one_output(np.zeros((3, 2)))
+
+
+@pytest.mark.parametrize("value", ["2.0", "2", True, 3])
+def test_a_prediction_that_is_none_of_the_classes_is_refused(value: Any) -> None:
+    check_class_values([0, 2], [0, 1, 2], "the rows")
+    check_class_values([value], [], "the rows")  # a model that declares no classes
+    with pytest.raises(VerificationError) as caught:
+        check_class_values([0, value], [0, 1, 2], "the rows")
+    assert str(caught.value) == (
+        f"row 1 of the rows: the model predicts {value!r}, which is not one of its classes 0, 1, 2"
+    )
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def memorizing(predictions: np.ndarray[Any, Any]) -> KNeighborsClassifier:
 _numbers = itertools.count(1)
 
 
-def log(*models: Any) -> str:
+def log(*models: Any, **options: Any) -> str:
     """Register models by MLflow's own means, as versions 1, 2, … of a new one; return its name."""
     name = f"gated-{os.getpid()}-{next(_numbers)}"
     for model in models:
@@ -57,6 +57,7 @@ def log(*models: Any) -> str:
                 skops_trusted_types=list(TRUSTED_TYPES),
                 pip_requirements=[],
                 registered_model_name=name,
+                **options,
             )
     return name
 
@@ -124,14 +125,14 @@ def test_without_a_row_to_evaluate_on_nothing_is_promoted(local: Place) -> None:
     assert refusal.message.startswith("there are no rows to evaluate on")
 
 
-def test_thresholds_refuse_probabilities_that_are_none(local: Place, capsys: Any) -> None:
+def test_nan_probabilities_are_refused_without_a_threshold(local: Place, capsys: Any) -> None:
     model = LogisticRegression(max_iter=1000).fit(FEATURES, LABELS)
     model.coef_[:] = np.nan
     name = log(model)
     eval_data()
-    options = ("--eval-data", "rows.csv", "--target", "label", "--max", "log_loss=1")
+    options = ("--eval-data", "rows.csv", "--target", "label")
     assert main(["promote", f"{name}/1", "--to", "production", *options]) == 3
-    assert "thresholds: row 0 has the probability nan for '0' (and 1 more" in capsys.readouterr().err
+    assert "predictions: row 0 of the holdout has the probability nan for '0'" in capsys.readouterr().err
 
 
 def test_thresholds_need_a_second_class(local: Place) -> None:
@@ -156,6 +157,64 @@ def test_a_classifier_of_several_outputs_gets_one_refusal(local: Place) -> None:
     name = log(two)
     verdict = judge(local, name, minimum={"accuracy": 0.9})
     assert only_refusal(verdict).message.startswith(f"{name} version 1 predicts 2 classes a row: ")
+
+
+@pytest.mark.parametrize(
+    ("champion", "shown"),
+    [(np.array(["no", "yes"])[LABELS], "no, yes"), (LABELS + 1, "1, 2")],
+)  # fmt: skip
+def test_a_champion_that_predicts_no_codes_is_not_scored_on_codes(
+    champion: Any, shown: str, local: Place
+) -> None:
+    name = log(memorizing(champion), memorizing(predictions_wrong_in(range(60))))
+    refusal = only_refusal(judge(local, name, 2, champion=1))
+    assert refusal.gate == "champion"
+    assert f"the champion, version 1, predicts {shown}; the labels are 0, 1" in refusal.message
+    assert refusal.metrics == {}  # nothing was compared
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_codes_are_the_labels_of_a_version_with_target_names_only_if_they_are_its_own(
+    shift: int, local: Place
+) -> None:
+    name = log(memorizing(LABELS + shift), metadata={"target_names": ["no", "yes", "unknown"]})
+    refusals = judge(local, name, minimum={"accuracy": 0}).refusals
+    assert [refusal.gate for refusal in refusals] == (["thresholds", "baseline"] if shift else [])
+
+
+class Constant(mlflow.pyfunc.PythonModel):
+    """A model of no flavor of its own that predicts its classes, and once another value."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> Any:
+        predicted = (model_input["x"] % 2).astype(int).astype(object)
+        return predicted.where(model_input["x"] != 7, self.value).to_numpy()
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
+def test_a_prediction_that_is_no_value_is_refused_and_its_row_named(value: Any, local: Place) -> None:
+    name = f"missing-{next(_numbers)}"
+    for each in (value, 1):
+        with mlflow.start_run():
+            mlflow.pyfunc.log_model(
+                python_model=Constant(each),
+                name="model",
+                signature=infer_signature(FEATURES),
+                input_example=FEATURES.head(2),
+                pip_requirements=[],
+                registered_model_name=name,
+            )
+    options = {"policy": TrustPolicy(allow_code=True)}
+    refusal = only_refusal(judge(local, name, 1, **options))
+    message = f"row 7 of the holdout rows: the model predicts {value}, which is no class"
+    assert (refusal.gate, refusal.message) == ("predictions", message)
+    refusal = only_refusal(judge(local, name, 2, champion=1, **options))
+    assert refusal.gate == "champion"
+    assert refusal.message.startswith(
+        f"the champion, version 1: row 7 of the compared rows: the model predicts {value}"
+    )
 
 
 class Halves(mlflow.pyfunc.PythonModel):
@@ -223,12 +282,12 @@ def test_a_group_of_rows_that_is_harmed_refuses_the_candidate_and_is_named(
     harmful: str, local: Place, capsys: Any
 ) -> None:
     assert judge(local, harmful, 2, champion=1).passed
-    data = eval_data(site=SITES, kind="all")
-    refusal = only_refusal(judge(local, harmful, 2, champion=1, eval_data=data, slices=("site", "kind")))
+    data = eval_data(site=SITES)
+    refusal = only_refusal(judge(local, harmful, 2, champion=1, eval_data=data, slices=("site",)))
     assert refusal.gate == "slices"
     assert refusal.message == (
-        "significantly worse in site='south': 0.8500 against 1.0000 on 100 rows, p(worse) 9.16e-05, "
-        "corrected over 3 groups"
+        "significantly worse in site='south': 0.8500 against 1.0000 on 100 rows, p(worse) 6.1e-05, "
+        "corrected over 2 groups"
     )
     assert refusal.metrics["groups_harmed"] == 1
     local.client.set_registered_model_alias(harmful, "production", "1")
@@ -248,17 +307,19 @@ def test_slices_are_feature_columns_and_small_groups_are_named(local: Place) -> 
         "than 20 rows: site='far' (12)"
     )
     assert results(judge(local, name, 1, slices=("even",)))["slices"].message == "no champion"
+    assert "no such column" in only_refusal(judge(local, name, 1, slices=("town",))).message
 
 
 @pytest.mark.parametrize(
     ("slices", "message"),
     [(("x",), "--slice x: it has 200 values, at most 20 are groups: add a column"),
-     (("site",), "--slice site: no such column; there are: 'x', 'even', 'tens'"),
+     (("site",), "--slice site: no such column; there are: 'x', 'even', 'tens', 'kind'"),
+     (("kind",), "--slice kind: one group only: it is the whole table"),
      (("tens",), "no group has 20 rows; not judged, fewer than 20 rows: tens='0' (10), tens='1' (10)")],
 )  # fmt: skip
 def test_columns_that_make_no_groups_are_refused(slices: Any, message: str, local: Place) -> None:
     name = log(memorizing(LABELS), memorizing(LABELS))
-    data = eval_data(tens=np.arange(ROWS) // 10)
+    data = eval_data(tens=np.arange(ROWS) // 10, kind="all")
     refusal = only_refusal(judge(local, name, 2, 1, eval_data=data, slices=slices))
     assert refusal.message.startswith(message)
 

@@ -332,7 +332,7 @@ def test_a_version_without_a_holdout_needs_evaluation_data(place: Place, tmp_pat
     # It answers with codes, the champion with names: one word that both know is needed.
     rows = table.data.assign(species=pd.Series(table.target_names)[table.target].to_numpy())
     rows.to_csv(tmp_path / "names.csv", index=False)
-    with pytest.raises(GateRefused, match="a version predicts 0, 1, 2, the labels are setosa"):
+    with pytest.raises(GateRefused, match="candidate, version 2, predicts 0, 1, 2; the labels are setosa"):
         promote_version(
             place, name, 2, gates=GateOptions(eval_data=read_eval_data(Path("names.csv"), "species"))
         )
@@ -695,7 +695,7 @@ def test_classes_that_only_overlap_are_not_compared(local: Place, tmp_path: Path
         pd.DataFrame({"a": x[:, 0], "b": x[:, 1], "kind": kind}).to_csv(path, index=False)
         train(TrainParams(plots=False, data=str(path), target="kind", name=name))
     promote_version(local, name, 1)
-    with pytest.raises(GateRefused, match="predicts no, yes, the labels are nope, yes"):
+    with pytest.raises(GateRefused, match="champion, version 1, predicts no, yes; the labels are nope, yes"):
         promote_version(local, name, 2)
 
 
