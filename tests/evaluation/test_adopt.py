@@ -112,7 +112,7 @@ def test_the_gates_rely_on_the_evidence_of_an_adopted_version(
     assert main(["verify", f"{plain}/2"]) == 0
     assert main(["compare", f"{plain}/1", f"{plain}/2"]) == 0
     title = f"{plain} version 1 and {plain} version 2"
-    assert f"on 75 rows (it is not recorded which rows {title} was trained on)" in capsys.readouterr().out
+    assert f"on 75 rows (it is not recorded which rows {title} were trained on)" in capsys.readouterr().out
 
 
 def test_what_was_adopted_cannot_be_swapped(

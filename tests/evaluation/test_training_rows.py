@@ -128,5 +128,12 @@ def test_a_comparison_says_that_the_training_rows_are_unknown(
     assert f"not compared on the same rows: it is unknown which of the rows {name} version 1" in (
         capsys.readouterr().out
     )
+    _table().drop(columns="y").to_csv("short.csv", index=False)
+    short = ["--eval-data", "short.csv", "--target", "kind"]
+    capsys.readouterr()
+    assert main(["compare", f"{name}/2", f"{name}/1", *short]) == 1
+    err = capsys.readouterr().err
+    assert "which they lack; add 'y' to short.csv" in err
+    assert "--eval-data" not in err
     assert main(["compare", f"{name}/1", f"{name}/2"]) == 0
     assert "rows that neither was trained on" in capsys.readouterr().out
