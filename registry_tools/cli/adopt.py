@@ -42,7 +42,12 @@ def adopt_command(
         print_json(vars(done) | {"training_rows": None})
         return
     what, title = "adopted" if done.made else "there already", f"{done.name} version {done.version}"
-    echo(f"{what}  {title}: {done.holdout_rows} held-out rows, {done.recorded_rows} recorded predictions")
+    held_out = f"{done.holdout_rows} held-out rows"
+    echo(f"{what}  {title}: {held_out}, {done.recorded_rows} recorded predictions")
+    echo(
+        f"accuracy  {done.accuracy:.4f} on the {held_out}, {done.baseline_accuracy:.4f} for always "
+        "predicting the commonest class"
+    )
     echo(f"unknown  which rows {title} was trained on: no check can show that these are others")
 
 

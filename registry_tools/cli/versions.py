@@ -74,7 +74,7 @@ def compare(
     """
     check_eval_data(eval_data, target)
     refs = parse_ref(first), parse_ref(second)
-    from registry_tools.errors import InputError, RegistryToolsError
+    from registry_tools.errors import InputError, RegistryToolsError, VerificationError
     from registry_tools.evaluation import comparison
     from registry_tools.evaluation.eval_data import read_eval_data
     from registry_tools.mlflow_store import registry
@@ -93,6 +93,11 @@ def compare(
         compared = comparison.compare(client, one, two, policy, given)
     except RegistryToolsError as error:  # such as files that are gone: the rest can be shown
         compared = str(error)
+        if given is not None:  # the advice to give what was given
+            compared = compared.replace("give --eval-data FILE --target COLUMN, with", "add")
+            compared = compared.replace("in the file", f"to {eval_data}")
+            compared = compared.replace(" with --eval-data FILE --target COLUMN", "")
+            raise VerificationError(f"not compared on {eval_data}: {compared}") from error
     if html is not None:
         from registry_tools.models import artifacts
         from registry_tools.reports.comparison import comparison_page

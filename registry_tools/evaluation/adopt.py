@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,9 @@ import numpy as np
 import pandas as pd
 
 from registry_tools.errors import InputError, UnsupportedOperation, VerificationError
+from registry_tools.evaluation.comparison_gates import baseline_gate
 from registry_tools.evaluation.eval_data import EvalData
+from registry_tools.evaluation.gates import MINIMUM_ROWS
 from registry_tools.evaluation.isolated_predict import (
     IsolatedPredictions,
     PredictJob,
@@ -44,6 +47,8 @@ class Adoption:
     evidence_digest: str
     holdout_rows: int
     recorded_rows: int
+    accuracy: float
+    baseline_accuracy: float  # of always predicting the commonest class
     made: bool
 
 
@@ -53,17 +58,20 @@ def adopt(
     """Make the evidence of a version from labelled rows that it was not trained on.
 
     Its files stay as they are. The rows become its holdout, and its predictions for some of them
-    are recorded. Nobody knows which rows it was trained on: that no row of the holdout is among
-    them rests on the caller's word.
+    are recorded. Nothing is written before its predictions show that it learned these labels. Nobody
+    knows which rows it was trained on: that no row of the holdout is among them rests on the
+    caller's word.
 
     Raises
     ------
     UnsupportedOperation
-        If the version came from no run, or has other evidence already.
+        If the version came from no run, has no signature, is a regressor, or has other evidence
+        already.
     VerificationError
-        If its files differ from their digest, or it does not predict these labels.
+        If its files differ from their digest, or it does not predict these labels significantly
+        better than their commonest class.
     InputError
-        If the rows cannot be recorded.
+        If the rows are too few, or cannot be recorded.
     """
     policy = policy or TrustPolicy.from_environment()
     version = registry.find_version(client, ref)
@@ -74,12 +82,16 @@ def adopt(
         )
     with (
         verified_files(client, version, policy) as model,
-        verified_evidence(client, version, policy) as existing,
+        # Unverified: what is there counts only where it equals what is made here.
+        artifacts.evidence_files(client, version) as existing,
         tempfile.TemporaryDirectory() as scratch,
     ):
         folder = Path(scratch)
-        rows = _model_rows(eval_data, model)
-        recorded = _write_evidence(folder, version, model, rows, eval_data.target, policy)
+        _check_model(version, model, existing)
+        rows = _model_rows(eval_data, model, version)
+        predicted = _predict(version, model, rows, policy)
+        quality = _check_labels(version, rows, predicted, eval_data.target)
+        recorded = _write_evidence(folder, version, rows, eval_data.target, predicted)
         made = manifest.write_manifest(folder, manifest.manifest_of(model))
         if existing is not None:
             _check_existing(existing, made, version)
@@ -97,38 +109,90 @@ def adopt(
         evidence_digest=digests[EVIDENCE_DIGEST_TAG],
         holdout_rows=len(rows.labels),
         recorded_rows=recorded,
+        accuracy=quality["accuracy"],
+        baseline_accuracy=quality["baseline_accuracy"],
         made=is_new,
     )
 
 
-def _model_rows(eval_data: EvalData, model: Path) -> Holdout:
+def _check_model(version: VersionInfo, model: Path, existing: Path | None) -> None:
+    """Refuse a version that no promotion could use, or whose training left evidence of its own."""
+    if existing is not None and evidence.read_training_rows(existing) is not None:
+        raise UnsupportedOperation(
+            f"{_title(version)} has evidence from its training already: there is nothing to adopt"
+        )
+    if describe(model).inputs is None:
+        raise UnsupportedOperation(
+            f"{_title(version)} has no signature that names and types its columns, and cannot be promoted "
+            "without: log the model again with signature=mlflow.models.infer_signature(X), and adopt that "
+            "version"
+        )
+
+
+def _model_rows(eval_data: EvalData, model: Path, version: VersionInfo) -> Holdout:
     """Return the rows with the columns of the model's signature, or all if it names none."""
     rows = eval_data.rows_for([model])
+    if len(rows.labels) < MINIMUM_ROWS:
+        raise InputError(
+            f"{eval_data.path} has {len(rows.labels)} rows, {MINIMUM_ROWS} are needed to adopt "
+            f"{_title(version)}: give more rows with --eval-data"
+        )
     columns = [column.name for column in describe(model).signature or () if column.name in rows.rows]
     return replace(rows, rows=rows.rows[columns]) if columns else rows
 
 
-def _write_evidence(
-    folder: Path, version: VersionInfo, model: Path, rows: Holdout, target: str, policy: TrustPolicy
-) -> int:
-    """Write holdout and recorded predictions, and return how many predictions are recorded."""
+def _example(rows: Holdout) -> pd.DataFrame:
+    """Return the rows whose predictions are recorded."""
     places = np.unique(np.linspace(0, len(rows.labels) - 1, _RECORDED_ROWS).astype(int))
-    example = rows.rows.iloc[places].reset_index(drop=True)
+    return rows.rows.iloc[places].reset_index(drop=True)
+
+
+def _predict(version: VersionInfo, model: Path, rows: Holdout, policy: TrustPolicy) -> IsolatedPredictions:
     (predicted,) = predict_in_clean_process(
-        [PredictJob(model, {"holdout": rows.rows, "example": example}, policy)]
+        [PredictJob(model, {"holdout": rows.rows, "example": _example(rows)}, policy)]
     )
     if not isinstance(predicted, IsolatedPredictions):
         raise VerificationError(f"{_title(version)}: {predicted}")
+    if predicted.regressor:
+        raise UnsupportedOperation(
+            f"{_title(version)} is a regressor: the gates compare classes, so its evidence would serve no "
+            "gate; adopt classifiers only"
+        )
     if predicted.class_fault is not None:
         raise UnsupportedOperation(f"{_title(version)} {predicted.class_fault}")
+    return predicted
+
+
+def _check_labels(
+    version: VersionInfo, rows: Holdout, predicted: IsolatedPredictions, target: str
+) -> Mapping[str, float]:
+    """Refuse labels that the version does not predict; return the metrics of the gate `baseline`.
+
+    Evidence is written once: with the wrong column as labels, no later check would be right.
+    """
     try:
-        predictions_as_labels(rows.labels, predicted, "holdout")
+        predictions = predictions_as_labels(rows.labels, predicted, "holdout")
     except VerificationError as error:
         raise VerificationError(
             f"{_title(version)} {error}: give --target the column with the labels that it predicts"
         ) from None
+    gate = baseline_gate(rows.labels, predictions)
+    if not gate.passed:
+        accuracy, baseline, p = (gate.metrics[key] for key in ("accuracy", "baseline_accuracy", "p_better"))
+        raise VerificationError(
+            f"{_title(version)} predicts {target!r} right on {accuracy:.4f} of {len(rows.labels)} rows, "
+            f"always the commonest class would on {baseline:.4f}: not significantly better (p = {p:.3g}); "
+            f"check that --target {target} is the label that it was trained on, or give more rows"
+        )
+    return gate.metrics
+
+
+def _write_evidence(
+    folder: Path, version: VersionInfo, rows: Holdout, target: str, predicted: IsolatedPredictions
+) -> int:
+    """Write holdout and recorded predictions, and return how many predictions are recorded."""
     evidence.write_holdout(folder, rows.rows, pd.Series(rows.labels, name=target))
-    probabilities = predicted.probabilities["example"]
+    example, probabilities = _example(rows), predicted.probabilities["example"]
     try:
         evidence.write_recorded_predictions(
             folder,

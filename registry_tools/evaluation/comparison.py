@@ -58,8 +58,8 @@ class PairedPredictions:
         """The number of rows, and which ones they are."""
         if not self.unrecorded:
             return f"{self.paired.rows} rows that neither was trained on"
-        versions = " and ".join(self.unrecorded)
-        return f"{self.paired.rows} rows (it is not recorded which rows {versions} was trained on)"
+        versions, verb = " and ".join(self.unrecorded), "were" if len(self.unrecorded) > 1 else "was"
+        return f"{self.paired.rows} rows (it is not recorded which rows {versions} {verb} trained on)"
 
 
 def compare(

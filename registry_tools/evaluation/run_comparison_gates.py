@@ -100,8 +100,8 @@ def run_comparison_gates(
         return
     unknown = [column for column in options.slices if column not in compared.rows]
     if unknown:
-        known = ", ".join(repr(str(name)) for name in compared.rows)
-        yield GateResult("slices", False, f"--slice {unknown[0]}: no such column; there are: {known}")
+        columns = ", ".join(repr(str(name)) for name in compared.rows)
+        yield GateResult("slices", False, f"--slice {unknown[0]}: no such column; there are: {columns}")
     elif inputs.champion is None:
         yield GateResult("slices", True, "no champion")
     elif not isinstance(pair, GateResult):

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from registry_tools.data.schema import quoted_names
 from registry_tools.errors import VerificationError
+from registry_tools.evaluation.eval_data import rounded_columns
 from registry_tools.evaluation.isolated_predict import IsolatedPredictions
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models import evidence, manifest
@@ -87,9 +88,20 @@ def unknown_training_rows(holdout: Holdout, bundle: VersionBundle) -> str | None
 
     None as well for a version whose training rows were never recorded.
     """
-    missing = bundle.training_rows.missing_columns(holdout.rows) if bundle.training_rows is not None else []
-    if not missing:
+    if bundle.training_rows is None:
         return None
+    missing = bundle.training_rows.missing_columns(holdout.rows)
+    if not missing:
+        narrow = rounded_columns(holdout.rows, bundle.folder)
+        narrow = [name for name in narrow if name in bundle.training_rows.columns]
+        if not narrow:
+            return None
+        types = ", ".join(sorted({str(holdout.rows[name].dtype) for name in narrow}))
+        return (
+            f"it is unknown which of the rows {bundle.title} was trained on: {quoted_names(narrow)} has "
+            f"{types} values, which are rounded, and the version was trained on wider numbers; give the "
+            "rows as they were before, as float64 or CSV, with --eval-data FILE --target COLUMN"
+        )
     names = quoted_names(missing)
     return (
         f"it is unknown which of the rows {bundle.title} was trained on: it was trained with {names}, "

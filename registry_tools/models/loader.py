@@ -111,8 +111,8 @@ def verified_evidence(
 ) -> Iterator[Path | None]:
     """Yield a folder with a version's evidence, compared with its digest and, if asked, signature.
 
-    None if its run has none. A version that was registered without a digest has the evidence of
-    its run as it is, as it has its files.
+    None if its run has none. A version without digests may have no manifest either: then its
+    evidence is as it is, and so are its files.
 
     Parameters
     ----------
@@ -124,7 +124,8 @@ def verified_evidence(
     Raises
     ------
     VerificationError
-        If a file was changed, added or removed, or the signature is missing or another's.
+        If a file was changed, added or removed, the version has a manifest and no digests, or the
+        signature is missing or another's.
     """
     names = {*only, MANIFEST_FILE, SIGNATURE_FILE} if only is not None else None
     with artifacts.evidence_files(client, version, names) as folder:
@@ -151,11 +152,18 @@ def check_evidence(
                 f"{EVIDENCE}/{MANIFEST_FILE} is missing or not readable: restore it, or train again"
             )
         return
+    if version.digest is None or version.evidence_digest is None:
+        # Otherwise whoever may write tags could switch these checks off.
+        raise VerificationError(
+            f"the digest tags of the version were removed; restore {registry.DIGEST_TAG} and "
+            f"{registry.EVIDENCE_DIGEST_TAG} of {version.name} version {version.version}, which has "
+            f"{EVIDENCE}/{MANIFEST_FILE}, or train again; if `adopt` was interrupted, repeat it"
+        )
     # The manifest may be that of another version.
     parts = ((found.model, version.digest), (found.evidence, version.evidence_digest))
     if any(digest not in (None, manifest.digest_of(part)) for part, digest in parts):
         raise VerificationError(
-            f"{EVIDENCE}/{MANIFEST_FILE} was changed after registration: it has not the digests of "
+            f"{EVIDENCE}/{MANIFEST_FILE} was changed after registration: its digests are not those of "
             f"{version.name} version {version.version}; restore it, or train again"
         )
     manifest.check_evidence(folder, found, only)
@@ -165,7 +173,7 @@ def sign(client: MlflowClient, version: VersionInfo, key: Path) -> str:
     """Sign the manifest of a version, add the signature to its evidence, and return its path there.
 
     The files are compared with the digests first: nobody signs what was changed since. A version
-    without a manifest gets one.
+    without a manifest gets one, and its digests.
 
     Raises
     ------
@@ -191,4 +199,7 @@ def sign(client: MlflowClient, version: VersionInfo, key: Path) -> str:
         signing.sign(Path(scratch), key)
         for name in (MANIFEST_FILE, SIGNATURE_FILE):
             artifacts.add_evidence(client, version, Path(scratch, name))
+        if version.digest is None:
+            parts = {registry.DIGEST_TAG: made.model, registry.EVIDENCE_DIGEST_TAG: made.evidence}
+            registry.set_tags(client, version, {tag: manifest.digest_of(part) for tag, part in parts.items()})
     return f"{EVIDENCE}/{SIGNATURE_FILE}"

@@ -45,7 +45,7 @@ def manifest_of(folder: Path) -> Manifest:
     files = sorted(p for p in folder.rglob("*") if p.is_symlink() or not p.is_dir())
     for path in files:
         if path.is_symlink() or not path.is_file():
-            raise VerificationError(f"{path.relative_to(folder)} is no plain file")
+            raise VerificationError(f"{path.relative_to(folder)} is not a regular file")
     named = {path.relative_to(folder).as_posix(): path for path in files}
     return {name: sha256_of(path) for name, path in named.items() if name not in WRITTEN_ON_LOAD}
 

@@ -10,7 +10,7 @@ import mlflow
 import pandas as pd
 import pytest
 from sklearn.datasets import load_iris
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from registry_tools import load_model
 from registry_tools.cli.main import main
@@ -64,6 +64,7 @@ def test_an_adopted_version_has_evidence_and_the_same_files(
     assert main(["adopt", f"{plain}/1", *ROWS]) == 0
     assert capsys.readouterr().out == (
         f"adopted  {plain} version 1: 75 held-out rows, 20 recorded predictions\n"
+        "accuracy  0.9600 on the 75 held-out rows, 0.3333 for always predicting the commonest class\n"
         f"unknown  which rows {plain} version 1 was trained on: no check can show that these are others\n"
     )
     with artifacts.model_files(place.client, plain, 1) as folder:
@@ -86,6 +87,8 @@ def test_an_adopted_version_has_evidence_and_the_same_files(
         "evidence_digest": version.evidence_digest,
         "holdout_rows": 75,
         "recorded_rows": 20,
+        "accuracy": pytest.approx(72 / 75),
+        "baseline_accuracy": pytest.approx(1 / 3),
         "training_rows": None,
         "made": False,
     }
@@ -109,7 +112,7 @@ def test_the_gates_rely_on_the_evidence_of_an_adopted_version(
     assert main(["verify", f"{plain}/2"]) == 0
     assert main(["compare", f"{plain}/1", f"{plain}/2"]) == 0
     title = f"{plain} version 1 and {plain} version 2"
-    assert f"on 75 rows (it is not recorded which rows {title} was trained on)" in capsys.readouterr().out
+    assert f"on 75 rows (it is not recorded which rows {title} were trained on)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("place", ["sqlite_place"], indirect=True)
@@ -137,11 +140,6 @@ def test_a_second_adoption_with_other_rows_is_refused(
     other = ["--eval-data", "other.csv", "--target", "kind"]
     err = error_of(capsys, "adopt", f"{plain}/1", *other)
     assert f"{plain} version 1 has evidence already, with another holdout.parquet" in err
-    trained = place.model(GOOD)
-    rows = IRIS.data.assign(kind=IRIS.target_names[IRIS.target])
-    rows.to_csv("named.csv", index=False)
-    named = ["--eval-data", "named.csv", "--target", "kind"]
-    assert "has evidence already, with another" in error_of(capsys, "adopt", f"{trained}/1", *named)
     assert place.version(plain, 1) == before
     assert main(["verify", f"{plain}/1"]) == 0
 
@@ -158,6 +156,54 @@ def test_labels_that_the_version_does_not_predict_are_refused(
         capsys, "adopt", f"{plain}/1", "--eval-data", "named.csv", "--target", "x"
     )
     assert main(["adopt", f"{plain}/1", "--eval-data", "named.csv"]) == 2
+
+
+def test_a_wrong_target_is_refused_before_anything_is_written(
+    place: Place, plain: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = IRIS.data.assign(kind=IRIS.target, shuffled=IRIS.target.sample(frac=1, random_state=0).to_numpy())
+    rows = rows.assign(constant=0, day=[i % 31 for i in range(len(rows))])[1::2]
+    rows.to_csv("wrong.csv", index=False)
+    rows[:19].to_csv("few.csv", index=False)
+    for target in ("shuffled", "constant", "day"):
+        err = error_of(capsys, "adopt", f"{plain}/1", "--eval-data", "wrong.csv", "--target", target)
+        assert f"{plain} version 1 predicts '{target}' right on " in err
+        assert "not significantly better (p = " in err
+        assert f"check that --target {target} is the label that it was trained on, or give more rows" in err
+    err = error_of(capsys, "adopt", f"{plain}/1", "--eval-data", "few.csv", "--target", "kind")
+    assert "few.csv has 19 rows, 20 are needed to adopt" in err
+    version = place.version(plain, 1)
+    assert version.tags == {}
+    with artifacts.evidence_files(place.client, version) as evidence:
+        assert evidence is None
+    assert main(["adopt", f"{plain}/1", "--eval-data", "wrong.csv", "--target", "kind"]) == 0
+
+
+def test_versions_that_no_promotion_could_use_are_not_adopted(
+    place: Place, plain: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mlflow.set_tracking_uri(place.uri)
+    x, y = IRIS.data[TRAINING], IRIS.target[TRAINING]
+    signature = mlflow.models.infer_signature(IRIS.data)
+    for model, signed in ((LogisticRegression(max_iter=500), None), (LinearRegression(), signature)):
+        with mlflow.start_run():
+            mlflow.sklearn.log_model(
+                model.fit(x, y),
+                name="model",
+                signature=signed,
+                pip_requirements=[],
+                registered_model_name=plain,
+            )
+    err = error_of(capsys, "adopt", f"{plain}/2", *ROWS)
+    assert f"{plain} version 2 has no signature" in err
+    assert "log the model again with signature=mlflow.models.infer_signature(X)" in err
+    err = error_of(capsys, "adopt", f"{plain}/3", *ROWS)
+    assert f"{plain} version 3 is a regressor" in err
+    assert "--force" not in err
+    trained = place.model(GOOD)
+    assert f"{trained} version 1 has evidence from its training already: there is nothing to adopt" in (
+        error_of(capsys, "adopt", f"{trained}/1", *ROWS)
+    )
 
 
 @pytest.mark.parametrize("place", ["sqlite_place"], indirect=True)

@@ -103,6 +103,24 @@ def test_codes_in_evaluation_data_are_the_text_that_the_version_was_trained_on(
     assert 0.7 < trained < 0.9
 
 
+def test_training_rows_that_were_rounded_to_float32_are_unknown(
+    local: Place, name: str, tmp_path: Path
+) -> None:
+    rows = _table()
+    for dtype in ("float64", "float32"):
+        rows.astype({"x": dtype, "y": dtype}).to_parquet(tmp_path / f"{dtype}.parquet", index=False)
+    wide = _verdict(local, name, 3, 1, eval_data=read_eval_data(tmp_path / "float64.parquet", "kind"))
+    assert "240 of 300 rows were trained on" in _messages(wide)["clean_holdout"][1]
+    data = read_eval_data(tmp_path / "float32.parquet", "kind")
+    found = _messages(_verdict(local, name, 3, 1, eval_data=data))
+    for gate, version in (("clean_holdout", 3), ("champion", 1)):
+        passed, message = found[gate]
+        assert not passed
+        assert f"unknown which of the rows {name} version {version} was trained on: 'x'" in message
+        assert "float32 values" in message
+        assert "as float64 or CSV" in message
+
+
 def test_a_comparison_says_that_the_training_rows_are_unknown(
     local: Place, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -110,5 +128,12 @@ def test_a_comparison_says_that_the_training_rows_are_unknown(
     assert f"not compared on the same rows: it is unknown which of the rows {name} version 1" in (
         capsys.readouterr().out
     )
+    _table().drop(columns="y").to_csv("short.csv", index=False)
+    short = ["--eval-data", "short.csv", "--target", "kind"]
+    capsys.readouterr()
+    assert main(["compare", f"{name}/2", f"{name}/1", *short]) == 1
+    err = capsys.readouterr().err
+    assert "which they lack; add 'y' to short.csv" in err
+    assert "--eval-data" not in err
     assert main(["compare", f"{name}/1", f"{name}/2"]) == 0
     assert "rows that neither was trained on" in capsys.readouterr().out

@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.params.definitions import TrainParams
 from pipeline.training.train import train
+from registry_tools import load_model
 from registry_tools.cli.main import main
 from registry_tools.errors import VerificationError
 from registry_tools.inference.artifact_fetcher import ArtifactFetcher
@@ -114,6 +115,23 @@ def test_a_manifest_that_was_changed_with_its_files_has_not_the_digest_of_the_ve
     for path, content in kept.items():
         path.write_bytes(content)
     assert main(["verify", f"{name}/2"]) == 0
+
+
+def test_a_version_whose_digest_tags_were_removed_is_refused(
+    local: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = local.model(GOOD)
+    assert main(["verify", f"{name}/1"]) == 0
+    for tag in (registry.EVIDENCE_DIGEST_TAG, registry.DIGEST_TAG):
+        local.client.delete_model_version_tag(name, "1", tag)
+        refused = "integrity: the digest tags of the version were removed; restore artifact_digest and"
+        assert refused in error_of(capsys, "verify", f"{name}/1")
+        assert refused in error_of(capsys, "promote", f"{name}/1", "--to", "production", code=3)
+    fetcher = ArtifactFetcher(parse_ref(f"{name}/1"), TrustPolicy(), local.uri, None)
+    with pytest.raises(VerificationError, match="digest tags of the version were removed"):
+        fetcher.fetch(fetcher.resolve())
+    fetcher.close()
+    assert load_model(f"{name}/1", tracking_uri=local.uri).info.version == 1  # downloads no evidence
 
 
 def test_recorded_predictions_that_were_changed_are_not_served(

@@ -133,7 +133,7 @@ def test_a_file_swapped_after_verification_is_not_loaded(
 def test_a_link_in_a_models_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "MLmodel").write_text("flavors: {}")
     (tmp_path / "model.skops").symlink_to(tmp_path / "MLmodel")
-    with pytest.raises(VerificationError, match=r"model\.skops is no plain file"):
+    with pytest.raises(VerificationError, match=r"model\.skops is not a regular file"):
         manifest.manifest_of(tmp_path)
 
 
