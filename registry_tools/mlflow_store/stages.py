@@ -19,12 +19,17 @@ _log = logging.getLogger(__name__)
 
 
 def move_alias(client: MlflowClient, name: str, stage: str, version: int | None) -> None:
-    """Point the alias of a stage at a version; None removes it, as other spellings are removed."""
+    """Point the alias of a stage at a version, and remove other spellings; None removes the alias."""
     with translate_errors(client.tracking_uri):
         if version is not None:
             upsert(lambda: client.set_registered_model_alias(name, stage, str(version)))
-        for alias in get_registered_model(client, name).aliases:
-            if alias.lower() == stage and (version is None or alias != stage):
+            # Not all spellings: to list them, MLflow reads every version of the model.
+            spellings = [each for each in (stage.title(), stage.upper()) if each != stage]
+        else:
+            aliases = get_registered_model(client, name).aliases
+            spellings = [alias for alias in aliases if alias.lower() == stage]
+        for alias in spellings:
+            if registry.version_at_alias(client, name, alias) is not None:
                 client.delete_registered_model_alias(name, alias)
 
 

@@ -104,13 +104,15 @@ def promote(
 
 
 def check_exists(client: MlflowClient, name: str, stage: str) -> None:
-    """Check that a model and its stage exist: a typing error would open a new one without a champion.
+    """Check that a stage exists: a typing error would open a new one, without a champion.
 
     Raises
     ------
     NotFound
         If not; the message names the nearest stage.
     """
+    if stage in LEGACY_STAGES:
+        return
     held = registered_models.stages_of(registered_models.get_registered_model(client, name))
     known = sorted({*LEGACY_STAGES, *held, *EventLog.find(client, name).stages()})
     if stage not in known:
