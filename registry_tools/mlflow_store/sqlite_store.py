@@ -6,6 +6,7 @@ import contextlib
 import os
 import tempfile
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from mlflow import MlflowClient
 
@@ -49,7 +50,8 @@ def create(database: Path) -> None:
     database.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=database.parent) as scratch:
         made = Path(scratch, database.name)
-        MlflowClient(f"sqlite:///{made}", f"sqlite:///{made}")
+        uri = f"sqlite:///{quote(str(made))}"
+        MlflowClient(uri, uri)
         # Where another was quicker, that one is the store.
         with contextlib.suppress(FileExistsError):
             os.link(made, database)
@@ -64,4 +66,5 @@ def _database(uri: str) -> Path | None:
         return None
     if uri.removeprefix("sqlite:").lstrip("/").partition("?")[0] in {"", ":memory:"}:
         raise RegistryUnavailable(f"the registry at {uri} would end with this command: name a file")
-    return Path(uri.removeprefix("sqlite:///").partition("?")[0]).absolute()
+    # As SQLAlchemy reads it: MLflow writes a space in a folder's name as %20.
+    return Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])).absolute()
