@@ -14,7 +14,7 @@ from functools import cache
 
 import numpy as np
 
-from registry_tools.evaluation.gates import RULES, champion_gate, too_few_rows
+from registry_tools.evaluation.gates.comparison import RULES, champion_gate, too_few_rows
 from registry_tools.stats.paired_test import compare_counts
 
 DISAGREEMENT, MARGIN = 0.1, 0.01

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from registry_tools.cli import adopt, exit_codes, history, predict, promotion, score, serve, show, versions
+from registry_tools.cli import exit_codes, history, predict, promotion, score, serve, show, versions
 
 # MLflow, pandas and scikit-learn take two seconds to import: each command does so for itself.
 
@@ -20,7 +20,7 @@ def cli() -> None:
     """
 
 
-for _module in (show, predict, promotion, history, score, serve, versions, adopt):
+for _module in (show, predict, promotion, history, score, serve, versions):
     for _command in _module.COMMANDS:
         cli.add_command(_command)
 

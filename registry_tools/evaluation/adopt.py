@@ -12,9 +12,8 @@ import numpy as np
 import pandas as pd
 
 from registry_tools.errors import InputError, UnsupportedOperation, VerificationError
-from registry_tools.evaluation.comparison_gates import baseline_gate
 from registry_tools.evaluation.eval_data import EvalData
-from registry_tools.evaluation.gates import MINIMUM_ROWS
+from registry_tools.evaluation.gates.comparison import MINIMUM_ROWS, baseline_gate
 from registry_tools.evaluation.isolated_predict import (
     IsolatedPredictions,
     PredictJob,
@@ -59,8 +58,8 @@ def adopt(
 
     Its files stay as they are. The rows become its holdout, and its predictions for some of them
     are recorded. Nothing is written before its predictions show that it learned these labels. Nobody
-    knows which rows it was trained on: that no row of the holdout is among them rests on the
-    caller's word.
+    knows which rows it was trained on: the caller
+    vouches that no row of the holdout is among them.
 
     Raises
     ------
@@ -82,7 +81,7 @@ def adopt(
         )
     with (
         verified_files(client, version, policy) as model,
-        # Unverified: what is there counts only where it equals what is made here.
+        # Not verified: it is compared with the files that are made here.
         artifacts.evidence_files(client, version) as existing,
         tempfile.TemporaryDirectory() as scratch,
     ):
@@ -208,7 +207,7 @@ def _write_evidence(
 
 
 def _check_existing(existing: Path, made: VersionManifest, version: VersionInfo) -> None:
-    """Refuse where the run holds other evidence, or that of another model; the rest of ours may do."""
+    """Refuse a run that has other evidence, or the evidence of another model."""
     known = manifest.read_manifest(existing)
     if known is not None and known.model != made.model:
         raise UnsupportedOperation(

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from registry_tools.errors import VerificationError
-from registry_tools.evaluation import gates
 from registry_tools.evaluation.gate_options import GateOptions
+from registry_tools.evaluation.gates import version as version_gates
+from registry_tools.evaluation.gates.thresholds import metrics_fault, thresholds_gate
 from registry_tools.evaluation.isolated_predict import IsolatedPredictions
 from registry_tools.evaluation.run_comparison_gates import (
     GIVE_EVAL_DATA,
@@ -18,7 +19,6 @@ from registry_tools.evaluation.run_comparison_gates import (
     run_comparison_gates,
     run_cost_gates,
 )
-from registry_tools.evaluation.threshold_gates import metrics_fault, thresholds_gate
 from registry_tools.evaluation.verdict import GateResult, Verdict
 from registry_tools.evaluation.version_bundle import (
     VersionBundle,
@@ -99,14 +99,16 @@ def evaluate_rollback(client: MlflowClient, version: VersionInfo, policy: TrustP
 def _run_integrity_gate(bundle: VersionBundle, policy: TrustPolicy) -> GateResult:
     files = len(manifest_of(bundle.folder)) if bundle.folder is not None else 0
     has_manifest = bundle.version.digest is not None
-    return gates.integrity_gate(bundle.faults, files, has_manifest, policy.public_key, bundle.evidence_files)
+    return version_gates.integrity_gate(
+        bundle.faults, files, has_manifest, policy.public_key, bundle.evidence_files
+    )
 
 
 def _run_signature_gate(bundle: VersionBundle, champion: VersionBundle | None) -> GateResult:
     assert bundle.folder is not None
     try:
         folder = champion.folder if champion is not None else None
-        return gates.signature_gate(
+        return version_gates.signature_gate(
             describe(bundle.folder).inputs, describe(folder).inputs if folder is not None else None
         )
     except VerificationError as error:
@@ -120,14 +122,14 @@ def _run_predictions_gate(
         return GateResult("predictions", False, str(predictions))
     given = predictions.probabilities.get("holdout")
     if given is not None:
-        fault = gates.probabilities_fault(np.asarray(given, dtype=float), predictions.classes)
+        fault = version_gates.probabilities_fault(np.asarray(given, dtype=float), predictions.classes)
         if fault is not None:
             return GateResult("predictions", False, fault)
     recorded = bundle.recorded
     if recorded is None:
         return GateResult("predictions", True, "it loads; there are no recorded predictions")
     probabilities = recorded.probabilities
-    return gates.predictions_gate(
+    return version_gates.predictions_gate(
         {
             "predictions": recorded.predictions.tolist(),
             "probabilities": None if probabilities is None else probabilities.tolist(),
@@ -174,4 +176,4 @@ def _run_clean_holdout_gate(bundle: VersionBundle, holdout: Holdout) -> GateResu
     if unknown is not None:
         return GateResult("clean_holdout", False, unknown)
     training = bundle.training_rows
-    return gates.clean_holdout_gate(training.hash(holdout.rows), training.hashes, holdout.duplicates)
+    return version_gates.clean_holdout_gate(training.hash(holdout.rows), training.hashes, holdout.duplicates)

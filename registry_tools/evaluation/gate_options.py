@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from registry_tools.errors import InputError
 from registry_tools.evaluation.eval_data import EvalData
-from registry_tools.evaluation.gates import RULES
+from registry_tools.evaluation.gates.comparison import RULES
 from registry_tools.models import signing
 from registry_tools.models.trust_policy import TrustPolicy
 

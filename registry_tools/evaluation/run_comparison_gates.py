@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from registry_tools.errors import VerificationError
-from registry_tools.evaluation import comparison_gates, gates, threshold_gates
-from registry_tools.evaluation.comparison_gates import Group, group_rows
 from registry_tools.evaluation.gate_options import GateOptions
+from registry_tools.evaluation.gates import comparison, thresholds
+from registry_tools.evaluation.gates.comparison import Group, group_rows
 from registry_tools.evaluation.isolated_predict import (
     IsolatedPredictions,
     PredictJob,
@@ -94,7 +94,9 @@ def run_comparison_gates(
     else:
         known = inputs.champion is not None and inputs.champion.training_rows is not None
         paired = compare_predictions(compared.labels, *pair)
-        yield gates.champion_gate(paired, options.rule, options.margin, inputs.excluded if known else None)
+        yield comparison.champion_gate(
+            paired, options.rule, options.margin, inputs.excluded if known else None
+        )
     yield _run_baseline_gate(inputs, predictions, compared)
     if not options.slices:
         return
@@ -121,7 +123,7 @@ def _paired_labels(
     unknown = unknown_training_rows(inputs.holdout, champion) if inputs.holdout is not None else None
     if unknown is not None:
         return GateResult("champion", False, unknown)
-    refusal = gates.too_few_rows(len(compared.labels), inputs.excluded)
+    refusal = comparison.too_few_rows(len(compared.labels), inputs.excluded)
     if refusal is not None:
         return refusal
     if not isinstance(other, IsolatedPredictions):
@@ -150,7 +152,7 @@ def _run_baseline_gate(inputs: GateInputs, predictions: IsolatedPredictions, com
             predicted = predictions_as_labels(compared.labels, predictions, "compared")
         except VerificationError as error:
             return GateResult("baseline", False, f"the candidate {error}: {GIVE_EVAL_DATA}")
-    return comparison_gates.baseline_gate(compared.labels, predicted)
+    return comparison.baseline_gate(compared.labels, predicted)
 
 
 def _run_slices_gate(
@@ -161,16 +163,16 @@ def _run_slices_gate(
         values = _group_names(compared.rows[column])
         if len(set(values)) == 1:
             return GateResult("slices", False, f"--slice {column}: one group only: it is the whole table")
-        if len(set(values)) > comparison_gates.MAXIMUM_GROUPS:
+        if len(set(values)) > comparison.MAXIMUM_GROUPS:
             return GateResult(
                 "slices",
                 False,
                 f"--slice {column}: it has {len(set(values))} values, at most "
-                f"{comparison_gates.MAXIMUM_GROUPS} are groups: add a column with the group of each row "
+                f"{comparison.MAXIMUM_GROUPS} are groups: add a column with the group of each row "
                 "to --eval-data",
             )
         groups += group_rows(column, values, compared.labels, *pair)
-    return comparison_gates.slices_gate(groups)
+    return comparison.slices_gate(groups)
 
 
 def _group_names(column: pd.Series) -> list[str | None]:
@@ -183,7 +185,7 @@ def run_cost_gates(inputs: GateInputs, predictions: IsolatedPredictions) -> Iter
     """Yield the results of the gates on latency and size that are asked for."""
     options = inputs.options
     if options.max_latency_ms is not None:
-        yield threshold_gates.latency_gate(predictions.milliseconds, options.max_latency_ms)
+        yield thresholds.latency_gate(predictions.milliseconds, options.max_latency_ms)
     if options.max_latency_ratio is not None:
         yield _run_latency_ratio_gate(inputs, predictions, options.max_latency_ratio)
     if options.max_size_ratio is not None:
@@ -197,7 +199,7 @@ def _run_latency_ratio_gate(inputs: GateInputs, predictions: IsolatedPredictions
     if not isinstance(other, IsolatedPredictions):
         title = f"the champion, version {inputs.champion.version.version}, cannot be timed"
         return GateResult("latency_ratio", False, f"{title}: {other or inputs.champion.faults[0]}")
-    return threshold_gates.latency_ratio_gate(predictions.milliseconds, other.milliseconds, most)
+    return thresholds.latency_ratio_gate(predictions.milliseconds, other.milliseconds, most)
 
 
 def _run_size_ratio_gate(inputs: GateInputs, most: float) -> GateResult:
@@ -207,7 +209,7 @@ def _run_size_ratio_gate(inputs: GateInputs, most: float) -> GateResult:
         title = f"the champion, version {inputs.champion.version.version}"
         return GateResult("size_ratio", False, f"{title}: {inputs.champion.faults[0]}")
     own, other = _size(inputs.candidate.folder), _size(inputs.champion.folder)
-    return threshold_gates.size_ratio_gate(own, other, most)
+    return thresholds.size_ratio_gate(own, other, most)
 
 
 def _size(folder: Path) -> int:

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
 from registry_tools.errors import InputError, VerificationError, first_line
-from registry_tools.evaluation import gates
+from registry_tools.evaluation.gates import version as version_gates
 from registry_tools.inference import decoder
 from registry_tools.inference.decoder import Matrix, NumericSchema
 from registry_tools.inference.lazy_imports import load_full_mlflow
@@ -150,7 +150,7 @@ def _predict(predictor: Predictor, rows: Matrix) -> dict[str, Any]:
 def _compare(artifact: ModelArtifact, recorded: dict[str, Any] | None, predictions: dict[str, Any]) -> None:
     if recorded is None:
         return
-    result = gates.predictions_gate(
+    result = version_gates.predictions_gate(
         recorded, {"predictions": predictions["predict"], "probabilities": predictions.get("predict_proba")}
     )
     if not result.passed:

@@ -8,9 +8,10 @@ from scipy.optimize import minimize_scalar
 
 from registry_tools.cli import promotion
 from registry_tools.data.schema import Column
-from registry_tools.evaluation import comparison_gates, gates
-from registry_tools.evaluation.gates import champion_gate
-from registry_tools.evaluation.threshold_gates import (
+from registry_tools.evaluation.gates import comparison
+from registry_tools.evaluation.gates import version as version_gates
+from registry_tools.evaluation.gates.comparison import champion_gate
+from registry_tools.evaluation.gates.thresholds import (
     latency_gate,
     latency_ratio_gate,
     metrics_fault,
@@ -42,7 +43,7 @@ A, B = Column("a", "double"), Column("b", "long")
 def test_a_signature_that_the_champions_clients_do_not_fit_is_refused(
     candidate: list[Column] | None, message: str
 ) -> None:
-    result = gates.signature_gate(candidate, [A, B])
+    result = version_gates.signature_gate(candidate, [A, B])
     assert not result.passed
     assert message in result.message
 
@@ -51,12 +52,12 @@ def test_a_signature_that_the_champions_clients_do_not_fit_is_refused(
     "candidate", [[A, B], [A, Column("b", "double")], [Column("a", "double", required=False), B]]
 )
 def test_a_compatible_signature_passes(candidate: list[Column]) -> None:
-    assert gates.signature_gate(candidate, [A, B]).passed
+    assert version_gates.signature_gate(candidate, [A, B]).passed
 
 
 def test_a_column_that_was_optional_may_not_become_required() -> None:
     optional = Column("a", "double", required=False)
-    result = gates.signature_gate([A], [optional])
+    result = version_gates.signature_gate([A], [optional])
     assert result.message == "column 'a' was optional, is required"
 
 
@@ -66,16 +67,16 @@ def model_output(predictions: list[int], probabilities: list[list[float]] | None
 
 def test_predictions_must_be_the_recorded_ones() -> None:
     recorded = model_output([0, 1], [[0.9, 0.1], [0.2, 0.8]])
-    assert gates.predictions_gate(recorded, recorded).passed
+    assert version_gates.predictions_gate(recorded, recorded).passed
     nearly = model_output([0, 1], [[0.9 + 1e-9, 0.1 - 1e-9], [0.2, 0.8]])
-    assert gates.predictions_gate(recorded, nearly).passed
-    other = gates.predictions_gate(recorded, model_output([0, 0]))
+    assert version_gates.predictions_gate(recorded, nearly).passed
+    other = version_gates.predictions_gate(recorded, model_output([0, 0]))
     assert other.message == "row 1 of the input example is not predicted as recorded"
-    fewer = gates.predictions_gate(recorded, model_output([0]))
+    fewer = version_gates.predictions_gate(recorded, model_output([0]))
     assert not fewer.passed
-    off = gates.predictions_gate(recorded, model_output([0, 1], [[0.8, 0.2], [0.2, 0.8]]))
+    off = version_gates.predictions_gate(recorded, model_output([0, 1], [[0.8, 0.2], [0.2, 0.8]]))
     assert off.message == "a probability differs by 0.1 from recorded"
-    nan = gates.predictions_gate(recorded, model_output([0, 1], [[np.nan, 0.1], [0.2, 0.8]]))
+    nan = version_gates.predictions_gate(recorded, model_output([0, 1], [[np.nan, 0.1], [0.2, 0.8]]))
     assert not nan.passed
 
 
@@ -120,65 +121,65 @@ def test_predictions_without_metrics_say_why(
     ],
 )
 def test_values_that_are_no_probabilities_are_refused(probabilities: list[list[float]], message: str) -> None:
-    assert gates.probabilities_fault(np.array(probabilities), ("a", "b")) == message
-    assert gates.probabilities_fault(np.array([[0.5, 0.5005]]), ("a", "b")) is None
+    assert version_gates.probabilities_fault(np.array(probabilities), ("a", "b")) == message
+    assert version_gates.probabilities_fault(np.array([[0.5, 0.5005]]), ("a", "b")) is None
 
 
 def test_recorded_probabilities_must_be_there_and_of_the_same_shape() -> None:
     two = model_output([0, 1], [[0.9, 0.1], [0.2, 0.8]])
     three = model_output([0, 1], [[0.9, 0.1, 0], [0.2, 0.8, 0]])
     none = model_output([0, 1])
-    assert "and the model gives none" in gates.predictions_gate(two, none).message
-    assert "and none were recorded" in gates.predictions_gate(none, two).message
+    assert "and the model gives none" in version_gates.predictions_gate(two, none).message
+    assert "and none were recorded" in version_gates.predictions_gate(none, two).message
     shapes = "probabilities of shape (2, 3) were given, of shape (2, 2) recorded"
-    assert gates.predictions_gate(two, three).message == shapes
+    assert version_gates.predictions_gate(two, three).message == shapes
     nan = model_output([0, 1], [[np.nan, 0.1], [0.2, 0.8]])
-    assert gates.predictions_gate(nan, nan).message == "a probability is NaN or infinite"
+    assert version_gates.predictions_gate(nan, nan).message == "a probability is NaN or infinite"
 
 
 def test_predictions_of_one_output_and_of_floats_are_those_recorded() -> None:
     recorded = model_output([2, 1])
     for given in ([2.0, 1.0], [[2], [1]]):
-        assert gates.predictions_gate(recorded, {"predictions": given}).passed
-        assert gates.predictions_gate({"predictions": given}, recorded).passed
+        assert version_gates.predictions_gate(recorded, {"predictions": given}).passed
+        assert version_gates.predictions_gate({"predictions": given}, recorded).passed
 
 
 def test_the_baseline_is_the_commonest_class() -> None:
     labels = np.array(["a"] * 12 + ["b"] * 8, dtype=object)
-    right = comparison_gates.baseline_gate(labels, labels)
+    right = comparison.baseline_gate(labels, labels)
     assert right.passed
     assert right.metrics["baseline_accuracy"] == 0.6
     assert right.metrics["p_better"] == pytest.approx(0.5**8)
     assert right.message == (
         "1.0000 against 0.6000 for always 'a' on 20 rows: p(better) 0.00391; significantly better"
     )
-    constant = comparison_gates.baseline_gate(labels, np.full(20, "a", dtype=object))
+    constant = comparison.baseline_gate(labels, np.full(20, "a", dtype=object))
     assert not constant.passed
     assert constant.message.endswith("; no better: train a better model, or --no-baseline --reason TEXT")
     mixed = np.array(["a"] * 12 + ["b"] * 4 + ["a"] * 4, dtype=object)
-    better = comparison_gates.baseline_gate(labels, mixed)
+    better = comparison.baseline_gate(labels, mixed)
     assert (better.passed, better.metrics["p_better"]) == (False, 0.5**4)
     assert "not significantly better: train a better model, or give more rows with --eval" in better.message
-    few = comparison_gates.baseline_gate(labels[:16], labels[:16])
+    few = comparison.baseline_gate(labels[:16], labels[:16])
     assert not few.passed
     assert "too few rows to show it: 4 of another class, 5 needed" in few.message
-    none = comparison_gates.baseline_gate(labels[:0], labels[:0])
+    none = comparison.baseline_gate(labels[:0], labels[:0])
     assert (none.passed, none.message.split(";")[0]) == (False, "there are no rows to show it on")
 
 
-def group(value: str, gained: int, lost: int, rows: int = 100) -> comparison_gates.Group:
+def group(value: str, gained: int, lost: int, rows: int = 100) -> comparison.Group:
     compared = compare_counts(rows, gained, lost, rows - gained - lost)
-    return comparison_gates.Group("site", value, rows, compared)
+    return comparison.Group("site", value, rows, compared)
 
 
 def test_groups_are_corrected_together() -> None:
-    alone = comparison_gates.slices_gate([group("a", 0, 6)])
+    alone = comparison.slices_gate([group("a", 0, 6)])
     assert not alone.passed
     assert alone.metrics["p_worse"] == pytest.approx(0.5**6)
-    four = comparison_gates.slices_gate([group("a", 0, 6), *(group(v, 0, 0) for v in "bcd")])
+    four = comparison.slices_gate([group("a", 0, 6), *(group(v, 0, 0) for v in "bcd")])
     assert four.passed  # 4 * 0.5**6 is above 5%
     assert four.message == "significantly worse in no group: lowest p(worse) 0.0625, corrected over 4 groups"
-    two = comparison_gates.slices_gate([group("a", 0, 9), group("b", 1, 12), group("c", 0, 0)])
+    two = comparison.slices_gate([group("a", 0, 9), group("b", 1, 12), group("c", 0, 0)])
     assert two.message == (
         # By Holm, 3 * 14 / 2**13 for b, the smaller one, and no less for a.
         "significantly worse in site='a': 0.9100 against 1.0000 on 100 rows, p(worse) 0.00513, "
@@ -188,7 +189,7 @@ def test_groups_are_corrected_together() -> None:
 
 def test_rows_without_a_value_and_the_text_missing_are_two_groups() -> None:
     labels = np.full(3, "a", dtype=object)
-    groups = comparison_gates.group_rows("site", ["missing", None, None], labels, labels, labels)
+    groups = comparison.group_rows("site", ["missing", None, None], labels, labels, labels)
     assert [(group.title, group.rows) for group in groups] == [("site='missing'", 1), ("site missing", 2)]
 
 
@@ -201,7 +202,7 @@ def test_a_row_on_both_sides_is_a_leak_unless_the_table_has_it_as_often(
 ) -> None:
     holdout, training = np.array([1, 2, 3, 3, 4], np.uint64), np.array([4, 5, 3], np.uint64)
     known = np.array(list(in_table.items()), np.uint64).reshape(-1, 2)
-    result = gates.clean_holdout_gate(holdout, training, known)
+    result = version_gates.clean_holdout_gate(holdout, training, known)
     assert result.passed is (leaked == 0)
     assert result.metrics == {"shared_rows": leaked, "duplicate_rows": duplicates}
 
@@ -242,7 +243,7 @@ def test_predictions_on_the_same_rows_are_paired() -> None:
 
 
 def test_the_rules_of_the_command_line_are_those_of_the_gate() -> None:
-    assert promotion.RULES == gates.RULES
+    assert promotion.RULES == comparison.RULES
 
 
 def gate(rows: int, gained: int, lost: int, rule: str, margin: float = 0.01) -> GateResult:
@@ -298,7 +299,7 @@ def test_better_is_significant() -> None:
 
 
 def test_every_verdict_shows_difference_interval_and_p_value() -> None:
-    for rule in gates.RULES:
+    for rule in comparison.RULES:
         result = gate(300, 3, 4, rule)
         assert "difference -0.0033 [" in result.message
         assert "p(worse) 0.5, p(better) 0.773" in result.message
@@ -306,8 +307,8 @@ def test_every_verdict_shows_difference_interval_and_p_value() -> None:
 
 
 def test_too_few_rows_name_the_ways_out() -> None:
-    assert gates.too_few_rows(20, 0) is None
-    refusal = gates.too_few_rows(3, 27)
+    assert comparison.too_few_rows(20, 0) is None
+    refusal = comparison.too_few_rows(3, 27)
     assert refusal is not None
     for way_out in ("champion's split", "split=hash", "--eval-data FILE --target COLUMN"):
         assert way_out in refusal.message

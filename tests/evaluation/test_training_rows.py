@@ -133,7 +133,7 @@ def test_a_comparison_says_that_the_training_rows_are_unknown(
     capsys.readouterr()
     assert main(["compare", f"{name}/2", f"{name}/1", *short]) == 1
     err = capsys.readouterr().err
-    assert "which they lack; add 'y' to short.csv" in err
-    assert "--eval-data" not in err
+    assert "not compared on short.csv: it is unknown" in err
+    assert "with 'y' in the file" in err
     assert main(["compare", f"{name}/1", f"{name}/2"]) == 0
     assert "rows that neither was trained on" in capsys.readouterr().out

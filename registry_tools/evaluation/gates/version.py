@@ -1,4 +1,4 @@
-"""The checks between a candidate and a stage: plain values in, one result a gate out."""
+"""The gates on a version itself: integrity, signature, predictions, and rows it was trained on."""
 
 from __future__ import annotations
 
@@ -12,14 +12,6 @@ import numpy.typing as npt
 from registry_tools.data.schema import Column, TensorSchema, UnsupportedTensor, tensor_fault
 from registry_tools.evaluation.verdict import GateResult
 from registry_tools.models.prediction_shape import flatten_one_output
-from registry_tools.stats.intervals import SIGNIFICANCE
-from registry_tools.stats.paired_test import PairedComparison, rows_needed
-
-RULES = ("not-worse", "non-inferior", "better")
-# A comparison on fewer rows than this shows nothing, whatever its result.
-MINIMUM_ROWS = 20
-# Below, `non-inferior` refuses nearly every equal candidate; above, `not-worse` passes too many worse ones.
-NON_INFERIOR_ROWS = 300
 
 # A client that sends the first type is served by a model that takes one of the others.
 _WIDER = {"integer": {"integer", "long", "double"}, "long": {"long", "double"}, "float": {"float", "double"}}
@@ -209,70 +201,3 @@ def clean_holdout_gate(
             metrics,
         )
     return GateResult("clean_holdout", True, f"{len(holdout)} rows, none of them trained on{note}", metrics)
-
-
-def champion_gate(compared: PairedComparison, rule: str, margin: float, excluded: int | None) -> GateResult:
-    """Pass if the candidate is good enough beside the champion, by one of `RULES`.
-
-    Parameters
-    ----------
-    compared
-        Both on the candidate's holdout, without the rows that either was trained on.
-    rule
-        `not-worse`: the observed difference is at least -margin, and not significantly below zero.
-        `non-inferior`: the lower bound of the difference lies above -margin. `better`: significantly
-        better.
-    margin
-        A difference in accuracy that does not matter, in (0, 1).
-    excluded
-        How many rows were left out because one of the two was trained on them; None if it is not
-        recorded which the champion was trained on.
-    """
-    c = compared
-    left_out = f", {excluded} left out that were trained on" if excluded else ""
-    if excluded is None:
-        left_out = ", some of which the champion may have been trained on: that is not recorded"
-    shown = (
-        f"{c.candidate_accuracy:.4f} against {c.champion_accuracy:.4f} on {c.rows} rows{left_out}: "
-        f"difference {c.difference:+.4f} [{c.low:+.4f}, {c.high:+.4f}], "
-        f"p(worse) {c.p_worse:.3g}, p(better) {c.p_better:.3g}"
-    )
-    metrics = {**c.metrics(), "excluded_rows": float(excluded or 0)}
-
-    def result(passed: bool, why: str) -> GateResult:
-        # SciPy's comparisons are NumPy's booleans, which JSON does not know.
-        return GateResult("champion", bool(passed), f"{rule}: {shown}; {why}", metrics)
-
-    if rule == "better":
-        passed = c.p_better < SIGNIFICANCE
-        return result(passed, "significantly better" if passed else "not significantly better")
-    if rule == "non-inferior":
-        bound = f"lower bound {c.bound:+.4f}, margin {margin}"
-        if c.bound > -margin:
-            return result(True, bound)
-        needed = rows_needed(c, margin)
-        few = f"; too few rows to show it: {needed} would do" if c.rows < needed else ""
-        return result(False, bound + few)
-    if c.difference < -margin:
-        return result(False, f"more than the margin of {margin} below")
-    if c.p_worse < SIGNIFICANCE:
-        return result(False, "significantly worse")
-    advice = (
-        f"; above {NON_INFERIOR_ROWS} rows prefer --rule non-inferior: of candidates that are worse by "
-        "the margin, it passes only 5%"
-    )
-    return result(True, f"within the margin of {margin}{advice if c.rows > NON_INFERIOR_ROWS else ''}")
-
-
-def too_few_rows(left: int, excluded: int) -> GateResult | None:
-    """Return the refusal of a comparison on hardly any rows, or None if there are enough."""
-    if left >= MINIMUM_ROWS:
-        return None
-    return GateResult(
-        "champion",
-        False,
-        f"{left} of {left + excluded} rows are left to compare on, {MINIMUM_ROWS} are needed: the "
-        "others were trained on; train with the champion's split, or with split=hash, or give "
-        "--eval-data FILE --target COLUMN",
-        {"rows": float(left), "excluded_rows": float(excluded)},
-    )

@@ -1,0 +1,1 @@
+"""The gates: each takes plain values and returns one result."""
