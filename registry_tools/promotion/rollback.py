@@ -58,17 +58,11 @@ def rollback(
         raise PromotionError("a rollback needs --reason: it stands in the history")
     check_exists(client, name, stage)
     state = open_stage(client, name, stage, actor)
-    notes, left = list(state.notes), state.completed
-    if (
-        left is not None
-        and left.action == ROLLBACK
-        and left.outcome == APPLIED
-        and to in {None, left.version}
-    ):
-        # This one repeats it: a second one would go back one version too far.
-        assert left.version is not None
-        return Promotion(name, left.version, stage, left.previous_version, Verdict(()), left, state.notes)
+    repeated = _repeated(state, to)
+    if repeated is not None:
+        return repeated
     state.check_expected(expect_current)
+    notes = list(state.notes)
     found = _find_target(state, to, policy or TrustPolicy.from_environment(), notes)
     if found is None:
         skipped = f" ({'; '.join(notes)})" if notes else ""
@@ -80,6 +74,20 @@ def rollback(
     target, version, verdict = found
     event = state.move(state.draft(ROLLBACK, version, reason, verdict, rollback_target=target.run_id))
     return Promotion(name, version.version, stage, state.held, verdict, event, tuple(notes))
+
+
+def _repeated(state: StageState, to: int | None) -> Promotion | None:
+    """Return the rollback that was interrupted and that this one has completed; None if none was.
+
+    To roll back once more would go one version too far.
+    """
+    left = state.completed
+    if left is None or left.version is None or (left.action, left.outcome) != (ROLLBACK, APPLIED):
+        return None
+    if to not in {None, left.version}:
+        return None
+    name, before = state.log.model, left.previous_version
+    return Promotion(name, left.version, state.stage, before, Verdict(()), left, state.notes)
 
 
 def _find_target(
