@@ -48,6 +48,7 @@ def test_an_error_prints_no_control_characters(local: Place, capsys: pytest.Capt
     assert verbose.splitlines()[-1].startswith("registry-tools: error: ")
 
 
+@pytest.mark.slow
 def test_tags_description_reason_and_actor_print_no_control_characters(
     local: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -94,6 +94,7 @@ def test_an_adopted_version_has_evidence_and_the_same_files(
     }
 
 
+@pytest.mark.slow
 def test_the_gates_rely_on_the_evidence_of_an_adopted_version(
     place: Place, plain: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -115,6 +116,7 @@ def test_the_gates_rely_on_the_evidence_of_an_adopted_version(
     assert f"on 75 rows (it is not recorded which rows {title} were trained on)" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["sqlite_place"], indirect=True)
 def test_what_was_adopted_cannot_be_swapped(
     place: Place, plain: str, capsys: pytest.CaptureFixture[str]
@@ -158,6 +160,7 @@ def test_labels_that_the_version_does_not_predict_are_refused(
     assert main(["adopt", f"{plain}/1", "--eval-data", "named.csv"]) == 2
 
 
+@pytest.mark.slow
 def test_a_wrong_target_is_refused_before_anything_is_written(
     place: Place, plain: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -254,6 +257,7 @@ def test_an_adopted_version_is_signed_and_copied_with_its_evidence(
     assert load_model(f"{plain}/1", tracking_uri=uri, public_key="ours.pub.pem").info.version == 1
 
 
+@pytest.mark.slow
 def test_versions_are_compared_on_evaluation_data(
     place: Place, plain: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

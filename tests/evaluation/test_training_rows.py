@@ -103,6 +103,7 @@ def test_codes_in_evaluation_data_are_the_text_that_the_version_was_trained_on(
     assert 0.7 < trained < 0.9
 
 
+@pytest.mark.slow
 def test_training_rows_that_were_rounded_to_float32_are_unknown(
     local: Place, name: str, tmp_path: Path
 ) -> None:

@@ -84,6 +84,7 @@ def test_evidence_that_was_changed_is_named_by_the_integrity_gate(
     assert main(["verify", f"{name}/2"]) == 0
 
 
+@pytest.mark.slow
 def test_a_rollback_to_a_version_with_changed_evidence_is_refused(
     local: Place, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -112,6 +112,7 @@ def test_a_missing_signature_and_a_changed_byte_are_refused(
         load_model("iris/1")
 
 
+@pytest.mark.slow
 def test_the_signature_covers_the_evidence(
     store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

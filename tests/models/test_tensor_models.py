@@ -108,6 +108,7 @@ def test_predict_takes_features_and_files_by_position(rows_csv: Path, eval_csv: 
     assert "'x' is not a number" in error_of(capsys, "predict", ref, "--features", "1,2,3,x")
 
 
+@pytest.mark.slow
 def test_tensor_versions_are_verified_and_promoted(eval_csv: Path, capsys: Any) -> None:
     first, second = log_version(_IRIS.data.astype("float32")), log_version(_IRIS.data)
     assert run(capsys, "verify", first)["passed"]

@@ -142,6 +142,7 @@ def test_thresholds_need_a_second_class(local: Place) -> None:
     assert only_refusal(judge(local, name, **options)).message.startswith("the only class is '0'")
 
 
+@pytest.mark.slow
 def test_a_float_label_is_the_class_of_its_integer(local: Place) -> None:
     nested = MultiOutputClassifier(LogisticRegression(max_iter=1000)).fit(FEATURES, LABELS[:, None])
     name = log(memorizing(LABELS), memorizing(LABELS.astype(float)), nested)
@@ -193,6 +194,7 @@ class Constant(mlflow.pyfunc.PythonModel):
         return predicted.where(model_input["x"] != 7, self.value).to_numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
 def test_a_prediction_that_is_no_value_is_refused_and_its_row_named(value: Any, local: Place) -> None:
     name = f"missing-{next(_numbers)}"
@@ -224,6 +226,7 @@ class Halves(mlflow.pyfunc.PythonModel):
         return model_input["x"].to_numpy() / 2
 
 
+@pytest.mark.slow
 def test_a_regressor_is_refused_at_its_first_and_at_later_promotions(local: Place) -> None:
     regressor = LinearRegression().fit(FEATURES, FEATURES["x"] / 2)
     whole = LinearRegression().fit(FEATURES, FEATURES["x"])  # its predictions could be codes
@@ -238,6 +241,7 @@ def test_a_regressor_is_refused_at_its_first_and_at_later_promotions(local: Plac
     assert refusal.message.startswith("the champion, version 1 is a regressor")
 
 
+@pytest.mark.slow
 def test_a_model_of_another_flavor_that_predicts_numbers_is_a_regressor(local: Place) -> None:
     with mlflow.start_run():
         mlflow.pyfunc.log_model(
@@ -297,6 +301,7 @@ def test_a_group_of_rows_that_is_harmed_refuses_the_candidate_and_is_named(
     assert [gate["gate"] for gate in gates if not gate["passed"]] == ["slices"]
 
 
+@pytest.mark.slow
 def test_slices_are_feature_columns_and_small_groups_are_named(local: Place) -> None:
     name = log(memorizing(LABELS), memorizing(LABELS))
     sites = ["far" if row < 12 else None if row < 50 else "near" for row in range(ROWS)]

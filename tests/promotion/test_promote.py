@@ -113,6 +113,7 @@ def test_the_first_promotion_passes_and_records_every_field(place: Place) -> Non
     assert [g["message"] for g in verdict["gates"]] == [g["message"] for g in shown["gates"]]
 
 
+@pytest.mark.slow
 def test_an_equal_version_is_promoted_and_its_predecessor_is_archived(place: Place) -> None:
     name = place.model()
     promote_version(place, name, GOOD)
@@ -163,6 +164,7 @@ def test_force_needs_a_reason_and_is_recorded_as_forced(place: Place) -> None:
     assert result.event.outcome == "applied"
 
 
+@pytest.mark.slow
 def test_a_promotion_with_a_stale_expected_version_moves_nothing(place: Place) -> None:
     name = place.model()
     promote_version(place, name, GOOD)
@@ -257,6 +259,7 @@ def test_a_stage_whose_version_was_deleted_is_reported_and_comes_back(place: Pla
     assert inconsistencies(place, name) == []
 
 
+@pytest.mark.slow
 def test_external_changes_are_shown_and_repaired(place: Place) -> None:
     name = place.model()
     promote_version(place, name, GOOD)
@@ -373,6 +376,7 @@ def test_thresholds_that_pass_are_shown(local: Place) -> None:
     assert figures["thresholds"] == pytest.approx({"accuracy": 0.9667, "log_loss": 0.1589}, 1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
@@ -398,6 +402,7 @@ def test_invalid_gate_options_are_refused(options: dict[str, Any]) -> None:
         GateOptions(**options)
 
 
+@pytest.mark.slow
 def test_training_rows_of_the_champion_are_excluded_and_too_few_rows_are_refused(local: Place) -> None:
     name = local.model(GOOD)
     promote_version(local, name, GOOD)
@@ -660,6 +665,7 @@ def test_the_target_of_a_rollback_is_not_deleted_after_external_deletions(local:
     assert roll_back(local, name).version == 1
 
 
+@pytest.mark.slow
 def test_a_version_trained_on_its_holdout_is_refused(local: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     split_rows = split.split_rows
 
@@ -675,6 +681,7 @@ def test_a_version_trained_on_its_holdout_is_refused(local: Place, monkeypatch: 
     assert refused_by(caught) == ["clean_holdout", "baseline"]  # there are no rows to show it on
 
 
+@pytest.mark.slow
 def test_rows_that_the_table_repeats_count_for_nobody(local: Place, tmp_path: Path) -> None:
     table = load_iris(as_frame=True).frame.rename(columns={"target": "kind"})
     pd.concat([table] * 3).to_csv(tmp_path / "thrice.csv", index=False)
@@ -685,6 +692,7 @@ def test_rows_that_the_table_repeats_count_for_nobody(local: Place, tmp_path: Pa
         promote_version(local, name, 2)
 
 
+@pytest.mark.slow
 def test_classes_that_only_overlap_are_not_compared(local: Place, tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     x = rng.normal(size=(300, 2))
@@ -713,6 +721,7 @@ def test_runs_that_others_log_into_the_history_do_no_harm(local: Place) -> None:
     assert recovery.repair(local.client, name) == []
 
 
+@pytest.mark.slow
 def test_a_history_that_was_deleted_is_reported(local: Place) -> None:
     name = local.model(GOOD, EQUAL)
     promote_version(local, name, 1)

@@ -30,6 +30,7 @@ def test_a_version_whose_digest_changes_keeps_the_invariants() -> None:
     assert explore(start((1, 2), (2, REPAIR), crashes_left=1, faults_left=frozenset({1}))) > 5_000
 
 
+@pytest.mark.slow
 def test_a_move_by_another_tool_keeps_the_invariants() -> None:
     assert explore(start((1, 2), (2, 1), external_moves_left=1)) > 50_000
 
