@@ -87,22 +87,9 @@ def train(params: TrainParams) -> TrainResult:
         counts = confusion_matrix(holdout.labels, fitted.predicted, labels=range(len(dataset.target_names)))
         _warn_if_no_better_than_majority(counts, dataset.target_names)
         description = render_model_card(params, training, holdout, fitted.metrics, counts)
-        runs.log_metrics(
-            run_id,
-            params.as_text(),
-            fitted.metrics,
-            {"model": params.model, "data_digest": dataset.digest},
-            description,
-        )
-        table = dataset.features.copy()
-        table[dataset.target] = _label_names(dataset)
-        runs.log_dataset(
-            table,
-            source=dataset.source,
-            target=dataset.target,
-            name=Path(params.data).stem,
-            digest=dataset.digest,
-        )
+        tags = {"model": params.model, "data_digest": dataset.digest}
+        runs.log_metrics(run_id, params.as_text(), fitted.metrics, tags, description)
+        _log_dataset(dataset, Path(params.data).stem)
         logged = log_model(
             fitted.estimator,
             example=holdout.features.head(EXAMPLE_ROWS),
@@ -117,17 +104,9 @@ def train(params: TrainParams) -> TrainResult:
             if params.plots:
                 with _log_warnings():
                     _draw_plots(folder / "plots", params, training, holdout, fitted, counts)
+        tags["accuracy"] = f"{fitted.metrics['accuracy']:.4f}"
         version = register_version(
-            logged,
-            manifest,
-            name=params.name,
-            run_id=run_id,
-            tags={
-                "accuracy": f"{fitted.metrics['accuracy']:.4f}",
-                "data_digest": dataset.digest,
-                "model": params.model,
-            },
-            description=description,
+            logged, manifest, name=params.name, run_id=run_id, tags=tags, description=description
         )
         set_stage(params.name, params.stage, version)
     return TrainResult(
@@ -141,6 +120,12 @@ def train(params: TrainParams) -> TrainResult:
         fitted.metrics,
         tuple(holdout.features.iloc[0]),
     )
+
+
+def _log_dataset(dataset: Dataset, name: str) -> None:
+    table = dataset.features.copy()
+    table[dataset.target] = _label_names(dataset)
+    runs.log_dataset(table, source=dataset.source, target=dataset.target, name=name, digest=dataset.digest)
 
 
 def _fit(params: TrainParams, dataset: Dataset, training: Dataset, holdout: Dataset) -> FittedModel:

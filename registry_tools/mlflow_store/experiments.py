@@ -80,15 +80,22 @@ def make_with_root(client: MlflowClient, name: str, tags: Mapping[str, str], roo
     """
     with translate_errors(client.tracking_uri):
         made = client.create_experiment(f"{name}-{uuid.uuid4().hex[:12]}", tags=dict(tags))
-        root = client.create_run(made, tags={"mlflow.runName": "history begins", "kind": root_tag})
-        client.set_terminated(root.info.run_id)
-        client.set_experiment_tag(made, root_tag, root.info.run_id)
+        add_root(client, made, root_tag)
         try:
             client.rename_experiment(made, name)
         except MlflowException:
             client.delete_experiment(made)
             if client.get_experiment_by_name(name) is None:
                 raise
+
+
+def add_root(client: MlflowClient, experiment_id: str, root_tag: str) -> str:
+    """Add a run to an experiment, write its id into a tag of the experiment, and return it."""
+    with translate_errors(client.tracking_uri):
+        root = client.create_run(experiment_id, tags={"mlflow.runName": "history begins", "kind": root_tag})
+        client.set_terminated(root.info.run_id)
+        client.set_experiment_tag(experiment_id, root_tag, root.info.run_id)
+    return str(root.info.run_id)
 
 
 def get_tags(client: MlflowClient, experiment_id: str) -> dict[str, str]:

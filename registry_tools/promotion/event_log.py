@@ -84,6 +84,12 @@ class EventLog:
             experiments.make_with_root(client, f"{model}{_SUFFIX}", _UI, _ROOT)
         return found
 
+    def with_root(self) -> EventLog:
+        """Return the log with a new root, if its root was removed from MLflow for good."""
+        if not self.root or registry.find_run(self.client, self.root) is not None:
+            return self
+        return replace(self, root=experiments.add_root(self.client, self.experiment_id, _ROOT))
+
     def get(self, run_id: str, stage: str) -> Event:
         """Return an event of a stage by the id of its run; that of the root begins each chain.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from mlflow import MlflowClient
@@ -50,14 +51,8 @@ def promote(
 
     Parameters
     ----------
-    client
-        The registry.
-    ref
-        The candidate.
-    stage
-        The stage to move, in its stored spelling.
-    options
-        The options of the gates.
+    client, ref, stage, options
+        The registry, the candidate, the stage to move in its stored spelling, and the gates' options.
     new_stage
         The stage may be a new one.
     actor, reason
@@ -81,9 +76,7 @@ def promote(
         If `force` or `options.baseline=False` comes without a reason, or the version is in the
         stage already.
     """
-    for option, needs_reason in (("--force", force), ("--no-baseline", not options.baseline)):
-        if needs_reason and not reason.strip():
-            raise PromotionError(f"{option} needs --reason: it stands in the history")
+    _check_reason(reason, {"--force": force, "--no-baseline": not options.baseline})
     candidate = registry.get_version(client, ref)
     if not new_stage:
         check_exists(client, ref.name, stage)
@@ -101,6 +94,12 @@ def promote(
         return replace(result, event=state.move(draft))
     result = replace(result, event=state.refuse(draft))
     raise GateRefused(refusal(result), result)
+
+
+def _check_reason(reason: str, used: Mapping[str, bool]) -> None:
+    for option, is_used in used.items():
+        if is_used and not reason.strip():
+            raise PromotionError(f"{option} needs --reason: it stands in the history")
 
 
 def check_exists(client: MlflowClient, name: str, stage: str) -> None:

@@ -43,6 +43,8 @@ def repair(
     """
     model = registered_models.get_registered_model(client, name)
     log, who, done = EventLog.find(client, name), actor or current_user(), []
+    if new_chain:
+        log = log.with_root()
     for stage in log.stages():
         if new_chain:
             done += _begin_new_chain(log, stage, who)

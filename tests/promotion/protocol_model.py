@@ -2,11 +2,14 @@
 
 It mirrors `promotion/moves.py` and `promotion/event_log.py` step by step, with a store of plain
 values, so that all interleavings of a few clients can be explored. Each operation on the store is
-one step. A client can crash at any step; the write that it was about to send is then lost, or
-delayed and executed at any later time.
+one step. A client can crash before each write; that write is then lost, or delayed and executed at
+any later time. A crash before a read is the same as one before the next write, which is lost.
 
 The read of a chain counts as one step: the run of the last event has both its outcome and the
 parameter that would name the next one.
+
+States with the same future are explored once: `normal_form` forgets events that no client can reach
+again, and the order of the clients.
 """
 
 from __future__ import annotations
@@ -14,13 +17,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-OPEN, APPLIED, FAILED, SUPERSEDED = "open", "applied", "failed", "superseded"
+OPEN, APPLIED, FAILED = "open", "applied", "failed"
 NO_VERSION = 0
 FOREIGN_VERSION = 9  # the version that another tool puts into the stage
 REPAIR = -1  # a command; every other one promotes the version of that number
 NO_EVENT = -1
-_LONGEST_CHAIN = 6
-CRASHED = -1  # the owner of the marks of clients that crashed
+# The head that a client has read is not the last event any more. (hash(-2) is hash(-1).)
+STALE = -3
 
 
 class Event(NamedTuple):
@@ -28,7 +31,6 @@ class Event(NamedTuple):
 
     version: int
     outcome: str = OPEN
-    external: bool = False
 
 
 class Client(NamedTuple):
@@ -39,11 +41,21 @@ class Client(NamedTuple):
     head: int = NO_EVENT
     entry: int = NO_EVENT
     held: int = NO_VERSION
-    marked: frozenset[int] = frozenset()  # the events that were marked when it looked
+    marked: tuple[int, ...] = ()  # the versions that were marked when it looked
     disturbed: bool = False  # a client began or ended to apply an event since then
     superseded: bool = False  # a repair has closed the event that it has recorded
     applying: int = NO_EVENT
     is_own: bool = False  # that is its own event
+    marks: tuple[int, ...] = ()  # the versions of the events that it has marked
+
+
+class Write(NamedTuple):
+    """A write of a crashed client that the store has not executed yet."""
+
+    operation: str
+    event: int = NO_EVENT  # for a claim, the head that its client has read
+    version: int = NO_VERSION
+    superseded: bool = False
 
 
 class State(NamedTuple):
@@ -52,12 +64,13 @@ class State(NamedTuple):
     clients: tuple[Client, ...]
     chain: tuple[Event, ...] = ()
     alias: int = NO_VERSION
-    marks: frozenset[tuple[int, int]] = frozenset()  # a client, and an event
-    delayed: frozenset[tuple[str, int, int, bool]] = frozenset()  # writes of crashed clients
+    marks: tuple[int, ...] = ()  # the versions that crashed clients had marked
+    delayed: tuple[Write, ...] = ()
     faulty: frozenset[int] = frozenset()  # versions whose digest was changed
     faults_left: frozenset[int] = frozenset()
     external_moves_left: int = 0
     crashes_left: int = 0
+    may_be_external: bool = False  # another tool has moved the stage
 
 
 class Violation(AssertionError):
@@ -67,7 +80,7 @@ class Violation(AssertionError):
 def entry_of(chain: tuple[Event, ...]) -> int:
     """Return the number of the newest event that has not failed."""
     number = len(chain) - 1
-    while number >= 0 and chain[number].outcome in (FAILED, SUPERSEDED):
+    while number >= 0 and chain[number].outcome == FAILED:
         number -= 1
     return number
 
@@ -97,33 +110,42 @@ def disturb(state: State) -> State:
 _WATCHING = ("read alias", "read progress again")
 
 
-def claim(state: State, version: int, head: int, superseded: bool, external: bool = False) -> State:
+def claim(state: State, head: int, version: int, outcome: str) -> State:
     """Append an event after the head that its client has read; change nothing if there is another."""
     if head != len(state.chain) - 1:
         return state
-    outcome = SUPERSEDED if superseded else APPLIED if external else OPEN
-    return state._replace(chain=(*state.chain, Event(version, outcome, external)))
+    return state._replace(chain=(*state.chain, Event(version, outcome)))
 
 
-def write(state: State, operation: str, who: int, value: int, superseded: bool) -> State:
-    """Execute a write: `value` is an event, and for a claim version and head in one number."""
-    if operation == "claim":
-        return claim(state, value // 100, value % 100 - 1, superseded)
-    if operation == "mark":
-        return disturb(state._replace(marks=state.marks | {(who, value)}))
-    if operation == "set alias":
-        return state._replace(alias=version_of(state, value))
-    if operation == "write outcome":
-        return close(state, value, APPLIED)
+def execute(state: State, write: Write) -> State:
+    """Execute a write that was delayed."""
+    if write.operation == "claim":
+        # A draft that a repair has closed as superseded has failed from the start.
+        outcome = FAILED if write.superseded else OPEN
+        return claim(state, write.event, write.version, outcome)
+    if write.operation == "mark":
+        return disturb(state._replace(marks=(*state.marks, write.version)))
+    if write.operation == "set alias":
+        return state._replace(alias=write.version)
+    if write.operation == "write outcome":
+        return close(state, write.event, APPLIED)
     return disturb(state)  # of `set head`, which is only a hint where the chain ends
 
 
-def pending_write(client: Client) -> tuple[str, int, bool] | None:
-    """Return the write that a client is about to send."""
+_WRITES = (
+    "claim", "claim external", "close drafts", "write failure", "mark", "set alias", "write outcome",
+    "set head", "remove marks",
+)  # fmt: skip
+
+
+def pending_write(state: State, client: Client) -> Write | None:
+    """Return the write that a client is about to send, if it can be executed later."""
     if client.step == "claim":
-        return "claim", client.commands[0] * 100 + client.head + 1, client.superseded
-    if client.step in {"mark", "set alias", "write outcome", "set head"}:
-        return client.step, client.applying, False
+        return Write("claim", client.head, client.commands[0], client.superseded)
+    if client.step in {"mark", "set alias"}:
+        return Write(client.step, version=version_of(state, client.applying))
+    if client.step in {"write outcome", "set head"}:
+        return Write(client.step, client.applying)
     return None
 
 
@@ -137,22 +159,25 @@ def successors(state: State) -> Iterator[State]:
         if client.step == "end":
             continue
         yield advance(state, who)
-        if state.crashes_left:
-            marks = frozenset((CRASHED if owner == who else owner, event) for owner, event in state.marks)
-            crashed = replace_client(state, who, Client((), "end"))
-            crashed = crashed._replace(marks=marks, crashes_left=state.crashes_left - 1)
+        if state.crashes_left and client.step in _WRITES:
+            crashed = replace_client(state, who, Client((), "end"))._replace(
+                marks=(*state.marks, *client.marks), crashes_left=state.crashes_left - 1
+            )
             yield crashed
-            pending = pending_write(client)
-            if pending is not None:
-                operation, value, superseded = pending
-                late = (operation, CRASHED, value, superseded)
-                yield crashed._replace(delayed=crashed.delayed | {late})
-    for late in state.delayed:
-        yield write(state._replace(delayed=state.delayed - {late}), *late)
+            late = pending_write(state, client)
+            if late is not None:
+                yield crashed._replace(delayed=(*crashed.delayed, late))
+    for number, late in enumerate(state.delayed):
+        rest = (*state.delayed[:number], *state.delayed[number + 1 :])
+        yield execute(state._replace(delayed=rest), late)
     if state.external_moves_left:
-        yield state._replace(alias=FOREIGN_VERSION, external_moves_left=state.external_moves_left - 1)
+        left = state.external_moves_left - 1
+        yield state._replace(alias=FOREIGN_VERSION, external_moves_left=left, may_be_external=True)
     for version in state.faults_left:
-        yield state._replace(faulty=state.faulty | {version}, faults_left=state.faults_left - {version})
+        # A stage is not restored to a version whose digest was changed.
+        yield state._replace(
+            faulty=state.faulty | {version}, faults_left=state.faults_left - {version}, may_be_external=True
+        )
 
 
 def advance(state: State, who: int) -> State:
@@ -170,7 +195,7 @@ def advance(state: State, who: int) -> State:
     def apply(event: int, after: State = state, is_own: bool = False) -> State:
         faults_matter = after.faulty or after.faults_left
         step = "check version" if faults_matter and event >= 0 else "mark"
-        applying = Client(client.commands, step, applying=event, is_own=is_own)
+        applying = Client(client.commands, step, applying=event, is_own=is_own, marks=client.marks)
         return replace_client(after, who, applying)
 
     match client.step:
@@ -180,7 +205,8 @@ def advance(state: State, who: int) -> State:
                 return apply(entry)
             return goto("read progress", head=len(state.chain) - 1, entry=entry)
         case "read progress":
-            return goto("read alias", marked=frozenset(event for _, event in state.marks))
+            marks = {*state.marks, *(version for each in state.clients for version in each.marks)}
+            return goto("read alias", marked=tuple(sorted(marks)))
         case "read alias":
             if state.alias != version_of(state, client.entry):
                 return goto("read progress again", held=state.alias)
@@ -188,56 +214,140 @@ def advance(state: State, who: int) -> State:
                 return goto("close drafts")
             if client.commands[0] == state.alias:  # the version is in the stage already
                 return begin(done=True)
-            return goto("read alias again", held=state.alias, marked=frozenset(), disturbed=False)
+            return goto("read alias again", held=state.alias)
         case "read progress again":
             if client.disturbed:
                 return begin()
-            late = client.held in {version_of(state, event) for event in client.marked}
-            if late and version_of(state, client.entry) not in state.faulty:
+            if client.held in client.marked and version_of(state, client.entry) not in state.faulty:
                 return apply(client.entry)
             return goto("claim external")
         case "claim external":
-            claimed = claim(state, client.held, client.head, superseded=False, external=True)
+            claimed = claim(state, client.head, client.held, APPLIED)
+            if claimed is not state and not state.may_be_external:
+                raise Violation(f"a move by a client is recorded as external: {state}")
             return begin(disturb(claimed))
         case "close drafts":
             closed = tuple(
                 each._replace(superseded=True) if each.step in {"read alias again", "claim"} else each
                 for each in state.clients
             )
-            delayed = frozenset((name, owner, value, True) for name, owner, value, _ in state.delayed)
+            delayed = tuple(
+                write._replace(superseded=True) if write.operation == "claim" else write
+                for write in state.delayed
+            )
             return begin(state._replace(clients=closed, delayed=delayed), done=True)
         case "read alias again":
             return goto("claim") if state.alias == client.held else begin(done=True)
         case "claim":
-            claimed = claim(state, client.commands[0], client.head, client.superseded)
-            if claimed is state:
-                return begin(done=True)
+            outcome = FAILED if client.superseded else OPEN
+            claimed = claim(state, client.head, client.commands[0], outcome)
+            if claimed is state or client.superseded:
+                return begin(claimed, done=True)
             return apply(len(state.chain), claimed, is_own=True)
         case "check version":
             if version_of(state, client.applying) not in state.faulty:
                 return goto("mark")
-            is_open = state.chain[client.applying].outcome == OPEN
-            return goto("write failure" if is_open else "look for newer")
+            is_left = is_open(state, client.applying)
+            return goto("write failure" if is_left else "look for newer")
         case "write failure":
             return goto("look for newer", close(state, client.applying, FAILED))
         case "mark":
-            marked = write(state, "mark", who, client.applying, False)
-            return replace_client(marked, who, client._replace(step="set alias"))
+            version = version_of(state, client.applying)
+            marked = tuple(sorted({*client.marks, version}))
+            return goto("set alias", disturb(state), marks=marked)
         case "set alias":
-            return goto("write outcome", write(state, "set alias", who, client.applying, False))
+            return goto("write outcome", state._replace(alias=version_of(state, client.applying)))
         case "write outcome":
-            return goto("look for newer", write(state, "write outcome", who, client.applying, False))
+            return goto("look for newer", close(state, client.applying, APPLIED))
         case "look for newer":
             newest = entry_of(state.chain)
             if newest == client.applying:
                 return goto("set head")
             return apply(newest, is_own=client.is_own)
         case "set head":
-            return replace_client(disturb(state), who, client._replace(step="remove marks"))
+            return goto("remove marks", disturb(state))
         case "remove marks":
-            kept = frozenset(mark for mark in state.marks if mark[0] != who)
-            return begin(disturb(state._replace(marks=kept)), done=client.is_own)
+            return begin(disturb(state), done=client.is_own)
     raise AssertionError(client.step)
+
+
+_LIVE = {
+    "read head": (),
+    "read progress": ("head", "entry"),
+    "read alias": ("head", "entry", "marked", "disturbed"),
+    "read progress again": ("head", "entry", "held", "marked"),
+    "claim external": ("head", "held"),
+    "close drafts": (),
+    "read alias again": ("head", "held", "superseded"),
+    "claim": ("head", "superseded"),
+    "end": (),
+}
+_LIVE_WHEN_APPLYING = ("applying", "is_own", "marks")
+
+
+def skip(state: State, client: Client) -> Client:
+    """Skip the next step of a client if it has no effect, now or later."""
+    is_stale = client.head != len(state.chain) - 1
+    if client.step in {"read alias again", "claim"} and is_stale:
+        commands = client.commands[1:]
+        return Client(commands, "read head" if commands else "end")
+    if client.step == "claim external" and is_stale:
+        return Client(client.commands)
+    if client.step == "read progress again" and client.disturbed:
+        return Client(client.commands)
+    if client.step == "write outcome" and not is_open(state, client.applying):
+        return client._replace(step="look for newer")
+    return client
+
+
+def live_part(state: State, client: Client) -> Client:
+    """Return the state of a client without the values that it does not read again."""
+    live = _LIVE.get(client.step, _LIVE_WHEN_APPLYING)
+    client = Client(client.commands, client.step, **{name: getattr(client, name) for name in live})
+    if client.marked and (client.disturbed or client.step == "read progress again"):
+        late = client.held in client.marked and not client.disturbed
+        return client._replace(marked=(client.held,) if late else ())
+    return client
+
+
+def normal_form(state: State) -> State:
+    """Return one state for all states with the same future."""
+    last = len(state.chain) - 1
+    clients = [live_part(state, skip(state, each)) for each in state.clients]
+    # The events that matter: the entry, open ones, and those that a client is at.
+    used = {entry_of(state.chain), *(number for number in range(last + 1) if is_open(state, number))}
+    used |= {each.applying for each in clients} | {each.entry for each in clients}
+    kept = sorted(number for number in used if number >= 0)
+    new = {number: place for place, number in enumerate(kept)}
+
+    def renumber_client(client: Client) -> Client:
+        head = NO_EVENT
+        if "head" in _LIVE.get(client.step, ()):
+            head = len(kept) - 1 if client.head == last else STALE
+        entry, applying = new.get(client.entry, NO_EVENT), new.get(client.applying, NO_EVENT)
+        return client._replace(head=head, entry=entry, applying=applying)
+
+    def renumber_write(write: Write) -> Write:
+        is_claim = write.operation == "claim"
+        return write._replace(event=len(kept) - 1 if is_claim else new.get(write.event, NO_EVENT))
+
+    return state._replace(
+        clients=tuple(sorted(renumber_client(each) for each in clients)),
+        chain=tuple(state.chain[number] for number in kept),
+        marks=tuple(sorted(set(state.marks))),
+        delayed=tuple(sorted(renumber_write(each) for each in state.delayed if has_effect(state, each))),
+    )
+
+
+def has_effect(state: State, write: Write) -> bool:
+    """Whether a delayed write can change the store, now or later."""
+    if write.operation == "claim":
+        return write.event == len(state.chain) - 1
+    return write.operation != "write outcome" or is_open(state, write.event)
+
+
+def is_open(state: State, event: int) -> bool:
+    return event >= 0 and state.chain[event].outcome == OPEN
 
 
 def repair(state: State) -> State:
@@ -248,33 +358,27 @@ def repair(state: State) -> State:
     return alone
 
 
-def check(state: State, may_be_external: bool) -> None:
+def check(state: State) -> None:
     """Check the invariants of a state in which no client is at work, and a repair has run."""
     if state.alias != version_of(state, entry_of(state.chain)):
         raise Violation(f"the stage is not at its newest event: {state}")
     if any(event.outcome == OPEN for event in state.chain):
         raise Violation(f"an event of the chain is open: {state}")
-    if not may_be_external and any(event.external for event in state.chain):
-        raise Violation(f"a move by a client was recorded as external: {state}")
 
 
 def explore(start: State) -> int:
     """Visit every state that can be reached, check it, and return the number of states."""
-    # A stage is not restored to a version whose digest was changed.
-    may_be_external = bool(start.external_moves_left or start.faults_left)
-    seen = {start}
+    seen = {hash(start)}
     left = [start]
     while left:
         state = left.pop()
         following = list(successors(state))
         if all(client.step == "end" for client in state.clients):
             repaired = repair(state)
-            check(repaired, may_be_external)
+            check(repaired)
             following.append(repaired)
-        for each in following:
-            # Two clients could record one external move in turns, without end, if each of them acted
-            # exactly between two steps of the other.
-            if each not in seen and len(each.chain) <= _LONGEST_CHAIN:
-                seen.add(each)
+        for each in map(normal_form, following):
+            if hash(each) not in seen:
+                seen.add(hash(each))
                 left.append(each)
     return len(seen)

