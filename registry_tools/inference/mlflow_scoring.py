@@ -18,7 +18,6 @@ import orjson
 
 from registry_tools.errors import InputError, UnsupportedOperation
 from registry_tools.inference.input_diagnostics import explain_refusal, refuse_misspelled_columns
-from registry_tools.inference.lazy_imports import load_full_mlflow
 from registry_tools.models.loaded_model import LoadedModel
 from registry_tools.models.prediction_shape import check_prediction_count
 
@@ -88,7 +87,6 @@ class MlflowScoring:
         VerificationError
             If the model returns more or fewer predictions than there are rows.
         """
-        load_full_mlflow()
         from mlflow.exceptions import MlflowException
         from mlflow.pyfunc import scoring_server
 

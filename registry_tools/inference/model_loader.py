@@ -17,12 +17,9 @@ from registry_tools.errors import InputError, VerificationError, first_line
 from registry_tools.evaluation.gates import version as version_gates
 from registry_tools.inference import decoder
 from registry_tools.inference.decoder import Matrix, NumericSchema
-from registry_tools.inference.lazy_imports import load_full_mlflow
 from registry_tools.inference.mlflow_scoring import MlflowScoring
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.inference.predictor import METHODS, Predictor
-from registry_tools.models import formats
-from registry_tools.models.formats import describe
 from registry_tools.models.loaded_model import load_folder
 from registry_tools.models.trust_policy import TrustPolicy
 
@@ -40,8 +37,6 @@ def load(artifact: ModelArtifact, policy: TrustPolicy) -> Predictor:
     VerificationError
         If it does not load, contains untrusted types, or predicts other than recorded.
     """
-    if not _is_skops(artifact):
-        load_full_mlflow()  # MLflow is to load it
     loaded = load_folder(artifact.model, policy)
     info = dataclasses.replace(
         loaded.info,
@@ -69,13 +64,6 @@ def load(artifact: ModelArtifact, policy: TrustPolicy) -> Predictor:
     except Exception as error:
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise VerificationError(f"{artifact} fails on its own example: {reason}") from error
-
-
-def _is_skops(artifact: ModelArtifact) -> bool:
-    try:
-        return formats.format_of(describe(artifact.model).flavors)[0] == "skops"
-    except formats.FormatRunsCode:
-        return False
 
 
 def _check_example(predictor: Predictor) -> Predictor:

@@ -19,22 +19,18 @@ from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import sklearn
+import skops.io  # noqa: F401 - while the command resolves the version
 
 from registry_tools.batch.engines import messages
+from registry_tools.batch.engines.predictions import BatchPredictor, class_counts
+from registry_tools.batch.readers.file_identity import FileIdentity
+from registry_tools.batch.readers.read_rows import READ_BYTES
 from registry_tools.errors import RegistryToolsError, error_summary
-from registry_tools.inference.lazy_imports import hide_packages
+from registry_tools.inference.model_artifact import ModelArtifact
+from registry_tools.inference.model_loader import load
+from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.processes import read_message, write_message
-
-with hide_packages("pytest"):
-    import sklearn
-    import skops.io  # noqa: F401 - while the command resolves the version
-
-    from registry_tools.batch.engines.predictions import BatchPredictor, class_counts
-    from registry_tools.batch.readers.file_identity import FileIdentity
-    from registry_tools.batch.readers.read_rows import READ_BYTES
-    from registry_tools.inference.model_artifact import ModelArtifact
-    from registry_tools.inference.model_loader import load
-    from registry_tools.models.trust_policy import TrustPolicy
 
 # So few rows at once that what is made of them stays in the processor's cache.
 _STEP_ROWS = 1 << 14

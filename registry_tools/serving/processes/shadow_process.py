@@ -17,20 +17,15 @@ from collections import deque
 from typing import Any
 
 import numpy as np
+import uvloop
 
 from registry_tools.errors import RegistryToolsError
-from registry_tools.inference.lazy_imports import OPTIONAL, hide_packages
-
-with hide_packages(*OPTIONAL):
-    import uvloop
-
-    from registry_tools.inference.model_loader import load
-    from registry_tools.inference.predictor import Predictor, skip_sklearn_validation
-    from registry_tools.serving.observers.metrics import ShadowMetrics
-    from registry_tools.serving.rollout.stage_follower import StageFollower, artifact_fetcher_for
-
 from registry_tools.inference.model_artifact import ModelArtifact
+from registry_tools.inference.model_loader import load
+from registry_tools.inference.predictor import Predictor, skip_sklearn_validation
 from registry_tools.processes import decode_message, encode_message, receive_message
+from registry_tools.serving.observers.metrics import ShadowMetrics
+from registry_tools.serving.rollout.stage_follower import StageFollower, artifact_fetcher_for
 from registry_tools.serving.settings import Settings
 from registry_tools.terminal import log_to_stderr
 

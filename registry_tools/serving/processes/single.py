@@ -6,18 +6,14 @@ import asyncio
 import signal
 import socket
 
-from registry_tools.inference.lazy_imports import OPTIONAL, hide_packages
+import uvloop
 
-with hide_packages(*OPTIONAL):
-    import uvloop
-
-    from registry_tools.serving.observers.metrics import Metrics
-    from registry_tools.serving.observers.shadow import Shadow, ShadowFeed
-    from registry_tools.serving.processes import lifecycle
-    from registry_tools.serving.processes.http_server import BACKLOG, HttpServer
-    from registry_tools.serving.processes.worker import Worker
-    from registry_tools.serving.rollout.stage_follower import StageFollower, artifact_fetcher_for
-
+from registry_tools.serving.observers.metrics import Metrics
+from registry_tools.serving.observers.shadow import Shadow, ShadowFeed
+from registry_tools.serving.processes import lifecycle
+from registry_tools.serving.processes.http_server import BACKLOG, HttpServer
+from registry_tools.serving.processes.worker import Worker
+from registry_tools.serving.rollout.stage_follower import StageFollower, artifact_fetcher_for
 from registry_tools.serving.settings import Settings
 
 

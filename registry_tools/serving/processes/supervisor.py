@@ -11,21 +11,17 @@ import sys
 import time
 from typing import Any
 
+import uvloop
+from prometheus_client import multiprocess
+
 from registry_tools.errors import RegistryToolsError, VerificationError
-from registry_tools.inference.lazy_imports import OPTIONAL, hide_packages
-
-with hide_packages(*OPTIONAL):
-    import uvloop
-    from prometheus_client import multiprocess
-
-    from registry_tools.serving.observers.metrics import Metrics
-    from registry_tools.serving.observers.shadow import Shadow
-    from registry_tools.serving.processes import lifecycle
-    from registry_tools.serving.processes.http_server import BACKLOG
-    from registry_tools.serving.rollout.stage_follower import StageFollower, artifact_fetcher_for
-
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.processes import encode_message, receive_message
+from registry_tools.serving.observers.metrics import Metrics
+from registry_tools.serving.observers.shadow import Shadow
+from registry_tools.serving.processes import lifecycle
+from registry_tools.serving.processes.http_server import BACKLOG
+from registry_tools.serving.rollout.stage_follower import StageFollower, artifact_fetcher_for
 from registry_tools.serving.settings import Settings
 
 _log = logging.getLogger(__name__)

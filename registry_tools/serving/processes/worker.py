@@ -7,9 +7,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import skops.io  # noqa: F401 - here, where it does without what is left out (see `lazy_imports`)
-
-from registry_tools.inference.lazy_imports import allow_imports_while_predicting
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.inference.model_loader import load
 from registry_tools.inference.predictor import Predictor, skip_sklearn_validation
@@ -27,7 +24,6 @@ class Worker:
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         skip_sklearn_validation()
-        allow_imports_while_predicting()
         self.service = InferenceService(settings, metrics)
         self._policy = settings.policy
         self._began = time.time()

@@ -15,20 +15,16 @@ import socket
 import sys
 from typing import Any
 
+import uvloop
+
 from registry_tools.errors import RegistryToolsError, error_summary
-from registry_tools.inference.lazy_imports import OPTIONAL, hide_packages
-
-with hide_packages(*OPTIONAL):
-    import uvloop
-
-    from registry_tools.serving.observers.metrics import Metrics
-    from registry_tools.serving.observers.shadow import ShadowFeed
-    from registry_tools.serving.processes.http_server import HttpServer
-    from registry_tools.serving.processes.lifecycle import settle_memory, stop_on_signals
-    from registry_tools.serving.processes.worker import Worker
-
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.processes import encode_message, receive_message
+from registry_tools.serving.observers.metrics import Metrics
+from registry_tools.serving.observers.shadow import ShadowFeed
+from registry_tools.serving.processes.http_server import HttpServer
+from registry_tools.serving.processes.lifecycle import settle_memory, stop_on_signals
+from registry_tools.serving.processes.worker import Worker
 from registry_tools.serving.settings import Settings
 from registry_tools.terminal import log_to_stderr
 
