@@ -75,10 +75,10 @@ def fetch_bundle(
     )
 
 
-def exclude_training_rows(holdout: Holdout | None, bundle: VersionBundle | None) -> Holdout | None:
+def exclude_training_rows(holdout: Holdout, bundle: VersionBundle) -> Holdout:
     """Return the rows that a version was not trained on; all of them where that is unknown."""
-    training = bundle.training_rows if bundle is not None else None
-    if holdout is None or training is None or training.missing_columns(holdout.rows):
+    training = bundle.training_rows
+    if training is None or training.missing_columns(holdout.rows):
         return holdout
     return holdout.take(~np.isin(training.hash(holdout.rows), training.hashes))
 

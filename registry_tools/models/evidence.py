@@ -13,6 +13,7 @@ The hash of a row is that of its features: a label may be written in more than o
 
 from __future__ import annotations
 
+import functools
 import json
 import zipfile
 from collections.abc import Iterator
@@ -39,6 +40,12 @@ class Holdout:
     labels: npt.NDArray[Any]  # class names, shape (rows,)
     # The hashes of rows that stand in their table more than once, and how often; shape (rows, 2).
     duplicates: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty((0, 2), np.uint64))
+
+    @functools.cached_property
+    def distinct(self) -> npt.NDArray[np.bool_]:
+        """Return where a row stands for the first time, by its features and its label; shape (rows,)."""
+        keys = pd.DataFrame({"features": hash_rows(self.rows), "label": self.labels})
+        return ~np.asarray(keys.duplicated())
 
     def take(self, mask: npt.NDArray[np.bool_]) -> Holdout:
         """Return the rows where `mask` is true."""
