@@ -126,8 +126,13 @@ def test_a_version_whose_digest_tags_were_removed_is_refused(
 ) -> None:
     name = local.model(GOOD)
     assert main(["verify", f"{name}/1"]) == 0
-    for tag in (registry.EVIDENCE_DIGEST_TAG, registry.DIGEST_TAG):
-        local.client.delete_model_version_tag(name, "1", tag)
+    kept = local.version(name, 1).tags
+    both = (registry.EVIDENCE_DIGEST_TAG, registry.DIGEST_TAG)
+    for removed in (both[1:], both[:1], both):
+        for tag in both:
+            local.client.set_model_version_tag(name, "1", tag, kept[tag])
+        for tag in removed:
+            local.client.delete_model_version_tag(name, "1", tag)
         refused = "integrity: the digest tags of the version were removed; restore artifact_digest and"
         assert refused in error_of(capsys, "verify", f"{name}/1")
         assert refused in error_of(capsys, "promote", f"{name}/1", "--to", "production", code=3)
