@@ -27,7 +27,10 @@ import pandas as pd
 
 from registry_tools.data.row_hash import hash_rows
 from registry_tools.errors import VerificationError, first_line
+from registry_tools.models.inspection import archives
+from registry_tools.models.inspection.metadata import check_size
 
+_MOST_JSON_BYTES = 64 << 20
 _TRAINING_ROWS = "training_rows.npz"
 
 
@@ -121,6 +124,7 @@ def read_training_rows(folder: Path) -> TrainingRows | None:
     path = folder / _TRAINING_ROWS
     if not path.is_file():
         return None
+    archives.check_npz(path, f"evidence/{path.name}")
     # NumPy leaves a file open that it cannot read.
     with _translate_read_errors(path), path.open("rb") as file, np.load(file) as content:
         columns = tuple(content["columns"].astype(str).tolist())
@@ -162,6 +166,7 @@ def read_recorded_predictions(folder: Path) -> RecordedPredictions | None:
     path = folder / "recorded_predictions.json"
     if not path.is_file():
         return None
+    check_size(path, _MOST_JSON_BYTES)
     with _translate_read_errors(path):
         content = json.loads(path.read_text())
         probabilities = content["probabilities"]
