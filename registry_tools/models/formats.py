@@ -156,16 +156,16 @@ def format_of(flavors: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
 def _check_onnx(flavor: Mapping[str, Any]) -> None:
     """Refuse what an ONNX model asks of ONNX Runtime beyond known providers and numbers of threads."""
     providers = flavor.get("providers") or []
-    for provider in [providers] if isinstance(providers, str) else providers:
+    for provider in providers if isinstance(providers, list) else [providers]:
         if provider not in _ONNX_PROVIDERS:
             raise FormatRunsCode(
                 f"onnx with the provider {str(provider)[:60]}; known, and without options, are "
                 f"{', '.join(_ONNX_PROVIDERS)}"
             )
     options = flavor.get("onnx_session_options") or {}
-    unknown = sorted(set(options) - _ONNX_SESSION_OPTIONS)
-    if unknown:
-        raise FormatRunsCode(f"onnx with the session option {unknown[0]}")
+    for option in options if isinstance(options, dict) else [options]:
+        if str(option) not in _ONNX_SESSION_OPTIONS:
+            raise FormatRunsCode(f"onnx with the session option {str(option)[:60]}")
 
 
 class FormatRunsCode(Exception):

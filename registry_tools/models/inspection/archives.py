@@ -6,6 +6,7 @@ import copy
 import io
 import json
 import math
+import tokenize
 import warnings
 import zipfile
 import zlib
@@ -25,12 +26,20 @@ MOST_EXPANSION = 100
 # Each value of the schema costs about 100 bytes of memory; a forest of a million nodes has 300,000.
 MOST_SCHEMA_VALUES = 10_000_000
 _SCHEMA = "schema.json"
+# How skops writes objects of compiled code, by module. It would also build them by a call of their
+# class: `BallTree` crashes in its constructor if it gets too few weights.
+_COMPILED = {
+    "sklearn.tree._tree": "TreeNode",
+    "sklearn.neighbors._kd_tree": "ObjectNode",
+    "sklearn.neighbors._ball_tree": "ObjectNode",
+    "sklearn.metrics._dist_metrics": "ObjectNode",
+}
 _BLOCK = 1 << 18
 _NPY, _ZIP = b"\x93NUMPY", b"PK\x03\x04"
 # What reading a broken file may raise: NumPy parses the header of an array as Python.
 _READ_ERRORS = (
     *(OSError, ValueError, TypeError, LookupError, AttributeError, SyntaxError, RuntimeError),
-    *(EOFError, MemoryError, zipfile.BadZipFile, zlib.error),
+    *(EOFError, MemoryError, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
 )
 
 
@@ -146,6 +155,7 @@ def _check_schema(where: str, schema: Any) -> list[str]:
     files: dict[Any, set[str]] = {}
 
     def count(value: Any) -> int:
+        _check_loader(where, value)
         children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
         total = 1 + sum(count(child) for child in children if isinstance(child, (dict, list)))
         number = value.get("__id__") if isinstance(value, dict) else None
@@ -161,6 +171,16 @@ def _check_schema(where: str, schema: Any) -> list[str]:
 
     count(schema)
     return [name for names in files.values() for name in names]
+
+
+def _check_loader(where: str, value: Any) -> None:
+    """Refuse an object of compiled code that skops would build in another way than it saves it."""
+    module = str(value.get("__module__")) if isinstance(value, dict) else ""
+    if module in _COMPILED and value.get("__loader__") != _COMPILED[module]:
+        raise VerificationError(
+            f"{where}/{_SCHEMA} builds a {str(value.get('__class__'))[:50]} by "
+            f"{str(value.get('__loader__'))[:50]}, which skops does not write for it: save the model again"
+        )
 
 
 def _check_content(where: str, archive: zipfile.ZipFile, name: str, size: int, budget: _Budget) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from registry_tools.errors import VerificationError
+from registry_tools.errors import VerificationError, first_line
 
 _MIB = 1 << 20
 MOST_YAML_BYTES = 2 * _MIB
@@ -42,8 +42,12 @@ def check_metadata_files(folder: Path) -> None:
     for name, most in _PARSED_FILES.items():
         check_size(folder / name, most)
     for name in _YAML_FILES:
-        if (folder / name).is_file():
+        if not (folder / name).is_file():
+            continue
+        try:
             _check_events(name, _read_text(folder / name))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise VerificationError(f"{name} is no readable YAML: {first_line(error, 150)}") from error
 
 
 def read_yaml(path: Path) -> Any:

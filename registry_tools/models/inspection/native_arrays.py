@@ -32,6 +32,7 @@ from sklearn.tree._tree import Tree
 from registry_tools.errors import VerificationError
 
 _LEAF = -1
+_MT19937_WORDS = 624
 
 
 def check_native_arrays(value: Any) -> None:
@@ -239,6 +240,14 @@ def _check_centers(model: _BaseKMeans) -> None:
         )
 
 
+def _check_random_state(generator: Any) -> None:
+    bits = generator if isinstance(generator, np.random.RandomState) else generator.bit_generator
+    state = bits.get_state(legacy=False) if isinstance(bits, np.random.RandomState) else bits.state
+    position = state["state"].get("pos", 0) if isinstance(state["state"], dict) else 0
+    _require(0 <= position <= _MT19937_WORDS, generator, "its position is outside of its state")
+    _require(0 <= state.get("buffer_pos", 0) <= 4, generator, "its position is outside of its buffer")
+
+
 _CHECKS: tuple[tuple[Any, Callable[[Any], None]], ...] = (
     (Tree, _check_tree),
     (BaseDecisionTree, _check_decision_tree),
@@ -248,4 +257,5 @@ _CHECKS: tuple[tuple[Any, Callable[[Any], None]], ...] = (
     ((KDTree32, KDTree64, BallTree32, BallTree64), _check_binary_tree),
     (BaseLibSVM, _check_support_vectors),
     (_BaseKMeans, _check_centers),
+    ((np.random.RandomState, np.random.Generator), _check_random_state),
 )
