@@ -19,7 +19,7 @@ LONGEST_NAME = 500
 _MOST_DEPTH = 50
 # PyYAML takes minutes for a number such as 1:1:1:1…, to the base of 60.
 _LONGEST_NUMBER = 1000
-_NUMBER = frozenset("0123456789abcdefABCDEFxXoO_:.+-")
+_FIRST, _NUMBER = "0123456789.+-", frozenset("0123456789abcdefABCDEFxXoO_:.+-")
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 # The files beside `MLmodel` that MLflow or this package parses, and their most bytes.
@@ -120,5 +120,5 @@ def _check_events(name: str, text: str) -> None:
         if depth > _MOST_DEPTH:
             raise VerificationError(f"{name} is nested more than {_MOST_DEPTH} deep in line {line}")
         value = event.value if isinstance(event, yaml.ScalarEvent) and event.implicit[0] else ""
-        if len(value) > _LONGEST_NUMBER and not set(value) - _NUMBER:
+        if len(value) > _LONGEST_NUMBER and value[0] in _FIRST and not set(value) - _NUMBER:
             raise VerificationError(f"{name} has a number of {len(value):,} digits in line {line}")

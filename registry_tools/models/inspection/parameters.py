@@ -53,19 +53,9 @@ VALUES = (
 
 # Used by `fit` alone, which nothing here calls.
 ONLY_FIT = (
-    *(
-        "U_init",
-        "V_init",
-        "alpha",
-        "beta_loss",
-        "code_init",
-        "criterion",
-        "cv",
-        "dict_init",
-        "epsilon",
-        "error_score",
-    ),
-    *("n_subsamples", "param_distributions", "param_grid", "pre_dispatch", "precompute", "solver", "verbose"),
+    *("U_init", "V_init", "alpha", "beta_loss", "code_init", "criterion", "cv", "dict_init", "epsilon"),
+    *("error_score", "n_subsamples", "param_distributions", "param_grid", "pre_dispatch", "precompute"),
+    *("solver", "verbose"),
 )
 
 JUDGED = frozenset((*ALLOWED_VALUES, *PARALLEL, *CALLABLE, *ARGUMENTS, *ESTIMATORS, *VALUES, *ONLY_FIT))

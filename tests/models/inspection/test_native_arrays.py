@@ -245,6 +245,7 @@ def test_a_model_that_would_crash_the_process_is_refused(name: str, tmp_path: Pa
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_without_the_inspection_it_crashes(tmp_path: Path) -> None:
     folder = save_model(tmp_path, tree(node("left_child", FAR)))
     script = (
