@@ -14,10 +14,11 @@ import pytest
 import scipy.sparse as sp
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import BallTree, KNeighborsClassifier
+from sklearn.tree import DecisionTreeClassifier
 
 from registry_tools.errors import VerificationError
 from registry_tools.models.evidence import read_training_rows
-from registry_tools.models.inspection import archives
+from registry_tools.models.inspection import skops_schema
 from tests.support.crafted_models import load, rewrite_archive, save_model
 
 Schema = dict[str, Any]
@@ -95,6 +96,47 @@ def by_its_constructor(schema: Schema, files: Files) -> None:
     }
 
 
+def tree_of(schema: Schema) -> Schema:
+    return schema["content"]["content"]["tree_"]
+
+
+def nodes_of_no_dimension(schema: Schema, files: Files) -> None:
+    """`Tree` takes its length, and crashes while it is constructed."""
+    nodes = tree_of(schema)["content"]["content"]["nodes"]
+    files[nodes["file"]] = npy(doubles("()"), bytes(8))
+
+
+def nodes_of_another_number(schema: Schema, files: Files) -> None:
+    """Under the number of the nodes, skops finds another array that comes first."""
+    files["number.npy"] = npy(doubles("()"), bytes(8))
+    nodes = tree_of(schema)["content"]["content"]["nodes"]
+    content = schema["content"]["content"]
+    schema["content"]["content"] = {"first": {**nodes, "file": "number.npy"}, **content}
+
+
+def nodes_as_a_list(schema: Schema, files: Files) -> None:
+    nodes = tree_of(schema)["content"]["content"]["nodes"]
+    nodes.update({"type": "json", "content": [], "shape": {}})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (nodes_of_no_dimension, "has a Tree whose nodes are no list"),
+        (nodes_of_another_number, "has a Tree without nodes of its own"),
+        (nodes_as_a_list, "has a Tree without nodes of its own"),
+    ],
+    ids=lambda each: getattr(each, "__name__", None),
+)
+def test_a_tree_that_would_crash_while_it_is_built_is_refused(
+    change: Callable[[Schema, Files], None], message: str, tmp_path: Path
+) -> None:
+    path = save_model(tmp_path, DecisionTreeClassifier().fit(_X, _Y)) / "model.skops"
+    rewrite_archive(path, change)
+    with pytest.raises(VerificationError, match=message):
+        load(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -128,7 +170,7 @@ def test_an_archive_that_costs_too_much_is_refused(
 
 def test_a_schema_of_very_many_values_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model(tmp_path)
-    monkeypatch.setattr(archives, "MOST_SCHEMA_VALUES", 10)
+    monkeypatch.setattr(skops_schema, "MOST_SCHEMA_VALUES", 10)
     with pytest.raises(VerificationError, match="has more than 10 values"):
         load(tmp_path)
 
