@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from registry_tools.data.schema import quoted_names
 from registry_tools.errors import InputError
 
 BYTES = "BYTES"
@@ -20,7 +22,11 @@ DTYPES: dict[str, np.dtype[Any]] = {
     **{f"INT{8 * size}": np.dtype(f"<i{size}") for size in (1, 2, 4, 8)},
     **{f"FP{8 * size}": np.dtype(f"<f{size}") for size in (2, 4, 8)},
 }
+_DATATYPES = {dtype: datatype for datatype, dtype in DTYPES.items()}
 _MOST_DIMENSIONS = 8
+_MOST_VALUES = 1 << 40
+_LONGEST_SHOWN = 50  # characters of a request that a message repeats
+_MOST_NAMES = 5
 
 
 @dataclass(frozen=True)
@@ -32,28 +38,52 @@ class Tensor:
 
     @property
     def datatype(self) -> str:
-        """What the protocol calls its type."""
-        for datatype, dtype in DTYPES.items():
-            if dtype == self.values.dtype:
-                return datatype
-        return BYTES
+        """The protocol's name of its type."""
+        return datatype_of(self.values.dtype)
+
+
+def datatype_of(dtype: np.dtype[Any]) -> str:
+    """Return the protocol's name of a NumPy type; `BYTES` for texts and all that it has no name for."""
+    return _DATATYPES.get(dtype, BYTES)
+
+
+def shown(text: str) -> str:
+    """Return a name that a client sent, quoted and cut, for a message."""
+    return repr(text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…")
+
+
+def is_unicode(text: str) -> bool:
+    """Tell whether a text can be encoded: JSON may hold halves of surrogate pairs, which cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def listed(names: Collection[str]) -> str:
+    """Return the first names of a list, quoted, for a message."""
+    more = len(names) - _MOST_NAMES
+    return quoted_names(islice(names, _MOST_NAMES)) + (f" and {more} more" if more > 0 else "")
 
 
 def checked_shape(name: str, datatype: str, shape: Sequence[Any]) -> tuple[int, ...]:
-    """Return the shape of a tensor that a client announces.
+    """Return the shape of a tensor that a client announces; a length may be 0.
 
     Raises
     ------
     InputError
-        If it is none, or the datatype is unknown.
+        If the shape is none, or the datatype is unknown.
     """
     if datatype != BYTES and datatype not in DTYPES:
         known = ", ".join([*DTYPES, BYTES])
-        raise InputError(f"tensor {name!r}: the datatype is none of {known}")
+        raise InputError(f"tensor {shown(name)}: the datatype is none of {known}")
     if not 1 <= len(shape) <= _MOST_DIMENSIONS or not all(
-        type(length) is int and 0 < length < 1 << 32 for length in shape
+        type(length) is int and length >= 0 for length in shape
     ):
-        raise InputError(f"tensor {name!r}: the shape is no list of lengths above 0")
+        raise InputError(f"tensor {shown(name)}: the shape is not a list of 1 to {_MOST_DIMENSIONS} lengths")
+    if math.prod(length or 1 for length in shape) > _MOST_VALUES:  # NumPy counts a 0 as 1 as well
+        raise InputError(f"tensor {shown(name)}: the shape is for more than {_MOST_VALUES} values")
     return tuple(shape)
 
 
@@ -63,15 +93,17 @@ def from_values(name: str, datatype: str, shape: Sequence[Any], values: Any) -> 
     Raises
     ------
     InputError
-        If they are not as many as the shape says, or not of the datatype.
+        If they are more or fewer than the shape says, or not of the datatype.
     """
     lengths = checked_shape(name, datatype, shape)
     flat = _flat(name, values)
     if len(flat) != math.prod(lengths):
-        raise InputError(f"tensor {name!r}: {len(flat)} values, and its shape is for {math.prod(lengths)}")
+        raise InputError(
+            f"tensor {shown(name)}: {len(flat)} values, and its shape is for {math.prod(lengths)}"
+        )
     if datatype == BYTES:
-        if not all(type(value) is str for value in flat):
-            raise InputError(f"tensor {name!r}: a value of BYTES is no text")
+        if not all(type(value) is str for value in flat) or not is_unicode("".join(flat)):
+            raise InputError(f"tensor {shown(name)}: a value of BYTES is not Unicode text")
         texts = np.empty(len(flat), object)
         texts[:] = flat
         return Tensor(name, texts.reshape(lengths))
@@ -80,24 +112,24 @@ def from_values(name: str, datatype: str, shape: Sequence[Any], values: Any) -> 
     if dtype.kind in "bf":
         wanted = {bool} if dtype.kind == "b" else {int, float, type(None)}
     if not {type(value) for value in flat} <= wanted:
-        raise InputError(f"tensor {name!r}: a value is not of its datatype {datatype}")
+        raise InputError(f"tensor {shown(name)}: a value is not of its datatype {datatype}")
     try:
         found = np.array(flat, dtype=dtype)
     except OverflowError:
-        raise InputError(f"tensor {name!r}: a value is larger than {datatype} holds") from None
+        raise InputError(f"tensor {shown(name)}: a value is larger than {datatype} holds") from None
     return Tensor(name, found.reshape(lengths))
 
 
 def _flat(name: str, values: Any) -> list[Any]:
     if not isinstance(values, list):
-        raise InputError(f"tensor {name!r}: its data is missing, or no list")
+        raise InputError(f"tensor {shown(name)}: its data is missing, or not a list")
     for _ in range(_MOST_DIMENSIONS):
         if not any(isinstance(value, list) for value in values):
             return values
         if not all(isinstance(value, list) for value in values):
             break
         values = [inner for value in values for inner in value]
-    raise InputError(f"tensor {name!r}: its data is nested unevenly, or too deep")
+    raise InputError(f"tensor {shown(name)}: its data is nested unevenly, or too deep")
 
 
 def from_bytes(name: str, datatype: str, shape: Sequence[Any], raw: bytes | memoryview) -> Tensor:
@@ -106,7 +138,7 @@ def from_bytes(name: str, datatype: str, shape: Sequence[Any], raw: bytes | memo
     Raises
     ------
     InputError
-        If the bytes are not as many as the shape says.
+        If there are more or fewer bytes than the shape says.
     """
     lengths = checked_shape(name, datatype, shape)
     count = math.prod(lengths)
@@ -114,12 +146,14 @@ def from_bytes(name: str, datatype: str, shape: Sequence[Any], raw: bytes | memo
         return Tensor(name, _texts(name, count, raw).reshape(lengths))
     dtype = DTYPES[datatype]
     if len(raw) != count * dtype.itemsize:
-        raise InputError(f"tensor {name!r}: {len(raw)} bytes, and its shape is for {count * dtype.itemsize}")
+        raise InputError(
+            f"tensor {shown(name)}: {len(raw)} bytes, and its shape is for {count * dtype.itemsize}"
+        )
     return Tensor(name, np.frombuffer(raw, dtype).reshape(lengths))
 
 
 def _texts(name: str, count: int, raw: bytes | memoryview) -> npt.NDArray[Any]:
-    wrong = InputError(f"tensor {name!r}: its bytes are not the {count} texts of its shape")
+    wrong = InputError(f"tensor {shown(name)}: its bytes are not the {count} texts of its shape")
     if count * 4 > len(raw):
         raise wrong
     found = np.empty(count, object)
@@ -141,7 +175,7 @@ def _texts(name: str, count: int, raw: bytes | memoryview) -> npt.NDArray[Any]:
 
 def to_bytes(tensor: Tensor) -> bytes:
     """Return the bytes of a tensor, as `from_bytes` reads them."""
-    if tensor.values.dtype != object:
+    if tensor.datatype != BYTES:
         return tensor.values.tobytes()
     texts = [str(text).encode() for text in tensor.values.ravel()]
     return b"".join(struct.pack("<I", len(text)) + text for text in texts)
