@@ -13,7 +13,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from sklearn.base import is_classifier, is_clusterer, is_outlier_detector
+from sklearn.base import BaseEstimator, is_clusterer, is_outlier_detector
 
 from registry_tools.inference.predictor import METHODS, Predictor
 from registry_tools.serving.v2.tensors import BYTES, DTYPES, datatype_of
@@ -137,11 +137,13 @@ def _of_example(method: str, example: Any, declared: list[TensorMetadata]) -> li
 
 def _predictions_of(estimator: Any) -> TensorMetadata:
     classes = getattr(estimator, "classes_", None)
-    if is_classifier(estimator) and classes is not None:
-        if isinstance(classes, list):  # an array for each of several outputs
-            return TensorMetadata("predict", datatype_of(np.asarray(classes[0]).dtype), (-1, len(classes)))
+    if isinstance(classes, list):  # an array for each of several outputs
+        return TensorMetadata("predict", datatype_of(np.asarray(classes[0]).dtype), (-1, len(classes)))
+    if classes is not None:
         return TensorMetadata("predict", datatype_of(np.asarray(classes).dtype), (-1,))
-    codes = is_clusterer(estimator) or is_outlier_detector(estimator)
+    codes = isinstance(estimator, BaseEstimator) and (
+        is_clusterer(estimator) or is_outlier_detector(estimator)
+    )
     return TensorMetadata("predict", "INT64" if codes else "FP64", (-1,))
 
 
