@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from mlflow.models import infer_signature
 from mlflow.models.signature import ModelSignature
 from mlflow.types import ColSpec, Schema, TensorSpec
@@ -21,14 +21,12 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.multioutput import MultiOutputClassifier
 
 from registry_tools.errors import InputError
-from registry_tools.inference.model_artifact import ModelArtifact
-from registry_tools.inference.model_loader import load
 from registry_tools.inference.predictor import Predictor
-from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.serving.engine.data_plane import DataPlane
 from registry_tools.serving.v2 import inference, model_tensors
 from registry_tools.serving.v2.inference import InferRequest
 from registry_tools.serving.v2.tensors import Tensor
+from tests.support.predictors import save_and_load
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*An input example was not provided:UserWarning")
 
@@ -41,23 +39,7 @@ Save = Callable[..., Predictor]
 
 @pytest.fixture
 def save(tmp_path: Path) -> Save:
-    """Save a model, and load it as the server does."""
-
-    def run(model: Any, edit: Callable[[dict[str, Any]], None] | None = None, **options: Any) -> Predictor:
-        folder = tmp_path / "model"
-        options["pip_requirements"] = []
-        if isinstance(model, mlflow.pyfunc.PythonModel):
-            mlflow.pyfunc.save_model(folder, python_model=model, **options)
-        else:
-            mlflow.sklearn.save_model(model, folder, serialization_format="skops", **options)
-        if edit is not None:
-            content = yaml.safe_load((folder / "MLmodel").read_text())
-            edit(content)
-            (folder / "MLmodel").write_text(yaml.safe_dump(content))
-        artifact = ModelArtifact(str(tmp_path), "model", 1, None, None, None)
-        return load(artifact, TrustPolicy(allow_code=True))
-
-    return run
+    return partial(save_and_load, tmp_path)
 
 
 def described(predictor: Predictor) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
