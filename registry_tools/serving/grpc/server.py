@@ -34,30 +34,6 @@ _LONGEST_REASON = 1000  # characters; the client's limit for all trailing header
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
-class _KeyInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Checks the key before a message is received."""
-
-    def __init__(self, service: InferenceService) -> None:
-        self._keys = service.keys
-
-    async def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
-        sent = {
-            name: value.encode() if isinstance(value, str) else value
-            for name, value in details.invocation_metadata or ()
-        }
-        known = self._keys.allows(sent.get("authorization", b""), sent.get("x-api-key"))
-        if known or details.method.rpartition("/")[2] in _WITHOUT_KEY:
-            return await continuation(details)
-
-        async def refuse(message: bytes, context: Context) -> None:
-            await context.abort(
-                grpc.StatusCode.UNAUTHENTICATED,
-                "a key is needed: authorization: Bearer KEY, or x-api-key: KEY",
-            )
-
-        return grpc.unary_unary_rpc_method_handler(refuse)
-
-
 class GrpcServer:
     """Serves over gRPC with the same data plane, limits and keys as over HTTP."""
 
@@ -76,7 +52,6 @@ class GrpcServer:
                 ("grpc.so_reuseport", int(shared)),
                 ("grpc.max_receive_message_length", settings.max_body),
             ],
-            interceptors=[_KeyInterceptor(service)],
             maximum_concurrent_rpcs=settings.queue,
         )
         handlers = {name: self._handler(name, *classes) for name, classes in message_classes().items()}
@@ -113,6 +88,8 @@ class GrpcServer:
             service.grpc_in_flight += 1
             try:
                 service.reserve(len(message))
+                if name not in _WITHOUT_KEY:
+                    _check_key(service, context)
                 request = request_class.FromString(message)
                 content = await asyncio.wait_for(method(service, request, call), service.settings.timeout)
                 if call.request_id:
@@ -143,3 +120,12 @@ class GrpcServer:
         return grpc.unary_unary_rpc_method_handler(
             handle_call, response_serializer=response_class.SerializeToString
         )
+
+
+def _check_key(service: InferenceService, context: Context) -> None:
+    sent = {
+        name: value.encode() if isinstance(value, str) else value
+        for name, value in context.invocation_metadata() or ()
+    }
+    if not service.keys.allows(sent.get("authorization", b""), sent.get("x-api-key")):
+        raise RequestRefused(401, "a key is needed: authorization: Bearer KEY, or x-api-key: KEY")

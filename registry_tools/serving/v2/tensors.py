@@ -96,40 +96,32 @@ def from_values(name: str, datatype: str, shape: Sequence[Any], values: Any) -> 
         If they are more or fewer than the shape says, or not of the datatype.
     """
     lengths = checked_shape(name, datatype, shape)
-    flat = _flat(name, values)
-    if len(flat) != math.prod(lengths):
-        raise InputError(
-            f"tensor {shown(name)}: {len(flat)} values, and its shape is for {math.prod(lengths)}"
-        )
+    if not isinstance(values, list):
+        raise InputError(f"tensor {shown(name)}: its data is missing, or not a list")
+    kinds = set(map(type, values))
+    if list in kinds:
+        values = np.array(values, object).ravel().tolist()
+        kinds = set(map(type, values))
+    if list in kinds:
+        raise InputError(f"tensor {shown(name)}: its data is nested unevenly, or too deep")
+    count = math.prod(lengths)
+    if len(values) != count:
+        raise InputError(f"tensor {shown(name)}: {len(values)} values, and its shape is for {count}")
     if datatype == BYTES:
-        if not all(type(value) is str for value in flat) or not is_unicode("".join(flat)):
+        if not kinds <= {str} or not is_unicode("".join(values)):
             raise InputError(f"tensor {shown(name)}: a value of BYTES is not Unicode text")
-        texts = np.empty(len(flat), object)
-        texts[:] = flat
-        return Tensor(name, texts.reshape(lengths))
+        return Tensor(name, np.array(values, object).reshape(lengths))
     dtype = DTYPES[datatype]
     wanted: set[type] = {int}
     if dtype.kind in "bf":
         wanted = {bool} if dtype.kind == "b" else {int, float, type(None)}
-    if not {type(value) for value in flat} <= wanted:
+    if not kinds <= wanted:
         raise InputError(f"tensor {shown(name)}: a value is not of its datatype {datatype}")
     try:
-        found = np.array(flat, dtype=dtype)
+        found = np.array(values, dtype)
     except OverflowError:
         raise InputError(f"tensor {shown(name)}: a value is larger than {datatype} holds") from None
     return Tensor(name, found.reshape(lengths))
-
-
-def _flat(name: str, values: Any) -> list[Any]:
-    if not isinstance(values, list):
-        raise InputError(f"tensor {shown(name)}: its data is missing, or not a list")
-    for _ in range(_MOST_DIMENSIONS):
-        if not any(isinstance(value, list) for value in values):
-            return values
-        if not all(isinstance(value, list) for value in values):
-            break
-        values = [inner for value in values for inner in value]
-    raise InputError(f"tensor {shown(name)}: its data is nested unevenly, or too deep")
 
 
 def from_bytes(name: str, datatype: str, shape: Sequence[Any], raw: bytes | memoryview) -> Tensor:
