@@ -90,8 +90,12 @@ def _methods(known: ModelTensors, outputs: Sequence[str]) -> list[str]:
 
 
 def _tensors(known: ModelTensors, method: str, predictions: Any) -> dict[str, Tensor]:
+    by_output = model_tensors.split_outputs(method, predictions, known.columns)
+    names = [name for name, by in known.methods.items() if by == method]
+    if len(names) == len(by_output) == 1:  # a table of one column, of a version without an example
+        by_output = dict(zip(names, by_output.values(), strict=True))
     found = {}
-    for name, values in model_tensors.split_outputs(method, predictions, known.columns).items():
+    for name, values in by_output.items():
         declared = known.outputs.get(name)
         try:
             array = model_tensors.as_array(values, declared.datatype if declared is not None else None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -55,12 +55,14 @@ def model_tensors(predictor: Predictor) -> ModelTensors:
 def _describe(predictor: Predictor) -> ModelTensors:
     declared = [_declared(entry, "predict", (-1,)) for entry in predictor.info.outputs]
     columns = tuple(tensor.name for tensor in declared) if len(declared) > 1 else ()
+    if len(declared) == 1:  # its name may be that of the target
+        declared = [replace(declared[0], name="predict")]
     outputs: dict[str, TensorMetadata] = {}
     methods: dict[str, str] = {}
     for method in METHODS:
         example = predictor.example_predictions.get(method)
         if example is not None:
-            found = _of_example(method, example, declared if method == "predict" else [])
+            found = _of_example(method, example, declared if method == "predict" else [], columns)
         elif method == "predict":
             found = declared or [_predictions_of(predictor.estimator)]
         else:
@@ -124,13 +126,15 @@ def as_array(values: Any, datatype: str | None = None) -> np.ndarray[Any, Any]:
     return texts
 
 
-def _of_example(method: str, example: Any, declared: list[TensorMetadata]) -> list[TensorMetadata]:
+def _of_example(
+    method: str, example: Any, declared: Sequence[TensorMetadata], columns: Sequence[str]
+) -> list[TensorMetadata]:
     """Return the outputs of the predictions for the example, with the datatypes of the signature."""
     datatypes = {tensor.name: tensor.datatype for tensor in declared}
+    only = declared[0].datatype if len(declared) == 1 else None
     found = []
-    for name, values in split_outputs(method, example, list(datatypes) if len(declared) > 1 else ()).items():
-        default = declared[0].datatype if len(declared) == 1 else None
-        array = as_array(values, datatypes.get(name, default))
+    for name, values in split_outputs(method, example, columns).items():
+        array = as_array(values, datatypes.get(name, only))
         found.append(TensorMetadata(name, datatype_of(array.dtype), (-1, *array.shape[1:])))
     return found
 

@@ -134,6 +134,27 @@ def test_a_table_is_an_output_for_each_column(save: Save, model: Any, example: A
     assert list(predict(predictor, ROWS, outputs=["name", "total"])) == ["name", "total"]
 
 
+class Column(mlflow.pyfunc.PythonModel):
+    """Returns a table of one column."""
+
+    def predict(self, context, model_input, params=None):
+        return pd.DataFrame({"total": model_input["a"] * 2})
+
+
+@pytest.mark.parametrize("model", [LinearRegression().fit(X, X["a"] * 2), Column()])
+@pytest.mark.parametrize("example", [None, X.head(2)])
+def test_one_column_is_named_the_same_in_the_metadata_and_the_response(
+    save: Save, model: Any, example: Any
+) -> None:
+    predictor = save(model, signature=infer_signature(X, (X["a"] * 2).rename("total")), input_example=example)
+    ((name, datatype, shape),) = described(predictor)[1]
+    assert (datatype, shape) == ("FP64", (-1,))
+    for outputs in ([], [name]):
+        found = predict(predictor, ROWS, outputs=outputs)
+        assert_as_described(predictor, found)
+        np.testing.assert_allclose(found[name].values, [0, 2, 4], atol=1e-9)
+
+
 def test_inputs_and_outputs_have_the_datatypes_of_the_signature(save: Save) -> None:
     table = pd.DataFrame(
         {
