@@ -24,7 +24,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 }
 _DATATYPES = {dtype: datatype for datatype, dtype in DTYPES.items()}
 _MOST_DIMENSIONS = 8
-_MOST_VALUES = 1 << 40
+_MOST_VALUES = 1 << 40  # of a row
 _LONGEST_SHOWN = 50  # characters of a request that a message repeats
 _MOST_NAMES = 5
 
@@ -68,7 +68,7 @@ def listed(names: Collection[str]) -> str:
 
 
 def checked_shape(name: str, datatype: str, shape: Sequence[Any]) -> tuple[int, ...]:
-    """Return the shape of a tensor that a client announces; a length may be 0.
+    """Return the shape of a tensor that a client announces.
 
     Raises
     ------
@@ -79,11 +79,14 @@ def checked_shape(name: str, datatype: str, shape: Sequence[Any]) -> tuple[int, 
         known = ", ".join([*DTYPES, BYTES])
         raise InputError(f"tensor {shown(name)}: the datatype is none of {known}")
     if not 1 <= len(shape) <= _MOST_DIMENSIONS or not all(
-        type(length) is int and length >= 0 for length in shape
+        type(length) is int and (length > 0 or length == place == 0) for place, length in enumerate(shape)
     ):
-        raise InputError(f"tensor {shown(name)}: the shape is not a list of 1 to {_MOST_DIMENSIONS} lengths")
-    if math.prod(length or 1 for length in shape) > _MOST_VALUES:  # NumPy counts a 0 as 1 as well
-        raise InputError(f"tensor {shown(name)}: the shape is for more than {_MOST_VALUES} values")
+        raise InputError(
+            f"tensor {shown(name)}: the shape is not a list of 1 to {_MOST_DIMENSIONS} lengths, of which "
+            "only the first, the number of rows, may be 0"
+        )
+    if math.prod(shape[1:]) > _MOST_VALUES:
+        raise InputError(f"tensor {shown(name)}: a row of its shape has more than {_MOST_VALUES} values")
     return tuple(shape)
 
 

@@ -160,6 +160,8 @@ def test_nested_data_and_wholes_are_taken(reader: httpx.Client) -> None:
         ({"inputs": [tensor("x", ROWS) | {"shape": [3, -4]}]}, "not a list of 1 to 8 lengths"),
         ({"inputs": [tensor("x", ROWS) | {"data": None}]}, "not a list"),
         ({"inputs": [tensor("x", []) | {"shape": [0, 2**32 - 1, 2**32 - 1]}]}, "more than"),
+        ({"inputs": [tensor("x", []) | {"shape": [2**40, 0]}]}, "only the first"),
+        ({"inputs": [tensor("x", []) | {"shape": [1, 2**40, 0]}]}, "only the first"),
         ({"inputs": [tensor("x", ROWS) | {"data": ["secret"] * 12}]}, "not of its datatype"),
         ({"inputs": [tensor("x", ROWS) | {"data": [[1.0], 2.0]}]}, "unevenly"),
         ({"inputs": [tensor("x", np.full((1, 4), "secret"), "BYTES")]}, "takes numbers"),
