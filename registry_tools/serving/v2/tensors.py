@@ -121,8 +121,9 @@ def from_values(name: str, datatype: str, shape: Sequence[Any], values: Any) -> 
     if not kinds <= wanted:
         raise InputError(f"tensor {shown(name)}: a value is not of its datatype {datatype}")
     try:
-        found = np.array(values, dtype)
-    except OverflowError:
+        with np.errstate(over="raise"):
+            found = np.array(values, dtype)
+    except (OverflowError, FloatingPointError):
         raise InputError(f"tensor {shown(name)}: a value is larger than {datatype} holds") from None
     return Tensor(name, found.reshape(lengths))
 

@@ -164,6 +164,8 @@ def test_nested_data_and_wholes_are_taken(reader: httpx.Client) -> None:
         ({"inputs": [tensor("x", []) | {"shape": [1, 2**40, 0]}]}, "only the first"),
         ({"inputs": [tensor("x", ROWS) | {"data": ["secret"] * 12}]}, "not of its datatype"),
         ({"inputs": [tensor("x", ROWS) | {"data": [[1.0], 2.0]}]}, "unevenly"),
+        ({"inputs": [tensor("x", ROWS * 1e39, "FP32")]}, "larger than FP32 holds"),
+        ({"inputs": [tensor("x", [[300] * 4], "INT8")]}, "larger than INT8 holds"),
         ({"inputs": [tensor("x", np.full((1, 4), "secret"), "BYTES")]}, "takes numbers"),
         ({"inputs": [tensor("x", ROWS)], "outputs": [{"name": "mood"}]}, "'mood' is unknown"),
         ({"inputs": [tensor("x", ROWS)], "outputs": [3]}, "outputs is not a list"),
