@@ -68,6 +68,8 @@ async def infer(service: InferenceService, request: Request) -> Reply:
     else:
         infer_request, binary = await service.data_plane.run_in_pool(_parse, body, length)
     request.rows, outputs = await inference.infer(service.data_plane, predictor, infer_request, request.id)
+    if inference.is_large(outputs):
+        return await service.data_plane.run_in_pool(_encode, predictor, infer_request.id, binary, outputs)
     return _encode(predictor, infer_request.id, binary, outputs)
 
 
@@ -102,7 +104,7 @@ def _parse(body: bytes, length: bytes | None) -> tuple[InferRequest, Binary]:
 
 
 def _infer_request(content: dict[str, Any], inputs: list[Tensor]) -> tuple[InferRequest, Binary]:
-    outputs = content.get("outputs") or []
+    outputs = [] if content.get("outputs") is None else content["outputs"]
     if not isinstance(outputs, list) or not all(
         isinstance(entry, dict) and isinstance(entry.get("name"), str) for entry in outputs
     ):

@@ -12,7 +12,7 @@ import numpy as np
 
 from registry_tools.errors import InputError
 from registry_tools.inference.predictor import Predictor
-from registry_tools.serving.engine.data_plane import DataPlane
+from registry_tools.serving.engine.data_plane import LARGE_BODY, DataPlane
 from registry_tools.serving.errors import RequestRefused
 from registry_tools.serving.v2 import model_tensors, rows
 from registry_tools.serving.v2.model_tensors import ModelTensors, TensorMetadata
@@ -60,12 +60,10 @@ async def infer(
     known = model_tensors.model_tensors(predictor)
     wanted = list(dict.fromkeys(infer_request.outputs or known.outputs))
     methods = _methods(known, wanted)
-    content: Any
-    if predictor.numeric_schema is not None:
-        content = rows.matrix_from_tensors(infer_request.inputs, predictor.numeric_schema)
-        count = len(content)
+    if is_large(infer_request.inputs):
+        count, content = await data_plane.run_in_pool(_decode, infer_request.inputs, predictor)
     else:
-        count, content = rows.json_from_tensors(infer_request.inputs, predictor.info)
+        count, content = _decode(infer_request.inputs, predictor)
     if not count:  # scikit-learn refuses no rows
         return 0, [_empty(known.outputs[name]) for name in wanted]
     found: dict[str, Tensor] = {}
@@ -79,6 +77,19 @@ async def infer(
         found |= _tensors(known, method, predictions)
         event_id = None
     return count, _selected(found, infer_request.outputs)
+
+
+def is_large(tensors: Sequence[Tensor]) -> bool:
+    """Tell whether tensors are too large to be converted on the event loop."""
+    return sum(tensor.values.nbytes for tensor in tensors) > LARGE_BODY
+
+
+def _decode(inputs: Sequence[Tensor], predictor: Predictor) -> tuple[int, Any]:
+    """Return the number of rows, and the rows as the data plane takes them."""
+    if predictor.numeric_schema is None:
+        return rows.json_from_tensors(inputs, predictor.info)
+    matrix = rows.matrix_from_tensors(inputs, predictor.numeric_schema)
+    return len(matrix), matrix
 
 
 def _methods(known: ModelTensors, outputs: Sequence[str]) -> list[str]:
