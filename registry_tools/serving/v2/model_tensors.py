@@ -121,9 +121,8 @@ def as_array(values: Any, datatype: str | None = None) -> np.ndarray[Any, Any]:
         return array.astype(dtype)  # None is a missing value
     if array.dtype.kind in "biuf":
         return array
-    texts = np.empty(array.shape, object)
-    texts[...] = np.vectorize(lambda value: "" if value is None else str(value), otypes=[object])(array)
-    return texts
+    exact = np.atleast_1d(np.array(values, object))  # an array of texts drops their last NULs
+    return np.vectorize(lambda value: "" if value is None else str(value), otypes=[object])(exact)
 
 
 def _of_example(

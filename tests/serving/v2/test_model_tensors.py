@@ -245,6 +245,8 @@ def test_a_signature_of_tensors_names_them(save: Save) -> None:
         ([1.5], "INT64", np.array([1.5])),
         ([0, 2], "BOOL", np.array([0, 2])),
         ([None, "a", 1], "BYTES", np.array(["", "a", "1"], object)),
+        (["a\0", "\0"], "BYTES", np.array(["a\0", "\0"], object)),
+        ([["a"], ["b"]], "BYTES", np.array([["a"], ["b"]], object)),
     ],
 )
 def test_predictions_have_the_datatype_that_holds_them(values: Any, datatype: str, expected: Any) -> None:
