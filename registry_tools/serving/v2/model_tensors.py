@@ -118,7 +118,8 @@ def as_array(values: Any, datatype: str | None = None) -> np.ndarray[Any, Any]:
         if dtype.kind == "f" or (cast == array).all():
             return cast
     if array.dtype == object and dtype is not None and dtype.kind == "f":
-        return array.astype(dtype)  # None is a missing value
+        with contextlib.suppress(ValueError, TypeError):
+            return array.astype(dtype)  # None is a missing value
     if array.dtype.kind in "biuf":
         return array
     exact = np.atleast_1d(np.array(values, object))  # an array of texts drops their last NULs

@@ -245,6 +245,7 @@ def test_a_signature_of_tensors_names_them(save: Save) -> None:
         ([1.5], "INT64", np.array([1.5])),
         ([0, 2], "BOOL", np.array([0, 2])),
         ([None, "a", 1], "BYTES", np.array(["", "a", "1"], object)),
+        ([None, "a"], "FP64", np.array(["", "a"], object)),
         (["a\0", "\0"], "BYTES", np.array(["a\0", "\0"], object)),
         ([["a"], ["b"]], "BYTES", np.array([["a"], ["b"]], object)),
     ],
