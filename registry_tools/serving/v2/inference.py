@@ -74,7 +74,8 @@ async def infer(
         else:
             scored = await data_plane.predict_body(predictor, method, content, "application/json", event_id)
             predictions = scored.predictions
-        found |= _tensors(known, method, predictions)
+        tensors = model_tensors.output_tensors(method, predictions, known.columns, known.outputs)
+        found |= {tensor.name: tensor for tensor in tensors}
         event_id = None
     return count, _selected(found, infer_request.outputs)
 
@@ -98,22 +99,6 @@ def _methods(known: ModelTensors, outputs: Sequence[str]) -> list[str]:
         if name not in known.methods:
             raise InputError(f"output {shown(name)} is unknown; the outputs are {listed(known.outputs)}")
     return list(dict.fromkeys(known.methods[name] for name in outputs))
-
-
-def _tensors(known: ModelTensors, method: str, predictions: Any) -> dict[str, Tensor]:
-    by_output = model_tensors.split_outputs(method, predictions, known.columns)
-    names = [name for name, by in known.methods.items() if by == method]
-    if len(names) == len(by_output) == 1:  # a table of one column, of a version without an example
-        by_output = dict(zip(names, by_output.values(), strict=True))
-    found = {}
-    for name, values in by_output.items():
-        declared = known.outputs.get(name)
-        try:
-            array = model_tensors.as_array(values, declared.datatype if declared is not None else None)
-        except (ValueError, OverflowError):
-            raise InputError(f"the predictions of {name!r} are not a tensor; use /invocations") from None
-        found[name] = Tensor(name, array)
-    return found
 
 
 def _empty(output: TensorMetadata) -> Tensor:

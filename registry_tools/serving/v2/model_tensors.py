@@ -1,7 +1,7 @@
 """The tensors that a version takes and returns, by its signature, its example and its estimator.
 
-An output has the name of the method that returns it, `predict` or `predict_proba`. Where `predict`
-returns a table, each column is an output with the column's name.
+An output has the name of the method that returns it, `predict` or `predict_proba`. If `predict`
+returns several columns, each is an output with the column's name.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from sklearn.base import BaseEstimator, is_clusterer, is_outlier_detector
 
+from registry_tools.errors import InputError
 from registry_tools.inference.predictor import METHODS, Predictor
-from registry_tools.serving.v2.tensors import BYTES, DTYPES, datatype_of
+from registry_tools.serving.v2.tensors import BYTES, DTYPES, Tensor, datatype_of
 
 # The datatypes of MLflow's column types; the other types are sent as texts.
 _DATATYPES = {"boolean": "BOOL", "integer": "INT32", "long": "INT64", "float": "FP32", "double": "FP64"}
@@ -60,16 +61,17 @@ def _describe(predictor: Predictor) -> ModelTensors:
     outputs: dict[str, TensorMetadata] = {}
     methods: dict[str, str] = {}
     for method in METHODS:
-        example = predictor.example_predictions.get(method)
-        if example is not None:
-            found = _of_example(method, example, declared if method == "predict" else [], columns)
-        elif method == "predict":
-            found = declared or [_predictions_of(predictor.estimator)]
-        else:
-            found = _probabilities_of(predictor.estimator)
-        for tensor in found:
-            outputs[tensor.name] = tensor
-            methods[tensor.name] = method
+        by_name = {tensor.name: tensor for tensor in declared} if method == "predict" else {}
+        if method in predictor.example_predictions:
+            example = predictor.example_predictions[method]
+            by_name = {
+                t.name: TensorMetadata(t.name, t.datatype, (-1, *t.values.shape[1:]))
+                for t in output_tensors(method, example, columns, by_name)
+            }
+        elif not by_name:
+            by_name = _by_estimator(predictor.estimator, method)
+        outputs |= by_name
+        methods |= dict.fromkeys(by_name, method)
     return ModelTensors(_inputs(predictor), outputs, methods, columns)
 
 
@@ -90,16 +92,42 @@ def _inputs(predictor: Predictor) -> list[TensorMetadata]:
     ]
 
 
-def split_outputs(method: str, predictions: Any, columns: Sequence[str]) -> dict[str, Any]:
-    """Return the predictions of one method by output: a table has an output for each column."""
-    if isinstance(predictions, dict):
-        return predictions
+def output_tensors(
+    method: str, predictions: Any, columns: Sequence[str], outputs: Mapping[str, TensorMetadata]
+) -> list[Tensor]:
+    """Return the predictions of one method: a tensor, or one for each of several columns.
+
+    Parameters
+    ----------
+    method, predictions
+        A method, and what it returned as JSON.
+    columns
+        The names of columns that are lists without names.
+    outputs
+        The metadata of the outputs, whose datatypes the tensors have if they can hold the values.
+
+    Raises
+    ------
+    InputError
+        If the predictions are not tensors, such as lists of different lengths.
+    """
+    found = {method: predictions}
     first = predictions[0] if isinstance(predictions, list) and predictions else None
-    if isinstance(first, dict):
-        return {column: [row.get(column) for row in predictions] for column in first}
-    if method == "predict" and columns and isinstance(first, list) and len(first) == len(columns):
-        return dict(zip(columns, map(list, zip(*predictions, strict=True)), strict=True))
-    return {method: predictions}
+    if isinstance(predictions, dict):
+        found = predictions
+    elif isinstance(first, dict):
+        found = {column: [row.get(column) for row in predictions] for column in first}
+    elif method == "predict" and columns and isinstance(first, list) and len(first) == len(columns):
+        found = dict(zip(columns, map(list, zip(*predictions, strict=True)), strict=True))
+    if len(found) == 1 and not found.keys() & outputs.keys():
+        found = dict.fromkeys([method], *found.values())
+    try:
+        return [
+            Tensor(name, as_array(values, outputs[name].datatype if name in outputs else None))
+            for name, values in found.items()
+        ]
+    except (ValueError, OverflowError):
+        raise InputError(f"the predictions of {method} are not tensors; use /invocations") from None
 
 
 def as_array(values: Any, datatype: str | None = None) -> np.ndarray[Any, Any]:
@@ -126,33 +154,18 @@ def as_array(values: Any, datatype: str | None = None) -> np.ndarray[Any, Any]:
     return np.vectorize(lambda value: "" if value is None else str(value), otypes=[object])(exact)
 
 
-def _of_example(
-    method: str, example: Any, declared: Sequence[TensorMetadata], columns: Sequence[str]
-) -> list[TensorMetadata]:
-    """Return the outputs of the predictions for the example, with the datatypes of the signature."""
-    datatypes = {tensor.name: tensor.datatype for tensor in declared}
-    only = declared[0].datatype if len(declared) == 1 else None
-    found = []
-    for name, values in split_outputs(method, example, columns).items():
-        array = as_array(values, datatypes.get(name, only))
-        found.append(TensorMetadata(name, datatype_of(array.dtype), (-1, *array.shape[1:])))
-    return found
-
-
-def _predictions_of(estimator: Any) -> TensorMetadata:
+def _by_estimator(estimator: Any, method: str) -> dict[str, TensorMetadata]:
+    """Return the output of a method of a version without an example."""
     classes = getattr(estimator, "classes_", None)
-    if isinstance(classes, list):  # an array for each of several outputs
-        return TensorMetadata("predict", datatype_of(np.asarray(classes[0]).dtype), (-1, len(classes)))
+    is_list = isinstance(classes, list)  # an array for each of several outputs
+    if method == "predict_proba":
+        if is_list or not hasattr(estimator, method):
+            return {}
+        return {method: TensorMetadata(method, "FP64", (-1, -1 if classes is None else len(classes)))}
     if classes is not None:
-        return TensorMetadata("predict", datatype_of(np.asarray(classes).dtype), (-1,))
-    codes = isinstance(estimator, BaseEstimator) and (
+        datatype = datatype_of(np.asarray(classes[0] if is_list else classes).dtype)
+        return {method: TensorMetadata(method, datatype, (-1, len(classes)) if is_list else (-1,))}
+    has_codes = isinstance(estimator, BaseEstimator) and (
         is_clusterer(estimator) or is_outlier_detector(estimator)
     )
-    return TensorMetadata("predict", "INT64" if codes else "FP64", (-1,))
-
-
-def _probabilities_of(estimator: Any) -> list[TensorMetadata]:
-    classes = getattr(estimator, "classes_", None)
-    if not hasattr(estimator, "predict_proba") or isinstance(classes, list):
-        return []
-    return [TensorMetadata("predict_proba", "FP64", (-1, -1 if classes is None else len(classes)))]
+    return {method: TensorMetadata(method, "INT64" if has_codes else "FP64", (-1,))}
