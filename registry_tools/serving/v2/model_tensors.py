@@ -62,14 +62,14 @@ def _describe(predictor: Predictor) -> ModelTensors:
     methods: dict[str, str] = {}
     for method in METHODS:
         by_name = {tensor.name: tensor for tensor in declared} if method == "predict" else {}
-        if method in predictor.example_predictions:
-            example = predictor.example_predictions[method]
-            by_name = {
-                t.name: TensorMetadata(t.name, t.datatype, (-1, *t.values.shape[1:]))
-                for t in output_tensors(method, example, columns, by_name)
-            }
-        elif not by_name:
-            by_name = _by_estimator(predictor.estimator, method)
+        example = predictor.example_predictions.get(method)
+        if example is not None:
+            with contextlib.suppress(InputError):  # they are not tensors
+                by_name = {
+                    t.name: TensorMetadata(t.name, t.datatype, (-1, *t.values.shape[1:]))
+                    for t in output_tensors(method, example, columns, by_name)
+                }
+        by_name = by_name or _by_estimator(predictor.estimator, method)
         outputs |= by_name
         methods |= dict.fromkeys(by_name, method)
     return ModelTensors(_inputs(predictor), outputs, methods, columns)

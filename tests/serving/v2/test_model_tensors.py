@@ -256,6 +256,17 @@ def test_predictions_have_the_datatype_that_holds_them(values: Any, datatype: st
     assert found.dtype == expected.dtype
 
 
+def test_predictions_that_are_not_tensors_are_described_and_refused(save: Save) -> None:
+    class Uneven(mlflow.pyfunc.PythonModel):
+        def predict(self, context, model_input, params=None):
+            return [[1.0] * n for n in range(len(model_input))]
+
+    predictor = save(Uneven(), signature=infer_signature(X, X["a"]), input_example=X.head(2))
+    assert described(predictor)[1] == [("predict", "FP64", (-1,))]
+    with pytest.raises(InputError, match="the predictions of predict are not tensors; use /invocations"):
+        predict(predictor, ROWS)
+
+
 def test_a_model_of_onnx_has_the_platform_of_the_specification(save: Save) -> None:
     def add_flavor(content: dict[str, Any]) -> None:
         content["flavors"]["onnx"] = {}
