@@ -206,7 +206,7 @@ def test_no_http_route_tells_a_client_without_a_key_what_is_served(tmp_path: Pat
 
     async def run() -> None:
         transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             ready = await client.get("/v2/models/penguins/ready", headers={"x-api-key": "the-key"})
             assert (ready.status_code, ready.headers["x-model-version"]) == (200, "7041")
             for path in paths:
