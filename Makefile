@@ -21,7 +21,7 @@ export MLFLOW_DISABLE_TELEMETRY ?= true
 # Where there is no git, MLflow does without; its library for git would say so at length.
 export GIT_PYTHON_REFRESH ?= quiet
 
-.PHONY: help run test test-slow check format lock ui example demo screenshots serve bench clean
+.PHONY: help run test test-slow check format lock proto ui example demo screenshots serve bench clean
 
 help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s '	'
@@ -77,6 +77,12 @@ lock: $(VENV)/.test ## Make the lock files again from pyproject.toml and deploy/
 	@$(BIN)/uv pip compile pyproject.toml --extra spark --extra url --constraint requirements.lock $(LOCK) --output-file requirements-spark.lock
 	@$(BIN)/uv pip compile deploy/server.in $(LOCK) --output-file deploy/server.lock
 	@sed -i "s/^# lock: .*/# lock: $$(sha256sum requirements.lock | cut -c1-16)/" conda.yaml
+
+proto: $(VENV)/.test ## Compile the definition of the Open Inference Protocol, which the gRPC server reads.
+	@$(BIN)/uv run --quiet --no-project --with grpcio-tools python -m grpc_tools.protoc \
+	  --proto_path=$(GRPC) --descriptor_set_out=$(GRPC)/open_inference_grpc.binpb open_inference_grpc.proto
+
+GRPC := registry_tools/serving/grpc
 
 # Every supported Python and platform in one file, with hashes, and no address of an index.
 LOCK := --universal --python-version 3.10 --generate-hashes --no-annotate --no-emit-index-url \

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from registry_tools.cli.options import loading_options, tracking_option, verbose_option
-from registry_tools.errors import InputError
 from registry_tools.refs import parse_ref
 
 if TYPE_CHECKING:
@@ -66,7 +64,8 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
     help="Keep the last verified version there, for a start while the registry is unavailable.",
 )  # fmt: skip
 @click.option(
-    "--api-key-file", metavar="FILE", help="Accept only requests with a key of it, one a line."
+    "--api-key-file", metavar="FILE",
+    help="Accept only requests with a key from this file: one on each line; lines with # are comments.",
 )  # fmt: skip
 @click.option("--ssl-certfile", metavar="FILE", help="Speak TLS with this certificate.")
 @click.option("--ssl-keyfile", metavar="FILE", help="The key of that certificate.")
@@ -147,6 +146,7 @@ def serve(
         raise click.UsageError("--sample goes with --log-predictions")
     from registry_tools.processes import MEBIBYTE, ResourceLimits
     from registry_tools.serving import serve as serving
+    from registry_tools.serving.auth import read_key_file
     from registry_tools.serving.settings import Settings
 
     settings = Settings(
@@ -172,25 +172,11 @@ def serve(
         allow_code=policy.allow_code,
         public_key=str(policy.public_key) if policy.public_key else None,
         tracking_uri=tracking_uri,
-        api_keys=_keys(api_key_file),
+        api_keys=read_key_file(api_key_file) if api_key_file else (),
         trial_limits=ResourceLimits(trial_memory * MEBIBYTE, trial_seconds),
     )
     logging.getLogger("registry_tools.serving").setLevel(logging.INFO)
     return serving.run(settings)
-
-
-def _keys(path: str | None) -> tuple[str, ...]:
-    if path is None:
-        return ()
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
-        raise InputError(f"{path}: the key file cannot be read: {reason}") from error
-    keys = tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
-    if not keys:
-        raise InputError(f"{path}: there is no key in it: write one a line")
-    return keys
 
 
 COMMANDS = (serve,)

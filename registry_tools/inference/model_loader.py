@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import json
@@ -13,7 +14,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
-from registry_tools.errors import InputError, VerificationError, first_line
+from registry_tools.errors import InputError, UnsupportedOperation, VerificationError, first_line
 from registry_tools.evaluation.gates import version as version_gates
 from registry_tools.inference import decoder
 from registry_tools.inference.decoder import Matrix, NumericSchema
@@ -132,7 +133,12 @@ def _has_method(predictor: Predictor, method: str) -> bool:
 
 
 def _predict(predictor: Predictor, rows: Matrix) -> dict[str, Any]:
-    return {m: predictor.predict(rows, m) for m in METHODS if _has_method(predictor, m)}
+    predictions = {}
+    for method in METHODS:
+        if _has_method(predictor, method):
+            with contextlib.suppress(UnsupportedOperation):  # probabilities of several outputs
+                predictions[method] = predictor.predict(rows, method)
+    return predictions
 
 
 def _compare(artifact: ModelArtifact, recorded: dict[str, Any] | None, predictions: dict[str, Any]) -> None:

@@ -57,6 +57,8 @@ class ModelDescription:
     signature: tuple[Column, ...] | None  # None if it does not name and type its columns
     tensor: TensorSchema | UnsupportedTensor | None  # instead of named columns
     target_names: tuple[str, ...] | None
+    signature_inputs: tuple[Mapping[str, Any], ...] = ()  # as MLflow writes them
+    signature_outputs: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def inputs(self) -> tuple[Column, ...] | TensorSchema | UnsupportedTensor | None:
@@ -75,7 +77,7 @@ def describe(folder: Path) -> ModelDescription:
     try:
         content = metadata.read_yaml(folder / "MLmodel")
         signature = content.get("signature") or {}
-        inputs = json.loads(signature.get("inputs") or "null")
+        inputs, outputs = (json.loads(signature.get(key) or "null") for key in ("inputs", "outputs"))
         names = (content.get("metadata") or {}).get(_TARGET_NAMES)
         if names is not None and not isinstance(names, list):
             raise TypeError(f"{_TARGET_NAMES} is no list")
@@ -84,6 +86,8 @@ def describe(folder: Path) -> ModelDescription:
             signature=columns_of(inputs),
             tensor=tensor_of(inputs),
             target_names=tuple(str(name) for name in names) if names else None,
+            signature_inputs=tuple(map(dict, inputs or ())),
+            signature_outputs=tuple(map(dict, outputs or ())),
         )
     except _MLMODEL_ERRORS as error:
         reason = first_line(error)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import pickle
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
@@ -50,6 +51,8 @@ class ModelInfo:
     target_names: tuple[str, ...] | None
     signature: tuple[Column, ...] | None  # None if it does not name and type its columns
     tensor: TensorSchema | UnsupportedTensor | None = None  # instead of named columns
+    inputs: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)  # as in the `MLmodel`
+    outputs: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -187,6 +190,8 @@ def load_folder(
         target_names=description.target_names,
         signature=description.signature,
         tensor=description.tensor,
+        inputs=description.signature_inputs,
+        outputs=description.signature_outputs,
     )
     return _load(info, folder, description, policy)
 

@@ -1,13 +1,16 @@
-"""The keys that clients send, over whichever transport."""
+"""The keys that clients send over HTTP and gRPC."""
 
 from __future__ import annotations
 
 import hmac
 from collections.abc import Iterable
+from pathlib import Path
+
+from registry_tools.errors import InputError
 
 
 class ApiKeys:
-    """The keys that are known; with none, everybody is let in."""
+    """The known keys; without any, every client is allowed."""
 
     def __init__(self, known: Iterable[str]) -> None:
         self._known = [key.encode() for key in known]
@@ -15,11 +18,42 @@ class ApiKeys:
     def __bool__(self) -> bool:
         return bool(self._known)
 
-    def allows(self, authorization: bytes, key: bytes | None = None) -> bool:
-        """Tell whether a client has a key: `Bearer KEY`, or the key by itself."""
+    def allows(self, authorization: bytes, key: bytes | None) -> bool:
+        """Tell whether a client sends a known key: `Bearer KEY` in `Authorization`, or in `X-API-Key`."""
         scheme, _, token = authorization.partition(b" ")
-        given = token.strip() if scheme.lower() == b"bearer" else key
-        if given is None:
-            return not self._known
-        # All are compared, so that the time says nothing about which.
-        return not self._known or sum(hmac.compare_digest(given, each) for each in self._known) > 0
+        given = [token.strip()] if scheme.lower() == b"bearer" else []
+        if key is not None:
+            given.append(key)
+        # All are compared, so that the time does not depend on which key matches.
+        matches = [hmac.compare_digest(sent, known) for sent in given for known in self._known]
+        return not self._known or any(matches)
+
+
+def read_key_file(path: str) -> tuple[str, ...]:
+    """Read the keys of a file: one on each line; empty lines and lines that begin with `#` are skipped.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or has no key, or a key has a space; no message repeats a key.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")  # Windows editors write a byte-order mark
+    except OSError as error:
+        raise InputError(f"{path}: the key file cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: the key file is not UTF-8 text; save it as UTF-8") from error
+    keys = []
+    for number, line in enumerate(text.splitlines(), 1):
+        key = line.strip()
+        if not key or key.startswith("#"):
+            continue
+        if not key.isprintable() or " " in key:
+            raise InputError(
+                f"{path}, line {number}: a key has no spaces or control characters; "
+                "write a comment on a line of its own that begins with #"
+            )
+        keys.append(key)
+    if not keys:
+        raise InputError(f"{path}: the key file has no key; write one on each line")
+    return tuple(keys)

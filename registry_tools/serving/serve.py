@@ -53,8 +53,15 @@ def run(settings: Settings) -> int:
 def _check_tls(certificate: str | None, key: str | None) -> None:
     if not certificate:
         raise InputError("--ssl-keyfile goes with --ssl-certfile")
+
+    def refuse_encrypted() -> str:
+        raise InputError(
+            f"{key or certificate}: the key is encrypted; name a decrypted copy that only you can read: "
+            "openssl pkey -in KEY -out DECRYPTED_KEY"
+        )
+
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, refuse_encrypted)
     except OSError as error:  # ssl.SSLError is one
         files = " and ".join(filter(None, (certificate, key)))
         raise InputError(

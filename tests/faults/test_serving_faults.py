@@ -482,8 +482,18 @@ def test_it_speaks_tls_and_asks_for_a_key_over_http_and_grpc(
 
 
 def test_a_certificate_without_its_key_is_an_error_of_one_line(local: Place, tmp_path: Path) -> None:
-    cert, _ = certificate(tmp_path)
+    cert, key = certificate(tmp_path)
+    encrypted = tmp_path / "encrypted.pem"
+    private = serialization.load_pem_private_key(key.read_bytes(), None)
+    encrypted.write_bytes(
+        private.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"a password"),
+        )
+    )
     for options, message in (
+        (("--ssl-certfile", cert, "--ssl-keyfile", encrypted), f"{encrypted}: the key is encrypted"),
         (("--ssl-certfile", cert), "no certificate with its key"),
         (("--ssl-certfile", "nowhere.pem"), "No such file"),
         (("--ssl-keyfile", cert), "goes with --ssl-certfile"),

@@ -64,9 +64,9 @@ class HttpServer(uvicorn.Server):
         InputError
             If the port for gRPC cannot be had.
         """
-        grpc_server = self._create_grpc_server()
-        if grpc_server is not None:
-            await grpc_server.start()
+        self._grpc_server = self._create_grpc_server()
+        if self._grpc_server is not None:
+            await self._grpc_server.start()
         sweeping = [
             asyncio.create_task(self._app.sweep()),
             asyncio.create_task(self._close_idle_connections()),
@@ -76,8 +76,13 @@ class HttpServer(uvicorn.Server):
         finally:
             for task in sweeping:
                 task.cancel()
-            if grpc_server is not None:
-                await grpc_server.end()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop accepting over HTTP and gRPC at the same time, and finish what is in flight."""
+        ending = [super().shutdown(sockets)]
+        if self._grpc_server is not None:
+            ending.append(self._grpc_server.end())
+        await asyncio.gather(*ending)
 
     async def _close_idle_connections(self) -> None:
         """Close connections without a complete head, or whose client does not read the response.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -16,6 +18,7 @@ from registry_tools.serving.v2 import inference, tensors
 from registry_tools.serving.v2.inference import InferRequest
 from registry_tools.serving.v2.tensors import Tensor
 
+Binary = Mapping[str, bool]  # the outputs that are sent as bytes after the JSON
 _LENGTH = b"inference-header-content-length"
 _MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/infer)?")
 
@@ -61,11 +64,13 @@ async def infer(service: InferenceService, request: Request) -> Reply:
     predictor = _requested_predictor(service, request)
     length = request.headers.get(_LENGTH)
     if len(body) <= LARGE_BODY:
-        infer_request = _parse(body, length)
+        infer_request, binary = _parse(body, length)
     else:
-        infer_request = await service.data_plane.run_in_pool(_parse, body, length)
+        infer_request, binary = await service.data_plane.run_in_pool(_parse, body, length)
     request.rows, outputs = await inference.infer(service.data_plane, predictor, infer_request, request.id)
-    return _encode(predictor, infer_request, outputs)
+    if inference.is_large(outputs):
+        return await service.data_plane.run_in_pool(_encode, predictor, infer_request.id, binary, outputs)
+    return _encode(predictor, infer_request.id, binary, outputs)
 
 
 def _requested_predictor(service: InferenceService, request: Request) -> Predictor:
@@ -76,12 +81,12 @@ def _requested_predictor(service: InferenceService, request: Request) -> Predict
     return predictor
 
 
-def _parse(body: bytes, length: bytes | None) -> InferRequest:
+def _parse(body: bytes, length: bytes | None) -> tuple[InferRequest, Binary]:
     """Read a request; the length is that of its JSON, if bytes of tensors follow it."""
     head, raw = body, memoryview(b"")
     if length is not None:
         if len(length) > 12 or not length.isdigit() or int(length) > len(body):
-            raise RequestRefused(400, "Inference-Header-Content-Length is no length within the body")
+            raise RequestRefused(400, "Inference-Header-Content-Length is not a length within the body")
         head, raw = body[: int(length)], memoryview(body)[int(length) :]
     content = parse_json(head)
     if not isinstance(content, dict) or not isinstance(content.get("inputs"), list):
@@ -90,7 +95,7 @@ def _parse(body: bytes, length: bytes | None) -> InferRequest:
     for entry in content["inputs"]:
         size = _parameters(entry).get("binary_data_size")
         if size is not None and (type(size) is not int or not 0 <= size <= len(raw)):
-            raise RequestRefused(400, "binary_data_size is no length within the body")
+            raise RequestRefused(400, "binary_data_size is not a length within the body")
         inputs.append(_tensor(entry, None if size is None else raw[:size]))
         raw = raw[size or 0 :]
     if len(raw):
@@ -98,20 +103,18 @@ def _parse(body: bytes, length: bytes | None) -> InferRequest:
     return _infer_request(content, inputs)
 
 
-def _infer_request(content: dict[str, Any], inputs: list[Tensor]) -> InferRequest:
-    outputs = content.get("outputs") or []
+def _infer_request(content: dict[str, Any], inputs: list[Tensor]) -> tuple[InferRequest, Binary]:
+    outputs = [] if content.get("outputs") is None else content["outputs"]
     if not isinstance(outputs, list) or not all(
         isinstance(entry, dict) and isinstance(entry.get("name"), str) for entry in outputs
     ):
-        raise RequestRefused(400, 'outputs is no list of {"name": …}')
-    methods = inference.methods_for([entry["name"] for entry in outputs])
-    binary = {e["name"] for e in outputs if _parameters(e).get("binary_data") is True}
-    if _parameters(content).get("binary_data_output") is True:
-        binary |= set(methods) - {e["name"] for e in outputs if _parameters(e).get("binary_data") is False}
-    given = content.get("id")
-    if not isinstance(given, str) or not given.isprintable():
-        given = ""
-    return InferRequest(inputs, methods, given[:200], binary)
+        raise RequestRefused(400, 'outputs is not a list of {"name": …}')
+    given = "" if content.get("id") is None else content["id"]
+    if not isinstance(given, str):
+        raise RequestRefused(400, "the id is not text; send it in quotes")
+    by_default = _parameters(content).get("binary_data_output") is True
+    binary = {entry["name"]: _parameters(entry).get("binary_data", by_default) is True for entry in outputs}
+    return InferRequest(inputs, list(binary), given), defaultdict(lambda: by_default, binary)
 
 
 def _parameters(entry: Any) -> dict[str, Any]:
@@ -121,7 +124,7 @@ def _parameters(entry: Any) -> dict[str, Any]:
 
 def _tensor(entry: Any, raw: memoryview | None) -> Tensor:
     if not isinstance(entry, dict):
-        raise RequestRefused(400, "an input is no object")
+        raise RequestRefused(400, "an input is not an object")
     name, datatype, shape = (entry.get(key) for key in ("name", "datatype", "shape"))
     if not (isinstance(name, str) and isinstance(datatype, str) and isinstance(shape, list)):
         raise RequestRefused(400, "an input lacks its name, its datatype or its shape")
@@ -130,7 +133,7 @@ def _tensor(entry: Any, raw: memoryview | None) -> Tensor:
     return tensors.from_values(name, datatype, shape, entry.get("data"))
 
 
-def _encode(predictor: Predictor, infer_request: InferRequest, outputs: list[Tensor]) -> Reply:
+def _encode(predictor: Predictor, request_id: str, binary: Binary, outputs: list[Tensor]) -> Reply:
     entries, parts = [], []
     for tensor in outputs:
         entry: dict[str, Any] = {
@@ -138,7 +141,7 @@ def _encode(predictor: Predictor, infer_request: InferRequest, outputs: list[Ten
             "shape": list(tensor.values.shape),
             "datatype": tensor.datatype,
         }
-        if tensor.name in infer_request.binary:
+        if binary[tensor.name]:
             parts.append(tensors.to_bytes(tensor))
             entry["parameters"] = {"binary_data_size": len(parts[-1])}
         else:
@@ -149,8 +152,8 @@ def _encode(predictor: Predictor, infer_request: InferRequest, outputs: list[Ten
         "model_version": predictor.label,
         "outputs": entries,
     }
-    if infer_request.id:
-        content["id"] = infer_request.id
+    if request_id:
+        content["id"] = request_id
     head = orjson.dumps(content)
     if not parts:
         return Reply(head)
@@ -170,4 +173,4 @@ ROUTES = {
     "/v2/models/{name}/ready": {"GET": model_ready, "HEAD": model_ready},
     "/v2/models/{name}/infer": {"POST": infer},
 }
-PROBES = {"/v2/health/live", "/v2/health/ready", "/v2/models/{name}/ready"}
+PROBES = {"/v2/health/live", "/v2/health/ready"}  # a model's `/ready` tells which version is served

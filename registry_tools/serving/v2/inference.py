@@ -1,35 +1,50 @@
-"""Requests of the Open Inference Protocol, version 2, over any transport.
-
-An output is named by the method that returns it, `predict` or `predict_proba`; a request that names
-none gets the first.
-"""
+"""Requests of the Open Inference Protocol, version 2, over any transport."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from typing import Any
 
+import numpy as np
+
 from registry_tools.errors import InputError
-from registry_tools.inference.predictor import METHODS, Predictor
-from registry_tools.serving.engine.data_plane import DataPlane
+from registry_tools.inference.predictor import Predictor
+from registry_tools.serving.engine.data_plane import LARGE_BODY, DataPlane
 from registry_tools.serving.errors import RequestRefused
-from registry_tools.serving.v2 import tensor_codec
-from registry_tools.serving.v2.tensor_codec import TensorMetadata
-from registry_tools.serving.v2.tensors import Tensor
+from registry_tools.serving.v2 import model_tensors, rows
+from registry_tools.serving.v2.model_tensors import ModelTensors, TensorMetadata
+from registry_tools.serving.v2.tensors import DTYPES, Tensor, is_unicode, listed, shown
 
 EXTENSIONS = ["binary_tensor_data"]
+_LONGEST_ID = 1000  # characters
+# The specification allows a short list of platforms; of those, this server loads only ONNX.
+_ONNX_PLATFORM = "onnx_onnxv1"
 
 
 @dataclass(frozen=True)
 class InferRequest:
-    """The rows of a request, and the outputs that it requests."""
+    """The rows of a request, the names of the outputs that it requests, and its id.
+
+    Without a name, all outputs are returned.
+
+    Raises
+    ------
+    InputError
+        If the id cannot be sent back as it is.
+    """
 
     inputs: list[Tensor]
-    methods: list[str]
+    outputs: list[str]
     id: str = ""
-    binary: set[str] = field(default_factory=set)  # the outputs that are sent as bytes
+
+    def __post_init__(self) -> None:
+        if len(self.id) > _LONGEST_ID:
+            raise InputError(f"the id has {len(self.id)} characters; send at most {_LONGEST_ID}")
+        if not is_unicode(self.id):
+            raise InputError("the id has half of a surrogate pair; send Unicode text")
 
 
 async def infer(
@@ -42,60 +57,80 @@ async def infer(
     InputError, UnsupportedOperation
         If the model cannot take the rows, or has no such output.
     """
-    outputs: list[Tensor] = []
-    predictions: list[Any] = []
-    event_id: str | None = request_id
-    if predictor.numeric_schema is not None:
-        matrix = tensor_codec.matrix_from_tensors(infer_request.inputs, predictor.numeric_schema)
-        for method in infer_request.methods:
-            predictions = await data_plane.predict(predictor, method, matrix, event_id)
-            outputs += tensor_codec.tensors_from_predictions(method, predictions)
-            event_id = None
+    known = model_tensors.model_tensors(predictor)
+    wanted = list(dict.fromkeys(infer_request.outputs or known.outputs))
+    methods = _methods(known, wanted)
+    if is_large(infer_request.inputs):
+        count, content = await data_plane.run_in_pool(_decode, infer_request.inputs, predictor)
     else:
-        content = tensor_codec.json_from_tensors(infer_request.inputs, predictor.info.signature)
-        for method in infer_request.methods:
-            predictions = await data_plane.predict_json(predictor, method, content, event_id)
-            outputs += tensor_codec.tensors_from_predictions(method, predictions)
-            event_id = None
-    return len(predictions), outputs
+        count, content = _decode(infer_request.inputs, predictor)
+    if not count:  # scikit-learn refuses no rows
+        return 0, [_empty(known.outputs[name]) for name in wanted]
+    found: dict[str, Tensor] = {}
+    event_id: str | None = request_id
+    for method in methods:
+        if predictor.numeric_schema is not None:
+            predictions: Any = await data_plane.predict(predictor, method, content, event_id)
+        else:
+            scored = await data_plane.predict_body(predictor, method, content, "application/json", event_id)
+            predictions = scored.predictions
+        tensors = model_tensors.output_tensors(method, predictions, known.columns, known.outputs)
+        found |= {tensor.name: tensor for tensor in tensors}
+        event_id = None
+    return count, _selected(found, infer_request.outputs)
+
+
+def is_large(tensors: Sequence[Tensor]) -> bool:
+    """Tell whether tensors are too large to be converted on the event loop."""
+    return sum(tensor.values.nbytes for tensor in tensors) > LARGE_BODY
+
+
+def _decode(inputs: Sequence[Tensor], predictor: Predictor) -> tuple[int, Any]:
+    """Return the number of rows, and the rows as the data plane takes them."""
+    if predictor.numeric_schema is None:
+        return rows.json_from_tensors(inputs, predictor.info)
+    matrix = rows.matrix_from_tensors(inputs, predictor.numeric_schema)
+    return len(matrix), matrix
+
+
+def _methods(known: ModelTensors, outputs: Sequence[str]) -> list[str]:
+    """Return the methods that return the outputs."""
+    for name in outputs:
+        if name not in known.methods:
+            raise InputError(f"output {shown(name)} is unknown; the outputs are {listed(known.outputs)}")
+    return list(dict.fromkeys(known.methods[name] for name in outputs))
+
+
+def _empty(output: TensorMetadata) -> Tensor:
+    shape = [0, *(max(length, 0) for length in output.shape[1:])]
+    return Tensor(output.name, np.empty(shape, DTYPES.get(output.datatype, np.dtype(object))))
+
+
+def _selected(found: dict[str, Tensor], outputs: Sequence[str]) -> list[Tensor]:
+    for name in outputs:
+        if name not in found:
+            raise InputError(f"the model did not return {name!r} for these rows; request another output")
+    return [found[name] for name in dict.fromkeys(outputs or found)]
 
 
 def check_model_name(predictor: Predictor, name: str, version: str) -> None:
-    """Check that a request means the model, and the version, that is served.
+    """Check that a request names the model, and the version, that is served.
 
     Raises
     ------
     RequestRefused
-        404 if it means another.
+        404 if it names another.
     """
     if name != predictor.artifact.name:
-        raise RequestRefused(404, f"this server serves {predictor.artifact.name!r}, and no other model")
+        raise RequestRefused(404, f"this server serves only the model {predictor.artifact.name!r}")
     if version and version != predictor.label:
-        raise RequestRefused(404, f"version {predictor.label} is served, and no other")
-
-
-def methods_for(outputs: list[str]) -> list[str]:
-    """Return the methods that give these outputs.
-
-    Raises
-    ------
-    InputError
-        If there is none for one of them.
-    """
-    for output in outputs:
-        if output not in METHODS:
-            raise InputError(f"output {output[:50]!r} is unknown: there are {', '.join(METHODS)}")
-    return list(dict.fromkeys(outputs)) or ["predict"]
+        raise RequestRefused(404, f"this server serves only version {predictor.label}")
 
 
 def describe_model(predictor: Predictor) -> tuple[list[TensorMetadata], list[TensorMetadata]]:
-    """Return the input tensors of a version, and the output tensors of its example."""
-    outputs = []
-    for method, predictions in predictor.example_predictions.items():
-        for tensor in tensor_codec.tensors_from_predictions(method, predictions):
-            shape = (-1, *tensor.values.shape[1:])
-            outputs.append(TensorMetadata(tensor.name, tensor.datatype, shape))
-    return tensor_codec.input_metadata(predictor.info.signature), outputs
+    """Return the input tensors and the output tensors of a version."""
+    known = model_tensors.model_tensors(predictor)
+    return known.inputs, list(known.outputs.values())
 
 
 def server_metadata() -> dict[str, Any]:
@@ -109,10 +144,16 @@ def model_metadata(predictor: Predictor) -> dict[str, Any]:
     return {
         "name": predictor.artifact.name,
         "versions": [predictor.label],
-        "platform": "mlflow_pyfunc" if predictor.numeric_schema is None else "sklearn_skops",
+        "platform": _platform(predictor),
         "inputs": [vars(tensor) for tensor in inputs],
         "outputs": [vars(tensor) for tensor in outputs],
     }
+
+
+def _platform(predictor: Predictor) -> str:
+    """Return the allowed name of the platform; empty for those without one, such as scikit-learn."""
+    flavors = getattr(getattr(predictor.model.estimator, "metadata", None), "flavors", {})
+    return _ONNX_PLATFORM if "onnx" in flavors else ""
 
 
 @cache

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from registry_tools.data.schema import quoted_names
 from registry_tools.errors import InputError
 
 BYTES = "BYTES"
@@ -20,7 +22,11 @@ DTYPES: dict[str, np.dtype[Any]] = {
     **{f"INT{8 * size}": np.dtype(f"<i{size}") for size in (1, 2, 4, 8)},
     **{f"FP{8 * size}": np.dtype(f"<f{size}") for size in (2, 4, 8)},
 }
+_DATATYPES = {dtype: datatype for datatype, dtype in DTYPES.items()}
 _MOST_DIMENSIONS = 8
+_MOST_VALUES = 1 << 40  # of a row
+_LONGEST_SHOWN = 50  # characters of a request that a message repeats
+_MOST_NAMES = 5
 
 
 @dataclass(frozen=True)
@@ -32,11 +38,33 @@ class Tensor:
 
     @property
     def datatype(self) -> str:
-        """What the protocol calls its type."""
-        for datatype, dtype in DTYPES.items():
-            if dtype == self.values.dtype:
-                return datatype
-        return BYTES
+        """The protocol's name of its type."""
+        return datatype_of(self.values.dtype)
+
+
+def datatype_of(dtype: np.dtype[Any]) -> str:
+    """Return the protocol's name of a NumPy type; `BYTES` for texts and all that it has no name for."""
+    return _DATATYPES.get(dtype, BYTES)
+
+
+def shown(text: str) -> str:
+    """Return a name that a client sent, quoted and cut, for a message."""
+    return repr(text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…")
+
+
+def is_unicode(text: str) -> bool:
+    """Tell whether a text can be encoded: JSON may hold halves of surrogate pairs, which cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def listed(names: Collection[str]) -> str:
+    """Return the first names of a list, quoted, for a message."""
+    more = len(names) - _MOST_NAMES
+    return quoted_names(islice(names, _MOST_NAMES)) + (f" and {more} more" if more > 0 else "")
 
 
 def checked_shape(name: str, datatype: str, shape: Sequence[Any]) -> tuple[int, ...]:
@@ -45,15 +73,20 @@ def checked_shape(name: str, datatype: str, shape: Sequence[Any]) -> tuple[int, 
     Raises
     ------
     InputError
-        If it is none, or the datatype is unknown.
+        If the shape is none, or the datatype is unknown.
     """
     if datatype != BYTES and datatype not in DTYPES:
         known = ", ".join([*DTYPES, BYTES])
-        raise InputError(f"tensor {name!r}: the datatype is none of {known}")
+        raise InputError(f"tensor {shown(name)}: the datatype is none of {known}")
     if not 1 <= len(shape) <= _MOST_DIMENSIONS or not all(
-        type(length) is int and 0 < length < 1 << 32 for length in shape
+        type(length) is int and (length > 0 or length == place == 0) for place, length in enumerate(shape)
     ):
-        raise InputError(f"tensor {name!r}: the shape is no list of lengths above 0")
+        raise InputError(
+            f"tensor {shown(name)}: the shape is not a list of 1 to {_MOST_DIMENSIONS} lengths, of which "
+            "only the first, the number of rows, may be 0"
+        )
+    if math.prod(shape[1:]) > _MOST_VALUES:
+        raise InputError(f"tensor {shown(name)}: a row of its shape has more than {_MOST_VALUES} values")
     return tuple(shape)
 
 
@@ -63,41 +96,36 @@ def from_values(name: str, datatype: str, shape: Sequence[Any], values: Any) -> 
     Raises
     ------
     InputError
-        If they are not as many as the shape says, or not of the datatype.
+        If they are more or fewer than the shape says, or not of the datatype.
     """
     lengths = checked_shape(name, datatype, shape)
-    flat = _flat(name, values)
-    if len(flat) != math.prod(lengths):
-        raise InputError(f"tensor {name!r}: {len(flat)} values, and its shape is for {math.prod(lengths)}")
+    if not isinstance(values, list):
+        raise InputError(f"tensor {shown(name)}: its data is missing, or not a list")
+    kinds = set(map(type, values))
+    if list in kinds:
+        values = np.array(values, object).ravel().tolist()
+        kinds = set(map(type, values))
+    if list in kinds:
+        raise InputError(f"tensor {shown(name)}: its data is nested unevenly, or too deep")
+    count = math.prod(lengths)
+    if len(values) != count:
+        raise InputError(f"tensor {shown(name)}: {len(values)} values, and its shape is for {count}")
     if datatype == BYTES:
-        if not all(type(value) is str for value in flat):
-            raise InputError(f"tensor {name!r}: a value of BYTES is no text")
-        texts = np.empty(len(flat), object)
-        texts[:] = flat
-        return Tensor(name, texts.reshape(lengths))
+        if not kinds <= {str} or not is_unicode("".join(values)):
+            raise InputError(f"tensor {shown(name)}: a value of BYTES is not Unicode text")
+        return Tensor(name, np.array(values, object).reshape(lengths))
     dtype = DTYPES[datatype]
     wanted: set[type] = {int}
     if dtype.kind in "bf":
         wanted = {bool} if dtype.kind == "b" else {int, float, type(None)}
-    if not {type(value) for value in flat} <= wanted:
-        raise InputError(f"tensor {name!r}: a value is not of its datatype {datatype}")
+    if not kinds <= wanted:
+        raise InputError(f"tensor {shown(name)}: a value is not of its datatype {datatype}")
     try:
-        found = np.array(flat, dtype=dtype)
-    except OverflowError:
-        raise InputError(f"tensor {name!r}: a value is larger than {datatype} holds") from None
+        with np.errstate(over="raise"):
+            found = np.array(values, dtype)
+    except (OverflowError, FloatingPointError):
+        raise InputError(f"tensor {shown(name)}: a value is larger than {datatype} holds") from None
     return Tensor(name, found.reshape(lengths))
-
-
-def _flat(name: str, values: Any) -> list[Any]:
-    if not isinstance(values, list):
-        raise InputError(f"tensor {name!r}: its data is missing, or no list")
-    for _ in range(_MOST_DIMENSIONS):
-        if not any(isinstance(value, list) for value in values):
-            return values
-        if not all(isinstance(value, list) for value in values):
-            break
-        values = [inner for value in values for inner in value]
-    raise InputError(f"tensor {name!r}: its data is nested unevenly, or too deep")
 
 
 def from_bytes(name: str, datatype: str, shape: Sequence[Any], raw: bytes | memoryview) -> Tensor:
@@ -106,7 +134,7 @@ def from_bytes(name: str, datatype: str, shape: Sequence[Any], raw: bytes | memo
     Raises
     ------
     InputError
-        If the bytes are not as many as the shape says.
+        If there are more or fewer bytes than the shape says.
     """
     lengths = checked_shape(name, datatype, shape)
     count = math.prod(lengths)
@@ -114,12 +142,14 @@ def from_bytes(name: str, datatype: str, shape: Sequence[Any], raw: bytes | memo
         return Tensor(name, _texts(name, count, raw).reshape(lengths))
     dtype = DTYPES[datatype]
     if len(raw) != count * dtype.itemsize:
-        raise InputError(f"tensor {name!r}: {len(raw)} bytes, and its shape is for {count * dtype.itemsize}")
+        raise InputError(
+            f"tensor {shown(name)}: {len(raw)} bytes, and its shape is for {count * dtype.itemsize}"
+        )
     return Tensor(name, np.frombuffer(raw, dtype).reshape(lengths))
 
 
 def _texts(name: str, count: int, raw: bytes | memoryview) -> npt.NDArray[Any]:
-    wrong = InputError(f"tensor {name!r}: its bytes are not the {count} texts of its shape")
+    wrong = InputError(f"tensor {shown(name)}: its bytes are not the {count} texts of its shape")
     if count * 4 > len(raw):
         raise wrong
     found = np.empty(count, object)
@@ -141,7 +171,7 @@ def _texts(name: str, count: int, raw: bytes | memoryview) -> npt.NDArray[Any]:
 
 def to_bytes(tensor: Tensor) -> bytes:
     """Return the bytes of a tensor, as `from_bytes` reads them."""
-    if tensor.values.dtype != object:
+    if tensor.datatype != BYTES:
         return tensor.values.tobytes()
     texts = [str(text).encode() for text in tensor.values.ravel()]
     return b"".join(struct.pack("<I", len(text)) + text for text in texts)

@@ -1,0 +1,120 @@
+"""The six methods of the protocol over gRPC: a message in, the fields of a message out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from registry_tools.errors import InputError
+from registry_tools.inference.predictor import Predictor
+from registry_tools.serving.service import InferenceService
+from registry_tools.serving.v2 import inference, tensors
+from registry_tools.serving.v2.inference import InferRequest
+from registry_tools.serving.v2.tensors import Tensor
+
+_CONTENTS = {
+    "BOOL": "bool_contents",
+    **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
+    "INT64": "int64_contents",
+    **dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents"),
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+
+
+@dataclass
+class Call:
+    """The status and the version of a call for its metrics, and the id for its log."""
+
+    status: int = 200
+    version: str = ""
+    request_id: str = ""
+
+
+async def server_live(service: InferenceService, request: Any, call: Call) -> dict[str, Any]:
+    """Report that the server runs."""
+    return {"live": True}
+
+
+async def server_ready(service: InferenceService, request: Any, call: Call) -> dict[str, Any]:
+    """Report whether clients should send requests here."""
+    return {"ready": service.ready}
+
+
+async def model_ready(service: InferenceService, request: Any, call: Call) -> dict[str, Any]:
+    """Report whether a model, or one version of it, is served."""
+    _requested_predictor(service, request.name, request.version, call)
+    return {"ready": True}
+
+
+async def server_metadata(service: InferenceService, request: Any, call: Call) -> dict[str, Any]:
+    """Describe this server."""
+    return inference.server_metadata()
+
+
+async def model_metadata(service: InferenceService, request: Any, call: Call) -> dict[str, Any]:
+    """Return the input and output tensors of the model."""
+    return inference.model_metadata(_requested_predictor(service, request.name, request.version, call))
+
+
+async def model_infer(service: InferenceService, request: Any, call: Call) -> dict[str, Any]:
+    """Predict the rows that tensors hold."""
+    predictor = _requested_predictor(service, request.model_name, request.model_version, call)
+    call.request_id = service.request_id(request.id.encode())
+    infer_request = await service.data_plane.run_in_pool(_parse, request)
+    _, outputs = await inference.infer(service.data_plane, predictor, infer_request, call.request_id)
+    return {
+        "model_name": predictor.artifact.name,
+        "model_version": predictor.label,
+        "id": infer_request.id,
+        "outputs": [{"name": t.name, "datatype": t.datatype, "shape": t.values.shape} for t in outputs],
+        "raw_output_contents": [tensors.to_bytes(tensor) for tensor in outputs],
+    }
+
+
+METHODS = {
+    "ServerLive": server_live,
+    "ServerReady": server_ready,
+    "ModelReady": model_ready,
+    "ServerMetadata": server_metadata,
+    "ModelMetadata": model_metadata,
+    "ModelInfer": model_infer,
+}
+
+
+def _requested_predictor(service: InferenceService, name: str, version: str, call: Call) -> Predictor:
+    predictor = service.predictor()
+    inference.check_model_name(predictor, name, version)
+    call.version = predictor.label
+    return predictor
+
+
+def _parse(request: Any) -> InferRequest:
+    raw = request.raw_input_contents
+    if not raw:
+        inputs = [_tensor(tensor) for tensor in request.inputs]
+    elif len(raw) != len(request.inputs):
+        raise InputError(f"{len(raw)} raw_input_contents for {len(request.inputs)} inputs: send one for each")
+    elif any(tensor.HasField("contents") for tensor in request.inputs):
+        raise InputError("an input has contents, and the request has raw_input_contents: send one of the two")
+    else:
+        inputs = [
+            tensors.from_bytes(tensor.name, tensor.datatype, list(tensor.shape), data)
+            for tensor, data in zip(request.inputs, raw, strict=True)
+        ]
+    return InferRequest(inputs, [output.name for output in request.outputs], request.id)
+
+
+def _tensor(tensor: Any) -> Tensor:
+    name, datatype, shape = tensor.name, tensor.datatype, list(tensor.shape)
+    if datatype == "FP16":
+        raise InputError(f"tensor {tensors.shown(name)}: send FP16 in raw_input_contents")
+    values = list(getattr(tensor.contents, _CONTENTS.get(datatype, "bytes_contents")))
+    if datatype == tensors.BYTES:
+        try:
+            values = [value.decode("utf-8") for value in values]
+        except UnicodeDecodeError:
+            raise InputError(f"tensor {tensors.shown(name)}: a text is not UTF-8") from None
+    return tensors.from_values(name, datatype, shape, values)
