@@ -1,12 +1,14 @@
-"""The usual bodies of requests, read into a matrix without pandas.
+"""The fast path for requests of plain numbers: JSON and CSV decoded into one matrix.
 
-MLflow's own code reads every unusual body (`inference.mlflow_scoring`): a function here returns
-None for it and raises nothing, so that both can never disagree on what is wrong with a request.
+For every other body a function here returns None, and `inference.mlflow_scoring` passes it to MLflow's
+own code, which alone decides whether it is valid.
 """
 
 from __future__ import annotations
 
-import csv
+import io
+import itertools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,13 +16,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import orjson
+import pandas as pd
 
 from registry_tools.data.schema import INTEGER_BOUNDS, NUMBERS, Column
+from registry_tools.errors import InputError
+from registry_tools.inference.input_limits import InputLimits, check_decoded_size, csv_size
 
 Matrix = npt.NDArray[Any]  # shape (rows, columns of the signature), in its order
+METHODS = ("predict", "predict_proba")
 
 _EXACT = 1 << 53  # integers below are themselves as float64
 _FITS = {kind: min(high + 1, _EXACT) for kind, (_, high) in INTEGER_BOUNDS.items()}
+_NUMBER_OR_MISSING = {int, float, type(None)}
 _RECORDS = ("dataframe_records", "inputs", "instances")
 
 
@@ -29,6 +36,7 @@ class NumericSchema:
     """The columns of a numeric signature, ready to be matched with those of a request."""
 
     names: list[str]
+    types: list[str]  # NumPy's, of each column
     dtype: np.dtype[Any]  # of the frame that MLflow would make, as one array
     bounds: tuple[tuple[int, int], ...]  # columns of integers, and what they hold
     singles: tuple[int, ...]  # columns of float32 among wider ones
@@ -41,17 +49,108 @@ class NumericSchema:
         names = [column.name for column in columns]
         if len(set(names)) != len(names):
             return None
-        dtype = np.result_type(*(NUMBERS[column.type] for column in columns))
+        types = [NUMBERS[column.type] for column in columns]
+        dtype = np.result_type(*types)
         return cls(
             names=names,
+            types=types,
             dtype=dtype,
             bounds=tuple((i, _FITS[c.type]) for i, c in enumerate(columns) if c.type in _FITS),
             singles=tuple(i for i, c in enumerate(columns) if c.type == "float" and dtype != np.float32),
         )
 
 
+def decode_json(
+    body: bytes, numeric_schema: NumericSchema | None, declared_params: frozenset[str]
+) -> tuple[Matrix | None, str]:
+    """Decode a JSON body of MLflow's scoring protocol.
+
+    Parameters
+    ----------
+    body
+        The body of the request.
+    numeric_schema
+        The columns of the model; None if they are not all numbers.
+    declared_params
+        The parameters in the model's signature.
+
+    Returns
+    -------
+    matrix
+        The rows, or None if MLflow's code has to decode the body.
+    method
+        The method of the model that the request asks for, if the rows are not None.
+
+    Raises
+    ------
+    InputError
+        If the body is not JSON, or asks for an unknown method.
+    """
+    method = "predict"
+    content = parse_json(body) if numeric_schema is not None else None
+    if numeric_schema is None or type(content) is not dict:
+        return None, method
+    if "params" in content:
+        params = content.pop("params")
+        method = take_method(params, declared_params)
+        if params or declared_params:
+            return None, method
+    return matrix_from_json(content, numeric_schema), method
+
+
+def take_method(params: Any, declared_params: frozenset[str]) -> str:
+    """Remove `method` from the params of a request, unless the model declares it, and return it.
+
+    Raises
+    ------
+    InputError
+        If there is no such method.
+    """
+    if not isinstance(params, dict) or "method" not in params or "method" in declared_params:
+        return "predict"
+    method = params.pop("method")
+    if method not in METHODS:
+        raise InputError(f"params: method is one of {', '.join(METHODS)}")
+    return str(method)
+
+
+def parse_json(body: bytes) -> Any:
+    """Return the content of a JSON body.
+
+    Raises
+    ------
+    InputError
+        If it is not JSON; the message names the place and no value.
+    """
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return parse_json_like_mlflow(body)
+
+
+def parse_json_like_mlflow(body: bytes) -> Any:
+    """Return the content of a JSON body as Python's parser reads it, which MLflow uses.
+
+    Unlike orjson, it accepts NaN and keeps integers of any size.
+
+    Raises
+    ------
+    InputError
+        As `parse_json`.
+    """
+    try:
+        return json.loads(body)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise InputError(f"the body is not JSON: {error.msg} at {place}") from None
+    except UnicodeDecodeError:
+        raise InputError("the body is not JSON: it is not UTF-8") from None
+    except (ValueError, RecursionError):
+        raise InputError("the body is not JSON: a number or the nesting is too long") from None
+
+
 def matrix_from_json(content: Any, numeric_schema: NumericSchema) -> Matrix | None:
-    """Read the parsed JSON of MLflow's scoring protocol."""
+    """Decode the parsed JSON of MLflow's scoring protocol."""
     if len(content) != 1:
         return None
     ((key, rows),) = content.items()
@@ -113,20 +212,13 @@ def _from_records(records: Any, numeric_schema: NumericSchema) -> Matrix | None:
 def _numbers(rows: list[Any]) -> Matrix | None:
     """Return a matrix of numbers; None if there is anything else in the rows."""
     try:
-        matrix = np.array(rows)
-    except (ValueError, OverflowError):
-        return None
-    if matrix.ndim != 2 or not matrix.size:
-        return None
-    if matrix.dtype.kind == "O":
-        # Missing values count as numbers; MLflow judges all other values.
-        if not {type(value) for row in rows for value in row} <= {int, float, type(None)}:
+        # One long text would make NumPy give each cell its length.
+        if not set(map(type, itertools.chain.from_iterable(rows))) <= _NUMBER_OR_MISSING:
             return None
-        try:
-            return matrix.astype(np.float64)
-        except (OverflowError, TypeError, ValueError):
-            return None
-    return matrix if matrix.dtype.kind in "if" else None
+        matrix = np.array(rows, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return matrix if matrix.ndim == 2 and matrix.size else None
 
 
 def cast_matrix(matrix: Matrix, numeric_schema: NumericSchema) -> Matrix | None:
@@ -146,53 +238,21 @@ def cast_matrix(matrix: Matrix, numeric_schema: NumericSchema) -> Matrix | None:
         return matrix.astype(numeric_schema.dtype, copy=False)
 
 
-# A table of plain numbers; whatever else stands in a CSV is for MLflow's reader.
-_PLAIN = b"0123456789.-+eE,\n"
+def matrix_from_csv(body: bytes, numeric_schema: NumericSchema, limits: InputLimits) -> Matrix | None:
+    """Decode a CSV with a header, by the reader and the types that MLflow uses.
 
-
-def matrix_from_csv(body: bytes, numeric_schema: NumericSchema) -> Matrix | None:
-    """Read a CSV with a header, and numbers below it.
-
-    Such lines are JSON but for their ends, and read as that: ten times faster than by pandas, and
-    without a package that takes 60 MB.
+    Raises
+    ------
+    InputTooLarge
+        If its table would take more memory than is allowed.
     """
-    header, _, rest = body.replace(b"\r\n", b"\n").partition(b"\n")
-    names = csv_header(header)
-    rest = rest.removesuffix(b"\n")
-    if names is None or not rest or rest.translate(None, _PLAIN):
-        return None
-    positions = _column_positions(names, numeric_schema)
-    if positions is None or not _has_even_rows(rest, len(names)):
-        return None
     try:
-        values = orjson.loads(b"[" + rest.replace(b"\n", b",") + b"]")
-    except orjson.JSONDecodeError:
+        text = body.decode("utf-8")
+        check_decoded_size(csv_size(text), limits)
+        types = dict(zip(numeric_schema.names, numeric_schema.types, strict=True))
+        table = pd.read_csv(io.StringIO(text), dtype=types)[numeric_schema.names]
+    except (ValueError, KeyError) as error:
+        if isinstance(error, InputError):
+            raise
         return None
-    width = len(names)
-    for place, _ in numeric_schema.bounds:
-        if set(map(type, values[positions[place] :: width])) != {int}:
-            return None
-    try:
-        matrix = np.array(values, dtype=np.float64).reshape(-1, width)
-    except (OverflowError, ValueError):
-        return None
-    if not np.isfinite(matrix).all():
-        return None
-    return cast_matrix(matrix if positions == list(range(width)) else matrix[:, positions], numeric_schema)
-
-
-def csv_header(line: bytes) -> list[str] | None:
-    """Return the names in the first line of a CSV; None if it is none that can be read."""
-    try:
-        names = next(csv.reader([line.decode("utf-8")], strict=True), None)
-    except (UnicodeDecodeError, csv.Error):
-        return None
-    return names if names and all(names) and not names[0].startswith("\ufeff") else None
-
-
-def _has_even_rows(lines: bytes, width: int) -> bool:
-    """Tell whether every line has as many values as the header has names."""
-    characters = np.frombuffer(lines, np.uint8)
-    commas = (characters == ord(",")).astype(np.int64).cumsum()
-    ends = np.append(commas[characters == ord("\n")], commas[-1])
-    return bool((np.diff(ends, prepend=0) == width - 1).all())
+    return table.to_numpy(numeric_schema.dtype) if len(table) else None

@@ -11,10 +11,11 @@ import orjson
 from registry_tools.data import schema
 from registry_tools.data.schema import NUMBERS, Column, quoted_names, unmet_requirement
 from registry_tools.errors import InputError
+from registry_tools.inference.decoder import parse_json
 from registry_tools.inference.predictor import Predictor
 from registry_tools.serving.engine.data_plane import LARGE_BODY
 from registry_tools.serving.errors import RequestRefused
-from registry_tools.serving.rest.messages import Reply, Request, parse_json
+from registry_tools.serving.rest.messages import Reply, Request
 from registry_tools.serving.service import InferenceService
 
 _REFUSALS = {
@@ -94,10 +95,9 @@ def _content(features: list[Any], predictor: Predictor) -> dict[str, Any]:
 
 
 def _response(predictor: Predictor, predictions: Any) -> dict[str, Any]:
-    names = predictor.info.target_names
-    if names is None:
+    if predictor.info.target_names is None:
         return {"prediction": predictions[0]}
-    return {"prediction": names[predictions[0]], "prediction_index": predictions[0]}
+    return {"prediction": predictor.names_of(predictions)[0], "prediction_index": int(predictions[0])}
 
 
 ROUTES = {"/predict": {"POST": predict}}
