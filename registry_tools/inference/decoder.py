@@ -246,13 +246,13 @@ def matrix_from_csv(body: bytes, numeric_schema: NumericSchema, limits: InputLim
     InputTooLarge
         If its table would take more memory than is allowed.
     """
+    types = dict(zip(numeric_schema.names, numeric_schema.types, strict=True))
     try:
         text = body.decode("utf-8")
         check_decoded_size(csv_size(text), limits)
-        types = dict(zip(numeric_schema.names, numeric_schema.types, strict=True))
         table = pd.read_csv(io.StringIO(text), dtype=types)[numeric_schema.names]
-    except (ValueError, KeyError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except Exception:  # noqa: BLE001 - pandas documents no errors, and MLflow's code explains them
         return None
     return table.to_numpy(numeric_schema.dtype) if len(table) else None

@@ -49,10 +49,15 @@ def explain_refusal(content: Any, content_type: str, info: ModelInfo) -> str:
     info
         The signature of the model.
     """
-    is_json = content_type == "application/json"
-    fault = _shape_fault(content) if is_json else None
+    fault = _shape_fault(content) if content_type == "application/json" else None
     if fault is None and info.signature is not None:
-        fault = _table_fault(content, content_type, info.signature)
+        try:
+            hint = "; the first line is the header" if content_type == "text/csv" else ""
+            fault = _table_fault(_table(content, content_type), info.signature, hint)
+        except InputError as error:
+            fault = error.public
+        except (ValueError, TypeError, LookupError, ArithmeticError):
+            pass  # no table at all
     if fault is None and info.tensor is not None:
         fault = f"the rows do not fit the signature of the model, a {info.tensor}"
     return fault or f"the model cannot read this {content_type} body as a table of its columns"
@@ -83,21 +88,14 @@ def _shape_fault(content: Any) -> str | None:
     return None
 
 
-def _table_fault(content: Any, content_type: str, columns: Sequence[Column]) -> str | None:
-    try:
-        table = _table(content, content_type)
-    except (ValueError, TypeError, LookupError, OSError):
-        return None
-    if not _has_names(content):
+def _table_fault(table: pd.DataFrame, columns: Sequence[Column], hint: str) -> str | None:
+    if isinstance(table.columns, pd.RangeIndex):
         named = quoted_names(column.name for column in columns[:2])
         return f"the rows name no columns: send objects with {named}, …, or dataframe_split"
     fault = _column_fault(list(map(str, table.columns)), columns)
     if fault is not None:
-        return fault + ("; the first line is the header" if content_type == "text/csv" else "")
-    try:
-        coerced = coerce(table, columns)
-    except InputError as error:
-        return error.public
+        return fault + hint
+    coerced = coerce(table, columns)
     missing = [str(name) for name in coerced.columns if coerced[name].isna().any()]
     return f"missing values in {quoted_names(missing)}, which this model cannot take" if missing else None
 
@@ -114,13 +112,6 @@ def _table(content: Any, content_type: str) -> pd.DataFrame:
     if split is not None:
         return pd.DataFrame(split["data"], columns=split.get("columns"))
     return pd.DataFrame(next(content[key] for key in FORMATS if key in content))
-
-
-def _has_names(content: Any) -> bool:
-    if not isinstance(content, dict) or "dataframe_split" in content:
-        return True
-    rows = next(content[key] for key in FORMATS if key in content)
-    return isinstance(rows, dict) or (isinstance(rows, list) and any(isinstance(row, dict) for row in rows))
 
 
 def _column_fault(names: list[str], columns: Sequence[Column]) -> str | None:

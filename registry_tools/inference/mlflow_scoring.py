@@ -177,7 +177,7 @@ class MlflowScoring:
 
     def _take_method(self, params: Any, method: str) -> str:
         if params is not None and not isinstance(params, dict):
-            raise InputError("params is no JSON object")
+            raise InvalidParameterValue("params is no JSON object")
         requested = take_method(params, self.declared_params) if params and "method" in params else method
         unknown = sorted(map(str, (params or {}).keys() - self.declared_params))
         if unknown:
@@ -256,9 +256,9 @@ def encode_json(content: Any) -> bytes:
 def _count(rows: Any) -> int | None:
     """Return the number of rows in the input of a model; None where it has none."""
     if isinstance(rows, dict):
-        counts = {len(tensor) if isinstance(tensor, np.ndarray) else None for tensor in rows.values()}
+        counts = {_count(tensor) if isinstance(tensor, np.ndarray) else None for tensor in rows.values()}
         return counts.pop() if len(counts) == 1 else None
-    return len(rows) if hasattr(rows, "__len__") and not isinstance(rows, str) else None
+    return len(rows) if isinstance(rows, (pd.DataFrame, list)) or np.ndim(rows) else None
 
 
 class _MethodModel:
