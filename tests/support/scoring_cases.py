@@ -217,5 +217,13 @@ KINDS = {
         ),
     ),
     TENSOR: Kind(save_tensor, _IRIS.iloc[:, :2].set_axis([0, 1], axis=1)),
-    HINTS: Kind(save_hints, _PLAIN),
+    HINTS: Kind(
+        save_hints,
+        _PLAIN,
+        (
+            Case("inputs, integers", as_json(inputs=[{"a": 1, "b": 2}, {"c": 10**30}])),
+            Case("inputs, no rows", as_json(inputs=[])),
+            Case("inputs, a text", as_json(inputs=[{"a": "x"}])),
+        ),
+    ),
 }

@@ -82,7 +82,7 @@ def test_each_difference_from_mlflows_server_is_documented(servers: list[httpx.C
     for case in [*common_cases(KINDS[kind].rows), *KINDS[kind].cases]:
         theirs, ours = (response(client, case) for client in servers)
         wanted, found = result(theirs), result(ours)
-        results.append(wanted)
+        results += [wanted] if case.path == "/invocations" else []
         if wanted == found == "200" and case.path == "/invocations":
             # As text, because NaN is not equal to itself.
             found += ", another body" * (str(theirs.json()) != str(ours.json()))
@@ -90,4 +90,4 @@ def test_each_difference_from_mlflows_server_is_documented(servers: list[httpx.C
             differences[case.name] = (wanted, found)
         assert "Traceback" not in ours.text, case.name
     assert differences == documented(kind)
-    assert results.count("200") > 5
+    assert "200" in results
