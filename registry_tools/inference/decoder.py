@@ -7,7 +7,6 @@ own code, which alone decides whether it is valid.
 from __future__ import annotations
 
 import io
-import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -90,12 +89,14 @@ def decode_json(
     content = parse_json(body) if numeric_schema is not None else None
     if numeric_schema is None or type(content) is not dict:
         return None, method
+    strings = body.count(b'"') // 2
     if "params" in content:
         params = content.pop("params")
+        strings -= 1 + 2 * len(params) if isinstance(params, dict) else 1
         method = take_method(params, declared_params)
         if params or declared_params:
             return None, method
-    return matrix_from_json(content, numeric_schema), method
+    return _matrix_from_json(content, strings, numeric_schema), method
 
 
 def take_method(params: Any, declared_params: frozenset[str]) -> str:
@@ -149,76 +150,64 @@ def parse_json_like_mlflow(body: bytes) -> Any:
         raise InputError("the body is not JSON: a number or the nesting is too long") from None
 
 
-def matrix_from_json(content: Any, numeric_schema: NumericSchema) -> Matrix | None:
-    """Decode the parsed JSON of MLflow's scoring protocol."""
+def _matrix_from_json(content: Any, strings: int, numeric_schema: NumericSchema) -> Matrix | None:
+    """Decode parsed JSON of so many strings; one more than the names of columns is a value."""
     if len(content) != 1:
         return None
     ((key, rows),) = content.items()
     if key == "dataframe_split":
-        return _from_split(rows, numeric_schema)
+        return _from_split(rows, strings, numeric_schema)
     if key in _RECORDS:
-        return _from_records(rows, numeric_schema)
+        return _from_records(rows, strings, numeric_schema)
     return None
 
 
-def _from_split(split: Any, numeric_schema: NumericSchema) -> Matrix | None:
+def _from_split(split: Any, strings: int, numeric_schema: NumericSchema) -> Matrix | None:
     if not isinstance(split, dict):
         return None
     names, rows = split.get("columns"), split.get("data")
-    if not isinstance(rows, list) or not isinstance(names, list):
+    if not isinstance(rows, list) or not isinstance(names, list) or strings != 1 + len(split) + len(names):
         return None
-    if len(split) > 2 and not _has_plain_index(split, len(rows)):
-        return None
+    if len(split) > 2:
+        index = split.get("index", ())
+        if len(split) > 3 or not (index is None or (isinstance(index, list) and len(index) == len(rows))):
+            return None
+    positions = None
+    if names != numeric_schema.names:
+        where = {name: place for place, name in enumerate(names) if isinstance(name, str)}
+        if len(where) != len(names) or not where.keys() >= set(numeric_schema.names):
+            return None
+        positions = [where[name] for name in numeric_schema.names]
     matrix = _numbers(rows)
     if matrix is None or matrix.shape[1] != len(names):
         return None
-    if names != numeric_schema.names:
-        positions = _column_positions(names, numeric_schema)
-        if positions is None:
-            return None
-        matrix = matrix[:, positions]
-    return cast_matrix(matrix, numeric_schema)
+    return cast_matrix(matrix if positions is None else matrix[:, positions], numeric_schema)
 
 
-def _has_plain_index(split: dict[str, Any], rows: int) -> bool:
-    index = split.get("index")
-    known = split.keys() == {"columns", "data", "index"}
-    return known and (index is None or (isinstance(index, list) and len(index) == rows))
-
-
-def _column_positions(names: list[Any], numeric_schema: NumericSchema) -> list[int] | None:
-    """Return where each column of the schema stands among the names; extra columns are left out."""
-    try:
-        where = {name: place for place, name in enumerate(names)}
-        return [where[name] for name in numeric_schema.names] if len(where) == len(names) else None
-    except (KeyError, TypeError):
-        return None
-
-
-def _from_records(records: Any, numeric_schema: NumericSchema) -> Matrix | None:
-    if not isinstance(records, list):
-        return None
+def _from_records(records: Any, strings: int, numeric_schema: NumericSchema) -> Matrix | None:
     names = numeric_schema.names
     try:
+        # All alike, or pandas would fill what is missing.
+        if strings != 1 + len(records) * len(records[0]) or len(set(map(len, records))) != 1:
+            return None
         matrix = _numbers([[record[name] for name in names] for record in records])
     except (KeyError, TypeError, IndexError):
-        return None
-    # All alike, or pandas would fill what is missing.
-    if len({len(record) for record in records}) != 1:
         return None
     return cast_matrix(matrix, numeric_schema) if matrix is not None else None
 
 
 def _numbers(rows: list[Any]) -> Matrix | None:
-    """Return a matrix of numbers; None if there is anything else in the rows."""
+    """Return a matrix of numbers; None if there is anything else in the rows.
+
+    There must be no text in them: NumPy would give each value the length of the longest.
+    """
     try:
-        # One long text would make NumPy give each cell its length.
-        if not set(map(type, itertools.chain.from_iterable(rows))) <= _NUMBER_OR_MISSING:
-            return None
-        matrix = np.array(rows, np.float64)
+        matrix = np.array(rows)
+        if matrix.dtype.kind == "O" and {type(v) for row in rows for v in row} <= _NUMBER_OR_MISSING:
+            matrix = matrix.astype(np.float64)
     except (TypeError, ValueError, OverflowError):
         return None
-    return matrix if matrix.ndim == 2 and matrix.size else None
+    return matrix if matrix.dtype.kind in "if" and matrix.ndim == 2 and matrix.size else None
 
 
 def cast_matrix(matrix: Matrix, numeric_schema: NumericSchema) -> Matrix | None:

@@ -31,7 +31,14 @@ async def invocations(service: InferenceService, request: Request) -> Reply:
     predictor = request.assign(service.predictor())
     data_plane = service.data_plane
     try:
-        matrix, method = await _decode(data_plane, predictor, request.body, content_type)
+        if content_type == JSON_TYPE and len(request.body) <= LARGE_BODY:
+            matrix, method = decoder.decode_json(
+                request.body, predictor.numeric_schema, predictor.declared_params
+            )
+        else:
+            matrix, method = await data_plane.run_in_pool(
+                _decode, data_plane, predictor, request.body, content_type
+            )
         if matrix is not None:
             request.rows = len(matrix)
             predictions = await data_plane.predict(predictor, method, matrix, request.id)
@@ -43,18 +50,15 @@ async def invocations(service: InferenceService, request: Request) -> Reply:
     return Reply(scored.reply)
 
 
-async def _decode(
+def _decode(
     data_plane: DataPlane, predictor: Predictor, body: bytes, content_type: str
 ) -> tuple[decoder.Matrix | None, str]:
     """Return the rows, None if MLflow's code has to decode them, and the method to call."""
     schema = predictor.numeric_schema
     if content_type == JSON_TYPE:
-        if len(body) <= LARGE_BODY:
-            return decoder.decode_json(body, schema, predictor.declared_params)
-        return await data_plane.run_in_pool(decoder.decode_json, body, schema, predictor.declared_params)
+        return decoder.decode_json(body, schema, predictor.declared_params)
     if content_type == CSV and schema is not None:
-        limits = data_plane.limits
-        return await data_plane.run_in_pool(decoder.matrix_from_csv, body, schema, limits), "predict"
+        return decoder.matrix_from_csv(body, schema, data_plane.limits), "predict"
     return None, "predict"
 
 
