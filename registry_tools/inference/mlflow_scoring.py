@@ -162,12 +162,12 @@ class MlflowScoring:
             if not isinstance(error, self._model.input_errors):
                 _log.warning("%s raised %s on a request", self._model.info.name, type(error).__name__)
             raise self._refusal(content, content_type, error) from error
-        return self._encode(decoded, predictions, count)
+        return self._encode(decoded, predictions, count, method)
 
     def predict(self, rows: Any, method: str) -> list[Any]:
         """Return the predictions for rows that `score_request` decoded before, one a row."""
         found = np.asarray(self._pyfunc(method).predict(rows)).tolist()
-        check_prediction_count(len(found) if isinstance(found, list) else 0, len(rows))
+        check_prediction_count(len(found) if isinstance(found, list) else 0, len(rows), method)
         return found
 
     def predict_json(self, content: Any, method: str) -> list[Any]:
@@ -207,13 +207,13 @@ class MlflowScoring:
         kind = InvalidParameterValue if is_invalid else InputError
         return kind(explain_refusal(content, content_type, self._model.info))
 
-    def _encode(self, decoded: _Decoded, predictions: Any, count: int | None) -> ScoredRequest:
+    def _encode(self, decoded: _Decoded, predictions: Any, count: int | None, method: str) -> ScoredRequest:
         from mlflow.utils.proto_json_utils import _get_jsonable_obj
 
         plain = _get_jsonable_obj(predictions)  # type: ignore[no-untyped-call]
         length = len(plain) if isinstance(plain, list) else None
         if not self._is_pyfunc and count is not None and length is not None:
-            check_prediction_count(length, count)
+            check_prediction_count(length, count, method)
         reply = encode_json({"predictions": plain} if decoded.is_wrapped else plain)
         is_per_row = length is not None and count in {None, length}
         return ScoredRequest(

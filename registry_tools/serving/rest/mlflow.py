@@ -8,10 +8,11 @@ from importlib import metadata
 import orjson
 
 from registry_tools.inference import decoder
+from registry_tools.inference.input_limits import InputLimits
 from registry_tools.inference.mlflow_scoring import CSV, PARQUET, InvalidParameterValue, encode_json
 from registry_tools.inference.mlflow_scoring import JSON as JSON_TYPE
 from registry_tools.inference.predictor import Predictor
-from registry_tools.serving.engine.data_plane import LARGE_BODY, DataPlane
+from registry_tools.serving.engine.data_plane import LARGE_BODY
 from registry_tools.serving.errors import RequestRefused
 from registry_tools.serving.rest.messages import JSON, Reply, Request
 from registry_tools.serving.service import InferenceService
@@ -51,14 +52,14 @@ async def invocations(service: InferenceService, request: Request) -> Reply:
 
 
 def _decode(
-    data_plane: DataPlane, predictor: Predictor, body: bytes, content_type: str
+    predictor: Predictor, body: bytes, content_type: str, limits: InputLimits
 ) -> tuple[decoder.Matrix | None, str]:
     """Return the rows, None if MLflow's code has to decode them, and the method to call."""
     schema = predictor.numeric_schema
     if content_type == JSON_TYPE:
         return decoder.decode_json(body, schema, predictor.declared_params)
     if content_type == CSV and schema is not None:
-        return decoder.matrix_from_csv(body, schema, data_plane.limits), "predict"
+        return decoder.matrix_from_csv(body, schema, limits), "predict"
     return None, "predict"
 
 
