@@ -38,7 +38,7 @@ async def invocations(service: InferenceService, request: Request) -> Reply:
             )
         else:
             matrix, method = await data_plane.run_in_pool(
-                _decode, data_plane, predictor, request.body, content_type
+                _decode, predictor, request.body, content_type, data_plane.limits
             )
         if matrix is not None:
             request.rows = len(matrix)
