@@ -6,6 +6,7 @@ own code, which alone decides whether it is valid.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ METHODS = ("predict", "predict_proba")
 
 _EXACT = 1 << 53  # integers below are themselves as float64
 _FITS = {kind: min(high + 1, _EXACT) for kind, (_, high) in INTEGER_BOUNDS.items()}
+_METHOD_PARAMS = ({}, *({"method": method} for method in METHODS))
 _NUMBER_OR_MISSING = {int, float, type(None)}
 _RECORDS = ("dataframe_records", "inputs", "instances")
 
@@ -83,7 +85,7 @@ def decode_json(
     Raises
     ------
     InputError
-        If the body is not JSON, or asks for an unknown method.
+        If the body is not JSON.
     """
     method = "predict"
     content = parse_json(body) if numeric_schema is not None else None
@@ -91,63 +93,42 @@ def decode_json(
         return None, method
     strings = body.count(b'"') // 2
     if "params" in content:
-        params = content.pop("params")
-        strings -= 1 + 2 * len(params) if isinstance(params, dict) else 1
-        method = take_method(params, declared_params)
-        if params or declared_params:
+        params = content.pop("params") or {}
+        if declared_params or params not in _METHOD_PARAMS:
             return None, method
+        strings -= 1 + 2 * len(params)
+        method = params.get("method", method)
     return _matrix_from_json(content, strings, numeric_schema), method
 
 
-def take_method(params: Any, declared_params: frozenset[str]) -> str:
-    """Remove `method` from the params of a request, unless the model declares it, and return it.
-
-    Raises
-    ------
-    InputError
-        If there is no such method.
-    """
-    if not isinstance(params, dict) or "method" not in params or "method" in declared_params:
-        return "predict"
-    method = params.pop("method")
-    if method not in METHODS:
-        raise InputError(f"params: method is one of {', '.join(METHODS)}")
-    return str(method)
-
-
-def parse_json(body: bytes) -> Any:
+def parse_json(body: bytes, like_mlflow: bool = False) -> Any:
     """Return the content of a JSON body.
+
+    Parameters
+    ----------
+    body
+        The body of the request.
+    like_mlflow
+        Use Python's parser, as MLflow does: it keeps integers of any size. Otherwise it only reads
+        what orjson refuses, such as NaN.
 
     Raises
     ------
     InputError
         If it is not JSON; the message names the place and no value.
     """
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return parse_json_like_mlflow(body)
-
-
-def parse_json_like_mlflow(body: bytes) -> Any:
-    """Return the content of a JSON body as Python's parser reads it, which MLflow uses.
-
-    Unlike orjson, it accepts NaN and keeps integers of any size.
-
-    Raises
-    ------
-    InputError
-        As `parse_json`.
-    """
+    with contextlib.suppress(orjson.JSONDecodeError):
+        if not like_mlflow:
+            return orjson.loads(body)
     try:
         return json.loads(body)
     except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise InputError(f"the body is not JSON: {error.msg} at {place}") from None
+        reason = f"{error.msg} at line {error.lineno}, column {error.colno}"
     except UnicodeDecodeError:
-        raise InputError("the body is not JSON: it is not UTF-8") from None
+        reason = "it is not UTF-8"
     except (ValueError, RecursionError):
-        raise InputError("the body is not JSON: a number or the nesting is too long") from None
+        reason = "a number or the nesting is too long"
+    raise InputError(f"the body is not JSON: {reason}")
 
 
 def _matrix_from_json(content: Any, strings: int, numeric_schema: NumericSchema) -> Matrix | None:

@@ -11,7 +11,6 @@ import functools
 import io
 import json
 import logging
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,7 @@ import pandas as pd
 import yaml
 
 from registry_tools.errors import InputError, UnsupportedOperation
-from registry_tools.inference.decoder import parse_json_like_mlflow, take_method
+from registry_tools.inference.decoder import METHODS, parse_json
 from registry_tools.inference.input_diagnostics import explain_refusal, refuse_misspelled_columns
 from registry_tools.inference.input_limits import (
     InputLimits,
@@ -42,6 +41,7 @@ PARQUET = "application/vnd.apache.parquet"
 if TYPE_CHECKING:
     from mlflow.models import Model
     from mlflow.pyfunc import PyFuncModel
+    from mlflow.pyfunc.scoring_server import ParsedJsonInput
 
 _log = logging.getLogger(__name__)
 
@@ -77,13 +77,6 @@ class ScoredRequest:
         return self.rows
 
 
-@dataclass(frozen=True)
-class _Decoded:
-    rows: Any
-    params: Any = None
-    is_wrapped: bool = True
-
-
 class MlflowScoring:
     """One version behind MLflow's scoring protocol."""
 
@@ -91,8 +84,6 @@ class MlflowScoring:
         self._folder = folder
         self._model = model
         self._is_pyfunc = type(model.estimator).__module__ == "mlflow.pyfunc"
-        self._pyfuncs: dict[str, PyFuncModel] = {}
-        self._lock = threading.Lock()
 
     @functools.cached_property
     def _metadata(self) -> Model:
@@ -136,12 +127,9 @@ class MlflowScoring:
         VerificationError
             If a scikit-learn model returns more or fewer predictions than there are rows.
         """
-        from mlflow.pyfunc.scoring_server import is_unified_llm_input  # type: ignore[attr-defined]
-
         if content_type == JSON:
-            content = parse_json_like_mlflow(content) if isinstance(content, bytes) else content
-            if isinstance(content, dict) and not is_unified_llm_input(content):
-                method = self._take_method(content.get("params"), method)
+            content = parse_json(content, like_mlflow=True) if isinstance(content, bytes) else content
+            method = self._take_method(content, method)
         pyfunc = self._pyfunc(method)
         try:
             decoded = self._decode(content, content_type, limits)
@@ -150,17 +138,17 @@ class MlflowScoring:
         except Exception as error:
             # It documents no errors, and a body may be wrong in any way.
             raise self._refusal(content, content_type, error) from error
-        if content_type == PARQUET:
-            content = decoded.rows
-        count = _count(decoded.rows)
+        rows = decoded.data
+        count = _count(rows)
         check_row_count(count, limits)
-        refuse_misspelled_columns(decoded.rows, self._model.info.signature)
+        refuse_misspelled_columns(rows, self._model.info.signature)
         try:
-            predictions = pyfunc.predict(decoded.rows, params=decoded.params)
+            predictions = pyfunc.predict(rows, params=decoded.params)
         except Exception as error:
             # As in MLflow, any error that rows cause means that the rows do not fit.
             if not isinstance(error, self._model.input_errors):
                 _log.warning("%s raised %s on a request", self._model.info.name, type(error).__name__)
+            content = rows if content_type == PARQUET else content
             raise self._refusal(content, content_type, error) from error
         return self._encode(decoded, predictions, count, method)
 
@@ -175,67 +163,77 @@ class MlflowScoring:
         found: list[Any] = self.score_request(content, JSON, method).predictions
         return found
 
-    def _take_method(self, params: Any, method: str) -> str:
-        if params is not None and not isinstance(params, dict):
+    def _take_method(self, content: Any, method: str) -> str:
+        """Remove our parameter `method` from a request, check the other params, and return the method."""
+        from mlflow.pyfunc.utils.serving_data_parser import is_unified_llm_input
+
+        if not isinstance(content, dict) or is_unified_llm_input(content):  # type: ignore[no-untyped-call]
+            return method
+        params = content.get("params") or {}
+        if not isinstance(params, dict):
             raise InvalidParameterValue("params is no JSON object")
-        requested = take_method(params, self.declared_params) if params and "method" in params else method
-        unknown = sorted(map(str, (params or {}).keys() - self.declared_params))
+        if "method" not in self.declared_params:
+            method = params.pop("method", method)
+        if method not in METHODS:
+            raise InputError(f"params: method is one of {', '.join(METHODS)}")
+        unknown = sorted(params.keys() - self.declared_params)
         if unknown:
             raise InputError(f"params has an unknown key: {unknown[0][:50]!r}")
-        return requested
+        return method
 
-    def _decode(self, content: Any, content_type: str, limits: InputLimits) -> _Decoded:
+    def _decode(self, content: Any, content_type: str, limits: InputLimits) -> ParsedJsonInput:
         from mlflow.pyfunc import scoring_server
 
         schema = self._metadata.get_input_schema()  # type: ignore[no-untyped-call]
         if content_type == CSV:
             text = content.decode("utf-8")
             check_decoded_size(csv_size(text), limits)
-            return _Decoded(scoring_server.parse_csv_input(io.StringIO(text), schema))
+            table = scoring_server.parse_csv_input(io.StringIO(text), schema)  # type: ignore[no-untyped-call]
+            return scoring_server.ParsedJsonInput(table, None, False)
         if content_type == PARQUET:
             columns = self._model.info.signature
             names = [column.name for column in columns] if columns is not None else None
-            return _Decoded(read_parquet(content, names, limits))
+            return scoring_server.ParsedJsonInput(read_parquet(content, names, limits), None, False)
         if isinstance(content, dict):
             check_decoded_size(json_size(content), limits)
         text = content if isinstance(content, dict) else json.dumps(content)
-        parsed = scoring_server._parse_json_data(text, self._metadata, schema)  # type: ignore[no-untyped-call]
-        return _Decoded(parsed.data, parsed.params, not parsed.is_unified_llm_input)
+        parsed: ParsedJsonInput = scoring_server._parse_json_data(  # type: ignore[no-untyped-call]
+            text, self._metadata, schema
+        )
+        return parsed
 
     def _refusal(self, content: Any, content_type: str, error: Exception) -> InputError:
         is_invalid = getattr(error, "error_code", None) == "INVALID_PARAMETER_VALUE"
         kind = InvalidParameterValue if is_invalid else InputError
         return kind(explain_refusal(content, content_type, self._model.info))
 
-    def _encode(self, decoded: _Decoded, predictions: Any, count: int | None, method: str) -> ScoredRequest:
+    def _encode(
+        self, decoded: ParsedJsonInput, predictions: Any, count: int | None, method: str
+    ) -> ScoredRequest:
         from mlflow.utils.proto_json_utils import _get_jsonable_obj
 
         plain = _get_jsonable_obj(predictions)  # type: ignore[no-untyped-call]
         length = len(plain) if isinstance(plain, list) else None
         if not self._is_pyfunc and count is not None and length is not None:
             check_prediction_count(length, count, method)
-        reply = encode_json({"predictions": plain} if decoded.is_wrapped else plain)
-        is_per_row = length is not None and count in {None, length}
+        is_wrapped = not decoded.is_unified_llm_input
         return ScoredRequest(
-            reply, decoded.rows, 1 if length is None else length, is_per_row, decoded.is_wrapped
+            reply=encode_json({"predictions": plain} if is_wrapped else plain),
+            rows=decoded.data,
+            count=1 if length is None else length,
+            is_per_row=length is not None and count in {None, length},
+            is_wrapped=is_wrapped,
         )
 
     def _pyfunc(self, method: str) -> PyFuncModel:
-        with self._lock:
-            if method not in self._pyfuncs:
-                self._pyfuncs[method] = self._make_pyfunc(method)
-            return self._pyfuncs[method]
-
-    def _make_pyfunc(self, method: str) -> PyFuncModel:
-        estimator = self._model.estimator
         from mlflow.pyfunc import PyFuncModel
 
-        if self._is_pyfunc:
-            if method != "predict":
-                raise UnsupportedOperation(f"this flavor has no {method}: leave out the method")
+        estimator = self._model.estimator
+        if self._is_pyfunc and method == "predict":
             return estimator
-        if not hasattr(estimator, method):
-            raise UnsupportedOperation(f"{type(estimator).__name__} has no {method}: leave out the method")
+        if self._is_pyfunc or not hasattr(estimator, method):
+            kind = "this flavor" if self._is_pyfunc else type(estimator).__name__
+            raise UnsupportedOperation(f"{kind} has no {method}: leave out the method")
         return PyFuncModel(self._metadata, _MethodModel(getattr(estimator, method)))
 
 
