@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import json
@@ -19,7 +20,7 @@ from registry_tools.inference import decoder
 from registry_tools.inference.decoder import Matrix, NumericSchema
 from registry_tools.inference.mlflow_scoring import MlflowScoring
 from registry_tools.inference.model_artifact import ModelArtifact
-from registry_tools.inference.predictor import METHODS, Predictor
+from registry_tools.inference.predictor import Predictor
 from registry_tools.models.loaded_model import load_folder
 from registry_tools.models.trust_policy import TrustPolicy
 
@@ -138,8 +139,11 @@ def _without_feature_names(value: Any) -> Any:
 
 def _predict(predictor: Predictor, body: bytes) -> dict[str, Any]:
     """Return the predictions of each method for a JSON body, out of the JSON of the response."""
-    methods = [method for method in METHODS if hasattr(predictor.model.estimator, method)]
-    return {method: predictor.predict_json(body, method) for method in methods}
+    predictions = {"predict": predictor.predict_json(body, "predict")}
+    if hasattr(predictor.model.estimator, "predict_proba"):
+        with contextlib.suppress(UnsupportedOperation):  # probabilities of several outputs
+            predictions["predict_proba"] = predictor.predict_json(body, "predict_proba")
+    return predictions
 
 
 def _recorded(predictions: dict[str, Any]) -> dict[str, Any]:

@@ -10,14 +10,16 @@ from typing import Any
 
 import httpx
 import mlflow
+import sklearn
 from mlflow.models import infer_signature
 from mlflow.pyfunc import scoring_server
 
 from registry_tools.inference.model_artifact import ModelArtifact
+from registry_tools.inference.model_loader import load
 from registry_tools.models.trust_policy import TRUSTED_TYPES
 from registry_tools.serving.observers.metrics import Metrics
-from registry_tools.serving.processes.worker import Worker
 from registry_tools.serving.rest.app import HttpApp
+from registry_tools.serving.service import InferenceService
 from registry_tools.serving.settings import Settings
 
 JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
@@ -28,9 +30,10 @@ Ask = Callable[..., tuple[httpx.Response, httpx.Response]]
 def side_by_side(folder: Path, **settings: Any) -> Ask:
     """Load the model in `folder / "model"` into both servers."""
     theirs = scoring_server.init(mlflow.pyfunc.load_model(str(folder / "model")))
-    worker = Worker(Settings(ref="trained@production", **settings), Metrics())
-    app = HttpApp(worker.service)
+    service = InferenceService(Settings(ref="trained@production", **settings), Metrics())
     artifact = ModelArtifact(str(folder), "trained", 1, "production", None, None)
+    service.data_plane.current = load(artifact, service.settings.policy)
+    app = HttpApp(service)
 
     async def send(app: Any, body: bytes, kind: str | None, path: str, method: str) -> httpx.Response:
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
@@ -39,15 +42,13 @@ def side_by_side(folder: Path, **settings: Any) -> Ask:
             return await client.request(method, path, content=body, headers=headers)
 
     async def both(*request: Any) -> tuple[httpx.Response, httpx.Response]:
-        if worker.service.data_plane.current is None:
-            await worker.prepare(artifact)
-            await worker.swap(artifact)
         return await send(app, *request), await send(theirs, *request)
 
     def ask(
         body: bytes, kind: str | None = JSON, path: str = "/invocations", method: str = "POST"
     ) -> tuple[httpx.Response, httpx.Response]:
-        return asyncio.run(both(body, kind, path, method))
+        with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):  # as the server does
+            return asyncio.run(both(body, kind, path, method))
 
     return ask
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from registry_tools.inference.decoder import parse_json as parse_json
 from registry_tools.inference.predictor import Predictor
 from registry_tools.serving.errors import Headers
 

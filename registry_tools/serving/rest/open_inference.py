@@ -7,11 +7,10 @@ from typing import Any
 
 import orjson
 
-from registry_tools.inference.decoder import parse_json
 from registry_tools.inference.predictor import Predictor
 from registry_tools.serving.engine.data_plane import LARGE_BODY
 from registry_tools.serving.errors import RequestRefused
-from registry_tools.serving.rest.messages import JSON, Reply, Request
+from registry_tools.serving.rest.messages import JSON, Reply, Request, parse_json
 from registry_tools.serving.service import InferenceService
 from registry_tools.serving.v2 import inference, tensors
 from registry_tools.serving.v2.inference import InferRequest

@@ -11,11 +11,10 @@ import orjson
 from registry_tools.data import schema
 from registry_tools.data.schema import NUMBERS, Column, quoted_names, unmet_requirement
 from registry_tools.errors import InputError
-from registry_tools.inference.decoder import parse_json
 from registry_tools.inference.predictor import Predictor
 from registry_tools.serving.engine.data_plane import LARGE_BODY
 from registry_tools.serving.errors import RequestRefused
-from registry_tools.serving.rest.messages import Reply, Request
+from registry_tools.serving.rest.messages import Reply, Request, parse_json
 from registry_tools.serving.service import InferenceService
 
 _REFUSALS = {
