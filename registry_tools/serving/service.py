@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from registry_tools.inference.input_limits import InputLimits
 from registry_tools.inference.predictor import Predictor
 from registry_tools.serving.auth import ApiKeys
 from registry_tools.serving.engine.data_plane import DataPlane
@@ -16,6 +17,7 @@ from registry_tools.serving.errors import CLOSE_CONNECTION, RETRY_LATER, Request
 from registry_tools.serving.observers.metrics import Metrics
 from registry_tools.serving.settings import Settings
 
+_DECODED_BYTES = 8  # of values for each byte of the largest body: JSON and CSV of numbers need fewer
 _LARGE_BODIES = 4  # bodies of the largest size that the server holds at once
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,200}")  # the server sends it back in a header
 
@@ -34,7 +36,7 @@ class InferenceService:
             self._count_batch,
             lambda: self.http_in_flight() + self.grpc_in_flight,
             self.observers,
-            settings.max_rows,
+            InputLimits(settings.max_rows, _DECODED_BYTES * settings.max_body),
         )
         self.draining = False
         self.rollout_status: dict[str, Any] = {}

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from registry_tools.errors import InputError, UnsupportedOperation
+from registry_tools.errors import InputError, InputTooLarge, UnsupportedOperation
 from registry_tools.serving.errors import CLOSE_CONNECTION, RETRY_LATER, Headers, RequestRefused
 from registry_tools.serving.rest import mlflow, open_inference, openapi, predict, status
 from registry_tools.serving.rest.messages import ClientDisconnected, Reply, Request
@@ -103,7 +103,8 @@ class HttpApp:
             reply = route.error(refused.status, refused.message)
             return Reply(reply.body, reply.status, [*reply.headers, *refused.headers])
         except (InputError, UnsupportedOperation) as error:
-            return route.error(400, getattr(error, "public", str(error)))
+            status = 413 if isinstance(error, InputTooLarge) else 400
+            return route.error(status, getattr(error, "public", str(error)))
         except asyncio.CancelledError:
             if not request.expired:
                 raise

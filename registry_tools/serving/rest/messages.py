@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
+from registry_tools.inference.decoder import parse_json as parse_json
 from registry_tools.inference.predictor import Predictor
-from registry_tools.serving.errors import Headers, RequestRefused
+from registry_tools.serving.errors import Headers
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 JSON = (b"content-type", b"application/json")
@@ -64,39 +62,3 @@ class Request:
         """The address that it comes from."""
         client = self.scope.get("client")
         return str(client[0]) if client else ""
-
-
-def parse_json(body: bytes) -> Any:
-    """Return what a JSON body holds.
-
-    Raises
-    ------
-    RequestRefused
-        400 if it is no JSON; the message names the place and not what stands there.
-    """
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return parse_json_like_mlflow(body)
-
-
-def parse_json_like_mlflow(body: bytes) -> Any:
-    """Return what Python's own reader makes of a JSON body, which is what MLflow sees.
-
-    It takes NaN, and keeps integers of any size, of which orjson makes floats.
-
-    Raises
-    ------
-    RequestRefused
-        As `parse_json`.
-    """
-    try:
-        return json.loads(body)
-    except json.JSONDecodeError as error:
-        raise RequestRefused(
-            400, f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
-        ) from None
-    except UnicodeDecodeError:
-        raise RequestRefused(400, "the body is not JSON: it is not UTF-8") from None
-    except (ValueError, RecursionError):  # digits without end, brackets without end
-        raise RequestRefused(400, "the body is not JSON that anybody could mean") from None

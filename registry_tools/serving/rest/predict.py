@@ -94,10 +94,9 @@ def _content(features: list[Any], predictor: Predictor) -> dict[str, Any]:
 
 
 def _response(predictor: Predictor, predictions: Any) -> dict[str, Any]:
-    names = predictor.info.target_names
-    if names is None:
+    if predictor.info.target_names is None:
         return {"prediction": predictions[0]}
-    return {"prediction": names[predictions[0]], "prediction_index": predictions[0]}
+    return {"prediction": predictor.names_of(predictions)[0], "prediction_index": int(predictions[0])}
 
 
 ROUTES = {"/predict": {"POST": predict}}
