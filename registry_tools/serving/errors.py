@@ -7,7 +7,6 @@ from collections.abc import Sequence
 Headers = Sequence[tuple[bytes, bytes]]
 
 RETRY_LATER: Headers = [(b"retry-after", b"1")]
-CLOSE_CONNECTION: Headers = [(b"connection", b"close")]
 
 
 class RequestRefused(Exception):

@@ -12,7 +12,7 @@ from registry_tools.inference.predictor import Predictor
 from registry_tools.serving.auth import ApiKeys
 from registry_tools.serving.engine.data_plane import DataPlane
 from registry_tools.serving.engine.prediction_events import PredictionObserver
-from registry_tools.serving.errors import CLOSE_CONNECTION, RETRY_LATER, RequestRefused
+from registry_tools.serving.errors import RETRY_LATER, RequestRefused
 from registry_tools.serving.observers.metrics import Metrics
 from registry_tools.serving.settings import Settings
 
@@ -80,9 +80,7 @@ class InferenceService:
         """
         self._reserved += size
         if self._reserved > _LARGE_BODIES * self.settings.max_body:
-            raise RequestRefused(
-                503, "too many large requests at once: try again", [*RETRY_LATER, *CLOSE_CONNECTION]
-            )
+            raise RequestRefused(503, "too many large requests at once: try again", RETRY_LATER)
 
     def release(self, size: int) -> None:
         """Give reserved memory back."""

@@ -20,6 +20,7 @@ class Settings:
     ref: str
     host: str = "127.0.0.1"
     port: int = 5001
+    allowed_hosts: tuple[str, ...] = ()  # names in `Host`, beside the loopback's and `host`
     workers: int = 1
     poll: float = 2.0
     cache: str | None = None
@@ -57,6 +58,6 @@ class Settings:
     def from_json(cls, text: str) -> Settings:
         """Read what `to_json` wrote."""
         content: dict[str, Any] = json.loads(text)
-        for name in ("trust", "api_keys"):
+        for name in ("trust", "api_keys", "allowed_hosts"):
             content[name] = tuple(content[name])
         return cls(**content)

@@ -29,7 +29,8 @@ _HTML = (b"content-type", b"text/html; charset=utf-8")
 # Only the page's own scripts may run, and only this server may be called.
 _POLICY = (
     b"content-security-policy",
-    b"default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'",
+    b"default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    b"frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
 )
 _PAGES = {
     "/health": "Is the process alive?",

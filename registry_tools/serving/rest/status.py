@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from ipaddress import ip_address
 from typing import Any
 
 import orjson
 
 from registry_tools.serving.errors import RequestRefused
+from registry_tools.serving.rest.connection_rules import is_local, refuse_other_origins
 from registry_tools.serving.rest.messages import JSON, Reply, Request
 from registry_tools.serving.service import InferenceService
 from registry_tools.serving.threads import run_in_thread
@@ -54,22 +54,14 @@ async def metrics(service: InferenceService, request: Request) -> Reply:
 
 async def refresh(service: InferenceService, request: Request) -> Reply:
     """Poll the registry at once, and return the result as `/model` does."""
-    if not service.settings.api_keys and not _is_local(request):
+    refuse_other_origins(request)
+    if not service.settings.api_keys and not is_local(request):
         raise RequestRefused(403, "only this machine or a client with a key may refresh")
     if service.refresh is None:
         raise RequestRefused(503, "nothing is followed yet")
     # The poll runs to its end even if the client disconnects.
     await asyncio.shield(service.refresh())
     return Reply(orjson.dumps(describe(service), option=orjson.OPT_INDENT_2), headers=[JSON])
-
-
-def _is_local(request: Request) -> bool:
-    """Tell whether a request comes from this machine, and not through a proxy on it."""
-    forwarded = {b"forwarded", b"x-forwarded-for", b"x-real-ip"} & set(request.headers)
-    try:
-        return not forwarded and ip_address(request.client).is_loopback
-    except ValueError:
-        return False
 
 
 ROUTES = {
