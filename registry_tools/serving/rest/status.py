@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from registry_tools.serving.errors import RequestRefused
+from registry_tools.serving.errors import RequestRefused, hide_paths
 from registry_tools.serving.rest.connection_rules import is_local, refuse_other_origins
 from registry_tools.serving.rest.messages import JSON, Reply, Request
 from registry_tools.serving.service import InferenceService
@@ -43,7 +43,17 @@ def describe(service: InferenceService) -> dict[str, Any]:
         }
     if service.prediction_log_status is not None:
         description["prediction_log"] = service.prediction_log_status()
-    return description | service.rollout_status
+    described: dict[str, Any] = _without_paths(description | service.rollout_status)
+    return described
+
+
+def _without_paths(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {
+            key: hide_paths(value) if "error" in key and isinstance(value, str) else _without_paths(value)
+            for key, value in content.items()
+        }
+    return content
 
 
 async def metrics(service: InferenceService, request: Request) -> Reply:
