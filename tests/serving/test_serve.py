@@ -93,9 +93,9 @@ def test_the_interface_is_described_by_the_signature(reader: httpx.Client) -> No
             assert reader.post(path, json=body["example"]).status_code == 200, path
         else:
             assert reader.get(path).status_code == 200, path
-    features = described["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
-    columns = features["schema"]["properties"]["features"]["prefixItems"]
-    assert [column["title"] for column in columns] == NAMES
+    rows = described["components"]["schemas"]
+    assert [column["title"] for column in rows["Values"]["prefixItems"]] == NAMES
+    assert list(rows["NamedValues"]["properties"]) == rows["NamedValues"]["required"] == NAMES
     page = reader.get("/docs")
     assert page.headers["content-type"].startswith("text/html")
     assert "/openapi.json" in page.text

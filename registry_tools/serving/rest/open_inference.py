@@ -99,7 +99,7 @@ def _parse(body: bytes, length: bytes | None) -> InferRequest:
 
 
 def _infer_request(content: dict[str, Any], inputs: list[Tensor]) -> InferRequest:
-    outputs = content.get("outputs") or []
+    outputs = [] if content.get("outputs") is None else content["outputs"]
     if not isinstance(outputs, list) or not all(
         isinstance(entry, dict) and isinstance(entry.get("name"), str) for entry in outputs
     ):

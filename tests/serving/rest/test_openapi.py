@@ -1,0 +1,57 @@
+"""The description at `/openapi.json`, and requests that schemathesis generates from it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+
+from tests.support.constants import IRIS_COLUMNS, IRIS_ROW, ROOT
+from tests.support.registries import Place
+from tests.support.servers import BIN
+from tests.support.serving import Serve
+from tests.support.text_models import register_working_text_model
+
+SECONDS = 60
+
+
+def numeric_model(place: Place) -> tuple[str, pd.DataFrame]:
+    return "trained/1", pd.DataFrame([IRIS_ROW], columns=IRIS_COLUMNS)
+
+
+def text_model(place: Place) -> tuple[str, pd.DataFrame]:
+    mlflow.set_tracking_uri(place.uri)
+    return register_working_text_model("texts"), pd.DataFrame({"text": ["good film"]})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("register", [numeric_model, text_model])
+def test_schemathesis_finds_no_mismatch_between_description_and_server(
+    serve: Serve, local: Place, tmp_path: Path, register: Callable[[Place], tuple[str, pd.DataFrame]]
+) -> None:
+    ref, table = register(local)
+    table.to_parquet(tmp_path / "rows.parquet")
+    client = serve(ref)
+    hooks = {
+        "SCHEMATHESIS_HOOKS": "tests.support.schemathesis_hooks",
+        "PARQUET_BODY": str(tmp_path / "rows.parquet"),
+        "PYTHONPATH": str(ROOT),
+    }
+    done = subprocess.run(
+        [
+            *(BIN / "schemathesis", "run", client.base_url.join("/openapi.json")),
+            *("--checks", "all", "--seed", "1", "--max-time", str(SECONDS), "--continue-on-failure"),
+        ],
+        cwd=tmp_path,
+        env=os.environ | hooks,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS + 60,
+    )
+    assert done.returncode == 0, done.stdout[-10_000:] + done.stderr
+    assert "8 selected / 8 total" in done.stdout
