@@ -14,6 +14,7 @@ from registry_tools.serving.engine.data_plane import DataPlane
 from registry_tools.serving.engine.prediction_events import PredictionObserver
 from registry_tools.serving.errors import RETRY_LATER, RequestRefused
 from registry_tools.serving.observers.metrics import Metrics
+from registry_tools.serving.observers.tracing import TracedDataPlane, tracer_from_environment
 from registry_tools.serving.settings import Settings
 
 _LARGE_BODIES = 4  # bodies of the largest size that the server holds at once
@@ -30,7 +31,9 @@ class InferenceService:
         self.observers: list[PredictionObserver] = []
         self.http_in_flight: Callable[[], int] = lambda: 0  # set by the HTTP server
         self.grpc_in_flight = 0
-        self.data_plane = DataPlane(
+        self.tracer = tracer_from_environment()
+        plane = DataPlane if self.tracer is None else TracedDataPlane
+        self.data_plane = plane(
             self._count_batch,
             lambda: self.http_in_flight() + self.grpc_in_flight,
             self.observers,

@@ -44,7 +44,7 @@ def test_schemathesis_finds_no_mismatch_between_description_and_server(
     }
     done = subprocess.run(
         [
-            *(BIN / "schemathesis", "run", client.base_url.join("/openapi.json")),
+            *(BIN / "schemathesis", "run", str(client.base_url.join("/openapi.json"))),
             *("--checks", "all", "--seed", "1", "--max-time", str(SECONDS), "--continue-on-failure"),
         ],
         cwd=tmp_path,
