@@ -160,7 +160,7 @@ def ask(request: pytest.FixtureRequest, local: Place, tmp_path: Path) -> Ask:
 
     async def post(app: Any, body: bytes, kind: str | None) -> httpx.Response:
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://serving") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             headers = {} if kind is None else {"content-type": kind}
             return await client.post("/invocations", content=body, headers=headers)
 

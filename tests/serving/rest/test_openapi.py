@@ -17,7 +17,7 @@ from tests.support.servers import BIN
 from tests.support.serving import Serve
 from tests.support.text_models import register_working_text_model
 
-SECONDS = 60
+SECONDS = 40
 # MLflow converts and ignores much of what no schema allows, and so does this server.
 CONFIG = """
 [[operations]]
