@@ -139,9 +139,12 @@ def _infer(predictor: Predictor, example: dict[str, Any]) -> dict[str, Any]:
 def _example(predictor: Predictor) -> dict[str, Any]:
     """Return the rows that the version was tried on when it was loaded, or the columns at least."""
     columns = predictor.info.signature or ()
-    given = (predictor.example or {}).get("dataframe_split")
-    if isinstance(given, dict) and given.get("data"):
-        return {"columns": given.get("columns"), "data": given["data"][:2]}
+    example = predictor.example or {}
+    split, inputs = example.get("dataframe_split"), example.get("inputs")
+    if isinstance(split, dict) and split.get("data"):
+        return {"columns": split.get("columns"), "data": split["data"][:2]}
+    if isinstance(inputs, list) and inputs and isinstance(inputs[0], list):
+        return {"columns": None, "data": inputs[:2]}
     return {"columns": [c.name for c in columns], "data": [[None] * len(columns)]}
 
 

@@ -122,7 +122,9 @@ def csv_body(columns: tuple[Column, ...]) -> Schema:
 def infer_body(predictor: Predictor) -> Schema:
     """Return the body of the Open Inference Protocol, for one row."""
     inputs, outputs = inference.describe_model(predictor)
-    columns = predictor.info.signature or ()
+    columns = predictor.info.signature
+    if columns is None:
+        return {"type": "object", "properties": {"inputs": {"type": "array"}}, "required": ["inputs"]}
     tensors = [
         {
             "type": "object",
