@@ -151,12 +151,14 @@ def _example(predictor: Predictor) -> dict[str, Any]:
 def _tensors(predictor: Predictor, example: dict[str, Any]) -> dict[str, Any]:
     inputs, outputs = inference.describe_model(predictor)
     rows = example["data"]
-    entries = []
-    for place, tensor in enumerate(inputs):
-        data = [row[place] for row in rows if place < len(row)]
-        shape = [len(rows), 1]
-        entry = {"name": tensor.name, "shape": shape, "datatype": tensor.datatype, "data": data}
-        entries.append(entry)
+    columns: list[list[Any]] = [list(values) for values in zip(*rows, strict=True)]
+    shape = [len(rows), 1]
+    if predictor.info.signature is None:  # one tensor of all rows
+        columns, shape = [[value for row in rows for value in row]], [len(rows), len(rows[0])]
+    entries = [
+        {"name": tensor.name, "shape": shape, "datatype": tensor.datatype, "data": data}
+        for tensor, data in zip(inputs, columns, strict=False)
+    ]
     return {"inputs": entries, "outputs": [{"name": tensor.name} for tensor in outputs]}
 
 

@@ -8,8 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pandas as pd
 import pytest
+from mlflow.models import infer_signature
+from sklearn.linear_model import LogisticRegression
 
 from tests.support.constants import IRIS_COLUMNS, IRIS_ROW, ROOT
 from tests.support.registries import Place
@@ -64,3 +67,30 @@ def test_schemathesis_finds_no_mismatch_between_description_and_server(
     )
     assert done.returncode == 0, done.stdout[-10_000:] + done.stderr
     assert "8 selected / 8 total" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_examples_of_a_model_of_tensors_are_accepted(serve: Serve, local: Place) -> None:
+    mlflow.set_tracking_uri(local.uri)
+    rows = np.array([[0.1, 0.2], [0.9, 0.8], [0.2, 0.1]])
+    model = LogisticRegression().fit(rows, [0, 1, 0])
+    with mlflow.start_run():
+        mlflow.sklearn.log_model(
+            model,
+            name="model",
+            registered_model_name="tensors",
+            signature=infer_signature(rows, model.predict(rows)),
+            input_example=rows,
+            serialization_format="skops",
+            pip_requirements=[],
+        )
+    client = serve("tensors/1")
+    described = client.get("/openapi.json").json()
+    posts = {path: o["post"] for path, o in described["paths"].items() if "post" in o}
+    assert len(posts) == 3
+    for path, operation in posts.items():
+        example = operation["requestBody"]["content"]["application/json"]["example"]
+        reply = client.post(path, json=example)
+        assert reply.status_code == 200, (path, example, reply.text)
+    proba = client.post("/predict", json={"features": [0.1, 0.2], "proba": True}).json()
+    assert set(proba["probabilities"]) == {"0", "1"}
