@@ -116,7 +116,7 @@ def test_a_bad_row_is_refused_with_a_reason(reader: httpx.Client) -> None:
         (b'{"features": 1}', "send {"),
         (b'{"features": [[1, 2, 3, 4], [1, 2, "secret", 4]]}', "row 1: feature 'petal length (cm)'"),
         (b'{"features": [[1, 2, 3, 4], [1, 2]]}', "row 1: 2 features given, 4 are needed"),
-        (b'{"features": [[1, 2, 3, 4], "secret"]}', "row 1: features is no list"),
+        (b'{"features": [[1, 2, 3, 4], "secret"]}', "row 1: features is not a list"),
         (b'{"features": {"petal lenght (cm)": 1}}', "did you mean 'petal length (cm)'?"),
         (b'{"features": {"petal length (cm)": 1}}', "missing features 'sepal length (cm)'"),
         (b'{"features": [1, 2, [3], 4]}', "is not numeric"),
@@ -403,7 +403,7 @@ def test_a_model_of_mixed_columns_is_served_by_every_protocol(
     assert outputs[0]["data"] == [c for r, c in zip(rows, codes, strict=True) if None not in r]
     for features, message in (
         (["heavy", *rows[0][1:]], "is not numeric"),
-        ([*rows[0][:3], 7, *rows[0][4:]], "is no text"),
+        ([*rows[0][:3], 7, *rows[0][4:]], "is not text"),
     ):
         reply = client.post("/predict", json={"features": features})
         assert reply.status_code == 400

@@ -136,7 +136,7 @@ class HttpApp:
         endpoint = route.methods.get(request.method)
         if endpoint is None:
             if not route.methods:
-                raise RequestRefused(404, "no such address; /docs lists those that there are")
+                raise RequestRefused(404, "no such address; /docs lists the addresses")
             allowed = ", ".join(sorted(route.methods))
             raise RequestRefused(405, f"this address takes {allowed}", [(b"allow", allowed.encode("ascii"))])
         return endpoint
@@ -253,5 +253,5 @@ def _log_access(request: Request, reply: Reply, seconds: float) -> None:
         "version": request.version,
         "request_id": request.id,
     }
-    with contextlib.suppress(OSError):  # whoever read the log is gone
+    with contextlib.suppress(OSError):  # the reader of stderr may be gone
         sys.stderr.write(json.dumps(line) + "\n")

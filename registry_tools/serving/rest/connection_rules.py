@@ -29,7 +29,7 @@ class ConnectionRules:
         self._max_body = settings.max_body
         self._names = {*_LOOPBACK, _in_url(settings.host), *(n.lower() for n in settings.allowed_hosts)}
         self._suffixes = tuple(name[1:] for name in self._names if name.startswith("*."))
-        # An attacker can rebind a name of his own to this machine, but not an address.
+        # An attacker can let a name resolve to this machine, but the browser then sends that name.
         self._addresses = settings.host in _EVERY_ADDRESS
 
     def check(self, request: Request) -> None:
@@ -68,7 +68,8 @@ class ConnectionRules:
             raise RequestRefused(400, "the header Host is missing: send the name of this server")
         found = _HOST.fullmatch(given.decode("latin-1").lower())
         if found is None or not self._is_allowed(found[1].removesuffix(".")):
-            raise RequestRefused(400, "this Host is not allowed here: --allowed-hosts names those that are")
+            name = given.decode("latin-1")[:100]
+            raise RequestRefused(400, f"Host {name!r} is not a name of this server: see --allowed-hosts")
         if len(self.known_hosts) < _MOST_KNOWN:
             self.known_hosts.add(given)
 

@@ -36,7 +36,7 @@ class ClientDisconnected(Exception):
 class Request:
     """One request in flight."""
 
-    # What most requests leave as it is stands here and not in each of them.
+    # Defaults of most requests: class attributes, because setting them costs time.
     body = b""
     id = ""
     task: asyncio.Task[Any] | None = None

@@ -64,7 +64,7 @@ async def page(service: InferenceService, request: Request) -> Reply:
 
 
 async def root(service: InferenceService, request: Request) -> Reply:
-    """Lead whoever opens the address in a browser to the page."""
+    """Redirect a browser that opens the address to the page."""
     return Reply(b"", 307, [(b"location", b"/docs")])
 
 

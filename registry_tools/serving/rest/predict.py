@@ -22,7 +22,7 @@ from registry_tools.serving.service import InferenceService
 _REFUSALS = {
     schema.A_NUMBER: "not numeric",
     schema.FINITE: "not finite",
-    schema.TEXT: "no text",
+    schema.TEXT: "not text",
     schema.BOOLEAN: "not true or false",
 }
 _FORM = 'send {"features": [value, …]}, {"features": {"name": value, …}} or a list of such rows'
@@ -92,10 +92,10 @@ def _values(row: Any, columns: Sequence[Column] | None) -> list[Any]:
     if isinstance(row, dict):
         row = _in_order(row, columns)
     if not isinstance(row, list):
-        raise InputError(f"features is no list of values: {_FORM}")
+        raise InputError(f"features is not a list of values: {_FORM}")
     if columns is None:
         if any(isinstance(value, (list, dict)) for value in row):
-            raise InputError("a feature is no single value: /invocations takes tensors")
+            raise InputError("a feature is not a single value: send tensors to /invocations")
         return row
     if len(row) != len(columns):
         needed = quoted_names(column.name for column in columns)

@@ -1,7 +1,7 @@
 """JSON schemas of the rows, tensors and CSV that a version takes.
 
 The server accepts all that they allow. MLflow's protocol takes more than a schema can say: numbers
-written as text, columns that the model does not have, keys that nobody reads.
+written as text, columns that the model does not have, unknown keys.
 """
 
 from __future__ import annotations

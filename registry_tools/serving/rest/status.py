@@ -66,9 +66,9 @@ async def refresh(service: InferenceService, request: Request) -> Reply:
     """Poll the registry at once, and return the result as `/model` does."""
     refuse_other_origins(request)
     if not service.settings.api_keys and not is_local(request):
-        raise RequestRefused(403, "only this machine or a client with a key may refresh")
+        raise RequestRefused(403, "refresh from this machine, or start the server with --api-key-file")
     if service.refresh is None:
-        raise RequestRefused(503, "nothing is followed yet")
+        raise RequestRefused(503, "no stage is followed yet: try again")
     # The poll runs to its end even if the client disconnects.
     await asyncio.shield(service.refresh())
     return Reply(orjson.dumps(describe(service), option=orjson.OPT_INDENT_2), headers=[JSON])
