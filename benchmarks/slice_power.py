@@ -13,7 +13,7 @@ import sys
 
 import numpy as np
 
-from registry_tools.evaluation.gates.comparison import Group, slices_gate
+from registry_tools.evaluation.gates.slices import Group, slices_gate
 from registry_tools.stats.paired_test import compare_counts
 
 DISAGREEMENT = 0.1

@@ -1,4 +1,4 @@
-"""Processes of this machine, and the one format of the messages between them.
+"""Processes of this machine: their limits, and the one format of the messages between them.
 
 A message is a JSON object, the head, and bytes, the body, which may be empty. In a stream two
 lengths stand before them.
@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import signal
 import struct
-from typing import IO, TYPE_CHECKING, Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
 
 import orjson
 
-if TYPE_CHECKING:
-    import asyncio
+MEBIBYTE = 1 << 20
 
 _LENGTHS = struct.Struct("<IQ")  # of the head, of the body
 
@@ -31,6 +34,36 @@ def process_is_running(number: int) -> bool:
     except OSError:  # another user's
         return True
     return True
+
+
+@dataclass(frozen=True)
+class ResourceLimits:
+    """The memory and the processor time that a process may take to load and try a model."""
+
+    memory: int = 4096 * MEBIBYTE  # bytes, beyond those of the process before
+    cpu_seconds: int = 60
+
+    def apply(self) -> None:
+        """Limit this process; it is killed by a signal when its time is over."""
+        used = _data_bytes() + self.memory
+        # Not RLIMIT_AS: BLAS and Arrow reserve addresses that they never use.
+        for limit, value in ((resource.RLIMIT_DATA, used), (resource.RLIMIT_CPU, self.cpu_seconds)):
+            most = resource.getrlimit(limit)[1]
+            value = value if most == resource.RLIM_INFINITY else min(value, most)
+            resource.setrlimit(limit, (value, most))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        # A model that waits uses no processor time.
+        signal.setitimer(signal.ITIMER_REAL, 2 * self.cpu_seconds)
+
+
+def _data_bytes() -> int:
+    """Return the private writable memory of this process, which RLIMIT_DATA counts."""
+    try:
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("VmData:")[2].split()[0]) << 10
+    except (OSError, IndexError, ValueError):  # not Linux
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def encode_message(head: Head, body: Any = b"") -> bytes:
@@ -68,16 +101,6 @@ def read_message(stream: IO[bytes]) -> Message | None:
         return None
     text, body = map(stream.read, _LENGTHS.unpack(lengths))
     if (len(text), len(body)) != _LENGTHS.unpack(lengths):
-        return None
-    return _parse_head(text), body
-
-
-async def receive_message(reader: asyncio.StreamReader) -> Message | None:
-    """Read one message on an event loop; None if the other side has ended."""
-    try:
-        lengths = _LENGTHS.unpack(await reader.readexactly(_LENGTHS.size))
-        text, body = [await reader.readexactly(length) for length in lengths]
-    except EOFError:
         return None
     return _parse_head(text), body
 

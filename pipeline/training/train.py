@@ -136,7 +136,7 @@ def _fit(params: TrainParams, dataset: Dataset, training: Dataset, holdout: Data
     predicted = check_predictions(estimator.predict(holdout.features), rows)
     probabilities = None
     if hasattr(estimator, "predict_proba"):
-        probabilities = check_predictions(estimator.predict_proba(holdout.features), rows)
+        probabilities = check_predictions(estimator.predict_proba(holdout.features), rows, "predict_proba")
     values = metrics.classification_metrics(
         holdout.labels.to_numpy(), predicted, probabilities, dataset.target_names
     )

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry_tools.cli import process_setup
 from registry_tools.cli.options import loading_options, tracking_option, verbose_option
 from registry_tools.errors import InputError
 from registry_tools.refs import parse_ref
@@ -61,7 +60,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 )  # fmt: skip
 @click.option(
     "--workers", type=click.IntRange(1, 64), default=1, show_default=True, metavar="N",
-    help="Processes that serve; with more than one, another supervises them.",
+    help="The number of processes that serve.",
 )  # fmt: skip
 @click.option(
     "--poll", type=Duration(0.05), default=2.0, show_default="2s", metavar="TIME",
@@ -109,6 +108,14 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
     "--log-every", type=Duration(0.1), default=30.0, show_default="30s",
     metavar="TIME", help="The longest time until a prediction is in a file.",
 )  # fmt: skip
+@click.option(
+    "--trial-memory", type=click.IntRange(min=64), default=4096, show_default=True, metavar="MIB",
+    help="The memory that a new version may take while it is tried in a process of its own.",
+)  # fmt: skip
+@click.option(
+    "--trial-seconds", type=click.IntRange(1, 600), default=60, show_default=True, metavar="N",
+    help="The processor time that it may take there.",
+)  # fmt: skip
 @loading_options
 @tracking_option
 @verbose_option
@@ -133,6 +140,8 @@ def serve(
     log_predictions: str | None,
     sample: float,
     log_every: float,
+    trial_memory: int,
+    trial_seconds: int,
     policy: TrustPolicy,
     tracking_uri: str | None,
 ) -> int:
@@ -142,8 +151,9 @@ def serve(
         parse_ref(shadow)
     if sample < 1 and log_predictions is None:
         raise click.UsageError("--sample goes with --log-predictions")
+    from registry_tools.processes import MEBIBYTE, ResourceLimits
     from registry_tools.serving import serve as serving
-    from registry_tools.serving.settings import MEBIBYTE, Settings
+    from registry_tools.serving.settings import Settings
 
     settings = Settings(
         ref=ref,
@@ -170,8 +180,8 @@ def serve(
         public_key=str(policy.public_key) if policy.public_key else None,
         tracking_uri=tracking_uri,
         api_keys=_keys(api_key_file),
+        trial_limits=ResourceLimits(trial_memory * MEBIBYTE, trial_seconds),
     )
-    process_setup.imports_done()
     logging.getLogger("registry_tools.serving").setLevel(logging.INFO)
     return serving.run(settings)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import re
@@ -49,6 +50,23 @@ def atomic_write(path: Path, sync_folder: bool = False) -> Iterator[Path]:
             _sync(target.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock, which one process and one thread at a time can hold; a killed process loses it.
+
+    Raises
+    ------
+    OSError
+        If the file of the lock cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def temporary_prefix(target: Path) -> str:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from registry_tools.errors import InputError, UnsupportedOperation, VerificationError
 from registry_tools.evaluation.eval_data import EvalData
-from registry_tools.evaluation.gates.comparison import MINIMUM_ROWS, baseline_gate
+from registry_tools.evaluation.gates.comparison import MINIMUM_ROWS, baseline_gate, judge_distinct
 from registry_tools.evaluation.isolated_predict import (
     IsolatedPredictions,
     PredictJob,
@@ -58,8 +58,7 @@ def adopt(
 
     Its files stay as they are. The rows become its holdout, and its predictions for some of them
     are recorded. Nothing is written before its predictions show that it learned these labels. Nobody
-    knows which rows it was trained on: the caller
-    vouches that no row of the holdout is among them.
+    knows which rows it was trained on: the caller vouches that no row of the holdout is among them.
 
     Raises
     ------
@@ -73,12 +72,7 @@ def adopt(
         If the rows are too few, or cannot be recorded.
     """
     policy = policy or TrustPolicy.from_environment()
-    version = registry.find_version(client, ref)
-    if version.run_id is None or registry.find_run(client, version.run_id) is None:
-        raise UnsupportedOperation(
-            f"{_title(version)} came from no run that is there: its evidence would be stored with the run; "
-            "log the model within mlflow.start_run(), register it from there, and adopt that version"
-        )
+    version = _version_with_run(client, ref)
     with (
         verified_files(client, version, policy) as model,
         # Not verified: it is compared with the files that are made here.
@@ -114,6 +108,16 @@ def adopt(
     )
 
 
+def _version_with_run(client: MlflowClient, ref: ModelRef) -> VersionInfo:
+    version = registry.find_version(client, ref)
+    if version.run_id is None or registry.find_run(client, version.run_id) is None:
+        raise UnsupportedOperation(
+            f"{_title(version)} came from no run that is there: its evidence would be stored with the run; "
+            "log the model within mlflow.start_run(), register it from there, and adopt that version"
+        )
+    return version
+
+
 def _check_model(version: VersionInfo, model: Path, existing: Path | None) -> None:
     """Refuse a version that no promotion could use, or whose training left evidence of its own."""
     if existing is not None and evidence.read_training_rows(existing) is not None:
@@ -131,13 +135,17 @@ def _check_model(version: VersionInfo, model: Path, existing: Path | None) -> No
 def _model_rows(eval_data: EvalData, model: Path, version: VersionInfo) -> Holdout:
     """Return the rows with the columns of the model's signature, or all if it names none."""
     rows = eval_data.rows_for([model])
-    if len(rows.labels) < MINIMUM_ROWS:
-        raise InputError(
-            f"{eval_data.path} has {len(rows.labels)} rows, {MINIMUM_ROWS} are needed to adopt "
-            f"{_title(version)}: give more rows with --eval-data"
-        )
     columns = [column.name for column in describe(model).signature or () if column.name in rows.rows]
-    return replace(rows, rows=rows.rows[columns]) if columns else rows
+    if columns:
+        rows = replace(rows, rows=rows.rows[columns])
+    distinct = int(np.sum(rows.distinct))
+    if distinct < MINIMUM_ROWS:
+        count = f"{distinct} rows" if distinct == len(rows.labels) else f"{distinct} distinct rows"
+        raise InputError(
+            f"{eval_data.path} has {count}, {MINIMUM_ROWS} are needed to adopt {_title(version)}: give "
+            "more rows with --eval-data"
+        )
+    return rows
 
 
 def _example(rows: Holdout) -> pd.DataFrame:
@@ -165,7 +173,7 @@ def _predict(version: VersionInfo, model: Path, rows: Holdout, policy: TrustPoli
 def _check_labels(
     version: VersionInfo, rows: Holdout, predicted: IsolatedPredictions, target: str
 ) -> Mapping[str, float]:
-    """Refuse labels that the version does not predict; return the metrics of the gate `baseline`.
+    """Refuse labels that the version does not predict; return the metrics of `baseline` on all rows.
 
     Evidence is written once: with the wrong column as labels, no later check would be right.
     """
@@ -175,15 +183,16 @@ def _check_labels(
         raise VerificationError(
             f"{_title(version)} {error}: give --target the column with the labels that it predicts"
         ) from None
-    gate = baseline_gate(rows.labels, predictions)
+    gate = judge_distinct(lambda mask: baseline_gate(rows.labels[mask], predictions[mask]), rows.distinct)
     if not gate.passed:
-        accuracy, baseline, p = (gate.metrics[key] for key in ("accuracy", "baseline_accuracy", "p_better"))
+        names = ("rows", "accuracy", "baseline_accuracy", "p_better")
+        count, accuracy, baseline, p = (gate.metrics[name] for name in names)
         raise VerificationError(
-            f"{_title(version)} predicts {target!r} right on {accuracy:.4f} of {len(rows.labels)} rows, "
+            f"{_title(version)} predicts {target!r} right on {accuracy:.4f} of {count:.0f} rows, "
             f"always the commonest class would on {baseline:.4f}: not significantly better (p = {p:.3g}); "
             f"check that --target {target} is the label that it was trained on, or give more rows"
         )
-    return gate.metrics
+    return baseline_gate(rows.labels, predictions).metrics
 
 
 def _write_evidence(

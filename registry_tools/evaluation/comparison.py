@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,12 +20,14 @@ from registry_tools.evaluation.isolated_predict import (
     predict_in_clean_process,
 )
 from registry_tools.evaluation.version_bundle import (
+    VersionBundle,
     exclude_training_rows,
     fetch_bundle,
     predictions_as_labels,
     unknown_training_rows,
 )
 from registry_tools.mlflow_store.registry import VersionInfo
+from registry_tools.models.evidence import Holdout
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.stats.paired_test import PairedComparison, compare_predictions
 
@@ -52,14 +56,17 @@ class PairedPredictions:
     second: VersionPredictions
     paired: PairedComparison  # the first as the candidate
     unrecorded: tuple[str, ...] = ()  # the versions of which nobody recorded the training rows
+    repeated: int = 0  # how many rows were left out because they repeat one of these
 
     @property
     def rows_phrase(self) -> str:
         """The number of rows, and which ones they are."""
+        left_out = f", without {self.repeated} repeated ones" if self.repeated else ""
         if not self.unrecorded:
-            return f"{self.paired.rows} rows that neither was trained on"
+            return f"{self.paired.rows} rows that neither was trained on{left_out}"
         versions, verb = " and ".join(self.unrecorded), "were" if len(self.unrecorded) > 1 else "was"
-        return f"{self.paired.rows} rows (it is not recorded which rows {versions} {verb} trained on)"
+        unknown = f"(it is not recorded which rows {versions} {verb} trained on)"
+        return f"{self.paired.rows} rows {unknown}{left_out}"
 
 
 def compare(
@@ -80,38 +87,47 @@ def compare(
     """
     with ExitStack() as files:
         bundles = [fetch_bundle(client, version, policy, files) for version in (first, second)]
-        rows = bundles[0].holdout
-        if eval_data is not None:
-            rows = eval_data.rows_for(bundle.folder for bundle in bundles)
-        held_out = rows
-        for bundle in bundles:
-            rows = exclude_training_rows(rows, bundle)
-        jobs = []
-        for bundle in bundles:
-            if bundle.faults or bundle.folder is None:
-                raise VerificationError(f"{bundle.title}: {bundle.faults[0]}")
-            if rows is None or held_out is None:
-                raise VerificationError(
-                    f"{bundles[0].title} was logged without held-out rows: give --eval-data FILE "
-                    "--target COLUMN"
-                )
-            unknown = unknown_training_rows(held_out, bundle)
-            if unknown is not None:
-                raise VerificationError(unknown)
-            if not len(rows.labels):
-                raise VerificationError(
-                    f"of {len(held_out.labels)} rows there is none that neither version was trained on: "
-                    "give others with --eval-data FILE --target COLUMN"
-                )
-            jobs.append(PredictJob(bundle.folder, {_TABLE: rows.rows}, policy))
-        assert rows is not None
+        folders = [_verified_folder(bundle) for bundle in bundles]
+        found = _rows_to_compare(bundles, eval_data)
+        rows = found.take(found.distinct)
+        jobs = [PredictJob(folder, {_TABLE: rows.rows}, policy) for folder in folders]
         one, two = (
             _as_version_predictions(rows.labels, bundle.title, predictions)
             for bundle, predictions in zip(bundles, predict_in_clean_process(jobs), strict=True)
         )
         paired = compare_predictions(rows.labels, one.names, two.names)
         unrecorded = tuple(bundle.title for bundle in bundles if bundle.training_rows is None)
-        return PairedPredictions(rows.rows, rows.labels, one, two, paired, unrecorded)
+        repeated = len(found.labels) - len(rows.labels)
+        return PairedPredictions(rows.rows, rows.labels, one, two, paired, unrecorded, repeated)
+
+
+def _verified_folder(bundle: VersionBundle) -> Path:
+    if bundle.faults or bundle.folder is None:
+        raise VerificationError(f"{bundle.title}: {bundle.faults[0]}")
+    return bundle.folder
+
+
+def _rows_to_compare(bundles: Sequence[VersionBundle], eval_data: EvalData | None) -> Holdout:
+    """Return the rows that no version was trained on, as far as that was recorded."""
+    rows = bundles[0].holdout
+    if eval_data is not None:
+        rows = eval_data.rows_for(bundle.folder for bundle in bundles)
+    if rows is None:
+        raise VerificationError(
+            f"{bundles[0].title} was logged without held-out rows: give --eval-data FILE --target COLUMN"
+        )
+    left = rows
+    for bundle in bundles:
+        unknown = unknown_training_rows(rows, bundle)
+        if unknown is not None:
+            raise VerificationError(unknown)
+        left = exclude_training_rows(left, bundle)
+    if not len(left.labels):
+        raise VerificationError(
+            f"of {len(rows.labels)} rows there is none that neither version was trained on: give others "
+            "with --eval-data FILE --target COLUMN"
+        )
+    return left
 
 
 def _as_version_predictions(

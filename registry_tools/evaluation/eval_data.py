@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from registry_tools.data.schema import NUMBERS, Column
+from registry_tools.data.schema import Column
 from registry_tools.data.tables import format_of, parse_table, read_bytes
 from registry_tools.errors import InputError, VerificationError
 from registry_tools.models.evidence import Holdout
@@ -68,23 +68,6 @@ def _parse(path: Path, target: str, content: bytes, text_columns: set[str]) -> H
             raise InputError(f"--target {target}: {path} has an infinite label")
         labels = labels.astype("int64")
     return Holdout(table.drop(columns=target), labels.map(str).to_numpy(object))
-
-
-def rounded_columns(rows: pd.DataFrame, folder: Path | None) -> list[str]:
-    """Return the columns that hold narrower floats than the model in a folder was trained on.
-
-    0.1 as float32 is another number than as float64, so a training row would not be found there.
-    """
-    wide = {
-        column.name: column.type
-        for column in (_columns(folder) if folder is not None else ())
-        if column.type in {"double", "float"}
-    }
-    return [
-        str(name)
-        for name, dtype in rows.dtypes.items()
-        if name in wide and dtype.kind == "f" and dtype.itemsize < np.dtype(NUMBERS[wide[str(name)]]).itemsize
-    ]
 
 
 def _first_duplicate(columns: pd.Index) -> str:

@@ -11,6 +11,7 @@ import gc
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,8 +29,10 @@ from registry_tools.errors import RegistryToolsError, VerificationError, error_s
 from registry_tools.models.loaded_model import LoadedModel, load_folder
 from registry_tools.models.prediction_shape import check_class_values, class_values
 from registry_tools.models.trust_policy import TrustPolicy
+from registry_tools.processes import ResourceLimits
 
 _LATENCY_ROUNDS = 100
+_LIMITS = ResourceLimits(cpu_seconds=300)
 _SECONDS = 600
 
 
@@ -103,8 +106,9 @@ def predict_in_clean_process(jobs: Sequence[PredictJob]) -> list[IsolatedPredict
         except subprocess.TimeoutExpired:
             return [VerificationError(f"no predictions within {_SECONDS} s in a clean process")] * len(jobs)
         if done.returncode != 0:
-            reason = last_line(done.stderr, f"exit code {done.returncode}")
-            return [VerificationError(f"a clean process failed: {reason[:300]}")] * len(jobs)
+            ended = f"with {signal.Signals(-done.returncode).name}" if done.returncode < 0 else ""
+            reason = ended or last_line(done.stderr, f"with exit code {done.returncode}")[:300]
+            return [VerificationError(f"the process that predicts failed: {reason}")] * len(jobs)
         return [
             VerificationError(response["error"]) if "error" in response else IsolatedPredictions(**response)
             for response in json.loads((folder / "response.json").read_text())
@@ -214,6 +218,7 @@ def _time_in_turns(jobs: Sequence[dict[str, Any]], models: Sequence[LoadedModel 
 def main(request: str, response: str) -> int:
     """Run the jobs of a request file and write the response file."""
     gc.disable()  # what is imported stays; collecting it takes a sixth of the time
+    _LIMITS.apply()
     jobs = json.loads(Path(request).read_text())
     done = [_load_and_predict(job) for job in jobs]
     if any(job["timed_row"] for job in jobs):

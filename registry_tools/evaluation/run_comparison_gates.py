@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import pandas as pd
 from registry_tools.errors import VerificationError
 from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.evaluation.gates import comparison, thresholds
-from registry_tools.evaluation.gates.comparison import Group, group_rows
+from registry_tools.evaluation.gates.slices import MAXIMUM_GROUPS, Group, group_rows, slices_gate
 from registry_tools.evaluation.isolated_predict import (
     IsolatedPredictions,
     PredictJob,
@@ -33,6 +34,7 @@ from registry_tools.models.prediction_shape import class_values
 from registry_tools.stats.paired_test import compare_predictions
 
 GIVE_EVAL_DATA = "give --eval-data with labels that both versions predict"
+Pair = tuple[npt.NDArray[Any], npt.NDArray[Any]]  # predictions of candidate and champion, as labels
 Predicted = IsolatedPredictions | VerificationError  # the error says why there are none
 
 
@@ -61,7 +63,10 @@ def predict_for_gates(
 ) -> GateInputs:
     """Predict with the candidate in a clean process, and then with the champion."""
     # Where a table repeats its rows, the candidate was trained on some that are held out.
-    compared = exclude_training_rows(exclude_training_rows(holdout, champion), candidate)
+    compared = holdout
+    for bundle in (champion, candidate):
+        if compared is not None and bundle is not None:
+            compared = exclude_training_rows(compared, bundle)
     tables: dict[str, pd.DataFrame] = {}
     if candidate.recorded is not None:
         tables["example"] = candidate.recorded.rows
@@ -92,27 +97,24 @@ def run_comparison_gates(
     if isinstance(pair, GateResult):
         yield pair
     else:
-        known = inputs.champion is not None and inputs.champion.training_rows is not None
-        paired = compare_predictions(compared.labels, *pair)
-        yield comparison.champion_gate(
-            paired, options.rule, options.margin, inputs.excluded if known else None
-        )
+        judge = functools.partial(_run_champion_gate, inputs, compared.labels, pair)
+        yield comparison.judge_distinct(judge, compared.distinct)
     yield _run_baseline_gate(inputs, predictions, compared)
     if not options.slices:
         return
-    unknown = [column for column in options.slices if column not in compared.rows]
-    if unknown:
-        columns = ", ".join(repr(str(name)) for name in compared.rows)
-        yield GateResult("slices", False, f"--slice {unknown[0]}: no such column; there are: {columns}")
+    fault = _slices_fault(options.slices, compared.rows)
+    if fault is not None:
+        yield GateResult("slices", False, fault)
     elif inputs.champion is None:
-        yield GateResult("slices", True, "no champion")
+        yield GateResult("slices", True, "no champion to compare the groups with")
     elif not isinstance(pair, GateResult):
-        yield _run_slices_gate(options.slices, compared, pair)
+        judge = functools.partial(_run_slices_gate, options.slices, compared, pair)
+        yield comparison.judge_distinct(judge, compared.distinct)
 
 
 def _paired_labels(
     inputs: GateInputs, predictions: IsolatedPredictions, compared: Holdout
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any]] | GateResult:
+) -> Pair | GateResult:
     """Return the predictions of candidate and champion, or the result where they are not compared."""
     champion, other = inputs.champion, inputs.champion_predictions
     if champion is None:
@@ -123,7 +125,7 @@ def _paired_labels(
     unknown = unknown_training_rows(inputs.holdout, champion) if inputs.holdout is not None else None
     if unknown is not None:
         return GateResult("champion", False, unknown)
-    refusal = comparison.too_few_rows(len(compared.labels), inputs.excluded)
+    refusal = comparison.too_few_rows(compared.distinct, inputs.excluded)
     if refusal is not None:
         return refusal
     if not isinstance(other, IsolatedPredictions):
@@ -143,6 +145,15 @@ def _paired_labels(
     return pair[0], pair[1]
 
 
+def _run_champion_gate(
+    inputs: GateInputs, labels: npt.NDArray[Any], pair: Pair, mask: npt.NDArray[np.bool_]
+) -> GateResult:
+    known = inputs.champion is not None and inputs.champion.training_rows is not None
+    paired = compare_predictions(labels[mask], *(side[mask] for side in pair))
+    excluded = inputs.excluded if known else None
+    return comparison.champion_gate(paired, inputs.options.rule, inputs.options.margin, excluded)
+
+
 def _run_baseline_gate(inputs: GateInputs, predictions: IsolatedPredictions, compared: Holdout) -> GateResult:
     if not inputs.options.baseline:
         return GateResult("baseline", True, "not asked for (--no-baseline)")
@@ -152,27 +163,37 @@ def _run_baseline_gate(inputs: GateInputs, predictions: IsolatedPredictions, com
             predicted = predictions_as_labels(compared.labels, predictions, "compared")
         except VerificationError as error:
             return GateResult("baseline", False, f"the candidate {error}: {GIVE_EVAL_DATA}")
-    return comparison.baseline_gate(compared.labels, predicted)
+    return comparison.judge_distinct(
+        lambda mask: comparison.baseline_gate(compared.labels[mask], predicted[mask]), compared.distinct
+    )
+
+
+def _slices_fault(columns: Sequence[str], rows: pd.DataFrame) -> str | None:
+    """Return why a column makes no groups of rows; None if all do."""
+    for column in columns:
+        if column not in rows:
+            names = ", ".join(repr(str(name)) for name in rows)
+            return f"--slice {column}: no such column; there are: {names}"
+        groups = len(set(_group_names(rows[column])))
+        if groups == 1:
+            return f"--slice {column}: one group only, the whole table: name a column with several values"
+        if groups > MAXIMUM_GROUPS:
+            return (
+                f"--slice {column}: it has {groups} values, at most {MAXIMUM_GROUPS} are groups: "
+                "add a column with the group of each row to --eval-data"
+            )
+    return None
 
 
 def _run_slices_gate(
-    columns: Sequence[str], compared: Holdout, pair: tuple[npt.NDArray[Any], npt.NDArray[Any]]
+    columns: Sequence[str], compared: Holdout, pair: Pair, mask: npt.NDArray[np.bool_]
 ) -> GateResult:
     groups: list[Group] = []
+    labels, candidate, champion = (values[mask] for values in (compared.labels, *pair))
     for column in dict.fromkeys(columns):
-        values = _group_names(compared.rows[column])
-        if len(set(values)) == 1:
-            return GateResult("slices", False, f"--slice {column}: one group only: it is the whole table")
-        if len(set(values)) > comparison.MAXIMUM_GROUPS:
-            return GateResult(
-                "slices",
-                False,
-                f"--slice {column}: it has {len(set(values))} values, at most "
-                f"{comparison.MAXIMUM_GROUPS} are groups: add a column with the group of each row "
-                "to --eval-data",
-            )
-        groups += group_rows(column, values, compared.labels, *pair)
-    return comparison.slices_gate(groups)
+        values = _group_names(compared.rows[column][mask])
+        groups += group_rows(column, values, labels, candidate, champion)
+    return slices_gate(groups)
 
 
 def _group_names(column: pd.Series) -> list[str | None]:

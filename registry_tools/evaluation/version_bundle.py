@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from registry_tools.data.schema import quoted_names
 from registry_tools.errors import VerificationError
-from registry_tools.evaluation.eval_data import rounded_columns
 from registry_tools.evaluation.isolated_predict import IsolatedPredictions
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models import evidence, manifest
@@ -75,10 +74,10 @@ def fetch_bundle(
     )
 
 
-def exclude_training_rows(holdout: Holdout | None, bundle: VersionBundle | None) -> Holdout | None:
+def exclude_training_rows(holdout: Holdout, bundle: VersionBundle) -> Holdout:
     """Return the rows that a version was not trained on; all of them where that is unknown."""
-    training = bundle.training_rows if bundle is not None else None
-    if holdout is None or training is None or training.missing_columns(holdout.rows):
+    training = bundle.training_rows
+    if training is None or training.missing_columns(holdout.rows):
         return holdout
     return holdout.take(~np.isin(training.hash(holdout.rows), training.hashes))
 
@@ -92,8 +91,7 @@ def unknown_training_rows(holdout: Holdout, bundle: VersionBundle) -> str | None
         return None
     missing = bundle.training_rows.missing_columns(holdout.rows)
     if not missing:
-        narrow = rounded_columns(holdout.rows, bundle.folder)
-        narrow = [name for name in narrow if name in bundle.training_rows.columns]
+        narrow = bundle.training_rows.rounded_columns(holdout.rows)
         if not narrow:
             return None
         types = ", ".join(sorted({str(holdout.rows[name].dtype) for name in narrow}))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry_tools.data.temp_files import make_temp_folder
+from registry_tools.data.temp_files import locked, make_temp_folder
 from registry_tools.inference.model_artifact import Identity, ModelArtifact
 from registry_tools.mlflow_store import registry
 from registry_tools.mlflow_store.client import connect
@@ -21,12 +23,13 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _KEPT_VERSIONS = 3
+_RECORD = "artifact.json"  # of a version in the cache
 # The rows of a version are not needed to serve it.
 _EVIDENCE = ("recorded_predictions.json", manifest.MANIFEST_FILE, manifest.SIGNATURE_FILE)
 
 
 class ArtifactFetcher:
-    """The versions of one reference, fetched, verified and kept in folders of this process."""
+    """Fetches and verifies the versions of one reference, and keeps them in folders of this process."""
 
     def __init__(
         self, ref: ModelRef, policy: TrustPolicy, tracking_uri: str | None, cache: Path | None
@@ -75,55 +78,70 @@ class ArtifactFetcher:
 
     def _fetch(self, version: VersionInfo) -> ModelArtifact:
         client = self._connect()
-        folder = Path(tempfile.mkdtemp(prefix=f"{version.version}-", dir=self._scratch))
-        with loader.verified_files(client, version, self._policy) as files:
-            shutil.copytree(files, folder / "model")
-        # Beside the model: the cache is verified again with the manifest and its signature.
-        with artifacts.evidence_files(client, version, _EVIDENCE) as evidence:
-            if evidence is not None:  # a version outlives its run
-                loader.check_evidence(evidence, version, self._policy, _EVIDENCE)
-                shutil.copytree(evidence, folder, dirs_exist_ok=True)
-        return ModelArtifact(
-            folder=str(folder),
-            name=version.name,
-            version=version.version,
-            stage=self.ref.stage,
-            run_id=version.run_id,
-            digest=version.digest,
-        )
+        with self._new_folder(f"{version.version}-") as folder:
+            with loader.verified_files(client, version, self._policy) as files:
+                shutil.copytree(files, folder / "model")
+            # Beside the model: the cache is verified again with the manifest and its signature.
+            with artifacts.evidence_files(client, version, _EVIDENCE) as evidence:
+                if evidence is not None:  # a version outlives its run
+                    loader.check_evidence(evidence, version, self._policy, _EVIDENCE)
+                    shutil.copytree(evidence, folder, dirs_exist_ok=True)
+            return ModelArtifact(
+                folder=str(folder),
+                name=version.name,
+                version=version.version,
+                stage=self.ref.stage,
+                run_id=version.run_id,
+                digest=version.digest,
+            )
+
+    @contextlib.contextmanager
+    def _new_folder(self, prefix: str) -> Iterator[Path]:
+        """Yield a new folder, and remove it if the block fails."""
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=self._scratch))
+        try:
+            yield folder
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     def write_cache(self, artifact: ModelArtifact) -> None:
-        """Put the version that took over into the cache, in place of the one before.
+        """Put the version that took over into the cache, in place of the version before.
 
         Raises
         ------
         OSError
-            If it cannot be written; what was kept before is there still.
+            If it cannot be written; the version before is still in the cache.
         """
         self._current_folder = artifact.folder
         if self._cache is None or artifact.from_cache:
             return
         folder = self._cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / "lock"):  # the workers of a server share the cache
+            if _cached_identity(folder / "current") == artifact.identity:
+                return
+            self._write_cache(artifact, folder)
+
+    def _write_cache(self, artifact: ModelArtifact, folder: Path) -> None:
         new = Path(tempfile.mkdtemp(prefix="new-", dir=folder))
         try:
             shutil.copytree(artifact.folder, new, dirs_exist_ok=True)
             digest = manifest.digest_of(manifest.manifest_of(new / "model"))
             record = json.loads(artifact.to_json()) | {"folder": new.name, "files": digest}
-            note = new / "artifact.json"
-            note.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
-            # The name in one step: whoever is killed here leaves the old one.
+            (new / _RECORD).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+            # The name in one step: a process that is killed here leaves the version before.
             (new / "current").symlink_to(new.name)
             (new / "current").rename(folder / "current")
         except OSError:
             shutil.rmtree(new, ignore_errors=True)
             raise
         for other in folder.iterdir():
-            if other.name not in {"current", new.name}:
+            if other.name not in {"current", "lock", new.name}:
                 shutil.rmtree(other, ignore_errors=True)
 
     def read_cached(self) -> ModelArtifact | None:
-        """Return the last version that was verified and kept; None if there is none.
+        """Return a copy of the version in the cache; None if there is none.
 
         Raises
         ------
@@ -133,15 +151,18 @@ class ArtifactFetcher:
         if self._cache is None:
             return None
         folder = self._cache_folder() / "current"
-        try:
-            record = json.loads((folder / "artifact.json").read_text())
-            files = str(record.pop("files"))
-            artifact = ModelArtifact(**record | {"folder": str(folder.resolve()), "from_cache": True})
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            return None
-        manifest.check_files(artifact.model, artifact.digest or files)
-        if self._policy.public_key is not None:
-            loader.check_signature(artifact.model, Path(artifact.folder), self._policy.public_key)
+        with self._new_folder("cached-") as copy:
+            try:
+                record = json.loads((folder / _RECORD).read_text())
+                shutil.copytree(folder.resolve(), copy, dirs_exist_ok=True)
+                files = str(record.pop("files"))
+                artifact = ModelArtifact(**record | {"folder": str(copy), "from_cache": True})
+            except (OSError, ValueError, TypeError, KeyError, AttributeError):
+                shutil.rmtree(copy, ignore_errors=True)
+                return None
+            manifest.check_files(artifact.model, artifact.digest or files)
+            if self._policy.public_key is not None:
+                loader.check_signature(artifact.model, copy, self._policy.public_key)
         return artifact
 
     def _cache_folder(self) -> Path:
@@ -152,3 +173,12 @@ class ArtifactFetcher:
         if self._client is None:
             self._client = connect(self._uri)
         return self._client
+
+
+def _cached_identity(folder: Path) -> Identity | None:
+    """Return the identity of the version in a folder of the cache; None if there is none."""
+    try:
+        record = json.loads((folder / _RECORD).read_text())
+        return record["version"], record["run_id"], record["digest"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None

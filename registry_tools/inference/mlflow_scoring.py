@@ -108,13 +108,13 @@ class MlflowScoring:
             raise InputError(explain_refusal(content, content_type, signature)) from error
         body = reply.response.encode()
         predictions = orjson.loads(body).get("predictions")
-        _check_count(predictions, recording.count)
+        _check_count(predictions, recording.count, method)
         return ScoredRequest(body, recording.rows, predictions)
 
     def predict(self, rows: Any, method: str) -> list[Any]:
         """Return the predictions for rows that `score_request` parsed before, one a row."""
         found = np.asarray(self._pyfunc(method).predict(rows)).tolist()
-        _check_count(found, _count(rows))
+        _check_count(found, _count(rows), method)
         return found
 
     @property
@@ -169,10 +169,10 @@ def refuse_too_many(rows: int | None, most: int | None) -> None:
         raise InputError(f"{rows} rows in one request, {most} are allowed: send them in parts")
 
 
-def _check_count(predictions: Any, rows: int | None) -> None:
+def _check_count(predictions: Any, rows: int | None, method: str) -> None:
     """Refuse a list of more or fewer predictions than rows; some flavors return one object for all."""
     if rows is not None and isinstance(predictions, list):
-        check_prediction_count(len(predictions), rows)
+        check_prediction_count(len(predictions), rows, method)
 
 
 def _count(rows: Any) -> int | None:

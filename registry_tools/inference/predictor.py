@@ -97,7 +97,7 @@ class Predictor:
             if not isinstance(error, self.model.input_errors):
                 _log.warning("%s raised %s on a request", self.artifact, type(error).__name__)
             raise InputError(_refusal(rows, self.numeric_schema)) from error
-        return check_predictions(predictions, len(rows))
+        return check_predictions(predictions, len(rows), method)
 
     def _function(self, method: str) -> Callable[[Any], Any]:
         function = getattr(self.estimator, method, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import importlib
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -90,6 +91,13 @@ def translate_errors(where: str) -> Iterator[None]:
         # MLflow lets through what its database says while it is being opened.
         reason = first_line(error.args[0] if error.args else error)
         raise RegistryUnavailable(f"the registry at {where} cannot be used: {reason}") from error
+
+
+def import_store(tracking_uri: str | None) -> None:
+    """Import MLflow's modules for a registry, which it imports itself when it is first used."""
+    if not (tracking_uri or mlflow.get_tracking_uri()).startswith("http"):
+        importlib.import_module("mlflow.store.model_registry.sqlalchemy_store")
+        importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
 
 
 def upsert(write: Callable[[], object]) -> None:

@@ -2,7 +2,8 @@
 checks rely on.
 
 holdout.parquet            the rows no training saw: columns as trained on, then the label
-training_rows.npz          the hashes of the rows that it was trained on, and their columns
+training_rows.npz          the hashes of the rows that it was trained on, their columns, and which of
+                           these have float32 values
 recorded_predictions.json  its predictions for its input example, recorded at registration
 manifest.json              the SHA-256 of each file of the model and of these; see `manifest`
 manifest.sig               its signature, where somebody signed it
@@ -13,6 +14,7 @@ The hash of a row is that of its features: a label may be written in more than o
 
 from __future__ import annotations
 
+import functools
 import json
 import zipfile
 from collections.abc import Iterator
@@ -40,6 +42,12 @@ class Holdout:
     # The hashes of rows that stand in their table more than once, and how often; shape (rows, 2).
     duplicates: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty((0, 2), np.uint64))
 
+    @functools.cached_property
+    def distinct(self) -> npt.NDArray[np.bool_]:
+        """Return where a row stands for the first time, by its features and its label; shape (rows,)."""
+        keys = pd.DataFrame({"features": hash_rows(self.rows), "label": self.labels})
+        return ~np.asarray(keys.duplicated())
+
     def take(self, mask: npt.NDArray[np.bool_]) -> Holdout:
         """Return the rows where `mask` is true."""
         return Holdout(self.rows[mask].reset_index(drop=True), self.labels[mask], self.duplicates)
@@ -52,14 +60,32 @@ class TrainingRows:
     columns: tuple[str, ...]
     hashes: npt.NDArray[np.uint64]  # sorted, shape (rows,)
     duplicates: npt.NDArray[np.uint64]  # as in `Holdout`
+    float32_columns: tuple[str, ...] = ()  # each of their values is a float32
 
     def missing_columns(self, rows: pd.DataFrame) -> list[str]:
         """Return the columns that rows lack: without them they cannot be found among these."""
         return [name for name in self.columns if name not in rows]
 
+    def rounded_columns(self, rows: pd.DataFrame) -> list[str]:
+        """Return the columns that hold narrower floats than the training rows did.
+
+        0.1 as float32 is another number than as float64: a training row would not be found there.
+        Whole numbers are not rounded.
+        """
+        return [
+            name
+            for name in self.columns
+            if rows[name].dtype.kind == "f"
+            and rows[name].dtype.itemsize < (4 if name in self.float32_columns else 8)
+            and (rows[name] != rows[name].round())[rows[name].notna()].any()
+        ]
+
     def hash(self, rows: pd.DataFrame) -> npt.NDArray[np.uint64]:
-        """Hash rows over the same columns, shape (rows,)."""
-        return hash_rows(rows[list(self.columns)])
+        """Hash rows over the same columns, rounded to float32 where the training rows are; shape (rows,)."""
+        table = rows[list(self.columns)]
+        rounded = [name for name in self.float32_columns if pd.api.types.is_float_dtype(table[name])]
+        with np.errstate(over="ignore"):  # too large for a float32: in no training row
+            return hash_rows(table.astype(dict.fromkeys(rounded, "float32")))
 
 
 @dataclass(frozen=True)
@@ -84,16 +110,29 @@ def write_training_rows(folder: Path, table: pd.DataFrame, training: pd.DataFram
     """Write which rows of a table were trained on, and which stand in it more than once.
 
     The latter is taken from the table itself, before any split: later checks can then
-    distinguish a duplicate on the other side from a row on both sides.
+    distinguish a duplicate on the other side from a row on both sides. A table of float32 is read as
+    float64; the columns are noted, since 0.1 as float32 is another number than as float64.
     """
     hashes, counts = np.unique(hash_rows(table), return_counts=True)
     repeated = counts > 1
-    np.savez(
-        folder / _TRAINING_ROWS,
-        columns=np.array([str(name) for name in training.columns]),
-        hashes=np.sort(hash_rows(training)),
-        duplicates=np.column_stack([hashes[repeated], counts[repeated].astype(np.uint64)]),
-    )
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "columns": np.array([str(name) for name in training.columns]),
+        "hashes": np.sort(hash_rows(training)),
+        "duplicates": np.column_stack([hashes[repeated], counts[repeated].astype(np.uint64)]),
+    }
+    float32_columns = [str(name) for name in table.columns if _is_float32(table[name])]
+    if float32_columns:
+        arrays["float32_columns"] = np.array(float32_columns)
+    np.savez(folder / _TRAINING_ROWS, **arrays)  # type: ignore[arg-type]
+
+
+def _is_float32(column: pd.Series) -> bool:
+    """Return whether a column holds floats, each of which is a float32 or missing."""
+    if not pd.api.types.is_float_dtype(column):
+        return False
+    values = column.dropna().to_numpy("float64")
+    with np.errstate(over="ignore"):
+        return bool((values.astype("float32") == values).all())
 
 
 def read_holdout(folder: Path) -> Holdout | None:
@@ -128,6 +167,7 @@ def read_training_rows(folder: Path) -> TrainingRows | None:
             columns,
             content["hashes"].astype(np.uint64).reshape(-1),
             content["duplicates"].astype(np.uint64).reshape(-1, 2),
+            tuple(content.get("float32_columns", np.empty(0, str)).astype(str).tolist()),
         )
 
 

@@ -7,7 +7,6 @@ process that predicts with skops models starts in half the time, and in half the
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,7 +69,7 @@ class LoadedModel:
         VerificationError
             If the model returns more or fewer predictions than there are rows.
         """
-        return flatten_one_output(self._call(self.estimator.predict, rows))
+        return flatten_one_output(self._call("predict", rows))
 
     def predict_names(self, rows: Any) -> npt.NDArray[Any]:
         """Return the names of the predicted classes, shape (rows,).
@@ -120,22 +119,21 @@ class LoadedModel:
         InputError, VerificationError
             As `predict`.
         """
-        predict_proba = getattr(self.estimator, "predict_proba", None)
-        if predict_proba is None:
+        if not hasattr(self.estimator, "predict_proba"):
             raise UnsupportedOperation(
                 f"{self.info.name} version {self.info.version} "
                 f"({type(self.estimator).__name__}) gives no probabilities: use predict"
             )
-        return self._call(predict_proba, rows)
+        return self._call("predict_proba", rows)
 
-    def _call(self, method: Callable[[Any], Any], rows: Any) -> npt.NDArray[Any]:
+    def _call(self, method: str, rows: Any) -> npt.NDArray[Any]:
         from registry_tools.data.coercion import coerce, coerce_tensor
 
         tensor = self.info.tensor
         frame: Any  # or an array
         frame = coerce(rows, self.info.signature) if tensor is None else coerce_tensor(rows, tensor)
         try:
-            predicted = method(frame)
+            predicted = getattr(self.estimator, method)(frame)
         except self.input_errors as error:
             missing = np.argwhere(frame.isna().to_numpy() if tensor is None else np.isnan(frame))
             if len(missing):
@@ -145,7 +143,7 @@ class LoadedModel:
                     f"column {str(name)!r}, row {row}: missing value, and this model was trained without any"
                 ) from error
             raise InputError(f"the model cannot take these rows: {first_line(error)}") from error
-        return check_predictions(predicted, len(frame))
+        return check_predictions(predicted, len(frame), method)
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -149,7 +149,8 @@ def check_evidence(
     if found is None or folder is None:
         if version.evidence_digest is not None:
             raise VerificationError(
-                f"{EVIDENCE}/{MANIFEST_FILE} is missing or not readable: restore it, or train again"
+                f"{EVIDENCE}/{MANIFEST_FILE} is missing or not readable: restore it, or register the model "
+                "again"
             )
         return
     if version.digest is None or version.evidence_digest is None:
@@ -157,14 +158,14 @@ def check_evidence(
         raise VerificationError(
             f"the digest tags of the version were removed; restore {registry.DIGEST_TAG} and "
             f"{registry.EVIDENCE_DIGEST_TAG} of {version.name} version {version.version}, which has "
-            f"{EVIDENCE}/{MANIFEST_FILE}, or train again; if `adopt` was interrupted, repeat it"
+            f"{EVIDENCE}/{MANIFEST_FILE}, or register the model again; if `adopt` was interrupted, repeat it"
         )
     # The manifest may be that of another version.
     parts = ((found.model, version.digest), (found.evidence, version.evidence_digest))
     if any(digest not in (None, manifest.digest_of(part)) for part, digest in parts):
         raise VerificationError(
-            f"{EVIDENCE}/{MANIFEST_FILE} was changed after registration: its digests are not those of "
-            f"{version.name} version {version.version}; restore it, or train again"
+            f"{EVIDENCE}/{MANIFEST_FILE} was changed: its digests are not those of {version.name} version "
+            f"{version.version}; restore it, or register the model again"
         )
     manifest.check_evidence(folder, found, only)
 

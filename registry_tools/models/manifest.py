@@ -157,5 +157,6 @@ def check_evidence(folder: Path, manifest: VersionManifest, only: Collection[str
     differences = [f"{EVIDENCE}/{phrase}" for phrase in changes(expected, found)]
     if differences:
         raise VerificationError(
-            f"{'; '.join(differences[:5])} after registration; restore it, or train again"
+            f"the evidence differs from its manifest: {'; '.join(differences[:5])}; restore the files, or "
+            "register the model again"
         )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from registry_tools.errors import UnsupportedOperation, VerificationError
 
 
-def check_predictions(values: Any, rows: int) -> npt.NDArray[Any]:
+def check_predictions(values: Any, rows: int, method: str = "predict") -> npt.NDArray[Any]:
     """Return the predictions or probabilities of some rows as an array, one entry a row.
 
     Parameters
@@ -21,6 +21,8 @@ def check_predictions(values: Any, rows: int) -> npt.NDArray[Any]:
         As the model returned them.
     rows
         How many rows the model was given.
+    method
+        The method that returned them: `predict` or `predict_proba`.
 
     Raises
     ------
@@ -35,12 +37,12 @@ def check_predictions(values: Any, rows: int) -> npt.NDArray[Any]:
             raise UnsupportedOperation(f"the model gives probabilities of {len(values)} outputs: use predict")
         values = values[0]
     array = np.asarray(values)
-    check_prediction_count(len(array) if array.ndim else 0, rows)
+    check_prediction_count(len(array) if array.ndim else 0, rows, method)
     return array
 
 
-def check_prediction_count(count: int, rows: int) -> None:
-    """Refuse more or fewer predictions than rows.
+def check_prediction_count(count: int, rows: int, method: str = "predict") -> None:
+    """Refuse more or fewer predictions, or rows of probabilities, than rows.
 
     Raises
     ------
@@ -48,10 +50,11 @@ def check_prediction_count(count: int, rows: int) -> None:
         If the numbers differ.
     """
     if count != rows:
+        plural = "s" * (count != 1)
+        returned = f"row{plural} of probabilities" if method == "predict_proba" else f"prediction{plural}"
         raise VerificationError(
-            f"the model returned {count} prediction{'s' * (count != 1)} for {rows} "
-            f"row{'s' * (rows != 1)}: it does not predict row by row; a text vectorizer, for example, "
-            "needs its column from a ColumnTransformer"
+            f"the model returned {count} {returned} for {rows} row{'s' * (rows != 1)}: it does not predict "
+            "row by row; a text vectorizer, for example, needs its column from a ColumnTransformer"
         )
 
 

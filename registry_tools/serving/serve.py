@@ -31,20 +31,23 @@ def run(settings: Settings) -> int:
     if settings.grpc_port is not None:
         _check_grpc(settings.host, settings.grpc_port)
     listening = bind(settings.host, settings.port)
-    if settings.workers == 1 and settings.shadow is None:
-        from registry_tools.serving.processes import single
+    with tempfile.TemporaryDirectory(prefix="server-") as name:
+        path = Path(name)
+        if settings.workers > 1 or settings.shadow is not None:
+            # Read by prometheus_client when it is imported.
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = name
+        # One thread, so that the process can be forked: neither BLAS nor Arrow starts another one.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")
+        from registry_tools.serving.processes.control import ProcessFolder
+        from registry_tools.serving.processes.lifecycle import preload
+        from registry_tools.serving.processes.supervisor import Supervisor
+        from registry_tools.serving.rollout.trials import trials_folder
 
-        return single.run(settings, listening)
-    with tempfile.TemporaryDirectory(prefix="metrics-") as folder:
-        # Read by prometheus_client when it is imported, here and in every worker.
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        if settings.workers == 1:
-            from registry_tools.serving.processes import single
-
-            return single.run(settings, listening)
-        from registry_tools.serving.processes import supervisor
-
-        return supervisor.run(settings, listening)
+        preload(settings.tracking_uri)
+        gc.freeze()  # the forked processes share these pages with this one
+        folder = ProcessFolder(path, trials_folder(path / "trials"))
+        return Supervisor(settings, listening, folder).run()
 
 
 def _check_tls(certificate: str | None, key: str | None) -> None:

@@ -42,12 +42,18 @@ class InferenceService:
         self.draining = False
         self.rollout_status: dict[str, Any] = {}
         self.prediction_log_status: Callable[[], dict[str, Any]] | None = None
+        self.shadow_report: Callable[[], dict[str, Any]] | None = None
         self.refresh: Callable[[], Awaitable[None]] | None = None
         self._reserved = 0
         # Whether every request gets an id, because the prediction or the access log writes it.
         self.needs_request_ids = bool(settings.log_predictions or settings.access_log)
         self._ids = itertools.count(1)
         self._id_prefix = secrets.token_hex(6)
+
+    def close(self) -> None:
+        """Export the traces that are left."""
+        if self.tracer is not None:
+            self.tracer.close()
 
     @property
     def ready(self) -> bool:

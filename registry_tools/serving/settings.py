@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from registry_tools.models.trust_policy import TrustPolicy
-
-MEBIBYTE = 1 << 20
+from registry_tools.models.trust_policy import TrustPolicy
+from registry_tools.processes import MEBIBYTE, ResourceLimits
 
 
 @dataclass(frozen=True)
@@ -41,23 +37,10 @@ class Settings:
     public_key: str | None = None
     tracking_uri: str | None = None
     api_keys: tuple[str, ...] = field(default=(), repr=False)
+    trial_limits: ResourceLimits = field(default_factory=ResourceLimits)
 
     @property
     def policy(self) -> TrustPolicy:
         """What the operator allows a model to contain."""
-        from registry_tools.models.trust_policy import TrustPolicy
-
         key = Path(self.public_key) if self.public_key else None
         return TrustPolicy(self.trust, self.allow_code, key)
-
-    def to_json(self) -> str:
-        """Return them as text, for another process."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Settings:
-        """Read what `to_json` wrote."""
-        content: dict[str, Any] = json.loads(text)
-        for name in ("trust", "api_keys", "allowed_hosts"):
-            content[name] = tuple(content[name])
-        return cls(**content)

@@ -154,6 +154,10 @@ def test_labels_that_the_version_does_not_predict_are_refused(
     err = error_of(capsys, "adopt", f"{plain}/1", "--eval-data", "named.csv", "--target", "kind")
     assert "predicts 0, 1, 2; the labels are setosa, versicolor, virginica: give --target the column" in err
     assert place.version(plain, 1).tags == {}
+    few = rows.assign(kind=IRIS.target)[1::8]
+    pd.concat([few] * 5).to_csv("few.csv", index=False)
+    err = error_of(capsys, "adopt", f"{plain}/1", "--eval-data", "few.csv", "--target", "kind")
+    assert "few.csv has 19 distinct rows, 20 are needed to adopt" in err
     assert "no such column" in error_of(
         capsys, "adopt", f"{plain}/1", "--eval-data", "named.csv", "--target", "x"
     )

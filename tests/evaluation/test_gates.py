@@ -8,7 +8,7 @@ from scipy.optimize import minimize_scalar
 
 from registry_tools.cli import promotion
 from registry_tools.data.schema import Column
-from registry_tools.evaluation.gates import comparison
+from registry_tools.evaluation.gates import comparison, slices
 from registry_tools.evaluation.gates import version as version_gates
 from registry_tools.evaluation.gates.comparison import champion_gate
 from registry_tools.evaluation.gates.thresholds import (
@@ -167,19 +167,19 @@ def test_the_baseline_is_the_commonest_class() -> None:
     assert (none.passed, none.message.split(";")[0]) == (False, "there are no rows to show it on")
 
 
-def group(value: str, gained: int, lost: int, rows: int = 100) -> comparison.Group:
+def group(value: str, gained: int, lost: int, rows: int = 100) -> slices.Group:
     compared = compare_counts(rows, gained, lost, rows - gained - lost)
-    return comparison.Group("site", value, rows, compared)
+    return slices.Group("site", value, rows, compared)
 
 
 def test_groups_are_corrected_together() -> None:
-    alone = comparison.slices_gate([group("a", 0, 6)])
+    alone = slices.slices_gate([group("a", 0, 6)])
     assert not alone.passed
     assert alone.metrics["p_worse"] == pytest.approx(0.5**6)
-    four = comparison.slices_gate([group("a", 0, 6), *(group(v, 0, 0) for v in "bcd")])
+    four = slices.slices_gate([group("a", 0, 6), *(group(v, 0, 0) for v in "bcd")])
     assert four.passed  # 4 * 0.5**6 is above 5%
     assert four.message == "significantly worse in no group: lowest p(worse) 0.0625, corrected over 4 groups"
-    two = comparison.slices_gate([group("a", 0, 9), group("b", 1, 12), group("c", 0, 0)])
+    two = slices.slices_gate([group("a", 0, 9), group("b", 1, 12), group("c", 0, 0)])
     assert two.message == (
         # By Holm, 3 * 14 / 2**13 for b, the smaller one, and no less for a.
         "significantly worse in site='a': 0.9100 against 1.0000 on 100 rows, p(worse) 0.00513, "
@@ -189,7 +189,7 @@ def test_groups_are_corrected_together() -> None:
 
 def test_rows_without_a_value_and_the_text_missing_are_two_groups() -> None:
     labels = np.full(3, "a", dtype=object)
-    groups = comparison.group_rows("site", ["missing", None, None], labels, labels, labels)
+    groups = slices.group_rows("site", ["missing", None, None], labels, labels, labels)
     assert [(group.title, group.rows) for group in groups] == [("site='missing'", 1), ("site missing", 2)]
 
 
@@ -306,9 +306,55 @@ def test_every_verdict_shows_difference_interval_and_p_value() -> None:
         assert {"difference", "low", "high", "p_worse", "p_better"} <= set(result.metrics)
 
 
+ALL_RIGHT = np.full(60, "a", dtype=object)
+DISTINCT = np.arange(60) < 20  # of the 60 rows
+
+
+def wrong_in(rows: np.ndarray) -> np.ndarray:
+    return np.where(rows, "b", ALL_RIGHT)
+
+
+def judge_better(candidate: np.ndarray, champion: np.ndarray) -> GateResult:
+    def judge(mask: np.ndarray) -> GateResult:
+        compared = compare_predictions(ALL_RIGHT[mask], candidate[mask], champion[mask])
+        return champion_gate(compared, "better", 0.01, 0)
+
+    return comparison.judge_distinct(judge, DISTINCT)
+
+
+def test_repeated_rows_make_no_difference_significant() -> None:
+    champion = wrong_in(np.arange(60) % 20 < 3)  # three rows, each three times
+    counted = champion_gate(compare_predictions(ALL_RIGHT, ALL_RIGHT, champion), "better", 0.01, 0)
+    assert (counted.passed, counted.metrics["rows"]) == (True, 60)
+    result = judge_better(ALL_RIGHT, champion)
+    assert (result.passed, result.metrics["rows"], result.metrics["repeated_rows"]) == (False, 20, 40)
+    assert result.message.endswith("not significantly better; repeated rows left out: 40")
+
+
+def test_a_row_that_is_repeated_because_it_is_common_is_not_hidden() -> None:
+    champion = wrong_in(np.arange(60) < 9)
+    assert judge_better(ALL_RIGHT, champion).passed
+    result = judge_better(wrong_in((np.arange(60) == 10) | ~DISTINCT), champion)
+    assert (result.passed, result.metrics["rows"]) == (False, 60)
+    assert result.message.endswith("not significantly better; it passes without the repeated rows: 40")
+
+
+def test_repeated_rows_are_not_counted_among_the_rows_that_are_needed() -> None:
+    refusal = comparison.too_few_rows(np.arange(300) < 10, 30)
+    assert refusal is not None
+    assert refusal.message.startswith(
+        "10 of 330 rows are left to compare on, 20 are needed (left out: 30 trained on, 290 repeated): train"
+    )
+    alone = comparison.too_few_rows(np.arange(300) < 10, 0)
+    assert alone is not None
+    assert alone.message.endswith(
+        "(left out: 290 repeated): give more rows with --eval-data FILE --target COLUMN"
+    )
+
+
 def test_too_few_rows_name_the_ways_out() -> None:
-    assert comparison.too_few_rows(20, 0) is None
-    refusal = comparison.too_few_rows(3, 27)
+    assert comparison.too_few_rows(np.ones(20, bool), 0) is None
+    refusal = comparison.too_few_rows(np.ones(3, bool), 27)
     assert refusal is not None
     for way_out in ("champion's split", "split=hash", "--eval-data FILE --target COLUMN"):
         assert way_out in refusal.message

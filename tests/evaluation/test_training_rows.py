@@ -122,6 +122,23 @@ def test_training_rows_that_were_rounded_to_float32_are_unknown(
         assert "as float64 or CSV" in message
 
 
+def test_rows_that_a_version_was_trained_on_as_float32_are_found_among_float64(
+    local: Place, tmp_path: Path
+) -> None:
+    rows = _table().drop(columns="code")
+    narrow = rows.astype({"x": "float32", "y": "float32"})
+    narrow.to_parquet(tmp_path / "narrow.parquet", index=False)
+    train(TrainParams(name="narrow", data=str(tmp_path / "narrow.parquet"), target="kind", plots=False))
+    rows.to_csv(tmp_path / "wide.csv", index=False)
+    narrow.astype({"x": "float64", "y": "float64"}).to_parquet(tmp_path / "rounded.parquet", index=False)
+    for file in ("narrow.parquet", "wide.csv", "rounded.parquet"):
+        data = read_eval_data(tmp_path / file, "kind")
+        gates = {gate.gate: gate for gate in _verdict(local, "narrow", 1, 1, eval_data=data).gates}
+        assert gates["clean_holdout"].message.startswith("240 of 300 rows were trained on"), file
+        assert gates["champion"].metrics["rows"] == 60
+        assert gates["champion"].metrics["excluded_rows"] == 240
+
+
 def test_a_comparison_says_that_the_training_rows_are_unknown(
     local: Place, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -201,7 +201,7 @@ def test_a_baseline_that_was_changed_after_registration_is_refused(
         (line,) = monitor_output(capsys, "--name", model, "--current", log, code=1)
     finally:
         path.write_text(before)
-    assert "evidence/baseline.json was changed after registration" in line
+    assert "evidence/baseline.json was changed; restore" in line
 
 
 # Processes.

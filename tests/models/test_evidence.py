@@ -42,6 +42,7 @@ def _forget_rows(path: Path) -> None:
         np.savez(path, **{**content, "hashes": np.empty(0, np.uint64)})
 
 
+DIFFERS = "the evidence differs from its manifest: evidence"
 SWAPS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "holdout": ("holdout.parquet", _flatter, "was changed"),
     "training rows": ("training_rows.npz", _forget_rows, "was changed"),
@@ -72,11 +73,11 @@ def test_evidence_that_was_changed_is_named_by_the_integrity_gate(
     before = path.read_bytes() if path.is_file() else None
     change(path)
     try:
-        refused = f"integrity: evidence/{file} {phrase} after registration"
+        refused = f"integrity: {DIFFERS}/{file} {phrase}; restore the files, or register the model again"
         assert refused in error_of(capsys, "promote", f"{name}/2", "--to", "production", "--dry-run", code=3)
         assert refused in error_of(capsys, "verify", f"{name}/2")
         assert main(["compare", f"{name}/1", f"{name}/2"]) == 0
-        assert f"not compared on the same rows: {name} version 2: evidence/{file}" in capsys.readouterr().out
+        assert f"not compared on the same rows: {name} version 2: {DIFFERS}/{file}" in capsys.readouterr().out
     finally:
         path.unlink(missing_ok=True)
         if before is not None:
@@ -96,7 +97,7 @@ def test_a_rollback_to_a_version_with_changed_evidence_is_refused(
     _flatter(path)
     capsys.readouterr()
     assert main(["rollback", name, "--stage", "canary", "--reason", "worse"]) != 0
-    assert "evidence/holdout.parquet was changed after registration" in "".join(capsys.readouterr())
+    assert f"{DIFFERS}/holdout.parquet was changed; restore" in "".join(capsys.readouterr())
     assert history.stage_entry(local.client, name, "canary").version == 1  # type: ignore[union-attr]
     path.write_bytes(before)
 
@@ -110,7 +111,9 @@ def test_a_manifest_that_was_changed_with_its_files_has_not_the_digest_of_the_ve
     assert model is not None
     _flatter(folder / "holdout.parquet")
     manifest.write_manifest(folder, model.model)
-    assert "evidence/manifest.json was changed after" in error_of(capsys, "verify", f"{name}/2")
+    assert "evidence/manifest.json was changed: its digests are not" in error_of(
+        capsys, "verify", f"{name}/2"
+    )
     (folder / "manifest.json").unlink()
     assert "evidence/manifest.json is missing" in error_of(capsys, "verify", f"{name}/2")
     for path, content in kept.items():
@@ -123,8 +126,13 @@ def test_a_version_whose_digest_tags_were_removed_is_refused(
 ) -> None:
     name = local.model(GOOD)
     assert main(["verify", f"{name}/1"]) == 0
-    for tag in (registry.EVIDENCE_DIGEST_TAG, registry.DIGEST_TAG):
-        local.client.delete_model_version_tag(name, "1", tag)
+    kept = local.version(name, 1).tags
+    both = (registry.EVIDENCE_DIGEST_TAG, registry.DIGEST_TAG)
+    for removed in (both[1:], both[:1], both):
+        for tag in both:
+            local.client.set_model_version_tag(name, "1", tag, kept[tag])
+        for tag in removed:
+            local.client.delete_model_version_tag(name, "1", tag)
         refused = "integrity: the digest tags of the version were removed; restore artifact_digest and"
         assert refused in error_of(capsys, "verify", f"{name}/1")
         assert refused in error_of(capsys, "promote", f"{name}/1", "--to", "production", code=3)
@@ -143,7 +151,7 @@ def test_recorded_predictions_that_were_changed_are_not_served(
     before = recorded.read_bytes()
     recorded.write_bytes(before + b" ")
     fetcher = ArtifactFetcher(parse_ref(f"{name}/2"), TrustPolicy(), local.uri, None)
-    with pytest.raises(VerificationError, match=r"recorded_predictions\.json was changed after"):
+    with pytest.raises(VerificationError, match=r"recorded_predictions\.json was changed; restore"):
         fetcher.fetch(fetcher.resolve())
     recorded.write_bytes(before)
     assert fetcher.fetch(fetcher.resolve()).recorded_predictions.is_file()
@@ -161,7 +169,8 @@ def test_a_version_whose_evidence_is_gone_is_served_and_not_promoted(
     refusal = error_of(capsys, "promote", f"{name}/2", "--to", "production", "--dry-run", code=3)
     (tmp_path / "kept").rename(folder)
     assert (
-        "integrity: evidence/manifest.json is missing or not readable: restore it, or train again" in refusal
+        "integrity: evidence/manifest.json is missing or not readable: restore it, or register the model"
+        in refusal
     )
 
 

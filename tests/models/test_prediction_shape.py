@@ -24,12 +24,15 @@ from tests.support.spark import require_spark
 from tests.support.text_models import ROWS, TABLE, register_text_model, save_text_model
 
 MESSAGE = f"the model returned 1 prediction for {ROWS} rows"
+MESSAGES = {"predict": MESSAGE, "predict_proba": f"the model returned 1 row of probabilities for {ROWS} rows"}
 
 
 @pytest.mark.parametrize("values", [[1], [[0.5, 0.5]], 1, {"a": [1, 2]}, [1, 2, 3]])
 def test_the_number_of_predictions_must_be_that_of_the_rows(values: Any) -> None:
     with pytest.raises(VerificationError, match=r"the model returned \d predictions? for 2 rows: "):
         check_predictions(values, 2)
+    with pytest.raises(VerificationError, match=r"the model returned \d rows? of probabilities for 2 rows: "):
+        check_predictions(values, 2, "predict_proba")
 
 
 def test_one_output_is_a_value_a_row() -> None:
@@ -57,9 +60,9 @@ def text_ref(local: Place) -> str:
 
 def test_a_loaded_model_refuses_to_predict(text_ref: str) -> None:
     model = load_model(text_ref)
-    for method in (model.predict, model.predict_names, model.predict_proba):
-        with pytest.raises(VerificationError, match=MESSAGE):
-            method(TABLE[["text"]])
+    for method in ("predict", "predict_names", "predict_proba"):
+        with pytest.raises(VerificationError, match=MESSAGES.get(method, MESSAGE)):
+            getattr(model, method)(TABLE[["text"]])
 
 
 def test_predict_and_score_write_no_output(text_ref: str, tmp_path: Path, capsys: Any) -> None:
@@ -93,12 +96,12 @@ def test_the_server_refuses_requests_that_mlflow_parses(method: str, tmp_path: P
     save_text_model(tmp_path / "model")
     predictor = model_loader.load(artifact(tmp_path), TrustPolicy())
     split = {"dataframe_split": TABLE[["text"]].to_dict("split")}
-    with pytest.raises(VerificationError, match=MESSAGE):
+    with pytest.raises(VerificationError, match=MESSAGES[method]):
         predictor.mlflow_scoring.score_request(split, "application/json", method)
     csv = TABLE[["text"]].to_csv(index=False).encode()
-    with pytest.raises(VerificationError, match=MESSAGE):
+    with pytest.raises(VerificationError, match=MESSAGES[method]):
         predictor.mlflow_scoring.score_request(csv, "text/csv", method)
-    with pytest.raises(VerificationError, match=MESSAGE):
+    with pytest.raises(VerificationError, match=MESSAGES[method]):
         predictor.mlflow_scoring.predict(TABLE[["text"]], method)
 
 

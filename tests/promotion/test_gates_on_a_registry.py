@@ -117,6 +117,33 @@ def test_on_too_few_rows_no_version_is_better_than_the_majority_class(local: Pla
     assert "too few rows to show it: 4 of another class, 5 needed; give more rows" in refusal.message
 
 
+def test_repeated_rows_count_once(local: Place, capsys: Any) -> None:
+    name = log(memorizing(predictions_wrong_in(range(2))), memorizing(LABELS))
+    local.client.set_registered_model_alias(name, "production", "1")
+    table = FEATURES.assign(label=LABELS)
+    command = ("promote", f"{name}/2", "--to", "production", "--eval-data", "rows.csv", "--target", "label")
+    pd.concat([table[:10]] * 30).to_csv("rows.csv", index=False)
+    assert main([*command, "--rule", "better"]) == 3
+    assert "10 of 300 rows are left to compare on, 20 are needed (left out: 290 repeated)" in (
+        capsys.readouterr().err
+    )
+    pd.concat([table[:25]] * 12).to_csv("rows.csv", index=False)
+    assert main([*command, "--rule", "better", "--json"]) == 3
+    gates = {gate["gate"]: gate for gate in json.loads(capsys.readouterr().out)["verdict"]["gates"]}
+    assert gates["champion"]["metrics"]["rows"] == gates["baseline"]["metrics"]["rows"] == 25
+    assert gates["champion"]["metrics"]["repeated_rows"] == 275
+    assert (gates["champion"]["passed"], gates["baseline"]["passed"]) == (False, True)
+    shown = "1.0000 against 0.9200 on 25 rows"
+    assert shown in gates["champion"]["message"]
+    assert gates["champion"]["message"].endswith("repeated rows left out: 275")
+    assert main(["compare", f"{name}/2", f"{name}/1", *command[-4:]]) == 0
+    assert "trained on), without 275 repeated ones: 1.0000 and 0.9200" in capsys.readouterr().out
+    # The same features with another label, or another value of a further column, are no repetition.
+    again = pd.concat([table[:25].assign(patient=patient) for patient in range(12)])
+    again.to_csv("rows.csv", index=False)
+    assert main([*command, "--rule", "better"]) == 0
+
+
 def test_without_a_row_to_evaluate_on_nothing_is_promoted(local: Place) -> None:
     name = log(memorizing(LABELS))
     data = eval_data()
@@ -311,15 +338,13 @@ def test_slices_are_feature_columns_and_small_groups_are_named(local: Place) -> 
         "significantly worse in no group: lowest p(worse) 1, corrected over 4 groups; not judged, fewer "
         "than 20 rows: site='far' (12)"
     )
-    assert results(judge(local, name, 1, slices=("even",)))["slices"].message == "no champion"
-    assert "no such column" in only_refusal(judge(local, name, 1, slices=("town",))).message
 
 
 @pytest.mark.parametrize(
     ("slices", "message"),
     [(("x",), "--slice x: it has 200 values, at most 20 are groups: add a column"),
      (("site",), "--slice site: no such column; there are: 'x', 'even', 'tens', 'kind'"),
-     (("kind",), "--slice kind: one group only: it is the whole table"),
+     (("kind",), "--slice kind: one group only, the whole table: name a column with several values"),
      (("tens",), "no group has 20 rows; not judged, fewer than 20 rows: tens='0' (10), tens='1' (10)")],
 )  # fmt: skip
 def test_columns_that_make_no_groups_are_refused(slices: Any, message: str, local: Place) -> None:
@@ -327,6 +352,19 @@ def test_columns_that_make_no_groups_are_refused(slices: Any, message: str, loca
     data = eval_data(tens=np.arange(ROWS) // 10, kind="all")
     refusal = only_refusal(judge(local, name, 2, 1, eval_data=data, slices=slices))
     assert refusal.message.startswith(message)
+
+
+def test_without_a_champion_slices_say_that_nothing_was_compared_and_check_their_columns(
+    local: Place,
+) -> None:
+    name = log(memorizing(LABELS))
+    data = eval_data(site=SITES, kind="all")
+    passed = judge(local, name, eval_data=data, slices=("site", "even"))
+    assert passed.passed
+    assert results(passed)["slices"].message == "no champion to compare the groups with"
+    for column, message in (("kind", "one group only"), ("x", "it has 200 values"), ("town", "no such col")):
+        refusal = only_refusal(judge(local, name, eval_data=data, slices=("site", column)))
+        assert refusal.message.startswith(f"--slice {column}: {message}")
 
 
 @pytest.mark.slow

@@ -328,13 +328,18 @@ def test_a_worker_that_is_killed_comes_back_and_the_others_go_on(
     os.kill(min(before), signal.SIGKILL)
     os.kill(max(before), signal.SIGTERM)
     eventually(lambda: not workers() & before)
-    for _ in range(20):
-        with httpx.Client(base_url=client.base_url, timeout=60) as another:
-            assert version_of(another) == 1
+
+    def versions() -> set[int]:
+        found = set()
+        for _ in range(20):  # connections, which both workers accept
+            with httpx.Client(base_url=client.base_url, timeout=60) as another:
+                found.add(version_of(another))
+        return found
+
+    assert versions() == {1}
     eventually(lambda: len(workers()) == 2 and not workers() & before)
     stages.move_alias(local.client, model, "production", 2)
-    eventually(lambda: client.get("/model").json()["version"] == 2)
-    eventually(lambda: metric(client, "serving_rollouts_total") == 2)
+    eventually(lambda: versions() == {2})
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 0
 

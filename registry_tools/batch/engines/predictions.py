@@ -97,7 +97,7 @@ class BatchPredictor:
                 predicted = getattr(predictor.estimator, method)(frame)
         except predictor.model.input_errors as error:
             raise InputError(f"the model cannot take it: {first_line(error)}") from error
-        return check_predictions(predicted, len(frame))
+        return check_predictions(predicted, len(frame), method)
 
 
 def _predict_or_bisect(

@@ -1,10 +1,10 @@
-"""The gates that compare predictions: with the champion, the majority class, and in groups of rows."""
+"""The gates that compare predictions: with the champion, and with the majority class."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from registry_tools.evaluation.verdict import GateResult
 from registry_tools.stats.intervals import SIGNIFICANCE
-from registry_tools.stats.multiple_testing import holm
 from registry_tools.stats.paired_test import PairedComparison, compare_predictions, rows_needed
 
 RULES = ("not-worse", "non-inferior", "better")
@@ -22,9 +21,35 @@ MINIMUM_ROWS = 20
 NON_INFERIOR_ROWS = 300
 # So many discordant rows, all in its favour, make the one-sided exact McNemar test significant.
 _FEWEST_GAINS = math.floor(math.log2(1 / SIGNIFICANCE)) + 1
-# More groups than this are no groups: most would have too few rows.
-MAXIMUM_GROUPS = 20
 _BASELINE_FIX = "give more rows with --eval-data FILE --target COLUMN, or --no-baseline --reason TEXT"
+
+
+def judge_distinct(
+    gate: Callable[[npt.NDArray[np.bool_]], GateResult], distinct: npt.NDArray[np.bool_]
+) -> GateResult:
+    """Judge the distinct rows; if they pass, the gate must pass on all rows as well.
+
+    A repeated row is not one more observation, so it must not make a result significant. But it may
+    be repeated because it is common: a candidate that fails on it does not pass either.
+
+    Parameters
+    ----------
+    gate
+        Judges the rows where a mask of shape (rows,) is true.
+    distinct
+        The mask of the rows without their repetitions.
+    """
+    result = gate(distinct)
+    repeated = int(np.sum(~distinct))
+    if not repeated:
+        return result
+    note = f"; repeated rows left out: {repeated}"
+    if result.passed:
+        on_all = gate(np.ones_like(distinct))
+        if not on_all.passed:
+            result, note = on_all, f"; it passes without the repeated rows: {repeated}"
+    metrics = {**result.metrics, "repeated_rows": float(repeated)}
+    return replace(result, message=result.message + note, metrics=metrics)
 
 
 def champion_gate(compared: PairedComparison, rule: str, margin: float, excluded: int | None) -> GateResult:
@@ -80,33 +105,31 @@ def champion_gate(compared: PairedComparison, rule: str, margin: float, excluded
     return result(True, f"within the margin of {margin}{advice if c.rows > NON_INFERIOR_ROWS else ''}")
 
 
-def too_few_rows(left: int, excluded: int) -> GateResult | None:
-    """Return the refusal of a comparison on hardly any rows, or None if there are enough."""
+def too_few_rows(distinct: npt.NDArray[np.bool_], excluded: int) -> GateResult | None:
+    """Return the refusal of a comparison on hardly any rows, or None if there are enough.
+
+    Parameters
+    ----------
+    distinct
+        The mask of the rows to compare on, without their repetitions, shape (rows,).
+    excluded
+        How many others were trained on.
+    """
+    left = int(np.sum(distinct))
+    repeated = len(distinct) - left
     if left >= MINIMUM_ROWS:
         return None
+    counts = [(excluded, "trained on"), (repeated, "repeated")]
+    left_out = ", ".join(f"{count} {what}" for count, what in counts if count)
+    split = "train with the champion's split, or with split=hash, or " if excluded else ""
     return GateResult(
         "champion",
         False,
-        f"{left} of {left + excluded} rows are left to compare on, {MINIMUM_ROWS} are needed: the "
-        "others were trained on; train with the champion's split, or with split=hash, or give "
-        "--eval-data FILE --target COLUMN",
-        {"rows": float(left), "excluded_rows": float(excluded)},
+        f"{left} of {len(distinct) + excluded} rows are left to compare on, {MINIMUM_ROWS} are needed"
+        f"{f' (left out: {left_out})' if left_out else ''}: {split}give more rows with --eval-data FILE "
+        "--target COLUMN",
+        {"rows": float(left), "excluded_rows": float(excluded), "repeated_rows": float(repeated)},
     )
-
-
-@dataclass(frozen=True)
-class Group:
-    """The rows of one value of a slice column; `compared` is None where they are too few."""
-
-    column: str
-    value: str | None  # None: it is missing
-    rows: int
-    compared: PairedComparison | None
-
-    @property
-    def title(self) -> str:
-        """The group as messages name it."""
-        return f"{self.column} missing" if self.value is None else f"{self.column}={self.value!r}"
 
 
 def baseline_gate(labels: npt.NDArray[Any], predictions: npt.NDArray[Any]) -> GateResult:
@@ -148,71 +171,3 @@ def baseline_gate(labels: npt.NDArray[Any], predictions: npt.NDArray[Any]) -> Ga
         "p_better": float(compared.p_better),
     }
     return GateResult("baseline", passed, message, metrics)
-
-
-def group_rows(
-    column: str,
-    values: Sequence[str | None],
-    labels: npt.NDArray[Any],
-    candidate: npt.NDArray[Any],
-    champion: npt.NDArray[Any],
-) -> list[Group]:
-    """Compare candidate and champion within each group of a column.
-
-    Parameters
-    ----------
-    column
-        The name of the column.
-    values
-        Its value in each row as text, None where it is missing: those are a group as well.
-    labels, candidate, champion
-        Class names, shape (rows,).
-    """
-    groups = []
-    for value in sorted(set(values), key=lambda value: (value is None, value or "")):
-        among = np.array([each == value for each in values], dtype=bool)
-        rows = int(among.sum())
-        compared = None
-        if rows >= MINIMUM_ROWS:
-            compared = compare_predictions(labels[among], candidate[among], champion[among])
-        groups.append(Group(column, value, rows, compared))
-    return groups
-
-
-def slices_gate(groups: Sequence[Group]) -> GateResult:
-    """Pass if the candidate is in no group significantly worse than the champion.
-
-    The p-values of the one-sided exact McNemar test are corrected together, over all groups of
-    all columns. Groups of too few rows are named, and not judged; one at least must be.
-    """
-    judged = [(group, group.compared) for group in groups if group.compared is not None]
-    left_out = [f"{group.title} ({group.rows})" for group in groups if group.compared is None]
-    few = f"; not judged, fewer than {MINIMUM_ROWS} rows: {_shortened(left_out)}" if left_out else ""
-    if not judged:
-        return GateResult(
-            "slices", False, f"no group has {MINIMUM_ROWS} rows{few}: give --eval-data FILE --target COLUMN"
-        )
-    adjusted = holm([compared.p_worse for _, compared in judged])
-    harmed = [
-        f"{group.title}: {compared.candidate_accuracy:.4f} against {compared.champion_accuracy:.4f} "
-        f"on {compared.rows} rows, p(worse) {p:.3g}"
-        for (group, compared), p in sorted(zip(judged, adjusted, strict=True), key=lambda pair: pair[1])
-        if p < SIGNIFICANCE
-    ]
-    metrics = {
-        "groups": float(len(judged)),
-        "groups_not_judged": float(len(left_out)),
-        "groups_harmed": float(len(harmed)),
-        "p_worse": min(adjusted),
-    }
-    corrected = f"corrected over {len(judged)} group{'s' * (len(judged) > 1)}"
-    if harmed:
-        message = f"significantly worse in {_shortened(harmed)}, {corrected}{few}"
-        return GateResult("slices", False, message, metrics)
-    message = f"significantly worse in no group: lowest p(worse) {min(adjusted):.3g}, {corrected}{few}"
-    return GateResult("slices", True, message, metrics)
-
-
-def _shortened(names: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

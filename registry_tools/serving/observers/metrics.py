@@ -180,11 +180,14 @@ class ShadowMetrics:
         """Count rows that arrived while no version was loaded."""
         self._dropped.inc(rows)
 
+    def registry_responded(self, at: float) -> None:
+        """Count nothing: the metrics of rollouts are those of the server's own stage."""
+
     def rolled_out(self, name: str, stage: str | None, version: int) -> None:
-        """The shadow's swaps are none of the server's."""
+        """As `registry_responded`."""
 
     def rollout_failed(self, reason: str) -> None:
-        """As `rolled_out`; `/model` shows them."""
+        """As `registry_responded`; `/model` shows them."""
 
     def report_drift(self, name: str, verdict: str, at: str) -> None:
-        """As `rolled_out`: the monitor watches the version in the stage."""
+        """As `registry_responded`: the monitor watches the version in the stage."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import os
 import random
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -64,6 +64,7 @@ class PredictionLog:
         self._rows = 0
         self._cells = 0
         self._numbers = itertools.count(1)
+        self._process = secrets.token_hex(6)  # two containers can have the same process id
         self._wake = threading.Event()
         self._ending = False
         self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
@@ -149,7 +150,7 @@ class PredictionLog:
         folder = self._folder / predictor.artifact.name
         folder.mkdir(parents=True, exist_ok=True)
         now = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
-        name = f"{now}-version-{predictor.label}-{os.getpid()}-{next(self._numbers)}.parquet"
+        name = f"{now}-version-{predictor.label}-{self._process}-{next(self._numbers)}.parquet"
         with atomic_write(folder / name, sync_folder=True) as partial:
             pq.write_table(pa.concat_tables(tables), partial)
 

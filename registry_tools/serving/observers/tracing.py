@@ -23,7 +23,7 @@ from registry_tools.serving.engine.batcher import Waiting, predict_batch
 from registry_tools.serving.engine.data_plane import DataPlane
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Tracer
+    from opentelemetry.sdk.trace import TracerProvider
 
 T = TypeVar("T")
 Interval = tuple[int, int]  # nanoseconds since 1970
@@ -125,11 +125,12 @@ class TracedDataPlane(DataPlane):
 class RequestTracer:
     """Turns the times of requests into spans."""
 
-    def __init__(self, tracer: Tracer) -> None:
+    def __init__(self, provider: TracerProvider) -> None:
         from opentelemetry import trace
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-        self._tracer = tracer
+        self.close = provider.shutdown  # exports the spans that are left
+        self._tracer = provider.get_tracer("registry_tools.serving")
         self._api = trace
         self._propagator = TraceContextTextMapPropagator()
 
@@ -174,6 +175,6 @@ def tracer_from_environment() -> RequestTracer | None:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     resource = Resource.create({"service.name": "registry-tools"}).merge(OTELResourceDetector().detect())
-    provider = TracerProvider(resource=resource)  # which exports what is left when the process ends
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)  # workers end without exit hooks
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    return RequestTracer(provider.get_tracer("registry_tools.serving"))
+    return RequestTracer(provider)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from registry_tools.mlflow_store.client import import_store
 from registry_tools.serving.settings import Settings
 
 T = TypeVar("T")
@@ -32,6 +33,13 @@ async def run_unless_stopped(work: Awaitable[T], ending: asyncio.Event) -> T | N
         return working.result()
     working.cancel()
     return None
+
+
+def preload(tracking_uri: str | None) -> None:
+    """Import the modules that each process would import for itself, so that they share them."""
+    import skops.io  # noqa: F401
+
+    import_store(tracking_uri)
 
 
 def settle_memory() -> None:

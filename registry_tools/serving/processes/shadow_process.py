@@ -1,17 +1,14 @@
-"""The process of a shadow: it follows its own stage and predicts the rows that workers predicted.
-
-It is started with two file descriptors. Over the first go the settings in and reports out, over the
-second the messages of `shadow`.
-"""
+"""The process of a shadow: it follows its own stage and predicts the rows that workers predicted."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import logging
 import os
+import signal
 import socket
-import sys
 import time
 from collections import deque
 from typing import Any
@@ -19,15 +16,15 @@ from typing import Any
 import numpy as np
 import uvloop
 
-from registry_tools.errors import RegistryToolsError
-from registry_tools.inference.model_artifact import ModelArtifact
-from registry_tools.inference.model_loader import load
+from registry_tools.data.temp_files import atomic_write
 from registry_tools.inference.predictor import Predictor, skip_sklearn_validation
-from registry_tools.processes import decode_message, encode_message, receive_message
+from registry_tools.processes import decode_message
 from registry_tools.serving.observers.metrics import ShadowMetrics
-from registry_tools.serving.rollout.stage_follower import StageFollower, artifact_fetcher_for
+from registry_tools.serving.processes.control import Control, ProcessFolder
+from registry_tools.serving.processes.worker import loader
+from registry_tools.serving.rollout.stage_follower import StageFollower
+from registry_tools.serving.rollout.trials import Trials
 from registry_tools.serving.settings import Settings
-from registry_tools.terminal import log_to_stderr
 
 _log = logging.getLogger(__name__)
 
@@ -39,41 +36,24 @@ _RELATIVE = 1e-6  # two values this close agree
 
 
 class ShadowPredictor:
-    """The target of rollouts in the shadow, and the comparison of its predictions."""
+    """The version of the shadow, and the comparison of its predictions."""
 
-    def __init__(self, settings: Settings, metrics: ShadowMetrics) -> None:
+    def __init__(self, metrics: ShadowMetrics) -> None:
         self.predictor: Predictor | None = None
         self.rows = self.agreed = self.errors = 0
         self._against = ""  # the version that it is compared with
         self._seconds: deque[float] = deque(maxlen=_LATENCIES)
-        self.state: dict[str, Any] = {}
-        self._policy = settings.policy
         self._metrics = metrics
-        self._loaded: dict[str, Predictor] = {}
 
-    async def prepare(self, artifact: ModelArtifact) -> None:
-        """Load and check a version."""
-        loop = asyncio.get_running_loop()
-        predictor = await loop.run_in_executor(None, load, artifact, self._policy)
-        self._loaded[artifact.folder] = predictor
-
-    async def swap(self, artifact: ModelArtifact) -> None:
-        """Predict with the prepared version, and count anew."""
-        self.predictor = self._loaded.pop(artifact.folder)
+    def swap(self, predictor: Predictor) -> None:
+        """Predict with a version, and count anew."""
+        self.predictor = predictor
         self._begin("")
 
     def _begin(self, against: str) -> None:
         self._against = against
         self.rows = self.agreed = self.errors = 0
         self._seconds.clear()
-
-    async def drop(self, artifact: ModelArtifact) -> None:
-        """Forget a prepared version."""
-        self._loaded.pop(artifact.folder, None)
-
-    def report_status(self, state: dict[str, Any]) -> None:
-        """Keep the state of the rollout."""
-        self.state = state
 
     def compare(self, message: bytes) -> None:
         """Predict the rows of a message, and count the predictions that agree."""
@@ -101,11 +81,11 @@ class ShadowPredictor:
         self.agreed += agreed
         self._metrics.compared(predictor.label, self._against, agreed, len(served) - agreed, 0)
 
-    def report(self) -> dict[str, Any]:
-        """Return the report of the shadow."""
+    def report(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Return the report of the shadow; `state` is that of its rollout."""
         latest = sorted(self._seconds)
         return {
-            "ref": self.state.get("ref"),
+            "ref": state["ref"],
             "version": self.predictor.artifact.version if self.predictor is not None else None,
             "against": int(self._against) if self._against else None,
             "rows": self.rows,
@@ -113,8 +93,8 @@ class ShadowPredictor:
             "errors": self.errors,
             "p50_ms": round(latest[len(latest) // 2] * 1000, 3) if latest else None,
             "p99_ms": round(latest[len(latest) * 99 // 100] * 1000, 3) if latest else None,
-            "last_error": self.state.get("last_error"),
-            "candidate": self.state.get("candidate"),
+            "last_error": state["last_error"],
+            "candidate": state["candidate"],
         }
 
 
@@ -144,17 +124,31 @@ def _count_agreements(predicted: list[Any], served: list[Any]) -> int:
     return sum(a == b for a, b in zip(predicted, served, strict=True))
 
 
-async def _run(control: socket.socket, feed: socket.socket) -> None:
-    reader, writer = await asyncio.open_connection(sock=control)
-    received = await receive_message(reader)
-    if received is None:  # the server is gone
-        return
-    settings = Settings.from_json(received[0]["settings"])
-    settings = dataclasses.replace(settings, ref=str(settings.shadow), cache=None)
+def run(settings: Settings, feed: socket.socket, folder: ProcessFolder, control: Control) -> int:
+    """Compare until the parent sends a signal or ends, and return the exit code.
+
+    Parameters
+    ----------
+    settings
+        The options of the server.
+    feed
+        The end of the socket from which the events of all workers come.
+    folder, control
+        As `worker.run`.
+    """
+    os.nice(5)  # the server first
+    skip_sklearn_validation()
+    uvloop.run(_compare(settings, feed, folder, control))
+    return 0
+
+
+async def _compare(settings: Settings, feed: socket.socket, folder: ProcessFolder, control: Control) -> None:
+    settings = dataclasses.replace(settings, cache=None)
     metrics = ShadowMetrics()
-    candidate = ShadowPredictor(settings, metrics)
-    fetcher = artifact_fetcher_for(settings)
-    follower = StageFollower(fetcher, lambda: [candidate], metrics, settings.poll)
+    shadow = ShadowPredictor(metrics)
+    fetcher = folder.fetcher(settings, str(settings.shadow))
+    trials = Trials(control.connection, folder.trials, settings.policy, settings.trial_limits)
+    follower = StageFollower(fetcher, loader(trials, settings), shadow.swap, metrics, settings.poll)
     feed.setblocking(False)
 
     def read() -> None:
@@ -164,41 +158,29 @@ async def _run(control: socket.socket, feed: socket.socket) -> None:
             except BlockingIOError:
                 return
             if message:
-                candidate.compare(message)
+                shadow.compare(message)
 
     async def report() -> None:
         before: dict[str, Any] = {}
         while True:
-            now = candidate.report()
+            now = shadow.report(follower.state)
             if now != before:
-                writer.write(encode_message(now))
+                with atomic_write(folder.shadow_report) as partial:
+                    partial.write_text(json.dumps(now))
                 before = now
             await asyncio.sleep(_REPORT_SECONDS)
 
-    asyncio.get_running_loop().add_reader(feed, read)
+    loop = asyncio.get_running_loop()
+    ending = asyncio.Event()
+    control.on_end(ending.set)
+    loop.add_signal_handler(signal.SIGHUP, follower.wake)
+    loop.add_reader(feed, read)
     follower.wake()
+    control.send_ready(str(settings.shadow))
     tasks = [asyncio.create_task(follower.follow()), asyncio.create_task(report())]
     try:
-        await reader.read()  # until the other side is gone
+        await ending.wait()
     finally:
         for task in tasks:
             task.cancel()
         fetcher.close()
-
-
-def main() -> int:
-    """Compare until the server is gone."""
-    log_to_stderr(logging.WARNING, "%(levelname)s: shadow: %(message)s")
-    os.nice(5)  # the server first
-    skip_sklearn_validation()
-    control, feed = (socket.socket(fileno=int(number)) for number in sys.argv[1:])
-    try:
-        uvloop.run(_run(control, feed))
-    except (RegistryToolsError, ConnectionError) as error:
-        _log.warning("%s", error)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,229 +1,283 @@
-"""The server in several processes: one follows the stage and restarts the workers, which serve."""
+"""The parent of all processes of a server: it forks workers, the shadow and trials.
+
+It has imported everything that they need, and has one thread: a fork costs neither a start of Python
+nor the memory of the modules. A process that ends is started again.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import itertools
+import contextlib
+import json
 import logging
+import os
+import selectors
 import signal
 import socket
 import sys
 import time
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 
-import uvloop
 from prometheus_client import multiprocess
 
-from registry_tools.errors import RegistryToolsError, VerificationError
+from registry_tools.errors import RegistryToolsError
 from registry_tools.inference.model_artifact import ModelArtifact
-from registry_tools.processes import encode_message, receive_message
-from registry_tools.serving.observers.metrics import Metrics
-from registry_tools.serving.observers.shadow import Shadow
-from registry_tools.serving.processes import lifecycle
-from registry_tools.serving.processes.http_server import BACKLOG
-from registry_tools.serving.rollout.stage_follower import StageFollower, artifact_fetcher_for
+from registry_tools.inference.trial import try_version
+from registry_tools.serving.observers.shadow import make_feed
+from registry_tools.serving.processes import shadow_process, worker
+from registry_tools.serving.processes.control import Control, ProcessFolder
+from registry_tools.serving.processes.lifecycle import announce
+from registry_tools.serving.rollout.trials import read_request
 from registry_tools.serving.settings import Settings
 
 _log = logging.getLogger(__name__)
 
-_MIN_UPTIME = 10.0  # seconds; a worker that ran no longer is not restarted at once
+_MIN_UPTIME = 10.0  # seconds; a process that ran no longer is not restarted at once
 _MAX_BACKOFF = 30.0
-_COMMAND_SECONDS = 150.0  # longer than the follower waits for a version to load
+_START_SECONDS = 300.0  # a process that is not ready by then is killed
+_END_SECONDS = 5.0  # beyond the time that a request may take
+_MOST_BYTES = 1 << 16
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
-class RemoteWorker:
-    """A worker in a process of its own, as a target of rollouts."""
+@dataclass(eq=False)
+class Child:
+    """A process that has to run, and is started again when it ends."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-        self.began = time.monotonic()
-        self.ready = asyncio.Event()
-        self.connection: asyncio.Task[None] | None = None
-        self._writer: asyncio.StreamWriter | None = None
-        self._numbers = itertools.count()
-        self._pending: dict[int, asyncio.Future[str | None]] = {}
-
-    async def read_messages(
-        self, control: socket.socket, settings: Settings, follower: StageFollower
-    ) -> None:
-        """Read the messages of the worker until it exits."""
-        reader, self._writer = await asyncio.open_connection(sock=control)
-        self._writer.write(encode_message({"settings": settings.to_json()}))
-        refreshing: set[asyncio.Task[None]] = set()
-        try:
-            while received := await receive_message(reader):
-                message, _ = received
-                if message.get("command") == "ready":
-                    self.ready.set()
-                elif message.get("command") == "refresh":
-                    task = asyncio.create_task(self._refresh(message["id"], follower))
-                    refreshing.add(task)
-                    task.add_done_callback(refreshing.discard)
-                else:
-                    self._resolve(message["id"], message["error"])
-        except ConnectionError:
-            pass  # it was killed; `_restart_on_exit` logs it
-        finally:
-            self._writer.close()
-            self._writer = None
-            for number in list(self._pending):
-                self._resolve(number, "the worker exited")
-            self.ready.set()
-
-    def _resolve(self, number: int, error: str | None) -> None:
-        future = self._pending.pop(number, None)
-        if future is not None and not future.done():  # else it was cancelled
-            future.set_result(error)
-
-    async def _refresh(self, number: int, follower: StageFollower) -> None:
-        await follower.refresh()
-        self._send({"command": "refreshed", "id": number})
-
-    def _send(self, message: dict[str, Any]) -> bool:
-        if self._writer is None:
-            return False
-        self._writer.write(encode_message(message))
-        return True
-
-    async def _run_command(self, command: str, artifact: ModelArtifact) -> str | None:
-        number = next(self._numbers)
-        future = self._pending[number] = asyncio.get_running_loop().create_future()
-        if not self._send({"id": number, "command": command, "artifact": artifact.to_json()}):
-            del self._pending[number]
-            return "the worker has exited"
-        try:
-            return await asyncio.wait_for(future, _COMMAND_SECONDS)
-        except asyncio.TimeoutError:
-            return f"the worker did not respond within {_COMMAND_SECONDS:g} s"
-        finally:
-            self._pending.pop(number, None)
-
-    async def prepare(self, artifact: ModelArtifact) -> None:
-        """Load and check a version beside the served one; raises VerificationError."""
-        error = await self._run_command("prepare", artifact)
-        if error is not None:
-            raise VerificationError(error)
-
-    async def swap(self, artifact: ModelArtifact) -> None:
-        """Serve the prepared version from here on; a worker that does not is killed."""
-        error = await self._run_command("swap", artifact)
-        if error is not None and self.process.returncode is None:
-            _log.warning("worker %d is killed: %s", self.process.pid, error)
-            self.process.kill()
-
-    async def drop(self, artifact: ModelArtifact) -> None:
-        """Forget a prepared version."""
-        await self._run_command("drop", artifact)
-
-    def report_status(self, state: dict[str, Any]) -> None:
-        """Send the state of the rollout."""
-        self._send({"command": "report_status", "state": state})
-
-    def end(self) -> None:
-        """Let it finish what is in flight, and end."""
-        self._send({"command": "end"})
+    name: str
+    run: Callable[[Control], int]
+    serves: bool
+    pid: int | None = None
+    connection: socket.socket | None = None
+    unread: bytes = b""
+    began: float = 0.0
+    ready: bool = False  # now
+    was_ready: bool = False  # at any time
+    delay: float = 0.0  # before the next start
+    due: float | None = None  # the time of the next start
 
 
 class Supervisor:
-    """Starts workers, and restarts them."""
+    """Forks the processes of a server, and ends them."""
 
-    def __init__(self, settings: Settings, listening: socket.socket) -> None:
-        metrics = Metrics()
+    def __init__(self, settings: Settings, listening: socket.socket, folder: ProcessFolder) -> None:
         self._settings = settings
         self._listening = listening
-        self._fetcher = artifact_fetcher_for(settings)
-        self._serving: list[RemoteWorker] = []
-        self._follower = StageFollower(self._fetcher, lambda: self._serving, metrics, settings.poll)
-        self._ending = asyncio.Event()
-        self._shadow: Shadow | None = None
-        if settings.shadow is not None:
-            self._shadow = Shadow(settings, self._follower.report_shadow)
+        feed, receiver = make_feed() if settings.shadow else (None, None)
+        serve = partial(worker.run, settings, listening, feed, folder)
+        self._children = [Child("worker", serve, serves=True) for _ in range(settings.workers)]
+        if receiver is not None:
+            shadow = partial(shadow_process.run, settings, receiver, folder)
+            self._children.append(Child("shadow", shadow, serves=False))
+        self._trials: dict[int, socket.socket] = {}
+        self._selector = selectors.DefaultSelector()
+        self._announced = False
+        self._kill_at: float | None = None  # set when the server ends
+        self._error: str | None = None
 
-    async def run(self) -> int:
-        """Serve until a signal."""
-        lifecycle.stop_on_signals(self._ending.set)
-        tasks = []
-        try:
-            self._serving = await asyncio.gather(
-                *(self._start_worker() for _ in range(self._settings.workers))
-            )
-            artifact = await lifecycle.run_unless_stopped(self._follower.start(), self._ending)
-            if artifact is None:
-                return 0
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._follower.wake)
-            lifecycle.settle_memory()
-            self._listening.listen(BACKLOG)
-            lifecycle.announce(self._settings, self._listening, str(artifact))
-            tasks = [asyncio.create_task(self._restart_on_exit(worker)) for worker in self._serving]
-            tasks.append(asyncio.create_task(self._follower.follow()))
-            if self._shadow is not None:
-                tasks.append(asyncio.create_task(self._shadow.run()))
-            await self._ending.wait()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await self._end()
-            if self._shadow is not None:
-                await self._shadow.end()
-            self._fetcher.close()
+    def run(self) -> int:
+        """Serve until a signal.
+
+        Raises
+        ------
+        RegistryToolsError
+            If the first worker finds nothing to serve.
+        """
+        with self._receive_signals():
+            self._children[0].due = 0.0  # the others follow when it serves
+            while any(child.pid is not None or child.due is not None for child in self._children):
+                self._start_due()
+                for key, _ in self._selector.select(1.0):
+                    key.data()
+                self._kill_late()
+        if self._error is not None:
+            raise RegistryToolsError(self._error)
         return 0
 
-    async def _start_worker(self) -> RemoteWorker:
+    @contextlib.contextmanager
+    def _receive_signals(self) -> Iterator[None]:
+        receiver, sender = socket.socketpair()
+        receiver.setblocking(False)
+        sender.setblocking(False)
+        before = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
+        signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+        self._selector.register(receiver, selectors.EVENT_READ, lambda: self._on_signals(receiver))
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(-1)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signals(self, receiver: socket.socket) -> None:
+        numbers = set(receiver.recv(_MOST_BYTES))
+        if numbers & {signal.SIGTERM, signal.SIGINT}:
+            self._end()
+        if signal.SIGHUP in numbers:
+            self._send_signal(signal.SIGHUP)
+        self._reap()
+
+    def _send_signal(self, number: signal.Signals) -> None:
+        for child in self._children:
+            if child.pid is not None and child.ready:
+                os.kill(child.pid, number)
+
+    def _end(self) -> None:
+        if self._kill_at is None:
+            self._listening.close()
+            self._kill_at = time.monotonic() + self._settings.timeout + _END_SECONDS
+        for child in self._children:
+            child.due = None
+            if child.pid is not None:
+                os.kill(child.pid, signal.SIGTERM)
+
+    def _kill_late(self) -> None:
+        now = time.monotonic()
+        for child in self._children:
+            starts_too_long = not child.ready and now - child.began > _START_SECONDS
+            ends_too_late = self._kill_at is not None and now > self._kill_at
+            if child.pid is not None and (starts_too_long or ends_too_late):
+                os.kill(child.pid, signal.SIGKILL)
+
+    def _start_due(self) -> None:
+        for child in self._children:
+            if child.due is not None and child.due <= time.monotonic():
+                child.due = None
+                self._start(child)
+
+    def _start(self, child: Child) -> None:
         ours, theirs = socket.socketpair()
-        descriptors = [theirs.fileno(), self._listening.fileno()]
-        if self._shadow is not None:
-            descriptors.append(self._shadow.feed.fileno())
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "registry_tools.serving.processes.worker_process"),
-            *map(str, descriptors),
-            pass_fds=descriptors,
-            stdin=asyncio.subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for the supervisor, which ends them
-        )
-        theirs.close()
-        ours.setblocking(False)
-        worker = RemoteWorker(process)
-        worker.connection = asyncio.create_task(worker.read_messages(ours, self._settings, self._follower))
-        return worker
+        child.began = time.monotonic()
+        try:
+            pid = self._fork(partial(_run_child, child, ours, theirs), keep=theirs)
+        except OSError as error:
+            _log.warning("the %s cannot be started: %s", child.name, error.strerror)
+            ours.close()
+            self._start_later(child)
+            return
+        finally:
+            theirs.close()
+        child.pid, child.connection, child.unread = pid, ours, b""
+        self._selector.register(ours, selectors.EVENT_READ, lambda: self._on_message(child))
 
-    async def _restart_on_exit(self, worker: RemoteWorker) -> None:
-        """Restart a worker whenever it exits."""
-        delay = 0.0
+    def _fork(self, run: Callable[[], int], keep: socket.socket) -> int:
+        """Run a function in a new process, which keeps one connection and closes all others."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid:
+            return pid
+        code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in _SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+            for key in list(self._selector.get_map().values()):
+                if isinstance(key.fileobj, socket.socket):
+                    key.fileobj.close()
+            for each in self._trials.values():
+                if each is not keep:
+                    each.close()
+            self._selector.close()
+            code = run()
+        except BaseException:  # noqa: BLE001 - the edge of this process
+            _log.exception("a process of the server failed")
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _on_message(self, child: Child) -> None:
+        assert child.connection is not None
+        content, descriptors, _, _ = socket.recv_fds(child.connection, _MOST_BYTES, 8)
+        if not content:
+            self._selector.unregister(child.connection)
+            child.connection.close()
+            child.connection = None
+            return
+        *lines, child.unread = (child.unread + content).split(b"\n")
+        connections = [socket.socket(fileno=number) for number in descriptors]
+        for line in lines:
+            message = json.loads(line)
+            if "ready" in message:
+                self._on_ready(child, message["ready"])
+            elif "error" in message and not self._announced and child.serves:
+                self._error = message["error"]
+            artifact = read_request(message)
+            if artifact is not None:
+                self._start_trial(artifact, connections.pop(0))
+
+    def _on_ready(self, child: Child, served: str) -> None:
+        child.ready = child.was_ready = True
+        for each in self._children:
+            if each.pid is None and not each.began:
+                each.due = 0.0
+        if not self._announced and all(each.ready for each in self._children if each.serves):
+            self._announced = True
+            announce(self._settings, self._listening, served)
+
+    def _start_trial(self, artifact: ModelArtifact, connection: socket.socket) -> None:
+        def run() -> int:
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), 1)
+                os.dup2(nowhere.fileno(), 2)
+            error = try_version(artifact, self._settings.policy, self._settings.trial_limits)
+            connection.sendall(json.dumps({"error": error}).encode())
+            return 0
+
+        try:
+            self._trials[self._fork(run, keep=connection)] = connection
+        except OSError as error:
+            with connection:
+                connection.sendall(json.dumps({"error": f"no trial: {error.strerror}"}).encode())
+
+    def _reap(self) -> None:
         while True:
-            code = await worker.process.wait()
-            multiprocess.mark_process_dead(worker.process.pid)  # type: ignore[no-untyped-call]
-            if worker in self._serving:
-                self._serving.remove(worker)
-            _log.warning("worker %d ended with %d and is started again", worker.process.pid, code)
-            uptime = time.monotonic() - worker.began
-            delay = 0.0 if uptime > _MIN_UPTIME else min(max(delay * 2, 0.5), _MAX_BACKOFF)
-            await asyncio.sleep(delay)
-            worker = await self._start_worker()
-            await worker.ready.wait()
             try:
-                await self._follower.add_target(worker, self._serving.append)
-            except (RegistryToolsError, asyncio.TimeoutError) as error:
-                _log.warning("worker %d cannot serve: %s", worker.process.pid, error)
-                if worker.process.returncode is None:
-                    worker.process.kill()
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            code = os.waitstatus_to_exitcode(status)
+            if pid in self._trials:
+                with self._trials.pop(pid) as connection, contextlib.suppress(OSError):
+                    if code != 0:
+                        connection.sendall(json.dumps({"exit_code": code}).encode())
+            for child in self._children:
+                if child.pid == pid:
+                    self._on_exit(child, code)
 
-    async def _end(self) -> None:
-        self._listening.close()
-        workers = list(self._serving)
-        for worker in workers:
-            worker.end()
-        waiting = [asyncio.ensure_future(worker.process.wait()) for worker in workers]
-        if waiting:
-            _, late = await asyncio.wait(waiting, timeout=self._settings.timeout + 5)
-            for worker in workers if late else ():
-                if worker.process.returncode is None:
-                    worker.process.kill()
+    def _on_exit(self, child: Child, code: int) -> None:
+        while child.connection is not None:  # its last messages
+            self._on_message(child)
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            multiprocess.mark_process_dead(child.pid)  # type: ignore[no-untyped-call]
+        child.pid, child.ready = None, False
+        if self._kill_at is not None:
+            return
+        if child.serves and not any(each.was_ready for each in self._children):
+            self._error = self._error or f"the {child.name} ended with {code} before it served"
+            self._end()
+            return
+        _log.warning("the %s ended with %d and is started again", child.name, code)
+        self._start_later(child)
+
+    def _start_later(self, child: Child) -> None:
+        now = time.monotonic()
+        ran_long = now - child.began > _MIN_UPTIME
+        child.delay = 0.0 if ran_long else min(max(child.delay * 2, 0.5), _MAX_BACKOFF)
+        child.due = now + child.delay
 
 
-def run(settings: Settings, listening: socket.socket) -> int:
-    """Serve until a signal, and return the exit code; raises as `serve.run`."""
-
-    async def supervise() -> int:
-        return await Supervisor(settings, listening).run()
-
-    return uvloop.run(supervise())
+def _run_child(child: Child, parent_end: socket.socket, connection: socket.socket) -> int:
+    parent_end.close()  # or the child would not see that the parent is gone
+    control = Control(connection, restarted=child.was_ready)
+    try:
+        return child.run(control)
+    except RegistryToolsError as error:
+        if child.was_ready or not child.serves:
+            _log.warning("the %s cannot serve: %s", child.name, error)
+        control.send_error(str(error))
+        return 1

@@ -1,66 +1,139 @@
-"""A process that serves: the service, and the versions that it has loaded."""
+"""A process that follows the stage and serves it; the parent process forks it."""
 
 from __future__ import annotations
 
-import time
-from datetime import datetime
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
+import uvloop
 
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.inference.model_loader import load
 from registry_tools.inference.predictor import Predictor, skip_sklearn_validation
 from registry_tools.serving.observers.metrics import Metrics
+from registry_tools.serving.observers.prediction_log import PredictionLog
+from registry_tools.serving.observers.shadow import ShadowFeed, read_report
+from registry_tools.serving.processes.control import Control, ProcessFolder
+from registry_tools.serving.processes.http_server import BACKLOG, HttpServer
+from registry_tools.serving.processes.lifecycle import run_unless_stopped, settle_memory
+from registry_tools.serving.rollout.stage_follower import StageFollower
+from registry_tools.serving.rollout.trials import Trials
 from registry_tools.serving.service import InferenceService
 from registry_tools.serving.settings import Settings
-from registry_tools.serving.threads import run_in_thread
 
-if TYPE_CHECKING:
-    from registry_tools.serving.observers.prediction_log import PredictionLog
+_log = logging.getLogger(__name__)
 
 
-class Worker:
-    """The target of rollouts in this process."""
+def run(
+    settings: Settings,
+    listening: socket.socket,
+    feed: socket.socket | None,
+    folder: ProcessFolder,
+    control: Control,
+) -> int:
+    """Serve until the parent sends a signal or ends, and return the exit code.
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        skip_sklearn_validation()
-        self.service = InferenceService(settings, metrics)
-        self._policy = settings.policy
-        self._began = time.time()
-        self._loaded: dict[str, Predictor] = {}
-        self._log: PredictionLog | None = None
-        if settings.log_predictions:
-            from registry_tools.serving.observers.prediction_log import PredictionLog
+    Parameters
+    ----------
+    settings, listening
+        The options, and the socket to accept from, which the workers share.
+    feed
+        The socket that leads to the shadow; None without one.
+    folder
+        The files that the processes of this server share.
+    control
+        The connection to the parent.
 
-            folder = Path(settings.log_predictions)
-            self._log = PredictionLog(folder, settings.sample, settings.log_every, metrics.logged)
-            self.service.observers.append(self._log)
-            self.service.prediction_log_status = lambda: self._log.state
+    Raises
+    ------
+    RegistryToolsError
+        If no version can be served.
+    """
+    skip_sklearn_validation()
+    metrics = Metrics()
+    service = InferenceService(settings, metrics)
+    with closing(service), _observe(service, metrics, feed, folder):
+        return uvloop.run(_serve(service, listening, folder, control))
 
-    def close(self) -> None:
-        """Write what the prediction log holds."""
-        if self._log is not None:
-            self._log.close()
 
-    async def prepare(self, artifact: ModelArtifact) -> None:
-        """Load and check a version beside the served one."""
-        predictor = await run_in_thread(lambda: load(artifact, self._policy), "load")
-        self._loaded[artifact.folder] = predictor
+@contextmanager
+def _observe(
+    service: InferenceService, metrics: Metrics, feed: socket.socket | None, folder: ProcessFolder
+) -> Iterator[None]:
+    """Let the prediction log and the shadow see all predictions."""
+    settings = service.settings
+    if feed is not None:
+        service.observers.append(ShadowFeed(feed, metrics))
+        service.shadow_report = partial(read_report, folder.shadow_report)
+    if not settings.log_predictions:
+        yield
+        return
+    log = PredictionLog(Path(settings.log_predictions), settings.sample, settings.log_every, metrics.logged)
+    service.observers.append(log)
+    service.prediction_log_status = lambda: log.state
+    try:
+        yield
+    finally:
+        log.close()
 
-    async def swap(self, artifact: ModelArtifact) -> None:
-        """Serve the prepared version; requests in flight end on the one they began with."""
-        self.service.data_plane.current = self._loaded.pop(artifact.folder)
 
-    async def drop(self, artifact: ModelArtifact) -> None:
-        """Forget a prepared version."""
-        self._loaded.pop(artifact.folder, None)
+async def _serve(
+    service: InferenceService, listening: socket.socket, folder: ProcessFolder, control: Control
+) -> int:
+    settings, metrics = service.settings, service.metrics
+    ending = asyncio.Event()
+    server = HttpServer(service)
+    control.on_end(ending.set)
+    fetcher = folder.fetcher(settings, settings.ref)
+    trials = Trials(control.connection, folder.trials, settings.policy, settings.trial_limits)
 
-    def report_status(self, state: dict[str, Any]) -> None:
-        """Keep the state of the rollout for `/model` and the metrics."""
-        self.service.rollout_status = state
-        predictor = self.service.data_plane.current
-        if predictor is not None and predictor.artifact.stage is not None:
-            last = state["last_registry_response"]
-            # Before the first response, its age is that of this process.
-            at = datetime.fromisoformat(last).timestamp() if last else self._began
-            self.service.metrics.registry_responded(at)
+    def swap(predictor: Predictor) -> None:
+        service.data_plane.current = predictor  # requests in flight end on the version they began with
+
+    follower = StageFollower(fetcher, loader(trials, settings), swap, metrics, settings.poll)
+    service.rollout_status = follower.state
+    try:
+        artifact = await run_unless_stopped(follower.start(control.restarted), ending)
+        if artifact is None:
+            return 0
+        control.on_end(server.end)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, follower.wake)
+
+        async def refresh() -> None:
+            await follower.refresh()
+            os.kill(os.getppid(), signal.SIGHUP)  # it passes the signal on to the other workers
+
+        service.refresh = refresh
+        following = asyncio.create_task(follower.follow())
+        settle_memory()
+        listening.listen(BACKLOG)
+        control.send_ready(str(artifact))
+        try:
+            await server.serve_on(listening)
+        finally:
+            following.cancel()
+    finally:
+        fetcher.close()
+    return 0
+
+
+def loader(trials: Trials, settings: Settings) -> Callable[[ModelArtifact], Predictor]:
+    """Return the function that loads a version: first in a trial, then in this process."""
+
+    def try_and_load(artifact: ModelArtifact) -> Predictor:
+        trials.require(artifact)
+        predictor = load(artifact, settings.policy)
+        if predictor.example is None:
+            _log.warning("%s has no example: it was loaded, and predicted nothing yet", artifact)
+        elif not artifact.recorded_predictions.is_file():
+            _log.warning("%s has no recorded predictions: it was tried on its input example", artifact)
+        return predictor
+
+    return try_and_load

@@ -43,6 +43,8 @@ def describe(service: InferenceService) -> dict[str, Any]:
         }
     if service.prediction_log_status is not None:
         description["prediction_log"] = service.prediction_log_status()
+    if service.shadow_report is not None:
+        description["shadow"] = service.shadow_report()
     described: dict[str, Any] = _without_paths(description | service.rollout_status)
     return described
 

@@ -7,17 +7,15 @@ import logging
 import random
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime, timezone
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 from registry_tools.errors import RegistryToolsError, RegistryUnavailable, VerificationError
 from registry_tools.inference.artifact_fetcher import ArtifactFetcher
 from registry_tools.inference.model_artifact import Identity, ModelArtifact
+from registry_tools.inference.predictor import Predictor
 from registry_tools.mlflow_store.tags import DRIFT_AT_TAG, DRIFT_TAG
-from registry_tools.refs import parse_ref
-from registry_tools.serving.settings import Settings
 from registry_tools.serving.threads import run_in_thread
 
 if TYPE_CHECKING:
@@ -25,28 +23,15 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_MAX_BACKOFF = 300.0  # seconds between tries of a version that cannot take over
-_LOAD_SECONDS = 120.0
-
-
-class RolloutTarget(Protocol):
-    """A process that serves a version: this one, or a worker."""
-
-    async def prepare(self, artifact: ModelArtifact) -> None:
-        """Load and check a version beside the served one; raises VerificationError."""
-
-    async def swap(self, artifact: ModelArtifact) -> None:
-        """Serve the prepared version from here on."""
-
-    async def drop(self, artifact: ModelArtifact) -> None:
-        """Forget a prepared version."""
-
-    def report_status(self, state: dict[str, Any]) -> None:
-        """Receive the state of the rollout."""
+_MAX_BACKOFF = 300.0  # seconds between two attempts to load a version that cannot take over
+_LOAD_SECONDS = 180.0  # longer than a trial may take
 
 
 class RolloutObserver(Protocol):
     """Counts the results of rollouts."""
+
+    def registry_responded(self, at: float) -> None:
+        """Record when the registry last responded, in seconds since 1970."""
 
     def rolled_out(self, name: str, stage: str | None, version: int) -> None:
         """Count a version that took over."""
@@ -58,37 +43,45 @@ class RolloutObserver(Protocol):
         """Record the last verdict of a monitor on the version in the stage, and its time."""
 
 
-Target = TypeVar("Target", bound=RolloutTarget)
-
-
 def _identity(version: VersionInfo) -> Identity:
     return version.version, version.run_id, version.digest
 
 
-def artifact_fetcher_for(settings: Settings) -> ArtifactFetcher:
-    """Return a fetcher for the reference that the server follows."""
-    cache = Path(settings.cache) if settings.cache else None
-    return ArtifactFetcher(parse_ref(settings.ref), settings.policy, settings.tracking_uri, cache)
-
-
 class StageFollower:
-    """Follows one reference for a number of targets."""
+    """Follows one reference, and rolls out the versions that it names."""
 
     def __init__(
         self,
         fetcher: ArtifactFetcher,
-        targets: Callable[[], Sequence[RolloutTarget]],
+        load: Callable[[ModelArtifact], Predictor],
+        swap: Callable[[Predictor], None],
         observer: RolloutObserver,
         poll: float,
     ) -> None:
+        """Create a follower without a version.
+
+        Parameters
+        ----------
+        fetcher
+            Resolves the reference, and fetches its versions.
+        load
+            Checks and loads a version, in a thread; raises VerificationError.
+        swap
+            Serves a loaded version from here on.
+        observer
+            Counts the results.
+        poll
+            The time between two polls, in seconds.
+        """
         self.current: ModelArtifact | None = None
         self._fetcher = fetcher
-        self._targets = targets
+        self._load = load
+        self._swap = swap
         self._observer = observer
         self._poll = poll
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
-        self._failed: tuple[Identity, int, float] | None = None  # tries, and when the next is due
+        self._failed: tuple[Identity, int, float] | None = None  # attempts, and when the next is due
         self.state: dict[str, Any] = {
             "ref": str(fetcher.ref),
             "last_poll": None,
@@ -97,25 +90,42 @@ class StageFollower:
             "candidate": None,
         }
 
-    async def start(self) -> ModelArtifact:
-        """Find, fetch and load the first version.
+    async def start(self, restarted: bool = False) -> ModelArtifact:
+        """Find, fetch and load the first version; the cached one if that fails for now.
+
+        Parameters
+        ----------
+        restarted
+            A process before this one has served. It kept the version that it served, which is good
+            even if the stage has moved to a version that cannot be loaded.
 
         Raises
         ------
         RegistryToolsError
-            If there is none that can be served.
+            If there is no version that can be served.
         """
+        if self._fetcher.ref.stage is not None:
+            self._observer.registry_responded(time.time())  # before the first, its age is that of this
+        version = None
         try:
             version = await self._resolve()
             artifact = await self._fetch_artifact(version)
-        except RegistryUnavailable as error:
-            cached = await run_in_thread(self._fetcher.read_cached, "cache")
-            if cached is None:
+            await self._roll_out(artifact)
+        except RegistryToolsError as error:
+            lacks_files = version is not None and not isinstance(error, VerificationError)
+            if not (restarted or lacks_files or isinstance(error, RegistryUnavailable)):
                 raise
-            artifact = cached
-            _log.warning("%s; serving %s from the cache", error, artifact)
-        await self._roll_out(artifact)
+            artifact = await self._start_from_cache(error)
         return artifact
+
+    async def _start_from_cache(self, reason: RegistryToolsError) -> ModelArtifact:
+        cached = await run_in_thread(self._fetcher.read_cached, "cache")
+        if cached is None:
+            raise reason
+        _log.warning("%s; serving %s from the cache", reason, cached)
+        self.state["last_error"] = public_message(reason)
+        await self._roll_out(cached)
+        return cached
 
     async def follow(self) -> None:
         """Poll forever; a reference by number never changes, and is not polled."""
@@ -152,7 +162,6 @@ class StageFollower:
             except Exception as error:  # noqa: BLE001 - there has to be a next poll, whatever it is
                 _log.exception("polling %s failed", self.state["ref"])
                 self._report(error)
-            self.report_status()
 
     def _report(self, error: Exception) -> None:
         text = public_message(error)
@@ -160,30 +169,12 @@ class StageFollower:
             _log.warning("%s; still serving %s", error, self.current or "nothing")
         self.state["last_error"] = text
 
-    def report_shadow(self, report: dict[str, Any]) -> None:
-        """Add the report of the shadow to the state of every target."""
-        self.state["shadow"] = report
-        self.report_status()
-
-    async def add_target(self, target: Target, add: Callable[[Target], None]) -> None:
-        """Let a new target serve the current version, and then add it to the others.
-
-        Raises
-        ------
-        VerificationError, TimeoutError
-            If it cannot.
-        """
-        async with self._lock:
-            assert self.current is not None
-            await asyncio.wait_for(target.prepare(self.current), _LOAD_SECONDS)
-            await target.swap(self.current)
-            target.report_status(dict(self.state))
-            add(target)
-
     async def _resolve(self) -> VersionInfo:
         self.state["last_poll"] = now()
         version = await run_in_thread(self._fetcher.resolve, "resolve")
         self.state["last_registry_response"] = now()
+        if self._fetcher.ref.stage is not None:
+            self._observer.registry_responded(time.time())
         verdict, at = (version.tags.get(tag, "") for tag in (DRIFT_TAG, DRIFT_AT_TAG))
         self._observer.report_drift(version.name, verdict, at)
         return version
@@ -226,23 +217,16 @@ class StageFollower:
             raise
 
     async def _roll_out(self, artifact: ModelArtifact) -> None:
-        """Let every target prepare a version and, once all have, swap to it."""
-        targets = self._targets()
+        """Load a version beside the current one, and swap to it."""
+        loading = run_in_thread(lambda: self._load(artifact), "load")
         try:
-            await asyncio.wait_for(
-                asyncio.gather(*(target.prepare(artifact) for target in targets)), _LOAD_SECONDS
-            )
-        except (asyncio.TimeoutError, RegistryToolsError) as error:
-            for target in targets:
-                await target.drop(artifact)
-            if isinstance(error, RegistryToolsError):
-                raise
+            predictor = await asyncio.wait_for(loading, _LOAD_SECONDS)
+        except asyncio.TimeoutError as error:
             raise VerificationError(f"{artifact} does not load within {_LOAD_SECONDS:g} s") from error
         before, self.current = self.current, artifact
-        await asyncio.gather(*(target.swap(artifact) for target in targets))
+        self._swap(predictor)
         self._observer.rolled_out(artifact.name, artifact.stage, artifact.version)
         self.state["candidate"] = self._failed = None
-        self.report_status()
         if before is not None:
             _log.info("%s took over from version %d", artifact, before.version)
         try:
@@ -252,11 +236,6 @@ class StageFollower:
             self.state["cache_error"] = f"not kept for the next start: {error.strerror or error}"
             _log.warning("%s is %s", artifact, self.state["cache_error"])
 
-    def report_status(self) -> None:
-        """Send the state of the rollout to every target."""
-        for target in self._targets():
-            target.report_status(dict(self.state))
-
 
 def now() -> str:
     """Return the time as `/model` shows it."""
@@ -264,7 +243,7 @@ def now() -> str:
 
 
 def public_message(error: BaseException) -> str:
-    """Return an error as anybody may read it: of addresses, no more than the target."""
+    """Return an error without the credentials and paths of the addresses that it names."""
     text = str(error) if isinstance(error, RegistryToolsError) else _system_message(error)
     return re.sub(r"(\w+)://(?:[^/@\s]*@)?([^/\s]*)\S*", r"\1://\2", text)
 

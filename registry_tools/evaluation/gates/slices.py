@@ -1,0 +1,102 @@
+"""The gate that compares a candidate with its champion in groups of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from registry_tools.evaluation.gates.comparison import MINIMUM_ROWS
+from registry_tools.evaluation.verdict import GateResult
+from registry_tools.stats.intervals import SIGNIFICANCE
+from registry_tools.stats.multiple_testing import holm
+from registry_tools.stats.paired_test import PairedComparison, compare_predictions
+
+# More groups than this are no groups: most would have too few rows.
+MAXIMUM_GROUPS = 20
+
+
+@dataclass(frozen=True)
+class Group:
+    """The rows of one value of a slice column; `compared` is None where they are too few."""
+
+    column: str
+    value: str | None  # None: it is missing
+    rows: int
+    compared: PairedComparison | None
+
+    @property
+    def title(self) -> str:
+        """The group as messages name it."""
+        return f"{self.column} missing" if self.value is None else f"{self.column}={self.value!r}"
+
+
+def group_rows(
+    column: str,
+    values: Sequence[str | None],
+    labels: npt.NDArray[Any],
+    candidate: npt.NDArray[Any],
+    champion: npt.NDArray[Any],
+) -> list[Group]:
+    """Compare candidate and champion within each group of a column.
+
+    Parameters
+    ----------
+    column
+        The name of the column.
+    values
+        Its value in each row as text, None where it is missing: those are a group as well.
+    labels, candidate, champion
+        Class names, shape (rows,).
+    """
+    groups = []
+    for value in sorted(set(values), key=lambda value: (value is None, value or "")):
+        among = np.array([each == value for each in values], dtype=bool)
+        rows = int(among.sum())
+        compared = None
+        if rows >= MINIMUM_ROWS:
+            compared = compare_predictions(labels[among], candidate[among], champion[among])
+        groups.append(Group(column, value, rows, compared))
+    return groups
+
+
+def slices_gate(groups: Sequence[Group]) -> GateResult:
+    """Pass if the candidate is in no group significantly worse than the champion.
+
+    The p-values of the one-sided exact McNemar test are corrected together, over all groups of
+    all columns. Groups of too few rows are named, and not judged; one at least must be.
+    """
+    judged = [(group, group.compared) for group in groups if group.compared is not None]
+    left_out = [f"{group.title} ({group.rows})" for group in groups if group.compared is None]
+    few = f"; not judged, fewer than {MINIMUM_ROWS} rows: {_shortened(left_out)}" if left_out else ""
+    if not judged:
+        return GateResult(
+            "slices", False, f"no group has {MINIMUM_ROWS} rows{few}: give --eval-data FILE --target COLUMN"
+        )
+    adjusted = holm([compared.p_worse for _, compared in judged])
+    harmed = [
+        f"{group.title}: {compared.candidate_accuracy:.4f} against {compared.champion_accuracy:.4f} "
+        f"on {compared.rows} rows, p(worse) {p:.3g}"
+        for (group, compared), p in sorted(zip(judged, adjusted, strict=True), key=lambda pair: pair[1])
+        if p < SIGNIFICANCE
+    ]
+    metrics = {
+        "groups": float(len(judged)),
+        "groups_not_judged": float(len(left_out)),
+        "groups_harmed": float(len(harmed)),
+        "p_worse": min(adjusted),
+    }
+    corrected = f"corrected over {len(judged)} group{'s' * (len(judged) > 1)}"
+    if harmed:
+        message = f"significantly worse in {_shortened(harmed)}, {corrected}{few}"
+        return GateResult("slices", False, message, metrics)
+    message = f"significantly worse in no group: lowest p(worse) {min(adjusted):.3g}, {corrected}{few}"
+    return GateResult("slices", True, message, metrics)
+
+
+def _shortened(names: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

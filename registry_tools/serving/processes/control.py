@@ -1,0 +1,67 @@
+"""The connection of a process to its parent, and the files that all processes of a server share."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from registry_tools.inference.artifact_fetcher import ArtifactFetcher
+from registry_tools.refs import parse_ref
+from registry_tools.serving.settings import Settings
+
+
+@dataclass(frozen=True)
+class Control:
+    """The end of a socket that leads to the parent: messages are lines of JSON."""
+
+    connection: socket.socket
+    restarted: bool  # a process before this one has served
+
+    def send_ready(self, served: str) -> None:
+        """Report that this process serves."""
+        self._send({"ready": served})
+
+    def send_error(self, error: str) -> None:
+        """Report why this process ends."""
+        self._send({"error": error})
+
+    def _send(self, message: dict[str, str]) -> None:
+        self.connection.sendall(json.dumps(message).encode() + b"\n")
+
+    def on_end(self, end: Callable[[], None]) -> None:
+        """Call a function when the parent sends SIGTERM, or is gone."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, end)
+
+        def parent_is_gone() -> None:
+            loop.remove_reader(self.connection)
+            end()
+
+        loop.add_reader(self.connection, parent_is_gone)  # the parent sends nothing
+
+
+@dataclass(frozen=True)
+class ProcessFolder:
+    """The files that the processes of one server share."""
+
+    path: Path  # private to this server, and removed at its end
+    trials: Path  # the trials that passed
+
+    @property
+    def shadow_report(self) -> Path:
+        """The last report of the shadow."""
+        return self.path / "shadow.json"
+
+    def fetcher(self, settings: Settings, ref: str) -> ArtifactFetcher:
+        """Return a fetcher for a reference.
+
+        It has a cache in any case: a process that is started again needs the version that was
+        served, even if the registry is unavailable.
+        """
+        cache = Path(settings.cache) if settings.cache else self.path / "cache"
+        return ArtifactFetcher(parse_ref(ref), settings.policy, settings.tracking_uri, cache)

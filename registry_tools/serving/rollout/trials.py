@@ -1,0 +1,102 @@
+"""Have each new version tried before the server loads it, and keep the versions that passed.
+
+The parent process forks the trials (`serving.processes.supervisor`): it runs one thread and has
+imported everything, so a trial costs no start of Python.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from registry_tools.data.temp_files import locked
+from registry_tools.errors import VerificationError
+from registry_tools.inference.model_artifact import ModelArtifact
+from registry_tools.inference.trial import describe_end, trial_key
+from registry_tools.models.trust_policy import TrustPolicy
+from registry_tools.processes import ResourceLimits
+
+_log = logging.getLogger(__name__)
+
+_MOST_BYTES = 1 << 16  # of a result
+
+
+class Trials:
+    """Asks the parent process for trials, and keeps the results in a folder of this user."""
+
+    def __init__(
+        self, control: socket.socket, folder: Path, policy: TrustPolicy, limits: ResourceLimits
+    ) -> None:
+        self._control = control
+        self._folder = folder
+        self._policy = policy
+        self._limits = limits
+
+    def require(self, artifact: ModelArtifact) -> None:
+        """Try a version, unless it has passed before.
+
+        Raises
+        ------
+        VerificationError
+            If it fails, with the reason.
+        """
+        passed = self._folder / trial_key(artifact, self._policy, self._limits)
+        # The workers of a server want the same trial at the same time: one of them has it made.
+        with locked(self._folder / "lock"):
+            if passed.exists():
+                return
+            error = self._try(artifact)
+            if error is not None:
+                raise VerificationError(error)
+            passed.touch()
+        _log.info("%s passed its trial", artifact)
+
+    def _try(self, artifact: ModelArtifact) -> str | None:
+        """Return why a version failed its trial; None if it passed."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            message = json.dumps({"try": artifact.to_json()}).encode() + b"\n"
+            socket.send_fds(self._control, [message], [theirs.fileno()])
+            theirs.close()
+            result = json.loads(b"".join(_read(ours)) or b"{}")
+        if "exit_code" in result:
+            return describe_end(result["exit_code"], artifact, self._limits)
+        if "error" not in result:
+            return f"{artifact} was not tried: the parent process has ended"
+        error: str | None = result["error"]
+        return error
+
+
+def _read(connection: socket.socket) -> Iterator[bytes]:
+    while part := connection.recv(_MOST_BYTES):
+        yield part
+
+
+def trials_folder(fallback: Path) -> Path:
+    """Return the folder of this user where servers keep the trials that passed; make it if needed.
+
+    Parameters
+    ----------
+    fallback
+        A private folder to use where the user has none, or shares it with others.
+    """
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "registry-tools", "trials")
+    with contextlib.suppress(OSError):
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = home.stat()
+        if status.st_uid == os.geteuid() and not status.st_mode & 0o077 and os.access(home, os.W_OK):
+            return home
+        _log.warning("%s is not used: only you may have access to it (chmod 700)", home)
+    fallback.mkdir(mode=0o700, exist_ok=True)
+    return fallback
+
+
+def read_request(message: dict[str, Any]) -> ModelArtifact | None:
+    """Return the version that a message of a worker wants to be tried; None if it is another message."""
+    return ModelArtifact.from_json(message["try"]) if "try" in message else None

@@ -1,0 +1,190 @@
+"""A version that crashes, hangs or takes all memory ends its trial, and not the server."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import httpx
+import numpy as np
+import pyarrow as pa
+import pytest
+import skops.io
+from sklearn.base import BaseEstimator, ClassifierMixin
+
+from registry_tools.mlflow_store import stages
+from registry_tools.models.trust_policy import TRUSTED_TYPES
+from registry_tools.serving.rollout.trials import trials_folder
+from tests.support.constants import IRIS_ROW
+from tests.support.registries import GOOD, POOR, Change, Place, crafted
+from tests.support.servers import BIN, eventually
+from tests.support.serving import Serve
+
+pytestmark = pytest.mark.slow
+
+
+class Crashing(ClassifierMixin, BaseEstimator):
+    """Ends its process in the middle of a prediction."""
+
+    def predict(self, rows: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+
+class Endless(ClassifierMixin, BaseEstimator):
+    """Never returns."""
+
+    def predict(self, rows: Any) -> Any:
+        while True:
+            pass
+
+
+class Exploding(ClassifierMixin, BaseEstimator):
+    """Takes gigabytes."""
+
+    def predict(self, rows: Any) -> Any:
+        return np.ones(1 << 33, np.uint8)
+
+
+class Wrapping(ClassifierMixin, BaseEstimator):
+    """Predicts as the model that it wraps; uses BLAS and Arrow, and less memory than is allowed."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def predict(self, rows: Any) -> Any:
+        square = np.ones((2000, 2000))
+        assert (square @ square)[0, 0] == 2000
+        assert len(pa.array(np.arange(5_000_000))) == 5_000_000
+        return self.inner.predict(rows)
+
+    def predict_proba(self, rows: Any) -> Any:
+        return self.inner.predict_proba(rows)
+
+
+def pickled(kind: type[BaseEstimator]) -> Change:
+    """Return a change of a version that makes this estimator of it."""
+
+    def change(folder: Path, content: dict[str, Any]) -> None:
+        inner = skops.io.load(folder / "model.skops", trusted=list(TRUSTED_TYPES))
+        estimator = kind(inner) if kind is Wrapping else kind()
+        cloudpickle.register_pickle_by_value(__import__(__name__, fromlist=["x"]))
+        (folder / "model.pkl").write_bytes(cloudpickle.dumps(estimator))
+        flavors = {
+            "sklearn": {"serialization_format": "cloudpickle", "pickled_model": "model.pkl"},
+            "python_function": {
+                **content["flavors"]["python_function"],
+                "loader_module": "mlflow.sklearn",
+                "model_path": "model.pkl",
+            },
+        }
+        content["flavors"] = flavors
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (Crashing, "SIGSEGV"),
+        (Endless, "does not load within 2 s of processor time: see --trial-seconds"),
+        (Exploding, "needs more than 1,024 MiB of memory: see --trial-memory"),
+    ],
+)
+def test_a_version_that_fails_its_trial_does_not_take_over(
+    serve: Serve, local: Place, kind: type[BaseEstimator], reason: str
+) -> None:
+    name = crafted(local, pickled(kind)).partition("/")[0]
+    stages.move_alias(local.client, name, "production", 1)
+    options = ("--trial-memory", "1024", "--trial-seconds", "2", "--allow-code")
+    client = serve(f"{name}@production", *options)
+    before = server_processes(client)
+    stages.move_alias(local.client, name, "production", 2)
+    eventually(lambda: client.get("/model").json()["candidate"] is not None)
+    assert reason in client.get("/model").json()["candidate"]["error"]
+    assert client.post("/predict", json={"features": IRIS_ROW}).json()["prediction"] == "versicolor"
+    eventually(lambda: server_processes(client) == before)
+
+
+def test_a_version_within_its_limits_passes_its_trial_with_blas_and_arrow(serve: Serve, local: Place) -> None:
+    name = crafted(local, pickled(Wrapping)).partition("/")[0]
+    stages.move_alias(local.client, name, "production", 1)
+    client = serve(f"{name}@production", "--trial-memory", "512", "--allow-code")
+    stages.move_alias(local.client, name, "production", 2)
+    eventually(lambda: client.get("/model").json()["version"] == 2, seconds=20)
+
+
+def test_a_version_that_has_passed_is_not_tried_again(
+    serve: Serve, local: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    name = local.model(GOOD, POOR)
+    logs = []
+    for options in ((), (), ("--trial-seconds", "30")):
+        client = serve(f"{name}/1", *options)
+        end(client)
+        logs.append((tmp_path / f"process-{len(logs)}.log").read_text())
+    # Other limits need another trial.
+    assert ["passed its trial" in log for log in logs] == [True, False, True]
+
+
+def test_two_workers_have_a_version_tried_once(
+    serve: Serve, local: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    name = local.model(GOOD, POOR)
+    stages.move_alias(local.client, name, "production", 1)
+    client = serve(f"{name}@production", "--workers", "2", "--shadow", f"{name}@production")
+    stages.move_alias(local.client, name, "production", 2)
+    eventually(lambda: versions(client) == {2})
+    end(client)
+    log = (tmp_path / "process-0.log").read_text()
+    assert [log.count(f"version {version} passed its trial") for version in (1, 2)] == [1, 1]
+
+
+def test_passed_trials_are_kept_in_a_folder_of_the_user_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    own = tmp_path / "registry-tools" / "trials"
+    assert trials_folder(tmp_path / "other") == own
+    assert own.stat().st_mode & 0o777 == 0o700
+    own.chmod(0o755)
+    assert trials_folder(tmp_path / "other") == tmp_path / "other"
+    assert (tmp_path / "other").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_first_version_that_fails_its_trial_is_an_error_of_one_line(local: Place) -> None:
+    ref = crafted(local, pickled(Crashing))
+    done = subprocess.run(
+        [BIN / "registry-tools", "serve", ref, "--allow-code", "--port", "0"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert "ends its process with SIGSEGV" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def server_processes(client: httpx.Client) -> set[int]:
+    pid = client.process.pid  # type: ignore[attr-defined]
+    return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def versions(client: httpx.Client) -> set[int]:
+    """Return the versions that the workers serve, over some connections."""
+    found = set()
+    for _ in range(20):
+        with httpx.Client(base_url=client.base_url, timeout=60) as another:
+            found.add(another.get("/model").json()["version"])
+    return found
+
+
+def end(client: httpx.Client) -> None:
+    process: subprocess.Popen[bytes] = client.process  # type: ignore[attr-defined]
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 0
