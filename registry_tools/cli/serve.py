@@ -45,6 +45,17 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
         return seconds
 
 
+def _hosts(given: str) -> tuple[str, ...]:
+    """Return the names, each a host name without a port, or a pattern of Starlette's."""
+    names = tuple(name.strip() for name in given.split(",") if name.strip())
+    for name in names:
+        if not re.fullmatch(r"\*|(\*\.)?[\w.-]+|\[[0-9a-fA-F:.]+\]", name):
+            raise click.UsageError(
+                f"--allowed-hosts: {name!r} is no host name; write names without a port, *.example.com or *"
+            )
+    return names
+
+
 @click.command()
 @click.argument("ref")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
@@ -184,17 +195,6 @@ def serve(
     )
     logging.getLogger("registry_tools.serving").setLevel(logging.INFO)
     return serving.run(settings)
-
-
-def _hosts(given: str) -> tuple[str, ...]:
-    """Return the names, each a host name without a port, or a pattern of Starlette's."""
-    names = tuple(name.strip() for name in given.split(",") if name.strip())
-    for name in names:
-        if not re.fullmatch(r"\*|(\*\.)?[\w.-]+|\[[0-9a-fA-F:.]+\]", name):
-            raise click.UsageError(
-                f"--allowed-hosts: {name!r} is no host name; write names without a port, *.example.com or *"
-            )
-    return names
 
 
 def _keys(path: str | None) -> tuple[str, ...]:
