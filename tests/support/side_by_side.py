@@ -37,7 +37,7 @@ def side_by_side(folder: Path, **settings: Any) -> Ask:
 
     async def send(app: Any, body: bytes, kind: str | None, path: str, method: str) -> httpx.Response:
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://serving") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             headers = {} if kind is None else {"content-type": kind}
             return await client.request(method, path, content=body, headers=headers)
 

@@ -13,6 +13,8 @@ from registry_tools.inference.predictor import Predictor
 from registry_tools.serving.errors import Headers
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
+# A body larger than this, in bytes, counts against what all bodies together may hold.
+SMALL_BODY = 1 << 16
 JSON = (b"content-type", b"application/json")
 
 
@@ -32,7 +34,7 @@ class ClientDisconnected(Exception):
 class Request:
     """One request in flight."""
 
-    # What most requests leave as it is stands here and not in each of them.
+    # Defaults of most requests: class attributes, because setting them costs time.
     body = b""
     id = ""
     task: asyncio.Task[Any] | None = None
@@ -56,6 +58,21 @@ class Request:
         self.version_headers = predictor.headers
         self.version = predictor.label
         return predictor
+
+    @property
+    def announced_size(self) -> int:
+        """The bytes of its body as its head says; 0 if it does not."""
+        return int(self.headers.get(b"content-length", b"0")[:20])
+
+    @property
+    def has_unread_body(self) -> bool:
+        """Whether the client sends, or has sent, a body that was not read to its end."""
+        return self.reading and (self.announced_size > 0 or b"transfer-encoding" in self.headers)
+
+    @property
+    def has_small_body(self) -> bool:
+        """Whether its body is small, and comes without leave: the connection can stay open for it."""
+        return 0 < self.announced_size <= SMALL_BODY and b"expect" not in self.headers
 
     @property
     def client(self) -> str:
