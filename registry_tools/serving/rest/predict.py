@@ -136,19 +136,12 @@ def _encode(
         named = zip(predictor.names_of(predictions), predictions, strict=True)
         rows = [{"prediction": name, "prediction_index": int(code)} for name, code in named]
     if probabilities is not None:
-        classes = _class_names(predictor)
+        classes = predictor.model.class_names
         if any(not isinstance(row, list) or len(row) != len(classes) for row in probabilities):
             raise UnsupportedOperation("this model gives no probability for each class: leave out proba")
         for row, values in zip(rows, probabilities, strict=True):
             row["probabilities"] = dict(zip(classes, values, strict=True))
     return orjson.dumps({"predictions": rows} if is_list else rows[0])
-
-
-def _class_names(predictor: Predictor) -> list[str]:
-    """Return the names of the classes, in the order of the columns of `predict_proba`."""
-    names = predictor.info.target_names
-    codes = np.asarray(getattr(predictor.model.estimator, "classes_", ())).tolist()
-    return [str(code) if names is None else names[code] for code in codes]
 
 
 ROUTES = {"/predict": {"POST": predict}}
