@@ -73,7 +73,7 @@ bench: $(VENV)/.test ## Measure; see benchmarks/.
 
 lock: $(VENV)/.test ## Make the lock files again from pyproject.toml and deploy/server.in.
 	@$(BIN)/uv pip compile pyproject.toml --group build $(LOCK) --output-file requirements.lock
-	@$(BIN)/uv pip compile pyproject.toml --extra signing --extra grpc --group build --group test --constraint requirements.lock $(LOCK) --output-file requirements-test.lock
+	@$(BIN)/uv pip compile pyproject.toml --extra signing --extra grpc --extra otel --group build --group test --constraint requirements.lock $(LOCK) --output-file requirements-test.lock
 	@$(BIN)/uv pip compile pyproject.toml --extra spark --extra url --constraint requirements.lock $(LOCK) --output-file requirements-spark.lock
 	@$(BIN)/uv pip compile deploy/server.in $(LOCK) --output-file deploy/server.lock
 	@sed -i "s/^# lock: .*/# lock: $$(sha256sum requirements.lock | cut -c1-16)/" conda.yaml

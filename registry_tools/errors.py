@@ -11,6 +11,7 @@ RegistryToolsError             exit 1
 │   ├── GateRefused            exit 3: a gate refused a promotion
 │   └── StageMoved             the stage does not hold the expected version
 ├── InputError                 rows that the model cannot take; names row, column and value
+│   └── InputTooLarge          rows that would take more memory than a request may
 └── UnsupportedOperation       something that this model or flavor cannot do
 
 Each message is one line: what is wrong, with which value, and what to do next.
@@ -81,6 +82,10 @@ class InputError(RegistryToolsError, ValueError):
     def __init__(self, message: str, public: str | None = None) -> None:
         super().__init__(message)
         self.public = public or message
+
+
+class InputTooLarge(InputError):
+    """Rows that would take more memory than one request may; HTTP status 413."""
 
 
 class UnsupportedOperation(RegistryToolsError):

@@ -47,7 +47,10 @@ def loading_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of every command that loads a model; it is given them as one `policy`."""
     for option in (
         click.option(
-            "--trust", multiple=True, metavar="TYPE", help="A type that the model may hold as well."
+            "--trust",
+            multiple=True,
+            metavar="TYPE",
+            help="A type that the model may hold, or MODULE.CLASS.PARAMETER.",
         ),
         click.option(
             "--allow-code", is_flag=True, help="Also load formats that run code of their own, such as pickle."

@@ -43,10 +43,26 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
         return seconds
 
 
+def _hosts(given: str) -> tuple[str, ...]:
+    """Return the names, each a host name without a port, or a pattern of Starlette's."""
+    names = tuple(name.strip() for name in given.split(",") if name.strip())
+    for name in names:
+        if not re.fullmatch(r"\*|(\*\.)?[\w.-]+|\[[0-9a-fA-F:.]+\]", name):
+            raise click.UsageError(
+                f"--allowed-hosts: {name!r} is no host name; write names without a port, *.example.com or *"
+            )
+    return names
+
+
 @click.command()
 @click.argument("ref")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=5001, show_default=True)
+@click.option(
+    "--allowed-hosts", default="", metavar="NAMES",
+    help="Names under which clients reach the server, with commas between them: those in the Host "
+    "header, beside localhost and --host. *.example.com stands for all names below, * for any.",
+)  # fmt: skip
 @click.option(
     "--grpc-port", type=click.IntRange(1, 65535),
     help="Also serve the Open Inference Protocol over gRPC there.",
@@ -117,6 +133,7 @@ def serve(
     ref: str,
     host: str,
     port: int,
+    allowed_hosts: str,
     grpc_port: int | None,
     workers: int,
     poll: float,
@@ -153,6 +170,7 @@ def serve(
         ref=ref,
         host=host,
         port=port,
+        allowed_hosts=_hosts(allowed_hosts),
         grpc_port=grpc_port,
         workers=workers,
         poll=poll,

@@ -1,56 +1,80 @@
-"""Requests that MLflow's own scoring server parses and scores, in process.
+"""Requests that MLflow's own code decodes and predicts, in this process.
 
-Every request but the plain ones goes this way, so that predictions and errors are MLflow's by
-construction. It imports MLflow and pandas when the first such request comes.
+Every request that `decoder` leaves goes this way, so that predictions and refusals are MLflow's by
+construction. MLflow is imported when the first such request comes: it takes a second, and the workers
+of `score` never need it.
 """
 
 from __future__ import annotations
 
+import functools
 import io
+import json
 import logging
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
+import pandas as pd
+import yaml
 
 from registry_tools.errors import InputError, UnsupportedOperation
+from registry_tools.inference.decoder import METHODS, parse_json
 from registry_tools.inference.input_diagnostics import explain_refusal, refuse_misspelled_columns
+from registry_tools.inference.input_limits import (
+    InputLimits,
+    check_decoded_size,
+    check_row_count,
+    csv_size,
+    json_size,
+    read_parquet,
+)
 from registry_tools.models.loaded_model import LoadedModel
 from registry_tools.models.prediction_shape import check_prediction_count
 
+JSON = "application/json"
+CSV = "text/csv"
 PARQUET = "application/vnd.apache.parquet"
 
 if TYPE_CHECKING:
+    from mlflow.models import Model
     from mlflow.pyfunc import PyFuncModel
+    from mlflow.pyfunc.scoring_server import ParsedJsonInput
+
+_log = logging.getLogger(__name__)
+
+
+class InvalidParameterValue(InputError):
+    """A request that does not fit the signature: MLflow's error code `INVALID_PARAMETER_VALUE`."""
 
 
 @dataclass(frozen=True)
 class ScoredRequest:
-    """The rows that MLflow parsed from a request, and their predictions."""
+    """The rows that MLflow decoded from a request, and their predictions."""
 
-    reply: bytes  # JSON, `{"predictions": …}`
+    reply: bytes  # JSON
     rows: Any  # the input of the model; mostly a DataFrame
-    predictions: Any  # as in the JSON; mostly a list, one a row
+    count: int  # of the predictions
+    is_per_row: bool  # whether there is a prediction for each row
+    is_wrapped: bool  # whether the reply is {"predictions": …}; not for language models
+
+    @functools.cached_property
+    def predictions(self) -> Any:
+        """The predictions in the reply; mostly a list."""
+        content = json.loads(self.reply)
+        return content["predictions"] if self.is_wrapped else content
 
     @property
     def table(self) -> Any:
         """The rows as a DataFrame, where they are a table at all."""
-        import pandas as pd
-
         if isinstance(self.rows, (dict, list)):
             try:
                 return pd.DataFrame(self.rows)
             except (ValueError, TypeError):
                 return self.rows
         return self.rows
-
-    @property
-    def count(self) -> int:
-        """How many rows there were."""
-        return len(self.predictions) if isinstance(self.predictions, list) else 1
 
 
 class MlflowScoring:
@@ -59,24 +83,40 @@ class MlflowScoring:
     def __init__(self, folder: Path, model: LoadedModel) -> None:
         self._folder = folder
         self._model = model
-        self._pyfuncs: dict[str, PyFuncModel] = {}
-        self._lock = threading.Lock()
+        self._is_pyfunc = type(model.estimator).__module__ == "mlflow.pyfunc"
+
+    @functools.cached_property
+    def _metadata(self) -> Model:
+        from mlflow.models import Model
+
+        return self._model.estimator.metadata if self._is_pyfunc else Model.load(str(self._folder))
+
+    @functools.cached_property
+    def declared_params(self) -> frozenset[str]:
+        """The names of the parameters in the model's signature."""
+        content = yaml.safe_load((self._folder / "MLmodel").read_text(encoding="utf-8"))
+        params = json.loads((content.get("signature") or {}).get("params") or "null")
+        return frozenset(param["name"] for param in params or ())
 
     def score_request(
-        self, content: Any, content_type: str, method: str = "predict", max_rows: int | None = None
+        self,
+        content: Any,
+        content_type: str,
+        method: str = "predict",
+        limits: InputLimits = InputLimits(),  # noqa: B008 - frozen
     ) -> ScoredRequest:
         """Score a request as MLflow does.
 
         Parameters
         ----------
         content
-            The body; for JSON, what it holds.
+            The body; for JSON also its parsed content.
         content_type
             One of MLflow's three.
         method
-            `predict` or `predict_proba`.
-        max_rows
-            The most rows that a request may have.
+            `predict` or `predict_proba`; the params of a JSON body may name another.
+        limits
+            The limits of the request.
 
         Raises
         ------
@@ -85,132 +125,138 @@ class MlflowScoring:
         UnsupportedOperation
             If the model has no such method.
         VerificationError
-            If the model returns more or fewer predictions than there are rows.
+            If a scikit-learn model returns more or fewer predictions than there are rows.
         """
-        from mlflow.exceptions import MlflowException
-        from mlflow.pyfunc import scoring_server
-
-        signature = self._model.info.signature
-        # It warns of requests that are refused, once each.
-        logging.getLogger("mlflow.pyfunc.scoring_server").setLevel(logging.ERROR)
-        refuse_too_many(_rows_of(content, content_type), max_rows)
-        refuse_misspelled_columns(content, content_type, signature)
+        if content_type == JSON:
+            content = parse_json(content, like_mlflow=True) if isinstance(content, bytes) else content
+            method = self._take_method(content, method)
         pyfunc = self._pyfunc(method)
-        _refuse_unknown_params(content, pyfunc)
-        recording = _RecordingModel(pyfunc, max_rows)
         try:
-            schema = pyfunc.metadata.get_input_schema()  # type: ignore[no-untyped-call]
-            reply = scoring_server.invocations(  # type: ignore[no-untyped-call]
-                content, content_type, recording, schema
-            )
-        except (MlflowException, ValueError, TypeError, LookupError, RecursionError) as error:
-            refuse_too_many(recording.count, max_rows)
-            raise InputError(explain_refusal(content, content_type, signature)) from error
-        body = reply.response.encode()
-        predictions = orjson.loads(body).get("predictions")
-        _check_count(predictions, recording.count, method)
-        return ScoredRequest(body, recording.rows, predictions)
+            decoded = self._decode(content, content_type, limits)
+        except InputError:
+            raise
+        except Exception as error:
+            # It documents no errors, and a body may be wrong in any way.
+            raise self._refusal(content, content_type, error) from error
+        rows = decoded.data
+        count = _count(rows)
+        check_row_count(count, limits)
+        refuse_misspelled_columns(rows, self._model.info.signature)
+        try:
+            predictions = pyfunc.predict(rows, params=decoded.params)
+        except Exception as error:
+            # As in MLflow, any error that rows cause means that the rows do not fit.
+            if not isinstance(error, self._model.input_errors):
+                _log.warning("%s raised %s on a request", self._model.info.name, type(error).__name__)
+            content = rows if content_type == PARQUET else content
+            raise self._refusal(content, content_type, error) from error
+        return self._encode(decoded, predictions, count, method)
 
     def predict(self, rows: Any, method: str) -> list[Any]:
-        """Return the predictions for rows that `score_request` parsed before, one a row."""
+        """Return the predictions for rows that `score_request` decoded before, one a row."""
         found = np.asarray(self._pyfunc(method).predict(rows)).tolist()
-        _check_count(found, _count(rows), method)
+        check_prediction_count(len(found) if isinstance(found, list) else 0, len(rows), method)
         return found
-
-    @property
-    def accepts_params(self) -> bool:
-        """Whether the model may have parameters of its own beside its rows."""
-        return type(self._model.estimator).__module__ == "mlflow.pyfunc"
 
     def predict_json(self, content: Any, method: str) -> list[Any]:
         """Return the predictions for JSON content, one a row."""
-        found: list[Any] = self.score_request(content, "application/json", method).predictions
+        found: list[Any] = self.score_request(content, JSON, method).predictions
         return found
 
-    def _pyfunc(self, method: str) -> PyFuncModel:
-        with self._lock:
-            if method not in self._pyfuncs:
-                self._pyfuncs[method] = self._make_pyfunc(method)
-            return self._pyfuncs[method]
+    def _take_method(self, content: Any, method: str) -> str:
+        """Remove our parameter `method` from a request, check the other params, and return the method."""
+        from mlflow.pyfunc.utils.serving_data_parser import is_unified_llm_input
 
-    def _make_pyfunc(self, method: str) -> PyFuncModel:
-        from mlflow.models import Model
+        if not isinstance(content, dict) or is_unified_llm_input(content):  # type: ignore[no-untyped-call]
+            return method
+        params = content.get("params") or {}
+        if not isinstance(params, dict):
+            raise InvalidParameterValue("params is no JSON object")
+        if "method" not in self.declared_params:
+            method = params.pop("method", method)
+        if method not in METHODS:
+            raise InputError(f"params: method is one of {', '.join(METHODS)}")
+        unknown = sorted(params.keys() - self.declared_params)
+        if unknown:
+            raise InputError(f"params has an unknown key: {unknown[0][:50]!r}")
+        return method
+
+    def _decode(self, content: Any, content_type: str, limits: InputLimits) -> ParsedJsonInput:
+        from mlflow.pyfunc import scoring_server
+
+        schema = self._metadata.get_input_schema()  # type: ignore[no-untyped-call]
+        if content_type == CSV:
+            text = content.decode("utf-8")
+            check_decoded_size(csv_size(text), limits)
+            table = scoring_server.parse_csv_input(io.StringIO(text), schema)  # type: ignore[no-untyped-call]
+            return scoring_server.ParsedJsonInput(table, None, False)
+        if content_type == PARQUET:
+            columns = self._model.info.signature
+            names = [column.name for column in columns] if columns is not None else None
+            return scoring_server.ParsedJsonInput(read_parquet(content, names, limits), None, False)
+        if isinstance(content, dict):
+            check_decoded_size(json_size(content), limits)
+        text = content if isinstance(content, dict) else json.dumps(content)
+        parsed: ParsedJsonInput = scoring_server._parse_json_data(  # type: ignore[no-untyped-call]
+            text, self._metadata, schema
+        )
+        return parsed
+
+    def _refusal(self, content: Any, content_type: str, error: Exception) -> InputError:
+        is_invalid = getattr(error, "error_code", None) == "INVALID_PARAMETER_VALUE"
+        kind = InvalidParameterValue if is_invalid else InputError
+        return kind(explain_refusal(content, content_type, self._model.info))
+
+    def _encode(
+        self, decoded: ParsedJsonInput, predictions: Any, count: int | None, method: str
+    ) -> ScoredRequest:
+        from mlflow.utils.proto_json_utils import _get_jsonable_obj
+
+        plain = _get_jsonable_obj(predictions)  # type: ignore[no-untyped-call]
+        length = len(plain) if isinstance(plain, list) else None
+        if not self._is_pyfunc and count is not None and length is not None:
+            check_prediction_count(length, count, method)
+        is_wrapped = not decoded.is_unified_llm_input
+        return ScoredRequest(
+            reply=encode_json({"predictions": plain} if is_wrapped else plain),
+            rows=decoded.data,
+            count=1 if length is None else length,
+            is_per_row=length is not None and count in {None, length},
+            is_wrapped=is_wrapped,
+        )
+
+    def _pyfunc(self, method: str) -> PyFuncModel:
         from mlflow.pyfunc import PyFuncModel
 
         estimator = self._model.estimator
-        if isinstance(estimator, PyFuncModel):
-            if method != "predict":
-                raise UnsupportedOperation(f"this flavor has no {method}: leave out the method")
+        if self._is_pyfunc and method == "predict":
             return estimator
-        if not hasattr(estimator, method):
-            raise UnsupportedOperation(f"{type(estimator).__name__} has no {method}: leave out the method")
-        return PyFuncModel(Model.load(str(self._folder)), _MethodModel(getattr(estimator, method)))
+        if self._is_pyfunc or not hasattr(estimator, method):
+            kind = "this flavor" if self._is_pyfunc else type(estimator).__name__
+            raise UnsupportedOperation(f"{kind} has no {method}: leave out the method")
+        return PyFuncModel(self._metadata, _MethodModel(getattr(estimator, method)))
 
 
-def _refuse_unknown_params(content: Any, pyfunc: PyFuncModel) -> None:
-    params = content.get("params") if isinstance(content, dict) else None
-    if not params:
-        return
-    schema = pyfunc.metadata.get_params_schema()  # type: ignore[no-untyped-call]
-    unknown = sorted(set(params) - {param.name for param in schema.params} if schema else params)
-    if unknown:
-        raise InputError(f"params has an unknown key: {unknown[0][:50]!r}")
+def encode_json(content: Any) -> bytes:
+    """Return JSON as MLflow writes it: NaN and infinity as such, and integers of any size."""
+    try:
+        encoded = orjson.dumps(content)
+    except TypeError:
+        encoded = b""
+    # orjson writes null for NaN.
+    if not encoded or b"null" in encoded:
+        from mlflow.utils.proto_json_utils import NumpyEncoder
 
-
-def refuse_too_many(rows: int | None, most: int | None) -> None:
-    """Refuse more rows than are allowed.
-
-    Raises
-    ------
-    InputError
-        If there are more.
-    """
-    if rows is not None and most is not None and rows > most:
-        raise InputError(f"{rows} rows in one request, {most} are allowed: send them in parts")
-
-
-def _check_count(predictions: Any, rows: int | None, method: str) -> None:
-    """Refuse a list of more or fewer predictions than rows; some flavors return one object for all."""
-    if rows is not None and isinstance(predictions, list):
-        check_prediction_count(len(predictions), rows, method)
+        return json.dumps(content, cls=NumpyEncoder).encode()
+    return encoded
 
 
 def _count(rows: Any) -> int | None:
     """Return the number of rows in the input of a model; None where it has none."""
     if isinstance(rows, dict):
-        counts = {len(tensor) if isinstance(tensor, np.ndarray) else None for tensor in rows.values()}
+        counts = {_count(tensor) if isinstance(tensor, np.ndarray) else None for tensor in rows.values()}
         return counts.pop() if len(counts) == 1 else None
-    return len(rows) if hasattr(rows, "__len__") and not isinstance(rows, str) else None
-
-
-def _rows_of(content: Any, content_type: str) -> int | None:
-    """Return how many rows a Parquet file says it has: a small one may hold very many."""
-    if content_type != PARQUET:
-        return None
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return int(pq.read_metadata(io.BytesIO(content)).num_rows)
-    except (pa.ArrowException, OSError):
-        return None
-
-
-class _RecordingModel:
-    """A model that keeps its input, for one request."""
-
-    def __init__(self, pyfunc: PyFuncModel, max_rows: int | None) -> None:
-        self.metadata = pyfunc.metadata
-        self.rows: Any = None
-        self.count: int | None = None
-        self._pyfunc = pyfunc
-        self._max_rows = max_rows
-
-    def predict(self, data: Any, params: Any = None) -> Any:
-        self.rows = data
-        self.count = _count(data)
-        refuse_too_many(self.count, self._max_rows)
-        return self._pyfunc.predict(data, params=params)
+    return len(rows) if isinstance(rows, (pd.DataFrame, list)) or np.ndim(rows) else None
 
 
 class _MethodModel:

@@ -20,7 +20,7 @@ from registry_tools.inference import decoder
 from registry_tools.inference.decoder import Matrix, NumericSchema
 from registry_tools.inference.mlflow_scoring import MlflowScoring
 from registry_tools.inference.model_artifact import ModelArtifact
-from registry_tools.inference.predictor import METHODS, Predictor
+from registry_tools.inference.predictor import Predictor
 from registry_tools.models.loaded_model import load_folder
 from registry_tools.models.trust_policy import TrustPolicy
 
@@ -68,38 +68,47 @@ def load(artifact: ModelArtifact, policy: TrustPolicy) -> Predictor:
 
 
 def _check_example(predictor: Predictor) -> Predictor:
-    """Predict its example with every method, and choose how it takes rows."""
+    """Send the example through the path of a request, and choose how the version takes rows."""
     recorded = _read_recorded(predictor.artifact)
-    body = _example(predictor.artifact, recorded)
-    if predictor.numeric_schema is None:
-        if body is None:
-            return predictor
-        predictions = {
-            m: predictor.mlflow_scoring.predict_json(body, m) for m in METHODS if _has_method(predictor, m)
-        }
-        _compare(predictor.artifact, recorded, predictions)
-        return dataclasses.replace(predictor, example=body, example_predictions=predictions)
-    rows = decoder.matrix_from_json(body, predictor.numeric_schema) if body is not None else None
+    example = _example(predictor.artifact, recorded)
+    classes = getattr(predictor.model.estimator, "classes_", None)
+    _check_names(predictor, classes.tolist() if isinstance(classes, np.ndarray) else None)
+    if example is None:
+        # It is unknown whether the version takes a matrix in place of named columns.
+        return _without_matrix(predictor)
+    body = json.dumps(example).encode()
+    rows, _ = decoder.decode_json(body, predictor.numeric_schema, predictor.declared_params)
     if rows is None:
-        # Without an example, it is unknown whether it takes a matrix in place of named columns.
-        return dataclasses.replace(predictor, numeric_schema=None, estimator=predictor.model.estimator)
-    by_name = dataclasses.replace(predictor, needs_frame=True, estimator=predictor.model.estimator)
-    try:
-        predictions = _predict(predictor, rows)
-        _compare(predictor.artifact, recorded or _record_now(by_name, rows), predictions)
-    except (VerificationError, InputError):
-        predictor = by_name
-        predictions = _predict(predictor, rows)
-        _compare(predictor.artifact, recorded, predictions)
+        predictor = _without_matrix(predictor)
+        predictions = _predict(predictor, body)
+    else:
+        by_name = dataclasses.replace(predictor, needs_frame=True, estimator=predictor.model.estimator)
+        try:
+            predictions = _predict(predictor, body)
+            _compare(predictor.artifact, recorded or _recorded(_predict(by_name, body)), predictions)
+        except (VerificationError, InputError):
+            predictor = by_name
+            predictions = _predict(predictor, body)
+    _compare(predictor.artifact, recorded, predictions)
+    _check_names(predictor, predictions["predict"])
+    inline_rows = _inline_rows(predictor, rows) if rows is not None else 0
     return dataclasses.replace(
-        predictor, inline_rows=_inline_rows(predictor, rows), example=body, example_predictions=predictions
+        predictor, inline_rows=inline_rows, example=example, example_predictions=predictions
     )
 
 
-def _record_now(by_name: Predictor, rows: Matrix) -> dict[str, Any]:
-    """Return the predictions for named columns, for a version without recorded predictions."""
-    predictions = _predict(by_name, rows)
-    return {"predictions": predictions["predict"], "probabilities": predictions.get("predict_proba")}
+def _without_matrix(predictor: Predictor) -> Predictor:
+    return dataclasses.replace(predictor, numeric_schema=None, estimator=predictor.model.estimator)
+
+
+def _check_names(predictor: Predictor, codes: Any) -> None:
+    """Refuse a version that predicts, or was trained on, a code without a class name."""
+    if predictor.info.target_names is None or not isinstance(codes, list):
+        return
+    try:
+        predictor.names_of(codes)
+    except UnsupportedOperation as error:
+        raise VerificationError(str(error)) from error
 
 
 def without_feature_names(estimator: Any) -> Any:
@@ -128,27 +137,24 @@ def _without_feature_names(value: Any) -> Any:
     return value
 
 
-def _has_method(predictor: Predictor, method: str) -> bool:
-    return hasattr(predictor.model.estimator, method)
-
-
-def _predict(predictor: Predictor, rows: Matrix) -> dict[str, Any]:
-    predictions = {}
-    for method in METHODS:
-        if _has_method(predictor, method):
-            with contextlib.suppress(UnsupportedOperation):  # probabilities of several outputs
-                predictions[method] = predictor.predict(rows, method)
+def _predict(predictor: Predictor, body: bytes) -> dict[str, Any]:
+    """Return the predictions of each method for a JSON body, out of the JSON of the response."""
+    predictions = {"predict": predictor.predict_json(body, "predict")}
+    if hasattr(predictor.model.estimator, "predict_proba"):
+        with contextlib.suppress(UnsupportedOperation):  # probabilities of several outputs
+            predictions["predict_proba"] = predictor.predict_json(body, "predict_proba")
     return predictions
 
 
+def _recorded(predictions: dict[str, Any]) -> dict[str, Any]:
+    return {"predictions": predictions["predict"], "probabilities": predictions.get("predict_proba")}
+
+
 def _compare(artifact: ModelArtifact, recorded: dict[str, Any] | None, predictions: dict[str, Any]) -> None:
-    if recorded is None:
-        return
-    result = version_gates.predictions_gate(
-        recorded, {"predictions": predictions["predict"], "probabilities": predictions.get("predict_proba")}
-    )
-    if not result.passed:
-        raise VerificationError(f"{artifact}: {result.message}")
+    if recorded is not None:
+        result = version_gates.predictions_gate(recorded, _recorded(predictions))
+        if not result.passed:
+            raise VerificationError(f"{artifact}: {result.message}")
 
 
 def _read_recorded(artifact: ModelArtifact) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,15 +13,14 @@ import numpy as np
 import sklearn
 
 from registry_tools.errors import InputError, UnsupportedOperation
-from registry_tools.inference.decoder import Matrix, NumericSchema
-from registry_tools.inference.mlflow_scoring import MlflowScoring
+from registry_tools.inference.decoder import METHODS as METHODS
+from registry_tools.inference.decoder import Matrix, NumericSchema, decode_json
+from registry_tools.inference.mlflow_scoring import JSON, MlflowScoring, encode_json
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.models.loaded_model import LoadedModel, ModelInfo
 from registry_tools.models.prediction_shape import check_predictions
 
 _log = logging.getLogger(__name__)
-
-METHODS = ("predict", "predict_proba")
 
 
 def skip_sklearn_validation() -> None:
@@ -47,6 +47,11 @@ class Predictor:
     def info(self) -> ModelInfo:
         """The metadata of the version."""
         return self.model.info
+
+    @functools.cached_property
+    def declared_params(self) -> frozenset[str]:
+        """The names of the parameters in the signature."""
+        return self.mlflow_scoring.declared_params
 
     @functools.cached_property
     def label(self) -> str:
@@ -98,6 +103,32 @@ class Predictor:
                 _log.warning("%s raised %s on a request", self.artifact, type(error).__name__)
             raise InputError(_refusal(rows, self.numeric_schema)) from error
         return check_predictions(predictions, len(rows), method)
+
+    def predict_json(self, body: bytes, method: str) -> Any:
+        """Predict a JSON body of MLflow's protocol as `/invocations` does, and parse the response."""
+        rows, _ = decode_json(body, self.numeric_schema, self.declared_params)
+        if rows is None:
+            return self.mlflow_scoring.score_request(body, JSON, method).predictions
+        return json.loads(encode_json(self.predict(rows, method)))
+
+    def names_of(self, predictions: list[Any]) -> list[str]:
+        """Return the class names of predictions; 2.0 is the code of the class 2.
+
+        Raises
+        ------
+        UnsupportedOperation
+            If the version has no class names, or none for a prediction.
+        """
+        names = self.info.target_names
+        if names is None:
+            raise UnsupportedOperation(f"{self.artifact} has no class names: use /invocations")
+        for code in predictions:
+            if not isinstance(code, (int, float)) or code not in range(len(names)):
+                raise UnsupportedOperation(
+                    f"{self.artifact} predicts {code!r}, and its class names are those of the codes 0 to "
+                    f"{len(names) - 1}: use /invocations, or register it with other target_names"
+                )
+        return [names[int(code)] for code in predictions]
 
     def _function(self, method: str) -> Callable[[Any], Any]:
         function = getattr(self.estimator, method, None)

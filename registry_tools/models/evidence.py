@@ -26,10 +26,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow.parquet as pq
 
 from registry_tools.data.row_hash import hash_rows
 from registry_tools.errors import VerificationError, first_line
+from registry_tools.models.inspection import archives
+from registry_tools.models.inspection.metadata import check_size
 
+_MOST_JSON_BYTES = 64 << 20
+_MOST_VALUES = 100_000_000  # of a holdout, whose rows `write_holdout` limits
 _TRAINING_ROWS = "training_rows.npz"
 
 
@@ -147,6 +152,7 @@ def read_holdout(folder: Path) -> Holdout | None:
     if not path.is_file():
         return None
     with _translate_read_errors(path):
+        _check_rows(path)
         table = pd.read_parquet(path)
         labels = table.pop(table.columns[-1]).to_numpy(object)
         if table.empty or pd.isna(labels).any():
@@ -155,11 +161,23 @@ def read_holdout(folder: Path) -> Holdout | None:
     return Holdout(table, labels, training.duplicates) if training is not None else Holdout(table, labels)
 
 
+def _check_rows(path: Path) -> None:
+    """Refuse a Parquet file of more values than are read: a small one may hold very many."""
+    content = pq.read_metadata(path)
+    values = content.num_rows * content.num_columns
+    if values > _MOST_VALUES:
+        raise VerificationError(
+            f"evidence/{path.name} has {values:,} values, and at most {_MOST_VALUES:,} are read: train "
+            "again, or restore it"
+        )
+
+
 def read_training_rows(folder: Path) -> TrainingRows | None:
     """Return the rows that the version was trained on; None if they were not logged."""
     path = folder / _TRAINING_ROWS
     if not path.is_file():
         return None
+    archives.check_npz(path, f"evidence/{path.name}")
     # NumPy leaves a file open that it cannot read.
     with _translate_read_errors(path), path.open("rb") as file, np.load(file) as content:
         columns = tuple(content["columns"].astype(str).tolist())
@@ -177,7 +195,7 @@ def _translate_read_errors(path: Path) -> Iterator[None]:
         yield
     # Whoever may write to the registry may write anything there.
     except (
-        *(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError),
+        *(OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError),
         *(EOFError, zipfile.BadZipFile),
     ) as error:
         reason = first_line(error, 150)
@@ -202,6 +220,7 @@ def read_recorded_predictions(folder: Path) -> RecordedPredictions | None:
     path = folder / "recorded_predictions.json"
     if not path.is_file():
         return None
+    check_size(path, _MOST_JSON_BYTES)
     with _translate_read_errors(path):
         content = json.loads(path.read_text())
         probabilities = content["probabilities"]

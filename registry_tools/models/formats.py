@@ -12,6 +12,7 @@ import yaml
 
 from registry_tools.data.schema import Column, TensorSchema, UnsupportedTensor, columns_of, tensor_of
 from registry_tools.errors import VerificationError, first_line
+from registry_tools.models.inspection import metadata
 from registry_tools.models.manifest import WRITTEN_ON_LOAD
 
 _TARGET_NAMES = "target_names"
@@ -36,6 +37,15 @@ _NATIVE_FORMATS = {
     ),
     "lightgbm": ({"lightgbm.basic.Booster"}, (".lgb", ".txt")),
     "onnx": (set(), (".onnx",)),
+}
+# The providers of ONNX Runtime that compute on this machine, without options: an option may name a
+# library to load or a file to write, and AzureExecutionProvider sends the rows away.
+_ONNX_PROVIDERS = tuple(
+    f"{name}ExecutionProvider"
+    for name in ("CPU", "CUDA", "CoreML", "Dml", "Dnnl", "MIGraphX", "OpenVINO", "ROCM", "Tensorrt")
+)
+_ONNX_SESSION_OPTIONS = {
+    *("execution_mode", "graph_optimization_level", "inter_op_num_threads", "intra_op_num_threads")
 }
 
 
@@ -65,13 +75,13 @@ def describe(folder: Path) -> ModelDescription:
         If there is none, or it is not one.
     """
     try:
-        content = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
+        content = metadata.read_yaml(folder / "MLmodel")
         signature = content.get("signature") or {}
         inputs, outputs = (json.loads(signature.get(key) or "null") for key in ("inputs", "outputs"))
         names = (content.get("metadata") or {}).get(_TARGET_NAMES)
         if names is not None and not isinstance(names, list):
             raise TypeError(f"{_TARGET_NAMES} is no list")
-        return ModelDescription(
+        description = ModelDescription(
             flavors={name: dict(flavor) for name, flavor in content["flavors"].items()},
             signature=columns_of(inputs),
             tensor=tensor_of(inputs),
@@ -82,6 +92,21 @@ def describe(folder: Path) -> ModelDescription:
     except _MLMODEL_ERRORS as error:
         reason = first_line(error)
         raise VerificationError(f"no readable MLmodel in the model's files: {reason}") from error
+    _check_sizes(description)
+    example = content.get("saved_input_example_info")
+    if example is not None:  # MLflow reads it when it loads a model
+        file_in(folder, example.get("artifact_path") if isinstance(example, dict) else example)
+    metadata.check_metadata_files(folder)
+    return description
+
+
+def _check_sizes(description: ModelDescription) -> None:
+    columns = [column.name for column in description.signature or ()]
+    metadata.check_names("columns", columns, metadata.MOST_COLUMNS)
+    metadata.check_names("target_names", description.target_names or (), metadata.MOST_CLASSES)
+    tensor, most = description.tensor, metadata.MOST_TENSOR_COLUMNS
+    if isinstance(tensor, TensorSchema) and tensor.columns > most:
+        raise VerificationError(f"MLmodel names a {tensor}, and at most {most:,} columns are supported")
 
 
 def format_of(flavors: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
@@ -125,14 +150,33 @@ def format_of(flavors: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
         raise FormatRunsCode(f"{name} saved as {', '.join(sorted(files)) or 'nothing that it names'}")
     if classes and flavor.get("model_class", min(classes)) not in classes:
         raise FormatRunsCode(f"{name} with the class {flavor['model_class']}")
+    if generic.get("predict_fn", "predict") != "predict":
+        raise FormatRunsCode(f"{name} with the prediction function {generic['predict_fn']}")
+    if name == "onnx":
+        _check_onnx(flavor)
     return name, min(files)
+
+
+def _check_onnx(flavor: Mapping[str, Any]) -> None:
+    """Refuse what an ONNX model asks of ONNX Runtime beyond known providers and numbers of threads."""
+    providers = flavor.get("providers") or []
+    for provider in providers if isinstance(providers, list) else [providers]:
+        if provider not in _ONNX_PROVIDERS:
+            raise FormatRunsCode(
+                f"onnx with the provider {str(provider)[:60]}; known, and without options, are "
+                f"{', '.join(_ONNX_PROVIDERS)}"
+            )
+    options = flavor.get("onnx_session_options") or {}
+    for option in options if isinstance(options, dict) else [options]:
+        if str(option) not in _ONNX_SESSION_OPTIONS:
+            raise FormatRunsCode(f"onnx with the session option {str(option)[:60]}")
 
 
 class FormatRunsCode(Exception):
     """Loading a model would run code of its own."""
 
 
-def file_in(folder: Path, name: str) -> Path:
+def file_in(folder: Path, name: Any) -> Path:
     """Return a file of a model by the name that its `MLmodel` gives.
 
     Raises
@@ -140,8 +184,12 @@ def file_in(folder: Path, name: str) -> Path:
     VerificationError
         If it lies outside the folder, or is none of the files that were compared.
     """
-    path = (folder / name).resolve()
-    inside = path.is_relative_to(folder.resolve()) and path.is_file()
-    if not inside or name in WRITTEN_ON_LOAD:
-        raise VerificationError(f"MLmodel names {name!r}, which is no file of the model")
+    try:
+        path = (folder / name).resolve()
+        relative = path.relative_to(folder.resolve()).as_posix()
+        compared = path.is_file() and relative not in WRITTEN_ON_LOAD
+    except (ValueError, TypeError, OSError):  # a NUL, a number, more characters than a name may have
+        compared = False
+    if not compared:
+        raise VerificationError(f"MLmodel names {str(name)[:100]!r}, which is no file of the model")
     return path

@@ -6,6 +6,7 @@ process that predicts with skops models starts in half the time, and in half the
 
 from __future__ import annotations
 
+import pickle
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,7 +30,12 @@ if TYPE_CHECKING:
 # What skops raises on a broken file is not documented: a zip, JSON, array or type may fail.
 _SKOPS_ERRORS = (
     *(OSError, ValueError, TypeError, AttributeError, LookupError),
-    *(RuntimeError, ImportError, BadZipFile, zlib.error),
+    *(RuntimeError, ImportError, MemoryError, BadZipFile, zlib.error),
+)
+# What MLflow lets through of a broken file, beside its own exceptions.
+_MLFLOW_ERRORS = (
+    *(OSError, ValueError, TypeError, AttributeError, LookupError),
+    *(RuntimeError, ImportError, EOFError, pickle.UnpicklingError),
 )
 
 
@@ -211,8 +217,12 @@ def _load_with_code(info: ModelInfo, folder: Path, description: ModelDescription
     if "sklearn" not in description.flavors:
         return _load_with_mlflow(info, folder)
     import mlflow.sklearn
+    from mlflow.exceptions import MlflowException
 
-    return LoadedModel(info, mlflow.sklearn.load_model(str(folder)))
+    try:
+        return LoadedModel(info, mlflow.sklearn.load_model(str(folder)))
+    except (MlflowException, *_MLFLOW_ERRORS) as error:
+        raise VerificationError(f"MLflow cannot load it: {first_line(error)}") from error
 
 
 def _load_with_mlflow(info: ModelInfo, folder: Path) -> LoadedModel:
@@ -220,8 +230,9 @@ def _load_with_mlflow(info: ModelInfo, folder: Path) -> LoadedModel:
     from mlflow.exceptions import MlflowException
 
     try:
+        # MLflow parses the MLmodel of this folder again: `describe` has read the same file.
         model = mlflow.pyfunc.load_model(str(folder))
-    except (MlflowException, ImportError, OSError, ValueError) as error:
+    except (MlflowException, *_MLFLOW_ERRORS) as error:
         raise VerificationError(f"MLflow cannot load it: {first_line(error)}") from error
     return LoadedModel(info, model, (ValueError, TypeError, MlflowException))
 
@@ -230,6 +241,10 @@ def _load_skops(path: Path, policy: TrustPolicy) -> Any:
     """Load with our list: MLflow would trust whatever the model's own MLmodel lists."""
     import skops.io
 
+    from registry_tools.models.inspection.archives import check_skops
+    from registry_tools.models.inspection.estimators import inspect_model
+
+    check_skops(path)
     try:
         untrusted = sorted(set(skops.io.get_untrusted_types(file=path)) - set(policy.trusted))
         if untrusted:
@@ -242,4 +257,5 @@ def _load_skops(path: Path, policy: TrustPolicy) -> Any:
         raise VerificationError(f"{path.name} is not readable: {first_line(error)}") from error
     if not hasattr(model, "predict"):
         raise VerificationError(f"{path.name} holds a {type(model).__name__}, which cannot predict")
+    inspect_model(model, policy)
     return model

@@ -90,6 +90,9 @@ def verified_files(client: MlflowClient, version: VersionInfo, policy: TrustPoli
         if policy.public_key is not None:
             with artifacts.evidence_files(client, version, {MANIFEST_FILE, SIGNATURE_FILE}) as evidence:
                 check_signature(folder, evidence, policy.public_key)
+        # No digest covers these files, so nothing may read them.
+        for name in manifest.WRITTEN_ON_LOAD:
+            (folder / name).unlink(missing_ok=True)
         yield folder
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+import unicodedata
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -40,14 +41,30 @@ def manifest_of(folder: Path) -> Manifest:
     Raises
     ------
     VerificationError
-        If something there is neither a file nor a folder, such as a symbolic link.
+        If something there is neither a file nor a folder, such as a symbolic link, or two names
+        differ only in case: on some machines they are one file.
     """
     files = sorted(p for p in folder.rglob("*") if p.is_symlink() or not p.is_dir())
+    root = folder.resolve()
+    named: dict[str, Path] = {}
     for path in files:
-        if path.is_symlink() or not path.is_file():
+        name = path.resolve().relative_to(root).as_posix() if not path.is_symlink() else ""
+        if name != path.relative_to(folder).as_posix() or not path.is_file():
             raise VerificationError(f"{path.relative_to(folder)} is not a regular file")
-    named = {path.relative_to(folder).as_posix(): path for path in files}
+        named[name] = path
+    if twins := _twins(named):
+        raise VerificationError(f"{twins[0]} and {twins[1]} differ only in case: rename one of them")
     return {name: sha256_of(path) for name, path in named.items() if name not in WRITTEN_ON_LOAD}
+
+
+def _twins(names: Iterable[str]) -> tuple[str, str] | None:
+    """Return two names that are one file where case or Unicode form does not count."""
+    seen: dict[str, str] = {}
+    for name in names:
+        first = seen.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        if first is not name:
+            return first, name
+    return None
 
 
 def sha256_of(path: Path) -> str:
@@ -79,17 +96,30 @@ def write_manifest(folder: Path, model: Mapping[str, str]) -> VersionManifest:
 
 
 def read_manifest(folder: Path) -> VersionManifest | None:
-    """Return the manifest in an evidence folder; None if there is none that can be read."""
+    """Return the manifest in an evidence folder; None if there is none that can be read.
+
+    It is not readable either if it names a file twice, or by another path than that below its folder.
+    """
     try:
-        content = json.loads((folder / MANIFEST_FILE).read_text())
+        text = (folder / MANIFEST_FILE).read_text()
+        content = json.loads(text, object_pairs_hook=_without_double_names)
         parts = content["model"], content["evidence"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
     return VersionManifest(*parts) if all(_is_manifest(part) for part in parts) else None
 
 
+def _without_double_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return dict(pairs)
+
+
 def _is_manifest(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(digest, str) for digest in value.values())
+    if not isinstance(value, dict) or not all(isinstance(digest, str) for digest in value.values()):
+        return False
+    plain = all(".." not in Path(n).parts and Path(n).as_posix() == n and n[:1] != "/" for n in value)
+    return plain and _twins(value) is None
 
 
 def manifest_text(manifest: Mapping[str, Any]) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+
+# Folders of an absolute path or of a URL of a file; the name at its end is left.
+_FOLDERS = re.compile(r"(?:\w+:///?|(?<![\w./:]))/(?!-/)(?:[^\s/'\":]+/)+")
 
 Headers = Sequence[tuple[bytes, bytes]]
 
 RETRY_LATER: Headers = [(b"retry-after", b"1")]
-CLOSE_CONNECTION: Headers = [(b"connection", b"close")]
 
 
 class RequestRefused(Exception):
@@ -18,3 +21,8 @@ class RequestRefused(Exception):
         self.status = status
         self.message = message
         self.headers = headers
+
+
+def hide_paths(text: str) -> str:
+    """Return a text for clients, in which a file has its name, and not where it is on this machine."""
+    return _FOLDERS.sub("", text)

@@ -8,14 +8,17 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from registry_tools.inference.input_limits import InputLimits
 from registry_tools.inference.predictor import Predictor
 from registry_tools.serving.auth import ApiKeys
 from registry_tools.serving.engine.data_plane import DataPlane
 from registry_tools.serving.engine.prediction_events import PredictionObserver
-from registry_tools.serving.errors import CLOSE_CONNECTION, RETRY_LATER, RequestRefused
+from registry_tools.serving.errors import RETRY_LATER, RequestRefused
 from registry_tools.serving.observers.metrics import Metrics
+from registry_tools.serving.observers.tracing import TracedDataPlane, tracer_from_environment
 from registry_tools.serving.settings import Settings
 
+_DECODED_BYTES = 8  # of values for each byte of the largest body: JSON and CSV of numbers need fewer
 _LARGE_BODIES = 4  # bodies of the largest size that the server holds at once
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,200}")  # the server sends it back in a header
 
@@ -30,11 +33,13 @@ class InferenceService:
         self.observers: list[PredictionObserver] = []
         self.http_in_flight: Callable[[], int] = lambda: 0  # set by the HTTP server
         self.grpc_in_flight = 0
-        self.data_plane = DataPlane(
+        self.tracer = tracer_from_environment()
+        plane = DataPlane if self.tracer is None else TracedDataPlane
+        self.data_plane = plane(
             self._count_batch,
             lambda: self.http_in_flight() + self.grpc_in_flight,
             self.observers,
-            settings.max_rows,
+            InputLimits(settings.max_rows, _DECODED_BYTES * settings.max_body),
         )
         self.draining = False
         self.rollout_status: dict[str, Any] = {}
@@ -46,6 +51,11 @@ class InferenceService:
         self.needs_request_ids = bool(settings.log_predictions or settings.access_log)
         self._ids = itertools.count(1)
         self._id_prefix = secrets.token_hex(6)
+
+    def close(self) -> None:
+        """Export the traces that are left."""
+        if self.tracer is not None:
+            self.tracer.close()
 
     @property
     def ready(self) -> bool:
@@ -81,9 +91,7 @@ class InferenceService:
         """
         self._reserved += size
         if self._reserved > _LARGE_BODIES * self.settings.max_body:
-            raise RequestRefused(
-                503, "too many large requests at once: try again", [*RETRY_LATER, *CLOSE_CONNECTION]
-            )
+            raise RequestRefused(503, "too many large requests at once: try again", RETRY_LATER)
 
     def release(self, size: int) -> None:
         """Give reserved memory back."""

@@ -16,6 +16,7 @@ class Settings:
     ref: str
     host: str = "127.0.0.1"
     port: int = 5001
+    allowed_hosts: tuple[str, ...] = ()  # names in `Host`, beside the loopback's and `host`
     workers: int = 1
     poll: float = 2.0
     cache: str | None = None

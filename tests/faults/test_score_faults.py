@@ -127,12 +127,13 @@ def test_interrupted_it_clears_up(
 def test_a_worker_that_is_killed_ends_the_scoring_in_one_line(
     local: Place, many: Path, tmp_path: Path, start: Start
 ) -> None:
-    process = score_half(start, f"{local.model(GOOD)}/1", many, tmp_path / "out.csv")
+    name = local.model(GOOD)
+    process = score_half(start, f"{name}/1", many, tmp_path / "out.csv")
     os.kill(children(process.pid)[0], signal.SIGKILL)
     assert process.wait(timeout=60) == 1
     log = (tmp_path / "process-0.log").read_text()
     assert log.count("\n") == 1
-    assert "a worker ended by itself (signal 9)" in log
+    assert f"a worker ended by itself (signal 9) with {name} version 1: " in log
     assert not (tmp_path / "out.csv").exists()
 
 

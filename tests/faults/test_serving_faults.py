@@ -282,7 +282,7 @@ def test_what_takes_too_long_is_given_up(serve: Serve, local: Place) -> None:
 def test_more_than_may_wait_are_refused_and_half_a_body_is_given_up(serve: Serve, model: str) -> None:
     client = serve(f"{model}@production", "--timeout", "4", "--queue", "1")
     with socket.create_connection((client.base_url.host, client.base_url.port), 10) as half:
-        half.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{")
+        half.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\n{")
         full: list[httpx.Response] = []
 
         def refused() -> bool:
@@ -299,8 +299,8 @@ def test_more_than_may_wait_are_refused_and_half_a_body_is_given_up(serve: Serve
 def test_idle_and_half_sent_connections_are_closed(serve: Serve, model: str) -> None:
     client = serve(f"{model}@production", "--timeout", "1")
     address = (client.base_url.host, client.base_url.port)
-    for first in (b"", b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"):
-        for message in (b"GET /hea", b"POST /predict HTTP/1.1\r\nHost: x\r\nX-"):
+    for first in (b"", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+        for message in (b"GET /hea", b"POST /predict HTTP/1.1\r\nHost: localhost\r\nX-"):
             with socket.create_connection(address, timeout=60) as connection:
                 connection.sendall(first)
                 assert not first or b" 200 " in connection.recv(1000)
@@ -329,7 +329,7 @@ def test_a_client_that_does_not_read_is_hung_up_on(serve: Serve, model: str) -> 
     with socket.socket() as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         deaf.connect((client.base_url.host, client.base_url.port))
-        head = f"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+        head = f"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
         deaf.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + body)
         eventually(lambda: descriptors(pid) > before)
         eventually(lambda: descriptors(pid) <= before)

@@ -1,11 +1,16 @@
-"""Estimators that take a matrix do not warn of missing names, however they are built.
+"""A version loads if it answers its example; estimators that take a matrix do not warn of missing names.
 
 A warning is an error in tests: what scikit-learn would say fails them.
 """
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import BaseEstimator
 from sklearn.calibration import CalibratedClassifierCV
@@ -17,13 +22,18 @@ from sklearn.ensemble import (
     StackingClassifier,
     VotingClassifier,
 )
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from registry_tools.inference.model_loader import without_feature_names
+from registry_tools.errors import VerificationError
+from registry_tools.inference.model_artifact import ModelArtifact
+from registry_tools.inference.model_loader import load, without_feature_names
+from registry_tools.inference.predictor import Predictor
+from registry_tools.models.trust_policy import TrustPolicy
+from tests.support.side_by_side import save_sklearn
 
 SCALED = Pipeline([("scale", StandardScaler()), ("model", LogisticRegression())])
 PARTS = [("near", KNeighborsClassifier()), ("line", SCALED)]
@@ -54,3 +64,54 @@ def test_a_matrix_gets_the_predictions_of_the_table_and_the_estimator_is_unchang
     np.testing.assert_array_equal(copied.predict(features.to_numpy()), wanted)
     np.testing.assert_array_equal(estimator.predict(features), wanted)
     assert list(estimator.feature_names_in_) == list(features)
+
+
+TABLE = pd.DataFrame({"a": np.arange(9.0), "b": np.arange(9.0)})
+
+
+def load_saved(folder: Path) -> Predictor:
+    return load(ModelArtifact(str(folder), "rows", 1, None, None, None), TrustPolicy())
+
+
+@pytest.mark.parametrize("example", [{"inputs": [{"a": 1}]}, {"dataframe_split": {"data": [[1, 2]]}}, [1]])
+def test_a_version_that_cannot_answer_its_own_example_is_refused(example: Any, tmp_path: Path) -> None:
+    save_sklearn(LinearRegression().fit(TABLE, TABLE["a"]), tmp_path / "model", TABLE)
+    (tmp_path / "model" / "serving_input_example.json").write_text(json.dumps(example))
+    with pytest.raises(VerificationError, match="fails on its own example"):
+        load_saved(tmp_path)
+
+
+def test_a_version_whose_example_only_mlflow_decodes_answers_it(tmp_path: Path) -> None:
+    fitted = LinearRegression().fit(TABLE, TABLE["a"])
+    save_sklearn(fitted, tmp_path / "model", TABLE)
+    example = {"inputs": {"a": [1.0, 2.0], "b": [1.0, 2.0]}}
+    (tmp_path / "model" / "serving_input_example.json").write_text(json.dumps(example))
+    predictor = load_saved(tmp_path)
+    assert predictor.example == example
+    assert predictor.example_predictions["predict"] == pytest.approx([1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("estimator", "labels", "code"),
+    [
+        (LogisticRegression(), [0, 0, 0, 0, 0, 0, 0, 0, 7], "7"),
+        (LogisticRegression(), [-1, -1, -1, -1, 1, 1, 1, 1, 1], "-1"),
+        (LogisticRegression(), list("nnnnyyyyy"), "'n'"),
+        (LinearRegression(), [0, 0, 0, 0, 1, 1, 1, 1, 1], r"0\.\d+"),
+        (LinearRegression(), np.eye(9)[:, :2], r"\[.*\]"),
+    ],
+    ids=["too large", "negative", "text", "not whole", "several outputs"],
+)
+def test_a_version_with_codes_that_have_no_class_name_is_refused(
+    estimator: BaseEstimator, labels: Any, code: str, tmp_path: Path
+) -> None:
+    fitted = estimator.fit(TABLE, labels)
+    save_sklearn(fitted, tmp_path / "model", TABLE, metadata={"target_names": ["no", "yes"]})
+    with pytest.raises(VerificationError, match=f"predicts {code}, and its class names are those"):
+        load_saved(tmp_path)
+
+
+def test_a_whole_float_is_the_code_of_a_class(tmp_path: Path) -> None:
+    fitted = LogisticRegression().fit(TABLE, (TABLE["a"] > 4).astype(float))
+    save_sklearn(fitted, tmp_path / "model", TABLE, metadata={"target_names": ["no", "yes"]})
+    assert load_saved(tmp_path).names_of([0.0, 1.0]) == ["no", "yes"]

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.params.definitions import TrainParams
@@ -17,7 +19,7 @@ from registry_tools.errors import VerificationError
 from registry_tools.inference.artifact_fetcher import ArtifactFetcher
 from registry_tools.mlflow_store import registry
 from registry_tools.models import manifest
-from registry_tools.models.evidence import read_holdout
+from registry_tools.models.evidence import read_holdout, read_recorded_predictions
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.promotion import history
 from registry_tools.refs import parse_ref
@@ -182,3 +184,22 @@ def test_a_version_carries_the_digest_of_its_evidence(local: Place, name: str) -
     assert listed is not None
     assert set(listed.evidence) == {path.name for path in folder.iterdir()} - {"manifest.json"}
     assert read_holdout(folder) is not None
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "message"), [(100_001, 1000, "has 100,001,000 values"), (1, 1, "without features")]
+)
+def test_a_holdout_of_very_many_values_is_refused(
+    rows: int, columns: int, message: str, tmp_path: Path
+) -> None:
+    value = pa.chunked_array([pa.nulls(rows)])
+    table = pa.Table.from_arrays([value] * columns, [str(index) for index in range(columns)])
+    pq.write_table(table, tmp_path / "holdout.parquet")
+    with pytest.raises(VerificationError, match=rf"evidence/holdout\.parquet .*{message}"):
+        read_holdout(tmp_path)
+
+
+def test_recorded_predictions_of_very_many_bytes_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "recorded_predictions.json").write_bytes(b" " * ((64 << 20) + 1))
+    with pytest.raises(VerificationError, match="has 67,108,865 bytes, and at most"):
+        read_recorded_predictions(tmp_path)

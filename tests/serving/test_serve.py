@@ -57,6 +57,33 @@ def test_a_row_is_predicted_and_the_version_named(reader: httpx.Client) -> None:
         assert reader.head(path).status_code == reader.get(path).status_code == 200
 
 
+def test_rows_by_name_and_lists_of_rows_are_predicted(reader: httpx.Client) -> None:
+    one = {"prediction": "versicolor", "prediction_index": 1}
+    named = dict(zip(NAMES[::-1], ROW[::-1], strict=True))
+    assert reader.post("/predict", json={"features": named}).json() == one
+    predicted = reader.post("/invocations", json={"inputs": [dict(zip(NAMES, r, strict=True)) for r in ROWS]})
+    for rows in (ROWS, [dict(zip(NAMES, row, strict=True)) for row in ROWS], ROWS * 5000):
+        reply = reader.post("/predict", json={"features": rows}).json()
+        codes = [entry["prediction_index"] for entry in reply["predictions"]]
+        assert codes == predicted.json()["predictions"] * (len(rows) // 3)
+        assert reply["predictions"][0] == one
+    assert reader.post("/predict", json={"features": [ROW]}).json() == {"predictions": [one]}
+
+
+def test_probabilities_are_given_by_class_name(reader: httpx.Client) -> None:
+    split = {"columns": NAMES, "data": ROWS}
+    body = {"dataframe_split": split, "params": {"method": "predict_proba"}}
+    wanted = reader.post("/invocations", json=body).json()["predictions"]
+    classes = ["setosa", "versicolor", "virginica"]
+    reply = reader.post("/predict", json={"features": ROWS, "proba": True}).json()
+    for entry, values in zip(reply["predictions"], wanted, strict=True):
+        assert entry["probabilities"] == dict(zip(classes, values, strict=True))
+        assert entry["prediction"] == max(entry["probabilities"], key=entry["probabilities"].get)
+    one = reader.post("/predict", json={"features": ROW, "proba": True}).json()
+    assert one["probabilities"] == pytest.approx(reply["predictions"][0]["probabilities"])
+    assert "probabilities" not in reader.post("/predict", json={"features": ROW, "proba": False}).json()
+
+
 def test_the_interface_is_described_by_the_signature(reader: httpx.Client) -> None:
     described = reader.get("/openapi.json").json()
     assert described["openapi"].startswith("3.1")
@@ -66,9 +93,9 @@ def test_the_interface_is_described_by_the_signature(reader: httpx.Client) -> No
             assert reader.post(path, json=body["example"]).status_code == 200, path
         else:
             assert reader.get(path).status_code == 200, path
-    features = described["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
-    columns = features["schema"]["properties"]["features"]["prefixItems"]
-    assert [column["title"] for column in columns] == NAMES
+    rows = described["components"]["schemas"]
+    assert [column["title"] for column in rows["Values"]["prefixItems"]] == NAMES
+    assert list(rows["NamedValues"]["properties"]) == rows["NamedValues"]["required"] == NAMES
     page = reader.get("/docs")
     assert page.headers["content-type"].startswith("text/html")
     assert "/openapi.json" in page.text
@@ -86,8 +113,15 @@ def test_a_bad_row_is_refused_with_a_reason(reader: httpx.Client) -> None:
         (b'{"features": [1, 2, NaN, 4]}', "is not finite"),
         (b'{"features": [1, 2, 1e999, 4]}', "is not finite"),
         (b'{"features": [1, 2, 1%s, 4]}' % (b"0" * 400), "is not finite"),
-        (b'{"features": [[1, 2, 3, 4]]}', "one row of values"),
-        (b'{"features": {"a": 1}}', "send {"),
+        (b'{"features": 1}', "send {"),
+        (b'{"features": [[1, 2, 3, 4], [1, 2, "secret", 4]]}', "row 1: feature 'petal length (cm)'"),
+        (b'{"features": [[1, 2, 3, 4], [1, 2]]}', "row 1: 2 features given, 4 are needed"),
+        (b'{"features": [[1, 2, 3, 4], "secret"]}', "row 1: features is not a list"),
+        (b'{"features": {"petal lenght (cm)": 1}}', "did you mean 'petal length (cm)'?"),
+        (b'{"features": {"petal length (cm)": 1}}', "missing features 'sepal length (cm)'"),
+        (b'{"features": [1, 2, [3], 4]}', "is not numeric"),
+        (b'{"features": [1, 2, 3, 4], "proba": 1}', "neither true nor false"),
+        (b'{"features": [1, 2, 3, 4], "prob": true}', "key 'prob' is unknown"),
     ):
         reply = reader.post("/predict", content=body)
         assert reply.status_code == 400, (body[:50], reply.text)
@@ -353,6 +387,10 @@ def test_a_model_of_mixed_columns_is_served_by_every_protocol(
     for row, code in zip(rows, codes, strict=True):
         one = client.post("/predict", json={"features": row}).json()
         assert one == {"prediction": ["cat", "dog"][code], "prediction_index": code}
+    named = [{n: v for n, v in zip(table.columns, row, strict=True) if v is not None} for row in rows]
+    by_name = client.post("/predict", json={"features": named, "proba": True}).json()["predictions"]
+    assert [entry["prediction_index"] for entry in by_name] == codes
+    assert all(set(entry["probabilities"]) == {"cat", "dog"} for entry in by_name)
     datatypes = {
         entry["name"]: entry["datatype"] for entry in client.get("/v2/models/animals").json()["inputs"]
     }
@@ -370,7 +408,7 @@ def test_a_model_of_mixed_columns_is_served_by_every_protocol(
     assert outputs[0]["data"] == [c for r, c in zip(rows, codes, strict=True) if None not in r]
     for features, message in (
         (["heavy", *rows[0][1:]], "is not numeric"),
-        ([*rows[0][:3], 7, *rows[0][4:]], "is no text"),
+        ([*rows[0][:3], 7, *rows[0][4:]], "is not text"),
     ):
         reply = client.post("/predict", json={"features": features})
         assert reply.status_code == 400

@@ -69,6 +69,7 @@ class ProcessPool:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
         environment |= dict.fromkeys(_ONE_THREAD, "1")
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._version = "the version"  # until `load` names it
         try:
             for _ in range(workers):
                 self._processes.append(_start_process(environment))
@@ -88,6 +89,7 @@ class ProcessPool:
         VerificationError
             If it holds what is not trusted, or does not predict what was recorded.
         """
+        self._version = str(artifact)
         self._columns = [column.name for column in describe(artifact.model).signature or ()]
         head = {
             "kind": messages.LOAD,
@@ -99,8 +101,9 @@ class ProcessPool:
             "text": text,
         }
         for process in self._processes:
-            _send(process, head)
-        added: list[list[str]] = [_receive(process)[0]["columns"] for process in self._processes]
+            _send(process, head, version=self._version)
+        replies = [_receive(process, version=self._version)[0] for process in self._processes]
+        added: list[list[str]] = [reply["columns"] for reply in replies]
         return added[0]
 
     def predict(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, BatchResult]]:
@@ -166,8 +169,8 @@ class ProcessPool:
     ) -> Message:
         process = self._idle.get()
         try:
-            _send(process, head, body)
-            return _receive(process, report)
+            _send(process, head, body, self._version)
+            return _receive(process, report, self._version)
         finally:
             self._idle.put(process)
 
@@ -197,15 +200,21 @@ def _start_process(environment: dict[str, str]) -> subprocess.Popen[bytes]:
     )
 
 
-def _send(process: subprocess.Popen[bytes], head: dict[str, Any], body: Any = b"") -> None:
+def _send(
+    process: subprocess.Popen[bytes], head: dict[str, Any], body: Any = b"", version: str = "the version"
+) -> None:
     assert process.stdin is not None
     try:
         write_message(process.stdin, head, body)
     except BrokenPipeError:
-        raise _worker_ended(process) from None
+        raise _worker_ended(process, version) from None
 
 
-def _receive(process: subprocess.Popen[bytes], report: Callable[[int], None] | None = None) -> Message:
+def _receive(
+    process: subprocess.Popen[bytes],
+    report: Callable[[int], None] | None = None,
+    version: str = "the version",
+) -> Message:
     """Return the result of a worker; `report` receives its progress until then.
 
     Raises
@@ -218,7 +227,7 @@ def _receive(process: subprocess.Popen[bytes], report: Callable[[int], None] | N
         if report is not None:
             report(message[0]["rows"])
     if message is None:
-        raise _worker_ended(process)
+        raise _worker_ended(process, version)
     head, _ = message
     if head["kind"] == messages.ERROR:
         types = {error.__name__: error for error in RegistryToolsError.__subclasses__()}
@@ -226,9 +235,10 @@ def _receive(process: subprocess.Popen[bytes], report: Callable[[int], None] | N
     return message
 
 
-def _worker_ended(process: subprocess.Popen[bytes]) -> RegistryToolsError:
+def _worker_ended(process: subprocess.Popen[bytes], version: str) -> RegistryToolsError:
     code = process.wait()
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
     return RegistryToolsError(
-        f"a worker ended by itself ({how}): if memory is short, ask for fewer with --workers"
+        f"a worker ended by itself ({how}) with {version}: if memory is short, ask for fewer with --workers; "
+        "if it ends again, score with another version"
     )

@@ -49,6 +49,7 @@ class Batcher:
         observers
             Receive an event for each batch.
         """
+        self.predict_batch = predict_batch  # a server that traces takes its times
         self._observers = observers
         self._on_batch = on_batch
         self._in_flight = in_flight
@@ -72,7 +73,7 @@ class Batcher:
         future: asyncio.Future[Any] = loop.create_future()
         if len(rows) <= predictor.inline_rows and self._in_flight() <= 1:
             batch = [(rows, future, request_id)]
-            self._resolve_futures(predictor, method, batch, _predict_batch(predictor, method, batch))
+            self._resolve_futures(predictor, method, batch, self.predict_batch(predictor, method, batch))
             return future
         self._waiting.setdefault((predictor, method), []).append((rows, future, request_id))
         if not self._scheduled:
@@ -93,12 +94,12 @@ class Batcher:
             requests = [one for one in every if not one[1].done()]  # the others were cancelled
             if sum([len(rows) for rows, _, _ in requests]) <= predictor.inline_rows:
                 self._resolve_futures(
-                    predictor, method, requests, _predict_batch(predictor, method, requests)
+                    predictor, method, requests, self.predict_batch(predictor, method, requests)
                 )
                 continue
             small = [r for r in requests if len(r[0]) <= predictor.inline_rows]
             for batch in _pack(small, predictor.inline_rows):
-                self._resolve_futures(predictor, method, batch, _predict_batch(predictor, method, batch))
+                self._resolve_futures(predictor, method, batch, self.predict_batch(predictor, method, batch))
             large = [r for r in requests if len(r[0]) > predictor.inline_rows]
             batches = list(_pack(large, _BATCH_ROWS))
             while batches and self._busy < _THREADS:
@@ -110,7 +111,7 @@ class Batcher:
     def _run_in_pool(self, predictor: Predictor, method: str, batch: list[Waiting]) -> None:
         self._busy += 1
         work = asyncio.get_running_loop().run_in_executor(
-            self._threads, _predict_batch, predictor, method, batch
+            self._threads, self.predict_batch, predictor, method, batch
         )
 
         def done(predictions: asyncio.Future[list[Any]]) -> None:
@@ -168,7 +169,7 @@ def _pack(requests: list[Waiting], most: int) -> list[list[Waiting]]:
     return batches
 
 
-def _predict_batch(predictor: Predictor, method: str, batch: list[Waiting]) -> list[Any]:
+def predict_batch(predictor: Predictor, method: str, batch: list[Waiting]) -> list[Any]:
     """Return the predictions of each request, or the exception that it gets."""
     if len(batch) > 1:
         try:

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from registry_tools.errors import InputError
 from registry_tools.inference.decoder import Matrix
-from registry_tools.inference.mlflow_scoring import ScoredRequest, refuse_too_many
+from registry_tools.inference.input_limits import InputLimits, check_row_count
+from registry_tools.inference.mlflow_scoring import ScoredRequest
 from registry_tools.inference.predictor import Predictor
 from registry_tools.serving.engine.batcher import Batcher
 from registry_tools.serving.engine.prediction_events import (
@@ -32,14 +33,14 @@ class DataPlane:
         on_batch: Callable[[Predictor, int, int], None],
         in_flight: Callable[[], int],
         observers: list[PredictionObserver],
-        max_rows: int,
+        limits: InputLimits,
     ) -> None:
-        """Take the parameters of `Batcher`, and the most rows of a request."""
+        """Take the parameters of `Batcher`, and the limits of a request."""
         self.current: Predictor | None = None
         self._batcher = Batcher(on_batch, in_flight, observers)
         self._on_batch = on_batch
         self._observers = observers
-        self._max_rows = max_rows
+        self.limits = limits
         self._threads = ThreadPoolExecutor(2, "data-plane")
 
     def predict(
@@ -55,7 +56,7 @@ class DataPlane:
         InputError
             If there are more than allowed, or the model cannot take them.
         """
-        refuse_too_many(len(rows), self._max_rows)
+        check_row_count(len(rows), self.limits)
         return self._batcher.predict(predictor, method, rows, request_id)
 
     async def predict_body(
@@ -69,10 +70,10 @@ class DataPlane:
             As `MlflowScoring.score_request`.
         """
         scored = await self.run_in_pool(
-            predictor.mlflow_scoring.score_request, content, content_type, method, self._max_rows
+            predictor.mlflow_scoring.score_request, content, content_type, method, self.limits
         )
         self._on_batch(predictor, 1, scored.count if request_id is not None else 0)
-        if self._observers and request_id is not None and isinstance(scored.predictions, list):
+        if self._observers and request_id is not None and scored.is_per_row:
             await self.run_in_pool(self._notify, predictor, method, scored, request_id)
         return scored
 
@@ -88,12 +89,13 @@ class DataPlane:
         Raises
         ------
         InputError, UnsupportedOperation
-            As `MlflowScoring.score_request`, and if the predictions are not a list.
+            As `MlflowScoring.score_request`, and if there is not one prediction a row.
         """
         scored = await self.predict_body(predictor, method, content, "application/json", request_id)
-        if not isinstance(scored.predictions, list):
+        if not scored.is_per_row:
             raise InputError("this model does not predict one value a row: use /invocations")
-        return scored.predictions
+        predictions: list[Any] = scored.predictions
+        return predictions
 
     async def run_in_pool(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function in a thread."""

@@ -220,9 +220,8 @@ def _table(predictor: Predictor, together: list[PredictionEvent]) -> pa.Table:
         "_version": np.full(len(outputs), predictor.artifact.version, np.int32),
         "_prediction": pa.array(predictions),
     }
-    names = predictor.info.target_names
-    if names is not None:
-        columns["_prediction_name"] = pa.array([names[code] for code in predictions])
+    if predictor.info.target_names is not None:
+        columns["_prediction_name"] = pa.array(predictor.names_of(predictions))
     if probabilities is not None:
         columns["_probabilities"] = pa.array(probabilities, pa.list_(pa.float64()))
     features = _features(predictor, rows)

@@ -10,33 +10,17 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from registry_tools.serving.rest.app import HttpApp
+from registry_tools.serving.processes import uvicorn_internals
+from registry_tools.serving.rest.traced_app import create_app
 from registry_tools.serving.service import InferenceService
 
 if TYPE_CHECKING:
     from registry_tools.serving.grpc.server import GrpcServer
 
-# Proxies keep a connection for a minute; who closes first must not be the server.
+# Proxies keep a connection for a minute, and have to close it before the server does.
 _KEEP_ALIVE_SECONDS = 75
 BACKLOG = 2048  # connections that wait to be accepted
-_LARGEST_HEAD = 1 << 19  # bytes; what comes at once with a first body counts as well
-
-
-class LimitedConnection(HttpToolsProtocol):
-    """A connection of uvicorn with a limit to the heads of requests, which it has none for."""
-
-    _head = 0
-
-    def data_received(self, data: bytes) -> None:
-        """Take in what came, unless it makes a head too large."""
-        self._head += len(data)
-        super().data_received(data)
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._head = 0
-        elif self._head > _LARGEST_HEAD:
-            self.transport.abort()
 
 
 class HttpServer(uvicorn.Server):
@@ -44,12 +28,12 @@ class HttpServer(uvicorn.Server):
 
     def __init__(self, service: InferenceService) -> None:
         settings = service.settings
-        app = HttpApp(service)
+        app = create_app(service)
         super().__init__(
             uvicorn.Config(
                 app,  # type: ignore[arg-type]
                 interface="asgi3",
-                http=LimitedConnection,
+                http=uvicorn_internals.LimitedConnection,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -65,10 +49,7 @@ class HttpServer(uvicorn.Server):
         )
         self._service = service
         self._app = app
-        self._serving: asyncio.Task[None] | None = None
-        tasks = self.server_state.tasks
-        # uvicorn counts requests that have not begun as well.
-        service.http_in_flight = lambda: len(tasks)
+        service.http_in_flight = uvicorn_internals.request_counter(self)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -104,25 +85,23 @@ class HttpServer(uvicorn.Server):
         await asyncio.gather(*ending)
 
     async def _close_idle_connections(self) -> None:
-        """Close connections whose next head does not come to its end, or that nobody reads from.
+        """Close connections without a complete head, or whose client does not read the response.
 
-        uvicorn waits for a first request, for the rest of a head, and for a response to be read, as
-        long as the client likes.
+        uvicorn waits without a limit for a first request, for the rest of a head, and for a
+        response to be read.
         """
         timeout = self._service.settings.timeout
-        stuck: dict[Any, tuple[int, float]] = {}  # what is left to send, and since when
+        stuck: dict[Any, tuple[int, float]] = {}  # the bytes left to send, and since when
         while True:
             await asyncio.sleep(min(timeout, 1.0))
             now = time.monotonic()
             before, stuck = stuck, {}
-            for connection in list(self.server_state.connections):
-                left = connection.transport.get_write_buffer_size()
-                if left or _is_idle(connection):
-                    known = before.get(connection)
-                    since = known[1] if known is not None and known[0] == left else now
-                    stuck[connection] = (left, since)
-                    if now - since > timeout:
-                        connection.transport.abort()
+            for connection, left in uvicorn_internals.waiting_connections(self):
+                known = before.get(connection)
+                since = known[1] if known is not None and known[0] == left else now
+                stuck[connection] = (left, since)
+                if now - since > timeout:
+                    uvicorn_internals.abort(connection)
 
     def _create_grpc_server(self) -> GrpcServer | None:
         settings = self._service.settings
@@ -132,27 +111,7 @@ class HttpServer(uvicorn.Server):
 
         return GrpcServer(self._service, settings.grpc_port, settings.workers > 1)
 
-    @property
-    def is_serving(self) -> bool:
-        """Whether `begin` was called."""
-        return self._serving is not None
-
-    def begin(self, listening: socket.socket) -> None:
-        """Serve in a task, until `end` is called."""
-        self._serving = asyncio.create_task(self.serve_on(listening))
-
-    async def wait_closed(self) -> None:
-        """Wait until what was begun has ended; raises as `serve_on`."""
-        if self._serving is not None:
-            await self._serving
-
     def end(self) -> None:
         """Stop accepting, finish what is in flight, and end."""
         self._service.draining = True
         self.should_exit = True
-
-
-def _is_idle(connection: Any) -> bool:
-    """Tell whether a connection of uvicorn has no request, and no timer for the next one either."""
-    cycle = connection.cycle
-    return connection.timeout_keep_alive_task is None and (cycle is None or cycle.response_complete)

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def run(
     skip_sklearn_validation()
     metrics = Metrics()
     service = InferenceService(settings, metrics)
-    with _observe(service, metrics, feed, folder):
+    with closing(service), _observe(service, metrics, feed, folder):
         return uvloop.run(_serve(service, listening, folder, control))
 
 

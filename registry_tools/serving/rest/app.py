@@ -14,10 +14,11 @@ from typing import Any
 
 import orjson
 
-from registry_tools.errors import InputError, UnsupportedOperation
-from registry_tools.serving.errors import CLOSE_CONNECTION, RETRY_LATER, Headers, RequestRefused
+from registry_tools.errors import InputError, InputTooLarge, UnsupportedOperation
+from registry_tools.serving.errors import RETRY_LATER, Headers, RequestRefused
 from registry_tools.serving.rest import mlflow, open_inference, openapi, predict, status
-from registry_tools.serving.rest.messages import ClientDisconnected, Reply, Request
+from registry_tools.serving.rest.connection_rules import ConnectionRules, too_large
+from registry_tools.serving.rest.messages import SMALL_BODY, ClientDisconnected, Reply, Request
 from registry_tools.serving.service import InferenceService
 
 _log = logging.getLogger(__name__)
@@ -25,10 +26,11 @@ _log = logging.getLogger(__name__)
 Endpoint = Callable[[InferenceService, Request], Awaitable[Reply]]
 Error = Callable[[int, str], Reply]
 
-# A body larger than this counts against what all bodies together may hold.
-_SMALL_BODY = 1 << 16
-_DISCARDED = 4  # as many of the largest size of one that is refused
+_CLIENT_LEFT = 499  # nginx's code, for metrics and the access log: nobody receives it
 _SWEEP_SECONDS = 0.25
+_LONGEST_PAUSE = 5.0  # seconds between two parts of a body that is discarded
+_NO_SNIFFING = (b"x-content-type-options", b"nosniff")
+_END = {"type": "http.response.body", "body": b"", "more_body": False}
 
 
 class Route:
@@ -49,6 +51,7 @@ class HttpApp:
         self.settings = service.settings
         self._running: dict[Request, None] = {}  # in the order of their beginning
         self._routes = _routes()
+        self._rules = ConnectionRules(service.settings)
         self._needs_ids = service.needs_request_ids
         self._keys = service.keys
         self._count_request = service.metrics.request
@@ -62,15 +65,15 @@ class HttpApp:
         given = request.headers.get(b"x-request-id")
         if given is not None or self._needs_ids:
             request.id = self.service.request_id(given or b"")
-        try:
-            reply = await self._handle(route, request)
-        except ClientDisconnected:
-            return
-        await _send(send, request, reply)
+        reply = await self._handle(route, request)
+        unread = request.reading and request.has_unread_body
+        await _send(send, request, reply, unread)
         seconds = time.perf_counter() - request.began
         self._count_request(route.name, request.version, reply.status, seconds)
         if self.settings.access_log:
             _log_access(request, reply, seconds)
+        if unread:
+            await self._discard(request, send)
 
     def _route_of_model(self, path: str) -> Route:
         pattern = open_inference.pattern_of(path)
@@ -78,6 +81,15 @@ class HttpApp:
 
     async def _handle(self, route: Route, request: Request) -> Reply:
         try:
+            headers = request.headers
+            if (
+                headers.get(b"host") not in self._rules.known_hosts
+                or len(headers) != len(request.scope["headers"])
+                or b"content-encoding" in headers
+                or b"transfer-encoding" in headers
+                or b"expect" in headers
+            ):
+                self._rules.check(request)
             endpoint = route.methods.get(request.method)
             if endpoint is None or self._keys:
                 endpoint = self._authorize(route, request)
@@ -89,21 +101,24 @@ class HttpApp:
             self._running[request] = None
             try:
                 message = await request.receive()
-                if message.get("more_body", True) or len(message["body"]) > _SMALL_BODY:
+                if message.get("more_body", True) or len(message["body"]) > SMALL_BODY:
                     await self._read_body(request, message)
                 else:
                     request.body = message["body"]
-                request.reading = False
+                    request.reading = False
                 return await endpoint(self.service, request)
             finally:
                 del self._running[request]
                 if request.reserved:
                     self.service.release(request.reserved)
+        except ClientDisconnected:
+            return route.error(_CLIENT_LEFT, "the client disconnected")
         except RequestRefused as refused:
             reply = route.error(refused.status, refused.message)
             return Reply(reply.body, reply.status, [*reply.headers, *refused.headers])
         except (InputError, UnsupportedOperation) as error:
-            return route.error(400, getattr(error, "public", str(error)))
+            status = 413 if isinstance(error, InputTooLarge) else 400
+            return route.error(status, getattr(error, "public", str(error)))
         except asyncio.CancelledError:
             if not request.expired:
                 raise
@@ -122,7 +137,7 @@ class HttpApp:
         endpoint = route.methods.get(request.method)
         if endpoint is None:
             if not route.methods:
-                raise RequestRefused(404, "no such address; /docs lists those that there are")
+                raise RequestRefused(404, "no such address; /docs lists the addresses")
             allowed = ", ".join(sorted(route.methods))
             raise RequestRefused(405, f"this address takes {allowed}", [(b"allow", allowed.encode("ascii"))])
         return endpoint
@@ -134,39 +149,42 @@ class HttpApp:
         ------
         RequestRefused
             413 if it is larger than allowed, 503 if others of that size fill the memory set aside.
+        ClientDisconnected
+            If the client closed the connection before its end.
         """
         most = self.settings.max_body
-        announced = request.headers.get(b"content-length", b"0")
-        if announced.isdigit() and int(announced[:20]) > most:
-            await self._discard(request)
-            raise RequestRefused(413, f"the body is larger than {most} bytes", CLOSE_CONNECTION)
         parts: list[bytes] = []
         size = 0
         while True:
             if message["type"] == "http.disconnect":
                 raise ClientDisconnected
-            part = message.get("body", b"")
+            part = message["body"]
             size += len(part)
-            if size > most:
-                await self._discard(request)
-                raise RequestRefused(413, f"the body is larger than {most} bytes", CLOSE_CONNECTION)
-            if size > _SMALL_BODY:
+            request.reading = message["more_body"]
+            if size > most or request.announced_size > most:
+                raise too_large(most)
+            if size > SMALL_BODY:
                 before, request.reserved = request.reserved, size
                 self.service.reserve(size - before)
             parts.append(part)
-            if not message.get("more_body", False):
+            if not request.reading:
                 break
             message = await request.receive()
         request.body = b"".join(parts)
 
-    async def _discard(self, request: Request) -> None:
-        """Read on for a while: most clients read a response only when they have sent all."""
-        left = _DISCARDED * self.settings.max_body
-        while left > 0:
-            message = await request.receive()
-            left -= len(message.get("body", b""))
-            if not message.get("more_body", False):
-                return
+    async def _discard(self, request: Request, send: Any) -> None:
+        """Read the rest of a body that was refused, until it ends or the client pauses.
+
+        To close a connection while the client sends resets it, and most clients read the response
+        only when they have sent all.
+        """
+        end = request.began + self.settings.timeout
+        with contextlib.suppress(asyncio.TimeoutError):
+            while time.perf_counter() < end:
+                message = await asyncio.wait_for(request.receive(), _LONGEST_PAUSE)
+                if not message.get("more_body", False):
+                    break
+        await send(_END)
 
     async def sweep(self) -> None:
         """Cancel requests that exceed the timeout; runs as long as the server does."""
@@ -205,15 +223,23 @@ def _routes() -> dict[str, Route]:
     return found
 
 
-async def _send(send: Any, request: Request, reply: Reply) -> None:
+async def _send(send: Any, request: Request, reply: Reply, unread: bool) -> None:
+    """Send a response, and leave its end to `HttpApp._discard` if the body is unread."""
     headers = [*reply.headers, *request.version_headers, (b"content-length", b"%d" % len(reply.body))]
     if request.id:
         headers.append((b"x-request-id", request.id.encode("ascii")))
+    if reply.status != 200 or request.method != "POST":  # predictions are JSON and nothing else
+        headers.append(_NO_SNIFFING)
+    if unread and (request.expired or not request.has_small_body):
+        headers.append((b"connection", b"close"))
     try:
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": reply.body})
-    except ConnectionError:
-        _log.debug("the client has disconnected")
+        await send({"type": "http.response.body", "body": reply.body, "more_body": unread})
+    except RuntimeError as error:
+        if "handler is closed" not in str(error):  # which uvloop writes
+            raise
+        # uvicorn tells only the last of several pipelined requests that the client disconnected.
+        send.__self__.disconnected = True
 
 
 def _log_access(request: Request, reply: Reply, seconds: float) -> None:
@@ -228,5 +254,5 @@ def _log_access(request: Request, reply: Reply, seconds: float) -> None:
         "version": request.version,
         "request_id": request.id,
     }
-    with contextlib.suppress(OSError):  # whoever read the log is gone
+    with contextlib.suppress(OSError):  # the reader of stderr may be gone
         sys.stderr.write(json.dumps(line) + "\n")

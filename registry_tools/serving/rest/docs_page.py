@@ -20,7 +20,7 @@ button{margin-top:.4rem;padding:.3rem 1rem}pre{background:#f4f4f4;padding:.6rem;
 <span id="trouble"></span></p>
 <h2>What it takes</h2>
 <table id="columns"></table>
-<p>Columns are matched by name in any order; <code>features</code> are in this one.</p>
+<p>Columns are matched by name in any order; a list of <code>features</code> is in this one.</p>
 <h2>Predict</h2>
 <div id="predict"></div>
 <h2>State</h2>
@@ -70,12 +70,11 @@ async function show() {
     reply.ok ? "" : reply.status === 401 ? "is needed to go on" : await reply.text();
   if (!reply.ok) return;
   for (const id of ["columns", "predict", "state"]) document.getElementById(id).replaceChildren();
-  const {info, paths} = await reply.json();
+  const {info, paths, components} = await reply.json();
   const title = document.getElementById("title");
   document.title = title.textContent = info.title + " ";
   put(title, "small", "version " + info.version);
-  const one = paths["/predict"].post.requestBody.content["application/json"].schema;
-  for (const column of one.properties.features.prefixItems || []) {
+  for (const column of components.schemas.Values.prefixItems || []) {
     const row = put(document.getElementById("columns"), "tr");
     put(row, "td", column.title);
     put(row, "td", column.type);

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
+from registry_tools.inference.decoder import parse_json as parse_json
 from registry_tools.inference.predictor import Predictor
-from registry_tools.serving.errors import Headers, RequestRefused
+from registry_tools.serving.errors import Headers
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
+# A body larger than this, in bytes, counts against what all bodies together may hold.
+SMALL_BODY = 1 << 16
 JSON = (b"content-type", b"application/json")
 
 
@@ -34,7 +34,7 @@ class ClientDisconnected(Exception):
 class Request:
     """One request in flight."""
 
-    # What most requests leave as it is stands here and not in each of them.
+    # Defaults of most requests: class attributes, because setting them costs time.
     body = b""
     id = ""
     task: asyncio.Task[Any] | None = None
@@ -60,43 +60,22 @@ class Request:
         return predictor
 
     @property
+    def announced_size(self) -> int:
+        """The bytes of its body as its head says; 0 if it does not."""
+        return int(self.headers.get(b"content-length", b"0")[:20])
+
+    @property
+    def has_unread_body(self) -> bool:
+        """Whether the client sends, or has sent, a body that was not read to its end."""
+        return self.reading and (self.announced_size > 0 or b"transfer-encoding" in self.headers)
+
+    @property
+    def has_small_body(self) -> bool:
+        """Whether its body is small, and comes without leave: the connection can stay open for it."""
+        return 0 < self.announced_size <= SMALL_BODY and b"expect" not in self.headers
+
+    @property
     def client(self) -> str:
         """The address that it comes from."""
         client = self.scope.get("client")
         return str(client[0]) if client else ""
-
-
-def parse_json(body: bytes) -> Any:
-    """Return what a JSON body holds.
-
-    Raises
-    ------
-    RequestRefused
-        400 if it is no JSON; the message names the place and not what stands there.
-    """
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return parse_json_like_mlflow(body)
-
-
-def parse_json_like_mlflow(body: bytes) -> Any:
-    """Return what Python's own reader makes of a JSON body, which is what MLflow sees.
-
-    It takes NaN, and keeps integers of any size, of which orjson makes floats.
-
-    Raises
-    ------
-    RequestRefused
-        As `parse_json`.
-    """
-    try:
-        return json.loads(body)
-    except json.JSONDecodeError as error:
-        raise RequestRefused(
-            400, f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
-        ) from None
-    except UnicodeDecodeError:
-        raise RequestRefused(400, "the body is not JSON: it is not UTF-8") from None
-    except (ValueError, RecursionError):  # digits without end, brackets without end
-        raise RequestRefused(400, "the body is not JSON that anybody could mean") from None

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import functools
 from importlib import metadata
-from typing import Any
 
 import orjson
 
 from registry_tools.inference import decoder
-from registry_tools.inference.mlflow_scoring import PARQUET
-from registry_tools.inference.predictor import METHODS, Predictor
+from registry_tools.inference.input_limits import InputLimits
+from registry_tools.inference.mlflow_scoring import CSV, PARQUET, InvalidParameterValue, encode_json
+from registry_tools.inference.mlflow_scoring import JSON as JSON_TYPE
+from registry_tools.inference.predictor import Predictor
 from registry_tools.serving.engine.data_plane import LARGE_BODY
 from registry_tools.serving.errors import RequestRefused
-from registry_tools.serving.rest.messages import JSON, Reply, Request, parse_json, parse_json_like_mlflow
+from registry_tools.serving.rest.messages import JSON, Reply, Request
 from registry_tools.serving.service import InferenceService
 
-JSON_TYPE = "application/json"
-CSV = "text/csv"
 _TYPES = (JSON_TYPE, CSV, PARQUET)
 _CODES = {
     400: "BAD_REQUEST",
@@ -30,62 +29,38 @@ _CODES = {
 async def invocations(service: InferenceService, request: Request) -> Reply:
     """Predict rows in any format that MLflow takes."""
     content_type = _content_type(request.headers.get(b"content-type"))
-    body = request.body
     predictor = request.assign(service.predictor())
-    content: Any = body
-    matrix, method = None, "predict"
-    if content_type == JSON_TYPE:
-        if len(body) <= LARGE_BODY:
-            matrix, method = _parse(body, predictor)
+    data_plane = service.data_plane
+    try:
+        if content_type == JSON_TYPE and len(request.body) <= LARGE_BODY:
+            matrix, method = decoder.decode_json(
+                request.body, predictor.numeric_schema, predictor.declared_params
+            )
         else:
-            matrix, method = await service.data_plane.run_in_pool(_parse, body, predictor)
-    elif content_type == CSV and predictor.numeric_schema is not None:
-        matrix = await service.data_plane.run_in_pool(decoder.matrix_from_csv, body, predictor.numeric_schema)
-    if matrix is None:
-        if content_type == JSON_TYPE:
-            content = await service.data_plane.run_in_pool(_parse_like_mlflow, body)
-        scored = await service.data_plane.predict_body(predictor, method, content, content_type, request.id)
-        request.rows = scored.count
-        return Reply(scored.reply)
-    request.rows = len(matrix)
-    predictions = await service.data_plane.predict(predictor, method, matrix, request.id)
-    return Reply(b'{"predictions":' + orjson.dumps(predictions) + b"}")
+            matrix, method = await data_plane.run_in_pool(
+                _decode, predictor, request.body, content_type, data_plane.limits
+            )
+        if matrix is not None:
+            request.rows = len(matrix)
+            predictions = await data_plane.predict(predictor, method, matrix, request.id)
+            return Reply(b'{"predictions":' + encode_json(predictions) + b"}")
+        scored = await data_plane.predict_body(predictor, method, request.body, content_type, request.id)
+    except InvalidParameterValue as invalid:
+        return error(400, invalid.public, "INVALID_PARAMETER_VALUE")
+    request.rows = scored.count
+    return Reply(scored.reply)
 
 
-def _parse(body: bytes, predictor: Predictor) -> tuple[decoder.Matrix | None, str]:
-    """Return the rows, None if MLflow is to read them, and the method that is asked for."""
-    content = parse_json(body)
-    method = "predict"
-    if not isinstance(content, dict):
-        return None, method
-    if content.get("params") is not None:
-        method, params = _method(content.pop("params"))
-        if params:
-            if not predictor.mlflow_scoring.accepts_params:
-                raise RequestRefused(400, f"params has an unknown key: {sorted(params)[0][:50]!r}")
-            return None, method
-    if predictor.numeric_schema is None:
-        return None, method
-    return decoder.matrix_from_json(content, predictor.numeric_schema), method
-
-
-def _parse_like_mlflow(body: bytes) -> Any:
-    content = parse_json_like_mlflow(body)
-    if isinstance(content, dict) and isinstance(content.get("params"), dict):
-        content["params"].pop("method", None)  # which `_parse` has checked
-        if not content["params"]:
-            del content["params"]
-    return content
-
-
-def _method(params: Any) -> tuple[str, dict[str, Any]]:
-    """Return the method that params ask for, and what else they hold."""
-    if not isinstance(params, dict):
-        raise RequestRefused(400, "params is no JSON object")
-    method = params.pop("method", "predict")
-    if method not in METHODS:
-        raise RequestRefused(400, f"params: method is one of {', '.join(METHODS)}")
-    return method, params
+def _decode(
+    predictor: Predictor, body: bytes, content_type: str, limits: InputLimits
+) -> tuple[decoder.Matrix | None, str]:
+    """Return the rows, None if MLflow's code has to decode them, and the method to call."""
+    schema = predictor.numeric_schema
+    if content_type == JSON_TYPE:
+        return decoder.decode_json(body, schema, predictor.declared_params)
+    if content_type == CSV and schema is not None:
+        return decoder.matrix_from_csv(body, schema, limits), "predict"
+    return None, "predict"
 
 
 @functools.lru_cache(maxsize=64)
@@ -127,16 +102,23 @@ def _mlflow_version() -> bytes:
     return metadata.version("mlflow").encode()
 
 
-def error(status: int, message: str) -> Reply:
+def error(status: int, message: str, code: str | None = None) -> Reply:
     """Return an error as MLflow writes it."""
-    code = _CODES.get(status, "INTERNAL_ERROR" if status >= 500 else "INVALID_REQUEST")
+    code = code or _CODES.get(status, "INTERNAL_ERROR" if status >= 500 else "INVALID_REQUEST")
     return Reply(orjson.dumps({"error_code": code, "message": message}), status, [JSON])
 
 
+async def redirect(service: InferenceService, request: Request) -> Reply:
+    """Lead a client to the address without a slash at its end, as MLflow's server does."""
+    return Reply(b"", 307, [(b"location", request.path.rstrip("/").encode("ascii"))])
+
+
+PROBES = {"/ping", "/health", "/version"}
 ROUTES = {
     "/invocations": {"POST": invocations},
     "/ping": {"GET": alive, "HEAD": alive},
     "/health": {"GET": alive, "HEAD": alive},
     "/version": {"GET": version, "HEAD": version},
+    "/invocations/": {"POST": redirect},
+    **{f"{path}/": {"GET": redirect, "HEAD": redirect} for path in sorted(PROBES)},
 }
-PROBES = {"/ping", "/health", "/version"}

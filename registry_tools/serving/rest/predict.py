@@ -1,7 +1,8 @@
-"""The simple protocol: `POST /predict {"features": […]}` for one row."""
+"""The simple protocol: `POST /predict` with the features of one row or several, by position or by name."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,8 @@ import orjson
 
 from registry_tools.data import schema
 from registry_tools.data.schema import NUMBERS, Column, quoted_names, unmet_requirement
-from registry_tools.errors import InputError
+from registry_tools.errors import InputError, UnsupportedOperation
+from registry_tools.inference.decoder import Matrix, cast_matrix
 from registry_tools.inference.predictor import Predictor
 from registry_tools.serving.engine.data_plane import LARGE_BODY
 from registry_tools.serving.errors import RequestRefused
@@ -20,84 +22,133 @@ from registry_tools.serving.service import InferenceService
 _REFUSALS = {
     schema.A_NUMBER: "not numeric",
     schema.FINITE: "not finite",
-    schema.TEXT: "no text",
+    schema.TEXT: "not text",
     schema.BOOLEAN: "not true or false",
 }
+_FORM = 'send {"features": [value, …]}, {"features": {"name": value, …}} or a list of such rows'
 
 
 async def predict(service: InferenceService, request: Request) -> Reply:
-    """Predict one row."""
-    if len(request.body) > LARGE_BODY:
-        raise RequestRefused(413, f"a row larger than {LARGE_BODY} bytes: /invocations takes tables")
+    """Predict one row, or a list of rows."""
     predictor = request.assign(service.predictor())
-    features = _features(parse_json(request.body), predictor)
-    request.rows = 1
-    if predictor.numeric_schema is not None:
-        predictions = await service.data_plane.predict(
-            predictor, "predict", _row(features, predictor), request.id
-        )
+    data_plane = service.data_plane
+    is_large = len(request.body) > LARGE_BODY
+    if is_large:
+        rows, is_list, proba = await data_plane.run_in_pool(_parse, request.body, predictor)
     else:
-        content = _content(features, predictor)
-        predictions = await service.data_plane.predict_json(predictor, "predict", content, request.id)
-    return Reply(orjson.dumps(_response(predictor, predictions)))
+        rows, is_list, proba = _parse(request.body, predictor)
+    predict_rows: Any = data_plane.predict_json if isinstance(rows, dict) else data_plane.predict
+    probabilities = await predict_rows(predictor, "predict_proba", rows, None) if proba else None
+    predictions = await predict_rows(predictor, "predict", rows, request.id)
+    request.rows = len(predictions)
+    if is_large:
+        return Reply(await data_plane.run_in_pool(_encode, predictor, predictions, probabilities, is_list))
+    return Reply(_encode(predictor, predictions, probabilities, is_list))
 
 
-def _features(content: Any, predictor: Predictor) -> list[Any]:
+def _parse(body: bytes, predictor: Predictor) -> tuple[Matrix | dict[str, Any], bool, bool]:
+    """Return the rows, whether they were given as a list, and whether probabilities are requested."""
+    content = parse_json(body)
     if not isinstance(content, dict) or "features" not in content:
-        raise RequestRefused(400, 'features are missing: send {"features": [value, …]}')
+        raise RequestRefused(400, f"features are missing: {_FORM}")
     features = content["features"]
-    if not isinstance(features, list):
-        raise RequestRefused(400, 'features is no list of values: send {"features": [value, …]}')
-    if any(isinstance(value, list) for value in features):
-        raise RequestRefused(400, "features is one row of values: /invocations takes several")
+    proba = False
+    if len(content) > 1:
+        proba = content.get("proba", False)
+        unknown = [key for key in content if key not in ("features", "proba")]
+        if unknown:
+            raise RequestRefused(400, f"key {unknown[0][:50]!r} is unknown: there are features and proba")
+        if not isinstance(proba, bool):
+            raise RequestRefused(400, "proba is neither true nor false")
+    if isinstance(features, list) and features and isinstance(features[0], (list, dict)):
+        return _rows(features, predictor, "row {}: "), True, proba
+    return _rows([features], predictor, ""), False, proba
+
+
+def _rows(rows: list[Any], predictor: Predictor, place: str) -> Matrix | dict[str, Any]:
+    """Return rows as a matrix, or as MLflow's protocol has them if the model takes more than numbers.
+
+    It is stricter than MLflow: no value is converted or filled in.
+    """
     columns = predictor.info.signature
-    if columns is not None and len(features) != len(columns):
-        needed = quoted_names(column.name for column in columns)
-        raise RequestRefused(400, f"{len(features)} features given, {len(columns)} are needed: {needed}")
-    return features
-
-
-def _row(features: list[Any], predictor: Predictor) -> np.ndarray[Any, Any]:
-    """Return one row as a matrix; stricter than MLflow: no value is converted or filled in."""
-    from registry_tools.inference.decoder import cast_matrix
-
-    assert predictor.numeric_schema is not None
-    _check_features(features, predictor.info.signature or ())
-    for place, _ in predictor.numeric_schema.bounds:
-        if features[place] != int(features[place]):
-            name = predictor.numeric_schema.names[place]
-            raise InputError(f"feature {name!r} is not a whole number")
-    row = cast_matrix(np.array([features], dtype=np.float64), predictor.numeric_schema)
-    if row is None:
+    table = []
+    for number, row in enumerate(rows):
+        try:
+            table.append(_values(row, columns))
+        except InputError as error:
+            raise InputError(place.format(number) + str(error)) from None
+    if columns is None:
+        return {"inputs": table}
+    if predictor.numeric_schema is None:
+        return {"dataframe_split": {"columns": [column.name for column in columns], "data": table}}
+    matrix = cast_matrix(np.array(table, dtype=np.float64), predictor.numeric_schema)
+    if matrix is None:
         raise InputError("a feature is larger than its column holds")
-    return row
+    return matrix
 
 
-def _check_features(features: list[Any], columns: Sequence[Column]) -> None:
-    for column, value in zip(columns, features, strict=True):
+def _values(row: Any, columns: Sequence[Column] | None) -> list[Any]:
+    """Return the values of one row in the order of the signature, checked."""
+    if isinstance(row, dict):
+        row = _in_order(row, columns)
+    if not isinstance(row, list):
+        raise InputError(f"features is not a list of values: {_FORM}")
+    if columns is None:
+        if any(isinstance(value, (list, dict)) for value in row):
+            raise InputError("a feature is not a single value: send tensors to /invocations")
+        return row
+    if len(row) != len(columns):
+        needed = quoted_names(column.name for column in columns)
+        raise InputError(f"{len(row)} features given, {len(columns)} are needed: {needed}")
+    for column, value in zip(columns, row, strict=True):
         if value is None and not column.required:
             continue
         kind = "double" if column.type in NUMBERS else column.type
         reason = unmet_requirement(value, kind)
         if reason is not None:
             raise InputError(f"feature {column.name!r} is {_REFUSALS[reason]}")
+        if column.type in schema.INTEGER_BOUNDS and value != int(value):
+            raise InputError(f"feature {column.name!r} is not a whole number")
+    return row
 
 
-def _content(features: list[Any], predictor: Predictor) -> dict[str, Any]:
-    """Return one row as MLflow's protocol has it, for a model that is not of numbers alone."""
-    columns = predictor.info.signature
+def _in_order(row: dict[str, Any], columns: Sequence[Column] | None) -> list[Any]:
     if columns is None:
-        return {"inputs": [features]}
-    _check_features(features, columns)
+        raise InputError("this model does not name its features: send a list of values")
     names = [column.name for column in columns]
-    return {"dataframe_split": {"columns": names, "data": [features]}}
+    unknown = [name for name in row if name not in names]
+    if unknown:
+        close = difflib.get_close_matches(unknown[0][:200], names, 1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are {quoted_names(names)}"
+        raise InputError(f"feature {unknown[0][:50]!r} is unknown; {hint}")
+    missing = [column.name for column in columns if column.required and column.name not in row]
+    if missing:
+        raise InputError(f"missing feature{'s' * (len(missing) > 1)} {quoted_names(missing)}")
+    return [row.get(name) for name in names]
 
 
-def _response(predictor: Predictor, predictions: Any) -> dict[str, Any]:
+def _encode(
+    predictor: Predictor, predictions: list[Any], probabilities: list[Any] | None, is_list: bool
+) -> bytes:
+    if predictor.info.target_names is None:
+        rows = [{"prediction": value} for value in predictions]
+    else:
+        named = zip(predictor.names_of(predictions), predictions, strict=True)
+        rows = [{"prediction": name, "prediction_index": int(code)} for name, code in named]
+    if probabilities is not None:
+        classes = _class_names(predictor)
+        if any(not isinstance(row, list) or len(row) != len(classes) for row in probabilities):
+            raise UnsupportedOperation("this model gives no probability for each class: leave out proba")
+        for row, values in zip(rows, probabilities, strict=True):
+            row["probabilities"] = dict(zip(classes, values, strict=True))
+    return orjson.dumps({"predictions": rows} if is_list else rows[0])
+
+
+def _class_names(predictor: Predictor) -> list[str]:
+    """Return the names of the classes, in the order of the columns of `predict_proba`."""
     names = predictor.info.target_names
-    if names is None:
-        return {"prediction": predictions[0]}
-    return {"prediction": names[predictions[0]], "prediction_index": predictions[0]}
+    codes = np.asarray(getattr(predictor.model.estimator, "classes_", ())).tolist()
+    return [str(code) if names is None else names[code] for code in codes]
 
 
 ROUTES = {"/predict": {"POST": predict}}

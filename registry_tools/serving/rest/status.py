@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from ipaddress import ip_address
 from typing import Any
 
 import orjson
 
-from registry_tools.serving.errors import RequestRefused
+from registry_tools.serving.errors import RequestRefused, hide_paths
+from registry_tools.serving.rest.connection_rules import is_local, refuse_other_origins
 from registry_tools.serving.rest.messages import JSON, Reply, Request
 from registry_tools.serving.service import InferenceService
 from registry_tools.serving.threads import run_in_thread
@@ -45,7 +45,17 @@ def describe(service: InferenceService) -> dict[str, Any]:
         description["prediction_log"] = service.prediction_log_status()
     if service.shadow_report is not None:
         description["shadow"] = service.shadow_report()
-    return description | service.rollout_status
+    described: dict[str, Any] = _without_paths(description | service.rollout_status)
+    return described
+
+
+def _without_paths(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {
+            key: hide_paths(value) if "error" in key and isinstance(value, str) else _without_paths(value)
+            for key, value in content.items()
+        }
+    return content
 
 
 async def metrics(service: InferenceService, request: Request) -> Reply:
@@ -56,22 +66,14 @@ async def metrics(service: InferenceService, request: Request) -> Reply:
 
 async def refresh(service: InferenceService, request: Request) -> Reply:
     """Poll the registry at once, and return the result as `/model` does."""
-    if not service.settings.api_keys and not _is_local(request):
-        raise RequestRefused(403, "only this machine or a client with a key may refresh")
+    refuse_other_origins(request)
+    if not service.settings.api_keys and not is_local(request):
+        raise RequestRefused(403, "refresh from this machine, or start the server with --api-key-file")
     if service.refresh is None:
-        raise RequestRefused(503, "nothing is followed yet")
+        raise RequestRefused(503, "no stage is followed yet: try again")
     # The poll runs to its end even if the client disconnects.
     await asyncio.shield(service.refresh())
     return Reply(orjson.dumps(describe(service), option=orjson.OPT_INDENT_2), headers=[JSON])
-
-
-def _is_local(request: Request) -> bool:
-    """Tell whether a request comes from this machine, and not through a proxy on it."""
-    forwarded = {b"forwarded", b"x-forwarded-for", b"x-real-ip"} & set(request.headers)
-    try:
-        return not forwarded and ip_address(request.client).is_loopback
-    except ValueError:
-        return False
 
 
 ROUTES = {

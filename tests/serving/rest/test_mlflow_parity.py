@@ -2,43 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import shutil
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
-import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mlflow.models import infer_signature
-from mlflow.pyfunc import scoring_server
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.models import artifacts
-from registry_tools.models.trust_policy import TRUSTED_TYPES
-from registry_tools.serving.observers.metrics import Metrics
-from registry_tools.serving.processes.worker import Worker
-from registry_tools.serving.rest.app import HttpApp
-from registry_tools.serving.settings import Settings
 from tests.support.constants import IRIS_COLUMNS as NAMES
 from tests.support.registries import Place
-
-JSON = "application/json"
-
-Ask = Callable[[bytes, str | None], tuple[httpx.Response, httpx.Response]]
+from tests.support.side_by_side import JSON, Ask, save_sklearn, side_by_side
 
 numbers = st.one_of(
     st.integers(-(2**70), 2**70),
@@ -108,7 +93,7 @@ def whole_numbers(folder: Path) -> None:
     types = dict(zip(NAMES, ("int64", "int32", "float32", "float64"), strict=True))
     table = table.astype(types)
     fitted = make_pipeline(StandardScaler(), LogisticRegression()).fit(table, rng.integers(0, 3, 60))
-    save(fitted, folder, table)
+    save_sklearn(fitted, folder / "model", table)
 
 
 def mixed(folder: Path) -> None:
@@ -121,21 +106,7 @@ def mixed(folder: Path) -> None:
     )
     fitted = make_pipeline(prepare, LogisticRegression()).fit(table, rng.integers(0, 3, 60))
     table.loc[:3, NAMES[1]] = np.nan
-    save(fitted, folder, table)
-
-
-def save(fitted: Any, folder: Path, table: pd.DataFrame) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that integers cannot be missing
-        mlflow.sklearn.save_model(
-            fitted,
-            folder / "model",
-            signature=infer_signature(table, fitted.predict(table)),
-            input_example=table[4:7],
-            pip_requirements=[],
-            serialization_format="skops",
-            skops_trusted_types=list(TRUSTED_TYPES),
-        )
+    save_sklearn(fitted, folder / "model", table)
 
 
 @pytest.fixture(
@@ -153,24 +124,7 @@ def ask(request: pytest.FixtureRequest, local: Place, tmp_path: Path) -> Ask:
             shutil.copytree(files, folder / "model")
     else:
         {"whole numbers": whole_numbers, "mixed": mixed}[request.param](folder)
-    theirs = scoring_server.init(mlflow.pyfunc.load_model(str(folder / "model")))
-    worker = Worker(Settings(ref="trained@production"), Metrics())
-    app = HttpApp(worker.service)
-    artifact = ModelArtifact(str(folder), "trained", 1, "production", None, None)
-
-    async def post(app: Any, body: bytes, kind: str | None) -> httpx.Response:
-        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://serving") as client:
-            headers = {} if kind is None else {"content-type": kind}
-            return await client.post("/invocations", content=body, headers=headers)
-
-    async def both(body: bytes, kind: str | None) -> tuple[httpx.Response, httpx.Response]:
-        if worker.service.data_plane.current is None:
-            await worker.prepare(artifact)
-            await worker.swap(artifact)
-        return await post(app, body, kind), await post(theirs, body, kind)
-
-    return lambda body, kind: asyncio.run(both(body, kind))
+    return side_by_side(folder)
 
 
 def examples(number: int) -> settings:

@@ -1,0 +1,208 @@
+"""The rows and the memory that one request may take, checked before the memory is allocated.
+
+A few bytes can stand for many: a Parquet file repeats a value, pandas fills short rows, and NumPy
+stores every text of an array at the length of the longest.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from registry_tools.errors import InputError, InputTooLarge
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+_CELL = 8  # bytes of a number, or of the pointer to a text
+_CHARACTER = 4  # bytes of a character in an array of NumPy
+
+
+@dataclass(frozen=True)
+class InputLimits:
+    """The limits of one request; None sets no limit."""
+
+    rows: int | None = None
+    decoded: int | None = None  # bytes of its values, once they are a table or arrays
+
+
+def check_row_count(rows: int | None, limits: InputLimits) -> None:
+    """Refuse more rows than are allowed; the number is None if the input has none.
+
+    Raises
+    ------
+    InputError
+        If there are more.
+    """
+    if rows is not None and limits.rows is not None and rows > limits.rows:
+        raise InputError(f"{rows} rows in one request, {limits.rows} are allowed: send them in parts")
+
+
+def check_decoded_size(size: int, limits: InputLimits) -> None:
+    """Refuse a request whose values would take more memory than is allowed.
+
+    Parameters
+    ----------
+    size
+        The most bytes that the decoded values take.
+    limits
+        The limits of the request.
+
+    Raises
+    ------
+    InputTooLarge
+        If they would take more; HTTP status 413.
+    """
+    if limits.decoded is not None and size > limits.decoded:
+        raise InputTooLarge(
+            f"the decoded rows take up to {size} bytes, {limits.decoded} are allowed: send them in parts"
+        )
+
+
+def json_size(content: dict[str, Any]) -> int:
+    """Return the most bytes that pandas and NumPy make of a JSON request of MLflow's protocol."""
+    sizes = [_split_size(v) if key == "dataframe_split" else _rows_size(v) for key, v in content.items()]
+    return max(sizes, default=0)
+
+
+def _split_size(split: Any) -> int:
+    parts = [split.get(key) for key in ("data", "index", "columns")] if isinstance(split, dict) else []
+    data, index, columns = (part if isinstance(part, list) else [] for part in parts or [[]] * 3)
+    widest = max((len(row) for row in data if isinstance(row, (list, dict))), default=1)
+    return _CELL * max(len(data), len(index)) * max(widest, len(columns))
+
+
+def _rows_size(rows: Any) -> int:
+    columns = _columns(rows)
+    height = max((len(column) for column in columns), default=0)
+    return max(_CELL * height * len(columns), sum(map(_array_size, columns)))
+
+
+def _columns(rows: Any) -> list[list[Any]]:
+    """Return the values of each column of rows that are objects or columns; else one column."""
+    if isinstance(rows, dict):
+        # A value that is no list is repeated for every row.
+        return [values if isinstance(values, list) else [values] for values in rows.values()]
+    if isinstance(rows, list) and any(isinstance(row, dict) for row in rows):
+        by_name: dict[Any, list[Any]] = {}
+        for row in rows:
+            for name, value in row.items() if isinstance(row, dict) else ():
+                by_name.setdefault(name, []).append(value)
+        # A row that lacks a column is filled: each column has a value for every row.
+        return [*by_name.values(), [None] * len(rows)]
+    return [rows if isinstance(rows, list) else [rows]]
+
+
+def _array_size(values: list[Any]) -> int:
+    """Return the most bytes of an array of nested lists: its values, each as wide as the widest."""
+    count = longest = 0
+    waiting: list[Any] = [values]
+    while waiting:
+        value = waiting.pop()
+        inner = list(value.values()) if isinstance(value, dict) else value
+        if not isinstance(inner, list):
+            inner = [inner]
+        kinds = set(map(type, inner))
+        if kinds & {list, dict}:
+            waiting += inner
+            continue
+        count += len(inner)
+        if str in kinds:
+            longest = max(longest, *(len(text) for text in inner if isinstance(text, str)))
+    return count * max(_CELL, _CHARACTER * longest)
+
+
+def csv_size(text: str) -> int:
+    """Return the most bytes of the table that pandas makes of a CSV.
+
+    Raises
+    ------
+    InputError
+        If its first lines are no CSV.
+    """
+    lines = text.count("\n") + text.count("\r") - text.count("\r\n") + 1
+    try:
+        # pandas fills short lines up to the header, or to a longer first line below it.
+        first = list(itertools.islice(filter(None, csv.reader(io.StringIO(text, newline=""))), 2))
+    except csv.Error:
+        raise InputError("the first lines of the CSV are no header and values") from None
+    return _CELL * lines * max(map(len, first), default=0)
+
+
+def read_parquet(body: bytes, names: Sequence[str] | None, limits: InputLimits) -> pd.DataFrame:
+    """Read the columns of a signature from a Parquet file, as pandas does.
+
+    Parameters
+    ----------
+    body
+        The file.
+    names
+        The columns to read if they are there; None reads all.
+    limits
+        What its metadata and its texts are compared with before they are decoded.
+
+    Raises
+    ------
+    InputError, InputTooLarge
+        If it has more rows, or takes more memory, than is allowed.
+    pyarrow.ArrowException, OSError
+        If it is no Parquet file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    source = pa.BufferReader(body)
+    file = pq.ParquetFile(source)
+    check_row_count(file.metadata.num_rows, limits)
+    schema = file.schema_arrow
+    if names is None:
+        read = set(schema.names)
+    else:
+        indexes = (schema.pandas_metadata or {}).get("index_columns", [])
+        read = {*names, *(name for name in indexes if isinstance(name, str))}.intersection(schema.names)
+    size = _size_by_metadata(file.metadata, read)
+    check_decoded_size(size, limits)
+    # A text that is repeated is stored once until its copies are counted.
+    texts = [name for name in schema.names if name in read and _is_text(schema.field(name).type)]
+    file = pq.ParquetFile(source, metadata=file.metadata, read_dictionary=texts)
+    table = file.read([name for name in schema.names if name in read], use_pandas_metadata=True)
+    check_decoded_size(size + sum(_text_size(table.column(name)) for name in texts), limits)
+    target = pa.schema([schema.field(name) for name in table.column_names], schema.metadata)
+    return table.cast(target).to_pandas()
+
+
+def _size_by_metadata(metadata: pq.FileMetaData, read: set[str]) -> int:
+    """Return the bytes of the columns to read; of texts only as they are stored."""
+    parents = {name.partition(".")[0] for name in read}
+    size = 0
+    for leaf in range(metadata.num_columns):
+        column = metadata.schema.column(leaf)
+        is_nested = column.path not in read
+        if is_nested and ("." not in column.path or column.path.partition(".")[0] not in parents):
+            continue
+        chunks = [metadata.row_group(group).column(leaf) for group in range(metadata.num_row_groups)]
+        stored = sum(chunk.total_uncompressed_size for chunk in chunks)
+        # How often a list repeats a text is unknown: count each as long as all of them.
+        widest = stored if is_nested and column.physical_type == "BYTE_ARRAY" else column.length
+        size += stored + sum(chunk.num_values for chunk in chunks) * max(_CELL, widest)
+    return size
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    import pyarrow.types as types
+
+    tests = types.is_string, types.is_large_string, types.is_binary, types.is_large_binary
+    return any(test(kind) for test in tests)
+
+
+def _text_size(column: pa.ChunkedArray) -> int:
+    import pyarrow.compute as pc
+
+    lengths = (pc.take(pc.binary_length(chunk.dictionary), chunk.indices) for chunk in column.chunks)
+    return sum(pc.sum(each).as_py() or 0 for each in lengths)

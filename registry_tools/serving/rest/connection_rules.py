@@ -1,0 +1,121 @@
+"""Rules that the headers of a request have to meet before its body is read."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_address
+
+from registry_tools.serving.errors import RequestRefused
+from registry_tools.serving.rest.messages import Request
+from registry_tools.serving.settings import Settings
+
+_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+_EVERY_ADDRESS = ("0.0.0.0", "::")
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:/?#@\[\]]+)(?::\d*)?")
+_MOST_KNOWN = 100
+# A second one of these has another meaning for each program on the way.
+_ONCE = (b"host", b"content-length", b"content-type", b"content-encoding", b"transfer-encoding")
+# A proxy adds at least one of these.
+_FORWARDED = re.compile(
+    rb"forwarded|via|x-(forwarded|envoy|original)-?.*|x-real-ip|(.+-)?client-ip|cf-.*|x-proxy.*"
+)
+
+
+class ConnectionRules:
+    """The rules of one server, and the `Host` values that met them before."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.known_hosts: set[bytes] = set()
+        self._max_body = settings.max_body
+        self._names = {*_LOOPBACK, _in_url(settings.host), *(n.lower() for n in settings.allowed_hosts)}
+        self._suffixes = tuple(name[1:] for name in self._names if name.startswith("*."))
+        # An attacker can let a name resolve to this machine, but the browser then sends that name.
+        self._addresses = settings.host in _EVERY_ADDRESS
+
+    def check(self, request: Request) -> None:
+        """Check the headers of a request whose `Host` is unknown, or that has an unusual header.
+
+        Raises
+        ------
+        RequestRefused
+            400 for a header given twice, and for a `Host` that is missing or not allowed; 415 for a
+            compressed body; 501 for an unknown transfer coding; 413 if the client waits for leave to
+            send a body that is too large.
+        """
+        headers = request.headers
+        names = [name for name, _ in request.scope["headers"]]
+        for name in _ONCE:
+            if names.count(name) > 1:
+                raise RequestRefused(400, f"the header {name.decode()} is there twice: send it once")
+        self._check_host(request)
+        if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+            raise RequestRefused(
+                501, "this Transfer-Encoding is not understood: send chunked, or a Content-Length"
+            )
+        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            raise RequestRefused(
+                415, "compressed bodies are not understood: send it without Content-Encoding",
+                [(b"accept-encoding", b"identity")],
+            )  # fmt: skip
+        if b"expect" in headers and request.announced_size > self._max_body:
+            raise too_large(self._max_body)
+
+    def _check_host(self, request: Request) -> None:
+        given = request.headers.get(b"host")
+        if given is None:
+            if request.scope["http_version"] == "1.0":
+                return  # which has no such header
+            raise RequestRefused(400, "the header Host is missing: send the name of this server")
+        found = _HOST.fullmatch(given.decode("latin-1").lower())
+        if found is None or not self._is_allowed(found[1].removesuffix(".")):
+            name = given.decode("latin-1")[:100]
+            raise RequestRefused(400, f"Host {name!r} is not a name of this server: see --allowed-hosts")
+        if len(self.known_hosts) < _MOST_KNOWN:
+            self.known_hosts.add(given)
+
+    def _is_allowed(self, name: str) -> bool:
+        if "*" in self._names or name in self._names or name.endswith(self._suffixes):
+            return True
+        return self._addresses and _is_address(name)
+
+
+def is_local(request: Request) -> bool:
+    """Tell whether a request comes from this machine, and not through a proxy on it."""
+    if any(_FORWARDED.fullmatch(name) for name in request.headers):
+        return False
+    try:
+        return ip_address(request.client).is_loopback
+    except ValueError:
+        return False
+
+
+def refuse_other_origins(request: Request) -> None:
+    """Refuse a request that a browser sends for a page of another server.
+
+    Raises
+    ------
+    RequestRefused
+        403 if it is one.
+    """
+    headers = request.headers
+    origin = headers.get(b"origin")
+    own = origin is None or origin.partition(b"://")[2] == headers.get(b"host")
+    if not own or headers.get(b"sec-fetch-site", b"none") not in (b"same-origin", b"none"):
+        raise RequestRefused(403, "a page of another server may not send this request")
+
+
+def too_large(most: int) -> RequestRefused:
+    """Return the refusal of a body over the limit, in bytes."""
+    return RequestRefused(413, f"the body is larger than {most} bytes")
+
+
+def _in_url(host: str) -> str:
+    return f"[{host.lower()}]" if ":" in host else host.lower()
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True

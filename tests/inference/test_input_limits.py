@@ -1,0 +1,128 @@
+"""A small body that stands for a large table is refused before the table is allocated."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from registry_tools.errors import InputError, InputTooLarge
+from registry_tools.inference.input_limits import (
+    InputLimits,
+    check_decoded_size,
+    csv_size,
+    json_size,
+    read_parquet,
+)
+
+LIMITS = InputLimits(rows=200_000, decoded=16 << 20)
+LONG = "x" * 100_000
+REPEATED = pa.DictionaryArray.from_arrays(pa.array([0] * 2_000), pa.array([LONG]))
+
+
+def parquet(columns: dict[str, Any]) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(pa.table(columns), file, compression="zstd", store_schema=False)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"a": [np.zeros(10_000_000)]},
+        {"a": REPEATED},
+        {"a": pa.ListArray.from_arrays([0, len(REPEATED)], REPEATED)},
+        {"a": pa.repeat(pa.scalar(LONG.encode(), pa.binary(len(LONG))), 2_000)},
+    ],
+    ids=["numbers in one row", "one text in many rows", "one text many times in a row", "fixed bytes"],
+)
+def test_a_small_parquet_file_of_a_large_table_is_refused(columns: dict[str, Any]) -> None:
+    body = parquet(columns)
+    assert len(body) < 20_000
+    before = pa.default_memory_pool()
+    pool = pa.proxy_memory_pool(before)
+    pa.set_memory_pool(pool)
+    try:
+        with pytest.raises(InputTooLarge, match=r"take up to \d+ bytes, 16777216 are allowed"):
+            read_parquet(body, ["a"], LIMITS)
+    finally:
+        pa.set_memory_pool(before)
+    assert pool.max_memory() < 1 << 20
+
+
+def test_only_the_columns_of_the_signature_are_read() -> None:
+    wide = {name: np.zeros(100_000) for name in ("a", *(f"more {number}" for number in range(40)))}
+    body = parquet(wide)
+    assert read_parquet(body, ["a", "missing"], LIMITS).shape == (100_000, 1)
+    with pytest.raises(InputTooLarge):
+        read_parquet(body, None, LIMITS)
+    with pytest.raises(InputError, match="100000 rows in one request, 2 are allowed"):
+        read_parquet(body, ["a"], InputLimits(rows=2))
+
+
+def test_parquet_is_read_as_pandas_reads_it() -> None:
+    table = pd.DataFrame(
+        {
+            "a.b": [1.0, np.nan],
+            "text": ["x", None],
+            "list": [["x"], []],
+            "kind": pd.Categorical(["u", "v"]),
+            "at": pd.to_datetime(["2026-01-01", None]),
+            "bytes": [b"x", None],
+            "index": ["i", "j"],
+        }
+    ).set_index("index")
+    file = io.BytesIO()
+    table.to_parquet(file)
+    wanted = pd.read_parquet(io.BytesIO(file.getvalue()))
+    pd.testing.assert_frame_equal(read_parquet(file.getvalue(), None, LIMITS), wanted)
+    some = ["text", "a.b", "index"]
+    pd.testing.assert_frame_equal(read_parquet(file.getvalue(), some, LIMITS), wanted[["a.b", "text"]])
+
+
+@pytest.mark.parametrize(
+    ("key", "rows"),
+    [
+        ("dataframe_split", {"data": [[1]] * 20_000 + [[1] * 20_000]}),
+        ("dataframe_split", {"data": 0, "columns": ["a"] * 20_000, "index": [0] * 20_000}),
+        ("dataframe_split", {"data": {"a": 1}, "columns": ["a"] * 20_000, "index": [0] * 20_000}),
+        ("dataframe_records", [{str(number): 1} for number in range(20_000)]),
+        ("inputs", [{str(number): 1 for number in range(20_000)}, *[{}] * 20_000]),
+        ("inputs", {"long": [1] * 20_000, **{str(number): 1 for number in range(20_000)}}),
+        ("inputs", {"text": [LONG, *"x" * 20_000]}),
+        ("inputs", [[LONG, *"x" * 20_000]]),
+        ("instances", [{"text": "x"}] * 20_000 + [{"text": LONG}]),
+    ],
+)
+def test_json_that_pandas_or_numpy_would_expand_is_refused(key: str, rows: Any) -> None:
+    with pytest.raises(InputTooLarge):
+        check_decoded_size(json_size({key: rows}), LIMITS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ",".join(map(str, range(20_000))) + "\n" + "1\n" * 20_000,
+        "a\r" + "1," * 20_000 + "\r" + "1\r" * 20_000,
+        '"a\nb",' + ",".join(map(str, range(20_000))) + "\r\n" + "1\r\n" * 20_000,
+        "\n\n" + ",".join(map(str, range(20_000))) + "\n" + "1\n" * 20_000,
+    ],
+    ids=["header", "first row", "quoted line end", "blank lines"],
+)
+def test_a_csv_whose_short_lines_pandas_would_fill_is_refused(text: str) -> None:
+    with pytest.raises(InputTooLarge):
+        check_decoded_size(csv_size(text), LIMITS)
+
+
+def test_an_ordinary_request_of_a_body_of_a_few_megabytes_is_allowed() -> None:
+    rows = np.random.default_rng(1).normal(size=(50_000, 4)).tolist()
+    records = [dict(zip("abcd", row, strict=True)) for row in rows]
+    split = {"data": rows, "columns": list("abcd")}
+    for key, given in (("inputs", rows), ("dataframe_split", split), ("instances", records)):
+        check_decoded_size(json_size({key: given}), LIMITS)
+    check_decoded_size(csv_size(pd.DataFrame(rows).to_csv(index=False)), LIMITS)

@@ -1,0 +1,30 @@
+"""Python functions as MLflow models; each class is local, so that its code travels with the model.
+
+Without `from __future__ import annotations`: MLflow reads the type hints themselves.
+"""
+
+from typing import Any
+
+import pandas as pd
+from mlflow.pyfunc import PythonModel
+
+
+def echo() -> PythonModel:
+    """Return a model that returns its rows and parameters, and values that JSON hardly holds."""
+
+    class Echo(PythonModel):  # type: ignore[misc]
+        def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> Any:
+            rows = model_input.to_dict("records") if isinstance(model_input, pd.DataFrame) else model_input
+            return [{"rows": rows, "params": params, "kinds": [float("nan"), float("inf"), 2**70]}]
+
+    return Echo()
+
+
+def hinted() -> PythonModel:
+    """Return a model that has type hints instead of a schema of columns."""
+
+    class Hinted(PythonModel):  # type: ignore[misc]
+        def predict(self, model_input: list[dict[str, float]]) -> list[float]:
+            return [sum(row.values()) for row in model_input]
+
+    return Hinted()
