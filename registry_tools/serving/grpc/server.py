@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import grpc
 from google.protobuf.message import DecodeError
 
-from registry_tools.errors import InputError, UnsupportedOperation
+from registry_tools.errors import InputError, InputTooLarge, UnsupportedOperation
 from registry_tools.serving.errors import RequestRefused
 from registry_tools.serving.grpc import methods
 from registry_tools.serving.grpc.messages import SERVICE, message_classes
@@ -24,6 +24,7 @@ _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
     404: grpc.StatusCode.NOT_FOUND,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
@@ -100,7 +101,8 @@ class GrpcServer:
             except RequestRefused as refused:
                 call.status, reason = refused.status, refused.message
             except (InputError, UnsupportedOperation) as error:
-                call.status, reason = 400, str(getattr(error, "public", error))
+                call.status = 413 if isinstance(error, InputTooLarge) else 400
+                reason = str(getattr(error, "public", error))
             except asyncio.TimeoutError:
                 call.status, reason = 504, f"no response within {service.settings.timeout:g} s"
             except asyncio.CancelledError:

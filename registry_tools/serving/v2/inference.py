@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from registry_tools.errors import InputError
+from registry_tools.inference.input_limits import InputLimits, check_decoded_size, check_row_count
 from registry_tools.inference.predictor import Predictor
 from registry_tools.serving.engine.data_plane import LARGE_BODY, DataPlane
 from registry_tools.serving.errors import RequestRefused
@@ -54,12 +55,13 @@ async def infer(
 
     Raises
     ------
-    InputError, UnsupportedOperation
+    InputError, InputTooLarge, UnsupportedOperation
         If the model cannot take the rows, or has no such output.
     """
     known = model_tensors.model_tensors(predictor)
     wanted = list(dict.fromkeys(infer_request.outputs or known.outputs))
     methods = _methods(known, wanted)
+    _check_limits(infer_request.inputs, data_plane.limits)
     if is_large(infer_request.inputs):
         count, content = await data_plane.run_in_pool(_decode, infer_request.inputs, predictor)
     else:
@@ -83,6 +85,12 @@ async def infer(
 def is_large(tensors: Sequence[Tensor]) -> bool:
     """Tell whether tensors are too large to be converted on the event loop."""
     return sum(tensor.values.nbytes for tensor in tensors) > LARGE_BODY
+
+
+def _check_limits(inputs: Sequence[Tensor], limits: InputLimits) -> None:
+    """Refuse too many rows or values before they become lists, which take 8 bytes for a boolean."""
+    check_row_count(max((len(tensor.values) for tensor in inputs), default=0), limits)
+    check_decoded_size(8 * sum(tensor.values.size for tensor in inputs), limits)
 
 
 def _decode(inputs: Sequence[Tensor], predictor: Predictor) -> tuple[int, Any]:

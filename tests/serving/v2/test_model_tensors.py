@@ -20,7 +20,7 @@ from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.multioutput import MultiOutputClassifier
 
-from registry_tools.errors import InputError
+from registry_tools.errors import InputError, InputTooLarge
 from registry_tools.inference.input_limits import InputLimits
 from registry_tools.inference.predictor import Predictor
 from registry_tools.serving.engine.data_plane import DataPlane
@@ -52,11 +52,16 @@ def described(predictor: Predictor) -> tuple[list[tuple[Any, ...]], list[tuple[A
     )
 
 
-def predict(predictor: Predictor, *inputs: Tensor, outputs: list[str] | None = None) -> dict[str, Tensor]:
+def predict(
+    predictor: Predictor,
+    *inputs: Tensor,
+    outputs: list[str] | None = None,
+    limits: InputLimits = InputLimits(1000),  # noqa: B008 - frozen
+) -> dict[str, Tensor]:
     """Return the outputs for a request."""
 
     async def ask() -> list[Tensor]:
-        plane = DataPlane(lambda *counts: None, lambda: 1, [], InputLimits(1000))
+        plane = DataPlane(lambda *counts: None, lambda: 1, [], limits)
         _, found = await inference.infer(plane, predictor, InferRequest(list(inputs), outputs or []), "")
         return found
 
@@ -255,6 +260,16 @@ def test_predictions_have_the_datatype_that_holds_them(values: Any, datatype: st
     found = model_tensors.as_array(values, datatype)
     np.testing.assert_array_equal(found, expected)
     assert found.dtype == expected.dtype
+
+
+@pytest.mark.parametrize("model", [LinearRegression().fit(X, CODES), Table()])
+def test_rows_over_the_limits_are_refused_before_they_are_decoded(save: Save, model: Any) -> None:
+    predictor = save(model, signature=infer_signature(X, X["a"]), input_example=X.head(1))
+    unknown = Tensor("unknown", np.zeros((3, 50), bool))  # which decoding refuses
+    with pytest.raises(InputError, match="3 rows in one request, 2 are allowed"):
+        predict(predictor, unknown, limits=InputLimits(rows=2))
+    with pytest.raises(InputTooLarge, match="up to 1200 bytes, 1000 are allowed"):
+        predict(predictor, unknown, limits=InputLimits(decoded=1000))
 
 
 def test_predictions_that_are_not_tensors_are_described_and_refused(save: Save) -> None:
