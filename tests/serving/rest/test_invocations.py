@@ -86,7 +86,7 @@ def test_a_prediction_that_json_cannot_hold_is_written_as_mlflow_writes_it(tmp_p
 def test_a_slash_at_the_end_is_redirected_as_by_mlflow(path: str, local_numbers: Ask) -> None:
     ours, theirs = local_numbers(b"{}", JSON, path, "POST" if path == "/invocations/" else "GET")
     assert (ours.status_code, theirs.status_code) == (307, 307)
-    assert theirs.headers["location"] == f"http://serving{ours.headers['location']}"
+    assert theirs.headers["location"] == f"http://localhost{ours.headers['location']}"
 
 
 @pytest.fixture
