@@ -82,8 +82,8 @@ def _shape_fault(content: Any) -> str | None:
         return "dataframe_split: 'data' is no list of rows"
     if isinstance(names, list):
         for number, row in enumerate(data):
-            if not isinstance(row, list) or len(row) != len(names):
-                length = len(row) if isinstance(row, list) else "no"
+            length = len(row) if isinstance(row, (list, tuple)) else "no"
+            if length != len(names):
                 return f"row {number} has {length} values, and there are {len(names)} columns"
     return None
 

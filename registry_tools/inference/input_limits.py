@@ -74,7 +74,7 @@ def json_size(content: dict[str, Any]) -> int:
 def _split_size(split: Any) -> int:
     parts = [split.get(key) for key in ("data", "index", "columns")] if isinstance(split, dict) else []
     data, index, columns = (part if isinstance(part, list) else [] for part in parts or [[]] * 3)
-    widest = max((len(row) for row in data if isinstance(row, (list, dict))), default=1)
+    widest = max((len(row) for row in data if isinstance(row, (list, tuple, dict))), default=1)
     return _CELL * max(len(data), len(index)) * max(widest, len(columns))
 
 

@@ -54,7 +54,7 @@ def json_from_tensors(tensors: Sequence[Tensor], info: ModelInfo) -> tuple[int, 
     names = [column.name for column in columns]
     arrays = _columns(tensors, names, {c.name for c in columns if not c.required})
     given = [(c, values) for c, values in zip(columns, arrays, strict=True) if values is not None]
-    data = list(zip(*(_values(values, column) for column, values in given), strict=True))
+    data = list(map(list, zip(*(_values(values, column) for column, values in given), strict=True)))
     return len(data), {"dataframe_split": {"columns": [column.name for column, _ in given], "data": data}}
 
 

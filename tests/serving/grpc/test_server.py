@@ -52,7 +52,7 @@ async def serving(service: InferenceService) -> AsyncIterator[tuple[HttpServer, 
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
-        server.begin(listening)
+        serving = asyncio.create_task(server.serve_on(listening))
         address = f"http://127.0.0.1:{listening.getsockname()[1]}"
         async with (
             httpx.AsyncClient(base_url=address, timeout=60) as client,
@@ -63,7 +63,7 @@ async def serving(service: InferenceService) -> AsyncIterator[tuple[HttpServer, 
                 yield server, client, channel
             finally:
                 server.end()
-                await server.wait_closed()
+                await serving
 
 
 def call(channel: Any, method: str, metadata: Any = (), **fields: Any) -> Any:

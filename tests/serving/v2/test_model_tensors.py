@@ -21,6 +21,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.multioutput import MultiOutputClassifier
 
 from registry_tools.errors import InputError
+from registry_tools.inference.input_limits import InputLimits
 from registry_tools.inference.predictor import Predictor
 from registry_tools.serving.engine.data_plane import DataPlane
 from registry_tools.serving.v2 import inference, model_tensors
@@ -55,7 +56,7 @@ def predict(predictor: Predictor, *inputs: Tensor, outputs: list[str] | None = N
     """Return the outputs for a request."""
 
     async def ask() -> list[Tensor]:
-        plane = DataPlane(lambda *counts: None, lambda: 1, [], 1000)
+        plane = DataPlane(lambda *counts: None, lambda: 1, [], InputLimits(1000))
         _, found = await inference.infer(plane, predictor, InferRequest(list(inputs), outputs or []), "")
         return found
 
