@@ -131,35 +131,19 @@ def _hosts(given: str) -> tuple[str, ...]:
 @verbose_option
 def serve(
     ref: str,
-    host: str,
-    port: int,
     allowed_hosts: str,
-    grpc_port: int | None,
-    workers: int,
-    poll: float,
-    cache: str | None,
     api_key_file: str | None,
-    ssl_certfile: str | None,
-    ssl_keyfile: str | None,
     max_body: int,
-    max_rows: int,
-    timeout: float,
-    queue: int,
-    access_log: bool,
-    shadow: str | None,
-    log_predictions: str | None,
-    sample: float,
-    log_every: float,
     trial_memory: int,
     trial_seconds: int,
     policy: TrustPolicy,
-    tracking_uri: str | None,
+    **options: Any,
 ) -> int:
     """Serve the version that REF means, and follow REF when it is a stage."""
-    parse_ref(ref)
-    if shadow is not None:
-        parse_ref(shadow)
-    if sample < 1 and log_predictions is None:
+    for each in (ref, options["shadow"]):
+        if each is not None:
+            parse_ref(each)
+    if options["sample"] < 1 and options["log_predictions"] is None:
         raise click.UsageError("--sample goes with --log-predictions")
     from registry_tools.processes import MEBIBYTE, ResourceLimits
     from registry_tools.serving import serve as serving
@@ -168,30 +152,14 @@ def serve(
 
     settings = Settings(
         ref=ref,
-        host=host,
-        port=port,
         allowed_hosts=_hosts(allowed_hosts),
-        grpc_port=grpc_port,
-        workers=workers,
-        poll=poll,
-        cache=cache,
+        api_keys=read_key_file(api_key_file) if api_key_file else (),
         max_body=max_body * MEBIBYTE,
-        max_rows=max_rows,
-        timeout=timeout,
-        queue=queue,
-        ssl_certfile=ssl_certfile,
-        ssl_keyfile=ssl_keyfile,
-        access_log=access_log,
-        shadow=shadow,
-        log_predictions=log_predictions,
-        sample=sample,
-        log_every=log_every,
         trust=policy.types,
         allow_code=policy.allow_code,
         public_key=str(policy.public_key) if policy.public_key else None,
-        tracking_uri=tracking_uri,
-        api_keys=read_key_file(api_key_file) if api_key_file else (),
         trial_limits=ResourceLimits(trial_memory * MEBIBYTE, trial_seconds),
+        **options,  # which have the names of the settings
     )
     logging.getLogger("registry_tools.serving").setLevel(logging.INFO)
     return serving.run(settings)

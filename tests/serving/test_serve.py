@@ -277,6 +277,8 @@ def test_too_large_a_request_is_refused(serve: Serve, model: str) -> None:
     client = serve(f"{model}@production", "--max-body", "1", "--max-rows", "2")
     split = {"dataframe_split": {"columns": NAMES, "data": [ROW] * 3}}
     assert client.post("/invocations", json=split).status_code == 400
+    rows = client.post("/predict", json={"features": [ROW] * 3})
+    assert (rows.status_code, "3 rows in one request" in rows.text) == (400, True)
     large = client.build_request("POST", "/predict", content=b"x" * (1 << 21))
     with contextlib.suppress(httpx.WriteError):  # it may hang up while there is more to send
         refused = client.send(large)

@@ -47,6 +47,19 @@ class Metrics:
         self._batch = Histogram(
             "serving_batch_requests", "Requests in one call of the model.", buckets=_REQUESTS, **own
         )
+        self._logged = Counter(
+            "serving_log_rows", "Rows of the prediction log, by what became of them.", ("outcome",), **own
+        )
+        self._shadow_dropped = Counter(
+            "serving_shadow_dropped_rows", "Rows that the shadow had no time for.", **own
+        )
+        self._make_stage_metrics(own)
+        self._last_response_at: float | None = None
+        self._children: dict[tuple[str, str, int], Any] = {}
+        self._rows_of: dict[str, Any] = {}
+
+    def _make_stage_metrics(self, own: dict[str, Any]) -> None:
+        """Make the metrics of the stage that is followed, its rollouts and its drift."""
         self._rollouts = Counter("serving_rollouts", "Versions that took over.", **own)
         self._failed = Counter(
             "serving_failed_rollouts",
@@ -69,12 +82,6 @@ class Metrics:
             multiprocess_mode="livemostrecent",
             **own,
         )
-        self._logged = Counter(
-            "serving_log_rows", "Rows of the prediction log, by what became of them.", ("outcome",), **own
-        )
-        self._shadow_dropped = Counter(
-            "serving_shadow_dropped_rows", "Rows that the shadow had no time for.", **own
-        )
         self._drift = Gauge(
             "serving_drift",
             "Last verdict of a monitor on the version in the stage: 1 drift, 0 none, -1 unknown.",
@@ -89,9 +96,6 @@ class Metrics:
             multiprocess_mode="livemostrecent",
             **own,
         )
-        self._last_response_at: float | None = None
-        self._children: dict[tuple[str, str, int], Any] = {}
-        self._rows_of: dict[str, Any] = {}
 
     def request(self, route: str, version: str, code: int, seconds: float) -> None:
         """Count a finished request."""

@@ -13,6 +13,7 @@ from registry_tools.data import schema
 from registry_tools.data.schema import NUMBERS, Column, quoted_names, unmet_requirement
 from registry_tools.errors import InputError, UnsupportedOperation
 from registry_tools.inference.decoder import Matrix, cast_matrix
+from registry_tools.inference.input_limits import InputLimits, check_row_count
 from registry_tools.inference.predictor import Predictor
 from registry_tools.serving.engine.data_plane import LARGE_BODY
 from registry_tools.serving.errors import RequestRefused
@@ -34,9 +35,11 @@ async def predict(service: InferenceService, request: Request) -> Reply:
     data_plane = service.data_plane
     is_large = len(request.body) > LARGE_BODY
     if is_large:
-        rows, is_list, proba = await data_plane.run_in_pool(_parse, request.body, predictor)
+        rows, is_list, proba = await data_plane.run_in_pool(
+            _parse, request.body, predictor, data_plane.limits
+        )
     else:
-        rows, is_list, proba = _parse(request.body, predictor)
+        rows, is_list, proba = _parse(request.body, predictor, data_plane.limits)
     predict_rows: Any = data_plane.predict_json if isinstance(rows, dict) else data_plane.predict
     probabilities = await predict_rows(predictor, "predict_proba", rows, None) if proba else None
     predictions = await predict_rows(predictor, "predict", rows, request.id)
@@ -46,7 +49,9 @@ async def predict(service: InferenceService, request: Request) -> Reply:
     return Reply(_encode(predictor, predictions, probabilities, is_list))
 
 
-def _parse(body: bytes, predictor: Predictor) -> tuple[Matrix | dict[str, Any], bool, bool]:
+def _parse(
+    body: bytes, predictor: Predictor, limits: InputLimits
+) -> tuple[Matrix | dict[str, Any], bool, bool]:
     """Return the rows, whether they were given as a list, and whether probabilities are requested."""
     content = parse_json(body)
     if not isinstance(content, dict) or "features" not in content:
@@ -61,6 +66,7 @@ def _parse(body: bytes, predictor: Predictor) -> tuple[Matrix | dict[str, Any], 
         if not isinstance(proba, bool):
             raise RequestRefused(400, "proba is neither true nor false")
     if isinstance(features, list) and features and isinstance(features[0], (list, dict)):
+        check_row_count(len(features), limits)
         return _rows(features, predictor, "row {}: "), True, proba
     return _rows([features], predictor, ""), False, proba
 
