@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from registry_tools.serving.processes import uvicorn_internals
+from registry_tools.serving import uvicorn_internals
 from registry_tools.serving.rest.traced_app import create_app
 from registry_tools.serving.service import InferenceService
 

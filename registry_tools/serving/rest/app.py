@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from registry_tools.errors import InputError, InputTooLarge, UnsupportedOperation
+from registry_tools.serving import uvicorn_internals
 from registry_tools.serving.errors import RETRY_LATER, Headers, RequestRefused
 from registry_tools.serving.rest import mlflow, open_inference, openapi, predict, status
 from registry_tools.serving.rest.connection_rules import ConnectionRules, too_large
@@ -238,8 +239,7 @@ async def _send(send: Any, request: Request, reply: Reply, unread: bool) -> None
     except RuntimeError as error:
         if "handler is closed" not in str(error):  # which uvloop writes
             raise
-        # uvicorn tells only the last of several pipelined requests that the client disconnected.
-        send.__self__.disconnected = True
+        uvicorn_internals.mark_disconnected(send)
 
 
 def _log_access(request: Request, reply: Reply, seconds: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uvicorn
 
-from registry_tools.serving.processes import uvicorn_internals
+from registry_tools.serving import uvicorn_internals
 
 
 def test_uvicorn_is_the_version_whose_private_parts_are_used() -> None:

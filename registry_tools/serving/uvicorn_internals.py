@@ -56,6 +56,14 @@ def waiting_connections(server: uvicorn.Server) -> Iterator[tuple[Any, int]]:
             yield connection, left
 
 
+def mark_disconnected(send: Any) -> None:
+    """Tell the request of an ASGI `send` that its client disconnected.
+
+    uvicorn tells only the last of several pipelined requests.
+    """
+    send.__self__.disconnected = True
+
+
 def abort(connection: Any) -> None:
     """Close a connection at once."""
     connection.transport.abort()
