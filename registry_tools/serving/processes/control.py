@@ -20,7 +20,7 @@ class Control:
     """The end of a socket that leads to the parent: messages are lines of JSON."""
 
     connection: socket.socket
-    restarted: bool  # a process before this one has served
+    restarted: bool  # another process of the server has served before
 
     def send_ready(self, served: str) -> None:
         """Report that this process serves."""
@@ -29,6 +29,10 @@ class Control:
     def send_error(self, error: str) -> None:
         """Report why this process ends."""
         self._send({"error": error})
+
+    def send_refresh(self) -> None:
+        """Ask the parent to have all workers poll at once."""
+        self._send({"refresh": "all"})
 
     def _send(self, message: dict[str, str]) -> None:
         self.connection.sendall(json.dumps(message).encode() + b"\n")

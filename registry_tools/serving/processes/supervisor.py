@@ -52,8 +52,8 @@ class Child:
     connection: socket.socket | None = None
     unread: bytes = b""
     began: float = 0.0
+    error: str | None = None  # the last that it has sent
     ready: bool = False  # now
-    was_ready: bool = False  # at any time
     delay: float = 0.0  # before the next start
     due: float | None = None  # the time of the next start
 
@@ -72,6 +72,7 @@ class Supervisor:
             self._children.append(Child("shadow", shadow, serves=False))
         self._trials: dict[int, socket.socket] = {}
         self._selector = selectors.DefaultSelector()
+        self._has_served = False
         self._announced = False
         self._kill_at: float | None = None  # set when the server ends
         self._error: str | None = None
@@ -127,6 +128,8 @@ class Supervisor:
         if self._kill_at is None:
             self._listening.close()
             self._kill_at = time.monotonic() + self._settings.timeout + _END_SECONDS
+        for pid in self._trials:
+            os.kill(pid, signal.SIGKILL)
         for child in self._children:
             child.due = None
             if child.pid is not None:
@@ -150,7 +153,7 @@ class Supervisor:
         ours, theirs = socket.socketpair()
         child.began = time.monotonic()
         try:
-            pid = self._fork(partial(_run_child, child, ours, theirs), keep=theirs)
+            pid = self._fork(partial(self._run_child, child, ours, theirs), keep=theirs)
         except OSError as error:
             _log.warning("the %s cannot be started: %s", child.name, error.strerror)
             ours.close()
@@ -158,7 +161,7 @@ class Supervisor:
             return
         finally:
             theirs.close()
-        child.pid, child.connection, child.unread = pid, ours, b""
+        child.pid, child.connection, child.unread, child.error = pid, ours, b"", None
         self._selector.register(ours, selectors.EVENT_READ, lambda: self._on_message(child))
 
     def _fork(self, run: Callable[[], int], keep: socket.socket) -> int:
@@ -188,8 +191,18 @@ class Supervisor:
             sys.stderr.flush()
             os._exit(code)
 
+    def _run_child(self, child: Child, parent_end: socket.socket, connection: socket.socket) -> int:
+        parent_end.close()  # or the child would not see that the parent is gone
+        control = Control(connection, self._has_served)
+        try:
+            return child.run(control)
+        except RegistryToolsError as error:
+            control.send_error(str(error))
+            return 1
+
     def _on_message(self, child: Child) -> None:
-        assert child.connection is not None
+        if child.connection is None:  # the child ended, and its messages were read
+            return
         content, descriptors, _, _ = socket.recv_fds(child.connection, _MOST_BYTES, 8)
         if not content:
             self._selector.unregister(child.connection)
@@ -202,14 +215,17 @@ class Supervisor:
             message = json.loads(line)
             if "ready" in message:
                 self._on_ready(child, message["ready"])
-            elif "error" in message and not self._announced and child.serves:
-                self._error = message["error"]
+            elif "error" in message:
+                child.error = message["error"]
+            elif "refresh" in message:
+                self._send_signal(signal.SIGHUP)
             artifact = read_request(message)
             if artifact is not None:
                 self._start_trial(artifact, connections.pop(0))
 
     def _on_ready(self, child: Child, served: str) -> None:
-        child.ready = child.was_ready = True
+        child.ready = True
+        self._has_served |= child.serves
         for each in self._children:
             if each.pid is None and not each.began:
                 each.due = 0.0
@@ -257,11 +273,12 @@ class Supervisor:
         child.pid, child.ready = None, False
         if self._kill_at is not None:
             return
-        if child.serves and not any(each.was_ready for each in self._children):
-            self._error = self._error or f"the {child.name} ended with {code} before it served"
+        reason = child.error or f"it ended with {code}"
+        if child.serves and not self._has_served:
+            self._error = reason
             self._end()
             return
-        _log.warning("the %s ended with %d and is started again", child.name, code)
+        _log.warning("a %s is started again: %s", child.name, reason)
         self._start_later(child)
 
     def _start_later(self, child: Child) -> None:
@@ -269,15 +286,3 @@ class Supervisor:
         ran_long = now - child.began > _MIN_UPTIME
         child.delay = 0.0 if ran_long else min(max(child.delay * 2, 0.5), _MAX_BACKOFF)
         child.due = now + child.delay
-
-
-def _run_child(child: Child, parent_end: socket.socket, connection: socket.socket) -> int:
-    parent_end.close()  # or the child would not see that the parent is gone
-    control = Control(connection, restarted=child.was_ready)
-    try:
-        return child.run(control)
-    except RegistryToolsError as error:
-        if child.was_ready or not child.serves:
-            _log.warning("the %s cannot serve: %s", child.name, error)
-        control.send_error(str(error))
-        return 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -108,7 +107,7 @@ async def _serve(
 
         async def refresh() -> None:
             await follower.refresh()
-            os.kill(os.getppid(), signal.SIGHUP)  # it passes the signal on to the other workers
+            control.send_refresh()
 
         service.refresh = refresh
         following = asyncio.create_task(follower.follow())

@@ -96,8 +96,8 @@ class StageFollower:
         Parameters
         ----------
         restarted
-            A process before this one has served. It kept the version that it served, which is good
-            even if the stage has moved to a version that cannot be loaded.
+            Another process has served before. It kept the version that it served, which is good even
+            if the stage has moved to a version that cannot be loaded.
 
         Raises
         ------
