@@ -16,7 +16,8 @@ from typing import Any
 
 import mlflow
 import pandas as pd
-from mlflow.models import infer_signature
+from mlflow.models import ModelSignature, infer_signature
+from mlflow.types import ColSpec, Schema
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_iris
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -66,7 +67,10 @@ def save_text(folder: Path) -> None:
 
 def save_params(folder: Path) -> None:
     params = {"method": "plain", "limit": 3, "share": 0.5}
-    signature = infer_signature(None, ["text"], params)
+    # Not inferred from a list of text: where Spark is installed, MLflow would import it for that.
+    signature = ModelSignature(
+        outputs=Schema([ColSpec("string")]), params=infer_signature(params=params).params
+    )
     mlflow.pyfunc.save_model(
         folder, python_model=echo(), signature=signature, input_example=["text"], pip_requirements=[]
     )
