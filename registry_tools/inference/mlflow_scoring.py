@@ -146,7 +146,7 @@ class MlflowScoring:
             predictions = pyfunc.predict(rows, params=decoded.params)
         except Exception as error:
             # As in MLflow, any error that rows cause means that the rows do not fit.
-            if not isinstance(error, self._model.input_errors):
+            if not isinstance(error, (MlflowException, *self._model.input_errors)):
                 _log.warning("%s raised %s on a request", self._model.info.name, type(error).__name__)
             content = rows if content_type == PARQUET else content
             raise self._refusal(content, content_type, error) from error

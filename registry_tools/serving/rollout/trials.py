@@ -86,8 +86,8 @@ def trials_folder(fallback: Path) -> Path:
     fallback
         A private folder to use where the user has none, or shares it with others.
     """
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "registry-tools", "trials")
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, RuntimeError):  # a user without a home folder
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "registry-tools", "trials")
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = home.stat()
         if status.st_uid == os.geteuid() and not status.st_mode & 0o077 and os.access(home, os.W_OK):
