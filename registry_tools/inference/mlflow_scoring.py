@@ -127,6 +127,8 @@ class MlflowScoring:
         VerificationError
             If a scikit-learn model returns more or fewer predictions than there are rows.
         """
+        from mlflow.exceptions import MlflowException
+
         if content_type == JSON:
             content = parse_json(content, like_mlflow=True) if isinstance(content, bytes) else content
             method = self._take_method(content, method)
