@@ -22,6 +22,7 @@ from registry_tools.inference.input_limits import (
 
 LIMITS = InputLimits(rows=200_000, decoded=16 << 20)
 LONG = "x" * 100_000
+POOLS: list[Any] = []  # Arrow may free memory of a pool after the test: a pool lives as long as the process
 REPEATED = pa.DictionaryArray.from_arrays(pa.array([0] * 2_000), pa.array([LONG]))
 
 
@@ -46,6 +47,7 @@ def test_a_small_parquet_file_of_a_large_table_is_refused(columns: dict[str, Any
     assert len(body) < 20_000
     before = pa.default_memory_pool()
     pool = pa.proxy_memory_pool(before)
+    POOLS.append(pool)
     pa.set_memory_pool(pool)
     try:
         with pytest.raises(InputTooLarge, match=r"take up to \d+ bytes, 16777216 are allowed"):
