@@ -43,6 +43,11 @@ class ResourceLimits:
     memory: int = 4096 * MEBIBYTE  # bytes, beyond those of the process before
     cpu_seconds: int = 60
 
+    @property
+    def seconds(self) -> float:
+        """The longest time of the process: a model that waits takes no processor time."""
+        return 2.0 * self.cpu_seconds
+
     def apply(self) -> None:
         """Limit this process; it is killed by a signal when its time is over."""
         used = _data_bytes() + self.memory
@@ -53,8 +58,7 @@ class ResourceLimits:
             resource.setrlimit(limit, (value, most))
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        # A model that waits uses no processor time.
-        signal.setitimer(signal.ITIMER_REAL, 2 * self.cpu_seconds)
+        signal.setitimer(signal.ITIMER_REAL, self.seconds)
 
 
 def _data_bytes() -> int:

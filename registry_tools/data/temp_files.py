@@ -16,7 +16,7 @@ from pathlib import Path
 
 from registry_tools.processes import process_is_running
 
-_KINDS = ("scoring", "serving")
+_KINDS = ("scoring", "server", "serving")
 
 
 @contextlib.contextmanager

@@ -150,11 +150,12 @@ class ArtifactFetcher:
         """
         if self._cache is None:
             return None
-        folder = self._cache_folder() / "current"
+        folder = self._cache_folder()
         with self._new_folder("cached-") as copy:
             try:
-                record = json.loads((folder / _RECORD).read_text())
-                shutil.copytree(folder.resolve(), copy, dirs_exist_ok=True)
+                with locked(folder / "lock"):
+                    shutil.copytree((folder / "current").resolve(), copy, dirs_exist_ok=True)
+                record = json.loads((copy / _RECORD).read_text())
                 files = str(record.pop("files"))
                 artifact = ModelArtifact(**record | {"folder": str(copy), "from_cache": True})
             except (OSError, ValueError, TypeError, KeyError, AttributeError):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 import importlib.util
 import os
+import shutil
 import socket
 import ssl
 import tempfile
 from pathlib import Path
 
+from registry_tools.data.temp_files import make_temp_folder
 from registry_tools.errors import InputError
 from registry_tools.serving.settings import Settings
 
@@ -29,16 +31,20 @@ def run(settings: Settings) -> int:
     if settings.log_predictions:
         _make_folder(Path(settings.log_predictions))
     if settings.grpc_port is not None:
+        if settings.grpc_port == settings.port:
+            raise InputError(
+                f"--port and --grpc-port are both {settings.port}: name another with --grpc-port"
+            )
         _check_grpc(settings.host, settings.grpc_port)
     listening = bind(settings.host, settings.port)
-    with tempfile.TemporaryDirectory(prefix="server-") as name:
-        path = Path(name)
+    path = make_temp_folder("server")
+    try:
         if settings.workers > 1 or settings.shadow is not None:
             # Read by prometheus_client when it is imported.
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = name
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(path)
         # One thread, so that the process can be forked: neither BLAS nor Arrow starts another one.
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-        os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")
+        os.environ["OPENBLAS_NUM_THREADS"] = "1"
+        os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"
         from registry_tools.serving.processes.control import ProcessFolder
         from registry_tools.serving.processes.lifecycle import preload
         from registry_tools.serving.processes.supervisor import Supervisor
@@ -48,6 +54,8 @@ def run(settings: Settings) -> int:
         gc.freeze()  # the forked processes share these pages with this one
         folder = ProcessFolder(path, trials_folder(path / "trials"))
         return Supervisor(settings, listening, folder).run()
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _check_tls(certificate: str | None, key: str | None) -> None:

@@ -40,6 +40,11 @@ class Settings:
     trial_limits: ResourceLimits = field(default_factory=ResourceLimits)
 
     @property
+    def load_seconds(self) -> float:
+        """The longest time to load a version: each worker may try it before this one can."""
+        return (self.workers + 1) * self.trial_limits.seconds + 60
+
+    @property
     def policy(self) -> TrustPolicy:
         """What the operator allows a model to contain."""
         key = Path(self.public_key) if self.public_key else None

@@ -92,6 +92,8 @@ class Batcher:
         waiting, self._waiting = self._waiting, {}
         for (predictor, method), every in waiting.items():
             requests = [one for one in every if not one[1].done()]  # the others were cancelled
+            if not requests:
+                continue
             if sum([len(rows) for rows, _, _ in requests]) <= predictor.inline_rows:
                 self._resolve_futures(
                     predictor, method, requests, self.predict_batch(predictor, method, requests)

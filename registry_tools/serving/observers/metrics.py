@@ -60,7 +60,9 @@ class Metrics:
 
     def _make_stage_metrics(self, own: dict[str, Any]) -> None:
         """Make the metrics of the stage that is followed, its rollouts and its drift."""
-        self._rollouts = Counter("serving_rollouts", "Versions that took over.", **own)
+        self._rollouts = Counter(
+            "serving_rollouts", "Versions that took over, counted by each worker.", **own
+        )
         self._failed = Counter(
             "serving_failed_rollouts",
             "Versions that could not take over: verification, registry, error.",
@@ -71,7 +73,7 @@ class Metrics:
             self._failed.labels(reason)
         self._version = Gauge(
             "serving_model_version",
-            "The version that is served.",
+            "The version that is served; workers may differ for as long as a poll takes.",
             ("name", "stage"),
             multiprocess_mode="livemostrecent",
             **own,

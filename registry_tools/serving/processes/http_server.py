@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -56,8 +56,15 @@ class HttpServer(uvicorn.Server):
         """Leave signals to the owner."""
         yield
 
-    async def serve_on(self, listening: socket.socket) -> None:
+    async def serve_on(self, listening: socket.socket, on_start: Callable[[], None] = lambda: None) -> None:
         """Serve until `end` is called, then finish what is in flight.
+
+        Parameters
+        ----------
+        listening
+            The socket to accept from.
+        on_start
+            Called when requests are accepted.
 
         Raises
         ------
@@ -67,6 +74,7 @@ class HttpServer(uvicorn.Server):
         self._grpc_server = self._create_grpc_server()
         if self._grpc_server is not None:
             await self._grpc_server.start()
+        on_start()
         sweeping = [
             asyncio.create_task(self._app.sweep()),
             asyncio.create_task(self._close_idle_connections()),

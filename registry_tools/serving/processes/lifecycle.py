@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import TypeVar
 
 from registry_tools.mlflow_store.client import import_store
@@ -16,20 +15,13 @@ from registry_tools.serving.settings import Settings
 T = TypeVar("T")
 
 
-def stop_on_signals(end: Callable[[], None]) -> None:
-    """Call a function on SIGTERM and SIGINT."""
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, end)
-
-
 async def run_unless_stopped(work: Awaitable[T], ending: asyncio.Event) -> T | None:
     """Return the result of the work; None if the server is stopped before."""
     working = asyncio.ensure_future(work)
     stopping = asyncio.ensure_future(ending.wait())
     await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
-    if working.done():
+    if working.done() and not ending.is_set():
         return working.result()
     working.cancel()
     return None

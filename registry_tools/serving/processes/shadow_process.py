@@ -21,6 +21,7 @@ from registry_tools.inference.predictor import Predictor, skip_sklearn_validatio
 from registry_tools.processes import decode_message
 from registry_tools.serving.observers.metrics import ShadowMetrics
 from registry_tools.serving.processes.control import Control, ProcessFolder
+from registry_tools.serving.processes.lifecycle import settle_memory
 from registry_tools.serving.processes.worker import loader
 from registry_tools.serving.rollout.stage_follower import StageFollower
 from registry_tools.serving.rollout.trials import Trials
@@ -148,7 +149,9 @@ async def _compare(settings: Settings, feed: socket.socket, folder: ProcessFolde
     shadow = ShadowPredictor(metrics)
     fetcher = folder.fetcher(settings, str(settings.shadow))
     trials = Trials(control.connection, folder.trials, settings.policy, settings.trial_limits)
-    follower = StageFollower(fetcher, loader(trials, settings), shadow.swap, metrics, settings.poll)
+    follower = StageFollower(
+        fetcher, loader(trials, settings), shadow.swap, metrics, settings.poll, settings.load_seconds
+    )
     feed.setblocking(False)
 
     def read() -> None:
@@ -176,6 +179,7 @@ async def _compare(settings: Settings, feed: socket.socket, folder: ProcessFolde
     loop.add_signal_handler(signal.SIGHUP, follower.wake)
     loop.add_reader(feed, read)
     follower.wake()
+    settle_memory()
     control.send_ready(str(settings.shadow))
     tasks = [asyncio.create_task(follower.follow()), asyncio.create_task(report())]
     try:

@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 _MIN_UPTIME = 10.0  # seconds; a process that ran no longer is not restarted at once
 _MAX_BACKOFF = 30.0
-_START_SECONDS = 300.0  # a process that is not ready by then is killed
+_START_SECONDS = 60.0  # beyond the time to load a version; a process that is not ready then is killed
 _END_SECONDS = 5.0  # beyond the time that a request may take
 _MOST_BYTES = 1 << 16
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
@@ -116,13 +116,13 @@ class Supervisor:
         if numbers & {signal.SIGTERM, signal.SIGINT}:
             self._end()
         if signal.SIGHUP in numbers:
-            self._send_signal(signal.SIGHUP)
+            self._poll_at_once()
         self._reap()
 
-    def _send_signal(self, number: signal.Signals) -> None:
+    def _poll_at_once(self, but: Child | None = None) -> None:
         for child in self._children:
-            if child.pid is not None and child.ready:
-                os.kill(child.pid, number)
+            if child.pid is not None and child.ready and child is not but:
+                os.kill(child.pid, signal.SIGHUP)
 
     def _end(self) -> None:
         if self._kill_at is None:
@@ -136,9 +136,9 @@ class Supervisor:
                 os.kill(child.pid, signal.SIGTERM)
 
     def _kill_late(self) -> None:
-        now = time.monotonic()
+        now, longest = time.monotonic(), self._settings.load_seconds + _START_SECONDS
         for child in self._children:
-            starts_too_long = not child.ready and now - child.began > _START_SECONDS
+            starts_too_long = not child.ready and now - child.began > longest
             ends_too_late = self._kill_at is not None and now > self._kill_at
             if child.pid is not None and (starts_too_long or ends_too_late):
                 os.kill(child.pid, signal.SIGKILL)
@@ -150,17 +150,19 @@ class Supervisor:
                 self._start(child)
 
     def _start(self, child: Child) -> None:
-        ours, theirs = socket.socketpair()
         child.began = time.monotonic()
+        ours: socket.socket | None = None
         try:
+            ours, theirs = socket.socketpair()
+            ours.setblocking(False)
             pid = self._fork(partial(self._run_child, child, ours, theirs), keep=theirs)
         except OSError as error:
             _log.warning("the %s cannot be started: %s", child.name, error.strerror)
-            ours.close()
+            for each in (ours, theirs) if ours is not None else ():
+                each.close()
             self._start_later(child)
             return
-        finally:
-            theirs.close()
+        theirs.close()
         child.pid, child.connection, child.unread, child.error = pid, ours, b"", None
         self._selector.register(ours, selectors.EVENT_READ, lambda: self._on_message(child))
 
@@ -205,9 +207,7 @@ class Supervisor:
             return
         content, descriptors, _, _ = socket.recv_fds(child.connection, _MOST_BYTES, 8)
         if not content:
-            self._selector.unregister(child.connection)
-            child.connection.close()
-            child.connection = None
+            self._close_connection(child)
             return
         *lines, child.unread = (child.unread + content).split(b"\n")
         connections = [socket.socket(fileno=number) for number in descriptors]
@@ -218,10 +218,16 @@ class Supervisor:
             elif "error" in message:
                 child.error = message["error"]
             elif "refresh" in message:
-                self._send_signal(signal.SIGHUP)
+                self._poll_at_once(but=child)
             artifact = read_request(message)
             if artifact is not None:
                 self._start_trial(artifact, connections.pop(0))
+
+    def _close_connection(self, child: Child) -> None:
+        if child.connection is not None:
+            self._selector.unregister(child.connection)
+            child.connection.close()
+            child.connection = None
 
     def _on_ready(self, child: Child, served: str) -> None:
         child.ready = True
@@ -234,7 +240,12 @@ class Supervisor:
             announce(self._settings, self._listening, served)
 
     def _start_trial(self, artifact: ModelArtifact, connection: socket.socket) -> None:
+        if self._kill_at is not None:
+            connection.close()
+            return
+
         def run() -> int:
+            self._listening.close()  # a trial may outlive the server, whose port has to be free then
             with open(os.devnull, "w") as nowhere:
                 os.dup2(nowhere.fileno(), 1)
                 os.dup2(nowhere.fileno(), 2)
@@ -245,7 +256,7 @@ class Supervisor:
         try:
             self._trials[self._fork(run, keep=connection)] = connection
         except OSError as error:
-            with connection:
+            with connection, contextlib.suppress(OSError):
                 connection.sendall(json.dumps({"error": f"no trial: {error.strerror}"}).encode())
 
     def _reap(self) -> None:
@@ -266,8 +277,10 @@ class Supervisor:
                     self._on_exit(child, code)
 
     def _on_exit(self, child: Child, code: int) -> None:
-        while child.connection is not None:  # its last messages
-            self._on_message(child)
+        with contextlib.suppress(BlockingIOError):  # a process that it has forked holds the connection
+            while child.connection is not None:  # its last messages
+                self._on_message(child)
+        self._close_connection(child)
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             multiprocess.mark_process_dead(child.pid)  # type: ignore[no-untyped-call]
         child.pid, child.ready = None, False

@@ -96,7 +96,9 @@ async def _serve(
     def swap(predictor: Predictor) -> None:
         service.data_plane.current = predictor  # requests in flight end on the version they began with
 
-    follower = StageFollower(fetcher, loader(trials, settings), swap, metrics, settings.poll)
+    follower = StageFollower(
+        fetcher, loader(trials, settings), swap, metrics, settings.poll, settings.load_seconds
+    )
     service.rollout_status = follower.state
     try:
         artifact = await run_unless_stopped(follower.start(control.restarted), ending)
@@ -113,9 +115,8 @@ async def _serve(
         following = asyncio.create_task(follower.follow())
         settle_memory()
         listening.listen(BACKLOG)
-        control.send_ready(str(artifact))
         try:
-            await server.serve_on(listening)
+            await server.serve_on(listening, lambda: control.send_ready(str(artifact)))
         finally:
             following.cancel()
     finally:

@@ -17,7 +17,8 @@ _MOST_KNOWN = 100
 _ONCE = (b"host", b"content-length", b"content-type", b"content-encoding", b"transfer-encoding")
 # A proxy adds at least one of these.
 _FORWARDED = re.compile(
-    rb"forwarded|via|x-(forwarded|envoy|original)-?.*|x-real-ip|(.+-)?client-ip|cf-.*|x-proxy.*"
+    rb"(.+-)?forwarded.*|via|x-(envoy|original|originating)-?.*|x-(real|remote)-ip|(.+-)?client-?ip"
+    rb"|x-azure-.*|cf-.*|x-proxy.*"
 )
 
 

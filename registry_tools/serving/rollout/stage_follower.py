@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _MAX_BACKOFF = 300.0  # seconds between two attempts to load a version that cannot take over
-_LOAD_SECONDS = 180.0  # longer than a trial may take
 
 
 class RolloutObserver(Protocol):
@@ -57,6 +56,7 @@ class StageFollower:
         swap: Callable[[Predictor], None],
         observer: RolloutObserver,
         poll: float,
+        load_seconds: float,
     ) -> None:
         """Create a follower without a version.
 
@@ -70,8 +70,8 @@ class StageFollower:
             Serves a loaded version from here on.
         observer
             Counts the results.
-        poll
-            The time between two polls, in seconds.
+        poll, load_seconds
+            The time between two polls, and the longest time to load a version, in seconds.
         """
         self.current: ModelArtifact | None = None
         self._fetcher = fetcher
@@ -79,6 +79,7 @@ class StageFollower:
         self._swap = swap
         self._observer = observer
         self._poll = poll
+        self._load_seconds = load_seconds
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
         self._failed: tuple[Identity, int, float] | None = None  # attempts, and when the next is due
@@ -220,9 +221,9 @@ class StageFollower:
         """Load a version beside the current one, and swap to it."""
         loading = run_in_thread(lambda: self._load(artifact), "load")
         try:
-            predictor = await asyncio.wait_for(loading, _LOAD_SECONDS)
+            predictor = await asyncio.wait_for(loading, self._load_seconds)
         except asyncio.TimeoutError as error:
-            raise VerificationError(f"{artifact} does not load within {_LOAD_SECONDS:g} s") from error
+            raise VerificationError(f"{artifact} does not load within {self._load_seconds:g} s") from error
         before, self.current = self.current, artifact
         self._swap(predictor)
         self._observer.rolled_out(artifact.name, artifact.stage, artifact.version)

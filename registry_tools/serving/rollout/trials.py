@@ -24,7 +24,9 @@ from registry_tools.processes import ResourceLimits
 
 _log = logging.getLogger(__name__)
 
+_PASSED = "passed\n"
 _MOST_BYTES = 1 << 16  # of a result
+_END_SECONDS = 30.0  # after which a trial that should have ended is given up
 
 
 class Trials:
@@ -46,16 +48,21 @@ class Trials:
         VerificationError
             If it fails, with the reason.
         """
-        passed = self._folder / trial_key(artifact, self._policy, self._limits)
-        # The workers of a server want the same trial at the same time: one of them has it made.
-        with locked(self._folder / "lock"):
-            if passed.exists():
-                return
-            error = self._try(artifact)
-            if error is not None:
-                raise VerificationError(error)
-            passed.touch()
-        _log.info("%s passed its trial", artifact)
+        record = self._folder / trial_key(artifact, self._policy, self._limits)
+        with contextlib.ExitStack() as stack:
+            try:
+                # The workers of a server want the same trial at the same time: one of them has it made.
+                stack.enter_context(locked(record))
+                if record.read_text() == _PASSED:
+                    return
+            except OSError as error:
+                _log.warning("the trial of %s is not kept: %s: %s", artifact, record.parent, error.strerror)
+            reason = self._try(artifact)
+            if reason is not None:
+                raise VerificationError(reason)
+            _log.info("%s passed its trial", artifact)
+            with contextlib.suppress(OSError):  # it is tried again at the next start
+                record.write_text(_PASSED)
 
     def _try(self, artifact: ModelArtifact) -> str | None:
         """Return why a version failed its trial; None if it passed."""
@@ -64,7 +71,11 @@ class Trials:
             message = json.dumps({"try": artifact.to_json()}).encode() + b"\n"
             socket.send_fds(self._control, [message], [theirs.fileno()])
             theirs.close()
-            result = json.loads(b"".join(_read(ours)) or b"{}")
+            ours.settimeout(self._limits.seconds + _END_SECONDS)
+            try:
+                result = json.loads(b"".join(_read(ours)) or b"{}")
+            except TimeoutError:
+                return f"{artifact} was tried without a result"
         if "exit_code" in result:
             return describe_end(result["exit_code"], artifact, self._limits)
         if "error" not in result:
