@@ -35,7 +35,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
             seconds = None
         if seconds is None or not self.least <= seconds <= self.most:
             self.fail(
-                f"{value!r} is no time from {self.least:g} to {self.most:g} seconds: "
+                f"{value!r} is not a time from {self.least:g} to {self.most:g} seconds: "
                 "write 2, 2s, 500ms or 5m",
                 param,
                 ctx,
@@ -49,7 +49,7 @@ def _hosts(given: str) -> tuple[str, ...]:
     for name in names:
         if not re.fullmatch(r"\*|(\*\.)?[\w.-]+|\[[0-9a-fA-F:.]+\]", name):
             raise click.UsageError(
-                f"--allowed-hosts: {name!r} is no host name; write names without a port, *.example.com or *"
+                f"--allowed-hosts: {name!r} is not a host name; write names without ports, *.example.com or *"
             )
     return names
 
@@ -81,7 +81,7 @@ def _hosts(given: str) -> tuple[str, ...]:
 )  # fmt: skip
 @click.option(
     "--api-key-file", metavar="FILE",
-    help="Accept only requests with a key from this file: one on each line; lines with # are comments.",
+    help="Accept only requests with a key from this file: one on each line; # begins a comment line.",
 )  # fmt: skip
 @click.option("--ssl-certfile", metavar="FILE", help="Speak TLS with this certificate.")
 @click.option("--ssl-keyfile", metavar="FILE", help="The key of that certificate.")

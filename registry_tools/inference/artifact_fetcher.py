@@ -41,7 +41,7 @@ class ArtifactFetcher:
         self._client: MlflowClient | None = None
         self._scratch = make_temp_folder("serving")
         self._fetched: dict[Identity, ModelArtifact] = {}
-        self._current_folder: str | None = None  # the folder that must not go
+        self._current_folder: str | None = None  # the folder that is not deleted
 
     def close(self) -> None:
         """Delete what was fetched."""

@@ -65,21 +65,21 @@ def explain_refusal(content: Any, content_type: str, info: ModelInfo) -> str:
 
 def _shape_fault(content: Any) -> str | None:
     if not isinstance(content, dict):
-        return f"the body is no JSON object: it needs {_ONE_OF}"
+        return f"the body is not a JSON object: it needs {_ONE_OF}"
     keys = [key for key in FORMATS if key in content]
     if len(keys) != 1:
         found = f"; it has {quoted_names(keys)}" if keys else ""
         return f"the body needs {_ONE_OF}{found}"
     rows = content[keys[0]]
     if keys[0] == "dataframe_records" and not isinstance(rows, list):
-        return "dataframe_records is no list of objects"
+        return "dataframe_records is not a list of objects"
     if keys[0] != "dataframe_split":
         return None
     if not isinstance(rows, dict) or "data" not in rows:
         return "dataframe_split needs an object with 'data' and 'columns'"
     names, data = rows.get("columns"), rows["data"]
     if not isinstance(data, list):
-        return "dataframe_split: 'data' is no list of rows"
+        return "dataframe_split: 'data' is not a list of rows"
     if isinstance(names, list):
         for number, row in enumerate(data):
             length = len(row) if isinstance(row, (list, tuple)) else "no"

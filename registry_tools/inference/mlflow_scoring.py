@@ -173,7 +173,7 @@ class MlflowScoring:
             return method
         params = content.get("params") or {}
         if not isinstance(params, dict):
-            raise InvalidParameterValue("params is no JSON object")
+            raise InvalidParameterValue("params is not a JSON object")
         if "method" not in self.declared_params:
             method = params.pop("method", method)
         if method not in METHODS:

@@ -1,6 +1,6 @@
 """Try a version in a process of its own, with limits: load it and reproduce its recorded predictions.
 
-A crash, a model without end or one that takes all memory ends that process and not the server. The
+A model that crashes, never returns or takes all memory ends that process and not the server. The
 list of trusted types, and not the trial, keeps hostile code out.
 """
 

@@ -24,5 +24,5 @@ class RequestRefused(Exception):
 
 
 def hide_paths(text: str) -> str:
-    """Return a text for clients, in which a file has its name, and not where it is on this machine."""
+    """Return a text for clients, with the names of files instead of their paths."""
     return _FOLDERS.sub("", text)

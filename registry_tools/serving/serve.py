@@ -22,9 +22,9 @@ def run(settings: Settings) -> int:
     Raises
     ------
     RegistryToolsError
-        If there is nothing to serve, or the address cannot be had.
+        If there is nothing to serve, or the address cannot be bound.
     """
-    # What is imported stays: to look for garbage in it, again and again, is a sixth of the start.
+    # Imported objects stay; to search them for garbage would take a sixth of the start.
     gc.disable()
     if settings.ssl_certfile or settings.ssl_keyfile:
         _check_tls(settings.ssl_certfile, settings.ssl_keyfile)
@@ -80,7 +80,7 @@ def _check_tls(certificate: str | None, key: str | None) -> None:
 def _check_grpc(host: str, port: int) -> None:
     if importlib.util.find_spec("grpc") is None:
         raise InputError("--grpc-port needs another package: pip install grpcio")
-    # gRPC itself would share the port with a stranger.
+    # gRPC itself would share the port with another program.
     bind(host, port, "--grpc-port").close()
 
 
@@ -97,12 +97,12 @@ def _make_folder(folder: Path) -> None:
 
 
 def bind(host: str, port: int, option: str = "--port") -> socket.socket:
-    """Return a socket that is bound, and does not listen yet.
+    """Return a socket that is bound and does not listen yet.
 
     Raises
     ------
     InputError
-        If the address is not to be had; says why.
+        If the address cannot be bound; the message says why.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(

@@ -1,4 +1,4 @@
-"""Calls that block, in threads that nobody waits for when the process ends."""
+"""Run blocking calls in threads that do not delay the end of the process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 async def run_in_thread(function: Callable[[], T], name: str) -> T:
-    """Call a function in a thread of its own, so that one that hangs takes no other's place."""
+    """Call a function in a new thread, so that a call that hangs blocks no other call."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
@@ -28,7 +28,7 @@ async def run_in_thread(function: Callable[[], T], name: str) -> T:
         result, error = None, None
         try:
             result = function()
-        except Exception as raised:  # noqa: BLE001 - handed to whoever waits
+        except Exception as raised:  # noqa: BLE001 - raised where the future is awaited
             error = raised
         with contextlib.suppress(RuntimeError):  # the loop may have ended meanwhile
             loop.call_soon_threadsafe(resolve, result, error)

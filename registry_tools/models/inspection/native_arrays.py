@@ -123,7 +123,7 @@ def _check_trees(ensemble: Any) -> None:
         _require(len(features) == len(trees), ensemble, "it does not have the columns of each tree")
     for tree, chosen in zip(trees, features, strict=True):
         expected = columns if chosen is None else len(chosen)
-        _require(isinstance(tree, BaseDecisionTree), ensemble, "it holds what is no tree")
+        _require(isinstance(tree, BaseDecisionTree), ensemble, "an entry is not a tree")
         _require(isinstance(tree.tree_, Tree), ensemble, "it holds a tree without nodes")
         _require(tree.tree_.n_features == expected, ensemble, "a tree has other columns")
         if chosen is not None and ensemble._max_features == columns:  # then it passes all columns
@@ -154,7 +154,7 @@ def _check_hist_gradient_boosting(model: BaseHistGradientBoosting) -> None:
     flags = model._bin_mapper.is_categorical_
     _require(flags.shape == (columns,), model, "its bins have other columns")
     for predictor in (each for stage in model._predictors for each in stage):
-        _require(isinstance(predictor, TreePredictor), model, "it holds what is no tree")
+        _require(isinstance(predictor, TreePredictor), model, "an entry is not a tree")
         nodes = predictor.nodes[predictor.nodes["is_leaf"] == 0]
         _require(_inside(nodes["feature_idx"], 0, columns), model, "a node uses a column that is not there")
         used = nodes["feature_idx"][nodes["is_categorical"] != 0]

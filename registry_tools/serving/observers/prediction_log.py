@@ -88,14 +88,14 @@ class PredictionLog:
             self._wake.set()
 
     def close(self) -> None:
-        """Write what waits, and end."""
+        """Write the events that wait, and end."""
         self._ending = True
         self._wake.set()
         self._thread.join()
 
     @property
     def state(self) -> dict[str, Any]:
-        """How it goes, for `/model`."""
+        """The state of the log, for `/model`."""
         return {"sample": self._sample, "last_error": self.error}
 
     def _run(self) -> None:
@@ -108,7 +108,7 @@ class PredictionLog:
         self._write()
 
     def _remove_torn(self) -> None:
-        """Remove what a process that was killed left half written, unless it is of just now."""
+        """Remove temporary files of killed processes that are older than ten minutes."""
         with contextlib.suppress(OSError):
             for partial in self._folder.glob("*/.*.part"):
                 if partial.stat().st_mtime < time.time() - _TORN_SECONDS:

@@ -69,7 +69,7 @@ class HttpServer(uvicorn.Server):
         Raises
         ------
         InputError
-            If the port for gRPC cannot be had.
+            If the port for gRPC cannot be bound.
         """
         self._grpc_server = self._create_grpc_server()
         if self._grpc_server is not None:

@@ -53,7 +53,7 @@ class Child:
     unread: bytes = b""
     began: float = 0.0
     error: str | None = None  # the last that it has sent
-    ready: bool = False  # now
+    ready: bool = False
     delay: float = 0.0  # before the next start
     due: float | None = None  # the time of the next start
 

@@ -70,7 +70,7 @@ def _content_type(given: bytes | None) -> str:
     Raises
     ------
     RequestRefused
-        415 if it is missing, another, in another encoding, or has a parameter nobody knows.
+        415 if it is missing, another, in another encoding, or has an unknown parameter.
     """
     known = ", ".join(_TYPES)
     if given is None:

@@ -184,7 +184,7 @@ MODELS: dict[str, tuple[Callable[[], Any], str]] = {
     "isolation forest": (isolation_forest_of_other_columns, "a tree has other columns"),
     "boosting: trees a stage": (lambda: boosting(one_more_tree), "a stage has too many trees"),
     "boosting: first": (lambda: boosting(first_of_two_classes), "its first estimator has other outputs"),
-    "boosting: no tree": (lambda: boosting(nothing_in_place_of_a_tree), "it holds what is no tree"),
+    "boosting: no tree": (lambda: boosting(nothing_in_place_of_a_tree), "an entry is not a tree"),
     "histograms: child": (lambda: histograms("left", 4_000_000_000), "a child is outside of its nodes"),
     "histograms: cycle": (lambda: histograms("right", 0), "a child is outside of its nodes"),
     "histograms: column": (lambda: histograms("feature_idx", FAR), "a column that is not there"),
