@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+_MOST_COLUMNS = 10_000  # as of a signature
+_MOST_REPEATED = 100  # names: pandas makes each of them another one, and compares it with all
 _CELL = 8  # bytes of a number, or of the pointer to a text
 _CHARACTER = 4  # bytes of a character in an array of NumPy
 
@@ -44,6 +46,18 @@ def check_row_count(rows: int | None, limits: InputLimits) -> None:
         raise InputError(f"{rows} rows in one request, {limits.rows} are allowed: send them in parts")
 
 
+def check_column_count(columns: int) -> None:
+    """Refuse more columns than a signature may have.
+
+    Raises
+    ------
+    InputError
+        If there are more.
+    """
+    if columns > _MOST_COLUMNS:
+        raise InputError(f"{columns} columns in one request, {_MOST_COLUMNS} are allowed")
+
+
 def check_decoded_size(size: int, limits: InputLimits) -> None:
     """Refuse a request whose values would take more memory than is allowed.
 
@@ -63,6 +77,27 @@ def check_decoded_size(size: int, limits: InputLimits) -> None:
         raise InputTooLarge(
             f"the decoded rows take up to {size} bytes, {limits.decoded} are allowed: send them in parts"
         )
+
+
+def check_json(content: dict[str, Any], limits: InputLimits) -> None:
+    """Refuse a JSON request of MLflow's protocol with too many rows, columns or values.
+
+    Raises
+    ------
+    InputError, InputTooLarge
+        If there are more than allowed.
+    """
+    for key, rows in content.items():
+        if key == "dataframe_split":
+            split = rows if isinstance(rows, dict) else {}
+            rows, columns = split.get("data"), split.get("columns")
+            check_column_count(len(columns) if isinstance(columns, list) else 0)
+        elif isinstance(rows, dict):
+            check_column_count(len(rows))
+        if isinstance(rows, list) and key != "params":
+            check_row_count(len(rows), limits)
+            check_column_count(max((len(row) for row in rows if isinstance(row, dict)), default=0))
+    check_decoded_size(json_size(content), limits)
 
 
 def json_size(content: dict[str, Any]) -> int:
@@ -132,6 +167,10 @@ def csv_size(text: str) -> int:
         first = list(itertools.islice(filter(None, csv.reader(io.StringIO(text, newline=""))), 2))
     except csv.Error:
         raise InputError("the first lines of the CSV are no header and values") from None
+    header = first[0] if first else []
+    check_column_count(max(map(len, first), default=0))
+    if len(header) - len(set(header)) > _MOST_REPEATED:
+        raise InputError(f"more than {_MOST_REPEATED} names of columns are repeated: send each column once")
     return _CELL * lines * max(map(len, first), default=0)
 
 

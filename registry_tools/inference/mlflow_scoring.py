@@ -26,9 +26,9 @@ from registry_tools.inference.input_diagnostics import explain_refusal, refuse_m
 from registry_tools.inference.input_limits import (
     InputLimits,
     check_decoded_size,
+    check_json,
     check_row_count,
     csv_size,
-    json_size,
     read_parquet,
 )
 from registry_tools.models.loaded_model import LoadedModel
@@ -197,7 +197,7 @@ class MlflowScoring:
             names = [column.name for column in columns] if columns is not None else None
             return scoring_server.ParsedJsonInput(read_parquet(content, names, limits), None, False)
         if isinstance(content, dict):
-            check_decoded_size(json_size(content), limits)
+            check_json(content, limits)
         text = content if isinstance(content, dict) else json.dumps(content)
         parsed: ParsedJsonInput = scoring_server._parse_json_data(  # type: ignore[no-untyped-call]
             text, self._metadata, schema

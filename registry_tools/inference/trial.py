@@ -23,6 +23,8 @@ from registry_tools.models.manifest import digest_of, manifest_of, sha256_of
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.processes import MEBIBYTE, ResourceLimits
 
+_LONGEST_REASON = 2_000  # characters
+
 
 def try_version(artifact: ModelArtifact, policy: TrustPolicy, limits: ResourceLimits) -> str | None:
     """Return why a version cannot serve, None if it can; limits this process for good."""
@@ -34,7 +36,7 @@ def try_version(artifact: ModelArtifact, policy: TrustPolicy, limits: ResourceLi
             needed = f"more than {limits.memory // MEBIBYTE:,} MiB of memory"
             return f"{artifact} needs {needed}: see --trial-memory"
         if isinstance(error, RegistryToolsError):
-            return str(error)
+            return str(error)[:_LONGEST_REASON]
         return f"{artifact} does not load: {type(error).__name__}: {first_line(error)}"
     return None
 

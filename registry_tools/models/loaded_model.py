@@ -23,6 +23,7 @@ from registry_tools.models import formats
 from registry_tools.models.formats import ModelDescription
 from registry_tools.models.prediction_shape import check_predictions, class_values, flatten_one_output
 from registry_tools.models.trust_policy import TrustPolicy
+from registry_tools.terminal import printable
 
 if TYPE_CHECKING:
     from registry_tools.mlflow_store.registry import VersionInfo
@@ -248,8 +249,9 @@ def _load_skops(path: Path, policy: TrustPolicy) -> Any:
     try:
         untrusted = sorted(set(skops.io.get_untrusted_types(file=path)) - set(policy.trusted))
         if untrusted:
+            names = ", ".join(printable(name)[:200] for name in untrusted[:5])
             raise VerificationError(
-                f"the model holds types that are not trusted: {', '.join(untrusted[:5])}; if you "
+                f"the model holds types that are not trusted: {names}; if you "
                 "know them, say --trust TYPE (trust=[…]) or name them in REGISTRY_TOOLS_TRUST"
             )
         model = skops.io.load(path, trusted=list(policy.trusted))

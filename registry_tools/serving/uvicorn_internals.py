@@ -17,18 +17,31 @@ _LARGEST_HEAD = 1 << 19  # bytes; a part of the body that comes together with th
 
 
 class LimitedConnection(HttpToolsProtocol):
-    """A connection with a limit on the size of heads: httptools has none."""
+    """A connection with a limit on the size of heads and trailers: httptools has none."""
 
-    _head = 0
+    _head = 0  # bytes since the last part of a body, or the last request
 
     def data_received(self, data: bytes) -> None:
-        """Receive bytes, unless they make a head too large."""
+        """Receive bytes, unless they make a head or the trailers too large."""
         self._head += len(data)
         super().data_received(data)
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._head = 0
-        elif self._head > _LARGEST_HEAD:
+        if self._head > _LARGEST_HEAD:
             self.transport.abort()
+
+    def on_headers_complete(self) -> None:
+        """Begin a request, whose trailers will not count as headers."""
+        super().on_headers_complete()
+        self.headers = []
+
+    def on_body(self, body: bytes) -> None:
+        """Receive a part of a body."""
+        self._head = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Receive the end of a request."""
+        self._head = 0
+        super().on_message_complete()
 
 
 def request_counter(server: uvicorn.Server) -> Callable[[], int]:

@@ -15,6 +15,7 @@ from registry_tools.errors import InputError, InputTooLarge
 from registry_tools.inference.input_limits import (
     InputLimits,
     check_decoded_size,
+    check_json,
     csv_size,
     json_size,
     read_parquet,
@@ -109,10 +110,10 @@ def test_json_that_pandas_or_numpy_would_expand_is_refused(key: str, rows: Any) 
 @pytest.mark.parametrize(
     "text",
     [
-        ",".join(map(str, range(20_000))) + "\n" + "1\n" * 20_000,
-        "a\r" + "1," * 20_000 + "\r" + "1\r" * 20_000,
-        '"a\nb",' + ",".join(map(str, range(20_000))) + "\r\n" + "1\r\n" * 20_000,
-        "\n\n" + ",".join(map(str, range(20_000))) + "\n" + "1\n" * 20_000,
+        ",".join(map(str, range(9_000))) + "\n" + "1\n" * 20_000,
+        "a\r" + "1," * 9_000 + "\r" + "1\r" * 20_000,
+        '"a\nb",' + ",".join(map(str, range(9_000))) + "\r\n" + "1\r\n" * 20_000,
+        "\n\n" + ",".join(map(str, range(9_000))) + "\n" + "1\n" * 20_000,
     ],
     ids=["header", "first row", "quoted line end", "blank lines"],
 )
@@ -128,3 +129,27 @@ def test_an_ordinary_request_of_a_body_of_a_few_megabytes_is_allowed() -> None:
     for key, given in (("inputs", rows), ("dataframe_split", split), ("instances", records)):
         check_decoded_size(json_size({key: given}), LIMITS)
     check_decoded_size(csv_size(pd.DataFrame(rows).to_csv(index=False)), LIMITS)
+
+
+def test_a_csv_with_very_many_or_repeated_columns_is_refused_before_pandas_names_them() -> None:
+    with pytest.raises(InputError, match="20000 columns in one request, 10000 are allowed"):
+        csv_size(",".join(map(str, range(20_000))) + "\n1")
+    with pytest.raises(InputError, match="more than 100 names of columns are repeated"):
+        csv_size("a," * 200 + "\n1")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({"inputs": [{}] * 200_001}, "200001 rows in one request"),
+        ({"dataframe_split": {"columns": ["a"], "data": [[]] * 200_001}}, "200001 rows in one request"),
+        ({"dataframe_split": {"columns": ["a"] * 10_001, "data": []}}, "10001 columns"),
+        ({"dataframe_records": [dict.fromkeys(map(str, range(10_001)), 1)]}, "10001 columns"),
+        ({"inputs": {str(number): [1] for number in range(10_001)}}, "10001 columns"),
+    ],
+)
+def test_json_of_too_many_rows_or_columns_is_refused_before_it_is_a_table(
+    content: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(InputError, match=reason):
+        check_json(content, LIMITS)

@@ -166,9 +166,8 @@ def tracer_from_environment() -> RequestTracer | None:
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ImportError:
-        _log.warning(
-            "%s is set, and traces need another package: pip install 'registry-pipeline[otel]'", given
-        )
+        message = "%s is set, and traces need another package: pip install 'registry-pipeline[otel]'"
+        _log.warning(message, given)
         return None
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource
     from opentelemetry.sdk.trace import TracerProvider

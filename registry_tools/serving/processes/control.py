@@ -14,6 +14,8 @@ from registry_tools.inference.artifact_fetcher import ArtifactFetcher
 from registry_tools.refs import parse_ref
 from registry_tools.serving.settings import Settings
 
+_LONGEST_ERROR = 2_000  # characters
+
 
 @dataclass(frozen=True)
 class Control:
@@ -28,7 +30,7 @@ class Control:
 
     def send_error(self, error: str) -> None:
         """Report why this process ends."""
-        self._send({"error": error})
+        self._send({"error": error[:_LONGEST_ERROR]})
 
     def send_refresh(self) -> None:
         """Ask the parent to have all workers poll at once."""

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
+import os
+import signal
 import socket
 import sys
 from collections.abc import Awaitable
 from typing import TypeVar
 
+import joblib
+
 from registry_tools.mlflow_store.client import import_store
 from registry_tools.serving.settings import Settings
+
+_PR_SET_PDEATHSIG = 1
 
 T = TypeVar("T")
 
@@ -32,6 +39,16 @@ def preload(tracking_uri: str | None) -> None:
     import skops.io  # noqa: F401
 
     import_store(tracking_uri)
+    # Estimators with `n_jobs` take threads: a process would be outside the limits of a trial.
+    joblib.register_parallel_backend("threading", joblib.parallel.ThreadingBackend, make_default=True)
+
+
+def end_with_parent(parent: int) -> None:
+    """Let this process be killed when its parent is; Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
 
 
 def settle_memory() -> None:

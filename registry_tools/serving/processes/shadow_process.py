@@ -148,7 +148,7 @@ async def _compare(settings: Settings, feed: socket.socket, folder: ProcessFolde
     metrics = ShadowMetrics()
     shadow = ShadowPredictor(metrics)
     fetcher = folder.fetcher(settings, str(settings.shadow))
-    trials = Trials(control.connection, folder.trials, settings.policy, settings.trial_limits)
+    trials = Trials(control.connection, folder.trials, folder.path, settings.policy, settings.trial_limits)
     follower = StageFollower(
         fetcher, loader(trials, settings), shadow.swap, metrics, settings.poll, settings.load_seconds
     )

@@ -27,7 +27,7 @@ from registry_tools.inference.trial import try_version
 from registry_tools.serving.observers.shadow import make_feed
 from registry_tools.serving.processes import shadow_process, worker
 from registry_tools.serving.processes.control import Control, ProcessFolder
-from registry_tools.serving.processes.lifecycle import announce
+from registry_tools.serving.processes.lifecycle import announce, end_with_parent
 from registry_tools.serving.rollout.trials import read_request
 from registry_tools.serving.settings import Settings
 
@@ -244,7 +244,11 @@ class Supervisor:
             connection.close()
             return
 
+        parent = os.getpid()
+
         def run() -> int:
+            end_with_parent(parent)
+            os.setsid()
             self._listening.close()  # a trial may outlive the server, whose port has to be free then
             with open(os.devnull, "w") as nowhere:
                 os.dup2(nowhere.fileno(), 1)
@@ -269,6 +273,8 @@ class Supervisor:
                 return
             code = os.waitstatus_to_exitcode(status)
             if pid in self._trials:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(pid, signal.SIGKILL)  # the processes that it has started
                 with self._trials.pop(pid) as connection, contextlib.suppress(OSError):
                     if code != 0:
                         connection.sendall(json.dumps({"exit_code": code}).encode())

@@ -91,7 +91,7 @@ async def _serve(
     server = HttpServer(service)
     control.on_end(ending.set)
     fetcher = folder.fetcher(settings, settings.ref)
-    trials = Trials(control.connection, folder.trials, settings.policy, settings.trial_limits)
+    trials = Trials(control.connection, folder.trials, folder.path, settings.policy, settings.trial_limits)
 
     def swap(predictor: Predictor) -> None:
         service.data_plane.current = predictor  # requests in flight end on the version they began with
@@ -129,7 +129,8 @@ def loader(trials: Trials, settings: Settings) -> Callable[[ModelArtifact], Pred
 
     def try_and_load(artifact: ModelArtifact) -> Predictor:
         trials.require(artifact)
-        predictor = load(artifact, settings.policy)
+        with trials.loading(artifact):
+            predictor = load(artifact, settings.policy)
         if predictor.example is None:
             _log.warning("%s has no example: it was loaded, and predicted nothing yet", artifact)
         elif not artifact.recorded_predictions.is_file():

@@ -20,11 +20,12 @@ from registry_tools.errors import VerificationError
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.inference.trial import describe_end, trial_key
 from registry_tools.models.trust_policy import TrustPolicy
-from registry_tools.processes import ResourceLimits
+from registry_tools.processes import ResourceLimits, process_is_running
 
 _log = logging.getLogger(__name__)
 
 _PASSED = "passed\n"
+_CRASHES = 2
 _MOST_BYTES = 1 << 16  # of a result
 _END_SECONDS = 30.0  # after which a trial that should have ended is given up
 
@@ -33,10 +34,22 @@ class Trials:
     """Asks the parent process for trials, and keeps the results in a folder of this user."""
 
     def __init__(
-        self, control: socket.socket, folder: Path, policy: TrustPolicy, limits: ResourceLimits
+        self, control: socket.socket, folder: Path, marks: Path, policy: TrustPolicy, limits: ResourceLimits
     ) -> None:
+        """Create it.
+
+        Parameters
+        ----------
+        control
+            The connection to the parent.
+        folder, marks
+            The folders of the versions that have passed, and of marks of this server's processes.
+        policy, limits
+            The policy and the limits of the trials.
+        """
         self._control = control
         self._folder = folder
+        self._marks = marks
         self._policy = policy
         self._limits = limits
 
@@ -64,6 +77,27 @@ class Trials:
             with contextlib.suppress(OSError):  # it is tried again at the next start
                 record.write_text(_PASSED)
 
+    @contextlib.contextmanager
+    def loading(self, artifact: ModelArtifact) -> Iterator[None]:
+        """Mark that this process loads a version, for the length of a block.
+
+        Raises
+        ------
+        VerificationError
+            If two processes of this server have ended in that block: a version can pass its trial and
+            crash all the same.
+        """
+        version = f"loading-{artifact.version}-{artifact.digest or artifact.run_id}-"
+        pids = [int(mark.name.removeprefix(version)) for mark in self._marks.glob(f"{version}*")]
+        if sum(not process_is_running(pid) for pid in pids) >= _CRASHES:
+            raise VerificationError(f"{artifact} ended {_CRASHES} processes that loaded it")
+        mark = self._marks / f"{version}{os.getpid()}"
+        mark.touch()
+        try:
+            yield
+        finally:
+            mark.unlink(missing_ok=True)
+
     def _try(self, artifact: ModelArtifact) -> str | None:
         """Return why a version failed its trial; None if it passed."""
         ours, theirs = socket.socketpair()
@@ -79,7 +113,7 @@ class Trials:
         if "exit_code" in result:
             return describe_end(result["exit_code"], artifact, self._limits)
         if "error" not in result:
-            return f"{artifact} was not tried: the parent process has ended"
+            return f"{artifact} ended its trial without a result"
         error: str | None = result["error"]
         return error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from typing import Any
 
 import cloudpickle
 import httpx
+import joblib
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -65,12 +67,30 @@ class Wrapping(ClassifierMixin, BaseEstimator):
         return self.inner.predict_proba(rows)
 
 
+class CrashingLater(Wrapping):
+    """Predicts in its trial, which leads a session, and ends any other process."""
+
+    def predict(self, rows: Any) -> Any:
+        if os.getsid(0) != os.getpid():
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return super().predict(rows)
+
+
+class Parallel(Wrapping):
+    """Predicts in jobs that run at the same time."""
+
+    def predict(self, rows: Any) -> Any:
+        pids = joblib.Parallel(n_jobs=2)(joblib.delayed(os.getpid)() for _ in range(4))
+        assert set(pids) == {os.getpid()}
+        return self.inner.predict(rows)
+
+
 def pickled(kind: type[BaseEstimator]) -> Change:
     """Return a change of a version that makes this estimator of it."""
 
     def change(folder: Path, content: dict[str, Any]) -> None:
         inner = skops.io.load(folder / "model.skops", trusted=list(TRUSTED_TYPES))
-        estimator = kind(inner) if kind is Wrapping else kind()
+        estimator = kind(inner) if issubclass(kind, Wrapping) else kind()
         cloudpickle.register_pickle_by_value(__import__(__name__, fromlist=["x"]))
         (folder / "model.pkl").write_bytes(cloudpickle.dumps(estimator))
         flavors = {
@@ -107,6 +127,39 @@ def test_a_version_that_fails_its_trial_does_not_take_over(
     assert reason in client.get("/model").json()["candidate"]["error"]
     assert client.post("/predict", json={"features": IRIS_ROW}).json()["prediction"] == "versicolor"
     eventually(lambda: server_processes(client) == before)
+
+
+def test_a_version_that_passes_its_trial_and_ends_workers_does_not_take_over(
+    serve: Serve, local: Place
+) -> None:
+    name = crafted(local, pickled(CrashingLater)).partition("/")[0]
+    stages.move_alias(local.client, name, "production", 1)
+    client = serve(f"{name}@production", "--allow-code")
+    stages.move_alias(local.client, name, "production", 2)
+
+    def served() -> int:
+        try:
+            reply = client.post("/predict", json={"features": IRIS_ROW})
+        except httpx.TransportError:
+            return 0
+        return int(reply.headers["x-model-version"])
+
+    def is_refused() -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            candidate = client.get("/model").json()["candidate"]
+            return candidate is not None and "ended 2 processes" in candidate["error"]
+        return False
+
+    eventually(is_refused)
+    assert served() == 1
+
+
+def test_jobs_of_a_model_take_threads_and_no_processes(serve: Serve, local: Place) -> None:
+    name = crafted(local, pickled(Parallel)).partition("/")[0]
+    stages.move_alias(local.client, name, "production", 1)
+    client = serve(f"{name}@production", "--allow-code")
+    stages.move_alias(local.client, name, "production", 2)
+    eventually(lambda: client.get("/model").json()["version"] == 2, seconds=20)
 
 
 def test_a_version_within_its_limits_passes_its_trial_with_blas_and_arrow(serve: Serve, local: Place) -> None:
