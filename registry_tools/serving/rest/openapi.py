@@ -6,13 +6,14 @@ from anywhere else: it opens in a network without a way out.
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import orjson
 
 from registry_tools.inference.predictor import Predictor
 from registry_tools.serving.rest import schemas
-from registry_tools.serving.rest.docs_page import PAGE
 from registry_tools.serving.rest.messages import JSON, Reply, Request
 from registry_tools.serving.service import InferenceService
 from registry_tools.serving.v2 import inference
@@ -60,7 +61,12 @@ async def openapi(service: InferenceService, request: Request) -> Reply:
 
 async def page(service: InferenceService, request: Request) -> Reply:
     """Return the page that people read; it says nothing of the model by itself."""
-    return Reply(PAGE, headers=[_HTML, _POLICY])
+    return Reply(_docs_page(), headers=[_HTML, _POLICY])
+
+
+@cache
+def _docs_page() -> bytes:
+    return Path(__file__).with_name("docs.html").read_bytes()
 
 
 async def root(service: InferenceService, request: Request) -> Reply:
