@@ -146,6 +146,7 @@ def test_a_second_adoption_with_other_rows_is_refused(
     assert main(["verify", f"{plain}/1"]) == 0
 
 
+@pytest.mark.slow
 def test_labels_that_the_version_does_not_predict_are_refused(
     place: Place, plain: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -186,6 +187,7 @@ def test_a_wrong_target_is_refused_before_anything_is_written(
     assert main(["adopt", f"{plain}/1", "--eval-data", "wrong.csv", "--target", "kind"]) == 0
 
 
+@pytest.mark.slow
 def test_versions_that_no_promotion_could_use_are_not_adopted(
     place: Place, plain: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

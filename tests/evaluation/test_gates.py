@@ -284,6 +284,7 @@ def test_non_inferior_is_recommended_above_300_rows_where_the_weaker_rule_passes
         assert "prefer" not in quiet.message
 
 
+@pytest.mark.slow
 def test_non_inferior_passes_a_candidate_that_is_worse_by_the_margin_in_one_case_of_twenty() -> None:
     rng = np.random.default_rng(6)
     for disagreement in (0.012, 0.1):  # hardly any gains, and many of both

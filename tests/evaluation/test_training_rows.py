@@ -90,6 +90,7 @@ def test_evaluation_data_tells_the_training_rows_of_both_versions(
     assert not _verdict(local, name, 1, 2, eval_data=short).passed
 
 
+@pytest.mark.slow
 def test_codes_in_evaluation_data_are_the_text_that_the_version_was_trained_on(
     local: Place, name: str, tmp_path: Path
 ) -> None:
@@ -122,6 +123,7 @@ def test_training_rows_that_were_rounded_to_float32_are_unknown(
         assert "as float64 or CSV" in message
 
 
+@pytest.mark.slow
 def test_rows_that_a_version_was_trained_on_as_float32_are_found_among_float64(
     local: Place, tmp_path: Path
 ) -> None:

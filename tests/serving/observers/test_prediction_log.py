@@ -16,6 +16,8 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.models import infer_signature
+from sklearn.linear_model import LinearRegression
 
 from pipeline.params.definitions import TrainParams
 from pipeline.training.train import train
@@ -27,6 +29,7 @@ from registry_tools.serving.engine.prediction_events import PredictionEvent
 from registry_tools.serving.observers import prediction_log
 from registry_tools.serving.settings import Settings
 from tests.support.constants import IRIS_COLUMNS, IRIS_ROW
+from tests.support.predictors import save_and_load
 from tests.support.registries import Place
 from tests.support.servers import BIN, eventually, metric
 from tests.support.serving import Serve
@@ -130,6 +133,18 @@ def test_rows_beyond_the_limit_are_dropped_and_counted(
     log.close()
     assert counts == {"logged": 6, "dropped": 14}
     assert len(logged(tmp_path / "log")) == 6
+
+
+def test_two_servers_with_one_process_id_write_files_of_different_names(tmp_path: Path) -> None:
+    table = pd.DataFrame({"a": np.arange(9.0)})
+    model = LinearRegression().fit(table, table["a"])
+    predictor = save_and_load(tmp_path, model, signature=infer_signature(table, table["a"]))
+    rows = table[:1].to_numpy()
+    for _ in range(2):  # as in two containers
+        log = prediction_log.PredictionLog(tmp_path / "log", 1.0, 60, lambda *counts: None)
+        log.observe(PredictionEvent(predictor, "predict", [rows], [[0.0]], ["one"]))
+        log.close()
+    assert len(list((tmp_path / "log").rglob("*.parquet"))) == 2
 
 
 @pytest.mark.slow

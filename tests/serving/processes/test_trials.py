@@ -12,11 +12,15 @@ from typing import Any
 import cloudpickle
 import httpx
 import joblib
+import mlflow
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 import skops.io
+from mlflow.models import infer_signature
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.linear_model import LinearRegression
 
 from registry_tools.mlflow_store import stages
 from registry_tools.models.trust_policy import TRUSTED_TYPES
@@ -182,6 +186,25 @@ def test_a_version_that_has_passed_is_not_tried_again(
         logs.append((tmp_path / f"process-{len(logs)}.log").read_text())
     # Other limits need another trial.
     assert ["passed its trial" in log for log in logs] == [True, False, True]
+
+
+def test_the_log_says_that_a_version_has_no_recorded_predictions(
+    serve: Serve, local: Place, tmp_path: Path
+) -> None:
+    table = pd.DataFrame({"a": np.arange(9.0)})
+    mlflow.set_tracking_uri(local.uri)
+    for name, example in (("with-example", table[:2]), ("without", None)):
+        signature = infer_signature(table, table["a"])
+        with mlflow.start_run():
+            model = LinearRegression().fit(table, table["a"])
+            mlflow.sklearn.log_model(
+                model, name="model", registered_model_name=name, signature=signature, input_example=example,
+                pip_requirements=[],
+            )  # fmt: skip
+        end(serve(f"{name}/1"))
+    logs = [(tmp_path / f"process-{number}.log").read_text() for number in (0, 1)]
+    assert "has no recorded predictions: it was tried on its input example" in logs[0]
+    assert "has no example: it was loaded, and predicted nothing yet" in logs[1]
 
 
 def test_two_workers_have_a_version_tried_once(
