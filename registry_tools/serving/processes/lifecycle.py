@@ -1,15 +1,16 @@
-"""Signals, memory settings and the start message that every serving process shares."""
+"""Imports, signals, memory settings and the start message of the processes of a server."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import gc
 import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Collection, Iterator
 from typing import TypeVar
 
 import joblib
@@ -41,6 +42,24 @@ def preload(tracking_uri: str | None) -> None:
     import_store(tracking_uri)
     # Estimators with `n_jobs` take threads: a process would be outside the limits of a trial.
     joblib.register_parallel_backend("threading", joblib.parallel.ThreadingBackend, make_default=True)
+
+
+@contextlib.contextmanager
+def signal_socket(numbers: Collection[signal.Signals]) -> Iterator[socket.socket]:
+    """Yield a socket from which the numbers of received signals are read, a byte each."""
+    receiver, sender = socket.socketpair()
+    receiver.setblocking(False)
+    sender.setblocking(False)
+    before = {number: signal.signal(number, lambda *_: None) for number in numbers}
+    signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+    try:
+        yield receiver
+    finally:
+        signal.set_wakeup_fd(-1)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        receiver.close()
+        sender.close()
 
 
 def end_with_parent(parent: int) -> None:

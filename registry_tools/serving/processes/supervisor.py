@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -27,7 +27,7 @@ from registry_tools.inference.trial import try_version
 from registry_tools.serving.observers.shadow import make_feed
 from registry_tools.serving.processes import shadow_process, worker
 from registry_tools.serving.processes.control import Control, ProcessFolder
-from registry_tools.serving.processes.lifecycle import announce, end_with_parent
+from registry_tools.serving.processes.lifecycle import announce, end_with_parent, signal_socket
 from registry_tools.serving.rollout.trials import read_request
 from registry_tools.serving.settings import Settings
 
@@ -85,7 +85,8 @@ class Supervisor:
         RegistryToolsError
             If the first worker finds nothing to serve.
         """
-        with self._receive_signals():
+        with signal_socket(_SIGNALS) as receiver:
+            self._selector.register(receiver, selectors.EVENT_READ, lambda: self._on_signals(receiver))
             self._children[0].due = 0.0  # the others follow when it serves
             while any(child.pid is not None or child.due is not None for child in self._children):
                 self._start_due()
@@ -95,21 +96,6 @@ class Supervisor:
         if self._error is not None:
             raise RegistryToolsError(self._error)
         return 0
-
-    @contextlib.contextmanager
-    def _receive_signals(self) -> Iterator[None]:
-        receiver, sender = socket.socketpair()
-        receiver.setblocking(False)
-        sender.setblocking(False)
-        before = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
-        signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
-        self._selector.register(receiver, selectors.EVENT_READ, lambda: self._on_signals(receiver))
-        try:
-            yield
-        finally:
-            signal.set_wakeup_fd(-1)
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _on_signals(self, receiver: socket.socket) -> None:
         numbers = set(receiver.recv(_MOST_BYTES))
