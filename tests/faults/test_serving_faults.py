@@ -35,7 +35,7 @@ from registry_tools.mlflow_store import registry, stages
 from tests.support.constants import IRIS_COLUMNS, IRIS_ROW
 from tests.support.registries import EQUAL, GOOD, POOR, Change, Place, crafted, train_all
 from tests.support.servers import BIN, end_group, eventually, free_port, memory, metric, wait_until_up
-from tests.support.serving import POLL, ROWS, Serve, under_load
+from tests.support.serving import POLL, ROWS, Serve, under_load, worker_of
 
 pytestmark = pytest.mark.slow
 
@@ -43,13 +43,6 @@ pytestmark = pytest.mark.slow
 def process_of(client: httpx.Client) -> subprocess.Popen[bytes]:
     process: subprocess.Popen[bytes] = client.process  # type: ignore[attr-defined]
     return process
-
-
-def worker_of(client: httpx.Client) -> int:
-    """Return the process of the only worker of a server."""
-    pid = process_of(client).pid
-    (worker,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return int(worker)
 
 
 def version_of(client: httpx.Client) -> int:
@@ -245,7 +238,7 @@ def test_a_cache_that_cannot_be_written_is_reported(
 
 
 def test_health_responds_while_a_large_request_runs(client: httpx.Client) -> None:
-    rows = [IRIS_ROW] * 100_000
+    rows = [IRIS_ROW] * 200_000
     body = json.dumps({"dataframe_split": {"columns": IRIS_COLUMNS, "data": rows}})
     headers = {"content-type": "application/json"}
     waits, lasted = [], []
@@ -267,7 +260,7 @@ def test_health_responds_while_a_large_request_runs(client: httpx.Client) -> Non
                 time.sleep(0.005)
             assert posted.result() == 200
     waits.sort()
-    assert waits[int(len(waits) * 0.95)] < min(lasted) / 4
+    assert waits[int(len(waits) * 0.95)] < min(lasted) / 2
 
 
 def test_what_takes_too_long_is_given_up(serve: Serve, local: Place) -> None:

@@ -26,6 +26,13 @@ SPLIT = {"dataframe_split": {"columns": IRIS_COLUMNS, "data": ROWS}}
 Responses = list[tuple[int, str, Any]]  # status, version, predictions
 
 
+def worker_of(client: httpx.Client) -> int:
+    """Return the process of the only worker of a server."""
+    pid = client.process.pid  # type: ignore[attr-defined]
+    (worker,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(worker)
+
+
 @contextlib.contextmanager
 def under_load(client: httpx.Client, threads: int = 4) -> Iterator[Responses]:
     """Send requests on several connections until the end of the block; yield their responses."""

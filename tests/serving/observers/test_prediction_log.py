@@ -32,7 +32,7 @@ from tests.support.constants import IRIS_COLUMNS, IRIS_ROW
 from tests.support.predictors import save_and_load
 from tests.support.registries import Place
 from tests.support.servers import BIN, eventually, metric
-from tests.support.serving import Serve
+from tests.support.serving import Serve, worker_of
 
 
 def logged(folder: Path) -> pd.DataFrame:
@@ -183,7 +183,7 @@ def test_after_a_kill_every_file_is_whole_and_only_the_last_moments_are_lost(
     began = time.monotonic()
     while time.monotonic() < began + 3:
         sent.append((time.monotonic(), ask(client)))
-    client.process.kill()  # type: ignore[attr-defined]
+    os.kill(worker_of(client), signal.SIGKILL)
     killed = time.monotonic()
     table = logged(tmp_path / "log")  # which reads every file to its end
     found = set(table["_request_id"])
@@ -201,7 +201,7 @@ def test_a_full_disk_loses_rows_and_no_response(
     ask(client)
     eventually(lambda: len(logged(tmp_path / "log")) == 1)
     # As a full disk does it: from here on, no file can grow.
-    pid = client.process.pid  # type: ignore[attr-defined]
+    pid = worker_of(client)
     unlimited = resource.prlimit(pid, resource.RLIMIT_FSIZE)
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, unlimited[1]))
     for _ in range(20):
