@@ -6,6 +6,7 @@ lengths stand before them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -68,6 +69,15 @@ def _data_bytes() -> int:
         return int(status.partition("VmData:")[2].split()[0]) << 10
     except (OSError, IndexError, ValueError):  # not Linux
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def describe_exit(code: int) -> str:
+    """Return how a process ended, such as `SIGSEGV` or `exit code 1`; a negative code is a signal."""
+    if code >= 0:
+        return f"exit code {code}"
+    with contextlib.suppress(ValueError):
+        return signal.Signals(-code).name
+    return f"signal {-code}"
 
 
 def encode_message(head: Head, body: Any = b"") -> bytes:

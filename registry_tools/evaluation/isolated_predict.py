@@ -11,7 +11,6 @@ import gc
 import json
 import math
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -29,7 +28,7 @@ from registry_tools.errors import RegistryToolsError, VerificationError, error_s
 from registry_tools.models.loaded_model import LoadedModel, load_folder
 from registry_tools.models.prediction_shape import check_class_values, class_values
 from registry_tools.models.trust_policy import TrustPolicy
-from registry_tools.processes import ResourceLimits
+from registry_tools.processes import ResourceLimits, describe_exit
 
 _LATENCY_ROUNDS = 100
 _LIMITS = ResourceLimits(cpu_seconds=300)
@@ -106,8 +105,9 @@ def predict_in_clean_process(jobs: Sequence[PredictJob]) -> list[IsolatedPredict
         except subprocess.TimeoutExpired:
             return [VerificationError(f"no predictions within {_SECONDS} s in a clean process")] * len(jobs)
         if done.returncode != 0:
-            ended = f"with {signal.Signals(-done.returncode).name}" if done.returncode < 0 else ""
-            reason = ended or last_line(done.stderr, f"with exit code {done.returncode}")[:300]
+            ended = describe_exit(done.returncode)
+            # A signal says more than the last line before it.
+            reason = ended if done.returncode < 0 else last_line(done.stderr, ended)[:300]
             return [VerificationError(f"the process that predicts failed: {reason}")] * len(jobs)
         return [
             VerificationError(response["error"]) if "error" in response else IsolatedPredictions(**response)

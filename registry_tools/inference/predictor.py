@@ -13,7 +13,6 @@ import numpy as np
 import sklearn
 
 from registry_tools.errors import InputError, UnsupportedOperation
-from registry_tools.inference.decoder import METHODS as METHODS
 from registry_tools.inference.decoder import Matrix, NumericSchema, decode_json
 from registry_tools.inference.mlflow_scoring import JSON, MlflowScoring, encode_json
 from registry_tools.inference.model_artifact import ModelArtifact

@@ -21,7 +21,7 @@ from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.inference.model_loader import load
 from registry_tools.models.manifest import digest_of, manifest_of, sha256_of
 from registry_tools.models.trust_policy import TrustPolicy
-from registry_tools.processes import MEBIBYTE, ResourceLimits
+from registry_tools.processes import MEBIBYTE, ResourceLimits, describe_exit
 
 _LONGEST_REASON = 2_000  # characters
 
@@ -49,14 +49,12 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def describe_end(exit_code: int, artifact: ModelArtifact, limits: ResourceLimits) -> str:
-    """Return why a trial ended without a result; a negative exit code is that of a signal."""
+    """Return why a trial ended without a result."""
     if exit_code in {-signal.SIGXCPU, -signal.SIGALRM}:
         return (
             f"{artifact} does not load within {limits.cpu_seconds} s of processor time: see --trial-seconds"
         )
-    if exit_code < 0:
-        return f"{artifact} ends its process with {signal.Signals(-exit_code).name} when it is loaded"
-    return f"{artifact} ends its process with exit code {exit_code} when it is loaded"
+    return f"{artifact} ends its process with {describe_exit(exit_code)} when it is loaded"
 
 
 def trial_key(artifact: ModelArtifact, policy: TrustPolicy, limits: ResourceLimits) -> str:

@@ -1,4 +1,4 @@
-"""From the options of `registry-tools serve` to a server that runs, in one process or several."""
+"""From the options of `registry-tools serve` to a server that runs."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ def test_a_worker_that_is_killed_ends_the_scoring_in_one_line(
     assert process.wait(timeout=60) == 1
     log = (tmp_path / "process-0.log").read_text()
     assert log.count("\n") == 1
-    assert f"a worker ended by itself (signal 9) with {name} version 1: " in log
+    assert f"a worker ended by itself (SIGKILL) with {name} version 1: " in log
     assert not (tmp_path / "out.csv").exists()
 
 

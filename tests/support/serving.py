@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -26,11 +27,32 @@ SPLIT = {"dataframe_split": {"columns": IRIS_COLUMNS, "data": ROWS}}
 Responses = list[tuple[int, str, Any]]  # status, version, predictions
 
 
+def server_processes(client: httpx.Client) -> set[int]:
+    """Return the processes that the parent of a server has forked."""
+    pid = client.process.pid  # type: ignore[attr-defined]
+    return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def versions(client: httpx.Client) -> set[int]:
+    """Return the versions that the workers serve, over some connections."""
+    found = set()
+    for _ in range(20):
+        with httpx.Client(base_url=client.base_url, timeout=60) as another:
+            found.add(another.get("/model").json()["version"])
+    return found
+
+
+def end(client: httpx.Client) -> None:
+    """End a server, and check that it ends without an error."""
+    process: subprocess.Popen[bytes] = client.process  # type: ignore[attr-defined]
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 0
+
+
 def worker_of(client: httpx.Client) -> int:
     """Return the process of the only worker of a server."""
-    pid = client.process.pid  # type: ignore[attr-defined]
-    (worker,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return int(worker)
+    (worker,) = server_processes(client)
+    return worker
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from registry_tools.errors import RegistryToolsError
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.models.formats import describe
 from registry_tools.models.trust_policy import TrustPolicy
-from registry_tools.processes import Message, read_message, write_message
+from registry_tools.processes import Message, describe_exit, read_message, write_message
 
 _HOME = Path(__file__).parents[3]
 _AHEAD = 2  # batches for each worker that are read before the first is written
@@ -236,9 +236,8 @@ def _receive(
 
 
 def _worker_ended(process: subprocess.Popen[bytes], version: str) -> RegistryToolsError:
-    code = process.wait()
-    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    ended = describe_exit(process.wait())
     return RegistryToolsError(
-        f"a worker ended by itself ({how}) with {version}: if memory is short, ask for fewer with --workers; "
-        "if it ends again, score with another version"
+        f"a worker ended by itself ({ended}) with {version}: if memory is short, ask for fewer with "
+        "--workers; if it ends again, score with another version"
     )

@@ -22,7 +22,7 @@ class Control:
     """The end of a socket that leads to the parent: messages are lines of JSON."""
 
     connection: socket.socket
-    restarted: bool  # another process of the server has served before
+    server_has_served: bool  # in this process or another one
 
     def send_ready(self, served: str) -> None:
         """Report that this process serves."""

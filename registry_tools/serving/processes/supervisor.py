@@ -24,11 +24,11 @@ from prometheus_client import multiprocess
 from registry_tools.errors import RegistryToolsError
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.inference.trial import try_version
+from registry_tools.processes import describe_exit
 from registry_tools.serving.observers.shadow import make_feed
 from registry_tools.serving.processes import shadow_process, worker
 from registry_tools.serving.processes.control import Control, ProcessFolder
 from registry_tools.serving.processes.lifecycle import announce, end_with_parent, signal_socket
-from registry_tools.serving.rollout.trials import read_request
 from registry_tools.serving.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -116,6 +116,7 @@ class Supervisor:
             self._kill_at = time.monotonic() + self._settings.timeout + _END_SECONDS
         for pid in self._trials:
             os.kill(pid, signal.SIGKILL)
+            _kill_group(pid)
         for child in self._children:
             child.due = None
             if child.pid is not None:
@@ -136,21 +137,18 @@ class Supervisor:
                 self._start(child)
 
     def _start(self, child: Child) -> None:
-        child.began = time.monotonic()
-        ours: socket.socket | None = None
+        child.began, child.unread, child.error = time.monotonic(), b"", None
         try:
-            ours, theirs = socket.socketpair()
-            ours.setblocking(False)
-            pid = self._fork(partial(self._run_child, child, ours, theirs), keep=theirs)
+            child.connection, theirs = socket.socketpair()
+            with theirs:
+                child.pid = self._fork(partial(self._run_child, child, theirs), keep=theirs)
         except OSError as error:
-            _log.warning("the %s cannot be started: %s", child.name, error.strerror)
-            for each in (ours, theirs) if ours is not None else ():
-                each.close()
+            _log.warning("a %s cannot be started: %s", child.name, error.strerror)
+            self._close_connection(child)
             self._start_later(child)
             return
-        theirs.close()
-        child.pid, child.connection, child.unread, child.error = pid, ours, b"", None
-        self._selector.register(ours, selectors.EVENT_READ, lambda: self._on_message(child))
+        child.connection.setblocking(False)
+        self._selector.register(child.connection, selectors.EVENT_READ, lambda: self._on_message(child))
 
     def _fork(self, run: Callable[[], int], keep: socket.socket) -> int:
         """Run a function in a new process, which keeps one connection and closes all others."""
@@ -179,8 +177,8 @@ class Supervisor:
             sys.stderr.flush()
             os._exit(code)
 
-    def _run_child(self, child: Child, parent_end: socket.socket, connection: socket.socket) -> int:
-        parent_end.close()  # or the child would not see that the parent is gone
+    def _run_child(self, child: Child, connection: socket.socket) -> int:
+        self._close_connection(child)  # or the child would not see that the parent is gone
         control = Control(connection, self._has_served)
         try:
             return child.run(control)
@@ -205,13 +203,13 @@ class Supervisor:
                 child.error = message["error"]
             elif "refresh" in message:
                 self._poll_at_once(but=child)
-            artifact = read_request(message)
-            if artifact is not None:
-                self._start_trial(artifact, connections.pop(0))
+            elif "try" in message:
+                self._start_trial(ModelArtifact.from_json(message["try"]), connections.pop(0))
 
     def _close_connection(self, child: Child) -> None:
         if child.connection is not None:
-            self._selector.unregister(child.connection)
+            with contextlib.suppress(KeyError, ValueError):  # it is not registered yet
+                self._selector.unregister(child.connection)
             child.connection.close()
             child.connection = None
 
@@ -259,8 +257,7 @@ class Supervisor:
                 return
             code = os.waitstatus_to_exitcode(status)
             if pid in self._trials:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(pid, signal.SIGKILL)  # the processes that it has started
+                _kill_group(pid)
                 with self._trials.pop(pid) as connection, contextlib.suppress(OSError):
                     if code != 0:
                         connection.sendall(json.dumps({"exit_code": code}).encode())
@@ -278,9 +275,9 @@ class Supervisor:
         child.pid, child.ready = None, False
         if self._kill_at is not None:
             return
-        reason = child.error or f"it ended with {code}"
+        reason = child.error or f"its process ended with {describe_exit(code)}"
         if child.serves and not self._has_served:
-            self._error = reason
+            self._error = child.error or f"no worker can serve: {reason}"
             self._end()
             return
         _log.warning("a %s is started again: %s", child.name, reason)
@@ -291,3 +288,9 @@ class Supervisor:
         ran_long = now - child.began > _MIN_UPTIME
         child.delay = 0.0 if ran_long else min(max(child.delay * 2, 0.5), _MAX_BACKOFF)
         child.due = now + child.delay
+
+
+def _kill_group(pid: int) -> None:
+    """Kill the processes that a trial has started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)

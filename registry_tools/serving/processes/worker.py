@@ -101,7 +101,7 @@ async def _serve(
     )
     service.rollout_status = follower.state
     try:
-        artifact = await run_unless_stopped(follower.start(control.restarted), ending)
+        artifact = await run_unless_stopped(follower.start(control.server_has_served), ending)
         if artifact is None:
             return 0
         control.on_end(server.end)
@@ -128,8 +128,7 @@ def loader(trials: Trials, settings: Settings) -> Callable[[ModelArtifact], Pred
     """Return the function that loads a version: first in a trial, then in this process."""
 
     def try_and_load(artifact: ModelArtifact) -> Predictor:
-        trials.require(artifact)
-        with trials.loading(artifact):
+        with trials.passed(artifact):
             predictor = load(artifact, settings.policy)
         if predictor.example is None:
             _log.warning("%s has no example: it was loaded, and predicted nothing yet", artifact)

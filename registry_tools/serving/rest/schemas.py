@@ -12,7 +12,8 @@ import re
 from typing import Any
 
 from registry_tools.data.schema import INTEGER_BOUNDS, NUMBERS, Column
-from registry_tools.inference.predictor import METHODS, Predictor
+from registry_tools.inference.decoder import METHODS
+from registry_tools.inference.predictor import Predictor
 from registry_tools.serving.v2 import inference
 
 _TYPES = {"boolean": "boolean", "datetime": "string", "string": "string"}

@@ -91,13 +91,13 @@ class StageFollower:
             "candidate": None,
         }
 
-    async def start(self, restarted: bool = False) -> ModelArtifact:
+    async def start(self, server_has_served: bool = False) -> ModelArtifact:
         """Find, fetch and load the first version; the cached one if that fails for now.
 
         Parameters
         ----------
-        restarted
-            Another process has served before. It kept the version that it served, which is good even
+        server_has_served
+            A process of this server has served before. It kept the version that it served, which is good even
             if the stage has moved to a version that cannot be loaded.
 
         Raises
@@ -114,7 +114,7 @@ class StageFollower:
             await self._roll_out(artifact)
         except RegistryToolsError as error:
             lacks_files = version is not None and not isinstance(error, VerificationError)
-            if not (restarted or lacks_files or isinstance(error, RegistryUnavailable)):
+            if not (server_has_served or lacks_files or isinstance(error, RegistryUnavailable)):
                 raise
             artifact = await self._start_from_cache(error)
         return artifact

@@ -13,7 +13,6 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from registry_tools.data.temp_files import locked
 from registry_tools.errors import VerificationError
@@ -43,7 +42,7 @@ class Trials:
         control
             The connection to the parent.
         folder, marks
-            The folders of the versions that have passed, and of marks of this server's processes.
+            The folders of the trials that passed, and of the marks of processes that load a version.
         policy, limits
             The policy and the limits of the trials.
         """
@@ -53,15 +52,29 @@ class Trials:
         self._policy = policy
         self._limits = limits
 
-    def require(self, artifact: ModelArtifact) -> None:
-        """Try a version, unless it has passed before.
+    @contextlib.contextmanager
+    def passed(self, artifact: ModelArtifact) -> Iterator[None]:
+        """Try a version, unless it has passed before; it is loaded in the block.
 
         Raises
         ------
         VerificationError
-            If it fails, with the reason.
+            If it fails, with the reason; also if two processes of this server have ended in the block,
+            because a version can pass its trial and crash all the same.
         """
-        record = self._folder / trial_key(artifact, self._policy, self._limits)
+        key = trial_key(artifact, self._policy, self._limits)
+        self._require(artifact, self._folder / key)
+        ended = [mark for mark in self._marks.glob(f"{key}-*") if not process_is_running(_process_of(mark))]
+        if len(ended) >= _CRASHES:
+            raise VerificationError(f"{artifact} ended {_CRASHES} processes that loaded it")
+        mark = self._marks / f"{key}-{os.getpid()}"
+        mark.touch()
+        try:
+            yield
+        finally:
+            mark.unlink(missing_ok=True)
+
+    def _require(self, artifact: ModelArtifact, record: Path) -> None:
         with contextlib.ExitStack() as stack:
             try:
                 # The workers of a server want the same trial at the same time: one of them has it made.
@@ -76,27 +89,6 @@ class Trials:
             _log.info("%s passed its trial", artifact)
             with contextlib.suppress(OSError):  # it is tried again at the next start
                 record.write_text(_PASSED)
-
-    @contextlib.contextmanager
-    def loading(self, artifact: ModelArtifact) -> Iterator[None]:
-        """Mark that this process loads a version, for the length of a block.
-
-        Raises
-        ------
-        VerificationError
-            If two processes of this server have ended in that block: a version can pass its trial and
-            crash all the same.
-        """
-        version = f"loading-{artifact.version}-{artifact.digest or artifact.run_id}-"
-        pids = [int(mark.name.removeprefix(version)) for mark in self._marks.glob(f"{version}*")]
-        if sum(not process_is_running(pid) for pid in pids) >= _CRASHES:
-            raise VerificationError(f"{artifact} ended {_CRASHES} processes that loaded it")
-        mark = self._marks / f"{version}{os.getpid()}"
-        mark.touch()
-        try:
-            yield
-        finally:
-            mark.unlink(missing_ok=True)
 
     def _try(self, artifact: ModelArtifact) -> str | None:
         """Return why a version failed its trial; None if it passed."""
@@ -116,6 +108,10 @@ class Trials:
             return f"{artifact} ended its trial without a result"
         error: str | None = result["error"]
         return error
+
+
+def _process_of(mark: Path) -> int:
+    return int(mark.name.rpartition("-")[2])
 
 
 def _read(connection: socket.socket) -> Iterator[bytes]:
@@ -140,8 +136,3 @@ def trials_folder(fallback: Path) -> Path:
         _log.warning("%s is not used: only you may have access to it (chmod 700)", home)
     fallback.mkdir(mode=0o700, exist_ok=True)
     return fallback
-
-
-def read_request(message: dict[str, Any]) -> ModelArtifact | None:
-    """Return the version that a message of a worker wants to be tried; None if it is another message."""
-    return ModelArtifact.from_json(message["try"]) if "try" in message else None

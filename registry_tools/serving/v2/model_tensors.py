@@ -16,7 +16,8 @@ import numpy as np
 from sklearn.base import BaseEstimator, is_clusterer, is_outlier_detector
 
 from registry_tools.errors import InputError
-from registry_tools.inference.predictor import METHODS, Predictor
+from registry_tools.inference.decoder import METHODS
+from registry_tools.inference.predictor import Predictor
 from registry_tools.serving.v2.tensors import BYTES, DTYPES, Tensor, datatype_of
 
 # The datatypes of MLflow's column types; the other types are sent as texts.

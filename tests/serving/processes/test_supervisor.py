@@ -12,11 +12,10 @@ import httpx
 import pytest
 
 from registry_tools.mlflow_store import registry, stages
-from tests.serving.processes.test_trials import end, server_processes, versions
 from tests.support.constants import IRIS_COLUMNS, IRIS_ROW
 from tests.support.registries import GOOD, POOR, Place
 from tests.support.servers import eventually
-from tests.support.serving import Serve
+from tests.support.serving import Serve, end, server_processes, versions
 
 pytestmark = pytest.mark.slow
 

@@ -28,7 +28,7 @@ from registry_tools.serving.rollout.trials import trials_folder
 from tests.support.constants import IRIS_ROW
 from tests.support.registries import GOOD, POOR, Change, Place, crafted
 from tests.support.servers import BIN, eventually
-from tests.support.serving import Serve
+from tests.support.serving import Serve, end, server_processes, versions
 
 pytestmark = pytest.mark.slow
 
@@ -244,23 +244,3 @@ def test_a_first_version_that_fails_its_trial_is_an_error_of_one_line(local: Pla
     assert done.returncode == 1
     assert "ends its process with SIGSEGV" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
-
-
-def server_processes(client: httpx.Client) -> set[int]:
-    pid = client.process.pid  # type: ignore[attr-defined]
-    return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
-
-
-def versions(client: httpx.Client) -> set[int]:
-    """Return the versions that the workers serve, over some connections."""
-    found = set()
-    for _ in range(20):
-        with httpx.Client(base_url=client.base_url, timeout=60) as another:
-            found.add(another.get("/model").json()["version"])
-    return found
-
-
-def end(client: httpx.Client) -> None:
-    process: subprocess.Popen[bytes] = client.process  # type: ignore[attr-defined]
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 0
