@@ -7,7 +7,7 @@ PipelineError                  exit 1
 ├── UntrustedType              exit 1: a model that nobody could load
 └── RegistrationError          exit 1: trained and registered, but the stage could not be set
 
-Each message is one line: what is wrong, with which value, and what to do next.
+Each message is one line: the fault, the value, and the fix.
 """
 
 from __future__ import annotations

@@ -2,19 +2,19 @@
 
 RegistryToolsError             exit 1
 ├── InvalidReference           exit 2: text that cannot be a model reference or a stage name
-├── NotFound                   no such model, version or stage; the message names those that exist
-├── RegistryUnavailable        the registry did not respond, or there is none
+├── NotFound                   no such model, version or stage; the message names the existing ones
+├── RegistryUnavailable        the registry did not respond, or does not exist
 ├── AccessDenied               the registry refused this to the user
 ├── BrokenHistory              an event of a stage's history was deleted or changed
-├── VerificationError          the store serves something else than what was registered
+├── VerificationError          the files differ from the registered version
 ├── PromotionError             a promotion or rollback that cannot be done; nothing was moved
 │   ├── GateRefused            exit 3: a gate refused a promotion
 │   └── StageMoved             the stage does not hold the expected version
 ├── InputError                 rows that the model cannot take; names row, column and value
 │   └── InputTooLarge          rows that would take more memory than a request may
-└── UnsupportedOperation       something that this model or flavor cannot do
+└── UnsupportedOperation       an operation that this model or flavor lacks
 
-Each message is one line: what is wrong, with which value, and what to do next.
+Each message is one line: the fault, the value, and the fix.
 """
 
 from __future__ import annotations

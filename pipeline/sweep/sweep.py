@@ -25,7 +25,7 @@ from pipeline.training.model_card import run_name
 from pipeline.training.train import TrainResult, train
 from registry_tools.errors import RegistryToolsError
 
-# What does not change what a sweep comes to: an interrupted one may be resumed otherwise.
+# Options that do not change the result of a sweep: you can resume with others.
 _HOW = {"n_jobs", "engine"}
 _BEST = 5  # that the note lists
 Show = Callable[[int, int, "float | None"], None]  # trials that ended, of how many, the best so far

@@ -1,4 +1,4 @@
-"""A short model card in Markdown: what was trained on what, how good it is, and where it fails."""
+"""A short model card in Markdown: the data, the parameters, the quality and the weak spots."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def configure(verbose: bool) -> None:
         logging.getLogger("urllib3").setLevel(logging.ERROR)
         # MLflow logs the traceback of a database's error; the error at the end says it in a line.
         logging.getLogger("mlflow.store").setLevel(logging.CRITICAL)
-        # What libraries have to say to programmers is no news to who runs the command.
+        # Warnings of libraries are for programmers, and not for users of the command.
         logging.captureWarnings(True)
         logging.getLogger("py.warnings").setLevel(logging.ERROR)
 

@@ -63,7 +63,7 @@ def _reason_option(**options: Any) -> Callable[[F], F]:
 )  # fmt: skip
 @click.option(
     "--rule", type=click.Choice(RULES), default="not-worse", show_default=True,
-    help="What counts as good enough beside the champion.",
+    help="The rule by which the candidate is compared with the champion.",
 )  # fmt: skip
 @click.option(
     "--margin", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.01,

@@ -100,9 +100,9 @@ def _parse_float(text: str) -> float:
 
 
 def _parse_integers(values: pa.Array, column: Column, coerced: CoercedBatch) -> pa.Array:
-    """Read whole numbers from text, each as it stands, whatever stands in the other rows.
+    """Read whole numbers from text, exactly, also if other rows hold `3.0` or `1e3`.
 
-    As floats, which `3.0` or `1e3` in one row would make of all, they are rounded beyond 2**53.
+    Such a row would make floats of all rows, which are rounded beyond 2**53.
     """
     text = values
     for simpler in (None, pc.utf8_trim_whitespace, _without_point):

@@ -138,7 +138,7 @@ def whole_number(kind: str) -> str:
 
 
 def unmet_requirement(value: Any, kind: str) -> str | None:
-    """Return what a value that is there would have to be for a column; None if it is."""
+    """Return the requirement of a column that a value does not meet; None if it meets all."""
     if isinstance(value, np.generic):
         value = value.item()  # NumPy rounds the bounds that it compares its own numbers with
     if kind == "boolean":

@@ -23,8 +23,8 @@ _KINDS = ("scoring", "server", "serving")
 def atomic_write(path: Path, sync_folder: bool = False) -> Iterator[Path]:
     """Yield a temporary file beside `path`, which takes its place when the body is done.
 
-    Where `path` is a link, it is the file that it leads to that is replaced. After an error the
-    temporary file is gone, and what stood under the name is there still.
+    Where `path` is a link, the file that it leads to is replaced. After an error the
+    temporary file is removed, and the old file is unchanged.
 
     Parameters
     ----------

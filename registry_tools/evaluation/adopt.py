@@ -233,7 +233,7 @@ def _check_existing(existing: Path, made: VersionManifest, version: VersionInfo)
 
 
 def _store(client: MlflowClient, version: VersionInfo, folder: Path, digests: dict[str, str]) -> None:
-    """Upload the evidence, the manifest last, compare what arrived, and set the digests."""
+    """Upload the evidence, the manifest last, compare the uploaded files, and set the digests."""
     for path in sorted(folder.iterdir(), key=lambda path: (path.name == MANIFEST_FILE, path.name)):
         artifacts.add_evidence(client, version, path)
     arrived = replace(version, digest=digests[DIGEST_TAG], tags={**version.tags, **digests})

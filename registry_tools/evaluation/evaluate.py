@@ -60,7 +60,7 @@ def _run_gates(
     integrity = _run_integrity_gate(bundle, options.policy)
     yield integrity
     if not integrity.passed:
-        return  # what differs from the manifest is not loaded
+        return  # files that differ from the manifest are not loaded
     yield _run_signature_gate(bundle, champion)
     inputs = predict_for_gates(bundle, champion, holdout, options)
     predictions = inputs.predictions

@@ -15,7 +15,7 @@ from registry_tools.models.trust_policy import TrustPolicy
 
 @dataclass(frozen=True)
 class GateOptions:
-    """What a promotion asks for."""
+    """The options of the gates of one promotion."""
 
     minimum: Mapping[str, float] = field(default_factory=dict)  # by metric; greater is better
     maximum: Mapping[str, float] = field(default_factory=dict)  # by metric; less is better

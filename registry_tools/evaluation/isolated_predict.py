@@ -95,7 +95,7 @@ def predict_in_clean_process(jobs: Sequence[PredictJob]) -> list[IsolatedPredict
         try:
             done = subprocess.run(
                 command,
-                # Whatever lies in the caller's folder is not imported.
+                # No module in the caller's folder is imported.
                 cwd=scratch,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))},
                 capture_output=True,
@@ -196,12 +196,12 @@ def _load_and_predict(job: dict[str, Any]) -> tuple[LoadedModel | None, dict[str
         return model, _predict(job, model)
     except RegistryToolsError as error:
         return None, {"error": str(error)}
-    except Exception as error:  # noqa: BLE001 - whatever a model raises goes to the parent
+    except Exception as error:  # noqa: BLE001 - any error of a model goes to the parent
         return None, {"error": error_summary(error, 300)}
 
 
 def _time_in_turns(jobs: Sequence[dict[str, Any]], models: Sequence[LoadedModel | None]) -> list[list[float]]:
-    """Return for each job the milliseconds for its row; what else runs here slows all alike."""
+    """Return for each job the milliseconds for its row; other processes slow all of them alike."""
     rows = [pd.read_parquet(job["timed_row"]) if job["timed_row"] else None for job in jobs]
     milliseconds: list[list[float]] = [[] for _ in jobs]
     for turn in range(_LATENCY_ROUNDS + 1):
@@ -217,7 +217,7 @@ def _time_in_turns(jobs: Sequence[dict[str, Any]], models: Sequence[LoadedModel 
 
 def main(request: str, response: str) -> int:
     """Run the jobs of a request file and write the response file."""
-    gc.disable()  # what is imported stays; collecting it takes a sixth of the time
+    gc.disable()  # imported objects stay; collecting them takes a sixth of the time
     _LIMITS.apply()
     jobs = json.loads(Path(request).read_text())
     done = [_load_and_predict(job) for job in jobs]

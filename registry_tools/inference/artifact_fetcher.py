@@ -44,7 +44,7 @@ class ArtifactFetcher:
         self._current_folder: str | None = None  # the folder that is not deleted
 
     def close(self) -> None:
-        """Delete what was fetched."""
+        """Delete the fetched files."""
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def resolve(self) -> VersionInfo:
@@ -63,7 +63,7 @@ class ArtifactFetcher:
         Raises
         ------
         VerificationError
-            If they are not those that were registered.
+            If they differ from the registered files.
         """
         key = (version.version, version.run_id, version.digest)
         if key not in self._fetched:
@@ -81,7 +81,7 @@ class ArtifactFetcher:
         with self._new_folder(f"{version.version}-") as folder:
             with loader.verified_files(client, version, self._policy) as files:
                 shutil.copytree(files, folder / "model")
-            # Beside the model: the cache is verified again with the manifest and its signature.
+            # The manifest and its signature verify the cache again later.
             with artifacts.evidence_files(client, version, _EVIDENCE) as evidence:
                 if evidence is not None:  # a version outlives its run
                     loader.check_evidence(evidence, version, self._policy, _EVIDENCE)

@@ -39,7 +39,7 @@ class NumericSchema:
     names: list[str]
     types: list[str]  # NumPy's, of each column
     dtype: np.dtype[Any]  # of the frame that MLflow would make, as one array
-    bounds: tuple[tuple[int, int], ...]  # columns of integers, and what they hold
+    bounds: tuple[tuple[int, int], ...]  # columns of integers, and their bounds
     singles: tuple[int, ...]  # columns of float32 among wider ones
 
     @classmethod
@@ -168,7 +168,7 @@ def _from_split(split: Any, strings: int, numeric_schema: NumericSchema) -> Matr
 def _from_records(records: Any, strings: int, numeric_schema: NumericSchema) -> Matrix | None:
     names = numeric_schema.names
     try:
-        # All alike, or pandas would fill what is missing.
+        # All have the same keys, or pandas would fill missing values.
         if strings != 1 + len(records) * len(records[0]) or len(set(map(len, records))) != 1:
             return None
         matrix = _numbers([[record[name] for name in names] for record in records])

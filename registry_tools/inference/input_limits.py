@@ -184,7 +184,7 @@ def read_parquet(body: bytes, names: Sequence[str] | None, limits: InputLimits) 
     names
         The columns to read if they are there; None reads all.
     limits
-        What its metadata and its texts are compared with before they are decoded.
+        The limits that its metadata and texts must meet before they are decoded.
 
     Raises
     ------

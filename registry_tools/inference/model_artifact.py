@@ -49,5 +49,5 @@ class ModelArtifact:
 
     @classmethod
     def from_json(cls, text: str) -> ModelArtifact:
-        """Read what `to_json` wrote."""
+        """Return a version from the text of `to_json`."""
         return cls(**json.loads(text))

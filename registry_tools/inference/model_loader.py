@@ -130,7 +130,7 @@ def without_feature_names(estimator: Any) -> Any:
 def _without_feature_names(value: Any) -> Any:
     if isinstance(value, (list, tuple)) and type(value) in {list, tuple}:
         return type(value)(_without_feature_names(each) for each in value)
-    # What holds one of a calibration is no estimator itself.
+    # A calibration holds estimators in objects that are not estimators.
     holds_one = "estimator" in getattr(value, "__dict__", {})
     if holds_one or (isinstance(value, BaseEstimator) and hasattr(value, "__dict__")):
         return without_feature_names(value)

@@ -1,4 +1,4 @@
-"""Experiments, made by whoever comes first, and what the UI is to show of their runs."""
+"""Experiments, made by the first client, and the columns that the UI shows of their runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of a version: its model, and the evidence beside it."""
+"""The files of a version: its model and its evidence."""
 
 from __future__ import annotations
 

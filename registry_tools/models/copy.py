@@ -60,7 +60,7 @@ def copy(
     Raises
     ------
     VerificationError
-        If the files are not those that were registered, or changed on the way.
+        If the files differ from the registered files, or changed on the way.
     PromotionError
         If both registries are one and the name is the same.
     UnsupportedOperation

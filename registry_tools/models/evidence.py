@@ -95,7 +95,7 @@ class TrainingRows:
 
 @dataclass(frozen=True)
 class RecordedPredictions:
-    """Rows, and what the model predicted for them before it was saved."""
+    """Rows, and the predictions of the model for them before it was saved."""
 
     rows: pd.DataFrame
     predictions: npt.NDArray[Any]  # shape (rows,)
@@ -193,7 +193,7 @@ def read_training_rows(folder: Path) -> TrainingRows | None:
 def _translate_read_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    # Whoever may write to the registry may write anything there.
+    # A user who may write to the registry may write anything there.
     except (
         *(OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError),
         *(EOFError, zipfile.BadZipFile),

@@ -1,4 +1,4 @@
-"""What an `MLmodel` file says: the columns and class names of a model, and the format to load."""
+"""The content of an `MLmodel` file: columns, class names, and the format to load."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MLMODEL_ERRORS = (
 )
 
 # Flavors whose own format holds numbers and no code: the classes that are read from it, and the
-# endings of their files. Every other class of theirs MLflow unpickles, whatever its file is called.
+# endings of their files. MLflow unpickles every other class of theirs, under any file name.
 _NATIVE_FORMATS = {
     "xgboost": (
         {
@@ -158,7 +158,7 @@ def format_of(flavors: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
 
 
 def _check_onnx(flavor: Mapping[str, Any]) -> None:
-    """Refuse what an ONNX model asks of ONNX Runtime beyond known providers and numbers of threads."""
+    """Refuse settings of ONNX Runtime beyond known providers and numbers of threads."""
     providers = flavor.get("providers") or []
     for provider in providers if isinstance(providers, list) else [providers]:
         if provider not in _ONNX_PROVIDERS:

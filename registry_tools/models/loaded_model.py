@@ -28,12 +28,12 @@ from registry_tools.terminal import printable
 if TYPE_CHECKING:
     from registry_tools.mlflow_store.registry import VersionInfo
 
-# What skops raises on a broken file is not documented: a zip, JSON, array or type may fail.
+# skops does not document its errors on a broken file: a zip, JSON, array or type may fail.
 _SKOPS_ERRORS = (
     *(OSError, ValueError, TypeError, AttributeError, LookupError),
     *(RuntimeError, ImportError, MemoryError, BadZipFile, zlib.error),
 )
-# What MLflow lets through of a broken file, beside its own exceptions.
+# Errors on a broken file that MLflow does not turn into its own.
 _MLFLOW_ERRORS = (
     *(OSError, ValueError, TypeError, AttributeError, LookupError),
     *(RuntimeError, ImportError, EOFError, pickle.UnpicklingError),
@@ -42,11 +42,11 @@ _MLFLOW_ERRORS = (
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Which version was loaded, and what it takes and gives."""
+    """The loaded version, its inputs and its outputs."""
 
     name: str
     version: int
-    stage: str | None  # the stage it was asked for by; None if by number
+    stage: str | None  # the stage in the reference; None for a reference by number
     run_id: str | None
     digest: str | None
     target_names: tuple[str, ...] | None
@@ -70,7 +70,7 @@ class LoadedModel:
     input_errors: tuple[type[Exception], ...] = (ValueError, TypeError)  # on rows it cannot take
 
     def predict(self, rows: Any) -> npt.NDArray[Any]:
-        """Return what the estimator returns for the rows, shape (rows,) or (rows, outputs).
+        """Return the estimator's predictions for the rows, shape (rows,) or (rows, outputs).
 
         Raises
         ------
@@ -239,7 +239,7 @@ def _load_with_mlflow(info: ModelInfo, folder: Path) -> LoadedModel:
 
 
 def _load_skops(path: Path, policy: TrustPolicy) -> Any:
-    """Load with our list: MLflow would trust whatever the model's own MLmodel lists."""
+    """Load with the operator's list: MLflow would trust the list in the model's own MLmodel."""
     import skops.io
 
     from registry_tools.models.inspection.archives import check_skops

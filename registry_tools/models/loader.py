@@ -41,28 +41,28 @@ def load_model(
     stage
         The stage, when `ref` is a name.
     tracking_uri
-        The registry; None takes what MLflow itself takes.
+        The registry; None takes MLflow's own default.
     trust
         Types that a model may contain beyond `trust_policy.TRUSTED_TYPES` and REGISTRY_TOOLS_TRUST.
     allow_code
         Also load formats that run code of their own while they load.
     public_key
-        Load only what carries a signature of this key, a PEM file. None takes
-        REGISTRY_TOOLS_PUBLIC_KEY; without either, no signature is asked for.
+        Load only versions with a signature of this key, a PEM file. None takes
+        REGISTRY_TOOLS_PUBLIC_KEY; without either, no signature is needed.
 
     Raises
     ------
     InvalidReference, NotFound, RegistryUnavailable, AccessDenied
-        If the reference means nothing, or the registry cannot say what it means.
+        If the reference names no version, or the registry does not respond.
     VerificationError
-        If the files are not those that were registered or signed, or contain what is not trusted.
+        If the files differ from the registered or signed files, or contain untrusted types.
     """
     policy = TrustPolicy.from_environment(trust, allow_code, public_key)
     return load(connect(tracking_uri), parse_ref(ref, stage=stage), policy)
 
 
 def load(client: MlflowClient, ref: ModelRef, policy: TrustPolicy | None = None) -> LoadedModel:
-    """Load what a reference means now, as `load_model`, from a client's registry."""
+    """Load the version that a reference names now, as `load_model`, from a client's registry."""
     version = registry.find_version(client, ref)
     policy = policy or TrustPolicy.from_environment()
     with verified_files(client, version, policy) as folder:
@@ -157,7 +157,7 @@ def check_evidence(
             )
         return
     if version.digest is None or version.evidence_digest is None:
-        # Otherwise whoever may write tags could switch these checks off.
+        # Otherwise a user who may write tags could switch these checks off.
         raise VerificationError(
             f"the digest tags of the version were removed; restore {registry.DIGEST_TAG} and "
             f"{registry.EVIDENCE_DIGEST_TAG} of {version.name} version {version.version}, which has "
@@ -176,7 +176,7 @@ def check_evidence(
 def sign(client: MlflowClient, version: VersionInfo, key: Path) -> str:
     """Sign the manifest of a version, add the signature to its evidence, and return its path there.
 
-    The files are compared with the digests first: nobody signs what was changed since. A version
+    The files are compared with the digests first: a changed file is not signed. A version
     without a manifest gets one, and its digests.
 
     Raises

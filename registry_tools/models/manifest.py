@@ -146,7 +146,7 @@ def changes(expected: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
 
 
 def check_files(folder: Path, digest: str, manifest: Mapping[str, str] | None = None) -> int:
-    """Compare a model folder with what was registered, and return how many files it has.
+    """Compare a model folder with the registered files, and return how many files it has.
 
     Parameters
     ----------

@@ -98,7 +98,7 @@ def check_class_values(values: Sequence[Any], classes: Sequence[Any], rows: str)
 
 
 def _written(value: Any) -> tuple[str, bool]:
-    """Return what distinguishes a class: True is not 1, and neither is the text '1'."""
+    """Return a key that distinguishes classes: True is not 1, and neither is the text '1'."""
     return str(value), isinstance(value, str)
 
 

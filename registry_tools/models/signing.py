@@ -1,6 +1,6 @@
 """Signatures over a version's manifest, in the OpenSSF format that `model_signing verify` reads.
 
-The digests that a version carries show that nobody changed its files since; whoever may write to
+The digests of a version show that its files were not changed since; a user who may write to
 the registry may write both. A signature shows who made them. The manifest lists each file of the
 model and of the evidence: to check a model takes the manifest and its signature, and no evidence.
 It covers the files, not the version: an older version that was signed stays signed.
@@ -33,7 +33,7 @@ PASSWORD_VARIABLE = "REGISTRY_TOOLS_KEY_PASSWORD"
 def sign(folder: Path, key: Path) -> None:
     """Sign the manifest in an evidence folder with an elliptic-curve private key, PEM.
 
-    The signature is written beside it. The password of an encrypted key is taken from
+    The signature is written to the same folder. The password of an encrypted key is taken from
     REGISTRY_TOOLS_KEY_PASSWORD.
 
     Raises
@@ -66,7 +66,7 @@ def signed_manifest(folder: Path | None, public_key: Path) -> VersionManifest:
     Raises
     ------
     VerificationError
-        If there is no signature, another key made it, or the manifest is not as it was signed.
+        If there is no signature, another key made it, or the manifest differs from the signed one.
     InputError, UnsupportedOperation
         As `verifier`.
     """

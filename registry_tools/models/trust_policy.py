@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # Types outside scikit-learn's public ones that skops meets in the models of `pipeline`. Saving
-# names them to MLflow; loading accepts these and no others, whatever a model's own file says.
+# names them to MLflow; loading accepts these and no others, also if a model's own file lists more.
 TRUSTED_TYPES = (
     "numpy.dtype",
     "sklearn.calibration._CalibratedClassifier",
@@ -26,17 +26,17 @@ TRUSTED_TYPES = (
 
 @dataclass(frozen=True)
 class TrustPolicy:
-    """What the operator allows a model to contain."""
+    """The types and formats that the operator allows a model to contain."""
 
     types: tuple[str, ...] = ()  # beyond `TRUSTED_TYPES`
-    allow_code: bool = False  # load what runs code of its own: pickle, Python models, code paths
-    public_key: Path | None = None  # load only what carries a signature of this key
+    allow_code: bool = False  # load formats that run code: pickle, Python models, code paths
+    public_key: Path | None = None  # load only versions with a signature of this key
 
     @classmethod
     def from_environment(
         cls, trust: Sequence[str] = (), allow_code: bool = False, public_key: str | None = None
     ) -> TrustPolicy:
-        """Return what the caller and the environment allow together.
+        """Return the policy of the caller and the environment together.
 
         REGISTRY_TOOLS_TRUST names types between commas, REGISTRY_TOOLS_PUBLIC_KEY a key file.
         """
@@ -50,5 +50,5 @@ class TrustPolicy:
 
     @property
     def trusted(self) -> tuple[str, ...]:
-        """All types that a model may contain, beside those that skops trusts itself."""
+        """All types that a model may contain, without the types that skops trusts itself."""
         return (*TRUSTED_TYPES, *self.types)

@@ -180,7 +180,7 @@ class EventLog:
             raise
 
     def is_claimed(self, event: Event) -> bool:
-        """Whether an event stands in the chain of its stage."""
+        """Whether an event is in the chain of its stage."""
         before = self.get(event.previous_event, event.stage)
         return _names(self._run(before.run_id).data.params.get(self._next(before), ""), event.run_id)
 

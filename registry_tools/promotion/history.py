@@ -21,7 +21,7 @@ def list_events(
 
 
 def last_event(client: MlflowClient, model: str, version: int) -> Event | None:
-    """Return the newest event on a version, whatever its outcome; None if there is none."""
+    """Return the newest event on a version, with any outcome; None if there is none."""
     found = EventLog.find(client, model).search(f" and tags.version = '{version}'", 1)
     return found[0] if found else None
 

@@ -43,7 +43,7 @@ def rollback(
     to
         The version to go back to.
     policy
-        What it may contain; as the environment says if None.
+        The types and formats that it may contain; None takes the environment's.
     expect_current
         The version that the caller expects in the stage; another one there now is a `StageMoved`.
 

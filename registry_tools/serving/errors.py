@@ -1,4 +1,4 @@
-"""Errors of one request, whatever its transport."""
+"""Errors of one request, over any transport."""
 
 from __future__ import annotations
 

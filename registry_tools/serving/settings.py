@@ -16,7 +16,7 @@ class Settings:
     ref: str
     host: str = "127.0.0.1"
     port: int = 5001
-    allowed_hosts: tuple[str, ...] = ()  # names in `Host`, beside the loopback's and `host`
+    allowed_hosts: tuple[str, ...] = ()  # further names in `Host`: the loopback's and `host` are allowed
     workers: int = 1
     poll: float = 2.0
     cache: str | None = None
@@ -46,6 +46,6 @@ class Settings:
 
     @property
     def policy(self) -> TrustPolicy:
-        """What the operator allows a model to contain."""
+        """The types and formats that the operator allows."""
         key = Path(self.public_key) if self.public_key else None
         return TrustPolicy(self.trust, self.allow_code, key)

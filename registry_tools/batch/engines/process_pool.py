@@ -87,7 +87,7 @@ class ProcessPool:
         Raises
         ------
         VerificationError
-            If it holds what is not trusted, or does not predict what was recorded.
+            If it holds untrusted types, or does not reproduce its recorded predictions.
         """
         self._version = str(artifact)
         self._columns = [column.name for column in describe(artifact.model).signature or ()]

@@ -15,7 +15,7 @@ from registry_tools.stats.intervals import SIGNIFICANCE
 from registry_tools.stats.paired_test import PairedComparison, compare_predictions, rows_needed
 
 RULES = ("not-worse", "non-inferior", "better")
-# A comparison on fewer rows than this shows nothing, whatever its result.
+# A comparison on fewer rows than this shows nothing.
 MINIMUM_ROWS = 20
 # Below, `non-inferior` refuses nearly every equal candidate; above, `not-worse` passes too many worse ones.
 NON_INFERIOR_ROWS = 300
@@ -53,7 +53,7 @@ def judge_distinct(
 
 
 def champion_gate(compared: PairedComparison, rule: str, margin: float, excluded: int | None) -> GateResult:
-    """Pass if the candidate is good enough beside the champion, by one of `RULES`.
+    """Pass if the candidate is good enough against the champion, by one of `RULES`.
 
     Parameters
     ----------

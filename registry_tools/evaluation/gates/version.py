@@ -29,7 +29,7 @@ def integrity_gate(
     Parameters
     ----------
     faults
-        What differs, and how.
+        The differences.
     files
         How many files the model has.
     has_manifest
@@ -56,7 +56,7 @@ def signature_gate(
     candidate: Sequence[Column] | TensorSchema | UnsupportedTensor | None,
     champion: Sequence[Column] | TensorSchema | UnsupportedTensor | None,
 ) -> GateResult:
-    """Pass if the candidate has a signature, and takes what the champion's clients send."""
+    """Pass if the candidate has a signature, and takes the requests of the champion's clients."""
     if candidate is None:
         return GateResult(
             "signature", False, "the candidate has no signature that names and types its columns"
@@ -173,7 +173,7 @@ def probabilities_fault(probabilities: npt.NDArray[np.float64], classes: Sequenc
 def clean_holdout_gate(
     holdout: npt.NDArray[np.uint64], training: npt.NDArray[np.uint64], duplicates: npt.NDArray[np.uint64]
 ) -> GateResult:
-    """Pass if no training row stands in the holdout.
+    """Pass if no training row is in the holdout.
 
     Parameters
     ----------

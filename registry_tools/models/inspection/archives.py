@@ -1,4 +1,4 @@
-"""Caps on zip archives (skops, `.npz`) and `.npy` arrays: what they expand to, before they do."""
+"""Caps on the expanded size of zip archives (skops, `.npz`) and `.npy` arrays."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from registry_tools.errors import VerificationError, first_line
 from registry_tools.models.inspection.skops_schema import SCHEMA, check_schema, read_schema
 
 _MIB = 1 << 20
-# An archive may expand to this many bytes, or to this many times its size, whichever is more.
+# An archive may expand to the larger of this many bytes and this many times its size.
 # NumPy's own arrays of trees shrink to a tenth; a file made to explode, to a thousandth.
 FREE_BYTES = 64 * _MIB
 MOST_EXPANSION = 100
 _BLOCK = 1 << 18
 _MOST_HEADER_BYTES = 1 << 16
 _NPY, _ZIP = b"\x93NUMPY", b"PK\x03\x04"
-# What reading a broken file may raise: NumPy parses the header of an array as Python.
+# Errors of the readers on a broken file: NumPy parses the header of an array as Python.
 _READ_ERRORS = (
     *(OSError, ValueError, TypeError, LookupError, AttributeError, SyntaxError, RuntimeError),
     *(EOFError, MemoryError, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
@@ -40,7 +40,7 @@ def check_skops(path: Path) -> None:
     Raises
     ------
     VerificationError
-        Says what is wrong with the archive.
+        If the archive is refused; the message says why.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -74,7 +74,7 @@ def check_npz(path: Path, where: str) -> None:
     Raises
     ------
     VerificationError
-        Says what is wrong with the archive.
+        If the archive is refused; the message says why.
     """
     try:
         with zipfile.ZipFile(path) as archive:

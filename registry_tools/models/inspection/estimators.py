@@ -15,7 +15,7 @@ from registry_tools.models.inspection.parameters import check_parameters
 from registry_tools.models.trust_policy import TrustPolicy
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, np.generic)
-# What a check may raise on attributes of another kind than scikit-learn writes.
+# Errors of a check on attributes of another kind than scikit-learn writes.
 _CHECK_ERRORS = (
     *(ValueError, TypeError, AttributeError, LookupError, ArithmeticError),
     *(RuntimeError, MemoryError),
@@ -28,7 +28,7 @@ def inspect_model(model: Any, policy: TrustPolicy) -> None:
     Raises
     ------
     VerificationError
-        Names the class and what is wrong with it.
+        Names the class and its fault.
     """
     objects = list(_objects(model))
     # The last check predicts, so everything was inspected before.

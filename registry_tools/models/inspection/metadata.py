@@ -1,4 +1,4 @@
-"""Caps on the metadata files of a model: what may be parsed, and how much of it."""
+"""Caps on the metadata files of a model, checked before they are parsed."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _read_text(path: Path) -> str:
 
 
 def _check_events(name: str, text: str) -> None:
-    """Refuse what is cheap to write and expensive to construct, before anything is constructed."""
+    """Refuse YAML that is cheap to write and expensive to construct."""
     depth = 0
     for event in yaml.parse(text, Loader=_LOADER):
         line = event.start_mark.line + 1 if event.start_mark else 0

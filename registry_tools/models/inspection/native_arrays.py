@@ -41,7 +41,7 @@ def check_native_arrays(value: Any) -> None:
     Raises
     ------
     VerificationError
-        Names the class, and what is wrong.
+        Names the class and its fault.
     ValueError, TypeError, AttributeError, LookupError, ArithmeticError
         If an attribute is of another kind than scikit-learn writes, or is missing.
     """

@@ -1,6 +1,6 @@
 """The parameters of scikit-learn's estimators that may reach files, processes or callables.
 
-skops checks the type of each object, and not what a trusted estimator does with its parameters:
+skops checks the type of each object, and not the effect of a trusted estimator's parameters:
 `CountVectorizer(input="filename")` opens the files that a request names. A test goes through all
 estimators of the installed scikit-learn, and fails for a parameter that takes more than numbers,
 arrays and fixed words and that has no entry here.
@@ -16,15 +16,15 @@ from registry_tools.errors import VerificationError
 # The only values of a parameter that open no file: any other needs the operator's trust.
 ALLOWED_VALUES: Mapping[str, tuple[Any, ...]] = {
     "input": ("content",),  # "filename" opens the file that a row names, "file" reads from an object
-    "memory": (None,),  # a path: joblib unpickles what lies there
+    "memory": (None,),  # a path: joblib unpickles the files there
 }
 
 # The numbers of threads or processes that an estimator starts while it predicts.
 PARALLEL = ("n_jobs", "_n_threads")
 MOST_JOBS = 256
 
-# skops builds no function except NumPy's and SciPy's ufuncs and those that the operator trusts by
-# name, and no method at all: what these can be is on the allow-list.
+# skops builds no method, and no function except NumPy's and SciPy's ufuncs and functions that the
+# operator trusts by name: the allow-list decides about these.
 CALLABLE = (
     *("affinity", "analyzer", "callback", "connectivity", "feature_name_combiner", "feature_names_out"),
     *("fun", "func", "importance_getter", "init", "inverse_func", "is_data_valid", "is_model_valid"),

@@ -83,7 +83,7 @@ class Batcher:
 
     def _flush(self, again: bool = False) -> None:
         count = sum(map(len, self._waiting.values()))
-        # Fewer than last time: some of those that arrived together are still being parsed.
+        # Fewer than last time: some requests that arrived together are still being parsed.
         if not again and count < self._last:
             asyncio.get_running_loop().call_soon(self._flush, True)
             return

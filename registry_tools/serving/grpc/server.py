@@ -76,7 +76,7 @@ class GrpcServer:
         await self._server.start()
 
     async def end(self) -> None:
-        """Stop accepting, and finish what is in flight."""
+        """Stop accepting, and finish the requests in flight."""
         await self._server.stop(self._service.settings.timeout)
 
     def _handler(self, name: str, request_class: Any, response_class: Any) -> grpc.RpcMethodHandler:

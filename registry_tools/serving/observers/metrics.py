@@ -1,4 +1,4 @@
-"""What the server counts, in Prometheus's format; with several workers, over all of them."""
+"""The metrics of the server in Prometheus's format, over all workers."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ class ShadowMetrics:
         self._seconds.labels(version).observe(seconds)
 
     def compared(self, version: str, against: str, agreed: int, disagreed: int, errors: int) -> None:
-        """Count rows by what came of them, beside a served version."""
+        """Count rows by the result of their comparison with a served version."""
         for outcome, rows in (("agreed", agreed), ("disagreed", disagreed), ("error", errors)):
             self._rows.labels(version, against, outcome).inc(rows)
 

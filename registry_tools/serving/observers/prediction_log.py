@@ -34,7 +34,7 @@ _MOST_CELLS = 8_000_000  # values that wait to be written, tens of bytes each
 _TORN_SECONDS = 600
 _STEP_ROWS = 4096  # converted at once: the thread yields to requests in between
 
-Count = Callable[[int, str], None]  # rows, and what became of them
+Count = Callable[[int, str], None]  # rows, and their outcome
 
 
 class PredictionLog:
@@ -188,7 +188,7 @@ def _rows(event: PredictionEvent) -> int:
 
 
 def _group_events(part: list[PredictionEvent]) -> Iterator[list[PredictionEvent]]:
-    """Put together what makes one table: matrices of one method, up to a number of rows."""
+    """Group the events of one table: matrices of one method, up to a number of rows."""
     together: list[PredictionEvent] = []
     size = 0
     for event in part:
@@ -230,7 +230,7 @@ def _table(predictor: Predictor, together: list[PredictionEvent]) -> pa.Table:
 
 
 def _predict_both(predictor: Predictor, method: str, rows: Any, outputs: list[Any]) -> tuple[Any, Any]:
-    """Return predictions and probabilities, whichever of them the request got."""
+    """Return predictions and probabilities, although the request got one of the two."""
     other = "predict" if method == "predict_proba" else "predict_proba"
     if other not in predictor.example_predictions:
         return outputs, None

@@ -1,4 +1,4 @@
-"""Run the HTTP application behind uvicorn, and the gRPC server beside it."""
+"""Run the HTTP application with uvicorn, and the gRPC server with it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class HttpServer(uvicorn.Server):
         yield
 
     async def serve_on(self, listening: socket.socket, on_start: Callable[[], None] = lambda: None) -> None:
-        """Serve until `end` is called, then finish what is in flight.
+        """Serve until `end` is called, then finish the requests in flight.
 
         Parameters
         ----------
@@ -86,7 +86,7 @@ class HttpServer(uvicorn.Server):
                 task.cancel()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop accepting over HTTP and gRPC at the same time, and finish what is in flight."""
+        """Stop accepting over HTTP and gRPC at the same time, and finish the requests in flight."""
         ending = [super().shutdown(sockets)]
         if self._grpc_server is not None:
             ending.append(self._grpc_server.end())
@@ -120,6 +120,6 @@ class HttpServer(uvicorn.Server):
         return GrpcServer(self._service, settings.grpc_port, settings.workers > 1)
 
     def end(self) -> None:
-        """Stop accepting, finish what is in flight, and end."""
+        """Stop accepting, finish the requests in flight, and end."""
         self._service.draining = True
         self.should_exit = True

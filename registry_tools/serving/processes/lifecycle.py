@@ -71,7 +71,7 @@ def end_with_parent(parent: int) -> None:
 
 
 def settle_memory() -> None:
-    """Leave what was loaded out of garbage collection, and collect new garbage less often.
+    """Leave loaded objects out of garbage collection, and collect new garbage less often.
 
     A request leaves none, so that a collection would only make others wait.
     """
@@ -82,7 +82,7 @@ def settle_memory() -> None:
 
 
 def announce(settings: Settings, listening: socket.socket, what: str) -> None:
-    """Write to stderr what is served, and where."""
+    """Write the served version and its address to stderr."""
     scheme = "https" if settings.ssl_certfile else "http"
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     where = f"{scheme}://{host}:{listening.getsockname()[1]}"

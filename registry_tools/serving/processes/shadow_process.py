@@ -47,7 +47,7 @@ class ShadowPredictor:
         self._metrics = metrics
 
     def swap(self, predictor: Predictor) -> None:
-        """Predict with a version, and count anew."""
+        """Predict with a version, and start the counts at zero."""
         self.predictor = predictor
         self._begin("")
 
@@ -70,7 +70,7 @@ class ShadowPredictor:
         try:
             predicted = _predict(predictor, head, raw)
             agreed = _count_agreements(predicted, served)
-        except Exception as error:  # noqa: BLE001 - whatever it raises, the next message is another
+        except Exception as error:  # noqa: BLE001 - the next message may be a good one
             self.errors += len(served)
             self._metrics.compared(predictor.label, self._against, 0, 0, len(served))
             _log.debug("%s in the shadow: %s", predictor.artifact, error)

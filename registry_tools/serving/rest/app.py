@@ -144,7 +144,7 @@ class HttpApp:
         return endpoint
 
     async def _read_body(self, request: Request, message: dict[str, Any]) -> None:
-        """Read the whole body, of which the first part is there.
+        """Read the rest of a body after its first part.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Requests and replies of HTTP, on bare ASGI: what the protocols share."""
+"""Requests and replies over HTTP, on bare ASGI, for all protocols."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from registry_tools.inference.predictor import Predictor
 from registry_tools.serving.errors import Headers
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
-# A body larger than this, in bytes, counts against what all bodies together may hold.
+# A body larger than this, in bytes, counts against the limit of all bodies together.
 SMALL_BODY = 1 << 16
 JSON = (b"content-type", b"application/json")
 

@@ -160,7 +160,7 @@ class StageFollower:
                     self._failed = self.state["candidate"] = None
             except RegistryToolsError as error:
                 self._report(error)
-            except Exception as error:  # noqa: BLE001 - there has to be a next poll, whatever it is
+            except Exception as error:  # noqa: BLE001 - no error may end the polls
                 _log.exception("polling %s failed", self.state["ref"])
                 self._report(error)
 
@@ -184,7 +184,7 @@ class StageFollower:
         return await run_in_thread(lambda: self._fetcher.fetch(version), "fetch")
 
     def _is_current(self, version: VersionInfo) -> bool:
-        # A number alone may mean another version: of a model that was deleted and made anew.
+        # A number alone may mean another version: of a model that was deleted and created again.
         return self.current is not None and self.current.identity == _identity(version)
 
     def _is_due(self, version: VersionInfo, force: bool) -> bool:
@@ -218,7 +218,7 @@ class StageFollower:
             raise
 
     async def _roll_out(self, artifact: ModelArtifact) -> None:
-        """Load a version beside the current one, and swap to it."""
+        """Load a version while the current one serves, and swap to it."""
         loading = run_in_thread(lambda: self._load(artifact), "load")
         try:
             predictor = await asyncio.wait_for(loading, self._load_seconds)

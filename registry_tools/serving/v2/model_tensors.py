@@ -101,7 +101,7 @@ def output_tensors(
     Parameters
     ----------
     method, predictions
-        A method, and what it returned as JSON.
+        A method, and its result as JSON.
     columns
         The names of columns that are lists without names.
     outputs
