@@ -38,6 +38,19 @@ class LimitedConnection(HttpToolsProtocol):
         self._head = 0
         super().on_body(body)
 
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio takes True
+        """Keep the connection of a client that sends no more, but waits for its response.
+
+        uvicorn closes it at once, and loses the response of a request that has not begun. TLS has no
+        connection that is closed on one side.
+        """
+        cycle = self.cycle
+        is_waiting = cycle is not None and not cycle.more_body and not cycle.response_complete
+        if not is_waiting or self.transport.get_extra_info("sslcontext") is not None:
+            return False
+        cycle.keep_alive = False
+        return True
+
     def on_message_complete(self) -> None:
         """Receive the end of a request."""
         self._head = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 from pathlib import Path
 
@@ -10,12 +11,28 @@ import pytest
 import uvicorn
 
 from registry_tools.serving import uvicorn_internals
+from tests.support.constants import IRIS_COLUMNS, IRIS_ROW
 from tests.support.serving import Serve
 
 
 def test_uvicorn_is_the_version_whose_private_parts_are_used() -> None:
     reason = f"read uvicorn_internals.py against uvicorn {uvicorn.__version__}, and then name it there"
     assert uvicorn.__version__ == uvicorn_internals.VERSION, reason
+
+
+@pytest.mark.slow
+def test_a_client_that_closes_its_side_gets_its_response(serve: Serve, model: str) -> None:
+    client = serve(f"{model}@production")
+    address = (client.base_url.host, client.base_url.port)
+    row = dict(zip(IRIS_COLUMNS, map(str, IRIS_ROW), strict=True))
+    body = json.dumps({"dataframe_records": [row]}).encode()  # text as numbers is predicted in a thread
+    head = f"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+    message = head.encode() + b"Content-Type: application/json\r\n\r\n" + body
+    for sent, response in ((message, b"HTTP/1.1 200 "), (message[:-1], b"")):
+        with socket.create_connection(address, 30) as connection:
+            connection.sendall(sent)
+            connection.shutdown(socket.SHUT_WR)
+            assert connection.recv(1000)[:13] == response
 
 
 @pytest.mark.slow

@@ -117,12 +117,13 @@ def test_http_1_0_has_no_host(reader: httpx.Client) -> None:
     assert b" 200 " in responses(reader, b"GET /ready HTTP/1.0\r\n\r\n").splitlines()[0]
 
 
-@pytest.mark.parametrize("coding", ["gzip, chunked", "gzip\r\nTransfer-Encoding: chunked"])
-def test_an_unknown_transfer_coding_is_refused(reader: httpx.Client, coding: str) -> None:
+@pytest.mark.parametrize(
+    ("coding", "wanted"), [("gzip, chunked", b"501"), ("gzip\r\nTransfer-Encoding: chunked", b"400")]
+)
+def test_an_unknown_transfer_coding_is_refused(reader: httpx.Client, coding: str, wanted: bytes) -> None:
     head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: {coding}\r\n\r\n"
     chunk = f"{len(BODY):x}\r\n".encode() + BODY + b"\r\n0\r\n\r\n"
-    status = responses(reader, head.encode() + chunk).split()[1]
-    assert status in (b"400", b"501")
+    assert responses(reader, head.encode() + chunk).split()[1] == wanted
     head = "POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     assert responses(reader, head.encode() + chunk).split()[1] == b"200"
 
