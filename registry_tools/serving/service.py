@@ -15,7 +15,7 @@ from registry_tools.serving.engine.data_plane import DataPlane
 from registry_tools.serving.engine.prediction_events import PredictionObserver
 from registry_tools.serving.errors import RETRY_LATER, RequestRefused
 from registry_tools.serving.observers.metrics import Metrics
-from registry_tools.serving.observers.tracing import TracedDataPlane, tracer_from_environment
+from registry_tools.serving.observers.tracing import tracer_from_environment
 from registry_tools.serving.settings import Settings
 
 _DECODED_BYTES = 8  # of values for each byte of the largest body: JSON and CSV of numbers need fewer
@@ -34,12 +34,12 @@ class InferenceService:
         self.http_in_flight: Callable[[], int] = lambda: 0  # set by the HTTP server
         self.grpc_in_flight = 0
         self.tracer = tracer_from_environment()
-        plane = DataPlane if self.tracer is None else TracedDataPlane
-        self.data_plane = plane(
+        self.data_plane = DataPlane(
             self._count_batch,
             lambda: self.http_in_flight() + self.grpc_in_flight,
             self.observers,
             InputLimits(settings.max_rows, _DECODED_BYTES * settings.max_body),
+            traces=self.tracer is not None,
         )
         self.draining = False
         self.rollout_status: dict[str, Any] = {}

@@ -18,6 +18,7 @@ from registry_tools.serving.engine.prediction_events import (
     PredictionObserver,
     notify_observers,
 )
+from registry_tools.serving.engine.request_steps import begin_queue, call_model
 
 T = TypeVar("T")
 
@@ -34,10 +35,11 @@ class DataPlane:
         in_flight: Callable[[], int],
         observers: list[PredictionObserver],
         limits: InputLimits,
+        traces: bool = False,
     ) -> None:
         """Take the parameters of `Batcher`, and the limits of a request."""
         self.current: Predictor | None = None
-        self._batcher = Batcher(on_batch, in_flight, observers)
+        self._batcher = Batcher(on_batch, in_flight, observers, traces)
         self._on_batch = on_batch
         self._observers = observers
         self.limits = limits
@@ -69,8 +71,9 @@ class DataPlane:
         InputError, UnsupportedOperation
             As `MlflowScoring.score_request`.
         """
-        scored = await self.run_in_pool(
-            predictor.mlflow_scoring.score_request, content, content_type, method, self.limits
+        score = predictor.mlflow_scoring.score_request
+        scored: ScoredRequest = await self.run_in_pool(
+            call_model, [begin_queue()], score, content, content_type, method, self.limits
         )
         self._on_batch(predictor, 1, scored.count if request_id is not None else 0)
         if self._observers and request_id is not None and scored.is_per_row:

@@ -16,6 +16,7 @@ import orjson
 
 from registry_tools.errors import InputError, InputTooLarge, UnsupportedOperation
 from registry_tools.serving import uvicorn_internals
+from registry_tools.serving.engine.request_steps import RequestSteps, current_steps
 from registry_tools.serving.errors import RETRY_LATER, Headers, RequestRefused
 from registry_tools.serving.rest import mlflow, open_inference, openapi, predict, status
 from registry_tools.serving.rest.connection_rules import ConnectionRules, too_large
@@ -56,6 +57,8 @@ class HttpApp:
         self._needs_ids = service.needs_request_ids
         self._keys = service.keys
         self._count_request = service.metrics.request
+        self._tracer = service.tracer
+        self._answer = self._handle if service.tracer is None else self._handle_traced
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Answer one request."""
@@ -66,7 +69,7 @@ class HttpApp:
         given = request.headers.get(b"x-request-id")
         if given is not None or self._needs_ids:
             request.id = self.service.request_id(given or b"")
-        reply = await self._handle(route, request)
+        reply = await self._answer(route, request)
         unread = request.reading and request.has_unread_body
         await _send(send, request, reply, unread)
         seconds = time.perf_counter() - request.began
@@ -79,6 +82,29 @@ class HttpApp:
     def _route_of_model(self, path: str) -> Route:
         pattern = open_inference.pattern_of(path)
         return self._routes[pattern] if pattern is not None else _UNKNOWN
+
+    async def _handle_traced(self, route: Route, request: Request) -> Reply:
+        """Handle a request, and export its trace after the response if it is one for predictions."""
+        if self._tracer is None or request.method != "POST":
+            return await self._handle(route, request)
+        steps = request.steps = RequestSteps()
+        current_steps.set(steps)  # uvicorn runs each request in a task of its own
+        reply = await self._handle(route, request)
+        if reply.status != 401:  # clients without a key fill no receiver
+            ended = time.time_ns()
+            spans = [(f"POST {route.name}", (steps.began, ended)), *steps.intervals(ended)]
+            attributes = {
+                "http.request.method": request.method,
+                "http.route": route.name,
+                "http.response.status_code": reply.status,
+                "model.version": request.version,
+                "model.rows": request.rows,
+            }
+            headers = {
+                name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers.items()
+            }
+            asyncio.get_running_loop().call_soon(self._tracer.export, spans, attributes, headers)
+        return reply
 
     async def _handle(self, route: Route, request: Request) -> Reply:
         try:
@@ -107,6 +133,8 @@ class HttpApp:
                 else:
                     request.body = message["body"]
                     request.reading = False
+                if request.steps is not None:
+                    request.steps.begin("decode")
                 return await endpoint(self.service, request)
             finally:
                 del self._running[request]
