@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from registry_tools.errors import RegistryToolsError
+
+# An address: its credentials and its path are left out.
+_ADDRESS = re.compile(r"(\w+)://(?:[^/@\s]*@)?([^/\s]*)\S*")
 # Folders of an absolute path or of a URL of a file; the name at its end is left.
 _FOLDERS = re.compile(r"(?:\w+:///?|(?<![\w./:]))/(?!-/)(?:[^\s/'\":]+/)+")
 
@@ -26,3 +30,11 @@ class RequestRefused(Exception):
 def hide_paths(text: str) -> str:
     """Return a text for clients, with the names of files instead of their paths."""
     return _FOLDERS.sub("", text)
+
+
+def public_message(error: Exception) -> str:
+    """Return the reason of an error for clients, without credentials and paths."""
+    text = str(error)
+    if not isinstance(error, RegistryToolsError):
+        text = f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"
+    return hide_paths(_ADDRESS.sub(r"\1://\2", text))

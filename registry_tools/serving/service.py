@@ -43,8 +43,7 @@ class InferenceService:
         )
         self.draining = False
         self.rollout_status: dict[str, Any] = {}
-        self.prediction_log_status: Callable[[], dict[str, Any]] | None = None
-        self.shadow_report: Callable[[], dict[str, Any]] | None = None
+        self.reports: dict[str, Callable[[], dict[str, Any]]] = {}  # of the prediction log and the shadow
         self.refresh: Callable[[], Awaitable[None]] | None = None
         self._reserved = 0
         # Whether every request gets an id, because the prediction or the access log writes it.
