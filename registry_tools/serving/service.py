@@ -35,7 +35,7 @@ class InferenceService:
         self.grpc_in_flight = 0
         self.tracer = tracer_from_environment()
         self.data_plane = DataPlane(
-            self._count_batch,
+            metrics.batch,
             lambda: self.http_in_flight() + self.grpc_in_flight,
             self.observers,
             InputLimits(settings.max_rows, _DECODED_BYTES * settings.max_body),
@@ -95,6 +95,3 @@ class InferenceService:
     def release(self, size: int) -> None:
         """Give reserved memory back."""
         self._reserved -= size
-
-    def _count_batch(self, predictor: Predictor, requests: int, rows: int) -> None:
-        self.metrics.batch(predictor.label, requests, rows)

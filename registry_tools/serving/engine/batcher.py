@@ -36,7 +36,7 @@ class Batcher:
 
     def __init__(
         self,
-        on_batch: Callable[[Predictor, int, int], None],
+        on_batch: Callable[[str, int, int], None],
         in_flight: Callable[[], int],
         observers: list[PredictionObserver],
         traces: bool = False,
@@ -46,7 +46,7 @@ class Batcher:
         Parameters
         ----------
         on_batch
-            Called with each batch: the version, its requests and its rows.
+            Called with each batch: the label of its version, its requests and its rows.
         in_flight
             Returns the number of requests in flight.
         observers
@@ -134,9 +134,8 @@ class Batcher:
     def _resolve_futures(
         self, predictor: Predictor, method: str, batch: list[Waiting], predictions: list[Any]
     ) -> None:
-        self._on_batch(
-            predictor, len(batch), sum([len(rows) for rows, _, name, _ in batch if name is not None])
-        )
+        counted = sum([len(rows) for rows, _, name, _ in batch if name is not None])
+        self._on_batch(predictor.label, len(batch), counted)
         for (_, future, *_), prediction in zip(batch, predictions, strict=True):
             if future.done():  # cancelled
                 continue
@@ -150,20 +149,14 @@ class Batcher:
     def _notify(
         self, predictor: Predictor, method: str, batch: list[Waiting], predictions: list[Any]
     ) -> None:
-        good = [
-            n
-            for n, prediction in enumerate(predictions)
-            if batch[n][2] is not None and not isinstance(prediction, BaseException)
+        predicted = [
+            (rows, prediction, request_id)
+            for (rows, _, request_id, _), prediction in zip(batch, predictions, strict=True)
+            if request_id is not None and not isinstance(prediction, BaseException)
         ]
-        if good:
-            event = PredictionEvent(
-                predictor,
-                method,
-                [batch[n][0] for n in good],
-                [predictions[n] for n in good],
-                [str(batch[n][2]) for n in good],
-            )
-            notify_observers(event, self._observers)
+        if predicted:
+            parts, results, ids = zip(*predicted, strict=True)
+            notify_observers(PredictionEvent(predictor, method, parts, results, ids), self._observers)
 
 
 def _pack(requests: list[Waiting], most: int) -> list[list[Waiting]]:

@@ -31,7 +31,7 @@ class DataPlane:
 
     def __init__(
         self,
-        on_batch: Callable[[Predictor, int, int], None],
+        on_batch: Callable[[str, int, int], None],
         in_flight: Callable[[], int],
         observers: list[PredictionObserver],
         limits: InputLimits,
@@ -75,7 +75,7 @@ class DataPlane:
         scored: ScoredRequest = await self.run_in_pool(
             call_model, [begin_queue()], score, content, content_type, method, self.limits
         )
-        self._on_batch(predictor, 1, scored.count if request_id is not None else 0)
+        self._on_batch(predictor.label, 1, scored.count if request_id is not None else 0)
         if self._observers and request_id is not None and scored.is_per_row:
             await self.run_in_pool(self._notify, predictor, method, scored, request_id)
         return scored
@@ -99,6 +99,10 @@ class DataPlane:
             raise InputError("this model does not predict one value a row: use /invocations")
         predictions: list[Any] = scored.predictions
         return predictions
+
+    async def run(self, is_large: bool, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a function that takes long for a large request: then in a thread."""
+        return await self.run_in_pool(function, *arguments) if is_large else function(*arguments)
 
     async def run_in_pool(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function in a thread."""

@@ -9,6 +9,7 @@ import logging
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
@@ -26,7 +27,6 @@ from registry_tools.serving.service import InferenceService
 _log = logging.getLogger(__name__)
 
 Endpoint = Callable[[InferenceService, Request], Awaitable[Reply]]
-Error = Callable[[int, str], Reply]
 
 _CLIENT_LEFT = 499  # nginx's code, for metrics and the access log: nobody receives it
 _SWEEP_SECONDS = 0.25
@@ -35,14 +35,14 @@ _NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 _END = {"type": "http.response.body", "body": b"", "more_body": False}
 
 
+@dataclass(frozen=True)
 class Route:
     """One path: its endpoints by method, and the error format of its protocol."""
 
-    def __init__(self, name: str, methods: dict[str, Endpoint], error: Error, probe: bool = False):
-        self.name = name
-        self.methods = methods
-        self.error = error
-        self.probe = probe  # for health checks, which have no key
+    name: str
+    methods: dict[str, Endpoint]
+    error: Callable[[int, str], Reply]
+    probe: bool = False  # for health checks, which have no key
 
 
 class HttpApp:
@@ -239,17 +239,11 @@ _UNKNOWN = Route("unknown", {}, _plain_error)
 
 
 def _routes() -> dict[str, Route]:
-    found = {}
-    for module, error in (
-        (mlflow, mlflow.error),
-        (predict, _plain_error),
-        (open_inference, _plain_error),
-        (status, _plain_error),
-        (openapi, _plain_error),
-    ):
-        for path, methods in module.ROUTES.items():
-            found[path] = Route(path, methods, error, probe=path in module.PROBES)
-    return found
+    return {
+        path: Route(path, methods, getattr(module, "error", _plain_error), path in module.PROBES)
+        for module in (mlflow, predict, open_inference, status, openapi)
+        for path, methods in module.ROUTES.items()
+    }
 
 
 async def _send(send: Any, request: Request, reply: Reply, unread: bool) -> None:
