@@ -11,6 +11,7 @@ from typing import Any
 from registry_tools.inference.input_limits import InputLimits
 from registry_tools.inference.predictor import Predictor
 from registry_tools.serving.auth import ApiKeys
+from registry_tools.serving.engine.batcher import Batcher
 from registry_tools.serving.engine.data_plane import DataPlane
 from registry_tools.serving.engine.prediction_events import PredictionObserver
 from registry_tools.serving.errors import RETRY_LATER, RequestRefused
@@ -34,13 +35,14 @@ class InferenceService:
         self.http_in_flight: Callable[[], int] = lambda: 0  # set by the HTTP server
         self.grpc_in_flight = 0
         self.tracer = tracer_from_environment()
-        self.data_plane = DataPlane(
+        batcher = Batcher(
             metrics.batch,
             lambda: self.http_in_flight() + self.grpc_in_flight,
             self.observers,
-            InputLimits(settings.max_rows, _DECODED_BYTES * settings.max_body),
             traces=self.tracer is not None,
         )
+        limits = InputLimits(settings.max_rows, _DECODED_BYTES * settings.max_body)
+        self.data_plane = DataPlane(batcher, limits)
         self.draining = False
         self.rollout_status: dict[str, Any] = {}
         self.reports: dict[str, Callable[[], dict[str, Any]]] = {}  # of the prediction log and the shadow

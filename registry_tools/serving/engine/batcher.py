@@ -56,8 +56,8 @@ class Batcher:
         """
         self._traces = traces
         self._predict_batch = _predict_traced if traces else predict_batch
-        self._observers = observers
-        self._on_batch = on_batch
+        self.observers = observers
+        self.on_batch = on_batch
         self._in_flight = in_flight
         self._waiting: dict[tuple[Predictor, str], list[Waiting]] = {}
         self._scheduled = False
@@ -135,7 +135,7 @@ class Batcher:
         self, predictor: Predictor, method: str, batch: list[Waiting], predictions: list[Any]
     ) -> None:
         counted = sum([len(rows) for rows, _, name, _ in batch if name is not None])
-        self._on_batch(predictor.label, len(batch), counted)
+        self.on_batch(predictor.label, len(batch), counted)
         for (_, future, *_), prediction in zip(batch, predictions, strict=True):
             if future.done():  # cancelled
                 continue
@@ -143,7 +143,7 @@ class Batcher:
                 future.set_exception(prediction)
             else:
                 future.set_result(prediction)
-        if self._observers:
+        if self.observers:
             self._notify(predictor, method, batch, predictions)
 
     def _notify(
@@ -156,7 +156,7 @@ class Batcher:
         ]
         if predicted:
             parts, results, ids = zip(*predicted, strict=True)
-            notify_observers(PredictionEvent(predictor, method, parts, results, ids), self._observers)
+            notify_observers(PredictionEvent(predictor, method, parts, results, ids), self.observers)
 
 
 def _pack(requests: list[Waiting], most: int) -> list[list[Waiting]]:

@@ -128,25 +128,24 @@ class Metrics:
 
 
 class ShadowMetrics:
-    """The metrics of a shadow's process, which the server shows with its own."""
+    """The metrics of a shadow's process: the server reads them from files, with its own."""
 
     def __init__(self) -> None:
-        registry = CollectorRegistry()
         self._rows = Counter(
             "serving_shadow_rows",
             "Rows that the shadow predicted as well: agreed, disagreed, error.",
             ("version", "against", "outcome"),
-            registry=registry,
+            registry=None,
         )
         self._dropped = Counter(
-            "serving_shadow_dropped_rows", "Rows that the shadow had no time for.", registry=registry
+            "serving_shadow_dropped_rows", "Rows that the shadow had no time for.", registry=None
         )
         self._seconds = Histogram(
             "serving_shadow_seconds",
             "Time of one call of the shadow.",
             ("version",),
             buckets=_SECONDS,
-            registry=registry,
+            registry=None,
         )
 
     def predicted(self, version: str, seconds: float) -> None:
