@@ -100,19 +100,18 @@ class Batcher:
             requests = [one for one in every if not one[1].done()]  # the others were cancelled
             if not requests:
                 continue
-            if sum([len(rows) for rows, *_ in requests]) <= predictor.inline_rows:
+            if sum([len(rows) for rows, _, _, _ in requests]) <= predictor.inline_rows:
                 self._run_inline(predictor, method, requests)
                 continue
             small = [r for r in requests if len(r[0]) <= predictor.inline_rows]
             for batch in _pack(small, predictor.inline_rows):
                 self._run_inline(predictor, method, batch)
             large = [r for r in requests if len(r[0]) > predictor.inline_rows]
-            batches = list(_pack(large, _BATCH_ROWS))
-            while batches and self._busy < _THREADS:
-                self._run_in_pool(predictor, method, batches.pop(0))
-            left = [request for batch in batches for request in batch]
-            if left:
-                self._waiting.setdefault((predictor, method), []).extend(left)
+            for batch in _pack(large, _BATCH_ROWS):
+                if self._busy < _THREADS:
+                    self._run_in_pool(predictor, method, batch)
+                else:
+                    self._waiting.setdefault((predictor, method), []).extend(batch)
 
     def _run_inline(self, predictor: Predictor, method: str, batch: list[Waiting]) -> None:
         self._resolve_futures(predictor, method, batch, self._predict_batch(predictor, method, batch))
@@ -136,7 +135,7 @@ class Batcher:
     ) -> None:
         counted = sum([len(rows) for rows, _, name, _ in batch if name is not None])
         self.on_batch(predictor.label, len(batch), counted)
-        for (_, future, *_), prediction in zip(batch, predictions, strict=True):
+        for (_, future, _, _), prediction in zip(batch, predictions, strict=True):
             if future.done():  # cancelled
                 continue
             if isinstance(prediction, BaseException):
@@ -177,13 +176,13 @@ def predict_batch(predictor: Predictor, method: str, batch: list[Waiting]) -> li
     """Return the predictions of each request, or the exception that it gets."""
     if len(batch) > 1:
         try:
-            together = predictor.predict(np.concatenate([rows for rows, *_ in batch]), method)
+            together = predictor.predict(np.concatenate([rows for rows, _, _, _ in batch]), method)
         except Exception:  # noqa: BLE001 - each alone, to find whose error it is
-            return [_predict_one(predictor, method, rows) for rows, *_ in batch]
+            return [_predict_one(predictor, method, rows) for rows, _, _, _ in batch]
         if len(together) == len(batch):
             return [[prediction] for prediction in together]
         parts, begin = [], 0
-        for rows, *_ in batch:
+        for rows, _, _, _ in batch:
             parts.append(together[begin : begin + len(rows)])
             begin += len(rows)
         return parts
