@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 
-from registry_tools.errors import RegistryToolsError
+from registry_tools.errors import InputError, InputTooLarge, RegistryToolsError, UnsupportedOperation
+
+_log = logging.getLogger(__name__)
 
 # An address: its credentials and its path are left out.
 _ADDRESS = re.compile(r"(\w+)://(?:[^/@\s]*@)?([^/\s]*)\S*")
@@ -25,6 +28,17 @@ class RequestRefused(Exception):
         self.status = status
         self.message = message
         self.headers = headers
+
+
+def refusal_of(error: Exception, request: str) -> RequestRefused:
+    """Return the refusal that a client gets for an error; one that nobody expects is logged, and hidden."""
+    if isinstance(error, RequestRefused):
+        return error
+    if isinstance(error, (InputError, UnsupportedOperation)):
+        status = 413 if isinstance(error, InputTooLarge) else 400
+        return RequestRefused(status, getattr(error, "public", str(error)))
+    _log.error("%s failed", request, exc_info=error)
+    return RequestRefused(500, "the prediction failed; see the server's log")
 
 
 def hide_paths(text: str) -> str:

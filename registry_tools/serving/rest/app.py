@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -15,16 +14,13 @@ from typing import Any
 
 import orjson
 
-from registry_tools.errors import InputError, InputTooLarge, UnsupportedOperation
 from registry_tools.serving import uvicorn_internals
 from registry_tools.serving.engine.request_steps import RequestSteps, current_steps
-from registry_tools.serving.errors import RETRY_LATER, Headers, RequestRefused
+from registry_tools.serving.errors import RETRY_LATER, Headers, RequestRefused, refusal_of
 from registry_tools.serving.rest import mlflow, open_inference, openapi, predict, status
 from registry_tools.serving.rest.connection_rules import ConnectionRules, too_large
 from registry_tools.serving.rest.messages import SMALL_BODY, ClientDisconnected, Reply, Request
 from registry_tools.serving.service import InferenceService
-
-_log = logging.getLogger(__name__)
 
 Endpoint = Callable[[InferenceService, Request], Awaitable[Reply]]
 
@@ -142,21 +138,16 @@ class HttpApp:
                     self.service.release(request.reserved)
         except ClientDisconnected:
             return route.error(_CLIENT_LEFT, "the client disconnected")
-        except RequestRefused as refused:
-            reply = route.error(refused.status, refused.message)
-            return Reply(reply.body, reply.status, [*reply.headers, *refused.headers])
-        except (InputError, UnsupportedOperation) as error:
-            status = 413 if isinstance(error, InputTooLarge) else 400
-            return route.error(status, getattr(error, "public", str(error)))
         except asyncio.CancelledError:
             if not request.expired:
                 raise
             if request.reading:
                 return route.error(408, "the body did not arrive in time")
             return route.error(504, f"no response within {self.settings.timeout:g} s")
-        except Exception:  # noqa: BLE001 - the one edge: logged, and hidden from the client
-            _log.exception("%s %s failed", request.method, route.name)
-            return route.error(500, "the prediction failed; see the server's log")
+        except Exception as error:  # noqa: BLE001 - the edge
+            refused = refusal_of(error, f"{request.method} {route.name}")
+            reply = route.error(refused.status, refused.message)
+            return Reply(reply.body, reply.status, [*reply.headers, *refused.headers])
 
     def _authorize(self, route: Route, request: Request) -> Endpoint:
         if not route.probe and not self._keys.allows(

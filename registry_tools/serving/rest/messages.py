@@ -16,7 +16,7 @@ from registry_tools.serving.errors import Headers
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 # A body larger than this, in bytes, counts against the limit of all bodies together.
 SMALL_BODY = 1 << 16
-_JSON = (b"content-type", b"application/json")
+JSON = (b"content-type", b"application/json")
 
 
 @dataclass(slots=True)  # not frozen: that would cost half a microsecond a request
@@ -25,7 +25,7 @@ class Reply:
 
     body: bytes
     status: int = 200
-    headers: Sequence[tuple[bytes, bytes]] = (_JSON,)
+    headers: Sequence[tuple[bytes, bytes]] = (JSON,)
 
 
 class ClientDisconnected(Exception):

@@ -9,14 +9,15 @@ import orjson
 
 from registry_tools.inference import decoder
 from registry_tools.inference.input_limits import InputLimits
-from registry_tools.inference.mlflow_scoring import CSV, JSON, PARQUET, InvalidParameterValue, encode_json
+from registry_tools.inference.mlflow_scoring import CSV, PARQUET, InvalidParameterValue, encode_json
+from registry_tools.inference.mlflow_scoring import JSON as JSON_TYPE
 from registry_tools.inference.predictor import Predictor
 from registry_tools.serving.engine.data_plane import LARGE_BODY
 from registry_tools.serving.errors import RequestRefused
-from registry_tools.serving.rest.messages import Reply, Request
+from registry_tools.serving.rest.messages import JSON, Reply, Request
 from registry_tools.serving.service import InferenceService
 
-_TYPES = (JSON, CSV, PARQUET)
+_TYPES = (JSON_TYPE, CSV, PARQUET)
 _CODES = {
     400: "BAD_REQUEST",
     401: "UNAUTHENTICATED",
@@ -31,7 +32,7 @@ async def invocations(service: InferenceService, request: Request) -> Reply:
     predictor = request.assign(service.predictor())
     data_plane = service.data_plane
     try:
-        if content_type == JSON and len(request.body) <= LARGE_BODY:
+        if content_type == JSON_TYPE and len(request.body) <= LARGE_BODY:
             matrix, method = decoder.decode_json(
                 request.body, predictor.numeric_schema, predictor.declared_params
             )
@@ -55,7 +56,7 @@ def _decode(
 ) -> tuple[decoder.Matrix | None, str]:
     """Return the rows, None if MLflow's code has to decode them, and the method to call."""
     schema = predictor.numeric_schema
-    if content_type == JSON:
+    if content_type == JSON_TYPE:
         return decoder.decode_json(body, schema, predictor.declared_params)
     if content_type == CSV and schema is not None:
         return decoder.matrix_from_csv(body, schema, limits), "predict"
@@ -104,7 +105,7 @@ def _mlflow_version() -> bytes:
 def error(status: int, message: str, code: str | None = None) -> Reply:
     """Return an error as MLflow writes it."""
     code = code or _CODES.get(status, "INTERNAL_ERROR" if status >= 500 else "INVALID_REQUEST")
-    return Reply(orjson.dumps({"error_code": code, "message": message}), status)
+    return Reply(orjson.dumps({"error_code": code, "message": message}), status, [JSON])
 
 
 async def redirect(service: InferenceService, request: Request) -> Reply:
