@@ -33,29 +33,24 @@ def history(
     tracking_uri: str | None,
 ) -> None:
     """Show the events on the stages of MODEL, newest first."""
-    name, where = model_name(model), stage_name(stage) if stage is not None else None
-    from registry_tools.mlflow_store import registered_models
-    from registry_tools.mlflow_store.client import connect
-    from registry_tools.promotion import history
+    from registry_tools.api import listing
 
-    client = connect(tracking_uri)
-    held = registered_models.stages_of(registered_models.get_registered_model(client, name))
-    entries = history.list_events(client, name, stage=where, limit=limit)
-    inconsistent = history.inconsistencies(client, name, held)
+    found = listing.history(model, stage=stage, limit=limit, tracking_uri=tracking_uri)
     if html is not None:
         from registry_tools.reports.history import history_page
 
-        parts = [f"the newest {limit} events"] if limit is not None and len(entries) == limit else []
-        parts += [f"events on {where}"] if where is not None else []
+        parts = [f"the newest {limit} events"] if limit is not None and len(found) == limit else []
+        parts += [f"events on {stage_name(stage)}"] if stage is not None else []
         scope = f"Only {', '.join(parts)}" if parts else ""
-        write_page(html, history_page(name, entries, held, inconsistent, utc_now(), scope))
+        page = history_page(found.name, found, found.stages, found.inconsistencies, utc_now(), scope)
+        write_page(html, page)
     if as_json:
-        print_json([event.as_dict() for event in entries])
+        print_json([event.as_dict() for event in found])
     elif html is not None:
-        echo(f"{len(entries)} events on {name} → {html}")
+        echo(f"{len(found)} events on {found.name} → {html}")
     else:
         rows = [("at", "action", "outcome", "stage", "version", "before", "actor", "reason")]
-        for event in entries:
+        for event in found:
             rows.append(
                 (
                     f"{event.at[:19]}Z",
@@ -69,8 +64,8 @@ def history(
                 )
             )
         print_columns(rows)
-    for text in inconsistent:
-        echo(f"{text}: registry-tools repair {name} records it", err=True)
+    for text in found.inconsistencies:
+        echo(f"{text}: registry-tools repair {found.name} records it", err=True)
 
 
 @click.command()

@@ -43,8 +43,11 @@ def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def loading_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of every command that loads a model; it is given them as one `policy`."""
+def trust_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of every command that loads a model; it receives them as `loading`.
+
+    `loading` has the arguments `trust`, `allow_code` and `public_key` of the public functions.
+    """
     for option in (
         click.option(
             "--trust",
@@ -61,7 +64,7 @@ def loading_options(function: Callable[..., Any]) -> Callable[..., Any]:
         function = option(function)
 
     @functools.wraps(function)
-    def with_policy(
+    def with_loading(
         *arguments: Any,
         trust: tuple[str, ...],
         allow_code: bool,
@@ -71,10 +74,23 @@ def loading_options(function: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         from registry_tools.models.trust_policy import TrustPolicy
 
-        policy = TrustPolicy.from_environment(trust, allow_code, public_key)
-        if require_signature and policy.public_key is None:
+        loading = {"trust": trust, "allow_code": allow_code, "public_key": public_key}
+        if require_signature and TrustPolicy.from_environment(**loading).public_key is None:  # type: ignore[arg-type]
             raise click.UsageError("--require-signature needs --public-key FILE")
-        return function(*arguments, policy=policy, **options)
+        return function(*arguments, loading=loading, **options)
+
+    return with_loading
+
+
+def loading_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the same options to a command that receives them as one `policy`."""
+
+    @trust_options
+    @functools.wraps(function)
+    def with_policy(*arguments: Any, loading: dict[str, Any], **options: Any) -> Any:
+        from registry_tools.models.trust_policy import TrustPolicy
+
+        return function(*arguments, policy=TrustPolicy.from_environment(**loading), **options)
 
     return with_policy
 

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry_tools.cli.options import common_options, echo, loading_options, print_json
+from registry_tools.cli.options import common_options, echo, print_json, trust_options
 from registry_tools.errors import InputError
-from registry_tools.refs import parse_ref
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from registry_tools.models.loaded_model import LoadedModel
-    from registry_tools.models.trust_policy import TrustPolicy
 
 
 @click.command()
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--input", "input_path", metavar="FILE", help="A CSV, JSON or Parquet file; - is stdin.")
 @click.option("--proba", is_flag=True, help="Add the probability of each class.")
 @click.option("--output", metavar="FILE", help="Write the rows with their predictions there instead.")
-@loading_options
+@trust_options
 @common_options
 def predict(
     ref: str,
@@ -33,18 +31,17 @@ def predict(
     input_path: str | None,
     proba: bool,
     output: str | None,
-    policy: TrustPolicy,
+    loading: dict[str, Any],
     as_json: bool,
     tracking_uri: str | None,
 ) -> None:
     """Predict one row or a file of rows, with the version that REF means now."""
     from registry_tools.data.tables import write_table
-    from registry_tools.mlflow_store.client import connect
-    from registry_tools.models import loader
+    from registry_tools.models.loader import load_model
 
     if (features is None) == (input_path is None):
         raise click.UsageError("give exactly one of --features and --input")
-    model = loader.load(connect(tracking_uri), parse_ref(ref), policy)
+    model = load_model(ref, tracking_uri=tracking_uri, **loading)
     rows = _read_rows(model, features, input_path)
     predictions = _predict_rows(model, rows, proba)
     if output is not None:
@@ -123,17 +120,16 @@ def _prediction_line(prediction: dict[str, Any]) -> str:
 @click.argument("ref")
 @click.option("--format", "form", type=click.Choice(["joblib"]), default="joblib", show_default=True)
 @click.option("-o", "--output", required=True, metavar="FILE", help="The file to write.")
-@loading_options
+@trust_options
 @common_options
 def export(
-    ref: str, form: str, output: str, policy: TrustPolicy, as_json: bool, tracking_uri: str | None
+    ref: str, form: str, output: str, loading: dict[str, Any], as_json: bool, tracking_uri: str | None
 ) -> None:
     """Write the estimator of REF to a file that `joblib.load` reads without MLflow."""
-    from registry_tools.mlflow_store.client import connect
-    from registry_tools.models import loader
     from registry_tools.models.export import export_joblib
+    from registry_tools.models.loader import load_model
 
-    model = loader.load(connect(tracking_uri), parse_ref(ref), policy)
+    model = load_model(ref, tracking_uri=tracking_uri, **loading)
     size = export_joblib(model, output)
     prediction = {
         "name": model.info.name,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -15,15 +14,13 @@ from registry_tools.cli.options import (
     common_options,
     echo,
     eval_data_options,
-    loading_options,
     print_columns,
     print_json,
+    trust_options,
     verdict_rows,
 )
-from registry_tools.refs import model_name, parse_ref, stage_name
 
 if TYPE_CHECKING:
-    from registry_tools.models.trust_policy import TrustPolicy
     from registry_tools.promotion.promote import Promotion
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -95,55 +92,37 @@ def _reason_option(**options: Any) -> Callable[[F], F]:
 @click.option("--force", is_flag=True, help="Move whatever the gates say; needs --reason.")
 @_reason_option(default="")
 @actor_option
-@loading_options
+@trust_options
 @common_options
 def promote(
     ref: str,
     stage: str | None,
     new_stage: str | None,
-    eval_data: str | None,
-    target: str | None,
-    expect_current: int | None,
     dry_run: bool,
     force: bool,
     reason: str,
-    actor: str | None,
-    policy: TrustPolicy,
+    loading: dict[str, Any],
     as_json: bool,
-    tracking_uri: str | None,
-    **gates: Any,  # the fields of `GateOptions` that are options here
+    **options: Any,  # the other arguments of the public `promote`
 ) -> None:
     """Evaluate the version that REF means and, if every gate passes, move STAGE to it.
 
     Exit code 3 if a gate refused; the refusal is recorded as well.
     """
-    check_eval_data(eval_data, target)
-    for option, needs_reason in (("--force", force), ("--no-baseline", not gates["baseline"])):
+    check_eval_data(options["eval_data"], options["target"])
+    for option, needs_reason in (("--force", force), ("--no-baseline", not options["baseline"])):
         if needs_reason and not reason.strip():
             raise click.UsageError(f"{option} needs --reason: the history shows it")
     if (stage is None) == (new_stage is None):
         raise click.UsageError("give one of --to STAGE and --new-stage STAGE")
-    model_ref, to = parse_ref(ref), stage_name(stage or new_stage or "")
+    from registry_tools.api import stages
     from registry_tools.errors import GateRefused
-    from registry_tools.evaluation.eval_data import read_eval_data
-    from registry_tools.evaluation.gate_options import GateOptions
-    from registry_tools.mlflow_store import client
-    from registry_tools.promotion import promote
+    from registry_tools.promotion.promote import refusal
 
-    data = read_eval_data(Path(eval_data), str(target)) if eval_data is not None else None
-    options = GateOptions(**gates, eval_data=data, policy=policy)
+    new, to = new_stage is not None, stage or new_stage or ""
     try:
-        result = promote.promote(
-            client.connect(tracking_uri),
-            model_ref,
-            to,
-            options,
-            new_stage=new_stage is not None,
-            actor=actor,
-            reason=reason,
-            expect_current=expect_current,
-            dry_run=dry_run,
-            force=force,
+        result = stages.promote(
+            ref, to, new_stage=new, dry_run=dry_run, force=force, reason=reason, **options, **loading
         )
     except GateRefused as error:
         _print_promotion(error.promotion, as_json, "refused")
@@ -153,7 +132,7 @@ def promote(
         what = "would move" if result.verdict.passed or force else "would be refused"
     _print_promotion(result, as_json, what)
     if what == "would be refused":
-        raise GateRefused(promote.refusal(result), result)
+        raise GateRefused(refusal(result), result)
 
 
 @click.command()
@@ -162,26 +141,13 @@ def promote(
 @click.option("--to", type=int, metavar="N", help="To this version, which held the stage once.")
 @_reason_option(required=True)
 @actor_option
-@loading_options
+@trust_options
 @common_options
-def rollback(
-    model: str,
-    stage: str,
-    to: int | None,
-    actor: str | None,
-    reason: str,
-    policy: TrustPolicy,
-    as_json: bool,
-    tracking_uri: str | None,
-) -> None:
+def rollback(model: str, stage: str, loading: dict[str, Any], as_json: bool, **options: Any) -> None:
     """Roll a stage of MODEL back to the version that held it before."""
-    name, where = model_name(model), stage_name(stage)
-    from registry_tools.mlflow_store import client
-    from registry_tools.promotion import rollback
+    from registry_tools.api import stages
 
-    result = rollback.rollback(
-        client.connect(tracking_uri), name, where, reason=reason, to=to, actor=actor, policy=policy
-    )
+    result = stages.rollback(model, stage, **options, **loading)
     _print_promotion(result, as_json, "rolled back")
 
 
@@ -195,32 +161,20 @@ def unset(
     model: str, stage: str, actor: str | None, reason: str, as_json: bool, tracking_uri: str | None
 ) -> None:
     """Empty a stage of MODEL; a rollback brings its version back."""
-    name, where = model_name(model), stage_name(stage)
-    from registry_tools.mlflow_store import client
-    from registry_tools.promotion import rollback
+    from registry_tools.api import stages
 
-    event = rollback.unset(client.connect(tracking_uri), name, where, reason=reason, actor=actor)
+    event = stages.unset(model, stage, reason=reason, actor=actor, tracking_uri=tracking_uri)
     if as_json:
-        print_json({"name": name, "stage": where, "event": event.as_dict()})
+        print_json({"name": model, "stage": event.stage, "event": event.as_dict()})
     else:
-        echo(f"unset  {name} {where}: version {event.previous_version} → none")
+        echo(f"unset  {model} {event.stage}: version {event.previous_version} → none")
 
 
 def _print_promotion(result: Promotion, as_json: bool, what: str) -> None:
     from registry_tools.promotion.moves import version_text
 
     if as_json:
-        print_json(
-            {
-                "name": result.name,
-                "version": result.version,
-                "stage": result.stage,
-                "previous_version": result.previous_version,
-                "verdict": result.verdict.as_dict(),
-                "event": result.event.as_dict() if result.event is not None else None,
-                "notes": list(result.notes),
-            }
-        )
+        print_json(result.as_dict())
         return
     rows = verdict_rows(result.verdict)
     rows += [("note", note, "") for note in result.notes]

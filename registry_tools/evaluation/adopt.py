@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -49,6 +49,10 @@ class Adoption:
     accuracy: float
     baseline_accuracy: float  # of always predicting the commonest class
     made: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON; nobody knows the training rows."""
+        return asdict(self) | {"training_rows": None}
 
 
 def adopt(

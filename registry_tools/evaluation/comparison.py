@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from registry_tools.errors import VerificationError
+from registry_tools.errors import InputError, RegistryToolsError, VerificationError
 from registry_tools.evaluation.eval_data import EvalData
 from registry_tools.evaluation.isolated_predict import (
     IsolatedPredictions,
@@ -26,9 +26,11 @@ from registry_tools.evaluation.version_bundle import (
     predictions_as_labels,
     unknown_training_rows,
 )
+from registry_tools.mlflow_store import registry
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models.evidence import Holdout
 from registry_tools.models.trust_policy import TrustPolicy
+from registry_tools.refs import ModelRef
 from registry_tools.stats.paired_test import PairedComparison, compare_predictions
 
 if TYPE_CHECKING:
@@ -69,7 +71,81 @@ class PairedPredictions:
         return f"{self.paired.rows} rows {unknown}{left_out}"
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """Two versions side by side, and their predictions for the same rows."""
+
+    first: VersionInfo
+    second: VersionInfo
+    predictions: PairedPredictions | None  # None if they cannot predict the same rows
+    not_paired_because: str | None = None
+    eval_data: str | None = None  # the file that was compared on; None for held-out rows
+
+    @property
+    def paired(self) -> PairedComparison | None:
+        """The paired test of their accuracy, the first as the candidate."""
+        return self.predictions.paired if self.predictions is not None else None
+
+    def values(self) -> list[tuple[str, str, Any, Any]]:
+        """Return kind, name, and the value of each version: the data, parameters and metrics."""
+        one, two = self.first, self.second
+        rows: list[tuple[str, str, Any, Any]] = [
+            ("data", "", one.tags.get("data_digest"), two.tags.get("data_digest"))
+        ]
+        for key in sorted({*one.params, *two.params}):
+            rows.append(("param", key, one.params.get(key), two.params.get(key)))
+        for key in sorted({*one.metrics, *two.metrics}):
+            rows.append(("metric", key, one.metrics.get(key), two.metrics.get(key)))
+        return rows
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return {
+            "versions": [self.first.as_dict(), self.second.as_dict()],
+            "paired": self.paired.metrics() if self.paired is not None else None,
+            "not_paired_because": self.not_paired_because,
+            "eval_data": self.eval_data,
+            "unrecorded_training_rows": list(self.predictions.unrecorded) if self.predictions else [],
+        }
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return a DataFrame of data, parameters and metrics, with a column for each version."""
+        titles = [f"{version.name}/{version.version}" for version in (self.first, self.second)]
+        return pd.DataFrame(self.values(), columns=["kind", "name", *titles]).set_index(["kind", "name"])
+
+
 def compare(
+    client: MlflowClient,
+    first: ModelRef,
+    second: ModelRef,
+    policy: TrustPolicy,
+    eval_data: EvalData | None = None,
+) -> Comparison:
+    """Compare two versions; without `eval_data` also if they cannot predict the same rows.
+
+    Raises
+    ------
+    InputError
+        If both references mean one version.
+    VerificationError
+        If they cannot be compared on `eval_data`.
+    """
+    one, two = registry.get_version(client, first), registry.get_version(client, second)
+    if (one.name, one.version) == (two.name, two.version):
+        raise InputError(
+            f"{first} and {second} are both {one.name} version {one.version}: `registry-tools "
+            f"history {one.name}` names the versions before"
+        )
+    where = str(eval_data.path) if eval_data is not None else None
+    try:
+        return Comparison(one, two, predict_pair(client, one, two, policy, eval_data), None, where)
+    except RegistryToolsError as error:  # such as files that are gone: the rest can be shown
+        if where is not None:
+            raise VerificationError(f"not compared on {where}: {error}") from error
+        return Comparison(one, two, None, str(error))
+
+
+def predict_pair(
     client: MlflowClient,
     first: VersionInfo,
     second: VersionInfo,

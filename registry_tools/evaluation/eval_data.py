@@ -49,6 +49,22 @@ def read_eval_data(path: Path, target: str) -> EvalData:
     return EvalData(path, target, content, _parse(path, target, content, set()))
 
 
+def read_optional_eval_data(path: str | Path | None, target: str | None) -> EvalData | None:
+    """Read rows to evaluate on; return None if neither a file nor its label column is given.
+
+    Raises
+    ------
+    InputError
+        If only one of them is given, and as `read_eval_data`.
+    """
+    if path is None and target is None:
+        return None
+    if path is None or target is None:
+        missing = "eval_data" if path is None else "target"
+        raise InputError(f"eval_data={path}, target={target}: {missing} is missing, give both or neither")
+    return read_eval_data(Path(path), target)
+
+
 def _parse(path: Path, target: str, content: bytes, text_columns: set[str]) -> Holdout:
     table = parse_table(io.BytesIO(content), format_of(path), str(path), text_columns)
     table.columns = table.columns.map(str)

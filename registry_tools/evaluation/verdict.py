@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -45,3 +48,9 @@ class Verdict:
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values, for JSON."""
         return {"passed": self.passed, "gates": [gate.as_dict() for gate in self.gates]}
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return a DataFrame with a line for each gate: `gate`, `passed`, `message`, `metrics`."""
+        import pandas as pd
+
+        return pd.DataFrame([gate.as_dict() for gate in self.gates], columns=list(GateResult.__annotations__))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from mlflow import MlflowClient
 
@@ -32,6 +33,18 @@ class Promotion:
     verdict: Verdict
     event: Event | None
     notes: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "stage": self.stage,
+            "previous_version": self.previous_version,
+            "verdict": self.verdict.as_dict(),
+            "event": self.event.as_dict() if self.event is not None else None,
+            "notes": list(self.notes),
+        }
 
 
 def promote(

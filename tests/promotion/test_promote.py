@@ -430,7 +430,7 @@ def test_a_champion_with_a_column_that_the_candidate_dropped_needs_evaluation_da
 def test_two_versions_are_compared_on_rows_that_neither_knows(local: Place) -> None:
     name = local.model()
     good, poor = (local.version(name, number) for number in (GOOD, POOR))
-    compared = comparison.compare(local.client, good, poor, TrustPolicy()).paired
+    compared = comparison.predict_pair(local.client, good, poor, TrustPolicy()).paired
     assert compared.rows == 30
     assert compared.difference == pytest.approx(0.9667 - 0.3333, abs=1e-3)
     assert compared.p_better < 0.001
