@@ -53,7 +53,7 @@ def build_pipeline(params: TrainParams, features: pd.DataFrame, class_size: int)
     preparation = _column_transformer(features)
     if preparation is not None:
         steps.append(("prepare", preparation))
-    steps.append(("model", _calibrate(_create_estimator(params), class_size)))
+    steps.append(("model", _calibrate(create_estimator(params), class_size)))
     return Pipeline(steps)
 
 
@@ -106,7 +106,7 @@ def check_model_params(
         If the estimator refuses `model_params`, cannot be saved with them, or `knn` wants more
         neighbours than there are.
     """
-    estimator = _create_estimator(params)
+    estimator = create_estimator(params)
     try:
         # scikit-learn's own check of each argument, which fit begins with; others have none.
         if hasattr(estimator, "_parameter_constraints"):
@@ -156,7 +156,14 @@ def _check_neighbours(params: TrainParams, neighbours: object, labels: pd.Series
         )
 
 
-def _create_estimator(params: TrainParams) -> BaseEstimator:
+def create_estimator(params: TrainParams) -> BaseEstimator:
+    """Return the unfitted estimator of a training, without the preparation of columns.
+
+    Raises
+    ------
+    InvalidParameter
+        If `model_params` has a key that the estimator does not know.
+    """
     model = ESTIMATORS[params.model]
     own = {key: getattr(params, key.rpartition("__")[2]) for key in model.takes}
     estimator = _import_estimator(model.factory)
