@@ -29,10 +29,11 @@ if TYPE_CHECKING:  # for type checkers and documentation; `_MODULES` says the sa
     from registry_tools.api.scoring import score
     from registry_tools.api.stages import promote, rollback, unset
     from registry_tools.api.tables import History, ModelList, RegisteredVersion, VersionList
-    from registry_tools.api.versions import adopt, compare, copy, verify
+    from registry_tools.api.versions import adopt, compare, copy, register, verify
     from registry_tools.batch.scoring_job import ScoringSummary
     from registry_tools.evaluation.adopt import Adoption
     from registry_tools.evaluation.comparison import Comparison
+    from registry_tools.evaluation.registration import Registration
     from registry_tools.evaluation.verdict import GateResult, Verdict
     from registry_tools.mlflow_store.registered_models import RegisteredModelInfo
     from registry_tools.mlflow_store.registry import VersionInfo
@@ -47,10 +48,11 @@ _MODULES = {
     "api.scoring": ("score",),
     "api.stages": ("promote", "rollback", "unset"),
     "api.tables": ("History", "ModelList", "RegisteredVersion", "VersionList"),
-    "api.versions": ("adopt", "compare", "copy", "verify"),
+    "api.versions": ("adopt", "compare", "copy", "register", "verify"),
     "batch.scoring_job": ("ScoringSummary",),
     "evaluation.adopt": ("Adoption",),
     "evaluation.comparison": ("Comparison",),
+    "evaluation.registration": ("Registration",),
     "evaluation.verdict": ("GateResult", "Verdict"),
     "mlflow_store.registered_models": ("RegisteredModelInfo",),
     "mlflow_store.registry": ("VersionInfo",),
@@ -83,6 +85,7 @@ __all__ = [
     "PromotionError",
     "RegisteredModelInfo",
     "RegisteredVersion",
+    "Registration",
     "RegistryToolsError",
     "RegistryUnavailable",
     "ScoringSummary",
@@ -101,6 +104,7 @@ __all__ = [
     "list_versions",
     "load_model",
     "promote",
+    "register",
     "rollback",
     "score",
     "unset",

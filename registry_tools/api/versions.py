@@ -1,4 +1,4 @@
-"""Work on versions: compare, verify, copy and adopt them."""
+"""Work on versions: compare, verify, copy, adopt and register them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from registry_tools.evaluation import adopt as adoption
-from registry_tools.evaluation import comparison
+from registry_tools.evaluation import comparison, registration
 from registry_tools.evaluation.adopt import Adoption
 from registry_tools.evaluation.comparison import Comparison
 from registry_tools.evaluation.eval_data import read_eval_data, read_optional_eval_data
+from registry_tools.evaluation.registration import Registration
 from registry_tools.evaluation.verdict import Verdict
 from registry_tools.mlflow_store import registry
 from registry_tools.mlflow_store.client import connect, connect_or_create
 from registry_tools.models import copy as copies
+from registry_tools.models import joblib_file
 from registry_tools.models.copy import CopiedVersion
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.promotion import recovery
@@ -222,3 +224,71 @@ def adopt(
     model_ref, rows = parse_ref(ref), read_eval_data(Path(eval_data), target)
     policy = TrustPolicy.from_environment(trust, allow_code, public_key)
     return adoption.adopt(connect(tracking_uri), model_ref, rows, policy)
+
+
+def register(
+    path: str | Path,
+    name: str,
+    *,
+    eval_data: str | Path,
+    target: str,
+    target_names: Sequence[str] = (),
+    allow_code: bool = False,
+    trust: Sequence[str] = (),
+    tracking_uri: str | None = None,
+) -> Registration:
+    """Register the classifier in a joblib file as a new version, in the skops format.
+
+    The version gets evidence, as `adopt` makes it, and no stage. Nothing is written to the
+    registry before a clean process has loaded the skops file and predicted the labelled rows.
+
+    Parameters
+    ----------
+    path
+        A file that `joblib.dump` wrote: a fitted scikit-learn classifier or Pipeline.
+    name
+        The registered model; it may be new.
+    eval_data, target
+        A CSV, JSON or Parquet file of labelled rows that the model was not trained on, and its
+        label column. For a model that was trained on an array, its other columns name the columns
+        of that array, in order.
+    target_names
+        The class names, if the model predicts the codes 0, 1, …; empty if it predicts names.
+    allow_code
+        Must be True: reading a joblib file runs the code in it.
+    trust
+        Types that the model may contain beyond `trust_policy.TRUSTED_TYPES` and
+        REGISTRY_TOOLS_TRUST.
+    tracking_uri
+        The registry; None takes MLflow's own. A new SQLite store is made if its folder exists.
+
+    Returns
+    -------
+    Registration
+        The version, its digests, and its accuracy on the rows.
+
+    Raises
+    ------
+    VerificationError
+        If `allow_code` is False, the model contains types that are not trusted, or it does not
+        predict these labels significantly better than their commonest class.
+    UnsupportedOperation
+        If the file contains anything but a fitted classifier with one output.
+    InputError
+        If a file cannot be read, or its columns, rows or labels do not fit the model.
+    InvalidReference, RegistryUnavailable, AccessDenied
+        If the name is not valid, or the registry does not respond or refuses you.
+
+    Examples
+    --------
+    >>> from registry_tools import register
+    >>> register(
+    ...     "iris_model.joblib", "iris", eval_data="rows.csv", target="species", allow_code=True
+    ... ).version  # doctest: +SKIP
+    1
+    """
+    model, policy = model_name(name), TrustPolicy.from_environment(trust, allow_code)
+    estimator = joblib_file.read_classifier(Path(path), policy)
+    rows = read_eval_data(Path(eval_data), target)
+    source = registration.SourceModel(Path(path), estimator, tuple(target_names))
+    return registration.register(lambda: connect_or_create(tracking_uri), model, source, rows, policy)

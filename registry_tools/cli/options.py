@@ -43,18 +43,21 @@ def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+trust_option = click.option(
+    "--trust",
+    multiple=True,
+    metavar="TYPE",
+    help="A type that the model may hold, or MODULE.CLASS.PARAMETER.",
+)
+
+
 def trust_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of every command that loads a model; it receives them as `loading`.
 
     `loading` has the arguments `trust`, `allow_code` and `public_key` of the public functions.
     """
     for option in (
-        click.option(
-            "--trust",
-            multiple=True,
-            metavar="TYPE",
-            help="A type that the model may hold, or MODULE.CLASS.PARAMETER.",
-        ),
+        trust_option,
         click.option(
             "--allow-code", is_flag=True, help="Also load formats that run code of their own, such as pickle."
         ),

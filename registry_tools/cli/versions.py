@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from registry_tools.cli.options import (
     html_option,
     print_columns,
     print_json,
+    trust_option,
     trust_options,
     utc_now,
     verdict_rows,
@@ -198,4 +200,41 @@ def adopt_command(
     echo(f"unknown  which rows {title} was trained on: no check can show that these are others")
 
 
-COMMANDS = (verify, compare, sign, copy_command, adopt_command)
+@click.command("register")
+@click.argument("path", metavar="FILE")
+@click.option("--name", required=True, metavar="NAME", help="The registered model; it may be new.")
+@click.option(
+    "--eval-data", required=True, metavar="FILE",
+    help="Labelled rows that the model was not trained on: they become the holdout of the version.",
+)  # fmt: skip
+@click.option("--target", required=True, metavar="COLUMN", help="The label column of --eval-data.")
+@click.option(
+    "--target-names", metavar="A,B,…", help="The class names, if the model predicts the codes 0, 1, …."
+)
+@trust_option
+@click.option("--allow-code", is_flag=True, help="Read FILE, which runs the code in it.")
+@common_options
+def register_command(
+    path: str, name: str, target_names: str | None, as_json: bool, tracking_uri: str | None, **options: Any
+) -> None:
+    """Register the classifier in the joblib file FILE as a new version, in the skops format.
+
+    The version gets evidence from --eval-data, as adopt makes it, and no stage.
+    """
+    from registry_tools.api import versions
+
+    names = next(csv.reader([target_names])) if target_names is not None else ()
+    done = versions.register(path, name, target_names=names, tracking_uri=tracking_uri, **options)
+    if as_json:
+        print_json(done.as_dict())
+        return
+    title = f"{done.name} version {done.version}"
+    echo(f"registered  {title}: {done.estimator}, {done.recorded_rows} recorded predictions")
+    echo(
+        f"accuracy    {done.accuracy:.4f} on {done.holdout_rows} held-out rows, "
+        f"{done.baseline_accuracy:.4f} for always predicting the commonest class"
+    )
+    echo(f"unknown     which rows {title} was trained on: no check can show that these are others")
+
+
+COMMANDS = (verify, compare, sign, copy_command, adopt_command, register_command)

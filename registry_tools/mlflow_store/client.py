@@ -51,23 +51,31 @@ def connect(tracking_uri: str | None = None) -> MlflowClient:
     return _open(uri, registry_uri)
 
 
-def connect_or_create(uri: str) -> MlflowClient:
+def connect_or_create(tracking_uri: str | None) -> MlflowClient:
     """Return a client of a registry; an SQLite store is made if its folder exists.
+
+    Parameters
+    ----------
+    tracking_uri
+        The address of its runs and of its models; None as for `connect`.
 
     Raises
     ------
     RegistryUnavailable
         If it cannot be made there, or it is no URI of a registry at all.
     """
-    new = sqlite_store.check_writable(uri)
-    if new is not None:
-        if not new.parent.is_dir():
-            raise RegistryUnavailable(
-                f"no registry at {uri}, and no folder {new.parent} to make one in: make the folder, or "
-                "name another registry"
-            )
-        sqlite_store.create(new)
-    return _open(uri, uri)
+    uri = tracking_uri or mlflow.get_tracking_uri()
+    registry_uri = tracking_uri or mlflow.get_registry_uri()
+    for each in dict.fromkeys((uri, registry_uri)):
+        new = sqlite_store.check_writable(each)
+        if new is not None:
+            if not new.parent.is_dir():
+                raise RegistryUnavailable(
+                    f"no registry at {each}, and no folder {new.parent} to make one in: make the folder, or "
+                    "name another registry"
+                )
+            sqlite_store.create(new)
+    return _open(uri, registry_uri)
 
 
 def _open(uri: str, registry_uri: str) -> MlflowClient:

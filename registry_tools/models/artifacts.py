@@ -10,7 +10,8 @@ from pathlib import Path
 import mlflow
 from mlflow import MlflowClient
 
-from registry_tools.errors import NotFound, RegistryToolsError, UnsupportedOperation
+from registry_tools.errors import NotFound, RegistryToolsError, UnsupportedOperation, VerificationError
+from registry_tools.mlflow_store import runs
 from registry_tools.mlflow_store.client import translate_errors
 from registry_tools.mlflow_store.registry import VersionInfo, find_run
 from registry_tools.models import manifest as manifests
@@ -113,6 +114,22 @@ def _read_plot(client: MlflowClient, run_id: str, path: str) -> bytes | None:
                 return Path(client.download_artifacts(run_id, path, scratch)).read_bytes()
         except (OSError, RegistryToolsError):
             return None
+
+
+def upload_verified(client: MlflowClient, run_id: str, folder: Path, where: str) -> str:
+    """Upload a folder to a run, download it again, compare, and return its address there.
+
+    Raises
+    ------
+    VerificationError
+        If a file differs from the one that was uploaded.
+    """
+    address = runs.add_files(client, run_id, folder, where)
+    with download(client, address) as downloaded:
+        changes = manifests.changes(manifests.manifest_of(folder), manifests.manifest_of(downloaded))
+    if changes:
+        raise VerificationError(f"the files did not arrive as they were sent: {changes[0]}")
+    return address
 
 
 def add_evidence(client: MlflowClient, version: VersionInfo, path: Path) -> None:

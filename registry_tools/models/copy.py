@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from registry_tools.errors import PromotionError, UnsupportedOperation, VerificationError
+from registry_tools.errors import PromotionError, UnsupportedOperation
 from registry_tools.mlflow_store import heartbeat, registry, runs
 from registry_tools.mlflow_store.client import registry_address
 from registry_tools.mlflow_store.registry import VersionInfo
@@ -104,10 +104,10 @@ def _copy_version(
             shutil.copytree(folder, model)
             for file in manifest.WRITTEN_ON_LOAD:  # below a folder it is a file of the model
                 (model / file).unlink(missing_ok=True)
-            address = _upload_verified(target, run_id, model, "model")
+            address = artifacts.upload_verified(target, run_id, model, "model")
         with verified_evidence(source, version, TrustPolicy()) as evidence:
             if evidence is not None:
-                _upload_verified(target, run_id, evidence, manifest.EVIDENCE)
+                artifacts.upload_verified(target, run_id, evidence, manifest.EVIDENCE)
         number = registry.register(
             target,
             name,
@@ -124,16 +124,6 @@ def _copy_version(
         return first
     runs.finish(target, run_id)
     return number
-
-
-def _upload_verified(target: MlflowClient, run_id: str, folder: Path, where: str) -> str:
-    """Upload a folder, download it again, compare, and return its address there."""
-    address = runs.add_files(target, run_id, folder, where)
-    with artifacts.download(target, address) as downloaded:
-        changes = manifest.changes(manifest.manifest_of(folder), manifest.manifest_of(downloaded))
-    if changes:
-        raise VerificationError(f"the files did not arrive as they were sent: {changes[0]}")
-    return address
 
 
 def _find_copy(target: MlflowClient, name: str, origin: str) -> int | None:
