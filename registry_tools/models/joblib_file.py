@@ -12,7 +12,7 @@ from typing import Any
 import joblib
 import numpy as np
 import pandas as pd
-from sklearn.base import is_classifier
+from sklearn.base import BaseEstimator, is_classifier
 from sklearn.pipeline import Pipeline
 
 from registry_tools.errors import (
@@ -60,7 +60,8 @@ def read_classifier(path: Path, policy: TrustPolicy) -> Any:
         ) from error
     for warning in caught:  # such as another version of scikit-learn
         _log.warning("%s: %s", path, first_line(warning.message))
-    if not is_classifier(estimator) or getattr(estimator, "classes_", None) is None:
+    fitted = isinstance(estimator, BaseEstimator) and hasattr(estimator, "classes_")
+    if not fitted or not is_classifier(estimator):
         raise UnsupportedOperation(
             f"{path} contains a {type(estimator).__name__}, not a fitted scikit-learn classifier: write "
             "the fitted model with joblib.dump(model, path)"

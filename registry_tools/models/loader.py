@@ -50,12 +50,24 @@ def load_model(
         Load only versions with a signature of this key, a PEM file. None takes
         REGISTRY_TOOLS_PUBLIC_KEY; without either, no signature is needed.
 
+    Returns
+    -------
+    LoadedModel
+        Predicts with `predict`, `predict_names` and `predict_proba`; `info` describes the version.
+
     Raises
     ------
     InvalidReference, NotFound, RegistryUnavailable, AccessDenied
         If the reference names no version, or the registry does not respond.
     VerificationError
         If the files differ from the registered or signed files, or contain untrusted types.
+
+    Examples
+    --------
+    >>> from registry_tools import load_model
+    >>> model = load_model("iris", stage="production")  # or "iris@production", "iris/3"  # doctest: +SKIP
+    >>> model.predict_names([[6.0, 2.5, 4.5, 1.5]])  # doctest: +SKIP
+    array(['versicolor'], dtype='<U10')
     """
     policy = TrustPolicy.from_environment(trust, allow_code, public_key)
     return load(connect(tracking_uri), parse_ref(ref, stage=stage), policy)
