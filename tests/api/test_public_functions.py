@@ -67,6 +67,7 @@ def test_the_docstring_of_a_function_describes_each_parameter(name: str) -> None
     assert described == set(inspect.signature(function).parameters)
 
 
+@pytest.mark.slow
 def test_a_version_is_promoted_and_rolled_back_with_its_history(local: Place) -> None:
     name = local.model(GOOD, POOR)
     promoted = promote(f"{name}/1", to="production", reason="the first", actor="ada")
@@ -138,6 +139,7 @@ def test_two_versions_are_compared_side_by_side(local: Place) -> None:
         compare(f"{name}/1", f"{name}/1")
 
 
+@pytest.mark.slow
 def test_a_version_is_verified_and_copied_to_a_new_registry(local: Place, tmp_path: Path) -> None:
     name = local.model(GOOD)
     verdict = verify(f"{name}/1")

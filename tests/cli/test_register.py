@@ -157,7 +157,9 @@ def test_a_file_without_a_fitted_classifier_is_refused(
 
 
 def test_a_type_beyond_the_allow_list_is_named(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = make_pipeline(StandardScaler(), MLPClassifier((5,), tol=1e-2, random_state=0))
+    model = make_pipeline(
+        StandardScaler(), MLPClassifier((10,), learning_rate_init=0.1, tol=1e-3, random_state=0)
+    )
     joblib.dump(model.fit(IRIS.data.to_numpy(), IRIS.target), "network.joblib")
     adam = "sklearn.neural_network._stochastic_optimizers.AdamOptimizer"
     err = error_of(capsys, "register", "network.joblib", *ALLOWED)
@@ -249,3 +251,15 @@ def test_the_files_hold_nothing_that_needs_trust(files: Path, capsys: pytest.Cap
         assert skops.io.get_untrusted_types(file=folder / "model.skops") == []
         assert not list(folder.glob("*.pkl"))
     assert registry.DIGEST_TAG in client.get_model_version("lesson", "1").tags
+
+
+@pytest.mark.slow
+def test_a_version_with_a_trusted_type_is_promoted(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = make_pipeline(
+        StandardScaler(), MLPClassifier((10,), learning_rate_init=0.1, tol=1e-3, random_state=0)
+    )
+    joblib.dump(model.fit(IRIS.data.to_numpy(), IRIS.target), "network.joblib")
+    trust = ["--trust", "sklearn.neural_network._stochastic_optimizers.AdamOptimizer"]
+    assert run(capsys, "register", "network.joblib", *ALLOWED, *trust)["version"] == 1
+    assert main(["promote", "lesson/1", "--to", "production", *trust]) == 0
+    assert "20 rows predicted as recorded" in capsys.readouterr().out

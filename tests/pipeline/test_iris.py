@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score
 from sklearn.model_selection import train_test_split
 
-from pipeline import load_model, predict_sample, save_model, train_iris_model
+from pipeline import iris, load_model, predict_sample, save_model, train_iris_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -141,3 +142,7 @@ def test_importing_the_package_is_free() -> None:
         "assert 'mlflow' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_examples_of_the_docstrings_are_right() -> None:
+    assert doctest.testmod(iris).failed == 0
