@@ -13,6 +13,7 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -160,11 +161,6 @@ class MlflowScoring:
         check_prediction_count(len(found) if isinstance(found, list) else 0, len(rows), method)
         return found
 
-    def predict_json(self, content: Any, method: str) -> list[Any]:
-        """Return the predictions for JSON content, one a row."""
-        found: list[Any] = self.score_request(content, JSON, method).predictions
-        return found
-
     def _take_method(self, content: Any, method: str) -> str:
         """Remove our parameter `method` from a request, check the other params, and return the method."""
         from mlflow.pyfunc.utils.serving_data_parser import is_unified_llm_input
@@ -236,7 +232,10 @@ class MlflowScoring:
         if self._is_pyfunc or not hasattr(estimator, method):
             kind = "this flavor" if self._is_pyfunc else type(estimator).__name__
             raise UnsupportedOperation(f"{kind} has no {method}: leave out the method")
-        return PyFuncModel(self._metadata, _MethodModel(getattr(estimator, method)))
+        function = getattr(estimator, method)
+        # MLflow would log the params of a request if the function took none.
+        model = SimpleNamespace(predict=lambda rows, params=None: function(rows))
+        return PyFuncModel(self._metadata, model)
 
 
 def encode_json(content: Any) -> bytes:
@@ -259,13 +258,3 @@ def _count(rows: Any) -> int | None:
         counts = {_count(tensor) if isinstance(tensor, np.ndarray) else None for tensor in rows.values()}
         return counts.pop() if len(counts) == 1 else None
     return len(rows) if isinstance(rows, (pd.DataFrame, list)) or np.ndim(rows) else None
-
-
-class _MethodModel:
-    """A method of an estimator that was verified and loaded already, as MLflow calls it."""
-
-    def __init__(self, method: Any) -> None:
-        self._method = method
-
-    def predict(self, data: Any, params: Any = None) -> Any:
-        return self._method(data)

@@ -6,8 +6,9 @@ import contextlib
 import copy
 import dataclasses
 import json
-import time
+import timeit
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,8 +70,11 @@ def load(artifact: ModelArtifact, policy: TrustPolicy) -> Predictor:
 
 def _check_example(predictor: Predictor) -> Predictor:
     """Send the example through the path of a request, and choose how the version takes rows."""
-    recorded = _read_recorded(predictor.artifact)
-    example = _example(predictor.artifact, recorded)
+    recorded = _read_json(predictor.artifact.recorded_predictions)
+    if recorded is not None:
+        example: dict[str, Any] | None = {"dataframe_split": recorded["rows"]}
+    else:  # MLflow's example
+        example = _read_json(predictor.artifact.model / "serving_input_example.json")
     classes = getattr(predictor.model.estimator, "classes_", None)
     _check_names(predictor, classes.tolist() if isinstance(classes, np.ndarray) else None)
     if example is None:
@@ -157,36 +161,17 @@ def _compare(artifact: ModelArtifact, recorded: dict[str, Any] | None, predictio
             raise VerificationError(f"{artifact}: {result.message}")
 
 
-def _read_recorded(artifact: ModelArtifact) -> dict[str, Any] | None:
-    if not artifact.recorded_predictions.is_file():
-        return None
-    content: dict[str, Any] = json.loads(artifact.recorded_predictions.read_text(encoding="utf-8"))
-    return content
-
-
-def _example(artifact: ModelArtifact, recorded: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return rows to check a version with, as a request: the recorded, or MLflow's example."""
-    if recorded is not None:
-        return {"dataframe_split": recorded["rows"]}
-    kept = artifact.model / "serving_input_example.json"
-    if not kept.is_file():
-        return None
-    content: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
-    return content
+def _read_json(file: Path) -> dict[str, Any] | None:
+    """Return the content of a file; None if it is missing."""
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
 def _inline_rows(predictor: Predictor, rows: Matrix) -> int:
     """Measure how many rows it predicts on the event loop without keeping others waiting."""
     many = np.resize(rows, (_MEASURED_ROWS, rows.shape[1]))
-    one = min(_seconds(predictor, rows[:1]) for _ in range(5))
-    thousand = min(_seconds(predictor, many) for _ in range(3))
+    one = min(timeit.repeat(lambda: predictor.predict(rows[:1], "predict"), number=1))
+    thousand = min(timeit.repeat(lambda: predictor.predict(many, "predict"), number=1, repeat=3))
     if one > _INLINE_SECONDS:
         return 0
     each = max(thousand - one, 1e-9) / (_MEASURED_ROWS - 1)
     return min(int((_INLINE_SECONDS - one) / each) + 1, _MOST_INLINE_ROWS)
-
-
-def _seconds(predictor: Predictor, rows: Matrix) -> float:
-    began = time.perf_counter()
-    predictor.predict(rows, "predict")
-    return time.perf_counter() - began
