@@ -88,39 +88,24 @@ def check_json(content: dict[str, Any], limits: InputLimits) -> None:
         If there are more than allowed.
     """
     for key, rows in content.items():
-        if key == "dataframe_split":
-            split = rows if isinstance(rows, dict) else {}
-            rows, columns = split.get("data"), split.get("columns")
-            check_column_count(len(columns) if isinstance(columns, list) else 0)
-        elif isinstance(rows, dict):
-            check_column_count(len(rows))
-        if isinstance(rows, list) and key != "params":
-            check_row_count(len(rows), limits)
-            check_column_count(max((len(row) for row in rows if isinstance(row, dict)), default=0))
-    check_decoded_size(json_size(content), limits)
-
-
-def json_size(content: dict[str, Any]) -> int:
-    """Return the most bytes that pandas and NumPy make of a JSON request of MLflow's protocol."""
-    sizes = [_split_size(v) if key == "dataframe_split" else _rows_size(v) for key, v in content.items()]
-    return max(sizes, default=0)
-
-
-def _split_size(split: Any) -> int:
-    parts = [split.get(key) for key in ("data", "index", "columns")] if isinstance(split, dict) else []
-    data, index, columns = (part if isinstance(part, list) else [] for part in parts or [[]] * 3)
-    widest = max((len(row) for row in data if isinstance(row, (list, tuple, dict))), default=1)
-    return _CELL * max(len(data), len(index)) * max(widest, len(columns))
-
-
-def _rows_size(rows: Any) -> int:
-    columns = _columns(rows)
-    height = max((len(column) for column in columns), default=0)
-    return max(_CELL * height * len(columns), sum(map(_array_size, columns)))
+        size = 0
+        if key == "dataframe_split" and isinstance(rows, dict):
+            parts = map(rows.get, ("data", "index", "columns"))
+            data, index, names = (part if isinstance(part, list) else [] for part in parts)
+            lengths = [len(row) for row in data if isinstance(row, (list, dict))]
+            height, width = max(len(data), len(index)), max(1, len(names), *lengths)
+        else:
+            columns = _columns(rows)
+            # A row that lacks a column is filled: each column has a value for every row.
+            height = max([len(rows) if isinstance(rows, list) else 0, *map(len, columns)])
+            width, size = len(columns), sum(map(_array_size, columns))
+        check_decoded_size(max(size, _CELL * height * width), limits)
+        check_row_count(height, limits)
+        check_column_count(width)
 
 
 def _columns(rows: Any) -> list[list[Any]]:
-    """Return the values of each column of rows that are objects or columns; else one column."""
+    """Return the values of each column of rows that are objects or columns; otherwise one column."""
     if isinstance(rows, dict):
         # A value that is no list is repeated for every row.
         return [values if isinstance(values, list) else [values] for values in rows.values()]
@@ -129,8 +114,7 @@ def _columns(rows: Any) -> list[list[Any]]:
         for row in rows:
             for name, value in row.items() if isinstance(row, dict) else ():
                 by_name.setdefault(name, []).append(value)
-        # A row that lacks a column is filled: each column has a value for every row.
-        return [*by_name.values(), [None] * len(rows)]
+        return list(by_name.values())
     return [rows if isinstance(rows, list) else [rows]]
 
 

@@ -116,29 +116,23 @@ def _check_names(predictor: Predictor, codes: Any) -> None:
 
 
 def without_feature_names(estimator: Any) -> Any:
-    """Return a shallow copy that takes a matrix without a word on its missing column names.
+    """Return a shallow copy that takes a matrix without a warning of its missing column names.
 
-    The columns were put in order by then. So are those of the estimators that it holds, such as
-    the one that is calibrated. A pipeline of one step is that step.
+    Estimators that it holds, such as the one that is calibrated, are copied too. A pipeline of one
+    step becomes that step; anything else than an estimator is returned as it is.
     """
     if isinstance(estimator, Pipeline) and len(estimator.steps) == 1:
         return without_feature_names(estimator.steps[0][1])
-    copied = copy.copy(estimator)
-    attributes = {name: _without_feature_names(value) for name, value in vars(estimator).items()}
-    attributes.pop("feature_names_in_", None)
-    vars(copied).clear()
-    vars(copied).update(attributes)
-    return copied
-
-
-def _without_feature_names(value: Any) -> Any:
-    if isinstance(value, (list, tuple)) and type(value) in {list, tuple}:
-        return type(value)(_without_feature_names(each) for each in value)
+    if type(estimator) in {list, tuple}:
+        return type(estimator)(map(without_feature_names, estimator))
+    attributes = getattr(estimator, "__dict__", {})
     # A calibration holds estimators in objects that are not estimators.
-    holds_one = "estimator" in getattr(value, "__dict__", {})
-    if holds_one or (isinstance(value, BaseEstimator) and hasattr(value, "__dict__")):
-        return without_feature_names(value)
-    return value
+    if not attributes or not ("estimator" in attributes or isinstance(estimator, BaseEstimator)):
+        return estimator
+    copied = copy.copy(estimator)
+    vars(copied).update({name: without_feature_names(value) for name, value in attributes.items()})
+    vars(copied).pop("feature_names_in_", None)
+    return copied
 
 
 def _predict(predictor: Predictor, body: bytes) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from registry_tools.inference.input_limits import (
     check_decoded_size,
     check_json,
     csv_size,
-    json_size,
     read_parquet,
 )
 
@@ -104,7 +103,7 @@ def test_parquet_is_read_as_pandas_reads_it() -> None:
 )
 def test_json_that_pandas_or_numpy_would_expand_is_refused(key: str, rows: Any) -> None:
     with pytest.raises(InputTooLarge):
-        check_decoded_size(json_size({key: rows}), LIMITS)
+        check_json({key: rows}, LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +126,7 @@ def test_an_ordinary_request_of_a_body_of_a_few_megabytes_is_allowed() -> None:
     records = [dict(zip("abcd", row, strict=True)) for row in rows]
     split = {"data": rows, "columns": list("abcd")}
     for key, given in (("inputs", rows), ("dataframe_split", split), ("instances", records)):
-        check_decoded_size(json_size({key: given}), LIMITS)
+        check_json({key: given}, LIMITS)
     check_decoded_size(csv_size(pd.DataFrame(rows).to_csv(index=False)), LIMITS)
 
 

@@ -12,17 +12,6 @@ from registry_tools.serving.v2 import inference, tensors
 from registry_tools.serving.v2.inference import InferRequest
 from registry_tools.serving.v2.tensors import Tensor
 
-_CONTENTS = {
-    "BOOL": "bool_contents",
-    **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
-    "INT64": "int64_contents",
-    **dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents"),
-    "UINT64": "uint64_contents",
-    "FP32": "fp32_contents",
-    "FP64": "fp64_contents",
-    "BYTES": "bytes_contents",
-}
-
 
 @dataclass
 class Call:
@@ -111,10 +100,11 @@ def _tensor(tensor: Any) -> Tensor:
     name, datatype, shape = tensor.name, tensor.datatype, list(tensor.shape)
     if datatype == "FP16":
         raise InputError(f"tensor {tensors.shown(name)}: send FP16 in raw_input_contents")
-    values = list(getattr(tensor.contents, _CONTENTS.get(datatype, "bytes_contents")))
+    # The values are in the field of their type; `from_values` checks what it holds.
+    values = [value for _, field in tensor.contents.ListFields() for value in field]
     if datatype == tensors.BYTES:
         try:
-            values = [value.decode("utf-8") for value in values]
+            values = [value.decode() if isinstance(value, bytes) else value for value in values]
         except UnicodeDecodeError:
             raise InputError(f"tensor {tensors.shown(name)}: a text is not UTF-8") from None
     return tensors.from_values(name, datatype, shape, values)

@@ -7,7 +7,6 @@ renamed. A process that is killed loses the predictions since its last file.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import logging
 import random
@@ -51,7 +50,7 @@ class PredictionLog:
         folder
             Where the files go, in a folder for each model.
         sample
-            The share of requests that are logged, from 0 to 1.
+            The share of requests that are logged, from 0 to 1; those of one batch together.
         seconds
             The longest time until a prediction is in a file.
         count
@@ -75,8 +74,8 @@ class PredictionLog:
 
     def observe(self, event: PredictionEvent) -> None:
         """Put an event into the queue; on the event loop."""
-        if self._sample < 1:
-            event = _sample_event(event, self._sample)
+        if random.random() >= self._sample:
+            return
         rows = sum(map(len, event.predictions))
         cells = rows * (len(event.predictor.info.signature or ()) + 4) + _text_size(event)
         with self._lock:
@@ -159,16 +158,6 @@ def _text_size(event: PredictionEvent) -> int:
     if not hasattr(table, "memory_usage"):
         return 0
     return int(table.memory_usage(deep=True).sum()) // 8
-
-
-def _sample_event(event: PredictionEvent, sample: float) -> PredictionEvent:
-    kept = [n for n in range(len(event.predictions)) if random.random() < sample]
-    return dataclasses.replace(
-        event,
-        rows=[event.rows[n] for n in kept],
-        predictions=[event.predictions[n] for n in kept],
-        request_ids=[event.request_ids[n] for n in kept],
-    )
 
 
 def _rows(event: PredictionEvent) -> int:

@@ -75,8 +75,4 @@ def make_feed() -> tuple[socket.socket, socket.socket]:
 
 def read_report(file: Path) -> dict[str, Any]:
     """Return the last report of the shadow; empty before the first."""
-    try:
-        report: dict[str, Any] = json.loads(file.read_text())
-    except OSError:
-        return {}
-    return report
+    return json.loads(file.read_text()) if file.exists() else {}

@@ -141,14 +141,11 @@ def as_array(values: Any, datatype: str | None = None) -> np.ndarray[Any, Any]:
     """
     array = np.atleast_1d(np.array(values))
     dtype = DTYPES.get(datatype or "")
-    if dtype is not None and np.can_cast(array.dtype, dtype, "same_kind"):
-        with np.errstate(over="ignore"):
-            cast = array.astype(dtype)
-        if dtype.kind == "f" or (cast == array).all():
-            return cast
-    if array.dtype == object and dtype is not None and dtype.kind == "f":
-        with contextlib.suppress(ValueError, TypeError):
-            return array.astype(dtype)  # None is a missing value
+    if dtype is not None and array.dtype.kind != "U":
+        with contextlib.suppress(ValueError, TypeError, OverflowError), np.errstate(all="ignore"):
+            cast = array.astype(dtype)  # None is a missing value
+            if dtype.kind == "f" or (cast == array).all():
+                return cast
     if array.dtype.kind in "biuf":
         return array
     exact = np.atleast_1d(np.array(values, object))  # an array of texts drops their last NULs
