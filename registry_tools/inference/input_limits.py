@@ -137,13 +137,13 @@ def _array_size(values: list[Any]) -> int:
     return count * max(_CELL, _CHARACTER * longest)
 
 
-def csv_size(text: str) -> int:
-    """Return the most bytes of the table that pandas makes of a CSV.
+def check_csv(text: str, limits: InputLimits) -> None:
+    """Refuse a CSV with too many columns or values.
 
     Raises
     ------
-    InputError
-        If its first lines are no CSV.
+    InputError, InputTooLarge
+        If there are more than allowed, or its first lines are no CSV.
     """
     lines = text.count("\n") + text.count("\r") - text.count("\r\n") + 1
     try:
@@ -155,7 +155,7 @@ def csv_size(text: str) -> int:
     check_column_count(max(map(len, first), default=0))
     if len(header) - len(set(header)) > _MOST_REPEATED:
         raise InputError(f"more than {_MOST_REPEATED} names of columns are repeated: send each column once")
-    return _CELL * lines * max(map(len, first), default=0)
+    check_decoded_size(_CELL * lines * max(map(len, first), default=0), limits)
 
 
 def read_parquet(body: bytes, names: Sequence[str] | None, limits: InputLimits) -> pd.DataFrame:

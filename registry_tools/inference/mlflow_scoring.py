@@ -7,6 +7,7 @@ of `score` never need it.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import json
@@ -22,16 +23,10 @@ import pandas as pd
 import yaml
 
 from registry_tools.errors import InputError, UnsupportedOperation
+from registry_tools.inference import input_limits
 from registry_tools.inference.decoder import METHODS, parse_json
 from registry_tools.inference.input_diagnostics import explain_refusal, refuse_misspelled_columns
-from registry_tools.inference.input_limits import (
-    InputLimits,
-    check_decoded_size,
-    check_json,
-    check_row_count,
-    csv_size,
-    read_parquet,
-)
+from registry_tools.inference.input_limits import InputLimits
 from registry_tools.models.loaded_model import LoadedModel
 from registry_tools.models.prediction_shape import check_prediction_count
 
@@ -70,11 +65,8 @@ class ScoredRequest:
     @property
     def table(self) -> Any:
         """The rows as a DataFrame, where they are a table at all."""
-        if isinstance(self.rows, (dict, list)):
-            try:
-                return pd.DataFrame(self.rows)
-            except (ValueError, TypeError):
-                return self.rows
+        with contextlib.suppress(ValueError, TypeError):
+            return pd.DataFrame(self.rows) if isinstance(self.rows, (dict, list)) else self.rows
         return self.rows
 
 
@@ -143,7 +135,7 @@ class MlflowScoring:
             raise self._refusal(content, content_type, error) from error
         rows = decoded.data
         count = _count(rows)
-        check_row_count(count, limits)
+        input_limits.check_row_count(count, limits)
         refuse_misspelled_columns(rows, self._model.info.signature)
         try:
             predictions = pyfunc.predict(rows, params=decoded.params)
@@ -185,15 +177,16 @@ class MlflowScoring:
         schema = self._metadata.get_input_schema()  # type: ignore[no-untyped-call]
         if content_type == CSV:
             text = content.decode("utf-8")
-            check_decoded_size(csv_size(text), limits)
+            input_limits.check_csv(text, limits)
             table = scoring_server.parse_csv_input(io.StringIO(text), schema)  # type: ignore[no-untyped-call]
             return scoring_server.ParsedJsonInput(table, None, False)
         if content_type == PARQUET:
             columns = self._model.info.signature
             names = [column.name for column in columns] if columns is not None else None
-            return scoring_server.ParsedJsonInput(read_parquet(content, names, limits), None, False)
+            table = input_limits.read_parquet(content, names, limits)
+            return scoring_server.ParsedJsonInput(table, None, False)
         if isinstance(content, dict):
-            check_json(content, limits)
+            input_limits.check_json(content, limits)
         text = content if isinstance(content, dict) else json.dumps(content)
         parsed: ParsedJsonInput = scoring_server._parse_json_data(  # type: ignore[no-untyped-call]
             text, self._metadata, schema

@@ -39,9 +39,8 @@ class ShadowPredictor:
 
     def __init__(self, metrics: ShadowMetrics) -> None:
         self.predictor: Predictor | None = None
-        self.rows = self.agreed = self.errors = 0
-        self._against = ""  # the version that it is compared with
         self._metrics = metrics
+        self._begin("")
 
     def swap(self, predictor: Predictor) -> None:
         """Predict with a version, and start the counts at zero."""
@@ -49,7 +48,7 @@ class ShadowPredictor:
         self._begin("")
 
     def _begin(self, against: str) -> None:
-        self._against = against
+        self._against = against  # the version that it is compared with
         self.rows = self.agreed = self.errors = 0
 
     def compare(self, message: bytes) -> None:

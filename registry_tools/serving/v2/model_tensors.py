@@ -43,6 +43,7 @@ class ModelTensors:
     columns: tuple[str, ...]  # the names of several outputs in the signature
 
 
+_ANY_INPUT = TensorMetadata("input", "FP64", (-1, -1))  # of a version without a signature
 _described: WeakKeyDictionary[Predictor, ModelTensors] = WeakKeyDictionary()
 
 
@@ -73,7 +74,8 @@ def _describe(predictor: Predictor) -> ModelTensors:
         by_name = by_name or _by_estimator(predictor.estimator, method)
         outputs |= by_name
         methods |= dict.fromkeys(by_name, method)
-    return ModelTensors(_inputs(predictor), outputs, methods, columns)
+    inputs = [_declared(entry, "input", (-1, 1)) for entry in predictor.info.inputs]
+    return ModelTensors(inputs or [_ANY_INPUT], outputs, methods, columns)
 
 
 def _declared(entry: Mapping[str, Any], default: str, shape: tuple[int, ...]) -> TensorMetadata:
@@ -84,13 +86,6 @@ def _declared(entry: Mapping[str, Any], default: str, shape: tuple[int, ...]) ->
         spec = entry["tensor-spec"]
         return TensorMetadata(name, datatype_of(np.dtype(spec["dtype"])), tuple(map(int, spec["shape"])))
     return TensorMetadata(name, datatype, shape)
-
-
-def _inputs(predictor: Predictor) -> list[TensorMetadata]:
-    entries = predictor.info.inputs
-    return [_declared(entry, "input", (-1, 1)) for entry in entries] or [
-        TensorMetadata("input", "FP64", (-1, -1))
-    ]
 
 
 def output_tensors(

@@ -101,10 +101,8 @@ def from_values(name: str, datatype: str, shape: Sequence[Any], values: Any) -> 
     lengths = checked_shape(name, datatype, shape)
     if not isinstance(values, list):
         raise InputError(f"tensor {shown(name)}: its data is missing, or not a list")
+    values = np.array(values, object).ravel().tolist()
     kinds = set(map(type, values))
-    if list in kinds:
-        values = np.array(values, object).ravel().tolist()
-        kinds = set(map(type, values))
     if list in kinds:
         raise InputError(f"tensor {shown(name)}: its data is nested unevenly, or too deep")
     count = math.prod(lengths)
