@@ -39,18 +39,9 @@ def load(artifact: ModelArtifact, policy: TrustPolicy) -> Predictor:
     VerificationError
         If it does not load, contains untrusted types, or predicts other than recorded.
     """
-    loaded = load_folder(artifact.model, policy)
-    info = dataclasses.replace(
-        loaded.info,
-        name=artifact.name,
-        version=artifact.version,
-        stage=artifact.stage,
-        run_id=artifact.run_id,
-        digest=artifact.digest,
-    )
-    model = dataclasses.replace(loaded, info=info)
+    model = load_folder(artifact.model, policy, artifact, artifact.stage)
     from_skops = type(model.estimator).__module__ != "mlflow.pyfunc"
-    numeric_schema = NumericSchema.of(info.signature) if from_skops else None
+    numeric_schema = NumericSchema.of(model.info.signature) if from_skops else None
     predictor = Predictor(
         artifact=artifact,
         model=model,

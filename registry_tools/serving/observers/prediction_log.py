@@ -7,7 +7,6 @@ renamed. A process that is killed loses the predictions since its last file.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import random
 import secrets
@@ -65,8 +64,6 @@ class PredictionLog:
         self._waiting: list[PredictionEvent] = []
         self._rows = 0
         self._cells = 0
-        self._numbers = itertools.count(1)
-        self._process = secrets.token_hex(6)  # two containers can have the same process id
         self._wake = threading.Event()
         self._ending = False
         self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
@@ -146,8 +143,9 @@ class PredictionLog:
     def _write_file(self, predictor: Predictor, tables: list[pa.Table]) -> None:
         folder = self._folder / predictor.artifact.name
         folder.mkdir(parents=True, exist_ok=True)
-        now = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
-        name = f"{now}-version-{predictor.label}-{self._process}-{next(self._numbers)}.parquet"
+        now = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%f")
+        # Two containers can write at the same time, and have the same process id.
+        name = f"{now}-version-{predictor.label}-{secrets.token_hex(6)}.parquet"
         with atomic_write(folder / name, sync_folder=True) as partial:
             pq.write_table(pa.concat_tables(tables), partial)
 
