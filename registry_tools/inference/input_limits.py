@@ -124,14 +124,11 @@ def _array_size(values: list[Any]) -> int:
     waiting: list[Any] = [values]
     while waiting:
         value = waiting.pop()
-        inner = list(value.values()) if isinstance(value, dict) else value
-        if not isinstance(inner, list):
-            inner = [inner]
+        inner = value.values() if isinstance(value, dict) else value
         kinds = set(map(type, inner))
-        if kinds & {list, dict}:
-            waiting += inner
-            continue
-        count += len(inner)
+        nested = [each for each in inner if isinstance(each, (list, dict))] if kinds & {list, dict} else []
+        waiting += nested
+        count += len(inner) - len(nested)
         if str in kinds:
             longest = max(longest, *(len(text) for text in inner if isinstance(text, str)))
     return count * max(_CELL, _CHARACTER * longest)
@@ -192,7 +189,8 @@ def read_parquet(body: bytes, names: Sequence[str] | None, limits: InputLimits) 
     size = _size_by_metadata(file.metadata, read)
     check_decoded_size(size, limits)
     # A text that is repeated is stored once until its copies are counted.
-    texts = [name for name in schema.names if name in read and _is_text(schema.field(name).type)]
+    text_types = {pa.string(), pa.large_string(), pa.binary(), pa.large_binary()}
+    texts = [name for name in schema.names if name in read and schema.field(name).type in text_types]
     file = pq.ParquetFile(source, metadata=file.metadata, read_dictionary=texts)
     table = file.read([name for name in schema.names if name in read], use_pandas_metadata=True)
     check_decoded_size(size + sum(_text_size(table.column(name)) for name in texts), limits)
@@ -215,13 +213,6 @@ def _size_by_metadata(metadata: pq.FileMetaData, read: set[str]) -> int:
         widest = stored if is_nested and column.physical_type == "BYTE_ARRAY" else column.length
         size += stored + sum(chunk.num_values for chunk in chunks) * max(_CELL, widest)
     return size
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    import pyarrow.types as types
-
-    tests = types.is_string, types.is_large_string, types.is_binary, types.is_large_binary
-    return any(test(kind) for test in tests)
 
 
 def _text_size(column: pa.ChunkedArray) -> int:

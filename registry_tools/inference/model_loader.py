@@ -15,7 +15,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
-from registry_tools.errors import InputError, UnsupportedOperation, VerificationError, first_line
+from registry_tools.errors import InputError, UnsupportedOperation, VerificationError, error_summary
 from registry_tools.evaluation.gates import version as version_gates
 from registry_tools.inference import decoder
 from registry_tools.inference.decoder import Matrix, NumericSchema
@@ -55,8 +55,7 @@ def load(artifact: ModelArtifact, policy: TrustPolicy) -> Predictor:
     except VerificationError:
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise VerificationError(f"{artifact} fails on its own example: {reason}") from error
+        raise VerificationError(f"{artifact} fails on its own example: {error_summary(error)}") from error
 
 
 def _check_example(predictor: Predictor) -> Predictor:
@@ -72,7 +71,7 @@ def _check_example(predictor: Predictor) -> Predictor:
         # It is unknown whether the version takes a matrix in place of named columns.
         return _without_matrix(predictor)
     body = json.dumps(example).encode()
-    rows, _ = decoder.decode_json(body, predictor.numeric_schema, predictor.declared_params)
+    rows, _ = decoder.decode_json(body, predictor.numeric_schema, predictor.mlflow_scoring.declared_params)
     if rows is None:
         predictor = _without_matrix(predictor)
         predictions = _predict(predictor, body)

@@ -48,11 +48,6 @@ class Predictor:
         return self.model.info
 
     @functools.cached_property
-    def declared_params(self) -> frozenset[str]:
-        """The names of the parameters in the signature."""
-        return self.mlflow_scoring.declared_params
-
-    @functools.cached_property
     def label(self) -> str:
         """The version as a label of metrics."""
         return str(self.artifact.version)
@@ -107,7 +102,7 @@ class Predictor:
 
     def predict_json(self, body: bytes, method: str) -> Any:
         """Predict a JSON body of MLflow's protocol as `/invocations` does, and parse the response."""
-        rows, _ = decode_json(body, self.numeric_schema, self.declared_params)
+        rows, _ = decode_json(body, self.numeric_schema, self.mlflow_scoring.declared_params)
         if rows is None:
             return self.mlflow_scoring.score_request(body, JSON, method).predictions
         return json.loads(encode_json(self.predict(rows, method)))

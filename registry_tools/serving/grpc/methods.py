@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from registry_tools.errors import InputError
@@ -82,22 +83,18 @@ def _requested_predictor(service: InferenceService, name: str, version: str, cal
 
 def _parse(request: Any) -> InferRequest:
     raw = request.raw_input_contents
-    if not raw:
-        inputs = [_tensor(tensor) for tensor in request.inputs]
-    elif len(raw) != len(request.inputs):
+    if raw and len(raw) != len(request.inputs):
         raise InputError(f"{len(raw)} raw_input_contents for {len(request.inputs)} inputs: send one for each")
-    elif any(tensor.HasField("contents") for tensor in request.inputs):
-        raise InputError("an input has contents, and the request has raw_input_contents: send one of the two")
-    else:
-        inputs = [
-            tensors.from_bytes(tensor.name, tensor.datatype, list(tensor.shape), data)
-            for tensor, data in zip(request.inputs, raw, strict=True)
-        ]
+    inputs = [_tensor(tensor, data) for tensor, data in zip_longest(request.inputs, raw)]
     return InferRequest(inputs, [output.name for output in request.outputs], request.id)
 
 
-def _tensor(tensor: Any) -> Tensor:
+def _tensor(tensor: Any, raw: bytes | None) -> Tensor:
     name, datatype, shape = tensor.name, tensor.datatype, list(tensor.shape)
+    if raw is not None:
+        if tensor.HasField("contents"):
+            raise InputError(f"tensor {tensors.shown(name)}: send contents or raw_input_contents, not both")
+        return tensors.from_bytes(name, datatype, shape, raw)
     if datatype == "FP16":
         raise InputError(f"tensor {tensors.shown(name)}: send FP16 in raw_input_contents")
     # The values are in the field of their type; `from_values` checks what it holds.

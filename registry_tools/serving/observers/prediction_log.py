@@ -152,10 +152,8 @@ class PredictionLog:
 
 def _text_size(event: PredictionEvent) -> int:
     """Return how many values the texts of a table take the room of."""
-    table: Any = event.rows[0] if len(event.rows) == 1 else None
-    if not hasattr(table, "memory_usage"):
-        return 0
-    return int(table.memory_usage(deep=True).sum()) // 8
+    tables = (rows for rows in event.rows if isinstance(rows, pd.DataFrame))
+    return sum(int(table.memory_usage(deep=True).sum()) // 8 for table in tables)
 
 
 def _rows(event: PredictionEvent) -> int:

@@ -32,7 +32,7 @@ async def invocations(service: InferenceService, request: Request) -> Reply:
     try:
         matrix, method = None, "predict"
         if content_type == JSON_TYPE:
-            encoded = request.body, predictor.numeric_schema, predictor.declared_params
+            encoded = request.body, predictor.numeric_schema, predictor.mlflow_scoring.declared_params
             if len(request.body) <= LARGE_BODY:
                 matrix, method = decode_json(*encoded)
             else:
