@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import click
 
@@ -258,7 +259,8 @@ def _ui(store: str) -> str:
 
 
 def _is_default(store: str) -> bool:
-    return store == f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+    # MLflow writes a space in a folder's name as %20.
+    return unquote(store) == f"sqlite:///{Path.cwd() / 'mlflow.db'}"
 
 
 def _command(name: str) -> str:
