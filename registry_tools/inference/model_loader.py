@@ -15,7 +15,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
-from registry_tools.errors import InputError, UnsupportedOperation, VerificationError, error_summary
+from registry_tools.errors import InputError, UnsupportedOperation, VerificationError, first_line
 from registry_tools.evaluation.gates import version as version_gates
 from registry_tools.inference import decoder
 from registry_tools.inference.decoder import Matrix, NumericSchema
@@ -55,7 +55,8 @@ def load(artifact: ModelArtifact, policy: TrustPolicy) -> Predictor:
     except VerificationError:
         raise
     except Exception as error:
-        raise VerificationError(f"{artifact} fails on its own example: {error_summary(error)}") from error
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise VerificationError(f"{artifact} fails on its own example: {reason}") from error
 
 
 def _check_example(predictor: Predictor) -> Predictor:

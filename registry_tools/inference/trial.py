@@ -16,7 +16,7 @@ from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
-from registry_tools.errors import RegistryToolsError, error_summary
+from registry_tools.errors import RegistryToolsError, first_line
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.inference.model_loader import load
 from registry_tools.models.manifest import digest_of, manifest_of, sha256_of
@@ -37,7 +37,7 @@ def try_version(artifact: ModelArtifact, policy: TrustPolicy, limits: ResourceLi
             return f"{artifact} needs {needed}: see --trial-memory"
         if isinstance(error, RegistryToolsError):
             return str(error)[:_LONGEST_REASON]
-        return f"{artifact} does not load: {error_summary(error)}"
+        return f"{artifact} does not load: {type(error).__name__}: {first_line(error)}"
     return None
 
 
