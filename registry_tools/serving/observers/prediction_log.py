@@ -73,8 +73,10 @@ class PredictionLog:
         """Put an event into the queue; on the event loop."""
         if random.random() >= self._sample:
             return
-        rows = sum(map(len, event.predictions))
-        cells = rows * (len(event.predictor.info.signature or ()) + 4) + _text_size(event)
+        rows = _rows(event)
+        tables = [table for table in event.rows if isinstance(table, pd.DataFrame)]
+        texts = sum(int(table.memory_usage(deep=True).sum()) for table in tables)
+        cells = rows * (len(event.predictor.info.signature or ()) + 4) + texts // 8
         with self._lock:
             full = self._cells + cells > _MOST_CELLS
             if not full and rows:
@@ -148,12 +150,6 @@ class PredictionLog:
         name = f"{now}-version-{predictor.label}-{secrets.token_hex(6)}.parquet"
         with atomic_write(folder / name, sync_folder=True) as partial:
             pq.write_table(pa.concat_tables(tables), partial)
-
-
-def _text_size(event: PredictionEvent) -> int:
-    """Return how many values the texts of a table take the room of."""
-    tables = (rows for rows in event.rows if isinstance(rows, pd.DataFrame))
-    return sum(int(table.memory_usage(deep=True).sum()) // 8 for table in tables)
 
 
 def _rows(event: PredictionEvent) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import logging
@@ -29,7 +30,6 @@ from registry_tools.serving.settings import Settings
 _log = logging.getLogger(__name__)
 
 _MAX_MESSAGE = 1 << 20
-_MESSAGES_AT_ONCE = 32
 _REPORT_SECONDS = 1.0
 _RELATIVE = 1e-6  # two values this close agree
 
@@ -130,12 +130,8 @@ async def _compare(settings: Settings, feed: socket.socket, folder: ProcessFolde
     feed.setblocking(False)
 
     def read() -> None:
-        for _ in range(_MESSAGES_AT_ONCE):
-            try:
-                message = feed.recv(_MAX_MESSAGE)
-            except BlockingIOError:
-                return
-            if message:
+        with contextlib.suppress(BlockingIOError):
+            if message := feed.recv(_MAX_MESSAGE):
                 shadow.compare(message)
 
     async def report() -> None:
