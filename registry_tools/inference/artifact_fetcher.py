@@ -75,12 +75,11 @@ class ArtifactFetcher:
         return artifact
 
     def _fetch(self, version: VersionInfo) -> ModelArtifact:
-        client = self._client
         with _new_folder(self._scratch, f"{version.version}-") as folder:
-            with loader.verified_files(client, version, self._policy) as files:
+            with loader.verified_files(self._client, version, self._policy) as files:
                 shutil.copytree(files, folder / "model")
             # The manifest and its signature verify the cache again later.
-            with artifacts.evidence_files(client, version, _EVIDENCE) as evidence:
+            with artifacts.evidence_files(self._client, version, _EVIDENCE) as evidence:
                 if evidence is not None:  # a version outlives its run
                     loader.check_evidence(evidence, version, self._policy, _EVIDENCE)
                     shutil.copytree(evidence, folder, dirs_exist_ok=True)

@@ -25,7 +25,6 @@ METHODS = ("predict", "predict_proba")
 _EXACT = 1 << 53  # integers below are themselves as float64
 _FITS = {kind: min(high + 1, _EXACT) for kind, (_, high) in INTEGER_BOUNDS.items()}
 _METHOD_PARAMS = ({}, *({"method": method} for method in METHODS))
-_NUMBER_OR_MISSING = {int, float, type(None)}
 _RECORDS = ("dataframe_records", "inputs", "instances")
 
 
@@ -178,7 +177,7 @@ def _numbers(rows: list[Any]) -> Matrix | None:
     """
     try:
         matrix = np.array(rows)
-        if matrix.dtype.kind == "O" and {type(v) for row in rows for v in row} <= _NUMBER_OR_MISSING:
+        if matrix.dtype.kind == "O" and {type(v) for row in rows for v in row} <= {int, float, type(None)}:
             matrix = matrix.astype(np.float64)
     except (TypeError, ValueError, OverflowError):
         return None
