@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pipeline.sweep.sweep import SweepResult
     from pipeline.training.train import TrainResult
 
-_DRIFT = 4  # exit code
+_USAGE, _DRIFT = 2, 4  # exit codes
 
 
 def _parameters(cls: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -274,4 +274,9 @@ def _command(name: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    return exit_codes.run(cli, argv, "pipeline", (PipelineError, RegistryToolsError))
+    code = exit_codes.run(cli, argv, "pipeline", (PipelineError, RegistryToolsError))
+    if code == _USAGE and "MLFLOW_RUN_ID" in os.environ:
+        from pipeline.tracking import runs
+
+        runs.delete_empty_run(os.environ["MLFLOW_RUN_ID"])
+    return code

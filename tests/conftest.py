@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # read when mlflow is imported
+os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"  # as the command line does
 # The jobs of `mlflow server` are those of generative AI: processes that cost more than the tests.
 os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
 # Servers keep passed trials in the cache folder, under locks: no test waits for a server of another process.

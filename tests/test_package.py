@@ -67,6 +67,7 @@ def test_both_distributions_hold_the_licence_and_the_types(built: Path) -> None:
     (wheel,), (source,) = built.glob("*.whl"), built.glob("*.tar.gz")
     listed = subprocess.check_output([sys.executable, "-m", "zipfile", "--list", wheel], text=True)
     assert "registry_tools/py.typed" in listed
+    assert "registry_tools/serving/rest/openapi.json" in listed
     assert "licenses/LICENSE" in listed
     with tarfile.open(source) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}

@@ -23,6 +23,7 @@ from sklearn.multioutput import MultiOutputClassifier
 from registry_tools.errors import InputError, InputTooLarge
 from registry_tools.inference.input_limits import InputLimits
 from registry_tools.inference.predictor import Predictor
+from registry_tools.serving.engine.batcher import Batcher
 from registry_tools.serving.engine.data_plane import DataPlane
 from registry_tools.serving.v2 import inference, model_tensors
 from registry_tools.serving.v2.inference import InferRequest
@@ -61,7 +62,7 @@ def predict(
     """Return the outputs for a request."""
 
     async def ask() -> list[Tensor]:
-        plane = DataPlane(lambda *counts: None, lambda: 1, [], limits)
+        plane = DataPlane(Batcher(lambda *counts: None, lambda: 1, []), limits)
         _, found = await inference.infer(plane, predictor, InferRequest(list(inputs), outputs or []), "")
         return found
 
