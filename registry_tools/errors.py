@@ -1,7 +1,7 @@
 """The exceptions of registry_tools, as a tree with their exit codes.
 
 RegistryToolsError             exit 1
-├── InvalidReference           exit 2: text that is no valid model reference or stage name
+├── InvalidReference           exit 2: text that is not a valid model reference or stage name
 ├── NotFound                   no such model, version or stage; the message names the existing ones
 ├── RegistryUnavailable        the registry did not respond, or does not exist
 ├── AccessDenied               the user lacks a permission in the registry
@@ -29,7 +29,7 @@ class RegistryToolsError(Exception):
 
 
 class InvalidReference(RegistryToolsError, ValueError):
-    """A text that is no valid model reference or stage name."""
+    """A text that is not a valid model reference or stage name."""
 
     exit_code = 2
 

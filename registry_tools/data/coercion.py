@@ -119,7 +119,7 @@ def _to_table(rows: Any, columns: Sequence[Column] | None) -> pd.DataFrame:
         if isinstance(row, (str, bytes, Mapping)) or not isinstance(row, (Sequence, np.ndarray)):
             raise InputError(
                 f"row {index} is {row!r}: expected a sequence of values",
-                public=f"row {index} is no sequence of values",
+                public=f"row {index} is not a sequence of values",
             )
         if width is None:
             width = len(row)

@@ -152,7 +152,7 @@ def _parse_json(content: Any) -> pd.DataFrame:
     if isinstance(content, dict):
         return pd.DataFrame(content)
     if not isinstance(content, list) or not all(isinstance(row, (dict, list)) for row in content):
-        raise ValueError("expected a list of objects or of lists, one a row")
+        raise ValueError("expected a list of rows, each an object or a list")
     return pd.DataFrame(content)
 
 

@@ -54,7 +54,7 @@ class PairedPredictions:
     labels: npt.NDArray[Any]  # class names, shape (rows,)
     first: VersionPredictions
     second: VersionPredictions
-    paired: PairedComparison  # the first version takes the part of the candidate
+    paired: PairedComparison  # with the first version as the candidate
     unrecorded: tuple[str, ...] = ()  # the versions without recorded training rows
     repeated: int = 0  # the number of rows left out because they repeat another row
 
@@ -77,7 +77,19 @@ def compare(
 ) -> PairedPredictions:
     """Predict with two versions on rows that neither was trained on.
 
-    The rows come from `eval_data`, or else from the holdout of the first version.
+    Parameters
+    ----------
+    client, first, second
+        The registry and the two versions.
+    policy
+        The types and formats to trust in both versions.
+    eval_data
+        Labelled rows; None takes the holdout of the first version.
+
+    Returns
+    -------
+    PairedPredictions
+        The compared rows, the predictions of both versions, and the paired test.
 
     Raises
     ------

@@ -27,9 +27,10 @@ class EvalData:
     rows: Holdout
 
     def rows_for(self, folders: Iterable[Path | None]) -> Holdout:
-        """Return the rows; columns of a CSV that the models in the folders take as text stay text.
+        """Return the rows, with text in each CSV column in which a model in the folders expects text.
 
-        Such a model was trained on the code `0100` as text, and its row hash is that of a text.
+        Otherwise a code such as `0100` would be read as a number, which does not fit the model and has
+        another row hash.
         """
         columns = [column for folder in folders if folder is not None for column in _columns(folder)]
         texts = {column.name for column in columns if column.type == "string"}

@@ -72,7 +72,7 @@ class HeartbeatMonitor:
 
 
 def expired(client: MlflowClient, run_ids: Sequence[str]) -> list[str]:
-    """Return the runs whose process was killed; waits until each run beats, ends or expires."""
+    """Return the runs whose process was killed; wait until each run sends a heartbeat, ends or expires."""
     watched = {run_id: HeartbeatMonitor() for run_id in run_ids}
     found = []
     while watched:

@@ -121,7 +121,20 @@ def _search_versions(client: MlflowClient, name: str, limit: int | None) -> list
 
 
 def list_versions(client: MlflowClient, name: str, *, limit: int | None = None) -> list[VersionInfo]:
-    """Return the versions of a model, newest first; `limit` None returns all."""
+    """Return the versions of a model with their stages and metrics, newest first.
+
+    Parameters
+    ----------
+    client, name
+        The registry and the model.
+    limit
+        The largest number of versions; None returns all.
+
+    Raises
+    ------
+    NotFound
+        If there is no model of this name.
+    """
     stages = stages_of(get_registered_model(client, name))
     with translate_errors(client.tracking_uri):
         found = _search_versions(client, name, limit)

@@ -61,7 +61,7 @@ def create(database: Path) -> None:
 def _database(uri: str) -> Path | None:
     if ":" not in uri:
         raise RegistryUnavailable(
-            f"{uri!r} is no address of a registry: write sqlite:///FILE or http://HOST:PORT"
+            f"{uri!r} is not the address of a registry: write sqlite:///FILE or http://HOST:PORT"
         )
     if not uri.startswith("sqlite:"):
         return None

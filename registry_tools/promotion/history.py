@@ -16,7 +16,22 @@ _PAGE = 50
 def list_events(
     client: MlflowClient, model: str, *, stage: str | None = None, limit: int | None = None
 ) -> list[Event]:
-    """Return the events of a model, newest first."""
+    """Return the events of a model, newest first.
+
+    Parameters
+    ----------
+    client, model
+        The registry and the name of the model.
+    stage
+        Return only the events on this stage; None returns those of all stages.
+    limit
+        The largest number of events; None returns all.
+
+    Raises
+    ------
+    RegistryToolsError
+        If the experiment with the history was deleted.
+    """
     return EventLog.find(client, model).search(f" and tags.stage = '{stage}'" if stage else "", limit)
 
 

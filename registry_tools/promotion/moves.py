@@ -37,7 +37,7 @@ class StageState:
     actor: str
     head: Event
     held: int | None
-    notes: tuple[str, ...] = ()  # a line for each repair that was made while the stage was read
+    notes: tuple[str, ...] = ()  # a line for each repair during the reading of the stage
     completed: Event | None = None  # an event that a killed or slow client left open, now closed
 
     def last_holder(self) -> int | None:

@@ -18,7 +18,7 @@ from registry_tools.promotion.event_log import EventLog
 from registry_tools.promotion.moves import roll_forward
 from registry_tools.refs import ModelRef
 
-# A mark of this age is not of a client at work: no request takes so long.
+# After this time a client is no longer at work, so that its mark can be removed.
 _OLD_MARK = timedelta(days=1)
 
 
@@ -87,7 +87,25 @@ def _begin_new_chain(log: EventLog, stage: str, actor: str) -> list[str]:
 
 
 def verify(client: MlflowClient, ref: ModelRef, policy: TrustPolicy) -> Verdict:
-    """Check the files, the format and the recorded predictions of a version, and its model's history."""
+    """Check the files, the format and the recorded predictions of a version, and its model's history.
+
+    Parameters
+    ----------
+    client, ref
+        The registry and the version.
+    policy
+        The types and formats to trust, and the key whose signature is required, if any.
+
+    Returns
+    -------
+    Verdict
+        The results of the gates `integrity` and `predictions` and of the check `history`.
+
+    Raises
+    ------
+    NotFound
+        If the model, the version or the stage does not exist.
+    """
     version = registry.find_version(client, ref)
     verdict = evaluate_rollback(client, version, policy)
     held = registered_models.stages_of(registered_models.get_registered_model(client, version.name))

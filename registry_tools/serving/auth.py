@@ -51,7 +51,7 @@ def read_key_file(path: str) -> tuple[str, ...]:
         if not key.isprintable() or " " in key:
             raise InputError(
                 f"{path}, line {number}: a key has no spaces or control characters; "
-                "write a comment on a line of its own that begins with #"
+                "write comments on separate lines that begin with #"
             )
         keys.append(key)
     if not keys:

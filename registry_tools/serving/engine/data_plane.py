@@ -84,7 +84,7 @@ class DataPlane:
         """
         scored = await self.predict_body(predictor, method, content, "application/json", request_id)
         if not scored.is_per_row:
-            raise InputError("this model does not predict one value a row: use /invocations")
+            raise InputError("this model does not predict one value for each row: use /invocations")
         predictions: list[Any] = scored.predictions
         return predictions
 

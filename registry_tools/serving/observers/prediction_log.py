@@ -162,7 +162,7 @@ def _group_events(events: list[PredictionEvent]) -> dict[Group, list[PredictionE
     groups: dict[Group, list[PredictionEvent]] = {}
     rows = 0
     for event in events:
-        part = rows // _STEP_ROWS if isinstance(event.rows[0], np.ndarray) else object()  # alone
+        part = rows // _STEP_ROWS if isinstance(event.rows[0], np.ndarray) else object()  # a table of its own
         groups.setdefault((event.predictor, event.method, part), []).append(event)
         rows += _rows(event)
     return groups

@@ -282,7 +282,7 @@ class Supervisor:
             self._error = child.error or f"no worker can serve: {reason}"
             self._end()
             return
-        _log.warning("a %s is started again: %s", child.name, reason)
+        _log.warning("a %s is restarted: %s", child.name, reason)
         self._start_later(child)
 
     def _start_later(self, child: Child) -> None:

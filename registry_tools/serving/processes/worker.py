@@ -131,7 +131,7 @@ def loader(trials: Trials, settings: Settings) -> Callable[[ModelArtifact], Pred
         with trials.passed(artifact):
             predictor = load(artifact, settings.policy)
         if predictor.example is None:
-            _log.warning("%s has no example: it was loaded, and predicted nothing yet", artifact)
+            _log.warning("%s has no example, so that its predictions were not tried", artifact)
         elif not artifact.recorded_predictions.is_file():
             _log.warning("%s has no recorded predictions: it was tried on its input example", artifact)
         return predictor

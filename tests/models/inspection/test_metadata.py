@@ -93,7 +93,7 @@ def onnx(**flavor: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("flavor", "reason"),
     [
-        ({"providers": ["MyExecutionProvider"]}, "the provider MyExecutionProvider; known"),
+        ({"providers": ["MyExecutionProvider"]}, "the provider MyExecutionProvider; the allowed"),
         ({"providers": "AzureExecutionProvider"}, "the provider AzureExecutionProvider"),
         ({"providers": [["CUDAExecutionProvider", {"a": "b"}]]}, r"the provider \['CUDAExecutionProvider'"),
         ({"providers": 3}, "the provider 3"),
