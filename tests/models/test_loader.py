@@ -126,7 +126,7 @@ def test_a_type_that_the_model_trusts_itself_is_not_trusted(store: str) -> None:
         pip_requirements=[],
         skops_trusted_types=["posixpath.join"],
     )
-    with pytest.raises(VerificationError, match=r"not trusted.*posixpath\.join"):
+    with pytest.raises(VerificationError, match=r"untrusted types.*posixpath\.join"):
         load_model("crafted/1")
 
 

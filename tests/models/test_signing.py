@@ -192,7 +192,7 @@ def test_a_server_verifies_the_signature_of_its_cache(place: Place, signed: str,
     assert not list(tmp_path.rglob("*.parquet"))
     (kept,) = (tmp_path / "cache").rglob("current/manifest.sig")
     kept.unlink()
-    with pytest.raises(VerificationError, match="it has no signature"):
+    with pytest.raises(VerificationError, match="the version has no signature"):
         fetcher.read_cached()
     fetcher.close()
 
