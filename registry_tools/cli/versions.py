@@ -73,9 +73,8 @@ def compare(
 ) -> None:
     """Compare two versions on the same held-out rows.
 
-    The result also shows the parameters, metrics and data of both. The held-out rows are those of
-    FIRST, unless you give --eval-data FILE. The page of --html FILE also shows the rows on which the
-    versions disagree, and their plots.
+    The result also shows the parameters, metrics and data of both. The rows are the held-out rows of FIRST,
+    unless you give --eval-data. The page of --html also shows the rows on which they disagree, and plots.
     """
     check_eval_data(eval_data, target)
     refs = parse_ref(first), parse_ref(second)

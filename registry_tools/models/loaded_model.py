@@ -1,8 +1,7 @@
 """Load a model from verified files, and predict with it.
 
-This module imports MLflow only for the formats that MLflow itself reads, and pandas only for tables.
-Without them, a process that predicts with skops models needs half the time to start, and half the
-memory.
+This module imports MLflow only for the formats that MLflow itself reads, and pandas only for tables:
+without them, a process that predicts with skops models starts in half the time and half the memory.
 """
 
 from __future__ import annotations
@@ -114,10 +113,8 @@ class LoadedModel:
         ------
         UnsupportedOperation
             If the version has no target names and its predictions are not text.
-        InputError
-            If the rows do not fit the signature, as for `predict`.
-        VerificationError
-            If a prediction is not the code of a class, or as for `predict`.
+        InputError, VerificationError
+            As for `predict`, or if a prediction is not the code of a class.
         """
         return self.names_of(self.predict(rows))
 

@@ -64,11 +64,6 @@ def promote(
     force
         Whether to move the stage even if a gate refuses. The event is recorded as forced.
 
-    Returns
-    -------
-    Promotion
-        The verdict of the gates and the recorded event.
-
     Raises
     ------
     GateRefused

@@ -47,11 +47,6 @@ def rollback(
     expect_current
         The version that the caller expects in the stage; None accepts any.
 
-    Returns
-    -------
-    Promotion
-        The version that the stage holds now, the verdict of its gates and the recorded event.
-
     Raises
     ------
     PromotionError
