@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 @click.command("list")
 @click.argument("model", required=False)
-@click.option("--limit", type=click.IntRange(min=1), help="The newest N versions only.")
+@click.option("--limit", type=click.IntRange(min=1), help="Show only the newest N versions.")
 @common_options
 def list_command(model: str | None, limit: int | None, as_json: bool, tracking_uri: str | None) -> None:
-    """List the registered models, or the versions of MODEL, newest first."""
+    """List all models, or the versions of MODEL, newest first."""
     from registry_tools.api import listing
 
     if model is None:
@@ -52,7 +52,7 @@ def list_command(model: str | None, limit: int | None, as_json: bool, tracking_u
 @click.argument("ref")
 @common_options
 def show(ref: str, as_json: bool, tracking_uri: str | None) -> None:
-    """Show the version that REF means now."""
+    """Show a version: stages, metrics, tags and its last event."""
     from registry_tools.api import listing
 
     version = listing.get_version(ref, tracking_uri=tracking_uri)

@@ -1,4 +1,4 @@
-"""The commands on single versions: verify, compare, sign, copy, adopt."""
+"""The commands on one or two versions: `verify`, `compare`, `sign`, `copy` and `adopt`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,11 @@ if TYPE_CHECKING:
 @trust_options
 @common_options
 def verify(ref: str, loading: dict[str, Any], as_json: bool, tracking_uri: str | None) -> None:
-    """Check files, format and predictions of the version REF, and its model's history."""
+    """Check the files, predictions and history of a version.
+
+    The command compares the files of REF with their digests, checks their format, reproduces the
+    recorded predictions, and compares the stages of the model with its history.
+    """
     from registry_tools.api import versions
     from registry_tools.errors import VerificationError
 
@@ -64,10 +68,10 @@ def compare(
     as_json: bool,
     tracking_uri: str | None,
 ) -> None:
-    """Compare two versions: parameters, metrics, data, and both on held-out rows of the FIRST.
+    """Compare two versions on the same held-out rows.
 
-    With --eval-data FILE on those rows instead. With --html FILE also the rows on which they
-    disagree, and their pictures.
+    The result also shows the parameters, metrics and data of both. The rows are the held-out rows of FIRST,
+    unless you give --eval-data. The page of --html also shows the rows on which they disagree, and plots.
     """
     check_eval_data(eval_data, target)
     from registry_tools.api import versions
@@ -81,7 +85,7 @@ def compare(
         print_json(result.as_dict())
     elif html is not None:
         one, two = result.first, result.second
-        echo(f"{one.name} version {one.version} beside {two.name} {two.version} → {html}")
+        echo(f"{one.name} version {one.version} and {two.name} version {two.version} → {html}")
     else:
         _print_comparison(result)
 
@@ -125,12 +129,13 @@ def _value_text(kind: str, value: Any) -> str:
 
 @click.command()
 @click.argument("ref")
-@click.option("--key", required=True, metavar="FILE", help="An elliptic-curve private key, PEM.")
+@click.option("--key", required=True, metavar="FILE", help="An elliptic-curve private key in PEM format.")
 @common_options
 def sign(ref: str, key: str, as_json: bool, tracking_uri: str | None) -> None:
-    """Sign the files and the evidence of the version REF; the signature stands in its evidence.
+    """Sign the files and the evidence of the version REF.
 
-    REGISTRY_TOOLS_KEY_PASSWORD opens an encrypted key.
+    The signature is stored with the evidence. If the key is encrypted, put its password into
+    REGISTRY_TOOLS_KEY_PASSWORD.
     """
     model_ref = parse_ref(ref)
     from registry_tools.mlflow_store import registry
@@ -148,14 +153,19 @@ def sign(ref: str, key: str, as_json: bool, tracking_uri: str | None) -> None:
 
 @click.command("copy")
 @click.argument("ref")
-@click.option("--to-uri", required=True, metavar="URI", help="The other registry; a new SQLite file is made.")
-@click.option("--name", metavar="NAME", help="The model's name there. Default: as here.")
+@click.option(
+    "--to-uri", required=True, metavar="URI", help="The target registry; a missing SQLite file is created."
+)
+@click.option("--name", metavar="NAME", help="The model's name in the target. Default: its present name.")
 @trust_options
 @common_options
 def copy_command(
     ref: str, to_uri: str, name: str | None, loading: dict[str, Any], as_json: bool, tracking_uri: str | None
 ) -> None:
-    """Copy the version REF to another registry, completely or not at all; no stage is set there."""
+    """Copy the version REF to another registry.
+
+    The copy is complete, or the command fails and leaves none. No stage of the target is set.
+    """
     from registry_tools.api import versions
 
     key = loading["public_key"]  # a copy loads nothing: it needs no other of these options
@@ -163,7 +173,7 @@ def copy_command(
     if as_json:
         print_json(there.as_dict())
     else:
-        what = "copied" if there.made else "there already"
+        what = "copied" if there.made else "exists already"
         echo(f"{what}  {there.name} version {there.version} in {to_uri}")
 
 
@@ -179,10 +189,11 @@ def copy_command(
 def adopt_command(
     ref: str, eval_data: str, target: str, loading: dict[str, Any], as_json: bool, tracking_uri: str | None
 ) -> None:
-    """Make the evidence of the version REF, which plain `log_model` registered without any.
+    """Add evidence to a version that has none.
 
-    Its files stay as they are: holdout, recorded predictions and manifest are stored with its run,
-    two digests as its tags.
+    A version that MLflow's `log_model` registered has no evidence. The command stores the holdout, the
+    recorded predictions and the manifest with its run, and two digests as its tags. The model files do
+    not change.
     """
     from registry_tools.api import versions
 
@@ -190,14 +201,14 @@ def adopt_command(
     if as_json:
         print_json(done.as_dict())
         return
-    what, title = "adopted" if done.made else "there already", f"{done.name} version {done.version}"
+    what, title = "adopted" if done.made else "exists already", f"{done.name} version {done.version}"
     held_out = f"{done.holdout_rows} held-out rows"
     echo(f"{what}  {title}: {held_out}, {done.recorded_rows} recorded predictions")
     echo(
         f"accuracy  {done.accuracy:.4f} on the {held_out}, {done.baseline_accuracy:.4f} for always "
         "predicting the commonest class"
     )
-    echo(f"unknown  which rows {title} was trained on: no check can show that these are others")
+    echo(f"unknown  training rows of {title}: no check can show that the held-out rows are not among them")
 
 
 @click.command("register")
@@ -234,7 +245,7 @@ def register_command(
         f"accuracy    {done.accuracy:.4f} on {done.holdout_rows} held-out rows, "
         f"{done.baseline_accuracy:.4f} for always predicting the commonest class"
     )
-    echo(f"unknown     which rows {title} was trained on: no check can show that these are others")
+    echo(f"unknown     training rows of {title}: no check can show that the held-out rows are not among them")
 
 
 COMMANDS = (verify, compare, sign, copy_command, adopt_command, register_command)

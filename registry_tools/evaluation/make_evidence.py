@@ -84,7 +84,7 @@ def make_evidence(
 
 
 def _model_rows(title: str, model: Path, eval_data: EvalData) -> Holdout:
-    """Return the rows with the columns of the model's signature, or all if it names none."""
+    """Return the rows with the columns of the signature, or all columns if it has no column names."""
     rows = eval_data.rows_for([model])
     columns = [column.name for column in describe(model).signature or () if column.name in rows.rows]
     if columns:
@@ -100,7 +100,7 @@ def _model_rows(title: str, model: Path, eval_data: EvalData) -> Holdout:
 
 
 def _example(rows: Holdout) -> pd.DataFrame:
-    """Return the rows whose predictions are recorded."""
+    """Return the rows to record predictions for, spread evenly over the holdout."""
     places = np.unique(np.linspace(0, len(rows.labels) - 1, _RECORDED_ROWS).astype(int))
     return rows.rows.iloc[places].reset_index(drop=True)
 
@@ -113,8 +113,8 @@ def _predict(title: str, model: Path, rows: Holdout, policy: TrustPolicy) -> Iso
         raise VerificationError(f"{title}: {predicted}")
     if predicted.regressor:
         raise UnsupportedOperation(
-            f"{title} is a regressor: the gates compare classes, so its evidence would serve no "
-            "gate; adopt classifiers only"
+            f"{title} is a regressor: the gates compare classes and could not use its evidence; "
+            "adopt classifiers only"
         )
     if predicted.class_fault is not None:
         raise UnsupportedOperation(f"{title} {predicted.class_fault}")
@@ -126,7 +126,7 @@ def _check_labels(
 ) -> Mapping[str, float]:
     """Refuse labels that the version does not predict; return the metrics of `baseline` on all rows.
 
-    Evidence is written once: with the wrong column as labels, no later check would be right.
+    Evidence is written once. If the labels came from the wrong column, all later checks would be wrong.
     """
     try:
         predictions = predictions_as_labels(rows.labels, predicted, "holdout")
@@ -139,9 +139,10 @@ def _check_labels(
         names = ("rows", "accuracy", "baseline_accuracy", "p_better")
         count, accuracy, baseline, p = (gate.metrics[name] for name in names)
         raise VerificationError(
-            f"{title} predicts {target!r} right on {accuracy:.4f} of {count:.0f} rows, "
-            f"always the commonest class would on {baseline:.4f}: not significantly better (p = {p:.3g}); "
-            f"check that --target {target} is the label that it was trained on, or give more rows"
+            f"{title} predicts {target!r} with accuracy {accuracy:.4f} on {count:.0f} rows, not "
+            f"significantly better than {baseline:.4f} for always predicting the commonest class "
+            f"(p = {p:.3g}); check that --target {target} is the label that it was trained on, or give "
+            "more rows"
         )
     return baseline_gate(rows.labels, predictions).metrics
 
@@ -149,7 +150,7 @@ def _check_labels(
 def _write_evidence(
     folder: Path, title: str, rows: Holdout, target: str, predicted: IsolatedPredictions
 ) -> int:
-    """Write holdout and recorded predictions, and return how many predictions are recorded."""
+    """Write the holdout and the recorded predictions; return the number of recorded predictions."""
     evidence.write_holdout(folder, rows.rows, pd.Series(rows.labels, name=target))
     example, probabilities = _example(rows), predicted.probabilities["example"]
     try:
@@ -161,6 +162,6 @@ def _write_evidence(
                 None if probabilities is None else np.asarray(probabilities),
             ),
         )
-    except TypeError as error:  # such as times, which JSON does not have
+    except TypeError as error:  # such as times, which JSON cannot represent
         raise InputError(f"the rows for {title} cannot be recorded as JSON: {error}") from error
     return len(example)

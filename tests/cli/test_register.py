@@ -57,7 +57,7 @@ def test_a_model_of_arrays_becomes_a_version_with_evidence(
     assert capsys.readouterr().out == (
         "registered  lesson version 1: LogisticRegression, 20 recorded predictions\n"
         "accuracy    0.9667 on 30 held-out rows, 0.3333 for always predicting the commonest class\n"
-        "unknown     which rows lesson version 1 was trained on: no check can show that these are others\n"
+        "unknown     training rows of lesson version 1: no check can show that the held-out rows are not among them\n"
     )
     model = load_model("lesson/1")  # without allow_code: it is skops, and warnings are errors here
     assert model.predict_names([IRIS_ROW]).tolist() == ["versicolor"]
@@ -186,7 +186,7 @@ def test_a_type_beyond_the_allow_list_is_named(files: Path, capsys: pytest.Captu
         (["iris_model.joblib", *options("few.csv"), *ALLOWED[6:]], "few.csv has 10 rows, 20 are needed"),
         pytest.param(
             ["iris_model.joblib", *options("shuffled.csv"), *ALLOWED[6:]],
-            "iris_model.joblib predicts 'species' right on ",
+            "iris_model.joblib predicts 'species' with accuracy ",
             marks=pytest.mark.slow,
         ),
         (["iris_model.joblib", *options("text.csv"), *ALLOWED[6:]], "cannot predict these rows: could not"),

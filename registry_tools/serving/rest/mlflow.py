@@ -7,11 +7,9 @@ from importlib import metadata
 
 import orjson
 
-from registry_tools.inference import decoder
-from registry_tools.inference.input_limits import InputLimits
+from registry_tools.inference.decoder import decode_json
 from registry_tools.inference.mlflow_scoring import CSV, PARQUET, InvalidParameterValue, encode_json
 from registry_tools.inference.mlflow_scoring import JSON as JSON_TYPE
-from registry_tools.inference.predictor import Predictor
 from registry_tools.serving.engine.data_plane import LARGE_BODY
 from registry_tools.serving.errors import RequestRefused
 from registry_tools.serving.rest.messages import JSON, Reply, Request
@@ -27,19 +25,18 @@ _CODES = {
 
 
 async def invocations(service: InferenceService, request: Request) -> Reply:
-    """Predict rows in any format that MLflow takes."""
+    """Predict rows in any format of MLflow's scoring protocol."""
     content_type = _content_type(request.headers.get(b"content-type"))
     predictor = request.assign(service.predictor())
     data_plane = service.data_plane
     try:
-        if content_type == JSON_TYPE and len(request.body) <= LARGE_BODY:
-            matrix, method = decoder.decode_json(
-                request.body, predictor.numeric_schema, predictor.declared_params
-            )
-        else:
-            matrix, method = await data_plane.run_in_pool(
-                _decode, predictor, request.body, content_type, data_plane.limits
-            )
+        matrix, method = None, "predict"
+        if content_type == JSON_TYPE:
+            encoded = request.body, predictor.numeric_schema, predictor.mlflow_scoring.declared_params
+            if len(request.body) <= LARGE_BODY:
+                matrix, method = decode_json(*encoded)
+            else:
+                matrix, method = await data_plane.run_in_pool(decode_json, *encoded)
         if matrix is not None:
             request.rows = len(matrix)
             predictions = await data_plane.predict(predictor, method, matrix, request.id)
@@ -51,26 +48,14 @@ async def invocations(service: InferenceService, request: Request) -> Reply:
     return Reply(scored.reply)
 
 
-def _decode(
-    predictor: Predictor, body: bytes, content_type: str, limits: InputLimits
-) -> tuple[decoder.Matrix | None, str]:
-    """Return the rows, None if MLflow's code has to decode them, and the method to call."""
-    schema = predictor.numeric_schema
-    if content_type == JSON_TYPE:
-        return decoder.decode_json(body, schema, predictor.declared_params)
-    if content_type == CSV and schema is not None:
-        return decoder.matrix_from_csv(body, schema, limits), "predict"
-    return None, "predict"
-
-
 @functools.lru_cache(maxsize=64)
 def _content_type(given: bytes | None) -> str:
-    """Return the type of the body, checked as MLflow does.
+    """Return the type of the body, after the checks that MLflow makes.
 
     Raises
     ------
     RequestRefused
-        415 if it is missing, another, in another encoding, or has an unknown parameter.
+        415 if the type is missing or unknown, its encoding is not UTF-8, or it has an unknown parameter.
     """
     known = ", ".join(_TYPES)
     if given is None:
@@ -79,21 +64,21 @@ def _content_type(given: bytes | None) -> str:
     for parameter in parameters:
         name, _, value = parameter.partition("=")
         if name != "charset":
-            raise RequestRefused(415, "a Content-Type here has no parameter but charset")
+            raise RequestRefused(415, "charset is the only supported parameter of Content-Type")
         if value.strip('"') != "utf-8":
-            raise RequestRefused(415, "only UTF-8 is understood")
+            raise RequestRefused(415, "only UTF-8 is supported")
     if kind not in _TYPES:
-        raise RequestRefused(415, f"this Content-Type is not understood: send one of {known}")
+        raise RequestRefused(415, f"this Content-Type is not supported: send one of {known}")
     return kind
 
 
 async def alive(service: InferenceService, request: Request) -> Reply:
-    """Report that the server runs; an empty line, as MLflow sends it."""
+    """Report that the server runs, by an empty line as in MLflow."""
     return Reply(b"\n")
 
 
 async def version(service: InferenceService, request: Request) -> Reply:
-    """Return the version of MLflow whose protocol this is."""
+    """Return the version of MLflow."""
     return Reply(_mlflow_version())
 
 
@@ -103,13 +88,13 @@ def _mlflow_version() -> bytes:
 
 
 def error(status: int, message: str, code: str | None = None) -> Reply:
-    """Return an error as MLflow writes it."""
+    """Return an error in MLflow's format."""
     code = code or _CODES.get(status, "INTERNAL_ERROR" if status >= 500 else "INVALID_REQUEST")
     return Reply(orjson.dumps({"error_code": code, "message": message}), status, [JSON])
 
 
 async def redirect(service: InferenceService, request: Request) -> Reply:
-    """Lead a client to the address without a slash at its end, as MLflow's server does."""
+    """Redirect a client to the address without the slash at the end, as MLflow's server does."""
     return Reply(b"", 307, [(b"location", request.path.rstrip("/").encode("ascii"))])
 
 
