@@ -55,11 +55,6 @@ def load_model(
     Returns
     -------
     LoadedModel
-        The version, ready to predict.
-
-    Returns
-    -------
-    LoadedModel
         Predicts with `predict`, `predict_names` and `predict_proba`; `info` describes the version.
 
     Raises

@@ -57,7 +57,8 @@ def test_a_model_of_arrays_becomes_a_version_with_evidence(
     assert capsys.readouterr().out == (
         "registered  lesson version 1: LogisticRegression, 20 recorded predictions\n"
         "accuracy    0.9667 on 30 held-out rows, 0.3333 for always predicting the commonest class\n"
-        "unknown     training rows of lesson version 1: no check can show that the held-out rows are not among them\n"
+        "unknown     training rows of lesson version 1: no check can show that the held-out rows are not "
+        "among them\n"
     )
     model = load_model("lesson/1")  # without allow_code: it is skops, and warnings are errors here
     assert model.predict_names([IRIS_ROW]).tolist() == ["versicolor"]
