@@ -138,7 +138,7 @@ def test_a_candidate_is_trained_into_staging_and_evaluated_without_a_promotion(
     assert stages.stage_holder(local.client, model, "staging") == 3
     results = {line.split()[0]: line for line in lines}
     assert re.search(r"done: version 3 in staging, accuracy [01]\.\d{4} on", results["retrain"])
-    assert "not started: version 3: the gates let it through: registry-tools promote" in results["promote"]
+    assert "not started: version 3: it passes the gates; to promote it, run" in results["promote"]
     candidate = local.version(model, 3)
     assert candidate.tags[CAUSE_TAG] == lines[-1].split()[1]
     assert (candidate.params["split"], candidate.params["data"]) == ("hash", str(table))
@@ -226,7 +226,7 @@ def test_a_table_that_cannot_be_trained_on_does_not_stop_the_monitoring_run(
     table = tmp_path / "less.csv"
     flowers(50)[0].drop(columns=SHIFTED).assign(species="setosa").to_csv(table, index=False)
     for given, why in (
-        (table, f"there is no column '{SHIFTED}', a feature of {model} version 1"),
+        (table, f"the table has no column '{SHIFTED}', a feature of {model} version 1"),
         (tmp_path / "absent.csv", "does not exist"),
     ):
         options = ("--name", model, "--current", shifted_log, "--retrain", given)
@@ -303,7 +303,7 @@ def test_a_retraining_dated_slightly_ahead_starts_the_cooldown(local: Place, mod
     before = earlier_retraining(local, model, datetime.now(timezone.utc) + timedelta(minutes=10))
     results = str(open_run(local, model).lock_retraining("production", DAY))
     assert before in results
-    assert "by a clock that is ahead" in results
+    assert "retrained in the future (its clock is ahead)" in results
 
 
 def test_a_retraining_whose_run_was_deleted_does_not_block_the_next(local: Place, model: str) -> None:

@@ -69,8 +69,8 @@ def test_a_renamed_column_is_reported_with_both_names(
     for current in ("now.csv", log):
         (line,) = monitor_output(capsys, "--name", model, "--current", current, code=1)
         assert line == (
-            f"pipeline: error: the rows have no column '{SHIFTED}', which the version takes; "
-            "'sepal_length' is there instead: was it renamed?"
+            f"pipeline: error: the rows have no column '{SHIFTED}', which the version needs; "
+            "they have 'sepal_length' instead: was it renamed?"
         )
     run = last_run(local, model)
     assert run.info.status == "FAILED"
@@ -118,7 +118,7 @@ def test_text_is_read_as_the_shared_coercion_reads_it() -> None:
     with pytest.raises(DataError, match=r"column 'x', row 2: 'n\.k\.' is not a number"):
         values("1", "inf", "n.k.")
     dates = CurrentWindow(pa.table({"x": pa.array([0], pa.timestamp("s"))}), None, None)
-    with pytest.raises(DataError, match="column 'x' holds timestamp"):
+    with pytest.raises(DataError, match="column 'x' is of type timestamp"):
         dates.numeric_values("x")
 
 

@@ -229,7 +229,7 @@ def test_the_defaults_of_the_monitor_survive_the_way_through_text() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "bounds"),
     [
-        ("current", "none", "the production data has to be given"),
+        ("current", "none", "the production data is required"),
         ("since", "yesterday", "a time such as 12h or 7d"),
         ("since", "1", "a time such as 12h or 7d"),
         ("cooldown", "-1d", "a time such as 12h or 7d"),
@@ -239,9 +239,9 @@ def test_the_defaults_of_the_monitor_survive_the_way_through_text() -> None:
         ("alpha", "0", "a number from 1e-9 to 0.5"),
         ("alpha", "1", "a number from 1e-9 to 0.5"),
         ("alpha", "nan", "a number from 1e-9 to 0.5"),
-        ("promote", "true", "belongs to retrain=TABLE"),
+        ("promote", "true", "needs retrain=TABLE"),
         ("promote", "yes", "true or false"),
-        ("rollback", "true", "takes labels=FILE"),
+        ("rollback", "true", "needs labels=FILE"),
         ("stage", "v1", "MLflow reserves"),
         ("name", "a/b", "must not be empty"),
     ],
@@ -255,7 +255,9 @@ def test_a_value_out_of_bounds_is_named_with_its_parameter(name: str, value: str
 def test_candidates_are_not_monitored_and_trained_at_once(capsys: Any) -> None:
     options = ("--current", "log", "--stage", "Staging", "--retrain", "table.csv")
     (line,) = monitor_output(capsys, *options, code=2)
-    assert "retrain=table.csv: a candidate is put into staging, which is the monitored stage" in line
+    assert (
+        "retrain=table.csv: the candidate would replace the version in staging, the monitored stage" in line
+    )
 
 
 def test_a_time_is_read_in_its_unit() -> None:
