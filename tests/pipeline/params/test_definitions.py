@@ -93,11 +93,11 @@ def test_the_defaults_survive_the_way_through_text() -> None:
         ("name", "a/b", "must not be empty"),
         ("stage", "v1", "MLflow reserves"),
         ("stage", "two words", "not a legal alias"),
-        ("target", "kind", "iris brings its own label"),
-        ("drop", "a,,b", "names of columns between commas"),
-        ("drop", "a,a", "different names of columns"),
-        ("drop", '"a', "names of columns between commas"),
-        ("drop", "a", "belongs to a table"),
+        ("target", "kind", "iris has its own label"),
+        ("drop", "a,,b", "column names separated by commas"),
+        ("drop", "a,a", "different column names"),
+        ("drop", '"a', "column names separated by commas"),
+        ("drop", "a", "needs data=FILE"),
     ],
 )
 def test_a_value_out_of_bounds_is_named_with_its_parameter_and_bounds(

@@ -84,7 +84,7 @@ def test_a_model_that_is_no_better_than_the_majority_is_trained_with_a_warning(
 
 def test_weights_that_calibration_undoes_are_reported(store: str, caplog: pytest.LogCaptureFixture) -> None:
     train(TrainParams(model="svc", model_params={"class_weight": "balanced"}, plots=False))
-    assert "class_weight has next to no effect: svc gives no probabilities" in caplog.text
+    assert "class_weight has almost no effect: svc has no probabilities" in caplog.text
     caplog.clear()
     train(TrainParams(model_params={"class_weight": "balanced"}, plots=False))
     assert "class_weight" not in caplog.text
@@ -216,12 +216,12 @@ def test_a_refused_parameter_leaves_no_run_and_no_file(store: str, tmp_path: Pat
         (TrainParams(subset_size=2), "no row of class"),
         (TrainParams(model_params={"C": -1}), "must be a float in the range"),
         (TrainParams(model_params={"depth": 1}), "takes no 'depth' here; valid: C, class_weight"),
-        (TrainParams(model_params={"max_iter": 1}), "max_iter is a parameter of its own"),
+        (TrainParams(model_params={"max_iter": 1}), "use the parameter max_iter of the training"),
         (TrainParams(model_params={"solver": "liblinear"}), "model_params="),
-        (TrainParams(test_size=150), "0 of 150 rows would be to train on"),
-        (TrainParams(model="knn", model_params={"n_neighbors": 100}), "trains on 96 rows only"),
+        (TrainParams(test_size=150), "0 of 150 rows would be left to train on"),
+        (TrainParams(model="knn", model_params={"n_neighbors": 100}), "a fold has only 96 training rows"),
         (TrainParams(model="knn", model_params={"n_neighbors": None}), "a whole number"),
-        (TrainParams(model="knn", model_params={"metric": "canberra"}), "not among the types"),
+        (TrainParams(model="knn", model_params={"metric": "canberra"}), "are not trusted"),
     ):
         with pytest.raises(InvalidParameter, match=reason):
             train(params)
@@ -241,7 +241,7 @@ def test_an_estimator_of_ones_own_is_an_entry_and_its_types_are_the_operators_to
     params = TrainParams(plots=False)
     object.__setattr__(params, "model", "own")
     optimizer = "sklearn.neural_network._stochastic_optimizers.AdamOptimizer"
-    with pytest.raises(UntrustedType, match=f"REGISTRY_TOOLS_TRUST={optimizer} here and where"):
+    with pytest.raises(UntrustedType, match=f"REGISTRY_TOOLS_TRUST={optimizer} for the training"):
         train(params)
     assert MlflowClient().search_registered_models() == []
     monkeypatch.setenv("REGISTRY_TOOLS_TRUST", optimizer)
