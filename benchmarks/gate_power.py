@@ -29,7 +29,7 @@ def passed_rules(rows: int, gained: int, lost: int) -> list[str]:
     return [
         rule
         for rule in RULES
-        if too_few_rows(rows, 0) is None and champion_gate(compared, rule, MARGIN, 0).passed
+        if too_few_rows(np.ones(rows, bool), 0) is None and champion_gate(compared, rule, MARGIN, 0).passed
     ]
 
 
