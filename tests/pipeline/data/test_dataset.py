@@ -1,4 +1,4 @@
-"""Reading, checking, drawing and splitting tables."""
+"""Reading, checking, sampling and splitting tables."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_test_size_that_leaves_too_few_rows_is_refused(size: float, reason: st
         (6, "too few for the split"),
     ],
 )
-def test_a_subset_that_cannot_be_trained_on_is_refused(size: int, reason: str) -> None:
+def test_a_subset_larger_than_the_table_or_without_a_class_is_refused(size: int, reason: str) -> None:
     with pytest.raises(InvalidParameter, match=f"^subset_size={size}: .*{reason}"):
         load_dataset(TrainParams(subset_size=size))
 
@@ -134,7 +134,7 @@ def test_a_hash_split_that_leaves_a_class_untrained_is_refused(tmp_path: Path) -
         ("x,kind\n1,a,7\n2,a,7\n1,b,7\n", "more values than the header has names"),
     ],
 )
-def test_a_table_that_cannot_be_learnt_from_is_refused(text: str, reason: str, tmp_path: Path) -> None:
+def test_a_table_without_usable_features_or_labels_is_refused(text: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=reason):
         load_dataset(write(tmp_path, text))
 

@@ -1,4 +1,4 @@
-"""The columns of the rows that a monitor reads: renamed, of another type, constant, text."""
+"""Columns of production data that are renamed, constant, or of another type than in training."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def words(counts: dict[str, int]) -> pd.DataFrame:
 
 
 def found_in(before: pd.DataFrame, now: pd.DataFrame) -> analysis.FeatureDrift:
-    """Return what is found of the one feature of two tables without a store."""
+    """Return the drift of the only feature of two tables, without a store."""
     line = np.array(["cat"] * 20, dtype=object)
     own = baseline.make_baseline(before, "kind", line, line)
     window = CurrentWindow(pa.Table.from_pandas(now, preserve_index=False), None, None)
@@ -159,7 +159,7 @@ def test_infinite_values_are_numbers(local: Place, model: str, tmp_path: Path) -
 
 
 def animals(count: int = 400, seed: int = 1) -> tuple[pd.DataFrame, list[str]]:
-    """Return rows with text and booleans, some with missing values, and what is right."""
+    """Return rows with text and booleans, some with missing values, and their correct labels."""
     random = np.random.default_rng(seed)
     dog = random.random(count) < 0.5
     tame = np.where(random.random(count) < 0.1, None, random.random(count) < 0.6)
@@ -178,7 +178,7 @@ def animals(count: int = 400, seed: int = 1) -> tuple[pd.DataFrame, list[str]]:
 
 @pytest.fixture(scope="session")  # a worker comes back to a module that it has left
 def zoo(sqlite_place: Place, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A model of text and booleans, whose second version takes another column."""
+    """A model with text and boolean features, whose second version has another column."""
     name, folder = f"zoo-{os.getpid()}", tmp_path_factory.mktemp("zoo")
     rows, right = animals(600, seed=0)
     mlflow.set_tracking_uri(sqlite_place.uri)

@@ -1,4 +1,4 @@
-"""Labels that came later: how they are joined to the predictions, and the live accuracy."""
+"""The join of labels with predictions, and the live accuracy."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_live_accuracy_is_reported_with_its_interval_beside_the_promotion(
     log = write_log(tmp_path / "log", model, LogPart(1, rows, right))
     path = labelled(tmp_path, right, wrong=12)
     lines = monitor_output(capsys, "--name", model, "--current", log, "--labels", path)
-    # Wilson's interval of 228 of 240.
+    # Wilson's interval for 228 of 240.
     assert lines[1] == ("accuracy  0.9500 [0.9147, 0.9712] on 240 labelled rows, 0.9667 on 30 at promotion")
     run = local.client.get_run(lines[-1].split()[1])
     assert run.data.metrics["live_accuracy"] == 0.95

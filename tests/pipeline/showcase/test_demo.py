@@ -1,4 +1,4 @@
-"""The whole loop, as `make demo` shows it: a real server, real requests, a real retraining."""
+"""The demo, with a real server, real requests and a real retraining."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_loop_runs_from_log_to_promotion_and_loses_nothing(tmp_path: Path) -
     }
 
 
-def test_a_folder_that_holds_something_else_is_not_emptied(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_not_emptied(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("a page of another kind")
     kept = tmp_path / "thesis.txt"
     kept.write_text("years of work")
