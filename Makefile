@@ -46,9 +46,12 @@ format: $(VENV)/.test ## Format the code, and fix its style where ruff can.
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
+# Each worker process of MLflow's server would print this warning about MLflow's own code.
+UI_WARNINGS := $(or $(PYTHONWARNINGS),ignore:starlette.middleware.wsgi is deprecated)
+
 ui: $(VENV)/.run ## Open the MLflow UI on the example store, or on your store: STORE=sqlite:///mlflow.db, PORT=5000.
 ifeq ($(origin STORE),command line)
-	@$(BIN)/mlflow ui --backend-store-uri $(STORE) --port $(PORT)
+	@exec env PYTHONWARNINGS="$(UI_WARNINGS)" $(BIN)/mlflow ui --backend-store-uri "$(STORE)" --port $(PORT)
 else
 	@$(BIN)/python -m pipeline show-example --port $(PORT)
 endif
