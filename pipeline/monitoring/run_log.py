@@ -14,6 +14,8 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.uri import is_local_uri
 
 from pipeline.monitoring.analysis import Analysis
 from registry_tools.mlflow_store import registry, runs
@@ -25,6 +27,7 @@ from registry_tools.promotion.event_log import EventLog
 from registry_tools.stats import metrics
 
 CAUSE_TAG = "monitoring_run"  # tag of a version: the monitoring run that started its training
+REPORT = "report.html"  # the artifact with the HTML report
 _LOCK = "retraining"
 
 
@@ -38,7 +41,8 @@ class MonitoringRun:
         self.experiment = f"{model}-monitoring"
         here = {"host": socket.gethostname(), "process": str(os.getpid())}
         runs.end_abandoned_runs(client, self.experiment, here["host"])
-        self.run_id = runs.start(client, self.experiment, {**tags, **here, "kind": "monitoring"})
+        description = f"Monitoring of {model}: one run for each comparison with the training baseline."
+        self.run_id = runs.start(client, self.experiment, description, {**tags, **here, "kind": "monitoring"})
 
     def log_analysis(self, analysis: Analysis) -> None:
         """Log the metrics of an analysis; the PSI of a feature gets one step for each part of the window."""
@@ -71,6 +75,18 @@ class MonitoringRun:
         with tempfile.TemporaryDirectory() as folder, translate_errors(self._client.tracking_uri):
             write(Path(folder))
             self._client.log_artifacts(self.run_id, folder)
+
+    def report_address(self) -> str:
+        """Return the address of the report: a path, a page of the MLflow UI, or an artifact address."""
+        with translate_errors(self._client.tracking_uri):
+            info = self._client.get_run(self.run_id).info
+        address = f"{info.artifact_uri}/{REPORT}"
+        if is_local_uri(address):
+            return local_file_uri_to_path(address)
+        server = self._client.tracking_uri.rstrip("/")
+        if server.startswith("http"):
+            return f"{server}/#/experiments/{info.experiment_id}/runs/{self.run_id}/artifacts/{REPORT}"
+        return address
 
     def tag_version(self, analysis: Analysis) -> None:
         """Write the verdict as tags of the version, from which the server reports it."""

@@ -29,7 +29,11 @@ from registry_tools.mlflow_store.client import translate_errors, upsert
 
 # The form of the names that MLflow generates for runs without a name.
 _GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-[0-9]+")
-_UI_TAGS = experiments.TRAINING | experiments.view(
+_DESCRIPTION = (
+    "Trainings: one run for each training, with its parameters, metrics, plots, data and model. A sweep has "
+    "a child run for each trial. To compare runs, select some and press Compare."
+)
+_UI_TAGS = experiments.described(_DESCRIPTION) | experiments.view(
     "best",
     "metrics.`accuracy`",
     [
