@@ -232,6 +232,7 @@ def _monitor_summary(result: MonitorResult) -> list[str]:
         lines += [f"{'labels':<9} {note}" for note in accuracy.notes]
     lines += [f"{'note':<9} {note}" for note in result.notes]
     lines += [f"{action.action:<9} {action.outcome}: {action.message}" for action in result.actions]
+    lines.append(f"{'report':<9} {_short_path(result.report)}")
     return [*lines, f"{'run':<9} {result.run_id} in {result.experiment}"]
 
 
@@ -272,8 +273,14 @@ def _command(name: str) -> str:
     path = Path(sys.prefix, "bin", name)
     if not path.exists():
         return name
-    relative = os.path.relpath(path)
-    return name if relative.startswith("..") else relative
+    short = _short_path(str(path))
+    return name if Path(short).is_absolute() else short
+
+
+def _short_path(path: str) -> str:
+    """Return a path below the current folder as a relative path; other paths and addresses unchanged."""
+    below = Path(path).is_absolute() and Path(path).is_relative_to(Path.cwd())
+    return os.path.relpath(path) if below else path
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -54,6 +54,7 @@ class MonitorResult:
     actions: tuple[ActionResult, ...]
     experiment: str
     run_id: str
+    report: str  # path or address of the HTML report
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,7 @@ def _monitor_versions(inputs: _MonitoringInputs, run: MonitoringRun) -> MonitorR
         results,
         run.experiment,
         run.run_id,
+        run.report_address(),
     )
 
 

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from pipeline.monitoring import figures
 from pipeline.monitoring.actions import ActionResult
 from pipeline.monitoring.analysis import Analysis
+from pipeline.monitoring.run_log import REPORT
 from pipeline.monitoring.window import CurrentWindow
 from pipeline.training.baseline import TrainingBaseline
 from registry_tools.reports.render import data_uri, render
@@ -84,7 +85,7 @@ def write_report(
         actions=actions,
         versions=versions,
     )
-    (folder / "report.html").write_text(page, encoding="utf-8")
+    (folder / REPORT).write_text(page, encoding="utf-8")
 
 
 def _version_context(

@@ -110,13 +110,13 @@ def compare(
                 "not_paired_because": compared if isinstance(compared, str) else None,
                 "eval_data": eval_data,
                 "unrecorded_training_rows": [] if isinstance(compared, str) else list(compared.unrecorded),
+                "report": html,
             }
         )
         return
-    if html is not None:
-        echo(f"{one.name} version {one.version} beside {two.name} {two.version} → {html}")
-        return
     _print_comparison(one, two, compared)
+    if html is not None:
+        echo(f"report: {html}")
 
 
 def _print_comparison(one: VersionInfo, two: VersionInfo, compared: PairedPredictions | str) -> None:

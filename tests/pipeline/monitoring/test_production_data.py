@@ -1,4 +1,4 @@
-"""The rows that a monitor reads: where they come from, how few, and how old."""
+"""The rows that monitoring reads: their sources, empty and broken files, and their times."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_the_output_of_a_scoring_job_is_monitored(
     assert found.predictions == summary["counts"]
 
 
-def test_a_table_that_has_no_predictions_is_predicted_by_the_version_in_the_stage(
+def test_a_table_without_predictions_is_predicted_by_the_version_in_the_stage(
     local: Place, model: str, tmp_path: Path
 ) -> None:
     rows, right = flowers(240)
@@ -130,14 +130,14 @@ def test_too_few_rows_are_reported_with_the_number_needed(
     local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
     flowers(87, shift=5)[0].to_csv(tmp_path / "now.csv", index=False)
-    first, _ = monitor_output(capsys, "--name", model, "--current", "now.csv")
+    first, *_ = monitor_output(capsys, "--name", model, "--current", "now.csv")
     assert re.search(r"^unknown .*: 87 rows, too few to test: 200 are needed, .* a shift of \d\.\d sd", first)
     assert local.version(model, 1).tags[DRIFT_TAG] == "unknown"
-    first, _ = monitor_output(capsys, "--name", model, "--current", "now.csv", "--min-rows", "80", code=4)
+    first, *_ = monitor_output(capsys, "--name", model, "--current", "now.csv", "--min-rows", "80", code=4)
     assert first.startswith("DRIFT")
 
 
-# Nothing, or half of it.
+# Empty and broken data.
 
 
 def empty_folder(path: Path) -> Path:
@@ -241,7 +241,7 @@ def test_an_unreadable_log_is_reported_in_one_line(
 # Clocks.
 
 
-def test_a_clock_that_jumps_loses_no_rows(
+def test_rows_with_a_time_in_the_future_are_used(
     local: Place, model: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = datetime.now(timezone.utc)
