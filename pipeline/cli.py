@@ -46,14 +46,20 @@ def _parameters(cls: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]
                 f"--{spec.name.replace('_', '-')}",
                 spec.name,
                 metavar="VALUE",
-                help=f"{how['help']} {how['bounds'][:1].upper()}{how['bounds'][1:]}. Default: {default}.",
+                help=f"{how['help']} VALUE is {how['bounds']}. Default: {default}.",
             )(function)
         return function
 
     return decorate
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _OrderedGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order of this file; click sorts them by name."""
+        return list(self.commands)
+
+
+@click.group(cls=_OrderedGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
     """Train a classifier, log it to MLflow and register it."""
 
@@ -62,7 +68,11 @@ def cli() -> None:
 @_parameters(TrainParams)
 @verbose_option
 def train(**texts: str | None) -> None:
-    """Train and evaluate a model, log it, register a version and set its stage."""
+    """Train a model and register it.
+
+    The command evaluates the model on held-out rows, logs everything to MLflow, registers a version and
+    sets its stage.
+    """
     params = TrainParams.from_text({k: v for k, v in texts.items() if v is not None})
     from pipeline.training.train import train as train_model
 
@@ -112,9 +122,10 @@ def sweep(**texts: str | None) -> None:
 @_parameters(MonitorParams)
 @verbose_option
 def monitor(**texts: str | None) -> int:
-    """Compare production data with the training baseline of the version in a stage.
+    """Test production data for drift.
 
-    The exit code is 4 if there is drift.
+    The command compares production data with the training baseline of the version in a stage. The exit
+    code is 4 if there is drift.
     """
     params = MonitorParams.from_text({k: v for k, v in texts.items() if v is not None})
     from pipeline.monitoring.monitor import monitor as run_monitor
@@ -136,7 +147,10 @@ _folder = click.option(
 @_folder
 @verbose_option
 def make_example(folder: Path) -> None:
-    """Rebuild the example store by running the commands of this project."""
+    """Rebuild the example store.
+
+    The store is built by running the commands of this project.
+    """
     from pipeline.showcase import example_store
 
     example_store.make(folder)
@@ -148,7 +162,10 @@ def make_example(folder: Path) -> None:
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
 @verbose_option
 def show_example(folder: Path, port: int) -> None:
-    """Open a copy of the example store in the MLflow UI, until you press Ctrl-C."""
+    """Open the example store in the MLflow UI.
+
+    The UI shows a copy of the store, until you press Ctrl-C.
+    """
     from pipeline.showcase import example_store
 
     example_store.show(folder, port, echo)
@@ -163,7 +180,11 @@ def show_example(folder: Path, port: int) -> None:
               help="The port of the page to watch.")  # fmt: skip
 @verbose_option
 def demo(folder: Path, port: int) -> None:
-    """Show the whole loop: serve, monitor, detect drift, retrain, promote, serve the new version."""
+    """Show the whole loop on this machine.
+
+    The demo trains and serves a model, monitors it, detects drift, retrains, promotes, and serves the new
+    version.
+    """
     from pipeline.showcase import demo as demonstration
 
     with process_setup.ended_by_signals():
