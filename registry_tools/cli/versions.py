@@ -82,12 +82,11 @@ def compare(
     if html is not None:
         _write_comparison(html, result, tracking_uri)
     if as_json:
-        print_json(result.as_dict())
-    elif html is not None:
-        one, two = result.first, result.second
-        echo(f"{one.name} version {one.version} and {two.name} version {two.version} → {html}")
-    else:
-        _print_comparison(result)
+        print_json(result.as_dict() | {"report": html})
+        return
+    _print_comparison(result)
+    if html is not None:
+        echo(f"report: {html}")
 
 
 def _write_comparison(html: str, result: Comparison, tracking_uri: str | None) -> None:

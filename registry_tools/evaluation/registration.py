@@ -157,7 +157,8 @@ def _store(
         "source_file": source.path.name,
         "source_sha256": manifest.sha256_of(source.path),
     }
-    run_id = runs.start(client, name, tags)
+    description = f"Trainings of {name}: one run for each version."
+    run_id = runs.start(client, name, description, tags)
     try:
         address = artifacts.upload_verified(client, run_id, model, "model")
         artifacts.upload_verified(client, run_id, folder, manifest.EVIDENCE)

@@ -9,11 +9,17 @@ from collections.abc import Mapping, Sequence
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from registry_tools.mlflow_store.client import fetch_pages, is_missing, translate_errors, upsert
 
 # Without this tag MLflow's UI opens an experiment in its view for generative AI.
 TRAINING: dict[str, str] = {"mlflow.experimentKind": "custom_model_development"}
+
+
+def described(description: str) -> dict[str, str]:
+    """Return the tags of an experiment that opens in the training view, with a description."""
+    return TRAINING | {MLFLOW_RUN_NOTE: description}  # the same tag describes runs and experiments
 
 
 def view(name: str, order_by: str, columns: Sequence[str]) -> dict[str, str]:

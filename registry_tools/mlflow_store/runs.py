@@ -19,10 +19,11 @@ _MOST_METRICS = 900
 _MOST = 90
 
 
-def start(client: MlflowClient, experiment: str, tags: Mapping[str, str]) -> str:
+def start(client: MlflowClient, experiment: str, description: str, tags: Mapping[str, str]) -> str:
     """Open a run, and create its experiment if needed."""
     with translate_errors(client.tracking_uri):
-        return client.create_run(_experiment(client, experiment), tags=dict(tags)).info.run_id
+        place = _experiment(client, experiment, description)
+        return client.create_run(place, tags=dict(tags)).info.run_id
 
 
 def record(
@@ -104,7 +105,9 @@ def copy_run(
         kept = {key: value for key, value in run.data.tags.items() if _is_kept(key)}
     with translate_errors(target.tracking_uri):
         made = target.create_run(
-            _experiment(target, experiment),
+            _experiment(
+                target, experiment, f"Trainings of {experiment}, copied from other tracking servers."
+            ),
             start_time=run.info.start_time,
             tags={**kept, **tags},
             run_name=run.info.run_name,
@@ -179,5 +182,5 @@ def _is_kept(tag: str) -> bool:
     }
 
 
-def _experiment(client: MlflowClient, name: str) -> str:
-    return experiments.find_or_make(client, name, experiments.TRAINING)[0].experiment_id
+def _experiment(client: MlflowClient, name: str, description: str) -> str:
+    return experiments.find_or_make(client, name, experiments.described(description))[0].experiment_id

@@ -42,7 +42,7 @@ _NEXT = "next"
 # Tags of the experiment. `head.STAGE`: an event near the end of the chain, and a random text that shows
 # each change. `applying.STAGE.ID`: an event that a client is about to apply.
 _HEAD, _APPLYING = "head", "applying"
-_UI = experiments.TRAINING | experiments.view(
+_VIEW = experiments.view(
     "events", "attributes.start_time", ["params.`outcome`", "tags.`reason`", "tags.`actor`"]
 )
 
@@ -82,7 +82,12 @@ class EventLog:
     def find_or_make(cls, client: MlflowClient, model: str) -> EventLog:
         """Return the log of a model, and create it if needed."""
         while not (found := cls.find(client, model)).root:
-            experiments.make_with_root(client, f"{model}{_SUFFIX}", _UI, _ROOT)
+            description = (
+                f"History of the stages of {model}: one run for each promotion, rollback, approval or "
+                "refusal. Read it with registry-tools history, and do not edit or delete its runs."
+            )
+            tags = experiments.described(description) | _VIEW
+            experiments.make_with_root(client, f"{model}{_SUFFIX}", tags, _ROOT)
         return found
 
     def with_root(self) -> EventLog:

@@ -231,13 +231,16 @@ def test_both_commands_write_a_page_from_a_real_registry(
 ) -> None:
     file = tmp_path / "report.html"
     assert main(["compare", "iris/1", "iris/2", "--html", str(file)]) == 0
-    assert str(file) in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "metric accuracy" in printed
+    assert printed.endswith(f"report: {file}\n")
     page = file.read_text()
     Tags(page).check_self_contained()
     assert "on 30 rows that neither was trained on" in page
     assert 'alt="confusion matrix of iris 1"' in page
     assert main(["compare", "iris/1", "iris/2", "--html", str(file), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["paired"]["rows"] == 30
+    result = json.loads(capsys.readouterr().out)
+    assert (result["paired"]["rows"], result["report"]) == (30, str(file))
     assert main(["history", "iris", "--html", str(file)]) == 0
     assert "register version 2 in staging" in file.read_text()
 
