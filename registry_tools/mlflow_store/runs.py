@@ -20,7 +20,7 @@ _MOST = 90
 
 
 def start(client: MlflowClient, experiment: str, description: str, tags: Mapping[str, str]) -> str:
-    """Open a run, and create its experiment with the description if needed."""
+    """Open a run; the experiment is made if it is new."""
     with translate_errors(client.tracking_uri):
         place = _experiment(client, experiment, description)
         return client.create_run(place, tags=dict(tags)).info.run_id
