@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -18,6 +16,7 @@ from pipeline.errors import PipelineError
 from pipeline.params.definitions import SweepParams, TrainParams
 from pipeline.params.fields import as_text
 from pipeline.sweep.executor import WorkerTerminated, check_spark, run_trials
+from pipeline.sweep.identity import study_key
 from pipeline.sweep.sweep_runs import EarlierTrials, SweepRuns
 from pipeline.sweep.trials import Trial, TrialResult, best_trial, draw_trials, evaluate_trial, rank_key
 from pipeline.tracking import runs, store
@@ -25,8 +24,6 @@ from pipeline.training.model_card import run_name
 from pipeline.training.train import TrainResult, train
 from registry_tools.errors import RegistryToolsError
 
-# Options that do not change the result of a sweep: you can resume with others.
-_HOW = {"n_jobs", "engine"}
 _BEST = 5  # that the note lists
 Show = Callable[[int, int, "float | None"], None]  # trials that ended, of how many, the best so far
 
@@ -154,7 +151,9 @@ def sweep(params: SweepParams, show: Show = lambda *_: None) -> SweepResult:
     if params.engine == "spark":
         check_spark()
     with runs.training_run(params.name, f"sweep {params.model}") as run_id:
-        sweep_runs = SweepRuns(run_id, _sweep_key(params, dataset))
+        sweep_runs = SweepRuns(
+            run_id, study_key(params, sorted({trial.model for trial in trials}), dataset.digest)
+        )
         with sweep_runs.keep_alive():
             sweep_runs.log_start(params.as_text(), {"model": params.model, "data_digest": dataset.digest})
             earlier = sweep_runs.resume_trials()
@@ -234,10 +233,3 @@ def _write_note(done: _RunningSweep, winner: TrainResult) -> str:
         mean, std = metrics[place]["cv_accuracy_mean"], metrics[place]["cv_accuracy_std"]
         lines.append(f"| {name} | {mean:.4f} ± {std:.4f} |")
     return "\n".join(lines)
-
-
-def _sweep_key(params: SweepParams, dataset: Dataset) -> str:
-    """Return a key that is the same for two sweeps if one can resume the other's trials."""
-    given = {name: text for name, text in params.as_text().items() if name not in _HOW}
-    text = json.dumps([given, dataset.digest], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -12,11 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import sklearn
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+import pipeline
 from pipeline.cli import main
 from pipeline.errors import PipelineError
+from pipeline.estimators import ESTIMATORS, Range
 from pipeline.params.definitions import SweepParams
 from pipeline.sweep.sweep import sweep
 from registry_tools.errors import UnsupportedOperation
@@ -262,6 +266,56 @@ def test_a_winner_that_was_trained_before_the_kill_is_not_trained_again(store: s
     assert again.winner == first.winner
     assert len(client.search_model_versions("name = 'iris'")) == 1
     assert len(children(client, client.get_run(again.run_id))) == 4
+
+
+def changed_range(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    knn = ESTIMATORS["knn"]
+    space = {**knn.space, "n_neighbors": Range(1, 25, is_integer=True)}
+    monkeypatch.setitem(ESTIMATORS, "knn", dataclasses.replace(knn, space=space))
+
+
+def changed_candidates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    knn = ESTIMATORS["knn"]
+    space = {**knn.space, "weights": ("distance", "uniform")}
+    monkeypatch.setitem(ESTIMATORS, "knn", dataclasses.replace(knn, space=space))
+
+
+def changed_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    copy = tmp_path / "pipeline"
+    shutil.copytree(ROOT / "pipeline", copy)
+    with (copy / "training" / "model_pipeline.py").open("a") as code:
+        code.write("MAX_CATEGORIES = 10\n")
+    monkeypatch.setattr(pipeline, "__file__", str(copy / "__init__.py"))
+
+
+def changed_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sklearn, "__version__", "1.99.0")
+
+
+@pytest.mark.parametrize("change", [changed_range, changed_candidates, changed_code, changed_package])
+def test_a_sweep_uses_no_trial_of_another_space_code_or_package(
+    change: Callable[[pytest.MonkeyPatch, Path], None],
+    store: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    params = SweepParams(model="knn", n_trials=4, plots=False)
+    first = sweep(params)
+    client = MlflowClient(store)
+    client.update_run(first.run_id, "KILLED")  # as a kill leaves it
+    change(monkeypatch, tmp_path)
+    again = sweep(params)
+    assert again.resumed == 0
+    # The reported winner was evaluated, with the reported result.
+    later = client.get_run(again.run_id)
+    evaluated = [
+        run.data.metrics["cv_accuracy_mean"]
+        for run in trials(client, later).values()
+        if {"n_neighbors": run.data.params["n_neighbors"], "weights": run.data.params["weights"]}
+        == {key: str(value) for key, value in again.best.model_params.items()}
+    ]
+    assert evaluated == [again.best_metrics["cv_accuracy_mean"]]
+    assert len(trials(client, client.get_run(first.run_id))) == 4
 
 
 @pytest.mark.slow
