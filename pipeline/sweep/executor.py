@@ -1,112 +1,132 @@
-"""Where trials run: in processes of this machine, or on the executors of a Spark cluster."""
+"""Where trials run: in processes of this machine, or as tasks of a Spark cluster.
+
+A process runs one trial and is killed when its time is over; the pools of joblib end all their processes
+with one of them.
+"""
 
 from __future__ import annotations
 
 import functools
-import itertools
+import math
+import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
-import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from multiprocessing.connection import Connection
 
-import joblib
-from joblib.externals.loky.process_executor import TerminatedWorkerError
+from pipeline.estimators import ESTIMATORS
+from pipeline.params.definitions import SweepParams
+from pipeline.params.fields import as_text
+from pipeline.sweep.trials import Trial, TrialResult
+from registry_tools.errors import error_summary
 
-from pipeline.errors import PipelineError
-
-Task = TypeVar("Task")
-Result = TypeVar("Result")
-
-
-class WorkerTerminated(PipelineError):
-    """A process that worked on tasks was ended from outside, such as for want of memory."""
+Work = Callable[[Trial], TrialResult]
+Run = Callable[[Trial, float], "TrialResult | None"]  # with seconds; None if they were not enough
+# Not forks of this process, which has threads: forks of one that has only imported what trials need.
+_processes = multiprocessing.get_context("forkserver")
 
 
 def run_trials(
-    work: Callable[[Task], Result], tasks: Iterable[Task], n_jobs: int, engine: str
-) -> Generator[tuple[Task, Result], None, None]:
-    """Yield each trial with its result, as it ends.
+    work: Work, trials: Iterator[Trial], params: SweepParams
+) -> Generator[tuple[Trial, TrialResult | None], None, None]:
+    """Yield each trial with its result as it ends; None if the time of the sweep was over before.
 
     Parameters
     ----------
     work
-        Called in the processes; it and the tasks are sent there.
-    tasks
-        Asked for the next one when there is a free process.
-    n_jobs
-        How many run at the same time.
-    engine
-        "local" or "spark".
-
-    Raises
-    ------
-    WorkerTerminated
-        If a process ended by itself.
+        Called where trials run; it is sent there with each trial.
+    trials
+        Asked for the next one, in this thread, when there is a free process.
+    params
+        `n_jobs`, `engine`, `timeout` and `trial_timeout` are read.
     """
-    if engine == "spark":
-        yield from _run_on_spark(work, tasks, n_jobs)
-        return
-    parallel = joblib.Parallel(
-        n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch=n_jobs, batch_size=1
+    most, total = (
+        limit.total_seconds() if limit else math.inf for limit in (params.trial_timeout, params.timeout)
     )
+    if params.engine == "local" and params.n_jobs == 1 and math.isinf(min(most, total)):
+        yield from ((trial, work(trial)) for trial in trials)
+        return
+    run, stop = _on_spark(work) if params.engine == "spark" else _in_processes(work)
+    deadline = time.monotonic() + total
+    running: dict[Future[TrialResult | None], Trial] = {}
+    with ThreadPoolExecutor(params.n_jobs) as pool:
+        try:
+            while True:
+                while len(running) < params.n_jobs and time.monotonic() < deadline:
+                    if (trial := next(trials, None)) is None:
+                        break
+                    running[pool.submit(run, trial, min(most, deadline - time.monotonic()))] = trial
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    result, trial = future.result(), running.pop(future)
+                    if result is None and time.monotonic() < deadline:
+                        late = f"took longer than trial_timeout={as_text(params.trial_timeout)}"
+                        result = TrialResult({}, failure=late)
+                    yield trial, result
+        finally:
+            stop()
+
+
+def _in_processes(work: Work) -> tuple[Run, Callable[[], None]]:
+    modules = {spec.factory.partition(":")[0] for spec in ESTIMATORS.values()}
+    _processes.set_forkserver_preload([__name__, *sorted(modules)])
+    first = _processes.Process(target=os.getpid)  # imports are not part of the time of a trial
+    first.start()
+    first.join()
+
+    def stop() -> None:
+        for child in multiprocessing.active_children():
+            child.kill()
+
+    return functools.partial(_run_in_process, work), stop
+
+
+def _run_in_process(work: Work, trial: Trial, seconds: float) -> TrialResult | None:
+    ours, theirs = _processes.Pipe(duplex=False)
+    child = _processes.Process(target=_send_result, args=(theirs, work, trial))
+    child.start()
+    theirs.close()
     try:
-        yield from parallel(joblib.delayed(_run_locally)(os.getpid(), work, task) for task in tasks)
-    except TerminatedWorkerError as error:
-        raise WorkerTerminated("a process was ended from outside, such as for want of memory") from error
+        return ours.recv() if ours.poll(None if math.isinf(seconds) else seconds) else None
+    except EOFError:
+        return TrialResult({}, failure="its process was ended from outside, such as for want of memory")
+    finally:
+        child.kill()
+        child.join()
 
 
-def _run_locally(parent: int, work: Callable[[Task], Result], task: Task) -> tuple[Task, Result]:
-    if os.getpid() != parent:
-        _exit_with_parent(parent)
-    return _run_trial(work, task)
+def _send_result(connection: Connection, work: Work, trial: Trial) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this process
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    connection.send(work(trial))
 
 
-@functools.cache
-def _exit_with_parent(parent: int) -> None:
-    """Have this process end when the one that started it is killed; of itself it would not."""
-
-    def watch_parent() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
+def _exit_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
         os._exit(1)
 
-    threading.Thread(target=watch_parent, daemon=True).start()
 
+def _on_spark(work: Work) -> tuple[Run, Callable[[], None]]:
+    from pyspark.sql import SparkSession
 
-def _run_trial(work: Callable[[Task], Result], task: Task) -> tuple[Task, Result]:
-    return task, work(task)
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # Spark would take any `python3`
+    context = SparkSession.builder.appName("sweep").getOrCreate().sparkContext
+    shared = context.broadcast(work)
 
+    def run(trial: Trial, seconds: float) -> TrialResult | None:
+        def call(each: Trial) -> TrialResult | None:
+            return shared.value(each) if math.isinf(seconds) else _run_in_process(shared.value, each, seconds)
 
-def _run_on_spark(
-    work: Callable[[Task], Result], tasks: Iterable[Task], n_jobs: int
-) -> Iterator[tuple[Task, Result]]:
-    """Yield the results, `n_jobs` after `n_jobs`: this backend returns lists."""
-    from joblibspark import register_spark
+        try:
+            return context.parallelize([trial], 1).map(call).collect()[0]
+        except Exception as error:  # noqa: BLE001 - whatever ends a task of Spark is the result of its trial
+            return TrialResult({}, failure=error_summary(error, 500))
 
-    # Spark would take whatever `python3` is on the PATH of its workers.
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    register_spark()
-    remaining = iter(tasks)
-    while batch := list(itertools.islice(remaining, n_jobs)):
-        calls = (joblib.delayed(_run_trial)(work, task) for task in batch)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Spark's own making
-            with joblib.parallel_config("spark", n_jobs=n_jobs):
-                results = joblib.Parallel(n_jobs=n_jobs)(calls)
-        yield from results
-
-
-def check_spark() -> None:
-    """Refuse where Spark cannot run, before anything is begun.
-
-    Raises
-    ------
-    UnsupportedOperation
-        If its packages or Java are missing; says how to install them.
-    """
-    from registry_tools.batch.engines.spark import check_installed
-
-    check_installed()
+    return run, context.cancelAllJobs

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import pandas as pd
+from mlflow.entities import Run
 
-from pipeline.data.dataset import Dataset
 from pipeline.data.load import load_dataset
 from pipeline.data.split import split_rows
 from pipeline.errors import PipelineError
 from pipeline.params.definitions import SweepParams, TrainParams
 from pipeline.params.fields import as_text
-from pipeline.sweep.executor import WorkerTerminated, check_spark, run_trials
+from pipeline.sweep.executor import Work, run_trials
 from pipeline.sweep.identity import study_key
-from pipeline.sweep.sweep_runs import EarlierTrials, SweepRuns
-from pipeline.sweep.trials import Trial, TrialResult, best_trial, draw_trials, evaluate_trial, rank_key
-from pipeline.tracking import runs, store
+from pipeline.sweep.study import SweepStudy
+from pipeline.sweep.trials import METRIC, SPREAD, Trial, TrialResult, evaluate_trial, rank
+from pipeline.tracking.runs import training_run
+from pipeline.tracking.sweep_runs import SweepRuns
 from pipeline.training.model_card import run_name
-from pipeline.training.train import TrainResult, train
-from registry_tools.errors import RegistryToolsError
+from pipeline.training.train import TrainResult, find_result, train
+from registry_tools.batch.engines.spark import check_installed
 
-_BEST = 5  # that the note lists
+_BEST = 5  # trials that the note lists
+_ARGUMENTS = (
+    "model_params"  # a tag of a trial: its arguments as JSON, as the parameter of a training takes them
+)
 Show = Callable[[int, int, "float | None"], None]  # trials that ended, of how many, the best so far
 
 
@@ -36,94 +40,92 @@ class SweepResult:
     finished: int
     failed: int
     reason: str  # of the first that failed
-    is_exhausted: bool  # fewer were tried than were asked for, since there are no more
-    resumed: int  # of the finished, by an interrupted sweep
+    is_exhausted: bool  # there were fewer different trials than were asked for
+    is_timed_out: bool  # `timeout` was over before all trials had ended
+    resumed: int  # of the finished, by earlier sweeps
     best: TrainParams
     best_metrics: Mapping[str, float]
+    untuned: TrainParams | None  # the best of the defaults; None if all of them failed
+    untuned_metrics: Mapping[str, float]
     winner: TrainResult
 
+    @property
+    def beats_untuned(self) -> bool | None:
+        """Whether the best is more accurate than the untuned defaults; None if they all failed."""
+        return self.best_metrics[METRIC] > self.untuned_metrics[METRIC] if self.untuned else None
 
-@dataclass
+    def compare_untuned(self) -> str:
+        """Return the best untuned default, and what the search gained over it."""
+        if self.untuned is None:
+            return "failed"
+        gain = self.best_metrics[METRIC] - self.untuned_metrics[METRIC]
+        gained = f"the best is {gain:.4f} better" if self.beats_untuned else "the best is NOT better"
+        return f"{run_name(self.untuned)}: cross-validated {format_accuracy(self.untuned_metrics)}; {gained}"
+
+
+def format_accuracy(metrics: Mapping[str, float]) -> str:
+    """Return mean and standard deviation over the folds."""
+    return f"{metrics[METRIC]:.4f} ± {metrics[SPREAD]:.4f}"
+
+
 class _RunningSweep:
     """A sweep while its trials run."""
 
-    params: SweepParams
-    dataset: Dataset
-    trials: list[Trial]
-    runs: SweepRuns
-    earlier: EarlierTrials
-    show: Show
-    metrics: dict[int, Mapping[str, float]] = field(default_factory=dict)
-    failures: dict[int, str] = field(default_factory=dict)
-    so_far: list[float] = field(default_factory=list)  # the best accuracy after each trial
-    open_runs: dict[int, str] = field(default_factory=dict)  # runs of the trials under way
-    dispatch_error: BaseException | None = None  # met where joblib asked for the next trial
+    def __init__(self, params: SweepParams, study: SweepStudy, runs: SweepRuns, show: Show) -> None:
+        self.params, self.study, self.runs, self.show = params, study, runs, show
+        self.trials: dict[int, TrainParams] = {}
+        self.metrics: dict[int, Mapping[str, float]] = {}
+        self.failures: dict[int, str] = {}
+        self.best: dict[int, float] = {}  # the improvements of the best accuracy, by trials that finished
+        self.resumed = 0
+        self.is_exhausted = False
 
-    def run(self, training: Dataset) -> None:
+    def run(self, work: Work, earlier: Mapping[int, Run]) -> None:
         """Run the trials that are not done, and log each as it ends."""
-        for place in sorted(self.earlier.finished):
-            self._add_metrics(place, self.earlier.finished[place])
-        work = functools.partial(_evaluate, self.params, self.dataset.features, training)
-        try:
-            while len(self.metrics) + len(self.failures) < len(self.trials):
-                self._run_remaining(work)
-        except BaseException:
-            with contextlib.suppress(RegistryToolsError):  # unavailable: the first error counts
-                self.runs.kill_open()
-            raise
+        if self.study.learns:  # the others are asked for again, and compared
+            for number, run in sorted(earlier.items()):
+                values = json.loads(run.data.tags[_ARGUMENTS])
+                trial = self.study.accept(number, run.data.params["model"], values)
+                if trial is not None and number < self.params.n_trials:
+                    self._add(trial, TrialResult(run.data.metrics), resumed=1)
+        # Closed before anything else: no trial is begun any more.
+        with contextlib.closing(run_trials(work, self._dispatch(earlier), self.params)) as results:
+            for trial, result in results:
+                if result is not None:
+                    tags = {_ARGUMENTS: as_text(trial.model_params), "warning": result.warning or ""}
+                    self.runs.end_trial(trial.number, trial.as_text(), result.metrics, tags, result.failure)
+                    self._add(trial, result)
 
-    def _run_remaining(self, work: Callable[[tuple[int, Trial]], TrialResult]) -> None:
-        params = self.params
-        results = run_trials(work, self._dispatch(), params.n_jobs, params.engine)
-        try:
-            # Closed before anything else: no trial is begun any more.
-            with contextlib.closing(results):
-                for (place, trial), result in results:
-                    self._log_result(place, trial, result)
-        except WorkerTerminated as error:
-            # It is unknown which trial caused it: none of the open ones is tried again.
-            for place in list(self.open_runs):
-                self._log_result(place, self.trials[place], TrialResult({}, failure=str(error)))
-        if self.dispatch_error is not None:
-            raise self.dispatch_error
-
-    def _dispatch(self) -> Iterator[tuple[int, Trial]]:
-        """Yield the trials to run, each with a run of its own; joblib asks in its own threads."""
-        for place, trial in enumerate(self.trials):
-            if place in self.metrics or place in self.failures:
+    def _dispatch(self, earlier: Mapping[int, Run]) -> Iterator[Trial]:
+        """Yield the trials to run, each with a run of its own."""
+        for number in range(self.params.n_trials):
+            if number in self.trials:
                 continue
-            try:
-                name = run_name(self.params.train_params(trial.model, trial.model_params))
-                before = self.earlier.unfinished.get(place)
-                self.open_runs[place] = self.runs.open_trial(place, name, before)
-            except BaseException as error:  # noqa: BLE001 - raised again by _run_remaining
-                self.dispatch_error = error
+            trial = self.study.ask(number)
+            if trial is None:
+                self.is_exhausted = True
                 return
-            yield place, trial
+            # A result counts only for the parameters that were evaluated.
+            if number in earlier and earlier[number].data.params == trial.as_text():
+                self._add(trial, TrialResult(earlier[number].data.metrics), resumed=1)
+                continue
+            self.runs.open_trial(number, run_name(self.params.train_params(trial.model, trial.model_params)))
+            yield trial
 
-    def _log_result(self, place: int, trial: Trial, result: TrialResult) -> None:
-        run_id = self.open_runs[place]
-        arguments = {key: as_text(value) for key, value in trial.model_params.items()}
-        logged = {"model": trial.model, **arguments}
+    def _add(self, trial: Trial, result: TrialResult, resumed: int = 0) -> None:
+        self.resumed += resumed
+        self.trials[trial.number] = self.params.train_params(trial.model, trial.model_params)
         if result.failure is not None:
-            self.runs.fail_trial(run_id, logged, result.failure)
-            self.failures[place] = result.failure
+            self.failures[trial.number] = result.failure
         else:
-            self.runs.finish_trial(run_id, logged, result.metrics, result.warning or "")
-            self._add_metrics(place, result.metrics)
-        del self.open_runs[place]
-        best = self.so_far[-1] if self.so_far else None
-        self.show(len(self.metrics) + len(self.failures), len(self.trials), best)
-
-    def _add_metrics(self, place: int, metrics: Mapping[str, float]) -> None:
-        self.metrics[place] = metrics
-        self.so_far.append(max([*self.so_far[-1:], metrics["cv_accuracy_mean"]]))
-
-
-def _evaluate(
-    params: SweepParams, features: pd.DataFrame, training: Dataset, task: tuple[int, Trial]
-) -> TrialResult:
-    return evaluate_trial(task[1], params, features, training)
+            self.metrics[trial.number] = result.metrics
+            accuracy = result.metrics[METRIC]
+            if accuracy > max(self.best.values(), default=-1):
+                self.best[len(self.metrics) - 1] = accuracy
+            if self.study.learns:
+                self.study.tell(trial, accuracy)
+        best = max(self.best.values(), default=None)
+        self.show(len(self.metrics) + len(self.failures), self.params.n_trials, best)
 
 
 def sweep(params: SweepParams, show: Show = lambda *_: None) -> SweepResult:
@@ -143,93 +145,69 @@ def sweep(params: SweepParams, show: Show = lambda *_: None) -> SweepResult:
     InvalidParameter, DataError
         Before any run is opened, if parameters or table are unusable.
     PipelineError, RegistryToolsError
-        If every trial failed, or the store does; the run ends FAILED.
+        If no trial finished, or the store fails; the run ends FAILED.
     """
     dataset = load_dataset(params)
     training = dataset.take(split_rows(dataset, params)[0])
-    trials = draw_trials(params)
+    study = SweepStudy(params)
     if params.engine == "spark":
-        check_spark()
-    with runs.training_run(params.name, f"sweep {params.model}") as run_id:
-        sweep_runs = SweepRuns(
-            run_id, study_key(params, sorted({trial.model for trial in trials}), dataset.digest)
-        )
-        with sweep_runs.keep_alive():
-            sweep_runs.log_start(params.as_text(), {"model": params.model, "data_digest": dataset.digest})
-            earlier = sweep_runs.resume_trials()
-            running = _RunningSweep(params, dataset, trials, sweep_runs, earlier, show)
-            running.run(training)
-            return _conclude(running)
+        check_installed()
+    work = functools.partial(evaluate_trial, params=params, features=dataset.features, training=training)
+    tags = {"model": params.model, "data_digest": dataset.digest}
+    with training_run(params.name, f"sweep {params.model}") as run_id:
+        runs = SweepRuns(run_id, study_key(params, study.models, dataset.digest))
+        with runs.record(params.as_text(), tags):
+            running = _RunningSweep(params, study, runs, show)
+            earlier, trained = runs.take_over(params.n_trials)
+            running.run(work, earlier)
+            return _conclude(running, trained)
 
 
-def _conclude(done: _RunningSweep) -> SweepResult:
+def _conclude(done: _RunningSweep, trained: list[Run]) -> SweepResult:
     """Train the best, and log the results on the parent."""
-    place = best_trial(done.metrics)
-    if place is None:
-        reasons = sorted(set(done.failures.values()))
-        raise PipelineError(f"all {len(done.failures)} trials failed: {reasons[0]}")
+    if not done.metrics:
+        late = f"no trial finished within timeout={done.params.as_text().get('timeout')}: raise it"
+        failed = f"all {len(done.failures)} trials failed: {min(done.failures.values(), default='')}"
+        raise PipelineError(failed if done.failures else late)
     other = done.runs.continued_by()
     if other is not None:
         raise PipelineError(f"the heartbeat of this sweep expired and another sweep resumed it, run {other}")
-    best, metrics = _trial_params(done, place), done.metrics[place]
-    winner = _find_trained(done, best) or train(best)
-    done.runs.log_best(
-        done.so_far,
-        {"cv_accuracy_mean": metrics["cv_accuracy_mean"], **winner.metrics},
-        _write_note(done, winner),
+    order = rank(done.metrics)
+    best = done.trials[order[0]]
+    same = [run for run in trained if run.data.params == best.as_text()]
+    found = (find_result(best, run.info.run_id, run.data.metrics) for run in same)
+    untuned = next((number for number in order if number < len(done.study.models)), -1)
+    ended = len(done.metrics) + len(done.failures)
+    result = SweepResult(
+        run_id=done.runs.run_id,
+        finished=len(done.metrics),
+        failed=len(done.failures),
+        reason=next(iter(done.failures.values()), ""),
+        is_exhausted=done.is_exhausted,
+        is_timed_out=ended < done.params.n_trials and not done.is_exhausted,
+        resumed=done.resumed,
+        best=best,
+        best_metrics=done.metrics[order[0]],
+        untuned=done.trials.get(untuned),
+        untuned_metrics=done.metrics.get(untuned, {}),
+        winner=next(filter(None, found), None) or train(best),
     )
-    return SweepResult(
-        done.runs.run_id,
-        len(done.metrics),
-        len(done.failures),
-        next(iter(done.failures.values()), ""),
-        len(done.trials) < done.params.n_trials,
-        len(done.earlier.finished),
-        best,
-        metrics,
-        winner,
-    )
+    rows = [f"| {run_name(done.trials[n])} | {format_accuracy(done.metrics[n])} |" for n in order[:_BEST]]
+    metrics = {**result.winner.metrics, "trials": ended}
+    if result.untuned is not None:
+        metrics["untuned_cv_accuracy"] = result.untuned_metrics[METRIC]
+    done.runs.log_best(done.best, metrics, _note(result, rows))
+    return result
 
 
-def _trial_params(done: _RunningSweep, place: int) -> TrainParams:
-    trial = done.trials[place]
-    return done.params.train_params(trial.model, trial.model_params)
+def _note(result: SweepResult, rows: list[str]) -> str:
+    """Return the description of the parent run, in Markdown."""
+    failed = f", {result.failed} more failed" if result.failed else ""
+    winner = f"**{result.winner.name} version {result.winner.version}**"
+    return f"""{winner} is the best of {result.finished} trials{failed}.
 
+Untuned default: {result.compare_untuned()}.
 
-def _find_trained(done: _RunningSweep, best: TrainParams) -> TrainResult | None:
-    """Return an earlier training of the best, if only the sweep's own end was missing."""
-    run_id = done.earlier.winner
-    found = done.runs.registered_version(run_id) if run_id is not None else None
-    if run_id is None or found is None:
-        return None
-    holdout = done.dataset.take(split_rows(done.dataset, best)[1])
-    return TrainResult(
-        run_id,
-        store.address(),
-        best.name,
-        found[0],
-        best.stage,
-        len(done.dataset.labels) - len(holdout.labels),
-        len(holdout.labels),
-        dict(found[1]),
-        tuple(holdout.features.iloc[0]),
-    )
-
-
-def _write_note(done: _RunningSweep, winner: TrainResult) -> str:
-    """Return the card of the parent run, in Markdown."""
-    metrics = done.metrics
-    order = sorted(metrics, key=lambda place: rank_key(metrics[place], place))[:_BEST]
-    lines = [
-        f"**{winner.name} version {winner.version}** is the best of {len(metrics)} trials"
-        + (f", {len(done.failures)} more failed" if done.failures else "")
-        + ". Accuracy by cross-validation on the training rows:",
-        "",
-        "| trial | accuracy |",
-        "| --- | --- |",
-    ]
-    for place in order:
-        name = run_name(_trial_params(done, place))
-        mean, std = metrics[place]["cv_accuracy_mean"], metrics[place]["cv_accuracy_std"]
-        lines.append(f"| {name} | {mean:.4f} ± {std:.4f} |")
-    return "\n".join(lines)
+| trial | accuracy by cross-validation on the training rows |
+| --- | --- |
+""" + "\n".join(rows)
