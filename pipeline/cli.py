@@ -7,7 +7,7 @@ import io
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from registry_tools.errors import RegistryToolsError
 if TYPE_CHECKING:
     from pipeline.monitoring.monitor import MonitorResult
     from pipeline.sweep.sweep import SweepResult
+    from pipeline.training.model_card import EvaluatedTrial
     from pipeline.training.train import TrainResult
 
 _DRIFT = 4  # exit code
@@ -197,9 +198,9 @@ def _summary(result: TrainResult) -> list[str]:
 
 
 def _sweep_json(result: SweepResult) -> dict[str, Any]:
-    def trial(params: TrainParams | None, metrics: Mapping[str, float]) -> dict[str, Any] | None:
-        accuracy = {key: metrics[key] for key in ("cv_accuracy_mean", "cv_accuracy_std") if params}
-        return {"model": params.model, "model_params": params.model_params, **accuracy} if params else None
+    def trial(found: EvaluatedTrial) -> dict[str, Any]:
+        accuracy = {name: found.metrics[name] for name in ("cv_accuracy_mean", "cv_accuracy_std")}
+        return {"model": found.params.model, "model_params": found.params.model_params, **accuracy}
 
     winner = result.winner
     return {
@@ -210,9 +211,9 @@ def _sweep_json(result: SweepResult) -> dict[str, Any]:
         "resumed": result.resumed,
         "is_exhausted": result.is_exhausted,
         "is_timed_out": result.is_timed_out,
-        "best": trial(result.best, result.best_metrics),
-        "untuned": trial(result.untuned, result.untuned_metrics),
-        "beats_untuned": result.beats_untuned,
+        "best": trial(result.best),
+        "untuned": trial(result.untuned) if result.untuned else None,
+        "beats_untuned": result.best.accuracy > result.untuned.accuracy if result.untuned else None,
         "winner": {
             "run_id": winner.run_id,
             "name": winner.name,
@@ -224,19 +225,18 @@ def _sweep_json(result: SweepResult) -> dict[str, Any]:
 
 
 def _sweep_summary(result: SweepResult) -> list[str]:
-    from pipeline.training.model_card import run_name
+    from pipeline.training.model_card import compare_with_untuned
 
     counts = [f"{result.finished} finished"]
     counts += [f"{result.resumed} of them before"] if result.resumed else []
     counts += [f"{result.failed} failed, such as: {result.reason}"] if result.failed else []
     counts += ["there are no more to try"] if result.is_exhausted else []
     counts += ["the time was over before the others"] if result.is_timed_out else []
-    mean, std = (result.best_metrics[f"cv_accuracy_{name}"] for name in ("mean", "std"))
     return [
         f"sweep     {result.run_id}",
         f"trials    {', '.join(counts)}",
-        f"best      {run_name(result.best)}: cross-validated {mean:.4f} ± {std:.4f}",
-        f"untuned   {result.compare_untuned()}",
+        f"best      {result.best.summary()}",
+        f"untuned   {compare_with_untuned(result.best, result.untuned)}",
         *_summary(result.winner),
     ]
 

@@ -1,4 +1,4 @@
-"""Processes of this machine: their limits, and the one format of the messages between them.
+"""Processes of this machine: their limits, calls in one, and the one format of messages between them.
 
 A message is a JSON object, the head, and bytes, the body, which may be empty. In a stream two
 lengths stand before them.
@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
+import multiprocessing
 import os
 import resource
 import signal
 import struct
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import orjson
 
@@ -22,6 +26,11 @@ MEBIBYTE = 1 << 20
 
 _LENGTHS = struct.Struct("<IQ")  # of the head, of the body
 
+# Forks of a server that has only imported modules, and not of this process with its threads.
+_FORKS = multiprocessing.get_context("forkserver")
+
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
 Head = dict[str, Any]
 Message = tuple[Head, bytes]
 
@@ -78,6 +87,69 @@ def describe_exit(code: int) -> str:
     with contextlib.suppress(ValueError):
         return signal.Signals(-code).name
     return f"signal {-code}"
+
+
+@contextlib.contextmanager
+def calls_in_processes(
+    function: Callable[[Argument], Result], modules: Sequence[str]
+) -> Iterator[Callable[[Argument, float], Result]]:
+    """Yield the function as `call_in_process` calls it; processes that are left end with the body.
+
+    Parameters
+    ----------
+    function
+        Has one argument.
+    modules
+        Imported before the first call, so that no call takes the time for it.
+    """
+    _FORKS.set_forkserver_preload([__name__, *modules])
+    first = _FORKS.Process(target=os.getpid)
+    first.start()
+    first.join()
+    try:
+        yield lambda argument, seconds: call_in_process(function, argument, seconds)
+    finally:
+        for child in multiprocessing.active_children():
+            child.kill()
+
+
+def call_in_process(function: Callable[[Argument], Result], argument: Argument, seconds: float) -> Result:
+    """Call a function in a process of its own, and return what it returned.
+
+    Raises
+    ------
+    TimeoutError
+        If it took longer than `seconds`; the process was killed.
+    ChildProcessError
+        If something else ended the process.
+    """
+    ours, theirs = _FORKS.Pipe(duplex=False)
+    child = _FORKS.Process(target=_send_result, args=(theirs, function, argument))
+    child.start()
+    theirs.close()
+    try:
+        if not ours.poll(None if math.isinf(seconds) else seconds):
+            raise TimeoutError(f"took longer than {seconds:g} s")
+        result: Result = ours.recv()
+        return result
+    except EOFError:
+        raise ChildProcessError("its process was ended from outside, such as for want of memory") from None
+    finally:
+        child.kill()
+        child.join()
+
+
+def _send_result(connection: Any, function: Callable[[Any], Any], argument: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this process
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    connection.send(function(argument))
+
+
+def _exit_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def encode_message(head: Head, body: Any = b"") -> bytes:

@@ -17,7 +17,7 @@ from optuna import distributions, samplers
 from optuna.trial import TrialState, create_trial
 
 from pipeline.errors import InvalidParameter
-from pipeline.estimators import ESTIMATORS, Range
+from pipeline.estimators import ESTIMATORS, Range, grid_points
 from pipeline.params.definitions import ALL_MODELS, SweepParams
 from pipeline.sweep.trials import Trial
 from pipeline.training.model_pipeline import default_arguments
@@ -53,9 +53,7 @@ class SweepStudy:
         self._accepted: set[str] = set()
 
     def _open_study(self, model: str) -> optuna.Study:
-        return optuna.create_study(
-            direction="maximize", sampler=_sampler(self._params, model, self._spaces[model])
-        )
+        return optuna.create_study(sampler=_sampler(self._params, model, self._spaces[model]))
 
     def ask(self, number: int) -> Trial | None:
         """Return the next trial, or None if every point of the search spaces was tried.
@@ -96,21 +94,17 @@ class SweepStudy:
         return {key: _round_value(value, asked.distributions[key]) for key, value in asked.params.items()}
 
     def tell(self, trial: Trial, accuracy: float) -> None:
-        """Tell the result of a trial, for `tpe` to learn from."""
-        space = self._spaces[trial.model]
-        try:
-            told = {key: trial.model_params[key] for key in space}
-            result = create_trial(params=told, distributions=space, value=accuracy)
-        except ValueError:
-            return  # a default outside of the search space
-        study = self._studies[trial.model]
-        study.add_trial(result)
+        """Tell the accuracy of a trial, for `tpe` to learn from; a default may lie outside of the space."""
+        if not self.learns or trial.number < len(self.models):
+            return
+        space, study = self._spaces[trial.model], self._studies[trial.model]
+        told = {key: trial.model_params[key] for key in space}
+        study.add_trial(create_trial(params=told, distributions=space, value=-accuracy))
         known = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
         if len(known) > _MAX_KNOWN:
-            best = sorted(known, key=lambda each: each.value or 0.0, reverse=True)[:_KEPT]
-            kept = {each.number: each for each in [*best, *known[-_KEPT:]]}
+            best = sorted(known[:-_KEPT], key=lambda each: each.value or 0.0)[:_KEPT]
             self._studies[trial.model] = self._open_study(trial.model)
-            self._studies[trial.model].add_trials(kept[number] for number in sorted(kept))
+            self._studies[trial.model].add_trials([*best, *known[-_KEPT:]])
 
 
 def _search_space(model: str, params: SweepParams) -> Space:
@@ -133,25 +127,16 @@ def _distribution(values: Range | tuple[Any, ...]) -> distributions.BaseDistribu
 def _sampler(params: SweepParams, model: str, space: Space) -> samplers.BaseSampler:
     seed = params.random_state
     if params.sampler == "grid":
-        grid = {key: _grid_points(ESTIMATORS[model].space[key]) for key in space}
+        grid = {key: list(grid_points(ESTIMATORS[model].space[key], _GRID_POINTS)) for key in space}
         size = math.prod(map(len, grid.values()))
         if size > _MAX_GRID:
-            raise InvalidParameter(
-                "sampler", "grid", f"{model} has {size} points, more than {_MAX_GRID}: try qmc"
-            )
+            raise InvalidParameter("sampler", "grid", f"{size} points for {model} are too many: try qmc")
         return samplers.GridSampler(grid, seed)
     if params.sampler == "qmc":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return samplers.QMCSampler(scramble=True, seed=seed)
     return samplers.RandomSampler(seed)
-
-
-def _grid_points(values: Range | tuple[Any, ...]) -> list[Any]:
-    if isinstance(values, tuple):
-        return list(values)
-    points = (np.geomspace if values.log else np.linspace)(values.low, values.high, _GRID_POINTS)
-    return sorted({round(point) if values.is_integer else float(point) for point in points})
 
 
 def _round_value(value: Any, distribution: distributions.BaseDistribution) -> Any:

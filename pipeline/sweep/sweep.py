@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
-
-from mlflow.entities import Run
 
 from pipeline.data.load import load_dataset
 from pipeline.data.split import split_rows
 from pipeline.errors import PipelineError
 from pipeline.params.definitions import SweepParams, TrainParams
 from pipeline.params.fields import as_text
-from pipeline.sweep.executor import Work, run_trials
-from pipeline.sweep.identity import study_key
 from pipeline.sweep.study import SweepStudy
-from pipeline.sweep.trials import METRIC, SPREAD, Trial, TrialResult, evaluate_trial, rank
+from pipeline.sweep.trials import METRIC, Trial, TrialResult, evaluate_trial, rank, run_trials
 from pipeline.tracking.runs import training_run
 from pipeline.tracking.sweep_runs import SweepRuns
-from pipeline.training.model_card import run_name
+from pipeline.training.environment import identity
+from pipeline.training.model_card import EvaluatedTrial, render_sweep_card, run_name
 from pipeline.training.train import TrainResult, find_result, train
 from registry_tools.batch.engines.spark import check_installed
 
-_BEST = 5  # trials that the note lists
-_ARGUMENTS = (
-    "model_params"  # a tag of a trial: its arguments as JSON, as the parameter of a training takes them
-)
+# These options change neither the parameters nor the metrics of a trial.
+_EXECUTION = {"n_trials", "n_jobs", "engine", "timeout", "trial_timeout"}
+_ARGUMENTS = "model_params"  # the tag of a trial with its arguments, as a training takes them
 Show = Callable[[int, int, "float | None"], None]  # trials that ended, of how many, the best so far
 
 
@@ -43,29 +39,9 @@ class SweepResult:
     is_exhausted: bool  # there were fewer different trials than were asked for
     is_timed_out: bool  # `timeout` was over before all trials had ended
     resumed: int  # of the finished, by earlier sweeps
-    best: TrainParams
-    best_metrics: Mapping[str, float]
-    untuned: TrainParams | None  # the best of the defaults; None if all of them failed
-    untuned_metrics: Mapping[str, float]
+    best: EvaluatedTrial
+    untuned: EvaluatedTrial | None  # the best of the defaults; None if all of them failed
     winner: TrainResult
-
-    @property
-    def beats_untuned(self) -> bool | None:
-        """Whether the best is more accurate than the untuned defaults; None if they all failed."""
-        return self.best_metrics[METRIC] > self.untuned_metrics[METRIC] if self.untuned else None
-
-    def compare_untuned(self) -> str:
-        """Return the best untuned default, and what the search gained over it."""
-        if self.untuned is None:
-            return "failed"
-        gain = self.best_metrics[METRIC] - self.untuned_metrics[METRIC]
-        gained = f"the best is {gain:.4f} better" if self.beats_untuned else "the best is NOT better"
-        return f"{run_name(self.untuned)}: cross-validated {format_accuracy(self.untuned_metrics)}; {gained}"
-
-
-def format_accuracy(metrics: Mapping[str, float]) -> str:
-    """Return mean and standard deviation over the folds."""
-    return f"{metrics[METRIC]:.4f} ± {metrics[SPREAD]:.4f}"
 
 
 class _RunningSweep:
@@ -73,59 +49,55 @@ class _RunningSweep:
 
     def __init__(self, params: SweepParams, study: SweepStudy, runs: SweepRuns, show: Show) -> None:
         self.params, self.study, self.runs, self.show = params, study, runs, show
-        self.trials: dict[int, TrainParams] = {}
-        self.metrics: dict[int, Mapping[str, float]] = {}
+        self.earlier, self.trained = runs.take_over(params.n_trials)
+        self.finished: dict[int, EvaluatedTrial] = {}
         self.failures: dict[int, str] = {}
-        self.best: dict[int, float] = {}  # the improvements of the best accuracy, by trials that finished
+        self.improvements: dict[int, float] = {}  # of the best accuracy, by the trials that finished before
         self.resumed = 0
         self.is_exhausted = False
 
-    def run(self, work: Work, earlier: Mapping[int, Run]) -> None:
-        """Run the trials that are not done, and log each as it ends."""
-        if self.study.learns:  # the others are asked for again, and compared
-            for number, run in sorted(earlier.items()):
+    def dispatch(self) -> Iterator[Trial]:
+        """Yield the trials to run, each with a run of its own; add those that are finished."""
+        # A sampler that learns is told first what is known. The others are asked for the same trials again.
+        learns = self.study.learns
+        for number in sorted(range(self.params.n_trials), key=lambda n: learns and n not in self.earlier):
+            run = self.earlier.get(number)
+            trial = None
+            if learns and run is not None:
                 values = json.loads(run.data.tags[_ARGUMENTS])
                 trial = self.study.accept(number, run.data.params["model"], values)
-                if trial is not None and number < self.params.n_trials:
-                    self._add(trial, TrialResult(run.data.metrics), resumed=1)
-        # Closed before anything else: no trial is begun any more.
-        with contextlib.closing(run_trials(work, self._dispatch(earlier), self.params)) as results:
-            for trial, result in results:
-                if result is not None:
-                    tags = {_ARGUMENTS: as_text(trial.model_params), "warning": result.warning or ""}
-                    self.runs.end_trial(trial.number, trial.as_text(), result.metrics, tags, result.failure)
-                    self._add(trial, result)
-
-    def _dispatch(self, earlier: Mapping[int, Run]) -> Iterator[Trial]:
-        """Yield the trials to run, each with a run of its own."""
-        for number in range(self.params.n_trials):
-            if number in self.trials:
-                continue
-            trial = self.study.ask(number)
+            trial = trial or self.study.ask(number)
             if trial is None:
                 self.is_exhausted = True
                 return
             # A result counts only for the parameters that were evaluated.
-            if number in earlier and earlier[number].data.params == trial.as_text():
-                self._add(trial, TrialResult(earlier[number].data.metrics), resumed=1)
-                continue
-            self.runs.open_trial(number, run_name(self.params.train_params(trial.model, trial.model_params)))
-            yield trial
+            if run is not None and run.data.params == trial.as_text():
+                self.resumed += 1
+                self._add(trial, TrialResult(run.data.metrics))
+            else:
+                self.runs.open_trial(number, run_name(self._train_params(trial)))
+                yield trial
 
-    def _add(self, trial: Trial, result: TrialResult, resumed: int = 0) -> None:
-        self.resumed += resumed
-        self.trials[trial.number] = self.params.train_params(trial.model, trial.model_params)
+    def log(self, trial: Trial, result: TrialResult) -> None:
+        """Log a trial that ended, and tell the study."""
+        tags = {_ARGUMENTS: as_text(trial.model_params), "warning": result.warning or ""}
+        self.runs.end_trial(trial.number, trial.as_text(), result.metrics, tags, result.failure)
+        self._add(trial, result)
+
+    def _add(self, trial: Trial, result: TrialResult) -> None:
+        best = max(self.improvements.values(), default=None)
         if result.failure is not None:
             self.failures[trial.number] = result.failure
         else:
-            self.metrics[trial.number] = result.metrics
             accuracy = result.metrics[METRIC]
-            if accuracy > max(self.best.values(), default=-1):
-                self.best[len(self.metrics) - 1] = accuracy
-            if self.study.learns:
-                self.study.tell(trial, accuracy)
-        best = max(self.best.values(), default=None)
-        self.show(len(self.metrics) + len(self.failures), self.params.n_trials, best)
+            if best is None or accuracy > best:
+                best = self.improvements[len(self.finished)] = accuracy
+            self.finished[trial.number] = EvaluatedTrial(self._train_params(trial), result.metrics)
+            self.study.tell(trial, accuracy)
+        self.show(len(self.finished) + len(self.failures), self.params.n_trials, best)
+
+    def _train_params(self, trial: Trial) -> TrainParams:
+        return self.params.train_params(trial.model, trial.model_params)
 
 
 def sweep(params: SweepParams, show: Show = lambda *_: None) -> SweepResult:
@@ -153,61 +125,41 @@ def sweep(params: SweepParams, show: Show = lambda *_: None) -> SweepResult:
     if params.engine == "spark":
         check_installed()
     work = functools.partial(evaluate_trial, params=params, features=dataset.features, training=training)
-    tags = {"model": params.model, "data_digest": dataset.digest}
+    fixed = {name: text for name, text in params.as_text().items() if name not in _EXECUTION}
+    key = identity(study.models, fixed, dataset.digest, METRIC)
     with training_run(params.name, f"sweep {params.model}") as run_id:
-        runs = SweepRuns(run_id, study_key(params, study.models, dataset.digest))
-        with runs.record(params.as_text(), tags):
+        runs = SweepRuns(run_id, key)
+        with runs.record(params.as_text(), {"model": params.model, "data_digest": dataset.digest}):
             running = _RunningSweep(params, study, runs, show)
-            earlier, trained = runs.take_over(params.n_trials)
-            running.run(work, earlier)
-            return _conclude(running, trained)
+            # Closed before anything else: no trial is begun any more.
+            with closing(run_trials(work, running.dispatch(), params)) as results:
+                for trial, result in results:
+                    if result is not None:
+                        running.log(trial, result)
+            return _conclude(running)
 
 
-def _conclude(done: _RunningSweep, trained: list[Run]) -> SweepResult:
+def _conclude(done: _RunningSweep) -> SweepResult:
     """Train the best, and log the results on the parent."""
-    if not done.metrics:
-        late = f"no trial finished within timeout={done.params.as_text().get('timeout')}: raise it"
-        failed = f"all {len(done.failures)} trials failed: {min(done.failures.values(), default='')}"
-        raise PipelineError(failed if done.failures else late)
+    finished, failures = done.finished, list(done.failures.values())
+    ended = len(finished) + len(failures)
+    if not finished:
+        late = f"no trial finished within timeout={as_text(done.params.timeout)}: raise it"
+        raise PipelineError(f"all {ended} trials failed: {min(failures)}" if failures else late)
     other = done.runs.continued_by()
     if other is not None:
         raise PipelineError(f"the heartbeat of this sweep expired and another sweep resumed it, run {other}")
-    order = rank(done.metrics)
-    best = done.trials[order[0]]
-    same = [run for run in trained if run.data.params == best.as_text()]
-    found = (find_result(best, run.info.run_id, run.data.metrics) for run in same)
-    untuned = next((number for number in order if number < len(done.study.models)), -1)
-    ended = len(done.metrics) + len(done.failures)
-    result = SweepResult(
-        run_id=done.runs.run_id,
-        finished=len(done.metrics),
-        failed=len(done.failures),
-        reason=next(iter(done.failures.values()), ""),
-        is_exhausted=done.is_exhausted,
-        is_timed_out=ended < done.params.n_trials and not done.is_exhausted,
-        resumed=done.resumed,
-        best=best,
-        best_metrics=done.metrics[order[0]],
-        untuned=done.trials.get(untuned),
-        untuned_metrics=done.metrics.get(untuned, {}),
-        winner=next(filter(None, found), None) or train(best),
-    )
-    rows = [f"| {run_name(done.trials[n])} | {format_accuracy(done.metrics[n])} |" for n in order[:_BEST]]
-    metrics = {**result.winner.metrics, "trials": ended}
-    if result.untuned is not None:
-        metrics["untuned_cv_accuracy"] = result.untuned_metrics[METRIC]
-    done.runs.log_best(done.best, metrics, _note(result, rows))
-    return result
-
-
-def _note(result: SweepResult, rows: list[str]) -> str:
-    """Return the description of the parent run, in Markdown."""
-    failed = f", {result.failed} more failed" if result.failed else ""
-    winner = f"**{result.winner.name} version {result.winner.version}**"
-    return f"""{winner} is the best of {result.finished} trials{failed}.
-
-Untuned default: {result.compare_untuned()}.
-
-| trial | accuracy by cross-validation on the training rows |
-| --- | --- |
-""" + "\n".join(rows)
+    order = rank({number: trial.metrics for number, trial in finished.items()})
+    ranked = [finished[number] for number in order]
+    best = ranked[0]
+    untuned = next((finished[number] for number in order if number < len(done.study.models)), None)
+    same = [run for run in done.trained if run.data.params == best.params.as_text()]
+    found = (find_result(best.params, run.info.run_id, run.data.metrics) for run in same)
+    winner = next(filter(None, found), None) or train(best.params)
+    card = render_sweep_card(f"{winner.name} version {winner.version}", ranked, untuned, len(failures))
+    default = {"untuned_cv_accuracy": untuned.accuracy} if untuned is not None else {}
+    done.runs.log_best(done.improvements, {**winner.metrics, **default, "trials": ended}, card)
+    reason = next(iter(failures), "")
+    is_timed_out = ended < done.params.n_trials and not done.is_exhausted
+    counts = len(finished), len(failures), reason, done.is_exhausted, is_timed_out, done.resumed
+    return SweepResult(done.runs.run_id, *counts, best, untuned, winner)

@@ -1,10 +1,16 @@
-"""A trial of a sweep: its parameters, and its evaluation by cross-validation."""
+"""The trials of a sweep: what one is, how it is evaluated, and where trials run.
+
+A process runs one trial, so that it can be killed when its time is over. The pools of joblib cannot do
+that: they end all their processes with one of them.
+"""
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +18,15 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from pipeline.data.dataset import Dataset
+from pipeline.estimators import ESTIMATORS
 from pipeline.params.definitions import SweepParams
 from pipeline.params.fields import as_text
 from pipeline.training import model_pipeline
+from registry_tools.batch.spark_calls import calls_on_spark
 from registry_tools.errors import error_summary, first_line
+from registry_tools.processes import calls_in_processes
 
-METRIC, SPREAD = "cv_accuracy_mean", "cv_accuracy_std"
+METRIC = "cv_accuracy_mean"
 
 
 @dataclass(frozen=True)
@@ -74,4 +83,50 @@ def evaluate_trial(
 
 def rank(metrics: Mapping[int, Mapping[str, float]]) -> list[int]:
     """Return the numbers of trials: the most accurate first, then the steadiest, then the earliest."""
-    return sorted(metrics, key=lambda number: (-metrics[number][METRIC], metrics[number][SPREAD], number))
+    return sorted(
+        metrics, key=lambda number: (-metrics[number][METRIC], metrics[number]["cv_accuracy_std"], number)
+    )
+
+
+Work = Callable[[Trial], TrialResult]
+
+
+def run_trials(
+    work: Work, trials: Iterator[Trial], params: SweepParams
+) -> Generator[tuple[Trial, TrialResult | None], None, None]:
+    """Yield each trial with its result as it ends; None if the time of the sweep was over before.
+
+    Parameters
+    ----------
+    work
+        Called where trials run; it is sent there.
+    trials
+        Asked for the next one, in this thread, when there is a free process.
+    params
+        `n_jobs`, `engine`, `timeout` and `trial_timeout` are read.
+    """
+    limits = (params.trial_timeout, params.timeout)
+    most, total = (limit.total_seconds() if limit else math.inf for limit in limits)
+    if params.engine == "local" and params.n_jobs == 1 and limits == (None, None):
+        yield from ((trial, work(trial)) for trial in trials)
+        return
+    deadline = time.monotonic() + total
+    modules = [__name__, *(spec.factory.partition(":")[0] for spec in ESTIMATORS.values())]
+    calls = calls_on_spark(work) if params.engine == "spark" else calls_in_processes(work, modules)
+    running: dict[Future[TrialResult], Trial] = {}
+    with ThreadPoolExecutor(params.n_jobs) as pool, calls as call:
+        while True:
+            while len(running) < params.n_jobs and time.monotonic() < deadline:
+                if (trial := next(trials, None)) is None:
+                    break
+                running[pool.submit(call, trial, min(most, deadline - time.monotonic()))] = trial
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                trial, error = running.pop(future), future.exception()
+                if error is None:
+                    yield trial, future.result()
+                elif isinstance(error, TimeoutError) and time.monotonic() >= deadline:
+                    yield trial, None
+                else:
+                    yield trial, TrialResult({}, failure=error_summary(error, 500))

@@ -62,7 +62,7 @@ def test_a_sweep_logs_each_trial_and_registers_the_best(store: str) -> None:
     assert sorted(found) == list(range(6))
     assert {run.info.status for run in found.values()} == {"FINISHED"}
     best = max(run.data.metrics["cv_accuracy_mean"] for run in found.values())
-    assert result.best_metrics["cv_accuracy_mean"] == best
+    assert result.best.metrics["cv_accuracy_mean"] == best
     assert parent.data.metrics["best_cv_accuracy"] == best
     for run in found.values():
         assert set(run.data.params) == {"model", "n_neighbors", "weights"}
@@ -118,7 +118,7 @@ def test_a_bad_parameter_is_refused_before_a_run_is_opened(
 def test_what_is_found_does_not_depend_on_how_many_work(store: str) -> None:
     alone = sweep(SweepParams(n_trials=10, max_iter=50, plots=False, name="alone"))
     together = sweep(SweepParams(n_trials=10, max_iter=50, plots=False, name="together", n_jobs=2))
-    assert alone.best.model_params == together.best.model_params
+    assert alone.best.params.model_params == together.best.params.model_params
     client = MlflowClient(store)
     figures = []
     for result in (alone, together):
@@ -329,9 +329,9 @@ def test_a_sweep_uses_no_trial_of_another_space_code_or_package(
         run.data.metrics["cv_accuracy_mean"]
         for run in trials(client, later).values()
         if {"n_neighbors": run.data.params["n_neighbors"], "weights": run.data.params["weights"]}
-        == {key: str(value) for key, value in again.best.model_params.items()}
+        == {key: str(value) for key, value in again.best.params.model_params.items()}
     ]
-    assert evaluated == [again.best_metrics["cv_accuracy_mean"]]
+    assert evaluated == [again.best.metrics["cv_accuracy_mean"]]
     assert len(trials(client, client.get_run(first.run_id))) == 4
 
 
@@ -345,7 +345,7 @@ def test_a_child_counts_only_with_the_parameters_that_the_study_asks_for(store: 
     client.set_tag(found[4].info.run_id, "trial", "3")
     again = sweep(params)
     assert (again.finished, again.resumed) == (5, 3)
-    assert again.best == first.best
+    assert again.best.params == first.best.params
 
 
 @pytest.mark.slow
@@ -366,7 +366,7 @@ def test_a_finished_sweep_is_extended(sampler: str, store: str) -> None:
     ]
     assert more.winner.version == 2
     best = max(run.data.metrics["cv_accuracy_mean"] for run in found.values())
-    assert more.best_metrics["cv_accuracy_mean"] == best
+    assert more.best.metrics["cv_accuracy_mean"] == best
     # The same command again is a sweep of its own.
     assert sweep(dataclasses.replace(params, n_trials=7)).resumed == 0
 
@@ -431,7 +431,7 @@ def test_a_trial_over_its_time_is_killed_and_the_others_count(
     monkeypatch.setitem(ESTIMATORS, "random_forest", forest)
     result = sweep(SweepParams(model="random_forest", n_trials=9, plots=False, trial_timeout="8s"))
     assert (result.finished, result.failed, result.is_exhausted) == (2, 1, True)
-    assert result.reason == "took longer than trial_timeout=8s"
+    assert result.reason == "TimeoutError: took longer than 8 s"
 
 
 @pytest.mark.slow
@@ -512,9 +512,9 @@ def test_spark_finds_what_processes_find(store: str) -> None:
     params = {"n_trials": 4, "model": "logistic_regression", "plots": False}
     local = sweep(SweepParams(**params, name="local"))
     there = sweep(SweepParams(**params, name="there", engine="spark", n_jobs=2))
-    assert there.best.model_params == local.best.model_params
-    for key, value in local.best_metrics.items():
-        assert key == "seconds" or there.best_metrics[key] == value
+    assert there.best.params.model_params == local.best.params.model_params
+    for key, value in local.best.metrics.items():
+        assert key == "seconds" or there.best.metrics[key] == value
 
 
 def test_missing_spark_or_java_is_reported_before_a_run_is_opened(
