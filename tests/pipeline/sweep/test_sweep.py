@@ -424,14 +424,18 @@ def test_the_result_says_whether_the_best_beats_the_untuned_default(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("engine", ["local", "spark"])
 def test_a_trial_over_its_time_is_killed_and_the_others_count(
-    store: str, monkeypatch: pytest.MonkeyPatch
+    engine: str, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if engine == "spark":
+        require_spark()
     forest = dataclasses.replace(ESTIMATORS["random_forest"], space={"n_estimators": (1, 1_000_000)})
     monkeypatch.setitem(ESTIMATORS, "random_forest", forest)
-    result = sweep(SweepParams(model="random_forest", n_trials=9, plots=False, trial_timeout="8s"))
+    params = SweepParams(model="random_forest", n_trials=9, plots=False, engine=engine, trial_timeout="20s")
+    result = sweep(params)
     assert (result.finished, result.failed, result.is_exhausted) == (2, 1, True)
-    assert result.reason == "TimeoutError: took longer than 8 s"
+    assert result.reason == "TimeoutError: took longer than 20 s"
 
 
 @pytest.mark.slow
