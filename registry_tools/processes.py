@@ -1,4 +1,4 @@
-"""Processes of this machine: their limits, calls in one, and the one format of messages between them.
+"""Processes: their limits, calls in them or in tasks of Spark, and the one format of messages between them.
 
 A message is a JSON object, the head, and bytes, the body, which may be empty. In a stream two
 lengths stand before them.
@@ -14,6 +14,7 @@ import os
 import resource
 import signal
 import struct
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -137,6 +138,39 @@ def call_in_process(function: Callable[[Argument], Result], argument: Argument, 
     finally:
         child.kill()
         child.join()
+
+
+@contextlib.contextmanager
+def calls_on_spark(function: Callable[[Argument], Result]) -> Iterator[Callable[[Argument, float], Result]]:
+    """Yield the function as a task of Spark, with its longest time in seconds; tasks end with the body.
+
+    The function is sent to the executors once. A call that takes too long raises `TimeoutError`, and any
+    other exception of Spark means that a task did not end well.
+    """
+    from pyspark.sql import SparkSession
+
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # Spark would take any `python3`
+    context = SparkSession.builder.appName("registry-pipeline").getOrCreate().sparkContext
+    shared = context.broadcast(function)
+
+    def call(argument: Argument, seconds: float) -> Result:
+        def task(each: Argument) -> Result | BaseException:
+            try:
+                if math.isinf(seconds):
+                    return shared.value(each)
+                return call_in_process(shared.value, each, seconds)
+            except (TimeoutError, ChildProcessError) as error:
+                return error
+
+        result = context.parallelize([argument], 1).map(task).collect()[0]
+        if isinstance(result, (TimeoutError, ChildProcessError)):
+            raise result
+        return result
+
+    try:
+        yield call
+    finally:
+        context.cancelAllJobs()
 
 
 def _send_result(connection: Any, function: Callable[[Any], Any], argument: Any) -> None:

@@ -22,9 +22,8 @@ from pipeline.estimators import ESTIMATORS
 from pipeline.params.definitions import SweepParams
 from pipeline.params.fields import as_text
 from pipeline.training import model_pipeline
-from registry_tools.batch.spark_calls import calls_on_spark
 from registry_tools.errors import error_summary, first_line
-from registry_tools.processes import calls_in_processes
+from registry_tools.processes import calls_in_processes, calls_on_spark
 
 METRIC = "cv_accuracy_mean"
 
