@@ -29,6 +29,7 @@ _LENGTHS = struct.Struct("<IQ")  # of the head, of the body
 
 # Forks of a server that has only imported modules, and not of this process with its threads.
 _FORKS = multiprocessing.get_context("forkserver")
+_CALL = "call of a function"  # the name of these processes
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
@@ -111,7 +112,8 @@ def calls_in_processes(
         yield lambda argument, seconds: call_in_process(function, argument, seconds)
     finally:
         for child in multiprocessing.active_children():
-            child.kill()
+            if child.name == _CALL:
+                child.kill()
 
 
 def call_in_process(function: Callable[[Argument], Result], argument: Argument, seconds: float) -> Result:
@@ -125,7 +127,7 @@ def call_in_process(function: Callable[[Argument], Result], argument: Argument, 
         If something else ended the process.
     """
     ours, theirs = _FORKS.Pipe(duplex=False)
-    child = _FORKS.Process(target=_send_result, args=(theirs, function, argument))
+    child = _FORKS.Process(target=_send_result, args=(theirs, function, argument), name=_CALL)
     child.start()
     theirs.close()
     try:
