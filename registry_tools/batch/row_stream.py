@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from registry_tools.batch.engines.predictions import class_counts
+from registry_tools.batch.predictions import class_counts
 from registry_tools.batch.readers.read_rows import Batch
 from registry_tools.batch.scoring_plan import Progress, RowCounts, ScoringPlan, bad_row_error
 from registry_tools.batch.writers.table_writers import TableWriter, open_writer

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from registry_tools.batch.engines import messages
-from registry_tools.batch.engines.predictions import BatchResult
+from registry_tools.batch.predictions import BatchResult
 from registry_tools.batch.readers.file_identity import FileIdentity
 from registry_tools.batch.readers.read_rows import Batch
 from registry_tools.errors import RegistryToolsError

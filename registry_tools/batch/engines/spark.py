@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from registry_tools.batch.engines.predictions import BatchResult, prediction_names
+from registry_tools.batch.predictions import BatchResult, prediction_names
 from registry_tools.batch.readers.read_rows import Batch
 from registry_tools.data.arrow_coercion import coerce_batch, to_arrow
 from registry_tools.data.coerced_batch import CoercedBatch

@@ -23,7 +23,7 @@ import sklearn
 import skops.io  # noqa: F401 - while the command resolves the version
 
 from registry_tools.batch.engines import messages
-from registry_tools.batch.engines.predictions import BatchPredictor, class_counts
+from registry_tools.batch.predictions import BatchPredictor, class_counts
 from registry_tools.batch.readers.file_identity import FileIdentity
 from registry_tools.batch.readers.read_rows import READ_BYTES
 from registry_tools.errors import RegistryToolsError, error_summary
