@@ -16,8 +16,8 @@ from registry_tools.cli.options import common_options, loading_options, print_co
 from registry_tools.refs import parse_ref
 
 if TYPE_CHECKING:
-    from registry_tools.batch.readers.input_files import InputFiles
-    from registry_tools.batch.scoring_job import ScoringSummary
+    from registry_tools.batch.inputs import InputFiles
+    from registry_tools.batch.request import ScoringSummary
     from registry_tools.models.trust_policy import TrustPolicy
 
 _LOCAL = "local[*]"
@@ -64,8 +64,8 @@ def score(
         raise click.UsageError("--rejects goes with --on-bad-row reject")
     if master is not None and engine != "spark":
         raise click.UsageError("--master goes with --engine spark")
+    from registry_tools.batch.request import ScoringRequest
     from registry_tools.batch.scoring_job import score as score_files
-    from registry_tools.batch.scoring_plan import ScoringRequest
 
     target = Path(output)
     beside = target.with_name(f"{target.stem}.rejects{target.suffix}")
