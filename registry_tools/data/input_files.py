@@ -19,8 +19,8 @@ from registry_tools.data.csv_rows import CsvFormat
 from registry_tools.data.schema import quoted_names
 from registry_tools.errors import InputError, UnsupportedOperation, first_line
 
-_PARQUET = (".parquet", ".pq")
-_ENDINGS = (*csv_rows.COMPRESSION, *_PARQUET)
+PARQUET_ENDINGS = (".parquet", ".pq")
+_ENDINGS = (*csv_rows.COMPRESSION, *PARQUET_ENDINGS)
 _READ_BYTES = 1 << 20  # bytes of a Parquet column that are read at once
 
 
@@ -94,7 +94,7 @@ def open_files(address: str, form: CsvFormat | None = None) -> InputFiles:
     with translate_read_errors(where):
         filesystem, path = _open_filesystem(address)
         found = _list_files(filesystem, path, where)
-    is_parquet = {_ending(name) in _PARQUET for name in found}
+    is_parquet = {_ending(name) in PARQUET_ENDINGS for name in found}
     if len(is_parquet) > 1:
         raise InputError(f"{where}: the folder holds CSV and Parquet files: score them one by one")
     files, schemas, groups, total, first = [], [], [], 0, None
