@@ -77,6 +77,7 @@ class WorkerPool:
         try:
             return future.result()
         except BrokenProcessPool:
+            self._executor.shutdown()  # waits for the others, which it ends by SIGTERM
             codes = [process.exitcode for process in self._processes]
             code = next((each for each in codes if each and each != -signal.SIGTERM), -signal.SIGTERM)
             raise RegistryToolsError(
