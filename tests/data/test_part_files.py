@@ -14,10 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from registry_tools.batch import writers
-from registry_tools.batch.writers import assemble, check_csv_columns, write_part
-from registry_tools.data import temp_files
+from registry_tools.data import part_files, temp_files
 from registry_tools.data.output_file import check_output, folder_beside, output_file, output_folder
+from registry_tools.data.part_files import assemble, check_csv_columns, write_part
 from registry_tools.errors import InputError
 
 
@@ -43,8 +42,8 @@ def test_a_column_that_a_csv_cannot_hold_is_named_before_a_row_is_scored(
         return
     check_csv_columns(tmp_path / "out.csv", schema, "in.parquet")
     part, output = tmp_path / "part", tmp_path / "out.csv"
-    write_part(part, writers.CSV, iter([pa.RecordBatch.from_pylist([{"id": 1}], schema=schema)]), {})
-    assemble(output, writers.CSV, [part], schema, {})
+    write_part(part, part_files.CSV, iter([pa.RecordBatch.from_pylist([{"id": 1}], schema=schema)]), {})
+    assemble(output, part_files.CSV, [part], schema, {})
     assert output.read_text() == "id,tags\n1,\n"
     assert not part.exists()
 
@@ -115,9 +114,9 @@ def test_row_groups_are_large_whatever_the_size_of_the_parts(tmp_path: Path) -> 
     rows = pa.RecordBatch.from_pydict({"a": pa.array(range(400_000)), "text": ["x"] * 400_000})
     parts = [tmp_path / str(number) for number in range(4)]
     for part in parts:
-        write_part(part, writers.ARROW, iter([rows.slice(0, 100_000), rows.slice(100_000)]), {})
-    options = writers.parquet_options(rows.schema, 1, None)
-    assemble(tmp_path / "out.parquet", writers.ARROW, parts, rows.schema, options)
+        write_part(part, part_files.ARROW, iter([rows.slice(0, 100_000), rows.slice(100_000)]), {})
+    options = part_files.parquet_options(rows.schema, 1, None)
+    assemble(tmp_path / "out.parquet", part_files.ARROW, parts, rows.schema, options)
     found = pq.ParquetFile(tmp_path / "out.parquet")
     sizes = [found.metadata.row_group(place).num_rows for place in range(found.num_row_groups)]
     assert sum(sizes) == 1_600_000
@@ -133,8 +132,8 @@ def test_columns_of_the_input_keep_their_compression_and_need_a_dictionary_that_
     like = pq.ParquetFile(tmp_path / "in.parquet").metadata
     name = pa.DictionaryArray.from_arrays(pa.array([0] * 10_000, pa.int32()), ["x"])
     added = table.append_column("prediction", pa.array([1] * 10_000)).append_column("name", name)
-    options = writers.parquet_options(added.schema, 2, like)
-    write_part(tmp_path / "out.parquet", writers.PARQUET, iter(added.to_batches()), options)
+    options = part_files.parquet_options(added.schema, 2, like)
+    write_part(tmp_path / "out.parquet", part_files.PARQUET, iter(added.to_batches()), options)
     group = pq.ParquetFile(tmp_path / "out.parquet").metadata.row_group(0)
     chunks = {chunk.path_in_schema: chunk for chunk in map(group.column, range(4))}
     assert {chunk.compression for chunk in chunks.values()} == {"ZSTD"}
