@@ -11,7 +11,6 @@ from typing import Any
 
 from registry_tools.batch import scoring_plan
 from registry_tools.batch.engines.process_pool import ProcessPool, available_cores
-from registry_tools.batch.engines.spark import SparkEngine
 from registry_tools.batch.readers.input_files import InputFiles, open_files, without_secrets
 from registry_tools.batch.readers.read_rows import BATCH_ROWS, BLOCK_BYTES
 from registry_tools.batch.row_groups import NeedsRowStream, copyable_footers, score_row_groups
@@ -78,19 +77,19 @@ def score(
     files = open_files(request.input)
     _check_outputs(request, files)
     with contextlib.ExitStack() as stack:
-        engine = _start_engine(request, files)
+        engine = ProcessPool(_worker_count(request, files))
         stack.callback(engine.close)
         client = connect(tracking_uri)
         fetcher = ArtifactFetcher(request.ref, policy, tracking_uri, None)
         stack.callback(fetcher.close)
         version = fetcher.resolve()  # the one that predicts, wherever the stage moves meanwhile
         artifact = fetcher.fetch(version)
-        columns = _signature_columns(artifact)
+        columns = signature_columns(artifact)
         for where in files.names[:1]:
             check_schema(files.schema, columns, where, files.is_text)
         _refuse_existing_columns(files, ["prediction", "prediction_name", "model_version"])
         record = ScoringRun(client, version.name, _run_tags(request, artifact))
-        with _end_run_on_error(record):
+        with end_run_on_error(record):
             added = engine.load(artifact, policy, request.proba, files.is_text)
             _refuse_existing_columns(files, added)
             plan = ScoringPlan(request, files, columns, artifact, engine, added)
@@ -135,12 +134,6 @@ def _score_rows(plan: ScoringPlan, progress: Progress) -> scoring_plan.RowCounts
     return RowStream(plan).run(progress)
 
 
-def _start_engine(request: ScoringRequest, files: InputFiles) -> ProcessPool | SparkEngine:
-    if request.master is None:
-        return ProcessPool(_worker_count(request, files))
-    return SparkEngine(request.master)
-
-
 def _worker_count(request: ScoringRequest, files: InputFiles) -> int:
     """Return how many processes are worth starting."""
     wanted = request.workers or available_cores()
@@ -149,7 +142,7 @@ def _worker_count(request: ScoringRequest, files: InputFiles) -> int:
 
 
 @contextlib.contextmanager
-def _end_run_on_error(record: ScoringRun) -> Iterator[None]:
+def end_run_on_error(record: ScoringRun) -> Iterator[None]:
     """End the run as failed or killed where the body fails."""
     try:
         yield
@@ -162,7 +155,8 @@ def _end_run_on_error(record: ScoringRun) -> Iterator[None]:
         raise
 
 
-def _signature_columns(artifact: ModelArtifact) -> tuple[Column, ...]:
+def signature_columns(artifact: ModelArtifact) -> tuple[Column, ...]:
+    """Return the columns that a version takes; refuse one that does not name and type them."""
     columns = describe(artifact.model).signature
     if columns is None:
         raise UnsupportedOperation(
@@ -212,6 +206,6 @@ def _run_tags(request: ScoringRequest, artifact: ModelArtifact) -> dict[str, str
         **({"digest": artifact.digest} if artifact.digest else {}),
         "input": without_secrets(request.input),
         "output": str(request.output),
-        "engine": "spark" if request.master is not None else "processes",
+        "engine": "processes",
         "mlflow.runName": f"{artifact} on {Path(without_secrets(request.input)).name}",
     }

@@ -10,7 +10,6 @@ from pathlib import Path
 import pyarrow as pa
 
 from registry_tools.batch.engines.process_pool import ProcessPool
-from registry_tools.batch.engines.spark import SparkEngine
 from registry_tools.batch.readers.input_files import SUFFIXES, InputFiles
 from registry_tools.data.arrow_coercion import arrow_type
 from registry_tools.data.schema import Column
@@ -32,7 +31,6 @@ class ScoringRequest:
     rejects: Path | None = None  # where rows go that cannot be scored; None fails on the first
     proba: bool = False
     workers: int | None = None  # None takes all cores
-    master: str | None = None  # of Spark, which predicts then
 
 
 @dataclass
@@ -52,7 +50,7 @@ class ScoringPlan:
     files: InputFiles
     columns: tuple[Column, ...]
     artifact: ModelArtifact
-    engine: ProcessPool | SparkEngine
+    engine: ProcessPool
     added: list[str]  # columns of probabilities
 
     @property
