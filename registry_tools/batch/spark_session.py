@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _SETTINGS = {
     "spark.ui.enabled": "false",
-    "spark.log.level": "ERROR",
+    "spark.log.level": "FATAL",  # an error is reported in one line
     "spark.sql.caseSensitive": "true",
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
