@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +13,14 @@ import sklearn
 
 from registry_tools.data.arrow_coercion import coerce_batch, to_frame
 from registry_tools.data.coerced_batch import CoercedBatch
-from registry_tools.errors import InputError, UnsupportedOperation, VerificationError, first_line
+from registry_tools.errors import (
+    InputError,
+    RegistryToolsError,
+    UnsupportedOperation,
+    VerificationError,
+    error_summary,
+    first_line,
+)
 from registry_tools.inference.predictor import Predictor
 from registry_tools.models.loaded_model import ModelInfo
 from registry_tools.models.prediction_shape import check_one_output, check_predictions
@@ -62,69 +67,65 @@ class BatchPredictor:
         ------
         InputError
             If the model refuses every row.
+        RegistryToolsError
+            If it fails otherwise.
         """
-        coerced = coerce_batch(rows, self.predictor.info.signature or (), self.text)
-        kept = np.flatnonzero(coerced.good_rows())
-        bad = coerced.reasons
-        coerced = coerced.without_faults()
-        arrays: list[npt.NDArray[Any]] = []
-        for function in self._functions():
-            predicted, refused = _predict_or_bisect(function, coerced)
-            bad |= {int(kept[row]): reason for row, reason in refused.items()}
-            if refused:
-                good = np.ones(coerced.rows, bool)
-                good[list(refused)] = False
-                coerced = coerced.keep_rows(good)
-                arrays = [before[good] for before in arrays]
-                kept = kept[good]
-            arrays.append(predicted)
-        return prediction_columns(self.predictor, arrays), bad
+        return self.predict_coerced(coerce_batch(rows, self.predictor.info.signature or (), self.text), {})
 
-    def _functions(self) -> list[Callable[[CoercedBatch], npt.NDArray[Any]]]:
-        methods = ["predict", "predict_proba"] if self.proba else ["predict"]
-        return [functools.partial(self._call, method) for method in methods]
+    def predict_coerced(self, coerced: CoercedBatch, malformed: dict[int, str]) -> BatchResult:
+        """Predict as `predict`, after the coercion; malformed rows, with their reasons, have none."""
+        bad = coerced.reasons | malformed
+        good = np.ones(coerced.rows, bool)
+        good[list(bad)] = False
+        kept = np.flatnonzero(good)
+        parts, refused = self._predict_or_bisect(coerced.keep_rows(good) if bad else coerced)
+        bad |= {int(kept[row]): reason for row, reason in refused.items()}
+        arrays = [np.concatenate(each) for each in zip(*parts, strict=True)]
+        return prediction_columns(self.predictor, arrays or [np.empty(0)] * (1 + self.proba)), bad
 
-    def _call(self, method: str, coerced: CoercedBatch) -> npt.NDArray[Any]:
+    def _predict_or_bisect(
+        self, coerced: CoercedBatch
+    ) -> tuple[list[list[npt.NDArray[Any]]], dict[int, str]]:
+        """Predict all rows, or, where the model refuses them, find out which it is."""
+        refused: dict[int, str] = {}
+        parts = []
+        waiting = [(0, coerced.rows)] if coerced.rows else []
+        calls = 0
+        while waiting:
+            begin, end = waiting.pop()
+            arrays = {name: values[begin:end] for name, values in coerced.arrays.items()}
+            calls += 1
+            try:
+                parts.append(self._predict_rows(CoercedBatch(end - begin, arrays)))
+            except InputError as error:
+                if calls > _MOST_CALLS:
+                    raise
+                if end - begin == 1:
+                    refused[begin] = str(error)
+                    continue
+                middle = (begin + end) // 2
+                waiting += [(middle, end), (begin, middle)]
+        return parts, refused
+
+    def _predict_rows(self, coerced: CoercedBatch) -> list[npt.NDArray[Any]]:
+        """Return the predictions, and the probabilities if they are wanted."""
         predictor = self.predictor
         columns = predictor.info.signature or ()
-        if predictor.numeric_schema is not None and not predictor.needs_frame:
-            matrix = np.column_stack([coerced.arrays[column.name] for column in columns])
-            return np.asarray(predictor.predict_array(matrix, method))
-        frame = to_frame(coerced, columns)
+        methods = ["predict", "predict_proba"] if self.proba else ["predict"]
         try:
-            # Missing values are the model's to judge.
-            with sklearn.config_context(assume_finite=False):
-                predicted = getattr(predictor.estimator, method)(frame)
+            if predictor.numeric_schema is not None and not predictor.needs_frame:
+                matrix = np.array([coerced.arrays[column.name] for column in columns]).T
+                return [np.asarray(predictor.predict_array(matrix, method)) for method in methods]
+            frame = to_frame(coerced, columns)
+            with sklearn.config_context(assume_finite=False):  # missing values are the model's to judge
+                found = [getattr(predictor.estimator, method)(frame) for method in methods]
+            return [check_predictions(each, len(frame), m) for each, m in zip(found, methods, strict=True)]
+        except RegistryToolsError:
+            raise
         except predictor.model.input_errors as error:
             raise InputError(f"the model cannot take it: {first_line(error)}") from error
-        return check_predictions(predicted, len(frame), method)
-
-
-def _predict_or_bisect(
-    function: Callable[[CoercedBatch], npt.NDArray[Any]], coerced: CoercedBatch
-) -> tuple[npt.NDArray[Any], dict[int, str]]:
-    """Predict all rows, or, where the model refuses them, find out which it is."""
-    if coerced.rows == 0:
-        return np.empty(0), {}
-    refused: dict[int, str] = {}
-    parts: list[npt.NDArray[Any]] = []
-    waiting = [(0, coerced.rows)]
-    calls = 0
-    while waiting:
-        begin, end = waiting.pop()
-        part = {name: values[begin:end] for name, values in coerced.arrays.items()}
-        calls += 1
-        try:
-            parts.append(function(CoercedBatch(end - begin, part)))
-        except InputError as error:
-            if calls > _MOST_CALLS:
-                raise
-            if end - begin == 1:
-                refused[begin] = str(error)
-                continue
-            middle = (begin + end) // 2
-            waiting += [(middle, end), (begin, middle)]
-    return np.concatenate(parts) if parts else np.empty(0), refused
+        except Exception as error:
+            raise RegistryToolsError(error_summary(error, 300)) from error
 
 
 def prediction_columns(predictor: Predictor, arrays: list[npt.NDArray[Any]]) -> pa.RecordBatch:
@@ -132,8 +133,7 @@ def prediction_columns(predictor: Predictor, arrays: list[npt.NDArray[Any]]) -> 
     predicted = pa.array(check_one_output(arrays[0]))
     if not len(predicted):
         predicted = predicted.cast(prediction_type(predictor))
-    names = prediction_names(predicted, predictor.info)
-    columns = {"prediction": predicted, "prediction_name": names}
+    columns = {"prediction": predicted, "prediction_name": prediction_names(predicted, predictor.info)}
     if len(arrays) > 1:
         columns |= _probabilities(predictor, arrays[1])
     return pa.RecordBatch.from_pydict(columns)
@@ -153,7 +153,7 @@ def _probabilities(predictor: Predictor, rows: npt.NDArray[Any]) -> dict[str, pa
         raise VerificationError(
             f"{predictor.artifact} gives {len(by_class)} probabilities a row, and has {len(names)} classes"
         )
-    given = {f"probability_{name}": by_class[place] for place, name in enumerate(names)}
+    given = {f"probability_{name}": values for name, values in zip(names, by_class, strict=True)}
     nothing = np.zeros(len(rows))
     return {
         column: pa.array(given.get(column, nothing), pa.float64())
@@ -191,12 +191,12 @@ def prediction_type(predictor: Predictor) -> pa.DataType:
     return pa.array(classes).type if classes is not None else pa.float64()
 
 
-def class_counts(predictions: pa.RecordBatch | pa.Table) -> dict[str, int]:
+def class_counts(predictions: pa.RecordBatch) -> dict[str, int]:
     """Return how many rows there are of each class; nothing where numbers are predicted."""
-    names = predictions.column("prediction_name")
-    if names.null_count == len(names):
-        names = predictions.column("prediction")
-        if not pa.types.is_integer(names.type) and not pa.types.is_boolean(names.type):
-            return {}
-    counted = pc.value_counts(names)
-    return {str(pair["values"]): pair["counts"] for pair in counted.to_pylist()}
+    names, predicted = predictions.column("prediction_name"), predictions.column("prediction")
+    if names.null_count < len(names):
+        counts = np.bincount(names.indices).tolist()
+        return {name: n for name, n in zip(names.dictionary.to_pylist(), counts, strict=False) if n}
+    if not pa.types.is_integer(predicted.type) and not pa.types.is_boolean(predicted.type):
+        return {}
+    return {str(pair["values"]): pair["counts"] for pair in pc.value_counts(predicted).to_pylist()}

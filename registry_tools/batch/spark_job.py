@@ -3,78 +3,78 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import os
+import re
 import shutil
+import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as sql
-from pyspark.sql.pandas.types import from_arrow_type, to_arrow_schema
-from pyspark.sql.types import StringType, StructField, StructType
 
-from registry_tools.batch import scoring_job
-from registry_tools.batch.predictions import BatchPredictor, prediction_type
-from registry_tools.batch.readers.input_files import SUFFIXES, without_secrets
+from registry_tools import errors
+from registry_tools.batch import inputs, scoring_job, worker, writers
+from registry_tools.batch.request import ScoringRequest, ScoringSummary
 from registry_tools.batch.run_log import ScoringRun
-from registry_tools.batch.scoring_job import ScoringSummary
-from registry_tools.batch.spark_session import spark_session
-from registry_tools.batch.spark_tasks import REJECTED, ROWS, AddCounts, Counts, ScoringTask, ShippedModel
-from registry_tools.data.arrow_coercion import arrow_type, check_schema
-from registry_tools.data.schema import Column, quoted_names
+from registry_tools.batch.spark_tasks import ARCHIVE, AddResults, SparkTask
+from registry_tools.batch.worker import ScoringJob, SliceResult
+from registry_tools.data.arrow_coercion import check_schema
+from registry_tools.data.csv_rows import COMPRESSION
 from registry_tools.data.temp_files import make_temp_folder
-from registry_tools.errors import InputError
+from registry_tools.errors import InputError, RegistryToolsError, UnsupportedOperation
 from registry_tools.inference.artifact_fetcher import ArtifactFetcher
-from registry_tools.inference.model_artifact import ModelArtifact
-from registry_tools.inference.model_loader import load
 from registry_tools.mlflow_store.client import connect
 from registry_tools.models import manifest
 from registry_tools.models.trust_policy import TrustPolicy
-from registry_tools.refs import ModelRef
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
 
 _FILE, _EXTRA = "__registry_tools_file", "__registry_tools_extra"
-# A quoted value may hold line ends, so that Spark does not split a CSV between tasks.
-_CSV = {"multiLine": "true", "quote": '"', "escape": '"'}
-_READ = {"header": "true", "enforceSchema": "false", "columnNameOfCorruptRecord": _EXTRA}
-_WRITE = {
-    "header": "true",
-    "nullValue": "",
-    "emptyValue": "",
-    "ignoreLeadingWhiteSpace": "false",
-    "ignoreTrailingWhiteSpace": "false",
+_SETTINGS = {
+    "spark.ui.enabled": "false",
+    "spark.log.level": "FATAL",  # an error is reported in one line
+    "spark.sql.caseSensitive": "true",
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+    # Otherwise a malformed line is a row if its last columns are not read.
+    "spark.sql.csv.parser.columnPruning.enabled": "false",
+    # A folder is marked as complete after it has its name.
+    "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
 }
-_SUCCESS = "_SUCCESS"  # Hadoop's mark of a folder that is complete
 
 
-@dataclass(frozen=True)
-class SparkRequest:
-    """The request of a user; the addresses are those that the executors reach."""
+def check_installed() -> None:
+    """Refuse to begin where Spark cannot run.
 
-    ref: ModelRef
-    input: str
-    output: str
-    master: str
-    rejects: str | None = None
-    proba: bool = False
-    keep: tuple[str, ...] | None = None  # columns of the input that are written; None keeps all
-    prefix: str = ""
+    Raises
+    ------
+    UnsupportedOperation
+        If pyspark or Java is missing; says how to install it.
+    """
+    try:
+        import joblibspark  # noqa: F401
+        import pyspark  # noqa: F401
+    except ImportError:
+        raise UnsupportedOperation(
+            "Spark is not installed: install registry-pipeline[spark] (pip install "
+            "--require-hashes -r requirements-spark.lock)"
+        ) from None
+    home = os.environ.get("JAVA_HOME")
+    java = Path(home, "bin", "java") if home else shutil.which("java")
+    if java is None or not Path(java).is_file():
+        where = f"JAVA_HOME={home} has no bin/java" if home else "there is none on PATH"
+        raise UnsupportedOperation(
+            f"Spark needs Java 17 or newer, and {where}: install a JRE, or point JAVA_HOME at one"
+        )
 
 
-@dataclass(frozen=True)
-class _Table:
-    """The input as Spark reads it: its columns, then those of `ScoringTask`."""
-
-    frame: DataFrame
-    columns: StructType
-    text: bool  # whether it is CSV
-
-
-def score(request: SparkRequest, policy: TrustPolicy, tracking_uri: str | None = None) -> ScoringSummary:
+def score(request: ScoringRequest, policy: TrustPolicy, tracking_uri: str | None = None) -> ScoringSummary:
     """Score a table on the executors of Spark with the version that a reference means now.
 
     Raises
@@ -85,245 +85,182 @@ def score(request: SparkRequest, policy: TrustPolicy, tracking_uri: str | None =
     RegistryToolsError
         As `load_model`; or if Spark fails.
     """
+    check_installed()
+    where = inputs.without_secrets(request.input)
     with contextlib.ExitStack() as stack:
         client = connect(tracking_uri)
         fetcher = ArtifactFetcher(request.ref, policy, tracking_uri, None)
         stack.callback(fetcher.close)
-        version = fetcher.resolve()  # the one that predicts, wherever the stage moves meanwhile
-        artifact = fetcher.fetch(version)
+        artifact = fetcher.fetch(fetcher.resolve())  # whose version predicts, wherever the stage moves
         columns = scoring_job.signature_columns(artifact)
-        predictor = BatchPredictor(load(artifact, policy), request.proba, text=False)
-        added = _added_columns(predictor, request.prefix)
-        spark = stack.enter_context(spark_session(request.master))
-        table = _open_table(spark, request.input)
-        _check_columns(request, table, columns, added)
-        scratch = stack.enter_context(_scratch())
-        model = _ship(spark, artifact, policy, scratch, request.proba, table.text)
-        record = ScoringRun(client, version.name, _run_tags(request, artifact))
-        with scoring_job.end_run_on_error(record):
-            began = time.perf_counter()
-            counts = _run(spark, request, table, model, columns, added)
-            return _summary(request, artifact, counts, time.perf_counter() - began, record)
+        policy = replace(policy, public_key=None)  # the signature was checked, and executors lack the key
+        predictions = worker.prediction_schema(artifact, policy, request.proba, csv=False)
+        spark = stack.enter_context(_session(request.master or "local[*]"))
+        table, schema, text = _open_table(spark, request)
+        check_schema(schema, columns, where, text)
+        job = ScoringJob(
+            artifact=artifact,
+            policy=policy,
+            proba=request.proba,
+            csv=text,
+            columns=columns,
+            schema=schema,
+            keep=scoring_job.kept_columns(request, schema.names, where),
+            prefix=request.prefix,
+            form=writers.PARQUET,
+            rejects_form=writers.PARQUET if request.rejects else None,
+        )
+        output = job.output_schema(predictions)
+        scoring_job.refuse_existing_columns(job.keep, output.names[len(job.keep) :], where)
+        scoring_job.refuse_existing_columns(schema.names, job.rejects_schema.names[len(schema) :], where)
+        tags = scoring_job.run_tags(request, artifact)
+        record = stack.enter_context(ScoringRun(client, artifact.name, tags))
+        began = time.perf_counter()
+        total = _run(spark, request, job, table, output)
+        return scoring_job.finish(record, request, artifact, total, time.perf_counter() - began)
 
 
-def _open_table(spark: SparkSession, address: str) -> _Table:
-    """Find CSV or Parquet at an address, and read its columns and no row.
+@contextlib.contextmanager
+def _session(master: str) -> Iterator[SparkSession]:
+    """Start Spark, and stop it after the body; its errors become those of this package."""
+    from pyspark.sql import SparkSession
+
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # Spark would take any `python3`
+    settings = _SETTINGS | {"spark.ui.showConsoleProgress": str(sys.stderr.isatty()).lower()}
+    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
+        warnings.simplefilter("ignore")  # Spark warns of pandas 3
+        try:
+            builder = SparkSession.builder.master(master).appName("registry-tools score")
+            spark = stack.enter_context(builder.config(map=settings).getOrCreate())
+            yield spark
+        except Exception as error:
+            if type(error).__module__.partition(".")[0] not in {"py4j", "pyspark"}:
+                raise
+            raise _translate(str(error), master) from error
+
+
+def _translate(trace: str, master: str) -> RegistryToolsError:
+    """Return the error that a trace of Java and Python ends with."""
+    raised = re.findall(r"^registry_tools\.errors\.(\w+): (.*)$", trace, re.MULTILINE)
+    if raised:
+        name, message = raised[-1]
+        return getattr(errors, name, RegistryToolsError)(message)
+    lacking = re.search(r"No module named '[\w.]+'|Cannot run program \S+|Python in worker has \D+[\d.]+", trace)
+    if lacking:
+        return UnsupportedOperation(
+            f"the executors of Spark at {master} cannot score ({lacking[0]}): install the packages of this "
+            "machine on them, and name their interpreter in PYSPARK_PYTHON"
+        )
+    missing = re.search(r"\[PATH_NOT_FOUND\] Path does not exist: (\S+?)\.? SQLSTATE", trace)
+    if missing:
+        return InputError(f"{missing[1]}: there is no such file or folder")
+    if "stopped SparkContext" in trace:
+        return RegistryToolsError(f"Spark at {master} does not answer: check --master")
+    lines = [line.strip() for line in trace.splitlines() if line.strip()] or ["no reason given"]
+    named = [line for line in lines if "Error: " in line or "Exception: " in line]
+    return RegistryToolsError(f"Spark at {master} failed: {(named[-1] if named else lines[0])[:300]}")
+
+
+def _open_table(spark: SparkSession, request: ScoringRequest) -> tuple[DataFrame, pa.Schema, bool]:
+    """Return the table with the columns of `SparkTask`, its schema, and whether it is CSV.
 
     Raises
     ------
     InputError
-        If there is neither or both, or a column occurs twice.
+        If there is neither CSV nor Parquet or both, or a column occurs twice.
     """
-    found = {}
-    for kind in ("csv", "parquet"):
-        endings = ",".join(suffix for suffix, its_kind in SUFFIXES.items() if its_kind == kind)
-        options = {"recursiveFileLookup": "true", "pathGlobFilter": f"*{{{endings}}}"}
-        files = spark.read.format("binaryFile").options(**options).load(address)
-        if not files.select("path").isEmpty():
-            found[kind] = options
-    where = without_secrets(address)
-    if len(found) > 1:
-        raise InputError(f"{where}: CSV and Parquet stand side by side: score them one by one")
-    if not found:
-        raise InputError(f"{where}: no file there ends with {', '.join(SUFFIXES)}")
-    ((kind, options),) = found.items()
-    if kind == "csv":
-        reader = spark.read.options(**options, **_CSV)
-        header = reader.csv(address).head() or [""]
-        columns = StructType([StructField(name or "", StringType()) for name in header])
-        frame = reader.options(**_READ).schema(StructType([*columns, StructField(_EXTRA, StringType())]))
-        frame = frame.csv(address)
+    from pyspark.sql import functions as sql
+    from pyspark.sql.pandas.types import to_arrow_schema
+    from pyspark.sql.types import StringType, StructType
+
+    where = inputs.without_secrets(request.input)
+    found = []
+    for endings in (COMPRESSION, inputs.PARQUET_ENDINGS):
+        options = {"recursiveFileLookup": "true", "pathGlobFilter": f"*{{{','.join(endings)}}}"}
+        files = spark.read.format("binaryFile").options(**options).load(request.input)
+        found += [] if files.select("path").isEmpty() else [options]
+    if len(found) != 1:
+        kinds = "CSV and Parquet files" if found else f"no file that ends with {', '.join(inputs.ENDINGS)}"
+        raise InputError(f"{where}: the folder holds {kinds}")
+    text = "csv" in found[0]["pathGlobFilter"]
+    if text:
+        # A quoted value may hold line ends, so that Spark does not split a CSV between tasks.
+        form = {"multiLine": "true", "escape": '"', "sep": request.separator, "encoding": request.encoding}
+        reader = spark.read.options(**found[0], **form)
+        names = [name or "" for name in reader.csv(request.input).head() or [""]]
+        schema = StructType()
+        for name in (*names, _EXTRA):
+            schema = schema.add(name, StringType())
+        reader = reader.options(header="true", enforceSchema="false", columnNameOfCorruptRecord=_EXTRA)
+        frame = reader.schema(schema).csv(request.input)
         extra = sql.col(_EXTRA)
     else:
-        frame = spark.read.options(**options, mergeSchema="true").parquet(address)
-        columns, extra = frame.schema, frame.metadataColumn("_metadata")["row_index"]
-    doubled = [name for name, count in Counter(columns.names).items() if count > 1]
+        frame = spark.read.options(**found[0], mergeSchema="true").parquet(request.input)
+        names, extra = frame.columns, frame.metadataColumn("_metadata")["row_index"].alias(_EXTRA)
+    doubled = [name for name, count in Counter(names).items() if count > 1]
     if doubled:
         raise InputError(f"{where}: column {doubled[0]!r} stands twice: rename or drop one")
     file = frame.metadataColumn("_metadata")["file_path"].alias(_FILE)
-    return _Table(
-        frame.select(*map(_named, columns.names), file, extra.alias(_EXTRA)), columns, kind == "csv"
-    )
+    frame = frame.select(*map(_quoted, names), file, extra)
+    return frame, to_arrow_schema(frame.select(*map(_quoted, names)).schema), text
 
 
-def _named(name: str) -> Any:
-    """Return a column by its name, which may hold any character."""
-    return sql.col(f"`{name.replace('`', '``')}`")
-
-
-def _added_columns(predictor: BatchPredictor, prefix: str) -> dict[str, pa.DataType]:
-    """Return the columns that the output adds, and their types."""
-    added = {
-        "prediction": prediction_type(predictor.predictor),
-        "prediction_name": pa.string(),
-        "model_version": pa.int32(),
-        **dict.fromkeys(predictor.probability_columns(), pa.float64()),
-    }
-    return {f"{prefix}{name}": kind for name, kind in added.items()}
-
-
-def _check_columns(
-    request: SparkRequest, table: _Table, columns: tuple[Column, ...], added: dict[str, pa.DataType]
-) -> None:
-    where = without_secrets(request.input)
-    check_schema(to_arrow_schema(table.columns), columns, where, table.text)
-    taken = [name for name in (*added, "reason") if name in table.columns.names]
-    if taken:
-        raise InputError(
-            f"{where}: it already has {quoted_names(taken)}, which the output adds: use --prefix"
-        )
-
-
-@contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
-    folder = make_temp_folder("scoring")
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _ship(
-    spark: SparkSession, artifact: ModelArtifact, policy: TrustPolicy, scratch: Path, proba: bool, text: bool
-) -> ShippedModel:
-    """Give the verified files of a version to all executors, which unpack them."""
-    archive = shutil.make_archive(str(scratch / "model"), "zip", artifact.folder)
-    spark.sparkContext.addArchive(f"{archive}#registry_tools_model")
-    digest = manifest.digest_of(manifest.manifest_of(Path(artifact.folder)))
-    policy = dataclasses.replace(policy, public_key=None)  # the signature was checked here
-    return ShippedModel("registry_tools_model", digest, artifact, policy, proba, text)
+def _quoted(name: str) -> str:
+    """Return how Spark names a column, whatever characters it has."""
+    return f"`{name.replace('`', '``')}`"
 
 
 def _run(
-    spark: SparkSession,
-    request: SparkRequest,
-    table: _Table,
-    model: ShippedModel,
-    columns: tuple[Column, ...],
-    added: dict[str, pa.DataType],
-) -> Counts:
-    """Score all rows; return the counts of `ScoringTask`."""
-    counts = spark.sparkContext.accumulator(Counter(), AddCounts())
-    carried = StructType([f for f in table.columns if request.keep is None or f.name in request.keep])
-    csv_output = _is_csv(request.output)
-    converted = table.text and not csv_output
-    types = {c.name: arrow_type(c) for c in columns} if converted else {}
-    fields = [(f.name, from_arrow_type(kind) if (kind := types.get(f.name)) else f.dataType) for f in carried]
-    fields += [(name, from_arrow_type(kind)) for name, kind in added.items()]
-    schema = _schema(fields, csv_output)
-    task = ScoringTask(
-        model=model,
-        carried=tuple(carried.names),
-        converted=converted,
-        prefix=request.prefix,
-        schema=to_arrow_schema(schema),
-        counts=counts,
-        rejects=request.rejects is not None,
-    )
+    spark: SparkSession, request: ScoringRequest, job: ScoringJob, table: DataFrame, schema: pa.Schema
+) -> SliceResult:
+    """Ship the version to the executors, have them score all rows, and return how many there are."""
+    from pyspark.sql.pandas.types import from_arrow_schema
+
+    digest = manifest.digest_of(manifest.manifest_of(Path(job.artifact.folder)))
+    total = spark.sparkContext.accumulator(SliceResult(), AddResults())
+    plain = [f.with_type(f.type.value_type) if pa.types.is_dictionary(f.type) else f for f in schema]
+    task = SparkTask(job, digest, pa.schema(plain), total)
+    frame = table.select(*map(_quoted, [*job.read, _FILE, _EXTRA]))
     with contextlib.ExitStack() as stack:
-        # The folder that is entered first gets its name last: where the output is, all is.
-        output = stack.enter_context(_output_folder(spark, request.output, request.input))
-        if request.rejects is not None:
-            rejects = stack.enter_context(_output_folder(spark, request.rejects, request.input))
-        names = list(
-            dict.fromkeys([*carried.names, *(c.name for c in columns if c.name in table.columns.names)])
+        scratch = make_temp_folder("scoring")
+        stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+        archive = shutil.make_archive(str(scratch / "version"), "zip", job.artifact.folder)
+        spark.sparkContext.addArchive(f"{archive}#{ARCHIVE}")
+        # The folder that is opened first gets its name last: where the output is, all is.
+        output = stack.enter_context(_output_folder(spark, str(request.output), request.input))
+        rejects = request.rejects and stack.enter_context(
+            _output_folder(spark, str(request.rejects), request.input)
         )
-        frame = table.frame.select(*map(_named, [*names, _FILE, _EXTRA]))
-        _write(frame.mapInArrow(task.score, schema), output, csv_output)
-        if request.rejects is not None:
-            frame = table.frame if counts.value[REJECTED] else table.frame.limit(0)
-            schema = _schema(
-                [*((f.name, f.dataType) for f in table.columns), ("reason", StringType())], csv_output
-            )
-            task = dataclasses.replace(task, schema=to_arrow_schema(schema), counts=None)
-            _write(frame.mapInArrow(task.reject, schema), rejects, csv_output)
-    return counts.value
-
-
-def _schema(fields: list[tuple[str, Any]], as_text: bool) -> StructType:
-    # Arrow writes numbers as the local engine does, and Java does not.
-    return StructType([StructField(name, StringType() if as_text else kind) for name, kind in fields])
-
-
-def _is_csv(address: str) -> bool:
-    return address.rstrip("/").lower().endswith(".csv")
-
-
-def _write(frame: DataFrame, folder: str, as_csv: bool) -> None:
-    if as_csv:
-        frame.write.options(**_CSV, **_WRITE).csv(folder)
-    else:
-        frame.write.parquet(folder)
+        frame.mapInArrow(task.score, from_arrow_schema(task.schema, True)).write.parquet(output)
+        if rejects:
+            frame = frame if total.value.rejected else frame.limit(0)
+            frame.mapInArrow(task.reject, from_arrow_schema(job.rejects_schema, True)).write.parquet(rejects)
+    return total.value
 
 
 @contextlib.contextmanager
-def _output_folder(spark: SparkSession, address: str, given: str) -> Iterator[str]:
+def _output_folder(spark: Any, address: str, given: str) -> Iterator[str]:
     """Yield a temporary folder beside an address; it gets that name when the body is done.
 
     Raises
     ------
     InputError
-        If the input is there, or anything that is not the output of an earlier job.
+        If the input is there, or anything else but an empty folder.
     """
     hadoop = spark._jvm.org.apache.hadoop.fs
-    target = hadoop.Path(address)
-    system = target.getFileSystem(spark._jsc.hadoopConfiguration())
-    target, source = system.makeQualified(target), system.makeQualified(hadoop.Path(given))
-    if f"{target}/".startswith(f"{source}/") or f"{source}/".startswith(f"{target}/"):
+    system = hadoop.Path(address).getFileSystem(spark._jsc.hadoopConfiguration())
+    target, source = (system.makeQualified(hadoop.Path(path)) for path in (address, given))
+    if f"{target}/".startswith(f"{source}/"):
         raise InputError(f"{address}: the input is there as well: name another output")
-    if system.exists(target) and not system.exists(hadoop.Path(target, _SUCCESS)):
-        raise InputError(
-            f"{address}: it exists, and is not a folder that `score` completed: name another output"
-        )
-    prefix = f".{target.getName()}.{spark.sparkContext.applicationId}"
-    partial, old = (hadoop.Path(target.getParent(), f"{prefix}.{end}") for end in ("part", "old"))
+    if system.exists(target) and (system.getFileStatus(target).isFile() or system.listStatus(target)):
+        raise InputError(f"{address} exists and is not an empty folder: remove it, or choose another path")
+    name = f".{target.getName()}.{spark.sparkContext.applicationId}.part"
+    partial = hadoop.Path(target.getParent(), name)
     try:
         yield partial.toString()
-        replaces = system.exists(target) and system.rename(target, old)
+        system.delete(target, False)
         if not system.rename(partial, target):
-            if replaces:
-                system.rename(old, target)
-            raise InputError(f"{address}: cannot be written: the file system does not rename {partial}")
-        system.create(hadoop.Path(target, _SUCCESS)).close()
+            raise InputError(f"{address}: cannot be written: {partial} cannot be renamed")
+        system.create(hadoop.Path(target, "_SUCCESS")).close()
     finally:
-        for leftover in (partial, old):
-            system.delete(leftover, True)
-
-
-def _run_tags(request: SparkRequest, artifact: ModelArtifact) -> dict[str, str]:
-    given = without_secrets(request.input)
-    tags = {
-        "model": artifact.name,
-        "version": str(artifact.version),
-        "stage": artifact.stage or "",
-        "digest": artifact.digest or "",
-        "input": given,
-        "output": without_secrets(request.output),
-        "engine": "spark",
-        "mlflow.runName": f"{artifact} on {Path(given).name}",
-    }
-    return {name: value for name, value in tags.items() if value}
-
-
-def _summary(
-    request: SparkRequest, artifact: ModelArtifact, counts: Counts, seconds: float, record: ScoringRun
-) -> ScoringSummary:
-    classes = {key[0]: count for key, count in sorted(counts.items(), key=str) if isinstance(key, tuple)}
-    rows, rejected = counts[ROWS], counts[REJECTED]
-    rate = (rows + rejected) / max(seconds, 1e-9)
-    record.finish({"rows": rows, "rejected": rejected, "seconds": seconds, "rows_per_second": rate}, classes)
-    return ScoringSummary(
-        name=artifact.name,
-        version=artifact.version,
-        stage=request.ref.stage,
-        input=without_secrets(request.input),
-        output=without_secrets(request.output),
-        rows=rows,
-        rejected=rejected,
-        rejects=request.rejects and without_secrets(request.rejects),
-        seconds=seconds,
-        rows_per_second=rate,
-        counts=classes,
-        experiment=record.experiment,
-        run_id=record.run_id,
-    )
+        system.delete(partial, True)

@@ -3,184 +3,127 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
-import functools
 import io
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import sklearn
-from pyspark import Accumulator, SparkFiles
 
-from registry_tools.batch.predictions import BatchPredictor, class_counts
-from registry_tools.data.arrow_coercion import coerce_batch, to_arrow
-from registry_tools.errors import InputError
-from registry_tools.inference.model_artifact import ModelArtifact
-from registry_tools.inference.model_loader import load
+from registry_tools.batch.predictions import class_counts
+from registry_tools.batch.worker import ScoringJob, SliceResult, bad_row_error, load, output_columns
+from registry_tools.data.arrow_coercion import coerce_batch
 from registry_tools.models import manifest
-from registry_tools.models.trust_policy import TrustPolicy
 
-ROWS, REJECTED = "rows", "rejected"
-Counts = Counter[Any]  # by ROWS, REJECTED, and by (class,)
+ARCHIVE = "registry_tools_version"  # the folder of the version's files on an executor
+_UNDECODED = "\ufffd"  # takes the place of bytes that are not in the encoding
 
 
-class AddCounts:
-    """Adds up the counts of tasks; Spark takes those of each partition once, whatever it retries."""
+class AddResults:
+    """Adds up the results of tasks; Spark takes one of each partition, whatever it retries."""
 
-    def zero(self, value: Counts) -> Counts:
+    def zero(self, value: SliceResult) -> SliceResult:
         """Return nothing counted."""
-        return Counter()
+        return SliceResult()
 
-    def addInPlace(self, value1: Counts, value2: Counts) -> Counts:
-        """Add the counts of a task."""
-        value1.update(value2)
-        return value1
-
-
-@dataclass(frozen=True)
-class ShippedModel:
-    """A version as the driver sends it to the executors: an archive, and what it has to contain."""
-
-    archive: str  # its name among the files of the Spark job
-    digest: str  # of all files in the archive
-    artifact: ModelArtifact  # as it lies on the driver
-    policy: TrustPolicy
-    proba: bool
-    text: bool  # whether the rows are the text of a CSV
-
-
-@functools.lru_cache(maxsize=1)
-def _load_predictor(model: ShippedModel) -> BatchPredictor:
-    """Verify, inspect and load the version; a Python worker does this once for all its tasks."""
-    folder = SparkFiles.get(model.archive)
-    manifest.check_files(Path(folder), model.digest)
-    predictor = load(dataclasses.replace(model.artifact, folder=folder), model.policy)
-    # The coercion finds values that are not finite.
-    sklearn.set_config(assume_finite=True, skip_parameter_validation=True)
-    return BatchPredictor(predictor, model.proba, model.text)
+    def addInPlace(self, total: SliceResult, result: SliceResult) -> SliceResult:
+        """Add the rows of a task."""
+        total.add(result)
+        return total
 
 
 @dataclass(frozen=True)
-class ScoringTask:
+class SparkTask:
     """Scores the rows of one partition; Spark sends it to the executors as it is.
 
-    A batch has the columns of the input, then the file of each row, then its number in the file
-    (Parquet) or the line if it is malformed (CSV).
+    A batch has the columns of the input that are read, then the file of each row, then its number in
+    the file (Parquet) or, if it is malformed, its line (CSV).
     """
 
-    model: ShippedModel
-    carried: tuple[str, ...]  # columns of the input that are written
-    converted: bool  # whether their text becomes the types of the signature
-    prefix: str  # of the added columns
-    schema: pa.Schema  # of what is written
-    counts: Accumulator[Counts] | None = None
-    rejects: bool = True  # whether another task writes the rows that cannot be scored
+    job: ScoringJob
+    digest: str  # of all files in the archive
+    schema: pa.Schema  # of the output
+    total: Any  # the accumulator that receives a `SliceResult` a batch
 
     def score(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Yield the rows that can be scored with their predictions.
+        """Yield the rows that can be scored, with their predictions.
 
         Raises
         ------
         InputError
             If a row cannot be scored, and rejects are not written.
         """
-        for rows, reasons, predictions in self._predict(batches):
-            if reasons and not self.rejects:
-                raise InputError(reasons[min(reasons)])
-            if self.counts is not None:
-                classes = {(name,): count for name, count in class_counts(predictions).items()}
-                self.counts.add(Counts({ROWS: len(predictions), REJECTED: len(reasons)} | classes))
-            good = rows.filter(~_mask(rows.num_rows, reasons))
-            arrays = {name: good.column(name) for name in self.carried}
-            if self.converted:
-                columns = _load_predictor(self.model).predictor.info.signature or ()
-                coerced = coerce_batch(good, columns, text=True)
-                arrays |= {c.name: to_arrow(coerced, c) for c in columns if c.name in arrays}
-            version = pa.scalar(self.model.artifact.version, pa.int32())
-            added = {name: predictions.column(name) for name in predictions.schema.names}
-            added["model_version"] = pa.repeat(version, good.num_rows)
-            yield self._to_batch(arrays | {f"{self.prefix}{name}": a for name, a in added.items()})
+        for rows, reasons, coerced, predictions in self._predict(batches):
+            if reasons and self.job.rejects_form is None:
+                raise bad_row_error(reasons[min(reasons)])
+            good = np.ones(rows.num_rows, bool)
+            good[list(reasons)] = False
+            counts = Counter(class_counts(predictions))
+            self.total.add(SliceResult(rows=len(predictions), rejected=len(reasons), counts=counts))
+            rows, coerced = rows.filter(pa.array(good)), coerced.keep_rows(good)
+            arrays = output_columns(self.job, rows, coerced, predictions)
+            cast = [array.cast(kind) for array, kind in zip(arrays, self.schema.types, strict=True)]
+            yield pa.RecordBatch.from_arrays(cast, schema=self.schema)
 
     def reject(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Yield the rows that cannot be scored with the reason."""
-        for rows, reasons, _ in self._predict(batches):
-            places = sorted(reasons)
-            bad = rows.take(pa.array(places, pa.int64()))
-            arrays = {name: bad.column(name) for name in rows.schema.names}
-            yield self._to_batch(arrays | {"reason": pa.array([reasons[p] for p in places], pa.string())})
+        """Yield the rows that cannot be scored, with the reason."""
+        for rows, reasons, _, _ in self._predict(batches):
+            bad = rows.take(pa.array(sorted(reasons), pa.int64()))
+            texts = pa.array([reasons[place] for place in sorted(reasons)], pa.string())
+            yield pa.RecordBatch.from_arrays([*bad.columns, texts], schema=self.job.rejects_schema)
 
-    def _to_batch(self, arrays: dict[str, pa.Array]) -> pa.RecordBatch:
-        ordered = [arrays[field.name].cast(field.type) for field in self.schema]
-        return pa.RecordBatch.from_arrays(ordered, schema=self.schema)
+    def _predict(self, batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[Any, ...]]:
+        """Yield rows, the reasons of those that cannot be scored, and the predictions of the others."""
+        from pyspark import SparkFiles
 
-    def _predict(
-        self, batches: Iterator[pa.RecordBatch]
-    ) -> Iterator[tuple[pa.RecordBatch, dict[int, str], pa.RecordBatch]]:
-        """Yield rows, why some of them cannot be scored, and the predictions of the others."""
-        predictor = _load_predictor(self.model)
-        numbers = _RowNumbers()
+        folder = SparkFiles.get(ARCHIVE)
+        manifest.check_files(Path(folder), self.digest)
+        job = replace(self.job, artifact=replace(self.job.artifact, folder=folder))
+        predictor = load(job.artifact, job.policy, job.proba, job.csv)
+        before: Counter[str] = Counter()  # rows of each file; Spark does not split a CSV
         for batch in batches:
             *columns, files, extra = batch.columns
             malformed: dict[int, str] = {}
-            if self.model.text:
+            if job.csv:
                 columns = [pc.fill_null(column, "") for column in columns]  # Spark reads nothing as null
-                malformed = _malformed_lines(extra, len(columns))
-            rows = pa.RecordBatch.from_arrays(columns, batch.schema.names[: len(columns)])
-            good = ~_mask(len(rows), malformed)
-            predictions, refused = predictor.predict(rows.filter(good) if malformed else rows)
-            places = np.flatnonzero(good)
-            reasons = malformed | {int(places[row]): reason for row, reason in refused.items()}
-            row_numbers = numbers.of(files) if self.model.text else extra.to_numpy()
-            located = {
-                place: f"{file_name(files[place].as_py())}: row {row_numbers[place]}: {reason}"
-                for place, reason in reasons.items()
-            }
-            yield rows, located, predictions
+                malformed = _undecoded_rows(columns, job) | _malformed_rows(extra, len(job.schema))
+            rows = pa.RecordBatch.from_arrays(columns, job.read)
+            coerced = coerce_batch(rows, job.columns, job.csv)
+            predictions, bad = predictor.predict_coerced(coerced, malformed)
+            reasons = {}
+            for place, reason in bad.items():
+                file, number = files[place].as_py(), extra[place].as_py()
+                if job.csv:
+                    number = before[file] + place - pc.index(files, file).as_py()
+                reasons[place] = f"{file_name(file)}: row {number}: {reason}"
+            yield rows, reasons, coerced, predictions
+            before.update({each["values"]: each["counts"] for each in pc.value_counts(files).to_pylist()})
 
 
-class _RowNumbers:
-    """Counts the rows of each file of a partition, which Spark reads one after another."""
-
-    def __init__(self) -> None:
-        self._file, self._next = "", 0
-
-    def of(self, files: pa.Array) -> npt.NDArray[np.int64]:
-        """Return the number of each row in its file, from 0."""
-        runs, begin, parts = pc.run_end_encode(files), 0, [np.empty(0, np.int64)]
-        for file, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
-            if file != self._file:
-                self._file, self._next = file, 0
-            parts.append(np.arange(self._next, self._next + end - begin))
-            self._next += end - begin
-            begin = end
-        return np.concatenate(parts)
-
-
-def _mask(rows: int, places: dict[int, str]) -> npt.NDArray[np.bool_]:
-    marked = np.zeros(rows, bool)
-    marked[list(places)] = True
-    return marked
-
-
-def _malformed_lines(lines: pa.Array, width: int) -> dict[int, str]:
+def _malformed_rows(lines: pa.Array, width: int) -> dict[int, str]:
     """Return why lines of a CSV are no rows, by row of the batch."""
-    places = np.flatnonzero(lines.is_valid().to_numpy(zero_copy_only=False)).tolist()
-    return {place: _malformed_reason(lines[place].as_py(), width) for place in places}
+    reasons = {}
+    for place in np.flatnonzero(lines.is_valid()).tolist():
+        line = lines[place].as_py()
+        csv.field_size_limit(max(csv.field_size_limit(), len(line)))
+        values = len(next(csv.reader(io.StringIO(line)), []))
+        reasons[place] = f"{values} values, and the header names {width}"
+    return reasons
 
 
-def _malformed_reason(line: str, width: int) -> str:
-    csv.field_size_limit(max(csv.field_size_limit(), len(line)))
-    values = len(next(csv.reader(io.StringIO(line)), []))
-    return f"{values} values, and the header names {width}"
+def _undecoded_rows(columns: list[pa.Array], job: ScoringJob) -> dict[int, str]:
+    """Return which rows have bytes that are not in the encoding of the file."""
+    reasons: dict[int, str] = {}
+    for name, values in zip(job.read, columns, strict=True):
+        for place in np.flatnonzero(pc.match_substring(values, _UNDECODED)).tolist():
+            reasons.setdefault(place, f"column {name!r}: {values[place].as_py()[:60]!r} is not UTF-8")
+    return reasons
 
 
 def file_name(uri: str) -> str:

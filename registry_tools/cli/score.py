@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -16,8 +16,8 @@ from registry_tools.cli.options import common_options, loading_options, print_co
 from registry_tools.refs import parse_ref
 
 if TYPE_CHECKING:
-    from registry_tools.batch.readers.input_files import InputFiles
-    from registry_tools.batch.scoring_job import ScoringSummary
+    from registry_tools.batch.inputs import InputFiles
+    from registry_tools.batch.request import ScoringSummary
     from registry_tools.models.trust_policy import TrustPolicy
 
 _LOCAL = "local[*]"
@@ -64,28 +64,8 @@ def score(
         raise click.UsageError("--rejects goes with --on-bad-row reject")
     if master is not None and engine != "spark":
         raise click.UsageError("--master goes with --engine spark")
-    if engine == "spark":
-        from registry_tools.batch.spark_session import check_installed
-
-        check_installed()
-        from registry_tools.batch import spark_job
-
-        ending = PurePosixPath(output).suffix
-        default = f"{output.rstrip('/').removesuffix(ending)}.rejects{ending}"
-        on_spark = spark_job.SparkRequest(
-            ref=model_ref,
-            input=input_address,
-            output=output,
-            master=master or _LOCAL,
-            rejects=None if on_bad_row == "fail" else rejects or default,
-            proba=proba,
-        )
-        with process_setup.ended_by_signals():
-            summary = spark_job.score(on_spark, policy, tracking_uri)
-        _print_summary(summary, as_json)
-        return
+    from registry_tools.batch.request import ScoringRequest
     from registry_tools.batch.scoring_job import score as score_files
-    from registry_tools.batch.scoring_plan import ScoringRequest
 
     target = Path(output)
     beside = target.with_name(f"{target.stem}.rejects{target.suffix}")
@@ -96,13 +76,15 @@ def score(
         rejects=None if on_bad_row == "fail" else Path(rejects) if rejects else beside,
         proba=proba,
         workers=workers,
+        master=(master or _LOCAL) if engine == "spark" else None,
     )
     with process_setup.ended_by_signals(), contextlib.ExitStack() as stack:
-        summary = score_files(request, policy, tracking_uri, lambda files: _bar(stack, files))
-    _print_summary(summary, as_json)
+        if engine == "spark":
+            from registry_tools.batch import spark_job
 
-
-def _print_summary(summary: ScoringSummary, as_json: bool) -> None:
+            summary = spark_job.score(request, policy, tracking_uri)
+        else:
+            summary = score_files(request, policy, tracking_uri, lambda files: _bar(stack, files))
     if as_json:
         print_json(summary.as_dict())
     else:

@@ -1,14 +1,22 @@
-"""A file that a user asked for: written atomically, and named in each error."""
+"""A file or folder that a user asked for: written atomically, and named in each error."""
 
 from __future__ import annotations
 
 import contextlib
+import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 
-from registry_tools.data.temp_files import atomic_write, remove_stale, resolve_link, temporary_prefix
+from registry_tools.data.temp_files import (
+    atomic_write,
+    name_for_process,
+    remove_stale,
+    resolve_link,
+    temporary_prefix,
+)
 from registry_tools.errors import InputError, first_line
 
 
@@ -24,9 +32,51 @@ def output_file(path: Path) -> Iterator[Path]:
     refuse_special_file(path)
     target = resolve_link(path)
     remove_stale(target.parent, temporary_prefix(target), r"-\w+\.part")
+    with _translate_write_errors(path), atomic_write(path) as partial:
+        yield partial
+
+
+@contextlib.contextmanager
+def output_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder for the body to fill; it becomes `path` when the body is done.
+
+    Raises
+    ------
+    InputError
+        If the folder around it does not exist or cannot be written to, or `path` exists and is not
+        an empty folder.
+    """
+    with folder_beside(path) as partial:
+        yield partial
+        partial.replace(resolve_link(path))
+
+
+@contextlib.contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """Yield a new folder in the same folder as `path`, and remove it, if it is still there.
+
+    Raises
+    ------
+    InputError
+        If nothing can be written there.
+    """
+    target = resolve_link(path)
+    remove_stale(target.parent, temporary_prefix(target), r"-\w+\.part")
+    name = name_for_process(temporary_prefix(target), f"-{secrets.token_hex(4)}.part")
+    folder = target.with_name(name)
+    with _translate_write_errors(path):
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _translate_write_errors(path: Path) -> Iterator[None]:
+    """Turn an error of Arrow or the system into one that names the output."""
     try:
-        with atomic_write(path) as partial:
-            yield partial
+        yield
     except (OSError, pa.ArrowException) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise InputError(f"{path}: cannot be written: {reason}") from error

@@ -1,0 +1,240 @@
+"""A process that loads one version once, and scores slices: reads, predicts and writes their parts."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import multiprocessing
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import sklearn
+import skops.io  # noqa: F401 - while the command resolves the version
+
+from registry_tools.batch.predictions import BatchPredictor, class_counts
+from registry_tools.batch.slices import Slice
+from registry_tools.batch.writers import CSV, read_arrow, write_part
+from registry_tools.data.arrow_coercion import arrow_type, coerce_batch, to_arrow
+from registry_tools.data.coerced_batch import CoercedBatch
+from registry_tools.data.schema import Column
+from registry_tools.errors import InputError
+from registry_tools.inference import model_loader
+from registry_tools.inference.model_artifact import ModelArtifact
+from registry_tools.models.trust_policy import TrustPolicy
+
+REASON = "reason"
+# So few rows at once that what is made of them stays in the processor's cache.
+_STEP_ROWS = 1 << 14
+_rows_done: Any = None  # of all processes together
+
+
+@dataclass(frozen=True)
+class ScoringJob:
+    """What every process has to know of a job."""
+
+    artifact: ModelArtifact
+    policy: TrustPolicy
+    proba: bool
+    csv: bool  # whether the rows are the text of a CSV
+    columns: tuple[Column, ...]  # of the signature
+    schema: pa.Schema  # of the input
+    keep: list[str]  # the columns of the input that are in the output
+    prefix: str  # of the names of the columns that are added
+    form: str  # of the parts of the output
+    rejects_form: str | None  # of the parts of the rejects; None fails on the first
+    options: dict[str, Any] = field(default_factory=dict)  # of Parquet
+    parts: Path = Path()  # the folder of the parts of the output
+    scratch: Path = Path()  # the folder of those of the rejects
+
+    @property
+    def converts_text(self) -> bool:
+        """Whether text becomes what the signature says."""
+        return self.csv and self.form != CSV
+
+    @functools.cached_property
+    def read(self) -> list[str]:
+        """The columns of the input that are read."""
+        wanted = {*self.keep, *(column.name for column in self.columns)}
+        return [name for name in self.schema.names if name in wanted or self.rejects_form]
+
+    @functools.cached_property
+    def rejects_schema(self) -> pa.Schema:
+        """The columns of the rejects."""
+        return self.schema.append(pa.field(self.prefix + REASON, pa.string()))
+
+    def output_schema(self, predictions: pa.Schema) -> pa.Schema:
+        """Return the columns of the output, given those of the predictions."""
+        types = {c.name: arrow_type(c) for c in self.columns} if self.converts_text else {}
+        kept = [self.schema.field(name) for name in self.keep]
+        added = [*predictions]
+        added.insert(2, pa.field("model_version", pa.int32()))
+        metadata = dict(self.schema.metadata or {})
+        if len(kept) < len(self.schema):
+            metadata.pop(b"pandas", None)  # it names all columns
+        return pa.schema(
+            [
+                *(field.with_type(types.get(field.name) or field.type) for field in kept),
+                *(field.with_name(self.prefix + field.name) for field in added),
+            ],
+            metadata,
+        )
+
+
+@dataclass
+class SliceResult:
+    """What a process reports of a slice."""
+
+    part: Path | None = None  # the file of its rows; None if there are none
+    rejects: Path | None = None
+    rows: int = 0
+    rejected: int = 0
+    counts: Counter[str] = field(default_factory=Counter)  # rows by class
+
+    def add(self, other: SliceResult) -> None:
+        """Add the rows of another slice."""
+        self.rows += other.rows
+        self.rejected += other.rejected
+        self.counts.update(other.counts)
+
+
+def start(rows_done: Any) -> None:
+    """Prepare this process, which ends when the command's process ends, however that is."""
+    global _rows_done
+    _rows_done = rows_done
+    os.dup2(2, 1)  # what a model prints is not the result of the command
+    pa.set_cpu_count(1)
+    gc.freeze()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _exit_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+@functools.lru_cache(1)
+def load(artifact: ModelArtifact, policy: TrustPolicy, proba: bool, csv: bool) -> BatchPredictor:
+    """Load a version whose files were verified, once in this process.
+
+    Raises
+    ------
+    VerificationError
+        If it holds untrusted types, or does not reproduce its recorded predictions.
+    """
+    predictor = model_loader.load(artifact, policy)
+    # Values that are not finite are found by the coercion; a model that takes missing values is
+    # called with another setting.
+    sklearn.set_config(assume_finite=True, skip_parameter_validation=True)
+    return BatchPredictor(predictor, proba, csv)
+
+
+def prediction_schema(artifact: ModelArtifact, policy: TrustPolicy, proba: bool, csv: bool) -> pa.Schema:
+    """Load a version, and return the columns of its predictions."""
+    predictor = load(artifact, policy, proba, csv)
+    predictor.probability_columns()
+    return predictor.predict_coerced(CoercedBatch(0, {}), {})[0].schema
+
+
+def score_slice(job: ScoringJob, number: int, piece: Slice) -> SliceResult:
+    """Write the rows of a slice with their predictions, and its rejects, as parts.
+
+    Raises
+    ------
+    InputError
+        If a row cannot be scored and there is no file for it, or the file is changed or broken.
+    """
+    result = SliceResult()
+    rejects: list[pa.RecordBatch] = []
+    path = job.parts / f"part-{number:05}.{job.form}"
+    if write_part(path, job.form, _score(job, piece, result, rejects), job.options):
+        result.part = path
+    path = job.scratch / f"rejects-{number}"
+    if job.rejects_form and write_part(path, job.rejects_form, iter(rejects), {}):
+        result.rejects = path
+    return result
+
+
+def _score(
+    job: ScoringJob, piece: Slice, result: SliceResult, rejects: list[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows that can be scored, with their predictions, and count them."""
+    predictor = load(job.artifact, job.policy, job.proba, job.csv)
+    place, schema = 0, None
+    for rows in _read(job, piece):
+        end = place + rows.num_rows
+        malformed = {row - place: why for row, why in piece.bad.items() if place <= row < end}
+        coerced = coerce_batch(rows, job.columns, job.csv)
+        predictions, bad = predictor.predict_coerced(coerced, malformed)
+        if bad:
+            reasons = _reasons(job, f"{piece.file.name}: row ", piece.first_row + place, bad)
+            arrays = [*rows.take(pa.array(sorted(bad))).columns, reasons]
+            rejects.append(pa.RecordBatch.from_arrays(arrays, schema=job.rejects_schema))
+            good = np.ones(rows.num_rows, bool)
+            good[list(bad)] = False
+            rows, coerced = rows.filter(pa.array(good)), coerced.keep_rows(good)
+        result.rows += rows.num_rows
+        result.rejected += len(bad)
+        result.counts.update(class_counts(predictions))
+        if rows.num_rows:
+            schema = schema or job.output_schema(predictions.schema)
+            yield pa.RecordBatch.from_arrays(output_columns(job, rows, coerced, predictions), schema=schema)
+        if _rows_done is not None:
+            with _rows_done.get_lock():
+                _rows_done.value += end - place
+        place = end
+
+
+def _read(job: ScoringJob, piece: Slice) -> Iterator[pa.RecordBatch]:
+    """Read the rows of a slice, in small steps."""
+    if piece.text is not None:
+        for rows in read_arrow(piece.text):
+            yield from (rows.slice(begin, _STEP_ROWS) for begin in range(0, rows.num_rows, _STEP_ROWS))
+        return
+    skip, left = piece.skip, piece.rows
+    with piece.file.reading(), piece.file.open_parquet() as parquet:
+        for rows in parquet.iter_batches(_STEP_ROWS, list(piece.row_groups), job.read, use_threads=False):
+            part = rows.slice(min(skip, rows.num_rows), left)
+            skip = max(skip - rows.num_rows, 0)
+            left -= part.num_rows
+            if part.num_rows:
+                yield part.select(job.read)
+            if not left:
+                break
+        if left:
+            raise InputError(f"{piece.file.name}: cannot be read: {left} rows fewer than its footer says")
+
+
+def _reasons(job: ScoringJob, where: str, first: int, bad: dict[int, str]) -> pa.Array:
+    """Return why rows cannot be scored, or fail on the first of them."""
+    reasons = [f"{where}{first + row}: {bad[row]}" for row in sorted(bad)]
+    if job.rejects_form is None:
+        raise bad_row_error(reasons[0])
+    return pa.array(reasons, pa.string())
+
+
+def bad_row_error(reason: str) -> InputError:
+    """Return the error of a job that a row ends."""
+    return InputError(
+        f"{reason} (rows count from 0; --on-bad-row reject puts such rows into a file of their own)"
+    )
+
+
+def output_columns(
+    job: ScoringJob, rows: pa.RecordBatch, coerced: CoercedBatch, predictions: pa.RecordBatch
+) -> list[pa.Array]:
+    """Return the columns of the output."""
+    kept = {name: rows.column(name) for name in job.keep}
+    if job.converts_text:
+        kept |= {c.name: to_arrow(coerced, c) for c in job.columns if c.name in kept}
+    added = predictions.columns
+    added.insert(2, pa.repeat(pa.scalar(job.artifact.version, pa.int32()), rows.num_rows))
+    return [*kept.values(), *added]

@@ -1,0 +1,116 @@
+"""The processes of a scoring job: started, given slices, and ended whatever they are doing."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from registry_tools.batch import worker
+from registry_tools.batch.slices import Slice
+from registry_tools.batch.worker import ScoringJob, SliceResult
+from registry_tools.errors import RegistryToolsError
+from registry_tools.processes import describe_exit
+
+_AHEAD = 2  # slices for each process that are begun before the first is done
+_REPORT_SECONDS = 0.2
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
+
+_T = TypeVar("_T")
+
+
+class WorkerPool:
+    """Processes that each load the version of a job once."""
+
+    def __init__(self, workers: int) -> None:
+        """Start them; they import what they need while the version is resolved."""
+        self.workers = workers
+        self.version = "the version"  # as errors name it
+        context = multiprocessing.get_context("spawn")
+        self._rows_done = context.Value("q", 0)
+        self._executor = ProcessPoolExecutor(workers, context, worker.start, (self._rows_done,))
+        others = set(multiprocessing.active_children())
+        try:
+            with _start_settings():
+                for _ in range(workers):
+                    self._executor.submit(os.getpid)
+        except OSError as error:
+            raise RegistryToolsError(f"no worker can be started: {error.strerror}") from error
+        finally:
+            self._processes = [each for each in multiprocessing.active_children() if each not in others]
+
+    def run(self, function: Callable[..., _T], *arguments: Any) -> _T:
+        """Call a function in one of the processes."""
+        return self._result(self._executor.submit(function, *arguments))
+
+    def score(
+        self, job: ScoringJob, slices: Iterable[Slice], progress: Callable[[int, int], None]
+    ) -> Iterator[SliceResult]:
+        """Yield the results of slices, in order.
+
+        Parameters
+        ----------
+        job, slices
+            The work.
+        progress
+            Receives, a few times a second, how much of the input is done, and the rows.
+        """
+        waiting: deque[tuple[Slice, Future[SliceResult]]] = deque()
+        numbered, read = enumerate(slices), 0
+        while True:
+            for number, piece in itertools.islice(numbered, _AHEAD * self.workers - len(waiting)):
+                waiting.append((piece, self._executor.submit(worker.score_slice, job, number, piece)))
+            if not waiting:
+                return
+            piece, future = waiting.popleft()
+            while not wait([future], _REPORT_SECONDS).done:
+                rows = self._rows_done.get_obj().value  # without its lock: a killed process may hold it
+                progress(read if job.csv else rows, rows)
+            read = piece.bytes_read
+            yield self._result(future)
+
+    def _result(self, future: Future[_T]) -> _T:
+        try:
+            return future.result()
+        except BrokenProcessPool:
+            codes = [process.exitcode for process in self._processes]
+            code = next((each for each in codes if each and each != -signal.SIGTERM), -signal.SIGTERM)
+            raise RegistryToolsError(
+                f"a worker ended by itself ({describe_exit(code)}) with {self.version}: if memory is short, "
+                "ask for fewer with --workers; if it ends again, score with another version"
+            ) from None
+
+    def close(self) -> None:
+        """End them, at work or not."""
+        for process in self._processes:
+            process.kill()
+        self._executor.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _start_settings() -> Iterator[None]:
+    """Have processes start with one thread for arithmetic, and leave Ctrl-C to the command."""
+    before = {name: os.environ.get(name) for name in _ONE_THREAD}
+    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
