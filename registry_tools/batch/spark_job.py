@@ -145,7 +145,7 @@ def _translate(trace: str, master: str) -> RegistryToolsError:
     if raised:
         name, message = raised[-1]
         return getattr(errors, name, RegistryToolsError)(message)
-    lacking = re.search(r"No module named '[\w.]+'|Cannot run program \S+|Python in worker has \D+[\d.]+", trace)
+    lacking = re.search(r"No module named '\S+'|Cannot run program \S+|Python in worker has \D+[\d.]+", trace)
     if lacking:
         return UnsupportedOperation(
             f"the executors of Spark at {master} cannot score ({lacking[0]}): install the packages of this "
