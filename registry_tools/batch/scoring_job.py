@@ -11,14 +11,14 @@ from pathlib import Path
 import pyarrow as pa
 
 from registry_tools.batch import slices, worker, writers
-from registry_tools.batch.inputs import InputFiles, open_files, without_secrets
 from registry_tools.batch.request import ScoringRequest, ScoringSummary
 from registry_tools.batch.run_log import ScoringRun
 from registry_tools.batch.worker import REASON, ScoringJob, SliceResult
 from registry_tools.batch.worker_pool import WorkerPool, available_cores
 from registry_tools.data.arrow_coercion import check_schema
 from registry_tools.data.csv_rows import BLOCK_BYTES, CsvFormat
-from registry_tools.data.output_file import folder_beside, output_file, output_folder
+from registry_tools.data.input_files import InputFiles, open_files, without_secrets
+from registry_tools.data.output_file import check_output, folder_beside, output_file, output_folder
 from registry_tools.data.schema import Column, quoted_names
 from registry_tools.errors import InputError, UnsupportedOperation
 from registry_tools.inference.artifact_fetcher import ArtifactFetcher
@@ -114,11 +114,12 @@ def _score_files(
         work = slices.cut_text(files, scratch) if job.csv else slices.cut_row_groups(files, pool.workers)
 
         def parts() -> Iterator[Path]:
-            for result in pool.score(job, work, progress):
+            for number, result in pool.score(job, work, progress):
                 total.add(result)
-                rejects.extend(filter(None, [result.rejects]))
-                if result.part:
-                    yield result.part
+                if result.rejected:
+                    rejects.append(job.rejects_part(number))
+                if result.rows:
+                    yield job.part(number)
             progress(files.total, total.rows + total.rejected)
 
         if not request.folder:
@@ -170,13 +171,11 @@ def kept_columns(request: ScoringRequest, names: list[str], where: str) -> list[
     Raises
     ------
     InputError
-        If one that is to be kept is not among `names`; `where` has them.
+        If `where` lacks one that is wanted.
     """
     unknown = [name for name in request.keep or () if name not in names]
     if unknown:
-        raise InputError(
-            f"{where}: there is no column {quoted_names(unknown)} to keep; the file has {quoted_names(names)}"
-        )
+        raise InputError(f"{where}: no column {quoted_names(unknown)} to keep; it has {quoted_names(names)}")
     return [name for name in names if request.keep is None or name in request.keep]
 
 
@@ -199,29 +198,27 @@ def signature_columns(artifact: ModelArtifact) -> tuple[Column, ...]:
 
 def _check_outputs(request: ScoringRequest, files: InputFiles, keep: list[str]) -> tuple[str, str | None]:
     """Return the formats of the parts; refuse an output that is an input, or would be one the next time."""
-    first = files.files[0].name
-    form, rejects_form = writers.check_target(request.output, request.folder), None
-    targets = {request.output: (form, pa.schema([files.schema.field(name) for name in keep]))}
+    where, forms = files.files[0].name, []
+    wanted = [(request.output, request.folder, pa.schema([files.schema.field(name) for name in keep]))]
     if request.rejects is not None:
+        wanted.append((request.rejects, False, files.schema))
+        refuse_existing_columns(files.schema.names, [request.prefix + REASON], where)
         if request.rejects.resolve() == request.output.resolve():
             raise InputError(f"{request.output}: output and rejects are the same file")
-        rejects_form = writers.check_target(request.rejects)
-        targets[request.rejects] = (rejects_form, files.schema)
-        refuse_existing_columns(files.schema.names, [request.prefix + REASON], first)
-    given = Path(request.input).resolve()
-    for target, (each, schema) in targets.items():
-        if each == writers.CSV:
-            writers.check_csv_columns(target, schema, first)
-        if "://" in request.input:
-            continue
+    given = None if "://" in request.input else Path(request.input).resolve()
+    for target, folder, schema in wanted:
+        check_output(target, folder, writers.FORMATS)
+        forms.append(writers.PARQUET if folder else writers.FORMATS[target.suffix.lower()])
+        if forms[-1] == writers.CSV:
+            writers.check_csv_columns(target, schema, where)
         if target.resolve() in {given, *(Path(one.path).resolve() for one in files.files)}:
             raise InputError(f"{target}: it is the input as well: name another output")
-        if given.is_dir() and given in target.resolve().parents:
+        if given in target.resolve().parents:
             raise InputError(
                 f"{target}: it lies in the folder that is read, and would be input the next time: "
                 "name another output"
             )
-    return form, rejects_form
+    return forms[0], forms[1] if request.rejects else None
 
 
 def refuse_existing_columns(names: list[str], added: list[str], where: str) -> None:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from registry_tools.batch.inputs import InputFile, InputFiles
 from registry_tools.batch.writers import ARROW, write_part
 from registry_tools.data.csv_rows import read_rows
+from registry_tools.data.input_files import InputFile, InputFiles
 
-_FEWEST_ROWS = 1 << 16  # of a row group that is worth dividing, and of row groups that are joined
-_JOINED_ROWS = 1 << 18
+_FEWEST_ROWS = 1 << 16  # of a slice, unless its file has fewer
+_JOINED_ROWS = 1 << 18  # so many rows of small row groups are one slice
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Slice:
 
 
 def cut_row_groups(files: InputFiles, workers: int) -> Iterator[Slice]:
-    """Yield row groups; small ones together, and large ones divided.
+    """Yield row groups: small ones together, and large ones divided.
 
     A process that scores the end of a row group has to decode its beginning. So it is divided only
     as far as all processes need to end at the same time: no slice is larger than an equal share of
@@ -38,36 +38,26 @@ def cut_row_groups(files: InputFiles, workers: int) -> Iterator[Slice]:
     """
     left = files.total
     for file, sizes in zip(files.files, files.row_groups, strict=True):
-        first = 0
-        for groups, rows in _join_small(sizes):
-            pieces = -(-rows // max(_FEWEST_ROWS, -(-left // workers)))
-            for begin, end in pairwise(rows * piece // pieces for piece in range(pieces + 1)):
-                yield Slice(file, first + begin, end - begin, groups, begin)
-            first, left = first + rows, left - rows
-
-
-def _join_small(sizes: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], int]]:
-    """Yield numbers of row groups that follow each other, and their rows."""
-    groups: tuple[int, ...] = ()
-    rows = 0
-    for number, size in enumerate(sizes):
-        if groups and rows + size > _JOINED_ROWS:
-            yield groups, rows
-            groups, rows = (), 0
-        groups, rows = (*groups, number), rows + size
-    if rows:
-        yield groups, rows
+        first, groups, rows = 0, [], 0  # type: int, list[int], int
+        for number, size in enumerate(sizes):
+            groups.append(number)
+            rows += size
+            if rows and (number + 1 == len(sizes) or rows + sizes[number + 1] > _JOINED_ROWS):
+                pieces = -(-rows // max(_FEWEST_ROWS, -(-left // workers)))
+                for begin, end in pairwise(rows * piece // pieces for piece in range(pieces + 1)):
+                    yield Slice(file, first + begin, end - begin, tuple(groups), begin)
+                first, left, groups, rows = first + rows, left - rows, [], 0
 
 
 def cut_text(files: InputFiles, scratch: Path) -> Iterator[Slice]:
     """Read CSV files, and yield their rows block by block, each in a file of the scratch folder."""
     assert files.csv is not None
-    done = 0
+    before = read = 0
     for number, file in enumerate(files.files):
         with file.reading():
             for block in read_rows(file.filesystem, file.path, files.schema.names, files.csv):
-                path = scratch / f"text-{number}-{block.first_row}"
+                path, read = scratch / f"text-{number}-{block.first_row}", before + block.done
                 write_part(path, ARROW, iter([block.rows]), {})
-                count, read = block.rows.num_rows, done + block.done
-                yield Slice(file, block.first_row, count, text=path, bad=block.bad, bytes_read=read)
-        done = read
+                rows = block.rows.num_rows
+                yield Slice(file, block.first_row, rows, text=path, bad=block.bad, bytes_read=read)
+        before = read

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from registry_tools import errors
-from registry_tools.batch import inputs, scoring_job, worker, writers
+from registry_tools.batch import scoring_job, worker, writers
 from registry_tools.batch.request import ScoringRequest, ScoringSummary
 from registry_tools.batch.run_log import ScoringRun
 from registry_tools.batch.spark_tasks import ARCHIVE, AddResults, SparkTask
 from registry_tools.batch.worker import ScoringJob, SliceResult
+from registry_tools.data import input_files
 from registry_tools.data.arrow_coercion import check_schema
 from registry_tools.data.csv_rows import COMPRESSION
 from registry_tools.data.temp_files import make_temp_folder
@@ -41,6 +42,7 @@ _SETTINGS = {
     "spark.log.level": "FATAL",  # an error is reported in one line
     "spark.sql.caseSensitive": "true",
     "spark.sql.session.timeZone": "UTC",
+    "spark.sql.legacy.javaCharsets": "true",  # for --encoding cp1252
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     # Otherwise a malformed line is a row if its last columns are not read.
     "spark.sql.csv.parser.columnPruning.enabled": "false",
@@ -74,8 +76,22 @@ def check_installed() -> None:
         )
 
 
-def score(request: ScoringRequest, policy: TrustPolicy, tracking_uri: str | None = None) -> ScoringSummary:
+def score(
+    request: ScoringRequest,
+    output: str,
+    rejects: str | None,
+    policy: TrustPolicy,
+    tracking_uri: str | None = None,
+) -> ScoringSummary:
     """Score a table on the executors of Spark with the version that a reference means now.
+
+    Parameters
+    ----------
+    request, policy, tracking_uri
+        As for the local engine, `scoring_job.score`.
+    output, rejects
+        The addresses of folders, as executors reach them; the paths of the request cannot hold a URL.
+        Without rejects, a row that cannot be scored fails the job.
 
     Raises
     ------
@@ -86,7 +102,7 @@ def score(request: ScoringRequest, policy: TrustPolicy, tracking_uri: str | None
         As `load_model`; or if Spark fails.
     """
     check_installed()
-    where = inputs.without_secrets(request.input)
+    where = input_files.without_secrets(request.input)
     with contextlib.ExitStack() as stack:
         client = connect(tracking_uri)
         fetcher = ArtifactFetcher(request.ref, policy, tracking_uri, None)
@@ -94,6 +110,8 @@ def score(request: ScoringRequest, policy: TrustPolicy, tracking_uri: str | None
         artifact = fetcher.fetch(fetcher.resolve())  # whose version predicts, wherever the stage moves
         columns = scoring_job.signature_columns(artifact)
         policy = replace(policy, public_key=None)  # the signature was checked, and executors lack the key
+        tags = scoring_job.run_tags(request, artifact) | {"output": output}
+        record = stack.enter_context(ScoringRun(client, artifact.name, tags))
         predictions = worker.prediction_schema(artifact, policy, request.proba, csv=False)
         spark = stack.enter_context(_session(request.master or "local[*]"))
         table, schema, text = _open_table(spark, request)
@@ -108,16 +126,15 @@ def score(request: ScoringRequest, policy: TrustPolicy, tracking_uri: str | None
             keep=scoring_job.kept_columns(request, schema.names, where),
             prefix=request.prefix,
             form=writers.PARQUET,
-            rejects_form=writers.PARQUET if request.rejects else None,
+            rejects_form=writers.PARQUET if rejects else None,
         )
-        output = job.output_schema(predictions)
-        scoring_job.refuse_existing_columns(job.keep, output.names[len(job.keep) :], where)
+        added = job.output_schema(predictions)
+        scoring_job.refuse_existing_columns(job.keep, added.names[len(job.keep) :], where)
         scoring_job.refuse_existing_columns(schema.names, job.rejects_schema.names[len(schema) :], where)
-        tags = scoring_job.run_tags(request, artifact)
-        record = stack.enter_context(ScoringRun(client, artifact.name, tags))
         began = time.perf_counter()
-        total = _run(spark, request, job, table, output)
-        return scoring_job.finish(record, request, artifact, total, time.perf_counter() - began)
+        total = _run(spark, job, table, added, (request.input, output, rejects))
+        summary = scoring_job.finish(record, request, artifact, total, time.perf_counter() - began)
+        return replace(summary, output=output, rejects=rejects)
 
 
 @contextlib.contextmanager
@@ -173,14 +190,16 @@ def _open_table(spark: SparkSession, request: ScoringRequest) -> tuple[DataFrame
     from pyspark.sql.pandas.types import to_arrow_schema
     from pyspark.sql.types import StringType, StructType
 
-    where = inputs.without_secrets(request.input)
+    where = input_files.without_secrets(request.input)
     found = []
-    for endings in (COMPRESSION, inputs.PARQUET_ENDINGS):
+    for endings in (COMPRESSION, input_files.PARQUET_ENDINGS):
         options = {"recursiveFileLookup": "true", "pathGlobFilter": f"*{{{','.join(endings)}}}"}
         files = spark.read.format("binaryFile").options(**options).load(request.input)
         found += [] if files.select("path").isEmpty() else [options]
     if len(found) != 1:
-        kinds = "CSV and Parquet files" if found else f"no file that ends with {', '.join(inputs.ENDINGS)}"
+        kinds = (
+            "CSV and Parquet files" if found else f"no file that ends with {', '.join(input_files.ENDINGS)}"
+        )
         raise InputError(f"{where}: the folder holds {kinds}")
     text = "csv" in found[0]["pathGlobFilter"]
     if text:
@@ -211,7 +230,11 @@ def _quoted(name: str) -> str:
 
 
 def _run(
-    spark: SparkSession, request: ScoringRequest, job: ScoringJob, table: DataFrame, schema: pa.Schema
+    spark: SparkSession,
+    job: ScoringJob,
+    table: DataFrame,
+    schema: pa.Schema,
+    addresses: tuple[str, str, str | None],
 ) -> SliceResult:
     """Ship the version to the executors, have them score all rows, and return how many there are."""
     from pyspark.sql.pandas.types import from_arrow_schema
@@ -227,14 +250,14 @@ def _run(
         archive = shutil.make_archive(str(scratch / "version"), "zip", job.artifact.folder)
         spark.sparkContext.addArchive(f"{archive}#{ARCHIVE}")
         # The folder that is opened first gets its name last: where the output is, all is.
-        output = stack.enter_context(_output_folder(spark, str(request.output), request.input))
-        rejects = request.rejects and stack.enter_context(
-            _output_folder(spark, str(request.rejects), request.input)
-        )
-        frame.mapInArrow(task.score, from_arrow_schema(task.schema, True)).write.parquet(output)
-        if rejects:
+        given, output, rejects = addresses
+        partial = stack.enter_context(_output_folder(spark, output, given))
+        partial_rejects = stack.enter_context(_output_folder(spark, rejects, given)) if rejects else None
+        frame.mapInArrow(task.score, from_arrow_schema(task.schema, True)).write.parquet(partial)
+        if partial_rejects:
             frame = frame if total.value.rejected else frame.limit(0)
-            frame.mapInArrow(task.reject, from_arrow_schema(job.rejects_schema, True)).write.parquet(rejects)
+            frame = frame.mapInArrow(task.reject, from_arrow_schema(job.rejects_schema, True))
+            frame.write.parquet(partial_rejects)
     return total.value
 
 

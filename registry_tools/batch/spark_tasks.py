@@ -122,7 +122,8 @@ def _undecoded_rows(columns: list[pa.Array], job: ScoringJob) -> dict[int, str]:
     reasons: dict[int, str] = {}
     for name, values in zip(job.read, columns, strict=True):
         for place in np.flatnonzero(pc.match_substring(values, _UNDECODED)).tolist():
-            reasons.setdefault(place, f"column {name!r}: {values[place].as_py()[:60]!r} is not UTF-8")
+            reason = f"{values[place].as_py()[:60]!r} is not UTF-8 (--encoding names another)"
+            reasons.setdefault(place, f"column {name!r}: {reason}")
     return reasons
 
 

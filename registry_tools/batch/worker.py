@@ -32,7 +32,7 @@ from registry_tools.models.trust_policy import TrustPolicy
 REASON = "reason"
 # So few rows at once that what is made of them stays in the processor's cache.
 _STEP_ROWS = 1 << 14
-_rows_done: Any = None  # of all processes together
+_rows_done: Any  # of all processes together
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,14 @@ class ScoringJob:
     options: dict[str, Any] = field(default_factory=dict)  # of Parquet
     parts: Path = Path()  # the folder of the parts of the output
     scratch: Path = Path()  # the folder of those of the rejects
+
+    def part(self, number: int) -> Path:
+        """Return the file of the scored rows of a slice."""
+        return self.parts / f"part-{number:05}.{self.form}"
+
+    def rejects_part(self, number: int) -> Path:
+        """Return the file of the rejects of a slice."""
+        return self.scratch / f"rejects-{number}"
 
     @property
     def converts_text(self) -> bool:
@@ -89,11 +97,9 @@ class ScoringJob:
 
 @dataclass
 class SliceResult:
-    """What a process reports of a slice."""
+    """How many rows of a slice, or of all, there are."""
 
-    part: Path | None = None  # the file of its rows; None if there are none
-    rejects: Path | None = None
-    rows: int = 0
+    rows: int = 0  # that were scored
     rejected: int = 0
     counts: Counter[str] = field(default_factory=Counter)  # rows by class
 
@@ -154,12 +160,9 @@ def score_slice(job: ScoringJob, number: int, piece: Slice) -> SliceResult:
     """
     result = SliceResult()
     rejects: list[pa.RecordBatch] = []
-    path = job.parts / f"part-{number:05}.{job.form}"
-    if write_part(path, job.form, _score(job, piece, result, rejects), job.options):
-        result.part = path
-    path = job.scratch / f"rejects-{number}"
-    if job.rejects_form and write_part(path, job.rejects_form, iter(rejects), {}):
-        result.rejects = path
+    write_part(job.part(number), job.form, _score(job, piece, result, rejects), job.options)
+    if job.rejects_form is not None:
+        write_part(job.rejects_part(number), job.rejects_form, iter(rejects), {})
     return result
 
 
@@ -170,27 +173,28 @@ def _score(
     predictor = load(job.artifact, job.policy, job.proba, job.csv)
     place, schema = 0, None
     for rows in _read(job, piece):
-        end = place + rows.num_rows
-        malformed = {row - place: why for row, why in piece.bad.items() if place <= row < end}
+        count = rows.num_rows
+        malformed = {row - place: why for row, why in piece.bad.items() if place <= row < place + count}
         coerced = coerce_batch(rows, job.columns, job.csv)
         predictions, bad = predictor.predict_coerced(coerced, malformed)
         if bad:
-            reasons = _reasons(job, f"{piece.file.name}: row ", piece.first_row + place, bad)
-            arrays = [*rows.take(pa.array(sorted(bad))).columns, reasons]
+            first = piece.first_row + place
+            reasons = [f"{piece.file.name}: row {first + row}: {bad[row]}" for row in sorted(bad)]
+            if job.rejects_form is None:
+                raise bad_row_error(reasons[0])
+            arrays = [*rows.take(pa.array(sorted(bad))).columns, pa.array(reasons, pa.string())]
             rejects.append(pa.RecordBatch.from_arrays(arrays, schema=job.rejects_schema))
-            good = np.ones(rows.num_rows, bool)
+            good = np.ones(count, bool)
             good[list(bad)] = False
             rows, coerced = rows.filter(pa.array(good)), coerced.keep_rows(good)
-        result.rows += rows.num_rows
-        result.rejected += len(bad)
-        result.counts.update(class_counts(predictions))
+        result.add(SliceResult(rows.num_rows, len(bad), Counter(class_counts(predictions))))
         if rows.num_rows:
             schema = schema or job.output_schema(predictions.schema)
-            yield pa.RecordBatch.from_arrays(output_columns(job, rows, coerced, predictions), schema=schema)
-        if _rows_done is not None:
-            with _rows_done.get_lock():
-                _rows_done.value += end - place
-        place = end
+            arrays = output_columns(job, rows, coerced, predictions)
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+        place += count
+        with _rows_done.get_lock():
+            _rows_done.value += count
 
 
 def _read(job: ScoringJob, piece: Slice) -> Iterator[pa.RecordBatch]:
@@ -203,22 +207,13 @@ def _read(job: ScoringJob, piece: Slice) -> Iterator[pa.RecordBatch]:
     with piece.file.reading(), piece.file.open_parquet() as parquet:
         for rows in parquet.iter_batches(_STEP_ROWS, list(piece.row_groups), job.read, use_threads=False):
             part = rows.slice(min(skip, rows.num_rows), left)
-            skip = max(skip - rows.num_rows, 0)
-            left -= part.num_rows
+            skip, left = max(skip - rows.num_rows, 0), left - part.num_rows
             if part.num_rows:
                 yield part.select(job.read)
             if not left:
                 break
         if left:
             raise InputError(f"{piece.file.name}: cannot be read: {left} rows fewer than its footer says")
-
-
-def _reasons(job: ScoringJob, where: str, first: int, bad: dict[int, str]) -> pa.Array:
-    """Return why rows cannot be scored, or fail on the first of them."""
-    reasons = [f"{where}{first + row}: {bad[row]}" for row in sorted(bad)]
-    if job.rejects_form is None:
-        raise bad_row_error(reasons[0])
-    return pa.array(reasons, pa.string())
 
 
 def bad_row_error(reason: str) -> InputError:
@@ -231,7 +226,7 @@ def bad_row_error(reason: str) -> InputError:
 def output_columns(
     job: ScoringJob, rows: pa.RecordBatch, coerced: CoercedBatch, predictions: pa.RecordBatch
 ) -> list[pa.Array]:
-    """Return the columns of the output."""
+    """Return the columns of the output for rows that can be scored."""
     kept = {name: rows.column(name) for name in job.keep}
     if job.converts_text:
         kept |= {c.name: to_arrow(coerced, c) for c in job.columns if c.name in kept}

@@ -37,14 +37,10 @@ class WorkerPool:
         self._rows_done = context.Value("q", 0)
         self._executor = ProcessPoolExecutor(workers, context, worker.start, (self._rows_done,))
         others = set(multiprocessing.active_children())
-        try:
-            with _start_settings():
-                for _ in range(workers):
-                    self._executor.submit(os.getpid)
-        except OSError as error:
-            raise RegistryToolsError(f"no worker can be started: {error.strerror}") from error
-        finally:
-            self._processes = [each for each in multiprocessing.active_children() if each not in others]
+        with _start_settings():
+            for _ in range(workers):
+                self._executor.submit(os.getpid)
+        self._processes = set(multiprocessing.active_children()) - others
 
     def run(self, function: Callable[..., _T], *arguments: Any) -> _T:
         """Call a function in one of the processes."""
@@ -52,8 +48,8 @@ class WorkerPool:
 
     def score(
         self, job: ScoringJob, slices: Iterable[Slice], progress: Callable[[int, int], None]
-    ) -> Iterator[SliceResult]:
-        """Yield the results of slices, in order.
+    ) -> Iterator[tuple[int, SliceResult]]:
+        """Yield numbers of slices and their results, in order.
 
         Parameters
         ----------
@@ -62,19 +58,20 @@ class WorkerPool:
         progress
             Receives, a few times a second, how much of the input is done, and the rows.
         """
-        waiting: deque[tuple[Slice, Future[SliceResult]]] = deque()
+        waiting: deque[tuple[int, Slice, Future[SliceResult]]] = deque()
         numbered, read = enumerate(slices), 0
         while True:
             for number, piece in itertools.islice(numbered, _AHEAD * self.workers - len(waiting)):
-                waiting.append((piece, self._executor.submit(worker.score_slice, job, number, piece)))
+                future = self._executor.submit(worker.score_slice, job, number, piece)
+                waiting.append((number, piece, future))
             if not waiting:
                 return
-            piece, future = waiting.popleft()
+            number, piece, future = waiting.popleft()
             while not wait([future], _REPORT_SECONDS).done:
                 rows = self._rows_done.get_obj().value  # without its lock: a killed process may hold it
                 progress(read if job.csv else rows, rows)
             read = piece.bytes_read
-            yield self._result(future)
+            yield number, self._result(future)
 
     def _result(self, future: Future[_T]) -> _T:
         try:

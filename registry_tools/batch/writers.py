@@ -1,11 +1,10 @@
-"""Where scored rows are written: checked first, written as parts, and put into one file."""
+"""How scored rows are written: as parts, by several processes, which are put into one file."""
 
 from __future__ import annotations
 
 import csv
 import io
 import itertools
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,50 +14,16 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from registry_tools.data.output_file import refuse_special_file
-from registry_tools.data.temp_files import resolve_link
 from registry_tools.errors import InputError
 
 # The formats of parts. Those of a Parquet file are in Arrow's stream format, which is cheap to read once;
 # those of a folder are its files.
 CSV, PARQUET, ARROW = "csv", "parquet", "arrow"
-_FORMATS = {".csv": CSV, ".parquet": ARROW, ".pq": ARROW}
+FORMATS = {".csv": CSV, ".parquet": ARROW, ".pq": ARROW}
 _GROUP_ROWS = 1 << 20  # of a Parquet row group, unless its rows are large
 _GROUP_BYTES = 64 << 20
-_PLAIN = pa_csv.WriteOptions(include_header=False, quoting_style="none")
-_QUOTED = pa_csv.WriteOptions(include_header=False, quoting_style="needed")
-_WIDTHS = {"DOUBLE": 8, "INT64": 8, "FLOAT": 4, "INT32": 4}  # bytes
+_PLAIN, _QUOTED = (pa_csv.WriteOptions(include_header=False, quoting_style=q) for q in ("none", "needed"))
 _CODECS = {"uncompressed": "none", "lz4_raw": "lz4"}
-
-
-def check_target(path: Path, folder: bool = False) -> str:
-    """Return the format of the parts of an output, before anything is read.
-
-    Parameters
-    ----------
-    path, folder
-        The output, and whether it is a folder of part files, which are Parquet.
-
-    Raises
-    ------
-    InputError
-        If a file has an unknown suffix, or is not a regular file; if a folder is not empty; or if
-        the folder around it does not exist or cannot be written to.
-    """
-    if folder:
-        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-            raise InputError(f"{path} exists and is not an empty folder: remove it, or choose another path")
-    elif path.suffix.lower() not in _FORMATS:
-        known = ", ".join(_FORMATS)
-        raise InputError(f"{path}: unknown format {path.suffix!r}; use one of {known}, or / for a folder")
-    else:
-        refuse_special_file(path)
-    around = resolve_link(path).parent
-    if not around.is_dir():
-        raise InputError(f"{path}: cannot be written: there is no folder {around}")
-    if not os.access(around, os.W_OK):
-        raise InputError(f"{path}: cannot be written: no permission to write to {around}")
-    return PARQUET if folder else _FORMATS[path.suffix.lower()]
 
 
 def check_csv_columns(path: Path, schema: pa.Schema, where: str) -> None:
@@ -70,9 +35,8 @@ def check_csv_columns(path: Path, schema: pa.Schema, where: str) -> None:
         If `where` has such a column.
     """
     for column in schema:
-        row = pa.RecordBatch.from_arrays([pa.nulls(1, column.type)], [column.name])
         try:
-            _csv_of(row)
+            _csv_of(pa.RecordBatch.from_arrays([pa.nulls(1, column.type)], [column.name]))
         except pa.ArrowException:
             raise InputError(
                 f"{where}: column {column.name!r} holds {column.type}, and a CSV cannot: leave it out with "
@@ -90,40 +54,32 @@ def parquet_options(schema: pa.Schema, kept: int, like: pq.FileMetaData | None) 
     if like is not None and like.num_row_groups and like.num_columns:
         chunks = [like.row_group(0).column(place) for place in range(like.num_columns)]
         codec, paths = chunks[0].compression.lower(), [chunk.path_in_schema for chunk in chunks]
-        dictionary = [chunk.path_in_schema for chunk in chunks if _dictionary_pays(chunk)]
-    text = [f.name for f in list(schema)[kept:] if not pa.types.is_primitive(f.type)]
-    return {
-        "compression": _CODECS.get(codec, codec),
-        "use_dictionary": [*dictionary, *text],
-        "write_statistics": paths,
-    }
+        # Numbers take 4 or 8 bytes each without a dictionary, or with one that does not pay.
+        dictionary = [
+            chunk.path_in_schema
+            for chunk in chunks
+            if chunk.physical_type == "BYTE_ARRAY" or chunk.total_uncompressed_size < 4 * chunk.num_values
+        ]
+    names = [f.name for f in list(schema)[kept:] if not pa.types.is_primitive(f.type)]
+    codec = _CODECS.get(codec, codec)
+    return {"compression": codec, "use_dictionary": dictionary + names, "write_statistics": paths}
 
 
-def _dictionary_pays(chunk: pq.ColumnChunkMetaData) -> bool:
-    plain = chunk.num_values * _WIDTHS.get(chunk.physical_type, 0)
-    return plain == 0 or chunk.total_uncompressed_size < plain / 2
-
-
-def write_part(path: Path, form: str, batches: Iterator[pa.RecordBatch], options: dict[str, Any]) -> bool:
-    """Write rows as they come; return whether there are any, or else no file.
-
-    A part of a CSV has no header. One in Arrow's stream format is read once and deleted.
-    """
+def write_part(path: Path, form: str, batches: Iterator[pa.RecordBatch], options: dict[str, Any]) -> None:
+    """Write rows as they come; if there are none, no file. A part of a CSV has no header."""
     first = next(batches, None)
     if first is None:
-        return False
+        return
     batches = itertools.chain([first], batches)
     if form == CSV:
         with path.open("wb") as file:
-            for rows in batches:
-                file.write(_csv_of(rows))
+            file.writelines(map(_csv_of, batches))
     elif form == ARROW:
-        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, first.schema) as stream:
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, first.schema) as stream:
             for rows in batches:
                 stream.write(rows)
     else:
         _write_parquet(path, first.schema, batches, options)
-    return True
 
 
 def assemble(path: Path, form: str, parts: Iterable[Path], empty: pa.Schema, options: dict[str, Any]) -> None:
@@ -137,10 +93,10 @@ def assemble(path: Path, form: str, parts: Iterable[Path], empty: pa.Schema, opt
                 with part.open("rb") as source:
                     shutil.copyfileobj(source, file, 1 << 20)
                 part.unlink()
-        return
-    batches = itertools.chain.from_iterable(map(read_arrow, parts))
-    first = next(batches, pa.RecordBatch.from_pylist([], empty))
-    _write_parquet(path, first.schema, itertools.chain([first], batches), options)
+    else:
+        batches = itertools.chain.from_iterable(map(read_arrow, parts))
+        first = next(batches, pa.RecordBatch.from_pylist([], empty))
+        _write_parquet(path, first.schema, itertools.chain([first], batches), options)
 
 
 def read_arrow(path: Path) -> Iterator[pa.RecordBatch]:
@@ -156,14 +112,13 @@ def _write_parquet(
     with pq.ParquetWriter(path, schema, **options) as writer:
         group: list[pa.RecordBatch] = []
         rows = size = 0
-        for batch in batches:
-            group.append(batch)
-            rows, size = rows + batch.num_rows, size + batch.nbytes
-            if rows >= _GROUP_ROWS or size >= _GROUP_BYTES:
+        for batch in itertools.chain(batches, [None]):
+            if batch is not None:
+                group.append(batch)
+                rows, size = rows + batch.num_rows, size + batch.nbytes
+            if rows >= _GROUP_ROWS or size >= _GROUP_BYTES or (rows and batch is None):
                 writer.write_table(pa.Table.from_batches(group, schema), rows)
                 group, rows, size = [], 0, 0
-        if rows:
-            writer.write_table(pa.Table.from_batches(group, schema), rows)
 
 
 def _csv_of(rows: pa.RecordBatch) -> pa.Buffer:

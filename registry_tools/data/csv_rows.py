@@ -56,7 +56,7 @@ def read_header(filesystem: fs.FileSystem, path: str, where: str, form: CsvForma
         raise InputError(f"{where}: it is empty, without even a header")
     whole = len(content) < BLOCK_BYTES or b"\n" in line
     try:
-        names = _split(line.decode("utf-8", "strict" if whole else "ignore"), form, strict=True)
+        names = _split(line.decode("utf-8", "surrogateescape"), form, strict=True)
     except csv.Error:
         whole = False
     if not whole:
@@ -64,6 +64,10 @@ def read_header(filesystem: fs.FileSystem, path: str, where: str, form: CsvForma
             f"{where}: its header does not end within {BLOCK_BYTES:,} bytes: is it a CSV, and "
             "is each quote closed?"
         )
+    try:
+        "".join(names).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{where}: its header is not UTF-8: name its --encoding") from None
     return pa.schema([(name, pa.string()) for name in names])
 
 

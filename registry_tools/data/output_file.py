@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -80,6 +81,37 @@ def _translate_write_errors(path: Path) -> Iterator[None]:
     except (OSError, pa.ArrowException) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise InputError(f"{path}: cannot be written: {reason}") from error
+
+
+def check_output(path: Path, folder: bool, endings: Iterable[str]) -> None:
+    """Refuse an output that cannot be written, before anything is read.
+
+    Parameters
+    ----------
+    path, folder
+        The output, and whether it is a folder.
+    endings
+        The suffixes that a file may have.
+
+    Raises
+    ------
+    InputError
+        If a file has another suffix, or is not a regular file; if a folder is not empty; or if the
+        folder around it does not exist or cannot be written to.
+    """
+    if folder:
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            raise InputError(f"{path} exists and is not an empty folder: remove it, or choose another path")
+    elif path.suffix.lower() not in endings:
+        known = ", ".join(endings)
+        raise InputError(f"{path}: unknown format {path.suffix!r}; use one of {known}, or end it with /")
+    else:
+        refuse_special_file(path)
+    around = resolve_link(path).parent
+    if not around.is_dir():
+        raise InputError(f"{path}: cannot be written: there is no folder {around}")
+    if not os.access(around, os.W_OK):
+        raise InputError(f"{path}: cannot be written: no permission to write to {around}")
 
 
 def refuse_special_file(path: Path) -> None:
