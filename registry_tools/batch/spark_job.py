@@ -3,77 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import re
 import shutil
-import sys
 import time
-import warnings
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as sql
+from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
+from pyspark.sql.types import StringType, StructType
 
-from registry_tools import errors
+from registry_tools import spark as spark_setup
 from registry_tools.batch import scoring_job, worker, writers
 from registry_tools.batch.request import ScoringRequest, ScoringSummary
 from registry_tools.batch.run_log import ScoringRun
 from registry_tools.batch.spark_tasks import ARCHIVE, AddResults, SparkTask
 from registry_tools.batch.worker import ScoringJob, SliceResult
-from registry_tools.data import input_files
+from registry_tools.data import csv_rows, input_files
 from registry_tools.data.arrow_coercion import check_schema
-from registry_tools.data.csv_rows import COMPRESSION
 from registry_tools.data.temp_files import make_temp_folder
-from registry_tools.errors import InputError, RegistryToolsError, UnsupportedOperation
+from registry_tools.errors import InputError
 from registry_tools.inference.artifact_fetcher import ArtifactFetcher
 from registry_tools.mlflow_store.client import connect
 from registry_tools.models import manifest
 from registry_tools.models.trust_policy import TrustPolicy
 
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
-
 _FILE, _EXTRA = "__registry_tools_file", "__registry_tools_extra"
-_SETTINGS = {
-    "spark.ui.enabled": "false",
-    "spark.log.level": "FATAL",  # an error is reported in one line
-    "spark.sql.caseSensitive": "true",
-    "spark.sql.session.timeZone": "UTC",
-    "spark.sql.legacy.javaCharsets": "true",  # for --encoding cp1252
-    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
-    # Otherwise a malformed line is a row if its last columns are not read.
-    "spark.sql.csv.parser.columnPruning.enabled": "false",
-    # A folder is marked as complete after it has its name.
-    "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
-}
-
-
-def check_installed() -> None:
-    """Refuse to begin where Spark cannot run.
-
-    Raises
-    ------
-    UnsupportedOperation
-        If pyspark or Java is missing; says how to install it.
-    """
-    try:
-        import joblibspark  # noqa: F401
-        import pyspark  # noqa: F401
-    except ImportError:
-        raise UnsupportedOperation(
-            "Spark is not installed: install registry-pipeline[spark] (pip install "
-            "--require-hashes -r requirements-spark.lock)"
-        ) from None
-    home = os.environ.get("JAVA_HOME")
-    java = Path(home, "bin", "java") if home else shutil.which("java")
-    if java is None or not Path(java).is_file():
-        where = f"JAVA_HOME={home} has no bin/java" if home else "there is none on PATH"
-        raise UnsupportedOperation(
-            f"Spark needs Java 17 or newer, and {where}: install a JRE, or point JAVA_HOME at one"
-        )
 
 
 def score(
@@ -101,8 +58,9 @@ def score(
     RegistryToolsError
         As `load_model`; or if Spark fails.
     """
-    check_installed()
     where = input_files.without_secrets(request.input)
+    if output == rejects:
+        raise InputError(f"{output}: output and rejects are the same folder")
     with contextlib.ExitStack() as stack:
         client = connect(tracking_uri)
         fetcher = ArtifactFetcher(request.ref, policy, tracking_uri, None)
@@ -113,7 +71,7 @@ def score(
         tags = scoring_job.run_tags(request, artifact) | {"output": output}
         record = stack.enter_context(ScoringRun(client, artifact.name, tags))
         predictions = worker.prediction_schema(artifact, policy, request.proba, csv=False)
-        spark = stack.enter_context(_session(request.master or "local[*]"))
+        spark = stack.enter_context(spark_setup.session(request.master or "local[*]"))
         table, schema, text = _open_table(spark, request)
         check_schema(schema, columns, where, text)
         job = ScoringJob(
@@ -137,47 +95,6 @@ def score(
         return replace(summary, output=output, rejects=rejects)
 
 
-@contextlib.contextmanager
-def _session(master: str) -> Iterator[SparkSession]:
-    """Start Spark, and stop it after the body; its errors become those of this package."""
-    from pyspark.sql import SparkSession
-
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # Spark would take any `python3`
-    settings = _SETTINGS | {"spark.ui.showConsoleProgress": str(sys.stderr.isatty()).lower()}
-    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
-        warnings.simplefilter("ignore")  # Spark warns of pandas 3
-        try:
-            builder = SparkSession.builder.master(master).appName("registry-tools score")
-            spark = stack.enter_context(builder.config(map=settings).getOrCreate())
-            yield spark
-        except Exception as error:
-            if type(error).__module__.partition(".")[0] not in {"py4j", "pyspark"}:
-                raise
-            raise _translate(str(error), master) from error
-
-
-def _translate(trace: str, master: str) -> RegistryToolsError:
-    """Return the error that a trace of Java and Python ends with."""
-    raised = re.findall(r"^registry_tools\.errors\.(\w+): (.*)$", trace, re.MULTILINE)
-    if raised:
-        name, message = raised[-1]
-        return getattr(errors, name, RegistryToolsError)(message)
-    lacking = re.search(r"No module named '\S+'|Cannot run program \S+|Python in worker has \D+[\d.]+", trace)
-    if lacking:
-        return UnsupportedOperation(
-            f"the executors of Spark at {master} cannot score ({lacking[0]}): install the packages of this "
-            "machine on them, and name their interpreter in PYSPARK_PYTHON"
-        )
-    missing = re.search(r"\[PATH_NOT_FOUND\] Path does not exist: (\S+?)\.? SQLSTATE", trace)
-    if missing:
-        return InputError(f"{missing[1]}: there is no such file or folder")
-    if "stopped SparkContext" in trace:
-        return RegistryToolsError(f"Spark at {master} does not answer: check --master")
-    lines = [line.strip() for line in trace.splitlines() if line.strip()] or ["no reason given"]
-    named = [line for line in lines if "Error: " in line or "Exception: " in line]
-    return RegistryToolsError(f"Spark at {master} failed: {(named[-1] if named else lines[0])[:300]}")
-
-
 def _open_table(spark: SparkSession, request: ScoringRequest) -> tuple[DataFrame, pa.Schema, bool]:
     """Return the table with the columns of `SparkTask`, its schema, and whether it is CSV.
 
@@ -186,21 +103,16 @@ def _open_table(spark: SparkSession, request: ScoringRequest) -> tuple[DataFrame
     InputError
         If there is neither CSV nor Parquet or both, or a column occurs twice.
     """
-    from pyspark.sql import functions as sql
-    from pyspark.sql.pandas.types import to_arrow_schema
-    from pyspark.sql.types import StringType, StructType
-
     where = input_files.without_secrets(request.input)
     found = []
-    for endings in (COMPRESSION, input_files.PARQUET_ENDINGS):
+    for endings in (csv_rows.COMPRESSION, input_files.PARQUET_ENDINGS):
         options = {"recursiveFileLookup": "true", "pathGlobFilter": f"*{{{','.join(endings)}}}"}
         files = spark.read.format("binaryFile").options(**options).load(request.input)
         found += [] if files.select("path").isEmpty() else [options]
     if len(found) != 1:
-        kinds = (
-            "CSV and Parquet files" if found else f"no file that ends with {', '.join(input_files.ENDINGS)}"
-        )
-        raise InputError(f"{where}: the folder holds {kinds}")
+        kinds = ", ".join(input_files.ENDINGS)
+        holds = "CSV and Parquet files: score them one by one" if found else f"no file that ends with {kinds}"
+        raise InputError(f"{where}: the folder holds {holds}")
     text = "csv" in found[0]["pathGlobFilter"]
     if text:
         # A quoted value may hold line ends, so that Spark does not split a CSV between tasks.
@@ -237,8 +149,6 @@ def _run(
     addresses: tuple[str, str, str | None],
 ) -> SliceResult:
     """Ship the version to the executors, have them score all rows, and return how many there are."""
-    from pyspark.sql.pandas.types import from_arrow_schema
-
     digest = manifest.digest_of(manifest.manifest_of(Path(job.artifact.folder)))
     total = spark.sparkContext.accumulator(SliceResult(), AddResults())
     plain = [f.with_type(f.type.value_type) if pa.types.is_dictionary(f.type) else f for f in schema]
@@ -251,39 +161,11 @@ def _run(
         spark.sparkContext.addArchive(f"{archive}#{ARCHIVE}")
         # The folder that is opened first gets its name last: where the output is, all is.
         given, output, rejects = addresses
-        partial = stack.enter_context(_output_folder(spark, output, given))
-        partial_rejects = stack.enter_context(_output_folder(spark, rejects, given)) if rejects else None
-        frame.mapInArrow(task.score, from_arrow_schema(task.schema, True)).write.parquet(partial)
-        if partial_rejects:
+        places = [output, rejects] if rejects else [output]
+        partials = [stack.enter_context(spark_setup.output_folder(spark, each, given)) for each in places]
+        frame.mapInArrow(task.score, from_arrow_schema(task.schema, True)).write.parquet(partials[0])
+        if rejects:
             frame = frame if total.value.rejected else frame.limit(0)
             frame = frame.mapInArrow(task.reject, from_arrow_schema(job.rejects_schema, True))
-            frame.write.parquet(partial_rejects)
+            frame.write.parquet(partials[1])
     return total.value
-
-
-@contextlib.contextmanager
-def _output_folder(spark: Any, address: str, given: str) -> Iterator[str]:
-    """Yield a temporary folder beside an address; it gets that name when the body is done.
-
-    Raises
-    ------
-    InputError
-        If the input is there, or anything else but an empty folder.
-    """
-    hadoop = spark._jvm.org.apache.hadoop.fs
-    system = hadoop.Path(address).getFileSystem(spark._jsc.hadoopConfiguration())
-    target, source = (system.makeQualified(hadoop.Path(path)) for path in (address, given))
-    if f"{target}/".startswith(f"{source}/"):
-        raise InputError(f"{address}: the input is there as well: name another output")
-    if system.exists(target) and (system.getFileStatus(target).isFile() or system.listStatus(target)):
-        raise InputError(f"{address} exists and is not an empty folder: remove it, or choose another path")
-    name = f".{target.getName()}.{spark.sparkContext.applicationId}.part"
-    partial = hadoop.Path(target.getParent(), name)
-    try:
-        yield partial.toString()
-        system.delete(target, False)
-        if not system.rename(partial, target):
-            raise InputError(f"{address}: cannot be written: {partial} cannot be renamed")
-        system.create(hadoop.Path(target, "_SUCCESS")).close()
-    finally:
-        system.delete(partial, True)

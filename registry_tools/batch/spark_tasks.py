@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import re
 from collections import Counter
@@ -15,14 +16,27 @@ from urllib.parse import unquote
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyspark import SparkFiles
 
-from registry_tools.batch.predictions import class_counts
+from registry_tools.batch.predictions import BatchPredictor, class_counts
 from registry_tools.batch.worker import ScoringJob, SliceResult, bad_row_error, load, output_columns
 from registry_tools.data.arrow_coercion import coerce_batch
+from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.models import manifest
+from registry_tools.models.trust_policy import TrustPolicy
 
 ARCHIVE = "registry_tools_version"  # the folder of the version's files on an executor
 _UNDECODED = "\ufffd"  # takes the place of bytes that are not in the encoding
+
+
+@functools.lru_cache(1)
+def _load_verified(
+    artifact: ModelArtifact, digest: str, policy: TrustPolicy, proba: bool, csv_input: bool
+) -> BatchPredictor:
+    """Compare the files that arrived with their digest, and load them, once in this process."""
+    folder = SparkFiles.get(ARCHIVE)
+    manifest.check_files(Path(folder), digest)
+    return load(replace(artifact, folder=folder), policy, proba, csv_input)
 
 
 class AddResults:
@@ -80,12 +94,8 @@ class SparkTask:
 
     def _predict(self, batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[Any, ...]]:
         """Yield rows, the reasons of those that cannot be scored, and the predictions of the others."""
-        from pyspark import SparkFiles
-
-        folder = SparkFiles.get(ARCHIVE)
-        manifest.check_files(Path(folder), self.digest)
-        job = replace(self.job, artifact=replace(self.job.artifact, folder=folder))
-        predictor = load(job.artifact, job.policy, job.proba, job.csv)
+        job = self.job
+        predictor = _load_verified(job.artifact, self.digest, job.policy, job.proba, job.csv)
         before: Counter[str] = Counter()  # rows of each file; Spark does not split a CSV
         for batch in batches:
             *columns, files, extra = batch.columns

@@ -100,6 +100,9 @@ def score(
     )
     with process_setup.ended_by_signals(), contextlib.ExitStack() as stack:
         if engine == "spark":
+            from registry_tools.spark import check_installed
+
+            check_installed()
             from registry_tools.batch import spark_job
 
             reject_address = rejects or f"{output.rstrip('/')}.rejects" if on_bad_row == "reject" else None
