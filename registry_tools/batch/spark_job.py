@@ -119,6 +119,9 @@ def _open_table(spark: SparkSession, request: ScoringRequest) -> tuple[DataFrame
         form = {"multiLine": "true", "escape": '"', "sep": request.separator, "encoding": request.encoding}
         reader = spark.read.options(**found[0], **form)
         names = [name or "" for name in reader.csv(request.input).head() or [""]]
+        doubled = [name for name, count in Counter(names).items() if count > 1]
+        if doubled:
+            raise InputError(f"{where}: column {doubled[0]!r} stands twice: rename or drop one")
         schema = StructType()
         for name in (*names, _EXTRA):
             schema = schema.add(name, StringType())
@@ -128,9 +131,6 @@ def _open_table(spark: SparkSession, request: ScoringRequest) -> tuple[DataFrame
     else:
         frame = spark.read.options(**found[0], mergeSchema="true").parquet(request.input)
         names, extra = frame.columns, frame.metadataColumn("_metadata")["row_index"].alias(_EXTRA)
-    doubled = [name for name, count in Counter(names).items() if count > 1]
-    if doubled:
-        raise InputError(f"{where}: column {doubled[0]!r} stands twice: rename or drop one")
     file = frame.metadataColumn("_metadata")["file_path"].alias(_FILE)
     frame = frame.select(*map(_quoted, names), file, extra)
     return frame, to_arrow_schema(frame.select(*map(_quoted, names)).schema), text
