@@ -92,7 +92,7 @@ def open_files(address: str, form: CsvFormat | None = None) -> InputFiles:
     """
     where, form = without_secrets(address), form or CsvFormat()
     with translate_read_errors(where):
-        filesystem, path = _open_filesystem(address)
+        filesystem, path = open_filesystem(address)
         found = _list_files(filesystem, path, where)
     is_parquet = {_ending(name) in PARQUET_ENDINGS for name in found}
     if len(is_parquet) > 1:
@@ -158,7 +158,14 @@ def _relative_path(file: str, folder: str) -> str:
     return str(PurePosixPath(file).relative_to(PurePosixPath(folder)))
 
 
-def _open_filesystem(address: str) -> tuple[fs.FileSystem, str]:
+def open_filesystem(address: str) -> tuple[fs.FileSystem, str]:
+    """Return the file system of a path or URL, and the path in it.
+
+    Raises
+    ------
+    UnsupportedOperation
+        If the URL needs a package that is not installed.
+    """
     if "://" not in address:
         return fs.LocalFileSystem(), Path(address).absolute().as_posix()
     try:

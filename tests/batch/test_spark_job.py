@@ -188,7 +188,7 @@ def start_on_cluster(start: Start, ref: str, given: Path, folder: Path, **settin
     process = start(
         *(BIN / "registry-tools", "score", ref, "--input", given, "--output", folder / "out", "--json"),
         *("--engine", "spark", "--master", CLUSTER),
-        env=environment() | spark_environment(folder, **settings),
+        env=environment(os.environ["MLFLOW_TRACKING_URI"]) | spark_environment(folder, **settings),
     )
 
     def writes() -> bool:
