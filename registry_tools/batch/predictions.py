@@ -11,16 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sklearn
 
+from registry_tools import errors
 from registry_tools.data.arrow_coercion import coerce_batch, to_frame
 from registry_tools.data.coerced_batch import CoercedBatch
-from registry_tools.errors import (
-    InputError,
-    RegistryToolsError,
-    UnsupportedOperation,
-    VerificationError,
-    error_summary,
-    first_line,
-)
+from registry_tools.errors import InputError, RegistryToolsError, UnsupportedOperation, VerificationError
 from registry_tools.inference.predictor import Predictor
 from registry_tools.models.loaded_model import ModelInfo
 from registry_tools.models.prediction_shape import check_one_output, check_predictions
@@ -40,7 +34,7 @@ class BatchPredictor:
     text: bool  # whether the rows are the text of a CSV
 
     def probability_columns(self) -> list[str]:
-        """Return the names of the columns of probabilities.
+        """Return the names of the columns of probabilities, also of a class that the model lacks.
 
         Raises
         ------
@@ -49,16 +43,16 @@ class BatchPredictor:
         """
         if not self.proba:
             return []
+        artifact, names = self.predictor.artifact, self.predictor.model.class_names
         if not hasattr(self.predictor.estimator, "predict_proba"):
             kind = type(self.predictor.estimator).__name__
-            raise UnsupportedOperation(f"{self.predictor.artifact} ({kind}) gives no probabilities")
-        names = self.predictor.model.class_names
+            raise UnsupportedOperation(f"{artifact} ({kind}) gives no probabilities")
         if not names or len(set(names)) < len(names):
             raise UnsupportedOperation(
-                f"{self.predictor.artifact} does not name its classes, each by a name of its own: "
-                "leave out --proba"
+                f"{artifact} does not name its classes, each by a name of its own: leave out --proba"
             )
-        return _probability_columns(self.predictor)
+        names = (*(self.predictor.info.target_names or ()), *names)
+        return [f"probability_{name}" for name in dict.fromkeys(names)]
 
     def predict(self, rows: pa.RecordBatch) -> BatchResult:
         """Return the columns of predictions, and which rows have none and why.
@@ -81,7 +75,23 @@ class BatchPredictor:
         parts, refused = self._predict_or_bisect(coerced.keep_rows(good) if bad else coerced)
         bad |= {int(kept[row]): reason for row, reason in refused.items()}
         arrays = [np.concatenate(each) for each in zip(*parts, strict=True)]
-        return prediction_columns(self.predictor, arrays or [np.empty(0)] * (1 + self.proba)), bad
+        return self._columns(arrays or [np.empty(0), np.empty((0, 0))]), bad
+
+    def _columns(self, arrays: list[npt.NDArray[Any]]) -> pa.RecordBatch:
+        """Return predictions, their names, and probabilities if they are wanted, as columns."""
+        predicted = pa.array(check_one_output(arrays[0]))
+        if not len(predicted):
+            predicted = predicted.cast(prediction_type(self.predictor))
+        names = prediction_names(predicted, self.predictor.info)
+        columns = {"prediction": predicted, "prediction_name": names}
+        classes = self.predictor.model.class_names
+        for column in self.probability_columns():
+            place = classes.index(name) if (name := column.removeprefix("probability_")) in classes else None
+            # A class that the model was trained without has the probability 0.
+            found = len(predicted) and place is not None
+            values = arrays[1][:, place] if found else np.zeros(len(predicted))
+            columns[column] = pa.array(values, pa.float64())
+        return pa.RecordBatch.from_pydict(columns)
 
     def _predict_or_bisect(
         self, coerced: CoercedBatch
@@ -123,42 +133,9 @@ class BatchPredictor:
         except RegistryToolsError:
             raise
         except predictor.model.input_errors as error:
-            raise InputError(f"the model cannot take it: {first_line(error)}") from error
+            raise InputError(f"the model cannot take it: {errors.first_line(error)}") from error
         except Exception as error:
-            raise RegistryToolsError(error_summary(error, 300)) from error
-
-
-def prediction_columns(predictor: Predictor, arrays: list[npt.NDArray[Any]]) -> pa.RecordBatch:
-    """Return predictions, their names, and probabilities if there are any, as columns."""
-    predicted = pa.array(check_one_output(arrays[0]))
-    if not len(predicted):
-        predicted = predicted.cast(prediction_type(predictor))
-    columns = {"prediction": predicted, "prediction_name": prediction_names(predicted, predictor.info)}
-    if len(arrays) > 1:
-        columns |= _probabilities(predictor, arrays[1])
-    return pa.RecordBatch.from_pydict(columns)
-
-
-def _probability_columns(predictor: Predictor) -> list[str]:
-    """Return the columns of all classes that have a name, also of one that the model lacks."""
-    names = [*(predictor.info.target_names or ()), *predictor.model.class_names]
-    return [f"probability_{name}" for name in dict.fromkeys(names)]
-
-
-def _probabilities(predictor: Predictor, rows: npt.NDArray[Any]) -> dict[str, pa.Array]:
-    """Return columns of probabilities; 0 for a class that the model was trained without."""
-    names = predictor.model.class_names
-    by_class = rows.T if len(rows) else np.empty((len(names), 0))
-    if len(by_class) != len(names):
-        raise VerificationError(
-            f"{predictor.artifact} gives {len(by_class)} probabilities a row, and has {len(names)} classes"
-        )
-    given = {f"probability_{name}": values for name, values in zip(names, by_class, strict=True)}
-    nothing = np.zeros(len(rows))
-    return {
-        column: pa.array(given.get(column, nothing), pa.float64())
-        for column in _probability_columns(predictor)
-    }
+            raise RegistryToolsError(errors.error_summary(error, 300)) from error
 
 
 def prediction_names(predicted: pa.Array, info: ModelInfo) -> pa.Array:
@@ -178,9 +155,9 @@ def prediction_names(predicted: pa.Array, info: ModelInfo) -> pa.Array:
             predicted.cast(pa.int32()), pa.array(info.target_names, pa.string())
         )
     except pa.ArrowException as error:
-        raise VerificationError(
-            f"{info.name} version {info.version} predicts a class that has no name: {first_line(error)}"
-        ) from error
+        reason = errors.first_line(error)
+        version = f"{info.name} version {info.version}"
+        raise VerificationError(f"{version} predicts a class that has no name: {reason}") from error
 
 
 def prediction_type(predictor: Predictor) -> pa.DataType:

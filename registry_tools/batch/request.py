@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from registry_tools.refs import ModelRef
 
@@ -45,7 +44,3 @@ class ScoringSummary:
     counts: Mapping[str, int]  # rows by class; empty where numbers are predicted
     experiment: str
     run_id: str | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values, for JSON."""
-        return asdict(self)

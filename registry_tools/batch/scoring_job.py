@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import joblib
 import pyarrow as pa
 
-from registry_tools.batch import slices, worker, writers
+from registry_tools.batch import slices, worker
 from registry_tools.batch.request import ScoringRequest, ScoringSummary
 from registry_tools.batch.run_log import ScoringRun
 from registry_tools.batch.worker import REASON, ScoringJob, SliceResult
-from registry_tools.batch.worker_pool import WorkerPool, available_cores
+from registry_tools.batch.worker_pool import WorkerPool
+from registry_tools.data import part_files
 from registry_tools.data.arrow_coercion import check_schema
 from registry_tools.data.csv_rows import BLOCK_BYTES, CsvFormat
 from registry_tools.data.input_files import InputFiles, open_files, without_secrets
@@ -74,20 +76,12 @@ def score(
         text = files.csv is not None
         predictions = pool.run(worker.prediction_schema, artifact, policy, request.proba, text)
         job = ScoringJob(
-            artifact=artifact,
-            policy=policy,
-            proba=request.proba,
-            csv=text,
-            columns=columns,
-            schema=files.schema,
-            keep=keep,
-            prefix=request.prefix,
-            form=form,
-            rejects_form=rejects_form,
+            *(artifact, policy, request.proba, text, columns, files.schema, keep, request.prefix),
+            *(form, rejects_form),
         )
         schema = job.output_schema(predictions)
         refuse_existing_columns(keep, schema.names[len(keep) :], files.files[0].name)
-        job = replace(job, options=writers.parquet_options(schema, len(keep), files.metadata))
+        job = replace(job, options=part_files.parquet_options(schema, len(keep), files.metadata))
         began = time.perf_counter()
         total = _score_files(request, files, job, schema, pool, begin(files))
         return finish(record, request, artifact, total, time.perf_counter() - began)
@@ -123,11 +117,11 @@ def _score_files(
             progress(files.total, total.rows + total.rejected)
 
         if not request.folder:
-            writers.assemble(output, job.form, parts(), schema, job.options)
+            part_files.assemble(output, job.form, parts(), schema, job.options)
         elif not list(parts()):  # a folder without a file is no table
-            writers.assemble(output / "part-00000.parquet", job.form, [], schema, job.options)
+            part_files.assemble(output / "part-00000.parquet", job.form, [], schema, job.options)
         if rejects_output is not None and job.rejects_form is not None:
-            writers.assemble(rejects_output, job.rejects_form, rejects, job.rejects_schema, {})
+            part_files.assemble(rejects_output, job.rejects_form, rejects, job.rejects_schema, {})
     return total
 
 
@@ -161,8 +155,8 @@ def finish(
 
 def _worker_count(request: ScoringRequest, files: InputFiles) -> int:
     """Return how many processes are worth starting."""
-    wanted = request.workers or available_cores()
-    return max(1, min(wanted, files.total // (BLOCK_BYTES if files.csv else _FEWEST_ROWS) + 1))
+    most = request.workers or joblib.cpu_count()
+    return max(1, min(most, files.total // (BLOCK_BYTES if files.csv else _FEWEST_ROWS) + 1))
 
 
 def kept_columns(request: ScoringRequest, names: list[str], where: str) -> list[str]:
@@ -207,10 +201,10 @@ def _check_outputs(request: ScoringRequest, files: InputFiles, keep: list[str]) 
             raise InputError(f"{request.output}: output and rejects are the same file")
     given = None if "://" in request.input else Path(request.input).resolve()
     for target, folder, schema in wanted:
-        check_output(target, folder, writers.FORMATS)
-        forms.append(writers.PARQUET if folder else writers.FORMATS[target.suffix.lower()])
-        if forms[-1] == writers.CSV:
-            writers.check_csv_columns(target, schema, where)
+        check_output(target, folder, part_files.FORMATS)
+        forms.append(part_files.PARQUET if folder else part_files.FORMATS[target.suffix.lower()])
+        if forms[-1] == part_files.CSV:
+            part_files.check_csv_columns(target, schema, where)
         if target.resolve() in {given, *(Path(one.path).resolve() for one in files.files)}:
             raise InputError(f"{target}: it is the input as well: name another output")
         if given in target.resolve().parents:

@@ -20,9 +20,9 @@ import skops.io  # noqa: F401 - while the command resolves the version
 
 from registry_tools.batch.predictions import BatchPredictor, class_counts
 from registry_tools.batch.slices import Slice
-from registry_tools.batch.writers import CSV, read_arrow, write_part
 from registry_tools.data.arrow_coercion import arrow_type, coerce_batch, to_arrow
 from registry_tools.data.coerced_batch import CoercedBatch
+from registry_tools.data.part_files import CSV, read_arrow, write_part
 from registry_tools.data.schema import Column
 from registry_tools.errors import InputError
 from registry_tools.inference import model_loader

@@ -77,6 +77,7 @@ class WorkerPool:
         try:
             return future.result()
         except BrokenProcessPool:
+            self._executor.shutdown()  # waits for the others, which it ends by SIGTERM
             codes = [process.exitcode for process in self._processes]
             code = next((each for each in codes if each and each != -signal.SIGTERM), -signal.SIGTERM)
             raise RegistryToolsError(
@@ -106,8 +107,3 @@ def _start_settings() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-def available_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -8,6 +8,7 @@ import csv
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,7 +111,7 @@ def score(
         else:
             summary = score_files(request, policy, tracking_uri, lambda files: _bar(stack, files))
     if as_json:
-        print_json(summary.as_dict())
+        print_json(asdict(summary))
     else:
         print_columns(_lines(summary))
 

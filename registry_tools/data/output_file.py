@@ -79,7 +79,8 @@ def _translate_write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException) as error:
-        reason = getattr(error, "strerror", None) or first_line(error)
+        number = getattr(error, "errno", None)
+        reason = os.strerror(number) if number else first_line(error)
         raise InputError(f"{path}: cannot be written: {reason}") from error
 
 
