@@ -65,7 +65,7 @@ screenshots: $(VENV)/.test ## Take the pictures of the README anew, from the exa
 
 serve: PORT = 5001
 serve: $(VENV)/.run ## Serve iris@production and follow it: PORT=5001.
-	@MLFLOW_TRACKING_URI=$(STORE) $(BIN)/registry-tools serve $(NAME)@production --port $(PORT)
+	@exec env "MLFLOW_TRACKING_URI=$(STORE)" $(BIN)/registry-tools serve $(NAME)@production --port $(PORT)
 
 bench: $(VENV)/.test ## Measure; see benchmarks/.
 	@missed=0; for each in serving score sweep run_overhead cli_start registry_scale registry_postgres gate_power slice_power interval_coverage drift; do \
