@@ -16,13 +16,14 @@ from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 from pyspark.sql.types import StringType, StructType
 
 from registry_tools import spark as spark_setup
-from registry_tools.batch import scoring_job, worker, writers
+from registry_tools.batch import scoring_job, worker
 from registry_tools.batch.request import ScoringRequest, ScoringSummary
 from registry_tools.batch.run_log import ScoringRun
 from registry_tools.batch.spark_tasks import ARCHIVE, AddResults, SparkTask
 from registry_tools.batch.worker import ScoringJob, SliceResult
 from registry_tools.data import csv_rows, input_files
 from registry_tools.data.arrow_coercion import check_schema
+from registry_tools.data.part_files import PARQUET
 from registry_tools.data.temp_files import make_temp_folder
 from registry_tools.errors import InputError
 from registry_tools.inference.artifact_fetcher import ArtifactFetcher
@@ -74,20 +75,13 @@ def score(
         spark = stack.enter_context(spark_setup.session(request.master or "local[*]"))
         table, schema, text = _open_table(spark, request)
         check_schema(schema, columns, where, text)
+        keep = scoring_job.kept_columns(request, schema.names, where)
         job = ScoringJob(
-            artifact=artifact,
-            policy=policy,
-            proba=request.proba,
-            csv=text,
-            columns=columns,
-            schema=schema,
-            keep=scoring_job.kept_columns(request, schema.names, where),
-            prefix=request.prefix,
-            form=writers.PARQUET,
-            rejects_form=writers.PARQUET if rejects else None,
+            *(artifact, policy, request.proba, text, columns, schema, keep, request.prefix),
+            *(PARQUET, PARQUET if rejects else None),
         )
         added = job.output_schema(predictions)
-        scoring_job.refuse_existing_columns(job.keep, added.names[len(job.keep) :], where)
+        scoring_job.refuse_existing_columns(keep, added.names[len(keep) :], where)
         scoring_job.refuse_existing_columns(schema.names, job.rejects_schema.names[len(schema) :], where)
         began = time.perf_counter()
         total = _run(spark, job, table, added, (request.input, output, rejects))
