@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import click
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from pipeline.sweep.sweep import SweepResult
     from pipeline.training.train import TrainResult
 
-_DRIFT = 4  # exit code
+_USAGE, _DRIFT = 2, 4  # exit codes
 
 
 def _parameters(cls: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -258,7 +259,8 @@ def _ui(store: str) -> str:
 
 
 def _is_default(store: str) -> bool:
-    return store == f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+    # MLflow writes a space in a folder's name as %20.
+    return unquote(store) == f"sqlite:///{Path.cwd() / 'mlflow.db'}"
 
 
 def _command(name: str) -> str:
@@ -272,4 +274,9 @@ def _command(name: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    return exit_codes.run(cli, argv, "pipeline", (PipelineError, RegistryToolsError))
+    code = exit_codes.run(cli, argv, "pipeline", (PipelineError, RegistryToolsError))
+    if code == _USAGE and "MLFLOW_RUN_ID" in os.environ:
+        from pipeline.tracking import runs
+
+        runs.delete_empty_run(os.environ["MLFLOW_RUN_ID"])
+    return code

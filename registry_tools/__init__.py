@@ -25,4 +25,8 @@ def __getattr__(name: str) -> Any:
         from registry_tools.models import loader
 
         return loader.load_model
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("registry-pipeline")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

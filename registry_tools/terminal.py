@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import time
 from typing import Any
 
 # C0, DEL and C1, which begin escape sequences and lines; line and paragraph separators; marks that
@@ -36,14 +37,25 @@ def _json_escape(found: re.Match[str]) -> str:
 
 
 def log_to_stderr(level: int, line: str) -> None:
-    """Have all loggers of this process write to stderr, as `logging.basicConfig`; `line` is the format."""
+    """Let all loggers of this process write to stderr, as `logging.basicConfig`; `line` is the format."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_PrintableFormatter(line))
     logging.basicConfig(level=level, handlers=[handler])
 
 
+def log_times() -> None:
+    """Let each log line of this process begin with its time and level, as a server's lines do."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler.formatter, _PrintableFormatter):
+            handler.setFormatter(_PrintableFormatter("%(asctime)s %(levelname)s %(message)s"))
+
+
 class _PrintableFormatter(logging.Formatter):
-    """Formats a log record as one line, and its traceback below."""
+    """Formats a log record as one line, and its traceback below; times are UTC."""
+
+    converter = time.gmtime  # type: ignore[assignment]
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """Return the line of a record."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import unicodedata
 
 import pytest
 
-from registry_tools.terminal import log_to_stderr, printable, printable_json, printable_lines
+from registry_tools.terminal import log_times, log_to_stderr, printable, printable_json, printable_lines
 
 EVERY_CHARACTER = "".join(map(chr, range(sys.maxunicode + 1)))
 
@@ -55,3 +56,18 @@ def test_a_log_record_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     err = capsys.readouterr().err
     assert err.startswith("WARNING: no such class: a\\nERROR: forged\nTraceback")
     assert err.endswith("ValueError: \\x1b[1A\n")
+
+
+def test_a_log_line_of_a_server_begins_with_time_and_level(capsys: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    root.handlers.clear()
+    try:
+        log_to_stderr(logging.WARNING, "%(levelname)s: %(message)s")
+        log_times()
+        logging.getLogger("x").warning("a worker ended")
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+    line = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z WARNING a worker ended\n"
+    assert re.fullmatch(line, capsys.readouterr().err)

@@ -107,6 +107,6 @@ def check_spark() -> None:
     UnsupportedOperation
         If its packages or Java are missing; says how to install them.
     """
-    from registry_tools.batch.engines.spark import check_installed
+    from registry_tools.spark import check_installed
 
     check_installed()

@@ -79,6 +79,18 @@ def separate_runs() -> Iterator[None]:
         os.environ.update(before)
 
 
+def delete_empty_run(run_id: str) -> None:
+    """Delete the run that `mlflow run` opened for a command that was mistyped and logged nothing.
+
+    MLflow keeps a deleted run until `mlflow gc`, and the UI shows it only if you ask for it.
+    """
+    client = MlflowClient()
+    with contextlib.suppress(MlflowException, OSError):  # unavailable: the command has failed already
+        if not client.get_run(run_id).data.metrics:
+            client.set_terminated(run_id, "FAILED")  # or `mlflow run` would end it, which fails now
+            client.delete_run(run_id)
+
+
 def _open_run(where: str, experiment: str, run_name: str) -> mlflow.ActiveRun:
     parent = mlflow.active_run()
     if parent is not None:

@@ -100,7 +100,16 @@ def score(
         master=(master or _LOCAL) if engine == "spark" else None,
     )
     with process_setup.ended_by_signals(), contextlib.ExitStack() as stack:
-        summary = score_files(request, policy, tracking_uri, lambda files: _bar(stack, files))
+        if engine == "spark":
+            from registry_tools.spark import check_installed
+
+            check_installed()
+            from registry_tools.batch import spark_job
+
+            reject_address = rejects or f"{output.rstrip('/')}.rejects" if on_bad_row == "reject" else None
+            summary = spark_job.score(request, output, reject_address, policy, tracking_uri)
+        else:
+            summary = score_files(request, policy, tracking_uri, lambda files: _bar(stack, files))
     if as_json:
         print_json(asdict(summary))
     else:

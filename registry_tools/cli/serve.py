@@ -10,6 +10,7 @@ import click
 
 from registry_tools.cli.options import loading_options, tracking_option, verbose_option
 from registry_tools.refs import parse_ref
+from registry_tools.terminal import log_times
 
 if TYPE_CHECKING:
     from registry_tools.models.trust_policy import TrustPolicy
@@ -161,6 +162,7 @@ def serve(
         trial_limits=ResourceLimits(trial_memory * MEBIBYTE, trial_seconds),
         **options,  # which have the names of the settings
     )
+    log_times()
     logging.getLogger("registry_tools.serving").setLevel(logging.INFO)
     return serving.run(settings)
 

@@ -20,7 +20,7 @@ from registry_tools.data.schema import quoted_names
 from registry_tools.errors import InputError, UnsupportedOperation, first_line
 
 PARQUET_ENDINGS = (".parquet", ".pq")
-_ENDINGS = (*csv_rows.COMPRESSION, *PARQUET_ENDINGS)
+ENDINGS = (*csv_rows.COMPRESSION, *PARQUET_ENDINGS)
 _READ_BYTES = 1 << 20  # bytes of a Parquet column that are read at once
 
 
@@ -92,7 +92,7 @@ def open_files(address: str, form: CsvFormat | None = None) -> InputFiles:
     """
     where, form = without_secrets(address), form or CsvFormat()
     with translate_read_errors(where):
-        filesystem, path = _open_filesystem(address)
+        filesystem, path = open_filesystem(address)
         found = _list_files(filesystem, path, where)
     is_parquet = {_ending(name) in PARQUET_ENDINGS for name in found}
     if len(is_parquet) > 1:
@@ -151,14 +151,21 @@ def _fingerprint_of(path: str, filesystem: fs.FileSystem) -> tuple[int | None, .
 def _ending(path: str) -> str | None:
     """Return how a name ends; `?` and `#` end the name in a URL alone."""
     name = (urlsplit(path).path if "://" in path else path).lower()
-    return next((ending for ending in _ENDINGS if name.endswith(ending)), None)
+    return next((ending for ending in ENDINGS if name.endswith(ending)), None)
 
 
 def _relative_path(file: str, folder: str) -> str:
     return str(PurePosixPath(file).relative_to(PurePosixPath(folder)))
 
 
-def _open_filesystem(address: str) -> tuple[fs.FileSystem, str]:
+def open_filesystem(address: str) -> tuple[fs.FileSystem, str]:
+    """Return the file system of a path or URL, and the path in it.
+
+    Raises
+    ------
+    UnsupportedOperation
+        If the URL needs a package that is not installed.
+    """
     if "://" not in address:
         return fs.LocalFileSystem(), Path(address).absolute().as_posix()
     try:
@@ -182,7 +189,7 @@ def _list_files(filesystem: fs.FileSystem, path: str, where: str) -> list[str]:
         raise InputError(f"{where}: there is no such file or folder")
     if info.type != fs.FileType.Directory:
         if _ending(path) is None:
-            raise InputError(f"{where}: unknown format; use one of {', '.join(_ENDINGS)}")
+            raise InputError(f"{where}: unknown format; use one of {', '.join(ENDINGS)}")
         return [path]
     inside = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
     found = sorted(
@@ -196,7 +203,7 @@ def _list_files(filesystem: fs.FileSystem, path: str, where: str) -> list[str]:
         )
     )
     if not found:
-        raise InputError(f"{where}: no file in it ends with {', '.join(_ENDINGS)}")
+        raise InputError(f"{where}: no file in it ends with {', '.join(ENDINGS)}")
     return found
 
 

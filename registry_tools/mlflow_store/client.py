@@ -8,6 +8,7 @@ import importlib
 import os
 import re
 from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
 from typing import Any
 
 import mlflow
@@ -135,6 +136,11 @@ def fetch_pages(search: Callable[[int, str | None], Any], limit: int | None, siz
         if not token:
             break
     return found
+
+
+def iso_time(milliseconds: int) -> str:
+    """Return a time of MLflow, in milliseconds since 1970, as ISO 8601 in UTC."""
+    return datetime.fromtimestamp(milliseconds / 1000, timezone.utc).isoformat(timespec="milliseconds")
 
 
 def quote(text: str) -> str:

@@ -13,7 +13,7 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
 from registry_tools.errors import NotFound
-from registry_tools.mlflow_store.client import fetch_pages, is_missing, quote, translate_errors
+from registry_tools.mlflow_store.client import fetch_pages, is_missing, iso_time, quote, translate_errors
 from registry_tools.mlflow_store.registered_models import get_registered_model, stages_of, uses_legacy_stages
 from registry_tools.refs import ModelRef
 
@@ -30,7 +30,7 @@ class VersionInfo:
     stages: tuple[str, ...] = ()
     run_id: str | None = None
     digest: str | None = None
-    created_at: int = 0  # milliseconds since 1970
+    created_at: str = ""  # ISO 8601, UTC
     description: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
     params: Mapping[str, str] = field(default_factory=dict)
@@ -181,7 +181,7 @@ def _info(version: ModelVersion, stages: Mapping[str, int]) -> VersionInfo:
         stages=tuple(sorted(stage for stage, held in stages.items() if held == number)),
         run_id=version.run_id or None,
         digest=version.tags.get(DIGEST_TAG),
-        created_at=version.creation_timestamp or 0,
+        created_at=iso_time(version.creation_timestamp),
         description=version.description or "",
         tags=dict(version.tags),
     )

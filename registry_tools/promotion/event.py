@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import Any
 
 from mlflow.entities import Run
 
 from registry_tools.errors import RegistryToolsError
+from registry_tools.mlflow_store.client import iso_time
 
 # Actions. A training registers a version in its stage; another tool moves a stage externally. Each
 # chain begins with a stage that holds no version.
@@ -97,7 +97,6 @@ def event_from_run(run: Run) -> Event:
     RegistryToolsError
         If its tags are not those of an event.
     """
-    at = datetime.fromtimestamp((run.info.end_time or run.info.start_time) / 1000, timezone.utc)
     try:
         content = json.loads(run.data.tags[_CONTENT])
         return Event(
@@ -106,7 +105,7 @@ def event_from_run(run: Run) -> Event:
             # The stage had moved already when an external event was recorded.
             outcome=run.data.params.get(OUTCOME, APPLIED if content["action"] == EXTERNAL else OPEN),
             failure=run.data.tags.get(FAILURE),
-            at=at.isoformat(timespec="milliseconds"),
+            at=iso_time(run.info.end_time or run.info.start_time),
             is_running=run.info.status == "RUNNING",
         )
     except (KeyError, ValueError, TypeError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -82,17 +82,11 @@ def _identity(first: VersionInfo, second: VersionInfo) -> list[dict[str, str]]:
         row("model", *(each.params.get("model") for each in both)),
         *unlike,
         row("stages", *(", ".join(each.stages) for each in both)),
-        row("registered", *(_day(each.created_at) for each in both)),
+        row("registered", *(f"{each.created_at[:16].replace('T', ' ')} UTC" for each in both)),
         row("run", *(each.run_id for each in both)),
         row("files, SHA-256", *files),
         row("data, SHA-256", *data),
     ]
-
-
-def _day(milliseconds: int) -> str:
-    if not milliseconds:
-        return "-"
-    return f"{datetime.fromtimestamp(milliseconds / 1000, timezone.utc):%Y-%m-%d %H:%M} UTC"
 
 
 def _logged(first: VersionInfo, second: VersionInfo) -> list[dict[str, str]]:

@@ -11,11 +11,12 @@ from typing import Any
 from registry_tools.inference.input_limits import InputLimits
 from registry_tools.inference.predictor import Predictor
 from registry_tools.serving.auth import ApiKeys
+from registry_tools.serving.engine.batcher import Batcher
 from registry_tools.serving.engine.data_plane import DataPlane
 from registry_tools.serving.engine.prediction_events import PredictionObserver
 from registry_tools.serving.errors import RETRY_LATER, RequestRefused
 from registry_tools.serving.observers.metrics import Metrics
-from registry_tools.serving.observers.tracing import TracedDataPlane, tracer_from_environment
+from registry_tools.serving.observers.tracing import tracer_from_environment
 from registry_tools.serving.settings import Settings
 
 _DECODED_BYTES = 8  # of values for each byte of the largest body: JSON and CSV of numbers need fewer
@@ -34,17 +35,17 @@ class InferenceService:
         self.http_in_flight: Callable[[], int] = lambda: 0  # set by the HTTP server
         self.grpc_in_flight = 0
         self.tracer = tracer_from_environment()
-        plane = DataPlane if self.tracer is None else TracedDataPlane
-        self.data_plane = plane(
-            self._count_batch,
+        batcher = Batcher(
+            metrics.batch,
             lambda: self.http_in_flight() + self.grpc_in_flight,
             self.observers,
-            InputLimits(settings.max_rows, _DECODED_BYTES * settings.max_body),
+            traces=self.tracer is not None,
         )
+        limits = InputLimits(settings.max_rows, _DECODED_BYTES * settings.max_body)
+        self.data_plane = DataPlane(batcher, limits)
         self.draining = False
         self.rollout_status: dict[str, Any] = {}
-        self.prediction_log_status: Callable[[], dict[str, Any]] | None = None
-        self.shadow_report: Callable[[], dict[str, Any]] | None = None
+        self.reports: dict[str, Callable[[], dict[str, Any]]] = {}  # of the prediction log and the shadow
         self.refresh: Callable[[], Awaitable[None]] | None = None
         self._reserved = 0
         # Whether every request gets an id, because the prediction or the access log writes it.
@@ -96,6 +97,3 @@ class InferenceService:
     def release(self, size: int) -> None:
         """Give reserved memory back."""
         self._reserved -= size
-
-    def _count_batch(self, predictor: Predictor, requests: int, rows: int) -> None:
-        self.metrics.batch(predictor.label, requests, rows)

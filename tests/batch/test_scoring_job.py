@@ -27,7 +27,6 @@ from registry_tools.cli.main import cli, main
 from tests.support.commands import environment, error_of, run
 from tests.support.constants import IRIS_COLUMNS, ROOT
 from tests.support.registries import GOOD, Place
-from tests.support.spark import require_spark
 from tests.support.tables import rows, write
 
 
@@ -457,37 +456,3 @@ def test_mlflow_run_scores(local: Place, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "scored  50 rows" in done.stdout
     assert len(read(output)) == 50
-
-
-@slow
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("form", ["parquet", "csv"])
-def test_spark_gives_the_same_file(form: str, local: Place, tmp_path: Path) -> None:
-    require_spark()
-    table = rows(5000)
-    ref = f"{local.model(GOOD)}/1"
-    given = write(table, tmp_path / f"in.{form}")
-    if form == "csv":
-        with given.open("a") as file:
-            file.write("bad,1,2,3,x\n")
-    outputs = []
-    for engine in (["processes"], ["spark", "--master", "local[2]"]):
-        output = tmp_path / f"{engine[0]}.{form}"
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "registry_tools", "score", ref, "--on-bad-row", "reject"),
-                *("--input", given, "--output", output, "--json", "--engine", *engine),
-            ],
-            env=environment(local.uri),
-            capture_output=True,
-            text=True,
-            timeout=250,
-        )
-        assert done.returncode == 0, done.stderr
-        summary = json.loads(done.stdout)
-        rejects = read(Path(summary["rejects"]))
-        outputs.append((read(output), rejects, summary["counts"]))
-    pd.testing.assert_frame_equal(outputs[0][0], outputs[1][0])
-    pd.testing.assert_frame_equal(outputs[0][1], outputs[1][1])
-    assert len(outputs[0][1]) == (form == "csv")
-    assert outputs[0][2] == outputs[1][2]

@@ -61,12 +61,12 @@ def test_mlflow_run_resumes_the_run_that_it_opened(store: str) -> None:
         ("depth=3", "pipeline: error: No such option"),
     ],
 )
-def test_a_bad_value_ends_the_run_failed_and_makes_no_version(parameter: str, line: str, store: str) -> None:
+def test_a_mistyped_parameter_leaves_no_run_and_no_version(parameter: str, line: str, store: str) -> None:
     done = mlflow_run(store, parameter)
     assert done.returncode != 0
     assert [text for text in done.stderr.splitlines() if text.startswith(line)]
     client = MlflowClient()
-    assert [run.info.status for run in runs(client)] == ["FAILED"]
+    assert runs(client) == []
     assert client.search_registered_models() == []
 
 
@@ -168,3 +168,22 @@ def test_two_first_trainings_at_once_both_register(tmp_path: Path) -> None:
     assert [process.returncode for process in both] == [0, 0], errors
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     assert len(client.search_model_versions("name = 'iris'")) == 2
+
+
+@pytest.mark.slow
+def test_a_folder_with_a_space_in_its_name_is_the_default_store_there(tmp_path: Path) -> None:
+    folder = tmp_path / "my clone"
+    folder.mkdir()
+    for name in ("MLproject", "conda.yaml", "pipeline", "registry_tools"):
+        (folder / name).symlink_to(ROOT / name)
+
+    def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
+
+    trained = run(BIN / "mlflow", "run", ".", "--env-manager", "local", "-P", "plots=false")
+    assert trained.returncode == 0, trained.stderr
+    assert trained.stdout.endswith("mlflow ui\n")  # without the address of another store
+    assert "MLFLOW_TRACKING_URI" not in trained.stdout
+    for command in (["verify", "iris@staging"], ["promote", "iris@staging", "--to", "production"]):
+        done = run(BIN / "registry-tools", *command)
+        assert (done.returncode, done.stderr) == (0, "")

@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -83,8 +84,11 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Start processes that end with the test, each the leader of a group of its own."""
     running: list[subprocess.Popen[bytes]] = []
 
+    def log_of(number: int) -> Path:
+        return tmp_path / f"process-{number}.log"
+
     def run(*command: str | Path, **options: object) -> subprocess.Popen[bytes]:
-        log = (tmp_path / f"process-{len(running)}.log").open("wb")
+        log = log_of(len(running)).open("wb")
         process = subprocess.Popen(
             [str(part) for part in command],
             stdout=log,
@@ -97,8 +101,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
         return process
 
     yield run
-    for process in running:
+    for number, process in enumerate(running):
         end_group(process)
+        sys.stdout.write(log_of(number).read_text(errors="replace")[-5000:])  # shown if the test failed
 
 
 @pytest.fixture

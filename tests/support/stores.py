@@ -18,7 +18,12 @@ from mlflow import MlflowClient
 from pipeline.params.definitions import TrainParams
 from pipeline.training.train import TrainResult, train
 
-_KEPT = {"MLFLOW_LOGGING_LEVEL", "MLFLOW_DISABLE_TELEMETRY", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION"}
+_KEPT = {
+    "MLFLOW_LOGGING_LEVEL",
+    "MLFLOW_DISABLE_TELEMETRY",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR",
+}
 
 
 @pytest.fixture(autouse=True)

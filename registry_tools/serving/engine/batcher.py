@@ -21,12 +21,14 @@ from registry_tools.serving.engine.prediction_events import (
     PredictionObserver,
     notify_observers,
 )
+from registry_tools.serving.engine.request_steps import RequestSteps, begin_queue, call_model
 
 _THREADS = 2
 _BATCH_ROWS = 1000  # where a model is too slow for the event loop
 
-# Rows, the future of their predictions, and the request id; None if its rows are counted elsewhere.
-Waiting = tuple[Matrix, "asyncio.Future[Any]", "str | None"]
+# Rows, the future of their predictions, the request id (None if its rows are counted elsewhere), and the
+# steps of a request that is traced.
+Waiting = tuple[Matrix, "asyncio.Future[Any]", "str | None", "RequestSteps | None"]
 
 
 class Batcher:
@@ -34,24 +36,28 @@ class Batcher:
 
     def __init__(
         self,
-        on_batch: Callable[[Predictor, int, int], None],
+        on_batch: Callable[[str, int, int], None],
         in_flight: Callable[[], int],
         observers: list[PredictionObserver],
+        traces: bool = False,
     ) -> None:
         """Create a batcher without waiting requests.
 
         Parameters
         ----------
         on_batch
-            Called with each batch: the version, its requests and its rows.
+            Called with each batch: the label of its version, its requests and its rows.
         in_flight
             Returns the number of requests in flight.
         observers
             Receive an event for each batch.
+        traces
+            Whether requests may be traced.
         """
-        self.predict_batch = predict_batch  # a server that traces takes its times
-        self._observers = observers
-        self._on_batch = on_batch
+        self._traces = traces
+        self._predict_batch = _predict_traced if traces else predict_batch
+        self.observers = observers
+        self.on_batch = on_batch
         self._in_flight = in_flight
         self._waiting: dict[tuple[Predictor, str], list[Waiting]] = {}
         self._scheduled = False
@@ -71,11 +77,11 @@ class Batcher:
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
+        request = rows, future, request_id, begin_queue() if self._traces else None
         if len(rows) <= predictor.inline_rows and self._in_flight() <= 1:
-            batch = [(rows, future, request_id)]
-            self._resolve_futures(predictor, method, batch, self.predict_batch(predictor, method, batch))
+            self._run_inline(predictor, method, [request])
             return future
-        self._waiting.setdefault((predictor, method), []).append((rows, future, request_id))
+        self._waiting.setdefault((predictor, method), []).append(request)
         if not self._scheduled:
             self._scheduled = True
             loop.call_soon(self._flush)
@@ -94,26 +100,26 @@ class Batcher:
             requests = [one for one in every if not one[1].done()]  # the others were cancelled
             if not requests:
                 continue
-            if sum([len(rows) for rows, _, _ in requests]) <= predictor.inline_rows:
-                self._resolve_futures(
-                    predictor, method, requests, self.predict_batch(predictor, method, requests)
-                )
+            if sum([len(rows) for rows, _, _, _ in requests]) <= predictor.inline_rows:
+                self._run_inline(predictor, method, requests)
                 continue
             small = [r for r in requests if len(r[0]) <= predictor.inline_rows]
             for batch in _pack(small, predictor.inline_rows):
-                self._resolve_futures(predictor, method, batch, self.predict_batch(predictor, method, batch))
+                self._run_inline(predictor, method, batch)
             large = [r for r in requests if len(r[0]) > predictor.inline_rows]
-            batches = list(_pack(large, _BATCH_ROWS))
-            while batches and self._busy < _THREADS:
-                self._run_in_pool(predictor, method, batches.pop(0))
-            left = [request for batch in batches for request in batch]
-            if left:
-                self._waiting.setdefault((predictor, method), []).extend(left)
+            for batch in _pack(large, _BATCH_ROWS):
+                if self._busy < _THREADS:
+                    self._run_in_pool(predictor, method, batch)
+                else:
+                    self._waiting.setdefault((predictor, method), []).extend(batch)
+
+    def _run_inline(self, predictor: Predictor, method: str, batch: list[Waiting]) -> None:
+        self._resolve_futures(predictor, method, batch, self._predict_batch(predictor, method, batch))
 
     def _run_in_pool(self, predictor: Predictor, method: str, batch: list[Waiting]) -> None:
         self._busy += 1
         work = asyncio.get_running_loop().run_in_executor(
-            self._threads, self.predict_batch, predictor, method, batch
+            self._threads, self._predict_batch, predictor, method, batch
         )
 
         def done(predictions: asyncio.Future[list[Any]]) -> None:
@@ -127,34 +133,29 @@ class Batcher:
     def _resolve_futures(
         self, predictor: Predictor, method: str, batch: list[Waiting], predictions: list[Any]
     ) -> None:
-        self._on_batch(predictor, len(batch), sum([len(rows) for rows, _, name in batch if name is not None]))
-        for (_, future, _), prediction in zip(batch, predictions, strict=True):
+        counted = sum([len(rows) for rows, _, name, _ in batch if name is not None])
+        self.on_batch(predictor.label, len(batch), counted)
+        for (_, future, _, _), prediction in zip(batch, predictions, strict=True):
             if future.done():  # cancelled
                 continue
             if isinstance(prediction, BaseException):
                 future.set_exception(prediction)
             else:
                 future.set_result(prediction)
-        if self._observers:
+        if self.observers:
             self._notify(predictor, method, batch, predictions)
 
     def _notify(
         self, predictor: Predictor, method: str, batch: list[Waiting], predictions: list[Any]
     ) -> None:
-        good = [
-            n
-            for n, prediction in enumerate(predictions)
-            if batch[n][2] is not None and not isinstance(prediction, BaseException)
+        predicted = [
+            (rows, prediction, request_id)
+            for (rows, _, request_id, _), prediction in zip(batch, predictions, strict=True)
+            if request_id is not None and not isinstance(prediction, BaseException)
         ]
-        if good:
-            event = PredictionEvent(
-                predictor,
-                method,
-                [batch[n][0] for n in good],
-                [predictions[n] for n in good],
-                [str(batch[n][2]) for n in good],
-            )
-            notify_observers(event, self._observers)
+        if predicted:
+            parts, results, ids = zip(*predicted, strict=True)
+            notify_observers(PredictionEvent(predictor, method, parts, results, ids), self.observers)
 
 
 def _pack(requests: list[Waiting], most: int) -> list[list[Waiting]]:
@@ -175,17 +176,21 @@ def predict_batch(predictor: Predictor, method: str, batch: list[Waiting]) -> li
     """Return the predictions of each request, or the exception that it gets."""
     if len(batch) > 1:
         try:
-            together = predictor.predict(np.concatenate([rows for rows, _, _ in batch]), method)
+            together = predictor.predict(np.concatenate([rows for rows, _, _, _ in batch]), method)
         except Exception:  # noqa: BLE001 - each alone, to find whose error it is
-            return [_predict_one(predictor, method, rows) for rows, _, _ in batch]
+            return [_predict_one(predictor, method, rows) for rows, _, _, _ in batch]
         if len(together) == len(batch):
             return [[prediction] for prediction in together]
         parts, begin = [], 0
-        for rows, _, _ in batch:
+        for rows, _, _, _ in batch:
             parts.append(together[begin : begin + len(rows)])
             begin += len(rows)
         return parts
     return [_predict_one(predictor, method, batch[0][0])]
+
+
+def _predict_traced(predictor: Predictor, method: str, batch: list[Waiting]) -> Any:
+    return call_model([steps for *_, steps in batch], predict_batch, predictor, method, batch)
 
 
 def _predict_one(predictor: Predictor, method: str, rows: Matrix) -> Any:

@@ -13,11 +13,8 @@ from registry_tools.inference.input_limits import InputLimits, check_row_count
 from registry_tools.inference.mlflow_scoring import ScoredRequest
 from registry_tools.inference.predictor import Predictor
 from registry_tools.serving.engine.batcher import Batcher
-from registry_tools.serving.engine.prediction_events import (
-    PredictionEvent,
-    PredictionObserver,
-    notify_observers,
-)
+from registry_tools.serving.engine.prediction_events import PredictionEvent, notify_observers
+from registry_tools.serving.engine.request_steps import begin_queue, call_model
 
 T = TypeVar("T")
 
@@ -28,19 +25,11 @@ LARGE_BODY = 1 << 18
 class DataPlane:
     """The data plane of one worker, without a transport."""
 
-    def __init__(
-        self,
-        on_batch: Callable[[Predictor, int, int], None],
-        in_flight: Callable[[], int],
-        observers: list[PredictionObserver],
-        limits: InputLimits,
-    ) -> None:
-        """Take the parameters of `Batcher`, and the limits of a request."""
+    def __init__(self, batcher: Batcher, limits: InputLimits) -> None:
+        """Take the batcher of plain numbers, and the limits of a request."""
         self.current: Predictor | None = None
-        self._batcher = Batcher(on_batch, in_flight, observers)
-        self._on_batch = on_batch
-        self._observers = observers
         self.limits = limits
+        self._batcher = batcher
         self._threads = ThreadPoolExecutor(2, "data-plane")
 
     def predict(
@@ -69,17 +58,18 @@ class DataPlane:
         InputError, UnsupportedOperation
             As `MlflowScoring.score_request`.
         """
-        scored = await self.run_in_pool(
-            predictor.mlflow_scoring.score_request, content, content_type, method, self.limits
+        score = predictor.mlflow_scoring.score_request
+        scored: ScoredRequest = await self.run_in_pool(
+            call_model, [begin_queue()], score, content, content_type, method, self.limits
         )
-        self._on_batch(predictor, 1, scored.count if request_id is not None else 0)
-        if self._observers and request_id is not None and scored.is_per_row:
+        self._batcher.on_batch(predictor.label, 1, scored.count if request_id is not None else 0)
+        if self._batcher.observers and request_id is not None and scored.is_per_row:
             await self.run_in_pool(self._notify, predictor, method, scored, request_id)
         return scored
 
     def _notify(self, predictor: Predictor, method: str, scored: ScoredRequest, request_id: str) -> None:
         event = PredictionEvent(predictor, method, [scored.table], [scored.predictions], [request_id])
-        notify_observers(event, self._observers)
+        notify_observers(event, self._batcher.observers)
 
     async def predict_json(
         self, predictor: Predictor, method: str, content: Any, request_id: str | None = ""
@@ -96,6 +86,10 @@ class DataPlane:
             raise InputError("this model does not predict one value a row: use /invocations")
         predictions: list[Any] = scored.predictions
         return predictions
+
+    async def run(self, is_large: bool, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a function that takes long for a large request: then in a thread."""
+        return await self.run_in_pool(function, *arguments) if is_large else function(*arguments)
 
     async def run_in_pool(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function in a thread."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,14 +10,12 @@ from typing import Any, TypeAlias
 import grpc
 from google.protobuf.message import DecodeError
 
-from registry_tools.errors import InputError, InputTooLarge, UnsupportedOperation
-from registry_tools.serving.errors import RequestRefused
+from registry_tools.errors import InputError
+from registry_tools.serving.errors import RequestRefused, refusal_of
 from registry_tools.serving.grpc import methods
 from registry_tools.serving.grpc.messages import SERVICE, message_classes
 from registry_tools.serving.grpc.methods import Call
 from registry_tools.serving.service import InferenceService
-
-_log = logging.getLogger(__name__)
 
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -98,19 +95,14 @@ class GrpcServer:
                 return response_class(**content)
             except DecodeError:
                 call.status, reason = 400, f"the message is not a {request_class.DESCRIPTOR.name}"
-            except RequestRefused as refused:
-                call.status, reason = refused.status, refused.message
-            except (InputError, UnsupportedOperation) as error:
-                call.status = 413 if isinstance(error, InputTooLarge) else 400
-                reason = str(getattr(error, "public", error))
             except asyncio.TimeoutError:
                 call.status, reason = 504, f"no response within {service.settings.timeout:g} s"
             except asyncio.CancelledError:
                 call.status = _CANCELLED
                 raise
-            except Exception:  # noqa: BLE001 - the edge: logged, and hidden from the client
-                _log.exception("%s failed", name)
-                call.status, reason = 500, "the prediction failed; see the server's log"
+            except Exception as error:  # noqa: BLE001 - the edge
+                refused = refusal_of(error, name)
+                call.status, reason = refused.status, refused.message
             finally:
                 service.grpc_in_flight -= 1
                 service.release(len(message))

@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from datetime import datetime
-from typing import Any
+from functools import cache, partial
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -31,89 +31,65 @@ class Metrics:
     def __init__(self) -> None:
         # A second series for every counter, which nothing reads.
         disable_created_metrics()  # type: ignore[no-untyped-call]
-        shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ
         self._registry = CollectorRegistry()
-        own: dict[str, Any] = {"registry": None if shared else self._registry}
+        shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ
         if shared:
             MultiProcessCollector(self._registry)  # type: ignore[no-untyped-call]
-        self._seconds = Histogram(
+        registry = None if shared else self._registry
+        counter, histogram = partial(Counter, registry=registry), partial(Histogram, registry=registry)
+        gauge = partial(Gauge, registry=registry, multiprocess_mode="livemostrecent")
+        seconds = histogram(
             "serving_request_seconds",
             "Time from a request's head to its response; `_count` is the number of requests.",
             ("route", "version", "code"),
             buckets=_SECONDS,
-            **own,
         )
-        self._rows = Counter("serving_rows", "Rows predicted.", ("version",), **own)
-        self._batch = Histogram(
-            "serving_batch_requests", "Requests in one call of the model.", buckets=_REQUESTS, **own
+        rows = counter("serving_rows", "Rows predicted.", ("version",))
+        # With a cache: to find a series takes longer than to count.
+        self._seconds, self._rows = cache(seconds.labels), cache(rows.labels)
+        self._batch = histogram(
+            "serving_batch_requests", "Requests in one call of the model.", buckets=_REQUESTS
         )
-        self._logged = Counter(
-            "serving_log_rows", "Rows of the prediction log, by what became of them.", ("outcome",), **own
+        self._logged = counter(
+            "serving_log_rows", "Rows of the prediction log, by what became of them.", ("outcome",)
         )
-        self._shadow_dropped = Counter(
-            "serving_shadow_dropped_rows", "Rows that the shadow had no time for.", **own
-        )
-        self._make_stage_metrics(own)
-        self._last_response_at: float | None = None
-        self._children: dict[tuple[str, str, int], Any] = {}
-        self._rows_of: dict[str, Any] = {}
-
-    def _make_stage_metrics(self, own: dict[str, Any]) -> None:
-        """Make the metrics of the stage that is followed, its rollouts and its drift."""
-        self._rollouts = Counter(
-            "serving_rollouts", "Versions that took over, counted by each worker.", **own
-        )
-        self._failed = Counter(
+        self._shadow_dropped = counter("serving_shadow_dropped_rows", "Rows that the shadow had no time for.")
+        self._rollouts = counter("serving_rollouts", "Versions that took over, counted by each worker.")
+        self._failed = counter(
             "serving_failed_rollouts",
             "Versions that could not take over: verification, registry, error.",
             ("reason",),
-            **own,
         )
         for reason in ("verification", "registry", "error"):
             self._failed.labels(reason)
-        self._version = Gauge(
+        self._version = gauge(
             "serving_model_version",
             "The version that is served; workers may differ for as long as a poll takes.",
             ("name", "stage"),
-            multiprocess_mode="livemostrecent",
-            **own,
         )
-        self._response_age = Gauge(
-            "serving_registry_response_age_seconds",
-            "Seconds since the registry last responded.",
-            multiprocess_mode="livemostrecent",
-            **own,
+        self._response_age = gauge(
+            "serving_registry_response_age_seconds", "Seconds since the registry last responded."
         )
-        self._drift = Gauge(
+        self._drift = gauge(
             "serving_drift",
             "Last verdict of a monitor on the version in the stage: 1 drift, 0 none, -1 unknown.",
             ("name",),
-            multiprocess_mode="livemostrecent",
-            **own,
         )
-        self._drift_at = Gauge(
+        self._drift_at = gauge(
             "serving_drift_timestamp_seconds",
             "When it did, in seconds since 1970; 0 if it never did.",
             ("name",),
-            multiprocess_mode="livemostrecent",
-            **own,
         )
+        self._last_response_at: float | None = None
 
     def request(self, route: str, version: str, code: int, seconds: float) -> None:
         """Count a finished request."""
-        key = (route, version, code)
-        child = self._children.get(key)
-        if child is None:
-            child = self._children[key] = self._seconds.labels(route, version, str(code))
-        child.observe(seconds)
+        self._seconds(route, version, code).observe(seconds)
 
     def batch(self, version: str, requests: int, rows: int) -> None:
         """Count a call of the model."""
         self._batch.observe(requests)
-        child = self._rows_of.get(version)
-        if child is None:
-            child = self._rows_of[version] = self._rows.labels(version)
-        child.inc(rows)
+        self._rows(version).inc(rows)
 
     def rolled_out(self, name: str, stage: str | None, version: int) -> None:
         """Count a version that took over."""
@@ -152,25 +128,24 @@ class Metrics:
 
 
 class ShadowMetrics:
-    """The metrics of a shadow's process, which the server shows with its own."""
+    """The metrics of a shadow's process: the server reads them from files, with its own."""
 
     def __init__(self) -> None:
-        registry = CollectorRegistry()
         self._rows = Counter(
             "serving_shadow_rows",
             "Rows that the shadow predicted as well: agreed, disagreed, error.",
             ("version", "against", "outcome"),
-            registry=registry,
+            registry=None,
         )
         self._dropped = Counter(
-            "serving_shadow_dropped_rows", "Rows that the shadow had no time for.", registry=registry
+            "serving_shadow_dropped_rows", "Rows that the shadow had no time for.", registry=None
         )
         self._seconds = Histogram(
             "serving_shadow_seconds",
             "Time of one call of the shadow.",
             ("version",),
             buckets=_SECONDS,
-            registry=registry,
+            registry=None,
         )
 
     def predicted(self, version: str, seconds: float) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from registry_tools.serving import uvicorn_internals
-from registry_tools.serving.rest.traced_app import create_app
+from registry_tools.serving.rest.app import HttpApp
 from registry_tools.serving.service import InferenceService
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class HttpServer(uvicorn.Server):
 
     def __init__(self, service: InferenceService) -> None:
         settings = service.settings
-        app = create_app(service)
+        app = HttpApp(service)
         super().__init__(
             uvicorn.Config(
                 app,  # type: ignore[arg-type]

@@ -62,6 +62,27 @@ def signal_socket(numbers: Collection[signal.Signals]) -> Iterator[socket.socket
         sender.close()
 
 
+def fork_without_handlers(numbers: Collection[signal.Signals]) -> int:
+    """Fork; the child has the default action for these signals, and gets all that are sent to it.
+
+    Returns
+    -------
+    int
+        The process id of the child; 0 in the child.
+    """
+    # Blocked until the handlers are gone: they would drop the signal, and report it to the parent.
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            for number in numbers:
+                signal.signal(number, signal.SIG_DFL)
+        return pid
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+
+
 def end_with_parent(parent: int) -> None:
     """Let this process be killed when its parent is; Linux only."""
     if sys.platform == "linux":

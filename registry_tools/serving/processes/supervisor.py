@@ -28,7 +28,12 @@ from registry_tools.processes import describe_exit
 from registry_tools.serving.observers.shadow import make_feed
 from registry_tools.serving.processes import shadow_process, worker
 from registry_tools.serving.processes.control import Control, ProcessFolder
-from registry_tools.serving.processes.lifecycle import announce, end_with_parent, signal_socket
+from registry_tools.serving.processes.lifecycle import (
+    announce,
+    end_with_parent,
+    fork_without_handlers,
+    signal_socket,
+)
 from registry_tools.serving.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -154,14 +159,11 @@ class Supervisor:
         """Run a function in a new process, which keeps one connection and closes all others."""
         sys.stdout.flush()
         sys.stderr.flush()
-        pid = os.fork()
+        pid = fork_without_handlers(_SIGNALS)
         if pid:
             return pid
         code = 1
         try:
-            signal.set_wakeup_fd(-1)
-            for number in _SIGNALS:
-                signal.signal(number, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
             for key in list(self._selector.get_map().values()):
                 if isinstance(key.fileobj, socket.socket):

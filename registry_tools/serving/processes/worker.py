@@ -70,13 +70,13 @@ def _observe(
     settings = service.settings
     if feed is not None:
         service.observers.append(ShadowFeed(feed, metrics))
-        service.shadow_report = partial(read_report, folder.shadow_report)
+        service.reports["shadow"] = partial(read_report, folder.shadow_report)
     if not settings.log_predictions:
         yield
         return
     log = PredictionLog(Path(settings.log_predictions), settings.sample, settings.log_every, metrics.logged)
     service.observers.append(log)
-    service.prediction_log_status = lambda: log.state
+    service.reports["prediction_log"] = lambda: log.state
     try:
         yield
     finally:

@@ -5,27 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
 import orjson
 
-from registry_tools.errors import InputError, InputTooLarge, UnsupportedOperation
 from registry_tools.serving import uvicorn_internals
-from registry_tools.serving.errors import RETRY_LATER, Headers, RequestRefused
+from registry_tools.serving.engine.request_steps import RequestSteps, current_steps
+from registry_tools.serving.errors import RETRY_LATER, Headers, RequestRefused, refusal_of
 from registry_tools.serving.rest import mlflow, open_inference, openapi, predict, status
 from registry_tools.serving.rest.connection_rules import ConnectionRules, too_large
 from registry_tools.serving.rest.messages import SMALL_BODY, ClientDisconnected, Reply, Request
 from registry_tools.serving.service import InferenceService
 
-_log = logging.getLogger(__name__)
-
 Endpoint = Callable[[InferenceService, Request], Awaitable[Reply]]
-Error = Callable[[int, str], Reply]
 
 _CLIENT_LEFT = 499  # nginx's code, for metrics and the access log: nobody receives it
 _SWEEP_SECONDS = 0.25
@@ -34,14 +31,14 @@ _NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 _END = {"type": "http.response.body", "body": b"", "more_body": False}
 
 
+@dataclass(frozen=True)
 class Route:
     """One path: its endpoints by method, and the error format of its protocol."""
 
-    def __init__(self, name: str, methods: dict[str, Endpoint], error: Error, probe: bool = False):
-        self.name = name
-        self.methods = methods
-        self.error = error
-        self.probe = probe  # for health checks, which have no key
+    name: str
+    methods: dict[str, Endpoint]
+    error: Callable[[int, str], Reply]
+    probe: bool = False  # for health checks, which have no key
 
 
 class HttpApp:
@@ -56,6 +53,8 @@ class HttpApp:
         self._needs_ids = service.needs_request_ids
         self._keys = service.keys
         self._count_request = service.metrics.request
+        self._tracer = service.tracer
+        self._answer = self._handle if service.tracer is None else self._handle_traced
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Answer one request."""
@@ -66,7 +65,7 @@ class HttpApp:
         given = request.headers.get(b"x-request-id")
         if given is not None or self._needs_ids:
             request.id = self.service.request_id(given or b"")
-        reply = await self._handle(route, request)
+        reply = await self._answer(route, request)
         unread = request.reading and request.has_unread_body
         await _send(send, request, reply, unread)
         seconds = time.perf_counter() - request.began
@@ -79,6 +78,29 @@ class HttpApp:
     def _route_of_model(self, path: str) -> Route:
         pattern = open_inference.pattern_of(path)
         return self._routes[pattern] if pattern is not None else _UNKNOWN
+
+    async def _handle_traced(self, route: Route, request: Request) -> Reply:
+        """Handle a request, and export its trace after the response if it is one for predictions."""
+        if self._tracer is None or request.method != "POST":
+            return await self._handle(route, request)
+        steps = request.steps = RequestSteps()
+        current_steps.set(steps)  # uvicorn runs each request in a task of its own
+        reply = await self._handle(route, request)
+        if reply.status != 401:  # clients without a key fill no receiver
+            ended = time.time_ns()
+            spans = [(f"POST {route.name}", (steps.began, ended)), *steps.intervals(ended)]
+            attributes = {
+                "http.request.method": request.method,
+                "http.route": route.name,
+                "http.response.status_code": reply.status,
+                "model.version": request.version,
+                "model.rows": request.rows,
+            }
+            headers = {
+                name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers.items()
+            }
+            asyncio.get_running_loop().call_soon(self._tracer.export, spans, attributes, headers)
+        return reply
 
     async def _handle(self, route: Route, request: Request) -> Reply:
         try:
@@ -107,6 +129,8 @@ class HttpApp:
                 else:
                     request.body = message["body"]
                     request.reading = False
+                if request.steps is not None:
+                    request.steps.begin("decode")
                 return await endpoint(self.service, request)
             finally:
                 del self._running[request]
@@ -114,21 +138,16 @@ class HttpApp:
                     self.service.release(request.reserved)
         except ClientDisconnected:
             return route.error(_CLIENT_LEFT, "the client disconnected")
-        except RequestRefused as refused:
-            reply = route.error(refused.status, refused.message)
-            return Reply(reply.body, reply.status, [*reply.headers, *refused.headers])
-        except (InputError, UnsupportedOperation) as error:
-            status = 413 if isinstance(error, InputTooLarge) else 400
-            return route.error(status, getattr(error, "public", str(error)))
         except asyncio.CancelledError:
             if not request.expired:
                 raise
             if request.reading:
                 return route.error(408, "the body did not arrive in time")
             return route.error(504, f"no response within {self.settings.timeout:g} s")
-        except Exception:  # noqa: BLE001 - the one edge: logged, and hidden from the client
-            _log.exception("%s %s failed", request.method, route.name)
-            return route.error(500, "the prediction failed; see the server's log")
+        except Exception as error:  # noqa: BLE001 - the edge
+            refused = refusal_of(error, f"{request.method} {route.name}")
+            reply = route.error(refused.status, refused.message)
+            return Reply(reply.body, reply.status, [*reply.headers, *refused.headers])
 
     def _authorize(self, route: Route, request: Request) -> Endpoint:
         if not route.probe and not self._keys.allows(
@@ -211,17 +230,11 @@ _UNKNOWN = Route("unknown", {}, _plain_error)
 
 
 def _routes() -> dict[str, Route]:
-    found = {}
-    for module, error in (
-        (mlflow, mlflow.error),
-        (predict, _plain_error),
-        (open_inference, _plain_error),
-        (status, _plain_error),
-        (openapi, _plain_error),
-    ):
-        for path, methods in module.ROUTES.items():
-            found[path] = Route(path, methods, error, probe=path in module.PROBES)
-    return found
+    return {
+        path: Route(path, methods, getattr(module, "error", _plain_error), path in module.PROBES)
+        for module in (mlflow, predict, open_inference, status, openapi)
+        for path, methods in module.ROUTES.items()
+    }
 
 
 async def _send(send: Any, request: Request, reply: Reply, unread: bool) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from registry_tools.serving.errors import RequestRefused
 from registry_tools.serving.rest.messages import Request
@@ -77,17 +78,14 @@ class ConnectionRules:
     def _is_allowed(self, name: str) -> bool:
         if "*" in self._names or name in self._names or name.endswith(self._suffixes):
             return True
-        return self._addresses and _is_address(name)
+        return self._addresses and _address(name.strip("[]")) is not None
 
 
 def is_local(request: Request) -> bool:
     """Tell whether a request comes from this machine, and not through a proxy on it."""
-    if any(_FORWARDED.fullmatch(name) for name in request.headers):
-        return False
-    try:
-        return ip_address(request.client).is_loopback
-    except ValueError:
-        return False
+    address = _address(request.client)
+    is_forwarded = any(_FORWARDED.fullmatch(name) for name in request.headers)
+    return address is not None and address.is_loopback and not is_forwarded
 
 
 def refuse_other_origins(request: Request) -> None:
@@ -114,9 +112,7 @@ def _in_url(host: str) -> str:
     return f"[{host.lower()}]" if ":" in host else host.lower()
 
 
-def _is_address(name: str) -> bool:
-    try:
-        ip_address(name.strip("[]"))
-    except ValueError:
-        return False
-    return True
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    with contextlib.suppress(ValueError):
+        return ip_address(text)
+    return None

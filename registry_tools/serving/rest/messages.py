@@ -10,6 +10,7 @@ from typing import Any
 
 from registry_tools.inference.decoder import parse_json as parse_json
 from registry_tools.inference.predictor import Predictor
+from registry_tools.serving.engine.request_steps import RequestSteps
 from registry_tools.serving.errors import Headers
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -42,6 +43,7 @@ class Request:
     reading = True  # its body is not there yet
     reserved = 0  # bytes of a large body that count against the budget
     rows = 0
+    steps: RequestSteps | None = None  # of a request that is traced
     version = ""
     version_headers: Headers = ()  # of the version that predicts for it
 

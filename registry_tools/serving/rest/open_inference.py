@@ -12,7 +12,8 @@ import orjson
 from registry_tools.inference.predictor import Predictor
 from registry_tools.serving.engine.data_plane import LARGE_BODY
 from registry_tools.serving.errors import RequestRefused
-from registry_tools.serving.rest.messages import JSON, Reply, Request, parse_json
+from registry_tools.serving.rest import status
+from registry_tools.serving.rest.messages import Reply, Request, parse_json
 from registry_tools.serving.service import InferenceService
 from registry_tools.serving.v2 import inference, tensors
 from registry_tools.serving.v2.inference import InferRequest
@@ -31,31 +32,24 @@ def pattern_of(path: str) -> str | None:
 
 async def server(service: InferenceService, request: Request) -> Reply:
     """Describe this server."""
-    return _reply(inference.server_metadata())
+    return Reply(orjson.dumps(inference.server_metadata()))
 
 
 async def live(service: InferenceService, request: Request) -> Reply:
     """Report that the server runs."""
-    return _reply({"live": True})
-
-
-async def ready(service: InferenceService, request: Request) -> Reply:
-    """Report whether clients should send requests here."""
-    if not service.ready:
-        raise RequestRefused(503, "no model is loaded yet, or the server is about to end")
-    return _reply({"ready": True})
+    return Reply(b'{"live":true}')
 
 
 async def model(service: InferenceService, request: Request) -> Reply:
     """Return the input and output tensors of the model."""
     predictor = _requested_predictor(service, request)
-    return _reply(inference.model_metadata(predictor))
+    return Reply(orjson.dumps(inference.model_metadata(predictor)))
 
 
 async def model_ready(service: InferenceService, request: Request) -> Reply:
     """Report whether a model, or one version of it, is served."""
     predictor = _requested_predictor(service, request)
-    return _reply({"name": predictor.artifact.name, "ready": True})
+    return Reply(orjson.dumps({"name": predictor.artifact.name, "ready": True}))
 
 
 async def infer(service: InferenceService, request: Request) -> Reply:
@@ -63,14 +57,11 @@ async def infer(service: InferenceService, request: Request) -> Reply:
     body = request.body
     predictor = _requested_predictor(service, request)
     length = request.headers.get(_LENGTH)
-    if len(body) <= LARGE_BODY:
-        infer_request, binary = _parse(body, length)
-    else:
-        infer_request, binary = await service.data_plane.run_in_pool(_parse, body, length)
-    request.rows, outputs = await inference.infer(service.data_plane, predictor, infer_request, request.id)
-    if inference.is_large(outputs):
-        return await service.data_plane.run_in_pool(_encode, predictor, infer_request.id, binary, outputs)
-    return _encode(predictor, infer_request.id, binary, outputs)
+    data_plane = service.data_plane
+    infer_request, binary = await data_plane.run(len(body) > LARGE_BODY, _parse, body, length)
+    request.rows, outputs = await inference.infer(data_plane, predictor, infer_request, request.id)
+    is_large = inference.is_large(outputs)
+    return await data_plane.run(is_large, _encode, predictor, infer_request.id, binary, outputs)
 
 
 def _requested_predictor(service: InferenceService, request: Request) -> Predictor:
@@ -161,14 +152,10 @@ def _encode(predictor: Predictor, request_id: str, binary: Binary, outputs: list
     return Reply(b"".join([head, *parts]), headers=headers)
 
 
-def _reply(content: dict[str, Any]) -> Reply:
-    return Reply(orjson.dumps(content), headers=[JSON])
-
-
 ROUTES = {
     "/v2": {"GET": server},
     "/v2/health/live": {"GET": live, "HEAD": live},
-    "/v2/health/ready": {"GET": ready, "HEAD": ready},
+    "/v2/health/ready": {"GET": status.ready, "HEAD": status.ready},
     "/v2/models/{name}": {"GET": model},
     "/v2/models/{name}/ready": {"GET": model_ready, "HEAD": model_ready},
     "/v2/models/{name}/infer": {"POST": infer},

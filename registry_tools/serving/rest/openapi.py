@@ -1,22 +1,31 @@
 """The OpenAPI description, made from the signature of the served version, and a page for it.
 
+`openapi.json` is the description of any version; the columns, tensors and examples of the served
+version are filled in here. The server accepts all that the schemas allow. MLflow's protocol takes more
+than a schema can say: numbers written as text, columns that the model does not have, unknown keys.
+
 The page reads the description as any tool would, with a key if one is needed, and needs nothing
 from anywhere else: it opens in a network without a way out.
 """
 
 from __future__ import annotations
 
+import csv
+import io
+import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from registry_tools.data.schema import INTEGER_BOUNDS, Column
 from registry_tools.inference.predictor import Predictor
-from registry_tools.serving.rest import schemas
-from registry_tools.serving.rest.messages import JSON, Reply, Request
+from registry_tools.serving.rest.messages import Reply, Request
 from registry_tools.serving.service import InferenceService
 from registry_tools.serving.v2 import inference
+from registry_tools.serving.v2.model_tensors import TensorMetadata
 
 _HTML = (b"content-type", b"text/html; charset=utf-8")
 # Only the page's own scripts may run, and only this server may be called.
@@ -25,48 +34,29 @@ _POLICY = (
     b"default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     b"frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
 )
-_TEXT: dict[str, Any] = {"text/plain": {}}
-_OBJECT = {"application/json": {"schema": {"type": "object"}}}
-# Path, summary, content, and whether it reports 503 while the server is not ready.
-_PAGES: tuple[tuple[str, str, dict[str, Any], bool], ...] = (
-    ("/health", "Is the process alive?", {"application/json": {}}, False),
-    ("/ready", "Should requests be sent here?", _OBJECT, True),
-    ("/model", "The served version, the last poll of the registry, the last error", _OBJECT, False),
-    ("/metrics", "Metrics for Prometheus", _TEXT, False),
-    ("/v2/health/ready", "Is it ready, in the Open Inference Protocol?", _OBJECT, True),
-)
-_ERROR = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
-_SCORING_ERROR = {
-    "type": "object",
-    "properties": {"error_code": {"type": "string"}, "message": {"type": "string"}},
-    "required": ["error_code", "message"],
+_FLOAT_MAX = 3.4028234663852886e38
+# The schemas of MLflow's column types; integers have bounds of their own, and all others are texts.
+_TYPES: dict[str, dict[str, Any]] = {
+    "boolean": {"type": "boolean"},
+    "datetime": {"type": "string", "format": "date-time"},
+    "double": {"type": "number"},
+    "float": {"type": "number", "minimum": -_FLOAT_MAX, "maximum": _FLOAT_MAX},
 }
-_REFUSALS = {
-    "400": "The request is invalid; the message says why",
-    "401": "A key is needed",
-    "408": "The body did not arrive in time",
-    "413": "The body is too large",
-    "415": "The body is compressed, or its Content-Type is unknown",
-    "500": "The prediction failed; the server's log says why",
-    "503": "Too many requests wait, or no model is loaded yet",
-    "504": "No response in time",
-}
+_CSV_CELLS = {"boolean": "(true|false)", "string": '[^",\\r\\n]+'}
+_CSV_NUMBER = "-?(0|[1-9][0-9]{0,5})"
+
+Schema = dict[str, Any]
 
 
 async def openapi(service: InferenceService, request: Request) -> Reply:
     """Return the description that tools read."""
     predictor = request.assign(service.predictor())
-    return Reply(orjson.dumps(describe_api(predictor), option=orjson.OPT_INDENT_2), headers=[JSON])
+    return Reply(orjson.dumps(describe_api(predictor), option=orjson.OPT_INDENT_2))
 
 
 async def page(service: InferenceService, request: Request) -> Reply:
     """Return the page that people read; it says nothing of the model by itself."""
-    return Reply(_docs_page(), headers=[_HTML, _POLICY])
-
-
-@cache
-def _docs_page() -> bytes:
-    return Path(__file__).with_name("docs.html").read_bytes()
+    return Reply(_read_file("docs.html"), headers=[_HTML, _POLICY])
 
 
 async def root(service: InferenceService, request: Request) -> Reply:
@@ -74,72 +64,102 @@ async def root(service: InferenceService, request: Request) -> Reply:
     return Reply(b"", 307, [(b"location", b"/docs")])
 
 
-def describe_api(predictor: Predictor) -> dict[str, Any]:
+@cache
+def _read_file(name: str) -> bytes:
+    return Path(__file__).with_name(name).read_bytes()
+
+
+def describe_api(predictor: Predictor) -> Schema:
     """Return the interface to a version as OpenAPI 3.1."""
+    api: Schema = orjson.loads(_read_file("openapi.json"))
+    name, columns = predictor.artifact.name, predictor.info.signature
+    api["info"] = {
+        "title": name,
+        "version": predictor.label,
+        "description": f"Served now: {predictor.artifact}.",
+    }
+    paths, schemas = api["paths"], api["components"]["schemas"]
+    paths[f"/v2/models/{name}/infer"] = paths.pop("/v2/models/{name}/infer")
+    predict, invocations, infer = (
+        operations["post"]["requestBody"]["content"] for operations in paths.values() if "post" in operations
+    )
+    inputs, outputs = inference.describe_model(predictor)
+    schemas["OutputName"] = {"enum": [tensor.name for tensor in outputs] or ["predict"]}
     example = _example(predictor)
-    return {
-        "openapi": "3.1.0",
-        "info": {
-            "title": predictor.artifact.name,
-            "version": predictor.label,
-            "description": f"Served now: {predictor.artifact}.",
-        },
-        "components": {
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
-            "schemas": {**schemas.row_schemas(predictor), "Error": _ERROR, "ScoringError": _SCORING_ERROR},
-        },
-        "security": [{}, {"key": []}],
-        "paths": {
-            "/predict": {"post": _predict(predictor, example)},
-            "/invocations": {"post": _invocations(predictor, example)},
-            f"/v2/models/{predictor.artifact.name}/infer": {"post": _infer(predictor, example)},
-            **{page[0]: {"get": _get_operation(*page[1:])} for page in _PAGES},
-        },
+    if columns is None:  # a model of tensors
+        schemas["InvocationsBody"] = {"$ref": "#/components/schemas/InputsBody"}
+        del invocations["text/csv"], invocations["application/vnd.apache.parquet"]
+        invocations["application/json"]["example"] = {"inputs": example["data"]}
+    else:
+        schemas |= _table_schemas(predictor, columns, inputs)
+        invocations["application/json"]["example"] = {"dataframe_split": example}
+    predict["application/json"]["example"] = {"features": example["data"][0]}
+    infer["application/json"]["example"] = {
+        "inputs": _tensors(columns, inputs, example["data"]),
+        "outputs": [{"name": tensor.name} for tensor in outputs],
     }
+    return api
 
 
-def _predict(predictor: Predictor, example: dict[str, Any]) -> dict[str, Any]:
-    row = {
+def _table_schemas(
+    predictor: Predictor, columns: Sequence[Column], inputs: Sequence[TensorMetadata]
+) -> dict[str, Schema]:
+    """Return the schemas that depend on the columns of a signature."""
+    names = [column.name for column in columns]
+    bounds = dict(predictor.numeric_schema.bounds) if predictor.numeric_schema is not None else {}
+    values = [_value(column, bounds.get(place)) for place, column in enumerate(columns)]
+    named = {
         "type": "object",
-        "properties": {
-            "prediction": {},
-            "prediction_index": {"type": "integer"},
-            "probabilities": {"type": "object", "additionalProperties": {"type": ["number", "null"]}},
-        },
-        "required": ["prediction"],
+        "properties": dict(zip(names, values, strict=True)),
+        "required": [column.name for column in columns if column.required],
+        "additionalProperties": False,
     }
-    rows = {"type": "object", "properties": {"predictions": {"type": "array", "items": row}}}
-    return _operation(
-        "Predict one row, or a list of rows",
-        schemas.predict_body(predictor),
-        {"features": example["data"][0]},
-        {"oneOf": [row, {**rows, "required": ["predictions"]}]},
-    )
+    tensors = [_tensor(tensor, value) for tensor, value in zip(inputs, values, strict=False)]
+    return {
+        "Values": _sequence(values),
+        "NamedValues": named,
+        "ColumnNames": {"const": names},
+        "CsvBody": {"type": "string", "pattern": _csv_pattern(columns)},
+        "Tensors": {
+            **_sequence(tensors),
+            "description": "One row; for more, a shape is [rows] or [rows, 1], with as many values.",
+        },
+    }
 
 
-def _invocations(predictor: Predictor, example: dict[str, Any]) -> dict[str, Any]:
-    columns = predictor.info.signature
-    operation = _operation(
-        "Predict rows as MLflow's own server does; CSV and Parquet as well",
-        schemas.invocations_body(predictor),
-        {"dataframe_split": example} if columns is not None else {"inputs": example["data"]},
-        {"type": "object", "properties": {"predictions": {}}, "required": ["predictions"]},
-        "ScoringError",
-    )
-    content = operation["requestBody"]["content"]
-    if columns is not None:
-        content["text/csv"] = {"schema": schemas.csv_body(columns)}
-        content["application/vnd.apache.parquet"] = {}
-    return operation
+def _value(column: Column, bound: int | None) -> Schema:
+    """Return the schema of one value; integers are below the bound, if there is one."""
+    found = {"title": column.name, **_TYPES.get(column.type, {"type": "string"})}
+    if column.type in INTEGER_BOUNDS:
+        low, high = (1 - bound, bound - 1) if bound is not None else INTEGER_BOUNDS[column.type]
+        found |= {"type": "integer", "minimum": low, "maximum": high}
+    if not column.required:
+        found["type"] = [found["type"], "null"]
+    return found
 
 
-def _infer(predictor: Predictor, example: dict[str, Any]) -> dict[str, Any]:
-    return _operation(
-        "Predict rows given as tensors: the Open Inference Protocol, version 2",
-        schemas.infer_body(predictor),
-        _tensors(predictor, example),
-        {"type": "object", "properties": {"outputs": {"type": "array"}}, "required": ["outputs"]},
-    )
+def _sequence(items: Sequence[Schema]) -> Schema:
+    count = len(items)
+    return {"type": "array", "prefixItems": items, "items": False, "minItems": count, "maxItems": count}
+
+
+def _csv_pattern(columns: Sequence[Column]) -> str:
+    """Return the pattern of a CSV; numbers there may have a fraction and an exponent too."""
+    header = io.StringIO()
+    csv.writer(header, lineterminator="").writerow(column.name for column in columns)
+    cells = ",".join(_CSV_CELLS.get(column.type, _CSV_NUMBER) for column in columns)
+    return f"^{re.escape(header.getvalue())}(\\n{cells}){{1,20}}\\n$"
+
+
+def _tensor(tensor: TensorMetadata, value: Schema) -> Schema:
+    """Return the schema of a tensor of one value."""
+    properties = {
+        "name": {"const": tensor.name},
+        "shape": {"enum": [[1], [1, 1]]},
+        "datatype": {"const": tensor.datatype},
+        "data": {"type": "array", "items": value, "minItems": 1, "maxItems": 1},
+    }
+    return {"type": "object", "properties": properties, "required": list(properties)}
 
 
 def _example(predictor: Predictor) -> dict[str, Any]:
@@ -154,51 +174,17 @@ def _example(predictor: Predictor) -> dict[str, Any]:
     return {"columns": [c.name for c in columns], "data": [[None] * len(columns)]}
 
 
-def _tensors(predictor: Predictor, example: dict[str, Any]) -> dict[str, Any]:
-    inputs, outputs = inference.describe_model(predictor)
-    rows = example["data"]
-    columns: list[list[Any]] = [list(values) for values in zip(*rows, strict=True)]
-    shape = [len(rows), 1]
-    if predictor.info.signature is None:  # one tensor of all rows
-        columns, shape = [[value for row in rows for value in row]], [len(rows), len(rows[0])]
-    entries = [
+def _tensors(
+    columns: Sequence[Column] | None, inputs: Sequence[TensorMetadata], rows: list[list[Any]]
+) -> list[dict[str, Any]]:
+    """Return rows as the input tensors of a request."""
+    shape, values = [len(rows), 1], [list(column) for column in zip(*rows, strict=True)]
+    if columns is None:  # one tensor of all rows
+        shape, values = [len(rows), len(rows[0])], [[value for row in rows for value in row]]
+    return [
         {"name": tensor.name, "shape": shape, "datatype": tensor.datatype, "data": data}
-        for tensor, data in zip(inputs, columns, strict=False)
+        for tensor, data in zip(inputs, values, strict=False)
     ]
-    return {"inputs": entries, "outputs": [{"name": tensor.name} for tensor in outputs]}
-
-
-def _operation(
-    summary: str,
-    schema: dict[str, Any],
-    example: dict[str, Any],
-    response: dict[str, Any],
-    error: str = "Error",
-) -> dict[str, Any]:
-    refused = {"application/json": {"schema": schemas.ref(error)}}
-    return {
-        "summary": summary,
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": schema, "example": example}},
-        },
-        "responses": {
-            "200": {"description": "The predictions", "content": {"application/json": {"schema": response}}},
-            **{code: {"description": text, "content": refused} for code, text in _REFUSALS.items()},
-        },
-    }
-
-
-def _get_operation(summary: str, content: dict[str, Any], reports_readiness: bool) -> dict[str, Any]:
-    codes = ["400", "401"] + ["503"] * reports_readiness
-    refused = {"application/json": {"schema": {"type": "object"}}}
-    return {
-        "summary": summary,
-        "responses": {
-            "200": {"description": summary, "content": content},
-            **{code: {"description": _REFUSALS[code], "content": refused} for code in codes},
-        },
-    }
 
 
 ROUTES = {

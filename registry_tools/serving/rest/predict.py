@@ -34,19 +34,12 @@ async def predict(service: InferenceService, request: Request) -> Reply:
     predictor = request.assign(service.predictor())
     data_plane = service.data_plane
     is_large = len(request.body) > LARGE_BODY
-    if is_large:
-        rows, is_list, proba = await data_plane.run_in_pool(
-            _parse, request.body, predictor, data_plane.limits
-        )
-    else:
-        rows, is_list, proba = _parse(request.body, predictor, data_plane.limits)
+    rows, is_list, proba = await data_plane.run(is_large, _parse, request.body, predictor, data_plane.limits)
     predict_rows: Any = data_plane.predict_json if isinstance(rows, dict) else data_plane.predict
     probabilities = await predict_rows(predictor, "predict_proba", rows, None) if proba else None
     predictions = await predict_rows(predictor, "predict", rows, request.id)
     request.rows = len(predictions)
-    if is_large:
-        return Reply(await data_plane.run_in_pool(_encode, predictor, predictions, probabilities, is_list))
-    return Reply(_encode(predictor, predictions, probabilities, is_list))
+    return Reply(await data_plane.run(is_large, _encode, predictor, predictions, probabilities, is_list))
 
 
 def _parse(
@@ -56,15 +49,12 @@ def _parse(
     content = parse_json(body)
     if not isinstance(content, dict) or "features" not in content:
         raise RequestRefused(400, f"features are missing: {_FORM}")
-    features = content["features"]
-    proba = False
-    if len(content) > 1:
-        proba = content.get("proba", False)
-        unknown = [key for key in content if key not in ("features", "proba")]
-        if unknown:
-            raise RequestRefused(400, f"key {unknown[0][:50]!r} is unknown: there are features and proba")
-        if not isinstance(proba, bool):
-            raise RequestRefused(400, "proba is neither true nor false")
+    features, proba = content.pop("features"), content.pop("proba", False)
+    if content:
+        unknown = next(iter(content))[:50]
+        raise RequestRefused(400, f"key {unknown!r} is unknown: there are features and proba")
+    if not isinstance(proba, bool):
+        raise RequestRefused(400, "proba is neither true nor false")
     if isinstance(features, list) and features and isinstance(features[0], (list, dict)):
         check_row_count(len(features), limits)
         return _rows(features, predictor, "row {}: "), True, proba

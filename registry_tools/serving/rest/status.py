@@ -7,9 +7,9 @@ from typing import Any
 
 import orjson
 
-from registry_tools.serving.errors import RequestRefused, hide_paths
+from registry_tools.serving.errors import RequestRefused
 from registry_tools.serving.rest.connection_rules import is_local, refuse_other_origins
-from registry_tools.serving.rest.messages import JSON, Reply, Request
+from registry_tools.serving.rest.messages import Reply, Request
 from registry_tools.serving.service import InferenceService
 from registry_tools.serving.threads import run_in_thread
 
@@ -22,11 +22,6 @@ async def ready(service: InferenceService, request: Request) -> Reply:
 
 
 async def model(service: InferenceService, request: Request) -> Reply:
-    """Return the served version, and the state of the rollout."""
-    return Reply(orjson.dumps(describe(service), option=orjson.OPT_INDENT_2))
-
-
-def describe(service: InferenceService) -> dict[str, Any]:
     """Return the served version, and the state of the rollout."""
     predictor = service.data_plane.current
     description: dict[str, Any] = {"name": None, "version": None}
@@ -41,21 +36,9 @@ def describe(service: InferenceService) -> dict[str, Any]:
             "from_cache": artifact.from_cache,
             "loaded_at": predictor.loaded_at,
         }
-    if service.prediction_log_status is not None:
-        description["prediction_log"] = service.prediction_log_status()
-    if service.shadow_report is not None:
-        description["shadow"] = service.shadow_report()
-    described: dict[str, Any] = _without_paths(description | service.rollout_status)
-    return described
-
-
-def _without_paths(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {
-            key: hide_paths(value) if "error" in key and isinstance(value, str) else _without_paths(value)
-            for key, value in content.items()
-        }
-    return content
+    reports = {name: report() for name, report in service.reports.items()}
+    content = description | reports | service.rollout_status
+    return Reply(orjson.dumps(content, option=orjson.OPT_INDENT_2))
 
 
 async def metrics(service: InferenceService, request: Request) -> Reply:
@@ -73,7 +56,7 @@ async def refresh(service: InferenceService, request: Request) -> Reply:
         raise RequestRefused(503, "no stage is followed yet: try again")
     # The poll runs to its end even if the client disconnects.
     await asyncio.shield(service.refresh())
-    return Reply(orjson.dumps(describe(service), option=orjson.OPT_INDENT_2), headers=[JSON])
+    return await model(service, request)
 
 
 ROUTES = {

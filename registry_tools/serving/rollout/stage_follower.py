@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import re
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -16,6 +15,7 @@ from registry_tools.inference.artifact_fetcher import ArtifactFetcher
 from registry_tools.inference.model_artifact import Identity, ModelArtifact
 from registry_tools.inference.predictor import Predictor
 from registry_tools.mlflow_store.tags import DRIFT_AT_TAG, DRIFT_TAG
+from registry_tools.serving.errors import hide_paths, public_message
 from registry_tools.serving.threads import run_in_thread
 
 if TYPE_CHECKING:
@@ -234,21 +234,11 @@ class StageFollower:
             await run_in_thread(lambda: self._fetcher.write_cache(artifact), "cache")
             self.state.pop("cache_error", None)
         except OSError as error:
-            self.state["cache_error"] = f"not kept for the next start: {error.strerror or error}"
-            _log.warning("%s is %s", artifact, self.state["cache_error"])
+            reason = f"not kept for the next start: {error.strerror or error}"
+            self.state["cache_error"] = hide_paths(reason)
+            _log.warning("%s is %s", artifact, reason)
 
 
 def now() -> str:
     """Return the time as `/model` shows it."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-
-
-def public_message(error: BaseException) -> str:
-    """Return an error without the credentials and paths of the addresses that it names."""
-    text = str(error) if isinstance(error, RegistryToolsError) else _system_message(error)
-    return re.sub(r"(\w+)://(?:[^/@\s]*@)?([^/\s]*)\S*", r"\1://\2", text)
-
-
-def _system_message(error: BaseException) -> str:
-    reason = (error.strerror or "") if isinstance(error, OSError) else ""
-    return f"{type(error).__name__}: {reason or error}"

@@ -11,7 +11,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Span, Trace
 
-from registry_tools.serving.observers.tracing import RequestTimes, tracer_from_environment
+from registry_tools.serving.engine.request_steps import RequestSteps
+from registry_tools.serving.observers.tracing import tracer_from_environment
 from tests.support.constants import IRIS_COLUMNS, IRIS_ROW
 from tests.support.servers import free_port
 from tests.support.serving import Serve
@@ -101,8 +102,9 @@ def test_a_server_without_a_receiver_does_not_trace(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_steps_of_a_request_follow_each_other() -> None:
-    times = RequestTimes(0, decoding=1, calls=[(2, (3, 4)), (5, (6, 7))], encoded=9)
-    assert times.spans() == [
+    once = [("decode", 1), ("queue", 2), ("predict", 3), ("encode", 4)]
+    again = [("queue", 5), ("predict", 6), ("encode", 7)]
+    assert RequestSteps(0, [*once, *again]).intervals(9) == [
         ("decode", (1, 2)),
         ("queue", (2, 3)),
         ("predict", (3, 4)),
@@ -110,7 +112,7 @@ def test_the_steps_of_a_request_follow_each_other() -> None:
         ("predict", (6, 7)),
         ("encode", (7, 9)),
     ]
-    assert RequestTimes(0, decoding=1, encoded=4).spans() == [("decode", (1, 4))]
-    assert RequestTimes(0).spans() == []
-    waiting = RequestTimes(0, decoding=1, calls=[(2, None)], encoded=9)  # cancelled in the queue
-    assert ("queue", (2, 9)) in waiting.spans()
+    assert RequestSteps(0, [("decode", 1)]).intervals(4) == [("decode", (1, 4))]
+    assert RequestSteps(0).intervals(4) == []
+    waiting = RequestSteps(0, [("decode", 1), ("queue", 2)])  # cancelled in the queue
+    assert ("queue", (2, 9)) in waiting.intervals(9)

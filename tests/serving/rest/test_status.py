@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from registry_tools.errors import InputError
 from registry_tools.mlflow_store import stages
-from registry_tools.serving.errors import hide_paths
+from registry_tools.serving.errors import hide_paths, public_message
 from tests.support.registries import Place
 from tests.support.servers import eventually
 from tests.support.serving import Serve
@@ -27,6 +28,19 @@ from tests.support.serving import Serve
 )
 def test_a_path_is_reduced_to_the_name_of_its_file(text: str, shown: str) -> None:
     assert hide_paths(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (InputError("https://ada:secret@registry:5000/api/2.0?x=1 fails"), "https://registry:5000 fails"),
+        (InputError("/tmp/model-x1/MLmodel: no YAML"), "MLmodel: no YAML"),
+        (FileNotFoundError(2, "No such file", "/srv/a"), "FileNotFoundError: No such file"),
+        (ValueError("no '/srv/models/a'"), "ValueError: no 'a'"),
+    ],
+)
+def test_the_public_message_of_an_error_has_no_credentials_and_no_path(error: Exception, shown: str) -> None:
+    assert public_message(error) == shown
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ from sklearn.multioutput import MultiOutputClassifier
 from registry_tools.errors import InputError, InputTooLarge
 from registry_tools.inference.input_limits import InputLimits
 from registry_tools.inference.predictor import Predictor
+from registry_tools.serving.engine.batcher import Batcher
 from registry_tools.serving.engine.data_plane import DataPlane
 from registry_tools.serving.v2 import inference, model_tensors
 from registry_tools.serving.v2.inference import InferRequest
@@ -61,7 +62,7 @@ def predict(
     """Return the outputs for a request."""
 
     async def ask() -> list[Tensor]:
-        plane = DataPlane(lambda *counts: None, lambda: 1, [], limits)
+        plane = DataPlane(Batcher(lambda *counts: None, lambda: 1, []), limits)
         _, found = await inference.infer(plane, predictor, InferRequest(list(inputs), outputs or []), "")
         return found
 
@@ -249,6 +250,8 @@ def test_a_signature_of_tensors_names_them(save: Save) -> None:
         ([1, 2], "FP32", np.array([1, 2], np.float32)),
         ([1, 2**40], "INT32", np.array([1, 2**40])),  # more than the signature says
         ([1.5], "INT64", np.array([1.5])),
+        ([1.0, 2.0], "INT64", np.array([1, 2])),
+        (["1"], "INT64", np.array(["1"], object)),
         ([0, 2], "BOOL", np.array([0, 2])),
         ([None, "a", 1], "BYTES", np.array(["", "a", "1"], object)),
         ([None, "a"], "FP64", np.array(["", "a"], object)),
