@@ -22,8 +22,6 @@ _SETTINGS = {
     "GIT_PYTHON_REFRESH": "quiet",
     # MLflow would print the run's address on stdout, where the result stands.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    # Where tqdm is installed, MLflow would draw a bar for each download on stderr.
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 
 

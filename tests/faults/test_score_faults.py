@@ -153,7 +153,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
     done = subprocess.run(
         [
             *("bash", "-c", command, "bash", BIN / "registry-tools"),
-            *("score", f"{local.model(GOOD)}/1", "--input", many, "--output", f"{tmp_path}/{output}"),
+            *("score", f"{local.model(GOOD)}/1", "--proba"),  # so that a part is large as well
+            *("--input", many, "--output", f"{tmp_path}/{output}"),
         ],
         env=environment(local.uri),
         capture_output=True,
