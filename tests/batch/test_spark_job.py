@@ -259,6 +259,20 @@ def test_an_executor_that_is_killed_costs_no_row(
     pd.testing.assert_frame_equal(found, wanted.astype({"prediction_name": "str"}))
 
 
+@slow
+@pytest.mark.timeout(800)
+def test_an_interrupted_job_leaves_nothing(large: Path, local: Place, tmp_path: Path, start: Start) -> None:
+    require_spark()
+    name = local.model(GOOD)
+    process = start_on_cluster(start, f"{name}/1", large, tmp_path)
+    process.terminate()
+    assert process.wait(timeout=200) == 143
+    assert sorted(os.listdir(tmp_path)) == ["process-0.log", "spark-conf", "spark-home"]
+    (experiment,) = local.client.search_experiments(filter_string=f"name = '{name}-scoring'")
+    (recorded,) = local.client.search_runs([experiment.experiment_id])
+    assert recorded.info.status == "KILLED"
+
+
 @pytest.fixture
 def on_spark(local: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The options of a scoring on Spark in this process."""
