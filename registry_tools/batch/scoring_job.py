@@ -104,6 +104,7 @@ def _score_files(
         output = stack.enter_context(place(request.output))
         rejects_output = stack.enter_context(output_file(request.rejects)) if request.rejects else None
         scratch = stack.enter_context(folder_beside(request.output))
+        stack.push(lambda kind, *_: pool.close() if kind else None)  # before their files are deleted
         job = replace(job, parts=output if request.folder else scratch, scratch=scratch)
         work = slices.cut_text(files, scratch) if job.csv else slices.cut_row_groups(files, pool.workers)
 

@@ -30,8 +30,8 @@ from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.models.trust_policy import TrustPolicy
 
 REASON = "reason"
-# So few rows at once that what is made of them stays in the processor's cache.
-_STEP_ROWS = 1 << 14
+# So few rows at once that their columns stay in the cache of the processor, and progress is seen.
+_STEP_ROWS = 1 << 15
 _rows_done: Any  # of all processes together
 
 
