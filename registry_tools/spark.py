@@ -123,5 +123,8 @@ def output_folder(spark: Any, address: str, given: str) -> Iterator[str]:
         if not system.rename(partial, target):
             raise InputError(f"{address}: cannot be written: {partial} cannot be renamed")
         system.create(hadoop.Path(target, "_SUCCESS")).close()
+    except BaseException:
+        spark.stop()  # a task that still runs would write into the folder after it is deleted
+        raise
     finally:
         system.delete(partial, True)

@@ -35,7 +35,7 @@ def server_over(
     environment: Mapping[str, str] | None = None,
     program: Path = BIN / "mlflow",
 ) -> Iterator[str]:
-    """Run a real `mlflow server` over a database; the artifacts go below the folder, or where an option says."""
+    """Run a real `mlflow server`; the artifacts go below the folder unless an option says where."""
     port = free_port()
     with (folder / "server.log").open("ab") as log:
         process = subprocess.Popen(
