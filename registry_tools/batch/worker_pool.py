@@ -49,8 +49,11 @@ class WorkerPool:
         self._processes = set(multiprocessing.active_children()) - others
 
     def run(self, function: Callable[..., _T], *arguments: Any) -> _T:
-        """Call a function in one of the processes."""
-        return self._result(self._executor.submit(function, *arguments))
+        """Call a function once for each process, as a rule in each, and return the first result."""
+        with self._deaths_named():
+            futures = [self._executor.submit(function, *arguments) for _ in range(self.workers)]
+            first, *_ = [future.result() for future in futures]
+            return first
 
     def score(
         self, job: ScoringJob, slices: Iterable[Slice], progress: Callable[[int, int], None]
@@ -68,7 +71,8 @@ class WorkerPool:
         numbered, read = enumerate(slices), 0
         while True:
             for number, piece in itertools.islice(numbered, _AHEAD * self.workers - len(waiting)):
-                future = self._executor.submit(_score_slice, job, number, piece)
+                with self._deaths_named():
+                    future = self._executor.submit(_score_slice, job, number, piece)
                 waiting.append((number, piece, future))
             if not waiting:
                 return
@@ -76,12 +80,16 @@ class WorkerPool:
             while not wait([future], _REPORT_SECONDS).done:
                 rows = self._rows_done.get_obj().value  # without its lock: a killed process may hold it
                 progress(read if job.csv else rows, rows)
+            with self._deaths_named():
+                result = future.result()
             read = piece.bytes_read
-            yield number, self._result(future)
+            yield number, result
 
-    def _result(self, future: Future[_T]) -> _T:
+    @contextlib.contextmanager
+    def _deaths_named(self) -> Iterator[None]:
+        """Turn the end of a process, which breaks the pool, into an error that names the version."""
         try:
-            return future.result()
+            yield
         except BrokenProcessPool:
             self._executor.shutdown()  # waits for the others, which it ends by SIGTERM
             codes = [process.exitcode for process in self._processes]
