@@ -31,6 +31,7 @@ from pipeline.params.fields import (
     positive_duration,
     significance_level,
 )
+from registry_tools.data.input_files import without_secrets
 from registry_tools.refs import model_name, stage_name
 
 SPLITS = ("stratified", "hash")
@@ -44,7 +45,7 @@ ALL_MODELS = "all"  # value of `model` in a sweep: try all estimators
 class TrainParams(CheckedParams):
     """The parameters of a training."""
 
-    data: str = param("iris", nonempty, "'iris', or the path of a .csv or .parquet file", "The table.")
+    data: str = param("iris", nonempty, "'iris', or the path or URL of a .csv or .parquet file", "The table.")
     target: str | None = param(
         None, column_name, "the name of a column", "The label column; required for your own table."
     )
@@ -115,8 +116,11 @@ class TrainParams(CheckedParams):
             raise InvalidParameter("drop", as_text(self.drop), "needs data=FILE; iris has no such column")
         if self.target in self.drop:
             raise InvalidParameter("drop", as_text(self.drop), "the label column cannot be left out")
-        if self.data != "iris" and Path(self.data).suffix.lower() not in {".csv", ".parquet", ".pq"}:
-            raise InvalidParameter("data", self.data, "must be " + _bounds_of("data"))
+        address = without_secrets(self.data)
+        if "://" in self.data and address != self.data.partition("?")[0]:
+            raise InvalidParameter("data", address, "must hold no key: the run records it; see production.md")
+        if self.data != "iris" and Path(address).suffix.lower() not in {".csv", ".parquet", ".pq"}:
+            raise InvalidParameter("data", address, "must be " + _bounds_of("data"))
         if self.split == "hash" and isinstance(self.test_size, int):
             raise InvalidParameter(
                 "test_size",

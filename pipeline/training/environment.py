@@ -9,7 +9,6 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
-import pipeline
 from pipeline.estimators import ESTIMATORS
 
 _PACKAGES = ("numpy", "scipy", "pandas", "sklearn", "optuna")
@@ -33,6 +32,6 @@ def identity(models: Sequence[str], *inputs: object) -> str:
 
 
 def _code_digest() -> str:
-    folder = Path(pipeline.__file__).parent
+    folder = Path(__file__).parents[1]  # of the package
     code = [(str(path.relative_to(folder)), path.read_text()) for path in sorted(folder.rglob("*.py"))]
     return hashlib.sha256(json.dumps(code).encode()).hexdigest()
