@@ -29,14 +29,18 @@ def server(
 
 @contextmanager
 def server_over(
-    store: str, folder: Path, *options: str, environment: Mapping[str, str] | None = None
+    store: str,
+    folder: Path,
+    *options: str,
+    environment: Mapping[str, str] | None = None,
+    program: Path = BIN / "mlflow",
 ) -> Iterator[str]:
-    """Run a real `mlflow server` on a database, with the artifacts in the folder; yield its address."""
+    """Run a real `mlflow server` and yield its address; by default the folder keeps the artifacts."""
     port = free_port()
     with (folder / "server.log").open("ab") as log:
         process = subprocess.Popen(
             [
-                str(BIN / "mlflow"),
+                str(program),
                 "server",
                 *("--host", "127.0.0.1", "--port", str(port)),
                 *("--backend-store-uri", store),
