@@ -76,6 +76,7 @@ lock: $(VENV)/.test ## Make the lock files again from pyproject.toml and deploy/
 	@$(BIN)/uv pip compile pyproject.toml --extra signing --extra grpc --extra otel --group build --group test --constraint requirements.lock $(LOCK) --output-file requirements-test.lock
 	@$(BIN)/uv pip compile pyproject.toml --extra spark --extra url --constraint requirements.lock $(LOCK) --output-file requirements-spark.lock
 	@$(BIN)/uv pip compile deploy/server.in $(LOCK) --output-file deploy/server.lock
+	@$(BIN)/uv pip compile deploy/server.in tests/support/s3.in --constraint deploy/server.lock $(LOCK) --output-file tests/support/s3.lock
 	@sed -i "s/^# lock: .*/# lock: $$(sha256sum requirements.lock | cut -c1-16)/" conda.yaml
 
 proto: $(VENV)/.test ## Compile the definition of the Open Inference Protocol, which the gRPC server reads.
