@@ -27,7 +27,6 @@ from pipeline.params.fields import (
     positive_duration,
     significance_level,
 )
-from registry_tools.data.input_files import without_secrets
 from registry_tools.refs import model_name, stage_name
 
 SPLITS = ("stratified", "hash")
@@ -112,6 +111,8 @@ class TrainParams(CheckedParams):
             raise InvalidParameter("drop", as_text(self.drop), "belongs to a table, not to iris")
         if self.target in self.drop:
             raise InvalidParameter("drop", as_text(self.drop), "the label column cannot be left out")
+        from registry_tools.data.input_files import without_secrets  # with pyarrow, which takes time
+
         address = without_secrets(self.data)
         if "://" in self.data and address != self.data.partition("?")[0]:
             raise InvalidParameter("data", address, "must hold no key: the run records it; see production.md")

@@ -7,14 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import joblib
 import pyarrow as pa
 
-from registry_tools.batch import slices, worker
+from registry_tools.batch import slices, worker_pool
+from registry_tools.batch.job import REASON, ScoringJob, SliceResult
 from registry_tools.batch.request import ScoringRequest, ScoringSummary
-from registry_tools.batch.run_log import ScoringRun
-from registry_tools.batch.worker import REASON, ScoringJob, SliceResult
 from registry_tools.batch.worker_pool import WorkerPool
 from registry_tools.data import part_files
 from registry_tools.data.arrow_coercion import check_schema
@@ -23,11 +22,12 @@ from registry_tools.data.input_files import InputFiles, open_files, without_secr
 from registry_tools.data.output_file import check_output, folder_beside, output_file, output_folder
 from registry_tools.data.schema import Column, quoted_names
 from registry_tools.errors import InputError, UnsupportedOperation
-from registry_tools.inference.artifact_fetcher import ArtifactFetcher
 from registry_tools.inference.model_artifact import ModelArtifact
-from registry_tools.mlflow_store.client import connect
 from registry_tools.models.formats import describe
 from registry_tools.models.trust_policy import TrustPolicy
+
+if TYPE_CHECKING:
+    from registry_tools.batch.run_log import ScoringRun
 
 Progress = Callable[[int, int], None]  # how much of `InputFiles.total` is done; rows
 _FEWEST_ROWS = 1 << 16  # that are worth another process
@@ -65,6 +65,11 @@ def score(
     with contextlib.ExitStack() as stack:
         pool = WorkerPool(_worker_count(request, files))
         stack.callback(pool.close)
+        # Only now, while the processes import what they need.
+        from registry_tools.batch.run_log import ScoringRun
+        from registry_tools.inference.artifact_fetcher import ArtifactFetcher
+        from registry_tools.mlflow_store.client import connect
+
         client = connect(tracking_uri)
         fetcher = ArtifactFetcher(request.ref, policy, tracking_uri, None)
         stack.callback(fetcher.close)
@@ -74,7 +79,7 @@ def score(
         record = stack.enter_context(ScoringRun(client, artifact.name, run_tags(request, artifact)))
         pool.version = str(artifact)
         text = files.csv is not None
-        predictions = pool.run(worker.prediction_schema, artifact, policy, request.proba, text)
+        predictions = pool.run(worker_pool.prediction_schema, artifact, policy, request.proba, text)
         job = ScoringJob(
             *(artifact, policy, request.proba, text, columns, files.schema, keep, request.prefix),
             *(form, rejects_form),
@@ -156,7 +161,7 @@ def finish(
 
 def _worker_count(request: ScoringRequest, files: InputFiles) -> int:
     """Return how many processes are worth starting."""
-    most = request.workers or joblib.cpu_count()
+    most = request.workers or worker_pool.available_cores()
     return max(1, min(most, files.total // (BLOCK_BYTES if files.csv else _FEWEST_ROWS) + 1))
 
 

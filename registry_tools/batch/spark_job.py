@@ -17,10 +17,10 @@ from pyspark.sql.types import StringType, StructType
 
 from registry_tools import spark as spark_setup
 from registry_tools.batch import scoring_job, worker
+from registry_tools.batch.job import ScoringJob, SliceResult
 from registry_tools.batch.request import ScoringRequest, ScoringSummary
 from registry_tools.batch.run_log import ScoringRun
 from registry_tools.batch.spark_tasks import ARCHIVE, AddResults, SparkTask
-from registry_tools.batch.worker import ScoringJob, SliceResult
 from registry_tools.data import csv_rows, input_files
 from registry_tools.data.arrow_coercion import check_schema
 from registry_tools.data.part_files import PARQUET

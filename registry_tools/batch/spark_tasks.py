@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark import SparkFiles
 
+from registry_tools.batch.job import ScoringJob, SliceResult
 from registry_tools.batch.predictions import BatchPredictor, class_counts
-from registry_tools.batch.worker import ScoringJob, SliceResult, bad_row_error, load, output_columns
+from registry_tools.batch.worker import bad_row_error, load, output_columns
 from registry_tools.data.arrow_coercion import coerce_batch
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.models import manifest

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import functools
-import gc
-import multiprocessing
-import os
-import threading
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,113 +12,19 @@ import pyarrow as pa
 import sklearn
 import skops.io  # noqa: F401 - while the command resolves the version
 
+from registry_tools.batch.job import ScoringJob, SliceResult
 from registry_tools.batch.predictions import BatchPredictor, class_counts
 from registry_tools.batch.slices import Slice
-from registry_tools.data.arrow_coercion import arrow_type, coerce_batch, to_arrow
+from registry_tools.data.arrow_coercion import coerce_batch, to_arrow
 from registry_tools.data.coerced_batch import CoercedBatch
-from registry_tools.data.part_files import CSV, read_arrow, write_part
-from registry_tools.data.schema import Column
+from registry_tools.data.part_files import read_arrow, write_part
 from registry_tools.errors import InputError
 from registry_tools.inference import model_loader
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.models.trust_policy import TrustPolicy
 
-REASON = "reason"
 # So few rows at once that their columns stay in the cache of the processor, and progress is seen.
 _STEP_ROWS = 1 << 15
-_rows_done: Any  # of all processes together
-
-
-@dataclass(frozen=True)
-class ScoringJob:
-    """What every process has to know of a job."""
-
-    artifact: ModelArtifact
-    policy: TrustPolicy
-    proba: bool
-    csv: bool  # whether the rows are the text of a CSV
-    columns: tuple[Column, ...]  # of the signature
-    schema: pa.Schema  # of the input
-    keep: list[str]  # the columns of the input that are in the output
-    prefix: str  # of the names of the columns that are added
-    form: str  # of the parts of the output
-    rejects_form: str | None  # of the parts of the rejects; None fails on the first
-    options: dict[str, Any] = field(default_factory=dict)  # of Parquet
-    parts: Path = Path()  # the folder of the parts of the output
-    scratch: Path = Path()  # the folder of those of the rejects
-
-    def part(self, number: int) -> Path:
-        """Return the file of the scored rows of a slice."""
-        return self.parts / f"part-{number:05}.{self.form}"
-
-    def rejects_part(self, number: int) -> Path:
-        """Return the file of the rejects of a slice."""
-        return self.scratch / f"rejects-{number}"
-
-    @property
-    def converts_text(self) -> bool:
-        """Whether text becomes what the signature says."""
-        return self.csv and self.form != CSV
-
-    @functools.cached_property
-    def read(self) -> list[str]:
-        """The columns of the input that are read."""
-        wanted = {*self.keep, *(column.name for column in self.columns)}
-        return [name for name in self.schema.names if name in wanted or self.rejects_form]
-
-    @functools.cached_property
-    def rejects_schema(self) -> pa.Schema:
-        """The columns of the rejects."""
-        return self.schema.append(pa.field(self.prefix + REASON, pa.string()))
-
-    def output_schema(self, predictions: pa.Schema) -> pa.Schema:
-        """Return the columns of the output, given those of the predictions."""
-        types = {c.name: arrow_type(c) for c in self.columns} if self.converts_text else {}
-        kept = [self.schema.field(name) for name in self.keep]
-        added = [*predictions]
-        added.insert(2, pa.field("model_version", pa.int32()))
-        metadata = dict(self.schema.metadata or {})
-        if len(kept) < len(self.schema):
-            metadata.pop(b"pandas", None)  # it names all columns
-        return pa.schema(
-            [
-                *(field.with_type(types.get(field.name) or field.type) for field in kept),
-                *(field.with_name(self.prefix + field.name) for field in added),
-            ],
-            metadata,
-        )
-
-
-@dataclass
-class SliceResult:
-    """How many rows of a slice, or of all, there are."""
-
-    rows: int = 0  # that were scored
-    rejected: int = 0
-    counts: Counter[str] = field(default_factory=Counter)  # rows by class
-
-    def add(self, other: SliceResult) -> None:
-        """Add the rows of another slice."""
-        self.rows += other.rows
-        self.rejected += other.rejected
-        self.counts.update(other.counts)
-
-
-def start(rows_done: Any) -> None:
-    """Prepare this process, which ends when the command's process ends, however that is."""
-    global _rows_done
-    _rows_done = rows_done
-    os.dup2(2, 1)  # what a model prints is not the result of the command
-    pa.set_cpu_count(1)
-    gc.freeze()
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _exit_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 @functools.lru_cache(1)
@@ -150,7 +50,7 @@ def prediction_schema(artifact: ModelArtifact, policy: TrustPolicy, proba: bool,
     return predictor.predict_coerced(CoercedBatch(0, {}), {})[0].schema
 
 
-def score_slice(job: ScoringJob, number: int, piece: Slice) -> SliceResult:
+def score_slice(job: ScoringJob, number: int, piece: Slice, rows_done: Any) -> SliceResult:
     """Write the rows of a slice with their predictions, and its rejects, as parts.
 
     Raises
@@ -160,14 +60,14 @@ def score_slice(job: ScoringJob, number: int, piece: Slice) -> SliceResult:
     """
     result = SliceResult()
     rejects: list[pa.RecordBatch] = []
-    write_part(job.part(number), job.form, _score(job, piece, result, rejects), job.options)
+    write_part(job.part(number), job.form, _score(job, piece, result, rejects, rows_done), job.options)
     if job.rejects_form is not None:
         write_part(job.rejects_part(number), job.rejects_form, iter(rejects), {})
     return result
 
 
 def _score(
-    job: ScoringJob, piece: Slice, result: SliceResult, rejects: list[pa.RecordBatch]
+    job: ScoringJob, piece: Slice, result: SliceResult, rejects: list[pa.RecordBatch], rows_done: Any
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows that can be scored, with their predictions, and count them."""
     predictor = load(job.artifact, job.policy, job.proba, job.csv)
@@ -193,8 +93,8 @@ def _score(
             arrays = output_columns(job, rows, coerced, predictions)
             yield pa.RecordBatch.from_arrays(arrays, schema=schema)
         place += count
-        with _rows_done.get_lock():
-            _rows_done.value += count
+        with rows_done.get_lock():
+            rows_done.value += count
 
 
 def _read(job: ScoringJob, piece: Slice) -> Iterator[pa.RecordBatch]:

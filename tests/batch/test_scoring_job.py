@@ -255,7 +255,7 @@ def test_a_folder_of_part_files_is_the_same_table_as_one_file(
 
 
 @slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_million_rows_with_text_are_scored_as_predict_names_does(
     store: str, tmp_path: Path, capsys: Any
 ) -> None:

@@ -441,8 +441,8 @@ def test_an_executor_does_not_load_files_that_changed_on_the_way(
     local: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pyspark = pytest.importorskip("pyspark", reason="pyspark is not installed (make test-slow installs it)")
+    from registry_tools.batch.job import ScoringJob
     from registry_tools.batch.spark_tasks import SparkTask
-    from registry_tools.batch.worker import ScoringJob
 
     source = local.client.get_model_version_download_uri(local.model(GOOD), "1")
     shutil.copytree(source, tmp_path / "version" / "model")

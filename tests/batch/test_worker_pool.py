@@ -12,6 +12,7 @@ import pytest
 
 from registry_tools.batch.worker_pool import WorkerPool
 from registry_tools.errors import InputError, RegistryToolsError
+from tests.support.servers import eventually
 
 pytestmark = pytest.mark.slow  # each process imports all that it needs to predict
 
@@ -53,3 +54,14 @@ def test_a_process_that_ends_by_itself_is_an_error_that_names_the_version() -> N
         pool.version = "iris version 3"
         with pytest.raises(RegistryToolsError, match=r"itself \(exit code 3\) with iris version 3: "):
             pool.run(os._exit, 3)
+
+
+def test_a_process_that_ended_before_the_next_slice_is_named_as_well() -> None:
+    with one_worker() as pool:
+        pool.run(os.getpid)
+        (process,) = pool._processes
+        process.kill()
+        process.join()
+        eventually(lambda: pool._executor._broken)
+        with pytest.raises(RegistryToolsError, match=r"itself \(SIGKILL\) with the version: "):
+            pool.run(os.getpid)
