@@ -1,7 +1,7 @@
-"""Processes: their limits, calls in them or in tasks of Spark, and the one format of messages between them.
+"""Resource limits of processes, calls in processes or tasks of Spark, and the messages between them.
 
-A message is a JSON object, the head, and bytes, the body, which may be empty. In a stream two
-lengths stand before them.
+A message has two parts: the head is a JSON object, and the body is bytes, possibly none. In a
+stream, the lengths of both parts come first.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ MEBIBYTE = 1 << 20
 
 _LENGTHS = struct.Struct("<IQ")  # of the head, of the body
 
-# Forks of a server that has only imported modules, and not of this process with its threads.
+# Processes are forks of a server that has only imported modules. This process has threads, so forking it
+# is not safe.
 _FORKS = multiprocessing.get_context("forkserver")
 _CALL = "call of a function"  # the name of these processes
 
@@ -38,12 +39,12 @@ Message = tuple[Head, bytes]
 
 
 def process_is_running(number: int) -> bool:
-    """Tell whether a process of this machine is still there."""
+    """Return whether a process of this machine is running."""
     try:
         os.kill(number, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # another user's
+    except OSError:  # it belongs to another user
         return True
     return True
 
@@ -52,16 +53,16 @@ def process_is_running(number: int) -> bool:
 class ResourceLimits:
     """The memory and the processor time that a process may take to load and try a model."""
 
-    memory: int = 4096 * MEBIBYTE  # bytes, beyond those of the process before
+    memory: int = 4096 * MEBIBYTE  # bytes, in addition to those that the process already uses
     cpu_seconds: int = 60
 
     @property
     def seconds(self) -> float:
-        """The longest time of the process: a model that waits takes no processor time."""
+        """The limit of elapsed seconds, which also ends a model that only waits."""
         return 2.0 * self.cpu_seconds
 
     def apply(self) -> None:
-        """Limit this process; it is killed by a signal when its time is over."""
+        """Apply the limits to this process; a signal kills it when its time is over."""
         used = _data_bytes() + self.memory
         # Not RLIMIT_AS: BLAS and Arrow reserve addresses that they never use.
         for limit, value in ((resource.RLIMIT_DATA, used), (resource.RLIMIT_CPU, self.cpu_seconds)):
@@ -95,14 +96,14 @@ def describe_exit(code: int) -> str:
 def calls_in_processes(
     function: Callable[[Argument], Result], modules: Sequence[str]
 ) -> Iterator[Callable[[Argument, float], Result]]:
-    """Yield the function as `call_in_process` calls it; processes that are left end with the body.
+    """Yield a function that calls `function` in processes, as `call_in_process`; they end with the body.
 
     Parameters
     ----------
     function
-        Has one argument.
+        A function with one argument.
     modules
-        Imported before the first call, so that no call takes the time for it.
+        The modules to import before the first call, so that the calls need no time for it.
     """
     _FORKS.set_forkserver_preload([__name__, *modules])
     first = _FORKS.Process(target=os.getpid)
@@ -117,14 +118,14 @@ def calls_in_processes(
 
 
 def call_in_process(function: Callable[[Argument], Result], argument: Argument, seconds: float) -> Result:
-    """Call a function in a process of its own, and return what it returned.
+    """Call a function in a new process, and return its result.
 
     Raises
     ------
     TimeoutError
-        If it took longer than `seconds`; the process was killed.
+        If the call took longer than `seconds`; the process is killed.
     ChildProcessError
-        If something else ended the process.
+        If the process ended without a result.
     """
     ours, theirs = _FORKS.Pipe(duplex=False)
     child = _FORKS.Process(target=_send_result, args=(theirs, function, argument), name=_CALL)
@@ -144,14 +145,14 @@ def call_in_process(function: Callable[[Argument], Result], argument: Argument, 
 
 @contextlib.contextmanager
 def calls_on_spark(function: Callable[[Argument], Result]) -> Iterator[Callable[[Argument, float], Result]]:
-    """Yield the function as a task of Spark, with its longest time in seconds; tasks end with the body.
+    """Yield a function that calls `function` in a task of Spark with a time limit; tasks end with the body.
 
-    The function is sent to the executors once. A call that takes too long raises `TimeoutError`, and any
-    other exception of Spark means that a task did not end well.
+    Spark sends the function to the executors once. A call that exceeds its seconds raises `TimeoutError`.
+    Any other exception of Spark means that a task failed.
     """
     from pyspark.sql import SparkSession
 
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # Spark would take any `python3`
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # otherwise Spark uses any `python3`
     context = SparkSession.builder.appName("registry-pipeline").getOrCreate().sparkContext
     shared = context.broadcast(function)
 
@@ -194,17 +195,17 @@ def encode_message(head: Head, body: Any = b"") -> bytes:
     Raises
     ------
     TypeError
-        If the head holds what JSON cannot.
+        If the head cannot be written as JSON.
     """
     try:
         text = orjson.dumps(head)
-    except TypeError:  # such as half a surrogate pair, from a file name that is not UTF-8
+    except TypeError:  # such as a lone surrogate, from a file name that is not UTF-8
         text = json.dumps(head).encode()
     return b"".join((_LENGTHS.pack(len(text), memoryview(body).nbytes), text, body))
 
 
 def decode_message(content: bytes) -> Message:
-    """Read what `encode_message` returned."""
+    """Return the head and the body of a message that `encode_message` returned."""
     length, _ = _LENGTHS.unpack_from(content)
     end = _LENGTHS.size + length
     return _parse_head(content[_LENGTHS.size : end]), content[end:]
@@ -217,7 +218,7 @@ def write_message(stream: IO[bytes], head: Head, body: Any = b"") -> None:
 
 
 def read_message(stream: IO[bytes]) -> Message | None:
-    """Read one message from a stream; None if the other side has ended."""
+    """Read one message from a stream; None if the other side has closed it."""
     lengths = stream.read(_LENGTHS.size)
     if len(lengths) < _LENGTHS.size:
         return None

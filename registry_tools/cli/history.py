@@ -1,4 +1,4 @@
-"""The commands on the history: show it, repair it, and delete a version that it does not need."""
+"""The commands `history`, `repair` and `delete`."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from registry_tools.refs import model_name, parse_ref, stage_name
 
 @click.command()
 @click.argument("model")
-@click.option("--stage", help="The events on this stage only.")
-@click.option("--limit", type=click.IntRange(min=1), help="The newest N events only.")
+@click.option("--stage", help="Show only the events on this stage.")
+@click.option("--limit", type=click.IntRange(min=1), help="Show only the newest N events.")
 @html_option
 @common_options
 def history(
@@ -70,19 +70,23 @@ def history(
             )
         print_columns(rows)
     for text in inconsistent:
-        echo(f"{text}: registry-tools repair {name} records it", err=True)
+        echo(f"{text}; run: registry-tools repair {name}", err=True)
 
 
 @click.command()
 @click.argument("model")
 @click.option(
     "--new-chain", is_flag=True,
-    help="Go on with a new chain for a stage whose history was removed and cannot be restored.",
+    help="Start a new chain of events for a stage whose history was removed and cannot be restored.",
 )  # fmt: skip
 @actor_option
 @common_options
 def repair(model: str, new_chain: bool, actor: str | None, as_json: bool, tracking_uri: str | None) -> None:
-    """Apply or close the events of MODEL that a crash left open, and record external changes."""
+    """Finish interrupted events and record external changes.
+
+    A crash can leave an event of MODEL open: the command applies or closes it. It also records the
+    stages that another tool has moved.
+    """
     name = model_name(model)
     from registry_tools.mlflow_store.client import connect
     from registry_tools.promotion import recovery
@@ -99,7 +103,7 @@ def repair(model: str, new_chain: bool, actor: str | None, as_json: bool, tracki
 @click.argument("ref")
 @common_options
 def delete(ref: str, as_json: bool, tracking_uri: str | None) -> None:
-    """Delete the version REF, unless a stage holds it or a rollback would go back to it."""
+    """Delete the version REF, unless a stage or a rollback needs it."""
     model_ref = parse_ref(ref)
     from registry_tools.mlflow_store.client import connect
     from registry_tools.promotion import deletion

@@ -21,10 +21,14 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("ref")
-@click.option("--features", metavar="A,B,…", help="One row, its values in the model's order.")
-@click.option("--input", "input_path", metavar="FILE", help="A CSV, JSON or Parquet file; - is stdin.")
+@click.option(
+    "--features", metavar="A,B,…", help="The values of one row, in the order of the model's columns."
+)
+@click.option(
+    "--input", "input_path", metavar="FILE", help="A CSV, JSON or Parquet file of rows; - reads stdin."
+)
 @click.option("--proba", is_flag=True, help="Add the probability of each class.")
-@click.option("--output", metavar="FILE", help="Write the rows with their predictions there instead.")
+@click.option("--output", metavar="FILE", help="Write the rows and their predictions to this file.")
 @loading_options
 @common_options
 def predict(
@@ -37,7 +41,7 @@ def predict(
     as_json: bool,
     tracking_uri: str | None,
 ) -> None:
-    """Predict one row or a file of rows, with the version that REF means now."""
+    """Predict one row or a file of rows with the version REF."""
     from registry_tools.data.tables import write_table
     from registry_tools.mlflow_store.client import connect
     from registry_tools.models import loader
@@ -76,7 +80,7 @@ def _read_rows(model: LoadedModel, features: str | None, input_path: str | None)
 
 
 def _predict_rows(model: LoadedModel, rows: pd.DataFrame, proba: bool) -> list[dict[str, Any]]:
-    # A table without a header of its own, such as a JSON list of lists, goes by position.
+    # A table without column names, such as a JSON list of lists, is matched by position.
     given = rows if all(isinstance(name, str) for name in rows.columns) else rows.to_numpy()
     predicted = model.predict(given)
     info = model.info
@@ -107,7 +111,7 @@ def _add_predictions(rows: pd.DataFrame, predictions: list[dict[str, Any]]) -> p
     taken = sorted(set(added) & set(named.columns))
     if taken:
         raise InputError(
-            f"the input already has a column {taken[0]!r}: rename it, or take --json without --output"
+            f"the input already has a column {taken[0]!r}: rename it, or use --json without --output"
         )
     return pd.concat([named, pd.DataFrame(added, index=named.index)], axis=1)
 
@@ -128,7 +132,10 @@ def _prediction_line(prediction: dict[str, Any]) -> str:
 def export(
     ref: str, form: str, output: str, policy: TrustPolicy, as_json: bool, tracking_uri: str | None
 ) -> None:
-    """Write the estimator of REF to a file that `joblib.load` reads without MLflow."""
+    """Write the estimator of the version REF to a joblib file.
+
+    `joblib.load` reads the file without MLflow.
+    """
     from registry_tools.mlflow_store.client import connect
     from registry_tools.models import loader
     from registry_tools.models.export import export_joblib

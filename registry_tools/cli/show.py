@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @click.command("list")
 @click.argument("model", required=False)
-@click.option("--limit", type=click.IntRange(min=1), help="The newest N versions only.")
+@click.option("--limit", type=click.IntRange(min=1), help="Show only the newest N versions.")
 @common_options
 def list_command(model: str | None, limit: int | None, as_json: bool, tracking_uri: str | None) -> None:
-    """List the registered models, or the versions of MODEL, newest first."""
+    """List all models, or the versions of MODEL, newest first."""
     from registry_tools.mlflow_store import registered_models, registry
     from registry_tools.mlflow_store.client import connect
     from registry_tools.promotion import history
@@ -57,7 +57,7 @@ def list_command(model: str | None, limit: int | None, as_json: bool, tracking_u
 @click.argument("ref")
 @common_options
 def show(ref: str, as_json: bool, tracking_uri: str | None) -> None:
-    """Show the version that REF means now."""
+    """Show a version: stages, metrics, tags and its last event."""
     from registry_tools.mlflow_store import registry
     from registry_tools.mlflow_store.client import connect
     from registry_tools.promotion import history
@@ -66,7 +66,7 @@ def show(ref: str, as_json: bool, tracking_uri: str | None) -> None:
     model_ref = parse_ref(ref)
     version = registry.get_version(client, model_ref)
     event = None
-    if model_ref.stage is not None:  # the event that put it there, rather than one that was refused
+    if model_ref.stage is not None:  # the event that moved the stage, not a later refusal
         event = history.stage_entry(client, version.name, model_ref.stage)
     if event is None or event.version != version.version:
         event = history.last_event(client, version.name, version.version)
@@ -95,7 +95,7 @@ def show(ref: str, as_json: bool, tracking_uri: str | None) -> None:
 
 
 def _event_as_dict(event: Event | None) -> dict[str, Any]:
-    """Return the last event on a version, and its verdict."""
+    """Return the last event on a version and its verdict, for JSON."""
     if event is None:
         return {"last_event": None, "verdict": None}
     passed = all(gate["passed"] for gate in event.gates)

@@ -1,4 +1,4 @@
-"""The commands on single versions: verify, compare, sign, copy, adopt."""
+"""The commands on one or two versions: `verify`, `compare`, `sign`, `copy` and `adopt`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,11 @@ if TYPE_CHECKING:
 @loading_options
 @common_options
 def verify(ref: str, policy: TrustPolicy, as_json: bool, tracking_uri: str | None) -> None:
-    """Check files, format and predictions of the version REF, and its model's history."""
+    """Check the files, predictions and history of a version.
+
+    The command compares the files of REF with their digests, checks their format, reproduces the
+    recorded predictions, and compares the stages of the model with its history.
+    """
     model_ref = parse_ref(ref)
     from registry_tools.errors import VerificationError
     from registry_tools.mlflow_store.client import connect
@@ -67,10 +71,10 @@ def compare(
     as_json: bool,
     tracking_uri: str | None,
 ) -> None:
-    """Compare two versions: parameters, metrics, data, and both on held-out rows of the FIRST.
+    """Compare two versions on the same held-out rows.
 
-    With --eval-data FILE on those rows instead. With --html FILE also the rows on which they
-    disagree, and their pictures.
+    The result also shows the parameters, metrics and data of both. The rows are the held-out rows of FIRST,
+    unless you give --eval-data. The page of --html also shows the rows on which they disagree, and plots.
     """
     check_eval_data(eval_data, target)
     refs = parse_ref(first), parse_ref(second)
@@ -86,12 +90,12 @@ def compare(
     if (one.name, one.version) == (two.name, two.version):
         raise InputError(
             f"{first} and {second} are both {one.name} version {one.version}: `registry-tools "
-            f"history {one.name}` names the versions before"
+            f"history {one.name}` shows the earlier versions"
         )
     compared: PairedPredictions | str
     try:
         compared = comparison.compare(client, one, two, policy, given)
-    except RegistryToolsError as error:  # such as files that are gone: the rest can be shown
+    except RegistryToolsError as error:  # such as missing files: the rest can still be shown
         compared = str(error)
         if given is not None:
             raise VerificationError(f"not compared on {eval_data}: {compared}") from error
@@ -110,13 +114,13 @@ def compare(
                 "not_paired_because": compared if isinstance(compared, str) else None,
                 "eval_data": eval_data,
                 "unrecorded_training_rows": [] if isinstance(compared, str) else list(compared.unrecorded),
+                "report": html,
             }
         )
         return
-    if html is not None:
-        echo(f"{one.name} version {one.version} beside {two.name} {two.version} → {html}")
-        return
     _print_comparison(one, two, compared)
+    if html is not None:
+        echo(f"report: {html}")
 
 
 def _print_comparison(one: VersionInfo, two: VersionInfo, compared: PairedPredictions | str) -> None:
@@ -147,12 +151,13 @@ def _metric_text(value: float | None) -> str:
 
 @click.command()
 @click.argument("ref")
-@click.option("--key", required=True, metavar="FILE", help="An elliptic-curve private key, PEM.")
+@click.option("--key", required=True, metavar="FILE", help="An elliptic-curve private key in PEM format.")
 @common_options
 def sign(ref: str, key: str, as_json: bool, tracking_uri: str | None) -> None:
-    """Sign the files and the evidence of the version REF; the signature stands in its evidence.
+    """Sign the files and the evidence of the version REF.
 
-    REGISTRY_TOOLS_KEY_PASSWORD opens an encrypted key.
+    The signature is stored with the evidence. If the key is encrypted, put its password into
+    REGISTRY_TOOLS_KEY_PASSWORD.
     """
     model_ref = parse_ref(ref)
     from registry_tools.mlflow_store import registry
@@ -170,14 +175,19 @@ def sign(ref: str, key: str, as_json: bool, tracking_uri: str | None) -> None:
 
 @click.command("copy")
 @click.argument("ref")
-@click.option("--to-uri", required=True, metavar="URI", help="The other registry; a new SQLite file is made.")
-@click.option("--name", metavar="NAME", help="The model's name there. Default: as here.")
+@click.option(
+    "--to-uri", required=True, metavar="URI", help="The target registry; a missing SQLite file is created."
+)
+@click.option("--name", metavar="NAME", help="The model's name in the target. Default: its present name.")
 @loading_options
 @common_options
 def copy_command(
     ref: str, to_uri: str, name: str | None, policy: TrustPolicy, as_json: bool, tracking_uri: str | None
 ) -> None:
-    """Copy the version REF to another registry, completely or not at all; no stage is set there."""
+    """Copy the version REF to another registry.
+
+    The copy is complete, or the command fails and leaves none. No stage of the target is set.
+    """
     model_ref, new_name = parse_ref(ref), model_name(name) if name is not None else None
     from registry_tools.mlflow_store import registry
     from registry_tools.mlflow_store.client import connect, connect_or_create
@@ -189,7 +199,7 @@ def copy_command(
     if as_json:
         print_json(vars(there))
     else:
-        what = "copied" if there.made else "there already"
+        what = "copied" if there.made else "exists already"
         echo(f"{what}  {there.name} version {there.version} in {to_uri}")
 
 
@@ -205,10 +215,11 @@ def copy_command(
 def adopt_command(
     ref: str, eval_data: str, target: str, policy: TrustPolicy, as_json: bool, tracking_uri: str | None
 ) -> None:
-    """Make the evidence of the version REF, which plain `log_model` registered without any.
+    """Add evidence to a version that has none.
 
-    Its files stay as they are: holdout, recorded predictions and manifest are stored with its run,
-    two digests as its tags.
+    A version that MLflow's `log_model` registered has no evidence. The command stores the holdout, the
+    recorded predictions and the manifest with its run, and two digests as its tags. The model files do
+    not change.
     """
     model_ref = parse_ref(ref)
     from registry_tools.evaluation.adopt import adopt
@@ -220,14 +231,14 @@ def adopt_command(
     if as_json:
         print_json(vars(done) | {"training_rows": None})
         return
-    what, title = "adopted" if done.made else "there already", f"{done.name} version {done.version}"
+    what, title = "adopted" if done.made else "exists already", f"{done.name} version {done.version}"
     held_out = f"{done.holdout_rows} held-out rows"
     echo(f"{what}  {title}: {held_out}, {done.recorded_rows} recorded predictions")
     echo(
         f"accuracy  {done.accuracy:.4f} on the {held_out}, {done.baseline_accuracy:.4f} for always "
         "predicting the commonest class"
     )
-    echo(f"unknown  which rows {title} was trained on: no check can show that these are others")
+    echo(f"unknown  training rows of {title}: no check can show that the held-out rows are not among them")
 
 
 COMMANDS = (verify, compare, sign, copy_command, adopt_command)

@@ -1,4 +1,4 @@
-"""Two versions on the same rows: their predictions, row by row, and the paired comparison."""
+"""Compare two versions on the same rows: their predictions row by row, and the paired test."""
 
 from __future__ import annotations
 
@@ -39,33 +39,32 @@ _TABLE = "compared"
 
 @dataclass(frozen=True)
 class VersionPredictions:
-    """The predictions of one version for the rows."""
+    """The predictions of one version for the compared rows."""
 
-    names: npt.NDArray[Any]  # as the labels are written, shape (rows,)
+    names: npt.NDArray[Any]  # written as the labels are, shape (rows,)
     probabilities: npt.NDArray[np.float64] | None  # shape (rows, classes)
     classes: tuple[str, ...]  # in the order of the probabilities
 
 
 @dataclass(frozen=True)
 class PairedPredictions:
-    """Two versions on rows that neither was trained on, as far as that was recorded."""
+    """Two versions on rows that neither was trained on, as far as their training rows are recorded."""
 
     rows: pd.DataFrame
     labels: npt.NDArray[Any]  # class names, shape (rows,)
     first: VersionPredictions
     second: VersionPredictions
-    paired: PairedComparison  # the first as the candidate
-    unrecorded: tuple[str, ...] = ()  # the versions of which nobody recorded the training rows
-    repeated: int = 0  # how many rows were left out because they repeat one of these
+    paired: PairedComparison  # with the first version as the candidate
+    unrecorded: tuple[str, ...] = ()  # the versions without recorded training rows
+    repeated: int = 0  # the number of rows left out because they repeat another row
 
     @property
     def rows_phrase(self) -> str:
-        """The number of rows, and which ones they are."""
+        """The number of rows and their description, for messages."""
         left_out = f", without {self.repeated} repeated ones" if self.repeated else ""
         if not self.unrecorded:
             return f"{self.paired.rows} rows that neither was trained on{left_out}"
-        versions, verb = " and ".join(self.unrecorded), "were" if len(self.unrecorded) > 1 else "was"
-        unknown = f"(it is not recorded which rows {versions} {verb} trained on)"
+        unknown = f"(the training rows of {' and '.join(self.unrecorded)} are not recorded)"
         return f"{self.paired.rows} rows {unknown}{left_out}"
 
 
@@ -78,12 +77,24 @@ def compare(
 ) -> PairedPredictions:
     """Predict with two versions on rows that neither was trained on.
 
-    The rows are those of `eval_data`, or else those that the first version held out.
+    Parameters
+    ----------
+    client, first, second
+        The registry and the two versions.
+    policy
+        The types and formats to trust in both versions.
+    eval_data
+        Labelled rows; None takes the holdout of the first version.
+
+    Returns
+    -------
+    PairedPredictions
+        The compared rows, the predictions of both versions, and the paired test.
 
     Raises
     ------
     VerificationError
-        If one does not verify or predict, or there are no such rows; the message says why.
+        If a version cannot be verified or fails to predict, or no row is left to compare.
     """
     with ExitStack() as files:
         bundles = [fetch_bundle(client, version, policy, files) for version in (first, second)]
@@ -108,7 +119,7 @@ def _verified_folder(bundle: VersionBundle) -> Path:
 
 
 def _rows_to_compare(bundles: Sequence[VersionBundle], eval_data: EvalData | None) -> Holdout:
-    """Return the rows that no version was trained on, as far as that was recorded."""
+    """Return the rows that neither version was trained on, as far as that is recorded."""
     rows = bundles[0].holdout
     if eval_data is not None:
         rows = eval_data.rows_for(bundle.folder for bundle in bundles)
@@ -124,8 +135,8 @@ def _rows_to_compare(bundles: Sequence[VersionBundle], eval_data: EvalData | Non
         left = exclude_training_rows(left, bundle)
     if not len(left.labels):
         raise VerificationError(
-            f"of {len(rows.labels)} rows there is none that neither version was trained on: give others "
-            "with --eval-data FILE --target COLUMN"
+            f"all {len(rows.labels)} rows are training rows of one of the versions: give other rows with "
+            "--eval-data FILE --target COLUMN"
         )
     return left
 

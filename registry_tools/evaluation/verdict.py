@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class GateResult:
-    """The result of one gate: passed or not, in one line, with its metrics."""
+    """The result of one gate, with a message of one line and the measured metrics."""
 
     gate: str
     passed: bool
@@ -39,7 +39,7 @@ class Verdict:
 
     @property
     def refusals(self) -> tuple[GateResult, ...]:
-        """The gates that did not pass."""
+        """The results of the gates that refused."""
         return tuple(gate for gate in self.gates if not gate.passed)
 
     def as_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What docs/production.md says is done: rights, backup and restore, upgrade."""
+"""The commands of docs/production.md: permissions, backup and restore, upgrade."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ STORE = "postgresql+psycopg2://mlflow@database/mlflow"
 
 
 def block(language: str, word: str) -> str:
-    """Return the one block of the document that has a word."""
+    """Return the only block of the document that contains a word."""
     pattern = re.compile(rf"^```{language}\n(.*?)^```", re.MULTILINE | re.DOTALL)
     (found,) = (text for text in pattern.findall(DOCUMENT) if word in text)
     return found
 
 
 def as_shown(commands: str, database: Postgres, folder: Path) -> None:
-    """Run commands of the document in a folder, on a database."""
+    """Run commands of the document in a folder, with the variables of a database."""
     path = f"{BIN}:{database.environment['PATH']}"
     subprocess.run(
         ["bash", "-euc", commands.replace(STORE, database.uri("mlflow"))],
