@@ -6,9 +6,12 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +70,10 @@ def session(master: str) -> Iterator[SparkSession]:
         warnings.simplefilter("ignore")  # Spark warns of pandas 3
         try:
             builder = SparkSession.builder.master(master).appName("registry-tools score")
-            spark = stack.enter_context(builder.config(map=settings).getOrCreate())
+            spark = builder.config(map=settings).getOrCreate()
+            stack.callback(_stop, spark)
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, signal.default_int_handler)  # not that of Spark
             yield spark
         except Exception as error:
             if type(error).__module__.partition(".")[0] not in {"py4j", "pyspark"}:
@@ -123,7 +129,22 @@ def output_folder(spark: Any, address: str, given: str) -> Iterator[str]:
             raise InputError(f"{address}: cannot be written: {partial} cannot be renamed")
         system.create(hadoop.Path(target, "_SUCCESS")).close()
     except BaseException:
-        spark.stop()  # a task that still runs would write into the folder after it is deleted
+        _stop(spark)  # a task that still runs would write into the folder after it is deleted
         raise
     finally:
-        system.delete(partial, True)
+        _in_thread(system.delete, partial, True)
+
+
+def _stop(spark: SparkSession) -> None:
+    with contextlib.suppress(Exception):  # of a cluster that is gone
+        _in_thread(spark.stop)
+
+
+def _in_thread(function: Callable[..., Any], *arguments: Any) -> None:
+    """Call a function of Java in another thread, which has its own connection to the JVM.
+
+    A signal may have interrupted a call on the connection of this thread: the next call there would
+    read the reply to that one.
+    """
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(function, *arguments).result()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import string
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -169,7 +170,8 @@ def open_filesystem(address: str) -> tuple[fs.FileSystem, str]:
     if "://" not in address:
         return fs.LocalFileSystem(), Path(address).absolute().as_posix()
     try:
-        return fs.FileSystem.from_uri(address)
+        # Arrow refuses a URL with a space or a letter that is not ASCII.
+        return fs.FileSystem.from_uri(quote(address, safe=string.punctuation))
     except pa.ArrowInvalid:  # not one of Arrow's own
         pass
     try:

@@ -38,6 +38,14 @@ def test_a_duplicate_column_in_any_file_is_named(form: str, place: int, tmp_path
         open_files(str(tmp_path))
 
 
+def test_a_url_may_contain_a_space_and_any_letter(tmp_path: Path) -> None:
+    folder = tmp_path / "a ü"
+    folder.mkdir()
+    (folder / "b%20c.csv").write_text("x\n1\n")
+    (file,) = open_files(f"file://{folder}").files
+    assert file.path == str(folder / "b%20c.csv")
+
+
 @pytest.mark.parametrize("name", ["a#1.csv", "a?.csv", "day 1%20#?x.csv", "ä.CSV"])
 def test_a_file_name_may_contain_url_characters(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("a\n1\n")
