@@ -20,8 +20,10 @@ export MLFLOW_LOGGING_LEVEL ?= WARNING
 export MLFLOW_DISABLE_TELEMETRY ?= true
 # Where there is no git, MLflow does without; its library for git would say so at length.
 export GIT_PYTHON_REFRESH ?= quiet
+# The theme of the site advertises its successor at length.
+export NO_MKDOCS_2_WARNING ?= 1
 
-.PHONY: help run test test-slow check format lock proto ui example demo screenshots serve bench clean
+.PHONY: help run test test-slow check docs docs-serve format lock proto ui example demo screenshots serve bench clean
 
 help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s '	'
@@ -33,7 +35,7 @@ run: $(VENV)/.run ## Train, register, put into staging, and through the gates in
 test: $(VENV)/.test ## Run the tests, in at most four minutes.
 	@$(BIN)/python -m pytest
 
-test-slow: $(VENV)/.test $(VENV)/.spark ## Run the tests that take minutes or install packages.
+test-slow: $(VENV)/.test $(VENV)/.spark $(VENV)/.docs ## Run the tests that take minutes or install packages.
 	@$(BIN)/python -m pytest -m slow --timeout 900 -rs
 
 check: $(VENV)/.test ## Check format, style, types, and that imports follow the layers.
@@ -41,6 +43,13 @@ check: $(VENV)/.test ## Check format, style, types, and that imports follow the 
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache --no-logo
+
+docs: $(VENV)/.docs ## Build the site of the documents into site/; a dead link is an error.
+	@$(BIN)/mkdocs build --quiet --strict && echo "built site/index.html"
+
+docs-serve: PORT = 8000
+docs-serve: $(VENV)/.docs ## Show the site, and rebuild it when a page changes: PORT=8000.
+	@$(BIN)/mkdocs serve --strict --dev-addr 127.0.0.1:$(PORT)
 
 format: $(VENV)/.test ## Put the code into the form that `make check` wants.
 	@$(BIN)/ruff format .
@@ -75,6 +84,7 @@ lock: $(VENV)/.test ## Make the lock files again from pyproject.toml and deploy/
 	@$(BIN)/uv pip compile pyproject.toml --group build $(LOCK) --output-file requirements.lock
 	@$(BIN)/uv pip compile pyproject.toml --extra signing --extra grpc --extra otel --group build --group test --constraint requirements.lock $(LOCK) --output-file requirements-test.lock
 	@$(BIN)/uv pip compile pyproject.toml --extra spark --extra url --constraint requirements.lock $(LOCK) --output-file requirements-spark.lock
+	@$(BIN)/uv pip compile --group docs --constraint requirements-test.lock $(LOCK) --output-file requirements-docs.lock
 	@$(BIN)/uv pip compile deploy/server.in $(LOCK) --output-file deploy/server.lock
 	@sed -i "s/^# lock: .*/# lock: $$(sha256sum requirements.lock | cut -c1-16)/" conda.yaml
 
@@ -107,6 +117,11 @@ $(VENV)/.test: requirements-test.lock $(VENV)/.run
 $(VENV)/.spark: requirements-spark.lock $(VENV)/.test
 	@echo "installing Spark into $(VENV) (once)" >&2
 	@$(PIP) install --require-hashes -r requirements-spark.lock
+	@touch $@
+
+$(VENV)/.docs: requirements-docs.lock $(VENV)/.run
+	@echo "installing what builds the documents into $(VENV) (once)" >&2
+	@$(PIP) install --require-hashes -r requirements-docs.lock
 	@touch $@
 
 $(BIN)/python:
