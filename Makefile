@@ -1,6 +1,6 @@
 # One vocabulary for people, hooks and CI. Each target makes what it needs; a second call is at once.
 
-# What is yours: NAME, TABLE, GATES, REGISTRY_TOOLS_TRUST. See docs/adopt.md.
+# What is yours: NAME, TABLE, GATES, REGISTRY_TOOLS_TRUST. See docs/how-to/your-own-table.md.
 -include own.mk
 
 PYTHON ?= python3

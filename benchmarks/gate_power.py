@@ -4,7 +4,7 @@
 
 The two disagree on a tenth of the rows; how many both have right decides nothing. The candidate is
 equal, 1 point worse (the margin), 2 points worse or 2 points better. Prints the table that stands in
-docs/promotion.md.
+docs/explanation/promotion-statistics.md.
 """
 
 from __future__ import annotations

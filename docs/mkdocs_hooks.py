@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import re
 from pathlib import Path, PurePosixPath
 from posixpath import normpath
 from typing import Any
 
+import click
+import yaml
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
@@ -48,6 +52,67 @@ def on_page_markdown(markdown: str, page: Page, config: Any, files: Files) -> st
             return text
         return match[0]  # mkdocs reports it
 
+    for name, generated in {"commands": commands, "parameters": parameters}.items():
+        marker = f"<!-- generated: {name} -->"
+        if marker in markdown:
+            markdown = markdown.replace(marker, generated())
     parts = _FENCE.split(markdown)
     parts[::2] = [_LINK.sub(pointed, part) for part in parts[::2]]
     return "".join(parts)
+
+
+def _cell(text: object) -> str:
+    return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _option(parameter: click.Parameter, context: click.Context) -> tuple[str, str] | None:
+    record = parameter.get_help_record(context)  # None for an argument or a hidden option
+    return record and (f"`{record[0]}`", _cell(record[1]))
+
+
+def _command(name: str, command: click.Command) -> str:
+    context = click.Context(command, info_name=name)
+    options = [row for parameter in command.get_params(context) if (row := _option(parameter, context))]
+    usage = command.get_usage(context).removeprefix("Usage: ")
+    about = inspect.cleandoc(command.help or "").replace("\b\n", "").replace("<", "&lt;")
+    return f"### `{name}`\n\n```text\n{usage}\n```\n\n{about}\n\n{_table(('option', 'meaning'), options)}"
+
+
+def commands() -> str:
+    """Describe every command of both programs, with its options."""
+    from pipeline.cli import cli as pipeline
+    from registry_tools.cli.main import cli as registry_tools
+
+    programs = {"registry-tools": registry_tools, "python -m pipeline": pipeline}
+    return "\n".join(
+        _command(f"{program} {name}", command)
+        for program, group in programs.items()
+        for name, command in group.commands.items()
+    )
+
+
+def parameters() -> str:
+    """Describe the parameters of every entry point of MLproject."""
+    from pipeline.params.definitions import MonitorParams, SweepParams, TrainParams
+    from pipeline.params.fields import as_text
+
+    classes = {"main": TrainParams, "sweep": SweepParams, "monitor": MonitorParams}
+    described = {
+        entry: {spec.name: spec.metadata for spec in dataclasses.fields(params)}
+        for entry, params in classes.items()
+    }
+    text = []
+    for entry, content in yaml.safe_load((ROOT / "MLproject").read_text("utf-8"))["entry_points"].items():
+        rows = []
+        for name, declared in content["parameters"].items():
+            default = declared["default"] if isinstance(declared, dict) else None
+            known = described.get(entry, {}).get(name, {})
+            meaning = f"{known['help']} {known['bounds'].capitalize()}." if known else ""
+            rows.append((f"`{name}`", "" if default is None else f"`{as_text(default)}`", _cell(meaning)))
+        text.append(f"## `{entry}`\n\n{_table(('parameter', 'default', 'meaning'), rows)}")
+    return "\n".join(text)

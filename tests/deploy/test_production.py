@@ -1,4 +1,4 @@
-"""What docs/production.md says is done: rights, backup and restore, upgrade."""
+"""The guides to a server for a team are followed: rights, backup and restore, upgrade."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ pytestmark = [
     pytest.mark.skipif(not has_postgres(), reason="pgserver has no wheel for this Python"),
 ]
 
-DOCUMENT = (ROOT / "docs" / "production.md").read_text()
+GUIDES = ("team-server", "back-up-and-restore", "upgrade-mlflow")
+DOCUMENT = "\n".join((ROOT / "docs" / "how-to" / f"{name}.md").read_text() for name in GUIDES)
 STORE = "postgresql+psycopg2://mlflow@database/mlflow"
 
 
