@@ -16,6 +16,7 @@ from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.promotion import history, promote, rollback
 from registry_tools.refs import ModelRef
 from tests.support.constants import ROOT
+from tests.support.documents import fenced
 from tests.support.postgres import Postgres, has_postgres, postgres
 from tests.support.registries import EQUAL, GOOD, Place
 from tests.support.servers import BIN
@@ -33,8 +34,7 @@ STORE = "postgresql+psycopg2://mlflow@database/mlflow"
 
 def block(language: str, word: str) -> str:
     """Return the one block of the document that has a word."""
-    pattern = re.compile(rf"^```{language}\n(.*?)^```", re.MULTILINE | re.DOTALL)
-    (found,) = (text for text in pattern.findall(DOCUMENT) if word in text)
+    (found,) = (text for kind, text in fenced(DOCUMENT) if kind == language and word in text)
     return found
 
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,8 +40,9 @@ def assert_same(printed: str, shown: str, command: str) -> None:
 
 
 def fenced(text: str) -> list[tuple[str, str]]:
-    """Return the language and the text of each fenced block of a page."""
-    return re.findall(r"^```(\w+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    """Return the language and the text of each fenced block of a page, also of one within a list."""
+    found = re.findall(r"^( *)```(\w+)\n(.*?)^\1```", text, re.MULTILINE | re.DOTALL)
+    return [(language, textwrap.dedent(block)) for _, language, block in found]
 
 
 def commands(block: str) -> list[tuple[str, str]]:
@@ -93,6 +95,21 @@ class Reader:
         self._shell.stdin.flush()
         assert self._shell.stdout.readline(), f"this ended the shell: $ {command}"
         return self._printed.read_text()
+
+    def follow(self, page: str, port: str = "5001") -> int:
+        """Save the files and run the commands of a page; compare each output, and return their number.
+
+        A block that begins with the comment `# NAME` is the file NAME. `port` takes the place of 5001.
+        """
+        followed = 0
+        for language, block in fenced(page):
+            if language == "console":
+                for command, shown in commands(block):
+                    assert_same(self.run(command.replace("5001", port)), shown, command)
+                    followed += 1
+            elif named := re.match(r"# ([\w.]+\.\w+)\n", block):
+                (self.folder / named[1]).write_text(block)
+        return followed
 
     def end(self) -> None:
         """End the shell and every process that it started."""
