@@ -3,7 +3,8 @@
     python benchmarks/slice_power.py [SIMULATIONS]
 
 In each group, candidate and champion disagree on a tenth of the rows. In one group the candidate is
-worse by some points, in the others both are equal. Prints the table that stands in docs/explanation/promotion-statistics.md.
+worse by some points, in the others both are equal. Prints the table of
+docs/explanation/promotion-statistics.md.
 """
 
 from __future__ import annotations
