@@ -26,6 +26,15 @@ _LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)#:\s]+)(#[^)\s]*)?
 _FENCE = re.compile(r"(^ *```.*?^ *```$)", re.MULTILINE | re.DOTALL)
 
 
+def on_config(config: Any) -> Any:
+    """Put every decision into the navigation."""
+    explanation = next(entry for entry in config.nav if "Explanation" in entry)["Explanation"]
+    decisions = next(entry for entry in explanation if "Decisions" in entry)
+    folder = ROOT / "docs" / decisions["Decisions"]
+    decisions["Decisions"] = [f"decisions/{path.name}" for path in sorted(folder.glob("*.md"))]
+    return config
+
+
 def on_files(files: Files, config: Any) -> Files:
     """Add the documents of the root folder to the pages."""
     for source, name in FROM_ROOT.items():

@@ -14,9 +14,8 @@ from mlflow import MlflowClient
 
 from registry_tools.cli.main import cli as registry_cli
 from registry_tools.mlflow_store import stages
-from tests.docs.test_tutorial import GUIDES
 from tests.support.constants import ROOT
-from tests.support.documents import commands, fenced, plain
+from tests.support.documents import CONTINUED, commands, fenced, plain
 from tests.support.servers import BIN
 from tests.support.serving import Serve
 from tests.support.stores import Trained
@@ -127,7 +126,7 @@ def test_every_make_target_that_a_document_names_exists() -> None:
 def test_every_console_block_of_the_documents_is_run_by_a_test() -> None:
     adopted = "how-to/your-own-table"
     served, scored = ("how-to/serve-a-stage", "reference/http-api"), ("scoring", "how-to/monitor-and-retrain")
-    followed = {"tutorial", *(f"how-to/{guide}" for guide in GUIDES)}
+    followed = {"tutorial", *(f"how-to/{guide}" for guide in CONTINUED)}
     run = {"../README", "training", adopted, *served, *scored, *followed}
     shown = {
         os.path.relpath(document.with_suffix(""), ROOT / "docs")

@@ -8,11 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.constants import ROOT
-from tests.support.documents import reader_in
+from tests.support.documents import CONTINUED, reader_in
 from tests.support.servers import free_port
-
-# In this order in one clone: each guide finds what the pages before it left.
-GUIDES = ("copy-between-registries", "sign-models", "promote", "adopt-a-version", "back-up-and-restore")
 
 
 @pytest.mark.slow
@@ -22,5 +19,5 @@ def test_the_tutorial_and_the_guides_print_the_output_that_they_show(tmp_path: P
     with reader_in(tmp_path / "my clone") as reader:  # a space is where unquoted paths break
         tutorial = (ROOT / "docs" / "tutorial.md").read_text()
         assert reader.follow(tutorial, str(free_port())) > 20
-        for guide in GUIDES:
+        for guide in CONTINUED:
             assert reader.follow((ROOT / "docs" / "how-to" / f"{guide}.md").read_text()) > 2

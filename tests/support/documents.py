@@ -18,6 +18,8 @@ import pytest
 from tests.support.constants import ROOT
 from tests.support.servers import BIN
 
+# The guides that continue the tutorial, in the order in which each finds what the pages before it left.
+CONTINUED = ("copy-between-registries", "sign-models", "promote", "adopt-a-version", "back-up-and-restore")
 NUMBER = re.compile(r"(?<![\w.])[+-]?\d+\.\d+(?:e-\d+)?\b")
 # Older than everything that they make: `make` must not install into the tests' environment.
 INSTALLED_FROM = ("pyproject.toml", *(path.name for path in ROOT.glob("requirements*.lock")))
