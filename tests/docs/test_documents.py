@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from prometheus_client.parser import text_string_to_metric_families
 
 from registry_tools.cli.main import cli as registry_cli
 from registry_tools.mlflow_store import stages
@@ -59,6 +60,11 @@ def test_the_server_responds_as_its_documents_show(
         command = command.replace("localhost:5001", f"localhost:{client.base_url.port}")
         done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
         assert plain(done.stdout.replace("\r", "")) == plain(output), command + done.stderr
+    documented = (ROOT / "docs" / "reference" / "metrics.md").read_text()
+    families = text_string_to_metric_families(client.get("/metrics").text)
+    names = {family.name for family in families if family.name.startswith("serving_")}
+    assert len(names) > 5
+    assert {name for name in names if f"`{name}" not in documented} == set()
 
 
 def test_the_documents_show_the_output_of_their_commands(tmp_path: Path) -> None:
