@@ -105,23 +105,29 @@ def commands() -> str:
     )
 
 
+def _meanings(entry: str) -> dict[str, str]:
+    """Return the meaning of each parameter of an entry point, from where it is checked."""
+    from pipeline.params.definitions import MonitorParams, SweepParams, TrainParams
+    from registry_tools.cli.main import cli
+
+    if params := {"main": TrainParams, "sweep": SweepParams, "monitor": MonitorParams}.get(entry):
+        known = {spec.name: spec.metadata for spec in dataclasses.fields(params)}
+        return {name: f"{m['help']} {m['bounds'][:1].upper()}{m['bounds'][1:]}." for name, m in known.items()}
+    return {
+        name.lstrip("-").replace("-", "_"): getattr(parameter, "help", None) or "The version."
+        for parameter in cli.commands[entry].params
+        for name in parameter.opts
+    }
+
+
 def parameters() -> str:
     """Describe the parameters of every entry point of MLproject."""
-    from pipeline.params.definitions import MonitorParams, SweepParams, TrainParams
-    from pipeline.params.fields import as_text
-
-    classes = {"main": TrainParams, "sweep": SweepParams, "monitor": MonitorParams}
-    described = {
-        entry: {spec.name: spec.metadata for spec in dataclasses.fields(params)}
-        for entry, params in classes.items()
-    }
     text = []
     for entry, content in yaml.safe_load((ROOT / "MLproject").read_text("utf-8"))["entry_points"].items():
+        meanings = _meanings(entry)
         rows = []
         for name, declared in content["parameters"].items():
-            default = declared["default"] if isinstance(declared, dict) else None
-            known = described.get(entry, {}).get(name, {})
-            meaning = f"{known['help']} {known['bounds'].capitalize()}." if known else ""
-            rows.append((f"`{name}`", "" if default is None else f"`{as_text(default)}`", _cell(meaning)))
+            default = declared["default"] if isinstance(declared, dict) else ""
+            rows.append((f"`{name}`", default and f"`{default}`", _cell(meanings[name])))
         text.append(f"## `{entry}`\n\n{_table(('parameter', 'default', 'meaning'), rows)}")
     return "\n".join(text)

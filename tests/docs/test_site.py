@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
+import threading
 from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page
+import yaml
+from playwright.sync_api import Page, expect
 
+from registry_tools.cli.main import cli as registry_cli
 from tests.support.browser import PageLog
 from tests.support.constants import ROOT
-from tests.support.servers import BIN
+from tests.support.servers import BIN, free_port
 
 pytestmark = pytest.mark.slow
 
@@ -68,11 +73,37 @@ def test_a_page_opens_from_a_disk_and_fits_its_window(
 ) -> None:
     page.set_viewport_size({"width": width, "height": 900})
     page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-    for name in ("index.html", "decisions/0017-event-log.html"):
-        page.goto((site / name).as_uri())
+    for path in sorted(site.rglob("*.html")):
+        if path.name == "404.html":  # its links begin with / and work on a server alone
+            continue
+        page.goto(path.as_uri())
         assert page.locator("h1").first.is_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         background = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (background == "rgb(255, 255, 255)") is (scheme == "light")
     assert page_log.outside == []
     assert page_log.errors == []
+
+
+def test_the_search_of_the_served_site_finds_a_page(site: Path, page: Page, page_log: PageLog) -> None:
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=site)
+    with ThreadingHTTPServer(("127.0.0.1", free_port()), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page.goto(f"http://127.0.0.1:{server.server_port}/index.html")
+        page.get_by_role("textbox", name="Search").fill("margin non-inferior")
+        expect(page.locator(".md-search-result__item").first).to_contain_text("non-inferior")
+        server.shutdown()
+    assert page_log.outside == []
+    assert page_log.errors == []
+
+
+def test_the_generated_pages_describe_every_command_and_parameter(site: Path) -> None:
+    commands = (site / "reference" / "command-line.html").read_text()
+    for command in registry_cli.commands.values():
+        assert f'id="registry-tools-{command.name}"' in commands
+    for option in ("--expect-current", "--max-latency-ratio", "--min-rows", "--log-predictions"):
+        assert option in commands
+    parameters = (site / "reference" / "mlproject.html").read_text()
+    for entry in yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"].values():
+        for name in entry["parameters"]:
+            assert f"<code>{name}</code>" in parameters
