@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import shutil
 import tempfile
@@ -37,8 +38,7 @@ class ArtifactFetcher:
         self.ref = ref
         self._policy = policy
         self._uri = tracking_uri
-        self._cache = cache
-        self._client: MlflowClient | None = None
+        self._cache = cache / ref.name / (ref.stage or str(ref.version)) if cache is not None else None
         self._scratch = make_temp_folder("serving")
         self._fetched: dict[Identity, ModelArtifact] = {}
         self._current_folder: str | None = None  # the folder that is not deleted
@@ -55,7 +55,7 @@ class ArtifactFetcher:
         NotFound, RegistryUnavailable, AccessDenied
             If the registry has none, or does not say.
         """
-        return registry.find_version(self._connect(), self.ref)
+        return registry.find_version(self._client, self.ref)
 
     def fetch(self, version: VersionInfo) -> ModelArtifact:
         """Return a version's files, compared with its digest and, if asked, its signature.
@@ -66,23 +66,20 @@ class ArtifactFetcher:
             If they differ from the registered files.
         """
         key = (version.version, version.run_id, version.digest)
-        if key not in self._fetched:
-            self._fetched[key] = self._fetch(version)
-        else:
-            self._fetched[key] = self._fetched.pop(key)  # the youngest again
+        artifact = self._fetched.pop(key, None) or self._fetch(version)
+        self._fetched[key] = artifact  # the youngest
         for old in list(self._fetched)[:-_KEPT_VERSIONS]:
             # The served version may be read again: by a worker that starts, for an unusual request.
             if self._fetched[old].folder != self._current_folder:
                 shutil.rmtree(self._fetched.pop(old).folder, ignore_errors=True)
-        return self._fetched[key]
+        return artifact
 
     def _fetch(self, version: VersionInfo) -> ModelArtifact:
-        client = self._connect()
-        with self._new_folder(f"{version.version}-") as folder:
-            with loader.verified_files(client, version, self._policy) as files:
+        with _new_folder(self._scratch, f"{version.version}-") as folder:
+            with loader.verified_files(self._client, version, self._policy) as files:
                 shutil.copytree(files, folder / "model")
             # The manifest and its signature verify the cache again later.
-            with artifacts.evidence_files(client, version, _EVIDENCE) as evidence:
+            with artifacts.evidence_files(self._client, version, _EVIDENCE) as evidence:
                 if evidence is not None:  # a version outlives its run
                     loader.check_evidence(evidence, version, self._policy, _EVIDENCE)
                     shutil.copytree(evidence, folder, dirs_exist_ok=True)
@@ -95,16 +92,6 @@ class ArtifactFetcher:
                 digest=version.digest,
             )
 
-    @contextlib.contextmanager
-    def _new_folder(self, prefix: str) -> Iterator[Path]:
-        """Yield a new folder, and remove it if the block fails."""
-        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=self._scratch))
-        try:
-            yield folder
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-
     def write_cache(self, artifact: ModelArtifact) -> None:
         """Put the version that took over into the cache, in place of the version before.
 
@@ -116,29 +103,10 @@ class ArtifactFetcher:
         self._current_folder = artifact.folder
         if self._cache is None or artifact.from_cache:
             return
-        folder = self._cache_folder()
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder / "lock"):  # the workers of a server share the cache
-            if _cached_identity(folder / "current") == artifact.identity:
-                return
-            self._write_cache(artifact, folder)
-
-    def _write_cache(self, artifact: ModelArtifact, folder: Path) -> None:
-        new = Path(tempfile.mkdtemp(prefix="new-", dir=folder))
-        try:
-            shutil.copytree(artifact.folder, new, dirs_exist_ok=True)
-            digest = manifest.digest_of(manifest.manifest_of(new / "model"))
-            record = json.loads(artifact.to_json()) | {"folder": new.name, "files": digest}
-            (new / _RECORD).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
-            # The name in one step: a process that is killed here leaves the version before.
-            (new / "current").symlink_to(new.name)
-            (new / "current").rename(folder / "current")
-        except OSError:
-            shutil.rmtree(new, ignore_errors=True)
-            raise
-        for other in folder.iterdir():
-            if other.name not in {"current", "lock", new.name}:
-                shutil.rmtree(other, ignore_errors=True)
+        self._cache.mkdir(parents=True, exist_ok=True)
+        with locked(self._cache / "lock"):  # the workers of a server share the cache
+            if _cached_identity(self._cache / "current") != artifact.identity:
+                _write_cache(artifact, self._cache)
 
     def read_cached(self) -> ModelArtifact | None:
         """Return a copy of the version in the cache; None if there is none.
@@ -150,11 +118,10 @@ class ArtifactFetcher:
         """
         if self._cache is None:
             return None
-        folder = self._cache_folder()
-        with self._new_folder("cached-") as copy:
+        with _new_folder(self._scratch, "cached-") as copy:
             try:
-                with locked(folder / "lock"):
-                    shutil.copytree((folder / "current").resolve(), copy, dirs_exist_ok=True)
+                with locked(self._cache / "lock"):
+                    shutil.copytree((self._cache / "current").resolve(), copy, dirs_exist_ok=True)
                 record = json.loads((copy / _RECORD).read_text())
                 files = str(record.pop("files"))
                 artifact = ModelArtifact(**record | {"folder": str(copy), "from_cache": True})
@@ -166,14 +133,34 @@ class ArtifactFetcher:
                 loader.check_signature(artifact.model, copy, self._policy.public_key)
         return artifact
 
-    def _cache_folder(self) -> Path:
-        assert self._cache is not None
-        return self._cache / self.ref.name / (self.ref.stage or str(self.ref.version))
+    @functools.cached_property
+    def _client(self) -> MlflowClient:
+        return connect(self._uri)
 
-    def _connect(self) -> MlflowClient:
-        if self._client is None:
-            self._client = connect(self._uri)
-        return self._client
+
+@contextlib.contextmanager
+def _new_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """Yield a new folder, and remove it if the block fails."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _write_cache(artifact: ModelArtifact, folder: Path) -> None:
+    with _new_folder(folder, "new-") as new:
+        shutil.copytree(artifact.folder, new, dirs_exist_ok=True)
+        digest = manifest.digest_of(manifest.manifest_of(new / "model"))
+        record = json.loads(artifact.to_json()) | {"folder": new.name, "files": digest}
+        (new / _RECORD).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+        # The name in one step: a process that is killed here leaves the version before.
+        (new / "current").symlink_to(new.name)
+        (new / "current").rename(folder / "current")
+    for other in folder.iterdir():
+        if other.name not in {"current", "lock", new.name}:
+            shutil.rmtree(other, ignore_errors=True)
 
 
 def _cached_identity(folder: Path) -> Identity | None:

@@ -1,4 +1,4 @@
-"""The fast path for requests of plain numbers: JSON and CSV decoded into one matrix.
+"""The fast path for requests of plain numbers: JSON decoded into one matrix.
 
 For every other body a function here returns None, and `inference.mlflow_scoring` passes it to MLflow's
 own code, which alone decides whether it is valid.
@@ -7,7 +7,6 @@ own code, which alone decides whether it is valid.
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import orjson
-import pandas as pd
 
 from registry_tools.data.schema import INTEGER_BOUNDS, NUMBERS, Column
 from registry_tools.errors import InputError
-from registry_tools.inference.input_limits import InputLimits, check_decoded_size, csv_size
 
 Matrix = npt.NDArray[Any]  # shape (rows, columns of the signature), in its order
 METHODS = ("predict", "predict_proba")
@@ -28,7 +25,6 @@ METHODS = ("predict", "predict_proba")
 _EXACT = 1 << 53  # integers below are themselves as float64
 _FITS = {kind: min(high + 1, _EXACT) for kind, (_, high) in INTEGER_BOUNDS.items()}
 _METHOD_PARAMS = ({}, *({"method": method} for method in METHODS))
-_NUMBER_OR_MISSING = {int, float, type(None)}
 _RECORDS = ("dataframe_records", "inputs", "instances")
 
 
@@ -37,7 +33,6 @@ class NumericSchema:
     """The columns of a numeric signature, ready to be matched with those of a request."""
 
     names: list[str]
-    types: list[str]  # NumPy's, of each column
     dtype: np.dtype[Any]  # of the frame that MLflow would make, as one array
     bounds: tuple[tuple[int, int], ...]  # columns of integers, and their bounds
     singles: tuple[int, ...]  # columns of float32 among wider ones
@@ -50,11 +45,9 @@ class NumericSchema:
         names = [column.name for column in columns]
         if len(set(names)) != len(names):
             return None
-        types = [NUMBERS[column.type] for column in columns]
-        dtype = np.result_type(*types)
+        dtype = np.result_type(*(NUMBERS[column.type] for column in columns))
         return cls(
             names=names,
-            types=types,
             dtype=dtype,
             bounds=tuple((i, _FITS[c.type]) for i, c in enumerate(columns) if c.type in _FITS),
             singles=tuple(i for i, c in enumerate(columns) if c.type == "float" and dtype != np.float32),
@@ -184,7 +177,7 @@ def _numbers(rows: list[Any]) -> Matrix | None:
     """
     try:
         matrix = np.array(rows)
-        if matrix.dtype.kind == "O" and {type(v) for row in rows for v in row} <= _NUMBER_OR_MISSING:
+        if matrix.dtype.kind == "O" and {type(v) for row in rows for v in row} <= {int, float, type(None)}:
             matrix = matrix.astype(np.float64)
     except (TypeError, ValueError, OverflowError):
         return None
@@ -206,23 +199,3 @@ def cast_matrix(matrix: Matrix, numeric_schema: NumericSchema) -> Matrix | None:
             matrix = matrix.astype(np.float64, copy=False)
             matrix[:, column] = matrix[:, column].astype(np.float32)
         return matrix.astype(numeric_schema.dtype, copy=False)
-
-
-def matrix_from_csv(body: bytes, numeric_schema: NumericSchema, limits: InputLimits) -> Matrix | None:
-    """Decode a CSV with a header, by the reader and the types that MLflow uses.
-
-    Raises
-    ------
-    InputTooLarge
-        If its table would take more memory than is allowed.
-    """
-    types = dict(zip(numeric_schema.names, numeric_schema.types, strict=True))
-    try:
-        text = body.decode("utf-8")
-        check_decoded_size(csv_size(text), limits)
-        table = pd.read_csv(io.StringIO(text), dtype=types)[numeric_schema.names]
-    except InputError:
-        raise
-    except Exception:  # noqa: BLE001 - pandas documents no errors, and MLflow's code explains them
-        return None
-    return table.to_numpy(numeric_schema.dtype) if len(table) else None

@@ -88,39 +88,24 @@ def check_json(content: dict[str, Any], limits: InputLimits) -> None:
         If there are more than allowed.
     """
     for key, rows in content.items():
-        if key == "dataframe_split":
-            split = rows if isinstance(rows, dict) else {}
-            rows, columns = split.get("data"), split.get("columns")
-            check_column_count(len(columns) if isinstance(columns, list) else 0)
-        elif isinstance(rows, dict):
-            check_column_count(len(rows))
-        if isinstance(rows, list) and key != "params":
-            check_row_count(len(rows), limits)
-            check_column_count(max((len(row) for row in rows if isinstance(row, dict)), default=0))
-    check_decoded_size(json_size(content), limits)
-
-
-def json_size(content: dict[str, Any]) -> int:
-    """Return the most bytes that pandas and NumPy make of a JSON request of MLflow's protocol."""
-    sizes = [_split_size(v) if key == "dataframe_split" else _rows_size(v) for key, v in content.items()]
-    return max(sizes, default=0)
-
-
-def _split_size(split: Any) -> int:
-    parts = [split.get(key) for key in ("data", "index", "columns")] if isinstance(split, dict) else []
-    data, index, columns = (part if isinstance(part, list) else [] for part in parts or [[]] * 3)
-    widest = max((len(row) for row in data if isinstance(row, (list, tuple, dict))), default=1)
-    return _CELL * max(len(data), len(index)) * max(widest, len(columns))
-
-
-def _rows_size(rows: Any) -> int:
-    columns = _columns(rows)
-    height = max((len(column) for column in columns), default=0)
-    return max(_CELL * height * len(columns), sum(map(_array_size, columns)))
+        size = 0
+        if key == "dataframe_split" and isinstance(rows, dict):
+            parts = map(rows.get, ("data", "index", "columns"))
+            data, index, names = (part if isinstance(part, list) else [] for part in parts)
+            lengths = [len(row) for row in data if isinstance(row, (list, dict))]
+            height, width = max(len(data), len(index)), max(1, len(names), *lengths)
+        else:
+            columns = _columns(rows)
+            # A row that lacks a column is filled: each column has a value for every row.
+            height = max([len(rows) if isinstance(rows, list) else 0, *map(len, columns)])
+            width, size = len(columns), sum(map(_array_size, columns))
+        check_decoded_size(max(size, _CELL * height * width), limits)
+        check_row_count(height, limits)
+        check_column_count(width)
 
 
 def _columns(rows: Any) -> list[list[Any]]:
-    """Return the values of each column of rows that are objects or columns; else one column."""
+    """Return the values of each column of rows that are objects or columns; otherwise one column."""
     if isinstance(rows, dict):
         # A value that is no list is repeated for every row.
         return [values if isinstance(values, list) else [values] for values in rows.values()]
@@ -129,8 +114,7 @@ def _columns(rows: Any) -> list[list[Any]]:
         for row in rows:
             for name, value in row.items() if isinstance(row, dict) else ():
                 by_name.setdefault(name, []).append(value)
-        # A row that lacks a column is filled: each column has a value for every row.
-        return [*by_name.values(), [None] * len(rows)]
+        return list(by_name.values())
     return [rows if isinstance(rows, list) else [rows]]
 
 
@@ -140,26 +124,23 @@ def _array_size(values: list[Any]) -> int:
     waiting: list[Any] = [values]
     while waiting:
         value = waiting.pop()
-        inner = list(value.values()) if isinstance(value, dict) else value
-        if not isinstance(inner, list):
-            inner = [inner]
+        inner = value.values() if isinstance(value, dict) else value
         kinds = set(map(type, inner))
-        if kinds & {list, dict}:
-            waiting += inner
-            continue
-        count += len(inner)
+        nested = [each for each in inner if isinstance(each, (list, dict))] if kinds & {list, dict} else []
+        waiting += nested
+        count += len(inner) - len(nested)
         if str in kinds:
             longest = max(longest, *(len(text) for text in inner if isinstance(text, str)))
     return count * max(_CELL, _CHARACTER * longest)
 
 
-def csv_size(text: str) -> int:
-    """Return the most bytes of the table that pandas makes of a CSV.
+def check_csv(text: str, limits: InputLimits) -> None:
+    """Refuse a CSV with too many columns or values.
 
     Raises
     ------
-    InputError
-        If its first lines are no CSV.
+    InputError, InputTooLarge
+        If there are more than allowed, or its first lines are no CSV.
     """
     lines = text.count("\n") + text.count("\r") - text.count("\r\n") + 1
     try:
@@ -171,7 +152,7 @@ def csv_size(text: str) -> int:
     check_column_count(max(map(len, first), default=0))
     if len(header) - len(set(header)) > _MOST_REPEATED:
         raise InputError(f"more than {_MOST_REPEATED} names of columns are repeated: send each column once")
-    return _CELL * lines * max(map(len, first), default=0)
+    check_decoded_size(_CELL * lines * max(map(len, first), default=0), limits)
 
 
 def read_parquet(body: bytes, names: Sequence[str] | None, limits: InputLimits) -> pd.DataFrame:
@@ -208,7 +189,8 @@ def read_parquet(body: bytes, names: Sequence[str] | None, limits: InputLimits) 
     size = _size_by_metadata(file.metadata, read)
     check_decoded_size(size, limits)
     # A text that is repeated is stored once until its copies are counted.
-    texts = [name for name in schema.names if name in read and _is_text(schema.field(name).type)]
+    text_types = {pa.string(), pa.large_string(), pa.binary(), pa.large_binary()}
+    texts = [name for name in schema.names if name in read and schema.field(name).type in text_types]
     file = pq.ParquetFile(source, metadata=file.metadata, read_dictionary=texts)
     table = file.read([name for name in schema.names if name in read], use_pandas_metadata=True)
     check_decoded_size(size + sum(_text_size(table.column(name)) for name in texts), limits)
@@ -231,13 +213,6 @@ def _size_by_metadata(metadata: pq.FileMetaData, read: set[str]) -> int:
         widest = stored if is_nested and column.physical_type == "BYTE_ARRAY" else column.length
         size += stored + sum(chunk.num_values for chunk in chunks) * max(_CELL, widest)
     return size
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    import pyarrow.types as types
-
-    tests = types.is_string, types.is_large_string, types.is_binary, types.is_large_binary
-    return any(test(kind) for test in tests)
 
 
 def _text_size(column: pa.ChunkedArray) -> int:

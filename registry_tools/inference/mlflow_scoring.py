@@ -7,12 +7,14 @@ of `score` never need it.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,16 +23,10 @@ import pandas as pd
 import yaml
 
 from registry_tools.errors import InputError, UnsupportedOperation
+from registry_tools.inference import input_limits
 from registry_tools.inference.decoder import METHODS, parse_json
 from registry_tools.inference.input_diagnostics import explain_refusal, refuse_misspelled_columns
-from registry_tools.inference.input_limits import (
-    InputLimits,
-    check_decoded_size,
-    check_json,
-    check_row_count,
-    csv_size,
-    read_parquet,
-)
+from registry_tools.inference.input_limits import InputLimits
 from registry_tools.models.loaded_model import LoadedModel
 from registry_tools.models.prediction_shape import check_prediction_count
 
@@ -69,11 +65,8 @@ class ScoredRequest:
     @property
     def table(self) -> Any:
         """The rows as a DataFrame, where they are a table at all."""
-        if isinstance(self.rows, (dict, list)):
-            try:
-                return pd.DataFrame(self.rows)
-            except (ValueError, TypeError):
-                return self.rows
+        with contextlib.suppress(ValueError, TypeError):
+            return pd.DataFrame(self.rows) if isinstance(self.rows, (dict, list)) else self.rows
         return self.rows
 
 
@@ -142,7 +135,7 @@ class MlflowScoring:
             raise self._refusal(content, content_type, error) from error
         rows = decoded.data
         count = _count(rows)
-        check_row_count(count, limits)
+        input_limits.check_row_count(count, limits)
         refuse_misspelled_columns(rows, self._model.info.signature)
         try:
             predictions = pyfunc.predict(rows, params=decoded.params)
@@ -158,11 +151,6 @@ class MlflowScoring:
         """Return the predictions for rows that `score_request` decoded before, one a row."""
         found = np.asarray(self._pyfunc(method).predict(rows)).tolist()
         check_prediction_count(len(found) if isinstance(found, list) else 0, len(rows), method)
-        return found
-
-    def predict_json(self, content: Any, method: str) -> list[Any]:
-        """Return the predictions for JSON content, one a row."""
-        found: list[Any] = self.score_request(content, JSON, method).predictions
         return found
 
     def _take_method(self, content: Any, method: str) -> str:
@@ -189,15 +177,16 @@ class MlflowScoring:
         schema = self._metadata.get_input_schema()  # type: ignore[no-untyped-call]
         if content_type == CSV:
             text = content.decode("utf-8")
-            check_decoded_size(csv_size(text), limits)
+            input_limits.check_csv(text, limits)
             table = scoring_server.parse_csv_input(io.StringIO(text), schema)  # type: ignore[no-untyped-call]
             return scoring_server.ParsedJsonInput(table, None, False)
         if content_type == PARQUET:
             columns = self._model.info.signature
             names = [column.name for column in columns] if columns is not None else None
-            return scoring_server.ParsedJsonInput(read_parquet(content, names, limits), None, False)
+            table = input_limits.read_parquet(content, names, limits)
+            return scoring_server.ParsedJsonInput(table, None, False)
         if isinstance(content, dict):
-            check_json(content, limits)
+            input_limits.check_json(content, limits)
         text = content if isinstance(content, dict) else json.dumps(content)
         parsed: ParsedJsonInput = scoring_server._parse_json_data(  # type: ignore[no-untyped-call]
             text, self._metadata, schema
@@ -236,7 +225,10 @@ class MlflowScoring:
         if self._is_pyfunc or not hasattr(estimator, method):
             kind = "this flavor" if self._is_pyfunc else type(estimator).__name__
             raise UnsupportedOperation(f"{kind} has no {method}: leave out the method")
-        return PyFuncModel(self._metadata, _MethodModel(getattr(estimator, method)))
+        function = getattr(estimator, method)
+        # MLflow would log the params of a request if the function took none.
+        model = SimpleNamespace(predict=lambda rows, params=None: function(rows))
+        return PyFuncModel(self._metadata, model)
 
 
 def encode_json(content: Any) -> bytes:
@@ -259,13 +251,3 @@ def _count(rows: Any) -> int | None:
         counts = {_count(tensor) if isinstance(tensor, np.ndarray) else None for tensor in rows.values()}
         return counts.pop() if len(counts) == 1 else None
     return len(rows) if isinstance(rows, (pd.DataFrame, list)) or np.ndim(rows) else None
-
-
-class _MethodModel:
-    """A method of an estimator that was verified and loaded already, as MLflow calls it."""
-
-    def __init__(self, method: Any) -> None:
-        self._method = method
-
-    def predict(self, data: Any, params: Any = None) -> Any:
-        return self._method(data)

@@ -6,8 +6,9 @@ import contextlib
 import copy
 import dataclasses
 import json
-import time
+import timeit
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,18 +39,9 @@ def load(artifact: ModelArtifact, policy: TrustPolicy) -> Predictor:
     VerificationError
         If it does not load, contains untrusted types, or predicts other than recorded.
     """
-    loaded = load_folder(artifact.model, policy)
-    info = dataclasses.replace(
-        loaded.info,
-        name=artifact.name,
-        version=artifact.version,
-        stage=artifact.stage,
-        run_id=artifact.run_id,
-        digest=artifact.digest,
-    )
-    model = dataclasses.replace(loaded, info=info)
+    model = load_folder(artifact.model, policy, artifact, artifact.stage)
     from_skops = type(model.estimator).__module__ != "mlflow.pyfunc"
-    numeric_schema = NumericSchema.of(info.signature) if from_skops else None
+    numeric_schema = NumericSchema.of(model.info.signature) if from_skops else None
     predictor = Predictor(
         artifact=artifact,
         model=model,
@@ -69,15 +61,18 @@ def load(artifact: ModelArtifact, policy: TrustPolicy) -> Predictor:
 
 def _check_example(predictor: Predictor) -> Predictor:
     """Send the example through the path of a request, and choose how the version takes rows."""
-    recorded = _read_recorded(predictor.artifact)
-    example = _example(predictor.artifact, recorded)
+    recorded = _read_json(predictor.artifact.recorded_predictions)
+    if recorded is not None:
+        example: dict[str, Any] | None = {"dataframe_split": recorded["rows"]}
+    else:  # MLflow's example
+        example = _read_json(predictor.artifact.model / "serving_input_example.json")
     classes = getattr(predictor.model.estimator, "classes_", None)
     _check_names(predictor, classes.tolist() if isinstance(classes, np.ndarray) else None)
     if example is None:
         # It is unknown whether the version takes a matrix in place of named columns.
         return _without_matrix(predictor)
     body = json.dumps(example).encode()
-    rows, _ = decoder.decode_json(body, predictor.numeric_schema, predictor.declared_params)
+    rows, _ = decoder.decode_json(body, predictor.numeric_schema, predictor.mlflow_scoring.declared_params)
     if rows is None:
         predictor = _without_matrix(predictor)
         predictions = _predict(predictor, body)
@@ -112,29 +107,23 @@ def _check_names(predictor: Predictor, codes: Any) -> None:
 
 
 def without_feature_names(estimator: Any) -> Any:
-    """Return a shallow copy that takes a matrix without a word on its missing column names.
+    """Return a shallow copy that takes a matrix without a warning of its missing column names.
 
-    The columns were put in order by then. So are those of the estimators that it holds, such as
-    the one that is calibrated. A pipeline of one step is that step.
+    Estimators that it holds, such as the one that is calibrated, are copied too. A pipeline of one
+    step becomes that step; anything else than an estimator is returned as it is.
     """
     if isinstance(estimator, Pipeline) and len(estimator.steps) == 1:
         return without_feature_names(estimator.steps[0][1])
-    copied = copy.copy(estimator)
-    attributes = {name: _without_feature_names(value) for name, value in vars(estimator).items()}
-    attributes.pop("feature_names_in_", None)
-    vars(copied).clear()
-    vars(copied).update(attributes)
-    return copied
-
-
-def _without_feature_names(value: Any) -> Any:
-    if isinstance(value, (list, tuple)) and type(value) in {list, tuple}:
-        return type(value)(_without_feature_names(each) for each in value)
+    if type(estimator) in {list, tuple}:
+        return type(estimator)(map(without_feature_names, estimator))
+    attributes = getattr(estimator, "__dict__", {})
     # A calibration holds estimators in objects that are not estimators.
-    holds_one = "estimator" in getattr(value, "__dict__", {})
-    if holds_one or (isinstance(value, BaseEstimator) and hasattr(value, "__dict__")):
-        return without_feature_names(value)
-    return value
+    if not attributes or not ("estimator" in attributes or isinstance(estimator, BaseEstimator)):
+        return estimator
+    copied = copy.copy(estimator)
+    vars(copied).update({name: without_feature_names(value) for name, value in attributes.items()})
+    vars(copied).pop("feature_names_in_", None)
+    return copied
 
 
 def _predict(predictor: Predictor, body: bytes) -> dict[str, Any]:
@@ -157,36 +146,17 @@ def _compare(artifact: ModelArtifact, recorded: dict[str, Any] | None, predictio
             raise VerificationError(f"{artifact}: {result.message}")
 
 
-def _read_recorded(artifact: ModelArtifact) -> dict[str, Any] | None:
-    if not artifact.recorded_predictions.is_file():
-        return None
-    content: dict[str, Any] = json.loads(artifact.recorded_predictions.read_text(encoding="utf-8"))
-    return content
-
-
-def _example(artifact: ModelArtifact, recorded: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return rows to check a version with, as a request: the recorded, or MLflow's example."""
-    if recorded is not None:
-        return {"dataframe_split": recorded["rows"]}
-    kept = artifact.model / "serving_input_example.json"
-    if not kept.is_file():
-        return None
-    content: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
-    return content
+def _read_json(file: Path) -> dict[str, Any] | None:
+    """Return the content of a file; None if it is missing."""
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
 def _inline_rows(predictor: Predictor, rows: Matrix) -> int:
     """Measure how many rows it predicts on the event loop without keeping others waiting."""
     many = np.resize(rows, (_MEASURED_ROWS, rows.shape[1]))
-    one = min(_seconds(predictor, rows[:1]) for _ in range(5))
-    thousand = min(_seconds(predictor, many) for _ in range(3))
+    one = min(timeit.repeat(lambda: predictor.predict(rows[:1], "predict"), number=1))
+    thousand = min(timeit.repeat(lambda: predictor.predict(many, "predict"), number=1, repeat=3))
     if one > _INLINE_SECONDS:
         return 0
     each = max(thousand - one, 1e-9) / (_MEASURED_ROWS - 1)
     return min(int((_INLINE_SECONDS - one) / each) + 1, _MOST_INLINE_ROWS)
-
-
-def _seconds(predictor: Predictor, rows: Matrix) -> float:
-    began = time.perf_counter()
-    predictor.predict(rows, "predict")
-    return time.perf_counter() - began

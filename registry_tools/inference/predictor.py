@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import json
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import sklearn
 
+from registry_tools.data.coercion import coerce
 from registry_tools.errors import InputError, UnsupportedOperation
 from registry_tools.inference.decoder import Matrix, NumericSchema, decode_json
 from registry_tools.inference.mlflow_scoring import JSON, MlflowScoring, encode_json
@@ -48,11 +48,6 @@ class Predictor:
         return self.model.info
 
     @functools.cached_property
-    def declared_params(self) -> frozenset[str]:
-        """The names of the parameters in the signature."""
-        return self.mlflow_scoring.declared_params
-
-    @functools.cached_property
     def label(self) -> str:
         """The version as a label of metrics."""
         return str(self.artifact.version)
@@ -61,7 +56,7 @@ class Predictor:
     def headers(self) -> list[tuple[bytes, bytes]]:
         """The version as headers of a response."""
         found = [
-            (b"x-model-name", _header(self.artifact.name)),
+            (b"x-model-name", self.artifact.name.encode("ascii", "backslashreplace")),
             (b"x-model-version", str(self.artifact.version).encode()),
         ]
         if self.artifact.stage is not None:
@@ -88,8 +83,10 @@ class Predictor:
 
     def predict_array(self, rows: Matrix, method: str) -> Any:
         """Predict as `predict`, and return an array."""
-        function = self._function(method)
-        taken = self._frame(rows) if self.needs_frame else rows
+        function = getattr(self.estimator, method, None)
+        if function is None:
+            raise UnsupportedOperation(f"{self.artifact} ({type(self.estimator).__name__}) has no {method}")
+        taken = coerce(rows, self.info.signature) if self.needs_frame else rows
         try:
             if rows.dtype.kind == "f" and not np.isfinite(rows).all():
                 with sklearn.config_context(assume_finite=False):
@@ -105,7 +102,7 @@ class Predictor:
 
     def predict_json(self, body: bytes, method: str) -> Any:
         """Predict a JSON body of MLflow's protocol as `/invocations` does, and parse the response."""
-        rows, _ = decode_json(body, self.numeric_schema, self.declared_params)
+        rows, _ = decode_json(body, self.numeric_schema, self.mlflow_scoring.declared_params)
         if rows is None:
             return self.mlflow_scoring.score_request(body, JSON, method).predictions
         return json.loads(encode_json(self.predict(rows, method)))
@@ -128,22 +125,6 @@ class Predictor:
                     f"{len(names) - 1}: use /invocations, or register it with other target_names"
                 )
         return [names[int(code)] for code in predictions]
-
-    def _function(self, method: str) -> Callable[[Any], Any]:
-        function = getattr(self.estimator, method, None)
-        if function is None:
-            kind = type(self.estimator).__name__
-            raise UnsupportedOperation(f"{self.artifact} ({kind}) has no {method}")
-        return function
-
-    def _frame(self, rows: Matrix) -> Any:
-        from registry_tools.data.coercion import coerce
-
-        return coerce(rows, self.info.signature)
-
-
-def _header(text: str) -> bytes:
-    return text.encode("ascii", "backslashreplace")
 
 
 def _refusal(rows: Matrix, numeric_schema: NumericSchema | None) -> str:

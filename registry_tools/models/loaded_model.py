@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from zipfile import BadZipFile
 
 import numpy as np
@@ -25,9 +25,6 @@ from registry_tools.models.prediction_shape import check_predictions, class_valu
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.terminal import printable
 
-if TYPE_CHECKING:
-    from registry_tools.mlflow_store.registry import VersionInfo
-
 # skops does not document its errors on a broken file: a zip, JSON, array or type may fail.
 _SKOPS_ERRORS = (
     *(OSError, ValueError, TypeError, AttributeError, LookupError),
@@ -38,6 +35,19 @@ _MLFLOW_ERRORS = (
     *(OSError, ValueError, TypeError, AttributeError, LookupError),
     *(RuntimeError, ImportError, EOFError, pickle.UnpicklingError),
 )
+
+
+class Registered(Protocol):
+    """The identity of a registered version."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def run_id(self) -> str | None: ...
+    @property
+    def digest(self) -> str | None: ...
 
 
 @dataclass(frozen=True)
@@ -172,7 +182,7 @@ class LoadedModel:
 
 
 def load_folder(
-    folder: Path, policy: TrustPolicy, version: VersionInfo | None = None, stage: str | None = None
+    folder: Path, policy: TrustPolicy, version: Registered | None = None, stage: str | None = None
 ) -> LoadedModel:
     """Load a model from files that were verified; nothing is deserialized that is not trusted.
 

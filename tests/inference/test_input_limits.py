@@ -12,14 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from registry_tools.errors import InputError, InputTooLarge
-from registry_tools.inference.input_limits import (
-    InputLimits,
-    check_decoded_size,
-    check_json,
-    csv_size,
-    json_size,
-    read_parquet,
-)
+from registry_tools.inference.input_limits import InputLimits, check_csv, check_json, read_parquet
 
 LIMITS = InputLimits(rows=200_000, decoded=16 << 20)
 LONG = "x" * 100_000
@@ -104,7 +97,7 @@ def test_parquet_is_read_as_pandas_reads_it() -> None:
 )
 def test_json_that_pandas_or_numpy_would_expand_is_refused(key: str, rows: Any) -> None:
     with pytest.raises(InputTooLarge):
-        check_decoded_size(json_size({key: rows}), LIMITS)
+        check_json({key: rows}, LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +112,7 @@ def test_json_that_pandas_or_numpy_would_expand_is_refused(key: str, rows: Any) 
 )
 def test_a_csv_whose_short_lines_pandas_would_fill_is_refused(text: str) -> None:
     with pytest.raises(InputTooLarge):
-        check_decoded_size(csv_size(text), LIMITS)
+        check_csv(text, LIMITS)
 
 
 def test_an_ordinary_request_of_a_body_of_a_few_megabytes_is_allowed() -> None:
@@ -127,15 +120,15 @@ def test_an_ordinary_request_of_a_body_of_a_few_megabytes_is_allowed() -> None:
     records = [dict(zip("abcd", row, strict=True)) for row in rows]
     split = {"data": rows, "columns": list("abcd")}
     for key, given in (("inputs", rows), ("dataframe_split", split), ("instances", records)):
-        check_decoded_size(json_size({key: given}), LIMITS)
-    check_decoded_size(csv_size(pd.DataFrame(rows).to_csv(index=False)), LIMITS)
+        check_json({key: given}, LIMITS)
+    check_csv(pd.DataFrame(rows).to_csv(index=False), LIMITS)
 
 
 def test_a_csv_with_very_many_or_repeated_columns_is_refused_before_pandas_names_them() -> None:
     with pytest.raises(InputError, match="20000 columns in one request, 10000 are allowed"):
-        csv_size(",".join(map(str, range(20_000))) + "\n1")
+        check_csv(",".join(map(str, range(20_000))) + "\n1", LIMITS)
     with pytest.raises(InputError, match="more than 100 names of columns are repeated"):
-        csv_size("a," * 200 + "\n1")
+        check_csv("a," * 200 + "\n1", LIMITS)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from registry_tools.errors import InputError
@@ -11,17 +12,6 @@ from registry_tools.serving.service import InferenceService
 from registry_tools.serving.v2 import inference, tensors
 from registry_tools.serving.v2.inference import InferRequest
 from registry_tools.serving.v2.tensors import Tensor
-
-_CONTENTS = {
-    "BOOL": "bool_contents",
-    **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
-    "INT64": "int64_contents",
-    **dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents"),
-    "UINT64": "uint64_contents",
-    "FP32": "fp32_contents",
-    "FP64": "fp64_contents",
-    "BYTES": "bytes_contents",
-}
 
 
 @dataclass
@@ -93,28 +83,25 @@ def _requested_predictor(service: InferenceService, name: str, version: str, cal
 
 def _parse(request: Any) -> InferRequest:
     raw = request.raw_input_contents
-    if not raw:
-        inputs = [_tensor(tensor) for tensor in request.inputs]
-    elif len(raw) != len(request.inputs):
+    if raw and len(raw) != len(request.inputs):
         raise InputError(f"{len(raw)} raw_input_contents for {len(request.inputs)} inputs: send one for each")
-    elif any(tensor.HasField("contents") for tensor in request.inputs):
-        raise InputError("an input has contents, and the request has raw_input_contents: send one of the two")
-    else:
-        inputs = [
-            tensors.from_bytes(tensor.name, tensor.datatype, list(tensor.shape), data)
-            for tensor, data in zip(request.inputs, raw, strict=True)
-        ]
+    inputs = [_tensor(tensor, data) for tensor, data in zip_longest(request.inputs, raw)]
     return InferRequest(inputs, [output.name for output in request.outputs], request.id)
 
 
-def _tensor(tensor: Any) -> Tensor:
+def _tensor(tensor: Any, raw: bytes | None) -> Tensor:
     name, datatype, shape = tensor.name, tensor.datatype, list(tensor.shape)
+    if raw is not None:
+        if tensor.HasField("contents"):
+            raise InputError(f"tensor {tensors.shown(name)}: send contents or raw_input_contents, not both")
+        return tensors.from_bytes(name, datatype, shape, raw)
     if datatype == "FP16":
         raise InputError(f"tensor {tensors.shown(name)}: send FP16 in raw_input_contents")
-    values = list(getattr(tensor.contents, _CONTENTS.get(datatype, "bytes_contents")))
+    # The values are in the field of their type; `from_values` checks what it holds.
+    values = [value for _, field in tensor.contents.ListFields() for value in field]
     if datatype == tensors.BYTES:
         try:
-            values = [value.decode("utf-8") for value in values]
+            values = [value.decode() if isinstance(value, bytes) else value for value in values]
         except UnicodeDecodeError:
             raise InputError(f"tensor {tensors.shown(name)}: a text is not UTF-8") from None
     return tensors.from_values(name, datatype, shape, values)

@@ -7,18 +7,18 @@ renamed. A process that is killed loses the predictions since its last file.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import random
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -35,6 +35,7 @@ _TORN_SECONDS = 600
 _STEP_ROWS = 4096  # converted at once: the thread yields to requests in between
 
 Count = Callable[[int, str], None]  # rows, and their outcome
+Group = tuple[Predictor, str, Any]  # a version, a method, and a part of their events
 
 
 class PredictionLog:
@@ -48,7 +49,7 @@ class PredictionLog:
         folder
             Where the files go, in a folder for each model.
         sample
-            The share of requests that are logged, from 0 to 1.
+            The share of requests that are logged, from 0 to 1; those of one batch together.
         seconds
             The longest time until a prediction is in a file.
         count
@@ -63,8 +64,6 @@ class PredictionLog:
         self._waiting: list[PredictionEvent] = []
         self._rows = 0
         self._cells = 0
-        self._numbers = itertools.count(1)
-        self._process = secrets.token_hex(6)  # two containers can have the same process id
         self._wake = threading.Event()
         self._ending = False
         self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
@@ -72,10 +71,12 @@ class PredictionLog:
 
     def observe(self, event: PredictionEvent) -> None:
         """Put an event into the queue; on the event loop."""
-        if self._sample < 1:
-            event = _sample_event(event, self._sample)
-        rows = sum(map(len, event.predictions))
-        cells = rows * (len(event.predictor.info.signature or ()) + 4) + _text_size(event)
+        if random.random() >= self._sample:
+            return
+        rows = _rows(event)
+        tables = [table for table in event.rows if isinstance(table, pd.DataFrame)]
+        texts = sum(int(table.memory_usage(deep=True).sum()) for table in tables)
+        cells = rows * (len(event.predictor.info.signature or ()) + 4) + texts // 8
         with self._lock:
             full = self._cells + cells > _MOST_CELLS
             if not full and rows:
@@ -118,26 +119,21 @@ class PredictionLog:
         with self._lock:
             taken, self._waiting = self._waiting, []
             self._rows = self._cells = 0
-        by_version: dict[Predictor, list[PredictionEvent]] = {}
-        for event in taken:
-            by_version.setdefault(event.predictor, []).append(event)
-        for predictor, part in by_version.items():
-            self._write_version(predictor, part)
-
-    def _write_version(self, predictor: Predictor, part: list[PredictionEvent]) -> None:
-        tables = []
-        for together in _group_events(part):
+        files: dict[tuple[Predictor, pa.Schema], list[pa.Table]] = {}
+        for (predictor, method, _), events in _group_events(taken).items():
             try:
-                tables.append(_table(predictor, together))
+                table = _table(predictor, method, events)
             except Exception as error:  # noqa: BLE001 - rows that no table holds are not all rows
-                self._failed(sum(_rows(event) for event in together), error)
-        for alike in _by_schema(tables):
-            try:
-                self._write_file(predictor, alike)
-            except Exception as error:  # noqa: BLE001 - the edge of the thread, which must go on
-                self._failed(sum(map(len, alike)), error)
+                self._failed(sum(map(_rows, events)), error)
             else:
-                self._count(sum(map(len, alike)), "logged")
+                files.setdefault((predictor, table.schema), []).append(table)
+        for (predictor, _), tables in files.items():
+            try:
+                self._write_file(predictor, tables)
+            except Exception as error:  # noqa: BLE001 - the edge of the thread, which must go on
+                self._failed(sum(map(len, tables)), error)
+            else:
+                self._count(sum(map(len, tables)), "logged")
 
     def _failed(self, rows: int, error: Exception) -> None:
         # Only errors of the system say nothing of values.
@@ -149,69 +145,37 @@ class PredictionLog:
     def _write_file(self, predictor: Predictor, tables: list[pa.Table]) -> None:
         folder = self._folder / predictor.artifact.name
         folder.mkdir(parents=True, exist_ok=True)
-        now = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
-        name = f"{now}-version-{predictor.label}-{self._process}-{next(self._numbers)}.parquet"
+        now = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%f")
+        # Two containers can write at the same time, and have the same process id.
+        name = f"{now}-version-{predictor.label}-{secrets.token_hex(6)}.parquet"
         with atomic_write(folder / name, sync_folder=True) as partial:
             pq.write_table(pa.concat_tables(tables), partial)
-
-
-def _text_size(event: PredictionEvent) -> int:
-    """Return how many values the texts of a table take the room of."""
-    table: Any = event.rows[0] if len(event.rows) == 1 else None
-    if not hasattr(table, "memory_usage"):
-        return 0
-    return int(table.memory_usage(deep=True).sum()) // 8
-
-
-def _sample_event(event: PredictionEvent, sample: float) -> PredictionEvent:
-    kept = [n for n in range(len(event.predictions)) if random.random() < sample]
-    return PredictionEvent(
-        event.predictor,
-        event.method,
-        [event.rows[n] for n in kept],
-        [event.predictions[n] for n in kept],
-        [event.request_ids[n] for n in kept],
-        event.at,
-    )
-
-
-def _by_schema(tables: list[pa.Table]) -> list[list[pa.Table]]:
-    """Put tables together that have the same columns of the same types."""
-    alike: dict[str, list[pa.Table]] = {}
-    for table in tables:
-        alike.setdefault(str(table.schema), []).append(table)
-    return list(alike.values())
 
 
 def _rows(event: PredictionEvent) -> int:
     return sum(map(len, event.predictions))
 
 
-def _group_events(part: list[PredictionEvent]) -> Iterator[list[PredictionEvent]]:
-    """Group the events of one table: matrices of one method, up to a number of rows."""
-    together: list[PredictionEvent] = []
-    size = 0
-    for event in part:
-        plain = isinstance(event.rows[0], np.ndarray)
-        fits = together and plain and isinstance(together[-1].rows[0], np.ndarray)
-        if together and not (fits and event.method == together[-1].method and size < _STEP_ROWS):
-            yield together
-            together, size = [], 0
-        together.append(event)
-        size += _rows(event)
-    if together:
-        yield together
+def _group_events(events: list[PredictionEvent]) -> dict[Group, list[PredictionEvent]]:
+    """Group the events of one table: matrices of one method, up to a number of rows, or one other table."""
+    groups: dict[Group, list[PredictionEvent]] = {}
+    rows = 0
+    for event in events:
+        part = rows // _STEP_ROWS if isinstance(event.rows[0], np.ndarray) else object()  # alone
+        groups.setdefault((event.predictor, event.method, part), []).append(event)
+        rows += _rows(event)
+    return groups
 
 
-def _table(predictor: Predictor, together: list[PredictionEvent]) -> pa.Table:
+def _table(predictor: Predictor, method: str, events: list[PredictionEvent]) -> pa.Table:
     """Return events as a table: a line a row, its features under their own names."""
-    lengths = [len(outputs) for event in together for outputs in event.predictions]
-    outputs = [one for event in together for many in event.predictions for one in many]
-    ids = [name for event in together for name in event.request_ids]
-    at = [event.at for event in together for _ in event.request_ids]
-    parts = [rows for event in together for rows in event.rows]
+    lengths = [len(outputs) for event in events for outputs in event.predictions]
+    outputs = [one for event in events for many in event.predictions for one in many]
+    ids = [name for event in events for name in event.request_ids]
+    at = [event.at for event in events for _ in event.request_ids]
+    parts = [rows for event in events for rows in event.rows]
     rows = np.concatenate(parts) if isinstance(parts[0], np.ndarray) else parts[0]
-    predictions, probabilities = _predict_both(predictor, together[0].method, rows, outputs)
+    predictions, probabilities = _predict_both(predictor, method, rows, outputs)
     columns: dict[str, Any] = {
         "_request_id": pa.array(ids).take(pa.array(np.repeat(np.arange(len(ids)), lengths))),
         "_row": np.concatenate([np.arange(length, dtype=np.int32) for length in lengths]),
@@ -244,26 +208,20 @@ def _predict_both(predictor: Predictor, method: str, rows: Any, outputs: list[An
 def _features(predictor: Predictor, rows: Any) -> dict[str, Any]:
     """Return the features, in the types of the signature."""
     columns = predictor.info.signature
-    if isinstance(rows, np.ndarray):
-        if columns is None:
-            return {str(place): values for place, values in enumerate(rows.T)}
-        return {c.name: _to_arrow(v, c.type) for c, v in zip(columns, rows.T, strict=True)}
     if columns is None:
-        table = pa.Table.from_pandas(rows, preserve_index=False)
+        table = pa.Table.from_pandas(pd.DataFrame(rows), preserve_index=False)
         return dict(zip(table.column_names, table.columns, strict=True))
+    if isinstance(rows, np.ndarray):
+        rows = pd.DataFrame(rows, columns=[column.name for column in columns])
     return {c.name: _to_arrow(rows[c.name], c.type) for c in columns if c.name in rows}
 
 
-def _to_arrow(values: Any, kind: str) -> pa.Array:
+def _to_arrow(values: pd.Series, kind: str) -> pa.Array:
     # Not `arrow_coercion.to_arrow`: it turns NaN into null, and fails on values that the type does not
     # hold. The log keeps them: NaN as it is, and integers beside missing values as floats.
-    import pandas as pd
-
     if kind in NUMBERS:
-        numbers = np.asarray(pd.to_numeric(values), dtype=np.float64)
+        numbers = pd.to_numeric(values).to_numpy(np.float64)
         whole = np.dtype(NUMBERS[kind]).kind == "i" and np.isfinite(numbers).all()
         return pa.array(numbers).cast(pa.from_numpy_dtype(NUMBERS[kind])) if whole else pa.array(numbers)
-    missing = pd.isna(values)
-    if kind == "boolean":
-        return pa.array([None if m else bool(v) for v, m in zip(values, missing, strict=True)])
-    return pa.array([None if m else str(v) for v, m in zip(values, missing, strict=True)], pa.string())
+    convert, target = (bool, pa.bool_()) if kind == "boolean" else (str, pa.string())
+    return pa.array(values.astype(object).map(convert, na_action="ignore"), target, from_pandas=True)

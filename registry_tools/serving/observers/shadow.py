@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 
 from registry_tools.processes import encode_message
 from registry_tools.serving.engine.prediction_events import PredictionEvent
 from registry_tools.serving.observers.metrics import Metrics
 
 _MESSAGE = 100_000  # bytes; a socket takes twice as much at once
-_FRAME_ROWS = 100  # of a table that is sent as JSON
+_CELL = 64  # bytes of a value, as far as the rows of one message are chosen
 
 
 class ShadowFeed:
@@ -38,41 +39,31 @@ class ShadowFeed:
             for rows, message in messages(event):
                 self._end.send(message)
                 left -= rows
-        except (OSError, TypeError):  # full, too large, nobody there; or rows of strange types
+        except (OSError, TypeError, ValueError):  # full, too large, nobody there; or rows of strange types
             self._metrics.shadow_dropped(left)
 
 
 def messages(event: PredictionEvent) -> Iterator[tuple[int, bytes]]:
-    """Return how many rows each message holds, and the message, whose body is a matrix."""
-    version = event.predictor.label
-    head: dict[str, Any]
-    if not isinstance(event.rows[0], np.ndarray):
-        rows, predictions = event.rows[0], event.predictions[0]
-        if not hasattr(rows, "columns"):
-            raise TypeError("only tables are compared")
-        columns, data = list(rows.columns), rows.to_numpy().tolist()
-        for begin in range(0, len(predictions), _FRAME_ROWS):
-            end = begin + _FRAME_ROWS
-            content = {"dataframe_split": {"columns": columns, "data": data[begin:end]}}
-            head = {"version": version, "method": event.method, "predictions": predictions[begin:end]}
-            yield len(head["predictions"]), encode_message({**head, "content": content})
-        return
-    matrix = np.concatenate(event.rows) if len(event.rows) > 1 else event.rows[0]
-    if matrix.ndim != 2:
+    """Return how many rows each message holds, and the message, whose body is a request in JSON.
+
+    Raises
+    ------
+    TypeError
+        If the rows are not a table.
+    """
+    rows, schema = np.concatenate(event.rows), event.predictor.numeric_schema
+    if rows.ndim != 2:
         raise TypeError("only tables are compared")
+    names = getattr(event.rows[0], "columns", schema.names if schema is not None else None)
     predictions = [one for many in event.predictions for one in many]
-    numeric_schema = event.predictor.numeric_schema
-    step = max(_MESSAGE // (8 * matrix.shape[1] + 64), 1)
-    for begin in range(0, len(matrix), step):
-        part = np.ascontiguousarray(matrix[begin : begin + step])
-        head = {
-            "version": version,
-            "method": event.method,
-            "predictions": predictions[begin : begin + step],
-            "columns": numeric_schema.names if numeric_schema is not None else None,
-            "dtype": part.dtype.str,
-        }
-        yield len(part), encode_message(head, part.tobytes())
+    step = max(_MESSAGE // (_CELL * rows.shape[1] + _CELL), 1)
+    for begin in range(0, len(rows), step):
+        part, predicted = rows[begin : begin + step].tolist(), predictions[begin : begin + step]
+        content: Any = {"inputs": part}
+        if names is not None:
+            content = {"dataframe_split": {"columns": list(names), "data": part}}
+        head = {"version": event.predictor.label, "method": event.method, "predictions": predicted}
+        yield len(part), encode_message(head, orjson.dumps(content))
 
 
 def make_feed() -> tuple[socket.socket, socket.socket]:
@@ -84,8 +75,4 @@ def make_feed() -> tuple[socket.socket, socket.socket]:
 
 def read_report(file: Path) -> dict[str, Any]:
     """Return the last report of the shadow; empty before the first."""
-    try:
-        report: dict[str, Any] = json.loads(file.read_text())
-    except OSError:
-        return {}
-    return report
+    return json.loads(file.read_text()) if file.exists() else {}

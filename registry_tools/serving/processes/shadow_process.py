@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import logging
@@ -10,7 +11,6 @@ import os
 import signal
 import socket
 import time
-from collections import deque
 from typing import Any
 
 import numpy as np
@@ -30,9 +30,7 @@ from registry_tools.serving.settings import Settings
 _log = logging.getLogger(__name__)
 
 _MAX_MESSAGE = 1 << 20
-_MESSAGES_AT_ONCE = 32
 _REPORT_SECONDS = 1.0
-_LATENCIES = 1000  # calls, of which the latencies are reported
 _RELATIVE = 1e-6  # two values this close agree
 
 
@@ -41,10 +39,8 @@ class ShadowPredictor:
 
     def __init__(self, metrics: ShadowMetrics) -> None:
         self.predictor: Predictor | None = None
-        self.rows = self.agreed = self.errors = 0
-        self._against = ""  # the version that it is compared with
-        self._seconds: deque[float] = deque(maxlen=_LATENCIES)
         self._metrics = metrics
+        self._begin("")
 
     def swap(self, predictor: Predictor) -> None:
         """Predict with a version, and start the counts at zero."""
@@ -52,14 +48,13 @@ class ShadowPredictor:
         self._begin("")
 
     def _begin(self, against: str) -> None:
-        self._against = against
+        self._against = against  # the version that it is compared with
         self.rows = self.agreed = self.errors = 0
-        self._seconds.clear()
 
     def compare(self, message: bytes) -> None:
         """Predict the rows of a message, and count the predictions that agree."""
         predictor = self.predictor
-        head, raw = decode_message(message)
+        head, body = decode_message(message)
         served = head["predictions"]
         if predictor is None:
             self._metrics.dropped(len(served))
@@ -68,23 +63,20 @@ class ShadowPredictor:
             self._begin(head["version"])
         began = time.perf_counter()
         try:
-            predicted = _predict(predictor, head, raw)
+            predicted = predictor.predict_json(body, head["method"])
             agreed = _count_agreements(predicted, served)
         except Exception as error:  # noqa: BLE001 - the next message may be a good one
             self.errors += len(served)
             self._metrics.compared(predictor.label, self._against, 0, 0, len(served))
             _log.debug("%s in the shadow: %s", predictor.artifact, error)
             return
-        seconds = time.perf_counter() - began
-        self._seconds.append(seconds)
-        self._metrics.predicted(predictor.label, seconds)
+        self._metrics.predicted(predictor.label, time.perf_counter() - began)
         self.rows += len(served)
         self.agreed += agreed
         self._metrics.compared(predictor.label, self._against, agreed, len(served) - agreed, 0)
 
     def report(self, state: dict[str, Any]) -> dict[str, Any]:
         """Return the report of the shadow; `state` is that of its rollout."""
-        latest = sorted(self._seconds)
         return {
             "ref": state["ref"],
             "version": self.predictor.artifact.version if self.predictor is not None else None,
@@ -92,26 +84,9 @@ class ShadowPredictor:
             "rows": self.rows,
             "agreement": round(self.agreed / self.rows, 6) if self.rows else None,
             "errors": self.errors,
-            "p50_ms": round(latest[len(latest) // 2] * 1000, 3) if latest else None,
-            "p99_ms": round(latest[len(latest) * 99 // 100] * 1000, 3) if latest else None,
             "last_error": state["last_error"],
             "candidate": state["candidate"],
         }
-
-
-def _predict(predictor: Predictor, head: dict[str, Any], raw: bytes) -> list[Any]:
-    method = head["method"]
-    content = head.get("content")
-    if content is None:
-        matrix = np.frombuffer(raw, head["dtype"]).reshape(len(head["predictions"]), -1)
-        names = head["columns"]
-        if predictor.numeric_schema is not None and names is not None:
-            if names != predictor.numeric_schema.names:
-                matrix = matrix[:, [names.index(name) for name in predictor.numeric_schema.names]]
-            return predictor.predict(matrix.astype(predictor.numeric_schema.dtype), method)
-        split = {"columns": names, "data": matrix.tolist()}
-        content = {"dataframe_split": split} if names else {"inputs": matrix.tolist()}
-    return predictor.mlflow_scoring.predict_json(content, method)
 
 
 def _count_agreements(predicted: list[Any], served: list[Any]) -> int:
@@ -155,12 +130,8 @@ async def _compare(settings: Settings, feed: socket.socket, folder: ProcessFolde
     feed.setblocking(False)
 
     def read() -> None:
-        for _ in range(_MESSAGES_AT_ONCE):
-            try:
-                message = feed.recv(_MAX_MESSAGE)
-            except BlockingIOError:
-                return
-            if message:
+        with contextlib.suppress(BlockingIOError):
+            if message := feed.recv(_MAX_MESSAGE):
                 shadow.compare(message)
 
     async def report() -> None:

@@ -7,11 +7,9 @@ from importlib import metadata
 
 import orjson
 
-from registry_tools.inference import decoder
-from registry_tools.inference.input_limits import InputLimits
+from registry_tools.inference.decoder import decode_json
 from registry_tools.inference.mlflow_scoring import CSV, PARQUET, InvalidParameterValue, encode_json
 from registry_tools.inference.mlflow_scoring import JSON as JSON_TYPE
-from registry_tools.inference.predictor import Predictor
 from registry_tools.serving.engine.data_plane import LARGE_BODY
 from registry_tools.serving.errors import RequestRefused
 from registry_tools.serving.rest.messages import JSON, Reply, Request
@@ -32,14 +30,13 @@ async def invocations(service: InferenceService, request: Request) -> Reply:
     predictor = request.assign(service.predictor())
     data_plane = service.data_plane
     try:
-        if content_type == JSON_TYPE and len(request.body) <= LARGE_BODY:
-            matrix, method = decoder.decode_json(
-                request.body, predictor.numeric_schema, predictor.declared_params
-            )
-        else:
-            matrix, method = await data_plane.run_in_pool(
-                _decode, predictor, request.body, content_type, data_plane.limits
-            )
+        matrix, method = None, "predict"
+        if content_type == JSON_TYPE:
+            encoded = request.body, predictor.numeric_schema, predictor.mlflow_scoring.declared_params
+            if len(request.body) <= LARGE_BODY:
+                matrix, method = decode_json(*encoded)
+            else:
+                matrix, method = await data_plane.run_in_pool(decode_json, *encoded)
         if matrix is not None:
             request.rows = len(matrix)
             predictions = await data_plane.predict(predictor, method, matrix, request.id)
@@ -49,18 +46,6 @@ async def invocations(service: InferenceService, request: Request) -> Reply:
         return error(400, invalid.public, "INVALID_PARAMETER_VALUE")
     request.rows = scored.count
     return Reply(scored.reply)
-
-
-def _decode(
-    predictor: Predictor, body: bytes, content_type: str, limits: InputLimits
-) -> tuple[decoder.Matrix | None, str]:
-    """Return the rows, None if MLflow's code has to decode them, and the method to call."""
-    schema = predictor.numeric_schema
-    if content_type == JSON_TYPE:
-        return decoder.decode_json(body, schema, predictor.declared_params)
-    if content_type == CSV and schema is not None:
-        return decoder.matrix_from_csv(body, schema, limits), "predict"
-    return None, "predict"
 
 
 @functools.lru_cache(maxsize=64)

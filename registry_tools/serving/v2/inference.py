@@ -19,7 +19,6 @@ from registry_tools.serving.v2 import model_tensors, rows
 from registry_tools.serving.v2.model_tensors import ModelTensors, TensorMetadata
 from registry_tools.serving.v2.tensors import DTYPES, Tensor, is_unicode, listed, shown
 
-EXTENSIONS = ["binary_tensor_data"]
 _LONGEST_ID = 1000  # characters
 # The specification allows a short list of platforms; of those, this server loads only ONNX.
 _ONNX_PLATFORM = "onnx_onnxv1"
@@ -141,9 +140,11 @@ def describe_model(predictor: Predictor) -> tuple[list[TensorMetadata], list[Ten
     return known.inputs, list(known.outputs.values())
 
 
+@cache
 def server_metadata() -> dict[str, Any]:
     """Return the server metadata of the protocol."""
-    return {"name": "registry-tools", "version": _own_version(), "extensions": EXTENSIONS}
+    version = metadata.version("registry-pipeline")
+    return {"name": "registry-tools", "version": version, "extensions": ["binary_tensor_data"]}
 
 
 def model_metadata(predictor: Predictor) -> dict[str, Any]:
@@ -162,8 +163,3 @@ def _platform(predictor: Predictor) -> str:
     """Return the allowed name of the platform; empty for those without one, such as scikit-learn."""
     flavors = getattr(getattr(predictor.model.estimator, "metadata", None), "flavors", {})
     return _ONNX_PLATFORM if "onnx" in flavors else ""
-
-
-@cache
-def _own_version() -> str:
-    return metadata.version("registry-pipeline")

@@ -43,6 +43,7 @@ class ModelTensors:
     columns: tuple[str, ...]  # the names of several outputs in the signature
 
 
+_ANY_INPUT = TensorMetadata("input", "FP64", (-1, -1))  # of a version without a signature
 _described: WeakKeyDictionary[Predictor, ModelTensors] = WeakKeyDictionary()
 
 
@@ -73,7 +74,8 @@ def _describe(predictor: Predictor) -> ModelTensors:
         by_name = by_name or _by_estimator(predictor.estimator, method)
         outputs |= by_name
         methods |= dict.fromkeys(by_name, method)
-    return ModelTensors(_inputs(predictor), outputs, methods, columns)
+    inputs = [_declared(entry, "input", (-1, 1)) for entry in predictor.info.inputs]
+    return ModelTensors(inputs or [_ANY_INPUT], outputs, methods, columns)
 
 
 def _declared(entry: Mapping[str, Any], default: str, shape: tuple[int, ...]) -> TensorMetadata:
@@ -84,13 +86,6 @@ def _declared(entry: Mapping[str, Any], default: str, shape: tuple[int, ...]) ->
         spec = entry["tensor-spec"]
         return TensorMetadata(name, datatype_of(np.dtype(spec["dtype"])), tuple(map(int, spec["shape"])))
     return TensorMetadata(name, datatype, shape)
-
-
-def _inputs(predictor: Predictor) -> list[TensorMetadata]:
-    entries = predictor.info.inputs
-    return [_declared(entry, "input", (-1, 1)) for entry in entries] or [
-        TensorMetadata("input", "FP64", (-1, -1))
-    ]
 
 
 def output_tensors(
@@ -141,14 +136,11 @@ def as_array(values: Any, datatype: str | None = None) -> np.ndarray[Any, Any]:
     """
     array = np.atleast_1d(np.array(values))
     dtype = DTYPES.get(datatype or "")
-    if dtype is not None and np.can_cast(array.dtype, dtype, "same_kind"):
-        with np.errstate(over="ignore"):
-            cast = array.astype(dtype)
-        if dtype.kind == "f" or (cast == array).all():
-            return cast
-    if array.dtype == object and dtype is not None and dtype.kind == "f":
-        with contextlib.suppress(ValueError, TypeError):
-            return array.astype(dtype)  # None is a missing value
+    if dtype is not None and array.dtype.kind != "U":
+        with contextlib.suppress(ValueError, TypeError, OverflowError), np.errstate(all="ignore"):
+            cast = array.astype(dtype)  # None is a missing value
+            if dtype.kind == "f" or (cast == array).all():
+                return cast
     if array.dtype.kind in "biuf":
         return array
     exact = np.atleast_1d(np.array(values, object))  # an array of texts drops their last NULs

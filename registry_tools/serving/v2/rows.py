@@ -27,14 +27,14 @@ def matrix_from_tensors(tensors: Sequence[Tensor], numeric_schema: NumericSchema
     InputError
         If a column is missing, unknown, not numeric, or of another length than the others.
     """
-    arrays = _columns(tensors, numeric_schema.names)
-    integers = {place for place, _ in numeric_schema.bounds}
-    for place, (name, values) in enumerate(zip(numeric_schema.names, arrays, strict=True)):
+    arrays = _columns(tensors, numeric_schema.names, set())
+    integers = {numeric_schema.names[place] for place, _ in numeric_schema.bounds}
+    for name, values in arrays.items():
         if values.dtype.kind not in "iuf":
             raise InputError(f"column {name!r} takes numbers")
-        if place in integers and values.dtype.kind == "f" and (values != np.trunc(values)).any():
+        if name in integers and values.dtype.kind == "f" and (values != np.trunc(values)).any():
             raise InputError(f"column {name!r} takes whole numbers")
-    matrix = cast_matrix(np.column_stack(arrays), numeric_schema)
+    matrix = cast_matrix(np.column_stack(list(arrays.values())), numeric_schema)
     if matrix is None:
         raise InputError("a value is larger than its column holds")
     return matrix
@@ -51,11 +51,11 @@ def json_from_tensors(tensors: Sequence[Tensor], info: ModelInfo) -> tuple[int, 
     columns = info.signature
     if columns is None:
         return _json_without_columns(tensors, named=any(entry.get("name") for entry in info.inputs))
-    names = [column.name for column in columns]
-    arrays = _columns(tensors, names, {c.name for c in columns if not c.required})
-    given = [(c, values) for c, values in zip(columns, arrays, strict=True) if values is not None]
-    data = list(map(list, zip(*(_values(values, column) for column, values in given), strict=True)))
-    return len(data), {"dataframe_split": {"columns": [column.name for column, _ in given], "data": data}}
+    by_name = {column.name: column for column in columns}
+    arrays = _columns(tensors, list(by_name), {c.name for c in columns if not c.required})
+    lists = [_values(values, by_name[name]) for name, values in arrays.items()]
+    data = list(map(list, zip(*lists, strict=True)))
+    return len(data), {"dataframe_split": {"columns": list(arrays), "data": data}}
 
 
 def _json_without_columns(tensors: Sequence[Tensor], named: bool) -> tuple[int, dict[str, Any]]:
@@ -81,14 +81,12 @@ def _by_name(tensors: Sequence[Tensor]) -> dict[str, Any]:
     return found
 
 
-def _columns(
-    tensors: Sequence[Tensor], names: list[str], optional: set[str] | frozenset[str] = frozenset()
-) -> list[Any]:
-    """Return the values of each column, shape (rows,); None for an optional one not given."""
+def _columns(tensors: Sequence[Tensor], names: list[str], optional: set[str]) -> dict[str, npt.NDArray[Any]]:
+    """Return the values of each column, shape (rows,), without the optional ones that are not given."""
     if len(tensors) == 1:
         values = tensors[0].values
         if values.ndim == 2 and values.shape[1] == len(names):
-            return list(values.T)
+            return dict(zip(names, values.T, strict=True))
     by_name = _by_name(tensors)
     if unknown := sorted(by_name.keys() - set(names)):
         raise InputError(
@@ -100,7 +98,7 @@ def _columns(
     for name, values in by_name.items():
         if values.shape[1:] not in ((), (1,)):
             raise InputError(f"tensor {shown(name)}: a column has the shape [rows] or [rows, 1]")
-    arrays = [None if name not in by_name else by_name[name].ravel() for name in names]
-    if len({len(values) for values in arrays if values is not None}) != 1:
+    arrays = {name: by_name[name].ravel() for name in names if name in by_name}
+    if len(set(map(len, arrays.values()))) != 1:
         raise InputError("the columns are missing, or have different numbers of rows")
     return arrays

@@ -101,10 +101,8 @@ def from_values(name: str, datatype: str, shape: Sequence[Any], values: Any) -> 
     lengths = checked_shape(name, datatype, shape)
     if not isinstance(values, list):
         raise InputError(f"tensor {shown(name)}: its data is missing, or not a list")
+    values = np.array(values, object).ravel().tolist()
     kinds = set(map(type, values))
-    if list in kinds:
-        values = np.array(values, object).ravel().tolist()
-        kinds = set(map(type, values))
     if list in kinds:
         raise InputError(f"tensor {shown(name)}: its data is nested unevenly, or too deep")
     count = math.prod(lengths)
@@ -149,24 +147,18 @@ def from_bytes(name: str, datatype: str, shape: Sequence[Any], raw: bytes | memo
 
 
 def _texts(name: str, count: int, raw: bytes | memoryview) -> npt.NDArray[Any]:
-    wrong = InputError(f"tensor {shown(name)}: its bytes are not the {count} texts of its shape")
-    if count * 4 > len(raw):
-        raise wrong
-    found = np.empty(count, object)
+    texts: list[str] = []
     place = 0
     try:
-        for number in range(count):
+        for _ in range(count):
             (length,) = struct.unpack_from("<I", raw, place)
-            place += 4
-            if place + length > len(raw):
-                raise wrong
-            found[number] = bytes(raw[place : place + length]).decode("utf-8")
-            place += length
+            begin, place = place + 4, place + 4 + length
+            texts.append(str(raw[begin:place], "utf-8"))
     except (struct.error, UnicodeDecodeError):
-        raise wrong from None
+        place = -1
     if place != len(raw):
-        raise wrong
-    return found
+        raise InputError(f"tensor {shown(name)}: its bytes are not the {count} texts of its shape")
+    return np.array(texts, object)
 
 
 def to_bytes(tensor: Tensor) -> bytes:

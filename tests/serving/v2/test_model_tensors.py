@@ -250,6 +250,8 @@ def test_a_signature_of_tensors_names_them(save: Save) -> None:
         ([1, 2], "FP32", np.array([1, 2], np.float32)),
         ([1, 2**40], "INT32", np.array([1, 2**40])),  # more than the signature says
         ([1.5], "INT64", np.array([1.5])),
+        ([1.0, 2.0], "INT64", np.array([1, 2])),
+        (["1"], "INT64", np.array(["1"], object)),
         ([0, 2], "BOOL", np.array([0, 2])),
         ([None, "a", 1], "BYTES", np.array(["", "a", "1"], object)),
         ([None, "a"], "FP64", np.array(["", "a"], object)),
