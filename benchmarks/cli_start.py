@@ -1,7 +1,7 @@
-"""How long the command line takes against what it stands on.
+"""Measure the start time of the command line, as a ratio to the libraries that it imports.
 
-`registry-tools --help` against `mlflow --help`, and one prediction by stage against the bare
-imports that it cannot do without.
+It compares `registry-tools --help` with `mlflow --help`, and one prediction by stage with the import of
+MLflow, skops and scikit-learn, which every prediction needs.
 
     python benchmarks/cli_start.py [PAIRS]
 """
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def main(pairs: int) -> int:
-    """Measure, print, and return 1 if a target is missed."""
+    """Run the measurements, print the ratios, and return 1 if a target is missed."""
     with tempfile.TemporaryDirectory() as scratch:
         environment = {
             "MLFLOW_DISABLE_TELEMETRY": "true",

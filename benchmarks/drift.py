@@ -1,16 +1,17 @@
-"""How often the monitor is wrong, how often it finds what is there, and what it costs.
+"""Measure the false alarms, the power and the cost of drift monitoring.
 
     python benchmarks/drift.py [--windows 1000] [--peer PYTHON] [--no-cost]
 
-1. False alarms: windows of 200 rows like the baseline. Iris: rows drawn from normal distributions
-   fitted to each class, rounded as Iris is; and 30 columns, half of them correlated, two of text.
+1. False alarms: windows of 200 rows from the distribution of the baseline. One data set is like Iris,
+   drawn from normal distributions fitted to each class and rounded in the same way. The other has 30
+   columns, half of them correlated, two of them text.
 2. Power: one feature shifted by a standard deviation, 200 rows; and the correlation of two features
-   gone from 0.9 to 0 with the same marginals, 500 rows.
-3. The same windows beside Evidently, if PYTHON has it (benchmarks/drift_peer.txt): flagged if any
-   column is, as it comes, and at a threshold by Bonferroni; and by its own share of columns.
-4. Cost: the whole command on a prediction log of a million rows and 30 columns, and of a tenth.
+   changed from 0.9 to 0 with the same marginal distributions, 500 rows.
+3. Evidently on the same windows, if PYTHON has it (benchmarks/drift_peer.txt), by three rules: any column
+   drifts at the default threshold, any column drifts at a Bonferroni threshold, half of the columns drift.
+4. Cost: the whole command on a prediction log of 30 columns, with 1,000,000 rows and with 100,000 rows.
 
-Each window is drawn anew, and the baseline with it, every tenth window.
+Each window is drawn independently. Ten windows share one baseline.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ from pipeline.training import baseline
 ALPHA = 0.01
 MOST_ALARMS, LEAST_SHIFT, LEAST_CORRELATION = 0.05, 0.95, 0.8
 MOST_SECONDS, MOST_BYTES = 30.0, 1 << 30
-_ANEW = 10  # windows for one baseline
+_ANEW = 10  # windows that share one baseline
 Draw = Callable[[np.random.Generator, int], pd.DataFrame]
 
 
 def iris(random: np.random.Generator, rows: int) -> pd.DataFrame:
-    """Draw rows like those of Iris, with the class."""
+    """Draw rows like those of Iris, with the class in the column `answer`."""
     table = load_iris(as_frame=True)
     kinds = random.integers(0, 3, rows)
     values = np.empty((rows, 4))
@@ -56,7 +57,7 @@ def iris(random: np.random.Generator, rows: int) -> pd.DataFrame:
 
 
 def wide(random: np.random.Generator, rows: int, correlation: float = 0.9) -> pd.DataFrame:
-    """Draw rows of 30 columns: 28 of numbers, some skewed, half correlated; two of text."""
+    """Draw rows with 28 numeric columns, some skewed, half of them correlated, and two text columns."""
     values = random.normal(size=(rows, 28))
     values[:, 1] = correlation * values[:, 0] + np.sqrt(1 - correlation**2) * values[:, 1]
     values[:, 2:14] = 0.6 * random.normal(size=(rows, 1)) + 0.8 * values[:, 2:14]
@@ -69,14 +70,14 @@ def wide(random: np.random.Generator, rows: int, correlation: float = 0.9) -> pd
 
 
 def baseline_of(table: pd.DataFrame) -> baseline.TrainingBaseline:
-    """Take four fifths for the training rows, and the rest for the holdout."""
+    """Return a baseline: four fifths of the rows are training rows, the others are the holdout."""
     cut = len(table) * 4 // 5
     answers = table["answer"].to_numpy(object)
     return baseline.make_baseline(table.drop(columns="answer")[:cut], "y", answers[cut:], answers[cut:])
 
 
 def is_found(of: baseline.TrainingBaseline, table: pd.DataFrame) -> bool:
-    """Say whether the monitor tells of drift."""
+    """Check whether the monitor reports drift."""
     rows = pa.Table.from_pandas(table.drop(columns="answer"), preserve_index=False)
     answers = pa.chunked_array([pa.array(table["answer"], pa.string())])
     return analysis.analyse_window(1, of, CurrentWindow(rows, answers, None), None, 20, ALPHA).has_drift
@@ -87,7 +88,7 @@ def shifted(table: pd.DataFrame, column: str, by: float) -> pd.DataFrame:
 
 
 def cases(windows: int) -> dict[str, tuple[list[tuple[pd.DataFrame, list[pd.DataFrame]]], float, bool]]:
-    """Return windows with their baselines by case, what share is wanted, and whether at least."""
+    """Return for each case its baselines with windows, the target share, and whether it is a minimum."""
     few = max(windows // 5, 1)
     width = float(np.std(iris(np.random.default_rng(0), 10_000)["petal width (cm)"]))
     loose = lambda random, rows: wide(random, rows, 0.0)  # noqa: E731
@@ -127,7 +128,7 @@ def share_found(sets: list[tuple[pd.DataFrame, list[pd.DataFrame]]]) -> float:
 
 
 def by_peer(python: str, sets: list[tuple[pd.DataFrame, list[pd.DataFrame]]]) -> dict[str, float]:
-    """Return the shares of the same windows in which Evidently finds drift, by how it is told."""
+    """Return the share of the same windows in which Evidently finds drift, by rule."""
     with tempfile.TemporaryDirectory() as scratch:
         for place, (table, several) in enumerate(sets):
             cut = len(table) * 4 // 5
@@ -164,7 +165,7 @@ def write_log(folder: Path, rows: int) -> None:
 
 
 def cost(folder: Path, rows: int) -> tuple[float, int]:
-    """Return seconds and peak bytes of the whole command on a log of so many rows."""
+    """Return the seconds and the peak memory in bytes of the whole command on a log of `rows` rows."""
     log = folder / f"log-{rows}"
     write_log(log, rows)
     began = time.perf_counter()
@@ -183,7 +184,7 @@ def cost(folder: Path, rows: int) -> tuple[float, int]:
 
 
 def costs() -> bool:
-    """Measure the whole command on a log, and print what it takes."""
+    """Measure the whole command on two logs, print time and memory, and check the targets."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
@@ -206,7 +207,7 @@ def costs() -> bool:
 
 
 def main() -> int:
-    """Measure, print, and return 1 if a target is missed."""
+    """Run the measurements, print the results, and return 1 if a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--windows", type=int, default=1000)
     parser.add_argument("--peer", help="a Python that has Evidently")

@@ -1,8 +1,8 @@
-"""Evidently on windows that `drift.py` wrote: run by a Python that has it, `drift_peer.txt`.
+"""Run Evidently on the windows that `drift.py` wrote; PYTHON has the packages of `drift_peer.txt`.
 
     PYTHON drift_peer.py FOLDER
 
-Prints the share of windows with drift, by how its metrics are read, as JSON.
+It prints a JSON object with the share of windows in which each rule finds drift.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from evidently.presets import DataDriftPreset
 
 
 def columns_of(baseline: pd.DataFrame, window: pd.DataFrame) -> list[tuple[float, float, bool]]:
-    """Return value and threshold by column, and whether a small value is drift."""
+    """Return for each column the value, the threshold, and whether a value below it means drift."""
     found = Report([DataDriftPreset()]).run(window, baseline).dict()["metrics"]
     return [
         (float(each["value"]), each["config"]["threshold"], "p_value" in each["config"]["method"])
@@ -27,7 +27,7 @@ def columns_of(baseline: pd.DataFrame, window: pd.DataFrame) -> list[tuple[float
 
 
 def main() -> int:
-    """Judge every window of a folder."""
+    """Run Evidently on each window of a folder, and print the shares."""
     folder = Path(sys.argv[1])
     flagged: dict[str, list[bool]] = {}
     for path in sorted(folder.glob("*-baseline.csv")):

@@ -1,10 +1,10 @@
-"""How often does each rule of the champion gate let a candidate through? By simulation.
+"""Simulate how often a candidate passes each rule of the champion gate.
 
     python benchmarks/gate_power.py [SIMULATIONS]
 
-The two disagree on a tenth of the rows; how many both have right decides nothing. The candidate is
-equal, 1 point worse (the margin), 2 points worse or 2 points better. Prints the table that stands in
-docs/explanation/promotion-statistics.md.
+Candidate and champion disagree on a tenth of the rows; the rules depend only on these rows. The accuracy
+of the candidate is equal, 1 point lower (the margin), 2 points lower or 2 points higher. The program
+prints the table of docs/explanation/promotion-statistics.md.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ ROWS = (30, 300, 3_000)
 
 @cache
 def passed_rules(rows: int, gained: int, lost: int) -> list[str]:
-    """Return the rules that pass; how many rows both have right decides nothing."""
+    """Return the rules that a candidate passes; the rows on which both agree have no influence."""
     compared = compare_counts(rows, gained, lost, rows - gained - lost)
     return [
         rule
         for rule in RULES
-        if too_few_rows(rows, 0) is None and champion_gate(compared, rule, MARGIN, 0).passed
+        if too_few_rows(np.ones(rows, bool), 0) is None and champion_gate(compared, rule, MARGIN, 0).passed
     ]
 
 
 def shares(difference: float, rows: int, simulations: int) -> dict[str, float]:
-    """Return how often each rule passes a candidate of a true difference in accuracy."""
+    """Return the share of simulations in which a candidate with this true difference passes, by rule."""
     gained, lost = (DISAGREEMENT + difference) / 2, (DISAGREEMENT - difference) / 2
     chances = [gained, lost, 1 - DISAGREEMENT]
     draws = np.random.default_rng(rows).multinomial(rows, chances, size=simulations)

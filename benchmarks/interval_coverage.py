@@ -1,18 +1,18 @@
-"""How often does each 95% interval contain the true value? By simulation.
+"""Simulate how often each 95% interval contains the true value.
 
     python benchmarks/interval_coverage.py [SIMULATIONS]
 
-Prints the table that stands in docs/explanation/promotion-statistics.md. The settings:
+The program prints the table of docs/explanation/promotion-statistics.md. The settings:
 
-- accuracy 0.9 and 0.97; recall and precision have the same interval;
-- balanced accuracy of 3 classes of equal size with recalls of 0.9, and of 10 classes, of which the
-  largest has a third of the rows and the smallest one row in 80, with recalls from 0.98 down to 0.75;
-- two versions that disagree on a tenth of the rows, equal or 2 points apart, and on one row in
-  fifty, equal; for the balanced accuracy with the classes above;
-- log loss of a calibrated model of two classes (mean 0.36), of one whose classes are far apart, as in
-  Iris (mean 0.17), and of a forest of 100 trees, which gives some probabilities of exactly 0;
-- the difference in log loss of two versions that differ by noise in their scores, and of two of which one
-  is also 15% surer of itself.
+- accuracy 0.9 and 0.97; recall and precision use the same interval;
+- balanced accuracy of 3 classes of equal size with recalls of 0.9, and of 10 classes with recalls from
+  0.98 down to 0.75: the largest class has a third of the rows, the smallest one row in 80;
+- the difference in accuracy of two versions that disagree on a tenth of the rows (equal, or 2 points
+  apart) or on one row in fifty (equal), and the difference in balanced accuracy with the classes above;
+- log loss of a calibrated model with two classes (mean 0.36), of a model with well separated classes, as in
+  Iris (mean 0.17), and of a forest of 100 trees, which predicts some probabilities of exactly 0;
+- the difference in log loss of two versions with independent noise in their scores; in one setting, the
+  log odds of the second version are also 15% larger.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LABELS = ("no", "yes")
 
 
 def sizes(rows: int, classes: int) -> npt.NDArray[np.int64]:
-    """Return the rows of each class, at least one: all alike for three classes, skewed for ten."""
+    """Return the number of rows of each class, at least one: equal for three classes, skewed for ten."""
     weights = SKEWED if classes == 10 else np.ones(classes)
     counts = np.maximum(np.floor(rows * weights / weights.sum()), 1).astype(np.int64)
     counts[0] += max(0, rows - counts.sum())
@@ -70,7 +70,7 @@ def paired(disagreement: float, difference: float) -> tuple[float, Interval]:
 
 
 def paired_balanced(classes: int, kept: float) -> tuple[float, Interval]:
-    """Two versions that disagree on as many rows of a class as the first has wrong."""
+    """Return the setting of two versions that disagree on a share `1 - recall` of the rows of each class."""
     wrong = 1 - recalls(classes)
 
     def interval(rng: Rng, rows: int) -> Estimate:
@@ -86,7 +86,7 @@ Scores = tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]
 
 
 def scores(rng: Rng, rows: int, mean: float) -> Scores:
-    """Return labels, and the true log odds of "yes"."""
+    """Return labels, shape (rows,), and the true log odds of "yes", shape (rows,)."""
     odds = rng.normal(mean, 2, rows) * rng.choice([-1, 1], rows)
     return rng.random(rows) < expit(odds), odds
 
@@ -144,7 +144,7 @@ SETTINGS: dict[tuple[str, str], Callable[[], tuple[float, Interval]]] = {
 
 
 def coverage(setting: Callable[[], tuple[float, Interval]], rows: int, simulations: int) -> float:
-    """Return how often the interval contains the true value."""
+    """Return the share of simulations in which the interval contains the true value."""
     truth, interval = setting()
     rng = np.random.default_rng(rows)
     inside = 0

@@ -1,4 +1,4 @@
-"""Two commands in turn, A B A B …, compared as ratios: these machines are shared and noisy."""
+"""Time two commands in turn, A B A B …, and compare them as ratios, because the machines are noisy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Command:
-    """What is run: `argv` with `environment` on top of ours, in the folder that `prepare` makes."""
+    """A command: `argv`, run in the folder that `prepare` returns, with additional variables."""
 
     title: str
     argv: Sequence[str | Path]
@@ -23,7 +23,7 @@ class Command:
 
 
 def seconds(command: Command) -> float:
-    """Run a command once in a fresh folder and return its wall time."""
+    """Run a command once and return its wall time in seconds."""
     folder = command.prepare()
     began = time.perf_counter()
     done = subprocess.run(
@@ -40,8 +40,8 @@ def seconds(command: Command) -> float:
 
 
 def compare(a: Command, b: Command, pairs: int, wanted: float) -> bool:
-    """Print medians and the median of the ratios A/B; return whether it is at most `wanted`."""
-    seconds(a), seconds(b)  # not counted: caches of the disk and of Python
+    """Print the medians and the median of the ratios A/B; return whether it is at most `wanted`."""
+    seconds(a), seconds(b)  # fills the caches of the disk and of Python; not counted
     times = [(seconds(a), seconds(b)) for _ in range(pairs)]
     ratios = [first / second for first, second in times]
     ratio = statistics.median(ratios)
@@ -57,5 +57,5 @@ def compare(a: Command, b: Command, pairs: int, wanted: float) -> bool:
 
 
 def machine() -> str:
-    """Return what the figures were measured on."""
+    """Return Python version, number of cores and architecture of this machine."""
     return f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}"

@@ -1,11 +1,11 @@
-"""Is a stage found and loaded as fast among 10,000 versions and 100,000 runs as among none?
+"""Measure whether 10,000 versions and 100,000 runs slow down resolving and loading a stage.
 
     python benchmarks/registry_postgres.py [--versions 10000] [--runs 100000] [--rounds 60]
 
-Two `mlflow server` over two databases of one PostgreSQL, each with a trained and promoted version.
-In one of them the training is repeated in the database's tables, with all its parameters, metrics,
-tags and inputs: that takes a minute, and training 100,000 times some days. One process asks both in
-turn. The exit code is 1 if the full one takes more than 1.5 times as long.
+Two `mlflow server` processes use two databases of one PostgreSQL, each with a trained and promoted
+version. In one database, SQL statements repeat the training with all its parameters, metrics, tags and
+inputs, which takes a minute; 100,000 real trainings would take days. One client measures both servers in
+turn. The exit code is 1 if the full database takes more than 1.5 times as long.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from tests.support.servers import BIN
 from tests.support.tracking_servers import server_over
 
 MOST = 1.5
-# Of the tables that hold a training: what is another in each repetition.
+# The tables that store a training, with the columns that get a new value in each repetition.
 RUN = {"run_uuid": "md5(number::text)", "start_time": "start_time - number"}
 TRAINING = {
     "runs": RUN,
@@ -55,7 +55,7 @@ VERSIONS = {"model_versions": VERSION, "model_version_tags": VERSION}
 
 
 def train_and_promote(uri: str, folder: Path) -> str:
-    """Make a version with the project's own commands and return its run."""
+    """Train and promote a version with the commands of this project, and return its run id."""
     environment = {**os.environ, "MLFLOW_TRACKING_URI": uri}
     for command in (
         ("python", "-m", "pipeline", "train", "--plots", "false"),
@@ -69,10 +69,10 @@ def train_and_promote(uri: str, folder: Path) -> str:
 
 
 def fill(database: Postgres, name: str, run: str, runs: int, versions: int) -> None:
-    """Repeat the training of a run, and its version, in the tables of a database."""
+    """Repeat the rows of a training and of its version in the tables of a database."""
     trained = {"inputs": f"destination_id = '{run}'", "logged_models": f"source_run_id = '{run}'"}
     of_model = f"model_id IN (SELECT model_id FROM logged_models WHERE source_run_id = '{run}')"
-    script = ["SET session_replication_role = replica"]  # the rows refer to each other
+    script = ["SET session_replication_role = replica"]  # switches off the checks of foreign keys
     for table, new in TRAINING.items():
         of_run = of_model if "_model_" in table else f"run_uuid = '{run}'"
         script.append(repeat(database, name, table, new, trained.get(table, of_run), runs))
@@ -80,11 +80,11 @@ def fill(database: Postgres, name: str, run: str, runs: int, versions: int) -> N
         script.append(repeat(database, name, table, new, "name = 'iris'", versions))
     command = ("--dbname", name, "--set", "ON_ERROR_STOP=1", "--command", "; ".join(script))
     database.run("psql", *command)
-    database.run("vacuumdb", "--analyze", "--dbname", name)  # as it does by itself after a while
+    database.run("vacuumdb", "--analyze", "--dbname", name)  # autovacuum would do the same later
 
 
 def repeat(database: Postgres, name: str, table: str, new: dict[str, str], which: str, size: int) -> str:
-    """Return the statement that repeats rows until there are `size` of each."""
+    """Return the SQL statement that repeats rows until each exists `size` times."""
     columns = ask(
         database,
         name,
@@ -104,19 +104,19 @@ def ask(database: Postgres, name: str, question: str) -> list[str]:
 
 
 def size_of(database: Postgres, name: str, tables: dict[str, dict[str, str]]) -> int:
-    """Return the bytes of some tables with their indexes."""
+    """Return the size of tables with their indexes, in bytes."""
     total = " + ".join(f"pg_total_relation_size('{table}')" for table in tables)
     return int(ask(database, name, f"SELECT {total}")[0])
 
 
 def measured(rounds: int, ask: Callable[[str], object], uris: list[str]) -> list[float]:
-    """Return the median milliseconds of a question to each registry, asked in turn."""
+    """Return the median milliseconds of a call for each registry, with the registries in turn."""
     taken: list[list[float]] = [[] for _ in uris]
     for number in range(rounds + 3):
         for which, uri in enumerate(uris):
             began = time.perf_counter()
             ask(uri)
-            if number >= 3:  # the first ones make connections
+            if number >= 3:  # the first calls open connections
                 taken[which].append((time.perf_counter() - began) * 1000)
     return [statistics.median(times) for times in taken]
 
@@ -128,7 +128,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=60)
     options = parser.parse_args()
     if not has_postgres():
-        print("pgserver, a wheel with PostgreSQL, is not there for this Python or machine")
+        print("pgserver, a wheel with PostgreSQL, does not exist for this Python or machine")
         return 0
     warnings.simplefilter("ignore")
     with ExitStack() as stack:

@@ -1,9 +1,10 @@
-"""Do the commands cost the same on a model with 10, 1,000 and 10,000 versions, and as many events?
+"""Measure the commands on models with 10, 1,000 and 10,000 versions and as many events.
 
     python benchmarks/registry_scale.py [--rounds 5]
 
-Each store holds one trained run and one promotion, repeated in the database's tables: that takes a
-second, and doing them 10,000 times half a day. Whole commands are timed, the sizes in turn.
+Each store has one training and one promotion, which SQL statements repeat in the tables. That takes a
+second; 10,000 real promotions would take half a day. The program times whole commands, with the sizes in
+turn.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 
 SIZES = (10, 1_000, 10_000)
 BIN = Path(sys.prefix, "bin")
-# Each leaves the store as it found it for the next round: what is promoted is rolled back.
+# The commands of one round leave the store unchanged: the rollback undoes the promotion.
 COMMANDS = {
     "list --limit 20": ["list", "iris", "--limit", "20"],
     "show": ["show", "iris@production"],
@@ -33,7 +34,7 @@ COMMANDS = {
 
 
 def run(folder: Path, *command: str) -> float:
-    """Run a command in a store's folder and return the seconds that it took."""
+    """Run a command in the folder of a store and return its wall time in seconds."""
     environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
     began = time.perf_counter()
     done = subprocess.run(
@@ -45,7 +46,7 @@ def run(folder: Path, *command: str) -> float:
 
 
 def make_store(folder: Path, size: int) -> None:
-    """Train and promote once, and repeat both in the database."""
+    """Train and promote once, and repeat the rows of both in the database."""
     folder.mkdir()
     run(folder, "python", "-m", "pipeline", "train")
     run(folder, "registry-tools", "promote", "iris/1", "--to", "production")
@@ -62,7 +63,7 @@ def make_store(folder: Path, size: int) -> None:
 
 
 def repeat(database: sqlite3.Connection, table: str, which: str, new: dict[str, str], size: int) -> None:
-    """Repeat rows of a table until there are `size` of each; `new` are the values that differ."""
+    """Repeat rows of a table until each exists `size` times; `new` holds the SQL of changed columns."""
     columns = [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
     values = ", ".join(new.get(column, column) for column in columns)
     database.execute(

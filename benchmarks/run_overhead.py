@@ -1,7 +1,7 @@
-"""`mlflow run .` of this project against a naive MLflow project, fresh store each.
+"""Compare `mlflow run .` of this project with a minimal MLflow project, each on a new store.
 
-The naive one starts a run, fits, logs a parameter and a metric, and registers the model with
-`log_model(registered_model_name=…)`. Ours does all that its README says.
+The minimal project starts a run, fits, logs a parameter and a metric, and registers the model with
+`log_model(registered_model_name=…)`. Ours logs and registers everything that the README describes.
 
     python benchmarks/run_overhead.py [PAIRS]
 """
@@ -48,7 +48,7 @@ with mlflow.start_run():
 
 
 def main(pairs: int) -> int:
-    """Measure, print, and return 1 if the target is missed."""
+    """Run the measurements, print the ratio, and return 1 if the target is missed."""
     with tempfile.TemporaryDirectory() as scratch:
         naive = Path(scratch, "naive")
         naive.mkdir()
@@ -70,7 +70,7 @@ def main(pairs: int) -> int:
 
 
 def _without_store(folder: Path) -> Callable[[], Path]:
-    """Return what removes the store of the run before; compiled modules stay, as in real use."""
+    """Return a function that removes the store of the previous run and keeps compiled modules."""
 
     def prepare() -> Path:
         (folder / "mlflow.db").unlink(missing_ok=True)

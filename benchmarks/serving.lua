@@ -1,4 +1,4 @@
--- One request again and again; every answer is compared, spaces aside. Prints one line of JSON.
+-- Repeat one request, compare each response without its spaces, and print one line of JSON.
 
 local threads = {}
 

@@ -1,7 +1,8 @@
-"""`registry-tools serve` beside `mlflow models serve`, a lesson's Flask app and bare ASGI.
+"""Compare `registry-tools serve` with `mlflow models serve`, a Flask app and bare ASGI.
 
-All serve the same version of one registry. Each server in turn has one core to itself and wrk the
-other; every response is compared. Quoted are ratios of medians over the rounds, as machines differ.
+All servers serve the same version of one registry. Each server in turn runs on one core, and wrk on the
+other core; wrk compares each response. The results are ratios of medians over the rounds, because
+machines differ.
 
     python benchmarks/serving.py [ROUNDS]        needs wrk and taskset: apt-get install wrk
 """
@@ -39,7 +40,7 @@ Measured = dict[tuple[str, str], list[dict[str, float]]]
 
 @dataclass(frozen=True)
 class Load:
-    """Requests that wrk sends: a body of a type to a path, over a number of connections."""
+    """The requests of one measurement: a body with a content type, a path, and the connections."""
 
     title: str
     connections: int
@@ -51,7 +52,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Server:
-    """A server: what starts it on a port, the core it has, and the loads it is under."""
+    """A server: its command for a port, its cores, and the loads to measure."""
 
     title: str
     argv: Callable[[int], list[str]]
@@ -61,7 +62,7 @@ class Server:
 
 
 def main(rounds: int) -> int:
-    """Measure, print, and return 1 if a target is missed."""
+    """Run the measurements, print the ratios, and return 1 if a target is missed."""
     for tool in ("wrk", "taskset"):
         if shutil.which(tool) is None:
             print(f"{tool} is missing: apt-get install wrk util-linux", file=sys.stderr)
@@ -72,7 +73,7 @@ def main(rounds: int) -> int:
         servers = _servers(folder)
         measured: Measured = defaultdict(list)
         for _ in range(rounds):
-            # Without the trials of the round before; "ours" starts after a trial that passed.
+            # "ours, new version" needs a new trial in each round, and "ours" reuses that trial.
             shutil.rmtree(folder / "cache", ignore_errors=True)
             for server in servers:
                 _measure(server, environment, measured)
@@ -81,7 +82,7 @@ def main(rounds: int) -> int:
 
 
 def _registry(folder: Path) -> dict[str, str]:
-    """Train one version into a registry in the folder, and export it for the peers."""
+    """Train one version into a registry in the folder, and export it for the other servers."""
     environment = os.environ | {
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -163,7 +164,7 @@ def _measure(server: Server, environment: dict[str, str], measured: Measured) ->
 def _running(
     server: Server, environment: dict[str, str]
 ) -> Iterator[tuple[int, subprocess.Popen[bytes], float]]:
-    """Start a server on its cores; yield its port, process and time to the first response."""
+    """Start a server on its cores; yield its port, its process and the seconds to the first response."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -215,7 +216,7 @@ def _wrk(load: Load, port: int, cores: str) -> dict[str, float]:
 
 
 def _memory(process: subprocess.Popen[bytes]) -> int:
-    """Return the memory of all processes of a server; a page that several share counts once."""
+    """Return the memory of all processes of a server in bytes; a shared page counts once."""
     total = 0
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError, IndexError):
@@ -226,7 +227,7 @@ def _memory(process: subprocess.Popen[bytes]) -> int:
 
 
 def _leader(entry: Path) -> int:
-    """Return the parent of a process, which leads a group of its own in some servers."""
+    """Return the parent of a process, because the workers of some servers have their own group."""
     return int((entry / "stat").read_text().rpartition(")")[2].split()[1])
 
 
@@ -238,7 +239,7 @@ def _report(measured: Measured) -> int:
     split, table = "10,000 rows, split", "10,000 rows, CSV"
     two, mlflow2 = "ours, 2 workers", "MLflow, 2 workers"
     lines = [
-        # what, metric, ours, theirs, the ratio wanted, and whether it is the least or the most
+        # load, metric, our server, the other server, target ratio, and whether it is a minimum or maximum
         (busy, "rate", "ours", "MLflow", 40, "least"),
         (busy, "rate", "ours", "Flask", 6, "least"),
         (busy, "rate", "ours", "bare ASGI", 0.65, "least"),

@@ -1,9 +1,9 @@
-"""How often does the gate `slices` refuse a candidate? By simulation.
+"""Simulate how often the gate `slices` refuses a candidate.
 
     python benchmarks/slice_power.py [SIMULATIONS]
 
-In each group, candidate and champion disagree on a tenth of the rows. In one group the candidate is
-worse by some points, in the others both are equal. Prints the table of
+In each group, candidate and champion disagree on a tenth of the rows. In one group the candidate is some
+points worse; in the other groups both are equal. The program prints the table of
 docs/explanation/promotion-statistics.md.
 """
 
@@ -23,7 +23,7 @@ ROWS = (20, 100, 500)
 HARM = {"none": 0.0, "5 points": 0.05, "10 points": 0.1, "20 points": 0.2}
 
 
-_compare = functools.lru_cache(maxsize=None)(compare_counts)  # few counts are different
+_compare = functools.lru_cache(maxsize=None)(compare_counts)  # the same counts occur often
 
 
 def refused(groups: int, rows: int, harm: float, simulations: int) -> float:

@@ -1,4 +1,8 @@
-"""The command line `python -m pipeline`; the entry points of MLproject call it."""
+"""The command line `python -m pipeline`, which the entry points of MLproject call.
+
+Each command turns its options into a parameter class, calls one function of the pipeline, and prints
+the result.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +35,7 @@ _USAGE, _DRIFT = 2, 4  # exit codes
 
 
 def _parameters(cls: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add an option for every field of a parameter class; values stay text, which it checks."""
+    """Add an option for each field of a parameter class; `from_text` of the class checks the values."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         for spec in reversed(fields(cls)):
@@ -42,14 +46,20 @@ def _parameters(cls: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]
                 f"--{spec.name.replace('_', '-')}",
                 spec.name,
                 metavar="VALUE",
-                help=f"{how['help']} {how['bounds'][:1].upper()}{how['bounds'][1:]}. Default: {default}.",
+                help=f"{how['help']} VALUE is {how['bounds']}. Default: {default}.",
             )(function)
         return function
 
     return decorate
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _OrderedGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order of this file; click sorts them by name."""
+        return list(self.commands)
+
+
+@click.group(cls=_OrderedGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
     """Train a classifier, log it to MLflow and register it."""
 
@@ -58,7 +68,11 @@ def cli() -> None:
 @_parameters(TrainParams)
 @verbose_option
 def train(**texts: str | None) -> None:
-    """Train, evaluate, log and register a model; its stage is set last."""
+    """Train a model and register it.
+
+    The command evaluates the model on held-out rows, logs everything to MLflow, registers a version and
+    sets its stage.
+    """
     params = TrainParams.from_text({k: v for k, v in texts.items() if v is not None})
     from pipeline.training.train import train as train_model
 
@@ -108,9 +122,10 @@ def sweep(**texts: str | None) -> None:
 @_parameters(MonitorParams)
 @verbose_option
 def monitor(**texts: str | None) -> int:
-    """Compare production data with the training data of the version in a stage.
+    """Test production data for drift.
 
-    Exits with 4 where there is drift.
+    The command compares production data with the training baseline of the version in a stage. The exit
+    code is 4 if there is drift.
     """
     params = MonitorParams.from_text({k: v for k, v in texts.items() if v is not None})
     from pipeline.monitoring.monitor import monitor as run_monitor
@@ -124,7 +139,7 @@ def monitor(**texts: str | None) -> int:
 
 _folder = click.option(
     "--folder", type=click.Path(path_type=Path), default=Path("mlruns_example"), show_default=True,
-    help="Where the example store is.",
+    help="The folder of the example store.",
 )  # fmt: skip
 
 
@@ -132,7 +147,10 @@ _folder = click.option(
 @_folder
 @verbose_option
 def make_example(folder: Path) -> None:
-    """Make the example store anew by running this project's own commands."""
+    """Rebuild the example store.
+
+    The store is built by running the commands of this project.
+    """
     from pipeline.showcase import example_store
 
     example_store.make(folder)
@@ -144,7 +162,10 @@ def make_example(folder: Path) -> None:
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
 @verbose_option
 def show_example(folder: Path, port: int) -> None:
-    """Open a copy of the example store in the MLflow UI, until interrupted."""
+    """Open the example store in the MLflow UI.
+
+    The UI shows a copy of the store, until you press Ctrl-C.
+    """
     from pipeline.showcase import example_store
 
     example_store.show(folder, port, echo)
@@ -153,13 +174,17 @@ def show_example(folder: Path, port: int) -> None:
 @cli.command()
 @click.option(
     "--folder", type=click.Path(path_type=Path), default=Path("demo"), show_default=True,
-    help="Where its store, log and pages go; that of an earlier run is emptied.",
+    help="The folder for store, log and pages; a folder of an earlier demo is emptied.",
 )  # fmt: skip
 @click.option("--port", type=click.IntRange(0, 65535), default=5055, show_default=True,
-              help="Of the page to watch.")  # fmt: skip
+              help="The port of the page to watch.")  # fmt: skip
 @verbose_option
 def demo(folder: Path, port: int) -> None:
-    """Show the whole loop: serve, monitor, find drift, retrain, promote, serve the new version."""
+    """Show the whole loop on this machine.
+
+    The demo trains and serves a model, monitors it, detects drift, retrains, promotes, and serves the new
+    version.
+    """
     from pipeline.showcase import demo as demonstration
 
     with process_setup.ended_by_signals():
@@ -217,7 +242,7 @@ def _monitor_summary(result: MonitorResult) -> list[str]:
         f"{summary_sentence(result.analysis)}"
     ]
     for other in result.other_versions:
-        lines.append(f"{'beside':<9} version {other.version}: {summary_sentence(other)}")
+        lines.append(f"{'other':<9} version {other.version}: {summary_sentence(other)}")
     accuracy = result.analysis.accuracy
     if accuracy is not None:
         lines.append(
@@ -228,30 +253,31 @@ def _monitor_summary(result: MonitorResult) -> list[str]:
         lines += [f"{'labels':<9} {note}" for note in accuracy.notes]
     lines += [f"{'note':<9} {note}" for note in result.notes]
     lines += [f"{action.action:<9} {action.outcome}: {action.message}" for action in result.actions]
+    lines.append(f"{'report':<9} {_short_path(result.report)}")
     return [*lines, f"{'run':<9} {result.run_id} in {result.experiment}"]
 
 
 def _features(values: tuple[Any, ...]) -> str:
-    """Write one row so that `--features` reads it, quoted for a shell where it must be."""
+    """Return one row as the value of `--features`, quoted for a shell if necessary."""
     line = io.StringIO()
     csv.writer(line, lineterminator="").writerow("" if v != v else v for v in values)
     return shlex.quote(line.getvalue())
 
 
 def _setting(store: str) -> str:
-    """Return the shell setting of the store, if it is not the default one."""
+    """Return the shell setting that selects the store; empty for the default store."""
     return "" if _is_default(store) else f"MLFLOW_TRACKING_URI={shlex.quote(store)} "
 
 
 def _serve(uri: str) -> str:
-    """Return the command that serves a model with MLflow, with its web server on the PATH."""
+    """Return the command that serves a model with MLflow; it finds MLflow's web server on the PATH."""
     command = _command("mlflow")
     path = "" if command == "mlflow" else f"PATH={Path(command).parent}:$PATH "
     return f"{path}mlflow models serve -m {uri} --env-manager local"
 
 
 def _ui(store: str) -> str:
-    """Return how to see the runs of a store: a server has the UI itself."""
+    """Return the command that opens the MLflow UI, or the address of a server, which has the UI."""
     if store.startswith("http"):
         return f"open {store}"
     where = "" if _is_default(store) else f" --backend-store-uri {shlex.quote(store)}"
@@ -264,12 +290,18 @@ def _is_default(store: str) -> bool:
 
 
 def _command(name: str) -> str:
-    """Return a program of this environment as one types it here."""
+    """Return the path of a program of this environment, as short as the current folder allows."""
     path = Path(sys.prefix, "bin", name)
     if not path.exists():
         return name
-    relative = os.path.relpath(path)
-    return name if relative.startswith("..") else relative
+    short = _short_path(str(path))
+    return name if Path(short).is_absolute() else short
+
+
+def _short_path(path: str) -> str:
+    """Return a path below the current folder as a relative path; other paths and addresses unchanged."""
+    below = Path(path).is_absolute() and Path(path).is_relative_to(Path.cwd())
+    return os.path.relpath(path) if below else path
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,13 +1,13 @@
-"""Everything that the pipeline raises on purpose.
+"""The errors that the pipeline raises, as a hierarchy with their exit codes.
 
 PipelineError                  exit 1
-├── InvalidParameter           exit 2: a parameter out of its bounds; names parameter, value, bounds
-├── DataError                  exit 1: a table that cannot be trained on
-├── Interrupted                exit 130: by Ctrl-C, with what is kept of it
-├── UntrustedType              exit 1: a model that nobody could load
-└── RegistrationError          exit 1: trained and registered, but the stage could not be set
+├── InvalidParameter           exit 2: a parameter is out of bounds; names parameter, value, bounds
+├── DataError                  exit 1: a table cannot be used for training or monitoring
+├── Interrupted                exit 130: Ctrl-C; the message says which results are kept
+├── UntrustedType              exit 1: the model has a type that the loader does not trust
+└── RegistrationError          exit 1: the version is registered, but its stage could not be set
 
-Each message is one line: the fault, the value, and the fix.
+Each message is one line with the fault, the value and the fix.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from collections.abc import Collection
 
 
 class PipelineError(Exception):
-    """Base of all errors of this package; its text is written for the person who reads it."""
+    """Base class of all errors of this package; the command line prints the message on one line."""
 
     exit_code = 1
 
 
 class InvalidParameter(PipelineError, ValueError):
-    """A parameter out of its bounds."""
+    """A parameter is out of bounds, or contradicts another parameter."""
 
     exit_code = 2
 
@@ -32,26 +32,25 @@ class InvalidParameter(PipelineError, ValueError):
 
 
 class DataError(PipelineError, ValueError):
-    """A table that cannot be trained on."""
+    """A table cannot be used for training or monitoring."""
 
 
 class Interrupted(PipelineError):
-    """A step that was ended by Ctrl-C; the message says what is kept."""
+    """The user pressed Ctrl-C; the message says which results are kept."""
 
     exit_code = 130
 
 
 class UntrustedType(PipelineError):
-    """A model that holds types which are not trusted when it is loaded."""
+    """A trained model has types that the loader does not trust, so it could not be loaded."""
 
     def __init__(self, types: Collection[str]) -> None:
         names = ",".join(sorted(types))
         super().__init__(
-            f"such a model holds {names}, which is not among the types that are trusted when a "
-            f"model is loaded: if you know it, set REGISTRY_TOOLS_TRUST={names} here and where "
-            "it is loaded"
+            f"the model has types that are not trusted when a model is loaded, {names}: if you trust "
+            f"them, set REGISTRY_TOOLS_TRUST={names} for the training and for every process that loads it"
         )
 
 
 class RegistrationError(PipelineError):
-    """A version that was registered, but is not in the stage that was asked for."""
+    """A version was registered, but its stage could not be set."""

@@ -1,4 +1,4 @@
-"""The estimators that can be trained, each in an entry of one table."""
+"""The estimators that you can train, as one table: add an entry to `ESTIMATORS` to add an estimator."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Range:
-    """The values of an argument that a sweep draws from, both ends included."""
+    """A range of values from which a sweep draws an argument; both ends are included."""
 
     low: float
     high: float
-    log: bool = False  # every order of magnitude is as likely as another
+    log: bool = False  # draw the logarithm uniformly, so that each order of magnitude is equally likely
     is_integer: bool = False
 
 
-SearchSpace = Mapping[str, Range | tuple[Any, ...]]  # by argument; a tuple is a choice
+SearchSpace = Mapping[str, Range | tuple[Any, ...]]  # by argument; a tuple lists the values to choose from
 
 
 @dataclass(frozen=True)
 class EstimatorSpec:
-    """Where an estimator comes from, and which parameters of a training it is given.
+    """How to create one estimator, and which arguments it gets.
 
-    Text, not the class itself: the command line names the models without importing scikit-learn.
+    The class is given as text, so that the command line lists the models without importing scikit-learn.
     """
 
     factory: str  # module:name of a class or function; called without arguments
-    takes: tuple[str, ...] = ("random_state",)  # of `TrainParams`; in a Pipeline, step__name
-    space: SearchSpace = field(default_factory=dict)  # what a sweep varies; without one it has none
+    takes: tuple[str, ...] = ("random_state",)  # parameters of `TrainParams`; in a Pipeline, step__name
+    space: SearchSpace = field(default_factory=dict)  # the arguments that a sweep varies
 
 
 ESTIMATORS: Mapping[str, EstimatorSpec] = {
@@ -69,7 +69,7 @@ ESTIMATORS: Mapping[str, EstimatorSpec] = {
 
 
 def estimators_that_take(name: str) -> str:
-    """Return the models that are given a parameter, between commas, for its help."""
+    """Return the models that use a parameter of the training, separated by commas, for its help text."""
     return ", ".join(
         key
         for key, model in ESTIMATORS.items()

@@ -1,32 +1,126 @@
-"""Named stages over MLflow's model registry: load, inspect and move versions.
+"""Named stages over MLflow's model registry: load, promote, compare and copy model versions.
 
-Importing it is free: what needs MLflow is imported when it is first used.
+Each name is imported when you first use it: `import registry_tools` loads neither MLflow nor pandas.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from registry_tools.errors import RegistryToolsError
+from registry_tools.errors import (
+    AccessDenied,
+    BrokenHistory,
+    GateRefused,
+    InputError,
+    InputTooLarge,
+    InvalidReference,
+    NotFound,
+    PromotionError,
+    RegistryToolsError,
+    RegistryUnavailable,
+    StageMoved,
+    UnsupportedOperation,
+    VerificationError,
+)
 
-if TYPE_CHECKING:
-    from registry_tools.models.loaded_model import LoadedModel
+if TYPE_CHECKING:  # for type checkers and documentation; `_MODULES` says the same
+    from registry_tools.api.listing import get_version, history, list_models, list_versions
+    from registry_tools.api.scoring import score
+    from registry_tools.api.stages import promote, rollback, unset
+    from registry_tools.api.tables import History, ModelList, RegisteredVersion, VersionList
+    from registry_tools.api.versions import adopt, compare, copy, register, verify
+    from registry_tools.batch.scoring_job import ScoringSummary
+    from registry_tools.evaluation.adopt import Adoption
+    from registry_tools.evaluation.comparison import Comparison
+    from registry_tools.evaluation.registration import Registration
+    from registry_tools.evaluation.verdict import GateResult, Verdict
+    from registry_tools.mlflow_store.registered_models import RegisteredModelInfo
+    from registry_tools.mlflow_store.registry import VersionInfo
+    from registry_tools.models.copy import CopiedVersion
+    from registry_tools.models.loaded_model import LoadedModel, ModelInfo
     from registry_tools.models.loader import load_model
+    from registry_tools.promotion.event import Event
+    from registry_tools.promotion.promote import Promotion
 
-__all__ = ["LoadedModel", "RegistryToolsError", "load_model"]
+_MODULES = {
+    "api.listing": ("get_version", "history", "list_models", "list_versions"),
+    "api.scoring": ("score",),
+    "api.stages": ("promote", "rollback", "unset"),
+    "api.tables": ("History", "ModelList", "RegisteredVersion", "VersionList"),
+    "api.versions": ("adopt", "compare", "copy", "register", "verify"),
+    "batch.scoring_job": ("ScoringSummary",),
+    "evaluation.adopt": ("Adoption",),
+    "evaluation.comparison": ("Comparison",),
+    "evaluation.registration": ("Registration",),
+    "evaluation.verdict": ("GateResult", "Verdict"),
+    "mlflow_store.registered_models": ("RegisteredModelInfo",),
+    "mlflow_store.registry": ("VersionInfo",),
+    "models.copy": ("CopiedVersion",),
+    "models.loaded_model": ("LoadedModel", "ModelInfo"),
+    "models.loader": ("load_model",),
+    "promotion.event": ("Event",),
+    "promotion.promote": ("Promotion",),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "AccessDenied",
+    "Adoption",
+    "BrokenHistory",
+    "Comparison",
+    "CopiedVersion",
+    "Event",
+    "GateRefused",
+    "GateResult",
+    "History",
+    "InputError",
+    "InputTooLarge",
+    "InvalidReference",
+    "LoadedModel",
+    "ModelInfo",
+    "ModelList",
+    "NotFound",
+    "Promotion",
+    "PromotionError",
+    "RegisteredModelInfo",
+    "RegisteredVersion",
+    "Registration",
+    "RegistryToolsError",
+    "RegistryUnavailable",
+    "ScoringSummary",
+    "StageMoved",
+    "UnsupportedOperation",
+    "Verdict",
+    "VerificationError",
+    "VersionInfo",
+    "VersionList",
+    "adopt",
+    "compare",
+    "copy",
+    "get_version",
+    "history",
+    "list_models",
+    "list_versions",
+    "load_model",
+    "promote",
+    "register",
+    "rollback",
+    "score",
+    "unset",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "LoadedModel":
-        from registry_tools.models import loaded_model
-
-        return loaded_model.LoadedModel
-    if name == "load_model":
-        from registry_tools.models import loader
-
-        return loader.load_model
+    if name in _MODULE_OF:
+        return getattr(importlib.import_module(f"registry_tools.{_MODULE_OF[name]}"), name)
     if name == "__version__":
         from importlib.metadata import version
 
         return version("registry-pipeline")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,20 +1,20 @@
-"""Everything that registry_tools raises on purpose.
+"""The exceptions of registry_tools, as a tree with their exit codes.
 
 RegistryToolsError             exit 1
-├── InvalidReference           exit 2: text that cannot be a model reference or a stage name
+├── InvalidReference           exit 2: text that is not a valid model reference or stage name
 ├── NotFound                   no such model, version or stage; the message names the existing ones
 ├── RegistryUnavailable        the registry did not respond, or does not exist
-├── AccessDenied               the registry refused this to the user
+├── AccessDenied               the user lacks a permission in the registry
 ├── BrokenHistory              an event of a stage's history was deleted or changed
 ├── VerificationError          the files differ from the registered version
 ├── PromotionError             a promotion or rollback that cannot be done; nothing was moved
 │   ├── GateRefused            exit 3: a gate refused a promotion
 │   └── StageMoved             the stage does not hold the expected version
-├── InputError                 rows that the model cannot take; names row, column and value
-│   └── InputTooLarge          rows that would take more memory than a request may
-└── UnsupportedOperation       an operation that this model or flavor lacks
+├── InputError                 rows that do not fit the model; names row, column and value
+│   └── InputTooLarge          rows over the memory limit of one request
+└── UnsupportedOperation       an operation that this model or flavor does not support
 
-Each message is one line: the fault, the value, and the fix.
+Each message is one line that states the fault, the value and the fix.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from typing import Any
 
 
 class RegistryToolsError(Exception):
-    """Base of all errors of this package; its text is written for the person who reads it."""
+    """Base class of all errors of this package; the message is one line for the user."""
 
     exit_code = 1
 
 
 class InvalidReference(RegistryToolsError, ValueError):
-    """A text that cannot be a model reference or a stage name."""
+    """A text that is not a valid model reference or stage name."""
 
     exit_code = 2
 
@@ -39,11 +39,11 @@ class NotFound(RegistryToolsError, LookupError):
 
 
 class RegistryUnavailable(RegistryToolsError, ConnectionError):
-    """The registry did not respond, or there is none at that address."""
+    """The registry did not respond, or does not exist."""
 
 
 class AccessDenied(RegistryToolsError):
-    """The registry refused this to the user."""
+    """The user lacks a permission in the registry."""
 
 
 class BrokenHistory(RegistryToolsError):
@@ -55,7 +55,7 @@ class BrokenHistory(RegistryToolsError):
 
 
 class VerificationError(RegistryToolsError):
-    """The files of a version are not those that were registered."""
+    """The files of a version differ from the registered ones."""
 
 
 class PromotionError(RegistryToolsError):
@@ -63,7 +63,7 @@ class PromotionError(RegistryToolsError):
 
 
 class GateRefused(PromotionError):
-    """A gate refused a promotion; `promotion`, a `promote.Promotion`, has the verdict."""
+    """A gate refused a promotion; `promotion` is a `promote.Promotion` with the verdict."""
 
     exit_code = 3
 
@@ -77,7 +77,7 @@ class StageMoved(PromotionError):
 
 
 class InputError(RegistryToolsError, ValueError):
-    """Rows that the model cannot take; `public` says so without a value that stands in them."""
+    """Rows that do not fit the model; `public` is the message without input values."""
 
     def __init__(self, message: str, public: str | None = None) -> None:
         super().__init__(message)
@@ -85,28 +85,28 @@ class InputError(RegistryToolsError, ValueError):
 
 
 class InputTooLarge(InputError):
-    """Rows that would take more memory than one request may; HTTP status 413."""
+    """Rows over the memory limit of one request; HTTP status 413."""
 
 
 class UnsupportedOperation(RegistryToolsError):
-    """Something that this model, flavor or format cannot do."""
+    """An operation that this model, flavor or format does not support."""
 
 
 def first_line(error: BaseException | str, limit: int | None = None) -> str:
-    """Return the first line of an error's text, or its type where the text is empty.
+    """Return the first line of an error's text, or its type if the text is empty.
 
     Parameters
     ----------
     error
         An exception, a warning or its text.
     limit
-        The most characters to return; None returns the whole line.
+        The largest number of characters to return; None returns the whole line.
     """
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:limit]
 
 
 def last_line(text: str, otherwise: str) -> str:
-    """Return the last line of an output, or another text where the output is empty."""
+    """Return the last line of a text, or `otherwise` if the text is empty."""
     return (text.strip().splitlines() or [otherwise])[-1]
 
 
@@ -118,6 +118,6 @@ def error_summary(error: BaseException, limit: int | None = None) -> str:
     error
         Any exception.
     limit
-        The most characters to return; None returns the whole text.
+        The largest number of characters to return; None returns the whole text.
     """
     return " ".join(f"{type(error).__name__}: {error}".split())[:limit]

@@ -1,7 +1,7 @@
-"""Processes of this machine: their limits, and the one format of the messages between them.
+"""Resource limits of processes, and the format of the messages between them.
 
-A message is a JSON object, the head, and bytes, the body, which may be empty. In a stream two
-lengths stand before them.
+A message has two parts: the head is a JSON object, and the body is bytes, possibly none. In a
+stream, the lengths of both parts come first.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ Message = tuple[Head, bytes]
 
 
 def process_is_running(number: int) -> bool:
-    """Tell whether a process of this machine is still there."""
+    """Return whether a process of this machine is running."""
     try:
         os.kill(number, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # another user's
+    except OSError:  # it belongs to another user
         return True
     return True
 
@@ -41,16 +41,16 @@ def process_is_running(number: int) -> bool:
 class ResourceLimits:
     """The memory and the processor time that a process may take to load and try a model."""
 
-    memory: int = 4096 * MEBIBYTE  # bytes, beyond those of the process before
+    memory: int = 4096 * MEBIBYTE  # bytes, in addition to those that the process already uses
     cpu_seconds: int = 60
 
     @property
     def seconds(self) -> float:
-        """The longest time of the process: a model that waits takes no processor time."""
+        """The limit of elapsed seconds, which also ends a model that only waits."""
         return 2.0 * self.cpu_seconds
 
     def apply(self) -> None:
-        """Limit this process; it is killed by a signal when its time is over."""
+        """Apply the limits to this process; a signal kills it when its time is over."""
         used = _data_bytes() + self.memory
         # Not RLIMIT_AS: BLAS and Arrow reserve addresses that they never use.
         for limit, value in ((resource.RLIMIT_DATA, used), (resource.RLIMIT_CPU, self.cpu_seconds)):
@@ -86,17 +86,17 @@ def encode_message(head: Head, body: Any = b"") -> bytes:
     Raises
     ------
     TypeError
-        If the head holds what JSON cannot.
+        If the head cannot be written as JSON.
     """
     try:
         text = orjson.dumps(head)
-    except TypeError:  # such as half a surrogate pair, from a file name that is not UTF-8
+    except TypeError:  # such as a lone surrogate, from a file name that is not UTF-8
         text = json.dumps(head).encode()
     return b"".join((_LENGTHS.pack(len(text), memoryview(body).nbytes), text, body))
 
 
 def decode_message(content: bytes) -> Message:
-    """Read what `encode_message` returned."""
+    """Return the head and the body of a message that `encode_message` returned."""
     length, _ = _LENGTHS.unpack_from(content)
     end = _LENGTHS.size + length
     return _parse_head(content[_LENGTHS.size : end]), content[end:]
@@ -109,7 +109,7 @@ def write_message(stream: IO[bytes], head: Head, body: Any = b"") -> None:
 
 
 def read_message(stream: IO[bytes]) -> Message | None:
-    """Read one message from a stream; None if the other side has ended."""
+    """Read one message from a stream; None if the other side has closed it."""
     lengths = stream.read(_LENGTHS.size)
     if len(lengths) < _LENGTHS.size:
         return None

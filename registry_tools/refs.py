@@ -1,4 +1,4 @@
-"""Model references and stage names: text in, checked values out."""
+"""Parse and check model references such as `iris@production`, and stage names."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _STAGE = re.compile(r"[\w-]+", re.ASCII)
 _VERSION = re.compile(r"[0-9]+")
 # MLflow reserves `latest` and v1, v2, …; `none` and `archived` are legacy words for "no stage".
 _RESERVED = re.compile(r"latest|none|archived|v?[0-9]+")
-_LONGEST = 200  # characters: MLflow's tables have 250, and names are made of these
+_LONGEST = 200  # characters; MLflow stores 250, and other names are derived from these
 _FORMS = "iris@production, iris/3 or iris/Production"
 
 
 @dataclass(frozen=True)
 class ModelRef:
-    """A registered model, and either one of its versions or one of its stages."""
+    """A reference to one version or one stage of a registered model."""
 
     name: str
     version: int | None = None
@@ -31,7 +31,7 @@ class ModelRef:
 
 
 def stage_name(text: str) -> str:
-    """Return the stage in the one spelling that is stored: the lower-case alias.
+    """Return a stage name as it is stored: as an MLflow alias in lower case.
 
     Raises
     ------
@@ -54,13 +54,13 @@ def stage_name(text: str) -> str:
 
 
 def model_name(text: str) -> str:
-    """Return the name of a registered model, checked.
+    """Check the name of a registered model, and return it.
 
     Raises
     ------
     InvalidReference
-        If it is empty or too long, or has a character that MLflow, or a reference, gives a
-        meaning to.
+        If it is empty or too long, or contains a character that has a meaning in MLflow or in a
+        reference.
     """
     if (
         not text.strip()
@@ -82,14 +82,14 @@ def parse_ref(text: str, *, stage: str | None = None) -> ModelRef:
     Parameters
     ----------
     text
-        The reference, or the name alone when `stage` is given.
+        The reference, or only the name of the model if `stage` is given.
     stage
         A stage, for the call `load_model("iris", stage="production")`.
 
     Raises
     ------
     InvalidReference
-        If it is none of these forms; the message shows them.
+        If the text has none of these forms; the message shows them.
     """
     body = text.removeprefix("models:/").lstrip("/")
     if stage is not None:

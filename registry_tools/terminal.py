@@ -1,4 +1,4 @@
-"""Text from a registry or a model made safe to print: no escape sequence, no forged line."""
+"""Make text from a registry or a model safe to print: without escape sequences or forged lines."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ import sys
 import time
 from typing import Any
 
-# C0, DEL and C1, which begin escape sequences and lines; line and paragraph separators; marks that
-# change the direction of text or show nothing; halves of characters, which cannot be encoded.
+# The control characters C0, DEL and C1, which begin escape sequences and lines; line and paragraph
+# separators; invisible marks, and marks that change the direction of text; lone surrogates, which
+# cannot be encoded.
 _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f\ud800-\udfff]"
 )
 
 
 def printable(text: str) -> str:
-    r"""Return one line of text with each unsafe character written as Python does, such as `\x1b`."""
+    r"""Return one line of text with each unsafe character escaped as in Python, such as `\x1b`."""
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def printable_lines(text: str) -> str:
-    """Return text as `printable` does, with its lines kept."""
+    """Escape the unsafe characters of a text, and keep its line breaks."""
     return "\n".join(printable(line.removesuffix("\r")) for line in text.split("\n"))
 
 
 def printable_json(text: str) -> str:
-    r"""Return JSON text with the characters that the encoder leaves unsafe written as `\u009b`."""
-    # JSON has none of them outside of strings, apart from the line feeds of its layout.
+    r"""Return JSON text with the unsafe characters in its strings escaped, such as `\u009b`."""
+    # Outside strings, JSON has no unsafe characters except the line feeds of its layout.
     return re.sub(f"(?!\n){_UNSAFE.pattern}", _json_escape, text)
 
 
@@ -37,14 +38,14 @@ def _json_escape(found: re.Match[str]) -> str:
 
 
 def log_to_stderr(level: int, line: str) -> None:
-    """Let all loggers of this process write to stderr, as `logging.basicConfig`; `line` is the format."""
+    """Make all loggers of this process write to stderr, in the format `line`."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_PrintableFormatter(line))
     logging.basicConfig(level=level, handlers=[handler])
 
 
 def log_times() -> None:
-    """Let each log line of this process begin with its time and level, as a server's lines do."""
+    """Begin each log line of this process with its time and level."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler.formatter, _PrintableFormatter):
             handler.setFormatter(_PrintableFormatter("%(asctime)s %(levelname)s %(message)s"))

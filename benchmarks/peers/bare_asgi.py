@@ -1,4 +1,4 @@
-"""The limit for Python: bare ASGI on uvicorn, one row, a product of matrices, nothing checked.
+"""The upper limit for Python: bare ASGI on uvicorn, one matrix product, no checks.
 
 python benchmarks/peers/bare_asgi.py MODEL.joblib PORT
 """
@@ -18,7 +18,7 @@ _WEIGHTS, _BIAS = _estimator.coef_.T, _estimator.intercept_
 
 
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Answer one row."""
+    """Predict one row."""
     body = (await receive()).get("body", b"")
     answer = b"{}"
     if body:

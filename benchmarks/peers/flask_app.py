@@ -1,4 +1,4 @@
-"""The server of the lesson: Flask, a joblib file, `/predict`; under waitress.
+"""A typical small model server: Flask with a joblib file and `/predict`, run by waitress.
 
 python benchmarks/peers/flask_app.py MODEL.joblib PORT
 """
@@ -17,14 +17,14 @@ app = Flask(__name__)
 
 @app.post("/predict")
 def predict():
-    """Answer one row."""
+    """Predict one row."""
     features = request.get_json()["features"]
     return jsonify({"prediction": int(model.predict([features])[0])})
 
 
 @app.get("/health")
 def health() -> str:
-    """Tell that it runs."""
+    """Report that the server runs."""
     return "ok"
 
 

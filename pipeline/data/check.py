@@ -1,4 +1,4 @@
-"""Check the columns of a table: features that can be learnt from, labels that are classes."""
+"""Check the columns of a table: turn labels into class codes, and keep the usable feature columns."""
 
 from __future__ import annotations
 
@@ -14,11 +14,17 @@ from pipeline.params.fields import as_text
 
 _log = logging.getLogger(__name__)
 
-_FEW_ROWS = 20  # a useful column of so few rows may well differ in each
+_FEW_ROWS = 20  # with so few rows, a useful column may have a different value in each row
 
 
 def class_codes(column: pd.Series, path: str) -> tuple[tuple[str, ...], pd.Series]:
-    """Return class names in sorted order and the code of each row."""
+    """Return the sorted class names, and the class code of each row, shape (rows,).
+
+    Raises
+    ------
+    DataError
+        If there are fewer than two classes, or a class has only one row.
+    """
     column = _sortable_labels(column)
     values = sorted(column.unique())
     if len(values) < 2:
@@ -32,7 +38,7 @@ def class_codes(column: pd.Series, path: str) -> tuple[tuple[str, ...], pd.Serie
     if rare:
         many = ": is this column a class?" if len(values) > len(column) / 2 else ""
         raise DataError(
-            f"target={column.name}: {path} has one row only of {quoted_values(rare)}; "
+            f"target={column.name}: {path} has only one row of {quoted_values(rare)}; "
             f"each class needs two{many}"
         )
     code_of = {value: code for code, value in enumerate(values)}
@@ -40,7 +46,7 @@ def class_codes(column: pd.Series, path: str) -> tuple[tuple[str, ...], pd.Serie
 
 
 def _sortable_labels(column: pd.Series) -> pd.Series:
-    """Return sortable labels: integers where all are whole, else floats, else text."""
+    """Return labels that can be sorted: integers if all are whole numbers, else floats, else text."""
     column = _convert_column(column)
     if not _is_float(column):
         is_number = pd.api.types.is_integer_dtype(column)
@@ -52,7 +58,22 @@ def _sortable_labels(column: pd.Series) -> pd.Series:
 
 
 def usable_columns(table: pd.DataFrame, path: str) -> pd.DataFrame:
-    """Return the feature columns as numbers, text and booleans, without useless ones."""
+    """Return the feature columns as numbers, text and booleans.
+
+    Columns that are empty or constant are left out with a warning.
+
+    Parameters
+    ----------
+    table
+        The raw feature columns, shape (rows, columns).
+    path
+        The name of the table in messages.
+
+    Raises
+    ------
+    DataError
+        If a column has an unusable type or an infinite value, or no column is left.
+    """
     columns = {}
     for name, raw in table.items():
         column = _convert_column(raw)
@@ -66,8 +87,8 @@ def usable_columns(table: pd.DataFrame, path: str) -> pd.DataFrame:
             columns[name] = _refuse_infinite(column, str(name), path)
             if len(column) > _FEW_ROWS and column.is_unique and not _is_float(column):
                 _log.warning(
-                    "column %r has another value in each row: if it only names them, leave it out "
-                    "with drop=%s",
+                    "column %r has a different value in each row: if it only identifies rows, leave it "
+                    "out with drop=%s",
                     name,
                     as_text((str(name),)),
                 )
@@ -77,12 +98,14 @@ def usable_columns(table: pd.DataFrame, path: str) -> pd.DataFrame:
 
 
 def _convert_column(column: pd.Series) -> pd.Series:
-    """Return a column as int64, float64, booleans or text; objects where values are missing.
+    """Return a column as int64, float64, booleans or text.
+
+    Booleans and text with missing values are returned with the dtype object.
 
     Raises
     ------
     DataError
-        If it holds anything else, such as times or lists.
+        If the column has other values, such as times or lists.
     """
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.astype(column.cat.categories.dtype)
@@ -105,7 +128,7 @@ def _convert_column(column: pd.Series) -> pd.Series:
         return column.astype(object)
     names = ", ".join(sorted(kind.__name__ for kind in kinds))
     raise DataError(
-        f"column {column.name!r} holds {names}: turn it into numbers, or leave it out with "
+        f"column {column.name!r} has values of type {names}: convert it to numbers, or leave it out with "
         f"drop={as_text((str(column.name),))}"
     )
 

@@ -1,4 +1,4 @@
-"""The table that a training learns from: features, label codes and row hashes."""
+"""The table of a training: features, label codes and row hashes, in one `Dataset`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ import pandas as pd
 class Dataset:
     """A table ready for training.
 
-    `features` has int64, float64, text (object) and boolean columns (object with missing values);
-    `labels` holds integer codes, the position in `target_names`; `hashes` has one 64-bit hash a
-    row over all columns as they came. All three share one index, 0 to rows - 1.
+    `features` has shape (rows, columns), with int64, float64, text (object) and boolean columns (object
+    if values are missing). `labels` has shape (rows,) and holds the position of each class in
+    `target_names`. `hashes` has shape (rows,), one 64-bit hash over the raw values of each row. All
+    three use the index 0 to rows - 1.
     """
 
     features: pd.DataFrame
@@ -25,10 +26,10 @@ class Dataset:
     target_names: tuple[str, ...]
     hashes: npt.NDArray[np.uint64]
     source: str
-    digest: str  # SHA-256, hex: of the file, or of the content where there is no file
+    digest: str  # SHA-256 in hex, of the file, or of the content if the table is not a file
 
     def take(self, rows: npt.NDArray[np.int64]) -> Dataset:
-        """Return the dataset of these rows, by position."""
+        """Return a dataset of the rows at these positions, shape (chosen rows,)."""
         return Dataset(
             self.features.iloc[rows].reset_index(drop=True),
             self.labels.iloc[rows].reset_index(drop=True),
@@ -41,5 +42,6 @@ class Dataset:
 
 
 def quoted_values(values: Iterable[object]) -> str:
+    """Return at most eight values in quotes, separated by commas, for a message."""
     texts = [repr(str(value)) for value in values]
     return ", ".join(texts[:8]) + (f", … ({len(texts)} in all)" if len(texts) > 8 else "")

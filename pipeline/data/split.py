@@ -1,4 +1,4 @@
-"""Split a table into training rows and holdout rows."""
+"""Split a table into training rows and holdout rows, stratified by class or by the hash of each row."""
 
 from __future__ import annotations
 
@@ -15,25 +15,34 @@ from registry_tools.data.row_hash import unit_interval
 
 
 def split_rows(dataset: Dataset, params: TrainParams) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the positions of the training rows and of the holdout rows, both ascending.
+    """Return the positions of the training rows and of the holdout rows, both in ascending order.
+
+    Parameters
+    ----------
+    dataset
+        All rows.
+    params
+        The parameters of the training; `split`, `test_size` and `random_state` are used.
 
     Raises
     ------
     InvalidParameter
-        If `test_size` leaves no row on one side, or a class without training rows.
+        If `test_size` leaves one side empty, or leaves no training row of a class.
     """
     assign = _hash_split if params.split == "hash" else _stratified_split
     train, holdout = assign(dataset, params)
     if not len(train) or not len(holdout):
-        empty = "held out" if not len(holdout) else "to train on"
+        empty = "held out" if not len(holdout) else "left to train on"
         raise InvalidParameter(
-            "test_size", params.test_size, f"no row of {len(dataset.labels)} is left {empty}"
+            "test_size", params.test_size, f"0 of {len(dataset.labels)} rows would be {empty}"
         )
     present = np.bincount(dataset.labels.iloc[train], minlength=len(dataset.target_names))
     missing = [dataset.target_names[code] for code in np.flatnonzero(present == 0)]
     if missing:
         raise InvalidParameter(
-            "test_size", params.test_size, f"no row of class {quoted_values(missing)} is left to train on"
+            "test_size",
+            params.test_size,
+            f"no row of class {quoted_values(missing)} would be left to train on",
         )
     return train, holdout
 
@@ -49,7 +58,7 @@ def _stratified_split(
     rows, classes = len(dataset.labels), len(dataset.target_names)
     size = params.test_size
     held_out = size if isinstance(size, int) else math.ceil(size * rows)
-    for count, purpose in ((held_out, "held out"), (rows - held_out, "to train on")):
+    for count, purpose in ((held_out, "held out"), (rows - held_out, "left to train on")):
         if count < classes:
             raise InvalidParameter(
                 "test_size",

@@ -1,5 +1,7 @@
 """Monitor a stage: read production data, test it for drift, report, and act.
 
-`readers` gives `production_data`, a `window` of each version goes to `drift_tests` through
-`analysis`, `run_log` and `report` record the result, and `actions` retrains or rolls back.
+Read the modules in the order of their work: `monitor` runs all steps. `readers` and
+`production_data` read the rows and split them by version, `window` holds the rows of one version,
+`labels` joins the correct labels, `analysis` runs `drift_tests`, `run_log` and `report` record the
+result, and `actions` retrains or rolls back.
 """

@@ -1,4 +1,4 @@
-"""The actions on drift: retrain a candidate that the gates judge, or roll back."""
+"""Act on drift: retrain a candidate and run the gates on it, or roll the stage back."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# Of a training, what the next one is not to take over: its table, and where it went.
+# Parameters that a retraining sets itself: the table, how to split it, and where the version goes.
 _NOT_REUSED = {"data", "target", "drop", "split", "subset_size", "name", "stage"}
 
 
 @dataclass(frozen=True)
 class ActionResult:
-    """The result of an action that was asked for."""
+    """The result of one action that the user requested."""
 
     action: str  # `rollback`, `retrain` or `promote`
     outcome: str  # `done`, `refused`, `failed` or `not started`
@@ -49,9 +49,22 @@ class ActionResult:
 def roll_back(
     client: MlflowClient, params: MonitorParams, judged: int, run_id: str
 ) -> tuple[ActionResult, int]:
-    """Roll the stage back, if the version that was judged still holds it.
+    """Roll the stage back, if the monitored version still holds it.
 
-    Return the result, and the version that holds the stage now.
+    Parameters
+    ----------
+    client
+        The registry.
+    params
+        The model and the stage.
+    judged
+        The number of the monitored version.
+    run_id
+        The monitoring run; the history names it as the reason.
+
+    Returns
+    -------
+    The result, and the version that now holds the stage.
     """
     try:
         done = rollback.rollback(
@@ -75,10 +88,22 @@ def retrain(
     current_version: int,
     run: MonitoringRun,
 ) -> list[ActionResult]:
-    """Train a candidate as was asked, and have the gates judge it.
+    """Train a candidate and run the gates on it.
 
-    Any error becomes a result and leaves the monitored stage where it is. `current_version` is the
-    version that holds it; `training` may be the reason why there can be none.
+    An error becomes a result with the outcome `failed`; the monitored stage keeps its version.
+
+    Parameters
+    ----------
+    client, params
+        The registry, and the parameters of the monitoring run.
+    training
+        The parameters of the training, or the reason why a training is impossible.
+    analysis
+        The analysis that found drift.
+    current_version
+        The version that holds the monitored stage.
+    run
+        The monitoring run, which takes the retraining lock.
     """
     if isinstance(training, str):
         return [ActionResult("retrain", "failed", training)]
@@ -91,7 +116,7 @@ def retrain(
         run.tag(result.version, CAUSE_TAG, run.run_id)
     except (PipelineError, RegistryToolsError) as error:
         return [ActionResult("retrain", "failed", str(error))]
-    except Exception as error:  # noqa: BLE001 - an estimator may raise whatever it likes
+    except Exception as error:  # noqa: BLE001 - an estimator may raise any exception
         _log.debug("the retraining failed", exc_info=True)
         reason = error_summary(error)
         return [ActionResult("retrain", "failed", reason[:500])]
@@ -124,8 +149,8 @@ def _evaluate_gates(
         return ActionResult("promote", "failed", str(error))
     if done.event is None:
         message = (
-            f"the gates let it through: registry-tools promote {params.name}@{CANDIDATE_STAGE} "
-            f"--to {params.stage} moves the stage, as promote=true would have"
+            f"it passes the gates; to promote it, run registry-tools promote {params.name}@{CANDIDATE_STAGE} "
+            f"--to {params.stage}, or set promote=true for the next retraining"
         )
         if not done.verdict.passed:
             return ActionResult("promote", "refused", promote.refusal(done))
@@ -134,7 +159,21 @@ def _evaluate_gates(
 
 
 def training_params(watched: VersionInfo, baseline: TrainingBaseline, name: str, table: str) -> TrainParams:
-    """Return how a version was trained, with another table and a split that outlasts growth.
+    """Return the parameters that retrain a version on another table.
+
+    They equal the parameters of the first training except for the table, the name and the stage. The
+    split is `hash`, so that each row stays on its side when the table grows.
+
+    Parameters
+    ----------
+    watched
+        The version in the monitored stage.
+    baseline
+        Its training baseline, with the names of its features and its label.
+    name
+        The registered model.
+    table
+        The path of the table to train on.
 
     Raises
     ------
@@ -147,7 +186,7 @@ def training_params(watched: VersionInfo, baseline: TrainingBaseline, name: str,
     if lacking:
         what = "label" if lacking[0] == baseline.target else "feature"
         raise DataError(
-            f"retrain={table}: there is no column {lacking[0]!r}, a {what} of {name} version "
+            f"retrain={table}: the table has no column {lacking[0]!r}, a {what} of {name} version "
             f"{watched.version}; it has {quoted_names(columns)}"
         )
     known = {spec.name for spec in fields(TrainParams)} - _NOT_REUSED
@@ -166,22 +205,22 @@ def training_params(watched: VersionInfo, baseline: TrainingBaseline, name: str,
 
 
 def _reusable_params(before: Mapping[str, str]) -> dict[str, str]:
-    """Return parameters that a run logged, as they can be given again."""
+    """Return the logged parameters of a run in the form that `TrainParams.from_text` reads."""
     texts = {name: text.strip("'") for name, text in before.items()}
-    if texts.get("test_size", "").isdigit():  # a number of rows moves rows as a table grows
+    if texts.get("test_size", "").isdigit():  # split=hash needs a fraction, not a number of rows
         del texts["test_size"]
     return texts
 
 
 def _column_names(path: Path) -> list[str]:
-    """Return the names of a table's columns, without its rows where that can be.
+    """Return the column names of a table; only the header of a CSV file is read.
 
     Raises
     ------
     InputError
-        If it cannot be read.
+        If the table cannot be read.
     """
     if path.suffix.lower() == ".csv" and path.is_file():
-        with contextlib.suppress(ValueError):  # which `read_table` reports
+        with contextlib.suppress(ValueError):  # `read_table` below reports the error
             return [str(name) for name in pd.read_csv(path, nrows=0).columns]
     return [str(name) for name in read_table(path).columns]

@@ -1,4 +1,8 @@
-"""Compare the current window of a version with its training baseline."""
+"""Compare the current window of a version with its training baseline.
+
+The module runs the drift tests of each feature, of all features together, of the predictions and of
+the live accuracy, and corrects their p-values together. It reads no files and calls no MLflow.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +21,9 @@ from pipeline.monitoring.window import CurrentWindow, count_categories
 from pipeline.training.baseline import NumericProfile, TrainingBaseline, as_category, is_numeric
 from registry_tools.stats.intervals import Estimate, wilson
 
-_JOINT_ROWS = 5000  # that the classifier is distribution_test of each side
-_MAX_PARTS, _PART_ROWS = 10, 50
-_OTHERS = "\x00others"  # no category: all that a profile does not name
+_JOINT_ROWS = 5000  # rows of the window that the joint test reads at most
+_MAX_PARTS, _PART_ROWS = 10, 50  # PSI over time: at most so many parts, each of at least so many rows
+_OTHERS = "\x00others"  # key for the sum of all categories that a profile does not name
 
 
 @dataclass(frozen=True)
@@ -30,14 +34,14 @@ class FeatureDrift:
     is_numeric: bool
     psi: float
     psi_over_time: tuple[float, ...]  # of equal parts of the window, in the order of the rows
-    baseline_missing: float  # shares
-    current_missing: float
-    unseen_rows: int | None  # rows of categories that the training rows did not have; None of numbers
+    baseline_missing: float  # share of the rows, 0 to 1
+    current_missing: float  # share of the rows, 0 to 1
+    unseen_rows: int | None  # rows with a category that no training row had; None for numbers
 
 
 @dataclass(frozen=True)
 class LiveAccuracy:
-    """Share of correct predictions, with 95% intervals by Wilson."""
+    """Share of correct predictions, live and at promotion, with 95% Wilson intervals."""
 
     rows: int
     live: Estimate
@@ -53,49 +57,52 @@ class Analysis:
     version: int
     rows: int
     min_rows: int
-    detectable_shift: float  # of one feature, in standard deviations, that so many rows would show
+    detectable_shift: float  # shift of one feature, in standard deviations, found in 80% of such windows
     alpha: float
     tests: tuple[DriftTest, ...]
     features: tuple[FeatureDrift, ...]
     accuracy: LiveAccuracy | None
     baseline_predictions: Mapping[str, int]
-    predictions: Mapping[str, int]  # empty where none are known
+    predictions: Mapping[str, int]  # rows by predicted class; empty if the window has no predictions
 
     @property
     def is_enough(self) -> bool:
-        """Whether there were enough rows to test."""
+        """Whether the window has enough rows to test."""
         return self.rows >= self.min_rows
 
     @property
     def significant_tests(self) -> list[DriftTest]:
-        """The tests that show drift, the clearest first; after those that name where it is."""
+        """The tests that show drift, smallest p-value first.
+
+        The joint test comes last, because it names no feature.
+        """
         significant = [test for test in self.tests if test.adjusted_p_value < self.alpha]
         return sorted(significant, key=lambda t: (t.kind == drift_tests.CLASSIFIER, t.adjusted_p_value))
 
     @property
     def has_drift(self) -> bool:
-        """Whether there is any."""
+        """Whether at least one test shows drift."""
         return bool(self.significant_tests)
 
     @property
     def accuracy_has_fallen(self) -> bool:
-        """Whether the live accuracy is below that of the promotion."""
+        """Whether the live accuracy is significantly below the accuracy at promotion."""
         return any(test.kind == drift_tests.FALLEN for test in self.significant_tests)
 
     def where(self) -> str:
-        """Return the targets of the significant tests, between commas."""
+        """Return the targets of the significant tests, separated by commas."""
         targets = dict.fromkeys(test.target for test in self.significant_tests)
         return ", ".join(targets)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values, for JSON."""
+        """Return the analysis as plain values, for JSON."""
         return asdict(self) | {
             "verdict": self.verdict(),
             "where": list(dict.fromkeys(test.target for test in self.significant_tests)),
         }
 
     def verdict(self) -> str:
-        """Return `drift`, `none`, or `unknown` where there were too few rows."""
+        """Return `drift`, `none`, or `unknown` if the window has too few rows."""
         if not self.is_enough:
             return "unknown"
         return "drift" if self.has_drift else "none"
@@ -113,14 +120,18 @@ def analyse_window(
 
     Parameters
     ----------
-    version, baseline, window
-        What is compared with what.
+    version
+        The number of the version.
+    baseline
+        Its training baseline.
+    window
+        The production data that it predicted.
     live
-        The predictions whose labels are known.
+        The predictions that have a label, or None if the user gave no labels.
     min_rows
-        With fewer rows nothing is tested.
+        A window with fewer rows is not tested; its verdict is `unknown`.
     alpha
-        How often at most drift is reported where there is none.
+        The largest accepted probability of a false alarm, over all tests together.
     """
     predictions = count_categories(window.predictions)[0] if window.predictions is not None else {}
     accuracy = _live_accuracy(baseline, live) if live is not None and live.rows else None
@@ -168,7 +179,7 @@ def _joint_tests(
 
 
 def _normalise_columns(rows: pd.DataFrame, baseline: TrainingBaseline) -> pd.DataFrame:
-    """Return rows with numbers as such and categories by their names, however they were stored."""
+    """Return the columns of the baseline as float64 numbers and as category names."""
     columns = {}
     for name, profile in baseline.columns.items():
         values = rows[name]
@@ -204,7 +215,8 @@ def _analyse_feature(
         unseen = sum(count for category, count in counts.items() if category not in profile.counts)
         unseen = None if profile.others else unseen
         counts = _pool_unnamed(counts, known)
-        # Which of more categories than a profile names are the commonest is of its rows alone.
+        # The profile names only its most frequent categories. Chance decides which those are, so a
+        # test against other rows would raise false alarms.
         distribution_test = None if profile.others else drift_tests.chi_squared_test(known, counts, name)
         stability = _psi_of_counts(known, counts)
         sizes = [len(part) for part in np.array_split(np.empty(window.rows), _part_count(window.rows))]
@@ -243,7 +255,7 @@ def _bin_counts(values: npt.NDArray[np.float64], edges: npt.NDArray[np.float64])
 
 
 def _pool_unnamed(counts: Mapping[str, int], known: Mapping[str, int]) -> dict[str, int]:
-    """Put what a profile does not name under its others, if it has some."""
+    """Sum the categories that a profile does not name, if the profile itself sums some."""
     if _OTHERS not in known:
         return dict(counts)
     named = {category: count for category, count in counts.items() if category in known}

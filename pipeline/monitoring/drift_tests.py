@@ -1,4 +1,7 @@
-"""Statistical tests of the current window against the training baseline, corrected by Holm."""
+"""Test the current window against the training baseline, with p-values corrected by Holm.
+
+Each test takes plain arrays or counts and returns a `DriftTest`, or None if the data allow no test.
+"""
 
 from __future__ import annotations
 
@@ -21,21 +24,21 @@ ALL_FEATURES = "all features together"
 PREDICTIONS = "predictions"
 ACCURACY = "live accuracy"
 MISSING, CLASSIFIER, FALLEN = "missing values", "classifier", "Fisher, one-sided"
-# A test of counts holds where each is expected to be so many; rarer categories are pooled.
+# The chi-squared test needs an expected count of 5 in each cell; rarer categories are pooled.
 _MIN_EXPECTED = 5
-_FEW_VALUES = 10  # numbers of so few different values are counted instead of ranked
-_PAIRS = 50  # products of two features that the classifier is given beside the features
-_CATEGORIES = 10  # of a feature that it distinguishes
+_FEW_VALUES = 10  # a numeric feature with at most so many different values is tested by its counts
+_PAIRS = 50  # products of two features that the classifier gets in addition to the features
+_CATEGORIES = 10  # categories of one feature that the classifier gets as indicators
 _POWER = 0.8
-# What a Kolmogorov-Smirnov test finds of a shift of normal values, to what a t-test finds.
+# Efficiency of a Kolmogorov-Smirnov test relative to a t-test, for a shift of normal values.
 _KS_EFFICIENCY = 0.64
 
 
 @dataclass(frozen=True)
 class DriftTest:
-    """One comparison with the training baseline."""
+    """The result of one test against the training baseline."""
 
-    target: str  # a feature, or one of the names above
+    target: str  # a feature, or `ALL_FEATURES`, `PREDICTIONS` or `ACCURACY`
     kind: str
     statistic: float
     p_value: float
@@ -43,16 +46,21 @@ class DriftTest:
 
 
 def ks_test(baseline: Floats, current: Floats, feature: str) -> DriftTest | None:
-    """Compare the values of a feature by Kolmogorov and Smirnov; None if a side has none.
+    """Test a numeric feature with the two-sample Kolmogorov-Smirnov test.
 
-    Of a few different values, such as 0 and 1, it would see next to nothing: they are counted.
+    The test has little power for a few different values, such as 0 and 1. Such a feature is tested by
+    its counts instead (`chi_squared_test`).
 
     Parameters
     ----------
     baseline, current
-        Values, shape (rows,); NaN is none.
+        Values, shape (rows,); NaN marks a missing value and is left out.
     feature
         The name of the feature.
+
+    Returns
+    -------
+    The test, or None if one side has no values.
     """
     baseline, current = baseline[~np.isnan(baseline)], current[~np.isnan(current)]
     if not len(baseline) or not len(current):
@@ -70,10 +78,21 @@ def ks_test(baseline: Floats, current: Floats, feature: str) -> DriftTest | None
 
 
 def chi_squared_test(baseline: Counts, current: Counts, target: str) -> DriftTest | None:
-    """Compare how often each category comes by chi-squared; None if all rows are of one.
+    """Test how often each category occurs, with a chi-squared test.
 
-    Two columns of which one is rare are compared by Fisher's exact test. The statistic is Cramér's
-    V, from 0 (alike) to 1.
+    Two categories, one of them rare, are compared with Fisher's exact test. The statistic is Cramér's
+    V, from 0 (equal shares) to 1.
+
+    Parameters
+    ----------
+    baseline, current
+        Rows by category.
+    target
+        The name of the feature, or `PREDICTIONS`.
+
+    Returns
+    -------
+    The test, or None if all rows have one category or one side has no rows.
     """
     table = _contingency_table(baseline, current)
     if table is None:
@@ -86,9 +105,10 @@ def chi_squared_test(baseline: Counts, current: Counts, target: str) -> DriftTes
 
 
 def _contingency_table(baseline: Counts, current: Counts) -> npt.NDArray[np.int64] | None:
-    """Return both as rows of a table, with what is too rare to be tested in one column.
+    """Return the counts as a table, shape (2, categories), with the rare categories pooled.
 
-    There are two columns at least: of a class that is gone nothing would be left to be seen.
+    If all categories are rare, the most frequent one keeps its own column: with every category pooled,
+    the two sides could not differ.
     """
     names = sorted({*baseline, *current})
     table = np.array([[side.get(name, 0) for name in names] for side in (baseline, current)], np.int64)
@@ -111,7 +131,19 @@ def _contingency_table(baseline: Counts, current: Counts) -> npt.NDArray[np.int6
 def missing_values_test(
     baseline: tuple[int, int], current: tuple[int, int], feature: str
 ) -> DriftTest | None:
-    """Compare how many values are missing, each side (missing, rows); None if none is."""
+    """Test whether the share of missing values changed.
+
+    Parameters
+    ----------
+    baseline, current
+        The number of missing values, and the number of rows.
+    feature
+        The name of the feature.
+
+    Returns
+    -------
+    The test, or None if no value is missing or one side has no rows.
+    """
     table = np.array([[gone, rows - gone] for gone, rows in (baseline, current)])
     if not table[:, 0].any() or (table.sum(axis=1) == 0).any():
         return None
@@ -122,7 +154,17 @@ def missing_values_test(
 
 
 def accuracy_test(promoted: tuple[int, int], live: tuple[int, int]) -> DriftTest | None:
-    """Test whether fewer predictions are correct than on the holdout, each side (correct, rows)."""
+    """Test whether the live accuracy is lower than the accuracy on the holdout (Fisher, one-sided).
+
+    Parameters
+    ----------
+    promoted, live
+        The number of correct predictions, and the number of rows.
+
+    Returns
+    -------
+    The test, or None if one side has no rows.
+    """
     table = [[correct, rows - correct] for correct, rows in (promoted, live)]
     if not promoted[1] or not live[1]:
         return None
@@ -134,16 +176,21 @@ def accuracy_test(promoted: tuple[int, int], live: tuple[int, int]) -> DriftTest
 def joint_test(baseline: pd.DataFrame, current: pd.DataFrame, seed: int = 0) -> DriftTest | None:
     """Test whether a classifier can separate the current rows from the baseline.
 
-    It learns from half of the rows, from the features and the products of two that differ most, so
-    that a changed correlation is seen; the other half says by the Mann-Whitney test whether it is
-    better than chance. The statistic is the area under its ROC curve.
+    A logistic regression learns from one half of the rows. It gets the features, and the products of
+    two features that differ most, so that it also finds a changed correlation. The Mann-Whitney test
+    then decides on the other half whether the classifier is better than chance. The statistic is the
+    area under the ROC curve.
 
     Parameters
     ----------
     baseline, current
-        Rows with the same columns, of numbers or text. None is returned of less than 20.
+        Rows with the same columns, shape (rows, columns); numbers or text.
     seed
-        Of the halves.
+        The seed that divides the rows into halves.
+
+    Returns
+    -------
+    The test, or None if one side has fewer than 20 rows or no column varies.
     """
     if min(len(baseline), len(current)) < 20 or not len(baseline.columns):
         return None
@@ -170,7 +217,10 @@ def joint_test(baseline: pd.DataFrame, current: pd.DataFrame, seed: int = 0) -> 
 
 
 def _encode(rows: pd.DataFrame) -> Floats:
-    """Return numbers as normal scores of their ranks, categories and missing as indicators."""
+    """Return a matrix, shape (rows, encoded columns), for the classifier.
+
+    A number becomes the normal score of its rank. Categories and missing values become indicators.
+    """
     columns: list[Floats] = []
     for name in rows.columns:
         values = rows[name]
@@ -197,7 +247,7 @@ def _standardise(values: Floats) -> Floats:
 def _differing_pairs(
     encoded: Floats, is_current: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Return the pairs of columns whose products differ most between the two sides."""
+    """Return the two positions of each pair of columns whose products differ most between the sides."""
     current, baseline = encoded[is_current], encoded[~is_current]
     difference = np.abs(current.T @ current / len(current) - baseline.T @ baseline / len(baseline))
     first, second = np.triu_indices(encoded.shape[1], 1)
@@ -206,22 +256,22 @@ def _differing_pairs(
 
 
 def holm_correction(tests: Sequence[DriftTest]) -> list[DriftTest]:
-    """Return the tests with p-values for all of them pooled, by Holm."""
+    """Return the tests with their p-values corrected together, by the method of Holm."""
     adjusted = holm([test.p_value for test in tests])
     return [replace(test, adjusted_p_value=p) for test, p in zip(tests, adjusted, strict=True)]
 
 
 def detectable_shift(rows: int, baseline_rows: int, tests: int, alpha: float) -> float:
-    """Return the shift of one feature, in standard deviations, that four windows of five show.
+    """Return the shift of one feature, in standard deviations, that the tests find in 80% of windows.
 
     Parameters
     ----------
     rows, baseline_rows
-        Of the window, and of the baseline.
+        The number of rows of the window, and of the baseline sample.
     tests
-        How many are corrected pooled.
+        The number of tests that are corrected together.
     alpha
-        The level that they are corrected to.
+        The significance level of all tests together.
     """
     quantiles = stats.norm.ppf(1 - alpha / (2 * max(tests, 1))) + stats.norm.ppf(_POWER)
     effective = _KS_EFFICIENCY * rows * baseline_rows / (rows + baseline_rows)
@@ -229,7 +279,13 @@ def detectable_shift(rows: int, baseline_rows: int, tests: int, alpha: float) ->
 
 
 def psi(expected: npt.NDArray[np.int64], found: npt.NDArray[np.int64]) -> float:
-    """Return the population stability index of counts by bin; empty bins count half a row."""
+    """Return the population stability index (PSI) of two histograms.
+
+    Parameters
+    ----------
+    expected, found
+        Rows by bin, shape (bins,). Half a row is added to each bin, so that no bin is empty.
+    """
     shares = []
     for counts in (expected, found):
         smooth = counts + 0.5

@@ -1,4 +1,4 @@
-"""Draw the training baseline and the current window side by side."""
+"""Draw the figures of the monitoring report: the training baseline beside the current window."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _BASELINE_COLOR, _CURRENT_COLOR = "#0072B2", "#D55E00"
 
 
 def draw_features(baseline: TrainingBaseline, window: CurrentWindow, shown: Sequence[FeatureDrift]) -> Figure:
-    """Draw baseline and current window of features, each in a panel.
+    """Draw the values of features, baseline and current window, with one panel for each feature.
 
     Parameters
     ----------
     baseline, window
-        To draw.
+        The training baseline and the current window.
     shown
-        Which.
+        The features to draw.
     """
     rows = -(-len(shown) // _COLUMNS)
     columns = min(_COLUMNS, len(shown))
@@ -44,7 +44,7 @@ def draw_features(baseline: TrainingBaseline, window: CurrentWindow, shown: Sequ
 
 
 def _shown(name: str, most: int) -> str:
-    """Return a name as it stands, shortened: a dollar sign would begin a formula."""
+    """Return a name with at most `most` characters; a dollar sign, which begins a formula, is escaped."""
     return (name if len(name) <= most else name[: most - 1] + "…").replace("$", r"\$")
 
 
@@ -76,7 +76,7 @@ def _bars(axes: Axes, expected: Mapping[str, int], current: Mapping[str, int]) -
 
 
 def draw_predictions(analysis: Analysis) -> Figure:
-    """Draw the predictions on the holdout, and those of the current window."""
+    """Draw the share of each predicted class, on the holdout and in the current window."""
     figure = Figure(figsize=(5, 3), layout="constrained")
     axes = figure.add_subplot()
     _bars(axes, analysis.baseline_predictions, analysis.predictions)
@@ -86,7 +86,7 @@ def draw_predictions(analysis: Analysis) -> Figure:
 
 
 def draw_psi_over_time(shown: Sequence[FeatureDrift]) -> Figure:
-    """Draw the PSI of features over equal parts of the window, in the order of the rows."""
+    """Draw the PSI of each feature over equal parts of the window, in the order of the rows."""
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.add_subplot()
     for place, feature in enumerate(shown):

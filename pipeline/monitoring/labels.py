@@ -1,4 +1,8 @@
-"""Join labels that become known later to the predictions."""
+"""Join correct labels, which become known later, to the logged predictions.
+
+The join uses the request id, and the row within the request if the labels have it. The result counts
+the correct predictions, from which `analysis` computes the live accuracy.
+"""
 
 from __future__ import annotations
 
@@ -22,36 +26,38 @@ _KEY = ["request", "row"]
 
 @dataclass(frozen=True)
 class LabelledPredictions:
-    """Predictions whose labels are known."""
+    """The number of predictions that have a label, and how many of them are correct."""
 
     rows: int
     correct: int
-    notes: tuple[str, ...]  # what is odd about the labels
+    notes: tuple[str, ...]  # problems with the labels, one sentence each
 
 
 def read_labels(path: Path, target: str) -> pd.DataFrame:
-    """Return labels by `request` and, if given, `row`; the column `label` holds them.
+    """Return a table with the columns `request` and `label`, and `row` if the file has it.
 
     Parameters
     ----------
     path
-        A table with the column `request_id`, perhaps `row`, and `label` or that of the target.
+        A table with the column `request_id`, optionally `row`, and the label in a column `label` or
+        `target`.
     target
-        The name of the label's column in training.
+        The name of the label column in training.
 
     Raises
     ------
-    DataError, InputError
-        If it cannot be read or lacks one of them.
+    DataError
+        If a required column is missing.
+    InputError
+        If the table cannot be read.
     """
     table = read_table(path, text_columns=[*REQUEST, _LABEL, target])
     request = _first_column(table, REQUEST)
     label = _first_column(table, (_LABEL, target))
     if request is None or label is None:
         lacking = "'request_id'" if request is None else f"{_LABEL!r} or {target!r}"
-        raise DataError(
-            f"labels={path}: there is no column {lacking}; it has {quoted_names(map(str, table.columns))}"
-        )
+        has = quoted_names(map(str, table.columns))
+        raise DataError(f"labels={path}: the table has no column {lacking}; it has {has}")
     row = _first_column(table, ROW)
     known = table[table[label].notna() & table[request].notna()]
     labels = pd.DataFrame(
@@ -63,9 +69,9 @@ def read_labels(path: Path, target: str) -> pd.DataFrame:
 
 
 def _class_names(labels: pd.Series) -> npt.NDArray[Any]:
-    """Return labels under the names that a training gives its classes."""
+    """Return labels as class names, as a training writes them, shape (rows,)."""
     names = labels.map(str)
-    if names.str.fullmatch(r"-?\d+\.0").all():  # a missing value made the column floats
+    if names.str.fullmatch(r"-?\d+\.0").all():  # pandas reads integers with a missing value as floats
         names = names.str.removesuffix(".0")
     return names.to_numpy(object)
 
@@ -77,20 +83,29 @@ def _first_column(table: pd.DataFrame, names: tuple[str, ...]) -> str | None:
 def join_labels(
     labels: pd.DataFrame, window: CurrentWindow, baseline: TrainingBaseline
 ) -> LabelledPredictions:
-    """Count which predictions of a window were correct.
+    """Count the correct predictions of a window.
 
-    A row without a label, or with two that differ, is left out with a note.
+    A row without a label, or with two different labels, is left out, and a note says so.
+
+    Parameters
+    ----------
+    labels
+        The table that `read_labels` returns.
+    window
+        The predictions, with their request ids.
+    baseline
+        The training baseline of the version, with its class names.
 
     Raises
     ------
     DataError
-        If the rows have no request id, or the labels have other classes.
+        If the rows have no request id, or no label is a class of the version.
     """
     if window.keys is None or window.predictions is None:
-        raise DataError("labels are joined by request, and the rows have no column 'request_id'")
+        raise DataError("the rows have no column 'request_id', which joins the labels to them")
     predictions = window.keys.to_pandas()
     predictions["predicted"] = window.predictions.to_pandas().to_numpy()
-    # A request that was sent again with the same prediction counts once.
+    # A client may retry a request: the same prediction of the same request counts once.
     predictions = predictions[predictions["predicted"].notna()].drop_duplicates()
     notes: list[str] = []
     by = _KEY if "row" in labels else ["request"]
@@ -102,7 +117,7 @@ def join_labels(
         notes.append(f"{unlabelled} of {len(predictions)} rows have no label")
     if len(predictions) and unlabelled == len(predictions) and len(labels):
         notes.append(
-            f"labels are of requests such as {labels['request'].iloc[0]!r}, rows of such as "
+            f"the request ids differ: the labels have {labels['request'].iloc[0]!r}, the rows have "
             f"{predictions['request'].iloc[0]!r}"
         )
     if len(joined):
@@ -111,33 +126,33 @@ def join_labels(
 
 
 def _drop_ambiguous(predictions: pd.DataFrame, by: list[str], notes: list[str]) -> pd.DataFrame:
-    """Leave out predictions that cannot be matched to one label."""
+    """Leave out predictions that share their key, because a label could belong to each of them."""
     several = predictions.duplicated(by, keep=False)
     if several.any():
         why = "" if "row" in by else ", and the labels have no column 'row'"
         count = predictions.loc[several, "request"].nunique()
-        notes.append(f"{count} requests have several predictions{why}: they are left out")
+        notes.append(f"{count} requests have several predictions{why}; they are left out")
     return predictions[~several]
 
 
 def _drop_contradictory(labels: pd.DataFrame, by: list[str], notes: list[str]) -> pd.DataFrame:
-    """Count a label once, and leave out those that contradict each other."""
+    """Keep each label once, and leave out labels that contradict each other."""
     distinct = labels.drop_duplicates()
     clash = distinct.duplicated(by, keep=False)
     doubled = len(labels) - len(distinct)
     if doubled:
-        notes.append(f"{doubled} labels were given twice, and count once")
+        notes.append(f"{doubled} labels occur twice; each counts once")
     if clash.any():
         rows = len(distinct[clash].drop_duplicates(by))
-        notes.append(f"{rows} rows have labels that contradict each other, and are left out")
+        notes.append(f"{rows} rows have labels that contradict each other; they are left out")
     return distinct[~clash]
 
 
 def _check_classes(joined: pd.DataFrame, baseline: TrainingBaseline) -> None:
-    """Refuse labels with other class names than the predictions: all would be wrong."""
+    """Refuse labels if none of them is a class of the version: every prediction would count as wrong."""
     given, known = set(joined[_LABEL]), {*joined["predicted"], *baseline.predictions}
     if not given & known:
         raise DataError(
-            f"labels: they hold {quoted_names(sorted(given)[:5])}, but the version predicts "
-            f"{quoted_names(sorted(known)[:5])}: none of them is the same"
+            f"the labels are {quoted_names(sorted(given)[:5])}, but the version predicts "
+            f"{quoted_names(sorted(known)[:5])}: they have no class in common"
         )

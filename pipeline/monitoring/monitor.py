@@ -1,4 +1,8 @@
-"""Monitor a stage once: compare production data with the baselines, then act on drift."""
+"""Monitor a stage once: compare production data with the training baselines, then act on drift.
+
+`monitor` reads all inputs, opens a run, analyses the rows of each version, writes the report, and
+retrains or rolls back if the parameters ask for it.
+"""
 
 from __future__ import annotations
 
@@ -45,45 +49,47 @@ class MonitorResult:
     stage: str
     version: int
     analysis: Analysis
-    other_versions: tuple[Analysis, ...]  # of other versions that predicted rows
+    other_versions: tuple[Analysis, ...]  # one for each other version that predicted rows
     notes: tuple[str, ...]
     actions: tuple[ActionResult, ...]
     experiment: str
     run_id: str
+    report: str  # path or address of the HTML report
 
 
 @dataclass(frozen=True)
 class _MonitoringInputs:
-    """All that a monitoring run reads before it begins."""
+    """The inputs, which are all read before the run is opened."""
 
     client: MlflowClient
     params: MonitorParams
     watched: VersionInfo  # the version in the stage
-    baseline: TrainingBaseline  # its own
+    baseline: TrainingBaseline  # the baseline of that version
     rows: ProductionData
     labels: pd.DataFrame | None
-    training: TrainParams | str | None  # of a candidate, or why there can be none
+    training: TrainParams | str | None  # parameters of a retraining, or why it is impossible
 
 
 @dataclass(frozen=True)
 class _VersionFindings:
-    """The analysis of one version, with the data that it compared."""
+    """The analysis of one version, with the data that were compared."""
 
     analysis: Analysis
     baseline: TrainingBaseline
     window: CurrentWindow
-    label_notes: tuple[str, ...]  # if there is no accuracy to show them with
+    label_notes: tuple[str, ...]  # notes on the labels, if the analysis has no accuracy that shows them
 
 
 def monitor(params: MonitorParams) -> MonitorResult:
-    """Compare production data with the baseline of each version that predicted it.
+    """Compare production data with the training baseline of each version that predicted it.
 
-    The version in the stage decides; the others are reported.
+    The result for the version in the stage decides the verdict and the actions. The report also shows
+    the other versions.
 
     Raises
     ------
     PipelineError, RegistryToolsError
-        If the rows, the labels or the baseline cannot be read. No action is taken then.
+        If the rows, the labels or the baseline cannot be read. In this case no action is taken.
     """
     inputs = _read_inputs(params)
     run = MonitoringRun(inputs.client, params.name, _run_tags(params, inputs.watched))
@@ -110,8 +116,8 @@ def _read_inputs(params: MonitorParams) -> _MonitoringInputs:
         try:
             training = actions.training_params(watched, own, params.name, params.retrain)
         except (PipelineError, RegistryToolsError) as error:
-            training = str(error)  # the stage is monitored all the same
-            _log.warning("there can be no retraining: %s", training)
+            training = str(error)  # the monitoring itself needs no training
+            _log.warning("retraining is impossible: %s", training)
     since = datetime.now(timezone.utc) - params.since if params.since is not None else None
     path = Path(params.current)
     rows = readers.read_production_data(path, params.name, list(own.columns), own.text_columns, since)
@@ -120,7 +126,7 @@ def _read_inputs(params: MonitorParams) -> _MonitoringInputs:
 
 
 def _monitor_versions(inputs: _MonitoringInputs, run: MonitoringRun) -> MonitorResult:
-    """Analyse each version, log the results, and take the actions."""
+    """Analyse each version, run the actions, and log the results and the report."""
     params, watched = inputs.params, inputs.watched.version
     findings, notes = _analyse_versions(inputs)
     for each in findings:
@@ -151,11 +157,12 @@ def _monitor_versions(inputs: _MonitoringInputs, run: MonitoringRun) -> MonitorR
         results,
         run.experiment,
         run.run_id,
+        run.report_address(),
     )
 
 
 def _analyse_versions(inputs: _MonitoringInputs) -> tuple[list[_VersionFindings], list[str]]:
-    """Return the findings of each version, that of the stage first, and notes on skipped rows."""
+    """Return the findings of each version, the one in the stage first, and notes on skipped rows."""
     findings: list[_VersionFindings] = []
     notes = list(inputs.rows.notes)
     watched = inputs.watched.version
@@ -171,9 +178,9 @@ def _analyse_versions(inputs: _MonitoringInputs) -> tuple[list[_VersionFindings]
 
 
 def _untested_notes(findings: _VersionFindings) -> list[str]:
-    """Return notes on what was not tested of a version."""
+    """Return notes on the features whose categories are not tested, and on the labels."""
     notes = [
-        f"{name} has more than {len(profile.counts)} categories: how often each comes is not tested"
+        f"{name} has more than {len(profile.counts)} categories: their frequencies are not tested"
         for name, profile in findings.baseline.columns.items()
         if isinstance(profile, CategoryProfile) and profile.others
     ]
@@ -181,7 +188,7 @@ def _untested_notes(findings: _VersionFindings) -> list[str]:
 
 
 def _split_by_version(rows: ProductionData, watched: int) -> dict[int, ProductionData]:
-    """Return rows by version; rows without a version count for the one in the stage."""
+    """Return rows by version; rows without a version are assigned to the version in the stage."""
     found = rows.by_version()
     own = [*found.pop(watched, ProductionData(())).tables, *found.pop(None, ProductionData(())).tables]
     other_versions = {version: part for version, part in found.items() if version is not None}
@@ -189,27 +196,27 @@ def _split_by_version(rows: ProductionData, watched: int) -> dict[int, Productio
 
 
 def _fetch_baseline(client: MlflowClient, version: VersionInfo) -> TrainingBaseline:
-    """Return the training baseline of a version.
+    """Download and verify the training baseline of a version.
 
     Raises
     ------
     DataError
-        If it has none.
+        If the version has no baseline.
     VerificationError
-        If it was changed after registration.
+        If its files were changed after registration.
     """
     with loader.verified_evidence(client, version, TrustPolicy.from_environment(), baseline.FILES) as folder:
         found = baseline.read_baseline(folder) if folder is not None else None
     if found is None:
         raise DataError(
-            f"{version.name} version {version.version} has no training baseline to compare with: "
-            "it was not trained by this pipeline, or by an older one; train it anew"
+            f"{version.name} version {version.version} has no training baseline to compare with: only "
+            "trainings of this pipeline store one; train a new version with it"
         )
     return found
 
 
 def _analyse_version(inputs: _MonitoringInputs, version: int, rows: ProductionData) -> _VersionFindings:
-    """Analyse the rows of one version."""
+    """Compare the rows of one version with its baseline; predict them if they have no predictions."""
     own = inputs.baseline
     if version != inputs.watched.version:
         ref = ModelRef(inputs.params.name, version=version)
@@ -226,7 +233,7 @@ def _analyse_version(inputs: _MonitoringInputs, version: int, rows: ProductionDa
 
 
 def _predict_rows(client: MlflowClient, name: str, version: int, part: CurrentWindow) -> CurrentWindow:
-    """Predict rows without predictions; rows with missing values get none."""
+    """Predict rows that have no predictions; a row with a missing required value gets none."""
     model = loader.load(client, ModelRef(name, version=version), TrustPolicy.from_environment())
     required = [column.name for column in model.info.signature or () if column.required]
     table = part.table.to_pandas()
@@ -243,7 +250,7 @@ def _predict_rows(client: MlflowClient, name: str, version: int, part: CurrentWi
 
 
 def _run_actions(inputs: _MonitoringInputs, main: Analysis, run: MonitoringRun) -> Sequence[ActionResult]:
-    """Take the requested actions, if there is drift."""
+    """Run the requested actions: a rollback if the accuracy fell, a retraining if there is drift."""
     results: list[ActionResult] = []
     client, params = inputs.client, inputs.params
     current_version = inputs.watched.version

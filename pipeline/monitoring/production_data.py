@@ -1,4 +1,8 @@
-"""Production data, split by the version that predicted it."""
+"""Production data: rows with features, and the version, prediction and request of each row.
+
+The columns come from the server's prediction log or from a scored file; other tables have features
+only. `ProductionData.window` selects the rows of one version for the analysis.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from pipeline.monitoring.window import CurrentWindow
 from registry_tools.data.schema import quoted_names
 from registry_tools.errors import first_line
 
-# What the log and a scored file call their own columns: version, prediction, its name.
+# Columns that the prediction log and a scored file add: version, prediction, name of the prediction.
 _LOG = ("_version", "_prediction", "_prediction_name")
 _SCORED = ("model_version", "prediction", "prediction_name")
 REQUEST, ROW, AT, MODEL = ("_request_id", "request_id"), ("_row", "row"), "_at", "_model"
@@ -25,11 +29,11 @@ class ProductionData:
     """Production data of all versions, one table for each file."""
 
     tables: tuple[pa.Table, ...]
-    notes: tuple[str, ...] = ()  # what was left out
-    features: frozenset[str] = frozenset()  # names that are no columns of the log's or a scored file's own
+    notes: tuple[str, ...] = ()  # which rows and files were left out
+    features: frozenset[str] = frozenset()  # features of the model, even if the log has such a column
 
     def by_version(self) -> dict[int | None, ProductionData]:
-        """Return the rows by version; None where they name none."""
+        """Return the rows by version; the key None has the rows without a version."""
         found: dict[int | None, list[pa.Table]] = {}
         for table in self.tables:
             for version, part in _split_by_version(table, self.features).items():
@@ -44,12 +48,12 @@ class ProductionData:
         return sum(table.num_rows for table in self.tables)
 
     def window(self, features: Sequence[str]) -> CurrentWindow:
-        """Return the rows with the features of a version, by their names.
+        """Return the rows with the given features, their predictions and their request ids.
 
         Raises
         ------
         DataError
-            If a feature is not there, or tables have incompatible columns.
+            If a feature is missing, or a column has incompatible types in two tables.
         """
         if not self.count:
             return CurrentWindow(pa.table({name: pa.array([], pa.null()) for name in features}), None, None)
@@ -85,23 +89,23 @@ def _split_by_version(table: pa.Table, features: frozenset[str]) -> dict[int | N
 
 
 def _version_number(version: object) -> int | None:
-    """Return a version's number; None if it is none.
+    """Return the number of a version; None for a missing value.
 
     Raises
     ------
     DataError
-        If it is something else.
+        If the value is not a whole number.
     """
     if version is None or version != version:
         return None
     try:
         return int(str(version).removesuffix(".0"))
     except ValueError:
-        raise DataError(f"the rows name version {version!r}, which is not a number") from None
+        raise DataError(f"the rows have the version {version!r}, which is not a number") from None
 
 
 def _own_columns(table: pa.Table, features: frozenset[str]) -> tuple[str, str, str] | None:
-    """Return the names of version, prediction and its name; None without predictions."""
+    """Return the names of the columns with version, prediction and class name; None without predictions."""
     for names in (_LOG, _SCORED):
         if {*names[:2]} <= {*table.column_names} - features:
             return names
@@ -109,7 +113,10 @@ def _own_columns(table: pa.Table, features: frozenset[str]) -> tuple[str, str, s
 
 
 def _select_features(table: pa.Table, features: Sequence[str]) -> pa.Table:
-    """Return the features; the log gives a name that it needs itself a word before it."""
+    """Return the columns of the features.
+
+    The log stores a feature whose name is one of the log's own columns as `feature NAME`.
+    """
     there: dict[str, pa.ChunkedArray] = {}
     for feature in features:
         name = f"feature {feature}"
@@ -120,10 +127,10 @@ def _select_features(table: pa.Table, features: Sequence[str]) -> pa.Table:
     if lacking:
         own = {*there, *_LOG, *_SCORED, *REQUEST, *ROW, AT, MODEL}
         unknown = [name for name in table.column_names if name not in own]
-        has = f"; {quoted_names(unknown)} is there instead" if unknown else ""
+        has = f"; they have {quoted_names(unknown)} instead" if unknown else ""
         raise DataError(
             f"the rows have no column{'s' * (len(lacking) > 1)} {quoted_names(lacking)}, which "
-            f"the version takes{has}: was it renamed?"
+            f"the version needs{has}: was it renamed?"
         )
     return pa.table(there)
 
@@ -132,11 +139,11 @@ def _concatenate(tables: list[pa.Table]) -> pa.Table:
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
-        raise DataError(f"the files of the log do not fit each other: {first_line(error)}") from error
+        raise DataError(f"the files of the log have incompatible columns: {first_line(error)}") from error
 
 
 def _predicted_names(table: pa.Table, features: frozenset[str]) -> pa.ChunkedArray | None:
-    """Return the predicted class names; the predictions themselves where there are none."""
+    """Return the predicted class names; a prediction without a name is returned as it is."""
     names = _own_columns(table, features)
     if names is None:
         return None
@@ -147,15 +154,15 @@ def _predicted_names(table: pa.Table, features: frozenset[str]) -> pa.ChunkedArr
 
 
 def _as_names(classes: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return classes under the names that a training gives them.
+    """Return predictions as class names, as a training writes them.
 
     Raises
     ------
     DataError
-        If they are none.
+        If a prediction is a list or an object.
     """
     if pa.types.is_nested(classes.type):
-        raise DataError(f"the predictions hold {classes.type}, which is no class")
+        raise DataError(f"the predictions are of type {classes.type}, not classes")
     if pa.types.is_boolean(classes.type):
         return pc.if_else(classes, "True", "False")
     if pa.types.is_floating(classes.type):
@@ -165,7 +172,7 @@ def _as_names(classes: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _request_keys(table: pa.Table, features: frozenset[str]) -> pa.Table | None:
-    """Return which request each row was of, and its place in it."""
+    """Return the request id of each row, and its position in the request; None without request ids."""
     there = {*table.column_names} - features
     request = next((name for name in REQUEST if name in there), None)
     if request is None:

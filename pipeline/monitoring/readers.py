@@ -1,4 +1,4 @@
-"""Read production data: the server's prediction log, a scored file, or any table."""
+"""Read production data: a folder of the server's prediction log, a scored file, or any table."""
 
 from __future__ import annotations
 
@@ -27,35 +27,35 @@ _SKIPPED_COLUMN = "_probabilities"
 def read_production_data(
     path: Path, name: str, features: Collection[str], text: Sequence[str], since: datetime | None
 ) -> ProductionData:
-    """Return production data.
+    """Read the rows of one model.
 
     Parameters
     ----------
     path
-        A folder of the prediction log, or a table.
+        A folder of the prediction log, or a .csv or .parquet file.
     name
-        Of the model: its folder in that of the log.
+        The registered model; a log of several models has one folder for each.
     features
-        Of the version in the stage: columns with these names are features.
+        The features of the version in the stage; a column with such a name is a feature.
     text
-        Columns of a CSV that hold text even where it looks like numbers.
+        Columns of a CSV file that are read as text even if their values look like numbers.
     since
-        Earlier rows of the log are left out.
+        Rows predicted before this time are left out; None reads all rows.
 
     Raises
     ------
     DataError, InputError
-        If there is nothing to read.
+        If the path does not exist or cannot be read, or no row is of this model.
     """
     if not path.exists():
-        raise DataError(f"{path}: there is no such file or folder (looked in {Path.cwd()})")
+        raise DataError(f"{path}: there is no such file or folder (relative paths start at {Path.cwd()})")
     if path.is_dir():
         rows = _read_log_folder(path, name, since)
     elif path.suffix.lower() in _PARQUET:
         try:
             rows = ProductionData((_read_parquet(path),))
         except (OSError, pa.ArrowException) as error:
-            raise DataError(f"{path}: not readable as Parquet: {first_line(error)}") from error
+            raise DataError(f"{path} cannot be read as Parquet: {first_line(error)}") from error
     else:
         table = read_table(path, text_columns=text, may_be_empty=True)
         try:
@@ -67,30 +67,30 @@ def read_production_data(
 
 
 def _read_log_folder(path: Path, name: str, since: datetime | None) -> ProductionData:
-    """Read the whole files of a log; one that is being written has a hidden name."""
+    """Read the finished files of a prediction log; the server hides a file while it writes it."""
     own = path / name
     folder = own if own.is_dir() else path
     files = sorted(f for f in folder.glob("*.parquet") if not f.name.startswith("."))
     if not files and any(not f.name.startswith(".") for f in folder.iterdir()):
         others = sorted({file.parent.name for file in folder.glob("*/*.parquet")})
         if not others:
-            raise DataError(f"{folder}: there is no .parquet file of a prediction log in it")
-        return ProductionData((), (f"the log has no rows of {name} yet, but of {quoted_names(others)}",))
+            raise DataError(f"{folder} has no .parquet file of a prediction log")
+        return ProductionData((), (f"the log has no rows of {name} yet, only of {quoted_names(others)}",))
     tables, notes = [], []
     for file in files:
         try:
             if since is None or not _is_before(file, since):
                 tables.append(_read_parquet(file))
         except (OSError, pa.ArrowException) as error:
-            _log.warning("%s is left out: not readable: %s", file.name, first_line(error))
-            notes.append(f"{file.name} is not readable, and was left out")
+            _log.warning("%s cannot be read and is left out: %s", file.name, first_line(error))
+            notes.append(f"{file.name} cannot be read and was left out")
     if len(notes) == len(files) > 0:
-        raise DataError(f"{folder}: none of its files is readable, such as {files[0].name}")
+        raise DataError(f"{folder}: no file can be read; the first is {files[0].name}")
     return ProductionData(tuple(tables), tuple(notes))
 
 
 def _is_before(file: Path, since: datetime) -> bool:
-    """Say whether all rows of a file were predicted before a time, by its footer."""
+    """Check in the footer of a file whether all its rows were predicted before a time."""
     with pq.ParquetFile(file) as opened:
         if AT not in opened.schema_arrow.names:
             return False
@@ -113,12 +113,12 @@ def _read_parquet(path: Path) -> pa.Table:
 
 
 def _decode_dictionaries(table: pa.Table) -> pa.Table:
-    """Return a table without dictionaries: tables of different ones do not go together.
+    """Return a table with plain columns: pyarrow cannot join columns with different dictionaries.
 
     Raises
     ------
     DataError
-        If a column occurs twice.
+        If two columns have the same name.
     """
     doubled = [name for name in table.column_names if table.column_names.count(name) > 1]
     if doubled:
@@ -131,19 +131,19 @@ def _decode_dictionaries(table: pa.Table) -> pa.Table:
 
 
 def _keep_model(rows: ProductionData, name: str, path: Path) -> ProductionData:
-    """Leave out the predictions of other models.
+    """Leave out rows that other models predicted.
 
     Raises
     ------
     DataError
-        If none is left.
+        If no row is left.
     """
     kept, others = [], set()
     for table in rows.tables:
         if MODEL in table.column_names and table.num_rows:
             models = table.column(MODEL)
             foreign = set(pc.unique(models).to_pylist()) - {name}
-            if foreign:  # else it would be copied for nothing
+            if foreign:  # filtering copies the table
                 table = table.filter(pc.equal(models, name))
             others |= foreign
         kept.append(table)
@@ -151,7 +151,7 @@ def _keep_model(rows: ProductionData, name: str, path: Path) -> ProductionData:
     if not others:
         return found
     if not found.count:
-        raise DataError(f"{path}: these rows were predicted by {quoted_names(sorted(others))}")
+        raise DataError(f"{path}: all rows were predicted by {quoted_names(sorted(others))}, not by {name}")
     note = f"rows that {quoted_names(sorted(others))} predicted were left out"
     return replace(found, notes=(*rows.notes, note))
 
@@ -165,7 +165,7 @@ def _keep_since(rows: ProductionData, since: datetime) -> ProductionData:
         held = table.schema.field(AT).type if AT in table.column_names else None
         if held is None or not pa.types.is_timestamp(held):
             why = f"no column {AT!r}" if held is None else f"column {AT!r} holds {held}"
-            raise DataError(f"since: the rows do not have the time of prediction ({why})")
+            raise DataError(f"since: the rows have no time of prediction ({why})")
         at = table.column(AT)
         if at.type.tz is None:
             at = pc.assume_timezone(at, "UTC")
@@ -174,6 +174,6 @@ def _keep_since(rows: ProductionData, since: datetime) -> ProductionData:
         timeless += at.null_count
         kept.append(table.filter(pc.greater_equal(at, pa.scalar(since, at.type))))
     if ahead:
-        _log.warning("%d rows are in the future: a clock is wrong; they are used", ahead)
-    notes = [f"{timeless} rows have no time of prediction: left out"] if timeless else []
+        _log.warning("%d rows have a time in the future: a clock is wrong; the rows are used", ahead)
+    notes = [f"{timeless} rows have no time of prediction and were left out"] if timeless else []
     return replace(rows, tables=tuple(kept), notes=(*rows.notes, *notes))

@@ -1,4 +1,4 @@
-"""The page of a monitoring run: one file, nothing loaded from elsewhere."""
+"""Write the report of a monitoring run: one HTML file without external resources, JSON and PNG."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from matplotlib.figure import Figure
 from pipeline.monitoring import figures
 from pipeline.monitoring.actions import ActionResult
 from pipeline.monitoring.analysis import Analysis
+from pipeline.monitoring.run_log import REPORT
 from pipeline.monitoring.window import CurrentWindow
 from pipeline.training.baseline import TrainingBaseline
 from registry_tools.reports.render import data_uri, render
 
 
 def summary_sentence(analysis: Analysis) -> str:
-    """Return one sentence on the result of a version."""
+    """Return one sentence that states the result for a version."""
     if not analysis.is_enough:
         return (
-            f"{analysis.rows} rows, {analysis.min_rows} needed for a shift of "
-            f"{analysis.detectable_shift:.1f} sd: nothing is tested"
+            f"{analysis.rows} rows, too few to test: {analysis.min_rows} are needed, which find a shift "
+            f"of {analysis.detectable_shift:.1f} sd"
         )
     if not analysis.has_drift:
         shift = f"a shift of {analysis.detectable_shift:.1f} sd would be seen"
@@ -49,11 +50,11 @@ def write_report(
     Parameters
     ----------
     folder
-        Where to.
+        An existing folder.
     head
         `name`, `stage`, `current`, `run_id`, `version`, `alpha` and `notes` of the run.
     findings
-        Analysis, baseline and window of each version; the one in the stage first.
+        Analysis, baseline and window of each version, the version in the stage first.
     actions
         The results of the actions.
     """
@@ -84,13 +85,13 @@ def write_report(
         actions=actions,
         versions=versions,
     )
-    (folder / "report.html").write_text(page, encoding="utf-8")
+    (folder / REPORT).write_text(page, encoding="utf-8")
 
 
 def _version_context(
     analysis: Analysis, in_stage: bool, drawn: Mapping[str, tuple[str, bytes]]
 ) -> dict[str, Any]:
-    """Return what the page shows of a version."""
+    """Return the values that the template shows for one version."""
     return {
         "version": analysis.version,
         "in_stage": in_stage,
@@ -105,7 +106,7 @@ def _version_context(
 def _draw_figures(
     analysis: Analysis, baseline: TrainingBaseline, window: CurrentWindow
 ) -> dict[str, tuple[str, bytes]]:
-    """Return figures by name, each with its title, as PNG."""
+    """Return the title and the PNG bytes of each figure, by name."""
     shown = sorted(analysis.features, key=lambda feature: -feature.psi)[: figures.MAX_FEATURES]
     some = f", the {len(shown)} with the largest PSI" if len(shown) < len(analysis.features) else ""
     drawn = {"features": (f"Features{some}", figures.draw_features(baseline, window, shown))}
@@ -120,6 +121,6 @@ def _draw_figures(
 def _png(figure: Figure) -> bytes:
     content = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for such a letter
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # matplotlib draws a box for the letter
         figure.savefig(content, format="png", dpi=90)
     return content.getvalue()

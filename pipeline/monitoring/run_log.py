@@ -1,4 +1,7 @@
-"""Log monitoring to MLflow: a run in `<model>-monitoring`, and tags on the version."""
+"""Log a monitoring run to MLflow: a run in the experiment `<model>-monitoring`, and version tags.
+
+The module also holds the retraining lock, which lets only one run retrain within the cooldown.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.uri import is_local_uri
 
 from pipeline.monitoring.analysis import Analysis
 from registry_tools.mlflow_store import registry, runs
@@ -21,24 +26,26 @@ from registry_tools.processes import process_is_running
 from registry_tools.promotion.event_log import EventLog
 from registry_tools.stats import metrics
 
-CAUSE_TAG = "monitoring_run"  # on a version: the run that had it trained
+CAUSE_TAG = "monitoring_run"  # tag of a version: the monitoring run that started its training
+REPORT = "report.html"  # the artifact with the HTML report
 _LOCK = "retraining"
 
 
 class MonitoringRun:
-    """The MLflow run of one monitoring of a window."""
+    """The MLflow run that records one monitoring of a stage."""
 
     def __init__(self, client: MlflowClient, model: str, tags: Mapping[str, str]) -> None:
-        """Open it."""
+        """Start the run, and end abandoned runs of this machine."""
         self._client = client
         self._model = model
         self.experiment = f"{model}-monitoring"
         here = {"host": socket.gethostname(), "process": str(os.getpid())}
         runs.end_abandoned_runs(client, self.experiment, here["host"])
-        self.run_id = runs.start(client, self.experiment, {**tags, **here, "kind": "monitoring"})
+        description = f"Monitoring of {model}: one run for each comparison with the training baseline."
+        self.run_id = runs.start(client, self.experiment, description, {**tags, **here, "kind": "monitoring"})
 
     def log_analysis(self, analysis: Analysis) -> None:
-        """Log the metrics of the version in the stage; those of each feature over the window."""
+        """Log the metrics of an analysis; the PSI of a feature gets one step for each part of the window."""
         now = int(datetime.now(timezone.utc).timestamp() * 1000)
         logged = [Metric("rows", analysis.rows, now, 0), Metric("drift", float(analysis.has_drift), now, 0)]
         suffixes = metrics.metric_suffixes([feature.name for feature in analysis.features])
@@ -64,13 +71,25 @@ class MonitoringRun:
                 self._client.log_batch(self.run_id, metrics=logged[start : start + 900], synchronous=True)
 
     def log_files(self, write: Callable[[Path], None]) -> None:
-        """Log the files that `write` puts into a folder."""
+        """Log the files that `write` creates in the folder it gets."""
         with tempfile.TemporaryDirectory() as folder, translate_errors(self._client.tracking_uri):
             write(Path(folder))
             self._client.log_artifacts(self.run_id, folder)
 
+    def report_address(self) -> str:
+        """Return the address of the report: a path, a page of the MLflow UI, or an artifact address."""
+        with translate_errors(self._client.tracking_uri):
+            info = self._client.get_run(self.run_id).info
+        address = f"{info.artifact_uri}/{REPORT}"
+        if is_local_uri(address):
+            return local_file_uri_to_path(address)
+        server = self._client.tracking_uri.rstrip("/")
+        if server.startswith("http"):
+            return f"{server}/#/experiments/{info.experiment_id}/runs/{self.run_id}/artifacts/{REPORT}"
+        return address
+
     def tag_version(self, analysis: Analysis) -> None:
-        """Write the verdict on the version; the server reports it from there."""
+        """Write the verdict as tags of the version, from which the server reports it."""
         at = f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
         verdict = analysis.verdict() + (f": {analysis.where()}" if analysis.has_drift else "")
         tags = {DRIFT_AT_TAG: at, DRIFT_RUN_TAG: self.run_id, DRIFT_TAG: verdict[:5000]}
@@ -78,26 +97,30 @@ class MonitoringRun:
             self.tag(analysis.version, key, value)
 
     def tag(self, version: int, key: str, value: str) -> None:
-        """Write a tag on a version."""
+        """Set a tag of a version."""
         with translate_errors(self._client.tracking_uri):
             self._client.set_model_version_tag(self._model, str(version), key, value)
 
     def end(self, status: str, tags: Mapping[str, str]) -> None:
-        """End the run as FINISHED, FAILED or KILLED."""
+        """End the run with the status FINISHED, FAILED or KILLED, and set its last tags."""
         runs.end(self._client, self.run_id, status, {}, {k: v[:5000] for k, v in tags.items()})
 
     def link_entry_run(self) -> None:
-        """Tag the run that `mlflow run` has opened with the id of this one."""
+        """Tag the run that `mlflow run` opened, if any, with the id of the monitoring run."""
         run_id = os.environ.get("MLFLOW_RUN_ID")
         if run_id is not None:
             with translate_errors(self._client.tracking_uri):
                 self._client.set_tag(run_id, CAUSE_TAG, self.run_id, synchronous=True)
 
     def lock_retraining(self, stage: str, cooldown: timedelta) -> str | None:
-        """Make this run the one that retrains; return why it may not, None if it may.
+        """Acquire the retraining lock of a stage.
 
-        The locks on a stage are numbered parameters of the run with which the history begins.
-        MLflow takes each once, so that of two monitors one comes first.
+        The locks of a stage are numbered parameters of the first run of the history. MLflow accepts a
+        parameter only once, so that one of two concurrent monitoring runs gets the lock.
+
+        Returns
+        -------
+        None if this run may retrain, else the reason why it may not.
         """
         log = EventLog.find_or_make(self._client, self._model)
         with translate_errors(self._client.tracking_uri):
@@ -118,25 +141,25 @@ class MonitoringRun:
                     return None
 
     def _lock_holder(self, run_id: str, cooldown: timedelta) -> str | None:
-        """Return why nobody may retrain yet, as long as an earlier lock holds."""
+        """Return the reason why the lock of an earlier run still holds; None if it does not."""
         before = registry.find_run(self._client, run_id)
         if before is None or before.info.lifecycle_stage != "active":
-            return None  # deleted, and its time with it
+            return None  # the run was deleted, so its start time is unknown
         began = datetime.fromtimestamp(before.info.start_time / 1000, timezone.utc)
         age = datetime.now(timezone.utc) - began
         tags = before.data.tags
         if before.info.status == "RUNNING" and _is_running_here(tags):
-            return f"run {run_id} is training one, since {_format_age(age)}"
-        # One of a clock that is far ahead must not stand in the way for years.
+            return f"run {run_id} is retraining, started {_format_age(age)}"
+        # A lock from a clock that is far ahead must not block retraining for years.
         if not timedelta(hours=-1) < age < cooldown:
             return None
         failed = ", which failed" if tags.get("retrain", "").startswith("failed") else ""
         remaining = f"cooldown={_format_duration(cooldown)} is not over"
-        return f"run {run_id} did {_format_age(age)}{failed}, and {remaining}"
+        return f"run {run_id} retrained {_format_age(age)}{failed}, and {remaining}"
 
 
 def _is_running_here(tags: Mapping[str, str]) -> bool:
-    """Say whether the process of a run of this machine still runs."""
+    """Check whether the process of a run still runs; only processes of this machine are known."""
     process = tags.get("process", "")
     mine = tags.get("host") == socket.gethostname() and process.isdigit()
     return mine and int(process) != os.getpid() and process_is_running(int(process))
@@ -145,7 +168,7 @@ def _is_running_here(tags: Mapping[str, str]) -> bool:
 def _format_age(age: timedelta) -> str:
     seconds = int(age.total_seconds())
     if seconds < 0:
-        return "by a clock that is ahead"
+        return "in the future (its clock is ahead)"
     return f"{_format_duration(timedelta(seconds=seconds))} ago"
 
 

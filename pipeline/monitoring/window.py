@@ -1,4 +1,4 @@
-"""The current window: production data of one version."""
+"""The current window: the production data of one version, which the analysis tests."""
 
 from __future__ import annotations
 
@@ -19,63 +19,63 @@ from registry_tools.data.schema import FINITE, Column, quoted_names
 
 @dataclass(frozen=True)
 class CurrentWindow:
-    """The current window: production data of one version."""
+    """The features of rows that one version predicted, with the predictions and the request ids."""
 
-    table: pa.Table  # features under their names
-    predictions: pa.ChunkedArray | None  # names of classes; None: it was not asked yet
-    keys: pa.Table | None  # `request` and `row`, to join labels
+    table: pa.Table  # one column for each feature
+    predictions: pa.ChunkedArray | None  # class names; None if the rows have no predictions
+    keys: pa.Table | None  # columns `request` and `row`, which join labels; None without request ids
 
     @property
     def rows(self) -> int:
-        """How many there are."""
+        """The number of rows."""
         return int(self.table.num_rows)
 
     def numeric_values(self, name: str) -> npt.NDArray[np.float64]:
-        """Return a column of numbers, shape (rows,); NaN is none.
+        """Return a column as numbers, shape (rows,); NaN marks a missing value.
 
         Raises
         ------
         DataError
-            If it holds something else.
+            If a value is not a number.
         """
         column = self.table.column(name)
         try:
-            with contextlib.suppress(pa.ArrowInvalid):  # text in a form that Arrow does not read
+            with contextlib.suppress(pa.ArrowInvalid):  # the coercion below reads more forms of text
                 return np.asarray(column.cast(pa.float64(), safe=False).to_numpy())
             batch = pa.RecordBatch.from_arrays([column.combine_chunks()], [name])
             coerced = coerce_batch(batch, [Column(name, "double", required=False)], text=True)
         except pa.ArrowException as error:
-            raise DataError(f"column {name!r} holds {column.type} instead of numbers") from error
+            raise DataError(f"column {name!r} is of type {column.type}, not numbers") from error
         for row, fault in coerced.faults.items():
             if fault.reason != FINITE:  # an infinite value is a number
                 raise DataError(f"column {name!r}, row {row}: {fault.describe()}")
         return coerced.arrays[name]
 
     def category_counts(self, name: str, is_boolean: bool) -> tuple[dict[str, int], int]:
-        """Return how many rows there are of each category of a column, and how many have none.
+        """Return the number of rows by category, and the number of rows with a missing value.
 
         Raises
         ------
         DataError
-            If it holds what is no category.
+            If the values are lists or objects.
         """
-        # Not the shared coercion: it refuses 0 and 1 as booleans, and other values than text as categories.
+        # The shared coercion refuses 0 and 1 as booleans, and categories that are not text.
         column = self.table.column(name)
         try:
             if is_boolean and (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-                column = column.cast(pa.bool_())  # 0 and 1
+                column = column.cast(pa.bool_())  # a CSV or a log may store booleans as 0 and 1
             return count_categories(column)
         except pa.ArrowException as error:
             raise DataError(
-                f"column {name!r} holds {column.type}, and the version was trained on text there"
+                f"column {name!r} is of type {column.type}, but the version was trained on text"
             ) from error
 
     def slice_rows(self, start: int, rows: int) -> CurrentWindow:
-        """Return some of the rows, in their order."""
+        """Return `rows` rows from position `start`, without predictions and request ids."""
         return CurrentWindow(self.table.slice(start, rows), None, None)
 
     def sample(self, most: int) -> pd.DataFrame:
-        """Return up to so many rows of the features, chosen by chance, the same each time."""
+        """Return at most `most` rows of the features, drawn at random with a fixed seed."""
         table = self.table
         if self.rows > most:
             chosen = np.random.default_rng(0).choice(self.rows, most, replace=False)
@@ -84,7 +84,7 @@ class CurrentWindow:
 
 
 def count_categories(column: pa.ChunkedArray) -> tuple[dict[str, int], int]:
-    """Return how many values there are of each category, and how many are missing."""
+    """Return the number of values by category, and the number of missing values."""
     counts: dict[str, int] = {}
     missing = 0
     for pair in pc.value_counts(column.combine_chunks()).to_pylist():
@@ -97,13 +97,19 @@ def count_categories(column: pa.ChunkedArray) -> tuple[dict[str, int], int]:
 
 
 def check_class_names(window: CurrentWindow, version: int, baseline: TrainingBaseline) -> None:
-    """Refuse class names that the baseline does not have: all would be drift."""
+    """Refuse predictions if no class name is in the baseline: the names differ, not the data.
+
+    Raises
+    ------
+    DataError
+        If window and baseline have no class name in common.
+    """
     if window.predictions is None or not window.rows:
         return
     current = set(window.predictions.unique().drop_null().to_pylist())
     if current and not current & set(baseline.predictions):
         raise DataError(
-            f"the rows say that version {version} predicted {quoted_names(sorted(current)[:5])}, "
+            f"the rows hold the predictions {quoted_names(sorted(current)[:5])} of version {version}, "
             f"but it predicts {quoted_names(sorted(baseline.predictions)[:5])}: "
-            "none of them is the same"
+            "they have no class in common"
         )

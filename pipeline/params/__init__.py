@@ -1,1 +1,1 @@
-"""The parameters of each step, with defaults and bounds."""
+"""The parameters of each command, with defaults, bounds and help texts."""

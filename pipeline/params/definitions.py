@@ -1,4 +1,8 @@
-"""The parameters of the steps: types, defaults and bounds, in one place."""
+"""The parameters of training, sweep and monitoring: one frozen dataclass for each.
+
+Each field states its default, a function that parses and checks it, its bounds, and its help text. The
+command line and the checks are built from these fields.
+"""
 
 from __future__ import annotations
 
@@ -30,23 +34,23 @@ from registry_tools.refs import model_name, stage_name
 
 SPLITS = ("stratified", "hash")
 ENGINES = ("local", "spark")
-CANDIDATE_STAGE = "staging"  # the stage where a training puts its version
-ALL_MODELS = "all"  # instead of a model: each of them
+CANDIDATE_STAGE = "staging"  # the default stage of a newly trained version
+ALL_MODELS = "all"  # value of `model` in a sweep: try all estimators
 
 
 @dataclass(frozen=True)
 class TrainParams(CheckedParams):
-    """What a training run depends on."""
+    """The parameters of a training."""
 
     data: str = param("iris", nonempty, "'iris', or the path of a .csv or .parquet file", "The table.")
     target: str | None = param(
-        None, column_name, "the name of a column", "The label column; a table needs it."
+        None, column_name, "the name of a column", "The label column; required for your own table."
     )
     drop: tuple[str, ...] = param(
         (),
         column_names,
-        "different names of columns between commas, or none",
-        "Columns of a table to leave out, such as what only names a row.",
+        "different column names separated by commas, or none",
+        "Columns to leave out, for example a column of row ids.",
     )
     model: str = param(
         "logistic_regression", choice(tuple(ESTIMATORS)), f"one of {', '.join(ESTIMATORS)}", "The estimator."
@@ -58,45 +62,45 @@ class TrainParams(CheckedParams):
         200,
         integer(1, 1_000_000),
         "a whole number from 1 to 1000000",
-        f"Iterations at most, of {estimators_that_take('max_iter')}.",
+        f"The largest number of iterations; used by {estimators_that_take('max_iter')}.",
     )
     test_size: float | int = param(
         0.2,
         holdout_size,
         "a fraction above 0 and below 1, or a whole number of rows from 1",
-        "Rows held out: a fraction or a number.",
+        "The size of the holdout, as a fraction or a number of rows.",
     )
     random_state: int = param(
         42,
         integer(0, 2**32 - 1),
         "a whole number from 0 to 4294967295",
-        "The seed of split, subset and estimator.",
+        "The seed of the split, the subset and the estimator.",
     )
     split: str = param(
         "stratified",
         choice(SPLITS),
         "stratified or hash",
-        "How rows are held out; hash keeps each row on its side while the table grows.",
+        "How to choose the holdout; hash keeps each row on its side when the table grows.",
     )
     subset_size: int | None = param(
         None,
         optional(integer(1, 2**63 - 1)),
         "a whole number of rows from 1, or none for all",
-        "Train on that many rows only.",
+        "Use only so many rows of the table.",
     )
     plots: bool = param(True, boolean, "true or false", "Draw and log the plots.")
     name: str = param("iris", model_name, "the name of a registered model", "The registered model.")
     stage: str = param(
-        CANDIDATE_STAGE, stage_name, "a legal alias, such as staging", "The stage that it gets."
+        CANDIDATE_STAGE, stage_name, "a legal alias, such as staging", "The stage of the new version."
     )
 
     def __post_init__(self) -> None:
-        """Check the bounds of each value and that they fit together.
+        """Check the bounds of each parameter, and that the parameters are consistent.
 
         Raises
         ------
         InvalidParameter
-            If one is out of its bounds, or two contradict each other.
+            If a parameter is out of bounds, or two parameters contradict each other.
         """
         super().__post_init__()
         if self.data != "iris" and self.target is None:
@@ -104,9 +108,9 @@ class TrainParams(CheckedParams):
                 "target", "none", f"a table needs the name of its label column (data={self.data})"
             )
         if self.data == "iris" and self.target is not None:
-            raise InvalidParameter("target", self.target, "belongs to a table; iris brings its own label")
+            raise InvalidParameter("target", self.target, "needs data=FILE; iris has its own label")
         if self.data == "iris" and self.drop:
-            raise InvalidParameter("drop", as_text(self.drop), "belongs to a table, not to iris")
+            raise InvalidParameter("drop", as_text(self.drop), "needs data=FILE; iris has no such column")
         if self.target in self.drop:
             raise InvalidParameter("drop", as_text(self.drop), "the label column cannot be left out")
         if self.data != "iris" and Path(self.data).suffix.lower() not in {".csv", ".parquet", ".pq"}:
@@ -115,7 +119,7 @@ class TrainParams(CheckedParams):
             raise InvalidParameter(
                 "test_size",
                 self.test_size,
-                "split=hash needs a fraction: a number of rows would move rows as the table grows",
+                "split=hash needs a fraction: with a number, rows change sides when the table grows",
             )
 
 
@@ -144,7 +148,7 @@ class SweepParams(TrainParams):
 
 @dataclass(frozen=True)
 class MonitorParams(CheckedParams):
-    """What a monitoring run depends on, and the actions that it may take."""
+    """The parameters of a monitoring run, and the actions that it may take."""
 
     name: str = param("iris", model_name, "the name of a registered model", "The registered model.")
     stage: str = param("production", stage_name, "a legal alias, such as production", "The monitored stage.")
@@ -152,69 +156,71 @@ class MonitorParams(CheckedParams):
         None,
         optional(nonempty),
         "a folder of the prediction log, or a .csv or .parquet file",
-        "The production data; has to be given.",
+        "The production data; required.",
     )
     labels: str | None = param(
         None,
         optional(str),
         "a .csv or .parquet file, or none",
-        "The correct labels, by request_id, perhaps row, and label.",
+        "The correct labels: a table with the columns request_id, label and optionally row.",
     )
     since: timedelta | None = param(
         None,
         optional(duration),
         "a time such as 12h or 7d, up to a century, or none for all",
-        "How far back the log is read.",
+        "Read only rows that were predicted within this time before now.",
     )
     min_rows: int = param(
-        200, integer(20, 2**63 - 1), "a whole number of rows from 20", "With fewer rows nothing is tested."
+        200, integer(20, 2**63 - 1), "a whole number of rows from 20", "The smallest number of rows to test."
     )
     alpha: float = param(
         0.01,
         significance_level,
         "a number from 1e-9 to 0.5",
-        "How often at most drift is reported where there is none.",
+        "The largest accepted probability of a false alarm.",
     )
     retrain: str | None = param(
         None,
         optional(str),
         "a .csv or .parquet file, or none",
-        "On drift, train a candidate on that table and have the gates judge it.",
+        "On drift, train a candidate on this table and run the gates on it.",
     )
     promote: bool = param(
-        False, boolean, "true or false", "Promote the candidate if the gates let it through."
+        False, boolean, "true or false", "Promote the retrained candidate if it passes the gates."
     )
-    rollback: bool = param(False, boolean, "true or false", "Roll back if the live accuracy has fallen.")
+    rollback: bool = param(
+        False, boolean, "true or false", "Roll back if the live accuracy is significantly lower."
+    )
     cooldown: timedelta = param(
         timedelta(days=1),
         duration,
         "a time such as 12h or 7d, up to a century",
-        "After a retraining, how long no other is started.",
+        "The shortest time between two retrainings.",
     )
 
     def __post_init__(self) -> None:
-        """Check the bounds of each value, and that the production data is given.
+        """Check the bounds of each parameter, and that the parameters are consistent.
 
         Raises
         ------
         InvalidParameter
-            If one is out of its bounds, or `current` is missing.
+            If a parameter is out of bounds, `current` is missing, or two parameters contradict each other.
         """
         super().__post_init__()
         if self.current is None:
             raise InvalidParameter(
-                "current", "none", "the production data has to be given: a folder of the log or a file"
+                "current", "none", "the production data is required: a folder of the log or a file"
             )
         if self.promote and self.retrain is None:
-            raise InvalidParameter("promote", "true", "belongs to retrain=TABLE")
+            raise InvalidParameter("promote", "true", "needs retrain=TABLE")
         if self.rollback and self.labels is None:
-            raise InvalidParameter("rollback", "true", "the live accuracy takes labels=FILE to be known")
+            raise InvalidParameter("rollback", "true", "needs labels=FILE, to compute the live accuracy")
         if self.retrain is not None and self.stage == CANDIDATE_STAGE:
             raise InvalidParameter(
                 "retrain",
                 self.retrain,
-                f"a candidate is put into {CANDIDATE_STAGE}, which is the monitored stage: no gate "
-                "would stand between",
+                f"the candidate would replace the version in {CANDIDATE_STAGE}, the monitored stage, without "
+                "any gate: monitor another stage",
             )
 
 

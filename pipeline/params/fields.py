@@ -1,4 +1,8 @@
-"""Parameters as text and as values: how each is read, and what it is out of its bounds."""
+"""Parse and check parameters: functions from text to values, and the base class of all parameters.
+
+Each parsing function raises ValueError if the text is out of bounds; `CheckedParams` turns it into an
+`InvalidParameter` that names parameter, value and bounds.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +19,13 @@ from pipeline.errors import InvalidParameter
 from registry_tools.errors import InvalidReference
 
 ParamsType = TypeVar("ParamsType", bound="CheckedParams")
-_MAX_SECONDS = 36_500 * 86_400  # seconds: a century
+_MAX_SECONDS = 36_500 * 86_400  # a century
 _SECONDS = {"d": 86_400, "h": 3_600, "min": 60, "s": 1}
 
 
 def integer(low: int, high: int) -> Callable[[str], int]:
+    """Return a function that parses a whole number from `low` to `high`."""
+
     def parse(text: str) -> int:
         number = int(text)
         if not low <= number <= high:
@@ -30,16 +36,17 @@ def integer(low: int, high: int) -> Callable[[str], int]:
 
 
 def optional(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return a function that parses `none` and empty text as None, and other text with `parse`."""
     return lambda text: None if text in {"", "none"} else parse(text)
 
 
 def column_name(text: str) -> str | None:
-    """Take a column's name as it stands, spaces and all."""
+    """Parse the name of a column; spaces are kept, and `none` and empty text give None."""
     return None if text in {"", "none"} else text
 
 
 def column_names(text: str) -> tuple[str, ...]:
-    """Read names as a line of CSV: one that holds a comma stands in quotes."""
+    """Parse column names as one line of CSV: put a name that contains a comma in quotes."""
     if text in {"", "none"}:
         return ()
     try:
@@ -52,6 +59,8 @@ def column_names(text: str) -> tuple[str, ...]:
 
 
 def choice(choices: tuple[str, ...]) -> Callable[[str], str]:
+    """Return a function that accepts only the given choices."""
+
     def parse(text: str) -> str:
         if text not in choices:
             raise ValueError
@@ -61,6 +70,7 @@ def choice(choices: tuple[str, ...]) -> Callable[[str], str]:
 
 
 def holdout_size(text: str) -> float | int:
+    """Parse a whole number of rows, or a fraction above 0 and below 1."""
     try:
         rows = int(text)
     except ValueError:
@@ -74,6 +84,7 @@ def holdout_size(text: str) -> float | int:
 
 
 def json_object(text: str) -> dict[str, Any]:
+    """Parse a JSON object."""
     try:
         value = json.loads(text)
     except RecursionError:
@@ -84,19 +95,21 @@ def json_object(text: str) -> dict[str, Any]:
 
 
 def boolean(text: str) -> bool:
+    """Parse `true` or `false`, in upper or lower case."""
     if text.lower() not in {"true", "false"}:
         raise ValueError
     return text.lower() == "true"
 
 
 def nonempty(text: str) -> str:
+    """Accept any text except empty text and spaces."""
     if not text.strip():
         raise ValueError
     return text
 
 
 def significance_level(text: str) -> float:
-    """Read the significance level of a test."""
+    """Parse the significance level of a test, a number from 1e-9 to 0.5."""
     number = float(text)
     if not 1e-9 <= number <= 0.5:
         raise ValueError
@@ -104,7 +117,7 @@ def significance_level(text: str) -> float:
 
 
 def duration(text: str) -> timedelta:
-    """Read a time such as `30min`, `12h` or `7d`."""
+    """Parse a time such as `30min`, `12h` or `7d`."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|min|h|d)", text)
     seconds = float(found[1]) * _SECONDS[found[2]] if found is not None else -1.0
     if not 0 <= seconds <= _MAX_SECONDS:
@@ -113,6 +126,19 @@ def duration(text: str) -> timedelta:
 
 
 def param(default: Any, parse: Callable[[str], Any], bounds: str, help_text: str) -> Any:
+    """Return the dataclass field of a parameter.
+
+    Parameters
+    ----------
+    default
+        The default value.
+    parse
+        Converts text to the value; raises ValueError if the text is out of bounds.
+    bounds
+        The bounds in words, for the help and for error messages.
+    help_text
+        One sentence that describes the parameter.
+    """
     how = {"parse": parse, "bounds": bounds, "help": help_text}
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=how)
@@ -121,40 +147,40 @@ def param(default: Any, parse: Callable[[str], Any], bounds: str, help_text: str
 
 @dataclass(frozen=True)
 class CheckedParams:
-    """Parameters with defaults and bounds. Making one checks the bounds."""
+    """Base class of parameters with defaults and bounds; the constructor checks the bounds."""
 
     @classmethod
     def from_text(cls: type[ParamsType], texts: Mapping[str, str]) -> ParamsType:
-        """Read parameters from text, such as a command line gives; defaults for what is absent.
+        """Parse parameters from text, as the command line gives it; a missing parameter gets its default.
 
         Raises
         ------
         InvalidParameter
-            If one is out of its bounds; names parameter, value and bounds.
+            If a parameter is out of bounds; the message names parameter, value and bounds.
         """
         values = {spec.name: _parse(spec, texts[spec.name]) for spec in fields(cls) if spec.name in texts}
         return cls(**values)
 
     def __post_init__(self) -> None:
-        """Check the bounds of each value.
+        """Check the bounds of each parameter.
 
         Raises
         ------
         InvalidParameter
-            If one is out of its bounds.
+            If a parameter is out of bounds.
         """
         for spec in fields(self):
-            # The dataclass is frozen for everybody else.
+            # The class is frozen, so an ordinary assignment raises.
             object.__setattr__(self, spec.name, _parse(spec, as_text(getattr(self, spec.name))))
 
     def as_text(self) -> dict[str, str]:
-        """Return the parameters as MLflow logs them, what was not given left out."""
+        """Return the parameters as text, as MLflow logs them; parameters without a value are left out."""
         texts = {spec.name: as_text(getattr(self, spec.name)) for spec in fields(self)}
         return {name: text for name, text in texts.items() if text not in {"", "none", "{}"}}
 
 
 def as_text(value: Any) -> str:
-    """Return the text that `from_text` reads as this value, and that MLproject has as default."""
+    """Return a value as the text that `from_text` parses; MLproject states its defaults in this form."""
     if value is None:
         return "none"
     if isinstance(value, bool):

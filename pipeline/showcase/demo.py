@@ -1,6 +1,7 @@
-"""The whole loop on this machine: serve, monitor, find drift, retrain, promote, and serve again.
+"""Show the whole loop on this machine: train, serve, monitor, detect drift, retrain, promote.
 
-Every step is a command of this project, run as a person would; only the flowers are made up.
+Each step runs a command of this project. The requests come from a simulation: a `LoadGenerator` sends
+flowers, and a new lamp, which changes the measured petal width, causes the drift.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pipeline.showcase.load_generator import FlowerSampler, LoadGenerator
 from registry_tools.mlflow_store.client import connect
 
 _WINDOW = 500  # rows of each window
-_WIDER = 0.8  # cm that the new lamp adds to the width of a petal
+_WIDER = 0.8  # cm by which petals seem wider under the new lamp
 _START_SECONDS = 60.0
 _LOG = "predictions"
 _MARK = ".demo"
@@ -33,7 +34,7 @@ Echo = Callable[[str], None]
 
 @dataclass(frozen=True)
 class _Demo:
-    """The state that all steps share."""
+    """The state that the steps share."""
 
     folder: Path
     page: DemoPage
@@ -46,7 +47,7 @@ class _Demo:
         Raises
         ------
         PipelineError
-            If it does not end as it should.
+            If the exit code differs from `exit_code`.
         """
         typed = f"python -m {' '.join(arguments)}"
         command = [sys.executable, "-m", *arguments]
@@ -55,11 +56,11 @@ class _Demo:
         output = done.stdout if done.returncode == exit_code else done.stdout + done.stderr
         self.report_step(title, f"{typed}   → exit {done.returncode}", output, tone)
         if done.returncode != exit_code:
-            raise PipelineError(f"{typed}: exit {done.returncode} where {exit_code} was due")
+            raise PipelineError(f"{typed}: exit code {done.returncode} instead of {exit_code}")
         return done.stdout
 
     def report_step(self, title: str, command: str = "", output: str = "", tone: str = "") -> None:
-        """Report a step, here and on the page."""
+        """Report a step in the terminal and on the page."""
         self.page.add(title, command, output, tone)
         self.echo(f"{self.page.steps[-1].at:4d} s  {title}")
         for line in [command, *output.splitlines()]:
@@ -68,12 +69,12 @@ class _Demo:
 
 
 def run(folder: Path, port: int, echo: Echo) -> None:
-    """Run the demonstration in a folder, which is emptied first if it is one of an earlier run.
+    """Run the demo in a folder; the folder of an earlier demo is emptied first.
 
     Raises
     ------
     PipelineError
-        If the folder holds something else, or a step does not end as it should.
+        If the folder has other files, the port is in use, or a step fails.
     """
     check_port(port)
     _prepare(folder)
@@ -103,9 +104,9 @@ def run(folder: Path, port: int, echo: Echo) -> None:
 
 def _prepare(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
-        raise PipelineError(f"{folder}: it is no folder: choose another with --folder")
+        raise PipelineError(f"{folder} is not a folder: choose another path with --folder")
     if folder.exists() and any(folder.iterdir()) and not (folder / _MARK).is_file():
-        raise PipelineError(f"{folder}: it holds something else: choose another with --folder")
+        raise PipelineError(f"{folder} has files of something else: choose another folder with --folder")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / _MARK).write_text("made by `make demo`, which empties this folder\n")
@@ -120,14 +121,14 @@ def _run_steps(demo: _Demo) -> None:
     )  # fmt: skip
     demo.run("promote", "registry_tools", "promote", "iris@staging", "--to", "production")
     with _server(demo) as port, _traffic(demo, port, flowers) as traffic:
-        demo.page.lamp = "the lamp is the one of the training"
-        demo.report_step(f"serve, and send flowers: {_WINDOW} of them")
+        demo.page.lamp = "the lamp is the same as in training"
+        demo.report_step(f"serve, and send {_WINDOW} flowers")
         _send_window(demo, traffic)
         _monitor(demo, traffic, "monitor: nothing has changed", 0)
 
         traffic.wider = _WIDER
-        demo.page.lamp = f"a new lamp makes petals {_WIDER} cm wider"
-        demo.report_step(f"the lamp is changed: petals appear {_WIDER} cm wider", tone="bad")
+        demo.page.lamp = f"under a new lamp, petals seem {_WIDER} cm wider"
+        demo.report_step(f"change the lamp: petals seem {_WIDER} cm wider", tone="bad")
         _send_window(demo, traffic)
         _labelled_table(traffic).to_csv(demo.folder / "labelled.csv", index=False)
         _monitor(
@@ -141,11 +142,11 @@ def _run_steps(demo: _Demo) -> None:
     lost = traffic.failed
     demo.report_step(f"done: {traffic.responses} flowers predicted, {lost} lost", tone="" if lost else "good")
     if lost:
-        raise PipelineError(f"{lost} requests were lost")
+        raise PipelineError(f"{lost} requests failed")
 
 
 def _send_window(demo: _Demo, traffic: LoadGenerator) -> None:
-    """Send the flowers of one window, and store when it began."""
+    """Send the flowers of one window, and record its start time."""
     traffic.sent.clear()
     traffic.since = time.time()
     demo.page.traffic = traffic.counts()
@@ -153,11 +154,11 @@ def _send_window(demo: _Demo, traffic: LoadGenerator) -> None:
         traffic.wait_for(_WINDOW // 10)
         demo.page.traffic = traffic.counts()
         demo.page.write()
-    time.sleep(2)  # until they are in the log
+    time.sleep(2)  # the server writes the log every second
 
 
 def _monitor(demo: _Demo, traffic: LoadGenerator, title: str, exit_code: int, *options: str) -> None:
-    """Monitor the flowers of the last window, with their labels."""
+    """Run `monitor` on the last window, with the labels of its flowers."""
     rows = list(traffic.sent)
     table = pd.DataFrame([(request, name) for request, _, name in rows])
     table.columns = pd.Index(["request_id", "label"])
@@ -172,7 +173,7 @@ def _monitor(demo: _Demo, traffic: LoadGenerator, title: str, exit_code: int, *o
 
 
 def _keep_report(demo: _Demo, run_id: str) -> None:
-    """Put the report of a monitoring run beside the page."""
+    """Copy the report of a monitoring run into the folder of the page."""
     client = connect(demo.environment["MLFLOW_TRACKING_URI"])
     found = client.download_artifacts(run_id, "report.html", str(demo.folder))
     name = f"report-{len(demo.page.reports) + 1}.html"
@@ -188,25 +189,25 @@ def _labelled_table(traffic: LoadGenerator) -> pd.DataFrame:
 
 
 def _wait_for_version(demo: _Demo, traffic: LoadGenerator, version: int) -> None:
-    """Wait until the server has followed the stage to a version.
+    """Wait until the server predicts with a version.
 
     Raises
     ------
     PipelineError
-        If it does not.
+        If that takes longer than a minute.
     """
     until = time.monotonic() + _START_SECONDS
     while traffic.version != version:
         if time.monotonic() > until:
-            raise PipelineError(f"the server did not follow to version {version}")
+            raise PipelineError(f"the server did not load version {version} within {_START_SECONDS:.0f} s")
         time.sleep(0.1)
     demo.page.traffic = traffic.counts()
-    demo.report_step(f"the server follows by itself: version {version} predicts, nothing lost", tone="good")
+    demo.report_step(f"the server has loaded version {version}, and no request was lost", tone="good")
 
 
 @contextlib.contextmanager
 def _server(demo: _Demo) -> Iterator[int]:
-    """Run the server that follows the stage, until the body is done; yield its port."""
+    """Run the server, which follows the stage, until the body ends; yield its port."""
     command = [
         *(sys.executable, "-m", "registry_tools", "serve", "iris@production", "--poll", "1s"),
         *("--log-predictions", _LOG, "--log-every", "1s"),

@@ -1,4 +1,4 @@
-"""The page of the demo: rewritten after each step, and served on this machine."""
+"""The web page of the demo: rewritten after each step, and served on this machine only."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ PAGE = "index.html"
 
 @dataclass(frozen=True)
 class DemoStep:
-    """One step, as the page shows it."""
+    """One step of the demo on the page."""
 
-    at: int  # seconds since the beginning
+    at: int  # seconds since the start of the demo
     title: str
     command: str
     output: tuple[str, ...]
@@ -32,7 +32,7 @@ class DemoStep:
 
 @dataclass
 class DemoPage:
-    """The content of the page; it is written to a folder."""
+    """The content of the page, and the folder to which it is written."""
 
     folder: Path
     server: str = ""
@@ -44,7 +44,7 @@ class DemoPage:
     began: float = field(default_factory=time.monotonic)
 
     def add(self, title: str, command: str = "", output: str = "", tone: str = "") -> None:
-        """Add a step."""
+        """Add a step, and write the page."""
         lines = tuple(line for line in output.splitlines() if line.strip())
         at = int(time.monotonic() - self.began)
         self.steps.append(DemoStep(at, title, command, lines, tone))
@@ -70,12 +70,12 @@ class DemoPage:
 
 class _SilentRequests(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
-        """Log nothing: the page is requested each second."""
+        """Log nothing, because the browser requests the page every second."""
 
 
 @contextmanager
 def serve_page(page: DemoPage, port: int) -> Iterator[str]:
-    """Serve the folder of a page on loopback; yield the address."""
+    """Serve the folder of a page on 127.0.0.1 until the body ends; yield the address."""
     handler = functools.partial(_SilentRequests, directory=str(page.folder))
     with ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -1,7 +1,7 @@
-"""The example store: made by this project's own commands, and opened without being changed.
+"""Build the example store with commands of this project, and open a copy of it in the MLflow UI.
 
-It is made behind a real `mlflow server` that keeps the artifacts, so that every address in it is
-`mlflow-artifacts:/…` and a copy opens anywhere.
+The commands run against a real `mlflow server`, which stores the artifacts. All artifact addresses are
+therefore `mlflow-artifacts:/…`, so that a copy works in every folder.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ _PORT_ATTEMPTS = 5
 
 
 class OutdatedSchema(PipelineError):
-    """The store was made by an older MLflow, and has to be upgraded first."""
+    """The database was created by an older MLflow and needs an upgrade."""
 
 
 class PortTaken(PipelineError):
-    """Another process listens on the port of a server."""
+    """Another process uses the port of a server."""
 
 
 @dataclass(frozen=True)
 class ExampleCommand:
-    """One command of this project, and how it is to end."""
+    """One command of this project, with its expected exit code."""
 
     arguments: Sequence[str]
     exit_code: int = 0
@@ -85,12 +85,12 @@ STEPS = [
 
 
 def make(folder: Path) -> None:
-    """Make the example store anew, in place of the one in the folder.
+    """Build the example store, and replace the store in the folder.
 
     Raises
     ------
     PipelineError
-        If a command does not end as it should; the store that was there is there still.
+        If a command does not end with its expected exit code. The old store stays as it is.
     """
     with tempfile.TemporaryDirectory() as scratch:
         new = Path(scratch, "store")
@@ -103,7 +103,7 @@ def make(folder: Path) -> None:
                 _run(step, work, address)
         _compact_database(new / DATABASE)
         folder.mkdir(parents=True, exist_ok=True)
-        # What can fail is done before anything of the old store is gone.
+        # All steps that can fail come before the first file of the old store is deleted.
         with tempfile.TemporaryDirectory(dir=folder) as beside:
             for name in (DATABASE, ARTIFACTS):
                 shutil.move(str(new / name), str(Path(beside, name)))
@@ -114,7 +114,7 @@ def make(folder: Path) -> None:
 
 
 def _write_wine(path: Path) -> None:
-    """Write scikit-learn's table of wines as a table of one's own, with names for its classes."""
+    """Write the wine table of scikit-learn as a CSV file, with names for the classes."""
     from sklearn.datasets import load_wine
 
     wine = load_wine(as_frame=True)
@@ -127,20 +127,20 @@ def _run(step: ExampleCommand, work: Path, address: str) -> None:
     done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True)
     if done.returncode != step.exit_code:
         raise PipelineError(
-            f"{' '.join(step.arguments)}: exit {done.returncode}, not {step.exit_code}: "
+            f"{' '.join(step.arguments)}: exit code {done.returncode} instead of {step.exit_code}: "
             f"{done.stderr.strip()[-2000:]}"
         )
 
 
 def _environment() -> dict[str, str]:
-    """Return an environment in which nothing says who made the store, or where."""
+    """Return an environment that keeps user name and paths of this machine out of the store."""
     context = {"mlflow.source.name": "pipeline", "mlflow.user": "example"}
     return os.environ | {
         "LOGNAME": "example",
         "USER": "example",
         "MLFLOW_RUN_CONTEXT": json.dumps(context),
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        # Its jobs are those of generative AI: eight processes that nothing here waits for.
+        # The jobs of MLflow's server serve its GenAI features and would start eight more processes.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_LOGGING_LEVEL": "WARNING",
         "PYTHONPATH": str(Path(__file__).parents[2]),
@@ -148,7 +148,7 @@ def _environment() -> dict[str, str]:
 
 
 def _compact_database(database: Path) -> None:
-    """Leave one small file of a database that was in use."""
+    """Shrink a SQLite database to one file without a write-ahead log."""
     with contextlib.closing(sqlite3.connect(database)) as connection:
         connection.execute("PRAGMA journal_mode=DELETE")
         connection.execute("VACUUM")
@@ -156,12 +156,12 @@ def _compact_database(database: Path) -> None:
 
 @contextlib.contextmanager
 def server(folder: Path, port: int | None = None) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """Run `mlflow server` over the store in a folder; yield its address and process.
+    """Run `mlflow server` on the store in a folder until the body ends; yield address and process.
 
     Raises
     ------
     PipelineError
-        If it does not start.
+        If the server does not start.
     """
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--workers", "1"),
@@ -177,15 +177,25 @@ def server(folder: Path, port: int | None = None) -> Iterator[tuple[str, subproc
 def run_server(
     command: Sequence[str], folder: Path, environment: dict[str, str], name: str, port: int | None = None
 ) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """Run a server until the body is done; yield its port and process.
+    """Run a server until the body ends; yield its port and process.
 
-    The command takes `--port`. Without a port it gets a free one, and another one if a process takes
-    that before the server does.
+    Parameters
+    ----------
+    command
+        The command, which accepts `--port`.
+    folder
+        The working folder, which also gets `server.log`.
+    environment
+        The environment of the process.
+    name
+        The name of the server in messages.
+    port
+        The port; None chooses a free one, and tries another if a different process takes it first.
 
     Raises
     ------
     PipelineError
-        If it does not start.
+        If the server does not start.
     """
     log = folder / "server.log"
     for attempts_left in reversed(range(_PORT_ATTEMPTS)):
@@ -207,19 +217,19 @@ def run_server(
 
 
 def wait_until_healthy(address: str, process: subprocess.Popen[bytes], log: str | Path, what: str) -> None:
-    """Wait until a server that was started is healthy.
+    """Wait until a started server answers `/health`.
 
     Raises
     ------
     OutdatedSchema, PortTaken, PipelineError
-        If it ends instead, or takes too long.
+        If the server ends, or does not answer within a minute.
     """
     until = time.monotonic() + _START_SECONDS
     while time.monotonic() < until:
         if process.poll() is not None:
             output = Path(log).read_text()
             if "out-of-date database schema" in output:
-                raise OutdatedSchema("the store was made by an older MLflow")
+                raise OutdatedSchema("the store was created by an older MLflow")
             error = PortTaken if "address already in use" in output.lower() else PipelineError
             raise error(f"the {what} ended: {last_line(output, 'no output')}")
         try:
@@ -232,29 +242,29 @@ def wait_until_healthy(address: str, process: subprocess.Popen[bytes], log: str 
 
 
 def free_port() -> int:
-    """Return a port of this machine that nobody listens on."""
+    """Return a free port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def show(folder: Path, port: int, echo: Callable[[str], None]) -> None:
-    """Serve a copy of the example store until interrupted; what is done in it is not kept.
+    """Open a copy of the example store in the MLflow UI until interrupted; changes are discarded.
 
     Raises
     ------
     PipelineError
-        If there is no store in the folder, or the server does not start.
+        If the folder has no store, the port is in use, or the server does not start.
     """
     check_port(port)
     if not (folder / DATABASE).is_file() or not (folder / ARTIFACTS).is_dir():
-        raise PipelineError(f"{folder}: there is no store in it: `make example` makes one")
+        raise PipelineError(f"{folder} has no example store: run `make example` to build one")
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch)
-        # Not `copytree`: it would copy a read-only mode as well.
+        # `copyfile` does not copy a read-only mode, which `shutil.copy` would.
         shutil.copyfile(folder / DATABASE, copy / DATABASE)
         shutil.copytree(folder / ARTIFACTS, copy / ARTIFACTS, copy_function=shutil.copyfile)
         try:
@@ -265,7 +275,13 @@ def show(folder: Path, port: int, echo: Callable[[str], None]) -> None:
 
 
 def check_port(port: int) -> None:
-    """Refuse a port that another listens on, whose pages would be taken for the example's."""
+    """Refuse a port that another process uses: the browser would show the pages of that process.
+
+    Raises
+    ------
+    PipelineError
+        If the port cannot be used.
+    """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -281,7 +297,7 @@ def _serve(folder: Path, port: int, echo: Callable[[str], None], ended: threadin
         _print_links(address, echo)
         while not ended.wait(1):
             if process.poll() is not None:
-                raise PipelineError(f"the MLflow server ended by itself: exit {process.returncode}")
+                raise PipelineError(f"the MLflow server ended with exit code {process.returncode}")
 
 
 def _upgrade(database: Path) -> None:
@@ -289,12 +305,12 @@ def _upgrade(database: Path) -> None:
     done = subprocess.run(command, env=_environment(), capture_output=True, text=True)
     if done.returncode != 0:
         reason = last_line(done.stderr, "no output")
-        raise PipelineError(f"the store was made by another MLflow, which cannot upgrade it: {reason}")
+        raise PipelineError(f"the store was created by an older MLflow and cannot be upgraded: {reason}")
 
 
 def _print_links(address: str, echo: Callable[[str], None]) -> None:
     runs = f"{address}/#/experiments/%d/runs?workflowType=machine_learning&viewStateShareKey=%s"
-    echo(f"{address}  the example store: a copy, in which nothing is kept")
-    echo(f"  {runs % (1, 'best')}  runs of five models: choose some, press Compare")
-    echo(f"  {address}/#/models/iris/versions/3  what is in production, with its card")
-    echo(f"  {runs % (2, 'events')}  promotions, one refused, and a rollback")
+    echo(f"{address}  a copy of the example store: your changes are discarded at the end")
+    echo(f"  {runs % (1, 'best')}  runs of five models: select some and press Compare")
+    echo(f"  {address}/#/models/iris/versions/3  the version in production, with its model card")
+    echo(f"  {runs % (2, 'events')}  the history: promotions, a refusal and a rollback")

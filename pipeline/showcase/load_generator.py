@@ -1,4 +1,4 @@
-"""Flowers that are sent to a server one after the other, as somebody's cameras would."""
+"""Generate load for the demo: flowers like those of Iris, sent to the server one after the other."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import pandas as pd
 from sklearn.datasets import load_iris
 
 _PAUSE = 0.012  # seconds between two flowers
-_LAST = 200  # predictions that the share of correct ones is taken of
+_LAST = 200  # the share of correct predictions is computed over so many predictions
 
 
 class FlowerSampler:
-    """Rows like those of Iris, drawn from a normal distribution fitted to each class."""
+    """Draw rows like those of Iris, from a normal distribution fitted to each class."""
 
     def __init__(self, seed: int) -> None:
         iris = load_iris(as_frame=True)
@@ -31,29 +31,32 @@ class FlowerSampler:
         self._random = np.random.default_rng(seed)
 
     def draw(self, wider: float = 0.0) -> tuple[list[float], str]:
-        """Return a flower and its name; `wider` is added to the width of its petals, in cm."""
+        """Return the four measurements of a flower in cm, and its class name.
+
+        `wider` is added to the petal width, in cm.
+        """
         kind = int(self._random.integers(len(self._fits)))
         values = self._random.multivariate_normal(*self._fits[kind])
         values[3] += wider
         return [round(max(float(value), 0.1), 1) for value in values], str(self._names[kind])
 
     def table(self, rows: int) -> pd.DataFrame:
-        """Return so many flowers with their names under `species`."""
+        """Return a table of flowers, shape (rows, 5), with the class name in the column `species`."""
         drawn = [self.draw() for _ in range(rows)]
         table = pd.DataFrame([values for values, _ in drawn], columns=self.columns)
         return table.assign(species=[name for _, name in drawn])
 
 
 class LoadGenerator:
-    """A thread that sends flowers until it is closed, and counts what comes back."""
+    """A thread that sends flowers until `close`, and counts the responses and failures."""
 
     def __init__(self, port: int, flowers: FlowerSampler) -> None:
-        """Begin."""
+        """Start the thread."""
         self.wider = 0.0
         self.responses = self.failed = 0
         self.version: int | None = None
-        self.since = time.time()  # when the present window began
-        self.sent: list[tuple[str, list[float], str]] = []  # request, flower, name
+        self.since = time.time()  # start time of the current window
+        self.sent: list[tuple[str, list[float], str]] = []  # request id, measurements, class name
         self._port = port
         self._flowers = flowers
         self._correct: deque[bool] = deque(maxlen=_LAST)
@@ -62,7 +65,7 @@ class LoadGenerator:
         self._thread.start()
 
     def close(self) -> None:
-        """End."""
+        """End the thread."""
         self._ending.set()
         self._thread.join()
 
@@ -78,7 +81,7 @@ class LoadGenerator:
         }
 
     def wait_for(self, rows: int, seconds: float = 60) -> None:
-        """Wait for that many more responses."""
+        """Wait until `rows` more responses have arrived, at most `seconds`."""
         until, wanted = time.monotonic() + seconds, self.responses + rows
         while self.responses < wanted and time.monotonic() < until:
             time.sleep(0.05)

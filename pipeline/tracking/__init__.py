@@ -1,1 +1,1 @@
-"""Everything that the pipeline sends to MLflow."""
+"""Send the results of the pipeline to MLflow: runs, data, models, versions and stages."""

@@ -1,4 +1,4 @@
-"""Log the trained model with its run, in the skops format."""
+"""Log a trained model to MLflow in the skops format, and compute the manifest of its files."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from pipeline.errors import UntrustedType
 from registry_tools.models import artifacts
 from registry_tools.models.manifest import manifest_of
 
-# What a model needs to predict. Stated here, MLflow need not infer it in a subprocess.
+# The packages that a model needs. Without this list, MLflow infers them in a subprocess, for seconds.
 _MODEL_REQUIREMENTS = ("mlflow", "scikit-learn", "skops", "numpy", "pandas", "scipy")
 
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A model that MLflow has stored with a run, not yet registered."""
+    """A model that is stored with a run but not registered yet."""
 
     uri: str
     model_id: str
@@ -43,28 +43,28 @@ def log_model(
     target_names: Sequence[str],
     trusted: Sequence[str],
 ) -> StoredModel:
-    """Store the model with the active run, and take the manifest of what the store then serves.
+    """Store a model with the active run, and return it with the manifest of its stored files.
 
     Parameters
     ----------
     estimator
         A fitted scikit-learn estimator.
     example
-        A few rows, stored as the input example.
+        A few rows, shape (rows, columns), which are stored as the input example.
     features, predicted
-        Rows and their predictions, from which the signature is inferred.
+        Rows, shape (rows, columns), and predicted class codes; MLflow infers the signature from them.
     target_names
-        The class names in code order, stored as the model's metadata.
+        The class names in code order, which are stored as metadata of the model.
     trusted
-        The types that it may hold, beside those that skops trusts itself.
+        The types that the model may contain, in addition to the types that skops trusts by default.
 
     Raises
     ------
     UntrustedType
-        If it holds others.
+        If the model contains another type.
     """
     with warnings.catch_warnings():
-        # Integer columns are signed as such: a later missing value is for the pipeline's imputer.
+        # The signature keeps integer columns; the imputer of the pipeline fills later missing values.
         warnings.filterwarnings("ignore", message=".*integer column", category=UserWarning)
         info = _log_skops_model(
             estimator, example, infer_signature(features, predicted), target_names, trusted
@@ -95,7 +95,7 @@ def _log_skops_model(
             metadata={"target_names": list(target_names)},
         )
     except MlflowException as error:
-        # MLflow's words name its own argument, and it raises them without a cause.
+        # MLflow's message names an argument that our users do not have, and MLflow sets no cause.
         if not isinstance(error.__context__, UntrustedTypesFoundException):
             raise
         held = set(skops.io.get_untrusted_types(data=skops.io.dumps(estimator)))

@@ -23,7 +23,21 @@ def register_version(
     tags: Mapping[str, str],
     description: str,
 ) -> int:
-    """Register a stored model with all its tags in one call, and return its number."""
+    """Register a stored model as a version, with all tags in one call, and return the version number.
+
+    Parameters
+    ----------
+    stored
+        The model to register.
+    manifest
+        The files of the model and of its evidence; their digests become tags.
+    name
+        The registered model; it is created if it does not exist.
+    run_id
+        The run that trained the model.
+    tags, description
+        Tags and description of the version.
+    """
     digests = {
         registry.DIGEST_TAG: digest_of(manifest.model),
         registry.EVIDENCE_DIGEST_TAG: digest_of(manifest.evidence),
@@ -40,12 +54,12 @@ def register_version(
 
 
 def set_stage(name: str, stage: str, version: int) -> None:
-    """Move the stage to the version; the history of the model records it.
+    """Move a stage to a version, and record the move in the history of the model.
 
     Raises
     ------
     RegistrationError
-        If the registry refuses: the version is there, but the stage still points where it did.
+        If the registry refuses the move. The version stays registered, and the stage keeps its version.
     """
     try:
         register(MlflowClient(), name, version, stage)

@@ -1,4 +1,4 @@
-"""Open training runs and log parameters, metrics, data and files with them."""
+"""Open training runs, and log parameters, metrics, data and files to them."""
 
 from __future__ import annotations
 
@@ -27,9 +27,13 @@ from registry_tools.errors import RegistryUnavailable
 from registry_tools.mlflow_store import experiments, sqlite_store
 from registry_tools.mlflow_store.client import translate_errors, upsert
 
-# What MLflow calls a run that nobody named.
+# The form of the names that MLflow generates for runs without a name.
 _GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-[0-9]+")
-_UI_TAGS = experiments.TRAINING | experiments.view(
+_DESCRIPTION = (
+    "Trainings: one run for each training, with its parameters, metrics, plots, data and model. A sweep has "
+    "a child run for each trial. To compare runs, select some and press Compare."
+)
+_UI_TAGS = experiments.described(_DESCRIPTION) | experiments.view(
     "best",
     "metrics.`accuracy`",
     [
@@ -41,22 +45,24 @@ _UI_TAGS = experiments.TRAINING | experiments.view(
 
 @contextlib.contextmanager
 def training_run(experiment: str, run_name: str) -> Iterator[str]:
-    """Open a run, or resume the one that `mlflow run` has opened; yield its id.
+    """Open a run, or resume the run that `mlflow run` opened; yield the run id.
 
-    It ends FINISHED, FAILED if the body raises, or KILLED if it is interrupted. Inside another run
-    it is a child of that one.
+    The run ends with the status FINISHED, FAILED if the body raises, or KILLED if it is interrupted. If
+    another run is active, the new run becomes its child.
 
     Parameters
     ----------
     experiment
-        Where a new run goes, unless MLFLOW_EXPERIMENT_NAME or MLFLOW_EXPERIMENT_ID says otherwise.
+        The experiment of a new run; MLFLOW_EXPERIMENT_ID and MLFLOW_EXPERIMENT_NAME override it.
     run_name
-        What the UI shows.
+        The name of the run in the UI.
 
     Raises
     ------
+    RegistryUnavailable
+        If the store cannot be reached or used.
     PipelineError
-        If the store is unavailable, or has no such run.
+        If the store does not have the run or the experiment that the environment names.
     """
     where = mlflow.get_tracking_uri()
     with translate_errors(where), _open_run(where, experiment, run_name) as active:
@@ -70,7 +76,7 @@ def training_run(experiment: str, run_name: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def separate_runs() -> Iterator[None]:
-    """Let a training in the body open a run of its own, whichever run `mlflow run` has opened."""
+    """Hide the run of `mlflow run` from the body, so that a training there opens a new run."""
     names = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
     before = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:
@@ -80,14 +86,14 @@ def separate_runs() -> Iterator[None]:
 
 
 def delete_empty_run(run_id: str) -> None:
-    """Delete the run that `mlflow run` opened for a command that was mistyped and logged nothing.
+    """Delete the run that `mlflow run` opened for a mistyped command, if it has no metrics.
 
     MLflow keeps a deleted run until `mlflow gc`, and the UI shows it only if you ask for it.
     """
     client = MlflowClient()
     with contextlib.suppress(MlflowException, OSError):  # unavailable: the command has failed already
         if not client.get_run(run_id).data.metrics:
-            client.set_terminated(run_id, "FAILED")  # or `mlflow run` would end it, which fails now
+            client.set_terminated(run_id, "FAILED")  # `mlflow run` could not end the deleted run
             client.delete_run(run_id)
 
 
@@ -107,20 +113,20 @@ def _open_run(where: str, experiment: str, run_name: str) -> mlflow.ActiveRun:
             return active
         return mlflow.start_run(experiment_id=_experiment(experiment), run_name=run_name)
     except OSError as error:
-        # MLflow makes the folder of a new SQLite store itself.
+        # MLflow creates the folder of a new SQLite store, which may fail.
         raise RegistryUnavailable(f"the registry at {where} cannot be used: {error}") from error
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         asked = "MLFLOW_RUN_ID" if "MLFLOW_RUN_ID" in os.environ else "MLFLOW_EXPERIMENT_ID"
         raise PipelineError(
-            f"{asked}={os.environ.get(asked)} is not in {where} as seen from {Path.cwd()}: unset "
-            "it, or set MLFLOW_TRACKING_URI to an address that means the same everywhere"
+            f"{asked}={os.environ.get(asked)} does not exist in the store {where}, used from {Path.cwd()}: "
+            "unset it, or set MLFLOW_TRACKING_URI to an absolute address"
         ) from error
 
 
 def _experiment(name: str) -> str:
-    """Return the id of the experiment that a new run belongs to; made if it is new."""
+    """Return the id of the experiment for a new run; create the experiment if it does not exist."""
     if "MLFLOW_EXPERIMENT_ID" in os.environ:
         return os.environ["MLFLOW_EXPERIMENT_ID"]
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", name)
@@ -143,8 +149,8 @@ def log_metrics(
 ) -> None:
     """Log parameters, metrics, tags and the description of a run in one call.
 
-    `mlflow run` has logged its entry point's parameters already, as text, and MLflow refuses to
-    log another spelling of one: only what is not there yet is logged.
+    `mlflow run` has already logged the parameters of its entry point as text, and MLflow refuses a
+    different text for the same parameter. Such parameters are not logged again.
     """
     client = MlflowClient()
     there = client.get_run(run_id).data.params
@@ -159,13 +165,23 @@ def log_metrics(
 
 
 def log_dataset(table: pd.DataFrame, *, source: str, target: str, name: str, digest: str) -> None:
-    """Log the table as the run's input, with MLflow's schema and profile.
+    """Log a table as the input of the active run, with MLflow's schema and profile.
 
-    A source that is no file, such as one of scikit-learn's tables, is logged as code. MLflow's
-    digests have eight hexadecimal digits: here the first eight of ours, a SHA-256.
+    Parameters
+    ----------
+    table
+        Features and label, shape (rows, columns).
+    source
+        The path of the file, or the name of a table of scikit-learn, which is logged as code.
+    target
+        The label column.
+    name
+        The name of the dataset in the UI.
+    digest
+        SHA-256 in hex; MLflow's digests are shorter, so only the first eight digits are logged.
     """
     origin = (
-        # Not by its text alone: two kinds of source that MLflow knows claim a path.
+        # The kind is given explicitly, because two kinds of MLflow's sources match a path.
         get_dataset_source_from_json(json.dumps({"uri": source}), "local")
         if Path(source).is_file()
         else CodeDatasetSource({"source": source})
@@ -176,7 +192,7 @@ def log_dataset(table: pd.DataFrame, *, source: str, target: str, name: str, dig
 
 @contextlib.contextmanager
 def artifacts_folder() -> Iterator[Path]:
-    """Yield an empty folder; all that the body puts there is logged with the run at its end."""
+    """Yield an empty folder; after the body, all its files are logged as artifacts of the active run."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
         mlflow.log_artifacts(folder)

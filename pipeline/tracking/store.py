@@ -1,4 +1,4 @@
-"""The tracking store of the pipeline's runs."""
+"""The address of the tracking store."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import mlflow
 
 
 def address() -> str:
-    """Return the address of the store that runs go to."""
+    """Return the tracking URI of the store in which the pipeline logs its runs."""
     return mlflow.get_tracking_uri()

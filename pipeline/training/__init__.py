@@ -1,1 +1,1 @@
-"""Train one model: build it, evaluate it, log it and register it."""
+"""Train one model: build the pipeline, fit it, evaluate it, log it and register a version."""

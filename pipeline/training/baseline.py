@@ -1,9 +1,11 @@
-"""The training baseline that monitoring compares with: two files of a version's evidence.
+"""The training baseline of a version, with which monitoring compares production data.
 
-baseline.json     a profile of the training rows, and of the predictions on the holdout
-baseline.parquet  a sample of the training rows
+A training writes two files into the version's evidence:
 
-The training table is not needed again.
+baseline.json     profile of each training column, and counts of the predictions on the holdout
+baseline.parquet  sample of the training rows
+
+Monitoring reads only these files, so the training table may be deleted.
 """
 
 from __future__ import annotations
@@ -29,25 +31,25 @@ _QUANTILES = np.linspace(0, 1, 11)
 
 @dataclass(frozen=True)
 class NumericProfile:
-    """A column of numbers."""
+    """Profile of a numeric column."""
 
     rows: int
     missing: int
-    quantiles: tuple[float, ...]  # in steps of a tenth, from the least to the greatest
+    quantiles: tuple[float, ...]  # deciles, from minimum to maximum: 11 values
 
 
 @dataclass(frozen=True)
 class CategoryProfile:
-    """A column of text or of true and false."""
+    """Profile of a text or boolean column."""
 
     rows: int
     missing: int
-    counts: Mapping[str, int]  # the commonest
+    counts: Mapping[str, int]  # rows by category, for the most frequent categories
     others: int  # rows of all other categories
 
     @property
     def is_boolean(self) -> bool:
-        """Whether it is true and false."""
+        """Whether the column is boolean."""
         return bool(self.counts) and set(self.counts) <= {"true", "false"}
 
 
@@ -58,18 +60,18 @@ class TrainingBaseline:
     rows: int
     target: str
     columns: Mapping[str, NumericProfile | CategoryProfile]
-    predictions: Mapping[str, int]  # rows of the holdout by the class that was predicted
-    correct: int  # of them
+    predictions: Mapping[str, int]  # holdout rows by predicted class
+    correct: int  # holdout rows with a correct prediction
     sample: pd.DataFrame
 
     @property
     def holdout_rows(self) -> int:
-        """How many rows were held out."""
+        """The number of rows in the holdout."""
         return sum(self.predictions.values())
 
     @property
     def text_columns(self) -> list[str]:
-        """The columns of text; the other categories are true and false."""
+        """The text columns: categories that are not boolean."""
         return [
             name
             for name, profile in self.columns.items()
@@ -80,16 +82,16 @@ class TrainingBaseline:
 def make_baseline(
     training: pd.DataFrame, target: str, predicted: npt.NDArray[Any], labels: npt.NDArray[Any]
 ) -> TrainingBaseline:
-    """Return the baseline of a version.
+    """Return the training baseline of a version.
 
     Parameters
     ----------
     training
-        The features that it was trained on.
+        The features of the training rows, shape (training rows, columns).
     target
-        The label's name.
+        The name of the label column.
     predicted, labels
-        Its predictions on the holdout and the correct labels, as names, shape (rows,).
+        Predicted and correct class names of the holdout, each of shape (holdout rows,).
     """
     names, counts = np.unique(predicted.astype(str), return_counts=True)
     sample = training
@@ -106,7 +108,7 @@ def make_baseline(
 
 
 def is_numeric(values: pd.Series) -> bool:
-    """Say whether a column holds numbers; true and false are categories."""
+    """Check whether a column is numeric; a boolean column is not."""
     return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
 
 
@@ -127,14 +129,14 @@ def _profile(values: pd.Series) -> NumericProfile | CategoryProfile:
 
 
 def as_category(value: object) -> str:
-    """Return the name under which a value is counted."""
+    """Return the category name of a value: text, with booleans as `true` and `false`."""
     if isinstance(value, (bool, np.bool_)):
         return "true" if value else "false"
     return str(value)
 
 
 def write_baseline(folder: Path, baseline: TrainingBaseline) -> None:
-    """Write both files."""
+    """Write both files of a baseline into a folder."""
     content = {
         "rows": baseline.rows,
         "target": baseline.target,
@@ -148,12 +150,12 @@ def write_baseline(folder: Path, baseline: TrainingBaseline) -> None:
 
 
 def read_baseline(folder: Path) -> TrainingBaseline | None:
-    """Read both files; None if there are none.
+    """Read a baseline from a folder; return None if a file is missing.
 
     Raises
     ------
     VerificationError
-        If they are not readable.
+        If the files cannot be read, or contradict each other.
     """
     if not (folder / PROFILE_FILE).is_file() or not (folder / SAMPLE_FILE).is_file():
         return None
@@ -165,11 +167,11 @@ def read_baseline(folder: Path) -> TrainingBaseline | None:
         predictions = {str(name): int(count) for name, count in content["predictions"].items()}
         correct = int(content["correct"])
         if not 0 <= correct <= sum(predictions.values()) or not sum(predictions.values()):
-            raise ValueError("it has no holdout")
+            raise ValueError("the counts of the holdout are inconsistent")
         return TrainingBaseline(
             int(content["rows"]), str(content["target"]), columns, predictions, correct, sample
         )
-    # Whoever may write to the registry may write anything there.
+    # Every user with write access to the registry can store any content here.
     except (
         *(OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError),
         *(RecursionError, pa.ArrowException),
@@ -185,7 +187,7 @@ def _check_sample(sample: pd.DataFrame, columns: Mapping[str, NumericProfile | C
         raise ValueError("the sample is empty")
     for name, column in columns.items():
         if isinstance(column, NumericProfile) and not (is_numeric(sample[name]) or sample[name].isna().all()):
-            raise ValueError(f"column {name!r} holds numbers in the profile alone")
+            raise ValueError(f"column {name!r} is numeric in the profile but not in the sample")
 
 
 def _read_profile(content: Mapping[str, Any]) -> NumericProfile | CategoryProfile:

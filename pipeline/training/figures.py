@@ -1,4 +1,7 @@
-"""Figures of a training run, drawn from plain arrays."""
+"""Draw the figures of a training run with matplotlib, from plain arrays and dicts.
+
+`plot_data` computes the values, and `save_plots` writes the figures to files.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,17 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-# With more classes than this the cells are too small for their numbers.
+# With more classes, the cells of the confusion matrix are too small for numbers.
 _NUMBERED = 12
 
 
 def confusion_matrix(counts: npt.NDArray[np.int64], target_names: Sequence[str]) -> Figure:
-    """Draw how often each class was taken for each other.
+    """Draw the confusion matrix of the holdout.
 
     Parameters
     ----------
     counts
-        Rows of the holdout, shape (true class, predicted class).
+        Holdout rows, shape (true classes, predicted classes).
     target_names
         The class names, in the order of `counts`.
     """
@@ -27,7 +30,7 @@ def confusion_matrix(counts: npt.NDArray[np.int64], target_names: Sequence[str])
     side = min(3.2 + 0.6 * classes, 12.0)
     figure = Figure(figsize=(side + 0.4, side), layout="tight")
     axes = figure.add_subplot()
-    # Shares of the true class: a rare class must not style right because it is pale.
+    # Colours show shares of the true class: as counts, the errors of a rare class would be invisible.
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true", title="Held-out rows by true and predicted class")
@@ -48,7 +51,7 @@ def _short(name: str) -> str:
     return name if len(name) <= 20 else name[:19] + "…"
 
 
-# Okabe and Ito's colours, which are told apart with any kind of colour vision; black is for axes.
+# The palette of Okabe and Ito, which colour-blind readers can distinguish; black is used for axes.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 _STYLES = ("-", "--", "-.", ":")
 _MOST_CURVES = 12
@@ -56,12 +59,13 @@ _MOST_COLUMNS = 20
 
 
 def roc_and_precision_recall(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Draw both curves of each class against the rest, with the area under each.
+    """Draw the ROC curve and the precision-recall curve of each class, with their areas.
 
     Parameters
     ----------
     curves
-        As `curves.one_against_the_rest` returns them. Of very many classes, those with most rows.
+        The result of `plot_data.one_against_the_rest`. At most 12 classes are drawn, the ones with
+        the most rows.
     """
     shown = sorted(curves, key=lambda name: -curves[name]["rows"])[:_MOST_CURVES]
     figure = Figure(figsize=(9.6, 4.6), layout="constrained")
@@ -96,7 +100,13 @@ def roc_and_precision_recall(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
 
 
 def reliability(found: Mapping[str, Any]) -> Figure:
-    """Draw how often the likeliest class was correct against its probability."""
+    """Draw the accuracy by predicted probability (reliability diagram).
+
+    Parameters
+    ----------
+    found
+        The result of `plot_data.reliability`.
+    """
     bins = found["bins"]
     figure = Figure(figsize=(5.2, 4.8), layout="constrained")
     axes = figure.add_subplot()
@@ -119,7 +129,13 @@ def reliability(found: Mapping[str, Any]) -> Figure:
 
 
 def importance(entries: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draw what shuffling each column costs in accuracy, the dearest first."""
+    """Draw the permutation importance of the columns, largest first.
+
+    Parameters
+    ----------
+    entries
+        The result of `plot_data.importance`. At most 20 columns are drawn.
+    """
     shown = list(entries[:_MOST_COLUMNS])[::-1]
     figure = Figure(figsize=(6.4, 1.4 + 0.34 * len(shown)), layout="constrained")
     axes = figure.add_subplot()
@@ -136,7 +152,13 @@ def importance(entries: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def learning_curve(points: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draw the accuracy on training rows and holdout by how many rows were trained on."""
+    """Draw the accuracy on training rows and holdout by the number of training rows.
+
+    Parameters
+    ----------
+    points
+        The result of `plot_data.learning_curve`.
+    """
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axes = figure.add_subplot()
     rows = [point["rows"] for point in points]

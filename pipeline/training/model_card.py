@@ -1,4 +1,4 @@
-"""A short model card in Markdown: the data, the parameters, the quality and the weak spots."""
+"""Write the model card of a version, in Markdown: metrics, most frequent errors, data and parameters."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _METRIC_LABELS = {
     "roc_auc": "area under the ROC, mean of the classes",
     "log_loss": "log loss",
 }
-_MAX_CONFUSIONS = 5  # that the card lists
-_MAX_COLUMNS = 30
+_MAX_CONFUSIONS = 5  # confusions that the card lists
+_MAX_COLUMNS = 30  # columns that the card lists; MLflow limits a description to 5000 characters
 
 
 def render_model_card(
@@ -30,18 +30,18 @@ def render_model_card(
     metrics: Mapping[str, float],
     counts: npt.NDArray[np.int64],
 ) -> str:
-    """Return the card of a run and of its version.
+    """Return the model card, which becomes the description of the run and of the version.
 
     Parameters
     ----------
     params
-        Of the run.
+        The parameters of the training.
     training, holdout
-        The rows it was trained on, and those it was not.
+        The training rows and the held-out rows.
     metrics
         The metrics of the run, by name.
     counts
-        Rows of the holdout, shape (true class, predicted class).
+        Holdout rows, shape (true classes, predicted classes).
     """
     names = training.target_names
     rows = len(holdout.labels)
@@ -61,7 +61,7 @@ def render_model_card(
 
 
 def run_name(params: TrainParams) -> str:
-    """Return what a run is called: the model, and the parameters that are not the usual ones."""
+    """Return the name of a run: the model, and the parameters that differ from the defaults."""
     usual = TrainParams()
     parts = [f"{key}={value}" for key, value in params.model_params.items()]
     for spec in fields(params):

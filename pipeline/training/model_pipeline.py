@@ -1,4 +1,8 @@
-"""Build the scikit-learn pipeline of a training: column preparation, then the estimator."""
+"""Build the scikit-learn pipeline of a training, cross-validate it, and check its parameters.
+
+The pipeline imputes missing values, encodes text and booleans as one-hot columns, and ends with the
+estimator. An estimator without probabilities is calibrated.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +30,10 @@ from pipeline.params.fields import as_text
 
 _log = logging.getLogger(__name__)
 
-# A text column with more values than this keeps the commonest and pools the rest: one-hot columns
-# are dense, and a column of identifiers must not fill the memory.
+# A text column with more values keeps the most frequent ones and pools the others. One-hot columns are
+# dense, so a column of identifiers would fill the memory.
 MAX_CATEGORIES = 100
-_TRIED_ROWS = 1000  # of each class, at most
+_TRIED_ROWS = 1000  # rows of each class that `check_model_params` fits at most
 
 
 def build_pipeline(params: TrainParams, features: pd.DataFrame, class_size: int) -> Pipeline:
@@ -38,11 +42,12 @@ def build_pipeline(params: TrainParams, features: pd.DataFrame, class_size: int)
     Parameters
     ----------
     params
-        `model`, `model_params`, `max_iter` and `random_state` are read.
+        The parameters of the training; `model`, `model_params`, `max_iter` and `random_state` are used.
     features
-        All rows, shape (rows, columns): their types and missing values decide the preparation.
+        All rows, shape (rows, columns). Their types and missing values decide the preparation.
     class_size
-        Training rows of the smallest class: the calibration of `svc` needs two in every fold.
+        The number of training rows of the smallest class. The calibration of `svc` needs two in each
+        fold.
 
     Raises
     ------
@@ -53,14 +58,14 @@ def build_pipeline(params: TrainParams, features: pd.DataFrame, class_size: int)
     preparation = _column_transformer(features)
     if preparation is not None:
         steps.append(("prepare", preparation))
-    steps.append(("model", _calibrate(_create_estimator(params), class_size)))
+    steps.append(("model", _calibrate(create_estimator(params), class_size)))
     return Pipeline(steps)
 
 
 def fold_count(class_size: int) -> int:
-    """Return how many folds a cross-validation has: five, or fewer where a class is small.
+    """Return the number of folds of a cross-validation: five, or `class_size` if that is smaller.
 
-    Below two there is none.
+    With fewer than two folds, the caller skips the cross-validation.
     """
     return min(5, class_size)
 
@@ -71,9 +76,9 @@ def cross_validate(params: TrainParams, features: pd.DataFrame, training: Datase
     Parameters
     ----------
     params, features
-        As for `build`.
+        As for `build_pipeline`.
     training
-        The rows, two of each class at least. The folds are the same for the same `random_state`.
+        The training rows, at least two of each class. `random_state` determines the folds.
     """
     class_size = int(training.labels.value_counts().min())
     scores = cross_val_score(
@@ -89,34 +94,35 @@ def cross_validate(params: TrainParams, features: pd.DataFrame, training: Datase
 def check_model_params(
     params: TrainParams, features: pd.DataFrame, labels: pd.Series, trusted: Sequence[str]
 ) -> None:
-    """Try `model_params` before any run is opened, so that a bad value costs none.
+    """Fit the pipeline once before a run is opened, so that invalid `model_params` leave no run.
 
     Parameters
     ----------
     params
-        As for `build`.
+        As for `build_pipeline`.
     features, labels
-        The training rows; a large table is tried on a part.
+        The training rows, shapes (rows, columns) and (rows,). At most 1000 rows of each class are
+        used.
     trusted
-        The types that a model may hold, beside those that skops trusts itself.
+        The types that a model may contain, in addition to the types that skops trusts by default.
 
     Raises
     ------
     InvalidParameter
-        If the estimator refuses `model_params`, cannot be saved with them, or `knn` wants more
-        neighbours than there are.
+        If the estimator refuses `model_params`, if skops cannot save the model, or if `knn` needs more
+        neighbours than a fold has rows.
     """
-    estimator = _create_estimator(params)
+    estimator = create_estimator(params)
     try:
-        # scikit-learn's own check of each argument, which fit begins with; others have none.
+        # `fit` of scikit-learn begins with this check; estimators of other packages do not have it.
         if hasattr(estimator, "_parameter_constraints"):
             estimator._validate_params()
     except InvalidParameterError as error:
         raise _invalid_model_params(params, error) from error
     if _has_class_weight(estimator) and not _has_probabilities(estimator):
         _log.warning(
-            "class_weight has next to no effect: %s gives no probabilities, and calibrating them "
-            "weighs each row alike",
+            "class_weight has almost no effect: %s has no probabilities, and the calibration that "
+            "computes them weights all rows equally",
             params.model,
         )
     if params.model == "knn":
@@ -132,7 +138,7 @@ def check_model_params(
     except (ValueError, TypeError, OverflowError) as error:
         if len(part) == len(labels) or isinstance(error, InvalidParameterError):
             raise _invalid_model_params(params, error) from error
-        return  # what a part of the rows cannot do, all of them may
+        return  # the error may be due to the sample: the fit on all rows may succeed
     found = set(skops.io.get_untrusted_types(data=skops.io.dumps(trial)))
     if untrusted := found - set(trusted):
         raise _invalid_model_params(params, UntrustedType(untrusted))
@@ -151,20 +157,27 @@ def _check_neighbours(params: TrainParams, neighbours: object, labels: pd.Series
     if neighbours > rows:
         raise _invalid_model_params(
             params,
-            f"n_neighbors is {neighbours}, but a fold trains on {rows} rows only: take fewer "
+            f"n_neighbors is {neighbours}, but a fold has only {rows} training rows: use fewer "
             "neighbours or more rows",
         )
 
 
-def _create_estimator(params: TrainParams) -> BaseEstimator:
+def create_estimator(params: TrainParams) -> BaseEstimator:
+    """Return the unfitted estimator of a training, without the preparation of columns.
+
+    Raises
+    ------
+    InvalidParameter
+        If `model_params` has a key that the estimator does not know.
+    """
     model = ESTIMATORS[params.model]
     own = {key: getattr(params, key.rpartition("__")[2]) for key in model.takes}
     estimator = _import_estimator(model.factory)
-    # What has a parameter of its own is not taken twice; progress does not belong on stdout.
+    # `max_iter` and `random_state` have parameters of their own; `verbose` would print to stdout.
     valid = sorted(key for key in _settable_arguments(estimator) - set(own) if not key.endswith("verbose"))
     unknown = sorted(set(params.model_params) - set(valid))
     if unknown:
-        hint = f" ({unknown[0]} is a parameter of its own)" if unknown[0] in own else ""
+        hint = f"; use the parameter {unknown[0]} of the training" if unknown[0] in own else ""
         raise _invalid_model_params(
             params, f"{params.model} takes no {unknown[0]!r} here{hint}; valid: {', '.join(valid)}"
         )
@@ -172,13 +185,13 @@ def _create_estimator(params: TrainParams) -> BaseEstimator:
 
 
 def _import_estimator(place: str) -> BaseEstimator:
-    """Return what the named class or function makes; imports only what is used."""
+    """Import a class or function given as `module:name`, call it, and return the estimator."""
     module, _, name = place.partition(":")
     return getattr(importlib.import_module(module), name)()
 
 
 def _settable_arguments(estimator: BaseEstimator) -> set[str]:
-    """Return what can be set: of a Pipeline the arguments of its steps, not the steps."""
+    """Return the names of the arguments that can be set; for a Pipeline, the arguments of its steps."""
     names = set(estimator.get_params())
     return {name for name in names if "__" in name} if isinstance(estimator, Pipeline) else names
 
@@ -193,10 +206,10 @@ def _has_probabilities(estimator: BaseEstimator) -> bool:
 
 
 def _calibrate(estimator: BaseEstimator, class_size: int) -> BaseEstimator:
-    """Give an estimator without probabilities those of a sigmoid over its decision values.
+    """Calibrate an estimator that has decision values but no probabilities, with a sigmoid.
 
-    One that has neither is left alone. Within a fold of the cross-validation a class has four
-    fifths of its rows.
+    All other estimators are returned unchanged. `class_size` counts all training rows of the smallest
+    class; a fold of the cross-validation has four fifths of them.
     """
     inner = fold_count(class_size * 4 // 5)
     if _has_probabilities(estimator) or inner < 2:
@@ -207,7 +220,7 @@ def _calibrate(estimator: BaseEstimator, class_size: int) -> BaseEstimator:
 
 
 def _column_transformer(features: pd.DataFrame) -> ColumnTransformer | None:
-    """Return what turns the raw columns into numbers; None where they are numbers already."""
+    """Return a transformer from raw columns to numbers; None if all columns are complete numbers."""
     booleans = [c for c in features if _is_boolean(features[c])]
     numbers = [c for c in features if pd.api.types.is_numeric_dtype(features[c]) and c not in booleans]
     texts = [c for c in features if c not in booleans and c not in numbers]
@@ -225,14 +238,14 @@ def _column_transformer(features: pd.DataFrame) -> ColumnTransformer | None:
 
 
 def _is_boolean(column: pd.Series) -> bool:
-    """Tell booleans, which are objects where values are missing, from text."""
+    """Check whether a column is boolean; pandas stores booleans with missing values as objects."""
     return pd.api.types.is_bool_dtype(column) or bool(
         column.dtype == object and column.map(type).eq(bool).any()
     )
 
 
 def _one_hot() -> OneHotEncoder:
-    # A value that training never saw must be predictable later.
+    # A category that is not in the training rows must not raise an error at prediction.
     return OneHotEncoder(
         handle_unknown="infrequent_if_exist", max_categories=MAX_CATEGORIES, sparse_output=False
     )

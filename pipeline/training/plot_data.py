@@ -1,4 +1,7 @@
-"""The data behind the plots of a run."""
+"""Compute the values of the plots of a run: curves, reliability, importance and learning curve.
+
+The functions return plain lists and dicts, which `figures` draws and `save_plots` writes as JSON.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from sklearn.model_selection import StratifiedShuffleSplit
 
 Curve = dict[str, list[float]]
 
-_POINTS = 200  # of a curve; more are not seen
+_POINTS = 200  # points of a curve at most; more are not visible in the figure
 _BINS = 10
 _REPEATS = 5
 _SHARES = (0.1, 0.25, 0.5, 0.75)
@@ -23,16 +26,16 @@ _SHARES = (0.1, 0.25, 0.5, 0.75)
 def one_against_the_rest(
     labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64], target_names: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """Return the ROC and the precision-recall curve of each class, with the area of each.
+    """Return the ROC curve and the precision-recall curve of each class, with their areas.
 
     Parameters
     ----------
     labels
         Class codes of the holdout, shape (rows,).
     probabilities
-        Shape (rows, classes), in code order.
+        Predicted probabilities, shape (rows, classes), classes in code order.
     target_names
-        The class names, in code order. Classes that the holdout misses have no curve.
+        The class names, in code order. A class without holdout rows gets no curve.
     """
     found = {}
     for code, name in enumerate(target_names):
@@ -59,10 +62,17 @@ def _curve(**axes: npt.NDArray[np.float64]) -> Curve:
 
 
 def reliability(labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64]) -> dict[str, Any]:
-    """Return how often the likeliest class was correct, by its probability.
+    """Return the accuracy by the probability of the predicted class, in ten bins of equal width.
 
-    Rows are put into ten bins of equal width; `expected_calibration_error` is the mean distance of
-    both over the rows.
+    `expected_calibration_error` is the mean distance between accuracy and probability, weighted by the
+    rows of each bin.
+
+    Parameters
+    ----------
+    labels
+        Class codes of the holdout, shape (rows,).
+    probabilities
+        Predicted probabilities, shape (rows, classes), classes in code order.
     """
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == labels
@@ -84,7 +94,20 @@ def reliability(labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.flo
 def importance(
     estimator: Any, features: pd.DataFrame, labels: pd.Series, random_state: int
 ) -> list[dict[str, Any]]:
-    """Return how much accuracy each column is worth: what shuffling it costs, the dearest first."""
+    """Return the permutation importance of each column, largest first.
+
+    The importance of a column is the accuracy that the model loses if the values of the column are
+    shuffled.
+
+    Parameters
+    ----------
+    estimator
+        The fitted estimator.
+    features, labels
+        The holdout, shapes (rows, columns) and (rows,).
+    random_state
+        The seed of the permutations.
+    """
     found = permutation_importance(
         estimator, features, labels, scoring="accuracy", n_repeats=_REPEATS, random_state=random_state
     )
@@ -104,18 +127,18 @@ def learning_curve(
     holdout: tuple[pd.DataFrame, pd.Series],
     random_state: int,
 ) -> list[dict[str, Any]]:
-    """Return the accuracy on training rows and holdout by how many rows were trained on.
+    """Return the accuracy on training rows and holdout by the number of training rows.
 
     Parameters
     ----------
     build
-        Makes an estimator that is not fitted.
+        Returns an unfitted estimator.
     fitted
-        What was fitted to all training rows: the last point.
+        The estimator that was fitted to all training rows; it gives the last point.
     training, holdout
-        Features and labels.
+        Features, shape (rows, columns), and label codes, shape (rows,).
     random_state
-        The seed of the draws.
+        The seed that draws the training rows of each point.
     """
     features, labels = training
     classes = labels.nunique()
@@ -130,7 +153,7 @@ def learning_curve(
             part = features.iloc[taken], labels.iloc[taken]
             points.append(_point(build().fit(*part), part, holdout))
         except ValueError:
-            continue  # so few rows that a class, a fold or a neighbourhood of them is empty
+            continue  # the estimator needs more rows, for example one of each class in each fold
     return [*points, _point(fitted, training, holdout)]
 
 

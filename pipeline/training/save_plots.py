@@ -1,4 +1,4 @@
-"""The plots of a run, each with its values as JSON beside it."""
+"""Write the plots of a run: each as a PNG file, and its values as a JSON file of the same name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.training import figures, plot_data
 
 _log = logging.getLogger(__name__)
 
-# Values of a table beyond which repeated fits and predictions would cost more than the training.
+# For a table with more values, the repeated fits and predictions would take longer than the training.
 _MOST_CELLS = 200_000
 
 
@@ -36,19 +36,19 @@ def save_plots(
     Parameters
     ----------
     folder
-        Made if it is not there.
+        The folder; it is created if it does not exist.
     build
-        Makes an estimator that is not fitted, for the learning curve.
+        Returns an unfitted estimator, for the learning curve.
     fitted
-        The estimator of the run.
+        The fitted estimator of the run.
     training, holdout
-        The rows it was trained on, and those it was not.
+        The training rows and the held-out rows.
     counts
-        Rows of the holdout, shape (true class, predicted class).
+        Holdout rows, shape (true classes, predicted classes).
     probabilities
-        Its probabilities on the holdout, shape (rows, classes); None where it gives none.
+        Predicted probabilities of the holdout, shape (rows, classes); None if the estimator has none.
     random_state
-        The seed of permutations and draws.
+        The seed of the permutations and of the learning curve.
     """
     folder.mkdir(parents=True, exist_ok=True)
     names = training.target_names
@@ -66,7 +66,7 @@ def save_plots(
         calibration = plot_data.reliability(labels, probabilities)
         _save(folder / "reliability", figures.reliability(calibration), calibration)
     if training.features.size + holdout.features.size > _MOST_CELLS:
-        _log.warning("no permutation importance and no learning curve: the table is too large")
+        _log.warning("permutation importance and learning curve are left out: the table is too large")
         return
     entries = plot_data.importance(fitted, holdout.features, holdout.labels, random_state)
     _save(folder / "permutation_importance", figures.importance(entries), entries)
@@ -78,6 +78,6 @@ def save_plots(
 
 
 def _save(path: Path, figure: Figure, values: Any) -> None:
-    """Write a figure as PNG, at the size at which the UI shows it, and its values as JSON."""
+    """Write a figure as PNG, at the resolution that the MLflow UI shows, and its values as JSON."""
     figure.savefig(path.with_suffix(".png"), dpi=110)
     path.with_suffix(".json").write_text(json.dumps(values, indent=1, sort_keys=True) + "\n")

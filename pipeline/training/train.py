@@ -1,4 +1,8 @@
-"""One training, from parameters to a registered version in its stage."""
+"""Run one training: from parameters to a registered version in its stage.
+
+`train` loads and splits the table, fits and evaluates the pipeline, logs everything to MLflow,
+registers the version and sets its stage.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +46,7 @@ EXAMPLE_ROWS = 5
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training left behind."""
+    """The result of a training: its run, its version, and the metrics on the holdout."""
 
     run_id: str
     store: str  # the tracking URI
@@ -66,14 +70,14 @@ class FittedModel:
 
 
 def train(params: TrainParams) -> TrainResult:
-    """Train, evaluate, log and register; the stage is set last.
+    """Train, evaluate, log and register a model, then set its stage.
 
     Raises
     ------
     InvalidParameter, DataError
-        Before any run is opened, if parameters or table are unusable.
+        If the parameters or the table are invalid. No run has been opened then.
     PipelineError, RegistryToolsError
-        If the store fails. The run ends FAILED, the stage points where it did.
+        If the store fails. The run ends FAILED, and the stage keeps its version.
     """
     dataset = load_dataset(params)
     rows = split.split_rows(dataset, params)
@@ -150,18 +154,26 @@ def _cross_validate(
     """Return mean and standard deviation of the accuracy over folds of the training rows."""
     folds = model_pipeline.fold_count(class_size)
     if folds < 2:
-        _log.warning("no cross-validation: a class has a single training row")
+        _log.warning("the cross-validation is left out: a class has only one training row")
         return {}
     if folds < 5:
-        _log.warning("%d folds instead of 5: a class has %d training rows", folds, class_size)
-    # Threads: the folds of a small table are done before a process has started, and the
-    # estimators release the interpreter lock where they spend their time.
+        _log.warning("%d folds instead of 5: a class has only %d training rows", folds, class_size)
+    # Threads are faster than processes here: the folds of a small table take less time than the start
+    # of a process, and the estimators release the interpreter lock during most of their work.
     with joblib.parallel_config("threading", n_jobs=-1):
         return model_pipeline.cross_validate(params, dataset.features, training)
 
 
 def _warn_if_no_better_than_majority(counts: npt.NDArray[np.int64], names: tuple[str, ...]) -> None:
-    """Warn if always predicting one class is as good; counts: (true, predicted) class."""
+    """Warn if always predicting the most frequent class gives the same or a higher accuracy.
+
+    Parameters
+    ----------
+    counts
+        Holdout rows, shape (true classes, predicted classes).
+    names
+        The class names, in the order of `counts`.
+    """
     commonest = int(counts.sum(axis=1).argmax())
     if counts.trace() <= counts[commonest].sum():
         share = counts[commonest].sum() / counts.sum()
@@ -211,7 +223,7 @@ def _draw_plots(
 
 @contextmanager
 def _log_warnings() -> Iterator[None]:
-    """Log each warning of the estimators once, in one line."""
+    """Log each different warning of the estimators once, as one line."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield

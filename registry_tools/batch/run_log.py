@@ -28,7 +28,8 @@ class ScoringRun:
         here = {"host": socket.gethostname(), "process": str(os.getpid())}
         try:
             runs.end_abandoned_runs(client, self.experiment, here["host"])
-            self.run_id = runs.start(client, self.experiment, {**tags, **here})
+            description = f"Scoring jobs of {name}: one run for each job."
+            self.run_id = runs.start(client, self.experiment, description, {**tags, **here})
         except RegistryToolsError as error:
             _log.warning("this scoring is not recorded: %s", error)
 

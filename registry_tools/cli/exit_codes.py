@@ -1,4 +1,4 @@
-"""Run a command: its error becomes one line on stderr and an exit code."""
+"""Run a command, and turn its error into one line on stderr and an exit code."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ def run(
     command
         The command or group.
     argv
-        Arguments after the program's name; None takes those of the process.
+        The arguments after the program's name; None reads `sys.argv`.
     program
-        The name that usage and errors show.
+        The program's name in usage and error lines.
     expected
-        Errors whose text is written for the person; one with `exit_code` says its own.
+        Error types whose message a user can act on. The attribute `exit_code` sets the exit code; the
+        default is 1.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     collecting = gc.isenabled()
-    gc.disable()  # until `process_setup.imports_done`
+    gc.disable()  # `process_setup.imports_done` enables it again
     verbose = _is_verbose(argv)
     process_setup.configure(verbose)
     try:
@@ -53,7 +54,7 @@ def run(
     except (click.Abort, KeyboardInterrupt):
         return _fail(program, "interrupted", 130, False)
     except BrokenPipeError:
-        # The reader, such as `head`, has seen enough; the interpreter must not complain about it.
+        # The reader, such as `head`, closed the pipe: keep the interpreter from reporting that at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except expected as error:
@@ -61,7 +62,7 @@ def run(
     except ModuleNotFoundError as error:
         message = f"{sys.executable} has no {error.name}: activate the project's environment first"
         return _fail(program, f"{message} (. .venv/bin/activate), or install it", 1, verbose)
-    except Exception as error:  # noqa: BLE001 - the one edge: a fault of ours, said in one line
+    except Exception as error:  # noqa: BLE001 - the one place that reports a bug
         text = str(error)[:300]
         return _fail(program, f"unexpected {type(error).__name__}: {text} (-v for more)", 1, verbose)
     finally:

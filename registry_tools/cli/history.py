@@ -1,4 +1,4 @@
-"""The commands on the history: show it, repair it, and delete a version that it does not need."""
+"""The commands `history` and `repair`, and `delete`, which keeps versions that a rollback needs."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from registry_tools.refs import model_name, parse_ref, stage_name
 
 @click.command()
 @click.argument("model")
-@click.option("--stage", help="The events on this stage only.")
-@click.option("--limit", type=click.IntRange(min=1), help="The newest N events only.")
+@click.option("--stage", help="Show only the events on this stage.")
+@click.option("--limit", type=click.IntRange(min=1), help="Show only the newest N events.")
 @html_option
 @common_options
 def history(
@@ -33,29 +33,24 @@ def history(
     tracking_uri: str | None,
 ) -> None:
     """Show the events on the stages of MODEL, newest first."""
-    name, where = model_name(model), stage_name(stage) if stage is not None else None
-    from registry_tools.mlflow_store import registered_models
-    from registry_tools.mlflow_store.client import connect
-    from registry_tools.promotion import history
+    from registry_tools.api import listing
 
-    client = connect(tracking_uri)
-    held = registered_models.stages_of(registered_models.get_registered_model(client, name))
-    entries = history.list_events(client, name, stage=where, limit=limit)
-    inconsistent = history.inconsistencies(client, name, held)
+    found = listing.history(model, stage=stage, limit=limit, tracking_uri=tracking_uri)
     if html is not None:
         from registry_tools.reports.history import history_page
 
-        parts = [f"the newest {limit} events"] if limit is not None and len(entries) == limit else []
-        parts += [f"events on {where}"] if where is not None else []
+        parts = [f"the newest {limit} events"] if limit is not None and len(found) == limit else []
+        parts += [f"events on {stage_name(stage)}"] if stage is not None else []
         scope = f"Only {', '.join(parts)}" if parts else ""
-        write_page(html, history_page(name, entries, held, inconsistent, utc_now(), scope))
+        page = history_page(found.name, found, found.stages, found.inconsistencies, utc_now(), scope)
+        write_page(html, page)
     if as_json:
-        print_json([event.as_dict() for event in entries])
+        print_json([event.as_dict() for event in found])
     elif html is not None:
-        echo(f"{len(entries)} events on {name} → {html}")
+        echo(f"{len(found)} events on {found.name} → {html}")
     else:
         rows = [("at", "action", "outcome", "stage", "version", "before", "actor", "reason")]
-        for event in entries:
+        for event in found:
             rows.append(
                 (
                     f"{event.at[:19]}Z",
@@ -69,20 +64,24 @@ def history(
                 )
             )
         print_columns(rows)
-    for text in inconsistent:
-        echo(f"{text}: registry-tools repair {name} records it", err=True)
+    for text in found.inconsistencies:
+        echo(f"{text}; run: registry-tools repair {found.name}", err=True)
 
 
 @click.command()
 @click.argument("model")
 @click.option(
     "--new-chain", is_flag=True,
-    help="Go on with a new chain for a stage whose history was removed and cannot be restored.",
+    help="Start a new chain of events for a stage whose history was removed and cannot be restored.",
 )  # fmt: skip
 @actor_option
 @common_options
 def repair(model: str, new_chain: bool, actor: str | None, as_json: bool, tracking_uri: str | None) -> None:
-    """Apply or close the events of MODEL that a crash left open, and record external changes."""
+    """Finish interrupted events and record external changes.
+
+    A crash can leave an event of MODEL open: the command applies or closes it. It also records the
+    stages that another tool has moved.
+    """
     name = model_name(model)
     from registry_tools.mlflow_store.client import connect
     from registry_tools.promotion import recovery
@@ -99,7 +98,7 @@ def repair(model: str, new_chain: bool, actor: str | None, as_json: bool, tracki
 @click.argument("ref")
 @common_options
 def delete(ref: str, as_json: bool, tracking_uri: str | None) -> None:
-    """Delete the version REF, unless a stage holds it or a rollback would go back to it."""
+    """Delete the version REF, unless a stage or a rollback needs it."""
     model_ref = parse_ref(ref)
     from registry_tools.mlflow_store.client import connect
     from registry_tools.promotion import deletion

@@ -8,15 +8,15 @@ import click
 
 from registry_tools.cli import exit_codes, history, predict, promotion, score, serve, show, versions
 
-# MLflow, pandas and scikit-learn take two seconds to import: each command does so for itself.
+# MLflow, pandas and scikit-learn take two seconds to import, so each command imports them itself.
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="registry-pipeline")
 def cli() -> None:
-    """Look into a model registry, use its versions, and move its stages.
+    """Inspect a model registry, use its versions, and move its stages.
 
-    REF is a model reference: iris@production, iris/3 or iris/Production.
+    REF names a version: iris@production, iris/3 or iris/Production.
     """
 
 

@@ -1,4 +1,4 @@
-"""What the commands have in common: their options, and how a result is printed."""
+"""Options that several commands share, and functions that print results."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
 
 
 def verbose_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `-v`, which `exit_codes.run` reads before click does."""
+    """Add `-v`; `exit_codes.run` reads it from the arguments before click parses them."""
     return click.option(
-        "-v", "--verbose", is_flag=True, expose_value=False, help="Logs and tracebacks on stderr."
+        "-v", "--verbose", is_flag=True, expose_value=False, help="Print logs and tracebacks on stderr."
     )(function)
 
 
 tracking_option = click.option(
     "--tracking-uri",
     metavar="URI",
-    help="The registry. Default: MLflow's own, by MLFLOW_TRACKING_URI and MLFLOW_REGISTRY_URI.",
+    help="The address of the registry. Default: as in MLflow, MLFLOW_TRACKING_URI and MLFLOW_REGISTRY_URI.",
 )
 
 
 def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that every command has."""
+    """Add the options of every command: `--json`, `--tracking-uri` and `--verbose`."""
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print JSON, keys sorted."),
+        click.option("--json", "as_json", is_flag=True, help="Print JSON with sorted keys."),
         tracking_option,
         verbose_option,
     ):
@@ -43,25 +43,33 @@ def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def loading_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of every command that loads a model; it is given them as one `policy`."""
+trust_option = click.option(
+    "--trust",
+    multiple=True,
+    metavar="TYPE",
+    help="Allow this type in the model, or this parameter: MODULE.CLASS.PARAMETER.",
+)
+
+
+def trust_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of a command that loads a model, and pass them to it as `loading`.
+
+    `loading` has the arguments `trust`, `allow_code` and `public_key` of the public functions.
+    """
     for option in (
+        trust_option,
         click.option(
-            "--trust",
-            multiple=True,
-            metavar="TYPE",
-            help="A type that the model may hold, or MODULE.CLASS.PARAMETER.",
+            "--allow-code", is_flag=True, help="Also load formats that can run code, such as pickle."
         ),
+        click.option("--require-signature", is_flag=True, help="Load only versions signed with your key."),
         click.option(
-            "--allow-code", is_flag=True, help="Also load formats that run code of their own, such as pickle."
+            "--public-key", metavar="FILE", help="Your public key. Default: REGISTRY_TOOLS_PUBLIC_KEY."
         ),
-        click.option("--require-signature", is_flag=True, help="Load only what a key of yours has signed."),
-        click.option("--public-key", metavar="FILE", help="That key. Default: REGISTRY_TOOLS_PUBLIC_KEY."),
     ):
         function = option(function)
 
     @functools.wraps(function)
-    def with_policy(
+    def with_loading(
         *arguments: Any,
         trust: tuple[str, ...],
         allow_code: bool,
@@ -71,38 +79,57 @@ def loading_options(function: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         from registry_tools.models.trust_policy import TrustPolicy
 
-        policy = TrustPolicy.from_environment(trust, allow_code, public_key)
-        if require_signature and policy.public_key is None:
+        loading = {"trust": trust, "allow_code": allow_code, "public_key": public_key}
+        if require_signature and TrustPolicy.from_environment(**loading).public_key is None:  # type: ignore[arg-type]
             raise click.UsageError("--require-signature needs --public-key FILE")
-        return function(*arguments, policy=policy, **options)
+        return function(*arguments, loading=loading, **options)
+
+    return with_loading
+
+
+def loading_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the same options to a command, and pass them to it as one `policy`."""
+
+    @trust_options
+    @functools.wraps(function)
+    def with_policy(*arguments: Any, loading: dict[str, Any], **options: Any) -> Any:
+        from registry_tools.models.trust_policy import TrustPolicy
+
+        return function(*arguments, policy=TrustPolicy.from_environment(**loading), **options)
 
     return with_policy
 
 
-actor_option = click.option("--actor", metavar="NAME", help="Who, if not the login name.")
+actor_option = click.option(
+    "--actor", metavar="NAME", help="Your name in the history. Default: the login name."
+)
 
 
 def eval_data_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of a table to evaluate on."""
+    """Add `--eval-data` and `--target`, which name a table to evaluate on."""
     for option in (
         click.option("--target", metavar="COLUMN", help="The label column of --eval-data."),
-        click.option("--eval-data", metavar="FILE", help="Rows to judge by, instead of the held-out ones."),
+        click.option(
+            "--eval-data", metavar="FILE", help="Labelled rows to evaluate on, instead of the held-out rows."
+        ),
     ):
         function = option(function)
     return function
 
 
 def check_eval_data(eval_data: str | None, target: str | None) -> None:
-    """Refuse one of these options without the other."""
+    """Refuse `--eval-data` without `--target`, and the reverse."""
     if (eval_data is None) != (target is None):
         raise click.UsageError("--eval-data and --target go together")
 
 
-html_option = click.option("--html", metavar="FILE", help="Write one self-contained page there instead.")
+html_option = click.option(
+    "--html", metavar="FILE", help="Write the result to this file as one self-contained page."
+)
 
 
 def write_page(path: str, page: str) -> None:
-    """Write a page; it appears complete or not at all."""
+    """Write an HTML page atomically."""
     if path in {"", "-"}:
         raise click.UsageError(f"--html {path!r}: name a file")
 
@@ -113,17 +140,17 @@ def write_page(path: str, page: str) -> None:
 
 
 def utc_now() -> datetime:
-    """Return the time, which no report asks for itself."""
+    """Return the current time; the reports take it as a parameter."""
     return datetime.now(timezone.utc)
 
 
 def echo(line: str, err: bool = False) -> None:
-    """Print one line; control characters in it, as from a name or a tag, are escaped."""
+    """Print one line, and escape control characters, which names and tags may contain."""
     click.echo(printable(line), err=err)
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON, the same for the same value."""
+    """Print a value as JSON with sorted keys, so that equal values print equally."""
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     click.echo(printable_json(text))
 
@@ -143,5 +170,5 @@ def verdict_rows(verdict: Verdict) -> list[tuple[str, str, str]]:
 
 
 def outcome_of(event: Event) -> str:
-    """Return the outcome of an event, and whether it was forced."""
+    """Return the outcome of an event as text, marked if it was forced."""
     return f"{event.outcome}, forced" if event.forced else event.outcome

@@ -8,24 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry_tools.cli.options import common_options, echo, loading_options, print_json
+from registry_tools.cli.options import common_options, echo, print_json, trust_options
 from registry_tools.errors import InputError
-from registry_tools.refs import parse_ref
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from registry_tools.models.loaded_model import LoadedModel
-    from registry_tools.models.trust_policy import TrustPolicy
 
 
 @click.command()
 @click.argument("ref")
-@click.option("--features", metavar="A,B,…", help="One row, its values in the model's order.")
-@click.option("--input", "input_path", metavar="FILE", help="A CSV, JSON or Parquet file; - is stdin.")
+@click.option(
+    "--features", metavar="A,B,…", help="The values of one row, in the order of the model's columns."
+)
+@click.option(
+    "--input", "input_path", metavar="FILE", help="A CSV, JSON or Parquet file of rows; - reads stdin."
+)
 @click.option("--proba", is_flag=True, help="Add the probability of each class.")
-@click.option("--output", metavar="FILE", help="Write the rows with their predictions there instead.")
-@loading_options
+@click.option("--output", metavar="FILE", help="Write the rows and their predictions to this file.")
+@trust_options
 @common_options
 def predict(
     ref: str,
@@ -33,18 +35,17 @@ def predict(
     input_path: str | None,
     proba: bool,
     output: str | None,
-    policy: TrustPolicy,
+    loading: dict[str, Any],
     as_json: bool,
     tracking_uri: str | None,
 ) -> None:
-    """Predict one row or a file of rows, with the version that REF means now."""
+    """Predict one row or a file of rows with the version REF."""
     from registry_tools.data.tables import write_table
-    from registry_tools.mlflow_store.client import connect
-    from registry_tools.models import loader
+    from registry_tools.models.loader import load_model
 
     if (features is None) == (input_path is None):
         raise click.UsageError("give exactly one of --features and --input")
-    model = loader.load(connect(tracking_uri), parse_ref(ref), policy)
+    model = load_model(ref, tracking_uri=tracking_uri, **loading)
     rows = _read_rows(model, features, input_path)
     predictions = _predict_rows(model, rows, proba)
     if output is not None:
@@ -76,7 +77,7 @@ def _read_rows(model: LoadedModel, features: str | None, input_path: str | None)
 
 
 def _predict_rows(model: LoadedModel, rows: pd.DataFrame, proba: bool) -> list[dict[str, Any]]:
-    # A table without a header of its own, such as a JSON list of lists, goes by position.
+    # A table without column names, such as a JSON list of lists, is matched by position.
     given = rows if all(isinstance(name, str) for name in rows.columns) else rows.to_numpy()
     predicted = model.predict(given)
     info = model.info
@@ -107,7 +108,7 @@ def _add_predictions(rows: pd.DataFrame, predictions: list[dict[str, Any]]) -> p
     taken = sorted(set(added) & set(named.columns))
     if taken:
         raise InputError(
-            f"the input already has a column {taken[0]!r}: rename it, or take --json without --output"
+            f"the input already has a column {taken[0]!r}: rename it, or use --json without --output"
         )
     return pd.concat([named, pd.DataFrame(added, index=named.index)], axis=1)
 
@@ -123,17 +124,19 @@ def _prediction_line(prediction: dict[str, Any]) -> str:
 @click.argument("ref")
 @click.option("--format", "form", type=click.Choice(["joblib"]), default="joblib", show_default=True)
 @click.option("-o", "--output", required=True, metavar="FILE", help="The file to write.")
-@loading_options
+@trust_options
 @common_options
 def export(
-    ref: str, form: str, output: str, policy: TrustPolicy, as_json: bool, tracking_uri: str | None
+    ref: str, form: str, output: str, loading: dict[str, Any], as_json: bool, tracking_uri: str | None
 ) -> None:
-    """Write the estimator of REF to a file that `joblib.load` reads without MLflow."""
-    from registry_tools.mlflow_store.client import connect
-    from registry_tools.models import loader
-    from registry_tools.models.export import export_joblib
+    """Write the estimator of the version REF to a joblib file.
 
-    model = loader.load(connect(tracking_uri), parse_ref(ref), policy)
+    `joblib.load` reads the file without MLflow.
+    """
+    from registry_tools.models.export import export_joblib
+    from registry_tools.models.loader import load_model
+
+    model = load_model(ref, tracking_uri=tracking_uri, **loading)
     size = export_joblib(model, output)
     prediction = {
         "name": model.info.name,

@@ -13,20 +13,20 @@ from typing import Any
 from registry_tools.terminal import log_to_stderr
 
 _SETTINGS = {
-    # MLflow's own defaults retry an unreachable server for minutes. A person wants to know at once.
+    # By default MLflow retries an unreachable server for minutes; a user needs the error at once.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "4",
-    # MLflow reports its use over the network; nothing here talks to anybody but the registry.
+    # MLflow sends usage data over the network; a command may connect to the registry only.
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    # Where there is no git, MLflow does without; its library for git would say so at length.
+    # MLflow works without git, but its git library then prints a long warning.
     "GIT_PYTHON_REFRESH": "quiet",
-    # MLflow would print the run's address on stdout, where the result stands.
+    # MLflow would print the run's address on stdout, which carries the result only.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
 
 def configure(verbose: bool) -> None:
-    """Bound MLflow's retries and log output, unless the environment says otherwise."""
+    """Limit MLflow's retries and log output, unless the environment already sets them."""
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     log_to_stderr(
@@ -35,23 +35,23 @@ def configure(verbose: bool) -> None:
     )
     if not verbose:
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for files of a few kB
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # the files are small
         for name in ("alembic", "mlflow"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        # It logs every retry; the error at the end says it once.
+        # urllib3 logs every retry; the command reports the failure once, at the end.
         logging.getLogger("urllib3").setLevel(logging.ERROR)
-        # MLflow logs the traceback of a database's error; the error at the end says it in a line.
+        # MLflow logs the traceback of a database error; the command reports the error in one line.
         logging.getLogger("mlflow.store").setLevel(logging.CRITICAL)
-        # Warnings of libraries are for programmers, and not for users of the command.
+        # Warnings of libraries are for programmers, not for users of a command.
         logging.captureWarnings(True)
         logging.getLogger("py.warnings").setLevel(logging.ERROR)
 
 
 def imports_done() -> None:
-    """Leave what was imported out of all garbage collection from here on.
+    """Exclude all objects that exist now from garbage collection, then enable it again.
 
-    Importing MLflow and scikit-learn makes a million objects that stay. Looking through them again
-    and again while they come, and once more at exit, takes a quarter of a short command's time.
+    Importing MLflow and scikit-learn creates a million objects that stay. Scanning them repeatedly
+    during the imports, and once more at exit, takes a quarter of a short command's time.
     """
     gc.freeze()
     gc.enable()
@@ -59,13 +59,13 @@ def imports_done() -> None:
 
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Have SIGTERM and SIGHUP end it as Ctrl-C does, with what was begun taken away."""
+    """End the body on SIGTERM and SIGHUP as Ctrl-C does, so that it can remove temporary files."""
 
     def end(number: int, frame: Any) -> None:
         raise SystemExit(128 + number)
 
     numbers = [signal.SIGTERM]
-    # What `nohup` started is to outlive its terminal.
+    # `nohup` ignores SIGHUP so that the process outlives its terminal.
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
     before = {number: signal.signal(number, end) for number in numbers}

@@ -1,10 +1,9 @@
-"""The commands that move stages."""
+"""The commands that move stages: `promote`, `rollback` and `unset`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -15,15 +14,13 @@ from registry_tools.cli.options import (
     common_options,
     echo,
     eval_data_options,
-    loading_options,
     print_columns,
     print_json,
+    trust_options,
     verdict_rows,
 )
-from registry_tools.refs import model_name, parse_ref, stage_name
 
 if TYPE_CHECKING:
-    from registry_tools.models.trust_policy import TrustPolicy
     from registry_tools.promotion.promote import Promotion
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -46,104 +43,87 @@ def _thresholds(_: click.Context, parameter: click.Parameter, texts: tuple[str, 
 
 
 def _reason_option(**options: Any) -> Callable[[F], F]:
-    return click.option("--reason", help="Why; the history shows it.", **options)
+    return click.option("--reason", help="The reason, which the history shows.", **options)
 
 
 @click.command()
 @click.argument("ref")
 @click.option("--to", "stage", metavar="STAGE", help="The stage to move.")
-@click.option("--new-stage", metavar="STAGE", help="The stage to move, instead of --to; it may be new.")
+@click.option("--new-stage", metavar="STAGE", help="Like --to, for a stage that may not exist yet.")
 @click.option(
     "--min", "minimum", multiple=True, callback=_thresholds, metavar="METRIC=N",
-    help="A metric on the held-out rows that must be reached; recall is the lowest of all classes.",
+    help="Require at least this value of a metric on the held-out rows; recall is the lowest of all classes.",
 )  # fmt: skip
 @click.option(
     "--max", "maximum", multiple=True, callback=_thresholds, metavar="METRIC=N",
-    help="A metric that must not be exceeded, such as log_loss=0.5.",
+    help="Require at most this value of a metric, such as log_loss=0.5.",
 )  # fmt: skip
 @click.option(
     "--rule", type=click.Choice(RULES), default="not-worse", show_default=True,
-    help="The rule by which the candidate is compared with the champion.",
+    help="How to compare the candidate with the champion.",
 )  # fmt: skip
 @click.option(
     "--margin", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.01,
-    show_default=True, help="A difference in accuracy that does not matter.",
+    show_default=True, help="The difference in accuracy that you regard as negligible.",
 )  # fmt: skip
 @click.option(
     "--baseline/--no-baseline", default=True, show_default=True,
-    help="Be better than always predicting the commonest class; --no-baseline needs --reason.",
+    help="Require the model to beat always predicting the commonest class; --no-baseline needs --reason.",
 )  # fmt: skip
 @click.option(
     "--slice", "slices", multiple=True, metavar="COLUMN",
-    help="A column in no group of which the candidate may be significantly worse.",
+    help="Refuse a candidate that is significantly worse in any group of this column.",
 )  # fmt: skip
 @click.option(
     "--max-latency-ms", type=click.FloatRange(min=0, min_open=True), metavar="MS",
-    help="The median time for one row, at most.",
+    help="The longest median time to predict one row.",
 )  # fmt: skip
 @click.option(
     "--max-latency-ratio", type=click.FloatRange(min=0, min_open=True), metavar="N",
-    help="That time as a multiple of the champion's, at most.",
+    help="The largest ratio of that time to the champion's.",
 )  # fmt: skip
 @click.option(
     "--max-size-ratio", type=click.FloatRange(min=0, min_open=True), metavar="N",
-    help="The size of the model's files as a multiple of the champion's, at most.",
+    help="The largest ratio of the size of the model files to the champion's.",
 )  # fmt: skip
 @eval_data_options
 @click.option("--expect-current", type=int, metavar="N", help="Refuse if another version holds the stage.")
-@click.option("--dry-run", is_flag=True, help="Evaluate the gates only; nothing is recorded or moved.")
-@click.option("--force", is_flag=True, help="Move whatever the gates say; needs --reason.")
+@click.option("--dry-run", is_flag=True, help="Evaluate the gates only; record and move nothing.")
+@click.option("--force", is_flag=True, help="Move the stage even if a gate refuses; needs --reason.")
 @_reason_option(default="")
 @actor_option
-@loading_options
+@trust_options
 @common_options
 def promote(
     ref: str,
     stage: str | None,
     new_stage: str | None,
-    eval_data: str | None,
-    target: str | None,
-    expect_current: int | None,
     dry_run: bool,
     force: bool,
     reason: str,
-    actor: str | None,
-    policy: TrustPolicy,
+    loading: dict[str, Any],
     as_json: bool,
-    tracking_uri: str | None,
-    **gates: Any,  # the fields of `GateOptions` that are options here
+    **options: Any,  # the other arguments of the public `promote`
 ) -> None:
-    """Evaluate the version that REF means and, if every gate passes, move STAGE to it.
+    """Move a stage to the version REF if every gate passes.
 
-    Exit code 3 if a gate refused; the refusal is recorded as well.
+    The gates check REF and compare it with the champion, the version that holds the stage. If a gate
+    refuses, the command records the refusal and exits with code 3.
     """
-    check_eval_data(eval_data, target)
-    for option, needs_reason in (("--force", force), ("--no-baseline", not gates["baseline"])):
+    check_eval_data(options["eval_data"], options["target"])
+    for option, needs_reason in (("--force", force), ("--no-baseline", not options["baseline"])):
         if needs_reason and not reason.strip():
             raise click.UsageError(f"{option} needs --reason: the history shows it")
     if (stage is None) == (new_stage is None):
-        raise click.UsageError("give one of --to STAGE and --new-stage STAGE")
-    model_ref, to = parse_ref(ref), stage_name(stage or new_stage or "")
+        raise click.UsageError("give either --to STAGE or --new-stage STAGE")
+    from registry_tools.api import stages
     from registry_tools.errors import GateRefused
-    from registry_tools.evaluation.eval_data import read_eval_data
-    from registry_tools.evaluation.gate_options import GateOptions
-    from registry_tools.mlflow_store import client
-    from registry_tools.promotion import promote
+    from registry_tools.promotion.promote import refusal
 
-    data = read_eval_data(Path(eval_data), str(target)) if eval_data is not None else None
-    options = GateOptions(**gates, eval_data=data, policy=policy)
+    new, to = new_stage is not None, stage or new_stage or ""
     try:
-        result = promote.promote(
-            client.connect(tracking_uri),
-            model_ref,
-            to,
-            options,
-            new_stage=new_stage is not None,
-            actor=actor,
-            reason=reason,
-            expect_current=expect_current,
-            dry_run=dry_run,
-            force=force,
+        result = stages.promote(
+            ref, to, new_stage=new, dry_run=dry_run, force=force, reason=reason, **options, **loading
         )
     except GateRefused as error:
         _print_promotion(error.promotion, as_json, "refused")
@@ -153,35 +133,24 @@ def promote(
         what = "would move" if result.verdict.passed or force else "would be refused"
     _print_promotion(result, as_json, what)
     if what == "would be refused":
-        raise GateRefused(promote.refusal(result), result)
+        raise GateRefused(refusal(result), result)
 
 
 @click.command()
 @click.argument("model")
 @click.option("--stage", default="production", show_default=True, help="The stage to roll back.")
-@click.option("--to", type=int, metavar="N", help="To this version, which held the stage once.")
+@click.option(
+    "--to", type=int, metavar="N", help="Roll back to this version, which must have held the stage."
+)
 @_reason_option(required=True)
 @actor_option
-@loading_options
+@trust_options
 @common_options
-def rollback(
-    model: str,
-    stage: str,
-    to: int | None,
-    actor: str | None,
-    reason: str,
-    policy: TrustPolicy,
-    as_json: bool,
-    tracking_uri: str | None,
-) -> None:
-    """Roll a stage of MODEL back to the version that held it before."""
-    name, where = model_name(model), stage_name(stage)
-    from registry_tools.mlflow_store import client
-    from registry_tools.promotion import rollback
+def rollback(model: str, stage: str, loading: dict[str, Any], as_json: bool, **options: Any) -> None:
+    """Roll a stage of MODEL back to its previous version."""
+    from registry_tools.api import stages
 
-    result = rollback.rollback(
-        client.connect(tracking_uri), name, where, reason=reason, to=to, actor=actor, policy=policy
-    )
+    result = stages.rollback(model, stage, **options, **loading)
     _print_promotion(result, as_json, "rolled back")
 
 
@@ -194,33 +163,21 @@ def rollback(
 def unset(
     model: str, stage: str, actor: str | None, reason: str, as_json: bool, tracking_uri: str | None
 ) -> None:
-    """Empty a stage of MODEL; a rollback brings its version back."""
-    name, where = model_name(model), stage_name(stage)
-    from registry_tools.mlflow_store import client
-    from registry_tools.promotion import rollback
+    """Empty a stage of MODEL; a rollback restores its version."""
+    from registry_tools.api import stages
 
-    event = rollback.unset(client.connect(tracking_uri), name, where, reason=reason, actor=actor)
+    event = stages.unset(model, stage, reason=reason, actor=actor, tracking_uri=tracking_uri)
     if as_json:
-        print_json({"name": name, "stage": where, "event": event.as_dict()})
+        print_json({"name": model, "stage": event.stage, "event": event.as_dict()})
     else:
-        echo(f"unset  {name} {where}: version {event.previous_version} → none")
+        echo(f"unset  {model} {event.stage}: version {event.previous_version} → none")
 
 
 def _print_promotion(result: Promotion, as_json: bool, what: str) -> None:
     from registry_tools.promotion.moves import version_text
 
     if as_json:
-        print_json(
-            {
-                "name": result.name,
-                "version": result.version,
-                "stage": result.stage,
-                "previous_version": result.previous_version,
-                "verdict": result.verdict.as_dict(),
-                "event": result.event.as_dict() if result.event is not None else None,
-                "notes": list(result.notes),
-            }
-        )
+        print_json(result.as_dict())
         return
     rows = verdict_rows(result.verdict)
     rows += [("note", note, "") for note in result.notes]

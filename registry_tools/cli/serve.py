@@ -1,4 +1,4 @@
-"""The command that serves a stage."""
+"""The command `serve`, which checks its options and starts the server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]
-    """A time such as `2`, `2s`, `500ms` or `5m`, read as seconds within bounds."""
+    """Option type for times such as `2`, `2s`, `500ms` or `5m`; the value is seconds within bounds."""
 
     name = "time"
     _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}  # noqa: RUF012 - a constant
@@ -26,7 +26,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
         self.least, self.most = least, most
 
     def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        """Return the seconds."""
+        """Return the time in seconds."""
         if isinstance(value, (int, float)):
             return float(value)
         found = re.fullmatch(r"([0-9.]+)\s*([a-z]*)", value.strip())
@@ -45,7 +45,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 
 
 def _hosts(given: str) -> tuple[str, ...]:
-    """Return the names, each a host name without a port, or a pattern of Starlette's."""
+    """Return the names in `--allowed-hosts`: host names without a port, or Starlette's patterns."""
     names = tuple(name.strip() for name in given.split(",") if name.strip())
     for name in names:
         if not re.fullmatch(r"\*|(\*\.)?[\w.-]+|\[[0-9a-fA-F:.]+\]", name):
@@ -58,19 +58,22 @@ def _hosts(given: str) -> tuple[str, ...]:
 @click.command()
 @click.argument("ref")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=5001, show_default=True)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=5001, show_default=True,
+    help="The port to listen on; 0 takes a free one.",
+)  # fmt: skip
 @click.option(
     "--allowed-hosts", default="", metavar="NAMES",
-    help="Names under which clients reach the server, with commas between them: those in the Host "
-    "header, beside localhost and --host. *.example.com stands for all names below, * for any.",
+    help="Host names that clients may send in the Host header, separated by commas, besides localhost "
+    "and --host. *.example.com allows all subdomains, * any name.",
 )  # fmt: skip
 @click.option(
     "--grpc-port", type=click.IntRange(1, 65535),
-    help="Also serve the Open Inference Protocol over gRPC there.",
+    help="Also serve the Open Inference Protocol over gRPC on this port.",
 )  # fmt: skip
 @click.option(
     "--workers", type=click.IntRange(1, 64), default=1, show_default=True, metavar="N",
-    help="The number of processes that serve.",
+    help="The number of processes that serve requests.",
 )  # fmt: skip
 @click.option(
     "--poll", type=Duration(0.05), default=2.0, show_default="2s", metavar="TIME",
@@ -78,54 +81,56 @@ def _hosts(given: str) -> tuple[str, ...]:
 )  # fmt: skip
 @click.option(
     "--cache", metavar="DIR",
-    help="Keep the last verified version there, for a start while the registry is unavailable.",
+    help="Keep the last verified version in this folder, to start with it while the registry is unavailable.",
 )  # fmt: skip
 @click.option(
     "--api-key-file", metavar="FILE",
-    help="Accept only requests with a key from this file: one on each line; # begins a comment line.",
+    help="Accept only requests with a key from this file: one key per line; # begins a comment line.",
 )  # fmt: skip
-@click.option("--ssl-certfile", metavar="FILE", help="Speak TLS with this certificate.")
-@click.option("--ssl-keyfile", metavar="FILE", help="The key of that certificate.")
+@click.option("--ssl-certfile", metavar="FILE", help="Serve HTTPS with this certificate.")
+@click.option("--ssl-keyfile", metavar="FILE", help="The private key of that certificate.")
 @click.option(
     "--max-body", type=click.IntRange(min=1), default=16, show_default=True, metavar="MIB",
-    help="The largest body of a request.",
+    help="The largest request body.",
 )  # fmt: skip
 @click.option(
     "--max-rows", type=click.IntRange(min=1), default=200_000, show_default=True, metavar="N",
-    help="The most rows of a request.",
+    help="The largest number of rows in one request.",
 )  # fmt: skip
 @click.option(
     "--timeout", type=Duration(0.1), default=30.0, show_default="30s",
-    metavar="TIME", help="The longest that a request may take.",
+    metavar="TIME", help="The longest time that a request may take.",
 )  # fmt: skip
 @click.option(
     "--queue", type=click.IntRange(min=1), default=1024, show_default=True, metavar="N",
-    help="The most requests that may wait at once.",
+    help="The largest number of requests that may wait.",
 )  # fmt: skip
 @click.option(
     "--access-log", is_flag=True,
-    help="Print a line of JSON for each request on stderr; never a value of its rows.",
+    help="Print a line of JSON for each request on stderr, without input values.",
 )  # fmt: skip
 @click.option(
     "--shadow", metavar="REF",
-    help="Send each request to this version or stage too, and count equal predictions.",
+    help="Also run this version or stage on each request, and count equal predictions.",
 )  # fmt: skip
-@click.option("--log-predictions", metavar="DIR", help="Write requests and predictions there, as Parquet.")
+@click.option(
+    "--log-predictions", metavar="DIR", help="Write requests and predictions to this folder as Parquet."
+)
 @click.option(
     "--sample", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True,
-    metavar="SHARE", help="The share of requests that is logged.",
+    metavar="SHARE", help="The share of requests to log.",
 )  # fmt: skip
 @click.option(
     "--log-every", type=Duration(0.1), default=30.0, show_default="30s",
-    metavar="TIME", help="The longest time until a prediction is in a file.",
+    metavar="TIME", help="The longest time until a prediction is written to a file.",
 )  # fmt: skip
 @click.option(
     "--trial-memory", type=click.IntRange(min=64), default=4096, show_default=True, metavar="MIB",
-    help="The memory that a new version may take while it is tried in a process of its own.",
+    help="The memory that a new version may use while a separate process tries it.",
 )  # fmt: skip
 @click.option(
     "--trial-seconds", type=click.IntRange(1, 600), default=60, show_default=True, metavar="N",
-    help="The processor time that it may take there.",
+    help="The processor time that this process may use.",
 )  # fmt: skip
 @loading_options
 @tracking_option
@@ -140,12 +145,16 @@ def serve(
     policy: TrustPolicy,
     **options: Any,
 ) -> int:
-    """Serve the version that REF means, and follow REF when it is a stage."""
+    """Serve the version REF over HTTP.
+
+    If REF is a stage, the server follows it: after a promotion it serves the new version without a
+    restart.
+    """
     for each in (ref, options["shadow"]):
         if each is not None:
             parse_ref(each)
     if options["sample"] < 1 and options["log_predictions"] is None:
-        raise click.UsageError("--sample goes with --log-predictions")
+        raise click.UsageError("--sample needs --log-predictions")
     from registry_tools.processes import MEBIBYTE, ResourceLimits
     from registry_tools.serving import serve as serving
     from registry_tools.serving.auth import read_key_file
@@ -160,7 +169,7 @@ def serve(
         allow_code=policy.allow_code,
         public_key=str(policy.public_key) if policy.public_key else None,
         trial_limits=ResourceLimits(trial_memory * MEBIBYTE, trial_seconds),
-        **options,  # which have the names of the settings
+        **options,  # the other options, named as the settings
     )
     log_times()
     logging.getLogger("registry_tools.serving").setLevel(logging.INFO)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from registry_tools.cli.options import common_options, echo, outcome_of, print_columns, print_json
-from registry_tools.refs import model_name, parse_ref
 
 if TYPE_CHECKING:
     from registry_tools.promotion.event import Event
@@ -15,27 +14,23 @@ if TYPE_CHECKING:
 
 @click.command("list")
 @click.argument("model", required=False)
-@click.option("--limit", type=click.IntRange(min=1), help="The newest N versions only.")
+@click.option("--limit", type=click.IntRange(min=1), help="Show only the newest N versions.")
 @common_options
 def list_command(model: str | None, limit: int | None, as_json: bool, tracking_uri: str | None) -> None:
-    """List the registered models, or the versions of MODEL, newest first."""
-    from registry_tools.mlflow_store import registered_models, registry
-    from registry_tools.mlflow_store.client import connect
-    from registry_tools.promotion import history
+    """List all models, or the versions of MODEL, newest first."""
+    from registry_tools.api import listing
 
-    client = connect(tracking_uri)
     if model is None:
-        models = registered_models.list_models(client)[:limit]
+        models = listing.list_models(limit=limit, tracking_uri=tracking_uri)
         if as_json:
             print_json([m.as_dict() for m in models])
         for m in [] if as_json else models:
             stages = ", ".join(f"{stage} → {v}" for stage, v in sorted(m.stages.items()))
             echo(f"{m.name}  {stages or 'no stage in use'}")
         return
-    versions = registry.list_versions(client, model_name(model), limit=limit)
-    entries = history.last_events(client, model, [v.version for v in versions])
+    versions = listing.list_versions(model, limit=limit, tracking_uri=tracking_uri)
     if as_json:
-        print_json([v.as_dict() | _event_as_dict(entries.get(v.version)) for v in versions])
+        print_json([v.as_dict() for v in versions])
         return
     rows = [("version", "stages", "accuracy", "run", "digest", "last event")]
     for v in versions:
@@ -47,7 +42,7 @@ def list_command(model: str | None, limit: int | None, as_json: bool, tracking_u
                 accuracy,
                 (v.run_id or "-")[:8],
                 (v.digest or "-")[:12],
-                _event_line(entries.get(v.version)),
+                _event_line(v.last_event),
             )
         )
     print_columns(rows)
@@ -57,21 +52,13 @@ def list_command(model: str | None, limit: int | None, as_json: bool, tracking_u
 @click.argument("ref")
 @common_options
 def show(ref: str, as_json: bool, tracking_uri: str | None) -> None:
-    """Show the version that REF means now."""
-    from registry_tools.mlflow_store import registry
-    from registry_tools.mlflow_store.client import connect
-    from registry_tools.promotion import history
+    """Show a version: stages, metrics, tags and its last event."""
+    from registry_tools.api import listing
 
-    client = connect(tracking_uri)
-    model_ref = parse_ref(ref)
-    version = registry.get_version(client, model_ref)
-    event = None
-    if model_ref.stage is not None:  # the event that put it there, rather than one that was refused
-        event = history.stage_entry(client, version.name, model_ref.stage)
-    if event is None or event.version != version.version:
-        event = history.last_event(client, version.name, version.version)
+    version = listing.get_version(ref, tracking_uri=tracking_uri)
+    event = version.last_event
     if as_json:
-        print_json(version.as_dict() | _event_as_dict(event))
+        print_json(version.as_dict())
         return
     rows = [
         ("version", f"{version.name} version {version.version}"),
@@ -92,15 +79,6 @@ def show(ref: str, as_json: bool, tracking_uri: str | None) -> None:
     if version.description:
         for line in ["", *version.description.splitlines()]:
             echo(line)
-
-
-def _event_as_dict(event: Event | None) -> dict[str, Any]:
-    """Return the last event on a version, and its verdict."""
-    if event is None:
-        return {"last_event": None, "verdict": None}
-    passed = all(gate["passed"] for gate in event.gates)
-    verdict = {"passed": passed, "gates": list(event.gates)} if event.gates else None
-    return {"last_event": event.as_dict(), "verdict": verdict}
 
 
 def _event_line(event: Event | None) -> str:

@@ -1,9 +1,10 @@
-"""The commands on single versions: verify, compare, sign, copy, adopt."""
+"""The commands on one or two versions: `verify`, `compare`, `sign`, `copy` and `adopt`."""
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,34 +14,34 @@ from registry_tools.cli.options import (
     echo,
     eval_data_options,
     html_option,
-    loading_options,
     print_columns,
     print_json,
+    trust_option,
+    trust_options,
     utc_now,
     verdict_rows,
     write_page,
 )
-from registry_tools.refs import model_name, parse_ref
+from registry_tools.refs import parse_ref
 
 if TYPE_CHECKING:
-    from registry_tools.evaluation.comparison import PairedPredictions
-    from registry_tools.mlflow_store.registry import VersionInfo
-    from registry_tools.models.trust_policy import TrustPolicy
+    from registry_tools.evaluation.comparison import Comparison
 
 
 @click.command()
 @click.argument("ref")
-@loading_options
+@trust_options
 @common_options
-def verify(ref: str, policy: TrustPolicy, as_json: bool, tracking_uri: str | None) -> None:
-    """Check files, format and predictions of the version REF, and its model's history."""
-    model_ref = parse_ref(ref)
-    from registry_tools.errors import VerificationError
-    from registry_tools.mlflow_store.client import connect
-    from registry_tools.promotion import recovery
+def verify(ref: str, loading: dict[str, Any], as_json: bool, tracking_uri: str | None) -> None:
+    """Check the files, predictions and history of a version.
 
-    client = connect(tracking_uri)
-    verdict = recovery.verify(client, model_ref, policy)
+    The command compares the files of REF with their digests, checks their format, reproduces the
+    recorded predictions, and compares the stages of the model with its history.
+    """
+    from registry_tools.api import versions
+    from registry_tools.errors import VerificationError
+
+    verdict = versions.verify(ref, tracking_uri=tracking_uri, **loading)
     if as_json:
         print_json(verdict.as_dict())
     else:
@@ -55,7 +56,7 @@ def verify(ref: str, policy: TrustPolicy, as_json: bool, tracking_uri: str | Non
 @click.argument("second")
 @eval_data_options
 @html_option
-@loading_options
+@trust_options
 @common_options
 def compare(
     first: str,
@@ -63,77 +64,55 @@ def compare(
     eval_data: str | None,
     target: str | None,
     html: str | None,
-    policy: TrustPolicy,
+    loading: dict[str, Any],
     as_json: bool,
     tracking_uri: str | None,
 ) -> None:
-    """Compare two versions: parameters, metrics, data, and both on held-out rows of the FIRST.
+    """Compare two versions on the same held-out rows.
 
-    With --eval-data FILE on those rows instead. With --html FILE also the rows on which they
-    disagree, and their pictures.
+    The result also shows the parameters, metrics and data of both. The rows are the held-out rows of FIRST,
+    unless you give --eval-data. The page of --html also shows the rows on which they disagree, and plots.
     """
     check_eval_data(eval_data, target)
-    refs = parse_ref(first), parse_ref(second)
-    from registry_tools.errors import InputError, RegistryToolsError, VerificationError
-    from registry_tools.evaluation import comparison
-    from registry_tools.evaluation.eval_data import read_eval_data
-    from registry_tools.mlflow_store import registry
-    from registry_tools.mlflow_store.client import connect
+    from registry_tools.api import versions
 
-    given = read_eval_data(Path(eval_data), str(target)) if eval_data is not None else None
-    client = connect(tracking_uri)
-    one, two = (registry.get_version(client, ref) for ref in refs)
-    if (one.name, one.version) == (two.name, two.version):
-        raise InputError(
-            f"{first} and {second} are both {one.name} version {one.version}: `registry-tools "
-            f"history {one.name}` names the versions before"
-        )
-    compared: PairedPredictions | str
-    try:
-        compared = comparison.compare(client, one, two, policy, given)
-    except RegistryToolsError as error:  # such as files that are gone: the rest can be shown
-        compared = str(error)
-        if given is not None:
-            raise VerificationError(f"not compared on {eval_data}: {compared}") from error
+    result = versions.compare(
+        first, second, eval_data=eval_data, target=target, tracking_uri=tracking_uri, **loading
+    )
     if html is not None:
-        from registry_tools.models import artifacts
-        from registry_tools.reports.comparison import comparison_page
-
-        of_one, of_two = artifacts.plots(client, one), artifacts.plots(client, two)
-        pictures, left_out = (of_one[0], of_two[0]), [*of_one[1], *of_two[1]]
-        write_page(html, comparison_page(one, two, compared, pictures, utc_now(), left_out))
+        _write_comparison(html, result, tracking_uri)
     if as_json:
-        print_json(
-            {
-                "versions": [one.as_dict(), two.as_dict()],
-                "paired": None if isinstance(compared, str) else compared.paired.metrics(),
-                "not_paired_because": compared if isinstance(compared, str) else None,
-                "eval_data": eval_data,
-                "unrecorded_training_rows": [] if isinstance(compared, str) else list(compared.unrecorded),
-            }
-        )
+        print_json(result.as_dict() | {"report": html})
         return
+    _print_comparison(result)
     if html is not None:
-        echo(f"{one.name} version {one.version} beside {two.name} {two.version} → {html}")
-        return
-    _print_comparison(one, two, compared)
+        echo(f"report: {html}")
 
 
-def _print_comparison(one: VersionInfo, two: VersionInfo, compared: PairedPredictions | str) -> None:
+def _write_comparison(html: str, result: Comparison, tracking_uri: str | None) -> None:
+    from registry_tools.mlflow_store.client import connect
+    from registry_tools.models import artifacts
+    from registry_tools.reports.comparison import comparison_page
+
+    client, one, two = connect(tracking_uri), result.first, result.second
+    of_one, of_two = artifacts.plots(client, one), artifacts.plots(client, two)
+    pictures, left_out = (of_one[0], of_two[0]), [*of_one[1], *of_two[1]]
+    compared = result.predictions or str(result.not_paired_because)
+    write_page(html, comparison_page(one, two, compared, pictures, utc_now(), left_out))
+
+
+def _print_comparison(result: Comparison) -> None:
+    one, two, compared = result.first, result.second, result.predictions
     rows = [("", f"{one.name} {one.version}", f"{two.name} {two.version}")]
-    data = [version.tags.get("data_digest", "-")[:12] for version in (one, two)]
-    rows.append(("data", data[0], data[1]))
-    for key in sorted({*one.params, *two.params}):
-        rows.append((f"param {key}", one.params.get(key, "-"), two.params.get(key, "-")))
-    for key in sorted({*one.metrics, *two.metrics}):
-        rows.append((f"metric {key}", _metric_text(one.metrics.get(key)), _metric_text(two.metrics.get(key))))
+    for kind, name, of_one, of_two in result.values():
+        title = f"{kind} {name}".rstrip()
+        rows.append((title, _value_text(kind, of_one), _value_text(kind, of_two)))
     print_columns(rows)
-    if isinstance(compared, str):
-        echo("")
-        echo(f"not compared on the same rows: {compared}")
+    echo("")
+    if compared is None:
+        echo(f"not compared on the same rows: {result.not_paired_because}")
         return
     paired = compared.paired
-    echo("")
     echo(
         f"on {compared.rows_phrase}: {paired.candidate_accuracy:.4f} and "
         f"{paired.champion_accuracy:.4f}, difference {paired.difference:+.4f} "
@@ -141,18 +120,21 @@ def _print_comparison(one: VersionInfo, two: VersionInfo, compared: PairedPredic
     )
 
 
-def _metric_text(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+def _value_text(kind: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if kind == "metric" else str(value)[:12] if kind == "data" else str(value)
 
 
 @click.command()
 @click.argument("ref")
-@click.option("--key", required=True, metavar="FILE", help="An elliptic-curve private key, PEM.")
+@click.option("--key", required=True, metavar="FILE", help="An elliptic-curve private key in PEM format.")
 @common_options
 def sign(ref: str, key: str, as_json: bool, tracking_uri: str | None) -> None:
-    """Sign the files and the evidence of the version REF; the signature stands in its evidence.
+    """Sign the files and the evidence of the version REF.
 
-    REGISTRY_TOOLS_KEY_PASSWORD opens an encrypted key.
+    The signature is stored with the evidence. If the key is encrypted, put its password into
+    REGISTRY_TOOLS_KEY_PASSWORD.
     """
     model_ref = parse_ref(ref)
     from registry_tools.mlflow_store import registry
@@ -170,26 +152,27 @@ def sign(ref: str, key: str, as_json: bool, tracking_uri: str | None) -> None:
 
 @click.command("copy")
 @click.argument("ref")
-@click.option("--to-uri", required=True, metavar="URI", help="The other registry; a new SQLite file is made.")
-@click.option("--name", metavar="NAME", help="The model's name there. Default: as here.")
-@loading_options
+@click.option(
+    "--to-uri", required=True, metavar="URI", help="The target registry; a missing SQLite file is created."
+)
+@click.option("--name", metavar="NAME", help="The model's name in the target. Default: its present name.")
+@trust_options
 @common_options
 def copy_command(
-    ref: str, to_uri: str, name: str | None, policy: TrustPolicy, as_json: bool, tracking_uri: str | None
+    ref: str, to_uri: str, name: str | None, loading: dict[str, Any], as_json: bool, tracking_uri: str | None
 ) -> None:
-    """Copy the version REF to another registry, completely or not at all; no stage is set there."""
-    model_ref, new_name = parse_ref(ref), model_name(name) if name is not None else None
-    from registry_tools.mlflow_store import registry
-    from registry_tools.mlflow_store.client import connect, connect_or_create
-    from registry_tools.models import copy
+    """Copy the version REF to another registry.
 
-    source = connect(tracking_uri)
-    registry.find_version(source, model_ref)  # a wrong REF must not leave a new, empty registry
-    there = copy.copy(source, model_ref, connect_or_create(to_uri), new_name, policy)
+    The copy is complete, or the command fails and leaves none. No stage of the target is set.
+    """
+    from registry_tools.api import versions
+
+    key = loading["public_key"]  # a copy loads nothing: it needs no other of these options
+    there = versions.copy(ref, to_uri=to_uri, name=name, tracking_uri=tracking_uri, public_key=key)
     if as_json:
-        print_json(vars(there))
+        print_json(there.as_dict())
     else:
-        what = "copied" if there.made else "there already"
+        what = "copied" if there.made else "exists already"
         echo(f"{what}  {there.name} version {there.version} in {to_uri}")
 
 
@@ -200,34 +183,68 @@ def copy_command(
     help="Labelled rows that the version was not trained on: they become its holdout.",
 )  # fmt: skip
 @click.option("--target", required=True, metavar="COLUMN", help="The label column of --eval-data.")
-@loading_options
+@trust_options
 @common_options
 def adopt_command(
-    ref: str, eval_data: str, target: str, policy: TrustPolicy, as_json: bool, tracking_uri: str | None
+    ref: str, eval_data: str, target: str, loading: dict[str, Any], as_json: bool, tracking_uri: str | None
 ) -> None:
-    """Make the evidence of the version REF, which plain `log_model` registered without any.
+    """Add evidence to a version that has none.
 
-    Its files stay as they are: holdout, recorded predictions and manifest are stored with its run,
-    two digests as its tags.
+    A version that MLflow's `log_model` registered has no evidence. The command stores the holdout, the
+    recorded predictions and the manifest with its run, and two digests as its tags. The model files do
+    not change.
     """
-    model_ref = parse_ref(ref)
-    from registry_tools.evaluation.adopt import adopt
-    from registry_tools.evaluation.eval_data import read_eval_data
-    from registry_tools.mlflow_store.client import connect
+    from registry_tools.api import versions
 
-    rows = read_eval_data(Path(eval_data), target)
-    done = adopt(connect(tracking_uri), model_ref, rows, policy)
+    done = versions.adopt(ref, eval_data=eval_data, target=target, tracking_uri=tracking_uri, **loading)
     if as_json:
-        print_json(vars(done) | {"training_rows": None})
+        print_json(done.as_dict())
         return
-    what, title = "adopted" if done.made else "there already", f"{done.name} version {done.version}"
+    what, title = "adopted" if done.made else "exists already", f"{done.name} version {done.version}"
     held_out = f"{done.holdout_rows} held-out rows"
     echo(f"{what}  {title}: {held_out}, {done.recorded_rows} recorded predictions")
     echo(
         f"accuracy  {done.accuracy:.4f} on the {held_out}, {done.baseline_accuracy:.4f} for always "
         "predicting the commonest class"
     )
-    echo(f"unknown  which rows {title} was trained on: no check can show that these are others")
+    echo(f"unknown  training rows of {title}: no check can show that the held-out rows are not among them")
 
 
-COMMANDS = (verify, compare, sign, copy_command, adopt_command)
+@click.command("register")
+@click.argument("path", metavar="FILE")
+@click.option("--name", required=True, metavar="NAME", help="The registered model; it may be new.")
+@click.option(
+    "--eval-data", required=True, metavar="FILE",
+    help="Labelled rows that the model was not trained on: they become the holdout of the version.",
+)  # fmt: skip
+@click.option("--target", required=True, metavar="COLUMN", help="The label column of --eval-data.")
+@click.option(
+    "--target-names", metavar="A,B,…", help="The class names, if the model predicts the codes 0, 1, …."
+)
+@trust_option
+@click.option("--allow-code", is_flag=True, help="Read FILE, which runs the code in it.")
+@common_options
+def register_command(
+    path: str, name: str, target_names: str | None, as_json: bool, tracking_uri: str | None, **options: Any
+) -> None:
+    """Register the classifier in the joblib file FILE as a new version, in the skops format.
+
+    The version gets evidence from --eval-data, as adopt makes it, and no stage.
+    """
+    from registry_tools.api import versions
+
+    names = next(csv.reader([target_names])) if target_names is not None else ()
+    done = versions.register(path, name, target_names=names, tracking_uri=tracking_uri, **options)
+    if as_json:
+        print_json(done.as_dict())
+        return
+    title = f"{done.name} version {done.version}"
+    echo(f"registered  {title}: {done.estimator}, {done.recorded_rows} recorded predictions")
+    echo(
+        f"accuracy    {done.accuracy:.4f} on {done.holdout_rows} held-out rows, "
+        f"{done.baseline_accuracy:.4f} for always predicting the commonest class"
+    )
+    echo(f"unknown     training rows of {title}: no check can show that the held-out rows are not among them")
+
+
+COMMANDS = (verify, compare, sign, copy_command, adopt_command, register_command)

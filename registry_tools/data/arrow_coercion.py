@@ -1,4 +1,4 @@
-"""Columns of an Arrow batch converted to the types of a signature, and the rows that fail."""
+"""Convert the columns of an Arrow batch to the types of a signature, and collect faulty values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from registry_tools.data.coerced_batch import CoercedBatch
 from registry_tools.data.schema import BOOLEAN, NUMBERS, Column, quoted_names
 from registry_tools.errors import InputError
 
-# What pandas takes for a missing value in a CSV, and with it the training.
+# The texts that pandas, and so the training, reads from a CSV as missing values.
 _MISSING = [
     *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
     *("<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
@@ -35,16 +35,16 @@ def check_schema(schema: pa.Schema, columns: Sequence[Column], where: str, text:
     Parameters
     ----------
     schema, columns
-        The columns of the file, of a CSV all text; and those of the signature.
+        The columns of the file, all text for a CSV; and the columns of the signature.
     where
-        Names the file in errors.
+        The name of the file in errors.
     text
-        Whether the values are text that is still to be read.
+        Whether the values are text that is still to be parsed, as in a CSV.
 
     Raises
     ------
     InputError
-        If a required column is missing, or one has a type that the model cannot take.
+        If a required column is missing, or the type of a column does not fit the signature.
     """
     names = list(schema.names)
     missing = [c.name for c in columns if c.required and c.name not in names]
@@ -69,14 +69,14 @@ def _fits(given: pa.DataType, wanted: str) -> bool:
 
 
 def coerce_batch(batch: pa.RecordBatch, columns: Sequence[Column], text: bool) -> CoercedBatch:
-    """Convert the columns of a signature to its types; of each row the first fault is kept.
+    """Convert a batch to the columns and types of a signature; keep the first fault of each row.
 
     Parameters
     ----------
     batch, columns
-        Rows, and the columns of the signature; one that is optional may be missing.
+        The rows, and the columns of the signature. The batch may lack optional columns.
     text
-        Whether the values are the text of a CSV.
+        Whether the values are text from a CSV.
     """
     coerced = CoercedBatch(batch.num_rows, {})
     for column in columns:
@@ -100,7 +100,7 @@ def _missing_column(rows: int, column: Column) -> npt.NDArray[Any]:
 
 
 def _null_missing(values: pa.Array) -> pa.Array:
-    """Return text with nulls for what counts as missing."""
+    """Replace texts that mean a missing value, such as `NA`, by nulls."""
     missing = pc.is_in(values, value_set=pa.array(_MISSING))
     return pc.if_else(missing, None, values) if pc.any(missing).as_py() else values
 
@@ -124,7 +124,7 @@ def _coerce_booleans(values: pa.Array, column: Column, text: bool, coerced: Coer
 
 def _coerce_strings(values: pa.Array, column: Column, text: bool, coerced: CoercedBatch) -> npt.NDArray[Any]:
     coerced.add_missing(column, pc.is_null(values).to_numpy(zero_copy_only=False))
-    # One Python object for each text that is different.
+    # Create one Python object for each distinct text.
     encoded = values.cast(pa.string()).dictionary_encode()
     words = np.array([*encoded.dictionary.to_pylist(), np.nan], object)
     places = pc.fill_null(encoded.indices, len(words) - 1).to_numpy(zero_copy_only=False)
@@ -155,16 +155,16 @@ def to_arrow(coerced: CoercedBatch, column: Column) -> pa.Array:
 
 
 def to_frame(coerced: CoercedBatch, columns: Sequence[Column]) -> Any:
-    """Return the frame that `coerce` makes of the same rows."""
+    """Return the rows as a DataFrame, equal to the result of `coerce` for the same rows."""
     import pandas as pd
 
     arrays = {column.name: coerced.arrays[column.name] for column in columns}
-    # With the type of the array, or pandas would make objects its own text.
+    # State the type: pandas would convert arrays of objects to its own string type.
     return pd.DataFrame({name: pd.Series(a, dtype=a.dtype) for name, a in arrays.items()})
 
 
 def arrow_type(column: Column) -> pa.DataType | None:
-    """Return the Arrow type of a column that was read from text; None leaves it text."""
+    """Return the Arrow type for a column of a signature; None if its values stay text."""
     if column.type in NUMBERS:
         return pa.from_numpy_dtype(NUMBERS[column.type])
     return {"boolean": pa.bool_(), "string": pa.string()}.get(column.type)

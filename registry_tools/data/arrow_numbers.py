@@ -1,4 +1,4 @@
-"""Arrow columns of numbers, or of text that holds numbers, converted to a type of a signature."""
+"""Convert Arrow columns of numbers, or of text with numbers, to a numeric type of a signature."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from registry_tools.data.schema import A_NUMBER, FINITE, NUMBERS, Column
 
 
 def coerce_numbers(values: pa.Array, column: Column, text: bool, coerced: CoercedBatch) -> npt.NDArray[Any]:
-    """Return a column of numbers; of integers beside missing values floats, as pandas has them."""
+    """Convert a column to numbers, shape (rows,); integers with missing values become floats."""
     if pa.types.is_null(values.type):
         values = values.cast(pa.float64())
     given, target = values, np.dtype(NUMBERS[column.type])
@@ -50,7 +50,7 @@ def coerce_numbers(values: pa.Array, column: Column, text: bool, coerced: Coerce
 def _coerce_integers(
     values: pa.Array, given: pa.Array, column: Column, coerced: CoercedBatch
 ) -> npt.NDArray[Any]:
-    """Return a column of integers; beside missing values the exact ones are kept for the output."""
+    """Convert a column of integers; with missing values, also keep the exact integers for the output."""
     if not values.null_count:
         return _cast_integers(values.to_numpy(), given, column, coerced)
     missing = pc.is_null(values).to_numpy(zero_copy_only=False)
@@ -76,7 +76,7 @@ def _cast_integers(
 
 
 def _parse_floats(values: pa.Array, column: Column, coerced: CoercedBatch) -> pa.Array:
-    """Read floats from text; the whole column at once unless one of them is none."""
+    """Parse floats from text: the whole column at once, or value by value if one is not a number."""
     for trim in (False, True):
         trimmed = pc.utf8_trim_whitespace(values) if trim else values
         try:
@@ -96,13 +96,13 @@ def _parse_floats(values: pa.Array, column: Column, coerced: CoercedBatch) -> pa
 
 
 def _parse_float(text: str) -> float:
-    return float(text.replace("_", "?"))  # Python would take `1_000` as well
+    return float(text.replace("_", "?"))  # Python would accept `1_000` as well
 
 
 def _parse_integers(values: pa.Array, column: Column, coerced: CoercedBatch) -> pa.Array:
-    """Read whole numbers from text, exactly, also if other rows hold `3.0` or `1e3`.
+    """Parse whole numbers from text exactly, even if some rows hold `3.0` or `1e3`.
 
-    Such a row would make floats of all rows, which are rounded beyond 2**53.
+    Because of such a row Arrow would parse all rows as floats, which round integers beyond 2**53.
     """
     text = values
     for simpler in (None, pc.utf8_trim_whitespace, _without_point):
@@ -124,12 +124,12 @@ def _parse_integers(values: pa.Array, column: Column, coerced: CoercedBatch) -> 
 
 
 def _without_point(text: pa.Array) -> pa.Array:
-    """Return `3` for `3.0`: what pandas writes of integers beside a missing value."""
+    """Return `3` for `3.0`: pandas writes integers so in a column with a missing value."""
     return pc.replace_substring_regex(text, r"^(-?[0-9]+)\.0*$", r"\1")
 
 
 def _parse_integer(text: str, column: Column) -> int | str | None:
-    """Return an integer in an odd form, None for `nan`, or what it would have to be."""
+    """Parse an integer such as `1e3`; return None for `nan`, and the unmet requirement for a fault."""
     try:
         about = _parse_float(text)
     except ValueError:
@@ -140,7 +140,7 @@ def _parse_integer(text: str, column: Column) -> int | str | None:
         return FINITE
     try:
         exact = Decimal(text)
-    except InvalidOperation:  # an exponent beyond all bounds
+    except InvalidOperation:  # the exponent is too large for a Decimal
         return schema.whole_number(column.type)
     low, high = schema.INTEGER_BOUNDS["long"]
     return int(exact) if low <= exact <= high and exact == int(exact) else schema.whole_number(column.type)

@@ -1,4 +1,4 @@
-"""A batch whose columns have the types of the signature, and the values for which that failed."""
+"""A batch converted to the types of a signature, with the faults of its rows."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from registry_tools.data.schema import CoercionFault, Column
 
 @dataclass
 class CoercedBatch:
-    """The columns of the signature in its types, and why some rows are not."""
+    """The columns of a signature as arrays of shape (rows,), and the faults that were found."""
 
     rows: int
-    arrays: dict[str, npt.NDArray[Any]]  # numbers, booleans, or objects; missing is NaN or None
-    faults: dict[int, CoercionFault] = field(default_factory=dict)  # the first one of each row
-    # Integers beside missing values, of which `arrays` has floats: those round beyond 2**53.
+    arrays: dict[str, npt.NDArray[Any]]  # numbers, booleans or objects; a missing value is NaN or None
+    faults: dict[int, CoercionFault] = field(default_factory=dict)  # the first fault of each row
+    # The exact values of integer columns with missing values. `arrays` holds them as floats, which
+    # round beyond 2**53.
     exact: dict[str, pa.Array] = field(default_factory=dict)
 
     @property
     def reasons(self) -> dict[int, str]:
-        """Why rows cannot be scored, by row of the batch."""
+        """The reason why a row cannot be scored, by row of the batch."""
         return {row: f"column {f.column!r}: {f.describe()}" for row, f in self.faults.items()}
 
     def good_rows(self) -> npt.NDArray[np.bool_]:
-        """Return which rows can be scored, shape (rows,)."""
+        """Return a mask of the rows that can be scored, shape (rows,)."""
         good = np.ones(self.rows, bool)
         good[list(self.faults)] = False
         return good
@@ -38,7 +39,7 @@ class CoercedBatch:
         return self.keep_rows(self.good_rows()) if self.faults else self
 
     def keep_rows(self, kept: npt.NDArray[np.bool_]) -> CoercedBatch:
-        """Return some rows, without faults."""
+        """Return the rows of a mask, shape (rows,), without their faults."""
         return CoercedBatch(
             int(kept.sum()),
             {name: values[kept] for name, values in self.arrays.items()},
@@ -46,13 +47,13 @@ class CoercedBatch:
         )
 
     def add_missing(self, column: Column, missing: npt.NDArray[np.bool_]) -> None:
-        """Add a fault for each missing value of a column that is required."""
+        """Add a fault for each missing value of a required column."""
         if column.required:
             for row in np.flatnonzero(missing).tolist():
                 self.faults.setdefault(row, CoercionFault(row, column.name, None))
 
     def add_faults(self, column: Column, values: pa.Array, unfit: npt.NDArray[Any], reason: str) -> None:
-        """Add a fault for each value that a mask, shape (rows,), marks."""
+        """Add a fault for each value of a mask, shape (rows,)."""
         for row in np.flatnonzero(unfit).tolist():
             self.add_fault(column, values, row, reason)
 

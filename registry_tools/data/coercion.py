@@ -1,4 +1,4 @@
-"""Rows converted to the types of a signature: tables in memory, and one row of text."""
+"""Convert tables in memory, or one row of text, to the columns and types of a signature."""
 
 from __future__ import annotations
 
@@ -30,14 +30,19 @@ def coerce(rows: Any, columns: Sequence[Column] | None) -> pd.DataFrame:
         A DataFrame or a sequence of mappings, matched by column name in any order, or an array or
         a sequence of sequences of shape (rows, columns), matched by position.
     columns
-        The columns of the signature; None leaves names and types as they are.
+        The columns of the signature; None keeps names and types unchanged.
+
+    Returns
+    -------
+    DataFrame
+        The columns of the signature, in its order and types.
 
     Raises
     ------
     InputError
-        If columns are missing or doubled, a row is too short or too long, or a value is not of
-        its column's type; names the row (from 0), the column and the value. A missing value is
-        left to the model, which may have learnt what to do about it.
+        If columns are missing or occur twice, a row has too few or too many values, or a value does
+        not fit its column. The message names the row (from 0), the column and the value. Missing
+        values are kept, because a model may handle them.
     """
     table = _to_table(rows, columns)
     if columns is None:
@@ -57,21 +62,21 @@ def coerce(rows: Any, columns: Sequence[Column] | None) -> pd.DataFrame:
 
 
 def coerce_tensor(rows: Any, tensor: TensorSchema | UnsupportedTensor) -> npt.NDArray[Any]:
-    """Convert rows to the array that a model takes, shape (rows, columns).
+    """Convert rows to the array of a tensor signature, shape (rows, columns).
 
     Parameters
     ----------
     rows
         As in `coerce`, but always matched by position.
     tensor
-        The type and the number of columns.
+        The type of the numbers and the number of columns.
 
     Raises
     ------
     InputError
-        If there are more or fewer columns, or a value is no number that the type holds.
+        If the number of columns differs, or the type cannot hold a value.
     UnsupportedOperation
-        If rows do not make such a tensor.
+        If this package does not support the tensor.
     """
     if isinstance(tensor, UnsupportedTensor):
         raise UnsupportedOperation(f"the model takes a {tensor}: {schema.TENSORS_SUPPORTED}")
@@ -114,7 +119,7 @@ def _to_table(rows: Any, columns: Sequence[Column] | None) -> pd.DataFrame:
         if isinstance(row, (str, bytes, Mapping)) or not isinstance(row, (Sequence, np.ndarray)):
             raise InputError(
                 f"row {index} is {row!r}: expected a sequence of values",
-                public=f"row {index} is no sequence of values",
+                public=f"row {index} is not a sequence of values",
             )
         if width is None:
             width = len(row)
@@ -138,7 +143,7 @@ def _coerce_column(values: pd.Series, column: Column) -> pd.Series:
 
 
 def _coerce_numbers(values: pd.Series, column: Column, missing: pd.Series) -> pd.Series:
-    # Integers beside missing values are floats, as pandas has them.
+    # pandas holds integers with missing values as floats.
     is_float = missing.any() and np.dtype(NUMBERS[column.type]).kind == "i"
     kind = "double" if is_float else column.type
     target = np.dtype(NUMBERS[kind])
@@ -165,7 +170,7 @@ def _refuse_values(values: pd.Series, missing: pd.Series, name: str, kind: str) 
         if not is_missing and (reason := schema.unmet_requirement(value, kind)) is not None
     ]
     if faults:
-        # One word has pandas read all numbers of a CSV's column as text: the word is wrong.
+        # If one value of a CSV column is a word, pandas reads all its numbers as text: report the word.
         words = (f for f in faults if kind in NUMBERS and not schema.reads_as_number(f.value))
         raise _refusal(next(words, faults[0]))
 
@@ -176,12 +181,12 @@ def _refusal(fault: CoercionFault) -> InputError:
 
 
 def values_from_text(texts: Sequence[str], columns: Sequence[Column] | None) -> list[Any]:
-    """Read the values of one row from text: numbers where the column holds numbers.
+    """Parse the values of one row from text, by the types of its columns.
 
     Raises
     ------
     InputError
-        If there are too many or too few, or one is not what its column holds.
+        If the number of values differs, or a value does not fit its column.
     """
     if columns is None:
         columns = [Column(str(place), "double") for place in range(len(texts))]

@@ -1,4 +1,4 @@
-"""A file that a user asked for: written atomically, and named in each error."""
+"""Write an output file of a command atomically; each error names the file."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from registry_tools.errors import InputError, first_line
 
 @contextlib.contextmanager
 def output_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary file for the body to write; it becomes `path` when the body is done.
+    """Yield a temporary file for the body to write, and rename it to `path` at the end.
 
     Raises
     ------
     InputError
-        If the folder does not exist or cannot be written to, or `path` is there and no file.
+        If the folder does not exist or is not writable, or `path` exists but is not a regular file.
     """
     refuse_special_file(path)
     target = resolve_link(path)

@@ -1,4 +1,4 @@
-"""The identity of a row: a hash of its content, the same wherever and whenever it is read."""
+"""Hash the content of rows, so that the same row has the same hash in every table and format."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _MISSING = np.uint64(0x9AE16A3B2F90404F)
 
 
 def hash_rows(table: pd.DataFrame) -> npt.NDArray[np.uint64]:
-    """Return one 64-bit hash a row, shape (rows,).
+    """Return one 64-bit hash for each row, shape (rows,).
 
-    It depends on the names and the values of the columns alone: not on their order, nor on
-    whether a number is stored as an integer, a float or, because its column holds text too, as
-    its shortest text. So a row keeps its hash when the table grows, and when it is read again from
-    another format. Any other text counts as it is written: `1000`, `01000`, `1e3` and `1000.0` are
-    four codes. Numbers count as float64: integers that differ beyond its 53 bits hash alike.
+    The hash depends only on the names and values of the columns. It does not depend on their order,
+    or on the storage of a number: as an integer, as a float or, in a column that also holds text, as
+    its shortest text. So a row keeps its hash when the table grows, and when another format holds it.
+    Any other text is hashed as written: `1000`, `01000`, `1e3` and `1000.0` are four different codes.
+    Numbers are hashed as float64, so integers that differ only beyond its 53 bits have the same hash.
     """
     rows = np.zeros(len(table), dtype=np.uint64)
     for name in sorted(table.columns):
@@ -30,7 +30,7 @@ def hash_rows(table: pd.DataFrame) -> npt.NDArray[np.uint64]:
 
 
 def _hash_column(column: pd.Series) -> npt.NDArray[np.uint64]:
-    """Return one hash a value: of the float64 of numbers, of the text of others, one of missing."""
+    """Return the hash of each value: numbers as float64, others as text, one hash for missing values."""
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
         hashes = _hash_numbers(column.astype("float64").to_numpy())
     else:
@@ -40,7 +40,7 @@ def _hash_column(column: pd.Series) -> npt.NDArray[np.uint64]:
 
 
 def _hash_texts(texts: pd.Series) -> npt.NDArray[np.uint64]:
-    """Return one hash a text: that of the number whose text it is, if there is one."""
+    """Return the hash of each text; the shortest text of a number has the hash of the number."""
     hashes = pd.util.hash_array(texts.to_numpy(), categorize=True)
     numbers = pd.to_numeric(texts, errors="coerce").to_numpy(dtype="float64")
     finite = np.flatnonzero(np.isfinite(numbers))
@@ -51,7 +51,7 @@ def _hash_texts(texts: pd.Series) -> npt.NDArray[np.uint64]:
 
 
 def _as_text(value: Any) -> str:
-    """Return the one text of a value: of a number the shortest that reads as it."""
+    """Return a value as text; for a number, the shortest text that parses to it."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, _NUMBERS):
         return str(value)
     exact = isinstance(value, (int, np.integer)) or (abs(value) < 2**53 and value == int(value))
@@ -59,19 +59,19 @@ def _as_text(value: Any) -> str:
 
 
 def _hash_numbers(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.uint64]:
-    # Adding zero turns -0.0 into 0.0: equal numbers must hash alike.
+    # Adding zero turns -0.0 into 0.0: equal numbers must have equal hashes.
     return pd.util.hash_array(numbers + 0.0)
 
 
 def unit_interval(hashes: npt.NDArray[np.uint64], seed: int) -> npt.NDArray[np.float64]:
-    """Spread the hashes evenly over [0, 1), differently for every seed; shape (rows,)."""
+    """Map hashes to numbers spread evenly over [0, 1), shape (rows,); each seed gives another mapping."""
     with np.errstate(over="ignore"):
         spread = _mix_bits(hashes + np.uint64(0x9E3779B97F4A7C15) * np.uint64(2 * seed + 1))
     return (spread >> np.uint64(11)).astype(np.float64) / float(1 << 53)
 
 
 def _mix_bits(z: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Let every bit depend on every other: the finalizer of SplitMix64 (Steele et al., 2014)."""
+    """Make each bit depend on all bits, by the finalizer of SplitMix64 (Steele et al., 2014)."""
     with np.errstate(over="ignore"):
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

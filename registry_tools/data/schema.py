@@ -1,4 +1,4 @@
-"""The columns that a model takes, and the one table of what a value has to be for each type."""
+"""The input schema of a model, columns or a tensor, and the requirements of each column type."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# The types that hold numbers, and what numpy calls them.
+# The numeric types of MLflow signatures, and their NumPy types.
 NUMBERS = {"double": "float64", "float": "float32", "long": "int64", "integer": "int32"}
 INTEGER_BOUNDS = {"long": (-(1 << 63), (1 << 63) - 1), "integer": (-(1 << 31), (1 << 31) - 1)}
-# From here on a number is rounded to infinity.
+# Rounding to the type turns numbers from this limit on into infinity.
 _FLOAT_LIMITS = {"double": float("inf"), "float": float((1 << 128) - (1 << 103))}
 
 A_NUMBER, FINITE, BOOLEAN, TEXT = "a number", "a finite number", "true or false", "text"
@@ -26,7 +26,7 @@ TENSORS_SUPPORTED = "only one tensor of numbers, without a name and of shape (-1
 
 @dataclass(frozen=True)
 class Column:
-    """One input of a model, named and typed as in its MLflow signature."""
+    """One input column of a model, with the name and type from its MLflow signature."""
 
     name: str
     type: str
@@ -34,7 +34,7 @@ class Column:
 
 
 def columns_of(inputs: Iterable[Mapping[str, Any]] | None) -> tuple[Column, ...] | None:
-    """Read the `inputs` of an MLflow signature; None if it does not name and type its columns."""
+    """Read the columns from the `inputs` of an MLflow signature; None if one lacks a name or type."""
     columns = []
     for entry in inputs or ():
         if "name" not in entry or not isinstance(entry.get("type"), str) or entry["type"] == "tensor":
@@ -45,9 +45,9 @@ def columns_of(inputs: Iterable[Mapping[str, Any]] | None) -> tuple[Column, ...]
 
 @dataclass(frozen=True)
 class TensorSchema:
-    """The one array that a model takes instead of named columns."""
+    """The input of a model that takes one array of shape (rows, columns) without column names."""
 
-    dtype: str  # NumPy's name of a type of numbers
+    dtype: str  # the name of a numeric NumPy type
     columns: int
 
     def __str__(self) -> str:
@@ -56,7 +56,7 @@ class TensorSchema:
 
 @dataclass(frozen=True)
 class UnsupportedTensor:
-    """Tensors of another shape or of no numbers, several tensors, or a named one."""
+    """A tensor signature that this package does not support, such as several tensors."""
 
     text: str
 
@@ -65,12 +65,12 @@ class UnsupportedTensor:
 
 
 def tensor_of(inputs: Iterable[Mapping[str, Any]] | None) -> TensorSchema | UnsupportedTensor | None:
-    """Read the `inputs` of an MLflow signature of tensors; None if it has none.
+    """Read the tensor from the `inputs` of an MLflow signature; None if it has no tensors.
 
     Raises
     ------
     LookupError, TypeError
-        If a tensor has no type or shape, or none that NumPy knows.
+        If a tensor lacks its type or shape, or NumPy does not know them.
     """
     entries = list(inputs or ())
     if all(entry.get("type") != "tensor" for entry in entries):
@@ -86,13 +86,13 @@ def tensor_of(inputs: Iterable[Mapping[str, Any]] | None) -> TensorSchema | Unsu
 
 
 def tensor_fault(candidate: object, champion: object) -> str | None:
-    """Return why a candidate does not fit the champion's clients; None if it does.
+    """Return why a candidate cannot serve the champion's clients; None if it can.
 
     Parameters
     ----------
     candidate, champion
-        At least one is a tensor, the other may be columns. The champion is None if it has no
-        signature or there is no champion.
+        Their schemas. At least one is a tensor; the other may be columns. The champion's is None if
+        there is no champion, or it has no signature.
     """
     for who, schema in (("candidate", candidate), ("champion", champion)):
         if isinstance(schema, UnsupportedTensor):
@@ -112,15 +112,15 @@ def tensor_fault(candidate: object, champion: object) -> str | None:
 
 @dataclass(frozen=True)
 class CoercionFault:
-    """One value that its column cannot hold."""
+    """A value that does not fit its column."""
 
     row: int  # from 0
     column: str
-    reason: str | None  # what the value is not, such as `a number`; None if it is missing
+    reason: str | None  # the unmet requirement, such as `a number`; None if the value is missing
     value: Any = None
 
     def describe(self, with_value: bool = True) -> str:
-        """Say what is wrong, with the value or only with its type."""
+        """Return the fault as text, with the value or, for callers who may not see it, its type."""
         if self.reason is None:
             return _MISSING
         value = self.value.item() if isinstance(self.value, np.generic) else self.value
@@ -133,14 +133,14 @@ class CoercionFault:
 
 
 def whole_number(kind: str) -> str:
-    """Return the reason of a value that a column of integers cannot hold."""
+    """Return the requirement of an integer column, for messages."""
     return f"a whole number that {kind} holds"
 
 
 def unmet_requirement(value: Any, kind: str) -> str | None:
-    """Return the requirement of a column that a value does not meet; None if it meets all."""
+    """Return the requirement of a column type that a value does not meet; None if it fits."""
     if isinstance(value, np.generic):
-        value = value.item()  # NumPy rounds the bounds that it compares its own numbers with
+        value = value.item()  # NumPy would round the bounds to the type of the value
     if kind == "boolean":
         return None if isinstance(value, _BOOLEANS) else BOOLEAN
     if kind == "string":
@@ -159,7 +159,7 @@ def unmet_requirement(value: Any, kind: str) -> str | None:
 
 
 def reads_as_number(value: Any) -> bool:
-    """Tell whether Python reads a value as a number."""
+    """Return whether `float` accepts a value."""
     try:
         float(value.item() if isinstance(value, np.generic) else value)
     except (TypeError, ValueError):
@@ -170,10 +170,10 @@ def reads_as_number(value: Any) -> bool:
 
 
 def fits_integer(numbers: npt.NDArray[Any], kind: str) -> npt.NDArray[np.bool_]:
-    """Return which numbers a column of integers holds, shape (rows,)."""
+    """Return a mask of the numbers that an integer type can hold, shape (rows,)."""
     low, high = INTEGER_BOUNDS[kind]
     if numbers.dtype.kind == "f":
-        numbers = numbers.astype(np.float64, copy=False)  # float16 does not hold the bounds
+        numbers = numbers.astype(np.float64, copy=False)  # float16 cannot hold the bounds
         return (np.trunc(numbers) == numbers) & (numbers >= low) & (numbers < float(high) + 1)
     if numbers.dtype.kind == "u":
         return np.asarray(numbers <= high)
@@ -181,5 +181,5 @@ def fits_integer(numbers: npt.NDArray[Any], kind: str) -> npt.NDArray[np.bool_]:
 
 
 def quoted_names(names: Iterable[str]) -> str:
-    """Return names quoted, with commas between."""
+    """Return names in quotes, separated by commas."""
     return ", ".join(repr(name) for name in names)

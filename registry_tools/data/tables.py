@@ -1,4 +1,4 @@
-"""Tables in files: CSV, JSON and Parquet read into DataFrames, and results written to them."""
+"""Read DataFrames from CSV, JSON and Parquet files, and write them."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _SUFFIXES = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".pq": "parq
 def read_table(
     path: str | Path, *, text_columns: Collection[str] = (), may_be_empty: bool = False
 ) -> pd.DataFrame:
-    """Read a table from a file whose suffix says its format.
+    """Read a table from a file; the suffix determines the format.
 
     Parameters
     ----------
     path
         A `.csv`, `.json`, `.parquet` or `.pq` file.
     text_columns
-        Columns of a CSV that hold text even where it looks like numbers (`007`).
+        Columns of a CSV to read as text, although their values may look like numbers (`007`).
     may_be_empty
-        Whether columns without rows are a table.
+        Whether to accept a table without rows.
 
     Raises
     ------
     InputError
-        If there is no such file, it is empty, or it is not what its suffix says.
+        If the file does not exist, is empty, or does not have the format of its suffix.
     """
     path = Path(path)
     with _open(path) as file:
@@ -43,12 +43,12 @@ def read_table(
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the content of a table's file, for `parse_table`.
+    """Return the content of a file, for `parse_table`.
 
     Raises
     ------
     InputError
-        If there is no such file.
+        If the file does not exist or cannot be read.
     """
     with _open(path) as file:
         return file.read()
@@ -67,12 +67,12 @@ def _open(path: Path) -> Iterator[BinaryIO]:
 
 
 def read_stream(stream: BinaryIO, *, text_columns: Collection[str] = ()) -> pd.DataFrame:
-    """Read a table from a stream such as standard input; its first bytes say the format.
+    """Read a table from a stream such as standard input; its first bytes determine the format.
 
     Raises
     ------
     InputError
-        If it is empty or cannot be read.
+        If the stream is empty or cannot be parsed.
     """
     content = stream.read()
     return parse_table(io.BytesIO(content), _guess_format(content), "standard input", text_columns)
@@ -91,15 +91,15 @@ def parse_table(
     text_columns: Collection[str] = (),
     may_be_empty: bool = False,
 ) -> pd.DataFrame:
-    """Read a table of the given format; `where` names it in errors.
+    """Parse a table of a given format; errors name it by `where`.
 
-    JSON is a list of objects or of lists, or an object that MLflow's scoring protocol takes:
+    JSON may be a list of objects, a list of lists, or an object of MLflow's scoring protocol with
     `dataframe_split`, `dataframe_records`, `inputs` or `instances`.
 
     Raises
     ------
     InputError
-        If it is empty or not of that format.
+        If the stream is empty or does not have the format.
     """
     try:
         if file_format == "csv":
@@ -126,9 +126,9 @@ def parse_table(
 
 
 def _read_csv(stream: BinaryIO, text_columns: Collection[str]) -> pd.DataFrame:
-    """Read a column by all its values: read by parts, `1` and `1.0` would stand in one column."""
+    """Read a CSV in one piece: in parts, pandas could give one column integers, floats and text."""
     with warnings.catch_warnings():
-        # pandas would take the first value of a row that is too long for an index.
+        # By default pandas uses the first value of a row with too many values as its index.
         warnings.simplefilter("error", pd.errors.ParserWarning)
         return pd.read_csv(
             stream, dtype=dict.fromkeys(text_columns, "string"), low_memory=False, index_col=False
@@ -152,17 +152,17 @@ def _parse_json(content: Any) -> pd.DataFrame:
     if isinstance(content, dict):
         return pd.DataFrame(content)
     if not isinstance(content, list) or not all(isinstance(row, (dict, list)) for row in content):
-        raise ValueError("expected a list of objects or of lists, one a row")
+        raise ValueError("expected a list of rows, each an object or a list")
     return pd.DataFrame(content)
 
 
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
-    """Write a table atomically, in the format that the suffix says.
+    """Write a table atomically; the suffix determines the format.
 
     Raises
     ------
     InputError
-        If the suffix is unknown or the file cannot be written.
+        If the suffix is unknown, or the file cannot be written.
     """
     path = Path(path)
     file_format = format_of(path)
@@ -176,12 +176,12 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
 
 
 def format_of(path: Path) -> str:
-    """Return the format that the suffix of a file says: csv, json or parquet.
+    """Return the format for the suffix of a file: csv, json or parquet.
 
     Raises
     ------
     InputError
-        If it is none of them.
+        If the suffix is unknown.
     """
     try:
         return _SUFFIXES[path.suffix.lower()]

@@ -1,4 +1,8 @@
-"""Temporary files and folders whose names carry machine and process, and the one atomic write."""
+"""Temporary files and folders, named by machine and process, and atomic writes.
+
+From the name a later process can tell whether the process that made a file still runs. If not, it
+removes the file.
+"""
 
 from __future__ import annotations
 
@@ -21,26 +25,27 @@ _KINDS = ("scoring", "server", "serving")
 
 @contextlib.contextmanager
 def atomic_write(path: Path, sync_folder: bool = False) -> Iterator[Path]:
-    """Yield a temporary file beside `path`, which takes its place when the body is done.
+    """Yield a temporary file in the folder of `path`, and rename it to `path` at the end.
 
-    Where `path` is a link, the file that it leads to is replaced. After an error the
-    temporary file is removed, and the old file is unchanged.
+    If `path` is a link, the target of the link is replaced. After an error the temporary file is
+    removed, and the old file is unchanged.
 
     Parameters
     ----------
     path
-        The file.
+        The file to write.
     sync_folder
-        Whether its name is to outlive a loss of power as well, which its content does.
+        Whether to also flush the folder to the disk, so that the new name survives a power failure.
+        The content always does.
 
     Raises
     ------
     OSError
-        If it cannot be written.
+        If the file cannot be written.
     """
     target = resolve_link(path)
     partial = target.with_name(name_for_process(temporary_prefix(target), f"-{secrets.token_hex(4)}.part"))
-    # Nobody can put a link there first: the name must be new.
+    # O_EXCL: fail if the name exists, so that no other user can place a link there first.
     os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:
         yield partial
@@ -54,12 +59,14 @@ def atomic_write(path: Path, sync_folder: bool = False) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock, which one process and one thread at a time can hold; a killed process loses it.
+    """Hold a lock file, which one thread of one process at a time can hold, during the body.
+
+    The system releases the lock of a killed process.
 
     Raises
     ------
     OSError
-        If the file of the lock cannot be opened.
+        If the lock file cannot be opened.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -70,7 +77,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def temporary_prefix(target: Path) -> str:
-    """Return how the names of temporary files of a file begin; short enough for any file system."""
+    """Return the prefix for names of temporary files of a file, short enough for any file system."""
     name = target.name
     if len(os.fsencode(name)) > 100:
         name = f"{name[:25]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
@@ -78,7 +85,7 @@ def temporary_prefix(target: Path) -> str:
 
 
 def resolve_link(path: Path) -> Path:
-    """Return the file that a link leads to, or the path itself."""
+    """Return the target of a link, or the path itself if it is no link."""
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
@@ -91,17 +98,19 @@ def _sync(path: Path) -> None:
 
 
 def name_for_process(prefix: str, suffix: str = "") -> str:
-    """Return a name that carries machine and process."""
+    """Return a name that contains the machine and the process number."""
     return f"{prefix}{socket.gethostname()}-{os.getpid()}{suffix}"
 
 
 def remove_stale(folder: Path, prefix: str, suffix: str) -> None:
-    """Remove what expired processes of this machine left, as far as permissions allow.
+    """Remove the temporary files of ended processes of this machine, as far as permissions allow.
 
     Parameters
     ----------
-    folder, prefix, suffix
-        Where to search, and what stands around machine and process; `suffix` is a pattern.
+    folder
+        The folder to search.
+    prefix, suffix
+        The parts of the names before and after machine and process; `suffix` is a regular expression.
     """
     name = re.compile(re.escape(f"{prefix}{socket.gethostname()}-") + rf"(\d+){suffix}")
     with contextlib.suppress(OSError):
@@ -117,7 +126,7 @@ def remove_stale(folder: Path, prefix: str, suffix: str) -> None:
 
 
 def make_temp_folder(kind: str) -> Path:
-    """Make a temporary folder, and remove those that expired processes left."""
+    """Create a temporary folder, and remove the folders of ended processes."""
     place = Path(tempfile.gettempdir())
     for one in _KINDS:
         remove_stale(place, f"{one}-", r"-\w+")

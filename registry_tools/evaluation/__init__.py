@@ -1,1 +1,1 @@
-"""Evaluate a candidate against a champion: gates and their verdict."""
+"""Evaluate a candidate, compare it with a champion by gates, and return the verdict."""

@@ -1,4 +1,4 @@
-"""Two versions on the same rows: their predictions, row by row, and the paired comparison."""
+"""Compare two versions on the same rows: their predictions row by row, and the paired test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from registry_tools.errors import VerificationError
+from registry_tools.errors import InputError, RegistryToolsError, VerificationError
 from registry_tools.evaluation.eval_data import EvalData
 from registry_tools.evaluation.isolated_predict import (
     IsolatedPredictions,
@@ -26,9 +26,11 @@ from registry_tools.evaluation.version_bundle import (
     predictions_as_labels,
     unknown_training_rows,
 )
+from registry_tools.mlflow_store import registry
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models.evidence import Holdout
 from registry_tools.models.trust_policy import TrustPolicy
+from registry_tools.refs import ModelRef
 from registry_tools.stats.paired_test import PairedComparison, compare_predictions
 
 if TYPE_CHECKING:
@@ -39,37 +41,110 @@ _TABLE = "compared"
 
 @dataclass(frozen=True)
 class VersionPredictions:
-    """The predictions of one version for the rows."""
+    """The predictions of one version for the compared rows."""
 
-    names: npt.NDArray[Any]  # as the labels are written, shape (rows,)
+    names: npt.NDArray[Any]  # written as the labels are, shape (rows,)
     probabilities: npt.NDArray[np.float64] | None  # shape (rows, classes)
     classes: tuple[str, ...]  # in the order of the probabilities
 
 
 @dataclass(frozen=True)
 class PairedPredictions:
-    """Two versions on rows that neither was trained on, as far as that was recorded."""
+    """Two versions on rows that neither was trained on, as far as their training rows are recorded."""
 
     rows: pd.DataFrame
     labels: npt.NDArray[Any]  # class names, shape (rows,)
     first: VersionPredictions
     second: VersionPredictions
-    paired: PairedComparison  # the first as the candidate
-    unrecorded: tuple[str, ...] = ()  # the versions of which nobody recorded the training rows
-    repeated: int = 0  # how many rows were left out because they repeat one of these
+    paired: PairedComparison  # with the first version as the candidate
+    unrecorded: tuple[str, ...] = ()  # the versions without recorded training rows
+    repeated: int = 0  # the number of rows left out because they repeat another row
 
     @property
     def rows_phrase(self) -> str:
-        """The number of rows, and which ones they are."""
+        """The number of rows and their description, for messages."""
         left_out = f", without {self.repeated} repeated ones" if self.repeated else ""
         if not self.unrecorded:
             return f"{self.paired.rows} rows that neither was trained on{left_out}"
-        versions, verb = " and ".join(self.unrecorded), "were" if len(self.unrecorded) > 1 else "was"
-        unknown = f"(it is not recorded which rows {versions} {verb} trained on)"
+        unknown = f"(the training rows of {' and '.join(self.unrecorded)} are not recorded)"
         return f"{self.paired.rows} rows {unknown}{left_out}"
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """Two versions side by side, and their predictions for the same rows."""
+
+    first: VersionInfo
+    second: VersionInfo
+    predictions: PairedPredictions | None  # None if they cannot predict the same rows
+    not_paired_because: str | None = None
+    eval_data: str | None = None  # the file that was compared on; None for held-out rows
+
+    @property
+    def paired(self) -> PairedComparison | None:
+        """The paired test of their accuracy, the first as the candidate."""
+        return self.predictions.paired if self.predictions is not None else None
+
+    def values(self) -> list[tuple[str, str, Any, Any]]:
+        """Return kind, name, and the value of each version: the data, parameters and metrics."""
+        one, two = self.first, self.second
+        rows: list[tuple[str, str, Any, Any]] = [
+            ("data", "", one.tags.get("data_digest"), two.tags.get("data_digest"))
+        ]
+        for key in sorted({*one.params, *two.params}):
+            rows.append(("param", key, one.params.get(key), two.params.get(key)))
+        for key in sorted({*one.metrics, *two.metrics}):
+            rows.append(("metric", key, one.metrics.get(key), two.metrics.get(key)))
+        return rows
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return {
+            "versions": [self.first.as_dict(), self.second.as_dict()],
+            "paired": self.paired.metrics() if self.paired is not None else None,
+            "not_paired_because": self.not_paired_because,
+            "eval_data": self.eval_data,
+            "unrecorded_training_rows": list(self.predictions.unrecorded) if self.predictions else [],
+        }
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return a DataFrame of data, parameters and metrics, with a column for each version."""
+        titles = [f"{version.name}/{version.version}" for version in (self.first, self.second)]
+        return pd.DataFrame(self.values(), columns=["kind", "name", *titles]).set_index(["kind", "name"])
+
+
 def compare(
+    client: MlflowClient,
+    first: ModelRef,
+    second: ModelRef,
+    policy: TrustPolicy,
+    eval_data: EvalData | None = None,
+) -> Comparison:
+    """Compare two versions; without `eval_data` also if they cannot predict the same rows.
+
+    Raises
+    ------
+    InputError
+        If both references mean one version.
+    VerificationError
+        If they cannot be compared on `eval_data`.
+    """
+    one, two = registry.get_version(client, first), registry.get_version(client, second)
+    if (one.name, one.version) == (two.name, two.version):
+        raise InputError(
+            f"{first} and {second} are both {one.name} version {one.version}: `registry-tools "
+            f"history {one.name}` shows the earlier versions"
+        )
+    where = str(eval_data.path) if eval_data is not None else None
+    try:
+        return Comparison(one, two, predict_pair(client, one, two, policy, eval_data), None, where)
+    except RegistryToolsError as error:  # such as missing files: the rest can still be shown
+        if where is not None:
+            raise VerificationError(f"not compared on {where}: {error}") from error
+        return Comparison(one, two, None, str(error))
+
+
+def predict_pair(
     client: MlflowClient,
     first: VersionInfo,
     second: VersionInfo,
@@ -78,12 +153,24 @@ def compare(
 ) -> PairedPredictions:
     """Predict with two versions on rows that neither was trained on.
 
-    The rows are those of `eval_data`, or else those that the first version held out.
+    Parameters
+    ----------
+    client, first, second
+        The registry and the two versions.
+    policy
+        The types and formats to trust in both versions.
+    eval_data
+        Labelled rows; None takes the holdout of the first version.
+
+    Returns
+    -------
+    PairedPredictions
+        The compared rows, the predictions of both versions, and the paired test.
 
     Raises
     ------
     VerificationError
-        If one does not verify or predict, or there are no such rows; the message says why.
+        If a version cannot be verified or fails to predict, or no row is left to compare.
     """
     with ExitStack() as files:
         bundles = [fetch_bundle(client, version, policy, files) for version in (first, second)]
@@ -108,7 +195,7 @@ def _verified_folder(bundle: VersionBundle) -> Path:
 
 
 def _rows_to_compare(bundles: Sequence[VersionBundle], eval_data: EvalData | None) -> Holdout:
-    """Return the rows that no version was trained on, as far as that was recorded."""
+    """Return the rows that neither version was trained on, as far as that is recorded."""
     rows = bundles[0].holdout
     if eval_data is not None:
         rows = eval_data.rows_for(bundle.folder for bundle in bundles)
@@ -124,8 +211,8 @@ def _rows_to_compare(bundles: Sequence[VersionBundle], eval_data: EvalData | Non
         left = exclude_training_rows(left, bundle)
     if not len(left.labels):
         raise VerificationError(
-            f"of {len(rows.labels)} rows there is none that neither version was trained on: give others "
-            "with --eval-data FILE --target COLUMN"
+            f"all {len(rows.labels)} rows are training rows of one of the versions: give other rows with "
+            "--eval-data FILE --target COLUMN"
         )
     return left
 

@@ -1,4 +1,4 @@
-"""Labelled rows to evaluate on, from a table that the caller brings."""
+"""Read labelled rows to evaluate on from the user's table (`--eval-data`)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from registry_tools.models.formats import describe
 
 @dataclass(frozen=True)
 class EvalData:
-    """A table with a label column: `rows` are typed as its format alone says."""
+    """A table with a label column; `rows` have the types from the file alone."""
 
     path: Path
     target: str
@@ -27,9 +27,10 @@ class EvalData:
     rows: Holdout
 
     def rows_for(self, folders: Iterable[Path | None]) -> Holdout:
-        """Return the rows, with text in the columns of a CSV of which the models in folders take text.
+        """Return the rows, with text in each CSV column in which a model in the folders expects text.
 
-        The code `0100` is no number for such a model, nor did it hash as one in its training.
+        Otherwise a code such as `0100` would be read as a number, which does not fit the model and has
+        another row hash.
         """
         columns = [column for folder in folders if folder is not None for column in _columns(folder)]
         texts = {column.name for column in columns if column.type == "string"}
@@ -43,10 +44,26 @@ def read_eval_data(path: Path, target: str) -> EvalData:
     Raises
     ------
     InputError
-        If it cannot be read, has no such column, or a row has no label.
+        If the table cannot be read, lacks the label column, or has a row without a label.
     """
     content = read_bytes(path)
     return EvalData(path, target, content, _parse(path, target, content, set()))
+
+
+def read_optional_eval_data(path: str | Path | None, target: str | None) -> EvalData | None:
+    """Read rows to evaluate on; return None if neither a file nor its label column is given.
+
+    Raises
+    ------
+    InputError
+        If only one of them is given, and as `read_eval_data`.
+    """
+    if path is None and target is None:
+        return None
+    if path is None or target is None:
+        missing = "eval_data" if path is None else "target"
+        raise InputError(f"eval_data={path}, target={target}: {missing} is missing, give both or neither")
+    return read_eval_data(Path(path), target)
 
 
 def _parse(path: Path, target: str, content: bytes, text_columns: set[str]) -> Holdout:
@@ -54,11 +71,11 @@ def _parse(path: Path, target: str, content: bytes, text_columns: set[str]) -> H
     table.columns = table.columns.map(str)
     if target not in table:
         raise InputError(
-            f"--target {target}: {path} has no such column, only "
+            f"--target {target}: {path} has no such column; its columns are "
             f"{', '.join(repr(name) for name in table.columns)}"
         )
     if table.columns.has_duplicates:
-        raise InputError(f"{path} has two columns of the name {_first_duplicate(table.columns)!r}")
+        raise InputError(f"{path} has two columns named {_first_duplicate(table.columns)!r}: rename one")
     labels = table[target]
     if labels.isna().any():
         row = int(np.flatnonzero(labels.isna())[0])
@@ -78,4 +95,4 @@ def _columns(folder: Path) -> Sequence[Column]:
     try:
         return describe(folder).signature or ()
     except VerificationError:
-        return ()  # the gates report it
+        return ()  # the gates report the error

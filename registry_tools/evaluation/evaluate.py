@@ -1,4 +1,4 @@
-"""Evaluate a candidate: fetch evidence, verify models, predict with both, and run the gates."""
+"""Evaluate a candidate: fetch and verify its files, predict in a clean process, and run the gates."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 def evaluate(
     client: MlflowClient, candidate: VersionInfo, champion: VersionInfo | None, options: GateOptions
 ) -> Verdict:
-    """Run all gates on a candidate; nothing is moved or recorded."""
+    """Run all gates on a candidate and return the verdict; record and move nothing."""
     with ExitStack() as files:
         bundle = fetch_bundle(client, candidate, options.policy, files)
         champion_bundle = None
@@ -56,11 +56,11 @@ def evaluate(
 def _run_gates(
     bundle: VersionBundle, champion: VersionBundle | None, holdout: Holdout | None, options: GateOptions
 ) -> Iterator[GateResult]:
-    """Yield the results in order; a gate that depends on one that refused is not run."""
+    """Yield the results in order; if a gate refuses, the gates that depend on it do not run."""
     integrity = _run_integrity_gate(bundle, options.policy)
     yield integrity
     if not integrity.passed:
-        return  # files that differ from the manifest are not loaded
+        return  # never load files that differ from the manifest
     yield _run_signature_gate(bundle, champion)
     inputs = predict_for_gates(bundle, champion, holdout, options)
     predictions = inputs.predictions
@@ -86,7 +86,7 @@ def _run_gates(
 
 
 def evaluate_rollback(client: MlflowClient, version: VersionInfo, policy: TrustPolicy) -> Verdict:
-    """Run the gates of a rollback on a version that held the stage before."""
+    """Run the gates of a rollback on the version to roll back to."""
     with ExitStack() as files:
         bundle = fetch_bundle(client, version, policy, files)
         integrity = _run_integrity_gate(bundle, policy)
@@ -127,7 +127,7 @@ def _run_predictions_gate(
             return GateResult("predictions", False, fault)
     recorded = bundle.recorded
     if recorded is None:
-        return GateResult("predictions", True, "it loads; there are no recorded predictions")
+        return GateResult("predictions", True, "the model loads; no predictions are recorded")
     probabilities = recorded.probabilities
     return version_gates.predictions_gate(
         {
@@ -144,7 +144,7 @@ def _run_predictions_gate(
 def _run_thresholds_gate(
     holdout: Holdout, predictions: IsolatedPredictions, options: GateOptions
 ) -> GateResult:
-    from registry_tools.mlflow_store import thresholds  # MLflow's evaluation takes a while to import
+    from registry_tools.mlflow_store import thresholds  # MLflow's evaluation is slow to import
 
     try:
         predicted = predictions_as_labels(holdout.labels, predictions, "holdout")
@@ -171,7 +171,7 @@ def _run_thresholds_gate(
 
 def _run_clean_holdout_gate(bundle: VersionBundle, holdout: Holdout) -> GateResult:
     if bundle.training_rows is None:
-        return GateResult("clean_holdout", True, "it is not recorded which rows the candidate was trained on")
+        return GateResult("clean_holdout", True, "the training rows of the candidate are not recorded")
     unknown = unknown_training_rows(holdout, bundle)
     if unknown is not None:
         return GateResult("clean_holdout", False, unknown)

@@ -1,4 +1,4 @@
-"""The options of the gates: thresholds, rule, baseline, slices, costs, data and trust policy."""
+"""The options of the gates, such as thresholds, the rule, slices and the trust policy."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from registry_tools.models.trust_policy import TrustPolicy
 class GateOptions:
     """The options of the gates of one promotion."""
 
-    minimum: Mapping[str, float] = field(default_factory=dict)  # by metric; greater is better
-    maximum: Mapping[str, float] = field(default_factory=dict)  # by metric; less is better
+    minimum: Mapping[str, float] = field(default_factory=dict)  # the least value, by metric
+    maximum: Mapping[str, float] = field(default_factory=dict)  # the greatest value, by metric
     rule: str = "not-worse"
     margin: float = 0.01
     baseline: bool = True  # the candidate must beat always predicting the commonest class
-    slices: tuple[str, ...] = ()  # columns: in none of their groups may the candidate be worse
+    slices: tuple[str, ...] = ()  # columns; the candidate may not be worse in any of their groups
     max_latency_ms: float | None = None
-    max_latency_ratio: float | None = None  # to the champion's
-    max_size_ratio: float | None = None  # to the champion's
-    eval_data: EvalData | None = None  # rows to evaluate on, instead of the held-out ones
+    max_latency_ratio: float | None = None  # the candidate's latency by the champion's
+    max_size_ratio: float | None = None  # the candidate's size by the champion's
+    eval_data: EvalData | None = None  # rows to evaluate on, instead of the held-out rows
     policy: TrustPolicy = field(default_factory=TrustPolicy)
 
     def __post_init__(self) -> None:
-        """Refuse thresholds that no metric can be compared with.
+        """Check the options.
 
         Raises
         ------
         InputError
-            If the rule is unknown, the margin not between 0 and 1, a threshold no number, a cost
-            limit not above 0, or the policy's key none.
+            If the rule is unknown, the margin is not between 0 and 1, a threshold is not finite, a
+            cost limit is not above 0, or the public key of the policy cannot be used.
         """
         if self.rule not in RULES:
             raise InputError(f"rule={self.rule}: must be one of {', '.join(RULES)}")

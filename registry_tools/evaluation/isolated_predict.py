@@ -1,8 +1,8 @@
-"""Predict with versions in a separate process, which has loaded nothing else before.
+"""Predict with versions in a clean process, which has loaded nothing else.
 
     python -m registry_tools.evaluation.isolated_predict REQUEST.json RESPONSE.json
 
-The request names folders of models that were verified already; the response has the predictions.
+The request names folders of verified models; the response has their predictions.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class PredictJob:
     folder: Path
     rows: Mapping[str, pd.DataFrame]  # by the caller's name of the table
     policy: TrustPolicy = field(default_factory=TrustPolicy)
-    timed_row: pd.DataFrame | None = None  # measure the latency on this one row
+    timed_row: pd.DataFrame | None = None  # one row to measure the latency with
 
 
 @dataclass(frozen=True)
@@ -50,42 +50,42 @@ class IsolatedPredictions:
     """The predictions of a model, by the caller's names of the tables."""
 
     predictions: Mapping[str, list[Any]]
-    names: Mapping[str, list[str]]  # the classes by name, where the version carries names
+    names: Mapping[str, list[str]]  # the predicted class names, or the classes as text
     probabilities: Mapping[str, list[list[float]] | None]
-    classes: list[str]  # by name, in the order of the probabilities
-    codes: list[str]  # of the same classes; empty if the version carries no target names
-    milliseconds: list[float]  # for the timed row, in turns with the other jobs
-    outputs: int  # values a row
+    classes: list[str]  # the class names, in the order of the probabilities
+    codes: list[str]  # the codes of these classes; empty if the version has no target names
+    milliseconds: list[float]  # for the timed row, measured in turns with the other jobs
+    outputs: int  # predicted values for each row
     regressor: bool
 
     @property
     def class_fault(self) -> str | None:
-        """Why the predictions are not one class a row; None if they are."""
+        """The reason why the predictions are not one class for each row; None if they are."""
         if self.regressor:
             return "is a regressor: the gates compare classes; --force --reason TEXT moves the stage anyway"
         if self.outputs != 1:
             return (
-                f"predicts {self.outputs} classes a row: the gates compare one class a row; register a "
+                f"predicts {self.outputs} classes for each row, and the gates compare one: register a "
                 "version for each output"
             )
         return None
 
 
 def predict_in_clean_process(jobs: Sequence[PredictJob]) -> list[IsolatedPredictions | VerificationError]:
-    """Run the jobs, one after the other, in one fresh Python process; time their rows in turns.
+    """Run the jobs one after the other in a new Python process, and time their rows in turns.
 
     Returns
     -------
     list
-        For each job the predictions, or why the model does not load or predict there.
+        For each job the predictions, or the error if the model cannot load or predict.
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         try:
             request = [_write_request(job, folder / str(index)) for index, job in enumerate(jobs)]
-        except (TypeError, ValueError) as error:  # a column of more than one type
+        except (TypeError, ValueError) as error:  # such as a column with several types
             reason = first_line(error, 200)
-            return [VerificationError(f"the rows are no table: {reason}")] * len(jobs)
+            return [VerificationError(f"the rows cannot be written as Parquet: {reason}")] * len(jobs)
         (folder / "request.json").write_text(json.dumps(request))
         command = [
             *(sys.executable, "-m", __spec__.name),
@@ -95,7 +95,7 @@ def predict_in_clean_process(jobs: Sequence[PredictJob]) -> list[IsolatedPredict
         try:
             done = subprocess.run(
                 command,
-                # No module in the caller's folder is imported.
+                # The process must not import modules from the caller's folder.
                 cwd=scratch,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))},
                 capture_output=True,
@@ -106,7 +106,7 @@ def predict_in_clean_process(jobs: Sequence[PredictJob]) -> list[IsolatedPredict
             return [VerificationError(f"no predictions within {_SECONDS} s in a clean process")] * len(jobs)
         if done.returncode != 0:
             ended = describe_exit(done.returncode)
-            # A signal says more than the last line before it.
+            # After a signal, the last line of stderr does not explain the end of the process.
             reason = ended if done.returncode < 0 else last_line(done.stderr, ended)[:300]
             return [VerificationError(f"the process that predicts failed: {reason}")] * len(jobs)
         return [
@@ -169,7 +169,7 @@ def _predict(job: dict[str, Any], model: LoadedModel) -> dict[str, Any]:
 
 
 def _declared_classes(model: LoadedModel) -> list[Any]:
-    """Return the classes of a model of one output as it predicts them; none if it does not say."""
+    """Return the classes that a model with one output declares; empty if it declares none."""
     classes = getattr(model.estimator, "classes_", None)
     if classes is None or (isinstance(classes, list) and len(classes) > 1 and np.ndim(classes[0])):
         return []
@@ -182,26 +182,29 @@ def _codes(model: LoadedModel) -> list[str]:
 
 
 def _is_regressor(estimator: Any, fractions: bool) -> bool:
-    """Return whether an estimator predicts numbers; any other flavor does if one has a fraction."""
+    """Return whether a model is a regressor; without scikit-learn's answer, fractions decide."""
     if isinstance(estimator, BaseEstimator):
         return is_regressor(estimator)
     return fractions
 
 
 def _load_and_predict(job: dict[str, Any]) -> tuple[LoadedModel | None, dict[str, Any]]:
-    """Return the model and its predictions, or None and why it does not load or predict."""
+    """Return the model and its predictions, or None and the error if it cannot load or predict."""
     policy = TrustPolicy(types=tuple(job["trusted"]), allow_code=job["allow_code"])
     try:
         model = load_folder(Path(job["folder"]), policy)
         return model, _predict(job, model)
     except RegistryToolsError as error:
         return None, {"error": str(error)}
-    except Exception as error:  # noqa: BLE001 - any error of a model goes to the parent
+    except Exception as error:  # noqa: BLE001 - the parent reports any error of a model
         return None, {"error": error_summary(error, 300)}
 
 
 def _time_in_turns(jobs: Sequence[dict[str, Any]], models: Sequence[LoadedModel | None]) -> list[list[float]]:
-    """Return for each job the milliseconds for its row; other processes slow all of them alike."""
+    """Return the milliseconds of each job for its row.
+
+    The jobs take turns, so that other processes slow all of them down equally.
+    """
     rows = [pd.read_parquet(job["timed_row"]) if job["timed_row"] else None for job in jobs]
     milliseconds: list[list[float]] = [[] for _ in jobs]
     for turn in range(_LATENCY_ROUNDS + 1):
@@ -210,14 +213,14 @@ def _time_in_turns(jobs: Sequence[dict[str, Any]], models: Sequence[LoadedModel 
                 continue
             began = time.perf_counter()
             model.predict(row)
-            if turn:  # the first is to warm up
+            if turn:  # the first turn warms up
                 own.append((time.perf_counter() - began) * 1000)
     return milliseconds
 
 
 def main(request: str, response: str) -> int:
     """Run the jobs of a request file and write the response file."""
-    gc.disable()  # imported objects stay; collecting them takes a sixth of the time
+    gc.disable()  # scanning the imported objects takes a sixth of the time
     _LIMITS.apply()
     jobs = json.loads(Path(request).read_text())
     done = [_load_and_predict(job) for job in jobs]

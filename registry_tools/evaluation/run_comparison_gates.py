@@ -1,4 +1,4 @@
-"""Run the gates that compare a candidate: with its champion, the majority class, in groups, by cost."""
+"""Run the gates `champion`, `baseline`, `slices`, `latency`, `latency_ratio` and `size_ratio`."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ from registry_tools.models.prediction_shape import class_values
 from registry_tools.stats.paired_test import compare_predictions
 
 GIVE_EVAL_DATA = "give --eval-data with labels that both versions predict"
-Pair = tuple[npt.NDArray[Any], npt.NDArray[Any]]  # predictions of candidate and champion, as labels
-Predicted = IsolatedPredictions | VerificationError  # the error says why there are none
+Pair = tuple[npt.NDArray[Any], npt.NDArray[Any]]  # candidate and champion, as labels, shape (rows,)
+Predicted = IsolatedPredictions | VerificationError  # the error explains why predictions are missing
 
 
 @dataclass(frozen=True)
 class GateInputs:
-    """A candidate and its champion with their predictions in a clean process."""
+    """A candidate and its champion, with their predictions from a clean process."""
 
     candidate: VersionBundle
     champion: VersionBundle | None
     options: GateOptions
     holdout: Holdout | None
-    compared: Holdout | None  # rows of the holdout that neither was trained on
+    compared: Holdout | None  # the rows of the holdout that neither was trained on
     predictions: Predicted
     champion_predictions: Predicted | None  # None if there was nothing to predict
 
     @property
     def excluded(self) -> int:
-        """How many rows of the holdout are not compared on."""
+        """The number of rows of the holdout that are not compared."""
         if self.holdout is None or self.compared is None:
             return 0
         return len(self.holdout.labels) - len(self.compared.labels)
@@ -61,8 +61,8 @@ class GateInputs:
 def predict_for_gates(
     candidate: VersionBundle, champion: VersionBundle | None, holdout: Holdout | None, options: GateOptions
 ) -> GateInputs:
-    """Predict with the candidate in a clean process, and then with the champion."""
-    # Where a table repeats its rows, the candidate was trained on some that are held out.
+    """Predict with the candidate and then with the champion in a clean process."""
+    # If the training table repeats rows, the holdout can contain training rows of the candidate too.
     compared = holdout
     for bundle in (champion, candidate):
         if compared is not None and bundle is not None:
@@ -91,7 +91,7 @@ def predict_for_gates(
 def run_comparison_gates(
     inputs: GateInputs, predictions: IsolatedPredictions, compared: Holdout
 ) -> Iterator[GateResult]:
-    """Yield the results of champion, baseline and, if columns are named, slices."""
+    """Yield the results of the gates `champion`, `baseline` and, with slice columns, `slices`."""
     options = inputs.options
     pair = _paired_labels(inputs, predictions, compared)
     if isinstance(pair, GateResult):
@@ -115,7 +115,7 @@ def run_comparison_gates(
 def _paired_labels(
     inputs: GateInputs, predictions: IsolatedPredictions, compared: Holdout
 ) -> Pair | GateResult:
-    """Return the predictions of candidate and champion, or the result where they are not compared."""
+    """Return the predictions of candidate and champion, or the gate's result if they are not compared."""
     champion, other = inputs.champion, inputs.champion_predictions
     if champion is None:
         return GateResult("champion", True, "no champion")
@@ -131,7 +131,7 @@ def _paired_labels(
     if not isinstance(other, IsolatedPredictions):
         message = f"{title}: {other}"
         if inputs.options.eval_data is None:
-            message += "; to compare on rows that both take, give --eval-data FILE --target COLUMN"
+            message += "; give rows that fit both models with --eval-data FILE --target COLUMN"
         return GateResult("champion", False, message)
     if other.class_fault is not None:
         return GateResult("champion", False, f"{title} {other.class_fault}")
@@ -156,7 +156,7 @@ def _run_champion_gate(
 
 def _run_baseline_gate(inputs: GateInputs, predictions: IsolatedPredictions, compared: Holdout) -> GateResult:
     if not inputs.options.baseline:
-        return GateResult("baseline", True, "not asked for (--no-baseline)")
+        return GateResult("baseline", True, "skipped (--no-baseline)")
     predicted = np.empty(0, dtype=object)
     if len(compared.labels):
         try:
@@ -169,17 +169,17 @@ def _run_baseline_gate(inputs: GateInputs, predictions: IsolatedPredictions, com
 
 
 def _slices_fault(columns: Sequence[str], rows: pd.DataFrame) -> str | None:
-    """Return why a column makes no groups of rows; None if all do."""
+    """Return why a slice column cannot be used; None if all can."""
     for column in columns:
         if column not in rows:
             names = ", ".join(repr(str(name)) for name in rows)
-            return f"--slice {column}: no such column; there are: {names}"
+            return f"--slice {column}: no such column; the columns are: {names}"
         groups = len(set(_group_names(rows[column])))
         if groups == 1:
             return f"--slice {column}: one group only, the whole table: name a column with several values"
         if groups > MAXIMUM_GROUPS:
             return (
-                f"--slice {column}: it has {groups} values, at most {MAXIMUM_GROUPS} are groups: "
+                f"--slice {column}: it has {groups} values, and at most {MAXIMUM_GROUPS} are supported: "
                 "add a column with the group of each row to --eval-data"
             )
     return None
@@ -197,13 +197,13 @@ def _run_slices_gate(
 
 
 def _group_names(column: pd.Series) -> list[str | None]:
-    """Return the group of each row as text; None where the value is missing."""
+    """Return the group of each row as text; None for a missing value."""
     values = column.astype(object).to_numpy()
     return [None if pd.isna(value) else str(value) for value in class_values(values)]
 
 
 def run_cost_gates(inputs: GateInputs, predictions: IsolatedPredictions) -> Iterator[GateResult]:
-    """Yield the results of the gates on latency and size that are asked for."""
+    """Yield the results of the gates on latency and size for which the options set a limit."""
     options = inputs.options
     if options.max_latency_ms is not None:
         yield thresholds.latency_gate(predictions.milliseconds, options.max_latency_ms)

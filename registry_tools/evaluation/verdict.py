@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
 class GateResult:
-    """The result of one gate: passed or not, in one line, with its metrics."""
+    """The result of one gate, with a message of one line and the measured metrics."""
 
     gate: str
     passed: bool
@@ -39,9 +42,15 @@ class Verdict:
 
     @property
     def refusals(self) -> tuple[GateResult, ...]:
-        """The gates that did not pass."""
+        """The results of the gates that refused."""
         return tuple(gate for gate in self.gates if not gate.passed)
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values, for JSON."""
         return {"passed": self.passed, "gates": [gate.as_dict() for gate in self.gates]}
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return a DataFrame with a line for each gate: `gate`, `passed`, `message`, `metrics`."""
+        import pandas as pd
+
+        return pd.DataFrame([gate.as_dict() for gate in self.gates], columns=list(GateResult.__annotations__))

@@ -1,4 +1,4 @@
-"""A version to evaluate or compare, with its verified files and its evidence."""
+"""Fetch a version to evaluate or compare, with its verified files and its evidence."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 class VersionBundle:
     """A version with its files and its evidence.
 
-    `folder` is None if the files differ; `faults` names differing files and unreadable evidence.
+    `folder` is None if the files differ from the registered ones. `faults` describes differing files
+    and unreadable evidence.
     """
 
     version: VersionInfo
@@ -36,11 +37,11 @@ class VersionBundle:
     recorded: RecordedPredictions | None
     holdout: Holdout | None
     training_rows: TrainingRows | None
-    evidence_files: int = 0  # compared with the manifest
+    evidence_files: int = 0  # the number of evidence files that were compared with the manifest
 
     @property
     def title(self) -> str:
-        """The model and the version."""
+        """The name of the model and the number of the version."""
         return f"{self.version.name} version {self.version.version}"
 
 
@@ -66,7 +67,7 @@ def fetch_bundle(
     return VersionBundle(
         version,
         folder,
-        tuple(dict.fromkeys(faults)),  # a missing signature is found twice
+        tuple(dict.fromkeys(faults)),  # a missing signature is reported twice
         recorded,
         holdout,
         training_rows,
@@ -75,7 +76,7 @@ def fetch_bundle(
 
 
 def exclude_training_rows(holdout: Holdout, bundle: VersionBundle) -> Holdout:
-    """Return the rows that a version was not trained on; all of them where that is unknown."""
+    """Return the rows that a version was not trained on; all rows if its training rows are unknown."""
     training = bundle.training_rows
     if training is None or training.missing_columns(holdout.rows):
         return holdout
@@ -83,9 +84,9 @@ def exclude_training_rows(holdout: Holdout, bundle: VersionBundle) -> Holdout:
 
 
 def unknown_training_rows(holdout: Holdout, bundle: VersionBundle) -> str | None:
-    """Return why it is unknown which rows a version was trained on, and the fix; None if it is known.
+    """Return why the training rows among these rows cannot be found, and the fix; None if they can.
 
-    None as well for a version whose training rows were never recorded.
+    Also return None for a version without recorded training rows.
     """
     if bundle.training_rows is None:
         return None
@@ -98,36 +99,35 @@ def unknown_training_rows(holdout: Holdout, bundle: VersionBundle) -> str | None
         return (
             f"it is unknown which of the rows {bundle.title} was trained on: {quoted_names(narrow)} has "
             f"{types} values, which are rounded, and the version was trained on wider numbers; give the "
-            "rows as they were before, as float64 or CSV, with --eval-data FILE --target COLUMN"
+            "unrounded rows, as float64 or CSV, with --eval-data FILE --target COLUMN"
         )
     names = quoted_names(missing)
     return (
         f"it is unknown which of the rows {bundle.title} was trained on: it was trained with {names}, "
-        f"which they lack; give --eval-data FILE --target COLUMN, with {names} in the file"
+        f"which the rows lack; give --eval-data FILE --target COLUMN, with {names} in the file"
     )
 
 
 def predictions_as_labels(
     labels: npt.NDArray[Any], predictions: IsolatedPredictions, table: str
 ) -> npt.NDArray[Any]:
-    """Return predictions as the labels are written: by class name, or by code.
+    """Return predictions written as the labels are, by class name or by code, shape (rows,).
 
     Raises
     ------
     VerificationError
-        If each has a class that the other has not, or a prediction is none of the classes: right
-        predictions would count as wrong, and a candidate be found better for it. The message
-        continues "version N …".
+        If labels and predictions do not share their classes, or a prediction is not one of the
+        classes. Otherwise right predictions would count as wrong. The message continues "version N …".
     """
     known = set(labels.tolist())
     names = predictions.names[table]
     classes = set(predictions.classes) or set(names)
     spellings = [(names, classes)]
-    if predictions.codes:  # only target names say which code is which class
+    if predictions.codes:  # only target names assign codes to classes
         codes = [str(value) for value in predictions.predictions[table]]
         spellings.append((codes, set(predictions.codes)))
     for written, own in spellings:
-        # One may know a class that the other does not, but not both.
+        # Either side may have classes that the other lacks, but not both sides.
         if set(written) <= own and (own <= known or known <= own):
             return np.asarray(written, dtype=object)
     shown, wanted = (", ".join(sorted(names)[:3]) for names in (classes, known))

@@ -1,1 +1,1 @@
-"""All calls to MLflow's tracking and registry API."""
+"""The only modules of registry_tools that call MLflow's tracking and registry API."""

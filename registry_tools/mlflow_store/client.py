@@ -1,4 +1,4 @@
-"""How a registry is reached, and what its errors mean."""
+"""Connect to a registry, and translate MLflow's errors into those of this package."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ _DENIED = {"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}
 
 
 def connect(tracking_uri: str | None = None) -> MlflowClient:
-    """Return a client of an existing registry.
+    """Return a client for an existing registry.
 
     Parameters
     ----------
     tracking_uri
-        The address of its runs and of its models. None takes the runs from `mlflow.set_tracking_uri`,
-        then `MLFLOW_TRACKING_URI`, then `sqlite:///mlflow.db`; and the models from the same address,
-        unless `mlflow.set_registry_uri` or `MLFLOW_REGISTRY_URI` names another.
+        The address for runs and models. If None, the runs are at the address from
+        `mlflow.set_tracking_uri`, `MLFLOW_TRACKING_URI` or else `sqlite:///mlflow.db`. The models are
+        at the same address, unless `mlflow.set_registry_uri` or `MLFLOW_REGISTRY_URI` sets another.
 
     Raises
     ------
     RegistryUnavailable
-        If it is an SQLite file that does not exist (MLflow would make an empty one), or no URI
-        of a registry at all.
+        If the address is an SQLite file that does not exist (MLflow would create an empty one), or is
+        not the URI of a registry.
     """
     uri = tracking_uri or mlflow.get_tracking_uri()
     registry_uri = tracking_uri or mlflow.get_registry_uri()
     for each, variable in ((uri, "MLFLOW_TRACKING_URI"), (registry_uri, "MLFLOW_REGISTRY_URI")):
-        # Before there is a client: making one makes the file.
+        # Check before creating a client: the client creates a missing file.
         missing = sqlite_store.missing_database(each)
         if missing is not None:
             raise RegistryUnavailable(
@@ -51,61 +51,69 @@ def connect(tracking_uri: str | None = None) -> MlflowClient:
     return _open(uri, registry_uri)
 
 
-def connect_or_create(uri: str) -> MlflowClient:
-    """Return a client of a registry; an SQLite store is made if its folder exists.
+def connect_or_create(tracking_uri: str | None) -> MlflowClient:
+    """Return a client for a registry; create an SQLite store if its folder exists.
+
+    Parameters
+    ----------
+    tracking_uri
+        The address of its runs and of its models; None as for `connect`.
 
     Raises
     ------
     RegistryUnavailable
-        If it cannot be made there, or it is no URI of a registry at all.
+        If the store cannot be created, or the address is not the URI of a registry.
     """
-    new = sqlite_store.check_writable(uri)
-    if new is not None:
-        if not new.parent.is_dir():
-            raise RegistryUnavailable(
-                f"no registry at {uri}, and no folder {new.parent} to make one in: make the folder, or "
-                "name another registry"
-            )
-        sqlite_store.create(new)
-    return _open(uri, uri)
+    uri = tracking_uri or mlflow.get_tracking_uri()
+    registry_uri = tracking_uri or mlflow.get_registry_uri()
+    for each in dict.fromkeys((uri, registry_uri)):
+        new = sqlite_store.check_writable(each)
+        if new is not None:
+            if not new.parent.is_dir():
+                raise RegistryUnavailable(
+                    f"no registry at {each}, and no folder {new.parent} to make one in: make the folder, or "
+                    "name another registry"
+                )
+            sqlite_store.create(new)
+    return _open(uri, registry_uri)
 
 
 def _open(uri: str, registry_uri: str) -> MlflowClient:
     with translate_errors(uri):
-        # Both: without the second, MLflow takes the registry from MLFLOW_REGISTRY_URI.
+        # Pass both: without `registry_uri`, MLflow reads it from MLFLOW_REGISTRY_URI.
         return MlflowClient(tracking_uri=uri, registry_uri=registry_uri)
 
 
 def registry_address(client: MlflowClient) -> str:
-    """Return the address of a client's models; that of its runs may be another."""
+    """Return the address of a client's models, which may differ from the address of its runs."""
     return str(getattr(client, "_registry_uri", None) or client.tracking_uri)
 
 
 @contextlib.contextmanager
 def translate_errors(where: str) -> Iterator[None]:
-    """Turn MLflow's errors into ours; `where` is the registry that they came from."""
+    """Raise MLflow's errors as errors of this package; `where` is the address of the registry."""
     try:
         yield
     except mlflow.exceptions.MlflowException as error:
         raise _translate(error, where) from error
     except sqlalchemy.exc.SQLAlchemyError as error:
-        # MLflow lets through what its database says while it is being opened.
+        # MLflow does not translate errors of its database while it opens the database.
         reason = first_line(error.args[0] if error.args else error)
         raise RegistryUnavailable(f"the registry at {where} cannot be used: {reason}") from error
 
 
 def import_store(tracking_uri: str | None) -> None:
-    """Import MLflow's modules for a registry, which it imports itself when it is first used."""
+    """Import MLflow's store modules now, which MLflow would import at the first request."""
     if not (tracking_uri or mlflow.get_tracking_uri()).startswith("http"):
         importlib.import_module("mlflow.store.model_registry.sqlalchemy_store")
         importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
 
 
 def upsert(write: Callable[[], object]) -> None:
-    """Write a tag, an alias or a dataset; once more, where another client made the same in that moment.
+    """Write a tag, an alias or a dataset, and retry once if another client just created it.
 
-    MLflow looks whether it is there, and inserts it if not: of two that do so at once the database
-    refuses one. By then it is there, and the second call changes it.
+    MLflow checks whether the row exists, and inserts it if not. If two clients do so at the same time,
+    the database refuses the second insert. On the retry the row exists, and MLflow updates it.
     """
     try:
         write()
@@ -116,16 +124,16 @@ def upsert(write: Callable[[], object]) -> None:
 
 
 def fetch_pages(search: Callable[[int, str | None], Any], limit: int | None, size: int) -> list[Any]:
-    """Return what MLflow finds page by page, `limit` of them at most.
+    """Return the results of an MLflow search, page by page.
 
     Parameters
     ----------
     search
-        Takes how many are wanted and the token of the page, and returns MLflow's `PagedList`.
+        Called with the number of results and the token of the page; returns MLflow's `PagedList`.
     limit
-        None returns all.
+        The largest number of results; None returns all.
     size
-        The most that MLflow gives at once.
+        The largest number of results that MLflow returns in one page.
     """
     found: list[Any] = []
     token = None
@@ -139,17 +147,17 @@ def fetch_pages(search: Callable[[int, str | None], Any], limit: int | None, siz
 
 
 def iso_time(milliseconds: int) -> str:
-    """Return a time of MLflow, in milliseconds since 1970, as ISO 8601 in UTC."""
+    """Return one of MLflow's times, in milliseconds since 1970, as ISO 8601 in UTC."""
     return datetime.fromtimestamp(milliseconds / 1000, timezone.utc).isoformat(timespec="milliseconds")
 
 
 def quote(text: str) -> str:
-    """Quote a text for MLflow's search language, which knows both quotes and no escape."""
+    """Quote a text for MLflow's search language, which has two kinds of quotes and no escapes."""
     return f"'{text}'" if "'" not in text else f'"{text}"'
 
 
 def is_missing(error: mlflow.exceptions.MlflowException) -> bool:
-    """Whether MLflow's error says that something does not exist."""
+    """Return whether an MLflow error means that something does not exist."""
     return error.error_code == "RESOURCE_DOES_NOT_EXIST"
 
 
@@ -179,7 +187,7 @@ def _translate(error: mlflow.exceptions.MlflowException, where: str) -> Registry
 
 
 def current_user() -> str:
-    """Return the user name that signs in to the registry, else the login name, for the history."""
+    """Return the user name for the registry, or else the login name, for the history."""
     signed_in = os.environ.get("MLFLOW_TRACKING_USERNAME")
     if signed_in:
         return signed_in

@@ -1,4 +1,4 @@
-"""Experiments, made by the first client, and the columns that the UI shows of their runs."""
+"""Find, create and tag experiments, and choose the columns that MLflow's UI shows."""
 
 from __future__ import annotations
 
@@ -9,38 +9,44 @@ from collections.abc import Mapping, Sequence
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from registry_tools.mlflow_store.client import fetch_pages, is_missing, translate_errors, upsert
 
-# Without it MLflow's UI opens an experiment as one of generative AI.
+# Without this tag MLflow's UI opens an experiment in its view for generative AI.
 TRAINING: dict[str, str] = {"mlflow.experimentKind": "custom_model_development"}
 
 
+def described(description: str) -> dict[str, str]:
+    """Return the tags of an experiment that opens in the training view, with a description."""
+    return TRAINING | {MLFLOW_RUN_NOTE: description}  # the same tag describes runs and experiments
+
+
 def view(name: str, order_by: str, columns: Sequence[str]) -> dict[str, str]:
-    """Return the tag of a view that MLflow's UI opens with `viewStateShareKey=NAME` in an address.
+    """Return the tag for a view, which MLflow's UI opens with `viewStateShareKey=NAME` in its address.
 
     Parameters
     ----------
     name
-        Of the view.
+        The name of the view.
     order_by
-        The column by which runs are sorted, the largest first.
+        The column to sort the runs by, the largest value first.
     columns
-        Those that are shown, such as ``metrics.`accuracy` ``.
+        The columns to show, such as ``metrics.`accuracy` ``.
     """
     state = {"orderByKey": order_by, "orderByAsc": False, "selectedColumns": list(columns)}
     return {f"mlflow.sharedViewState.{name}": json.dumps(state)}
 
 
 def find_or_make(client: MlflowClient, name: str, tags: Mapping[str, str]) -> tuple[Experiment, bool]:
-    """Return an experiment, and whether it was made here; the tags are those of a new one."""
+    """Return an experiment, created with the tags if it is missing, and whether it was created."""
     found = client.get_experiment_by_name(name)
     if found is not None:
         return found, False
     try:
         made = client.create_experiment(name, tags=dict(tags))
     except MlflowException:
-        # Another made it in the meantime.
+        # Another client created it in the meantime.
         found = client.get_experiment_by_name(name)
         if found is None:
             raise
@@ -51,7 +57,7 @@ def find_or_make(client: MlflowClient, name: str, tags: Mapping[str, str]) -> tu
 def find_runs(
     client: MlflowClient, experiment_id: str, condition: str, limit: int | None = None
 ) -> list[Run]:
-    """Return runs of an experiment, newest first; `limit` of them at most, None for all."""
+    """Return runs of an experiment, newest first; `limit` None returns all."""
     with translate_errors(client.tracking_uri):
         return fetch_pages(
             lambda most, token: client.search_runs(
@@ -67,16 +73,16 @@ def find_runs(
 
 
 def find(client: MlflowClient, name: str) -> Experiment | None:
-    """Return an experiment by name, a deleted one as well; None if there is none."""
+    """Return an experiment by name, even if it is deleted; None if it does not exist."""
     with translate_errors(client.tracking_uri):
         return client.get_experiment_by_name(name)
 
 
 def make_with_root(client: MlflowClient, name: str, tags: Mapping[str, str], root_tag: str) -> None:
-    """Make an experiment that has one run from the start; a tag of the experiment has its id.
+    """Create an experiment with a root run, and store the id of the run in a tag of the experiment.
 
-    The experiment gets its name last: MLflow takes a name once, so that of several clients that do
-    this at the same time, one makes it.
+    The experiment gets its name in the last step. MLflow accepts a name once, so only one of several
+    clients that do this at the same time succeeds.
     """
     with translate_errors(client.tracking_uri):
         made = client.create_experiment(f"{name}-{uuid.uuid4().hex[:12]}", tags=dict(tags))
@@ -90,7 +96,7 @@ def make_with_root(client: MlflowClient, name: str, tags: Mapping[str, str], roo
 
 
 def add_root(client: MlflowClient, experiment_id: str, root_tag: str) -> str:
-    """Add a run to an experiment, write its id into a tag of the experiment, and return it."""
+    """Add a root run to an experiment, store its id in a tag of the experiment, and return the id."""
     with translate_errors(client.tracking_uri):
         root = client.create_run(experiment_id, tags={"mlflow.runName": "history begins", "kind": root_tag})
         client.set_terminated(root.info.run_id)
@@ -105,13 +111,13 @@ def get_tags(client: MlflowClient, experiment_id: str) -> dict[str, str]:
 
 
 def set_tag(client: MlflowClient, experiment_id: str, key: str, value: str) -> None:
-    """Write a tag of an experiment."""
+    """Set a tag of an experiment."""
     with translate_errors(client.tracking_uri):
         upsert(lambda: client.set_experiment_tag(experiment_id, key, value))
 
 
 def delete_tag(client: MlflowClient, experiment_id: str, key: str) -> None:
-    """Remove a tag of an experiment, unless it was removed already."""
+    """Delete a tag of an experiment, if it exists."""
     with translate_errors(client.tracking_uri):
         try:
             client.delete_experiment_tag(experiment_id, key)

@@ -1,4 +1,4 @@
-"""Heartbeats: which open runs are in progress, and which a killed process left open."""
+"""Heartbeats, which separate open runs in progress from runs that a killed process left open."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from registry_tools.errors import RegistryToolsError
 from registry_tools.mlflow_store.client import translate_errors
 
 HEARTBEAT_SECONDS = 1.0
-# No heartbeat for so long, on the watching client's own clock: the process was killed.
+# After this time without a heartbeat, on the clock of the watching client, the process counts as killed.
 EXPIRY_SECONDS = 10.0
 _HEARTBEAT = "heartbeat"
 
 
 @contextlib.contextmanager
 def keep_alive(client: MlflowClient, run_id: str) -> Iterator[None]:
-    """Write a heartbeat every second while the body works."""
+    """Write a heartbeat to a run every second while the body works."""
     over = threading.Event()
 
     def beat() -> None:
         count = 0
         while not over.wait(HEARTBEAT_SECONDS):
             count += 1
-            # The work itself reports an unavailable registry, which it needs too.
+            # The body needs the registry too, and reports that it is unavailable.
             with contextlib.suppress(RegistryToolsError), translate_errors(client.tracking_uri):
                 client.set_tag(run_id, _HEARTBEAT, str(count), synchronous=True)
 
@@ -42,14 +42,17 @@ def keep_alive(client: MlflowClient, run_id: str) -> Iterator[None]:
 
 
 class HeartbeatMonitor:
-    """Time since a run's last heartbeat, on this client's clock: machines are not compared."""
+    """Measures the time since a run's last heartbeat on this client's clock only.
+
+    The clocks of two machines may differ.
+    """
 
     def __init__(self) -> None:
         self._last_beat: str | None = None
         self._since: float | None = None
 
     def observe(self, run: Run) -> bool:
-        """Read the heartbeat; return whether there was one since the first call."""
+        """Read the heartbeat of a run, and return whether it changed since the last call."""
         beat = run.data.tags.get(_HEARTBEAT, "")
         first = self._since is None
         changed = beat != self._last_beat
@@ -59,17 +62,17 @@ class HeartbeatMonitor:
 
     @property
     def seconds_since_beat(self) -> float:
-        """Seconds since the last heartbeat, or since the first call of `observe`."""
+        """Seconds since the last heartbeat, or since the first call of `observe` if there was none."""
         return 0.0 if self._since is None else time.monotonic() - self._since
 
     @property
     def has_expired(self) -> bool:
-        """Whether there was none for so long that the process was killed."""
+        """Whether the last heartbeat is so old that the process counts as killed."""
         return self.seconds_since_beat > EXPIRY_SECONDS
 
 
 def expired(client: MlflowClient, run_ids: Sequence[str]) -> list[str]:
-    """Return those of some open runs whose process was killed; takes as long as that takes."""
+    """Return the runs whose process was killed; wait until each run sends a heartbeat, ends or expires."""
     watched = {run_id: HeartbeatMonitor() for run_id in run_ids}
     found = []
     while watched:

@@ -1,4 +1,4 @@
-"""Registered models and the version in each of their stages."""
+"""Find and list registered models, and the version in each of their stages."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def get_registered_model(client: MlflowClient, name: str) -> RegisteredModel:
     Raises
     ------
     NotFound
-        If there is none of this name; the message names those that exist.
+        If there is no model of this name; the message lists existing models.
     """
     with translate_errors(client.tracking_uri):
-        # Not client.get_registered_model: that reads every version of the model.
+        # Not `client.get_registered_model`, which reads every version of the model.
         found = client.search_registered_models(f"name = {quote(name)}", max_results=1)
         if found:
             return found[0]
@@ -47,17 +47,17 @@ def get_registered_model(client: MlflowClient, name: str) -> RegisteredModel:
 
 
 def stages_of(model: RegisteredModel) -> dict[str, int]:
-    """Return the version in each stage, by the aliases.
+    """Return the version in each stage, read from the aliases.
 
-    MLflow tells `Champion` from `champion`; here both are the stage `champion`, and the alias that
-    is written so counts first. A version with a legacy stage and no alias holds no stage: a user
-    without the right to move an alias can set a legacy stage. `REGISTRY_TOOLS_LEGACY_STAGES=true`
-    asks for them, in a registry that has no aliases yet.
+    MLflow's aliases `Champion` and `champion` are different; here both mean the stage `champion`, and
+    the alias in lower case has priority. A legacy stage of MLflow counts only with
+    `REGISTRY_TOOLS_LEGACY_STAGES=true`, for a registry without aliases: a user who may not move an
+    alias may still set a legacy stage.
     """
     stages = aliases_of(model)
     if uses_legacy_stages():
         stage_of = {legacy: stage for stage, legacy in LEGACY_STAGES.items()}
-        # A later MLflow may have no legacy stages.
+        # Later versions of MLflow may have no legacy stages.
         for version in getattr(model, "latest_versions", None) or ():
             stage = stage_of.get(str(getattr(version, "current_stage", None)))
             if stage is not None:
@@ -66,18 +66,18 @@ def stages_of(model: RegisteredModel) -> dict[str, int]:
 
 
 def aliases_of(model: RegisteredModel) -> dict[str, int]:
-    """Return the version at each alias, in lower case; the alias that is written so counts first."""
+    """Return the version of each alias in lower case; the alias already in lower case has priority."""
     spelled = sorted(model.aliases.items(), key=lambda item: item[0].islower())
     return {alias.lower(): int(version) for alias, version in spelled}
 
 
 def uses_legacy_stages() -> bool:
-    """Whether a stage without an alias means the version with the legacy stage of that name."""
+    """Return whether a stage without an alias resolves to MLflow's legacy stage of that name."""
     return os.environ.get("REGISTRY_TOOLS_LEGACY_STAGES", "").lower() in {"1", "true"}
 
 
 def list_models(client: MlflowClient) -> list[RegisteredModelInfo]:
-    """Return all registered models with their stages, by name."""
+    """Return all registered models with their stages, sorted by name."""
     with translate_errors(client.tracking_uri):
         models: list[RegisteredModel] = fetch_pages(
             lambda most, token: client.search_registered_models(max_results=most, page_token=token), None, 200

@@ -1,4 +1,4 @@
-"""Versions of registered models: find, list, register and delete them in MLflow's registry."""
+"""Find, list, register, tag and delete versions of registered models."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from registry_tools.mlflow_store.client import fetch_pages, is_missing, iso_time
 from registry_tools.mlflow_store.registered_models import get_registered_model, stages_of, uses_legacy_stages
 from registry_tools.refs import ModelRef
 
-DIGEST_TAG = "artifact_digest"  # of the files of the model
+DIGEST_TAG = "artifact_digest"  # the digest of the model files
 EVIDENCE_DIGEST_TAG = "evidence_digest"
 
 
 @dataclass(frozen=True)
 class VersionInfo:
-    """One version of a registered model, as the registry knows it."""
+    """One version of a registered model, with the values that the registry and its run hold."""
 
     name: str
     version: int
@@ -38,17 +38,17 @@ class VersionInfo:
 
     @property
     def evidence_digest(self) -> str | None:
-        """The digest of the evidence; None if it was registered without."""
+        """The digest of the evidence; None if the version has no evidence."""
         return self.tags.get(EVIDENCE_DIGEST_TAG)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values, for JSON, which has no NaN: such a metric is None."""
+        """Return plain values for JSON; a metric that is NaN or infinite becomes None."""
         metrics = {k: v if math.isfinite(v) else None for k, v in self.metrics.items()}
         return asdict(self) | {"stages": list(self.stages), "metrics": metrics}
 
 
 def _resolve(client: MlflowClient, ref: ModelRef) -> tuple[VersionInfo, ModelVersion]:
-    """Return what the registry knows of a version, without the metrics of its run."""
+    """Return the version of a reference, without the metrics of its run."""
     if ref.stage is not None:
         found = version_at_alias(client, ref.name, ref.stage)
         if found is not None and _has_all_stages(found):
@@ -60,10 +60,10 @@ def _resolve(client: MlflowClient, ref: ModelRef) -> tuple[VersionInfo, ModelVer
 
 
 def version_at_alias(client: MlflowClient, name: str, stage: str) -> ModelVersion | None:
-    """Return the version at the alias of a stage; None if there is none, or no such model.
+    """Return the version at the alias of a stage; None if the alias or the model does not exist.
 
-    For the registered model MLflow looks at each of its versions, as it gives the newest of each
-    legacy stage; this is one look into an index, however many there are.
+    This is one lookup in an index of the database. A request for the registered model reads all its
+    versions, because MLflow also returns the newest version of each legacy stage.
     """
     with translate_errors(client.tracking_uri):
         try:
@@ -75,12 +75,12 @@ def version_at_alias(client: MlflowClient, name: str, stage: str) -> ModelVersio
 
 
 def _has_all_stages(version: ModelVersion) -> bool:
-    """Whether a version's own aliases say which stages it holds, whatever the others have."""
+    """Return whether a version's own aliases alone determine its stages."""
     return all(alias.islower() for alias in version.aliases) and not uses_legacy_stages()
 
 
 def _version_in_stage(ref: ModelRef, stages: Mapping[str, int]) -> int:
-    """Return the version in the stage of a reference."""
+    """Return the number of the version in the stage of a reference."""
     if ref.stage is None or ref.stage not in stages:
         held = ", ".join(f"{stage} (version {v})" for stage, v in sorted(stages.items()))
         raise NotFound(
@@ -110,7 +110,7 @@ def _version_numbers(client: MlflowClient, name: str, most: int = 20) -> str:
 
 
 def _search_versions(client: MlflowClient, name: str, limit: int | None) -> list[ModelVersion]:
-    """Return versions, newest first."""
+    """Return MLflow's versions of a model, newest first."""
     return fetch_pages(
         lambda most, token: client.search_model_versions(
             f"name = {quote(name)}", max_results=most, order_by=["version_number DESC"], page_token=token
@@ -121,7 +121,20 @@ def _search_versions(client: MlflowClient, name: str, limit: int | None) -> list
 
 
 def list_versions(client: MlflowClient, name: str, *, limit: int | None = None) -> list[VersionInfo]:
-    """Return the versions of a model, newest first, `limit` of them at most."""
+    """Return the versions of a model with their stages and metrics, newest first.
+
+    Parameters
+    ----------
+    client, name
+        The registry and the model.
+    limit
+        The largest number of versions; None returns all.
+
+    Raises
+    ------
+    NotFound
+        If there is no model of this name.
+    """
     stages = stages_of(get_registered_model(client, name))
     with translate_errors(client.tracking_uri):
         found = _search_versions(client, name, limit)
@@ -129,7 +142,7 @@ def list_versions(client: MlflowClient, name: str, *, limit: int | None = None) 
 
 
 def find_run(client: MlflowClient, run_id: str) -> Run | None:
-    """Return the run that a version came from; None if it is gone, while the version lives on."""
+    """Return a run, such as the run of a version; None if it was removed."""
     with translate_errors(client.tracking_uri):
         try:
             return client.get_run(run_id)
@@ -140,7 +153,7 @@ def find_run(client: MlflowClient, run_id: str) -> Run | None:
 
 
 def version_with_tag(client: MlflowClient, name: str, key: str, value: str) -> int | None:
-    """Return the first version of a model with a tag; None if there is none."""
+    """Return the number of the first version of a model with a tag; None if there is none."""
     with translate_errors(client.tracking_uri):
         found = client.search_model_versions(
             f"name = {quote(name)} and tag.`{key}` = {quote(value)}",
@@ -151,24 +164,24 @@ def version_with_tag(client: MlflowClient, name: str, key: str, value: str) -> i
 
 
 def get_version(client: MlflowClient, ref: ModelRef) -> VersionInfo:
-    """Return the version that a reference means now, with the metrics of its run.
+    """Return the current version of a reference, with the metrics of its run.
 
     Raises
     ------
     NotFound
-        If the model, the version or the stage does not exist; the message names what does.
+        If the model, the version or the stage does not exist; the message lists existing ones.
     """
     info, _ = _resolve(client, ref)
     return _with_metrics(client, info)
 
 
 def find_version(client: MlflowClient, ref: ModelRef) -> VersionInfo:
-    """Return the version that a reference means now, without metrics: one request less.
+    """Return the current version of a reference without its metrics, which saves a request.
 
     Raises
     ------
     NotFound
-        If the model, the version or the stage does not exist; the message names what does.
+        If the model, the version or the stage does not exist; the message lists existing ones.
     """
     return _resolve(client, ref)[0]
 
@@ -207,7 +220,7 @@ def register(
     description: str,
     tags: Mapping[str, str],
 ) -> int:
-    """Make a new version, complete in one call, and return its number; the model is made if new."""
+    """Create a version with its tags in one call, and its model if needed; return the number."""
     with translate_errors(client.tracking_uri):
         made = _make_model(client, name)
         try:
@@ -227,7 +240,7 @@ def register(
 
 
 def _make_model(client: MlflowClient, name: str) -> bool:
-    """Make a registered model unless there is one; return whether it was made."""
+    """Create a registered model if it does not exist; return whether it was created."""
     try:
         client.create_registered_model(name)
     except mlflow.exceptions.MlflowException as error:
@@ -245,19 +258,19 @@ def newest_version(client: MlflowClient, name: str) -> VersionInfo | None:
 
 
 def set_tags(client: MlflowClient, version: VersionInfo, tags: Mapping[str, str]) -> None:
-    """Set tags of a version, one after the other."""
+    """Set tags of a version, one request for each."""
     with translate_errors(client.tracking_uri):
         for key, value in tags.items():
             client.set_model_version_tag(version.name, str(version.version), key, value)
 
 
 def delete_tag(client: MlflowClient, version: VersionInfo, key: str) -> None:
-    """Remove a tag of a version."""
+    """Delete a tag of a version."""
     with translate_errors(client.tracking_uri):
         client.delete_model_version_tag(version.name, str(version.version), key)
 
 
 def delete_version(client: MlflowClient, name: str, version: int) -> None:
-    """Delete a version. MLflow would delete its aliases with it: see that it has none first."""
+    """Delete a version. MLflow deletes its aliases with it, so the caller checks that it has none."""
     with translate_errors(client.tracking_uri):
         client.delete_model_version(name, str(version))

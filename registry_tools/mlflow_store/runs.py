@@ -1,4 +1,4 @@
-"""Runs that the library makes: for its own work, and as copies from another server."""
+"""Create, close, copy and delete the runs that this library makes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from registry_tools.mlflow_store import experiments, heartbeat
 from registry_tools.mlflow_store.client import translate_errors, upsert
 from registry_tools.processes import process_is_running
 
-# What one call of MLflow's batch interface takes.
+# MLflow's `log_batch` accepts at most 1,000 metrics and 100 parameters or tags.
 _MOST_METRICS = 900
 _MOST = 90
 
 
-def start(client: MlflowClient, experiment: str, tags: Mapping[str, str]) -> str:
-    """Open a run; the experiment is made if it is new."""
+def start(client: MlflowClient, experiment: str, description: str, tags: Mapping[str, str]) -> str:
+    """Open a run, and create its experiment if needed."""
     with translate_errors(client.tracking_uri):
-        return client.create_run(_experiment(client, experiment), tags=dict(tags)).info.run_id
+        place = _experiment(client, experiment, description)
+        return client.create_run(place, tags=dict(tags)).info.run_id
 
 
 def record(
@@ -32,7 +33,7 @@ def record(
     metrics: Mapping[str, float],
     file: tuple[str, Mapping[str, object]] | None,
 ) -> Run:
-    """Open a run with tags, metrics and, if given, a JSON file by its name and content."""
+    """Open a run with tags, metrics and optionally a JSON file, given as its name and content."""
     now = time.time_ns() // 1_000_000
     with translate_errors(client.tracking_uri):
         run = client.create_run(experiment_id, tags=dict(tags))
@@ -44,7 +45,7 @@ def record(
 
 
 def close(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
-    """Write tags of a run and end it as FINISHED."""
+    """Set tags of a run, and end it as FINISHED."""
     with translate_errors(client.tracking_uri):
         logged = [RunTag(key, value) for key, value in tags.items()]
         client.log_batch(run_id, tags=logged, synchronous=True)
@@ -67,7 +68,7 @@ def end(
 
 
 def end_abandoned_runs(client: MlflowClient, experiment: str, host: str) -> None:
-    """End the runs that a process of this machine has left open; their tags name it."""
+    """End the runs that ended processes of this machine left open; tags name machine and process."""
     with translate_errors(client.tracking_uri):
         found = client.get_experiment_by_name(experiment)
         if found is None:
@@ -82,16 +83,21 @@ def end_abandoned_runs(client: MlflowClient, experiment: str, host: str) -> None
 def copy_run(
     source: MlflowClient, run_id: str, target: MlflowClient, experiment: str, tags: Mapping[str, str]
 ) -> str:
-    """Make a run with the parameters, metrics, tags and datasets of another; it stays open.
+    """Copy a run with its parameters, metrics, tags and datasets; the copy stays open.
 
     Parameters
     ----------
     source, run_id
         The run to copy, without its artifacts.
     target, experiment
-        Where to; the experiment is made if it is new.
+        The registry and experiment for the copy. A missing experiment is created.
     tags
-        Tags beside those of the run.
+        Additional tags of the copy.
+
+    Returns
+    -------
+    str
+        The id of the copy.
     """
     with translate_errors(source.tracking_uri):
         run = source.get_run(run_id)
@@ -99,7 +105,9 @@ def copy_run(
         kept = {key: value for key, value in run.data.tags.items() if _is_kept(key)}
     with translate_errors(target.tracking_uri):
         made = target.create_run(
-            _experiment(target, experiment),
+            _experiment(
+                target, experiment, f"Trainings of {experiment}, copied from other tracking servers."
+            ),
             start_time=run.info.start_time,
             tags={**kept, **tags},
             run_name=run.info.run_name,
@@ -117,12 +125,12 @@ def _log(target: MlflowClient, run_id: str, run: Run, metrics: list[Metric]) -> 
         target.log_batch(run_id, params=params[start : start + _MOST], synchronous=True)
     inputs = run.inputs.dataset_inputs if run.inputs else []
     if inputs:
-        # A copy at the same moment may add the same dataset to the experiment first.
+        # Another copy at the same time may add the same dataset to the experiment first.
         upsert(partial(target.log_inputs, run_id, [DatasetInput(i.dataset, i.tags) for i in inputs]))
 
 
 def add_files(client: MlflowClient, run_id: str, folder: Path, where: str) -> str:
-    """Upload a folder to a run's artifacts, and return its address."""
+    """Upload a folder to a run's artifacts, and return the URI of the uploaded folder."""
     with translate_errors(client.tracking_uri):
         client.log_artifacts(run_id, str(folder), where)
         return f"{client.get_run(run_id).info.artifact_uri}/{where}"
@@ -135,7 +143,7 @@ def finish(client: MlflowClient, run_id: str) -> None:
 
 
 def finish_if_expired(client: MlflowClient, run_id: str) -> None:
-    """End a run whose process was killed before it could."""
+    """End a run that a killed process left open."""
     with translate_errors(client.tracking_uri):
         if client.get_run(run_id).info.status == "RUNNING" and heartbeat.expired(client, [run_id]):
             client.set_terminated(run_id)
@@ -148,7 +156,7 @@ def delete(client: MlflowClient, run_id: str) -> None:
 
 
 def delete_expired(client: MlflowClient, experiment: str, tag: str, value: str) -> None:
-    """Delete the runs with a tag whose process failed or was killed."""
+    """Delete the runs with a tag whose process failed or was killed, from an experiment."""
     with translate_errors(client.tracking_uri):
         found = client.get_experiment_by_name(experiment)
         if found is None:
@@ -163,7 +171,7 @@ def delete_expired(client: MlflowClient, experiment: str, tag: str, value: str) 
 
 
 def _is_kept(tag: str) -> bool:
-    """Whether a tag says something about the training, rather than about where it is kept."""
+    """Return whether to copy a tag: it describes the training, not the storage of the run."""
     return not tag.startswith("mlflow.") or tag in {
         "mlflow.user",
         "mlflow.note.content",
@@ -174,5 +182,5 @@ def _is_kept(tag: str) -> bool:
     }
 
 
-def _experiment(client: MlflowClient, name: str) -> str:
-    return experiments.find_or_make(client, name, experiments.TRAINING)[0].experiment_id
+def _experiment(client: MlflowClient, name: str, description: str) -> str:
+    return experiments.find_or_make(client, name, experiments.described(description))[0].experiment_id

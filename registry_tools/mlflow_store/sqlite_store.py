@@ -1,4 +1,4 @@
-"""SQLite stores: whether one exists at an address, and how a new one is made."""
+"""Check whether an address is an existing SQLite store, and create new stores."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from registry_tools.errors import RegistryUnavailable
 
 
 def missing_database(uri: str) -> Path | None:
-    """Return the file of an SQLite store that does not exist; None if it does, or is another store.
+    """Return the file of a missing SQLite store; None if the store exists or is not SQLite.
 
     Raises
     ------
     RegistryUnavailable
-        If it is no address of a store, or an SQLite store in memory.
+        If the text is not the address of a store, or names an SQLite store in memory.
     """
     database = _database(uri)
     return None if database is None or database.is_file() else database
 
 
 def check_writable(uri: str) -> Path | None:
-    """Refuse an SQLite store that is read-only; return the file of a new one, as `missing_database`.
+    """Refuse a read-only SQLite store; return the file of a missing one, as `missing_database` does.
 
     Raises
     ------
     RegistryUnavailable
-        If it is no address, an SQLite store in memory, or one that is read-only.
+        If the text is not the address of a store, or names an SQLite store in memory or a read-only
+        one.
     """
     database = _database(uri)
     if database is None:
@@ -43,16 +44,16 @@ def check_writable(uri: str) -> Path | None:
 
 
 def create(database: Path) -> None:
-    """Let MLflow make its tables beside the place of a new SQLite store, then put them there.
+    """Create an SQLite store: MLflow creates its tables in a temporary file, which is then moved.
 
-    In place, two clients that begin at once would each run MLflow's migrations over the other's.
+    If two clients let MLflow create the tables in place at the same time, their migrations collide.
     """
     database.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=database.parent) as scratch:
         made = Path(scratch, database.name)
         uri = f"sqlite:///{quote(str(made))}"
         MlflowClient(uri, uri)
-        # Where another was quicker, that one is the store.
+        # If another client was faster, keep its store.
         with contextlib.suppress(FileExistsError):
             os.link(made, database)
 
@@ -60,11 +61,11 @@ def create(database: Path) -> None:
 def _database(uri: str) -> Path | None:
     if ":" not in uri:
         raise RegistryUnavailable(
-            f"{uri!r} is no address of a registry: write sqlite:///FILE or http://HOST:PORT"
+            f"{uri!r} is not the address of a registry: write sqlite:///FILE or http://HOST:PORT"
         )
     if not uri.startswith("sqlite:"):
         return None
     if uri.removeprefix("sqlite:").lstrip("/").partition("?")[0] in {"", ":memory:"}:
         raise RegistryUnavailable(f"the registry at {uri} would end with this command: name a file")
-    # As SQLAlchemy reads it: MLflow writes a space in a folder's name as %20.
+    # Decode the path as SQLAlchemy does: MLflow writes a space in a folder's name as %20.
     return Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])).absolute()

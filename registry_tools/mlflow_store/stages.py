@@ -1,4 +1,4 @@
-"""Stages in MLflow: read and write the alias of a stage, and mirror it to the legacy stage."""
+"""Read and move the alias of a stage, and mirror it to MLflow's legacy stage."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _log = logging.getLogger(__name__)
 
 
 def move_alias(client: MlflowClient, name: str, stage: str, version: int | None) -> None:
-    """Point the alias of a stage at a version, and remove other spellings; None removes the alias."""
+    """Set the alias of a stage to a version, and delete other spellings; None deletes the alias."""
     with translate_errors(client.tracking_uri):
         if version is not None:
             upsert(lambda: client.set_registered_model_alias(name, stage, str(version)))
-            # Not all spellings: to list them, MLflow reads every version of the model.
+            # Only common spellings: to list all aliases, MLflow reads every version of the model.
             spellings = [each for each in (stage.title(), stage.upper()) if each != stage]
         else:
             aliases = get_registered_model(client, name).aliases
@@ -36,16 +36,16 @@ def move_alias(client: MlflowClient, name: str, stage: str, version: int | None)
 def mirror_legacy_stages(client: MlflowClient, name: str, *outgoing: int | None) -> None:
     """Set MLflow's legacy stages from the aliases, so that `models:/name/Production` works.
 
-    A version has one legacy stage: a version that is in production and in staging has `Production`.
-    The alias decides, and it was moved before: an error is logged, and `repair` sets the legacy
-    stages again. A later MLflow may have none.
+    A version has one legacy stage: a version in production and staging gets `Production`. The caller
+    has already moved the alias, which decides, so an error is only logged; `repair` sets the legacy
+    stages again. Later versions of MLflow may have no legacy stages; then nothing happens.
 
     Parameters
     ----------
     client, name
         The registry and the model.
     outgoing
-        Versions that may have lost a stage, and are archived if they hold none now.
+        Versions that may have lost a stage. Those without any stage become `Archived`.
     """
     if not hasattr(client, "transition_model_version_stage"):
         return
@@ -53,7 +53,7 @@ def mirror_legacy_stages(client: MlflowClient, name: str, *outgoing: int | None)
     try:
         with translate_errors(client.tracking_uri), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*stages", category=FutureWarning)
-            # Again if another client moved an alias in the meantime.
+            # Repeat if another client moved an alias in the meantime.
             while (held := [stage_holder(client, name, stage) for stage in LEGACY_STAGES]) != mirrored:
                 _set_legacy_stages(client, name, held, outgoing)
                 mirrored = held
@@ -65,7 +65,7 @@ def _set_legacy_stages(
     client: MlflowClient, name: str, held: Sequence[int | None], outgoing: Collection[int | None]
 ) -> None:
     wanted = {version: "Archived" for version in outgoing if version is not None}
-    # Production comes last: it counts for a version that is in both.
+    # Production comes last, so that it counts for a version in both stages.
     wanted |= {
         version: legacy for version, legacy in zip(held, LEGACY_STAGES.values(), strict=True) if version
     }
@@ -76,7 +76,7 @@ def _set_legacy_stages(
                 continue
             _transition(client, name, version, legacy)
         except mlflow.exceptions.MlflowException as error:
-            if not is_missing(error):  # deleted in the meantime
+            if not is_missing(error):  # the version was deleted in the meantime
                 raise
 
 
@@ -85,7 +85,7 @@ def _transition(client: MlflowClient, name: str, version: int, legacy: str) -> N
     try:
         client.transition_model_version_stage(name, str(version), legacy, archive_others)
     except mlflow.exceptions.MlflowException as error:
-        # MLflow 3.17 with psycopg 3 compares a number with a text when it is to archive.
+        # MLflow 3.17 with psycopg 3 fails to archive: its query compares a number with a text.
         if "operator does not exist" not in str(error):
             raise
         for other in get_registered_model(client, name).latest_versions:
@@ -95,20 +95,20 @@ def _transition(client: MlflowClient, name: str, version: int, legacy: str) -> N
 
 
 def check_write_access(client: MlflowClient, name: str) -> None:
-    """Check, before any work is done or recorded, that this user may move the stages of a model.
+    """Check, before any work, that this user may move the stages of a model.
 
-    MLflow has no way to ask. The digest or the description of the newest version is written as it
-    stands, which takes the same permission as moving an alias; the version's time of the last update
-    is all that changes.
+    MLflow has no request for this. So the function rewrites the digest or the description of the
+    newest version with its present value, which needs the same permission as moving an alias. Only the
+    version's time of the last update changes.
 
     Raises
     ------
     AccessDenied
-        If not.
+        If the user lacks the permission.
     """
     version = registry.newest_version(client, name)
     if version is None:
-        get_registered_model(client, name)  # names the models that exist
+        get_registered_model(client, name)  # its error lists existing models
         return
     if version.digest is not None:
         registry.set_tags(client, version, {registry.DIGEST_TAG: version.digest})
@@ -118,7 +118,7 @@ def check_write_access(client: MlflowClient, name: str) -> None:
 
 
 def stage_holder(client: MlflowClient, name: str, stage: str) -> int | None:
-    """Return the version at the alias of a stage now, None if there is none."""
+    """Return the version at the alias of a stage; None if the stage is empty."""
     found = registry.version_at_alias(client, name, stage)
     if found is not None:
         return int(found.version)

@@ -1,4 +1,4 @@
-"""Thresholds of metrics, checked by MLflow's model validation."""
+"""Check metrics against thresholds with MLflow's model validation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlflow.models.evaluation.validation import ModelValidationFailedException
 def failed_thresholds(
     metrics: Mapping[str, float], minimum: Mapping[str, float], maximum: Mapping[str, float]
 ) -> list[str]:
-    """Return the metrics that miss their thresholds by MLflow's validation."""
+    """Return the names of the metrics that miss their minimum or maximum."""
     failed = []
     for bounds, greater in ((minimum, True), (maximum, False)):
         for name, wanted in bounds.items():

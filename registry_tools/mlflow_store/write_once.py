@@ -1,4 +1,4 @@
-"""MLflow's one atomic primitive: a parameter of a run can be written once."""
+"""Write a parameter of a run: MLflow accepts one value for it, the only atomic operation it offers."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from registry_tools.mlflow_store.client import translate_errors
 
 
 def write_once(client: MlflowClient, run_id: str, key: str, value: str) -> str:
-    """Write a parameter of a run, and return the value that it has then.
+    """Write a parameter of a run unless it has a value, and return its value.
 
-    Of several clients that write different values, one succeeds, and each gets the same value
-    back. A call whose result is unknown can be repeated. `synchronous` overrides
-    `MLFLOW_ENABLE_ASYNC_LOGGING`, with which a refused write would raise nothing.
+    If several clients write different values, one succeeds, and all get its value back. If the result
+    of a call was lost, the client can repeat the call. `synchronous=True` overrides
+    `MLFLOW_ENABLE_ASYNC_LOGGING`, under which a refused write raises no error.
 
     Raises
     ------
     RegistryToolsError
-        If the parameter could not be written, and has no value.
+        If the parameter could not be written and has no value.
     """
     with translate_errors(client.tracking_uri):
         try:

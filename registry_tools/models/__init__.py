@@ -1,1 +1,1 @@
-"""The files of a version: manifest, signature, evidence, formats and loading."""
+"""Handle the files of a version: verify them by manifest and signature, load them, and copy them."""

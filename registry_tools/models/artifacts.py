@@ -1,4 +1,4 @@
-"""The files of a version: its model and its evidence."""
+"""Download the files of a version, its evidence and its plots, and upload evidence."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from pathlib import Path
 import mlflow
 from mlflow import MlflowClient
 
-from registry_tools.errors import NotFound, RegistryToolsError, UnsupportedOperation
+from registry_tools.errors import NotFound, RegistryToolsError, UnsupportedOperation, VerificationError
+from registry_tools.mlflow_store import runs
 from registry_tools.mlflow_store.client import translate_errors
 from registry_tools.mlflow_store.registry import VersionInfo, find_run
 from registry_tools.models import manifest as manifests
 
-PLOTS = "plots"  # a folder of a run
+PLOTS = "plots"  # a folder among the artifacts of a run
 _MOST_PLOT_BYTES = 1 << 20
 _MOST_PLOTS = 20
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -23,10 +24,10 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 @contextlib.contextmanager
 def model_files(client: MlflowClient, name: str, version: int) -> Iterator[Path]:
-    """Yield a folder with a copy of the files of a version: nobody else can change it meanwhile."""
+    """Yield a folder with a private copy of the files of a version, which no other user can change."""
     with translate_errors(client.tracking_uri):
-        # Of the registry client below: this one checks first whether it is a prompt, and for that
-        # MLflow reads every version of the model.
+        # Use MLflow's inner registry client: the public method first checks whether the model is a
+        # prompt, for which MLflow reads every version of the model.
         registry_client = getattr(client, "_get_registry_client", lambda: client)()
         uri = registry_client.get_model_version_download_uri(name, str(version))
     with download(client, uri) as folder:
@@ -35,7 +36,7 @@ def model_files(client: MlflowClient, name: str, version: int) -> Iterator[Path]
 
 @contextlib.contextmanager
 def download(client: MlflowClient, uri: str) -> Iterator[Path]:
-    """Download the folder or file at an artifact URI, yield its path, and remove it afterwards."""
+    """Download the folder or file at an artifact URI, yield its path, and remove it at the end."""
     with tempfile.TemporaryDirectory() as scratch:
         yield _download(client, uri, scratch)
 
@@ -46,7 +47,7 @@ def _download(client: MlflowClient, uri: str, folder: str) -> Path:
             path = mlflow.artifacts.download_artifacts(
                 artifact_uri=uri, dst_path=folder, tracking_uri=client.tracking_uri
             )
-        except OSError as error:  # a local store says so itself
+        except OSError as error:  # a local store raises the error of the file system
             raise NotFound(f"no files at {uri}: {error.strerror or error}") from error
     return Path(path)
 
@@ -62,7 +63,7 @@ def evidence_files(
     client, version
         The registry, and the version.
     only
-        The names of the files to download, where they exist; None downloads all.
+        The names of the files to download, if they exist; None downloads all.
     """
     with translate_errors(client.tracking_uri):
         run = find_run(client, version.run_id) if version.run_id is not None else None
@@ -82,10 +83,16 @@ def evidence_files(
 
 
 def plots(client: MlflowClient, version: VersionInfo) -> tuple[dict[str, bytes], list[str]]:
-    """Return the PNG files in the folder `plots` of a version's run, and which were left out.
+    """Return the plots in the folder `plots` of a version's run.
 
-    The first by name without the suffix. Left out is one that is larger than a mebibyte or cannot
-    be read, and all after the twentieth: anybody who may log a run may put anything there.
+    Any user who may log to the run may put any file there, so the number and the size are limited.
+
+    Returns
+    -------
+    found
+        The content of at most 20 PNG files, by file name without the suffix.
+    left_out
+        The names of further files, of files over one mebibyte, and of files that cannot be read.
     """
     found: dict[str, bytes] = {}
     left_out: list[str] = []
@@ -106,7 +113,7 @@ def plots(client: MlflowClient, version: VersionInfo) -> tuple[dict[str, bytes],
 
 
 def _read_plot(client: MlflowClient, run_id: str, path: str) -> bytes | None:
-    """Return a file of a run; None if it is missing, or MLflow does not take its name."""
+    """Return the content of a file of a run; None if it is missing, or MLflow refuses its name."""
     with tempfile.TemporaryDirectory() as scratch:
         try:
             with translate_errors(client.tracking_uri):
@@ -115,24 +122,42 @@ def _read_plot(client: MlflowClient, run_id: str, path: str) -> bytes | None:
             return None
 
 
+def upload_verified(client: MlflowClient, run_id: str, folder: Path, where: str) -> str:
+    """Upload a folder to a run, download it again, compare the files, and return the URI of the folder.
+
+    Raises
+    ------
+    VerificationError
+        If an uploaded file differs from its source.
+    """
+    address = runs.add_files(client, run_id, folder, where)
+    with download(client, address) as downloaded:
+        changes = manifests.changes(manifests.manifest_of(folder), manifests.manifest_of(downloaded))
+    if changes:
+        raise VerificationError(
+            f"the uploaded files differ from the source: {changes[0]}; repeat the command"
+        )
+    return address
+
+
 def add_evidence(client: MlflowClient, version: VersionInfo, path: Path) -> None:
     """Upload a file to the evidence of a version.
 
     Raises
     ------
     UnsupportedOperation
-        If the version came from no run.
+        If the version has no run.
     """
     if version.run_id is None:
         raise UnsupportedOperation(
-            f"{version.name} version {version.version} came from no run: there is no place to "
-            "keep its evidence; register it from a run"
+            f"{version.name} version {version.version} has no run that could store its evidence: register "
+            "the model from a run"
         )
     with translate_errors(client.tracking_uri):
         client.log_artifact(version.run_id, str(path), manifests.EVIDENCE)
 
 
 def download_manifest(client: MlflowClient, version: VersionInfo) -> manifests.VersionManifest | None:
-    """Return the manifest made at registration; None if there is none that can be read."""
+    """Return the manifest of a version; None if it is missing or not readable."""
     with evidence_files(client, version, {manifests.MANIFEST_FILE}) as folder:
         return manifests.read_manifest(folder) if folder is not None else None

@@ -1,16 +1,16 @@
-"""Copy versions from one registry to another, whole or not at all."""
+"""Copy a version from one registry to another, completely or not at all."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from registry_tools.errors import PromotionError, UnsupportedOperation, VerificationError
+from registry_tools.errors import PromotionError, UnsupportedOperation
 from registry_tools.mlflow_store import heartbeat, registry, runs
 from registry_tools.mlflow_store.client import registry_address
 from registry_tools.mlflow_store.registry import VersionInfo
@@ -28,12 +28,16 @@ _RUN_TAG = "copy_of"
 
 @dataclass(frozen=True)
 class CopiedVersion:
-    """A version in the target registry; `made` is False if it was there already."""
+    """A version in the target registry; `made` is False if it existed already."""
 
     name: str
     version: int
     origin: str
     made: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return asdict(self)
 
 
 def copy(
@@ -43,37 +47,38 @@ def copy(
     name: str | None = None,
     policy: TrustPolicy | None = None,
 ) -> CopiedVersion:
-    """Copy a version to another registry: files, metrics, tags, evidence and signature.
+    """Copy a version with its files, metrics, tags, evidence and signature to another registry.
 
-    The last step registers it, from files that were downloaded again and compared; no stage is set.
-    An interrupted copy leaves a run without a version, and the next one removes that run.
+    The function downloads the uploaded files again and compares them before it registers the copy as
+    the last step. It sets no stage. An interrupted copy leaves a run without a version, which the next
+    copy removes.
 
     Parameters
     ----------
     source, ref
-        The version.
+        The registry and the version to copy.
     target, name
-        The other registry, and the name there; None keeps the name.
+        The target registry, and the name of the model in it; None keeps the name.
     policy
-        Which signature the files need before they are copied (`public_key`).
+        The policy whose `public_key` must verify the files before the copy.
 
     Raises
     ------
     VerificationError
-        If the files differ from the registered files, or changed on the way.
+        If the files differ from the registered files, or changed during the copy.
     PromotionError
-        If both registries are one and the name is the same.
+        If source and target are the same registry and the name is the same.
     UnsupportedOperation
-        If the version came from no run.
+        If the version has no run.
     """
     version = registry.get_version(source, ref)
     name = name or version.name
     if name == version.name and _address(source) == _address(target):
-        raise PromotionError(f"{ref} is in {_address(target)} already: give another --name")
+        raise PromotionError(f"{ref} already is in {_address(target)}: give another --name")
     if version.run_id is None:
         raise UnsupportedOperation(
-            f"{version.name} version {version.version} came from no run: there are no metrics and "
-            "no evidence to copy; register it from a run"
+            f"{version.name} version {version.version} has no run, so it has no metrics and no evidence "
+            "to copy: register it from a run"
         )
     with verified_files(source, version, policy or TrustPolicy.from_environment()) as folder:
         digest = manifest.digest_of(manifest.manifest_of(folder))
@@ -98,12 +103,12 @@ def _copy_version(
         with tempfile.TemporaryDirectory() as scratch:
             model = Path(scratch, "model")
             shutil.copytree(folder, model)
-            for file in manifest.WRITTEN_ON_LOAD:  # below a folder it is a file of the model
+            for file in manifest.WRITTEN_ON_LOAD:  # at the top level only
                 (model / file).unlink(missing_ok=True)
-            address = _upload_verified(target, run_id, model, "model")
+            address = artifacts.upload_verified(target, run_id, model, "model")
         with verified_evidence(source, version, TrustPolicy()) as evidence:
             if evidence is not None:
-                _upload_verified(target, run_id, evidence, manifest.EVIDENCE)
+                artifacts.upload_verified(target, run_id, evidence, manifest.EVIDENCE)
         number = registry.register(
             target,
             name,
@@ -112,7 +117,7 @@ def _copy_version(
             description=version.description,
             tags={**version.tags, ORIGIN_TAG: origin},
         )
-    # Two copies at once both find no version there: the later one is deleted.
+    # Two simultaneous copies both find no version in the target, so the later one is deleted.
     first = _find_copy(target, name, origin)
     if first is not None and first != number:
         registry.delete_version(target, name, number)
@@ -122,23 +127,13 @@ def _copy_version(
     return number
 
 
-def _upload_verified(target: MlflowClient, run_id: str, folder: Path, where: str) -> str:
-    """Upload a folder, download it again, compare, and return its address there."""
-    address = runs.add_files(target, run_id, folder, where)
-    with artifacts.download(target, address) as downloaded:
-        changes = manifest.changes(manifest.manifest_of(folder), manifest.manifest_of(downloaded))
-    if changes:
-        raise VerificationError(f"the files did not arrive as they were sent: {changes[0]}")
-    return address
-
-
 def _find_copy(target: MlflowClient, name: str, origin: str) -> int | None:
-    """Return the first version with this origin; None if there is none."""
+    """Return the first version in the target with this origin; None if there is none."""
     return registry.version_with_tag(target, name, ORIGIN_TAG, origin)
 
 
 def _address(client: MlflowClient) -> str:
-    """Return the one address of a registry, without the password that it may hold."""
+    """Return the address of a registry in a canonical form, without a password."""
     uri = registry_address(client)
     if uri.startswith("sqlite:///"):
         return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).resolve()}"

@@ -1,15 +1,15 @@
-"""The evidence of a version: the files in the folder `manifest.EVIDENCE` of its run that later
-checks rely on.
+"""Write and read the evidence of a version: files for later checks, in the folder `evidence` of its run.
 
-holdout.parquet            the rows no training saw: columns as trained on, then the label
-training_rows.npz          the hashes of the rows that it was trained on, their columns, and which of
-                           these have float32 values
-recorded_predictions.json  its predictions for its input example, recorded at registration
-manifest.json              the SHA-256 of each file of the model and of these; see `manifest`
-manifest.sig               its signature, where somebody signed it
-baseline.json, baseline.parquet, which a monitor compares production data with: see its module
+holdout.parquet            the held-out rows: the feature columns, then the label
+training_rows.npz          the hashes of the training rows, their columns, and the columns with float32
+                           values
+recorded_predictions.json  the predictions for the input example, recorded at registration
+manifest.json              the SHA-256 of each file of the model and of the evidence; see `manifest`
+manifest.sig               the signature of the manifest, if the version is signed
+baseline.json,             the training baseline, which the monitoring compares with production data
+baseline.parquet
 
-The hash of a row is that of its features: a label may be written in more than one way.
+The hash of a row covers its features only, because a label may be written as a code or as a name.
 """
 
 from __future__ import annotations
@@ -34,48 +34,48 @@ from registry_tools.models.inspection import archives
 from registry_tools.models.inspection.metadata import check_size
 
 _MOST_JSON_BYTES = 64 << 20
-_MOST_VALUES = 100_000_000  # of a holdout, whose rows `write_holdout` limits
+_MOST_VALUES = 100_000_000  # of a holdout; `write_holdout` limits its rows
 _TRAINING_ROWS = "training_rows.npz"
 
 
 @dataclass(frozen=True)
 class Holdout:
-    """Rows to evaluate a version on."""
+    """Labelled rows to evaluate a version on."""
 
     rows: pd.DataFrame  # the feature columns
     labels: npt.NDArray[Any]  # class names, shape (rows,)
-    # The hashes of rows that stand in their table more than once, and how often; shape (rows, 2).
+    # The hashes of rows that occur more than once in the original table, and their counts; shape (rows, 2).
     duplicates: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty((0, 2), np.uint64))
 
     @functools.cached_property
     def distinct(self) -> npt.NDArray[np.bool_]:
-        """Return where a row stands for the first time, by its features and its label; shape (rows,)."""
+        """The mask of rows that do not repeat an earlier row and its label, shape (rows,)."""
         keys = pd.DataFrame({"features": hash_rows(self.rows), "label": self.labels})
         return ~np.asarray(keys.duplicated())
 
     def take(self, mask: npt.NDArray[np.bool_]) -> Holdout:
-        """Return the rows where `mask` is true."""
+        """Return the rows of a mask, shape (rows,)."""
         return Holdout(self.rows[mask].reset_index(drop=True), self.labels[mask], self.duplicates)
 
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """The rows that a version was trained on, by their hashes over some columns."""
+    """The training rows of a version, as hashes over its feature columns."""
 
     columns: tuple[str, ...]
     hashes: npt.NDArray[np.uint64]  # sorted, shape (rows,)
     duplicates: npt.NDArray[np.uint64]  # as in `Holdout`
-    float32_columns: tuple[str, ...] = ()  # each of their values is a float32
+    float32_columns: tuple[str, ...] = ()  # the columns with float32 values only
 
     def missing_columns(self, rows: pd.DataFrame) -> list[str]:
-        """Return the columns that rows lack: without them they cannot be found among these."""
+        """Return the columns that rows lack; without them, their hashes cannot be compared."""
         return [name for name in self.columns if name not in rows]
 
     def rounded_columns(self, rows: pd.DataFrame) -> list[str]:
-        """Return the columns that hold narrower floats than the training rows did.
+        """Return the columns of rows with narrower floats than the training rows had.
 
-        0.1 as float32 is another number than as float64: a training row would not be found there.
-        Whole numbers are not rounded.
+        The float32 of 0.1 differs from its float64, so the hashes of such rows differ. Whole numbers are
+        not rounded.
         """
         return [
             name
@@ -86,16 +86,16 @@ class TrainingRows:
         ]
 
     def hash(self, rows: pd.DataFrame) -> npt.NDArray[np.uint64]:
-        """Hash rows over the same columns, rounded to float32 where the training rows are; shape (rows,)."""
+        """Hash rows as the training rows were hashed, shape (rows,): same columns, same rounding."""
         table = rows[list(self.columns)]
         rounded = [name for name in self.float32_columns if pd.api.types.is_float_dtype(table[name])]
-        with np.errstate(over="ignore"):  # too large for a float32: in no training row
+        with np.errstate(over="ignore"):  # no training row has a value too large for a float32
             return hash_rows(table.astype(dict.fromkeys(rounded, "float32")))
 
 
 @dataclass(frozen=True)
 class RecordedPredictions:
-    """Rows, and the predictions of the model for them before it was saved."""
+    """Rows, and the predictions that the model made for them before it was saved."""
 
     rows: pd.DataFrame
     predictions: npt.NDArray[Any]  # shape (rows,)
@@ -103,7 +103,7 @@ class RecordedPredictions:
 
 
 def write_holdout(folder: Path, features: pd.DataFrame, labels: pd.Series, most: int = 100_000) -> None:
-    """Write the holdout with its labels, a sample of `most` rows if it is larger."""
+    """Write the holdout with its labels; of a larger holdout, write a sample of `most` rows."""
     holdout = features.copy()
     holdout[labels.name] = labels.to_numpy()
     if len(holdout) > most:
@@ -112,11 +112,20 @@ def write_holdout(folder: Path, features: pd.DataFrame, labels: pd.Series, most:
 
 
 def write_training_rows(folder: Path, table: pd.DataFrame, training: pd.DataFrame) -> None:
-    """Write which rows of a table were trained on, and which stand in it more than once.
+    """Write the hashes of the training rows, and of rows that occur more than once in the whole table.
 
-    The latter is taken from the table itself, before any split: later checks can then
-    distinguish a duplicate on the other side from a row on both sides. A table of float32 is read as
-    float64; the columns are noted, since 0.1 as float32 is another number than as float64.
+    Later checks need the repeated rows to distinguish a duplicate in the holdout from a training row
+    that leaked into it. The float32 columns are recorded because rows are read as float64 later, and
+    the float32 of 0.1 differs from its float64.
+
+    Parameters
+    ----------
+    folder
+        The evidence folder.
+    table
+        All rows before the split, with the feature columns.
+    training
+        The training rows among them.
     """
     hashes, counts = np.unique(hash_rows(table), return_counts=True)
     repeated = counts > 1
@@ -132,7 +141,7 @@ def write_training_rows(folder: Path, table: pd.DataFrame, training: pd.DataFram
 
 
 def _is_float32(column: pd.Series) -> bool:
-    """Return whether a column holds floats, each of which is a float32 or missing."""
+    """Return whether a column holds floats that float32 represents exactly, or missing values."""
     if not pd.api.types.is_float_dtype(column):
         return False
     values = column.dropna().to_numpy("float64")
@@ -141,12 +150,12 @@ def _is_float32(column: pd.Series) -> bool:
 
 
 def read_holdout(folder: Path) -> Holdout | None:
-    """Return the holdout that was logged; None if there is none.
+    """Return the holdout of a version; None if there is none.
 
     Raises
     ------
     VerificationError
-        If it is not readable, as every reader here.
+        If the file is not readable. The other readers of this module raise the same error.
     """
     path = folder / "holdout.parquet"
     if not path.is_file():
@@ -162,23 +171,23 @@ def read_holdout(folder: Path) -> Holdout | None:
 
 
 def _check_rows(path: Path) -> None:
-    """Refuse a Parquet file of more values than are read: a small one may hold very many."""
+    """Refuse a Parquet file with too many values, because a small file may expand to very many."""
     content = pq.read_metadata(path)
     values = content.num_rows * content.num_columns
     if values > _MOST_VALUES:
         raise VerificationError(
-            f"evidence/{path.name} has {values:,} values, and at most {_MOST_VALUES:,} are read: train "
+            f"evidence/{path.name} has {values:,} values, and at most {_MOST_VALUES:,} are supported: train "
             "again, or restore it"
         )
 
 
 def read_training_rows(folder: Path) -> TrainingRows | None:
-    """Return the rows that the version was trained on; None if they were not logged."""
+    """Return the training rows of a version; None if they were not recorded."""
     path = folder / _TRAINING_ROWS
     if not path.is_file():
         return None
     archives.check_npz(path, f"evidence/{path.name}")
-    # NumPy leaves a file open that it cannot read.
+    # Open the file here: NumPy does not close a file that it cannot read.
     with _translate_read_errors(path), path.open("rb") as file, np.load(file) as content:
         columns = tuple(content["columns"].astype(str).tolist())
         return TrainingRows(
@@ -193,7 +202,7 @@ def read_training_rows(folder: Path) -> TrainingRows | None:
 def _translate_read_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    # A user who may write to the registry may write anything there.
+    # Any user who may write to the registry may have written any content.
     except (
         *(OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError),
         *(EOFError, zipfile.BadZipFile),
@@ -203,8 +212,8 @@ def _translate_read_errors(path: Path) -> Iterator[None]:
 
 
 def write_recorded_predictions(folder: Path, recorded: RecordedPredictions) -> None:
-    """Write rows and predictions as JSON."""
-    # Value by value: pandas' own JSON rounds.
+    """Write rows and their predictions as JSON."""
+    # Write Python values, because pandas' own JSON rounds numbers.
     rows = recorded.rows.astype(object).where(recorded.rows.notna(), None)
     content = {
         "rows": {"columns": list(rows.columns), "data": rows.to_numpy(object).tolist()},

@@ -1,4 +1,4 @@
-"""A registered estimator as a file for places without MLflow."""
+"""Export a registered estimator to a joblib file, for environments without MLflow."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from registry_tools.models.loaded_model import LoadedModel
 
 
 def export_joblib(model: LoadedModel, path: str | Path) -> int:
-    """Write the scikit-learn estimator so that `joblib.load` reads it; return its size in bytes.
-
-    The file appears whole or not at all.
+    """Write the scikit-learn estimator to a joblib file atomically; return its size in bytes.
 
     Raises
     ------
@@ -25,8 +23,8 @@ def export_joblib(model: LoadedModel, path: str | Path) -> int:
     """
     if not hasattr(model.estimator, "get_params"):
         raise UnsupportedOperation(
-            f"{model.info.name} version {model.info.version} is no scikit-learn estimator "
-            f"({type(model.estimator).__name__}): joblib export supports only those"
+            f"{model.info.name} version {model.info.version} is a {type(model.estimator).__name__}: joblib "
+            "export supports scikit-learn estimators only"
         )
     path = Path(path)
     with output_file(path) as part:

@@ -1,4 +1,4 @@
-"""The content of an `MLmodel` file: columns, class names, and the format to load."""
+"""Read the `MLmodel` file of a model: its columns, its class names, and the format to load it by."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _MLMODEL_ERRORS = (
     *(yaml.YAMLError, RecursionError),
 )
 
-# Flavors whose own format holds numbers and no code: the classes that are read from it, and the
-# endings of their files. MLflow unpickles every other class of theirs, under any file name.
+# Flavors with a file format that holds numbers and no code: the classes that MLflow reads from it, and
+# the file endings. MLflow unpickles any other class of these flavors, whatever the file name.
 _NATIVE_FORMATS = {
     "xgboost": (
         {
@@ -38,8 +38,8 @@ _NATIVE_FORMATS = {
     "lightgbm": ({"lightgbm.basic.Booster"}, (".lgb", ".txt")),
     "onnx": (set(), (".onnx",)),
 }
-# The providers of ONNX Runtime that compute on this machine, without options: an option may name a
-# library to load or a file to write, and AzureExecutionProvider sends the rows away.
+# The allowed providers of ONNX Runtime, which compute on this machine. They may have no options: an option
+# can name a library to load or a file to write. AzureExecutionProvider would send the rows elsewhere.
 _ONNX_PROVIDERS = tuple(
     f"{name}ExecutionProvider"
     for name in ("CPU", "CUDA", "CoreML", "Dml", "Dnnl", "MIGraphX", "OpenVINO", "ROCM", "Tensorrt")
@@ -51,18 +51,18 @@ _ONNX_SESSION_OPTIONS = {
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """The content of an `MLmodel` file, which the model's maker wrote and nobody verified."""
+    """The content of an `MLmodel` file. The model's author wrote it, so it is not trusted."""
 
     flavors: Mapping[str, Mapping[str, Any]]
-    signature: tuple[Column, ...] | None  # None if it does not name and type its columns
-    tensor: TensorSchema | UnsupportedTensor | None  # instead of named columns
+    signature: tuple[Column, ...] | None  # None if columns lack names or types
+    tensor: TensorSchema | UnsupportedTensor | None  # for a model without named columns
     target_names: tuple[str, ...] | None
-    signature_inputs: tuple[Mapping[str, Any], ...] = ()  # as MLflow writes them
+    signature_inputs: tuple[Mapping[str, Any], ...] = ()  # in MLflow's own form
     signature_outputs: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def inputs(self) -> tuple[Column, ...] | TensorSchema | UnsupportedTensor | None:
-        """The columns or the tensor that it takes; None if its signature says neither."""
+        """The columns or the tensor of the signature; None if it has neither."""
         return self.signature or self.tensor
 
 
@@ -72,7 +72,7 @@ def describe(folder: Path) -> ModelDescription:
     Raises
     ------
     VerificationError
-        If there is none, or it is not one.
+        If the file is missing or not a valid `MLmodel`.
     """
     try:
         content = metadata.read_yaml(folder / "MLmodel")
@@ -80,7 +80,7 @@ def describe(folder: Path) -> ModelDescription:
         inputs, outputs = (json.loads(signature.get(key) or "null") for key in ("inputs", "outputs"))
         names = (content.get("metadata") or {}).get(_TARGET_NAMES)
         if names is not None and not isinstance(names, list):
-            raise TypeError(f"{_TARGET_NAMES} is no list")
+            raise TypeError(f"{_TARGET_NAMES} is not a list")
         description = ModelDescription(
             flavors={name: dict(flavor) for name, flavor in content["flavors"].items()},
             signature=columns_of(inputs),
@@ -94,7 +94,7 @@ def describe(folder: Path) -> ModelDescription:
         raise VerificationError(f"no readable MLmodel in the model's files: {reason}") from error
     _check_sizes(description)
     example = content.get("saved_input_example_info")
-    if example is not None:  # MLflow reads it when it loads a model
+    if example is not None:  # MLflow reads the example when it loads a model
         file_in(folder, example.get("artifact_path") if isinstance(example, dict) else example)
     metadata.check_metadata_files(folder)
     return description
@@ -110,25 +110,25 @@ def _check_sizes(description: ModelDescription) -> None:
 
 
 def format_of(flavors: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
-    """Return the one format that a model is to be loaded by, and the file that holds it.
+    """Return the format to load a model by, and the file in that format.
 
     Parameters
     ----------
     flavors
-        The `flavors` of an `MLmodel` file. The model's maker wrote them: only known formats count
-        as harmless.
+        The `flavors` of an `MLmodel` file. The model's author wrote them, so only known formats are
+        accepted.
 
     Returns
     -------
     format
-        `skops`, `xgboost`, `lightgbm` or `onnx`; none of them runs code of its own.
+        `skops`, `xgboost`, `lightgbm` or `onnx`. Loading them runs no code from the model.
     file
-        Relative to the model's folder.
+        The path of the file, relative to the model's folder.
 
     Raises
     ------
     FormatRunsCode
-        If loading the model would run code of its own; the message says why.
+        If loading the model would run code from it; the message gives the reason.
     """
     generic = flavors.get("python_function", {})
     others = sorted(set(flavors) - {"python_function"})
@@ -158,12 +158,12 @@ def format_of(flavors: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
 
 
 def _check_onnx(flavor: Mapping[str, Any]) -> None:
-    """Refuse settings of ONNX Runtime beyond known providers and numbers of threads."""
+    """Refuse settings of ONNX Runtime other than known providers and numbers of threads."""
     providers = flavor.get("providers") or []
     for provider in providers if isinstance(providers, list) else [providers]:
         if provider not in _ONNX_PROVIDERS:
             raise FormatRunsCode(
-                f"onnx with the provider {str(provider)[:60]}; known, and without options, are "
+                f"onnx with the provider {str(provider)[:60]}; the allowed providers, without options, are "
                 f"{', '.join(_ONNX_PROVIDERS)}"
             )
     options = flavor.get("onnx_session_options") or {}
@@ -173,23 +173,23 @@ def _check_onnx(flavor: Mapping[str, Any]) -> None:
 
 
 class FormatRunsCode(Exception):
-    """Loading a model would run code of its own."""
+    """Loading a model would run code from it; the text is the reason."""
 
 
 def file_in(folder: Path, name: Any) -> Path:
-    """Return a file of a model by the name that its `MLmodel` gives.
+    """Return the path of a file that an `MLmodel` names.
 
     Raises
     ------
     VerificationError
-        If it lies outside the folder, or is none of the files that were compared.
+        If the file is outside the folder, or is not one of the verified files.
     """
     try:
         path = (folder / name).resolve()
         relative = path.relative_to(folder.resolve()).as_posix()
         compared = path.is_file() and relative not in WRITTEN_ON_LOAD
-    except (ValueError, TypeError, OSError):  # a NUL, a number, more characters than a name may have
+    except (ValueError, TypeError, OSError):  # such as a NUL character, a number or a too long name
         compared = False
     if not compared:
-        raise VerificationError(f"MLmodel names {str(name)[:100]!r}, which is no file of the model")
+        raise VerificationError(f"MLmodel names {str(name)[:100]!r}, which is not a file of the model")
     return path

@@ -1,7 +1,7 @@
-"""A model that was loaded from verified files, ready to predict.
+"""Load a model from verified files, and predict with it.
 
-MLflow is imported only for the formats that it reads itself, and pandas only for rows in a frame: a
-process that predicts with skops models starts in half the time, and in half the memory, without.
+This module imports MLflow only for the formats that MLflow itself reads, and pandas only for tables:
+without them, a process that predicts with skops models starts in half the time and half the memory.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from registry_tools.models.prediction_shape import check_predictions, class_valu
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.terminal import printable
 
-# skops does not document its errors on a broken file: a zip, JSON, array or type may fail.
+# The errors of skops on a damaged file, which it does not document: its archive, JSON, arrays or types.
 _SKOPS_ERRORS = (
     *(OSError, ValueError, TypeError, AttributeError, LookupError),
     *(RuntimeError, ImportError, MemoryError, BadZipFile, zlib.error),
 )
-# Errors on a broken file that MLflow does not turn into its own.
+# The errors on a damaged file that MLflow does not translate into its own.
 _MLFLOW_ERRORS = (
     *(OSError, ValueError, TypeError, AttributeError, LookupError),
     *(RuntimeError, ImportError, EOFError, pickle.UnpicklingError),
@@ -56,60 +56,80 @@ class ModelInfo:
 
     name: str
     version: int
-    stage: str | None  # the stage in the reference; None for a reference by number
+    stage: str | None  # the stage of the reference; None for a reference by number
     run_id: str | None
     digest: str | None
     target_names: tuple[str, ...] | None
-    signature: tuple[Column, ...] | None  # None if it does not name and type its columns
-    tensor: TensorSchema | UnsupportedTensor | None = None  # instead of named columns
-    inputs: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)  # as in the `MLmodel`
+    signature: tuple[Column, ...] | None  # None if columns lack names or types
+    tensor: TensorSchema | UnsupportedTensor | None = None  # for a model without named columns
+    inputs: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)  # in the form of the `MLmodel`
     outputs: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A version that was loaded.
+    """A loaded version, ready to predict.
 
-    Rows are a DataFrame or a sequence of mappings, matched by column name, or an array or a
-    sequence of sequences of shape (rows, columns), matched by position. A model that takes an array
-    instead of named columns matches all rows by position.
+    Rows may be a DataFrame or a sequence of mappings, which are matched by column name. They may also
+    be an array or a sequence of sequences of shape (rows, columns), which are matched by position. A
+    model with a tensor signature matches all rows by position.
     """
 
     info: ModelInfo
     estimator: Any  # a scikit-learn estimator, or MLflow's PyFuncModel for any other flavor
-    input_errors: tuple[type[Exception], ...] = (ValueError, TypeError)  # on rows it cannot take
+    input_errors: tuple[type[Exception], ...] = (ValueError, TypeError)  # raised for unfit rows
 
     def predict(self, rows: Any) -> npt.NDArray[Any]:
-        """Return the estimator's predictions for the rows, shape (rows,) or (rows, outputs).
+        """Return the predictions of the estimator.
+
+        Parameters
+        ----------
+        rows
+            The rows, in one of the forms that the class describes.
+
+        Returns
+        -------
+        array
+            The predictions, such as class codes; shape (rows,), or (rows, outputs) for several outputs.
 
         Raises
         ------
         InputError
-            If the rows do not fit the signature; names the row, the column and the value.
+            If the rows do not fit the signature. The message names the row, the column and the value.
         VerificationError
-            If the model returns more or fewer predictions than there are rows.
+            If the number of predictions differs from the number of rows.
         """
         return flatten_one_output(self._call("predict", rows))
 
     def predict_names(self, rows: Any) -> npt.NDArray[Any]:
         """Return the names of the predicted classes, shape (rows,).
 
+        Parameters
+        ----------
+        rows
+            The rows, as for `predict`.
+
         Raises
         ------
         UnsupportedOperation
-            If the version carries no target names and predicts none itself.
-        InputError
-            As `predict`.
+            If the version has no target names and its predictions are not text.
+        InputError, VerificationError
+            As for `predict`, or if a prediction is not the code of a class.
         """
         return self.names_of(self.predict(rows))
 
     def names_of(self, predicted: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return the class names that belong to predictions, shape (rows,).
+        """Return the class names for predictions, shape (rows,).
+
+        Parameters
+        ----------
+        predicted
+            The result of `predict`, shape (rows,).
 
         Raises
         ------
         UnsupportedOperation
-            If the version carries no target names and predicts none itself.
+            If the version has no target names and the predictions are not text.
         VerificationError
             If a prediction is not the code of a class.
         """
@@ -117,27 +137,34 @@ class LoadedModel:
             if predicted.dtype.kind in "OU":
                 return predicted
             raise UnsupportedOperation(
-                f"{self.info.name} version {self.info.version} carries no target names: "
+                f"{self.info.name} version {self.info.version} has no target names: "
                 "use predict, or register it with metadata={'target_names': [...]}"
             )
         names = np.asarray(self.info.target_names)
         coded = np.isin(predicted, np.arange(len(names)))
         if not coded.all():
             raise VerificationError(
-                f"{self.info.name} version {self.info.version} predicts {predicted[~coded][0]!r}, and its "
-                f"target names are those of the codes 0 to {len(names) - 1}"
+                f"{self.info.name} version {self.info.version} predicts {predicted[~coded][0]!r}, but its "
+                f"target names have the codes 0 to {len(names) - 1}"
             )
         return names[predicted.astype(int)]
 
     def predict_proba(self, rows: Any) -> npt.NDArray[np.float64]:
         """Return the probability of each class, shape (rows, classes).
 
+        The columns are in the order of `class_names`.
+
+        Parameters
+        ----------
+        rows
+            The rows, as for `predict`.
+
         Raises
         ------
         UnsupportedOperation
-            If the model gives no probabilities.
+            If the model has no probabilities.
         InputError, VerificationError
-            As `predict`.
+            As for `predict`.
         """
         if not hasattr(self.estimator, "predict_proba"):
             raise UnsupportedOperation(
@@ -150,7 +177,7 @@ class LoadedModel:
         from registry_tools.data.coercion import coerce, coerce_tensor
 
         tensor = self.info.tensor
-        frame: Any  # or an array
+        frame: Any  # a DataFrame, or an array for a tensor signature
         frame = coerce(rows, self.info.signature) if tensor is None else coerce_tensor(rows, tensor)
         try:
             predicted = getattr(self.estimator, method)(frame)
@@ -162,14 +189,14 @@ class LoadedModel:
                 raise InputError(
                     f"column {str(name)!r}, row {row}: missing value, and this model was trained without any"
                 ) from error
-            raise InputError(f"the model cannot take these rows: {first_line(error)}") from error
+            raise InputError(f"the model cannot predict these rows: {first_line(error)}") from error
         return check_predictions(predicted, len(frame), method)
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """The names of the classes, in the order of the columns of `predict_proba`.
 
-        A model that was trained without a row of some class has no column for it.
+        A class without training rows has no column.
         """
         names = self.info.target_names
         classes = getattr(self.estimator, "classes_", None)
@@ -184,12 +211,12 @@ class LoadedModel:
 def load_folder(
     folder: Path, policy: TrustPolicy, version: Registered | None = None, stage: str | None = None
 ) -> LoadedModel:
-    """Load a model from files that were verified; nothing is deserialized that is not trusted.
+    """Load a model from a folder of verified files, and deserialize trusted types only.
 
     Raises
     ------
     VerificationError
-        If the model holds types that are not trusted, or runs code and that is not allowed.
+        If the model contains untrusted types, or would run code although `policy` does not allow it.
     """
     description = formats.describe(folder)
     info = ModelInfo(
@@ -208,15 +235,15 @@ def load_folder(
 
 
 def _load(info: ModelInfo, folder: Path, description: ModelDescription, policy: TrustPolicy) -> LoadedModel:
-    """Load by the one format that was checked; other flavors in the `MLmodel` are ignored."""
+    """Load a model by its checked format, and ignore other flavors in the `MLmodel`."""
     try:
         model_format, file_name = formats.format_of(description.flavors)
     except formats.FormatRunsCode as reason:
         if policy.allow_code:
             return _load_with_code(info, folder, description)
         raise VerificationError(
-            f"loading this model would run code of its own: {reason}; save it with skops, or, if "
-            "you trust whoever made it, say --allow-code (allow_code=True)"
+            f"loading this model would run code from it: {reason}; save the model with skops or, if you "
+            "trust its author, use --allow-code (allow_code=True)"
         ) from reason
     file = formats.file_in(folder, file_name)
     if model_format == "skops":
@@ -241,7 +268,7 @@ def _load_with_mlflow(info: ModelInfo, folder: Path) -> LoadedModel:
     from mlflow.exceptions import MlflowException
 
     try:
-        # MLflow parses the MLmodel of this folder again: `describe` has read the same file.
+        # MLflow parses the MLmodel of this folder again, the same file that `describe` checked.
         model = mlflow.pyfunc.load_model(str(folder))
     except (MlflowException, *_MLFLOW_ERRORS) as error:
         raise VerificationError(f"MLflow cannot load it: {first_line(error)}") from error
@@ -249,7 +276,7 @@ def _load_with_mlflow(info: ModelInfo, folder: Path) -> LoadedModel:
 
 
 def _load_skops(path: Path, policy: TrustPolicy) -> Any:
-    """Load with the operator's list: MLflow would trust the list in the model's own MLmodel."""
+    """Load a skops file by the operator's allow-list; MLflow would trust the list in the MLmodel."""
     import skops.io
 
     from registry_tools.models.inspection.archives import check_skops
@@ -261,8 +288,8 @@ def _load_skops(path: Path, policy: TrustPolicy) -> Any:
         if untrusted:
             names = ", ".join(printable(name)[:200] for name in untrusted[:5])
             raise VerificationError(
-                f"the model holds types that are not trusted: {names}; if you "
-                "know them, say --trust TYPE (trust=[…]) or name them in REGISTRY_TOOLS_TRUST"
+                f"the model contains untrusted types: {names}; if you trust them, use --trust TYPE "
+                "(trust=[…]) or add them to REGISTRY_TOOLS_TRUST"
             )
         model = skops.io.load(path, trusted=list(policy.trusted))
     except _SKOPS_ERRORS as error:

@@ -1,4 +1,4 @@
-"""From a model reference to a loaded model: resolve, download, verify, load."""
+"""Load a model by its reference: resolve the version, download its files, verify and load them."""
 
 from __future__ import annotations
 
@@ -32,37 +32,52 @@ def load_model(
     allow_code: bool = False,
     public_key: str | None = None,
 ) -> LoadedModel:
-    """Load a version of a registered model: its files are verified first, then its types.
+    """Load a version of a registered model, after verifying its files and its types.
 
     Parameters
     ----------
     ref
-        `iris@production`, `iris/3`, `iris/Production`, or the name alone with `stage`.
+        A reference such as `iris@production`, `iris/3` or `iris/Production`, or the name of the model
+        if you give `stage`.
     stage
-        The stage, when `ref` is a name.
+        The stage, if `ref` is only a name.
     tracking_uri
-        The registry; None takes MLflow's own default.
+        The address of the registry; None uses MLflow's default.
     trust
-        Types that a model may contain beyond `trust_policy.TRUSTED_TYPES` and REGISTRY_TOOLS_TRUST.
+        Types to trust in the model, in addition to `trust_policy.TRUSTED_TYPES` and
+        REGISTRY_TOOLS_TRUST.
     allow_code
-        Also load formats that run code of their own while they load.
+        Whether to also load formats that can run code, such as pickle.
     public_key
-        Load only versions with a signature of this key, a PEM file. None takes
-        REGISTRY_TOOLS_PUBLIC_KEY; without either, no signature is needed.
+        A PEM file; load only versions that this key signed. None uses REGISTRY_TOOLS_PUBLIC_KEY, and
+        without that variable no signature is needed.
+
+    Returns
+    -------
+    LoadedModel
+        Predicts with `predict`, `predict_names` and `predict_proba`; `info` describes the version.
 
     Raises
     ------
     InvalidReference, NotFound, RegistryUnavailable, AccessDenied
-        If the reference names no version, or the registry does not respond.
+        If the reference is invalid or names no version, or the registry does not respond or refuses
+        access.
     VerificationError
         If the files differ from the registered or signed files, or contain untrusted types.
+
+    Examples
+    --------
+    >>> from registry_tools import load_model
+    >>> model = load_model("iris", stage="production")  # or "iris@production", "iris/3"  # doctest: +SKIP
+    >>> model.predict_names([[6.0, 2.5, 4.5, 1.5]])  # doctest: +SKIP
+    array(['versicolor'], dtype='<U10')
     """
     policy = TrustPolicy.from_environment(trust, allow_code, public_key)
     return load(connect(tracking_uri), parse_ref(ref, stage=stage), policy)
 
 
 def load(client: MlflowClient, ref: ModelRef, policy: TrustPolicy | None = None) -> LoadedModel:
-    """Load the version that a reference names now, as `load_model`, from a client's registry."""
+    """Load the current version of a reference from a client's registry, as `load_model` does."""
     version = registry.find_version(client, ref)
     policy = policy or TrustPolicy.from_environment()
     with verified_files(client, version, policy) as folder:
@@ -71,26 +86,28 @@ def load(client: MlflowClient, ref: ModelRef, policy: TrustPolicy | None = None)
 
 @contextlib.contextmanager
 def verified_files(client: MlflowClient, version: VersionInfo, policy: TrustPolicy) -> Iterator[Path]:
-    """Yield a folder with a version's files, compared with its digest and, if asked, signature.
+    """Yield a folder with the verified files of a version.
+
+    The files are compared with the digest of the version and, if the policy has a key, its signature.
 
     Raises
     ------
     VerificationError
-        If a file differs, or the signature is missing or another's; the message says which.
+        If a file differs, or the signature is missing or made by another key; the message names it.
     """
     with artifacts.model_files(client, version.name, version.version) as folder:
         if version.digest is not None:
             try:
                 manifest.check_files(folder, version.digest)
             except VerificationError:
-                # The manifest is downloaded only now: it is needed to name the file.
+                # Download the manifest only now, to name the differing file.
                 made = artifacts.download_manifest(client, version)
                 manifest.check_files(folder, version.digest, made.model if made is not None else None)
                 raise
         if policy.public_key is not None:
             with artifacts.evidence_files(client, version, {MANIFEST_FILE, SIGNATURE_FILE}) as evidence:
                 check_signature(folder, evidence, policy.public_key)
-        # No digest covers these files, so nothing may read them.
+        # The digest does not cover these files, so remove them.
         for name in manifest.WRITTEN_ON_LOAD:
             (folder / name).unlink(missing_ok=True)
         yield folder
@@ -102,7 +119,7 @@ def check_signature(model: Path, evidence: Path | None, public_key: Path) -> Non
     Raises
     ------
     VerificationError
-        If there is no such signature, or a file differs from the manifest.
+        If the signature is missing or made by another key, or a file differs from the manifest.
     """
     signed = signing.signed_manifest(evidence, public_key)
     manifest.check_files(model, manifest.digest_of(signed.model), signed.model)
@@ -112,23 +129,24 @@ def check_signature(model: Path, evidence: Path | None, public_key: Path) -> Non
 def verified_evidence(
     client: MlflowClient, version: VersionInfo, policy: TrustPolicy, only: Collection[str] | None = None
 ) -> Iterator[Path | None]:
-    """Yield a folder with a version's evidence, compared with its digest and, if asked, signature.
+    """Yield a folder with the verified evidence of a version; None if its run has none.
 
-    None if its run has none. A version without digests may have no manifest either: then its
-    evidence is as it is, and so are its files.
+    The evidence is compared with the digest of the version and, if the policy has a key, its
+    signature. A version without digests and without a manifest cannot be compared; its evidence is
+    yielded unverified.
 
     Parameters
     ----------
     client, version, policy
-        The registry, the version, and the key whose signature it needs.
+        The registry, the version, and the policy with the public key, if a signature is required.
     only
-        The names of the files to download and to compare; None takes all.
+        The names of the files to download and compare; None takes all.
 
     Raises
     ------
     VerificationError
-        If a file was changed, added or removed, the version has a manifest and no digests, or the
-        signature is missing or another's.
+        If a file was changed, added or removed, the version has a manifest but no digests, or the
+        signature is missing or made by another key.
     """
     names = {*only, MANIFEST_FILE, SIGNATURE_FILE} if only is not None else None
     with artifacts.evidence_files(client, version, names) as folder:
@@ -144,7 +162,7 @@ def check_evidence(
     Raises
     ------
     VerificationError
-        As `verified_evidence`.
+        As for `verified_evidence`.
     """
     found = manifest.read_manifest(folder) if folder is not None else None
     if policy.public_key is not None:
@@ -157,34 +175,37 @@ def check_evidence(
             )
         return
     if version.digest is None or version.evidence_digest is None:
-        # Otherwise a user who may write tags could switch these checks off.
+        # Otherwise a user who may write tags could disable these checks.
         raise VerificationError(
             f"the digest tags of the version were removed; restore {registry.DIGEST_TAG} and "
             f"{registry.EVIDENCE_DIGEST_TAG} of {version.name} version {version.version}, which has "
             f"{EVIDENCE}/{MANIFEST_FILE}, or register the model again; if `adopt` was interrupted, repeat it"
         )
-    # The manifest may be that of another version.
+    # The manifest may belong to another version.
     parts = ((found.model, version.digest), (found.evidence, version.evidence_digest))
     if any(digest not in (None, manifest.digest_of(part)) for part, digest in parts):
         raise VerificationError(
-            f"{EVIDENCE}/{MANIFEST_FILE} was changed: its digests are not those of {version.name} version "
-            f"{version.version}; restore it, or register the model again"
+            f"{EVIDENCE}/{MANIFEST_FILE} was changed: its digests differ from the digests of {version.name} "
+            f"version {version.version}; restore it, or register the model again"
         )
     manifest.check_evidence(folder, found, only)
 
 
 def sign(client: MlflowClient, version: VersionInfo, key: Path) -> str:
-    """Sign the manifest of a version, add the signature to its evidence, and return its path there.
+    """Sign the manifest of a version, add the signature to its evidence, and return its path.
 
-    The files are compared with the digests first: a changed file is not signed. A version
-    without a manifest gets one, and its digests.
+    The files are compared with the digests first, so that a changed file is never signed. A version
+    without a manifest gets a manifest and digests.
 
     Raises
     ------
     VerificationError
-        If a file differs.
-    InputError, UnsupportedOperation
-        If the key does not serve, or there is no place for the signature.
+        If a file differs from the digests.
+    InputError
+        If the key cannot be used.
+    UnsupportedOperation
+        If the version has no run to store the signature, its run holds the evidence of another model,
+        or the extra `signing` is not installed.
     """
     with (
         verified_files(client, version, TrustPolicy()) as folder,
@@ -197,8 +218,8 @@ def sign(client: MlflowClient, version: VersionInfo, key: Path) -> str:
         made = manifest.read_manifest(Path(scratch)) or manifest.write_manifest(Path(scratch), model)
         if made.model != model:
             raise UnsupportedOperation(
-                f"run {version.run_id} holds the evidence of another model than {version.name} version "
-                f"{version.version}: log each model in a run of its own"
+                f"run {version.run_id} holds the evidence of a model other than {version.name} version "
+                f"{version.version}: log each model in a separate run"
             )
         signing.sign(Path(scratch), key)
         for name in (MANIFEST_FILE, SIGNATURE_FILE):

@@ -1,7 +1,7 @@
-"""The manifest of a version: the SHA-256 of each file of its model and of its evidence.
+"""Write, read and compare the manifest of a version: the SHA-256 of each file.
 
-The version carries two digests as tags, one over the files of the model and one over those of the
-evidence. A signature covers the manifest, and so both.
+The manifest has two parts, the files of the model and the files of the evidence. The version has the
+digests of both parts as tags. A signature covers the whole manifest.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from typing import Any
 
 from registry_tools.errors import VerificationError
 
-# MLflow writes this file into a local model folder whenever somebody loads it by reference.
+# MLflow writes this file into a local model folder when a user loads the model by reference.
 WRITTEN_ON_LOAD = frozenset({"registered_model_meta"})
 
 Manifest = dict[str, str]
 
-# The folder among the artifacts of a run where the evidence of its version lies.
+# The folder of the evidence among the artifacts of a run.
 EVIDENCE = "evidence"
-# Two files there that the manifest does not list: itself, and its signature.
+# The manifest itself and its signature, which the manifest does not list.
 MANIFEST_FILE, SIGNATURE_FILE = "manifest.json", "manifest.sig"
 
 
 @dataclass(frozen=True)
 class VersionManifest:
-    """The manifest of a version."""
+    """The manifest of a version, in its two parts."""
 
     model: Manifest
     evidence: Manifest
 
 
 def manifest_of(folder: Path) -> Manifest:
-    """Return the SHA-256 (hex) of every file below a model folder, by its relative POSIX path.
+    """Return the SHA-256 (hex) of every file in a folder and its subfolders, by relative POSIX path.
 
     Raises
     ------
     VerificationError
-        If something there is neither a file nor a folder, such as a symbolic link, or two names
-        differ only in case: on some machines they are one file.
+        If an entry is neither a file nor a folder, such as a symbolic link, or two names differ only
+        in case, which some file systems treat as one file.
     """
     files = sorted(p for p in folder.rglob("*") if p.is_symlink() or not p.is_dir())
     root = folder.resolve()
@@ -58,7 +58,7 @@ def manifest_of(folder: Path) -> Manifest:
 
 
 def _twins(names: Iterable[str]) -> tuple[str, str] | None:
-    """Return two names that are one file where case or Unicode form does not count."""
+    """Return two names that are one file on file systems that ignore case or Unicode form, or None."""
     seen: dict[str, str] = {}
     for name in names:
         first = seen.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
@@ -77,28 +77,28 @@ def sha256_of(path: Path) -> str:
 
 
 def evidence_of(folder: Path) -> Manifest:
-    """Return the SHA-256 (hex) of every file of an evidence folder that a manifest lists.
+    """Return the SHA-256 (hex) of every file of an evidence folder, except manifest and signature.
 
     Raises
     ------
     VerificationError
-        As `manifest_of`.
+        As for `manifest_of`.
     """
     unlisted = {MANIFEST_FILE, SIGNATURE_FILE}
     return {name: value for name, value in manifest_of(folder).items() if name not in unlisted}
 
 
 def write_manifest(folder: Path, model: Mapping[str, str]) -> VersionManifest:
-    """Write the manifest of a model and of the evidence in a folder into that folder."""
+    """Write the manifest of a model and of an evidence folder into the evidence folder."""
     manifest = VersionManifest(dict(model), evidence_of(folder))
     (folder / MANIFEST_FILE).write_text(manifest_text(asdict(manifest)))
     return manifest
 
 
 def read_manifest(folder: Path) -> VersionManifest | None:
-    """Return the manifest in an evidence folder; None if there is none that can be read.
+    """Return the manifest in an evidence folder; None if it is missing or invalid.
 
-    It is not readable either if it names a file twice, or by another path than that below its folder.
+    A manifest is also invalid if it names a file twice or with an unusual path, such as `../a`.
     """
     try:
         text = (folder / MANIFEST_FILE).read_text()
@@ -123,17 +123,17 @@ def _is_manifest(value: Any) -> bool:
 
 
 def manifest_text(manifest: Mapping[str, Any]) -> str:
-    """Return the one spelling of a manifest: sorted JSON, a line a file."""
+    """Return a manifest in its canonical form: sorted JSON with one line for each file."""
     return json.dumps(dict(manifest), indent=0, sort_keys=True) + "\n"
 
 
 def digest_of(manifest: Mapping[str, str]) -> str:
-    """Return the SHA-256 (hex) over a manifest: the digest that a version carries as a tag."""
+    """Return the SHA-256 (hex) of a part of a manifest, which the version has as a tag."""
     return hashlib.sha256(manifest_text(manifest).encode()).hexdigest()
 
 
 def changes(expected: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
-    """Return each difference between two manifests as a phrase, the files in order."""
+    """Return the differences between two manifests as text, sorted by file."""
     phrases = []
     for path in sorted({*expected, *found}):
         if path not in found:
@@ -151,17 +151,16 @@ def check_files(folder: Path, digest: str, manifest: Mapping[str, str] | None = 
     Parameters
     ----------
     folder
-        The model's files.
+        The folder with the files of the model.
     digest
-        The digest of the manifest, as the version carries it.
+        The digest that the version has as a tag.
     manifest
-        The manifest itself, to name the files that differ. It counts for nothing where it does not
-        have the digest.
+        The manifest, to name the differing files. It is ignored if it does not have the digest.
 
     Raises
     ------
     VerificationError
-        If any file was changed, added or removed since.
+        If a file was changed, added or removed after the registration.
     """
     found = manifest_of(folder)
     if digest_of(found) == digest:
@@ -180,7 +179,7 @@ def check_evidence(folder: Path, manifest: VersionManifest, only: Collection[str
     Raises
     ------
     VerificationError
-        If a file was changed, added or removed since; the message names it.
+        If a file was changed, added or removed; the message names it.
     """
     both = (manifest.evidence, evidence_of(folder))
     expected, found = ({k: v for k, v in part.items() if only is None or k in only} for part in both)

@@ -1,4 +1,4 @@
-"""The one check that a model returned one prediction a row, wherever predictions are taken."""
+"""Check that a model returned one prediction for each row, and a class of the model."""
 
 from __future__ import annotations
 
@@ -13,26 +13,31 @@ from registry_tools.errors import UnsupportedOperation, VerificationError
 
 
 def check_predictions(values: Any, rows: int, method: str = "predict") -> npt.NDArray[Any]:
-    """Return the predictions or probabilities of some rows as an array, one entry a row.
+    """Return predictions or probabilities as an array with one entry for each row.
 
     Parameters
     ----------
     values
-        As the model returned them.
+        The return value of the model.
     rows
-        How many rows the model was given.
+        The number of rows that were predicted.
     method
-        The method that returned them: `predict` or `predict_proba`.
+        The method that returned the values: `predict` or `predict_proba`.
+
+    Returns
+    -------
+    array
+        Shape (rows,) or (rows, outputs) for predictions, (rows, classes) for probabilities.
 
     Raises
     ------
     VerificationError
-        If there are more or fewer entries than rows: nobody knows to which rows they belong.
+        If the number of entries differs from the number of rows.
     UnsupportedOperation
-        If they are probabilities of several outputs.
+        If the values are probabilities of several outputs.
     """
     if isinstance(values, list) and values and isinstance(values[0], np.ndarray):
-        # The probabilities of scikit-learn's multi-output classifiers: an array for each output.
+        # scikit-learn's multi-output classifiers return a list with an array for each output.
         if len(values) > 1:
             raise UnsupportedOperation(f"the model gives probabilities of {len(values)} outputs: use predict")
         values = values[0]
@@ -42,7 +47,7 @@ def check_predictions(values: Any, rows: int, method: str = "predict") -> npt.ND
 
 
 def check_prediction_count(count: int, rows: int, method: str = "predict") -> None:
-    """Refuse more or fewer predictions, or rows of probabilities, than rows.
+    """Check that the number of predictions, or of rows of probabilities, is the number of rows.
 
     Raises
     ------
@@ -59,12 +64,12 @@ def check_prediction_count(count: int, rows: int, method: str = "predict") -> No
 
 
 def flatten_one_output(predictions: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return predictions of shape (rows, 1) as (rows,), and all others as they are."""
+    """Return predictions of shape (rows, 1) with shape (rows,), and all others unchanged."""
     return predictions.ravel() if math.prod(predictions.shape[1:]) == 1 else predictions
 
 
 def class_values(predictions: npt.NDArray[Any]) -> list[Any]:
-    """Return predicted classes as plain values: 2.0 is the class 2."""
+    """Return predicted classes as Python values; a whole float such as 2.0 becomes the integer 2."""
     return [
         int(value) if isinstance(value, float) and value.is_integer() else value
         for value in predictions.tolist()
@@ -72,24 +77,25 @@ def class_values(predictions: npt.NDArray[Any]) -> list[Any]:
 
 
 def check_class_values(values: Sequence[Any], classes: Sequence[Any], rows: str) -> None:
-    """Refuse predictions that are missing, infinite or none of the classes of the model.
+    """Refuse predictions that are missing, infinite or not classes of the model.
 
     Parameters
     ----------
     values, classes
-        As `class_values` returns them; no classes if the model declares none.
+        The predictions and the classes, as `class_values` returns them. `classes` is empty if the
+        model declares none.
     rows
-        Which rows were predicted, for the message.
+        A description of the rows, for the message.
 
     Raises
     ------
     VerificationError
-        Names the row, counted from 0, and its prediction.
+        If a prediction is refused. The message names the row, from 0, and the prediction.
     """
     known = {_written(value) for value in classes}
     for row, value in enumerate(values):
         if value is None or (isinstance(value, float | np.floating) and not math.isfinite(value)):
-            raise VerificationError(f"row {row} of {rows}: the model predicts {value}, which is no class")
+            raise VerificationError(f"row {row} of {rows}: the model predicts {value}, which is not a class")
         if classes and _written(value) not in known:
             shown = ", ".join(str(each) for each in classes[:5]) + ", …" * (len(classes) > 5)
             raise VerificationError(
@@ -98,21 +104,21 @@ def check_class_values(values: Sequence[Any], classes: Sequence[Any], rows: str)
 
 
 def _written(value: Any) -> tuple[str, bool]:
-    """Return a key that distinguishes classes: True is not 1, and neither is the text '1'."""
+    """Return a key that distinguishes the classes True, 1 and '1'."""
     return str(value), isinstance(value, str)
 
 
 def check_one_output(predictions: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return predictions as one value a row, shape (rows,).
+    """Return predictions as one value for each row, shape (rows,).
 
     Raises
     ------
     UnsupportedOperation
-        If the model predicts several values a row.
+        If the model predicts several values for each row.
     """
     flat = flatten_one_output(predictions)
     if flat.ndim != 1:
         raise UnsupportedOperation(
-            f"the model predicts {math.prod(flat.shape[1:])} values a row, and one is needed"
+            f"the model predicts {math.prod(flat.shape[1:])} values for each row; only one is supported"
         )
     return flat

@@ -1,9 +1,10 @@
-"""Signatures over a version's manifest, in the OpenSSF format that `model_signing verify` reads.
+"""Sign the manifest of a version, and verify signatures, in the OpenSSF format of `model_signing`.
 
-The digests of a version show that its files were not changed since; a user who may write to
-the registry may write both. A signature shows who made them. The manifest lists each file of the
-model and of the evidence: to check a model takes the manifest and its signature, and no evidence.
-It covers the files, not the version: an older version that was signed stays signed.
+The digests of a version show that its files did not change after the registration. But a user who may
+write to the registry can change both. A signature also proves the owner of the key. The manifest
+lists each file of the model and of the evidence, so that verifying a model needs the manifest and its
+signature only. A signature covers the files, not the version number: an older signed version stays
+valid.
 """
 
 from __future__ import annotations
@@ -31,15 +32,15 @@ PASSWORD_VARIABLE = "REGISTRY_TOOLS_KEY_PASSWORD"
 
 
 def sign(folder: Path, key: Path) -> None:
-    """Sign the manifest in an evidence folder with an elliptic-curve private key, PEM.
+    """Sign the manifest in an evidence folder, and write the signature to the same folder.
 
-    The signature is written to the same folder. The password of an encrypted key is taken from
+    The key is an elliptic-curve private key in PEM format. The password of an encrypted key comes from
     REGISTRY_TOOLS_KEY_PASSWORD.
 
     Raises
     ------
     InputError
-        If the key is none of that kind, or the password is missing or wrong.
+        If the key is of another kind, or the password is missing or wrong.
     UnsupportedOperation
         If the extra `signing` is not installed.
     """
@@ -50,53 +51,53 @@ def sign(folder: Path, key: Path) -> None:
         signer = signing.Config().use_elliptic_key_signer(
             private_key=key, password=password.encode() if password else None
         )
-    # An RSA key has no curve, and the library looks for one.
+    # For an RSA key, the library raises AttributeError, because the key has no curve.
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
-            f"--key {key} is no private key on an elliptic curve in PEM form, or "
-            f"{PASSWORD_VARIABLE} does not open it; make one with: "
+            f"--key {key} is not an elliptic-curve private key in PEM format, or "
+            f"{PASSWORD_VARIABLE} has the wrong password; create a key with: "
             "openssl ecparam -name prime256v1 -genkey -noout -out key.pem"
         ) from error
     signer.sign(folder / MANIFEST_FILE, folder / SIGNATURE_FILE)
 
 
 def signed_manifest(folder: Path | None, public_key: Path) -> VersionManifest:
-    """Return the manifest in an evidence folder, compared with its signature.
+    """Return the manifest in an evidence folder, after verifying its signature.
 
     Raises
     ------
     VerificationError
-        If there is no signature, another key made it, or the manifest differs from the signed one.
+        If the signature is missing, was made by another key, or does not match the manifest.
     InputError, UnsupportedOperation
-        As `verifier`.
+        As for `verifier`.
     """
     verifying = verifier(public_key)
     if folder is None or not (folder / SIGNATURE_FILE).is_file():
         raise VerificationError(
-            "it has no signature, and one is required: registry-tools sign REF --key KEY makes it"
+            "the version has no signature, but one is required; run: registry-tools sign REF --key KEY"
         )
     try:
         verifying.verify(folder / MANIFEST_FILE, folder / SIGNATURE_FILE)
-    # The library reads any file as JSON, and does not check its parts.
+    # The library parses any file as JSON without checks, so it may raise many errors.
     except _VERIFY_ERRORS as error:
-        # The library adds the digests, as Python writes its own objects.
+        # Remove the digests, which the library appends in Python's notation.
         reason = first_line(error, 150).partition(": Expected")[0].replace("\\'", "'")
         raise VerificationError(
-            f"its signature was not made by {public_key} over {EVIDENCE}/{MANIFEST_FILE}: {reason}"
+            f"the signature does not match {EVIDENCE}/{MANIFEST_FILE} and the key {public_key}: {reason}"
         ) from error
     found = read_manifest(folder)
     if found is None:
-        raise VerificationError(f"{EVIDENCE}/{MANIFEST_FILE} is signed, but it is no manifest")
+        raise VerificationError(f"{EVIDENCE}/{MANIFEST_FILE} is signed, but it is not a valid manifest")
     return found
 
 
 def verifier(public_key: Path) -> Any:
-    """Return the verifier for signatures of a public key.
+    """Return a verifier for the signatures of a public key.
 
     Raises
     ------
     InputError
-        If it is none.
+        If the file is not a public key.
     UnsupportedOperation
         If the extra `signing` is not installed.
     """
@@ -106,7 +107,7 @@ def verifier(public_key: Path) -> Any:
         return verifying.Config().use_elliptic_key_verifier(public_key=public_key)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
-            f"--public-key {public_key} is no public key in PEM form; make it with: "
+            f"--public-key {public_key} is not a public key in PEM format; create it with: "
             "openssl ec -in key.pem -pubout -out key.pub.pem"
         ) from error
 

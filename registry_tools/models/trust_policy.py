@@ -1,4 +1,4 @@
-"""Which types and formats the operator allows a model to contain, and whose signature it needs."""
+"""The trust policy: the types and formats that a model may contain, and the key that must sign it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# Types outside scikit-learn's public ones that skops meets in the models of `pipeline`. Saving
-# names them to MLflow; loading accepts these and no others, also if a model's own file lists more.
+# Types in the models of `pipeline` that skops does not trust by default. Loading accepts only these, even
+# if the model's own file lists more types.
 TRUSTED_TYPES = (
     "numpy.dtype",
     "sklearn.calibration._CalibratedClassifier",
@@ -26,19 +26,19 @@ TRUSTED_TYPES = (
 
 @dataclass(frozen=True)
 class TrustPolicy:
-    """The types and formats that the operator allows a model to contain."""
+    """The types and formats that the operator allows in a model."""
 
-    types: tuple[str, ...] = ()  # beyond `TRUSTED_TYPES`
-    allow_code: bool = False  # load formats that run code: pickle, Python models, code paths
-    public_key: Path | None = None  # load only versions with a signature of this key
+    types: tuple[str, ...] = ()  # in addition to `TRUSTED_TYPES`
+    allow_code: bool = False  # load formats that can run code: pickle, Python models, code paths
+    public_key: Path | None = None  # load only versions that this key signed; None needs no signature
 
     @classmethod
     def from_environment(
         cls, trust: Sequence[str] = (), allow_code: bool = False, public_key: str | None = None
     ) -> TrustPolicy:
-        """Return the policy of the caller and the environment together.
+        """Return the policy from the arguments and the environment together.
 
-        REGISTRY_TOOLS_TRUST names types between commas, REGISTRY_TOOLS_PUBLIC_KEY a key file.
+        REGISTRY_TOOLS_TRUST lists types, separated by commas. REGISTRY_TOOLS_PUBLIC_KEY names a key file.
         """
         names = os.environ.get("REGISTRY_TOOLS_TRUST", "").split(",")
         key = public_key or os.environ.get("REGISTRY_TOOLS_PUBLIC_KEY")
@@ -50,5 +50,5 @@ class TrustPolicy:
 
     @property
     def trusted(self) -> tuple[str, ...]:
-        """All types that a model may contain, without the types that skops trusts itself."""
+        """All allowed types, in addition to those that skops trusts by default."""
         return (*TRUSTED_TYPES, *self.types)

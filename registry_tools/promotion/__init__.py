@@ -1,1 +1,1 @@
-"""Move stages through gates, and keep the history of every move."""
+"""Promote versions through gates, roll stages back, and keep the history of all events."""

@@ -1,4 +1,4 @@
-"""Delete a version, unless a stage holds it or a rollback would go back to it."""
+"""Delete a version, unless a stage holds it or a rollback needs it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from registry_tools.refs import ModelRef
 
 
 def delete(client: MlflowClient, ref: ModelRef) -> VersionInfo:
-    """Delete a version that no stage holds and no rollback would take.
+    """Delete a version that no stage holds and no rollback needs.
 
-    The version is tagged before the stages are read. A client that moves a stage appends its event
-    before it reads the tag: of two clients at the same time, at least one sees the other.
+    This function tags the version before it reads the stages. A client that moves a stage appends its
+    event before it reads the tag. So if both happen at the same time, at least one client notices.
 
     Raises
     ------
     PromotionError
-        If a stage needs it; the message names the stage.
+        If a stage or a rollback needs the version; the message names the stage.
     """
     version = registry.find_version(client, ref)
     registry.set_tags(client, version, {DELETING_TAG: "true"})
@@ -58,7 +58,7 @@ def _reason_to_keep(client: MlflowClient, version: VersionInfo) -> str | None:
 
 
 def _next_holder(log: EventLog, head: Event, held: int | None) -> int | None:
-    """Return the version that a rollback would go back to, unless its gates refuse it."""
+    """Return the next version that a rollback would try; None if there is none."""
     for event in history.rollback_targets(log, head):
         with contextlib.suppress(NotFound):
             if event.version != held:

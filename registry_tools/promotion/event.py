@@ -1,4 +1,4 @@
-"""One event of a stage: its content, which never changes, and its outcome."""
+"""The event: one recorded move of a stage, with its outcome, as an MLflow run."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from mlflow.entities import Run
 from registry_tools.errors import RegistryToolsError
 from registry_tools.mlflow_store.client import iso_time
 
-# Actions. A training registers a version in its stage; another tool moves a stage externally. Each
-# chain begins with a stage that holds no version.
+# Actions. `register`: a training moved its stage to the new version. `external`: another tool moved the
+# stage. `begin`: the start of each chain, where the stage holds no version.
 PROMOTE, ROLLBACK, UNSET, REGISTER = "promote", "rollback", "unset", "register"
 EXTERNAL, BEGIN = "external", "begin"
-# Outcomes of an event in the chain of its stage, and of an event that has no place in it.
+# Outcomes of events in the chain of their stage, and then of events outside the chain.
 OPEN, APPLIED, FAILED = "open", "applied", "failed"
 REFUSED, SUPERSEDED = "refused", "superseded"
 
-# The tag `kind` of the runs that are events.
+# The value of the tag `kind` that marks runs as events.
 EVENT_KIND = "event"
-# The parameter with the outcome: MLflow takes a parameter once.
+# The outcome is a parameter, because MLflow accepts one value for a parameter.
 OUTCOME = "outcome"
 FAILURE = "failure"
 _CONTENT = "content"
@@ -33,7 +33,10 @@ _SHOWN = ("action", "stage", "version", "actor", "reason", PREVIOUS)
 
 @dataclass(frozen=True)
 class Event:
-    """One recorded move of a stage, or one refused promotion."""
+    """One recorded move of a stage, or one refused promotion.
+
+    The fields before `run_id` are the content, which never changes.
+    """
 
     action: str
     stage: str
@@ -43,20 +46,20 @@ class Event:
     reason: str = ""
     forced: bool = False
     gates: tuple[dict[str, Any], ...] = ()
-    digest: str | None = None  # of the version's model files, when the event was recorded
-    rollback_target: str | None = None  # the event that a rollback went back to
-    sequence: int = 0  # consecutive along the chain of the stage, from 1
-    previous_event: str = ""  # the run of the event before it in that chain
-    # The rest is not content: the log adds it.
+    digest: str | None = None  # the digest of the version when the event was recorded
+    rollback_target: str | None = None  # the run of the event that a rollback restored
+    sequence: int = 0  # the sequence number in the chain of the stage, from 1
+    previous_event: str = ""  # the run of the previous event in the chain
+    # The event log adds the following fields, which are not content.
     run_id: str = ""
     outcome: str = OPEN
-    failure: str | None = None  # why it failed
-    at: str = ""  # when it was closed, else begun; ISO 8601, UTC
-    is_running: bool = True  # MLflow shows its run as in progress
+    failure: str | None = None  # the reason of the outcome `failed`
+    at: str = ""  # the time when it was closed or, while it is open, started; ISO 8601, UTC
+    is_running: bool = True  # whether its run is in progress in MLflow
 
     @property
     def has_failed(self) -> bool:
-        """Whether the event has no effect, although it may stand in the chain of its stage."""
+        """Whether the event has no effect; it may still be in the chain of its stage."""
         return self.outcome in {FAILED, SUPERSEDED}
 
     @property
@@ -69,10 +72,10 @@ class Event:
         return vars(self) | {"gates": list(self.gates)}
 
     def tags(self) -> dict[str, str]:
-        """Return the tags of its run: the content, and a few values for MLflow's search and UI."""
+        """Return the tags of the run: the content as JSON, and some fields for MLflow's search and UI."""
         names = list(vars(self))[: list(vars(self)).index("run_id")]
         plain = {name: getattr(self, name) for name in names}
-        for longest in (500, 200, 50, 0):  # the file verdict.json has all of it
+        for longest in (500, 200, 50, 0):  # shorten the messages; verdict.json keeps them complete
             gates = [gate | {"message": gate["message"][:longest]} for gate in self.gates]
             if not longest:
                 gates = [gate | {"metrics": {}} for gate in gates]
@@ -85,7 +88,7 @@ class Event:
 
 
 def content_digest(run: Run) -> str:
-    """Return the SHA-256 of the content of the event in a run."""
+    """Return the SHA-256 of the content of the event that a run holds."""
     return hashlib.sha256(run.data.tags.get(_CONTENT, "").encode()).hexdigest()
 
 
@@ -95,14 +98,14 @@ def event_from_run(run: Run) -> Event:
     Raises
     ------
     RegistryToolsError
-        If its tags are not those of an event.
+        If the tags of the run are not those of an event.
     """
     try:
         content = json.loads(run.data.tags[_CONTENT])
         return Event(
             **content | {"gates": tuple(content["gates"])},
             run_id=run.info.run_id,
-            # The stage had moved already when an external event was recorded.
+            # Without an outcome, an external event is applied: it records a move that already happened.
             outcome=run.data.params.get(OUTCOME, APPLIED if content["action"] == EXTERNAL else OPEN),
             failure=run.data.tags.get(FAILURE),
             at=iso_time(run.info.end_time or run.info.start_time),
@@ -110,6 +113,6 @@ def event_from_run(run: Run) -> Event:
         )
     except (KeyError, ValueError, TypeError) as error:
         raise RegistryToolsError(
-            f"run {run.info.run_id} in the history is no event that registry-tools recorded "
+            f"run {run.info.run_id} in the history is not an event of registry-tools "
             f"({type(error).__name__}: {error}): delete it in MLflow"
         ) from error

@@ -1,8 +1,9 @@
 """The event log of a model: an MLflow experiment, with one chain of events for each stage.
 
-A client appends an event by optimistic concurrency. It reads the last event of the chain, records
-its own as a run, and claims the next place: it writes the id and the digest of its run into a
-parameter of the last event's run. MLflow takes a parameter once, so one client succeeds.
+A client appends an event with optimistic concurrency. It reads the last event of the chain and records
+the new event as a run. Then it claims the next sequence number: it writes the id and the digest of the
+new run into a parameter of the last event's run. MLflow accepts one value for a parameter, so only one
+client succeeds.
 """
 
 from __future__ import annotations
@@ -32,23 +33,23 @@ from registry_tools.promotion.event import (
 
 _log = logging.getLogger(__name__)
 
-# Of the name of the experiment, after that of the model.
+# The experiment has the name of the model with this suffix.
 _SUFFIX = "-promotions"
-# The run before the first event of each stage; a tag of the experiment has its id.
+# The tag of the experiment with the id of its root run, which comes before the first event of each stage.
 _ROOT = "root"
-# A parameter of an event's run; of the root with `.STAGE`.
+# The parameter that links an event's run to the next event; in the root run it ends with `.STAGE`.
 _NEXT = "next"
-# Tags of the experiment. `head.STAGE`: an event near the end of the chain, and a text that is new
-# each time. `applying.STAGE.ID`: an event that a client is about to apply.
+# Tags of the experiment. `head.STAGE`: an event near the end of the chain, and a random text that shows
+# each change. `applying.STAGE.ID`: an event that a client is about to apply.
 _HEAD, _APPLYING = "head", "applying"
-_UI = experiments.TRAINING | experiments.view(
+_VIEW = experiments.view(
     "events", "attributes.start_time", ["params.`outcome`", "tags.`reason`", "tags.`actor`"]
 )
 
 
 @dataclass(frozen=True)
 class EventLog:
-    """The events of one model; `experiment_id` is empty for a model that has none yet."""
+    """The events of one model; `experiment_id` is empty if the model has no events yet."""
 
     client: MlflowClient
     model: str
@@ -62,7 +63,7 @@ class EventLog:
         Raises
         ------
         RegistryToolsError
-            If its experiment was deleted, or was not made by registry-tools.
+            If its experiment was deleted, or registry-tools did not create it.
         """
         name = f"{model}{_SUFFIX}"
         found = experiments.find(client, name)
@@ -79,24 +80,29 @@ class EventLog:
 
     @classmethod
     def find_or_make(cls, client: MlflowClient, model: str) -> EventLog:
-        """Return the log of a model, made if it is new."""
+        """Return the log of a model, and create it if needed."""
         while not (found := cls.find(client, model)).root:
-            experiments.make_with_root(client, f"{model}{_SUFFIX}", _UI, _ROOT)
+            description = (
+                f"History of the stages of {model}: one run for each promotion, rollback, approval or "
+                "refusal. Read it with registry-tools history, and do not edit or delete its runs."
+            )
+            tags = experiments.described(description) | _VIEW
+            experiments.make_with_root(client, f"{model}{_SUFFIX}", tags, _ROOT)
         return found
 
     def with_root(self) -> EventLog:
-        """Return the log with a new root, if its root was removed from MLflow for good."""
+        """Return the log, with a new root run if the old one was permanently removed from MLflow."""
         if not self.root or registry.find_run(self.client, self.root) is not None:
             return self
         return replace(self, root=experiments.add_root(self.client, self.experiment_id, _ROOT))
 
     def get(self, run_id: str, stage: str) -> Event:
-        """Return an event of a stage by the id of its run; that of the root begins each chain.
+        """Return an event of a stage by the id of its run; the root run gives the event `begin`.
 
         Raises
         ------
         BrokenHistory
-            If it was deleted, or changed after it was claimed.
+            If the event was deleted, or changed after it was claimed.
         """
         if run_id == self.root:
             return Event(BEGIN, stage, None, None, actor="", run_id=self.root, outcome=APPLIED)
@@ -106,12 +112,12 @@ class EventLog:
         if any(_names(link, run_id) and link != f"{run_id}:{content_digest(run)}" for link in links):
             raise BrokenHistory(
                 f"run {run_id} in the history of {self.model} was changed after it was recorded: "
-                f"restore its tags, or go on with: registry-tools repair {self.model} --new-chain"
+                f"restore its tags, or run: registry-tools repair {self.model} --new-chain"
             )
         return event_from_run(run)
 
     def search(self, condition: str = "", limit: int | None = None) -> list[Event]:
-        """Return events that fulfil a condition in MLflow's search language, newest first."""
+        """Return the events that match a condition in MLflow's search language, newest first."""
         if not self.root:
             return []
         condition = f"tags.kind = '{EVENT_KIND}'{condition}"
@@ -119,7 +125,7 @@ class EventLog:
         for run in experiments.find_runs(self.client, self.experiment_id, condition, limit):
             try:
                 events.append(event_from_run(run))
-            except RegistryToolsError as error:  # the others can be shown
+            except RegistryToolsError as error:  # one unreadable event must not hide the others
                 _log.warning("%s", error)
         return events
 
@@ -146,7 +152,7 @@ class EventLog:
         return event
 
     def previous(self, event: Event) -> Event:
-        """Return the event before another one in its chain, across one that was removed for good."""
+        """Return the previous event in the chain; events that were permanently removed are skipped."""
         if registry.find_run(self.client, event.previous_event) is not None:
             return self.get(event.previous_event, event.stage)
         known = self.search(f" and tags.stage = '{event.stage}'")
@@ -154,13 +160,13 @@ class EventLog:
         return max(before, key=lambda each: each.sequence, default=self.get(self.root, event.stage))
 
     def entry(self, event: Event) -> Event:
-        """Return the newest event that has not failed, from an event of the chain back."""
+        """Return the newest event that has not failed, from `event` backwards in its chain."""
         while event.has_failed:
             event = self.previous(event)
         return event
 
     def record(self, draft: Event, head: Event, offset: int = 1) -> Event:
-        """Record an event, complete but not claimed yet: its run, its metrics and `verdict.json`."""
+        """Record an event as a run with metrics and `verdict.json`; it is not in the chain yet."""
         draft = replace(draft, sequence=head.sequence + offset, previous_event=head.run_id)
         metrics = {
             f"{gate['gate']}.{name}": value for gate in draft.gates for name, value in gate["metrics"].items()
@@ -170,13 +176,13 @@ class EventLog:
         return event_from_run(runs.record(self.client, self.experiment_id, draft.tags(), metrics, file))
 
     def claim(self, event: Event) -> bool:
-        """Append a recorded event to its chain; False if there is another one in its place."""
+        """Append a recorded event to its chain; return False if another event was appended first."""
         before = self.get(event.previous_event, event.stage)
         link = f"{event.run_id}:{content_digest(self._run(event.run_id))}"
         try:
             return write_once(self.client, before.run_id, self._next(before), link) == link
         except RegistryToolsError:
-            self._run(before.run_id)  # names a run that was deleted, which takes no parameter
+            self._run(before.run_id)  # if the run was deleted, which blocks the write, report that
             raise
 
     def is_claimed(self, event: Event) -> bool:
@@ -185,11 +191,11 @@ class EventLog:
         return _names(self._run(before.run_id).data.params.get(self._next(before), ""), event.run_id)
 
     def _next(self, event: Event) -> str:
-        """Return the parameter of an event's run that names the one after it."""
+        """Return the name of the parameter that links an event to the next one."""
         return f"{_NEXT}.{event.stage}" if event.action == BEGIN else _NEXT
 
     def close(self, event: Event, outcome: str, failure: str = "") -> str:
-        """Write the outcome of an event, once for all clients; return the one that it has."""
+        """Write the outcome of an event unless it has one, and return its outcome."""
         written = write_once(self.client, event.run_id, OUTCOME, outcome)
         tags = {"mlflow.runName": f"{event.title}, {written}"} if written != APPLIED else {}
         tags |= {FAILURE: failure[:500]} if failure and written == outcome else {}
@@ -197,28 +203,28 @@ class EventLog:
         return written
 
     def mark_applying(self, event: Event) -> str:
-        """Publish that this client is about to apply an event; return the key of the mark."""
+        """Mark an event that this client is about to apply; return the key of the mark."""
         key = f"{_APPLYING}.{event.stage}.{uuid.uuid4().hex[:12]}"
         experiments.set_tag(self.client, self.experiment_id, key, event.run_id)
         return key
 
     def remove_mark(self, key: str) -> None:
-        """Remove a mark."""
+        """Remove the mark of an event."""
         experiments.delete_tag(self.client, self.experiment_id, key)
 
     def set_head(self, event: Event) -> None:
-        """Record that a stage is at an event, which stands near the end of its chain."""
+        """Record an event near the end of the chain, from which `head` continues."""
         value = f"{event.run_id} {uuid.uuid4().hex[:12]}"
         experiments.set_tag(self.client, self.experiment_id, f"{_HEAD}.{event.stage}", value)
 
     def progress(self, stage: str) -> tuple[str, dict[str, str]]:
-        """Return a text that is new each time that a client has applied an event, and the marks."""
+        """Return a text that changes whenever a client has applied an event, and the present marks."""
         tags, prefix = self._tags(), f"{_APPLYING}.{stage}."
         marks = {key: run_id for key, run_id in tags.items() if key.startswith(prefix)}
         return tags.get(f"{_HEAD}.{stage}", ""), marks
 
     def marked(self, marks: Mapping[str, str], stage: str) -> dict[str, Event]:
-        """Return the events of marks, without those whose run was removed for good."""
+        """Return the events of marks, except events that were permanently removed."""
         found = {key: run_id for key, run_id in marks.items() if registry.find_run(self.client, run_id)}
         return {key: self.get(run_id, stage) for key, run_id in found.items()}
 
@@ -229,8 +235,8 @@ class EventLog:
         run = registry.find_run(self.client, run_id)
         if run is None:
             raise BrokenHistory(
-                f"run {run_id} of the history of {self.model} was removed from MLflow for good: go on "
-                f"with: registry-tools repair {self.model} --new-chain"
+                f"run {run_id} of the history of {self.model} was permanently removed from MLflow; "
+                f"run: registry-tools repair {self.model} --new-chain"
             )
         if run.info.lifecycle_stage != "active":
             raise BrokenHistory(
@@ -242,5 +248,5 @@ class EventLog:
 
 
 def _names(link: str, run_id: str) -> bool:
-    """Whether the value of a parameter names the run of an event as the next one."""
+    """Return whether the value of a link parameter names the run of an event."""
     return link.partition(":")[0] == run_id

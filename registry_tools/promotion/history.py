@@ -1,4 +1,4 @@
-"""Read the history of a model: lists of its events, rollback targets, inconsistencies."""
+"""Read the history of a model: its events, its rollback targets, and its inconsistencies."""
 
 from __future__ import annotations
 
@@ -16,18 +16,33 @@ _PAGE = 50
 def list_events(
     client: MlflowClient, model: str, *, stage: str | None = None, limit: int | None = None
 ) -> list[Event]:
-    """Return the events of a model, newest first."""
+    """Return the events of a model, newest first.
+
+    Parameters
+    ----------
+    client, model
+        The registry and the name of the model.
+    stage
+        Return only the events on this stage; None returns those of all stages.
+    limit
+        The largest number of events; None returns all.
+
+    Raises
+    ------
+    RegistryToolsError
+        If the experiment with the history was deleted.
+    """
     return EventLog.find(client, model).search(f" and tags.stage = '{stage}'" if stage else "", limit)
 
 
 def last_event(client: MlflowClient, model: str, version: int) -> Event | None:
-    """Return the newest event on a version, with any outcome; None if there is none."""
+    """Return the newest event on a version, whatever its outcome; None if there is none."""
     found = EventLog.find(client, model).search(f" and tags.version = '{version}'", 1)
     return found[0] if found else None
 
 
 def last_events(client: MlflowClient, model: str, versions: Collection[int]) -> dict[int, Event]:
-    """Return the newest event on each of some versions of a model."""
+    """Return the newest event on each of the given versions of a model."""
     newest = list_events(client, model, limit=_PAGE)
     found = {event.version: event for event in reversed(newest) if event.version in versions}
     if len(newest) == _PAGE:
@@ -44,17 +59,17 @@ def stage_entry(client: MlflowClient, model: str, stage: str) -> Event | None:
 
 
 def rollback_targets(log: EventLog, head: Event, of_any: bool = False) -> Iterator[Event]:
-    """Yield the events that a rollback can go back to, the nearest first.
+    """Yield the events that a rollback can restore, the nearest first.
 
-    A rollback stands for the event that it went back to, so that a second one goes further back.
-    Moves by other tools are left out.
+    An earlier rollback counts as the event that it restored, so that a second rollback goes further
+    back. Moves by other tools are left out.
 
     Parameters
     ----------
     log, head
         The log, and the last event in the chain of the stage.
     of_any
-        Yield every event that put a version into the stage.
+        Yield every event that moved the stage to a version, including moves by other tools.
     """
     origin = (lambda _, event: log.entry(event)) if of_any else _origin
     event = origin(log, head)
@@ -65,7 +80,7 @@ def rollback_targets(log: EventLog, head: Event, of_any: bool = False) -> Iterat
 
 
 def _origin(log: EventLog, event: Event) -> Event:
-    """Return the event whose version a rollback put into the stage; failed events are skipped."""
+    """Return the event that an event restored, if it is a rollback; failed events are skipped."""
     event = log.entry(event)
     while event.rollback_target is not None:
         event = log.get(event.rollback_target, event.stage)
@@ -75,12 +90,12 @@ def _origin(log: EventLog, event: Event) -> Event:
 def inconsistencies(
     client: MlflowClient, name: str, held: Mapping[str, int], version: int | None = None
 ) -> list[str]:
-    """Return a line for each stage that is not where its last event left it.
+    """Return a line for each stage that does not hold the version of its last event.
 
     Parameters
     ----------
     client, name
-        The model.
+        The registry and the model.
     held
         The version in each of its stages.
     version
@@ -92,8 +107,8 @@ def inconsistencies(
         if entry.action == BEGIN or version not in {None, now, entry.version}:
             continue
         if entry.outcome == OPEN:
-            found.append(f"{entry.title} by {entry.actor} was begun and never finished")
+            found.append(f"{entry.title} by {entry.actor} was not finished")
         elif entry.version != now:
-            moved = f"the history says {version_text(entry.version)}: moved externally"
+            moved = f"but its last event set {version_text(entry.version)}: moved externally"
             found.append(f"{stage} is at {version_text(now)}, {moved}")
     return found

@@ -1,9 +1,9 @@
-"""Move a stage: append an event to its chain, and bring the alias to the newest event.
+"""Move a stage: append an event to its chain, and set the alias to the version of the newest event.
 
-Any client can apply any claimed event, and any number of clients the same one. A client that was
-slow may set the alias to an older version after a newer event was applied. So it marks the event
-first, looks for a newer event afterwards and applies that one; if its process is killed in between,
-the mark remains, and the next command restores the stage.
+Any client can apply any claimed event, and several clients can apply the same one. A slow client may
+set the alias to an older version after a newer event was applied. So each client marks the event first;
+afterwards it looks for a newer event and applies that one. If its process is killed in between, the
+mark remains, and the next command restores the stage.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ _LONGEST_TEXT = 1_000  # characters
 
 @dataclass(frozen=True)
 class StageState:
-    """A stage: the last event of its chain, and the version that it holds."""
+    """A stage with the last event of its chain and the version that it holds."""
 
     log: EventLog
     stage: str
     actor: str
     head: Event
     held: int | None
-    notes: tuple[str, ...] = ()  # the repairs that were made before
-    completed: Event | None = None  # the event that a killed or slow client had left open
+    notes: tuple[str, ...] = ()  # a line for each repair during the reading of the stage
+    completed: Event | None = None  # an event that a killed or slow client left open, now closed
 
     def last_holder(self) -> int | None:
         """Return the last version that held the stage; None if there was none."""
@@ -48,7 +48,7 @@ class StageState:
         return event.version
 
     def check_expected(self, expected: int | None) -> None:
-        """Raise `StageMoved` unless the stage holds the expected version; None expects nothing."""
+        """Raise `StageMoved` unless the stage holds the expected version; None accepts any."""
         if expected is not None and self.held != expected:
             raise StageMoved(
                 f"stage {self.stage} of {self.log.model} is at {version_text(self.held)}, not at version "
@@ -58,11 +58,11 @@ class StageState:
     def draft(
         self, action: str, version: VersionInfo | None, reason: str, verdict: Verdict, **options: Any
     ) -> Event:
-        """Return an event on this stage that is not recorded yet; None empties the stage."""
+        """Return an event on this stage that is not recorded yet; `version` None empties the stage."""
         for option, text in (("reason", reason), ("actor", self.actor)):
             if len(text) > _LONGEST_TEXT:
                 raise PromotionError(
-                    f"--{option} has {len(text):,} characters, at most {_LONGEST_TEXT:,} fit"
+                    f"--{option} has {len(text):,} characters: shorten it to at most {_LONGEST_TEXT:,}"
                 )
         number, digest = (version.version, version.digest) if version is not None else (None, None)
         gates = tuple(gate.as_dict() for gate in verdict.gates)
@@ -70,7 +70,7 @@ class StageState:
         return replace(draft, **options)
 
     def refuse(self, draft: Event) -> Event:
-        """Record an event that a gate refused: it takes no place in the chain."""
+        """Record an event that a gate refused, outside the chain."""
         event = self.log.record(draft, self.head, offset=0)
         self.log.close(event, REFUSED)
         return self.log.get(event.run_id, self.stage)
@@ -81,9 +81,9 @@ class StageState:
         Raises
         ------
         StageMoved
-            If the stage moved since it was read: the event is recorded as superseded.
+            If the stage moved since it was read. The event is recorded as superseded.
         PromotionError
-            If the version was deleted, or its digest changed: the event is recorded as failed.
+            If the version was deleted, or its digest changed. The event is recorded as failed.
         """
         log = self.log
         event = log.record(draft, self.head)
@@ -111,18 +111,18 @@ class StageState:
 
 
 def read_stage(client: MlflowClient, name: str, stage: str) -> StageState:
-    """Read a stage without any write: an open event stays open."""
+    """Read a stage and write nothing; an open event stays open."""
     log = EventLog.find(client, name)
     return StageState(log, stage, current_user(), log.head(stage), stages.stage_holder(client, name, stage))
 
 
 def open_stage(client: MlflowClient, name: str, stage: str, actor: str | None) -> StageState:
-    """Read a stage to move it: apply an event that is open, and record a move by another tool.
+    """Prepare a stage for a move: apply an open event, and record a move by another tool.
 
     Raises
     ------
     AccessDenied
-        If this user may not move stages; nothing was recorded.
+        If this user may not move stages. Nothing is recorded.
     """
     stages.check_write_access(client, name)
     log, who = EventLog.find_or_make(client, name), actor or current_user()
@@ -131,10 +131,10 @@ def open_stage(client: MlflowClient, name: str, stage: str, actor: str | None) -
 
 
 def apply(log: EventLog, event: Event) -> None:
-    """Move a stage to an event that is in its chain, and on to any newer one.
+    """Set a stage to the version of an event in its chain, or of a newer event if there is one.
 
-    An event whose version was deleted, or has another digest by now, fails. Any other error leaves
-    it open, for the next command.
+    The event fails if its version was deleted or has another digest now. After any other error the
+    event stays open, and the next command applies it.
     """
     marks: list[str] = []
     while True:
@@ -155,7 +155,7 @@ def apply(log: EventLog, event: Event) -> None:
 
 
 def _fault(log: EventLog, event: Event) -> str | None:
-    """Return why an event cannot be applied, now or later; None if it can."""
+    """Return why an event can never be applied; None if it can."""
     if event.version is None:
         return None
     try:
@@ -165,7 +165,7 @@ def _fault(log: EventLog, event: Event) -> str | None:
     if event.digest is not None and version.digest != event.digest:
         return f"the digest of version {event.version} was changed after the event was recorded"
     if event.outcome == OPEN and DELETING_TAG in version.tags:
-        return f"version {event.version} is being deleted; to end that, repeat registry-tools delete"
+        return f"version {event.version} is being deleted; to finish, repeat registry-tools delete"
     return None
 
 
@@ -174,9 +174,12 @@ def roll_forward(log: EventLog, stage: str, actor: str) -> tuple[Event, list[str
 
     Returns
     -------
-    tuple
-        The last event of the chain, which is closed; a line for each change that was made; and the
-        event that was left open, if there was one.
+    head
+        The last event of the chain, which is closed.
+    notes
+        A line for each change.
+    completed
+        The event that was open; None if there was none.
     """
     notes: list[str] = []
     completed: Event | None = None
@@ -193,7 +196,7 @@ def roll_forward(log: EventLog, stage: str, actor: str) -> tuple[Event, list[str
         if held == entry.version:
             return head, notes, completed
         if before != log.progress(stage):
-            continue  # a client has applied an event meanwhile
+            continue  # another client applied an event in the meantime
         moved = f"{stage} was moved from {version_text(entry.version)} to {version_text(held)}"
         marked = log.marked(before[1], stage).values()
         if held in [event.version for event in marked] and _fault(log, entry) is None:
@@ -208,5 +211,5 @@ def roll_forward(log: EventLog, stage: str, actor: str) -> tuple[Event, list[str
 
 
 def version_text(version: int | None) -> str:
-    """Return a version for a message."""
+    """Return the text for a version, or for no version, in messages."""
     return "no version" if version is None else f"version {version}"

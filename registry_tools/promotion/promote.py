@@ -1,10 +1,11 @@
-"""Promote a version to a stage, through the gates; move a training's stage to its new version."""
+"""Promote a version to a stage through the gates, or move a stage to a newly trained version."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from mlflow import MlflowClient
 
@@ -33,6 +34,18 @@ class Promotion:
     event: Event | None
     notes: tuple[str, ...] = ()
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "stage": self.stage,
+            "previous_version": self.previous_version,
+            "verdict": self.verdict.as_dict(),
+            "event": self.event.as_dict() if self.event is not None else None,
+            "notes": list(self.notes),
+        }
+
 
 def promote(
     client: MlflowClient,
@@ -52,29 +65,29 @@ def promote(
     Parameters
     ----------
     client, ref, stage, options
-        The registry, the candidate, the stage to move in its stored spelling, and the gates' options.
+        The registry, the candidate, the name of the stage in lower case, and the options of the gates.
     new_stage
-        The stage may be a new one.
+        Whether the stage may be a new one.
     actor, reason
-        Who and why, for the history; the actor is the login name if None.
+        The user and the reason, for the history. If `actor` is None, it is the login name.
     expect_current
-        The version that the caller expects in the stage; another one there now is a `StageMoved`.
+        The version that the caller expects in the stage; None accepts any.
     dry_run
-        Evaluate only; nothing is recorded or changed.
+        Whether to evaluate the gates only, and record and move nothing.
     force
-        Move the stage although a gate refused; recorded as forced.
+        Whether to move the stage even if a gate refuses. The event is recorded as forced.
 
     Raises
     ------
     GateRefused
-        If a gate refused; it carries the `Promotion`. The refusal is recorded.
+        If a gate refused; the error has the `Promotion`. The refusal is recorded.
     StageMoved
-        If the stage moved during the evaluation. The event is recorded as superseded.
+        If the stage holds another version than `expect_current`, or moved during the evaluation. In
+        the second case the event is recorded as superseded.
     NotFound
-        If there is no such version, or no such stage and `new_stage` is false.
+        If the version does not exist, or the stage does not exist and `new_stage` is false.
     PromotionError
-        If `force` or `options.baseline=False` comes without a reason, or the version is in the
-        stage already.
+        If `force` or `options.baseline=False` lacks a reason, or the stage already holds the version.
     """
     _check_reason(reason, {"--force": force, "--no-baseline": not options.baseline})
     candidate = registry.get_version(client, ref)
@@ -83,7 +96,7 @@ def promote(
     state = open_stage(client, ref.name, stage, actor) if not dry_run else read_stage(client, ref.name, stage)
     state.check_expected(expect_current)
     if state.held == candidate.version:
-        raise PromotionError(f"{ref.name} version {state.held} is in stage {stage} already")
+        raise PromotionError(f"stage {stage} already holds {ref.name} version {state.held}")
     champion = _find_version(client, ref.name, state.held or state.last_holder())
     verdict = evaluate(client, candidate, champion, options)
     result = Promotion(ref.name, candidate.version, stage, state.held, verdict, None, state.notes)
@@ -99,16 +112,16 @@ def promote(
 def _check_reason(reason: str, used: Mapping[str, bool]) -> None:
     for option, is_used in used.items():
         if is_used and not reason.strip():
-            raise PromotionError(f"{option} needs --reason: it stands in the history")
+            raise PromotionError(f"{option} needs --reason: the history shows it")
 
 
 def check_exists(client: MlflowClient, name: str, stage: str) -> None:
-    """Check that a stage exists: a typing error would open a new one, without a champion.
+    """Check that a stage exists, because a typing error would create a stage without a champion.
 
     Raises
     ------
     NotFound
-        If not; the message names the nearest stage.
+        If the stage does not exist; the message suggests the most similar stage.
     """
     if stage in LEGACY_STAGES:
         return
@@ -116,8 +129,8 @@ def check_exists(client: MlflowClient, name: str, stage: str) -> None:
     known = sorted({*LEGACY_STAGES, *held, *EventLog.find(client, name).stages()})
     if stage not in known:
         near = difflib.get_close_matches(stage, known, 1, 0.3)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)};"
-        raise NotFound(f"{name} has no stage {stage!r}: {hint} --new-stage {stage} opens it")
+        hint = f"did you mean {near[0]}?" if near else f"its stages are {', '.join(known)};"
+        raise NotFound(f"{name} has no stage {stage!r}: {hint} --new-stage {stage} creates it")
 
 
 def _find_version(client: MlflowClient, name: str, version: int | None) -> registry.VersionInfo | None:
@@ -129,7 +142,7 @@ def _find_version(client: MlflowClient, name: str, version: int | None) -> regis
 
 
 def refusal(promotion: Promotion) -> str:
-    """Return in one line which gate refused, and why."""
+    """Return one line with the first gate that refused and its message."""
     first = promotion.verdict.refusals[0]
     more = len(promotion.verdict.refusals) - 1
     return (
@@ -139,12 +152,12 @@ def refusal(promotion: Promotion) -> str:
 
 
 def register(client: MlflowClient, name: str, version: int, stage: str) -> None:
-    """Move a stage to a version that a training has just registered, without gates.
+    """Move a stage to a version that a training just registered, without gates.
 
     Raises
     ------
     StageMoved
-        If other clients moved the stage each time that this one tried to.
+        If other clients moved the stage during each of the attempts.
     """
     info = registry.find_version(client, ModelRef(name, version=version))
     for _ in range(_REGISTER_ATTEMPTS):
@@ -152,10 +165,12 @@ def register(client: MlflowClient, name: str, version: int, stage: str) -> None:
             state = open_stage(client, name, stage, None)
             state.move(state.draft(REGISTER, info, "trained", Verdict(())))
             return
-        except AccessDenied:  # this user may not write the history: the next command records the move
+        except AccessDenied:  # this user may not write the history; the next command records the move
             stages.move_alias(client, name, stage, version)
             stages.mirror_legacy_stages(client, name)
             return
         except StageMoved:
             continue
-    raise StageMoved(f"other clients moved stage {stage} of {name} {_REGISTER_ATTEMPTS} times meanwhile")
+    raise StageMoved(
+        f"other clients moved stage {stage} of {name} during all {_REGISTER_ATTEMPTS} attempts: retry"
+    )

@@ -18,28 +18,28 @@ from registry_tools.promotion.event_log import EventLog
 from registry_tools.promotion.moves import roll_forward
 from registry_tools.refs import ModelRef
 
-# No request of a client is delayed for so long.
+# After this time a client is no longer at work, so that its mark can be removed.
 _OLD_MARK = timedelta(days=1)
 
 
 def repair(
     client: MlflowClient, name: str, *, actor: str | None = None, new_chain: bool = False
 ) -> list[str]:
-    """Apply or close the events that a crash left open, record external changes, set legacy stages.
+    """Finish the events that a crash left open, record external moves, and set the legacy stages.
 
     Parameters
     ----------
     client, name
         The registry and the model.
     actor
-        Who, for the history; the login name if None.
+        The user, for the history; None takes the login name.
     new_chain
-        Begin a new chain for a stage whose history cannot be restored.
+        Whether to start a new chain for each stage whose history cannot be restored.
 
     Returns
     -------
     list
-        A line for each change.
+        A line of text for each change.
     """
     model = registered_models.get_registered_model(client, name)
     log, who, done = EventLog.find(client, name), actor or current_user(), []
@@ -56,7 +56,7 @@ def repair(
             if key not in marked or (at and _age(at) > _OLD_MARK):
                 log.remove_mark(key)
     for event in log.search(" and attributes.status = 'RUNNING'"):
-        if event.outcome != OPEN:  # its client ended right after it had written the outcome
+        if event.outcome != OPEN:  # its client was killed after it wrote the outcome
             log.close(event, event.outcome)
         elif not log.is_claimed(event):
             done.append(f"{event.title} was not completed; now {log.close(event, SUPERSEDED)}")
@@ -87,10 +87,28 @@ def _begin_new_chain(log: EventLog, stage: str, actor: str) -> list[str]:
 
 
 def verify(client: MlflowClient, ref: ModelRef, policy: TrustPolicy) -> Verdict:
-    """Check a version's files, format and recorded predictions, and its model's history."""
+    """Check the files, the format and the recorded predictions of a version, and its model's history.
+
+    Parameters
+    ----------
+    client, ref
+        The registry and the version.
+    policy
+        The types and formats to trust, and the key whose signature is required, if any.
+
+    Returns
+    -------
+    Verdict
+        The results of the gates `integrity` and `predictions` and of the check `history`.
+
+    Raises
+    ------
+    NotFound
+        If the model, the version or the stage does not exist.
+    """
     version = registry.find_version(client, ref)
     verdict = evaluate_rollback(client, version, policy)
     held = registered_models.stages_of(registered_models.get_registered_model(client, version.name))
     found = history.inconsistencies(client, version.name, held, version.version)
-    message = "; ".join(found) or "each stage is where its last event left it"
+    message = "; ".join(found) or "each stage holds the version of its last event"
     return Verdict((*verdict.gates, GateResult("history", not found, message)))

@@ -1,4 +1,4 @@
-"""Roll a stage back to a version that held it before, or empty it."""
+"""Roll a stage back to an earlier version, or empty it."""
 
 from __future__ import annotations
 
@@ -28,34 +28,35 @@ def rollback(
     policy: TrustPolicy | None = None,
     expect_current: int | None = None,
 ) -> Promotion:
-    """Move a stage back to the version that held it before, or to `to`, which held it once.
+    """Roll a stage back to its previous version, or to the earlier version `to`.
 
-    Versions that were deleted, or fail the gates on integrity and predictions, are skipped. A
-    second rollback skips the version that the first one left. A rollback that was interrupted is
-    completed, and not followed by another one.
+    A rollback skips versions that were deleted or that fail the gates `integrity` and `predictions`. A
+    second rollback skips the version that the first one left. If an earlier rollback was interrupted,
+    this function completes it and does not roll back once more.
 
     Parameters
     ----------
     client, name, stage
-        The registry, the model, and its stage in the stored spelling.
+        The registry, the model, and the name of the stage in lower case.
     reason, actor
-        Why and who, for the history; the actor is the login name if None.
+        The reason and the user, for the history. If `actor` is None, it is the login name.
     to
-        The version to go back to.
+        The version to roll back to; None takes the previous one.
     policy
-        The types and formats that it may contain; None takes the environment's.
+        The types and formats to trust in the version; None reads the policy from the environment.
     expect_current
-        The version that the caller expects in the stage; another one there now is a `StageMoved`.
+        The version that the caller expects in the stage; None accepts any.
 
     Raises
     ------
     PromotionError
-        If there is no reason, nothing before, or `to` never held the stage or fails its gates.
+        If the reason is empty, there is no earlier version, or `to` never held the stage or fails
+        the gates.
     StageMoved
-        If the stage moved in the meantime.
+        If the stage holds another version than `expect_current`, or moved in the meantime.
     """
     if not reason.strip():
-        raise PromotionError("a rollback needs --reason: it stands in the history")
+        raise PromotionError("a rollback needs --reason: the history shows it")
     check_exists(client, name, stage)
     state = open_stage(client, name, stage, actor)
     repeated = _repeated(state, to)
@@ -77,9 +78,9 @@ def rollback(
 
 
 def _repeated(state: StageState, to: int | None) -> Promotion | None:
-    """Return the rollback that was interrupted and that this one has completed; None if none was.
+    """Return the interrupted rollback that was just completed; None if there was none.
 
-    To roll back once more would go one version too far.
+    Another rollback would go one version too far back.
     """
     left = state.completed
     if left is None or left.version is None or (left.action, left.outcome) != (ROLLBACK, APPLIED):
@@ -93,7 +94,7 @@ def _repeated(state: StageState, to: int | None) -> Promotion | None:
 def _find_target(
     state: StageState, to: int | None, policy: TrustPolicy, notes: list[str]
 ) -> tuple[Event, VersionInfo, Verdict] | None:
-    """Return the event to go back to, with its version and verdict; add to `notes` those skipped."""
+    """Return the event to restore, its version and its verdict; add skipped versions to `notes`."""
     client, name = state.log.client, state.log.model
     for target in history.rollback_targets(state.log, state.head, of_any=to is not None):
         if target.version == state.held or (to is not None and target.version != to):
@@ -104,7 +105,7 @@ def _find_target(
             notes.append(f"skipped version {target.version}: it was deleted")
             continue
         if target.digest is not None and version.digest != target.digest:
-            notes.append(f"skipped version {target.version}: it has another digest than at that time")
+            notes.append(f"skipped version {target.version}: its digest has changed since then")
             continue
         verdict = evaluate_rollback(client, version, policy)
         if verdict.passed:
@@ -114,17 +115,17 @@ def _find_target(
 
 
 def unset(client: MlflowClient, name: str, stage: str, *, reason: str, actor: str | None = None) -> Event:
-    """Empty a stage; a rollback brings its version back.
+    """Empty a stage; a rollback restores its version.
 
     Raises
     ------
     PromotionError
-        If there is no reason, or the stage is empty already.
+        If the reason is empty, or the stage is already empty.
     StageMoved
         If the stage moved in the meantime.
     """
     if not reason.strip():
-        raise PromotionError("unset needs --reason: it stands in the history")
+        raise PromotionError("unset needs --reason: the history shows it")
     check_exists(client, name, stage)
     state = open_stage(client, name, stage, actor)
     if state.held is None:

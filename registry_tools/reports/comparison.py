@@ -1,4 +1,4 @@
-"""The page of `registry-tools compare --html`."""
+"""Build the page of `registry-tools compare --html`: two versions side by side."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _ROWS = 50
 _COLUMNS = 12
 _CLASS_METRICS = 20
 _SHORT = 16  # digits of a digest
-_CHARACTERS = 80  # of a name or value
-_MIDDLE, _HALF = 80, 70  # of the drawing of an interval, in pixels
+_CHARACTERS = 80  # of a name or value on the page
+_MIDDLE, _HALF = 80, 70  # the centre and half of the width of an interval's drawing, in pixels
 
 Pictures = Mapping[str, bytes]  # PNG, by name
 
@@ -32,20 +32,20 @@ def comparison_page(
     made: datetime,
     left_out: Sequence[str] = (),
 ) -> str:
-    """Return the two versions side by side as HTML.
+    """Return the comparison of two versions as an HTML page.
 
     Parameters
     ----------
     first, second
         The versions.
     compared
-        Both on the same rows, or why they could not be.
+        Both on the same rows, or the reason why they could not be compared.
     pictures
-        Those of the run of each.
+        The plots of the run of each version.
     made
-        Now, in UTC.
+        The current time, in UTC.
     left_out
-        Pictures that are not shown, by name.
+        The names of plots that the page does not show.
     """
     titles = [f"{version.name} {version.version}" for version in (first, second)]
     values: dict[str, Any] = {"summary": None}
@@ -107,7 +107,7 @@ def _compare_on_same_rows(compared: PairedPredictions, titles: list[str]) -> dic
         probabilities = (one.probabilities, one.classes), (two.probabilities, two.classes)
     found = compare_metrics(compared.labels, one.names, two.names, probabilities)
     shown = _select_metrics(found)
-    # Log loss has a scale of its own.
+    # Log loss has its own scale.
     widest = max(_half_width(metric) for metric in shown if not metric.less_is_better)
     paired = compared.paired
     only_first, only_second = paired.only_candidate_right, paired.only_champion_right
@@ -144,7 +144,7 @@ def _compare_on_same_rows(compared: PairedPredictions, titles: list[str]) -> dic
 
 
 def _select_metrics(found: list[MetricComparison]) -> list[MetricComparison]:
-    """Return the metrics of all rows, and of the classes those shown to differ and the largest others."""
+    """Return the metrics to show: all overall metrics, and the class metrics that differ most."""
     of_classes = [metric for metric in found if metric.of_class]
     kept = sorted(of_classes, key=lambda f: (f.better is None, -abs(f.first.value - f.second.value)))
     kept = kept[:_CLASS_METRICS]
@@ -160,7 +160,7 @@ def _summary(compared: PairedPredictions, accuracy: MetricComparison, titles: li
         verdict = f"{titles[0 if more > 0 else 1]} is right on {abs(more)} more of {rows}"
     difference = accuracy.difference
     assert difference is not None
-    chance = "which may be chance" if accuracy.better is None else "more than chance would do"
+    chance = "which may be chance" if accuracy.better is None else "which is significant"
     return (
         f"{verdict}: accuracy {accuracy.first.value:.4f} and {accuracy.second.value:.4f}, "
         f"difference {difference.value:+.4f} "
@@ -174,7 +174,7 @@ def _unknown_classes(compared: PairedPredictions, titles: list[str]) -> list[str
         for name in sorted(set(compared.labels.tolist()) - set(predictions.classes)):
             if predictions.classes:
                 count = int(np.sum(compared.labels == name))
-                found.append(f"{title} does not know the class {name}, that of {count} rows")
+                found.append(f"{title} does not know the class {name}, the label of {count} rows")
     return found
 
 
@@ -195,7 +195,7 @@ def _interval_drawing(metric: MetricComparison, widest: float) -> dict[str, Any]
 
 
 def _disagreements(compared: PairedPredictions, unlike: Any) -> list[dict[str, Any]]:
-    """Return the rows of different predictions: those that only one had right come first."""
+    """Return the rows with different predictions; rows that one version predicted right come first."""
     labels = compared.labels
     ones, twos = (predictions.names == labels for predictions in (compared.first, compared.second))
     order = sorted(unlike, key=lambda place: (not (ones[place] or twos[place]), place))
@@ -206,7 +206,7 @@ def _disagreements(compared: PairedPredictions, unlike: Any) -> list[dict[str, A
             "first": _prediction_text(compared.first, labels, place),
             "second": _prediction_text(compared.second, labels, place),
             "values": [
-                # Cell by cell: a row of several types would be one of floats.
+                # Read each cell by its column: pandas would convert a row of integers and floats to floats.
                 _value_text(compared.rows[column].iloc[place])
                 for column in compared.rows.columns[:_COLUMNS]
             ],

@@ -1,4 +1,4 @@
-"""The page of `registry-tools history --html`: who held which stage when, and why."""
+"""Build the page of `registry-tools history --html`: a timeline of a model's stages and events."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ def history_page(
     made: datetime,
     scope: str = "",
 ) -> str:
-    """Return the timeline of a model's stages as HTML.
+    """Return the timeline of a model's stages as an HTML page.
 
     Parameters
     ----------
     name
-        Of the registered model.
+        The name of the registered model.
     entries
-        Newest first.
+        The events, newest first.
     stages
-        The version in each stage now.
+        The present version in each stage.
     inconsistencies
-        What the entries do not explain.
+        Lines about stages that do not hold the version of their last event.
     made
-        Now, in UTC.
+        The current time, in UTC.
     scope
-        Which entries these are, if not all.
+        A description of the selection, if the entries are not all events.
     """
     entries = _in_sequence(entries)
     moved = sorted({event.stage for event in entries})
@@ -57,9 +57,9 @@ def history_page(
 
 
 def _in_sequence(entries: Sequence[Event]) -> list[Event]:
-    """Return the entries with those on each stage in the order of their sequence numbers.
+    """Return the entries with the events of each stage in the order of their sequence numbers.
 
-    Times are those of the clients' machines, and their clocks may differ.
+    Their times come from the clocks of the clients' machines, which may differ.
     """
     ordered = list(entries)
     for stage in {event.stage for event in entries}:
@@ -73,10 +73,10 @@ def _in_sequence(entries: Sequence[Event]) -> list[Event]:
 
 
 def _lane(stage: str, entries: Sequence[Event], made: datetime) -> list[dict[str, Any]]:
-    """Return what a stage held after each event, in the order of the entries."""
+    """Return the version that a stage held after each event, in the order of the entries."""
     moves = [event for event in reversed(entries) if event.stage == stage and event.outcome == APPLIED]
     until = dict(zip([event.run_id for event in moves], [*moves[1:], None], strict=True))
-    # What it held before the first event that is shown; it changed its colour at each event.
+    # Begin with the version before the first event of the page. The colour changes at each event.
     version = moves[0].previous_version if moves else None
     cells: list[dict[str, Any]] = []
     number = 0
@@ -101,7 +101,7 @@ def _row(event: Event) -> dict[str, Any]:
         EXTERNAL: f"external move of {event.stage} to {version}",
     }.get(event.action, f"promote {version} to {event.stage}")
     passed = {gate["gate"]: gate["message"] for gate in event.gates if gate["passed"]}
-    beside = passed.pop("champion", "")  # why a lower accuracy was good enough
+    beside = passed.pop("champion", "")  # the message shows why a lower accuracy was accepted
     return {
         "at": event.at,
         "when": f"{_time(event):%Y-%m-%d %H:%M:%S}",
@@ -121,7 +121,7 @@ def _time(event: Event) -> datetime:
 
 
 def _duration_text(seconds: float) -> str:
-    """Return how long a version held its stage, in the two largest units."""
+    """Return the time that a version held its stage as text, in the two largest units."""
     if seconds < 0:
         return "the clocks differ"
     left = int(seconds)

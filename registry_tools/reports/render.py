@@ -1,4 +1,4 @@
-"""Templates filled with values, each escaped."""
+"""Fill HTML templates with values, and escape each value."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from registry_tools.terminal import printable_lines
 
 
 def render(template: str, made: datetime, folder: Path | None = None, **values: Any) -> str:
-    """Return the page of a template beside this file or in a folder; `made` is in UTC."""
+    """Return the page for a template from this package or from `folder`; `made` is a time in UTC."""
     environment = Environment(
         loader=FileSystemLoader([*([folder] if folder else []), Path(__file__).parent]),
         autoescape=True,
@@ -26,5 +26,5 @@ def render(template: str, made: datetime, folder: Path | None = None, **values: 
 
 
 def data_uri(png: bytes) -> str:
-    """Return a picture as an address that holds it, so that a page needs no second file."""
+    """Return a picture as a data URI, so that the page needs no second file."""
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -1,4 +1,4 @@
-"""The keys that clients send over HTTP and gRPC."""
+"""Check the API keys that clients send over HTTP and gRPC."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from registry_tools.errors import InputError
 
 
 class ApiKeys:
-    """The known keys; without any, every client is allowed."""
+    """The known API keys; if there are none, every client is allowed."""
 
     def __init__(self, known: Iterable[str]) -> None:
         self._known = [key.encode() for key in known]
@@ -19,23 +19,23 @@ class ApiKeys:
         return bool(self._known)
 
     def allows(self, authorization: bytes, key: bytes | None) -> bool:
-        """Tell whether a client sends a known key: `Bearer KEY` in `Authorization`, or in `X-API-Key`."""
+        """Return whether a client sent a known key, as `Authorization: Bearer KEY` or `X-API-Key: KEY`."""
         scheme, _, token = authorization.partition(b" ")
         given = [token.strip()] if scheme.lower() == b"bearer" else []
         if key is not None:
             given.append(key)
-        # All are compared, so that the time does not depend on which key matches.
+        # Compare all keys, so that the time does not reveal the matching one.
         matches = [hmac.compare_digest(sent, known) for sent in given for known in self._known]
         return not self._known or any(matches)
 
 
 def read_key_file(path: str) -> tuple[str, ...]:
-    """Read the keys of a file: one on each line; empty lines and lines that begin with `#` are skipped.
+    """Read a key file, which has one key per line; empty lines and lines that begin with `#` are skipped.
 
     Raises
     ------
     InputError
-        If the file cannot be read or has no key, or a key has a space; no message repeats a key.
+        If the file cannot be read or has no key, or a key contains a space. No message contains a key.
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")  # Windows editors write a byte-order mark
@@ -51,7 +51,7 @@ def read_key_file(path: str) -> tuple[str, ...]:
         if not key.isprintable() or " " in key:
             raise InputError(
                 f"{path}, line {number}: a key has no spaces or control characters; "
-                "write a comment on a line of its own that begins with #"
+                "write comments on separate lines that begin with #"
             )
         keys.append(key)
     if not keys:

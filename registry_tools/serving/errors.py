@@ -1,4 +1,4 @@
-"""Errors of one request, over any transport."""
+"""Turn the errors of a request into messages for its client, without a transport."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from registry_tools.errors import InputError, InputTooLarge, RegistryToolsError,
 
 _log = logging.getLogger(__name__)
 
-# An address: its credentials and its path are left out.
+# An address; `public_message` removes its credentials and its path.
 _ADDRESS = re.compile(r"(\w+)://(?:[^/@\s]*@)?([^/\s]*)\S*")
-# Folders of an absolute path or of a URL of a file; the name at its end is left.
+# The folders of an absolute path or a file URL, without the file name.
 _FOLDERS = re.compile(r"(?:\w+:///?|(?<![\w./:]))/(?!-/)(?:[^\s/'\":]+/)+")
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -21,7 +21,7 @@ RETRY_LATER: Headers = [(b"retry-after", b"1")]
 
 
 class RequestRefused(Exception):
-    """A request that the server refuses; `status` is an HTTP status, which gRPC maps to its own."""
+    """A request that the server refuses; `status` is an HTTP status, which gRPC translates."""
 
     def __init__(self, status: int, message: str, headers: Headers = ()) -> None:
         super().__init__(message)
@@ -31,7 +31,7 @@ class RequestRefused(Exception):
 
 
 def refusal_of(error: Exception, request: str) -> RequestRefused:
-    """Return the refusal that a client gets for an error; one that nobody expects is logged, and hidden."""
+    """Return the refusal for an error; log an unexpected error, and hide it from the client."""
     if isinstance(error, RequestRefused):
         return error
     if isinstance(error, (InputError, UnsupportedOperation)):
@@ -42,12 +42,12 @@ def refusal_of(error: Exception, request: str) -> RequestRefused:
 
 
 def hide_paths(text: str) -> str:
-    """Return a text for clients, with the names of files instead of their paths."""
+    """Replace the paths of files in a text by the file names."""
     return _FOLDERS.sub("", text)
 
 
 def public_message(error: Exception) -> str:
-    """Return the reason of an error for clients, without credentials and paths."""
+    """Return the message of an error for clients, without credentials and paths."""
     text = str(error)
     if not isinstance(error, RegistryToolsError):
         text = f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"

@@ -1,4 +1,4 @@
-"""From the options of `registry-tools serve` to a server that runs."""
+"""Start the server: check the settings, bind the address, and run the supervisor."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def run(settings: Settings) -> int:
     Raises
     ------
     RegistryToolsError
-        If there is nothing to serve, or the address cannot be bound.
+        If no version can be served, a setting is invalid, or the address cannot be bound.
     """
-    # Imported objects stay; to search them for garbage would take a sixth of the start.
+    # Scanning the imported objects would take a sixth of the start.
     gc.disable()
     if settings.ssl_certfile or settings.ssl_keyfile:
         _check_tls(settings.ssl_certfile, settings.ssl_keyfile)
@@ -40,9 +40,9 @@ def run(settings: Settings) -> int:
     path = make_temp_folder("server")
     try:
         if settings.workers > 1 or settings.shadow is not None:
-            # Read by prometheus_client when it is imported.
+            # prometheus_client reads it during its import.
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(path)
-        # One thread, so that the process can be forked: neither BLAS nor Arrow starts another one.
+        # Only a process with one thread can be forked safely: keep BLAS and Arrow from starting more.
         os.environ["OPENBLAS_NUM_THREADS"] = "1"
         os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"
         from registry_tools.serving.processes.control import ProcessFolder
@@ -51,7 +51,7 @@ def run(settings: Settings) -> int:
         from registry_tools.serving.rollout.trials import trials_folder
 
         preload(settings.tracking_uri)
-        gc.freeze()  # the forked processes share these pages with this one
+        gc.freeze()  # so that the forked processes share these memory pages
         folder = ProcessFolder(path, trials_folder(path / "trials"))
         return Supervisor(settings, listening, folder).run()
     finally:
@@ -60,7 +60,7 @@ def run(settings: Settings) -> int:
 
 def _check_tls(certificate: str | None, key: str | None) -> None:
     if not certificate:
-        raise InputError("--ssl-keyfile goes with --ssl-certfile")
+        raise InputError("--ssl-keyfile needs --ssl-certfile")
 
     def refuse_encrypted() -> str:
         raise InputError(
@@ -70,17 +70,18 @@ def _check_tls(certificate: str | None, key: str | None) -> None:
 
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, refuse_encrypted)
-    except OSError as error:  # ssl.SSLError is one
+    except OSError as error:  # includes ssl.SSLError
         files = " and ".join(filter(None, (certificate, key)))
         raise InputError(
-            f"{files}: no certificate with its key (--ssl-certfile, --ssl-keyfile): {error.strerror or error}"
+            f"{files}: the certificate and its key (--ssl-certfile, --ssl-keyfile) cannot be loaded: "
+            f"{error.strerror or error}"
         ) from error
 
 
 def _check_grpc(host: str, port: int) -> None:
     if importlib.util.find_spec("grpc") is None:
         raise InputError("--grpc-port needs another package: pip install grpcio")
-    # gRPC itself would share the port with another program.
+    # Check here, because gRPC would share the port with another program.
     bind(host, port, "--grpc-port").close()
 
 
@@ -97,12 +98,12 @@ def _make_folder(folder: Path) -> None:
 
 
 def bind(host: str, port: int, option: str = "--port") -> socket.socket:
-    """Return a socket that is bound and does not listen yet.
+    """Return a socket that is bound to an address but does not listen yet.
 
     Raises
     ------
     InputError
-        If the address cannot be bound; the message says why.
+        If the address cannot be bound; the message gives the reason.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(

@@ -1,4 +1,4 @@
-"""The state and the limits that all protocols share; this module knows neither HTTP nor gRPC."""
+"""The state and the limits of one process, which all protocols share."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from registry_tools.serving.observers.metrics import Metrics
 from registry_tools.serving.observers.tracing import tracer_from_environment
 from registry_tools.serving.settings import Settings
 
-_DECODED_BYTES = 8  # of values for each byte of the largest body: JSON and CSV of numbers need fewer
-_LARGE_BODIES = 4  # bodies of the largest size that the server holds at once
+_DECODED_BYTES = 8  # allowed bytes of decoded values per byte of the largest body; numbers need fewer
+_LARGE_BODIES = 4  # the number of largest bodies that the server holds at once
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,200}")  # the server sends it back in a header
 
 
 class InferenceService:
-    """The current predictor of one process, with readiness, metrics, settings and limits."""
+    """The data plane of one process, with its readiness, metrics, settings and limits."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.settings = settings
@@ -45,26 +45,26 @@ class InferenceService:
         self.data_plane = DataPlane(batcher, limits)
         self.draining = False
         self.rollout_status: dict[str, Any] = {}
-        self.reports: dict[str, Callable[[], dict[str, Any]]] = {}  # of the prediction log and the shadow
+        self.reports: dict[str, Callable[[], dict[str, Any]]] = {}  # for `/model`, by observer
         self.refresh: Callable[[], Awaitable[None]] | None = None
         self._reserved = 0
-        # Whether every request gets an id, because the prediction or the access log writes it.
+        # Whether every request gets an id, for the prediction log or the access log.
         self.needs_request_ids = bool(settings.log_predictions or settings.access_log)
         self._ids = itertools.count(1)
         self._id_prefix = secrets.token_hex(6)
 
     def close(self) -> None:
-        """Export the traces that are left."""
+        """Export the remaining traces."""
         if self.tracer is not None:
             self.tracer.close()
 
     @property
     def ready(self) -> bool:
-        """Whether clients should send requests: a model is loaded and the server does not end."""
+        """Whether clients should send requests: a model is loaded, and the server is not draining."""
         return self.data_plane.current is not None and not self.draining
 
     def predictor(self) -> Predictor:
-        """Return the version that serves a request from here to its end.
+        """Return the predictor that serves a request from its beginning to its end.
 
         Raises
         ------
@@ -77,7 +77,7 @@ class InferenceService:
         return current
 
     def request_id(self, given: bytes) -> str:
-        """Return the id that a client sent, or a new one where the logs need one."""
+        """Return the id that a client sent, or a new id if a log needs one, or an empty text."""
         if _REQUEST_ID.fullmatch(given):
             return given.decode("ascii")
         return f"{self._id_prefix}-{next(self._ids):x}" if self.needs_request_ids else ""
@@ -95,5 +95,5 @@ class InferenceService:
             raise RequestRefused(503, "too many large requests at once: try again", RETRY_LATER)
 
     def release(self, size: int) -> None:
-        """Give reserved memory back."""
+        """Release reserved memory."""
         self._reserved -= size

@@ -16,7 +16,7 @@ class Settings:
     ref: str
     host: str = "127.0.0.1"
     port: int = 5001
-    allowed_hosts: tuple[str, ...] = ()  # further names in `Host`: the loopback's and `host` are allowed
+    allowed_hosts: tuple[str, ...] = ()  # names to accept in `Host`, besides localhost and `host`
     workers: int = 1
     poll: float = 2.0
     cache: str | None = None
@@ -41,11 +41,11 @@ class Settings:
 
     @property
     def load_seconds(self) -> float:
-        """The longest time to load a version: each worker may try it before this one can."""
+        """The longest time to load a version; each other worker may run its trial first."""
         return (self.workers + 1) * self.trial_limits.seconds + 60
 
     @property
     def policy(self) -> TrustPolicy:
-        """The types and formats that the operator allows."""
+        """The trust policy of the operator."""
         key = Path(self.public_key) if self.public_key else None
         return TrustPolicy(self.trust, self.allow_code, key)

@@ -1,4 +1,4 @@
-"""Run blocking calls in threads that do not delay the end of the process."""
+"""Run blocking calls in daemon threads, which do not delay the end of the process."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ T = TypeVar("T")
 
 
 async def run_in_thread(function: Callable[[], T], name: str) -> T:
-    """Call a function in a new thread, so that a call that hangs blocks no other call."""
+    """Call a function in a new thread, so that a call that hangs blocks nothing else."""
     future: Future[T] = Future()
-    future.set_running_or_notify_cancel()  # the call goes on if its caller is cancelled
+    future.set_running_or_notify_cancel()  # the call continues if its caller is cancelled
 
     def call() -> None:
         try:
             future.set_result(function())
-        except Exception as error:  # noqa: BLE001 - raised where the future is awaited
+        except Exception as error:  # noqa: BLE001 - `await` raises it for the caller
             future.set_exception(error)
 
     threading.Thread(target=call, name=name, daemon=True).start()

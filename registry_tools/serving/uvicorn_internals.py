@@ -1,7 +1,7 @@
-"""The private parts of uvicorn that the server uses, each with its reason.
+"""The private parts of uvicorn that the server uses, with the reason for each.
 
-uvicorn has a public option for none of them. A test names the version of uvicorn that this was
-written for: read this file against a new version before you change the test.
+uvicorn has no public option for them. A test pins the version of uvicorn that this module was written
+for. Before you change the pin, compare this module with the new version.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 VERSION = "0.54.0"  # of uvicorn
-_LARGEST_HEAD = 1 << 19  # bytes; a part of the body that comes together with the head counts too
+_LARGEST_HEAD = 1 << 19  # bytes, including any part of the body that arrives with the head
 
 
 class LimitedConnection(HttpToolsProtocol):
-    """A connection with a limit on the size of heads and trailers: httptools has none."""
+    """A connection that limits the size of heads and trailers, which httptools does not."""
 
-    _head = 0  # bytes since the last part of a body, or the last request
+    _head = 0  # bytes since the last part of a body or the end of a request
 
     def data_received(self, data: bytes) -> None:
-        """Receive bytes, unless they make a head or the trailers too large."""
+        """Receive bytes, and abort the connection if a head or trailers are too large."""
         self._head += len(data)
         super().data_received(data)
         if self._head > _LARGEST_HEAD:
             self.transport.abort()
 
     def on_headers_complete(self) -> None:
-        """Begin a request, whose trailers will not count as headers."""
+        """Begin a request; its trailers must not count as headers."""
         super().on_headers_complete()
         self.headers = []
 
@@ -39,10 +39,10 @@ class LimitedConnection(HttpToolsProtocol):
         super().on_body(body)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio takes True
-        """Keep the connection of a client that sends no more, but waits for its response.
+        """Keep the connection of a client that closed its sending side and waits for its response.
 
-        uvicorn closes it at once, and loses the response of a request that has not begun. TLS has no
-        connection that is closed on one side.
+        uvicorn would close the connection at once and lose the response of a request that has not
+        started. A TLS connection cannot be closed on one side only.
         """
         cycle = self.cycle
         is_waiting = cycle is not None and not cycle.more_body and not cycle.response_complete
@@ -52,26 +52,26 @@ class LimitedConnection(HttpToolsProtocol):
         return True
 
     def on_message_complete(self) -> None:
-        """Receive the end of a request."""
+        """Process the end of a request."""
         self._head = 0
         super().on_message_complete()
 
 
 def request_counter(server: uvicorn.Server) -> Callable[[], int]:
-    """Return a function that counts the requests in flight, those without a complete body too.
+    """Return a function that counts the requests in flight, including those without a complete body.
 
-    The application sees a request only when it runs; a request that is alone is predicted at once,
-    without a wait for others.
+    The application cannot count requests whose task has not started. It needs the number because a
+    single request is predicted at once, without a batch.
     """
     tasks = server.server_state.tasks
     return lambda: len(tasks)
 
 
 def waiting_connections(server: uvicorn.Server) -> Iterator[tuple[Any, int]]:
-    """Yield each connection that waits for its client, with the bytes left to send.
+    """Yield each connection that waits for its client, with the number of bytes still to send.
 
-    It waits for a first head, for the rest of a head, or for the client to read. uvicorn has a
-    timeout for the time between two requests only.
+    Such a connection waits for a first head, for the rest of a head, or for the client to read.
+    uvicorn has a timeout only for the time between two requests.
     """
     connections: list[Any] = list(server.server_state.connections)
     for connection in connections:
@@ -83,9 +83,9 @@ def waiting_connections(server: uvicorn.Server) -> Iterator[tuple[Any, int]]:
 
 
 def mark_disconnected(send: Any) -> None:
-    """Tell the request of an ASGI `send` that its client disconnected.
+    """Mark the request of an ASGI `send` as disconnected.
 
-    uvicorn tells only the last of several pipelined requests.
+    uvicorn marks only the last one of several pipelined requests.
     """
     send.__self__.disconnected = True
 

@@ -1,8 +1,9 @@
-"""95% intervals of shares of rows, and of the paired difference of two versions' shares.
+"""95% intervals for shares of rows, and for the paired difference between two versions' shares.
 
-Each takes one or several groups of rows: one for accuracy or the recall of a class, one a class for
-balanced accuracy, which is the mean of the recalls. All stay inside the range of their metric and
-contain the observed value. `docs/decisions/0013-one-interval.md` gives the reasons.
+Each function takes counts for one or several groups of rows. Accuracy and the recall of a class have
+one group. Balanced accuracy, the mean of the recalls, has one group for each class. All intervals stay
+inside the range of their metric and contain the observed value.
+`docs/decisions/0013-one-interval.md` gives the reasons.
 """
 
 from __future__ import annotations
@@ -35,23 +36,24 @@ class Estimate:
 
 
 def wilson(part: int, whole: int) -> Estimate:
-    """Return a share of some rows with Wilson's interval."""
+    """Return the share `part / whole` with Wilson's interval."""
     return mean_share([part], [whole])
 
 
 def mean_share(right: Counts, rows: Counts) -> Estimate:
-    """Return the mean of the shares of groups of rows, with Wilson's interval.
+    """Return the mean of the groups' shares, with Wilson's interval.
 
     Parameters
     ----------
     right, rows
-        Rows that count, and all rows, by group; at least one row in each.
+        The number of right rows and of all rows in each group; at least one row in each.
 
     Notes
     -----
-    For several groups it is the interval for so many rows as give one share the variance that the
-    mean has. That variance counts one row right and one row wrong more in each group, so that a group
-    of a few rows, all right, is not certain. For one group the number is that of its rows.
+    Wilson's interval needs a number of rows. For one group it is the number of its rows. For several
+    groups it is the number of rows at which one share has the variance of the mean. This variance adds
+    one right and one wrong row to each group, so that a group of a few rows, all right, does not count
+    as certain.
     """
     given, counts = np.asarray(right, dtype=float), np.asarray(rows, dtype=float)
     value = float(np.mean(given / counts))
@@ -65,25 +67,26 @@ def mean_share(right: Counts, rows: Counts) -> Estimate:
 
 
 def paired_difference(gained: Counts, lost: Counts, rows: Counts, z: float = Z_TWO_SIDED) -> Estimate:
-    """Return the mean difference of two versions' shares on the same rows, with Tango's interval.
+    """Return the mean difference between two versions' shares on the same rows, with Tango's interval.
 
     Parameters
     ----------
     gained, lost, rows
-        Rows that only the first version has right, that only the second has right, and all rows, by
-        group; at least one row in each.
+        For each group, the number of rows that only the first version predicts right, that only the
+        second predicts right, and of all rows; at least one row in each.
     z
-        How many standard deviations the interval reaches; with `Z_ONE_SIDED` its lower limit is the
+        The number of standard deviations of the interval. With `Z_ONE_SIDED`, the lower limit is the
         one-sided 95% bound.
 
     Notes
     -----
-    Tango's interval has all differences that the score test does not reject. Those of several groups
-    are combined by the distances of their limits, each squared (Zou and Donner's MOVER).
+    Tango's interval contains all differences that the score test does not reject. The intervals of
+    several groups are combined through the squared distances of their limits from the differences (the
+    MOVER method of Zou and Donner).
     """
     pairs, counts = np.array([gained, lost], dtype=float), np.asarray(rows, dtype=float)
     differences = (pairs[0] - pairs[1]) / counts
-    # The upper limit is the lower one of the second version less the first.
+    # Exchange the versions: the upper limit is minus the lower limit of the opposite difference.
     lows, highs = _lower_limits(pairs, pairs[::-1], counts, z) * np.array([[1], [-1]])
     value, groups = float(differences.mean()), len(counts)
     below = math.sqrt(float(np.sum((differences - lows) ** 2))) / groups
@@ -97,7 +100,7 @@ def _lower_limits(gained: _Floats, lost: _Floats, rows: _Floats, z: float) -> _F
     low, high = np.full_like(observed, -1.0), observed
     for _ in range(_BISECTIONS):
         tested = (low + high) / 2
-        # The most likely share of rows that only the second has right, given the tested difference.
+        # The most likely share of rows that only the second predicts right, given the tested difference.
         linear = (2 * rows - gained + lost) * tested - gained - lost
         root = np.sqrt(np.maximum(linear**2 + 8 * rows * lost * tested * (1 - tested), 0))
         variance = rows * ((root - linear) / (2 * rows) + tested * (1 - tested))
@@ -107,8 +110,8 @@ def _lower_limits(gained: _Floats, lost: _Floats, rows: _Floats, z: float) -> _F
 
 
 def paired_p_value(gained: Counts, lost: Counts, rows: Counts) -> float:
-    """Return the two-sided p-value of the interval: the level at which it reaches zero."""
-    from scipy.optimize import brentq  # half a second, which `show` need not wait for
+    """Return the two-sided p-value: the level at which the interval of the difference reaches zero."""
+    from scipy.optimize import brentq  # takes half a second to import, which `show` does not need
 
     value = paired_difference(gained, lost, rows).value
     if value == 0:

@@ -1,7 +1,7 @@
 """The log loss of two versions on the same rows, with 95% intervals.
 
-Most losses are small and a few are large, and a sample without a wrong prediction shows none of the large
-ones. The limits on that side therefore count one row more, on which the versions are wrong.
+Most losses of rows are small and a few are large, and a sample without a wrong prediction contains no
+large loss. The upper limits therefore add one row on which the versions are wrong.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LEAST = float(np.finfo(float).eps)  # a probability of 0 counts as this, as in 
 
 @dataclass(frozen=True)
 class RowLosses:
-    """The losses of one version; `cost` is its mean loss if the likeliest class of a row is wrong."""
+    """The losses of one version; `cost` is its mean loss if its likeliest class were always wrong."""
 
     values: _Floats  # shape (rows,)
     cost: float
@@ -31,14 +31,14 @@ class RowLosses:
 def row_losses(
     labels: npt.NDArray[Any], probabilities: _Floats, classes: tuple[str, ...]
 ) -> RowLosses | None:
-    """Return the losses of the rows; None if a label is no class, or a probability is not finite.
+    """Return the losses of the rows; None if a label is not a class, or a probability is not finite.
 
     Parameters
     ----------
     labels
-        The class of each row, as names, shape (rows,).
+        The class names of the rows, shape (rows,).
     probabilities, classes
-        Shape (rows, classes), and the names of the classes.
+        The probabilities, shape (rows, classes), and the names of the classes in column order.
     """
     place = {name: code for code, name in enumerate(classes)}
     if not set(labels.tolist()) <= set(place) or not np.isfinite(probabilities).all():
@@ -50,9 +50,10 @@ def row_losses(
 
 
 def mean_log_loss(losses: RowLosses) -> Estimate:
-    """Return the mean with its interval, which ends at 0; at least two rows.
+    """Return the mean loss with its interval, which does not reach below 0; needs at least two rows.
 
-    The lower limit is Student's on the log scale, the upper one Student's with one row more.
+    The lower limit is Student's on the logarithmic scale. The upper limit is Student's with one more
+    row, a wrong one.
     """
     mean, _ = _student(losses.values)
     low = mean.value * math.exp(1 - mean.high / mean.value) if mean.value > 0 else 0.0
@@ -62,9 +63,10 @@ def mean_log_loss(losses: RowLosses) -> Estimate:
 
 
 def log_loss_difference(first: RowLosses, second: RowLosses) -> tuple[Estimate, float]:
-    """Return the mean difference on the same rows and its two-sided p-value; at least two rows.
+    """Return the mean difference on the same rows and its two-sided p-value; needs at least two rows.
 
-    The interval has Student's in it, both without and with one row more, on which both are wrong.
+    The interval covers two intervals of Student's: of the rows, and of the rows and one more on which
+    both versions are wrong. The p-value is the larger one of both.
     """
     differences = first.values - second.values
     plain, p_value = _student(differences)

@@ -1,4 +1,4 @@
-"""The metrics of two versions on the same rows, each with its interval, all tested together."""
+"""Compare the metrics of two versions on the same rows, with intervals and corrected p-values."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from registry_tools.stats.intervals import (
 from registry_tools.stats.log_loss import log_loss_difference, mean_log_loss, row_losses
 from registry_tools.stats.multiple_testing import holm
 
-Probabilities = tuple[npt.NDArray[np.float64], tuple[str, ...]]  # shape (rows, classes), and their names
+Probabilities = tuple[npt.NDArray[np.float64], tuple[str, ...]]  # shape (rows, classes), and class names
 
 
 @dataclass(frozen=True)
 class MetricComparison:
-    """One metric of two versions; the difference is the first's less the second's, paired.
+    """One metric of two versions, and the paired difference first minus second.
 
-    Difference and p-values are None where there is no paired difference. `p_value` is two-sided;
-    `adjusted_p_value` is corrected for all metrics that are compared together.
+    The difference and the p-values are None if there is no paired difference. `p_value` is two-sided.
+    `adjusted_p_value` is corrected for all metrics of the comparison.
     """
 
     name: str
@@ -43,7 +43,7 @@ class MetricComparison:
 
     @property
     def better(self) -> int | None:
-        """The version that the rows show to be better, 0 or 1; None if they show neither."""
+        """The significantly better version, 0 or 1; None if there is no significant difference."""
         if self.difference is None or self.adjusted_p_value is None or self.adjusted_p_value >= SIGNIFICANCE:
             return None
         return int((self.difference.value > 0) == self.less_is_better)
@@ -51,12 +51,12 @@ class MetricComparison:
 
 @dataclass(frozen=True)
 class _PairedCounts:
-    """Rows by which of the two versions has them right."""
+    """The number of rows that both versions, or only one, predict right."""
 
     rows: int
     both: int
-    first: int  # only the first
-    second: int
+    first: int  # only the first version
+    second: int  # only the second version
 
 
 def compare_metrics(
@@ -70,19 +70,19 @@ def compare_metrics(
     Parameters
     ----------
     labels, first, second
-        The class of each row, and the predictions of two versions, as names, shape (rows,); at
-        least one row.
+        The class names of the rows, and the predictions of two versions as class names, each of
+        shape (rows,); at least one row.
     probabilities
-        Those of both versions. Log loss is left out without them, for a single row, and where a
-        version lacks a class of the labels or gives NaN or infinity.
+        The probabilities of both versions. Log loss is left out if they are None, for a single row,
+        and if a version lacks a class of the labels or returns NaN or infinity.
 
     Notes
     -----
-    The p-values are those of the exact two-sided McNemar test; of balanced accuracy and log loss,
-    those of the interval. Holm's method corrects all of them together: of two equal versions, one
-    is called better in any metric in at most 5% of the comparisons. A precision of one version
-    counts other rows than that of the other, so that there is no paired difference; where a version
-    never predicts a class, its precision has no value and is left out.
+    The p-values come from the exact two-sided McNemar test; for balanced accuracy and log loss, from
+    the interval. Holm's method corrects all of them together: if two versions are equal, at most 5% of
+    the comparisons call one of them better in any metric. The precisions of two versions count
+    different rows, so they have no paired difference. The precision of a class that a version never
+    predicts is undefined and left out.
     """
     ones, twos = first == labels, second == labels
     classes = sorted({*labels.tolist(), *first.tolist(), *second.tolist()})
@@ -135,7 +135,7 @@ def _compare_shares(name: str, pairs: _PairedCounts, of_class: bool = False) -> 
 
 
 def _compare_balanced_accuracy(classes: Sequence[_PairedCounts]) -> MetricComparison:
-    """Return the mean of the recalls of some classes."""
+    """Compare the mean of the recalls of the classes."""
     rows = [pairs.rows for pairs in classes]
     gained, lost = [pairs.first for pairs in classes], [pairs.second for pairs in classes]
     first, second = (

@@ -1,4 +1,4 @@
-"""The metrics of a trained classifier on held-out rows."""
+"""Compute the metrics of a classifier on held-out rows."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-# Of the characters that MLflow takes in a metric's name, keep those without a meaning elsewhere.
+# MLflow accepts more characters in a metric's name; some of them have a meaning in paths or searches.
 _NOT_IN_A_NAME = re.compile(r"[^\w\-. ]")
-_LONGEST = 100  # MLflow takes 250 for the whole name
+_LONGEST = 100  # characters; MLflow accepts 250 for the whole name
 
 
 def classification_metrics(
@@ -27,27 +27,27 @@ def classification_metrics(
     probabilities: npt.NDArray[np.float64] | None,
     target_names: Sequence[str],
 ) -> dict[str, float]:
-    """Return the metrics of a holdout, by the names under which every run logs them.
+    """Return the metrics of a holdout by the names that runs log them under.
 
     Parameters
     ----------
     labels, predicted
         Class codes, shape (rows,).
     probabilities
-        Shape (rows, classes), in code order; None leaves out `log_loss` and `roc_auc`.
+        Shape (rows, classes), in the order of the codes; None leaves out `log_loss` and `roc_auc`.
     target_names
-        The class names, in code order.
+        The class names, in the order of the codes.
 
     Notes
     -----
-    `roc_auc` is one class against the rest, averaged over the classes; it has no value, and is
-    left out, where the holdout misses a class. A class without predictions has precision 0.
+    `roc_auc` compares each class with the rest and is the mean over the classes. If the holdout lacks
+    a class, it is undefined and left out. A class without predictions has precision 0.
     """
     codes = np.arange(len(target_names))
     present = np.unique(labels)
     values = {
         "accuracy": accuracy_score(labels, predicted),
-        # Over the classes that the holdout has: no recall is defined for the others.
+        # The mean over the classes of the holdout: the recall of any other class is undefined.
         "balanced_accuracy": balanced_accuracy_score(labels, predicted)
         if set(predicted) <= set(present)
         else float(np.mean([np.mean(predicted[labels == code] == code) for code in present])),
@@ -68,7 +68,7 @@ def classification_metrics(
 
 
 def metric_suffixes(target_names: Sequence[str]) -> list[str]:
-    """Return each class name as it may stand in a metric's name, all different."""
+    """Return the class names in a form for metric names, without duplicates."""
     suffixes = [_NOT_IN_A_NAME.sub("_", name)[:_LONGEST] for name in target_names]
     return [
         suffix if suffixes.count(suffix) == 1 else f"{suffix}_{code}" for code, suffix in enumerate(suffixes)

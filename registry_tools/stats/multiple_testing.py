@@ -1,4 +1,4 @@
-"""Correction of several tests that are read together."""
+"""Correct the p-values of several tests on the same data."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return the p-values adjusted by Holm, in the given order.
+    """Return p-values adjusted by Holm's method, in the given order.
 
-    If you reject where the adjusted p-value is below 0.05, the chance of any false rejection is at
-    most 5%, however the tests depend on each other. SciPy has no Holm: its `false_discovery_control`
-    bounds the share of false rejections instead.
+    If you reject each hypothesis with an adjusted p-value below 0.05, the probability of any false
+    rejection is at most 5%, for any dependence between the tests. SciPy lacks this method; its
+    `false_discovery_control` limits the share of false rejections instead.
     """
     given = np.asarray(p_values, dtype=float)
     order = np.argsort(given, kind="stable")

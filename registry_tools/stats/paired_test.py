@@ -1,4 +1,4 @@
-"""The paired test of two versions on the same rows: is their difference chance?"""
+"""Test whether the difference in accuracy of two versions on the same rows can be chance."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _POWER = 0.8
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """A candidate and a champion on the same rows, paired.
+    """The paired comparison of a candidate and a champion on the same rows.
 
-    `difference` is the candidate's accuracy less the champion's, `low` and `high` its 95% interval
-    and `bound` the lower limit of the one-sided one, both by Tango; `p_worse` and `p_better` are those
-    of the exact one-sided McNemar test.
+    `difference` is the candidate's accuracy minus the champion's. `low` and `high` are its 95% interval,
+    and `bound` is its one-sided 95% lower bound, both by Tango's method. `p_worse` and `p_better` come
+    from the exact one-sided McNemar test.
     """
 
     rows: int
@@ -44,7 +44,13 @@ class PairedComparison:
 def compare_predictions(
     labels: npt.NDArray[Any], candidate: npt.NDArray[Any], champion: npt.NDArray[Any]
 ) -> PairedComparison:
-    """Compare two versions on the same rows; labels and predictions as names, shape (rows,)."""
+    """Compare the predictions of two versions for the same rows.
+
+    Parameters
+    ----------
+    labels, candidate, champion
+        The labels and the predictions of both versions, as class names, each of shape (rows,).
+    """
     right, champion_right = candidate == labels, champion == labels
     return compare_counts(
         rows=len(labels),
@@ -57,8 +63,11 @@ def compare_predictions(
 def compare_counts(
     rows: int, only_candidate_right: int, only_champion_right: int, both_right: int
 ) -> PairedComparison:
-    """Return the comparison of paired counts; at least one row."""
-    from scipy.stats import binomtest  # half a second, which `show` need not wait for
+    """Return the comparison for counts of rows that both versions, or only one, predict right.
+
+    There must be at least one row.
+    """
+    from scipy.stats import binomtest  # takes half a second to import, which `show` does not need
 
     gained, lost = only_candidate_right, only_champion_right
     interval = paired_difference([gained], [lost], [rows])
@@ -83,10 +92,10 @@ def compare_counts(
 
 
 def rows_needed(compared: PairedComparison, margin: float) -> int:
-    """Return how many rows show, in four of five cases, that an equal candidate is not inferior.
+    """Return the number of rows at which an equal candidate passes the rule `non-inferior` in 80% of cases.
 
-    At the observed rate of disagreement, by the normal approximation. At least so many as two versions
-    need that never disagree: there the bound is -z²/(rows + z²).
+    The estimate uses the observed rate of disagreement and the normal approximation. Its minimum is the
+    number of rows for two versions that never disagree, at which the bound is -z²/(rows + z²).
     """
     disagreement = (compared.only_candidate_right + compared.only_champion_right) / compared.rows
     always = math.floor(Z_ONE_SIDED**2 * (1 - margin) / margin) + 1

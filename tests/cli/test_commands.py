@@ -154,7 +154,7 @@ def test_export_writes_a_file_that_joblib_loads(trained: Trained, tmp_path: Path
         (["predict", "iris/1", "--input", "rows.txt"], 1, "does not exist"),
         (["export", "iris/1", "-o", "/nowhere/model.joblib"], 1, "cannot be written"),
         (["export", "iris/1", "-o", "pipe"], 1, "is not a regular file"),
-        (["list", "--tracking-uri", "mlflow.db"], 1, "'mlflow.db' is no address of a registry"),
+        (["list", "--tracking-uri", "mlflow.db"], 1, "'mlflow.db' is not the address of a registry"),
         (["list", "--tracking-uri", "sqlite:///gone.db"], 1, "no registry at sqlite:///gone.db"),
         (["list", "--tracking-uri", "nonsense://x"], 1, "nonsense"),
     ],

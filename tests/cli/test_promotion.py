@@ -100,10 +100,10 @@ def test_each_mistake_is_reported_in_one_line(local: Place, capsys: pytest.Captu
     assert "it held no other version before" in error_of(capsys, "rollback", name, "--reason", "worse")
     assert "needs --reason" in error_of(capsys, "unset", name, "--stage", "staging", "--reason", " ")
     assert "holds no version" in error_of(capsys, "unset", name, "--stage", "staging", "--reason", "gone")
-    assert "did you mean production? --new-stage prod opens it" in error_of(
+    assert "did you mean production? --new-stage prod creates it" in error_of(
         capsys, "promote", f"{name}/1", "--to", "prod"
     )
-    assert "one of --to STAGE and --new-stage STAGE" in error_of(capsys, "promote", f"{name}/1", code=2)
+    assert "either --to STAGE or --new-stage STAGE" in error_of(capsys, "promote", f"{name}/1", code=2)
     assert "no registered model 'nobody'" in error_of(capsys, "history", "nobody")
     assert "no registered model 'nobody'" in error_of(capsys, "repair", "nobody")
     assert result_of(capsys, "history", name) == []
@@ -129,7 +129,7 @@ def test_external_changes_are_reported_and_recorded(local: Place, capsys: pytest
     local.client.set_registered_model_alias(name, "production", "3")
     capsys.readouterr()
     assert main(["history", name]) == 0
-    assert f"moved externally: registry-tools repair {name} records it" in (capsys.readouterr().err)
+    assert f"moved externally; run: registry-tools repair {name}" in (capsys.readouterr().err)
     assert "history: production is at version 3" in error_of(capsys, "verify", f"{name}@production")
     assert result_of(capsys, "repair", name) == [
         "production was moved from version 1 to version 3 externally; recorded"
@@ -158,7 +158,7 @@ def test_a_model_that_runs_code_on_load_is_neither_promoted_nor_run(
     trace.unlink(missing_ok=True)
     capsys.readouterr()
     err = error_of(capsys, "promote", f"{name}/2", "--to", "production", code=3)
-    assert "would run code of its own" in err
+    assert "would run code from it" in err
     assert not trace.exists()
     for command in (["verify", f"{name}/2"], ["compare", f"{name}/2", f"{name}/1"]):
         main(command)

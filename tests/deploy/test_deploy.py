@@ -1,4 +1,4 @@
-"""What a team copies from `deploy/`, held against the project: no engine is there to try it in."""
+"""The files in `deploy/`, compared with the project, because no container engine is available here."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ POD = DEPLOYMENT["spec"]["template"]["spec"]
 
 
 def lines_of(stage: str) -> list[str]:
-    """Return the instructions of one image, those of its base first."""
+    """Return the instructions of one image, starting with the instructions of its base."""
     pattern = re.compile(r"^FROM \S+ AS (\w+)\n(.*?)(?=^FROM|\Z)", re.MULTILINE | re.DOTALL)
     stages: dict[str, str] = dict(pattern.findall(CONTAINERFILE))
     return (stages["base"] + stages[stage]).splitlines()
 
 
 def words(stage: str, instruction: str) -> list[list[str]]:
-    """Return the arguments of each such instruction of an image."""
+    """Return the arguments of all instructions of one kind in an image."""
     found = [line.split(" ", 1)[1] for line in lines_of(stage) if line.startswith(instruction)]
     return [yaml.safe_load(text) if text.startswith("[") else shlex.split(text) for text in found]
 
 
 def arguments(command: click.Command, args: list[str]) -> dict[str, Any]:
-    """Parse a command line as the command itself does, and run nothing."""
+    """Parse the arguments of a command with the command's own parser, without running it."""
     return command.make_context("command", list(args)).params
 
 
 @pytest.mark.parametrize("stage", ["server", "serving"])
-def test_an_image_installs_as_make_does_and_runs_as_nobody_in_particular(stage: str) -> None:
+def test_an_image_installs_as_make_does_and_runs_as_an_unprivileged_user(stage: str) -> None:
     for *sources, _ in words(stage, "COPY"):
         assert all((ROOT / source).exists() for source in sources), sources
     makefile = (ROOT / "Makefile").read_text()
@@ -91,7 +91,7 @@ def test_the_files_copied_into_the_image_suffice_to_install_the_project(tmp_path
     assert "--cache" in shown.stdout
 
 
-def test_each_way_to_serve_is_a_command_line_of_ours() -> None:
+def test_each_serving_file_runs_a_valid_command() -> None:
     ((entry, *fixed),) = words("serving", "ENTRYPOINT")
     assert (entry, fixed) == ("registry-tools", ["serve"])
     (port,) = words("serving", "EXPOSE")
@@ -102,7 +102,7 @@ def test_each_way_to_serve_is_a_command_line_of_ours() -> None:
         assert given["cache"] == "/cache"
 
 
-def test_the_command_of_the_server_is_one_that_mlflow_takes() -> None:
+def test_the_command_of_the_tracking_server_is_valid() -> None:
     ((entry, *fixed),) = words("server", "ENTRYPOINT")
     assert (entry, fixed[0]) == ("mlflow", "server")
     given = arguments(mlflow.cli.server, [*fixed[1:], *COMPOSE["mlflow"]["command"]])
@@ -111,7 +111,7 @@ def test_the_command_of_the_server_is_one_that_mlflow_takes() -> None:
     assert exposed == ["5000"]
     tracking = COMPOSE["serving"]["environment"]["MLFLOW_TRACKING_URI"]
     assert tracking.removeprefix("http://") in given["allowed_hosts"].split(",")
-    # The database is the service of that name, its user the one that is made there.
+    # The URI names the database service, and the user that the service creates.
     database = COMPOSE["database"]["environment"]
     uri = "postgresql+psycopg2://{POSTGRES_USER}@database/{POSTGRES_DB}".format(**database)
     assert given["backend_store_uri"] == uri
@@ -121,10 +121,10 @@ def test_the_command_of_the_server_is_one_that_mlflow_takes() -> None:
 
 
 def auth_settings(path: Path) -> Any:
-    """Read the settings as MLflow's app does; it takes no key that MLflow does not know."""
+    """Read the settings with MLflow's own reader, and check that it knows every key."""
     parser = configparser.ConfigParser()
     parser.read(path)
-    # By its file: the package around it starts the whole app when it is imported.
+    # The module is loaded from its file, because importing its package starts the whole app.
     config = Path(mlflow.__file__).parent / "server" / "auth" / "config.py"
     spec = importlib.util.spec_from_file_location("auth_config", config)
     assert spec is not None
@@ -138,7 +138,7 @@ def auth_settings(path: Path) -> Any:
     return settings
 
 
-def test_each_variable_is_one_that_mlflow_or_libpq_reads() -> None:
+def test_each_variable_is_read_by_mlflow_or_libpq() -> None:
     known = {"PGPASSWORD", "MLFLOW_AUTH_ADMIN_PASSWORD"}
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD",
                  "MLFLOW_AUTH_CONFIG_PATH", "MLFLOW_FLASK_SERVER_SECRET_KEY",
@@ -175,7 +175,7 @@ def test_written_folders_are_mounted_and_the_rest_is_read_only() -> None:
     assert set(mounted) == {"/cache", "/tmp"}
     assert {volume["name"] for volume in POD["volumes"]} == set(mounted.values())
     assert CONTAINER["securityContext"]["readOnlyRootFilesystem"]
-    # A request in flight may take as long as the server lets it.
+    # A request may take as long as the server allows before the container is stopped.
     given = arguments(serve, CONTAINER["args"])
     assert POD["terminationGracePeriodSeconds"] > given["timeout"]
     assert COMPOSE["serving"]["stop_grace_period"] == "40s"

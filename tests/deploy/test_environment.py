@@ -1,4 +1,4 @@
-"""The files that say what is installed agree with each other and with what is installed."""
+"""The lock files, pyproject.toml and conda.yaml agree with each other and with the installed packages."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DOCS_LOCK = "requirements-docs.lock"  # only the site's own packages; they share
 
 
 def applying(lock: str) -> dict[str, str]:
-    """Return the pinned version of each package that this Python and platform take."""
+    """Return the pinned version of each package for this Python and platform."""
     return {
         pin.name: str(pin.specifier).removeprefix("==")
         for pin in pins(lock)
@@ -55,7 +55,7 @@ def test_a_lock_has_a_hash_for_every_pin_and_no_address(lock: str) -> None:
 @pytest.mark.parametrize("lock", LOCKS[1:])
 def test_the_other_locks_repeat_the_pins_of_the_first(lock: str) -> None:
     run, other = ({str(pin) for pin in pins(name)} for name in (LOCKS[0], lock))
-    # What the tests need everywhere may be needed in a run on one platform alone.
+    # A package that the tests need on all platforms may be needed by a run on one platform only.
     packages = {pin for pin in other if pin.partition(";")[0] in other}
     missing = {pin for pin in run if pin not in other and pin.partition(";")[0] not in other}
     assert {pin for pin in missing if not pin.startswith("setuptools")} == set(), packages
@@ -134,7 +134,7 @@ def test_make_names_a_python_that_is_too_old(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("manager", ["uv", "virtualenv"])
 def test_mlflow_makes_its_own_environment_from_conda_yaml(manager: str, store: str, tmp_path: Path) -> None:
-    """Installs every locked package from the package index, as the first `mlflow run .` does."""
+    """The first `mlflow run .` installs every locked package from the package index."""
     variables = environment(store) | {"MLFLOW_ENV_ROOT": str(tmp_path / "envs")}
     if manager == "virtualenv":
         variables["PYENV_ROOT"] = str(pyenv_with_this_python(tmp_path / "pyenv"))
@@ -147,7 +147,7 @@ def test_mlflow_makes_its_own_environment_from_conda_yaml(manager: str, store: s
 
 
 def pyenv_with_this_python(root: Path) -> Path:
-    """Return a root of pyenv in which the Python that MLflow asks for is the one of the tests.
+    """Return a pyenv root in which the Python that MLflow requests is the Python of the tests.
 
     MLflow wants the newest 3.11 that pyenv knows; pyenv would compile it for minutes.
     """

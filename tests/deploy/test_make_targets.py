@@ -1,4 +1,4 @@
-"""The targets of the Makefile that serve: they end with make."""
+"""The targets of the Makefile: servers end with make, and warnings and thread dumps are not printed."""
 
 from __future__ import annotations
 
@@ -41,3 +41,38 @@ def test_a_signal_to_make_ends_the_server_that_it_started(
         return not subprocess.run(session, capture_output=True, text=True).stdout.strip()
 
     eventually(all_ended)
+
+
+@pytest.mark.slow
+def test_the_ui_of_a_store_prints_no_deprecation_warnings(
+    store: str, tmp_path: Path, start: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    port = free_port()
+    process = start(
+        "make",
+        *(f"VENV={sys.prefix}", f"--old-file={Path(sys.prefix, '.run')}", "ui", f"STORE={store}"),
+        f"PORT={port}",
+        cwd=ROOT,
+        env=environment(),
+    )
+    wait_until_up(f"http://127.0.0.1:{port}/health", process)  # a worker has imported MLflow's application
+    log = (tmp_path / "process-0.log").read_text()
+    assert "Application startup complete" in log
+    assert "deprecated" not in log
+
+
+@pytest.mark.slow
+def test_a_test_that_times_out_prints_its_own_traceback_only(tmp_path: Path) -> None:
+    (tmp_path / "test_hanging.py").write_text(
+        "import threading, time\n"
+        "def test_that_hangs():\n"
+        "    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+        "    time.sleep(60)\n"
+    )
+    options = ("-n0", "-p", "tests.conftest", "-c", ROOT / "pyproject.toml", "--timeout", "1")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, tmp_path], cwd=ROOT, capture_output=True, text=True
+    )
+    assert "Failed: Timeout" in done.stdout
+    assert "Stack of" not in done.stdout
+    assert "ResourceWarning" not in done.stdout + done.stderr

@@ -32,13 +32,13 @@ STORE = "postgresql+psycopg2://mlflow@database/mlflow"
 
 
 def block(language: str, word: str) -> str:
-    """Return the one block of the document that has a word."""
+    """Return the only block of the guides that contains a word."""
     (found,) = (text for kind, text in fenced(DOCUMENT) if kind == language and word in text)
     return found
 
 
 def as_shown(commands: str, database: Postgres, folder: Path) -> None:
-    """Run commands of the document in a folder, on a database."""
+    """Run commands of the document in a folder, with the variables of a database."""
     path = f"{BIN}:{database.environment['PATH']}"
     subprocess.run(
         ["bash", "-euc", commands.replace(STORE, database.uri("mlflow"))],

@@ -1,4 +1,4 @@
-"""A server that a team shares: several processes over PostgreSQL, several clients at once."""
+"""A server for a team: several worker processes on PostgreSQL, and several clients at once."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ pytestmark = [
 ]
 
 _CLIENTS = 8
-# Eight trainings, each a process of its own that waits for the others before it registers, and then
-# goes for production. They are forked: on two cores, eight imports would be most of the time.
+# Eight trainings in separate processes, which wait for each other before they register and promote. The
+# processes are forked, because eight imports would take most of the time on two cores.
 _TRAINED_TOGETHER = """
 import os, sys, time
 from pathlib import Path
@@ -86,7 +86,7 @@ for child in children:
 
 @pytest.fixture
 def shared(guarded_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """The server of several processes over PostgreSQL, signed in as its owner."""
+    """The server with several processes on PostgreSQL, used as its owner."""
     monkeypatch.chdir(tmp_path)
     for name, value in {
         "MLFLOW_TRACKING_URI": guarded_place.uri,
@@ -99,14 +99,14 @@ def shared(guarded_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the command line is where nobody says otherwise."""
+    """Set the same limits for retries as the command line does by default."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "4")
 
 
 @pytest.fixture
 def without_database(database: Postgres) -> Iterator[Callable[[], None]]:
-    """Take the database away from under the server; it is there again at the end."""
+    """Stop the database of the running server, and start it again after the test."""
     stopped = threading.Event()
 
     def stop() -> None:
@@ -128,7 +128,7 @@ def legacy(place: Place, name: str, stage: str) -> set[int]:
     return {int(v.version) for v in found if v.current_stage == stage}
 
 
-def test_eight_trainings_register_and_go_for_production_at_once(shared: Place, tmp_path: Path) -> None:
+def test_eight_trainings_register_and_promote_at_the_same_time(shared: Place, tmp_path: Path) -> None:
     name = f"together-{os.getpid()}"
     done = subprocess.run(
         [sys.executable, "-c", _TRAINED_TOGETHER, str(tmp_path), name, str(_CLIENTS)],
@@ -148,7 +148,7 @@ def test_eight_trainings_register_and_go_for_production_at_once(shared: Place, t
     assert all(version.metrics["accuracy"] > 0.8 for version in versions)
     staged = stages.stage_holder(shared.client, name, "staging")
     assert staged in range(1, _CLIENTS + 1)
-    # The version in staging has the legacy stage, unless it is in production as well.
+    # The version in staging has the legacy stage Staging, unless it is also in production.
     assert legacy(shared, name, "Staging") <= {staged}
 
     registered = [event for event in history.list_events(shared.client, name) if event.stage == "staging"]
@@ -168,8 +168,8 @@ def test_eight_trainings_register_and_go_for_production_at_once(shared: Place, t
     assert recovery.verify(shared.client, ModelRef(name, stage="production"), TrustPolicy()).passed
 
 
-def test_what_many_write_first_in_one_moment_is_written(shared: Place) -> None:
-    """MLflow looks, then inserts: of two, PostgreSQL refuses one. It is written once more."""
+def test_a_first_write_by_many_clients_at_once_succeeds(shared: Place) -> None:
+    """MLflow reads before it inserts, so PostgreSQL refuses one of two inserts; our code retries it."""
     name = shared.model(*[GOOD] * _CLIENTS)
     run = shared.client.get_model_version(name, "1").run_id
     experiment = shared.client.get_run(run).info.experiment_id
@@ -189,7 +189,7 @@ def test_what_many_write_first_in_one_moment_is_written(shared: Place) -> None:
     assert set(held) == {"stage-0", "stage-1", "stage-2"}
 
 
-def test_the_legacy_stage_follows_with_the_other_driver_as_well(
+def test_the_legacy_stage_follows_with_the_other_postgres_driver(
     shared: Place, database: Postgres, caplog: pytest.LogCaptureFixture
 ) -> None:
     name = shared.model(GOOD, EQUAL, GOOD)
@@ -207,7 +207,7 @@ def test_the_legacy_stage_follows_with_the_other_driver_as_well(
     ("step", "held", "repaired"),
     [("evaluate", GOOD, []), ("close", EQUAL, ["promote 2 → production was left open; now applied"])],
 )
-def test_a_database_that_fails_in_the_middle_costs_an_event_and_no_stage(
+def test_a_database_failure_during_a_promotion_loses_no_stage(
     shared: Place,
     database: Postgres,
     without_database: Callable[[], None],

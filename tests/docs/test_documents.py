@@ -133,7 +133,7 @@ def test_every_console_block_of_the_documents_is_run_by_a_test() -> None:
     adopted = "how-to/your-own-table"
     served, scored = ("how-to/serve-a-stage", "reference/http-api"), ("scoring", "how-to/monitor-and-retrain")
     followed = {"tutorial", *(f"how-to/{guide}" for guide in CONTINUED)}
-    run = {"../README", "training", adopted, *served, *scored, *followed}
+    run = {"../README", "training", adopted, "how-to/from-a-joblib-file", *served, *scored, *followed}
     shown = {
         os.path.relpath(document.with_suffix(""), ROOT / "docs")
         for document in DOCUMENTS
@@ -165,5 +165,6 @@ def test_both_programs_run_as_modules(module: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("simulation", ["gate_power.py", "interval_coverage.py", "slice_power.py"])
 def test_the_tables_of_gates_and_intervals_match_the_simulation(simulation: str) -> None:
     done = subprocess.run([sys.executable, ROOT / "benchmarks" / simulation], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("| ")
     assert done.stdout in (ROOT / "docs" / "explanation" / "promotion-statistics.md").read_text()

@@ -31,10 +31,10 @@ A, B = Column("a", "double"), Column("b", "long")
         (None, "no signature"),
         ([A, B, Column("c", "double")], "new required column 'c'"),
         ([A, B, Column("c", "string", required=False)], "new optional column 'c'"),
-        ([A], "'b' no longer taken; the champion's clients send exactly its 2 columns"),
-        ([A, Column("bb", "long")], "new required column 'bb'; 'b' no longer taken; renamed?"),
-        ([A, Column("bb", "long", required=False)], "new optional column 'bb'; 'b' no longer taken"),
-        ([B, A], "its columns stand in another order"),
+        ([A], "'b' no longer accepted; the champion's clients send exactly its 2 columns"),
+        ([A, Column("bb", "long")], "new required column 'bb'; 'b' no longer accepted; renamed?"),
+        ([A, Column("bb", "long", required=False)], "new optional column 'bb'; 'b' no longer accepted"),
+        ([B, A], "its columns are in another order"),
         ([A, Column("b", "integer")], "column 'b' was long, is integer"),
         ([Column("a", "float"), B], "column 'a' was double, is float"),
         ([Column("a", "string"), B], "column 'a' was double, is string"),
@@ -71,11 +71,11 @@ def test_predictions_must_be_the_recorded_ones() -> None:
     nearly = model_output([0, 1], [[0.9 + 1e-9, 0.1 - 1e-9], [0.2, 0.8]])
     assert version_gates.predictions_gate(recorded, nearly).passed
     other = version_gates.predictions_gate(recorded, model_output([0, 0]))
-    assert other.message == "row 1 of the input example is not predicted as recorded"
+    assert other.message == "the prediction for row 1 of the input example differs from the record"
     fewer = version_gates.predictions_gate(recorded, model_output([0]))
     assert not fewer.passed
     off = version_gates.predictions_gate(recorded, model_output([0, 1], [[0.8, 0.2], [0.2, 0.8]]))
-    assert off.message == "a probability differs by 0.1 from recorded"
+    assert off.message == "a probability differs by 0.1 from the recorded one"
     nan = version_gates.predictions_gate(recorded, model_output([0, 1], [[np.nan, 0.1], [0.2, 0.8]]))
     assert not nan.passed
 
@@ -129,9 +129,9 @@ def test_recorded_probabilities_must_be_there_and_of_the_same_shape() -> None:
     two = model_output([0, 1], [[0.9, 0.1], [0.2, 0.8]])
     three = model_output([0, 1], [[0.9, 0.1, 0], [0.2, 0.8, 0]])
     none = model_output([0, 1])
-    assert "and the model gives none" in version_gates.predictions_gate(two, none).message
-    assert "and none were recorded" in version_gates.predictions_gate(none, two).message
-    shapes = "probabilities of shape (2, 3) were given, of shape (2, 2) recorded"
+    assert "but the model returns none" in version_gates.predictions_gate(two, none).message
+    assert "but none are recorded" in version_gates.predictions_gate(none, two).message
+    shapes = "the probabilities have the shape (2, 3), the recorded ones (2, 2)"
     assert version_gates.predictions_gate(two, three).message == shapes
     nan = model_output([0, 1], [[np.nan, 0.1], [0.2, 0.8]])
     assert version_gates.predictions_gate(nan, nan).message == "a probability is NaN or infinite"
@@ -164,7 +164,7 @@ def test_the_baseline_is_the_commonest_class() -> None:
     assert not few.passed
     assert "too few rows to show it: 4 of another class, 5 needed" in few.message
     none = comparison.baseline_gate(labels[:0], labels[:0])
-    assert (none.passed, none.message.split(";")[0]) == (False, "there are no rows to show it on")
+    assert (none.passed, none.message.split(";")[0]) == (False, "there are no rows to evaluate on")
 
 
 def group(value: str, gained: int, lost: int, rows: int = 100) -> slices.Group:
@@ -268,13 +268,13 @@ def test_not_worse(rows: int, gained: int, lost: int, passed: bool) -> None:
 
 def test_non_inferior_needs_rows_enough_and_says_how_many() -> None:
     too_few = gate(100, 0, 0, "non-inferior")
-    assert "too few rows to show it: 268 would do" in too_few.message
+    assert "too few rows to show it: 268 are enough" in too_few.message
     assert gate(268, 0, 0, "non-inferior").passed
     assert not gate(267, 0, 0, "non-inferior").passed
     assert not gate(3_000, 100, 150, "non-inferior").passed
     assert gate(3_000, 60, 50, "non-inferior").passed
     assert gate(300, 40, 2, "non-inferior").passed  # shown on fewer rows than an equal one needs
-    assert "too few rows to show it: 2061 would do" in gate(300, 5, 5, "non-inferior").message
+    assert "too few rows to show it: 2061 are enough" in gate(300, 5, 5, "non-inferior").message
 
 
 def test_non_inferior_is_recommended_above_300_rows_where_the_weaker_rule_passes() -> None:
@@ -344,7 +344,7 @@ def test_repeated_rows_are_not_counted_among_the_rows_that_are_needed() -> None:
     refusal = comparison.too_few_rows(np.arange(300) < 10, 30)
     assert refusal is not None
     assert refusal.message.startswith(
-        "10 of 330 rows are left to compare on, 20 are needed (left out: 30 trained on, 290 repeated): train"
+        "10 of 330 rows are left to compare, 20 are needed (left out: 30 training rows, 290 repeated): train"
     )
     alone = comparison.too_few_rows(np.arange(300) < 10, 0)
     assert alone is not None

@@ -59,7 +59,7 @@ def test_training_rows_with_a_column_that_the_candidate_dropped_are_unknown(loca
     assert not passed
     assert message == (
         f"it is unknown which of the rows {name} version 1 was trained on: it was trained with 'y', "
-        "which they lack; give --eval-data FILE --target COLUMN, with 'y' in the file"
+        "which the rows lack; give --eval-data FILE --target COLUMN, with 'y' in the file"
     )
 
 
@@ -83,7 +83,7 @@ def test_evaluation_data_tells_the_training_rows_of_both_versions(
     trained_on = _messages(
         _verdict(local, name, 2, 1, eval_data=read_eval_data(tmp_path / "old.csv", "kind"))
     )
-    assert trained_on["clean_holdout"][1].startswith("240 of 300 rows were trained on")
+    assert trained_on["clean_holdout"][1].startswith("240 of 300 rows are training rows")
     short = read_eval_data(tmp_path / "short.csv", "kind")
     assert "give --eval-data FILE" in _messages(_verdict(local, name, 2, 1, eval_data=short))["champion"][1]
     # The candidate takes y as well: it cannot predict without.
@@ -112,7 +112,7 @@ def test_training_rows_that_were_rounded_to_float32_are_unknown(
     for dtype in ("float64", "float32"):
         rows.astype({"x": dtype, "y": dtype}).to_parquet(tmp_path / f"{dtype}.parquet", index=False)
     wide = _verdict(local, name, 3, 1, eval_data=read_eval_data(tmp_path / "float64.parquet", "kind"))
-    assert "240 of 300 rows were trained on" in _messages(wide)["clean_holdout"][1]
+    assert "240 of 300 rows are training rows" in _messages(wide)["clean_holdout"][1]
     data = read_eval_data(tmp_path / "float32.parquet", "kind")
     found = _messages(_verdict(local, name, 3, 1, eval_data=data))
     for gate, version in (("clean_holdout", 3), ("champion", 1)):
@@ -136,7 +136,7 @@ def test_rows_that_a_version_was_trained_on_as_float32_are_found_among_float64(
     for file in ("narrow.parquet", "wide.csv", "rounded.parquet"):
         data = read_eval_data(tmp_path / file, "kind")
         gates = {gate.gate: gate for gate in _verdict(local, "narrow", 1, 1, eval_data=data).gates}
-        assert gates["clean_holdout"].message.startswith("240 of 300 rows were trained on"), file
+        assert gates["clean_holdout"].message.startswith("240 of 300 rows are training rows"), file
         assert gates["champion"].metrics["rows"] == 60
         assert gates["champion"].metrics["excluded_rows"] == 240
 

@@ -62,8 +62,8 @@ def test_rows_of_three_versions_are_each_compared_with_the_baseline_of_their_own
     )
     lines = monitor_output(capsys, "--name", name, "--current", log)  # the one in the stage decides
     assert lines[0].startswith(f"none      {name} version 2 in production: 480 rows: no drift")
-    assert lines[1].startswith("beside    version 3: 60 rows, 200 needed")
-    assert lines[2].startswith(f"beside    version 1: 240 rows: drift in {SHIFTED}")
+    assert lines[1].startswith("other     version 3: 60 rows, too few to test: 200 are needed")
+    assert lines[2].startswith(f"other     version 1: 240 rows: drift in {SHIFTED}")
     verdicts = [local.version(name, number).tags[DRIFT_TAG] for number in (1, 2, 3)]
     assert verdicts[0].startswith(f"drift: {SHIFTED}")
     assert verdicts[1:] == ["none", "unknown"]

@@ -282,9 +282,9 @@ def test_a_certificate_without_its_key_is_an_error_of_one_line(local: Place, tmp
     )
     for options, message in (
         (("--ssl-certfile", cert, "--ssl-keyfile", encrypted), f"{encrypted}: the key is encrypted"),
-        (("--ssl-certfile", cert), "no certificate with its key"),
+        (("--ssl-certfile", cert), "the certificate and its key"),
         (("--ssl-certfile", "nowhere.pem"), "No such file"),
-        (("--ssl-keyfile", cert), "goes with --ssl-certfile"),
+        (("--ssl-keyfile", cert), "needs --ssl-certfile"),
     ):
         done = subprocess.run(
             [BIN / "registry-tools", "serve", "trained/1", *options],

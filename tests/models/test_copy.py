@@ -202,21 +202,21 @@ def test_files_damaged_on_the_way_make_no_version(
         return address
 
     monkeypatch.setattr(runs, add_files.__name__, damaging)
-    with pytest.raises(VerificationError, match=r"did not arrive .*: model\.skops was changed"):
+    with pytest.raises(VerificationError, match=r"differ from the source: model\.skops was changed"):
         copy.copy(place.client, ModelRef(name, version=1), target.client)
     assert not target.client.search_registered_models(f"name = '{name}'")
 
 
 def test_within_one_registry_another_name_is_needed(local: Place, capsys: pytest.CaptureFixture[str]) -> None:
     name = local.model(GOOD)
-    with pytest.raises(PromotionError, match="already: give another --name"):
+    with pytest.raises(PromotionError, match=r"already is in .*: give another --name"):
         copy.copy(local.client, ModelRef(name, version=1), local.client)
     command = ["copy", f"{name}/1", "--to-uri", local.uri, "--name", f"{name}-eu"]
     assert main([*command, "--json"]) == 0
     copied = json.loads(capsys.readouterr().out)
     assert (copied["name"], copied["version"], copied["made"]) == (f"{name}-eu", 1, True)
     assert main(command) == 0
-    assert capsys.readouterr().out == f"there already  {name}-eu version 1 in {local.uri}\n"
+    assert capsys.readouterr().out == f"exists already  {name}-eu version 1 in {local.uri}\n"
 
 
 def test_the_origin_has_no_password() -> None:
@@ -266,7 +266,7 @@ def test_without_an_option_the_registry_is_that_of_mlflow(
     # The registry decides what is a copy of what, wherever the runs are.
     runs_elsewhere = connect()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", local.uri)
-    with pytest.raises(PromotionError, match="already: give another --name"):
+    with pytest.raises(PromotionError, match=r"already is in .*: give another --name"):
         copy.copy(connect(), ModelRef(name, version=1), runs_elsewhere)
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", "sqlite:///gone.db")
     assert main(["show", f"{name}/1"]) == 1

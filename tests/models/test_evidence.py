@@ -113,9 +113,7 @@ def test_a_manifest_that_was_changed_with_its_files_has_not_the_digest_of_the_ve
     assert model is not None
     _flatter(folder / "holdout.parquet")
     manifest.write_manifest(folder, model.model)
-    assert "evidence/manifest.json was changed: its digests are not" in error_of(
-        capsys, "verify", f"{name}/2"
-    )
+    assert "evidence/manifest.json was changed: its digests differ" in error_of(capsys, "verify", f"{name}/2")
     (folder / "manifest.json").unlink()
     assert "evidence/manifest.json is missing" in error_of(capsys, "verify", f"{name}/2")
     for path, content in kept.items():

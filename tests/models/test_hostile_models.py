@@ -163,7 +163,7 @@ def test_a_file_name_that_is_no_file_of_the_model_is_refused(name: str, tmp_path
     content = yaml.safe_load(text)
     content["flavors"]["sklearn"]["pickled_model"] = name
     (folder / "MLmodel").write_text(yaml.safe_dump(content))
-    with pytest.raises(VerificationError, match="which is no file of the model"):
+    with pytest.raises(VerificationError, match="which is not a file of the model"):
         load(folder)
 
 

@@ -38,7 +38,7 @@ def test_the_number_of_predictions_must_be_that_of_the_rows(values: Any) -> None
 def test_one_output_is_a_value_a_row() -> None:
     assert check_one_output(np.array([[1], [2]])).tolist() == [1, 2]
     assert check_one_output(np.empty((0, 1))).shape == (0,)
-    with pytest.raises(UnsupportedOperation, match="predicts 2 values a row"):
+    with pytest.raises(UnsupportedOperation, match="predicts 2 values for each row"):
         check_one_output(np.zeros((3, 2)))
 
 

@@ -71,7 +71,7 @@ def test_another_key_and_no_signature_are_refused(
     code = 3 if command == "promote" else 1
     options = COMMANDS[command]
     wrong = error_of(capsys, command, signed, *options, "--public-key", "theirs.pub.pem", code=code)
-    assert "signature was not made by theirs.pub.pem" in wrong
+    assert "the signature does not match evidence/manifest.json and the key theirs.pub.pem" in wrong
     bare = f"{place.model(GOOD)}/1"
     # The evidence is the run's, and the runs are shared: the same files are signed.
     assert main([command, bare, *options, "--public-key", "ours.pub.pem"]) == 0
@@ -86,7 +86,7 @@ def test_a_missing_signature_and_a_changed_byte_are_refused(
     train(TrainParams(plots=False))
     write_keys(tmp_path, "ours")
     monkeypatch.setenv("REGISTRY_TOOLS_PUBLIC_KEY", "ours.pub.pem")
-    with pytest.raises(VerificationError, match="it has no signature, and one is required"):
+    with pytest.raises(VerificationError, match="the version has no signature, but one is required"):
         load_model("iris/1")
     assert main(["sign", "iris/1", "--key", "ours.pem"]) == 0
     assert load_model("iris/1").info.version == 1
@@ -100,7 +100,7 @@ def test_a_missing_signature_and_a_changed_byte_are_refused(
     text = description.read_text()
     description.write_text(text + "# changed\n")
     renew_manifest(place, "iris", 1)
-    with pytest.raises(VerificationError, match=r"not made by ours\.pub\.pem over evidence/manifest\.json"):
+    with pytest.raises(VerificationError, match=r"evidence/manifest\.json and the key ours\.pub\.pem"):
         load_model("iris/1")
     description.write_text(text)
     renew_manifest(place, "iris", 1)
@@ -127,7 +127,9 @@ def test_the_signature_covers_the_evidence(
     renew_manifest(place, "iris", 1)
     assert main(verify[:2]) == 0
     capsys.readouterr()
-    assert "was not made by ours.pub.pem over evidence/manifest.json" in error_of(capsys, *verify)
+    assert "the signature does not match evidence/manifest.json and the key ours.pub.pem" in error_of(
+        capsys, *verify
+    )
     assert load_model("iris/1").info.version == 1
 
 
@@ -142,7 +144,7 @@ def test_a_version_without_a_manifest_can_be_signed(
             pip_requirements=[],
         )
     write_keys(tmp_path, "ours")
-    with pytest.raises(VerificationError, match="it has no signature, and one is required"):
+    with pytest.raises(VerificationError, match="the version has no signature, but one is required"):
         load_model("plain/1", public_key="ours.pub.pem")
     assert main(["sign", "plain/1", "--key", "ours.pem"]) == 0
     assert load_model("plain/1", public_key="ours.pub.pem").info.version == 1
@@ -190,7 +192,7 @@ def test_a_server_verifies_the_signature_of_its_cache(place: Place, signed: str,
     assert not list(tmp_path.rglob("*.parquet"))
     (kept,) = (tmp_path / "cache").rglob("current/manifest.sig")
     kept.unlink()
-    with pytest.raises(VerificationError, match="it has no signature"):
+    with pytest.raises(VerificationError, match="the version has no signature"):
         fetcher.read_cached()
     fetcher.close()
 
@@ -214,11 +216,11 @@ def test_a_key_that_does_not_serve_is_named(
     file = {"public": "ours.pub.pem", "no key": "text.pem"}.get(kind, f"{kind}.pem")
     err = error_of(capsys, "sign", ref, "--key", file)
     missing = "No such file or directory"
-    message = missing if kind == "missing" else "is no private key on an elliptic curve"
+    message = missing if kind == "missing" else "is not an elliptic-curve private key"
     assert f"--key {file}" in err
     assert message in err
     err = error_of(capsys, "predict", ref, "--features", "1,2,3,4", "--public-key", "text.pem")
-    assert "--public-key text.pem is no public key in PEM form" in err
+    assert "--public-key text.pem is not a public key in PEM format" in err
     promote = ["promote", ref, "--to", "production"]
     assert missing in error_of(capsys, *promote, "--public-key", "none.pem")
     assert history.list_events(local.client, ref.partition("/")[0]) == []

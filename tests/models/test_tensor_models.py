@@ -113,8 +113,8 @@ def test_tensor_versions_are_verified_and_promoted(eval_csv: Path, capsys: Any) 
     first, second = log_version(_IRIS.data.astype("float32")), log_version(_IRIS.data)
     assert run(capsys, "verify", first)["passed"]
     for ref, message in (
-        (first, "tensor float32 (-1, 4), no champion to fit"),
-        (second, "tensor float64 (-1, 4), takes what clients send"),
+        (first, "tensor float32 (-1, 4), no champion to compare with"),
+        (second, "tensor float64 (-1, 4), accepts the champion's requests"),
     ):
         argv = ["promote", ref, "--to", "production", "--eval-data", str(eval_csv), "--target", "label"]
         promoted = run(capsys, *argv)

@@ -1,4 +1,4 @@
-"""`mlflow run`, `make run` and `mlflow models serve` as real processes."""
+"""`mlflow run`, `make run` and `mlflow models serve`, run as real processes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def mlflow_run(uri: str, *parameters: str) -> subprocess.CompletedProcess[str]:
 
 
 def runs(client: MlflowClient) -> list[Any]:
-    """Return the runs of all experiments but the history, whose events are runs as well."""
+    """Return the runs of all experiments except the history, in which each event is a run."""
     found = [e.experiment_id for e in client.search_experiments() if not e.name.endswith("-promotions")]
     return client.search_runs(found)
 
@@ -71,7 +71,7 @@ def test_a_mistyped_parameter_leaves_no_run_and_no_version(parameter: str, line:
 
 
 @pytest.mark.slow
-def test_a_table_of_ones_own(store: str, table_csv: Path) -> None:
+def test_mlflow_run_trains_on_a_csv_table(store: str, table_csv: Path) -> None:
     done = mlflow_run(store, f"data={table_csv}", "target=kind", "name=other", "split=hash")
     assert done.returncode == 0, done.stderr
     assert "other version 1, stage staging" in done.stdout
@@ -141,11 +141,11 @@ def test_mlflow_models_serve_predicts_with_the_stage(
     )
     with urllib.request.urlopen(request, timeout=30) as response:
         assert json.load(response) == {"predictions": [1]}
-    # What serving writes into the store's folder does not count as a change of the model.
+    # MLflow writes a file into the model folder when it serves; the digest ignores it.
     assert load_model("iris@staging").info.version == 1
 
 
-def test_a_python_without_the_packages_says_what_to_do(tmp_path: Path) -> None:
+def test_a_python_without_the_packages_names_the_fix(tmp_path: Path) -> None:
     bare = tmp_path / "bare"
     subprocess.run([BIN / "python", "-m", "venv", "--without-pip", bare], check=True)
     done = subprocess.run(
@@ -171,7 +171,7 @@ def test_two_first_trainings_at_once_both_register(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_folder_with_a_space_in_its_name_is_the_default_store_there(tmp_path: Path) -> None:
+def test_the_default_store_works_in_a_folder_with_a_space_in_its_name(tmp_path: Path) -> None:
     folder = tmp_path / "my clone"
     folder.mkdir()
     for name in ("MLproject", "conda.yaml", "pipeline", "registry_tools"):

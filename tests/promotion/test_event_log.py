@@ -363,7 +363,7 @@ def test_a_rollback_takes_no_version_of_a_model_that_was_made_again(local: Place
     for version in (EQUAL, GOOD, GOOD):
         local.add(name, version)
     move(local, name, 3)
-    with pytest.raises(PromotionError, match="skipped version 2: it has another digest"):
+    with pytest.raises(PromotionError, match="skipped version 2: its digest has changed"):
         roll_back(local, name)
 
 
@@ -383,12 +383,12 @@ def test_the_rest_of_a_history_with_an_unreadable_event_is_shown(
     experiment = local.client.get_run(event.run_id).info.experiment_id
     local.client.create_run(experiment, tags={"kind": "event", "content": "no JSON"})
     assert events(local, name) == [("promote", "applied", 1)]
-    assert "is no event that registry-tools recorded" in caplog.text
+    assert "is not an event of registry-tools" in caplog.text
 
 
 def test_a_text_that_does_not_fit_is_refused_before_anything_is_recorded(local: Place) -> None:
     name = local.model(GOOD, EQUAL)
-    with pytest.raises(PromotionError, match="--actor has 1,001 characters, at most 1,000 fit"):
+    with pytest.raises(PromotionError, match="--actor has 1,001 characters: shorten it to at most 1,000"):
         move(local, name, 1, actor="a" * 1001)
     assert events(local, name) == []
     event = move(local, name, 1, actor="😀" * 1000).event

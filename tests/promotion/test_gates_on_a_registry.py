@@ -104,9 +104,7 @@ def test_no_baseline_needs_a_reason_and_is_recorded(local: Place, capsys: Any) -
     assert local.holder(name) == 2
     (event,) = history.list_events(local.client, name)
     baseline = [gate for gate in event.gates if gate["gate"] == "baseline"]
-    assert [(gate["passed"], gate["message"]) for gate in baseline] == [
-        (True, "not asked for (--no-baseline)")
-    ]
+    assert [(gate["passed"], gate["message"]) for gate in baseline] == [(True, "skipped (--no-baseline)")]
 
 
 def test_on_too_few_rows_no_version_is_better_than_the_majority_class(local: Place) -> None:
@@ -124,7 +122,7 @@ def test_repeated_rows_count_once(local: Place, capsys: Any) -> None:
     command = ("promote", f"{name}/2", "--to", "production", "--eval-data", "rows.csv", "--target", "label")
     pd.concat([table[:10]] * 30).to_csv("rows.csv", index=False)
     assert main([*command, "--rule", "better"]) == 3
-    assert "10 of 300 rows are left to compare on, 20 are needed (left out: 290 repeated)" in (
+    assert "10 of 300 rows are left to compare, 20 are needed (left out: 290 repeated)" in (
         capsys.readouterr().err
     )
     pd.concat([table[:25]] * 12).to_csv("rows.csv", index=False)
@@ -137,7 +135,7 @@ def test_repeated_rows_count_once(local: Place, capsys: Any) -> None:
     assert shown in gates["champion"]["message"]
     assert gates["champion"]["message"].endswith("repeated rows left out: 275")
     assert main(["compare", f"{name}/2", f"{name}/1", *command[-4:]]) == 0
-    assert "trained on), without 275 repeated ones: 1.0000 and 0.9200" in capsys.readouterr().out
+    assert "not recorded), without 275 repeated ones: 1.0000 and 0.9200" in capsys.readouterr().out
     # The same features with another label, or another value of a further column, are no repetition.
     again = pd.concat([table[:25].assign(patient=patient) for patient in range(12)])
     again.to_csv("rows.csv", index=False)
@@ -184,7 +182,7 @@ def test_a_classifier_of_several_outputs_gets_one_refusal(local: Place) -> None:
     two = memorizing(np.column_stack([LABELS, LABELS]))
     name = log(two)
     verdict = judge(local, name, minimum={"accuracy": 0.9})
-    assert only_refusal(verdict).message.startswith(f"{name} version 1 predicts 2 classes a row: ")
+    assert only_refusal(verdict).message.startswith(f"{name} version 1 predicts 2 classes for each row, ")
 
 
 @pytest.mark.parametrize(
@@ -237,7 +235,7 @@ def test_a_prediction_that_is_no_value_is_refused_and_its_row_named(value: Any, 
             )
     options = {"policy": TrustPolicy(allow_code=True)}
     refusal = only_refusal(judge(local, name, 1, **options))
-    message = f"row 7 of the holdout rows: the model predicts {value}, which is no class"
+    message = f"row 7 of the holdout rows: the model predicts {value}, which is not a class"
     assert (refusal.gate, refusal.message) == ("predictions", message)
     refusal = only_refusal(judge(local, name, 2, champion=1, **options))
     assert refusal.gate == "champion"
@@ -342,8 +340,8 @@ def test_slices_are_feature_columns_and_small_groups_are_named(local: Place) -> 
 
 @pytest.mark.parametrize(
     ("slices", "message"),
-    [(("x",), "--slice x: it has 200 values, at most 20 are groups: add a column"),
-     (("site",), "--slice site: no such column; there are: 'x', 'even', 'tens', 'kind'"),
+    [(("x",), "--slice x: it has 200 values, and at most 20 are supported: add a column"),
+     (("site",), "--slice site: no such column; the columns are: 'x', 'even', 'tens', 'kind'"),
      (("kind",), "--slice kind: one group only, the whole table: name a column with several values"),
      (("tens",), "no group has 20 rows; not judged, fewer than 20 rows: tens='0' (10), tens='1' (10)")],
 )  # fmt: skip

@@ -131,7 +131,7 @@ def test_an_equal_version_is_promoted_and_its_predecessor_is_archived(place: Pla
 def test_a_worse_version_is_refused_and_the_refusal_is_recorded(place: Place) -> None:
     name = place.model()
     promote_version(place, name, GOOD)
-    with pytest.raises(GateRefused, match=r"more than the margin of 0\.01 below") as caught:
+    with pytest.raises(GateRefused, match=r"worse by more than the margin of 0\.01") as caught:
         promote_version(place, name, POOR)
     assert caught.value.exit_code == 3
     assert refused_by(caught) == ["champion", "baseline"]
@@ -195,7 +195,7 @@ def test_a_stage_moved_during_the_evaluation_is_not_overwritten(
 def test_a_version_in_the_stage_already_is_not_promoted_again(place: Place) -> None:
     name = place.model()
     promote_version(place, name, GOOD)
-    with pytest.raises(PromotionError, match="is in stage production already"):
+    with pytest.raises(PromotionError, match="stage production already holds"):
         promote_version(place, name, GOOD)
 
 
@@ -254,7 +254,7 @@ def test_a_stage_whose_version_was_deleted_is_reported_and_comes_back(place: Pla
     promote_version(place, name, EQUAL)
     place.client.delete_model_version(name, str(EQUAL))  # MLflow takes the alias with it
     (reported,) = inconsistencies(place, name)
-    assert reported.startswith("production is at no version, the history says version 2")
+    assert reported.startswith("production is at no version, but its last event set version 2")
     assert roll_back(place, name).version == GOOD
     assert inconsistencies(place, name) == []
 
@@ -265,7 +265,7 @@ def test_external_changes_are_shown_and_repaired(place: Place) -> None:
     promote_version(place, name, GOOD)
     place.client.set_registered_model_alias(name, "production", str(POOR))
     (reported,) = inconsistencies(place, name)
-    assert reported.startswith("production is at version 3, the history says version 1")
+    assert reported.startswith("production is at version 3, but its last event set version 1")
     verdict = recovery.verify(place.client, ModelRef(name, stage="production"), TrustPolicy())
     assert [gate.gate for gate in verdict.refusals] == ["history"]
     assert recovery.repair(place.client, name) == [
@@ -356,7 +356,7 @@ def test_a_version_without_a_holdout_needs_evaluation_data(place: Place, tmp_pat
         (GateOptions(minimum={"recall": 0.95}), "recall 0.9000, at least 0.95 required"),
         (GateOptions(minimum={"f1_macro": 0.99}, maximum={"f1_macro": 1}), "at least 0.99 required"),
         (GateOptions(maximum={"log_loss": 0.1}), "log_loss 0.1589, at most 0.1 required"),
-        (GateOptions(minimum={"acuracy": 0.9}), "no metric 'acuracy'; there are: accuracy,"),
+        (GateOptions(minimum={"acuracy": 0.9}), "no metric 'acuracy'; the metrics are: accuracy,"),
         (GateOptions(max_latency_ms=0.000001), "ms for one row"),
     ],
 )
@@ -380,7 +380,7 @@ def test_thresholds_that_pass_are_shown(local: Place) -> None:
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ("non-inferior", "too few rows to show it: 2061 would do"),
+        ("non-inferior", "too few rows to show it: 2061 are enough"),
         ("better", "p(better) 0.5; not significantly better"),
     ],
 )
@@ -407,7 +407,7 @@ def test_training_rows_of_the_champion_are_excluded_and_too_few_rows_are_refused
     name = local.model(GOOD)
     promote_version(local, name, GOOD)
     train(TrainParams(plots=False, name=name, random_state=7))
-    with pytest.raises(GateRefused, match=r"20 are needed \(left out: 26 trained on\)") as caught:
+    with pytest.raises(GateRefused, match=r"20 are needed \(left out: 26 training rows\)") as caught:
         promote_version(local, name, 2)
     for way_out in ("champion's split", "split=hash", "--eval-data"):
         assert way_out in str(caught.value)
@@ -421,16 +421,16 @@ def test_a_champion_with_a_column_that_the_candidate_dropped_needs_evaluation_da
     train(params)
     promote_version(local, "animals", 1)
     train(replace(params, drop=("legs",)))
-    with pytest.raises(GateRefused, match=r"signature: 'legs' no longer taken") as caught:
+    with pytest.raises(GateRefused, match=r"signature: 'legs' no longer accepted") as caught:
         promote_version(local, "animals", 2)
     messages = {gate.gate: gate.message for gate in caught.value.promotion.verdict.refusals}
-    assert "it was trained with 'legs', which they lack; give --eval-data" in messages["champion"]
+    assert "it was trained with 'legs', which the rows lack; give --eval-data" in messages["champion"]
 
 
 def test_two_versions_are_compared_on_rows_that_neither_knows(local: Place) -> None:
     name = local.model()
     good, poor = (local.version(name, number) for number in (GOOD, POOR))
-    compared = comparison.compare(local.client, good, poor, TrustPolicy()).paired
+    compared = comparison.predict_pair(local.client, good, poor, TrustPolicy()).paired
     assert compared.rows == 30
     assert compared.difference == pytest.approx(0.9667 - 0.3333, abs=1e-3)
     assert compared.p_better < 0.001
@@ -502,7 +502,7 @@ def test_the_trusted_types_that_a_model_lists_itself_are_ignored(local: Place) -
         )
     with pytest.raises(GateRefused, match="no signature"):
         promote_version(local, name, 2)
-    with pytest.raises(RegistryToolsError, match=r"not trusted: builtins\.eval"):
+    with pytest.raises(RegistryToolsError, match=r"untrusted types: builtins\.eval"):
         load_model(f"{name}/2", tracking_uri=local.uri)
 
 
@@ -676,9 +676,9 @@ def test_a_version_trained_on_its_holdout_is_refused(local: Place, monkeypatch: 
     monkeypatch.setattr(split, split_rows.__name__, leaking)
     name = local.model(GOOD)
     train(TrainParams(plots=False, name=name))
-    with pytest.raises(GateRefused, match="30 of 30 rows were trained on") as caught:
+    with pytest.raises(GateRefused, match="30 of 30 rows are training rows") as caught:
         promote_version(local, name, 2)
-    assert refused_by(caught) == ["clean_holdout", "baseline"]  # there are no rows to show it on
+    assert refused_by(caught) == ["clean_holdout", "baseline"]  # there are no rows to evaluate on
 
 
 @pytest.mark.slow

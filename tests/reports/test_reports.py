@@ -106,7 +106,7 @@ def test_rows_on_which_both_agree_are_not_listed_and_a_long_list_is_cut() -> Non
 def test_the_first_sentence_names_the_better_version_and_its_significance() -> None:
     page = comparison_page(version(1), version(2), side_by_side(), ({}, {}), NOW)
     assert "iris 1 is right on 40 more of 80 rows that neither was trained on" in page
-    assert "more than chance would do" in page
+    assert "which is significant" in page
     few = comparison_page(version(1), version(2), side_by_side(rows=4), ({}, {}), NOW)
     assert "iris 1 is right on 2 more of 4 rows" in few
     assert "which may be chance" in few
@@ -164,7 +164,7 @@ def test_a_class_that_one_version_does_not_know_is_reported() -> None:
     knows = VersionPredictions(plain.first.names, None, ("a", "b", "c"))
     compared = PairedPredictions(plain.rows, labels, knows, plain.second, plain.paired)
     page = comparison_page(version(1), version(2), compared, ({}, {}), NOW)
-    assert "iris 2 does not know the class c, that of 3 rows: counted as wrong." in page
+    assert "iris 2 does not know the class c, the label of 3 rows: counted as wrong." in page
 
 
 def test_numeric_values_keep_their_type_beside_text() -> None:
@@ -231,13 +231,16 @@ def test_both_commands_write_a_page_from_a_real_registry(
 ) -> None:
     file = tmp_path / "report.html"
     assert main(["compare", "iris/1", "iris/2", "--html", str(file)]) == 0
-    assert str(file) in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "metric accuracy" in printed
+    assert printed.endswith(f"report: {file}\n")
     page = file.read_text()
     Tags(page).check_self_contained()
     assert "on 30 rows that neither was trained on" in page
     assert 'alt="confusion matrix of iris 1"' in page
     assert main(["compare", "iris/1", "iris/2", "--html", str(file), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["paired"]["rows"] == 30
+    result = json.loads(capsys.readouterr().out)
+    assert (result["paired"]["rows"], result["report"]) == (30, str(file))
     assert main(["history", "iris", "--html", str(file)]) == 0
     assert "register version 2 in staging" in file.read_text()
 
@@ -281,12 +284,12 @@ def test_a_page_corrects_its_comparisons_together_and_says_so() -> None:
     )
     page = comparison_page(version(1), version(2), compared, ({}, {}), NOW)
     assert "All 4 comparisons on this page are corrected together." in page
-    assert "corrected together (Holm)" in page
+    assert "Holm's method corrects" in page
     assert "iris 1 is right on 6 more of 80 rows" in page
     assert "which may be chance" in page
     # 6 discordant rows: p = 2 / 2**6 for the accuracy, of which there are four comparisons.
     assert "p = 0.125</span>" in page
-    assert "No metric below shows which is" in page
+    assert "No metric below shows a significant difference" in page
 
 
 def test_a_class_that_is_shown_to_be_worse_is_never_left_out() -> None:

@@ -135,7 +135,7 @@ def test_a_bad_invocation_is_refused_as_mlflow_does_and_without_an_echo(reader: 
     for body, kind, status, message in (
         (b"{}", None, 415, "missing"),
         (b'{"dataframe_split": {"columns": 5, "data": [[1, 2]]}}', json, 400, ""),
-        (b"{}", "text/plain", 415, "not understood"),
+        (b"{}", "text/plain", 415, "not supported"),
         (b"{}", "application/json; charset=latin-1", 415, "UTF-8"),
         (b"{}", json, 400, "exactly one of"),
         (misspelt, json, 400, "petal width (cm)"),

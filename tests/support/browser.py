@@ -1,6 +1,7 @@
-"""A real browser, for the tests and for the pictures: the system's Chromium, driven by Playwright.
+"""Drive the system's Chromium with Playwright, for the browser tests and the screenshots.
 
-`page` and `page_log` are fixtures, for every test through `conftest.py`. A page of ours is tried as
+`conftest.py` makes the fixtures `page` and `page_log` available to every test. A test of our own page
+looks like this:
 
     page.goto(path.as_uri())
     assert not page_log.errors
@@ -19,16 +20,16 @@ from dataclasses import dataclass, field
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-# Set where a missing browser is a fault of the machine, as in CI, and no reason to skip a test.
+# CI sets this variable: a missing browser then fails the tests instead of skipping them.
 REQUIRED = "BROWSER_TESTS_REQUIRED"
 MISSING = "there is no chromium on the PATH: apt-get install chromium"
-# Machines are shared: a page that is drawn at once here may take its time there.
+# A loaded machine may need long to draw a page.
 PATIENCE = 45_000  # milliseconds
 SIZE = {"width": 1440, "height": 900}
 _FLAGS = [
-    "--no-sandbox",  # it needs rights that root in a container does not have
+    "--no-sandbox",  # the sandbox needs rights that root in a container does not have
     "--disable-gpu",
-    # What the browser asks of its maker's servers on its own account.
+    # These flags stop requests that the browser sends to its vendor.
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
@@ -40,7 +41,7 @@ _OUTSIDE = re.compile(r"^(?:http|ws)s?://(?!(?:127\.0\.0\.1|localhost|\[::1\])(?
 
 @dataclass
 class PageLog:
-    """What went wrong in a page, and the addresses outside this machine that it asked for."""
+    """The errors of a page, and its requests to other machines."""
 
     errors: list[str] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
@@ -52,12 +53,12 @@ class PageLog:
 
 @contextlib.contextmanager
 def launched() -> Iterator[Browser]:
-    """Run a browser.
+    """Run a browser until the body ends.
 
     Raises
     ------
     FileNotFoundError
-        If there is none on this machine.
+        If Chromium is not installed.
     """
     path = shutil.which("chromium")
     if path is None:
@@ -72,8 +73,8 @@ def launched() -> Iterator[Browser]:
 
 @contextlib.contextmanager
 def opened(running: Browser, log: PageLog) -> Iterator[Page]:
-    """Open a page that remembers nothing of another, and that reaches this machine alone."""
-    # A service worker could ask where nobody sees it.
+    """Open a page with an empty profile, which can reach only this machine."""
+    # Playwright does not see the requests of a service worker.
     context = running.new_context(viewport=SIZE, service_workers="block")
     try:
         context.set_default_timeout(PATIENCE)
@@ -99,14 +100,14 @@ def _watch(context: BrowserContext, log: PageLog) -> None:
     )
 
 
-# Not for the whole session: while Playwright runs, its event loop counts as the one of the thread,
-# and no other test could run one of its own.
+# The scope is not the session: while Playwright runs, its event loop is the running loop of the thread,
+# and other tests could not start one.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A browser for the tests of a module; where there is none they are skipped, or fail in CI."""
+    """A browser for the tests of a module; without Chromium they are skipped, or fail in CI."""
     if shutil.which("chromium") is None:
         if os.environ.get(REQUIRED):
-            pytest.fail(f"{REQUIRED} is set, and {MISSING}", pytrace=False)
+            pytest.fail(f"{REQUIRED} is set, but {MISSING}", pytrace=False)
         pytest.skip(MISSING)
     with launched() as running:
         yield running
@@ -114,12 +115,12 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page_log() -> PageLog:
-    """What the page of this test complains of, and what it asks of other machines."""
+    """The errors of the page of this test, and its requests to other machines."""
     return PageLog()
 
 
 @pytest.fixture
 def page(browser: Browser, page_log: PageLog) -> Iterator[Page]:
-    """An empty page of 1440 by 900 in a real browser; requests to other machines fail."""
+    """An empty page of 1440 by 900 pixels in a real browser; requests to other machines fail."""
     with opened(browser, page_log) as page:
         yield page

@@ -1,4 +1,4 @@
-"""Our command lines, called in this process or from an activated environment."""
+"""Run our command lines in this process, or prepare the environment to run them in a subprocess."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def error_of(capsys: pytest.CaptureFixture[str], *argv: str, code: int = 1) -> s
 
 
 def environment(uri: str | None = None) -> dict[str, str]:
-    """Return an environment as after `. .venv/bin/activate`, in which MLflow keeps its voice."""
+    """Return the variables of a shell after `. .venv/bin/activate`, without MLflow's own variables."""
     variables = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "MAKE"))}
     variables["PATH"] = f"{BIN}{os.pathsep}{variables['PATH']}"
     variables["MLFLOW_DISABLE_TELEMETRY"] = "true"

@@ -1,4 +1,4 @@
-"""Where the project is, and one row of Iris."""
+"""The root folder of the project, and one row of Iris with its column names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders with a model in them, as small as a loader takes them, and archives that a test changes."""
+"""Write minimal model folders that the loader accepts, and change their skops archives."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def save_model(folder: Path, model: Any, **mlmodel: Any) -> Path:
 
 
 def load(folder: Path, *trust: str) -> LoadedModel:
-    """Load a folder as every command does."""
+    """Load a model folder with the same function that the commands use."""
     return load_folder(folder, TrustPolicy(types=trust))
 
 

@@ -26,7 +26,7 @@ INSTALLED_FROM = ("pyproject.toml", *(path.name for path in ROOT.glob("requireme
 
 
 def plain(text: str) -> str:
-    """Leave out what differs from run to run: ids and times, and spaces at line ends."""
+    """Replace run ids and times, which differ between runs, and remove spaces at line ends."""
     text = re.sub(r"\b[0-9a-f]{64}\b", "<digest>", text)
     text = re.sub(r"\b[0-9a-f]{32}\b", "<run>", text)
     text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", "<time>", text)

@@ -1,7 +1,8 @@
-"""A program for an environment with `kserve`: send a request with KServe's own clients, print the outputs.
+"""Send a request with KServe's own clients and print the outputs; runs in an environment with `kserve`.
 
-Usage: `python kserve_client.py HTTP_PORT GRPC_PORT MODEL < inputs.json`, where the inputs are a list of
-`{"name", "datatype", "shape", "data"}`. It prints an object: for each transport, what each call returned.
+Usage: `python kserve_client.py HTTP_PORT GRPC_PORT MODEL < inputs.json`. The inputs are a list of
+`{"name", "datatype", "shape", "data"}`. It prints a JSON object with the results of each call, for both
+transports.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ NUMPY = {"FP64": np.float64, "FP32": np.float32, "INT64": np.int64, "BOOL": np.b
 
 
 def request(model: str, inputs: list[dict[str, Any]], binary: bool, outputs: list[str]) -> InferRequest:
-    """Return a request with its tensors as bytes or as values."""
+    """Return a request with binary tensors or with JSON values."""
     tensors = []
     for each in inputs:
         tensor = InferInput(each["name"], each["shape"], each["datatype"])
@@ -35,7 +36,7 @@ def request(model: str, inputs: list[dict[str, Any]], binary: bool, outputs: lis
 
 
 def plain(response: Any) -> dict[str, Any]:
-    """Return the outputs of a response as JSON."""
+    """Return the outputs of a response as plain values."""
     outputs = {}
     for each in response.outputs:
         values = each.as_numpy()

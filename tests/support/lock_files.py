@@ -1,4 +1,4 @@
-"""The pins of the lock files."""
+"""Read the pinned versions of the lock files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ways through the pages of MLflow, as a person takes them: for the tests and for the pictures."""
+"""Navigate the MLflow UI as a user does, for the browser tests and the screenshots."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def open_runs(page: Page, address: str) -> None:
 
 
 def open_comparison(page: Page, address: str, names: Sequence[str] = FOUR) -> None:
-    """Tick runs in the table, press Compare, and wait for the plot."""
+    """Select runs in the table, press Compare, and wait for the plot."""
     open_runs(page, address)
     for name in names:
         link = page.get_by_role("link", name=name, exact=True)
@@ -39,12 +39,12 @@ def open_comparison(page: Page, address: str, names: Sequence[str] = FOUR) -> No
 
 
 def axis_titles(page: Page) -> Locator:
-    """Return the names over the axes of the parallel coordinates."""
+    """Return the titles of the axes in the parallel coordinates plot."""
     return page.locator(".js-plotly-plot .axis-title")
 
 
 def wait_for_lines(page: Page) -> None:
-    """Wait until lines are drawn between the axes; fail when none come."""
+    """Wait until the plot shows lines between the axes; fail if none appear."""
     expect(page.locator(_LINES)).to_be_visible()
     eventually(lambda: coloured(_between_the_axes(page)) > 200, seconds=PATIENCE / 1000)
 
@@ -55,7 +55,7 @@ def coloured(png: bytes) -> int:
 
 
 def _between_the_axes(page: Page) -> bytes:
-    """Take a picture of the lines of the plot alone: the bar beside them has colours as well."""
+    """Return a screenshot of the lines only, without the colour bar at the side."""
     lines = page.locator(_LINES).bounding_box()
     first = axis_titles(page).first.bounding_box()
     last = axis_titles(page).last.bounding_box()

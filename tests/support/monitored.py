@@ -1,4 +1,4 @@
-"""What the tests of monitoring share: rows, logs, labels and runs."""
+"""Helpers of the monitoring tests: rows, prediction logs, labels, runs and baselines."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SHIFTED = "sepal length (cm)"
 
 
 def flowers(count: int = 240, seed: int = 0, shift: float = 0) -> tuple[pd.DataFrame, list[str]]:
-    """Return rows as those of the training, one column shifted, and what is right."""
+    """Return rows drawn from Iris with one shifted column, and their correct class names."""
     chosen = np.random.default_rng(seed).integers(0, 150, count)
     rows = IRIS.data.iloc[chosen].reset_index(drop=True)
     rows[SHIFTED] += shift
@@ -44,7 +44,7 @@ def flowers(count: int = 240, seed: int = 0, shift: float = 0) -> tuple[pd.DataF
 
 @dataclass(frozen=True)
 class LogPart:
-    """Rows that one version predicted, as they are in a file of the prediction log."""
+    """Rows that one version predicted, for one file of the prediction log."""
 
     version: int
     rows: pd.DataFrame
@@ -56,7 +56,7 @@ class LogPart:
 
 
 def write_log(folder: Path, name: str, *parts: LogPart) -> Path:
-    """Write files as the server does; the first test below compares them with its own."""
+    """Write a prediction log; a test compares it with a log of the real server."""
     (folder / name).mkdir(parents=True, exist_ok=True)
     before = len(list((folder / name).glob("*.parquet")))
     for number, part in enumerate(parts, before):
@@ -116,27 +116,27 @@ _png = report._png
 
 @pytest.fixture(autouse=True)
 def fewer_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw one feature and save no figure: that takes longer than all the rest of a run."""
+    """Draw only one feature and save no figure, because drawing takes most of the time of a run."""
     monkeypatch.setattr(figures, "MAX_FEATURES", 1)
     monkeypatch.setattr(report, _png.__name__, lambda _: b"not drawn")
 
 
 @pytest.fixture
 def drawn(fewer_figures: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Save the figures all the same, where it may be the rows that cannot be drawn."""
+    """Save the figures after all, for tests of rows that are difficult to draw."""
     monkeypatch.setattr(report, _png.__name__, _png)
 
 
 @pytest.fixture
 def passing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The gates are tested elsewhere; where a test is not about them they only take time."""
+    """Let every gate pass, to save time in tests that are not about gates."""
     verdict = Verdict((GateResult("none", True, "not judged here"),))
     monkeypatch.setattr(promote, evaluate.evaluate.__name__, lambda *_: verdict)
     monkeypatch.setattr(rollback, evaluate.evaluate_rollback.__name__, lambda *_: verdict)
 
 
 def promoted_versions(place: Place, *versions: int) -> str:
-    """Return a model each of whose versions was in production, the last one is."""
+    """Register versions of a new model, promote each to production in turn, and return the name."""
     name = place.model(*versions)
     for version in range(1, len(versions) + 1):
         ref = ModelRef(name, version=version)
@@ -145,7 +145,7 @@ def promoted_versions(place: Place, *versions: int) -> str:
 
 
 def labelled(folder: Path, right: Sequence[str], wrong: int) -> Path:
-    """Write labels for a log of one part; so many of the predictions are wrong."""
+    """Write labels for a log of one part; `wrong` of the predictions are incorrect."""
     other = {name: NAMES[(NAMES.index(name) + 1) % 3] for name in NAMES}
     given = [other[name] if n < wrong else name for n, name in enumerate(right)]
     path = folder / "labels.csv"
@@ -155,7 +155,7 @@ def labelled(folder: Path, right: Sequence[str], wrong: int) -> Path:
 
 
 def grown_table(folder: Path, shift: float = 2, count: int = 600) -> Path:
-    """Write a table to train on: what there was, and the production data with their labels."""
+    """Write a table for a retraining: the rows of Iris, and labelled production data."""
     current, right = flowers(count, seed=3, shift=shift)
     random = np.random.default_rng(4)
     current += random.normal(0, 0.05, current.shape)
@@ -166,7 +166,7 @@ def grown_table(folder: Path, shift: float = 2, count: int = 600) -> Path:
 
 
 def small(columns: dict[str, Any] | None = None) -> baseline.TrainingBaseline:
-    """Return a baseline of cats and dogs, nine of ten of which were predicted correctly."""
+    """Return a baseline with the classes cat and dog, with 9 of 10 holdout predictions correct."""
     right = np.array(["cat", "dog"] * 5, dtype=object)
     predicted = right.copy()
     predicted[0] = "dog"

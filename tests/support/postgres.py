@@ -1,4 +1,4 @@
-"""A real PostgreSQL for the tests, from a wheel; where there is no such wheel they are skipped."""
+"""Run a real PostgreSQL from a wheel; the tests that need it are skipped if there is no such wheel."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from pathlib import Path
 
 import pytest
 
-# It refuses to run as root; this user is on every machine, and owns nothing else.
+# PostgreSQL refuses to run as root; the user `nobody` exists on every machine.
 _OWNER = "nobody" if os.geteuid() == 0 else None
-# No test cuts the power; to a busy disk each start would wait many seconds.
+# The tests need no protection against power failures, and without it a start does not wait for the disk.
 _SETTINGS = "listen_addresses = ''\nfsync = off\nfull_page_writes = off\n"
 
 
 class Postgres:
-    """A PostgreSQL that listens on a file alone, with its programs."""
+    """A PostgreSQL that listens only on a Unix socket, with its command-line programs."""
 
     def __init__(self, programs: Path, folder: Path) -> None:
-        self.programs = programs  # where `pg_dump` and the others are
-        self.folder = folder  # of its socket, and of all that it keeps
+        self.programs = programs  # the folder of `pg_dump` and the other programs
+        self.folder = folder  # the folder of the socket and the data
 
     def uri(self, database: str) -> str:
-        """Return what `mlflow server` takes; it names the driver, as SQLAlchemy's choice varies."""
+        """Return the URI for `mlflow server`; it names the driver, because SQLAlchemy's default changed."""
         return f"postgresql+psycopg2://postgres@/{database}?host={self.folder}"
 
     @property
     def environment(self) -> dict[str, str]:
-        """What its programs need to be called, and to find it, without a path or an option."""
+        """The variables with which the programs are found, and connect, without a path or an option."""
         path = f"{self.programs}:{os.environ['PATH']}"
         return {"PGHOST": str(self.folder), "PGUSER": "postgres", "PATH": path}
 
     def run(self, program: str, *options: str) -> str:
-        """Run one of its programs on it and return what that prints."""
+        """Run one of the command-line programs and return its output."""
         return subprocess.run(
             [program, *options],
             check=True,
@@ -48,7 +48,7 @@ class Postgres:
         ).stdout
 
     def make(self, database: str, template: str = "template1") -> str:
-        """Make a database, empty or as a copy of another, and return its URI."""
+        """Create a database, empty or as a copy of another, and return its URI."""
         self.run("createdb", "--template", template, database)
         return self.uri(database)
 
@@ -56,11 +56,11 @@ class Postgres:
         self._as_owner("pg_ctl", "--wait", "--log", str(self.folder / "log"), "start")
 
     def stop(self, how: str = "immediate") -> None:
-        """Stop it as a killed machine does: whoever is connected is cut off."""
+        """Stop the server; the default mode drops all connections, as a crash does."""
         self._as_owner("pg_ctl", "--wait", "--mode", how, "stop")
 
     def _as_owner(self, program: str, *options: str) -> None:
-        # Into a file: what is started would keep a pipe open.
+        # The output goes to a file, because the started server would keep a pipe open.
         with (self.folder / "control.log").open("ab") as log:
             done = subprocess.run(
                 [self.programs / program, "--pgdata", self.folder / "data", *options],
@@ -75,16 +75,16 @@ class Postgres:
 
 
 def has_postgres() -> bool:
-    """Whether the wheel is there: not each supported Python and machine has one."""
+    """Check whether the wheel is installed; some supported Python versions and machines have none."""
     return importlib.util.find_spec("pgserver") is not None
 
 
 def _programs(folder: Path) -> Path:
-    """Return where the wheel's programs are, copied to where another user may run them."""
-    # Not imported: that would make files in the home folder.
+    """Return the folder of the wheel's programs, copied to a folder that another user can read."""
+    # Importing the package would create files in the home folder.
     found = importlib.util.find_spec("pgserver")
     if found is None or found.origin is None:
-        pytest.skip("pgserver, a wheel with PostgreSQL, is not there for this Python or machine")
+        pytest.skip("pgserver, a wheel with PostgreSQL, does not exist for this Python or machine")
     wheel = Path(found.origin).parent
     if _OWNER is not None:
         for part in (wheel, wheel.with_name("pgserver.libs")):
@@ -95,7 +95,7 @@ def _programs(folder: Path) -> Path:
 
 @contextmanager
 def postgres() -> Iterator[Postgres]:
-    """Run a PostgreSQL in a folder of its own: the path of a socket has to be short."""
+    """Run a PostgreSQL in a new folder with a short path, because socket paths have a length limit."""
     with tempfile.TemporaryDirectory(prefix="pg-") as name:
         folder = Path(name)
         running = Postgres(_programs(folder), folder)

@@ -1,4 +1,4 @@
-"""Models that a test saves, and loads as the server does, in this process."""
+"""Save models, and load them in this process as the server does."""
 
 from __future__ import annotations
 

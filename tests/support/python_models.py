@@ -1,6 +1,7 @@
-"""Python functions as MLflow models; each class is local, so that its code travels with the model.
+"""MLflow models that are Python functions.
 
-Without `from __future__ import annotations`: MLflow reads the type hints themselves.
+Each class is local to a function, so that MLflow stores its code with the model. The module has no
+`from __future__ import annotations`, because MLflow reads the type hints.
 """
 
 from typing import Any
@@ -10,7 +11,7 @@ from mlflow.pyfunc import PythonModel
 
 
 def echo() -> PythonModel:
-    """Return a model that returns its rows and parameters, and values that JSON hardly holds."""
+    """Return a model that returns its rows and parameters, and numbers that JSON cannot represent."""
 
     class Echo(PythonModel):  # type: ignore[misc]
         def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> Any:

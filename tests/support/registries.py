@@ -1,7 +1,7 @@
-"""Registries of three kinds, each real, in which a test makes models of its own.
+"""Real registries of three kinds, in which each test registers its own models.
 
-The three versions of such a model come from three trainings that are done once: `GOOD` (0.97 on the
-held-out rows), `EQUAL` (all right; not significantly better on 30 rows), `POOR` (0.33).
+The versions of such a model come from three trainings, which run once: `GOOD` (accuracy 0.97 on the
+held-out rows), `EQUAL` (accuracy 1.0, not significantly better on 30 rows) and `POOR` (0.33).
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from tests.support.tracking_servers import account, add_user, guarded_server, se
 GOOD, EQUAL, POOR = 1, 2, 3
 _TRAININGS = (TrainParams(), TrainParams(model="knn"), TrainParams(max_iter=1))
 _names = itertools.count(1)
-Change = Callable[[Path, dict[str, Any]], None]  # of a model's folder and its MLmodel
+Change = Callable[[Path, dict[str, Any]], None]  # changes a model folder and the content of its MLmodel
 
 
 @dataclass(frozen=True)
 class Place:
-    """A registry, and what its clients need to reach it."""
+    """A registry, with its URI and the variables that its clients need."""
 
     uri: str
-    files: Path  # the artifacts lie somewhere below
-    environment: Mapping[str, str] = field(default_factory=dict)
-    reader: Mapping[str, str] = field(default_factory=dict)  # of a user who may only read
+    files: Path  # a folder that contains the artifacts
+    environment: Mapping[str, str] = field(default_factory=dict)  # variables of a user who may write
+    reader: Mapping[str, str] = field(default_factory=dict)  # variables of a user who may only read
 
     @property
     def client(self) -> MlflowClient:
@@ -54,7 +54,7 @@ class Place:
         return name
 
     def add(self, name: str, version: int) -> int:
-        """Register a trained run once more, as the next version of a model."""
+        """Register a trained run again, as the next version of a model."""
         trained = self.client.get_model_version("trained", str(version))
         return registry.register(
             self.client,
@@ -67,7 +67,7 @@ class Place:
         )
 
     def holder(self, name: str, stage: str = "production") -> int | None:
-        """Return the version in a stage, by its alias and its legacy mirror alike."""
+        """Return the version in a stage, and check that alias and legacy stage agree."""
         held = stages.stage_holder(self.client, name, stage)
         legacy = [
             int(v.version)
@@ -82,7 +82,7 @@ class Place:
 
 
 def crafted(place: Place, change: Change) -> str:
-    """Register a version whose files were changed before the digest was taken."""
+    """Register a version whose files were changed before its digest was computed."""
     name = place.model(GOOD)
     train(TrainParams(name=name, plots=False))
     folder = Path(place.client.get_model_version_download_uri(name, "2"))
@@ -101,7 +101,7 @@ def evidence_folder(place: Place, name: str, version: int) -> Path:
 
 
 def renew_manifest(place: Place, name: str, version: int) -> None:
-    """Take a version's files as they are now for those that were registered."""
+    """Recompute manifest and digest of a version from its current files."""
     folder = Path(place.client.get_model_version_download_uri(name, str(version)))
     made = manifest.write_manifest(evidence_folder(place, name, version), manifest.manifest_of(folder))
     for tag, part in ((registry.DIGEST_TAG, made.model), (registry.EVIDENCE_DIGEST_TAG, made.evidence)):
@@ -109,7 +109,7 @@ def renew_manifest(place: Place, name: str, version: int) -> None:
 
 
 def train_all(uri: str, folder: Path) -> None:
-    """Train the three runs; the artifacts of a local store go below the folder."""
+    """Train the three runs; a local store keeps their artifacts in the folder."""
     before = Path.cwd()
     os.chdir(folder)
     mlflow.set_tracking_uri(uri)
@@ -138,9 +138,9 @@ def server_place(empty: Path, folder: Path) -> Iterator[Place]:
 
 @contextmanager
 def guarded_place(empty: Path, folder: Path, database: Postgres | None) -> Iterator[Place]:
-    """A server as a team shares it: processes over PostgreSQL, with MLflow's basic-auth app.
+    """Run a server for a team: worker processes on PostgreSQL, with MLflow's basic-auth app.
 
-    Everybody may read, the owner may write. Where there is no PostgreSQL it is one over SQLite.
+    Every user may read, and only the owner may write. Without PostgreSQL, the server uses SQLite.
     """
     if database is None:
         shutil.copy(empty, folder / "mlflow.db")

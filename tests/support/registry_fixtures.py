@@ -1,4 +1,4 @@
-"""Fixtures: registries with trained runs, of which a test makes models of its own."""
+"""Fixtures: registries with trained runs, from which each test registers its own models."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def server_place(empty_database: Path, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="session")
 def database() -> Iterator[Postgres]:
-    """A real PostgreSQL, in which a test makes databases of its own."""
+    """A real PostgreSQL, in which each test creates its own databases."""
     with postgres() as running:
         yield running
 
@@ -49,7 +49,7 @@ def guarded_place(
     ]
 )
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """A registry with three trained runs: SQLite, a server, and one as a team shares it."""
+    """A registry with three trained runs: on SQLite, behind a server, and behind a server with users."""
     found: Place = request.getfixturevalue(request.param)
     monkeypatch.chdir(tmp_path)
     for name, value in {"MLFLOW_TRACKING_URI": found.uri, **found.environment}.items():
@@ -59,7 +59,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.fixture
 def local(sqlite_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """The registry on SQLite alone, for what does not depend on where it is."""
+    """The registry on SQLite only, for tests that do not depend on the kind of registry."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite_place.uri)
     return sqlite_place

@@ -1,4 +1,4 @@
-"""Read by schemathesis: how a Parquet body is made, which no schema describes."""
+"""Hooks of schemathesis: make Parquet bodies, which a JSON schema cannot describe."""
 
 import os
 from pathlib import Path
@@ -8,5 +8,5 @@ import schemathesis
 
 @schemathesis.serializer("application/vnd.apache.parquet")
 def parquet(context: object, value: object) -> bytes:
-    """Return one valid file, whatever was generated."""
+    """Return the same valid file for each generated value."""
     return Path(os.environ["PARQUET_BODY"]).read_bytes()

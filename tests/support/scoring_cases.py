@@ -1,6 +1,6 @@
-"""Requests to MLflow's scoring protocol, and the kinds of models that MLflow's server and ours get them for.
+"""Requests of MLflow's scoring protocol, and the kinds of models to which the tests send them.
 
-The requests follow what MLflow's own tests of its scoring server check: malformed bodies, every
+The requests cover the same topics as MLflow's own tests of its scoring server: malformed bodies, every
 orientation of a table, content types and their parameters, tensors, types of a schema, parameters, and
 the bodies of language models.
 """
@@ -47,7 +47,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of model: how it is saved, two valid rows, and what else is sent to it."""
+    """One kind of model: a function that saves it, two valid rows, and additional requests."""
 
     save: Callable[[Path], None]
     rows: pd.DataFrame
@@ -67,7 +67,7 @@ def save_text(folder: Path) -> None:
 
 def save_params(folder: Path) -> None:
     params = {"method": "plain", "limit": 3, "share": 0.5}
-    # Not inferred from a list of text: where Spark is installed, MLflow would import it for that.
+    # To infer the signature from a list of text, MLflow would import Spark if it is installed.
     signature = ModelSignature(
         outputs=Schema([ColSpec("string")]), params=infer_signature(params=params).params
     )
@@ -96,7 +96,7 @@ def as_parquet(table: pd.DataFrame) -> bytes:
 
 
 def common_cases(rows: pd.DataFrame) -> list[Case]:
-    """Return the requests that every kind of model gets, with its own rows."""
+    """Return the requests that are sent to every kind of model, with rows of that model."""
     split = rows.to_dict("split")
     records, columns = rows.to_dict("records"), rows.to_dict("list")
     values = rows.to_numpy().tolist()

@@ -1,7 +1,7 @@
-"""The pictures of the README, taken from the example store: `make screenshots`.
+"""Take the screenshots of the README from the example store: `make screenshots`.
 
-One more picture is one more function in `PICTURES`. A file of our own is opened with
-`page.goto(Path(…).as_uri())`; the function returns when the page is as it is to be seen.
+To add a picture, add a function to `PICTURES`. The function opens a page, for a local file with
+`page.goto(Path(…).as_uri())`, and returns when the page is ready for the screenshot.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.support.mlflow_ui import axis_titles, open_comparison, open_runs, wai
 from tests.support.servers import BIN, example
 
 FOLDER = Path(__file__).parents[2] / "docs" / "pictures"
-# The assistant of MLflow opens by itself on a first visit, and then waits in the corner.
+# MLflow's Assistant opens on the first visit, and leaves a button in the corner.
 _QUIET = {
     "mlflow.workflowType_v1": '"machine_learning"',
     "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true",
@@ -41,7 +41,7 @@ _WIDTHS = {
 
 
 def take(running: Browser, address: str, name: str, folder: Path) -> Path:
-    """Take one picture into a folder; return its path."""
+    """Take one screenshot, write it to a folder, and return its path."""
     path = folder / f"{name}.png"
     with opened(running, PageLog()) as page:
         PICTURES[name](page, address)
@@ -50,7 +50,7 @@ def take(running: Browser, address: str, name: str, folder: Path) -> Path:
 
 
 def _remember(page: Page, stored: dict[str, str]) -> None:
-    """Let MLflow find what it would have stored on an earlier visit."""
+    """Set values in the local storage of the browser, as an earlier visit of MLflow would."""
     page.add_init_script(
         f"for (const [key, value] of Object.entries({json.dumps(stored)}))"
         " if (!localStorage.getItem(key)) localStorage.setItem(key, value)"
@@ -58,7 +58,7 @@ def _remember(page: Page, stored: dict[str, str]) -> None:
 
 
 def runs(page: Page, address: str) -> None:
-    """Show the runs of all models, the best first, with what tells them apart."""
+    """Show the runs of all models, the best first, with the columns in which they differ."""
     view = {
         "selectedColumns": [column for column in _WIDTHS if "." in column],
         "columnOrder": list(_WIDTHS),
@@ -74,7 +74,7 @@ def runs(page: Page, address: str) -> None:
 
 
 def compare(page: Page, address: str) -> None:
-    """Show four runs beside each other: the plot, the parameters that differ, and the metrics."""
+    """Compare four runs: the plot, the parameters that differ, and the metrics."""
     _remember(page, _QUIET)
     page.set_viewport_size(SIZE | {"height": 1800})
     open_comparison(page, address)
@@ -86,7 +86,7 @@ def compare(page: Page, address: str) -> None:
     page.get_by_text("Show diff only").first.click()
     page.get_by_role("button", name="Run details").click()
     wait_for_lines(page)
-    # MLflow shows six metrics and a half; the picture ends after the sixth.
+    # The page cuts the seventh metric in half, so the picture ends after the sixth.
     last = page.get_by_role("grid").first.get_by_role("link", name="log_loss").bounding_box()
     page.set_viewport_size(SIZE | {"height": round(last["y"] + last["height"]) + 20})
     page.mouse.move(0, 0)
@@ -108,7 +108,7 @@ def report(page: Page, address: str) -> None:
 
 
 def write_report(command: Sequence[str], address: str, path: Path) -> None:
-    """Let `registry-tools` write a page about what stands in the registry at an address."""
+    """Run a command of `registry-tools` with `--html` on the registry at an address."""
     subprocess.run(
         [BIN / "registry-tools", *command, "--html", path, "--tracking-uri", address],
         check=True,
@@ -120,7 +120,7 @@ PICTURES: dict[str, Callable[[Page, str], None]] = {"runs": runs, "compare": com
 
 
 def main(folder: Path) -> None:
-    """Take all pictures anew."""
+    """Take all screenshots."""
     folder.mkdir(parents=True, exist_ok=True)
     with (
         launched() as running,

@@ -1,4 +1,4 @@
-"""Real servers for the tests: where they listen, when they are up, how they end."""
+"""Helpers for real servers: free ports, waiting until a server is up, ending it, and its metrics."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from prometheus_client.parser import text_string_to_metric_families
 BIN = Path(sys.prefix, "bin")
 
 
-# Systems give outgoing connections higher ports. Byte N of the file stands for port N: a test
-# process locks it until it ends, so that no other test process starts a server on that port.
+# Outgoing connections use higher ports than these. A test process reserves port N by a lock on byte N of
+# this file, so that no other test process starts a server on the port.
 _PORTS = iter(random.Random(os.getpid()).sample(range(20_000, 30_000), 10_000))
 _PORT_LOCKS = Path(tempfile.gettempdir(), f"test-ports-{os.getuid()}").open("wb")  # noqa: SIM115
 
 
 def free_port() -> int:
-    """Return a port on which nobody listens, and which no other test process gets."""
+    """Return a free port, and reserve it for this test process."""
     for port in _PORTS:
         with contextlib.suppress(OSError), socket.socket() as probe:
             fcntl.lockf(_PORT_LOCKS, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
@@ -40,7 +40,7 @@ def free_port() -> int:
 
 
 def wait_until_up(url: str, process: subprocess.Popen[bytes], seconds: float = 100) -> None:
-    """Wait until a server answers 200; fail when it ended or the time is over."""
+    """Wait until a server answers 200; fail if it ends or the time is over."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         assert process.poll() is None, f"the server ended with {process.returncode}"
@@ -53,7 +53,7 @@ def wait_until_up(url: str, process: subprocess.Popen[bytes], seconds: float = 1
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process that the tests started, and the workers that it started."""
+    """End a process that a test started, together with its child processes."""
     try:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(timeout=20)
@@ -66,7 +66,7 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
 
 @contextlib.contextmanager
 def example(log: Path) -> Iterator[str]:
-    """Show the example store, as `make ui` does, and yield its address."""
+    """Open the example store as `make ui` does, and yield its address."""
     port = free_port()
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -84,15 +84,15 @@ def example(log: Path) -> Iterator[str]:
 
 
 def eventually(check: Callable[[], bool], seconds: float = 60) -> None:
-    """Wait until something is so; fail when the time is over."""
+    """Wait until a check returns true; fail if the time is over."""
     deadline = time.monotonic() + seconds
     while not check():
-        assert time.monotonic() < deadline, "it did not come to pass"
+        assert time.monotonic() < deadline, f"the check did not become true within {seconds} s"
         time.sleep(0.05)
 
 
 def metric(client: httpx.Client, name: str, **labels: str) -> float:
-    """Return a metric of a server, over all series that have these labels; it has to be there."""
+    """Return a metric of a server, summed over all series with these labels; fail if there is none."""
     found = [
         sample.value
         for family in text_string_to_metric_families(client.get("/metrics").text)

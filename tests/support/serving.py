@@ -1,4 +1,4 @@
-"""Fixtures: processes, a tracking server, and servers of models with their clients."""
+"""Fixtures: processes, a tracking server, and model servers with their HTTP clients."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from tests.support.registries import Place
 from tests.support.servers import BIN, end_group, free_port, wait_until_up
 
 Serve = Callable[..., httpx.Client]
-POLL = 0.2  # seconds; of the servers that the tests start
+POLL = 0.2  # seconds between two polls of a server that the tests start
 ROWS = [IRIS_ROW, [5.0, 3.4, 1.5, 0.2], [6.7, 3.0, 5.2, 2.3]]
 SPLIT = {"dataframe_split": {"columns": IRIS_COLUMNS, "data": ROWS}}
 Responses = list[tuple[int, str, Any]]  # status, version, predictions
 
 
 def server_processes(client: httpx.Client) -> set[int]:
-    """Return the processes that the parent of a server has forked."""
+    """Return the ids of the child processes of a server."""
     pid = client.process.pid  # type: ignore[attr-defined]
     return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
 
 
 def versions(client: httpx.Client) -> set[int]:
-    """Return the versions that the workers serve, over some connections."""
+    """Return the versions that the workers serve, asked over 20 connections."""
     found = set()
     for _ in range(20):
         with httpx.Client(base_url=client.base_url, timeout=60) as another:
@@ -44,21 +44,21 @@ def versions(client: httpx.Client) -> set[int]:
 
 
 def end(client: httpx.Client) -> None:
-    """End a server, and check that it ends without an error."""
+    """End a server, and check that its exit code is 0."""
     process: subprocess.Popen[bytes] = client.process  # type: ignore[attr-defined]
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 0
 
 
 def worker_of(client: httpx.Client) -> int:
-    """Return the process of the only worker of a server."""
+    """Return the process id of the only worker of a server."""
     (worker,) = server_processes(client)
     return worker
 
 
 @contextlib.contextmanager
 def under_load(client: httpx.Client, threads: int = 4) -> Iterator[Responses]:
-    """Send requests on several connections until the end of the block; yield their responses."""
+    """Send requests on several connections until the body ends; yield the responses."""
     responses: Responses = []
     over = threading.Event()
 
@@ -81,7 +81,7 @@ def under_load(client: httpx.Client, threads: int = 4) -> Iterator[Responses]:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Start processes that end with the test, each the leader of a group of its own."""
+    """Start processes that end with the test, each in its own process group."""
     running: list[subprocess.Popen[bytes]] = []
 
     def log_of(number: int) -> Path:
@@ -130,7 +130,7 @@ def tracking_server(
 
 @pytest.fixture
 def serve(local: Place, start: Callable[..., subprocess.Popen[bytes]]) -> Iterator[Serve]:
-    """Start servers; each call returns a client, whose `process` is the server."""
+    """Start model servers; each call returns a client whose attribute `process` is the server."""
     clients = []
 
     def run(ref: str, *options: str) -> httpx.Client:
@@ -156,7 +156,7 @@ def client(serve: Serve, model: str) -> httpx.Client:
 
 @pytest.fixture(scope="session")
 def reading(sqlite_place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, int]]:
-    """A server of version 1 of `trained` for tests that only ask; the ports it listens on."""
+    """The HTTP and gRPC ports of a server of version 1 of `trained`, for tests that only read."""
     stages.move_alias(sqlite_place.client, "trained", "production", 1)
     ports = {"http": free_port(), "grpc": free_port()}
     with (tmp_path_factory.mktemp("reading") / "server.log").open("wb") as log:

@@ -1,4 +1,4 @@
-"""MLflow's scoring server and ours with the same model, in this process, and the models to compare with."""
+"""Run MLflow's scoring server and ours in this process with the same model, to compare responses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from registry_tools.serving.service import InferenceService
 from registry_tools.serving.settings import Settings
 
 JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
-# Posts a body of a type and returns our response and MLflow's.
+# Sends a body with a content type, and returns our response and MLflow's response.
 Ask = Callable[..., tuple[httpx.Response, httpx.Response]]
 
 
@@ -62,7 +62,7 @@ def save_sklearn(
 ) -> None:
     """Save a scikit-learn model with the signature of some rows, in a format that runs no code."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that integers cannot be missing
+        warnings.simplefilter("ignore")  # MLflow warns that integer columns cannot have missing values
         mlflow.sklearn.save_model(
             fitted,
             folder,

@@ -1,4 +1,4 @@
-"""Key pairs for signatures."""
+"""Write key pairs for signatures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 
 def write_keys(folder: Path, name: str, key: Any = None, password: bytes | None = None) -> Path:
-    """Write NAME.pem and NAME.pub.pem, and return the first."""
+    """Write the key pair NAME.pem and NAME.pub.pem, and return the path of the private key."""
     key = key or ec.generate_private_key(ec.SECP256R1())
     encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
     private = folder / f"{name}.pem"

@@ -1,4 +1,4 @@
-"""Fixtures: SQLite stores, empty or with trained models, and tables to train on."""
+"""Fixtures: SQLite stores, empty or with trained models, and a table to train on."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _KEPT = {
 
 @pytest.fixture(autouse=True)
 def _no_global_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Each test starts and ends without a tracking URI, a run or an experiment of another."""
+    """Remove tracking URI, active run and MLflow variables before and after each test."""
     for name in list(os.environ):
         if name.startswith("MLFLOW_") and name not in _KEPT:
             monkeypatch.delenv(name)
-    with sklearn.config_context():  # what answers as the server does leaves its checks out
+    with sklearn.config_context():  # a test that predicts as the server does disables checks of scikit-learn
         yield
     while mlflow.active_run():
         mlflow.end_run("KILLED")
@@ -42,10 +42,10 @@ def _no_global_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An SQLite store with MLflow's tables and nothing in them: making one takes seconds."""
+    """A SQLite store with MLflow's empty tables, made once because it takes seconds."""
     path = tmp_path_factory.mktemp("empty") / "mlflow.db"
     before = Path.cwd()
-    os.chdir(path.parent)  # where the first experiment keeps its artifacts
+    os.chdir(path.parent)  # MLflow creates the artifact folder of the first experiment here
     try:
         MlflowClient(f"sqlite:///{path}").search_registered_models()
     finally:
@@ -55,7 +55,7 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def store(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The URI of an empty store in the test's own folder, which is also where the test runs."""
+    """The URI of an empty store in the folder of the test, which is also the working folder."""
     shutil.copy(empty_database, tmp_path / "mlflow.db")
     monkeypatch.chdir(tmp_path)
     uri = f"sqlite:///{tmp_path}/mlflow.db"
@@ -91,14 +91,14 @@ def trained_once(empty_database: Path, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture
 def trained(trained_once: Trained, monkeypatch: pytest.MonkeyPatch) -> Trained:
-    """The shared store as the one that MLflow itself takes."""
+    """The shared store, set as the tracking URI of this process."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", trained_once.uri)
     return trained_once
 
 
 @pytest.fixture
 def table_csv(tmp_path: Path) -> Path:
-    """A table that is not Iris: numbers and text with holes, a boolean, a constant column."""
+    """A table with numbers and text with missing values, booleans, and a constant column."""
     rng = np.random.default_rng(7)
     rows = 120
     kind = rng.choice(["cat", "dog"], rows)

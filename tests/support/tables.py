@@ -1,4 +1,4 @@
-"""Tables of rows to score."""
+"""Make tables of rows to score."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.constants import IRIS_COLUMNS
 
 
 def rows(count: int = 1000) -> pd.DataFrame:
-    """Iris repeated with noise, and a column that is none of the model's."""
+    """Return rows drawn from Iris with noise, and an id column that the model does not use."""
     values = load_iris().data
     rng = np.random.default_rng(3)
     noisy = (values[rng.integers(0, len(values), count)] + rng.normal(0, 0.1, (count, 4))).round(2)

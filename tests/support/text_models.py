@@ -1,4 +1,7 @@
-"""Text models: one that reads its column, and one that takes its table for a list of column names."""
+"""Text models: one that selects its text column, and one whose vectorizer gets the whole table.
+
+A vectorizer that gets a table iterates over its column names, which is a common mistake.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ def register_text_model(name: str) -> str:
 
 
 def save_text_model(folder: Path, example_rows: int | None = None) -> None:
-    """Save such a model, with an input example of so many rows."""
+    """Save a model whose vectorizer gets the whole table, with an input example of `example_rows`."""
     example = TABLE[["text"]].head(example_rows) if example_rows else None
     mlflow.sklearn.save_model(fit(), folder, input_example=example, **options())
 

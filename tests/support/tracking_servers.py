@@ -1,4 +1,4 @@
-"""Real tracking servers over SQLite or PostgreSQL, with or without passwords."""
+"""Run real tracking servers on SQLite or PostgreSQL, with or without passwords."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.servers import BIN, end_group, free_port, wait_until_up
 def server(
     empty: Path, folder: Path, *options: str, environment: Mapping[str, str] | None = None
 ) -> Iterator[str]:
-    """Run a real `mlflow server` over SQLite that also keeps the artifacts; yield its address."""
+    """Run a real `mlflow server` on SQLite, which also stores the artifacts; yield its address."""
     if not (folder / "mlflow.db").exists():
         shutil.copy(empty, folder / "mlflow.db")
     store = f"sqlite:///{folder}/mlflow.db"
@@ -31,7 +31,7 @@ def server(
 def server_over(
     store: str, folder: Path, *options: str, environment: Mapping[str, str] | None = None
 ) -> Iterator[str]:
-    """Run a real `mlflow server` over a database; the artifacts go below the folder."""
+    """Run a real `mlflow server` on a database, with the artifacts in the folder; yield its address."""
     port = free_port()
     with (folder / "server.log").open("ab") as log:
         process = subprocess.Popen(
@@ -47,7 +47,7 @@ def server_over(
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            # Its jobs are for generative AI: eight more processes.
+            # The jobs serve MLflow's GenAI features and would start eight more processes.
             env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **(environment or {})},
         )
     try:
@@ -58,13 +58,13 @@ def server_over(
 
 
 def account(user: str) -> dict[str, str]:
-    """Return how a user of a guarded server signs in."""
+    """Return the variables with which a user signs in to a guarded server."""
     return {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": f"the-password-of-{user}"}
 
 
 @contextmanager
 def signed_in(user: str) -> Iterator[None]:
-    """Sign in for what is done in this process itself."""
+    """Sign in as a user in this process until the body ends."""
     os.environ.update(account(user))
     try:
         yield
@@ -75,7 +75,7 @@ def signed_in(user: str) -> Iterator[None]:
 
 @contextmanager
 def guarded_server(store: str, users: str, folder: Path, *options: str) -> Iterator[str]:
-    """Run a server that asks for a password; `users` is its other database."""
+    """Run a server that requires a password; `users` is the URI of its user database."""
     (folder / "auth.ini").write_text(
         "[mlflow]\ndefault_permission = READ\nadmin_username = owner\n"
         f"admin_password = {account('owner')['MLFLOW_TRACKING_PASSWORD']}\n"
@@ -91,7 +91,7 @@ def guarded_server(store: str, users: str, folder: Path, *options: str) -> Itera
 
 
 def add_user(uri: str, user: str) -> None:
-    """Make a user of a guarded server, as its owner."""
+    """Create a user of a guarded server, signed in as its owner."""
     name, password = account(user).values()
     owner = ":".join(account("owner").values())
     request = urllib.request.Request(

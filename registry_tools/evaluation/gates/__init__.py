@@ -1,1 +1,1 @@
-"""The gates: each takes plain values and returns one result."""
+"""The gates as pure functions: each takes plain values and returns one result."""

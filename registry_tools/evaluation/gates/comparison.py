@@ -1,4 +1,4 @@
-"""The gates that compare predictions: with the champion, and with the majority class."""
+"""The gates `champion` and `baseline`, which compare a candidate with others on the same rows."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from registry_tools.stats.intervals import SIGNIFICANCE
 from registry_tools.stats.paired_test import PairedComparison, compare_predictions, rows_needed
 
 RULES = ("not-worse", "non-inferior", "better")
-# A comparison on fewer rows than this shows nothing.
+# A comparison needs at least this number of rows.
 MINIMUM_ROWS = 20
-# Below, `non-inferior` refuses nearly every equal candidate; above, `not-worse` passes too many worse ones.
+# With fewer rows, `non-inferior` refuses nearly every equal candidate; with more, `not-worse` passes too
+# many worse candidates.
 NON_INFERIOR_ROWS = 300
-# So many discordant rows, all in its favour, make the one-sided exact McNemar test significant.
+# The smallest number of discordant rows, all in favour of the candidate, at which the one-sided exact
+# McNemar test is significant.
 _FEWEST_GAINS = math.floor(math.log2(1 / SIGNIFICANCE)) + 1
 _BASELINE_FIX = "give more rows with --eval-data FILE --target COLUMN, or --no-baseline --reason TEXT"
 
@@ -27,17 +29,17 @@ _BASELINE_FIX = "give more rows with --eval-data FILE --target COLUMN, or --no-b
 def judge_distinct(
     gate: Callable[[npt.NDArray[np.bool_]], GateResult], distinct: npt.NDArray[np.bool_]
 ) -> GateResult:
-    """Judge the distinct rows; if they pass, the gate must pass on all rows as well.
+    """Run a gate on the distinct rows; if it passes, it must also pass on all rows.
 
-    A repeated row is not one more observation, so it must not make a result significant. But it may
-    be repeated because it is common: a candidate that fails on it does not pass either.
+    A repeated row is not an independent observation, so it must not make a result significant. But a
+    row may be repeated because it is common, so a candidate that is worse on such rows must not pass.
 
     Parameters
     ----------
     gate
-        Judges the rows where a mask of shape (rows,) is true.
+        A function that runs the gate on the rows of a mask, shape (rows,).
     distinct
-        The mask of the rows without their repetitions.
+        The mask of the rows without repetitions, shape (rows,).
     """
     result = gate(distinct)
     repeated = int(np.sum(~distinct))
@@ -53,26 +55,26 @@ def judge_distinct(
 
 
 def champion_gate(compared: PairedComparison, rule: str, margin: float, excluded: int | None) -> GateResult:
-    """Pass if the candidate is good enough against the champion, by one of `RULES`.
+    """Pass if the candidate is good enough compared with the champion, by one of `RULES`.
 
     Parameters
     ----------
     compared
-        Both on the candidate's holdout, without the rows that either was trained on.
+        The comparison on rows that neither was trained on.
     rule
         `not-worse`: the observed difference is at least -margin, and not significantly below zero.
-        `non-inferior`: the lower bound of the difference lies above -margin. `better`: significantly
-        better.
+        `non-inferior`: the lower bound of the difference is above -margin. `better`: the difference is
+        significantly above zero.
     margin
-        A difference in accuracy that does not matter, in (0, 1).
+        The negligible difference in accuracy, in (0, 1).
     excluded
-        How many rows were left out because one of the two was trained on them; None if it is not
-        recorded which the champion was trained on.
+        The number of training rows that were left out; None if the champion's training rows are not
+        recorded.
     """
     c = compared
-    left_out = f", {excluded} left out that were trained on" if excluded else ""
+    left_out = f" without {excluded} training rows" if excluded else ""
     if excluded is None:
-        left_out = ", some of which the champion may have been trained on: that is not recorded"
+        left_out = ", which may include training rows of the champion, as they are not recorded"
     shown = (
         f"{c.candidate_accuracy:.4f} against {c.champion_accuracy:.4f} on {c.rows} rows{left_out}: "
         f"difference {c.difference:+.4f} [{c.low:+.4f}, {c.high:+.4f}], "
@@ -81,7 +83,7 @@ def champion_gate(compared: PairedComparison, rule: str, margin: float, excluded
     metrics = {**c.metrics(), "excluded_rows": float(excluded or 0)}
 
     def result(passed: bool, why: str) -> GateResult:
-        # SciPy's comparisons are NumPy's booleans, which JSON does not know.
+        # Comparisons of SciPy's values are NumPy booleans, which JSON cannot represent.
         return GateResult("champion", bool(passed), f"{rule}: {shown}; {why}", metrics)
 
     if rule == "better":
@@ -92,10 +94,10 @@ def champion_gate(compared: PairedComparison, rule: str, margin: float, excluded
         if c.bound > -margin:
             return result(True, bound)
         needed = rows_needed(c, margin)
-        few = f"; too few rows to show it: {needed} would do" if c.rows < needed else ""
+        few = f"; too few rows to show it: {needed} are enough" if c.rows < needed else ""
         return result(False, bound + few)
     if c.difference < -margin:
-        return result(False, f"more than the margin of {margin} below")
+        return result(False, f"worse by more than the margin of {margin}")
     if c.p_worse < SIGNIFICANCE:
         return result(False, "significantly worse")
     advice = (
@@ -106,26 +108,26 @@ def champion_gate(compared: PairedComparison, rule: str, margin: float, excluded
 
 
 def too_few_rows(distinct: npt.NDArray[np.bool_], excluded: int) -> GateResult | None:
-    """Return the refusal of a comparison on hardly any rows, or None if there are enough.
+    """Return the refusal of a comparison on too few rows; None if there are enough.
 
     Parameters
     ----------
     distinct
-        The mask of the rows to compare on, without their repetitions, shape (rows,).
+        The mask of the rows to compare, without repetitions, shape (rows,).
     excluded
-        How many others were trained on.
+        The number of training rows that were left out.
     """
     left = int(np.sum(distinct))
     repeated = len(distinct) - left
     if left >= MINIMUM_ROWS:
         return None
-    counts = [(excluded, "trained on"), (repeated, "repeated")]
+    counts = [(excluded, "training rows"), (repeated, "repeated")]
     left_out = ", ".join(f"{count} {what}" for count, what in counts if count)
     split = "train with the champion's split, or with split=hash, or " if excluded else ""
     return GateResult(
         "champion",
         False,
-        f"{left} of {len(distinct) + excluded} rows are left to compare on, {MINIMUM_ROWS} are needed"
+        f"{left} of {len(distinct) + excluded} rows are left to compare, {MINIMUM_ROWS} are needed"
         f"{f' (left out: {left_out})' if left_out else ''}: {split}give more rows with --eval-data FILE "
         "--target COLUMN",
         {"rows": float(left), "excluded_rows": float(excluded), "repeated_rows": float(repeated)},
@@ -138,14 +140,14 @@ def baseline_gate(labels: npt.NDArray[Any], predictions: npt.NDArray[Any]) -> Ga
     Parameters
     ----------
     labels, predictions
-        Class names of the rows that the candidate was not trained on, shape (rows,).
+        The class names for rows that the candidate was not trained on, shape (rows,).
 
     Notes
     -----
-    The test is the one-sided exact McNemar test at 5%, as of the rule `better`.
+    The test is the one-sided exact McNemar test at 5%, as for the rule `better`.
     """
     if not len(labels):
-        return GateResult("baseline", False, f"there are no rows to show it on; {_BASELINE_FIX}")
+        return GateResult("baseline", False, f"there are no rows to evaluate on; {_BASELINE_FIX}")
     names, counts = np.unique(labels.astype(str), return_counts=True)
     commonest, others = str(names[counts.argmax()]), int(len(labels) - counts.max())
     compared = compare_predictions(labels, predictions, np.full(len(labels), commonest, dtype=object))

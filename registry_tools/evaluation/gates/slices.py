@@ -1,4 +1,4 @@
-"""The gate that compares a candidate with its champion in groups of rows."""
+"""The gate `slices`, which compares a candidate with its champion in each group of rows."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from registry_tools.stats.intervals import SIGNIFICANCE
 from registry_tools.stats.multiple_testing import holm
 from registry_tools.stats.paired_test import PairedComparison, compare_predictions
 
-# More groups than this are no groups: most would have too few rows.
+# With more groups, most would have too few rows.
 MAXIMUM_GROUPS = 20
 
 
 @dataclass(frozen=True)
 class Group:
-    """The rows of one value of a slice column; `compared` is None where they are too few."""
+    """The rows with one value of a slice column; `compared` is None if there are too few."""
 
     column: str
-    value: str | None  # None: it is missing
+    value: str | None  # None for missing values
     rows: int
     compared: PairedComparison | None
 
     @property
     def title(self) -> str:
-        """The group as messages name it."""
+        """The name of the group in messages."""
         return f"{self.column} missing" if self.value is None else f"{self.column}={self.value!r}"
 
 
@@ -48,9 +48,9 @@ def group_rows(
     column
         The name of the column.
     values
-        Its value in each row as text, None where it is missing: those are a group as well.
+        The value of each row as text; None for missing values, which form a group as well.
     labels, candidate, champion
-        Class names, shape (rows,).
+        The labels and the predictions as class names, each of shape (rows,).
     """
     groups = []
     for value in sorted(set(values), key=lambda value: (value is None, value or "")):
@@ -64,10 +64,11 @@ def group_rows(
 
 
 def slices_gate(groups: Sequence[Group]) -> GateResult:
-    """Pass if the candidate is in no group significantly worse than the champion.
+    """Pass unless the candidate is significantly worse than the champion in a group.
 
-    The p-values of the one-sided exact McNemar test are corrected together, over all groups of
-    all columns. Groups of too few rows are named, and not judged; one at least must be.
+    The p-values of the one-sided exact McNemar test are corrected together over all groups of all
+    columns. The message names groups with too few rows, which are not tested. At least one group must
+    be large enough.
     """
     judged = [(group, group.compared) for group in groups if group.compared is not None]
     left_out = [f"{group.title} ({group.rows})" for group in groups if group.compared is None]

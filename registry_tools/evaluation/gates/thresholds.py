@@ -1,4 +1,4 @@
-"""The gates that compare a measured value with a limit: metrics, time for one row, size of the files."""
+"""The gates that compare a measured value with a limit: metrics, latency and size of the files."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ def thresholds_gate(
     maximum: Mapping[str, float],
     failed_thresholds: Callable[[Mapping[str, float], Mapping[str, float], Mapping[str, float]], list[str]],
 ) -> GateResult:
-    """Pass if every metric on the holdout reaches its threshold.
+    """Pass if every metric on the holdout meets its threshold.
 
     Parameters
     ----------
     metrics
-        By name; `recall` is the lowest of all classes.
+        The metrics by name; `recall` is the lowest recall of all classes.
     minimum, maximum
-        Thresholds by metric name.
+        The thresholds by metric name.
     failed_thresholds
-        Returns the names of the metrics that miss their thresholds.
+        A function that returns the names of the metrics that miss their thresholds.
     """
     thresholds = [(name, "least", limit) for name, limit in minimum.items()]
     thresholds += [(name, "most", limit) for name, limit in maximum.items()]
     unknown = sorted({name for name, _, _ in thresholds} - set(metrics))
     if unknown:
         known = ", ".join(sorted(metrics))
-        return GateResult("thresholds", False, f"no metric {unknown[0]!r}; there are: {known}")
+        return GateResult("thresholds", False, f"no metric {unknown[0]!r}; the metrics are: {known}")
     undefined = [name for name, _, _ in thresholds if not math.isfinite(metrics[name])]
     if undefined:
         return GateResult("thresholds", False, f"{undefined[0]} is {metrics[undefined[0]]} on these rows")
@@ -54,9 +54,9 @@ def metrics_fault(
     Parameters
     ----------
     probabilities
-        Of the model, shape (rows, classes); None if it gives none.
+        The model's probabilities, shape (rows, classes); None if it has none.
     rows
-        How many rows there are to compute metrics on.
+        The number of rows to compute metrics on.
     classes
         The names of all classes of the model and the labels.
     """
@@ -75,7 +75,7 @@ def metrics_fault(
 
 
 def latency_gate(milliseconds: Sequence[float], most: float) -> GateResult:
-    """Pass if the median time to predict one row is at most `most` milliseconds."""
+    """Pass if the median of the milliseconds to predict one row is at most `most`."""
     median = float(np.median(milliseconds))
     return GateResult(
         "latency",
@@ -86,14 +86,14 @@ def latency_gate(milliseconds: Sequence[float], most: float) -> GateResult:
 
 
 def latency_ratio_gate(candidate: Sequence[float], champion: Sequence[float], most: float) -> GateResult:
-    """Pass if the candidate takes at most `most` times as long for one row as the champion.
+    """Pass if the candidate takes at most `most` times the champion's time for one row.
 
     Parameters
     ----------
     candidate, champion
-        Milliseconds for the same row in the same process, measured in turns.
+        The milliseconds for the same row in the same process, measured in turns.
     most
-        The largest ratio of the medians that passes.
+        The largest allowed ratio of the medians.
     """
     own, other = float(np.median(candidate)), float(np.median(champion))
     ratio = own / other
@@ -112,9 +112,9 @@ def size_ratio_gate(candidate: int, champion: int, most: float) -> GateResult:
     Parameters
     ----------
     candidate, champion
-        Bytes of all files of the model, at least 1.
+        The bytes of all files of the model, at least 1.
     most
-        The largest ratio that passes.
+        The largest allowed ratio.
     """
     ratio = candidate / champion
     return GateResult(

@@ -1,4 +1,4 @@
-"""The gates on a version itself: integrity, signature, predictions, and rows it was trained on."""
+"""The gates `integrity`, `signature`, `predictions` and `clean_holdout`, on the version itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from registry_tools.data.schema import Column, TensorSchema, UnsupportedTensor, 
 from registry_tools.evaluation.verdict import GateResult
 from registry_tools.models.prediction_shape import flatten_one_output
 
-# A client that sends the first type is served by a model that takes one of the others.
+# For each type that a client may send, the column types that accept its values.
 _WIDER = {"integer": {"integer", "long", "double"}, "long": {"long", "double"}, "float": {"float", "double"}}
 
 
@@ -24,20 +24,20 @@ def integrity_gate(
     public_key: Path | None = None,
     evidence_files: int = 0,
 ) -> GateResult:
-    """Pass if no file differs from the manifest, or from the signature where one is required.
+    """Pass if no file differs from the manifest or, if a signature is required, from the signed one.
 
     Parameters
     ----------
     faults
-        The differences.
+        The differences, as text.
     files
-        How many files the model has.
+        The number of files of the model.
     has_manifest
-        Whether one was made at registration.
+        Whether the version has a manifest from its registration.
     public_key
-        The key whose signature was required, for the message.
+        The key that verified the signature, for the message; None if no signature was required.
     evidence_files
-        How many files of the evidence were compared with the manifest.
+        The number of evidence files that were compared with the manifest.
     """
     if faults:
         return GateResult("integrity", False, "; ".join(faults[:5]))
@@ -56,32 +56,32 @@ def signature_gate(
     candidate: Sequence[Column] | TensorSchema | UnsupportedTensor | None,
     champion: Sequence[Column] | TensorSchema | UnsupportedTensor | None,
 ) -> GateResult:
-    """Pass if the candidate has a signature, and takes the requests of the champion's clients."""
+    """Pass if the candidate has a signature and accepts the requests of the champion's clients."""
     if candidate is None:
         return GateResult(
-            "signature", False, "the candidate has no signature that names and types its columns"
+            "signature", False, "the candidate has no signature with names and types of its columns"
         )
     if not isinstance(candidate, Sequence) or not isinstance(champion, Sequence | None):
         fault = tensor_fault(candidate, champion)
-        fits = "no champion to fit" if champion is None else "takes what clients send"
+        fits = "no champion to compare with" if champion is None else "accepts the champion's requests"
         return GateResult("signature", fault is None, fault or f"{candidate}, {fits}")
     if champion is None:
-        return GateResult("signature", True, f"{len(candidate)} columns, no champion to fit")
+        return GateResult("signature", True, f"{len(candidate)} columns, no champion to compare with")
     faults = _column_faults(candidate, champion)
     if faults:
         return GateResult("signature", False, "; ".join(faults))
-    return GateResult("signature", True, f"{len(candidate)} columns take what clients send")
+    return GateResult("signature", True, f"{len(candidate)} columns accept the champion's requests")
 
 
 def _column_faults(candidate: Sequence[Column], champion: Sequence[Column]) -> list[str]:
-    """Return why the champion's clients do not fit: other columns, types or order."""
+    """Return the differences in columns, types or order that would break the champion's clients."""
     sent = {column.name: column for column in champion}
     taken = {column.name for column in candidate}
     faults = []
     for column in candidate:
         existing = sent.get(column.name)
         if existing is None:
-            # An optional one too: a row without names is then too short, as is a tensor.
+            # Even an optional column: for rows without column names, it changes the number of values.
             faults.append(f"new {'required' if column.required else 'optional'} column {column.name!r}")
         elif column.type not in _WIDER.get(existing.type, {existing.type}):
             faults.append(f"column {column.name!r} was {existing.type}, is {column.type}")
@@ -89,14 +89,14 @@ def _column_faults(candidate: Sequence[Column], champion: Sequence[Column]) -> l
             faults.append(f"column {column.name!r} was optional, is required")
     removed = [column.name for column in champion if column.name not in taken]
     if removed:
-        faults.append(f"{_names(removed)} no longer taken")
+        faults.append(f"{_names(removed)} no longer accepted")
     if removed or taken - set(sent):
         renamed = "renamed? " if removed and taken - set(sent) else ""
         faults.append(f"{renamed}the champion's clients send exactly its {len(champion)} columns")
     shared = [column.name for column in candidate if column.name in sent]
     if shared != [column.name for column in champion if column.name in taken]:
-        # Rows without names would get wrong predictions.
-        faults.append("its columns stand in another order")
+        # Rows without column names would get wrong predictions.
+        faults.append("its columns are in another order")
     return faults
 
 
@@ -110,8 +110,8 @@ def predictions_gate(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> G
     Parameters
     ----------
     recorded, given
-        `predictions`, shape (rows,), and `probabilities`, shape (rows, classes) or None. Classes
-        must be equal, probabilities within 1e-6: another processor may round differently.
+        `predictions`, shape (rows,), and `probabilities`, shape (rows, classes) or None. Classes must
+        be equal. Probabilities may differ by 1e-6, because processors round differently.
     """
     expected, found = (
         flatten_one_output(np.asarray(side["predictions"], dtype=object)).tolist()
@@ -121,38 +121,38 @@ def predictions_gate(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> G
     if len(expected) != len(found) or different:
         row = different[0] if different else min(len(expected), len(found))
         return GateResult(
-            "predictions", False, f"row {row} of the input example is not predicted as recorded"
+            "predictions", False, f"the prediction for row {row} of the input example differs from the record"
         )
     fault = _probability_fault(recorded.get("probabilities"), given.get("probabilities"))
     if fault is not None:
         return GateResult("predictions", False, fault)
-    return GateResult("predictions", True, f"{len(found)} rows predicted as recorded")
+    return GateResult("predictions", True, f"{len(found)} recorded predictions reproduced")
 
 
 def _probability_fault(recorded: Any, given: Any) -> str | None:
-    """Return how probabilities differ from the recorded ones; None if they do not."""
+    """Return the difference between given and recorded probabilities; None if there is none."""
     if recorded is None and given is None:
         return None
     if recorded is None:
-        return "the model gives probabilities, and none were recorded: record its predictions anew"
+        return "the model returns probabilities, but none are recorded: register the model again"
     if given is None:
-        return "probabilities were recorded, and the model gives none"
+        return "probabilities are recorded, but the model returns none"
     expected, found = np.asarray(recorded, dtype=float), np.asarray(given, dtype=float)
     if expected.shape != found.shape:
-        return f"probabilities of shape {found.shape} were given, of shape {expected.shape} recorded"
+        return f"the probabilities have the shape {found.shape}, the recorded ones {expected.shape}"
     if not np.isfinite(found).all():
         return "a probability is NaN or infinite"
     gap = float(np.max(np.abs(expected - found), initial=0.0))
-    return None if gap <= 1e-6 else f"a probability differs by {gap:.2g} from recorded"
+    return None if gap <= 1e-6 else f"a probability differs by {gap:.2g} from the recorded one"
 
 
 def probabilities_fault(probabilities: npt.NDArray[np.float64], classes: Sequence[str]) -> str | None:
-    """Return why values are no probabilities of classes; None if they are.
+    """Return why values are not probabilities of classes; None if they are.
 
     Parameters
     ----------
     probabilities
-        Of the evaluated rows, shape (rows, classes).
+        The values for the evaluated rows, shape (rows, classes).
     classes
         The names of the classes, in the order of the columns.
     """
@@ -178,11 +178,11 @@ def clean_holdout_gate(
     Parameters
     ----------
     holdout, training
-        Row hashes, shape (rows,).
+        The row hashes, shape (rows,).
     duplicates
-        The rows that stand in the table itself more than once, and how often, shape (rows, 2).
-        Such a row may stand on both sides, as often together as in the table. These are
-        reported, and do not refuse.
+        The hashes of rows that occur more than once in the original table, and their counts, shape
+        (rows, 2). Copies of such a row may be in both parts, together as often as in the table. The
+        message reports them, but they do not refuse.
     """
     shared, held_out = np.unique(holdout[np.isin(holdout, training)], return_counts=True)
     ordered = np.sort(training)
@@ -197,7 +197,9 @@ def clean_holdout_gate(
         return GateResult(
             "clean_holdout",
             False,
-            f"{leaked} of {len(holdout)} rows were trained on{note}; hold out others",
+            f"{leaked} of {len(holdout)} rows are training rows{note}; hold out other rows",
             metrics,
         )
-    return GateResult("clean_holdout", True, f"{len(holdout)} rows, none of them trained on{note}", metrics)
+    return GateResult(
+        "clean_holdout", True, f"{len(holdout)} rows, none of them a training row{note}", metrics
+    )

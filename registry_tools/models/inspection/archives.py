@@ -1,4 +1,4 @@
-"""Caps on the expanded size of zip archives (skops, `.npz`) and `.npy` arrays."""
+"""Limit the expanded size of zip archives (skops, `.npz`) and `.npy` arrays."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from registry_tools.errors import VerificationError, first_line
 from registry_tools.models.inspection.skops_schema import SCHEMA, check_schema, read_schema
 
 _MIB = 1 << 20
-# An archive may expand to the larger of this many bytes and this many times its size.
-# NumPy's own arrays of trees shrink to a tenth; a file made to explode, to a thousandth.
+# An archive may expand to FREE_BYTES, or to MOST_EXPANSION times its size if that is more. Compression
+# reduces arrays of trees to a tenth of their size; malicious files expand a thousand times.
 FREE_BYTES = 64 * _MIB
 MOST_EXPANSION = 100
 _BLOCK = 1 << 18
 _MOST_HEADER_BYTES = 1 << 16
 _NPY, _ZIP = b"\x93NUMPY", b"PK\x03\x04"
-# Errors of the readers on a broken file: NumPy parses the header of an array as Python.
+# The errors of the readers on a damaged file. NumPy parses the header of an array as Python source.
 _READ_ERRORS = (
     *(OSError, ValueError, TypeError, LookupError, AttributeError, SyntaxError, RuntimeError),
     *(EOFError, MemoryError, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
@@ -35,19 +35,19 @@ _READ_ERRORS = (
 
 
 def check_skops(path: Path) -> None:
-    """Refuse a skops archive that expands too far, or whose arrays are not as large as they say.
+    """Refuse a skops archive that expands too far, or whose arrays do not have their declared size.
 
     Raises
     ------
     VerificationError
-        If the archive is refused; the message says why.
+        If the archive is refused; the message gives the reason.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             budget = _Budget(path, path.name)
             sizes = _check_entries(path.name, archive, budget)
             schema = read_schema(path.name, archive)
-            # skops reads a file once for each object that names it.
+            # skops reads a file again for each object that names it.
             files, node_files = check_schema(path.name, schema)
             for name, count in Counter(files).items():
                 budget.spend(sizes.get(name, 0) * (count - 1))
@@ -60,11 +60,13 @@ def check_skops(path: Path) -> None:
         raise VerificationError(f"{path.name} is not readable: {first_line(error, 150)}") from error
     for name in node_files:
         if len(shapes.get(name) or ()) != 1:
-            raise VerificationError(f"{path.name} has a Tree whose nodes are no list: save the model again")
+            raise VerificationError(
+                f"{path.name} has a Tree whose nodes are not a list: save the model again"
+            )
 
 
 def check_npz(path: Path, where: str) -> None:
-    """Refuse a NumPy archive that expands too far, or whose arrays are not as large as they say.
+    """Refuse a NumPy archive that expands too far, or whose arrays do not have their declared size.
 
     Parameters
     ----------
@@ -74,7 +76,7 @@ def check_npz(path: Path, where: str) -> None:
     Raises
     ------
     VerificationError
-        If the archive is refused; the message says why.
+        If the archive is refused; the message gives the reason.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -86,7 +88,7 @@ def check_npz(path: Path, where: str) -> None:
 
 
 class _Budget:
-    """The bytes that one archive may still expand to, archives within it included."""
+    """The number of bytes that an archive, with its inner archives, may still expand to."""
 
     def __init__(self, path: Path, where: str) -> None:
         self._where = where
@@ -102,7 +104,7 @@ class _Budget:
 
 
 def _check_entries(where: str, archive: zipfile.ZipFile, budget: _Budget) -> dict[str, int]:
-    """Return the real size of each entry, bytes, where it is the declared one."""
+    """Return the size of each entry in bytes, after checking that the declared sizes are right."""
     entries = archive.infolist()
     sizes = {entry.filename: entry.file_size for entry in entries}
     if len(sizes) != len(entries):
@@ -117,12 +119,14 @@ def _check_entries(where: str, archive: zipfile.ZipFile, budget: _Budget) -> dic
         stored = entry.compress_type == zipfile.ZIP_STORED
         real = entry.compress_size if stored else _count_bytes(archive, entry)
         if real != entry.file_size:
-            raise VerificationError(f"{where}/{entry.filename} is not as large as the archive says")
+            raise VerificationError(
+                f"{where}/{entry.filename} does not have its declared size: save the model again"
+            )
     return sizes
 
 
 def _count_bytes(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> int:
-    """Return how many bytes an entry has, or one more than declared if it has more."""
+    """Return the number of bytes of an entry; at most one more than it declares."""
     larger, total = copy.copy(entry), 0
     larger.file_size += 1
     with archive.open(larger) as file:
@@ -134,7 +138,7 @@ def _count_bytes(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> int:
 def _check_content(
     where: str, archive: zipfile.ZipFile, name: str, size: int, budget: _Budget
 ) -> tuple[int, ...] | None:
-    """Check an entry, and return the shape of the array in it; None if it has another content."""
+    """Check an entry, and return the shape of its array; None if it is not an array."""
     with archive.open(name) as file:
         magic = file.read(len(_NPY))
         file.seek(0)
@@ -148,11 +152,11 @@ def _check_content(
 
 
 def _check_array(where: str, file: IO[bytes], size: int) -> tuple[int, ...]:
-    """Refuse an array whose header is too long, or which does not have the bytes that it declares."""
+    """Refuse an array with a too long header or a wrong declared size; return its shape."""
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
         raise VerificationError(f"{where} has the version {version} of NumPy's format: save the model again")
-    # Four bytes may declare a header of gigabytes.
+    # The length has up to four bytes, so it can declare a header of gigabytes.
     prefix = file.read(2 if version == (1, 0) else 4)
     length = int.from_bytes(prefix, "little")
     if length > min(size, _MOST_HEADER_BYTES):
@@ -168,12 +172,12 @@ def _check_array(where: str, file: IO[bytes], size: int) -> tuple[int, ...]:
     return shape
 
 
-@lru_cache(1024)  # the arrays of a forest have few different headers
+@lru_cache(1024)  # the arrays of a forest share a few headers
 def _parse_header(version: tuple[int, int], header: bytes) -> tuple[tuple[int, ...], int, bool]:
-    """Return the shape, the bytes of an item, and whether items are objects, which NumPy refuses."""
+    """Return the shape, the bytes of an item, and whether the items are Python objects."""
     first = version == (1, 0)
     read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of headers that Python 2 wrote
+        warnings.simplefilter("ignore")  # NumPy warns about headers that Python 2 wrote
         shape, _, dtype = read(io.BytesIO(header))
     return tuple(shape), dtype.itemsize, dtype.hasobject

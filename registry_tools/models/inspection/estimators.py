@@ -1,4 +1,4 @@
-"""The inspection of a loaded model: each object in it, before it predicts anything."""
+"""Inspect each object in a loaded model before the model predicts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from registry_tools.models.inspection.parameters import check_parameters
 from registry_tools.models.trust_policy import TrustPolicy
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, np.generic)
-# Errors of a check on attributes of another kind than scikit-learn writes.
+# The errors of a check if an attribute does not have the type that scikit-learn writes.
 _CHECK_ERRORS = (
     *(ValueError, TypeError, AttributeError, LookupError, ArithmeticError),
     *(RuntimeError, MemoryError),
@@ -23,15 +23,15 @@ _CHECK_ERRORS = (
 
 
 def inspect_model(model: Any, policy: TrustPolicy) -> None:
-    """Refuse a model with an object that would crash the process, or reach files, when it predicts.
+    """Refuse a model with an object that would crash the process or access files in a prediction.
 
     Raises
     ------
     VerificationError
-        Names the class and its fault.
+        If the model is refused; the message names the class and its fault.
     """
     objects = list(_objects(model))
-    # The last check predicts, so everything was inspected before.
+    # The last check predicts, so it comes after all others.
     for check in (partial(check_parameters, trusted=policy.types), check_native_arrays, check_stages):
         for value in objects:
             try:
@@ -44,8 +44,8 @@ def inspect_model(model: Any, policy: TrustPolicy) -> None:
 
 
 def _objects(model: Any) -> Iterator[Any]:
-    """Yield the model and every object in it once."""
-    seen: dict[int, Any] = {}  # holds the objects, so that no number is used twice
+    """Yield the model and each object in it once."""
+    seen: dict[int, Any] = {}  # holds the objects, so that Python does not reuse their ids
     waiting = [model]
     while waiting:
         value = waiting.pop()
@@ -57,7 +57,7 @@ def _objects(model: Any) -> Iterator[Any]:
 
 
 def _parts(value: Any) -> list[Any]:
-    """Return the objects directly in an object."""
+    """Return the objects that an object directly contains."""
     parts: list[Any] = []
     if isinstance(value, Mapping):
         parts += [*value.keys(), *value.values()]

@@ -1,4 +1,4 @@
-"""Caps on the metadata files of a model, checked before they are parsed."""
+"""Limit the size of a model's metadata files before they are parsed."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ MOST_TENSOR_COLUMNS = 1_000_000
 MOST_CLASSES = 10_000
 LONGEST_NAME = 500
 _MOST_DEPTH = 50
-# PyYAML takes minutes for a number such as 1:1:1:1…, to the base of 60.
+# PyYAML needs minutes to parse a long number to the base of 60, such as 1:1:1:1….
 _LONGEST_NUMBER = 1000
 _FIRST, _NUMBER = "0123456789.+-", frozenset("0123456789abcdefABCDEFxXoO_:.+-")
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-# The files beside `MLmodel` that MLflow or this package parses, and their most bytes.
+# The other files that MLflow or this package parses, with their largest number of bytes.
 _PARSED_FILES = {
     "input_example.json": 16 * _MIB,
     "serving_input_example.json": 16 * _MIB,
@@ -32,12 +32,12 @@ _YAML_FILES = ("conda.yaml", "python_env.yaml")
 
 
 def check_metadata_files(folder: Path) -> None:
-    """Refuse a model whose metadata files beside `MLmodel` are too large, or are YAML with aliases.
+    """Refuse a model with metadata files, except `MLmodel`, that are too large or use YAML aliases.
 
     Raises
     ------
     VerificationError
-        Names the file and its size or line.
+        If a file is refused; the message names the file and its size or line.
     """
     for name, most in _PARSED_FILES.items():
         check_size(folder / name, most)
@@ -47,18 +47,18 @@ def check_metadata_files(folder: Path) -> None:
         try:
             _check_events(name, _read_text(folder / name))
         except (OSError, ValueError, yaml.YAMLError) as error:
-            raise VerificationError(f"{name} is no readable YAML: {first_line(error, 150)}") from error
+            raise VerificationError(f"{name} is not readable as YAML: {first_line(error, 150)}") from error
 
 
 def read_yaml(path: Path) -> Any:
-    """Return the content of a YAML file of a model, which PyYAML and MLflow may then parse again.
+    """Check a YAML file of a model and return its content; MLflow may parse it again afterwards.
 
     Raises
     ------
     VerificationError
         If the file is too large, nested too deeply, or has an alias or anchor.
     OSError, ValueError, yaml.YAMLError, RecursionError
-        If it cannot be read, or is no YAML.
+        If the file cannot be read, or is not YAML.
     """
     text = _read_text(path)
     _check_events(path.name, text)
@@ -66,28 +66,28 @@ def read_yaml(path: Path) -> Any:
 
 
 def check_size(path: Path, most: int) -> None:
-    """Refuse a file of more bytes than are allowed; a missing one is fine.
+    """Refuse a file with more than `most` bytes; accept a missing file.
 
     Raises
     ------
     VerificationError
-        Names both sizes.
+        If the file is too large; the message names both sizes.
     """
     size = path.stat().st_size if path.is_file() else 0
     if size > most:
         raise VerificationError(
-            f"{path.name} has {size:,} bytes, and at most {most:,} are read: make it smaller, and "
+            f"{path.name} has {size:,} bytes, and at most {most:,} are supported: make it smaller, and "
             "register the model again"
         )
 
 
 def check_names(what: str, names: Sequence[Any], most: int) -> None:
-    """Refuse too many columns or classes, and names that are too long.
+    """Refuse too many columns or classes, and too long names.
 
     Raises
     ------
     VerificationError
-        Names the number, or the beginning of the name.
+        If they are refused; the message has the number, or the beginning of the name.
     """
     if len(names) > most:
         raise VerificationError(f"MLmodel names {len(names):,} {what}, and at most {most:,} are supported")
@@ -107,11 +107,11 @@ def _read_text(path: Path) -> str:
 
 
 def _check_events(name: str, text: str) -> None:
-    """Refuse YAML that is cheap to write and expensive to construct."""
+    """Refuse YAML that a small file makes expensive to parse: aliases, deep nesting, long numbers."""
     depth = 0
     for event in yaml.parse(text, Loader=_LOADER):
         line = event.start_mark.line + 1 if event.start_mark else 0
-        if getattr(event, "anchor", None) is not None:  # an alias has the anchor that it repeats
+        if getattr(event, "anchor", None) is not None:  # an alias event has the anchor it refers to
             raise VerificationError(
                 f"{name} has an alias or anchor in line {line}: a few of them expand to gigabytes; write "
                 "the value out at each place"

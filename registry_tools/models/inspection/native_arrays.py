@@ -1,7 +1,8 @@
-"""The arrays that compiled code indexes without a check of its own: trees, neighbours, vectors.
+"""Check arrays that compiled code indexes without bounds checks, such as the nodes of trees.
 
-scikit-learn follows the node numbers of a tree as they are: one that lies outside ends the process
-with a segmentation fault. Each check here raises an error instead, and reads the arrays only with NumPy.
+For example, scikit-learn follows the node numbers of a tree unchecked, so that a number out of range
+ends the process with a segmentation fault. The checks of this module read the arrays with NumPy only,
+and raise an error.
 """
 
 from __future__ import annotations
@@ -36,14 +37,14 @@ _MT19937_WORDS = 624
 
 
 def check_native_arrays(value: Any) -> None:
-    """Refuse an object whose arrays would send compiled code outside of them.
+    """Refuse an object whose arrays would make compiled code read or write out of range.
 
     Raises
     ------
     VerificationError
-        Names the class and its fault.
+        If the object is refused; the message names the class and its fault.
     ValueError, TypeError, AttributeError, LookupError, ArithmeticError
-        If an attribute is of another kind than scikit-learn writes, or is missing.
+        If an attribute is missing, or does not have the type that scikit-learn writes.
     """
     for types, check in _CHECKS:
         if isinstance(value, types):
@@ -55,12 +56,12 @@ def check_native_arrays(value: Any) -> None:
 
 
 def check_stages(value: Any) -> None:
-    """Refuse gradient boosting whose first predictions have fewer columns than it has trees a stage.
+    """Refuse gradient boosting if its first predictions have fewer columns than a stage has trees.
 
     Raises
     ------
     VerificationError
-        If there are fewer: the trees would write outside of them.
+        If the object is refused: its trees would write out of range.
     """
     if not isinstance(value, BaseGradientBoosting):
         return
@@ -90,7 +91,7 @@ def _check_tree(tree: Tree) -> None:
     left, right = tree.children_left, tree.children_right
     inner = left != _LEAF
     _require(np.array_equal(inner, right != _LEAF), tree, "a node has one child")
-    # A child comes after its parent, so there is no cycle.
+    # Each child must come after its parent, which excludes cycles.
     parents = np.flatnonzero(inner)
     for children in (left[inner], right[inner]):
         _require(_inside(children, parents + 1, tree.node_count), tree, "a child is outside of its nodes")
@@ -107,7 +108,7 @@ def _check_decision_tree(estimator: BaseDecisionTree) -> None:
 
 
 def _check_trees(ensemble: Any) -> None:
-    """Check a forest or boosting, which checks the rows once and passes them to each tree."""
+    """Check a forest or gradient boosting, which passes rows to its trees without further checks."""
     if "estimators_" not in vars(ensemble):
         return
     if isinstance(ensemble, BaseGradientBoosting):
@@ -126,7 +127,7 @@ def _check_trees(ensemble: Any) -> None:
         _require(isinstance(tree, BaseDecisionTree), ensemble, "an entry is not a tree")
         _require(isinstance(tree.tree_, Tree), ensemble, "it holds a tree without nodes")
         _require(tree.tree_.n_features == expected, ensemble, "a tree has other columns")
-        if chosen is not None and ensemble._max_features == columns:  # then it passes all columns
+        if chosen is not None and ensemble._max_features == columns:  # each tree gets all columns
             _require(len(chosen) == columns, ensemble, "a tree has other columns")
 
 
@@ -164,7 +165,7 @@ def _check_hist_gradient_boosting(model: BaseHistGradientBoosting) -> None:
 
 
 def _width(preprocessor: ColumnTransformer) -> int:
-    """Return the number of columns that the preprocessor of histogram gradient boosting passes on."""
+    """Return the number of columns that the preprocessor of histogram gradient boosting returns."""
     width = 0
     for _, transformer, columns in preprocessor.transformers_:
         if isinstance(transformer, (OrdinalEncoder, FunctionTransformer)) or transformer == "passthrough":

@@ -1,9 +1,9 @@
-"""The parameters of scikit-learn's estimators that may reach files, processes or callables.
+"""Check the parameters of scikit-learn's estimators that can access files, processes or callables.
 
-skops checks the type of each object, and not the effect of a trusted estimator's parameters:
-`CountVectorizer(input="filename")` opens the files that a request names. A test goes through all
-estimators of the installed scikit-learn, and fails for a parameter that takes more than numbers,
-arrays and fixed words and that has no entry here.
+skops checks the type of each object, but not the effect of its parameters:
+`CountVectorizer(input="filename")` opens the files that a request names. A test iterates over all
+estimators of the installed scikit-learn. It fails for a parameter that accepts more than numbers, arrays
+and fixed words and is not listed in this module.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import Any
 
 from registry_tools.errors import VerificationError
 
-# The only values of a parameter that open no file: any other needs the operator's trust.
+# The values of these parameters that open no file; any other value needs the operator's trust.
 ALLOWED_VALUES: Mapping[str, tuple[Any, ...]] = {
-    "input": ("content",),  # "filename" opens the file that a row names, "file" reads from an object
-    "memory": (None,),  # a path: joblib unpickles the files there
+    "input": ("content",),  # "filename" opens files that the rows name, "file" reads from objects
+    "memory": (None,),  # with a path, joblib unpickles files from there
 }
 
-# The numbers of threads or processes that an estimator starts while it predicts.
+# The number of threads or processes that an estimator starts while it predicts.
 PARALLEL = ("n_jobs", "_n_threads")
 MOST_JOBS = 256
 
-# skops builds no method, and no function except NumPy's and SciPy's ufuncs and functions that the
-# operator trusts by name: the allow-list decides about these.
+# Callables. The allow-list already covers them: skops creates no methods, and only the functions that the
+# operator trusts by name and the ufuncs of NumPy and SciPy.
 CALLABLE = (
     *("affinity", "analyzer", "callback", "connectivity", "feature_name_combiner", "feature_names_out"),
     *("fun", "func", "importance_getter", "init", "inverse_func", "is_data_valid", "is_model_valid"),
@@ -33,16 +33,16 @@ CALLABLE = (
     *("verbose_feature_names_out", "weights"),
 )
 
-# Arguments that an estimator passes on to a callable of the line above.
+# Arguments that an estimator passes to one of these callables.
 ARGUMENTS = ("fun_args", "inv_kw_args", "kernel_params", "kw_args", "metric_params", "solver_options")
 
-# Other estimators: each is inspected by itself, wherever it is.
+# Inner estimators, which are inspected as objects of their own.
 ESTIMATORS = (
     *("covariance_estimator", "estimator", "estimators", "final_estimator", "n_clusters", "regressor"),
     *("remainder", "steps", "transformer", "transformer_list", "transformers"),
 )
 
-# Text and collections that an estimator compares, looks up, or splits text with.
+# Text and collections that an estimator uses to compare, look up or split values.
 VALUES = (
     *("categories", "chain_method", "class_weight", "constant", "dtype", "encoded_missing_value"),
     *("encoding", "feature_range", "fill_value", "interaction_cst", "monotonic_cst", "ngram_range"),
@@ -51,7 +51,7 @@ VALUES = (
     *("unknown_value", "vocabulary"),
 )
 
-# Used by `fit` alone, which nothing here calls.
+# Parameters of `fit` only, which this package never calls.
 ONLY_FIT = (
     *("U_init", "V_init", "alpha", "beta_loss", "code_init", "criterion", "cv", "dict_init", "epsilon"),
     *("error_score", "n_subsamples", "param_distributions", "param_grid", "pre_dispatch", "precompute"),
@@ -62,29 +62,30 @@ JUDGED = frozenset((*ALLOWED_VALUES, *PARALLEL, *CALLABLE, *ARGUMENTS, *ESTIMATO
 
 
 def check_parameters(value: Any, trusted: Collection[str]) -> None:
-    """Refuse an estimator that reaches files or starts many processes when it predicts.
+    """Refuse an estimator that accesses files or starts many processes when it predicts.
 
     Parameters
     ----------
     value
         An estimator, or any other object of a model.
     trusted
-        The operator's own names. `module.Class.parameter` trusts any value of that parameter.
+        The names that the operator trusts. `module.Class.parameter` trusts any value of a parameter.
 
     Raises
     ------
     VerificationError
-        Names the class, the parameter, the value and the name to trust.
+        If the estimator is refused; the message names the class, the parameter, the value and the
+        name to trust.
     """
     attributes = {} if isinstance(value, type) else getattr(value, "__dict__", {})
     type_name = f"{type(value).__module__}.{type(value).__qualname__}"
     for name, allowed in ALLOWED_VALUES.items():
         if name in attributes and not _is_one_of(attributes[name], allowed):
-            _refuse(type_name, name, attributes[name], "which reaches files", trusted)
+            _refuse(type_name, name, attributes[name], "which accesses files", trusted)
     for name in PARALLEL:
         jobs = attributes.get(name)
         if jobs is not None and (not isinstance(jobs, int) or jobs > MOST_JOBS):
-            _refuse(type_name, name, jobs, f"and at most {MOST_JOBS} may be started", trusted)
+            _refuse(type_name, name, jobs, f"and at most {MOST_JOBS} are allowed", trusted)
 
 
 def _is_one_of(value: Any, allowed: tuple[Any, ...]) -> bool:
@@ -97,5 +98,5 @@ def _refuse(type_name: str, parameter: str, value: Any, why: str, trusted: Colle
         shown = repr(value)[:60] if isinstance(value, (str, int, float)) else f"a {type(value).__name__}"
         raise VerificationError(
             f"the model holds a {type_name.rpartition('.')[2]} with {parameter}={shown}, {why}; change it "
-            f"before you save the model, or, if you need it, say --trust {name}"
+            f"before you save the model or, if you need it, use --trust {name}"
         )

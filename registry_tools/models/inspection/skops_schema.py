@@ -1,4 +1,4 @@
-"""The schema of a skops archive: how many objects it has, and how skops would build them."""
+"""Check the schema of a skops archive: the number of its objects, and how skops would build them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from registry_tools.errors import VerificationError
 
 SCHEMA = "schema.json"
-# 1,500 boosted trees have 600,000 values, a forest of 100 trees has 35,000. Each costs about 100 bytes
-# of memory.
+# 1,500 boosted trees have 600,000 values, a forest of 100 trees has 35,000. Each value needs about 100
+# bytes of memory.
 MOST_SCHEMA_VALUES = 10_000_000
-# How skops writes objects of compiled code, by module. It would also build them by a call of their
-# class: `BallTree` crashes in its constructor if it gets too few weights.
+# The node type that skops writes for compiled classes, by module. Other node types would make skops call
+# the class, which can crash: the constructor of `BallTree` does with too few weights.
 _COMPILED = {
     "sklearn.tree._tree": "TreeNode",
     "sklearn.neighbors._kd_tree": "ObjectNode",
@@ -23,14 +23,14 @@ _COMPILED = {
 
 
 def read_schema(where: str, archive: zipfile.ZipFile) -> Any:
-    """Return the schema of an archive, which is JSON, if it does not have too many values.
+    """Return the JSON schema of an archive.
 
     Raises
     ------
     VerificationError
-        If it has more.
+        If the schema has too many values.
     ValueError, LookupError, RecursionError
-        If there is none that can be read.
+        If the schema is missing or not readable.
     """
     text = archive.read(SCHEMA)
     if sum(text.count(sign) for sign in (b",", b"[", b"{")) > MOST_SCHEMA_VALUES:
@@ -41,19 +41,25 @@ def read_schema(where: str, archive: zipfile.ZipFile) -> Any:
 
 
 def check_schema(where: str, schema: Any) -> tuple[list[str], list[str]]:
-    """Return the files that the objects of a schema name, and those with the nodes of a `Tree`.
+    """Check a schema, and return the files that its objects name.
 
-    A file occurs as often as skops reads it. An object that occurs again has the number of the first,
-    `__id__`, and skops follows that number. It writes the object out each time. A number alone, or
-    another object under the same number, is not its work: a few lists of such numbers take years to
-    follow.
+    skops gives each object a number, `__id__`. If an object occurs again, skops writes it out again with
+    the same number. A crafted schema could use a number alone, or for another object: a few nested lists
+    of such numbers would take years to load.
+
+    Returns
+    -------
+    files
+        The files, each as often as skops reads it.
+    node_files
+        The files with the nodes of a `Tree`.
 
     Raises
     ------
     VerificationError
-        If skops did not write it.
+        If skops did not write the schema.
     LookupError, TypeError, AttributeError, RecursionError
-        If it is no schema.
+        If the content is not a schema.
     """
     counts: dict[Any, int] = {}
     occurrences: dict[Any, int] = {}
@@ -65,7 +71,7 @@ def check_schema(where: str, schema: Any) -> tuple[list[str], list[str]]:
             return 1 + sum(count(child) for child in value if isinstance(child, (dict, list)))
         total = 1 + sum(count(child) for child in value.values() if isinstance(child, (dict, list)))
         number, file = value.get("__id__"), value.get("file")
-        if isinstance(number, (dict, list)):  # an attribute of this name
+        if isinstance(number, (dict, list)):  # an attribute that is named `__id__`
             number = None
         if isinstance(file, str):
             files.setdefault(number or object(), set()).add(file)
@@ -85,9 +91,9 @@ def check_schema(where: str, schema: Any) -> tuple[list[str], list[str]]:
 
 
 def _node_file(where: str, tree: Any, occurrences: dict[Any, int]) -> str:
-    """Return the file with the nodes of a `Tree`, which crashes while it is built if they are no list.
+    """Return the file with the nodes of a `Tree`, whose constructor crashes if they are not a list.
 
-    Nothing else may have the number of the state or of the nodes: skops would take the other.
+    No other object may have the number of the state or of the nodes, because skops would use it instead.
     """
     state = tree["content"]
     nodes = state["content"]["nodes"]
@@ -99,7 +105,7 @@ def _node_file(where: str, tree: Any, occurrences: dict[Any, int]) -> str:
 
 
 def _check_loader(where: str, value: dict[str, Any]) -> None:
-    """Refuse an object of compiled code that skops would build in another way than it saves it."""
+    """Refuse a compiled class with another node type than skops writes for it."""
     expected = _COMPILED.get(str(value.get("__module__")))
     if expected is not None and value.get("__loader__") != expected:
         raise VerificationError(

@@ -1,1 +1,1 @@
-"""Handle prediction requests without a transport: route to a predictor, batch, predict."""
+"""Handle prediction requests without a transport: batch them, predict, and notify the observers."""

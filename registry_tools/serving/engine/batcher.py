@@ -1,8 +1,8 @@
-"""Requests that wait together share one call of the model.
+"""Batch requests: requests that arrive together share one call of the model.
 
-No request waits for others: a single one is predicted in the next iteration of the event loop, and
-those that arrived in the same iteration form a batch. A slower batch leaves the loop for one of a
-few threads; meanwhile the next batch gathers by itself.
+No request waits for later ones. A single request is predicted at once, or in the next iteration of the
+event loop. Requests that arrive in the same iteration form a batch. Slow batches run in one of a few
+threads, and meanwhile the next batch collects requests.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from registry_tools.serving.engine.prediction_events import (
 from registry_tools.serving.engine.request_steps import RequestSteps, begin_queue, call_model
 
 _THREADS = 2
-_BATCH_ROWS = 1000  # where a model is too slow for the event loop
+_BATCH_ROWS = 1000  # the largest batch for a thread
 
-# Rows, the future of their predictions, the request id (None if its rows are counted elsewhere), and the
-# steps of a request that is traced.
+# Rows, the future of their predictions, the request id (None if another call counts the rows), and the
+# steps if the request is traced.
 Waiting = tuple[Matrix, "asyncio.Future[Any]", "str | None", "RequestSteps | None"]
 
 
 class Batcher:
-    """Predicts matrices of rows; lives on one event loop."""
+    """Predicts matrices of rows in batches, on one event loop."""
 
     def __init__(
         self,
@@ -46,11 +46,11 @@ class Batcher:
         Parameters
         ----------
         on_batch
-            Called with each batch: the label of its version, its requests and its rows.
+            Called after each batch with the label of its version, its number of requests and of rows.
         in_flight
-            Returns the number of requests in flight.
+            A function that returns the number of requests in flight.
         observers
-            Receive an event for each batch.
+            The observers, which receive an event for each batch.
         traces
             Whether requests may be traced.
         """
@@ -68,12 +68,12 @@ class Batcher:
     def predict(
         self, predictor: Predictor, method: str, rows: Matrix, request_id: str | None = ""
     ) -> asyncio.Future[list[Any]]:
-        """Return a future of the predictions of one version, one a row.
+        """Return a future of the predictions, one for each row.
 
         Raises
         ------
         InputError, UnsupportedOperation, VerificationError
-            As `Predictor.predict`; an error of one request does not reach the others.
+            As for `Predictor.predict`. An error of one request does not affect the others.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
@@ -89,7 +89,7 @@ class Batcher:
 
     def _flush(self, again: bool = False) -> None:
         count = sum(map(len, self._waiting.values()))
-        # Fewer than last time: some requests that arrived together are still being parsed.
+        # Fewer requests than in the last batch: wait one iteration, as others may still be parsed.
         if not again and count < self._last:
             asyncio.get_running_loop().call_soon(self._flush, True)
             return
@@ -159,7 +159,7 @@ class Batcher:
 
 
 def _pack(requests: list[Waiting], most: int) -> list[list[Waiting]]:
-    """Put requests together, in order, into batches of `most` rows, or of one request."""
+    """Group requests, in order, into batches of at most `most` rows or of one request."""
     batches: list[list[Waiting]] = []
     size = 0
     for request in requests:
@@ -173,11 +173,11 @@ def _pack(requests: list[Waiting], most: int) -> list[list[Waiting]]:
 
 
 def predict_batch(predictor: Predictor, method: str, batch: list[Waiting]) -> list[Any]:
-    """Return the predictions of each request, or the exception that it gets."""
+    """Return the predictions of each request, or its exception."""
     if len(batch) > 1:
         try:
             together = predictor.predict(np.concatenate([rows for rows, _, _, _ in batch]), method)
-        except Exception:  # noqa: BLE001 - each alone, to find whose error it is
+        except Exception:  # noqa: BLE001 - predict each request alone to find the faulty one
             return [_predict_one(predictor, method, rows) for rows, _, _, _ in batch]
         if len(together) == len(batch):
             return [[prediction] for prediction in together]
@@ -196,5 +196,5 @@ def _predict_traced(predictor: Predictor, method: str, batch: list[Waiting]) -> 
 def _predict_one(predictor: Predictor, method: str, rows: Matrix) -> Any:
     try:
         return predictor.predict(rows, method)
-    except Exception as error:  # noqa: BLE001 - raised for the request
+    except Exception as error:  # noqa: BLE001 - the future raises it for the request
         return error

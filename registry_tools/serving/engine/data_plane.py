@@ -1,4 +1,4 @@
-"""The data plane: the current version, and predictions by it, over any transport."""
+"""The data plane: holds the current predictor, and predicts requests of any transport."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from registry_tools.serving.engine.request_steps import begin_queue, call_model
 
 T = TypeVar("T")
 
-# Larger bodies are parsed and written off the event loop.
+# Bytes; larger bodies are parsed and encoded in threads.
 LARGE_BODY = 1 << 18
 
 
 class DataPlane:
-    """The data plane of one worker, without a transport."""
+    """The data plane of one worker."""
 
     def __init__(self, batcher: Batcher, limits: InputLimits) -> None:
-        """Take the batcher of plain numbers, and the limits of a request."""
+        """Store the batcher for matrices of numbers, and the limits of a request."""
         self.current: Predictor | None = None
         self.limits = limits
         self._batcher = batcher
@@ -37,13 +37,13 @@ class DataPlane:
     ) -> Awaitable[list[Any]]:
         """Predict a matrix of rows, in one batch with other waiting requests.
 
-        A request for several outputs passes its id with the first, and None with the others, so
+        A request for several outputs passes its id with the first output and None with the others, so
         that its rows are counted and observed once.
 
         Raises
         ------
         InputError
-            If there are more than allowed, or the model cannot take them.
+            If there are too many rows, or the model cannot predict them.
         """
         check_row_count(len(rows), self.limits)
         return self._batcher.predict(predictor, method, rows, request_id)
@@ -51,12 +51,12 @@ class DataPlane:
     async def predict_body(
         self, predictor: Predictor, method: str, content: Any, content_type: str, request_id: str | None = ""
     ) -> ScoredRequest:
-        """Predict a request that MLflow's own code parses, alone and off the event loop.
+        """Predict a request that MLflow's own code parses, without batching, in a thread.
 
         Raises
         ------
         InputError, UnsupportedOperation
-            As `MlflowScoring.score_request`.
+            As for `MlflowScoring.score_request`.
         """
         score = predictor.mlflow_scoring.score_request
         scored: ScoredRequest = await self.run_in_pool(
@@ -74,21 +74,22 @@ class DataPlane:
     async def predict_json(
         self, predictor: Predictor, method: str, content: Any, request_id: str | None = ""
     ) -> list[Any]:
-        """Return the predictions for the JSON of MLflow's protocol, one a row.
+        """Return the predictions for JSON of MLflow's protocol, one for each row.
 
         Raises
         ------
         InputError, UnsupportedOperation
-            As `MlflowScoring.score_request`, and if there is not one prediction a row.
+            As for `MlflowScoring.score_request`, or if the model does not return one prediction for each
+            row.
         """
         scored = await self.predict_body(predictor, method, content, "application/json", request_id)
         if not scored.is_per_row:
-            raise InputError("this model does not predict one value a row: use /invocations")
+            raise InputError("this model does not predict one value for each row: use /invocations")
         predictions: list[Any] = scored.predictions
         return predictions
 
     async def run(self, is_large: bool, function: Callable[..., T], *arguments: Any) -> T:
-        """Call a function that takes long for a large request: then in a thread."""
+        """Call a function in a thread if the request is large, and directly otherwise."""
         return await self.run_in_pool(function, *arguments) if is_large else function(*arguments)
 
     async def run_in_pool(self, function: Callable[..., T], *arguments: Any) -> T:

@@ -1,4 +1,4 @@
-"""Calls of a predictor as observers see them: the prediction log and the shadow."""
+"""Prediction events, which the prediction log and the shadow observe."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PredictionEvent:
-    """One call of a predictor, with the requests that it served.
+    """One call of a predictor, with its requests.
 
-    The three sequences are of one length, an entry a request: its rows (a matrix in the order of
-    the signature, or the table that MLflow parsed from a request, mostly a DataFrame), its
-    predictions (one a row), and its id.
+    The three sequences have one entry for each request. `rows` are a matrix in the order of the
+    signature, shape (rows, columns), or the table that MLflow parsed, usually a DataFrame. `predictions`
+    have one entry for each row. `request_ids` are the ids.
     """
 
     predictor: Predictor
@@ -35,16 +35,16 @@ class PredictionEvent:
 
 
 class PredictionObserver(Protocol):
-    """Receives events on the path of the next request: it must not wait for anything."""
+    """Receives events on the event loop, where the next request waits, so it must not block."""
 
     def observe(self, event: PredictionEvent) -> None:
-        """Process the event, or drop it and count that."""
+        """Process the event, or drop and count it."""
 
 
 def notify_observers(event: PredictionEvent, observers: Sequence[PredictionObserver]) -> None:
-    """Pass an event to all observers; an error of an observer does not reach the request."""
+    """Pass an event to all observers; their errors do not affect the request."""
     for observer in observers:
         try:
             observer.observe(event)
-        except Exception:  # noqa: BLE001 - requests go on without this observer
+        except Exception:  # noqa: BLE001 - requests continue without this observer
             _log.exception("%s failed", type(observer).__name__)

@@ -1,4 +1,4 @@
-"""The steps of a request that is traced: decode, queue, predict, encode."""
+"""Record the steps of a traced request: decode, queue, predict, encode."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Interval = tuple[int, int]  # nanoseconds since 1970
 
 @dataclass
 class RequestSteps:
-    """When a request began, and each of its steps, in nanoseconds since 1970; a step ends the one before."""
+    """The start of a request and of its steps, in nanoseconds since 1970; a step ends the previous one."""
 
     began: int = field(default_factory=time.time_ns)
     marks: list[tuple[str, int]] = field(default_factory=list)
@@ -24,20 +24,20 @@ class RequestSteps:
         self.marks.append((step, time.time_ns()))
 
     def intervals(self, ended: int) -> list[tuple[str, Interval]]:
-        """Return the steps, in their order, of a request that ended then."""
+        """Return the steps of a request in order, with their intervals; the last one ends at `ended`."""
         return [
             (step, (began, until))
             for (step, began), (following, until) in itertools.pairwise([*self.marks, ("", ended)])
-            if (step, following) != ("encode", "queue")  # the model is called again
+            if (step, following) != ("encode", "queue")  # the request calls the model again
         ]
 
 
-# None for a request that is not traced. Each request runs in a task, with a context of its own.
+# The steps of the current request, whose task has its own context; None if it is not traced.
 current_steps: ContextVar[RequestSteps | None] = ContextVar("current_steps", default=None)
 
 
 def begin_queue() -> RequestSteps | None:
-    """Begin to wait for the model, and return the steps of this request."""
+    """Begin the step `queue` of the current request, and return its steps; None if it is not traced."""
     steps = current_steps.get()
     if steps is not None:
         steps.begin("queue")
@@ -45,7 +45,7 @@ def begin_queue() -> RequestSteps | None:
 
 
 def call_model(requests: Iterable[RequestSteps | None], function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function that predicts for some requests; they encode afterwards."""
+    """Call a function that predicts for requests, and record their steps `predict` and `encode`."""
     traced = [steps for steps in requests if steps is not None]
     for steps in traced:
         steps.begin("predict")

@@ -1,1 +1,1 @@
-"""Observe served predictions: metrics, the prediction log and the shadow."""
+"""Observe served predictions: metrics, traces, the prediction log and the shadow."""

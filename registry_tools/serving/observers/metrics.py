@@ -1,4 +1,4 @@
-"""The metrics of the server in Prometheus's format, over all workers."""
+"""The metrics of the server over all workers, in the format of Prometheus."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _REQUESTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """The metrics of one process; where PROMETHEUS_MULTIPROC_DIR is set, of all that share it."""
+    """The metrics of one process, or of all processes that share PROMETHEUS_MULTIPROC_DIR if it is set."""
 
     content_type = CONTENT_TYPE_LATEST
 
     def __init__(self) -> None:
-        # A second series for every counter, which nothing reads.
+        # Without the creation time of each counter, a second series that nothing reads.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ
@@ -45,26 +45,26 @@ class Metrics:
             buckets=_SECONDS,
         )
         rows = counter("serving_rows", "Rows predicted.", ("version",))
-        # With a cache: to find a series takes longer than to count.
+        # Cached, because finding a series takes longer than counting.
         self._seconds, self._rows = cache(seconds.labels), cache(rows.labels)
         self._batch = histogram(
             "serving_batch_requests", "Requests in one call of the model.", buckets=_REQUESTS
         )
         self._logged = counter(
-            "serving_log_rows", "Rows of the prediction log, by what became of them.", ("outcome",)
+            "serving_log_rows", "Rows of the prediction log: logged, dropped, failed.", ("outcome",)
         )
-        self._shadow_dropped = counter("serving_shadow_dropped_rows", "Rows that the shadow had no time for.")
-        self._rollouts = counter("serving_rollouts", "Versions that took over, counted by each worker.")
+        self._shadow_dropped = counter("serving_shadow_dropped_rows", "Rows that the shadow did not predict.")
+        self._rollouts = counter("serving_rollouts", "Versions rolled out, counted by each worker.")
         self._failed = counter(
             "serving_failed_rollouts",
-            "Versions that could not take over: verification, registry, error.",
+            "Rollouts that failed, by reason: verification, registry, error.",
             ("reason",),
         )
         for reason in ("verification", "registry", "error"):
             self._failed.labels(reason)
         self._version = gauge(
             "serving_model_version",
-            "The version that is served; workers may differ for as long as a poll takes.",
+            "The served version; workers may differ for the time of one poll.",
             ("name", "stage"),
         )
         self._response_age = gauge(
@@ -72,12 +72,12 @@ class Metrics:
         )
         self._drift = gauge(
             "serving_drift",
-            "Last verdict of a monitor on the version in the stage: 1 drift, 0 none, -1 unknown.",
+            "Last drift verdict of the monitoring for the version in the stage: 1 drift, 0 none, -1 unknown.",
             ("name",),
         )
         self._drift_at = gauge(
             "serving_drift_timestamp_seconds",
-            "When it did, in seconds since 1970; 0 if it never did.",
+            "Time of the last drift verdict, in seconds since 1970; 0 if there is none.",
             ("name",),
         )
         self._last_response_at: float | None = None
@@ -92,19 +92,19 @@ class Metrics:
         self._rows(version).inc(rows)
 
     def rolled_out(self, name: str, stage: str | None, version: int) -> None:
-        """Count a version that took over."""
+        """Count a version that was rolled out."""
         self._rollouts.inc()
         self._version.labels(name, stage or "").set(version)
 
     def rollout_failed(self, reason: str) -> None:
-        """Count a version that could not take over: `verification`, `registry` or `error`."""
+        """Count a failed rollout; the reason is `verification`, `registry` or `error`."""
         self._failed.labels(reason).inc()
 
     def report_drift(self, name: str, verdict: str, at: str) -> None:
-        """Record the last verdict of a monitor on the version in the stage, and its time."""
+        """Record the last drift verdict of the monitoring for the version in the stage, and its time."""
         self._drift.labels(name).set({"drift": 1, "none": 0}.get(verdict.partition(":")[0], -1))
         seconds = 0.0
-        with contextlib.suppress(ValueError):  # anybody may write a tag
+        with contextlib.suppress(ValueError):  # any user may have written the tag
             seconds = datetime.fromisoformat(at.replace("Z", "+00:00")).timestamp()
         self._drift_at.labels(name).set(seconds)
 
@@ -117,39 +117,39 @@ class Metrics:
         self._logged.labels(outcome).inc(rows)
 
     def shadow_dropped(self, rows: int) -> None:
-        """Count rows that did not reach the shadow."""
+        """Count rows that were not sent to the shadow."""
         self._shadow_dropped.inc(rows)
 
     def exposition(self) -> bytes:
-        """Return all metrics as Prometheus reads them."""
+        """Return all metrics in the text format of Prometheus."""
         if self._last_response_at is not None:
             self._response_age.set(max(time.time() - self._last_response_at, 0.0))
         return generate_latest(self._registry)
 
 
 class ShadowMetrics:
-    """The metrics of a shadow's process: the server reads them from files, with its own."""
+    """The metrics of the shadow process; the server reads them from shared files."""
 
     def __init__(self) -> None:
         self._rows = Counter(
             "serving_shadow_rows",
-            "Rows that the shadow predicted as well: agreed, disagreed, error.",
+            "Rows that the shadow compared: agreed, disagreed, error.",
             ("version", "against", "outcome"),
             registry=None,
         )
         self._dropped = Counter(
-            "serving_shadow_dropped_rows", "Rows that the shadow had no time for.", registry=None
+            "serving_shadow_dropped_rows", "Rows that the shadow did not predict.", registry=None
         )
         self._seconds = Histogram(
             "serving_shadow_seconds",
-            "Time of one call of the shadow.",
+            "Time of one prediction of the shadow.",
             ("version",),
             buckets=_SECONDS,
             registry=None,
         )
 
     def predicted(self, version: str, seconds: float) -> None:
-        """Count a call of the shadow."""
+        """Count one prediction of the shadow."""
         self._seconds.labels(version).observe(seconds)
 
     def compared(self, version: str, against: str, agreed: int, disagreed: int, errors: int) -> None:
@@ -162,13 +162,13 @@ class ShadowMetrics:
         self._dropped.inc(rows)
 
     def registry_responded(self, at: float) -> None:
-        """Count nothing: the metrics of rollouts are those of the server's own stage."""
+        """Do nothing: only the server's own stage has metrics of rollouts."""
 
     def rolled_out(self, name: str, stage: str | None, version: int) -> None:
-        """As `registry_responded`."""
+        """Do nothing, as `registry_responded`."""
 
     def rollout_failed(self, reason: str) -> None:
-        """As `registry_responded`; `/model` shows them."""
+        """Do nothing; `/model` shows the failed rollouts of the shadow."""
 
     def report_drift(self, name: str, verdict: str, at: str) -> None:
-        """As `registry_responded`: the monitor watches the version in the stage."""
+        """Do nothing: only the version in the server's stage is monitored."""

@@ -1,7 +1,7 @@
-"""The prediction log: rows and predictions, in Parquet files that a thread writes.
+"""The prediction log: a thread writes the rows and predictions of requests to Parquet files.
 
-A file that ends in `.parquet` is whole: it is written under another name, flushed to the disk, and
-renamed. A process that is killed loses the predictions since its last file.
+Each file is written atomically, so a file that ends in `.parquet` is complete. A killed process loses
+the predictions since its last file.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from registry_tools.serving.engine.prediction_events import PredictionEvent
 
 _log = logging.getLogger(__name__)
 
-FILE_ROWS = 100_000  # so many rows are a file, however young
-_MOST_CELLS = 8_000_000  # values that wait to be written, tens of bytes each
+FILE_ROWS = 100_000  # with this number of waiting rows, a file is written at once
+_MOST_CELLS = 8_000_000  # the largest number of waiting values, tens of bytes each
 _TORN_SECONDS = 600
-_STEP_ROWS = 4096  # converted at once: the thread yields to requests in between
+_STEP_ROWS = 4096  # rows to convert in one step; between steps, requests can run
 
 Count = Callable[[int, str], None]  # rows, and their outcome
-Group = tuple[Predictor, str, Any]  # a version, a method, and a part of their events
+Group = tuple[Predictor, str, Any]  # a version, a method, and a key of the part of their events
 
 
 class PredictionLog:
-    """Queues events and writes them; if the queue is full or a write fails, it drops and counts."""
+    """Queues events and writes them; drops and counts them if the queue is full or a write fails."""
 
     def __init__(self, folder: Path, sample: float, seconds: float, count: Count) -> None:
         """Start the thread.
@@ -47,15 +47,16 @@ class PredictionLog:
         Parameters
         ----------
         folder
-            Where the files go, in a folder for each model.
+            The folder for the files, which has a subfolder for each model.
         sample
-            The share of requests that are logged, from 0 to 1; those of one batch together.
+            The share of requests to log, from 0 to 1. Requests of one batch are logged together.
         seconds
-            The longest time until a prediction is in a file.
+            The longest time until a prediction is written to a file.
         count
-            Called with rows that were `logged`, `dropped` because the queue was full, or `failed`.
+            Called with a number of rows and their outcome: `logged`, `dropped` because the queue was full,
+            or `failed`.
         """
-        self.error: str | None = None  # the last one, and when it was
+        self.error: str | None = None  # the time and the reason of the last error
         self._folder = folder
         self._sample = sample
         self._seconds = seconds
@@ -70,7 +71,7 @@ class PredictionLog:
         self._thread.start()
 
     def observe(self, event: PredictionEvent) -> None:
-        """Put an event into the queue; on the event loop."""
+        """Put an event into the queue; called on the event loop."""
         if random.random() >= self._sample:
             return
         rows = _rows(event)
@@ -89,7 +90,7 @@ class PredictionLog:
             self._wake.set()
 
     def close(self) -> None:
-        """Write the events that wait, and end."""
+        """Write the waiting events, and end the thread."""
         self._ending = True
         self._wake.set()
         self._thread.join()
@@ -123,20 +124,20 @@ class PredictionLog:
         for (predictor, method, _), events in _group_events(taken).items():
             try:
                 table = _table(predictor, method, events)
-            except Exception as error:  # noqa: BLE001 - rows that no table holds are not all rows
+            except Exception as error:  # noqa: BLE001 - one faulty table must not lose the others
                 self._failed(sum(map(_rows, events)), error)
             else:
                 files.setdefault((predictor, table.schema), []).append(table)
         for (predictor, _), tables in files.items():
             try:
                 self._write_file(predictor, tables)
-            except Exception as error:  # noqa: BLE001 - the edge of the thread, which must go on
+            except Exception as error:  # noqa: BLE001 - the thread must continue
                 self._failed(sum(map(len, tables)), error)
             else:
                 self._count(sum(map(len, tables)), "logged")
 
     def _failed(self, rows: int, error: Exception) -> None:
-        # Only errors of the system say nothing of values.
+        # The text of other errors may contain input values.
         reason = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
         _log.warning("the prediction log loses %d rows: %s", rows, reason)
         self.error = f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ} {reason}"
@@ -146,7 +147,7 @@ class PredictionLog:
         folder = self._folder / predictor.artifact.name
         folder.mkdir(parents=True, exist_ok=True)
         now = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%f")
-        # Two containers can write at the same time, and have the same process id.
+        # Not the process id: two containers can have the same one, and write at the same time.
         name = f"{now}-version-{predictor.label}-{secrets.token_hex(6)}.parquet"
         with atomic_write(folder / name, sync_folder=True) as partial:
             pq.write_table(pa.concat_tables(tables), partial)
@@ -157,18 +158,18 @@ def _rows(event: PredictionEvent) -> int:
 
 
 def _group_events(events: list[PredictionEvent]) -> dict[Group, list[PredictionEvent]]:
-    """Group the events of one table: matrices of one method, up to a number of rows, or one other table."""
+    """Group the events for one table: matrices of one method up to a number of rows, or one DataFrame."""
     groups: dict[Group, list[PredictionEvent]] = {}
     rows = 0
     for event in events:
-        part = rows // _STEP_ROWS if isinstance(event.rows[0], np.ndarray) else object()  # alone
+        part = rows // _STEP_ROWS if isinstance(event.rows[0], np.ndarray) else object()  # a table of its own
         groups.setdefault((event.predictor, event.method, part), []).append(event)
         rows += _rows(event)
     return groups
 
 
 def _table(predictor: Predictor, method: str, events: list[PredictionEvent]) -> pa.Table:
-    """Return events as a table: a line a row, its features under their own names."""
+    """Return events as a table with a line for each row; features keep their names."""
     lengths = [len(outputs) for event in events for outputs in event.predictions]
     outputs = [one for event in events for many in event.predictions for one in many]
     ids = [name for event in events for name in event.request_ids]
@@ -194,7 +195,7 @@ def _table(predictor: Predictor, method: str, events: list[PredictionEvent]) -> 
 
 
 def _predict_both(predictor: Predictor, method: str, rows: Any, outputs: list[Any]) -> tuple[Any, Any]:
-    """Return predictions and probabilities, although the request got one of the two."""
+    """Return predictions and probabilities; predict the one that the request did not ask for."""
     other = "predict" if method == "predict_proba" else "predict_proba"
     if other not in predictor.example_predictions:
         return outputs, None
@@ -206,7 +207,7 @@ def _predict_both(predictor: Predictor, method: str, rows: Any, outputs: list[An
 
 
 def _features(predictor: Predictor, rows: Any) -> dict[str, Any]:
-    """Return the features, in the types of the signature."""
+    """Return the feature columns in the types of the signature."""
     columns = predictor.info.signature
     if columns is None:
         table = pa.Table.from_pandas(pd.DataFrame(rows), preserve_index=False)
@@ -217,8 +218,8 @@ def _features(predictor: Predictor, rows: Any) -> dict[str, Any]:
 
 
 def _to_arrow(values: pd.Series, kind: str) -> pa.Array:
-    # Not `arrow_coercion.to_arrow`: it turns NaN into null, and fails on values that the type does not
-    # hold. The log keeps them: NaN as it is, and integers beside missing values as floats.
+    # Not `arrow_coercion.to_arrow`, which turns NaN into null and fails for values outside the type. The
+    # log keeps NaN, and integers with missing values as floats.
     if kind in NUMBERS:
         numbers = pd.to_numeric(values).to_numpy(np.float64)
         whole = np.dtype(NUMBERS[kind]).kind == "i" and np.isfinite(numbers).all()

@@ -1,7 +1,7 @@
-"""Runs a candidate on live requests in a separate process and discards its predictions.
+"""Send prediction events to the shadow, a process that runs a candidate on live requests.
 
-Events go to that process as messages over a socket that holds a few hundred of them. A full socket
-drops the message, and counts it: no request waits for the shadow.
+Workers send messages over a socket that holds a few hundred of them. If the socket is full, the worker
+drops the message and counts its rows, so that no request waits for the shadow.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from registry_tools.processes import encode_message
 from registry_tools.serving.engine.prediction_events import PredictionEvent
 from registry_tools.serving.observers.metrics import Metrics
 
-_MESSAGE = 100_000  # bytes; a socket takes twice as much at once
-_CELL = 64  # bytes of a value, as far as the rows of one message are chosen
+_MESSAGE = 100_000  # bytes of one message; a socket accepts twice as many
+_CELL = 64  # assumed bytes of a value, to choose the number of rows of a message
 
 
 class ShadowFeed:
-    """The end of the socket to which a worker writes its events."""
+    """Sends the events of a worker to the shadow process."""
 
     def __init__(self, end: socket.socket, metrics: Metrics) -> None:
         end.setblocking(False)
@@ -33,18 +33,18 @@ class ShadowFeed:
         self._metrics = metrics
 
     def observe(self, event: PredictionEvent) -> None:
-        """Send it, or drop it."""
+        """Send an event, or drop it and count its rows."""
         left = sum(map(len, event.predictions))
         try:
             for rows, message in messages(event):
                 self._end.send(message)
                 left -= rows
-        except (OSError, TypeError, ValueError):  # full, too large, nobody there; or rows of strange types
+        except (OSError, TypeError, ValueError):  # full, too large or closed; or unsupported types
             self._metrics.shadow_dropped(left)
 
 
 def messages(event: PredictionEvent) -> Iterator[tuple[int, bytes]]:
-    """Return how many rows each message holds, and the message, whose body is a request in JSON.
+    """Yield the messages of an event, each with its number of rows; the body is a JSON request.
 
     Raises
     ------
@@ -67,12 +67,12 @@ def messages(event: PredictionEvent) -> Iterator[tuple[int, bytes]]:
 
 
 def make_feed() -> tuple[socket.socket, socket.socket]:
-    """Return the two ends of the socket that leads to the shadow: to write to, and to read from."""
-    # Messages that keep their bounds: packets in sequence hold more of them than datagrams do.
+    """Return the two ends of the socket to the shadow: the first to write to, the second to read from."""
+    # Both kinds keep the bounds of messages; sequenced packets hold more messages than datagrams.
     kind = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
     return socket.socketpair(socket.AF_UNIX, kind)
 
 
 def read_report(file: Path) -> dict[str, Any]:
-    """Return the last report of the shadow; empty before the first."""
+    """Return the last report of the shadow; empty before the first report."""
     return json.loads(file.read_text()) if file.exists() else {}

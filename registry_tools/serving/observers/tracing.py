@@ -1,7 +1,7 @@
-"""Traces of prediction requests through OpenTelemetry, for any OTLP receiver.
+"""Export traces of prediction requests with OpenTelemetry, to any OTLP receiver.
 
-Whether a server traces is decided when it starts. Spans are made after the response was sent, from
-times that were taken meanwhile, so that no request waits for them.
+The environment decides at the start whether a server traces. The spans are created after the response,
+from recorded times, so that no request waits for them.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _SERVER_ERROR = 500
 
 
 class RequestTracer:
-    """Turns the steps of requests into spans."""
+    """Exports the steps of requests as spans."""
 
     def __init__(self, provider: TracerProvider) -> None:
         from opentelemetry import trace
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-        self.close = provider.shutdown  # exports the spans that are left
+        self.close = provider.shutdown  # exports the remaining spans
         self._tracer = provider.get_tracer("registry_tools.serving")
         self._api = trace
         self._propagator = TraceContextTextMapPropagator()
@@ -36,14 +36,14 @@ class RequestTracer:
     def export(
         self, spans: Sequence[tuple[str, Interval]], attributes: Mapping[str, Any], headers: Mapping[str, str]
     ) -> None:
-        """Make the span of a request, below the span that its `traceparent` names, and those of its steps.
+        """Export the span of a request and the spans of its steps; `traceparent` names the parent span.
 
         Parameters
         ----------
         spans
-            The name and the time of the request, then those of its steps.
+            The name and the interval of the request, then those of its steps.
         attributes
-            Those of the request.
+            The attributes of the request's span.
         headers
             The headers of the request.
         """
@@ -60,14 +60,14 @@ class RequestTracer:
 
 
 def tracer_from_environment() -> RequestTracer | None:
-    """Return a tracer as OpenTelemetry's standard variables configure it; None if they name no receiver."""
+    """Return a tracer by OpenTelemetry's standard variables; None if they name no receiver."""
     given = next((name for name in _ENDPOINTS if os.environ.get(name)), None)
     if given is None or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return None
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ImportError:
-        message = "%s is set, and traces need another package: pip install 'registry-pipeline[otel]'"
+        message = "%s is set, but traces need another package: pip install 'registry-pipeline[otel]'"
         _log.warning(message, given)
         return None
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource

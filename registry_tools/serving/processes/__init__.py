@@ -1,1 +1,1 @@
-"""Run the server: one process, or a supervisor with workers."""
+"""The processes of the server: a supervisor, which forks workers, the shadow and trials."""

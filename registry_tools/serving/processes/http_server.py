@@ -1,4 +1,4 @@
-"""Run the HTTP application with uvicorn, and the gRPC server with it."""
+"""Run the HTTP application with uvicorn, together with the gRPC server."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from registry_tools.serving.service import InferenceService
 if TYPE_CHECKING:
     from registry_tools.serving.grpc.server import GrpcServer
 
-# Proxies keep a connection for a minute, and have to close it before the server does.
+# Proxies keep idle connections for a minute; the server must keep them longer than the proxy.
 _KEEP_ALIVE_SECONDS = 75
-BACKLOG = 2048  # connections that wait to be accepted
+BACKLOG = 2048  # the largest number of connections that wait to be accepted
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn, ended by its owner and not by signals."""
+    """A uvicorn server that its owner ends, instead of signals."""
 
     def __init__(self, service: InferenceService) -> None:
         settings = service.settings
@@ -53,7 +53,7 @@ class HttpServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to the owner."""
+        """Do nothing: the owner handles signals."""
         yield
 
     async def serve_on(self, listening: socket.socket, on_start: Callable[[], None] = lambda: None) -> None:
@@ -62,9 +62,9 @@ class HttpServer(uvicorn.Server):
         Parameters
         ----------
         listening
-            The socket to accept from.
+            The socket to accept connections from.
         on_start
-            Called when requests are accepted.
+            Called when the server accepts requests.
 
         Raises
         ------
@@ -93,13 +93,12 @@ class HttpServer(uvicorn.Server):
         await asyncio.gather(*ending)
 
     async def _close_idle_connections(self) -> None:
-        """Close connections without a complete head, or whose client does not read the response.
+        """Close connections whose client does not complete a head or does not read the response.
 
-        uvicorn waits without a limit for a first request, for the rest of a head, and for a
-        response to be read.
+        uvicorn has no timeout for a first request, for the rest of a head, or for reading a response.
         """
         timeout = self._service.settings.timeout
-        stuck: dict[Any, tuple[int, float]] = {}  # the bytes left to send, and since when
+        stuck: dict[Any, tuple[int, float]] = {}  # the bytes still to send, and the time of that number
         while True:
             await asyncio.sleep(min(timeout, 1.0))
             now = time.monotonic()

@@ -1,4 +1,4 @@
-"""Imports, signals, memory settings and the start message of the processes of a server."""
+"""Functions for the life of a server process: imports, signals, forks, memory, the start message."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 async def run_unless_stopped(work: Awaitable[T], ending: asyncio.Event) -> T | None:
-    """Return the result of the work; None if the server is stopped before."""
+    """Return the result of the work; None if the server is stopped first."""
     working = asyncio.ensure_future(work)
     stopping = asyncio.ensure_future(ending.wait())
     await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -36,17 +36,17 @@ async def run_unless_stopped(work: Awaitable[T], ending: asyncio.Event) -> T | N
 
 
 def preload(tracking_uri: str | None) -> None:
-    """Import the modules that each process would import for itself, so that they share them."""
+    """Import all modules before the fork, so that the processes share their memory."""
     import skops.io  # noqa: F401
 
     import_store(tracking_uri)
-    # Estimators with `n_jobs` take threads: a process would be outside the limits of a trial.
+    # Make estimators with `n_jobs` use threads: new processes would escape the limits of a trial.
     joblib.register_parallel_backend("threading", joblib.parallel.ThreadingBackend, make_default=True)
 
 
 @contextlib.contextmanager
 def signal_socket(numbers: Collection[signal.Signals]) -> Iterator[socket.socket]:
-    """Yield a socket from which the numbers of received signals are read, a byte each."""
+    """Yield a socket that receives the number of each signal as one byte."""
     receiver, sender = socket.socketpair()
     receiver.setblocking(False)
     sender.setblocking(False)
@@ -63,14 +63,14 @@ def signal_socket(numbers: Collection[signal.Signals]) -> Iterator[socket.socket
 
 
 def fork_without_handlers(numbers: Collection[signal.Signals]) -> int:
-    """Fork; the child has the default action for these signals, and gets all that are sent to it.
+    """Fork; the child has the default action for these signals, and loses none of them.
 
     Returns
     -------
     int
         The process id of the child; 0 in the child.
     """
-    # Blocked until the handlers are gone: they would drop the signal, and report it to the parent.
+    # Block the signals until the child has no handlers, which would pass a signal to the parent instead.
     signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         pid = os.fork()
@@ -84,7 +84,7 @@ def fork_without_handlers(numbers: Collection[signal.Signals]) -> int:
 
 
 def end_with_parent(parent: int) -> None:
-    """Let this process be killed when its parent is; Linux only."""
+    """Make the system kill this process when its parent ends; Linux only."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
@@ -92,9 +92,9 @@ def end_with_parent(parent: int) -> None:
 
 
 def settle_memory() -> None:
-    """Leave loaded objects out of garbage collection, and collect new garbage less often.
+    """Exclude loaded objects from garbage collection, and collect less often.
 
-    A request leaves none, so that a collection would only make others wait.
+    Requests leave no garbage, so a collection would only delay other requests.
     """
     gc.collect()
     gc.freeze()
@@ -103,7 +103,7 @@ def settle_memory() -> None:
 
 
 def announce(settings: Settings, listening: socket.socket, what: str) -> None:
-    """Write the served version and its address to stderr."""
+    """Write the served version and the address of the server to stderr."""
     scheme = "https" if settings.ssl_certfile else "http"
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     where = f"{scheme}://{host}:{listening.getsockname()[1]}"

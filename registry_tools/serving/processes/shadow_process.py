@@ -1,4 +1,4 @@
-"""The process of a shadow: it follows its own stage and predicts the rows that workers predicted."""
+"""The shadow process, which follows its own stage and predicts the rows that workers predicted."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _log = logging.getLogger(__name__)
 
 _MAX_MESSAGE = 1 << 20
 _REPORT_SECONDS = 1.0
-_RELATIVE = 1e-6  # two values this close agree
+_RELATIVE = 1e-6  # the relative difference at which two numbers still agree
 
 
 class ShadowPredictor:
-    """The version of the shadow, and the comparison of its predictions."""
+    """Predicts with the shadow's version, and compares its predictions with the served ones."""
 
     def __init__(self, metrics: ShadowMetrics) -> None:
         self.predictor: Predictor | None = None
@@ -43,12 +43,12 @@ class ShadowPredictor:
         self._begin("")
 
     def swap(self, predictor: Predictor) -> None:
-        """Predict with a version, and start the counts at zero."""
+        """Predict with a new version from now on, and reset the counts."""
         self.predictor = predictor
         self._begin("")
 
     def _begin(self, against: str) -> None:
-        self._against = against  # the version that it is compared with
+        self._against = against  # the served version to compare with
         self.rows = self.agreed = self.errors = 0
 
     def compare(self, message: bytes) -> None:
@@ -65,7 +65,7 @@ class ShadowPredictor:
         try:
             predicted = predictor.predict_json(body, head["method"])
             agreed = _count_agreements(predicted, served)
-        except Exception as error:  # noqa: BLE001 - the next message may be a good one
+        except Exception as error:  # noqa: BLE001 - the next message may succeed
             self.errors += len(served)
             self._metrics.compared(predictor.label, self._against, 0, 0, len(served))
             _log.debug("%s in the shadow: %s", predictor.artifact, error)
@@ -76,7 +76,7 @@ class ShadowPredictor:
         self._metrics.compared(predictor.label, self._against, agreed, len(served) - agreed, 0)
 
     def report(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Return the report of the shadow; `state` is that of its rollout."""
+        """Return the report of the shadow; `state` is the state of its rollout."""
         return {
             "ref": state["ref"],
             "version": self.predictor.artifact.version if self.predictor is not None else None,
@@ -90,7 +90,7 @@ class ShadowPredictor:
 
 
 def _count_agreements(predicted: list[Any], served: list[Any]) -> int:
-    """Return in how many rows two lists agree; of probabilities, on the likeliest class."""
+    """Return the number of rows with equal predictions; for probabilities, with the same likeliest class."""
     if len(predicted) != len(served):
         raise ValueError("a different number of predictions")
     if served and isinstance(served[0], list):
@@ -101,18 +101,18 @@ def _count_agreements(predicted: list[Any], served: list[Any]) -> int:
 
 
 def run(settings: Settings, feed: socket.socket, folder: ProcessFolder, control: Control) -> int:
-    """Compare until the parent sends a signal or ends, and return the exit code.
+    """Compare predictions until the parent sends a signal or ends; return the exit code.
 
     Parameters
     ----------
     settings
         The options of the server.
     feed
-        The end of the socket from which the events of all workers come.
+        The end of the socket that receives the events of all workers.
     folder, control
-        As `worker.run`.
+        As for `worker.run`.
     """
-    os.nice(5)  # the server first
+    os.nice(5)  # the workers have priority
     skip_sklearn_validation()
     uvloop.run(_compare(settings, feed, folder, control))
     return 0

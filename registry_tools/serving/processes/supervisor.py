@@ -1,7 +1,7 @@
-"""The parent of all processes of a server: it forks workers, the shadow and trials.
+"""The supervisor, the parent of all processes of a server: it forks workers, the shadow and trials.
 
-It has imported everything that they need, and has one thread: a fork costs neither a start of Python
-nor the memory of the modules. A process that ends is started again.
+It has one thread and has imported all modules, so that a forked process need not start Python and
+shares the memory of the modules. The supervisor restarts a process that ends.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ from registry_tools.serving.settings import Settings
 
 _log = logging.getLogger(__name__)
 
-_MIN_UPTIME = 10.0  # seconds; a process that ran no longer is not restarted at once
+_MIN_UPTIME = 10.0  # seconds; a process that ran for a shorter time is restarted with a delay
 _MAX_BACKOFF = 30.0
-_START_SECONDS = 60.0  # beyond the time to load a version; a process that is not ready then is killed
-_END_SECONDS = 5.0  # beyond the time that a request may take
+_START_SECONDS = 60.0  # in addition to the time to load a version; then a process that is not ready is killed
+_END_SECONDS = 5.0  # in addition to the time that a request may take
 _MOST_BYTES = 1 << 16
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
 @dataclass(eq=False)
 class Child:
-    """A process that has to run, and is started again when it ends."""
+    """A process that the supervisor keeps running."""
 
     name: str
     run: Callable[[Control], int]
@@ -57,14 +57,14 @@ class Child:
     connection: socket.socket | None = None
     unread: bytes = b""
     began: float = 0.0
-    error: str | None = None  # the last that it has sent
+    error: str | None = None  # the last error that it sent
     ready: bool = False
-    delay: float = 0.0  # before the next start
+    delay: float = 0.0  # seconds before the next start
     due: float | None = None  # the time of the next start
 
 
 class Supervisor:
-    """Forks the processes of a server, and ends them."""
+    """Starts, restarts and ends the processes of a server."""
 
     def __init__(self, settings: Settings, listening: socket.socket, folder: ProcessFolder) -> None:
         self._settings = settings
@@ -79,7 +79,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._has_served = False
         self._announced = False
-        self._kill_at: float | None = None  # set when the server ends
+        self._kill_at: float | None = None  # set while the server ends
         self._error: str | None = None
 
     def run(self) -> int:
@@ -88,11 +88,11 @@ class Supervisor:
         Raises
         ------
         RegistryToolsError
-            If the first worker finds nothing to serve.
+            If the first worker cannot serve a version.
         """
         with signal_socket(_SIGNALS) as receiver:
             self._selector.register(receiver, selectors.EVENT_READ, lambda: self._on_signals(receiver))
-            self._children[0].due = 0.0  # the others follow when it serves
+            self._children[0].due = 0.0  # the others start when it is ready
             while any(child.pid is not None or child.due is not None for child in self._children):
                 self._start_due()
                 for key, _ in self._selector.select(1.0):
@@ -156,7 +156,7 @@ class Supervisor:
         self._selector.register(child.connection, selectors.EVENT_READ, lambda: self._on_message(child))
 
     def _fork(self, run: Callable[[], int], keep: socket.socket) -> int:
-        """Run a function in a new process, which keeps one connection and closes all others."""
+        """Run a function in a new process, which closes all connections except `keep`."""
         sys.stdout.flush()
         sys.stderr.flush()
         pid = fork_without_handlers(_SIGNALS)
@@ -164,7 +164,7 @@ class Supervisor:
             return pid
         code = 1
         try:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
             for key in list(self._selector.get_map().values()):
                 if isinstance(key.fileobj, socket.socket):
                     key.fileobj.close()
@@ -173,14 +173,14 @@ class Supervisor:
                     each.close()
             self._selector.close()
             code = run()
-        except BaseException:  # noqa: BLE001 - the edge of this process
+        except BaseException:  # noqa: BLE001 - the last place that can report an error of this process
             _log.exception("a process of the server failed")
         finally:
             sys.stderr.flush()
             os._exit(code)
 
     def _run_child(self, child: Child, connection: socket.socket) -> int:
-        self._close_connection(child)  # or the child would not see that the parent is gone
+        self._close_connection(child)  # otherwise the child would not notice the end of the parent
         control = Control(connection, self._has_served)
         try:
             return child.run(control)
@@ -189,7 +189,7 @@ class Supervisor:
             return 1
 
     def _on_message(self, child: Child) -> None:
-        if child.connection is None:  # the child ended, and its messages were read
+        if child.connection is None:  # the child has ended, and its messages were read
             return
         content, descriptors, _, _ = socket.recv_fds(child.connection, _MOST_BYTES, 8)
         if not content:
@@ -235,7 +235,7 @@ class Supervisor:
         def run() -> int:
             end_with_parent(parent)
             os.setsid()
-            self._listening.close()  # a trial may outlive the server, whose port has to be free then
+            self._listening.close()  # a trial that outlives the server must not keep its port
             with open(os.devnull, "w") as nowhere:
                 os.dup2(nowhere.fileno(), 1)
                 os.dup2(nowhere.fileno(), 2)
@@ -268,8 +268,8 @@ class Supervisor:
                     self._on_exit(child, code)
 
     def _on_exit(self, child: Child, code: int) -> None:
-        with contextlib.suppress(BlockingIOError):  # a process that it has forked holds the connection
-            while child.connection is not None:  # its last messages
+        with contextlib.suppress(BlockingIOError):  # a process that the child forked still has the connection
+            while child.connection is not None:  # read its last messages
                 self._on_message(child)
         self._close_connection(child)
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
@@ -282,7 +282,7 @@ class Supervisor:
             self._error = child.error or f"no worker can serve: {reason}"
             self._end()
             return
-        _log.warning("a %s is started again: %s", child.name, reason)
+        _log.warning("a %s is restarted: %s", child.name, reason)
         self._start_later(child)
 
     def _start_later(self, child: Child) -> None:
@@ -293,6 +293,6 @@ class Supervisor:
 
 
 def _kill_group(pid: int) -> None:
-    """Kill the processes that a trial has started."""
+    """Kill the processes that a trial started."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)

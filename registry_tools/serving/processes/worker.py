@@ -1,4 +1,4 @@
-"""A process that follows the stage and serves it; the parent process forks it."""
+"""A worker: a process that follows the stage and serves its version; the supervisor forks it."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def run(
     folder: ProcessFolder,
     control: Control,
 ) -> int:
-    """Serve until the parent sends a signal or ends, and return the exit code.
+    """Serve until the parent sends a signal or ends; return the exit code.
 
     Parameters
     ----------
     settings, listening
-        The options, and the socket to accept from, which the workers share.
+        The settings, and the socket to accept connections from, which all workers share.
     feed
-        The socket that leads to the shadow; None without one.
+        The socket to the shadow; None without a shadow.
     folder
         The files that the processes of this server share.
     control
@@ -66,7 +66,7 @@ def run(
 def _observe(
     service: InferenceService, metrics: Metrics, feed: socket.socket | None, folder: ProcessFolder
 ) -> Iterator[None]:
-    """Let the prediction log and the shadow see all predictions."""
+    """Add the prediction log and the shadow to the observers."""
     settings = service.settings
     if feed is not None:
         service.observers.append(ShadowFeed(feed, metrics))
@@ -94,7 +94,7 @@ async def _serve(
     trials = Trials(control.connection, folder.trials, folder.path, settings.policy, settings.trial_limits)
 
     def swap(predictor: Predictor) -> None:
-        service.data_plane.current = predictor  # requests in flight end on the version they began with
+        service.data_plane.current = predictor  # requests in flight keep the version that they started with
 
     follower = StageFollower(
         fetcher, loader(trials, settings), swap, metrics, settings.poll, settings.load_seconds
@@ -125,13 +125,13 @@ async def _serve(
 
 
 def loader(trials: Trials, settings: Settings) -> Callable[[ModelArtifact], Predictor]:
-    """Return the function that loads a version: first in a trial, then in this process."""
+    """Return a function that tries a version in a trial, then loads it in this process."""
 
     def try_and_load(artifact: ModelArtifact) -> Predictor:
         with trials.passed(artifact):
             predictor = load(artifact, settings.policy)
         if predictor.example is None:
-            _log.warning("%s has no example: it was loaded, and predicted nothing yet", artifact)
+            _log.warning("%s has no example, so that its predictions were not tried", artifact)
         elif not artifact.recorded_predictions.is_file():
             _log.warning("%s has no recorded predictions: it was tried on its input example", artifact)
         return predictor

@@ -1,1 +1,1 @@
-"""The HTTP application and one module for each protocol over HTTP."""
+"""The HTTP application, with one module for each protocol over HTTP."""

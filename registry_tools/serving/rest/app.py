@@ -24,7 +24,7 @@ from registry_tools.serving.service import InferenceService
 
 Endpoint = Callable[[InferenceService, Request], Awaitable[Reply]]
 
-_CLIENT_LEFT = 499  # nginx's code, for metrics and the access log: nobody receives it
+_CLIENT_LEFT = 499  # nginx's code for a disconnected client, for metrics and the access log
 _SWEEP_SECONDS = 0.25
 _LONGEST_PAUSE = 5.0  # seconds between two parts of a body that is discarded
 _NO_SNIFFING = (b"x-content-type-options", b"nosniff")
@@ -33,12 +33,12 @@ _END = {"type": "http.response.body", "body": b"", "more_body": False}
 
 @dataclass(frozen=True)
 class Route:
-    """One path: its endpoints by method, and the error format of its protocol."""
+    """The endpoints of one path by HTTP method, and the error format of its protocol."""
 
     name: str
     methods: dict[str, Endpoint]
     error: Callable[[int, str], Reply]
-    probe: bool = False  # for health checks, which have no key
+    probe: bool = False  # a health check, which needs no key
 
 
 class HttpApp:
@@ -47,7 +47,7 @@ class HttpApp:
     def __init__(self, service: InferenceService) -> None:
         self.service = service
         self.settings = service.settings
-        self._running: dict[Request, None] = {}  # in the order of their beginning
+        self._running: dict[Request, None] = {}  # in the order of their start
         self._routes = _routes()
         self._rules = ConnectionRules(service.settings)
         self._needs_ids = service.needs_request_ids
@@ -57,7 +57,7 @@ class HttpApp:
         self._answer = self._handle if service.tracer is None else self._handle_traced
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        """Answer one request."""
+        """Handle one request."""
         if scope["type"] != "http":
             return
         request = Request(scope, receive)
@@ -80,13 +80,13 @@ class HttpApp:
         return self._routes[pattern] if pattern is not None else _UNKNOWN
 
     async def _handle_traced(self, route: Route, request: Request) -> Reply:
-        """Handle a request, and export its trace after the response if it is one for predictions."""
+        """Handle a request; if it is a prediction, export its trace after the response."""
         if self._tracer is None or request.method != "POST":
             return await self._handle(route, request)
         steps = request.steps = RequestSteps()
-        current_steps.set(steps)  # uvicorn runs each request in a task of its own
+        current_steps.set(steps)  # uvicorn runs each request in a separate task
         reply = await self._handle(route, request)
-        if reply.status != 401:  # clients without a key fill no receiver
+        if reply.status != 401:  # clients without a key must not fill the receiver
             ended = time.time_ns()
             spans = [(f"POST {route.name}", (steps.began, ended)), *steps.intervals(ended)]
             attributes = {
@@ -144,7 +144,7 @@ class HttpApp:
             if request.reading:
                 return route.error(408, "the body did not arrive in time")
             return route.error(504, f"no response within {self.settings.timeout:g} s")
-        except Exception as error:  # noqa: BLE001 - the edge
+        except Exception as error:  # noqa: BLE001 - the one place that reports errors to clients
             refused = refusal_of(error, f"{request.method} {route.name}")
             reply = route.error(refused.status, refused.message)
             return Reply(reply.body, reply.status, [*reply.headers, *refused.headers])
@@ -153,13 +153,15 @@ class HttpApp:
         if not route.probe and not self._keys.allows(
             request.headers.get(b"authorization", b""), request.headers.get(b"x-api-key")
         ):
-            raise RequestRefused(401, "a key is needed: Authorization: Bearer KEY", _BEARER)
+            raise RequestRefused(401, "this request needs a key: send Authorization: Bearer KEY", _BEARER)
         endpoint = route.methods.get(request.method)
         if endpoint is None:
             if not route.methods:
-                raise RequestRefused(404, "no such address; /docs lists the addresses")
+                raise RequestRefused(404, "this address does not exist; /docs lists the addresses")
             allowed = ", ".join(sorted(route.methods))
-            raise RequestRefused(405, f"this address takes {allowed}", [(b"allow", allowed.encode("ascii"))])
+            raise RequestRefused(
+                405, f"this address accepts {allowed}", [(b"allow", allowed.encode("ascii"))]
+            )
         return endpoint
 
     async def _read_body(self, request: Request, message: dict[str, Any]) -> None:
@@ -168,9 +170,9 @@ class HttpApp:
         Raises
         ------
         RequestRefused
-            413 if it is larger than allowed, 503 if others of that size fill the memory set aside.
+            413 if the body is larger than allowed, 503 if other large bodies use all reserved memory.
         ClientDisconnected
-            If the client closed the connection before its end.
+            If the client closed the connection before the end of the body.
         """
         most = self.settings.max_body
         parts: list[bytes] = []
@@ -193,10 +195,10 @@ class HttpApp:
         request.body = b"".join(parts)
 
     async def _discard(self, request: Request, send: Any) -> None:
-        """Read the rest of a body that was refused, until it ends or the client pauses.
+        """Read and discard the rest of a refused body, until it ends or the client pauses.
 
-        To close a connection while the client sends resets it, and most clients read the response
-        only when they have sent all.
+        Most clients read the response only after they have sent the whole body. If the server closed the
+        connection earlier, the client would get a reset instead of the response.
         """
         end = request.began + self.settings.timeout
         with contextlib.suppress(asyncio.TimeoutError):
@@ -207,7 +209,7 @@ class HttpApp:
         await send(_END)
 
     async def sweep(self) -> None:
-        """Cancel requests that exceed the timeout; runs as long as the server does."""
+        """Cancel requests that exceed the timeout, until the server ends."""
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
             deadline = time.perf_counter() - self.settings.timeout
@@ -238,11 +240,11 @@ def _routes() -> dict[str, Route]:
 
 
 async def _send(send: Any, request: Request, reply: Reply, unread: bool) -> None:
-    """Send a response, and leave its end to `HttpApp._discard` if the body is unread."""
+    """Send a response; if the body is unread, `HttpApp._discard` sends its end."""
     headers = [*reply.headers, *request.version_headers, (b"content-length", b"%d" % len(reply.body))]
     if request.id:
         headers.append((b"x-request-id", request.id.encode("ascii")))
-    if reply.status != 200 or request.method != "POST":  # predictions are JSON and nothing else
+    if reply.status != 200 or request.method != "POST":  # predictions are always JSON
         headers.append(_NO_SNIFFING)
     if unread and (request.expired or not request.has_small_body):
         headers.append((b"connection", b"close"))
@@ -250,7 +252,7 @@ async def _send(send: Any, request: Request, reply: Reply, unread: bool) -> None
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body, "more_body": unread})
     except RuntimeError as error:
-        if "handler is closed" not in str(error):  # which uvloop writes
+        if "handler is closed" not in str(error):  # uvloop's message for a closed connection
             raise
         uvicorn_internals.mark_disconnected(send)
 
@@ -267,5 +269,5 @@ def _log_access(request: Request, reply: Reply, seconds: float) -> None:
         "version": request.version,
         "request_id": request.id,
     }
-    with contextlib.suppress(OSError):  # the reader of stderr may be gone
+    with contextlib.suppress(OSError):  # the reader of stderr may have ended
         sys.stderr.write(json.dumps(line) + "\n")

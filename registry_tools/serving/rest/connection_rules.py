@@ -1,4 +1,4 @@
-"""Rules that the headers of a request have to meet before its body is read."""
+"""Check the headers of a request before its body is read."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _EVERY_ADDRESS = ("0.0.0.0", "::")
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:/?#@\[\]]+)(?::\d*)?")
 _MOST_KNOWN = 100
-# A second one of these has another meaning for each program on the way.
+# Proxies and servers treat a repeated header of these in different ways, which attackers exploit.
 _ONCE = (b"host", b"content-length", b"content-type", b"content-encoding", b"transfer-encoding")
-# A proxy adds at least one of these.
+# Headers of which every proxy adds at least one.
 _FORWARDED = re.compile(
     rb"(.+-)?forwarded.*|via|x-(envoy|original|originating)-?.*|x-(real|remote)-ip|(.+-)?client-?ip"
     rb"|x-azure-.*|cf-.*|x-proxy.*"
@@ -24,14 +24,15 @@ _FORWARDED = re.compile(
 
 
 class ConnectionRules:
-    """The rules of one server, and the `Host` values that met them before."""
+    """The rules of one server, and the `Host` values that it has already accepted."""
 
     def __init__(self, settings: Settings) -> None:
         self.known_hosts: set[bytes] = set()
         self._max_body = settings.max_body
         self._names = {*_LOOPBACK, _in_url(settings.host), *(n.lower() for n in settings.allowed_hosts)}
         self._suffixes = tuple(name[1:] for name in self._names if name.startswith("*."))
-        # An attacker can let a name resolve to this machine, but the browser then sends that name.
+        # Accept addresses in `Host`: an attacker can let a name resolve to this machine, but then the
+        # browser sends the name.
         self._addresses = settings.host in _EVERY_ADDRESS
 
     def check(self, request: Request) -> None:
@@ -40,23 +41,23 @@ class ConnectionRules:
         Raises
         ------
         RequestRefused
-            400 for a header given twice, and for a `Host` that is missing or not allowed; 415 for a
-            compressed body; 501 for an unknown transfer coding; 413 if the client waits for leave to
-            send a body that is too large.
+            400 for a repeated header and for a `Host` that is missing or not allowed; 415 for a
+            compressed body; 501 for an unknown transfer coding; 413 if the client waits for permission
+            to send a too large body.
         """
         headers = request.headers
         names = [name for name, _ in request.scope["headers"]]
         for name in _ONCE:
             if names.count(name) > 1:
-                raise RequestRefused(400, f"the header {name.decode()} is there twice: send it once")
+                raise RequestRefused(400, f"the request has the header {name.decode()} twice: send it once")
         self._check_host(request)
         if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
             raise RequestRefused(
-                501, "this Transfer-Encoding is not understood: send chunked, or a Content-Length"
+                501, "this Transfer-Encoding is not supported: send chunked, or a Content-Length"
             )
         if headers.get(b"content-encoding", b"identity").lower() != b"identity":
             raise RequestRefused(
-                415, "compressed bodies are not understood: send it without Content-Encoding",
+                415, "compressed bodies are not supported: send the body without Content-Encoding",
                 [(b"accept-encoding", b"identity")],
             )  # fmt: skip
         if b"expect" in headers and request.announced_size > self._max_body:
@@ -66,7 +67,7 @@ class ConnectionRules:
         given = request.headers.get(b"host")
         if given is None:
             if request.scope["http_version"] == "1.0":
-                return  # which has no such header
+                return  # HTTP/1.0 has no such header
             raise RequestRefused(400, "the header Host is missing: send the name of this server")
         found = _HOST.fullmatch(given.decode("latin-1").lower())
         if found is None or not self._is_allowed(found[1].removesuffix(".")):
@@ -82,25 +83,25 @@ class ConnectionRules:
 
 
 def is_local(request: Request) -> bool:
-    """Tell whether a request comes from this machine, and not through a proxy on it."""
+    """Return whether a request comes from this machine, and not through a proxy on it."""
     address = _address(request.client)
     is_forwarded = any(_FORWARDED.fullmatch(name) for name in request.headers)
     return address is not None and address.is_loopback and not is_forwarded
 
 
 def refuse_other_origins(request: Request) -> None:
-    """Refuse a request that a browser sends for a page of another server.
+    """Refuse a request that a browser sends for a page from another server.
 
     Raises
     ------
     RequestRefused
-        403 if it is one.
+        403 if the request comes from such a page.
     """
     headers = request.headers
     origin = headers.get(b"origin")
     own = origin is None or origin.partition(b"://")[2] == headers.get(b"host")
     if not own or headers.get(b"sec-fetch-site", b"none") not in (b"same-origin", b"none"):
-        raise RequestRefused(403, "a page of another server may not send this request")
+        raise RequestRefused(403, "a page from another server may not send this request")
 
 
 def too_large(most: int) -> RequestRefused:

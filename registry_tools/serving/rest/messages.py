@@ -1,4 +1,4 @@
-"""Requests and replies over HTTP, on bare ASGI, for all protocols."""
+"""HTTP requests and replies on bare ASGI, for all protocols."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from registry_tools.serving.engine.request_steps import RequestSteps
 from registry_tools.serving.errors import Headers
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
-# A body larger than this, in bytes, counts against the limit of all bodies together.
+# Bytes; the server limits the total size of all bodies larger than this.
 SMALL_BODY = 1 << 16
 JSON = (b"content-type", b"application/json")
 
 
-@dataclass(slots=True)  # not frozen: that would cost half a microsecond a request
+@dataclass(slots=True)  # not frozen, which would cost half a microsecond per request
 class Reply:
     """The response to a request."""
 
@@ -35,17 +35,17 @@ class ClientDisconnected(Exception):
 class Request:
     """One request in flight."""
 
-    # Defaults of most requests: class attributes, because setting them costs time.
+    # The usual values, as class attributes, because setting instance attributes costs time.
     body = b""
     id = ""
     task: asyncio.Task[Any] | None = None
     expired = False
-    reading = True  # its body is not there yet
-    reserved = 0  # bytes of a large body that count against the budget
+    reading = True  # the body is not complete yet
+    reserved = 0  # the reserved bytes of a large body
     rows = 0
-    steps: RequestSteps | None = None  # of a request that is traced
+    steps: RequestSteps | None = None  # only if the request is traced
     version = ""
-    version_headers: Headers = ()  # of the version that predicts for it
+    version_headers: Headers = ()  # the headers that name the version of the predictions
 
     def __init__(self, scope: dict[str, Any], receive: Receive) -> None:
         self.began = time.perf_counter()
@@ -56,28 +56,28 @@ class Request:
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
 
     def assign(self, predictor: Predictor) -> Predictor:
-        """Name the version that predicts for this request in its headers and metrics."""
+        """Record the predictor of this request for its headers and metrics, and return it."""
         self.version_headers = predictor.headers
         self.version = predictor.label
         return predictor
 
     @property
     def announced_size(self) -> int:
-        """The bytes of its body as its head says; 0 if it does not."""
+        """The number of bytes in `Content-Length`; 0 without that header."""
         return int(self.headers.get(b"content-length", b"0")[:20])
 
     @property
     def has_unread_body(self) -> bool:
-        """Whether the client sends, or has sent, a body that was not read to its end."""
+        """Whether the client sends, or has sent, a body that was not read completely."""
         return self.reading and (self.announced_size > 0 or b"transfer-encoding" in self.headers)
 
     @property
     def has_small_body(self) -> bool:
-        """Whether its body is small, and comes without leave: the connection can stay open for it."""
+        """Whether the body is small and sent without `Expect`, so that the connection can stay open."""
         return 0 < self.announced_size <= SMALL_BODY and b"expect" not in self.headers
 
     @property
     def client(self) -> str:
-        """The address that it comes from."""
+        """The address of the client."""
         client = self.scope.get("client")
         return str(client[0]) if client else ""

@@ -25,7 +25,7 @@ _CODES = {
 
 
 async def invocations(service: InferenceService, request: Request) -> Reply:
-    """Predict rows in any format that MLflow takes."""
+    """Predict rows in any format of MLflow's scoring protocol."""
     content_type = _content_type(request.headers.get(b"content-type"))
     predictor = request.assign(service.predictor())
     data_plane = service.data_plane
@@ -50,12 +50,12 @@ async def invocations(service: InferenceService, request: Request) -> Reply:
 
 @functools.lru_cache(maxsize=64)
 def _content_type(given: bytes | None) -> str:
-    """Return the type of the body, checked as MLflow does.
+    """Return the type of the body, after the checks that MLflow makes.
 
     Raises
     ------
     RequestRefused
-        415 if it is missing, another, in another encoding, or has an unknown parameter.
+        415 if the type is missing or unknown, its encoding is not UTF-8, or it has an unknown parameter.
     """
     known = ", ".join(_TYPES)
     if given is None:
@@ -64,21 +64,21 @@ def _content_type(given: bytes | None) -> str:
     for parameter in parameters:
         name, _, value = parameter.partition("=")
         if name != "charset":
-            raise RequestRefused(415, "a Content-Type here has no parameter but charset")
+            raise RequestRefused(415, "charset is the only supported parameter of Content-Type")
         if value.strip('"') != "utf-8":
-            raise RequestRefused(415, "only UTF-8 is understood")
+            raise RequestRefused(415, "only UTF-8 is supported")
     if kind not in _TYPES:
-        raise RequestRefused(415, f"this Content-Type is not understood: send one of {known}")
+        raise RequestRefused(415, f"this Content-Type is not supported: send one of {known}")
     return kind
 
 
 async def alive(service: InferenceService, request: Request) -> Reply:
-    """Report that the server runs; an empty line, as MLflow sends it."""
+    """Report that the server runs, by an empty line as in MLflow."""
     return Reply(b"\n")
 
 
 async def version(service: InferenceService, request: Request) -> Reply:
-    """Return the version of MLflow whose protocol this is."""
+    """Return the version of MLflow."""
     return Reply(_mlflow_version())
 
 
@@ -88,13 +88,13 @@ def _mlflow_version() -> bytes:
 
 
 def error(status: int, message: str, code: str | None = None) -> Reply:
-    """Return an error as MLflow writes it."""
+    """Return an error in MLflow's format."""
     code = code or _CODES.get(status, "INTERNAL_ERROR" if status >= 500 else "INVALID_REQUEST")
     return Reply(orjson.dumps({"error_code": code, "message": message}), status, [JSON])
 
 
 async def redirect(service: InferenceService, request: Request) -> Reply:
-    """Lead a client to the address without a slash at its end, as MLflow's server does."""
+    """Redirect a client to the address without the slash at the end, as MLflow's server does."""
     return Reply(b"", 307, [(b"location", request.path.rstrip("/").encode("ascii"))])
 
 

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol over HTTP: JSON, and tensors as bytes after it."""
+"""The Open Inference Protocol over HTTP: JSON, optionally followed by tensors as bytes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from registry_tools.serving.v2 import inference, tensors
 from registry_tools.serving.v2.inference import InferRequest
 from registry_tools.serving.v2.tensors import Tensor
 
-Binary = Mapping[str, bool]  # the outputs that are sent as bytes after the JSON
+Binary = Mapping[str, bool]  # by output, whether to send it as bytes after the JSON
 _LENGTH = b"inference-header-content-length"
 _MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/infer)?")
 
 
 def pattern_of(path: str) -> str | None:
-    """Return the route that a path belongs to, if it is one of a model."""
+    """Return the route of a path that names a model; None for other paths."""
     found = _MODEL.fullmatch(path)
     return f"/v2/models/{{name}}{found[3] or ''}" if found is not None else None
 
@@ -53,7 +53,7 @@ async def model_ready(service: InferenceService, request: Request) -> Reply:
 
 
 async def infer(service: InferenceService, request: Request) -> Reply:
-    """Predict the rows that tensors hold."""
+    """Predict the rows in the tensors of a request."""
     body = request.body
     predictor = _requested_predictor(service, request)
     length = request.headers.get(_LENGTH)
@@ -73,7 +73,7 @@ def _requested_predictor(service: InferenceService, request: Request) -> Predict
 
 
 def _parse(body: bytes, length: bytes | None) -> tuple[InferRequest, Binary]:
-    """Read a request; the length is that of its JSON, if bytes of tensors follow it."""
+    """Parse a request; `length` is the length of its JSON if bytes of tensors follow."""
     head, raw = body, memoryview(b"")
     if length is not None:
         if len(length) > 12 or not length.isdigit() or int(length) > len(body):
@@ -90,7 +90,7 @@ def _parse(body: bytes, length: bytes | None) -> tuple[InferRequest, Binary]:
         inputs.append(_tensor(entry, None if size is None else raw[:size]))
         raw = raw[size or 0 :]
     if len(raw):
-        raise RequestRefused(400, f"{len(raw)} bytes after the tensors belong to none of them")
+        raise RequestRefused(400, f"the body has {len(raw)} bytes more than its tensors")
     return _infer_request(content, inputs)
 
 
@@ -160,4 +160,4 @@ ROUTES = {
     "/v2/models/{name}/ready": {"GET": model_ready, "HEAD": model_ready},
     "/v2/models/{name}/infer": {"POST": infer},
 }
-PROBES = {"/v2/health/live", "/v2/health/ready"}  # a model's `/ready` tells which version is served
+PROBES = {"/v2/health/live", "/v2/health/ready"}  # a model's `/ready` reveals the version, so it needs a key

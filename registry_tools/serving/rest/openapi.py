@@ -1,11 +1,11 @@
-"""The OpenAPI description, made from the signature of the served version, and a page for it.
+"""The OpenAPI description of the served version, and the page `/docs` that shows it.
 
-`openapi.json` is the description of any version; the columns, tensors and examples of the served
-version are filled in here. The server accepts all that the schemas allow. MLflow's protocol takes more
-than a schema can say: numbers written as text, columns that the model does not have, unknown keys.
+`openapi.json` describes any version; this module adds the columns, tensors and examples of the served
+version. The server accepts all requests that the schemas allow. MLflow's protocol also accepts requests
+that no schema can describe: numbers written as text, additional columns, unknown keys.
 
-The page reads the description as any tool would, with a key if one is needed, and needs nothing
-from anywhere else: it opens in a network without a way out.
+The page fetches the description as any tool would, with a key if one is needed. It loads nothing from
+other servers, so it works without internet access.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from registry_tools.serving.v2 import inference
 from registry_tools.serving.v2.model_tensors import TensorMetadata
 
 _HTML = (b"content-type", b"text/html; charset=utf-8")
-# Only the page's own scripts may run, and only this server may be called.
+# The page may run only its own scripts, and connect only to this server.
 _POLICY = (
     b"content-security-policy",
     b"default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     b"frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
 )
 _FLOAT_MAX = 3.4028234663852886e38
-# The schemas of MLflow's column types; integers have bounds of their own, and all others are texts.
+# The schemas of MLflow's column types. Integer types have bounds; all other types are text.
 _TYPES: dict[str, dict[str, Any]] = {
     "boolean": {"type": "boolean"},
     "datetime": {"type": "string", "format": "date-time"},
@@ -49,18 +49,18 @@ Schema = dict[str, Any]
 
 
 async def openapi(service: InferenceService, request: Request) -> Reply:
-    """Return the description that tools read."""
+    """Return the OpenAPI description, for tools."""
     predictor = request.assign(service.predictor())
     return Reply(orjson.dumps(describe_api(predictor), option=orjson.OPT_INDENT_2))
 
 
 async def page(service: InferenceService, request: Request) -> Reply:
-    """Return the page that people read; it says nothing of the model by itself."""
+    """Return the page for people; it contains nothing about the model, so it needs no key."""
     return Reply(_read_file("docs.html"), headers=[_HTML, _POLICY])
 
 
 async def root(service: InferenceService, request: Request) -> Reply:
-    """Redirect a browser that opens the address to the page."""
+    """Redirect a browser from the root to the page."""
     return Reply(b"", 307, [(b"location", b"/docs")])
 
 
@@ -70,7 +70,7 @@ def _read_file(name: str) -> bytes:
 
 
 def describe_api(predictor: Predictor) -> Schema:
-    """Return the interface to a version as OpenAPI 3.1."""
+    """Return the OpenAPI 3.1 description of a version."""
     api: Schema = orjson.loads(_read_file("openapi.json"))
     name, columns = predictor.artifact.name, predictor.info.signature
     api["info"] = {
@@ -128,7 +128,7 @@ def _table_schemas(
 
 
 def _value(column: Column, bound: int | None) -> Schema:
-    """Return the schema of one value; integers are below the bound, if there is one."""
+    """Return the schema of one value of a column; `bound` limits integers, if given."""
     found = {"title": column.name, **_TYPES.get(column.type, {"type": "string"})}
     if column.type in INTEGER_BOUNDS:
         low, high = (1 - bound, bound - 1) if bound is not None else INTEGER_BOUNDS[column.type]
@@ -144,7 +144,7 @@ def _sequence(items: Sequence[Schema]) -> Schema:
 
 
 def _csv_pattern(columns: Sequence[Column]) -> str:
-    """Return the pattern of a CSV; numbers there may have a fraction and an exponent too."""
+    """Return the pattern of a CSV body; numbers may have a fraction and an exponent."""
     header = io.StringIO()
     csv.writer(header, lineterminator="").writerow(column.name for column in columns)
     cells = ",".join(_CSV_CELLS.get(column.type, _CSV_NUMBER) for column in columns)
@@ -152,7 +152,7 @@ def _csv_pattern(columns: Sequence[Column]) -> str:
 
 
 def _tensor(tensor: TensorMetadata, value: Schema) -> Schema:
-    """Return the schema of a tensor of one value."""
+    """Return the schema of a tensor with one value."""
     properties = {
         "name": {"const": tensor.name},
         "shape": {"enum": [[1], [1, 1]]},
@@ -163,7 +163,7 @@ def _tensor(tensor: TensorMetadata, value: Schema) -> Schema:
 
 
 def _example(predictor: Predictor) -> dict[str, Any]:
-    """Return the rows that the version was tried on when it was loaded, or the columns at least."""
+    """Return example rows of the version, or a row of nulls if it has no example."""
     columns = predictor.info.signature or ()
     example = predictor.example or {}
     split, inputs = example.get("dataframe_split"), example.get("inputs")

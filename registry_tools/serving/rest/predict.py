@@ -1,4 +1,4 @@
-"""The simple protocol: `POST /predict` with the features of one row or several, by position or by name."""
+"""The simple protocol `POST /predict`: the features of one row or several, by position or by name."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ async def predict(service: InferenceService, request: Request) -> Reply:
 def _parse(
     body: bytes, predictor: Predictor, limits: InputLimits
 ) -> tuple[Matrix | dict[str, Any], bool, bool]:
-    """Return the rows, whether they were given as a list, and whether probabilities are requested."""
+    """Return the rows, whether the request has a list of rows, and whether it asks for probabilities."""
     content = parse_json(body)
     if not isinstance(content, dict) or "features" not in content:
         raise RequestRefused(400, f"features are missing: {_FORM}")
     features, proba = content.pop("features"), content.pop("proba", False)
     if content:
         unknown = next(iter(content))[:50]
-        raise RequestRefused(400, f"key {unknown!r} is unknown: there are features and proba")
+        raise RequestRefused(400, f"key {unknown!r} is unknown: the keys are features and proba")
     if not isinstance(proba, bool):
         raise RequestRefused(400, "proba is neither true nor false")
     if isinstance(features, list) and features and isinstance(features[0], (list, dict)):
@@ -62,9 +62,9 @@ def _parse(
 
 
 def _rows(rows: list[Any], predictor: Predictor, place: str) -> Matrix | dict[str, Any]:
-    """Return rows as a matrix, or as MLflow's protocol has them if the model takes more than numbers.
+    """Return rows as a matrix, or in the form of MLflow's protocol if not all columns are numbers.
 
-    It is stricter than MLflow: no value is converted or filled in.
+    Unlike MLflow, the function converts no value and fills in no missing value.
     """
     columns = predictor.info.signature
     table = []
@@ -84,7 +84,7 @@ def _rows(rows: list[Any], predictor: Predictor, place: str) -> Matrix | dict[st
 
 
 def _values(row: Any, columns: Sequence[Column] | None) -> list[Any]:
-    """Return the values of one row in the order of the signature, checked."""
+    """Check the values of one row, and return them in the order of the signature."""
     if isinstance(row, dict):
         row = _in_order(row, columns)
     if not isinstance(row, list):
@@ -115,7 +115,7 @@ def _in_order(row: dict[str, Any], columns: Sequence[Column] | None) -> list[Any
     unknown = [name for name in row if name not in names]
     if unknown:
         close = difflib.get_close_matches(unknown[0][:200], names, 1)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are {quoted_names(names)}"
+        hint = f"did you mean {close[0]!r}?" if close else f"the features are {quoted_names(names)}"
         raise InputError(f"feature {unknown[0][:50]!r} is unknown; {hint}")
     missing = [column.name for column in columns if column.required and column.name not in row]
     if missing:

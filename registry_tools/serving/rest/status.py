@@ -1,4 +1,4 @@
-"""The state of the server: `/ready`, `/model`, `/metrics`, and `/-/refresh`."""
+"""The routes about the state of the server: `/ready`, `/model`, `/metrics` and `/-/refresh`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from registry_tools.serving.threads import run_in_thread
 
 
 async def ready(service: InferenceService, request: Request) -> Reply:
-    """Report whether clients should send requests: a model is loaded, and it is not draining."""
+    """Report whether clients should send requests: a model is loaded, and the server is not draining."""
     if not service.ready:
-        raise RequestRefused(503, "no model is loaded yet, or the server is about to end")
+        raise RequestRefused(503, "no model is loaded yet, or the server is shutting down")
     return Reply(b'{"ready":true}')
 
 
@@ -48,13 +48,13 @@ async def metrics(service: InferenceService, request: Request) -> Reply:
 
 
 async def refresh(service: InferenceService, request: Request) -> Reply:
-    """Poll the registry at once, and return the result as `/model` does."""
+    """Poll the registry at once, and return the new state as `/model` does."""
     refuse_other_origins(request)
     if not service.settings.api_keys and not is_local(request):
         raise RequestRefused(403, "refresh from this machine, or start the server with --api-key-file")
     if service.refresh is None:
         raise RequestRefused(503, "no stage is followed yet: try again")
-    # The poll runs to its end even if the client disconnects.
+    # Finish the poll even if the client disconnects.
     await asyncio.shield(service.refresh())
     return await model(service, request)
 

@@ -1,1 +1,1 @@
-"""Follow a stage and roll a new version out to every worker."""
+"""Follow a stage, try each new version in a trial, and swap it in."""

@@ -1,4 +1,4 @@
-"""Follow a stage: poll the registry and roll out the version that it names."""
+"""Follow a reference: poll the registry, and roll out the version in the stage."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_MAX_BACKOFF = 300.0  # seconds between two attempts to load a version that cannot take over
+_MAX_BACKOFF = 300.0  # seconds between two attempts to roll out a version
 
 
 class RolloutObserver(Protocol):
@@ -33,13 +33,13 @@ class RolloutObserver(Protocol):
         """Record when the registry last responded, in seconds since 1970."""
 
     def rolled_out(self, name: str, stage: str | None, version: int) -> None:
-        """Count a version that took over."""
+        """Count a version that was rolled out."""
 
     def rollout_failed(self, reason: str) -> None:
-        """Count a version that could not: for its `verification`, the `registry`, or an `error`."""
+        """Count a failed rollout; the reason is `verification`, `registry` or `error`."""
 
     def report_drift(self, name: str, verdict: str, at: str) -> None:
-        """Record the last verdict of a monitor on the version in the stage, and its time."""
+        """Record the last drift verdict of the monitoring for the version in the stage, and its time."""
 
 
 def _identity(version: VersionInfo) -> Identity:
@@ -47,7 +47,7 @@ def _identity(version: VersionInfo) -> Identity:
 
 
 class StageFollower:
-    """Follows one reference, and rolls out the versions that it names."""
+    """Follows one reference, and rolls out its versions."""
 
     def __init__(
         self,
@@ -65,11 +65,11 @@ class StageFollower:
         fetcher
             Resolves the reference, and fetches its versions.
         load
-            Checks and loads a version, in a thread; raises VerificationError.
+            Called in a thread to check and load a version; raises VerificationError.
         swap
-            Serves a loaded version from here on.
+            Called with a loaded version, which serves all requests from then on.
         observer
-            Counts the results.
+            Counts the results of rollouts.
         poll, load_seconds
             The time between two polls, and the longest time to load a version, in seconds.
         """
@@ -82,7 +82,7 @@ class StageFollower:
         self._load_seconds = load_seconds
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
-        self._failed: tuple[Identity, int, float] | None = None  # attempts, and when the next is due
+        self._failed: tuple[Identity, int, float] | None = None  # the version, attempts, next time
         self.state: dict[str, Any] = {
             "ref": str(fetcher.ref),
             "last_poll": None,
@@ -92,21 +92,21 @@ class StageFollower:
         }
 
     async def start(self, server_has_served: bool = False) -> ModelArtifact:
-        """Find, fetch and load the first version; the cached one if that fails for now.
+        """Find, fetch and load the first version, or the cached one if that fails temporarily.
 
         Parameters
         ----------
         server_has_served
-            A process of this server has served before. It kept the version that it served, which is good even
-            if the stage has moved to a version that cannot be loaded.
+            Whether a process of this server has served before. Then the cached version is good, even if
+            the stage has moved to a version that cannot be loaded.
 
         Raises
         ------
         RegistryToolsError
-            If there is no version that can be served.
+            If no version can be served.
         """
         if self._fetcher.ref.stage is not None:
-            self._observer.registry_responded(time.time())  # before the first, its age is that of this
+            self._observer.registry_responded(time.time())  # the age counts from the start
         version = None
         try:
             version = await self._resolve()
@@ -129,7 +129,7 @@ class StageFollower:
         return cached
 
     async def follow(self) -> None:
-        """Poll forever; a reference by number never changes, and is not polled."""
+        """Poll the registry until cancelled; return at once for a version number, which never changes."""
         while self.current is None or self.current.stage is not None:
             delay = self._poll * random.uniform(0.8, 1.0)
             try:
@@ -140,13 +140,13 @@ class StageFollower:
                 await self.refresh(force=False)
 
     def wake(self) -> None:
-        """Poll at once."""
+        """Make `follow` poll at once."""
         self._wake.set()
 
     async def refresh(self, force: bool = True) -> None:
-        """Poll, and roll out another version if the reference means another.
+        """Poll the registry, and roll out the version if it is a new one.
 
-        `force` also retries a version that failed, without waiting for its backoff.
+        With `force`, also retry a version that failed, without waiting for its backoff.
         """
         async with self._lock:
             try:
@@ -160,7 +160,7 @@ class StageFollower:
                     self._failed = self.state["candidate"] = None
             except RegistryToolsError as error:
                 self._report(error)
-            except Exception as error:  # noqa: BLE001 - no error may end the polls
+            except Exception as error:  # noqa: BLE001 - no error may end the polling
                 _log.exception("polling %s failed", self.state["ref"])
                 self._report(error)
 
@@ -184,7 +184,7 @@ class StageFollower:
         return await run_in_thread(lambda: self._fetcher.fetch(version), "fetch")
 
     def _is_current(self, version: VersionInfo) -> bool:
-        # A number alone may mean another version: of a model that was deleted and created again.
+        # Compare more than the number: a model may have been deleted and created again.
         return self.current is not None and self.current.identity == _identity(version)
 
     def _is_due(self, version: VersionInfo, force: bool) -> bool:
@@ -209,7 +209,7 @@ class StageFollower:
                 "tries": tries,
                 "next_try_in_seconds": round(delay, 1),
             }
-            _log.warning("version %d does not take over: %s", version.version, error)
+            _log.warning("version %d was not rolled out: %s", version.version, error)
             if isinstance(error, VerificationError):
                 self._observer.rollout_failed("verification")
                 return
@@ -218,7 +218,7 @@ class StageFollower:
             raise
 
     async def _roll_out(self, artifact: ModelArtifact) -> None:
-        """Load a version while the current one serves, and swap to it."""
+        """Load a version while the current one serves, then swap to it."""
         loading = run_in_thread(lambda: self._load(artifact), "load")
         try:
             predictor = await asyncio.wait_for(loading, self._load_seconds)
@@ -229,7 +229,7 @@ class StageFollower:
         self._observer.rolled_out(artifact.name, artifact.stage, artifact.version)
         self.state["candidate"] = self._failed = None
         if before is not None:
-            _log.info("%s took over from version %d", artifact, before.version)
+            _log.info("%s replaced version %d", artifact, before.version)
         try:
             await run_in_thread(lambda: self._fetcher.write_cache(artifact), "cache")
             self.state.pop("cache_error", None)
@@ -240,5 +240,5 @@ class StageFollower:
 
 
 def now() -> str:
-    """Return the time as `/model` shows it."""
+    """Return the current time in the format of `/model`."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")

@@ -1,7 +1,7 @@
-"""Have each new version tried before the server loads it, and keep the versions that passed.
+"""Request a trial of each new version before the server loads it, and record versions that passed.
 
-The parent process forks the trials (`serving.processes.supervisor`): it runs one thread and has
-imported everything, so a trial costs no start of Python.
+The parent process forks the trials (`serving.processes.supervisor`). It has one thread and has imported
+all modules, so a trial need not start Python.
 """
 
 from __future__ import annotations
@@ -25,24 +25,25 @@ _log = logging.getLogger(__name__)
 
 _PASSED = "passed\n"
 _CRASHES = 2
-_MOST_BYTES = 1 << 16  # of a result
-_END_SECONDS = 30.0  # after which a trial that should have ended is given up
+_MOST_BYTES = 1 << 16  # of a part of a result
+_END_SECONDS = 30.0  # the time that a trial may exceed its limits before it counts as failed
 
 
 class Trials:
-    """Asks the parent process for trials, and keeps the results in a folder of this user."""
+    """Requests trials from the parent process, and stores their results in a folder of this user."""
 
     def __init__(
         self, control: socket.socket, folder: Path, marks: Path, policy: TrustPolicy, limits: ResourceLimits
     ) -> None:
-        """Create it.
+        """Store the connection, the folders and the limits.
 
         Parameters
         ----------
         control
             The connection to the parent.
         folder, marks
-            The folders of the trials that passed, and of the marks of processes that load a version.
+            The folder with the trials that passed, and the folder with a mark for each process that loads
+            a version.
         policy, limits
             The policy and the limits of the trials.
         """
@@ -54,19 +55,19 @@ class Trials:
 
     @contextlib.contextmanager
     def passed(self, artifact: ModelArtifact) -> Iterator[None]:
-        """Try a version, unless it has passed before; it is loaded in the block.
+        """Try a version unless it has passed before; the caller loads it in the body.
 
         Raises
         ------
         VerificationError
-            If it fails, with the reason; also if two processes of this server have ended in the block,
-            because a version can pass its trial and crash all the same.
+            If the version fails its trial, or if two processes of this server have crashed in the body: a
+            version can pass its trial and still crash.
         """
         key = trial_key(artifact, self._policy, self._limits)
         self._require(artifact, self._folder / key)
         ended = [mark for mark in self._marks.glob(f"{key}-*") if not process_is_running(_process_of(mark))]
         if len(ended) >= _CRASHES:
-            raise VerificationError(f"{artifact} ended {_CRASHES} processes that loaded it")
+            raise VerificationError(f"{artifact} crashed {_CRASHES} processes that loaded it")
         mark = self._marks / f"{key}-{os.getpid()}"
         mark.touch()
         try:
@@ -77,17 +78,22 @@ class Trials:
     def _require(self, artifact: ModelArtifact, record: Path) -> None:
         with contextlib.ExitStack() as stack:
             try:
-                # The workers of a server want the same trial at the same time: one of them has it made.
+                # All workers request the same trial at the same time; the lock lets one of them run it.
                 stack.enter_context(locked(record))
                 if record.read_text() == _PASSED:
                     return
             except OSError as error:
-                _log.warning("the trial of %s is not kept: %s: %s", artifact, record.parent, error.strerror)
+                _log.warning(
+                    "the result of the trial of %s cannot be stored: %s: %s",
+                    artifact,
+                    record.parent,
+                    error.strerror,
+                )
             reason = self._try(artifact)
             if reason is not None:
                 raise VerificationError(reason)
             _log.info("%s passed its trial", artifact)
-            with contextlib.suppress(OSError):  # it is tried again at the next start
+            with contextlib.suppress(OSError):  # then the next start tries the version again
                 record.write_text(_PASSED)
 
     def _try(self, artifact: ModelArtifact) -> str | None:
@@ -101,11 +107,11 @@ class Trials:
             try:
                 result = json.loads(b"".join(_read(ours)) or b"{}")
             except TimeoutError:
-                return f"{artifact} was tried without a result"
+                return f"the trial of {artifact} did not end in time"
         if "exit_code" in result:
             return describe_end(result["exit_code"], artifact, self._limits)
         if "error" not in result:
-            return f"{artifact} ended its trial without a result"
+            return f"the trial of {artifact} ended without a result"
         error: str | None = result["error"]
         return error
 
@@ -120,14 +126,14 @@ def _read(connection: socket.socket) -> Iterator[bytes]:
 
 
 def trials_folder(fallback: Path) -> Path:
-    """Return the folder of this user where servers keep the trials that passed; make it if needed.
+    """Return the user's folder with the trials that passed, and create it if needed.
 
     Parameters
     ----------
     fallback
-        A private folder to use where the user has none, or shares it with others.
+        A private folder to use if the user has no home folder, or others have access to it.
     """
-    with contextlib.suppress(OSError, RuntimeError):  # a user without a home folder
+    with contextlib.suppress(OSError, RuntimeError):  # the user has no home folder
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "registry-tools", "trials")
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = home.stat()

@@ -39,14 +39,14 @@ def classes(*names: Any) -> str:
         (_ALIASES, "MLmodel has an alias or anchor in line 2"),
         ("a: " + "[" * 60 + "]" * 60, "MLmodel is nested more than 50 deep in line 2"),
         ("a: 1" + ":1" * 100_000, "MLmodel has a number of 200,001 digits in line 2"),
-        ("# " + "x" * (2 << 20), "MLmodel has 2,097,228 bytes, and at most 2,097,152 are read"),
+        ("# " + "x" * (2 << 20), "MLmodel has 2,097,228 bytes, and at most 2,097,152 are supported"),
         (columns(10_001), "MLmodel names 10,001 columns, and at most 10,000 are supported"),
         (columns(1, "x" * 500), "MLmodel has a name of 501 characters among its columns"),
         (tensor(1_000_001), r"MLmodel names a tensor float64 \(-1, 1000001\)"),
         (classes(*map(str, range(10_001))), "MLmodel names 10,001 target_names, and at most 10,000"),
         (classes("a", "b" * 501), "MLmodel has a name of 501 characters among its target_names"),
-        ("saved_input_example_info: {artifact_path: /dev/zero}", "names '/dev/zero', which is no file"),
-        ("saved_input_example_info: {artifact_path: [1]}", r"names '\[1\]', which is no file"),
+        ("saved_input_example_info: {artifact_path: /dev/zero}", "names '/dev/zero', which is not a file"),
+        ("saved_input_example_info: {artifact_path: [1]}", r"names '\[1\]', which is not a file"),
     ],
     ids=lambda text: text[:25] if isinstance(text, str) else None,
 )
@@ -71,8 +71,8 @@ def test_many_columns_and_classes_with_long_names_are_read(tmp_path: Path) -> No
         ("serving_input_example.json", b" " * (16 << 20) + b"{}", "has 16,777,218 bytes, and at most"),
         ("requirements.txt", b"#" * ((2 << 20) + 1), "has 2,097,153 bytes"),
         ("conda.yaml", b"a: &a [1]\nb: *a\n", "conda.yaml has an alias or anchor in line 1"),
-        ("conda.yaml", b"\xff", "conda.yaml is no readable YAML"),
-        ("python_env.yaml", b"a: [", "python_env.yaml is no readable YAML"),
+        ("conda.yaml", b"\xff", "conda.yaml is not readable as YAML"),
+        ("python_env.yaml", b"a: [", "python_env.yaml is not readable as YAML"),
     ],
 )
 def test_the_files_beside_it_are_capped_too(name: str, content: bytes, message: str, tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def onnx(**flavor: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("flavor", "reason"),
     [
-        ({"providers": ["MyExecutionProvider"]}, "the provider MyExecutionProvider; known"),
+        ({"providers": ["MyExecutionProvider"]}, "the provider MyExecutionProvider; the allowed"),
         ({"providers": "AzureExecutionProvider"}, "the provider AzureExecutionProvider"),
         ({"providers": [["CUDAExecutionProvider", {"a": "b"}]]}, r"the provider \['CUDAExecutionProvider'"),
         ({"providers": 3}, "the provider 3"),

@@ -48,9 +48,9 @@ def fitted(vectorizer: Any, **attributes: Any) -> Any:
 def test_a_vectorizer_that_reads_files_is_refused(vectorizer: Any, value: Any, tmp_path: Path) -> None:
     folder = save_model(tmp_path, fitted(clone(vectorizer), input=value))
     name = type(vectorizer).__name__
-    with pytest.raises(VerificationError, match=f"{name} with input=.*, which reaches files") as caught:
+    with pytest.raises(VerificationError, match=f"{name} with input=.*, which accesses files") as caught:
         load(folder)
-    assert str(caught.value).endswith(f"say --trust sklearn.feature_extraction.text.{name}.input")
+    assert str(caught.value).endswith(f"use --trust sklearn.feature_extraction.text.{name}.input")
 
 
 def test_a_vectorizer_is_found_wherever_it_is(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_the_operator_can_trust_a_parameter(tmp_path: Path) -> None:
 
 def test_a_pipeline_with_a_folder_for_its_memory_is_refused(tmp_path: Path) -> None:
     model = make_pipeline(LogisticRegression(), memory=str(tmp_path / "cache")).fit(_X, _Y)
-    with pytest.raises(VerificationError, match=r"say --trust sklearn\.pipeline\.Pipeline\.memory$"):
+    with pytest.raises(VerificationError, match=r"use --trust sklearn\.pipeline\.Pipeline\.memory$"):
         load(save_model(tmp_path / "model", model))
 
 
@@ -91,7 +91,7 @@ def test_very_many_threads_are_refused(jobs: Any, refused: bool, tmp_path: Path)
     model.n_jobs = jobs
     folder = save_model(tmp_path, model)
     if refused:
-        with pytest.raises(VerificationError, match=f"n_jobs={jobs!r}, and at most 256 may be started"):
+        with pytest.raises(VerificationError, match=f"n_jobs={jobs!r}, and at most 256 are allowed"):
             load(folder)
     else:
         assert load(folder).estimator.n_jobs == jobs
@@ -105,7 +105,7 @@ def test_numeric_functions_are_taken_and_others_need_trust(tmp_path: Path) -> No
 
     finite = make_pipeline(FunctionTransformer(np.nan_to_num), Ridge()).fit(_X, _Y)
     folder = save_model(tmp_path / "function", finite)
-    with pytest.raises(VerificationError, match=r"types that are not trusted: numpy\.nan_to_num"):
+    with pytest.raises(VerificationError, match=r"untrusted types: numpy\.nan_to_num"):
         load(folder)
     assert load(folder, "numpy.nan_to_num").estimator.predict(_X).tolist() == finite.predict(_X).tolist()
 
@@ -113,7 +113,7 @@ def test_numeric_functions_are_taken_and_others_need_trust(tmp_path: Path) -> No
 @pytest.mark.parametrize("parameter", ["tokenizer", "preprocessor", "analyzer", "strip_accents"])
 def test_a_callable_that_starts_a_process_is_refused(parameter: str, tmp_path: Path) -> None:
     folder = save_model(tmp_path, fitted(CountVectorizer(), **{parameter: os.system}))
-    with pytest.raises(VerificationError, match=r"types that are not trusted: posix\.system"):
+    with pytest.raises(VerificationError, match=r"untrusted types: posix\.system"):
         load(folder)
 
 

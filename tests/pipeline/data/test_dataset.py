@@ -1,4 +1,4 @@
-"""Reading, checking, drawing and splitting tables."""
+"""Reading, checking, sampling and splitting tables."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_column_of_row_names_is_reported_and_can_be_dropped(
     rows = "".join(f"P{n},{n % 7},{'ab'[n % 2]}\n" for n in range(30))
     params = write(tmp_path, "who,x,kind\n" + rows)
     assert list(load_dataset(params).features) == ["who", "x"]
-    assert "'who' has another value in each row" in caplog.text
+    assert "'who' has a different value in each row" in caplog.text
     assert "drop=who" in caplog.text
     assert list(load_dataset(replace(params, drop=("who",))).features) == ["x"]
     with pytest.raises(DataError, match=r"drop=whom: .* no such column, only 'who', 'x', 'kind'"):
@@ -61,8 +61,8 @@ def test_test_size_is_a_number_of_rows_or_a_fraction(size: float) -> None:
     ("size", "reason"),
     [
         (2, "2 of 150 rows would be held out, fewer than the 3 classes"),
-        (148, "2 of 150 rows would be to train on"),
-        (150, "0 of 150 rows would be to train on"),
+        (148, "2 of 150 rows would be left to train on"),
+        (150, "0 of 150 rows would be left to train on"),
         (0.001, "1 of 150 rows would be held out"),
     ],
 )
@@ -81,7 +81,7 @@ def test_a_test_size_that_leaves_too_few_rows_is_refused(size: float, reason: st
         (6, "too few for the split"),
     ],
 )
-def test_a_subset_that_cannot_be_trained_on_is_refused(size: int, reason: str) -> None:
+def test_a_subset_larger_than_the_table_or_without_a_class_is_refused(size: int, reason: str) -> None:
     with pytest.raises(InvalidParameter, match=f"^subset_size={size}: .*{reason}"):
         load_dataset(TrainParams(subset_size=size))
 
@@ -124,7 +124,7 @@ def test_a_hash_split_that_leaves_a_class_untrained_is_refused(tmp_path: Path) -
         ("x,kind\n", "it has no rows"),
         ("x,sort\n1,a\n2,b\n", "no such column, only 'x', 'sort'"),
         ("x,kind\n1,a\n2,a\n", "only the class 'a'; two are needed"),
-        ("x,kind\n1,a\n2,a\n3,b\n", "one row only of 'b'"),
+        ("x,kind\n1,a\n2,a\n3,b\n", "only one row of 'b'"),
         ("x,kind\n1,\n2,\n", "no labelled row"),
         ("kind\na\na\nb\nb\n", "no column to learn from"),
         ("x,kind\n1,a\n1,a\n1,b\n1,b\n", "no column to learn from"),
@@ -134,7 +134,7 @@ def test_a_hash_split_that_leaves_a_class_untrained_is_refused(tmp_path: Path) -
         ("x,kind\n1,a,7\n2,a,7\n1,b,7\n", "more values than the header has names"),
     ],
 )
-def test_a_table_that_cannot_be_learnt_from_is_refused(text: str, reason: str, tmp_path: Path) -> None:
+def test_a_table_without_usable_features_or_labels_is_refused(text: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=reason):
         load_dataset(write(tmp_path, text))
 
@@ -180,10 +180,10 @@ def test_times_and_lists_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "table.parquet"
     params = TrainParams(data=str(path), target="kind")
     table.assign(when=pd.Timestamp("2026-01-01") + pd.to_timedelta(range(4), "D")).to_parquet(path)
-    with pytest.raises(DataError, match=r"'when' holds Timestamp"):
+    with pytest.raises(DataError, match=r"'when' has values of type Timestamp"):
         load_dataset(params)
     table.assign(many=[[1], [2], [3], [4]]).to_parquet(path)
-    with pytest.raises(DataError, match=r"'many' holds ndarray"):
+    with pytest.raises(DataError, match=r"'many' has values of type ndarray"):
         load_dataset(params)
 
 

@@ -1,4 +1,4 @@
-"""Fixtures that all tests of monitoring share."""
+"""Fixtures of all monitoring tests."""
 
 from tests.support.monitored import drawn, fewer_figures, passing
 

@@ -1,4 +1,4 @@
-"""What follows a run: the way back, a candidate, and how often and how many at once."""
+"""The actions on drift: rollback, retraining, promotion, and the lock of retrainings."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_fallen_accuracy_rolls_back_and_the_history_names_the_run(
     assert "version 2 → 1" in local.client.get_run(run_id).data.tags["rollback"]
 
 
-def test_a_steady_accuracy_rolls_nothing_back(local: Place, model: str, tmp_path: Path) -> None:
+def test_a_steady_accuracy_starts_no_rollback(local: Place, model: str, tmp_path: Path) -> None:
     rows, right = flowers(240, shift=2)
     log = write_log(tmp_path / "log", model, LogPart(1, rows, right))
     result = run_monitor(model, log, labels=str(labelled(tmp_path, right, wrong=5)), rollback=True)
@@ -109,7 +109,7 @@ def test_a_candidate_is_compared_with_the_version_after_the_rollback(local: Plac
 
 
 def poisoned(folder: Path, count: int = 4000) -> Path:
-    """Write a table that teaches the contrary of what it holds out to judge by."""
+    """Write a table whose training rows have other labels than its held-out rows."""
     rows, right = flowers(count, seed=5)
     rows = (rows + np.random.default_rng(6).normal(0, 0.05, rows.shape)).round(3)
     right_table = rows.assign(species=right)
@@ -129,7 +129,7 @@ def shifted_log(model: str, tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("passing")
-def test_a_candidate_is_trained_into_staging_and_evaluated_without_a_promotion(
+def test_a_candidate_is_trained_for_staging_and_evaluated_without_a_promotion(
     local: Place, model: str, shifted_log: Path, tmp_path: Path, capsys: Any
 ) -> None:
     table = grown_table(tmp_path)
@@ -138,7 +138,7 @@ def test_a_candidate_is_trained_into_staging_and_evaluated_without_a_promotion(
     assert stages.stage_holder(local.client, model, "staging") == 3
     results = {line.split()[0]: line for line in lines}
     assert re.search(r"done: version 3 in staging, accuracy [01]\.\d{4} on", results["retrain"])
-    assert "not started: version 3: the gates let it through: registry-tools promote" in results["promote"]
+    assert "not started: version 3: it passes the gates; to promote it, run" in results["promote"]
     candidate = local.version(model, 3)
     assert candidate.tags[CAUSE_TAG] == lines[-1].split()[1]
     assert (candidate.params["split"], candidate.params["data"]) == ("hash", str(table))
@@ -162,7 +162,7 @@ def test_a_candidate_is_promoted_and_the_history_names_the_run(
 
 
 @pytest.mark.slow
-def test_a_worse_candidate_is_not_promoted_and_the_run_says_why(
+def test_a_worse_candidate_is_not_promoted_and_the_run_names_the_reason(
     local: Place, model: str, shifted_log: Path, tmp_path: Path, capsys: Any
 ) -> None:
     table = poisoned(tmp_path)
@@ -226,7 +226,7 @@ def test_a_table_that_cannot_be_trained_on_does_not_stop_the_monitoring_run(
     table = tmp_path / "less.csv"
     flowers(50)[0].drop(columns=SHIFTED).assign(species="setosa").to_csv(table, index=False)
     for given, why in (
-        (table, f"there is no column '{SHIFTED}', a feature of {model} version 1"),
+        (table, f"the table has no column '{SHIFTED}', a feature of {model} version 1"),
         (tmp_path / "absent.csv", "does not exist"),
     ):
         options = ("--name", model, "--current", shifted_log, "--retrain", given)
@@ -276,7 +276,7 @@ def test_each_stage_has_its_own_cooldown(local: Place, model: str) -> None:
     assert open_run(local, model).lock_retraining("shadow", DAY) is None
 
 
-def test_of_many_at_once_one_locks_the_retraining(local: Place, model: str) -> None:
+def test_one_of_many_concurrent_runs_locks_the_retraining(local: Place, model: str) -> None:
     open_runs = [open_run(local, model) for _ in range(6)]
     with ThreadPoolExecutor(6) as threads:
         results = list(threads.map(lambda r: r.lock_retraining("production", DAY), open_runs))
@@ -285,7 +285,7 @@ def test_of_many_at_once_one_locks_the_retraining(local: Place, model: str) -> N
 
 
 def earlier_retraining(local: Place, model: str, at: datetime) -> str:
-    """Make a run of a retraining that began when some clock results so."""
+    """Create the run of a retraining, with a start time relative to the present."""
     before = open_run(local, model)
     experiment = local.client.get_run(before.run_id).info.experiment_id
     run = local.client.create_run(experiment, start_time=int(at.timestamp() * 1000))
@@ -303,7 +303,7 @@ def test_a_retraining_dated_slightly_ahead_starts_the_cooldown(local: Place, mod
     before = earlier_retraining(local, model, datetime.now(timezone.utc) + timedelta(minutes=10))
     results = str(open_run(local, model).lock_retraining("production", DAY))
     assert before in results
-    assert "by a clock that is ahead" in results
+    assert "retrained in the future (its clock is ahead)" in results
 
 
 def test_a_retraining_whose_run_was_deleted_does_not_block_the_next(local: Place, model: str) -> None:

@@ -1,4 +1,4 @@
-"""The analysis of a version's rows: drift that must be found, and drift that must not."""
+"""The analysis of a window: data with drift that it must find, and data without drift."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_class_that_is_always_predicted_is_drift_however_many_rows_there_are(r
     assert analyse(own, current, ["a"]).where() == "predictions"
 
 
-def test_a_feature_called_accuracy_is_no_accuracy() -> None:
+def test_a_feature_named_accuracy_is_not_the_live_accuracy() -> None:
     random = np.random.default_rng(0)
     own = baseline_of(pd.DataFrame({"live accuracy": random.normal(size=500)}))
     current = pd.DataFrame({"live accuracy": random.normal(size=300) + 1})
@@ -49,7 +49,7 @@ def test_a_feature_called_accuracy_is_no_accuracy() -> None:
     assert analyse(own, current, HOLDOUT, LabelledPredictions(300, 100, ())).accuracy_has_fallen
 
 
-def test_whole_numbers_of_two_values_are_counted() -> None:
+def test_numbers_with_two_values_are_tested_by_counts() -> None:
     random = np.random.default_rng(0)
     own = baseline_of(pd.DataFrame({"flag": (random.random(2_000) < 0.05).astype(int)}))
     current = pd.DataFrame({"flag": (random.random(500) < 0.2).astype(int)})
@@ -69,7 +69,7 @@ def test_a_column_that_names_its_rows_is_no_drift_in_new_rows() -> None:
     assert not analyse(few, pd.DataFrame({"id": [f"s{n}" for n in range(300)]}), HOLDOUT).has_drift
 
 
-def test_the_shift_that_would_be_found_is_that_of_the_rows_there_are() -> None:
+def test_the_detectable_shift_depends_on_the_number_of_rows() -> None:
     random = np.random.default_rng(0)
     own = baseline_of(pd.DataFrame({"x": random.normal(size=5_000)}))
     few, many = (

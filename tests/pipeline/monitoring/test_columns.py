@@ -1,4 +1,4 @@
-"""The columns of the rows that a monitor reads: renamed, of another type, constant, text."""
+"""Columns of production data that are renamed, constant, or of another type than in training."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def words(counts: dict[str, int]) -> pd.DataFrame:
 
 
 def found_in(before: pd.DataFrame, now: pd.DataFrame) -> analysis.FeatureDrift:
-    """Return what is found of the one feature of two tables without a store."""
+    """Return the drift of the only feature of two tables, without a store."""
     line = np.array(["cat"] * 20, dtype=object)
     own = baseline.make_baseline(before, "kind", line, line)
     window = CurrentWindow(pa.Table.from_pandas(now, preserve_index=False), None, None)
@@ -69,8 +69,8 @@ def test_a_renamed_column_is_reported_with_both_names(
     for current in ("now.csv", log):
         (line,) = monitor_output(capsys, "--name", model, "--current", current, code=1)
         assert line == (
-            f"pipeline: error: the rows have no column '{SHIFTED}', which the version takes; "
-            "'sepal_length' is there instead: was it renamed?"
+            f"pipeline: error: the rows have no column '{SHIFTED}', which the version needs; "
+            "they have 'sepal_length' instead: was it renamed?"
         )
     run = last_run(local, model)
     assert run.info.status == "FAILED"
@@ -118,7 +118,7 @@ def test_text_is_read_as_the_shared_coercion_reads_it() -> None:
     with pytest.raises(DataError, match=r"column 'x', row 2: 'n\.k\.' is not a number"):
         values("1", "inf", "n.k.")
     dates = CurrentWindow(pa.table({"x": pa.array([0], pa.timestamp("s"))}), None, None)
-    with pytest.raises(DataError, match="column 'x' holds timestamp"):
+    with pytest.raises(DataError, match="column 'x' is of type timestamp"):
         dates.numeric_values("x")
 
 
@@ -159,7 +159,7 @@ def test_infinite_values_are_numbers(local: Place, model: str, tmp_path: Path) -
 
 
 def animals(count: int = 400, seed: int = 1) -> tuple[pd.DataFrame, list[str]]:
-    """Return rows with text and booleans, some with missing values, and what is right."""
+    """Return rows with text and booleans, some with missing values, and their correct labels."""
     random = np.random.default_rng(seed)
     dog = random.random(count) < 0.5
     tame = np.where(random.random(count) < 0.1, None, random.random(count) < 0.6)
@@ -178,7 +178,7 @@ def animals(count: int = 400, seed: int = 1) -> tuple[pd.DataFrame, list[str]]:
 
 @pytest.fixture(scope="session")  # a worker comes back to a module that it has left
 def zoo(sqlite_place: Place, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A model of text and booleans, whose second version takes another column."""
+    """A model with text and boolean features, whose second version has another column."""
     name, folder = f"zoo-{os.getpid()}", tmp_path_factory.mktemp("zoo")
     rows, right = animals(600, seed=0)
     mlflow.set_tracking_uri(sqlite_place.uri)

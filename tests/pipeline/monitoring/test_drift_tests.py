@@ -1,4 +1,4 @@
-"""Whether rows are like others: the tests by known values."""
+"""The drift tests, checked with known values."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_the_statistic_of_numbers_is_the_largest_distance_of_the_two_distributio
     assert found.p_value < 1e-10
 
 
-def test_equal_numbers_show_nothing_however_many() -> None:
+def test_equal_numbers_are_no_drift_for_any_number_of_rows() -> None:
     for rows in (50, 5000):
         found = numbers(np.arange(rows), np.arange(rows))
         assert found is not None
@@ -50,12 +50,12 @@ def test_many_numbers_are_compared_by_the_limit_of_the_exact_distribution() -> N
     assert np.log10(limit.p_value) == pytest.approx(np.log10(exact.p_value), abs=1)
 
 
-def test_a_side_without_numbers_is_not_compared() -> None:
+def test_numbers_on_one_side_only_are_not_compared() -> None:
     for before, now in ((NOTHING, [1.0]), ([1.0], NOTHING), ([np.nan] * 9, [1.0] * 9)):
         assert numbers(before, now) is None
 
 
-def test_missing_numbers_count_for_none() -> None:
+def test_missing_numbers_are_left_out() -> None:
     assert numbers([1.0, np.nan, 2.0], [1.0, 2.0, np.nan]) == numbers([1.0, 2.0], [1.0, 2.0])
 
 
@@ -70,7 +70,7 @@ def test_constant_numbers_are_alike_and_another_constant_is_not() -> None:
 def test_categories_are_compared_by_chi_squared() -> None:
     found = categories({"a": 30, "b": 10}, {"a": 20, "b": 40})
     assert found is not None
-    # 100 (30·40 - 10·20)² / (40·60·50·50) = 16.67, of one degree of freedom
+    # 100 (30·40 - 10·20)² / (40·60·50·50) = 16.67, with one degree of freedom
     assert found.statistic == pytest.approx(np.sqrt(100 / 6 / 100))
     assert found.p_value == pytest.approx(stats.chi2.sf(100 / 6, 1))
     assert found.kind == "chi-squared"
@@ -84,7 +84,7 @@ def test_rare_categories_are_put_together() -> None:
     assert found.p_value == pytest.approx(1)  # 100 and 20 on either side
 
 
-def test_too_few_rare_ones_go_with_the_rarest_of_the_others() -> None:
+def test_a_small_pool_of_rare_categories_joins_the_rarest_other_category() -> None:
     found = categories({"a": 60, "b": 50, "c": 1, "d": 2}, {"a": 60, "b": 50, "e": 3})
     assert found is not None
     assert (found.statistic, found.p_value) == (pytest.approx(0), pytest.approx(1))
@@ -128,7 +128,7 @@ def test_few_missing_values_are_compared_by_fishers_exact_test() -> None:
 def test_many_missing_values_are_compared_by_chi_squared() -> None:
     found = drift_tests.missing_values_test((10, 100), (30, 100), "x")
     assert found is not None
-    # With the correction of Yates: 200 (2000 - 100)² / (40·160·100·100)
+    # With Yates' correction: 200 (2000 - 100)² / (40·160·100·100)
     assert found.p_value == pytest.approx(stats.chi2.sf(11.28125, 1))
     assert found.statistic == pytest.approx(0.2)
 
@@ -138,7 +138,7 @@ def test_columns_without_missing_values_are_not_compared() -> None:
     assert drift_tests.missing_values_test((0, 100), (0, 0), "x") is None
 
 
-def test_where_all_was_missing_and_is_nothing_is_shown() -> None:
+def test_values_that_are_all_missing_before_and_now_are_no_drift() -> None:
     found = drift_tests.missing_values_test((100, 100), (200, 200), "x")
     assert found is not None
     assert found.p_value == 1

@@ -1,4 +1,4 @@
-"""Labels that came later: how they are joined to the predictions, and the live accuracy."""
+"""The join of labels with predictions, and the live accuracy."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def test_rows_without_a_label_are_left_out_and_counted(tmp_path: Path) -> None:
 def test_labels_that_were_given_twice_count_once(tmp_path: Path) -> None:
     table = {"_request_id": [*IDS, "r0", "r0"], "label": ["cat", "dog", "cat", "dog", "cat", "cat"]}
     live = joined(tmp_path, table, predicted_window(PREDICTED))
-    assert live == labels.LabelledPredictions(4, 4, ("2 labels were given twice, and count once",))
+    assert live == labels.LabelledPredictions(4, 4, ("2 labels occur twice; each counts once",))
 
 
 def test_contradictory_labels_are_left_out_and_reported(tmp_path: Path) -> None:
     table = {"request_id": [*IDS, "r0"], "label": ["cat", "dog", "cat", "dog", "dog"]}
     live = joined(tmp_path, table, predicted_window(PREDICTED))
     assert (live.rows, live.correct) == (3, 3)
-    assert "1 rows have labels that contradict each other, and are left out" in live.notes
+    assert "1 rows have labels that contradict each other; they are left out" in live.notes
 
 
 def test_a_row_with_contradictory_labels_is_not_reported_as_unlabelled(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_row_with_contradictory_labels_is_not_reported_as_unlabelled(tmp_path:
 
 
 def test_labels_spelt_differently_from_the_predictions_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="they hold '0', '1', but the version predicts 'cat', 'dog'"):
+    with pytest.raises(DataError, match="the labels are '0', '1', but the version predicts 'cat', 'dog'"):
         joined(tmp_path, {"request_id": IDS, "label": [0, 1, 0, 1]}, predicted_window(PREDICTED))
 
 
@@ -82,7 +82,7 @@ def test_labels_of_a_request_of_several_rows_need_a_row_number(tmp_path: Path) -
     live = joined(tmp_path, {"request_id": ["a", "b"], "label": ["cat", "cat"]}, window)
     assert live.rows == 0
     assert live.notes[0] == (
-        "2 requests have several predictions, and the labels have no column 'row': they are left out"
+        "2 requests have several predictions, and the labels have no column 'row'; they are left out"
     )
     table = {"request_id": ["a", "b", "a"], "row": [1, 0, 0], "label": ["dog", "dog", "cat"]}
     assert joined(tmp_path, table, window) == labels.LabelledPredictions(3, 2, ("1 of 4 rows have no label",))
@@ -92,7 +92,7 @@ def test_labels_of_other_requests_are_reported(tmp_path: Path) -> None:
     table = {"request_id": ["x", "y"], "label": ["cat", "dog"]}
     live = joined(tmp_path, table, predicted_window(PREDICTED))
     assert live.rows == 0
-    assert "labels are of requests such as 'x', rows of such as 'r0'" in live.notes
+    assert "the request ids differ: the labels have 'x', the rows have 'r0'" in live.notes
 
 
 def test_late_labels_do_not_stop_the_monitoring_run(
@@ -103,13 +103,13 @@ def test_late_labels_do_not_stop_the_monitoring_run(
     options = ("--name", model, "--current", str(log), "--labels", "l.csv")
     lines = monitor_output(capsys, *options, code=4)
     assert lines[0].startswith("DRIFT")
-    assert any("labels are of requests such as 'of'" in line for line in lines)
+    assert any("the request ids differ: the labels have 'of'" in line for line in lines)
 
 
 def test_labels_without_a_column_to_join_by_are_refused(tmp_path: Path) -> None:
     for table, message in (
-        ({"id": IDS, "label": PREDICTED}, "there is no column 'request_id'; it has 'id', 'label'"),
-        ({"request_id": IDS, "class": PREDICTED}, "there is no column 'label' or 'kind'"),
+        ({"id": IDS, "label": PREDICTED}, "the table has no column 'request_id'; it has 'id', 'label'"),
+        ({"request_id": IDS, "class": PREDICTED}, "the table has no column 'label' or 'kind'"),
     ):
         with pytest.raises(DataError, match=message):
             joined(tmp_path, table, predicted_window(PREDICTED))
@@ -155,7 +155,7 @@ def test_live_accuracy_is_reported_with_its_interval_beside_the_promotion(
     log = write_log(tmp_path / "log", model, LogPart(1, rows, right))
     path = labelled(tmp_path, right, wrong=12)
     lines = monitor_output(capsys, "--name", model, "--current", log, "--labels", path)
-    # Wilson's interval of 228 of 240.
+    # Wilson's interval for 228 of 240.
     assert lines[1] == ("accuracy  0.9500 [0.9147, 0.9712] on 240 labelled rows, 0.9667 on 30 at promotion")
     run = local.client.get_run(lines[-1].split()[1])
     assert run.data.metrics["live_accuracy"] == 0.95
@@ -194,6 +194,6 @@ def test_labels_in_codes_are_refused_and_nothing_is_rolled_back(
     table.to_csv(tmp_path / "labels.csv", index=False)
     options = ("--name", model, "--current", log, "--labels", "labels.csv", "--rollback", "true")
     (line,) = monitor_output(capsys, *options, code=1)
-    assert "labels: they hold '0', '1', '2', but the version predicts 'setosa'" in line
+    assert "the labels are '0', '1', '2', but the version predicts 'setosa'" in line
     assert stages.stage_holder(local.client, model, "production") == 1
     assert last_run(local, model).info.status == "FAILED"

@@ -45,14 +45,14 @@ from tests.support.monitored import (
 from tests.support.registries import GOOD, Place
 from tests.support.servers import eventually, metric
 
-# What the command says, and what it leaves behind.
+# The output of the command, and its results in the store.
 
 
 def test_rows_like_those_of_the_training_are_no_drift(
     local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
     flowers()[0].to_csv(tmp_path / "now.csv", index=False)
-    first, last = monitor_output(capsys, "--name", model, "--current", "now.csv")
+    first, _, last = monitor_output(capsys, "--name", model, "--current", "now.csv")
     assert first.startswith(f"none      {model} version 1 in production: 240 rows: no drift")
     assert last.endswith(f" in {model}-monitoring")
     tags = local.version(model, 1).tags
@@ -63,15 +63,45 @@ def test_a_shifted_column_is_drift_and_the_line_names_it(
     local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
     flowers(shift=1)[0].to_parquet(tmp_path / "now.parquet", index=False)
-    first, _ = monitor_output(capsys, "--name", model, "--current", "now.parquet", code=4)
+    first, *_ = monitor_output(capsys, "--name", model, "--current", "now.parquet", code=4)
     assert first.startswith(f"DRIFT     {model} version 1 in production: 240 rows: drift in ")
     assert f"drift in {SHIFTED}" in first
     assert "petal" not in first
 
 
+def test_the_output_names_the_file_of_the_report(
+    local: Place, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    flowers()[0].to_csv(tmp_path / "now.csv", index=False)
+    *_, report_line, run_line = monitor_output(capsys, "--name", model, "--current", "now.csv")
+    label, path = report_line.split(maxsplit=1)
+    assert label == "report"
+    assert run_line.split()[1] in Path(path).read_text()
+    monkeypatch.chdir(local.files)
+    *_, report_line, _ = monitor_output(capsys, "--name", model, "--current", tmp_path / "now.csv")
+    path = report_line.split(maxsplit=1)[1]
+    assert not Path(path).is_absolute()
+    assert Path(path).is_file()
+
+
+@pytest.mark.slow
+def test_the_output_names_the_page_of_the_report_on_a_server(
+    server_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server_place.uri)
+    monkeypatch.chdir(tmp_path)
+    name = server_place.model(GOOD)
+    stages.move_alias(server_place.client, name, "production", 1)
+    flowers()[0].to_csv(tmp_path / "now.csv", index=False)
+    *_, report_line, run_line = monitor_output(capsys, "--name", name, "--current", "now.csv")
+    run = server_place.client.get_run(run_line.split()[1])
+    page = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts/report.html"
+    assert report_line.split()[1] == f"{server_place.uri}/{page}"
+
+
 @dataclass(frozen=True)
 class MonitoredWindow:
-    """A window whose second half is shifted, and what was left behind by a run at it."""
+    """A window whose second half is shifted, and the monitoring run of it."""
 
     name: str
     result: MonitorResult
@@ -118,7 +148,7 @@ def test_psi_is_logged_for_each_feature_over_the_parts_of_the_window(
     assert monitored_window.run.data.metrics["drift"] == 1
 
 
-def test_the_run_says_what_was_monitored_and_found(monitored_window: MonitoredWindow) -> None:
+def test_the_run_records_inputs_and_verdict(monitored_window: MonitoredWindow) -> None:
     tags, info = monitored_window.run.data.tags, monitored_window.run.info
     assert info.status == "FINISHED"
     experiment = monitored_window.place.client.get_experiment(info.experiment_id)
@@ -130,16 +160,14 @@ def test_the_run_says_what_was_monitored_and_found(monitored_window: MonitoredWi
     assert tags["alpha"] == "0.01"
 
 
-def test_the_version_says_what_was_found_last_when_and_by_which_run(
-    monitored_window: MonitoredWindow,
-) -> None:
+def test_the_version_has_the_last_verdict_its_time_and_its_run(monitored_window: MonitoredWindow) -> None:
     assert monitored_window.tags[DRIFT_TAG].startswith(f"drift: {SHIFTED}")
     assert monitored_window.tags[DRIFT_RUN_TAG] == monitored_window.run.info.run_id
     at = datetime.fromisoformat(monitored_window.tags[DRIFT_AT_TAG].replace("Z", "+00:00"))
     assert abs((datetime.now(timezone.utc) - at).total_seconds()) < 300
 
 
-def test_the_report_is_one_page_that_loads_nothing(monitored_window: MonitoredWindow) -> None:
+def test_the_report_is_one_page_without_external_resources(monitored_window: MonitoredWindow) -> None:
     page = (monitored_window.files / "report.html").read_text()
     assert not re.findall(r"""(?:src|href|url|@import)\s*[=(]?\s*["']?\s*https?:""", page)
     assert not re.findall(r"https?://", page)
@@ -220,7 +248,7 @@ def test_mlproject_passes_every_parameter_of_the_monitor_to_its_option() -> None
     assert options == {spec.name for spec in fields(MonitorParams)} | {"verbose"}
 
 
-def test_the_defaults_of_the_monitor_survive_the_way_through_text() -> None:
+def test_the_defaults_of_the_monitor_are_equal_after_conversion_to_text_and_back() -> None:
     params = MonitorParams(current="log")
     texts = {spec.name: as_text(getattr(params, spec.name)) for spec in fields(MonitorParams)}
     assert MonitorParams.from_text(texts) == params
@@ -229,7 +257,7 @@ def test_the_defaults_of_the_monitor_survive_the_way_through_text() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "bounds"),
     [
-        ("current", "none", "the production data has to be given"),
+        ("current", "none", "the production data is required"),
         ("since", "yesterday", "a time such as 12h or 7d"),
         ("since", "1", "a time such as 12h or 7d"),
         ("cooldown", "-1d", "a time such as 12h or 7d"),
@@ -239,9 +267,9 @@ def test_the_defaults_of_the_monitor_survive_the_way_through_text() -> None:
         ("alpha", "0", "a number from 1e-9 to 0.5"),
         ("alpha", "1", "a number from 1e-9 to 0.5"),
         ("alpha", "nan", "a number from 1e-9 to 0.5"),
-        ("promote", "true", "belongs to retrain=TABLE"),
+        ("promote", "true", "needs retrain=TABLE"),
         ("promote", "yes", "true or false"),
-        ("rollback", "true", "takes labels=FILE"),
+        ("rollback", "true", "needs labels=FILE"),
         ("stage", "v1", "MLflow reserves"),
         ("name", "a/b", "must not be empty"),
     ],
@@ -252,10 +280,12 @@ def test_a_value_out_of_bounds_is_named_with_its_parameter(name: str, value: str
     assert str(caught.value).startswith(f"{name}={value}: ")
 
 
-def test_candidates_are_not_monitored_and_trained_at_once(capsys: Any) -> None:
+def test_retraining_is_refused_if_the_stage_of_candidates_is_monitored(capsys: Any) -> None:
     options = ("--current", "log", "--stage", "Staging", "--retrain", "table.csv")
     (line,) = monitor_output(capsys, *options, code=2)
-    assert "retrain=table.csv: a candidate is put into staging, which is the monitored stage" in line
+    assert (
+        "retrain=table.csv: the candidate would replace the version in staging, the monitored stage" in line
+    )
 
 
 def test_a_time_is_read_in_its_unit() -> None:
@@ -264,7 +294,7 @@ def test_a_time_is_read_in_its_unit() -> None:
         assert params.cooldown == timedelta(seconds=seconds)
 
 
-# What the server tells of it.
+# The metrics of the server.
 
 
 @pytest.mark.slow
@@ -291,7 +321,7 @@ def test_the_server_reports_the_last_drift_verdict(client: httpx.Client, model: 
 
 
 @pytest.mark.slow
-def test_a_monitor_of_what_a_server_logs_reaches_the_metrics_of_the_server(
+def test_the_verdict_on_a_prediction_log_reaches_the_metrics_of_its_server(
     serve: Callable[..., httpx.Client], model: str, tmp_path: Path, capsys: Any
 ) -> None:
     client = serve(f"{model}@production", "--log-predictions", "log", "--log-every", "0.3")

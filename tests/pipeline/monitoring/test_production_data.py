@@ -1,4 +1,4 @@
-"""The rows that a monitor reads: where they come from, how few, and how old."""
+"""The rows that monitoring reads: their sources, empty and broken files, and their times."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_the_output_of_a_scoring_job_is_monitored(
     assert found.predictions == summary["counts"]
 
 
-def test_a_table_that_has_no_predictions_is_predicted_by_the_version_in_the_stage(
+def test_a_table_without_predictions_is_predicted_by_the_version_in_the_stage(
     local: Place, model: str, tmp_path: Path
 ) -> None:
     rows, right = flowers(240)
@@ -123,21 +123,21 @@ def test_since_needs_rows_with_the_time_of_prediction(
 ) -> None:
     flowers()[0].to_csv(tmp_path / "now.csv", index=False)
     (line,) = monitor_output(capsys, "--name", model, "--current", "now.csv", "--since", "1d", code=1)
-    assert "since: the rows do not have the time of prediction (no column '_at')" in line
+    assert "since: the rows have no time of prediction (no column '_at')" in line
 
 
 def test_too_few_rows_are_reported_with_the_number_needed(
     local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
     flowers(87, shift=5)[0].to_csv(tmp_path / "now.csv", index=False)
-    first, _ = monitor_output(capsys, "--name", model, "--current", "now.csv")
-    assert re.search(r"^unknown .*: 87 rows, 200 needed for a shift of \d\.\d sd", first)
+    first, *_ = monitor_output(capsys, "--name", model, "--current", "now.csv")
+    assert re.search(r"^unknown .*: 87 rows, too few to test: 200 are needed, .* a shift of \d\.\d sd", first)
     assert local.version(model, 1).tags[DRIFT_TAG] == "unknown"
-    first, _ = monitor_output(capsys, "--name", model, "--current", "now.csv", "--min-rows", "80", code=4)
+    first, *_ = monitor_output(capsys, "--name", model, "--current", "now.csv", "--min-rows", "80", code=4)
     assert first.startswith("DRIFT")
 
 
-# Nothing, or half of it.
+# Empty and broken data.
 
 
 def empty_folder(path: Path) -> Path:
@@ -182,7 +182,9 @@ def test_an_empty_window_is_unknown_and_no_drift(
     make: Callable[[Path], Path], local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
     first, *_, last = monitor_output(capsys, "--name", model, "--current", make(tmp_path / "now"))
-    assert first.startswith(f"unknown   {model} version 1 in production: 0 rows, 200 needed")
+    assert first.startswith(
+        f"unknown   {model} version 1 in production: 0 rows, too few to test: 200 are needed"
+    )
     run = local.client.get_run(last.split()[1])
     assert (run.info.status, run.data.tags["verdict"]) == ("FINISHED", "unknown")
     assert local.version(model, 1).tags[DRIFT_TAG] == "unknown"
@@ -215,11 +217,11 @@ def test_a_truncated_file_is_left_out_and_reported(
     (log / model / "20260101-empty.parquet").write_bytes(b"")
     lines = monitor_output(capsys, "--name", model, "--current", log)
     assert "480 rows: no drift" in lines[0]
-    assert f"note      {torn.name} is not readable, and was left out" in lines
-    assert "note      20260101-empty.parquet is not readable, and was left out" in lines
+    assert f"note      {torn.name} cannot be read and was left out" in lines
+    assert "note      20260101-empty.parquet cannot be read and was left out" in lines
     run = local.client.get_run(lines[-1].split()[1])
     page = Path(run.info.artifact_uri.removeprefix("file://"), "report.html").read_text()
-    assert f"{torn.name} is not readable, and was left out" in page
+    assert f"{torn.name} cannot be read and was left out" in page
 
 
 def test_an_unreadable_log_is_reported_in_one_line(
@@ -229,9 +231,9 @@ def test_an_unreadable_log_is_reported_in_one_line(
     folder.mkdir(parents=True)
     (folder / "torn.parquet").write_bytes(b"PAR1")
     (line,) = monitor_output(capsys, "--name", model, "--current", "log", code=1)
-    assert "none of its files is readable, such as torn.parquet" in line
+    assert "no file can be read; the first is torn.parquet" in line
     (line,) = monitor_output(capsys, "--name", model, "--current", folder / "torn.parquet", code=1)
-    assert "torn.parquet: not readable as Parquet" in line
+    assert "torn.parquet cannot be read as Parquet" in line
     (line,) = monitor_output(capsys, "--name", model, "--current", "nowhere", code=1)
     assert "nowhere: there is no such file or folder" in line
 
@@ -239,7 +241,7 @@ def test_an_unreadable_log_is_reported_in_one_line(
 # Clocks.
 
 
-def test_a_clock_that_jumps_loses_no_rows(
+def test_rows_with_a_time_in_the_future_are_used(
     local: Place, model: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = datetime.now(timezone.utc)
@@ -250,7 +252,7 @@ def test_a_clock_that_jumps_loses_no_rows(
     with caplog.at_level(logging.WARNING):
         found = run_monitor(model, log, since=timedelta(days=1)).analysis
     assert found.rows == 160  # those of now, and of a day that has not come
-    assert "80 rows are in the future: a clock is wrong; they are used" in caplog.text
+    assert "80 rows have a time in the future: a clock is wrong; the rows are used" in caplog.text
 
 
 def test_times_as_text_are_read_or_refused_in_a_line(

@@ -1,4 +1,4 @@
-"""Parameters live once: the dataclass, MLproject and the command line say the same."""
+"""Parameters are equal in the dataclass, in MLproject and on the command line."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_the_command_line_has_an_option_for_every_parameter() -> None:
     assert options == {spec.name for spec in fields(TrainParams)} | {"verbose"}
 
 
-def test_a_model_is_given_parameters_that_there_are() -> None:
+def test_every_parameter_that_an_estimator_takes_exists() -> None:
     names = {spec.name for spec in fields(TrainParams)}
     for model in ESTIMATORS.values():
         assert {taken.rpartition("__")[2] for taken in model.takes} <= names
@@ -65,7 +65,7 @@ def test_the_entry_point_that_serves_has_the_defaults_of_its_command() -> None:
     assert not passed
 
 
-def test_the_defaults_survive_the_way_through_text() -> None:
+def test_the_defaults_are_equal_after_conversion_to_text_and_back() -> None:
     texts = {spec.name: as_text(getattr(TrainParams(), spec.name)) for spec in fields(TrainParams)}
     assert TrainParams.from_text(texts) == TrainParams()
 
@@ -93,11 +93,11 @@ def test_the_defaults_survive_the_way_through_text() -> None:
         ("name", "a/b", "must not be empty"),
         ("stage", "v1", "MLflow reserves"),
         ("stage", "two words", "not a legal alias"),
-        ("target", "kind", "iris brings its own label"),
-        ("drop", "a,,b", "names of columns between commas"),
-        ("drop", "a,a", "different names of columns"),
-        ("drop", '"a', "names of columns between commas"),
-        ("drop", "a", "belongs to a table"),
+        ("target", "kind", "iris has its own label"),
+        ("drop", "a,,b", "column names separated by commas"),
+        ("drop", "a,a", "different column names"),
+        ("drop", '"a', "column names separated by commas"),
+        ("drop", "a", "needs data=FILE"),
     ],
 )
 def test_a_value_out_of_bounds_is_named_with_its_parameter_and_bounds(
@@ -128,13 +128,13 @@ def test_columns_to_leave_out_are_a_line_of_csv() -> None:
         TrainParams.from_text({**texts, "drop": "kind"})
 
 
-def test_a_stage_is_taken_in_any_case() -> None:
+def test_a_stage_is_accepted_in_upper_and_lower_case() -> None:
     assert TrainParams.from_text({"stage": "Production"}).stage == "production"
 
 
 @pytest.mark.parametrize(
     "values", [{"model": "resnet"}, {"max_iter": 0}, {"subset_size": -3}, {"stage": "v1"}, {"split": "x"}]
 )
-def test_the_bounds_hold_without_the_command_line(values: dict) -> None:
+def test_the_constructor_checks_the_bounds(values: dict) -> None:
     with pytest.raises(InvalidParameter):
         TrainParams(**values)

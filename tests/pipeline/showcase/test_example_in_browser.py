@@ -1,4 +1,4 @@
-"""The example store in a real browser: what a person sees who opens it."""
+"""The example store and the reports in a real browser."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from tests.support.servers import eventually, example
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of the example; looking does not change what the next test sees."""
+    """The address of the example store, shared by tests that only read."""
     with example(tmp_path_factory.mktemp("example") / "server.log") as address:
         yield address
 
 
 def runs(address: str) -> dict[str, Run]:
-    """Return the runs of the first experiment by their names."""
+    """Return the runs of the first experiment, by name."""
     return {run.info.run_name: run for run in MlflowClient(address).search_runs(["1"])}
 
 
-def test_a_page_is_held_to_what_it_logs_and_asks_for(page: Page, page_log: PageLog, tmp_path: Path) -> None:
+def test_errors_and_outside_requests_are_recorded(page: Page, page_log: PageLog, tmp_path: Path) -> None:
     good, bad = tmp_path / "good.html", tmp_path / "bad.html"
     good.write_text('<h1>Good</h1><img src="data:image/gif;base64,R0lGODlhAQABAAAAACw=">')
     bad.write_text(
@@ -84,7 +84,7 @@ def test_four_runs_are_compared_by_parameters_metrics_and_a_plot(page: Page, add
 
 
 @pytest.mark.slow
-def test_the_page_of_a_version_tells_its_stage_and_where_it_fails(page: Page, address: str) -> None:
+def test_the_page_of_a_version_shows_its_stage_and_its_errors(page: Page, address: str) -> None:
     page.goto(f"{address}/#/models/iris/versions/3")
     expect(page.get_by_role("heading", name="Version 3")).to_be_visible()
     expect(page.get_by_text("@ production")).to_be_visible()
@@ -94,7 +94,7 @@ def test_the_page_of_a_version_tells_its_stage_and_where_it_fails(page: Page, ad
 
 
 @pytest.mark.slow
-def test_a_version_leads_to_its_run_with_the_same_card_and_its_pictures(page: Page, address: str) -> None:
+def test_a_version_links_to_its_run_with_the_same_card_and_the_plots(page: Page, address: str) -> None:
     run = runs(address)["logistic_regression"]
     page.goto(f"{address}/#/models/iris/versions/3")
     page.get_by_role("link", name="logistic_regression", exact=True).click()
@@ -116,7 +116,7 @@ def test_a_version_leads_to_its_run_with_the_same_card_and_its_pictures(page: Pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_reports_are_whole_without_a_network_a_script_or_a_mouse(
+def test_the_reports_work_without_network_script_and_mouse(
     page: Page, page_log: PageLog, address: str, tmp_path: Path, scheme: Literal["light", "dark"]
 ) -> None:
     comparison, timeline = tmp_path / "comparison.html", tmp_path / "timeline.html"
@@ -144,7 +144,7 @@ def test_the_reports_are_whole_without_a_network_a_script_or_a_mouse(
 
 
 def contrast(page: Page) -> float:
-    """Return the least contrast of any text with the ground it stands on, as WCAG defines it."""
+    """Return the lowest contrast of a text with its background, as WCAG defines it."""
     pairs = page.evaluate(
         """() => [...document.querySelectorAll("main *")]
           .filter(e => !e.closest("svg") && [...e.childNodes].some(n => n.data?.trim()))
@@ -171,7 +171,7 @@ def contrast(page: Page) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PICTURES)
-def test_a_picture_of_the_readme_can_be_taken_anew(
+def test_a_screenshot_of_the_readme_can_be_taken_again(
     browser: Browser, address: str, name: str, tmp_path: Path
 ) -> None:
     picture = take(browser, address, name, tmp_path)

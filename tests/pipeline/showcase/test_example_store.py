@@ -1,4 +1,4 @@
-"""The example store as a clone has it: what is in it, and that opening does not change it."""
+"""The example store of the repository: its content, and that opening it does not change it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def files(folder: Path) -> dict[str, str]:
 
 @pytest.fixture
 def shown(start: Start, tmp_path: Path) -> str:
-    """The address of the example, opened from a folder that nobody can write to."""
+    """The address of the example store, opened from a read-only folder."""
     moved = tmp_path / "moved elsewhere"
     shutil.copytree(EXAMPLE, moved)
     for path in [moved, *moved.rglob("*")]:
@@ -61,7 +61,7 @@ def test_the_store_is_small_and_holds_no_user_or_machine_names() -> None:
     host = socket.gethostname().encode()
     for path, text in content.items():
         assert not [place for place in places if place in text], path
-        # A short name stands by chance in a picture.
+        # A short name may occur in a picture by chance.
         assert len(host) < 5 or host not in text, path
     with contextlib.closing(sqlite3.connect(f"file:{EXAMPLE}/mlflow.db?mode=ro", uri=True)) as db:
         tags = "SELECT value FROM tags WHERE key IN ('mlflow.user', 'actor')"
@@ -106,7 +106,7 @@ def test_the_production_version_predicts_and_the_store_stays_unchanged(shown: st
     assert files(tmp_path / "moved elsewhere") == before
 
 
-def test_the_monitor_tells_rows_like_those_of_its_version_from_others(shown: str, tmp_path: Path) -> None:
+def test_the_monitor_works_on_a_version_of_the_example_store(shown: str, tmp_path: Path) -> None:
     rows = load_iris(as_frame=True).data.sample(300, replace=True, random_state=1)
     rows.to_csv(tmp_path / "same.csv", index=False)
     rows["petal width (cm)"] += 0.8
@@ -161,7 +161,7 @@ def test_a_store_of_an_older_mlflow_is_upgraded_in_the_copy(start: Start, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_made_twice_it_is_the_same_but_for_times_and_ids(tmp_path: Path) -> None:
+def test_two_builds_of_the_store_differ_only_in_times_and_ids(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "pipeline", "make-example", "--folder", tmp_path / "again"],
         cwd=ROOT,
@@ -181,7 +181,7 @@ def rows_of(folder: Path, query: str) -> list[tuple[Any, ...]]:
 
 
 def tables_of(folder: Path) -> dict[str, list[tuple[Any, ...]]]:
-    """Read what has to be equal in two stores, by names rather than by ids."""
+    """Return the content that two builds must share, with names instead of ids."""
     queries = {
         "runs": "SELECT experiment_id, name, status FROM runs",
         "parameters": "SELECT name, key, value FROM params JOIN runs USING (run_uuid) "
@@ -200,21 +200,21 @@ def metrics_of(folder: Path) -> list[tuple[Any, ...]]:
 
 
 def assert_same_metrics(actual: list[tuple[Any, ...]], expected: list[tuple[Any, ...]]) -> None:
-    """Compare names and keys exactly, values as closely as two processors compute them."""
+    """Compare names and keys exactly, and values within the rounding of different processors."""
     assert [row[:2] for row in actual] == [row[:2] for row in expected]
     for (*_, value), (run, key, stored) in zip(actual, expected, strict=True):
         if key in {"log_loss", "roc_auc"}:
-            # These use probabilities, whose last digits depend on the processor: two machines
-            # differed by 0.04 % in a log loss. The absolute part is for a log loss near zero.
+            # Metrics of probabilities, whose last digits depend on the processor: a log loss differed by
+            # 0.04% between two machines. The absolute tolerance is for a log loss near zero.
             close = pytest.approx(stored, rel=2e-2, abs=1e-3)
         else:
-            # Counts of rows and all that follows from them, p-values and intervals included. One
-            # row of 120 predicted otherwise moves a share by 8e-3; this allows for rounding alone.
+            # Metrics of counted rows, with their p-values and intervals. One different prediction of 120
+            # changes a share by 8e-3; this tolerance allows only for rounding.
             close = pytest.approx(stored, rel=1e-5, abs=1e-9)
         assert value == close, f"{run}: {key}"
 
 
-def test_the_comparison_of_metrics_allows_for_the_processor_alone() -> None:
+def test_the_comparison_of_metrics_allows_only_for_rounding_of_the_processor() -> None:
     stored = [("svc", "accuracy", 0.95), ("svc", "log_loss", 0.075683), ("svc", "p_worse", 1.9e-6)]
     assert_same_metrics([stored[0], ("svc", "log_loss", 0.075715), stored[2]], stored)
     for place, other in (
@@ -232,7 +232,7 @@ def test_the_comparison_of_metrics_allows_for_the_processor_alone() -> None:
 
 
 def refused(*arguments: str | Path) -> str:
-    """Return what `show-example` says on stderr, having told of no address."""
+    """Run `show-example`, which must fail before it prints an address, and return its stderr."""
     command = [sys.executable, "-m", "pipeline", "show-example", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
@@ -240,7 +240,7 @@ def refused(*arguments: str | Path) -> str:
     return done.stderr
 
 
-def test_a_port_that_another_listens_on_is_refused() -> None:
+def test_a_port_in_use_is_refused() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()

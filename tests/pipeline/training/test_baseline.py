@@ -1,4 +1,4 @@
-"""The training baseline: written, read, and corrupted."""
+"""Writing, reading and refusing the files of a training baseline."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_baseline_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert found.predictions == {"cat": 1, "dog": 2}
 
 
-def test_a_baseline_knows_numbers_by_quantiles_and_the_rest_by_counts() -> None:
+def test_a_baseline_has_quantiles_of_numbers_and_counts_of_categories() -> None:
     table = mixed(200, 1)
     columns = baseline_of(table).columns
     size, sold, colour, tame = (columns[name] for name in ("size", "sold", "colour", "tame"))
@@ -94,7 +94,7 @@ def test_a_version_without_either_file_has_no_baseline(tmp_path: Path) -> None:
 
 
 def profile(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
-    """Change what stands in the profile."""
+    """Change the content of the profile file."""
 
     def spoil(folder: Path) -> None:
         path = folder / baseline.PROFILE_FILE

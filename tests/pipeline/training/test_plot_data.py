@@ -1,4 +1,4 @@
-"""The numbers behind the pictures, on classifiers whose numbers are known."""
+"""The values of the plots, checked on classifiers with known values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CERTAIN = np.eye(3)[LABELS]
 NAMES = ["a", "b", "c"]
 
 
-def test_a_perfect_classifier_has_all_of_the_area() -> None:
+def test_a_perfect_classifier_has_an_area_of_one() -> None:
     found = plot_data.one_against_the_rest(LABELS, CERTAIN, NAMES)
     assert list(found) == NAMES
     for curve in found.values():
@@ -49,7 +49,7 @@ def test_calibration_error_is_the_distance_of_predicted_and_observed_frequency()
     assert found["expected_calibration_error"] == 0.25
 
 
-def test_the_column_that_decides_is_the_dearest() -> None:
+def test_the_only_informative_column_has_the_largest_importance() -> None:
     rng = np.random.default_rng(1)
     table = pd.DataFrame({"noise": rng.random(200), "all": rng.random(200)})
     labels = (table["all"] > 0.5).astype(int)
@@ -59,7 +59,7 @@ def test_the_column_that_decides_is_the_dearest() -> None:
     assert entries[0]["mean"] > 0.3 > abs(entries[1]["mean"])
 
 
-def test_a_learning_curve_ends_with_what_was_fitted_and_is_the_same_again() -> None:
+def test_a_learning_curve_ends_with_the_fitted_model_and_is_reproducible() -> None:
     rng = np.random.default_rng(1)
     table = pd.DataFrame({"x": rng.random(100)})
     labels = (table["x"] + rng.normal(0, 0.1, 100) > 0.5).astype(int)
@@ -72,7 +72,7 @@ def test_a_learning_curve_ends_with_what_was_fitted_and_is_the_same_again() -> N
     assert [point["rows"] for point in first] == [8, 20, 40, 60, 80]
 
 
-def test_a_neighbourhood_that_is_larger_than_a_draw_costs_only_that_point() -> None:
+def test_a_point_with_too_few_rows_for_the_neighbours_is_left_out() -> None:
     table = pd.DataFrame({"x": np.linspace(0, 1, 100)})
     labels = (table["x"] > 0.5).astype(int)
     parts = (table[::2], labels[::2]), (table[1::2], labels[1::2])
@@ -84,7 +84,7 @@ def test_a_neighbourhood_that_is_larger_than_a_draw_costs_only_that_point() -> N
     assert [point["rows"] for point in points] == [25, 38, 50]
 
 
-def test_very_few_rows_leave_the_points_that_there_can_be() -> None:
+def test_a_learning_curve_of_few_rows_has_fewer_points() -> None:
     table, labels = pd.DataFrame({"x": [0.0, 1.0, 0.1]}), pd.Series([0, 1, 0])
     fitted = LogisticRegression().fit(table, labels)
     part = table, labels
@@ -92,7 +92,7 @@ def test_very_few_rows_leave_the_points_that_there_can_be() -> None:
     assert [point["rows"] for point in points] == [3]
 
 
-def test_pictures_of_very_many_classes_and_columns_stay_small() -> None:
+def test_plots_of_many_classes_and_columns_stay_small() -> None:
     names = [f"class number {n}" for n in range(40)]
     labels = np.arange(80) % 40
     found = plot_data.one_against_the_rest(labels, np.eye(40)[labels], names)

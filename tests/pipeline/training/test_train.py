@@ -1,4 +1,4 @@
-"""What a training leaves in a store."""
+"""The results of a training in the store: run, model, version and stage."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_model_that_is_no_better_than_the_majority_is_trained_with_a_warning(
 
 def test_weights_that_calibration_undoes_are_reported(store: str, caplog: pytest.LogCaptureFixture) -> None:
     train(TrainParams(model="svc", model_params={"class_weight": "balanced"}, plots=False))
-    assert "class_weight has next to no effect: svc gives no probabilities" in caplog.text
+    assert "class_weight has almost no effect: svc has no probabilities" in caplog.text
     caplog.clear()
     train(TrainParams(model_params={"class_weight": "balanced"}, plots=False))
     assert "class_weight" not in caplog.text
@@ -105,18 +105,18 @@ def test_a_run_and_its_version_carry_a_card(trained: Trained) -> None:
         assert sentence in version.description
 
 
-def test_the_name_of_a_run_says_what_is_not_usual() -> None:
+def test_the_name_of_a_run_lists_parameters_that_differ_from_the_defaults() -> None:
     params = TrainParams(model="knn", model_params={"n_neighbors": 3}, subset_size=40)
     assert run_name(params) == "knn n_neighbors=3 subset_size=40"
 
 
-def test_pictures_are_left_out_when_they_are_not_wanted(store: str) -> None:
+def test_no_plots_are_logged_with_plots_false(store: str) -> None:
     result = train(TrainParams(plots=False))
     names = {entry.path for entry in MlflowClient().list_artifacts(result.run_id)}
     assert names == {"evidence"}
 
 
-def test_the_numbers_of_a_picture_lie_beside_it(trained: Trained) -> None:
+def test_each_plot_is_logged_with_its_values_as_json(trained: Trained) -> None:
     folder = mlflow.artifacts.download_artifacts(
         run_id=trained.first.run_id, artifact_path="plots", tracking_uri=trained.uri
     )
@@ -132,7 +132,7 @@ def test_the_numbers_of_a_picture_lie_beside_it(trained: Trained) -> None:
     assert numbers["permutation_importance"][0]["column"] in {"petal length (cm)", "petal width (cm)"}
 
 
-def test_the_evidence_tells_training_rows_from_held_out_rows(trained: Trained) -> None:
+def test_the_evidence_distinguishes_training_rows_from_held_out_rows(trained: Trained) -> None:
     folder = Path(
         mlflow.artifacts.download_artifacts(
             run_id=trained.first.run_id, artifact_path="evidence", tracking_uri=trained.uri
@@ -144,7 +144,7 @@ def test_the_evidence_tells_training_rows_from_held_out_rows(trained: Trained) -
     assert len(holdout) == 30
     assert training.hashes.shape == (120,)
     assert training.columns == tuple(holdout.columns[:-1])
-    # Iris has one row twice; with this seed one of the two is on each side, and no other row is.
+    # Iris has one row twice. With this seed, one copy is on each side, so the sides share only this row.
     assert np.isin(training.hash(holdout), training.hashes).sum() <= 1
     answer = json.loads((folder / "recorded_predictions.json").read_text())
     model = load_model("iris/1")
@@ -216,12 +216,12 @@ def test_a_refused_parameter_leaves_no_run_and_no_file(store: str, tmp_path: Pat
         (TrainParams(subset_size=2), "no row of class"),
         (TrainParams(model_params={"C": -1}), "must be a float in the range"),
         (TrainParams(model_params={"depth": 1}), "takes no 'depth' here; valid: C, class_weight"),
-        (TrainParams(model_params={"max_iter": 1}), "max_iter is a parameter of its own"),
+        (TrainParams(model_params={"max_iter": 1}), "use the parameter max_iter of the training"),
         (TrainParams(model_params={"solver": "liblinear"}), "model_params="),
-        (TrainParams(test_size=150), "0 of 150 rows would be to train on"),
-        (TrainParams(model="knn", model_params={"n_neighbors": 100}), "trains on 96 rows only"),
+        (TrainParams(test_size=150), "0 of 150 rows would be left to train on"),
+        (TrainParams(model="knn", model_params={"n_neighbors": 100}), "a fold has only 96 training rows"),
         (TrainParams(model="knn", model_params={"n_neighbors": None}), "a whole number"),
-        (TrainParams(model="knn", model_params={"metric": "canberra"}), "not among the types"),
+        (TrainParams(model="knn", model_params={"metric": "canberra"}), "are not trusted"),
     ):
         with pytest.raises(InvalidParameter, match=reason):
             train(params)
@@ -231,17 +231,17 @@ def test_a_refused_parameter_leaves_no_run_and_no_file(store: str, tmp_path: Pat
     assert MlflowClient().search_experiments(filter_string="name = 'iris'") == []
 
 
-def test_an_estimator_of_ones_own_is_an_entry_and_its_types_are_the_operators_to_trust(
+def test_a_new_estimator_is_a_table_entry_and_needs_its_types_trusted(
     store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("REGISTRY_TOOLS_TRUST", raising=False)
     own = EstimatorSpec(f"{__name__}:scaled_network", takes=("network__max_iter", "network__random_state"))
     monkeypatch.setattr(model_pipeline, "ESTIMATORS", {"own": own})
-    # The bounds of `model` were made at import.
+    # The bounds of `model` are computed at import.
     params = TrainParams(plots=False)
     object.__setattr__(params, "model", "own")
     optimizer = "sklearn.neural_network._stochastic_optimizers.AdamOptimizer"
-    with pytest.raises(UntrustedType, match=f"REGISTRY_TOOLS_TRUST={optimizer} here and where"):
+    with pytest.raises(UntrustedType, match=f"REGISTRY_TOOLS_TRUST={optimizer} for the training"):
         train(params)
     assert MlflowClient().search_registered_models() == []
     monkeypatch.setenv("REGISTRY_TOOLS_TRUST", optimizer)
@@ -251,7 +251,7 @@ def test_an_estimator_of_ones_own_is_an_entry_and_its_types_are_the_operators_to
 
 
 class First(ClassifierMixin, BaseEstimator):
-    """Answers with the first class, and has neither probabilities nor decision values."""
+    """An estimator that predicts the first class, without probabilities and decision values."""
 
     def fit(self, features: object, labels: object) -> First:
         self.classes_ = np.unique(labels)
@@ -261,9 +261,7 @@ class First(ClassifierMixin, BaseEstimator):
         return np.full(len(features), self.classes_[0])
 
 
-def test_a_class_of_ones_own_needs_no_more_than_to_predict(
-    store: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_custom_estimator_class_needs_only_predict(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REGISTRY_TOOLS_TRUST", f"{__name__}.First")
     own = EstimatorSpec(f"{__name__}:First", takes=())
     monkeypatch.setattr(model_pipeline, "ESTIMATORS", {"own": own})
@@ -289,7 +287,7 @@ def test_a_legacy_mirror_that_fails_does_not_fail_the_training(
     assert int(MlflowClient().get_model_version_by_alias("iris", "staging").version) == 1
 
 
-def test_a_version_that_cannot_be_made_leaves_no_empty_model(
+def test_a_version_that_cannot_be_registered_leaves_no_empty_model(
     store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:

@@ -204,7 +204,7 @@ def test_the_log_says_that_a_version_has_no_recorded_predictions(
         end(serve(f"{name}/1"))
     logs = [(tmp_path / f"process-{number}.log").read_text() for number in (0, 1)]
     assert "has no recorded predictions: it was tried on its input example" in logs[0]
-    assert "has no example: it was loaded, and predicted nothing yet" in logs[1]
+    assert "has no example, so that its predictions were not tried" in logs[1]
 
 
 def test_two_workers_have_a_version_tried_once(

@@ -1,0 +1,135 @@
+"""A classifier from a joblib file, and its files in the skops format."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, is_classifier
+from sklearn.pipeline import Pipeline
+
+from registry_tools.errors import (
+    InputError,
+    UnsupportedOperation,
+    VerificationError,
+    error_summary,
+    first_line,
+)
+from registry_tools.models.trust_policy import TrustPolicy
+
+_log = logging.getLogger(__name__)
+_REQUIREMENTS = ("mlflow", "scikit-learn", "skops", "numpy", "pandas", "scipy")
+_EXAMPLE_ROWS = 5
+
+
+def read_classifier(path: Path, policy: TrustPolicy) -> Any:
+    """Return the fitted scikit-learn classifier in a joblib file.
+
+    Raises
+    ------
+    VerificationError
+        If the policy does not allow code: reading the file runs the code in it.
+    InputError
+        If there is no such file, or joblib cannot read it.
+    UnsupportedOperation
+        If the file contains anything else.
+    """
+    if not path.is_file():
+        what = "is a folder, not a file" if path.is_dir() else "does not exist"
+        raise InputError(f"{path}: the file {what} (looked in {path.absolute().parent})")
+    if not policy.allow_code:
+        raise VerificationError(
+            f"{path}: reading a joblib file runs the code in it; if you trust its maker, give --allow-code "
+            "(allow_code=True)"
+        )
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            estimator = joblib.load(path)
+    except Exception as error:  # the code in the file may raise anything
+        raise InputError(
+            f"{path}: joblib cannot read it: {error_summary(error, 200)}; write it with "
+            "joblib.dump(model, path)"
+        ) from error
+    for warning in caught:  # such as another version of scikit-learn
+        _log.warning("%s: %s", path, first_line(warning.message))
+    fitted = isinstance(estimator, BaseEstimator) and hasattr(estimator, "classes_")
+    if not fitted or not is_classifier(estimator):
+        raise UnsupportedOperation(
+            f"{path} contains a {type(estimator).__name__}, not a fitted scikit-learn classifier: write "
+            "the fitted model with joblib.dump(model, path)"
+        )
+    return estimator
+
+
+def name_columns(estimator: Any, names: Sequence[str]) -> None:
+    """Give an estimator that was fitted on an array the names of its columns, in order.
+
+    Without them, scikit-learn warns whenever the estimator predicts rows with column names.
+    """
+    first = estimator
+    while isinstance(first, Pipeline):
+        first = first.steps[0][1]
+    if hasattr(first, "n_features_in_") and not hasattr(first, "feature_names_in_"):
+        first.feature_names_in_ = np.array(names, dtype=object)
+
+
+def save_skops(
+    estimator: Any, folder: Path, rows: pd.DataFrame, target_names: Sequence[str], policy: TrustPolicy
+) -> None:
+    """Write an estimator to a new folder as an MLflow model in the skops format.
+
+    Parameters
+    ----------
+    estimator
+        A fitted classifier.
+    folder
+        The folder to make.
+    rows
+        Rows that it takes, shape (rows, columns): they give the signature and the input example.
+    target_names
+        The class names in code order; empty if it predicts names.
+    policy
+        The types that it may contain.
+
+    Raises
+    ------
+    VerificationError
+        If it contains other types.
+    InputError
+        If it cannot predict the rows.
+    """
+    import mlflow.sklearn
+    import skops.io
+    from mlflow.models import infer_signature
+
+    found = set(skops.io.get_untrusted_types(data=skops.io.dumps(estimator)))
+    if untrusted := sorted(found - set(policy.trusted)):
+        raise VerificationError(
+            f"the model contains types that are not trusted: {', '.join(untrusted[:5])}; if you know them, "
+            "give --trust TYPE (trust=[…]) or name them in REGISTRY_TOOLS_TRUST"
+        )
+    try:
+        predicted = estimator.predict(rows)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"the model cannot predict these rows: {first_line(error)}") from error
+    with warnings.catch_warnings():
+        # An integer column is signed as such: coercion refuses a missing value by name.
+        warnings.filterwarnings("ignore", message=".*integer column", category=UserWarning)
+        mlflow.sklearn.save_model(
+            estimator,
+            str(folder),
+            signature=infer_signature(rows, predicted),
+            input_example=rows.head(_EXAMPLE_ROWS),
+            pip_requirements=[f"{name}=={installed_version(name)}" for name in _REQUIREMENTS],
+            serialization_format="skops",
+            skops_trusted_types=list(policy.trusted),
+            metadata={"target_names": list(target_names)} if target_names else None,
+        )

@@ -1,0 +1,26 @@
+"""The experiments that this project creates, as MLflow's UI shows them."""
+
+from __future__ import annotations
+
+from mlflow import MlflowClient
+
+from pipeline.monitoring.run_log import MonitoringRun
+from pipeline.params.definitions import TrainParams
+from pipeline.training.train import train
+from registry_tools.batch.run_log import ScoringRun
+from registry_tools.mlflow_store import runs
+
+
+def test_every_experiment_has_a_description(store: str) -> None:
+    client = MlflowClient(store)
+    trained = train(TrainParams(plots=False))
+    MonitoringRun(client, "iris", {}).end("FINISHED", {})
+    ScoringRun(client, "iris", {})
+    runs.copy_run(client, trained.run_id, client, "copied", {})
+    descriptions = {
+        experiment.name: experiment.tags.get("mlflow.note.content", "")
+        for experiment in client.search_experiments(filter_string="name != 'Default'")
+    }
+    names = {"iris", "iris-promotions", "iris-monitoring", "iris-scoring", "copied"}
+    assert descriptions.keys() == names
+    assert all(descriptions.values()), descriptions
