@@ -11,11 +11,11 @@ import tempfile
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric
-from mlflow.utils.file_utils import local_file_uri_to_path
-from mlflow.utils.uri import is_local_uri
 
 from pipeline.monitoring.analysis import Analysis
 from registry_tools.mlflow_store import registry, runs
@@ -81,8 +81,8 @@ class MonitoringRun:
         with translate_errors(self._client.tracking_uri):
             info = self._client.get_run(self.run_id).info
         address = f"{info.artifact_uri}/{REPORT}"
-        if is_local_uri(address):
-            return local_file_uri_to_path(address)
+        if address.startswith("file:"):
+            return url2pathname(urlsplit(address).path)
         server = self._client.tracking_uri.rstrip("/")
         if server.startswith("http"):
             return f"{server}/#/experiments/{info.experiment_id}/runs/{self.run_id}/artifacts/{REPORT}"

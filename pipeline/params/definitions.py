@@ -28,12 +28,14 @@ from pipeline.params.fields import (
     nonempty,
     optional,
     param,
+    positive_duration,
     significance_level,
 )
 from registry_tools.refs import model_name, stage_name
 
 SPLITS = ("stratified", "hash")
 ENGINES = ("local", "spark")
+SAMPLERS = ("random", "tpe", "qmc", "grid")
 CANDIDATE_STAGE = "staging"  # the default stage of a newly trained version
 ALL_MODELS = "all"  # value of `model` in a sweep: try all estimators
 
@@ -42,7 +44,7 @@ ALL_MODELS = "all"  # value of `model` in a sweep: try all estimators
 class TrainParams(CheckedParams):
     """The parameters of a training."""
 
-    data: str = param("iris", nonempty, "'iris', or the path of a .csv or .parquet file", "The table.")
+    data: str = param("iris", nonempty, "'iris', or the path or URL of a .csv or .parquet file", "The table.")
     target: str | None = param(
         None, column_name, "the name of a column", "The label column; required for your own table."
     )
@@ -113,8 +115,17 @@ class TrainParams(CheckedParams):
             raise InvalidParameter("drop", as_text(self.drop), "needs data=FILE; iris has no such column")
         if self.target in self.drop:
             raise InvalidParameter("drop", as_text(self.drop), "the label column cannot be left out")
-        if self.data != "iris" and Path(self.data).suffix.lower() not in {".csv", ".parquet", ".pq"}:
-            raise InvalidParameter("data", self.data, "must be " + _bounds_of("data"))
+        address = self.data
+        if "://" in address:
+            from registry_tools.data.input_files import without_secrets  # with pyarrow: only for a URL
+
+            address = without_secrets(address)
+            if address != self.data.partition("?")[0]:
+                raise InvalidParameter(
+                    "data", address, "must hold no key: the run records it; see production.md"
+                )
+        if self.data != "iris" and Path(address).suffix.lower() not in {".csv", ".parquet", ".pq"}:
+            raise InvalidParameter("data", address, "must be " + _bounds_of("data"))
         if self.split == "hash" and isinstance(self.test_size, int):
             raise InvalidParameter(
                 "test_size",
@@ -137,8 +148,26 @@ class SweepParams(TrainParams):
         "Arguments of the estimator that are the same in each trial.",
     )
     n_trials: int = param(20, integer(1, 100_000), "a whole number from 1 to 100000", "How many are tried.")
+    sampler: str = param(
+        "random",
+        choice(SAMPLERS),
+        f"one of {', '.join(SAMPLERS)}",
+        "How parameters are chosen; all but tpe depend on random_state alone.",
+    )
     n_jobs: int = param(1, integer(1, 10_000), "a whole number from 1 to 10000", "Trials at the same time.")
     engine: str = param("local", choice(ENGINES), "local or spark", "Where: in processes here, or on Spark.")
+    trial_timeout: timedelta | None = param(
+        None,
+        optional(positive_duration),
+        "a time such as 30s or 5min, or none",
+        "After that time a trial is killed and counts as failed.",
+    )
+    timeout: timedelta | None = param(
+        None,
+        optional(positive_duration),
+        "a time such as 30min or 2h, or none",
+        "After that time no trial goes on, and the best so far is trained.",
+    )
 
     def train_params(self, model: str, model_params: Mapping[str, Any]) -> TrainParams:
         """Return the parameters of a training of this sweep's table with one model."""

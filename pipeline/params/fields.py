@@ -125,6 +125,14 @@ def duration(text: str) -> timedelta:
     return timedelta(seconds=seconds)
 
 
+def positive_duration(text: str) -> timedelta:
+    """Read a time above zero."""
+    time = duration(text)
+    if not time:
+        raise ValueError
+    return time
+
+
 def param(default: Any, parse: Callable[[str], Any], bounds: str, help_text: str) -> Any:
     """Return the dataclass field of a parameter.
 

@@ -53,6 +53,12 @@ def register_version(
     )
 
 
+def registered_version(run_id: str) -> int | None:
+    """Return the version that a run registered; None if there is none."""
+    found = MlflowClient().search_model_versions(f"run_id = '{run_id}'", max_results=1)
+    return int(found[0].version) if found else None
+
+
 def set_stage(name: str, stage: str, version: int) -> None:
     """Move a stage to a version, and record the move in the history of the model.
 

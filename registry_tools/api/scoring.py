@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from registry_tools.batch import scoring_job
-from registry_tools.batch.scoring_job import ScoringSummary
-from registry_tools.batch.scoring_plan import ScoringRequest
+from registry_tools.batch.request import ScoringRequest, ScoringSummary
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.refs import parse_ref
+from registry_tools.spark import check_installed
 
 
 def score(
@@ -20,6 +20,10 @@ def score(
     output: str | Path,
     rejects: str | Path | None = None,
     proba: bool = False,
+    keep: Sequence[str] | None = None,
+    prefix: str = "",
+    separator: str = ",",
+    encoding: str = "utf-8",
     workers: int | None = None,
     spark_master: str | None = None,
     tracking_uri: str | None = None,
@@ -41,15 +45,22 @@ def score(
     input
         A CSV or Parquet file, a folder of them, or a URL.
     output
-        The `.parquet` or `.csv` file to write.
+        The `.parquet` or `.csv` file to write; text with `/` at its end is a folder of Parquet files.
     rejects
         A file for the rows that cannot be scored, with the reason. None fails at the first one.
     proba
         Add the probability of each class.
+    keep
+        The columns of the input to write; None writes all.
+    prefix
+        The beginning of the names of the added columns.
+    separator, encoding
+        Those of a CSV: one ASCII character, and the name of a codec.
     workers
         The number of processes; None takes all cores.
     spark_master
-        The master of Spark, such as `local[*]`, to predict on Spark instead.
+        The master of Spark, such as `local[*]`, to score on its executors; `output` and `rejects` are
+        then addresses of folders.
     tracking_uri
         The registry; None takes MLflow's own.
     trust, allow_code, public_key
@@ -57,7 +68,7 @@ def score(
         as in `load_model`.
     begin
         Called with the files before the first row is read. It returns a function that is called
-        with the amount that is done, out of `files.total`, and the number of rows.
+        with the amount that is done, out of `files.total`, and the number of rows. Not on Spark.
 
     Returns
     -------
@@ -82,10 +93,21 @@ def score(
         ref=parse_ref(ref),
         input=str(input),
         output=Path(output),
+        folder=str(output).endswith("/"),
         rejects=Path(rejects) if rejects is not None else None,
         proba=proba,
+        keep=tuple(keep) if keep is not None else None,
+        prefix=prefix,
+        separator=separator,
+        encoding=encoding,
         workers=workers,
         master=spark_master,
     )
     policy = TrustPolicy.from_environment(trust, allow_code, public_key)
-    return scoring_job.score(request, policy, tracking_uri, begin)
+    if spark_master is None:
+        return scoring_job.score(request, policy, tracking_uri, begin)
+    check_installed()
+    from registry_tools.batch import spark_job
+
+    where = str(rejects) if rejects is not None else None
+    return spark_job.score(request, str(output), where, policy, tracking_uri)

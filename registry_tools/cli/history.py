@@ -1,4 +1,4 @@
-"""The commands `history` and `repair`, and `delete`, which keeps versions that a rollback needs."""
+"""The commands `history`, `repair` and `delete`."""
 
 from __future__ import annotations
 

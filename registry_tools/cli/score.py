@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import csv
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from registry_tools.cli import process_setup
-from registry_tools.cli.options import common_options, loading_options, print_columns, print_json
-from registry_tools.refs import parse_ref
+from registry_tools.cli.options import common_options, print_columns, print_json, trust_options
 
 if TYPE_CHECKING:
-    from registry_tools.batch.readers.input_files import InputFiles
-    from registry_tools.batch.scoring_job import ScoringSummary
-    from registry_tools.models.trust_policy import TrustPolicy
+    from registry_tools.batch.request import ScoringSummary
+    from registry_tools.data.input_files import InputFiles
 
 _LOCAL = "local[*]"
 
@@ -27,10 +27,19 @@ _LOCAL = "local[*]"
 @click.argument("ref")
 @click.option(
     "--input", "input_address", required=True, metavar="IN",
-    help="A CSV or Parquet file, a folder of them, or a URL.",
+    help="A CSV (.csv, .csv.gz, .csv.zst) or Parquet file, a folder of them, or a URL.",
 )  # fmt: skip
-@click.option("--output", required=True, metavar="OUT", help="The .parquet or .csv file to write.")
+@click.option(
+    "--output", required=True, metavar="OUT",
+    help="The .parquet or .csv file to write; with / at its end, a folder of Parquet files.",
+)  # fmt: skip
 @click.option("--proba", is_flag=True, help="Add the probability of each class.")
+@click.option("--keep", metavar="COLUMNS", help="The columns of IN to write, as in 'id,day'. Default: all.")
+@click.option("--prefix", default="", metavar="TEXT", help="Begins the names of the added columns.")
+@click.option(
+    "--separator", default=",", show_default=True, help="Between the values of a CSV; \\t is a tab."
+)
+@click.option("--encoding", default="utf-8", show_default=True, help="Of a CSV.")
 @click.option(
     "--on-bad-row", type=click.Choice(["fail", "reject"]), default="fail", show_default=True,
     help="What becomes of all when a row cannot be scored.",
@@ -42,48 +51,71 @@ _LOCAL = "local[*]"
     help="What computes the predictions; spark needs the extra [spark] and Java.",
 )  # fmt: skip
 @click.option("--master", metavar="URL", help=f"The master of Spark. Default: {_LOCAL}.")
-@loading_options
+@trust_options
 @common_options
 def score(
     ref: str,
     input_address: str,
     output: str,
-    proba: bool,
+    keep: str | None,
+    separator: str,
+    encoding: str,
     on_bad_row: str,
     rejects: str | None,
-    workers: int | None,
     engine: str,
     master: str | None,
-    policy: TrustPolicy,
+    loading: dict[str, Any],
     as_json: bool,
-    tracking_uri: str | None,
+    **options: Any,  # the other arguments of the public `score`
 ) -> None:
     """Score the rows of files with the version that REF means now, and write their predictions."""
-    model_ref = parse_ref(ref)
     if rejects is not None and on_bad_row == "fail":
         raise click.UsageError("--rejects goes with --on-bad-row reject")
     if master is not None and engine != "spark":
         raise click.UsageError("--master goes with --engine spark")
-    from registry_tools.batch.scoring_job import score as score_files
-    from registry_tools.batch.scoring_plan import ScoringRequest
+    from registry_tools.api import scoring
 
-    target = Path(output)
-    beside = target.with_name(f"{target.stem}.rejects{target.suffix}")
-    request = ScoringRequest(
-        ref=model_ref,
-        input=input_address,
-        output=target,
-        rejects=None if on_bad_row == "fail" else Path(rejects) if rejects else beside,
-        proba=proba,
-        workers=workers,
-        master=(master or _LOCAL) if engine == "spark" else None,
-    )
+    if on_bad_row == "reject" and rejects is None:
+        rejects = _default_rejects(output, engine)
     with process_setup.ended_by_signals(), contextlib.ExitStack() as stack:
-        summary = score_files(request, policy, tracking_uri, lambda files: _bar(stack, files))
+        summary = scoring.score(
+            ref,
+            input=input_address,
+            output=output,
+            rejects=rejects,
+            keep=None if keep is None else [name for names in csv.reader([keep]) for name in names],
+            separator=_check_separator(separator.replace("\\t", "\t")),
+            encoding=_check_encoding(encoding),
+            spark_master=(master or _LOCAL) if engine == "spark" else None,
+            begin=lambda files: _bar(stack, files),
+            **options,
+            **loading,
+        )
     if as_json:
         print_json(summary.as_dict())
     else:
         print_columns(_lines(summary))
+
+
+def _default_rejects(output: str, engine: str) -> str:
+    if engine == "spark":
+        return f"{output.rstrip('/')}.rejects"
+    target = Path(output)
+    suffix = f"{target.suffix}.parquet" if output.endswith("/") else target.suffix
+    return str(target.with_name(f"{target.stem}.rejects{suffix}"))
+
+
+def _check_separator(text: str) -> str:
+    if len(text) != 1 or not text.isascii() or text in '"\r\n':
+        raise click.BadParameter(f"{text!r} is not one ASCII character", param_hint="--separator")
+    return text
+
+
+def _check_encoding(name: str) -> str:
+    try:
+        return codecs.lookup(name).name
+    except LookupError:
+        raise click.BadParameter(f"Python has no encoding {name!r}", param_hint="--encoding") from None
 
 
 def _lines(summary: ScoringSummary) -> list[tuple[str, str]]:

@@ -1,1 +1,1 @@
-"""Self-contained HTML pages: no script, nothing fetched, readable in print and in the dark."""
+"""Build self-contained HTML pages without scripts, for screen and print, in light and dark mode."""

@@ -102,7 +102,7 @@ def test_predictions_of_another_model_are_refused_or_left_out(
 
 def foreign(place: Place, name: str) -> int:
     """Register a version by other means: a run that left no evidence."""
-    run_id = runs.start(place.client, "by hand", {})
+    run_id = runs.start(place.client, "by hand", "", {})
     runs.finish(place.client, run_id)
     trained = place.client.get_model_version("trained", "1")
     return registry.register(
@@ -229,7 +229,7 @@ def test_the_run_of_a_killed_monitor_is_ended_by_the_next_run(
         pass
     here = {"host": socket.gethostname()}
     killed, alive, elsewhere = (
-        runs.start(local.client, f"{model}-monitoring", tags)
+        runs.start(local.client, f"{model}-monitoring", "", tags)
         for tags in (
             {**here, "process": str(ended.pid)},
             {**here, "process": str(os.getpid())},

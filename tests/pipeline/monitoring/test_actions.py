@@ -318,7 +318,7 @@ def test_a_retraining_whose_run_was_deleted_does_not_block_the_next(local: Place
 def test_the_run_opened_by_mlflow_links_to_the_monitoring_run_and_is_not_trained_in(
     local: Place, model: str, shifted_log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_id = runs.start(local.client, "of the project", {})
+    run_id = runs.start(local.client, "of the project", "", {})
     monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
     result = run_monitor(model, shifted_log, retrain=str(grown_table(tmp_path)))
     run = local.client.get_run(run_id)

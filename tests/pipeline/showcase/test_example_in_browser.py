@@ -124,7 +124,7 @@ def test_the_reports_work_without_network_script_and_mouse(
     write_report(["history", "iris"], address, timeline)
     page.emulate_media(color_scheme=scheme)
     page.goto(comparison.as_uri())
-    expect(page.get_by_role("heading", name="iris 3 beside iris 2")).to_be_visible()
+    expect(page.get_by_role("heading", name="iris 3 compared with iris 2")).to_be_visible()
     for picture in page.get_by_role("img").all():
         expect(picture).not_to_have_js_property("naturalWidth", 0)
     assert page.get_by_role("img").count() == 10
