@@ -19,12 +19,13 @@ from pipeline.errors import Interrupted, PipelineError
 from pipeline.params.definitions import MonitorParams, SweepParams, TrainParams
 from pipeline.params.fields import as_text
 from registry_tools.cli import exit_codes, process_setup
-from registry_tools.cli.options import echo, verbose_option
+from registry_tools.cli.options import echo, print_json, verbose_option
 from registry_tools.errors import RegistryToolsError
 
 if TYPE_CHECKING:
     from pipeline.monitoring.monitor import MonitorResult
     from pipeline.sweep.sweep import SweepResult
+    from pipeline.training.model_card import EvaluatedTrial
     from pipeline.training.train import TrainResult
 
 _USAGE, _DRIFT = 2, 4  # exit codes
@@ -70,11 +71,13 @@ def train(**texts: str | None) -> None:
 
 @cli.command()
 @_parameters(SweepParams)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @verbose_option
-def sweep(**texts: str | None) -> None:
+def sweep(as_json: bool, **texts: str | None) -> None:
     """Try many estimators by cross-validation, then train, log and register the best.
 
-    Interrupted or killed, the same command goes on with what is left.
+    After an interruption or a kill, the same command continues with the rest; with more trials, it extends
+    a finished sweep.
     """
     params = SweepParams.from_text({k: v for k, v in texts.items() if v is not None})
     from pipeline.sweep.sweep import sweep as run_sweep
@@ -101,7 +104,10 @@ def sweep(**texts: str | None) -> None:
             raise Interrupted(
                 f"interrupted: {kept} trials are kept, and the same command goes on with the rest"
             ) from None
-    _print_lines(_sweep_summary(result))
+    if as_json:
+        print_json(_sweep_json(result))
+    else:
+        _print_lines(_sweep_summary(result))
 
 
 @cli.command()
@@ -192,18 +198,46 @@ def _summary(result: TrainResult) -> list[str]:
     ]
 
 
+def _sweep_json(result: SweepResult) -> dict[str, Any]:
+    def trial(found: EvaluatedTrial) -> dict[str, Any]:
+        accuracy = {name: found.metrics[name] for name in ("cv_accuracy_mean", "cv_accuracy_std")}
+        return {"model": found.params.model, "model_params": found.params.model_params, **accuracy}
+
+    winner = result.winner
+    return {
+        "run_id": result.run_id,
+        "finished": result.finished,
+        "failed": result.failed,
+        "failure": result.reason or None,
+        "resumed": result.resumed,
+        "is_exhausted": result.is_exhausted,
+        "is_timed_out": result.is_timed_out,
+        "best": trial(result.best),
+        "untuned": trial(result.untuned) if result.untuned else None,
+        "beats_untuned": result.best.accuracy > result.untuned.accuracy if result.untuned else None,
+        "winner": {
+            "run_id": winner.run_id,
+            "name": winner.name,
+            "version": winner.version,
+            "stage": winner.stage,
+            "accuracy": winner.metrics["accuracy"],
+        },
+    }
+
+
 def _sweep_summary(result: SweepResult) -> list[str]:
-    from pipeline.training.model_card import run_name
+    from pipeline.training.model_card import compare_with_untuned
 
     counts = [f"{result.finished} finished"]
     counts += [f"{result.resumed} of them before"] if result.resumed else []
     counts += [f"{result.failed} failed, such as: {result.reason}"] if result.failed else []
     counts += ["there are no more to try"] if result.is_exhausted else []
-    mean, std = (result.best_metrics[f"cv_accuracy_{name}"] for name in ("mean", "std"))
+    counts += ["the time was over before the others"] if result.is_timed_out else []
     return [
         f"sweep     {result.run_id}",
         f"trials    {', '.join(counts)}",
-        f"best      {run_name(result.best)}: cross-validated {mean:.4f} ± {std:.4f}",
+        f"best      {result.best.summary()}",
+        f"untuned   {compare_with_untuned(result.best, result.untuned)}",
         *_summary(result.winner),
     ]
 

@@ -75,3 +75,13 @@ def estimators_that_take(name: str) -> str:
         for key, model in ESTIMATORS.items()
         if name in {taken.rpartition("__")[2] for taken in model.takes}
     )
+
+
+def grid_points(values: Range | tuple[Any, ...], count: int) -> tuple[Any, ...]:
+    """Return `count` values of a range at equal distances, or all of a choice."""
+    if isinstance(values, tuple):
+        return values
+    steps = [step / (count - 1) for step in range(count)]
+    low, high = values.low, values.high
+    points = [low * (high / low) ** step if values.log else low + (high - low) * step for step in steps]
+    return tuple(dict.fromkeys(round(point) if values.is_integer else min(point, high) for point in points))

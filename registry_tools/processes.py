@@ -1,4 +1,4 @@
-"""Processes of this machine: their limits, and the one format of the messages between them.
+"""Processes: their limits, calls in them or in tasks of Spark, and the one format of messages between them.
 
 A message is a JSON object, the head, and bytes, the body, which may be empty. In a stream two
 lengths stand before them.
@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
+import multiprocessing
 import os
 import resource
 import signal
 import struct
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import orjson
 
@@ -22,6 +27,12 @@ MEBIBYTE = 1 << 20
 
 _LENGTHS = struct.Struct("<IQ")  # of the head, of the body
 
+# Forks of a server that has only imported modules, and not of this process with its threads.
+_FORKS = multiprocessing.get_context("forkserver")
+_CALL = "call of a function"  # the name of these processes
+
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
 Head = dict[str, Any]
 Message = tuple[Head, bytes]
 
@@ -78,6 +89,103 @@ def describe_exit(code: int) -> str:
     with contextlib.suppress(ValueError):
         return signal.Signals(-code).name
     return f"signal {-code}"
+
+
+@contextlib.contextmanager
+def calls_in_processes(
+    function: Callable[[Argument], Result], modules: Sequence[str]
+) -> Iterator[Callable[[Argument, float], Result]]:
+    """Yield the function as `call_in_process` calls it; processes that are left end with the body.
+
+    Parameters
+    ----------
+    function
+        Has one argument.
+    modules
+        Imported before the first call, so that no call takes the time for it.
+    """
+    _FORKS.set_forkserver_preload([__name__, *modules])
+    first = _FORKS.Process(target=os.getpid)
+    first.start()
+    first.join()
+    try:
+        yield lambda argument, seconds: call_in_process(function, argument, seconds)
+    finally:
+        for child in multiprocessing.active_children():
+            if child.name == _CALL:
+                child.kill()
+
+
+def call_in_process(function: Callable[[Argument], Result], argument: Argument, seconds: float) -> Result:
+    """Call a function in a process of its own, and return what it returned.
+
+    Raises
+    ------
+    TimeoutError
+        If it took longer than `seconds`; the process was killed.
+    ChildProcessError
+        If something else ended the process.
+    """
+    ours, theirs = _FORKS.Pipe(duplex=False)
+    child = _FORKS.Process(target=_send_result, args=(theirs, function, argument), name=_CALL)
+    child.start()
+    theirs.close()
+    try:
+        if not ours.poll(None if math.isinf(seconds) else seconds):
+            raise TimeoutError(f"took longer than {seconds:g} s")
+        result: Result = ours.recv()
+        return result
+    except EOFError:
+        raise ChildProcessError("its process was ended from outside, such as for want of memory") from None
+    finally:
+        child.kill()
+        child.join()
+
+
+@contextlib.contextmanager
+def calls_on_spark(function: Callable[[Argument], Result]) -> Iterator[Callable[[Argument, float], Result]]:
+    """Yield the function as a task of Spark, with its longest time in seconds; tasks end with the body.
+
+    The function is sent to the executors once. A call that takes too long raises `TimeoutError`, and any
+    other exception of Spark means that a task did not end well.
+    """
+    from pyspark.sql import SparkSession
+
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # Spark would take any `python3`
+    context = SparkSession.builder.appName("registry-pipeline").getOrCreate().sparkContext
+    shared = context.broadcast(function)
+
+    def call(argument: Argument, seconds: float) -> Result:
+        def task(each: Argument) -> Result | BaseException:
+            try:
+                if math.isinf(seconds):
+                    return shared.value(each)
+                return call_in_process(shared.value, each, seconds)
+            except (TimeoutError, ChildProcessError) as error:
+                return error
+
+        result = context.parallelize([argument], 1).map(task).collect()[0]
+        if isinstance(result, (TimeoutError, ChildProcessError)):
+            raise result
+        return result
+
+    try:
+        yield call
+    finally:
+        context.cancelAllJobs()
+
+
+def _send_result(connection: Any, function: Callable[[Any], Any], argument: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this process
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    connection.send(function(argument))
+
+
+def _exit_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def encode_message(head: Head, body: Any = b"") -> bytes:

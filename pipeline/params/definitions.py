@@ -24,12 +24,14 @@ from pipeline.params.fields import (
     nonempty,
     optional,
     param,
+    positive_duration,
     significance_level,
 )
 from registry_tools.refs import model_name, stage_name
 
 SPLITS = ("stratified", "hash")
 ENGINES = ("local", "spark")
+SAMPLERS = ("random", "tpe", "qmc", "grid")
 CANDIDATE_STAGE = "staging"  # the stage where a training puts its version
 ALL_MODELS = "all"  # instead of a model: each of them
 
@@ -133,8 +135,26 @@ class SweepParams(TrainParams):
         "Arguments of the estimator that are the same in each trial.",
     )
     n_trials: int = param(20, integer(1, 100_000), "a whole number from 1 to 100000", "How many are tried.")
+    sampler: str = param(
+        "random",
+        choice(SAMPLERS),
+        f"one of {', '.join(SAMPLERS)}",
+        "How parameters are chosen; all but tpe depend on random_state alone.",
+    )
     n_jobs: int = param(1, integer(1, 10_000), "a whole number from 1 to 10000", "Trials at the same time.")
     engine: str = param("local", choice(ENGINES), "local or spark", "Where: in processes here, or on Spark.")
+    trial_timeout: timedelta | None = param(
+        None,
+        optional(positive_duration),
+        "a time such as 30s or 5min, or none",
+        "After that time a trial is killed and counts as failed.",
+    )
+    timeout: timedelta | None = param(
+        None,
+        optional(positive_duration),
+        "a time such as 30min or 2h, or none",
+        "After that time no trial goes on, and the best so far is trained.",
+    )
 
     def train_params(self, model: str, model_params: Mapping[str, Any]) -> TrainParams:
         """Return the parameters of a training of this sweep's table with one model."""

@@ -112,6 +112,14 @@ def duration(text: str) -> timedelta:
     return timedelta(seconds=seconds)
 
 
+def positive_duration(text: str) -> timedelta:
+    """Read a time above zero."""
+    time = duration(text)
+    if not time:
+        raise ValueError
+    return time
+
+
 def param(default: Any, parse: Callable[[str], Any], bounds: str, help_text: str) -> Any:
     how = {"parse": parse, "bounds": bounds, "help": help_text}
     if isinstance(default, dict):

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
 
-import pandas as pd
-
-from pipeline.data.dataset import Dataset
 from pipeline.data.load import load_dataset
 from pipeline.data.split import split_rows
 from pipeline.errors import PipelineError
 from pipeline.params.definitions import SweepParams, TrainParams
 from pipeline.params.fields import as_text
-from pipeline.sweep.executor import WorkerTerminated, check_spark, run_trials
-from pipeline.sweep.sweep_runs import EarlierTrials, SweepRuns
-from pipeline.sweep.trials import Trial, TrialResult, best_trial, draw_trials, evaluate_trial, rank_key
-from pipeline.tracking import runs, store
-from pipeline.training.model_card import run_name
-from pipeline.training.train import TrainResult, train
-from registry_tools.errors import RegistryToolsError
+from pipeline.sweep.study import SweepStudy
+from pipeline.sweep.trials import METRIC, Trial, TrialResult, evaluate_trial, rank, run_trials
+from pipeline.tracking.runs import training_run
+from pipeline.tracking.sweep_runs import SweepRuns
+from pipeline.training.environment import identity
+from pipeline.training.model_card import EvaluatedTrial, render_sweep_card, run_name
+from pipeline.training.train import TrainResult, find_result, train
+from registry_tools.batch.engines.spark import check_installed
 
-# Options that do not change the result of a sweep: you can resume with others.
-_HOW = {"n_jobs", "engine"}
-_BEST = 5  # that the note lists
+# These options change neither the parameters nor the metrics of a trial.
+_EXECUTION = {"n_trials", "n_jobs", "engine", "timeout", "trial_timeout"}
+_ARGUMENTS = "model_params"  # the tag of a trial with its arguments, as a training takes them
 Show = Callable[[int, int, "float | None"], None]  # trials that ended, of how many, the best so far
 
 
@@ -39,94 +36,68 @@ class SweepResult:
     finished: int
     failed: int
     reason: str  # of the first that failed
-    is_exhausted: bool  # fewer were tried than were asked for, since there are no more
-    resumed: int  # of the finished, by an interrupted sweep
-    best: TrainParams
-    best_metrics: Mapping[str, float]
+    is_exhausted: bool  # there were fewer different trials than were asked for
+    is_timed_out: bool  # `timeout` was over before all trials had ended
+    resumed: int  # of the finished, by earlier sweeps
+    best: EvaluatedTrial
+    untuned: EvaluatedTrial | None  # the best of the defaults; None if all of them failed
     winner: TrainResult
 
 
-@dataclass
 class _RunningSweep:
     """A sweep while its trials run."""
 
-    params: SweepParams
-    dataset: Dataset
-    trials: list[Trial]
-    runs: SweepRuns
-    earlier: EarlierTrials
-    show: Show
-    metrics: dict[int, Mapping[str, float]] = field(default_factory=dict)
-    failures: dict[int, str] = field(default_factory=dict)
-    so_far: list[float] = field(default_factory=list)  # the best accuracy after each trial
-    open_runs: dict[int, str] = field(default_factory=dict)  # runs of the trials under way
-    dispatch_error: BaseException | None = None  # met where joblib asked for the next trial
+    def __init__(self, params: SweepParams, study: SweepStudy, runs: SweepRuns, show: Show) -> None:
+        self.params, self.study, self.runs, self.show = params, study, runs, show
+        self.earlier, self.trained = runs.take_over(params.n_trials)
+        self.finished: dict[int, EvaluatedTrial] = {}
+        self.failures: dict[int, str] = {}
+        self.improvements: dict[int, float] = {}  # of the best accuracy, by the trials that finished before
+        self.resumed = 0
+        self.is_exhausted = False
 
-    def run(self, training: Dataset) -> None:
-        """Run the trials that are not done, and log each as it ends."""
-        for place in sorted(self.earlier.finished):
-            self._add_metrics(place, self.earlier.finished[place])
-        work = functools.partial(_evaluate, self.params, self.dataset.features, training)
-        try:
-            while len(self.metrics) + len(self.failures) < len(self.trials):
-                self._run_remaining(work)
-        except BaseException:
-            with contextlib.suppress(RegistryToolsError):  # unavailable: the first error counts
-                self.runs.kill_open()
-            raise
-
-    def _run_remaining(self, work: Callable[[tuple[int, Trial]], TrialResult]) -> None:
-        params = self.params
-        results = run_trials(work, self._dispatch(), params.n_jobs, params.engine)
-        try:
-            # Closed before anything else: no trial is begun any more.
-            with contextlib.closing(results):
-                for (place, trial), result in results:
-                    self._log_result(place, trial, result)
-        except WorkerTerminated as error:
-            # It is unknown which trial caused it: none of the open ones is tried again.
-            for place in list(self.open_runs):
-                self._log_result(place, self.trials[place], TrialResult({}, failure=str(error)))
-        if self.dispatch_error is not None:
-            raise self.dispatch_error
-
-    def _dispatch(self) -> Iterator[tuple[int, Trial]]:
-        """Yield the trials to run, each with a run of its own; joblib asks in its own threads."""
-        for place, trial in enumerate(self.trials):
-            if place in self.metrics or place in self.failures:
-                continue
-            try:
-                name = run_name(self.params.train_params(trial.model, trial.model_params))
-                before = self.earlier.unfinished.get(place)
-                self.open_runs[place] = self.runs.open_trial(place, name, before)
-            except BaseException as error:  # noqa: BLE001 - raised again by _run_remaining
-                self.dispatch_error = error
+    def dispatch(self) -> Iterator[Trial]:
+        """Yield the trials to run, each with a run of its own; add those that are finished."""
+        # A sampler that learns is told first what is known. The others are asked for the same trials again.
+        learns = self.study.learns
+        for number in sorted(range(self.params.n_trials), key=lambda n: learns and n not in self.earlier):
+            run = self.earlier.get(number)
+            trial = None
+            if learns and run is not None:
+                values = json.loads(run.data.tags[_ARGUMENTS])
+                trial = self.study.accept(number, run.data.params["model"], values)
+            trial = trial or self.study.ask(number)
+            if trial is None:
+                self.is_exhausted = True
                 return
-            yield place, trial
+            # A result counts only for the parameters that were evaluated.
+            if run is not None and run.data.params == trial.as_text():
+                self.resumed += 1
+                self._add(trial, TrialResult(run.data.metrics))
+            else:
+                self.runs.open_trial(number, run_name(self._train_params(trial)))
+                yield trial
 
-    def _log_result(self, place: int, trial: Trial, result: TrialResult) -> None:
-        run_id = self.open_runs[place]
-        arguments = {key: as_text(value) for key, value in trial.model_params.items()}
-        logged = {"model": trial.model, **arguments}
+    def log(self, trial: Trial, result: TrialResult) -> None:
+        """Log a trial that ended, and tell the study."""
+        tags = {_ARGUMENTS: as_text(trial.model_params), "warning": result.warning or ""}
+        self.runs.end_trial(trial.number, trial.as_text(), result.metrics, tags, result.failure)
+        self._add(trial, result)
+
+    def _add(self, trial: Trial, result: TrialResult) -> None:
+        best = max(self.improvements.values(), default=None)
         if result.failure is not None:
-            self.runs.fail_trial(run_id, logged, result.failure)
-            self.failures[place] = result.failure
+            self.failures[trial.number] = result.failure
         else:
-            self.runs.finish_trial(run_id, logged, result.metrics, result.warning or "")
-            self._add_metrics(place, result.metrics)
-        del self.open_runs[place]
-        best = self.so_far[-1] if self.so_far else None
-        self.show(len(self.metrics) + len(self.failures), len(self.trials), best)
+            accuracy = result.metrics[METRIC]
+            if best is None or accuracy > best:
+                best = self.improvements[len(self.finished)] = accuracy
+            self.finished[trial.number] = EvaluatedTrial(self._train_params(trial), result.metrics)
+            self.study.tell(trial, accuracy)
+        self.show(len(self.finished) + len(self.failures), self.params.n_trials, best)
 
-    def _add_metrics(self, place: int, metrics: Mapping[str, float]) -> None:
-        self.metrics[place] = metrics
-        self.so_far.append(max([*self.so_far[-1:], metrics["cv_accuracy_mean"]]))
-
-
-def _evaluate(
-    params: SweepParams, features: pd.DataFrame, training: Dataset, task: tuple[int, Trial]
-) -> TrialResult:
-    return evaluate_trial(task[1], params, features, training)
+    def _train_params(self, trial: Trial) -> TrainParams:
+        return self.params.train_params(trial.model, trial.model_params)
 
 
 def sweep(params: SweepParams, show: Show = lambda *_: None) -> SweepResult:
@@ -146,98 +117,49 @@ def sweep(params: SweepParams, show: Show = lambda *_: None) -> SweepResult:
     InvalidParameter, DataError
         Before any run is opened, if parameters or table are unusable.
     PipelineError, RegistryToolsError
-        If every trial failed, or the store does; the run ends FAILED.
+        If no trial finished, or the store fails; the run ends FAILED.
     """
     dataset = load_dataset(params)
     training = dataset.take(split_rows(dataset, params)[0])
-    trials = draw_trials(params)
+    study = SweepStudy(params)
     if params.engine == "spark":
-        check_spark()
-    with runs.training_run(params.name, f"sweep {params.model}") as run_id:
-        sweep_runs = SweepRuns(run_id, _sweep_key(params, dataset))
-        with sweep_runs.keep_alive():
-            sweep_runs.log_start(params.as_text(), {"model": params.model, "data_digest": dataset.digest})
-            earlier = sweep_runs.resume_trials()
-            running = _RunningSweep(params, dataset, trials, sweep_runs, earlier, show)
-            running.run(training)
+        check_installed()
+    work = functools.partial(evaluate_trial, params=params, features=dataset.features, training=training)
+    fixed = {name: text for name, text in params.as_text().items() if name not in _EXECUTION}
+    key = identity(study.models, fixed, dataset.digest, METRIC)
+    with training_run(params.name, f"sweep {params.model}") as run_id:
+        runs = SweepRuns(run_id, key)
+        with runs.record(params.as_text(), {"model": params.model, "data_digest": dataset.digest}):
+            running = _RunningSweep(params, study, runs, show)
+            # Closed before anything else: no trial is begun any more.
+            with closing(run_trials(work, running.dispatch(), params)) as results:
+                for trial, result in results:
+                    if result is not None:
+                        running.log(trial, result)
             return _conclude(running)
 
 
 def _conclude(done: _RunningSweep) -> SweepResult:
     """Train the best, and log the results on the parent."""
-    place = best_trial(done.metrics)
-    if place is None:
-        reasons = sorted(set(done.failures.values()))
-        raise PipelineError(f"all {len(done.failures)} trials failed: {reasons[0]}")
+    finished, failures = done.finished, list(done.failures.values())
+    ended = len(finished) + len(failures)
+    if not finished:
+        late = f"no trial finished within timeout={as_text(done.params.timeout)}: raise it"
+        raise PipelineError(f"all {ended} trials failed: {min(failures)}" if failures else late)
     other = done.runs.continued_by()
     if other is not None:
         raise PipelineError(f"the heartbeat of this sweep expired and another sweep resumed it, run {other}")
-    best, metrics = _trial_params(done, place), done.metrics[place]
-    winner = _find_trained(done, best) or train(best)
-    done.runs.log_best(
-        done.so_far,
-        {"cv_accuracy_mean": metrics["cv_accuracy_mean"], **winner.metrics},
-        _write_note(done, winner),
-    )
-    return SweepResult(
-        done.runs.run_id,
-        len(done.metrics),
-        len(done.failures),
-        next(iter(done.failures.values()), ""),
-        len(done.trials) < done.params.n_trials,
-        len(done.earlier.finished),
-        best,
-        metrics,
-        winner,
-    )
-
-
-def _trial_params(done: _RunningSweep, place: int) -> TrainParams:
-    trial = done.trials[place]
-    return done.params.train_params(trial.model, trial.model_params)
-
-
-def _find_trained(done: _RunningSweep, best: TrainParams) -> TrainResult | None:
-    """Return an earlier training of the best, if only the sweep's own end was missing."""
-    run_id = done.earlier.winner
-    found = done.runs.registered_version(run_id) if run_id is not None else None
-    if run_id is None or found is None:
-        return None
-    holdout = done.dataset.take(split_rows(done.dataset, best)[1])
-    return TrainResult(
-        run_id,
-        store.address(),
-        best.name,
-        found[0],
-        best.stage,
-        len(done.dataset.labels) - len(holdout.labels),
-        len(holdout.labels),
-        dict(found[1]),
-        tuple(holdout.features.iloc[0]),
-    )
-
-
-def _write_note(done: _RunningSweep, winner: TrainResult) -> str:
-    """Return the card of the parent run, in Markdown."""
-    metrics = done.metrics
-    order = sorted(metrics, key=lambda place: rank_key(metrics[place], place))[:_BEST]
-    lines = [
-        f"**{winner.name} version {winner.version}** is the best of {len(metrics)} trials"
-        + (f", {len(done.failures)} more failed" if done.failures else "")
-        + ". Accuracy by cross-validation on the training rows:",
-        "",
-        "| trial | accuracy |",
-        "| --- | --- |",
-    ]
-    for place in order:
-        name = run_name(_trial_params(done, place))
-        mean, std = metrics[place]["cv_accuracy_mean"], metrics[place]["cv_accuracy_std"]
-        lines.append(f"| {name} | {mean:.4f} ± {std:.4f} |")
-    return "\n".join(lines)
-
-
-def _sweep_key(params: SweepParams, dataset: Dataset) -> str:
-    """Return a key that is the same for two sweeps if one can resume the other's trials."""
-    given = {name: text for name, text in params.as_text().items() if name not in _HOW}
-    text = json.dumps([given, dataset.digest], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    order = rank({number: trial.metrics for number, trial in finished.items()})
+    ranked = [finished[number] for number in order]
+    best = ranked[0]
+    untuned = next((finished[number] for number in order if number < len(done.study.models)), None)
+    same = [run for run in done.trained if run.data.params == best.params.as_text()]
+    found = (find_result(best.params, run.info.run_id, run.data.metrics) for run in same)
+    winner = next(filter(None, found), None) or train(best.params)
+    card = render_sweep_card(f"{winner.name} version {winner.version}", ranked, untuned, len(failures))
+    default = {"untuned_cv_accuracy": untuned.accuracy} if untuned is not None else {}
+    done.runs.log_best(done.improvements, {**winner.metrics, **default, "trials": ended}, card)
+    reason = next(iter(failures), "")
+    is_timed_out = ended < done.params.n_trials and not done.is_exhausted
+    counts = len(finished), len(failures), reason, done.is_exhausted, is_timed_out, done.resumed
+    return SweepResult(done.runs.run_id, *counts, best, untuned, winner)

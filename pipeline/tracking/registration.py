@@ -39,6 +39,12 @@ def register_version(
     )
 
 
+def registered_version(run_id: str) -> int | None:
+    """Return the version that a run registered; None if there is none."""
+    found = MlflowClient().search_model_versions(f"run_id = '{run_id}'", max_results=1)
+    return int(found[0].version) if found else None
+
+
 def set_stage(name: str, stage: str, version: int) -> None:
     """Move the stage to the version; the history of the model records it.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,25 @@ _METRIC_LABELS = {
 }
 _MAX_CONFUSIONS = 5  # that the card lists
 _MAX_COLUMNS = 30
+_MAX_TRIALS = 5
+
+
+@dataclass(frozen=True)
+class EvaluatedTrial:
+    """A trial of a sweep that finished, with its metrics by cross-validation."""
+
+    params: TrainParams
+    metrics: Mapping[str, float]
+
+    @property
+    def accuracy(self) -> float:
+        """The mean of the folds."""
+        return self.metrics["cv_accuracy_mean"]
+
+    def summary(self) -> str:
+        """Return estimator, arguments and accuracy in one line."""
+        spread = self.metrics["cv_accuracy_std"]
+        return f"{run_name(self.params)}: cross-validated {self.accuracy:.4f} ± {spread:.4f}"
 
 
 def render_model_card(
@@ -102,3 +121,42 @@ def _failures(counts: npt.NDArray[np.int64], names: Sequence[str]) -> str:
 def _quote_columns(columns: Sequence[str]) -> str:
     more = f", … ({len(columns)} in all)" if len(columns) > _MAX_COLUMNS else ""
     return ", ".join(f"`{column}`" for column in columns[:_MAX_COLUMNS]) + more
+
+
+def compare_with_untuned(best: EvaluatedTrial, untuned: EvaluatedTrial | None) -> str:
+    """Return the accuracy of the best untuned default, and what a search gained over it."""
+    if untuned is None:
+        return "failed"
+    gain = best.accuracy - untuned.accuracy
+    gained = f"{gain:.4f} better" if gain > 0 else "NOT better"
+    return f"{untuned.summary()}; the best is {gained}"
+
+
+def render_sweep_card(
+    version: str, trials: Sequence[EvaluatedTrial], untuned: EvaluatedTrial | None, failed: int
+) -> str:
+    """Return the card of a sweep.
+
+    Parameters
+    ----------
+    version
+        The registered version.
+    trials
+        Those that finished, the best first.
+    untuned
+        The best of the estimators' defaults; None if all of them failed.
+    failed
+        The number of trials that failed.
+    """
+    more = f", {failed} more failed" if failed else ""
+    return "\n".join(
+        [
+            f"**{version}** is the best of {len(trials)} trials{more}.",
+            "",
+            f"Untuned default: {compare_with_untuned(trials[0], untuned)}.",
+            "",
+            "The best on the training rows:",
+            "",
+            *(f"{place}. {trial.summary()}" for place, trial in enumerate(trials[:_MAX_TRIALS], 1)),
+        ]
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pandas as pd
@@ -55,6 +55,12 @@ def build_pipeline(params: TrainParams, features: pd.DataFrame, class_size: int)
         steps.append(("prepare", preparation))
     steps.append(("model", _calibrate(_create_estimator(params), class_size)))
     return Pipeline(steps)
+
+
+def default_arguments(model: str, names: Collection[str]) -> dict[str, Any]:
+    """Return the values that arguments of an estimator have if nobody sets them."""
+    defaults = _import_estimator(ESTIMATORS[model].factory).get_params()
+    return {name: defaults[name] for name in names}
 
 
 def fold_count(class_size: int) -> int:

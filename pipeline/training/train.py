@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from pipeline.data.load import load_dataset
 from pipeline.params.definitions import TrainParams
 from pipeline.tracking import runs, store
 from pipeline.tracking.model_logging import log_model
-from pipeline.tracking.registration import register_version, set_stage
+from pipeline.tracking.registration import register_version, registered_version, set_stage
 from pipeline.training import model_pipeline
 from pipeline.training.baseline import make_baseline, write_baseline
 from pipeline.training.model_card import render_model_card, run_name
@@ -119,6 +119,28 @@ def train(params: TrainParams) -> TrainResult:
         len(holdout.labels),
         fitted.metrics,
         tuple(holdout.features.iloc[0]),
+    )
+
+
+def find_result(params: TrainParams, run_id: str, metrics: Mapping[str, float]) -> TrainResult | None:
+    """Return the result of an earlier training; None if it registered no version.
+
+    Parameters
+    ----------
+    params
+        Those that the training had.
+    run_id, metrics
+        Of its run.
+    """
+    version = registered_version(run_id)
+    if version is None:
+        return None
+    dataset = load_dataset(params)
+    rows = split.split_rows(dataset, params)
+    example = tuple(dataset.take(rows[1]).features.iloc[0])
+    counts = len(rows[0]), len(rows[1])
+    return TrainResult(
+        run_id, store.address(), params.name, version, params.stage, *counts, dict(metrics), example
     )
 
 

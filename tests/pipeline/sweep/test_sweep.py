@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,12 +15,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import sklearn
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+import pipeline
 from pipeline.cli import main
 from pipeline.errors import PipelineError
-from pipeline.params.definitions import SweepParams
+from pipeline.estimators import ESTIMATORS, Range
+from pipeline.params.definitions import SAMPLERS, SweepParams
 from pipeline.sweep.sweep import sweep
 from registry_tools.errors import UnsupportedOperation
 from tests.support.constants import ROOT
@@ -56,7 +62,7 @@ def test_a_sweep_logs_each_trial_and_registers_the_best(store: str) -> None:
     assert sorted(found) == list(range(6))
     assert {run.info.status for run in found.values()} == {"FINISHED"}
     best = max(run.data.metrics["cv_accuracy_mean"] for run in found.values())
-    assert result.best_metrics["cv_accuracy_mean"] == best
+    assert result.best.metrics["cv_accuracy_mean"] == best
     assert parent.data.metrics["best_cv_accuracy"] == best
     for run in found.values():
         assert set(run.data.params) == {"model", "n_neighbors", "weights"}
@@ -95,11 +101,9 @@ def test_when_all_fail_the_sweep_fails_and_nothing_is_registered(
     client = MlflowClient(store)
     assert parents(client)[0].info.status == "FAILED"
     assert client.search_registered_models() == []
-    # The same again tries them again, in the runs that they had.
+    # The same command tries them again, in runs of their own.
     assert main(["sweep", *arguments]) == 1
-    later = max(parents(client), key=lambda run: run.info.start_time)
-    assert len(trials(client, later)) == 3
-    assert len(runs(client)) == 5
+    assert [len(trials(client, parent)) for parent in parents(client)] == [3, 3]
 
 
 def test_a_bad_parameter_is_refused_before_a_run_is_opened(
@@ -114,7 +118,7 @@ def test_a_bad_parameter_is_refused_before_a_run_is_opened(
 def test_what_is_found_does_not_depend_on_how_many_work(store: str) -> None:
     alone = sweep(SweepParams(n_trials=10, max_iter=50, plots=False, name="alone"))
     together = sweep(SweepParams(n_trials=10, max_iter=50, plots=False, name="together", n_jobs=2))
-    assert alone.best.model_params == together.best.model_params
+    assert alone.best.params.model_params == together.best.params.model_params
     client = MlflowClient(store)
     figures = []
     for result in (alone, together):
@@ -146,12 +150,23 @@ def some_finished(store: str, least: int) -> Callable[[], bool]:
     return lambda: len(runs(MlflowClient(store), "attributes.status = 'FINISHED'")) >= least
 
 
-def group_of(leader: int) -> dict[int, str]:
-    """Return the processes of a group that are still there, with their command lines."""
-    columns = "pid=,pgid=,stat=,args="
+def group_of(leader: int) -> dict[int, tuple[int, str]]:
+    """Return the processes of a group that are still there, with their parents and command lines."""
+    columns = "pid=,ppid=,pgid=,stat=,args="
     listed = subprocess.run(["ps", "-eww", "-o", columns], capture_output=True, text=True).stdout
-    rows = [line.split(maxsplit=3) for line in listed.splitlines()]
-    return {int(pid): args for pid, group, state, args in rows if int(group) == leader and state[0] != "Z"}
+    rows = [line.split(maxsplit=4) for line in listed.splitlines()]
+    return {
+        int(pid): (int(parent), args)
+        for pid, parent, group, state, args in rows
+        if int(group) == leader and state[0] != "Z"
+    }
+
+
+def trial_processes(leader: int) -> list[int]:
+    """Return the processes of the trials of a sweep, which its server of forks has started."""
+    group = group_of(leader)
+    servers = {pid for pid, (parent, args) in group.items() if parent == leader and "forkserver" in args}
+    return [pid for pid, (parent, _) in group.items() if parent in servers]
 
 
 @pytest.mark.slow
@@ -167,7 +182,7 @@ def test_a_killed_sweep_is_resumed_by_the_same_command(store: str, start: Start)
     assert started(start, *arguments).wait(timeout=110) == 0
     later, earlier = parents(client)
     assert (earlier.info.status, later.info.status) == ("KILLED", "FINISHED")
-    assert children(client, earlier) == []
+    assert {run.info.status for run in children(client, earlier)} <= {"KILLED"}
     found = trials(client, later)
     assert sorted(found) == list(range(60))
     assert before <= {run.info.run_id for run in found.values()}
@@ -205,25 +220,22 @@ def test_an_interrupted_sweep_leaves_what_is_done_and_kills_the_rest(
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_costs_its_trials_and_not_the_sweep(
+def test_a_process_that_is_killed_costs_its_trial_and_not_the_sweep(
     store: str, start: Start, tmp_path: Path
 ) -> None:
     forest = ("--model", "random_forest", "--model-params", '{"n_estimators": 500}')
     process = started(start, "--n-trials", "8", "--n-jobs", "2", *forest)
     eventually(some_finished(store, 1), seconds=60)
-    workers = [pid for pid, args in group_of(process.pid).items() if "LokyProcess" in args]
-    os.kill(workers[0], signal.SIGKILL)
+    eventually(lambda: bool(trial_processes(process.pid)))
+    os.kill(trial_processes(process.pid)[0], signal.SIGKILL)
     assert process.wait(timeout=110) == 0, (tmp_path / "process-0.log").read_text()
     client = MlflowClient(store)
     (parent,) = parents(client)
     found = trials(client, parent)
     assert sorted(found) == list(range(8))
-    failed = [run for run in found.values() if run.info.status == "FAILED"]
-    assert failed
-    assert len(failed) < 8
+    (failed,) = [run for run in found.values() if run.info.status == "FAILED"]
+    assert "ended from outside" in failed.data.tags["failure"]
     assert {run.info.status for run in found.values()} == {"FAILED", "FINISHED"}
-    for run in failed:
-        assert "ended from outside" in run.data.tags["failure"]
 
 
 def test_a_sweep_that_another_resumed_registers_nothing(store: str) -> None:
@@ -262,6 +274,188 @@ def test_a_winner_that_was_trained_before_the_kill_is_not_trained_again(store: s
     assert again.winner == first.winner
     assert len(client.search_model_versions("name = 'iris'")) == 1
     assert len(children(client, client.get_run(again.run_id))) == 4
+
+
+def changed_range(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    knn = ESTIMATORS["knn"]
+    space = {**knn.space, "n_neighbors": Range(1, 25, is_integer=True)}
+    monkeypatch.setitem(ESTIMATORS, "knn", dataclasses.replace(knn, space=space))
+
+
+def changed_candidates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    knn = ESTIMATORS["knn"]
+    space = {**knn.space, "weights": ("distance", "uniform")}
+    monkeypatch.setitem(ESTIMATORS, "knn", dataclasses.replace(knn, space=space))
+
+
+def changed_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    copy = tmp_path / "pipeline"
+    shutil.copytree(ROOT / "pipeline", copy)
+    with (copy / "training" / "model_pipeline.py").open("a") as code:
+        code.write("MAX_CATEGORIES = 10\n")
+    monkeypatch.setattr(pipeline, "__file__", str(copy / "__init__.py"))
+
+
+def changed_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sklearn, "__version__", "1.99.0")
+
+
+CHANGES = [
+    changed_range,
+    *(
+        pytest.param(each, marks=pytest.mark.slow)
+        for each in (changed_candidates, changed_code, changed_package)
+    ),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_sweep_uses_no_trial_of_another_space_code_or_package(
+    change: Callable[[pytest.MonkeyPatch, Path], None],
+    store: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    params = SweepParams(model="knn", n_trials=4, plots=False)
+    first = sweep(params)
+    client = MlflowClient(store)
+    client.update_run(first.run_id, "KILLED")  # as a kill leaves it
+    change(monkeypatch, tmp_path)
+    again = sweep(params)
+    assert again.resumed == 0
+    # The reported winner was evaluated, with the reported result.
+    later = client.get_run(again.run_id)
+    evaluated = [
+        run.data.metrics["cv_accuracy_mean"]
+        for run in trials(client, later).values()
+        if {"n_neighbors": run.data.params["n_neighbors"], "weights": run.data.params["weights"]}
+        == {key: str(value) for key, value in again.best.params.model_params.items()}
+    ]
+    assert evaluated == [again.best.metrics["cv_accuracy_mean"]]
+    assert len(trials(client, client.get_run(first.run_id))) == 4
+
+
+def test_a_child_counts_only_with_the_parameters_that_the_study_asks_for(store: str) -> None:
+    params = SweepParams(model="knn", n_trials=5, plots=False)
+    first = sweep(params)
+    client = MlflowClient(store)
+    client.update_run(first.run_id, "KILLED")
+    found = trials(client, client.get_run(first.run_id))
+    client.set_tag(found[3].info.run_id, "trial", "4")
+    client.set_tag(found[4].info.run_id, "trial", "3")
+    again = sweep(params)
+    assert (again.finished, again.resumed) == (5, 3)
+    assert again.best.params == first.best.params
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_finished_sweep_is_extended(sampler: str, store: str) -> None:
+    params = SweepParams(model="knn", n_trials=4, plots=False, sampler=sampler)
+    first = sweep(params)
+    more = sweep(dataclasses.replace(params, n_trials=7))
+    assert (more.finished, more.resumed) == (7, 4)
+    client = MlflowClient(store)
+    found = trials(client, client.get_run(more.run_id))
+    assert sorted(found) == list(range(7))
+    for run in found.values():
+        assert len(client.get_metric_history(run.info.run_id, "cv_accuracy_mean")) == 1
+    # The earlier parent keeps its winner. The new one trains its own, which is the best of all.
+    assert [run.info.run_id for run in children(client, client.get_run(first.run_id))] == [
+        first.winner.run_id
+    ]
+    assert more.winner.version == 2
+    best = max(run.data.metrics["cv_accuracy_mean"] for run in found.values())
+    assert more.best.metrics["cv_accuracy_mean"] == best
+    # The same command again is a sweep of its own.
+    assert sweep(dataclasses.replace(params, n_trials=7)).resumed == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_an_interrupted_sweep_asks_for_the_same_trials_after_its_resume(sampler: str, store: str) -> None:
+    params = SweepParams(model="svc", n_trials=16, plots=False, sampler=sampler)
+
+    def interrupt(ended: int, of: int, best: float | None) -> None:
+        if ended == 13:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(params, interrupt)
+    resumed = sweep(params)
+    assert resumed.resumed == 13
+    client = MlflowClient(store)
+    client.delete_run(resumed.run_id)  # the next one begins anew
+    whole = sweep(params)
+    assert whole.resumed == 0
+    first, second = (
+        {
+            number: (run.data.params, run.data.metrics["cv_accuracy_mean"])
+            for number, run in trials(client, client.get_run(result.run_id)).items()
+        }
+        for result in (resumed, whole)
+    )
+    assert len(first) == 16
+    assert first == second
+
+
+def test_the_result_says_whether_the_best_beats_the_untuned_default(
+    store: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["sweep", "--model", "knn", "--n-trials", "3", "--plots", "false"]
+    worse = dataclasses.replace(ESTIMATORS["knn"], space={"n_neighbors": (80, 79)})
+    monkeypatch.setitem(ESTIMATORS, "knn", worse)
+    assert main(arguments) == 0
+    text = r"knn n_neighbors=5: cross-validated 0\.9\d+ ± 0\.0\d+; the best is NOT better"
+    assert re.search(rf"^untuned   {text}$", capsys.readouterr().out, re.MULTILINE)
+    better = dataclasses.replace(worse, space={"n_neighbors": (80, 10), "leaf_size": (29,)})
+    monkeypatch.setitem(ESTIMATORS, "knn", better)
+    assert main([*arguments, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["beats_untuned"] is True
+    assert result["best"]["model_params"] == {"leaf_size": 29, "n_neighbors": 10}
+    assert result["untuned"]["model_params"] == {"leaf_size": 30, "n_neighbors": 5}
+    assert result["best"]["cv_accuracy_mean"] > result["untuned"]["cv_accuracy_mean"]
+    client = MlflowClient(store)
+    later, earlier = parents(client)
+    assert re.search(rf"Untuned default: {text}\.", earlier.data.tags["mlflow.note.content"])
+    assert "better." in later.data.tags["mlflow.note.content"]
+    assert later.data.metrics["untuned_cv_accuracy"] == result["untuned"]["cv_accuracy_mean"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["local", "spark"])
+def test_a_trial_over_its_time_is_killed_and_the_others_count(
+    engine: str, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if engine == "spark":
+        require_spark()
+    forest = dataclasses.replace(ESTIMATORS["random_forest"], space={"n_estimators": (1, 1_000_000)})
+    monkeypatch.setitem(ESTIMATORS, "random_forest", forest)
+    params = SweepParams(model="random_forest", n_trials=9, plots=False, engine=engine, trial_timeout="20s")
+    result = sweep(params)
+    assert (result.finished, result.failed, result.is_exhausted) == (2, 1, True)
+    assert result.reason == "TimeoutError: took longer than 20 s"
+
+
+@pytest.mark.slow
+def test_a_sweep_over_its_time_trains_the_best_so_far(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    forest = dataclasses.replace(ESTIMATORS["random_forest"], space={"n_estimators": (1, 1_000_000)})
+    monkeypatch.setitem(ESTIMATORS, "random_forest", forest)
+    params = SweepParams(model="random_forest", n_trials=3, n_jobs=3, plots=False, timeout="15s")
+    result = sweep(params)
+    assert (result.finished, result.failed, result.is_timed_out) == (2, 0, True)
+    client = MlflowClient(store)
+    found = trials(client, client.get_run(result.run_id))
+    assert sorted(run.info.status for run in found.values()) == ["FINISHED", "FINISHED", "KILLED"]
+
+
+def test_a_sweep_without_a_finished_trial_in_its_time_fails(store: str) -> None:
+    forest = {"n_estimators": 1_000_000}
+    params = SweepParams(model="random_forest", model_params=forest, n_trials=2, timeout="1s")
+    with pytest.raises(PipelineError, match="no trial finished within timeout=1s: raise it"):
+        sweep(params)
+    assert MlflowClient(store).search_registered_models() == []
 
 
 @pytest.mark.slow
@@ -322,9 +516,9 @@ def test_spark_finds_what_processes_find(store: str) -> None:
     params = {"n_trials": 4, "model": "logistic_regression", "plots": False}
     local = sweep(SweepParams(**params, name="local"))
     there = sweep(SweepParams(**params, name="there", engine="spark", n_jobs=2))
-    assert there.best.model_params == local.best.model_params
-    for key, value in local.best_metrics.items():
-        assert key == "seconds" or there.best_metrics[key] == value
+    assert there.best.params.model_params == local.best.params.model_params
+    for key, value in local.best.metrics.items():
+        assert key == "seconds" or there.best.metrics[key] == value
 
 
 def test_missing_spark_or_java_is_reported_before_a_run_is_opened(

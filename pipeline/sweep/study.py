@@ -1,0 +1,145 @@
+"""Which parameters each trial has: an Optuna study for each estimator, held in memory.
+
+The first trial of each estimator has its untuned defaults. After that the estimators take turns, and no
+two trials are alike. The children of a sweep's run are the record of its study.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna import distributions, samplers
+from optuna.trial import TrialState, create_trial
+
+from pipeline.errors import InvalidParameter
+from pipeline.estimators import ESTIMATORS, Range, grid_points
+from pipeline.params.definitions import ALL_MODELS, SweepParams
+from pipeline.sweep.trials import Trial
+from pipeline.training.model_pipeline import default_arguments
+
+_DIGITS = 4  # significant digits of a drawn number; more would only be noise in the UI
+_GRID_POINTS, _MAX_GRID = 5, 100_000  # of a range; of a grid
+_DRAWS, _TPE_DRAWS = 1000, 10  # without a new trial, until a space counts as exhausted; of them by TPE
+# TPE takes longer the more trials it knows. It compares the best tenth, at most 25, with all others. Of
+# more than `_MAX_KNOWN` trials the study keeps the best and the latest.
+_MAX_KNOWN, _KEPT = 200, 50
+
+Space = dict[str, distributions.BaseDistribution]
+
+
+class SweepStudy:
+    """The trials of a sweep, asked and told in one thread."""
+
+    def __init__(self, params: SweepParams) -> None:
+        """Prepare the search spaces.
+
+        Raises
+        ------
+        InvalidParameter
+            If a model has no search space, `model_params` leaves nothing of it, or a grid is too large.
+        """
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.models = list(ESTIMATORS) if params.model == ALL_MODELS else [params.model]
+        self.learns = params.sampler == "tpe"
+        self._params = params
+        self._spaces = {model: _search_space(model, params) for model in self.models}
+        self._studies = {model: self._open_study(model) for model in self.models}
+        self._unexhausted = self.models.copy()
+        self._accepted: set[str] = set()
+
+    def _open_study(self, model: str) -> optuna.Study:
+        return optuna.create_study(sampler=_sampler(self._params, model, self._spaces[model]))
+
+    def ask(self, number: int) -> Trial | None:
+        """Return the next trial, or None if every point of the search spaces was tried.
+
+        Ask for the numbers in their order: the same seed then gives the same trials. Those of `tpe`
+        depend on the results that it was told before.
+        """
+        if number < len(self.models):
+            model = self.models[number]
+            return self.accept(number, model, default_arguments(model, self._spaces[model]))
+        while self._unexhausted:
+            model = self._unexhausted[number % len(self._unexhausted)]
+            for attempt in range(2 if self._params.sampler == "grid" else _DRAWS):
+                if trial := self.accept(number, model, self._draw(model, number, attempt)):
+                    return trial
+            self._unexhausted.remove(model)
+        return None
+
+    def accept(self, number: int, model: str, values: Mapping[str, Any]) -> Trial | None:
+        """Return a trial, or None if there was the same before."""
+        trial = Trial(number, model, {**dict(sorted(values.items())), **self._params.model_params})
+        text = str(trial.as_text())
+        if text in self._accepted:
+            return None
+        self._accepted.add(text)
+        return trial
+
+    def _draw(self, model: str, number: int, attempt: int) -> dict[str, Any]:
+        study = self._studies[model]
+        if self.learns:
+            # A seed for each draw: a resumed sweep draws as if it had never been interrupted.
+            seed = np.random.SeedSequence([self._params.random_state, number, attempt]).generate_state(1)[0]
+            sampler = samplers.TPESampler if attempt < _TPE_DRAWS else samplers.RandomSampler
+            study.sampler = sampler(seed=int(seed))
+        asked = study.ask(self._spaces[model])
+        if self.learns:
+            study.tell(asked, state=TrialState.FAIL)  # `tell` adds it with rounded numbers
+        return {key: _round_value(value, asked.distributions[key]) for key, value in asked.params.items()}
+
+    def tell(self, trial: Trial, accuracy: float) -> None:
+        """Tell the accuracy of a trial, for `tpe` to learn from; a default may lie outside of the space."""
+        if not self.learns or trial.number < len(self.models):
+            return
+        space, study = self._spaces[trial.model], self._studies[trial.model]
+        told = {key: trial.model_params[key] for key in space}
+        study.add_trial(create_trial(params=told, distributions=space, value=-accuracy))
+        known = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+        if len(known) > _MAX_KNOWN:
+            best = sorted(known[:-_KEPT], key=lambda each: each.value or 0.0)[:_KEPT]
+            self._studies[trial.model] = self._open_study(trial.model)
+            self._studies[trial.model].add_trials([*best, *known[-_KEPT:]])
+
+
+def _search_space(model: str, params: SweepParams) -> Space:
+    space = ESTIMATORS[model].space
+    found = {key: _distribution(values) for key, values in space.items() if key not in params.model_params}
+    if not found:
+        what = "all of it is fixed" if space else "it has none in pipeline/estimators.py"
+        raise InvalidParameter("model", model, f"has no search space: {what}")
+    return found
+
+
+def _distribution(values: Range | tuple[Any, ...]) -> distributions.BaseDistribution:
+    if isinstance(values, tuple):
+        return distributions.CategoricalDistribution(values)
+    if values.is_integer:
+        return distributions.IntDistribution(int(values.low), int(values.high), values.log)
+    return distributions.FloatDistribution(values.low, values.high, values.log)
+
+
+def _sampler(params: SweepParams, model: str, space: Space) -> samplers.BaseSampler:
+    seed = params.random_state
+    if params.sampler == "grid":
+        grid = {key: list(grid_points(ESTIMATORS[model].space[key], _GRID_POINTS)) for key in space}
+        size = math.prod(map(len, grid.values()))
+        if size > _MAX_GRID:
+            raise InvalidParameter("sampler", "grid", f"{size} points for {model} are too many: try qmc")
+        return samplers.GridSampler(grid, seed)
+    if params.sampler == "qmc":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return samplers.QMCSampler(scramble=True, seed=seed)
+    return samplers.RandomSampler(seed)
+
+
+def _round_value(value: Any, distribution: distributions.BaseDistribution) -> Any:
+    if not isinstance(distribution, distributions.FloatDistribution):
+        return value
+    return min(max(float(f"{value:.{_DIGITS}g}"), distribution.low), distribution.high)
