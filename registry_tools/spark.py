@@ -41,7 +41,6 @@ def check_installed() -> None:
         If pyspark or Java is missing; says how to install it.
     """
     try:
-        import joblibspark  # noqa: F401
         import pyspark  # noqa: F401
     except ImportError:
         raise UnsupportedOperation(

@@ -115,15 +115,11 @@ class TrainParams(CheckedParams):
             raise InvalidParameter("drop", as_text(self.drop), "needs data=FILE; iris has no such column")
         if self.target in self.drop:
             raise InvalidParameter("drop", as_text(self.drop), "the label column cannot be left out")
-        address = self.data
-        if "://" in address:
-            from registry_tools.data.input_files import without_secrets  # with pyarrow: only for a URL
+        from registry_tools.data.input_files import without_secrets  # with pyarrow, which takes time
 
-            address = without_secrets(address)
-            if address != self.data.partition("?")[0]:
-                raise InvalidParameter(
-                    "data", address, "must hold no key: the run records it; see production.md"
-                )
+        address = without_secrets(self.data)
+        if "://" in self.data and address != self.data.partition("?")[0]:
+            raise InvalidParameter("data", address, "must hold no key: the run records it; see production.md")
         if self.data != "iris" and Path(address).suffix.lower() not in {".csv", ".parquet", ".pq"}:
             raise InvalidParameter("data", address, "must be " + _bounds_of("data"))
         if self.split == "hash" and isinstance(self.test_size, int):

@@ -263,4 +263,4 @@ def test_a_version_with_a_trusted_type_is_promoted(files: Path, capsys: pytest.C
     trust = ["--trust", "sklearn.neural_network._stochastic_optimizers.AdamOptimizer"]
     assert run(capsys, "register", "network.joblib", *ALLOWED, *trust)["version"] == 1
     assert main(["promote", "lesson/1", "--to", "production", *trust]) == 0
-    assert "20 rows predicted as recorded" in capsys.readouterr().out
+    assert "moved   lesson production: version none → 1" in capsys.readouterr().out
