@@ -86,6 +86,7 @@ lock: $(VENV)/.test ## Make the lock files again from pyproject.toml and deploy/
 	@$(BIN)/uv pip compile pyproject.toml --extra spark --extra url --constraint requirements.lock $(LOCK) --output-file requirements-spark.lock
 	@$(BIN)/uv pip compile --group docs --constraint requirements-test.lock $(LOCK) --output-file requirements-docs.lock
 	@$(BIN)/uv pip compile deploy/server.in $(LOCK) --output-file deploy/server.lock
+	@$(BIN)/uv pip compile deploy/server.in tests/support/s3.in --constraint deploy/server.lock $(LOCK) --output-file tests/support/s3.lock
 	@sed -i "s/^# lock: .*/# lock: $$(sha256sum requirements.lock | cut -c1-16)/" conda.yaml
 
 proto: $(VENV)/.test ## Compile the definition of the Open Inference Protocol, which the gRPC server reads.

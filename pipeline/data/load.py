@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from sklearn.datasets import load_iris
@@ -17,9 +17,8 @@ from pipeline.data.split import split_rows
 from pipeline.errors import DataError, InvalidParameter
 from pipeline.params.definitions import TrainParams
 from registry_tools.data.row_hash import hash_rows
-from registry_tools.data.tables import read_table
+from registry_tools.data.tables import format_of, parse_table, read_bytes
 from registry_tools.errors import InputError
-from registry_tools.models.manifest import sha256_of
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +50,8 @@ def _load_iris() -> Dataset:
 def _load_table(params: TrainParams) -> Dataset:
     path, target = params.data, str(params.target)
     try:
-        table = read_table(path)
+        content = read_bytes(path)
+        table = parse_table(io.BytesIO(content), format_of(path), path)
     except InputError as error:
         raise DataError(f"data={error}") from error
     table.columns = table.columns.map(str)
@@ -68,7 +68,9 @@ def _load_table(params: TrainParams) -> Dataset:
         table = table[~unlabelled].reset_index(drop=True)
     names, labels = class_codes(table[target], path)
     features = usable_columns(table.drop(columns=target), path)
-    return Dataset(features, labels, target, names, hash_rows(table), str(path), sha256_of(Path(path)))
+    return Dataset(
+        features, labels, target, names, hash_rows(table), path, hashlib.sha256(content).hexdigest()
+    )
 
 
 def _draw_subset(dataset: Dataset, params: TrainParams) -> Dataset:

@@ -40,7 +40,7 @@ ALL_MODELS = "all"  # instead of a model: each of them
 class TrainParams(CheckedParams):
     """What a training run depends on."""
 
-    data: str = param("iris", nonempty, "'iris', or the path of a .csv or .parquet file", "The table.")
+    data: str = param("iris", nonempty, "'iris', or the path or URL of a .csv or .parquet file", "The table.")
     target: str | None = param(
         None, column_name, "the name of a column", "The label column; a table needs it."
     )
@@ -111,8 +111,13 @@ class TrainParams(CheckedParams):
             raise InvalidParameter("drop", as_text(self.drop), "belongs to a table, not to iris")
         if self.target in self.drop:
             raise InvalidParameter("drop", as_text(self.drop), "the label column cannot be left out")
-        if self.data != "iris" and Path(self.data).suffix.lower() not in {".csv", ".parquet", ".pq"}:
-            raise InvalidParameter("data", self.data, "must be " + _bounds_of("data"))
+        from registry_tools.data.input_files import without_secrets  # with pyarrow, which takes time
+
+        address = without_secrets(self.data)
+        if "://" in self.data and address != self.data.partition("?")[0]:
+            raise InvalidParameter("data", address, "must hold no key: the run records it; see production.md")
+        if self.data != "iris" and Path(address).suffix.lower() not in {".csv", ".parquet", ".pq"}:
+            raise InvalidParameter("data", address, "must be " + _bounds_of("data"))
         if self.split == "hash" and isinstance(self.test_size, int):
             raise InvalidParameter(
                 "test_size",

@@ -20,7 +20,7 @@ from pipeline.tracking.sweep_runs import SweepRuns
 from pipeline.training.environment import identity
 from pipeline.training.model_card import EvaluatedTrial, render_sweep_card, run_name
 from pipeline.training.train import TrainResult, find_result, train
-from registry_tools.batch.engines.spark import check_installed
+from registry_tools.spark import check_installed
 
 # These options change neither the parameters nor the metrics of a trial.
 _EXECUTION = {"n_trials", "n_jobs", "engine", "timeout", "trial_timeout"}

@@ -1,5 +1,5 @@
-"""Batch scoring: files of rows through one version, in batches, on several cores.
+"""Batch scoring: files of rows through one version, on several cores, or on a cluster.
 
-`scoring_job` reads files (`readers`), has an engine predict (`engines`) and writes (`writers`).
-Rows go through the command (`row_stream`), or workers read row groups of Parquet (`row_groups`).
+`scoring_job` cuts files into slices (`slices`), has processes (`worker_pool`, `worker`) score them,
+and puts their parts together. On Spark, executors do so (`spark_job`, `spark_tasks`).
 """

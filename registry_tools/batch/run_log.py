@@ -1,4 +1,4 @@
-"""A scoring as a run of MLflow, in the experiment `<model>-scoring`."""
+"""A scoring job as a run of MLflow, in the experiment `<model>-scoring`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import re
 import socket
 from collections.abc import Mapping
+from types import TracebackType
 
 from mlflow import MlflowClient
 
@@ -18,7 +19,10 @@ _ILLEGAL = re.compile(r"[^\w\-./ ]")
 
 
 class ScoringRun:
-    """The run of one scoring; a registry that cannot be written to is logged once."""
+    """The run of one scoring job; a registry that cannot be written to is logged once.
+
+    As a context manager it ends the run as failed or killed where the body fails.
+    """
 
     def __init__(self, client: MlflowClient, name: str, tags: Mapping[str, str]) -> None:
         """Open it."""
@@ -37,9 +41,16 @@ class ScoringRun:
         by_class = {f"count_{_ILLEGAL.sub('_', name)}": float(n) for name, n in counts.items()}
         self._end("FINISHED", {**metrics, **by_class}, {})
 
-    def fail(self, status: str, reason: str) -> None:
-        """End it as FAILED or KILLED."""
-        self._end(status, {}, {"error": reason[:500]} if reason else {})
+    def __enter__(self) -> ScoringRun:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            killed = isinstance(error, (KeyboardInterrupt, SystemExit))
+            reason = "interrupted" if killed else str(error)
+            self._end("KILLED" if killed else "FAILED", {}, {"error": reason[:500]} if reason else {})
 
     def _end(self, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
         if self.run_id is None:

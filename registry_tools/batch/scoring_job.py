@@ -1,55 +1,36 @@
-"""One scoring job: files in, one file out, written atomically, recorded as a run."""
+"""One scoring job: files in, one file or a folder out, written atomically, recorded as a run."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from registry_tools.batch import scoring_plan
-from registry_tools.batch.engines.process_pool import ProcessPool, available_cores
-from registry_tools.batch.engines.spark import SparkEngine
-from registry_tools.batch.readers.input_files import InputFiles, open_files, without_secrets
-from registry_tools.batch.readers.read_rows import BATCH_ROWS, BLOCK_BYTES
-from registry_tools.batch.row_groups import NeedsRowStream, copyable_footers, score_row_groups
-from registry_tools.batch.row_stream import RowStream
-from registry_tools.batch.run_log import ScoringRun
-from registry_tools.batch.scoring_plan import Progress, ScoringPlan, ScoringRequest
-from registry_tools.batch.writers import table_writers
+import pyarrow as pa
+
+from registry_tools.batch import slices, worker_pool
+from registry_tools.batch.job import REASON, ScoringJob, SliceResult
+from registry_tools.batch.request import ScoringRequest, ScoringSummary
+from registry_tools.batch.worker_pool import WorkerPool
+from registry_tools.data import part_files
 from registry_tools.data.arrow_coercion import check_schema
+from registry_tools.data.csv_rows import BLOCK_BYTES, CsvFormat
+from registry_tools.data.input_files import InputFiles, open_files, without_secrets
+from registry_tools.data.output_file import check_output, folder_beside, output_file, output_folder
 from registry_tools.data.schema import Column, quoted_names
-from registry_tools.errors import InputError, RegistryToolsError, UnsupportedOperation
-from registry_tools.inference.artifact_fetcher import ArtifactFetcher
+from registry_tools.errors import InputError, UnsupportedOperation
 from registry_tools.inference.model_artifact import ModelArtifact
-from registry_tools.mlflow_store.client import connect
 from registry_tools.models.formats import describe
 from registry_tools.models.trust_policy import TrustPolicy
 
+if TYPE_CHECKING:
+    from registry_tools.batch.run_log import ScoringRun
 
-@dataclass(frozen=True)
-class ScoringSummary:
-    """The result of a scoring job."""
-
-    name: str
-    version: int
-    stage: str | None
-    input: str
-    output: str
-    rows: int  # that were scored
-    rejected: int
-    rejects: str | None
-    seconds: float  # from the first row read to the output in its place
-    rows_per_second: float
-    counts: Mapping[str, int]  # rows by class; empty where numbers are predicted
-    experiment: str
-    run_id: str | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values, for JSON."""
-        return asdict(self)
+Progress = Callable[[int, int], None]  # how much of `InputFiles.total` is done; rows
+_FEWEST_ROWS = 1 << 16  # that are worth another process
 
 
 def score(
@@ -59,6 +40,9 @@ def score(
     begin: Callable[[InputFiles], Progress] = lambda files: lambda done, rows: None,
 ) -> ScoringSummary:
     """Score files with the version that a reference means now.
+
+    It starts processes that import the main module of the program: guard a script of your own by
+    `if __name__ == "__main__"`.
 
     Parameters
     ----------
@@ -75,33 +59,82 @@ def score(
     RegistryToolsError
         As `load_model`.
     """
-    files = open_files(request.input)
-    _check_outputs(request, files)
+    files = open_files(request.input, CsvFormat(request.separator, request.encoding))
+    keep = kept_columns(request, files.schema.names, files.files[0].name)
+    form, rejects_form = _check_outputs(request, files, keep)
     with contextlib.ExitStack() as stack:
-        engine = _start_engine(request, files)
-        stack.callback(engine.close)
+        pool = WorkerPool(_worker_count(request, files))
+        stack.callback(pool.close)
+        # Only now, while the processes import what they need.
+        from registry_tools.batch.run_log import ScoringRun
+        from registry_tools.inference.artifact_fetcher import ArtifactFetcher
+        from registry_tools.mlflow_store.client import connect
+
         client = connect(tracking_uri)
         fetcher = ArtifactFetcher(request.ref, policy, tracking_uri, None)
         stack.callback(fetcher.close)
-        version = fetcher.resolve()  # the one that predicts, wherever the stage moves meanwhile
-        artifact = fetcher.fetch(version)
-        columns = _signature_columns(artifact)
-        for where in files.names[:1]:
-            check_schema(files.schema, columns, where, files.is_text)
-        _refuse_existing_columns(files, ["prediction", "prediction_name", "model_version"])
-        record = ScoringRun(client, version.name, _run_tags(request, artifact))
-        with _end_run_on_error(record):
-            added = engine.load(artifact, policy, request.proba, files.is_text)
-            _refuse_existing_columns(files, added)
-            plan = ScoringPlan(request, files, columns, artifact, engine, added)
-            return _score_plan(plan, record, begin(files))
+        artifact = fetcher.fetch(fetcher.resolve())  # whose version predicts, wherever the stage moves
+        columns = signature_columns(artifact)
+        check_schema(files.schema, columns, files.files[0].name, files.csv is not None)
+        record = stack.enter_context(ScoringRun(client, artifact.name, run_tags(request, artifact)))
+        pool.version = str(artifact)
+        text = files.csv is not None
+        predictions = pool.run(worker_pool.prediction_schema, artifact, policy, request.proba, text)
+        job = ScoringJob(
+            *(artifact, policy, request.proba, text, columns, files.schema, keep, request.prefix),
+            *(form, rejects_form),
+        )
+        schema = job.output_schema(predictions)
+        refuse_existing_columns(keep, schema.names[len(keep) :], files.files[0].name)
+        job = replace(job, options=part_files.parquet_options(schema, len(keep), files.metadata))
+        began = time.perf_counter()
+        total = _score_files(request, files, job, schema, pool, begin(files))
+        return finish(record, request, artifact, total, time.perf_counter() - began)
 
 
-def _score_plan(plan: ScoringPlan, record: ScoringRun, progress: Progress) -> ScoringSummary:
-    request, artifact = plan.request, plan.artifact
-    began = time.perf_counter()
-    total = _score_rows(plan, progress)
-    seconds = time.perf_counter() - began
+def _score_files(
+    request: ScoringRequest,
+    files: InputFiles,
+    job: ScoringJob,
+    schema: pa.Schema,
+    pool: WorkerPool,
+    progress: Progress,
+) -> SliceResult:
+    """Score all rows, and return how many there are; the output is in its place then."""
+    total = SliceResult()
+    rejects: list[Path] = []
+    with contextlib.ExitStack() as stack:
+        # The output comes last: where it stands, all stands.
+        place = output_folder if request.folder else output_file
+        output = stack.enter_context(place(request.output))
+        rejects_output = stack.enter_context(output_file(request.rejects)) if request.rejects else None
+        scratch = stack.enter_context(folder_beside(request.output))
+        stack.push(lambda kind, *_: pool.close() if kind else None)  # before their files are deleted
+        job = replace(job, parts=output if request.folder else scratch, scratch=scratch)
+        work = slices.cut_text(files, scratch) if job.csv else slices.cut_row_groups(files, pool.workers)
+
+        def parts() -> Iterator[Path]:
+            for number, result in pool.score(job, work, progress):
+                total.add(result)
+                if result.rejected:
+                    rejects.append(job.rejects_part(number))
+                if result.rows:
+                    yield job.part(number)
+            progress(files.total, total.rows + total.rejected)
+
+        if not request.folder:
+            part_files.assemble(output, job.form, parts(), schema, job.options)
+        elif not list(parts()):  # a folder without a file is no table
+            part_files.assemble(output / "part-00000.parquet", job.form, [], schema, job.options)
+        if rejects_output is not None and job.rejects_form is not None:
+            part_files.assemble(rejects_output, job.rejects_form, rejects, job.rejects_schema, {})
+    return total
+
+
+def finish(
+    record: ScoringRun, request: ScoringRequest, artifact: ModelArtifact, total: SliceResult, seconds: float
+) -> ScoringSummary:
+    """Log the metrics of a job, end its run, and return its summary."""
     metrics = {
         "rows": total.rows,
         "rejected": total.rejected,
@@ -126,43 +159,34 @@ def _score_plan(plan: ScoringPlan, record: ScoringRun, progress: Progress) -> Sc
     )
 
 
-def _score_rows(plan: ScoringPlan, progress: Progress) -> scoring_plan.RowCounts:
-    """Copy the row groups if possible; else, or where rows are to be rejected, stream all rows."""
-    footers = copyable_footers(plan)
-    if footers is not None:
-        with contextlib.suppress(NeedsRowStream):
-            return score_row_groups(plan, footers, progress)
-    return RowStream(plan).run(progress)
-
-
-def _start_engine(request: ScoringRequest, files: InputFiles) -> ProcessPool | SparkEngine:
-    if request.master is None:
-        return ProcessPool(_worker_count(request, files))
-    return SparkEngine(request.master)
-
-
 def _worker_count(request: ScoringRequest, files: InputFiles) -> int:
     """Return how many processes are worth starting."""
-    wanted = request.workers or available_cores()
-    batches = files.total // (BLOCK_BYTES if files.is_text else BATCH_ROWS) + 1
-    return max(1, min(wanted, batches))
+    most = request.workers or worker_pool.available_cores()
+    return max(1, min(most, files.total // (BLOCK_BYTES if files.csv else _FEWEST_ROWS) + 1))
 
 
-@contextlib.contextmanager
-def _end_run_on_error(record: ScoringRun) -> Iterator[None]:
-    """End the run as failed or killed where the body fails."""
-    try:
-        yield
-    except RegistryToolsError as error:
-        record.fail("FAILED", str(error))
-        raise
-    except BaseException as error:
-        killed = isinstance(error, (KeyboardInterrupt, SystemExit))
-        record.fail("KILLED" if killed else "FAILED", "interrupted" if killed else str(error))
-        raise
+def kept_columns(request: ScoringRequest, names: list[str], where: str) -> list[str]:
+    """Return the columns of the input that are in the output.
+
+    Raises
+    ------
+    InputError
+        If `where` lacks one that is wanted.
+    """
+    unknown = [name for name in request.keep or () if name not in names]
+    if unknown:
+        raise InputError(f"{where}: no column {quoted_names(unknown)} to keep; it has {quoted_names(names)}")
+    return [name for name in names if request.keep is None or name in request.keep]
 
 
-def _signature_columns(artifact: ModelArtifact) -> tuple[Column, ...]:
+def signature_columns(artifact: ModelArtifact) -> tuple[Column, ...]:
+    """Return the columns that a version takes.
+
+    Raises
+    ------
+    UnsupportedOperation
+        If its signature does not name and type them.
+    """
     columns = describe(artifact.model).signature
     if columns is None:
         raise UnsupportedOperation(
@@ -172,46 +196,58 @@ def _signature_columns(artifact: ModelArtifact) -> tuple[Column, ...]:
     return columns
 
 
-def _check_outputs(request: ScoringRequest, files: InputFiles) -> None:
-    """Refuse an output that is an input, or would be one the next time."""
-    targets = [request.output, *([request.rejects] if request.rejects else [])]
-    for target in targets:
-        table_writers.check_target(target)
-        table_writers.check_columns(target, files.schema, files.names[0])
-        if "://" in request.input:
-            continue
-        given = Path(request.input).resolve()
-        if target.resolve() in {given, *(Path(one.path).resolve() for one in files.identities)}:
+def _check_outputs(request: ScoringRequest, files: InputFiles, keep: list[str]) -> tuple[str, str | None]:
+    """Return the formats of the parts; refuse an output that is an input, or would be one the next time."""
+    where, forms = files.files[0].name, []
+    wanted = [(request.output, request.folder, pa.schema([files.schema.field(name) for name in keep]))]
+    if request.rejects is not None:
+        wanted.append((request.rejects, False, files.schema))
+        refuse_existing_columns(files.schema.names, [request.prefix + REASON], where)
+        if request.rejects.resolve() == request.output.resolve():
+            raise InputError(f"{request.output}: output and rejects are the same file")
+    given = None if "://" in request.input else Path(request.input).resolve()
+    for target, folder, schema in wanted:
+        check_output(target, folder, part_files.FORMATS)
+        forms.append(part_files.PARQUET if folder else part_files.FORMATS[target.suffix.lower()])
+        if forms[-1] == part_files.CSV:
+            part_files.check_csv_columns(target, schema, where)
+        if target.resolve() in {given, *(Path(one.path).resolve() for one in files.files)}:
             raise InputError(f"{target}: it is the input as well: name another output")
-        if given.is_dir() and given in target.resolve().parents:
+        if given in target.resolve().parents:
             raise InputError(
                 f"{target}: it lies in the folder that is read, and would be input the next time: "
                 "name another output"
             )
-    if len({target.resolve() for target in targets}) < len(targets):
-        raise InputError(f"{request.output}: output and rejects are the same file")
-    if request.rejects is not None:
-        _refuse_existing_columns(files, [scoring_plan.REASON])
+    return forms[0], forms[1] if request.rejects else None
 
 
-def _refuse_existing_columns(files: InputFiles, added: list[str]) -> None:
-    taken = [name for name in added if name in files.schema.names]
+def refuse_existing_columns(names: list[str], added: list[str], where: str) -> None:
+    """Refuse columns that the output adds and already has.
+
+    Raises
+    ------
+    InputError
+        Names them and `where` they are.
+    """
+    taken = [name for name in added if name in names]
     if taken:
         raise InputError(
-            f"{files.names[0]}: it already has the column{'s' * (len(taken) > 1)} "
-            f"{quoted_names(taken)}, which the output adds: rename or drop "
-            f"{'them' if len(taken) > 1 else 'it'}"
+            f"{where}: it already has the column{'s' * (len(taken) > 1)} {quoted_names(taken)}, which the "
+            "output adds: rename them with --prefix, or leave yours out with --keep"
         )
 
 
-def _run_tags(request: ScoringRequest, artifact: ModelArtifact) -> dict[str, str]:
-    return {
+def run_tags(request: ScoringRequest, artifact: ModelArtifact) -> dict[str, str]:
+    """Return the tags of the run of a job."""
+    given = without_secrets(request.input)
+    tags = {
         "model": artifact.name,
         "version": str(artifact.version),
-        **({"stage": artifact.stage} if artifact.stage else {}),
-        **({"digest": artifact.digest} if artifact.digest else {}),
-        "input": without_secrets(request.input),
+        "stage": artifact.stage,
+        "digest": artifact.digest,
+        "input": given,
         "output": str(request.output),
         "engine": "spark" if request.master is not None else "processes",
-        "mlflow.runName": f"{artifact} on {Path(without_secrets(request.input)).name}",
+        "mlflow.runName": f"{artifact} on {Path(given).name}",
     }
+    return {key: value for key, value in tags.items() if value}

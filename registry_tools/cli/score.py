@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import csv
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +19,8 @@ from registry_tools.cli.options import common_options, loading_options, print_co
 from registry_tools.refs import parse_ref
 
 if TYPE_CHECKING:
-    from registry_tools.batch.readers.input_files import InputFiles
-    from registry_tools.batch.scoring_job import ScoringSummary
+    from registry_tools.batch.request import ScoringSummary
+    from registry_tools.data.input_files import InputFiles
     from registry_tools.models.trust_policy import TrustPolicy
 
 _LOCAL = "local[*]"
@@ -27,10 +30,19 @@ _LOCAL = "local[*]"
 @click.argument("ref")
 @click.option(
     "--input", "input_address", required=True, metavar="IN",
-    help="A CSV or Parquet file, a folder of them, or a URL.",
+    help="A CSV (.csv, .csv.gz, .csv.zst) or Parquet file, a folder of them, or a URL.",
 )  # fmt: skip
-@click.option("--output", required=True, metavar="OUT", help="The .parquet or .csv file to write.")
+@click.option(
+    "--output", required=True, metavar="OUT",
+    help="The .parquet or .csv file to write; with / at its end, a folder of Parquet files.",
+)  # fmt: skip
 @click.option("--proba", is_flag=True, help="Add the probability of each class.")
+@click.option("--keep", metavar="COLUMNS", help="The columns of IN to write, as in 'id,day'. Default: all.")
+@click.option("--prefix", default="", metavar="TEXT", help="Begins the names of the added columns.")
+@click.option(
+    "--separator", default=",", show_default=True, help="Between the values of a CSV; \\t is a tab."
+)
+@click.option("--encoding", default="utf-8", show_default=True, help="Of a CSV.")
 @click.option(
     "--on-bad-row", type=click.Choice(["fail", "reject"]), default="fail", show_default=True,
     help="What becomes of all when a row cannot be scored.",
@@ -49,6 +61,10 @@ def score(
     input_address: str,
     output: str,
     proba: bool,
+    keep: str | None,
+    prefix: str,
+    separator: str,
+    encoding: str,
     on_bad_row: str,
     rejects: str | None,
     workers: int | None,
@@ -64,26 +80,53 @@ def score(
         raise click.UsageError("--rejects goes with --on-bad-row reject")
     if master is not None and engine != "spark":
         raise click.UsageError("--master goes with --engine spark")
+    from registry_tools.batch.request import ScoringRequest
     from registry_tools.batch.scoring_job import score as score_files
-    from registry_tools.batch.scoring_plan import ScoringRequest
 
-    target = Path(output)
-    beside = target.with_name(f"{target.stem}.rejects{target.suffix}")
+    target, folder = Path(output), output.endswith("/")
+    beside = target.with_name(f"{target.stem}.rejects{target.suffix}{'.parquet' if folder else ''}")
     request = ScoringRequest(
         ref=model_ref,
         input=input_address,
         output=target,
+        folder=folder,
         rejects=None if on_bad_row == "fail" else Path(rejects) if rejects else beside,
         proba=proba,
+        keep=None if keep is None else tuple(name for names in csv.reader([keep]) for name in names),
+        prefix=prefix,
+        separator=_check_separator(separator.replace("\\t", "\t")),
+        encoding=_check_encoding(encoding),
         workers=workers,
         master=(master or _LOCAL) if engine == "spark" else None,
     )
     with process_setup.ended_by_signals(), contextlib.ExitStack() as stack:
-        summary = score_files(request, policy, tracking_uri, lambda files: _bar(stack, files))
+        if engine == "spark":
+            from registry_tools.spark import check_installed
+
+            check_installed()
+            from registry_tools.batch import spark_job
+
+            reject_address = rejects or f"{output.rstrip('/')}.rejects" if on_bad_row == "reject" else None
+            summary = spark_job.score(request, output, reject_address, policy, tracking_uri)
+        else:
+            summary = score_files(request, policy, tracking_uri, lambda files: _bar(stack, files))
     if as_json:
-        print_json(summary.as_dict())
+        print_json(asdict(summary))
     else:
         print_columns(_lines(summary))
+
+
+def _check_separator(text: str) -> str:
+    if len(text) != 1 or not text.isascii() or text in '"\r\n':
+        raise click.BadParameter(f"{text!r} is not one ASCII character", param_hint="--separator")
+    return text
+
+
+def _check_encoding(name: str) -> str:
+    try:
+        return codecs.lookup(name).name
+    except LookupError:
+        raise click.BadParameter(f"Python has no encoding {name!r}", param_hint="--encoding") from None
 
 
 def _lines(summary: ScoringSummary) -> list[tuple[str, str]]:

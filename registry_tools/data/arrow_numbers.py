@@ -31,6 +31,8 @@ def coerce_numbers(values: pa.Array, column: Column, text: bool, coerced: Coerce
             return _coerce_integers(values, given, column, coerced)
         values = values.cast(pa.float64(), safe=False)
     numbers = values.to_numpy(zero_copy_only=False)
+    if numbers.dtype == target and np.isfinite(numbers).all():
+        return numbers
     missing, infinite = np.isnan(numbers), np.isinf(numbers)
     if infinite.any():
         coerced.add_faults(column, given, infinite, FINITE)

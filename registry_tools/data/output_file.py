@@ -1,14 +1,23 @@
-"""A file that a user asked for: written atomically, and named in each error."""
+"""A file or folder that a user asked for: written atomically, and named in each error."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
 
-from registry_tools.data.temp_files import atomic_write, remove_stale, resolve_link, temporary_prefix
+from registry_tools.data.temp_files import (
+    atomic_write,
+    name_for_process,
+    remove_stale,
+    resolve_link,
+    temporary_prefix,
+)
 from registry_tools.errors import InputError, first_line
 
 
@@ -24,12 +33,86 @@ def output_file(path: Path) -> Iterator[Path]:
     refuse_special_file(path)
     target = resolve_link(path)
     remove_stale(target.parent, temporary_prefix(target), r"-\w+\.part")
+    with _translate_write_errors(path), atomic_write(path) as partial:
+        yield partial
+
+
+@contextlib.contextmanager
+def output_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder for the body to fill; it becomes `path` when the body is done.
+
+    Raises
+    ------
+    InputError
+        If the folder around it does not exist or cannot be written to, or `path` exists and is not
+        an empty folder.
+    """
+    with folder_beside(path) as partial:
+        yield partial
+        partial.replace(resolve_link(path))
+
+
+@contextlib.contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """Yield a new folder in the same folder as `path`, and remove it, if it is still there.
+
+    Raises
+    ------
+    InputError
+        If nothing can be written there.
+    """
+    target = resolve_link(path)
+    remove_stale(target.parent, temporary_prefix(target), r"-\w+\.part")
+    name = name_for_process(temporary_prefix(target), f"-{secrets.token_hex(4)}.part")
+    folder = target.with_name(name)
+    with _translate_write_errors(path):
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _translate_write_errors(path: Path) -> Iterator[None]:
+    """Turn an error of Arrow or the system into one that names the output."""
     try:
-        with atomic_write(path) as partial:
-            yield partial
+        yield
     except (OSError, pa.ArrowException) as error:
-        reason = getattr(error, "strerror", None) or first_line(error)
+        number = getattr(error, "errno", None)
+        reason = os.strerror(number) if number else first_line(error)
         raise InputError(f"{path}: cannot be written: {reason}") from error
+
+
+def check_output(path: Path, folder: bool, endings: Iterable[str]) -> None:
+    """Refuse an output that cannot be written, before anything is read.
+
+    Parameters
+    ----------
+    path, folder
+        The output, and whether it is a folder.
+    endings
+        The suffixes that a file may have.
+
+    Raises
+    ------
+    InputError
+        If a file has another suffix, or is not a regular file; if a folder is not empty; or if the
+        folder around it does not exist or cannot be written to.
+    """
+    if folder:
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            raise InputError(f"{path} exists and is not an empty folder: remove it, or choose another path")
+    elif path.suffix.lower() not in endings:
+        known = ", ".join(endings)
+        raise InputError(f"{path}: unknown format {path.suffix!r}; use one of {known}, or end it with /")
+    else:
+        refuse_special_file(path)
+    around = resolve_link(path).parent
+    if not around.is_dir():
+        raise InputError(f"{path}: cannot be written: there is no folder {around}")
+    if not os.access(around, os.W_OK):
+        raise InputError(f"{path}: cannot be written: no permission to write to {around}")
 
 
 def refuse_special_file(path: Path) -> None:

@@ -7,11 +7,12 @@ import io
 import json
 import warnings
 from collections.abc import Collection, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 import pandas as pd
 
+from registry_tools.data.input_files import open_filesystem, translate_read_errors, without_secrets
 from registry_tools.data.output_file import output_file
 from registry_tools.errors import InputError, first_line
 
@@ -26,7 +27,7 @@ def read_table(
     Parameters
     ----------
     path
-        A `.csv`, `.json`, `.parquet` or `.pq` file.
+        A `.csv`, `.json`, `.parquet` or `.pq` file, or its URL, such as `s3://bucket/rows.csv`.
     text_columns
         Columns of a CSV that hold text even where it looks like numbers (`007`).
     may_be_empty
@@ -37,12 +38,11 @@ def read_table(
     InputError
         If there is no such file, it is empty, or it is not what its suffix says.
     """
-    path = Path(path)
     with _open(path) as file:
-        return parse_table(file, format_of(path), str(path), text_columns, may_be_empty)
+        return parse_table(file, format_of(path), without_secrets(str(path)), text_columns, may_be_empty)
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: str | Path) -> bytes:
     """Return the content of a table's file, for `parse_table`.
 
     Raises
@@ -55,7 +55,16 @@ def read_bytes(path: Path) -> bytes:
 
 
 @contextlib.contextmanager
-def _open(path: Path) -> Iterator[BinaryIO]:
+def _open(path: str | Path) -> Iterator[BinaryIO]:
+    address = str(path)
+    if "://" in address:
+        with translate_read_errors(without_secrets(address)):
+            filesystem, inside = open_filesystem(address)
+            with filesystem.open_input_file(inside) as stream:
+                content = stream.read()
+        yield io.BytesIO(content)
+        return
+    path = Path(path)
     if not path.is_file():
         what = "is a folder, not a file" if path.is_dir() else "does not exist"
         raise InputError(f"{path}: the file {what} (looked in {path.absolute().parent})")
@@ -164,9 +173,8 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
     InputError
         If the suffix is unknown or the file cannot be written.
     """
-    path = Path(path)
     file_format = format_of(path)
-    with output_file(path) as part:
+    with output_file(Path(path)) as part:
         if file_format == "csv":
             table.to_csv(part, index=False)
         elif file_format == "parquet":
@@ -175,17 +183,17 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
             table.to_json(part, orient="records", indent=2)
 
 
-def format_of(path: Path) -> str:
-    """Return the format that the suffix of a file says: csv, json or parquet.
+def format_of(path: str | Path) -> str:
+    """Return the format that the suffix of a file or URL says: csv, json or parquet.
 
     Raises
     ------
     InputError
         If it is none of them.
     """
+    where = without_secrets(str(path))
+    suffix = PurePosixPath(where).suffix
     try:
-        return _SUFFIXES[path.suffix.lower()]
+        return _SUFFIXES[suffix.lower()]
     except KeyError:
-        raise InputError(
-            f"{path}: unknown format {path.suffix!r}; use one of {', '.join(_SUFFIXES)}"
-        ) from None
+        raise InputError(f"{where}: unknown format {suffix!r}; use one of {', '.join(_SUFFIXES)}") from None

@@ -27,7 +27,6 @@ from registry_tools.cli.main import cli, main
 from tests.support.commands import environment, error_of, run
 from tests.support.constants import IRIS_COLUMNS, ROOT
 from tests.support.registries import GOOD, Place
-from tests.support.spark import require_spark
 from tests.support.tables import rows, write
 
 
@@ -35,7 +34,7 @@ def read(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype={"id": str}) if path.suffix == ".csv" else pd.read_parquet(path)
 
 
-def score(capsys: Any, ref: str, given: Path | str, output: Path, *options: str) -> Any:
+def score(capsys: Any, ref: str, given: Path | str, output: Path | str, *options: str) -> Any:
     return run(capsys, "score", ref, "--input", str(given), "--output", str(output), *options)
 
 
@@ -231,6 +230,107 @@ def test_a_table_with_text_and_missing_values_is_scored_as_predict_does_without_
 
 
 @slow
+def test_a_folder_of_part_files_is_the_same_table_as_one_file(
+    local: Place, tmp_path: Path, capsys: Any
+) -> None:
+    ref = f"{local.model(GOOD)}/1"
+    table = rows(400_000)
+    table.loc[[7, 390_000], IRIS_COLUMNS[1]] = np.nan
+    given = write(table, tmp_path / "in.parquet", row_group_size=150_000)
+    options = ("--on-bad-row", "reject", "--workers", "2")
+    for form in ("csv", "parquet"):
+        write(table, tmp_path / f"in.{form}", **({} if form == "csv" else {"row_group_size": 150_000}))
+        given, folder, one = (tmp_path / f"{name}.{form}" for name in ("in", "folder", "one"))
+        one = one.with_suffix(".parquet")
+        summary = score(capsys, ref, given, f"{folder}/", *options)
+        assert (summary["rows"], summary["rejected"]) == (399_998, 2)
+        assert summary["rejects"] == f"{folder.with_suffix('')}.rejects.{form}.parquet"
+        assert len(read(Path(summary["rejects"]))) == 2
+        score(capsys, ref, given, one, *options)
+        assert len(list(folder.iterdir())) > 2
+        assert all(path.name.startswith("part-") for path in folder.iterdir())
+        assert pq.read_table(folder).equals(pq.read_table(one))
+        error = error_of(capsys, "score", ref, "--input", str(given), "--output", f"{folder}/")
+        assert "exists and is not an empty folder" in error
+
+
+@slow
+@pytest.mark.timeout(900)
+def test_a_million_rows_with_text_are_scored_as_predict_names_does(
+    store: str, tmp_path: Path, capsys: Any
+) -> None:
+    from pipeline.params.definitions import TrainParams
+    from pipeline.training.train import train
+
+    rng = np.random.default_rng(5)
+    count = 1_000_000
+    table = pd.DataFrame({f"n{place}": rng.normal(size=count).round(3) for place in range(14)})
+    words = np.array(["red", "green", "blue, dark", 'a "quoted" one', "ä"])
+    for place in range(6):
+        table[f"t{place}"] = words[rng.integers(0, 5, count)]
+    kinds = np.where(table["n0"] + (table["t0"] == "red") > 0.5, "high", "low")
+    table[:2000].assign(kind=kinds[:2000]).to_csv(tmp_path / "train.csv", index=False)
+    train(TrainParams(data=str(tmp_path / "train.csv"), target="kind", name="wide", plots=False))
+    wanted = load_model("wide/1").predict_names(table)
+    given = write(table, tmp_path / "in.parquet")
+    for output in ("one.parquet", "folder/"):
+        score(capsys, "wide/1", given, f"{tmp_path}/{output}", "--workers", "2")
+        found = pq.read_table(tmp_path / output).to_pandas()
+        assert (found["prediction_name"].to_numpy(object) == wanted).all()
+        pd.testing.assert_frame_equal(found[table.columns], table, check_dtype=False)
+
+
+@slow
+def test_columns_are_kept_and_named_as_asked(local: Place, tmp_path: Path, capsys: Any) -> None:
+    ref = f"{local.model(GOOD)}/1"
+    table = rows(100).assign(prediction=7, **{"a, b": 1})
+    table.loc[5, IRIS_COLUMNS[0]] = np.nan
+    given, output = write(table, tmp_path / "in.parquet"), tmp_path / "out.parquet"
+    options = ("--on-bad-row", "reject", "--keep", 'id,"a, b"', "--proba")
+    score(capsys, ref, given, output, *options)
+    found = read(output)
+    added = ["prediction", "prediction_name", "model_version"]
+    added += [f"probability_{name}" for name in ("setosa", "versicolor", "virginica")]
+    assert list(found.columns) == ["id", "a, b", *added]
+    assert found["id"].tolist() == table["id"].drop(5).tolist()
+    rejects = read(tmp_path / "out.rejects.parquet")
+    assert list(rejects.columns) == [*table.columns, "reason"]
+    score(capsys, ref, given, output, "--on-bad-row", "reject", "--prefix", "iris_", "--keep", "prediction")
+    assert list(read(output).columns) == ["prediction", *(f"iris_{name}" for name in added[:3])]
+    assert list(read(tmp_path / "out.rejects.parquet").columns) == [*table.columns, "iris_reason"]
+    argv = ["score", ref, "--input", str(given), "--output", str(output)]
+    message = error_of(capsys, *argv)
+    assert "already has the column 'prediction', which the output adds: rename them with --prefix" in message
+    assert "no column 'idd' to keep; it has 'id'" in error_of(capsys, *argv, "--keep", "idd")
+
+
+@slow
+def test_text_is_read_whatever_its_form(local: Place, tmp_path: Path, capsys: Any) -> None:
+    ref, table = f"{local.model(GOOD)}/1", rows(1000).assign(town="Kö;ln")
+    wanted = tmp_path / "wanted.csv"
+    score(capsys, ref, write(table, tmp_path / "in.csv"), wanted)
+    given, output = tmp_path / "in.csv.gz", tmp_path / "out.csv"
+    table.to_csv(given, index=False, sep=";", encoding="latin-1")
+    score(capsys, ref, given, output, "--separator", ";", "--encoding", "latin1")
+    assert output.read_text() == wanted.read_text()
+    with pa.CompressedOutputStream(str(tmp_path / "in.csv.zst"), "zstd") as file:
+        table.to_csv(file, index=False, sep="\t")
+    score(capsys, ref, tmp_path / "in.csv.zst", output, "--separator", r"\t")
+    assert output.read_text() == wanted.read_text()
+    lines = wanted.with_name("in.csv").read_bytes().splitlines(keepends=True)
+    lines[3] = lines[3].replace("ö".encode(), b"\xf6")
+    (tmp_path / "in.csv").write_bytes(b"".join(lines))
+    summary = score(capsys, ref, tmp_path / "in.csv", output, "--on-bad-row", "reject")
+    assert (summary["rows"], summary["rejected"]) == (999, 1)
+    rejects = read(tmp_path / "out.rejects.csv")
+    assert rejects["town"].tolist() == [r"K\xf6;ln"]
+    assert "row 2: column 'town': 'K\\xf6;ln' is not UTF-8" in rejects["reason"][0]
+    for option, value in [("--separator", ";;"), ("--encoding", "klingon")]:
+        argv = ["score", ref, "--input", "x", "--output", "y.csv", option, value]
+        assert repr(value) in error_of(capsys, *argv, code=2)
+
+
+@slow
 def test_errors_are_one_line_and_leave_no_files(local: Place, tmp_path: Path, capsys: Any) -> None:
     ref = f"{local.model(GOOD)}/1"
     good = write(rows(10), tmp_path / "in.parquet")
@@ -356,37 +456,3 @@ def test_mlflow_run_scores(local: Place, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "scored  50 rows" in done.stdout
     assert len(read(output)) == 50
-
-
-@slow
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("form", ["parquet", "csv"])
-def test_spark_gives_the_same_file(form: str, local: Place, tmp_path: Path) -> None:
-    require_spark()
-    table = rows(5000)
-    ref = f"{local.model(GOOD)}/1"
-    given = write(table, tmp_path / f"in.{form}")
-    if form == "csv":
-        with given.open("a") as file:
-            file.write("bad,1,2,3,x\n")
-    outputs = []
-    for engine in (["processes"], ["spark", "--master", "local[2]"]):
-        output = tmp_path / f"{engine[0]}.{form}"
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "registry_tools", "score", ref, "--on-bad-row", "reject"),
-                *("--input", given, "--output", output, "--json", "--engine", *engine),
-            ],
-            env=environment(local.uri),
-            capture_output=True,
-            text=True,
-            timeout=250,
-        )
-        assert done.returncode == 0, done.stderr
-        summary = json.loads(done.stdout)
-        rejects = read(Path(summary["rejects"]))
-        outputs.append((read(output), rejects, summary["counts"]))
-    pd.testing.assert_frame_equal(outputs[0][0], outputs[1][0])
-    pd.testing.assert_frame_equal(outputs[0][1], outputs[1][1])
-    assert len(outputs[0][1]) == (form == "csv")
-    assert outputs[0][2] == outputs[1][2]

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from registry_tools.batch.engines.process_pool import RowGroup, RowGroupResult
-from registry_tools.batch.readers.file_identity import FileIdentity, fingerprint_of
-from registry_tools.batch.readers.input_files import open_files
-from registry_tools.batch.row_groups import check_row_group_result
+from registry_tools.batch import slices, worker
+from registry_tools.batch.request import ScoringRequest
 from registry_tools.batch.scoring_job import score
-from registry_tools.batch.scoring_plan import ScoringRequest
-from registry_tools.batch.writers.parquet_copy import read_footer
+from registry_tools.batch.slices import Slice
+from registry_tools.data.input_files import InputFile, open_files
 from registry_tools.errors import InputError
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.refs import parse_ref
@@ -35,8 +36,9 @@ def replaced(path: Path, table: pd.DataFrame) -> None:
     new.replace(path)
 
 
-def identity_of(path: Path) -> FileIdentity:
-    return FileIdentity(str(path), path.name, fingerprint_of(str(path)))
+def identity_of(path: Path) -> InputFile:
+    (one,) = open_files(str(path)).files
+    return dataclasses.replace(one, name=path.name)
 
 
 def replace_alike(path: Path) -> None:
@@ -55,7 +57,7 @@ def tear(path: Path) -> None:
     raise OSError("torn")
 
 
-def read(one: FileIdentity, during: Callable[[Path], object]) -> None:
+def read(one: InputFile, during: Callable[[Path], object]) -> None:
     with one.reading():
         during(Path(one.path))
 
@@ -71,18 +73,16 @@ def test_a_file_that_is_changed_while_it_is_read_is_named(
         read(identity_of(path), change)
 
 
-@pytest.mark.parametrize("form", ["parquet", "csv"])
-def test_batches_end_with_an_error_where_the_file_is_another(form: str, tmp_path: Path) -> None:
-    path = tmp_path / f"in.{form}"
-    write(rows(100), path)
+def test_a_csv_that_is_another_when_its_rows_are_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    write(rows(100_000), path)
     for read in (0, 1):
-        files = open_files(str(path))
-        batches = files.batches(size=10)
+        work = slices.cut_text(open_files(str(path)), tmp_path)
         for _ in range(read):
-            next(batches)
-        replaced(path, rows(100))
+            next(work)
+        replaced(path, rows(100_000))
         with pytest.raises(InputError, match=CHANGED):
-            list(batches)
+            list(work)
 
 
 @pytest.mark.slow
@@ -115,12 +115,12 @@ def test_a_scoring_of_a_file_that_is_changed_leaves_no_output(
     assert not [name for name in os.listdir(tmp_path) if "out" in name]
 
 
-def test_a_row_group_that_is_not_as_long_as_the_footer_says_is_refused(tmp_path: Path) -> None:
+def test_row_groups_that_are_not_as_long_as_the_footer_says_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "in.parquet"
     pq.write_table(pa.table({"x": range(10)}), path)
-    footer = read_footer(str(path))
-    assert footer is not None
-    group = RowGroup(identity_of(path), 0, 0, "part")
-    check_row_group_result(footer, group, RowGroupResult(10, {}))
-    with pytest.raises(InputError, match="row group 0 holds 9 rows, and the footer says 10"):
-        check_row_group_result(footer, group, RowGroupResult(9, {}))
+    job: Any = SimpleNamespace(read=["x"])
+    piece = Slice(identity_of(path), 4, 6, (0,), skip=4)
+    (found,) = worker._read(job, piece)
+    assert found.column("x").to_pylist() == [4, 5, 6, 7, 8, 9]
+    with pytest.raises(InputError, match=r"in\.parquet: cannot be read: 2 rows fewer than"):
+        list(worker._read(job, dataclasses.replace(piece, rows=8)))

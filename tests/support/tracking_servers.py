@@ -29,14 +29,18 @@ def server(
 
 @contextmanager
 def server_over(
-    store: str, folder: Path, *options: str, environment: Mapping[str, str] | None = None
+    store: str,
+    folder: Path,
+    *options: str,
+    environment: Mapping[str, str] | None = None,
+    program: Path = BIN / "mlflow",
 ) -> Iterator[str]:
-    """Run a real `mlflow server` over a database; the artifacts go below the folder."""
+    """Run a real `mlflow server`; the artifacts go below the folder unless an option says where."""
     port = free_port()
     with (folder / "server.log").open("ab") as log:
         process = subprocess.Popen(
             [
-                str(BIN / "mlflow"),
+                str(program),
                 "server",
                 *("--host", "127.0.0.1", "--port", str(port)),
                 *("--backend-store-uri", store),

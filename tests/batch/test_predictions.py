@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from registry_tools.batch.engines.predictions import BatchPredictor
+from registry_tools.batch.predictions import BatchPredictor
 from registry_tools.data.schema import Column
 from registry_tools.errors import UnsupportedOperation
 from registry_tools.inference.model_artifact import ModelArtifact

@@ -1,1 +1,0 @@
-"""Predict batches in worker processes or on Spark."""

@@ -1,0 +1,179 @@
+"""The predictions of one version for a batch of rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import sklearn
+
+from registry_tools import errors
+from registry_tools.data.arrow_coercion import coerce_batch, to_frame
+from registry_tools.data.coerced_batch import CoercedBatch
+from registry_tools.errors import InputError, RegistryToolsError, UnsupportedOperation, VerificationError
+from registry_tools.inference.predictor import Predictor
+from registry_tools.models.loaded_model import ModelInfo
+from registry_tools.models.prediction_shape import check_one_output, check_predictions
+
+# So many calls find out which rows of a batch the model refuses; with more it refuses any row.
+_MOST_CALLS = 4096
+BatchResult = tuple[pa.RecordBatch, dict[int, str]]  # predictions; which rows have none, and why
+_NAME = pa.dictionary(pa.int32(), pa.string())
+
+
+@dataclass(frozen=True)
+class BatchPredictor:
+    """A version that predicts batches of rows."""
+
+    predictor: Predictor
+    proba: bool
+    text: bool  # whether the rows are the text of a CSV
+
+    def probability_columns(self) -> list[str]:
+        """Return the names of the columns of probabilities, also of a class that the model lacks.
+
+        Raises
+        ------
+        UnsupportedOperation
+            If there are to be some, and the model gives none, or does not name them.
+        """
+        if not self.proba:
+            return []
+        artifact, names = self.predictor.artifact, self.predictor.model.class_names
+        if not hasattr(self.predictor.estimator, "predict_proba"):
+            kind = type(self.predictor.estimator).__name__
+            raise UnsupportedOperation(f"{artifact} ({kind}) gives no probabilities")
+        if not names or len(set(names)) < len(names):
+            raise UnsupportedOperation(
+                f"{artifact} does not name its classes, each by a name of its own: leave out --proba"
+            )
+        names = (*(self.predictor.info.target_names or ()), *names)
+        return [f"probability_{name}" for name in dict.fromkeys(names)]
+
+    def predict(self, rows: pa.RecordBatch) -> BatchResult:
+        """Return the columns of predictions, and which rows have none and why.
+
+        Raises
+        ------
+        InputError
+            If the model refuses every row.
+        RegistryToolsError
+            If it fails otherwise.
+        """
+        return self.predict_coerced(coerce_batch(rows, self.predictor.info.signature or (), self.text), {})
+
+    def predict_coerced(self, coerced: CoercedBatch, malformed: dict[int, str]) -> BatchResult:
+        """Predict as `predict`, after the coercion; malformed rows, with their reasons, have none."""
+        bad = coerced.reasons | malformed
+        good = np.ones(coerced.rows, bool)
+        good[list(bad)] = False
+        kept = np.flatnonzero(good)
+        parts, refused = self._predict_or_bisect(coerced.keep_rows(good) if bad else coerced)
+        bad |= {int(kept[row]): reason for row, reason in refused.items()}
+        arrays = [np.concatenate(each) for each in zip(*parts, strict=True)]
+        return self._columns(arrays or [np.empty(0), np.empty((0, 0))]), bad
+
+    def _columns(self, arrays: list[npt.NDArray[Any]]) -> pa.RecordBatch:
+        """Return predictions, their names, and probabilities if they are wanted, as columns."""
+        predicted = pa.array(check_one_output(arrays[0]))
+        if not len(predicted):
+            predicted = predicted.cast(prediction_type(self.predictor))
+        names = prediction_names(predicted, self.predictor.info)
+        columns = {"prediction": predicted, "prediction_name": names}
+        classes = self.predictor.model.class_names
+        for column in self.probability_columns():
+            place = classes.index(name) if (name := column.removeprefix("probability_")) in classes else None
+            # A class that the model was trained without has the probability 0.
+            found = len(predicted) and place is not None
+            values = arrays[1][:, place] if found else np.zeros(len(predicted))
+            columns[column] = pa.array(values, pa.float64())
+        return pa.RecordBatch.from_pydict(columns)
+
+    def _predict_or_bisect(
+        self, coerced: CoercedBatch
+    ) -> tuple[list[list[npt.NDArray[Any]]], dict[int, str]]:
+        """Predict all rows, or, where the model refuses them, find out which it is."""
+        refused: dict[int, str] = {}
+        parts = []
+        waiting = [(0, coerced.rows)] if coerced.rows else []
+        calls = 0
+        while waiting:
+            begin, end = waiting.pop()
+            arrays = {name: values[begin:end] for name, values in coerced.arrays.items()}
+            calls += 1
+            try:
+                parts.append(self._predict_rows(CoercedBatch(end - begin, arrays)))
+            except InputError as error:
+                if calls > _MOST_CALLS:
+                    raise
+                if end - begin == 1:
+                    refused[begin] = str(error)
+                    continue
+                middle = (begin + end) // 2
+                waiting += [(middle, end), (begin, middle)]
+        return parts, refused
+
+    def _predict_rows(self, coerced: CoercedBatch) -> list[npt.NDArray[Any]]:
+        """Return the predictions, and the probabilities if they are wanted."""
+        predictor = self.predictor
+        columns = predictor.info.signature or ()
+        methods = ["predict", "predict_proba"] if self.proba else ["predict"]
+        try:
+            if predictor.numeric_schema is not None and not predictor.needs_frame:
+                matrix = np.array([coerced.arrays[column.name] for column in columns]).T
+                return [np.asarray(predictor.predict_array(matrix, method)) for method in methods]
+            frame = to_frame(coerced, columns)
+            with sklearn.config_context(assume_finite=False):  # missing values are the model's to judge
+                found = [getattr(predictor.estimator, method)(frame) for method in methods]
+            return [check_predictions(each, len(frame), m) for each, m in zip(found, methods, strict=True)]
+        except RegistryToolsError:
+            raise
+        except predictor.model.input_errors as error:
+            raise InputError(f"the model cannot take it: {errors.first_line(error)}") from error
+        except Exception as error:
+            raise RegistryToolsError(errors.error_summary(error, 300)) from error
+
+
+def prediction_names(predicted: pa.Array, info: ModelInfo) -> pa.Array:
+    """Return the names of predicted classes; null where a version has none.
+
+    Raises
+    ------
+    VerificationError
+        If a code has no name.
+    """
+    if info.target_names is None:
+        if pa.types.is_string(predicted.type):
+            return predicted.dictionary_encode()
+        return pa.nulls(len(predicted), _NAME)
+    try:
+        return pa.DictionaryArray.from_arrays(
+            predicted.cast(pa.int32()), pa.array(info.target_names, pa.string())
+        )
+    except pa.ArrowException as error:
+        reason = errors.first_line(error)
+        version = f"{info.name} version {info.version}"
+        raise VerificationError(f"{version} predicts a class that has no name: {reason}") from error
+
+
+def prediction_type(predictor: Predictor) -> pa.DataType:
+    """Return the type of what a version predicts, as far as it shows before it predicts."""
+    if predictor.example_predictions.get("predict"):
+        return pa.array(predictor.example_predictions["predict"]).type
+    classes = getattr(predictor.model.estimator, "classes_", None)
+    return pa.array(classes).type if classes is not None else pa.float64()
+
+
+def class_counts(predictions: pa.RecordBatch) -> dict[str, int]:
+    """Return how many rows there are of each class; nothing where numbers are predicted."""
+    names, predicted = predictions.column("prediction_name"), predictions.column("prediction")
+    if names.null_count < len(names):
+        counts = np.bincount(names.indices).tolist()
+        return {name: n for name, n in zip(names.dictionary.to_pylist(), counts, strict=False) if n}
+    if not pa.types.is_integer(predicted.type) and not pa.types.is_boolean(predicted.type):
+        return {}
+    return {str(pair["values"]): pair["counts"] for pair in pc.value_counts(predicted).to_pylist()}

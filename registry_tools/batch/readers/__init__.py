@@ -1,1 +1,0 @@
-"""Find input files and read their rows in batches."""

@@ -1,1 +1,0 @@
-"""Write scored rows to Parquet or CSV."""

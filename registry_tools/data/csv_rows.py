@@ -1,0 +1,173 @@
+"""Rows of a CSV as text, in batches: each line is a row, and a malformed one is a row with a reason."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import csv
+import io
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+from pyarrow import fs
+
+from registry_tools.errors import InputError
+
+COMPRESSION = {".csv": None, ".csv.gz": "gzip", ".csv.zst": "zstd"}
+BLOCK_BYTES = 4 << 20  # of text that are read at once
+_LONGEST_SHOWN = 60
+
+
+@dataclass(frozen=True)
+class CsvFormat:
+    """How bytes become lines and values."""
+
+    separator: str = ","
+    encoding: str = "utf-8"
+
+
+@dataclass(frozen=True)
+class TextRows:
+    """Rows that follow each other in one file."""
+
+    first_row: int  # the row of the file that they begin with, from 0
+    rows: pa.RecordBatch  # all text
+    bad: dict[int, str]  # malformed ones, by place in `rows`, and why
+    done: int  # bytes of the file that were read by now
+
+
+def read_header(filesystem: fs.FileSystem, path: str, where: str, form: CsvFormat) -> pa.Schema:
+    """Return the columns that the first line names; all are text.
+
+    Raises
+    ------
+    InputError
+        If the file is empty, or a block ends before its header does.
+    """
+    with _open_text(filesystem, path, form) as (_, stream):
+        content = stream.read(BLOCK_BYTES)
+    line = content.removeprefix(codecs.BOM_UTF8).lstrip(b"\r\n")
+    if not line.strip():
+        raise InputError(f"{where}: it is empty, without even a header")
+    whole = len(content) < BLOCK_BYTES or b"\n" in line
+    try:
+        names = _split(line.decode("utf-8", "surrogateescape"), form, strict=True)
+    except csv.Error:
+        whole = False
+    if not whole:
+        raise InputError(
+            f"{where}: its header does not end within {BLOCK_BYTES:,} bytes: is it a CSV, and "
+            "is each quote closed?"
+        )
+    try:
+        "".join(names).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{where}: its header is not UTF-8: name its --encoding") from None
+    return pa.schema([(name, pa.string()) for name in names])
+
+
+def read_rows(filesystem: fs.FileSystem, path: str, names: list[str], form: CsvFormat) -> Iterator[TextRows]:
+    """Read all lines in order, with their columns in the order of `names`."""
+    malformed: dict[int, tuple[str, str]] = {}  # by row: lines that were read, and are in no batch yet
+
+    def collect(line: pa_csv.InvalidRow) -> str:
+        reason = f"{line.actual_columns} values, and the header names {line.expected_columns}"
+        malformed[line.number - 2] = (line.text, reason)  # its numbers count the header
+        return "skip"
+
+    first = done = 0
+    with _open_text(filesystem, path, form) as (source, stream):
+        for block in _read_blocks(stream, names, form, collect):
+            done, end, among = source.tell(), first + block.num_rows, {}
+            while malformed and min(malformed) <= end:
+                row = min(malformed)
+                among[row - first] = malformed.pop(row)
+                end += 1
+            yield TextRows(first, *_decode(block.select(names), among, form), done)
+            first = end
+    if malformed:
+        nothing = pa.RecordBatch.from_pylist([], pa.schema([(name, pa.binary()) for name in names]))
+        among = {row - first: line for row, line in malformed.items()}
+        yield TextRows(first, *_decode(nothing, among, form), done)
+
+
+def _read_blocks(
+    stream: Any, names: list[str], form: CsvFormat, collect: Callable[[pa_csv.InvalidRow], str]
+) -> Iterator[pa.RecordBatch]:
+    try:
+        reader = pa_csv.open_csv(
+            stream,
+            # In one thread, or nothing could be said of where a row stands.
+            read_options=pa_csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
+            parse_options=pa_csv.ParseOptions(
+                delimiter=form.separator, newlines_in_values=True, invalid_row_handler=collect
+            ),
+            convert_options=pa_csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.binary()), strings_can_be_null=False
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        if "Empty CSV" in str(error):  # the header is all that there is, without the end of its line
+            return
+        raise
+    with reader:
+        yield from reader
+
+
+def _decode(
+    block: pa.RecordBatch, malformed: dict[int, tuple[str, str]], form: CsvFormat
+) -> tuple[pa.RecordBatch, dict[int, str]]:
+    """Return all rows as text, malformed lines at their places; and which rows are malformed."""
+    rows, bad = _decode_values(block)
+    if malformed:
+        total, places = block.num_rows + len(malformed), list(malformed)
+        well_formed = np.setdiff1d(np.arange(total), places)
+        bad = {int(well_formed[row]): reason for row, reason in bad.items()}
+        bad |= {place: reason for place, (_, reason) in malformed.items()}
+        width = block.num_columns
+        lines = [[*_split(text, form), *[""] * width][:width] for text, _ in malformed.values()]
+        arrays = [pa.array(values, pa.string()) for values in zip(*lines, strict=True)]
+        both = [rows, pa.RecordBatch.from_arrays(arrays, schema=rows.schema)]
+        order = np.argsort(np.concatenate([well_formed, places]))
+        rows = pa.Table.from_batches(both).take(pa.array(order)).combine_chunks().to_batches()[0]
+    return rows, bad
+
+
+def _decode_values(block: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[int, str]]:
+    """Return bytes as text; bytes that are not UTF-8 are escaped, and their row has a reason."""
+    bad: dict[int, str] = {}
+    arrays = []
+    for name, values in zip(block.schema.names, block.columns, strict=True):
+        try:
+            arrays.append(values.cast(pa.string()))
+        except pa.ArrowInvalid:
+            texts = [value.decode("utf-8", "backslashreplace") for value in values.to_pylist()]
+            arrays.append(pa.array(texts, pa.string()))
+            for row, (text, value) in enumerate(zip(texts, values.to_pylist(), strict=True)):
+                if text.encode() != value:
+                    reason = f"'{text[:_LONGEST_SHOWN]}' is not UTF-8 (--encoding names another)"
+                    bad.setdefault(row, f"column {name!r}: {reason}")
+    return pa.RecordBatch.from_arrays(arrays, block.schema.names), bad
+
+
+def _split(text: str, form: CsvFormat, strict: bool = False) -> list[str]:
+    """Return the values of the first line."""
+    csv.field_size_limit(sys.maxsize)  # a value may be of any length
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=form.separator, strict=strict)
+    return next(lines, [])
+
+
+@contextlib.contextmanager
+def _open_text(filesystem: fs.FileSystem, path: str, form: CsvFormat) -> Iterator[tuple[Any, Any]]:
+    """Yield the file as it is stored, and its text: decompressed and in UTF-8."""
+    found = [codec for ending, codec in COMPRESSION.items() if path.lower().endswith(ending)]
+    with filesystem.open_input_file(path) as source:
+        stream = pa.CompressedInputStream(source, found[0]) if any(found) else source
+        if codecs.lookup(form.encoding).name != "utf-8":
+            stream = pa.transcoding_input_stream(stream, form.encoding, "utf-8")
+        yield source, stream

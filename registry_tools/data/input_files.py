@@ -1,0 +1,225 @@
+"""The files that are scored: found, compared with each other, and opened."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit, urlunsplit
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from registry_tools.data import csv_rows
+from registry_tools.data.csv_rows import CsvFormat
+from registry_tools.data.schema import quoted_names
+from registry_tools.errors import InputError, UnsupportedOperation, first_line
+
+PARQUET_ENDINGS = (".parquet", ".pq")
+ENDINGS = (*csv_rows.COMPRESSION, *PARQUET_ENDINGS)
+_READ_BYTES = 1 << 20  # bytes of a Parquet column that are read at once
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One file, which several processes open by its name, some of them more than once."""
+
+    path: str
+    name: str  # as errors name it
+    filesystem: fs.FileSystem
+    fingerprint: tuple[int | None, ...]  # differs from that of a file that replaces it
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Let the body read it, and compare its fingerprint before and after.
+
+        Raises
+        ------
+        InputError
+            If another file has its name, it was written to, or it cannot be read.
+        """
+        self._check_unchanged()
+        try:
+            with translate_read_errors(self.name):
+                yield
+        except InputError:
+            self._check_unchanged()  # that may be why
+            raise
+        self._check_unchanged()
+
+    def _check_unchanged(self) -> None:
+        with translate_read_errors(self.name):
+            if _fingerprint_of(self.path, self.filesystem) == self.fingerprint:
+                return
+        raise InputError(
+            f"{self.name}: it was changed while it was read: score it again when nothing writes "
+            "to it any more"
+        )
+
+    @contextlib.contextmanager
+    def open_parquet(self) -> Iterator[pq.ParquetFile]:
+        """Open it without reading ahead."""
+        with self.filesystem.open_input_file(self.path) as source:
+            yield pq.ParquetFile(source, buffer_size=_READ_BYTES, pre_buffer=False)
+
+
+@dataclass(frozen=True)
+class InputFiles:
+    """One or more files of one format with the same columns."""
+
+    files: tuple[InputFile, ...]
+    schema: pa.Schema
+    total: int  # rows of Parquet, bytes of CSV
+    csv: CsvFormat | None  # None if they are Parquet
+    row_groups: tuple[tuple[int, ...], ...] = ()  # the rows of each row group, by file
+    metadata: pq.FileMetaData | None = field(default=None, repr=False)  # of the first Parquet file
+
+
+def open_files(address: str, form: CsvFormat | None = None) -> InputFiles:
+    """Find a file, a folder of them, or a URL of either, and compare all schemas with the first.
+
+    Raises
+    ------
+    InputError
+        If there is nothing, a file is not readable or has a column twice, or files differ in
+        format or columns.
+    UnsupportedOperation
+        If the URL needs a package that is not installed.
+    """
+    where, form = without_secrets(address), form or CsvFormat()
+    with translate_read_errors(where):
+        filesystem, path = open_filesystem(address)
+        found = _list_files(filesystem, path, where)
+    is_parquet = {_ending(name) in PARQUET_ENDINGS for name in found}
+    if len(is_parquet) > 1:
+        raise InputError(f"{where}: the folder holds CSV and Parquet files: score them one by one")
+    files, schemas, groups, total, first = [], [], [], 0, None
+    for each in found:
+        name = where if each == path else f"{where.rstrip('/')}/{_relative_path(each, path)}"
+        with translate_read_errors(name):
+            files.append(InputFile(each, name, filesystem, _fingerprint_of(each, filesystem)))
+            if is_parquet == {True}:
+                with filesystem.open_input_file(each) as source:
+                    parquet = pq.ParquetFile(source)
+                    schemas.append(parquet.schema_arrow)
+                    metadata = parquet.metadata
+                first = first or metadata
+                rows = [metadata.row_group(place).num_rows for place in range(metadata.num_row_groups)]
+                groups.append(tuple(rows))
+                total += sum(rows)
+            else:
+                schemas.append(csv_rows.read_header(filesystem, each, name, form))
+                total += filesystem.get_file_info(each).size or 0
+        _check_columns(schemas[-1], name, schemas[0], files[0].name)
+    text = None if is_parquet == {True} else form
+    return InputFiles(tuple(files), schemas[0], total, text, tuple(groups), first)
+
+
+def without_secrets(url: str) -> str:
+    """Return a path or URL without a user's name, password or query."""
+    if "://" not in url:
+        return url
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+@contextlib.contextmanager
+def translate_read_errors(where: str) -> Iterator[None]:
+    """Turn an error of Arrow or the system into one that names the file."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"{where}: cannot be read: {first_line(error, 300)}") from error
+
+
+def _fingerprint_of(path: str, filesystem: fs.FileSystem) -> tuple[int | None, ...]:
+    if isinstance(filesystem, fs.LocalFileSystem):
+        with contextlib.suppress(OSError):
+            found = os.stat(path)
+            return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+        return ()
+    info = filesystem.get_file_info(path)
+    return (info.size, info.mtime_ns)
+
+
+def _ending(path: str) -> str | None:
+    """Return how a name ends; `?` and `#` end the name in a URL alone."""
+    name = (urlsplit(path).path if "://" in path else path).lower()
+    return next((ending for ending in ENDINGS if name.endswith(ending)), None)
+
+
+def _relative_path(file: str, folder: str) -> str:
+    return str(PurePosixPath(file).relative_to(PurePosixPath(folder)))
+
+
+def open_filesystem(address: str) -> tuple[fs.FileSystem, str]:
+    """Return the file system of a path or URL, and the path in it.
+
+    Raises
+    ------
+    UnsupportedOperation
+        If the URL needs a package that is not installed.
+    """
+    if "://" not in address:
+        return fs.LocalFileSystem(), Path(address).absolute().as_posix()
+    try:
+        return fs.FileSystem.from_uri(address)
+    except pa.ArrowInvalid:  # not one of Arrow's own
+        pass
+    try:
+        import fsspec.core
+
+        found, path = fsspec.core.url_to_fs(address)
+    except ImportError as error:
+        missing = "reading from there needs fsspec: install registry-pipeline[url]"
+        reason = missing if error.name == "fsspec" else str(error)
+        raise UnsupportedOperation(f"{without_secrets(address)}: {reason}") from None
+    return fs.PyFileSystem(fs.FSSpecHandler(found)), path
+
+
+def _list_files(filesystem: fs.FileSystem, path: str, where: str) -> list[str]:
+    info = filesystem.get_file_info(path)
+    if info.type == fs.FileType.NotFound:
+        raise InputError(f"{where}: there is no such file or folder")
+    if info.type != fs.FileType.Directory:
+        if _ending(path) is None:
+            raise InputError(f"{where}: unknown format; use one of {', '.join(ENDINGS)}")
+        return [path]
+    inside = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
+    found = sorted(
+        file.path
+        for file in inside
+        if file.type == fs.FileType.File
+        and _ending(file.path)
+        # Spark, Hive and this program give such names to files without data.
+        and not any(
+            part.startswith((".", "_")) for part in PurePosixPath(_relative_path(file.path, path)).parts
+        )
+    )
+    if not found:
+        raise InputError(f"{where}: no file in it ends with {', '.join(ENDINGS)}")
+    return found
+
+
+def _check_columns(given: pa.Schema, where: str, wanted: pa.Schema, first: str) -> None:
+    """Refuse a column that occurs twice, and columns that differ from the first file's."""
+    doubled = [name for name, count in Counter(given.names).items() if count > 1]
+    if doubled:
+        raise InputError(f"{where}: column {doubled[0]!r} stands twice: rename or drop one")
+    missing = [name for name in wanted.names if name not in given.names]
+    added = [name for name in given.names if name not in wanted.names]
+    if missing or added:
+        difference = f"lacks {quoted_names(missing)}" if missing else f"has {quoted_names(added)}"
+        raise InputError(f"{where}: other columns than in {first}: it {difference}")
+    for column in wanted:
+        if given.field(column.name).type != column.type:
+            raise InputError(
+                f"{where}: column {column.name!r} holds {given.field(column.name).type}, and in {first} "
+                f"{column.type}"
+            )
