@@ -45,7 +45,7 @@ check: $(VENV)/.test ## Check format, style, types and the layers of imports.
 	@$(BIN)/lint-imports --no-cache --no-logo
 
 docs: $(VENV)/.docs ## Build the site of the documents into site/; a dead link is an error.
-	@$(BIN)/mkdocs build --quiet --strict && echo "built site/index.html"
+	@$(BIN)/mkdocs build --strict
 
 docs-serve: PORT = 8000
 docs-serve: $(VENV)/.docs ## Show the site, and rebuild it when a page changes: PORT=8000.

@@ -18,6 +18,7 @@ from playwright.sync_api import Page, expect
 from registry_tools.cli.main import cli as registry_cli
 from tests.support.browser import PageLog
 from tests.support.constants import ROOT
+from tests.support.documents import reader_in
 from tests.support.servers import BIN, free_port
 
 pytestmark = pytest.mark.slow
@@ -46,6 +47,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+def test_make_docs_fails_at_a_dead_link(tmp_path: Path) -> None:
+    with reader_in(tmp_path / "clone") as reader:  # with --quiet, mkdocs forgets to be strict
+        reader.run("mkdir mlruns_example")  # the copy leaves the example out
+        assert "exit 0\n" in reader.run("make docs; echo exit $?")
+        reader.run("echo '[nowhere](nowhere.md)' >> docs/tutorial.md")
+        printed = reader.run("make docs; echo exit $?")
+        assert "nowhere.md" in printed
+        assert "exit 2\n" in printed
 
 
 def test_every_document_is_a_page_of_the_site(site: Path) -> None:
