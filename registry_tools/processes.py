@@ -1,4 +1,4 @@
-"""Resource limits of processes, calls in them or in Spark tasks, and the messages between them.
+"""Resource limits of processes, calls in processes or tasks of Spark, and the messages between them.
 
 A message has two parts: the head is a JSON object, and the body is bytes, possibly none. In a
 stream, the lengths of both parts come first.
@@ -27,7 +27,8 @@ MEBIBYTE = 1 << 20
 
 _LENGTHS = struct.Struct("<IQ")  # of the head, of the body
 
-# Forks of a server that has only imported modules, and not of this process with its threads.
+# Processes are forks of a server that has only imported modules. This process has threads, so forking it
+# is not safe.
 _FORKS = multiprocessing.get_context("forkserver")
 _CALL = "call of a function"  # the name of these processes
 
@@ -95,14 +96,14 @@ def describe_exit(code: int) -> str:
 def calls_in_processes(
     function: Callable[[Argument], Result], modules: Sequence[str]
 ) -> Iterator[Callable[[Argument, float], Result]]:
-    """Yield the function as `call_in_process` calls it; processes that are left end with the body.
+    """Yield a function that calls `function` in processes, as `call_in_process`; they end with the body.
 
     Parameters
     ----------
     function
-        Has one argument.
+        A function with one argument.
     modules
-        Imported before the first call, so that no call takes the time for it.
+        The modules to import before the first call, so that the calls need no time for it.
     """
     _FORKS.set_forkserver_preload([__name__, *modules])
     first = _FORKS.Process(target=os.getpid)
@@ -117,14 +118,14 @@ def calls_in_processes(
 
 
 def call_in_process(function: Callable[[Argument], Result], argument: Argument, seconds: float) -> Result:
-    """Call a function in a process of its own, and return what it returned.
+    """Call a function in a new process, and return its result.
 
     Raises
     ------
     TimeoutError
-        If it took longer than `seconds`; the process was killed.
+        If the call took longer than `seconds`; the process is killed.
     ChildProcessError
-        If something else ended the process.
+        If the process ended without a result.
     """
     ours, theirs = _FORKS.Pipe(duplex=False)
     child = _FORKS.Process(target=_send_result, args=(theirs, function, argument), name=_CALL)
@@ -144,14 +145,14 @@ def call_in_process(function: Callable[[Argument], Result], argument: Argument, 
 
 @contextlib.contextmanager
 def calls_on_spark(function: Callable[[Argument], Result]) -> Iterator[Callable[[Argument, float], Result]]:
-    """Yield the function as a task of Spark, with its longest time in seconds; tasks end with the body.
+    """Yield a function that calls `function` in a task of Spark with a time limit; tasks end with the body.
 
-    The function is sent to the executors once. A call that takes too long raises `TimeoutError`, and any
-    other exception of Spark means that a task did not end well.
+    Spark sends the function to the executors once. A call that exceeds its seconds raises `TimeoutError`.
+    Any other exception of Spark means that a task failed.
     """
     from pyspark.sql import SparkSession
 
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # Spark would take any `python3`
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # otherwise Spark uses any `python3`
     context = SparkSession.builder.appName("registry-pipeline").getOrCreate().sparkContext
     shared = context.broadcast(function)
 

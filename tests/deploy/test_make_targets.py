@@ -69,7 +69,7 @@ def test_a_test_that_times_out_prints_its_own_traceback_only(tmp_path: Path) -> 
         "    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
         "    time.sleep(60)\n"
     )
-    options = ("-n0", "-p", "tests.conftest", "-c", ROOT / "pyproject.toml", "--timeout", "1")
+    options = ("-n1", "-p", "tests.conftest", "-c", ROOT / "pyproject.toml", "--timeout", "1")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, tmp_path], cwd=ROOT, capture_output=True, text=True
     )

@@ -35,10 +35,7 @@ def server_over(
     environment: Mapping[str, str] | None = None,
     program: Path = BIN / "mlflow",
 ) -> Iterator[str]:
-    """Run a real `mlflow server` on a database; yield its address.
-
-    The artifacts are in the folder, unless an option says where.
-    """
+    """Run a real `mlflow server` and yield its address; by default the folder keeps the artifacts."""
     port = free_port()
     with (folder / "server.log").open("ab") as log:
         process = subprocess.Popen(

@@ -274,4 +274,4 @@ def test_a_port_that_is_taken_before_the_server_listens_is_replaced(
 
 
 def test_a_folder_without_a_store_is_reported_in_one_line(tmp_path: Path) -> None:
-    assert "`make example` makes one" in refused("--folder", tmp_path, "--port", str(free_port()))
+    assert "run `make example` to build one" in refused("--folder", tmp_path, "--port", str(free_port()))
