@@ -39,13 +39,13 @@ def output_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def output_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder for the body to fill; it becomes `path` when the body is done.
+    """Yield a temporary folder for the body to fill, and rename it to `path` at the end.
 
     Raises
     ------
     InputError
-        If the folder around it does not exist or cannot be written to, or `path` exists and is not
-        an empty folder.
+        If the parent folder does not exist or is not writable, or `path` exists and is not an empty
+        folder.
     """
     with folder_beside(path) as partial:
         yield partial
@@ -54,12 +54,12 @@ def output_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def folder_beside(path: Path) -> Iterator[Path]:
-    """Yield a new folder in the same folder as `path`, and remove it, if it is still there.
+    """Yield a new temporary folder in the folder of `path`, and remove it at the end, if it exists.
 
     Raises
     ------
     InputError
-        If nothing can be written there.
+        If the folder is not writable.
     """
     target = resolve_link(path)
     remove_stale(target.parent, temporary_prefix(target), r"-\w+\.part")
@@ -75,7 +75,7 @@ def folder_beside(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _translate_write_errors(path: Path) -> Iterator[None]:
-    """Turn an error of Arrow or the system into one that names the output."""
+    """Raise errors of Arrow and the system as `InputError` with the name of the output."""
     try:
         yield
     except (OSError, pa.ArrowException) as error:
@@ -85,7 +85,7 @@ def _translate_write_errors(path: Path) -> Iterator[None]:
 
 
 def check_output(path: Path, folder: bool, endings: Iterable[str]) -> None:
-    """Refuse an output that cannot be written, before anything is read.
+    """Check, before any input is read, that an output can be written.
 
     Parameters
     ----------
@@ -97,8 +97,8 @@ def check_output(path: Path, folder: bool, endings: Iterable[str]) -> None:
     Raises
     ------
     InputError
-        If a file has another suffix, or is not a regular file; if a folder is not empty; or if the
-        folder around it does not exist or cannot be written to.
+        If a file has another suffix or is not a regular file, a folder is not empty, or the parent
+        folder does not exist or is not writable.
     """
     if folder:
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
