@@ -1,6 +1,6 @@
 # The same commands for people, hooks and CI. Each target installs the packages that it needs, once.
 
-# Your settings: NAME, TABLE, GATES, REGISTRY_TOOLS_TRUST. See docs/adopt.md.
+# Your settings: NAME, TABLE, GATES, REGISTRY_TOOLS_TRUST. See docs/how-to/your-own-table.md.
 -include own.mk
 
 PYTHON ?= python3
@@ -20,8 +20,10 @@ export MLFLOW_LOGGING_LEVEL ?= WARNING
 export MLFLOW_DISABLE_TELEMETRY ?= true
 # Without git, MLflow works too; this setting silences the long warning of its git library.
 export GIT_PYTHON_REFRESH ?= quiet
+# The theme of the site advertises its successor at length.
+export NO_MKDOCS_2_WARNING ?= 1
 
-.PHONY: help run test test-slow check format lock proto ui example demo screenshots serve bench clean
+.PHONY: help run test test-slow check docs docs-serve format lock proto ui example demo screenshots serve bench clean
 
 help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s '	'
@@ -33,7 +35,7 @@ run: $(VENV)/.run ## Train and register a version in staging, then promote it to
 test: $(VENV)/.test ## Run the tests, in at most four minutes.
 	@$(BIN)/python -m pytest
 
-test-slow: $(VENV)/.test $(VENV)/.spark ## Run the slow tests, which take minutes or install packages.
+test-slow: $(VENV)/.test $(VENV)/.spark $(VENV)/.docs ## Run the slow tests, which take minutes or install packages.
 	@$(BIN)/python -m pytest -m slow --timeout 900 -rs
 
 check: $(VENV)/.test ## Check format, style, types and the layers of imports.
@@ -41,6 +43,13 @@ check: $(VENV)/.test ## Check format, style, types and the layers of imports.
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache --no-logo
+
+docs: $(VENV)/.docs ## Build the site of the documents into site/; a dead link is an error.
+	@$(BIN)/mkdocs build --strict
+
+docs-serve: PORT = 8000
+docs-serve: $(VENV)/.docs ## Show the site, and rebuild it when a page changes: PORT=8000.
+	@$(BIN)/mkdocs serve --strict --dev-addr 127.0.0.1:$(PORT)
 
 format: $(VENV)/.test ## Format the code, and fix its style where ruff can.
 	@$(BIN)/ruff format .
@@ -78,6 +87,7 @@ lock: $(VENV)/.test ## Update the lock files from pyproject.toml and deploy/serv
 	@$(BIN)/uv pip compile pyproject.toml --group build $(LOCK) --output-file requirements.lock
 	@$(BIN)/uv pip compile pyproject.toml --extra signing --extra grpc --extra otel --group build --group test --constraint requirements.lock $(LOCK) --output-file requirements-test.lock
 	@$(BIN)/uv pip compile pyproject.toml --extra spark --extra url --constraint requirements.lock $(LOCK) --output-file requirements-spark.lock
+	@$(BIN)/uv pip compile --group docs --constraint requirements-test.lock $(LOCK) --output-file requirements-docs.lock
 	@$(BIN)/uv pip compile deploy/server.in $(LOCK) --output-file deploy/server.lock
 	@$(BIN)/uv pip compile deploy/server.in tests/support/s3.in --constraint deploy/server.lock $(LOCK) --output-file tests/support/s3.lock
 	@sed -i "s/^# lock: .*/# lock: $$(sha256sum requirements.lock | cut -c1-16)/" conda.yaml
@@ -111,6 +121,11 @@ $(VENV)/.test: requirements-test.lock $(VENV)/.run
 $(VENV)/.spark: requirements-spark.lock $(VENV)/.test
 	@echo "installing Spark into $(VENV) (once)" >&2
 	@$(PIP) install --require-hashes -r requirements-spark.lock
+	@touch $@
+
+$(VENV)/.docs: requirements-docs.lock $(VENV)/.run
+	@echo "installing what builds the documents into $(VENV) (once)" >&2
+	@$(PIP) install --require-hashes -r requirements-docs.lock
 	@touch $@
 
 $(BIN)/python:

@@ -4,7 +4,7 @@
 
 Candidate and champion disagree on a tenth of the rows; the rules depend only on these rows. The accuracy
 of the candidate is equal, 1 point lower (the margin), 2 points lower or 2 points higher. The program
-prints the table of docs/promotion.md.
+prints the table of docs/explanation/promotion-statistics.md.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python benchmarks/interval_coverage.py [SIMULATIONS]
 
-The program prints the table of docs/promotion.md. The settings:
+The program prints the table of docs/explanation/promotion-statistics.md. The settings:
 
 - accuracy 0.9 and 0.97; recall and precision use the same interval;
 - balanced accuracy of 3 classes of equal size with recalls of 0.9, and of 10 classes with recalls from

@@ -3,7 +3,8 @@
     python benchmarks/slice_power.py [SIMULATIONS]
 
 In each group, candidate and champion disagree on a tenth of the rows. In one group the candidate is some
-points worse; in the other groups both are equal. The program prints the table of docs/promotion.md.
+points worse; in the other groups both are equal. The program prints the table of
+docs/explanation/promotion-statistics.md.
 """
 
 from __future__ import annotations

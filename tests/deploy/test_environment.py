@@ -25,6 +25,7 @@ else:
     import tomli as tomllib
 
 LOCKS = ("requirements.lock", "requirements-test.lock", "requirements-spark.lock")
+DOCS_LOCK = "requirements-docs.lock"  # only the site's own packages; they share pins with the first
 
 
 def applying(lock: str) -> dict[str, str]:
@@ -40,7 +41,7 @@ def project() -> dict:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
-@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("lock", [*LOCKS, DOCS_LOCK])
 def test_a_lock_has_a_hash_for_every_pin_and_no_address(lock: str) -> None:
     text = (ROOT / lock).read_text()
     entries = re.split(r"\n(?=\S)", text.partition("\n")[2])
@@ -58,6 +59,13 @@ def test_the_other_locks_repeat_the_pins_of_the_first(lock: str) -> None:
     packages = {pin for pin in other if pin.partition(";")[0] in other}
     missing = {pin for pin in run if pin not in other and pin.partition(";")[0] not in other}
     assert {pin for pin in missing if not pin.startswith("setuptools")} == set(), packages
+
+
+def test_the_lock_of_the_documents_has_no_other_pins_for_the_same_packages() -> None:
+    docs, tests = applying(DOCS_LOCK), applying("requirements-test.lock")
+    shared = docs.keys() & tests.keys()
+    assert {"click", "jinja2", "pyyaml"} <= shared
+    assert {name: docs[name] for name in shared} == {name: tests[name] for name in shared}
 
 
 def test_the_lock_satisfies_pyproject() -> None:

@@ -1,10 +1,9 @@
-"""The commands of docs/production.md: permissions, backup and restore, upgrade."""
+"""The guides to a server for a team are followed: rights, backup and restore, upgrade."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.promotion import history, promote, rollback
 from registry_tools.refs import ModelRef
 from tests.support.constants import ROOT
+from tests.support.documents import fenced
 from tests.support.postgres import Postgres, has_postgres, postgres
 from tests.support.registries import EQUAL, GOOD, Place
 from tests.support.servers import BIN
@@ -26,14 +26,14 @@ pytestmark = [
     pytest.mark.skipif(not has_postgres(), reason="pgserver has no wheel for this Python"),
 ]
 
-DOCUMENT = (ROOT / "docs" / "production.md").read_text()
+GUIDES = ("team-server", "back-up-and-restore", "upgrade-mlflow")
+DOCUMENT = "\n".join((ROOT / "docs" / "how-to" / f"{name}.md").read_text() for name in GUIDES)
 STORE = "postgresql+psycopg2://mlflow@database/mlflow"
 
 
 def block(language: str, word: str) -> str:
-    """Return the only block of the document that contains a word."""
-    pattern = re.compile(rf"^```{language}\n(.*?)^```", re.MULTILINE | re.DOTALL)
-    (found,) = (text for text in pattern.findall(DOCUMENT) if word in text)
+    """Return the only block of the guides that contains a word."""
+    (found,) = (text for kind, text in fenced(DOCUMENT) if kind == language and word in text)
     return found
 
 

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from prometheus_client.parser import text_string_to_metric_families
 
 from registry_tools.cli.main import cli as registry_cli
 from registry_tools.mlflow_store import stages
 from tests.support.constants import ROOT
-from tests.support.documents import plain
+from tests.support.documents import CONTINUED, commands, fenced, plain
 from tests.support.servers import BIN
 from tests.support.serving import Serve
 from tests.support.stores import Trained
@@ -26,17 +27,12 @@ DOCUMENTS = sorted(path for path in ROOT.rglob("*.md") if not path.relative_to(R
 
 
 def blocks(language: str, text: str = README + TRAINING) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    return [block for kind, block in fenced(text) if kind == language]
 
 
 def conversations(text: str = README + TRAINING) -> list[tuple[str, str]]:
     """Return each command of the console blocks with the output shown below it."""
-    found = []
-    for block in blocks("console", text):
-        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-            command, _, output = part.partition("\n")
-            found.append((command, output))
-    return found
+    return [shown for block in blocks("console", text) for shown in commands(block)]
 
 
 def fresh_checkout(folder: Path) -> Path:
@@ -50,19 +46,25 @@ def fresh_checkout(folder: Path) -> Path:
     return folder
 
 
-def test_the_server_responds_as_its_document_shows(
+def test_the_server_responds_as_its_documents_show(
     serve: Serve, trained_once: Trained, tmp_path: Path
 ) -> None:
     shutil.copy(trained_once.folder / "mlflow.db", tmp_path / "shown.db")
     uri = f"sqlite:///{tmp_path}/shown.db"
     stages.move_alias(MlflowClient(uri), "iris", "production", 1)
     client = serve("iris@production", "--tracking-uri", uri)
-    shown = conversations((ROOT / "docs" / "serving.md").read_text())
+    pages = ("how-to/serve-a-stage.md", "reference/http-api.md")
+    shown = [shown for page in pages for shown in conversations((ROOT / "docs" / page).read_text())]
     assert len(shown) > 5
     for command, output in shown:
         command = command.replace("localhost:5001", f"localhost:{client.base_url.port}")
         done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
         assert plain(done.stdout.replace("\r", "")) == plain(output), command + done.stderr
+    documented = (ROOT / "docs" / "reference" / "metrics.md").read_text()
+    families = text_string_to_metric_families(client.get("/metrics").text)
+    names = {family.name for family in families if family.name.startswith("serving_")}
+    assert len(names) > 5
+    assert {name for name in names if f"`{name}" not in documented} == set()
 
 
 def test_the_documents_show_the_output_of_their_commands(tmp_path: Path) -> None:
@@ -70,7 +72,9 @@ def test_the_documents_show_the_output_of_their_commands(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("document", "stage"), [("scoring", "staging"), ("loop", "production")])
+@pytest.mark.parametrize(
+    ("document", "stage"), [("scoring", "staging"), ("how-to/monitor-and-retrain", "production")]
+)
 def test_the_commands_on_a_trained_model_print_the_documented_output(
     document: str, stage: str, trained_once: Trained, tmp_path: Path
 ) -> None:
@@ -125,6 +129,19 @@ def test_every_make_target_that_a_document_names_exists() -> None:
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), (document.name, target)
 
 
+def test_every_console_block_of_the_documents_is_run_by_a_test() -> None:
+    adopted = "how-to/your-own-table"
+    served, scored = ("how-to/serve-a-stage", "reference/http-api"), ("scoring", "how-to/monitor-and-retrain")
+    followed = {"tutorial", *(f"how-to/{guide}" for guide in CONTINUED)}
+    run = {"../README", "training", adopted, "how-to/from-a-joblib-file", *served, *scored, *followed}
+    shown = {
+        os.path.relpath(document.with_suffix(""), ROOT / "docs")
+        for document in DOCUMENTS
+        if blocks("console", document.read_text())
+    }
+    assert shown == run
+
+
 def test_every_link_between_the_documents_leads_somewhere() -> None:
     for document in DOCUMENTS:
         for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
@@ -150,4 +167,4 @@ def test_the_tables_of_gates_and_intervals_match_the_simulation(simulation: str)
     done = subprocess.run([sys.executable, ROOT / "benchmarks" / simulation], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("| ")
-    assert done.stdout in (ROOT / "docs" / "promotion.md").read_text()
+    assert done.stdout in (ROOT / "docs" / "explanation" / "promotion-statistics.md").read_text()

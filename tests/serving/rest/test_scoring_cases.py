@@ -1,4 +1,4 @@
-"""`mlflow models serve` beside our server: `docs/scoring-protocol.md` lists every difference."""
+"""`mlflow models serve` beside our server: `docs/reference/scoring-protocol.md` lists every difference."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.constants import ROOT
 from tests.support.scoring_cases import KINDS, Case, common_cases
 from tests.support.servers import BIN, free_port, wait_until_up
 
-DOCUMENT = ROOT / "docs" / "scoring-protocol.md"
+DOCUMENT = ROOT / "docs" / "reference" / "scoring-protocol.md"
 Start = Callable[..., "subprocess.Popen[bytes]"]
 Differences = dict[str, tuple[str, str]]  # by the name of the request: MLflow's result and ours
 
