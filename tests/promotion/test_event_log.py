@@ -169,7 +169,7 @@ def test_a_typing_error_in_a_stage_opens_none(local: Place) -> None:
     name = local.model(GOOD, EQUAL)
     with pytest.raises(NotFound, match="has no stage 'prod': did you mean production"):
         move(local, name, 1, "prod")
-    with pytest.raises(NotFound, match="has no stage 'zzz': there are production, staging"):
+    with pytest.raises(NotFound, match="has no stage 'zzz': its stages are production, staging"):
         move(local, name, 1, "zzz", dry_run=True)
     move(local, name, 1, "canary", new_stage=True)
     move(local, name, 2, "canary")
