@@ -6,31 +6,22 @@ the result.
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from typing import Any
 
 import click
 
 from pipeline.errors import Interrupted, PipelineError
 from pipeline.params.definitions import MonitorParams, SweepParams, TrainParams
 from pipeline.params.fields import as_text
+from pipeline.result_text import monitor_lines, sweep_json, sweep_lines, train_lines
 from registry_tools.cli import exit_codes, process_setup
 from registry_tools.cli.options import echo, print_json, verbose_option
 from registry_tools.errors import RegistryToolsError
-
-if TYPE_CHECKING:
-    from pipeline.monitoring.monitor import MonitorResult
-    from pipeline.sweep.sweep import SweepResult
-    from pipeline.training.model_card import EvaluatedTrial
-    from pipeline.training.train import TrainResult
 
 _USAGE, _DRIFT = 2, 4  # exit codes
 
@@ -80,7 +71,7 @@ def train(**texts: str | None) -> None:
     process_setup.imports_done()
     with process_setup.ended_by_signals():
         result = train_model(params)
-    _print_lines(_summary(result))
+    _print_lines(train_lines(result))
 
 
 @cli.command()
@@ -119,9 +110,9 @@ def sweep(as_json: bool, **texts: str | None) -> None:
                 f"interrupted: {kept} trials are kept, and the same command goes on with the rest"
             ) from None
     if as_json:
-        print_json(_sweep_json(result))
+        print_json(sweep_json(result))
     else:
-        _print_lines(_sweep_summary(result))
+        _print_lines(sweep_lines(result))
 
 
 @cli.command()
@@ -139,7 +130,7 @@ def monitor(**texts: str | None) -> int:
     process_setup.imports_done()
     with process_setup.ended_by_signals():
         result = run_monitor(params)
-    _print_lines(_monitor_summary(result))
+    _print_lines(monitor_lines(result))
     return _DRIFT if result.analysis.has_drift else 0
 
 
@@ -200,142 +191,6 @@ def demo(folder: Path, port: int) -> None:
 def _print_lines(lines: list[str]) -> None:
     for line in lines:
         echo(line)
-
-
-def _summary(result: TrainResult) -> list[str]:
-    metrics = result.metrics
-    ref = shlex.quote(f"{result.name}@{result.stage}")
-    uri = shlex.quote(f"models:/{result.name}@{result.stage}")
-    folded = (
-        f"; cross-validated {metrics['cv_accuracy_mean']:.4f} ± {metrics['cv_accuracy_std']:.4f}"
-        if "cv_accuracy_mean" in metrics
-        else ""
-    )
-    where = _setting(result.store)
-    rows = f"{result.holdout_rows} held-out rows, trained on {result.train_rows}"
-    return [
-        f"run       {result.run_id}",
-        f"accuracy  {metrics['accuracy']:.4f} on {rows}{folded}",
-        f"version   {result.name} version {result.version}, stage {result.stage}",
-        f"next      {where}{_command('registry-tools')} predict {ref} --features {_features(result.example)}",
-        f"          {where}{_serve(uri)}",
-        f"          {_ui(result.store)}",
-    ]
-
-
-def _sweep_json(result: SweepResult) -> dict[str, Any]:
-    def trial(found: EvaluatedTrial) -> dict[str, Any]:
-        accuracy = {name: found.metrics[name] for name in ("cv_accuracy_mean", "cv_accuracy_std")}
-        return {"model": found.params.model, "model_params": found.params.model_params, **accuracy}
-
-    winner = result.winner
-    return {
-        "run_id": result.run_id,
-        "finished": result.finished,
-        "failed": result.failed,
-        "failure": result.reason or None,
-        "resumed": result.resumed,
-        "is_exhausted": result.is_exhausted,
-        "is_timed_out": result.is_timed_out,
-        "best": trial(result.best),
-        "untuned": trial(result.untuned) if result.untuned else None,
-        "beats_untuned": result.best.accuracy > result.untuned.accuracy if result.untuned else None,
-        "winner": {
-            "run_id": winner.run_id,
-            "name": winner.name,
-            "version": winner.version,
-            "stage": winner.stage,
-            "accuracy": winner.metrics["accuracy"],
-        },
-    }
-
-
-def _sweep_summary(result: SweepResult) -> list[str]:
-    from pipeline.training.model_card import compare_with_untuned
-
-    counts = [f"{result.finished} finished"]
-    counts += [f"{result.resumed} of them before"] if result.resumed else []
-    counts += [f"{result.failed} failed, such as: {result.reason}"] if result.failed else []
-    counts += ["there are no more to try"] if result.is_exhausted else []
-    counts += ["the time was over before the others"] if result.is_timed_out else []
-    return [
-        f"sweep     {result.run_id}",
-        f"trials    {', '.join(counts)}",
-        f"best      {result.best.summary()}",
-        f"untuned   {compare_with_untuned(result.best, result.untuned)}",
-        *_summary(result.winner),
-    ]
-
-
-def _monitor_summary(result: MonitorResult) -> list[str]:
-    from pipeline.monitoring.report import summary_sentence
-
-    verdict = {"drift": "DRIFT", "none": "none", "unknown": "unknown"}[result.analysis.verdict()]
-    lines = [
-        f"{verdict:<9} {result.name} version {result.version} in {result.stage}: "
-        f"{summary_sentence(result.analysis)}"
-    ]
-    for other in result.other_versions:
-        lines.append(f"{'other':<9} version {other.version}: {summary_sentence(other)}")
-    accuracy = result.analysis.accuracy
-    if accuracy is not None:
-        lines.append(
-            f"{'accuracy':<9} {accuracy.live.value:.4f} [{accuracy.live.low:.4f}, "
-            f"{accuracy.live.high:.4f}] on {accuracy.rows} labelled rows, "
-            f"{accuracy.promoted.value:.4f} on {accuracy.promoted_rows} at promotion"
-        )
-        lines += [f"{'labels':<9} {note}" for note in accuracy.notes]
-    lines += [f"{'note':<9} {note}" for note in result.notes]
-    lines += [f"{action.action:<9} {action.outcome}: {action.message}" for action in result.actions]
-    lines.append(f"{'report':<9} {_short_path(result.report)}")
-    return [*lines, f"{'run':<9} {result.run_id} in {result.experiment}"]
-
-
-def _features(values: tuple[Any, ...]) -> str:
-    """Return one row as the value of `--features`, quoted for a shell if necessary."""
-    line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow("" if v != v else v for v in values)
-    return shlex.quote(line.getvalue())
-
-
-def _setting(store: str) -> str:
-    """Return the shell setting that selects the store; empty for the default store."""
-    return "" if _is_default(store) else f"MLFLOW_TRACKING_URI={shlex.quote(store)} "
-
-
-def _serve(uri: str) -> str:
-    """Return the command that serves a model with MLflow; it finds MLflow's web server on the PATH."""
-    command = _command("mlflow")
-    path = "" if command == "mlflow" else f"PATH={Path(command).parent}:$PATH "
-    return f"{path}mlflow models serve -m {uri} --env-manager local"
-
-
-def _ui(store: str) -> str:
-    """Return the command that opens the MLflow UI, or the address of a server, which has the UI."""
-    if store.startswith("http"):
-        return f"open {store}"
-    where = "" if _is_default(store) else f" --backend-store-uri {shlex.quote(store)}"
-    return f"{_command('mlflow')} ui{where}"
-
-
-def _is_default(store: str) -> bool:
-    # MLflow writes a space in a folder's name as %20.
-    return unquote(store) == f"sqlite:///{Path.cwd() / 'mlflow.db'}"
-
-
-def _command(name: str) -> str:
-    """Return the path of a program of this environment, as short as the current folder allows."""
-    path = Path(sys.prefix, "bin", name)
-    if not path.exists():
-        return name
-    short = _short_path(str(path))
-    return name if Path(short).is_absolute() else short
-
-
-def _short_path(path: str) -> str:
-    """Return a path below the current folder as a relative path; other paths and addresses unchanged."""
-    below = Path(path).is_absolute() and Path(path).is_relative_to(Path.cwd())
-    return os.path.relpath(path) if below else path
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,159 @@
+"""The results of the pipeline's commands as lines of text and as JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+if TYPE_CHECKING:
+    from pipeline.monitoring.monitor import MonitorResult
+    from pipeline.sweep.sweep import SweepResult
+    from pipeline.training.model_card import EvaluatedTrial
+    from pipeline.training.train import TrainResult
+
+
+def train_lines(result: TrainResult) -> list[str]:
+    """Return the run, the accuracy and the version of a training, and the commands to try next."""
+    metrics = result.metrics
+    ref = shlex.quote(f"{result.name}@{result.stage}")
+    uri = shlex.quote(f"models:/{result.name}@{result.stage}")
+    folded = (
+        f"; cross-validated {metrics['cv_accuracy_mean']:.4f} ± {metrics['cv_accuracy_std']:.4f}"
+        if "cv_accuracy_mean" in metrics
+        else ""
+    )
+    where = _setting(result.store)
+    rows = f"{result.holdout_rows} held-out rows, trained on {result.train_rows}"
+    return [
+        f"run       {result.run_id}",
+        f"accuracy  {metrics['accuracy']:.4f} on {rows}{folded}",
+        f"version   {result.name} version {result.version}, stage {result.stage}",
+        f"next      {where}{_command('registry-tools')} predict {ref} --features {_features(result.example)}",
+        f"          {where}{_serve(uri)}",
+        f"          {_ui(result.store)}",
+    ]
+
+
+def sweep_json(result: SweepResult) -> dict[str, Any]:
+    """Return the result of a sweep as plain values."""
+
+    def trial(found: EvaluatedTrial) -> dict[str, Any]:
+        accuracy = {name: found.metrics[name] for name in ("cv_accuracy_mean", "cv_accuracy_std")}
+        return {"model": found.params.model, "model_params": found.params.model_params, **accuracy}
+
+    winner = result.winner
+    return {
+        "run_id": result.run_id,
+        "finished": result.finished,
+        "failed": result.failed,
+        "failure": result.reason or None,
+        "resumed": result.resumed,
+        "is_exhausted": result.is_exhausted,
+        "is_timed_out": result.is_timed_out,
+        "best": trial(result.best),
+        "untuned": trial(result.untuned) if result.untuned else None,
+        "beats_untuned": result.best.accuracy > result.untuned.accuracy if result.untuned else None,
+        "winner": {
+            "run_id": winner.run_id,
+            "name": winner.name,
+            "version": winner.version,
+            "stage": winner.stage,
+            "accuracy": winner.metrics["accuracy"],
+        },
+    }
+
+
+def sweep_lines(result: SweepResult) -> list[str]:
+    """Return the counts of the trials, the best of them, and the training of the best."""
+    from pipeline.training.model_card import compare_with_untuned
+
+    counts = [f"{result.finished} finished"]
+    counts += [f"{result.resumed} of them before"] if result.resumed else []
+    counts += [f"{result.failed} failed, such as: {result.reason}"] if result.failed else []
+    counts += ["there are no more to try"] if result.is_exhausted else []
+    counts += ["the time was over before the others"] if result.is_timed_out else []
+    return [
+        f"sweep     {result.run_id}",
+        f"trials    {', '.join(counts)}",
+        f"best      {result.best.summary()}",
+        f"untuned   {compare_with_untuned(result.best, result.untuned)}",
+        *train_lines(result.winner),
+    ]
+
+
+def monitor_lines(result: MonitorResult) -> list[str]:
+    """Return the verdict on each version, the live accuracy, the actions and the report."""
+    from pipeline.monitoring.report import summary_sentence
+
+    verdict = {"drift": "DRIFT", "none": "none", "unknown": "unknown"}[result.analysis.verdict()]
+    lines = [
+        f"{verdict:<9} {result.name} version {result.version} in {result.stage}: "
+        f"{summary_sentence(result.analysis)}"
+    ]
+    for other in result.other_versions:
+        lines.append(f"{'other':<9} version {other.version}: {summary_sentence(other)}")
+    accuracy = result.analysis.accuracy
+    if accuracy is not None:
+        lines.append(
+            f"{'accuracy':<9} {accuracy.live.value:.4f} [{accuracy.live.low:.4f}, "
+            f"{accuracy.live.high:.4f}] on {accuracy.rows} labelled rows, "
+            f"{accuracy.promoted.value:.4f} on {accuracy.promoted_rows} at promotion"
+        )
+        lines += [f"{'labels':<9} {note}" for note in accuracy.notes]
+    lines += [f"{'note':<9} {note}" for note in result.notes]
+    lines += [f"{action.action:<9} {action.outcome}: {action.message}" for action in result.actions]
+    lines.append(f"{'report':<9} {_short_path(result.report)}")
+    return [*lines, f"{'run':<9} {result.run_id} in {result.experiment}"]
+
+
+def _features(values: tuple[Any, ...]) -> str:
+    """Return one row as the value of `--features`, quoted for a shell if necessary."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow("" if v != v else v for v in values)
+    return shlex.quote(line.getvalue())
+
+
+def _setting(store: str) -> str:
+    """Return the shell setting that selects the store; empty for the default store."""
+    return "" if _is_default(store) else f"MLFLOW_TRACKING_URI={shlex.quote(store)} "
+
+
+def _serve(uri: str) -> str:
+    """Return the command that serves a model with MLflow; it finds MLflow's web server on the PATH."""
+    command = _command("mlflow")
+    path = "" if command == "mlflow" else f"PATH={Path(command).parent}:$PATH "
+    return f"{path}mlflow models serve -m {uri} --env-manager local"
+
+
+def _ui(store: str) -> str:
+    """Return the command that opens the MLflow UI, or the address of a server, which has the UI."""
+    if store.startswith("http"):
+        return f"open {store}"
+    where = "" if _is_default(store) else f" --backend-store-uri {shlex.quote(store)}"
+    return f"{_command('mlflow')} ui{where}"
+
+
+def _is_default(store: str) -> bool:
+    # MLflow writes a space in a folder's name as %20.
+    return unquote(store) == f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+
+
+def _command(name: str) -> str:
+    """Return the path of a program of this environment, as short as the current folder allows."""
+    path = Path(sys.prefix, "bin", name)
+    if not path.exists():
+        return name
+    short = _short_path(str(path))
+    return name if Path(short).is_absolute() else short
+
+
+def _short_path(path: str) -> str:
+    """Return a path below the current folder as a relative path; other paths and addresses unchanged."""
+    below = Path(path).is_absolute() and Path(path).is_relative_to(Path.cwd())
+    return os.path.relpath(path) if below else path
