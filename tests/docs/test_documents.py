@@ -105,7 +105,12 @@ def assert_shown(project: Path, shown_commands: list[tuple[str, str]]) -> None:
         assert plain(done.stdout) == plain(shown), f"$ {command}"
 
 
-def test_the_python_of_the_readme_prints_the_output_that_it_shows(trained: object) -> None:
+def test_the_python_of_the_readme_prints_the_output_that_it_shows(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(trained.folder / "mlflow.db", tmp_path)  # other tests read the shared store
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    MlflowClient().set_registered_model_alias("iris", "production", "1")
     (block,) = blocks("python")
     scope: dict[str, object] = {}
     for line in filter(None, block.splitlines()):
