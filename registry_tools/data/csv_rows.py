@@ -84,8 +84,8 @@ def read_rows(filesystem: fs.FileSystem, path: str, names: list[str], form: CsvF
     with _open_text(filesystem, path, form) as (source, stream):
         for block in _read_blocks(stream, names, form, collect):
             done, end, among = source.tell(), first + block.num_rows, {}
-            while malformed and min(malformed) <= end:
-                row = min(malformed)
+            # Rows are collected in ascending order.
+            while malformed and (row := next(iter(malformed))) <= end:
                 among[row - first] = malformed.pop(row)
                 end += 1
             yield TextRows(first, *_decode(block.select(names), among, form), done)

@@ -115,6 +115,13 @@ def test_malformed_lines_keep_their_position(
     assert bad == dict.fromkeys(sorted(malformed), "3 values, and the header names 2")
 
 
+@pytest.mark.timeout(60)  # a search through all lines for each line takes minutes
+def test_many_malformed_lines_in_one_block_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    path.write_text("a,b\n1,2\n" + "1,2,3\n" * 200_000)
+    assert sum(len(batch.bad) for batch in read_text(path)) == 200_000
+
+
 def test_bytes_that_are_not_utf_8_make_their_row_malformed(tmp_path: Path) -> None:
     path = tmp_path / "in.csv"
     path.write_bytes(b"a,b\n1,\xc3\xa4\n1,2,3\n\xff2,x\n\xff,\xfe\n")
