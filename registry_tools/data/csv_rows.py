@@ -21,6 +21,7 @@ from registry_tools.errors import InputError
 COMPRESSION = {".csv": None, ".csv.gz": "gzip", ".csv.zst": "zstd"}
 BLOCK_BYTES = 4 << 20  # of text that are read at once
 _LONGEST_SHOWN = 60
+_MOST_MALFORMED = 100_000  # lines at the beginning of a file before any that fits its header
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,20 @@ def read_header(filesystem: fs.FileSystem, path: str, where: str, form: CsvForma
 
 
 def read_rows(filesystem: fs.FileSystem, path: str, names: list[str], form: CsvFormat) -> Iterator[TextRows]:
-    """Read all lines in order, with their columns in the order of `names`."""
+    """Read all lines in order, with their columns in the order of `names`.
+
+    Raises
+    ------
+    ValueError
+        If the first 100,000 lines have more or fewer values than the header.
+    """
     malformed: dict[int, tuple[str, str]] = {}  # by row: lines that were read, and are in no batch yet
 
     def collect(line: pa_csv.InvalidRow) -> str:
         reason = f"{line.actual_columns} values, and the header names {line.expected_columns}"
         malformed[line.number - 2] = (line.text, reason)  # its numbers count the header
-        return "skip"
+        # Arrow reads on until a line fits, and all lines before it are kept in memory.
+        return "error" if line.number - 1 == len(malformed) == _MOST_MALFORMED else "skip"
 
     first = done = 0
     with _open_text(filesystem, path, form) as (source, stream):
@@ -114,6 +122,11 @@ def _read_blocks(
     except pa.ArrowInvalid as error:
         if "Empty CSV" in str(error):  # the header is all that there is, without the end of its line
             return
+        if str(error).startswith("CSV parse error: Row"):  # the handler returned "error"
+            raise ValueError(
+                f"the first {_MOST_MALFORMED:,} lines do not fit the header of {len(names)} columns: "
+                "check --separator"
+            ) from None
         raise
     with reader:
         yield from reader

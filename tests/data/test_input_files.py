@@ -118,8 +118,20 @@ def test_malformed_lines_keep_their_position(
 @pytest.mark.timeout(60)  # a search through all lines for each line takes minutes
 def test_many_malformed_lines_in_one_block_are_read(tmp_path: Path) -> None:
     path = tmp_path / "in.csv"
-    path.write_text("a,b\n1,2\n" + "1,2,3\n" * 200_000)
-    assert sum(len(batch.bad) for batch in read_text(path)) == 200_000
+    path.write_text("a,b\n1,2\n" + "1,2,3\n" * 100_000)
+    assert sum(len(batch.bad) for batch in read_text(path)) == 100_000
+
+
+def test_a_file_whose_lines_never_fit_its_header_is_refused_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csv_rows, "_MOST_MALFORMED", 20)
+    path = tmp_path / "in.csv"
+    path.write_text("a,b\n" + "1,2,3\n" * 20 + "1,2\n")
+    with pytest.raises(ValueError, match="the first 20 lines do not fit the header of 2 columns: check"):
+        read_text(path)
+    path.write_text("a,b\n" + "1,2,3\n" * 19 + "1,2\n" + "1,2,3\n" * 30)
+    assert sum(len(batch.bad) for batch in read_text(path)) == 49
 
 
 def test_bytes_that_are_not_utf_8_make_their_row_malformed(tmp_path: Path) -> None:
