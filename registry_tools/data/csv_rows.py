@@ -96,12 +96,15 @@ def read_rows(filesystem: fs.FileSystem, path: str, names: list[str], form: CsvF
             while malformed and (row := next(iter(malformed))) <= end:
                 among[row - first] = malformed.pop(row)
                 end += 1
-            yield TextRows(first, *_decode(block.select(names), among, form), done)
+            # Malformed lines have the file's own order of columns, which may be another.
+            rows, bad = _decode(block, among, form)
+            yield TextRows(first, rows.select(names), bad, done)
             first = end
     if malformed:
-        nothing = pa.RecordBatch.from_pylist([], pa.schema([(name, pa.binary()) for name in names]))
+        own = [field.with_type(pa.binary()) for field in read_header(filesystem, path, path, form)]
         among = {row - first: line for row, line in malformed.items()}
-        yield TextRows(first, *_decode(nothing, among, form), done)
+        rows, bad = _decode(pa.RecordBatch.from_pylist([], pa.schema(own)), among, form)
+        yield TextRows(first, rows.select(names), bad, done)
 
 
 def _read_blocks(

@@ -134,6 +134,18 @@ def test_a_file_whose_lines_never_fit_its_header_is_refused_early(
     assert sum(len(batch.bad) for batch in read_text(path)) == 49
 
 
+@pytest.mark.parametrize("good", ["", "1,2\n"])
+def test_malformed_lines_of_a_file_with_another_column_order_keep_their_columns(
+    good: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "in.csv"
+    path.write_text(f"b,a\n{good}3,4,5\n")
+    files = open_files(str(path))
+    assert files.csv is not None
+    (batch,) = csv_rows.read_rows(files.files[0].filesystem, str(path), ["a", "b"], files.csv)
+    assert batch.rows.to_pylist()[-1] == {"a": "4", "b": "3"}
+
+
 def test_bytes_that_are_not_utf_8_make_their_row_malformed(tmp_path: Path) -> None:
     path = tmp_path / "in.csv"
     path.write_bytes(b"a,b\n1,\xc3\xa4\n1,2,3\n\xff2,x\n\xff,\xfe\n")
