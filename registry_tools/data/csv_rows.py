@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import csv
 import io
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 from pyarrow import fs
 
@@ -22,6 +24,9 @@ COMPRESSION = {".csv": None, ".csv.gz": "gzip", ".csv.zst": "zstd"}
 BLOCK_BYTES = 4 << 20  # of text that are read at once
 _LONGEST_SHOWN = 60
 _MOST_MALFORMED = 100_000  # lines at the beginning of a file before any that fits its header
+# Arrow reads a byte 0xNN that is not UTF-8 as the character U+10FFNN, which has no other use.
+_SHIFT = 0x10FF00 - 0xDC00  # from the surrogate that Python reads it as
+_ESCAPED = re.compile("[\U0010ff80-\U0010ffff]")
 
 
 @dataclass(frozen=True)
@@ -90,20 +95,21 @@ def read_rows(filesystem: fs.FileSystem, path: str, names: list[str], form: CsvF
 
     first = done = 0
     with _open_text(filesystem, path, form) as (source, stream):
-        for block in _read_blocks(stream, names, form, collect):
+        escaper = _ByteEscaper()
+        for block in _read_blocks(pa.TransformInputStream(stream, escaper), names, form, collect):
             done, end, among = source.tell(), first + block.num_rows, {}
             # Rows are collected in ascending order.
             while malformed and (row := next(iter(malformed))) <= end:
                 among[row - first] = malformed.pop(row)
                 end += 1
             # Malformed lines have the file's own order of columns, which may be another.
-            rows, bad = _decode(block, among, form)
+            rows, bad = _decode(block, among, form, escaper.escaped)
             yield TextRows(first, rows.select(names), bad, done)
             first = end
     if malformed:
-        own = [field.with_type(pa.binary()) for field in read_header(filesystem, path, path, form)]
+        nothing = pa.RecordBatch.from_pylist([], read_header(filesystem, path, path, form))
         among = {row - first: line for row, line in malformed.items()}
-        rows, bad = _decode(pa.RecordBatch.from_pylist([], pa.schema(own)), among, form)
+        rows, bad = _decode(nothing, among, form, escaper.escaped)
         yield TextRows(first, rows.select(names), bad, done)
 
 
@@ -119,7 +125,9 @@ def _read_blocks(
                 delimiter=form.separator, newlines_in_values=True, invalid_row_handler=collect
             ),
             convert_options=pa_csv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.binary()), strings_can_be_null=False
+                column_types=dict.fromkeys(names, pa.string()),
+                strings_can_be_null=False,
+                check_utf8=False,  # the stream is
             ),
         )
     except pa.ArrowInvalid as error:
@@ -136,17 +144,17 @@ def _read_blocks(
 
 
 def _decode(
-    block: pa.RecordBatch, malformed: dict[int, tuple[str, str]], form: CsvFormat
+    block: pa.RecordBatch, malformed: dict[int, tuple[str, str]], form: CsvFormat, escaped: bool
 ) -> tuple[pa.RecordBatch, dict[int, str]]:
     """Return all rows as text, malformed lines at their places; and which rows are malformed."""
-    rows, bad = _decode_values(block)
+    rows, bad = _decode_values(block) if escaped else (block, {})
     if malformed:
         total, places = block.num_rows + len(malformed), list(malformed)
         well_formed = np.setdiff1d(np.arange(total), places)
         bad = {int(well_formed[row]): reason for row, reason in bad.items()}
         bad |= {place: reason for place, (_, reason) in malformed.items()}
         width = block.num_columns
-        lines = [[*_split(text, form), *[""] * width][:width] for text, _ in malformed.values()]
+        lines = [[*_split(_unescape(text), form), *[""] * width][:width] for text, _ in malformed.values()]
         arrays = [pa.array(values, pa.string()) for values in zip(*lines, strict=True)]
         both = [rows, pa.RecordBatch.from_arrays(arrays, schema=rows.schema)]
         order = np.argsort(np.concatenate([well_formed, places]))
@@ -155,20 +163,39 @@ def _decode(
 
 
 def _decode_values(block: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[int, str]]:
-    """Return bytes as text; bytes that are not UTF-8 are escaped, and their row has a reason."""
+    """Return values with `\\xNN` for a byte that is not UTF-8; the row of such a value has a reason."""
     bad: dict[int, str] = {}
     arrays = []
     for name, values in zip(block.schema.names, block.columns, strict=True):
-        try:
-            arrays.append(values.cast(pa.string()))
-        except pa.ArrowInvalid:
-            texts = [value.decode("utf-8", "backslashreplace") for value in values.to_pylist()]
-            arrays.append(pa.array(texts, pa.string()))
-            for row, (text, value) in enumerate(zip(texts, values.to_pylist(), strict=True)):
-                if text.encode() != value:
-                    reason = f"'{text[:_LONGEST_SHOWN]}' is not UTF-8 (--encoding names another)"
-                    bad.setdefault(row, f"column {name!r}: {reason}")
+        escaped = pc.indices_nonzero(pc.match_substring_regex(values, r"[\x{10FF80}-\x{10FFFF}]")).to_pylist()
+        if escaped:
+            texts = [_unescape(text) for text in values.to_pylist()]
+            values = pa.array(texts, pa.string())
+            for row in escaped:
+                reason = f"'{texts[row][:_LONGEST_SHOWN]}' is not UTF-8 (--encoding names another)"
+                bad.setdefault(row, f"column {name!r}: {reason}")
+        arrays.append(values)
     return pa.RecordBatch.from_arrays(arrays, block.schema.names), bad
+
+
+class _ByteEscaper:
+    """Make bytes UTF-8: Arrow calls no handler for a malformed line that is not."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        self.escaped = False  # whether there was a byte that is not UTF-8
+
+    def __call__(self, content: pa.Buffer) -> bytes:
+        text = self._decoder.decode(content, final=not len(content))
+        try:
+            return text.encode()
+        except UnicodeEncodeError:
+            self.escaped = True
+            return re.sub("[\udc80-\udcff]", lambda found: chr(ord(found[0]) + _SHIFT), text).encode()
+
+
+def _unescape(text: str) -> str:
+    return _ESCAPED.sub(lambda found: f"\\x{ord(found[0]) & 0xFF:02x}", text)
 
 
 def _split(text: str, form: CsvFormat, strict: bool = False) -> list[str]:

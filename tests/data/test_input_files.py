@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -159,6 +160,16 @@ def test_bytes_that_are_not_utf_8_make_their_row_malformed(tmp_path: Path) -> No
     assert list(batch.bad) == [2, 3, 1]
     assert batch.bad[2] == r"column 'a': '\xff2' is not UTF-8 (--encoding names another)"
     assert "column 'a': " in batch.bad[3]
+
+
+def test_a_line_with_too_many_values_may_hold_bytes_that_are_not_utf_8(tmp_path: Path, capfd: Any) -> None:
+    path = tmp_path / "in.csv"
+    path.write_bytes(b"a,b\n1,2\n\xff,\xc3\xa4,3\n3,\xc3")
+    (batch,) = read_text(path)
+    assert batch.rows.to_pylist()[1:] == [{"a": "\\xff", "b": "ä"}, {"a": "3", "b": "\\xc3"}]
+    assert batch.bad[1] == "3 values, and the header names 2"
+    assert "column 'b'" in batch.bad[2]
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
