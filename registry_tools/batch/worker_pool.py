@@ -26,6 +26,7 @@ from registry_tools.processes import describe_exit
 
 _AHEAD = 2  # slices for each process that are begun before the first is done
 _REPORT_SECONDS = 0.2
+_OF_THE_COMMAND = {signal.SIGINT, signal.SIGHUP}  # signals that end the command, which ends its processes
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 
 _T = TypeVar("_T")
@@ -36,20 +37,26 @@ class WorkerPool:
     """Processes that each load the version of a job once."""
 
     def __init__(self, workers: int) -> None:
-        """Start them; they import what they need while the version is resolved."""
+        """Start the processes, which import the libraries while the command resolves the version."""
         self.workers = workers
         self.version = "the version"  # as errors name it
         context = multiprocessing.get_context("spawn")
         self._rows_done = context.Value("q", 0)
         self._executor = ProcessPoolExecutor(workers, context, _start, (self._rows_done,))
-        others = set(multiprocessing.active_children())
-        with _start_settings():
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_COMMAND)  # the processes inherit it
+        try:
             for _ in range(workers):
                 self._executor.submit(_import_worker)
-        self._processes = set(multiprocessing.active_children()) - others
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        # The dictionary by process id: the executor adds the processes that it starts later.
+        self._processes = self._executor._processes
 
     def run(self, function: Callable[..., _T], *arguments: Any) -> _T:
-        """Call a function once for each process, as a rule in each, and return the first result."""
+        """Call a function as many times as there are processes, and return the first result.
+
+        Each process usually receives one of the calls.
+        """
         with self._deaths_named():
             futures = [self._executor.submit(function, *arguments) for _ in range(self.workers)]
             first, *_ = [future.result() for future in futures]
@@ -92,7 +99,7 @@ class WorkerPool:
             yield
         except BrokenProcessPool:
             self._executor.shutdown()  # waits for the others, which it ends by SIGTERM
-            codes = [process.exitcode for process in self._processes]
+            codes = [process.exitcode for process in self._processes.values()]
             code = next((each for each in codes if each and each != -signal.SIGTERM), -signal.SIGTERM)
             raise RegistryToolsError(
                 f"a worker ended by itself ({describe_exit(code)}) with {self.version}: if memory is short, "
@@ -101,26 +108,9 @@ class WorkerPool:
 
     def close(self) -> None:
         """End them, at work or not."""
-        for process in self._processes:
+        for process in list(self._processes.values()):
             process.kill()
         self._executor.shutdown(cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _start_settings() -> Iterator[None]:
-    """Have processes start with one thread for arithmetic, and leave Ctrl-C to the command."""
-    before = {name: os.environ.get(name) for name in _ONE_THREAD}
-    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def available_cores() -> int:
@@ -131,7 +121,13 @@ def available_cores() -> int:
 def _start(rows_done: Any) -> None:
     """Prepare this process, which ends when the command's process ends, however that is."""
     global _rows_done
+    import threadpoolctl  # not in the command's process, which does without
+
     _rows_done = rows_done
+    for number in _OF_THE_COMMAND:
+        signal.signal(number, signal.SIG_IGN)
+    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))  # for libraries that are loaded later
+    threadpoolctl.threadpool_limits(1)  # for those that are loaded
     os.dup2(2, 1)  # what a model prints is not the result of the command
     pa.set_cpu_count(1)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
