@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from registry_tools.data.csv_rows import read_rows
+from registry_tools.data.csv_rows import CsvFormat, TextRows, read_rows
 from registry_tools.data.input_files import InputFile, InputFiles
 from registry_tools.data.part_files import ARROW, write_part
 
@@ -54,10 +54,14 @@ def cut_text(files: InputFiles, scratch: Path) -> Iterator[Slice]:
     assert files.csv is not None
     before = read = 0
     for number, file in enumerate(files.files):
-        with file.reading():
-            for block in read_rows(file.filesystem, file.path, files.schema.names, files.csv):
-                path, read = scratch / f"text-{number}-{block.first_row}", before + block.done
-                write_part(path, ARROW, iter([block.rows]), {})
-                rows = block.rows.num_rows
-                yield Slice(file, block.first_row, rows, text=path, bad=block.bad, bytes_read=read)
+        for block in _read_blocks(file, files.schema.names, files.csv):
+            path, read = scratch / f"text-{number}-{block.first_row}", before + block.done
+            write_part(path, ARROW, iter([block.rows]), {})
+            rows = block.rows.num_rows
+            yield Slice(file, block.first_row, rows, text=path, bad=block.bad, bytes_read=read)
         before = read
+
+
+def _read_blocks(file: InputFile, names: list[str], form: CsvFormat) -> Iterator[TextRows]:
+    with file.reading():
+        yield from read_rows(file.filesystem, file.path, names, form)

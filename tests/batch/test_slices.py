@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import heapq
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from registry_tools.batch.slices import cut_row_groups
+from registry_tools.batch.slices import cut_row_groups, cut_text
+from registry_tools.data.input_files import open_files
 
 M = 1_000_000
 
@@ -60,6 +62,12 @@ def test_all_processes_end_at_about_the_same_time(sizes: tuple[int, ...], worker
     for piece in cut_row_groups(files(sizes), workers):
         heapq.heappush(ends, heapq.heappop(ends) + piece.rows)  # the first that is idle takes the next
     assert max(ends) <= most * sum(sizes) / workers
+
+
+def test_a_scratch_file_that_cannot_be_written_is_not_an_error_of_the_input(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("a\n1\n")
+    with pytest.raises(FileNotFoundError):
+        list(cut_text(open_files(str(tmp_path / "in.csv")), tmp_path / "missing"))
 
 
 def test_small_row_groups_are_joined_and_few_rows_are_not_divided() -> None:
