@@ -8,6 +8,7 @@ from typing import Any
 
 from registry_tools.batch import scoring_job
 from registry_tools.batch.request import ScoringRequest, ScoringSummary
+from registry_tools.data.csv_rows import CsvFormat
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.refs import parse_ref
 from registry_tools.spark import check_installed
@@ -89,6 +90,7 @@ def score(
     >>> score("iris@production", input="rows.csv", output="scored.parquet").counts  # doctest: +SKIP
     {'setosa': 50, 'versicolor': 50, 'virginica': 50}
     """
+    text = CsvFormat(separator, encoding)
     request = ScoringRequest(
         ref=parse_ref(ref),
         input=str(input),
@@ -98,8 +100,8 @@ def score(
         proba=proba,
         keep=tuple(keep) if keep is not None else None,
         prefix=prefix,
-        separator=separator,
-        encoding=encoding,
+        separator=text.separator,
+        encoding=text.encoding,
         workers=workers,
         master=spark_master,
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+from pyarrow import fs
 
 from registry_tools.batch import slices, worker_pool
 from registry_tools.batch.job import REASON, ScoringJob, SliceResult
@@ -18,7 +19,7 @@ from registry_tools.batch.worker_pool import WorkerPool
 from registry_tools.data import part_files
 from registry_tools.data.arrow_coercion import check_schema
 from registry_tools.data.csv_rows import BLOCK_BYTES, CsvFormat
-from registry_tools.data.input_files import InputFiles, open_files, without_secrets
+from registry_tools.data.input_files import InputFiles, open_files, open_filesystem, without_secrets
 from registry_tools.data.output_file import check_output, folder_beside, output_file, output_folder
 from registry_tools.data.schema import Column, quoted_names
 from registry_tools.errors import InputError, UnsupportedOperation
@@ -104,7 +105,7 @@ def _score_files(
     total = SliceResult()
     rejects: list[Path] = []
     with contextlib.ExitStack() as stack:
-        # The output comes last: where it stands, all stands.
+        # Contexts end in reverse order: the output is renamed last, when the rejects are complete.
         place = output_folder if request.folder else output_file
         output = stack.enter_context(place(request.output))
         rejects_output = stack.enter_context(output_file(request.rejects)) if request.rejects else None
@@ -203,9 +204,16 @@ def _check_outputs(request: ScoringRequest, files: InputFiles, keep: list[str]) 
     if request.rejects is not None:
         wanted.append((request.rejects, False, files.schema))
         refuse_existing_columns(files.schema.names, [request.prefix + REASON], where)
-        if request.rejects.resolve() == request.output.resolve():
+        output, rejects = request.output.resolve(), request.rejects.resolve()
+        if rejects == output:
             raise InputError(f"{request.output}: output and rejects are the same file")
-    given = None if "://" in request.input else Path(request.input).resolve()
+        if output in rejects.parents or rejects in output.parents:
+            raise InputError(
+                f"{request.rejects}: the rejects and the output {request.output} cannot lie in each other: "
+                "name a file for the rejects elsewhere"
+            )
+    local = isinstance(files.files[0].filesystem, fs.LocalFileSystem)
+    given = Path(open_filesystem(request.input)[1]).resolve() if local else None
     for target, folder, schema in wanted:
         check_output(target, folder, part_files.FORMATS)
         forms.append(part_files.PARQUET if folder else part_files.FORMATS[target.suffix.lower()])

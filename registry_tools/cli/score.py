@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import csv
 import sys
@@ -84,8 +83,8 @@ def score(
             output=output,
             rejects=rejects,
             keep=None if keep is None else [name for names in csv.reader([keep]) for name in names],
-            separator=_check_separator(separator.replace("\\t", "\t")),
-            encoding=_check_encoding(encoding),
+            separator=separator.replace("\\t", "\t"),
+            encoding=encoding,
             spark_master=(master or _LOCAL) if engine == "spark" else None,
             begin=lambda files: _bar(stack, files),
             **options,
@@ -103,19 +102,6 @@ def _default_rejects(output: str, engine: str) -> str:
     target = Path(output)
     suffix = f"{target.suffix}.parquet" if output.endswith("/") else target.suffix
     return str(target.with_name(f"{target.stem}.rejects{suffix}"))
-
-
-def _check_separator(text: str) -> str:
-    if len(text) != 1 or not text.isascii() or text in '"\r\n':
-        raise click.BadParameter(f"{text!r} is not one ASCII character", param_hint="--separator")
-    return text
-
-
-def _check_encoding(name: str) -> str:
-    try:
-        return codecs.lookup(name).name
-    except LookupError:
-        raise click.BadParameter(f"Python has no encoding {name!r}", param_hint="--encoding") from None
 
 
 def _lines(summary: ScoringSummary) -> list[tuple[str, str]]:

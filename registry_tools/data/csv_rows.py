@@ -31,10 +31,29 @@ _ESCAPED = re.compile("[\U0010ff80-\U0010ffff]")
 
 @dataclass(frozen=True)
 class CsvFormat:
-    """How bytes become lines and values."""
+    """How bytes become lines and values.
+
+    Raises
+    ------
+    InputError
+        If the separator is not one ASCII character, or Python has no such encoding for text.
+    """
 
     separator: str = ","
     encoding: str = "utf-8"
+
+    def __post_init__(self) -> None:
+        if len(self.separator) != 1 or not self.separator.isascii() or self.separator in '"\r\n':
+            raise InputError(
+                f"the separator {self.separator!r} is not one ASCII character: give one such as ';'"
+            )
+        try:
+            "".encode(self.encoding)
+            object.__setattr__(self, "encoding", codecs.lookup(self.encoding).name)
+        except (LookupError, ValueError):
+            raise InputError(
+                f"Python has no encoding {self.encoding!r} for text: give one such as 'latin-1'"
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -211,6 +230,6 @@ def _open_text(filesystem: fs.FileSystem, path: str, form: CsvFormat) -> Iterato
     found = [codec for ending, codec in COMPRESSION.items() if path.lower().endswith(ending)]
     with filesystem.open_input_file(path) as source:
         stream = pa.CompressedInputStream(source, found[0]) if any(found) else source
-        if codecs.lookup(form.encoding).name != "utf-8":
+        if form.encoding != "utf-8":
             stream = pa.transcoding_input_stream(stream, form.encoding, "utf-8")
         yield source, stream

@@ -23,7 +23,9 @@ import pytest
 import yaml
 
 from registry_tools import load_model
+from registry_tools.api import scoring
 from registry_tools.cli.main import cli, main
+from registry_tools.errors import InputError
 from tests.support.commands import environment, error_of, run
 from tests.support.constants import IRIS_COLUMNS, ROOT
 from tests.support.registries import GOOD, Place
@@ -327,7 +329,31 @@ def test_text_is_read_whatever_its_form(local: Place, tmp_path: Path, capsys: An
     assert "row 2: column 'town': 'K\\xf6;ln' is not UTF-8" in rejects["reason"][0]
     for option, value in [("--separator", ";;"), ("--encoding", "klingon")]:
         argv = ["score", ref, "--input", "x", "--output", "y.csv", option, value]
-        assert repr(value) in error_of(capsys, *argv, code=2)
+        assert repr(value) in error_of(capsys, *argv)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"separator": ";;"}, "the separator ';;' is not one ASCII character"),
+        ({"separator": '"'}, "is not one ASCII character"),
+        ({"encoding": "nope"}, "no encoding 'nope' for text"),
+        ({"encoding": "hex"}, "no encoding 'hex' for text"),
+        ({"output": "out/", "rejects": "out/r.csv"}, "cannot lie in each other"),
+        ({"input": "file://{folder}/in", "output": "in/o.csv"}, "lies in the folder that is read"),
+    ],
+)
+def test_options_are_refused_before_the_version_is_resolved(
+    options: dict[str, str], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("in", "out"):
+        (tmp_path / folder).mkdir()
+    write(rows(5), tmp_path / "in" / "a.csv")
+    options = {"input": "in", "output": "o.csv", **options}
+    options["input"] = options["input"].format(folder=tmp_path)
+    with pytest.raises(InputError, match=reason):
+        scoring.score("missing/1", **options)  # type: ignore[arg-type]
 
 
 @slow
