@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import socket
+from collections import Counter
 from collections.abc import Mapping
 from types import TracebackType
 
@@ -15,7 +16,8 @@ from registry_tools.errors import RegistryToolsError
 from registry_tools.mlflow_store import runs
 
 _log = logging.getLogger(__name__)
-_ILLEGAL = re.compile(r"[^\w\-./ ]")
+_REFUSED = re.compile(r"[^\w\-. ]")  # in the name of a metric; MLflow refuses some uses of /
+_LONGEST_NAME = 250  # of a metric in MLflow
 
 
 class ScoringRun:
@@ -39,7 +41,9 @@ class ScoringRun:
 
     def finish(self, metrics: Mapping[str, float], counts: Mapping[str, int]) -> None:
         """Log the metrics and rows by class, and end it."""
-        by_class = {f"count_{_ILLEGAL.sub('_', name)}": float(n) for name, n in counts.items()}
+        by_class: Counter[str] = Counter()  # two classes may have one name of a metric
+        for name, count in counts.items():
+            by_class[f"count_{_REFUSED.sub('_', name)}"[:_LONGEST_NAME]] += count
         self._end("FINISHED", {**metrics, **by_class}, {})
 
     def __enter__(self) -> ScoringRun:

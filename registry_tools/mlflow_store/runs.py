@@ -55,16 +55,18 @@ def close(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
 def end(
     client: MlflowClient, run_id: str, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]
 ) -> None:
-    """Log metrics and tags, and end a run as FINISHED, FAILED or KILLED."""
+    """Log metrics and tags, and end a run as FINISHED, FAILED or KILLED, also if they cannot be logged."""
     now = int(time.time() * 1000)
     with translate_errors(client.tracking_uri):
-        client.log_batch(
-            run_id,
-            metrics=[Metric(key, value, now, 0) for key, value in metrics.items()][:_MOST_METRICS],
-            tags=[RunTag(key, value) for key, value in tags.items()],
-            synchronous=True,
-        )
-        client.set_terminated(run_id, status)
+        try:
+            client.log_batch(
+                run_id,
+                metrics=[Metric(key, value, now, 0) for key, value in metrics.items()][:_MOST_METRICS],
+                tags=[RunTag(key, value) for key, value in tags.items()],
+                synchronous=True,
+            )
+        finally:
+            client.set_terminated(run_id, status)
 
 
 def end_abandoned_runs(client: MlflowClient, experiment: str, host: str) -> None:
