@@ -39,7 +39,7 @@ class ScoringJob:
 
     def part(self, number: int) -> Path:
         """Return the file of the scored rows of a slice."""
-        return self.parts / f"part-{number:05}.{self.form}"
+        return self.parts / f"part-{number:08}.{self.form}"
 
     def rejects_part(self, number: int) -> Path:
         """Return the file of the rejects of a slice."""
@@ -47,7 +47,7 @@ class ScoringJob:
 
     @property
     def converts_text(self) -> bool:
-        """Whether text becomes what the signature says."""
+        """Whether values that were read as text are written with the types of the signature."""
         return self.csv and self.form != CSV
 
     @functools.cached_property

@@ -19,8 +19,10 @@ from registry_tools.inference.predictor import Predictor
 from registry_tools.models.loaded_model import ModelInfo
 from registry_tools.models.prediction_shape import check_one_output, check_predictions
 
-# So many calls find out which rows of a batch the model refuses; with more it refuses any row.
+# The limit of calls that search a batch for the rows that the model refuses. Beyond it, the model is
+# assumed to refuse every row, and the job fails.
 _MOST_CALLS = 4096
+_MOST_UNNAMED = 1000  # whole numbers that are counted as if they were classes
 BatchResult = tuple[pa.RecordBatch, dict[int, str]]  # predictions; which rows have none, and why
 _NAME = pa.dictionary(pa.int32(), pa.string())
 
@@ -168,12 +170,24 @@ def prediction_type(predictor: Predictor) -> pa.DataType:
     return pa.array(classes).type if classes is not None else pa.float64()
 
 
-def class_counts(predictions: pa.RecordBatch) -> dict[str, int]:
-    """Return how many rows there are of each class; nothing where numbers are predicted."""
+def class_counts(predictions: pa.RecordBatch, has_classes: bool) -> dict[str, int]:
+    """Return how many rows there are of each class; nothing where numbers are predicted.
+
+    Parameters
+    ----------
+    predictions
+        The columns of the predictions.
+    has_classes
+        Whether the model has classes. Whole numbers of another one, such as those of clusters, are
+        counted if there are at most 1,000.
+    """
     names, predicted = predictions.column("prediction_name"), predictions.column("prediction")
     if names.null_count < len(names):
         counts = np.bincount(names.indices).tolist()
         return {name: n for name, n in zip(names.dictionary.to_pylist(), counts, strict=False) if n}
     if not pa.types.is_integer(predicted.type) and not pa.types.is_boolean(predicted.type):
         return {}
-    return {str(pair["values"]): pair["counts"] for pair in pc.value_counts(predicted).to_pylist()}
+    counts = pc.value_counts(predicted)
+    if not has_classes and len(counts) > _MOST_UNNAMED:
+        return {}
+    return {str(pair["values"]): pair["counts"] for pair in counts.to_pylist()}

@@ -126,7 +126,7 @@ def _score_files(
         if not request.folder:
             part_files.assemble(output, job.form, parts(), schema, job.options)
         elif not list(parts()):  # a folder without a file is no table
-            part_files.assemble(output / "part-00000.parquet", job.form, [], schema, job.options)
+            part_files.assemble(output / "part-00000000.parquet", job.form, [], schema, job.options)
         if rejects_output is not None and job.rejects_form is not None:
             part_files.assemble(rejects_output, job.rejects_form, rejects, job.rejects_schema, {})
     return total
@@ -136,13 +136,15 @@ def finish(
     record: ScoringRun, request: ScoringRequest, artifact: ModelArtifact, total: SliceResult, seconds: float
 ) -> ScoringSummary:
     """Log the metrics of a job, end its run, and return its summary."""
+    # Incomplete if a batch had too many numbers to count.
+    counts = dict(sorted(total.counts.items())) if total.counts.total() == total.rows else {}
     metrics = {
         "rows": total.rows,
         "rejected": total.rejected,
         "seconds": seconds,
         "rows_per_second": (total.rows + total.rejected) / max(seconds, 1e-9),
     }
-    record.finish(metrics, total.counts)
+    record.finish(metrics, counts)
     return ScoringSummary(
         name=artifact.name,
         version=artifact.version,
@@ -154,7 +156,7 @@ def finish(
         rejects=str(request.rejects) if request.rejects else None,
         seconds=seconds,
         rows_per_second=metrics["rows_per_second"],
-        counts=dict(sorted(total.counts.items())),
+        counts=counts,
         experiment=record.experiment,
         run_id=record.run_id,
     )

@@ -74,12 +74,13 @@ class SparkTask:
         InputError
             If a row cannot be scored, and rejects are not written.
         """
+        has_classes = bool(self._load().predictor.model.class_names)
         for rows, reasons, coerced, predictions in self._predict(batches):
             if reasons and self.job.rejects_form is None:
                 raise bad_row_error(reasons[min(reasons)])
             good = np.ones(rows.num_rows, bool)
             good[list(reasons)] = False
-            counts = Counter(class_counts(predictions))
+            counts = Counter(class_counts(predictions, has_classes))
             self.total.add(SliceResult(rows=len(predictions), rejected=len(reasons), counts=counts))
             rows, coerced = rows.filter(pa.array(good)), coerced.keep_rows(good)
             arrays = output_columns(self.job, rows, coerced, predictions)
@@ -93,10 +94,13 @@ class SparkTask:
             texts = pa.array([reasons[place] for place in sorted(reasons)], pa.string())
             yield pa.RecordBatch.from_arrays([*bad.columns, texts], schema=self.job.rejects_schema)
 
+    def _load(self) -> BatchPredictor:
+        job = self.job
+        return _load_verified(job.artifact, self.digest, job.policy, job.proba, job.csv)
+
     def _predict(self, batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[Any, ...]]:
         """Yield rows, the reasons of those that cannot be scored, and the predictions of the others."""
-        job = self.job
-        predictor = _load_verified(job.artifact, self.digest, job.policy, job.proba, job.csv)
+        job, predictor = self.job, self._load()
         before: Counter[str] = Counter()  # rows of each file; Spark does not split a CSV
         for batch in batches:
             *columns, files, extra = batch.columns

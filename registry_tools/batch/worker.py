@@ -87,7 +87,13 @@ def _score(
             good = np.ones(count, bool)
             good[list(bad)] = False
             rows, coerced = rows.filter(pa.array(good)), coerced.keep_rows(good)
-        result.add(SliceResult(rows.num_rows, len(bad), Counter(class_counts(predictions))))
+        result.add(
+            SliceResult(
+                rows.num_rows,
+                len(bad),
+                Counter(class_counts(predictions, bool(predictor.predictor.model.class_names))),
+            )
+        )
         if rows.num_rows:
             schema = schema or job.output_schema(predictions.schema)
             arrays = output_columns(job, rows, coerced, predictions)

@@ -30,7 +30,7 @@ _OF_THE_COMMAND = {signal.SIGINT, signal.SIGHUP}  # signals that end the command
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 
 _T = TypeVar("_T")
-_rows_done: Any  # of all processes together, in each of them
+_rows_done: Any  # the counter that all processes of a job share
 
 
 class WorkerPool:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from registry_tools.batch.predictions import BatchPredictor
+from registry_tools.batch.predictions import BatchPredictor, class_counts
 from registry_tools.data.schema import Column
 from registry_tools.errors import UnsupportedOperation
 from registry_tools.inference.model_artifact import ModelArtifact
@@ -68,3 +68,14 @@ def test_classes_of_one_name_have_no_columns_of_probabilities() -> None:
     predictor = batch_predictor([row % 2 for row in range(len(X))], ("same", "same"))
     with pytest.raises(UnsupportedOperation, match="does not name its classes, each by a name of"):
         predictor.probability_columns()
+
+
+@pytest.mark.parametrize(
+    ("distinct", "has_classes", "counted"), [(1000, False, 1000), (1001, False, 0), (1001, True, 1001)]
+)
+def test_whole_numbers_of_a_model_without_classes_are_counted_up_to_a_limit(
+    distinct: int, has_classes: bool, counted: int
+) -> None:
+    names = pa.nulls(distinct, pa.dictionary(pa.int32(), pa.string()))
+    predictions = {"prediction": pa.array(range(distinct)), "prediction_name": names}
+    assert len(class_counts(pa.RecordBatch.from_pydict(predictions), has_classes)) == counted
