@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from registry_tools.data.temp_files import (
     atomic_write,
+    flush,
     name_for_process,
     remove_stale,
     resolve_link,
@@ -49,6 +50,8 @@ def output_folder(path: Path) -> Iterator[Path]:
     """
     with folder_beside(path) as partial:
         yield partial
+        for part in (*partial.iterdir(), partial):
+            flush(part)
         partial.replace(resolve_link(path))
 
 

@@ -49,10 +49,10 @@ def atomic_write(path: Path, sync_folder: bool = False) -> Iterator[Path]:
     os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:
         yield partial
-        _sync(partial)
+        flush(partial)
         partial.replace(target)
         if sync_folder:
-            _sync(target.parent)
+            flush(target.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -89,7 +89,8 @@ def resolve_link(path: Path) -> Path:
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
-def _sync(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Write a file or the names in a folder to the disk, to survive a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from registry_tools.batch.job import ScoringJob
 from registry_tools.batch.slices import cut_row_groups, cut_text
 from registry_tools.data.input_files import open_files
 
@@ -68,6 +69,12 @@ def test_a_scratch_file_that_cannot_be_written_is_not_an_error_of_the_input(tmp_
     (tmp_path / "in.csv").write_text("a\n1\n")
     with pytest.raises(FileNotFoundError):
         list(cut_text(open_files(str(tmp_path / "in.csv")), tmp_path / "missing"))
+
+
+def test_the_parts_of_very_many_slices_are_in_the_order_of_their_names() -> None:
+    job: Any = SimpleNamespace(parts=Path("out"), form="parquet")
+    names = [ScoringJob.part(job, number).name for number in (9, 99_999, 100_000, 1_000_000)]
+    assert names == sorted(names)
 
 
 def test_small_row_groups_are_joined_and_few_rows_are_not_divided() -> None:

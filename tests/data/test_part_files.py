@@ -140,3 +140,20 @@ def test_columns_of_the_input_keep_their_compression_and_need_a_dictionary_that_
     encoded = [name for name, chunk in chunks.items() if chunk.has_dictionary_page]
     assert encoded == ["few", "name"]
     assert [name for name, chunk in chunks.items() if chunk.is_stats_set] == ["few", "many"]
+
+
+def test_the_parts_of_a_folder_are_on_the_disk_before_it_takes_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed = []
+    fsync = os.fsync
+
+    def record(descriptor: int) -> None:
+        assert not (tmp_path / "out").exists()
+        flushed.append(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    with output_folder(tmp_path / "out") as partial:
+        (partial / "part").write_text("rows")
+    assert flushed == [(tmp_path / "out" / "part").stat().st_ino, (tmp_path / "out").stat().st_ino]
