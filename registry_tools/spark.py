@@ -61,9 +61,17 @@ def check_installed() -> None:
 
 @contextlib.contextmanager
 def session(master: str) -> Iterator[SparkSession]:
-    """Start Spark, and stop it after the body; its errors become those of this package."""
+    """Start Spark, and stop it after the body; its errors become those of this package.
+
+    Raises
+    ------
+    UnsupportedOperation
+        If this process has a session already, which would be changed and stopped.
+    """
     from pyspark.sql import SparkSession
 
+    if SparkSession.getActiveSession() is not None:
+        raise UnsupportedOperation("this process has a Spark session: stop it, or score in another process")
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # Spark would take any `python3`
     settings = _SETTINGS | {"spark.ui.showConsoleProgress": str(sys.stderr.isatty()).lower()}
     with warnings.catch_warnings(), contextlib.ExitStack() as stack:

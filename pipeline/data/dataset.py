@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -39,6 +40,10 @@ class Dataset:
             self.source,
             self.digest,
         )
+
+    def rows_digest(self) -> str:
+        """Return the SHA-256 of the row hashes and the label codes, in their order."""
+        return hashlib.sha256(self.hashes.tobytes() + self.labels.to_numpy().tobytes()).hexdigest()
 
 
 def quoted_values(values: Iterable[object]) -> str:

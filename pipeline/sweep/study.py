@@ -118,7 +118,9 @@ def _search_space(model: str, params: SweepParams) -> Space:
 
 def _distribution(values: Range | tuple[Any, ...]) -> distributions.BaseDistribution:
     if isinstance(values, tuple):
-        return distributions.CategoricalDistribution(values)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Optuna's files could not hold tuples; this study is in memory
+            return distributions.CategoricalDistribution(values)
     if values.is_integer:
         return distributions.IntDistribution(int(values.low), int(values.high), values.log)
     return distributions.FloatDistribution(values.low, values.high, values.log)

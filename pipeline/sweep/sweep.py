@@ -22,8 +22,8 @@ from pipeline.training.model_card import EvaluatedTrial, render_sweep_card, run_
 from pipeline.training.train import TrainResult, find_result, train
 from registry_tools.spark import check_installed
 
-# These options change neither the parameters nor the metrics of a trial.
-_EXECUTION = {"n_trials", "n_jobs", "engine", "timeout", "trial_timeout"}
+# These options change neither the parameters nor the metrics of a trial; the digests stand for `data`.
+_EXECUTION = {"n_trials", "n_jobs", "engine", "timeout", "trial_timeout", "data", "plots", "stage"}
 _ARGUMENTS = "model_params"  # the tag of a trial with its arguments, as a training takes them
 Show = Callable[[int, int, "float | None"], None]  # trials that ended, of how many, the best so far
 
@@ -64,7 +64,8 @@ class _RunningSweep:
             run = self.earlier.get(number)
             trial = None
             if learns and run is not None:
-                values = json.loads(run.data.tags[_ARGUMENTS])
+                logged = json.loads(run.data.tags[_ARGUMENTS])  # JSON has no tuples
+                values = {name: tuple(v) if isinstance(v, list) else v for name, v in logged.items()}
                 trial = self.study.accept(number, run.data.params["model"], values)
             trial = trial or self.study.ask(number)
             if trial is None:
@@ -126,7 +127,8 @@ def sweep(params: SweepParams, show: Show = lambda *_: None) -> SweepResult:
         check_installed()
     work = functools.partial(evaluate_trial, params=params, features=dataset.features, training=training)
     fixed = {name: text for name, text in params.as_text().items() if name not in _EXECUTION}
-    key = identity(study.models, fixed, dataset.digest, METRIC)
+    # The training rows count as well: another version of the library may read or split a file differently.
+    key = identity(study.models, fixed, dataset.digest, training.rows_digest(), METRIC)
     with training_run(params.name, f"sweep {params.model}") as run_id:
         runs = SweepRuns(run_id, key)
         with runs.record(params.as_text(), {"model": params.model, "data_digest": dataset.digest}):

@@ -8,6 +8,7 @@ import json
 import platform
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 from pipeline.estimators import ESTIMATORS
 
@@ -26,12 +27,26 @@ def identity(models: Sequence[str], *inputs: object) -> str:
     """
     specs = [ESTIMATORS[model] for model in models]
     packages = {*_PACKAGES, *(spec.factory.split(":")[0].split(".")[0] for spec in specs)}
-    versions = {name: getattr(importlib.import_module(name), "__version__", "") for name in packages}
+    versions = {name: _version(importlib.import_module(name)) for name in packages}
     parts = [inputs, versions, platform.python_version(), repr(specs), _code_digest()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
+def _version(module: ModuleType) -> str:
+    """Return the version of a package; the digest of a module of yours that has none."""
+    version = getattr(module, "__version__", None)
+    if version is None and module.__file__ is not None:
+        file = Path(module.__file__)
+        version = _digest(file.parent if hasattr(module, "__path__") else file)
+    return str(version)
+
+
 def _code_digest() -> str:
-    folder = Path(__file__).parents[1]  # of the package
-    code = [(str(path.relative_to(folder)), path.read_text()) for path in sorted(folder.rglob("*.py"))]
+    return _digest(Path(__file__).parents[1])  # of the package
+
+
+def _digest(path: Path) -> str:
+    """Return the SHA-256 of a Python file, or of all Python files in a folder."""
+    files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
+    code = [(str(file.relative_to(path)), file.read_text()) for file in files]
     return hashlib.sha256(json.dumps(code).encode()).hexdigest()

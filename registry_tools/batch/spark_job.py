@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
+import sklearn
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sql
 from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
@@ -71,7 +72,9 @@ def score(
         policy = replace(policy, public_key=None)  # the signature was checked, and executors lack the key
         tags = scoring_job.run_tags(request, artifact) | {"output": output}
         record = stack.enter_context(ScoringRun(client, artifact.name, tags))
-        predictions = worker.prediction_schema(artifact, policy, request.proba, csv=False)
+        with sklearn.config_context():  # which the worker changes for its whole process
+            predictions = worker.prediction_schema(artifact, policy, request.proba, csv=False)
+            worker.load.cache_clear()
         spark = stack.enter_context(spark_setup.session(request.master or "local[*]"))
         table, schema, text = _open_table(spark, request)
         check_schema(schema, columns, where, text)
@@ -159,7 +162,10 @@ def _run(
         partials = [stack.enter_context(spark_setup.output_folder(spark, each, given)) for each in places]
         frame.mapInArrow(task.score, from_arrow_schema(task.schema, True)).write.parquet(partials[0])
         if rejects:
+            again = spark.sparkContext.accumulator(SliceResult(), AddResults())
+            reject = replace(task, total=again).reject
             frame = frame if total.value.rejected else frame.limit(0)
-            frame = frame.mapInArrow(task.reject, from_arrow_schema(job.rejects_schema, True))
-            frame.write.parquet(partials[1])
+            frame.mapInArrow(reject, from_arrow_schema(job.rejects_schema, True)).write.parquet(partials[1])
+            if again.value.rejected != total.value.rejected:  # Spark read the table twice
+                raise InputError(f"{given}: the table changed while it was scored: score it again")
     return total.value

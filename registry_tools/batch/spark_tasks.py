@@ -90,6 +90,7 @@ class SparkTask:
     def reject(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Yield the rows that cannot be scored, with the reason."""
         for rows, reasons, _, _ in self._predict(batches):
+            self.total.add(SliceResult(rejected=len(reasons)))
             bad = rows.take(pa.array(sorted(reasons), pa.int64()))
             texts = pa.array([reasons[place] for place in sorted(reasons)], pa.string())
             yield pa.RecordBatch.from_arrays([*bad.columns, texts], schema=self.job.rejects_schema)

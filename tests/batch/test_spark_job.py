@@ -21,6 +21,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import sklearn
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 from sklearn.compose import make_column_transformer
@@ -262,15 +263,12 @@ def test_an_executor_that_is_killed_costs_no_row(
 
 @slow
 @pytest.mark.timeout(800)
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_an_interrupted_job_leaves_nothing(
-    number: signal.Signals, code: int, large: Path, local: Place, tmp_path: Path, start: Start
-) -> None:
+def test_an_interrupted_job_leaves_nothing(large: Path, local: Place, tmp_path: Path, start: Start) -> None:
     require_spark()
     name = local.model(GOOD)
     process = start_on_cluster(start, f"{name}/1", large, tmp_path)
-    process.send_signal(number)
-    assert process.wait(timeout=200) == code
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=200) == 143
     assert sorted(os.listdir(tmp_path)) == ["process-0.log", "spark-conf", "spark-home"]
     (experiment,) = local.client.search_experiments(filter_string=f"name = '{name}-scoring'")
     (recorded,) = local.client.search_runs([experiment.experiment_id])
@@ -368,6 +366,49 @@ def test_an_empty_table_gives_a_folder_with_the_columns(
     names = ["prediction", "prediction_name", "model_version"]
     assert pq.read_table(tmp_path / "out").column_names == ["id", *IRIS_COLUMNS, *names]
     assert pq.read_table(tmp_path / "out.rejects").column_names == ["id", *IRIS_COLUMNS, "reason"]
+
+
+@slow
+def test_scoring_keeps_the_settings_of_the_process_and_refuses_its_session(
+    on_spark: list[str], tmp_path: Path, capsys: Any
+) -> None:
+    from pyspark.sql import SparkSession
+
+    given = write(rows(20), tmp_path / "in.parquet")
+    run(capsys, *on_spark, "--input", str(given))
+    assert not sklearn.get_config()["assume_finite"]
+    shutil.rmtree(tmp_path / "out")
+    session = SparkSession.builder.master("local[1]").getOrCreate()
+    try:
+        assert "stop it" in error_of(capsys, *on_spark, "--input", str(given))
+        assert session.range(3).count() == 3
+    finally:
+        session.stop()
+
+
+@slow
+def test_a_table_that_changes_between_scores_and_rejects_is_refused(
+    on_spark: list[str], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from registry_tools.batch import spark_job
+    from registry_tools.batch.spark_tasks import AddResults
+
+    given = tmp_path / "in.csv"
+    rows(50).astype({IRIS_COLUMNS[2]: object}).replace({IRIS_COLUMNS[2]: {1.4: "bad"}}).to_csv(
+        given, index=False
+    )
+    made = []
+
+    class Results(AddResults):
+        def __init__(self) -> None:
+            made.append(self)
+            if len(made) == 2:  # between the two passes; the length of the file stays
+                given.write_text(given.read_text().replace("bad", "1.4", 1))
+
+    monkeypatch.setattr(spark_job, "AddResults", Results)
+    message = error_of(capsys, *on_spark, "--input", str(given), "--on-bad-row", "reject")
+    assert "in.csv: the table changed while it was scored" in message
+    assert os.listdir(tmp_path) == ["in.csv"]
 
 
 @slow

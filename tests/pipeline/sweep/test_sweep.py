@@ -19,12 +19,12 @@ import sklearn
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-import pipeline
 from pipeline.cli import main
 from pipeline.errors import PipelineError
 from pipeline.estimators import ESTIMATORS, Range
 from pipeline.params.definitions import SAMPLERS, SweepParams
 from pipeline.sweep.sweep import sweep
+from pipeline.training import environment
 from registry_tools.errors import UnsupportedOperation
 from tests.support.constants import ROOT
 from tests.support.servers import BIN, end_group, eventually, free_port, wait_until_up
@@ -293,7 +293,7 @@ def changed_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "pipeline", copy)
     with (copy / "training" / "model_pipeline.py").open("a") as code:
         code.write("MAX_CATEGORIES = 10\n")
-    monkeypatch.setattr(pipeline, "__file__", str(copy / "__init__.py"))
+    monkeypatch.setattr(environment, "__file__", str(copy / "training" / "environment.py"))
 
 
 def changed_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -369,6 +369,27 @@ def test_a_finished_sweep_is_extended(sampler: str, store: str) -> None:
     assert more.best.metrics["cv_accuracy_mean"] == best
     # The same command again is a sweep of its own.
     assert sweep(dataclasses.replace(params, n_trials=7)).resumed == 0
+
+
+def test_an_interrupted_sweep_resumes_from_a_copy_of_the_table(store: str, table_csv: Path) -> None:
+    params = SweepParams(data=str(table_csv), target="kind", model="knn", n_trials=3, plots=False)
+    first = sweep(params)
+    MlflowClient(store).update_run(first.run_id, "KILLED")
+    copy = shutil.copy(table_csv, table_csv.with_name("copy.csv"))
+    assert sweep(dataclasses.replace(params, data=str(copy), n_trials=4)).resumed == 3
+
+
+@pytest.mark.slow
+def test_a_sweep_over_tuples_is_resumed(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = {"hidden_layer_sizes": ((4,), (5,), (6,), (7,)), "alpha": Range(1e-4, 1e-1, log=True)}
+    factory, trusted = "sklearn.neural_network:MLPClassifier", "sklearn.neural_network._stochastic_optimizers"
+    monkeypatch.setenv("REGISTRY_TOOLS_TRUST", f"{trusted}.AdamOptimizer")
+    spec = dataclasses.replace(ESTIMATORS["svc"], factory=factory, space=space)
+    monkeypatch.setitem(ESTIMATORS, "svc", spec)
+    params = SweepParams(model="svc", n_trials=4, plots=False, sampler="tpe")
+    first = sweep(params)
+    MlflowClient(store).update_run(first.run_id, "KILLED")
+    assert sweep(params).resumed == first.finished
 
 
 @pytest.mark.slow
