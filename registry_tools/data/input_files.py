@@ -211,11 +211,12 @@ def _list_files(filesystem: fs.FileSystem, path: str, where: str) -> list[str]:
 
 def _check_columns(given: pa.Schema, where: str, wanted: pa.Schema, first: str) -> None:
     """Refuse a column that occurs twice, and columns that differ from the first file's."""
-    doubled = [name for name, count in Counter(given.names).items() if count > 1]
+    names, expected = Counter(given.names), dict.fromkeys(wanted.names)  # `names` makes a list each time
+    doubled = [name for name, count in names.items() if count > 1]
     if doubled:
         raise InputError(f"{where}: column {doubled[0]!r} stands twice: rename or drop one")
-    missing = [name for name in wanted.names if name not in given.names]
-    added = [name for name in given.names if name not in wanted.names]
+    missing = [name for name in expected if name not in names]
+    added = [name for name in names if name not in expected]
     if missing or added:
         difference = f"lacks {quoted_names(missing)}" if missing else f"has {quoted_names(added)}"
         raise InputError(f"{where}: other columns than in {first}: it {difference}")

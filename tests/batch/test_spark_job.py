@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mlflow
@@ -482,7 +483,7 @@ def test_an_executor_does_not_load_files_that_changed_on_the_way(
     local: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pyspark = pytest.importorskip("pyspark", reason="pyspark is not installed (make test-slow installs it)")
-    from registry_tools.batch.job import ScoringJob
+    from registry_tools.batch.job import ScoringJob, SliceResult
     from registry_tools.batch.spark_tasks import SparkTask
 
     source = local.client.get_model_version_download_uri(local.model(GOOD), "1")
@@ -492,12 +493,14 @@ def test_an_executor_does_not_load_files_that_changed_on_the_way(
     schema = pa.schema([(name, pa.float64()) for name in IRIS_COLUMNS])
     artifact = ModelArtifact("elsewhere", "m", 1, None, None, None)
     job = ScoringJob(artifact, TrustPolicy(), False, False, columns, schema, [], "", "parquet", None)
-    task = SparkTask(job, digest, job.rejects_schema, None)
+    counted: list[SliceResult] = []
+    task = SparkTask(job, digest, job.rejects_schema, SimpleNamespace(add=counted.append))
     monkeypatch.setattr(pyspark.SparkFiles, "get", lambda name: str(tmp_path / "version"))
     batch = pa.RecordBatch.from_pydict(
         {**{name: [1.0, np.nan] for name in IRIS_COLUMNS}, "file": ["file:///a%20b"] * 2, "row": [5, 6]}
     )
     (rejects,) = task.reject(iter([batch]))
+    assert [each.rejected for each in counted] == [1]
     missing = "/a b: row 6: column 'sepal length (cm)': missing value, and the model needs one"
     assert rejects.column("reason").to_pylist() == [missing]
     with pytest.raises(VerificationError, match="its files were changed"):

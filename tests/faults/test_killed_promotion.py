@@ -29,6 +29,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_a_promotion_that_was_killed_leaves_a_working_stage_and_repair_closes_it(
     model: str, local: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -58,7 +58,7 @@ def test_mlflow_run_resumes_the_run_that_it_opened(store: str) -> None:
     ("parameter", "line"),
     [
         ("test_size=abc", "pipeline: error: test_size=abc: must be a fraction above 0 and below 1"),
-        ("depth=3", "pipeline: error: No such option"),
+        pytest.param("depth=3", "pipeline: error: No such option", marks=pytest.mark.slow),
     ],
 )
 def test_a_mistyped_parameter_leaves_no_run_and_no_version(parameter: str, line: str, store: str) -> None:
@@ -119,7 +119,9 @@ def test_an_unavailable_store_is_reported_in_one_line(address: str, tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("uri", ["models:/iris@staging", "models:/iris/Staging"])
+@pytest.mark.parametrize(
+    "uri", ["models:/iris@staging", pytest.param("models:/iris/Staging", marks=pytest.mark.slow)]
+)
 def test_mlflow_models_serve_predicts_with_the_stage(
     uri: str, store: str, start: Callable[..., subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ import os, signal, time
 from registry_tools.serving.processes.lifecycle import fork_without_handlers, signal_socket
 
 with signal_socket([signal.SIGTERM]) as receiver:
-    for _ in range(200):
+    for _ in range(60):
         pid = fork_without_handlers([signal.SIGTERM])
         if pid == 0:
             time.sleep(1)
