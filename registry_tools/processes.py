@@ -165,7 +165,7 @@ def calls_on_spark(function: Callable[[Argument], Result]) -> Iterator[Callable[
             except (TimeoutError, ChildProcessError) as error:
                 return error
 
-        result = context.parallelize([argument], 1).map(task).collect()[0]
+        result: Any = context.parallelize([argument], 1).map(task).collect()[0]
         if isinstance(result, (TimeoutError, ChildProcessError)):
             raise result
         return result

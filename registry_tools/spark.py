@@ -73,7 +73,7 @@ def session(master: str) -> Iterator[SparkSession]:
     if SparkSession.getActiveSession() is not None:
         raise UnsupportedOperation("this process has a Spark session: stop it, or score in another process")
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # Spark would take any `python3`
-    settings = _SETTINGS | {"spark.ui.showConsoleProgress": str(sys.stderr.isatty()).lower()}
+    settings: dict[str, Any] = _SETTINGS | {"spark.ui.showConsoleProgress": str(sys.stderr.isatty()).lower()}
     with warnings.catch_warnings(), contextlib.ExitStack() as stack:
         warnings.simplefilter("ignore")  # Spark warns of pandas 3
         try:

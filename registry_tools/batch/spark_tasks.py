@@ -16,7 +16,7 @@ from urllib.parse import unquote
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark import SparkFiles
+from pyspark import AccumulatorParam, SparkFiles
 
 from registry_tools.batch.job import ScoringJob, SliceResult
 from registry_tools.batch.predictions import BatchPredictor, class_counts
@@ -40,7 +40,7 @@ def _load_verified(
     return load(replace(artifact, folder=folder), policy, proba, csv_input)
 
 
-class AddResults:
+class AddResults(AccumulatorParam[SliceResult]):  # type: ignore[misc]
     """Adds up the results of tasks; Spark takes one of each partition, whatever it retries."""
 
     def zero(self, value: SliceResult) -> SliceResult:
