@@ -36,7 +36,7 @@ test: $(VENV)/.test ## Run the tests, in at most four minutes.
 	@$(BIN)/python -m pytest
 
 test-slow: $(VENV)/.test $(VENV)/.spark $(VENV)/.docs ## Run the slow tests, which take minutes or install packages.
-	@$(BIN)/python -m pytest -m slow --timeout 900 -rs
+	@$(BIN)/python -m pytest -m slow -n 3 --timeout 900 -rs # one more than cores: many tests wait for servers
 
 check: $(VENV)/.test ## Check format, style, types and the layers of imports.
 	@$(BIN)/ruff format --check .
