@@ -16,7 +16,7 @@ from pipeline.data.load import load_dataset
 from pipeline.errors import InvalidParameter
 from pipeline.params.definitions import TrainParams
 from pipeline.training.model_pipeline import create_estimator
-from registry_tools.data.output_file import output_file
+from registry_tools.files.output_file import output_file
 
 
 def train_iris_model(

@@ -17,8 +17,8 @@ from pipeline.data.split import split_rows
 from pipeline.errors import DataError, InvalidParameter
 from pipeline.params.definitions import TrainParams
 from registry_tools.data.row_hash import hash_rows
-from registry_tools.data.tables import format_of, parse_table, read_bytes
 from registry_tools.errors import InputError
+from registry_tools.files.tables import format_of, parse_table, read_bytes
 
 _log = logging.getLogger(__name__)
 

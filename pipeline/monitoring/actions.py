@@ -20,9 +20,9 @@ from pipeline.tracking import runs
 from pipeline.training.baseline import TrainingBaseline
 from pipeline.training.train import train
 from registry_tools.data.schema import quoted_names
-from registry_tools.data.tables import read_table
 from registry_tools.errors import GateRefused, RegistryToolsError, error_summary
 from registry_tools.evaluation.gate_options import GateOptions
+from registry_tools.files.tables import read_table
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.promotion import promote, rollback

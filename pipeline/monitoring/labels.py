@@ -18,7 +18,7 @@ from pipeline.monitoring.production_data import REQUEST, ROW
 from pipeline.monitoring.window import CurrentWindow
 from pipeline.training.baseline import TrainingBaseline
 from registry_tools.data.schema import quoted_names
-from registry_tools.data.tables import read_table
+from registry_tools.files.tables import read_table
 
 _LABEL = "label"
 _KEY = ["request", "row"]

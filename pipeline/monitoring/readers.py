@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from pipeline.errors import DataError
 from pipeline.monitoring.production_data import AT, MODEL, ProductionData
 from registry_tools.data.schema import quoted_names
-from registry_tools.data.tables import read_table
 from registry_tools.errors import first_line
+from registry_tools.files.tables import read_table
 
 _log = logging.getLogger(__name__)
 

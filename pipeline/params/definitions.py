@@ -115,7 +115,7 @@ class TrainParams(CheckedParams):
             raise InvalidParameter("drop", as_text(self.drop), "needs data=FILE; iris has no such column")
         if self.target in self.drop:
             raise InvalidParameter("drop", as_text(self.drop), "the label column cannot be left out")
-        from registry_tools.data.input_files import without_secrets  # with pyarrow, which takes time
+        from registry_tools.files.input_files import without_secrets  # with pyarrow, which takes time
 
         address = without_secrets(self.data)
         if "://" in self.data and address != self.data.partition("?")[0]:

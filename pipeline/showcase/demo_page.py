@@ -13,7 +13,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from registry_tools.data.temp_files import atomic_write
+from registry_tools.files.temp_files import atomic_write
 from registry_tools.reports.render import render
 
 PAGE = "index.html"

@@ -8,7 +8,7 @@ from typing import Any
 
 from registry_tools.batch import scoring_job
 from registry_tools.batch.request import ScoringRequest, ScoringSummary
-from registry_tools.data.csv_rows import CsvFormat
+from registry_tools.files.csv_rows import CsvFormat
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.refs import parse_ref
 from registry_tools.spark import check_installed

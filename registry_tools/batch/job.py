@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from registry_tools.data.arrow_coercion import arrow_type
-from registry_tools.data.part_files import CSV
 from registry_tools.data.schema import Column
+from registry_tools.files.part_files import CSV
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.models.trust_policy import TrustPolicy
 

@@ -16,13 +16,13 @@ from registry_tools.batch import slices, worker_pool
 from registry_tools.batch.job import REASON, ScoringJob, SliceResult
 from registry_tools.batch.request import ScoringRequest, ScoringSummary
 from registry_tools.batch.worker_pool import WorkerPool
-from registry_tools.data import part_files
 from registry_tools.data.arrow_coercion import check_schema
-from registry_tools.data.csv_rows import BLOCK_BYTES, CsvFormat
-from registry_tools.data.input_files import InputFiles, open_files, open_filesystem, without_secrets
-from registry_tools.data.output_file import check_output, folder_beside, output_file, output_folder
 from registry_tools.data.schema import Column, quoted_names
 from registry_tools.errors import InputError, UnsupportedOperation
+from registry_tools.files import part_files
+from registry_tools.files.csv_rows import BLOCK_BYTES, CsvFormat
+from registry_tools.files.input_files import InputFiles, open_files, open_filesystem, without_secrets
+from registry_tools.files.output_file import check_output, folder_beside, output_file, output_folder
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.models.formats import describe
 from registry_tools.models.trust_policy import TrustPolicy

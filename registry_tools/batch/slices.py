@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from registry_tools.data.csv_rows import CsvFormat, TextRows, read_rows
-from registry_tools.data.input_files import InputFile, InputFiles
-from registry_tools.data.part_files import ARROW, write_part
+from registry_tools.files.csv_rows import CsvFormat, TextRows, read_rows
+from registry_tools.files.input_files import InputFile, InputFiles
+from registry_tools.files.part_files import ARROW, write_part
 
 _FEWEST_ROWS = 1 << 16  # of a slice, unless its file has fewer
 _JOINED_ROWS = 1 << 18  # so many rows of small row groups are one slice

@@ -22,11 +22,11 @@ from registry_tools.batch.job import ScoringJob, SliceResult
 from registry_tools.batch.request import ScoringRequest, ScoringSummary
 from registry_tools.batch.run_log import ScoringRun
 from registry_tools.batch.spark_tasks import ARCHIVE, AddResults, SparkTask
-from registry_tools.data import csv_rows, input_files
 from registry_tools.data.arrow_coercion import check_schema
-from registry_tools.data.part_files import PARQUET
-from registry_tools.data.temp_files import make_temp_folder
 from registry_tools.errors import InputError
+from registry_tools.files import csv_rows, input_files
+from registry_tools.files.part_files import PARQUET
+from registry_tools.files.temp_files import make_temp_folder
 from registry_tools.inference.artifact_fetcher import ArtifactFetcher
 from registry_tools.mlflow_store.client import connect
 from registry_tools.models import manifest

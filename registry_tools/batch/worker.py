@@ -17,8 +17,8 @@ from registry_tools.batch.predictions import BatchPredictor, class_counts
 from registry_tools.batch.slices import Slice
 from registry_tools.data.arrow_coercion import coerce_batch, to_arrow
 from registry_tools.data.coerced_batch import CoercedBatch
-from registry_tools.data.part_files import read_arrow, write_part
 from registry_tools.errors import InputError
+from registry_tools.files.part_files import read_arrow, write_part
 from registry_tools.inference import model_loader
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.models.trust_policy import TrustPolicy

@@ -133,7 +133,7 @@ def write_page(path: str, page: str) -> None:
     if path in {"", "-"}:
         raise click.UsageError(f"--html {path!r}: name a file")
 
-    from registry_tools.data.output_file import output_file
+    from registry_tools.files.output_file import output_file
 
     with output_file(Path(path)) as part:
         part.write_text(page, encoding="utf-8")

@@ -40,7 +40,7 @@ def predict(
     tracking_uri: str | None,
 ) -> None:
     """Predict one row or a file of rows with the version REF."""
-    from registry_tools.data.tables import write_table
+    from registry_tools.files.tables import write_table
     from registry_tools.models.loader import load_model
 
     if (features is None) == (input_path is None):
@@ -64,7 +64,7 @@ def predict(
 
 def _read_rows(model: LoadedModel, features: str | None, input_path: str | None) -> pd.DataFrame:
     from registry_tools.data.coercion import coerce, values_from_text
-    from registry_tools.data.tables import read_stream, read_table
+    from registry_tools.files.tables import read_stream, read_table
 
     columns = model.info.signature
     if features is not None:
@@ -133,7 +133,7 @@ def export(
 
     `joblib.load` reads the file without MLflow.
     """
-    from registry_tools.models.export import export_joblib
+    from registry_tools.models.joblib_file import export_joblib
     from registry_tools.models.loader import load_model
 
     model = load_model(ref, tracking_uri=tracking_uri, **loading)

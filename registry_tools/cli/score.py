@@ -17,7 +17,7 @@ from registry_tools.cli.options import common_options, print_columns, print_json
 
 if TYPE_CHECKING:
     from registry_tools.batch.request import ScoringSummary
-    from registry_tools.data.input_files import InputFiles
+    from registry_tools.files.input_files import InputFiles
 
 _LOCAL = "local[*]"
 

@@ -1,1 +1,1 @@
-"""Schemas, type coercion, row hashes, table files and temporary files."""
+"""Schemas, the coercion of rows to the types of a signature, and row hashes."""

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from registry_tools.data.schema import Column
-from registry_tools.data.tables import format_of, parse_table, read_bytes
 from registry_tools.errors import InputError, VerificationError
+from registry_tools.files.tables import format_of, parse_table, read_bytes
 from registry_tools.models.evidence import Holdout
 from registry_tools.models.formats import describe
 

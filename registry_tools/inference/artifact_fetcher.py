@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry_tools.data.temp_files import locked, make_temp_folder
+from registry_tools.files.temp_files import locked, make_temp_folder
 from registry_tools.inference.model_artifact import Identity, ModelArtifact
 from registry_tools.mlflow_store import registry
 from registry_tools.mlflow_store.client import connect

@@ -1,4 +1,4 @@
-"""A classifier from a joblib file, and its files in the skops format."""
+"""Joblib files: the estimator of a version to a file, and a classifier from a file to the skops format."""
 
 from __future__ import annotations
 
@@ -22,11 +22,34 @@ from registry_tools.errors import (
     error_summary,
     first_line,
 )
+from registry_tools.files.output_file import output_file
+from registry_tools.models.loaded_model import LoadedModel
 from registry_tools.models.trust_policy import TrustPolicy
 
 _log = logging.getLogger(__name__)
 _REQUIREMENTS = ("mlflow", "scikit-learn", "skops", "numpy", "pandas", "scipy")
 _EXAMPLE_ROWS = 5
+
+
+def export_joblib(model: LoadedModel, path: str | Path) -> int:
+    """Write the scikit-learn estimator to a joblib file atomically; return its size in bytes.
+
+    Raises
+    ------
+    UnsupportedOperation
+        If the version holds no scikit-learn estimator.
+    InputError
+        If the file cannot be written.
+    """
+    if not hasattr(model.estimator, "get_params"):
+        raise UnsupportedOperation(
+            f"{model.info.name} version {model.info.version} is a {type(model.estimator).__name__}: joblib "
+            "export supports scikit-learn estimators only"
+        )
+    path = Path(path)
+    with output_file(path) as part:
+        joblib.dump(model.estimator, part)
+    return path.stat().st_size
 
 
 def read_classifier(path: Path, policy: TrustPolicy) -> Any:

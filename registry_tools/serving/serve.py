@@ -11,8 +11,8 @@ import ssl
 import tempfile
 from pathlib import Path
 
-from registry_tools.data.temp_files import make_temp_folder
 from registry_tools.errors import InputError
+from registry_tools.files.temp_files import make_temp_folder
 from registry_tools.serving.settings import Settings
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from registry_tools.batch.job import ScoringJob
 from registry_tools.batch.slices import cut_row_groups, cut_text
-from registry_tools.data.input_files import open_files
+from registry_tools.files.input_files import open_files
 
 M = 1_000_000
 

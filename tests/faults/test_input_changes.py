@@ -19,8 +19,8 @@ from registry_tools.batch import slices, worker
 from registry_tools.batch.request import ScoringRequest
 from registry_tools.batch.scoring_job import score
 from registry_tools.batch.slices import Slice
-from registry_tools.data.input_files import InputFile, open_files
 from registry_tools.errors import InputError
+from registry_tools.files.input_files import InputFile, open_files
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.refs import parse_ref
 from tests.support.registries import GOOD, Place

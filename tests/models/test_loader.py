@@ -26,7 +26,7 @@ from registry_tools.errors import (
     UnsupportedOperation,
     VerificationError,
 )
-from registry_tools.models.export import export_joblib
+from registry_tools.models.joblib_file import export_joblib
 from tests.support.constants import IRIS_ROW
 from tests.support.estimators import Tracer
 from tests.support.stores import Trained

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from registry_tools.data.schema import NUMBERS
-from registry_tools.data.temp_files import atomic_write
+from registry_tools.files.temp_files import atomic_write
 from registry_tools.inference.predictor import Predictor, skip_sklearn_validation
 from registry_tools.serving.engine.prediction_events import PredictionEvent
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import uvloop
 
-from registry_tools.data.temp_files import atomic_write
+from registry_tools.files.temp_files import atomic_write
 from registry_tools.inference.predictor import Predictor, skip_sklearn_validation
 from registry_tools.processes import decode_message
 from registry_tools.serving.observers.metrics import ShadowMetrics

@@ -14,8 +14,8 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from registry_tools.data.temp_files import locked
 from registry_tools.errors import VerificationError
+from registry_tools.files.temp_files import locked
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.inference.trial import describe_end, trial_key
 from registry_tools.models.trust_policy import TrustPolicy

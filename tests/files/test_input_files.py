@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from registry_tools.data import csv_rows
-from registry_tools.data.csv_rows import CsvFormat, TextRows
-from registry_tools.data.input_files import open_files
 from registry_tools.errors import InputError
+from registry_tools.files import csv_rows
+from registry_tools.files.csv_rows import CsvFormat, TextRows
+from registry_tools.files.input_files import open_files
 
 
 def read_text(path: Path, form: CsvFormat | None = None) -> list[TextRows]:

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from registry_tools.data import csv_rows
-from registry_tools.data.csv_rows import CsvFormat
 from registry_tools.data.schema import quoted_names
 from registry_tools.errors import InputError, UnsupportedOperation, first_line
+from registry_tools.files import csv_rows
+from registry_tools.files.csv_rows import CsvFormat
 
 PARQUET_ENDINGS = (".parquet", ".pq")
 ENDINGS = (*csv_rows.COMPRESSION, *PARQUET_ENDINGS)

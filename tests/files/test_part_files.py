@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from registry_tools.data import part_files, temp_files
-from registry_tools.data.output_file import check_output, folder_beside, output_file, output_folder
-from registry_tools.data.part_files import assemble, check_csv_columns, write_part
 from registry_tools.errors import InputError
+from registry_tools.files import part_files, temp_files
+from registry_tools.files.output_file import check_output, folder_beside, output_file, output_folder
+from registry_tools.files.part_files import assemble, check_csv_columns, write_part
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from typing import Any, BinaryIO
 
 import pandas as pd
 
-from registry_tools.data.input_files import open_filesystem, translate_read_errors, without_secrets
-from registry_tools.data.output_file import output_file
 from registry_tools.errors import InputError, first_line
+from registry_tools.files.input_files import open_filesystem, translate_read_errors, without_secrets
+from registry_tools.files.output_file import output_file
 
 _SUFFIXES = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".pq": "parquet"}
 

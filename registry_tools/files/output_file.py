@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from registry_tools.data.temp_files import (
+from registry_tools.errors import InputError, first_line
+from registry_tools.files.temp_files import (
     atomic_write,
     flush,
     name_for_process,
@@ -19,7 +20,6 @@ from registry_tools.data.temp_files import (
     resolve_link,
     temporary_prefix,
 )
-from registry_tools.errors import InputError, first_line
 
 
 @contextlib.contextmanager

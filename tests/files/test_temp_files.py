@@ -5,8 +5,8 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from registry_tools.data.output_file import output_file
-from registry_tools.data.temp_files import atomic_write
+from registry_tools.files.output_file import output_file
+from registry_tools.files.temp_files import atomic_write
 
 
 def test_two_threads_that_write_one_file_do_not_mix_their_content(tmp_path: Path) -> None:
