@@ -1,4 +1,4 @@
-"""What the processes of a scoring job are told, and what they report; importing it is cheap."""
+"""The job that the processes of a scoring receive, and the counts that they return; importing it is cheap."""
 
 from __future__ import annotations
 
