@@ -1,31 +1,21 @@
-"""Resource limits of processes, calls in processes or tasks of Spark, and the messages between them.
-
-A message has two parts: the head is a JSON object, and the body is bytes, possibly none. In a
-stream, the lengths of both parts come first.
-"""
+"""Processes: their resource limits, and calls in processes or in tasks of Spark."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import multiprocessing
 import os
 import resource
 import signal
-import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar
-
-import orjson
+from typing import Any, TypeVar
 
 MEBIBYTE = 1 << 20
-
-_LENGTHS = struct.Struct("<IQ")  # of the head, of the body
 
 # Processes are forks of a server that has only imported modules. This process has threads, so forking it
 # is not safe.
@@ -34,8 +24,6 @@ _CALL = "call of a function"  # the name of these processes
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
-Head = dict[str, Any]
-Message = tuple[Head, bytes]
 
 
 def process_is_running(number: int) -> bool:
@@ -178,58 +166,17 @@ def calls_on_spark(function: Callable[[Argument], Result]) -> Iterator[Callable[
 
 def _send_result(connection: Any, function: Callable[[Any], Any], argument: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this process
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    exit_with_parent()
     connection.send(function(argument))
 
 
-def _exit_with_parent() -> None:
+def exit_with_parent() -> None:
+    """End this process when its parent ends, even if the parent is killed; it is one of multiprocessing."""
     parent = multiprocessing.parent_process()
-    if parent is not None:
+    assert parent is not None
+
+    def wait() -> None:
         parent.join()
         os._exit(1)
 
-
-def encode_message(head: Head, body: Any = b"") -> bytes:
-    """Return a message as bytes; the body is bytes or another buffer.
-
-    Raises
-    ------
-    TypeError
-        If the head cannot be written as JSON.
-    """
-    try:
-        text = orjson.dumps(head)
-    except TypeError:  # such as a lone surrogate, from a file name that is not UTF-8
-        text = json.dumps(head).encode()
-    return b"".join((_LENGTHS.pack(len(text), memoryview(body).nbytes), text, body))
-
-
-def decode_message(content: bytes) -> Message:
-    """Return the head and the body of a message that `encode_message` returned."""
-    length, _ = _LENGTHS.unpack_from(content)
-    end = _LENGTHS.size + length
-    return _parse_head(content[_LENGTHS.size : end]), content[end:]
-
-
-def write_message(stream: IO[bytes], head: Head, body: Any = b"") -> None:
-    """Write one message to a stream."""
-    stream.write(encode_message(head, body))
-    stream.flush()
-
-
-def read_message(stream: IO[bytes]) -> Message | None:
-    """Read one message from a stream; None if the other side has closed it."""
-    lengths = stream.read(_LENGTHS.size)
-    if len(lengths) < _LENGTHS.size:
-        return None
-    text, body = map(stream.read, _LENGTHS.unpack(lengths))
-    if (len(text), len(body)) != _LENGTHS.unpack(lengths):
-        return None
-    return _parse_head(text), body
-
-
-def _parse_head(text: bytes) -> Head:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return json.loads(text)
+    threading.Thread(target=wait, daemon=True).start()

@@ -1,34 +1,15 @@
-"""Messages between processes: what one side writes, the other reads, or learns that it ended."""
+"""Calls in a process of their own."""
 
 from __future__ import annotations
 
-import io
 import math
 import multiprocessing
 import os
 import time
 
-import numpy as np
 import pytest
 
-from registry_tools.processes import call_in_process, decode_message, encode_message, read_message
-
-
-def test_an_error_that_names_a_path_outside_utf_8_arrives() -> None:
-    head = {"error": os.fsdecode(b"/cache/\xff is not readable")}
-    assert decode_message(encode_message(head))[0] == head
-
-
-def test_a_body_of_numbers_arrives_whole() -> None:
-    numbers = np.arange(3.0)
-    received = read_message(io.BytesIO(encode_message({}, numbers)))
-    assert received is not None
-    assert np.frombuffer(received[1]).tolist() == [0, 1, 2]
-
-
-def test_a_message_that_was_cut_off_is_the_end_of_the_other_side() -> None:
-    message = encode_message({"kind": "rows"}, b"body")
-    assert all(read_message(io.BytesIO(message[:length])) is None for length in range(len(message)))
+from registry_tools.processes import call_in_process
 
 
 def test_a_call_in_a_process_returns_its_result() -> None:

@@ -58,7 +58,7 @@ class _RunningSweep:
 
     def dispatch(self) -> Iterator[Trial]:
         """Yield the trials to run, each with a run of its own; add those that are finished."""
-        # A sampler that learns receives the finished trials first. The other samplers draw the same trials again.
+        # A sampler that learns receives the finished trials first; the others draw the same trials again.
         learns = self.study.learns
         for number in sorted(range(self.params.n_trials), key=lambda n: learns and n not in self.earlier):
             run = self.earlier.get(number)

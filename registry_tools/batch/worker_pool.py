@@ -8,7 +8,6 @@ import itertools
 import multiprocessing
 import os
 import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, wait
@@ -22,7 +21,7 @@ from registry_tools.batch.slices import Slice
 from registry_tools.errors import RegistryToolsError
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.models.trust_policy import TrustPolicy
-from registry_tools.processes import describe_exit
+from registry_tools.processes import describe_exit, exit_with_parent
 
 _AHEAD = 2  # slices for each process that are begun before the first is done
 _REPORT_SECONDS = 0.2
@@ -130,14 +129,7 @@ def _start(rows_done: Any) -> None:
     threadpoolctl.threadpool_limits(1)  # for those that are loaded
     os.dup2(2, 1)  # what a model prints is not the result of the command
     pa.set_cpu_count(1)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _exit_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    exit_with_parent()
 
 
 def _import_worker() -> None:

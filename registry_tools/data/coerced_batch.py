@@ -28,16 +28,6 @@ class CoercedBatch:
         """The reason why a row cannot be scored, by row of the batch."""
         return {row: f"column {f.column!r}: {f.describe()}" for row, f in self.faults.items()}
 
-    def good_rows(self) -> npt.NDArray[np.bool_]:
-        """Return a mask of the rows that can be scored, shape (rows,)."""
-        good = np.ones(self.rows, bool)
-        good[list(self.faults)] = False
-        return good
-
-    def without_faults(self) -> CoercedBatch:
-        """Return the rows that can be scored."""
-        return self.keep_rows(self.good_rows()) if self.faults else self
-
     def keep_rows(self, kept: npt.NDArray[np.bool_]) -> CoercedBatch:
         """Return the rows of a mask, shape (rows,), without their faults."""
         return CoercedBatch(

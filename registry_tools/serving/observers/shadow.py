@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import orjson
 
-from registry_tools.processes import encode_message
 from registry_tools.serving.engine.prediction_events import PredictionEvent
 from registry_tools.serving.observers.metrics import Metrics
 
@@ -44,7 +43,7 @@ class ShadowFeed:
 
 
 def messages(event: PredictionEvent) -> Iterator[tuple[int, bytes]]:
-    """Yield the messages of an event, each with its number of rows; the body is a JSON request.
+    """Yield the messages of an event, each with its number of rows: a line of JSON, then a JSON request.
 
     Raises
     ------
@@ -63,7 +62,7 @@ def messages(event: PredictionEvent) -> Iterator[tuple[int, bytes]]:
         if names is not None:
             content = {"dataframe_split": {"columns": list(names), "data": part}}
         head = {"version": event.predictor.label, "method": event.method, "predictions": predicted}
-        yield len(part), encode_message(head, orjson.dumps(content))
+        yield len(part), orjson.dumps(head) + b"\n" + orjson.dumps(content)
 
 
 def make_feed() -> tuple[socket.socket, socket.socket]:

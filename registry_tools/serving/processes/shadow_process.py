@@ -14,11 +14,11 @@ import time
 from typing import Any
 
 import numpy as np
+import orjson
 import uvloop
 
 from registry_tools.files.temp_files import atomic_write
 from registry_tools.inference.predictor import Predictor, skip_sklearn_validation
-from registry_tools.processes import decode_message
 from registry_tools.serving.observers.metrics import ShadowMetrics
 from registry_tools.serving.processes.control import Control, ProcessFolder
 from registry_tools.serving.processes.lifecycle import settle_memory
@@ -54,7 +54,8 @@ class ShadowPredictor:
     def compare(self, message: bytes) -> None:
         """Predict the rows of a message, and count the predictions that agree."""
         predictor = self.predictor
-        head, body = decode_message(message)
+        line, _, body = message.partition(b"\n")
+        head = orjson.loads(line)
         served = head["predictions"]
         if predictor is None:
             self._metrics.dropped(len(served))
