@@ -15,11 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from registry_tools.batch import slices, worker
+from registry_tools.batch import slices, worker, worker_pool
 from registry_tools.batch.request import ScoringRequest
 from registry_tools.batch.scoring_job import score
 from registry_tools.batch.slices import Slice
 from registry_tools.errors import InputError
+from registry_tools.files import csv_rows
 from registry_tools.files.input_files import InputFile, open_files
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.refs import parse_ref
@@ -91,8 +92,13 @@ def test_a_csv_that_is_another_when_its_rows_are_read_is_named(tmp_path: Path) -
     ("given", "output"), [("in.parquet", "out.parquet"), ("in.parquet", "out.csv"), ("in.csv", "out.csv")]
 )
 def test_a_scoring_of_a_file_that_is_changed_leaves_no_output(
-    given: str, output: str, moment: str, local: Place, tmp_path: Path
+    given: str, output: str, moment: str, local: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The progress is reported at once, when most slices are still to be read.
+    monkeypatch.setattr(worker_pool, "_REPORT_SECONDS", 0)
+    monkeypatch.setattr(slices, "_FEWEST_ROWS", 1000)
+    monkeypatch.setattr(slices, "_JOINED_ROWS", 1000)
+    monkeypatch.setattr(csv_rows, "BLOCK_BYTES", 1 << 16)
     path = tmp_path / given
     table = rows(300_000)
     write(table, path, **({} if given.endswith("csv") else {"row_group_size": 1000}))

@@ -151,7 +151,7 @@ def test_a_version_that_passes_its_trial_and_ends_workers_does_not_take_over(
     def is_refused() -> bool:
         with contextlib.suppress(httpx.TransportError):
             candidate = client.get("/model").json()["candidate"]
-            return candidate is not None and "ended 2 processes" in candidate["error"]
+            return candidate is not None and "crashed 2 processes" in candidate["error"]
         return False
 
     eventually(is_refused)
