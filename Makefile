@@ -83,7 +83,7 @@ bench: $(VENV)/.test ## Run all benchmarks; see benchmarks/.
 	@missed=0; for each in serving score sweep run_overhead cli_start registry_scale registry_postgres gate_power slice_power interval_coverage drift; do \
 	  $(BIN)/python benchmarks/$$each.py || missed=1; done; exit $$missed
 
-lock: $(VENV)/.test ## Update the lock files from pyproject.toml and deploy/server.in.
+lock: $(VENV)/.test ## Update the lock files from pyproject.toml and deploy/server.in: UPGRADE=1 takes the newest versions.
 	@$(BIN)/uv pip compile pyproject.toml --group build $(LOCK) --output-file requirements.lock
 	@$(BIN)/uv pip compile pyproject.toml --extra signing --extra grpc --extra otel --group build --group test --constraint requirements.lock $(LOCK) --output-file requirements-test.lock
 	@$(BIN)/uv pip compile pyproject.toml --extra spark --extra url --constraint requirements.lock $(LOCK) --output-file requirements-spark.lock
@@ -100,7 +100,7 @@ GRPC := registry_tools/serving/grpc
 
 # One lock file for all supported Python versions and platforms, with hashes and without index addresses.
 LOCK := --universal --python-version 3.10 --generate-hashes --no-annotate --no-emit-index-url \
-        --custom-compile-command 'make lock' --upgrade --quiet
+        --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade) --quiet
 
 clean: ## Remove the environment and the caches, but no store and no model.
 	@rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -20,7 +20,8 @@ from pipeline.params.definitions import MonitorParams, SweepParams, TrainParams
 from pipeline.params.fields import as_text
 from pipeline.result_text import monitor_lines, sweep_json, sweep_lines, train_lines
 from registry_tools.cli import exit_codes, process_setup
-from registry_tools.cli.options import echo, print_json, verbose_option
+from registry_tools.cli.options import OrderedGroup, verbose_option
+from registry_tools.cli.output import echo, print_json, shows_progress
 from registry_tools.errors import RegistryToolsError
 
 _USAGE, _DRIFT = 2, 4  # exit codes
@@ -45,13 +46,7 @@ def _parameters(cls: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]
     return decorate
 
 
-class _OrderedGroup(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands in the order of this file; click sorts them by name."""
-        return list(self.commands)
-
-
-@click.group(cls=_OrderedGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=OrderedGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
     """Train a classifier, log it to MLflow and register it."""
 
@@ -59,6 +54,7 @@ def cli() -> None:
 @cli.command()
 @_parameters(TrainParams)
 @verbose_option
+@shows_progress
 def train(**texts: str | None) -> None:
     """Train a model and register it.
 
@@ -118,6 +114,7 @@ def sweep(as_json: bool, **texts: str | None) -> None:
 @cli.command()
 @_parameters(MonitorParams)
 @verbose_option
+@shows_progress
 def monitor(**texts: str | None) -> int:
     """Test production data for drift.
 

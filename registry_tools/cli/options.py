@@ -1,21 +1,22 @@
-"""Options that several commands share, and functions that print results."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
 import functools
-import json
-from collections.abc import Callable, Sequence
-from datetime import datetime, timezone
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import click
 
-from registry_tools.terminal import printable, printable_json
+from registry_tools.cli.output import shows_progress
 
-if TYPE_CHECKING:
-    from registry_tools.evaluation.verdict import Verdict
-    from registry_tools.promotion.event import Event
+
+class OrderedGroup(click.Group):
+    """A group whose help shows the commands in the order in which they were added."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in that order; click sorts them."""
+        return list(self.commands)
 
 
 def verbose_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -32,14 +33,13 @@ tracking_option = click.option(
 )
 
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON with sorted keys.")
+
+
 def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of every command: `--json`, `--tracking-uri` and `--verbose`."""
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print JSON with sorted keys."),
-        tracking_option,
-        verbose_option,
-    ):
-        function = option(function)
+    """Add `--json`, `--tracking-uri` and `--verbose` to a command, and show that it works."""
+    for decorate in (shows_progress, json_option, tracking_option, verbose_option):
+        function = decorate(function)
     return function
 
 
@@ -126,49 +126,3 @@ def check_eval_data(eval_data: str | None, target: str | None) -> None:
 html_option = click.option(
     "--html", metavar="FILE", help="Write the result to this file as one self-contained page."
 )
-
-
-def write_page(path: str, page: str) -> None:
-    """Write an HTML page atomically."""
-    if path in {"", "-"}:
-        raise click.UsageError(f"--html {path!r}: name a file")
-
-    from registry_tools.files.output_file import output_file
-
-    with output_file(Path(path)) as part:
-        part.write_text(page, encoding="utf-8")
-
-
-def utc_now() -> datetime:
-    """Return the current time; the reports take it as a parameter."""
-    return datetime.now(timezone.utc)
-
-
-def echo(line: str, err: bool = False) -> None:
-    """Print one line, and escape control characters, which names and tags may contain."""
-    click.echo(printable(line), err=err)
-
-
-def print_json(value: Any) -> None:
-    """Print a value as JSON with sorted keys, so that equal values print equally."""
-    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    click.echo(printable_json(text))
-
-
-def print_columns(rows: Sequence[Sequence[str]]) -> None:
-    """Print rows of text in aligned columns."""
-    rows = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        click.echo("  ".join(cells).rstrip())
-
-
-def verdict_rows(verdict: Verdict) -> list[tuple[str, str, str]]:
-    """Return the gates of a verdict as rows of text."""
-    return [("passed" if g.passed else "REFUSED", g.gate, g.message) for g in verdict.gates]
-
-
-def outcome_of(event: Event) -> str:
-    """Return the outcome of an event as text, marked if it was forced."""
-    return f"{event.outcome}, forced" if event.forced else event.outcome

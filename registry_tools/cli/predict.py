@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry_tools.cli.options import common_options, echo, print_json, trust_options
+from registry_tools.cli.options import common_options, trust_options
+from registry_tools.cli.output import echo, print_json
 from registry_tools.errors import InputError
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def export(
     if as_json:
         print_json(prediction)
     else:
-        echo(f"{model.info.name} version {model.info.version} → {output} ({size} bytes)")
+        echo(f"{model.info.name} version {model.info.version} → {output} ({size:,} bytes)")
 
 
 COMMANDS = (predict, export)

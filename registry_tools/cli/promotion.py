@@ -12,13 +12,10 @@ from registry_tools.cli.options import (
     actor_option,
     check_eval_data,
     common_options,
-    echo,
     eval_data_options,
-    print_columns,
-    print_json,
     trust_options,
-    verdict_rows,
 )
+from registry_tools.cli.output import echo, print_columns, print_json, verdict_rows
 
 if TYPE_CHECKING:
     from registry_tools.promotion.promote import Promotion

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from registry_tools.cli import process_setup
-from registry_tools.cli.options import common_options, print_columns, print_json, trust_options
+from registry_tools.cli.options import common_options, trust_options
+from registry_tools.cli.output import end_progress, print_columns, print_json
 
 if TYPE_CHECKING:
     from registry_tools.batch.request import ScoringSummary
@@ -118,6 +119,7 @@ def _lines(summary: ScoringSummary) -> list[tuple[str, str]]:
 
 def _bar(stack: contextlib.ExitStack, files: InputFiles) -> Callable[[int, int], None]:
     """Show on a terminal how far it is, how fast, and how long it takes still."""
+    end_progress()
     bar = stack.enter_context(
         click.progressbar(
             length=files.total,

@@ -1,4 +1,4 @@
-"""The commands that show the registry: `list` and `show`."""
+"""The commands that show the registry: `list`, `show` and `history`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from registry_tools.cli.options import common_options, echo, outcome_of, print_columns, print_json
+from registry_tools.cli.options import common_options, html_option
+from registry_tools.cli.output import echo, outcome_of, print_columns, print_json, utc_now, write_page
+from registry_tools.refs import stage_name
 
 if TYPE_CHECKING:
     from registry_tools.promotion.event import Event
@@ -45,7 +47,7 @@ def list_command(model: str | None, limit: int | None, as_json: bool, tracking_u
                 _event_line(v.last_event),
             )
         )
-    print_columns(rows)
+    print_columns(rows, header=True)
 
 
 @click.command()
@@ -81,10 +83,60 @@ def show(ref: str, as_json: bool, tracking_uri: str | None) -> None:
             echo(line)
 
 
+@click.command()
+@click.argument("model")
+@click.option("--stage", help="Show only the events on this stage.")
+@click.option("--limit", type=click.IntRange(min=1), help="Show only the newest N events.")
+@html_option
+@common_options
+def history(
+    model: str,
+    stage: str | None,
+    limit: int | None,
+    html: str | None,
+    as_json: bool,
+    tracking_uri: str | None,
+) -> None:
+    """Show the events on the stages of MODEL, newest first."""
+    from registry_tools.api import listing
+
+    found = listing.history(model, stage=stage, limit=limit, tracking_uri=tracking_uri)
+    if html is not None:
+        from registry_tools.reports.history import history_page
+
+        parts = [f"the newest {limit} events"] if limit is not None and len(found) == limit else []
+        parts += [f"events on {stage_name(stage)}"] if stage is not None else []
+        scope = f"Only {', '.join(parts)}" if parts else ""
+        page = history_page(found.name, found, found.stages, found.inconsistencies, utc_now(), scope)
+        write_page(html, page)
+    if as_json:
+        print_json([event.as_dict() for event in found])
+    elif html is not None:
+        echo(f"{len(found)} events on {found.name} → {html}")
+    else:
+        rows = [("at", "action", "outcome", "stage", "version", "before", "actor", "reason")]
+        for event in found:
+            rows.append(
+                (
+                    f"{event.at[:19]}Z",
+                    event.action,
+                    outcome_of(event),
+                    event.stage,
+                    str(event.version or "-"),
+                    str(event.previous_version or "-"),
+                    event.actor,
+                    event.reason or "-",
+                )
+            )
+        print_columns(rows, header=True)
+    for text in found.inconsistencies:
+        echo(f"{text}; run: registry-tools repair {found.name}", err=True)
+
+
 def _event_line(event: Event | None) -> str:
     if event is None:
         return "-"
     return f"{event.action} to {event.stage}, {outcome_of(event)}, {event.at[:19]}Z"
 
 
-COMMANDS = (list_command, show)
+COMMANDS = (list_command, show, history)

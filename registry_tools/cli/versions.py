@@ -1,4 +1,4 @@
-"""The commands on one or two versions: `verify`, `compare`, `sign`, `copy` and `adopt`."""
+"""The commands on versions, and `repair`, which works on all stages of a model."""
 
 from __future__ import annotations
 
@@ -9,20 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from registry_tools.cli.options import (
+    actor_option,
     check_eval_data,
     common_options,
-    echo,
     eval_data_options,
     html_option,
-    print_columns,
-    print_json,
     trust_option,
     trust_options,
-    utc_now,
-    verdict_rows,
-    write_page,
 )
-from registry_tools.refs import parse_ref
+from registry_tools.cli.output import echo, print_columns, print_json, utc_now, verdict_rows, write_page
+from registry_tools.refs import model_name, parse_ref
 
 if TYPE_CHECKING:
     from registry_tools.evaluation.comparison import Comparison
@@ -107,7 +103,7 @@ def _print_comparison(result: Comparison) -> None:
     for kind, name, of_one, of_two in result.values():
         title = f"{kind} {name}".rstrip()
         rows.append((title, _value_text(kind, of_one), _value_text(kind, of_two)))
-    print_columns(rows)
+    print_columns(rows, header=True)
     echo("")
     if compared is None:
         echo(f"not compared on the same rows: {result.not_paired_because}")
@@ -247,4 +243,46 @@ def register_command(
     echo(f"unknown     training rows of {title}: no check can show that the held-out rows are not among them")
 
 
-COMMANDS = (verify, compare, sign, copy_command, adopt_command, register_command)
+@click.command()
+@click.argument("model")
+@click.option(
+    "--new-chain", is_flag=True,
+    help="Start a new chain of events for a stage whose history was removed and cannot be restored.",
+)  # fmt: skip
+@actor_option
+@common_options
+def repair(model: str, new_chain: bool, actor: str | None, as_json: bool, tracking_uri: str | None) -> None:
+    """Finish interrupted events and record external changes.
+
+    A crash can leave an event of MODEL open: the command applies or closes it. It also records the
+    stages that another tool has moved.
+    """
+    name = model_name(model)
+    from registry_tools.mlflow_store.client import connect
+    from registry_tools.promotion import recovery
+
+    done = recovery.repair(connect(tracking_uri), name, actor=actor, new_chain=new_chain)
+    if as_json:
+        print_json(done)
+    else:
+        for line in done or ["nothing to repair"]:
+            echo(line)
+
+
+@click.command()
+@click.argument("ref")
+@common_options
+def delete(ref: str, as_json: bool, tracking_uri: str | None) -> None:
+    """Delete the version REF, unless a stage or a rollback needs it."""
+    model_ref = parse_ref(ref)
+    from registry_tools.mlflow_store.client import connect
+    from registry_tools.promotion import deletion
+
+    deleted = deletion.delete(connect(tracking_uri), model_ref)
+    if as_json:
+        print_json({"name": deleted.name, "version": deleted.version, "deleted": True})
+    else:
+        echo(f"deleted  {deleted.name} version {deleted.version}")
+
+
+COMMANDS = (register_command, adopt_command, compare, verify, sign, copy_command, repair, delete)
