@@ -91,7 +91,7 @@ def monitor_lines(result: MonitorResult) -> list[str]:
     """Return the verdict on each version, the live accuracy, the actions and the report."""
     from pipeline.monitoring.report import summary_sentence
 
-    verdict = {"drift": "DRIFT", "none": "none", "unknown": "unknown"}[result.analysis.verdict()]
+    verdict = {"drift": "DRIFT", "none": "ok", "unknown": "unknown"}[result.analysis.verdict()]
     lines = [
         f"{verdict:<9} {result.name} version {result.version} in {result.stage}: "
         f"{summary_sentence(result.analysis)}"

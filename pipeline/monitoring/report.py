@@ -30,12 +30,12 @@ def summary_sentence(analysis: Analysis) -> str:
             f"of {analysis.detectable_shift:.1f} sd"
         )
     if not analysis.has_drift:
-        shift = f"a shift of {analysis.detectable_shift:.1f} sd would be seen"
+        shift = f"a shift of {analysis.detectable_shift:.1f} sd would be detected"
         return f"{analysis.rows} rows: no drift ({shift})"
     clearest = analysis.significant_tests[0]
     return (
-        f"{analysis.rows} rows: drift in {analysis.where()} ({clearest.target}: {clearest.kind} "
-        f"{clearest.statistic:.2f}, p {clearest.adjusted_p_value:.1g} corrected)"
+        f"{analysis.rows} rows: drift in {analysis.where()}; the clearest is {clearest.target}: "
+        f"{clearest.kind} {clearest.statistic:.2f}, corrected p {clearest.adjusted_p_value:.1g}"
     )
 
 

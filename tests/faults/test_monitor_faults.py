@@ -61,7 +61,7 @@ def test_rows_of_three_versions_are_each_compared_with_the_baseline_of_their_own
         LogPart(2, *flowers(240, seed=2)),
     )
     lines = monitor_output(capsys, "--name", name, "--current", log)  # the one in the stage decides
-    assert lines[0].startswith(f"none      {name} version 2 in production: 480 rows: no drift")
+    assert lines[0].startswith(f"ok        {name} version 2 in production: 480 rows: no drift")
     assert lines[1].startswith("other     version 3: 60 rows, too few to test: 200 are needed")
     assert lines[2].startswith(f"other     version 1: 240 rows: drift in {SHIFTED}")
     verdicts = [local.version(name, number).tags[DRIFT_TAG] for number in (1, 2, 3)]

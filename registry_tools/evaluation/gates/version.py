@@ -42,7 +42,7 @@ def integrity_gate(
     if faults:
         return GateResult("integrity", False, "; ".join(faults[:5]))
     compared = (
-        f"{files} files and {evidence_files} of the evidence match the manifest"
+        f"{files} model files and {evidence_files} evidence files match the manifest"
         if has_manifest and evidence_files
         else f"{files} files match the manifest"
         if has_manifest
@@ -70,7 +70,7 @@ def signature_gate(
     faults = _column_faults(candidate, champion)
     if faults:
         return GateResult("signature", False, "; ".join(faults))
-    return GateResult("signature", True, f"{len(candidate)} columns accept the champion's requests")
+    return GateResult("signature", True, f"{len(candidate)} columns, accepts the champion's requests")
 
 
 def _column_faults(candidate: Sequence[Column], champion: Sequence[Column]) -> list[str]:

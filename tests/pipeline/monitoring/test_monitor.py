@@ -53,7 +53,7 @@ def test_rows_like_those_of_the_training_are_no_drift(
 ) -> None:
     flowers()[0].to_csv(tmp_path / "now.csv", index=False)
     first, _, last = monitor_output(capsys, "--name", model, "--current", "now.csv")
-    assert first.startswith(f"none      {model} version 1 in production: 240 rows: no drift")
+    assert first.startswith(f"ok        {model} version 1 in production: 240 rows: no drift")
     assert last.endswith(f" in {model}-monitoring")
     tags = local.version(model, 1).tags
     assert tags[DRIFT_TAG] == "none"

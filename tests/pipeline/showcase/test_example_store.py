@@ -112,7 +112,7 @@ def test_the_monitor_works_on_a_version_of_the_example_store(shown: str, tmp_pat
     rows["petal width (cm)"] += 0.8
     rows.to_csv(tmp_path / "wider.csv", index=False)
     for name, code, output in (
-        ("same.csv", 0, "none      iris version 3 in production: 300 rows: no drift"),
+        ("same.csv", 0, "ok        iris version 3 in production: 300 rows: no drift"),
         ("wider.csv", 4, "DRIFT     iris version 3 in production: 300 rows: drift in petal width"),
     ):
         done = subprocess.run(
