@@ -104,7 +104,9 @@ def champion_gate(compared: PairedComparison, rule: str, margin: float, excluded
         f"; above {NON_INFERIOR_ROWS} rows prefer --rule non-inferior: of candidates that are worse by "
         "the margin, it passes only 5%"
     )
-    return result(True, f"not worse by more than the margin of {margin}{advice if c.rows > NON_INFERIOR_ROWS else ''}")
+    return result(
+        True, f"not worse by more than the margin of {margin}{advice if c.rows > NON_INFERIOR_ROWS else ''}"
+    )
 
 
 def too_few_rows(distinct: npt.NDArray[np.bool_], excluded: int) -> GateResult | None:
