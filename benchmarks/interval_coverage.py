@@ -143,9 +143,8 @@ SETTINGS: dict[tuple[str, str], Callable[[], tuple[float, Interval]]] = {
 }
 
 
-def coverage(setting: Callable[[], tuple[float, Interval]], rows: int, simulations: int) -> float:
+def coverage(truth: float, interval: Interval, rows: int, simulations: int) -> float:
     """Return the share of simulations in which the interval contains the true value."""
-    truth, interval = setting()
     rng = np.random.default_rng(rows)
     inside = 0
     for _ in range(simulations):
@@ -159,7 +158,8 @@ def main() -> None:
     print("| interval of | setting | " + " | ".join(f"{rows:,} rows" for rows in ROWS) + " |")
     print("| --- | --- |" + " ---: |" * len(ROWS))
     for (metric, name), setting in SETTINGS.items():
-        cells = [f"{coverage(setting, rows, simulations):.1%}" for rows in ROWS]
+        truth, interval = setting()
+        cells = [f"{coverage(truth, interval, rows, simulations):.1%}" for rows in ROWS]
         print(f"| {metric} | {name} | " + " | ".join(cells) + " |", flush=True)
 
 

@@ -35,6 +35,8 @@ from tests.support.registries import EQUAL, GOOD, Place
 
 pytestmark = pytest.mark.slow
 SPAWN = multiprocessing.get_context("spawn")
+# Set REGISTRY_TOOLS_TEST_KILL_SECONDS=120 after a change of the protocol.
+SECONDS = int(os.environ.get("REGISTRY_TOOLS_TEST_KILL_SECONDS", "40"))
 
 NOT_JUDGED = Verdict((GateResult("none", True, "not judged here"),))
 
@@ -230,7 +232,7 @@ def move_for_ever(name: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("place", ["sqlite_place", "guarded_place"], indirect=True)
-def test_four_processes_move_a_stage_for_two_minutes_while_one_of_them_is_killed(
+def test_four_processes_move_a_stage_while_one_of_them_is_killed(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = place.model(GOOD, EQUAL, GOOD, EQUAL)
@@ -244,7 +246,7 @@ def test_four_processes_move_a_stage_for_two_minutes_while_one_of_them_is_killed
         return process
 
     processes = [start() for _ in range(4)]
-    end = time.monotonic() + 120
+    end = time.monotonic() + SECONDS
     kills = 0
     try:
         while time.monotonic() < end:
@@ -263,6 +265,6 @@ def test_four_processes_move_a_stage_for_two_minutes_while_one_of_them_is_killed
     check_history(place, name)
     entries = history.list_events(place.client, name)
     assert not any(event.is_running for event in entries)
-    assert len(entries) > 20
-    assert kills > 10
+    assert len(entries) > SECONDS / 6
+    assert kills > SECONDS / 12
     assert recovery.repair(place.client, name) == []
