@@ -6,20 +6,26 @@ import contextlib
 import math
 import multiprocessing
 import os
-import resource
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
 MEBIBYTE = 1 << 20
 
 # Processes are forks of a server that has only imported modules. This process has threads, so forking it
-# is not safe.
-_FORKS = multiprocessing.get_context("forkserver")
+# is not safe. Windows has no forks: there, each process starts Python.
+_FORKS: Any = multiprocessing.get_context(
+    "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+)
 _CALL = "call of a function"  # the name of these processes
 
 Argument = TypeVar("Argument")
@@ -28,6 +34,8 @@ Result = TypeVar("Result")
 
 def process_is_running(number: int) -> bool:
     """Return whether a process of this machine is running."""
+    if sys.platform == "win32":  # `os.kill` would end the process
+        return _is_running_on_windows(number)
     try:
         os.kill(number, 0)
     except ProcessLookupError:
@@ -35,6 +43,18 @@ def process_is_running(number: int) -> bool:
     except OSError:  # it belongs to another user
         return True
     return True
+
+
+def _is_running_on_windows(number: int) -> bool:
+    import ctypes
+
+    kernel = ctypes.WinDLL("kernel32", use_last_error=True)  # type: ignore[attr-defined]
+    process = kernel.OpenProcess(0x100000, False, number)  # SYNCHRONIZE: the right to wait for it
+    if not process:
+        return ctypes.get_last_error() == 5  # type: ignore[attr-defined] # access denied: another user's
+    running = kernel.WaitForSingleObject(process, 0) == 0x102  # WAIT_TIMEOUT
+    kernel.CloseHandle(process)
+    return running
 
 
 @dataclass(frozen=True)
@@ -50,7 +70,12 @@ class ResourceLimits:
         return 2.0 * self.cpu_seconds
 
     def apply(self) -> None:
-        """Apply the limits to this process; a signal kills it when its time is over."""
+        """Apply the limits to this process; a signal kills it when its time is over.
+
+        On Windows, which has no such limits, the process runs without them.
+        """
+        if resource is None:
+            return
         used = _data_bytes() + self.memory
         # Not RLIMIT_AS: BLAS and Arrow reserve addresses that they never use.
         for limit, value in ((resource.RLIMIT_DATA, used), (resource.RLIMIT_CPU, self.cpu_seconds)):
@@ -67,8 +92,21 @@ def _data_bytes() -> int:
     try:
         status = Path("/proc/self/status").read_text()
         return int(status.partition("VmData:")[2].split()[0]) << 10
-    except (OSError, IndexError, ValueError):  # not Linux
+    except (OSError, IndexError, ValueError):  # macOS
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+@contextlib.contextmanager
+def signals_blocked(numbers: Collection[signal.Signals]) -> Iterator[None]:
+    """Block signals during the body, also in the processes that it starts; on Windows, do nothing."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def describe_exit(code: int) -> str:

@@ -21,11 +21,12 @@ from registry_tools.batch.slices import Slice
 from registry_tools.errors import RegistryToolsError
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.models.trust_policy import TrustPolicy
-from registry_tools.processes import describe_exit, exit_with_parent
+from registry_tools.processes import describe_exit, exit_with_parent, signals_blocked
 
 _AHEAD = 2  # slices for each process that are begun before the first is done
 _REPORT_SECONDS = 0.2
-_OF_THE_COMMAND = {signal.SIGINT, signal.SIGHUP}  # signals that end the command, which ends its processes
+# Signals that end the command, which ends its processes; Windows has no SIGHUP.
+_OF_THE_COMMAND = {signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)}
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 
 _T = TypeVar("_T")
@@ -42,12 +43,9 @@ class WorkerPool:
         context = multiprocessing.get_context("spawn")
         self._rows_done = context.Value("q", 0)
         self._executor = ProcessPoolExecutor(workers, context, _start, (self._rows_done,))
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_COMMAND)  # the processes inherit it
-        try:
+        with signals_blocked(_OF_THE_COMMAND):
             for _ in range(workers):
                 self._executor.submit(_import_worker)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         # The dictionary by process id: the executor adds the processes that it starts later.
         self._processes = self._executor._processes
 

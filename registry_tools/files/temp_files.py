@@ -7,7 +7,6 @@ removes the file.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import re
@@ -61,13 +60,15 @@ def atomic_write(path: Path, sync_folder: bool = False) -> Iterator[Path]:
 def locked(path: Path) -> Iterator[None]:
     """Hold a lock file, which one thread of one process at a time can hold, during the body.
 
-    The system releases the lock of a killed process.
+    The system releases the lock of a killed process. Only the server needs it, which needs Linux or macOS.
 
     Raises
     ------
     OSError
         If the lock file cannot be opened.
     """
+    import fcntl  # Windows has no such module
+
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -91,7 +92,8 @@ def resolve_link(path: Path) -> Path:
 
 def flush(path: Path) -> None:
     """Write a file or the names in a folder to the disk, to survive a power failure."""
-    descriptor = os.open(path, os.O_RDONLY)
+    # Windows flushes only files that are open for writing.
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:

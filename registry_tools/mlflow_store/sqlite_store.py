@@ -49,7 +49,8 @@ def create(database: Path) -> None:
     If two clients let MLflow create the tables in place at the same time, their migrations collide.
     """
     database.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=database.parent) as scratch:
+    # Windows does not delete the file while MLflow has it open.
+    with tempfile.TemporaryDirectory(dir=database.parent, ignore_cleanup_errors=True) as scratch:
         made = Path(scratch, database.name)
         uri = f"sqlite:///{quote(str(made))}"
         MlflowClient(uri, uri)

@@ -22,8 +22,11 @@ def run(settings: Settings) -> int:
     Raises
     ------
     RegistryToolsError
-        If no version can be served, a setting is invalid, or the address cannot be bound.
+        If no version can be served, a setting is invalid, the address cannot be bound, or the system
+        has no forks.
     """
+    if not hasattr(os, "fork"):
+        raise InputError("the server needs Linux or macOS; on Windows, run it in WSL or in a container")
     # Scanning the imported objects would take a sixth of the start.
     gc.disable()
     if settings.ssl_certfile or settings.ssl_keyfile:

@@ -10,17 +10,27 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Collection, Iterator
-from typing import TypeVar
+from collections.abc import Awaitable, Collection, Coroutine, Iterator
+from typing import Any, TypeVar
 
 import joblib
 
 from registry_tools.mlflow_store.client import import_store
 from registry_tools.serving.settings import Settings
 
+try:
+    import uvloop
+except ImportError:  # not every platform has it
+    uvloop = None  # type: ignore[assignment]
+
 _PR_SET_PDEATHSIG = 1
 
 T = TypeVar("T")
+
+
+def run_loop(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on uvloop, or on asyncio's own loop if uvloop is not installed."""
+    return (asyncio if uvloop is None else uvloop).run(work)
 
 
 async def run_unless_stopped(work: Awaitable[T], ending: asyncio.Event) -> T | None:

@@ -15,13 +15,12 @@ from typing import Any
 
 import numpy as np
 import orjson
-import uvloop
 
 from registry_tools.files.temp_files import atomic_write
 from registry_tools.inference.predictor import Predictor, skip_sklearn_validation
 from registry_tools.serving.observers.metrics import ShadowMetrics
 from registry_tools.serving.processes.control import Control, ProcessFolder
-from registry_tools.serving.processes.lifecycle import settle_memory
+from registry_tools.serving.processes.lifecycle import run_loop, settle_memory
 from registry_tools.serving.processes.worker import loader
 from registry_tools.serving.rollout.stage_follower import StageFollower
 from registry_tools.serving.rollout.trials import Trials
@@ -115,7 +114,7 @@ def run(settings: Settings, feed: socket.socket, folder: ProcessFolder, control:
     """
     os.nice(5)  # the workers have priority
     skip_sklearn_validation()
-    uvloop.run(_compare(settings, feed, folder, control))
+    run_loop(_compare(settings, feed, folder, control))
     return 0
 
 

@@ -11,8 +11,6 @@ from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
-import uvloop
-
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.inference.model_loader import load
 from registry_tools.inference.predictor import Predictor, skip_sklearn_validation
@@ -21,7 +19,7 @@ from registry_tools.serving.observers.prediction_log import PredictionLog
 from registry_tools.serving.observers.shadow import ShadowFeed, read_report
 from registry_tools.serving.processes.control import Control, ProcessFolder
 from registry_tools.serving.processes.http_server import BACKLOG, HttpServer
-from registry_tools.serving.processes.lifecycle import run_unless_stopped, settle_memory
+from registry_tools.serving.processes.lifecycle import run_loop, run_unless_stopped, settle_memory
 from registry_tools.serving.rollout.stage_follower import StageFollower
 from registry_tools.serving.rollout.trials import Trials
 from registry_tools.serving.service import InferenceService
@@ -59,7 +57,7 @@ def run(
     metrics = Metrics()
     service = InferenceService(settings, metrics)
     with closing(service), _observe(service, metrics, feed, folder):
-        return uvloop.run(_serve(service, listening, folder, control))
+        return run_loop(_serve(service, listening, folder, control))
 
 
 @contextmanager
