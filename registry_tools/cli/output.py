@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
@@ -101,6 +102,25 @@ def _print_table(rows: list[list[str]], header: bool) -> None:
 def verdict_rows(verdict: Verdict) -> list[tuple[str, str, str]]:
     """Return the gates of a verdict as rows of text."""
     return [("passed" if g.passed else "REFUSED", g.gate, g.message) for g in verdict.gates]
+
+
+def refused_by(verdict: Verdict, error: str) -> str:
+    """Return the error line of a refusal: only the gates if its reader sees the verdict in the same place.
+
+    Parameters
+    ----------
+    verdict
+        The verdict, which was printed on stdout.
+    error
+        The line with the reason, for a reader of stderr alone.
+    """
+    try:
+        if not os.path.sameopenfile(sys.stdout.fileno(), sys.stderr.fileno()):
+            return error
+    except (AttributeError, OSError, ValueError):  # one of them is closed or is not a file
+        return error
+    gates = [gate.gate for gate in verdict.refusals]
+    return f"refused by the gate{'s' * (len(gates) > 1)} {', '.join(gates)}"
 
 
 def outcome_of(event: Event) -> str:

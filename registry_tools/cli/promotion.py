@@ -15,7 +15,7 @@ from registry_tools.cli.options import (
     eval_data_options,
     trust_options,
 )
-from registry_tools.cli.output import echo, print_columns, print_json, verdict_rows
+from registry_tools.cli.output import echo, print_columns, print_json, refused_by, verdict_rows
 
 if TYPE_CHECKING:
     from registry_tools.promotion.promote import Promotion
@@ -124,13 +124,13 @@ def promote(
         )
     except GateRefused as error:
         _print_promotion(error.promotion, as_json, "refused")
-        raise
+        raise GateRefused(refused_by(error.promotion.verdict, str(error)), error.promotion) from error
     what = "moved"
     if dry_run:
         what = "would move" if result.verdict.passed or force else "would be refused"
     _print_promotion(result, as_json, what)
     if what == "would be refused":
-        raise GateRefused(refusal(result), result)
+        raise GateRefused(refused_by(result.verdict, refusal(result)), result)
 
 
 @click.command()

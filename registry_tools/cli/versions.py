@@ -17,7 +17,15 @@ from registry_tools.cli.options import (
     trust_option,
     trust_options,
 )
-from registry_tools.cli.output import echo, print_columns, print_json, utc_now, verdict_rows, write_page
+from registry_tools.cli.output import (
+    echo,
+    print_columns,
+    print_json,
+    refused_by,
+    utc_now,
+    verdict_rows,
+    write_page,
+)
 from registry_tools.refs import model_name, parse_ref
 
 if TYPE_CHECKING:
@@ -44,7 +52,7 @@ def verify(ref: str, loading: dict[str, Any], as_json: bool, tracking_uri: str |
         print_columns(verdict_rows(verdict))
     if not verdict.passed:
         first = verdict.refusals[0]
-        raise VerificationError(f"{ref}: {first.gate}: {first.message}")
+        raise VerificationError(refused_by(verdict, f"{ref}: {first.gate}: {first.message}"))
 
 
 @click.command()

@@ -17,6 +17,7 @@ import yaml
 
 from registry_tools import load_model
 from registry_tools.cli.main import main
+from registry_tools.mlflow_store import registry
 from tests.support.constants import IRIS_ROW, ROOT
 from tests.support.estimators import Tracer
 from tests.support.registries import EQUAL, GOOD, POOR, Place
@@ -121,6 +122,33 @@ def test_a_dry_run_prints_the_verdict_and_returns_its_exit_code(
     assert main(["promote", f"{name}/3", "--to", "production", "--dry-run"]) == 3
     assert "would be refused" in capsys.readouterr().out
     assert len(result_of(capsys, "history", name)) == 1
+
+
+@pytest.mark.slow
+def test_the_reason_of_a_refusal_is_printed_once_where_output_and_errors_meet(local: Place) -> None:
+    """On a terminal, and in a log of both streams; stderr alone has the reason as well."""
+    name = local.model(POOR)
+    reason = "no better: train a better model"
+
+    def refused(*command: str, code: int, **streams: int) -> str:
+        done = subprocess.run([BIN / "registry-tools", *command], text=True, **streams)  # type: ignore[call-overload]
+        assert done.returncode == code
+        return str(done.stderr or done.stdout)
+
+    promote = ("promote", f"{name}/1", "--to", "production", "--dry-run")
+    together = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    apart = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    printed = refused(*promote, code=3, **together)
+    assert printed.count(reason) == 1, printed
+    assert printed.count("was not promoted") == 1
+    assert printed.endswith("registry-tools: error: refused by the gate baseline\n")
+    assert reason in refused(*promote, code=3, **apart)
+
+    for tag in (registry.EVIDENCE_DIGEST_TAG, registry.DIGEST_TAG):
+        local.client.delete_model_version_tag(name, "1", tag)
+    verify = ("verify", f"{name}/1")
+    assert refused(*verify, code=1, **together).count("the digest tags of the version were removed") == 1
+    assert "the digest tags of the version were removed" in refused(*verify, code=1, **apart)
 
 
 def test_external_changes_are_reported_and_recorded(local: Place, capsys: pytest.CaptureFixture[str]) -> None:
