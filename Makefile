@@ -32,8 +32,8 @@ run: $(VENV)/.run ## Train and register a version in staging, then promote it to
 	@$(BIN)/mlflow run . --env-manager local --experiment-name $(NAME) -P name=$(NAME) -P stage=$(STAGE) $(TABLE) $(ARGS)
 	@$(BIN)/registry-tools promote $(NAME)@$(STAGE) --to production --reason "make run" $(GATES)
 
-test: $(VENV)/.test ## Run the tests, in at most four minutes.
-	@$(BIN)/python -m pytest
+test: $(VENV)/.test ## Run the tests, in at most four minutes: ARGS="--cov" prints the coverage.
+	@$(BIN)/python -m pytest $(ARGS)
 
 test-slow: $(VENV)/.test $(VENV)/.spark $(VENV)/.docs ## Run the slow tests, which take minutes or install packages.
 	@$(BIN)/python -m pytest -m slow -n 3 --timeout 900 -rs # one more than cores: many tests wait for servers
