@@ -20,7 +20,7 @@ from mlflow.entities import Metric
 from pipeline.monitoring.analysis import Analysis
 from registry_tools.mlflow_store import registry, runs
 from registry_tools.mlflow_store.client import translate_errors
-from registry_tools.mlflow_store.tags import DRIFT_AT_TAG, DRIFT_RUN_TAG, DRIFT_TAG
+from registry_tools.mlflow_store.tags import DRIFT_AT_TAG, DRIFT_RUN_TAG, DRIFT_TAG, TRAINING_VIEW
 from registry_tools.mlflow_store.write_once import write_once
 from registry_tools.processes import process_is_running
 from registry_tools.promotion.event_log import EventLog
@@ -85,7 +85,8 @@ class MonitoringRun:
             return url2pathname(urlsplit(address).path)
         server = self._client.tracking_uri.rstrip("/")
         if server.startswith("http"):
-            return f"{server}/#/experiments/{info.experiment_id}/runs/{self.run_id}/artifacts/{REPORT}"
+            page = f"experiments/{info.experiment_id}/runs/{self.run_id}/artifacts/{REPORT}"
+            return f"{server}/#/{page}?{TRAINING_VIEW}"
         return address
 
     def tag_version(self, analysis: Analysis) -> None:

@@ -26,6 +26,7 @@ from pathlib import Path
 
 from pipeline.errors import PipelineError
 from registry_tools.errors import last_line
+from registry_tools.mlflow_store.tags import TRAINING_VIEW
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "artifacts"
@@ -309,8 +310,9 @@ def _upgrade(database: Path) -> None:
 
 
 def _print_links(address: str, echo: Callable[[str], None]) -> None:
-    runs = f"{address}/#/experiments/%d/runs?workflowType=machine_learning&viewStateShareKey=%s"
+    runs = f"{address}/#/experiments/%d/runs?{TRAINING_VIEW}&viewStateShareKey=%s"
     echo(f"{address}  a copy of the example store: your changes are discarded at the end")
     echo(f"  {runs % (1, 'best')}  runs of five models: select some and press Compare")
-    echo(f"  {address}/#/models/iris/versions/3  the version in production, with its model card")
+    version = f"{address}/#/models/iris/versions/3?{TRAINING_VIEW}"
+    echo(f"  {version}  the version in production, with its model card")
     echo(f"  {runs % (2, 'events')}  the history: promotions, a refusal and a rollback")

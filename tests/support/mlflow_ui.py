@@ -21,6 +21,11 @@ FOUR = (
 _LINES = ".js-plotly-plot canvas.gl-canvas-focus"
 
 
+def expect_training_view(page: Page) -> None:
+    """Expect the navigation for model training; the one for generative AI has no registry."""
+    expect(page.get_by_role("link", name="Model registry")).to_be_visible()
+
+
 def open_runs(page: Page, address: str) -> None:
     """Open the example's first experiment, and wait for its table of runs."""
     page.goto(f"{address}/#/experiments/1/runs?workflowType=machine_learning")

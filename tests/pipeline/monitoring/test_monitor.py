@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from mlflow.entities import Run
+from playwright.sync_api import Page, expect
 
 from pipeline.cli import cli
 from pipeline.errors import InvalidParameter
@@ -30,6 +31,7 @@ from pipeline.params.fields import as_text
 from registry_tools.mlflow_store import stages
 from registry_tools.mlflow_store.tags import DRIFT_AT_TAG, DRIFT_RUN_TAG, DRIFT_TAG
 from tests.support.constants import ROOT
+from tests.support.mlflow_ui import expect_training_view
 from tests.support.monitored import (
     IRIS,
     SHIFTED,
@@ -86,7 +88,7 @@ def test_the_output_names_the_file_of_the_report(
 
 @pytest.mark.slow
 def test_the_output_names_the_page_of_the_report_on_a_server(
-    server_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    server_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, page: Page
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server_place.uri)
     monkeypatch.chdir(tmp_path)
@@ -95,8 +97,11 @@ def test_the_output_names_the_page_of_the_report_on_a_server(
     flowers()[0].to_csv(tmp_path / "now.csv", index=False)
     *_, report_line, run_line = monitor_output(capsys, "--name", name, "--current", "now.csv")
     run = server_place.client.get_run(run_line.split()[1])
-    page = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts/report.html"
-    assert report_line.split()[1] == f"{server_place.uri}/{page}"
+    address = report_line.split()[1]
+    assert address.startswith(f"{server_place.uri}/#/experiments/{run.info.experiment_id}/runs/")
+    page.goto(address)
+    expect(page.frame_locator("iframe").get_by_role("heading").first).to_be_visible()
+    expect_training_view(page)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -13,15 +14,29 @@ from mlflow.entities import Run
 from playwright.sync_api import Browser, Page, expect
 
 from tests.support.browser import SIZE, PageLog
-from tests.support.mlflow_ui import FOUR, axis_titles, coloured, open_comparison, open_runs, wait_for_lines
+from tests.support.mlflow_ui import (
+    FOUR,
+    axis_titles,
+    coloured,
+    expect_training_view,
+    open_comparison,
+    open_runs,
+    wait_for_lines,
+)
 from tests.support.screenshots import PICTURES, take, write_report
 from tests.support.servers import eventually, example
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `make ui` prints."""
+    return tmp_path_factory.mktemp("example") / "server.log"
+
+
+@pytest.fixture(scope="module")
+def address(log: Path) -> Iterator[str]:
     """The address of the example store, shared by tests that only read."""
-    with example(tmp_path_factory.mktemp("example") / "server.log") as address:
+    with example(log) as address:
         yield address
 
 
@@ -51,6 +66,17 @@ def test_errors_and_outside_requests_are_recorded(page: Page, page_log: PageLog,
     errors = "\n".join(page_log.errors)
     assert "it said so" in errors
     assert "notThere is not defined" in errors
+
+
+@pytest.mark.slow
+def test_each_printed_link_opens_in_the_view_for_model_training(page: Page, address: str, log: Path) -> None:
+    eventually(lambda: "the history" in log.read_text())
+    links = re.findall(rf"{address}/\S+", log.read_text())
+    assert len(links) == 3
+    for link in links:
+        page.goto("about:blank")
+        page.goto(link)
+        expect_training_view(page)
 
 
 @pytest.mark.slow
