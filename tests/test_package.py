@@ -72,3 +72,9 @@ def test_both_distributions_hold_the_licence_and_the_types(built: Path) -> None:
     with tarfile.open(source) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"LICENSE", "registry_tools/py.typed", "registry_tools/reports/layout.html"} <= names
+
+
+def test_the_newest_section_of_the_changelog_is_the_version() -> None:
+    sections = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    (version,) = re.findall(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert next(section for section in sections if section != "Unreleased") == version
