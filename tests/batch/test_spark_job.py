@@ -472,7 +472,7 @@ def test_without_pyspark_the_error_says_what_to_install(local: Place, tmp_path: 
         env=environment(local.uri),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr

@@ -192,7 +192,7 @@ def test_verbose_adds_the_traceback(trained: Trained, capsys: Any) -> None:
 def test_a_closed_pipe_ends_quietly(trained: Trained) -> None:
     command = f"{BIN / 'registry-tools'} show iris/1 --json | head -c 1"
     done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=60
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=120
     )
     assert (done.stdout, done.stderr) == ("{", "")
 
@@ -210,7 +210,7 @@ def test_an_unavailable_registry_is_one_line(kind: str) -> None:
             [BIN / "registry-tools", "list", "--tracking-uri", f"http://127.0.0.1:{port}"],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
         )
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
@@ -234,7 +234,7 @@ def test_a_refusing_server_is_reported_in_one_line() -> None:
             [BIN / "registry-tools", "list", "--tracking-uri", address],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
         )
         server.shutdown()
     assert done.returncode == 1

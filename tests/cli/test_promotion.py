@@ -245,7 +245,7 @@ def test_after_a_rollback_mlflow_serves_the_version_before_by_alias_and_by_legac
             json.dumps(body).encode(),
             {"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=30) as response:
+        with urllib.request.urlopen(request, timeout=120) as response:
             assert json.load(response) == {"predictions": [1, 0]}
 
 

@@ -41,7 +41,7 @@ def on_terminal(*argv: str, uri: str, columns: int = 80, **settings: str) -> str
             break
         printed += part
     os.close(ours)
-    assert child.wait(60) == 0
+    assert child.wait(timeout=120) == 0
     return printed.decode()
 
 

@@ -34,7 +34,7 @@ def test_a_signal_to_make_ends_the_server_that_it_started(
     )
     wait_until_up(f"http://127.0.0.1:{port}/{path}", process)
     os.kill(process.pid, signal.SIGTERM)
-    assert process.wait(timeout=60) != 0
+    assert process.wait(timeout=120) != 0
 
     def all_ended() -> bool:
         session = ["ps", "-o", "pid=", "-s", str(process.pid)]

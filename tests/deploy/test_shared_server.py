@@ -173,7 +173,7 @@ def test_a_first_write_by_many_clients_at_once_succeeds(shared: Place) -> None:
     name = shared.model(*[GOOD] * _CLIENTS)
     run = shared.client.get_model_version(name, "1").run_id
     experiment = shared.client.get_run(run).info.experiment_id
-    together = threading.Barrier(_CLIENTS, timeout=60)
+    together = threading.Barrier(_CLIENTS, timeout=120)
 
     def one(number: int) -> None:
         for again in range(3):

@@ -268,7 +268,7 @@ def test_a_monitor_interrupted_during_retraining_leaves_the_stage_and_reports_it
     process = start(*MONITOR, *options, "--promote", "true")
     eventually(lambda: has_runs(local, model, 2), 60)  # the training has begun
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 130
+    assert process.wait(timeout=120) == 130
     assert last_run(local, model).info.status == "KILLED"
     assert stages.stage_holder(local.client, model, "production") == 1
 
@@ -323,7 +323,7 @@ def test_a_killed_monitor_is_ended_by_the_next(
     process = start(*MONITOR, "--name", model, "--current", log, "--retrain", table)
     eventually(lambda: has_runs(local, model, 2), 60)
     process.kill()
-    process.wait(timeout=60)
+    process.wait(timeout=120)
     killed = last_run(local, model)
     assert killed.info.status == "RUNNING"
     time.sleep(0.1)

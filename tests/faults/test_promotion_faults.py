@@ -189,7 +189,7 @@ def test_eight_processes_promote_at_once(place: Place, monkeypatch: pytest.Monke
         for _ in processes:
             outcomes.update(results.get(timeout=600))
         for process in processes:
-            process.join(timeout=60)
+            process.join(timeout=120)
             assert process.exitcode == 0
     finally:
         for process in processes:

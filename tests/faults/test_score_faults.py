@@ -91,7 +91,7 @@ def test_killed_in_the_middle_it_leaves_nothing_under_the_name(
     workers = workers_of(process.pid)
     assert len(workers) == 2
     process.send_signal(signal.SIGKILL)
-    process.wait(timeout=60)
+    process.wait(timeout=120)
     eventually(lambda: not any(map(lives, workers)))
     if output.endswith("/"):
         assert os.listdir(target) == []
@@ -122,7 +122,7 @@ def test_interrupted_it_clears_up(
     process = score_half(start, f"{name}/1", many, folder / "out.csv")
     workers = workers_of(process.pid)
     process.send_signal(number)
-    assert process.wait(timeout=60) == code
+    assert process.wait(timeout=120) == code
     assert not any(map(lives, workers))
     assert os.listdir(folder) == []
     assert not scratch(process.pid)
@@ -137,7 +137,7 @@ def test_a_worker_that_is_killed_ends_the_scoring_in_one_line(
     name = local.model(GOOD)
     process = score_half(start, f"{name}/1", many, tmp_path / "out.csv")
     os.kill(workers_of(process.pid)[0], signal.SIGKILL)
-    assert process.wait(timeout=60) == 1
+    assert process.wait(timeout=120) == 1
     log = (tmp_path / "process-0.log").read_text()
     assert log.count("\n") == 1
     assert f"a worker ended by itself (SIGKILL) with {name} version 1: " in log
@@ -216,7 +216,7 @@ def test_the_whole_output_is_of_the_version_that_it_began_with(
     output = tmp_path / "out.parquet"
     process = score_half(start, f"{name}@production", many, output)
     stages.move_alias(local.client, name, "production", 2)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=120) == 0
     found = pq.read_table(output, columns=["model_version"])
     assert len(found) == MANY
     assert set(found["model_version"].unique().to_pylist()) == {1}
@@ -237,7 +237,7 @@ def test_without_java_the_error_says_so(home: str | None, local: Place, tmp_path
         env=variables,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr

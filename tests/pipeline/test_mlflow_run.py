@@ -110,7 +110,7 @@ def test_an_unavailable_store_is_reported_in_one_line(address: str, tmp_path: Pa
         env=environment(address.format(port=free_port())) | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
@@ -141,7 +141,7 @@ def test_mlflow_models_serve_predicts_with_the_stage(
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=30) as response:
+    with urllib.request.urlopen(request, timeout=120) as response:
         assert json.load(response) == {"predictions": [1]}
     # MLflow writes a file into the model folder when it serves; the digest ignores it.
     assert load_model("iris@staging").info.version == 1

@@ -224,7 +224,7 @@ def test_a_request_in_flight_completes_before_the_end(client: httpx.Client) -> N
         process: subprocess.Popen[bytes] = client.process  # type: ignore[attr-defined]
         process.send_signal(signal.SIGTERM)
         assert len(posted.result().json()["predictions"]) == 150_000
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=120) == 0
 
 
 @pytest.mark.slow
@@ -233,7 +233,7 @@ def test_the_access_log_holds_requests_and_never_values(serve: Serve, model: str
     client.post("/predict", json={"features": [6.0, 2.5, 4.5, 77.125]})
     client.post("/predict", json={"features": ["secret"]}, headers={"x-request-id": "seven"})
     client.process.send_signal(signal.SIGTERM)  # type: ignore[attr-defined]
-    client.process.wait(timeout=60)  # type: ignore[attr-defined]
+    client.process.wait(timeout=120)  # type: ignore[attr-defined]
     log = next(tmp_path.glob("process-*.log")).read_text()
     lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
     posted = [line for line in lines if line["path"] == "/predict"]
@@ -297,7 +297,7 @@ def test_the_first_unusual_request_costs_the_usual_ones_nothing(client: httpx.Cl
     over = threading.Event()
 
     def ask() -> None:
-        with httpx.Client(base_url=client.base_url, timeout=60) as another:
+        with httpx.Client(base_url=client.base_url, timeout=120) as another:
             while not over.is_set():
                 version_of(another)
 
@@ -334,7 +334,7 @@ def test_a_worker_that_is_killed_comes_back_and_the_others_go_on(
     def versions() -> set[int]:
         found = set()
         for _ in range(20):  # connections, which both workers accept
-            with httpx.Client(base_url=client.base_url, timeout=60) as another:
+            with httpx.Client(base_url=client.base_url, timeout=120) as another:
                 found.add(version_of(another))
         return found
 
@@ -343,14 +343,14 @@ def test_a_worker_that_is_killed_comes_back_and_the_others_go_on(
     stages.move_alias(local.client, model, "production", 2)
     eventually(lambda: versions() == {2})
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=120) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_it_ends_with_exit_code_0_on_a_signal(client: httpx.Client, number: signal.Signals) -> None:
     process: subprocess.Popen[bytes] = client.process  # type: ignore[attr-defined]
     process.send_signal(number)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=120) == 0
 
 
 @pytest.mark.parametrize(
@@ -365,7 +365,7 @@ def test_a_reference_that_cannot_be_served_is_an_error_of_one_line(
     local: Place, ref: str, message: str, code: int
 ) -> None:
     done = subprocess.run(
-        [BIN / "registry-tools", "serve", ref, "--port", "0"], capture_output=True, text=True, timeout=60
+        [BIN / "registry-tools", "serve", ref, "--port", "0"], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == code
     assert message in done.stderr

@@ -24,7 +24,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 REQUIRED = "BROWSER_TESTS_REQUIRED"
 MISSING = "there is no chromium on the PATH: apt-get install chromium"
 # A loaded machine may need long to draw a page.
-PATIENCE = 45_000  # milliseconds
+PATIENCE = 90_000  # milliseconds
 SIZE = {"width": 1440, "height": 900}
 _FLAGS = [
     "--no-sandbox",  # the sandbox needs rights that root in a container does not have

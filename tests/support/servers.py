@@ -45,7 +45,7 @@ def wait_until_up(url: str, process: subprocess.Popen[bytes], seconds: float = 1
     while time.monotonic() < deadline:
         assert process.poll() is None, f"the server ended with {process.returncode}"
         try:
-            with urllib.request.urlopen(url, timeout=10):
+            with urllib.request.urlopen(url, timeout=30):
                 return
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             time.sleep(0.1)
@@ -56,12 +56,12 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
     """End a process that a test started, together with its child processes."""
     try:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=20)
+        process.wait(timeout=60)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait(timeout=60)
+        process.wait(timeout=120)
     except ProcessLookupError:
-        process.wait(timeout=60)
+        process.wait(timeout=120)
 
 
 @contextlib.contextmanager
@@ -83,7 +83,7 @@ def example(log: Path) -> Iterator[str]:
         end_group(process)
 
 
-def eventually(check: Callable[[], bool], seconds: float = 60) -> None:
+def eventually(check: Callable[[], bool], seconds: float = 120) -> None:
     """Wait until a check returns true; fail if the time is over."""
     deadline = time.monotonic() + seconds
     while not check():

@@ -38,7 +38,7 @@ def versions(client: httpx.Client) -> set[int]:
     """Return the versions that the workers serve, asked over 20 connections."""
     found = set()
     for _ in range(20):
-        with httpx.Client(base_url=client.base_url, timeout=60) as another:
+        with httpx.Client(base_url=client.base_url, timeout=120) as another:
             found.add(another.get("/model").json()["version"])
     return found
 
@@ -47,7 +47,7 @@ def end(client: httpx.Client) -> None:
     """End a server, and check that its exit code is 0."""
     process: subprocess.Popen[bytes] = client.process  # type: ignore[attr-defined]
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=120) == 0
 
 
 def worker_of(client: httpx.Client) -> int:
@@ -63,7 +63,7 @@ def under_load(client: httpx.Client, threads: int = 4) -> Iterator[Responses]:
     over = threading.Event()
 
     def ask() -> None:
-        with httpx.Client(base_url=client.base_url, timeout=30) as another:
+        with httpx.Client(base_url=client.base_url, timeout=120) as another:
             while not over.is_set():
                 reply = another.post("/invocations", json=SPLIT)
                 version = reply.headers.get("x-model-version", "")
@@ -139,7 +139,7 @@ def serve(local: Place, start: Callable[..., subprocess.Popen[bytes]]) -> Iterat
         process = start(*command, *options)
         address = f"http://127.0.0.1:{port}"
         wait_until_up(f"{address}/health", process)
-        client = httpx.Client(base_url=address, timeout=60)
+        client = httpx.Client(base_url=address, timeout=120)
         client.process = process  # type: ignore[attr-defined]
         clients.append(client)
         return client
@@ -179,5 +179,5 @@ def reading(sqlite_place: Place, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture
 def reader(reading: dict[str, int]) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"http://127.0.0.1:{reading['http']}", timeout=60) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{reading['http']}", timeout=120) as client:
         yield client

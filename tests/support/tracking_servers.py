@@ -103,4 +103,4 @@ def add_user(uri: str, user: str) -> None:
         json.dumps({"username": name, "password": password}).encode(),
         {"Content-Type": "application/json", "Authorization": "Basic " + b64encode(owner.encode()).decode()},
     )
-    urllib.request.urlopen(request, timeout=60).close()
+    urllib.request.urlopen(request, timeout=120).close()

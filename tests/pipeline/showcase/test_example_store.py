@@ -49,7 +49,7 @@ def shown(start: Start, tmp_path: Path) -> str:
     port = free_port()
     command = (sys.executable, "-m", "pipeline", "show-example", "--folder", moved)
     process = start(*command, "--port", str(port), cwd=ROOT)
-    wait_until_up(f"http://127.0.0.1:{port}/health", process, seconds=60)
+    wait_until_up(f"http://127.0.0.1:{port}/health", process)
     return f"http://127.0.0.1:{port}"
 
 
@@ -137,7 +137,7 @@ def test_the_server_ends_on_a_signal_and_leaves_no_files(start: Start, tmp_path:
     )
     wait_until_up(f"http://127.0.0.1:{port}/health", process)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=120) == 0
     assert not list(scratch.iterdir())
     output = (tmp_path / "process-0.log").read_text().splitlines()
     assert output[0].startswith(f"http://127.0.0.1:{port}")
@@ -153,7 +153,7 @@ def test_a_store_of_an_older_mlflow_is_upgraded_in_the_copy(start: Start, tmp_pa
     port = free_port()
     command = (sys.executable, "-m", "pipeline", "show-example", "--folder", old)
     process = start(*command, "--port", str(port), cwd=ROOT)
-    wait_until_up(f"http://127.0.0.1:{port}/health", process, seconds=60)
+    wait_until_up(f"http://127.0.0.1:{port}/health", process)
     client = MlflowClient(f"http://127.0.0.1:{port}")
     assert stages.stage_holder(client, "iris", "production") == 3
     assert files(old) == before

@@ -55,7 +55,7 @@ async def serving(service: InferenceService) -> AsyncIterator[tuple[HttpServer, 
         running = asyncio.create_task(server.serve_on(listening))
         address = f"http://127.0.0.1:{listening.getsockname()[1]}"
         async with (
-            httpx.AsyncClient(base_url=address, timeout=60) as client,
+            httpx.AsyncClient(base_url=address, timeout=120) as client,
             grpc.aio.insecure_channel(f"127.0.0.1:{service.settings.grpc_port}") as channel,
         ):
             await channel.channel_ready()
@@ -70,7 +70,7 @@ def call(channel: Any, method: str, metadata: Any = (), **fields: Any) -> Any:
     """Call a method of the protocol."""
     request, response = message_classes()[method]
     ask = channel.unary_unary(f"/{SERVICE}/{method}", request.SerializeToString, response.FromString)
-    return ask(request(**fields), metadata=metadata, timeout=60)
+    return ask(request(**fields), metadata=metadata, timeout=120)
 
 
 def infer(channel: Any) -> Any:
@@ -106,7 +106,7 @@ class Waiting(mlflow.pyfunc.PythonModel):
 
     def predict(self, context, model_input, params=None):
         STARTED.set()
-        assert RELEASED.wait(60)
+        assert RELEASED.wait(timeout=120)
         return np.zeros(len(model_input))
 
 

@@ -158,7 +158,7 @@ def test_each_version_has_files_of_its_own_and_the_end_leaves_nothing_behind(
     second = {ask(client) for _ in range(20)}
     assert not logged(tmp_path / "log").size
     client.process.send_signal(signal.SIGTERM)  # type: ignore[attr-defined]
-    assert client.process.wait(timeout=60) == 0  # type: ignore[attr-defined]
+    assert client.process.wait(timeout=120) == 0  # type: ignore[attr-defined]
     table = logged(tmp_path / "log")
     for version, wanted in ((1, first), (2, second)):
         assert set(table["_request_id"][table["_version"] == version]) == wanted
@@ -222,7 +222,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_at_once(
         [BIN / "registry-tools", "serve", "trained/1", "--log-predictions", "file"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     assert done.returncode == 1
     assert "predictions cannot be logged there" in done.stderr

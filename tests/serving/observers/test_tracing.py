@@ -26,7 +26,7 @@ def traces_of(client: httpx.Client, address: str, experiment: str) -> list[Trace
     """End the server, which exports what is left, and return all traces of an experiment."""
     process: subprocess.Popen[bytes] = client.process  # type: ignore[attr-defined]
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=120) == 0
     return list(MlflowClient(address).search_traces(locations=[experiment]))
 
 
@@ -90,7 +90,7 @@ def test_a_receiver_that_is_down_costs_no_request(
         assert client.post("/predict", json={"features": IRIS_ROW}).status_code == 200
     process: subprocess.Popen[bytes] = client.process  # type: ignore[attr-defined]
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=120) == 0
 
 
 def test_a_server_without_a_receiver_does_not_trace(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,7 @@ def test_a_fork_that_fails_and_a_process_that_is_never_ready_are_repeated(tmp_pa
     starts = tmp_path / "starts"
     starts.write_text("0")
     done = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, str(starts)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", _PROGRAM, str(starts)], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     assert starts.read_text() == "3"

@@ -25,7 +25,7 @@ def test_a_refresh_reaches_every_worker(serve: Serve, model: str, local: Place) 
     eventually(lambda: len(server_processes(client)) == 2)
     stages.move_alias(local.client, model, "production", 2)
     assert client.post("/-/refresh").json()["version"] == 2
-    eventually(lambda: versions(client) == {2}, seconds=20)
+    eventually(lambda: versions(client) == {2})
 
 
 def test_workers_end_when_their_parent_is_killed(serve: Serve, model: str) -> None:

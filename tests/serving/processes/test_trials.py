@@ -163,7 +163,7 @@ def test_jobs_of_a_model_take_threads_and_no_processes(serve: Serve, local: Plac
     stages.move_alias(local.client, name, "production", 1)
     client = serve(f"{name}@production", "--allow-code")
     stages.move_alias(local.client, name, "production", 2)
-    eventually(lambda: client.get("/model").json()["version"] == 2, seconds=20)
+    eventually(lambda: client.get("/model").json()["version"] == 2)
 
 
 def test_a_version_within_its_limits_passes_its_trial_with_blas_and_arrow(serve: Serve, local: Place) -> None:
@@ -171,7 +171,7 @@ def test_a_version_within_its_limits_passes_its_trial_with_blas_and_arrow(serve:
     stages.move_alias(local.client, name, "production", 1)
     client = serve(f"{name}@production", "--trial-memory", "512", "--allow-code")
     stages.move_alias(local.client, name, "production", 2)
-    eventually(lambda: client.get("/model").json()["version"] == 2, seconds=20)
+    eventually(lambda: client.get("/model").json()["version"] == 2)
 
 
 def test_a_version_that_has_passed_is_not_tried_again(

@@ -21,7 +21,7 @@ PREDICT = f"POST /predict HTTP/1.1\r\nContent-Length: {len(BODY)}\r\n".encode()
 
 
 def connect(client: httpx.Client) -> socket.socket:
-    return socket.create_connection((client.base_url.host, client.base_url.port), timeout=30)
+    return socket.create_connection((client.base_url.host, client.base_url.port), timeout=120)
 
 
 def responses(client: httpx.Client, message: bytes) -> bytes:

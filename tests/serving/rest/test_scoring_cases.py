@@ -55,7 +55,7 @@ def servers(kind: str, start: Start, empty_database: Path, tmp_path: Path) -> It
         wait_until_up(f"http://127.0.0.1:{port}/ping", process)
         # MLflow's server closes the connection after a 500.
         limits = httpx.Limits(max_keepalive_connections=0)
-        clients.append(httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, limits=limits))
+        clients.append(httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120, limits=limits))
     yield clients
     for each in clients:
         each.close()
