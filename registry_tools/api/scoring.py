@@ -94,9 +94,9 @@ def score(
     request = ScoringRequest(
         ref=parse_ref(ref),
         input=str(input),
-        output=Path(output),
+        output=_address(output, spark_master),
         folder=str(output).endswith("/"),
-        rejects=Path(rejects) if rejects is not None else None,
+        rejects=_address(rejects, spark_master) if rejects is not None else None,
         proba=proba,
         keep=tuple(keep) if keep is not None else None,
         prefix=prefix,
@@ -111,5 +111,9 @@ def score(
     check_installed()
     from registry_tools.batch import spark_job
 
-    where = str(rejects) if rejects is not None else None
-    return spark_job.score(request, str(output), where, policy, tracking_uri)
+    return spark_job.score(request, policy, tracking_uri)
+
+
+def _address(path: str | Path, spark_master: str | None) -> str:
+    """Return a path without its last slash, or an address for Spark as it is."""
+    return str(path) if spark_master is not None else str(Path(path))

@@ -10,8 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from registry_tools.batch.request import ScoringRequest
 from registry_tools.data.arrow_coercion import arrow_type
-from registry_tools.data.schema import Column
+from registry_tools.data.schema import Column, quoted_names
+from registry_tools.errors import InputError
+from registry_tools.files.csv_rows import CsvFormat
 from registry_tools.files.part_files import CSV
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.models.trust_policy import TrustPolicy
@@ -23,14 +26,13 @@ REASON = "reason"
 class ScoringJob:
     """What every process has to know of a job."""
 
+    request: ScoringRequest
     artifact: ModelArtifact
     policy: TrustPolicy
-    proba: bool
-    csv: bool  # whether the rows are the text of a CSV
     columns: tuple[Column, ...]  # of the signature
     schema: pa.Schema  # of the input
+    csv: CsvFormat | None  # of the input; None if it is Parquet
     keep: list[str]  # the columns of the input that are in the output
-    prefix: str  # of the names of the columns that are added
     form: str  # of the parts of the output
     rejects_form: str | None  # of the parts of the rejects; None fails on the first
     options: dict[str, Any] = field(default_factory=dict)  # of Parquet
@@ -48,7 +50,7 @@ class ScoringJob:
     @property
     def converts_text(self) -> bool:
         """Whether values that were read as text are written with the types of the signature."""
-        return self.csv and self.form != CSV
+        return self.csv is not None and self.form != CSV
 
     @functools.cached_property
     def read(self) -> list[str]:
@@ -59,24 +61,18 @@ class ScoringJob:
     @functools.cached_property
     def rejects_schema(self) -> pa.Schema:
         """The columns of the rejects."""
-        return self.schema.append(pa.field(self.prefix + REASON, pa.string()))
+        return self.schema.append(pa.field(self.request.prefix + REASON, pa.string()))
 
     def output_schema(self, predictions: pa.Schema) -> pa.Schema:
         """Return the columns of the output, given those of the predictions."""
         types = {c.name: arrow_type(c) for c in self.columns} if self.converts_text else {}
         kept = [self.schema.field(name) for name in self.keep]
-        added = [*predictions]
-        added.insert(2, pa.field("model_version", pa.int32()))
+        fields = [field.with_type(types.get(field.name) or field.type) for field in kept]
+        fields += [field.with_name(self.request.prefix + field.name) for field in predictions]
         metadata = dict(self.schema.metadata or {})
         if len(kept) < len(self.schema):
             metadata.pop(b"pandas", None)  # it names all columns
-        return pa.schema(
-            [
-                *(field.with_type(types.get(field.name) or field.type) for field in kept),
-                *(field.with_name(self.prefix + field.name) for field in added),
-            ],
-            metadata,
-        )
+        return pa.schema(fields, metadata)
 
 
 @dataclass
@@ -92,3 +88,33 @@ class SliceResult:
         self.rows += other.rows
         self.rejected += other.rejected
         self.counts.update(other.counts)
+
+
+def kept_columns(request: ScoringRequest, names: list[str], where: str) -> list[str]:
+    """Return the columns of the input that are in the output.
+
+    Raises
+    ------
+    InputError
+        If `where` lacks one that is wanted.
+    """
+    unknown = [name for name in request.keep or () if name not in names]
+    if unknown:
+        raise InputError(f"{where}: no column {quoted_names(unknown)} to keep; it has {quoted_names(names)}")
+    return [name for name in names if request.keep is None or name in request.keep]
+
+
+def refuse_existing_columns(names: list[str], added: list[str], where: str) -> None:
+    """Refuse columns that the output adds and already has.
+
+    Raises
+    ------
+    InputError
+        Names them and `where` they are.
+    """
+    taken = [name for name in added if name in names]
+    if taken:
+        raise InputError(
+            f"{where}: it already has the column{'s' * (len(taken) > 1)} {quoted_names(taken)}, which the "
+            "output adds: rename them with --prefix, or leave yours out with --keep"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ import pyarrow.compute as pc
 import sklearn
 
 from registry_tools import errors
-from registry_tools.data.arrow_coercion import coerce_batch, to_frame
+from registry_tools.data.arrow_coercion import to_frame
 from registry_tools.data.coerced_batch import CoercedBatch
 from registry_tools.errors import InputError, RegistryToolsError, UnsupportedOperation, VerificationError
 from registry_tools.inference.predictor import Predictor
@@ -33,7 +34,6 @@ class BatchPredictor:
 
     predictor: Predictor
     proba: bool
-    text: bool  # whether the rows are the text of a CSV
 
     def probability_columns(self) -> list[str]:
         """Return the names of the columns of probabilities, also of a class that the model lacks.
@@ -56,8 +56,15 @@ class BatchPredictor:
         names = (*(self.predictor.info.target_names or ()), *names)
         return [f"probability_{name}" for name in dict.fromkeys(names)]
 
-    def predict(self, rows: pa.RecordBatch) -> BatchResult:
+    def predict(self, coerced: CoercedBatch, malformed: Mapping[int, str]) -> BatchResult:
         """Return the columns of predictions, and which rows have none and why.
+
+        Parameters
+        ----------
+        coerced
+            The rows; those with a fault have no prediction.
+        malformed
+            The reasons why other rows have none.
 
         Raises
         ------
@@ -66,32 +73,33 @@ class BatchPredictor:
         RegistryToolsError
             If it fails otherwise.
         """
-        return self.predict_coerced(coerce_batch(rows, self.predictor.info.signature or (), self.text), {})
-
-    def predict_coerced(self, coerced: CoercedBatch, malformed: dict[int, str]) -> BatchResult:
-        """Predict as `predict`, after the coercion; malformed rows, with their reasons, have none."""
-        bad = coerced.reasons | malformed
+        bad = {**coerced.reasons, **malformed}
         good = np.ones(coerced.rows, bool)
         good[list(bad)] = False
         kept = np.flatnonzero(good)
         parts, refused = self._predict_or_bisect(coerced.keep_rows(good) if bad else coerced)
         bad |= {int(kept[row]): reason for row, reason in refused.items()}
         arrays = [np.concatenate(each) for each in zip(*parts, strict=True)]
-        return self._columns(arrays or [np.empty(0), np.empty((0, 0))]), bad
+        return self._columns(
+            arrays or [np.empty(0), np.empty((0, len(self.predictor.model.class_names)))]
+        ), bad
 
     def _columns(self, arrays: list[npt.NDArray[Any]]) -> pa.RecordBatch:
         """Return predictions, their names, and probabilities if they are wanted, as columns."""
         predicted = pa.array(check_one_output(arrays[0]))
         if not len(predicted):
             predicted = predicted.cast(prediction_type(self.predictor))
-        names = prediction_names(predicted, self.predictor.info)
-        columns = {"prediction": predicted, "prediction_name": names}
-        classes = self.predictor.model.class_names
+        version = pa.scalar(self.predictor.artifact.version, pa.int32())
+        columns = {
+            "prediction": predicted,
+            "prediction_name": prediction_names(predicted, self.predictor.info),
+            "model_version": pa.repeat(version, len(predicted)),
+        }
+        classes = self.predictor.model.class_names if self.proba else ()
+        by_class = {name: arrays[1][:, place] for place, name in enumerate(classes)}
+        nothing = np.zeros(len(predicted))  # of a class that the model was trained without
         for column in self.probability_columns():
-            place = classes.index(name) if (name := column.removeprefix("probability_")) in classes else None
-            # A class that the model was trained without has the probability 0.
-            found = len(predicted) and place is not None
-            values = arrays[1][:, place] if found else np.zeros(len(predicted))
+            values = by_class.get(column.removeprefix("probability_"), nothing)
             columns[column] = pa.array(values, pa.float64())
         return pa.RecordBatch.from_pydict(columns)
 
@@ -124,14 +132,16 @@ class BatchPredictor:
         predictor = self.predictor
         columns = predictor.info.signature or ()
         methods = ["predict", "predict_proba"] if self.proba else ["predict"]
+        takes_matrix = predictor.numeric_schema is not None and not predictor.needs_frame
         try:
-            if predictor.numeric_schema is not None and not predictor.needs_frame:
-                matrix = np.array([coerced.arrays[column.name] for column in columns]).T
-                return [np.asarray(predictor.predict_array(matrix, method)) for method in methods]
-            frame = to_frame(coerced, columns)
-            with sklearn.config_context(assume_finite=False):  # missing values are the model's to judge
-                found = [getattr(predictor.estimator, method)(frame) for method in methods]
-            return [check_predictions(each, len(frame), m) for each, m in zip(found, methods, strict=True)]
+            # The coercion found values that are not finite; missing ones are for the model to judge.
+            with sklearn.config_context(assume_finite=takes_matrix, skip_parameter_validation=True):
+                if takes_matrix:
+                    matrix = np.array([coerced.arrays[column.name] for column in columns]).T
+                    return [np.asarray(predictor.predict_array(matrix, method)) for method in methods]
+                frame = to_frame(coerced, columns)
+                found = {method: getattr(predictor.estimator, method)(frame) for method in methods}
+            return [check_predictions(each, len(frame), method) for method, each in found.items()]
         except RegistryToolsError:
             raise
         except predictor.model.input_errors as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from registry_tools.refs import ModelRef
@@ -16,9 +15,9 @@ class ScoringRequest:
 
     ref: ModelRef
     input: str  # a file, a folder of files, or a URL
-    output: Path
+    output: str  # a path, or an address that the executors of Spark reach
     folder: bool = False  # whether the output is a folder of part files
-    rejects: Path | None = None  # the file of rows that cannot be scored; None fails on the first
+    rejects: str | None = None  # for the rows that cannot be scored; None fails on the first
     proba: bool = False
     keep: tuple[str, ...] | None = None  # the input columns in the output; None keeps all
     prefix: str = ""  # of the names of the added columns

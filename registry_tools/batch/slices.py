@@ -11,7 +11,7 @@ from registry_tools.files.csv_rows import CsvFormat, TextRows, read_rows
 from registry_tools.files.input_files import InputFile, InputFiles
 from registry_tools.files.part_files import ARROW, write_part
 
-_FEWEST_ROWS = 1 << 16  # of a slice, unless its file has fewer
+FEWEST_ROWS = 1 << 16  # of a slice, unless its file has fewer
 _JOINED_ROWS = 1 << 18  # so many rows of small row groups are one slice
 
 
@@ -43,7 +43,7 @@ def cut_row_groups(files: InputFiles, workers: int) -> Iterator[Slice]:
             groups.append(number)
             rows += size
             if rows and (number + 1 == len(sizes) or rows + sizes[number + 1] > _JOINED_ROWS):
-                pieces = -(-rows // max(_FEWEST_ROWS, -(-left // workers)))
+                pieces = -(-rows // max(FEWEST_ROWS, -(-left // workers)))
                 for begin, end in pairwise(rows * piece // pieces for piece in range(pieces + 1)):
                     yield Slice(file, first + begin, end - begin, tuple(groups), begin)
                 first, left, groups, rows = first + rows, left - rows, [], 0

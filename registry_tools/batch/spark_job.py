@@ -5,52 +5,41 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
-import sklearn
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sql
 from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
-from pyspark.sql.types import StringType, StructType
+from pyspark.sql.types import StringType, StructField, StructType
 
 from registry_tools import spark as spark_setup
-from registry_tools.batch import scoring_job, worker
-from registry_tools.batch.job import ScoringJob, SliceResult
+from registry_tools.batch import worker
+from registry_tools.batch.job import ScoringJob, SliceResult, kept_columns, refuse_existing_columns
+from registry_tools.batch.job_context import fetched_version, recorded_run
 from registry_tools.batch.request import ScoringRequest, ScoringSummary
-from registry_tools.batch.run_log import ScoringRun
 from registry_tools.batch.spark_tasks import ARCHIVE, AddResults, SparkTask
 from registry_tools.data.arrow_coercion import check_schema
 from registry_tools.errors import InputError
 from registry_tools.files import csv_rows, input_files
+from registry_tools.files.csv_rows import CsvFormat
 from registry_tools.files.part_files import PARQUET
 from registry_tools.files.temp_files import make_temp_folder
-from registry_tools.inference.artifact_fetcher import ArtifactFetcher
-from registry_tools.mlflow_store.client import connect
 from registry_tools.models import manifest
 from registry_tools.models.trust_policy import TrustPolicy
 
 _FILE, _EXTRA = "__registry_tools_file", "__registry_tools_extra"
 
 
-def score(
-    request: ScoringRequest,
-    output: str,
-    rejects: str | None,
-    policy: TrustPolicy,
-    tracking_uri: str | None = None,
-) -> ScoringSummary:
+def score(request: ScoringRequest, policy: TrustPolicy, tracking_uri: str | None = None) -> ScoringSummary:
     """Score a table on the executors of Spark with the version that a reference means now.
 
     Parameters
     ----------
     request, policy, tracking_uri
-        As for the local engine, `scoring_job.score`.
-    output, rejects
-        The addresses of folders, as executors reach them; the paths of the request cannot hold a URL.
-        Without rejects, a row that cannot be scored fails the job.
+        As for the local engine, `scoring_job.score`. Output and rejects are the addresses of folders, as
+        executors reach them.
 
     Raises
     ------
@@ -61,39 +50,32 @@ def score(
         As `load_model`; or if Spark fails.
     """
     where = input_files.without_secrets(request.input)
-    if output == rejects:
-        raise InputError(f"{output}: output and rejects are the same folder")
+    if request.output == request.rejects:
+        raise InputError(f"{request.output}: output and rejects are the same folder")
     with contextlib.ExitStack() as stack:
-        client = connect(tracking_uri)
-        fetcher = ArtifactFetcher(request.ref, policy, tracking_uri, None)
-        stack.callback(fetcher.close)
-        artifact = fetcher.fetch(fetcher.resolve())  # whose version predicts, wherever the stage moves
-        columns = scoring_job.signature_columns(artifact)
+        artifact, columns = stack.enter_context(fetched_version(request, policy, tracking_uri))
         policy = replace(policy, public_key=None)  # the signature was checked, and executors lack the key
-        tags = scoring_job.run_tags(request, artifact) | {"output": output}
-        record = stack.enter_context(ScoringRun(client, artifact.name, tags))
-        with sklearn.config_context():  # which the worker changes for its whole process
-            predictions = worker.prediction_schema(artifact, policy, request.proba, csv=False)
-            worker.load.cache_clear()
+        record = stack.enter_context(recorded_run(request, artifact, tracking_uri))
+        predictions = worker.prediction_schema(artifact, policy, request.proba)
+        worker.load.cache_clear()
         spark = stack.enter_context(spark_setup.session(request.master or "local[*]"))
-        table, schema, text = _open_table(spark, request)
-        check_schema(schema, columns, where, text)
-        keep = scoring_job.kept_columns(request, schema.names, where)
-        job = ScoringJob(
-            *(artifact, policy, request.proba, text, columns, schema, keep, request.prefix),
-            *(PARQUET, PARQUET if rejects else None),
-        )
+        table, schema, form = _open_table(spark, request)
+        check_schema(schema, columns, where, form is not None)
+        keep = kept_columns(request, schema.names, where)
+        rejects_form = PARQUET if request.rejects else None
+        job = ScoringJob(request, artifact, policy, columns, schema, form, keep, PARQUET, rejects_form)
         added = job.output_schema(predictions)
-        scoring_job.refuse_existing_columns(keep, added.names[len(keep) :], where)
-        scoring_job.refuse_existing_columns(schema.names, job.rejects_schema.names[len(schema) :], where)
+        refuse_existing_columns(keep, added.names[len(keep) :], where)
+        refuse_existing_columns(schema.names, job.rejects_schema.names[len(schema) :], where)
         began = time.perf_counter()
-        total = _run(spark, job, table, added, (request.input, output, rejects))
-        summary = scoring_job.finish(record, request, artifact, total, time.perf_counter() - began)
-        return replace(summary, output=output, rejects=rejects)
+        total = _run(spark, job, table, added)
+        return record.finish(total, time.perf_counter() - began)
 
 
-def _open_table(spark: SparkSession, request: ScoringRequest) -> tuple[DataFrame, pa.Schema, bool]:
-    """Return the table with the columns of `SparkTask`, its schema, and whether it is CSV.
+def _open_table(
+    spark: SparkSession, request: ScoringRequest
+) -> tuple[DataFrame, pa.Schema, CsvFormat | None]:
+    """Return the table with the columns of `SparkTask`, its schema, and its format if it is CSV.
 
     Raises
     ------
@@ -110,27 +92,23 @@ def _open_table(spark: SparkSession, request: ScoringRequest) -> tuple[DataFrame
         kinds = ", ".join(input_files.ENDINGS)
         holds = "CSV and Parquet files: score them one by one" if found else f"no file that ends with {kinds}"
         raise InputError(f"{where}: the folder holds {holds}")
-    text = "csv" in found[0]["pathGlobFilter"]
-    if text:
+    form = CsvFormat(request.separator, request.encoding) if "csv" in found[0]["pathGlobFilter"] else None
+    if form is not None:
         # A quoted value may hold line ends, so that Spark does not split a CSV between tasks.
-        form = {"multiLine": "true", "escape": '"', "sep": request.separator, "encoding": request.encoding}
-        reader = spark.read.options(**found[0], **form)
+        options = {"multiLine": "true", "escape": '"', "sep": form.separator, "encoding": form.encoding}
+        reader = spark.read.options(**found[0], **options)
         names = [name or "" for name in reader.csv(request.input).head() or [""]]
-        doubled = [name for name, count in Counter(names).items() if count > 1]
-        if doubled:
-            raise InputError(f"{where}: column {doubled[0]!r} stands twice: rename or drop one")
-        schema = StructType()
-        for name in (*names, _EXTRA):
-            schema = schema.add(name, StringType())
+        input_files.refuse_doubled_columns(names, where)
+        texts = StructType([StructField(name, StringType()) for name in (*names, _EXTRA)])
         reader = reader.options(header="true", enforceSchema="false", columnNameOfCorruptRecord=_EXTRA)
-        frame = reader.schema(schema).csv(request.input)
+        frame = reader.schema(texts).csv(request.input)
         extra = sql.col(_EXTRA)
     else:
         frame = spark.read.options(**found[0], mergeSchema="true").parquet(request.input)
         names, extra = frame.columns, frame.metadataColumn("_metadata")["row_index"].alias(_EXTRA)
     file = frame.metadataColumn("_metadata")["file_path"].alias(_FILE)
-    frame = frame.select(*map(_quoted, names), file, extra)
-    return frame, to_arrow_schema(frame.select(*map(_quoted, names)).schema), text
+    columns = [sql.col(_quoted(name)) for name in names]
+    return frame.select(*columns, file, extra), to_arrow_schema(frame.select(*columns).schema), form
 
 
 def _quoted(name: str) -> str:
@@ -138,14 +116,9 @@ def _quoted(name: str) -> str:
     return f"`{name.replace('`', '``')}`"
 
 
-def _run(
-    spark: SparkSession,
-    job: ScoringJob,
-    table: DataFrame,
-    schema: pa.Schema,
-    addresses: tuple[str, str, str | None],
-) -> SliceResult:
+def _run(spark: SparkSession, job: ScoringJob, table: DataFrame, schema: pa.Schema) -> SliceResult:
     """Ship the version to the executors, have them score all rows, and return how many there are."""
+    given, output, rejects = job.request.input, job.request.output, job.request.rejects
     digest = manifest.digest_of(manifest.manifest_of(Path(job.artifact.folder)))
     total = spark.sparkContext.accumulator(SliceResult(), AddResults())
     plain = [f.with_type(f.type.value_type) if pa.types.is_dictionary(f.type) else f for f in schema]
@@ -157,14 +130,13 @@ def _run(
         archive = shutil.make_archive(str(scratch / "version"), "zip", job.artifact.folder)
         spark.sparkContext.addArchive(f"{archive}#{ARCHIVE}")
         # The folder that is opened first gets its name last: where the output is, all is.
-        given, output, rejects = addresses
         places = [output, rejects] if rejects else [output]
         partials = [stack.enter_context(spark_setup.output_folder(spark, each, given)) for each in places]
         frame.mapInArrow(task.score, from_arrow_schema(task.schema, True)).write.parquet(partials[0])
         if rejects:
             again = spark.sparkContext.accumulator(SliceResult(), AddResults())
-            reject = replace(task, total=again).reject
             frame = frame if total.value.rejected else frame.limit(0)
+            reject = replace(task, total=again).reject
             frame.mapInArrow(reject, from_arrow_schema(job.rejects_schema, True)).write.parquet(partials[1])
             if again.value.rejected != total.value.rejected:  # Spark read the table twice
                 raise InputError(f"{given}: the table changed while it was scored: score it again")

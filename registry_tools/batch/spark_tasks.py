@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import functools
-import io
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +17,10 @@ import pyarrow.compute as pc
 from pyspark import AccumulatorParam, SparkFiles
 
 from registry_tools.batch.job import ScoringJob, SliceResult
-from registry_tools.batch.predictions import BatchPredictor, class_counts
-from registry_tools.batch.worker import bad_row_error, load, output_columns
-from registry_tools.data.arrow_coercion import coerce_batch
+from registry_tools.batch.predictions import BatchPredictor
+from registry_tools.batch.scored_batch import ScoredBatch, score_batch
+from registry_tools.batch.worker import load
+from registry_tools.files.csv_rows import CsvFormat, split_line
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.models import manifest
 from registry_tools.models.trust_policy import TrustPolicy
@@ -31,13 +30,11 @@ _UNDECODED = "\ufffd"  # takes the place of bytes that are not in the encoding
 
 
 @functools.lru_cache(1)
-def _load_verified(
-    artifact: ModelArtifact, digest: str, policy: TrustPolicy, proba: bool, csv_input: bool
-) -> BatchPredictor:
+def _load_verified(artifact: ModelArtifact, digest: str, policy: TrustPolicy, proba: bool) -> BatchPredictor:
     """Compare the files that arrived with their digest, and load them, once in this process."""
     folder = SparkFiles.get(ARCHIVE)
     manifest.check_files(Path(folder), digest)
-    return load(replace(artifact, folder=folder), policy, proba, csv_input)
+    return load(replace(artifact, folder=folder), policy, proba)
 
 
 class AddResults(AccumulatorParam[SliceResult]):  # type: ignore[misc]
@@ -74,75 +71,67 @@ class SparkTask:
         InputError
             If a row cannot be scored, and rejects are not written.
         """
-        has_classes = bool(self._load().predictor.model.class_names)
-        for rows, reasons, coerced, predictions in self._predict(batches):
-            if reasons and self.job.rejects_form is None:
-                raise bad_row_error(reasons[min(reasons)])
-            good = np.ones(rows.num_rows, bool)
-            good[list(reasons)] = False
-            counts = Counter(class_counts(predictions, has_classes))
-            self.total.add(SliceResult(rows=len(predictions), rejected=len(reasons), counts=counts))
-            rows, coerced = rows.filter(pa.array(good)), coerced.keep_rows(good)
-            arrays = output_columns(self.job, rows, coerced, predictions)
-            cast = [array.cast(kind) for array, kind in zip(arrays, self.schema.types, strict=True)]
-            yield pa.RecordBatch.from_arrays(cast, schema=self.schema)
+        for scored in self._score_all(batches):
+            yield scored.rows
 
     def reject(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Yield the rows that cannot be scored, with the reason."""
-        for rows, reasons, _, _ in self._predict(batches):
-            self.total.add(SliceResult(rejected=len(reasons)))
-            bad = rows.take(pa.array(sorted(reasons), pa.int64()))
-            texts = pa.array([reasons[place] for place in sorted(reasons)], pa.string())
-            yield pa.RecordBatch.from_arrays([*bad.columns, texts], schema=self.job.rejects_schema)
+        for scored in self._score_all(batches):
+            if scored.rejects is not None:
+                yield scored.rejects
 
-    def _load(self) -> BatchPredictor:
+    def _score_all(self, batches: Iterator[pa.RecordBatch]) -> Iterator[ScoredBatch]:
+        """Score the batches of the partition, and count their rows."""
         job = self.job
-        return _load_verified(job.artifact, self.digest, job.policy, job.proba, job.csv)
-
-    def _predict(self, batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[Any, ...]]:
-        """Yield rows, the reasons of those that cannot be scored, and the predictions of the others."""
-        job, predictor = self.job, self._load()
+        predictor = _load_verified(job.artifact, self.digest, job.policy, job.request.proba)
         before: Counter[str] = Counter()  # rows of each file; Spark does not split a CSV
         for batch in batches:
             *columns, files, extra = batch.columns
             malformed: dict[int, str] = {}
-            if job.csv:
+            if job.csv is not None:
                 columns = [pc.fill_null(column, "") for column in columns]  # Spark reads nothing as null
-                malformed = _undecoded_rows(columns, job) | _malformed_rows(extra, len(job.schema))
+                malformed = _undecoded_rows(columns, job.read)
+                malformed |= _malformed_rows(extra, len(job.schema), job.csv)
             rows = pa.RecordBatch.from_arrays(columns, job.read)
-            coerced = coerce_batch(rows, job.columns, job.csv)
-            predictions, bad = predictor.predict_coerced(coerced, malformed)
-            reasons = {}
-            for place, reason in bad.items():
-                file, number = files[place].as_py(), extra[place].as_py()
-                if job.csv:
-                    number = before[file] + place - pc.index(files, file).as_py()
-                reasons[place] = f"{file_name(file)}: row {number}: {reason}"
-            yield rows, reasons, coerced, predictions
+            locate = functools.partial(_locate, files, before if job.csv else extra)
+            scored = score_batch(job, predictor, rows, malformed, locate, self.schema)
+            self.total.add(scored.result)
+            yield scored
             before.update({each["values"]: each["counts"] for each in pc.value_counts(files).to_pylist()})
 
 
-def _malformed_rows(lines: pa.Array, width: int) -> dict[int, str]:
+def _locate(files: pa.Array, numbers: pa.Array | Mapping[str, int], row: int) -> str:
+    """Return the file and the number in it of a row of a batch.
+
+    Parameters
+    ----------
+    files, numbers
+        The file and the number of each row. For a CSV, how many rows of each file came before the batch.
+    row
+        The row of the batch.
+    """
+    file = files[row].as_py()
+    if isinstance(numbers, pa.Array):
+        number = numbers[row].as_py()
+    else:
+        number = numbers[file] + row - pc.index(files, file).as_py()
+    name = re.sub(r"^file:(//)?(?=/)", "", unquote(file))  # as a user writes it
+    return f"{name}: row {number}"
+
+
+def _malformed_rows(lines: pa.Array, width: int, form: CsvFormat) -> dict[int, str]:
     """Return why lines of a CSV are no rows, by row of the batch."""
-    reasons = {}
-    for place in np.flatnonzero(lines.is_valid()).tolist():
-        line = lines[place].as_py()
-        csv.field_size_limit(max(csv.field_size_limit(), len(line)))
-        values = len(next(csv.reader(io.StringIO(line)), []))
-        reasons[place] = f"{values} values, and the header names {width}"
-    return reasons
+    values = {
+        row: len(split_line(lines[row].as_py(), form)) for row in np.flatnonzero(lines.is_valid()).tolist()
+    }
+    return {row: f"{count} values, and the header names {width}" for row, count in values.items()}
 
 
-def _undecoded_rows(columns: list[pa.Array], job: ScoringJob) -> dict[int, str]:
+def _undecoded_rows(columns: list[pa.Array], names: list[str]) -> dict[int, str]:
     """Return which rows have bytes that are not in the encoding of the file."""
     reasons: dict[int, str] = {}
-    for name, values in zip(job.read, columns, strict=True):
-        for place in np.flatnonzero(pc.match_substring(values, _UNDECODED)).tolist():
-            reason = f"{values[place].as_py()[:60]!r} is not UTF-8 (--encoding names another)"
-            reasons.setdefault(place, f"column {name!r}: {reason}")
+    for name, values in zip(names, columns, strict=True):
+        for row in np.flatnonzero(pc.match_substring(values, _UNDECODED)).tolist():
+            reason = f"{values[row].as_py()[:60]!r} is not UTF-8 (--encoding names another)"
+            reasons.setdefault(row, f"column {name!r}: {reason}")
     return reasons
-
-
-def file_name(uri: str) -> str:
-    """Return the name of a file as a user writes it."""
-    return re.sub(r"^file:(//)?(?=/)", "", unquote(uri))

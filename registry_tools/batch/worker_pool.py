@@ -143,8 +143,8 @@ def _score_slice(job: ScoringJob, number: int, piece: Slice) -> SliceResult:
     return worker.score_slice(job, number, piece, _rows_done)
 
 
-def prediction_schema(artifact: ModelArtifact, policy: TrustPolicy, proba: bool, csv: bool) -> pa.Schema:
+def prediction_schema(artifact: ModelArtifact, policy: TrustPolicy, proba: bool) -> pa.Schema:
     """Load a version in this process, and return the columns of its predictions."""
     from registry_tools.batch import worker
 
-    return worker.prediction_schema(artifact, policy, proba, csv)
+    return worker.prediction_schema(artifact, policy, proba)

@@ -81,7 +81,7 @@ def read_header(filesystem: fs.FileSystem, path: str, where: str, form: CsvForma
         raise InputError(f"{where}: it is empty, without even a header")
     whole = len(content) < BLOCK_BYTES or b"\n" in line
     try:
-        names = _split(line.decode("utf-8", "surrogateescape"), form, strict=True)
+        names = split_line(line.decode("utf-8", "surrogateescape"), form, strict=True)
     except csv.Error:
         whole = False
     if not whole:
@@ -173,7 +173,9 @@ def _decode(
         bad = {int(well_formed[row]): reason for row, reason in bad.items()}
         bad |= {place: reason for place, (_, reason) in malformed.items()}
         width = block.num_columns
-        lines = [[*_split(_unescape(text), form), *[""] * width][:width] for text, _ in malformed.values()]
+        lines = [
+            [*split_line(_unescape(text), form), *[""] * width][:width] for text, _ in malformed.values()
+        ]
         arrays = [pa.array(values, pa.string()) for values in zip(*lines, strict=True)]
         both = [rows, pa.RecordBatch.from_arrays(arrays, schema=rows.schema)]
         order = np.argsort(np.concatenate([well_formed, places]))
@@ -217,7 +219,7 @@ def _unescape(text: str) -> str:
     return _ESCAPED.sub(lambda found: f"\\x{ord(found[0]) & 0xFF:02x}", text)
 
 
-def _split(text: str, form: CsvFormat, strict: bool = False) -> list[str]:
+def split_line(text: str, form: CsvFormat, strict: bool = False) -> list[str]:
     """Return the values of the first line."""
     csv.field_size_limit(sys.maxsize)  # a value may be of any length
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=form.separator, strict=strict)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import pyarrow as pa
@@ -160,7 +161,7 @@ def _relative_path(file: str, folder: str) -> str:
 
 
 def open_filesystem(address: str) -> tuple[fs.FileSystem, str]:
-    """Return the file system of a path or URL, and the path in it.
+    """Return the file system of a path or URL, and the path in it; Arrow's own for local files.
 
     Raises
     ------
@@ -178,11 +179,27 @@ def open_filesystem(address: str) -> tuple[fs.FileSystem, str]:
         import fsspec.core
 
         found, path = fsspec.core.url_to_fs(address)
+        local_path = _local_path(found, path)
     except ImportError as error:
         missing = "reading from there needs fsspec: install registry-pipeline[url]"
         reason = missing if error.name == "fsspec" else str(error)
         raise UnsupportedOperation(f"{without_secrets(address)}: {reason}") from None
+    if local_path is not None:
+        return fs.LocalFileSystem(), local_path
     return fs.PyFileSystem(fs.FSSpecHandler(found)), path
+
+
+def _local_path(found: Any, path: str) -> str | None:
+    """Return the local path that fsspec opens, also through a cache or `dir`; None if there is none."""
+    from fsspec.implementations.cached import CachingFileSystem
+    from fsspec.implementations.dirfs import DirFileSystem
+    from fsspec.implementations.local import LocalFileSystem
+
+    while isinstance(found, (CachingFileSystem, DirFileSystem)):
+        if isinstance(found, DirFileSystem):
+            path = f"{found.path}/{path}"
+        found = found.fs
+    return Path(path).as_posix() if isinstance(found, LocalFileSystem) else None
 
 
 def _list_files(filesystem: fs.FileSystem, path: str, where: str) -> list[str]:
@@ -209,12 +226,26 @@ def _list_files(filesystem: fs.FileSystem, path: str, where: str) -> list[str]:
     return found
 
 
-def _check_columns(given: pa.Schema, where: str, wanted: pa.Schema, first: str) -> None:
-    """Refuse a column that occurs twice, and columns that differ from the first file's."""
-    names, expected = Counter(given.names), dict.fromkeys(wanted.names)  # `names` makes a list each time
-    doubled = [name for name, count in names.items() if count > 1]
+def refuse_doubled_columns(names: list[str], where: str) -> None:
+    """Refuse a column that occurs twice.
+
+    Raises
+    ------
+    InputError
+        Names it and `where` it is.
+    """
+    doubled = [name for name, count in Counter(names).items() if count > 1]
     if doubled:
         raise InputError(f"{where}: column {doubled[0]!r} stands twice: rename or drop one")
+
+
+def _check_columns(given: pa.Schema, where: str, wanted: pa.Schema, first: str) -> None:
+    """Refuse a column that occurs twice, and columns that differ from the first file's."""
+    names, expected = (
+        dict.fromkeys(given.names),
+        dict.fromkeys(wanted.names),
+    )  # `names` makes a list each time
+    refuse_doubled_columns(given.names, where)
     missing = [name for name in expected if name not in names]
     added = [name for name in names if name not in expected]
     if missing or added:

@@ -11,6 +11,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from registry_tools.batch.predictions import BatchPredictor, class_counts
+from registry_tools.data.arrow_coercion import coerce_batch
 from registry_tools.data.schema import Column
 from registry_tools.errors import UnsupportedOperation
 from registry_tools.inference.model_artifact import ModelArtifact
@@ -29,7 +30,7 @@ def batch_predictor(codes: Any, names: tuple[str, ...] | None) -> BatchPredictor
     reader: Any = None
     model = LoadedModel(info, estimator)
     predictor = Predictor(artifact, model, None, reader, estimator)
-    return BatchPredictor(predictor, proba=True, text=False)
+    return BatchPredictor(predictor, proba=True)
 
 
 @pytest.mark.parametrize("rows", [60, 0])
@@ -49,7 +50,7 @@ def test_probability_columns_are_named_after_their_class(
     classes: list[Any], names: tuple[str, ...] | None, rows: int
 ) -> None:
     predictor = batch_predictor([classes[row % len(classes)] for row in range(len(X))], names)
-    found, bad = predictor.predict(pa.RecordBatch.from_pandas(X[:rows]))
+    found, bad = predictor.predict(coerce_batch(pa.RecordBatch.from_pandas(X[:rows]), COLUMNS, False), {})
     estimator = predictor.predictor.estimator
     wanted = {str(name): np.zeros(rows) for name in names or ()}
     for place, code in enumerate(estimator.classes_.tolist()):

@@ -41,6 +41,7 @@ def score(capsys: Any, ref: str, given: Path | str, output: Path | str, *options
 
 
 slow = pytest.mark.slow
+WIDE_ROWS = 1_000_000
 
 
 @pytest.mark.parametrize(
@@ -265,7 +266,7 @@ def test_a_million_rows_with_text_are_scored_as_predict_names_does(
     from pipeline.training.train import train
 
     rng = np.random.default_rng(5)
-    count = 1_000_000
+    count = WIDE_ROWS
     table = pd.DataFrame({f"n{place}": rng.normal(size=count).round(3) for place in range(14)})
     words = np.array(["red", "green", "blue, dark", 'a "quoted" one', "ä"])
     for place in range(6):
@@ -340,7 +341,6 @@ def test_text_is_read_whatever_its_form(local: Place, tmp_path: Path, capsys: An
         ({"encoding": "nope"}, "no encoding 'nope' for text"),
         ({"encoding": "hex"}, "no encoding 'hex' for text"),
         ({"output": "out/", "rejects": "out/r.csv"}, "cannot lie in each other"),
-        ({"input": "file://{folder}/in", "output": "in/o.csv"}, "lies in the folder that is read"),
     ],
 )
 def test_options_are_refused_before_the_version_is_resolved(
@@ -351,9 +351,34 @@ def test_options_are_refused_before_the_version_is_resolved(
         (tmp_path / folder).mkdir()
     write(rows(5), tmp_path / "in" / "a.csv")
     options = {"input": "in", "output": "o.csv", **options}
-    options["input"] = options["input"].format(folder=tmp_path)
     with pytest.raises(InputError, match=reason):
         scoring.score("missing/1", **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("scheme", ["file", "local"])
+def test_an_output_in_a_folder_that_a_url_names_is_refused(scheme: str, tmp_path: Path) -> None:
+    refuse_output_in_input(f"{scheme}://{tmp_path}/in", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "address", ["local://in", "simplecache::file://{folder}/in", "dir://in::simplecache::file://{folder}"]
+)
+def test_an_output_in_a_folder_that_fsspec_opens_is_refused(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fsspec", reason="fsspec is not installed (make test-slow installs it)")
+    monkeypatch.chdir(tmp_path)
+    refuse_output_in_input(address.format(folder=tmp_path), tmp_path)
+
+
+def refuse_output_in_input(address: str, folder: Path) -> None:
+    (folder / "in").mkdir()
+    write(rows(5), folder / "in" / "a.csv")
+    with pytest.raises(InputError, match=r"o\.csv: it lies in the folder that is read"):
+        scoring.score("missing/1", input=address, output=folder / "in" / "o.csv")
+    with pytest.raises(InputError, match=r"a\.csv: it is the input as well"):
+        scoring.score("missing/1", input=address, output=folder / "in" / "a.csv")
+    assert os.listdir(folder / "in") == ["a.csv"]
 
 
 @slow
@@ -455,22 +480,30 @@ def test_a_registry_that_cannot_be_written_to_does_not_keep_from_scoring(
     assert len(read(tmp_path / "out.csv")) == 50
 
 
-def test_the_entry_point_that_scores_has_the_defaults_of_its_command() -> None:
+def test_the_entry_point_that_scores_has_the_options_of_its_command_and_their_defaults() -> None:
     entry = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]["score"]
     command = entry["command"].split()
     assert command[:5] == ["python", "-m", "registry_tools", "score", "{ref}"]
     options = {o.opts[0].removeprefix("--").replace("-", "_"): o for o in cli.commands["score"].params}
     context = click.Context(cli.commands["score"])
-    for name, parameter in entry["parameters"].items():
-        assert f"{{{name}}}" in command
-        if name not in {"ref", "input", "output"}:
-            assert parameter["default"] == options[name].get_default(context)
+    given = dict(zip(command[5::2], command[6::2], strict=True))
+    names = [name for name in entry["parameters"] if name != "ref"]
+    assert given == {f"--{name.replace('_', '-')}": f"{{{name}}}" for name in names}
+    # Flags take no value. The defaults of the others depend on the machine or on other options.
+    absent = {"proba", "rejects", "workers", "master"}
+    shared = {"trust", "allow_code", "require_signature", "public_key", "tracking_uri", "json", "ref", "_v"}
+    assert options.keys() - names == absent | shared
+    for name in names:
+        if name not in {"input", "output"}:
+            assert entry["parameters"][name]["default"] == options[name].get_default(context)
 
 
 @slow
 def test_mlflow_run_scores(local: Place, tmp_path: Path) -> None:
-    given, output = write(rows(50), tmp_path / "in.csv"), tmp_path / "out.parquet"
+    given, output = tmp_path / "in.csv", tmp_path / "out.parquet"
+    rows(50).to_csv(given, sep=";", index=False)
     parameters = {"ref": f"{local.model(GOOD)}/1", "input": given, "output": output}
+    parameters |= {"separator": ";", "keep": "id", "prefix": "model_"}
     pairs = [word for key, value in parameters.items() for word in ("-P", f"{key}={value}")]
     done = subprocess.run(
         ["mlflow", "run", ROOT, "-e", "score", "--env-manager", "local", *pairs],
@@ -481,4 +514,6 @@ def test_mlflow_run_scores(local: Place, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "scored  50 rows" in done.stdout
+    added = ["model_prediction", "model_prediction_name", "model_model_version"]
+    assert list(read(output)) == ["id", *added]
     assert len(read(output)) == 50

@@ -36,6 +36,7 @@ from registry_tools.errors import VerificationError
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.models import manifest
 from registry_tools.models.trust_policy import TRUSTED_TYPES, TrustPolicy
+from registry_tools.refs import parse_ref
 from tests.support.commands import environment, error_of, run
 from tests.support.constants import IRIS_COLUMNS
 from tests.support.registries import GOOD, Place
@@ -413,9 +414,35 @@ def test_a_table_that_changes_between_scores_and_rejects_is_refused(
 
 
 @slow
+def test_an_output_that_another_job_writes_meanwhile_is_kept(
+    on_spark: list[str], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from registry_tools.batch import spark_job
+    from registry_tools.batch.spark_tasks import AddResults
+
+    made = []
+
+    class Results(AddResults):
+        def __init__(self) -> None:
+            made.append(self)
+            if len(made) == 2:  # the output was checked, and does not have its name yet
+                (tmp_path / "out").mkdir()
+                (tmp_path / "out" / "theirs.parquet").touch()
+
+    monkeypatch.setattr(spark_job, "AddResults", Results)
+    given = write(rows(20), tmp_path / "in.parquet")
+    message = error_of(capsys, *on_spark, "--input", str(given), "--on-bad-row", "reject")
+    assert "out exists and is not an empty folder: remove it" in message
+    assert os.listdir(tmp_path / "out") == ["theirs.parquet"]
+    assert sorted(os.listdir(tmp_path)) == ["in.parquet", "out", "out.rejects"]  # ours got their name first
+
+
+@slow
 def test_options_of_columns_and_of_csv_apply(on_spark: list[str], tmp_path: Path, capsys: Any) -> None:
     table = rows(20).assign(nöte="é", prediction=1)
     table.to_csv(tmp_path / "in.csv", sep=";", index=False, encoding="cp1252")
+    with (tmp_path / "in.csv").open("a") as file:
+        file.write("short, it is;1\n")
     argv = [*on_spark, "--input", str(tmp_path / "in.csv"), "--separator", ";", "--encoding", "cp1252"]
     run(capsys, *argv, "--keep", "nöte,id", "--prefix", "model_", "--on-bad-row", "reject")
     found = pq.read_table(tmp_path / "out").to_pandas()
@@ -423,8 +450,10 @@ def test_options_of_columns_and_of_csv_apply(on_spark: list[str], tmp_path: Path
     assert list(found) == ["id", "nöte", *added]
     assert found["id"].tolist() == table["id"].tolist()
     assert set(found["nöte"]) == {"é"}
-    rejects = pq.read_schema(next((tmp_path / "out.rejects").glob("*.parquet")))
-    assert rejects.names == [*table, "model_reason"]
+    rejects = pq.read_table(tmp_path / "out.rejects")
+    assert rejects.column_names == [*table, "model_reason"]
+    (reason,) = rejects["model_reason"].to_pylist()
+    assert reason.endswith("in.csv: row 20: 2 values, and the header names 7")
 
 
 @slow
@@ -484,6 +513,7 @@ def test_an_executor_does_not_load_files_that_changed_on_the_way(
 ) -> None:
     pyspark = pytest.importorskip("pyspark", reason="pyspark is not installed (make test-slow installs it)")
     from registry_tools.batch.job import ScoringJob, SliceResult
+    from registry_tools.batch.request import ScoringRequest
     from registry_tools.batch.spark_tasks import SparkTask
 
     source = local.client.get_model_version_download_uri(local.model(GOOD), "1")
@@ -492,9 +522,13 @@ def test_an_executor_does_not_load_files_that_changed_on_the_way(
     columns = tuple(Column(name, "double") for name in IRIS_COLUMNS)
     schema = pa.schema([(name, pa.float64()) for name in IRIS_COLUMNS])
     artifact = ModelArtifact("elsewhere", "m", 1, None, None, None)
-    job = ScoringJob(artifact, TrustPolicy(), False, False, columns, schema, [], "", "parquet", None)
+    request = ScoringRequest(parse_ref("m/1"), "in", "out", rejects="rejects")
+    job = ScoringJob(request, artifact, TrustPolicy(), columns, schema, None, [], "parquet", "parquet")
     counted: list[SliceResult] = []
-    task = SparkTask(job, digest, job.rejects_schema, SimpleNamespace(add=counted.append))
+    output = pa.schema(
+        [("prediction", pa.int64()), ("prediction_name", pa.string()), ("version", pa.int32())]
+    )
+    task = SparkTask(job, digest, output, SimpleNamespace(add=counted.append))
     monkeypatch.setattr(pyspark.SparkFiles, "get", lambda name: str(tmp_path / "version"))
     batch = pa.RecordBatch.from_pydict(
         {**{name: [1.0, np.nan] for name in IRIS_COLUMNS}, "file": ["file:///a%20b"] * 2, "row": [5, 6]}

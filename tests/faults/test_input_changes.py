@@ -96,7 +96,7 @@ def test_a_scoring_of_a_file_that_is_changed_leaves_no_output(
 ) -> None:
     # The progress is reported at once, when most slices are still to be read.
     monkeypatch.setattr(worker_pool, "_REPORT_SECONDS", 0)
-    monkeypatch.setattr(slices, "_FEWEST_ROWS", 1000)
+    monkeypatch.setattr(slices, "FEWEST_ROWS", 1000)
     monkeypatch.setattr(slices, "_JOINED_ROWS", 1000)
     monkeypatch.setattr(csv_rows, "BLOCK_BYTES", 1 << 16)
     path = tmp_path / given
@@ -115,7 +115,9 @@ def test_a_scoring_of_a_file_that_is_changed_leaves_no_output(
 
         return progress
 
-    request = ScoringRequest(parse_ref(f"{local.model(GOOD)}/1"), str(path), tmp_path / output, workers=2)
+    request = ScoringRequest(
+        parse_ref(f"{local.model(GOOD)}/1"), str(path), str(tmp_path / output), workers=2
+    )
     with pytest.raises(InputError, match=f"{given}: {CHANGED}"):
         score(request, TrustPolicy(), local.uri, begin)
     assert not [name for name in os.listdir(tmp_path) if "out" in name]

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
-from registry_tools.batch.run_log import ScoringRun
+from registry_tools.batch.job import SliceResult
+from registry_tools.batch.job_context import ScoringRun
+from registry_tools.batch.request import ScoringRequest
 from registry_tools.errors import RegistryToolsError
+from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.mlflow_store import runs
+from registry_tools.refs import parse_ref
 from tests.support.registries import Place
 
 
 def test_each_class_name_becomes_the_name_of_a_metric_that_mlflow_accepts(local: Place) -> None:
-    record = ScoringRun(local.client, "classes", {})
+    request = ScoringRequest(parse_ref("classes/1"), "in.csv", "out.csv")
+    record = ScoringRun(request, ModelArtifact("", "classes", 1, None, None, None), local.uri)
     assert record.run_id is not None
     names = ["yes//no", "yes__no", "a/", "../b", "ok-1.5 ä", "x" * 400]
-    record.finish({"rows": 6}, dict.fromkeys(names, 1))
+    summary = record.finish(SliceResult(6, 2, Counter(names)), 4.0)
+    assert (summary.rows, summary.rejected, summary.rows_per_second) == (6, 2, 2.0)
+    assert summary.counts == dict.fromkeys(names, 1)
     run = local.client.get_run(record.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.metrics == {
         "rows": 6,
+        "rejected": 2,
+        "seconds": 4,
+        "rows_per_second": 2,
         "count_yes__no": 2,
         "count_a_": 1,
         "count_.._b": 1,
