@@ -126,12 +126,12 @@ def output_folder(spark: Any, address: str, given: str) -> Iterator[str]:
     target, source = (system.makeQualified(hadoop.Path(path)) for path in (address, given))
     if f"{target}/".startswith(f"{source}/"):
         raise InputError(f"{address}: the input is there as well: name another output")
-    if system.exists(target) and (system.getFileStatus(target).isFile() or system.listStatus(target)):
-        raise InputError(f"{address} exists and is not an empty folder: remove it, or choose another path")
+    _refuse_filled(system, target, address)
     name = f".{target.getName()}.{spark.sparkContext.applicationId}.part"
     partial = hadoop.Path(target.getParent(), name)
     try:
         yield partial.toString()
+        _refuse_filled(system, target, address)  # another command may have filled it in the meantime
         system.delete(target, False)
         if not system.rename(partial, target):
             raise InputError(f"{address}: cannot be written: {partial} cannot be renamed")
@@ -141,6 +141,12 @@ def output_folder(spark: Any, address: str, given: str) -> Iterator[str]:
         raise
     finally:
         _in_thread(system.delete, partial, True)
+
+
+def _refuse_filled(system: Any, target: Any, address: str) -> None:
+    """Refuse a file, or a folder that is not empty."""
+    if system.exists(target) and (system.getFileStatus(target).isFile() or system.listStatus(target)):
+        raise InputError(f"{address} exists and is not an empty folder: remove it, or choose another path")
 
 
 def _stop(spark: SparkSession) -> None:

@@ -52,6 +52,7 @@ def output_folder(path: Path) -> Iterator[Path]:
         yield partial
         for part in (*partial.iterdir(), partial):
             flush(part)
+        check_output(path, True, ())  # another command may have filled it in the meantime
         partial.replace(resolve_link(path))
 
 

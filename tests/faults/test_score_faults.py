@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
@@ -22,20 +21,16 @@ from tests.support.commands import environment, error_of
 from tests.support.constants import IRIS_COLUMNS
 from tests.support.registries import EQUAL, GOOD, Place
 from tests.support.servers import BIN, eventually
-from tests.support.tables import rows, write
+from tests.support.tables import MANY, rows, write, write_many
 
 pytestmark = pytest.mark.slow
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
-MANY = 6_000_000
 
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """So many rows that a scoring can be met in the middle."""
-    some = rows(100_000).drop(columns="id")
-    table = pd.concat([some] * (MANY // len(some)), ignore_index=True)
-    return write(table, tmp_path_factory.mktemp("many") / "many.parquet", row_group_size=100_000)
+    return write_many(tmp_path_factory.mktemp("many") / "many.parquet")
 
 
 def partials(folder: Path) -> list[Path]:

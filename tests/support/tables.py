@@ -22,6 +22,15 @@ def rows(count: int = 1000) -> pd.DataFrame:
     return table
 
 
+MANY = 6_000_000
+
+
+def write_many(path: Path) -> Path:
+    """Write so many rows to a Parquet file that a test can meet a scoring in the middle."""
+    some = rows(100_000).drop(columns="id")
+    return write(pd.concat([some] * (MANY // len(some)), ignore_index=True), path, row_group_size=100_000)
+
+
 def write(table: pd.DataFrame, path: Path, **options: Any) -> Path:
     if path.suffix == ".csv":
         table.to_csv(path, index=False)
