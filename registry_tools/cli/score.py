@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from registry_tools.files.input_files import InputFiles
 
 _LOCAL = "local[*]"
+_ALL = "*"  # columns; a column of this name is '"*"'
 
 
 @click.command()
@@ -34,7 +35,10 @@ _LOCAL = "local[*]"
     help="The .parquet or .csv file to write; with / at its end, a folder of Parquet files.",
 )  # fmt: skip
 @click.option("--proba", is_flag=True, help="Add the probability of each class.")
-@click.option("--keep", metavar="COLUMNS", help="The columns of IN to write, as in 'id,day'. Default: all.")
+@click.option(
+    "--keep", default=_ALL, show_default=True, metavar="COLUMNS",
+    help="The columns of IN to write, as in 'id,day'; * is all.",
+)  # fmt: skip
 @click.option("--prefix", default="", metavar="TEXT", help="Begins the names of the added columns.")
 @click.option(
     "--separator", default=",", show_default=True, help="Between the values of a CSV; \\t is a tab."
@@ -57,7 +61,7 @@ def score(
     ref: str,
     input_address: str,
     output: str,
-    keep: str | None,
+    keep: str,
     separator: str,
     encoding: str,
     on_bad_row: str,
@@ -83,7 +87,7 @@ def score(
             input=input_address,
             output=output,
             rejects=rejects,
-            keep=None if keep is None else [name for names in csv.reader([keep]) for name in names],
+            keep=None if keep == _ALL else [name for names in csv.reader([keep]) for name in names],
             separator=separator.replace("\\t", "\t"),
             encoding=encoding,
             spark_master=(master or _LOCAL) if engine == "spark" else None,
