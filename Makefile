@@ -60,6 +60,7 @@ UI_WARNINGS := $(or $(PYTHONWARNINGS),ignore:starlette.middleware.wsgi is deprec
 
 ui: $(VENV)/.run ## Open the MLflow UI on the example store, or on your store: STORE=sqlite:///mlflow.db, PORT=5000.
 ifeq ($(origin STORE),command line)
+	@echo "open http://127.0.0.1:$(PORT)/#/experiments?workflowType=machine_learning"
 	@exec env PYTHONWARNINGS="$(UI_WARNINGS)" $(BIN)/mlflow ui --backend-store-uri "$(STORE)" --port $(PORT)
 else
 	@$(BIN)/python -m pipeline show-example --port $(PORT)

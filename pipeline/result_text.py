@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,7 +148,7 @@ def _is_default(store: str) -> bool:
 def _command(name: str) -> str:
     """Return the path of a program of this environment, as short as the current folder allows."""
     path = Path(sys.prefix, "bin", name)
-    if not path.exists():
+    if not path.exists() or shutil.which(name) == str(path):
         return name
     short = _short_path(str(path))
     return name if Path(short).is_absolute() else short
