@@ -1,0 +1,176 @@
+"""The metrics that a training, a sweep, a promotion and the monitoring can decide by."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn import metrics as sk
+
+from registry_tools.errors import InputError, first_line
+
+CLASSIFICATION, REGRESSION = "classification", "regression"
+DEFAULT_METRICS = {CLASSIFICATION: "accuracy", REGRESSION: "rmse"}
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Labelled rows with the predictions of one version."""
+
+    labels: npt.NDArray[Any]  # class names, or the true numbers, shape (rows,)
+    predicted: npt.NDArray[Any]  # written as the labels, shape (rows,)
+    probabilities: npt.NDArray[np.float64] | None = None  # shape (rows, classes)
+    classes: tuple[str, ...] = ()  # in the order of the probabilities
+
+    def take(self, rows: npt.NDArray[Any]) -> Outcomes:
+        """Return the rows of a mask or at positions; a position may occur more than once."""
+        probabilities = None if self.probabilities is None else self.probabilities[rows]
+        return Outcomes(self.labels[rows], self.predicted[rows], probabilities, self.classes)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that says how good predictions are."""
+
+    name: str
+    task: str  # CLASSIFICATION or REGRESSION
+    function: Callable[[Outcomes], float]
+    less_is_better: bool = False
+    needs_probabilities: bool = False
+
+    def compute(self, outcomes: Outcomes) -> float:
+        """Return the metric; NaN if it is undefined for these rows, such as the recall of an absent class.
+
+        Raises
+        ------
+        InputError
+            If the metric needs probabilities and the model has none, or a function of the user fails.
+        """
+        if self.needs_probabilities and outcomes.probabilities is None:
+            raise InputError(f"metric={self.name}: the model has no probabilities: take another metric")
+        return float(self.function(outcomes)) if len(outcomes.labels) else float("nan")
+
+    def is_better(self, value: float, other: float) -> bool:
+        """Return whether one value of the metric is better than another."""
+        return value < other if self.less_is_better else value > other
+
+
+def find_metric(name: str, task: str) -> Metric:
+    """Return a metric by its name, `recall:CLASS`, `precision:CLASS`, or `module:function`.
+
+    A function receives the labels and the predictions, each of shape (rows,), and returns a number;
+    a greater number is better.
+
+    Raises
+    ------
+    InputError
+        If there is no such metric for the task, or the function cannot be imported.
+    """
+    known = {metric.name: metric for metric in METRICS if metric.task == task}
+    if name in known:
+        return known[name]
+    kind, separator, rest = name.partition(":")
+    if separator and rest and task == CLASSIFICATION and kind in _OF_CLASS:
+        return Metric(name, task, lambda outcomes: _OF_CLASS[kind](outcomes, rest))
+    if separator and rest and kind not in _OF_CLASS:
+        return Metric(name, task, _call(name, _import(name, kind, rest)))
+    names = [*known, *(f"{kind}:CLASS" for kind in _OF_CLASS if task == CLASSIFICATION), "module:function"]
+    other = next((metric.task for metric in METRICS if metric.name == name), None)
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"it is a metric of {other}; " if other else f"did you mean {near[0]}? " if near else ""
+    raise InputError(f"metric={name}: {hint}a {task} has {', '.join(names)}")
+
+
+def _import(name: str, module: str, function: str) -> Callable[..., Any]:
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"metric={name}: cannot be imported: {first_line(error, 200)}") from error
+    if not callable(found):
+        raise InputError(f"metric={name}: it is not a function")
+    return found  # type: ignore[no-any-return]
+
+
+def _call(name: str, function: Callable[..., Any]) -> Callable[[Outcomes], float]:
+    def compute(outcomes: Outcomes) -> float:
+        try:
+            return float(function(outcomes.labels, outcomes.predicted))
+        except Exception as error:
+            raise InputError(f"metric={name}: the function failed: {first_line(error, 200)}") from error
+
+    return compute
+
+
+def _recall(outcomes: Outcomes, name: str) -> float:
+    rows = outcomes.labels == name
+    return float(np.mean(outcomes.predicted[rows] == name)) if rows.any() else float("nan")
+
+
+def _precision(outcomes: Outcomes, name: str) -> float:
+    rows = outcomes.predicted == name
+    return float(np.mean(outcomes.labels[rows] == name)) if rows.any() else float("nan")
+
+
+_OF_CLASS: dict[str, Callable[[Outcomes, str], float]] = {"recall": _recall, "precision": _precision}
+
+
+def _balanced_accuracy(outcomes: Outcomes) -> float:
+    """Return the mean recall of the classes of the labels; scikit-learn warns of any other class."""
+    return float(np.mean([_recall(outcomes, name) for name in np.unique(outcomes.labels)]))
+
+
+def _f1_macro(outcomes: Outcomes) -> float:
+    return float(sk.f1_score(outcomes.labels, outcomes.predicted, average="macro", zero_division=0))
+
+
+def _indicators(outcomes: Outcomes) -> npt.NDArray[np.bool_]:
+    """Return which class each label is, shape (rows, classes)."""
+    return np.equal.outer(outcomes.labels, np.asarray(outcomes.classes, dtype=object)).astype(bool)
+
+
+def _log_loss(outcomes: Outcomes) -> float:
+    given = np.asarray(outcomes.probabilities)[_indicators(outcomes)]
+    if len(given) != len(outcomes.labels):  # a label is not a class of the model
+        return float("nan")
+    return float(-np.log(np.clip(given, np.finfo(float).eps, 1)).mean())
+
+
+def _ranking(function: Callable[..., Any]) -> Callable[[Outcomes], float]:
+    """Return the score of the second of two classes, or the mean over more classes, one against the rest."""
+
+    def compute(outcomes: Outcomes) -> float:
+        is_class, scores = _indicators(outcomes), np.asarray(outcomes.probabilities)
+        if len(outcomes.classes) == 2:
+            is_class, scores = is_class[:, 1:], scores[:, 1:]
+        present = is_class.any(axis=0)
+        if not present.all() or is_class.all(axis=0).any():
+            return float("nan")
+        columns = range(is_class.shape[1])
+        return float(np.mean([function(is_class[:, column], scores[:, column]) for column in columns]))
+
+    return compute
+
+
+METRICS = (
+    Metric("accuracy", CLASSIFICATION, lambda o: float(np.mean(o.labels == o.predicted))),
+    Metric("balanced_accuracy", CLASSIFICATION, _balanced_accuracy),
+    Metric("f1_macro", CLASSIFICATION, _f1_macro),
+    Metric("roc_auc", CLASSIFICATION, _ranking(sk.roc_auc_score), needs_probabilities=True),
+    Metric(
+        "average_precision", CLASSIFICATION, _ranking(sk.average_precision_score), needs_probabilities=True
+    ),
+    Metric("log_loss", CLASSIFICATION, _log_loss, less_is_better=True, needs_probabilities=True),
+    Metric("rmse", REGRESSION, lambda o: sk.root_mean_squared_error(o.labels, o.predicted), True),
+    Metric("mae", REGRESSION, lambda o: sk.mean_absolute_error(o.labels, o.predicted), True),
+    Metric(
+        "median_absolute_error", REGRESSION, lambda o: sk.median_absolute_error(o.labels, o.predicted), True
+    ),
+    Metric(
+        "r2", REGRESSION, lambda o: sk.r2_score(o.labels, o.predicted) if len(o.labels) > 1 else float("nan")
+    ),
+)
