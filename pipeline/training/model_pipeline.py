@@ -1,7 +1,7 @@
 """Build the scikit-learn pipeline of a training, cross-validate it, and check its parameters.
 
-The pipeline imputes missing values, encodes text and booleans as one-hot columns, and ends with the
-estimator. An estimator without probabilities is calibrated.
+The pipeline begins with the preparation of the columns, if they need one, and ends with the estimator. An
+estimator without probabilities is calibrated.
 """
 
 from __future__ import annotations
@@ -15,11 +15,8 @@ from typing import Any
 import pandas as pd
 import skops.io
 from sklearn.base import BaseEstimator
-from sklearn.compose import ColumnTransformer
-from sklearn.impute import SimpleImputer
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import OneHotEncoder
 from sklearn.utils._param_validation import InvalidParameterError
 
 from pipeline.data.dataset import Dataset
@@ -27,12 +24,10 @@ from pipeline.errors import InvalidParameter, UntrustedType
 from pipeline.estimators import ESTIMATORS
 from pipeline.params.definitions import TrainParams
 from pipeline.params.fields import as_text
+from pipeline.training.preparation import column_transformer
 
 _log = logging.getLogger(__name__)
 
-# A text column with more values keeps the most frequent ones and pools the others. One-hot columns are
-# dense, so a column of identifiers would fill the memory.
-MAX_CATEGORIES = 100
 _TRIED_ROWS = 1000  # rows of each class that `check_model_params` fits at most
 
 
@@ -55,7 +50,7 @@ def build_pipeline(params: TrainParams, features: pd.DataFrame, class_size: int)
         If `model_params` has a key that the estimator does not know.
     """
     steps: list[tuple[str, Any]] = []
-    preparation = _column_transformer(features)
+    preparation = column_transformer(features)
     if preparation is not None:
         steps.append(("prepare", preparation))
     steps.append(("model", _calibrate(create_estimator(params), class_size)))
@@ -223,35 +218,3 @@ def _calibrate(estimator: BaseEstimator, class_size: int) -> BaseEstimator:
     from sklearn.calibration import CalibratedClassifierCV
 
     return CalibratedClassifierCV(estimator, ensemble=False, cv=inner)
-
-
-def _column_transformer(features: pd.DataFrame) -> ColumnTransformer | None:
-    """Return a transformer from raw columns to numbers; None if all columns are complete numbers."""
-    booleans = [c for c in features if _is_boolean(features[c])]
-    numbers = [c for c in features if pd.api.types.is_numeric_dtype(features[c]) and c not in booleans]
-    texts = [c for c in features if c not in booleans and c not in numbers]
-    if not booleans and not texts and not features.isna().to_numpy().any():
-        return None
-    parts: list[tuple[str, Any, list[Any]]] = []
-    if numbers:
-        parts.append(("numbers", SimpleImputer(strategy="median", keep_empty_features=True), numbers))
-    if texts:
-        filled = SimpleImputer(strategy="constant", fill_value="missing", keep_empty_features=True)
-        parts.append(("texts", Pipeline([("fill", filled), ("one_hot", _one_hot())]), texts))
-    if booleans:
-        parts.append(("booleans", _one_hot(), booleans))
-    return ColumnTransformer(parts)
-
-
-def _is_boolean(column: pd.Series) -> bool:
-    """Check whether a column is boolean; pandas stores booleans with missing values as objects."""
-    return pd.api.types.is_bool_dtype(column) or bool(
-        column.dtype == object and column.map(type).eq(bool).any()
-    )
-
-
-def _one_hot() -> OneHotEncoder:
-    # A category that is not in the training rows must not raise an error at prediction.
-    return OneHotEncoder(
-        handle_unknown="infrequent_if_exist", max_categories=MAX_CATEGORIES, sparse_output=False
-    )
