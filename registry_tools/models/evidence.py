@@ -4,6 +4,7 @@ holdout.parquet            the held-out rows: the feature columns, then the labe
 training_rows.npz          the hashes of the training rows, their columns, and the columns with float32
                            values
 recorded_predictions.json  the predictions for the input example, recorded at registration
+evaluation.json            the task of the version, and the metric that its training chose
 manifest.json              the SHA-256 of each file of the model and of the evidence; see `manifest`
 manifest.sig               the signature of the manifest, if the version is signed
 baseline.json,             the training baseline, which the monitoring compares with production data
@@ -19,7 +20,7 @@ import json
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,12 @@ from registry_tools.data.row_hash import hash_rows
 from registry_tools.errors import VerificationError, first_line
 from registry_tools.models.inspection import archives
 from registry_tools.models.inspection.metadata import check_size
+from registry_tools.stats.metric import DEFAULT_METRICS
 
 _MOST_JSON_BYTES = 64 << 20
 _MOST_VALUES = 100_000_000  # of a holdout; `write_holdout` limits its rows
 _TRAINING_ROWS = "training_rows.npz"
+_EVALUATION = "evaluation.json"
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,33 @@ class RecordedPredictions:
     rows: pd.DataFrame
     predictions: npt.NDArray[Any]  # shape (rows,)
     probabilities: npt.NDArray[np.float64] | None  # shape (rows, classes)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The task of a version, and the name of the metric that its training chose."""
+
+    task: str  # CLASSIFICATION or REGRESSION
+    metric: str  # as for `find_metric`; never import a recorded `module:function`
+
+
+def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
+    """Write the task and the metric as JSON."""
+    (folder / _EVALUATION).write_text(json.dumps(asdict(evaluation), indent=1, sort_keys=True) + "\n")
+
+
+def read_evaluation(folder: Path) -> Evaluation | None:
+    """Return the task and the metric of a version; None if they were not recorded."""
+    path = folder / _EVALUATION
+    if not path.is_file():
+        return None
+    check_size(path, _MOST_JSON_BYTES)
+    with _translate_read_errors(path):
+        content = json.loads(path.read_text())
+        task, metric = content["task"], content["metric"]
+        if task not in DEFAULT_METRICS or not isinstance(metric, str):
+            raise ValueError(f"task {task!r} with metric {metric!r}")
+        return Evaluation(task, metric)
 
 
 def write_holdout(folder: Path, features: pd.DataFrame, labels: pd.Series, most: int = 100_000) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn import metrics as sk
 
 from registry_tools.errors import InputError, first_line
 
@@ -125,7 +125,9 @@ def _balanced_accuracy(outcomes: Outcomes) -> float:
 
 
 def _f1_macro(outcomes: Outcomes) -> float:
-    return float(sk.f1_score(outcomes.labels, outcomes.predicted, average="macro", zero_division=0))
+    from sklearn.metrics import f1_score  # takes half a second to import
+
+    return float(f1_score(outcomes.labels, outcomes.predicted, average="macro", zero_division=0))
 
 
 def _indicators(outcomes: Outcomes) -> npt.NDArray[np.bool_]:
@@ -140,10 +142,14 @@ def _log_loss(outcomes: Outcomes) -> float:
     return float(-np.log(np.clip(given, np.finfo(float).eps, 1)).mean())
 
 
-def _ranking(function: Callable[..., Any]) -> Callable[[Outcomes], float]:
-    """Return the score of the second of two classes, or the mean over more classes, one against the rest."""
+def _ranking(function: str) -> Callable[[Outcomes], float]:
+    """Return the score of the second of two classes, or the mean over more classes, one against the rest.
+
+    `function` is the name of a function in `sklearn.metrics`.
+    """
 
     def compute(outcomes: Outcomes) -> float:
+        score = getattr(importlib.import_module("sklearn.metrics"), function)
         is_class, scores = _indicators(outcomes), np.asarray(outcomes.probabilities)
         if len(outcomes.classes) == 2:
             is_class, scores = is_class[:, 1:], scores[:, 1:]
@@ -151,26 +157,33 @@ def _ranking(function: Callable[..., Any]) -> Callable[[Outcomes], float]:
         if not present.all() or is_class.all(axis=0).any():
             return float("nan")
         columns = range(is_class.shape[1])
-        return float(np.mean([function(is_class[:, column], scores[:, column]) for column in columns]))
+        return float(np.mean([score(is_class[:, column], scores[:, column]) for column in columns]))
 
     return compute
+
+
+def _mean_squared_error(outcomes: Outcomes) -> float:
+    return float(np.mean((outcomes.labels - outcomes.predicted) ** 2))
+
+
+def _r2(outcomes: Outcomes) -> float:
+    spread = float(np.var(outcomes.labels)) if len(outcomes.labels) else 0.0
+    return 1 - _mean_squared_error(outcomes) / spread if spread else float("nan")
 
 
 METRICS = (
     Metric("accuracy", CLASSIFICATION, lambda o: float(np.mean(o.labels == o.predicted))),
     Metric("balanced_accuracy", CLASSIFICATION, _balanced_accuracy),
     Metric("f1_macro", CLASSIFICATION, _f1_macro),
-    Metric("roc_auc", CLASSIFICATION, _ranking(sk.roc_auc_score), needs_probabilities=True),
+    Metric("roc_auc", CLASSIFICATION, _ranking("roc_auc_score"), needs_probabilities=True),
     Metric(
-        "average_precision", CLASSIFICATION, _ranking(sk.average_precision_score), needs_probabilities=True
+        "average_precision", CLASSIFICATION, _ranking("average_precision_score"), needs_probabilities=True
     ),
     Metric("log_loss", CLASSIFICATION, _log_loss, less_is_better=True, needs_probabilities=True),
-    Metric("rmse", REGRESSION, lambda o: sk.root_mean_squared_error(o.labels, o.predicted), True),
-    Metric("mae", REGRESSION, lambda o: sk.mean_absolute_error(o.labels, o.predicted), True),
+    Metric("rmse", REGRESSION, lambda o: math.sqrt(_mean_squared_error(o)), True),
+    Metric("mae", REGRESSION, lambda o: float(np.mean(np.abs(o.labels - o.predicted))), True),
     Metric(
-        "median_absolute_error", REGRESSION, lambda o: sk.median_absolute_error(o.labels, o.predicted), True
+        "median_absolute_error", REGRESSION, lambda o: float(np.median(np.abs(o.labels - o.predicted))), True
     ),
-    Metric(
-        "r2", REGRESSION, lambda o: sk.r2_score(o.labels, o.predicted) if len(o.labels) > 1 else float("nan")
-    ),
+    Metric("r2", REGRESSION, _r2),
 )

@@ -19,7 +19,13 @@ from registry_tools.errors import VerificationError
 from registry_tools.inference.artifact_fetcher import ArtifactFetcher
 from registry_tools.mlflow_store import registry
 from registry_tools.models import manifest
-from registry_tools.models.evidence import read_holdout, read_recorded_predictions
+from registry_tools.models.evidence import (
+    Evaluation,
+    read_evaluation,
+    read_holdout,
+    read_recorded_predictions,
+    write_evaluation,
+)
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.promotion import history
 from registry_tools.refs import parse_ref
@@ -201,3 +207,27 @@ def test_recorded_predictions_of_very_many_bytes_are_refused(tmp_path: Path) -> 
     (tmp_path / "recorded_predictions.json").write_bytes(b" " * ((64 << 20) + 1))
     with pytest.raises(VerificationError, match="has 67,108,865 bytes, and at most"):
         read_recorded_predictions(tmp_path)
+
+
+def test_the_metric_that_a_training_chose_is_read_from_the_evidence(tmp_path: Path) -> None:
+    assert read_evaluation(tmp_path) is None
+    chosen = Evaluation("regression", "mae")
+    write_evaluation(tmp_path, chosen)
+    assert read_evaluation(tmp_path) == chosen
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        "{",
+        '{"task": "ranking", "metric": "mae"}',
+        '{"task": [], "metric": "mae"}',
+        '{"task": "regression"}',
+        '{"task": "regression", "metric": 1}',
+    ],
+)
+def test_an_evaluation_that_is_not_readable_is_refused_with_its_name(tmp_path: Path, content: str) -> None:
+    (tmp_path / "evaluation.json").write_text(content)
+    with pytest.raises(VerificationError, match=r"^evidence/evaluation\.json is not readable: "):
+        read_evaluation(tmp_path)
