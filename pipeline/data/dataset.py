@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,8 @@ class Dataset:
     `features` has shape (rows, columns), with int64, float64, text (object) and boolean columns (object
     if values are missing). `labels` has shape (rows,) and holds the position of each class in
     `target_names`. `hashes` has shape (rows,), one 64-bit hash over the raw values of each row. All
-    three use the index 0 to rows - 1.
+    three use the index 0 to rows - 1. Rows with the same number in `units`, shape (rows,), are never
+    separated by a split: equal rows apart from the label, or the rows of one group.
     """
 
     features: pd.DataFrame
@@ -28,17 +30,20 @@ class Dataset:
     hashes: npt.NDArray[np.uint64]
     source: str
     digest: str  # SHA-256 in hex, of the file, or of the content if the table is not a file
+    units: npt.NDArray[np.uint64]
+    times: npt.NDArray[Any] | None = None  # shape (rows,); None without `time`
+    weights: npt.NDArray[np.float64] | None = None  # shape (rows,); None without `weight`
 
     def take(self, rows: npt.NDArray[np.int64]) -> Dataset:
         """Return a dataset of the rows at these positions, shape (chosen rows,)."""
-        return Dataset(
-            self.features.iloc[rows].reset_index(drop=True),
-            self.labels.iloc[rows].reset_index(drop=True),
-            self.target,
-            self.target_names,
-            self.hashes[rows],
-            self.source,
-            self.digest,
+        return replace(
+            self,
+            features=self.features.iloc[rows].reset_index(drop=True),
+            labels=self.labels.iloc[rows].reset_index(drop=True),
+            hashes=self.hashes[rows],
+            units=self.units[rows],
+            times=None if self.times is None else self.times[rows],
+            weights=None if self.weights is None else self.weights[rows],
         )
 
     def rows_digest(self) -> str:

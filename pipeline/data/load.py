@@ -13,6 +13,7 @@ from sklearn.utils import resample
 
 from pipeline.data.check import class_codes, usable_columns
 from pipeline.data.dataset import Dataset, quoted_values
+from pipeline.data.row_roles import check_columns, no_features, row_times, row_units, row_weights
 from pipeline.data.split import split_rows
 from pipeline.errors import DataError, InvalidParameter
 from pipeline.params.definitions import TrainParams
@@ -43,7 +44,14 @@ def _load_iris() -> Dataset:
     table = iris.data.assign(species=np.asarray(names, dtype=object)[iris.target])
     content = hashlib.sha256(table.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
     return Dataset(
-        iris.data, iris.target, "species", names, hash_rows(table), "sklearn.datasets.iris", content
+        iris.data,
+        iris.target,
+        "species",
+        names,
+        hash_rows(table),
+        "sklearn.datasets.iris",
+        content,
+        hash_rows(iris.data),
     )
 
 
@@ -57,19 +65,29 @@ def _load_table(params: TrainParams) -> Dataset:
     table.columns = table.columns.map(str)
     if target not in table:
         raise DataError(f"target={target}: {path} has no such column, only {quoted_values(table.columns)}")
-    unknown = [name for name in params.drop if name not in table]
-    if unknown:
-        raise DataError(f"drop={unknown[0]}: {path} has no such column, only {quoted_values(table.columns)}")
-    # Before the rows are hashed: two that differ in a name alone belong on one side of a split.
-    table = table.drop(columns=list(params.drop))
+    check_columns(table, params)
     unlabelled = table[target].isna()
     if unlabelled.any():
         _log.warning("%d rows without a label in %r are left out", unlabelled.sum(), target)
         table = table[~unlabelled].reset_index(drop=True)
+    times = row_times(table, params)
+    weights = row_weights(table, params)
+    # Before the rows are hashed: two that differ in a name alone belong on one side of a split.
+    table = table.drop(columns=list(params.drop))
+    units = row_units(table, params)
     names, labels = class_codes(table[target], path)
-    features = usable_columns(table.drop(columns=target), path)
+    features = usable_columns(table.drop(columns=no_features(table, params)), path)
     return Dataset(
-        features, labels, target, names, hash_rows(table), path, hashlib.sha256(content).hexdigest()
+        features,
+        labels,
+        target,
+        names,
+        hash_rows(table),
+        path,
+        hashlib.sha256(content).hexdigest(),
+        units,
+        times,
+        weights,
     )
 
 

@@ -1,20 +1,26 @@
-"""Split a table into training rows and holdout rows, stratified by class or by the hash of each row."""
+"""Split a table into training rows and holdout rows.
+
+The holdout is stratified by class, chosen by the hash of each row, or holds the latest rows. Rows of one
+unit (equal rows, or the rows of one group) are on one side.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import train_test_split
 
 from pipeline.data.dataset import Dataset, quoted_values
+from pipeline.data.folds import Rows, class_of_rows, keep_units_whole
 from pipeline.errors import InvalidParameter
 from pipeline.params.definitions import TrainParams
 from registry_tools.data.row_hash import unit_interval
 
 
-def split_rows(dataset: Dataset, params: TrainParams) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def split_rows(dataset: Dataset, params: TrainParams) -> tuple[Rows, Rows]:
     """Return the positions of the training rows and of the holdout rows, both in ascending order.
 
     Parameters
@@ -22,50 +28,61 @@ def split_rows(dataset: Dataset, params: TrainParams) -> tuple[npt.NDArray[np.in
     dataset
         All rows.
     params
-        The parameters of the training; `split`, `test_size` and `random_state` are used.
+        The parameters of the training; `split`, `group`, `time`, `test_size` and `random_state` are used.
 
     Raises
     ------
     InvalidParameter
         If `test_size` leaves one side empty, or leaves no training row of a class.
     """
-    assign = _hash_split if params.split == "hash" else _stratified_split
-    train, holdout = assign(dataset, params)
-    if not len(train) or not len(holdout):
-        empty = "held out" if not len(holdout) else "left to train on"
-        raise InvalidParameter(
-            "test_size", params.test_size, f"0 of {len(dataset.labels)} rows would be {empty}"
-        )
-    present = np.bincount(dataset.labels.iloc[train], minlength=len(dataset.target_names))
-    missing = [dataset.target_names[code] for code in np.flatnonzero(present == 0)]
-    if missing:
-        raise InvalidParameter(
-            "test_size",
-            params.test_size,
-            f"no row of class {quoted_values(missing)} would be left to train on",
-        )
-    return train, holdout
+    if dataset.times is not None:
+        is_held_out = _latest_rows(dataset.times, params)
+    elif params.split == "hash":
+        is_held_out = unit_interval(dataset.units, params.random_state) < params.test_size
+    else:
+        is_held_out = _stratified_rows(dataset, params)
+    sides = np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
+    for rows, purpose in zip(sides, ("left to train on", "held out"), strict=True):
+        if not len(rows):
+            raise InvalidParameter(
+                "test_size", params.test_size, f"0 of {len(dataset.labels)} rows would be {purpose}"
+            )
+        present = np.bincount(class_of_rows(dataset)[rows], minlength=len(dataset.target_names))
+        missing = [name for name, count in zip(dataset.target_names, present, strict=False) if not count]
+        if missing and (purpose != "held out" or params.group is not None or params.time is not None):
+            raise InvalidParameter(
+                "test_size", params.test_size, f"no row of class {quoted_values(missing)} would be {purpose}"
+            )
+    return sides
 
 
-def _hash_split(dataset: Dataset, params: TrainParams) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    held_out = unit_interval(dataset.hashes, params.random_state) < params.test_size
-    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+def _latest_rows(times: npt.NDArray[Any], params: TrainParams) -> npt.NDArray[np.bool_]:
+    """Return a mask of the latest rows; rows of the same time are on one side."""
+    first = max(len(times) - _holdout_rows(len(times), params.test_size), 0)
+    return np.asarray(times >= np.sort(times)[first])
 
 
-def _stratified_split(
-    dataset: Dataset, params: TrainParams
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _holdout_rows(rows: int, size: float) -> int:
+    return size if isinstance(size, int) else math.ceil(size * rows)
+
+
+def _stratified_rows(dataset: Dataset, params: TrainParams) -> npt.NDArray[np.bool_]:
     rows, classes = len(dataset.labels), len(dataset.target_names)
-    size = params.test_size
-    held_out = size if isinstance(size, int) else math.ceil(size * rows)
+    held_out = _holdout_rows(rows, params.test_size)
     for count, purpose in ((held_out, "held out"), (rows - held_out, "left to train on")):
-        if count < classes:
+        if count < max(classes, 1):
+            of_classes = f", fewer than the {classes} classes" if classes else ""
             raise InvalidParameter(
                 "test_size",
-                size,
-                f"{max(count, 0)} of {rows} rows would be {purpose}, fewer than the {classes} classes",
+                params.test_size,
+                f"{max(count, 0)} of {rows} rows would be {purpose}{of_classes}",
             )
-    train, holdout = train_test_split(
-        np.arange(rows), test_size=size, random_state=params.random_state, stratify=dataset.labels
+    _, holdout = train_test_split(
+        np.arange(rows),
+        test_size=params.test_size,
+        random_state=params.random_state,
+        stratify=dataset.labels if classes else None,
     )
-    return np.sort(train), np.sort(holdout)
+    sides = np.zeros(rows, dtype=np.int64)
+    sides[holdout] = 1
+    return keep_units_whole(sides, dataset.units, class_of_rows(dataset), params.random_state) == 1

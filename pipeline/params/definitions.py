@@ -9,19 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InvalidParameter
 from pipeline.estimators import ESTIMATORS, estimators_that_take
 from pipeline.params.fields import (
     CheckedParams,
-    as_text,
     boolean,
     choice,
-    column_name,
-    column_names,
+    class_weights,
     duration,
+    fold_numbers,
     holdout_size,
     integer,
     json_object,
@@ -31,9 +29,11 @@ from pipeline.params.fields import (
     positive_duration,
     significance_level,
 )
+from pipeline.params.table import TableParams
 from registry_tools.refs import model_name, stage_name
 
 SPLITS = ("stratified", "hash")
+CALIBRATIONS = ("auto", "none", "sigmoid", "isotonic")
 ENGINES = ("local", "spark")
 SAMPLERS = ("random", "tpe", "qmc", "grid")
 CANDIDATE_STAGE = "staging"  # the default stage of a newly trained version
@@ -41,19 +41,9 @@ ALL_MODELS = "all"  # value of `model` in a sweep: try all estimators
 
 
 @dataclass(frozen=True)
-class TrainParams(CheckedParams):
+class TrainParams(TableParams):
     """The parameters of a training."""
 
-    data: str = param("iris", nonempty, "'iris', or the path or URL of a .csv or .parquet file", "The table.")
-    target: str | None = param(
-        None, column_name, "the name of a column", "The label column; required for your own table."
-    )
-    drop: tuple[str, ...] = param(
-        (),
-        column_names,
-        "different column names separated by commas, or none",
-        "Columns to leave out, for example a column of row ids.",
-    )
     model: str = param(
         "logistic_regression", choice(tuple(ESTIMATORS)), f"one of {', '.join(ESTIMATORS)}", "The estimator."
     )
@@ -84,6 +74,36 @@ class TrainParams(CheckedParams):
         "stratified or hash",
         "How to choose the holdout; hash keeps each row on its side when the table grows.",
     )
+    cv: str = param(
+        "5",
+        fold_numbers,
+        "a number of folds from 2 to 100, or folds x repeats such as 5x3",
+        "The folds of the cross-validation, and how often to repeat it with other folds.",
+    )
+    scale: str = param(
+        "auto",
+        choice(("auto", "true", "false")),
+        "auto, true or false",
+        "Scale the numbers; auto does it for models that need it, if the columns differ in magnitude.",
+    )
+    class_weight: str | Mapping[str, Any] | None = param(
+        None,
+        class_weights,
+        "balanced, or a JSON object of weights by class name, such as '{\"yes\": 5}', or none",
+        "The weight of each class; balanced gives all classes the same total weight.",
+    )
+    calibrate: str = param(
+        "auto",
+        choice(CALIBRATIONS),
+        f"one of {', '.join(CALIBRATIONS)}",
+        "Calibrate the probabilities on folds; auto gives probabilities to a model that has none.",
+    )
+    threshold: str | None = param(
+        None,
+        optional(nonempty),
+        "the name of a metric of classification, or none",
+        "Predict the second of two classes from the probability that is best by this metric on folds.",
+    )
     subset_size: int | None = param(
         None,
         optional(integer(1, 2**63 - 1)),
@@ -105,29 +125,16 @@ class TrainParams(CheckedParams):
             If a parameter is out of bounds, or two parameters contradict each other.
         """
         super().__post_init__()
-        if self.data != "iris" and self.target is None:
-            raise InvalidParameter(
-                "target", "none", f"a table needs the name of its label column (data={self.data})"
-            )
-        if self.data == "iris" and self.target is not None:
-            raise InvalidParameter("target", self.target, "needs data=FILE; iris has its own label")
-        if self.data == "iris" and self.drop:
-            raise InvalidParameter("drop", as_text(self.drop), "needs data=FILE; iris has no such column")
-        if self.target in self.drop:
-            raise InvalidParameter("drop", as_text(self.drop), "the label column cannot be left out")
-        from registry_tools.files.input_files import without_secrets  # with pyarrow, which takes time
-
-        address = without_secrets(self.data)
-        if "://" in self.data and address != self.data.partition("?")[0]:
-            raise InvalidParameter("data", address, "must hold no key: the run records it; see production.md")
-        if self.data != "iris" and Path(address).suffix.lower() not in {".csv", ".parquet", ".pq"}:
-            raise InvalidParameter("data", address, "must be " + _bounds_of("data"))
         if self.split == "hash" and isinstance(self.test_size, int):
             raise InvalidParameter(
                 "test_size",
                 self.test_size,
                 "split=hash needs a fraction: with a number, rows change sides when the table grows",
             )
+        if self.time is not None and self.split == "hash":
+            raise InvalidParameter("split", "hash", f"time={self.time} already chooses the held-out rows")
+        if self.time is not None and "x" in self.cv:
+            raise InvalidParameter("cv", self.cv, "time gives the same folds in each repeat: leave it out")
 
 
 @dataclass(frozen=True)
@@ -247,7 +254,3 @@ class MonitorParams(CheckedParams):
                 f"the candidate would replace the version in {CANDIDATE_STAGE}, the monitored stage, without "
                 "any gate: monitor another stage",
             )
-
-
-def _bounds_of(name: str) -> str:
-    return next(spec.metadata["bounds"] for spec in fields(TrainParams) if spec.name == name)

@@ -83,6 +83,39 @@ def holdout_size(text: str) -> float | int:
     return rows
 
 
+def fold_numbers(text: str) -> str:
+    """Accept a number of folds, or numbers of folds and repeats such as `5x3`."""
+    found = re.fullmatch(r"(\d{1,3})(?:x(\d{1,3}))?", text)
+    if found is None or not 2 <= int(found[1]) <= 100 or not 1 <= int(found[2] or 1) <= 100:
+        raise ValueError
+    return text
+
+
+def column_types(text: str) -> dict[str, str]:
+    """Parse `COLUMN:TYPE` separated by commas, as `column_names` parses names; or a JSON object."""
+    if text.startswith("{"):
+        types = json_object(text)
+    else:
+        pairs = [pair.rpartition(":") for pair in column_names(text)]
+        types = {name: kind for name, _, kind in pairs}
+        if len(types) < len(pairs):
+            raise ValueError
+    if "" in types or not set(types.values()) <= {"text", "date"}:
+        raise ValueError
+    return types
+
+
+def class_weights(text: str) -> str | dict[str, float] | None:
+    """Parse `balanced`, a JSON object of weights above or equal to 0 by class name, or `none`."""
+    if text in {"", "none", "balanced"}:
+        return text if text == "balanced" else None
+    weights = json_object(text)
+    numbers = [weight for weight in weights.values() if type(weight) in {int, float}]
+    if len(numbers) < len(weights) or not all(0 <= number < 1e9 for number in numbers) or not weights:
+        raise ValueError
+    return weights
+
+
 def json_object(text: str) -> dict[str, Any]:
     """Parse a JSON object."""
     try:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
+from pipeline.data.folds import check_folds
 from pipeline.data.load import load_dataset
 from pipeline.data.split import split_rows
 from pipeline.errors import PipelineError
@@ -122,6 +123,7 @@ def sweep(params: SweepParams, show: Show = lambda *_: None) -> SweepResult:
     """
     dataset = load_dataset(params)
     training = dataset.take(split_rows(dataset, params)[0])
+    check_folds(training, params)
     study = SweepStudy(params)
     if params.engine == "spark":
         check_installed()

@@ -15,11 +15,12 @@ from typing import Any
 import pandas as pd
 import skops.io
 from sklearn.base import BaseEstimator
-from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import Pipeline
 from sklearn.utils._param_validation import InvalidParameterError
 
 from pipeline.data.dataset import Dataset
+from pipeline.data.folds import make_folds
 from pipeline.errors import InvalidParameter, UntrustedType
 from pipeline.estimators import ESTIMATORS
 from pipeline.params.definitions import TrainParams
@@ -79,14 +80,17 @@ def cross_validate(params: TrainParams, features: pd.DataFrame, training: Datase
     params, features
         As for `build_pipeline`.
     training
-        The training rows, at least two of each class. `random_state` determines the folds.
+        The training rows. With too few for two folds, the result is empty.
     """
+    folds = make_folds(training, params)
+    if not folds:
+        return {}
     class_size = int(training.labels.value_counts().min())
     scores = cross_val_score(
         build_pipeline(params, features, class_size),
         training.features,
         training.labels,
-        cv=StratifiedKFold(fold_count(class_size), shuffle=True, random_state=params.random_state),
+        cv=folds,
         error_score="raise",
     )
     return {"cv_accuracy_mean": float(scores.mean()), "cv_accuracy_std": float(scores.std())}

@@ -23,6 +23,7 @@ from sklearn.pipeline import Pipeline
 
 from pipeline.data import split
 from pipeline.data.dataset import Dataset
+from pipeline.data.folds import check_folds
 from pipeline.data.load import load_dataset
 from pipeline.params.definitions import TrainParams
 from pipeline.tracking import runs, store
@@ -82,6 +83,7 @@ def train(params: TrainParams) -> TrainResult:
     dataset = load_dataset(params)
     rows = split.split_rows(dataset, params)
     training, holdout = dataset.take(rows[0]), dataset.take(rows[1])
+    check_folds(training, params)
     trusted = TrustPolicy.from_environment().trusted
     model_pipeline.check_model_params(params, training.features, training.labels, trusted)
 
@@ -166,20 +168,12 @@ def _fit(params: TrainParams, dataset: Dataset, training: Dataset, holdout: Data
     values = metrics.classification_metrics(
         holdout.labels.to_numpy(), predicted, probabilities, dataset.target_names
     )
-    values |= _cross_validate(params, dataset, training, class_size)
+    values |= _cross_validate(params, dataset, training)
     return FittedModel(estimator, predicted, probabilities, values)
 
 
-def _cross_validate(
-    params: TrainParams, dataset: Dataset, training: Dataset, class_size: int
-) -> dict[str, float]:
+def _cross_validate(params: TrainParams, dataset: Dataset, training: Dataset) -> dict[str, float]:
     """Return mean and standard deviation of the accuracy over folds of the training rows."""
-    folds = model_pipeline.fold_count(class_size)
-    if folds < 2:
-        _log.warning("the cross-validation is left out: a class has only one training row")
-        return {}
-    if folds < 5:
-        _log.warning("%d folds instead of 5: a class has only %d training rows", folds, class_size)
     # Threads are faster than processes here: the folds of a small table take less time than the start
     # of a process, and the estimators release the interpreter lock during most of their work.
     with joblib.parallel_config("threading", n_jobs=-1):

@@ -1,0 +1,155 @@
+"""Divide rows into folds for the cross-validation, by the rule that also chose the holdout.
+
+Rows of one unit (equal rows, or the rows of one group) are in one fold. With `time`, the folds are
+expanding windows: each one is tested on the rows that follow its training rows.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.model_selection import KFold, StratifiedKFold, TimeSeriesSplit
+
+from pipeline.data.dataset import Dataset
+from pipeline.errors import InvalidParameter
+from pipeline.params.definitions import TrainParams
+
+_log = logging.getLogger(__name__)
+
+Rows = npt.NDArray[np.int64]
+
+
+def check_folds(dataset: Dataset, params: TrainParams) -> None:
+    """Log why there are fewer folds than `cv` asks for, before a run is opened.
+
+    Raises
+    ------
+    InvalidParameter
+        If there are fewer groups or times than folds.
+    """
+    wanted, found = _asked(params), make_folds(dataset, params)
+    if not found:
+        _log.warning("the cross-validation is left out: a class has only one training row")
+    elif len(found) < wanted[0] * wanted[1]:
+        reason = (
+            "a class has only a few training rows"
+            if dataset.times is None
+            else "the first rows have one class"
+        )
+        _log.warning("%d folds instead of %d: %s", len(found), wanted[0] * wanted[1], reason)
+
+
+def make_folds(dataset: Dataset, params: TrainParams) -> list[tuple[Rows, Rows]]:
+    """Return the positions of the training rows and the test rows of each fold.
+
+    The list is empty if the rows are too few for two folds.
+
+    Parameters
+    ----------
+    dataset
+        The rows to divide.
+    params
+        The parameters of the training; `cv`, `group`, `time` and `random_state` are used.
+
+    Raises
+    ------
+    InvalidParameter
+        If there are fewer groups or times than folds.
+    """
+    wanted, repeats = _asked(params)
+    if dataset.times is not None:
+        folds = _expanding_windows(dataset.times, wanted, params)
+    else:
+        number = _possible_folds(dataset, wanted, params)
+        seeds = range(params.random_state, params.random_state + repeats)
+        folds = [fold for seed in seeds if number > 1 for fold in _divide(dataset, number, seed)]
+    if not dataset.target_names:
+        return folds
+    return [fold for fold in folds if dataset.labels.iloc[fold[0]].nunique() > 1]
+
+
+def _asked(params: TrainParams) -> tuple[int, int]:
+    folds, _, repeats = params.cv.partition("x")
+    return int(folds), int(repeats or 1)
+
+
+def class_of_rows(dataset: Dataset) -> npt.NDArray[np.int64]:
+    """Return the class code of each row, shape (rows,); 0 for all rows of a regression."""
+    codes = dataset.labels.to_numpy()
+    return codes if dataset.target_names else np.zeros(len(codes), dtype=np.int64)
+
+
+def _possible_folds(dataset: Dataset, wanted: int, params: TrainParams) -> int:
+    """Return the number of folds: each class needs a unit in each of them."""
+    units = len(np.unique(dataset.units))
+    if params.group is not None and units < wanted:
+        raise InvalidParameter(
+            "cv", params.cv, f"group={params.group} has only {units} groups to train on: use fewer folds"
+        )
+    pairs = np.unique(np.stack([class_of_rows(dataset).astype(np.uint64), dataset.units]), axis=1)
+    fewest = int(np.unique(pairs[0], return_counts=True)[1].min())
+    return min(wanted, fewest)
+
+
+def _expanding_windows(times: npt.NDArray[Any], wanted: int, params: TrainParams) -> list[tuple[Rows, Rows]]:
+    distinct, order = np.unique(times, return_inverse=True)
+    if len(distinct) <= wanted:
+        raise InvalidParameter(
+            "cv",
+            params.cv,
+            f"time={params.time} has only {len(distinct)} different times to train on: use fewer folds",
+        )
+    windows = TimeSeriesSplit(wanted).split(distinct)
+    return [
+        (np.flatnonzero(np.isin(order, train)), np.flatnonzero(np.isin(order, test)))
+        for train, test in windows
+    ]
+
+
+def _divide(dataset: Dataset, number: int, seed: int) -> list[tuple[Rows, Rows]]:
+    codes, rows = class_of_rows(dataset), np.arange(len(dataset.labels))
+    kind = StratifiedKFold if dataset.target_names else KFold
+    parts = np.empty(len(rows), dtype=np.int64)
+    for part, (_, test) in enumerate(
+        kind(number, shuffle=True, random_state=seed % 2**32).split(rows, codes)
+    ):
+        parts[test] = part
+    parts = keep_units_whole(parts, dataset.units, codes, seed)
+    return [(np.flatnonzero(parts != part), np.flatnonzero(parts == part)) for part in range(number)]
+
+
+def keep_units_whole(
+    parts: npt.NDArray[np.int64], units: npt.NDArray[np.uint64], codes: npt.NDArray[np.int64], seed: int
+) -> npt.NDArray[np.int64]:
+    """Move each unit whose rows are in several parts into one part; return the part of each row.
+
+    The parts keep about their numbers of rows of each class, and rows of whole units stay where they are.
+
+    Parameters
+    ----------
+    parts, units, codes
+        The part, the unit and the class of each row, shape (rows,).
+    seed
+        Determines the order in which units are placed, which is random: an order by size would put the
+        large ones into the same part each time.
+    """
+    _, unit = np.unique(units, return_inverse=True)
+    order = np.argsort(unit, kind="stable")
+    members = np.split(order, np.flatnonzero(np.diff(unit[order])) + 1)
+    cut = [rows for rows in members if len(rows) > 1 and len(set(parts[rows])) > 1]
+    if not cut:
+        return parts
+    parts, classes = parts.copy(), int(codes.max()) + 1
+    room = np.zeros((int(parts.max()) + 1, classes))  # rows that each part lost
+    for rows in cut:
+        np.add.at(room, (parts[rows], codes[rows]), 1)
+    for place in np.random.default_rng(seed).permutation(len(cut)):
+        rows = cut[place]
+        counts = np.bincount(codes[rows], minlength=classes)
+        part = int(np.argmin((np.abs(room - counts) - np.abs(room)).sum(axis=1)))
+        room[part] -= counts
+        parts[rows] = part
+    return parts
