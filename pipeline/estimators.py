@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from registry_tools.stats.metric import CLASSIFICATION, REGRESSION
+
 
 @dataclass(frozen=True)
 class Range:
@@ -24,12 +26,19 @@ SearchSpace = Mapping[str, Range | tuple[Any, ...]]  # by argument; a tuple list
 class EstimatorSpec:
     """How to create one estimator, and which arguments it gets.
 
-    The class is given as text, so that the command line lists the models without importing scikit-learn.
+    The classes are given as text, so that the command line lists the models without importing
+    scikit-learn. Both are `module:name` of a class or function, which is called without arguments.
     """
 
-    factory: str  # module:name of a class or function; called without arguments
+    factory: str = ""  # of the classifier; empty if there is none
     takes: tuple[str, ...] = ("random_state",)  # parameters of `TrainParams`; in a Pipeline, step__name
     space: SearchSpace = field(default_factory=dict)  # the arguments that a sweep varies
+    regressor: str = ""  # the factory of the regressor; empty if there is none
+    scales_target: bool = False  # a regressor that needs labels near 0 with a standard deviation near 1
+
+    def factory_of(self, task: str) -> str:
+        """Return the factory for a task; empty if the estimator cannot do it."""
+        return self.regressor if task == REGRESSION else self.factory
 
 
 ESTIMATORS: Mapping[str, EstimatorSpec] = {
@@ -40,6 +49,7 @@ ESTIMATORS: Mapping[str, EstimatorSpec] = {
     ),
     "random_forest": EstimatorSpec(
         "sklearn.ensemble:RandomForestClassifier",
+        regressor="sklearn.ensemble:RandomForestRegressor",
         space={
             "n_estimators": (50, 100, 200),
             "max_depth": (None, 4, 8, 16),
@@ -49,6 +59,7 @@ ESTIMATORS: Mapping[str, EstimatorSpec] = {
     ),
     "hist_gradient_boosting": EstimatorSpec(
         "sklearn.ensemble:HistGradientBoostingClassifier",
+        regressor="sklearn.ensemble:HistGradientBoostingRegressor",
         takes=("max_iter", "random_state"),
         space={
             "learning_rate": Range(0.01, 0.5, log=True),
@@ -62,10 +73,35 @@ ESTIMATORS: Mapping[str, EstimatorSpec] = {
     ),
     "knn": EstimatorSpec(
         "sklearn.neighbors:KNeighborsClassifier",
+        regressor="sklearn.neighbors:KNeighborsRegressor",
         takes=(),
         space={"n_neighbors": Range(1, 30, is_integer=True), "weights": ("uniform", "distance")},
     ),
+    "linear": EstimatorSpec(
+        regressor="sklearn.linear_model:LinearRegression",
+        takes=(),
+        space={"fit_intercept": (True, False), "positive": (False, True)},
+    ),
+    "ridge": EstimatorSpec(
+        regressor="sklearn.linear_model:Ridge", space={"alpha": Range(1e-3, 1e4, log=True)}
+    ),
+    "svr": EstimatorSpec(
+        regressor="sklearn.svm:SVR",
+        takes=(),
+        space={
+            "C": Range(1e-2, 1e3, log=True),
+            "gamma": Range(1e-4, 10, log=True),
+            "epsilon": Range(1e-3, 1, log=True),
+        },
+        scales_target=True,
+    ),
 }
+DEFAULT_MODELS = {CLASSIFICATION: "logistic_regression", REGRESSION: "ridge"}
+
+
+def models_of(task: str) -> list[str]:
+    """Return the names of the models that can do a task."""
+    return [name for name, spec in ESTIMATORS.items() if spec.factory_of(task)]
 
 
 def estimators_that_take(name: str) -> str:

@@ -20,20 +20,22 @@ if TYPE_CHECKING:
 
 
 def train_lines(result: TrainResult) -> list[str]:
-    """Return the run, the accuracy and the version of a training, and the commands to try next."""
-    metrics = result.metrics
+    """Return the run, the metric and the version of a training, and the commands to try next."""
+    from pipeline.training.scoring import format_value, mean_key, std_key
+
+    metrics, mean, std = result.metrics, mean_key(result.metric), std_key(result.metric)
     ref = shlex.quote(f"{result.name}@{result.stage}")
     uri = shlex.quote(f"models:/{result.name}@{result.stage}")
     folded = (
-        f"; cross-validated {metrics['cv_accuracy_mean']:.4f} ± {metrics['cv_accuracy_std']:.4f}"
-        if "cv_accuracy_mean" in metrics
+        f"; cross-validated {format_value(metrics[mean])} ± {format_value(metrics[std])}"
+        if mean in metrics
         else ""
     )
     where = _setting(result.store)
     rows = f"{result.holdout_rows} held-out rows, trained on {result.train_rows}"
     return [
         f"run       {result.run_id}",
-        f"accuracy  {metrics['accuracy']:.4f} on {rows}{folded}",
+        f"{result.metric:<9} {format_value(result.value)} on {rows}{folded}",
         f"version   {result.name} version {result.version}, stage {result.stage}",
         f"next      {where}{_command('registry-tools')} predict {ref} --features {_features(result.example)}",
         f"          {where}{_serve(uri)}",
@@ -43,12 +45,15 @@ def train_lines(result: TrainResult) -> list[str]:
 
 def sweep_json(result: SweepResult) -> dict[str, Any]:
     """Return the result of a sweep as plain values."""
+    from pipeline.training.scoring import mean_key, metric_key, metric_of, std_key
+
+    winner, best, untuned = result.winner, result.best, result.untuned
 
     def trial(found: EvaluatedTrial) -> dict[str, Any]:
-        accuracy = {name: found.metrics[name] for name in ("cv_accuracy_mean", "cv_accuracy_std")}
-        return {"model": found.params.model, "model_params": found.params.model_params, **accuracy}
+        names = mean_key(winner.metric), std_key(winner.metric)
+        folded = {name: found.metrics[name] for name in names}
+        return {"model": found.params.model, "model_params": found.params.model_params, **folded}
 
-    winner = result.winner
     return {
         "run_id": result.run_id,
         "finished": result.finished,
@@ -57,15 +62,17 @@ def sweep_json(result: SweepResult) -> dict[str, Any]:
         "resumed": result.resumed,
         "is_exhausted": result.is_exhausted,
         "is_timed_out": result.is_timed_out,
-        "best": trial(result.best),
-        "untuned": trial(result.untuned) if result.untuned else None,
-        "beats_untuned": result.best.accuracy > result.untuned.accuracy if result.untuned else None,
+        "task": winner.task,
+        "metric": winner.metric,
+        "best": trial(best),
+        "untuned": trial(untuned) if untuned else None,
+        "beats_untuned": metric_of(best.params).is_better(best.value, untuned.value) if untuned else None,
         "winner": {
             "run_id": winner.run_id,
             "name": winner.name,
             "version": winner.version,
             "stage": winner.stage,
-            "accuracy": winner.metrics["accuracy"],
+            metric_key(winner.metric): winner.value,
         },
     }
 
@@ -89,8 +96,9 @@ def sweep_lines(result: SweepResult) -> list[str]:
 
 
 def monitor_lines(result: MonitorResult) -> list[str]:
-    """Return the verdict on each version, the live accuracy, the actions and the report."""
+    """Return the verdict on each version, the live metric, the actions and the report."""
     from pipeline.monitoring.report import summary_sentence
+    from pipeline.training.scoring import format_value
 
     verdict = {"drift": "DRIFT", "none": "ok", "unknown": "unknown"}[result.analysis.verdict()]
     lines = [
@@ -99,14 +107,14 @@ def monitor_lines(result: MonitorResult) -> list[str]:
     ]
     for other in result.other_versions:
         lines.append(f"{'other':<9} version {other.version}: {summary_sentence(other)}")
-    accuracy = result.analysis.accuracy
-    if accuracy is not None:
+    found = result.analysis.performance
+    if found is not None:
+        live, low, high = (format_value(v) for v in (found.live.value, found.live.low, found.live.high))
         lines.append(
-            f"{'accuracy':<9} {accuracy.live.value:.4f} [{accuracy.live.low:.4f}, "
-            f"{accuracy.live.high:.4f}] on {accuracy.rows} labelled rows, "
-            f"{accuracy.promoted.value:.4f} on {accuracy.promoted_rows} at promotion"
+            f"{found.metric:<9} {live} [{low}, {high}] on {found.rows} labelled rows, "
+            f"{format_value(found.promoted.value)} on {found.promoted_rows} at promotion"
         )
-        lines += [f"{'labels':<9} {note}" for note in accuracy.notes]
+        lines += [f"{'labels':<9} {note}" for note in found.notes]
     lines += [f"{'note':<9} {note}" for note in result.notes]
     lines += [f"{action.action:<9} {action.outcome}: {action.message}" for action in result.actions]
     lines.append(f"{'report':<9} {_short_path(result.report)}")

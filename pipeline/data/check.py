@@ -1,4 +1,4 @@
-"""Check the columns of a table: turn labels into class codes, and keep the usable feature columns."""
+"""Check the feature columns of a table, and keep the usable ones."""
 
 from __future__ import annotations
 
@@ -8,53 +8,12 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 
-from pipeline.data.dataset import quoted_values
 from pipeline.errors import DataError
 from pipeline.params.fields import as_text
 
 _log = logging.getLogger(__name__)
 
 _FEW_ROWS = 20  # with so few rows, a useful column may have a different value in each row
-
-
-def class_codes(column: pd.Series, path: str) -> tuple[tuple[str, ...], pd.Series]:
-    """Return the sorted class names, and the class code of each row, shape (rows,).
-
-    Raises
-    ------
-    DataError
-        If there are fewer than two classes, or a class has only one row.
-    """
-    column = _sortable_labels(column)
-    values = sorted(column.unique())
-    if len(values) < 2:
-        raise DataError(
-            f"target={column.name}: {path} has only the class {quoted_values(values)}; two are needed"
-            if values
-            else f"target={column.name}: {path} has no labelled row"
-        )
-    counts = column.value_counts()
-    rare = counts[counts < 2].index.tolist()
-    if rare:
-        many = ": is this column a class?" if len(values) > len(column) / 2 else ""
-        raise DataError(
-            f"target={column.name}: {path} has only one row of {quoted_values(rare)}; "
-            f"each class needs two{many}"
-        )
-    code_of = {value: code for code, value in enumerate(values)}
-    return tuple(str(v) for v in values), column.map(code_of).astype("int64").rename(column.name)
-
-
-def _sortable_labels(column: pd.Series) -> pd.Series:
-    """Return labels that can be sorted: integers if all are whole numbers, else floats, else text."""
-    column = _convert_column(column)
-    if not _is_float(column):
-        is_number = pd.api.types.is_integer_dtype(column)
-        return column if is_number else column.astype(object).map(str)
-    if np.isinf(column).any():
-        raise DataError(f"target={column.name}: a label is infinite")
-    whole = (column == np.floor(column)).all() and (column.abs() < 2**53).all()
-    return column.astype("int64") if whole else column
 
 
 def usable_columns(table: pd.DataFrame, path: str) -> pd.DataFrame:
@@ -76,7 +35,7 @@ def usable_columns(table: pd.DataFrame, path: str) -> pd.DataFrame:
     """
     columns = {}
     for name, raw in table.items():
-        column = _convert_column(raw)
+        column = convert_column(raw)
         if column.notna().sum() == 0:
             _log.warning("column %r is left out: all its values are missing", name)
         elif column.nunique(dropna=False) == 1:
@@ -85,7 +44,7 @@ def usable_columns(table: pd.DataFrame, path: str) -> pd.DataFrame:
             _log.warning("column %r is left out: it is constant, %r", name, shown)
         else:
             columns[name] = _refuse_infinite(column, str(name), path)
-            if len(column) > _FEW_ROWS and column.is_unique and not _is_float(column):
+            if len(column) > _FEW_ROWS and column.is_unique and not is_float(column):
                 _log.warning(
                     "column %r has a different value in each row: if it only identifies rows, leave it "
                     "out with drop=%s",
@@ -97,7 +56,7 @@ def usable_columns(table: pd.DataFrame, path: str) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _convert_column(column: pd.Series) -> pd.Series:
+def convert_column(column: pd.Series) -> pd.Series:
     """Return a column as int64, float64, booleans or text.
 
     Booleans and text with missing values are returned with the dtype object.
@@ -137,12 +96,13 @@ def _missing_as_none(column: pd.Series, missing: pd.Series) -> pd.Series:
     return column.astype(object).where(~missing, None)
 
 
-def _is_float(column: pd.Series) -> bool:
+def is_float(column: pd.Series) -> bool:
+    """Return whether a column has a float type."""
     return bool(pd.api.types.is_float_dtype(column))
 
 
 def _refuse_infinite(column: pd.Series, name: str, path: str) -> pd.Series:
-    if _is_float(column) and np.isinf(column).any():
+    if is_float(column) and np.isinf(column).any():
         row = int(np.argmax(np.isinf(column).to_numpy()))
         raise DataError(f"column {name!r} of {path}, row {row}: the value is infinite")
     return column

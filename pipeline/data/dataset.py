@@ -1,4 +1,4 @@
-"""The table of a training: features, label codes and row hashes, in one `Dataset`."""
+"""The table of a training: features, labels and row hashes, in one `Dataset`."""
 
 from __future__ import annotations
 
@@ -11,28 +11,43 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from registry_tools.stats.metric import CLASSIFICATION
+
 
 @dataclass(frozen=True)
 class Dataset:
     """A table ready for training.
 
     `features` has shape (rows, columns), with int64, float64, text (object) and boolean columns (object
-    if values are missing). `labels` has shape (rows,) and holds the position of each class in
-    `target_names`. `hashes` has shape (rows,), one 64-bit hash over the raw values of each row. All
-    three use the index 0 to rows - 1. Rows with the same number in `units`, shape (rows,), are never
-    separated by a split: equal rows apart from the label, or the rows of one group.
+    if values are missing). `labels` has shape (rows,): the position of each class in `target_names`, or
+    for a regression the numbers, float64. `hashes` has shape (rows,), one 64-bit hash over the raw
+    values of each row. All three use the index 0 to rows - 1. Rows with the same number in `units`,
+    shape (rows,), are never separated by a split: equal rows apart from the label, or the rows of one
+    group.
     """
 
     features: pd.DataFrame
     labels: pd.Series
     target: str
-    target_names: tuple[str, ...]
+    target_names: tuple[str, ...]  # empty for a regression
     hashes: npt.NDArray[np.uint64]
     source: str
     digest: str  # SHA-256 in hex, of the file, or of the content if the table is not a file
     units: npt.NDArray[np.uint64]
     times: npt.NDArray[Any] | None = None  # shape (rows,); None without `time`
     weights: npt.NDArray[np.float64] | None = None  # shape (rows,); None without `weight`
+    task: str = CLASSIFICATION  # or REGRESSION
+
+    @property
+    def smallest_class(self) -> int:
+        """The number of rows of the smallest class; of all rows for a regression."""
+        return int(self.labels.value_counts().min()) if self.target_names else len(self.labels)
+
+    def label_values(self) -> npt.NDArray[Any]:
+        """Return the class name or the number of each row, shape (rows,)."""
+        if not self.target_names:
+            return self.labels.to_numpy()
+        return np.asarray(self.target_names, dtype=object)[self.labels]
 
     def take(self, rows: npt.NDArray[np.int64]) -> Dataset:
         """Return a dataset of the rows at these positions, shape (chosen rows,)."""
@@ -47,7 +62,7 @@ class Dataset:
         )
 
     def rows_digest(self) -> str:
-        """Return the SHA-256 of the row hashes and the label codes, in their order."""
+        """Return the SHA-256 of the row hashes and the labels, in their order."""
         return hashlib.sha256(self.hashes.tobytes() + self.labels.to_numpy().tobytes()).hexdigest()
 
 

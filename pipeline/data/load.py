@@ -11,8 +11,9 @@ import numpy as np
 from sklearn.datasets import load_iris
 from sklearn.utils import resample
 
-from pipeline.data.check import class_codes, usable_columns
+from pipeline.data.check import usable_columns
 from pipeline.data.dataset import Dataset, quoted_values
+from pipeline.data.labels import class_codes, decide_task, label_numbers
 from pipeline.data.row_roles import check_columns, no_features, row_times, row_units, row_weights
 from pipeline.data.split import split_rows
 from pipeline.errors import DataError, InvalidParameter
@@ -20,6 +21,7 @@ from pipeline.params.definitions import TrainParams
 from registry_tools.data.row_hash import hash_rows
 from registry_tools.errors import InputError
 from registry_tools.files.tables import format_of, parse_table, read_bytes
+from registry_tools.stats.metric import CLASSIFICATION
 
 _log = logging.getLogger(__name__)
 
@@ -66,6 +68,11 @@ def _load_table(params: TrainParams) -> Dataset:
     if target not in table:
         raise DataError(f"target={target}: {path} has no such column, only {quoted_values(table.columns)}")
     check_columns(table, params)
+    task = decide_task(table[target].dropna(), params.task)
+    if task == CLASSIFICATION and table[target].isna().any():
+        # A class may be called None, NA or null, which pandas reads as missing values.
+        literal = parse_table(io.BytesIO(content), format_of(path), path, literal_columns=[target])
+        table[target] = literal[target]
     unlabelled = table[target].isna()
     if unlabelled.any():
         _log.warning("%d rows without a label in %r are left out", unlabelled.sum(), target)
@@ -75,24 +82,19 @@ def _load_table(params: TrainParams) -> Dataset:
     # Before the rows are hashed: two that differ in a name alone belong on one side of a split.
     table = table.drop(columns=list(params.drop))
     units = row_units(table, params)
-    names, labels = class_codes(table[target], path)
-    features = usable_columns(table.drop(columns=no_features(table, params)), path)
-    return Dataset(
-        features,
-        labels,
-        target,
-        names,
-        hash_rows(table),
-        path,
-        hashlib.sha256(content).hexdigest(),
-        units,
-        times,
-        weights,
+    names, labels = (
+        class_codes(table[target], path)
+        if task == CLASSIFICATION
+        else ((), label_numbers(table[target], path))
     )
+    features = usable_columns(table.drop(columns=no_features(table, params)), path)
+    digest = hashlib.sha256(content).hexdigest()
+    hashes = hash_rows(table)
+    return Dataset(features, labels, target, names, hashes, path, digest, units, times, weights, task)
 
 
 def _draw_subset(dataset: Dataset, params: TrainParams) -> Dataset:
-    """Draw rows at random, each class in its share; the same ones for the same seed."""
+    """Draw rows at random, each class in its share; the same rows for the same seed."""
     size = int(params.subset_size or 0)
     rows, classes = len(dataset.labels), len(dataset.target_names)
     if size > rows:
@@ -104,12 +106,12 @@ def _draw_subset(dataset: Dataset, params: TrainParams) -> Dataset:
         replace=False,
         n_samples=size,
         random_state=params.random_state,
-        stratify=dataset.labels,
+        stratify=dataset.labels if dataset.target_names else None,
     )
     subset = dataset.take(np.sort(drawn))
     # Other rows are other data: MLflow would show the whole table's profile for an equal digest.
     subset = replace(subset, digest=hashlib.sha256(subset.hashes.tobytes()).hexdigest())
-    counts = np.bincount(subset.labels, minlength=classes)
+    counts = np.bincount(subset.labels, minlength=classes) if classes else np.empty(0)
     missing = [dataset.target_names[code] for code in np.flatnonzero(counts == 0)]
     if missing:
         raise InvalidParameter(

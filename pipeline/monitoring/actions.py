@@ -18,6 +18,7 @@ from pipeline.params.definitions import CANDIDATE_STAGE, MonitorParams, TrainPar
 from pipeline.params.fields import as_text
 from pipeline.tracking import runs
 from pipeline.training.baseline import TrainingBaseline
+from pipeline.training.scoring import format_value
 from pipeline.training.train import train
 from registry_tools.data.schema import quoted_names
 from registry_tools.errors import GateRefused, RegistryToolsError, error_summary
@@ -47,7 +48,7 @@ class ActionResult:
 
 
 def roll_back(
-    client: MlflowClient, params: MonitorParams, judged: int, run_id: str
+    client: MlflowClient, params: MonitorParams, judged: int, reason: str
 ) -> tuple[ActionResult, int]:
     """Roll the stage back, if the monitored version still holds it.
 
@@ -59,21 +60,15 @@ def roll_back(
         The model and the stage.
     judged
         The number of the monitored version.
-    run_id
-        The monitoring run; the history names it as the reason.
+    reason
+        The reason for the history.
 
     Returns
     -------
     The result, and the version that now holds the stage.
     """
     try:
-        done = rollback.rollback(
-            client,
-            params.name,
-            params.stage,
-            reason=f"live accuracy fell, monitoring run {run_id}",
-            expect_current=judged,
-        )
+        done = rollback.rollback(client, params.name, params.stage, reason=reason, expect_current=judged)
     except RegistryToolsError as error:
         return ActionResult("rollback", "failed", str(error)), judged
     message = f"{params.stage}: version {judged} → {done.version}"
@@ -124,7 +119,7 @@ def retrain(
         "retrain",
         "done",
         f"version {result.version} in {result.stage}, "
-        f"accuracy {result.metrics['accuracy']:.4f} on {result.holdout_rows} held-out rows",
+        f"{result.metric} {format_value(result.value)} on {result.holdout_rows} held-out rows",
     )
     reason = f"drift in {analysis.where()[:200]}, monitoring run {run.run_id}"
     return [trained, _evaluate_gates(client, params, result.version, reason, current_version)]
@@ -196,6 +191,7 @@ def training_params(watched: VersionInfo, baseline: TrainingBaseline, name: str,
         | {
             "data": table,
             "target": baseline.target,
+            "task": baseline.task,
             "drop": as_text(tuple(column for column in columns if column not in needed)),
             "split": "hash",
             "name": name,

@@ -1,7 +1,7 @@
 """Compare the current window of a version with its training baseline.
 
 The module runs the drift tests of each feature, of all features together, of the predictions and of
-the live accuracy, and corrects their p-values together. It reads no files and calls no MLflow.
+the live performance, and corrects their p-values together. It reads no files and calls no MLflow.
 """
 
 from __future__ import annotations
@@ -17,9 +17,16 @@ import pandas as pd
 from pipeline.monitoring import drift_tests
 from pipeline.monitoring.drift_tests import DriftTest
 from pipeline.monitoring.labels import LabelledPredictions
+from pipeline.monitoring.performance import PERMUTATION, LivePerformance, compare_live
 from pipeline.monitoring.window import CurrentWindow, count_categories
-from pipeline.training.baseline import NumericProfile, TrainingBaseline, as_category, is_numeric
-from registry_tools.stats.intervals import Estimate, wilson
+from pipeline.training.baseline import (
+    NumericProfile,
+    TrainingBaseline,
+    as_category,
+    is_numeric,
+    numeric_profile,
+)
+from registry_tools.stats.metric import CLASSIFICATION
 
 _JOINT_ROWS = 5000  # rows of the window that the joint test reads at most
 _MAX_PARTS, _PART_ROWS = 10, 50  # PSI over time: at most so many parts, each of at least so many rows
@@ -40,17 +47,6 @@ class FeatureDrift:
 
 
 @dataclass(frozen=True)
-class LiveAccuracy:
-    """Share of correct predictions, live and at promotion, with 95% Wilson intervals."""
-
-    rows: int
-    live: Estimate
-    promoted_rows: int
-    promoted: Estimate
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Analysis:
     """The result of comparing the current window with the baseline of one version."""
 
@@ -61,9 +57,10 @@ class Analysis:
     alpha: float
     tests: tuple[DriftTest, ...]
     features: tuple[FeatureDrift, ...]
-    accuracy: LiveAccuracy | None
-    baseline_predictions: Mapping[str, int]
-    predictions: Mapping[str, int]  # rows by predicted class; empty if the window has no predictions
+    performance: LivePerformance | None
+    baseline_predictions: Mapping[str, int] | NumericProfile
+    # Rows by predicted class, or the profile of the predicted numbers; empty without predictions.
+    predictions: Mapping[str, int] | NumericProfile
 
     @property
     def is_enough(self) -> bool:
@@ -85,9 +82,9 @@ class Analysis:
         return bool(self.significant_tests)
 
     @property
-    def accuracy_has_fallen(self) -> bool:
-        """Whether the live accuracy is significantly below the accuracy at promotion."""
-        return any(test.kind == drift_tests.FALLEN for test in self.significant_tests)
+    def has_worsened(self) -> bool:
+        """Whether the metric of the version is significantly worse than at promotion."""
+        return any(test.kind in {drift_tests.FALLEN, PERMUTATION} for test in self.significant_tests)
 
     def where(self) -> str:
         """Return the targets of the significant tests, separated by commas."""
@@ -133,8 +130,8 @@ def analyse_window(
     alpha
         The largest accepted probability of a false alarm, over all tests together.
     """
-    predictions = count_categories(window.predictions)[0] if window.predictions is not None else {}
-    accuracy = _live_accuracy(baseline, live) if live is not None and live.rows else None
+    before, current, prediction_test = _compare_predictions(baseline, window)
+    performance, live_test = compare_live(baseline, live) if live is not None and live.rows else (None, None)
     tests: list[DriftTest] = []
     features: list[FeatureDrift] = []
     if window.rows >= min_rows:
@@ -142,7 +139,9 @@ def analyse_window(
             feature, feature_tests = _analyse_feature(name, baseline, window)
             features.append(feature)
             tests += feature_tests
-        tests += _joint_tests(baseline, window, predictions, live)
+        both = (_normalise_columns(each, baseline) for each in (baseline.sample, window.sample(_JOINT_ROWS)))
+        more = (prediction_test, drift_tests.joint_test(*both), live_test)
+        tests += [test for test in more if test is not None]
     detectable_shift = drift_tests.detectable_shift(
         max(window.rows, min_rows), len(baseline.sample), len(tests) or len(baseline.columns) + 2, alpha
     )
@@ -154,28 +153,26 @@ def analyse_window(
         alpha=alpha,
         tests=tuple(drift_tests.holm_correction(tests)),
         features=tuple(features),
-        accuracy=accuracy,
-        baseline_predictions=dict(baseline.predictions),
-        predictions=dict(sorted(predictions.items())),
+        performance=performance,
+        baseline_predictions=before,
+        predictions=current,
     )
 
 
-def _joint_tests(
-    baseline: TrainingBaseline,
-    window: CurrentWindow,
-    predictions: Mapping[str, int],
-    live: LabelledPredictions | None,
-) -> list[DriftTest]:
-    both = (baseline.sample, window.sample(_JOINT_ROWS))
-    tests = [
-        drift_tests.chi_squared_test(baseline.predictions, predictions, drift_tests.PREDICTIONS),
-        drift_tests.joint_test(*(_normalise_columns(each, baseline) for each in both)),
-    ]
-    if live is not None:
-        tests.append(
-            drift_tests.accuracy_test((baseline.correct, baseline.holdout_rows), (live.correct, live.rows))
-        )
-    return [test for test in tests if test is not None]
+def _compare_predictions(
+    baseline: TrainingBaseline, window: CurrentWindow
+) -> tuple[Mapping[str, int] | NumericProfile, Mapping[str, int] | NumericProfile, DriftTest | None]:
+    """Return the predictions on the holdout, those of the window, and the test of their drift."""
+    if baseline.task == CLASSIFICATION:
+        counts = count_categories(window.predictions)[0] if window.predictions is not None else {}
+        test = drift_tests.chi_squared_test(baseline.predictions, counts, drift_tests.PREDICTIONS)
+        return dict(baseline.predictions), dict(sorted(counts.items())), test
+    before = baseline.predicted_numbers
+    if window.predictions is None:
+        return numeric_profile(before), {}, None
+    current = window.predicted_numbers()
+    test = drift_tests.ks_test(before, current, drift_tests.PREDICTIONS)
+    return numeric_profile(before), numeric_profile(current), test
 
 
 def _normalise_columns(rows: pd.DataFrame, baseline: TrainingBaseline) -> pd.DataFrame:
@@ -265,13 +262,3 @@ def _pool_unnamed(counts: Mapping[str, int], known: Mapping[str, int]) -> dict[s
 def _psi_of_counts(expected: Mapping[str, int], current: Mapping[str, int]) -> float:
     names = sorted({*expected, *current})
     return drift_tests.psi(*(np.array([side.get(n, 0) for n in names]) for side in (expected, current)))
-
-
-def _live_accuracy(baseline: TrainingBaseline, live: LabelledPredictions) -> LiveAccuracy:
-    return LiveAccuracy(
-        live.rows,
-        wilson(live.correct, live.rows),
-        baseline.holdout_rows,
-        wilson(baseline.correct, baseline.holdout_rows),
-        live.notes,
-    )

@@ -22,7 +22,6 @@ Counts = Mapping[str, int]  # rows by category
 
 ALL_FEATURES = "all features together"
 PREDICTIONS = "predictions"
-ACCURACY = "live accuracy"
 MISSING, CLASSIFIER, FALLEN = "missing values", "classifier", "Fisher, one-sided"
 # The chi-squared test needs an expected count of 5 in each cell; rarer categories are pooled.
 _MIN_EXPECTED = 5
@@ -38,7 +37,7 @@ _KS_EFFICIENCY = 0.64
 class DriftTest:
     """The result of one test against the training baseline."""
 
-    target: str  # a feature, or `ALL_FEATURES`, `PREDICTIONS` or `ACCURACY`
+    target: str  # a feature, `ALL_FEATURES`, `PREDICTIONS`, or the live metric, such as `live accuracy`
     kind: str
     statistic: float
     p_value: float
@@ -153,13 +152,17 @@ def missing_values_test(
     return DriftTest(feature, MISSING, float(shares[1] - shares[0]), float(found.pvalue))
 
 
-def accuracy_test(promoted: tuple[int, int], live: tuple[int, int]) -> DriftTest | None:
-    """Test whether the live accuracy is lower than the accuracy on the holdout (Fisher, one-sided).
+def share_test(
+    promoted: tuple[int, int], live: tuple[int, int], target: str = "live accuracy"
+) -> DriftTest | None:
+    """Test whether a live share of rows is lower than the share on the holdout (Fisher, one-sided).
 
     Parameters
     ----------
     promoted, live
         The number of correct predictions, and the number of rows.
+    target
+        The name of the live metric.
 
     Returns
     -------
@@ -170,7 +173,7 @@ def accuracy_test(promoted: tuple[int, int], live: tuple[int, int]) -> DriftTest
         return None
     found = stats.fisher_exact(table, alternative="greater")
     fallen = promoted[0] / promoted[1] - live[0] / live[1]
-    return DriftTest(ACCURACY, FALLEN, fallen, float(found.pvalue))
+    return DriftTest(target, FALLEN, fallen, float(found.pvalue))
 
 
 def joint_test(baseline: pd.DataFrame, current: pd.DataFrame, seed: int = 0) -> DriftTest | None:

@@ -75,11 +75,15 @@ def _bars(axes: Axes, expected: Mapping[str, int], current: Mapping[str, int]) -
     axes.set_ylabel("share of rows", fontsize=8)
 
 
-def draw_predictions(analysis: Analysis) -> Figure:
-    """Draw the share of each predicted class, on the holdout and in the current window."""
+def draw_predictions(analysis: Analysis, baseline: TrainingBaseline, window: CurrentWindow) -> Figure:
+    """Draw the predicted classes or numbers, on the holdout and in the current window."""
     figure = Figure(figsize=(5, 3), layout="constrained")
     axes = figure.add_subplot()
-    _bars(axes, analysis.baseline_predictions, analysis.predictions)
+    before, current = analysis.baseline_predictions, analysis.predictions
+    if isinstance(before, Mapping) and isinstance(current, Mapping):
+        _bars(axes, before, current)
+    else:
+        _histograms(axes, baseline.predicted_numbers, window.predicted_numbers())
     axes.set_title("predictions", fontsize=10)
     figure.legend(["holdout", "current"], loc="outside upper right", ncols=2)
     return figure

@@ -1,17 +1,19 @@
 """Join correct labels, which become known later, to the logged predictions.
 
-The join uses the request id, and the row within the request if the labels have it. The result counts
-the correct predictions, from which `analysis` computes the live accuracy.
+The join uses the request id, and the row within the request if the labels have it. From the result,
+`performance` computes the live metric.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 
 from pipeline.errors import DataError
 from pipeline.monitoring.production_data import REQUEST, ROW
@@ -19,6 +21,7 @@ from pipeline.monitoring.window import CurrentWindow
 from pipeline.training.baseline import TrainingBaseline
 from registry_tools.data.schema import quoted_names
 from registry_tools.files.tables import read_table
+from registry_tools.stats.metric import CLASSIFICATION, Outcomes
 
 _LABEL = "label"
 _KEY = ["request", "row"]
@@ -31,9 +34,10 @@ class LabelledPredictions:
     rows: int
     correct: int
     notes: tuple[str, ...]  # problems with the labels, one sentence each
+    outcomes: Outcomes | None = field(default=None, compare=False)
 
 
-def read_labels(path: Path, target: str) -> pd.DataFrame:
+def read_labels(path: Path, target: str, task: str = CLASSIFICATION) -> pd.DataFrame:
     """Return a table with the columns `request` and `label`, and `row` if the file has it.
 
     Parameters
@@ -43,15 +47,19 @@ def read_labels(path: Path, target: str) -> pd.DataFrame:
         `target`.
     target
         The name of the label column in training.
+    task
+        The task of the version; the labels of a regression are numbers.
 
     Raises
     ------
     DataError
-        If a required column is missing.
+        If a required column is missing, or the label of a regression is not a number.
     InputError
         If the table cannot be read.
     """
-    table = read_table(path, text_columns=[*REQUEST, _LABEL, target])
+    is_class = task == CLASSIFICATION
+    names = [_LABEL, target] if is_class else []
+    table = read_table(path, text_columns=[*REQUEST, *names], literal_columns=names)
     request = _first_column(table, REQUEST)
     label = _first_column(table, (_LABEL, target))
     if request is None or label is None:
@@ -61,7 +69,10 @@ def read_labels(path: Path, target: str) -> pd.DataFrame:
     row = _first_column(table, ROW)
     known = table[table[label].notna() & table[request].notna()]
     labels = pd.DataFrame(
-        {"request": known[request].astype(str).to_numpy(), _LABEL: _class_names(known[label])}
+        {
+            "request": known[request].astype(str).to_numpy(),
+            _LABEL: _class_names(known[label]) if is_class else _numbers(known[label], path),
+        }
     )
     if row is not None:
         labels["row"] = pd.to_numeric(known[row], errors="coerce").to_numpy()
@@ -74,6 +85,14 @@ def _class_names(labels: pd.Series) -> npt.NDArray[Any]:
     if names.str.fullmatch(r"-?\d+\.0").all():  # pandas reads integers with a missing value as floats
         names = names.str.removesuffix(".0")
     return names.to_numpy(object)
+
+
+def _numbers(labels: pd.Series, path: Path) -> npt.NDArray[np.float64]:
+    numbers = pd.to_numeric(labels, errors="coerce").to_numpy(float)
+    wrong = labels[~np.isfinite(numbers)]
+    if len(wrong):
+        raise DataError(f"labels={path}: the version predicts numbers, and {wrong.iloc[0]!r} is none")
+    return numbers
 
 
 def _first_column(table: pd.DataFrame, names: tuple[str, ...]) -> str | None:
@@ -105,8 +124,9 @@ def join_labels(
         raise DataError("the rows have no column 'request_id', which joins the labels to them")
     predictions = window.keys.to_pandas()
     predictions["predicted"] = window.predictions.to_pandas().to_numpy()
+    predictions["place"] = np.arange(len(predictions))
     # A client may retry a request: the same prediction of the same request counts once.
-    predictions = predictions[predictions["predicted"].notna()].drop_duplicates()
+    predictions = predictions[predictions["predicted"].notna()].drop_duplicates([*_KEY, "predicted"])
     notes: list[str] = []
     by = _KEY if "row" in labels else ["request"]
     predictions = _drop_ambiguous(predictions, by, notes)
@@ -120,9 +140,21 @@ def join_labels(
             f"the request ids differ: the labels have {labels['request'].iloc[0]!r}, the rows have "
             f"{predictions['request'].iloc[0]!r}"
         )
-    if len(joined):
+    if len(joined) and baseline.task == CLASSIFICATION:
         _check_classes(joined, baseline)
-    return LabelledPredictions(len(joined), int((joined["predicted"] == joined[_LABEL]).sum()), tuple(notes))
+    correct = int((joined["predicted"] == joined[_LABEL]).sum())
+    return LabelledPredictions(len(joined), correct, tuple(notes), _outcomes(joined, window, baseline))
+
+
+def _outcomes(joined: pd.DataFrame, window: CurrentWindow, baseline: TrainingBaseline) -> Outcomes:
+    classes = baseline.outcomes.classes if baseline.outcomes is not None else ()
+    probabilities = None
+    if window.probabilities is not None and len(joined):
+        found = window.probabilities.take(pa.array(joined["place"])).to_pylist()
+        if {len(row or ()) for row in found} == {len(classes)}:
+            probabilities = np.array(found, dtype=float)
+    labels, predicted = (joined[name].to_numpy() for name in (_LABEL, "predicted"))
+    return Outcomes(labels, predicted, probabilities, classes)
 
 
 def _drop_ambiguous(predictions: pd.DataFrame, by: list[str], notes: list[str]) -> pd.DataFrame:

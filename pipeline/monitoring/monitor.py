@@ -34,11 +34,14 @@ from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models import loader
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.refs import ModelRef
+from registry_tools.stats.metric import CLASSIFICATION, METRICS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _log = logging.getLogger(__name__)
+
+_PROBABILITY_METRICS = {metric.name for metric in METRICS if metric.needs_probabilities}
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class _VersionFindings:
     analysis: Analysis
     baseline: TrainingBaseline
     window: CurrentWindow
-    label_notes: tuple[str, ...]  # notes on the labels, if the analysis has no accuracy that shows them
+    label_notes: tuple[str, ...]  # notes on the labels, if the analysis has no performance with them
 
 
 def monitor(params: MonitorParams) -> MonitorResult:
@@ -120,8 +123,13 @@ def _read_inputs(params: MonitorParams) -> _MonitoringInputs:
             _log.warning("retraining is impossible: %s", training)
     since = datetime.now(timezone.utc) - params.since if params.since is not None else None
     path = Path(params.current)
-    rows = readers.read_production_data(path, params.name, list(own.columns), own.text_columns, since)
-    known = labels.read_labels(Path(params.labels), own.target) if params.labels is not None else None
+    needs_probabilities = params.labels is not None and own.metric in _PROBABILITY_METRICS
+    rows = readers.read_production_data(
+        path, params.name, list(own.columns), own.text_columns, since, needs_probabilities
+    )
+    known = None
+    if params.labels is not None:
+        known = labels.read_labels(Path(params.labels), own.target, own.task)
     return _MonitoringInputs(client, params, watched, own, rows, known, training)
 
 
@@ -221,9 +229,9 @@ def _analyse_version(inputs: _MonitoringInputs, version: int, rows: ProductionDa
     if version != inputs.watched.version:
         ref = ModelRef(inputs.params.name, version=version)
         own = _fetch_baseline(inputs.client, registry.find_version(inputs.client, ref))
-    part = rows.window(list(own.columns))
+    part = rows.window(list(own.columns), own.task)
     if part.predictions is None and part.rows >= inputs.params.min_rows:
-        part = _predict_rows(inputs.client, inputs.params.name, version, part)
+        part = _predict_rows(inputs.client, inputs.params.name, version, part, own.task)
     check_class_names(part, version, own)
     live = None
     if inputs.labels is not None and part.rows and part.predictions is not None:
@@ -232,7 +240,9 @@ def _analyse_version(inputs: _MonitoringInputs, version: int, rows: ProductionDa
     return _VersionFindings(found, own, part, live.notes if live is not None and not live.rows else ())
 
 
-def _predict_rows(client: MlflowClient, name: str, version: int, part: CurrentWindow) -> CurrentWindow:
+def _predict_rows(
+    client: MlflowClient, name: str, version: int, part: CurrentWindow, task: str
+) -> CurrentWindow:
     """Predict rows that have no predictions; a row with a missing required value gets none."""
     model = loader.load(client, ModelRef(name, version=version), TrustPolicy.from_environment())
     required = [column.name for column in model.info.signature or () if column.required]
@@ -243,19 +253,23 @@ def _predict_rows(client: MlflowClient, name: str, version: int, part: CurrentWi
     predictions = pd.Series([None] * len(table), dtype=object)
     try:
         if complete.any():
-            predictions[complete] = [str(label) for label in model.predict_names(table[complete])]
+            is_class = task == CLASSIFICATION
+            found = model.predict_names(table[complete]) if is_class else model.predict(table[complete])
+            predictions[complete] = [str(each) if is_class else float(each) for each in found]
     except InputError as error:
         raise DataError(f"{name} version {version} cannot predict the rows: {error}") from error
-    return CurrentWindow(part.table, pa.chunked_array([pa.array(predictions, pa.string())]), part.keys)
+    kind = pa.string() if task == CLASSIFICATION else pa.float64()
+    return CurrentWindow(part.table, pa.chunked_array([pa.array(predictions, kind)]), part.keys)
 
 
 def _run_actions(inputs: _MonitoringInputs, main: Analysis, run: MonitoringRun) -> Sequence[ActionResult]:
-    """Run the requested actions: a rollback if the accuracy fell, a retraining if there is drift."""
+    """Run the requested actions: a rollback if the metric got worse, a retraining if there is drift."""
     results: list[ActionResult] = []
     client, params = inputs.client, inputs.params
     current_version = inputs.watched.version
-    if params.rollback and main.accuracy_has_fallen:
-        result, current_version = actions.roll_back(client, params, current_version, run.run_id)
+    if params.rollback and main.has_worsened and main.performance is not None:
+        reason = f"{main.performance.describe_change()}, monitoring run {run.run_id}"
+        result, current_version = actions.roll_back(client, params, current_version, reason)
         results.append(result)
     if inputs.training is not None and main.has_drift:
         results += actions.retrain(client, params, inputs.training, main, current_version, run)

@@ -17,11 +17,14 @@ from pipeline.errors import DataError
 from pipeline.monitoring.window import CurrentWindow
 from registry_tools.data.schema import quoted_names
 from registry_tools.errors import first_line
+from registry_tools.stats.metric import CLASSIFICATION
 
 # Columns that the prediction log and a scored file add: version, prediction, name of the prediction.
 _LOG = ("_version", "_prediction", "_prediction_name")
 _SCORED = ("model_version", "prediction", "prediction_name")
 REQUEST, ROW, AT, MODEL = ("_request_id", "request_id"), ("_row", "row"), "_at", "_model"
+PROBABILITIES = "_probabilities"
+PREDICTED = (*_LOG[1:], *_SCORED[1:])
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,10 @@ class ProductionData:
         """The number of rows."""
         return sum(table.num_rows for table in self.tables)
 
-    def window(self, features: Sequence[str]) -> CurrentWindow:
+    def window(self, features: Sequence[str], task: str = CLASSIFICATION) -> CurrentWindow:
         """Return the rows with the given features, their predictions and their request ids.
+
+        The predictions of a classification become class names, those of a regression numbers.
 
         Raises
         ------
@@ -58,16 +63,21 @@ class ProductionData:
         if not self.count:
             return CurrentWindow(pa.table({name: pa.array([], pa.null()) for name in features}), None, None)
         parts = [table for table in self.tables if table.num_rows]
-        predictions = [_predicted_names(part, self.features) for part in parts]
+        is_class = task == CLASSIFICATION
+        read = _predicted_names if is_class else _predicted_numbers
+        predictions = [read(part, self.features) for part in parts]
         keys = [_request_keys(part, self.features) for part in parts]
         known = [part for part in predictions if part is not None]
         joined = [part for part in keys if part is not None]
         return CurrentWindow(
             _concatenate([_select_features(part, features) for part in parts]),
-            pa.chunked_array([c for p in known for c in p.chunks], pa.string())
+            pa.chunked_array([c for p in known for c in p.chunks], pa.string() if is_class else pa.float64())
             if len(known) == len(parts)
             else None,
             pa.concat_tables(joined) if len(joined) == len(parts) else None,
+            pa.chunked_array([c for p in parts for c in p.column(PROBABILITIES).chunks])
+            if all(PROBABILITIES in part.column_names for part in parts)
+            else None,
         )
 
 
@@ -151,6 +161,23 @@ def _predicted_names(table: pa.Table, features: frozenset[str]) -> pa.ChunkedArr
     if names[2] not in table.column_names:
         return codes
     return pc.coalesce(_as_names(table.column(names[2])), codes)
+
+
+def _predicted_numbers(table: pa.Table, features: frozenset[str]) -> pa.ChunkedArray | None:
+    """Return the predictions of a regression as float64.
+
+    Raises
+    ------
+    DataError
+        If a prediction is not a number.
+    """
+    names = _own_columns(table, features)
+    if names is None:
+        return None
+    try:
+        return table.column(names[1]).cast(pa.float64(), safe=False)
+    except pa.ArrowException as error:
+        raise DataError(f"column {names[1]!r}: the version predicts numbers: {first_line(error)}") from error
 
 
 def _as_names(classes: pa.ChunkedArray) -> pa.ChunkedArray:

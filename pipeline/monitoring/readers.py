@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import DataError
-from pipeline.monitoring.production_data import AT, MODEL, ProductionData
+from pipeline.monitoring.production_data import AT, MODEL, PREDICTED, PROBABILITIES, ProductionData
 from registry_tools.data.schema import quoted_names
 from registry_tools.errors import first_line
 from registry_tools.files.tables import read_table
@@ -21,11 +21,15 @@ from registry_tools.files.tables import read_table
 _log = logging.getLogger(__name__)
 
 _PARQUET = {".parquet", ".pq"}
-_SKIPPED_COLUMN = "_probabilities"
 
 
 def read_production_data(
-    path: Path, name: str, features: Collection[str], text: Sequence[str], since: datetime | None
+    path: Path,
+    name: str,
+    features: Collection[str],
+    text: Sequence[str],
+    since: datetime | None,
+    probabilities: bool = False,
 ) -> ProductionData:
     """Read the rows of one model.
 
@@ -41,6 +45,8 @@ def read_production_data(
         Columns of a CSV file that are read as text even if their values look like numbers.
     since
         Rows predicted before this time are left out; None reads all rows.
+    probabilities
+        Whether to read the logged probabilities too.
 
     Raises
     ------
@@ -49,15 +55,16 @@ def read_production_data(
     """
     if not path.exists():
         raise DataError(f"{path}: there is no such file or folder (relative paths start at {Path.cwd()})")
+    skipped = () if probabilities else (PROBABILITIES,)
     if path.is_dir():
-        rows = _read_log_folder(path, name, since)
+        rows = _read_log_folder(path, name, since, skipped)
     elif path.suffix.lower() in _PARQUET:
         try:
-            rows = ProductionData((_read_parquet(path),))
+            rows = ProductionData((_read_parquet(path, skipped),))
         except (OSError, pa.ArrowException) as error:
             raise DataError(f"{path} cannot be read as Parquet: {first_line(error)}") from error
     else:
-        table = read_table(path, text_columns=text, may_be_empty=True)
+        table = read_table(path, text_columns=text, may_be_empty=True, literal_columns=PREDICTED)
         try:
             rows = ProductionData((_decode_dictionaries(pa.Table.from_pandas(table, preserve_index=False)),))
         except pa.ArrowException as error:
@@ -66,7 +73,9 @@ def read_production_data(
     return rows if since is None else _keep_since(rows, since)
 
 
-def _read_log_folder(path: Path, name: str, since: datetime | None) -> ProductionData:
+def _read_log_folder(
+    path: Path, name: str, since: datetime | None, skipped: Collection[str]
+) -> ProductionData:
     """Read the finished files of a prediction log; the server hides a file while it writes it."""
     own = path / name
     folder = own if own.is_dir() else path
@@ -80,7 +89,7 @@ def _read_log_folder(path: Path, name: str, since: datetime | None) -> Productio
     for file in files:
         try:
             if since is None or not _is_before(file, since):
-                tables.append(_read_parquet(file))
+                tables.append(_read_parquet(file, skipped))
         except (OSError, pa.ArrowException) as error:
             _log.warning("%s cannot be read and is left out: %s", file.name, first_line(error))
             notes.append(f"{file.name} cannot be read and was left out")
@@ -106,9 +115,9 @@ def _is_before(file: Path, since: datetime) -> bool:
     )
 
 
-def _read_parquet(path: Path) -> pa.Table:
+def _read_parquet(path: Path, skipped: Collection[str]) -> pa.Table:
     with pq.ParquetFile(path) as file:
-        names = [name for name in file.schema_arrow.names if name != _SKIPPED_COLUMN]
+        names = [name for name in file.schema_arrow.names if name not in skipped]
         return _decode_dictionaries(file.read(columns=names, use_pandas_metadata=False))
 
 

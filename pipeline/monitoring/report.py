@@ -96,7 +96,7 @@ def _version_context(
         "version": analysis.version,
         "in_stage": in_stage,
         "summary": summary_sentence(analysis),
-        "accuracy": analysis.accuracy,
+        "performance": analysis.performance,
         "tests": sorted(analysis.tests, key=lambda test: test.adjusted_p_value),
         "features": sorted(analysis.features, key=lambda feature: -feature.psi),
         "figures": [{"title": title, "source": data_uri(png)} for title, png in drawn.values()],
@@ -111,7 +111,7 @@ def _draw_figures(
     some = f", the {len(shown)} with the largest PSI" if len(shown) < len(analysis.features) else ""
     drawn = {"features": (f"Features{some}", figures.draw_features(baseline, window, shown))}
     if analysis.predictions:
-        drawn["predictions"] = ("Predictions", figures.draw_predictions(analysis))
+        drawn["predictions"] = ("Predictions", figures.draw_predictions(analysis, baseline, window))
     if len(shown[0].psi_over_time) > 1:
         title = "PSI over the window"
         drawn["over_time"] = (title, figures.draw_psi_over_time(shown[:6]))

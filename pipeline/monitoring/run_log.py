@@ -58,13 +58,13 @@ class MonitoringRun:
         for target, suffix in zip(targets, metrics.metric_suffixes(targets), strict=True):
             p_value = min(test.adjusted_p_value for test in analysis.tests if test.target == target)
             logged.append(Metric(f"p_value.{suffix}", p_value, now, 0))
-        if analysis.accuracy is not None:
-            live, promoted = analysis.accuracy.live, analysis.accuracy.promoted
+        if (found := analysis.performance) is not None:
+            key, live = metrics.metric_suffixes([found.metric])[0], found.live
             logged += [
-                Metric("live_accuracy", live.value, now, 0),
-                Metric("live_accuracy.low", live.low, now, 0),
-                Metric("live_accuracy.high", live.high, now, 0),
-                Metric("promoted_accuracy", promoted.value, now, 0),
+                Metric(f"live_{key}", live.value, now, 0),
+                Metric(f"live_{key}.low", live.low, now, 0),
+                Metric(f"live_{key}.high", live.high, now, 0),
+                Metric(f"promoted_{key}", found.promoted.value, now, 0),
             ]
         with translate_errors(self._client.tracking_uri):
             for start in range(0, len(logged), 900):

@@ -15,6 +15,7 @@ from pipeline.errors import DataError
 from pipeline.training.baseline import TrainingBaseline, as_category
 from registry_tools.data.arrow_coercion import coerce_batch
 from registry_tools.data.schema import FINITE, Column, quoted_names
+from registry_tools.stats.metric import REGRESSION
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,9 @@ class CurrentWindow:
     """The features of rows that one version predicted, with the predictions and the request ids."""
 
     table: pa.Table  # one column for each feature
-    predictions: pa.ChunkedArray | None  # class names; None if the rows have no predictions
+    predictions: pa.ChunkedArray | None  # class names or numbers; None if the rows have no predictions
     keys: pa.Table | None  # columns `request` and `row`, which join labels; None without request ids
+    probabilities: pa.ChunkedArray | None = None  # lists in the order of the classes; None if not read
 
     @property
     def rows(self) -> int:
@@ -50,6 +52,10 @@ class CurrentWindow:
             if fault.reason != FINITE:  # an infinite value is a number
                 raise DataError(f"column {name!r}, row {row}: {fault.describe()}")
         return coerced.arrays[name]
+
+    def predicted_numbers(self) -> npt.NDArray[np.float64]:
+        """Return the predictions of a regression, shape (rows,); NaN marks a row without prediction."""
+        return self.predictions.to_pandas().to_numpy(float) if self.predictions is not None else np.empty(0)
 
     def category_counts(self, name: str, is_boolean: bool) -> tuple[dict[str, int], int]:
         """Return the number of rows by category, and the number of rows with a missing value.
@@ -104,7 +110,7 @@ def check_class_names(window: CurrentWindow, version: int, baseline: TrainingBas
     DataError
         If window and baseline have no class name in common.
     """
-    if window.predictions is None or not window.rows:
+    if window.predictions is None or not window.rows or baseline.task == REGRESSION:
         return
     current = set(window.predictions.unique().drop_null().to_pylist())
     if current and not current & set(baseline.predictions):

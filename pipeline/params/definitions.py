@@ -14,6 +14,7 @@ from typing import Any
 from pipeline.errors import InvalidParameter
 from pipeline.estimators import ESTIMATORS, estimators_that_take
 from pipeline.params.fields import (
+    AUTO,
     CheckedParams,
     boolean,
     choice,
@@ -31,7 +32,9 @@ from pipeline.params.fields import (
 )
 from pipeline.params.table import TableParams
 from registry_tools.refs import model_name, stage_name
+from registry_tools.stats.metric import CLASSIFICATION, REGRESSION
 
+TASKS = (CLASSIFICATION, REGRESSION)
 SPLITS = ("stratified", "hash")
 CALIBRATIONS = ("auto", "none", "sigmoid", "isotonic")
 ENGINES = ("local", "spark")
@@ -44,8 +47,23 @@ ALL_MODELS = "all"  # value of `model` in a sweep: try all estimators
 class TrainParams(TableParams):
     """The parameters of a training."""
 
+    task: str = param(
+        AUTO,
+        choice((AUTO, *TASKS)),
+        f"auto, {' or '.join(TASKS)}",
+        "Predict a class or a number; auto decides by the label column.",
+    )
+    metric: str = param(
+        AUTO,
+        nonempty,
+        "auto, the name of a metric such as rmse, recall:CLASS, precision:CLASS, or module:function",
+        "The metric to decide by; auto is accuracy, or rmse for a regression.",
+    )
     model: str = param(
-        "logistic_regression", choice(tuple(ESTIMATORS)), f"one of {', '.join(ESTIMATORS)}", "The estimator."
+        AUTO,
+        choice((AUTO, *ESTIMATORS)),
+        f"auto or one of {', '.join(ESTIMATORS)}",
+        "The estimator; auto is logistic_regression, or ridge for a regression.",
     )
     model_params: Mapping[str, Any] = param(
         {}, json_object, "a JSON object, such as '{\"C\": 0.5}'", "Arguments of the estimator."
@@ -125,6 +143,8 @@ class TrainParams(TableParams):
             If a parameter is out of bounds, or two parameters contradict each other.
         """
         super().__post_init__()
+        if self.data == "iris" and self.task == REGRESSION:
+            raise InvalidParameter("task", self.task, "needs data=FILE; the labels of iris are classes")
         if self.split == "hash" and isinstance(self.test_size, int):
             raise InvalidParameter(
                 "test_size",

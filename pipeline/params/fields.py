@@ -19,6 +19,7 @@ from pipeline.errors import InvalidParameter
 from registry_tools.errors import InvalidReference
 
 ParamsType = TypeVar("ParamsType", bound="CheckedParams")
+AUTO = "auto"  # value of a parameter: the table decides
 _MAX_SECONDS = 36_500 * 86_400  # a century
 _SECONDS = {"d": 86_400, "h": 3_600, "min": 60, "s": 1}
 

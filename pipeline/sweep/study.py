@@ -17,10 +17,12 @@ from optuna import distributions, samplers
 from optuna.trial import TrialState, create_trial
 
 from pipeline.errors import InvalidParameter
-from pipeline.estimators import ESTIMATORS, Range, grid_points
+from pipeline.estimators import ESTIMATORS, Range, grid_points, models_of
 from pipeline.params.definitions import ALL_MODELS, SweepParams
+from pipeline.params.fields import AUTO
 from pipeline.sweep.trials import Trial
 from pipeline.training.model_pipeline import default_arguments
+from pipeline.training.scoring import metric_of
 
 _DIGITS = 4  # significant digits of a drawn number; more would only be noise in the UI
 _GRID_POINTS, _MAX_GRID = 5, 100_000  # of a range; of a grid
@@ -44,8 +46,10 @@ class SweepStudy:
             If a model has no search space, `model_params` leaves nothing of it, or a grid is too large.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.models = list(ESTIMATORS) if params.model == ALL_MODELS else [params.model]
+        is_any = params.model in {ALL_MODELS, AUTO}
+        self.models = models_of(params.task) if is_any else [params.model]
         self.learns = params.sampler == "tpe"
+        self._is_loss = metric_of(params).less_is_better
         self._params = params
         self._spaces = {model: _search_space(model, params) for model in self.models}
         self._studies = {model: self._open_study(model) for model in self.models}
@@ -63,7 +67,8 @@ class SweepStudy:
         """
         if number < len(self.models):
             model = self.models[number]
-            return self.accept(number, model, default_arguments(model, self._spaces[model]))
+            values = default_arguments(model, self._params.task, self._spaces[model])
+            return self.accept(number, model, values)
         while self._unexhausted:
             model = self._unexhausted[number % len(self._unexhausted)]
             for attempt in range(2 if self._params.sampler == "grid" else _DRAWS):
@@ -93,13 +98,15 @@ class SweepStudy:
             study.tell(asked, state=TrialState.FAIL)  # `tell` adds it with rounded numbers
         return {key: _round_value(value, asked.distributions[key]) for key, value in asked.params.items()}
 
-    def tell(self, trial: Trial, accuracy: float) -> None:
-        """Tell the accuracy of a trial, for `tpe` to learn from; a default may lie outside of the space."""
+    def tell(self, trial: Trial, value: float) -> None:
+        """Tell the metric of a trial, for `tpe` to learn from; a default may lie outside of the space."""
         if not self.learns or trial.number < len(self.models):
             return
         space, study = self._spaces[trial.model], self._studies[trial.model]
         told = {key: trial.model_params[key] for key in space}
-        study.add_trial(create_trial(params=told, distributions=space, value=-accuracy))
+        study.add_trial(
+            create_trial(params=told, distributions=space, value=value if self._is_loss else -value)
+        )
         known = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
         if len(known) > _MAX_KNOWN:
             best = sorted(known[:-_KEPT], key=lambda each: each.value or 0.0)[:_KEPT]

@@ -15,11 +15,13 @@ from pipeline.errors import PipelineError
 from pipeline.params.definitions import SweepParams, TrainParams
 from pipeline.params.fields import as_text
 from pipeline.sweep.study import SweepStudy
-from pipeline.sweep.trials import METRIC, Trial, TrialResult, evaluate_trial, rank, run_trials
+from pipeline.sweep.trials import Trial, TrialResult, evaluate_trial, rank, run_trials
 from pipeline.tracking.runs import training_run
 from pipeline.tracking.sweep_runs import SweepRuns
 from pipeline.training.environment import identity
 from pipeline.training.model_card import EvaluatedTrial, render_sweep_card, run_name
+from pipeline.training.model_pipeline import resolve_model
+from pipeline.training.scoring import mean_key, metric_key, metric_of
 from pipeline.training.train import TrainResult, find_result, train
 from registry_tools.spark import check_installed
 
@@ -53,7 +55,8 @@ class _RunningSweep:
         self.earlier, self.trained = runs.take_over(params.n_trials)
         self.finished: dict[int, EvaluatedTrial] = {}
         self.failures: dict[int, str] = {}
-        self.improvements: dict[int, float] = {}  # of the best accuracy, by the trials that finished before
+        self.metric = metric_of(params)
+        self.improvements: dict[int, float] = {}  # of the best value, by the trials that finished before
         self.resumed = 0
         self.is_exhausted = False
 
@@ -87,15 +90,15 @@ class _RunningSweep:
         self._add(trial, result)
 
     def _add(self, trial: Trial, result: TrialResult) -> None:
-        best = max(self.improvements.values(), default=None)
+        best = next(reversed(self.improvements.values()), None)
         if result.failure is not None:
             self.failures[trial.number] = result.failure
         else:
-            accuracy = result.metrics[METRIC]
-            if best is None or accuracy > best:
-                best = self.improvements[len(self.finished)] = accuracy
+            value = result.metrics[mean_key(self.metric.name)]
+            if best is None or self.metric.is_better(value, best):
+                best = self.improvements[len(self.finished)] = value
             self.finished[trial.number] = EvaluatedTrial(self._train_params(trial), result.metrics)
-            self.study.tell(trial, accuracy)
+            self.study.tell(trial, value)
         self.show(len(self.finished) + len(self.failures), self.params.n_trials, best)
 
     def _train_params(self, trial: Trial) -> TrainParams:
@@ -122,6 +125,7 @@ def sweep(params: SweepParams, show: Show = lambda *_: None) -> SweepResult:
         If no trial finished, or the store fails; the run ends FAILED.
     """
     dataset = load_dataset(params)
+    params = resolve_model(params, dataset)
     training = dataset.take(split_rows(dataset, params)[0])
     check_folds(training, params)
     study = SweepStudy(params)
@@ -130,7 +134,7 @@ def sweep(params: SweepParams, show: Show = lambda *_: None) -> SweepResult:
     work = functools.partial(evaluate_trial, params=params, features=dataset.features, training=training)
     fixed = {name: text for name, text in params.as_text().items() if name not in _EXECUTION}
     # The training rows count as well: another version of the library may read or split a file differently.
-    key = identity(study.models, fixed, dataset.digest, training.rows_digest(), METRIC)
+    key = identity(study.models, fixed, dataset.digest, training.rows_digest())
     with training_run(params.name, f"sweep {params.model}") as run_id:
         runs = SweepRuns(run_id, key)
         with runs.record(params.as_text(), {"model": params.model, "data_digest": dataset.digest}):
@@ -153,7 +157,7 @@ def _conclude(done: _RunningSweep) -> SweepResult:
     other = done.runs.continued_by()
     if other is not None:
         raise PipelineError(f"the heartbeat of this sweep expired and another sweep resumed it, run {other}")
-    order = rank({number: trial.metrics for number, trial in finished.items()})
+    order = rank({number: trial.metrics for number, trial in finished.items()}, done.metric)
     ranked = [finished[number] for number in order]
     best = ranked[0]
     untuned = next((finished[number] for number in order if number < len(done.study.models)), None)
@@ -161,8 +165,9 @@ def _conclude(done: _RunningSweep) -> SweepResult:
     found = (find_result(best.params, run.info.run_id, run.data.metrics) for run in same)
     winner = next(filter(None, found), None) or train(best.params)
     card = render_sweep_card(f"{winner.name} version {winner.version}", ranked, untuned, len(failures))
-    default = {"untuned_cv_accuracy": untuned.accuracy} if untuned is not None else {}
-    done.runs.log_best(done.improvements, {**winner.metrics, **default, "trials": ended}, card)
+    key = metric_key(done.metric.name)
+    default = {f"untuned_cv_{key}": untuned.value} if untuned is not None else {}
+    done.runs.log_best(key, done.improvements, {**winner.metrics, **default, "trials": ended}, card)
     reason = next(iter(failures), "")
     is_timed_out = ended < done.params.n_trials and not done.is_exhausted
     counts = len(finished), len(failures), reason, done.is_exhausted, is_timed_out, done.resumed

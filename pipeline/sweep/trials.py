@@ -22,10 +22,10 @@ from pipeline.estimators import ESTIMATORS
 from pipeline.params.definitions import SweepParams
 from pipeline.params.fields import as_text
 from pipeline.training import model_pipeline
+from pipeline.training.scoring import mean_key, std_key
 from registry_tools.errors import error_summary, first_line
 from registry_tools.processes import calls_in_processes, calls_on_spark
-
-METRIC = "cv_accuracy_mean"
+from registry_tools.stats.metric import Metric
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,11 @@ def evaluate_trial(
     return TrialResult({**metrics, "seconds": seconds}, warning=warned)
 
 
-def rank(metrics: Mapping[int, Mapping[str, float]]) -> list[int]:
-    """Return the numbers of trials: the most accurate first, then the steadiest, then the earliest."""
-    return sorted(
-        metrics, key=lambda number: (-metrics[number][METRIC], metrics[number]["cv_accuracy_std"], number)
-    )
+def rank(metrics: Mapping[int, Mapping[str, float]], metric: Metric) -> list[int]:
+    """Return the numbers of trials: the best first, then the steadiest, then the earliest."""
+    mean, std = mean_key(metric.name), std_key(metric.name)
+    sign = 1 if metric.less_is_better else -1
+    return sorted(metrics, key=lambda number: (sign * metrics[number][mean], metrics[number][std], number))
 
 
 Work = Callable[[Trial], TrialResult]
@@ -110,7 +110,8 @@ def run_trials(
         yield from ((trial, work(trial)) for trial in trials)
         return
     deadline = time.monotonic() + total
-    modules = [__name__, *(spec.factory.partition(":")[0] for spec in ESTIMATORS.values())]
+    factories = [spec.factory_of(params.task) for spec in ESTIMATORS.values()]
+    modules = [__name__, *(factory.partition(":")[0] for factory in factories if factory)]
     calls = calls_on_spark(work) if params.engine == "spark" else calls_in_processes(work, modules)
     running: dict[Future[TrialResult], Trial] = {}
     with ThreadPoolExecutor(params.n_jobs) as pool, calls as call:

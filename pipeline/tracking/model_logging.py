@@ -52,9 +52,9 @@ def log_model(
     example
         A few rows, shape (rows, columns), which are stored as the input example.
     features, predicted
-        Rows, shape (rows, columns), and predicted class codes; MLflow infers the signature from them.
+        Rows, shape (rows, columns), and predictions; MLflow infers the signature from them.
     target_names
-        The class names in code order, which are stored as metadata of the model.
+        The class names in code order, which are stored as metadata of the model; empty for a regression.
     trusted
         The types that the model may contain, in addition to the types that skops trusts by default.
 
@@ -92,7 +92,7 @@ def _log_skops_model(
             pip_requirements=[f"{name}=={installed_version(name)}" for name in _MODEL_REQUIREMENTS],
             serialization_format="skops",
             skops_trusted_types=list(trusted),
-            metadata={"target_names": list(target_names)},
+            metadata={"target_names": list(target_names)} if target_names else None,
         )
     except MlflowException as error:
         # MLflow's message names an argument that our users do not have, and MLflow sets no cause.

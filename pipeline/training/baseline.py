@@ -1,9 +1,11 @@
 """The training baseline of a version, with which monitoring compares production data.
 
-A training writes two files into the version's evidence:
+A training writes these files into the version's evidence:
 
-baseline.json     profile of each training column, and counts of the predictions on the holdout
-baseline.parquet  sample of the training rows
+baseline.json              profile of each training column, and of the predictions on the holdout
+baseline.parquet           sample of the training rows
+baseline_outcomes.parquet  labels and predictions of the holdout, from which the monitoring computes
+                           the metric of the version; accuracy needs only the counts of the profile
 
 Monitoring reads only these files, so the training table may be deleted.
 """
@@ -11,7 +13,7 @@ Monitoring reads only these files, so the training table may be deleted.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,11 @@ import pandas as pd
 import pyarrow as pa
 
 from registry_tools.errors import VerificationError, first_line
+from registry_tools.models import evidence
+from registry_tools.stats.metric import CLASSIFICATION, DEFAULT_METRICS, REGRESSION, Outcomes
 
-FILES = PROFILE_FILE, SAMPLE_FILE = "baseline.json", "baseline.parquet"
+PROFILE_FILE, SAMPLE_FILE, OUTCOMES_FILE = "baseline.json", "baseline.parquet", "baseline_outcomes.parquet"
+FILES = PROFILE_FILE, SAMPLE_FILE, OUTCOMES_FILE, evidence.EVALUATION_FILE
 _SAMPLE_ROWS = 5000
 _MAX_CATEGORIES = 1000
 _QUANTILES = np.linspace(0, 1, 11)
@@ -60,14 +65,26 @@ class TrainingBaseline:
     rows: int
     target: str
     columns: Mapping[str, NumericProfile | CategoryProfile]
-    predictions: Mapping[str, int]  # holdout rows by predicted class
-    correct: int  # holdout rows with a correct prediction
+    predictions: Mapping[str, int]  # holdout rows by predicted class; empty for a regression
+    correct: int  # holdout rows with a correct prediction; 0 for a regression
     sample: pd.DataFrame
+    outcomes: Outcomes | None = None  # the holdout; None for a classification that accuracy decides
+    metric: str = DEFAULT_METRICS[CLASSIFICATION]  # the metric that the training chose
+
+    @property
+    def task(self) -> str:
+        """The task of the version."""
+        return CLASSIFICATION if self.predictions else REGRESSION
 
     @property
     def holdout_rows(self) -> int:
         """The number of rows in the holdout."""
-        return sum(self.predictions.values())
+        return len(self.outcomes.labels) if self.outcomes is not None else sum(self.predictions.values())
+
+    @property
+    def predicted_numbers(self) -> npt.NDArray[np.float64]:
+        """The predictions of a regression on the holdout, shape (rows,)."""
+        return self.outcomes.predicted if self.outcomes is not None else np.empty(0)
 
     @property
     def text_columns(self) -> list[str]:
@@ -80,7 +97,12 @@ class TrainingBaseline:
 
 
 def make_baseline(
-    training: pd.DataFrame, target: str, predicted: npt.NDArray[Any], labels: npt.NDArray[Any]
+    training: pd.DataFrame,
+    target: str,
+    predicted: npt.NDArray[Any],
+    labels: npt.NDArray[Any],
+    outcomes: Outcomes | None = None,
+    metric: str = DEFAULT_METRICS[CLASSIFICATION],
 ) -> TrainingBaseline:
     """Return the training baseline of a version.
 
@@ -91,9 +113,14 @@ def make_baseline(
     target
         The name of the label column.
     predicted, labels
-        Predicted and correct class names of the holdout, each of shape (holdout rows,).
+        Predicted and correct class names of the holdout, or numbers, each of shape (holdout rows,).
+    outcomes
+        The outcomes of the holdout; needed unless the metric is the accuracy.
+    metric
+        The metric that the training chose.
     """
-    names, counts = np.unique(predicted.astype(str), return_counts=True)
+    is_class = predicted.dtype.kind != "f"
+    names, counts = np.unique(predicted.astype(str) if is_class else [], return_counts=True)
     sample = training
     if len(training) > _SAMPLE_ROWS:
         sample = training.sample(_SAMPLE_ROWS, random_state=0).sort_index()
@@ -102,8 +129,10 @@ def make_baseline(
         target=target,
         columns={str(name): _profile(training[name]) for name in training.columns},
         predictions=dict(zip(names.tolist(), counts.tolist(), strict=True)),
-        correct=int((predicted == labels).sum()),
+        correct=int((predicted == labels).sum()) if is_class else 0,
         sample=sample.reset_index(drop=True),
+        outcomes=outcomes,
+        metric=metric,
     )
 
 
@@ -112,12 +141,17 @@ def is_numeric(values: pd.Series) -> bool:
     return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
 
 
+def numeric_profile(values: npt.NDArray[np.float64]) -> NumericProfile:
+    """Return the profile of numbers, shape (rows,); NaN marks a missing value."""
+    known = values[~np.isnan(values)]
+    quantiles = np.quantile(known, _QUANTILES) if len(known) else np.empty(0)
+    return NumericProfile(len(values), len(values) - len(known), tuple(quantiles.tolist()))
+
+
 def _profile(values: pd.Series) -> NumericProfile | CategoryProfile:
     missing = int(values.isna().sum())
     if is_numeric(values):
-        known = values.dropna().to_numpy(float)
-        quantiles = np.quantile(known, _QUANTILES) if len(known) else np.empty(0)
-        return NumericProfile(len(values), missing, tuple(quantiles.tolist()))
+        return numeric_profile(values.to_numpy(float, na_value=np.nan))
     counts = values.dropna().map(as_category).value_counts()
     kept = counts.iloc[:_MAX_CATEGORIES]
     return CategoryProfile(
@@ -136,14 +170,24 @@ def as_category(value: object) -> str:
 
 
 def write_baseline(folder: Path, baseline: TrainingBaseline) -> None:
-    """Write both files of a baseline into a folder."""
-    content = {
+    """Write the files of a baseline into a folder."""
+    outcomes = baseline.outcomes
+    content: dict[str, Any] = {
         "rows": baseline.rows,
         "target": baseline.target,
         "columns": {name: asdict(column) for name, column in baseline.columns.items()},
         "predictions": dict(baseline.predictions),
         "correct": baseline.correct,
     }
+    if outcomes is not None:
+        table = {"label": outcomes.labels, "predicted": outcomes.predicted}
+        if outcomes.probabilities is not None:
+            table |= {f"p{code}": values for code, values in enumerate(outcomes.probabilities.T)}
+        pd.DataFrame(table).to_parquet(folder / OUTCOMES_FILE, index=False)
+        content["classes"] = list(outcomes.classes)
+        if baseline.task == REGRESSION:
+            sides = {"predicted_numbers": outcomes.predicted, "label_numbers": outcomes.labels}
+            content |= {name: asdict(numeric_profile(values)) for name, values in sides.items()}
     text = json.dumps(content, indent=1, ensure_ascii=False)
     (folder / PROFILE_FILE).write_text(text + "\n", encoding="utf-8")
     baseline.sample.to_parquet(folder / SAMPLE_FILE, index=False)
@@ -166,10 +210,21 @@ def read_baseline(folder: Path) -> TrainingBaseline | None:
         _check_sample(sample, columns)
         predictions = {str(name): int(count) for name, count in content["predictions"].items()}
         correct = int(content["correct"])
-        if not 0 <= correct <= sum(predictions.values()) or not sum(predictions.values()):
+        outcomes = _read_outcomes(folder / OUTCOMES_FILE, content.get("classes", []))
+        is_known = sum(predictions.values()) > 0 or outcomes is not None
+        if not 0 <= correct <= sum(predictions.values()) or not is_known:
             raise ValueError("the counts of the holdout are inconsistent")
+        task = CLASSIFICATION if predictions else REGRESSION
+        chosen = evidence.read_evaluation(folder) or evidence.Evaluation(task, DEFAULT_METRICS[task])
         return TrainingBaseline(
-            int(content["rows"]), str(content["target"]), columns, predictions, correct, sample
+            int(content["rows"]),
+            str(content["target"]),
+            columns,
+            predictions,
+            correct,
+            sample,
+            outcomes,
+            chosen.metric,
         )
     # Every user with write access to the registry can store any content here.
     except (
@@ -178,6 +233,24 @@ def read_baseline(folder: Path) -> TrainingBaseline | None:
     ) as error:
         reason = first_line(error, 150)
         raise VerificationError(f"evidence/{PROFILE_FILE} is not readable: {reason}") from error
+
+
+def _read_outcomes(path: Path, classes: Sequence[str]) -> Outcomes | None:
+    if not path.is_file():
+        return None
+    table = pd.read_parquet(path)
+    if not len(table):
+        raise ValueError("the holdout is empty")
+    probabilities = table.filter(regex=r"^p\d+$").to_numpy(float)
+    if probabilities.shape[1] not in {0, len(classes)}:
+        raise ValueError("the probabilities do not fit the classes")
+    kind = object if classes else float
+    return Outcomes(
+        table["label"].to_numpy(kind),
+        table["predicted"].to_numpy(kind),
+        probabilities if probabilities.shape[1] else None,
+        tuple(str(name) for name in classes),
+    )
 
 
 def _check_sample(sample: pd.DataFrame, columns: Mapping[str, NumericProfile | CategoryProfile]) -> None:

@@ -128,13 +128,46 @@ def reliability(found: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def importance(entries: Sequence[Mapping[str, Any]]) -> Figure:
+def residuals(found: Mapping[str, Sequence[float]]) -> Figure:
+    """Draw the residual of each row by its predicted number.
+
+    Parameters
+    ----------
+    found
+        The result of `plot_data.errors`.
+    """
+    return _scatter(
+        found["predicted"], found["residual"], (0, 0), "Residuals", ("predicted", "true minus predicted")
+    )
+
+
+def predicted_against_true(found: Mapping[str, Sequence[float]]) -> Figure:
+    """Draw the predicted number of each row by its true number; `found` is as for `residuals`."""
+    title = "Predicted against true"
+    return _scatter(found["true"], found["predicted"], (0, 1), title, ("true", "predicted"))
+
+
+def _scatter(
+    x: Sequence[float], y: Sequence[float], line: tuple[float, float], title: str, names: tuple[str, str]
+) -> Figure:
+    """Draw points, and the line with this intercept and slope on which a perfect model has them."""
+    figure = Figure(figsize=(5.6, 4.8), layout="constrained")
+    axes = figure.add_subplot()
+    axes.axline((x[0], line[0] + line[1] * x[0]), slope=line[1], color="#999999", linewidth=0.8)
+    axes.scatter(x, y, s=14, alpha=0.6, color=_COLORS[0], linewidths=0)
+    axes.set(title=f"{title}, {len(x)} held-out rows", xlabel=names[0], ylabel=names[1])
+    return figure
+
+
+def importance(entries: Sequence[Mapping[str, Any]], name: str = "accuracy", rises: bool = False) -> Figure:
     """Draw the permutation importance of the columns, largest first.
 
     Parameters
     ----------
     entries
         The result of `plot_data.importance`. At most 20 columns are drawn.
+    name, rises
+        The metric, and whether it rises if the model gets worse.
     """
     shown = list(entries[:_MOST_COLUMNS])[::-1]
     figure = Figure(figsize=(6.4, 1.4 + 0.34 * len(shown)), layout="constrained")
@@ -147,17 +180,22 @@ def importance(entries: Sequence[Mapping[str, Any]]) -> Figure:
         ecolor="#444444",
     )
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set(title="Permutation importance on the holdout", xlabel="accuracy lost by shuffling")
+    axes.set(
+        title="Permutation importance on the holdout",
+        xlabel=f"{name} {'added' if rises else 'lost'} by shuffling",
+    )
     return figure
 
 
-def learning_curve(points: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draw the accuracy on training rows and holdout by the number of training rows.
+def learning_curve(points: Sequence[Mapping[str, Any]], name: str = "accuracy") -> Figure:
+    """Draw the metric on training rows and holdout by the number of training rows.
 
     Parameters
     ----------
     points
         The result of `plot_data.learning_curve`.
+    name
+        The metric.
     """
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axes = figure.add_subplot()
@@ -171,6 +209,6 @@ def learning_curve(points: Sequence[Mapping[str, Any]]) -> Figure:
             marker=marker,
             label=f"{part} rows",
         )
-    axes.set(title="Learning curve", xlabel="rows trained on", ylabel="accuracy")
+    axes.set(title="Learning curve", xlabel="rows trained on", ylabel=name)
     axes.legend(frameon=False)
     return figure

@@ -10,14 +10,29 @@ import numpy.typing as npt
 
 from pipeline.data.dataset import Dataset
 from pipeline.params.definitions import TrainParams
-from pipeline.params.fields import as_text
+from pipeline.params.fields import AUTO, as_text
+from pipeline.training.fit import FittedModel
+from pipeline.training.scoring import (
+    bootstrap_estimate,
+    format_value,
+    mean_key,
+    metric_key,
+    metric_of,
+    std_key,
+)
+from registry_tools.stats.metric import DEFAULT_METRICS, REGRESSION, Outcomes, find_metric
 
 _METRIC_LABELS = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "f1_macro": "F1, mean of the classes",
     "roc_auc": "area under the ROC, mean of the classes",
+    "average_precision": "average precision, mean of the classes",
     "log_loss": "log loss",
+    "rmse": "root mean squared error",
+    "mae": "mean absolute error",
+    "median_absolute_error": "median absolute error",
+    "r2": "R²",
 }
 _MAX_CONFUSIONS = 5  # confusions that the card lists
 _MAX_COLUMNS = 30  # columns that the card lists; MLflow limits a description to 5000 characters
@@ -32,46 +47,45 @@ class EvaluatedTrial:
     metrics: Mapping[str, float]
 
     @property
-    def accuracy(self) -> float:
-        """The mean of the folds."""
-        return self.metrics["cv_accuracy_mean"]
+    def value(self) -> float:
+        """The mean of the metric over the folds."""
+        return self.metrics[mean_key(metric_of(self.params).name)]
+
+    @property
+    def spread(self) -> float:
+        """The standard deviation of the metric over the folds."""
+        return self.metrics[std_key(metric_of(self.params).name)]
 
     def summary(self) -> str:
-        """Return estimator, arguments and accuracy in one line."""
-        spread = self.metrics["cv_accuracy_std"]
-        return f"{run_name(self.params)}: cross-validated {self.accuracy:.4f} ± {spread:.4f}"
+        """Return estimator, arguments and metric in one line."""
+        name = run_name(self.params)
+        return f"{name}: cross-validated {format_value(self.value)} ± {format_value(self.spread)}"
 
 
-def render_model_card(
-    params: TrainParams,
-    training: Dataset,
-    holdout: Dataset,
-    metrics: Mapping[str, float],
-    counts: npt.NDArray[np.int64],
-) -> str:
+def render_model_card(params: TrainParams, training: Dataset, holdout: Dataset, fitted: FittedModel) -> str:
     """Return the model card, which becomes the description of the run and of the version.
 
     Parameters
     ----------
     params
-        The parameters of the training.
+        The resolved parameters of the training.
     training, holdout
         The training rows and the held-out rows.
-    metrics
-        The metrics of the run, by name.
-    counts
-        Holdout rows, shape (true classes, predicted classes).
+    fitted
+        The model with its outcomes and metrics.
     """
-    names = training.target_names
+    names, metrics = training.target_names, fitted.metrics
     rows = len(holdout.labels)
+    value = format_value(metrics[metric_key(params.metric)])
+    failures = _largest_errors(fitted.outcomes) if fitted.counts is None else _failures(fitted.counts, names)
     return "\n\n".join(
         [
-            f"**{run_name(params)}** on `{params.data}`: accuracy **{metrics['accuracy']:.4f}** on "
+            f"**{run_name(params)}** on `{params.data}`: {params.metric} **{value}** on "
             f"{rows} held-out rows, trained on {len(training.labels)}.",
-            _metric_table(metrics),
-            f"**Where it fails.** {_failures(counts, names)}",
+            _metric_table(params.metric, fitted),
+            f"**Where it fails.** {failures}",
             f"**Data.** Digest `{training.digest[:16]}`, split `{params.split}`, seed "
-            f"{params.random_state}. Classes of `{training.target}`: {', '.join(names)}. "
+            f"{params.random_state}. {_describe_labels(training)} "
             f"Columns: {_quote_columns(list(training.features))}.",
             f'**Load it.** `registry_tools.load_model("{params.name}/N")`, or '
             f"`registry-tools predict {params.name}/N --features …`, N being its number.",
@@ -89,16 +103,48 @@ def run_name(params: TrainParams) -> str:
             usual, spec.name
         ):
             parts.append(f"{spec.name}={as_text(value)}")
+    if params.metric not in {AUTO, *DEFAULT_METRICS.values()}:
+        parts.append(f"metric={params.metric}")
     return " ".join([params.model, *parts])
 
 
-def _metric_table(metrics: Mapping[str, float]) -> str:
+def _describe_labels(training: Dataset) -> str:
+    if training.target_names:
+        return f"Classes of `{training.target}`: {', '.join(training.target_names)}."
+    low, median, high = (f"{value:.6g}" for value in np.quantile(training.labels, [0, 0.5, 1]))
+    return f"`{training.target}` is a number from {low} to {high}, median {median}."
+
+
+def _metric_table(name: str, fitted: FittedModel) -> str:
+    metrics, key = fitted.metrics, metric_key(name)
     lines = ["| metric | held-out rows |", "| --- | --- |"]
-    lines += [f"| {_METRIC_LABELS[n]} | {metrics[n]:.4f} |" for n in _METRIC_LABELS if n in metrics]
-    if "cv_accuracy_mean" in metrics:
-        mean, std = metrics["cv_accuracy_mean"], metrics["cv_accuracy_std"]
-        lines.append(f"| accuracy, cross-validated on the training rows | {mean:.4f} ± {std:.4f} |")
+    shown = [each for each in _METRIC_LABELS if each in metrics]
+    shown += [key] * (key not in shown)
+    for each in shown:
+        lines.append(f"| {_METRIC_LABELS.get(each, name)} | {format_value(metrics[each])} |")
+    if fitted.counts is None:
+        found = bootstrap_estimate(find_metric(name, REGRESSION), fitted.outcomes)
+        low, high = format_value(found.low), format_value(found.high)
+        lines.append(f"| {_METRIC_LABELS.get(key, name)}, 95% interval | {low} to {high} |")
+    if mean_key(name) in metrics:
+        mean, std = (format_value(metrics[of(name)]) for of in (mean_key, std_key))
+        label = _METRIC_LABELS.get(key, name)
+        lines.append(f"| {label}, cross-validated on the training rows | {mean} ± {std} |")
     return "\n".join(lines)
+
+
+def _largest_errors(outcomes: Outcomes) -> str:
+    """Return the rows with the largest errors, and the quarter of the labels with the largest mean error."""
+    errors = np.abs(outcomes.predicted - outcomes.labels)
+    worst = np.argsort(-errors, kind="stable")[:_MAX_CONFUSIONS]
+    rows = [f"{outcomes.predicted[row]:.6g} for {outcomes.labels[row]:.6g}" for row in worst]
+    quarters = np.array_split(np.argsort(outcomes.labels, kind="stable"), min(4, len(errors)))
+    weakest = max(quarters, key=lambda quarter: float(errors[quarter].mean()))
+    low, high = outcomes.labels[weakest[0]], outcomes.labels[weakest[-1]]
+    return (
+        f"The largest errors: {', '.join(rows)}. Weakest quarter of the labels: {low:.6g} to {high:.6g}, "
+        f"mean absolute error {errors[weakest].mean():.6g}, {errors.mean():.6g} over all rows."
+    )
 
 
 def _failures(counts: npt.NDArray[np.int64], names: Sequence[str]) -> str:
@@ -124,11 +170,11 @@ def _quote_columns(columns: Sequence[str]) -> str:
 
 
 def compare_with_untuned(best: EvaluatedTrial, untuned: EvaluatedTrial | None) -> str:
-    """Return the accuracy of the best untuned default, and what a search gained over it."""
+    """Return the metric of the best untuned default, and the gain of the search over it."""
     if untuned is None:
         return "failed"
-    gain = best.accuracy - untuned.accuracy
-    gained = f"{gain:.4f} better" if gain > 0 else "NOT better"
+    is_better = metric_of(best.params).is_better(best.value, untuned.value)
+    gained = f"{format_value(abs(best.value - untuned.value))} better" if is_better else "NOT better"
     return f"{untuned.summary()}; the best is {gained}"
 
 

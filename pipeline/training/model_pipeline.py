@@ -1,7 +1,7 @@
 """Build the scikit-learn pipeline of a training, cross-validate it, and check its parameters.
 
-The pipeline begins with the preparation of the columns, if they need one, and ends with the estimator. An
-estimator without probabilities is calibrated.
+The pipeline begins with the preparation of the columns, if they need one, and ends with the estimator. A
+classifier without probabilities is calibrated.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import skops.io
 from sklearn.base import BaseEstimator
@@ -21,11 +22,21 @@ from sklearn.utils._param_validation import InvalidParameterError
 
 from pipeline.data.dataset import Dataset
 from pipeline.data.folds import make_folds
-from pipeline.errors import InvalidParameter, UntrustedType
-from pipeline.estimators import ESTIMATORS
+from pipeline.errors import InvalidParameter, PipelineError, UntrustedType
+from pipeline.estimators import DEFAULT_MODELS, ESTIMATORS, models_of
 from pipeline.params.definitions import TrainParams
-from pipeline.params.fields import as_text
+from pipeline.params.fields import AUTO, as_text
 from pipeline.training.preparation import column_transformer
+from pipeline.training.scoring import (
+    ParamsType,
+    mean_key,
+    metric_of,
+    resolve_params,
+    scorer,
+    std_key,
+    with_values,
+)
+from registry_tools.stats.metric import REGRESSION
 
 _log = logging.getLogger(__name__)
 
@@ -42,8 +53,8 @@ def build_pipeline(params: TrainParams, features: pd.DataFrame, class_size: int)
     features
         All rows, shape (rows, columns). Their types and missing values decide the preparation.
     class_size
-        The number of training rows of the smallest class. The calibration of `svc` needs two in each
-        fold.
+        The number of training rows of the smallest class; of all rows for a regression. The calibration
+        of `svc` needs two in each fold.
 
     Raises
     ------
@@ -54,13 +65,35 @@ def build_pipeline(params: TrainParams, features: pd.DataFrame, class_size: int)
     preparation = column_transformer(features)
     if preparation is not None:
         steps.append(("prepare", preparation))
-    steps.append(("model", _calibrate(create_estimator(params), class_size)))
+    estimator = create_estimator(params)
+    if params.task != REGRESSION:
+        estimator = _calibrate(estimator, class_size)
+    elif ESTIMATORS[params.model].scales_target:
+        estimator = _scale_target(estimator)
+    steps.append(("model", estimator))
     return Pipeline(steps)
 
 
-def default_arguments(model: str, names: Collection[str]) -> dict[str, Any]:
+def resolve_model(params: ParamsType, dataset: Dataset) -> ParamsType:
+    """Return parameters with the task, the metric and the model that `auto` stands for.
+
+    Raises
+    ------
+    InvalidParameter
+        If the model or the metric is one of another task.
+    """
+    model = DEFAULT_MODELS[dataset.task] if params.model == AUTO else params.model
+    if model in ESTIMATORS and not ESTIMATORS[model].factory_of(dataset.task):
+        needed = (
+            f"{dataset.target!r} needs a {dataset.task}: take one of {', '.join(models_of(dataset.task))}"
+        )
+        raise InvalidParameter("model", model, f"{needed}, or set task=")
+    return with_values(resolve_params(params, dataset), model=model)
+
+
+def default_arguments(model: str, task: str, names: Collection[str]) -> dict[str, Any]:
     """Return the values that arguments of an estimator have if nobody sets them."""
-    defaults = _import_estimator(ESTIMATORS[model].factory).get_params()
+    defaults = _import_estimator(ESTIMATORS[model].factory_of(task)).get_params()
     return {name: defaults[name] for name in names}
 
 
@@ -73,27 +106,38 @@ def fold_count(class_size: int) -> int:
 
 
 def cross_validate(params: TrainParams, features: pd.DataFrame, training: Dataset) -> dict[str, float]:
-    """Return mean and standard deviation of the accuracy over folds of the training rows.
+    """Return mean and standard deviation of the metric over folds of the training rows.
+
+    A fold for which the metric is undefined does not count.
 
     Parameters
     ----------
     params, features
-        As for `build_pipeline`.
+        As for `build_pipeline`; `metric` is used too.
     training
         The training rows. With too few for two folds, the result is empty.
+
+    Raises
+    ------
+    PipelineError
+        If the metric is undefined in each fold.
     """
     folds = make_folds(training, params)
     if not folds:
         return {}
-    class_size = int(training.labels.value_counts().min())
+    class_size, metric = training.smallest_class, metric_of(params)
     scores = cross_val_score(
         build_pipeline(params, features, class_size),
         training.features,
         training.labels,
+        scoring=scorer(metric, training.target_names),
         cv=folds,
         error_score="raise",
     )
-    return {"cv_accuracy_mean": float(scores.mean()), "cv_accuracy_std": float(scores.std())}
+    scores = scores[~np.isnan(scores)]
+    if not len(scores):
+        raise PipelineError(f"metric={metric.name}: it is undefined in each fold; take more rows")
+    return {mean_key(metric.name): float(scores.mean()), std_key(metric.name): float(scores.std())}
 
 
 def check_model_params(
@@ -107,7 +151,7 @@ def check_model_params(
         As for `build_pipeline`.
     features, labels
         The training rows, shapes (rows, columns) and (rows,). At most 1000 rows of each class are
-        used.
+        used; for a regression, 1000 rows.
     trusted
         The types that a model may contain, in addition to the types that skops trusts by default.
 
@@ -134,7 +178,8 @@ def check_model_params(
         _check_neighbours(params, estimator.get_params()["n_neighbors"], labels)
     if not params.model_params:
         return
-    part = labels.groupby(labels).head(_TRIED_ROWS).index
+    classes = labels if params.task != REGRESSION else np.zeros(len(labels))
+    part = labels.groupby(classes).head(_TRIED_ROWS).index
     trial = build_pipeline(params, features, class_size=0)
     try:
         with warnings.catch_warnings():
@@ -155,7 +200,7 @@ def _invalid_model_params(params: TrainParams, reason: object) -> InvalidParamet
 
 
 def _check_neighbours(params: TrainParams, neighbours: object, labels: pd.Series) -> None:
-    parts = fold_count(int(labels.value_counts().min()))
+    parts = fold_count(int(labels.value_counts().min()) if params.task != REGRESSION else len(labels))
     rows = len(labels) - (-(-len(labels) // parts) if parts > 1 else 0)
     if not isinstance(neighbours, int) or isinstance(neighbours, bool):
         raise _invalid_model_params(params, f"n_neighbors must be a whole number, not {neighbours}")
@@ -177,7 +222,7 @@ def create_estimator(params: TrainParams) -> BaseEstimator:
     """
     model = ESTIMATORS[params.model]
     own = {key: getattr(params, key.rpartition("__")[2]) for key in model.takes}
-    estimator = _import_estimator(model.factory)
+    estimator = _import_estimator(model.factory_of(params.task))
     # `max_iter` and `random_state` have parameters of their own; `verbose` would print to stdout.
     valid = sorted(key for key in _settable_arguments(estimator) - set(own) if not key.endswith("verbose"))
     unknown = sorted(set(params.model_params) - set(valid))
@@ -208,6 +253,14 @@ def _has_class_weight(estimator: BaseEstimator) -> bool:
 
 def _has_probabilities(estimator: BaseEstimator) -> bool:
     return hasattr(estimator, "predict_proba") or not hasattr(estimator, "decision_function")
+
+
+def _scale_target(estimator: BaseEstimator) -> BaseEstimator:
+    """Fit a regressor to labels with mean 0 and standard deviation 1."""
+    from sklearn.compose import TransformedTargetRegressor
+    from sklearn.preprocessing import StandardScaler
+
+    return TransformedTargetRegressor(estimator, transformer=StandardScaler())
 
 
 def _calibrate(estimator: BaseEstimator, class_size: int) -> BaseEstimator:

@@ -5,6 +5,7 @@ The functions return plain lists and dicts, which `figures` draws and `save_plot
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +14,13 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.inspection import permutation_importance
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
-from sklearn.model_selection import StratifiedShuffleSplit
+from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
+
+from pipeline.training.scoring import Scorer, scorer
+from registry_tools.errors import first_line
+from registry_tools.stats.metric import CLASSIFICATION, Metric, Outcomes, find_metric
+
+_log = logging.getLogger(__name__)
 
 Curve = dict[str, list[float]]
 
@@ -21,6 +28,8 @@ _POINTS = 200  # points of a curve at most; more are not visible in the figure
 _BINS = 10
 _REPEATS = 5
 _SHARES = (0.1, 0.25, 0.5, 0.75)
+_MOST_ROWS = 2000  # points of a scatter plot
+ACCURACY = find_metric("accuracy", CLASSIFICATION)
 
 
 def one_against_the_rest(
@@ -91,13 +100,31 @@ def reliability(labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.flo
     return {"bins": bins, "expected_calibration_error": round(distance / len(labels), 6)}
 
 
+def errors(outcomes: Outcomes) -> dict[str, list[float]]:
+    """Return the true number, the predicted number and the residual of at most 2000 rows.
+
+    A residual is the true number minus the predicted one.
+    """
+    rows = len(outcomes.labels)
+    kept = np.arange(rows)
+    if rows > _MOST_ROWS:
+        kept = np.sort(np.random.default_rng(0).choice(rows, _MOST_ROWS, replace=False))
+    true, predicted = outcomes.labels[kept], outcomes.predicted[kept]
+    return {"true": true.tolist(), "predicted": predicted.tolist(), "residual": (true - predicted).tolist()}
+
+
 def importance(
-    estimator: Any, features: pd.DataFrame, labels: pd.Series, random_state: int
+    estimator: Any,
+    features: pd.DataFrame,
+    labels: pd.Series,
+    random_state: int,
+    metric: Metric = ACCURACY,
+    target_names: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Return the permutation importance of each column, largest first.
 
-    The importance of a column is the accuracy that the model loses if the values of the column are
-    shuffled.
+    The importance of a column is how much worse the metric of the model gets if the values of the
+    column are shuffled.
 
     Parameters
     ----------
@@ -107,9 +134,19 @@ def importance(
         The holdout, shapes (rows, columns) and (rows,).
     random_state
         The seed of the permutations.
+    metric
+        The metric.
+    target_names
+        The class names in code order; None takes the codes.
     """
+    score = scorer(metric, _names(labels, metric, target_names))
+    sign = -1 if metric.less_is_better else 1
+
+    def signed(*rows: Any) -> float:
+        return sign * score(*rows)
+
     found = permutation_importance(
-        estimator, features, labels, scoring="accuracy", n_repeats=_REPEATS, random_state=random_state
+        estimator, features, labels, scoring=signed, n_repeats=_REPEATS, random_state=random_state
     )
     entries = [
         {"column": str(column), "mean": round(float(mean), 6), "std": round(float(std), 6)}
@@ -126,8 +163,10 @@ def learning_curve(
     training: tuple[pd.DataFrame, pd.Series],
     holdout: tuple[pd.DataFrame, pd.Series],
     random_state: int,
+    metric: Metric = ACCURACY,
+    target_names: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """Return the accuracy on training rows and holdout by the number of training rows.
+    """Return the metric on training rows and holdout by the number of training rows.
 
     Parameters
     ----------
@@ -136,32 +175,43 @@ def learning_curve(
     fitted
         The estimator that was fitted to all training rows; it gives the last point.
     training, holdout
-        Features, shape (rows, columns), and label codes, shape (rows,).
+        Features, shape (rows, columns), and label codes or numbers, shape (rows,).
     random_state
         The seed that draws the training rows of each point.
+    metric, target_names
+        As for `importance`.
     """
     features, labels = training
-    classes = labels.nunique()
+    score = scorer(metric, _names(labels, metric, target_names))
+    is_class = metric.task == CLASSIFICATION
+    classes = labels.nunique() if is_class else 1
     points = []
     for share in _SHARES:
         rows = round(share * len(labels))
         if not 2 * classes <= rows <= len(labels) - classes:
             continue
-        split = StratifiedShuffleSplit(1, train_size=rows, random_state=random_state)
+        kind = StratifiedShuffleSplit if is_class else ShuffleSplit
+        taken = next(kind(1, train_size=rows, random_state=random_state).split(features, labels))[0]
+        part = features.iloc[taken], labels.iloc[taken]
         try:
-            taken = next(split.split(features, labels))[0]
-            part = features.iloc[taken], labels.iloc[taken]
-            points.append(_point(build().fit(*part), part, holdout))
-        except ValueError:
-            continue  # the estimator needs more rows, for example one of each class in each fold
-    return [*points, _point(fitted, training, holdout)]
+            points.append(_point(score, build().fit(*part), part, holdout))
+        except ValueError as error:
+            # The estimator needs more rows, for example one of each class in each fold.
+            _log.warning("the learning curve has no point at %d rows: %s", rows, first_line(error, 150))
+    return [*points, _point(score, fitted, training, holdout)]
+
+
+def _names(labels: pd.Series, metric: Metric, names: Sequence[str] | None) -> Sequence[str]:
+    if metric.task != CLASSIFICATION:
+        return ()
+    return names if names is not None else [str(code) for code in range(int(labels.max()) + 1)]
 
 
 def _point(
-    estimator: Any, training: tuple[pd.DataFrame, pd.Series], holdout: tuple[Any, Any]
+    score: Scorer, estimator: Any, training: tuple[pd.DataFrame, pd.Series], holdout: tuple[Any, Any]
 ) -> dict[str, Any]:
     return {
         "rows": len(training[1]),
-        "training": round(float(estimator.score(*training)), 6),
-        "holdout": round(float(estimator.score(*holdout)), 6),
+        "training": round(score(estimator, *training), 6),
+        "holdout": round(score(estimator, *holdout), 6),
     }

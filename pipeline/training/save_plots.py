@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from matplotlib.figure import Figure
+from sklearn.pipeline import Pipeline
 
 from pipeline.data.dataset import Dataset
+from pipeline.params.definitions import TrainParams
 from pipeline.training import figures, plot_data
+from pipeline.training.fit import FittedModel
+from pipeline.training.model_pipeline import build_pipeline
+from pipeline.training.scoring import metric_of
 
 _log = logging.getLogger(__name__)
 
@@ -23,13 +25,11 @@ _MOST_CELLS = 200_000
 
 def save_plots(
     folder: Path,
-    build: Callable[[], Any],
-    fitted: Any,
+    params: TrainParams,
+    dataset: Dataset,
     training: Dataset,
     holdout: Dataset,
-    counts: npt.NDArray[np.int64],
-    probabilities: npt.NDArray[np.float64] | None,
-    random_state: int,
+    fitted: FittedModel,
 ) -> None:
     """Write all plots of a run into a folder.
 
@@ -37,44 +37,56 @@ def save_plots(
     ----------
     folder
         The folder; it is created if it does not exist.
-    build
-        Returns an unfitted estimator, for the learning curve.
-    fitted
-        The fitted estimator of the run.
+    params
+        The resolved parameters of the training.
+    dataset
+        All rows. Their types and missing values decide the preparation of the learning curve.
     training, holdout
         The training rows and the held-out rows.
-    counts
-        Holdout rows, shape (true classes, predicted classes).
-    probabilities
-        Predicted probabilities of the holdout, shape (rows, classes); None if the estimator has none.
-    random_state
-        The seed of the permutations and of the learning curve.
+    fitted
+        The model with its outcomes.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    names = training.target_names
+    if fitted.counts is None:
+        found = plot_data.errors(fitted.outcomes)
+        _save(folder / "residuals", figures.residuals(found), found)
+        _save(folder / "predicted_against_true", figures.predicted_against_true(found), found)
+    else:
+        _save_class_plots(folder, holdout, fitted)
+    if training.features.size + holdout.features.size > _MOST_CELLS:
+        _log.warning("permutation importance and learning curve are left out: the table is too large")
+        return
+    metric, seed = metric_of(params), params.random_state
+    names, parts = dataset.target_names, [(part.features, part.labels) for part in (training, holdout)]
+    entries = plot_data.importance(fitted.estimator, *parts[1], seed, metric, names)
+    figure = figures.importance(entries, metric.name, metric.less_is_better)
+    _save(folder / "permutation_importance", figure, entries)
+
+    def build() -> Pipeline:
+        return build_pipeline(params, dataset.features, training.smallest_class)
+
+    points = plot_data.learning_curve(build, fitted.estimator, parts[0], parts[1], seed, metric, names)
+    if len(points) > 1:
+        _save(folder / "learning_curve", figures.learning_curve(points, metric.name), points)
+
+
+def _save_class_plots(folder: Path, holdout: Dataset, fitted: FittedModel) -> None:
+    names, counts, probabilities = holdout.target_names, fitted.counts, fitted.outcomes.probabilities
+    assert counts is not None
     labels = holdout.labels.to_numpy()
     _save(
         folder / "confusion_matrix",
         figures.confusion_matrix(counts, names),
         {"classes": list(names), "counts": counts.tolist()},
     )
-    if probabilities is not None:
-        found = plot_data.one_against_the_rest(labels, probabilities, names)
-        if found:
-            figure = figures.roc_and_precision_recall(found)
-            _save(folder / "roc_and_precision_recall", figure, found)
-        calibration = plot_data.reliability(labels, probabilities)
-        _save(folder / "reliability", figures.reliability(calibration), calibration)
-    if training.features.size + holdout.features.size > _MOST_CELLS:
-        _log.warning("permutation importance and learning curve are left out: the table is too large")
+    if probabilities is None:
         return
-    entries = plot_data.importance(fitted, holdout.features, holdout.labels, random_state)
-    _save(folder / "permutation_importance", figures.importance(entries), entries)
-    points = plot_data.learning_curve(
-        build, fitted, (training.features, training.labels), (holdout.features, holdout.labels), random_state
-    )
-    if len(points) > 1:
-        _save(folder / "learning_curve", figures.learning_curve(points), points)
+    found = plot_data.one_against_the_rest(labels, probabilities, names)
+    if found:
+        figure = figures.roc_and_precision_recall(found)
+        _save(folder / "roc_and_precision_recall", figure, found)
+    calibration = plot_data.reliability(labels, probabilities)
+    _save(folder / "reliability", figures.reliability(calibration), calibration)
 
 
 def _save(path: Path, figure: Figure, values: Any) -> None:

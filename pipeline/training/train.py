@@ -14,12 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import joblib
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from sklearn.metrics import confusion_matrix
-from sklearn.pipeline import Pipeline
 
 from pipeline.data import split
 from pipeline.data.dataset import Dataset
@@ -31,14 +26,14 @@ from pipeline.tracking.model_logging import log_model
 from pipeline.tracking.registration import register_version, registered_version, set_stage
 from pipeline.training import model_pipeline
 from pipeline.training.baseline import make_baseline, write_baseline
+from pipeline.training.fit import FittedModel, fit_model
 from pipeline.training.model_card import render_model_card, run_name
 from pipeline.training.save_plots import save_plots
+from pipeline.training.scoring import format_value, metric_key, metric_of, warn_if_no_better_than_constant
 from registry_tools.errors import first_line
 from registry_tools.models import evidence
 from registry_tools.models.manifest import EVIDENCE, write_manifest
-from registry_tools.models.prediction_shape import check_predictions
 from registry_tools.models.trust_policy import TrustPolicy
-from registry_tools.stats import metrics
 
 _log = logging.getLogger(__name__)
 
@@ -58,16 +53,13 @@ class TrainResult:
     holdout_rows: int
     metrics: dict[str, float]
     example: tuple[Any, ...]  # the features of one held-out row
+    task: str
+    metric: str  # the name of the metric that decides
 
-
-@dataclass(frozen=True)
-class FittedModel:
-    """A fitted estimator with its predictions on the holdout and its metrics."""
-
-    estimator: Pipeline
-    predicted: npt.NDArray[np.int64]  # shape (holdout rows,)
-    probabilities: npt.NDArray[np.float64] | None  # shape (holdout rows, classes)
-    metrics: dict[str, float]
+    @property
+    def value(self) -> float:
+        """The value of the metric that decides, on the holdout."""
+        return self.metrics[metric_key(self.metric)]
 
 
 def train(params: TrainParams) -> TrainResult:
@@ -81,6 +73,7 @@ def train(params: TrainParams) -> TrainResult:
         If the store fails. The run ends FAILED, and the stage keeps its version.
     """
     dataset = load_dataset(params)
+    params = model_pipeline.resolve_model(params, dataset)
     rows = split.split_rows(dataset, params)
     training, holdout = dataset.take(rows[0]), dataset.take(rows[1])
     check_folds(training, params)
@@ -89,11 +82,12 @@ def train(params: TrainParams) -> TrainResult:
 
     with runs.training_run(params.name, run_name(params)) as run_id:
         with _log_warnings():
-            fitted = _fit(params, dataset, training, holdout)
-        counts = confusion_matrix(holdout.labels, fitted.predicted, labels=range(len(dataset.target_names)))
-        _warn_if_no_better_than_majority(counts, dataset.target_names)
-        description = render_model_card(params, training, holdout, fitted.metrics, counts)
-        tags = {"model": params.model, "data_digest": dataset.digest}
+            fitted = fit_model(params, dataset, training, holdout)
+        key = metric_key(params.metric)
+        value = fitted.metrics[key]
+        warn_if_no_better_than_constant(metric_of(params), fitted.outcomes, training, value)
+        description = render_model_card(params, training, holdout, fitted)
+        tags = {"model": params.model, "task": params.task, "data_digest": dataset.digest}
         runs.log_metrics(run_id, params.as_text(), fitted.metrics, tags, description)
         _log_dataset(dataset, Path(params.data).stem)
         logged = log_model(
@@ -105,12 +99,12 @@ def train(params: TrainParams) -> TrainResult:
             trusted=trusted,
         )
         with runs.artifacts_folder() as folder:
-            _write_evidence(folder / EVIDENCE, dataset, training, holdout, fitted)
+            _write_evidence(folder / EVIDENCE, params, dataset, training, holdout, fitted)
             manifest = write_manifest(folder / EVIDENCE, logged.manifest)
             if params.plots:
                 with _log_warnings():
-                    _draw_plots(folder / "plots", params, training, holdout, fitted, counts)
-        tags["accuracy"] = f"{fitted.metrics['accuracy']:.4f}"
+                    save_plots(folder / "plots", params, dataset, training, holdout, fitted)
+        tags |= {"metric": params.metric, key: format_value(value)}
         version = register_version(
             logged, manifest, name=params.name, run_id=run_id, tags=tags, description=description
         )
@@ -125,6 +119,8 @@ def train(params: TrainParams) -> TrainResult:
         len(holdout.labels),
         fitted.metrics,
         tuple(holdout.features.iloc[0]),
+        params.task,
+        params.metric,
     )
 
 
@@ -134,7 +130,7 @@ def find_result(params: TrainParams, run_id: str, metrics: Mapping[str, float]) 
     Parameters
     ----------
     params
-        Those that the training had.
+        The resolved parameters of the training.
     run_id, metrics
         Of its run.
     """
@@ -146,95 +142,47 @@ def find_result(params: TrainParams, run_id: str, metrics: Mapping[str, float]) 
     example = tuple(dataset.take(rows[1]).features.iloc[0])
     counts = len(rows[0]), len(rows[1])
     return TrainResult(
-        run_id, store.address(), params.name, version, params.stage, *counts, dict(metrics), example
+        run_id,
+        store.address(),
+        params.name,
+        version,
+        params.stage,
+        *counts,
+        dict(metrics),
+        example,
+        params.task,
+        params.metric,
     )
 
 
 def _log_dataset(dataset: Dataset, name: str) -> None:
     table = dataset.features.copy()
-    table[dataset.target] = _label_names(dataset)
+    table[dataset.target] = dataset.label_values()
     runs.log_dataset(table, source=dataset.source, target=dataset.target, name=name, digest=dataset.digest)
 
 
-def _fit(params: TrainParams, dataset: Dataset, training: Dataset, holdout: Dataset) -> FittedModel:
-    class_size = int(training.labels.value_counts().min())
-    estimator = model_pipeline.build_pipeline(params, dataset.features, class_size)
-    estimator.fit(training.features, training.labels)
-    rows = len(holdout.labels)
-    predicted = check_predictions(estimator.predict(holdout.features), rows)
-    probabilities = None
-    if hasattr(estimator, "predict_proba"):
-        probabilities = check_predictions(estimator.predict_proba(holdout.features), rows, "predict_proba")
-    values = metrics.classification_metrics(
-        holdout.labels.to_numpy(), predicted, probabilities, dataset.target_names
-    )
-    values |= _cross_validate(params, dataset, training)
-    return FittedModel(estimator, predicted, probabilities, values)
-
-
-def _cross_validate(params: TrainParams, dataset: Dataset, training: Dataset) -> dict[str, float]:
-    """Return mean and standard deviation of the accuracy over folds of the training rows."""
-    # Threads are faster than processes here: the folds of a small table take less time than the start
-    # of a process, and the estimators release the interpreter lock during most of their work.
-    with joblib.parallel_config("threading", n_jobs=-1):
-        return model_pipeline.cross_validate(params, dataset.features, training)
-
-
-def _warn_if_no_better_than_majority(counts: npt.NDArray[np.int64], names: tuple[str, ...]) -> None:
-    """Warn if always predicting the most frequent class gives the same or a higher accuracy.
-
-    Parameters
-    ----------
-    counts
-        Holdout rows, shape (true classes, predicted classes).
-    names
-        The class names, in the order of `counts`.
-    """
-    commonest = int(counts.sum(axis=1).argmax())
-    if counts.trace() <= counts[commonest].sum():
-        share = counts[commonest].sum() / counts.sum()
-        _log.warning(
-            "no better than always predicting %s: correct on %.4f of the held-out rows",
-            names[commonest],
-            share,
-        )
-
-
 def _write_evidence(
-    folder: Path, dataset: Dataset, training: Dataset, holdout: Dataset, fitted: FittedModel
-) -> None:
-    folder.mkdir()
-    names = pd.Series(_label_names(holdout), name=holdout.target)
-    evidence.write_holdout(folder, holdout.features, names)
-    evidence.write_training_rows(folder, dataset.features, training.features)
-    few = slice(0, EXAMPLE_ROWS)
-    probabilities = None if fitted.probabilities is None else fitted.probabilities[few]
-    evidence.write_recorded_predictions(
-        folder, evidence.RecordedPredictions(holdout.features.iloc[few], fitted.predicted[few], probabilities)
-    )
-    predicted = np.asarray(dataset.target_names, dtype=object)[fitted.predicted]
-    write_baseline(folder, make_baseline(training.features, dataset.target, predicted, names.to_numpy()))
-
-
-def _draw_plots(
     folder: Path,
     params: TrainParams,
+    dataset: Dataset,
     training: Dataset,
     holdout: Dataset,
     fitted: FittedModel,
-    counts: npt.NDArray[np.int64],
 ) -> None:
-    class_size = int(training.labels.value_counts().min())
-    save_plots(
-        folder,
-        lambda: model_pipeline.build_pipeline(params, training.features, class_size),
-        fitted.estimator,
-        training,
-        holdout,
-        counts,
-        fitted.probabilities,
-        params.random_state,
+    folder.mkdir()
+    evidence.write_evaluation(folder, evidence.Evaluation(params.task, params.metric))
+    evidence.write_holdout(folder, holdout.features, pd.Series(holdout.label_values(), name=holdout.target))
+    evidence.write_training_rows(folder, dataset.features, training.features)
+    few, outcomes = slice(0, EXAMPLE_ROWS), fitted.outcomes
+    probabilities = None if outcomes.probabilities is None else outcomes.probabilities[few]
+    evidence.write_recorded_predictions(
+        folder, evidence.RecordedPredictions(holdout.features.iloc[few], fitted.predicted[few], probabilities)
     )
+    stored = None if params.metric == "accuracy" else outcomes
+    made = make_baseline(
+        training.features, dataset.target, outcomes.predicted, outcomes.labels, stored, params.metric
+    )
+    write_baseline(folder, made)
 
 
 @contextmanager
@@ -245,7 +193,3 @@ def _log_warnings() -> Iterator[None]:
         yield
     for text in dict.fromkeys(first_line(w.message).rstrip(":") for w in caught):
         _log.warning("%s", text)
-
-
-def _label_names(dataset: Dataset) -> npt.NDArray[Any]:
-    return np.asarray(dataset.target_names, dtype=object)[dataset.labels]

@@ -20,7 +20,11 @@ _SUFFIXES = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".pq": "parq
 
 
 def read_table(
-    path: str | Path, *, text_columns: Collection[str] = (), may_be_empty: bool = False
+    path: str | Path,
+    *,
+    text_columns: Collection[str] = (),
+    may_be_empty: bool = False,
+    literal_columns: Collection[str] = (),
 ) -> pd.DataFrame:
     """Read a table from a file; the suffix determines the format.
 
@@ -32,6 +36,8 @@ def read_table(
         Columns of a CSV to read as text, although their values may look like numbers (`007`).
     may_be_empty
         Whether to accept a table without rows.
+    literal_columns
+        Columns of a CSV in which only an empty cell is missing: `NA`, `None` and `null` are text there.
 
     Raises
     ------
@@ -39,7 +45,8 @@ def read_table(
         If the file does not exist, is empty, or does not have the format of its suffix.
     """
     with _open(path) as file:
-        return parse_table(file, format_of(path), without_secrets(str(path)), text_columns, may_be_empty)
+        where = without_secrets(str(path))
+        return parse_table(file, format_of(path), where, text_columns, may_be_empty, literal_columns)
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -99,6 +106,7 @@ def parse_table(
     where: str,
     text_columns: Collection[str] = (),
     may_be_empty: bool = False,
+    literal_columns: Collection[str] = (),
 ) -> pd.DataFrame:
     """Parse a table of a given format; errors name it by `where`.
 
@@ -112,7 +120,7 @@ def parse_table(
     """
     try:
         if file_format == "csv":
-            table = _read_csv(stream, text_columns)
+            table = _read_csv(stream, text_columns, literal_columns)
         elif file_format == "parquet":
             table = pd.read_parquet(stream)
         else:
@@ -134,14 +142,22 @@ def parse_table(
     return table
 
 
-def _read_csv(stream: BinaryIO, text_columns: Collection[str]) -> pd.DataFrame:
+def _read_csv(
+    stream: BinaryIO, text_columns: Collection[str], literal_columns: Collection[str]
+) -> pd.DataFrame:
     """Read a CSV in one piece: in parts, pandas could give one column integers, floats and text."""
+    options: dict[str, Any] = {
+        "dtype": dict.fromkeys(text_columns, "string"), "low_memory": False, "index_col": False
+    }  # fmt: skip
     with warnings.catch_warnings():
         # By default pandas uses the first value of a row with too many values as its index.
         warnings.simplefilter("error", pd.errors.ParserWarning)
-        return pd.read_csv(
-            stream, dtype=dict.fromkeys(text_columns, "string"), low_memory=False, index_col=False
-        )
+        table = pd.read_csv(stream, **options)
+        for name in table.columns.intersection(list(literal_columns)):
+            if table[name].isna().any():
+                stream.seek(0)
+                table[name] = pd.read_csv(stream, **options, keep_default_na=False, na_values=[""])[name]
+    return table
 
 
 def _parse_json(content: Any) -> pd.DataFrame:

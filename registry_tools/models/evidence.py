@@ -38,7 +38,7 @@ from registry_tools.stats.metric import DEFAULT_METRICS
 _MOST_JSON_BYTES = 64 << 20
 _MOST_VALUES = 100_000_000  # of a holdout; `write_holdout` limits its rows
 _TRAINING_ROWS = "training_rows.npz"
-_EVALUATION = "evaluation.json"
+EVALUATION_FILE = "evaluation.json"
 
 
 @dataclass(frozen=True)
@@ -115,12 +115,12 @@ class Evaluation:
 
 def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
     """Write the task and the metric as JSON."""
-    (folder / _EVALUATION).write_text(json.dumps(asdict(evaluation), indent=1, sort_keys=True) + "\n")
+    (folder / EVALUATION_FILE).write_text(json.dumps(asdict(evaluation), indent=1, sort_keys=True) + "\n")
 
 
 def read_evaluation(folder: Path) -> Evaluation | None:
     """Return the task and the metric of a version; None if they were not recorded."""
-    path = folder / _EVALUATION
+    path = folder / EVALUATION_FILE
     if not path.is_file():
         return None
     check_size(path, _MOST_JSON_BYTES)

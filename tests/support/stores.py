@@ -121,3 +121,18 @@ def table_csv(tmp_path: Path) -> Path:
     path = tmp_path / "animals.csv"
     table.to_csv(path, index=False)
     return path
+
+
+@pytest.fixture
+def line_csv(tmp_path: Path) -> Path:
+    """A table whose label is a number: two columns determine it, one has text and missing values."""
+    rng = np.random.default_rng(5)
+    rows = 150
+    x, z = rng.normal(0, 1, (2, rows))
+    size = rng.choice(["small", "large"], rows).astype(object)
+    y = 100 + 20 * x - 10 * z + np.where(size == "large", 15, 0) + rng.normal(0, 4, rows)
+    table = pd.DataFrame({"x": x, "z": z, "size": size, "y": y})
+    table.loc[rng.random(rows) < 0.1, "size"] = None
+    path = tmp_path / "line.csv"
+    table.to_csv(path, index=False)
+    return path

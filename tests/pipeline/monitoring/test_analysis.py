@@ -45,8 +45,8 @@ def test_a_feature_named_accuracy_is_not_the_live_accuracy() -> None:
     current = pd.DataFrame({"live accuracy": random.normal(size=300) + 1})
     result = analyse(own, current, HOLDOUT, LabelledPredictions(300, 300, ()))
     assert result.has_drift
-    assert not result.accuracy_has_fallen
-    assert analyse(own, current, HOLDOUT, LabelledPredictions(300, 100, ())).accuracy_has_fallen
+    assert not result.has_worsened
+    assert analyse(own, current, HOLDOUT, LabelledPredictions(300, 100, ())).has_worsened
 
 
 def test_numbers_with_two_values_are_tested_by_counts() -> None:

@@ -148,15 +148,15 @@ def test_values_that_are_all_missing_before_and_now_are_no_drift() -> None:
 
 
 def test_the_accuracy_test_is_one_sided() -> None:
-    found = drift_tests.accuracy_test((3, 4), (1, 4))
+    found = drift_tests.share_test((3, 4), (1, 4))
     assert found is not None
     assert found.p_value == pytest.approx(17 / 70)
     assert found.statistic == 0.5
-    better = drift_tests.accuracy_test((50, 100), (90, 100))
+    better = drift_tests.share_test((50, 100), (90, 100))
     assert better is not None
     assert better.p_value > 0.99
-    assert drift_tests.accuracy_test((3, 4), (0, 0)) is None
-    assert drift_tests.accuracy_test((0, 0), (3, 4)) is None
+    assert drift_tests.share_test((3, 4), (0, 0)) is None
+    assert drift_tests.share_test((0, 0), (3, 4)) is None
 
 
 def correlated(rows: int, correlation: float, seed: int) -> pd.DataFrame:

@@ -170,7 +170,7 @@ def test_an_accuracy_that_has_fallen_is_drift(local: Place, model: str, tmp_path
     log = write_log(tmp_path / "log", model, LogPart(1, rows, right))
     result = run_monitor(model, log, labels=str(labelled(tmp_path, right, wrong=120)))
     assert result.analysis.where() == "live accuracy"
-    assert result.analysis.accuracy_has_fallen
+    assert result.analysis.has_worsened
     assert result.actions == ()
 
 

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from pipeline.errors import InvalidParameter
-from pipeline.estimators import ESTIMATORS, EstimatorSpec, Range
+from pipeline.estimators import ESTIMATORS, EstimatorSpec, Range, models_of
 from pipeline.params.definitions import SAMPLERS, SweepParams
 from pipeline.params.fields import as_text
 from pipeline.sweep.study import SweepStudy
 from pipeline.sweep.trials import Trial
+from registry_tools.stats.metric import CLASSIFICATION
 
 
 def asked(params: SweepParams, accuracy: Callable[[Trial], float] | None = None) -> list[Trial]:
@@ -68,7 +69,7 @@ def test_a_grid_with_too_many_points_is_refused(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("model", ESTIMATORS)
+@pytest.mark.parametrize("model", models_of(CLASSIFICATION))
 def test_what_is_drawn_lies_in_the_space(model: str, sampler: str) -> None:
     for trial in asked(SweepParams(model=model, n_trials=15, sampler=sampler), lambda _: 0.5)[1:]:
         for key, value in trial.model_params.items():
@@ -89,13 +90,13 @@ def test_the_untuned_default_comes_first() -> None:
     first = asked(SweepParams(model="svc", n_trials=2, model_params={"kernel": "linear"}))[0]
     assert first.model_params == {"C": 1.0, "gamma": "scale", "kernel": "linear"}
     found = asked(SweepParams(n_trials=7))
-    assert [trial.model for trial in found[:5]] == list(ESTIMATORS)
+    assert [trial.model for trial in found[:5]] == models_of(CLASSIFICATION)
     assert found[0].model_params == {"C": 1.0, "class_weight": None}
 
 
 def test_all_models_take_turns() -> None:
     found = asked(SweepParams(n_trials=50))
-    assert [trial.model for trial in found] == [*ESTIMATORS] * 10
+    assert [trial.model for trial in found] == models_of(CLASSIFICATION) * 10
 
 
 def test_a_model_whose_space_is_exhausted_leaves_its_turns_to_the_others(

@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pipeline.data.load import load_dataset
 from pipeline.data.split import split_rows
-from pipeline.estimators import ESTIMATORS
+from pipeline.estimators import models_of
 from pipeline.params.definitions import SweepParams
 from pipeline.sweep import trials
 from pipeline.sweep.study import SweepStudy
-from pipeline.sweep.trials import Trial
+from pipeline.sweep.trials import Trial, TrialResult
+from pipeline.training.model_pipeline import resolve_model
+from registry_tools.stats.metric import CLASSIFICATION, REGRESSION, find_metric
 
 
-@pytest.mark.parametrize("model", ESTIMATORS)
-def test_what_is_drawn_can_be_evaluated(model: str) -> None:
-    params = SweepParams(model=model, max_iter=50)
+def evaluate(params: SweepParams, number: int = 0) -> TrialResult:
     dataset = load_dataset(params)
+    params = resolve_model(params, dataset)
     training = dataset.take(split_rows(dataset, params)[0])
     study = SweepStudy(params)
-    for number in range(2):
-        trial = study.ask(number)
-        assert trial is not None
-        result = trials.evaluate_trial(trial, params, dataset.features, training)
-        assert result.failure is None
-        assert 0.3 <= result.metrics["cv_accuracy_mean"] <= 1
+    trial = [study.ask(each) for each in range(number + 1)][-1]
+    assert trial is not None
+    return trials.evaluate_trial(trial, params, dataset.features, training)
+
+
+@pytest.mark.parametrize("model", models_of(CLASSIFICATION))
+def test_a_drawn_classifier_can_be_evaluated_and_the_default_beats_chance(model: str) -> None:
+    assert evaluate(SweepParams(model=model, max_iter=50)).metrics["cv_accuracy_mean"] > 0.85
+    drawn = evaluate(SweepParams(model=model, max_iter=50), 1)
+    assert drawn.failure is None
+    assert set(drawn.metrics) == {"cv_accuracy_mean", "cv_accuracy_std", "seconds"}
+
+
+@pytest.mark.parametrize("model", models_of(REGRESSION))
+def test_a_drawn_regressor_can_be_evaluated_and_the_default_beats_the_mean(
+    model: str, line_csv: Path
+) -> None:
+    given = {"data": str(line_csv), "target": "y", "metric": "r2", "max_iter": 50}
+    assert evaluate(SweepParams(model=model, **given)).metrics["cv_r2_mean"] > 0.5
+    drawn = evaluate(SweepParams(model=model, **given), 1)
+    assert drawn.failure is None
+    assert set(drawn.metrics) == {"cv_r2_mean", "cv_r2_std", "seconds"}
 
 
 def test_what_an_estimator_raises_is_the_result() -> None:
@@ -42,6 +61,12 @@ def test_the_best_is_the_most_accurate_then_the_steadiest_then_the_first() -> No
         return {"cv_accuracy_mean": mean, "cv_accuracy_std": std}
 
     even = {3: metrics(0.9, 0.02), 1: metrics(0.9, 0.01), 0: metrics(0.8, 0.0)}
-    assert trials.rank(even) == [1, 3, 0]
-    assert trials.rank(even | {0: metrics(0.9, 0.01)}) == [0, 1, 3]
-    assert trials.rank({}) == []
+    accuracy = find_metric("accuracy", CLASSIFICATION)
+    assert trials.rank(even, accuracy) == [1, 3, 0]
+    assert trials.rank(even | {0: metrics(0.9, 0.01)}, accuracy) == [0, 1, 3]
+    assert trials.rank({}, accuracy) == []
+
+
+def test_a_smaller_error_is_better() -> None:
+    errors = {n: {"cv_rmse_mean": mean, "cv_rmse_std": 0.1} for n, mean in enumerate((3.0, 1.0, 2.0))}
+    assert trials.rank(errors, find_metric("rmse", REGRESSION)) == [1, 2, 0]

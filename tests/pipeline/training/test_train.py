@@ -17,7 +17,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pipeline.errors import DataError, InvalidParameter, RegistrationError, UntrustedType
-from pipeline.estimators import ESTIMATORS, EstimatorSpec
+from pipeline.estimators import EstimatorSpec, models_of
 from pipeline.params.definitions import TrainParams
 from pipeline.training import figures, model_pipeline
 from pipeline.training.model_card import run_name
@@ -27,6 +27,7 @@ from registry_tools.errors import RegistryToolsError
 from registry_tools.models import artifacts
 from registry_tools.models.evidence import read_training_rows
 from registry_tools.models.manifest import digest_of, manifest_of
+from registry_tools.stats.metric import CLASSIFICATION
 from tests.support.constants import IRIS_ROW
 from tests.support.stores import Trained
 
@@ -71,6 +72,7 @@ def test_a_run_has_parameters_metrics_dataset_and_artifacts(trained: Trained) ->
         "evidence/training_rows.npz",
         "evidence/baseline.json",
         "evidence/baseline.parquet",
+        "evidence/evaluation.json",
         *(f"plots/{name}.{kind}" for name in PICTURES for kind in ("json", "png")),
     }
 
@@ -192,7 +194,7 @@ def test_equal_parameters_give_bit_equal_predictions(store: str) -> None:
     assert first.predict_proba(rows).tobytes() == second.predict_proba(rows).tobytes()
 
 
-@pytest.mark.parametrize("model", ESTIMATORS)
+@pytest.mark.parametrize("model", models_of(CLASSIFICATION))
 def test_every_model_logs_the_same_metrics_and_loads(model: str, store: str) -> None:
     result = train(TrainParams(model=model, max_iter=50 if "boost" in model else 200))
     assert set(result.metrics) >= METRICS

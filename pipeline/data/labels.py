@@ -1,0 +1,134 @@
+"""Read the label column: decide the task, and turn labels into class codes or numbers."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pandas as pd
+
+from pipeline.data.check import convert_column, is_float
+from pipeline.data.dataset import quoted_values
+from pipeline.errors import DataError
+from pipeline.params.fields import AUTO
+from registry_tools.stats.metric import CLASSIFICATION, REGRESSION
+
+_log = logging.getLogger(__name__)
+
+_FEW_VALUES = 20  # with at most so many different whole numbers, a label is a class
+_FEW_ROWS = 10  # with fewer rows, a guess means nothing, and numbers are classes
+_MOST_CLASSES = 50  # with more different whole numbers, a label is a number
+
+
+def decide_task(column: pd.Series, asked: str) -> str:
+    """Return the task of a label column without missing values: the one that was asked for, or a guess.
+
+    Text and booleans are classes, and so are whole numbers with at most 50 different values. Numbers
+    with fractions are numbers to predict, and so are whole numbers with more different values, or with
+    more than half as many as there are rows. If the guess may be wrong, a message names the parameter
+    that changes it.
+
+    Parameters
+    ----------
+    column
+        The labels, shape (rows,).
+    asked
+        The parameter `task`: `auto`, `classification` or `regression`.
+    """
+    column = convert_column(column)
+    is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+    values = column.nunique()
+    if asked != AUTO:
+        if asked == CLASSIFICATION and is_number and values > _MOST_CLASSES:
+            _log.warning(
+                "target=%s has %d different numbers, and each becomes a class; to predict the number, set "
+                "task=regression",
+                column.name,
+                values,
+            )
+        return asked
+    if not is_number:
+        return CLASSIFICATION
+    is_whole = not is_float(column) or bool((column == np.floor(column)).all())
+    is_spread = len(column) >= _FEW_ROWS and (not is_whole or values > min(_MOST_CLASSES, len(column) / 2))
+    task, other = (REGRESSION, CLASSIFICATION) if is_spread else (CLASSIFICATION, REGRESSION)
+    is_clear = values > _MOST_CLASSES if is_spread else values <= _FEW_VALUES
+    if not is_clear:
+        kind = "whole numbers" if is_whole else "numbers"
+        _log.warning(
+            "target=%s has %d different %s: it is taken for a %s; if that is wrong, set task=%s",
+            *(column.name, values, kind, task, other),
+        )
+    return task
+
+
+def label_numbers(column: pd.Series, path: str) -> pd.Series:
+    """Return the labels of a regression as float64, shape (rows,).
+
+    Raises
+    ------
+    DataError
+        If a label is not a finite number, or all labels are equal.
+    """
+    if pd.api.types.is_bool_dtype(column) or not pd.api.types.is_numeric_dtype(column):
+        numbers = pd.to_numeric(column, errors="coerce")
+        wrong = column[numbers.isna()].unique() if column.dtype == object else column.unique()
+        if len(wrong):
+            raise DataError(
+                f"target={column.name}: task=regression needs numbers, and {path} has {quoted_values(wrong)}"
+            )
+        column = numbers
+    column = column.astype("float64")
+    _refuse_infinite(column)
+    if column.nunique() < 2:
+        raise DataError(
+            f"target={column.name}: all labels of {path} are {column.iloc[0]:g}; two values are needed"
+            if len(column)
+            else f"target={column.name}: {path} has no labelled row"
+        )
+    return column
+
+
+def class_codes(column: pd.Series, path: str) -> tuple[tuple[str, ...], pd.Series]:
+    """Return the sorted class names, and the class code of each row, shape (rows,).
+
+    Raises
+    ------
+    DataError
+        If there are fewer than two classes, or a class has only one row.
+    """
+    column = _sortable_labels(column)
+    values = sorted(column.unique())
+    if len(values) < 2:
+        raise DataError(
+            f"target={column.name}: {path} has only the class {quoted_values(values)}; two are needed"
+            if values
+            else f"target={column.name}: {path} has no labelled row"
+        )
+    counts = column.value_counts()
+    rare = counts[counts < 2].index.tolist()
+    if rare:
+        many = ": is this column a class?" if len(values) > len(column) / 2 else ""
+        number = "; to predict the number, set task=regression"
+        raise DataError(
+            f"target={column.name}: {path} has only one row of {quoted_values(rare)}; "
+            f"each class needs two{many}{number if pd.api.types.is_numeric_dtype(column) else ''}"
+        )
+    code_of = {value: code for code, value in enumerate(values)}
+    return tuple(str(v) for v in values), column.map(code_of).astype("int64").rename(column.name)
+
+
+def _sortable_labels(column: pd.Series) -> pd.Series:
+    """Return labels that can be sorted: integers if all are whole numbers, else floats, else text."""
+    column = convert_column(column)
+    if not is_float(column):
+        is_number = pd.api.types.is_integer_dtype(column)
+        return column if is_number else column.astype(object).map(str)
+    _refuse_infinite(column)
+    whole = (column == np.floor(column)).all() and (column.abs() < 2**53).all()
+    return column.astype("int64") if whole else column
+
+
+def _refuse_infinite(column: pd.Series) -> None:
+    if np.isinf(column).any():
+        raise DataError(f"target={column.name}: a label is infinite")

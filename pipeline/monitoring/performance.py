@@ -1,0 +1,148 @@
+"""The live performance of a version: its metric on labelled production data and at promotion."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from pipeline.monitoring.drift_tests import DriftTest, share_test
+from pipeline.monitoring.labels import LabelledPredictions
+from pipeline.training.baseline import TrainingBaseline
+from pipeline.training.scoring import bootstrap_estimate, measure
+from registry_tools.stats.intervals import Estimate, wilson
+from registry_tools.stats.metric import DEFAULT_METRICS, Metric, Outcomes, find_metric
+
+PERMUTATION = "permutation, one-sided"
+_PERMUTATIONS, _MOST_ROWS = 999, 5_000  # rows of one side that the permutation test reads
+_SHARES = {"accuracy", "recall", "precision"}
+
+
+@dataclass(frozen=True)
+class LivePerformance:
+    """The metric of a version, live and at promotion, with 95% intervals."""
+
+    metric: str
+    less_is_better: bool
+    interval: str  # the name of the method
+    rows: int
+    live: Estimate
+    promoted_rows: int
+    promoted: Estimate
+    notes: tuple[str, ...]
+
+    def describe_change(self) -> str:
+        """Return how the metric changed if it got worse, such as `live accuracy fell`."""
+        return f"live {self.metric} {'rose' if self.less_is_better else 'fell'}"
+
+
+def compare_live(
+    baseline: TrainingBaseline, live: LabelledPredictions
+) -> tuple[LivePerformance, DriftTest | None]:
+    """Compare the metric of a version on live rows with its value on the holdout.
+
+    A share of rows, such as accuracy or a recall, gets Wilson's interval and Fisher's exact test. All
+    other metrics get a bootstrap interval and a permutation test: the test draws at random which
+    outcomes are the live ones, and approximates the distribution of the difference by its mean,
+    standard deviation and skewness.
+
+    Parameters
+    ----------
+    baseline
+        The training baseline of the version.
+    live
+        The labelled predictions, at least one.
+
+    Returns
+    -------
+    The performance, and the test whether it is worse than at promotion; None if it cannot be tested.
+    """
+    metric, notes = _choose_metric(baseline, live)
+    kind = metric.name.partition(":")[0]
+    if kind in _SHARES:
+        promoted = _share(baseline.outcomes, metric.name) or (baseline.correct, baseline.holdout_rows)
+        current = _share(live.outcomes, metric.name) or (live.correct, live.rows)
+        values = [wilson(*side) if side[1] else Estimate(math.nan, 0, 1) for side in (current, promoted)]
+        test = share_test(promoted, current, f"live {metric.name}")
+        rows, method = (current[1], promoted[1]), "Wilson"
+    else:
+        assert live.outcomes is not None
+        assert baseline.outcomes is not None
+        values = [bootstrap_estimate(metric, side) for side in (live.outcomes, baseline.outcomes)]
+        test = _permutation_test(metric, baseline.outcomes, live.outcomes)
+        rows, method = (live.rows, baseline.holdout_rows), "bootstrap"
+    found = LivePerformance(
+        metric.name, metric.less_is_better, method, rows[0], values[0], rows[1], values[1], notes
+    )
+    return found, test
+
+
+def _choose_metric(baseline: TrainingBaseline, live: LabelledPredictions) -> tuple[Metric, tuple[str, ...]]:
+    """Return the metric of the version, or the default of its task and why it is used instead."""
+    name, default = baseline.metric, DEFAULT_METRICS[baseline.task]
+    kind, separator, _ = name.partition(":")
+    reason = None
+    if separator and kind not in _SHARES:
+        reason = "the monitor runs no code that a version names"
+    elif name != default and baseline.outcomes is None:
+        reason = "the version stores no outcomes of its holdout"
+    else:
+        metric = find_metric(name, baseline.task)
+        if not metric.needs_probabilities or (live.outcomes and live.outcomes.probabilities is not None):
+            return metric, live.notes
+        reason = "the rows have no probabilities"
+    note = f"{default} is compared instead of {name}: {reason}"
+    return find_metric(default, baseline.task), (*live.notes, note)
+
+
+def _share(outcomes: Outcomes | None, name: str) -> tuple[int, int] | None:
+    """Return the right rows and all rows that a recall, a precision or the accuracy counts."""
+    if outcomes is None:
+        return None
+    kind, _, label = name.partition(":")
+    right = outcomes.labels == outcomes.predicted
+    if kind == "accuracy":
+        return int(right.sum()), len(right)
+    counted = (outcomes.labels if kind == "recall" else outcomes.predicted) == label
+    return int(right[counted].sum()), int(counted.sum())
+
+
+def _permutation_test(metric: Metric, promoted: Outcomes, live: Outcomes) -> DriftTest | None:
+    random = np.random.default_rng(0)
+    first, second = (_sample(side, random) for side in (promoted, live))
+    size = len(first.labels)
+    pooled = _join(first, second)
+    sign = 1 if metric.less_is_better else -1
+
+    def worse_by(order: np.ndarray) -> float:
+        sides = (pooled.take(order[size:]), pooled.take(order[:size]))
+        current, before = (measure(metric, side) for side in sides)
+        return sign * (current - before)
+
+    rows = np.arange(len(pooled.labels))
+    observed = worse_by(rows)
+    drawn = np.array([worse_by(random.permutation(rows)) for _ in range(_PERMUTATIONS)])
+    drawn = drawn[np.isfinite(drawn)]
+    if not math.isfinite(observed) or len(drawn) < _PERMUTATIONS / 2 or not drawn.std():
+        return None
+    z = (observed - drawn.mean()) / drawn.std()
+    p_value = float(stats.pearson3.sf(z, float(stats.skew(drawn))))
+    return DriftTest(f"live {metric.name}", PERMUTATION, float(sign * observed), p_value)
+
+
+def _sample(outcomes: Outcomes, random: np.random.Generator) -> Outcomes:
+    rows = len(outcomes.labels)
+    return outcomes if rows <= _MOST_ROWS else outcomes.take(random.choice(rows, _MOST_ROWS, replace=False))
+
+
+def _join(first: Outcomes, second: Outcomes) -> Outcomes:
+    left, right = first.probabilities, second.probabilities
+    both = np.concatenate([left, right]) if left is not None and right is not None else None
+    return Outcomes(
+        np.concatenate([first.labels, second.labels]),
+        np.concatenate([first.predicted, second.predicted]),
+        both,
+        first.classes,
+    )

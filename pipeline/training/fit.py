@@ -1,0 +1,78 @@
+"""Fit the pipeline of a training, evaluate it on the holdout, and cross-validate it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import joblib
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import confusion_matrix
+from sklearn.pipeline import Pipeline
+
+from pipeline.data.dataset import Dataset
+from pipeline.errors import InvalidParameter
+from pipeline.params.definitions import TrainParams
+from pipeline.training import model_pipeline
+from pipeline.training.scoring import measure, metric_key, metric_of, predict_outcomes
+from registry_tools.stats.metric import METRICS, REGRESSION, Outcomes
+from registry_tools.stats.metrics import classification_metrics
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """A fitted estimator with its predictions on the holdout and its metrics."""
+
+    estimator: Pipeline
+    predicted: npt.NDArray[np.int64] | npt.NDArray[np.float64]  # class codes or numbers, shape (rows,)
+    outcomes: Outcomes  # of the holdout
+    metrics: dict[str, float]
+    counts: npt.NDArray[np.int64] | None  # rows, shape (true, predicted classes); None for a regression
+
+
+def fit_model(params: TrainParams, dataset: Dataset, training: Dataset, holdout: Dataset) -> FittedModel:
+    """Fit the pipeline to the training rows, and compute all metrics of the run.
+
+    Parameters
+    ----------
+    params
+        The resolved parameters of the training.
+    dataset
+        All rows. Their types and missing values decide the preparation.
+    training, holdout
+        The two parts of the rows.
+
+    Raises
+    ------
+    InvalidParameter
+        If the metric is undefined for the held-out rows.
+    """
+    names = dataset.target_names
+    estimator = model_pipeline.build_pipeline(params, dataset.features, training.smallest_class)
+    estimator.fit(training.features, training.labels)
+    outcomes = predict_outcomes(estimator, holdout.features, holdout.labels, names)
+    if params.task == REGRESSION:
+        predicted, counts = outcomes.predicted, None
+        values = {each.name: each.compute(outcomes) for each in METRICS if each.task == REGRESSION}
+        values = {name: value for name, value in values.items() if not math.isnan(value)}
+    else:
+        code_of = {name: code for code, name in enumerate(names)}
+        predicted = np.array([code_of[name] for name in outcomes.predicted], dtype=np.int64)
+        labels = holdout.labels.to_numpy()
+        counts = confusion_matrix(labels, predicted, labels=range(len(names)))
+        values = classification_metrics(labels, predicted, outcomes.probabilities, names)
+    chosen = measure(metric_of(params), outcomes)
+    if math.isnan(chosen):
+        raise InvalidParameter("metric", params.metric, "is undefined for the held-out rows: hold out more")
+    values[metric_key(params.metric)] = chosen
+    values |= _cross_validate(params, dataset, training)
+    return FittedModel(estimator, predicted, outcomes, values, counts)
+
+
+def _cross_validate(params: TrainParams, dataset: Dataset, training: Dataset) -> dict[str, float]:
+    """Return mean and standard deviation of the metric over folds of the training rows."""
+    # Threads are faster than processes here: the folds of a small table take less time than the start
+    # of a process, and the estimators release the interpreter lock during most of their work.
+    with joblib.parallel_config("threading", n_jobs=-1):
+        return model_pipeline.cross_validate(params, dataset.features, training)

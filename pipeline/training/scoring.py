@@ -1,0 +1,193 @@
+"""Score fitted estimators by the metric of a training, and compare with always predicting the same."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from pipeline.data.dataset import Dataset, quoted_values
+from pipeline.errors import InvalidParameter
+from pipeline.params.definitions import TrainParams
+from pipeline.params.fields import AUTO
+from registry_tools.errors import InputError
+from registry_tools.models.prediction_shape import check_predictions
+from registry_tools.stats.intervals import Estimate
+from registry_tools.stats.metric import (
+    CLASSIFICATION,
+    DEFAULT_METRICS,
+    REGRESSION,
+    Metric,
+    Outcomes,
+    find_metric,
+)
+from registry_tools.stats.metrics import metric_suffixes
+
+_log = logging.getLogger(__name__)
+
+_RESAMPLES, _MANY_ROWS = 500, 20_000  # of a bootstrap; a larger holdout is resampled less often
+
+ParamsType = TypeVar("ParamsType", bound=TrainParams)
+Scorer = Callable[[Any, pd.DataFrame, pd.Series], float]
+
+
+def resolve_params(params: ParamsType, dataset: Dataset) -> ParamsType:
+    """Return parameters with the task and the metric that `auto` stands for.
+
+    Raises
+    ------
+    InvalidParameter
+        If the task has no such metric, or `recall:CLASS` names no class of the table.
+    """
+    name = DEFAULT_METRICS[dataset.task] if params.metric == AUTO else params.metric
+    try:
+        find_metric(name, dataset.task)
+    except InputError as error:
+        raise InvalidParameter("metric", name, str(error).removeprefix(f"metric={name}: ")) from error
+    kind, _, label = name.partition(":")
+    if kind in {"recall", "precision"} and label not in dataset.target_names:
+        near = difflib.get_close_matches(label, dataset.target_names, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        known = f"{hint}{dataset.target!r} has the classes {quoted_values(dataset.target_names)}"
+        raise InvalidParameter("metric", name, known)
+    return with_values(params, task=dataset.task, metric=name)
+
+
+def with_values(params: ParamsType, **values: str) -> ParamsType:
+    """Return a copy of parameters with other values, which are not checked again."""
+    changed = copy.copy(params)
+    for name, value in values.items():
+        object.__setattr__(changed, name, value)  # the class is frozen
+    return changed
+
+
+def metric_of(params: TrainParams) -> Metric:
+    """Return the metric of a training; `auto` stands for that of a classification."""
+    task = REGRESSION if params.task == REGRESSION else CLASSIFICATION
+    return find_metric(DEFAULT_METRICS[task] if params.metric == AUTO else params.metric, task)
+
+
+def metric_key(name: str) -> str:
+    """Return the name under which a run logs a metric: `recall:cat` becomes `recall_cat`."""
+    return metric_suffixes([name])[0]
+
+
+def mean_key(name: str) -> str:
+    """Return the name under which a run logs the mean of a metric over the folds."""
+    return f"cv_{metric_key(name)}_mean"
+
+
+def std_key(name: str) -> str:
+    """Return the name under which a run logs the standard deviation of a metric over the folds."""
+    return f"cv_{metric_key(name)}_std"
+
+
+def format_value(value: float) -> str:
+    """Return a value of a metric with four decimals, or six digits if it is large."""
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:.6g}"
+
+
+def predict_outcomes(
+    estimator: Any, features: pd.DataFrame, labels: pd.Series, target_names: Sequence[str]
+) -> Outcomes:
+    """Predict labelled rows.
+
+    Parameters
+    ----------
+    estimator
+        A fitted estimator.
+    features, labels
+        Rows, shape (rows, columns), and their class codes or numbers, shape (rows,).
+    target_names
+        The class names in code order; empty for a regression.
+    """
+    rows = len(labels)
+    predicted = check_predictions(estimator.predict(features), rows)
+    if not target_names:
+        return Outcomes(labels.to_numpy(), np.asarray(predicted, dtype="float64").reshape(rows))
+    probabilities = None
+    if hasattr(estimator, "predict_proba"):
+        found = check_predictions(estimator.predict_proba(features), rows, "predict_proba")
+        probabilities = np.zeros((rows, len(target_names)))
+        # A fold may lack a class, and then its estimator has no column for it.
+        probabilities[:, np.asarray(getattr(estimator, "classes_", range(len(target_names))))] = found
+    return named_outcomes(labels.to_numpy(), predicted, probabilities, target_names)
+
+
+def named_outcomes(
+    labels: npt.NDArray[Any],
+    predicted: npt.NDArray[Any],
+    probabilities: npt.NDArray[np.float64] | None,
+    target_names: Sequence[str],
+) -> Outcomes:
+    """Return outcomes with the names of class codes, each of shape (rows,)."""
+    names = np.asarray(target_names, dtype=object)
+    return Outcomes(names[labels], names[predicted], probabilities, tuple(target_names))
+
+
+def measure(metric: Metric, outcomes: Outcomes) -> float:
+    """Return the value of a metric; a model that never predicts the class has a precision of 0."""
+    value = metric.compute(outcomes)
+    return 0.0 if math.isnan(value) and metric.name.startswith("precision:") else value
+
+
+def bootstrap_estimate(metric: Metric, outcomes: Outcomes, seed: int = 0) -> Estimate:
+    """Return the value of a metric, with its 95% interval by a percentile bootstrap over the rows."""
+    rows, random = len(outcomes.labels), np.random.default_rng(seed)
+    resamples = _RESAMPLES if rows <= _MANY_ROWS else _RESAMPLES // 5
+    drawn = [measure(metric, outcomes.take(random.integers(0, rows, rows))) for _ in range(resamples)]
+    value = measure(metric, outcomes)
+    low, high = np.nanquantile([value, *drawn], [0.025, 0.975])
+    return Estimate(value, min(value, float(low)), max(value, float(high)))
+
+
+def scorer(metric: Metric, target_names: Sequence[str]) -> Scorer:
+    """Return a function of an estimator, features and labels that returns the value of a metric."""
+
+    def score(estimator: Any, features: pd.DataFrame, labels: pd.Series) -> float:
+        if metric.needs_probabilities or not target_names:
+            return measure(metric, predict_outcomes(estimator, features, labels, target_names))
+        predicted = check_predictions(estimator.predict(features), len(labels))
+        return measure(metric, named_outcomes(labels.to_numpy(), predicted, None, target_names))
+
+    return score
+
+
+def warn_if_no_better_than_constant(
+    metric: Metric, outcomes: Outcomes, training: Dataset, value: float
+) -> None:
+    """Warn if always predicting the most frequent class, or the mean, gives the same or a better value.
+
+    Parameters
+    ----------
+    metric, value
+        The metric of the training, and its value on the holdout.
+    outcomes
+        The holdout.
+    training
+        The training rows, whose mean and shares of classes the comparison predicts.
+    """
+    rows = len(outcomes.labels)
+    if metric.task == REGRESSION:
+        mean = training.labels.mean()
+        constant, shown = Outcomes(outcomes.labels, np.full(rows, mean)), f"the mean, {mean:.6g}"
+    else:
+        names, counts = np.unique(outcomes.labels.astype(str), return_counts=True)
+        shown = str(names[counts.argmax()])
+        shares = np.bincount(training.labels, minlength=len(outcomes.classes)) / len(training.labels)
+        constant = Outcomes(
+            outcomes.labels, np.full(rows, shown, dtype=object), np.tile(shares, (rows, 1)), outcomes.classes
+        )
+    other = measure(metric, constant)
+    if math.isnan(other) or metric.is_better(value, other):
+        return
+    of_metric = "correct on" if metric.name == "accuracy" else f"{metric.name} is"
+    on = "of the held-out rows" if metric.name == "accuracy" else "on the held-out rows"
+    _log.warning("no better than always predicting %s: %s %s %s", shown, of_metric, format_value(other), on)
