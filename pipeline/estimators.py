@@ -34,6 +34,7 @@ class EstimatorSpec:
     takes: tuple[str, ...] = ("random_state",)  # parameters of `TrainParams`; in a Pipeline, step__name
     space: SearchSpace = field(default_factory=dict)  # the arguments that a sweep varies
     regressor: str = ""  # the factory of the regressor; empty if there is none
+    needs_scaling: bool = False  # for columns that differ in magnitude
     scales_target: bool = False  # a regressor that needs labels near 0 with a standard deviation near 1
 
     def factory_of(self, task: str) -> str:
@@ -45,6 +46,7 @@ ESTIMATORS: Mapping[str, EstimatorSpec] = {
     "logistic_regression": EstimatorSpec(
         "sklearn.linear_model:LogisticRegression",
         takes=("max_iter", "random_state"),
+        needs_scaling=True,
         space={"C": Range(1e-3, 1e3, log=True), "class_weight": (None, "balanced")},
     ),
     "random_forest": EstimatorSpec(
@@ -69,21 +71,27 @@ ESTIMATORS: Mapping[str, EstimatorSpec] = {
         },
     ),
     "svc": EstimatorSpec(
-        "sklearn.svm:SVC", space={"C": Range(1e-2, 1e3, log=True), "gamma": Range(1e-4, 10, log=True)}
+        "sklearn.svm:SVC",
+        needs_scaling=True,
+        space={"C": Range(1e-2, 1e3, log=True), "gamma": Range(1e-4, 10, log=True)},
     ),
     "knn": EstimatorSpec(
         "sklearn.neighbors:KNeighborsClassifier",
         regressor="sklearn.neighbors:KNeighborsRegressor",
         takes=(),
+        needs_scaling=True,
         space={"n_neighbors": Range(1, 30, is_integer=True), "weights": ("uniform", "distance")},
     ),
     "linear": EstimatorSpec(
         regressor="sklearn.linear_model:LinearRegression",
         takes=(),
+        needs_scaling=True,
         space={"fit_intercept": (True, False), "positive": (False, True)},
     ),
     "ridge": EstimatorSpec(
-        regressor="sklearn.linear_model:Ridge", space={"alpha": Range(1e-3, 1e4, log=True)}
+        regressor="sklearn.linear_model:Ridge",
+        needs_scaling=True,
+        space={"alpha": Range(1e-3, 1e4, log=True)},
     ),
     "svr": EstimatorSpec(
         regressor="sklearn.svm:SVR",
@@ -93,6 +101,7 @@ ESTIMATORS: Mapping[str, EstimatorSpec] = {
             "gamma": Range(1e-4, 10, log=True),
             "epsilon": Range(1e-3, 1, log=True),
         },
+        needs_scaling=True,
         scales_target=True,
     ),
 }

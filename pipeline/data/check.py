@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from datetime import date
 from decimal import Decimal
 
 import numpy as np
@@ -10,14 +12,15 @@ import pandas as pd
 
 from pipeline.errors import DataError
 from pipeline.params.fields import as_text
+from registry_tools.data.dates import are_dates, parse_dates
 
 _log = logging.getLogger(__name__)
 
 _FEW_ROWS = 20  # with so few rows, a useful column may have a different value in each row
 
 
-def usable_columns(table: pd.DataFrame, path: str) -> pd.DataFrame:
-    """Return the feature columns as numbers, text and booleans.
+def usable_columns(table: pd.DataFrame, path: str, dtypes: Mapping[str, str]) -> pd.DataFrame:
+    """Return the feature columns as numbers, text and booleans; dates are text in ISO 8601.
 
     Columns that are empty or constant are left out with a warning.
 
@@ -27,6 +30,8 @@ def usable_columns(table: pd.DataFrame, path: str) -> pd.DataFrame:
         The raw feature columns, shape (rows, columns).
     path
         The name of the table in messages.
+    dtypes
+        The parameter `dtypes`: `text` or `date` by column.
 
     Raises
     ------
@@ -44,7 +49,9 @@ def usable_columns(table: pd.DataFrame, path: str) -> pd.DataFrame:
             _log.warning("column %r is left out: it is constant, %r", name, shown)
         else:
             columns[name] = _refuse_infinite(column, str(name), path)
-            if len(column) > _FEW_ROWS and column.is_unique and not is_float(column):
+            _refuse_other_type(column, dtypes.get(str(name)), path)
+            is_date = column.dtype == object and are_dates(column)
+            if len(column) > _FEW_ROWS and column.is_unique and not is_float(column) and not is_date:
                 _log.warning(
                     "column %r has a different value in each row: if it only identifies rows, leave it "
                     "out with drop=%s",
@@ -85,6 +92,10 @@ def convert_column(column: pd.Series) -> pd.Series:
         return column.astype(object).where(~missing, np.nan)
     if not kinds:
         return column.astype(object)
+    if all(issubclass(kind, date) for kind in kinds):
+        return (
+            column.astype(object).map(lambda day: day.isoformat(), na_action="ignore").where(~missing, np.nan)
+        )
     names = ", ".join(sorted(kind.__name__ for kind in kinds))
     raise DataError(
         f"column {column.name!r} has values of type {names}: convert it to numbers, or leave it out with "
@@ -99,6 +110,18 @@ def _missing_as_none(column: pd.Series, missing: pd.Series) -> pd.Series:
 def is_float(column: pd.Series) -> bool:
     """Return whether a column has a float type."""
     return bool(pd.api.types.is_float_dtype(column))
+
+
+def _refuse_other_type(column: pd.Series, wanted: str | None, path: str) -> None:
+    """Refuse a column that does not have the type that `dtypes` gives it."""
+    where = f"dtypes={column.name}:{wanted}: column {str(column.name)!r} of {path}"
+    if wanted is not None and column.dtype != object:
+        raise DataError(f"{where} holds {column.dtype}: only text becomes {wanted}; convert it in the file")
+    if wanted == "date" and (wrong := column.notna() & parse_dates(column).isna()).any():
+        row = int(np.argmax(wrong))
+        raise DataError(
+            f"{where}, row {row}: {column.iloc[row]!r} is no date: write 2026-01-31 or 2026-01-31 12:30"
+        )
 
 
 def _refuse_infinite(column: pd.Series, name: str, path: str) -> pd.Series:

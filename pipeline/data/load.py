@@ -61,7 +61,8 @@ def _load_table(params: TrainParams) -> Dataset:
     path, target = params.data, str(params.target)
     try:
         content = read_bytes(path)
-        table = parse_table(io.BytesIO(content), format_of(path), path)
+        text = params.dtypes if format_of(path) == "csv" else ()
+        table = parse_table(io.BytesIO(content), format_of(path), path, text_columns=tuple(text))
     except InputError as error:
         raise DataError(f"data={error}") from error
     table.columns = table.columns.map(str)
@@ -71,7 +72,9 @@ def _load_table(params: TrainParams) -> Dataset:
     task = decide_task(table[target].dropna(), params.task)
     if task == CLASSIFICATION and table[target].isna().any():
         # A class may be called None, NA or null, which pandas reads as missing values.
-        literal = parse_table(io.BytesIO(content), format_of(path), path, literal_columns=[target])
+        literal = parse_table(
+            io.BytesIO(content), format_of(path), path, tuple(text), literal_columns=[target]
+        )
         table[target] = literal[target]
     unlabelled = table[target].isna()
     if unlabelled.any():
@@ -87,7 +90,7 @@ def _load_table(params: TrainParams) -> Dataset:
         if task == CLASSIFICATION
         else ((), label_numbers(table[target], path))
     )
-    features = usable_columns(table.drop(columns=no_features(table, params)), path)
+    features = usable_columns(table.drop(columns=no_features(table, params)), path, params.dtypes)
     digest = hashlib.sha256(content).hexdigest()
     hashes = hash_rows(table)
     return Dataset(features, labels, target, names, hashes, path, digest, units, times, weights, task)

@@ -25,6 +25,7 @@ def check_columns(table: pd.DataFrame, params: TrainParams) -> None:
     """
     wanted = {
         "drop": params.drop,
+        "dtypes": tuple(params.dtypes),
         "group": (params.group,),
         "time": (params.time,),
         "weight": (params.weight,),

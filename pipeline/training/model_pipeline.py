@@ -26,7 +26,7 @@ from pipeline.errors import InvalidParameter, PipelineError, UntrustedType
 from pipeline.estimators import DEFAULT_MODELS, ESTIMATORS, models_of
 from pipeline.params.definitions import TrainParams
 from pipeline.params.fields import AUTO, as_text
-from pipeline.training.preparation import column_transformer
+from pipeline.training.preparation import column_transformer, needs_scaling
 from pipeline.training.scoring import (
     ParamsType,
     mean_key,
@@ -62,7 +62,7 @@ def build_pipeline(params: TrainParams, features: pd.DataFrame, class_size: int)
         If `model_params` has a key that the estimator does not know.
     """
     steps: list[tuple[str, Any]] = []
-    preparation = column_transformer(features)
+    preparation = column_transformer(features, params, is_scaled(params, features), params.task == REGRESSION)
     if preparation is not None:
         steps.append(("prepare", preparation))
     estimator = create_estimator(params)
@@ -72,6 +72,13 @@ def build_pipeline(params: TrainParams, features: pd.DataFrame, class_size: int)
         estimator = _scale_target(estimator)
     steps.append(("model", estimator))
     return Pipeline(steps)
+
+
+def is_scaled(params: TrainParams, features: pd.DataFrame) -> bool:
+    """Return the choice of `scale`: for `auto`, whether model and columns need it."""
+    if params.scale != AUTO:
+        return params.scale == "true"
+    return ESTIMATORS[params.model].needs_scaling and needs_scaling(features, params)
 
 
 def resolve_model(params: ParamsType, dataset: Dataset) -> ParamsType:

@@ -1,47 +1,105 @@
-"""Prepare the columns of a table for the estimators: impute missing values, encode text and booleans."""
+"""Prepare the columns of a table for the estimators: impute, encode, take dates apart and scale."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
+import sklearn
+from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
+from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import OneHotEncoder
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler, TargetEncoder
 
-# A text column with more values keeps the most frequent ones and pools the others. One-hot columns are
-# dense, so a column of identifiers would fill the memory.
+from pipeline.data.columns import BOOLEANS, DATES, NUMBERS, TEXTS, kinds_of_columns
+from pipeline.params.definitions import TrainParams
+from registry_tools.data.dates import PARTS, date_parts, parse_dates
+
+# A text column with more values is encoded by the labels of its rows: one-hot columns are dense, so a column
+# of identifiers would fill the memory.
 MAX_CATEGORIES = 100
+# Missing text gets a category of its own, under a name that no text of a table has.
+_NO_TEXT = "\0"
+_MAGNITUDES = 10  # of standard deviations; with more, `scale=auto` scales
+_ENCODED_DEVIATION = 0.5  # of a one-hot column whose category has half of the rows; no column has more
 
 
-def column_transformer(features: pd.DataFrame) -> ColumnTransformer | None:
-    """Return a transformer from raw columns to numbers; None if all columns are complete numbers."""
-    booleans = [c for c in features if _is_boolean(features[c])]
-    numbers = [c for c in features if pd.api.types.is_numeric_dtype(features[c]) and c not in booleans]
-    texts = [c for c in features if c not in booleans and c not in numbers]
-    if not booleans and not texts and not features.isna().to_numpy().any():
-        return None
-    parts: list[tuple[str, Any, list[Any]]] = []
-    if numbers:
-        parts.append(("numbers", SimpleImputer(strategy="median", keep_empty_features=True), numbers))
-    if texts:
-        filled = SimpleImputer(strategy="constant", fill_value="missing", keep_empty_features=True)
-        parts.append(("texts", Pipeline([("fill", filled), ("one_hot", _one_hot())]), texts))
-    if booleans:
-        parts.append(("booleans", _one_hot(), booleans))
-    return ColumnTransformer(parts)
+def column_transformer(
+    features: pd.DataFrame, params: TrainParams, is_scaled: bool, is_regression: bool
+) -> BaseEstimator | None:
+    """Return an unfitted transformer from raw columns to numbers; None if the estimator can take them.
+
+    Parameters
+    ----------
+    features
+        All rows, shape (rows, columns). Their types and missing values decide the preparation.
+    params
+        The parameters of the training; `dtypes` and `random_state` are used.
+    is_scaled
+        Whether to scale numbers and dates to the same standard deviation.
+    is_regression
+        Whether the labels are numbers.
+    """
+    kinds = kinds_of_columns(features, params.dtypes)
+    if len(kinds[NUMBERS]) == features.shape[1] and not features.isna().to_numpy().any():
+        return StandardScaler() if is_scaled else None
+    many = [name for name in kinds[TEXTS] if features[name].nunique() > MAX_CATEGORIES]
+    few = [name for name in kinds[TEXTS] if name not in many]
+    median = SimpleImputer(strategy="median", keep_empty_features=True)
+    numeric = [median, StandardScaler()] if is_scaled else [median]
+    filled = SimpleImputer(strategy="constant", fill_value=_NO_TEXT, keep_empty_features=True)
+    parts: list[tuple[str, list[Any], list[str]]] = [
+        ("numbers", numeric, kinds[NUMBERS]),
+        ("dates", [_date_parts(features[kinds[DATES]]), *numeric], kinds[DATES]),
+        ("texts", [filled, _one_hot()], few),
+        ("codes", [filled, _target_encoder(params.random_state, is_regression)], many),
+        ("booleans", [_one_hot()], kinds[BOOLEANS]),
+    ]
+    return ColumnTransformer([(name, _in_turn(steps), columns) for name, steps, columns in parts if columns])
 
 
-def _is_boolean(column: pd.Series) -> bool:
-    """Check whether a column is boolean; pandas stores booleans with missing values as objects."""
-    return pd.api.types.is_bool_dtype(column) or bool(
-        column.dtype == object and column.map(type).eq(bool).any()
-    )
+def needs_scaling(features: pd.DataFrame, params: TrainParams) -> bool:
+    """Check whether columns differ in magnitude so much that it changes the result of an estimator.
+
+    Parameters
+    ----------
+    features
+        All rows, shape (rows, columns).
+    params
+        The parameters of the training; `dtypes` is used.
+    """
+    kinds = kinds_of_columns(features, params.dtypes)
+    deviations = [float(features[name].std()) for name in kinds[NUMBERS]]
+    if kinds[TEXTS] or kinds[BOOLEANS]:
+        deviations.append(_ENCODED_DEVIATION)
+    positive = [value for value in deviations if value > 0]
+    return bool(kinds[DATES]) or max(positive, default=0) > _MAGNITUDES * min(positive, default=0)
+
+
+def _in_turn(steps: Sequence[Any]) -> Any:
+    return steps[0] if len(steps) == 1 else Pipeline([(type(step).__name__.lower(), step) for step in steps])
+
+
+def _date_parts(dates: pd.DataFrame) -> FunctionTransformer:
+    """Return a transformer to the parts that vary in a column."""
+    varying = []
+    for name in dates:
+        parsed = parse_dates(dates[name]).dt
+        varying.append([part for part in PARTS if getattr(parsed, part).nunique() > 1] or [PARTS[0]])
+    return FunctionTransformer(date_parts, kw_args={"parts": varying})
 
 
 def _one_hot() -> OneHotEncoder:
     # A category that is not in the training rows must not raise an error at prediction.
-    return OneHotEncoder(
-        handle_unknown="infrequent_if_exist", max_categories=MAX_CATEGORIES, sparse_output=False
-    )
+    return OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+
+
+def _target_encoder(random_state: int, is_regression: bool) -> TargetEncoder:
+    """Return an encoder by labels, which encodes each row by the labels of other rows."""
+    if tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 9):
+        return TargetEncoder(random_state=random_state)
+    kind = KFold if is_regression else StratifiedKFold
+    return TargetEncoder(cv=kind(5, shuffle=True, random_state=random_state))

@@ -19,8 +19,10 @@ import pandas as pd
 from pipeline.data import split
 from pipeline.data.dataset import Dataset
 from pipeline.data.folds import check_folds
+from pipeline.data.leaks import warn_of_leaks
 from pipeline.data.load import load_dataset
 from pipeline.params.definitions import TrainParams
+from pipeline.params.fields import as_text
 from pipeline.tracking import runs, store
 from pipeline.tracking.model_logging import log_model
 from pipeline.tracking.registration import register_version, registered_version, set_stage
@@ -77,6 +79,7 @@ def train(params: TrainParams) -> TrainResult:
     rows = split.split_rows(dataset, params)
     training, holdout = dataset.take(rows[0]), dataset.take(rows[1])
     check_folds(training, params)
+    warn_of_leaks(training, holdout)
     trusted = TrustPolicy.from_environment().trusted
     model_pipeline.check_model_params(params, training.features, training.labels, trusted)
 
@@ -87,7 +90,12 @@ def train(params: TrainParams) -> TrainResult:
         value = fitted.metrics[key]
         warn_if_no_better_than_constant(metric_of(params), fitted.outcomes, training, value)
         description = render_model_card(params, training, holdout, fitted)
-        tags = {"model": params.model, "task": params.task, "data_digest": dataset.digest}
+        tags = {
+            "model": params.model,
+            "task": params.task,
+            "data_digest": dataset.digest,
+            "scaled": as_text(model_pipeline.is_scaled(params, dataset.features)),
+        }
         runs.log_metrics(run_id, params.as_text(), fitted.metrics, tags, description)
         _log_dataset(dataset, Path(params.data).stem)
         logged = log_model(

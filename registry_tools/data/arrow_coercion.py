@@ -24,7 +24,10 @@ _NUMERIC = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
 _ACCEPTED: Mapping[str, tuple[Callable[[pa.DataType], bool], ...]] = {
     **dict.fromkeys(NUMBERS, _NUMERIC),
     "boolean": (pa.types.is_boolean,),
-    "string": (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
+    "string": (
+        *(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
+        *(pa.types.is_timestamp, pa.types.is_date),  # models of `pipeline` take dates as text
+    ),
     "datetime": (pa.types.is_temporal,),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -139,7 +140,12 @@ def _coerce_column(values: pd.Series, column: Column) -> pd.Series:
     _refuse_values(values, missing, column.name, column.type)
     if column.type == "boolean" and not missing.any():
         return values.astype("bool")
-    return values.astype(object).where(~missing, None if column.type == "boolean" else np.nan)
+    if column.type == "boolean":
+        return values.astype(object).where(~missing, None)
+    texts = values.astype(object).where(~missing, np.nan)
+    if any(isinstance(value, date) for value in texts):  # models of `pipeline` take dates as text
+        return texts.map(lambda value: value.isoformat() if isinstance(value, date) else value).astype(object)
+    return texts
 
 
 def _coerce_numbers(values: pd.Series, column: Column, missing: pd.Series) -> pd.Series:

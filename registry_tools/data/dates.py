@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-PARTS = ("year", "month", "day", "dayofweek", "hour", "minute")
+PARTS = ("year", "month", "day", "day_of_week", "hour", "minute")
+_DATE = r"\d{4}-\d{2}-\d{2}"
 
 
 def parse_dates(column: pd.Series) -> pd.Series:
@@ -17,6 +19,14 @@ def parse_dates(column: pd.Series) -> pd.Series:
     if not pd.api.types.is_datetime64_any_dtype(column):
         column = column.astype(object).where(column.notna(), None).map(str, na_action="ignore")
     return pd.to_datetime(column, format="ISO8601", errors="coerce", utc=True).astype("datetime64[us, UTC]")
+
+
+def are_dates(column: pd.Series) -> bool:
+    """Check whether all text of a column begins with a date such as 2026-01-31."""
+    texts = column.dropna()
+    if not len(texts) or not re.match(_DATE, str(texts.iloc[0])):
+        return False
+    return bool(texts.map(str).str.match(_DATE).all() and parse_dates(texts).notna().all())
 
 
 def date_parts(columns: Any, parts: Sequence[Sequence[str]]) -> npt.NDArray[np.float64]:

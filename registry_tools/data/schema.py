@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
@@ -144,7 +145,7 @@ def unmet_requirement(value: Any, kind: str) -> str | None:
     if kind == "boolean":
         return None if isinstance(value, _BOOLEANS) else BOOLEAN
     if kind == "string":
-        return None if isinstance(value, str) else TEXT
+        return None if isinstance(value, (str, date)) else TEXT
     if kind not in NUMBERS:
         return None
     if isinstance(value, _BOOLEANS) or not isinstance(value, _NUMERIC):

@@ -179,8 +179,8 @@ def test_times_and_lists_are_refused(tmp_path: Path) -> None:
     table = pd.DataFrame({"x": [1, 2, 3, 4], "kind": list("aabb")})
     path = tmp_path / "table.parquet"
     params = TrainParams(data=str(path), target="kind")
-    table.assign(when=pd.Timestamp("2026-01-01") + pd.to_timedelta(range(4), "D")).to_parquet(path)
-    with pytest.raises(DataError, match=r"'when' has values of type Timestamp"):
+    table.assign(when=pd.to_timedelta(range(4), "D")).to_parquet(path)
+    with pytest.raises(DataError, match=r"'when' has values of type Timedelta"):
         load_dataset(params)
     table.assign(many=[[1], [2], [3], [4]]).to_parquet(path)
     with pytest.raises(DataError, match=r"'many' has values of type ndarray"):
