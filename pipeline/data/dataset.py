@@ -38,11 +38,6 @@ class Dataset:
     weights: npt.NDArray[np.float64] | None = None  # shape (rows,); None without `weight`
     task: str = CLASSIFICATION  # or REGRESSION
 
-    @property
-    def smallest_class(self) -> int:
-        """The number of rows of the smallest class; of all rows for a regression."""
-        return int(self.labels.value_counts().min()) if self.target_names else len(self.labels)
-
     def label_values(self) -> npt.NDArray[Any]:
         """Return the class name or the number of each row, shape (rows,)."""
         if not self.target_names:

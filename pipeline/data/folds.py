@@ -7,6 +7,7 @@ expanding windows: each one is tested on the rows that follow its training rows.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from pipeline.params.definitions import TrainParams
 
 _log = logging.getLogger(__name__)
 
+_INNER_FOLDS = 5  # for calibration and threshold
 Rows = npt.NDArray[np.int64]
 
 
@@ -71,6 +73,18 @@ def make_folds(dataset: Dataset, params: TrainParams) -> list[tuple[Rows, Rows]]
     return [fold for fold in folds if dataset.labels.iloc[fold[0]].nunique() > 1]
 
 
+def divide_units(dataset: Dataset, params: TrainParams) -> list[tuple[Rows, Rows]]:
+    """Return up to five folds that have all rows once and keep units, or rows of one time, whole.
+
+    Calibration and threshold are chosen on them. The list is empty if the rows are too few for two folds.
+    """
+    if dataset.times is not None:
+        _, times = np.unique(dataset.times, return_inverse=True)
+        dataset = replace(dataset, units=times.astype(np.uint64))
+    number = min(_INNER_FOLDS, _units_of_smallest_class(dataset))
+    return _divide(dataset, number, params.random_state) if number > 1 else []
+
+
 def _asked(params: TrainParams) -> tuple[int, int]:
     folds, _, repeats = params.cv.partition("x")
     return int(folds), int(repeats or 1)
@@ -89,9 +103,12 @@ def _possible_folds(dataset: Dataset, wanted: int, params: TrainParams) -> int:
         raise InvalidParameter(
             "cv", params.cv, f"group={params.group} has only {units} groups to train on: use fewer folds"
         )
+    return min(wanted, _units_of_smallest_class(dataset))
+
+
+def _units_of_smallest_class(dataset: Dataset) -> int:
     pairs = np.unique(np.stack([class_of_rows(dataset).astype(np.uint64), dataset.units]), axis=1)
-    fewest = int(np.unique(pairs[0], return_counts=True)[1].min())
-    return min(wanted, fewest)
+    return int(np.unique(pairs[0], return_counts=True)[1].min())
 
 
 def _expanding_windows(times: npt.NDArray[Any], wanted: int, params: TrainParams) -> list[tuple[Rows, Rows]]:

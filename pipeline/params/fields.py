@@ -107,12 +107,12 @@ def column_types(text: str) -> dict[str, str]:
 
 
 def class_weights(text: str) -> str | dict[str, float] | None:
-    """Parse `balanced`, a JSON object of weights above or equal to 0 by class name, or `none`."""
+    """Parse `balanced`, a JSON object of weights above 0 by class name, or `none`."""
     if text in {"", "none", "balanced"}:
         return text if text == "balanced" else None
     weights = json_object(text)
     numbers = [weight for weight in weights.values() if type(weight) in {int, float}]
-    if len(numbers) < len(weights) or not all(0 <= number < 1e9 for number in numbers) or not weights:
+    if len(numbers) < len(weights) or not all(0 < number < 1e9 for number in numbers) or not weights:
         raise ValueError
     return weights
 

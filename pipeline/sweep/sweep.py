@@ -19,6 +19,7 @@ from pipeline.sweep.trials import Trial, TrialResult, evaluate_trial, rank, run_
 from pipeline.tracking.runs import training_run
 from pipeline.tracking.sweep_runs import SweepRuns
 from pipeline.training.environment import identity
+from pipeline.training.fit_pipeline import check_fit
 from pipeline.training.model_card import EvaluatedTrial, render_sweep_card, run_name
 from pipeline.training.model_pipeline import resolve_model
 from pipeline.training.scoring import mean_key, metric_key, metric_of
@@ -128,6 +129,7 @@ def sweep(params: SweepParams, show: Show = lambda *_: None) -> SweepResult:
     params = resolve_model(params, dataset)
     training = dataset.take(split_rows(dataset, params)[0])
     check_folds(training, params)
+    check_fit(params, training)
     study = SweepStudy(params)
     if params.engine == "spark":
         check_installed()

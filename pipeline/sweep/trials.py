@@ -21,7 +21,7 @@ from pipeline.data.dataset import Dataset
 from pipeline.estimators import ESTIMATORS
 from pipeline.params.definitions import SweepParams
 from pipeline.params.fields import as_text
-from pipeline.training import model_pipeline
+from pipeline.training.fit_pipeline import cross_validate
 from pipeline.training.scoring import mean_key, std_key
 from registry_tools.errors import error_summary, first_line
 from registry_tools.processes import calls_in_processes, calls_on_spark
@@ -72,7 +72,7 @@ def evaluate_trial(
         # One thread: trials share the cores among them, and sums are the same wherever they run.
         with warnings.catch_warnings(record=True) as caught, threadpool_limits(1):
             warnings.simplefilter("always")
-            metrics = model_pipeline.cross_validate(trained, features, training)
+            metrics = cross_validate(trained, features, training)
     except Exception as error:  # noqa: BLE001 - any error of an estimator is the result of its trial
         return TrialResult({}, failure=error_summary(error, 500))
     seconds = time.perf_counter() - began

@@ -14,7 +14,7 @@ from sklearn.pipeline import Pipeline
 from pipeline.data.dataset import Dataset
 from pipeline.errors import InvalidParameter
 from pipeline.params.definitions import TrainParams
-from pipeline.training import model_pipeline
+from pipeline.training.fit_pipeline import cross_validate, fit_pipeline
 from pipeline.training.scoring import measure, metric_key, metric_of, predict_outcomes
 from registry_tools.stats.metric import METRICS, REGRESSION, Outcomes
 from registry_tools.stats.metrics import classification_metrics
@@ -49,8 +49,7 @@ def fit_model(params: TrainParams, dataset: Dataset, training: Dataset, holdout:
         If the metric is undefined for the held-out rows.
     """
     names = dataset.target_names
-    estimator = model_pipeline.build_pipeline(params, dataset.features, training.smallest_class)
-    estimator.fit(training.features, training.labels)
+    estimator = fit_pipeline(params, dataset.features, training)
     outcomes = predict_outcomes(estimator, holdout.features, holdout.labels, names)
     if params.task == REGRESSION:
         predicted, counts = outcomes.predicted, None
@@ -75,4 +74,4 @@ def _cross_validate(params: TrainParams, dataset: Dataset, training: Dataset) ->
     # Threads are faster than processes here: the folds of a small table take less time than the start
     # of a process, and the estimators release the interpreter lock during most of their work.
     with joblib.parallel_config("threading", n_jobs=-1):
-        return model_pipeline.cross_validate(params, dataset.features, training)
+        return cross_validate(params, dataset.features, training)

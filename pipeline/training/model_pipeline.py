@@ -16,26 +16,17 @@ import numpy as np
 import pandas as pd
 import skops.io
 from sklearn.base import BaseEstimator
-from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import Pipeline
 from sklearn.utils._param_validation import InvalidParameterError
 
 from pipeline.data.dataset import Dataset
-from pipeline.data.folds import make_folds
-from pipeline.errors import InvalidParameter, PipelineError, UntrustedType
+from pipeline.data.folds import Rows, make_folds
+from pipeline.errors import InvalidParameter, UntrustedType
 from pipeline.estimators import DEFAULT_MODELS, ESTIMATORS, models_of
 from pipeline.params.definitions import TrainParams
 from pipeline.params.fields import AUTO, as_text
 from pipeline.training.preparation import column_transformer, needs_scaling
-from pipeline.training.scoring import (
-    ParamsType,
-    mean_key,
-    metric_of,
-    resolve_params,
-    scorer,
-    std_key,
-    with_values,
-)
+from pipeline.training.scoring import ParamsType, resolve_params, with_values
 from registry_tools.stats.metric import REGRESSION
 
 _log = logging.getLogger(__name__)
@@ -43,7 +34,7 @@ _log = logging.getLogger(__name__)
 _TRIED_ROWS = 1000  # rows of each class that `check_model_params` fits at most
 
 
-def build_pipeline(params: TrainParams, features: pd.DataFrame, class_size: int) -> Pipeline:
+def build_pipeline(params: TrainParams, features: pd.DataFrame, folds: list[tuple[Rows, Rows]]) -> Pipeline:
     """Return the untrained pipeline for a table.
 
     Parameters
@@ -52,9 +43,8 @@ def build_pipeline(params: TrainParams, features: pd.DataFrame, class_size: int)
         The parameters of the training; `model`, `model_params`, `max_iter` and `random_state` are used.
     features
         All rows, shape (rows, columns). Their types and missing values decide the preparation.
-    class_size
-        The number of training rows of the smallest class; of all rows for a regression. The calibration
-        of `svc` needs two in each fold.
+    folds
+        Positions of the rows that the pipeline will be fitted to, for the calibration; empty for none.
 
     Raises
     ------
@@ -67,7 +57,7 @@ def build_pipeline(params: TrainParams, features: pd.DataFrame, class_size: int)
         steps.append(("prepare", preparation))
     estimator = create_estimator(params)
     if params.task != REGRESSION:
-        estimator = _calibrate(estimator, class_size)
+        estimator = _calibrate(estimator, params.calibrate, folds)
     elif ESTIMATORS[params.model].scales_target:
         estimator = _scale_target(estimator)
     steps.append(("model", estimator))
@@ -104,61 +94,15 @@ def default_arguments(model: str, task: str, names: Collection[str]) -> dict[str
     return {name: defaults[name] for name in names}
 
 
-def fold_count(class_size: int) -> int:
-    """Return the number of folds of a cross-validation: five, or `class_size` if that is smaller.
-
-    With fewer than two folds, the caller skips the cross-validation.
-    """
-    return min(5, class_size)
-
-
-def cross_validate(params: TrainParams, features: pd.DataFrame, training: Dataset) -> dict[str, float]:
-    """Return mean and standard deviation of the metric over folds of the training rows.
-
-    A fold for which the metric is undefined does not count.
-
-    Parameters
-    ----------
-    params, features
-        As for `build_pipeline`; `metric` is used too.
-    training
-        The training rows. With too few for two folds, the result is empty.
-
-    Raises
-    ------
-    PipelineError
-        If the metric is undefined in each fold.
-    """
-    folds = make_folds(training, params)
-    if not folds:
-        return {}
-    class_size, metric = training.smallest_class, metric_of(params)
-    scores = cross_val_score(
-        build_pipeline(params, features, class_size),
-        training.features,
-        training.labels,
-        scoring=scorer(metric, training.target_names),
-        cv=folds,
-        error_score="raise",
-    )
-    scores = scores[~np.isnan(scores)]
-    if not len(scores):
-        raise PipelineError(f"metric={metric.name}: it is undefined in each fold; take more rows")
-    return {mean_key(metric.name): float(scores.mean()), std_key(metric.name): float(scores.std())}
-
-
-def check_model_params(
-    params: TrainParams, features: pd.DataFrame, labels: pd.Series, trusted: Sequence[str]
-) -> None:
+def check_model_params(params: TrainParams, training: Dataset, trusted: Sequence[str]) -> None:
     """Fit the pipeline once before a run is opened, so that invalid `model_params` leave no run.
 
     Parameters
     ----------
     params
         As for `build_pipeline`.
-    features, labels
-        The training rows, shapes (rows, columns) and (rows,). At most 1000 rows of each class are
-        used; for a regression, 1000 rows.
+    training
+        The training rows. At most 1000 rows of each class are used; for a regression, 1000 rows.
     trusted
         The types that a model may contain, in addition to the types that skops trusts by default.
 
@@ -175,19 +119,20 @@ def check_model_params(
             estimator._validate_params()
     except InvalidParameterError as error:
         raise _invalid_model_params(params, error) from error
-    if _has_class_weight(estimator) and not _has_probabilities(estimator):
+    if _has_class_weight(estimator) and not _gives_probabilities(estimator):
         _log.warning(
             "class_weight has almost no effect: %s has no probabilities, and the calibration that "
-            "computes them weights all rows equally",
+            "computes them weights all rows equally; use the parameter class_weight of the training",
             params.model,
         )
     if params.model == "knn":
-        _check_neighbours(params, estimator.get_params()["n_neighbors"], labels)
+        _check_neighbours(params, estimator.get_params()["n_neighbors"], training)
     if not params.model_params:
         return
+    features, labels = training.features, training.labels
     classes = labels if params.task != REGRESSION else np.zeros(len(labels))
     part = labels.groupby(classes).head(_TRIED_ROWS).index
-    trial = build_pipeline(params, features, class_size=0)
+    trial = build_pipeline(params, features, folds=[])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -206,9 +151,8 @@ def _invalid_model_params(params: TrainParams, reason: object) -> InvalidParamet
     return InvalidParameter("model_params", as_text(params.model_params), text)
 
 
-def _check_neighbours(params: TrainParams, neighbours: object, labels: pd.Series) -> None:
-    parts = fold_count(int(labels.value_counts().min()) if params.task != REGRESSION else len(labels))
-    rows = len(labels) - (-(-len(labels) // parts) if parts > 1 else 0)
+def _check_neighbours(params: TrainParams, neighbours: object, training: Dataset) -> None:
+    rows = min((len(fitted) for fitted, _ in make_folds(training, params)), default=len(training.labels))
     if not isinstance(neighbours, int) or isinstance(neighbours, bool):
         raise _invalid_model_params(params, f"n_neighbors must be a whole number, not {neighbours}")
     if neighbours > rows:
@@ -258,8 +202,15 @@ def _has_class_weight(estimator: BaseEstimator) -> bool:
     return any(name.endswith("class_weight") and value is not None for name, value in given)
 
 
-def _has_probabilities(estimator: BaseEstimator) -> bool:
+def _gives_probabilities(estimator: BaseEstimator) -> bool:
     return hasattr(estimator, "predict_proba") or not hasattr(estimator, "decision_function")
+
+
+def has_probabilities(params: TrainParams) -> bool:
+    """Check whether the classifier of a training has probabilities, of its own or by calibration."""
+    estimator = create_estimator(params)
+    is_calibrated = params.calibrate != "none" and hasattr(estimator, "decision_function")
+    return hasattr(estimator, "predict_proba") or is_calibrated
 
 
 def _scale_target(estimator: BaseEstimator) -> BaseEstimator:
@@ -270,15 +221,12 @@ def _scale_target(estimator: BaseEstimator) -> BaseEstimator:
     return TransformedTargetRegressor(estimator, transformer=StandardScaler())
 
 
-def _calibrate(estimator: BaseEstimator, class_size: int) -> BaseEstimator:
-    """Calibrate an estimator that has decision values but no probabilities, with a sigmoid.
-
-    All other estimators are returned unchanged. `class_size` counts all training rows of the smallest
-    class; a fold of the cross-validation has four fifths of them.
-    """
-    inner = fold_count(class_size * 4 // 5)
-    if _has_probabilities(estimator) or inner < 2:
+def _calibrate(estimator: BaseEstimator, method: str, folds: list[tuple[Rows, Rows]]) -> BaseEstimator:
+    """Calibrate the probabilities of a classifier on folds of its training rows; without folds, do not."""
+    if method == AUTO:
+        method = "none" if _gives_probabilities(estimator) else "sigmoid"
+    if method == "none" or not folds:
         return estimator
     from sklearn.calibration import CalibratedClassifierCV
 
-    return CalibratedClassifierCV(estimator, ensemble=False, cv=inner)
+    return CalibratedClassifierCV(estimator, method=method, ensemble=False, cv=folds)

@@ -158,7 +158,7 @@ def importance(
 
 
 def learning_curve(
-    build: Callable[[], Any],
+    fit: Callable[[npt.NDArray[np.int64]], Any],
     fitted: Any,
     training: tuple[pd.DataFrame, pd.Series],
     holdout: tuple[pd.DataFrame, pd.Series],
@@ -170,8 +170,8 @@ def learning_curve(
 
     Parameters
     ----------
-    build
-        Returns an unfitted estimator.
+    fit
+        Returns an estimator that is fitted to the training rows at these positions.
     fitted
         The estimator that was fitted to all training rows; it gives the last point.
     training, holdout
@@ -194,7 +194,7 @@ def learning_curve(
         taken = next(kind(1, train_size=rows, random_state=random_state).split(features, labels))[0]
         part = features.iloc[taken], labels.iloc[taken]
         try:
-            points.append(_point(score, build().fit(*part), part, holdout))
+            points.append(_point(score, fit(taken), part, holdout))
         except ValueError as error:
             # The estimator needs more rows, for example one of each class in each fold.
             _log.warning("the learning curve has no point at %d rows: %s", rows, first_line(error, 150))

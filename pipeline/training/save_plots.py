@@ -11,10 +11,11 @@ from matplotlib.figure import Figure
 from sklearn.pipeline import Pipeline
 
 from pipeline.data.dataset import Dataset
+from pipeline.data.folds import Rows
 from pipeline.params.definitions import TrainParams
 from pipeline.training import figures, plot_data
 from pipeline.training.fit import FittedModel
-from pipeline.training.model_pipeline import build_pipeline
+from pipeline.training.fit_pipeline import fit_pipeline
 from pipeline.training.scoring import metric_of
 
 _log = logging.getLogger(__name__)
@@ -62,10 +63,10 @@ def save_plots(
     figure = figures.importance(entries, metric.name, metric.less_is_better)
     _save(folder / "permutation_importance", figure, entries)
 
-    def build() -> Pipeline:
-        return build_pipeline(params, dataset.features, training.smallest_class)
+    def fit(rows: Rows) -> Pipeline:
+        return fit_pipeline(params, dataset.features, training.take(rows))
 
-    points = plot_data.learning_curve(build, fitted.estimator, parts[0], parts[1], seed, metric, names)
+    points = plot_data.learning_curve(fit, fitted.estimator, parts[0], parts[1], seed, metric, names)
     if len(points) > 1:
         _save(folder / "learning_curve", figures.learning_curve(points, metric.name), points)
 

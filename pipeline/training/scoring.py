@@ -60,7 +60,7 @@ def resolve_params(params: ParamsType, dataset: Dataset) -> ParamsType:
     return with_values(params, task=dataset.task, metric=name)
 
 
-def with_values(params: ParamsType, **values: str) -> ParamsType:
+def with_values(params: ParamsType, **values: str | None) -> ParamsType:
     """Return a copy of parameters with other values, which are not checked again."""
     changed = copy.copy(params)
     for name, value in values.items():

@@ -29,6 +29,7 @@ from pipeline.tracking.registration import register_version, registered_version,
 from pipeline.training import model_pipeline
 from pipeline.training.baseline import make_baseline, write_baseline
 from pipeline.training.fit import FittedModel, fit_model
+from pipeline.training.fit_pipeline import check_fit
 from pipeline.training.model_card import render_model_card, run_name
 from pipeline.training.save_plots import save_plots
 from pipeline.training.scoring import format_value, metric_key, metric_of, warn_if_no_better_than_constant
@@ -81,7 +82,8 @@ def train(params: TrainParams) -> TrainResult:
     check_folds(training, params)
     warn_of_leaks(training, holdout)
     trusted = TrustPolicy.from_environment().trusted
-    model_pipeline.check_model_params(params, training.features, training.labels, trusted)
+    model_pipeline.check_model_params(params, training, trusted)
+    check_fit(params, training)
 
     with runs.training_run(params.name, run_name(params)) as run_id:
         with _log_warnings():
@@ -96,6 +98,8 @@ def train(params: TrainParams) -> TrainResult:
             "data_digest": dataset.digest,
             "scaled": as_text(model_pipeline.is_scaled(params, dataset.features)),
         }
+        if params.threshold is not None:
+            tags["threshold"] = f"{fitted.estimator[-1].threshold:.6g}"
         runs.log_metrics(run_id, params.as_text(), fitted.metrics, tags, description)
         _log_dataset(dataset, Path(params.data).stem)
         logged = log_model(

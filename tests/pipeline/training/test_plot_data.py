@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -59,6 +63,11 @@ def test_the_only_informative_column_has_the_largest_importance() -> None:
     assert entries[0]["mean"] > 0.3 > abs(entries[1]["mean"])
 
 
+def fit_to(estimator: Any, features: pd.DataFrame, labels: pd.Series) -> Callable[[np.ndarray], Any]:
+    """Return a function that fits an estimator to the rows at some positions."""
+    return lambda rows: clone(estimator).fit(features.iloc[rows], labels.iloc[rows])
+
+
 def test_a_learning_curve_ends_with_the_fitted_model_and_is_reproducible() -> None:
     rng = np.random.default_rng(1)
     table = pd.DataFrame({"x": rng.random(100)})
@@ -66,7 +75,8 @@ def test_a_learning_curve_ends_with_the_fitted_model_and_is_reproducible() -> No
     parts = (table[:80], labels[:80]), (table[80:], labels[80:])
     fitted = LogisticRegression().fit(*parts[0])
     first, second = (
-        plot_data.learning_curve(LogisticRegression, fitted, *parts, random_state=1) for _ in "ab"
+        plot_data.learning_curve(fit_to(LogisticRegression(), *parts[0]), fitted, *parts, random_state=1)
+        for _ in "ab"
     )
     assert first == second
     assert [point["rows"] for point in first] == [8, 20, 40, 60, 80]
@@ -77,10 +87,9 @@ def test_a_point_with_too_few_rows_for_the_neighbours_is_left_out() -> None:
     labels = (table["x"] > 0.5).astype(int)
     parts = (table[::2], labels[::2]), (table[1::2], labels[1::2])
 
-    def build() -> KNeighborsClassifier:
-        return KNeighborsClassifier(15)
-
-    points = plot_data.learning_curve(build, build().fit(*parts[0]), *parts, random_state=1)
+    fitted = KNeighborsClassifier(15).fit(*parts[0])
+    fit = fit_to(KNeighborsClassifier(15), *parts[0])
+    points = plot_data.learning_curve(fit, fitted, *parts, random_state=1)
     assert [point["rows"] for point in points] == [25, 38, 50]
 
 
@@ -88,7 +97,7 @@ def test_a_learning_curve_of_few_rows_has_fewer_points() -> None:
     table, labels = pd.DataFrame({"x": [0.0, 1.0, 0.1]}), pd.Series([0, 1, 0])
     fitted = LogisticRegression().fit(table, labels)
     part = table, labels
-    points = plot_data.learning_curve(LogisticRegression, fitted, part, part, random_state=1)
+    points = plot_data.learning_curve(fit_to(fitted, *part), fitted, part, part, random_state=1)
     assert [point["rows"] for point in points] == [3]
 
 

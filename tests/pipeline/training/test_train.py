@@ -221,7 +221,7 @@ def test_a_refused_parameter_leaves_no_run_and_no_file(store: str, tmp_path: Pat
         (TrainParams(model_params={"max_iter": 1}), "use the parameter max_iter of the training"),
         (TrainParams(model_params={"solver": "liblinear"}), "model_params="),
         (TrainParams(test_size=150), "0 of 150 rows would be left to train on"),
-        (TrainParams(model="knn", model_params={"n_neighbors": 100}), "a fold has only 96 training rows"),
+        (TrainParams(model="knn", model_params={"n_neighbors": 100}), "a fold has only 95 training rows"),
         (TrainParams(model="knn", model_params={"n_neighbors": None}), "a whole number"),
         (TrainParams(model="knn", model_params={"metric": "canberra"}), "are not trusted"),
     ):

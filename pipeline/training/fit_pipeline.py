@@ -1,0 +1,178 @@
+"""Fit the pipeline of a training with its weights, calibration and threshold, and cross-validate it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.base import BaseEstimator
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import FixedThresholdClassifier
+from sklearn.pipeline import Pipeline
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import has_fit_parameter
+
+from pipeline.data.dataset import Dataset, quoted_values
+from pipeline.data.folds import Rows, divide_units, make_folds
+from pipeline.errors import InvalidParameter, PipelineError
+from pipeline.estimators import ESTIMATORS
+from pipeline.params.definitions import TrainParams
+from pipeline.params.fields import AUTO, as_text
+from pipeline.training.model_pipeline import build_pipeline, create_estimator, has_probabilities
+from pipeline.training.scoring import mean_key, metric_of, scorer, std_key, with_values
+from registry_tools.errors import InputError
+from registry_tools.stats.metric import CLASSIFICATION, Metric, Outcomes, find_metric
+
+_MOST_THRESHOLDS = 200  # of which the best is chosen
+
+
+def check_fit(params: TrainParams, training: Dataset) -> None:
+    """Check weights, calibration and threshold before a run is opened.
+
+    Raises
+    ------
+    InvalidParameter
+        If the task, the classes or the estimator do not allow one of them.
+    """
+    names = training.target_names
+    for name in ("class_weight", "calibrate", "threshold"):
+        value = getattr(params, name)
+        if not names and value not in {None, AUTO, "none"}:
+            raise InvalidParameter(name, as_text(value), f"{training.target!r} holds numbers, not classes")
+    if isinstance(params.class_weight, dict) and (unknown := set(params.class_weight) - set(names)):
+        known = f"{quoted_values(sorted(unknown))} is no class; the classes are {quoted_values(names)}"
+        raise InvalidParameter("class_weight", as_text(params.class_weight), known)
+    if params.threshold is not None:
+        _threshold_metric(params, training)
+    if params.model not in ESTIMATORS:
+        return
+    estimator = create_estimator(params)
+    weighted = "weight" if params.weight is not None else "class_weight"
+    if _sample_weights(params, training) is not None and not has_fit_parameter(estimator, "sample_weight"):
+        raise InvalidParameter(
+            weighted, as_text(getattr(params, weighted)), f"{params.model} takes no weights"
+        )
+    has_scores = hasattr(estimator, "predict_proba") or hasattr(estimator, "decision_function")
+    if params.calibrate in {"sigmoid", "isotonic"} and not has_scores:
+        raise InvalidParameter("calibrate", params.calibrate, f"{params.model} has nothing to calibrate")
+    if params.threshold is not None and not has_probabilities(params):
+        raise InvalidParameter("threshold", params.threshold, f"{params.model} has no probabilities")
+
+
+def fit_pipeline(params: TrainParams, features: pd.DataFrame, training: Dataset) -> Pipeline:
+    """Return the pipeline of a training, fitted.
+
+    Calibration and threshold are chosen on folds of the training rows, which keep units whole.
+
+    Parameters
+    ----------
+    params
+        The resolved parameters of the training.
+    features
+        All rows, shape (rows, columns). Their types and missing values decide the preparation.
+    training
+        The rows to fit.
+    """
+    folds = divide_units(training, params) if training.target_names else []
+    pipeline = build_pipeline(params, features, folds)
+    weights = _sample_weights(params, training)
+    weighting = {} if weights is None else {"model__sample_weight": weights}
+    pipeline.fit(training.features, training.labels, **weighting)
+    if isinstance(getattr(pipeline[-1], "cv", None), list):
+        pipeline[-1].set_params(cv=len(folds))  # the model does not keep the positions of its rows
+    if params.threshold is not None:
+        threshold = _best_threshold(params, features, training, folds)
+        pipeline.steps[-1] = ("model", _with_threshold(pipeline, threshold, training))
+    return pipeline
+
+
+def _sample_weights(params: TrainParams, training: Dataset) -> npt.NDArray[np.float64] | None:
+    """Return the product of row weight and class weight, shape (rows,); None without weights."""
+    if params.class_weight is None:
+        return training.weights
+    by_class: Any = params.class_weight
+    if not isinstance(by_class, str):
+        by_class = {code: by_class.get(name, 1) for code, name in enumerate(training.target_names)}
+    weights = compute_sample_weight(by_class, training.labels)
+    return weights if training.weights is None else weights * training.weights
+
+
+def _threshold_metric(params: TrainParams, training: Dataset) -> Metric:
+    value = str(params.threshold)
+    if len(training.target_names) != 2:
+        classes = len(training.target_names)
+        raise InvalidParameter("threshold", value, f"needs two classes, {training.target!r} has {classes}")
+    try:
+        metric = find_metric(value, CLASSIFICATION)
+    except InputError as error:
+        raise InvalidParameter("threshold", value, str(error).partition(": ")[2]) from error
+    if metric.needs_probabilities:
+        raise InvalidParameter(
+            "threshold", value, "does not depend on a threshold: take f1_macro, or another"
+        )
+    return metric
+
+
+def _best_threshold(
+    params: TrainParams, features: pd.DataFrame, training: Dataset, folds: list[tuple[Rows, Rows]]
+) -> float:
+    """Return the probability of the second class from which to predict it; of equal ones, nearest to 0.5."""
+    if not folds:
+        raise InvalidParameter("threshold", str(params.threshold), "a class has too few rows for two folds")
+    plain, metric = with_values(params, threshold=None), _threshold_metric(params, training)
+    found = np.empty(len(training.labels))
+    for fitted, tested in folds:
+        model = fit_pipeline(plain, features, training.take(fitted))
+        found[tested] = model.predict_proba(training.features.iloc[tested])[:, 1]
+    names, labels = np.asarray(training.target_names, dtype=object), training.label_values()
+    possible = np.unique(np.quantile(found, np.linspace(0, 1, _MOST_THRESHOLDS), method="nearest"))
+    best, value = 0.5, float("nan")
+    for threshold in sorted((0.5, *possible.tolist()), key=lambda each: abs(each - 0.5)):
+        other = metric.compute(Outcomes(labels, names[(found >= threshold).astype(int)]))
+        if np.isnan(value) or metric.is_better(other, value):
+            best, value = threshold, other
+    return best
+
+
+def _with_threshold(pipeline: Pipeline, threshold: float, training: Dataset) -> BaseEstimator:
+    fixed = FixedThresholdClassifier(
+        FrozenEstimator(pipeline[-1]), threshold=threshold, pos_label=1, response_method="predict_proba"
+    )
+    prepared = pipeline[:-1].transform(training.features) if len(pipeline) > 1 else training.features
+    return fixed.fit(prepared, training.labels)
+
+
+def cross_validate(params: TrainParams, features: pd.DataFrame, training: Dataset) -> dict[str, float]:
+    """Return mean and standard deviation of the metric over folds of the training rows.
+
+    A fold for which the metric is undefined does not count.
+
+    Parameters
+    ----------
+    params, features
+        As for `fit_pipeline`; `metric` is used too.
+    training
+        The training rows. With too few for two folds, the result is empty.
+
+    Raises
+    ------
+    PipelineError
+        If the metric is undefined in each fold.
+    """
+    metric = metric_of(params)
+    score = scorer(metric, training.target_names)
+
+    def score_fold(fitted: Rows, tested: Rows) -> float:
+        model = fit_pipeline(params, features, training.take(fitted))
+        return score(model, training.features.iloc[tested], training.labels.iloc[tested])
+
+    scores = np.array(Parallel()(delayed(score_fold)(*fold) for fold in make_folds(training, params)))
+    if not len(scores):
+        return {}
+    scores = scores[~np.isnan(scores)]
+    if not len(scores):
+        raise PipelineError(f"metric={metric.name}: it is undefined in each fold; take more rows")
+    return {mean_key(metric.name): float(scores.mean()), std_key(metric.name): float(scores.std())}
