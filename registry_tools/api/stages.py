@@ -29,6 +29,7 @@ def promote(
     minimum: Mapping[str, float] | None = None,
     maximum: Mapping[str, float] | None = None,
     rule: str = "not-worse",
+    metric: str | None = None,
     margin: float = 0.01,
     baseline: bool = True,
     slices: Sequence[str] = (),
@@ -64,11 +65,16 @@ def promote(
         Thresholds by metric on the held-out rows, such as `{"accuracy": 0.9}`.
     rule
         How the candidate is compared with the champion: `not-worse`, `non-inferior` or `better`.
+    metric
+        The metric to compare by, such as `balanced_accuracy`, `recall:CLASS`, `mae` or
+        `module:function`. None takes the one recorded with the version, else `accuracy`, or `rmse`
+        for a regressor.
     margin
-        A difference in accuracy that does not matter.
+        A difference in the metric that does not matter; for `rmse`, `mae`,
+        `median_absolute_error` and `log_loss`, a share of the champion's value.
     baseline
-        Whether the candidate must be better than always predicting the commonest class; False
-        needs `reason`.
+        Whether the candidate must be better than the best constant prediction; False needs
+        `reason`.
     slices
         Columns; in no group of their values may the candidate be significantly worse.
     max_latency_ms
@@ -117,6 +123,7 @@ def promote(
         minimum=minimum or {},
         maximum=maximum or {},
         rule=rule,
+        metric=metric,
         margin=margin,
         baseline=baseline,
         slices=tuple(slices),

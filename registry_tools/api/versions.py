@@ -201,15 +201,15 @@ def adopt(
     Returns
     -------
     Adoption
-        The digests, and the accuracy on the rows; `made` is False if the evidence existed already.
+        The digests, and the metric on the rows; `made` is False if the evidence existed already.
 
     Raises
     ------
     UnsupportedOperation
-        If the version came from no run, has no signature, is a regressor, or has other evidence.
+        If the version came from no run, has no signature, or has other evidence.
     VerificationError
         If its files differ from their digest, or it does not predict these labels significantly
-        better than their commonest class.
+        better than their commonest class or, for numbers, their mean.
     InputError
         If the rows are too few, or cannot be read or recorded.
     NotFound, InvalidReference, RegistryUnavailable, AccessDenied
@@ -237,7 +237,7 @@ def register(
     trust: Sequence[str] = (),
     tracking_uri: str | None = None,
 ) -> Registration:
-    """Register the classifier in a joblib file as a new version, in the skops format.
+    """Register the classifier or regressor in a joblib file as a new version, in the skops format.
 
     The version gets evidence, as `adopt` makes it, and no stage. Nothing is written to the
     registry before a clean process has loaded the skops file and predicted the labelled rows.
@@ -245,7 +245,7 @@ def register(
     Parameters
     ----------
     path
-        A file that `joblib.dump` wrote: a fitted scikit-learn classifier or Pipeline.
+        A file that `joblib.dump` wrote: a fitted scikit-learn classifier, regressor or Pipeline.
     name
         The registered model; it may be new.
     eval_data, target
@@ -265,15 +265,16 @@ def register(
     Returns
     -------
     Registration
-        The version, its digests, and its accuracy on the rows.
+        The version, its digests, and its metric on the rows.
 
     Raises
     ------
     VerificationError
         If `allow_code` is False, the model contains types that are not trusted, or it does not
-        predict these labels significantly better than their commonest class.
+        predict these labels significantly better than their commonest class or, for numbers, their
+        mean.
     UnsupportedOperation
-        If the file contains anything but a fitted classifier with one output.
+        If the file contains anything but a fitted classifier or regressor with one output.
     InputError
         If a file cannot be read, or its columns, rows or labels do not fit the model.
     InvalidReference, RegistryUnavailable, AccessDenied
@@ -288,7 +289,7 @@ def register(
     1
     """
     model, policy = model_name(name), TrustPolicy.from_environment(trust, allow_code)
-    estimator = joblib_file.read_classifier(Path(path), policy)
+    estimator = joblib_file.read_estimator(Path(path), policy)
     rows = read_eval_data(Path(eval_data), target)
     source = registration.SourceModel(Path(path), estimator, tuple(target_names))
     return registration.register(lambda: connect_or_create(tracking_uri), model, source, rows, policy)

@@ -53,19 +53,26 @@ def _reason_option(**options: Any) -> Callable[[F], F]:
 )  # fmt: skip
 @click.option(
     "--max", "maximum", multiple=True, callback=_thresholds, metavar="METRIC=N",
-    help="Require at most this value of a metric, such as log_loss=0.5.",
+    help="Require at most this value of a metric, such as log_loss=0.5 or rmse=60.",
 )  # fmt: skip
 @click.option(
     "--rule", type=click.Choice(RULES), default="not-worse", show_default=True,
     help="How to compare the candidate with the champion.",
 )  # fmt: skip
 @click.option(
+    "--metric", metavar="NAME",
+    help="The metric to compare by, such as balanced_accuracy, recall:CLASS, mae or module:function. "
+    "Default: the one recorded with the version, else accuracy or rmse.",
+)  # fmt: skip
+@click.option(
     "--margin", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.01,
-    show_default=True, help="The difference in accuracy that you regard as negligible.",
+    show_default=True,
+    help="The negligible difference in the metric; for rmse, mae, median_absolute_error and log_loss, a "
+    "share of the champion's value.",
 )  # fmt: skip
 @click.option(
     "--baseline/--no-baseline", default=True, show_default=True,
-    help="Require the model to beat always predicting the commonest class; --no-baseline needs --reason.",
+    help="Require the model to beat the best constant prediction; --no-baseline needs --reason.",
 )  # fmt: skip
 @click.option(
     "--slice", "slices", multiple=True, metavar="COLUMN",

@@ -11,6 +11,7 @@ from registry_tools.cli.output import echo, outcome_of, print_columns, print_jso
 from registry_tools.refs import stage_name
 
 if TYPE_CHECKING:
+    from registry_tools.api.tables import RegisteredVersion
     from registry_tools.promotion.event import Event
 
 
@@ -34,14 +35,16 @@ def list_command(model: str | None, limit: int | None, as_json: bool, tracking_u
     if as_json:
         print_json([v.as_dict() for v in versions])
         return
-    rows = [("version", "stages", "accuracy", "run", "digest", "last event")]
-    for v in versions:
-        accuracy = f"{v.metrics['accuracy']:.4f}" if "accuracy" in v.metrics else "-"
+    names = [_metric_of(v) for v in versions]
+    same = names[0] if len(set(names)) == 1 else None  # then the header names it
+    rows = [("version", "stages", same or "metric", "run", "digest", "last event")]
+    for v, name in zip(versions, names, strict=True):
+        value = f"{v.metrics[name]:.4f}" if name in v.metrics else "-"
         rows.append(
             (
                 str(v.version),
                 ", ".join(v.stages) or "-",
-                accuracy,
+                value if same or value == "-" else f"{name} {value}",
                 (v.run_id or "-")[:8],
                 (v.digest or "-")[:12],
                 _event_line(v.last_event),
@@ -131,6 +134,15 @@ def history(
         print_columns(rows, header=True)
     for text in found.inconsistencies:
         echo(f"{text}; run: registry-tools repair {found.name}", err=True)
+
+
+def _metric_of(version: RegisteredVersion) -> str:
+    """Return the name of the metric that a training chose, else of the task's metric that it logged."""
+    from registry_tools.stats.metric import CLASSIFICATION, DEFAULT_METRICS
+
+    chosen = version.params.get("metric", "")
+    known = (name for name in (chosen, *DEFAULT_METRICS.values()) if name in version.metrics)
+    return next(known, DEFAULT_METRICS[CLASSIFICATION])
 
 
 def _event_line(event: Event | None) -> str:

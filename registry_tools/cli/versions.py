@@ -29,7 +29,9 @@ from registry_tools.cli.output import (
 from registry_tools.refs import model_name, parse_ref
 
 if TYPE_CHECKING:
+    from registry_tools.evaluation.adopt import Adoption
     from registry_tools.evaluation.comparison import Comparison
+    from registry_tools.evaluation.registration import Registration
 
 
 @click.command()
@@ -116,12 +118,13 @@ def _print_comparison(result: Comparison) -> None:
     if compared is None:
         echo(f"not compared on the same rows: {result.not_paired_because}")
         return
-    paired = compared.paired
-    echo(
-        f"on {compared.rows_phrase}: {paired.candidate_accuracy:.4f} and "
-        f"{paired.champion_accuracy:.4f}, difference {paired.difference:+.4f} "
-        f"[{paired.low:+.4f}, {paired.high:+.4f}], p(first worse) = {paired.p_worse:.3g}"
-    )
+    for paired in compared.differences:
+        echo(
+            f"on {compared.rows_phrase}: {paired.prefix}{paired.candidate:{paired.format}} and "
+            f"{paired.champion:{paired.format}}, difference {paired.difference:+{paired.format}} "
+            f"[{paired.low:+{paired.format}}, {paired.high:+{paired.format}}], "
+            f"p(first worse) = {paired.p_worse:.3g}"
+        )
 
 
 def _value_text(kind: str, value: Any) -> str:
@@ -207,11 +210,16 @@ def adopt_command(
     what, title = "adopted" if done.made else "exists already", f"{done.name} version {done.version}"
     held_out = f"{done.holdout_rows} held-out rows"
     echo(f"{what}  {title}: {held_out}, {done.recorded_rows} recorded predictions")
-    echo(
-        f"accuracy  {done.accuracy:.4f} on the {held_out}, {done.baseline_accuracy:.4f} for always "
-        "predicting the commonest class"
-    )
+    value, baseline = _quality(done)
+    echo(f"{done.metric}  {value} on the {held_out}, {baseline}")
     echo(f"unknown  training rows of {title}: no check can show that the held-out rows are not among them")
+
+
+def _quality(done: Adoption | Registration) -> tuple[str, str]:
+    """Return the metric of a version, and that of constant predictions, as text."""
+    if done.metric == "accuracy":
+        return f"{done.value:.4f}", f"{done.baseline_value:.4f} for always predicting the commonest class"
+    return f"{done.value:.5g}", f"{done.baseline_value:.5g} for always predicting the mean"
 
 
 @click.command("register")
@@ -231,7 +239,7 @@ def adopt_command(
 def register_command(
     path: str, name: str, target_names: str | None, as_json: bool, tracking_uri: str | None, **options: Any
 ) -> None:
-    """Register the classifier in the joblib file FILE as a new version, in the skops format.
+    """Register the model in the joblib file FILE as a new version, in the skops format.
 
     The version gets evidence from --eval-data, as adopt makes it, and no stage.
     """
@@ -244,10 +252,8 @@ def register_command(
         return
     title = f"{done.name} version {done.version}"
     echo(f"registered  {title}: {done.estimator}, {done.recorded_rows} recorded predictions")
-    echo(
-        f"accuracy    {done.accuracy:.4f} on {done.holdout_rows} held-out rows, "
-        f"{done.baseline_accuracy:.4f} for always predicting the commonest class"
-    )
+    value, baseline = _quality(done)
+    echo(f"{done.metric:<10}  {value} on {done.holdout_rows} held-out rows, {baseline}")
     echo(f"unknown     training rows of {title}: no check can show that the held-out rows are not among them")
 
 

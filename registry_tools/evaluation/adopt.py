@@ -33,13 +33,25 @@ class Adoption:
     evidence_digest: str
     holdout_rows: int
     recorded_rows: int
-    accuracy: float
-    baseline_accuracy: float  # the accuracy of always predicting the commonest class
+    metric: str  # accuracy, or rmse for a regressor
+    value: float
+    baseline_value: float  # of always predicting the commonest class, or the mean
     made: bool
+
+    @property
+    def accuracy(self) -> float | None:
+        """The accuracy; None for a regressor."""
+        return self.value if self.metric == "accuracy" else None
+
+    @property
+    def baseline_accuracy(self) -> float | None:
+        """The accuracy of always predicting the commonest class; None for a regressor."""
+        return self.baseline_value if self.metric == "accuracy" else None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON; nobody knows the training rows."""
-        return asdict(self) | {"training_rows": None}
+        accuracies = {"accuracy": self.accuracy, "baseline_accuracy": self.baseline_accuracy}
+        return asdict(self) | accuracies | {"training_rows": None}
 
 
 def adopt(
@@ -54,10 +66,10 @@ def adopt(
     Raises
     ------
     UnsupportedOperation
-        If the version has no run or no signature, is a regressor, or already has other evidence.
+        If the version has no run or no signature, or already has other evidence.
     VerificationError
         If the files differ from their digest, or the version is not significantly better than always
-        predicting the commonest label.
+        predicting the commonest label or, for numbers, their mean.
     InputError
         If there are too few rows, or JSON cannot represent their values.
     """
@@ -85,8 +97,7 @@ def adopt(
         evidence_digest=digests[EVIDENCE_DIGEST_TAG],
         holdout_rows=made.holdout_rows,
         recorded_rows=made.recorded_rows,
-        accuracy=made.accuracy,
-        baseline_accuracy=made.baseline_accuracy,
+        **vars(made.quality),
         made=is_new,
     )
 

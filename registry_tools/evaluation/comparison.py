@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,9 +22,11 @@ from registry_tools.evaluation.isolated_predict import (
 )
 from registry_tools.evaluation.version_bundle import (
     VersionBundle,
+    as_outcomes,
     exclude_training_rows,
     fetch_bundle,
-    predictions_as_labels,
+    labels_for,
+    task_of,
     unknown_training_rows,
 )
 from registry_tools.mlflow_store import registry
@@ -31,6 +34,15 @@ from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models.evidence import Holdout
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.refs import ModelRef
+from registry_tools.stats.metric import (
+    CLASSIFICATION,
+    DEFAULT_METRICS,
+    METRICS,
+    REGRESSION,
+    Outcomes,
+    find_metric,
+)
+from registry_tools.stats.paired_metric import MetricDifference, by_accuracy, compare_by
 from registry_tools.stats.paired_test import PairedComparison, compare_predictions
 
 if TYPE_CHECKING:
@@ -43,7 +55,7 @@ _TABLE = "compared"
 class VersionPredictions:
     """The predictions of one version for the compared rows."""
 
-    names: npt.NDArray[Any]  # written as the labels are, shape (rows,)
+    names: npt.NDArray[Any]  # class names or numbers, written as the labels are, shape (rows,)
     probabilities: npt.NDArray[np.float64] | None  # shape (rows, classes)
     classes: tuple[str, ...]  # in the order of the probabilities
 
@@ -53,12 +65,25 @@ class PairedPredictions:
     """Two versions on rows that neither was trained on, as far as their training rows are recorded."""
 
     rows: pd.DataFrame
-    labels: npt.NDArray[Any]  # class names, shape (rows,)
+    labels: npt.NDArray[Any]  # class names or numbers, shape (rows,)
     first: VersionPredictions
     second: VersionPredictions
-    paired: PairedComparison  # with the first version as the candidate
+    # With the first version as the candidate: the accuracy of classes, the rmse of numbers.
+    paired: PairedComparison | MetricDifference
     unrecorded: tuple[str, ...] = ()  # the versions without recorded training rows
     repeated: int = 0  # the number of rows left out because they repeat another row
+
+    @functools.cached_property
+    def differences(self) -> tuple[MetricDifference, ...]:
+        """The accuracy, or the metrics of a regression, with the first version as the candidate.
+
+        A metric that is undefined on the rows is left out.
+        """
+        if isinstance(self.paired, PairedComparison):
+            return (by_accuracy(self.paired),)
+        sides = [Outcomes(self.labels, each.names) for each in (self.first, self.second)]
+        found = (compare_by(metric, *sides) for metric in METRICS if metric.task == REGRESSION)
+        return tuple(each for each in found if each is not None)
 
     @property
     def rows_phrase(self) -> str:
@@ -81,8 +106,8 @@ class Comparison:
     eval_data: str | None = None  # the file that was compared on; None for held-out rows
 
     @property
-    def paired(self) -> PairedComparison | None:
-        """The paired test of their accuracy, the first as the candidate."""
+    def paired(self) -> PairedComparison | MetricDifference | None:
+        """The paired test of their accuracy or, for numbers, of their rmse; the first as the candidate."""
         return self.predictions.paired if self.predictions is not None else None
 
     def values(self) -> list[tuple[str, str, Any, Any]]:
@@ -92,7 +117,7 @@ class Comparison:
             ("data", "", one.tags.get("data_digest"), two.tags.get("data_digest"))
         ]
         for key in sorted({*one.params, *two.params}):
-            rows.append(("param", key, one.params.get(key), two.params.get(key)))
+            rows.append(("param", key, parameter(one, key), parameter(two, key)))
         for key in sorted({*one.metrics, *two.metrics}):
             rows.append(("metric", key, one.metrics.get(key), two.metrics.get(key)))
         return rows
@@ -102,6 +127,7 @@ class Comparison:
         return {
             "versions": [self.first.as_dict(), self.second.as_dict()],
             "paired": self.paired.metrics() if self.paired is not None else None,
+            "metric": getattr(self.paired, "metric", "accuracy") if self.paired is not None else None,
             "not_paired_because": self.not_paired_because,
             "eval_data": self.eval_data,
             "unrecorded_training_rows": list(self.predictions.unrecorded) if self.predictions else [],
@@ -111,6 +137,17 @@ class Comparison:
         """Return a DataFrame of data, parameters and metrics, with a column for each version."""
         titles = [f"{version.name}/{version.version}" for version in (self.first, self.second)]
         return pd.DataFrame(self.values(), columns=["kind", "name", *titles]).set_index(["kind", "name"])
+
+
+def parameter(version: VersionInfo, name: str) -> str | None:
+    """Return a parameter in the one form that equal values have; None if it was not logged, or is none.
+
+    `mlflow run` logs the value `{}` as `'{}'`.
+    """
+    value = version.params.get(name)
+    if value is not None and len(value) > 1 and value[0] == value[-1] == "'":
+        value = value[1:-1]
+    return None if value in {None, "none", "None"} else value
 
 
 def compare(
@@ -178,14 +215,31 @@ def predict_pair(
         found = _rows_to_compare(bundles, eval_data)
         rows = found.take(found.distinct)
         jobs = [PredictJob(folder, {_TABLE: rows.rows}, policy) for folder in folders]
-        one, two = (
-            _as_version_predictions(rows.labels, bundle.title, predictions)
-            for bundle, predictions in zip(bundles, predict_in_clean_process(jobs), strict=True)
-        )
-        paired = compare_predictions(rows.labels, one.names, two.names)
+        predicted = [
+            _checked(bundle.title, given)
+            for bundle, given in zip(bundles, predict_in_clean_process(jobs), strict=True)
+        ]
+        task = task_of(predicted[0], bundles[0].evaluation)
+        where = f"--target {eval_data.target}" if eval_data is not None else "the held-out rows"
+        rows = labels_for(task, rows, where)
+        outcomes = [
+            _as_outcomes(rows.labels, bundle.title, given, task)
+            for bundle, given in zip(bundles, predicted, strict=True)
+        ]
         unrecorded = tuple(bundle.title for bundle in bundles if bundle.training_rows is None)
         repeated = len(found.labels) - len(rows.labels)
+        one, two = (VersionPredictions(each.predicted, each.probabilities, each.classes) for each in outcomes)
+        paired = _paired(task, *outcomes)
         return PairedPredictions(rows.rows, rows.labels, one, two, paired, unrecorded, repeated)
+
+
+def _paired(task: str, first: Outcomes, second: Outcomes) -> PairedComparison | MetricDifference:
+    if task == CLASSIFICATION:
+        return compare_predictions(first.labels, first.predicted, second.predicted)
+    paired = compare_by(find_metric(DEFAULT_METRICS[task], task), first, second)
+    if paired is None:
+        raise VerificationError("one row is left to compare: give more with --eval-data FILE --target COLUMN")
+    return paired
 
 
 def _verified_folder(bundle: VersionBundle) -> Path:
@@ -217,18 +271,18 @@ def _rows_to_compare(bundles: Sequence[VersionBundle], eval_data: EvalData | Non
     return left
 
 
-def _as_version_predictions(
-    labels: npt.NDArray[Any], title: str, predictions: IsolatedPredictions | VerificationError
-) -> VersionPredictions:
+def _checked(title: str, predictions: IsolatedPredictions | VerificationError) -> IsolatedPredictions:
     if isinstance(predictions, VerificationError):
         raise VerificationError(f"{title}: {predictions}")
-    probabilities = predictions.probabilities[_TABLE]
+    if predictions.output_fault is not None:
+        raise VerificationError(f"{title} {predictions.output_fault}")
+    return predictions
+
+
+def _as_outcomes(
+    labels: npt.NDArray[Any], title: str, predictions: IsolatedPredictions, task: str
+) -> Outcomes:
     try:
-        names = predictions_as_labels(labels, predictions, _TABLE)
+        return as_outcomes(labels, predictions, _TABLE, task)
     except VerificationError as error:
         raise VerificationError(f"{title} {error}") from None
-    return VersionPredictions(
-        names,
-        None if probabilities is None else np.asarray(probabilities, dtype=float),
-        tuple(predictions.classes),
-    )

@@ -16,6 +16,8 @@ from registry_tools.files.tables import format_of, parse_table, read_bytes
 from registry_tools.models.evidence import Holdout
 from registry_tools.models.formats import describe
 
+_LARGEST_WHOLE = 2**53  # the floats above it are all whole
+
 
 @dataclass(frozen=True)
 class EvalData:
@@ -67,7 +69,8 @@ def read_optional_eval_data(path: str | Path | None, target: str | None) -> Eval
 
 
 def _parse(path: Path, target: str, content: bytes, text_columns: set[str]) -> Holdout:
-    table = parse_table(io.BytesIO(content), format_of(path), str(path), text_columns)
+    stream = io.BytesIO(content)
+    table = parse_table(stream, format_of(path), str(path), text_columns, literal_columns=[target])
     table.columns = table.columns.map(str)
     if target not in table:
         raise InputError(
@@ -83,7 +86,8 @@ def _parse(path: Path, target: str, content: bytes, text_columns: set[str]) -> H
     if pd.api.types.is_float_dtype(labels) and (labels == np.floor(labels)).all():
         if not np.isfinite(labels).all():
             raise InputError(f"--target {target}: {path} has an infinite label")
-        labels = labels.astype("int64")
+        if (labels.abs() < _LARGEST_WHOLE).all():
+            labels = labels.astype("int64")
     return Holdout(table.drop(columns=target), labels.map(str).to_numpy(object))
 
 

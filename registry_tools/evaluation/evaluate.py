@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from registry_tools.errors import VerificationError
 from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.evaluation.gates import version as version_gates
+from registry_tools.evaluation.gates.comparison import judge_distinct
 from registry_tools.evaluation.gates.thresholds import metrics_fault, thresholds_gate
 from registry_tools.evaluation.isolated_predict import IsolatedPredictions
 from registry_tools.evaluation.run_comparison_gates import (
@@ -22,8 +25,10 @@ from registry_tools.evaluation.run_comparison_gates import (
 from registry_tools.evaluation.verdict import GateResult, Verdict
 from registry_tools.evaluation.version_bundle import (
     VersionBundle,
+    as_outcomes,
     fetch_bundle,
-    predictions_as_labels,
+    labels_for,
+    task_of,
     unknown_training_rows,
 )
 from registry_tools.mlflow_store.registry import VersionInfo
@@ -31,7 +36,8 @@ from registry_tools.models.evidence import Holdout
 from registry_tools.models.formats import describe
 from registry_tools.models.manifest import manifest_of
 from registry_tools.models.trust_policy import TrustPolicy
-from registry_tools.stats.metrics import classification_metrics
+from registry_tools.stats.metric import CLASSIFICATION, choose_metric
+from registry_tools.stats.metrics import classes_of, threshold_metrics
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -68,9 +74,12 @@ def _run_gates(
     if isinstance(predictions, VerificationError):
         return
     title = f"{bundle.version.name} version {bundle.version.version}"
-    if predictions.class_fault is not None:
-        yield GateResult("classes", False, f"{title} {predictions.class_fault}")
+    if predictions.output_fault is not None:
+        gate = "outputs" if predictions.regressor else "classes"
+        yield GateResult(gate, False, f"{title} {predictions.output_fault}")
         return
+    task = task_of(predictions, bundle.evaluation)
+    metric, note = choose_metric(options.metric, _recorded_metric(bundle, task), task)
     if holdout is None or inputs.compared is None:
         reason = "was logged without held-out rows: give --eval-data FILE --target COLUMN"
         yield GateResult("holdout", False, f"{title} {reason}")
@@ -78,11 +87,32 @@ def _run_gates(
     if not len(holdout.labels):
         yield GateResult("holdout", False, "there are no rows to evaluate on: give --eval-data with rows")
         return
+    try:
+        held_out, compared = (
+            labels_for(task, rows, _rows_title(title, options)) for rows in (holdout, inputs.compared)
+        )
+    except VerificationError as error:
+        yield GateResult("holdout", False, str(error))
+        return
     if options.minimum or options.maximum:
-        yield _run_thresholds_gate(holdout, predictions, options)
+        yield _run_thresholds_gate(held_out, predictions, options, task)
     yield _run_clean_holdout_gate(bundle, holdout)
-    yield from run_comparison_gates(inputs, predictions, inputs.compared)
+    for result in run_comparison_gates(inputs, predictions, compared, metric):
+        noted = note and result.gate == "champion"
+        yield replace(result, message=f"{result.message}; {note}") if noted else result
     yield from run_cost_gates(inputs, predictions)
+
+
+def _recorded_metric(bundle: VersionBundle, task: str) -> str | None:
+    """Return the metric that the training chose, unless it is of another task than the model."""
+    evaluation = bundle.evaluation
+    return evaluation.metric if evaluation is not None and evaluation.task == task else None
+
+
+def _rows_title(title: str, options: GateOptions) -> str:
+    if options.eval_data is None:
+        return f"the held-out rows of {title}"
+    return f"--target {options.eval_data.target} of {options.eval_data.path}"
 
 
 def evaluate_rollback(client: MlflowClient, version: VersionInfo, policy: TrustPolicy) -> Verdict:
@@ -142,31 +172,26 @@ def _run_predictions_gate(
 
 
 def _run_thresholds_gate(
-    holdout: Holdout, predictions: IsolatedPredictions, options: GateOptions
+    holdout: Holdout, predictions: IsolatedPredictions, options: GateOptions, task: str
 ) -> GateResult:
     from registry_tools.mlflow_store import thresholds  # MLflow's evaluation is slow to import
 
     try:
-        predicted = predictions_as_labels(holdout.labels, predictions, "holdout")
+        outcomes = as_outcomes(holdout.labels, predictions, "holdout", task)
     except VerificationError as error:
         return GateResult("thresholds", False, f"the candidate {error}: {GIVE_EVAL_DATA}")
-    present = {*holdout.labels.tolist(), *predicted.tolist()}
-    classes = predictions.classes
-    names = classes if present <= set(classes) else sorted(present)
-    given = predictions.probabilities["holdout"]
-    probabilities = np.asarray(given, dtype=float) if given is not None and names is classes else None
-    fault = metrics_fault(probabilities, len(holdout.labels), names)
-    if fault is not None:
-        return GateResult("thresholds", False, fault)
-    code_of = {name: code for code, name in enumerate(names)}
-    metrics = classification_metrics(
-        np.array([code_of[name] for name in holdout.labels]),
-        np.array([code_of[name] for name in predicted]),
-        probabilities,
-        names,
-    )
-    metrics["recall"] = min(v for k, v in metrics.items() if k.startswith("recall_"))
-    return thresholds_gate(metrics, options.minimum, options.maximum, thresholds.failed_thresholds)
+
+    def judge(mask: npt.NDArray[np.bool_]) -> GateResult:
+        rows = outcomes.take(mask)
+        if task == CLASSIFICATION:
+            probabilities, classes = classes_of(rows)
+            fault = metrics_fault(probabilities, len(rows.labels), classes)
+            if fault is not None:
+                return GateResult("thresholds", False, fault)
+        metrics = threshold_metrics(rows, task, {*options.minimum, *options.maximum})
+        return thresholds_gate(metrics, options.minimum, options.maximum, thresholds.failed_thresholds)
+
+    return judge_distinct(judge, holdout.distinct)
 
 
 def _run_clean_holdout_gate(bundle: VersionBundle, holdout: Holdout) -> GateResult:

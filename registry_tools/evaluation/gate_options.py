@@ -20,8 +20,9 @@ class GateOptions:
     minimum: Mapping[str, float] = field(default_factory=dict)  # the least value, by metric
     maximum: Mapping[str, float] = field(default_factory=dict)  # the greatest value, by metric
     rule: str = "not-worse"
-    margin: float = 0.01
-    baseline: bool = True  # the candidate must beat always predicting the commonest class
+    metric: str | None = None  # to compare by; None takes the one recorded with the candidate
+    margin: float = 0.01  # a difference in the metric, or a share of the champion's value
+    baseline: bool = True  # the candidate must beat constant predictions
     slices: tuple[str, ...] = ()  # columns; the candidate may not be worse in any of their groups
     max_latency_ms: float | None = None
     max_latency_ratio: float | None = None  # the candidate's latency by the champion's

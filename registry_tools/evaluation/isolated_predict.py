@@ -59,14 +59,12 @@ class IsolatedPredictions:
     regressor: bool
 
     @property
-    def class_fault(self) -> str | None:
-        """The reason why the predictions are not one class for each row; None if they are."""
-        if self.regressor:
-            return "is a regressor: the gates compare classes; --force --reason TEXT moves the stage anyway"
+    def output_fault(self) -> str | None:
+        """The reason why the predictions are not one value for each row; None if they are."""
         if self.outputs != 1:
             return (
-                f"predicts {self.outputs} classes for each row, and the gates compare one: register a "
-                "version for each output"
+                f"predicts {self.outputs} {'numbers' if self.regressor else 'classes'} for each row, and the "
+                "gates compare one: register a version for each output"
             )
         return None
 
@@ -146,7 +144,8 @@ def _predict(job: dict[str, Any], model: LoadedModel) -> dict[str, Any]:
         outputs = max(outputs, width)
         values = class_values(predicted)
         if width == 1:
-            check_class_values(values, _declared_classes(model), f"the {name} rows")
+            kind = "a number" if _is_regressor(model.estimator, fractions) else "a class"
+            check_class_values(values, _declared_classes(model), f"the {name} rows", kind)
         fractions |= any(isinstance(value, float) and math.isfinite(value) for value in values)
         predictions[name] = values
         probabilities[name] = None

@@ -11,32 +11,47 @@ import pandas as pd
 
 from registry_tools.errors import InputError, UnsupportedOperation, VerificationError
 from registry_tools.evaluation.eval_data import EvalData
-from registry_tools.evaluation.gates.comparison import MINIMUM_ROWS, baseline_gate, judge_distinct
+from registry_tools.evaluation.gates.baseline import baseline_gate
+from registry_tools.evaluation.gates.comparison import MINIMUM_ROWS, judge_distinct
 from registry_tools.evaluation.isolated_predict import (
     IsolatedPredictions,
     PredictJob,
     predict_in_clean_process,
 )
-from registry_tools.evaluation.version_bundle import predictions_as_labels
+from registry_tools.evaluation.version_bundle import as_outcomes, labels_for, task_of
 from registry_tools.mlflow_store.registry import DIGEST_TAG, EVIDENCE_DIGEST_TAG
 from registry_tools.models import evidence, manifest
-from registry_tools.models.evidence import Holdout, RecordedPredictions
+from registry_tools.models.evidence import Evaluation, Holdout, RecordedPredictions
 from registry_tools.models.formats import describe
 from registry_tools.models.manifest import VersionManifest
 from registry_tools.models.trust_policy import TrustPolicy
+from registry_tools.stats.metric import CLASSIFICATION, DEFAULT_METRICS, REGRESSION, find_metric
 
 _RECORDED_ROWS = 20
 
 
 @dataclass(frozen=True)
+class Quality:
+    """The metric of a version on its new holdout, and that of the best constant predictions."""
+
+    metric: str
+    value: float
+    baseline_value: float
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The values to log, by name."""
+        return {self.metric: self.value, f"baseline_{self.metric}": self.baseline_value}
+
+
+@dataclass(frozen=True)
 class MadeEvidence:
-    """Evidence in a folder, and the accuracy that it shows."""
+    """Evidence in a folder, and the quality that it shows."""
 
     manifest: VersionManifest
     holdout_rows: int
     recorded_rows: int
-    accuracy: float
-    baseline_accuracy: float  # of always predicting the commonest class
+    quality: Quality
 
     @property
     def digests(self) -> dict[str, str]:
@@ -68,19 +83,23 @@ def make_evidence(
     Raises
     ------
     UnsupportedOperation
-        If the model is a regressor, or predicts several classes a row.
+        If the model predicts several values a row.
     VerificationError
         If it does not load, or does not predict these labels significantly better than their
-        commonest class.
+        commonest class or, for numbers, their mean.
     InputError
         If the rows are too few, or cannot be recorded.
     """
     rows = _model_rows(title, model, eval_data)
     predicted = _predict(title, model, rows, policy)
-    quality = _check_labels(title, rows, predicted, eval_data.target)
+    task = task_of(predicted, None)
+    rows = labels_for(task, rows, f"--target {eval_data.target} of {eval_data.path}")
+    quality = _check_labels(title, rows, predicted, eval_data.target, task)
     recorded = _write_evidence(folder, title, rows, eval_data.target, predicted)
+    if task == REGRESSION:  # the evidence of classifiers has no such file: an adoption can be repeated
+        evidence.write_evaluation(folder, Evaluation(task, quality.metric))
     made = manifest.write_manifest(folder, manifest.manifest_of(model))
-    return MadeEvidence(made, len(rows.labels), recorded, quality["accuracy"], quality["baseline_accuracy"])
+    return MadeEvidence(made, len(rows.labels), recorded, quality)
 
 
 def _model_rows(title: str, model: Path, eval_data: EvalData) -> Holdout:
@@ -111,40 +130,44 @@ def _predict(title: str, model: Path, rows: Holdout, policy: TrustPolicy) -> Iso
     )
     if not isinstance(predicted, IsolatedPredictions):
         raise VerificationError(f"{title}: {predicted}")
-    if predicted.regressor:
-        raise UnsupportedOperation(
-            f"{title} is a regressor: the gates compare classes and could not use its evidence; "
-            "adopt classifiers only"
-        )
-    if predicted.class_fault is not None:
-        raise UnsupportedOperation(f"{title} {predicted.class_fault}")
+    if predicted.output_fault is not None:
+        raise UnsupportedOperation(f"{title} {predicted.output_fault}")
     return predicted
 
 
 def _check_labels(
-    title: str, rows: Holdout, predicted: IsolatedPredictions, target: str
-) -> Mapping[str, float]:
-    """Refuse labels that the version does not predict; return the metrics of `baseline` on all rows.
+    title: str, rows: Holdout, predicted: IsolatedPredictions, target: str, task: str
+) -> Quality:
+    """Refuse labels that the version does not predict; return its quality on all rows.
 
     Evidence is written once. If the labels came from the wrong column, all later checks would be wrong.
     """
     try:
-        predictions = predictions_as_labels(rows.labels, predicted, "holdout")
+        outcomes = as_outcomes(rows.labels, predicted, "holdout", task)
     except VerificationError as error:
         raise VerificationError(
             f"{title} {error}: give --target the column with the labels that it predicts"
         ) from None
-    gate = judge_distinct(lambda mask: baseline_gate(rows.labels[mask], predictions[mask]), rows.distinct)
+    metric = find_metric(DEFAULT_METRICS[task], task)
+    gate = judge_distinct(lambda mask: baseline_gate(metric, outcomes.take(mask)), rows.distinct)
+    constant = "the commonest class" if task == CLASSIFICATION else "the mean"
     if not gate.passed:
-        names = ("rows", "accuracy", "baseline_accuracy", "p_better")
-        count, accuracy, baseline, p = (gate.metrics[name] for name in names)
+        quality, digits = _quality(metric.name, gate.metrics), ".4f" if task == CLASSIFICATION else ".5g"
         raise VerificationError(
-            f"{title} predicts {target!r} with accuracy {accuracy:.4f} on {count:.0f} rows, not "
-            f"significantly better than {baseline:.4f} for always predicting the commonest class "
-            f"(p = {p:.3g}); check that --target {target} is the label that it was trained on, or give "
-            "more rows"
+            f"{title} predicts {target!r} with {metric.name} {quality.value:{digits}} on "
+            f"{gate.metrics['rows']:.0f} rows, not significantly better than "
+            f"{quality.baseline_value:{digits}} for always predicting {constant} "
+            f"(p = {gate.metrics['p_better']:.3g}); check that --target {target} is the label that it was "
+            "trained on, or give more rows"
         )
-    return baseline_gate(rows.labels, predictions).metrics
+    return _quality(metric.name, baseline_gate(metric, outcomes).metrics)
+
+
+def _quality(metric: str, given: Mapping[str, float]) -> Quality:
+    value, baseline = (
+        ("accuracy", "baseline_accuracy") if "accuracy" in given else ("value", "baseline_value")
+    )
+    return Quality(metric, given[value], given[baseline])
 
 
 def _write_evidence(

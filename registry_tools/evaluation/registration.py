@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from sklearn.base import is_regressor
 
 from registry_tools.data.schema import quoted_names
 from registry_tools.errors import InputError
@@ -26,16 +27,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SourceModel:
-    """A fitted classifier, the file that it came from, and the names of its classes."""
+    """A fitted model, the file that it came from, and the names of its classes."""
 
     path: Path
-    estimator: Any
+    estimator: Any  # a classifier or a regressor
     target_names: tuple[str, ...] = ()  # in code order; empty if it predicts names
 
 
 @dataclass(frozen=True)
 class Registration:
-    """A new version, and its accuracy on the labelled rows that became its holdout."""
+    """A new version, and its quality on the labelled rows that became its holdout."""
 
     name: str
     version: int
@@ -45,12 +46,24 @@ class Registration:
     evidence_digest: str
     holdout_rows: int
     recorded_rows: int
-    accuracy: float
-    baseline_accuracy: float  # of always predicting the commonest class
+    metric: str  # accuracy, or rmse for a regressor
+    value: float
+    baseline_value: float  # of always predicting the commonest class, or the mean
+
+    @property
+    def accuracy(self) -> float | None:
+        """The accuracy; None for a regressor."""
+        return self.value if self.metric == "accuracy" else None
+
+    @property
+    def baseline_accuracy(self) -> float | None:
+        """The accuracy of always predicting the commonest class; None for a regressor."""
+        return self.baseline_value if self.metric == "accuracy" else None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON; nobody knows the training rows."""
-        return asdict(self) | {"training_rows": None}
+        accuracies = {"accuracy": self.accuracy, "baseline_accuracy": self.baseline_accuracy}
+        return asdict(self) | accuracies | {"training_rows": None}
 
 
 def register(
@@ -60,7 +73,7 @@ def register(
     eval_data: EvalData,
     policy: TrustPolicy,
 ) -> Registration:
-    """Save a classifier in the skops format, make its evidence, and register both as a new version.
+    """Save a model in the skops format, make its evidence, and register both as a new version.
 
     Parameters
     ----------
@@ -69,14 +82,14 @@ def register(
     name
         The registered model; it may be new.
     source, eval_data
-        The classifier, and labelled rows that it was not trained on.
+        The model, and labelled rows that it was not trained on.
     policy
         The types that it may contain.
 
     Raises
     ------
     InputError
-        If columns, labels or class names do not fit the classifier, or the rows are too few.
+        If columns, labels or class names do not fit the model, or the rows are too few.
     VerificationError, UnsupportedOperation
         As `save_skops` and `make_evidence`.
     """
@@ -99,14 +112,20 @@ def register(
         evidence_digest=made.digests[EVIDENCE_DIGEST_TAG],
         holdout_rows=made.holdout_rows,
         recorded_rows=made.recorded_rows,
-        accuracy=made.accuracy,
-        baseline_accuracy=made.baseline_accuracy,
+        **vars(made.quality),
     )
 
 
 def _check_labels(source: SourceModel, eval_data: EvalData) -> None:
-    """Refuse class names that do not fit the classifier, and names where it predicts codes."""
-    classes, names = list(source.estimator.classes_), source.target_names
+    """Refuse class names that do not fit the model, and names where it predicts codes."""
+    names = source.target_names
+    if is_regressor(source.estimator):
+        if names:
+            raise InputError(
+                f"--target-names {','.join(names)}: {source.path} predicts numbers: leave it out"
+            )
+        return
+    classes = list(source.estimator.classes_)
     if names and classes != list(range(len(names))):
         raise InputError(
             f"--target-names {','.join(names)}: {len(names)} names, but {source.path} predicts "
@@ -126,7 +145,7 @@ def _listed(values: list[Any]) -> str:
 
 
 def _model_rows(source: SourceModel, eval_data: EvalData) -> pd.DataFrame:
-    """Return the columns that the classifier was trained on, whole numbers as float64."""
+    """Return the columns that the model was trained on, whole numbers as float64."""
     rows, wanted = eval_data.rows.rows, getattr(source.estimator, "feature_names_in_", None)
     if wanted is not None:
         missing = [str(name) for name in wanted if name not in rows]
@@ -168,6 +187,5 @@ def _store(
     except BaseException:
         runs.end(client, run_id, "FAILED", {}, {})
         raise
-    metrics = {"accuracy": made.accuracy, "baseline_accuracy": made.baseline_accuracy}
-    runs.end(client, run_id, "FINISHED", metrics, {})
+    runs.end(client, run_id, "FINISHED", made.quality.metrics, {})
     return run_id, version

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from registry_tools.errors import VerificationError
+from registry_tools.errors import InputError, VerificationError
 from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.evaluation.gates import comparison, thresholds
+from registry_tools.evaluation.gates.baseline import baseline_gate
 from registry_tools.evaluation.gates.slices import MAXIMUM_GROUPS, Group, group_rows, slices_gate
 from registry_tools.evaluation.isolated_predict import (
     IsolatedPredictions,
@@ -24,17 +24,18 @@ from registry_tools.evaluation.isolated_predict import (
 from registry_tools.evaluation.verdict import GateResult
 from registry_tools.evaluation.version_bundle import (
     VersionBundle,
+    as_outcomes,
     exclude_training_rows,
-    predictions_as_labels,
     unknown_training_rows,
 )
 from registry_tools.models.evidence import Holdout
 from registry_tools.models.manifest import manifest_of
 from registry_tools.models.prediction_shape import class_values
-from registry_tools.stats.paired_test import compare_predictions
+from registry_tools.stats.metric import Metric, Outcomes
+from registry_tools.stats.paired_metric import compare_by
 
 GIVE_EVAL_DATA = "give --eval-data with labels that both versions predict"
-Pair = tuple[npt.NDArray[Any], npt.NDArray[Any]]  # candidate and champion, as labels, shape (rows,)
+Pair = tuple[Outcomes, Outcomes]  # candidate and champion
 Predicted = IsolatedPredictions | VerificationError  # the error explains why predictions are missing
 
 
@@ -89,17 +90,17 @@ def predict_for_gates(
 
 
 def run_comparison_gates(
-    inputs: GateInputs, predictions: IsolatedPredictions, compared: Holdout
+    inputs: GateInputs, predictions: IsolatedPredictions, compared: Holdout, metric: Metric
 ) -> Iterator[GateResult]:
     """Yield the results of the gates `champion`, `baseline` and, with slice columns, `slices`."""
     options = inputs.options
-    pair = _paired_labels(inputs, predictions, compared)
+    pair = _pair(inputs, predictions, compared, metric)
     if isinstance(pair, GateResult):
         yield pair
     else:
-        judge = functools.partial(_run_champion_gate, inputs, compared.labels, pair)
-        yield comparison.judge_distinct(judge, compared.distinct)
-    yield _run_baseline_gate(inputs, predictions, compared)
+        judge = functools.partial(_run_champion_gate, inputs, metric, pair)
+        yield _judge("champion", judge, compared)
+    yield _run_baseline_gate(inputs, predictions, compared, metric)
     if not options.slices:
         return
     fault = _slices_fault(options.slices, compared.rows)
@@ -108,12 +109,20 @@ def run_comparison_gates(
     elif inputs.champion is None:
         yield GateResult("slices", True, "no champion to compare the groups with")
     elif not isinstance(pair, GateResult):
-        judge = functools.partial(_run_slices_gate, options.slices, compared, pair)
-        yield comparison.judge_distinct(judge, compared.distinct)
+        judge = functools.partial(_run_slices_gate, options.slices, compared, metric, pair)
+        yield _judge("slices", judge, compared)
 
 
-def _paired_labels(
-    inputs: GateInputs, predictions: IsolatedPredictions, compared: Holdout
+def _judge(gate: str, judge: Callable[[npt.NDArray[np.bool_]], GateResult], rows: Holdout) -> GateResult:
+    """Run a gate on the distinct rows; a metric that cannot be computed is a refusal."""
+    try:
+        return comparison.judge_distinct(judge, rows.distinct)
+    except InputError as error:  # such as a version without probabilities
+        return GateResult(gate, False, str(error))
+
+
+def _pair(
+    inputs: GateInputs, predictions: IsolatedPredictions, compared: Holdout, metric: Metric
 ) -> Pair | GateResult:
     """Return the predictions of candidate and champion, or the gate's result if they are not compared."""
     champion, other = inputs.champion, inputs.champion_predictions
@@ -133,39 +142,41 @@ def _paired_labels(
         if inputs.options.eval_data is None:
             message += "; give rows that fit both models with --eval-data FILE --target COLUMN"
         return GateResult("champion", False, message)
-    if other.class_fault is not None:
-        return GateResult("champion", False, f"{title} {other.class_fault}")
+    if other.output_fault is not None:
+        return GateResult("champion", False, f"{title} {other.output_fault}")
     pair = []
     candidate_title = f"the candidate, version {inputs.candidate.version.version},"
     for name, given in ((candidate_title, predictions), (f"{title},", other)):
         try:
-            pair.append(predictions_as_labels(compared.labels, given, "compared"))
+            pair.append(as_outcomes(compared.labels, given, "compared", metric.task))
         except VerificationError as error:
             return GateResult("champion", False, f"{name} {error}: {GIVE_EVAL_DATA}")
     return pair[0], pair[1]
 
 
 def _run_champion_gate(
-    inputs: GateInputs, labels: npt.NDArray[Any], pair: Pair, mask: npt.NDArray[np.bool_]
+    inputs: GateInputs, metric: Metric, pair: Pair, mask: npt.NDArray[np.bool_]
 ) -> GateResult:
     known = inputs.champion is not None and inputs.champion.training_rows is not None
-    paired = compare_predictions(labels[mask], *(side[mask] for side in pair))
+    paired = compare_by(metric, *(side.take(mask) for side in pair))
+    if paired is None:
+        return comparison.undefined("champion", metric.name, int(mask.sum()))
     excluded = inputs.excluded if known else None
     return comparison.champion_gate(paired, inputs.options.rule, inputs.options.margin, excluded)
 
 
-def _run_baseline_gate(inputs: GateInputs, predictions: IsolatedPredictions, compared: Holdout) -> GateResult:
+def _run_baseline_gate(
+    inputs: GateInputs, predictions: IsolatedPredictions, compared: Holdout, metric: Metric
+) -> GateResult:
     if not inputs.options.baseline:
         return GateResult("baseline", True, "skipped (--no-baseline)")
-    predicted = np.empty(0, dtype=object)
+    outcomes = Outcomes(compared.labels, compared.labels)
     if len(compared.labels):
         try:
-            predicted = predictions_as_labels(compared.labels, predictions, "compared")
+            outcomes = as_outcomes(compared.labels, predictions, "compared", metric.task)
         except VerificationError as error:
             return GateResult("baseline", False, f"the candidate {error}: {GIVE_EVAL_DATA}")
-    return comparison.judge_distinct(
-        lambda mask: comparison.baseline_gate(compared.labels[mask], predicted[mask]), compared.distinct
-    )
+    return _judge("baseline", lambda mask: baseline_gate(metric, outcomes.take(mask)), compared)
 
 
 def _slices_fault(columns: Sequence[str], rows: pd.DataFrame) -> str | None:
@@ -186,13 +197,13 @@ def _slices_fault(columns: Sequence[str], rows: pd.DataFrame) -> str | None:
 
 
 def _run_slices_gate(
-    columns: Sequence[str], compared: Holdout, pair: Pair, mask: npt.NDArray[np.bool_]
+    columns: Sequence[str], compared: Holdout, metric: Metric, pair: Pair, mask: npt.NDArray[np.bool_]
 ) -> GateResult:
     groups: list[Group] = []
-    labels, candidate, champion = (values[mask] for values in (compared.labels, *pair))
+    candidate, champion = (side.take(mask) for side in pair)
     for column in dict.fromkeys(columns):
         values = _group_names(compared.rows[column][mask])
-        groups += group_rows(column, values, labels, candidate, champion)
+        groups += group_rows(column, values, metric, candidate, champion)
     return slices_gate(groups)
 
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from registry_tools.data.schema import quoted_names
 from registry_tools.errors import VerificationError
 from registry_tools.evaluation.isolated_predict import IsolatedPredictions
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models import evidence, manifest
-from registry_tools.models.evidence import Holdout, RecordedPredictions, TrainingRows
+from registry_tools.models.evidence import Evaluation, Holdout, RecordedPredictions, TrainingRows
 from registry_tools.models.loader import verified_evidence, verified_files
 from registry_tools.models.trust_policy import TrustPolicy
+from registry_tools.stats.metric import CLASSIFICATION, REGRESSION, Outcomes
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -37,6 +39,7 @@ class VersionBundle:
     recorded: RecordedPredictions | None
     holdout: Holdout | None
     training_rows: TrainingRows | None
+    evaluation: Evaluation | None = None  # None if it was not recorded
     evidence_files: int = 0  # the number of evidence files that were compared with the manifest
 
     @property
@@ -50,7 +53,7 @@ def fetch_bundle(
 ) -> VersionBundle:
     """Fetch the files and the evidence of a version; the folders last until `files` is closed."""
     folder, recorded, holdout, training_rows = None, None, None, None
-    faults, listed = [], None
+    evaluation, faults, listed = None, [], None
     try:
         folder = files.enter_context(verified_files(client, version, policy))
     except VerificationError as error:
@@ -61,6 +64,7 @@ def fetch_bundle(
             recorded = evidence.read_recorded_predictions(evidence_folder)
             training_rows = evidence.read_training_rows(evidence_folder)
             holdout = evidence.read_holdout(evidence_folder)
+            evaluation = evidence.read_evaluation(evidence_folder)
             listed = manifest.read_manifest(evidence_folder)
     except VerificationError as error:
         faults.append(str(error))
@@ -71,6 +75,7 @@ def fetch_bundle(
         recorded,
         holdout,
         training_rows,
+        evaluation,
         len(listed.evidence) if listed is not None else 0,
     )
 
@@ -108,27 +113,76 @@ def unknown_training_rows(holdout: Holdout, bundle: VersionBundle) -> str | None
     )
 
 
-def predictions_as_labels(
-    labels: npt.NDArray[Any], predictions: IsolatedPredictions, table: str
-) -> npt.NDArray[Any]:
-    """Return predictions written as the labels are, by class name or by code, shape (rows,).
+def task_of(predictions: IsolatedPredictions, evaluation: Evaluation | None) -> str:
+    """Return the task of a version; its training may know that whole numbers are not classes."""
+    if predictions.regressor or (evaluation is not None and evaluation.task == REGRESSION):
+        return REGRESSION
+    return CLASSIFICATION
+
+
+def labels_for(task: str, rows: Holdout, title: str) -> Holdout:
+    """Return rows with labels for the task: numbers for a regression, shape (rows,).
 
     Raises
     ------
     VerificationError
-        If labels and predictions do not share their classes, or a prediction is not one of the
-        classes. Otherwise right predictions would count as wrong. The message continues "version N …".
+        If a label is not a finite number. The message names its row in the rows of `title`, from 0.
+    """
+    if task == CLASSIFICATION:
+        return rows
+    numbers = pd.to_numeric(pd.Series(rows.labels, dtype=object), errors="coerce").to_numpy("float64")
+    wrong = np.flatnonzero(~np.isfinite(numbers))
+    if len(wrong):
+        raise VerificationError(
+            f"{title}: row {wrong[0]} has the label {rows.labels[wrong[0]]!r}, and the model predicts "
+            "numbers: give --target the column with the numbers"
+        )
+    return replace(rows, labels=numbers)
+
+
+def as_outcomes(
+    labels: npt.NDArray[Any], predictions: IsolatedPredictions, table: str, task: str
+) -> Outcomes:
+    """Return labelled rows with predictions written as the labels are: numbers, class names or codes.
+
+    Raises
+    ------
+    VerificationError
+        If the model has another task, or labels and predictions do not share their classes. The message
+        continues "version N …".
+    """
+    if task == REGRESSION:
+        try:
+            return Outcomes(labels, np.asarray(predictions.predictions[table], dtype=float))
+        except (TypeError, ValueError):
+            raise VerificationError("predicts classes; the labels are numbers") from None
+    if predictions.regressor:
+        raise VerificationError("predicts numbers; the labels are classes")
+    written, classes = _written_as(labels, predictions, table)
+    given = predictions.probabilities[table]
+    probabilities = None if given is None else np.asarray(given, dtype=float)
+    return Outcomes(labels, written, probabilities, tuple(classes))
+
+
+def _written_as(
+    labels: npt.NDArray[Any], predictions: IsolatedPredictions, table: str
+) -> tuple[npt.NDArray[Any], list[str]]:
+    """Return predictions and classes written as the labels are, by class name or by code.
+
+    Labels and predictions must share their classes, and each prediction must be one of the classes.
+    Otherwise right predictions would count as wrong.
     """
     known = set(labels.tolist())
     names = predictions.names[table]
-    classes = set(predictions.classes) or set(names)
-    spellings = [(names, classes)]
+    spellings = [(names, predictions.classes)]
     if predictions.codes:  # only target names assign codes to classes
         codes = [str(value) for value in predictions.predictions[table]]
-        spellings.append((codes, set(predictions.codes)))
-    for written, own in spellings:
+        spellings.append((codes, predictions.codes))
+    for written, classes in spellings:
+        own = set(classes) or set(names)
         # Either side may have classes that the other lacks, but not both sides.
         if set(written) <= own and (own <= known or known <= own):
-            return np.asarray(written, dtype=object)
-    shown, wanted = (", ".join(sorted(names)[:3]) for names in (classes, known))
+            return np.asarray(written, dtype=object), classes
+    own = set(predictions.classes) or set(names)
+    shown, wanted = (", ".join(sorted(names)[:3]) for names in (own, known))
     raise VerificationError(f"predicts {shown}; the labels are {wanted}")

@@ -111,7 +111,8 @@ def parse_table(
     """Parse a table of a given format; errors name it by `where`.
 
     JSON may be a list of objects, a list of lists, or an object of MLflow's scoring protocol with
-    `dataframe_split`, `dataframe_records`, `inputs` or `instances`.
+    `dataframe_split`, `dataframe_records`, `inputs` or `instances`. A named index of Parquet is a
+    column.
 
     Raises
     ------
@@ -123,6 +124,8 @@ def parse_table(
             table = _read_csv(stream, text_columns, literal_columns)
         elif file_format == "parquet":
             table = pd.read_parquet(stream)
+            if named := [name for name in table.index.names if name is not None]:
+                table = table.reset_index(named)
         else:
             table = _parse_json(json.load(stream))
     except pd.errors.EmptyDataError:

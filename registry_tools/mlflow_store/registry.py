@@ -19,6 +19,7 @@ from registry_tools.refs import ModelRef
 
 DIGEST_TAG = "artifact_digest"  # the digest of the model files
 EVIDENCE_DIGEST_TAG = "evidence_digest"
+_LONGEST_DESCRIPTION = 5_000  # characters; PostgreSQL refuses a longer one, which SQLite accepts
 
 
 @dataclass(frozen=True)
@@ -229,7 +230,7 @@ def register(
                 source=source,
                 run_id=run_id,
                 model_id=model_id,
-                description=description,
+                description=_shorten(description),
                 tags=dict(tags),
             )
         except mlflow.exceptions.MlflowException:
@@ -237,6 +238,14 @@ def register(
                 client.delete_registered_model(name)
             raise
         return int(version.version)
+
+
+def _shorten(description: str) -> str:
+    """Return a description that every database accepts, with a note if it was cut."""
+    if len(description) <= _LONGEST_DESCRIPTION:
+        return description
+    note = f"\n\nCut here: a description has at most {_LONGEST_DESCRIPTION:,} characters.\n"
+    return description[: _LONGEST_DESCRIPTION - len(note)] + note
 
 
 def _make_model(client: MlflowClient, name: str) -> bool:

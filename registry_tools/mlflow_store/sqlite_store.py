@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import fcntl
 import os
 import tempfile
 from pathlib import Path
@@ -55,8 +55,23 @@ def create(database: Path) -> None:
         uri = f"sqlite:///{quote(str(made))}"
         MlflowClient(uri, uri)
         # If another client was faster, keep its store.
-        with contextlib.suppress(FileExistsError):
+        try:
             os.link(made, database)
+        except FileExistsError:
+            return
+        except OSError:  # a file system without hard links
+            _move(made, database)
+
+
+def _move(made: Path, database: Path) -> None:
+    """Move a file to a place where none is; the clients that do so take turns."""
+    folder = os.open(database.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        if not database.exists():
+            made.replace(database)
+    finally:
+        os.close(folder)
 
 
 def _database(uri: str) -> Path | None:

@@ -1,4 +1,4 @@
-"""Joblib files: the estimator of a version to a file, and a classifier from a file to the skops format."""
+"""Joblib files: the estimator of a version to a file, and a model from a file to the skops format."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from typing import Any
 import joblib
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator, is_classifier
+from sklearn.base import BaseEstimator, is_classifier, is_regressor
+from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
 
 from registry_tools.errors import (
     InputError,
@@ -52,8 +54,8 @@ def export_joblib(model: LoadedModel, path: str | Path) -> int:
     return path.stat().st_size
 
 
-def read_classifier(path: Path, policy: TrustPolicy) -> Any:
-    """Return the fitted scikit-learn classifier in a joblib file.
+def read_estimator(path: Path, policy: TrustPolicy) -> Any:
+    """Return the fitted scikit-learn classifier or regressor in a joblib file.
 
     Raises
     ------
@@ -83,13 +85,24 @@ def read_classifier(path: Path, policy: TrustPolicy) -> Any:
         ) from error
     for warning in caught:  # such as another version of scikit-learn
         _log.warning("%s: %s", path, first_line(warning.message))
-    fitted = isinstance(estimator, BaseEstimator) and hasattr(estimator, "classes_")
-    if not fitted or not is_classifier(estimator):
+    if not isinstance(estimator, BaseEstimator) or not _is_fitted_model(estimator):
         raise UnsupportedOperation(
-            f"{path} contains a {type(estimator).__name__}, not a fitted scikit-learn classifier: write "
-            "the fitted model with joblib.dump(model, path)"
+            f"{path} contains a {type(estimator).__name__}, not a fitted scikit-learn classifier or "
+            "regressor: write the fitted model with joblib.dump(model, path)"
         )
     return estimator
+
+
+def _is_fitted_model(estimator: BaseEstimator) -> bool:
+    if is_classifier(estimator):
+        return hasattr(estimator, "classes_")
+    if not is_regressor(estimator):
+        return False
+    try:
+        check_is_fitted(estimator)
+    except NotFittedError:
+        return False
+    return True
 
 
 def name_columns(estimator: Any, names: Sequence[str]) -> None:
@@ -112,13 +125,13 @@ def save_skops(
     Parameters
     ----------
     estimator
-        A fitted classifier.
+        A fitted classifier or regressor.
     folder
         The folder to make.
     rows
         Rows that it takes, shape (rows, columns): they give the signature and the input example.
     target_names
-        The class names in code order; empty if it predicts names.
+        The class names in code order; empty if it predicts names or numbers.
     policy
         The types that it may contain.
 

@@ -76,7 +76,9 @@ def class_values(predictions: npt.NDArray[Any]) -> list[Any]:
     ]
 
 
-def check_class_values(values: Sequence[Any], classes: Sequence[Any], rows: str) -> None:
+def check_class_values(
+    values: Sequence[Any], classes: Sequence[Any], rows: str, kind: str = "a class"
+) -> None:
     """Refuse predictions that are missing, infinite or not classes of the model.
 
     Parameters
@@ -86,6 +88,8 @@ def check_class_values(values: Sequence[Any], classes: Sequence[Any], rows: str)
         model declares none.
     rows
         A description of the rows, for the message.
+    kind
+        The name of a valid prediction, for the message.
 
     Raises
     ------
@@ -95,7 +99,7 @@ def check_class_values(values: Sequence[Any], classes: Sequence[Any], rows: str)
     known = {_written(value) for value in classes}
     for row, value in enumerate(values):
         if value is None or (isinstance(value, float | np.floating) and not math.isfinite(value)):
-            raise VerificationError(f"row {row} of {rows}: the model predicts {value}, which is not a class")
+            raise VerificationError(f"row {row} of {rows}: the model predicts {value}, which is not {kind}")
         if classes and _written(value) not in known:
             shown = ", ".join(str(each) for each in classes[:5]) + ", …" * (len(classes) > 5)
             raise VerificationError(

@@ -7,19 +7,25 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from registry_tools.evaluation.comparison import PairedPredictions, VersionPredictions
+from registry_tools.evaluation.comparison import PairedPredictions, VersionPredictions, parameter
 from registry_tools.mlflow_store.registry import VersionInfo
+from registry_tools.reports.number_comparison import compare_numbers
 from registry_tools.reports.render import data_uri, render
+from registry_tools.reports.table_parts import (
+    CHARACTERS,
+    COLUMNS,
+    ROWS,
+    half_width,
+    interval_drawing,
+    value_text,
+)
 from registry_tools.stats.metric_comparison import MetricComparison, compare_metrics
+from registry_tools.stats.paired_metric import MetricDifference
+from registry_tools.stats.paired_test import PairedComparison
 
-_ROWS = 50
-_COLUMNS = 12
 _CLASS_METRICS = 20
 _SHORT = 16  # digits of a digest
-_CHARACTERS = 80  # of a name or value on the page
-_MIDDLE, _HALF = 80, 70  # the centre and half of the width of an interval's drawing, in pixels
 
 Pictures = Mapping[str, bytes]  # PNG, by name
 
@@ -50,7 +56,8 @@ def comparison_page(
     titles = [f"{version.name} {version.version}" for version in (first, second)]
     values: dict[str, Any] = {"summary": None}
     if isinstance(compared, PairedPredictions):
-        values = _compare_on_same_rows(compared, titles)
+        number = isinstance(compared.paired, MetricDifference)
+        values = (compare_numbers if number else _compare_on_same_rows)(compared, titles)
     else:
         values["why_not"] = compared
     return render(
@@ -72,9 +79,9 @@ def _identity(first: VersionInfo, second: VersionInfo) -> list[dict[str, str]]:
 
     both = (first, second)
     unlike = [
-        row(key, *(each.params.get(key) for each in both))
+        row(key, *(parameter(each, key) for each in both))
         for key in sorted({*first.params, *second.params})
-        if first.params.get(key) != second.params.get(key) and key != "model"
+        if parameter(first, key) != parameter(second, key) and key != "model"
     ]
     digests = [[each.digest, each.tags.get("data_digest")] for each in both]
     files, data = ([(each or "-")[:_SHORT] for each in pair] for pair in zip(*digests, strict=True))
@@ -91,7 +98,7 @@ def _identity(first: VersionInfo, second: VersionInfo) -> list[dict[str, str]]:
 
 def _logged(first: VersionInfo, second: VersionInfo) -> list[dict[str, str]]:
     rows = [
-        {"name": key, "first": first.params.get(key, "-"), "second": second.params.get(key, "-")}
+        {"name": key, "first": parameter(first, key) or "-", "second": parameter(second, key) or "-"}
         for key in sorted({*first.params, *second.params})
     ]
     for key in sorted({*first.metrics, *second.metrics}):
@@ -108,20 +115,21 @@ def _compare_on_same_rows(compared: PairedPredictions, titles: list[str]) -> dic
     found = compare_metrics(compared.labels, one.names, two.names, probabilities)
     shown = _select_metrics(found)
     # Log loss has its own scale.
-    widest = max(_half_width(metric) for metric in shown if not metric.less_is_better)
-    paired = compared.paired
+    widest = max(half_width(metric) for metric in shown if not metric.less_is_better)
+    paired = _by_classes(compared)
     only_first, only_second = paired.only_candidate_right, paired.only_champion_right
     both = round(paired.candidate_accuracy * paired.rows) - only_first
     unlike = np.flatnonzero(one.names != two.names)
-    columns = [str(column)[:_CHARACTERS] for column in compared.rows.columns]
+    columns = [str(column)[:CHARACTERS] for column in compared.rows.columns]
     return {
         "rows": compared.rows_phrase,
         "summary": _summary(compared, found[0], titles),
         "clear": [f"{f.name} ({titles[f.better]})" for f in shown if f.better is not None],
+        "digits": "%.4f",
         "metrics": [
             vars(metric)
             | {
-                "drawn": _interval_drawing(metric, _half_width(metric) if metric.less_is_better else widest),
+                "drawn": interval_drawing(metric, half_width(metric) if metric.less_is_better else widest),
                 "shows": "not clear" if metric.better is None else titles[metric.better],
             }
             for metric in shown
@@ -138,9 +146,14 @@ def _compare_on_same_rows(compared: PairedPredictions, titles: list[str]) -> dic
         "unknown": _unknown_classes(compared, titles),
         "disagreed": len(unlike),
         "disagreements": _disagreements(compared, unlike),
-        "columns": columns[:_COLUMNS],
-        "more_columns": max(0, len(columns) - _COLUMNS),
+        "columns": columns[:COLUMNS],
+        "more_columns": max(0, len(columns) - COLUMNS),
     }
+
+
+def _by_classes(compared: PairedPredictions) -> PairedComparison:
+    assert isinstance(compared.paired, PairedComparison)
+    return compared.paired
 
 
 def _select_metrics(found: list[MetricComparison]) -> list[MetricComparison]:
@@ -152,7 +165,7 @@ def _select_metrics(found: list[MetricComparison]) -> list[MetricComparison]:
 
 
 def _summary(compared: PairedPredictions, accuracy: MetricComparison, titles: list[str]) -> str:
-    paired, rows = compared.paired, compared.rows_phrase
+    paired, rows = _by_classes(compared), compared.rows_phrase
     more = paired.only_candidate_right - paired.only_champion_right
     if more == 0:
         verdict = f"Both are right equally often on {rows}"
@@ -178,22 +191,6 @@ def _unknown_classes(compared: PairedPredictions, titles: list[str]) -> list[str
     return found
 
 
-def _half_width(metric: MetricComparison) -> float:
-    if metric.difference is None:
-        return 0.0
-    return max(abs(metric.difference.low), abs(metric.difference.high), 1e-9)
-
-
-def _interval_drawing(metric: MetricComparison, widest: float) -> dict[str, Any] | None:
-    if metric.difference is None:
-        return None
-    places = {
-        name: round(_MIDDLE + _HALF * value / widest, 1) for name, value in vars(metric.difference).items()
-    }
-    colour = "quiet" if metric.better is None else ("first", "second")[metric.better]
-    return places | {"colour": colour}
-
-
 def _disagreements(compared: PairedPredictions, unlike: Any) -> list[dict[str, Any]]:
     """Return the rows with different predictions; rows that one version predicted right come first."""
     labels = compared.labels
@@ -202,31 +199,25 @@ def _disagreements(compared: PairedPredictions, unlike: Any) -> list[dict[str, A
     return [
         {
             "place": int(place),
-            "label": str(labels[place])[:_CHARACTERS],
+            "label": str(labels[place])[:CHARACTERS],
             "first": _prediction_text(compared.first, labels, place),
             "second": _prediction_text(compared.second, labels, place),
             "values": [
                 # Read each cell by its column: pandas would convert a row of integers and floats to floats.
-                _value_text(compared.rows[column].iloc[place])
-                for column in compared.rows.columns[:_COLUMNS]
+                value_text(compared.rows[column].iloc[place])
+                for column in compared.rows.columns[:COLUMNS]
             ],
         }
-        for place in order[:_ROWS]
+        for place in order[:ROWS]
     ]
 
 
 def _prediction_text(predictions: VersionPredictions, labels: Any, place: int) -> str:
     name = str(predictions.names[place])
-    text = ("✓ " if predictions.names[place] == labels[place] else "") + name[:_CHARACTERS]
+    text = ("✓ " if predictions.names[place] == labels[place] else "") + name[:CHARACTERS]
     if predictions.probabilities is None or name not in predictions.classes:
         return text
     return f"{text} ({predictions.probabilities[place, predictions.classes.index(name)]:.2f})"
-
-
-def _value_text(value: Any) -> str:
-    if pd.api.types.is_scalar(value) and pd.isna(value):
-        return "-"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)[:_CHARACTERS]
 
 
 def _side_by_side(pictures: tuple[Pictures, Pictures], titles: list[str]) -> list[dict[str, Any]]:

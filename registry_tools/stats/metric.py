@@ -86,6 +86,39 @@ def find_metric(name: str, task: str) -> Metric:
     raise InputError(f"metric={name}: {hint}a {task} has {', '.join(names)}")
 
 
+def runs_code(name: str) -> bool:
+    """Return whether a metric is a `module:function`, which only the user may name."""
+    kind, separator, _ = name.partition(":")
+    return bool(separator) and kind not in _OF_CLASS
+
+
+def choose_metric(given: str | None, recorded: str | None, task: str) -> tuple[Metric, str]:
+    """Return the metric to judge a version by, and a note if it is not the recorded one.
+
+    Parameters
+    ----------
+    given
+        The metric that the user names; None takes the recorded one.
+    recorded
+        The metric recorded with the version; None takes the default of the task. A recorded
+        `module:function` is not imported, because whoever may register a version could run code with it.
+    task
+        The task of the version.
+
+    Raises
+    ------
+    InputError
+        As `find_metric`.
+    """
+    if given is not None:
+        return find_metric(given, task), ""
+    default = DEFAULT_METRICS[task]
+    if recorded is not None and runs_code(recorded):
+        note = f"compared by {default}: its own metric {recorded} runs code, and needs --metric {recorded}"
+        return find_metric(default, task), note
+    return find_metric(recorded or default, task), ""
+
+
 def _import(name: str, module: str, function: str) -> Callable[..., Any]:
     try:
         found = getattr(importlib.import_module(module), function)

@@ -104,10 +104,11 @@ def compare_metrics(
                 for right, each in zip((ones, twos), predicted, strict=True)
             )
             found.append(MetricComparison(f"precision of {name}", one, two, of_class=True))
-    return _correct_together(found)
+    return correct_together(found)
 
 
-def _correct_together(found: Sequence[MetricComparison]) -> list[MetricComparison]:
+def correct_together(found: Sequence[MetricComparison]) -> list[MetricComparison]:
+    """Return the metrics with all their p-values corrected together by Holm's method."""
     adjusted = iter(holm([metric.p_value for metric in found if metric.p_value is not None]))
     return [
         metric if metric.p_value is None else replace(metric, adjusted_p_value=next(adjusted))

@@ -1,9 +1,10 @@
-"""Compute the metrics of a classifier on held-out rows."""
+"""Compute all metrics of a model on held-out rows."""
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,9 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
     roc_auc_score,
 )
+
+from registry_tools.errors import InputError
+from registry_tools.stats.metric import CLASSIFICATION, METRICS, Outcomes, find_metric
 
 # MLflow accepts more characters in a metric's name; some of them have a meaning in paths or searches.
 _NOT_IN_A_NAME = re.compile(r"[^\w\-. ]")
@@ -65,6 +69,45 @@ def classification_metrics(
         values[f"precision_{name}"] = precision[code]
         values[f"recall_{name}"] = recall[code]
     return {name: float(value) for name, value in values.items()}
+
+
+def threshold_metrics(outcomes: Outcomes, task: str, wanted: Collection[str]) -> dict[str, float]:
+    """Return all metrics of a task that need no name of a class or function, and the wanted ones that do.
+
+    A classification also has the metrics of each class, and `recall`, the lowest recall of all classes.
+
+    Raises
+    ------
+    InputError
+        If the function of a wanted metric fails.
+    """
+    values = {
+        metric.name: metric.compute(outcomes)
+        for metric in METRICS
+        if metric.task == task and (outcomes.probabilities is not None or not metric.needs_probabilities)
+    }
+    if task == CLASSIFICATION:
+        probabilities, classes = classes_of(outcomes)
+        code_of = {name: code for code, name in enumerate(classes)}
+        labels, predicted = (
+            np.array([code_of[name] for name in names]) for names in (outcomes.labels, outcomes.predicted)
+        )
+        values |= classification_metrics(labels, predicted, probabilities, classes)
+        values["recall"] = min(value for name, value in values.items() if name.startswith("recall_"))
+    for name in wanted:
+        with contextlib.suppress(InputError):  # an unknown metric; the gate lists the known ones
+            metric = find_metric(name, task)
+            if name not in values and not metric.needs_probabilities:
+                values[name] = metric.compute(outcomes)
+    return values
+
+
+def classes_of(outcomes: Outcomes) -> tuple[npt.NDArray[np.float64] | None, Sequence[str]]:
+    """Return the probabilities and their classes; if others occur, all classes without probabilities."""
+    present = {*outcomes.labels.tolist(), *outcomes.predicted.tolist()}
+    if present <= set(outcomes.classes):
+        return outcomes.probabilities, outcomes.classes
+    return None, sorted(present)
 
 
 def metric_suffixes(target_names: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from registry_tools.stats.intervals import Z_ONE_SIDED, paired_difference
 
-_POWER = 0.8
+POWER = 0.8
 
 
 @dataclass(frozen=True)
@@ -99,4 +99,4 @@ def rows_needed(compared: PairedComparison, margin: float) -> int:
     """
     disagreement = (compared.only_candidate_right + compared.only_champion_right) / compared.rows
     always = math.floor(Z_ONE_SIDED**2 * (1 - margin) / margin) + 1
-    return max(always, math.ceil(disagreement * ((Z_ONE_SIDED + NormalDist().inv_cdf(_POWER)) / margin) ** 2))
+    return max(always, math.ceil(disagreement * ((Z_ONE_SIDED + NormalDist().inv_cdf(POWER)) / margin) ** 2))

@@ -134,8 +134,8 @@ def write_unfitted(path: Path) -> None:
     joblib.dump(LogisticRegression(), path)
 
 
-def write_regressor(path: Path) -> None:
-    joblib.dump(LinearRegression().fit(IRIS.data, IRIS.target), path)
+def write_unfitted_regressor(path: Path) -> None:
+    joblib.dump(LinearRegression(), path)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def write_regressor(path: Path) -> None:
         (write_nothing, "joblib cannot read it: EOFError"),
         (write_array, "contains a ndarray, not a fitted scikit-learn classifier"),
         (write_unfitted, "contains a LogisticRegression, not a fitted scikit-learn classifier"),
-        (write_regressor, "contains a LinearRegression, not a fitted scikit-learn classifier"),
+        (write_unfitted_regressor, "contains a LinearRegression, not a fitted scikit-learn classifier"),
     ],
 )
 def test_a_file_without_a_fitted_classifier_is_refused(

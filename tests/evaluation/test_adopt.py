@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pandas as pd
 import pytest
 from sklearn.datasets import load_iris
@@ -197,10 +198,15 @@ def test_versions_that_no_promotion_could_use_are_not_adopted(
     mlflow.set_tracking_uri(place.uri)
     x, y = IRIS.data[TRAINING], IRIS.target[TRAINING]
     signature = mlflow.models.infer_signature(IRIS.data)
-    for model, signed in ((LogisticRegression(max_iter=500), None), (LinearRegression(), signature)):
+    two = np.column_stack([y, y])
+    for model, labels, signed in (
+        (LogisticRegression(max_iter=500), y, None),
+        (LinearRegression(), two, signature),
+        (LinearRegression(), y, signature),
+    ):
         with mlflow.start_run():
             mlflow.sklearn.log_model(
-                model.fit(x, y),
+                model.fit(x, labels),
                 name="model",
                 signature=signed,
                 pip_requirements=[],
@@ -210,8 +216,9 @@ def test_versions_that_no_promotion_could_use_are_not_adopted(
     assert f"{plain} version 2 has no signature" in err
     assert "log the model again with signature=mlflow.models.infer_signature(X)" in err
     err = error_of(capsys, "adopt", f"{plain}/3", *ROWS)
-    assert f"{plain} version 3 is a regressor" in err
-    assert "--force" not in err
+    assert f"{plain} version 3 predicts 2 numbers for each row, and the gates compare one" in err
+    err = error_of(capsys, "adopt", f"{plain}/4", *ROWS)
+    assert "row 0 has the label 'setosa', and the model predicts numbers" in err
     trained = place.model(GOOD)
     assert f"{trained} version 1 already has evidence from its training: there is nothing to adopt" in (
         error_of(capsys, "adopt", f"{trained}/1", *ROWS)

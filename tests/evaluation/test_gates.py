@@ -10,6 +10,7 @@ from registry_tools.cli import promotion
 from registry_tools.data.schema import Column
 from registry_tools.evaluation.gates import comparison, slices
 from registry_tools.evaluation.gates import version as version_gates
+from registry_tools.evaluation.gates.baseline import baseline_gate
 from registry_tools.evaluation.gates.comparison import champion_gate
 from registry_tools.evaluation.gates.thresholds import (
     latency_gate,
@@ -20,8 +21,11 @@ from registry_tools.evaluation.gates.thresholds import (
 )
 from registry_tools.evaluation.verdict import GateResult
 from registry_tools.mlflow_store.thresholds import failed_thresholds
+from registry_tools.stats.metric import CLASSIFICATION, Outcomes, find_metric
+from registry_tools.stats.paired_metric import by_accuracy
 from registry_tools.stats.paired_test import compare_counts, compare_predictions
 
+ACCURACY = find_metric("accuracy", CLASSIFICATION)
 A, B = Column("a", "double"), Column("b", "long")
 
 
@@ -144,32 +148,36 @@ def test_predictions_of_one_output_and_of_floats_are_those_recorded() -> None:
         assert version_gates.predictions_gate({"predictions": given}, recorded).passed
 
 
+def accuracy_baseline(labels: np.ndarray, predicted: np.ndarray) -> GateResult:
+    return baseline_gate(ACCURACY, Outcomes(labels, predicted))
+
+
 def test_the_baseline_is_the_commonest_class() -> None:
     labels = np.array(["a"] * 12 + ["b"] * 8, dtype=object)
-    right = comparison.baseline_gate(labels, labels)
+    right = accuracy_baseline(labels, labels)
     assert right.passed
     assert right.metrics["baseline_accuracy"] == 0.6
     assert right.metrics["p_better"] == pytest.approx(0.5**8)
     assert right.message == (
         "1.0000 against 0.6000 for always 'a' on 20 rows: p(better) 0.00391; significantly better"
     )
-    constant = comparison.baseline_gate(labels, np.full(20, "a", dtype=object))
+    constant = accuracy_baseline(labels, np.full(20, "a", dtype=object))
     assert not constant.passed
     assert constant.message.endswith("; no better: train a better model, or --no-baseline --reason TEXT")
     mixed = np.array(["a"] * 12 + ["b"] * 4 + ["a"] * 4, dtype=object)
-    better = comparison.baseline_gate(labels, mixed)
+    better = accuracy_baseline(labels, mixed)
     assert (better.passed, better.metrics["p_better"]) == (False, 0.5**4)
     assert "not significantly better: train a better model, or give more rows with --eval" in better.message
-    few = comparison.baseline_gate(labels[:16], labels[:16])
+    few = accuracy_baseline(labels[:16], labels[:16])
     assert not few.passed
     assert "too few rows to show it: 4 of another class, 5 needed" in few.message
-    none = comparison.baseline_gate(labels[:0], labels[:0])
+    none = accuracy_baseline(labels[:0], labels[:0])
     assert (none.passed, none.message.split(";")[0]) == (False, "there are no rows to evaluate on")
 
 
 def group(value: str, gained: int, lost: int, rows: int = 100) -> slices.Group:
     compared = compare_counts(rows, gained, lost, rows - gained - lost)
-    return slices.Group("site", value, rows, compared)
+    return slices.Group("site", value, rows, by_accuracy(compared))
 
 
 def test_groups_are_corrected_together() -> None:
@@ -189,7 +197,7 @@ def test_groups_are_corrected_together() -> None:
 
 def test_rows_without_a_value_and_the_text_missing_are_two_groups() -> None:
     labels = np.full(3, "a", dtype=object)
-    groups = slices.group_rows("site", ["missing", None, None], labels, labels, labels)
+    groups = slices.group_rows("site", ["missing", None, None], ACCURACY, *[Outcomes(labels, labels)] * 2)
     assert [(group.title, group.rows) for group in groups] == [("site='missing'", 1), ("site missing", 2)]
 
 
@@ -248,7 +256,7 @@ def test_the_rules_of_the_command_line_are_those_of_the_gate() -> None:
 
 def gate(rows: int, gained: int, lost: int, rule: str, margin: float = 0.01) -> GateResult:
     both = rows - gained - lost
-    return champion_gate(compare_counts(rows, gained, lost, both), rule, margin, 0)
+    return champion_gate(by_accuracy(compare_counts(rows, gained, lost, both)), rule, margin, 0)
 
 
 @pytest.mark.parametrize(
@@ -318,14 +326,16 @@ def wrong_in(rows: np.ndarray) -> np.ndarray:
 def judge_better(candidate: np.ndarray, champion: np.ndarray) -> GateResult:
     def judge(mask: np.ndarray) -> GateResult:
         compared = compare_predictions(ALL_RIGHT[mask], candidate[mask], champion[mask])
-        return champion_gate(compared, "better", 0.01, 0)
+        return champion_gate(by_accuracy(compared), "better", 0.01, 0)
 
     return comparison.judge_distinct(judge, DISTINCT)
 
 
 def test_repeated_rows_make_no_difference_significant() -> None:
     champion = wrong_in(np.arange(60) % 20 < 3)  # three rows, each three times
-    counted = champion_gate(compare_predictions(ALL_RIGHT, ALL_RIGHT, champion), "better", 0.01, 0)
+    counted = champion_gate(
+        by_accuracy(compare_predictions(ALL_RIGHT, ALL_RIGHT, champion)), "better", 0.01, 0
+    )
     assert (counted.passed, counted.metrics["rows"]) == (True, 60)
     result = judge_better(ALL_RIGHT, champion)
     assert (result.passed, result.metrics["rows"], result.metrics["repeated_rows"]) == (False, 20, 40)

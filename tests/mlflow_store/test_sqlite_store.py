@@ -26,3 +26,19 @@ def test_a_store_in_a_folder_with_a_space_is_where_mlflow_looks_for_it(
     assert sqlite_store.missing_database(uri) is None
     MlflowClient(uri, uri).create_experiment("there")
     assert not (tmp_path / "my%20project" / "mlflow.db").exists()
+
+
+def test_a_store_is_created_on_a_file_system_without_hard_links_and_never_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refuse)
+    database = tmp_path / "mlflow.db"
+    sqlite_store.create(database)
+    uri = f"sqlite:///{database}"
+    experiment = MlflowClient(uri, uri).create_experiment("first")
+    sqlite_store.create(database)  # by a client that looked before the first had created it
+    assert MlflowClient(uri, uri).get_experiment(experiment).name == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]

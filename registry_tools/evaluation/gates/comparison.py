@@ -1,18 +1,16 @@
-"""The gates `champion` and `baseline`, which compare a candidate with others on the same rows."""
+"""The gate `champion`, which compares a candidate with the version in the stage on the same rows."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from registry_tools.evaluation.verdict import GateResult
 from registry_tools.stats.intervals import SIGNIFICANCE
-from registry_tools.stats.paired_test import PairedComparison, compare_predictions, rows_needed
+from registry_tools.stats.paired_metric import MetricDifference
 
 RULES = ("not-worse", "non-inferior", "better")
 # A comparison needs at least this number of rows.
@@ -20,10 +18,6 @@ MINIMUM_ROWS = 20
 # With fewer rows, `non-inferior` refuses nearly every equal candidate; with more, `not-worse` passes too
 # many worse candidates.
 NON_INFERIOR_ROWS = 300
-# The smallest number of discordant rows, all in favour of the candidate, at which the one-sided exact
-# McNemar test is significant.
-_FEWEST_GAINS = math.floor(math.log2(1 / SIGNIFICANCE)) + 1
-_BASELINE_FIX = "give more rows with --eval-data FILE --target COLUMN, or --no-baseline --reason TEXT"
 
 
 def judge_distinct(
@@ -54,7 +48,7 @@ def judge_distinct(
     return replace(result, message=result.message + note, metrics=metrics)
 
 
-def champion_gate(compared: PairedComparison, rule: str, margin: float, excluded: int | None) -> GateResult:
+def champion_gate(compared: MetricDifference, rule: str, margin: float, excluded: int | None) -> GateResult:
     """Pass if the candidate is good enough compared with the champion, by one of `RULES`.
 
     Parameters
@@ -62,11 +56,12 @@ def champion_gate(compared: PairedComparison, rule: str, margin: float, excluded
     compared
         The comparison on rows that neither was trained on.
     rule
-        `not-worse`: the observed difference is at least -margin, and not significantly below zero.
-        `non-inferior`: the lower bound of the difference is above -margin. `better`: the difference is
-        significantly above zero.
+        `not-worse`: the candidate is worse by at most the margin, and not significantly worse.
+        `non-inferior`: the lower bound of the gain is above -margin. `better`: the candidate is
+        significantly better.
     margin
-        The negligible difference in accuracy, in (0, 1).
+        The negligible loss, in (0, 1): a difference in the metric, or a share of the champion's value for
+        `RELATIVE_METRICS`.
     excluded
         The number of training rows that were left out; None if the champion's training rows are not
         recorded.
@@ -76,9 +71,9 @@ def champion_gate(compared: PairedComparison, rule: str, margin: float, excluded
     if excluded is None:
         left_out = ", which may include training rows of the champion, as they are not recorded"
     shown = (
-        f"{c.candidate_accuracy:.4f} against {c.champion_accuracy:.4f} on {c.rows} rows{left_out}: "
-        f"difference {c.difference:+.4f} [{c.low:+.4f}, {c.high:+.4f}], "
-        f"p(worse) {c.p_worse:.3g}, p(better) {c.p_better:.3g}"
+        f"{c.prefix}{c.candidate:{c.format}} against {c.champion:{c.format}} on {c.rows} "
+        f"rows{left_out}: difference {c.difference:+{c.format}} [{c.low:+{c.format}}, "
+        f"{c.high:+{c.format}}], p(worse) {c.p_worse:.3g}, p(better) {c.p_better:.3g}"
     )
     metrics = {**c.metrics(), "excluded_rows": float(excluded or 0)}
 
@@ -89,15 +84,20 @@ def champion_gate(compared: PairedComparison, rule: str, margin: float, excluded
     if rule == "better":
         passed = c.p_better < SIGNIFICANCE
         return result(passed, "significantly better" if passed else "not significantly better")
+    limit = f"{margin:.4g} of the champion's {c.metric}" if c.relative else f"{margin}"
     if rule == "non-inferior":
         bound = f"lower bound {c.bound:+.4f}, margin {margin}"
+        if c.relative:
+            bound = (
+                f"at most {-c.bound:+.2%} worse at the 95% bound, margin {margin:.4g} of the champion's value"
+            )
         if c.bound > -margin:
             return result(True, bound)
-        needed = rows_needed(c, margin)
+        needed = c.rows_needed(margin)
         few = f"; too few rows to show it: {needed} are enough" if c.rows < needed else ""
         return result(False, bound + few)
-    if c.difference < -margin:
-        return result(False, f"worse by more than the margin of {margin}")
+    if c.gain < -margin:
+        return result(False, f"worse by more than the margin of {limit}")
     if c.p_worse < SIGNIFICANCE:
         return result(False, "significantly worse")
     advice = (
@@ -105,8 +105,14 @@ def champion_gate(compared: PairedComparison, rule: str, margin: float, excluded
         "the margin, it passes only 5%"
     )
     return result(
-        True, f"not worse by more than the margin of {margin}{advice if c.rows > NON_INFERIOR_ROWS else ''}"
+        True, f"not worse by more than the margin of {limit}{advice if c.rows > NON_INFERIOR_ROWS else ''}"
     )
+
+
+def undefined(gate: str, metric: str, rows: int) -> GateResult:
+    """Return the refusal for a metric that has no value on the compared rows."""
+    why = f"{metric} is undefined on the {rows} rows, for example because they lack a class"
+    return GateResult(gate, False, f"{why}: give other rows with --eval-data FILE --target COLUMN")
 
 
 def too_few_rows(distinct: npt.NDArray[np.bool_], excluded: int) -> GateResult | None:
@@ -134,44 +140,3 @@ def too_few_rows(distinct: npt.NDArray[np.bool_], excluded: int) -> GateResult |
         "--target COLUMN",
         {"rows": float(left), "excluded_rows": float(excluded), "repeated_rows": float(repeated)},
     )
-
-
-def baseline_gate(labels: npt.NDArray[Any], predictions: npt.NDArray[Any]) -> GateResult:
-    """Pass if the candidate is significantly better than always predicting the commonest class.
-
-    Parameters
-    ----------
-    labels, predictions
-        The class names for rows that the candidate was not trained on, shape (rows,).
-
-    Notes
-    -----
-    The test is the one-sided exact McNemar test at 5%, as for the rule `better`.
-    """
-    if not len(labels):
-        return GateResult("baseline", False, f"there are no rows to evaluate on; {_BASELINE_FIX}")
-    names, counts = np.unique(labels.astype(str), return_counts=True)
-    commonest, others = str(names[counts.argmax()]), int(len(labels) - counts.max())
-    compared = compare_predictions(labels, predictions, np.full(len(labels), commonest, dtype=object))
-    passed = bool(compared.p_better < SIGNIFICANCE)
-    message = (
-        f"{compared.candidate_accuracy:.4f} against {compared.champion_accuracy:.4f} for always "
-        f"{commonest!r} on {compared.rows} rows: p(better) {compared.p_better:.3g}"
-    )
-    if passed:
-        message += "; significantly better"
-    elif others < _FEWEST_GAINS:
-        message += (
-            f"; too few rows to show it: {others} of another class, {_FEWEST_GAINS} needed; {_BASELINE_FIX}"
-        )
-    elif compared.difference > 0:
-        message += f"; not significantly better: train a better model, or {_BASELINE_FIX}"
-    else:
-        message += "; no better: train a better model, or --no-baseline --reason TEXT"
-    metrics = {
-        "rows": float(compared.rows),
-        "accuracy": compared.candidate_accuracy,
-        "baseline_accuracy": compared.champion_accuracy,
-        "p_better": float(compared.p_better),
-    }
-    return GateResult("baseline", passed, message, metrics)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from registry_tools.evaluation.gates.comparison import MINIMUM_ROWS
 from registry_tools.evaluation.verdict import GateResult
 from registry_tools.stats.intervals import SIGNIFICANCE
+from registry_tools.stats.metric import Metric, Outcomes
 from registry_tools.stats.multiple_testing import holm
-from registry_tools.stats.paired_test import PairedComparison, compare_predictions
+from registry_tools.stats.paired_metric import MetricDifference, compare_by
 
 # With more groups, most would have too few rows.
 MAXIMUM_GROUPS = 20
@@ -21,12 +20,15 @@ MAXIMUM_GROUPS = 20
 
 @dataclass(frozen=True)
 class Group:
-    """The rows with one value of a slice column; `compared` is None if there are too few."""
+    """The rows with one value of a slice column; `compared` is None if they cannot be compared.
+
+    There are too few of them, or the metric is undefined, for example because they lack a class.
+    """
 
     column: str
     value: str | None  # None for missing values
     rows: int
-    compared: PairedComparison | None
+    compared: MetricDifference | None
 
     @property
     def title(self) -> str:
@@ -35,11 +37,7 @@ class Group:
 
 
 def group_rows(
-    column: str,
-    values: Sequence[str | None],
-    labels: npt.NDArray[Any],
-    candidate: npt.NDArray[Any],
-    champion: npt.NDArray[Any],
+    column: str, values: Sequence[str | None], metric: Metric, candidate: Outcomes, champion: Outcomes
 ) -> list[Group]:
     """Compare candidate and champion within each group of a column.
 
@@ -49,8 +47,8 @@ def group_rows(
         The name of the column.
     values
         The value of each row as text; None for missing values, which form a group as well.
-    labels, candidate, champion
-        The labels and the predictions as class names, each of shape (rows,).
+    metric, candidate, champion
+        The metric to compare by, and both versions on the rows.
     """
     groups = []
     for value in sorted(set(values), key=lambda value: (value is None, value or "")):
@@ -58,7 +56,7 @@ def group_rows(
         rows = int(among.sum())
         compared = None
         if rows >= MINIMUM_ROWS:
-            compared = compare_predictions(labels[among], candidate[among], champion[among])
+            compared = compare_by(metric, candidate.take(among), champion.take(among))
         groups.append(Group(column, value, rows, compared))
     return groups
 
@@ -66,22 +64,21 @@ def group_rows(
 def slices_gate(groups: Sequence[Group]) -> GateResult:
     """Pass unless the candidate is significantly worse than the champion in a group.
 
-    The p-values of the one-sided exact McNemar test are corrected together over all groups of all
-    columns. The message names groups with too few rows, which are not tested. At least one group must
-    be large enough.
+    The one-sided p-values are corrected together over all groups of all columns. The message names the
+    groups that cannot be compared. At least one group must be large enough.
     """
     judged = [(group, group.compared) for group in groups if group.compared is not None]
     left_out = [f"{group.title} ({group.rows})" for group in groups if group.compared is None]
-    few = f"; not judged, fewer than {MINIMUM_ROWS} rows: {_shortened(left_out)}" if left_out else ""
+    few = f"; not judged, {_why_not(groups)}: {_shortened(left_out)}" if left_out else ""
     if not judged:
         return GateResult(
             "slices", False, f"no group has {MINIMUM_ROWS} rows{few}: give --eval-data FILE --target COLUMN"
         )
     adjusted = holm([compared.p_worse for _, compared in judged])
     harmed = [
-        f"{group.title}: {compared.candidate_accuracy:.4f} against {compared.champion_accuracy:.4f} "
-        f"on {compared.rows} rows, p(worse) {p:.3g}"
-        for (group, compared), p in sorted(zip(judged, adjusted, strict=True), key=lambda pair: pair[1])
+        f"{group.title}: {c.prefix}{c.candidate:{c.format}} against {c.champion:{c.format}} "
+        f"on {c.rows} rows, p(worse) {p:.3g}"
+        for (group, c), p in sorted(zip(judged, adjusted, strict=True), key=lambda pair: pair[1])
         if p < SIGNIFICANCE
     ]
     metrics = {
@@ -96,6 +93,12 @@ def slices_gate(groups: Sequence[Group]) -> GateResult:
         return GateResult("slices", False, message, metrics)
     message = f"significantly worse in no group: lowest p(worse) {min(adjusted):.3g}, {corrected}{few}"
     return GateResult("slices", True, message, metrics)
+
+
+def _why_not(groups: Sequence[Group]) -> str:
+    few = f"fewer than {MINIMUM_ROWS} rows"
+    large = any(group.compared is None and group.rows >= MINIMUM_ROWS for group in groups)
+    return f"{few} or without a value of the metric" if large else few
 
 
 def _shortened(names: Sequence[str], most: int = 5) -> str:

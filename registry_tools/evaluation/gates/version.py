@@ -13,6 +13,7 @@ from registry_tools.data.schema import Column, TensorSchema, UnsupportedTensor, 
 from registry_tools.evaluation.verdict import GateResult
 from registry_tools.models.prediction_shape import flatten_one_output
 
+_ROUNDING = 1e-6  # the largest difference between processors
 # For each type that a client may send, the column types that accept its values.
 _WIDER = {"integer": {"integer", "long", "double"}, "long": {"long", "double"}, "float": {"float", "double"}}
 
@@ -111,13 +112,19 @@ def predictions_gate(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> G
     ----------
     recorded, given
         `predictions`, shape (rows,), and `probabilities`, shape (rows, classes) or None. Classes must
-        be equal. Probabilities may differ by 1e-6, because processors round differently.
+        be equal. Because processors round differently, probabilities may differ by 1e-6, and numbers with
+        a fraction by 1e-6 of the largest one.
     """
     expected, found = (
         flatten_one_output(np.asarray(side["predictions"], dtype=object)).tolist()
         for side in (recorded, given)
     )
-    different = [i for i, (a, b) in enumerate(zip(expected, found, strict=False)) if a != b]
+    largest = max((abs(value) for value in expected if isinstance(value, float)), default=0.0)
+    different = [
+        i
+        for i, (a, b) in enumerate(zip(expected, found, strict=False))
+        if a != b and not _nearly_equal(a, b, largest)
+    ]
     if len(expected) != len(found) or different:
         row = different[0] if different else min(len(expected), len(found))
         return GateResult(
@@ -127,6 +134,13 @@ def predictions_gate(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> G
     if fault is not None:
         return GateResult("predictions", False, fault)
     return GateResult("predictions", True, f"{len(found)} recorded predictions reproduced")
+
+
+def _nearly_equal(expected: Any, found: Any, largest: float) -> bool:
+    """Return whether two numbers differ by rounding; whole numbers may be classes and never do."""
+    if not all(isinstance(each, float | int) for each in (expected, found)) or expected % 1 == found % 1 == 0:
+        return False
+    return bool(abs(expected - found) <= _ROUNDING * largest)
 
 
 def _probability_fault(recorded: Any, given: Any) -> str | None:
@@ -143,7 +157,7 @@ def _probability_fault(recorded: Any, given: Any) -> str | None:
     if not np.isfinite(found).all():
         return "a probability is NaN or infinite"
     gap = float(np.max(np.abs(expected - found), initial=0.0))
-    return None if gap <= 1e-6 else f"a probability differs by {gap:.2g} from the recorded one"
+    return None if gap <= _ROUNDING else f"a probability differs by {gap:.2g} from the recorded one"
 
 
 def probabilities_fault(probabilities: npt.NDArray[np.float64], classes: Sequence[str]) -> str | None:
