@@ -36,7 +36,8 @@ def list_command(model: str | None, limit: int | None, as_json: bool, tracking_u
         print_json([v.as_dict() for v in versions])
         return
     names = [_metric_of(v) for v in versions]
-    same = names[0] if len(set(names)) == 1 else None  # then the header names it
+    known = {name for name in names if name}
+    same = known.pop() if len(known) == 1 else None  # then the header names it
     rows = [("version", "stages", same or "metric", "run", "digest", "last event")]
     for v, name in zip(versions, names, strict=True):
         value = f"{v.metrics[name]:.4f}" if name in v.metrics else "-"
@@ -137,12 +138,12 @@ def history(
 
 
 def _metric_of(version: RegisteredVersion) -> str:
-    """Return the name of the metric that a training chose, else of the task's metric that it logged."""
-    from registry_tools.stats.metric import CLASSIFICATION, DEFAULT_METRICS
+    """Return the name of the logged metric that the training chose, else of its task's; "" if none is."""
+    from registry_tools.stats.metric import DEFAULT_METRICS
 
     chosen = version.params.get("metric", "")
     known = (name for name in (chosen, *DEFAULT_METRICS.values()) if name in version.metrics)
-    return next(known, DEFAULT_METRICS[CLASSIFICATION])
+    return next(known, "")
 
 
 def _event_line(event: Event | None) -> str:

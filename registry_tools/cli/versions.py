@@ -118,13 +118,17 @@ def _print_comparison(result: Comparison) -> None:
     if compared is None:
         echo(f"not compared on the same rows: {result.not_paired_because}")
         return
-    for paired in compared.differences:
-        echo(
-            f"on {compared.rows_phrase}: {paired.prefix}{paired.candidate:{paired.format}} and "
-            f"{paired.champion:{paired.format}}, difference {paired.difference:+{paired.format}} "
-            f"[{paired.low:+{paired.format}}, {paired.high:+{paired.format}}], "
-            f"p(first worse) = {paired.p_worse:.3g}"
-        )
+    lines = [
+        f"{paired.prefix}{paired.candidate:{paired.format}} and {paired.champion:{paired.format}}, "
+        f"difference {paired.difference:+{paired.format}} [{paired.low:+{paired.format}}, "
+        f"{paired.high:+{paired.format}}], p(first worse) = {paired.p_worse:.3g}"
+        for paired in compared.differences
+    ]
+    if len(lines) == 1:
+        echo(f"on {compared.rows_phrase}: {lines[0]}")
+        return
+    for line in (f"on {compared.rows_phrase}:", *lines):
+        echo(line)
 
 
 def _value_text(kind: str, value: Any) -> str:

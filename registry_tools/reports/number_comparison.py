@@ -40,6 +40,7 @@ def compare_numbers(compared: PairedPredictions, titles: list[str]) -> dict[str,
             }
             for metric in found
         ],
+        "counts": None,
         "tested": len(found),
         "left_out": 0,
         "unknown": [],

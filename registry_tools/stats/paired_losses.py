@@ -76,3 +76,15 @@ def _limits(difference: _Floats, unit: _Floats, reach: float) -> tuple[float, fl
         return (mean - half) / scale, (mean + half) / scale
     root = math.sqrt(max(0.0, float(b * b - a * c)))
     return float((b - root) / a), float((b + root) / a)
+
+
+def widest(found: list[LossDifference]) -> LossDifference:
+    """Return the widest limits and the largest p-values of several comparisons, with the first value."""
+    return LossDifference(
+        found[0].value,
+        min(each.low for each in found),
+        max(each.high for each in found),
+        max(each.upper for each in found),
+        max(each.p_worse for each in found),
+        max(each.p_better for each in found),
+    )

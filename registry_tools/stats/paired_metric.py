@@ -20,7 +20,7 @@ from registry_tools.stats.intervals import (
 )
 from registry_tools.stats.log_loss import row_losses
 from registry_tools.stats.metric import CLASSIFICATION, Metric, Outcomes
-from registry_tools.stats.paired_losses import LossDifference, loss_difference
+from registry_tools.stats.paired_losses import loss_difference, widest
 from registry_tools.stats.paired_test import POWER, PairedComparison, compare_counts, rows_needed
 
 # The margin of these metrics is a share of the champion's value, because they have a unit.
@@ -85,8 +85,17 @@ class MetricDifference:
         }
 
 
-def compare_by(metric: Metric, candidate: Outcomes, champion: Outcomes) -> MetricDifference | None:
+def compare_by(
+    metric: Metric, candidate: Outcomes, champion: Outcomes, *, unseen_mistake: bool = True
+) -> MetricDifference | None:
     """Compare two versions on the same rows; return None if the metric is undefined for one of them.
+
+    Parameters
+    ----------
+    metric, candidate, champion
+        The metric, and both versions on the same rows.
+    unseen_mistake
+        Whether the log loss must also hold with one more row, on which both versions are wrong.
 
     Notes
     -----
@@ -108,7 +117,7 @@ def compare_by(metric: Metric, candidate: Outcomes, champion: Outcomes) -> Metri
         return _compare_shares(metric, candidate, champion, among)
     if metric.name == "balanced_accuracy":
         return _compare_balanced_accuracy(metric, values, candidate, champion)
-    losses = _losses(metric, values, candidate, champion)
+    losses = _losses(metric, values, candidate, champion, unseen_mistake)
     if losses is not None:
         return losses
     return _compare_replicates(metric, values, candidate, champion)
@@ -166,7 +175,7 @@ def _compare_balanced_accuracy(
 
 
 def _losses(
-    metric: Metric, values: tuple[float, float], candidate: Outcomes, champion: Outcomes
+    metric: Metric, values: tuple[float, float], candidate: Outcomes, champion: Outcomes, unseen_mistake: bool
 ) -> MetricDifference | None:
     """Compare by a metric that is a mean loss, or follows from one; None for any other metric."""
     pair = _row_losses(metric.name, candidate, champion)
@@ -182,8 +191,8 @@ def _losses(
     if not values[1]:  # nothing is a share of an error of 0
         return _worse_than_perfect(metric, values, rows, one)
     # The losses of log loss have one more row, and the result has to hold with and without it.
-    counts = sorted({rows, len(one)})
-    share = _widest([loss_difference(one[:count], two[:count], two[:count]) for count in counts])
+    counts = sorted({rows, len(one) if unseen_mistake else rows})
+    share = widest([loss_difference(one[:count], two[:count], two[:count]) for count in counts])
     if metric.name == "rmse":  # the relative difference of the roots, from that of the squares
         low, high, upper = (
             math.sqrt(max(0.0, 1 + each)) - 1 for each in (share.low, share.high, share.upper)
@@ -191,20 +200,9 @@ def _losses(
         interval = Estimate(values[0] - values[1], low * values[1], high * values[1])
         return _difference(metric, values, rows, interval, -upper, share.p_worse, share.p_better)
     ones = np.ones_like(two)
-    plain = _widest([loss_difference(one[:count], two[:count], ones[:count]) for count in counts])
+    plain = widest([loss_difference(one[:count], two[:count], ones[:count]) for count in counts])
     interval = Estimate(values[0] - values[1], plain.low, plain.high)
     return _difference(metric, values, rows, interval, -share.upper, share.p_worse, share.p_better)
-
-
-def _widest(found: list[LossDifference]) -> LossDifference:
-    return LossDifference(
-        found[0].value,
-        min(each.low for each in found),
-        max(each.high for each in found),
-        max(each.upper for each in found),
-        max(each.p_worse for each in found),
-        max(each.p_better for each in found),
-    )
 
 
 def _row_losses(name: str, candidate: Outcomes, champion: Outcomes) -> tuple[_Floats, _Floats] | None:

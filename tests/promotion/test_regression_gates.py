@@ -59,7 +59,9 @@ def test_regressions_are_compared_by_their_squared_errors(local: Place, trained:
     assert gates["champion"].message.endswith(
         "not worse by more than the margin of 0.01 of the champion's rmse"
     )
-    assert gates["baseline"].message.startswith("rmse 54.064 against 79.475 for always the mean 158.")
+    assert gates["baseline"].message.startswith(
+        "rmse 54.064 against 79.475 for always the mean 156.07 on 148 rows"
+    )
     assert "classes" not in gates
     poor = judge(local, f"{trained}/3")
     assert [name for name, gate in poor.items() if not gate.passed] == ["champion"]
@@ -92,15 +94,14 @@ def test_thresholds_know_all_metrics_of_a_regression(local: Place, trained: str)
 @pytest.mark.slow
 def test_labels_that_are_no_numbers_are_refused_by_row(local: Place, trained: str) -> None:
     rows = held_out_rows().astype({TARGET: object})
-    for label in ("tall", "inf"):
-        rows.loc[7, TARGET] = label
-        rows.to_csv("rows.csv", index=False)
-        gates = judge(local, f"{trained}/2", eval_data="rows.csv", target=TARGET)
-        assert (list(gates)[-1], gates["holdout"].message) == (
-            "holdout",
-            f"--target {TARGET} of rows.csv: row 7 has the label '{label}', and the model predicts numbers: "
-            "give --target the column with the numbers",
-        )
+    rows.loc[7, TARGET] = "NA"
+    rows.to_csv("rows.csv", index=False)
+    gates = judge(local, f"{trained}/2", eval_data="rows.csv", target=TARGET)
+    assert (list(gates)[-1], gates["holdout"].message) == (
+        "holdout",
+        f"--target {TARGET} of rows.csv: row 7 has the label 'NA', and the model predicts numbers: give "
+        "--target the column with the numbers",
+    )
 
 
 @pytest.mark.slow
@@ -110,7 +111,7 @@ def test_a_group_that_is_harmed_by_its_errors_is_named(local: Place, trained: st
     rows.to_csv("rows.csv", index=False)
     gate = judge(local, f"{trained}/3", eval_data="rows.csv", target=TARGET, slices=["site"])["slices"]
     assert not gate.passed
-    assert "significantly worse in site='north': rmse " in gate.message
+    assert "site='north': rmse 71.177 against 58.084 on 74 rows, p(worse) 0.000127" in gate.message
 
 
 @pytest.mark.slow
@@ -174,7 +175,7 @@ def test_two_regressions_are_compared_by_all_metrics_and_on_a_page(
     page = Path("page.html").read_text()
     assert f"{trained} 1 has the smaller rmse on 148 rows" in page
     assert "The largest disagreement comes first" in page
-    assert "class" not in page.replace('class="', "").replace("class=", "")
+    assert "class" not in page.replace("class=", "")
 
 
 @pytest.mark.slow
