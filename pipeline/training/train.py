@@ -92,14 +92,7 @@ def train(params: TrainParams) -> TrainResult:
         value = fitted.metrics[key]
         warn_if_no_better_than_constant(metric_of(params), fitted.outcomes, training, value)
         description = render_model_card(params, training, holdout, fitted)
-        tags = {
-            "model": params.model,
-            "task": params.task,
-            "data_digest": dataset.digest,
-            "scaled": as_text(model_pipeline.is_scaled(params, dataset.features)),
-        }
-        if params.threshold is not None:
-            tags["threshold"] = f"{fitted.estimator[-1].threshold:.6g}"
+        tags = _tags(params, dataset, fitted)
         runs.log_metrics(run_id, params.as_text(), fitted.metrics, tags, description)
         _log_dataset(dataset, Path(params.data).stem)
         logged = log_model(
@@ -134,6 +127,19 @@ def train(params: TrainParams) -> TrainResult:
         params.task,
         params.metric,
     )
+
+
+def _tags(params: TrainParams, dataset: Dataset, fitted: FittedModel) -> dict[str, str]:
+    """Return the tags of a run, among them the choices that the table or the folds made."""
+    tags = {
+        "model": params.model,
+        "task": params.task,
+        "data_digest": dataset.digest,
+        "scaled": as_text(model_pipeline.is_scaled(params, dataset.features)),
+    }
+    if params.threshold is not None:
+        tags["threshold"] = f"{fitted.estimator[-1].threshold:.6g}"
+    return tags
 
 
 def find_result(params: TrainParams, run_id: str, metrics: Mapping[str, float]) -> TrainResult | None:
