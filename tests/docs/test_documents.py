@@ -170,7 +170,9 @@ def test_both_programs_run_as_modules(module: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("simulation", ["gate_power.py", "interval_coverage.py", "slice_power.py"])
+@pytest.mark.parametrize(
+    "simulation", ["gate_power.py", "interval_coverage.py", "metric_gate_power.py", "slice_power.py"]
+)
 def test_the_tables_of_gates_and_intervals_match_the_simulation(simulation: str) -> None:
     done = subprocess.run([sys.executable, ROOT / "benchmarks" / simulation], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
