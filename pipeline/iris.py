@@ -17,7 +17,6 @@ from pipeline.errors import InvalidParameter
 from pipeline.params.definitions import TrainParams
 from pipeline.training.model_pipeline import create_estimator
 from registry_tools.files.output_file import output_file
-from registry_tools.stats.metric import CLASSIFICATION
 
 
 def train_iris_model(
@@ -62,12 +61,7 @@ def train_iris_model(
     (0.9667, (30, 4), ['setosa', 'versicolor', 'virginica'])
     """
     params = TrainParams(
-        task=CLASSIFICATION,
-        model="logistic_regression",
-        test_size=test_size,
-        random_state=random_state,
-        max_iter=max_iter,
-        subset_size=subset_size,
+        test_size=test_size, random_state=random_state, max_iter=max_iter, subset_size=subset_size
     )
     iris = load_dataset(TrainParams())
     X, y = iris.features.to_numpy(), iris.labels.to_numpy()

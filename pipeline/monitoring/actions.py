@@ -176,16 +176,18 @@ def training_params(watched: VersionInfo, baseline: TrainingBaseline, name: str,
         If the table lacks the label or a feature.
     """
     columns = _column_names(Path(table))
-    needed = [*baseline.columns, baseline.target]
+    known = {spec.name for spec in fields(TrainParams)} - _NOT_REUSED
+    before = _reusable_params({k: v for k, v in watched.params.items() if k in known})
+    roles = [before[role] for role in ("group", "weight") if before.get(role, "none") != "none"]
+    needed = [*baseline.columns, baseline.target, *roles]
     lacking = [column for column in needed if column not in columns]
     if lacking:
         what = "label" if lacking[0] == baseline.target else "feature"
+        what = "column of groups or weights" if lacking[0] in roles else what
         raise DataError(
             f"retrain={table}: the table has no column {lacking[0]!r}, a {what} of {name} version "
             f"{watched.version}; it has {quoted_names(columns)}"
         )
-    known = {spec.name for spec in fields(TrainParams)} - _NOT_REUSED
-    before = _reusable_params({k: v for k, v in watched.params.items() if k in known})
     return TrainParams.from_text(
         before
         | {

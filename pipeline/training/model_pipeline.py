@@ -27,7 +27,7 @@ from pipeline.params.definitions import TrainParams
 from pipeline.params.fields import AUTO, as_text
 from pipeline.training.preparation import column_transformer, needs_scaling
 from pipeline.training.scoring import ParamsType, resolve_params, with_values
-from registry_tools.stats.metric import REGRESSION
+from registry_tools.stats.metric import CLASSIFICATION, REGRESSION
 
 _log = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ def create_estimator(params: TrainParams) -> BaseEstimator:
     InvalidParameter
         If `model_params` has a key that the estimator does not know.
     """
-    model = ESTIMATORS[params.model]
+    model = ESTIMATORS[DEFAULT_MODELS[CLASSIFICATION] if params.model == AUTO else params.model]
     own = {key: getattr(params, key.rpartition("__")[2]) for key in model.takes}
     estimator = _import_estimator(model.factory_of(params.task))
     # `max_iter` and `random_state` have parameters of their own; `verbose` would print to stdout.

@@ -429,12 +429,12 @@ def test_the_result_says_whether_the_best_beats_the_untuned_default(
     assert main(arguments) == 0
     text = r"knn n_neighbors=5: cross-validated 0\.9\d+ ± 0\.0\d+; the best is NOT better"
     assert re.search(rf"^untuned   {text}$", capsys.readouterr().out, re.MULTILINE)
-    better = dataclasses.replace(worse, space={"n_neighbors": (80, 10), "leaf_size": (29,)})
+    better = dataclasses.replace(worse, space={"n_neighbors": (80, 12), "leaf_size": (29,)})
     monkeypatch.setitem(ESTIMATORS, "knn", better)
     assert main([*arguments, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["beats_untuned"] is True
-    assert result["best"]["model_params"] == {"leaf_size": 29, "n_neighbors": 10}
+    assert result["best"]["model_params"] == {"leaf_size": 29, "n_neighbors": 12}
     assert result["untuned"]["model_params"] == {"leaf_size": 30, "n_neighbors": 5}
     assert result["best"]["cv_accuracy_mean"] > result["untuned"]["cv_accuracy_mean"]
     client = MlflowClient(store)

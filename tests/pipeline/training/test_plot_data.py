@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.base import clone
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 from pipeline.training import figures, plot_data
+from registry_tools.stats.metric import REGRESSION, Outcomes, find_metric
 
 LABELS = np.array([0, 0, 1, 1, 2, 2])
 CERTAIN = np.eye(3)[LABELS]
@@ -82,7 +83,9 @@ def test_a_learning_curve_ends_with_the_fitted_model_and_is_reproducible() -> No
     assert [point["rows"] for point in first] == [8, 20, 40, 60, 80]
 
 
-def test_a_point_with_too_few_rows_for_the_neighbours_is_left_out() -> None:
+def test_a_point_with_too_few_rows_for_the_neighbours_is_left_out_with_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     table = pd.DataFrame({"x": np.linspace(0, 1, 100)})
     labels = (table["x"] > 0.5).astype(int)
     parts = (table[::2], labels[::2]), (table[1::2], labels[1::2])
@@ -91,6 +94,30 @@ def test_a_point_with_too_few_rows_for_the_neighbours_is_left_out() -> None:
     fit = fit_to(KNeighborsClassifier(15), *parts[0])
     points = plot_data.learning_curve(fit, fitted, *parts, random_state=1)
     assert [point["rows"] for point in points] == [25, 38, 50]
+    assert "the learning curve has no point at 12 rows: Expected n_neighbors" in caplog.text
+
+
+def test_residuals_are_true_minus_predicted_and_many_rows_are_sampled() -> None:
+    found = plot_data.errors(Outcomes(np.array([1.0, 2.0]), np.array([0.5, 3.0])))
+    assert found == {"true": [1, 2], "predicted": [0.5, 3], "residual": [0.5, -1]}
+    many = np.arange(5000.0)
+    sampled = plot_data.errors(Outcomes(many, many + 1))
+    assert len(sampled["true"]) == 2000
+    assert set(sampled["residual"]) == {-1}
+
+
+def test_the_importance_of_a_regression_is_the_error_that_shuffling_adds() -> None:
+    rng = np.random.default_rng(1)
+    table = pd.DataFrame({"noise": rng.random(200), "all": rng.random(200)})
+    labels = 10 * table["all"]
+    rmse = find_metric("rmse", REGRESSION)
+    entries = plot_data.importance(LinearRegression().fit(table, labels), table, labels, 1, rmse)
+    assert [entry["column"] for entry in entries] == ["all", "noise"]
+    assert entries[0]["mean"] > 3
+    fitted, parts = LinearRegression().fit(table, labels), [(table, labels)] * 2
+    curve = plot_data.learning_curve(fit_to(LinearRegression(), *parts[0]), fitted, *parts, 1, rmse)
+    assert [point["rows"] for point in curve] == [20, 50, 100, 150, 200]
+    assert all(point["holdout"] < 1e-6 for point in curve)
 
 
 def test_a_learning_curve_of_few_rows_has_fewer_points() -> None:

@@ -16,6 +16,8 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
+from pipeline.data.load import load_dataset
+from pipeline.data.split import split_rows
 from pipeline.errors import DataError, InvalidParameter, RegistrationError, UntrustedType
 from pipeline.estimators import EstimatorSpec, models_of
 from pipeline.params.definitions import TrainParams
@@ -210,6 +212,25 @@ def test_a_table_with_text_missing_values_and_booleans(store: str, table_csv: Pa
     model = load_model("other@staging")
     raw = {"weight": 3.0, "legs": 4, "colour": "never seen", "size": None, "sold": True}
     assert model.predict_names([raw | {"tame": None}]).tolist() == ["cat"]
+
+
+def test_missing_values_in_the_holdout_alone_do_not_shorten_the_learning_curve(
+    store: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    random = np.random.default_rng(0)
+    table = pd.DataFrame({"x": random.normal(size=100), "z": random.normal(size=100)})
+    table["kind"] = np.where(table["x"] > 0, "a", "b")
+    path = tmp_path / "late.csv"
+    table.to_csv(path, index=False)
+    params = TrainParams(data=str(path), target="kind", name="late")
+    held_out = split_rows(load_dataset(params), params)[1]
+    table.loc[held_out[:3], "z"] = np.nan
+    table.to_csv(path, index=False)
+    result = train(params)
+    plots = mlflow.artifacts.download_artifacts(run_id=result.run_id, artifact_path="plots")
+    points = json.loads(Path(plots, "learning_curve.json").read_text())
+    assert [point["rows"] for point in points] == [8, 20, 40, 60, 80]
+    assert "learning curve" not in caplog.text
 
 
 def test_a_refused_parameter_leaves_no_run_and_no_file(store: str, tmp_path: Path) -> None:
