@@ -7,7 +7,7 @@ retrains or rolls back if the parameters ask for it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -231,7 +231,7 @@ def _analyse_version(inputs: _MonitoringInputs, version: int, rows: ProductionDa
         own = _fetch_baseline(inputs.client, registry.find_version(inputs.client, ref))
     part = rows.window(list(own.columns), own.task)
     if part.predictions is None and part.rows >= inputs.params.min_rows:
-        part = _predict_rows(inputs.client, inputs.params.name, version, part, own.task)
+        part = _predict_rows(inputs.client, inputs.params.name, version, part, own)
     check_class_names(part, version, own)
     live = None
     if inputs.labels is not None and part.rows and part.predictions is not None:
@@ -241,7 +241,7 @@ def _analyse_version(inputs: _MonitoringInputs, version: int, rows: ProductionDa
 
 
 def _predict_rows(
-    client: MlflowClient, name: str, version: int, part: CurrentWindow, task: str
+    client: MlflowClient, name: str, version: int, part: CurrentWindow, own: TrainingBaseline
 ) -> CurrentWindow:
     """Predict rows that have no predictions; a row with a missing required value gets none."""
     model = loader.load(client, ModelRef(name, version=version), TrustPolicy.from_environment())
@@ -251,15 +251,23 @@ def _predict_rows(
     numbers = table[required].select_dtypes("number")
     complete = complete & np.isfinite(numbers.to_numpy(float, na_value=np.nan)).all(axis=1)
     predictions = pd.Series([None] * len(table), dtype=object)
+    is_class = own.task == CLASSIFICATION
+    scores: Iterator[list[float]] = iter(())
     try:
         if complete.any():
-            is_class = task == CLASSIFICATION
+            if own.metric in _PROBABILITY_METRICS:
+                scores = iter(model.predict_proba(table[complete]).tolist())
             found = model.predict_names(table[complete]) if is_class else model.predict(table[complete])
             predictions[complete] = [str(each) if is_class else float(each) for each in found]
     except InputError as error:
         raise DataError(f"{name} version {version} cannot predict the rows: {error}") from error
-    kind = pa.string() if task == CLASSIFICATION else pa.float64()
-    return CurrentWindow(part.table, pa.chunked_array([pa.array(predictions, kind)]), part.keys)
+    probabilities = [next(scores, None) if each else None for each in complete]
+    return CurrentWindow(
+        part.table,
+        pa.chunked_array([pa.array(predictions, pa.string() if is_class else pa.float64())]),
+        part.keys,
+        pa.chunked_array([pa.array(probabilities, pa.list_(pa.float64()))]),
+    )
 
 
 def _run_actions(inputs: _MonitoringInputs, main: Analysis, run: MonitoringRun) -> Sequence[ActionResult]:

@@ -129,7 +129,7 @@ def _permutation_test(metric: Metric, promoted: Outcomes, live: Outcomes) -> Dri
         return None
     z = (observed - drawn.mean()) / drawn.std()
     p_value = float(stats.pearson3.sf(z, float(stats.skew(drawn))))
-    return DriftTest(f"live {metric.name}", PERMUTATION, float(sign * observed), p_value)
+    return DriftTest(f"live {metric.name}", PERMUTATION, observed, p_value)
 
 
 def _sample(outcomes: Outcomes, random: np.random.Generator) -> Outcomes:

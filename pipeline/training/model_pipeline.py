@@ -84,7 +84,8 @@ def resolve_model(params: ParamsType, dataset: Dataset) -> ParamsType:
         needed = (
             f"{dataset.target!r} needs a {dataset.task}: take one of {', '.join(models_of(dataset.task))}"
         )
-        raise InvalidParameter("model", model, f"{needed}, or set task=")
+        other = next(task for task in DEFAULT_MODELS if task != dataset.task)
+        raise InvalidParameter("model", model, f"{needed}, or set task={other}")
     return with_values(resolve_params(params, dataset), model=model)
 
 
