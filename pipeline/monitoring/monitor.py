@@ -34,14 +34,12 @@ from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models import loader
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.refs import ModelRef
-from registry_tools.stats.metric import CLASSIFICATION, METRICS
+from registry_tools.stats.metric import CLASSIFICATION
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _log = logging.getLogger(__name__)
-
-_PROBABILITY_METRICS = {metric.name for metric in METRICS if metric.needs_probabilities}
 
 
 @dataclass(frozen=True)
@@ -123,13 +121,10 @@ def _read_inputs(params: MonitorParams) -> _MonitoringInputs:
             _log.warning("retraining is impossible: %s", training)
     since = datetime.now(timezone.utc) - params.since if params.since is not None else None
     path = Path(params.current)
-    needs_probabilities = params.labels is not None and own.metric in _PROBABILITY_METRICS
-    rows = readers.read_production_data(
-        path, params.name, list(own.columns), own.text_columns, since, needs_probabilities
-    )
-    known = None
-    if params.labels is not None:
-        known = labels.read_labels(Path(params.labels), own.target, own.task)
+    given, names = params.labels, list(own.columns)
+    with_scores = given is not None and own.needs_probabilities
+    rows = readers.read_production_data(path, params.name, names, own.text_columns, since, with_scores)
+    known = labels.read_labels(Path(given), own.target, own.task) if given is not None else None
     return _MonitoringInputs(client, params, watched, own, rows, known, training)
 
 
@@ -255,19 +250,15 @@ def _predict_rows(
     scores: Iterator[list[float]] = iter(())
     try:
         if complete.any():
-            if own.metric in _PROBABILITY_METRICS:
+            if own.needs_probabilities:
                 scores = iter(model.predict_proba(table[complete]).tolist())
             found = model.predict_names(table[complete]) if is_class else model.predict(table[complete])
             predictions[complete] = [str(each) if is_class else float(each) for each in found]
     except InputError as error:
         raise DataError(f"{name} version {version} cannot predict the rows: {error}") from error
-    probabilities = [next(scores, None) if each else None for each in complete]
-    return CurrentWindow(
-        part.table,
-        pa.chunked_array([pa.array(predictions, pa.string() if is_class else pa.float64())]),
-        part.keys,
-        pa.chunked_array([pa.array(probabilities, pa.list_(pa.float64()))]),
-    )
+    predicted = pa.array(predictions, pa.string() if is_class else pa.float64())
+    scored = pa.array([next(scores, None) if each else None for each in complete], pa.list_(pa.float64()))
+    return CurrentWindow(part.table, pa.chunked_array([predicted]), part.keys, pa.chunked_array([scored]))
 
 
 def _run_actions(inputs: _MonitoringInputs, main: Analysis, run: MonitoringRun) -> Sequence[ActionResult]:

@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from registry_tools.errors import VerificationError, first_line
 from registry_tools.models import evidence
-from registry_tools.stats.metric import CLASSIFICATION, DEFAULT_METRICS, REGRESSION, Outcomes
+from registry_tools.stats.metric import CLASSIFICATION, DEFAULT_METRICS, METRICS, REGRESSION, Outcomes
 
 PROFILE_FILE, SAMPLE_FILE, OUTCOMES_FILE = "baseline.json", "baseline.parquet", "baseline_outcomes.parquet"
 FILES = PROFILE_FILE, SAMPLE_FILE, OUTCOMES_FILE, evidence.EVALUATION_FILE
@@ -75,6 +75,11 @@ class TrainingBaseline:
     def task(self) -> str:
         """The task of the version."""
         return CLASSIFICATION if self.predictions else REGRESSION
+
+    @property
+    def needs_probabilities(self) -> bool:
+        """Whether the metric of the version needs probabilities."""
+        return any(each.needs_probabilities for each in METRICS if each.name == self.metric)
 
     @property
     def holdout_rows(self) -> int:
