@@ -153,9 +153,12 @@ def as_outcomes(
     """
     if task == REGRESSION:
         try:
-            return Outcomes(labels, np.asarray(predictions.predictions[table], dtype=float))
+            numbers = np.asarray(predictions.predictions[table], dtype=float)
         except (TypeError, ValueError):
-            raise VerificationError("predicts classes; the labels are numbers") from None
+            numbers = None
+        if numbers is None or (predictions.classes and not predictions.regressor):
+            raise VerificationError("predicts classes; the labels are numbers")
+        return Outcomes(labels, numbers)
     if predictions.regressor:
         raise VerificationError("predicts numbers; the labels are classes")
     written, classes = _written_as(labels, predictions, table)
