@@ -26,7 +26,7 @@ from pipeline.training.baseline import (
     is_numeric,
     numeric_profile,
 )
-from registry_tools.stats.metric import CLASSIFICATION
+from registry_tools.stats.task import CLASSIFICATION
 
 _JOINT_ROWS = 5000  # rows of the window that the joint test reads at most
 _MAX_PARTS, _PART_ROWS = 10, 50  # PSI over time: at most so many parts, each of at least so many rows

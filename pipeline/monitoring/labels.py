@@ -21,7 +21,8 @@ from pipeline.monitoring.window import CurrentWindow
 from pipeline.training.baseline import TrainingBaseline
 from registry_tools.data.schema import quoted_names
 from registry_tools.files.tables import read_table
-from registry_tools.stats.metric import CLASSIFICATION, Outcomes
+from registry_tools.stats.metric import Outcomes
+from registry_tools.stats.task import CLASSIFICATION
 
 _LABEL = "label"
 _KEY = ["request", "row"]

@@ -34,7 +34,7 @@ from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models import loader
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.refs import ModelRef
-from registry_tools.stats.metric import CLASSIFICATION
+from registry_tools.stats.task import CLASSIFICATION
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

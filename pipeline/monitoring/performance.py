@@ -13,7 +13,8 @@ from pipeline.monitoring.labels import LabelledPredictions
 from pipeline.training.baseline import TrainingBaseline
 from pipeline.training.scoring import bootstrap_estimate, measure
 from registry_tools.stats.intervals import Estimate, wilson
-from registry_tools.stats.metric import DEFAULT_METRICS, Metric, Outcomes, find_metric
+from registry_tools.stats.metric import Metric, Outcomes, find_metric
+from registry_tools.stats.task import DEFAULT_METRICS
 
 PERMUTATION = "permutation, one-sided"
 _PERMUTATIONS, _MOST_ROWS = 499, 5_000  # rows of one side that the permutation test reads

@@ -17,7 +17,7 @@ from pipeline.errors import DataError
 from pipeline.monitoring.window import CurrentWindow
 from registry_tools.data.schema import quoted_names
 from registry_tools.errors import first_line
-from registry_tools.stats.metric import CLASSIFICATION
+from registry_tools.stats.task import CLASSIFICATION
 
 # Columns that the prediction log and a scored file add: version, prediction, name of the prediction.
 _LOG = ("_version", "_prediction", "_prediction_name")

@@ -24,7 +24,8 @@ from pipeline.params.fields import AUTO, as_text
 from pipeline.training.model_pipeline import build_pipeline, create_estimator, has_probabilities
 from pipeline.training.scoring import mean_key, metric_of, scorer, std_key, with_values
 from registry_tools.errors import InputError
-from registry_tools.stats.metric import CLASSIFICATION, Metric, Outcomes, find_metric
+from registry_tools.stats.metric import Metric, Outcomes, find_metric
+from registry_tools.stats.task import CLASSIFICATION
 
 _MOST_THRESHOLDS = 200  # of which the best is chosen
 

@@ -20,7 +20,8 @@ from pipeline.training.scoring import (
     metric_of,
     std_key,
 )
-from registry_tools.stats.metric import DEFAULT_METRICS, REGRESSION, Outcomes, find_metric
+from registry_tools.stats.metric import Outcomes, find_metric
+from registry_tools.stats.task import DEFAULT_METRICS, REGRESSION
 
 _METRIC_LABELS = {
     "accuracy": "accuracy",

@@ -18,7 +18,8 @@ from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
 
 from pipeline.training.scoring import Scorer, scorer
 from registry_tools.errors import first_line
-from registry_tools.stats.metric import CLASSIFICATION, Metric, Outcomes, find_metric
+from registry_tools.stats.metric import Metric, Outcomes, find_metric
+from registry_tools.stats.task import CLASSIFICATION
 
 _log = logging.getLogger(__name__)
 

@@ -25,7 +25,8 @@ from registry_tools.models.evidence import Evaluation, Holdout, RecordedPredicti
 from registry_tools.models.formats import describe
 from registry_tools.models.manifest import VersionManifest
 from registry_tools.models.trust_policy import TrustPolicy
-from registry_tools.stats.metric import CLASSIFICATION, DEFAULT_METRICS, REGRESSION, find_metric
+from registry_tools.stats.metric import find_metric
+from registry_tools.stats.task import CLASSIFICATION, DEFAULT_METRICS, REGRESSION
 
 _RECORDED_ROWS = 20
 

@@ -13,9 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from registry_tools.errors import InputError, first_line
-
-CLASSIFICATION, REGRESSION = "classification", "regression"
-DEFAULT_METRICS = {CLASSIFICATION: "accuracy", REGRESSION: "rmse"}
+from registry_tools.stats.task import CLASSIFICATION, DEFAULT_METRICS, REGRESSION
 
 
 @dataclass(frozen=True)

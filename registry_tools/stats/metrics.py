@@ -18,7 +18,8 @@ from sklearn.metrics import (
 )
 
 from registry_tools.errors import InputError
-from registry_tools.stats.metric import CLASSIFICATION, METRICS, Outcomes, find_metric
+from registry_tools.stats.metric import METRICS, Outcomes, find_metric
+from registry_tools.stats.task import CLASSIFICATION
 
 # MLflow accepts more characters in a metric's name; some of them have a meaning in paths or searches.
 _NOT_IN_A_NAME = re.compile(r"[^\w\-. ]")

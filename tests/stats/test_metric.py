@@ -7,7 +7,8 @@ import pytest
 from sklearn import metrics as sk
 
 from registry_tools.errors import InputError
-from registry_tools.stats.metric import CLASSIFICATION, METRICS, REGRESSION, Outcomes, find_metric
+from registry_tools.stats.metric import METRICS, Outcomes, find_metric
+from registry_tools.stats.task import CLASSIFICATION, REGRESSION
 
 
 def _classified(classes: tuple[str, ...], rows: int = 200) -> Outcomes:

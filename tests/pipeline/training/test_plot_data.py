@@ -13,7 +13,8 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 from pipeline.training import figures, plot_data
-from registry_tools.stats.metric import REGRESSION, Outcomes, find_metric
+from registry_tools.stats.metric import Outcomes, find_metric
+from registry_tools.stats.task import REGRESSION
 
 LABELS = np.array([0, 0, 1, 1, 2, 2])
 CERTAIN = np.eye(3)[LABELS]

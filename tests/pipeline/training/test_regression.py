@@ -19,7 +19,8 @@ from pipeline.training.scoring import bootstrap_estimate, measure
 from pipeline.training.train import TrainResult, train
 from registry_tools import load_model
 from registry_tools.models.evidence import Evaluation, read_evaluation, read_holdout
-from registry_tools.stats.metric import CLASSIFICATION, REGRESSION, Outcomes, find_metric
+from registry_tools.stats.metric import Outcomes, find_metric
+from registry_tools.stats.task import CLASSIFICATION, REGRESSION
 
 REGRESSION_METRICS = {"rmse", "mae", "median_absolute_error", "r2"}
 

@@ -29,7 +29,7 @@ from registry_tools.errors import RegistryToolsError
 from registry_tools.models import artifacts
 from registry_tools.models.evidence import read_training_rows
 from registry_tools.models.manifest import digest_of, manifest_of
-from registry_tools.stats.metric import CLASSIFICATION
+from registry_tools.stats.task import CLASSIFICATION
 from tests.support.constants import IRIS_ROW
 from tests.support.stores import Trained
 
