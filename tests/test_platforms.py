@@ -36,6 +36,7 @@ def test_the_server_says_that_it_needs_another_system(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_server_works_without_uvloop(
     serve: Serve, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -197,7 +197,7 @@ def test_a_closed_pipe_ends_quietly(trained: Trained) -> None:
     assert (done.stdout, done.stderr) == ("{", "")
 
 
-@pytest.mark.parametrize("kind", ["nobody listens", "nobody answers"])
+@pytest.mark.parametrize("kind", ["nobody listens", pytest.param("nobody answers", marks=pytest.mark.slow)])
 def test_an_unavailable_registry_is_one_line(kind: str) -> None:
     with socket.socket() as silent:
         if kind == "nobody answers":

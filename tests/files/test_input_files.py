@@ -116,6 +116,7 @@ def test_malformed_lines_keep_their_position(
     assert bad == dict.fromkeys(sorted(malformed), "3 values, and the header names 2")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)  # a search through all lines for each line takes minutes
 def test_many_malformed_lines_in_one_block_are_read(tmp_path: Path) -> None:
     path = tmp_path / "in.csv"

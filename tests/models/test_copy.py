@@ -133,6 +133,7 @@ sys.exit(main(argv))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [runs.add_files, registry.register])
 def test_an_interrupted_copy_leaves_no_version_and_can_be_repeated(
     place: Place, target: Place, short_wait: None, step: Callable[..., object]
@@ -273,6 +274,7 @@ def test_without_an_option_the_registry_is_that_of_mlflow(
     assert "no registry at sqlite:///gone.db" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_copy_makes_a_new_sqlite_store_if_its_folder_exists(
     local: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

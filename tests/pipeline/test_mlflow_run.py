@@ -36,6 +36,7 @@ def runs(client: MlflowClient) -> list[Any]:
     return client.search_runs(found)
 
 
+@pytest.mark.slow
 def test_mlflow_run_resumes_the_run_that_it_opened(store: str) -> None:
     done = mlflow_run(store, "max_iter=150", "test_size=0.25", 'model_params={"C": 0.5}')
     assert done.returncode == 0, done.stderr

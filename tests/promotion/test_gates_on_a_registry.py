@@ -115,6 +115,7 @@ def test_on_too_few_rows_no_version_is_better_than_the_majority_class(local: Pla
     assert "too few rows to show it: 4 of another class, 5 needed; give more rows" in refusal.message
 
 
+@pytest.mark.slow
 def test_repeated_rows_count_once(local: Place, capsys: Any) -> None:
     name = log(memorizing(predictions_wrong_in(range(2))), memorizing(LABELS))
     local.client.set_registered_model_alias(name, "production", "1")
@@ -351,6 +352,7 @@ def test_columns_that_make_no_groups_are_refused(slices: Any, message: str, loca
     assert refusal.message.startswith(message)
 
 
+@pytest.mark.slow
 def test_without_a_champion_slices_say_that_nothing_was_compared_and_check_their_columns(
     local: Place,
 ) -> None:

@@ -61,6 +61,7 @@ def test_the_exact_test_decides_which_is_better_corrected_for_all_metrics() -> N
     assert [metric.better for metric in one] == [None] * len(one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("classes", "rows", "pages"), [(10, 3_000, 200), (100, 5_000, 40)])
 def test_of_equal_versions_one_is_called_better_on_one_page_of_twenty_at_most(
     classes: int, rows: int, pages: int

@@ -187,6 +187,7 @@ def test_the_stage_and_its_legacy_mirror_name_the_newest_version(trained: Traine
     assert legacy == {1: "Archived", 2: "Staging"}
 
 
+@pytest.mark.slow
 def test_equal_parameters_give_bit_equal_predictions(store: str) -> None:
     params = TrainParams(model="random_forest", split="hash")
     train(params)
