@@ -136,7 +136,7 @@ def sweep(params: SweepParams, show: Show = lambda *_: None) -> SweepResult:
     work = functools.partial(evaluate_trial, params=params, features=dataset.features, training=training)
     fixed = {name: text for name, text in params.as_text().items() if name not in _EXECUTION}
     # The training rows count as well: another version of the library may read or split a file differently.
-    key = identity(study.models, fixed, dataset.digest, training.rows_digest())
+    key = identity(study.models, params.task, fixed, dataset.digest, training.rows_digest())
     with training_run(params.name, f"sweep {params.model}") as run_id:
         runs = SweepRuns(run_id, key)
         with runs.record(params.as_text(), {"model": params.model, "data_digest": dataset.digest}):

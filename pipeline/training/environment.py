@@ -15,18 +15,20 @@ from pipeline.estimators import ESTIMATORS
 _PACKAGES = ("numpy", "scipy", "pandas", "sklearn", "optuna")
 
 
-def identity(models: Sequence[str], *inputs: object) -> str:
+def identity(models: Sequence[str], task: str, *inputs: object) -> str:
     """Return 32 hexadecimal digits that change with anything that a result depends on.
 
     Parameters
     ----------
     models
         Names of estimators. Their entries and the versions of their packages count.
+    task
+        The task that they do.
     inputs
         JSON values. They count, as the code of the pipeline does.
     """
     specs = [ESTIMATORS[model] for model in models]
-    packages = {*_PACKAGES, *(spec.factory.split(":")[0].split(".")[0] for spec in specs)}
+    packages = {*_PACKAGES, *(spec.factory_of(task).split(":")[0].split(".")[0] for spec in specs)}
     versions = {name: _version(importlib.import_module(name)) for name in packages}
     parts = [inputs, versions, platform.python_version(), repr(specs), _code_digest()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

@@ -21,11 +21,12 @@ from mlflow.entities import Run
 
 from pipeline.cli import main
 from pipeline.errors import PipelineError
-from pipeline.estimators import ESTIMATORS, Range
+from pipeline.estimators import ESTIMATORS, Range, models_of
 from pipeline.params.definitions import SAMPLERS, SweepParams
 from pipeline.sweep.sweep import sweep
 from pipeline.training import environment
 from registry_tools.errors import UnsupportedOperation
+from registry_tools.stats.task import REGRESSION
 from tests.support.constants import ROOT
 from tests.support.servers import BIN, end_group, eventually, free_port, wait_until_up
 from tests.support.spark import require_spark
@@ -34,8 +35,8 @@ Start = Callable[..., subprocess.Popen[bytes]]
 QUICK = ("--model", "knn", "--plots", "false")
 
 
-def runs(client: MlflowClient, condition: str = "") -> list[Run]:
-    experiment = client.get_experiment_by_name("iris")
+def runs(client: MlflowClient, condition: str = "", name: str = "iris") -> list[Run]:
+    experiment = client.get_experiment_by_name(name)
     return client.search_runs([experiment.experiment_id], condition) if experiment else []
 
 
@@ -44,7 +45,8 @@ def parents(client: MlflowClient) -> list[Run]:
 
 
 def children(client: MlflowClient, parent: Run) -> list[Run]:
-    return runs(client, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    condition = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+    return client.search_runs([parent.info.experiment_id], condition)
 
 
 def trials(client: MlflowClient, parent: Run) -> dict[int, Run]:
@@ -76,6 +78,21 @@ def test_a_sweep_logs_each_trial_and_registers_the_best(store: str) -> None:
     version = client.get_model_version_by_alias("iris", "staging")
     assert version.run_id == winner.info.run_id
     assert "iris version 1** is the best of 6 trials" in parent.data.tags["mlflow.note.content"]
+
+
+@pytest.mark.parametrize("model", ["all", "linear", "ridge", "svr"])
+def test_a_regression_is_swept(model: str, store: str, line_csv: Path) -> None:
+    tried = models_of(REGRESSION) if model == "all" else [model]
+    result = sweep(
+        SweepParams(
+            data=str(line_csv), target="y", name="line", model=model, n_trials=len(tried), cv="2", plots=False
+        )
+    )
+    assert (result.finished, result.failed) == (len(tried), 0)
+    client = MlflowClient(store)
+    found = trials(client, runs(client, "tags.kind = 'sweep'", "line")[0])
+    assert {run.data.params["model"] for run in found.values()} == set(tried)
+    assert client.get_model_version_by_alias("line", "staging").run_id == result.winner.run_id
 
 
 def test_failing_trials_say_why_and_the_others_count(store: str) -> None:
