@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -156,8 +156,8 @@ def _evaluate_gates(
 def training_params(watched: VersionInfo, baseline: TrainingBaseline, name: str, table: str) -> TrainParams:
     """Return the parameters that retrain a version on another table.
 
-    They equal the parameters of the first training except for the table, the name and the stage. The
-    split is `hash`, so that each row stays on its side when the table grows.
+    They equal the parameters of the first training except for the table, the name and the stage. Without
+    `time`, the split is `hash`, so that each row stays on its side when the table grows.
 
     Parameters
     ----------
@@ -173,39 +173,44 @@ def training_params(watched: VersionInfo, baseline: TrainingBaseline, name: str,
     Raises
     ------
     DataError
-        If the table lacks the label or a feature.
+        If the table lacks the label, a feature, or a column of groups, times or weights.
     """
     columns = _column_names(Path(table))
     known = {spec.name for spec in fields(TrainParams)} - _NOT_REUSED
     before = _reusable_params({k: v for k, v in watched.params.items() if k in known})
-    roles = [before[role] for role in ("group", "weight") if before.get(role, "none") != "none"]
+    given = {role: before[role] for role in ("group", "weight", "time") if before.get(role, "none") != "none"}
+    roles = given.values()
     needed = [*baseline.columns, baseline.target, *roles]
     lacking = [column for column in needed if column not in columns]
     if lacking:
         what = "label" if lacking[0] == baseline.target else "feature"
-        what = "column of groups or weights" if lacking[0] in roles else what
+        what = "column of groups, times or weights" if lacking[0] in roles else what
         raise DataError(
             f"retrain={table}: the table has no column {lacking[0]!r}, a {what} of {name} version "
             f"{watched.version}; it has {quoted_names(columns)}"
         )
-    return TrainParams.from_text(
+    # The first training may have read the times from a column that is no feature.
+    dropped = [c for c in columns if c not in needed or (c == given.get("time") and c not in baseline.columns)]
+    params = TrainParams.from_text(
         before
+        | ({} if "time" in given else {"split": "hash"})
         | {
             "data": table,
             "target": baseline.target,
             "task": baseline.task,
-            "drop": as_text(tuple(column for column in columns if column not in needed)),
-            "split": "hash",
+            "drop": as_text(tuple(dropped)),
             "name": name,
             "stage": CANDIDATE_STAGE,
         }
     )
+    return replace(params, dtypes={c: kind for c, kind in params.dtypes.items() if c in columns})
 
 
 def _reusable_params(before: Mapping[str, str]) -> dict[str, str]:
     """Return the logged parameters of a run in the form that `TrainParams.from_text` reads."""
     texts = {name: text.strip("'") for name, text in before.items()}
-    if texts.get("test_size", "").isdigit():  # split=hash needs a fraction, not a number of rows
+    if texts.get("test_size", "").isdigit() and texts.get("time", "none") == "none":
+        # split=hash needs a fraction, not a number of rows
         del texts["test_size"]
     return texts
 

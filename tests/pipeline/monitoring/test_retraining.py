@@ -1,0 +1,92 @@
+"""The parameters of a retraining, which repeat those of the first training on another table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from pipeline.errors import DataError
+from pipeline.monitoring.actions import training_params
+from pipeline.monitoring.monitor import _fetch_baseline
+from pipeline.params.definitions import TrainParams
+from pipeline.training.train import train
+from registry_tools.mlflow_store import registry
+from registry_tools.refs import ModelRef
+
+
+def visits(rows: int = 120, seed: int = 0) -> pd.DataFrame:
+    """Return a table with a column of each role."""
+    random = np.random.default_rng(seed)
+    size = random.normal(0, 1, rows)
+    return pd.DataFrame(
+        {
+            "size": size,
+            "zip": random.choice(["01000", "02000"], rows),
+            "patient": [f"p{row % 20}" for row in range(rows)],
+            "weight": random.integers(1, 4, rows),
+            "day": [f"2026-01-{row // 6 + 1:02}" for row in range(rows)],
+            "room": "a",
+            "ill": np.where(size + random.normal(0, 0.3, rows) > 0, "yes", "no"),
+        }
+    )
+
+
+def retraining(first: TrainParams, table: Path) -> TrainParams:
+    """Train a version, and return the parameters that retrain it on another table."""
+    train(first)
+    watched = registry.get_version(MlflowClient(), ModelRef(first.name, version=1))
+    return training_params(watched, _fetch_baseline(MlflowClient(), watched), first.name, str(table))
+
+
+def first_training(folder: Path, **values: Any) -> TrainParams:
+    visits().to_csv(folder / "first.csv", index=False)
+    options = {"target": "ill", "name": "visits", "cv": "2", "plots": False, "stage": "production"}
+    return TrainParams(data=str(folder / "first.csv"), **options | values)
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("drop", [("room",), ("room", "day")])
+def test_a_version_trained_with_times_is_retrained_with_times(drop: tuple[str, ...], tmp_path: Path) -> None:
+    first = first_training(tmp_path, time="day", weight="weight", drop=drop, test_size=24)
+    visits(240, seed=1).assign(day=lambda t: [f"2026-02-{n // 12 + 1:02}" for n in range(len(t))]).to_csv(
+        tmp_path / "grown.csv", index=False
+    )
+    params = retraining(first, tmp_path / "grown.csv")
+    assert (params.time, params.weight, params.test_size) == ("day", "weight", 24)
+    assert set(params.drop) == {*drop}
+    result = train(params)
+    assert (result.version, result.holdout_rows) == (2, 24)
+
+
+@pytest.mark.usefixtures("store")
+def test_groups_weights_and_types_are_repeated(tmp_path: Path) -> None:
+    first = first_training(
+        tmp_path,
+        group="patient",
+        weight="weight",
+        drop=("day", "room"),
+        dtypes={"zip": "text", "room": "text"},
+        test_size=24,
+    )
+    grown = visits(240, seed=1).drop(columns="room")
+    grown.to_csv(tmp_path / "grown.csv", index=False)
+    params = retraining(first, tmp_path / "grown.csv")
+    assert (params.group, params.weight, params.split) == ("patient", "weight", "hash")
+    assert (params.dtypes, params.drop, params.test_size) == ({"zip": "text"}, ("day",), 0.2)
+    assert train(params).version == 2
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("lacking", ["day", "patient", "weight"])
+def test_a_table_without_a_column_of_a_role_is_refused_before_the_retraining(
+    lacking: str, tmp_path: Path
+) -> None:
+    first = first_training(tmp_path, group="patient", weight="weight", time="day", drop=("room", "day"))
+    visits().drop(columns=lacking).to_csv(tmp_path / "grown.csv", index=False)
+    with pytest.raises(DataError, match=f"no column '{lacking}', a column of groups, times or weights"):
+        retraining(first, tmp_path / "grown.csv")
