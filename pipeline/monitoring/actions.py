@@ -28,6 +28,7 @@ from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.promotion import promote, rollback
 from registry_tools.refs import ModelRef
+from registry_tools.stats.metric import runs_code
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -173,7 +174,8 @@ def training_params(watched: VersionInfo, baseline: TrainingBaseline, name: str,
     Raises
     ------
     DataError
-        If the table lacks the label, a feature, or a column of groups, times or weights.
+        If the table lacks the label, a feature, or a column of groups, times or weights, or if the version
+        names a function that the training would call.
     """
     columns = _column_names(Path(table))
     known = {spec.name for spec in fields(TrainParams)} - _NOT_REUSED
@@ -203,7 +205,19 @@ def training_params(watched: VersionInfo, baseline: TrainingBaseline, name: str,
             "stage": CANDIDATE_STAGE,
         }
     )
+    _refuse_functions(params, f"{name} version {watched.version}")
     return replace(params, dtypes={c: kind for c, kind in params.dtypes.items() if c in columns})
+
+
+def _refuse_functions(params: TrainParams, version: str) -> None:
+    """Refuse a function as metric or threshold: any user who can write to the registry can name one."""
+    for parameter in ("metric", "threshold"):
+        value = getattr(params, parameter)
+        if value is not None and runs_code(value):
+            raise DataError(
+                f"retrain={params.data}: {version} was trained with {parameter}={value}, and the monitor "
+                "runs no code that a version names: train it with python -m pipeline train"
+            )
 
 
 def _reusable_params(before: Mapping[str, str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from mlflow import MlflowClient
 from pipeline.errors import DataError
 from pipeline.monitoring.actions import training_params
 from pipeline.monitoring.monitor import _fetch_baseline
+from pipeline.monitoring.run_log import MonitoringRun
 from pipeline.params.definitions import TrainParams
 from pipeline.training.train import train
 from registry_tools.mlflow_store import registry
 from registry_tools.refs import ModelRef
+from tests.support.monitored import run_monitor
 
 
 def visits(rows: int = 120, seed: int = 0) -> pd.DataFrame:
@@ -90,3 +93,27 @@ def test_a_table_without_a_column_of_a_role_is_refused_before_the_retraining(
     visits().drop(columns=lacking).to_csv(tmp_path / "grown.csv", index=False)
     with pytest.raises(DataError, match=f"no column '{lacking}', a column of groups, times or weights"):
         retraining(first, tmp_path / "grown.csv")
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("parameter", ["metric", "threshold"])
+def test_a_function_that_a_version_names_is_not_run(
+    parameter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = tmp_path / "written"
+    code = f"from pathlib import Path\n\ndef score(*_):\n    Path({str(written)!r}).touch()\n    return 1.0\n"
+    (tmp_path / f"hostile_{parameter}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    first = first_training(tmp_path, **{parameter: f"hostile_{parameter}:score"}, drop=("day", "room"))
+    train(first)
+    assert written.exists()  # the user of the training named it
+    written.unlink()
+    rows = visits(240, seed=1).assign(size=lambda table: table["size"] + 3)
+    rows.to_csv(tmp_path / "now.csv", index=False)
+    result = run_monitor("visits", tmp_path / "now.csv", retrain=str(tmp_path / "now.csv"))
+    (action,) = result.actions
+    assert (action.action, action.outcome) == ("retrain", "failed")
+    assert f"was trained with {parameter}=hostile_{parameter}:score, and the monitor runs no" in action.message
+    assert not written.exists()
+    later = MonitoringRun(MlflowClient(), "visits", {})
+    assert later.lock_retraining("production", timedelta(days=1)) is None
