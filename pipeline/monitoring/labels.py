@@ -26,6 +26,13 @@ from registry_tools.stats.task import CLASSIFICATION
 
 _LABEL = "label"
 _KEY = ["request", "row"]
+# Text that pandas reads as a missing value; a label file may write it for a label that is not known yet.
+_MISSING_TEXTS = frozenset(
+    (
+        *("#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
+        *("<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,8 @@ def read_labels(path: Path, target: str, task: str = CLASSIFICATION) -> pd.DataF
 def _class_names(labels: pd.Series) -> npt.NDArray[Any]:
     """Return labels as class names, as a training writes them, shape (rows,)."""
     names = labels.map(str)
-    if names.str.fullmatch(r"-?\d+\.0").all():  # pandas reads integers with a missing value as floats
+    known = names[~names.isin(_MISSING_TEXTS)]
+    if known.str.fullmatch(r"-?\d+\.0").all():  # pandas reads integers with a missing value as floats
         names = names.str.removesuffix(".0")
     return names.to_numpy(object)
 
@@ -105,7 +113,8 @@ def join_labels(
 ) -> LabelledPredictions:
     """Count the correct predictions of a window.
 
-    A row without a label, or with two different labels, is left out, and a note says so.
+    A row without a label, or with two different labels, is left out, and a note says so. A text such as
+    `NA` is a label only if the version has a class of this name.
 
     Parameters
     ----------
@@ -129,6 +138,8 @@ def join_labels(
     # A client may retry a request: the same prediction of the same request counts once.
     predictions = predictions[predictions["predicted"].notna()].drop_duplicates([*_KEY, "predicted"])
     notes: list[str] = []
+    if baseline.task == CLASSIFICATION:
+        labels = labels[~labels[_LABEL].isin(_MISSING_TEXTS - _class_names_of(baseline, predictions))]
     by = _KEY if "row" in labels else ["request"]
     predictions = _drop_ambiguous(predictions, by, notes)
     distinct = _drop_contradictory(labels, by, notes)
@@ -142,7 +153,7 @@ def join_labels(
             f"{predictions['request'].iloc[0]!r}"
         )
     if len(joined) and baseline.task == CLASSIFICATION:
-        _check_classes(joined, baseline)
+        _check_classes(joined, _class_names_of(baseline, joined))
     correct = int((joined["predicted"] == joined[_LABEL]).sum())
     return LabelledPredictions(len(joined), correct, tuple(notes), _outcomes(joined, window, baseline))
 
@@ -181,9 +192,15 @@ def _drop_contradictory(labels: pd.DataFrame, by: list[str], notes: list[str]) -
     return distinct[~clash]
 
 
-def _check_classes(joined: pd.DataFrame, baseline: TrainingBaseline) -> None:
+def _class_names_of(baseline: TrainingBaseline, predictions: pd.DataFrame) -> set[str]:
+    """Return the classes of the version, as far as its baseline and its predictions name them."""
+    classes = baseline.outcomes.classes if baseline.outcomes is not None else ()
+    return {*predictions["predicted"], *baseline.predictions, *classes}
+
+
+def _check_classes(joined: pd.DataFrame, known: set[str]) -> None:
     """Refuse labels if none of them is a class of the version: every prediction would count as wrong."""
-    given, known = set(joined[_LABEL]), {*joined["predicted"], *baseline.predictions}
+    given = set(joined[_LABEL])
     if not given & known:
         raise DataError(
             f"the labels are {quoted_names(sorted(given)[:5])}, but the version predicts "

@@ -136,6 +136,46 @@ def test_numbers_as_labels_may_have_missing_values(form: str, tmp_path: Path) ->
     assert (live.rows, live.correct) == (3, 2)
 
 
+@pytest.mark.parametrize("text", ["NA", "nan", "None", "NULL", ""])
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_label_that_is_not_known_yet_is_missing(form: str, text: str, tmp_path: Path) -> None:
+    table = pd.DataFrame({"request_id": [*IDS, "r0"], "label": ["cat", text or None, "cat", text or None, text or None]})
+    path = tmp_path / f"labels.{form}"
+    table.to_csv(path, index=False) if form == "csv" else table.to_parquet(path, index=False)
+    live = labels.join_labels(labels.read_labels(path, "kind"), predicted_window(PREDICTED), small())
+    assert live == labels.LabelledPredictions(2, 2, ("2 of 4 rows have no label",))
+
+
+def test_a_class_with_the_name_of_a_missing_value_is_a_label(tmp_path: Path) -> None:
+    right = np.array(["NA", "EU"] * 5, dtype=object)
+    own = baseline.make_baseline(pd.DataFrame({"x": np.arange(40.0)}), "region", right, right)
+    path = tmp_path / "labels.csv"
+    path.write_text("request_id,label\nr0,NA\nr1,NA\nr2,\nr3,null\n")
+    live = labels.join_labels(labels.read_labels(path, "region"), predicted_window(["NA", "EU", "NA", "EU"]), own)
+    assert (live.rows, live.correct) == (2, 1)
+
+
+def test_integers_with_a_text_for_missing_labels_are_classes(tmp_path: Path) -> None:
+    right = np.array(["0", "1"] * 5, dtype=object)
+    own = baseline.make_baseline(pd.DataFrame({"x": np.arange(40.0)}), "kind", right, right)
+    path = tmp_path / "labels.csv"
+    path.write_text("request_id,label\nr0,0.0\nr1,1.0\nr2,NA\nr3,0.0\n")
+    live = labels.join_labels(labels.read_labels(path, "kind"), predicted_window(["0", "1", "0", "1"]), own)
+    assert (live.rows, live.correct) == (3, 2)
+
+
+def test_labels_that_are_not_known_yet_roll_nothing_back(local: Place, model: str, tmp_path: Path) -> None:
+    rows, right = flowers(240)
+    log = write_log(tmp_path / "log", model, LogPart(1, rows, right))
+    later = ["NA" if n % 2 else name for n, name in enumerate(right)]
+    table = pd.DataFrame({"request_id": [f"0-{n}" for n in range(240)], "label": later})
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    result = run_monitor(model, log, labels=str(tmp_path / "labels.csv"), rollback=True)
+    assert result.analysis.performance is not None
+    assert (result.analysis.performance.rows, result.analysis.performance.live.value) == (120, 1)
+    assert result.actions == ()
+
+
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_true_and_false_may_be_labels(form: str, tmp_path: Path) -> None:
     right = np.array(["False", "True"] * 5, dtype=object)  # as a training names them
