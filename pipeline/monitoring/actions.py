@@ -192,7 +192,9 @@ def training_params(watched: VersionInfo, baseline: TrainingBaseline, name: str,
             f"{watched.version}; it has {quoted_names(columns)}"
         )
     # The first training may have read the times from a column that is no feature.
-    dropped = [c for c in columns if c not in needed or (c == given.get("time") and c not in baseline.columns)]
+    dropped = [
+        c for c in columns if c not in needed or (c == given.get("time") and c not in baseline.columns)
+    ]
     params = TrainParams.from_text(
         before
         | ({} if "time" in given else {"split": "hash"})

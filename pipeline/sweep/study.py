@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,8 +37,15 @@ Space = dict[str, distributions.BaseDistribution]
 class SweepStudy:
     """The trials of a sweep, asked and told in one thread."""
 
-    def __init__(self, params: SweepParams) -> None:
+    def __init__(self, params: SweepParams, models: Sequence[str] = ()) -> None:
         """Prepare the search spaces.
+
+        Parameters
+        ----------
+        params
+            Of the sweep.
+        models
+            To try; by default the model of the parameters, or all.
 
         Raises
         ------
@@ -47,7 +54,7 @@ class SweepStudy:
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         is_any = params.model in {ALL_MODELS, AUTO}
-        self.models = models_of(params.task) if is_any else [params.model]
+        self.models = list(models) or (models_of(params.task) if is_any else [params.model])
         self.learns = params.sampler == "tpe"
         self._is_loss = metric_of(params).less_is_better
         self._params = params

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
-from pipeline.data.folds import check_folds
+from pipeline.data.dataset import Dataset
+from pipeline.data.folds import check_folds, make_folds
 from pipeline.data.load import load_dataset
 from pipeline.data.split import split_rows
-from pipeline.errors import PipelineError
-from pipeline.params.definitions import SweepParams, TrainParams
+from pipeline.errors import InvalidParameter, PipelineError
+from pipeline.estimators import models_of
+from pipeline.params.definitions import ALL_MODELS, SweepParams, TrainParams
 from pipeline.params.fields import as_text
 from pipeline.sweep.study import SweepStudy
 from pipeline.sweep.trials import Trial, TrialResult, evaluate_trial, rank, run_trials
@@ -25,6 +28,8 @@ from pipeline.training.model_pipeline import resolve_model
 from pipeline.training.scoring import mean_key, metric_key, metric_of
 from pipeline.training.train import TrainResult, find_result, train
 from registry_tools.spark import check_installed
+
+_log = logging.getLogger(__name__)
 
 # These options change neither the parameters nor the metrics of a trial; the digests stand for `data`.
 _EXECUTION = {"n_trials", "n_jobs", "engine", "timeout", "trial_timeout", "data", "plots", "stage"}
@@ -128,9 +133,11 @@ def sweep(params: SweepParams, show: Show = lambda *_: None) -> SweepResult:
     dataset = load_dataset(params)
     params = resolve_model(params, dataset)
     training = dataset.take(split_rows(dataset, params)[0])
+    if not make_folds(training, params):
+        few = "a class has only one training row" if params.time is None else "the first rows have one class"
+        raise InvalidParameter("cv", params.cv, f"a sweep needs folds, and {few}: take more rows")
     check_folds(training, params)
-    check_fit(params, training)
-    study = SweepStudy(params)
+    study = SweepStudy(params, _models_to_try(params, training))
     if params.engine == "spark":
         check_installed()
     work = functools.partial(evaluate_trial, params=params, features=dataset.features, training=training)
@@ -147,6 +154,24 @@ def sweep(params: SweepParams, show: Show = lambda *_: None) -> SweepResult:
                     if result is not None:
                         running.log(trial, result)
             return _conclude(running)
+
+
+def _models_to_try(params: SweepParams, training: Dataset) -> list[str]:
+    """Return the model, or of all models those that allow the weights and the threshold."""
+    check_fit(params, training)
+    if params.model != ALL_MODELS:
+        return [params.model]
+    models = []
+    for model in models_of(params.task):
+        try:
+            check_fit(params.train_params(model, {}), training)
+        except InvalidParameter as error:
+            _log.warning("%s is left out of the sweep: %s", model, error)
+        else:
+            models.append(model)
+    if not models:
+        raise InvalidParameter("model", ALL_MODELS, "no model is left; the warnings say why")
+    return models
 
 
 def _conclude(done: _RunningSweep) -> SweepResult:

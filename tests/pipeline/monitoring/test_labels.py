@@ -139,7 +139,9 @@ def test_numbers_as_labels_may_have_missing_values(form: str, tmp_path: Path) ->
 @pytest.mark.parametrize("text", ["NA", "nan", "None", "NULL", ""])
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_a_label_that_is_not_known_yet_is_missing(form: str, text: str, tmp_path: Path) -> None:
-    table = pd.DataFrame({"request_id": [*IDS, "r0"], "label": ["cat", text or None, "cat", text or None, text or None]})
+    table = pd.DataFrame(
+        {"request_id": [*IDS, "r0"], "label": ["cat", text or None, "cat", text or None, text or None]}
+    )
     path = tmp_path / f"labels.{form}"
     table.to_csv(path, index=False) if form == "csv" else table.to_parquet(path, index=False)
     live = labels.join_labels(labels.read_labels(path, "kind"), predicted_window(PREDICTED), small())
@@ -151,7 +153,9 @@ def test_a_class_with_the_name_of_a_missing_value_is_a_label(tmp_path: Path) -> 
     own = baseline.make_baseline(pd.DataFrame({"x": np.arange(40.0)}), "region", right, right)
     path = tmp_path / "labels.csv"
     path.write_text("request_id,label\nr0,NA\nr1,NA\nr2,\nr3,null\n")
-    live = labels.join_labels(labels.read_labels(path, "region"), predicted_window(["NA", "EU", "NA", "EU"]), own)
+    live = labels.join_labels(
+        labels.read_labels(path, "region"), predicted_window(["NA", "EU", "NA", "EU"]), own
+    )
     assert (live.rows, live.correct) == (2, 1)
 
 

@@ -113,7 +113,9 @@ def test_a_function_that_a_version_names_is_not_run(
     result = run_monitor("visits", tmp_path / "now.csv", retrain=str(tmp_path / "now.csv"))
     (action,) = result.actions
     assert (action.action, action.outcome) == ("retrain", "failed")
-    assert f"was trained with {parameter}=hostile_{parameter}:score, and the monitor runs no" in action.message
+    assert (
+        f"was trained with {parameter}=hostile_{parameter}:score, and the monitor runs no" in action.message
+    )
     assert not written.exists()
     later = MonitoringRun(MlflowClient(), "visits", {})
     assert later.lock_retraining("production", timedelta(days=1)) is None

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import sklearn
 from mlflow import MlflowClient
@@ -26,7 +28,7 @@ from pipeline.params.definitions import SAMPLERS, SweepParams
 from pipeline.sweep.sweep import sweep
 from pipeline.training import environment
 from registry_tools.errors import UnsupportedOperation
-from registry_tools.stats.task import REGRESSION
+from registry_tools.stats.task import CLASSIFICATION, REGRESSION
 from tests.support.constants import ROOT
 from tests.support.servers import BIN, end_group, eventually, free_port, wait_until_up
 from tests.support.spark import require_spark
@@ -129,6 +131,50 @@ def test_a_bad_parameter_is_refused_before_a_run_is_opened(
     assert main(["sweep", "--n-trials", "0"]) == 2
     assert "n_trials=0: must be a whole number from 1 to 100000" in capsys.readouterr().err
     assert runs(MlflowClient(store)) == []
+
+
+@pytest.mark.parametrize("time", [(), ("--time", "when")])
+def test_a_table_without_folds_is_refused_before_a_run_is_opened(
+    time: tuple[str, ...],
+    store: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rare = [0, 1] if not time else [*range(16, 20), *range(30, 40)]
+    table = pd.DataFrame(
+        {"x": range(40), "when": range(40), "y": ["yes" if n in rare else "no" for n in range(40)]}
+    )
+    table.to_csv("rare.csv", index=False)
+    options = ["--data", "rare.csv", "--target", "y", "--test-size", "0.5", "--cv", "2", "--n-trials", "2"]
+    assert main(["sweep", *options, *time]) == 2
+    assert "cv=2: a sweep needs folds, and " in capsys.readouterr().err
+    assert runs(MlflowClient(store)) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "left_out"),
+    [
+        ({"class_weight": "balanced"}, {"knn"}),
+        pytest.param({"threshold": "f1_macro", "calibrate": "none"}, {"svc"}, marks=pytest.mark.slow),
+    ],
+)
+def test_a_sweep_of_all_models_leaves_out_those_that_cannot_be_fitted(
+    options: dict[str, str], left_out: set[str], store: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    x = np.random.default_rng(0).normal(0, 1, 60)
+    pd.DataFrame({"x": x, "y": np.where(x > 0, "yes", "no")}).to_csv(tmp_path / "two.csv", index=False)
+    result = sweep(
+        SweepParams(
+            data=str(tmp_path / "two.csv"), target="y", n_trials=4, cv="2", max_iter=5, plots=False, **options
+        )
+    )
+    assert (result.finished, result.failed) == (4, 0)
+    client = MlflowClient(store)
+    tried = {run.data.params["model"] for run in trials(client, parents(client)[0]).values()}
+    assert tried == set(models_of(CLASSIFICATION)) - left_out
+    assert [record for record in caplog.messages if "is left out of the sweep" in record]
 
 
 @pytest.mark.slow
