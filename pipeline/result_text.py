@@ -109,10 +109,15 @@ def monitor_lines(result: MonitorResult) -> list[str]:
         lines.append(f"{'other':<9} version {other.version}: {summary_sentence(other)}")
     found = result.analysis.performance
     if found is not None:
-        live, low, high = (format_value(v) for v in (found.live.value, found.live.low, found.live.high))
+        live = promoted = "undefined"
+        if found.live is not None:
+            value, low, high = (format_value(v) for v in (found.live.value, found.live.low, found.live.high))
+            live = f"{value} [{low}, {high}]"
+        if found.promoted is not None:
+            promoted = format_value(found.promoted.value)
         lines.append(
-            f"{found.metric:<9} {live} [{low}, {high}] on {found.rows} labelled rows, "
-            f"{format_value(found.promoted.value)} on {found.promoted_rows} at promotion"
+            f"{found.metric:<9} {live} on {found.rows} labelled rows, "
+            f"{promoted} on {found.promoted_rows} at promotion"
         )
         lines += [f"{'labels':<9} {note}" for note in found.notes]
     lines += [f"{'note':<9} {note}" for note in result.notes]

@@ -122,8 +122,8 @@ def _read_inputs(params: MonitorParams) -> _MonitoringInputs:
     since = datetime.now(timezone.utc) - params.since if params.since is not None else None
     path = Path(params.current)
     given, names = params.labels, list(own.columns)
-    with_scores = given is not None and own.needs_probabilities
-    rows = readers.read_production_data(path, params.name, names, own.text_columns, since, with_scores)
+    # The metric of another version may need probabilities, even if that of the watched version does not.
+    rows = readers.read_production_data(path, params.name, names, own.text_columns, since, given is not None)
     known = labels.read_labels(Path(given), own.target, own.task) if given is not None else None
     return _MonitoringInputs(client, params, watched, own, rows, known, training)
 
@@ -224,7 +224,7 @@ def _analyse_version(inputs: _MonitoringInputs, version: int, rows: ProductionDa
     if version != inputs.watched.version:
         ref = ModelRef(inputs.params.name, version=version)
         own = _fetch_baseline(inputs.client, registry.find_version(inputs.client, ref))
-    part = rows.window(list(own.columns), own.task)
+    part = rows.window(list(own.columns), own.task, own.needs_probabilities)
     if part.predictions is None and part.rows >= inputs.params.min_rows:
         part = _predict_rows(inputs.client, inputs.params.name, version, part, own)
     check_class_names(part, version, own)

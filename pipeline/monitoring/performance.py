@@ -23,15 +23,15 @@ _SHARES = {"accuracy", "recall", "precision"}
 
 @dataclass(frozen=True)
 class LivePerformance:
-    """The metric of a version, live and at promotion, with 95% intervals."""
+    """The metric of a version, live and at promotion, with 95% intervals; None where it is undefined."""
 
     metric: str
     less_is_better: bool
     interval: str  # the name of the method
     rows: int
-    live: Estimate
+    live: Estimate | None
     promoted_rows: int
-    promoted: Estimate
+    promoted: Estimate | None
     notes: tuple[str, ...]
 
     def describe_change(self) -> str:
@@ -65,15 +65,18 @@ def compare_live(
     if kind in _SHARES:
         promoted = _share(baseline.outcomes, metric.name) or (baseline.correct, baseline.holdout_rows)
         current = _share(live.outcomes, metric.name) or (live.correct, live.rows)
-        values = [wilson(*side) if side[1] else Estimate(math.nan, 0, 1) for side in (current, promoted)]
+        values = [wilson(*side) if side[1] else None for side in (current, promoted)]
         test = share_test(promoted, current, f"live {metric.name}")
         rows, method = (current[1], promoted[1]), "Wilson"
     else:
         assert live.outcomes is not None
         assert baseline.outcomes is not None
-        values = [bootstrap_estimate(metric, side) for side in (live.outcomes, baseline.outcomes)]
+        values = [_bootstrap(metric, side) for side in (live.outcomes, baseline.outcomes)]
         test = _permutation_test(metric, baseline.outcomes, live.outcomes)
         rows, method = (live.rows, baseline.holdout_rows), "bootstrap"
+    for value, where in zip(values, ("labelled rows", "held-out rows"), strict=True):
+        if value is None:
+            notes += (f"{metric.name} is undefined on the {where}, for example because they lack a class",)
     found = LivePerformance(
         metric.name, metric.less_is_better, method, rows[0], values[0], rows[1], values[1], notes
     )
@@ -96,6 +99,11 @@ def _choose_metric(baseline: TrainingBaseline, live: LabelledPredictions) -> tup
         reason = "the rows have no probabilities"
     note = f"{default} is compared instead of {name}: {reason}"
     return find_metric(default, baseline.task), (*live.notes, note)
+
+
+def _bootstrap(metric: Metric, outcomes: Outcomes) -> Estimate | None:
+    is_undefined = math.isnan(measure(metric, outcomes))
+    return None if is_undefined else bootstrap_estimate(metric, outcomes)
 
 
 def _share(outcomes: Outcomes | None, name: str) -> tuple[int, int] | None:

@@ -50,10 +50,13 @@ class ProductionData:
         """The number of rows."""
         return sum(table.num_rows for table in self.tables)
 
-    def window(self, features: Sequence[str], task: str = CLASSIFICATION) -> CurrentWindow:
+    def window(
+        self, features: Sequence[str], task: str = CLASSIFICATION, probabilities: bool = False
+    ) -> CurrentWindow:
         """Return the rows with the given features, their predictions and their request ids.
 
-        The predictions of a classification become class names, those of a regression numbers.
+        The predictions of a classification become class names, those of a regression numbers. With
+        `probabilities`, the window has those that were read.
 
         Raises
         ------
@@ -76,7 +79,7 @@ class ProductionData:
             else None,
             pa.concat_tables(joined) if len(joined) == len(parts) else None,
             pa.chunked_array([c for p in parts for c in p.column(PROBABILITIES).chunks])
-            if all(PROBABILITIES in part.column_names for part in parts)
+            if probabilities and all(PROBABILITIES in part.column_names for part in parts)
             else None,
         )
 

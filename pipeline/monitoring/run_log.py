@@ -60,12 +60,14 @@ class MonitoringRun:
             logged.append(Metric(f"p_value.{suffix}", p_value, now, 0))
         if (found := analysis.performance) is not None:
             key, live = metrics.metric_suffixes([found.metric])[0], found.live
-            logged += [
-                Metric(f"live_{key}", live.value, now, 0),
-                Metric(f"live_{key}.low", live.low, now, 0),
-                Metric(f"live_{key}.high", live.high, now, 0),
-                Metric(f"promoted_{key}", found.promoted.value, now, 0),
-            ]
+            if live is not None:
+                logged += [
+                    Metric(f"live_{key}", live.value, now, 0),
+                    Metric(f"live_{key}.low", live.low, now, 0),
+                    Metric(f"live_{key}.high", live.high, now, 0),
+                ]
+            if found.promoted is not None:
+                logged.append(Metric(f"promoted_{key}", found.promoted.value, now, 0))
         with translate_errors(self._client.tracking_uri):
             for start in range(0, len(logged), 900):
                 self._client.log_batch(self.run_id, metrics=logged[start : start + 900], synchronous=True)

@@ -53,6 +53,7 @@ class LogPart:
     places: Sequence[int] | None = None  # in the request
     at: datetime | Sequence[datetime] | None = None
     named: bool = True
+    probabilities: Sequence[Sequence[float]] | None = None
 
 
 def write_log(folder: Path, name: str, *parts: LogPart) -> Path:
@@ -77,6 +78,8 @@ def write_log(folder: Path, name: str, *parts: LogPart) -> Path:
         }  # fmt: skip
         if part.named:
             columns["_prediction_name"] = pa.array(list(part.predictions))
+        if part.probabilities is not None:
+            columns["_probabilities"] = pa.array(list(part.probabilities), pa.list_(pa.float64()))
         file = f"20260101T{number:06}-version-{part.version}-1-{number}.parquet"
         pq.write_table(pa.table(columns), folder / name / file)
     return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,80 @@ def test_a_function_that_a_version_names_is_not_run() -> None:
     found, _ = compare(numbers(90, 0), numbers(90, 1), "os:remove")
     assert found.metric == "rmse"
     assert "rmse is compared instead of os:remove: the monitor runs no code" in found.notes[0]
+
+
+@pytest.mark.parametrize("metric", ["recall:rare", "average_precision"])
+def test_a_metric_without_rows_of_its_class_is_undefined(metric: str) -> None:
+    live = classes(600, 1).take(np.arange(600) % 10 != 0)
+    found, test = compare(classes(400, 0), live, metric)
+    assert (found.live, test) == (None, None)
+    assert found.promoted.value > 0.5
+    assert found.notes == (
+        f"{metric} is undefined on the labelled rows, for example because they lack a class",
+    )
+
+
+# A rare class in a registry.
+
+
+def rare(rows: int, seed: int) -> pd.DataFrame:
+    x = np.random.default_rng(seed).normal(0, 1, rows)
+    return pd.DataFrame({"x": x, "kind": np.where(x > 1, "rare", "usual")})
+
+
+def logged_rare(folder: Path, rows: pd.DataFrame, version: int) -> tuple[Path, Path]:
+    """Return a log of rows with their predictions and probabilities, and their labels."""
+    found = load_model(f"rare/{version}")
+    given = rows[["x"]]
+    part = LogPart(
+        version,
+        given,
+        found.predict_names(given).tolist(),
+        named=False,
+        probabilities=found.predict_proba(given).tolist(),
+    )
+    log = write_log(folder / "log", "rare", part)
+    labelled = pd.DataFrame({"request_id": [f"0-{row}" for row in range(len(rows))], "kind": rows["kind"]})
+    labelled.to_csv(folder / "labels.csv", index=False)
+    return log, folder / "labels.csv"
+
+
+def train_rare(folder: Path, metric: str, stage: str = "production") -> None:
+    rare(200, 0).to_csv(folder / "rare.csv", index=False)
+    path = str(folder / "rare.csv")
+    train(TrainParams(data=path, target="kind", name="rare", metric=metric, stage=stage, cv="2", plots=False))
+
+
+@pytest.mark.usefixtures("store")
+def test_a_window_without_the_rare_class_gives_valid_json_and_no_metric(tmp_path: Path, capsys: Any) -> None:
+    train_rare(tmp_path, "recall:rare")
+    rows = rare(300, 1)
+    log, known = logged_rare(tmp_path, rows[rows["kind"] == "usual"].reset_index(drop=True), 1)
+    lines = monitor_output(capsys, "--name", "rare", "--current", log, "--labels", known, code=4)
+    assert lines[1].startswith("recall:rare undefined on 0 labelled rows, ")
+    assert "recall:rare is undefined on the labelled rows" in lines[2]
+    run = MlflowClient().get_run(lines[-1].split()[1])
+    assert not [key for key in run.data.metrics if key.startswith("live_")]
+    assert run.data.metrics["promoted_recall_rare"] > 0
+    folder = Path(run.info.artifact_uri.removeprefix("file://"))
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"JSON has no {constant}")
+
+    findings = json.loads((folder / "findings.json").read_text(), parse_constant=refuse)
+    assert findings["versions"][0]["performance"]["live"] is None
+    assert "undefined" in (folder / "report.html").read_text()
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.slow
+def test_the_probabilities_of_another_version_are_read(tmp_path: Path) -> None:
+    train_rare(tmp_path, "average_precision", stage="staging")
+    train_rare(tmp_path, "accuracy")
+    log, known = logged_rare(tmp_path, rare(300, 1), 1)
+    (other,) = run_monitor("rare", log, labels=str(known)).other_versions
+    assert other.performance is not None
+    assert (other.performance.metric, other.performance.notes) == ("average_precision", ())
 
 
 # A regression in a registry.
