@@ -137,6 +137,9 @@ def analyse_window(
     if window.rows >= min_rows:
         for name in baseline.columns:
             feature, feature_tests = _analyse_feature(name, baseline, window)
+            if name in baseline.times:  # later dates and times are no drift
+                tests += [test for test in feature_tests if test.kind == drift_tests.MISSING]
+                continue
             features.append(feature)
             tests += feature_tests
         both = (_normalise_columns(each, baseline) for each in (baseline.sample, window.sample(_JOINT_ROWS)))
@@ -176,9 +179,11 @@ def _compare_predictions(
 
 
 def _normalise_columns(rows: pd.DataFrame, baseline: TrainingBaseline) -> pd.DataFrame:
-    """Return the columns of the baseline as float64 numbers and as category names."""
+    """Return the columns of the baseline as float64 numbers and as category names, without times."""
     columns = {}
     for name, profile in baseline.columns.items():
+        if name in baseline.times:
+            continue
         values = rows[name]
         if isinstance(profile, NumericProfile):
             columns[name] = pd.to_numeric(values, errors="coerce").astype("float64")

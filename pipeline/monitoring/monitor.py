@@ -181,11 +181,13 @@ def _analyse_versions(inputs: _MonitoringInputs) -> tuple[list[_VersionFindings]
 
 
 def _untested_notes(findings: _VersionFindings) -> list[str]:
-    """Return notes on the features whose categories are not tested, and on the labels."""
-    notes = [
+    """Return notes on the features whose values are not tested, and on the labels."""
+    times = findings.baseline.times
+    notes = [f"{name} holds dates or times: only its missing values are tested" for name in times]
+    notes += [
         f"{name} has more than {len(profile.counts)} categories: their frequencies are not tested"
         for name, profile in findings.baseline.columns.items()
-        if isinstance(profile, CategoryProfile) and profile.others
+        if isinstance(profile, CategoryProfile) and profile.others and name not in times
     ]
     return notes + list(findings.label_notes)
 

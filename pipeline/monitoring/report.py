@@ -109,10 +109,10 @@ def _draw_figures(
     """Return the title and the PNG bytes of each figure, by name."""
     shown = sorted(analysis.features, key=lambda feature: -feature.psi)[: figures.MAX_FEATURES]
     some = f", the {len(shown)} with the largest PSI" if len(shown) < len(analysis.features) else ""
-    drawn = {"features": (f"Features{some}", figures.draw_features(baseline, window, shown))}
+    drawn = {"features": (f"Features{some}", figures.draw_features(baseline, window, shown))} if shown else {}
     if analysis.predictions:
         drawn["predictions"] = ("Predictions", figures.draw_predictions(analysis, baseline, window))
-    if len(shown[0].psi_over_time) > 1:
+    if shown and len(shown[0].psi_over_time) > 1:
         title = "PSI over the window"
         drawn["over_time"] = (title, figures.draw_psi_over_time(shown[:6]))
     return {name: (title, _png(figure)) for name, (title, figure) in drawn.items()}

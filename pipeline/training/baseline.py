@@ -71,6 +71,7 @@ class TrainingBaseline:
     sample: pd.DataFrame
     outcomes: Outcomes | None = None  # the holdout; None for a classification that accuracy decides
     metric: str = DEFAULT_METRICS[CLASSIFICATION]  # the metric that the training chose
+    times: tuple[str, ...] = ()  # columns of dates or times, whose values are later in production
 
     @property
     def task(self) -> str:
@@ -109,6 +110,7 @@ def make_baseline(
     labels: npt.NDArray[Any],
     outcomes: Outcomes | None = None,
     metric: str = DEFAULT_METRICS[CLASSIFICATION],
+    times: Sequence[str] = (),
 ) -> TrainingBaseline:
     """Return the training baseline of a version.
 
@@ -124,6 +126,8 @@ def make_baseline(
         The outcomes of the holdout; needed unless the metric is the accuracy.
     metric
         The metric that the training chose.
+    times
+        The columns of dates or times among the features.
     """
     is_class = predicted.dtype.kind != "f"
     names, counts = np.unique(predicted.astype(str) if is_class else [], return_counts=True)
@@ -139,6 +143,7 @@ def make_baseline(
         sample=sample.reset_index(drop=True),
         outcomes=outcomes,
         metric=metric,
+        times=tuple(times),
     )
 
 
@@ -184,6 +189,7 @@ def write_baseline(folder: Path, baseline: TrainingBaseline) -> None:
         "columns": {name: asdict(column) for name, column in baseline.columns.items()},
         "predictions": dict(baseline.predictions),
         "correct": baseline.correct,
+        "times": list(baseline.times),
     }
     if outcomes is not None:
         table = {"label": outcomes.labels, "predicted": outcomes.predicted}
@@ -231,6 +237,7 @@ def read_baseline(folder: Path) -> TrainingBaseline | None:
             sample,
             outcomes,
             chosen.metric,
+            tuple(name for name in columns if name in content.get("times", [])),
         )
     # Every user with write access to the registry can store any content here.
     except (

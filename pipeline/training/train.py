@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.data import split
+from pipeline.data.columns import DATES, kinds_of_columns
 from pipeline.data.dataset import Dataset
 from pipeline.data.folds import check_folds
 from pipeline.data.leaks import warn_of_leaks
@@ -197,8 +198,10 @@ def _write_evidence(
         folder, evidence.RecordedPredictions(holdout.features.iloc[few], fitted.predicted[few], probabilities)
     )
     stored = None if params.metric == "accuracy" else outcomes
+    dates = kinds_of_columns(dataset.features, params.dtypes)[DATES]
+    times = [name for name in dataset.features if name in {*dates, params.time}]
     made = make_baseline(
-        training.features, dataset.target, outcomes.predicted, outcomes.labels, stored, params.metric
+        training.features, dataset.target, outcomes.predicted, outcomes.labels, stored, params.metric, times
     )
     write_baseline(folder, made)
 

@@ -251,3 +251,47 @@ def test_one_word_among_numbers_is_named(local: Place, model: str, tmp_path: Pat
     rows.to_csv(tmp_path / "now.csv", index=False)
     (line,) = monitor_output(capsys, "--name", model, "--current", "now.csv", code=1)
     assert "row 30: 'n.k.' is not a number" in line
+
+
+# Dates and times.
+
+
+def orders(first_day: int, days: int, seed: int) -> pd.DataFrame:
+    """Return 50 rows of each day, with a label that does not depend on the day."""
+    x = np.random.default_rng(seed).normal(0, 1, 50 * days)
+    number = np.repeat(np.arange(first_day, first_day + days), 50)
+    day = [f"{pd.Timestamp('2026-01-01') + pd.Timedelta(days=int(n)):%Y-%m-%d}" for n in number]
+    return pd.DataFrame({"x": x, "day": day, "number": number, "y": np.where(x > 0, "yes", "no")})
+
+
+@pytest.mark.usefixtures("drawn", "store")
+@pytest.mark.parametrize(
+    ("column", "time"),
+    [("day", None), pytest.param("day", "day", marks=pytest.mark.slow), ("number", "number")],
+)
+def test_later_dates_and_times_are_no_drift(column: str, time: str | None, tmp_path: Path) -> None:
+    names = ["x", column, "y"]
+    orders(0, 20, seed=0)[names].to_csv(tmp_path / "orders.csv", index=False)
+    options = {"name": "orders", "stage": "production", "cv": "2", "plots": False, "time": time}
+    train(TrainParams(data=str(tmp_path / "orders.csv"), target="y", **options))
+    now = orders(20, 7, seed=1)[names].drop(columns="y")
+    now.to_csv(tmp_path / "now.csv", index=False)
+    result = run_monitor("orders", tmp_path / "now.csv")
+    assert result.analysis.verdict() == "none"
+    assert [feature.name for feature in result.analysis.features] == ["x"]
+    assert f"{column} holds dates or times: only its missing values are tested" in result.notes
+    now.loc[::2, column] = None
+    now.to_csv(tmp_path / "now.csv", index=False)
+    if column == "day":  # a version refuses a missing number that no training row lacked
+        assert run_monitor("orders", tmp_path / "now.csv").analysis.where() == column
+
+
+@pytest.mark.usefixtures("drawn", "store")
+def test_a_version_that_learns_from_dates_alone_is_monitored(tmp_path: Path) -> None:
+    orders(0, 20, seed=0)[["day", "y"]].to_csv(tmp_path / "orders.csv", index=False)
+    train(
+        TrainParams(data=str(tmp_path / "orders.csv"), target="y", name="orders", stage="production", cv="2")
+    )
+    now = orders(20, 7, seed=1)[["day"]]
+    now.to_csv(tmp_path / "now.csv", index=False)
+    assert run_monitor("orders", tmp_path / "now.csv").analysis.features == ()
