@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import KFold, StratifiedKFold, TimeSeriesSplit
 
-from pipeline.data.dataset import Dataset
+from pipeline.data.dataset import Dataset, quoted_values
 from pipeline.errors import InvalidParameter
 from pipeline.params.definitions import TrainParams
 
@@ -30,14 +30,18 @@ def check_folds(dataset: Dataset, params: TrainParams) -> None:
     Raises
     ------
     InvalidParameter
-        If there are fewer groups or times than folds.
+        If there are fewer groups or times than folds, or a fold would have no row of a class to train on.
     """
     wanted, found = _asked(params), make_folds(dataset, params)
+    unit = "row" if params.group is None else "group"
+    if dataset.times is None and (missing := _missing_classes(dataset, found)):
+        reason = f"the training rows of a fold have no {quoted_values(missing)}, which is in few {unit}s"
+        raise InvalidParameter("cv", params.cv, f"{reason}: use fewer folds, or drop the class")
     if not found:
-        _log.warning("the cross-validation is left out: a class has only one training row")
+        _log.warning("the cross-validation is left out: a class has only one training %s", unit)
     elif len(found) < wanted[0] * wanted[1]:
         reason = (
-            "a class has only a few training rows"
+            f"a class has only a few training {unit}s"
             if dataset.times is None
             else "the first rows have one class"
         )
@@ -81,8 +85,18 @@ def divide_units(dataset: Dataset, params: TrainParams) -> list[tuple[Rows, Rows
     if dataset.times is not None:
         _, times = np.unique(dataset.times, return_inverse=True)
         dataset = replace(dataset, units=times.astype(np.uint64))
-    number = min(_INNER_FOLDS, _units_of_smallest_class(dataset))
-    return _divide(dataset, number, params.random_state) if number > 1 else []
+    for number in range(min(_INNER_FOLDS, _units_of_smallest_class(dataset)), 1, -1):
+        folds = _divide(dataset, number, params.random_state)
+        if not _missing_classes(dataset, folds):
+            return folds
+    return []
+
+
+def _missing_classes(dataset: Dataset, folds: list[tuple[Rows, Rows]]) -> list[str]:
+    """Return the classes that the training rows of a fold lack."""
+    codes = class_of_rows(dataset)
+    missing = {int(code) for fitted, _ in folds for code in np.setdiff1d(codes, codes[fitted])}
+    return [dataset.target_names[code] for code in sorted(missing)]
 
 
 def _asked(params: TrainParams) -> tuple[int, int]:
@@ -143,15 +157,15 @@ def keep_units_whole(
 ) -> npt.NDArray[np.int64]:
     """Move each unit whose rows are in several parts into one part; return the part of each row.
 
-    The parts keep about their numbers of rows of each class, and rows of whole units stay where they are.
+    The parts keep about their numbers of rows of each class, no part is empty, and rows of whole units
+    stay where they are.
 
     Parameters
     ----------
     parts, units, codes
-        The part, the unit and the class of each row, shape (rows,).
+        The part, the unit and the class of each row, shape (rows,). There are as many units as parts, or more.
     seed
-        Determines the order in which units are placed, which is random: an order by size would put the
-        large ones into the same part each time.
+        Determines the order in which units of about the same size are placed; large units come first.
     """
     _, unit = np.unique(units, return_inverse=True)
     order = np.argsort(unit, kind="stable")
@@ -163,10 +177,21 @@ def keep_units_whole(
     room = np.zeros((int(parts.max()) + 1, classes))  # rows that each part lost
     for rows in cut:
         np.add.at(room, (parts[rows], codes[rows]), 1)
-    for place in np.random.default_rng(seed).permutation(len(cut)):
+        parts[rows] = -1
+    is_empty = ~np.isin(np.arange(len(room)), parts)
+    # By part, so that the smaller side of a split gets large units too; by class, so that a rare one counts.
+    scale = np.maximum(room, 1) * np.maximum(room.sum(axis=0), 1)
+    # Units of one power of two change their order: with a strict one, the repeats would have equal folds.
+    magnitudes = np.array([len(rows).bit_length() for rows in cut])
+    shuffled = np.random.default_rng(seed).permutation(len(cut))
+    for placed, place in enumerate(shuffled[np.argsort(-magnitudes[shuffled], kind="stable")]):
         rows = cut[place]
         counts = np.bincount(codes[rows], minlength=classes)
-        part = int(np.argmin((np.abs(room - counts) - np.abs(room)).sum(axis=1)))
+        cost = (((room - counts) ** 2 - room**2) / scale).sum(axis=1)
+        if np.count_nonzero(is_empty) >= len(cut) - placed:
+            cost[~is_empty] = np.inf
+        part = int(np.argmin(cost))
+        is_empty[part] = False
         room[part] -= counts
         parts[rows] = part
     return parts

@@ -14,7 +14,14 @@ from sklearn.utils import resample
 from pipeline.data.check import usable_columns
 from pipeline.data.dataset import Dataset, quoted_values
 from pipeline.data.labels import class_codes, decide_task, label_numbers
-from pipeline.data.row_roles import check_columns, no_features, row_times, row_units, row_weights
+from pipeline.data.row_roles import (
+    check_columns,
+    check_groups_of_classes,
+    no_features,
+    row_times,
+    row_units,
+    row_weights,
+)
 from pipeline.data.split import split_rows
 from pipeline.errors import DataError, InvalidParameter
 from pipeline.params.definitions import TrainParams
@@ -90,6 +97,8 @@ def _load_table(params: TrainParams) -> Dataset:
         if task == CLASSIFICATION
         else ((), label_numbers(table[target], path))
     )
+    if task == CLASSIFICATION:
+        check_groups_of_classes(table, params, labels)
     features = usable_columns(table.drop(columns=no_features(table, params)), path, params.dtypes)
     digest = hashlib.sha256(content).hexdigest()
     hashes = hash_rows(table)

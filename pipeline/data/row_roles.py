@@ -67,6 +67,29 @@ def row_units(table: pd.DataFrame, params: TrainParams) -> npt.NDArray[np.uint64
     return hash_rows(groups.to_frame())
 
 
+def check_groups_of_classes(table: pd.DataFrame, params: TrainParams, labels: pd.Series) -> None:
+    """Check that each class is in two groups, one for each side of a split.
+
+    Raises
+    ------
+    DataError
+        If all rows of a class are in one group.
+    """
+    if params.group is None:
+        return
+    groups = table[params.group]
+    number = groups.groupby(labels.to_numpy()).nunique()
+    if (number == 1).any():
+        code = number.index[number == 1][0]
+        rows = labels.to_numpy() == code
+        group = groups[rows].iloc[0]
+        raise DataError(
+            f"group={params.group}: all rows of class {str(table[params.target][rows].iloc[0])!r} are in the "
+            f"group {str(group)!r}, which has {(groups == group).mean():.0%} of the rows; two groups are "
+            "needed: leave the class out, or merge it with another"
+        )
+
+
 def row_times(table: pd.DataFrame, params: TrainParams) -> npt.NDArray[Any] | None:
     """Return the time of each row as a number, shape (rows,); None without the parameter `time`.
 

@@ -45,15 +45,29 @@ def split_rows(dataset: Dataset, params: TrainParams) -> tuple[Rows, Rows]:
     for rows, purpose in zip(sides, ("left to train on", "held out"), strict=True):
         if not len(rows):
             raise InvalidParameter(
-                "test_size", params.test_size, f"0 of {len(dataset.labels)} rows would be {purpose}"
+                "test_size",
+                params.test_size,
+                f"0 of {len(dataset.labels)} rows would be {purpose}: {_other_split(dataset, params)}",
             )
         present = np.bincount(class_of_rows(dataset)[rows], minlength=len(dataset.target_names))
         missing = [name for name, count in zip(dataset.target_names, present, strict=False) if not count]
         if missing and (purpose != "held out" or params.group is not None or params.time is not None):
             raise InvalidParameter(
-                "test_size", params.test_size, f"no row of class {quoted_values(missing)} would be {purpose}"
+                "test_size",
+                params.test_size,
+                f"no row of class {quoted_values(missing)} would be {purpose}: "
+                f"{_other_split(dataset, params)}",
             )
     return sides
+
+
+def _other_split(dataset: Dataset, params: TrainParams) -> str:
+    """Return the fix for a split that leaves out a side or a class."""
+    if params.time is not None:
+        return "take another test_size, or another column for time"
+    largest = np.unique(dataset.units, return_counts=True)[1].max() / len(dataset.units)
+    rows = "equal rows make up" if params.group is None else f"a group of {params.group} has"
+    return f"{rows} {largest:.0%} of the rows; take another test_size or random_state, or more rows"
 
 
 def _latest_rows(times: npt.NDArray[Any], params: TrainParams) -> npt.NDArray[np.bool_]:
@@ -69,13 +83,15 @@ def _holdout_rows(rows: int, size: float) -> int:
 def _stratified_rows(dataset: Dataset, params: TrainParams) -> npt.NDArray[np.bool_]:
     rows, classes = len(dataset.labels), len(dataset.target_names)
     held_out = _holdout_rows(rows, params.test_size)
+    least = max(classes, 1)
     for count, purpose in ((held_out, "held out"), (rows - held_out, "left to train on")):
-        if count < max(classes, 1):
+        if count < least:
             of_classes = f", fewer than the {classes} classes" if classes else ""
+            fix = f"hold out {least} to {rows - least} rows" if rows >= 2 * least else "take more rows"
             raise InvalidParameter(
                 "test_size",
                 params.test_size,
-                f"{max(count, 0)} of {rows} rows would be {purpose}{of_classes}",
+                f"{max(count, 0)} of {rows} rows would be {purpose}{of_classes}: {fix}",
             )
     _, holdout = train_test_split(
         np.arange(rows),

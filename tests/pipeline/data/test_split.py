@@ -12,7 +12,7 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
 from pipeline.data.dataset import Dataset
-from pipeline.data.folds import check_folds, make_folds
+from pipeline.data.folds import check_folds, divide_units, make_folds
 from pipeline.data.load import load_dataset
 from pipeline.data.split import split_rows
 from pipeline.errors import DataError, InvalidParameter
@@ -73,6 +73,64 @@ def test_groups_are_held_out_in_the_share_of_rows_and_classes_that_was_asked_for
     holdout = split_rows(dataset, params)[1]
     assert len(holdout) == pytest.approx(150, abs=5)
     assert dataset.labels.iloc[holdout].mean() == pytest.approx(0.5, abs=0.05)
+
+
+def unequal(seed: int, sizes: list[int]) -> pd.DataFrame:
+    """Return groups of these numbers of rows, with random labels."""
+    rng, rows = np.random.default_rng(seed), sum(sizes)
+    table = pd.DataFrame(rng.normal(size=(rows, 2)), columns=["x", "y"])
+    table["kind"] = rng.choice(["no", "yes"], rows)
+    return table.assign(patient=np.repeat(np.arange(len(sizes)), sizes)).sample(frac=1, random_state=seed)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_groups_of_unequal_sizes_leave_no_fold_empty(seed: int, tmp_path: Path) -> None:
+    dataset, params = load(unequal(seed, [120] + [8] * 12), tmp_path, group="patient", random_state=seed)
+    check_folds(dataset, params)
+    for folds in (make_folds(dataset, params), divide_units(dataset, params)):
+        assert sorted(len(tested) for _, tested in folds) == [24, 24, 24, 24, 120]
+        for fitted, tested in folds:
+            assert not set(dataset.units[fitted]) & set(dataset.units[tested])
+    train, holdout = split_rows(dataset, params)
+    assert not set(dataset.units[train]) & set(dataset.units[holdout])
+    assert 32 <= len(holdout) <= 56
+
+
+def test_groups_of_many_sizes_are_spread_evenly_and_differ_in_each_repeat(tmp_path: Path) -> None:
+    for seed in range(5):
+        sizes = np.random.default_rng(seed).permutation(np.arange(2, 42)).tolist()
+        values = {"group": "patient", "cv": "5x2", "random_state": seed}
+        dataset, params = load(unequal(seed, sizes), tmp_path, **values)
+        folds = [tested for _, tested in make_folds(dataset, params)]
+        assert all(len(tested) == pytest.approx(172, abs=25) for tested in folds)
+        assert folds[0].tolist() not in [tested.tolist() for tested in folds[5:]]
+        holdout = split_rows(dataset, params)[1]
+        assert len(holdout) == pytest.approx(172, abs=25)
+        held = np.unique(dataset.units[holdout], return_counts=True)[1]
+        assert held.min() < 20 < 25 < held.max()
+
+
+def test_a_class_in_one_group_is_refused(tmp_path: Path) -> None:
+    table = unequal(0, [120] + [8] * 12)
+    table["kind"] = np.where(table["patient"] == 0, "ill", table["kind"])
+    with pytest.raises(
+        DataError, match="class 'ill' are in the group '0', which has 56% of the rows; two groups are needed"
+    ):
+        load(table, tmp_path, group="patient")
+
+
+def test_a_class_that_the_training_rows_of_a_fold_lack_is_refused(tmp_path: Path) -> None:
+    table = unequal(0, [40, 40, 40])
+    kinds = np.array([["a", "b"], ["b", "c"], ["c", "a"]])
+    table["kind"] = kinds[table["patient"], np.arange(len(table)) % 2]
+    dataset, params = load(table, tmp_path, group="patient", cv="2")
+    with pytest.raises(
+        InvalidParameter, match="cv=2: the training rows of a fold have no '[abc]', .*: use fewer"
+    ):
+        check_folds(dataset, params)
+    assert divide_units(dataset, params) == []
+    with pytest.raises(InvalidParameter, match="a group of patient has 33% of the rows; take another test_"):
+        split_rows(dataset, params)
 
 
 @pytest.mark.parametrize("split", ["stratified", "hash"])
@@ -207,7 +265,8 @@ def test_a_class_that_one_side_would_lack_is_refused(tmp_path: Path) -> None:
     table = measurements(days=20)
     late, early = table["day"] > "2026-01-16", table["day"] < "2026-01-10"
     with pytest.raises(
-        InvalidParameter, match=r"test_size=0\.2: no row of class 'new' would be left to train"
+        InvalidParameter,
+        match=r"test_size=0\.2: no row of class 'new' would be left to train on: take another",
     ):
         split_rows(*load(table.assign(kind=np.where(late, "new", table["kind"])), tmp_path, time="day"))
     with pytest.raises(InvalidParameter, match=r"test_size=0\.2: no row of class 'old' would be held out"):
