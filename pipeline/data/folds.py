@@ -80,7 +80,8 @@ def make_folds(dataset: Dataset, params: TrainParams) -> list[tuple[Rows, Rows]]
 def divide_units(dataset: Dataset, params: TrainParams) -> list[tuple[Rows, Rows]]:
     """Return up to five folds that have all rows once and keep units, or rows of one time, whole.
 
-    Calibration and threshold are chosen on them. The list is empty if the rows are too few for two folds.
+    Calibration, threshold and encoding by labels use them. The list is empty if the rows are too few for
+    two folds.
     """
     if dataset.times is not None:
         _, times = np.unique(dataset.times, return_inverse=True)
@@ -163,7 +164,7 @@ def keep_units_whole(
     Parameters
     ----------
     parts, units, codes
-        The part, the unit and the class of each row, shape (rows,). There are as many units as parts, or more.
+        The part, the unit and the class of each row, shape (rows,), with no more parts than units.
     seed
         Determines the order in which units of about the same size are placed; large units come first.
     """

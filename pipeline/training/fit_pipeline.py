@@ -22,6 +22,7 @@ from pipeline.estimators import ESTIMATORS
 from pipeline.params.definitions import TrainParams
 from pipeline.params.fields import AUTO, as_text
 from pipeline.training.model_pipeline import build_pipeline, create_estimator, has_probabilities
+from pipeline.training.preparation import forget_folds
 from pipeline.training.scoring import mean_key, metric_of, scorer, std_key, with_values
 from registry_tools.errors import InputError
 from registry_tools.stats.metric import Metric, Outcomes, find_metric
@@ -77,13 +78,12 @@ def fit_pipeline(params: TrainParams, features: pd.DataFrame, training: Dataset)
     training
         The rows to fit.
     """
-    folds = divide_units(training, params) if training.target_names else []
+    folds = divide_units(training, params)
     pipeline = build_pipeline(params, features, folds)
     weights = _sample_weights(params, training)
     weighting = {} if weights is None else {"model__sample_weight": weights}
     pipeline.fit(training.features, training.labels, **weighting)
-    if isinstance(getattr(pipeline[-1], "cv", None), list):
-        pipeline[-1].set_params(cv=len(folds))  # the model does not keep the positions of its rows
+    forget_folds(pipeline)
     if params.threshold is not None:
         threshold = _best_threshold(params, features, training, folds)
         pipeline.steps[-1] = ("model", _with_threshold(pipeline, threshold, training))

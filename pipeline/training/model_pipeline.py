@@ -44,7 +44,8 @@ def build_pipeline(params: TrainParams, features: pd.DataFrame, folds: list[tupl
     features
         All rows, shape (rows, columns). Their types and missing values decide the preparation.
     folds
-        Positions of the rows that the pipeline will be fitted to, for the calibration; empty for none.
+        Positions of the rows that the pipeline will be fitted to, for calibration and encoding by labels;
+        empty for none.
 
     Raises
     ------
@@ -52,7 +53,9 @@ def build_pipeline(params: TrainParams, features: pd.DataFrame, folds: list[tupl
         If `model_params` has a key that the estimator does not know.
     """
     steps: list[tuple[str, Any]] = []
-    preparation = column_transformer(features, params, is_scaled(params, features), params.task == REGRESSION)
+    preparation = column_transformer(
+        features, params, is_scaled(params, features), params.task == REGRESSION, folds
+    )
     if preparation is not None:
         steps.append(("prepare", preparation))
     estimator = create_estimator(params)

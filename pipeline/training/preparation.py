@@ -15,6 +15,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler, TargetEncoder
 
 from pipeline.data.columns import BOOLEANS, DATES, NUMBERS, TEXTS, kinds_of_columns
+from pipeline.data.folds import Rows
 from pipeline.params.definitions import TrainParams
 from registry_tools.data.dates import PARTS, date_parts, parse_dates
 
@@ -28,7 +29,11 @@ _ENCODED_DEVIATION = 0.5  # of a one-hot column whose category has half of the r
 
 
 def column_transformer(
-    features: pd.DataFrame, params: TrainParams, is_scaled: bool, is_regression: bool
+    features: pd.DataFrame,
+    params: TrainParams,
+    is_scaled: bool,
+    is_regression: bool,
+    folds: Sequence[tuple[Rows, Rows]] = (),
 ) -> BaseEstimator | None:
     """Return an unfitted transformer from raw columns to numbers; None if the estimator can take them.
 
@@ -42,6 +47,9 @@ def column_transformer(
         Whether to scale numbers and dates to the same standard deviation.
     is_regression
         Whether the labels are numbers.
+    folds
+        Positions of the rows that the transformer will be fitted to, for the encoding by labels; empty for
+        random ones.
     """
     kinds = kinds_of_columns(features, params.dtypes)
     if len(kinds[NUMBERS]) == features.shape[1] and not features.isna().to_numpy().any():
@@ -55,7 +63,7 @@ def column_transformer(
         ("numbers", numeric, kinds[NUMBERS]),
         ("dates", [_date_parts(features[kinds[DATES]]), *numeric], kinds[DATES]),
         ("texts", [filled, _one_hot()], few),
-        ("codes", [filled, _target_encoder(params.random_state, is_regression)], many),
+        ("codes", [filled, _target_encoder(params.random_state, is_regression, folds)], many),
         ("booleans", [_one_hot()], kinds[BOOLEANS]),
     ]
     return ColumnTransformer([(name, _in_turn(steps), columns) for name, steps, columns in parts if columns])
@@ -97,9 +105,25 @@ def _one_hot() -> OneHotEncoder:
     return OneHotEncoder(handle_unknown="ignore", sparse_output=False)
 
 
-def _target_encoder(random_state: int, is_regression: bool) -> TargetEncoder:
+def _target_encoder(
+    random_state: int, is_regression: bool, folds: Sequence[tuple[Rows, Rows]]
+) -> TargetEncoder:
     """Return an encoder by labels, which encodes each row by the labels of other rows."""
+    # With `auto`, whole numbers to predict would be classes, and each of them would get a column.
+    task = "continuous" if is_regression else "auto"
     if tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 9):
-        return TargetEncoder(random_state=random_state)
+        return TargetEncoder(target_type=task, random_state=random_state)
     kind = KFold if is_regression else StratifiedKFold
-    return TargetEncoder(cv=kind(5, shuffle=True, random_state=random_state))
+    random = kind(5, shuffle=True, random_state=random_state)
+    return TargetEncoder(target_type=task, cv=list(folds) or random)
+
+
+def forget_folds(pipeline: Pipeline) -> None:
+    """Replace the positions of rows in a fitted pipeline by the number of folds."""
+    parts = [pipeline]
+    if isinstance(pipeline[0], ColumnTransformer):
+        parts += [part for part in pipeline[0].named_transformers_.values() if isinstance(part, Pipeline)]
+    for part in parts:
+        for name, value in part.get_params().items():
+            if name.rpartition("__")[2] == "cv" and isinstance(value, list):
+                part.set_params(**{name: len(value)})

@@ -125,7 +125,7 @@ def test_a_class_that_the_training_rows_of_a_fold_lack_is_refused(tmp_path: Path
     table["kind"] = kinds[table["patient"], np.arange(len(table)) % 2]
     dataset, params = load(table, tmp_path, group="patient", cv="2")
     with pytest.raises(
-        InvalidParameter, match="cv=2: the training rows of a fold have no '[abc]', .*: use fewer"
+        InvalidParameter, match=r"cv=2: the training rows of a fold have no '[abc]', .*: use fewer"
     ):
         check_folds(dataset, params)
     assert divide_units(dataset, params) == []

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 from mlflow import MlflowClient
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import StandardScaler, TargetEncoder
+from sklearn.utils.fixes import parse_version
 
 from pipeline.data.load import load_dataset
 from pipeline.errors import DataError, InvalidParameter
 from pipeline.params.definitions import TrainParams
+from pipeline.training import preparation
+from pipeline.training.fit_pipeline import fit_pipeline
 from pipeline.training.model_pipeline import is_scaled
 from pipeline.training.preparation import column_transformer
 from pipeline.training.train import train
@@ -159,6 +165,70 @@ def test_text_with_many_values_is_encoded_by_the_labels_of_other_rows() -> None:
     assert abs(np.corrcoef(encoded[:, 0], labels)[0, 1]) < 0.2
     again = column_transformer(features, TrainParams(), is_scaled=False, is_regression=False)
     assert (again.fit_transform(features, labels) == encoded).all()
+
+
+@pytest.mark.parametrize("version", ["1.8.0", "1.9.0"])
+def test_text_is_encoded_to_one_column_for_whole_numbers(
+    version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = pd.DataFrame({"code": pd.Series([f"c{number % 200}" for number in range(600)], dtype=object)})
+    monkeypatch.setattr(preparation.sklearn, "__version__", version)
+    step = column_transformer(features, TrainParams(), is_scaled=False, is_regression=True)
+    assert step is not None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # the older arguments in a newer scikit-learn
+        assert step.fit_transform(features, np.arange(600.0) % 90).shape == (600, 1)
+
+
+def crowded(rows: int = 600) -> pd.DataFrame:
+    """Return equal rows with codes of 150 values, missing values, and a whole number that codes decide."""
+    rng = np.random.default_rng(0)
+    code = rng.integers(0, 150, rows // 2)
+    texts = pd.Series([f"c{number:03d}" for number in code], dtype=object)
+    table = pd.DataFrame({"code": texts.where(rng.random(rows // 2) > 0.05, None)})
+    width = pd.Series(rng.normal(size=rows // 2))
+    table = table.assign(width=width.where(width < 1, None), kind=code * 2 + rng.integers(0, 3, rows // 2))
+    return pd.concat([table, table], ignore_index=True)
+
+
+@pytest.mark.skipif(parse_version(sklearn.__version__) < parse_version("1.9"), reason="cv takes no folds")
+def test_the_encoding_by_labels_keeps_equal_rows_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = TrainParams(
+        data=str(write(crowded(), tmp_path)), target="kind", task="regression", model="ridge"
+    )
+    dataset = load_dataset(params)
+    seen: list[tuple[np.ndarray, np.ndarray]] = []
+    fit_transform = TargetEncoder.fit_transform
+
+    def watch(self: TargetEncoder, *arguments: Any) -> np.ndarray:
+        seen.extend(self.cv)
+        return fit_transform(self, *arguments)
+
+    monkeypatch.setattr(TargetEncoder, "fit_transform", watch)
+    model = fit_pipeline(params, dataset.features, dataset)
+    assert len(seen) == 5
+    for fitted, tested in seen:
+        assert not set(dataset.units[fitted]) & set(dataset.units[tested])
+    encoder = model[0].named_transformers_["codes"][-1]
+    assert (encoder.cv, model[0].get_params()["codes__targetencoder__cv"]) == (5, 5)
+
+
+def test_codes_missing_values_and_whole_numbers_become_a_version_that_predicts(
+    store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = crowded()
+    path = write(table, tmp_path)
+    result = train(TrainParams(data=str(path), target="kind", plots=False))
+    assert (result.task, result.version) == ("regression", 1)
+    assert result.metrics["r2"] > 0.5
+    model = load_model("iris@staging")
+    assert model.estimator[0].transform(table.drop(columns="kind")).shape == (600, 2)
+    predicted = model.predict(table.drop(columns="kind"))
+    assert np.corrcoef(predicted, table["kind"])[0, 1] > 0.8
+    written = run(capsys, "predict", "iris@staging", "--input", str(path))
+    assert [row["prediction"] for row in written] == pytest.approx(predicted.tolist())
 
 
 def test_types_that_do_not_fit_are_refused(tmp_path: Path) -> None:
