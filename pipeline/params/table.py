@@ -67,6 +67,10 @@ class TableParams(CheckedParams):
         """
         super().__post_init__()
         self._check_columns()
+        if self.group is not None and self.time is not None:
+            raise InvalidParameter(
+                "group", self.group, f"time={self.time} already chooses the held-out rows; set one of the two"
+            )
         if self.data != "iris" and self.target is None:
             raise InvalidParameter(
                 "target", "none", f"a table needs the name of its label column (data={self.data})"
