@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from pipeline.data.dataset import Dataset
+from pipeline.params.definitions import TrainParams
 from pipeline.params.fields import as_text
 from registry_tools.data.row_hash import hash_rows
 
@@ -19,20 +20,25 @@ _MOST_ROWS = 10_000  # of a larger table, so many rows are looked at
 _REMAINING = 0.02  # of the errors of a constant prediction, if a column predicts almost perfectly
 
 
-def warn_of_leaks(training: Dataset, holdout: Dataset) -> None:
+def warn_of_leaks(training: Dataset, holdout: Dataset, params: TrainParams) -> None:
     """Log a warning for each column that predicts the label alone, and for rows on both sides.
 
     Parameters
     ----------
     training, holdout
         The two parts of the rows.
+    params
+        The parameters of the training; `group` and `time` are used.
     """
     shared = np.isin(hash_rows(holdout.features), hash_rows(training.features))
-    if shared.any() and not np.isin(holdout.units, training.units).any():
+    kind = "group" if params.group is not None else "time"
+    if shared.any() and getattr(params, kind) is not None:
         _log.warning(
-            "%d of %d held-out rows equal training rows of another group or time: metrics may be too good",
+            "%d of %d held-out rows equal training rows of another %s: metrics may be too good; remove copies "
+            "of one record",
             shared.sum(),
             len(shared),
+            kind,
         )
     rows = slice(None, None, -(-len(training.labels) // _MOST_ROWS))
     labels = training.labels.to_numpy()[rows]

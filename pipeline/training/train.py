@@ -81,7 +81,7 @@ def train(params: TrainParams) -> TrainResult:
     rows = split.split_rows(dataset, params)
     training, holdout = dataset.take(rows[0]), dataset.take(rows[1])
     check_folds(training, params)
-    warn_of_leaks(training, holdout)
+    warn_of_leaks(training, holdout, params)
     trusted = TrustPolicy.from_environment().trusted
     model_pipeline.check_model_params(params, training, trusted)
     check_fit(params, training)

@@ -21,7 +21,7 @@ def warnings_of(table: pd.DataFrame, folder: Path, log: pytest.LogCaptureFixture
     dataset = load_dataset(params)
     log.clear()
     train, holdout = split_rows(dataset, params)
-    warn_of_leaks(dataset.take(train), dataset.take(holdout))
+    warn_of_leaks(dataset.take(train), dataset.take(holdout), params)
     return log.text
 
 
@@ -58,16 +58,20 @@ def test_a_column_that_predicts_almost_perfectly_is_reported(
 def test_iris_gives_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     dataset = load_dataset(TrainParams())
     train, holdout = split_rows(dataset, TrainParams())
-    warn_of_leaks(dataset.take(train), dataset.take(holdout))
+    warn_of_leaks(dataset.take(train), dataset.take(holdout), TrainParams())
     assert caplog.text == ""
 
 
-def test_rows_that_another_group_has_too_are_reported(
+def test_rows_that_another_group_or_time_has_too_are_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     table = table_of(20)
     both = pd.concat([table.assign(patient=number) for number in range(10)])
     assert "40 of 40 held-out rows equal training rows of another group" in warnings_of(
         both, tmp_path, caplog, group="patient"
+    )
+    stored_again = both.rename(columns={"patient": "day"})
+    assert "40 of 40 held-out rows equal training rows of another time" in warnings_of(
+        stored_again, tmp_path, caplog, time="day", drop=("day",)
     )
     assert "held-out rows equal" not in warnings_of(both.drop(columns="patient"), tmp_path, caplog)
