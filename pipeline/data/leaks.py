@@ -34,8 +34,8 @@ def warn_of_leaks(training: Dataset, holdout: Dataset, params: TrainParams) -> N
     kind = "group" if params.group is not None else "time"
     if shared.any() and getattr(params, kind) is not None:
         _log.warning(
-            "%d of %d held-out rows equal training rows of another %s: metrics may be too good; remove copies "
-            "of one record",
+            "%d of %d held-out rows equal training rows of another %s: metrics may be too good; remove "
+            "copies of one record",
             shared.sum(),
             len(shared),
             kind,

@@ -32,7 +32,7 @@ _MOST_THRESHOLDS = 200  # of which the best is chosen
 
 
 def check_fit(params: TrainParams, training: Dataset) -> None:
-    """Check weights, calibration and threshold before a run is opened.
+    """Check weights, calibration, threshold and metric before a run is opened.
 
     Raises
     ------
@@ -60,8 +60,35 @@ def check_fit(params: TrainParams, training: Dataset) -> None:
     has_scores = hasattr(estimator, "predict_proba") or hasattr(estimator, "decision_function")
     if params.calibrate in {"sigmoid", "isotonic"} and not has_scores:
         raise InvalidParameter("calibrate", params.calibrate, f"{params.model} has nothing to calibrate")
-    if params.threshold is not None and not has_probabilities(params):
-        raise InvalidParameter("threshold", params.threshold, f"{params.model} has no probabilities")
+    _check_probabilities(params, training)
+
+
+def _check_probabilities(params: TrainParams, training: Dataset) -> None:
+    """Check that each fit has the probabilities, and the folds to compute them on, that it needs."""
+    needs_them = {
+        name: str(getattr(params, name))
+        for name, is_needed in (
+            ("threshold", params.threshold is not None),
+            ("metric", bool(training.target_names) and metric_of(params).needs_probabilities),
+        )
+        if is_needed
+    }
+    fits = [training]
+    if needs_them:
+        fits += [training.take(fitted) for fitted, _ in make_folds(training, params)]
+    for name, value in needs_them.items():
+        if not has_probabilities(params):
+            without = f"{params.model} has no probabilities with calibrate={params.calibrate}"
+            raise InvalidParameter(name, value, f"{without}: take calibrate=sigmoid, or another model")
+        is_calibrated = not hasattr(create_estimator(params), "predict_proba")
+        inner = [divide_units(each, params) for each in fits if name == "threshold" or is_calibrated]
+        if name == "threshold" and is_calibrated:
+            pairs = zip(fits, list(inner), strict=True)
+            inner += [divide_units(each.take(rows), params) for each, folds in pairs for rows, _ in folds]
+        if not all(inner):
+            purpose = "calibrated probabilities" if name == "metric" else name
+            fix = f"take more rows of each class, or another {name}"
+            raise InvalidParameter(name, value, f"a class has too few rows for the folds of {purpose}: {fix}")
 
 
 def fit_pipeline(params: TrainParams, features: pd.DataFrame, training: Dataset) -> Pipeline:
@@ -121,8 +148,6 @@ def _best_threshold(
     params: TrainParams, features: pd.DataFrame, training: Dataset, folds: list[tuple[Rows, Rows]]
 ) -> float:
     """Return the probability of the second class from which to predict it; of equal ones, nearest to 0.5."""
-    if not folds:
-        raise InvalidParameter("threshold", str(params.threshold), "a class has too few rows for two folds")
     plain, metric = with_values(params, threshold=None), _threshold_metric(params, training)
     found = np.empty(len(training.labels))
     for fitted, tested in folds:

@@ -242,7 +242,10 @@ def test_unusable_groups_times_and_weights_are_refused(tmp_path: Path) -> None:
         ({"weight": "below"}, "weight=below: row 0 of .* has '-1.0', which is no weight"),
         ({"weight": "kind"}, "weight=kind: the column is already target=kind"),
         ({"group": "x", "time": "x"}, "time=x: the column is already group=x"),
-        ({"group": "patient", "time": "day"}, "group=patient: time=day already chooses the held-out rows; set"),
+        (
+            {"group": "patient", "time": "day"},
+            "group=patient: time=day already chooses the held-out rows; set",
+        ),
         ({"group": "x", "drop": ("x",)}, "group=x: the column is already drop=x"),
         ({"time": "day", "split": "hash"}, "split=hash: time=day already chooses the held-out rows"),
         ({"time": "day", "cv": "5x2"}, "cv=5x2: time gives the same folds in each repeat"),

@@ -123,6 +123,7 @@ def test_a_threshold_of_random_labels_does_not_lift_the_cross_validation(tmp_pat
 
 def test_weights_calibration_and_threshold_that_cannot_be_are_refused(tmp_path: Path) -> None:
     numbers = rare().assign(kind=np.random.default_rng(0).normal(size=600))
+    few = rare().iloc[:20].assign(importance=1.0)
     three = rare().assign(kind=np.arange(600) % 3)
     for table, values, reason in (
         (None, {"class_weight": {"maybe": 2}}, "'maybe' is no class; the classes are 'no', 'yes'"),
@@ -135,6 +136,21 @@ def test_weights_calibration_and_threshold_that_cannot_be_are_refused(tmp_path: 
         (None, {"threshold": "f1"}, "threshold=f1: a classification has accuracy, balanced"),
         (None, {"threshold": "roc_auc"}, "threshold=roc_auc: does not depend on a threshold"),
         (None, {"threshold": "accuracy", "model": "svc", "calibrate": "none"}, "svc has no probabilities"),
+        (
+            None,
+            {"metric": "roc_auc", "model": "svc", "calibrate": "none"},
+            "metric=roc_auc: svc has no probabilities with calibrate=none: take calibrate=sigmoid",
+        ),
+        (
+            few,
+            {"threshold": "accuracy", "drop": ()},
+            "threshold=accuracy: a class has too few rows for .*: take",
+        ),
+        (
+            few,
+            {"metric": "roc_auc", "model": "svc", "drop": ()},
+            "folds of calibrated probabilities: take more",
+        ),
         (three, {"threshold": "accuracy"}, "needs two classes, 'kind' has 3"),
         (numbers, {"threshold": "accuracy"}, "threshold=accuracy: 'kind' holds numbers, not classes"),
         (numbers, {"class_weight": "balanced"}, "class_weight=balanced: 'kind' holds numbers"),
