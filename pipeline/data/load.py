@@ -78,7 +78,7 @@ def _load_table(params: TrainParams) -> Dataset:
     check_columns(table, params)
     task = decide_task(table[target].dropna(), params.task)
     if task == CLASSIFICATION and table[target].isna().any():
-        # A class may be called None, NA or null, which pandas reads as missing values.
+        # A class of text may be called None, NA or null, which pandas reads as missing values.
         literal = parse_table(
             io.BytesIO(content), format_of(path), path, tuple(text), literal_columns=[target]
         )

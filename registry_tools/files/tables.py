@@ -37,7 +37,8 @@ def read_table(
     may_be_empty
         Whether to accept a table without rows.
     literal_columns
-        Columns of a CSV in which only an empty cell is missing: `NA`, `None` and `null` are text there.
+        Columns of a CSV in which only an empty cell is missing if they hold text: `NA`, `None` and `null`
+        are text there.
 
     Raises
     ------
@@ -157,10 +158,15 @@ def _read_csv(
         warnings.simplefilter("error", pd.errors.ParserWarning)
         table = pd.read_csv(stream, **options)
         for name in table.columns.intersection(list(literal_columns)):
-            if table[name].isna().any():
+            if table[name].isna().any() and _holds_text(table[name]):
                 stream.seek(0)
                 table[name] = pd.read_csv(stream, **options, keep_default_na=False, na_values=[""])[name]
     return table
+
+
+def _holds_text(column: pd.Series) -> bool:
+    known = column.dropna()
+    return known.empty or pd.api.types.infer_dtype(known) == "string"
 
 
 def _parse_json(content: Any) -> pd.DataFrame:

@@ -20,14 +20,17 @@ def test_a_named_index_of_parquet_is_a_column(tmp_path: Path) -> None:
     assert read_table(tmp_path / "plain.parquet").to_dict("list") == {"x": [1.0, 2.0]}
 
 
-def test_none_na_and_null_are_classes_and_an_empty_label_is_missing(tmp_path: Path) -> None:
+def test_none_na_and_null_are_classes_among_text_and_an_empty_label_is_missing(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("x,kind\n1,None\n,NA\n3,null\n4,nan\n5,a\n")
     rows = read_eval_data(path, "kind").rows
     assert rows.labels.tolist() == ["None", "NA", "null", "nan", "a"]
     assert rows.rows["x"].isna().tolist() == [False, True, False, False, False]
     path.write_text("kind,x\n1,1\nNA,2\n2,3\n")
-    assert read_eval_data(path, "kind").rows.labels.tolist() == ["1", "NA", "2"]
+    with pytest.raises(InputError, match=r"row 1 of .*rows\.csv has no label"):
+        read_eval_data(path, "kind")
+    path.write_text("kind,x\n1,1\nNA,2\nb,3\n")
+    assert read_eval_data(path, "kind").rows.labels.tolist() == ["1", "NA", "b"]
     path.write_text("x,kind\n1,None\n2,\n")
     with pytest.raises(InputError, match=r"row 1 of .*rows\.csv has no label"):
         read_eval_data(path, "kind")

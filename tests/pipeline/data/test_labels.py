@@ -74,6 +74,15 @@ def test_a_class_with_the_name_of_a_missing_value_is_a_class(
     assert "1 rows without a label" in caplog.text
 
 
+@pytest.mark.parametrize("task", ["auto", "classification"])
+def test_a_missing_value_among_numbers_is_no_class(
+    task: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels, names = load(tmp_path, ["0", "1", "NA", "0", "1", "null", ""], task=task)
+    assert (labels, names) == (["0", "1", "0", "1"], ("0", "1"))
+    assert "3 rows without a label" in caplog.text
+
+
 def test_a_missing_number_is_no_class(tmp_path: Path) -> None:
     labels, names = load(tmp_path, [*(f"{n / 7}" for n in range(20)), "NA", ""])
     assert (len(labels), names) == (20, ())
