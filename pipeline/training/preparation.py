@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import sklearn
 from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
 from sklearn.model_selection import KFold, StratifiedKFold
-from sklearn.pipeline import Pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler, TargetEncoder
 
 from pipeline.data.columns import BOOLEANS, DATES, NUMBERS, TEXTS, kinds_of_columns
@@ -58,12 +59,18 @@ def column_transformer(
     few = [name for name in kinds[TEXTS] if name not in many]
     median = SimpleImputer(strategy="median", keep_empty_features=True)
     numeric = [median, StandardScaler()] if is_scaled else [median]
-    filled = SimpleImputer(strategy="constant", fill_value=_NO_TEXT, keep_empty_features=True)
+    # MLflow's server passes the null of JSON as None if no row has a text, and as NaN otherwise.
+    filled = [
+        SimpleImputer(
+            missing_values=missing, strategy="constant", fill_value=_NO_TEXT, keep_empty_features=True
+        )
+        for missing in (np.nan, None)
+    ]
     parts: list[tuple[str, list[Any], list[str]]] = [
         ("numbers", numeric, kinds[NUMBERS]),
         ("dates", [_date_parts(features[kinds[DATES]]), *numeric], kinds[DATES]),
-        ("texts", [filled, _one_hot()], few),
-        ("codes", [filled, _target_encoder(params.random_state, is_regression, folds)], many),
+        ("texts", [*filled, _one_hot()], few),
+        ("codes", [*filled, _target_encoder(params.random_state, is_regression, folds)], many),
         ("booleans", [_one_hot()], kinds[BOOLEANS]),
     ]
     return ColumnTransformer([(name, _in_turn(steps), columns) for name, steps, columns in parts if columns])
@@ -88,7 +95,7 @@ def needs_scaling(features: pd.DataFrame, params: TrainParams) -> bool:
 
 
 def _in_turn(steps: Sequence[Any]) -> Any:
-    return steps[0] if len(steps) == 1 else Pipeline([(type(step).__name__.lower(), step) for step in steps])
+    return steps[0] if len(steps) == 1 else make_pipeline(*steps)
 
 
 def _date_parts(dates: pd.DataFrame) -> FunctionTransformer:

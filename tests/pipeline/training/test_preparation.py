@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 import sklearn
 from mlflow import MlflowClient
+from mlflow.pyfunc import scoring_server
 from sklearn.preprocessing import StandardScaler, TargetEncoder
 from sklearn.utils.fixes import parse_version
 
@@ -150,6 +153,25 @@ def test_missing_text_is_a_category_of_its_own(tmp_path: Path) -> None:
     encoded = step.transform(rows)
     assert encoded.sum(axis=1).tolist() == [1, 1, 1, 0]
     assert len(np.unique(encoded, axis=0)) == 4
+
+
+@pytest.mark.parametrize("values", [3, 150])
+def test_the_null_of_json_is_missing_text_for_both_servers(values: int, store: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    is_missing = rng.random(400) < 0.4
+    text = pd.Series([f"c{number}" for number in rng.integers(0, values, 400)], dtype=object)
+    table = pd.DataFrame({"text": text.where(~is_missing, None), "x": rng.normal(size=400)})
+    path = write(table.assign(kind=np.where(is_missing, "yes", "no")), tmp_path)
+    train(TrainParams(data=str(path), target="kind", drop=("x",), plots=False))
+    ours = load_model("iris@staging")
+    stock = mlflow.pyfunc.load_model("models:/iris@staging")
+    schema = stock.metadata.get_input_schema()
+    null, known = {"text": None}, {"text": "c1"}
+    for rows, expected in (([null], [1]), ([null, null], [1, 1]), ([null, known], [1, 0])):
+        body = json.dumps({"dataframe_records": rows})
+        response = scoring_server.invocations(body, "application/json", stock, schema)
+        assert json.loads(response.response) == {"predictions": expected}
+        assert ours.predict(rows).tolist() == expected
 
 
 def test_text_with_many_values_is_encoded_by_the_labels_of_other_rows() -> None:
