@@ -48,7 +48,7 @@ def _parameters(cls: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]
 
 @click.group(cls=OrderedGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
-    """Train a classifier, log it to MLflow and register it."""
+    """Train a model, log it to MLflow and register it."""
 
 
 @cli.command()
