@@ -36,6 +36,11 @@ def test_the_server_says_that_it_needs_another_system(tmp_path: Path) -> None:
     )
 
 
+def test_the_registry_opens_without_posix(tmp_path: Path) -> None:
+    error = without_posix(tmp_path, BIN / "registry-tools", "list", code=1)
+    assert error.startswith("registry-tools: error: no registry at")
+
+
 @pytest.mark.slow
 def test_the_server_works_without_uvloop(
     serve: Serve, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

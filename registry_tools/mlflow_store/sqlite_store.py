@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import os
+import sys
 import tempfile
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -65,6 +66,12 @@ def create(database: Path) -> None:
 
 def _move(made: Path, database: Path) -> None:
     """Move a file to a place where none is; the clients that do so take turns."""
+    if sys.platform == "win32":
+        with contextlib.suppress(FileExistsError):
+            made.rename(database)  # on Windows, a rename never replaces a file
+        return
+    import fcntl  # Windows has no such module
+
     folder = os.open(database.parent, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
