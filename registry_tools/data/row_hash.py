@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
@@ -10,6 +12,9 @@ import numpy.typing as npt
 import pandas as pd
 
 _NUMBERS = (int, float, np.integer, np.floating, Decimal)
+_TIME = re.compile(
+    r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d)(?::(\d\d)(?:\.(\d+))?)?(Z|[+-]\d\d:?\d\d)?", re.ASCII
+)
 _MISSING = np.uint64(0x9AE16A3B2F90404F)
 
 
@@ -19,6 +24,7 @@ def hash_rows(table: pd.DataFrame) -> npt.NDArray[np.uint64]:
     The hash depends only on the names and values of the columns. It does not depend on their order,
     or on the storage of a number: as an integer, as a float or, in a column that also holds text, as
     its shortest text. So a row keeps its hash when the table grows, and when another format holds it.
+    A date and a time have the hash of their ISO text, whether a table holds them as text or as dates.
     Any other text is hashed as written: `1000`, `01000`, `1e3` and `1000.0` are four different codes.
     Numbers are hashed as float64, so integers that differ only beyond its 53 bits have the same hash.
     """
@@ -51,11 +57,30 @@ def _hash_texts(texts: pd.Series) -> npt.NDArray[np.uint64]:
 
 
 def _as_text(value: Any) -> str:
-    """Return a value as text; for a number, the shortest text that parses to it."""
+    """Return a value as text; for a number, the shortest text that parses to it; for a date, ISO text."""
+    if isinstance(value, date):
+        value = value.isoformat()
+    if isinstance(value, str):
+        return _as_iso(value) if value[4:5] == "-" else value
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, _NUMBERS):
         return str(value)
     exact = isinstance(value, (int, np.integer)) or (abs(value) < 2**53 and value == int(value))
     return str(int(value)) if exact else repr(float(value))
+
+
+def _as_iso(text: str) -> str:
+    """Return the text of a time in one form, without a time at midnight; return other text as written."""
+    found = _TIME.fullmatch(text)
+    if found is None:
+        return text
+    day, minute, second, fraction, zone = found.groups(default="")
+    digits = fraction.rstrip("0")
+    time = f"{minute}:{second or '00'}{f'.{digits}' if digits else ''}"
+    if zone:
+        zone = "+00:00" if zone == "Z" else f"{zone[:3]}:{zone[-2:]}"
+    elif time == "00:00:00":  # CSV files mostly leave it out
+        return day
+    return f"{day}T{time}{zone}"
 
 
 def _hash_numbers(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.uint64]:

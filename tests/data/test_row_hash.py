@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import date
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from registry_tools.data.row_hash import hash_rows, unit_interval
 
@@ -76,6 +79,35 @@ def test_numbers_beside_a_text_keep_their_hash() -> None:
         hash_rows(pd.DataFrame({"a": beside}))[:-1].tolist()
         == hash_rows(pd.DataFrame({"a": numbers})).tolist()
     )
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["2026-01-31", "2026-02-01"],
+        ["2026-01-31 00:00:00", "2026-02-01 12:30:00"],
+        ["2026-01-31 12:30:00.250000", "2026-02-01 12:30:00.000000"],
+        ["2026-01-31 00:00:00+01:00", "2026-02-01 12:30:00+01:00"],
+    ],
+)
+def test_a_date_hashes_alike_in_csv_and_parquet(texts: list[str], tmp_path: Path) -> None:
+    pd.DataFrame({"day": pd.to_datetime(pd.Series(texts))}).to_parquet(tmp_path / "a.parquet")
+    pd.DataFrame({"day": texts}).to_csv(tmp_path / "a.csv", index=False)
+    dates, written = pd.read_parquet(tmp_path / "a.parquet"), pd.read_csv(tmp_path / "a.csv")
+    assert str(dates["day"].dtype).startswith("datetime64")
+    as_learnt = pd.DataFrame({"day": dates["day"].map(lambda day: day.isoformat())})  # what models learn from
+    hashes = hash_rows(dates).tolist()
+    assert hashes == hash_rows(written).tolist() == hash_rows(as_learnt).tolist()
+    assert hashes == [hash_rows(written[place : place + 1]).tolist()[0] for place in (0, 1)]
+    assert len(set(hashes)) == 2
+
+
+def test_a_date_without_a_time_hashes_as_written() -> None:
+    days = pd.Series([date(2026, 1, 31), None, "2026-01-31T00:00:00"], dtype=object)
+    hashes = hash_rows(pd.DataFrame({"day": days})).tolist()
+    assert hashes[0] == hashes[2] == hash_rows(pd.DataFrame({"day": ["2026-01-31"]})).tolist()[0]
+    codes = pd.DataFrame({"code": ["2026-01-31 00:00:00 x", "1234-5", "2026-01-31 00:00:01"]})
+    assert len({*hash_rows(codes).tolist(), hashes[0]}) == 4
 
 
 def test_the_hash_is_the_same_tomorrow() -> None:

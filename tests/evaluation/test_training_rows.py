@@ -91,6 +91,27 @@ def test_evaluation_data_tells_the_training_rows_of_both_versions(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("learnt", "judged"), [("csv", "parquet"), ("parquet", "csv"), ("parquet", "parquet")])
+def test_training_rows_with_dates_are_found_in_another_format(
+    sqlite_place: Place, learnt: str, judged: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(sqlite_place.files)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite_place.uri)
+    table = _table()[["x", "kind"]].assign(day=pd.date_range("2026-01-01", periods=300, freq="D"))
+    table.to_csv(tmp_path / "rows.csv", index=False)
+    table.to_parquet(tmp_path / "rows.parquet", index=False)
+    made = f"dates-{learnt}-{judged}"
+    train(TrainParams(name=made, data=str(tmp_path / f"rows.{learnt}"), target="kind", plots=False, cv="2"))
+    data = read_eval_data(tmp_path / f"rows.{judged}", "kind")
+    verdict = evaluate(
+        sqlite_place.client, sqlite_place.version(made, 1), None, GateOptions(eval_data=data)
+    )
+    clean = {gate.gate: gate for gate in verdict.gates}["clean_holdout"]
+    assert not clean.passed
+    assert clean.message.startswith("240 of 300 rows are training rows")
+
+
+@pytest.mark.slow
 def test_codes_in_evaluation_data_are_the_text_that_the_version_was_trained_on(
     local: Place, name: str, tmp_path: Path
 ) -> None:

@@ -170,6 +170,16 @@ def test_a_time_column_may_be_left_out_of_the_features(tmp_path: Path) -> None:
     assert len(split_rows(dropped, params)[1]) == 36
 
 
+def test_rows_with_dates_keep_their_side_of_a_hash_split_in_parquet(tmp_path: Path) -> None:
+    table = repeated(copies=1).assign(day=pd.date_range("2026-01-01", periods=50))
+    from_csv, params = load(table, tmp_path, split="hash")
+    table.to_parquet(tmp_path / "table.parquet", index=False)
+    other = load_dataset(TrainParams(data=str(tmp_path / "table.parquet"), target="kind", split="hash"))
+    assert [rows.tolist() for rows in split_rows(from_csv, params)] == [
+        rows.tolist() for rows in split_rows(other, params)
+    ]
+
+
 def test_folds_are_repeated_with_other_seeds(tmp_path: Path) -> None:
     dataset, params = load(repeated(copies=1), tmp_path, cv="4x3")
     folds = make_folds(dataset, params)
