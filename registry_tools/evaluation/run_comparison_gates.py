@@ -31,7 +31,7 @@ from registry_tools.evaluation.version_bundle import (
 from registry_tools.models.evidence import Holdout
 from registry_tools.models.manifest import manifest_of
 from registry_tools.models.prediction_shape import class_values
-from registry_tools.stats.metric import Metric, Outcomes
+from registry_tools.stats.metric import Metric, Outcomes, compared_rows
 from registry_tools.stats.paired_metric import compare_by
 
 GIVE_EVAL_DATA = "give --eval-data with labels that both versions predict"
@@ -158,9 +158,13 @@ def _run_champion_gate(
     inputs: GateInputs, metric: Metric, pair: Pair, mask: npt.NDArray[np.bool_]
 ) -> GateResult:
     known = inputs.champion is not None and inputs.champion.training_rows is not None
-    paired = compare_by(metric, *(side.take(mask) for side in pair))
+    candidate, champion = (side.take(mask) for side in pair)
+    paired = compare_by(metric, candidate, champion)
     if paired is None:
         return comparison.undefined("champion", metric.name, int(mask.sum()))
+    rows = compared_rows(metric, candidate, champion)
+    if rows < comparison.MINIMUM_ROWS:
+        return comparison.too_few_of_class(metric.name, rows, int(mask.sum()))
     excluded = inputs.excluded if known else None
     return comparison.champion_gate(paired, inputs.options.rule, inputs.options.margin, excluded)
 

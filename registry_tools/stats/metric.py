@@ -117,6 +117,19 @@ def choose_metric(given: str | None, recorded: str | None, task: str) -> tuple[M
     return find_metric(recorded or default, task), ""
 
 
+def compared_rows(metric: Metric, candidate: Outcomes, champion: Outcomes) -> int:
+    """Return the number of rows that a comparison by a metric counts.
+
+    A recall counts the rows of its class, and a precision those for which a version predicts its class.
+    """
+    kind, _, of_class = metric.name.partition(":")
+    if kind == "recall":
+        return int(np.sum(candidate.labels == of_class))
+    if kind == "precision":
+        return int(np.sum((candidate.predicted == of_class) | (champion.predicted == of_class)))
+    return len(candidate.labels)
+
+
 def _import(name: str, module: str, function: str) -> Callable[..., Any]:
     try:
         found = getattr(importlib.import_module(module), function)

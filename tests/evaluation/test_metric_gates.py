@@ -81,6 +81,17 @@ def test_a_group_is_compared_by_its_errors() -> None:
     assert "significantly worse in site='south': rmse " in slices_gate(groups).message
 
 
+@pytest.mark.parametrize("metric", ["recall:yes", "precision:yes"])
+def test_a_group_with_few_rows_of_the_class_is_not_judged(metric: str) -> None:
+    useful, _ = rare()
+    sites = np.where(np.arange(200) < 170, "north", "south").tolist()  # 3 of 30 rows are of the class
+    groups = group_rows("site", sites, find_metric(metric, CLASSIFICATION), useful, useful)
+    assert [(group.rows, group.compared is None) for group in groups] == [(17, True), (3, True)]
+    sites = ["north" if site == "north" else None for site in sites]
+    by_accuracy = group_rows("site", sites, find_metric("accuracy", CLASSIFICATION), useful, useful)
+    assert [group.rows for group in by_accuracy if group.compared is not None] == [170, 30]
+
+
 def rare(rows: int = 200) -> tuple[Outcomes, Outcomes]:
     """Return a useful and a useless classifier of a class that a tenth of the rows have."""
     labels = np.array((["yes"] + ["no"] * 9) * (rows // 10), dtype=object)

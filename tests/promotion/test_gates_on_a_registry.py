@@ -116,6 +116,20 @@ def test_on_too_few_rows_no_version_is_better_than_the_majority_class(local: Pla
 
 
 @pytest.mark.slow
+def test_a_recall_on_too_few_rows_of_its_class_is_refused(local: Place) -> None:
+    name = log(memorizing(LABELS), memorizing(LABELS))
+    table = FEATURES.assign(label=LABELS)
+    table[(LABELS == 0) | (np.arange(ROWS) < 6)].to_csv("few.csv", index=False)
+    data = read_eval_data(Path("few.csv"), "label")
+    versions = (local.version(name, 2), local.version(name, 1))
+    options = GateOptions(eval_data=data, metric="recall:1")
+    refusal = only_refusal(evaluate(local.client, *versions, options))
+    assert refusal.gate == "champion"
+    assert refusal.message.startswith("recall:1 compares 3 of the 103 rows, 20 are needed: give more rows")
+    assert evaluate(local.client, *versions, replace(options, metric="recall:0")).passed
+
+
+@pytest.mark.slow
 def test_repeated_rows_count_once(local: Place, capsys: Any) -> None:
     name = log(memorizing(predictions_wrong_in(range(2))), memorizing(LABELS))
     local.client.set_registered_model_alias(name, "production", "1")

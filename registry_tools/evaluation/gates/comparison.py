@@ -115,6 +115,17 @@ def undefined(gate: str, metric: str, rows: int) -> GateResult:
     return GateResult(gate, False, f"{why}: give other rows with --eval-data FILE --target COLUMN")
 
 
+def too_few_of_class(metric: str, compared: int, rows: int) -> GateResult:
+    """Return the refusal of a comparison by a metric of a class that few of the rows have."""
+    return GateResult(
+        "champion",
+        False,
+        f"{metric} compares {compared} of the {rows} rows, {MINIMUM_ROWS} are needed: give more rows with "
+        "--eval-data FILE --target COLUMN",
+        {"rows": float(compared)},
+    )
+
+
 def too_few_rows(distinct: npt.NDArray[np.bool_], excluded: int) -> GateResult | None:
     """Return the refusal of a comparison on too few rows; None if there are enough.
 

@@ -10,7 +10,7 @@ import numpy as np
 from registry_tools.evaluation.gates.comparison import MINIMUM_ROWS
 from registry_tools.evaluation.verdict import GateResult
 from registry_tools.stats.intervals import SIGNIFICANCE
-from registry_tools.stats.metric import Metric, Outcomes
+from registry_tools.stats.metric import Metric, Outcomes, compared_rows
 from registry_tools.stats.multiple_testing import holm
 from registry_tools.stats.paired_metric import MetricDifference, compare_by
 
@@ -27,7 +27,7 @@ class Group:
 
     column: str
     value: str | None  # None for missing values
-    rows: int
+    rows: int  # that the metric compares
     compared: MetricDifference | None
 
     @property
@@ -53,10 +53,9 @@ def group_rows(
     groups = []
     for value in sorted(set(values), key=lambda value: (value is None, value or "")):
         among = np.array([each == value for each in values], dtype=bool)
-        rows = int(among.sum())
-        compared = None
-        if rows >= MINIMUM_ROWS:
-            compared = compare_by(metric, candidate.take(among), champion.take(among))
+        pair = candidate.take(among), champion.take(among)
+        rows = compared_rows(metric, *pair)
+        compared = compare_by(metric, *pair) if rows >= MINIMUM_ROWS else None
         groups.append(Group(column, value, rows, compared))
     return groups
 
