@@ -67,8 +67,8 @@ def promote(
         How the candidate is compared with the champion: `not-worse`, `non-inferior` or `better`.
     metric
         The metric to compare by, such as `balanced_accuracy`, `recall:CLASS`, `mae` or
-        `module:function`. None takes the one recorded with the version, else `accuracy`, or `rmse`
-        for a regressor.
+        `module:function`. None takes the one recorded with the champion, else with the version,
+        else `accuracy`, or `rmse` for a regressor.
     margin
         A difference in the metric that does not matter; for `rmse`, `mae`,
         `median_absolute_error` and `log_loss`, a share of the champion's value.

@@ -62,7 +62,7 @@ def _reason_option(**options: Any) -> Callable[[F], F]:
 @click.option(
     "--metric", metavar="NAME",
     help="The metric to compare by, such as balanced_accuracy, recall:CLASS, mae or module:function. "
-    "Default: the one recorded with the version, else accuracy or rmse.",
+    "Default: the one recorded with the champion, else with the version, else accuracy or rmse.",
 )  # fmt: skip
 @click.option(
     "--margin", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.01,

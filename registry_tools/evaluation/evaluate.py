@@ -36,9 +36,9 @@ from registry_tools.models.evidence import Holdout
 from registry_tools.models.formats import describe
 from registry_tools.models.manifest import manifest_of
 from registry_tools.models.trust_policy import TrustPolicy
-from registry_tools.stats.metric import choose_metric
+from registry_tools.stats.metric import Metric, choose_metric
 from registry_tools.stats.metrics import classes_of, threshold_metrics
-from registry_tools.stats.task import CLASSIFICATION
+from registry_tools.stats.task import CLASSIFICATION, DEFAULT_METRICS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -80,7 +80,7 @@ def _run_gates(
         yield GateResult(gate, False, f"{title} {predictions.output_fault}")
         return
     task = task_of(predictions, bundle.evaluation)
-    metric, note = choose_metric(options.metric, _recorded_metric(bundle, task), task)
+    metric, note = _choose_metric(bundle, champion, options.metric, task)
     if holdout is None or inputs.compared is None:
         reason = "was logged without held-out rows: give --eval-data FILE --target COLUMN"
         yield GateResult("holdout", False, f"{title} {reason}")
@@ -104,9 +104,24 @@ def _run_gates(
     yield from run_cost_gates(inputs, predictions)
 
 
-def _recorded_metric(bundle: VersionBundle, task: str) -> str | None:
+def _choose_metric(
+    bundle: VersionBundle, champion: VersionBundle | None, given: str | None, task: str
+) -> tuple[Metric, str]:
+    """Return the metric to compare by, and a note if the candidate was trained by another one.
+
+    The metric of the champion decides, so that no candidate chooses by which metric it is judged.
+    """
+    own, held = (_recorded_metric(each, task) for each in (bundle, champion))
+    metric, note = choose_metric(given, held or own, task)
+    own = own or DEFAULT_METRICS[task]
+    if given is None and not note and metric.name != own:
+        note = f"compared by {metric.name}, the metric of the champion; --metric {own} compares by the candidate's"
+    return metric, note
+
+
+def _recorded_metric(bundle: VersionBundle | None, task: str) -> str | None:
     """Return the metric that the training chose, unless it is of another task than the model."""
-    evaluation = bundle.evaluation
+    evaluation = bundle.evaluation if bundle is not None else None
     return evaluation.metric if evaluation is not None and evaluation.task == task else None
 
 

@@ -20,7 +20,7 @@ class GateOptions:
     minimum: Mapping[str, float] = field(default_factory=dict)  # the least value, by metric
     maximum: Mapping[str, float] = field(default_factory=dict)  # the greatest value, by metric
     rule: str = "not-worse"
-    metric: str | None = None  # to compare by; None takes the one recorded with the candidate
+    metric: str | None = None  # to compare by; None takes the champion's, else its own
     margin: float = 0.01  # a difference in the metric, or a share of the champion's value
     baseline: bool = True  # the candidate must beat constant predictions
     slices: tuple[str, ...] = ()  # columns; the candidate may not be worse in any of their groups

@@ -115,22 +115,33 @@ def test_a_group_that_is_harmed_by_its_errors_is_named(local: Place, trained: st
 
 
 @pytest.mark.slow
-def test_the_recorded_metric_decides_unless_the_user_names_one(local: Place) -> None:
+def test_the_metric_of_the_champion_decides_unless_the_user_names_one(local: Place) -> None:
     name = regressions(local, GOOD, SIMILAR)
+
+    def record(metric: str, version: int) -> None:
+        write_evaluation(evidence_folder(local, name, version), Evaluation("regression", metric))
+        renew_manifest(local, name, version)
+
+    record("r2", 1)
+    record("mae", 2)
+    first = judge(local, f"{name}/2", new_stage=True)
+    assert first["baseline"].message.startswith("mae 44.531 against")
     move(local, f"{name}/1", new_stage=True)
-
-    def record(metric: str) -> None:
-        write_evaluation(evidence_folder(local, name, 2), Evaluation("regression", metric))
-        renew_manifest(local, name, 2)
-
-    record("mae")
-    assert "mae 44.531 against 43.927" in judge(local, f"{name}/2")["champion"].message
-    assert "r2 0.5372" in judge(local, f"{name}/2", metric="r2")["champion"].message
-    record("no_such_module:score")  # is not imported
+    message = judge(local, f"{name}/2")["champion"].message
+    assert "r2 0.5372 against 0.5421" in message
+    assert message.endswith(
+        "; compared by r2, the metric of the champion; --metric mae compares by the candidate's"
+    )
+    message = judge(local, f"{name}/2", metric="mae")["champion"].message
+    assert "mae 44.531 against 43.927" in message
+    assert "compared by" not in message
+    record("r2", 2)
+    assert "compared by" not in judge(local, f"{name}/2")["champion"].message
+    record("no_such_module:score", 1)  # is not imported
     message = judge(local, f"{name}/2")["champion"].message
     assert "rmse 54.064" in message
     assert message.endswith(
-        "compared by rmse: its own metric no_such_module:score runs code, and needs --metric "
+        "compared by rmse: the recorded metric no_such_module:score runs code, and needs --metric "
         "no_such_module:score"
     )
 
