@@ -24,7 +24,7 @@ from registry_tools.mlflow_store.tags import DRIFT_AT_TAG, DRIFT_RUN_TAG, DRIFT_
 from registry_tools.mlflow_store.write_once import write_once
 from registry_tools.processes import process_is_running
 from registry_tools.promotion.event_log import EventLog
-from registry_tools.stats import metrics
+from registry_tools.stats.metric import metric_suffixes
 
 CAUSE_TAG = "monitoring_run"  # tag of a version: the monitoring run that started its training
 REPORT = "report.html"  # the artifact with the HTML report
@@ -48,18 +48,18 @@ class MonitoringRun:
         """Log the metrics of an analysis; the PSI of a feature gets one step for each part of the window."""
         now = int(datetime.now(timezone.utc).timestamp() * 1000)
         logged = [Metric("rows", analysis.rows, now, 0), Metric("drift", float(analysis.has_drift), now, 0)]
-        suffixes = metrics.metric_suffixes([feature.name for feature in analysis.features])
+        suffixes = metric_suffixes([feature.name for feature in analysis.features])
         for feature, suffix in zip(analysis.features, suffixes, strict=True):
             logged += [
                 Metric(f"psi.{suffix}", value, now, step) for step, value in enumerate(feature.psi_over_time)
             ]
             logged.append(Metric(f"missing.{suffix}", feature.current_missing, now, 0))
         targets = list(dict.fromkeys(test.target for test in analysis.tests))
-        for target, suffix in zip(targets, metrics.metric_suffixes(targets), strict=True):
+        for target, suffix in zip(targets, metric_suffixes(targets), strict=True):
             p_value = min(test.adjusted_p_value for test in analysis.tests if test.target == target)
             logged.append(Metric(f"p_value.{suffix}", p_value, now, 0))
         if (found := analysis.performance) is not None:
-            key, live = metrics.metric_suffixes([found.metric])[0], found.live
+            key, live = metric_suffixes([found.metric])[0], found.live
             if live is not None:
                 logged += [
                     Metric(f"live_{key}", live.value, now, 0),

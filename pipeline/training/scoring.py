@@ -20,8 +20,7 @@ from pipeline.params.fields import AUTO
 from registry_tools.errors import InputError
 from registry_tools.models.prediction_shape import check_predictions
 from registry_tools.stats.intervals import Estimate
-from registry_tools.stats.metric import Metric, Outcomes, find_metric
-from registry_tools.stats.metrics import metric_suffixes
+from registry_tools.stats.metric import Metric, Outcomes, find_metric, metric_suffixes
 from registry_tools.stats.task import CLASSIFICATION, DEFAULT_METRICS, REGRESSION
 
 _log = logging.getLogger(__name__)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,10 @@ import numpy.typing as npt
 
 from registry_tools.errors import InputError, first_line
 from registry_tools.stats.task import CLASSIFICATION, DEFAULT_METRICS, REGRESSION
+
+# MLflow accepts more characters in a metric's name; some of them have a meaning in paths or searches.
+_NOT_IN_A_NAME = re.compile(r"[^\w\-. ]")
+_LONGEST = 100  # characters; MLflow accepts 250 for the whole name
 
 
 @dataclass(frozen=True)
@@ -128,6 +133,14 @@ def compared_rows(metric: Metric, candidate: Outcomes, champion: Outcomes) -> in
     if kind == "precision":
         return int(np.sum((candidate.predicted == of_class) | (champion.predicted == of_class)))
     return len(candidate.labels)
+
+
+def metric_suffixes(names: Sequence[str]) -> list[str]:
+    """Return the names of classes or metrics in a form for the names of logged metrics, without duplicates."""
+    suffixes = [_NOT_IN_A_NAME.sub("_", name)[:_LONGEST] for name in names]
+    return [
+        suffix if suffixes.count(suffix) == 1 else f"{suffix}_{code}" for code, suffix in enumerate(suffixes)
+    ]
 
 
 def _import(name: str, module: str, function: str) -> Callable[..., Any]:

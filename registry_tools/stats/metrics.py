@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -18,12 +17,8 @@ from sklearn.metrics import (
 )
 
 from registry_tools.errors import InputError
-from registry_tools.stats.metric import METRICS, Outcomes, find_metric
+from registry_tools.stats.metric import METRICS, Outcomes, find_metric, metric_suffixes
 from registry_tools.stats.task import CLASSIFICATION
-
-# MLflow accepts more characters in a metric's name; some of them have a meaning in paths or searches.
-_NOT_IN_A_NAME = re.compile(r"[^\w\-. ]")
-_LONGEST = 100  # characters; MLflow accepts 250 for the whole name
 
 
 def classification_metrics(
@@ -109,11 +104,3 @@ def classes_of(outcomes: Outcomes) -> tuple[npt.NDArray[np.float64] | None, Sequ
     if present <= set(outcomes.classes):
         return outcomes.probabilities, outcomes.classes
     return None, sorted(present)
-
-
-def metric_suffixes(target_names: Sequence[str]) -> list[str]:
-    """Return the class names in a form for metric names, without duplicates."""
-    suffixes = [_NOT_IN_A_NAME.sub("_", name)[:_LONGEST] for name in target_names]
-    return [
-        suffix if suffixes.count(suffix) == 1 else f"{suffix}_{code}" for code, suffix in enumerate(suffixes)
-    ]

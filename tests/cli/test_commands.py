@@ -16,6 +16,7 @@ from typing import Any
 import joblib
 import pandas as pd
 import pytest
+from mlflow import MlflowClient
 
 from registry_tools.cli.main import cli, main
 from registry_tools.errors import NotFound
@@ -45,6 +46,20 @@ def test_list_of_a_model_has_its_versions_newest_first(trained: Trained, capsys:
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["version", "stages", "accuracy", "run", "digest", "last", "event"]
     assert lines[2].split()[:3] == ["1", "-", "0.9667"]
+
+
+def test_list_shows_the_metric_of_a_class_that_the_training_chose(store: str, capsys: Any) -> None:
+    client = MlflowClient(store, store)
+    run_id = client.create_run("0").info.run_id
+    client.log_param(run_id, "metric", "recall:yes")
+    client.log_metric(run_id, "accuracy", 0.9)
+    client.log_metric(run_id, "recall_yes", 0.5)
+    client.create_registered_model("rare")
+    client.create_model_version("rare", "file:///none", run_id)
+    assert main(["list", "rare"]) == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.split()[2] == "recall_yes"
+    assert row.split()[2] == "0.5000"
 
 
 def test_show_has_the_fields_that_scripts_rely_on(trained: Trained, capsys: Any) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from registry_tools.stats.metrics import classification_metrics, metric_suffixes
+from registry_tools.stats.metric import metric_suffixes
+from registry_tools.stats.metrics import classification_metrics
 
 NAMES = ["a", "b", "c"]
 
