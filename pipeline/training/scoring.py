@@ -18,6 +18,7 @@ from pipeline.errors import InvalidParameter
 from pipeline.params.definitions import TrainParams
 from pipeline.params.fields import AUTO
 from registry_tools.errors import InputError
+from registry_tools.evaluation.gates.baseline import constant_predictions
 from registry_tools.models.prediction_shape import check_predictions
 from registry_tools.stats.intervals import Estimate
 from registry_tools.stats.metric import Metric, Outcomes, find_metric, metric_suffixes
@@ -153,10 +154,8 @@ def scorer(metric: Metric, target_names: Sequence[str]) -> Scorer:
     return score
 
 
-def warn_if_no_better_than_constant(
-    metric: Metric, outcomes: Outcomes, training: Dataset, value: float
-) -> None:
-    """Warn if always predicting the most frequent class, or the mean, gives the same or a better value.
+def warn_if_no_better_than_constant(metric: Metric, outcomes: Outcomes, value: float) -> None:
+    """Warn if the constant prediction that suits the metric has the same or a better value.
 
     Parameters
     ----------
@@ -164,23 +163,11 @@ def warn_if_no_better_than_constant(
         The metric of the training, and its value on the holdout.
     outcomes
         The holdout.
-    training
-        The training rows, whose mean and shares of classes the comparison predicts.
     """
-    rows = len(outcomes.labels)
-    if metric.task == REGRESSION:
-        mean = training.labels.mean()
-        constant, shown = Outcomes(outcomes.labels, np.full(rows, mean)), f"the mean, {mean:.6g}"
-    else:
-        names, counts = np.unique(outcomes.labels.astype(str), return_counts=True)
-        shown = str(names[counts.argmax()])
-        shares = np.bincount(training.labels, minlength=len(outcomes.classes)) / len(training.labels)
-        constant = Outcomes(
-            outcomes.labels, np.full(rows, shown, dtype=object), np.tile(shares, (rows, 1)), outcomes.classes
-        )
+    constant, title = constant_predictions(metric, outcomes)
     other = measure(metric, constant)
     if math.isnan(other) or metric.is_better(value, other):
         return
     of_metric = "correct on" if metric.name == "accuracy" else f"{metric.name} is"
     on = "of the held-out rows" if metric.name == "accuracy" else "on the held-out rows"
-    _log.warning("no better than always predicting %s: %s %s %s", shown, of_metric, format_value(other), on)
+    _log.warning("no better than always predicting %s: %s %s %s", title, of_metric, format_value(other), on)

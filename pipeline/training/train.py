@@ -91,7 +91,7 @@ def train(params: TrainParams) -> TrainResult:
             fitted = fit_model(params, dataset, training, holdout)
         key = metric_key(params.metric)
         value = fitted.metrics[key]
-        warn_if_no_better_than_constant(metric_of(params), fitted.outcomes, training, value)
+        warn_if_no_better_than_constant(metric_of(params), fitted.outcomes, value)
         description = render_model_card(params, training, holdout, fitted)
         tags = _tags(params, dataset, fitted)
         runs.log_metrics(run_id, params.as_text(), fitted.metrics, tags, description)

@@ -15,7 +15,7 @@ from pipeline.errors import InvalidParameter
 from pipeline.estimators import models_of
 from pipeline.params.definitions import TrainParams
 from pipeline.result_text import train_lines
-from pipeline.training.scoring import bootstrap_estimate, measure
+from pipeline.training.scoring import bootstrap_estimate, measure, warn_if_no_better_than_constant
 from pipeline.training.train import TrainResult, train
 from registry_tools import load_model
 from registry_tools.models.evidence import Evaluation, read_evaluation, read_holdout
@@ -88,8 +88,24 @@ def test_a_regressor_that_knows_nothing_is_reported(
     path = tmp_path / "noise.csv"
     pd.DataFrame({"x": random.normal(size=80), "y": random.normal(size=80)}).to_csv(path, index=False)
     train(line_params(path, model="knn", model_params={"n_neighbors": 1}))
-    assert "no better than always predicting the mean, " in caplog.text
+    assert "no better than always predicting the mean " in caplog.text
     assert "rmse is " in caplog.text
+
+
+def test_each_metric_is_compared_with_the_constant_that_suits_it(caplog: pytest.LogCaptureFixture) -> None:
+    numbers = np.array([0.0, 1.0, 2.0, 3.0, 94.0])
+    at_mean = Outcomes(numbers, np.full(5, 20.0))
+    for name, warned in (("mae", "the median 2: mae is 19.2000"), ("rmse", "the mean 20: rmse is 37.")):
+        metric = find_metric(name, REGRESSION)
+        warn_if_no_better_than_constant(metric, at_mean, metric.compute(at_mean))
+        assert f"no better than always predicting {warned}" in caplog.text
+    labels = np.array(["rare"] + ["usual"] * 9, dtype=object)
+    precision = find_metric("precision:rare", CLASSIFICATION)
+    caplog.clear()
+    warn_if_no_better_than_constant(precision, Outcomes(labels, labels, None, ("rare", "usual")), 0.11)
+    assert not caplog.text
+    warn_if_no_better_than_constant(precision, Outcomes(labels, labels, None, ("rare", "usual")), 0.09)
+    assert "no better than always predicting 'rare': precision:rare is 0.1000" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -154,10 +170,10 @@ def test_a_rare_class_is_reported_if_the_model_never_predicts_it(
     path = tmp_path / "rare.csv"
     labels = np.where(np.arange(200) % 10 == 0, "rare", "usual")
     pd.DataFrame({"x": random.normal(size=200), "kind": labels}).to_csv(path, index=False)
-    for metric in ("recall:rare", "precision:rare", "balanced_accuracy"):
+    for metric, constant in (("recall:rare", "usual"), ("precision:rare", "rare"), ("balanced_accuracy", "usual")):
         caplog.clear()
         train(TrainParams(data=str(path), target="kind", name="rare", metric=metric, plots=False))
-        assert f"no better than always predicting usual: {metric} is" in caplog.text
+        assert f"no better than always predicting {constant!r}: {metric} is" in caplog.text
 
 
 def test_a_precision_without_predictions_is_zero_and_an_interval_contains_its_value() -> None:

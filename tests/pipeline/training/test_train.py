@@ -83,7 +83,7 @@ def test_a_model_that_is_no_better_than_the_majority_is_trained_with_a_warning(
     store: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     train(TrainParams(max_iter=1, plots=False))
-    assert "no better than always predicting setosa: correct on 0.3333" in caplog.text
+    assert "no better than always predicting 'setosa': correct on 0.3333" in caplog.text
 
 
 def test_weights_that_calibration_undoes_are_reported(store: str, caplog: pytest.LogCaptureFixture) -> None:
