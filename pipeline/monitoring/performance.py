@@ -14,7 +14,8 @@ from pipeline.training.baseline import TrainingBaseline
 from pipeline.training.scoring import bootstrap_estimate, measure
 from registry_tools.stats.intervals import Estimate, wilson
 from registry_tools.stats.metric import Metric, Outcomes, find_metric
-from registry_tools.stats.task import DEFAULT_METRICS
+from registry_tools.stats.number_comparison import MEAN_LOSSES, estimate_number_metric
+from registry_tools.stats.task import DEFAULT_METRICS, REGRESSION
 
 PERMUTATION = "permutation, one-sided"
 _PERMUTATIONS, _MOST_ROWS = 499, 5_000  # rows of one side that the permutation test reads
@@ -45,9 +46,9 @@ def compare_live(
     """Compare the metric of a version on live rows with its value on the holdout.
 
     A share of rows, such as accuracy or a recall, gets Wilson's interval and Fisher's exact test. All
-    other metrics get a bootstrap interval and a permutation test: the test draws at random which
-    outcomes are the live ones, and approximates the distribution of the difference by its mean,
-    standard deviation and skewness.
+    other metrics get a permutation test: it draws at random which outcomes are the live ones, and
+    approximates the distribution of the difference by its mean, standard deviation and skewness. Their
+    interval is that of a comparison for a regression, and the bootstrap's for classes.
 
     Parameters
     ----------
@@ -71,9 +72,10 @@ def compare_live(
     else:
         assert live.outcomes is not None
         assert baseline.outcomes is not None
-        values = [_bootstrap(metric, side) for side in (live.outcomes, baseline.outcomes)]
+        values = [_estimate(metric, side) for side in (live.outcomes, baseline.outcomes)]
         test = _permutation_test(metric, baseline.outcomes, live.outcomes)
-        rows, method = (live.rows, baseline.holdout_rows), "bootstrap"
+        method = "Student" if metric.name in MEAN_LOSSES else "bootstrap"
+        rows = live.rows, baseline.holdout_rows
     for value, where in zip(values, ("labelled rows", "held-out rows"), strict=True):
         if value is None:
             notes += (f"{metric.name} is undefined on the {where}, for example because they lack a class",)
@@ -101,9 +103,11 @@ def _choose_metric(baseline: TrainingBaseline, live: LabelledPredictions) -> tup
     return find_metric(default, baseline.task), (*live.notes, note)
 
 
-def _bootstrap(metric: Metric, outcomes: Outcomes) -> Estimate | None:
-    is_undefined = math.isnan(measure(metric, outcomes))
-    return None if is_undefined else bootstrap_estimate(metric, outcomes)
+def _estimate(metric: Metric, outcomes: Outcomes) -> Estimate | None:
+    if math.isnan(measure(metric, outcomes)):
+        return None
+    estimate = estimate_number_metric if metric.task == REGRESSION else bootstrap_estimate
+    return estimate(metric, outcomes)
 
 
 def _share(outcomes: Outcomes | None, name: str) -> tuple[int, int] | None:

@@ -12,15 +12,9 @@ from pipeline.data.dataset import Dataset
 from pipeline.params.definitions import TrainParams
 from pipeline.params.fields import AUTO, as_text
 from pipeline.training.fit import FittedModel
-from pipeline.training.scoring import (
-    bootstrap_estimate,
-    format_value,
-    mean_key,
-    metric_key,
-    metric_of,
-    std_key,
-)
+from pipeline.training.scoring import format_value, mean_key, metric_key, metric_of, std_key
 from registry_tools.stats.metric import Outcomes, find_metric
+from registry_tools.stats.number_comparison import estimate_number_metric
 from registry_tools.stats.task import DEFAULT_METRICS, REGRESSION
 
 _METRIC_LABELS = {
@@ -124,7 +118,7 @@ def _metric_table(name: str, fitted: FittedModel) -> str:
     for each in shown:
         lines.append(f"| {_METRIC_LABELS.get(each, name)} | {format_value(metrics[each])} |")
     if fitted.counts is None:
-        found = bootstrap_estimate(find_metric(name, REGRESSION), fitted.outcomes)
+        found = estimate_number_metric(find_metric(name, REGRESSION), fitted.outcomes)
         low, high = format_value(found.low), format_value(found.high)
         lines.append(f"| {_METRIC_LABELS.get(key, name)}, 95% interval | {low} to {high} |")
     if mean_key(name) in metrics:

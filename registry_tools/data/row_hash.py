@@ -12,9 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 _NUMBERS = (int, float, np.integer, np.floating, Decimal)
-_TIME = re.compile(
-    r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d)(?::(\d\d)(?:\.(\d+))?)?(Z|[+-]\d\d:?\d\d)?", re.ASCII
-)
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d)(?::(\d\d)(?:\.(\d+))?)?(Z|[+-]\d\d:?\d\d)?", re.ASCII)
 _MISSING = np.uint64(0x9AE16A3B2F90404F)
 
 

@@ -117,7 +117,9 @@ def choose_metric(given: str | None, recorded: str | None, task: str) -> tuple[M
         return find_metric(given, task), ""
     default = DEFAULT_METRICS[task]
     if recorded is not None and runs_code(recorded):
-        note = f"compared by {default}: the recorded metric {recorded} runs code, and needs --metric {recorded}"
+        note = (
+            f"compared by {default}: the recorded metric {recorded} runs code, and needs --metric {recorded}"
+        )
         return find_metric(default, task), note
     return find_metric(recorded or default, task), ""
 

@@ -14,6 +14,8 @@ from registry_tools.stats.metric_comparison import MetricComparison, correct_tog
 from registry_tools.stats.paired_losses import loss_difference
 from registry_tools.stats.paired_metric import MetricDifference
 
+MEAN_LOSSES = ("rmse", "mae", "r2")  # the metrics with Student's interval
+
 
 def compare_number_metrics(
     differences: Sequence[MetricDifference], first: Outcomes, second: Outcomes
@@ -35,8 +37,8 @@ def compare_number_metrics(
         found.append(
             MetricComparison(
                 each.metric,
-                _estimate(metric, first),
-                _estimate(metric, second),
+                estimate_number_metric(metric, first),
+                estimate_number_metric(metric, second),
                 Estimate(each.difference, each.low, each.high),
                 each.p_value,
                 less_is_better=each.less_is_better,
@@ -45,9 +47,15 @@ def compare_number_metrics(
     return correct_together(found)
 
 
-def _estimate(metric: Metric, outcomes: Outcomes) -> Estimate:
-    """Return a metric of one version with its interval: Student's of a mean loss, else the bootstrap's."""
+def estimate_number_metric(metric: Metric, outcomes: Outcomes) -> Estimate:
+    """Return a metric of a regression with its 95% interval.
+
+    The interval is Student's for the metrics of a mean loss (rmse, mae, r2), else the bootstrap's. It is
+    the value alone if there is one row only, or the metric is undefined.
+    """
     value = metric.compute(outcomes)
+    if len(outcomes.labels) < 2 or not math.isfinite(value):
+        return Estimate(value, value, value)
     errors = np.abs(outcomes.predicted - outcomes.labels)
     none = np.zeros_like(errors)
     if metric.name == "mae":
@@ -59,5 +67,6 @@ def _estimate(metric: Metric, outcomes: Outcomes) -> Estimate:
     if metric.name == "r2":
         found = loss_difference(errors**2, none, (outcomes.labels - outcomes.labels.mean()) ** 2)
         return Estimate(value, 1 - found.high, min(1.0, 1 - found.low))
-    reach = Z_TWO_SIDED * float(bootstrap.replicate(metric, outcomes, outcomes)[:, 0].std(ddof=1))
-    return Estimate(value, max(0.0, value - reach), value + reach)
+    reach = Z_TWO_SIDED * float(np.nanstd(bootstrap.replicate(metric, outcomes, outcomes)[:, 0], ddof=1))
+    low = max(0.0, value - reach) if metric.less_is_better else value - reach
+    return Estimate(value, low, value + reach)

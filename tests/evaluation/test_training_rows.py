@@ -91,7 +91,9 @@ def test_evaluation_data_tells_the_training_rows_of_both_versions(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("learnt", "judged"), [("csv", "parquet"), ("parquet", "csv"), ("parquet", "parquet")])
+@pytest.mark.parametrize(
+    ("learnt", "judged"), [("csv", "parquet"), ("parquet", "csv"), ("parquet", "parquet")]
+)
 def test_training_rows_with_dates_are_found_in_another_format(
     sqlite_place: Place, learnt: str, judged: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,9 +105,7 @@ def test_training_rows_with_dates_are_found_in_another_format(
     made = f"dates-{learnt}-{judged}"
     train(TrainParams(name=made, data=str(tmp_path / f"rows.{learnt}"), target="kind", plots=False, cv="2"))
     data = read_eval_data(tmp_path / f"rows.{judged}", "kind")
-    verdict = evaluate(
-        sqlite_place.client, sqlite_place.version(made, 1), None, GateOptions(eval_data=data)
-    )
+    verdict = evaluate(sqlite_place.client, sqlite_place.version(made, 1), None, GateOptions(eval_data=data))
     clean = {gate.gate: gate for gate in verdict.gates}["clean_holdout"]
     assert not clean.passed
     assert clean.message.startswith("240 of 300 rows are training rows")

@@ -19,7 +19,9 @@ from pipeline.params.definitions import TrainParams
 from pipeline.training import baseline
 from pipeline.training.train import train
 from registry_tools import load_model
-from registry_tools.stats.metric import Outcomes
+from registry_tools.stats.metric import Outcomes, find_metric
+from registry_tools.stats.number_comparison import estimate_number_metric
+from registry_tools.stats.task import REGRESSION
 from tests.support.monitored import LogPart, monitor_output, run_monitor, write_log
 
 FEATURES = pd.DataFrame({"x": np.arange(40.0)})
@@ -55,7 +57,9 @@ def test_larger_errors_are_found_and_equal_ones_are_not(metric: str) -> None:
     assert test.target == f"live {metric}"
     assert test.p_value < 1e-5
     assert found.describe_change() == f"live {metric} {'fell' if metric == 'r2' else 'rose'}"
+    assert found.live == estimate_number_metric(find_metric(metric, REGRESSION), numbers(300, 1, scale=3))
     assert found.live.low <= found.live.value <= found.live.high
+    assert found.interval == ("bootstrap" if metric == "median_absolute_error" else "Student")
     assert compare(promoted, numbers(300, 2), metric)[1].p_value > 0.01
     assert compare(promoted, numbers(300, 3, scale=0.3), metric)[1].p_value > 0.5
 

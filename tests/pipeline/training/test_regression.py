@@ -20,6 +20,8 @@ from pipeline.training.train import TrainResult, train
 from registry_tools import load_model
 from registry_tools.models.evidence import Evaluation, read_evaluation, read_holdout
 from registry_tools.stats.metric import Outcomes, find_metric
+from registry_tools.stats.number_comparison import compare_number_metrics, estimate_number_metric
+from registry_tools.stats.paired_metric import compare_by
 from registry_tools.stats.task import CLASSIFICATION, REGRESSION
 
 REGRESSION_METRICS = {"rmse", "mae", "median_absolute_error", "r2"}
@@ -170,7 +172,11 @@ def test_a_rare_class_is_reported_if_the_model_never_predicts_it(
     path = tmp_path / "rare.csv"
     labels = np.where(np.arange(200) % 10 == 0, "rare", "usual")
     pd.DataFrame({"x": random.normal(size=200), "kind": labels}).to_csv(path, index=False)
-    for metric, constant in (("recall:rare", "usual"), ("precision:rare", "rare"), ("balanced_accuracy", "usual")):
+    for metric, constant in (
+        ("recall:rare", "usual"),
+        ("precision:rare", "rare"),
+        ("balanced_accuracy", "usual"),
+    ):
         caplog.clear()
         train(TrainParams(data=str(path), target="kind", name="rare", metric=metric, plots=False))
         assert f"no better than always predicting {constant!r}: {metric} is" in caplog.text
@@ -182,5 +188,22 @@ def test_a_precision_without_predictions_is_zero_and_an_interval_contains_its_va
     assert measure(find_metric("precision:b", CLASSIFICATION), never) == 0
     numbers = np.arange(40.0)
     off = Outcomes(numbers, numbers + np.where(numbers % 2, 1, -3))
-    found = bootstrap_estimate(find_metric("mae", REGRESSION), off)
-    assert found.low < found.value == 2 < found.high
+    for estimate in (bootstrap_estimate, estimate_number_metric):
+        found = estimate(find_metric("mae", REGRESSION), off)
+        assert found.low < found.value == 2 < found.high
+
+
+def test_a_number_metric_has_one_interval_everywhere() -> None:
+    random = np.random.default_rng(0)
+    labels = random.normal(size=60)
+    one, two = (Outcomes(labels, labels + random.normal(size=60)) for _ in range(2))
+    names = ("rmse", "mae", "median_absolute_error", "r2")
+    metrics = [find_metric(name, REGRESSION) for name in names]
+    differences = [compare_by(metric, one, two) for metric in metrics]
+    page = compare_number_metrics([each for each in differences if each is not None], one, two)
+    assert [each.first for each in page] == [estimate_number_metric(metric, one) for metric in metrics]
+    function = find_metric("tests.support.metrics:negative_error", REGRESSION)
+    found = estimate_number_metric(function, one)
+    assert found.low < found.value < found.high < 0
+    constant = Outcomes(np.ones(3), np.ones(3))
+    assert np.isnan(estimate_number_metric(find_metric("r2", REGRESSION), constant).low)
