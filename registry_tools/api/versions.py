@@ -28,6 +28,7 @@ def compare(
     *,
     eval_data: str | Path | None = None,
     target: str | None = None,
+    metric: str | None = None,
     tracking_uri: str | None = None,
     trust: Sequence[str] = (),
     allow_code: bool = False,
@@ -42,6 +43,9 @@ def compare(
     eval_data, target
         A CSV, JSON or Parquet file of labelled rows to compare on, and its label column. None
         takes the held-out rows of the first version.
+    metric
+        The metric of the paired test, as for `promote`. None takes `accuracy`, or `rmse` for a
+        regressor.
     tracking_uri
         The registry; None takes MLflow's own.
     trust, allow_code, public_key
@@ -57,7 +61,8 @@ def compare(
     Raises
     ------
     InputError
-        If both references mean the same version, or `eval_data` cannot be read.
+        If both references mean the same version, `eval_data` cannot be read, or the versions
+        cannot be compared by the metric.
     VerificationError
         If the versions cannot be compared on `eval_data`.
     NotFound, InvalidReference, RegistryUnavailable, AccessDenied
@@ -74,7 +79,7 @@ def compare(
     refs = parse_ref(first), parse_ref(second)
     rows = read_optional_eval_data(eval_data, target)
     policy = TrustPolicy.from_environment(trust, allow_code, public_key)
-    return comparison.compare(connect(tracking_uri), *refs, policy, rows)
+    return comparison.compare(connect(tracking_uri), *refs, policy, rows, metric)
 
 
 def verify(

@@ -60,9 +60,10 @@ def _reason_option(**options: Any) -> Callable[[F], F]:
     help="How to compare the candidate with the champion.",
 )  # fmt: skip
 @click.option(
-    "--metric", metavar="NAME",
+    "--metric", metavar="NAME", default="auto", show_default=True,
+    callback=lambda _context, _option, name: None if name == "auto" else name,
     help="The metric to compare by, such as balanced_accuracy, recall:CLASS, mae or module:function. "
-    "Default: the one recorded with the champion, else with the version, else accuracy or rmse.",
+    "auto: the one recorded with the champion, else with the version, else accuracy or rmse.",
 )  # fmt: skip
 @click.option(
     "--margin", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.01,

@@ -60,6 +60,11 @@ def verify(ref: str, loading: dict[str, Any], as_json: bool, tracking_uri: str |
 @click.command()
 @click.argument("first")
 @click.argument("second")
+@click.option(
+    "--metric", metavar="NAME",
+    help="The metric to show the difference in, such as balanced_accuracy, recall:CLASS or mae. Default: "
+    "accuracy, or the four metrics of a regression.",
+)  # fmt: skip
 @eval_data_options
 @html_option
 @trust_options
@@ -67,6 +72,7 @@ def verify(ref: str, loading: dict[str, Any], as_json: bool, tracking_uri: str |
 def compare(
     first: str,
     second: str,
+    metric: str | None,
     eval_data: str | None,
     target: str | None,
     html: str | None,
@@ -83,7 +89,7 @@ def compare(
     from registry_tools.api import versions
 
     result = versions.compare(
-        first, second, eval_data=eval_data, target=target, tracking_uri=tracking_uri, **loading
+        first, second, metric=metric, eval_data=eval_data, target=target, tracking_uri=tracking_uri, **loading
     )
     if html is not None:
         _write_comparison(html, result, tracking_uri)
@@ -122,7 +128,7 @@ def _print_comparison(result: Comparison) -> None:
         f"{paired.prefix}{paired.candidate:{paired.format}} and {paired.champion:{paired.format}}, "
         f"difference {paired.difference:+{paired.format}} [{paired.low:+{paired.format}}, "
         f"{paired.high:+{paired.format}}], p(first worse) = {paired.p_worse:.3g}"
-        for paired in compared.differences
+        for paired in ((compared.asked,) if compared.asked else compared.differences)
     ]
     if len(lines) == 1:
         echo(f"on {compared.rows_phrase}: {lines[0]}")

@@ -66,6 +66,7 @@ class PairedPredictions:
     paired: PairedComparison | MetricDifference
     unrecorded: tuple[str, ...] = ()  # the versions without recorded training rows
     repeated: int = 0  # the number of rows left out because they repeat another row
+    asked: MetricDifference | None = None  # by the metric that the user names
 
     @functools.cached_property
     def differences(self) -> tuple[MetricDifference, ...]:
@@ -101,8 +102,8 @@ class Comparison:
 
     @property
     def paired(self) -> PairedComparison | MetricDifference | None:
-        """The paired test of their accuracy or, for numbers, of their rmse; the first as the candidate."""
-        return self.predictions.paired if self.predictions is not None else None
+        """The paired test of their accuracy, of the rmse of numbers, or by the metric that the user names."""
+        return (self.predictions.asked or self.predictions.paired) if self.predictions is not None else None
 
     def values(self) -> list[tuple[str, str, Any, Any]]:
         """Return kind, name, and the value of each version: the data, parameters and metrics."""
@@ -150,13 +151,14 @@ def compare(
     second: ModelRef,
     policy: TrustPolicy,
     eval_data: EvalData | None = None,
+    metric: str | None = None,
 ) -> Comparison:
     """Compare two versions; without `eval_data` also if they cannot predict the same rows.
 
     Raises
     ------
     InputError
-        If both references mean one version.
+        If both references mean one version, or they cannot be compared by `metric`.
     VerificationError
         If they cannot be compared on `eval_data`.
     """
@@ -168,7 +170,9 @@ def compare(
         )
     where = str(eval_data.path) if eval_data is not None else None
     try:
-        return Comparison(one, two, predict_pair(client, one, two, policy, eval_data), None, where)
+        return Comparison(one, two, predict_pair(client, one, two, policy, eval_data, metric), None, where)
+    except InputError:
+        raise
     except RegistryToolsError as error:  # such as missing files: the rest can still be shown
         if where is not None:
             raise VerificationError(f"not compared on {where}: {error}") from error
@@ -181,6 +185,7 @@ def predict_pair(
     second: VersionInfo,
     policy: TrustPolicy,
     eval_data: EvalData | None = None,
+    metric: str | None = None,
 ) -> PairedPredictions:
     """Predict with two versions on rows that neither was trained on.
 
@@ -192,6 +197,8 @@ def predict_pair(
         The types and formats to trust in both versions.
     eval_data
         Labelled rows; None takes the holdout of the first version.
+    metric
+        The metric to compare by too, as for `find_metric`.
 
     Returns
     -------
@@ -200,6 +207,8 @@ def predict_pair(
 
     Raises
     ------
+    InputError
+        If the versions cannot be compared by the metric.
     VerificationError
         If a version cannot be verified or fails to predict, or no row is left to compare.
     """
@@ -224,7 +233,8 @@ def predict_pair(
         repeated = len(found.labels) - len(rows.labels)
         one, two = (VersionPredictions(each.predicted, each.probabilities, each.classes) for each in outcomes)
         paired = _paired(task, *outcomes)
-        return PairedPredictions(rows.rows, rows.labels, one, two, paired, unrecorded, repeated)
+        asked = _by_metric(metric, task, *outcomes) if metric is not None else None
+        return PairedPredictions(rows.rows, rows.labels, one, two, paired, unrecorded, repeated, asked)
 
 
 def _paired(task: str, first: Outcomes, second: Outcomes) -> PairedComparison | MetricDifference:
@@ -234,6 +244,14 @@ def _paired(task: str, first: Outcomes, second: Outcomes) -> PairedComparison | 
     if paired is None:
         raise VerificationError("one row is left to compare: give more with --eval-data FILE --target COLUMN")
     return paired
+
+
+def _by_metric(name: str, task: str, first: Outcomes, second: Outcomes) -> MetricDifference:
+    if (found := compare_by(find_metric(name, task), first, second)) is None:
+        raise InputError(
+            f"metric={name}: the rows lack what it needs, such as a class: give --eval-data FILE"
+        )
+    return found
 
 
 def _verified_folder(bundle: VersionBundle) -> Path:

@@ -115,7 +115,10 @@ def _choose_metric(
     metric, note = choose_metric(given, held or own, task)
     own = own or DEFAULT_METRICS[task]
     if given is None and not note and metric.name != own:
-        note = f"compared by {metric.name}, the metric of the champion; --metric {own} compares by the candidate's"
+        note = (
+            f"compared by {metric.name}, the metric of the champion; --metric {own} compares by the "
+            "candidate's"
+        )
     return metric, note
 
 

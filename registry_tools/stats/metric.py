@@ -138,7 +138,7 @@ def compared_rows(metric: Metric, candidate: Outcomes, champion: Outcomes) -> in
 
 
 def metric_suffixes(names: Sequence[str]) -> list[str]:
-    """Return the names of classes or metrics in a form for the names of logged metrics, without duplicates."""
+    """Return names of classes or metrics as parts of the names of logged metrics, without duplicates."""
     suffixes = [_NOT_IN_A_NAME.sub("_", name)[:_LONGEST] for name in names]
     return [
         suffix if suffixes.count(suffix) == 1 else f"{suffix}_{code}" for code, suffix in enumerate(suffixes)

@@ -50,13 +50,17 @@ def test_every_parameter_that_an_estimator_takes_exists() -> None:
         assert {taken.rpartition("__")[2] for taken in model.takes} <= names
 
 
-def test_the_entry_point_that_serves_has_the_defaults_of_its_command() -> None:
-    entry = entry_point("serve")
+@pytest.mark.parametrize("name", ["serve", "promote"])
+def test_the_entry_points_of_the_registry_have_the_defaults_of_their_commands(name: str) -> None:
+    entry, program = entry_point(name), registry_cli.commands[name]
     command = entry["command"].split()
-    assert command[:5] == ["python", "-m", "registry_tools", "serve", "{ref}"]
+    assert command[:5] == ["python", "-m", "registry_tools", name, "{ref}"]
     passed = dict(zip(command[5::2], command[6::2], strict=True))
-    context = click.Context(registry_cli.commands["serve"])
-    for option in registry_cli.commands["serve"].params:
+    assert {value.strip("{}") for value in passed.values()} == set(entry["parameters"]) - {"ref"}
+    context = click.Context(program)
+    if name == "promote":
+        assert passed.pop("--to") == "{to}"  # the command has no default
+    for option in program.params:
         name = f"--{str(option.name).replace('_', '-')}"
         if name in passed:
             assert passed.pop(name) == f"{{{option.name}}}"
