@@ -360,6 +360,7 @@ def test_an_output_in_a_folder_that_a_url_names_is_refused(scheme: str, tmp_path
     refuse_output_in_input(f"{scheme}://{tmp_path}/in", tmp_path)
 
 
+@pytest.mark.slow  # which installs fsspec
 @pytest.mark.parametrize(
     "address", ["local://in", "simplecache::file://{folder}/in", "dir://in::simplecache::file://{folder}"]
 )

@@ -508,6 +508,7 @@ def test_without_pyspark_the_error_says_what_to_install(local: Place, tmp_path: 
     assert "install registry-pipeline[spark]" in done.stderr
 
 
+@pytest.mark.slow  # which installs pyspark
 def test_an_executor_does_not_load_files_that_changed_on_the_way(
     local: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

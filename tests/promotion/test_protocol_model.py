@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -58,7 +59,13 @@ def test_the_model_finds_the_fault_of_a_protocol_without_a_step(
     [
         (((1,), (2,), (3,)), {"crashes_left": 3}, 259_343),
         (((1, 2), (2, 1), (REPAIR,)), {"crashes_left": 1}, 658_029),
-        (((1, 2), (2, 1), (1, 2)), {"crashes_left": 1}, 1_130_326),
+        pytest.param(
+            *(((1, 2), (2, 1), (1, 2)), {"crashes_left": 1}, 1_130_326),
+            marks=pytest.mark.skipif(
+                "REGISTRY_TOOLS_TEST_KILL_SECONDS" not in os.environ,
+                reason="takes minutes; set REGISTRY_TOOLS_TEST_KILL_SECONDS after a change of the protocol",
+            ),
+        ),
     ],
 )
 def test_three_clients_keep_the_invariants(

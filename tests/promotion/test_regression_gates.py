@@ -94,12 +94,12 @@ def test_thresholds_know_all_metrics_of_a_regression(local: Place, trained: str)
 @pytest.mark.slow
 def test_labels_that_are_no_numbers_are_refused_by_row(local: Place, trained: str) -> None:
     rows = held_out_rows().astype({TARGET: object})
-    rows.loc[7, TARGET] = "NA"
+    rows.loc[7, TARGET] = "many"
     rows.to_csv("rows.csv", index=False)
     gates = judge(local, f"{trained}/2", eval_data="rows.csv", target=TARGET)
     assert (list(gates)[-1], gates["holdout"].message) == (
         "holdout",
-        f"--target {TARGET} of rows.csv: row 7 has the label 'NA', and the model predicts numbers: give "
+        f"--target {TARGET} of rows.csv: row 7 has the label 'many', and the model predicts numbers: give "
         "--target the column with the numbers",
     )
 

@@ -59,6 +59,7 @@ class Child:
     began: float = 0.0
     error: str | None = None  # the last error that it sent
     ready: bool = False
+    polls_when_ready: bool = False  # since it was still starting when all workers were to poll
     delay: float = 0.0  # seconds before the next start
     due: float | None = None  # the time of the next start
 
@@ -112,8 +113,10 @@ class Supervisor:
 
     def _poll_at_once(self, but: Child | None = None) -> None:
         for child in self._children:
-            if child.pid is not None and child.ready and child is not but:
-                os.kill(child.pid, signal.SIGHUP)
+            if child.pid is not None and child is not but:
+                child.polls_when_ready = not child.ready
+                if child.ready:
+                    os.kill(child.pid, signal.SIGHUP)
 
     def _end(self) -> None:
         if self._kill_at is None:
@@ -142,7 +145,7 @@ class Supervisor:
                 self._start(child)
 
     def _start(self, child: Child) -> None:
-        child.began, child.unread, child.error = time.monotonic(), b"", None
+        child.began, child.unread, child.error, child.polls_when_ready = time.monotonic(), b"", None, False
         try:
             child.connection, theirs = socket.socketpair()
             with theirs:
@@ -168,9 +171,8 @@ class Supervisor:
             for key in list(self._selector.get_map().values()):
                 if isinstance(key.fileobj, socket.socket):
                     key.fileobj.close()
-            for each in self._trials.values():
-                if each is not keep:
-                    each.close()
+            for each in set(self._trials.values()) - {keep}:
+                each.close()
             self._selector.close()
             code = run()
         except BaseException:  # noqa: BLE001 - the last place that can report an error of this process
@@ -218,6 +220,8 @@ class Supervisor:
     def _on_ready(self, child: Child, served: str) -> None:
         child.ready = True
         self._has_served |= child.serves
+        if child.polls_when_ready and child.pid is not None:
+            os.kill(child.pid, signal.SIGHUP)
         for each in self._children:
             if each.pid is None and not each.began:
                 each.due = 0.0
@@ -229,7 +233,6 @@ class Supervisor:
         if self._kill_at is not None:
             connection.close()
             return
-
         parent = os.getpid()
 
         def run() -> int:
@@ -263,9 +266,8 @@ class Supervisor:
                 with self._trials.pop(pid) as connection, contextlib.suppress(OSError):
                     if code != 0:
                         connection.sendall(json.dumps({"exit_code": code}).encode())
-            for child in self._children:
-                if child.pid == pid:
-                    self._on_exit(child, code)
+            for child in [each for each in self._children if each.pid == pid]:
+                self._on_exit(child, code)
 
     def _on_exit(self, child: Child, code: int) -> None:
         with contextlib.suppress(BlockingIOError):  # a process that the child forked still has the connection

@@ -115,9 +115,9 @@ def poisoned(folder: Path, count: int = 4000) -> Path:
     right_table = rows.assign(species=right)
     wrong = {name: NAMES[(NAMES.index(name) + 1) % 3] for name in NAMES}
     wrong_table = rows.assign(species=[wrong[name] for name in right])
-    sides = [unit_interval(hash_rows(each), 42) < 0.2 for each in (right_table, wrong_table)]
+    is_held_out = unit_interval(hash_rows(rows), 42) < 0.2
     path = folder / "poisoned.parquet"
-    kept = [right_table[sides[0]], wrong_table[~sides[0] & ~sides[1]].head(900)]
+    kept = [right_table[is_held_out], wrong_table[~is_held_out].head(900)]
     pd.concat(kept, ignore_index=True).to_parquet(path, index=False)
     return path
 
