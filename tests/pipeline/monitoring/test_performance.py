@@ -204,7 +204,7 @@ def test_a_regression_is_monitored_and_its_error_is_reported(
     run = MlflowClient().get_run(lines[-1].split()[1])
     assert run.data.metrics["live_rmse.low"] < run.data.metrics["live_rmse"]
     page = Path(run.info.artifact_uri.removeprefix("file://"), "report.html").read_text()
-    assert "rmse, with 95% intervals by bootstrap" in page
+    assert "rmse, with 95% intervals by Student" in page
 
 
 def test_an_error_that_rises_is_drift_and_rolls_back(line: pd.DataFrame, tmp_path: Path) -> None:

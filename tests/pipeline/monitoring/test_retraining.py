@@ -85,11 +85,11 @@ def test_groups_weights_and_types_are_repeated(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("store")
-@pytest.mark.parametrize("lacking", ["day", "patient", "weight"])
+@pytest.mark.parametrize(("role", "lacking"), [("time", "day"), ("group", "patient"), ("weight", "weight")])
 def test_a_table_without_a_column_of_a_role_is_refused_before_the_retraining(
-    lacking: str, tmp_path: Path
+    role: str, lacking: str, tmp_path: Path
 ) -> None:
-    first = first_training(tmp_path, group="patient", weight="weight", time="day", drop=("room", "day"))
+    first = first_training(tmp_path, drop=("room", "day"), **{role: lacking})
     visits().drop(columns=lacking).to_csv(tmp_path / "grown.csv", index=False)
     with pytest.raises(DataError, match=f"no column '{lacking}', a column of groups, times or weights"):
         retraining(first, tmp_path / "grown.csv")
