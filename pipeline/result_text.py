@@ -6,7 +6,6 @@ import csv
 import io
 import os
 import shlex
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -161,7 +160,8 @@ def _is_default(store: str) -> bool:
 def _command(name: str) -> str:
     """Return the path of a program of this environment, as short as the current folder allows."""
     path = Path(sys.prefix, "bin", name)
-    if not path.exists() or shutil.which(name) == str(path):
+    active = os.path.realpath(os.environ.get("VIRTUAL_ENV", os.devnull))  # `make` only extends the PATH
+    if not path.exists() or active == os.path.realpath(sys.prefix):
         return name
     short = _short_path(str(path))
     return name if Path(short).is_absolute() else short
