@@ -34,7 +34,7 @@ from pairs import machine
 from sklearn.datasets import load_iris
 
 from pipeline.monitoring import analysis
-from pipeline.monitoring.window import CurrentWindow
+from pipeline.monitoring.data.window import CurrentWindow
 from pipeline.training import baseline
 
 ALPHA = 0.01

@@ -19,7 +19,7 @@ import numpy as np
 from registry_tools.evaluation.gates.comparison import RULES, champion_gate
 from registry_tools.stats.metric import Outcomes, find_metric
 from registry_tools.stats.paired_metric import compare_by
-from registry_tools.stats.task import CLASSIFICATION, REGRESSION
+from registry_tools.task import CLASSIFICATION, REGRESSION
 
 ROWS, MARGIN, CORRELATION, AUC = (30, 300, 3_000), 0.01, 0.8, 0.9
 SHIFTS = {"equal": 0.0, "worse by the margin": 0.01, "worse by 5": 0.05, "better by 5": -0.05}

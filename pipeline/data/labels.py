@@ -11,7 +11,7 @@ from pipeline.data.check import convert_column, is_float
 from pipeline.data.dataset import quoted_values
 from pipeline.errors import DataError
 from pipeline.params.fields import AUTO
-from registry_tools.stats.task import CLASSIFICATION, REGRESSION
+from registry_tools.task import CLASSIFICATION, REGRESSION
 
 _log = logging.getLogger(__name__)
 

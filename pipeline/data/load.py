@@ -28,7 +28,7 @@ from pipeline.params.definitions import TrainParams
 from registry_tools.data.row_hash import hash_rows
 from registry_tools.errors import InputError
 from registry_tools.files.tables import format_of, parse_table, read_bytes
-from registry_tools.stats.task import CLASSIFICATION
+from registry_tools.task import CLASSIFICATION
 
 _log = logging.getLogger(__name__)
 

@@ -15,10 +15,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from pipeline.monitoring import drift_tests
+from pipeline.monitoring.data.labels import LabelledPredictions
+from pipeline.monitoring.data.window import CurrentWindow, count_categories
 from pipeline.monitoring.drift_tests import DriftTest
-from pipeline.monitoring.labels import LabelledPredictions
 from pipeline.monitoring.performance import PERMUTATION, LivePerformance, compare_live
-from pipeline.monitoring.window import CurrentWindow, count_categories
 from pipeline.training.baseline import (
     NumericProfile,
     TrainingBaseline,
@@ -26,7 +26,7 @@ from pipeline.training.baseline import (
     is_numeric,
     numeric_profile,
 )
-from registry_tools.stats.task import CLASSIFICATION
+from registry_tools.task import CLASSIFICATION
 
 _JOINT_ROWS = 5000  # rows of the window that the joint test reads at most
 _MAX_PARTS, _PART_ROWS = 10, 50  # PSI over time: at most so many parts, each of at least so many rows

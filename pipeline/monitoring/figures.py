@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.monitoring.analysis import Analysis, FeatureDrift
-from pipeline.monitoring.window import CurrentWindow
+from pipeline.monitoring.data.window import CurrentWindow
 from pipeline.training.baseline import NumericProfile, TrainingBaseline
 
 MAX_FEATURES = 12  # features in one figure

@@ -18,12 +18,13 @@ import pandas as pd
 import pyarrow as pa
 
 from pipeline.errors import DataError, PipelineError
-from pipeline.monitoring import actions, analysis, labels, readers, report
+from pipeline.monitoring import actions, analysis, report
 from pipeline.monitoring.actions import ActionResult
 from pipeline.monitoring.analysis import Analysis
-from pipeline.monitoring.production_data import ProductionData
+from pipeline.monitoring.data import labels, readers
+from pipeline.monitoring.data.production_data import ProductionData
+from pipeline.monitoring.data.window import CurrentWindow, check_class_names
 from pipeline.monitoring.run_log import MonitoringRun
-from pipeline.monitoring.window import CurrentWindow, check_class_names
 from pipeline.params.definitions import MonitorParams, TrainParams
 from pipeline.training import baseline
 from pipeline.training.baseline import CategoryProfile, TrainingBaseline
@@ -34,7 +35,7 @@ from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models import loader
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.refs import ModelRef
-from registry_tools.stats.task import CLASSIFICATION
+from registry_tools.task import CLASSIFICATION
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

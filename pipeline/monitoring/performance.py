@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from pipeline.monitoring.data.labels import LabelledPredictions
 from pipeline.monitoring.drift_tests import DriftTest, share_test
-from pipeline.monitoring.labels import LabelledPredictions
 from pipeline.training.baseline import TrainingBaseline
 from pipeline.training.scoring import bootstrap_estimate, measure
 from registry_tools.stats.intervals import Estimate, wilson
 from registry_tools.stats.metric import Metric, Outcomes, find_metric
 from registry_tools.stats.number_comparison import MEAN_LOSSES, estimate_number_metric
-from registry_tools.stats.task import DEFAULT_METRICS, REGRESSION
+from registry_tools.task import DEFAULT_METRICS, REGRESSION
 
 PERMUTATION = "permutation, one-sided"
 _PERMUTATIONS, _MOST_ROWS = 499, 5_000  # rows of one side that the permutation test reads

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from pipeline.monitoring import figures
 from pipeline.monitoring.actions import ActionResult
 from pipeline.monitoring.analysis import Analysis
+from pipeline.monitoring.data.window import CurrentWindow
 from pipeline.monitoring.run_log import REPORT
-from pipeline.monitoring.window import CurrentWindow
 from pipeline.training.baseline import TrainingBaseline
 from registry_tools.reports.render import data_uri, render
 

@@ -32,7 +32,7 @@ from pipeline.params.fields import (
 )
 from pipeline.params.table import TableParams
 from registry_tools.refs import model_name, stage_name
-from registry_tools.stats.task import CLASSIFICATION, REGRESSION
+from registry_tools.task import CLASSIFICATION, REGRESSION
 
 TASKS = (CLASSIFICATION, REGRESSION)
 SPLITS = ("stratified", "hash")

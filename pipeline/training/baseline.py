@@ -26,7 +26,7 @@ import pyarrow as pa
 from registry_tools.errors import VerificationError, first_line
 from registry_tools.models import evidence
 from registry_tools.stats.metric import METRICS, Outcomes
-from registry_tools.stats.task import CLASSIFICATION, DEFAULT_METRICS, REGRESSION
+from registry_tools.task import CLASSIFICATION, DEFAULT_METRICS, REGRESSION
 
 PROFILE_FILE, SAMPLE_FILE, OUTCOMES_FILE = "baseline.json", "baseline.parquet", "baseline_outcomes.parquet"
 FILES = PROFILE_FILE, SAMPLE_FILE, OUTCOMES_FILE, evidence.EVALUATION_FILE

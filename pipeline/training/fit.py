@@ -16,9 +16,9 @@ from pipeline.errors import InvalidParameter
 from pipeline.params.definitions import TrainParams
 from pipeline.training.fit_pipeline import cross_validate, fit_pipeline
 from pipeline.training.scoring import measure, metric_key, metric_of, predict_outcomes
+from registry_tools.stats.holdout_metrics import classification_metrics
 from registry_tools.stats.metric import METRICS, Outcomes
-from registry_tools.stats.metrics import classification_metrics
-from registry_tools.stats.task import REGRESSION
+from registry_tools.task import REGRESSION
 
 
 @dataclass(frozen=True)

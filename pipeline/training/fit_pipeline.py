@@ -26,7 +26,7 @@ from pipeline.training.preparation import forget_folds
 from pipeline.training.scoring import mean_key, metric_of, scorer, std_key, with_values
 from registry_tools.errors import InputError
 from registry_tools.stats.metric import Metric, Outcomes, find_metric
-from registry_tools.stats.task import CLASSIFICATION
+from registry_tools.task import CLASSIFICATION
 
 _MOST_THRESHOLDS = 200  # of which the best is chosen
 

@@ -27,7 +27,7 @@ from pipeline.params.definitions import TrainParams
 from pipeline.params.fields import AUTO, as_text
 from pipeline.training.preparation import column_transformer, needs_scaling
 from pipeline.training.scoring import ParamsType, resolve_params, with_values
-from registry_tools.stats.task import CLASSIFICATION, REGRESSION
+from registry_tools.task import CLASSIFICATION, REGRESSION
 
 _log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from registry_tools.evaluation.gates.baseline import constant_predictions
 from registry_tools.models.prediction_shape import check_predictions
 from registry_tools.stats.intervals import Estimate
 from registry_tools.stats.metric import Metric, Outcomes, find_metric, metric_suffixes
-from registry_tools.stats.task import CLASSIFICATION, DEFAULT_METRICS, REGRESSION
+from registry_tools.task import CLASSIFICATION, DEFAULT_METRICS, REGRESSION
 
 _log = logging.getLogger(__name__)
 

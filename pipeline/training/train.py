@@ -32,7 +32,7 @@ from pipeline.training.baseline import make_baseline, write_baseline
 from pipeline.training.fit import FittedModel, fit_model
 from pipeline.training.fit_pipeline import check_fit
 from pipeline.training.model_card import render_model_card, run_name
-from pipeline.training.save_plots import save_plots
+from pipeline.training.plots.save_plots import save_plots
 from pipeline.training.scoring import format_value, metric_key, metric_of, warn_if_no_better_than_constant
 from registry_tools.errors import first_line
 from registry_tools.models import evidence

@@ -37,7 +37,7 @@ from registry_tools.refs import ModelRef
 from registry_tools.stats.metric import METRICS, Outcomes, find_metric
 from registry_tools.stats.paired_metric import MetricDifference, by_accuracy, compare_by
 from registry_tools.stats.paired_test import PairedComparison, compare_predictions
-from registry_tools.stats.task import CLASSIFICATION, DEFAULT_METRICS, REGRESSION
+from registry_tools.task import CLASSIFICATION, DEFAULT_METRICS, REGRESSION
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

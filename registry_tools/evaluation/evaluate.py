@@ -36,9 +36,9 @@ from registry_tools.models.evidence import Holdout
 from registry_tools.models.formats import describe
 from registry_tools.models.manifest import manifest_of
 from registry_tools.models.trust_policy import TrustPolicy
+from registry_tools.stats.holdout_metrics import classes_of, threshold_metrics
 from registry_tools.stats.metric import Metric, choose_metric
-from registry_tools.stats.metrics import classes_of, threshold_metrics
-from registry_tools.stats.task import CLASSIFICATION, DEFAULT_METRICS
+from registry_tools.task import CLASSIFICATION, DEFAULT_METRICS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -26,7 +26,7 @@ from registry_tools.models.formats import describe
 from registry_tools.models.manifest import VersionManifest
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.stats.metric import find_metric
-from registry_tools.stats.task import CLASSIFICATION, DEFAULT_METRICS, REGRESSION
+from registry_tools.task import CLASSIFICATION, DEFAULT_METRICS, REGRESSION
 
 _RECORDED_ROWS = 20
 

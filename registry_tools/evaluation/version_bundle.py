@@ -20,7 +20,7 @@ from registry_tools.models.evidence import Evaluation, Holdout, RecordedPredicti
 from registry_tools.models.loader import verified_evidence, verified_files
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.stats.metric import Outcomes
-from registry_tools.stats.task import CLASSIFICATION, REGRESSION
+from registry_tools.task import CLASSIFICATION, REGRESSION
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -33,7 +33,7 @@ from registry_tools.data.row_hash import hash_rows
 from registry_tools.errors import VerificationError, first_line
 from registry_tools.models.inspection import archives
 from registry_tools.models.inspection.metadata import check_size
-from registry_tools.stats.task import DEFAULT_METRICS
+from registry_tools.task import DEFAULT_METRICS
 
 _MOST_JSON_BYTES = 64 << 20
 _MOST_VALUES = 100_000_000  # of a holdout; `write_holdout` limits its rows

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from registry_tools.errors import InputError, first_line
-from registry_tools.stats.task import CLASSIFICATION, DEFAULT_METRICS, REGRESSION
+from registry_tools.task import CLASSIFICATION, DEFAULT_METRICS, REGRESSION
 
 # MLflow accepts more characters in a metric's name; some of them have a meaning in paths or searches.
 _NOT_IN_A_NAME = re.compile(r"[^\w\-. ]")

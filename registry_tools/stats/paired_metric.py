@@ -22,7 +22,7 @@ from registry_tools.stats.log_loss import row_losses
 from registry_tools.stats.metric import Metric, Outcomes
 from registry_tools.stats.paired_losses import loss_difference, widest
 from registry_tools.stats.paired_test import POWER, PairedComparison, compare_counts, rows_needed
-from registry_tools.stats.task import CLASSIFICATION
+from registry_tools.task import CLASSIFICATION
 
 # The margin of these metrics is a share of the champion's value, because they have a unit.
 RELATIVE_METRICS = ("rmse", "mae", "median_absolute_error", "log_loss")

@@ -24,7 +24,7 @@ from registry_tools.mlflow_store.thresholds import failed_thresholds
 from registry_tools.stats.metric import Outcomes, find_metric
 from registry_tools.stats.paired_metric import by_accuracy
 from registry_tools.stats.paired_test import compare_counts, compare_predictions
-from registry_tools.stats.task import CLASSIFICATION
+from registry_tools.task import CLASSIFICATION
 
 ACCURACY = find_metric("accuracy", CLASSIFICATION)
 A, B = Column("a", "double"), Column("b", "long")

@@ -10,10 +10,10 @@ from registry_tools.evaluation.gates.baseline import baseline_gate
 from registry_tools.evaluation.gates.comparison import champion_gate
 from registry_tools.evaluation.gates.slices import group_rows, slices_gate
 from registry_tools.evaluation.verdict import GateResult
+from registry_tools.stats.holdout_metrics import threshold_metrics
 from registry_tools.stats.metric import Outcomes, choose_metric, find_metric
-from registry_tools.stats.metrics import threshold_metrics
 from registry_tools.stats.paired_metric import compare_by
-from registry_tools.stats.task import CLASSIFICATION, REGRESSION
+from registry_tools.task import CLASSIFICATION, REGRESSION
 from tests.support.regressions import FEATURES, GOOD, HELD_OUT, LABELS, POOR, SIMILAR, USELESS
 
 GOOD_ROWS, SIMILAR_ROWS, POOR_ROWS, USELESS_ROWS = (

@@ -8,7 +8,7 @@ from sklearn import metrics as sk
 
 from registry_tools.errors import InputError
 from registry_tools.stats.metric import METRICS, Outcomes, find_metric
-from registry_tools.stats.task import CLASSIFICATION, REGRESSION
+from registry_tools.task import CLASSIFICATION, REGRESSION
 
 
 def _classified(classes: tuple[str, ...], rows: int = 200) -> Outcomes:

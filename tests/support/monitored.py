@@ -18,8 +18,8 @@ from sklearn.datasets import load_iris
 
 from pipeline.cli import main
 from pipeline.monitoring import figures, report
+from pipeline.monitoring.data.window import CurrentWindow
 from pipeline.monitoring.monitor import MonitorResult, monitor
-from pipeline.monitoring.window import CurrentWindow
 from pipeline.params.definitions import MonitorParams
 from pipeline.training import baseline
 from registry_tools.evaluation import evaluate

@@ -12,7 +12,7 @@ from pipeline.data.labels import decide_task
 from pipeline.data.load import load_dataset
 from pipeline.errors import DataError, InvalidParameter
 from pipeline.params.definitions import TrainParams
-from registry_tools.stats.task import CLASSIFICATION, REGRESSION
+from registry_tools.task import CLASSIFICATION, REGRESSION
 
 RANDOM = np.random.default_rng(0)
 

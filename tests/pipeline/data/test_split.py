@@ -18,7 +18,7 @@ from pipeline.data.split import split_rows
 from pipeline.errors import DataError, InvalidParameter
 from pipeline.params.definitions import TrainParams
 from registry_tools.stats.metric import Outcomes, find_metric
-from registry_tools.stats.task import CLASSIFICATION, REGRESSION
+from registry_tools.task import CLASSIFICATION, REGRESSION
 
 
 def load(table: pd.DataFrame, folder: Path, **values: object) -> tuple[Dataset, TrainParams]:

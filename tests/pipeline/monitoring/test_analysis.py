@@ -9,10 +9,11 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from pipeline.monitoring import analysis, labels
+from pipeline.monitoring import analysis
 from pipeline.monitoring.analysis import Analysis
-from pipeline.monitoring.labels import LabelledPredictions
-from pipeline.monitoring.window import CurrentWindow
+from pipeline.monitoring.data import labels
+from pipeline.monitoring.data.labels import LabelledPredictions
+from pipeline.monitoring.data.window import CurrentWindow
 from pipeline.training import baseline
 from pipeline.training.baseline import TrainingBaseline
 

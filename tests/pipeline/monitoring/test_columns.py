@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.errors import DataError
 from pipeline.monitoring import analysis
-from pipeline.monitoring.window import CurrentWindow
+from pipeline.monitoring.data.window import CurrentWindow
 from pipeline.params.definitions import TrainParams
 from pipeline.training import baseline
 from pipeline.training.train import train

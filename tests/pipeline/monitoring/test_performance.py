@@ -12,8 +12,8 @@ import pytest
 from mlflow import MlflowClient
 
 from pipeline.errors import DataError
-from pipeline.monitoring import labels
-from pipeline.monitoring.labels import LabelledPredictions
+from pipeline.monitoring.data import labels
+from pipeline.monitoring.data.labels import LabelledPredictions
 from pipeline.monitoring.performance import compare_live
 from pipeline.params.definitions import TrainParams
 from pipeline.training import baseline
@@ -21,7 +21,7 @@ from pipeline.training.train import train
 from registry_tools import load_model
 from registry_tools.stats.metric import Outcomes, find_metric
 from registry_tools.stats.number_comparison import estimate_number_metric
-from registry_tools.stats.task import REGRESSION
+from registry_tools.task import REGRESSION
 from tests.support.monitored import LogPart, monitor_output, run_monitor, write_log
 
 FEATURES = pd.DataFrame({"x": np.arange(40.0)})

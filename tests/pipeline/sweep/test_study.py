@@ -15,7 +15,7 @@ from pipeline.params.definitions import SAMPLERS, SweepParams
 from pipeline.params.fields import as_text
 from pipeline.sweep.study import SweepStudy
 from pipeline.sweep.trials import Trial
-from registry_tools.stats.task import CLASSIFICATION
+from registry_tools.task import CLASSIFICATION
 
 
 def asked(params: SweepParams, accuracy: Callable[[Trial], float] | None = None) -> list[Trial]:

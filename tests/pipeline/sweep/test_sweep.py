@@ -28,7 +28,7 @@ from pipeline.params.definitions import SAMPLERS, SweepParams
 from pipeline.sweep.sweep import sweep
 from pipeline.training import environment
 from registry_tools.errors import UnsupportedOperation
-from registry_tools.stats.task import CLASSIFICATION, REGRESSION
+from registry_tools.task import CLASSIFICATION, REGRESSION
 from tests.support.constants import ROOT
 from tests.support.servers import BIN, end_group, eventually, free_port, wait_until_up
 from tests.support.spark import require_spark

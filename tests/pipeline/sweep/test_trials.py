@@ -15,7 +15,7 @@ from pipeline.sweep.study import SweepStudy
 from pipeline.sweep.trials import Trial, TrialResult
 from pipeline.training.model_pipeline import resolve_model
 from registry_tools.stats.metric import find_metric
-from registry_tools.stats.task import CLASSIFICATION, REGRESSION
+from registry_tools.task import CLASSIFICATION, REGRESSION
 
 
 def evaluate(params: SweepParams, number: int = 0) -> TrialResult:

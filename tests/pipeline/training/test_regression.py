@@ -22,7 +22,7 @@ from registry_tools.models.evidence import Evaluation, read_evaluation, read_hol
 from registry_tools.stats.metric import Outcomes, find_metric
 from registry_tools.stats.number_comparison import compare_number_metrics, estimate_number_metric
 from registry_tools.stats.paired_metric import compare_by
-from registry_tools.stats.task import CLASSIFICATION, REGRESSION
+from registry_tools.task import CLASSIFICATION, REGRESSION
 
 REGRESSION_METRICS = {"rmse", "mae", "median_absolute_error", "r2"}
 

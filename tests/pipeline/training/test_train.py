@@ -21,15 +21,16 @@ from pipeline.data.split import split_rows
 from pipeline.errors import DataError, InvalidParameter, RegistrationError, UntrustedType
 from pipeline.estimators import EstimatorSpec, models_of
 from pipeline.params.definitions import TrainParams
-from pipeline.training import figures, model_pipeline
+from pipeline.training import model_pipeline
 from pipeline.training.model_card import run_name
+from pipeline.training.plots import figures
 from pipeline.training.train import train
 from registry_tools import load_model
 from registry_tools.errors import RegistryToolsError
 from registry_tools.models import artifacts
 from registry_tools.models.evidence import read_training_rows
 from registry_tools.models.manifest import digest_of, manifest_of
-from registry_tools.stats.task import CLASSIFICATION
+from registry_tools.task import CLASSIFICATION
 from tests.support.constants import IRIS_ROW
 from tests.support.stores import Trained
 

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from pipeline.errors import DataError
-from pipeline.monitoring import labels
-from pipeline.monitoring.window import CurrentWindow
+from pipeline.monitoring.data import labels
+from pipeline.monitoring.data.window import CurrentWindow
 from pipeline.training import baseline
 from registry_tools.mlflow_store import stages
 from tests.support.monitored import (

@@ -16,13 +16,13 @@ import pandas as pd
 import pyarrow as pa
 
 from pipeline.errors import DataError
-from pipeline.monitoring.production_data import REQUEST, ROW
-from pipeline.monitoring.window import CurrentWindow
+from pipeline.monitoring.data.production_data import REQUEST, ROW
+from pipeline.monitoring.data.window import CurrentWindow
 from pipeline.training.baseline import TrainingBaseline
 from registry_tools.data.schema import quoted_names
 from registry_tools.files.tables import read_table
 from registry_tools.stats.metric import Outcomes
-from registry_tools.stats.task import CLASSIFICATION
+from registry_tools.task import CLASSIFICATION
 
 _LABEL = "label"
 _KEY = ["request", "row"]

@@ -12,9 +12,9 @@ from sklearn.base import clone
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
-from pipeline.training import figures, plot_data
+from pipeline.training.plots import figures, plot_data
 from registry_tools.stats.metric import Outcomes, find_metric
-from registry_tools.stats.task import REGRESSION
+from registry_tools.task import REGRESSION
 
 LABELS = np.array([0, 0, 1, 1, 2, 2])
 CERTAIN = np.eye(3)[LABELS]

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import DataError
-from pipeline.monitoring.window import CurrentWindow
+from pipeline.monitoring.data.window import CurrentWindow
 from registry_tools.data.schema import quoted_names
 from registry_tools.errors import first_line
-from registry_tools.stats.task import CLASSIFICATION
+from registry_tools.task import CLASSIFICATION
 
 # Columns that the prediction log and a scored file add: version, prediction, name of the prediction.
 _LOG = ("_version", "_prediction", "_prediction_name")

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import DataError
-from pipeline.monitoring.production_data import AT, MODEL, PREDICTED, PROBABILITIES, ProductionData
+from pipeline.monitoring.data.production_data import AT, MODEL, PREDICTED, PROBABILITIES, ProductionData
 from registry_tools.data.schema import quoted_names
 from registry_tools.errors import first_line
 from registry_tools.files.tables import read_table

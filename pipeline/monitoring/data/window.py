@@ -15,7 +15,7 @@ from pipeline.errors import DataError
 from pipeline.training.baseline import TrainingBaseline, as_category
 from registry_tools.data.arrow_coercion import coerce_batch
 from registry_tools.data.schema import FINITE, Column, quoted_names
-from registry_tools.stats.task import REGRESSION
+from registry_tools.task import REGRESSION
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from sklearn.metrics import (
 
 from registry_tools.errors import InputError
 from registry_tools.stats.metric import METRICS, Outcomes, find_metric, metric_suffixes
-from registry_tools.stats.task import CLASSIFICATION
+from registry_tools.task import CLASSIFICATION
 
 
 def classification_metrics(

@@ -13,9 +13,9 @@ from sklearn.pipeline import Pipeline
 from pipeline.data.dataset import Dataset
 from pipeline.data.folds import Rows
 from pipeline.params.definitions import TrainParams
-from pipeline.training import figures, plot_data
 from pipeline.training.fit import FittedModel
 from pipeline.training.fit_pipeline import fit_pipeline
+from pipeline.training.plots import figures, plot_data
 from pipeline.training.scoring import metric_of
 
 _log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
 from pipeline.training.scoring import Scorer, scorer
 from registry_tools.errors import first_line
 from registry_tools.stats.metric import Metric, Outcomes, find_metric
-from registry_tools.stats.task import CLASSIFICATION
+from registry_tools.task import CLASSIFICATION
 
 _log = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from registry_tools.stats.holdout_metrics import classification_metrics
 from registry_tools.stats.metric import metric_suffixes
-from registry_tools.stats.metrics import classification_metrics
 
 NAMES = ["a", "b", "c"]
 

@@ -1,0 +1,1 @@
+"""The plots of a training: their numbers, their figures, and the files of both."""
