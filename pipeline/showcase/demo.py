@@ -20,8 +20,8 @@ import pandas as pd
 
 from pipeline.errors import PipelineError
 from pipeline.showcase.demo_page import PAGE, DemoPage, serve_page
-from pipeline.showcase.example_store import check_port, run_server
 from pipeline.showcase.load_generator import FlowerSampler, LoadGenerator
+from pipeline.showcase.servers import check_port, run_server
 from registry_tools.mlflow_store.client import connect
 
 _WINDOW = 500  # rows of each window

@@ -223,7 +223,7 @@ def adopt(
     Examples
     --------
     >>> from registry_tools import adopt
-    >>> adopt("iris/1", eval_data="rows.csv", target="species").accuracy  # doctest: +SKIP
+    >>> adopt("iris/1", eval_data="rows.csv", target="species").value  # doctest: +SKIP
     0.96
     """
     model_ref, rows = parse_ref(ref), read_eval_data(Path(eval_data), target)

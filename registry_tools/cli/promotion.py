@@ -1,4 +1,4 @@
-"""The commands that move stages: `promote`, `rollback` and `unset`."""
+"""The commands that move stages: `promote`, `rollback`, `unset` and `repair`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from registry_tools.cli.options import (
     trust_options,
 )
 from registry_tools.cli.output import echo, print_columns, print_json, refused_by, verdict_rows
+from registry_tools.refs import model_name
 
 if TYPE_CHECKING:
     from registry_tools.promotion.promote import Promotion
@@ -178,6 +179,32 @@ def unset(
         echo(f"unset  {model} {event.stage}: version {event.previous_version} → none")
 
 
+@click.command()
+@click.argument("model")
+@click.option(
+    "--new-chain", is_flag=True,
+    help="Start a new chain of events for a stage whose history was removed and cannot be restored.",
+)  # fmt: skip
+@actor_option
+@common_options
+def repair(model: str, new_chain: bool, actor: str | None, as_json: bool, tracking_uri: str | None) -> None:
+    """Finish interrupted events and record external changes.
+
+    A crash can leave an event of MODEL open: the command applies or closes it. It also records the
+    stages that another tool has moved.
+    """
+    name = model_name(model)
+    from registry_tools.mlflow_store.client import connect
+    from registry_tools.promotion import recovery
+
+    done = recovery.repair(connect(tracking_uri), name, actor=actor, new_chain=new_chain)
+    if as_json:
+        print_json(done)
+    else:
+        for line in done or ["nothing to repair"]:
+            echo(line)
+
+
 def _print_promotion(result: Promotion, as_json: bool, what: str) -> None:
     from registry_tools.promotion.moves import version_text
 
@@ -197,4 +224,4 @@ def _print_promotion(result: Promotion, as_json: bool, what: str) -> None:
     echo(f"{what:<{width}}  {result.name} {result.stage}: {change}")
 
 
-COMMANDS = (promote, rollback, unset)
+COMMANDS = (promote, rollback, unset, repair)

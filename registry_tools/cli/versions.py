@@ -1,4 +1,4 @@
-"""The commands on versions, and `repair`, which works on all stages of a model."""
+"""The commands on versions: add, compare, verify, sign, copy and delete them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from registry_tools.cli.options import (
-    actor_option,
     check_eval_data,
     common_options,
     eval_data_options,
@@ -26,7 +25,7 @@ from registry_tools.cli.output import (
     verdict_rows,
     write_page,
 )
-from registry_tools.refs import model_name, parse_ref
+from registry_tools.refs import parse_ref
 
 if TYPE_CHECKING:
     from registry_tools.evaluation.adopt import Adoption
@@ -268,32 +267,6 @@ def register_command(
 
 
 @click.command()
-@click.argument("model")
-@click.option(
-    "--new-chain", is_flag=True,
-    help="Start a new chain of events for a stage whose history was removed and cannot be restored.",
-)  # fmt: skip
-@actor_option
-@common_options
-def repair(model: str, new_chain: bool, actor: str | None, as_json: bool, tracking_uri: str | None) -> None:
-    """Finish interrupted events and record external changes.
-
-    A crash can leave an event of MODEL open: the command applies or closes it. It also records the
-    stages that another tool has moved.
-    """
-    name = model_name(model)
-    from registry_tools.mlflow_store.client import connect
-    from registry_tools.promotion import recovery
-
-    done = recovery.repair(connect(tracking_uri), name, actor=actor, new_chain=new_chain)
-    if as_json:
-        print_json(done)
-    else:
-        for line in done or ["nothing to repair"]:
-            echo(line)
-
-
-@click.command()
 @click.argument("ref")
 @common_options
 def delete(ref: str, as_json: bool, tracking_uri: str | None) -> None:
@@ -309,4 +282,4 @@ def delete(ref: str, as_json: bool, tracking_uri: str | None) -> None:
         echo(f"deleted  {deleted.name} version {deleted.version}")
 
 
-COMMANDS = (register_command, adopt_command, compare, verify, sign, copy_command, repair, delete)
+COMMANDS = (register_command, adopt_command, compare, verify, sign, copy_command, delete)

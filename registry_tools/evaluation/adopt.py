@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from registry_tools.errors import UnsupportedOperation
 from registry_tools.evaluation.eval_data import EvalData
-from registry_tools.evaluation.make_evidence import make_evidence
+from registry_tools.evaluation.make_evidence import EvidencedVersion, make_evidence
 from registry_tools.mlflow_store import registry
-from registry_tools.mlflow_store.registry import DIGEST_TAG, EVIDENCE_DIGEST_TAG, VersionInfo
+from registry_tools.mlflow_store.registry import DIGEST_TAG, VersionInfo
 from registry_tools.models import artifacts, evidence, manifest
 from registry_tools.models.formats import describe
 from registry_tools.models.loader import verified_evidence, verified_files
@@ -23,35 +23,11 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
-@dataclass(frozen=True)
-class Adoption:
-    """The evidence of an adopted version; `made` is False if it existed already."""
+@dataclass(frozen=True, kw_only=True)
+class Adoption(EvidencedVersion):
+    """An adopted version; `made` is False if it had this evidence already."""
 
-    name: str
-    version: int
-    digest: str
-    evidence_digest: str
-    holdout_rows: int
-    recorded_rows: int
-    metric: str  # accuracy, or rmse for a regressor
-    value: float
-    baseline_value: float  # of always predicting the commonest class, or the mean
     made: bool
-
-    @property
-    def accuracy(self) -> float | None:
-        """The accuracy; None for a regressor."""
-        return self.value if self.metric == "accuracy" else None
-
-    @property
-    def baseline_accuracy(self) -> float | None:
-        """The accuracy of always predicting the commonest class; None for a regressor."""
-        return self.baseline_value if self.metric == "accuracy" else None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON; nobody knows the training rows."""
-        accuracies = {"accuracy": self.accuracy, "baseline_accuracy": self.baseline_accuracy}
-        return asdict(self) | accuracies | {"training_rows": None}
 
 
 def adopt(
@@ -90,16 +66,7 @@ def adopt(
         is_new = not digests.items() <= version.tags.items()
         if is_new:
             _store(client, version, folder, digests)
-    return Adoption(
-        name=version.name,
-        version=version.version,
-        digest=digests[DIGEST_TAG],
-        evidence_digest=digests[EVIDENCE_DIGEST_TAG],
-        holdout_rows=made.holdout_rows,
-        recorded_rows=made.recorded_rows,
-        **vars(made.quality),
-        made=is_new,
-    )
+    return Adoption(name=version.name, version=version.version, made=is_new, **made.fields())
 
 
 def _version_with_run(client: MlflowClient, ref: ModelRef) -> VersionInfo:

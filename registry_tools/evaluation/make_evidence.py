@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -61,6 +62,35 @@ class MadeEvidence:
             DIGEST_TAG: manifest.digest_of(self.manifest.model),
             EVIDENCE_DIGEST_TAG: manifest.digest_of(self.manifest.evidence),
         }
+
+    def fields(self) -> dict[str, Any]:
+        """Return the fields of `EvidencedVersion` that this evidence decides."""
+        return {
+            "digest": self.digests[DIGEST_TAG],
+            "evidence_digest": self.digests[EVIDENCE_DIGEST_TAG],
+            "holdout_rows": self.holdout_rows,
+            "recorded_rows": self.recorded_rows,
+            **vars(self.quality),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvidencedVersion:
+    """A version with new evidence, and its quality on the labelled rows that became its holdout."""
+
+    name: str
+    version: int
+    digest: str
+    evidence_digest: str
+    holdout_rows: int
+    recorded_rows: int
+    metric: str  # accuracy, or rmse for a regressor
+    value: float
+    baseline_value: float  # of always predicting the commonest class, or the mean
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON; nobody knows the training rows."""
+        return asdict(self) | {"training_rows": None}
 
 
 def make_evidence(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,9 @@ from sklearn.base import is_regressor
 from registry_tools.data.schema import quoted_names
 from registry_tools.errors import InputError
 from registry_tools.evaluation.eval_data import EvalData
-from registry_tools.evaluation.make_evidence import MadeEvidence, make_evidence
+from registry_tools.evaluation.make_evidence import EvidencedVersion, MadeEvidence, make_evidence
 from registry_tools.mlflow_store import registry, runs
 from registry_tools.mlflow_store.client import current_user
-from registry_tools.mlflow_store.registry import DIGEST_TAG, EVIDENCE_DIGEST_TAG
 from registry_tools.models import artifacts, joblib_file, manifest
 from registry_tools.models.trust_policy import TrustPolicy
 
@@ -34,36 +33,12 @@ class SourceModel:
     target_names: tuple[str, ...] = ()  # in code order; empty if it predicts names
 
 
-@dataclass(frozen=True)
-class Registration:
-    """A new version, and its quality on the labelled rows that became its holdout."""
+@dataclass(frozen=True, kw_only=True)
+class Registration(EvidencedVersion):
+    """A new version of a model that was trained elsewhere."""
 
-    name: str
-    version: int
     run_id: str
     estimator: str  # the name of its class
-    digest: str
-    evidence_digest: str
-    holdout_rows: int
-    recorded_rows: int
-    metric: str  # accuracy, or rmse for a regressor
-    value: float
-    baseline_value: float  # of always predicting the commonest class, or the mean
-
-    @property
-    def accuracy(self) -> float | None:
-        """The accuracy; None for a regressor."""
-        return self.value if self.metric == "accuracy" else None
-
-    @property
-    def baseline_accuracy(self) -> float | None:
-        """The accuracy of always predicting the commonest class; None for a regressor."""
-        return self.baseline_value if self.metric == "accuracy" else None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON; nobody knows the training rows."""
-        accuracies = {"accuracy": self.accuracy, "baseline_accuracy": self.baseline_accuracy}
-        return asdict(self) | accuracies | {"training_rows": None}
 
 
 def register(
@@ -104,15 +79,7 @@ def register(
         made = make_evidence(str(source.path), model, eval_data, replace(policy, allow_code=False), folder)
         run_id, version = _store(connect(), name, source, model, folder, made)
     return Registration(
-        name=name,
-        version=version,
-        run_id=run_id,
-        estimator=type(source.estimator).__name__,
-        digest=made.digests[DIGEST_TAG],
-        evidence_digest=made.digests[EVIDENCE_DIGEST_TAG],
-        holdout_rows=made.holdout_rows,
-        recorded_rows=made.recorded_rows,
-        **vars(made.quality),
+        name=name, version=version, run_id=run_id, estimator=type(source.estimator).__name__, **made.fields()
     )
 
 

@@ -12,14 +12,7 @@ from registry_tools.evaluation.comparison import PairedPredictions, VersionPredi
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.reports.number_comparison import compare_numbers
 from registry_tools.reports.render import data_uri, render
-from registry_tools.reports.table_parts import (
-    CHARACTERS,
-    COLUMNS,
-    ROWS,
-    half_width,
-    interval_drawing,
-    value_text,
-)
+from registry_tools.reports.table_parts import CHARACTERS, half_width, metric_values, row_values
 from registry_tools.stats.metric_comparison import MetricComparison, compare_metrics
 from registry_tools.stats.paired_metric import MetricDifference
 from registry_tools.stats.paired_test import PairedComparison
@@ -120,20 +113,11 @@ def _compare_on_same_rows(compared: PairedPredictions, titles: list[str]) -> dic
     only_first, only_second = paired.only_candidate_right, paired.only_champion_right
     both = round(paired.candidate_accuracy * paired.rows) - only_first
     unlike = np.flatnonzero(one.names != two.names)
-    columns = [str(column)[:CHARACTERS] for column in compared.rows.columns]
     return {
         "rows": compared.rows_phrase,
         "summary": _summary(compared, found[0], titles),
-        "clear": [f"{f.name} ({titles[f.better]})" for f in shown if f.better is not None],
         "digits": "%.4f",
-        "metrics": [
-            vars(metric)
-            | {
-                "drawn": interval_drawing(metric, half_width(metric) if metric.less_is_better else widest),
-                "shows": "not clear" if metric.better is None else titles[metric.better],
-            }
-            for metric in shown
-        ],
+        **metric_values(shown, titles, lambda each: half_width(each) if each.less_is_better else widest),
         "tested": sum(metric.p_value is not None for metric in found),
         "left_out": len(found) - len(shown),
         "counts": {
@@ -145,9 +129,7 @@ def _compare_on_same_rows(compared: PairedPredictions, titles: list[str]) -> dic
         "chance": {"worse": paired.p_worse, "better": paired.p_better},
         "unknown": _unknown_classes(compared, titles),
         "disagreed": len(unlike),
-        "disagreements": _disagreements(compared, unlike),
-        "columns": columns[:COLUMNS],
-        "more_columns": max(0, len(columns) - COLUMNS),
+        **_disagreements(compared, unlike),
     }
 
 
@@ -191,25 +173,20 @@ def _unknown_classes(compared: PairedPredictions, titles: list[str]) -> list[str
     return found
 
 
-def _disagreements(compared: PairedPredictions, unlike: Any) -> list[dict[str, Any]]:
+def _disagreements(compared: PairedPredictions, unlike: Any) -> dict[str, Any]:
     """Return the rows with different predictions; rows that one version predicted right come first."""
     labels = compared.labels
     ones, twos = (predictions.names == labels for predictions in (compared.first, compared.second))
     order = sorted(unlike, key=lambda place: (not (ones[place] or twos[place]), place))
-    return [
-        {
-            "place": int(place),
+
+    def cells(place: int) -> dict[str, str]:
+        return {
             "label": str(labels[place])[:CHARACTERS],
             "first": _prediction_text(compared.first, labels, place),
             "second": _prediction_text(compared.second, labels, place),
-            "values": [
-                # Read each cell by its column: pandas would convert a row of integers and floats to floats.
-                value_text(compared.rows[column].iloc[place])
-                for column in compared.rows.columns[:COLUMNS]
-            ],
         }
-        for place in order[:ROWS]
-    ]
+
+    return row_values(compared.rows, order, cells)
 
 
 def _prediction_text(predictions: VersionPredictions, labels: Any, place: int) -> str:

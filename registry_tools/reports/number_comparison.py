@@ -7,14 +7,7 @@ from typing import Any
 import numpy as np
 
 from registry_tools.evaluation.comparison import PairedPredictions
-from registry_tools.reports.table_parts import (
-    CHARACTERS,
-    COLUMNS,
-    ROWS,
-    half_width,
-    interval_drawing,
-    value_text,
-)
+from registry_tools.reports.table_parts import half_width, metric_values, row_values
 from registry_tools.stats.metric import Outcomes
 from registry_tools.stats.metric_comparison import MetricComparison
 from registry_tools.stats.number_comparison import compare_number_metrics
@@ -26,30 +19,18 @@ def compare_numbers(compared: PairedPredictions, titles: list[str]) -> dict[str,
     found = compare_number_metrics(compared.differences, first, second)
     apart = np.abs(first.predicted - second.predicted)
     unlike = np.flatnonzero(apart)
-    columns = [str(column)[:CHARACTERS] for column in compared.rows.columns]
+    largest = sorted(unlike, key=lambda place: -apart[place])
     return {
         "rows": compared.rows_phrase,
         "summary": _summary(compared, found[0], titles),
-        "clear": [f"{f.name} ({titles[f.better]})" for f in found if f.better is not None],
         "digits": "%.5g",
-        "metrics": [
-            vars(metric)
-            | {
-                "drawn": interval_drawing(metric, half_width(metric)),
-                "shows": "not clear" if metric.better is None else titles[metric.better],
-            }
-            for metric in found
-        ],
+        **metric_values(found, titles, half_width),
         "counts": None,
         "tested": len(found),
         "left_out": 0,
         "unknown": [],
         "disagreed": len(unlike),
-        "disagreements": [
-            _row(compared, int(place)) for place in sorted(unlike, key=lambda place: -apart[place])[:ROWS]
-        ],
-        "columns": columns[:COLUMNS],
-        "more_columns": max(0, len(columns) - COLUMNS),
+        **row_values(compared.rows, largest, lambda place: _cells(compared, place)),
     }
 
 
@@ -69,17 +50,10 @@ def _summary(compared: PairedPredictions, rmse: MetricComparison, titles: list[s
     )
 
 
-def _row(compared: PairedPredictions, place: int) -> dict[str, Any]:
+def _cells(compared: PairedPredictions, place: int) -> dict[str, str]:
     label = compared.labels[place]
     first, second = (
         f"{each.names[place]:.5g} ({each.names[place] - label:+.5g})"
         for each in (compared.first, compared.second)
     )
-    shown = compared.rows.columns[:COLUMNS]
-    return {
-        "place": place,
-        "label": f"{label:.6g}",
-        "first": first,
-        "second": second,
-        "values": [value_text(compared.rows[column].iloc[place]) for column in shown],
-    }
+    return {"label": f"{label:.6g}", "first": first, "second": second}

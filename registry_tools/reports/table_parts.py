@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -12,6 +13,43 @@ ROWS = 50
 COLUMNS = 12
 CHARACTERS = 80  # of a name or value on the page
 _MIDDLE, _HALF = 80, 70  # the centre and half of the width of an interval's drawing, in pixels
+
+
+def metric_values(
+    shown: Sequence[MetricComparison], titles: Sequence[str], widest: Callable[[MetricComparison], float]
+) -> dict[str, Any]:
+    """Return the rows of the table of metrics, and the metrics in which one version is clearly better."""
+    return {
+        "clear": [f"{each.name} ({titles[each.better]})" for each in shown if each.better is not None],
+        "metrics": [
+            vars(each)
+            | {
+                "drawn": interval_drawing(each, widest(each)),
+                "shows": "not clear" if each.better is None else titles[each.better],
+            }
+            for each in shown
+        ],
+    }
+
+
+def row_values(
+    rows: pd.DataFrame, places: Iterable[Any], cells: Callable[[int], dict[str, str]]
+) -> dict[str, Any]:
+    """Return the table of the rows on which two versions disagree; `cells` returns both predictions."""
+    columns = [str(column)[:CHARACTERS] for column in rows.columns]
+    return {
+        "columns": columns[:COLUMNS],
+        "more_columns": max(0, len(columns) - COLUMNS),
+        "disagreements": [
+            {
+                "place": int(place),
+                **cells(place),
+                # Read each cell by its column: pandas would convert a row of integers and floats to floats.
+                "values": [value_text(rows[column].iloc[place]) for column in rows.columns[:COLUMNS]],
+            }
+            for place in list(places)[:ROWS]
+        ],
+    }
 
 
 def half_width(metric: MetricComparison) -> float:

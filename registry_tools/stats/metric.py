@@ -104,7 +104,7 @@ def choose_metric(given: str | None, recorded: str | None, task: str) -> tuple[M
         The metric that the user names; None takes the recorded one.
     recorded
         The metric recorded with the version; None takes the default of the task. A recorded
-        `module:function` is not imported, because whoever may register a version could run code with it.
+        `module:function` is not imported, because a user who may register a version could then run code.
     task
         The task of the version.
 
