@@ -22,7 +22,7 @@ from mlflow import MlflowClient
 from mlflow.store.db.utils import _get_alembic_config
 from sklearn.datasets import load_iris
 
-from pipeline.showcase import example_store, servers
+from pipeline.showcase import servers
 from registry_tools.mlflow_store import stages
 from tests.support.constants import ROOT
 from tests.support.servers import BIN, free_port, wait_until_up
@@ -262,7 +262,7 @@ def test_a_port_that_is_taken_before_the_server_listens_is_replaced(
         other.bind(("127.0.0.1", 0))
         taken, free = other.getsockname()[1], free_port()
         ports = iter([taken, free])
-        monkeypatch.setattr(example_store, "free_port", lambda: next(ports))
+        monkeypatch.setattr(servers, "free_port", lambda: next(ports))
         with servers.run_server(command, tmp_path, dict(os.environ), "server") as (port, process):
             assert (port, process.poll()) == (free, None)
         assert process.poll() is not None
