@@ -151,6 +151,7 @@ def test_the_reason_of_a_refusal_is_printed_once_where_output_and_errors_meet(lo
     assert "the digest tags of the version were removed" in refused(*verify, code=1, **apart)
 
 
+@pytest.mark.slow
 def test_external_changes_are_reported_and_recorded(local: Place, capsys: pytest.CaptureFixture[str]) -> None:
     name = local.model()
     main(["promote", f"{name}/1", "--to", "production"])

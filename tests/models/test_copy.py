@@ -148,6 +148,7 @@ def test_an_interrupted_copy_leaves_no_version_and_can_be_repeated(
     assert run_states(target, name) == ["FINISHED"]
 
 
+@pytest.mark.slow
 def test_a_copy_interrupted_at_its_end_is_complete(place: Place, target: Place, short_wait: None) -> None:
     name = place.model(GOOD)
     command = ["copy", f"{name}/1", "--to-uri", target.uri]
@@ -158,6 +159,7 @@ def test_a_copy_interrupted_at_its_end_is_complete(place: Place, target: Place, 
     assert run_states(target, name) == ["FINISHED"]
 
 
+@pytest.mark.slow
 def test_two_copies_at_once_make_one_version(place: Place, target: Place) -> None:
     name = place.model(GOOD)
     command = [BIN / "registry-tools", "copy", f"{name}/1", "--to-uri", target.uri, "--json"]

@@ -79,6 +79,7 @@ def test_mlflow_run_trains_on_a_csv_table(store: str, table_csv: Path) -> None:
     assert "'planet' is left out: it is constant" in done.stderr
 
 
+@pytest.mark.slow
 def test_training_through_a_tracking_server(tracking_server: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [BIN / "python", "-m", "pipeline", "train", "--max-iter", "300"],

@@ -177,6 +177,7 @@ def test_numeric_values_keep_their_type_beside_text() -> None:
     assert "<td>7654321</td><td>-</td>" in page
 
 
+@pytest.mark.slow
 def test_odd_files_among_the_pictures_are_left_out_and_named(
     store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -106,6 +106,7 @@ def test_the_production_version_predicts_and_the_store_stays_unchanged(shown: st
     assert files(tmp_path / "moved elsewhere") == before
 
 
+@pytest.mark.slow
 def test_the_monitor_works_on_a_version_of_the_example_store(shown: str, tmp_path: Path) -> None:
     rows = load_iris(as_frame=True).data.sample(300, replace=True, random_state=1)
     rows.to_csv(tmp_path / "same.csv", index=False)
