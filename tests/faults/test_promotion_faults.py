@@ -31,12 +31,12 @@ from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.promotion import history, promote, recovery, rollback
 from registry_tools.promotion.event_log import EventLog
 from registry_tools.refs import ModelRef
+from tests.support.constants import IS_LONG
 from tests.support.registries import EQUAL, GOOD, Place
 
 pytestmark = pytest.mark.slow
 SPAWN = multiprocessing.get_context("spawn")
-# Set REGISTRY_TOOLS_TEST_KILL_SECONDS=120 after a change of the protocol.
-SECONDS = int(os.environ.get("REGISTRY_TOOLS_TEST_KILL_SECONDS", "40"))
+SECONDS = 120 if IS_LONG else 40
 
 NOT_JUDGED = Verdict((GateResult("none", True, "not judged here"),))
 

@@ -36,26 +36,26 @@ def test_health_responds_while_a_large_request_runs(client: httpx.Client) -> Non
     rows = [IRIS_ROW] * 200_000
     body = json.dumps({"dataframe_split": {"columns": IRIS_COLUMNS, "data": rows}})
     headers = {"content-type": "application/json"}
-    waits, lasted = [], []
+    shares = []
 
-    def large() -> int:
+    def large() -> float:
         began = time.perf_counter()
         reply = httpx.post(client.base_url.join("/invocations"), content=body, headers=headers, timeout=120)
-        lasted.append(time.perf_counter() - began)
+        lasted = time.perf_counter() - began
         assert len(reply.json()["predictions"]) == len(rows)
-        return reply.status_code
+        return lasted
 
     with ThreadPoolExecutor(1) as pool:
-        for _ in range(3):
-            posted = pool.submit(large)
+        for _ in range(5):
+            posted, longest = pool.submit(large), 0.0
             while not posted.done():
                 began = time.perf_counter()
                 assert client.get("/health").status_code == 200
-                waits.append(time.perf_counter() - began)
+                longest = max(longest, time.perf_counter() - began)
                 time.sleep(0.005)
-            assert posted.result() == 200
-    waits.sort()
-    assert waits[int(len(waits) * 0.95)] < min(lasted) / 2
+            shares.append(longest / posted.result())
+    # A blocked server would let a request wait for most of each of them.
+    assert min(shares) < 0.5
 
 
 def test_what_takes_too_long_is_given_up(serve: Serve, local: Place) -> None:

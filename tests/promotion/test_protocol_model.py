@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pytest
 
 from tests.promotion import protocol_model
 from tests.promotion.protocol_model import REPAIR, Client, State, Violation, explore
+from tests.support.constants import IS_LONG
 
 
 def start(*commands: tuple[int, ...], **environment: Any) -> State:
@@ -62,8 +62,7 @@ def test_the_model_finds_the_fault_of_a_protocol_without_a_step(
         pytest.param(
             *(((1, 2), (2, 1), (1, 2)), {"crashes_left": 1}, 1_130_326),
             marks=pytest.mark.skipif(
-                "REGISTRY_TOOLS_TEST_KILL_SECONDS" not in os.environ,
-                reason="takes minutes; set REGISTRY_TOOLS_TEST_KILL_SECONDS after a change of the protocol",
+                not IS_LONG, reason="set REGISTRY_TOOLS_TEST_LONG=1 after a change of the protocol"
             ),
         ),
     ],

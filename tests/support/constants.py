@@ -1,9 +1,12 @@
-"""The root folder of the project, and one row of Iris with its column names."""
+"""The root folder of the project, one row of Iris with its column names, and whether long tests run."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 IRIS_ROW = [6.0, 2.5, 4.5, 1.5]
 IRIS_COLUMNS = [*("sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal width (cm)")]
+# More examples, and tests of some minutes: after a change of the promotion protocol or the statistics.
+IS_LONG = "REGISTRY_TOOLS_TEST_LONG" in os.environ

@@ -41,15 +41,9 @@ def guarded_place(
         yield place
 
 
-@pytest.fixture(
-    params=[
-        "sqlite_place",
-        pytest.param("server_place", marks=pytest.mark.slow),
-        pytest.param("guarded_place", marks=pytest.mark.slow),
-    ]
-)
+@pytest.fixture(params=["sqlite_place", pytest.param("server_place", marks=pytest.mark.slow)])
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """A registry with three trained runs: on SQLite, behind a server, and behind a server with users."""
+    """A registry with three trained runs: on SQLite, and behind a server."""
     found: Place = request.getfixturevalue(request.param)
     monkeypatch.chdir(tmp_path)
     for name, value in {"MLFLOW_TRACKING_URI": found.uri, **found.environment}.items():
