@@ -76,11 +76,11 @@ def bare(params: SweepParams) -> float:
     """Return the seconds of a loop that evaluates as many trials, tracked nowhere."""
     dataset = load_dataset(params)
     training = dataset.take(split_rows(dataset, params)[0])
-    study = SweepStudy(params)
+    study = SweepStudy(params, [params.model])
     drawn = [trial for trial in map(study.ask, range(params.n_trials)) if trial is not None]
     began = time.perf_counter()
     for trial in drawn:
-        evaluate_trial(trial, params, dataset.features, training)
+        evaluate_trial(trial, dataset.features, training)
     return time.perf_counter() - began
 
 

@@ -84,26 +84,18 @@ def sweep(as_json: bool, **texts: str | None) -> None:
     from pipeline.sweep.sweep import sweep as run_sweep
 
     process_setup.imports_done()
-    hidden = not sys.stderr.isatty()
-    kept = 0
     bar: Any  # click does not export its type
     with click.progressbar(
-        length=params.n_trials, label="trials", file=sys.stderr, hidden=hidden, show_pos=True,
+        length=params.n_trials, label="trials", show_pos=True,
         item_show_func=lambda best: "" if best is None else f"best {best:.4f}",
+        file=sys.stderr, hidden=not sys.stderr.isatty(),
     ) as bar:  # fmt: skip
-
-        def show(ended: int, of: int, best: float | None) -> None:
-            nonlocal kept
-            kept = ended
-            bar.length = of
-            bar.update(ended - bar.pos, best)
-
         try:
             with process_setup.ended_by_signals():
-                result = run_sweep(params, show)
+                result = run_sweep(params, lambda best: bar.update(1, best))
         except KeyboardInterrupt:
             raise Interrupted(
-                f"interrupted: {kept} trials are kept, and the same command goes on with the rest"
+                f"interrupted: {bar.pos} trials are kept, and the same command goes on with the rest"
             ) from None
     if as_json:
         print_json(sweep_json(result))

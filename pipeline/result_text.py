@@ -56,8 +56,8 @@ def sweep_json(result: SweepResult) -> dict[str, Any]:
     return {
         "run_id": result.run_id,
         "finished": result.finished,
-        "failed": result.failed,
-        "failure": result.reason or None,
+        "failed": len(result.failures),
+        "failure": next(iter(result.failures), None),
         "resumed": result.resumed,
         "is_exhausted": result.is_exhausted,
         "is_timed_out": result.is_timed_out,
@@ -82,7 +82,8 @@ def sweep_lines(result: SweepResult) -> list[str]:
 
     counts = [f"{result.finished} finished"]
     counts += [f"{result.resumed} of them before"] if result.resumed else []
-    counts += [f"{result.failed} failed, such as: {result.reason}"] if result.failed else []
+    failed = result.failures
+    counts += [f"{len(failed)} failed, such as: {failed[0]}"] if failed else []
     counts += ["there are no more to try"] if result.is_exhausted else []
     counts += ["the time was over before the others"] if result.is_timed_out else []
     return [

@@ -17,9 +17,8 @@ from optuna import distributions, samplers
 from optuna.trial import TrialState, create_trial
 
 from pipeline.errors import InvalidParameter
-from pipeline.estimators import ESTIMATORS, Range, grid_points, models_of
-from pipeline.params.definitions import ALL_MODELS, SweepParams
-from pipeline.params.fields import AUTO
+from pipeline.estimators import ESTIMATORS, Range, grid_points
+from pipeline.params.definitions import SweepParams
 from pipeline.sweep.trials import Trial
 from pipeline.training.model_pipeline import default_arguments
 from pipeline.training.scoring import metric_of
@@ -37,7 +36,7 @@ Space = dict[str, distributions.BaseDistribution]
 class SweepStudy:
     """The trials of a sweep, asked and told in one thread."""
 
-    def __init__(self, params: SweepParams, models: Sequence[str] = ()) -> None:
+    def __init__(self, params: SweepParams, models: Sequence[str]) -> None:
         """Prepare the search spaces.
 
         Parameters
@@ -45,7 +44,7 @@ class SweepStudy:
         params
             Of the sweep.
         models
-            To try; by default the model of the parameters, or all.
+            The names of the estimators to try.
 
         Raises
         ------
@@ -53,15 +52,17 @@ class SweepStudy:
             If a model has no search space, `model_params` leaves nothing of it, or a grid is too large.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        is_any = params.model in {ALL_MODELS, AUTO}
-        self.models = list(models) or (models_of(params.task) if is_any else [params.model])
+        self.models = models
         self.learns = params.sampler == "tpe"
         self._is_loss = metric_of(params).less_is_better
         self._params = params
-        self._spaces = {model: _search_space(model, params) for model in self.models}
-        self._studies = {model: self._open_study(model) for model in self.models}
-        self._unexhausted = self.models.copy()
-        self._accepted: set[str] = set()
+        with warnings.catch_warnings():
+            # Optuna warns that QMC is experimental and that its files cannot hold tuples.
+            warnings.simplefilter("ignore")
+            self._spaces = {model: _search_space(model, params) for model in models}
+            self._studies = {model: self._open_study(model) for model in models}
+        self.unexhausted = list(models)  # models whose search space has points that were not tried
+        self._accepted: dict[str, Trial] = {}
 
     def _open_study(self, model: str) -> optuna.Study:
         return optuna.create_study(sampler=_sampler(self._params, model, self._spaces[model]))
@@ -76,22 +77,19 @@ class SweepStudy:
             model = self.models[number]
             values = default_arguments(model, self._params.task, self._spaces[model])
             return self.accept(number, model, values)
-        while self._unexhausted:
-            model = self._unexhausted[number % len(self._unexhausted)]
+        while self.unexhausted:
+            model = self.unexhausted[number % len(self.unexhausted)]
             for attempt in range(2 if self._params.sampler == "grid" else _DRAWS):
                 if trial := self.accept(number, model, self._draw(model, number, attempt)):
                     return trial
-            self._unexhausted.remove(model)
+            self.unexhausted.remove(model)
         return None
 
     def accept(self, number: int, model: str, values: Mapping[str, Any]) -> Trial | None:
         """Return a trial, or None if there was the same before."""
-        trial = Trial(number, model, {**dict(sorted(values.items())), **self._params.model_params})
-        text = str(trial.as_text())
-        if text in self._accepted:
-            return None
-        self._accepted.add(text)
-        return trial
+        trial = Trial(number, self._params.train_params(model, {**values, **self._params.model_params}))
+        first = self._accepted.setdefault(str(trial.as_text()), trial)
+        return trial if first is trial else None
 
     def _draw(self, model: str, number: int, attempt: int) -> dict[str, Any]:
         study = self._studies[model]
@@ -109,16 +107,18 @@ class SweepStudy:
         """Tell the metric of a trial, for `tpe` to learn from; a default may lie outside of the space."""
         if not self.learns or trial.number < len(self.models):
             return
-        space, study = self._spaces[trial.model], self._studies[trial.model]
-        told = {key: trial.model_params[key] for key in space}
+        model, given = trial.params.model, trial.params.model_params
+        space, study = self._spaces[model], self._studies[model]
+        # The parameters of a training are JSON, which has no tuples.
+        told = {key: tuple(given[key]) if isinstance(given[key], list) else given[key] for key in space}
         study.add_trial(
             create_trial(params=told, distributions=space, value=value if self._is_loss else -value)
         )
         known = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
         if len(known) > _MAX_KNOWN:
             best = sorted(known[:-_KEPT], key=lambda each: each.value or 0.0)[:_KEPT]
-            self._studies[trial.model] = self._open_study(trial.model)
-            self._studies[trial.model].add_trials([*best, *known[-_KEPT:]])
+            self._studies[model] = self._open_study(model)
+            self._studies[model].add_trials([*best, *known[-_KEPT:]])
 
 
 def _search_space(model: str, params: SweepParams) -> Space:
@@ -132,9 +132,7 @@ def _search_space(model: str, params: SweepParams) -> Space:
 
 def _distribution(values: Range | tuple[Any, ...]) -> distributions.BaseDistribution:
     if isinstance(values, tuple):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Optuna's files could not hold tuples; this study is in memory
-            return distributions.CategoricalDistribution(values)
+        return distributions.CategoricalDistribution(values)
     if values.is_integer:
         return distributions.IntDistribution(int(values.low), int(values.high), values.log)
     return distributions.FloatDistribution(values.low, values.high, values.log)
@@ -149,9 +147,7 @@ def _sampler(params: SweepParams, model: str, space: Space) -> samplers.BaseSamp
             raise InvalidParameter("sampler", "grid", f"{size} points for {model} are too many: try qmc")
         return samplers.GridSampler(grid, seed)
     if params.sampler == "qmc":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return samplers.QMCSampler(scramble=True, seed=seed)
+        return samplers.QMCSampler(scramble=True, seed=seed)
     return samplers.RandomSampler(seed)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -15,26 +15,27 @@ from pipeline.data.load import load_dataset
 from pipeline.data.split import split_rows
 from pipeline.errors import InvalidParameter, PipelineError
 from pipeline.estimators import models_of
-from pipeline.params.definitions import ALL_MODELS, SweepParams, TrainParams
+from pipeline.params.definitions import ALL_MODELS, SweepParams
 from pipeline.params.fields import as_text
 from pipeline.sweep.study import SweepStudy
-from pipeline.sweep.trials import Trial, TrialResult, evaluate_trial, rank, run_trials
+from pipeline.sweep.trials import Trial, TrialResult, evaluate_trial, run_trials
 from pipeline.tracking.runs import training_run
 from pipeline.tracking.sweep_runs import SweepRuns
 from pipeline.training.environment import identity
 from pipeline.training.fit_pipeline import check_fit
 from pipeline.training.model_card import EvaluatedTrial, render_sweep_card, run_name
 from pipeline.training.model_pipeline import resolve_model
-from pipeline.training.scoring import mean_key, metric_key, metric_of
+from pipeline.training.scoring import metric_key, metric_of
 from pipeline.training.train import TrainResult, find_result, train
 from registry_tools.spark import check_installed
+from registry_tools.stats.metric import Metric
 
 _log = logging.getLogger(__name__)
 
 # These options change neither the parameters nor the metrics of a trial; the digests stand for `data`.
 _EXECUTION = {"n_trials", "n_jobs", "engine", "timeout", "trial_timeout", "data", "plots", "stage"}
 _ARGUMENTS = "model_params"  # the tag of a trial with its arguments, as a training takes them
-Show = Callable[[int, int, "float | None"], None]  # trials that ended, of how many, the best so far
+Show = Callable[["float | None"], None]  # the best value so far
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,10 @@ class SweepResult:
 
     run_id: str
     finished: int
-    failed: int
-    reason: str  # of the first that failed
+    failures: tuple[str, ...]  # the reason of each trial that failed
+    resumed: int  # of the finished, by earlier sweeps
     is_exhausted: bool  # there were fewer different trials than were asked for
     is_timed_out: bool  # `timeout` was over before all trials had ended
-    resumed: int  # of the finished, by earlier sweeps
     best: EvaluatedTrial
     untuned: EvaluatedTrial | None  # the best of the defaults; None if all of them failed
     winner: TrainResult
@@ -57,58 +57,82 @@ class _RunningSweep:
     """A sweep while its trials run."""
 
     def __init__(self, params: SweepParams, study: SweepStudy, runs: SweepRuns, show: Show) -> None:
-        self.params, self.study, self.runs, self.show = params, study, runs, show
-        self.earlier, self.trained = runs.take_over(params.n_trials)
-        self.finished: dict[int, EvaluatedTrial] = {}
-        self.failures: dict[int, str] = {}
-        self.metric = metric_of(params)
-        self.improvements: dict[int, float] = {}  # of the best value, by the trials that finished before
-        self.resumed = 0
-        self.is_exhausted = False
+        self._params, self._study, self._runs, self._show = params, study, runs, show
+        self._earlier, self._trained = runs.take_over(params.n_trials)
+        self._metric = metric_of(params)
+        self._finished: list[EvaluatedTrial] = []
+        self._failures: list[str] = []
+        self._improvements: dict[int, float] = {}  # of the best value, by the trials that finished before
+        self._resumed = 0
+        self._best: float | None = None
 
     def dispatch(self) -> Iterator[Trial]:
         """Yield the trials to run, each with a run of its own; add those that are finished."""
         # A sampler that learns receives the finished trials first; the others draw the same trials again.
-        learns = self.study.learns
-        for number in sorted(range(self.params.n_trials), key=lambda n: learns and n not in self.earlier):
-            run = self.earlier.get(number)
+        learns = self._study.learns
+        for number in sorted(range(self._params.n_trials), key=lambda n: learns and n not in self._earlier):
+            run = self._earlier.get(number)
             trial = None
             if learns and run is not None:
-                logged = json.loads(run.data.tags[_ARGUMENTS])  # JSON has no tuples
-                values = {name: tuple(v) if isinstance(v, list) else v for name, v in logged.items()}
-                trial = self.study.accept(number, run.data.params["model"], values)
-            trial = trial or self.study.ask(number)
-            if trial is None:
-                self.is_exhausted = True
+                values = json.loads(run.data.tags[_ARGUMENTS])
+                trial = self._study.accept(number, run.data.params["model"], values)
+            if trial is None and (trial := self._study.ask(number)) is None:
                 return
             # A result counts only for the parameters that were evaluated.
             if run is not None and run.data.params == trial.as_text():
-                self.resumed += 1
+                self._resumed += 1
                 self._add(trial, TrialResult(run.data.metrics))
             else:
-                self.runs.open_trial(number, run_name(self._train_params(trial)))
+                self._runs.open_trial(number, run_name(trial.params))
                 yield trial
 
     def log(self, trial: Trial, result: TrialResult) -> None:
         """Log a trial that ended, and tell the study."""
-        tags = {_ARGUMENTS: as_text(trial.model_params), "warning": result.warning or ""}
-        self.runs.end_trial(trial.number, trial.as_text(), result.metrics, tags, result.failure)
+        tags = {_ARGUMENTS: as_text(trial.params.model_params), "warning": result.warning or ""}
+        self._runs.end_trial(trial.number, trial.as_text(), result.metrics, tags, result.failure)
         self._add(trial, result)
 
     def _add(self, trial: Trial, result: TrialResult) -> None:
-        best = next(reversed(self.improvements.values()), None)
         if result.failure is not None:
-            self.failures[trial.number] = result.failure
+            self._failures.append(result.failure)
         else:
-            value = result.metrics[mean_key(self.metric.name)]
-            if best is None or self.metric.is_better(value, best):
-                best = self.improvements[len(self.finished)] = value
-            self.finished[trial.number] = EvaluatedTrial(self._train_params(trial), result.metrics)
-            self.study.tell(trial, value)
-        self.show(len(self.finished) + len(self.failures), self.params.n_trials, best)
+            added = EvaluatedTrial(trial.number, trial.params, result.metrics)
+            if self._best is None or self._metric.is_better(added.value, self._best):
+                self._best = self._improvements[len(self._finished)] = added.value
+            self._finished.append(added)
+            self._study.tell(trial, added.value)
+        self._show(self._best)
 
-    def _train_params(self, trial: Trial) -> TrainParams:
-        return self.params.train_params(trial.model, trial.model_params)
+    def conclude(self) -> SweepResult:
+        """Train the best, and log the results on the parent."""
+        finished, failed = self._finished, len(self._failures)
+        if not finished:
+            late = f"no trial finished within timeout={as_text(self._params.timeout)}: raise it"
+            raise PipelineError(f"all {failed} trials failed: {min(self._failures)}" if failed else late)
+        if other := self._runs.continued_by():
+            raise PipelineError(
+                f"the heartbeat of this sweep expired and another sweep resumed it, run {other}"
+            )
+        ranked = rank(finished, self._metric)
+        best = ranked[0]
+        untuned = next((trial for trial in ranked if trial.number < len(self._study.models)), None)
+        same = [run for run in self._trained if run.data.params == best.params.as_text()]
+        found = (find_result(best.params, run.info.run_id, run.data.metrics) for run in same)
+        winner = next(filter(None, found), None) or train(best.params)
+        card = render_sweep_card(f"{winner.name} version {winner.version}", ranked, untuned, failed)
+        key, ended = metric_key(self._metric.name), len(finished) + failed
+        default = {f"untuned_cv_{key}": untuned.value} if untuned is not None else {}
+        self._runs.log_best(key, self._improvements, {**winner.metrics, **default, "trials": ended}, card)
+        is_exhausted = not self._study.unexhausted
+        is_timed_out = ended < self._params.n_trials and not is_exhausted
+        counts = len(finished), tuple(self._failures), self._resumed
+        return SweepResult(self._runs.run_id, *counts, is_exhausted, is_timed_out, best, untuned, winner)
+
+
+def rank(trials: Iterable[EvaluatedTrial], metric: Metric) -> list[EvaluatedTrial]:
+    """Return the trials in another order: the best first, then the steadiest, then the earliest."""
+    sign = 1 if metric.less_is_better else -1
+    return sorted(trials, key=lambda trial: (sign * trial.value, trial.spread, trial.number))
 
 
 def sweep(params: SweepParams, show: Show = lambda *_: None) -> SweepResult:
@@ -140,7 +164,7 @@ def sweep(params: SweepParams, show: Show = lambda *_: None) -> SweepResult:
     study = SweepStudy(params, _models_to_try(params, training))
     if params.engine == "spark":
         check_installed()
-    work = functools.partial(evaluate_trial, params=params, features=dataset.features, training=training)
+    work = functools.partial(evaluate_trial, features=dataset.features, training=training)
     fixed = {name: text for name, text in params.as_text().items() if name not in _EXECUTION}
     # The training rows count as well: another version of the library may read or split a file differently.
     key = identity(study.models, params.task, fixed, dataset.digest, training.rows_digest())
@@ -151,9 +175,8 @@ def sweep(params: SweepParams, show: Show = lambda *_: None) -> SweepResult:
             # Closed before anything else: no trial is begun any more.
             with closing(run_trials(work, running.dispatch(), params)) as results:
                 for trial, result in results:
-                    if result is not None:
-                        running.log(trial, result)
-            return _conclude(running)
+                    running.log(trial, result)
+            return running.conclude()
 
 
 def _models_to_try(params: SweepParams, training: Dataset) -> list[str]:
@@ -165,37 +188,9 @@ def _models_to_try(params: SweepParams, training: Dataset) -> list[str]:
     for model in models_of(params.task):
         try:
             check_fit(params.train_params(model, {}), training)
+            models.append(model)
         except InvalidParameter as error:
             _log.warning("%s is left out of the sweep: %s", model, error)
-        else:
-            models.append(model)
     if not models:
         raise InvalidParameter("model", ALL_MODELS, "no model is left; the warnings say why")
     return models
-
-
-def _conclude(done: _RunningSweep) -> SweepResult:
-    """Train the best, and log the results on the parent."""
-    finished, failures = done.finished, list(done.failures.values())
-    ended = len(finished) + len(failures)
-    if not finished:
-        late = f"no trial finished within timeout={as_text(done.params.timeout)}: raise it"
-        raise PipelineError(f"all {ended} trials failed: {min(failures)}" if failures else late)
-    other = done.runs.continued_by()
-    if other is not None:
-        raise PipelineError(f"the heartbeat of this sweep expired and another sweep resumed it, run {other}")
-    order = rank({number: trial.metrics for number, trial in finished.items()}, done.metric)
-    ranked = [finished[number] for number in order]
-    best = ranked[0]
-    untuned = next((finished[number] for number in order if number < len(done.study.models)), None)
-    same = [run for run in done.trained if run.data.params == best.params.as_text()]
-    found = (find_result(best.params, run.info.run_id, run.data.metrics) for run in same)
-    winner = next(filter(None, found), None) or train(best.params)
-    card = render_sweep_card(f"{winner.name} version {winner.version}", ranked, untuned, len(failures))
-    key = metric_key(done.metric.name)
-    default = {f"untuned_cv_{key}": untuned.value} if untuned is not None else {}
-    done.runs.log_best(key, done.improvements, {**winner.metrics, **default, "trials": ended}, card)
-    reason = next(iter(failures), "")
-    is_timed_out = ended < done.params.n_trials and not done.is_exhausted
-    counts = len(finished), len(failures), reason, done.is_exhausted, is_timed_out, done.resumed
-    return SweepResult(done.runs.run_id, *counts, best, untuned, winner)

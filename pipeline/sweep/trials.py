@@ -12,33 +12,31 @@ import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
 
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from pipeline.data.dataset import Dataset
 from pipeline.estimators import ESTIMATORS
-from pipeline.params.definitions import SweepParams
+from pipeline.params.definitions import SweepParams, TrainParams
 from pipeline.params.fields import as_text
 from pipeline.training.fit_pipeline import cross_validate
-from pipeline.training.scoring import mean_key, std_key
 from registry_tools.errors import error_summary, first_line
 from registry_tools.processes import calls_in_processes, calls_on_spark
-from registry_tools.stats.metric import Metric
 
 
 @dataclass(frozen=True)
 class Trial:
-    """An estimator and its arguments; numbers of trials begin at 0."""
+    """The parameters of a training with one estimator and its arguments; numbers of trials begin at 0."""
 
     number: int
-    model: str
-    model_params: Mapping[str, Any]
+    params: TrainParams
 
     def as_text(self) -> dict[str, str]:
-        """Return the parameters as MLflow logs them."""
-        return {"model": self.model, **{key: as_text(value) for key, value in self.model_params.items()}}
+        """Return estimator and arguments as MLflow logs them."""
+        arguments = {key: as_text(value) for key, value in self.params.model_params.items()}
+        return {"model": self.params.model, **arguments}
 
 
 @dataclass(frozen=True)
@@ -50,17 +48,13 @@ class TrialResult:
     warning: str | None = None  # the first that the estimator gave
 
 
-def evaluate_trial(
-    trial: Trial, params: SweepParams, features: pd.DataFrame, training: Dataset
-) -> TrialResult:
+def evaluate_trial(trial: Trial, features: pd.DataFrame, training: Dataset) -> TrialResult:
     """Evaluate a trial by cross-validation; an exception of the estimator is its result.
 
     Parameters
     ----------
     trial
-        The estimator and its arguments.
-    params
-        Of the sweep.
+        The parameters of its training.
     features
         All rows, only for their types and missing values.
     training
@@ -68,32 +62,20 @@ def evaluate_trial(
     """
     began = time.perf_counter()
     try:
-        trained = params.train_params(trial.model, trial.model_params)
         # One thread: trials share the cores among them, and sums are the same wherever they run.
         with warnings.catch_warnings(record=True) as caught, threadpool_limits(1):
             warnings.simplefilter("always")
-            metrics = cross_validate(trained, features, training)
+            metrics = cross_validate(trial.params, features, training)
     except Exception as error:  # noqa: BLE001 - any error of an estimator is the result of its trial
         return TrialResult({}, failure=error_summary(error, 500))
-    seconds = time.perf_counter() - began
-    warned = first_line(caught[0].message) if caught else None
-    return TrialResult({**metrics, "seconds": seconds}, warning=warned)
-
-
-def rank(metrics: Mapping[int, Mapping[str, float]], metric: Metric) -> list[int]:
-    """Return the numbers of trials: the best first, then the steadiest, then the earliest."""
-    mean, std = mean_key(metric.name), std_key(metric.name)
-    sign = 1 if metric.less_is_better else -1
-    return sorted(metrics, key=lambda number: (sign * metrics[number][mean], metrics[number][std], number))
-
-
-Work = Callable[[Trial], TrialResult]
+    metrics["seconds"] = time.perf_counter() - began
+    return TrialResult(metrics, warning=first_line(caught[0].message) if caught else None)
 
 
 def run_trials(
-    work: Work, trials: Iterator[Trial], params: SweepParams
-) -> Generator[tuple[Trial, TrialResult | None], None, None]:
-    """Yield each trial with its result as it ends; None if the time of the sweep was over before.
+    work: Callable[[Trial], TrialResult], trials: Iterator[Trial], params: SweepParams
+) -> Generator[tuple[Trial, TrialResult], None, None]:
+    """Yield each trial with its result as it ends, except trials that the `timeout` of the sweep ends.
 
     Parameters
     ----------
@@ -116,9 +98,8 @@ def run_trials(
     running: dict[Future[TrialResult], Trial] = {}
     with ThreadPoolExecutor(params.n_jobs) as pool, calls as call:
         while True:
-            while len(running) < params.n_jobs and time.monotonic() < deadline:
-                if (trial := next(trials, None)) is None:
-                    break
+            free = params.n_jobs - len(running) if time.monotonic() < deadline else 0
+            for trial in islice(trials, free):
                 running[pool.submit(call, trial, min(most, deadline - time.monotonic()))] = trial
             if not running:
                 return
@@ -126,7 +107,5 @@ def run_trials(
                 trial, error = running.pop(future), future.exception()
                 if error is None:
                     yield trial, future.result()
-                elif isinstance(error, TimeoutError) and time.monotonic() >= deadline:
-                    yield trial, None
-                else:
+                elif not isinstance(error, TimeoutError) or time.monotonic() < deadline:
                     yield trial, TrialResult({}, failure=error_summary(error, 500))

@@ -38,6 +38,7 @@ _MAX_TRIALS = 5  # trials of a sweep that the card lists
 class EvaluatedTrial:
     """A trial of a sweep that finished, with its metrics by cross-validation."""
 
+    number: int
     params: TrainParams
     metrics: Mapping[str, float]
 

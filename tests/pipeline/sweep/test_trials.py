@@ -9,10 +9,12 @@ import pytest
 from pipeline.data.load import load_dataset
 from pipeline.data.split import split_rows
 from pipeline.estimators import models_of
-from pipeline.params.definitions import SweepParams
+from pipeline.params.definitions import SweepParams, TrainParams
 from pipeline.sweep import trials
 from pipeline.sweep.study import SweepStudy
+from pipeline.sweep.sweep import rank
 from pipeline.sweep.trials import Trial, TrialResult
+from pipeline.training.model_card import EvaluatedTrial
 from pipeline.training.model_pipeline import resolve_model
 from registry_tools.stats.metric import find_metric
 from registry_tools.task import CLASSIFICATION, REGRESSION
@@ -22,10 +24,10 @@ def evaluate(params: SweepParams, number: int = 0) -> TrialResult:
     dataset = load_dataset(params)
     params = resolve_model(params, dataset)
     training = dataset.take(split_rows(dataset, params)[0])
-    study = SweepStudy(params)
+    study = SweepStudy(params, [params.model])
     trial = [study.ask(each) for each in range(number + 1)][-1]
     assert trial is not None
-    return trials.evaluate_trial(trial, params, dataset.features, training)
+    return trials.evaluate_trial(trial, dataset.features, training)
 
 
 @pytest.mark.parametrize("model", models_of(CLASSIFICATION))
@@ -51,23 +53,28 @@ def test_what_an_estimator_raises_is_the_result() -> None:
     params = SweepParams(model="knn")
     dataset = load_dataset(params)
     training = dataset.take(split_rows(dataset, params)[0])
-    trial = Trial(0, "knn", {"n_neighbors": 1000})
-    result = trials.evaluate_trial(trial, params, dataset.features, training)
+    trial = Trial(0, params.train_params("knn", {"n_neighbors": 1000}))
+    result = trials.evaluate_trial(trial, dataset.features, training)
     assert result.metrics == {}
     assert "n_neighbors <= n_samples" in str(result.failure)
 
 
-def test_the_best_is_the_most_accurate_then_the_steadiest_then_the_first() -> None:
-    def metrics(mean: float, std: float) -> dict[str, float]:
-        return {"cv_accuracy_mean": mean, "cv_accuracy_std": std}
+def evaluated(number: int, metric: str, mean: float, std: float) -> EvaluatedTrial:
+    metrics = {f"cv_{metric}_mean": mean, f"cv_{metric}_std": std}
+    task = REGRESSION if metric == "rmse" else CLASSIFICATION
+    return EvaluatedTrial(number, TrainParams(data="x.csv", target="y", task=task, metric=metric), metrics)
 
-    even = {3: metrics(0.9, 0.02), 1: metrics(0.9, 0.01), 0: metrics(0.8, 0.0)}
-    accuracy = find_metric("accuracy", CLASSIFICATION)
-    assert trials.rank(even, accuracy) == [1, 3, 0]
-    assert trials.rank(even | {0: metrics(0.9, 0.01)}, accuracy) == [0, 1, 3]
-    assert trials.rank({}, accuracy) == []
+
+def test_the_best_is_the_most_accurate_then_the_steadiest_then_the_first() -> None:
+    def order(*trials: tuple[int, float, float]) -> list[int]:
+        found = [evaluated(number, "accuracy", mean, std) for number, mean, std in trials]
+        return [trial.number for trial in rank(found, find_metric("accuracy", CLASSIFICATION))]
+
+    assert order((3, 0.9, 0.02), (1, 0.9, 0.01), (0, 0.8, 0.0)) == [1, 3, 0]
+    assert order((3, 0.9, 0.02), (1, 0.9, 0.01), (0, 0.9, 0.01)) == [0, 1, 3]
+    assert order() == []
 
 
 def test_a_smaller_error_is_better() -> None:
-    errors = {n: {"cv_rmse_mean": mean, "cv_rmse_std": 0.1} for n, mean in enumerate((3.0, 1.0, 2.0))}
-    assert trials.rank(errors, find_metric("rmse", REGRESSION)) == [1, 2, 0]
+    errors = [evaluated(number, "rmse", mean, 0.1) for number, mean in enumerate((3.0, 1.0, 2.0))]
+    assert [trial.number for trial in rank(errors, find_metric("rmse", REGRESSION))] == [1, 2, 0]
