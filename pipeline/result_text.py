@@ -14,7 +14,7 @@ from urllib.parse import unquote
 if TYPE_CHECKING:
     from pipeline.monitoring.monitor import MonitorResult
     from pipeline.sweep.sweep import SweepResult
-    from pipeline.training.model_card import EvaluatedTrial
+    from pipeline.training.model_card import Trial
     from pipeline.training.train import TrainResult
 
 
@@ -48,7 +48,7 @@ def sweep_json(result: SweepResult) -> dict[str, Any]:
 
     winner, best, untuned = result.winner, result.best, result.untuned
 
-    def trial(found: EvaluatedTrial) -> dict[str, Any]:
+    def trial(found: Trial) -> dict[str, Any]:
         names = mean_key(winner.metric), std_key(winner.metric)
         folded = {name: found.metrics[name] for name in names}
         return {"model": found.params.model, "model_params": found.params.model_params, **folded}

@@ -19,7 +19,7 @@ from optuna.trial import TrialState, create_trial
 from pipeline.errors import InvalidParameter
 from pipeline.estimators import ESTIMATORS, Range, grid_points
 from pipeline.params.definitions import SweepParams
-from pipeline.sweep.trials import Trial
+from pipeline.training.model_card import Trial
 from pipeline.training.model_pipeline import default_arguments
 from pipeline.training.scoring import metric_of
 
@@ -103,7 +103,7 @@ class SweepStudy:
             study.tell(asked, state=TrialState.FAIL)  # `tell` adds it with rounded numbers
         return {key: _round_value(value, asked.distributions[key]) for key, value in asked.params.items()}
 
-    def tell(self, trial: Trial, value: float) -> None:
+    def tell(self, trial: Trial) -> None:
         """Tell the metric of a trial, for `tpe` to learn from; a default may lie outside of the space."""
         if not self.learns or trial.number < len(self.models):
             return
@@ -111,9 +111,8 @@ class SweepStudy:
         space, study = self._spaces[model], self._studies[model]
         # The parameters of a training are JSON, which has no tuples.
         told = {key: tuple(given[key]) if isinstance(given[key], list) else given[key] for key in space}
-        study.add_trial(
-            create_trial(params=told, distributions=space, value=value if self._is_loss else -value)
-        )
+        loss = trial.value if self._is_loss else -trial.value
+        study.add_trial(create_trial(params=told, distributions=space, value=loss))
         known = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
         if len(known) > _MAX_KNOWN:
             best = sorted(known[:-_KEPT], key=lambda each: each.value or 0.0)[:_KEPT]
@@ -139,16 +138,15 @@ def _distribution(values: Range | tuple[Any, ...]) -> distributions.BaseDistribu
 
 
 def _sampler(params: SweepParams, model: str, space: Space) -> samplers.BaseSampler:
-    seed = params.random_state
     if params.sampler == "grid":
         grid = {key: list(grid_points(ESTIMATORS[model].space[key], _GRID_POINTS)) for key in space}
         size = math.prod(map(len, grid.values()))
         if size > _MAX_GRID:
             raise InvalidParameter("sampler", "grid", f"{size} points for {model} are too many: try qmc")
-        return samplers.GridSampler(grid, seed)
+        return samplers.GridSampler(grid, params.random_state)
     if params.sampler == "qmc":
-        return samplers.QMCSampler(scramble=True, seed=seed)
-    return samplers.RandomSampler(seed)
+        return samplers.QMCSampler(scramble=True, seed=params.random_state)
+    return samplers.RandomSampler(params.random_state)
 
 
 def _round_value(value: Any, distribution: distributions.BaseDistribution) -> Any:

@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.data.dataset import Dataset
 from pipeline.data.folds import check_folds, make_folds
@@ -18,12 +18,12 @@ from pipeline.estimators import models_of
 from pipeline.params.definitions import ALL_MODELS, SweepParams
 from pipeline.params.fields import as_text
 from pipeline.sweep.study import SweepStudy
-from pipeline.sweep.trials import Trial, TrialResult, evaluate_trial, run_trials
+from pipeline.sweep.trials import evaluate_trial, run_trials
 from pipeline.tracking.runs import training_run
 from pipeline.tracking.sweep_runs import SweepRuns
 from pipeline.training.environment import identity
 from pipeline.training.fit_pipeline import check_fit
-from pipeline.training.model_card import EvaluatedTrial, render_sweep_card, run_name
+from pipeline.training.model_card import Trial, render_sweep_card, run_name
 from pipeline.training.model_pipeline import resolve_model
 from pipeline.training.scoring import metric_key, metric_of
 from pipeline.training.train import TrainResult, find_result, train
@@ -48,8 +48,8 @@ class SweepResult:
     resumed: int  # of the finished, by earlier sweeps
     is_exhausted: bool  # there were fewer different trials than were asked for
     is_timed_out: bool  # `timeout` was over before all trials had ended
-    best: EvaluatedTrial
-    untuned: EvaluatedTrial | None  # the best of the defaults; None if all of them failed
+    best: Trial
+    untuned: Trial | None  # the best of the defaults; None if all of them failed
     winner: TrainResult
 
 
@@ -60,7 +60,7 @@ class _RunningSweep:
         self._params, self._study, self._runs, self._show = params, study, runs, show
         self._earlier, self._trained = runs.take_over(params.n_trials)
         self._metric = metric_of(params)
-        self._finished: list[EvaluatedTrial] = []
+        self._finished: list[Trial] = []
         self._failures: list[str] = []
         self._improvements: dict[int, float] = {}  # of the best value, by the trials that finished before
         self._resumed = 0
@@ -81,26 +81,25 @@ class _RunningSweep:
             # A result counts only for the parameters that were evaluated.
             if run is not None and run.data.params == trial.as_text():
                 self._resumed += 1
-                self._add(trial, TrialResult(run.data.metrics))
+                self._add(replace(trial, metrics=run.data.metrics))
             else:
                 self._runs.open_trial(number, run_name(trial.params))
                 yield trial
 
-    def log(self, trial: Trial, result: TrialResult) -> None:
+    def log(self, trial: Trial) -> None:
         """Log a trial that ended, and tell the study."""
-        tags = {_ARGUMENTS: as_text(trial.params.model_params), "warning": result.warning or ""}
-        self._runs.end_trial(trial.number, trial.as_text(), result.metrics, tags, result.failure)
-        self._add(trial, result)
+        tags = {_ARGUMENTS: as_text(trial.params.model_params), "warning": trial.warning or ""}
+        self._runs.end_trial(trial.number, trial.as_text(), trial.metrics, tags, trial.failure)
+        self._add(trial)
 
-    def _add(self, trial: Trial, result: TrialResult) -> None:
-        if result.failure is not None:
-            self._failures.append(result.failure)
+    def _add(self, trial: Trial) -> None:
+        if trial.failure is not None:
+            self._failures.append(trial.failure)
         else:
-            added = EvaluatedTrial(trial.number, trial.params, result.metrics)
-            if self._best is None or self._metric.is_better(added.value, self._best):
-                self._best = self._improvements[len(self._finished)] = added.value
-            self._finished.append(added)
-            self._study.tell(trial, added.value)
+            if self._best is None or self._metric.is_better(trial.value, self._best):
+                self._best = self._improvements[len(self._finished)] = trial.value
+            self._finished.append(trial)
+            self._study.tell(trial)
         self._show(self._best)
 
     def conclude(self) -> SweepResult:
@@ -129,7 +128,7 @@ class _RunningSweep:
         return SweepResult(self._runs.run_id, *counts, is_exhausted, is_timed_out, best, untuned, winner)
 
 
-def rank(trials: Iterable[EvaluatedTrial], metric: Metric) -> list[EvaluatedTrial]:
+def rank(trials: Iterable[Trial], metric: Metric) -> list[Trial]:
     """Return the trials in another order: the best first, then the steadiest, then the earliest."""
     sign = 1 if metric.less_is_better else -1
     return sorted(trials, key=lambda trial: (sign * trial.value, trial.spread, trial.number))
@@ -174,8 +173,8 @@ def sweep(params: SweepParams, show: Show = lambda *_: None) -> SweepResult:
             running = _RunningSweep(params, study, runs, show)
             # Closed before anything else: no trial is begun any more.
             with closing(run_trials(work, running.dispatch(), params)) as results:
-                for trial, result in results:
-                    running.log(trial, result)
+                for trial in results:
+                    running.log(trial)
             return running.conclude()
 
 

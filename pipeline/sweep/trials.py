@@ -1,4 +1,4 @@
-"""The trials of a sweep: what one is, how it is evaluated, and where trials run.
+"""Evaluate the trials of a sweep, in this process, in others or on Spark.
 
 A process runs one trial, so that it can be killed when its time is over. The pools of joblib cannot do
 that: they end all their processes with one of them.
@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import islice
 
 import pandas as pd
@@ -19,37 +19,15 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.data.dataset import Dataset
 from pipeline.estimators import ESTIMATORS
-from pipeline.params.definitions import SweepParams, TrainParams
-from pipeline.params.fields import as_text
+from pipeline.params.definitions import SweepParams
 from pipeline.training.fit_pipeline import cross_validate
+from pipeline.training.model_card import Trial
 from registry_tools.errors import error_summary, first_line
 from registry_tools.processes import calls_in_processes, calls_on_spark
 
 
-@dataclass(frozen=True)
-class Trial:
-    """The parameters of a training with one estimator and its arguments; numbers of trials begin at 0."""
-
-    number: int
-    params: TrainParams
-
-    def as_text(self) -> dict[str, str]:
-        """Return estimator and arguments as MLflow logs them."""
-        arguments = {key: as_text(value) for key, value in self.params.model_params.items()}
-        return {"model": self.params.model, **arguments}
-
-
-@dataclass(frozen=True)
-class TrialResult:
-    """The metrics of a trial, or why there are none."""
-
-    metrics: Mapping[str, float]
-    failure: str | None = None
-    warning: str | None = None  # the first that the estimator gave
-
-
-def evaluate_trial(trial: Trial, features: pd.DataFrame, training: Dataset) -> TrialResult:
-    """Evaluate a trial by cross-validation; an exception of the estimator is its result.
+def evaluate_trial(trial: Trial, features: pd.DataFrame, training: Dataset) -> Trial:
+    """Return a trial with its result by cross-validation; an exception of the estimator is its failure.
 
     Parameters
     ----------
@@ -67,14 +45,14 @@ def evaluate_trial(trial: Trial, features: pd.DataFrame, training: Dataset) -> T
             warnings.simplefilter("always")
             metrics = cross_validate(trial.params, features, training)
     except Exception as error:  # noqa: BLE001 - any error of an estimator is the result of its trial
-        return TrialResult({}, failure=error_summary(error, 500))
+        return replace(trial, failure=error_summary(error, 500))
     metrics["seconds"] = time.perf_counter() - began
-    return TrialResult(metrics, warning=first_line(caught[0].message) if caught else None)
+    return replace(trial, metrics=metrics, warning=first_line(caught[0].message) if caught else None)
 
 
 def run_trials(
-    work: Callable[[Trial], TrialResult], trials: Iterator[Trial], params: SweepParams
-) -> Generator[tuple[Trial, TrialResult], None, None]:
+    work: Callable[[Trial], Trial], trials: Iterator[Trial], params: SweepParams
+) -> Generator[Trial, None, None]:
     """Yield each trial with its result as it ends, except trials that the `timeout` of the sweep ends.
 
     Parameters
@@ -86,16 +64,15 @@ def run_trials(
     params
         `n_jobs`, `engine`, `timeout` and `trial_timeout` are read.
     """
-    limits = (params.trial_timeout, params.timeout)
-    most, total = (limit.total_seconds() if limit else math.inf for limit in limits)
-    if params.engine == "local" and params.n_jobs == 1 and limits == (None, None):
-        yield from ((trial, work(trial)) for trial in trials)
+    most, total = (t.total_seconds() if t else math.inf for t in (params.trial_timeout, params.timeout))
+    if params.engine == "local" and params.n_jobs == 1 and most == total == math.inf:
+        yield from map(work, trials)
         return
     deadline = time.monotonic() + total
     factories = [spec.factory_of(params.task) for spec in ESTIMATORS.values()]
     modules = [__name__, *(factory.partition(":")[0] for factory in factories if factory)]
     calls = calls_on_spark(work) if params.engine == "spark" else calls_in_processes(work, modules)
-    running: dict[Future[TrialResult], Trial] = {}
+    running: dict[Future[Trial], Trial] = {}
     with ThreadPoolExecutor(params.n_jobs) as pool, calls as call:
         while True:
             free = params.n_jobs - len(running) if time.monotonic() < deadline else 0
@@ -106,6 +83,6 @@ def run_trials(
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 trial, error = running.pop(future), future.exception()
                 if error is None:
-                    yield trial, future.result()
+                    yield future.result()
                 elif not isinstance(error, TimeoutError) or time.monotonic() < deadline:
-                    yield trial, TrialResult({}, failure=error_summary(error, 500))
+                    yield replace(trial, failure=error_summary(error, 500))

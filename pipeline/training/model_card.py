@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -35,12 +35,14 @@ _MAX_TRIALS = 5  # trials of a sweep that the card lists
 
 
 @dataclass(frozen=True)
-class EvaluatedTrial:
-    """A trial of a sweep that finished, with its metrics by cross-validation."""
+class Trial:
+    """A trial of a sweep: the parameters of a training, and the result of their cross-validation."""
 
-    number: int
+    number: int  # from 0
     params: TrainParams
-    metrics: Mapping[str, float]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    failure: str | None = None  # why there are no metrics
+    warning: str | None = None  # the first that the estimator gave
 
     @property
     def value(self) -> float:
@@ -51,6 +53,11 @@ class EvaluatedTrial:
     def spread(self) -> float:
         """The standard deviation of the metric over the folds."""
         return self.metrics[std_key(metric_of(self.params).name)]
+
+    def as_text(self) -> dict[str, str]:
+        """Return estimator and arguments as MLflow logs them."""
+        arguments = {key: as_text(value) for key, value in self.params.model_params.items()}
+        return {"model": self.params.model, **arguments}
 
     def summary(self) -> str:
         """Return estimator, arguments and metric in one line."""
@@ -165,7 +172,7 @@ def _quote_columns(columns: Sequence[str]) -> str:
     return ", ".join(f"`{column}`" for column in columns[:_MAX_COLUMNS]) + more
 
 
-def compare_with_untuned(best: EvaluatedTrial, untuned: EvaluatedTrial | None) -> str:
+def compare_with_untuned(best: Trial, untuned: Trial | None) -> str:
     """Return the metric of the best untuned default, and the gain of the search over it."""
     if untuned is None:
         return "failed"
@@ -174,9 +181,7 @@ def compare_with_untuned(best: EvaluatedTrial, untuned: EvaluatedTrial | None) -
     return f"{untuned.summary()}; the best is {gained}"
 
 
-def render_sweep_card(
-    version: str, trials: Sequence[EvaluatedTrial], untuned: EvaluatedTrial | None, failed: int
-) -> str:
+def render_sweep_card(version: str, trials: Sequence[Trial], untuned: Trial | None, failed: int) -> str:
     """Return the card of a sweep.
 
     Parameters

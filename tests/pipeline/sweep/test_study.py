@@ -14,13 +14,17 @@ from pipeline.estimators import ESTIMATORS, EstimatorSpec, Range, models_of
 from pipeline.params.definitions import ALL_MODELS, SAMPLERS, SweepParams
 from pipeline.params.fields import as_text
 from pipeline.sweep.study import SweepStudy
-from pipeline.sweep.trials import Trial
+from pipeline.training.model_card import Trial
 from registry_tools.task import CLASSIFICATION
 
 
 def study_of(params: SweepParams) -> SweepStudy:
     models = models_of(CLASSIFICATION) if params.model == ALL_MODELS else [params.model]
     return SweepStudy(params, models)
+
+
+def with_accuracy(trial: Trial, accuracy: float) -> Trial:
+    return dataclasses.replace(trial, metrics={"cv_accuracy_mean": accuracy})
 
 
 def asked(params: SweepParams, accuracy: Callable[[Trial], float] | None = None) -> list[Trial]:
@@ -33,7 +37,7 @@ def asked(params: SweepParams, accuracy: Callable[[Trial], float] | None = None)
             break
         found.append(trial)
         if accuracy is not None:
-            study.tell(trial, accuracy(trial))
+            study.tell(with_accuracy(trial, accuracy(trial)))
     return found
 
 
@@ -143,7 +147,7 @@ def test_tpe_keeps_the_best_of_many_trials_and_not_all() -> None:
         trial = study.ask(number)
         assert trial is not None
         values.append(near_one(trial))
-        study.tell(trial, values[-1])
+        study.tell(with_accuracy(trial, values[-1]))
     known = study._studies["logistic_regression"].get_trials()
     assert len(known) <= 2 * 201  # each trial that was told, and its draw
     assert -min(trial.value for trial in known if trial.value is not None) == max(values[1:])

@@ -13,14 +13,13 @@ from pipeline.params.definitions import SweepParams, TrainParams
 from pipeline.sweep import trials
 from pipeline.sweep.study import SweepStudy
 from pipeline.sweep.sweep import rank
-from pipeline.sweep.trials import Trial, TrialResult
-from pipeline.training.model_card import EvaluatedTrial
+from pipeline.training.model_card import Trial
 from pipeline.training.model_pipeline import resolve_model
 from registry_tools.stats.metric import find_metric
 from registry_tools.task import CLASSIFICATION, REGRESSION
 
 
-def evaluate(params: SweepParams, number: int = 0) -> TrialResult:
+def evaluate(params: SweepParams, number: int = 0) -> Trial:
     dataset = load_dataset(params)
     params = resolve_model(params, dataset)
     training = dataset.take(split_rows(dataset, params)[0])
@@ -59,10 +58,10 @@ def test_what_an_estimator_raises_is_the_result() -> None:
     assert "n_neighbors <= n_samples" in str(result.failure)
 
 
-def evaluated(number: int, metric: str, mean: float, std: float) -> EvaluatedTrial:
+def evaluated(number: int, metric: str, mean: float, std: float) -> Trial:
     metrics = {f"cv_{metric}_mean": mean, f"cv_{metric}_std": std}
     task = REGRESSION if metric == "rmse" else CLASSIFICATION
-    return EvaluatedTrial(number, TrainParams(data="x.csv", target="y", task=task, metric=metric), metrics)
+    return Trial(number, TrainParams(data="x.csv", target="y", task=task, metric=metric), metrics)
 
 
 def test_the_best_is_the_most_accurate_then_the_steadiest_then_the_first() -> None:
