@@ -19,6 +19,7 @@ from registry_tools.stats.multiple_testing import holm
 
 Floats = npt.NDArray[np.float64]
 Counts = Mapping[str, int]  # rows by category
+Part = tuple[int, int]  # the number of rows with a property, and of all rows
 
 ALL_FEATURES = "all features together"
 PREDICTIONS = "predictions"
@@ -64,13 +65,10 @@ def ks_test(baseline: Floats, current: Floats, feature: str) -> DriftTest | None
     baseline, current = baseline[~np.isnan(baseline)], current[~np.isnan(current)]
     if not len(baseline) or not len(current):
         return None
-    few, places = np.unique(np.concatenate([baseline, current]), return_inverse=True)
-    if len(few) <= _FEW_VALUES:
-        names = [str(value) for value in few]
-        sides = np.split(places, [len(baseline)])
-        counts = [np.bincount(side, minlength=len(few)).tolist() for side in sides]
-        baseline_counts, current_counts = (dict(zip(names, each, strict=True)) for each in counts)
-        return chi_squared_test(baseline_counts, current_counts, feature)
+    if len(np.unique(np.concatenate([baseline, current]))) <= _FEW_VALUES:
+        sides = (np.unique(side, return_counts=True) for side in (baseline, current))
+        before, now = ({str(value): int(n) for value, n in zip(*side, strict=True)} for side in sides)
+        return chi_squared_test(before, now, feature)
     small = max(len(baseline), len(current)) <= 2000
     found = stats.ks_2samp(baseline, current, method="auto" if small else "asymp")
     return DriftTest(feature, "Kolmogorov-Smirnov", float(found.statistic), float(found.pvalue))
@@ -127,9 +125,7 @@ def _contingency_table(baseline: Counts, current: Counts) -> npt.NDArray[np.int6
     return np.hstack([kept, pooled])
 
 
-def missing_values_test(
-    baseline: tuple[int, int], current: tuple[int, int], feature: str
-) -> DriftTest | None:
+def missing_values_test(baseline: Part, current: Part, feature: str) -> DriftTest | None:
     """Test whether the share of missing values changed.
 
     Parameters
@@ -152,9 +148,7 @@ def missing_values_test(
     return DriftTest(feature, MISSING, float(shares[1] - shares[0]), float(found.pvalue))
 
 
-def share_test(
-    promoted: tuple[int, int], live: tuple[int, int], target: str = "live accuracy"
-) -> DriftTest | None:
+def share_test(promoted: Part, live: Part, target: str = "live accuracy") -> DriftTest | None:
     """Test whether a live share of rows is lower than the share on the holdout (Fisher, one-sided).
 
     Parameters
@@ -243,8 +237,7 @@ def _encode(rows: pd.DataFrame) -> Floats:
 
 
 def _standardise(values: Floats) -> Floats:
-    spread = values.std()
-    return (values - values.mean()) / spread if spread else values - values.mean()
+    return (values - values.mean()) / (values.std() or 1.0)
 
 
 def _differing_pairs(
@@ -289,8 +282,5 @@ def psi(expected: npt.NDArray[np.int64], found: npt.NDArray[np.int64]) -> float:
     expected, found
         Rows by bin, shape (bins,). Half a row is added to each bin, so that no bin is empty.
     """
-    shares = []
-    for counts in (expected, found):
-        smooth = counts + 0.5
-        shares.append(smooth / smooth.sum())
-    return float(np.sum((shares[1] - shares[0]) * np.log(shares[1] / shares[0])))
+    before, current = ((counts + 0.5) / np.sum(counts + 0.5) for counts in (expected, found))
+    return float(np.sum((current - before) * np.log(current / before)))
