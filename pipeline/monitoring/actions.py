@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
+from mlflow import MlflowClient
 
 from pipeline.errors import DataError, PipelineError
 from pipeline.monitoring.analysis import Analysis
-from pipeline.monitoring.run_log import CAUSE_TAG, MonitoringRun
+from pipeline.monitoring.run_log import MonitoringRun
 from pipeline.params.definitions import CANDIDATE_STAGE, MonitorParams, TrainParams
 from pipeline.params.fields import as_text
 from pipeline.tracking import runs
@@ -29,9 +28,6 @@ from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.promotion import promote, rollback
 from registry_tools.refs import ModelRef
 from registry_tools.stats.metric import runs_code
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
 
 _log = logging.getLogger(__name__)
 
@@ -109,19 +105,14 @@ def retrain(
     try:
         with runs.separate_runs():
             result = train(training)
-        run.tag(result.version, CAUSE_TAG, run.run_id)
+        run.tag_retrained(result.version)
     except (PipelineError, RegistryToolsError) as error:
         return [ActionResult("retrain", "failed", str(error))]
     except Exception as error:  # noqa: BLE001 - an estimator may raise any exception
         _log.debug("the retraining failed", exc_info=True)
-        reason = error_summary(error)
-        return [ActionResult("retrain", "failed", reason[:500])]
-    trained = ActionResult(
-        "retrain",
-        "done",
-        f"version {result.version} in {result.stage}, "
-        f"{result.metric} {format_value(result.value)} on {result.holdout_rows} held-out rows",
-    )
+        return [ActionResult("retrain", "failed", error_summary(error, 500))]
+    value = f"{result.metric} {format_value(result.value)} on {result.holdout_rows} held-out rows"
+    trained = ActionResult("retrain", "done", f"version {result.version} in {result.stage}, {value}")
     reason = f"drift in {analysis.where()[:200]}, monitoring run {run.run_id}"
     return [trained, _evaluate_gates(client, params, result.version, reason, current_version)]
 
@@ -139,19 +130,16 @@ def _evaluate_gates(
             expect_current=current_version,
             dry_run=not params.promote,
         )
-    except GateRefused as error:
-        return ActionResult("promote", "refused", str(error))
     except RegistryToolsError as error:
-        return ActionResult("promote", "failed", str(error))
-    if done.event is None:
-        message = (
-            f"it passes the gates; to promote it, run registry-tools promote {params.name}@{CANDIDATE_STAGE} "
-            f"--to {params.stage}, or set promote=true for the next retraining"
-        )
-        if not done.verdict.passed:
-            return ActionResult("promote", "refused", promote.refusal(done))
-        return ActionResult("promote", "not started", f"version {version}: {message}")
-    return ActionResult("promote", "done", f"{params.stage}: version {done.previous_version} → {version}")
+        outcome = "refused" if isinstance(error, GateRefused) else "failed"
+        return ActionResult("promote", outcome, str(error))
+    if done.event is not None:
+        return ActionResult("promote", "done", f"{params.stage}: version {done.previous_version} → {version}")
+    if not done.verdict.passed:
+        return ActionResult("promote", "refused", promote.refusal(done))
+    command = f"registry-tools promote {params.name}@{CANDIDATE_STAGE} --to {params.stage}"
+    how = f"to promote it, run {command}, or set promote=true for the next retraining"
+    return ActionResult("promote", "not started", f"version {version}: it passes the gates; {how}")
 
 
 def training_params(watched: VersionInfo, baseline: TrainingBaseline, name: str, table: str) -> TrainParams:
@@ -179,7 +167,7 @@ def training_params(watched: VersionInfo, baseline: TrainingBaseline, name: str,
     """
     columns = _column_names(Path(table))
     known = {spec.name for spec in fields(TrainParams)} - _NOT_REUSED
-    before = _reusable_params({k: v for k, v in watched.params.items() if k in known})
+    before = {name: text.strip("'") for name, text in watched.params.items() if name in known}
     given = {role: before[role] for role in ("group", "weight", "time") if before.get(role, "none") != "none"}
     roles = given.values()
     needed = [*baseline.columns, baseline.target, *roles]
@@ -195,18 +183,12 @@ def training_params(watched: VersionInfo, baseline: TrainingBaseline, name: str,
     dropped = [
         c for c in columns if c not in needed or (c == given.get("time") and c not in baseline.columns)
     ]
-    params = TrainParams.from_text(
-        before
-        | ({} if "time" in given else {"split": "hash"})
-        | {
-            "data": table,
-            "target": baseline.target,
-            "task": baseline.task,
-            "drop": as_text(tuple(dropped)),
-            "name": name,
-            "stage": CANDIDATE_STAGE,
-        }
-    )
+    if "time" not in given:
+        before["split"] = "hash"
+        if before.get("test_size", "").isdigit():
+            del before["test_size"]  # split=hash needs a fraction, not a number of rows
+    own = {"target": baseline.target, "task": baseline.task, "drop": as_text(tuple(dropped))}
+    params = TrainParams.from_text(before | own | {"data": table, "name": name, "stage": CANDIDATE_STAGE})
     _refuse_functions(params, f"{name} version {watched.version}")
     return replace(params, dtypes={c: kind for c, kind in params.dtypes.items() if c in columns})
 
@@ -220,15 +202,6 @@ def _refuse_functions(params: TrainParams, version: str) -> None:
                 f"retrain={params.data}: {version} was trained with {parameter}={value}, and the monitor "
                 "runs no code that a version names: train it with python -m pipeline train"
             )
-
-
-def _reusable_params(before: Mapping[str, str]) -> dict[str, str]:
-    """Return the logged parameters of a run in the form that `TrainParams.from_text` reads."""
-    texts = {name: text.strip("'") for name, text in before.items()}
-    if texts.get("test_size", "").isdigit() and texts.get("time", "none") == "none":
-        # split=hash needs a fraction, not a number of rows
-        del texts["test_size"]
-    return texts
 
 
 def _column_names(path: Path) -> list[str]:

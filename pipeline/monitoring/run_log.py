@@ -5,10 +5,11 @@ The module also holds the retraining lock, which lets only one run retrain withi
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ from mlflow.entities import Metric
 from pipeline.monitoring.analysis import Analysis
 from registry_tools.mlflow_store import registry, runs
 from registry_tools.mlflow_store.client import translate_errors
+from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.mlflow_store.tags import DRIFT_AT_TAG, DRIFT_RUN_TAG, DRIFT_TAG, TRAINING_VIEW
 from registry_tools.mlflow_store.write_once import write_once
 from registry_tools.processes import process_is_running
@@ -46,28 +48,26 @@ class MonitoringRun:
 
     def log_analysis(self, analysis: Analysis) -> None:
         """Log the metrics of an analysis; the PSI of a feature gets one step for each part of the window."""
-        now = int(datetime.now(timezone.utc).timestamp() * 1000)
-        logged = [Metric("rows", analysis.rows, now, 0), Metric("drift", float(analysis.has_drift), now, 0)]
+        found = analysis.performance
+        values: dict[str, Sequence[float]] = {"rows": [analysis.rows], "drift": [analysis.has_drift]}
         suffixes = metric_suffixes([feature.name for feature in analysis.features])
         for feature, suffix in zip(analysis.features, suffixes, strict=True):
-            logged += [
-                Metric(f"psi.{suffix}", value, now, step) for step, value in enumerate(feature.psi_over_time)
-            ]
-            logged.append(Metric(f"missing.{suffix}", feature.current_missing, now, 0))
+            values[f"psi.{suffix}"] = feature.psi_over_time
+            values[f"missing.{suffix}"] = [feature.current_missing]
         targets = list(dict.fromkeys(test.target for test in analysis.tests))
         for target, suffix in zip(targets, metric_suffixes(targets), strict=True):
-            p_value = min(test.adjusted_p_value for test in analysis.tests if test.target == target)
-            logged.append(Metric(f"p_value.{suffix}", p_value, now, 0))
-        if (found := analysis.performance) is not None:
-            key, live = metric_suffixes([found.metric])[0], found.live
-            if live is not None:
-                logged += [
-                    Metric(f"live_{key}", live.value, now, 0),
-                    Metric(f"live_{key}.low", live.low, now, 0),
-                    Metric(f"live_{key}.high", live.high, now, 0),
-                ]
+            p_values = [test.adjusted_p_value for test in analysis.tests if test.target == target]
+            values[f"p_value.{suffix}"] = [min(p_values)]
+        if found is not None:
+            key = metric_suffixes([found.metric])[0]
+            if found.live is not None:
+                values[f"live_{key}"] = [found.live.value]
+                values[f"live_{key}.low"] = [found.live.low]
+                values[f"live_{key}.high"] = [found.live.high]
             if found.promoted is not None:
-                logged.append(Metric(f"promoted_{key}", found.promoted.value, now, 0))
+                values[f"promoted_{key}"] = [found.promoted.value]
+        now = int(datetime.now(timezone.utc).timestamp() * 1000)
+        logged = [Metric(k, float(v), now, step) for k, each in values.items() for step, v in enumerate(each)]
         with translate_errors(self._client.tracking_uri):
             for start in range(0, len(logged), 900):
                 self._client.log_batch(self.run_id, metrics=logged[start : start + 900], synchronous=True)
@@ -96,13 +96,11 @@ class MonitoringRun:
         at = f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
         verdict = analysis.verdict() + (f": {analysis.where()}" if analysis.has_drift else "")
         tags = {DRIFT_AT_TAG: at, DRIFT_RUN_TAG: self.run_id, DRIFT_TAG: verdict[:5000]}
-        for key, value in tags.items():
-            self.tag(analysis.version, key, value)
+        registry.set_tags(self._client, VersionInfo(self._model, analysis.version), tags)
 
-    def tag(self, version: int, key: str, value: str) -> None:
-        """Set a tag of a version."""
-        with translate_errors(self._client.tracking_uri):
-            self._client.set_model_version_tag(self._model, str(version), key, value)
+    def tag_retrained(self, version: int) -> None:
+        """Tag a version with the id of this run, which started its training."""
+        registry.set_tags(self._client, VersionInfo(self._model, version), {CAUSE_TAG: self.run_id})
 
     def end(self, status: str, tags: Mapping[str, str]) -> None:
         """End the run with the status FINISHED, FAILED or KILLED, and set its last tags."""
@@ -125,31 +123,23 @@ class MonitoringRun:
         -------
         None if this run may retrain, else the reason why it may not.
         """
-        log = EventLog.find_or_make(self._client, self._model)
-        with translate_errors(self._client.tracking_uri):
-            while True:
-                run = self._client.get_run(log.root)
-                prefix = f"{_LOCK}.{stage}."
-                locks = {
-                    int(key.removeprefix(prefix)): value
-                    for key, value in run.data.params.items()
-                    if key.startswith(prefix) and key.removeprefix(prefix).isdigit()
-                }
-                last = max(locks, default=0)
-                held = self._lock_holder(locks[last], cooldown) if locks else None
-                if held is not None:
-                    return held
-                key = f"{prefix}{last + 1}"
-                if write_once(self._client, log.root, key, self.run_id) == self.run_id:
-                    return None
+        log, prefix = EventLog.find_or_make(self._client, self._model), f"{_LOCK}.{stage}."
+        while True:
+            with translate_errors(self._client.tracking_uri):
+                params = self._client.get_run(log.root).data.params
+            number = next(n for n in itertools.count(1) if f"{prefix}{n}" not in params)
+            held = self._lock_holder(params.get(f"{prefix}{number - 1}"), cooldown)
+            if held is not None:
+                return held
+            if write_once(self._client, log.root, f"{prefix}{number}", self.run_id) == self.run_id:
+                return None
 
-    def _lock_holder(self, run_id: str, cooldown: timedelta) -> str | None:
+    def _lock_holder(self, run_id: str | None, cooldown: timedelta) -> str | None:
         """Return the reason why the lock of an earlier run still holds; None if it does not."""
-        before = registry.find_run(self._client, run_id)
+        before = registry.find_run(self._client, run_id) if run_id is not None else None
         if before is None or before.info.lifecycle_stage != "active":
             return None  # the run was deleted, so its start time is unknown
-        began = datetime.fromtimestamp(before.info.start_time / 1000, timezone.utc)
-        age = datetime.now(timezone.utc) - began
+        age = datetime.now(timezone.utc) - datetime.fromtimestamp(before.info.start_time / 1000, timezone.utc)
         tags = before.data.tags
         if before.info.status == "RUNNING" and _is_running_here(tags):
             return f"run {run_id} is retraining, started {_format_age(age)}"
