@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
+from pyarrow.dataset import dataset
 
 from pipeline.errors import DataError
 from pipeline.monitoring.data.production_data import AT, MODEL, PREDICTED, PROBABILITIES, ProductionData
@@ -55,27 +55,24 @@ def read_production_data(
     """
     if not path.exists():
         raise DataError(f"{path}: there is no such file or folder (relative paths start at {Path.cwd()})")
-    skipped = () if probabilities else (PROBABILITIES,)
     if path.is_dir():
-        rows = _read_log_folder(path, name, since, skipped)
+        rows = _read_log_folder(path, name, since, probabilities)
     elif path.suffix.lower() in _PARQUET:
         try:
-            rows = ProductionData((_read_parquet(path, skipped),))
+            rows = ProductionData((_read_parquet(path, since, probabilities),))
         except (OSError, pa.ArrowException) as error:
             raise DataError(f"{path} cannot be read as Parquet: {first_line(error)}") from error
     else:
         table = read_table(path, text_columns=text, may_be_empty=True, literal_columns=PREDICTED)
         try:
-            rows = ProductionData((_decode_dictionaries(pa.Table.from_pandas(table, preserve_index=False)),))
+            rows = ProductionData((pa.Table.from_pandas(table, preserve_index=False),))
         except pa.ArrowException as error:
             raise DataError(f"{path}: {first_line(error)}") from error
     rows = _keep_model(replace(rows, features=frozenset(features)), name, path)
     return rows if since is None else _keep_since(rows, since)
 
 
-def _read_log_folder(
-    path: Path, name: str, since: datetime | None, skipped: Collection[str]
-) -> ProductionData:
+def _read_log_folder(path: Path, name: str, since: datetime | None, probabilities: bool) -> ProductionData:
     """Read the finished files of a prediction log; the server hides a file while it writes it."""
     own = path / name
     folder = own if own.is_dir() else path
@@ -88,8 +85,7 @@ def _read_log_folder(
     tables, notes = [], []
     for file in files:
         try:
-            if since is None or not _is_before(file, since):
-                tables.append(_read_parquet(file, skipped))
+            tables.append(_read_parquet(file, since, probabilities))
         except (OSError, pa.ArrowException) as error:
             _log.warning("%s cannot be read and is left out: %s", file.name, first_line(error))
             notes.append(f"{file.name} cannot be read and was left out")
@@ -98,45 +94,20 @@ def _read_log_folder(
     return ProductionData(tuple(tables), tuple(notes))
 
 
-def _is_before(file: Path, since: datetime) -> bool:
-    """Check in the footer of a file whether all its rows were predicted before a time."""
-    with pq.ParquetFile(file) as opened:
-        if AT not in opened.schema_arrow.names:
-            return False
-        place = opened.schema_arrow.get_field_index(AT)
-        groups = range(opened.metadata.num_row_groups)
-        statistics = [opened.metadata.row_group(group).column(place).statistics for group in groups]
-    return all(
-        each is not None
-        and each.has_min_max
-        and isinstance(each.max, datetime)
-        and (each.max if each.max.tzinfo else each.max.replace(tzinfo=timezone.utc)) < since
-        for each in statistics
-    )
-
-
-def _read_parquet(path: Path, skipped: Collection[str]) -> pa.Table:
-    with pq.ParquetFile(path) as file:
-        names = [name for name in file.schema_arrow.names if name not in skipped]
-        return _decode_dictionaries(file.read(columns=names, use_pandas_metadata=False))
-
-
-def _decode_dictionaries(table: pa.Table) -> pa.Table:
-    """Return a table with plain columns: pyarrow cannot join columns with different dictionaries.
-
-    Raises
-    ------
-    DataError
-        If two columns have the same name.
-    """
-    doubled = [name for name in table.column_names if table.column_names.count(name) > 1]
-    if doubled:
-        raise DataError(f"column {doubled[0]!r} occurs twice in the rows")
-    for place, field in enumerate(table.schema):
-        if pa.types.is_dictionary(field.type):
-            plain = table.column(place).cast(field.type.value_type)
-            table = table.set_column(place, field.name, plain)
-    return table.replace_schema_metadata(None)
+def _read_parquet(path: Path, since: datetime | None, probabilities: bool) -> pa.Table:
+    """Read a file, but not the row groups whose rows were all predicted before `since`."""
+    file = dataset(path, format="parquet")
+    names = [name for name in file.schema.names if probabilities or name != PROBABILITIES]
+    is_recent = None
+    if since is not None and AT in names and pa.types.is_timestamp(file.schema.field(AT).type):
+        at = pc.field(AT)
+        is_recent = at.is_null() | (at >= pa.scalar(since, file.schema.field(AT).type))
+    table = file.to_table(names, filter=is_recent)
+    # pyarrow cannot join columns with different dictionaries.
+    kinds = [
+        each.type.value_type if pa.types.is_dictionary(each.type) else each.type for each in table.schema
+    ]
+    return table.cast(pa.schema(zip(names, kinds, strict=True)))
 
 
 def _keep_model(rows: ProductionData, name: str, path: Path) -> ProductionData:
@@ -149,20 +120,19 @@ def _keep_model(rows: ProductionData, name: str, path: Path) -> ProductionData:
     """
     kept, others = [], set()
     for table in rows.tables:
-        if MODEL in table.column_names and table.num_rows:
-            models = table.column(MODEL)
-            foreign = set(pc.unique(models).to_pylist()) - {name}
+        if MODEL in table.column_names:
+            foreign = set(pc.unique(table.column(MODEL)).to_pylist()) - {name}
             if foreign:  # filtering copies the table
-                table = table.filter(pc.equal(models, name))
+                table = table.filter(pc.equal(table.column(MODEL), name))
             others |= foreign
         kept.append(table)
     found = replace(rows, tables=tuple(kept))
     if not others:
         return found
+    models = quoted_names(sorted(others))
     if not found.count:
-        raise DataError(f"{path}: all rows were predicted by {quoted_names(sorted(others))}, not by {name}")
-    note = f"rows that {quoted_names(sorted(others))} predicted were left out"
-    return replace(found, notes=(*rows.notes, note))
+        raise DataError(f"{path}: all rows were predicted by {models}, not by {name}")
+    return replace(found, notes=(*rows.notes, f"rows that {models} predicted were left out"))
 
 
 def _keep_since(rows: ProductionData, since: datetime) -> ProductionData:
@@ -175,11 +145,8 @@ def _keep_since(rows: ProductionData, since: datetime) -> ProductionData:
         if held is None or not pa.types.is_timestamp(held):
             why = f"no column {AT!r}" if held is None else f"column {AT!r} holds {held}"
             raise DataError(f"since: the rows have no time of prediction ({why})")
-        at = table.column(AT)
-        if at.type.tz is None:
-            at = pc.assume_timezone(at, "UTC")
-        late = pc.greater(at, pa.scalar(now + timedelta(minutes=1), at.type))
-        ahead += pc.sum(late).as_py() or 0
+        at = table.column(AT)  # a column without a time zone holds times in UTC
+        ahead += pc.sum(pc.greater(at, pa.scalar(now + timedelta(minutes=1), at.type))).as_py() or 0
         timeless += at.null_count
         kept.append(table.filter(pc.greater_equal(at, pa.scalar(since, at.type))))
     if ahead:
