@@ -7,9 +7,7 @@ flowers, and a new lamp, which changes the measured petal width, causes the drif
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +19,7 @@ import pandas as pd
 from pipeline.errors import PipelineError
 from pipeline.showcase.demo_page import PAGE, DemoPage, serve_page
 from pipeline.showcase.load_generator import FlowerSampler, LoadGenerator
-from pipeline.showcase.servers import check_port, run_server
+from pipeline.showcase.servers import check_port, project_environment, run_module, run_server
 from registry_tools.mlflow_store.client import connect
 
 _WINDOW = 500  # rows of each window
@@ -50,8 +48,7 @@ class _Demo:
             If the exit code differs from `exit_code`.
         """
         typed = f"python -m {' '.join(arguments)}"
-        command = [sys.executable, "-m", *arguments]
-        done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
+        done = run_module(arguments, self.folder, self.environment)
         tone = {0: "good", 4: "bad"}.get(exit_code, "")
         output = done.stdout if done.returncode == exit_code else done.stdout + done.stderr
         self.report_step(title, f"{typed}   → exit {done.returncode}", output, tone)
@@ -63,9 +60,8 @@ class _Demo:
         """Report a step in the terminal and on the page."""
         self.page.add(title, command, output, tone)
         self.echo(f"{self.page.steps[-1].at:4d} s  {title}")
-        for line in [command, *output.splitlines()]:
-            if line.strip():
-                self.echo(f"        {line}")
+        for line in filter(str.strip, [command, *output.splitlines()]):
+            self.echo(f"        {line}")
 
 
 def run(folder: Path, port: int, echo: Echo) -> None:
@@ -80,16 +76,11 @@ def run(folder: Path, port: int, echo: Echo) -> None:
     _prepare(folder)
     page = DemoPage(folder)
     page.write()
-    environment = os.environ | {
-        "MLFLOW_TRACKING_URI": f"sqlite:///{folder.resolve()}/mlflow.db",
-        "MLFLOW_LOGGING_LEVEL": "ERROR",
-        "PYTHONPATH": os.pathsep.join(
-            filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")])
-        ),
-        "PYTHONWARNINGS": "ignore",
-    }
-    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
-        environment.pop(name, None)
+    environment = project_environment(
+        MLFLOW_TRACKING_URI=f"sqlite:///{folder.resolve()}/mlflow.db",
+        MLFLOW_LOGGING_LEVEL="ERROR",
+        PYTHONWARNINGS="ignore",
+    )
     demo = _Demo(folder, page, environment, echo)
     with serve_page(page, port) as address:
         echo(f"watch     {address}")
@@ -114,14 +105,14 @@ def _prepare(folder: Path) -> None:
 
 def _run_steps(demo: _Demo) -> None:
     flowers = FlowerSampler(seed=7)
-    flowers.table(600).to_csv(demo.folder / "flowers.csv", index=False)
+    flowers.table(flowers.draw() for _ in range(600)).to_csv(demo.folder / "flowers.csv", index=False)
     demo.run(
         "train", "pipeline", "train", "--data", "flowers.csv", "--target", "species",
         "--split", "hash", "--plots", "false",
     )  # fmt: skip
     demo.run("promote", "registry_tools", "promote", "iris@staging", "--to", "production")
-    with _server(demo) as port, _traffic(demo, port, flowers) as traffic:
-        demo.page.lamp = "the lamp is the same as in training"
+    with _server(demo) as port, contextlib.closing(LoadGenerator(port, flowers)) as traffic:
+        demo.page.traffic = traffic
         demo.report_step(f"serve, and send {_WINDOW} flowers")
         _send_window(demo, traffic)
         _monitor(demo, traffic, "monitor: nothing has changed", 0)
@@ -130,7 +121,8 @@ def _run_steps(demo: _Demo) -> None:
         demo.page.lamp = f"under a new lamp, petals seem {_WIDER} cm wider"
         demo.report_step(f"change the lamp: petals seem {_WIDER} cm wider", tone="bad")
         _send_window(demo, traffic)
-        _labelled_table(traffic).to_csv(demo.folder / "labelled.csv", index=False)
+        labelled = flowers.table((values, name) for _, values, name in list(traffic.sent))
+        labelled.to_csv(demo.folder / "labelled.csv", index=False)
         _monitor(
             demo, traffic, "monitor: drift; train on the labelled rows, run the gates, promote", 4,
             "--retrain", "labelled.csv", "--promote", "true",
@@ -149,43 +141,27 @@ def _send_window(demo: _Demo, traffic: LoadGenerator) -> None:
     """Send the flowers of one window, and record its start time."""
     traffic.sent.clear()
     traffic.since = time.time()
-    demo.page.traffic = traffic.counts()
     for _ in range(10):
         traffic.wait_for(_WINDOW // 10)
-        demo.page.traffic = traffic.counts()
         demo.page.write()
     time.sleep(2)  # the server writes the log every second
 
 
 def _monitor(demo: _Demo, traffic: LoadGenerator, title: str, exit_code: int, *options: str) -> None:
-    """Run `monitor` on the last window, with the labels of its flowers."""
-    rows = list(traffic.sent)
-    table = pd.DataFrame([(request, name) for request, _, name in rows])
-    table.columns = pd.Index(["request_id", "label"])
-    table.to_csv(demo.folder / "labels.csv", index=False)
-    since = int(time.time() - traffic.since)
+    """Run `monitor` on the last window, with the labels of its flowers, and copy its report."""
+    sent = list(traffic.sent)
+    labels = {"request_id": [request for request, _, _ in sent], "label": [name for _, _, name in sent]}
+    pd.DataFrame(labels).to_csv(demo.folder / "labels.csv", index=False)
     output = demo.run(
-        title, "pipeline", "monitor", "--current", _LOG, "--labels", "labels.csv",
-        "--since", f"{since}s", "--alpha", "0.001", *options, exit_code=exit_code,
+        title, "pipeline", "monitor", "--current", _LOG, "--labels", "labels.csv", "--alpha", "0.001",
+        "--since", f"{int(time.time() - traffic.since)}s", *options, exit_code=exit_code,
     )  # fmt: skip
     run_id = output.rstrip().splitlines()[-1].split()[1]
-    _keep_report(demo, run_id)
-
-
-def _keep_report(demo: _Demo, run_id: str) -> None:
-    """Copy the report of a monitoring run into the folder of the page."""
     client = connect(demo.environment["MLFLOW_TRACKING_URI"])
-    found = client.download_artifacts(run_id, "report.html", str(demo.folder))
-    name = f"report-{len(demo.page.reports) + 1}.html"
-    Path(found).rename(demo.folder / name)
-    demo.page.reports.append(name)
+    report = f"report-{len(demo.page.reports) + 1}.html"
+    Path(client.download_artifacts(run_id, "report.html", str(demo.folder))).rename(demo.folder / report)
+    demo.page.reports.append(report)
     demo.page.write()
-
-
-def _labelled_table(traffic: LoadGenerator) -> pd.DataFrame:
-    rows = list(traffic.sent)
-    table = pd.DataFrame([values for _, values, _ in rows], columns=FlowerSampler(0).columns)
-    return table.assign(species=[name for _, _, name in rows])
 
 
 def _wait_for_version(demo: _Demo, traffic: LoadGenerator, version: int) -> None:
@@ -201,7 +177,6 @@ def _wait_for_version(demo: _Demo, traffic: LoadGenerator, version: int) -> None
         if time.monotonic() > until:
             raise PipelineError(f"the server did not load version {version} within {_START_SECONDS:.0f} s")
         time.sleep(0.1)
-    demo.page.traffic = traffic.counts()
     demo.report_step(f"the server has loaded version {version}, and no request was lost", tone="good")
 
 
@@ -215,13 +190,3 @@ def _server(demo: _Demo) -> Iterator[int]:
     with run_server(command, demo.folder, demo.environment, "server") as (port, _):
         demo.page.server = f"http://127.0.0.1:{port}/predict"
         yield port
-
-
-@contextlib.contextmanager
-def _traffic(demo: _Demo, port: int, flowers: FlowerSampler) -> Iterator[LoadGenerator]:
-    traffic = LoadGenerator(port, flowers)
-    try:
-        yield traffic
-    finally:
-        traffic.close()
-        demo.page.traffic = traffic.counts()

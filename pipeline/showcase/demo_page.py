@@ -13,6 +13,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from pipeline.showcase.load_generator import LoadGenerator
 from registry_tools.files.temp_files import atomic_write
 from registry_tools.reports.render import render
 
@@ -36,11 +37,11 @@ class DemoPage:
 
     folder: Path
     server: str = ""
-    lamp: str = "none yet"
+    lamp: str = "the lamp is the same as in training"
     ended: bool = False
     steps: list[DemoStep] = field(default_factory=list)
     reports: list[str] = field(default_factory=list)
-    traffic: dict[str, Any] = field(default_factory=dict)
+    traffic: LoadGenerator | None = None
     began: float = field(default_factory=time.monotonic)
 
     def add(self, title: str, command: str = "", output: str = "", tone: str = "") -> None:
@@ -52,18 +53,8 @@ class DemoPage:
 
     def write(self) -> None:
         """Write the page atomically."""
-        counts = {"responses": 0, "failed": 0, "version": None, "correct": 0, "of": 0}
-        text = render(
-            "demo_page.html",
-            datetime.now(timezone.utc),
-            Path(__file__).parent,
-            server=self.server,
-            lamp=self.lamp,
-            ended=self.ended,
-            steps=list(self.steps),
-            reports=list(self.reports),
-            **counts | self.traffic,
-        )
+        now, here = datetime.now(timezone.utc), Path(__file__).parent
+        text = render("demo_page.html", now, here, page=self)
         with atomic_write(self.folder / PAGE) as part:
             part.write_text(text, encoding="utf-8")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import signal
 import sqlite3
@@ -17,11 +16,10 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import PipelineError
-from pipeline.showcase.servers import OutdatedSchema, check_port, run_server
+from pipeline.showcase.servers import OutdatedSchema, check_port, project_environment, run_module, run_server
 from registry_tools.errors import last_line
 from registry_tools.mlflow_store.tags import TRAINING_VIEW
 
@@ -29,32 +27,21 @@ DATABASE = "mlflow.db"
 ARTIFACTS = "artifacts"
 
 
-@dataclass(frozen=True)
-class ExampleCommand:
-    """One command of this project, with its expected exit code."""
-
-    arguments: Sequence[str]
-    exit_code: int = 0
+def _train(*arguments: str) -> list[str]:
+    return ["pipeline", "train", *arguments]
 
 
-def _train(*arguments: str) -> ExampleCommand:
-    return ExampleCommand(["pipeline", "train", *arguments])
-
-
-def _tools(*arguments: str, exit_code: int = 0) -> ExampleCommand:
-    return ExampleCommand(["registry_tools", *arguments], exit_code)
-
-
-def _promote(ref: str, *arguments: str, exit_code: int = 0) -> ExampleCommand:
-    return _tools("promote", ref, "--to", "production", *arguments, exit_code=exit_code)
+def _promote(ref: str, reason: str) -> list[str]:
+    return ["registry_tools", "promote", ref, "--to", "production", "--reason", reason]
 
 
 WINE = ["--data", "wine.csv", "--target", "cultivar", "--name", "wine"]
+REFUSED = _promote("iris/1", "to see it refused")  # by a gate: exit code 3
 STEPS = [
     _train("--max-iter", "1"),
     _train("--model-params", '{"C": 0.01}'),
     _train(),
-    _promote("iris@staging", "--reason", "the first that is good enough"),
+    _promote("iris@staging", "the first that is good enough"),
     _train("--model-params", '{"C": 10.0}'),
     _train("--model", "knn"),
     _train("--model", "knn", "--model-params", '{"n_neighbors": 15}'),
@@ -62,11 +49,11 @@ STEPS = [
     _train("--model", "svc", "--model-params", '{"C": 10.0, "kernel": "linear"}'),
     _train("--model", "random_forest", "--model-params", '{"n_estimators": 10}'),
     _train("--model", "hist_gradient_boosting", "--max-iter", "20"),
-    _promote("iris/1", "--reason", "to see it refused", exit_code=3),
-    _promote("iris/8", "--reason", "a linear kernel does as well"),
-    _tools("rollback", "iris", "--reason", "the calibration was better before"),
+    REFUSED,
+    _promote("iris/8", "a linear kernel does as well"),
+    ["registry_tools", "rollback", "iris", "--reason", "the calibration was better before"],
     _train(*WINE),
-    _promote("wine@staging", "--reason", "the first"),
+    _promote("wine@staging", "the first"),
     _train(*WINE, "--model", "random_forest", "--model-params", '{"n_estimators": 10}'),
     _train("--max-iter", "300"),
 ]
@@ -81,9 +68,8 @@ def make(folder: Path) -> None:
         If a command does not end with its expected exit code. The old store stays as it is.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        new = Path(scratch, "store")
+        new, work = Path(scratch, "store"), Path(scratch, "work")
         new.mkdir()
-        work = Path(scratch, "work")
         work.mkdir()
         _write_wine(work / "wine.csv")
         with server(new) as (address, _):
@@ -109,30 +95,25 @@ def _write_wine(path: Path) -> None:
     wine.data.assign(cultivar=[f"cultivar {n + 1}" for n in wine.target]).to_csv(path, index=False)
 
 
-def _run(step: ExampleCommand, work: Path, address: str) -> None:
-    command = [sys.executable, "-m", *step.arguments]
-    environment = _environment() | {"MLFLOW_TRACKING_URI": address}
-    done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True)
-    if done.returncode != step.exit_code:
-        raise PipelineError(
-            f"{' '.join(step.arguments)}: exit code {done.returncode} instead of {step.exit_code}: "
-            f"{done.stderr.strip()[-2000:]}"
-        )
+def _run(step: Sequence[str], work: Path, address: str) -> None:
+    done = run_module(step, work, _environment() | {"MLFLOW_TRACKING_URI": address})
+    expected = 3 if step is REFUSED else 0
+    if done.returncode != expected:
+        codes = f"exit code {done.returncode} instead of {expected}"
+        raise PipelineError(f"{' '.join(step)}: {codes}: {done.stderr.strip()[-2000:]}")
 
 
 def _environment() -> dict[str, str]:
     """Return an environment that keeps user name and paths of this machine out of the store."""
-    context = {"mlflow.source.name": "pipeline", "mlflow.user": "example"}
-    return os.environ | {
-        "LOGNAME": "example",
-        "USER": "example",
-        "MLFLOW_RUN_CONTEXT": json.dumps(context),
-        "MLFLOW_DISABLE_TELEMETRY": "true",
+    return project_environment(
+        LOGNAME="example",
+        USER="example",
+        MLFLOW_RUN_CONTEXT=json.dumps({"mlflow.source.name": "pipeline", "mlflow.user": "example"}),
+        MLFLOW_DISABLE_TELEMETRY="true",
         # The jobs of MLflow's server serve its GenAI features and would start eight more processes.
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_LOGGING_LEVEL": "WARNING",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-    }
+        MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",
+        MLFLOW_LOGGING_LEVEL="WARNING",
+    )
 
 
 def _compact_database(database: Path) -> None:
@@ -196,8 +177,8 @@ def _serve(folder: Path, port: int, echo: Callable[[str], None], ended: threadin
 
 
 def _upgrade(database: Path) -> None:
-    command = [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{database}"]
-    done = subprocess.run(command, env=_environment(), capture_output=True, text=True)
+    command = ["mlflow", "db", "upgrade", f"sqlite:///{database}"]
+    done = run_module(command, database.parent, _environment())
     if done.returncode != 0:
         reason = last_line(done.stderr, "no output")
         raise PipelineError(f"the store was created by an older MLflow and cannot be upgraded: {reason}")

@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -40,11 +40,10 @@ class FlowerSampler:
         values[3] += wider
         return [round(max(float(value), 0.1), 1) for value in values], str(self._names[kind])
 
-    def table(self, rows: int) -> pd.DataFrame:
+    def table(self, flowers: Iterable[tuple[list[float], str]]) -> pd.DataFrame:
         """Return a table of flowers, shape (rows, 5), with the class name in the column `species`."""
-        drawn = [self.draw() for _ in range(rows)]
-        table = pd.DataFrame([values for values, _ in drawn], columns=self.columns)
-        return table.assign(species=[name for _, name in drawn])
+        measured, names = zip(*flowers, strict=True)
+        return pd.DataFrame(measured, columns=self.columns).assign(species=names)
 
 
 class LoadGenerator:
@@ -69,16 +68,10 @@ class LoadGenerator:
         self._ending.set()
         self._thread.join()
 
-    def counts(self) -> dict[str, object]:
-        """Return the counts that the page shows."""
-        correct = list(self._correct)
-        return {
-            "responses": self.responses,
-            "failed": self.failed,
-            "version": self.version,
-            "correct": sum(correct),
-            "of": len(correct),
-        }
+    @property
+    def correct(self) -> list[bool]:
+        """Whether each of the last predictions was correct."""
+        return list(self._correct)
 
     def wait_for(self, rows: int, seconds: float = 60) -> None:
         """Wait until `rows` more responses have arrived, at most `seconds`."""
@@ -91,13 +84,12 @@ class LoadGenerator:
         while not self._ending.wait(_PAUSE):
             values, name = self._flowers.draw(self.wider)
             try:
-                request, version, prediction = self._send(connection, values)
+                request, self.version, prediction = self._send(connection, values)
             except (OSError, http.client.HTTPException, ValueError):
                 self.failed += 1
                 connection.close()
                 continue
             self.responses += 1
-            self.version = version
             self._correct.append(prediction == name)
             self.sent.append((request, values, name))
         connection.close()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -24,6 +26,22 @@ class OutdatedSchema(PipelineError):
 
 class PortTaken(PipelineError):
     """Another process uses the port of a server."""
+
+
+def project_environment(**variables: str) -> dict[str, str]:
+    """Return the environment of this process for commands of this project, without a run of `mlflow run`."""
+    of_run = {"MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"}
+    kept = {name: value for name, value in os.environ.items() if name not in of_run}
+    path = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]
+    return kept | {"PYTHONPATH": os.pathsep.join(filter(None, path))} | variables
+
+
+def run_module(
+    arguments: Sequence[str], folder: Path, environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run `python -m` with arguments in a folder, and return its exit code and its output."""
+    command = [sys.executable, "-m", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
 @contextlib.contextmanager
