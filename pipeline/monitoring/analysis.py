@@ -86,23 +86,36 @@ class Analysis:
         """Whether the metric of the version is significantly worse than at promotion."""
         return any(test.kind in {drift_tests.FALLEN, PERMUTATION} for test in self.significant_tests)
 
+    def targets(self) -> list[str]:
+        """Return the targets of the significant tests, each once."""
+        return list(dict.fromkeys(test.target for test in self.significant_tests))
+
     def where(self) -> str:
         """Return the targets of the significant tests, separated by commas."""
-        targets = dict.fromkeys(test.target for test in self.significant_tests)
-        return ", ".join(targets)
+        return ", ".join(self.targets())
 
     def as_dict(self) -> dict[str, Any]:
         """Return the analysis as plain values, for JSON."""
-        return asdict(self) | {
-            "verdict": self.verdict(),
-            "where": list(dict.fromkeys(test.target for test in self.significant_tests)),
-        }
+        return asdict(self) | {"verdict": self.verdict(), "where": self.targets()}
 
     def verdict(self) -> str:
         """Return `drift`, `none`, or `unknown` if the window has too few rows."""
         if not self.is_enough:
             return "unknown"
         return "drift" if self.has_drift else "none"
+
+    def summary(self) -> str:
+        """Return one sentence that states the result."""
+        shift = f"a shift of {self.detectable_shift:.1f} sd"
+        if not self.is_enough:
+            return f"{self.rows} rows, too few to test: {self.min_rows} are needed, which find {shift}"
+        if not self.has_drift:
+            return f"{self.rows} rows: no drift ({shift} would be detected)"
+        clearest = self.significant_tests[0]
+        return (
+            f"{self.rows} rows: drift in {self.where()}; the clearest is {clearest.target}: "
+            f"{clearest.kind} {clearest.statistic:.2f}, corrected p {clearest.adjusted_p_value:.1g}"
+        )
 
 
 def analyse_window(
@@ -198,7 +211,7 @@ def _normalise_columns(rows: pd.DataFrame, baseline: TrainingBaseline) -> pd.Dat
 def _analyse_feature(
     name: str, baseline: TrainingBaseline, window: CurrentWindow
 ) -> tuple[FeatureDrift, list[DriftTest]]:
-    profile = baseline.columns[name]
+    profile, parts = baseline.columns[name], max(1, min(_MAX_PARTS, window.rows // _PART_ROWS))
     if isinstance(profile, NumericProfile):
         values = window.numeric_values(name)
         expected_values = baseline.sample[name].to_numpy(float, na_value=np.nan)
@@ -208,47 +221,27 @@ def _analyse_feature(
         expected = _bin_counts(expected_values, edges)
         stability = drift_tests.psi(expected, _bin_counts(values, edges))
         over_time = [
-            drift_tests.psi(expected, _bin_counts(part, edges))
-            for part in np.array_split(values, _part_count(window.rows))
+            drift_tests.psi(expected, _bin_counts(part, edges)) for part in np.array_split(values, parts)
         ]
     else:
         counts, missing = window.category_counts(name, profile.is_boolean)
         known = {**profile.counts, **({_OTHERS: profile.others} if profile.others else {})}
         unseen = sum(count for category, count in counts.items() if category not in profile.counts)
         unseen = None if profile.others else unseen
-        counts = _pool_unnamed(counts, known)
         # The profile names only its most frequent categories. Chance decides which those are, so a
         # test against other rows would raise false alarms.
         distribution_test = None if profile.others else drift_tests.chi_squared_test(known, counts, name)
         stability = _psi_of_counts(known, counts)
-        sizes = [len(part) for part in np.array_split(np.empty(window.rows), _part_count(window.rows))]
-        starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
         over_time = [
-            _psi_of_counts(
-                known,
-                _pool_unnamed(
-                    window.slice_rows(int(s), size).category_counts(name, profile.is_boolean)[0], known
-                ),
-            )
-            for s, size in zip(starts, sizes, strict=True)
+            _psi_of_counts(known, part.category_counts(name, profile.is_boolean)[0])
+            for part in window.split(parts)
         ]
-    missing_test = drift_tests.missing_values_test(
-        (profile.missing, profile.rows), (missing, window.rows), name
-    )
-    feature = FeatureDrift(
-        name,
-        isinstance(profile, NumericProfile),
-        stability,
-        tuple(over_time),
-        profile.missing / max(profile.rows, 1),
-        missing / max(window.rows, 1),
-        unseen,
-    )
-    return feature, [test for test in (distribution_test, missing_test) if test is not None]
-
-
-def _part_count(rows: int) -> int:
-    return max(1, min(_MAX_PARTS, rows // _PART_ROWS))
+    sides = (profile.missing, profile.rows), (missing, window.rows)
+    tests = distribution_test, drift_tests.missing_values_test(*sides, name)
+    before, current = (gone / max(rows, 1) for gone, rows in sides)
+    is_number = isinstance(profile, NumericProfile)
+    feature = FeatureDrift(name, is_number, stability, tuple(over_time), before, current, unseen)
+    return feature, [test for test in tests if test is not None]
 
 
 def _bin_counts(values: npt.NDArray[np.float64], edges: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
@@ -256,14 +249,10 @@ def _bin_counts(values: npt.NDArray[np.float64], edges: npt.NDArray[np.float64])
     return np.bincount(np.searchsorted(edges, known, side="right"), minlength=len(edges) + 1)
 
 
-def _pool_unnamed(counts: Mapping[str, int], known: Mapping[str, int]) -> dict[str, int]:
-    """Sum the categories that a profile does not name, if the profile itself sums some."""
-    if _OTHERS not in known:
-        return dict(counts)
-    named = {category: count for category, count in counts.items() if category in known}
-    return named | {_OTHERS: sum(counts.values()) - sum(named.values())}
-
-
 def _psi_of_counts(expected: Mapping[str, int], current: Mapping[str, int]) -> float:
+    """Return the PSI of categories; those that a profile does not name are one, if it sums some itself."""
+    if _OTHERS in expected:
+        named = {category: count for category, count in current.items() if category in expected}
+        current = named | {_OTHERS: sum(current.values()) - sum(named.values())}
     names = sorted({*expected, *current})
     return drift_tests.psi(*(np.array([side.get(n, 0) for n in names]) for side in (expected, current)))

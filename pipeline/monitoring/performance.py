@@ -13,7 +13,7 @@ from pipeline.monitoring.drift_tests import DriftTest, share_test
 from pipeline.training.baseline import TrainingBaseline
 from pipeline.training.scoring import bootstrap_estimate, measure
 from registry_tools.stats.intervals import Estimate, wilson
-from registry_tools.stats.metric import Metric, Outcomes, find_metric
+from registry_tools.stats.metric import Metric, Outcomes, compared_rows, find_metric, runs_code
 from registry_tools.stats.number_comparison import MEAN_LOSSES, estimate_number_metric
 from registry_tools.task import DEFAULT_METRICS, REGRESSION
 
@@ -62,15 +62,15 @@ def compare_live(
     The performance, and the test whether it is worse than at promotion; None if it cannot be tested.
     """
     metric, notes = _choose_metric(baseline, live)
-    kind = metric.name.partition(":")[0]
-    if kind in _SHARES:
-        promoted = _share(baseline.outcomes, metric.name) or (baseline.correct, baseline.holdout_rows)
-        current = _share(live.outcomes, metric.name) or (live.correct, live.rows)
+    if metric.name.partition(":")[0] in _SHARES:
+        promoted = baseline.correct, baseline.holdout_rows
+        if baseline.outcomes is not None:
+            promoted = _share(metric, baseline.outcomes)
+        current = _share(metric, live.outcomes)
         values = [wilson(*side) if side[1] else None for side in (current, promoted)]
         test = share_test(promoted, current, f"live {metric.name}")
         rows, method = (current[1], promoted[1]), "Wilson"
     else:
-        assert live.outcomes is not None
         assert baseline.outcomes is not None
         values = [_estimate(metric, side) for side in (live.outcomes, baseline.outcomes)]
         test = _permutation_test(metric, baseline.outcomes, live.outcomes)
@@ -88,15 +88,13 @@ def compare_live(
 def _choose_metric(baseline: TrainingBaseline, live: LabelledPredictions) -> tuple[Metric, tuple[str, ...]]:
     """Return the metric of the version, or the default of its task and why it is used instead."""
     name, default = baseline.metric, DEFAULT_METRICS[baseline.task]
-    kind, separator, _ = name.partition(":")
-    reason = None
-    if separator and kind not in _SHARES:
+    if runs_code(name):
         reason = "the monitor runs no code that a version names"
     elif name != default and baseline.outcomes is None:
         reason = "the version stores no outcomes of its holdout"
     else:
         metric = find_metric(name, baseline.task)
-        if not metric.needs_probabilities or (live.outcomes and live.outcomes.probabilities is not None):
+        if not metric.needs_probabilities or live.outcomes.probabilities is not None:
             return metric, live.notes
         reason = "the rows have no probabilities"
     note = f"{default} is compared instead of {name}: {reason}"
@@ -110,28 +108,27 @@ def _estimate(metric: Metric, outcomes: Outcomes) -> Estimate | None:
     return estimate(metric, outcomes)
 
 
-def _share(outcomes: Outcomes | None, name: str) -> tuple[int, int] | None:
+def _share(metric: Metric, outcomes: Outcomes) -> tuple[int, int]:
     """Return the right rows and all rows that a recall, a precision or the accuracy counts."""
-    if outcomes is None:
-        return None
-    kind, _, label = name.partition(":")
-    right = outcomes.labels == outcomes.predicted
-    if kind == "accuracy":
-        return int(right.sum()), len(right)
-    counted = (outcomes.labels if kind == "recall" else outcomes.predicted) == label
-    return int(right[counted].sum()), int(counted.sum())
+    rows = compared_rows(metric, outcomes, outcomes)
+    return round(metric.compute(outcomes) * rows) if rows else 0, rows
 
 
 def _permutation_test(metric: Metric, promoted: Outcomes, live: Outcomes) -> DriftTest | None:
     random = np.random.default_rng(0)
-    first, second = (_sample(side, random) for side in (promoted, live))
-    size = len(first.labels)
-    pooled = _join(first, second)
+    sides = [_sample(side, random) for side in (promoted, live)]
+    size = len(sides[0].labels)
+    probabilities = [side.probabilities for side in sides if side.probabilities is not None]
+    pooled = Outcomes(
+        np.concatenate([side.labels for side in sides]),
+        np.concatenate([side.predicted for side in sides]),
+        np.concatenate(probabilities) if len(probabilities) == len(sides) else None,
+        promoted.classes,
+    )
     sign = 1 if metric.less_is_better else -1
 
     def worse_by(order: np.ndarray) -> float:
-        sides = (pooled.take(order[size:]), pooled.take(order[:size]))
-        current, before = (measure(metric, side) for side in sides)
+        current, before = (measure(metric, pooled.take(side)) for side in (order[size:], order[:size]))
         return sign * (current - before)
 
     rows = np.arange(len(pooled.labels))
@@ -148,14 +145,3 @@ def _permutation_test(metric: Metric, promoted: Outcomes, live: Outcomes) -> Dri
 def _sample(outcomes: Outcomes, random: np.random.Generator) -> Outcomes:
     rows = len(outcomes.labels)
     return outcomes if rows <= _MOST_ROWS else outcomes.take(random.choice(rows, _MOST_ROWS, replace=False))
-
-
-def _join(first: Outcomes, second: Outcomes) -> Outcomes:
-    left, right = first.probabilities, second.probabilities
-    both = np.concatenate([left, right]) if left is not None and right is not None else None
-    return Outcomes(
-        np.concatenate([first.labels, second.labels]),
-        np.concatenate([first.predicted, second.predicted]),
-        both,
-        first.classes,
-    )

@@ -16,7 +16,7 @@ from registry_tools.data.schema import BOOLEAN, NUMBERS, Column, quoted_names
 from registry_tools.errors import InputError
 
 # The texts that pandas, and so the training, reads from a CSV as missing values.
-_MISSING = [
+MISSING_TEXTS = [
     *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
     *("<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
 ]
@@ -104,7 +104,7 @@ def _missing_column(rows: int, column: Column) -> npt.NDArray[Any]:
 
 def _null_missing(values: pa.Array) -> pa.Array:
     """Replace texts that mean a missing value, such as `NA`, by nulls."""
-    missing = pc.is_in(values, value_set=pa.array(_MISSING))
+    missing = pc.is_in(values, value_set=pa.array(MISSING_TEXTS))
     return pc.if_else(missing, None, values) if pc.any(missing).as_py() else values
 
 

@@ -6,7 +6,7 @@ The join uses the request id, and the row within the request if the labels have 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ import pyarrow as pa
 
 from pipeline.errors import DataError
 from pipeline.monitoring.data.production_data import REQUEST, ROW
-from pipeline.monitoring.data.window import CurrentWindow
+from pipeline.monitoring.data.window import CurrentWindow, check_classes
 from pipeline.training.baseline import TrainingBaseline
+from registry_tools.data.arrow_coercion import MISSING_TEXTS
 from registry_tools.data.schema import quoted_names
 from registry_tools.files.tables import read_table
 from registry_tools.stats.metric import Outcomes
@@ -26,23 +27,19 @@ from registry_tools.task import CLASSIFICATION
 
 _LABEL = "label"
 _KEY = ["request", "row"]
-# Text that pandas reads as a missing value; a label file may write it for a label that is not known yet.
-_MISSING_TEXTS = frozenset(
-    (
-        *("#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
-        *("<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
-    )
-)
 
 
 @dataclass(frozen=True)
 class LabelledPredictions:
-    """The number of predictions that have a label, and how many of them are correct."""
+    """The predictions that have a label."""
 
-    rows: int
-    correct: int
+    outcomes: Outcomes
     notes: tuple[str, ...]  # problems with the labels, one sentence each
-    outcomes: Outcomes | None = field(default=None, compare=False)
+
+    @property
+    def rows(self) -> int:
+        """The number of predictions that have a label."""
+        return len(self.outcomes.labels)
 
 
 def read_labels(path: Path, target: str, task: str = CLASSIFICATION) -> pd.DataFrame:
@@ -90,7 +87,7 @@ def read_labels(path: Path, target: str, task: str = CLASSIFICATION) -> pd.DataF
 def _class_names(labels: pd.Series) -> npt.NDArray[Any]:
     """Return labels as class names, as a training writes them, shape (rows,)."""
     names = labels.map(str)
-    known = names[~names.isin(_MISSING_TEXTS)]
+    known = names[~names.isin(MISSING_TEXTS)]
     if known.str.fullmatch(r"-?\d+\.0").all():  # pandas reads integers with a missing value as floats
         names = names.str.removesuffix(".0")
     return names.to_numpy(object)
@@ -111,10 +108,10 @@ def _first_column(table: pd.DataFrame, names: tuple[str, ...]) -> str | None:
 def join_labels(
     labels: pd.DataFrame, window: CurrentWindow, baseline: TrainingBaseline
 ) -> LabelledPredictions:
-    """Count the correct predictions of a window.
+    """Return the predictions of a window that have a label, with their labels.
 
     A row without a label, or with two different labels, is left out, and a note says so. A text such as
-    `NA` is a label only if the version has a class of this name.
+    `NA` stands for a label that is not known yet, unless the version has a class of this name.
 
     Parameters
     ----------
@@ -139,7 +136,7 @@ def join_labels(
     predictions = predictions[predictions["predicted"].notna()].drop_duplicates([*_KEY, "predicted"])
     notes: list[str] = []
     if baseline.task == CLASSIFICATION:
-        labels = labels[~labels[_LABEL].isin(_MISSING_TEXTS - _class_names_of(baseline, predictions))]
+        labels = labels[~labels[_LABEL].isin({*MISSING_TEXTS} - _class_names_of(baseline, predictions))]
     by = _KEY if "row" in labels else ["request"]
     predictions = _drop_ambiguous(predictions, by, notes)
     distinct = _drop_contradictory(labels, by, notes)
@@ -153,9 +150,9 @@ def join_labels(
             f"{predictions['request'].iloc[0]!r}"
         )
     if len(joined) and baseline.task == CLASSIFICATION:
-        _check_classes(joined, _class_names_of(baseline, joined))
-    correct = int((joined["predicted"] == joined[_LABEL]).sum())
-    return LabelledPredictions(len(joined), correct, tuple(notes), _outcomes(joined, window, baseline))
+        message = "the labels are {}, but the version predicts {}"
+        check_classes(set(joined[_LABEL]), _class_names_of(baseline, joined), message)
+    return LabelledPredictions(_outcomes(joined, window, baseline), tuple(notes))
 
 
 def _outcomes(joined: pd.DataFrame, window: CurrentWindow, baseline: TrainingBaseline) -> Outcomes:
@@ -196,13 +193,3 @@ def _class_names_of(baseline: TrainingBaseline, predictions: pd.DataFrame) -> se
     """Return the classes of the version, as far as its baseline and its predictions name them."""
     classes = baseline.outcomes.classes if baseline.outcomes is not None else ()
     return {*predictions["predicted"], *baseline.predictions, *classes}
-
-
-def _check_classes(joined: pd.DataFrame, known: set[str]) -> None:
-    """Refuse labels if none of them is a class of the version: every prediction would count as wrong."""
-    given = set(joined[_LABEL])
-    if not given & known:
-        raise DataError(
-            f"the labels are {quoted_names(sorted(given)[:5])}, but the version predicts "
-            f"{quoted_names(sorted(known)[:5])}: they have no class in common"
-        )

@@ -15,7 +15,7 @@ from pipeline.errors import DataError
 from pipeline.training.baseline import TrainingBaseline, as_category
 from registry_tools.data.arrow_coercion import coerce_batch
 from registry_tools.data.schema import FINITE, Column, quoted_names
-from registry_tools.task import REGRESSION
+from registry_tools.task import CLASSIFICATION
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,10 @@ class CurrentWindow:
                 f"column {name!r} is of type {column.type}, but the version was trained on text"
             ) from error
 
-    def slice_rows(self, start: int, rows: int) -> CurrentWindow:
-        """Return `rows` rows from position `start`, without predictions and request ids."""
-        return CurrentWindow(self.table.slice(start, rows), None, None)
+    def split(self, parts: int) -> list[CurrentWindow]:
+        """Return equal parts, at most one a row, in the order of the rows; only their features."""
+        places = np.array_split(np.arange(self.rows), parts)
+        return [CurrentWindow(self.table.slice(rows[0], len(rows)), None, None) for rows in places]
 
     def sample(self, most: int) -> pd.DataFrame:
         """Return at most `most` rows of the features, drawn at random with a fixed seed."""
@@ -110,12 +111,20 @@ def check_class_names(window: CurrentWindow, version: int, baseline: TrainingBas
     DataError
         If window and baseline have no class name in common.
     """
-    if window.predictions is None or not window.rows or baseline.task == REGRESSION:
-        return
-    current = set(window.predictions.unique().drop_null().to_pylist())
-    if current and not current & set(baseline.predictions):
-        raise DataError(
-            f"the rows hold the predictions {quoted_names(sorted(current)[:5])} of version {version}, "
-            f"but it predicts {quoted_names(sorted(baseline.predictions)[:5])}: "
-            "they have no class in common"
-        )
+    if window.predictions is not None and baseline.task == CLASSIFICATION:
+        current = set(window.predictions.unique().drop_null().to_pylist())
+        message = f"the rows hold the predictions {{}} of version {version}, but it predicts {{}}"
+        check_classes(current, set(baseline.predictions), message)
+
+
+def check_classes(given: set[str], known: set[str], message: str) -> None:
+    """Refuse class names if none of them is known; the message has a place for both sets of names.
+
+    Raises
+    ------
+    DataError
+        If the two sets have no class in common.
+    """
+    if given and not given & known:
+        sides = [quoted_names(sorted(names)[:5]) for names in (given, known)]
+        raise DataError(f"{message.format(*sides)}: they have no class in common")

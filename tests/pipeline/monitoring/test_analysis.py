@@ -16,12 +16,18 @@ from pipeline.monitoring.data.labels import LabelledPredictions
 from pipeline.monitoring.data.window import CurrentWindow
 from pipeline.training import baseline
 from pipeline.training.baseline import TrainingBaseline
+from registry_tools.stats.metric import Outcomes
 
 HOLDOUT = np.array(["a", "b", "c"] * 10, dtype=object)
 
 
 def baseline_of(training: pd.DataFrame) -> TrainingBaseline:
     return baseline.make_baseline(training, "kind", HOLDOUT, HOLDOUT)
+
+
+def labelled(rows: int, correct: int) -> LabelledPredictions:
+    predicted = np.where(np.arange(rows) < correct, "a", "b")
+    return LabelledPredictions(Outcomes(np.full(rows, "a"), predicted), ())
 
 
 def analyse(
@@ -44,10 +50,10 @@ def test_a_feature_named_accuracy_is_not_the_live_accuracy() -> None:
     random = np.random.default_rng(0)
     own = baseline_of(pd.DataFrame({"live accuracy": random.normal(size=500)}))
     current = pd.DataFrame({"live accuracy": random.normal(size=300) + 1})
-    result = analyse(own, current, HOLDOUT, LabelledPredictions(300, 300, ()))
+    result = analyse(own, current, HOLDOUT, labelled(300, correct=300))
     assert result.has_drift
     assert not result.has_worsened
-    assert analyse(own, current, HOLDOUT, LabelledPredictions(300, 100, ())).has_worsened
+    assert analyse(own, current, HOLDOUT, labelled(300, correct=100)).has_worsened
 
 
 def test_numbers_with_two_values_are_tested_by_counts() -> None:
@@ -88,5 +94,6 @@ def test_a_request_that_was_sent_again_counts_once() -> None:
     window = CurrentWindow(pa.table({"x": np.zeros(6)}), pa.chunked_array([predicted]), keys)
     known = pd.DataFrame({"request": ["0", "1", "2", "3"], "label": ["a", "a", "c", "a"]})
     live = labels.join_labels(known, window, own)
-    assert (live.rows, live.correct) == (3, 2)
+    assert (live.outcomes.labels == live.outcomes.predicted).tolist().count(True) == 2
+    assert live.rows == 3
     assert "1 requests have several predictions, and the labels have no column 'row'" in live.notes[0]
