@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
+
+from pipeline.params.fields import as_text
 
 if TYPE_CHECKING:
     from pipeline.monitoring.monitor import MonitorResult
@@ -97,17 +97,13 @@ def sweep_lines(result: SweepResult) -> list[str]:
 
 def monitor_lines(result: MonitorResult) -> list[str]:
     """Return the verdict on each version, the live metric, the actions and the report."""
-    from pipeline.monitoring.report import summary_sentence
     from pipeline.training.scoring import format_value
 
-    verdict = {"drift": "DRIFT", "none": "ok", "unknown": "unknown"}[result.analysis.verdict()]
-    lines = [
-        f"{verdict:<9} {result.name} version {result.version} in {result.stage}: "
-        f"{summary_sentence(result.analysis)}"
-    ]
-    for other in result.other_versions:
-        lines.append(f"{'other':<9} version {other.version}: {summary_sentence(other)}")
-    found = result.analysis.performance
+    analysis, params = result.analysis, result.params
+    verdict = {"drift": "DRIFT", "none": "ok", "unknown": "unknown"}[analysis.verdict()]
+    rows = [(verdict, f"{params.name} version {analysis.version} in {params.stage}: {analysis.summary()}")]
+    rows += [("other", f"version {other.version}: {other.summary()}") for other in result.other_versions]
+    found = analysis.performance
     if found is not None:
         live = promoted = "undefined"
         if found.live is not None:
@@ -115,22 +111,18 @@ def monitor_lines(result: MonitorResult) -> list[str]:
             live = f"{value} [{low}, {high}]"
         if found.promoted is not None:
             promoted = format_value(found.promoted.value)
-        lines.append(
-            f"{found.metric:<9} {live} on {found.rows} labelled rows, "
-            f"{promoted} on {found.promoted_rows} at promotion"
-        )
-        lines += [f"{'labels':<9} {note}" for note in found.notes]
-    lines += [f"{'note':<9} {note}" for note in result.notes]
-    lines += [f"{action.action:<9} {action.outcome}: {action.message}" for action in result.actions]
-    lines.append(f"{'report':<9} {_short_path(result.report)}")
-    return [*lines, f"{'run':<9} {result.run_id} in {result.experiment}"]
+        before = f"{promoted} on {found.promoted_rows} at promotion"
+        rows.append((found.metric, f"{live} on {found.rows} labelled rows, {before}"))
+        rows += [("labels", note) for note in found.notes]
+    rows += [("note", note) for note in result.notes]
+    rows += [(action.action, f"{action.outcome}: {action.message}") for action in result.actions]
+    rows += [("report", _short_path(result.report)), ("run", f"{result.run_id} in {result.experiment}")]
+    return [f"{label:<9} {text}" for label, text in rows]
 
 
 def _features(values: tuple[Any, ...]) -> str:
     """Return one row as the value of `--features`, quoted for a shell if necessary."""
-    line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow("" if v != v else v for v in values)
-    return shlex.quote(line.getvalue())
+    return shlex.quote(as_text(tuple("" if v != v else v for v in values)))
 
 
 def _setting(store: str) -> str:

@@ -7,15 +7,16 @@ retrains or rolls back if the parameters ask for it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from mlflow import MlflowClient
 
 from pipeline.errors import DataError, PipelineError
 from pipeline.monitoring import actions, analysis, report
@@ -37,9 +38,6 @@ from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.refs import ModelRef
 from registry_tools.task import CLASSIFICATION
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
 _log = logging.getLogger(__name__)
 
 
@@ -47,9 +45,7 @@ _log = logging.getLogger(__name__)
 class MonitorResult:
     """The analysis of the version in the stage, and the results of the actions."""
 
-    name: str
-    stage: str
-    version: int
+    params: MonitorParams
     analysis: Analysis
     other_versions: tuple[Analysis, ...]  # one for each other version that predicted rows
     notes: tuple[str, ...]
@@ -70,16 +66,6 @@ class _MonitoringInputs:
     rows: ProductionData
     labels: pd.DataFrame | None
     training: TrainParams | str | None  # parameters of a retraining, or why it is impossible
-
-
-@dataclass(frozen=True)
-class _VersionFindings:
-    """The analysis of one version, with the data that were compared."""
-
-    analysis: Analysis
-    baseline: TrainingBaseline
-    window: CurrentWindow
-    label_notes: tuple[str, ...]  # notes on the labels, if the analysis has no performance with them
 
 
 def monitor(params: MonitorParams) -> MonitorResult:
@@ -131,74 +117,48 @@ def _read_inputs(params: MonitorParams) -> _MonitoringInputs:
 
 def _monitor_versions(inputs: _MonitoringInputs, run: MonitoringRun) -> MonitorResult:
     """Analyse each version, run the actions, and log the results and the report."""
-    params, watched = inputs.params, inputs.watched.version
+    params = inputs.params
     findings, notes = _analyse_versions(inputs)
-    for each in findings:
-        run.tag_version(each.analysis)
-        notes += _untested_notes(each)
-    main = findings[0].analysis
+    for found, own, _ in findings:
+        run.tag_version(found)
+        notes += _untested_features(own)
+    main, *others = (found for found, _, _ in findings)
     run.log_analysis(main)
     results = tuple(_run_actions(inputs, main, run))
-    head = {
-        "name": params.name,
-        "stage": params.stage,
-        "version": watched,
-        "current": str(params.current),
-        "run_id": run.run_id,
-        "alpha": params.alpha,
-        "notes": notes,
-    }
-    reported = [(each.analysis, each.baseline, each.window) for each in findings]
-    run.log_files(lambda folder: report.write_report(folder, head, reported, results))
+    head = {name: getattr(params, name) for name in ("name", "stage", "current", "alpha")}
+    head |= {"version": main.version, "run_id": run.run_id, "notes": notes}
+    run.log_files(lambda folder: report.write_report(folder, head, findings, results))
     run.end("FINISHED", _verdict_tags(main, results))
+    address = run.report_address()
     return MonitorResult(
-        params.name,
-        params.stage,
-        watched,
-        main,
-        tuple(each.analysis for each in findings[1:]),
-        tuple(notes),
-        results,
-        run.experiment,
-        run.run_id,
-        run.report_address(),
+        params, main, tuple(others), tuple(notes), results, run.experiment, run.run_id, address
     )
 
 
-def _analyse_versions(inputs: _MonitoringInputs) -> tuple[list[_VersionFindings], list[str]]:
-    """Return the findings of each version, the one in the stage first, and notes on skipped rows."""
-    findings: list[_VersionFindings] = []
+def _analyse_versions(inputs: _MonitoringInputs) -> tuple[list[report.Findings], list[str]]:
+    """Return the findings of each version, the one in the stage first, and notes on rows and labels."""
+    findings: list[report.Findings] = []
     notes = list(inputs.rows.notes)
     watched = inputs.watched.version
-    for version, part in _split_by_version(inputs.rows, watched).items():
+    for version, part in inputs.rows.by_version(watched).items():
         try:
-            findings.append(_analyse_version(inputs, version, part))
+            findings.append(_analyse_version(inputs, version, part, notes))
         except (DataError, NotFound, VerificationError) as error:
             if version == watched:
                 raise
             notes.append(f"{part.count} rows of version {version}: {error}")
-    findings.sort(key=lambda each: (each.analysis.version != watched, -each.analysis.version))
+    findings.sort(key=lambda each: (each[0].version != watched, -each[0].version))
     return findings, notes
 
 
-def _untested_notes(findings: _VersionFindings) -> list[str]:
-    """Return notes on the features whose values are not tested, and on the labels."""
-    times = findings.baseline.times
-    notes = [f"{name} holds dates or times: only its missing values are tested" for name in times]
-    notes += [
+def _untested_features(own: TrainingBaseline) -> list[str]:
+    """Return a note on each feature whose values are not tested."""
+    notes = [f"{name} holds dates or times: only its missing values are tested" for name in own.times]
+    return notes + [
         f"{name} has more than {len(profile.counts)} categories: their frequencies are not tested"
-        for name, profile in findings.baseline.columns.items()
-        if isinstance(profile, CategoryProfile) and profile.others and name not in times
+        for name, profile in own.columns.items()
+        if isinstance(profile, CategoryProfile) and profile.others and name not in own.times
     ]
-    return notes + list(findings.label_notes)
-
-
-def _split_by_version(rows: ProductionData, watched: int) -> dict[int, ProductionData]:
-    """Return rows by version; rows without a version are assigned to the version in the stage."""
-    found = rows.by_version()
-    own = [*found.pop(watched, ProductionData(())).tables, *found.pop(None, ProductionData(())).tables]
-    other_versions = {version: part for version, part in found.items() if version is not None}
-    return {watched: ProductionData(tuple(own)), **other_versions}
 
 
 def _fetch_baseline(client: MlflowClient, version: VersionInfo) -> TrainingBaseline:
@@ -221,21 +181,23 @@ def _fetch_baseline(client: MlflowClient, version: VersionInfo) -> TrainingBasel
     return found
 
 
-def _analyse_version(inputs: _MonitoringInputs, version: int, rows: ProductionData) -> _VersionFindings:
+def _analyse_version(
+    inputs: _MonitoringInputs, version: int, rows: ProductionData, notes: list[str]
+) -> report.Findings:
     """Compare the rows of one version with its baseline; predict them if they have no predictions."""
-    own = inputs.baseline
+    own, params = inputs.baseline, inputs.params
     if version != inputs.watched.version:
-        ref = ModelRef(inputs.params.name, version=version)
+        ref = ModelRef(params.name, version=version)
         own = _fetch_baseline(inputs.client, registry.find_version(inputs.client, ref))
     part = rows.window(list(own.columns), own.task, own.needs_probabilities)
-    if part.predictions is None and part.rows >= inputs.params.min_rows:
-        part = _predict_rows(inputs.client, inputs.params.name, version, part, own)
+    if part.predictions is None and part.rows >= params.min_rows:
+        part = _predict_rows(inputs.client, params.name, version, part, own)
     check_class_names(part, version, own)
     live = None
     if inputs.labels is not None and part.rows and part.predictions is not None:
         live = labels.join_labels(inputs.labels, part, own)
-    found = analysis.analyse_window(version, own, part, live, inputs.params.min_rows, inputs.params.alpha)
-    return _VersionFindings(found, own, part, live.notes if live is not None and not live.rows else ())
+        notes += live.notes if not live.rows else ()  # otherwise the analysis has them
+    return analysis.analyse_window(version, own, part, live, params.min_rows, params.alpha), own, part
 
 
 def _predict_rows(
@@ -245,30 +207,29 @@ def _predict_rows(
     model = loader.load(client, ModelRef(name, version=version), TrustPolicy.from_environment())
     required = [column.name for column in model.info.signature or () if column.required]
     table = part.table.to_pandas()
-    complete = table[required].notna().all(axis=1).to_numpy()
-    numbers = table[required].select_dtypes("number")
-    complete = complete & np.isfinite(numbers.to_numpy(float, na_value=np.nan)).all(axis=1)
-    predictions = pd.Series([None] * len(table), dtype=object)
-    is_class = own.task == CLASSIFICATION
-    scores: Iterator[list[float]] = iter(())
+    complete = table[required].replace([np.inf, -np.inf], np.nan).notna().all(axis=1).to_numpy()
+    is_class, rows = own.task == CLASSIFICATION, table[complete]
+    predicted: Any = []
+    scores: Any = []
     try:
-        if complete.any():
-            if own.needs_probabilities:
-                scores = iter(model.predict_proba(table[complete]).tolist())
-            found = model.predict_names(table[complete]) if is_class else model.predict(table[complete])
-            predictions[complete] = [str(each) if is_class else float(each) for each in found]
+        if len(rows):
+            predicted = model.predict_names(rows) if is_class else model.predict(rows)
+            scores = model.predict_proba(rows).tolist() if own.needs_probabilities else []
     except InputError as error:
         raise DataError(f"{name} version {version} cannot predict the rows: {error}") from error
-    predicted = pa.array(predictions, pa.string() if is_class else pa.float64())
-    scored = pa.array([next(scores, None) if each else None for each in complete], pa.list_(pa.float64()))
-    return CurrentWindow(part.table, pa.chunked_array([predicted]), part.keys, pa.chunked_array([scored]))
+    convert, kind = (str, pa.string()) if is_class else (float, pa.float64())
+    places = pa.array(complete.cumsum() - 1, mask=~complete)  # among the predicted rows
+    predictions = pa.chunked_array([pa.array(map(convert, predicted), kind).take(places)])
+    scored = None
+    if own.needs_probabilities:
+        scored = pa.chunked_array([pa.array(scores, pa.list_(pa.float64())).take(places)])
+    return replace(part, predictions=predictions, probabilities=scored)
 
 
 def _run_actions(inputs: _MonitoringInputs, main: Analysis, run: MonitoringRun) -> Sequence[ActionResult]:
     """Run the requested actions: a rollback if the metric got worse, a retraining if there is drift."""
     results: list[ActionResult] = []
-    client, params = inputs.client, inputs.params
-    current_version = inputs.watched.version
+    client, params, current_version = inputs.client, inputs.params, inputs.watched.version
     if params.rollback and main.has_worsened and main.performance is not None:
         reason = f"{main.performance.describe_change()}, monitoring run {run.run_id}"
         result, current_version = actions.roll_back(client, params, current_version, reason)
@@ -279,23 +240,17 @@ def _run_actions(inputs: _MonitoringInputs, main: Analysis, run: MonitoringRun) 
 
 
 def _run_tags(params: MonitorParams, watched: VersionInfo) -> dict[str, str]:
-    given = {name: text for name, text in params.as_text().items() if name not in {"name", "stage"}}
-    return given | {
-        "model": params.name,
-        "stage": params.stage,
-        "version": str(watched.version),
-        "mlflow.runName": f"{params.name}/{watched.version} on {Path(str(params.current)).name}",
-    }
+    given = params.as_text()
+    name = given.pop("name")
+    run_name = f"{name}/{watched.version} on {Path(str(params.current)).name}"
+    return given | {"model": name, "version": str(watched.version), "mlflow.runName": run_name}
 
 
 def _verdict_tags(main: Analysis, results: Sequence[ActionResult]) -> dict[str, str]:
-    sentences = [
-        report.summary_sentence(main),
-        *(f"{result.action}, {result.outcome}: {result.message}" for result in results),
-    ]
+    done = [f"{result.action}, {result.outcome}: {result.message}" for result in results]
     return {
         "verdict": main.verdict(),
         "where": main.where(),
         **{result.action: f"{result.outcome}: {result.message}" for result in results},
-        "mlflow.note.content": "\n\n".join(sentences),
+        "mlflow.note.content": "\n\n".join([main.summary(), *done]),
     }

@@ -21,29 +21,11 @@ from pipeline.monitoring.run_log import REPORT
 from pipeline.training.baseline import TrainingBaseline
 from registry_tools.reports.render import data_uri, render
 
-
-def summary_sentence(analysis: Analysis) -> str:
-    """Return one sentence that states the result for a version."""
-    if not analysis.is_enough:
-        return (
-            f"{analysis.rows} rows, too few to test: {analysis.min_rows} are needed, which find a shift "
-            f"of {analysis.detectable_shift:.1f} sd"
-        )
-    if not analysis.has_drift:
-        shift = f"a shift of {analysis.detectable_shift:.1f} sd would be detected"
-        return f"{analysis.rows} rows: no drift ({shift})"
-    clearest = analysis.significant_tests[0]
-    return (
-        f"{analysis.rows} rows: drift in {analysis.where()}; the clearest is {clearest.target}: "
-        f"{clearest.kind} {clearest.statistic:.2f}, corrected p {clearest.adjusted_p_value:.1g}"
-    )
+Findings = tuple[Analysis, TrainingBaseline, CurrentWindow]  # of one version
 
 
 def write_report(
-    folder: Path,
-    head: Mapping[str, Any],
-    findings: Sequence[tuple[Analysis, TrainingBaseline, CurrentWindow]],
-    actions: Sequence[ActionResult],
+    folder: Path, head: Mapping[str, Any], findings: Sequence[Findings], actions: Sequence[ActionResult]
 ) -> None:
     """Write `report.html`, `findings.json`, and the figures as PNG into a folder.
 
@@ -54,53 +36,29 @@ def write_report(
     head
         `name`, `stage`, `current`, `run_id`, `version`, `alpha` and `notes` of the run.
     findings
-        Analysis, baseline and window of each version, the version in the stage first.
+        The findings of each version, the version in the stage first.
     actions
         The results of the actions.
     """
     versions = []
     for analysis, baseline, window in findings:
         drawn = _draw_figures(analysis, baseline, window) if analysis.is_enough else {}
-        place = folder / "plots" / f"version-{analysis.version}"
         for name, (_, png) in drawn.items():
-            place.mkdir(parents=True, exist_ok=True)
-            (place / f"{name}.png").write_bytes(png)
-        versions.append(_version_context(analysis, analysis.version == head["version"], drawn))
+            path = folder / "plots" / f"version-{analysis.version}" / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(png)
+        embedded = [(title, data_uri(png)) for title, png in drawn.values()]
+        versions.append({"analysis": analysis, "figures": embedded})
     content = {
         **head,
         "versions": [analysis.as_dict() for analysis, _, _ in findings],
         "actions": [asdict(action) for action in actions],
     }
-    (folder / "findings.json").write_text(
-        json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
-    main = findings[0][0]
-    page = render(
-        "report.html",
-        datetime.now(timezone.utc),
-        Path(__file__).parent,
-        **head,
-        headline=f"Version {head['version']} in {head['stage']}: {summary_sentence(main)}",
-        tone="bad" if main.has_drift else "",
-        actions=actions,
-        versions=versions,
-    )
+    text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
+    (folder / "findings.json").write_text(text + "\n", encoding="utf-8")
+    here, now = Path(__file__).parent, datetime.now(timezone.utc)
+    page = render("report.html", now, here, **head, actions=actions, versions=versions)
     (folder / REPORT).write_text(page, encoding="utf-8")
-
-
-def _version_context(
-    analysis: Analysis, in_stage: bool, drawn: Mapping[str, tuple[str, bytes]]
-) -> dict[str, Any]:
-    """Return the values that the template shows for one version."""
-    return {
-        "version": analysis.version,
-        "in_stage": in_stage,
-        "summary": summary_sentence(analysis),
-        "performance": analysis.performance,
-        "tests": sorted(analysis.tests, key=lambda test: test.adjusted_p_value),
-        "features": sorted(analysis.features, key=lambda feature: -feature.psi),
-        "figures": [{"title": title, "source": data_uri(png)} for title, png in drawn.values()],
-    }
 
 
 def _draw_figures(

@@ -77,7 +77,7 @@ def test_rows_of_other_versions_alone_leave_the_verdict_unknown(
 ) -> None:
     stages.move_alias(local.client, model, "production", 2)
     result = run_monitor(model, write_log(tmp_path / "log", model, LogPart(1, *flowers(shift=3))))
-    assert (result.version, result.analysis.verdict(), result.analysis.rows) == (2, "unknown", 0)
+    assert (result.analysis.version, result.analysis.verdict(), result.analysis.rows) == (2, "unknown", 0)
     assert [(f.version, f.verdict()) for f in result.other_versions] == [(1, "drift")]
 
 

@@ -7,7 +7,7 @@ only. `ProductionData.window` selects the rows of one version for the analysis.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -35,15 +35,25 @@ class ProductionData:
     notes: tuple[str, ...] = ()  # which rows and files were left out
     features: frozenset[str] = frozenset()  # features of the model, even if the log has such a column
 
-    def by_version(self) -> dict[int | None, ProductionData]:
-        """Return the rows by version; the key None has the rows without a version."""
-        found: dict[int | None, list[pa.Table]] = {}
+    def by_version(self, default: int) -> dict[int, ProductionData]:
+        """Return the rows by version, first those of `default`, which also gets the rows without a version.
+
+        Raises
+        ------
+        DataError
+            If a version is not a whole number.
+        """
+        found: dict[int, list[pa.Table]] = {default: []}
         for table in self.tables:
-            for version, part in _split_by_version(table, self.features).items():
-                found.setdefault(version, []).append(part)
-        return {
-            version: ProductionData(tuple(tables), (), self.features) for version, tables in found.items()
-        }
+            names = _own_columns(table, self.features)
+            versions = table.column(names[0]) if names is not None else pa.nulls(table.num_rows)
+            different = pc.unique(versions).to_pylist()
+            for version in different:
+                is_missing = version is None or version != version
+                same = pc.is_null(versions, nan_is_null=True) if is_missing else pc.equal(versions, version)
+                part = table.filter(same) if len(different) > 1 else table  # filtering copies the table
+                found.setdefault(default if is_missing else _version_number(version), []).append(part)
+        return {version: replace(self, tables=tuple(parts), notes=()) for version, parts in found.items()}
 
     @property
     def count(self) -> int:
@@ -66,51 +76,26 @@ class ProductionData:
         if not self.count:
             return CurrentWindow(pa.table({name: pa.array([], pa.null()) for name in features}), None, None)
         parts = [table for table in self.tables if table.num_rows]
-        is_class = task == CLASSIFICATION
-        read = _predicted_names if is_class else _predicted_numbers
-        predictions = [read(part, self.features) for part in parts]
         keys = [_request_keys(part, self.features) for part in parts]
-        known = [part for part in predictions if part is not None]
-        joined = [part for part in keys if part is not None]
+        known = [each for each in keys if each is not None]
+        scored = [part[PROBABILITIES] if PROBABILITIES in part.column_names else None for part in parts]
         return CurrentWindow(
             _concatenate([_select_features(part, features) for part in parts]),
-            pa.chunked_array([c for p in known for c in p.chunks], pa.string() if is_class else pa.float64())
-            if len(known) == len(parts)
-            else None,
-            pa.concat_tables(joined) if len(joined) == len(parts) else None,
-            pa.chunked_array([c for p in parts for c in p.column(PROBABILITIES).chunks])
-            if probabilities and all(PROBABILITIES in part.column_names for part in parts)
-            else None,
+            _join([_predictions(part, self.features, task) for part in parts]),
+            pa.concat_tables(known) if len(known) == len(parts) else None,
+            _join(scored) if probabilities else None,
         )
 
 
-def _split_by_version(table: pa.Table, features: frozenset[str]) -> dict[int | None, pa.Table]:
-    names = _own_columns(table, features)
-    if names is None or not table.num_rows:
-        return {None: table}
-    versions = table.column(names[0])
-    different = pc.unique(versions).to_pylist()
-    if len(different) == 1:
-        return {_version_number(different[0]): table}
-    found = {}
-    for version in different:
-        same = pc.is_null(versions, nan_is_null=True)
-        if _version_number(version) is not None:
-            same = pc.equal(versions, version)
-        found[_version_number(version)] = table.filter(same)
-    return found
-
-
-def _version_number(version: object) -> int | None:
-    """Return the number of a version; None for a missing value.
-
-    Raises
-    ------
-    DataError
-        If the value is not a whole number.
-    """
-    if version is None or version != version:
+def _join(columns: Sequence[pa.ChunkedArray | None]) -> pa.ChunkedArray | None:
+    """Return columns one after the other; None if one of them is missing."""
+    known = [column for column in columns if column is not None]
+    if len(known) < len(columns):
         return None
+    return pa.chunked_array([chunk for column in known for chunk in column.chunks])
+
+
+def _version_number(version: object) -> int:
     try:
         return int(str(version).removesuffix(".0"))
     except ValueError:
@@ -130,12 +115,12 @@ def _select_features(table: pa.Table, features: Sequence[str]) -> pa.Table:
 
     The log stores a feature whose name is one of the log's own columns as `feature NAME`.
     """
-    there: dict[str, pa.ChunkedArray] = {}
-    for feature in features:
-        name = f"feature {feature}"
-        name = name if name in table.column_names else feature
-        if name in table.column_names:
-            there[feature] = table.column(name)
+    there = {
+        feature: table.column(name)
+        for feature in features
+        for name in (feature, f"feature {feature}")
+        if name in table.column_names
+    }
     lacking = [feature for feature in features if feature not in there]
     if lacking:
         own = {*there, *_LOG, *_SCORED, *REQUEST, *ROW, AT, MODEL}
@@ -155,30 +140,25 @@ def _concatenate(tables: list[pa.Table]) -> pa.Table:
         raise DataError(f"the files of the log have incompatible columns: {first_line(error)}") from error
 
 
-def _predicted_names(table: pa.Table, features: frozenset[str]) -> pa.ChunkedArray | None:
-    """Return the predicted class names; a prediction without a name is returned as it is."""
-    names = _own_columns(table, features)
-    if names is None:
-        return None
-    codes = _as_names(table.column(names[1]))
-    if names[2] not in table.column_names:
-        return codes
-    return pc.coalesce(_as_names(table.column(names[2])), codes)
+def _predictions(table: pa.Table, features: frozenset[str], task: str) -> pa.ChunkedArray | None:
+    """Return the predicted class names, or the predictions of a regression as float64.
 
-
-def _predicted_numbers(table: pa.Table, features: frozenset[str]) -> pa.ChunkedArray | None:
-    """Return the predictions of a regression as float64.
+    A predicted class without a name is returned as it is.
 
     Raises
     ------
     DataError
-        If a prediction is not a number.
+        If a prediction of a regression is not a number.
     """
     names = _own_columns(table, features)
     if names is None:
         return None
+    predicted = table.column(names[1])
+    if task == CLASSIFICATION:
+        known = [_as_names(table.column(names[2]))] if names[2] in table.column_names else []
+        return pc.coalesce(*known, _as_names(predicted))
     try:
-        return table.column(names[1]).cast(pa.float64(), safe=False)
+        return predicted.cast(pa.float64(), safe=False)
     except pa.ArrowException as error:
         raise DataError(f"column {names[1]!r}: the version predicts numbers: {first_line(error)}") from error
 

@@ -230,7 +230,7 @@ def test_a_new_version_with_another_column_is_unknown_without_predictions(
 ) -> None:
     log = animals_log(tmp_path / "log", zoo, *animals())
     result = run_monitor(zoo, log, stage="next")
-    assert (result.version, result.analysis.verdict(), result.analysis.rows) == (2, "unknown", 0)
+    assert (result.analysis.version, result.analysis.verdict(), result.analysis.rows) == (2, "unknown", 0)
     assert [(found.version, found.verdict()) for found in result.other_versions] == [(1, "none")]
 
 
