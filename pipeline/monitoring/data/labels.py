@@ -73,12 +73,8 @@ def read_labels(path: Path, target: str, task: str = CLASSIFICATION) -> pd.DataF
         raise DataError(f"labels={path}: the table has no column {lacking}; it has {has}")
     row = _first_column(table, ROW)
     known = table[table[label].notna() & table[request].notna()]
-    labels = pd.DataFrame(
-        {
-            "request": known[request].astype(str).to_numpy(),
-            _LABEL: _class_names(known[label]) if is_class else _numbers(known[label], path),
-        }
-    )
+    values = _class_names(known[label]) if is_class else _numbers(known[label], path)
+    labels = pd.DataFrame({"request": known[request].astype(str).to_numpy(), _LABEL: values})
     if row is not None:
         labels["row"] = pd.to_numeric(known[row], errors="coerce").to_numpy()
     return labels
@@ -135,8 +131,10 @@ def join_labels(
     # A client may retry a request: the same prediction of the same request counts once.
     predictions = predictions[predictions["predicted"].notna()].drop_duplicates([*_KEY, "predicted"])
     notes: list[str] = []
+    classes = baseline.outcomes.classes if baseline.outcomes is not None else ()
+    known = {*predictions["predicted"], *baseline.predictions, *classes}
     if baseline.task == CLASSIFICATION:
-        labels = labels[~labels[_LABEL].isin({*MISSING_TEXTS} - _class_names_of(baseline, predictions))]
+        labels = labels[~labels[_LABEL].isin({*MISSING_TEXTS} - known)]
     by = _KEY if "row" in labels else ["request"]
     predictions = _drop_ambiguous(predictions, by, notes)
     distinct = _drop_contradictory(labels, by, notes)
@@ -145,18 +143,15 @@ def join_labels(
     if unlabelled:
         notes.append(f"{unlabelled} of {len(predictions)} rows have no label")
     if len(predictions) and unlabelled == len(predictions) and len(labels):
-        notes.append(
-            f"the request ids differ: the labels have {labels['request'].iloc[0]!r}, the rows have "
-            f"{predictions['request'].iloc[0]!r}"
-        )
+        given, logged = (table["request"].iloc[0] for table in (labels, predictions))
+        notes.append(f"the request ids differ: the labels have {given!r}, the rows have {logged!r}")
     if len(joined) and baseline.task == CLASSIFICATION:
         message = "the labels are {}, but the version predicts {}"
-        check_classes(set(joined[_LABEL]), _class_names_of(baseline, joined), message)
-    return LabelledPredictions(_outcomes(joined, window, baseline), tuple(notes))
+        check_classes(set(joined[_LABEL]), known, message)
+    return LabelledPredictions(_outcomes(joined, window, classes), tuple(notes))
 
 
-def _outcomes(joined: pd.DataFrame, window: CurrentWindow, baseline: TrainingBaseline) -> Outcomes:
-    classes = baseline.outcomes.classes if baseline.outcomes is not None else ()
+def _outcomes(joined: pd.DataFrame, window: CurrentWindow, classes: tuple[str, ...]) -> Outcomes:
     probabilities = None
     if window.probabilities is not None and len(joined):
         found = window.probabilities.take(pa.array(joined["place"])).to_pylist()
@@ -187,9 +182,3 @@ def _drop_contradictory(labels: pd.DataFrame, by: list[str], notes: list[str]) -
         rows = len(distinct[clash].drop_duplicates(by))
         notes.append(f"{rows} rows have labels that contradict each other; they are left out")
     return distinct[~clash]
-
-
-def _class_names_of(baseline: TrainingBaseline, predictions: pd.DataFrame) -> set[str]:
-    """Return the classes of the version, as far as its baseline and its predictions name them."""
-    classes = baseline.outcomes.classes if baseline.outcomes is not None else ()
-    return {*predictions["predicted"], *baseline.predictions, *classes}

@@ -14,9 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import DataError
-from pipeline.monitoring.data.window import CurrentWindow
+from pipeline.monitoring.data.window import CurrentWindow, arrow_errors
 from registry_tools.data.schema import quoted_names
-from registry_tools.errors import first_line
 from registry_tools.task import CLASSIFICATION
 
 # Columns that the prediction log and a scored file add: version, prediction, name of the prediction.
@@ -79,8 +78,11 @@ class ProductionData:
         keys = [_request_keys(part, self.features) for part in parts]
         known = [each for each in keys if each is not None]
         scored = [part[PROBABILITIES] if PROBABILITIES in part.column_names else None for part in parts]
+        selected = [_select_features(part, features) for part in parts]
+        with arrow_errors("the files of the log have incompatible columns"):
+            table = pa.concat_tables(selected, promote_options="permissive")
         return CurrentWindow(
-            _concatenate([_select_features(part, features) for part in parts]),
+            table,
             _join([_predictions(part, self.features, task) for part in parts]),
             pa.concat_tables(known) if len(known) == len(parts) else None,
             _join(scored) if probabilities else None,
@@ -133,13 +135,6 @@ def _select_features(table: pa.Table, features: Sequence[str]) -> pa.Table:
     return pa.table(there)
 
 
-def _concatenate(tables: list[pa.Table]) -> pa.Table:
-    try:
-        return pa.concat_tables(tables, promote_options="permissive")
-    except pa.ArrowException as error:
-        raise DataError(f"the files of the log have incompatible columns: {first_line(error)}") from error
-
-
 def _predictions(table: pa.Table, features: frozenset[str], task: str) -> pa.ChunkedArray | None:
     """Return the predicted class names, or the predictions of a regression as float64.
 
@@ -157,10 +152,8 @@ def _predictions(table: pa.Table, features: frozenset[str], task: str) -> pa.Chu
     if task == CLASSIFICATION:
         known = [_as_names(table.column(names[2]))] if names[2] in table.column_names else []
         return pc.coalesce(*known, _as_names(predicted))
-    try:
+    with arrow_errors(f"column {names[1]!r}: the version predicts numbers"):
         return predicted.cast(pa.float64(), safe=False)
-    except pa.ArrowException as error:
-        raise DataError(f"column {names[1]!r}: the version predicts numbers: {first_line(error)}") from error
 
 
 def _as_names(classes: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -189,7 +182,5 @@ def _request_keys(table: pa.Table, features: frozenset[str]) -> pa.Table | None:
         return None
     row = next((name for name in ROW if name in there), None)
     places = table.column(row) if row is not None else pa.array(np.zeros(len(table), np.int64))
-    try:
+    with arrow_errors(f"columns {request!r} and {row!r}"):
         return pa.table({"request": table.column(request).cast(pa.string()), "row": places.cast(pa.int64())})
-    except pa.ArrowException as error:
-        raise DataError(f"columns {request!r} and {row!r}: {first_line(error)}") from error

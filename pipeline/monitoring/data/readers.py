@@ -14,13 +14,12 @@ from pyarrow.dataset import dataset
 
 from pipeline.errors import DataError
 from pipeline.monitoring.data.production_data import AT, MODEL, PREDICTED, PROBABILITIES, ProductionData
+from pipeline.monitoring.data.window import arrow_errors
 from registry_tools.data.schema import quoted_names
 from registry_tools.errors import first_line
 from registry_tools.files.tables import read_table
 
 _log = logging.getLogger(__name__)
-
-_PARQUET = {".parquet", ".pq"}
 
 
 def read_production_data(
@@ -57,17 +56,13 @@ def read_production_data(
         raise DataError(f"{path}: there is no such file or folder (relative paths start at {Path.cwd()})")
     if path.is_dir():
         rows = _read_log_folder(path, name, since, probabilities)
-    elif path.suffix.lower() in _PARQUET:
-        try:
+    elif path.suffix.lower() in {".parquet", ".pq"}:
+        with arrow_errors(f"{path} cannot be read as Parquet"):
             rows = ProductionData((_read_parquet(path, since, probabilities),))
-        except (OSError, pa.ArrowException) as error:
-            raise DataError(f"{path} cannot be read as Parquet: {first_line(error)}") from error
     else:
         table = read_table(path, text_columns=text, may_be_empty=True, literal_columns=PREDICTED)
-        try:
+        with arrow_errors(str(path)):
             rows = ProductionData((pa.Table.from_pandas(table, preserve_index=False),))
-        except pa.ArrowException as error:
-            raise DataError(f"{path}: {first_line(error)}") from error
     rows = _keep_model(replace(rows, features=frozenset(features)), name, path)
     return rows if since is None else _keep_since(rows, since)
 

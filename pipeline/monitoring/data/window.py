@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,17 @@ from pipeline.errors import DataError
 from pipeline.training.baseline import TrainingBaseline, as_category
 from registry_tools.data.arrow_coercion import coerce_batch
 from registry_tools.data.schema import FINITE, Column, quoted_names
+from registry_tools.errors import first_line
 from registry_tools.task import CLASSIFICATION
+
+
+@contextlib.contextmanager
+def arrow_errors(where: str) -> Iterator[None]:
+    """Raise errors of pyarrow as DataError; `where` begins the message."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{where}: {first_line(error)}") from error
 
 
 @dataclass(frozen=True)
