@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -45,9 +44,8 @@ def read_table(
     InputError
         If the file does not exist, is empty, or does not have the format of its suffix.
     """
-    with _open(path) as file:
-        where = without_secrets(str(path))
-        return parse_table(file, format_of(path), where, text_columns, may_be_empty, literal_columns)
+    content, where = io.BytesIO(read_bytes(path)), without_secrets(str(path))
+    return parse_table(content, format_of(path), where, text_columns, may_be_empty, literal_columns)
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -58,27 +56,19 @@ def read_bytes(path: str | Path) -> bytes:
     InputError
         If the file does not exist or cannot be read.
     """
-    with _open(path) as file:
-        return file.read()
-
-
-@contextlib.contextmanager
-def _open(path: str | Path) -> Iterator[BinaryIO]:
     address = str(path)
     if "://" in address:
         with translate_read_errors(without_secrets(address)):
             filesystem, inside = open_filesystem(address)
             with filesystem.open_input_file(inside) as stream:
-                content = stream.read()
-        yield io.BytesIO(content)
-        return
+                content: bytes = stream.read()
+                return content
     path = Path(path)
     if not path.is_file():
         what = "is a folder, not a file" if path.is_dir() else "does not exist"
         raise InputError(f"{path}: the file {what} (looked in {path.absolute().parent})")
     try:
-        with path.open("rb") as file:
-            yield file
+        return path.read_bytes()
     except PermissionError:
         raise InputError(f"{path}: no permission to read it") from None
 
@@ -183,9 +173,8 @@ def _parse_json(content: Any) -> pd.DataFrame:
             if not isinstance(content, dict) or "data" not in content:
                 raise ValueError("dataframe_split needs 'columns' and 'data'")
             return pd.DataFrame(content["data"], columns=content.get("columns"))
-    if isinstance(content, dict):
-        return pd.DataFrame(content)
-    if not isinstance(content, list) or not all(isinstance(row, (dict, list)) for row in content):
+    is_list = isinstance(content, list) and all(isinstance(row, (dict, list)) for row in content)
+    if not is_list and not isinstance(content, dict):
         raise ValueError("expected a list of rows, each an object or a list")
     return pd.DataFrame(content)
 
@@ -218,7 +207,6 @@ def format_of(path: str | Path) -> str:
     """
     where = without_secrets(str(path))
     suffix = PurePosixPath(where).suffix
-    try:
-        return _SUFFIXES[suffix.lower()]
-    except KeyError:
-        raise InputError(f"{where}: unknown format {suffix!r}; use one of {', '.join(_SUFFIXES)}") from None
+    if suffix.lower() not in _SUFFIXES:
+        raise InputError(f"{where}: unknown format {suffix!r}; use one of {', '.join(_SUFFIXES)}")
+    return _SUFFIXES[suffix.lower()]
