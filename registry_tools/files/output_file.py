@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pyarrow as pa
 
 from registry_tools.errors import InputError, first_line
-from registry_tools.files.temp_files import (
-    atomic_write,
-    flush,
-    name_for_process,
-    remove_stale,
-    resolve_link,
-    temporary_prefix,
-)
+from registry_tools.files import temp_files
+from registry_tools.files.temp_files import resolve_link
 
 
 @contextlib.contextmanager
@@ -31,10 +24,8 @@ def output_file(path: Path) -> Iterator[Path]:
     InputError
         If the folder does not exist or is not writable, or `path` exists but is not a regular file.
     """
-    refuse_special_file(path)
-    target = resolve_link(path)
-    remove_stale(target.parent, temporary_prefix(target), r"-\w+\.part")
-    with _translate_write_errors(path), atomic_write(path) as partial:
+    _refuse_special_file(path)
+    with _write_errors_translated(path), temp_files.atomic_write(path) as partial:
         yield partial
 
 
@@ -51,8 +42,8 @@ def output_folder(path: Path) -> Iterator[Path]:
     with folder_beside(path) as partial:
         yield partial
         for part in (*partial.iterdir(), partial):
-            flush(part)
-        check_output(path, True, ())  # another command may have filled it in the meantime
+            temp_files.flush(part)
+        _refuse_filled_folder(path)  # another command may have filled it in the meantime
         partial.replace(resolve_link(path))
 
 
@@ -65,11 +56,8 @@ def folder_beside(path: Path) -> Iterator[Path]:
     InputError
         If the folder is not writable.
     """
-    target = resolve_link(path)
-    remove_stale(target.parent, temporary_prefix(target), r"-\w+\.part")
-    name = name_for_process(temporary_prefix(target), f"-{secrets.token_hex(4)}.part")
-    folder = target.with_name(name)
-    with _translate_write_errors(path):
+    folder = temp_files.partial_path(resolve_link(path))
+    with _write_errors_translated(path):
         folder.mkdir()
         try:
             yield folder
@@ -78,8 +66,10 @@ def folder_beside(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _translate_write_errors(path: Path) -> Iterator[None]:
-    """Raise errors of Arrow and the system as `InputError` with the name of the output."""
+def _write_errors_translated(path: Path) -> Iterator[None]:
+    """Remove partial outputs of ended processes, and raise the errors of the body with the output's name."""
+    target = resolve_link(path)
+    temp_files.remove_stale(target.parent, temp_files.temporary_prefix(target), r"-\w+\.part")
     try:
         yield
     except (OSError, pa.ArrowException) as error:
@@ -88,8 +78,8 @@ def _translate_write_errors(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: cannot be written: {reason}") from error
 
 
-def check_output(path: Path, folder: bool, endings: Iterable[str]) -> None:
-    """Check, before any input is read, that an output can be written.
+def check_output(path: Path, folder: bool, endings: Collection[str], inputs: Collection[Path] = ()) -> None:
+    """Check, before any input is read, that an output can be written and is no input.
 
     Parameters
     ----------
@@ -97,35 +87,42 @@ def check_output(path: Path, folder: bool, endings: Iterable[str]) -> None:
         The output, and whether it is a folder.
     endings
         The suffixes that a file may have.
+    inputs
+        The files and folders that are read, without links.
 
     Raises
     ------
     InputError
-        If a file has another suffix or is not a regular file, a folder is not empty, or the parent
-        folder does not exist or is not writable.
+        If a file has another suffix or is not a regular file, a folder is not empty, the parent folder
+        does not exist or is not writable, or the output is an input or lies in one.
     """
     if folder:
-        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-            raise InputError(f"{path} exists and is not an empty folder: remove it, or choose another path")
+        _refuse_filled_folder(path)
     elif path.suffix.lower() not in endings:
         known = ", ".join(endings)
         raise InputError(f"{path}: unknown format {path.suffix!r}; use one of {known}, or end it with /")
     else:
-        refuse_special_file(path)
+        _refuse_special_file(path)
     around = resolve_link(path).parent
     if not around.is_dir():
         raise InputError(f"{path}: cannot be written: there is no folder {around}")
     if not os.access(around, os.W_OK):
         raise InputError(f"{path}: cannot be written: no permission to write to {around}")
+    target = path.resolve()
+    if target in inputs:
+        raise InputError(f"{path}: it is the input as well: name another output")
+    if any(each in inputs for each in target.parents):
+        raise InputError(
+            f"{path}: it lies in the folder that is read, and would be input the next time: "
+            "name another output"
+        )
 
 
-def refuse_special_file(path: Path) -> None:
-    """Refuse an existing path that is not a regular file.
+def _refuse_filled_folder(path: Path) -> None:
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise InputError(f"{path} exists and is not an empty folder: remove it, or choose another path")
 
-    Raises
-    ------
-    InputError
-        If it is a folder, a device or a pipe.
-    """
+
+def _refuse_special_file(path: Path) -> None:
     if path.exists() and not path.is_file():
         raise InputError(f"{path} exists but is not a regular file; choose another path")

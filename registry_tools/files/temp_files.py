@@ -43,7 +43,7 @@ def atomic_write(path: Path, sync_folder: bool = False) -> Iterator[Path]:
         If the file cannot be written.
     """
     target = resolve_link(path)
-    partial = target.with_name(name_for_process(temporary_prefix(target), f"-{secrets.token_hex(4)}.part"))
+    partial = partial_path(target)
     # O_EXCL: fail if the name exists, so that no other user can place a link there first.
     os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:
@@ -75,6 +75,11 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def partial_path(target: Path) -> Path:
+    """Return a new name, in the same folder, for a file or folder until it is complete."""
+    return target.with_name(name_for_process(temporary_prefix(target), f"-{secrets.token_hex(4)}.part"))
 
 
 def temporary_prefix(target: Path) -> str:
