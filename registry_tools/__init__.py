@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # for type checkers and documentation; `_MODULES` says the sa
     from registry_tools.api.stages import promote, rollback, unset
     from registry_tools.api.tables import History, ModelList, RegisteredVersion, VersionList
     from registry_tools.api.versions import adopt, compare, copy, register, verify
-    from registry_tools.batch.request import ScoringSummary
+    from registry_tools.batch.job import ScoringSummary
     from registry_tools.evaluation.adopt import Adoption
     from registry_tools.evaluation.comparison import Comparison
     from registry_tools.evaluation.registration import Registration
@@ -49,7 +49,7 @@ _MODULES = {
     "api.stages": ("promote", "rollback", "unset"),
     "api.tables": ("History", "ModelList", "RegisteredVersion", "VersionList"),
     "api.versions": ("adopt", "compare", "copy", "register", "verify"),
-    "batch.request": ("ScoringSummary",),
+    "batch.job": ("ScoringSummary",),
     "evaluation.adopt": ("Adoption",),
     "evaluation.comparison": ("Comparison",),
     "evaluation.registration": ("Registration",),

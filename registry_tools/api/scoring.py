@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from registry_tools.batch import scoring_job
-from registry_tools.batch.request import ScoringRequest, ScoringSummary
+from registry_tools.batch.job import ScoringRequest, ScoringSummary
 from registry_tools.files.csv_rows import CsvFormat
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.refs import parse_ref
@@ -90,9 +90,9 @@ def score(
     >>> score("iris@production", input="rows.csv", output="scored.parquet").counts  # doctest: +SKIP
     {'setosa': 50, 'versicolor': 50, 'virginica': 50}
     """
-    text = CsvFormat(separator, encoding)
     request = ScoringRequest(
         ref=parse_ref(ref),
+        policy=TrustPolicy.from_environment(trust, allow_code, public_key),
         input=str(input),
         output=_address(output, spark_master),
         folder=str(output).endswith("/"),
@@ -100,18 +100,16 @@ def score(
         proba=proba,
         keep=tuple(keep) if keep is not None else None,
         prefix=prefix,
-        separator=text.separator,
-        encoding=text.encoding,
+        csv=CsvFormat(separator, encoding),
         workers=workers,
         master=spark_master,
     )
-    policy = TrustPolicy.from_environment(trust, allow_code, public_key)
     if spark_master is None:
-        return scoring_job.score(request, policy, tracking_uri, begin)
+        return scoring_job.score(request, tracking_uri, begin)
     check_installed()
     from registry_tools.batch import spark_job
 
-    return spark_job.score(request, policy, tracking_uri)
+    return spark_job.score(request, tracking_uri)
 
 
 def _address(path: str | Path, spark_master: str | None) -> str:

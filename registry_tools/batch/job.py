@@ -1,43 +1,116 @@
-"""The job that the processes of a scoring receive, and the counts that they return; importing it is cheap."""
+"""A scoring job: the request, the job that its processes receive, its counts and its summary."""
 
 from __future__ import annotations
 
 import functools
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from registry_tools.batch.request import ScoringRequest
-from registry_tools.data.arrow_coercion import arrow_type
+from registry_tools.data.arrow_coercion import arrow_type, check_schema
 from registry_tools.data.schema import Column, quoted_names
 from registry_tools.errors import InputError
 from registry_tools.files.csv_rows import CsvFormat
-from registry_tools.files.part_files import CSV
+from registry_tools.files.part_files import CSV, check_csv_columns
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.models.trust_policy import TrustPolicy
+from registry_tools.refs import ModelRef
 
-REASON = "reason"
+
+@dataclass(frozen=True)
+class ScoringRequest:
+    """The options of a scoring job, as a user gives them."""
+
+    ref: ModelRef
+    input: str  # a file, a folder of files, or a URL
+    output: str  # a path, or an address that the executors of Spark reach
+    folder: bool = False  # whether the output is a folder of part files
+    rejects: str | None = None  # for the rows that cannot be scored; None fails on the first
+    proba: bool = False
+    keep: tuple[str, ...] | None = None  # the input columns in the output; None keeps all
+    prefix: str = ""  # of the names of the added columns
+    csv: CsvFormat = field(default_factory=CsvFormat)  # of the input, if it is CSV
+    workers: int | None = None  # None takes all cores
+    master: str | None = None  # of Spark, which scores then
+    policy: TrustPolicy = field(default_factory=TrustPolicy)  # what the version may contain
+
+
+@dataclass(frozen=True)
+class ScoringSummary:
+    """The result of a scoring job."""
+
+    name: str
+    version: int
+    stage: str | None
+    input: str
+    output: str
+    rows: int  # that were scored
+    rejected: int
+    rejects: str | None
+    seconds: float  # from the first row read to the output in its place
+    rows_per_second: float
+    counts: Mapping[str, int]  # rows by class; empty where numbers are predicted
+    experiment: str
+    run_id: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class RowCounts:
+    """The numbers of rows of a batch, a slice or a job; they can be added."""
+
+    rows: int = 0  # that were scored
+    rejected: int = 0
+    by_class: Counter[str] = field(default_factory=Counter)
+
+    def __add__(self, other: RowCounts) -> RowCounts:
+        return RowCounts(
+            self.rows + other.rows, self.rejected + other.rejected, self.by_class + other.by_class
+        )
 
 
 @dataclass(frozen=True)
 class ScoringJob:
-    """What every process has to know of a job."""
+    """The description of a job that each of its processes receives.
+
+    Raises
+    ------
+    InputError
+        If the columns of the input do not fit the signature, the request or the files to write.
+    """
 
     request: ScoringRequest
     artifact: ModelArtifact
-    policy: TrustPolicy
     columns: tuple[Column, ...]  # of the signature
+    where: str  # the input, as errors name it
     schema: pa.Schema  # of the input
     csv: CsvFormat | None  # of the input; None if it is Parquet
-    keep: list[str]  # the columns of the input that are in the output
     form: str  # of the parts of the output
     rejects_form: str | None  # of the parts of the rejects; None fails on the first
     options: dict[str, Any] = field(default_factory=dict)  # of Parquet
     parts: Path = Path()  # the folder of the parts of the output
     scratch: Path = Path()  # the folder of those of the rejects
+
+    def __post_init__(self) -> None:
+        names = self.schema.names
+        check_schema(self.schema, self.columns, self.where, self.csv is not None)
+        if unknown := [name for name in self.request.keep or () if name not in names]:
+            raise InputError(
+                f"{self.where}: no column {quoted_names(unknown)} to keep; it has {quoted_names(names)}"
+            )
+        if self.form == CSV:
+            check_csv_columns(self.request.output, self._fields(self.keep), self.where)
+        if self.rejects_form == CSV:
+            check_csv_columns(str(self.request.rejects), self.schema, self.where)
+        if self.rejects_form is not None:
+            self._refuse_existing(names, self.rejects_schema.names[len(names) :])
 
     def part(self, number: int) -> Path:
         """Return the file of the scored rows of a slice."""
@@ -53,6 +126,12 @@ class ScoringJob:
         return self.csv is not None and self.form != CSV
 
     @functools.cached_property
+    def keep(self) -> list[str]:
+        """The columns of the input that are in the output."""
+        wanted = self.request.keep
+        return [name for name in self.schema.names if wanted is None or name in wanted]
+
+    @functools.cached_property
     def read(self) -> list[str]:
         """The columns of the input that are read."""
         wanted = {*self.keep, *(column.name for column in self.columns)}
@@ -61,60 +140,31 @@ class ScoringJob:
     @functools.cached_property
     def rejects_schema(self) -> pa.Schema:
         """The columns of the rejects."""
-        return self.schema.append(pa.field(self.request.prefix + REASON, pa.string()))
+        return self.schema.append(pa.field(f"{self.request.prefix}reason", pa.string()))
 
     def output_schema(self, predictions: pa.Schema) -> pa.Schema:
-        """Return the columns of the output, given those of the predictions."""
+        """Return the columns of the output, given those of the predictions.
+
+        Raises
+        ------
+        InputError
+            If a column that is kept has the name of one that is added.
+        """
         types = {c.name: arrow_type(c) for c in self.columns} if self.converts_text else {}
-        kept = [self.schema.field(name) for name in self.keep]
-        fields = [field.with_type(types.get(field.name) or field.type) for field in kept]
-        fields += [field.with_name(self.request.prefix + field.name) for field in predictions]
+        kept = [each.with_type(types.get(each.name) or each.type) for each in self._fields(self.keep)]
+        added = [each.with_name(self.request.prefix + each.name) for each in predictions]
+        self._refuse_existing(self.keep, [each.name for each in added])
         metadata = dict(self.schema.metadata or {})
         if len(kept) < len(self.schema):
             metadata.pop(b"pandas", None)  # it names all columns
-        return pa.schema(fields, metadata)
+        return pa.schema([*kept, *added], metadata)
 
+    def _fields(self, names: list[str]) -> list[pa.Field]:
+        return [self.schema.field(name) for name in names]
 
-@dataclass
-class SliceResult:
-    """How many rows of a slice, or of all, there are."""
-
-    rows: int = 0  # that were scored
-    rejected: int = 0
-    counts: Counter[str] = field(default_factory=Counter)  # rows by class
-
-    def add(self, other: SliceResult) -> None:
-        """Add the rows of another slice."""
-        self.rows += other.rows
-        self.rejected += other.rejected
-        self.counts.update(other.counts)
-
-
-def kept_columns(request: ScoringRequest, names: list[str], where: str) -> list[str]:
-    """Return the columns of the input that are in the output.
-
-    Raises
-    ------
-    InputError
-        If `where` lacks one that is wanted.
-    """
-    unknown = [name for name in request.keep or () if name not in names]
-    if unknown:
-        raise InputError(f"{where}: no column {quoted_names(unknown)} to keep; it has {quoted_names(names)}")
-    return [name for name in names if request.keep is None or name in request.keep]
-
-
-def refuse_existing_columns(names: list[str], added: list[str], where: str) -> None:
-    """Refuse columns that the output adds and already has.
-
-    Raises
-    ------
-    InputError
-        Names them and `where` they are.
-    """
-    taken = [name for name in added if name in names]
-    if taken:
-        raise InputError(
-            f"{where}: it already has the column{'s' * (len(taken) > 1)} {quoted_names(taken)}, which the "
-            "output adds: rename them with --prefix, or leave yours out with --keep"
-        )
+    def _refuse_existing(self, names: list[str], added: list[str]) -> None:
+        if taken := [name for name in added if name in names]:
+            raise InputError(
+                f"{self.where}: it already has the column{'s' * (len(taken) > 1)} {quoted_names(taken)}, "
+                "which the output adds: rename them with --prefix, or leave yours out with --keep"
+            )

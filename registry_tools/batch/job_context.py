@@ -10,9 +10,9 @@ import socket
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import TracebackType
 
-from registry_tools.batch.job import SliceResult
-from registry_tools.batch.request import ScoringRequest, ScoringSummary
+from registry_tools.batch.job import RowCounts, ScoringRequest, ScoringSummary
 from registry_tools.data.schema import Column
 from registry_tools.errors import RegistryToolsError, UnsupportedOperation
 from registry_tools.files.input_files import without_secrets
@@ -21,7 +21,6 @@ from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.mlflow_store import runs
 from registry_tools.mlflow_store.client import connect
 from registry_tools.models.formats import describe
-from registry_tools.models.trust_policy import TrustPolicy
 
 _log = logging.getLogger(__name__)
 _REFUSED = re.compile(r"[^\w\-. ]")  # in the name of a metric; MLflow refuses some uses of /
@@ -30,7 +29,7 @@ _LONGEST_NAME = 250  # of a metric in MLflow
 
 @contextlib.contextmanager
 def fetched_version(
-    request: ScoringRequest, policy: TrustPolicy, tracking_uri: str | None
+    request: ScoringRequest, tracking_uri: str | None
 ) -> Iterator[tuple[ModelArtifact, tuple[Column, ...]]]:
     """Yield the version that the reference means now, with verified files, and the columns that it takes.
 
@@ -43,7 +42,7 @@ def fetched_version(
     RegistryToolsError
         As `load_model`.
     """
-    with contextlib.closing(ArtifactFetcher(request.ref, policy, tracking_uri, None)) as fetcher:
+    with contextlib.closing(ArtifactFetcher(request.ref, request.policy, tracking_uri, None)) as fetcher:
         artifact = fetcher.fetch(fetcher.resolve())
         columns = describe(artifact.model).signature
         if columns is None:
@@ -54,8 +53,8 @@ def fetched_version(
         yield artifact, columns
 
 
-class ScoringRun:
-    """The run of one scoring job, in the experiment `<model>-scoring`.
+class ScoringRun(contextlib.AbstractContextManager["ScoringRun"]):
+    """The run of one scoring job, in the experiment `<model>-scoring`; it fails where the body does.
 
     A registry that cannot be written to is logged once.
     """
@@ -70,8 +69,8 @@ class ScoringRun:
         tags = {
             "model": artifact.name,
             "version": str(artifact.version),
-            "stage": artifact.stage or "",
-            "digest": artifact.digest or "",
+            "stage": artifact.stage,
+            "digest": artifact.digest,
             "input": given,
             "output": request.output,
             "engine": "spark" if request.master is not None else "processes",
@@ -79,29 +78,28 @@ class ScoringRun:
             "host": host,
             "process": str(os.getpid()),
         }
-        try:
+        with self._failures_logged():
             runs.end_abandoned_runs(self._client, self.experiment, host)
             description = f"Scoring jobs of {artifact.name}: one run for each job."
-            given_tags = {key: value for key, value in tags.items() if value}
-            self.run_id = runs.start(self._client, self.experiment, description, given_tags)
-        except RegistryToolsError as error:
-            _log.warning("this scoring is not recorded: %s", error)
+            known = {key: value for key, value in tags.items() if value}
+            self.run_id = runs.start(self._client, self.experiment, description, known)
 
-    def finish(self, total: SliceResult, seconds: float) -> ScoringSummary:
+    def finish(self, total: RowCounts, seconds: float) -> ScoringSummary:
         """Log the metrics of the job, end its run, and return its summary."""
         # Incomplete if a batch had too many numbers to count.
-        counts = dict(sorted(total.counts.items())) if total.counts.total() == total.rows else {}
-        by_class: Counter[str] = Counter()  # two classes may have one name of a metric
-        for name, count in counts.items():
-            by_class[f"count_{_REFUSED.sub('_', name)}"[:_LONGEST_NAME]] += count
+        complete = total.by_class.total() == total.rows
+        counts = dict(sorted(total.by_class.items())) if complete else {}
         rate = (total.rows + total.rejected) / max(seconds, 1e-9)
+        by_metric: Counter[str] = Counter()  # two classes may have one name of a metric
+        for name, count in counts.items():
+            by_metric[f"count_{_REFUSED.sub('_', name)}"[:_LONGEST_NAME]] += count
         metrics = {
             "rows": total.rows,
             "rejected": total.rejected,
             "seconds": seconds,
             "rows_per_second": rate,
         }
-        self.end("FINISHED", {**metrics, **by_class}, {})
+        self._end("FINISHED", {**metrics, **by_metric}, {})
         return ScoringSummary(
             name=self._artifact.name,
             version=self._artifact.version,
@@ -118,27 +116,24 @@ class ScoringRun:
             run_id=self.run_id,
         )
 
-    def end(self, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
-        """End the run, if it was opened and can be written to."""
-        if self.run_id is None:
-            return
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            killed = isinstance(error, (KeyboardInterrupt, SystemExit))
+            reason = "interrupted" if killed else str(error)
+            self._end("KILLED" if killed else "FAILED", {}, {"error": reason[:500]} if reason else {})
+
+    def _end(self, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+        if self.run_id is not None:
+            with self._failures_logged():
+                runs.end(self._client, self.run_id, status, metrics, tags)
+
+    @contextlib.contextmanager
+    def _failures_logged(self) -> Iterator[None]:
+        """Log that the registry cannot be written to, and leave the run alone from then on."""
         try:
-            runs.end(self._client, self.run_id, status, metrics, tags)
+            yield
         except RegistryToolsError as error:
             _log.warning("this scoring is not recorded: %s", error)
             self.run_id = None
-
-
-@contextlib.contextmanager
-def recorded_run(
-    request: ScoringRequest, artifact: ModelArtifact, tracking_uri: str | None
-) -> Iterator[ScoringRun]:
-    """Yield the run of a job; it ends as failed or killed where the body fails."""
-    run = ScoringRun(request, artifact, tracking_uri)
-    try:
-        yield run
-    except BaseException as error:
-        killed = isinstance(error, (KeyboardInterrupt, SystemExit))
-        reason = "interrupted" if killed else str(error)
-        run.end("KILLED" if killed else "FAILED", {}, {"error": reason[:500]} if reason else {})
-        raise

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from registry_tools.batch.job import ScoringJob, SliceResult
-from registry_tools.batch.predictions import BatchPredictor, class_counts
+from registry_tools.batch.job import RowCounts, ScoringJob
 from registry_tools.data.arrow_coercion import coerce_batch, to_arrow
-from registry_tools.data.coerced_batch import CoercedBatch
 from registry_tools.errors import InputError
 
+if TYPE_CHECKING:
+    from registry_tools.inference.batch_predictor import BatchPredictor
 
-class ScoredBatch(NamedTuple):
-    """The rows of a batch that were scored, those that were rejected, and how many there are."""
-
-    rows: pa.RecordBatch  # of the output
-    rejects: pa.RecordBatch | None  # None if all rows were scored
-    result: SliceResult
+_MOST_UNNAMED = 1000  # whole numbers that are counted as if they were classes
+ScoredBatch = tuple[pa.RecordBatch, "pa.RecordBatch | None", RowCounts]
 
 
 def score_batch(
@@ -32,7 +29,7 @@ def score_batch(
     locate: Callable[[int], str],
     schema: pa.Schema | None,
 ) -> ScoredBatch:
-    """Score a batch, and separate the rows that cannot be scored.
+    """Return the rows of the output, the rejects or None, and how many rows there are.
 
     Parameters
     ----------
@@ -48,21 +45,29 @@ def score_batch(
     Raises
     ------
     InputError
-        If a row cannot be scored, and the job has no rejects.
+        If a row cannot be scored and the job has no rejects, or the model refuses every row.
+    RegistryToolsError
+        If the model fails otherwise.
     """
     coerced = coerce_batch(rows, job.columns, job.csv is not None)
-    predictions, bad = predictor.predict(coerced, malformed)
+    bad = {**coerced.reasons, **malformed}
+    good = np.ones(rows.num_rows, bool)
+    good[[*bad]] = False
+    places = np.flatnonzero(good)
+    predictions, refused = predictor.predict(coerced.keep_rows(good) if bad else coerced)
+    bad |= {int(places[row]): reason for row, reason in refused.items()}
     counts = class_counts(predictions, bool(predictor.predictor.model.class_names))
-    result = SliceResult(len(predictions), len(bad), Counter(counts))
     rejects = None
     if bad:
         rejects = _rejects(job, rows, {row: f"{locate(row)}: {bad[row]}" for row in sorted(bad)})
-        good = np.ones(rows.num_rows, bool)
-        good[list(bad)] = False
+        good[[*bad]] = False
         rows, coerced = rows.filter(pa.array(good)), coerced.keep_rows(good)
-    arrays = _output_columns(job, rows, coerced, predictions)
+    kept = {name: rows.column(name) for name in job.keep}
+    if job.converts_text:
+        kept |= {c.name: to_arrow(coerced, c) for c in job.columns if c.name in kept}
     schema = schema or job.output_schema(predictions.schema)
-    return ScoredBatch(pa.RecordBatch.from_arrays(arrays, schema=schema), rejects, result)
+    scored = pa.RecordBatch.from_arrays([*kept.values(), *predictions.columns], schema=schema)
+    return scored, rejects, RowCounts(len(predictions), len(bad), counts)
 
 
 def _rejects(job: ScoringJob, rows: pa.RecordBatch, reasons: Mapping[int, str]) -> pa.RecordBatch:
@@ -76,11 +81,26 @@ def _rejects(job: ScoringJob, rows: pa.RecordBatch, reasons: Mapping[int, str]) 
     return pa.RecordBatch.from_arrays(arrays, schema=job.rejects_schema)
 
 
-def _output_columns(
-    job: ScoringJob, rows: pa.RecordBatch, coerced: CoercedBatch, predictions: pa.RecordBatch
-) -> list[pa.Array]:
-    """Return the columns of the output for rows that can be scored."""
-    kept = {name: rows.column(name) for name in job.keep}
-    if job.converts_text:
-        kept |= {c.name: to_arrow(coerced, c) for c in job.columns if c.name in kept}
-    return [*kept.values(), *predictions.columns]
+def class_counts(predictions: pa.RecordBatch, has_classes: bool) -> Counter[str]:
+    """Return how many rows there are of each class; nothing where numbers are predicted.
+
+    Parameters
+    ----------
+    predictions
+        The columns of the predictions.
+    has_classes
+        Whether the model has classes. Whole numbers of another one, such as those of clusters, are
+        counted if there are at most 1,000.
+    """
+    names, predicted = predictions.column("prediction_name"), predictions.column("prediction")
+    if names.null_count < len(names):
+        counts = np.bincount(names.indices).tolist()
+        return Counter(
+            {n: count for n, count in zip(names.dictionary.to_pylist(), counts, strict=False) if count}
+        )
+    if not pa.types.is_integer(predicted.type) and not pa.types.is_boolean(predicted.type):
+        return Counter()
+    counts = pc.value_counts(predicted)
+    if not has_classes and len(counts) > _MOST_UNNAMED:
+        return Counter()
+    return Counter({str(pair["values"]): pair["counts"] for pair in counts.to_pylist()})

@@ -7,12 +7,19 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from registry_tools.errors import InputError
 from registry_tools.files.csv_rows import CsvFormat, TextRows, read_rows
 from registry_tools.files.input_files import InputFile, InputFiles
-from registry_tools.files.part_files import ARROW, write_part
+from registry_tools.files.part_files import ARROW, read_arrow, write_part
 
 FEWEST_ROWS = 1 << 16  # of a slice, unless its file has fewer
 _JOINED_ROWS = 1 << 18  # so many rows of small row groups are one slice
+# So few rows at once that their columns stay in the cache of the processor, and progress is seen.
+_STEP_ROWS = 1 << 15
+_READ_BYTES = 1 << 20  # of a Parquet column that are read at once
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,31 @@ class Slice:
     text: Path | None = None  # the rows themselves, in Arrow's stream format, if the file is a CSV
     bad: dict[int, str] = field(default_factory=dict)  # malformed rows, by place, and why
     bytes_read: int = 0  # of all CSV files, up to its end
+
+    def read(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """Read the rows, in small steps.
+
+        Raises
+        ------
+        InputError
+            If the file is changed or broken.
+        """
+        if self.text is not None:
+            for rows in read_arrow(self.text):
+                yield from (rows.slice(begin, _STEP_ROWS) for begin in range(0, rows.num_rows, _STEP_ROWS))
+            return
+        skip, left = self.skip, self.rows
+        with self.file.reading() as source:
+            parquet = pq.ParquetFile(source, buffer_size=_READ_BYTES, pre_buffer=False)
+            for rows in parquet.iter_batches(_STEP_ROWS, list(self.row_groups), columns, use_threads=False):
+                part = rows.slice(min(skip, rows.num_rows), left)
+                skip, left = max(skip - rows.num_rows, 0), left - part.num_rows
+                if part.num_rows:
+                    yield part.select(columns)
+                if not left:
+                    break
+            if left:
+                raise InputError(f"{self.file.name}: cannot be read: {left} rows fewer than its footer says")
 
 
 def cut_row_groups(files: InputFiles, workers: int) -> Iterator[Slice]:
@@ -63,5 +95,5 @@ def cut_text(files: InputFiles, scratch: Path) -> Iterator[Slice]:
 
 
 def _read_blocks(file: InputFile, names: list[str], form: CsvFormat) -> Iterator[TextRows]:
-    with file.reading():
-        yield from read_rows(file.filesystem, file.path, names, form)
+    with file.reading() as source:
+        yield from read_rows(source, file.path, names, form)

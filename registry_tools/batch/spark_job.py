@@ -3,41 +3,50 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import re
 import shutil
 import time
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark import SparkFiles
+from pyspark.accumulators import AddingAccumulatorParam
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sql
 from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 from pyspark.sql.types import StringType, StructField, StructType
 
 from registry_tools import spark as spark_setup
-from registry_tools.batch import worker
-from registry_tools.batch.job import ScoringJob, SliceResult, kept_columns, refuse_existing_columns
-from registry_tools.batch.job_context import fetched_version, recorded_run
-from registry_tools.batch.request import ScoringRequest, ScoringSummary
-from registry_tools.batch.spark_tasks import ARCHIVE, AddResults, SparkTask
-from registry_tools.data.arrow_coercion import check_schema
+from registry_tools.batch.job import RowCounts, ScoringJob, ScoringRequest, ScoringSummary
+from registry_tools.batch.scored_batch import ScoredBatch, score_batch
 from registry_tools.errors import InputError
 from registry_tools.files import csv_rows, input_files
 from registry_tools.files.csv_rows import CsvFormat
 from registry_tools.files.part_files import PARQUET
 from registry_tools.files.temp_files import make_temp_folder
+from registry_tools.inference import batch_predictor
+from registry_tools.inference.batch_predictor import BatchPredictor
+from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.models import manifest
-from registry_tools.models.trust_policy import TrustPolicy
 
 _FILE, _EXTRA = "__registry_tools_file", "__registry_tools_extra"
+_ARCHIVE = "registry_tools_version"  # the folder of the version's files on an executor
+_UNDECODED = "\ufffd"  # takes the place of bytes that are not in the encoding
 
 
-def score(request: ScoringRequest, policy: TrustPolicy, tracking_uri: str | None = None) -> ScoringSummary:
+def score(request: ScoringRequest, tracking_uri: str | None = None) -> ScoringSummary:
     """Score a table on the executors of Spark with the version that a reference means now.
 
     Parameters
     ----------
-    request, policy, tracking_uri
+    request, tracking_uri
         As for the local engine, `scoring_job.score`. Output and rejects are the addresses of folders, as
         executors reach them.
 
@@ -49,31 +58,30 @@ def score(request: ScoringRequest, policy: TrustPolicy, tracking_uri: str | None
     RegistryToolsError
         As `load_model`; or if Spark fails.
     """
-    where = input_files.without_secrets(request.input)
+    # It imports MLflow, and the executors import this module.
+    from registry_tools.batch.job_context import ScoringRun, fetched_version
+
     if request.output == request.rejects:
         raise InputError(f"{request.output}: output and rejects are the same folder")
     with contextlib.ExitStack() as stack:
-        artifact, columns = stack.enter_context(fetched_version(request, policy, tracking_uri))
-        policy = replace(policy, public_key=None)  # the signature was checked, and executors lack the key
-        record = stack.enter_context(recorded_run(request, artifact, tracking_uri))
-        predictions = worker.prediction_schema(artifact, policy, request.proba)
-        worker.load.cache_clear()
+        artifact, columns = stack.enter_context(fetched_version(request, tracking_uri))
+        # The signature was checked, and executors lack the key.
+        request = replace(request, policy=replace(request.policy, public_key=None))
+        run = stack.enter_context(ScoringRun(request, artifact, tracking_uri))
+        added = batch_predictor.load(artifact, request.policy, request.proba).schema
         spark = stack.enter_context(spark_setup.session(request.master or "local[*]"))
-        table, schema, form = _open_table(spark, request)
-        check_schema(schema, columns, where, form is not None)
-        keep = kept_columns(request, schema.names, where)
+        where = input_files.without_secrets(request.input)
+        table, schema, form = _open_table(spark, request, where)
         rejects_form = PARQUET if request.rejects else None
-        job = ScoringJob(request, artifact, policy, columns, schema, form, keep, PARQUET, rejects_form)
-        added = job.output_schema(predictions)
-        refuse_existing_columns(keep, added.names[len(keep) :], where)
-        refuse_existing_columns(schema.names, job.rejects_schema.names[len(schema) :], where)
+        job = ScoringJob(request, artifact, columns, where, schema, form, PARQUET, rejects_form)
+        output = job.output_schema(added)
         began = time.perf_counter()
-        total = _run(spark, job, table, added)
-        return record.finish(total, time.perf_counter() - began)
+        total = _run(spark, job, table, output)
+        return run.finish(total, time.perf_counter() - began)
 
 
 def _open_table(
-    spark: SparkSession, request: ScoringRequest
+    spark: SparkSession, request: ScoringRequest, where: str
 ) -> tuple[DataFrame, pa.Schema, CsvFormat | None]:
     """Return the table with the columns of `SparkTask`, its schema, and its format if it is CSV.
 
@@ -82,21 +90,21 @@ def _open_table(
     InputError
         If there is neither CSV nor Parquet or both, or a column occurs twice.
     """
-    where = input_files.without_secrets(request.input)
-    found = []
-    for endings in (csv_rows.COMPRESSION, input_files.PARQUET_ENDINGS):
+    found = {}
+    for form, endings in ((request.csv, csv_rows.COMPRESSION), (None, input_files.PARQUET_ENDINGS)):
         options = {"recursiveFileLookup": "true", "pathGlobFilter": f"*{{{','.join(endings)}}}"}
         files = spark.read.format("binaryFile").options(**options).load(request.input)
-        found += [] if files.select("path").isEmpty() else [options]
+        if not files.select("path").isEmpty():
+            found[form] = options
     if len(found) != 1:
         kinds = ", ".join(input_files.ENDINGS)
         holds = "CSV and Parquet files: score them one by one" if found else f"no file that ends with {kinds}"
         raise InputError(f"{where}: the folder holds {holds}")
-    form = CsvFormat(request.separator, request.encoding) if "csv" in found[0]["pathGlobFilter"] else None
+    ((form, options),) = found.items()
     if form is not None:
         # A quoted value may hold line ends, so that Spark does not split a CSV between tasks.
-        options = {"multiLine": "true", "escape": '"', "sep": form.separator, "encoding": form.encoding}
-        reader = spark.read.options(**found[0], **options)
+        options |= {"multiLine": "true", "escape": '"', "sep": form.separator, "encoding": form.encoding}
+        reader = spark.read.options(**options)
         names = [name or "" for name in reader.csv(request.input).head() or [""]]
         input_files.refuse_doubled_columns(names, where)
         texts = StructType([StructField(name, StringType()) for name in (*names, _EXTRA)])
@@ -104,7 +112,7 @@ def _open_table(
         frame = reader.schema(texts).csv(request.input)
         extra = sql.col(_EXTRA)
     else:
-        frame = spark.read.options(**found[0], mergeSchema="true").parquet(request.input)
+        frame = spark.read.options(**options, mergeSchema="true").parquet(request.input)
         names, extra = frame.columns, frame.metadataColumn("_metadata")["row_index"].alias(_EXTRA)
     file = frame.metadataColumn("_metadata")["file_path"].alias(_FILE)
     columns = [sql.col(_quoted(name)) for name in names]
@@ -116,11 +124,11 @@ def _quoted(name: str) -> str:
     return f"`{name.replace('`', '``')}`"
 
 
-def _run(spark: SparkSession, job: ScoringJob, table: DataFrame, schema: pa.Schema) -> SliceResult:
+def _run(spark: SparkSession, job: ScoringJob, table: DataFrame, schema: pa.Schema) -> RowCounts:
     """Ship the version to the executors, have them score all rows, and return how many there are."""
     given, output, rejects = job.request.input, job.request.output, job.request.rejects
     digest = manifest.digest_of(manifest.manifest_of(Path(job.artifact.folder)))
-    total = spark.sparkContext.accumulator(SliceResult(), AddResults())
+    total = spark.sparkContext.accumulator(RowCounts(), AddingAccumulatorParam(RowCounts()))
     plain = [f.with_type(f.type.value_type) if pa.types.is_dictionary(f.type) else f for f in schema]
     task = SparkTask(job, digest, pa.schema(plain), total)
     frame = table.select(*map(_quoted, [*job.read, _FILE, _EXTRA]))
@@ -128,16 +136,97 @@ def _run(spark: SparkSession, job: ScoringJob, table: DataFrame, schema: pa.Sche
         scratch = make_temp_folder("scoring")
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
         archive = shutil.make_archive(str(scratch / "version"), "zip", job.artifact.folder)
-        spark.sparkContext.addArchive(f"{archive}#{ARCHIVE}")
+        spark.sparkContext.addArchive(f"{archive}#{_ARCHIVE}")
         # The folder that is opened first gets its name last: where the output is, all is.
         places = [output, rejects] if rejects else [output]
         partials = [stack.enter_context(spark_setup.output_folder(spark, each, given)) for each in places]
         frame.mapInArrow(task.score, from_arrow_schema(task.schema, True)).write.parquet(partials[0])
         if rejects:
-            again = spark.sparkContext.accumulator(SliceResult(), AddResults())
+            again = spark.sparkContext.accumulator(RowCounts(), AddingAccumulatorParam(RowCounts()))
             frame = frame if total.value.rejected else frame.limit(0)
             reject = replace(task, total=again).reject
             frame.mapInArrow(reject, from_arrow_schema(job.rejects_schema, True)).write.parquet(partials[1])
             if again.value.rejected != total.value.rejected:  # Spark read the table twice
                 raise InputError(f"{given}: the table changed while it was scored: score it again")
     return total.value
+
+
+@dataclass(frozen=True)
+class SparkTask:
+    """Scores the rows of one partition; Spark sends it to the executors as it is.
+
+    A batch has the columns of the input that are read, then the file of each row, then its number in
+    the file (Parquet) or, if it is malformed, its line (CSV).
+    """
+
+    job: ScoringJob
+    digest: str  # of all files in the archive
+    schema: pa.Schema  # of the output
+    total: Any  # the accumulator that receives the `RowCounts` of each batch
+
+    def score(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Yield the rows that can be scored, with their predictions.
+
+        Raises
+        ------
+        InputError
+            If a row cannot be scored, and rejects are not written.
+        """
+        return (rows for rows, *_ in self._score_all(batches))
+
+    def reject(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Yield the rows that cannot be scored, with the reason."""
+        return (rejects for _, rejects, _ in self._score_all(batches) if rejects is not None)
+
+    def _score_all(self, batches: Iterator[pa.RecordBatch]) -> Iterator[ScoredBatch]:
+        """Score the batches of the partition, and count their rows."""
+        job = self.job
+        predictor = _load_verified(job.artifact, self.digest, job.request)
+        before: Counter[str] = Counter()  # rows of each file; Spark does not split a CSV
+        for batch in batches:
+            *columns, files, extra = batch.columns
+            if job.csv is not None:
+                columns = [pc.fill_null(column, "") for column in columns]  # Spark reads nothing as null
+            rows = pa.RecordBatch.from_arrays(columns, job.read)
+            malformed = _malformed_rows(rows, extra, job) if job.csv is not None else {}
+            locate = functools.partial(_locate, files, before if job.csv else extra)
+            scored = score_batch(job, predictor, rows, malformed, locate, self.schema)
+            self.total.add(scored[-1])
+            yield scored
+            before.update({each["values"]: each["counts"] for each in pc.value_counts(files).to_pylist()})
+
+
+@functools.lru_cache(1)
+def _load_verified(artifact: ModelArtifact, digest: str, request: ScoringRequest) -> BatchPredictor:
+    """Compare the files that arrived with their digest, and load them, once in this process."""
+    folder = SparkFiles.get(_ARCHIVE)
+    manifest.check_files(Path(folder), digest)
+    return batch_predictor.load(replace(artifact, folder=folder), request.policy, request.proba)
+
+
+def _locate(files: pa.Array, numbers: pa.Array | Mapping[str, int], row: int) -> str:
+    """Return the file and the number in it of a row of a batch.
+
+    Parameters
+    ----------
+    files, numbers
+        The file and the number of each row. For a CSV, how many rows of each file came before the batch.
+    row
+        The row of the batch.
+    """
+    file = files[row].as_py()
+    if isinstance(numbers, pa.Array):
+        number = numbers[row].as_py()
+    else:
+        number = numbers[file] + row - pc.index(files, file).as_py()
+    name = re.sub(r"^file:(//)?(?=/)", "", unquote(file))  # as a user writes it
+    return f"{name}: row {number}"
+
+
+def _malformed_rows(rows: pa.RecordBatch, lines: pa.Array, job: ScoringJob) -> dict[int, str]:
+    """Return which rows of a CSV have undecoded bytes or are no rows, and why."""
+    malformed = csv_rows.undecoded_rows(rows, _UNDECODED)
+    for row in pc.indices_nonzero(lines.is_valid()).to_pylist():
+        count = len(csv_rows.split_line(lines[row].as_py(), job.request.csv))
+        malformed[row] = f"{count} values, and the header names {len(job.schema)}"
+    return malformed

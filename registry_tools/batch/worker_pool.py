@@ -1,8 +1,9 @@
-"""The processes of a scoring job: started, given slices, and ended whatever they are doing."""
+"""The processes of a scoring job: started, given slices, which they score, and ended at any moment."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import itertools
 import multiprocessing
@@ -12,16 +13,20 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
-from registry_tools.batch.job import ScoringJob, SliceResult
+from registry_tools.batch.job import RowCounts, ScoringJob, ScoringRequest
+from registry_tools.batch.scored_batch import score_batch
 from registry_tools.batch.slices import Slice
 from registry_tools.errors import RegistryToolsError
+from registry_tools.files.part_files import write_part
 from registry_tools.inference.model_artifact import ModelArtifact
-from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.processes import describe_exit, exit_with_parent, signals_blocked
+
+if TYPE_CHECKING:
+    from registry_tools.inference.batch_predictor import BatchPredictor
 
 _AHEAD = 2  # slices for each process that are begun before the first is done
 _REPORT_SECONDS = 0.2
@@ -45,7 +50,7 @@ class WorkerPool:
         self._executor = ProcessPoolExecutor(workers, context, _start, (self._rows_done,))
         with signals_blocked(_OF_THE_COMMAND):
             for _ in range(workers):
-                self._executor.submit(_import_worker)
+                self._executor.submit(_import_libraries)
         # The dictionary by process id: the executor adds the processes that it starts later.
         self._processes = self._executor._processes
 
@@ -61,8 +66,8 @@ class WorkerPool:
 
     def score(
         self, job: ScoringJob, slices: Iterable[Slice], progress: Callable[[int, int], None]
-    ) -> Iterator[tuple[int, SliceResult]]:
-        """Yield numbers of slices and their results, in order.
+    ) -> Iterator[RowCounts]:
+        """Write the parts of slices, and yield their numbers of rows in order.
 
         Parameters
         ----------
@@ -71,23 +76,20 @@ class WorkerPool:
         progress
             Receives, a few times a second, how much of the input is done, and the rows.
         """
-        waiting: deque[tuple[int, Slice, Future[SliceResult]]] = deque()
+        waiting: deque[tuple[Slice, Future[RowCounts]]] = deque()
         numbered, read = enumerate(slices), 0
-        while True:
-            for number, piece in itertools.islice(numbered, _AHEAD * self.workers - len(waiting)):
-                with self._deaths_named():
-                    future = self._executor.submit(_score_slice, job, number, piece)
-                waiting.append((number, piece, future))
-            if not waiting:
-                return
-            number, piece, future = waiting.popleft()
-            while not wait([future], _REPORT_SECONDS).done:
-                rows = self._rows_done.get_obj().value  # without its lock: a killed process may hold it
-                progress(read if job.csv else rows, rows)
-            with self._deaths_named():
-                result = future.result()
-            read = piece.bytes_read
-            yield number, result
+        with self._deaths_named():
+            while True:
+                for number, piece in itertools.islice(numbered, _AHEAD * self.workers - len(waiting)):
+                    waiting.append((piece, self._executor.submit(_score_slice, job, number, piece)))
+                if not waiting:
+                    return
+                piece, future = waiting.popleft()
+                while not wait([future], _REPORT_SECONDS).done:
+                    rows = self._rows_done.get_obj().value  # without its lock: a killed process may hold it
+                    progress(read if job.csv else rows, rows)
+                read = piece.bytes_read
+                yield future.result()
 
     @contextlib.contextmanager
     def _deaths_named(self) -> Iterator[None]:
@@ -110,9 +112,7 @@ class WorkerPool:
         self._executor.shutdown(cancel_futures=True)
 
 
-def available_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+# The processes run the functions below.
 
 
 def _start(rows_done: Any) -> None:
@@ -130,21 +130,66 @@ def _start(rows_done: Any) -> None:
     exit_with_parent()
 
 
-def _import_worker() -> None:
+def _import_libraries() -> None:
     """Import what predicts, which the command's process does without."""
-    from registry_tools.batch import worker  # noqa: F401
+    import skops.io  # noqa: F401
+
+    from registry_tools.inference import batch_predictor  # noqa: F401
 
     gc.freeze()
 
 
-def _score_slice(job: ScoringJob, number: int, piece: Slice) -> SliceResult:
-    from registry_tools.batch import worker
+@functools.lru_cache(1)
+def _load(artifact: ModelArtifact, request: ScoringRequest) -> BatchPredictor:
+    """Load a version once in this process."""
+    from registry_tools.inference import batch_predictor
 
-    return worker.score_slice(job, number, piece, _rows_done)
+    return batch_predictor.load(artifact, request.policy, request.proba)
 
 
-def prediction_schema(artifact: ModelArtifact, policy: TrustPolicy, proba: bool) -> pa.Schema:
-    """Load a version in this process, and return the columns of its predictions."""
-    from registry_tools.batch import worker
+def prediction_schema(job: ScoringJob) -> pa.Schema:
+    """Load the version, and return the columns of its predictions."""
+    return _load(job.artifact, job.request).schema
 
-    return worker.prediction_schema(artifact, policy, proba)
+
+def _score_slice(job: ScoringJob, number: int, piece: Slice) -> RowCounts:
+    """Write the rows of a slice with their predictions, and its rejects, as parts; return their numbers.
+
+    Raises
+    ------
+    InputError
+        If a row cannot be scored and there is no file for it, or the file is changed or broken.
+    """
+    counts: list[RowCounts] = []
+    rejects: list[pa.RecordBatch] = []
+    write_part(job.part(number), job.form, _score(job, piece, counts, rejects), job.options)
+    if job.rejects_form is not None:
+        write_part(job.rejects_part(number), job.rejects_form, iter(rejects), {})
+    return sum(counts, RowCounts())
+
+
+def _score(
+    job: ScoringJob, piece: Slice, counts: list[RowCounts], rejects: list[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows that can be scored, with their predictions; collect counts and rejects of each step."""
+    predictor = _load(job.artifact, job.request)
+    begin, schema = 0, None
+    for rows in piece.read(job.read):
+        end = begin + rows.num_rows
+        malformed = {row - begin: reason for row, reason in piece.bad.items() if begin <= row < end}
+        locate = functools.partial(_locate, piece.file.name, piece.first_row + begin)
+        scored, rejected, count = score_batch(job, predictor, rows, malformed, locate, schema)
+        counts.append(count)
+        if rejected is not None:
+            rejects.append(rejected)
+        if scored.num_rows:
+            schema = scored.schema
+            yield scored
+        with _rows_done.get_lock():
+            _rows_done.value += rows.num_rows
+        begin = end
+
+
+def _locate(file: str, first: int, row: int) -> str:
+    """Return the file and the number in it of a row of a batch that begins with row `first`."""
+    return f"{file}: row {first + row}"

@@ -17,7 +17,7 @@ from registry_tools.cli.options import common_options, trust_options
 from registry_tools.cli.output import end_progress, print_columns, print_json
 
 if TYPE_CHECKING:
-    from registry_tools.batch.request import ScoringSummary
+    from registry_tools.batch.job import ScoringSummary
     from registry_tools.files.input_files import InputFiles
 
 _LOCAL = "local[*]"

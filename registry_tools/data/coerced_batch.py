@@ -36,6 +36,10 @@ class CoercedBatch:
             exact={name: values.filter(pa.array(kept)) for name, values in self.exact.items()},
         )
 
+    def slice(self, begin: int, end: int) -> CoercedBatch:
+        """Return rows that follow each other, without their faults and exact values."""
+        return CoercedBatch(end - begin, {name: values[begin:end] for name, values in self.arrays.items()})
+
     def add_missing(self, column: Column, missing: npt.NDArray[np.bool_]) -> None:
         """Add a fault for each missing value of a required column."""
         if column.required:

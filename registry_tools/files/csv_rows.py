@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import contextlib
 import csv
 import io
 import re
@@ -16,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
-from pyarrow import fs
 
 from registry_tools.errors import InputError
 
@@ -26,7 +24,7 @@ _LONGEST_SHOWN = 60
 _MOST_MALFORMED = 100_000  # lines at the beginning of a file before any that fits its header
 # Arrow reads a byte 0xNN that is not UTF-8 as the character U+10FFNN, which has no other use.
 _SHIFT = 0x10FF00 - 0xDC00  # from the surrogate that Python reads it as
-_ESCAPED = re.compile("[\U0010ff80-\U0010ffff]")
+_ESCAPED = "[\U0010ff80-\U0010ffff]"
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ class TextRows:
     done: int  # bytes of the file that were read by now
 
 
-def read_header(filesystem: fs.FileSystem, path: str, where: str, form: CsvFormat) -> pa.Schema:
+def read_header(source: pa.NativeFile, path: str, where: str, form: CsvFormat) -> pa.Schema:
     """Return the columns that the first line names; all are text.
 
     Raises
@@ -74,8 +72,7 @@ def read_header(filesystem: fs.FileSystem, path: str, where: str, form: CsvForma
     InputError
         If the file is empty, or a block ends before its header does.
     """
-    with _open_text(filesystem, path, form) as (_, stream):
-        content = stream.read(BLOCK_BYTES)
+    content = _text_of(source, path, form).read(BLOCK_BYTES)
     line = content.removeprefix(codecs.BOM_UTF8).lstrip(b"\r\n")
     if not line.strip():
         raise InputError(f"{where}: it is empty, without even a header")
@@ -96,7 +93,7 @@ def read_header(filesystem: fs.FileSystem, path: str, where: str, form: CsvForma
     return pa.schema([(name, pa.string()) for name in names])
 
 
-def read_rows(filesystem: fs.FileSystem, path: str, names: list[str], form: CsvFormat) -> Iterator[TextRows]:
+def read_rows(source: pa.NativeFile, path: str, names: list[str], form: CsvFormat) -> Iterator[TextRows]:
     """Read all lines in order, with their columns in the order of `names`.
 
     Raises
@@ -112,29 +109,25 @@ def read_rows(filesystem: fs.FileSystem, path: str, names: list[str], form: CsvF
         # Arrow reads on until a line fits, and all lines before it are kept in memory.
         return "error" if line.number - 1 == len(malformed) == _MOST_MALFORMED else "skip"
 
-    first = done = 0
-    with _open_text(filesystem, path, form) as (source, stream):
-        escaper = _ByteEscaper()
-        for block in _read_blocks(pa.TransformInputStream(stream, escaper), names, form, collect):
-            done, end, among = source.tell(), first + block.num_rows, {}
-            # Rows are collected in ascending order.
-            while malformed and (row := next(iter(malformed))) <= end:
-                among[row - first] = malformed.pop(row)
-                end += 1
+    first, escaper = 0, _ByteEscaper()
+    text = pa.TransformInputStream(_text_of(source, path, form), escaper)
+    for block in _read_blocks(text, names, form, collect):
+        end, among = first + block.num_rows, {}
+        # Rows are collected in ascending order.
+        while malformed and (row := next(iter(malformed))) <= end:
+            among[row - first] = malformed.pop(row)
+            end += 1
+        if end > first:
             # Malformed lines have the file's own order of columns, which may be another.
             rows, bad = _decode(block, among, form, escaper.escaped)
-            yield TextRows(first, rows.select(names), bad, done)
-            first = end
-    if malformed:
-        nothing = pa.RecordBatch.from_pylist([], read_header(filesystem, path, path, form))
-        among = {row - first: line for row, line in malformed.items()}
-        rows, bad = _decode(nothing, among, form, escaper.escaped)
-        yield TextRows(first, rows.select(names), bad, done)
+            yield TextRows(first, rows.select(names), bad, source.tell())
+        first = end
 
 
 def _read_blocks(
     stream: Any, names: list[str], form: CsvFormat, collect: Callable[[pa_csv.InvalidRow], str]
 ) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of well-formed lines, and a last batch without rows for the lines after them."""
     try:
         reader = pa_csv.open_csv(
             stream,
@@ -160,13 +153,17 @@ def _read_blocks(
         raise
     with reader:
         yield from reader
+        yield pa.RecordBatch.from_pylist([], reader.schema)
 
 
 def _decode(
     block: pa.RecordBatch, malformed: dict[int, tuple[str, str]], form: CsvFormat, escaped: bool
 ) -> tuple[pa.RecordBatch, dict[int, str]]:
     """Return all rows as text, malformed lines at their places; and which rows are malformed."""
-    rows, bad = _decode_values(block) if escaped else (block, {})
+    rows, bad = block, undecoded_rows(block) if escaped else {}
+    if bad:
+        arrays = [pa.array(map(_unescape, values.to_pylist()), pa.string()) for values in block.columns]
+        rows = pa.RecordBatch.from_arrays(arrays, schema=block.schema)
     if malformed:
         total, places = block.num_rows + len(malformed), list(malformed)
         well_formed = np.setdiff1d(np.arange(total), places)
@@ -183,20 +180,22 @@ def _decode(
     return rows, bad
 
 
-def _decode_values(block: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[int, str]]:
-    """Return values with `\\xNN` for a byte that is not UTF-8; the row of such a value has a reason."""
+def undecoded_rows(rows: pa.RecordBatch, undecoded: str = _ESCAPED) -> dict[int, str]:
+    """Return which rows have bytes that are not in the encoding of the file, and why they are refused.
+
+    Parameters
+    ----------
+    rows
+        The rows; all columns are text.
+    undecoded
+        A regular expression for the characters that stand for such bytes; by default those of `read_rows`.
+    """
     bad: dict[int, str] = {}
-    arrays = []
-    for name, values in zip(block.schema.names, block.columns, strict=True):
-        escaped = pc.indices_nonzero(pc.match_substring_regex(values, r"[\x{10FF80}-\x{10FFFF}]")).to_pylist()
-        if escaped:
-            texts = [_unescape(text) for text in values.to_pylist()]
-            values = pa.array(texts, pa.string())
-            for row in escaped:
-                reason = f"'{texts[row][:_LONGEST_SHOWN]}' is not UTF-8 (--encoding names another)"
-                bad.setdefault(row, f"column {name!r}: {reason}")
-        arrays.append(values)
-    return pa.RecordBatch.from_arrays(arrays, block.schema.names), bad
+    for name, values in zip(rows.schema.names, rows.columns, strict=True):
+        for row in pc.indices_nonzero(pc.match_substring_regex(values, undecoded)).to_pylist():
+            text = _unescape(values[row].as_py())[:_LONGEST_SHOWN]
+            bad.setdefault(row, f"column {name!r}: '{text}' is not UTF-8 (--encoding names another)")
+    return bad
 
 
 class _ByteEscaper:
@@ -216,7 +215,7 @@ class _ByteEscaper:
 
 
 def _unescape(text: str) -> str:
-    return _ESCAPED.sub(lambda found: f"\\x{ord(found[0]) & 0xFF:02x}", text)
+    return re.sub(_ESCAPED, lambda found: f"\\x{ord(found[0]) & 0xFF:02x}", text)
 
 
 def split_line(text: str, form: CsvFormat, strict: bool = False) -> list[str]:
@@ -226,12 +225,8 @@ def split_line(text: str, form: CsvFormat, strict: bool = False) -> list[str]:
     return next(lines, [])
 
 
-@contextlib.contextmanager
-def _open_text(filesystem: fs.FileSystem, path: str, form: CsvFormat) -> Iterator[tuple[Any, Any]]:
-    """Yield the file as it is stored, and its text: decompressed and in UTF-8."""
-    found = [codec for ending, codec in COMPRESSION.items() if path.lower().endswith(ending)]
-    with filesystem.open_input_file(path) as source:
-        stream = pa.CompressedInputStream(source, found[0]) if any(found) else source
-        if form.encoding != "utf-8":
-            stream = pa.transcoding_input_stream(stream, form.encoding, "utf-8")
-        yield source, stream
+def _text_of(source: pa.NativeFile, path: str, form: CsvFormat) -> Any:
+    """Return the text of a file, decompressed and in UTF-8, as a stream."""
+    codec = next((codec for ending, codec in COMPRESSION.items() if path.lower().endswith(ending)), None)
+    stream = pa.CompressedInputStream(source, codec) if codec else source
+    return stream if form.encoding == "utf-8" else pa.transcoding_input_stream(stream, form.encoding, "utf-8")

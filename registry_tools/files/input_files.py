@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import string
 from collections import Counter
 from collections.abc import Iterator
@@ -22,8 +23,8 @@ from registry_tools.files import csv_rows
 from registry_tools.files.csv_rows import CsvFormat
 
 PARQUET_ENDINGS = (".parquet", ".pq")
+_HIDDEN = re.compile(r"(^|/)[._]")  # a file or folder
 ENDINGS = (*csv_rows.COMPRESSION, *PARQUET_ENDINGS)
-_READ_BYTES = 1 << 20  # bytes of a Parquet column that are read at once
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class InputFile:
     fingerprint: tuple[int | None, ...]  # differs from that of a file that replaces it
 
     @contextlib.contextmanager
-    def reading(self) -> Iterator[None]:
-        """Let the body read it, and compare its fingerprint before and after.
+    def reading(self) -> Iterator[pa.NativeFile]:
+        """Open it for the body to read, and compare its fingerprint before and after.
 
         Raises
         ------
@@ -46,8 +47,8 @@ class InputFile:
         """
         self._check_unchanged()
         try:
-            with translate_read_errors(self.name):
-                yield
+            with translate_read_errors(self.name), self.filesystem.open_input_file(self.path) as source:
+                yield source
         except InputError:
             self._check_unchanged()  # that may be why
             raise
@@ -62,23 +63,25 @@ class InputFile:
             "to it any more"
         )
 
-    @contextlib.contextmanager
-    def open_parquet(self) -> Iterator[pq.ParquetFile]:
-        """Open it without reading ahead."""
-        with self.filesystem.open_input_file(self.path) as source:
-            yield pq.ParquetFile(source, buffer_size=_READ_BYTES, pre_buffer=False)
-
 
 @dataclass(frozen=True)
 class InputFiles:
     """One or more files of one format with the same columns."""
 
+    path: str  # of the file, or of the folder that holds them
     files: tuple[InputFile, ...]
     schema: pa.Schema
     total: int  # rows of Parquet, bytes of CSV
     csv: CsvFormat | None  # None if they are Parquet
     row_groups: tuple[tuple[int, ...], ...] = ()  # the rows of each row group, by file
     metadata: pq.FileMetaData | None = field(default=None, repr=False)  # of the first Parquet file
+
+    @property
+    def local_paths(self) -> set[Path]:
+        """The files and their folder, without links, if they are on this machine."""
+        if not isinstance(self.files[0].filesystem, fs.LocalFileSystem):
+            return set()
+        return {Path(path).resolve() for path in (self.path, *(file.path for file in self.files))}
 
 
 def open_files(address: str, form: CsvFormat | None = None) -> InputFiles:
@@ -92,33 +95,32 @@ def open_files(address: str, form: CsvFormat | None = None) -> InputFiles:
     UnsupportedOperation
         If the URL needs a package that is not installed.
     """
-    where, form = without_secrets(address), form or CsvFormat()
+    where = without_secrets(address)
     with translate_read_errors(where):
         filesystem, path = open_filesystem(address)
         found = _list_files(filesystem, path, where)
-    is_parquet = {_ending(name) in PARQUET_ENDINGS for name in found}
-    if len(is_parquet) > 1:
+    kinds = {_ending(name) in PARQUET_ENDINGS for name in found}
+    if len(kinds) > 1:
         raise InputError(f"{where}: the folder holds CSV and Parquet files: score them one by one")
-    files, schemas, groups, total, first = [], [], [], 0, None
+    text = None if kinds == {True} else form or CsvFormat()
+    files, schemas, groups, total, footer = [], [], [], 0, None
     for each in found:
         name = where if each == path else f"{where.rstrip('/')}/{_relative_path(each, path)}"
         with translate_read_errors(name):
             files.append(InputFile(each, name, filesystem, _fingerprint_of(each, filesystem)))
-            if is_parquet == {True}:
-                with filesystem.open_input_file(each) as source:
+            with filesystem.open_input_file(each) as source:
+                if text is not None:
+                    schemas.append(csv_rows.read_header(source, each, name, text))
+                    total += filesystem.get_file_info(each).size or 0
+                else:
                     parquet = pq.ParquetFile(source)
                     schemas.append(parquet.schema_arrow)
-                    metadata = parquet.metadata
-                first = first or metadata
-                rows = [metadata.row_group(place).num_rows for place in range(metadata.num_row_groups)]
-                groups.append(tuple(rows))
-                total += sum(rows)
-            else:
-                schemas.append(csv_rows.read_header(filesystem, each, name, form))
-                total += filesystem.get_file_info(each).size or 0
+                    footer = footer or parquet.metadata
+                    every = range(parquet.num_row_groups)
+                    groups.append(tuple(parquet.metadata.row_group(place).num_rows for place in every))
+                    total += sum(groups[-1])
         _check_columns(schemas[-1], name, schemas[0], files[0].name)
-    text = None if is_parquet == {True} else form
-    return InputFiles(tuple(files), schemas[0], total, text, tuple(groups), first)
+    return InputFiles(path, tuple(files), schemas[0], total, text, tuple(groups), footer)
 
 
 def without_secrets(url: str) -> str:
@@ -214,12 +216,8 @@ def _list_files(filesystem: fs.FileSystem, path: str, where: str) -> list[str]:
     found = sorted(
         file.path
         for file in inside
-        if file.type == fs.FileType.File
-        and _ending(file.path)
-        # Spark, Hive and this program give such names to files without data.
-        and not any(
-            part.startswith((".", "_")) for part in PurePosixPath(_relative_path(file.path, path)).parts
-        )
+        # Spark, Hive and this program give names with `.` or `_` to files without data.
+        if file.is_file and _ending(file.path) and not _HIDDEN.search(_relative_path(file.path, path))
     )
     if not found:
         raise InputError(f"{where}: no file in it ends with {', '.join(ENDINGS)}")
@@ -241,19 +239,13 @@ def refuse_doubled_columns(names: list[str], where: str) -> None:
 
 def _check_columns(given: pa.Schema, where: str, wanted: pa.Schema, first: str) -> None:
     """Refuse a column that occurs twice, and columns that differ from the first file's."""
-    names, expected = (
-        dict.fromkeys(given.names),
-        dict.fromkeys(wanted.names),
-    )  # `names` makes a list each time
     refuse_doubled_columns(given.names, where)
-    missing = [name for name in expected if name not in names]
-    added = [name for name in names if name not in expected]
+    types, expected = ({column.name: column.type for column in schema} for schema in (given, wanted))
+    missing = [name for name in expected if name not in types]
+    added = [name for name in types if name not in expected]
     if missing or added:
         difference = f"lacks {quoted_names(missing)}" if missing else f"has {quoted_names(added)}"
         raise InputError(f"{where}: other columns than in {first}: it {difference}")
-    for column in wanted:
-        if given.field(column.name).type != column.type:
-            raise InputError(
-                f"{where}: column {column.name!r} holds {given.field(column.name).type}, and in {first} "
-                f"{column.type}"
-            )
+    for name, kind in expected.items():
+        if types[name] != kind:
+            raise InputError(f"{where}: column {name!r} holds {types[name]}, and in {first} {kind}")

@@ -26,7 +26,7 @@ _PLAIN, _QUOTED = (pa_csv.WriteOptions(include_header=False, quoting_style=q) fo
 _CODECS = {"uncompressed": "none", "lz4_raw": "lz4"}
 
 
-def check_csv_columns(path: Path, schema: pa.Schema, where: str) -> None:
+def check_csv_columns(path: str, columns: Iterable[pa.Field], where: str) -> None:
     """Refuse columns that a CSV cannot hold: nested ones, and types without text.
 
     Raises
@@ -34,7 +34,7 @@ def check_csv_columns(path: Path, schema: pa.Schema, where: str) -> None:
     InputError
         If `where` has such a column.
     """
-    for column in schema:
+    for column in columns:
         try:
             _csv_of(pa.RecordBatch.from_arrays([pa.nulls(1, column.type)], [column.name]))
         except pa.ArrowException:

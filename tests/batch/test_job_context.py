@@ -6,9 +6,8 @@ from collections import Counter
 
 import pytest
 
-from registry_tools.batch.job import SliceResult
+from registry_tools.batch.job import RowCounts, ScoringRequest
 from registry_tools.batch.job_context import ScoringRun
-from registry_tools.batch.request import ScoringRequest
 from registry_tools.errors import RegistryToolsError
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.mlflow_store import runs
@@ -21,7 +20,7 @@ def test_each_class_name_becomes_the_name_of_a_metric_that_mlflow_accepts(local:
     record = ScoringRun(request, ModelArtifact("", "classes", 1, None, None, None), local.uri)
     assert record.run_id is not None
     names = ["yes//no", "yes__no", "a/", "../b", "ok-1.5 ä", "x" * 400]
-    summary = record.finish(SliceResult(6, 2, Counter(names)), 4.0)
+    summary = record.finish(RowCounts(6, 2, Counter(names)), 4.0)
     assert (summary.rows, summary.rejected, summary.rows_per_second) == (6, 2, 2.0)
     assert summary.counts == dict.fromkeys(names, 1)
     run = local.client.get_run(record.run_id)

@@ -35,7 +35,7 @@ from registry_tools.data.schema import Column
 from registry_tools.errors import VerificationError
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.models import manifest
-from registry_tools.models.trust_policy import TRUSTED_TYPES, TrustPolicy
+from registry_tools.models.trust_policy import TRUSTED_TYPES
 from registry_tools.refs import parse_ref
 from tests.support.commands import environment, error_of, run
 from tests.support.constants import IRIS_COLUMNS
@@ -392,8 +392,9 @@ def test_scoring_keeps_the_settings_of_the_process_and_refuses_its_session(
 def test_a_table_that_changes_between_scores_and_rejects_is_refused(
     on_spark: list[str], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from pyspark.accumulators import AddingAccumulatorParam
+
     from registry_tools.batch import spark_job
-    from registry_tools.batch.spark_tasks import AddResults
 
     given = tmp_path / "in.csv"
     rows(50).astype({IRIS_COLUMNS[2]: object}).replace({IRIS_COLUMNS[2]: {1.4: "bad"}}).to_csv(
@@ -401,13 +402,14 @@ def test_a_table_that_changes_between_scores_and_rejects_is_refused(
     )
     made = []
 
-    class Results(AddResults):
-        def __init__(self) -> None:
+    class Results(AddingAccumulatorParam):
+        def __init__(self, zero: object) -> None:
+            super().__init__(zero)
             made.append(self)
             if len(made) == 2:  # between the two passes; the length of the file stays
                 given.write_text(given.read_text().replace("bad", "1.4", 1))
 
-    monkeypatch.setattr(spark_job, "AddResults", Results)
+    monkeypatch.setattr(spark_job, "AddingAccumulatorParam", Results)
     message = error_of(capsys, *on_spark, "--input", str(given), "--on-bad-row", "reject")
     assert "in.csv: the table changed while it was scored" in message
     assert os.listdir(tmp_path) == ["in.csv"]
@@ -417,19 +419,21 @@ def test_a_table_that_changes_between_scores_and_rejects_is_refused(
 def test_an_output_that_another_job_writes_meanwhile_is_kept(
     on_spark: list[str], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from pyspark.accumulators import AddingAccumulatorParam
+
     from registry_tools.batch import spark_job
-    from registry_tools.batch.spark_tasks import AddResults
 
     made = []
 
-    class Results(AddResults):
-        def __init__(self) -> None:
+    class Results(AddingAccumulatorParam):
+        def __init__(self, zero: object) -> None:
+            super().__init__(zero)
             made.append(self)
             if len(made) == 2:  # the output was checked, and does not have its name yet
                 (tmp_path / "out").mkdir()
                 (tmp_path / "out" / "theirs.parquet").touch()
 
-    monkeypatch.setattr(spark_job, "AddResults", Results)
+    monkeypatch.setattr(spark_job, "AddingAccumulatorParam", Results)
     given = write(rows(20), tmp_path / "in.parquet")
     message = error_of(capsys, *on_spark, "--input", str(given), "--on-bad-row", "reject")
     assert "out exists and is not an empty folder: remove it" in message
@@ -513,9 +517,8 @@ def test_an_executor_does_not_load_files_that_changed_on_the_way(
     local: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pyspark = pytest.importorskip("pyspark", reason="pyspark is not installed (make test-slow installs it)")
-    from registry_tools.batch.job import ScoringJob, SliceResult
-    from registry_tools.batch.request import ScoringRequest
-    from registry_tools.batch.spark_tasks import SparkTask
+    from registry_tools.batch.job import RowCounts, ScoringJob, ScoringRequest
+    from registry_tools.batch.spark_job import SparkTask
 
     source = local.client.get_model_version_download_uri(local.model(GOOD), "1")
     shutil.copytree(source, tmp_path / "version" / "model")
@@ -523,9 +526,9 @@ def test_an_executor_does_not_load_files_that_changed_on_the_way(
     columns = tuple(Column(name, "double") for name in IRIS_COLUMNS)
     schema = pa.schema([(name, pa.float64()) for name in IRIS_COLUMNS])
     artifact = ModelArtifact("elsewhere", "m", 1, None, None, None)
-    request = ScoringRequest(parse_ref("m/1"), "in", "out", rejects="rejects")
-    job = ScoringJob(request, artifact, TrustPolicy(), columns, schema, None, [], "parquet", "parquet")
-    counted: list[SliceResult] = []
+    request = ScoringRequest(parse_ref("m/1"), "in", "out", rejects="rejects", keep=())
+    job = ScoringJob(request, artifact, columns, "in", schema, None, "parquet", "parquet")
+    counted: list[RowCounts] = []
     output = pa.schema(
         [("prediction", pa.int64()), ("prediction_name", pa.string()), ("version", pa.int32())]
     )

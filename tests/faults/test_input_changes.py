@@ -7,22 +7,19 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from registry_tools.batch import slices, worker, worker_pool
-from registry_tools.batch.request import ScoringRequest
+from registry_tools.batch import slices, worker_pool
+from registry_tools.batch.job import ScoringRequest
 from registry_tools.batch.scoring_job import score
 from registry_tools.batch.slices import Slice
 from registry_tools.errors import InputError
 from registry_tools.files import csv_rows
 from registry_tools.files.input_files import InputFile, open_files
-from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.refs import parse_ref
 from tests.support.registries import GOOD, Place
 from tests.support.tables import rows, write
@@ -119,16 +116,15 @@ def test_a_scoring_of_a_file_that_is_changed_leaves_no_output(
         parse_ref(f"{local.model(GOOD)}/1"), str(path), str(tmp_path / output), workers=2
     )
     with pytest.raises(InputError, match=f"{given}: {CHANGED}"):
-        score(request, TrustPolicy(), local.uri, begin)
+        score(request, local.uri, begin)
     assert not [name for name in os.listdir(tmp_path) if "out" in name]
 
 
 def test_row_groups_that_are_not_as_long_as_the_footer_says_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "in.parquet"
     pq.write_table(pa.table({"x": range(10)}), path)
-    job: Any = SimpleNamespace(read=["x"])
     piece = Slice(identity_of(path), 4, 6, (0,), skip=4)
-    (found,) = worker._read(job, piece)
+    (found,) = piece.read(["x"])
     assert found.column("x").to_pylist() == [4, 5, 6, 7, 8, 9]
     with pytest.raises(InputError, match=r"in\.parquet: cannot be read: 2 rows fewer than"):
-        list(worker._read(job, dataclasses.replace(piece, rows=8)))
+        list(dataclasses.replace(piece, rows=8).read(["x"]))

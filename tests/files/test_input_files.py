@@ -22,7 +22,8 @@ def read_text(path: Path, form: CsvFormat | None = None) -> list[TextRows]:
     files = open_files(str(path), form)
     assert files.csv is not None
     (one,) = files.files
-    return list(csv_rows.read_rows(one.filesystem, one.path, files.schema.names, files.csv))
+    with one.reading() as source:
+        return list(csv_rows.read_rows(source, one.path, files.schema.names, files.csv))
 
 
 @pytest.mark.parametrize("place", [0, 1])
@@ -144,7 +145,8 @@ def test_malformed_lines_of_a_file_with_another_column_order_keep_their_columns(
     path.write_text(f"b,a\n{good}3,4,5\n")
     files = open_files(str(path))
     assert files.csv is not None
-    (batch,) = csv_rows.read_rows(files.files[0].filesystem, str(path), ["a", "b"], files.csv)
+    with files.files[0].reading() as source:
+        (batch,) = csv_rows.read_rows(source, str(path), ["a", "b"], files.csv)
     assert batch.rows.to_pylist()[-1] == {"a": "4", "b": "3"}
 
 

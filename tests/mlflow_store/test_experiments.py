@@ -7,8 +7,8 @@ from mlflow import MlflowClient
 from pipeline.monitoring.run_log import MonitoringRun
 from pipeline.params.definitions import TrainParams
 from pipeline.training.train import train
+from registry_tools.batch.job import ScoringRequest
 from registry_tools.batch.job_context import ScoringRun
-from registry_tools.batch.request import ScoringRequest
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.mlflow_store import runs
 from registry_tools.refs import parse_ref

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from registry_tools.batch.predictions import BatchPredictor, class_counts
 from registry_tools.data.arrow_coercion import coerce_batch
 from registry_tools.data.schema import Column
-from registry_tools.errors import UnsupportedOperation
+from registry_tools.errors import InputError, UnsupportedOperation
+from registry_tools.inference.batch_predictor import BatchPredictor
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.inference.predictor import Predictor
 from registry_tools.models.loaded_model import LoadedModel, ModelInfo
@@ -50,13 +50,13 @@ def test_probability_columns_are_named_after_their_class(
     classes: list[Any], names: tuple[str, ...] | None, rows: int
 ) -> None:
     predictor = batch_predictor([classes[row % len(classes)] for row in range(len(X))], names)
-    found, bad = predictor.predict(coerce_batch(pa.RecordBatch.from_pandas(X[:rows]), COLUMNS, False), {})
+    found, bad = predictor.predict(coerce_batch(pa.RecordBatch.from_pandas(X[:rows]), COLUMNS, False))
     estimator = predictor.predictor.estimator
     wanted = {str(name): np.zeros(rows) for name in names or ()}
     for place, code in enumerate(estimator.classes_.tolist()):
         name = names[code] if names and code < len(names) else str(code)
         wanted[name] = estimator.predict_proba(X)[:rows, place]
-    assert predictor.probability_columns() == [f"probability_{name}" for name in wanted]
+    assert predictor.probability_columns == [f"probability_{name}" for name in wanted]
     assert not bad
     for name, values in wanted.items():
         assert found.column(f"probability_{name}").to_pylist() == values.tolist()
@@ -65,18 +65,24 @@ def test_probability_columns_are_named_after_their_class(
     )
 
 
+def test_rows_that_the_model_refuses_are_found_unless_it_refuses_very_many() -> None:
+    predictor = batch_predictor([row % 2 for row in range(len(X))], None)
+    table = pd.concat([X] * 40, ignore_index=True)
+    table.loc[[0, 7, 1300, 2399], "b"] = np.nan  # the coercion leaves missing values to the model
+    optional = (COLUMNS[0], Column("b", "double", required=False))
+    found, refused = predictor.predict(coerce_batch(pa.RecordBatch.from_pandas(table), optional, False))
+    assert list(refused) == [0, 7, 1300, 2399]
+    assert all(
+        reason.startswith("the model cannot take it: Input X contains NaN") for reason in refused.values()
+    )
+    wanted = predictor.predictor.estimator.predict(table.dropna())
+    assert found.column("prediction").to_pylist() == wanted.tolist()
+    table["b"] = np.nan
+    with pytest.raises(InputError, match="Input X contains NaN"):
+        predictor.predict(coerce_batch(pa.RecordBatch.from_pandas(table), optional, False))
+
+
 def test_classes_of_one_name_have_no_columns_of_probabilities() -> None:
     predictor = batch_predictor([row % 2 for row in range(len(X))], ("same", "same"))
     with pytest.raises(UnsupportedOperation, match="does not name its classes, each by a name of"):
-        predictor.probability_columns()
-
-
-@pytest.mark.parametrize(
-    ("distinct", "has_classes", "counted"), [(1000, False, 1000), (1001, False, 0), (1001, True, 1001)]
-)
-def test_whole_numbers_of_a_model_without_classes_are_counted_up_to_a_limit(
-    distinct: int, has_classes: bool, counted: int
-) -> None:
-    names = pa.nulls(distinct, pa.dictionary(pa.int32(), pa.string()))
-    predictions = {"prediction": pa.array(range(distinct)), "prediction_name": names}
-    assert len(class_counts(pa.RecordBatch.from_pydict(predictions), has_classes)) == counted
+        _ = predictor.probability_columns
