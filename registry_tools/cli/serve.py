@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from registry_tools.cli.options import loading_options, tracking_option, verbose_option
 from registry_tools.refs import parse_ref
 from registry_tools.terminal import log_times
-
-if TYPE_CHECKING:
-    from registry_tools.models.trust_policy import TrustPolicy
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]
@@ -142,7 +139,6 @@ def serve(
     max_body: int,
     trial_memory: int,
     trial_seconds: int,
-    policy: TrustPolicy,
     **options: Any,
 ) -> int:
     """Serve the version REF over HTTP.
@@ -165,9 +161,6 @@ def serve(
         allowed_hosts=_hosts(allowed_hosts),
         api_keys=read_key_file(api_key_file) if api_key_file else (),
         max_body=max_body * MEBIBYTE,
-        trust=policy.types,
-        allow_code=policy.allow_code,
-        public_key=str(policy.public_key) if policy.public_key else None,
         trial_limits=ResourceLimits(trial_memory * MEBIBYTE, trial_seconds),
         **options,  # the other options, named as the settings
     )

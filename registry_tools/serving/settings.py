@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.processes import MEBIBYTE, ResourceLimits
@@ -32,9 +31,7 @@ class Settings:
     sample: float = 1.0
     log_every: float = 30.0
     grpc_port: int | None = None
-    trust: tuple[str, ...] = ()
-    allow_code: bool = False
-    public_key: str | None = None
+    policy: TrustPolicy = field(default_factory=TrustPolicy)
     tracking_uri: str | None = None
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     trial_limits: ResourceLimits = field(default_factory=ResourceLimits)
@@ -43,9 +40,3 @@ class Settings:
     def load_seconds(self) -> float:
         """The longest time to load a version; each other worker may run its trial first."""
         return (self.workers + 1) * self.trial_limits.seconds + 60
-
-    @property
-    def policy(self) -> TrustPolicy:
-        """The trust policy of the operator."""
-        key = Path(self.public_key) if self.public_key else None
-        return TrustPolicy(self.trust, self.allow_code, key)
