@@ -33,6 +33,11 @@ class PredictionEvent:
     request_ids: Sequence[str]
     at: float = field(default_factory=time.time)  # seconds since 1970
 
+    @property
+    def row_count(self) -> int:
+        """The number of rows of all requests."""
+        return sum(map(len, self.predictions))
+
 
 class PredictionObserver(Protocol):
     """Receives events on the event loop, where the next request waits, so it must not block."""

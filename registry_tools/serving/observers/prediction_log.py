@@ -12,7 +12,8 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ class PredictionLog:
         """Put an event into the queue; called on the event loop."""
         if random.random() >= self._sample:
             return
-        rows = _rows(event)
+        rows = event.row_count
         tables = [table for table in event.rows if isinstance(table, pd.DataFrame)]
         texts = sum(int(table.memory_usage(deep=True).sum()) for table in tables)
         cells = rows * (len(event.predictor.info.signature or ()) + 4) + texts // 8
@@ -120,28 +121,28 @@ class PredictionLog:
         with self._lock:
             taken, self._waiting = self._waiting, []
             self._rows = self._cells = 0
-        files: dict[tuple[Predictor, pa.Schema], list[pa.Table]] = {}
+        files: defaultdict[tuple[Predictor, pa.Schema], list[pa.Table]] = defaultdict(list)
         for (predictor, method, _), events in _group_events(taken).items():
-            try:
+            with self._count_failure(sum(event.row_count for event in events)):
                 table = _table(predictor, method, events)
-            except Exception as error:  # noqa: BLE001 - one faulty table must not lose the others
-                self._failed(sum(map(_rows, events)), error)
-            else:
-                files.setdefault((predictor, table.schema), []).append(table)
+                files[predictor, table.schema].append(table)
         for (predictor, _), tables in files.items():
-            try:
+            rows = sum(map(len, tables))
+            with self._count_failure(rows):
                 self._write_file(predictor, tables)
-            except Exception as error:  # noqa: BLE001 - the thread must continue
-                self._failed(sum(map(len, tables)), error)
-            else:
-                self._count(sum(map(len, tables)), "logged")
+                self._count(rows, "logged")
 
-    def _failed(self, rows: int, error: Exception) -> None:
-        # The text of other errors may contain input values.
-        reason = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
-        _log.warning("the prediction log loses %d rows: %s", rows, reason)
-        self.error = f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ} {reason}"
-        self._count(rows, "failed")
+    @contextlib.contextmanager
+    def _count_failure(self, rows: int) -> Iterator[None]:
+        """Report an error of the body, which loses some rows; the thread and the other rows continue."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - a model or a disk can raise anything
+            # The text of other errors may contain input values.
+            reason = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
+            _log.warning("the prediction log loses %d rows: %s", rows, reason)
+            self.error = f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ} {reason}"
+            self._count(rows, "failed")
 
     def _write_file(self, predictor: Predictor, tables: list[pa.Table]) -> None:
         folder = self._folder / predictor.artifact.name
@@ -153,18 +154,14 @@ class PredictionLog:
             pq.write_table(pa.concat_tables(tables), partial)
 
 
-def _rows(event: PredictionEvent) -> int:
-    return sum(map(len, event.predictions))
-
-
 def _group_events(events: list[PredictionEvent]) -> dict[Group, list[PredictionEvent]]:
     """Group the events for one table: matrices of one method up to a number of rows, or one DataFrame."""
-    groups: dict[Group, list[PredictionEvent]] = {}
+    groups: defaultdict[Group, list[PredictionEvent]] = defaultdict(list)
     rows = 0
     for event in events:
         part = rows // _STEP_ROWS if isinstance(event.rows[0], np.ndarray) else object()  # a table of its own
-        groups.setdefault((event.predictor, event.method, part), []).append(event)
-        rows += _rows(event)
+        groups[event.predictor, event.method, part].append(event)
+        rows += event.row_count
     return groups
 
 
