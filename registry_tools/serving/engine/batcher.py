@@ -8,6 +8,7 @@ threads, and meanwhile the next batch collects requests.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -174,19 +175,17 @@ def _pack(requests: list[Waiting], most: int) -> list[list[Waiting]]:
 
 def predict_batch(predictor: Predictor, method: str, batch: list[Waiting]) -> list[Any]:
     """Return the predictions of each request, or its exception."""
-    if len(batch) > 1:
-        try:
-            together = predictor.predict(np.concatenate([rows for rows, _, _, _ in batch]), method)
-        except Exception:  # noqa: BLE001 - predict each request alone to find the faulty one
-            return [_predict_one(predictor, method, rows) for rows, _, _, _ in batch]
-        if len(together) == len(batch):
-            return [[prediction] for prediction in together]
-        parts, begin = [], 0
-        for rows, _, _, _ in batch:
-            parts.append(together[begin : begin + len(rows)])
-            begin += len(rows)
-        return parts
-    return [_predict_one(predictor, method, batch[0][0])]
+    if len(batch) == 1:
+        return [_predict_one(predictor, method, batch[0][0])]
+    parts = [rows for rows, _, _, _ in batch]
+    try:
+        together = predictor.predict(np.concatenate(parts), method)
+    except Exception:  # noqa: BLE001 - predict each request alone to find the faulty one
+        return [_predict_one(predictor, method, rows) for rows in parts]
+    if len(together) == len(batch):
+        return [[prediction] for prediction in together]
+    ends = itertools.accumulate(map(len, parts))
+    return [together[end - len(rows) : end] for rows, end in zip(parts, ends, strict=True)]
 
 
 def _predict_traced(predictor: Predictor, method: str, batch: list[Waiting]) -> Any:
