@@ -49,6 +49,7 @@ class HttpServer(uvicorn.Server):
         )
         self._service = service
         self._app = app
+        self._grpc_server: GrpcServer | None = None
         service.http_in_flight = uvicorn_internals.request_counter(self)
 
     @contextlib.contextmanager
@@ -71,8 +72,11 @@ class HttpServer(uvicorn.Server):
         InputError
             If the port for gRPC cannot be bound.
         """
-        self._grpc_server = self._create_grpc_server()
-        if self._grpc_server is not None:
+        settings = self._service.settings
+        if settings.grpc_port is not None:
+            from registry_tools.serving.grpc.server import GrpcServer
+
+            self._grpc_server = GrpcServer(self._service, settings.grpc_port, settings.workers > 1)
             await self._grpc_server.start()
         on_start()
         sweeping = [
@@ -109,14 +113,6 @@ class HttpServer(uvicorn.Server):
                 stuck[connection] = (left, since)
                 if now - since > timeout:
                     uvicorn_internals.abort(connection)
-
-    def _create_grpc_server(self) -> GrpcServer | None:
-        settings = self._service.settings
-        if settings.grpc_port is None:
-            return None
-        from registry_tools.serving.grpc.server import GrpcServer
-
-        return GrpcServer(self._service, settings.grpc_port, settings.workers > 1)
 
     def end(self) -> None:
         """Stop accepting, finish the requests in flight, and end."""
