@@ -80,7 +80,8 @@ def test_a_shadow_that_is_missing_or_dies_affects_no_response(serve: Serve, mode
     def shadows() -> list[int]:
         """Return the processes of the server that have a lower priority than its others."""
         children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-        return [child for child in children if os.getpriority(os.PRIO_PROCESS, child) == 5]
+        lower = os.getpriority(os.PRIO_PROCESS, pid) + 5
+        return [child for child in children if os.getpriority(os.PRIO_PROCESS, child) == lower]
 
     (shadow,) = shadows()
     os.kill(shadow, signal.SIGSTOP)  # slow without end
