@@ -48,15 +48,15 @@ def run(settings: Settings) -> int:
         # Only a process with one thread can be forked safely: keep BLAS and Arrow from starting more.
         os.environ["OPENBLAS_NUM_THREADS"] = "1"
         os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"
-        from registry_tools.serving.processes.control import ProcessFolder
+        from registry_tools.serving.control import ProcessFolder
         from registry_tools.serving.processes.lifecycle import preload
-        from registry_tools.serving.processes.supervisor import Supervisor
+        from registry_tools.serving.processes.supervisor import Supervisor, children_of
         from registry_tools.serving.rollout.trials import trials_folder
 
         preload(settings.tracking_uri)
         gc.freeze()  # so that the forked processes share these memory pages
         folder = ProcessFolder(path, trials_folder(path / "trials"))
-        return Supervisor(settings, listening, folder).run()
+        return Supervisor(settings, listening, folder, children_of(settings, listening)).run()
     finally:
         shutil.rmtree(path, ignore_errors=True)
 

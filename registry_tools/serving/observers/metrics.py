@@ -131,35 +131,20 @@ class ShadowMetrics:
     """The metrics of the shadow process; the server reads them from shared files."""
 
     def __init__(self) -> None:
-        self._rows = Counter(
+        counter = partial(Counter, registry=None)
+        self.rows = counter(
             "serving_shadow_rows",
             "Rows that the shadow compared: agreed, disagreed, error.",
             ("version", "against", "outcome"),
-            registry=None,
         )
-        self._dropped = Counter(
-            "serving_shadow_dropped_rows", "Rows that the shadow did not predict.", registry=None
-        )
-        self._seconds = Histogram(
+        self.dropped = counter("serving_shadow_dropped_rows", "Rows that the shadow did not predict.")
+        self.seconds = Histogram(
             "serving_shadow_seconds",
             "Time of one prediction of the shadow.",
             ("version",),
             buckets=_SECONDS,
             registry=None,
         )
-
-    def predicted(self, version: str, seconds: float) -> None:
-        """Count one prediction of the shadow."""
-        self._seconds.labels(version).observe(seconds)
-
-    def compared(self, version: str, against: str, agreed: int, disagreed: int, errors: int) -> None:
-        """Count rows by the result of their comparison with a served version."""
-        for outcome, rows in (("agreed", agreed), ("disagreed", disagreed), ("error", errors)):
-            self._rows.labels(version, against, outcome).inc(rows)
-
-    def dropped(self, rows: int) -> None:
-        """Count rows that arrived while no version was loaded."""
-        self._dropped.inc(rows)
 
     def registry_responded(self, at: float) -> None:
         """Do nothing: only the server's own stage has metrics of rollouts."""

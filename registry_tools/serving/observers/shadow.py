@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import socket
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ class ShadowFeed:
 
     def observe(self, event: PredictionEvent) -> None:
         """Send an event, or drop it and count its rows."""
-        left = sum(map(len, event.predictions))
+        left = event.row_count
         try:
             for rows, message in messages(event):
                 self._end.send(message)
@@ -63,13 +62,6 @@ def messages(event: PredictionEvent) -> Iterator[tuple[int, bytes]]:
             content = {"dataframe_split": {"columns": list(names), "data": part}}
         head = {"version": event.predictor.label, "method": event.method, "predictions": predicted}
         yield len(part), orjson.dumps(head) + b"\n" + orjson.dumps(content)
-
-
-def make_feed() -> tuple[socket.socket, socket.socket]:
-    """Return the two ends of the socket to the shadow: the first to write to, the second to read from."""
-    # Both kinds keep the bounds of messages; sequenced packets hold more messages than datagrams.
-    kind = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
-    return socket.socketpair(socket.AF_UNIX, kind)
 
 
 def read_report(file: Path) -> dict[str, Any]:

@@ -10,12 +10,13 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Collection, Coroutine, Iterator
-from typing import Any, TypeVar
+from collections.abc import Collection, Coroutine, Iterator
+from typing import Any
 
 import joblib
 
 from registry_tools.mlflow_store.client import import_store
+from registry_tools.processes import signals_blocked
 from registry_tools.serving.settings import Settings
 
 try:
@@ -25,24 +26,11 @@ except ImportError:  # not every platform has it
 
 _PR_SET_PDEATHSIG = 1
 
-T = TypeVar("T")
 
-
-def run_loop(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on uvloop, or on asyncio's own loop if uvloop is not installed."""
-    return (asyncio if uvloop is None else uvloop).run(work)
-
-
-async def run_unless_stopped(work: Awaitable[T], ending: asyncio.Event) -> T | None:
-    """Return the result of the work; None if the server is stopped first."""
-    working = asyncio.ensure_future(work)
-    stopping = asyncio.ensure_future(ending.wait())
-    await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if working.done() and not ending.is_set():
-        return working.result()
-    working.cancel()
-    return None
+def run_loop(work: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine until it returns or is cancelled, on uvloop if it is installed."""
+    with contextlib.suppress(asyncio.CancelledError):
+        (asyncio if uvloop is None else uvloop).run(work)
 
 
 def preload(tracking_uri: str | None) -> None:
@@ -58,22 +46,24 @@ def preload(tracking_uri: str | None) -> None:
 def signal_socket(numbers: Collection[signal.Signals]) -> Iterator[socket.socket]:
     """Yield a socket that receives the number of each signal as one byte."""
     receiver, sender = socket.socketpair()
-    receiver.setblocking(False)
-    sender.setblocking(False)
-    before = {number: signal.signal(number, lambda *_: None) for number in numbers}
-    signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
-    try:
-        yield receiver
-    finally:
-        signal.set_wakeup_fd(-1)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        receiver.close()
-        sender.close()
+    with receiver, sender:
+        receiver.setblocking(False)
+        sender.setblocking(False)
+        before = {number: signal.signal(number, lambda *_: None) for number in numbers}
+        signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+        try:
+            yield receiver
+        finally:
+            signal.set_wakeup_fd(-1)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def fork_without_handlers(numbers: Collection[signal.Signals]) -> int:
-    """Fork; the child has the default action for these signals, and loses none of them.
+    """Fork; the child has none of the handlers of these signals.
+
+    It ignores Ctrl-C, which the parent handles, and SIGHUP, until it follows a stage. The other signals
+    have their default action, and none of them is lost.
 
     Returns
     -------
@@ -81,16 +71,14 @@ def fork_without_handlers(numbers: Collection[signal.Signals]) -> int:
         The process id of the child; 0 in the child.
     """
     # Block the signals until the child has no handlers, which would pass a signal to the parent instead.
-    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-    try:
+    with signals_blocked(numbers):
         pid = os.fork()
         if pid == 0:
             signal.set_wakeup_fd(-1)
             for number in numbers:
-                signal.signal(number, signal.SIG_DFL)
+                is_ignored = number in {signal.SIGINT, signal.SIGHUP}
+                signal.signal(number, signal.SIG_IGN if is_ignored else signal.SIG_DFL)
         return pid
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
 
 
 def end_with_parent(parent: int) -> None:

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import time
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,10 @@ import orjson
 
 from registry_tools.files.temp_files import atomic_write
 from registry_tools.inference.predictor import Predictor, skip_sklearn_validation
+from registry_tools.serving.control import Control
 from registry_tools.serving.observers.metrics import ShadowMetrics
-from registry_tools.serving.processes.control import Control, ProcessFolder
 from registry_tools.serving.processes.lifecycle import run_loop, settle_memory
-from registry_tools.serving.processes.worker import loader
 from registry_tools.serving.rollout.stage_follower import StageFollower
-from registry_tools.serving.rollout.trials import Trials
 from registry_tools.serving.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -48,7 +47,7 @@ class ShadowPredictor:
 
     def _begin(self, against: str) -> None:
         self._against = against  # the served version to compare with
-        self.rows = self.agreed = self.errors = 0
+        self._counts: Counter[str] = Counter()  # of rows, by the result of their comparison
 
     def compare(self, message: bytes) -> None:
         """Predict the rows of a message, and count the predictions that agree."""
@@ -57,33 +56,32 @@ class ShadowPredictor:
         head = orjson.loads(line)
         served = head["predictions"]
         if predictor is None:
-            self._metrics.dropped(len(served))
+            self._metrics.dropped.inc(len(served))
             return
         if head["version"] != self._against:
             self._begin(head["version"])
         began = time.perf_counter()
         try:
-            predicted = predictor.predict_json(body, head["method"])
-            agreed = _count_agreements(predicted, served)
+            agreed = _count_agreements(predictor.predict_json(body, head["method"]), served)
+            self._metrics.seconds.labels(predictor.label).observe(time.perf_counter() - began)
+            counts = {"agreed": agreed, "disagreed": len(served) - agreed, "error": 0}
         except Exception as error:  # noqa: BLE001 - the next message may succeed
-            self.errors += len(served)
-            self._metrics.compared(predictor.label, self._against, 0, 0, len(served))
+            counts = {"agreed": 0, "disagreed": 0, "error": len(served)}
             _log.debug("%s in the shadow: %s", predictor.artifact, error)
-            return
-        self._metrics.predicted(predictor.label, time.perf_counter() - began)
-        self.rows += len(served)
-        self.agreed += agreed
-        self._metrics.compared(predictor.label, self._against, agreed, len(served) - agreed, 0)
+        self._counts.update(counts)
+        for outcome, rows in counts.items():
+            self._metrics.rows.labels(predictor.label, self._against, outcome).inc(rows)
 
     def report(self, state: dict[str, Any]) -> dict[str, Any]:
         """Return the report of the shadow; `state` is the state of its rollout."""
+        agreed, rows = self._counts["agreed"], self._counts["agreed"] + self._counts["disagreed"]
         return {
             "ref": state["ref"],
             "version": self.predictor.artifact.version if self.predictor is not None else None,
             "against": int(self._against) if self._against else None,
-            "rows": self.rows,
-            "agreement": round(self.agreed / self.rows, 6) if self.rows else None,
-            "errors": self.errors,
+            "rows": rows,
+            "agreement": round(agreed / rows, 6) if rows else None,
+            "errors": self._counts["error"],
             "last_error": state["last_error"],
             "candidate": state["candidate"],
         }
@@ -100,8 +98,8 @@ def _count_agreements(predicted: list[Any], served: list[Any]) -> int:
     return sum(a == b for a, b in zip(predicted, served, strict=True))
 
 
-def run(settings: Settings, feed: socket.socket, folder: ProcessFolder, control: Control) -> int:
-    """Compare predictions until the parent sends a signal or ends; return the exit code.
+def run(settings: Settings, feed: socket.socket, control: Control) -> None:
+    """Compare predictions until the parent sends a signal or ends.
 
     Parameters
     ----------
@@ -109,24 +107,17 @@ def run(settings: Settings, feed: socket.socket, folder: ProcessFolder, control:
         The options of the server.
     feed
         The end of the socket that receives the events of all workers.
-    folder, control
-        As for `worker.run`.
+    control
+        The connection to the parent.
     """
     os.nice(5)  # the workers have priority
     skip_sklearn_validation()
-    run_loop(_compare(settings, feed, folder, control))
-    return 0
+    run_loop(_compare(dataclasses.replace(settings, ref=str(settings.shadow), cache=None), feed, control))
 
 
-async def _compare(settings: Settings, feed: socket.socket, folder: ProcessFolder, control: Control) -> None:
-    settings = dataclasses.replace(settings, cache=None)
+async def _compare(settings: Settings, feed: socket.socket, control: Control) -> None:
     metrics = ShadowMetrics()
     shadow = ShadowPredictor(metrics)
-    fetcher = folder.fetcher(settings, str(settings.shadow))
-    trials = Trials(control.connection, folder.trials, folder.path, settings.policy, settings.trial_limits)
-    follower = StageFollower(
-        fetcher, loader(trials, settings), shadow.swap, metrics, settings.poll, settings.load_seconds
-    )
     feed.setblocking(False)
 
     def read() -> None:
@@ -139,23 +130,18 @@ async def _compare(settings: Settings, feed: socket.socket, folder: ProcessFolde
         while True:
             now = shadow.report(follower.state)
             if now != before:
-                with atomic_write(folder.shadow_report) as partial:
+                with atomic_write(control.folder.shadow_report) as partial:
                     partial.write_text(json.dumps(now))
                 before = now
             await asyncio.sleep(_REPORT_SECONDS)
 
-    loop = asyncio.get_running_loop()
-    ending = asyncio.Event()
-    control.on_end(ending.set)
-    loop.add_signal_handler(signal.SIGHUP, follower.wake)
-    loop.add_reader(feed, read)
-    follower.wake()
-    settle_memory()
-    control.send_ready(str(settings.shadow))
-    tasks = [asyncio.create_task(follower.follow()), asyncio.create_task(report())]
-    try:
-        await ending.wait()
-    finally:
-        for task in tasks:
-            task.cancel()
-        fetcher.close()
+    with contextlib.closing(StageFollower(settings, control, shadow.swap, metrics)) as follower:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, follower.wake)
+        loop.add_reader(feed, read)
+        follower.wake()
+        settle_memory()
+        work = asyncio.gather(follower.follow(), report())
+        control.on_end(work.cancel)
+        control.send_ready(settings.ref)
+        await work

@@ -9,31 +9,25 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
-import selectors
+import select
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 from prometheus_client import multiprocess
 
-from registry_tools.errors import RegistryToolsError
+from registry_tools.errors import RegistryToolsError, VerificationError
 from registry_tools.inference.model_artifact import ModelArtifact
-from registry_tools.inference.trial import try_version
+from registry_tools.inference.trial import describe_end, try_version
 from registry_tools.processes import describe_exit
-from registry_tools.serving.observers.shadow import make_feed
-from registry_tools.serving.processes import shadow_process, worker
-from registry_tools.serving.processes.control import Control, ProcessFolder
-from registry_tools.serving.processes.lifecycle import (
-    announce,
-    end_with_parent,
-    fork_without_handlers,
-    signal_socket,
-)
+from registry_tools.serving.control import MOST_BYTES, Control, ProcessFolder, message_sockets
+from registry_tools.serving.processes import lifecycle, shadow_process, worker
 from registry_tools.serving.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -42,45 +36,57 @@ _MIN_UPTIME = 10.0  # seconds; a process that ran for a shorter time is restarte
 _MAX_BACKOFF = 30.0
 _START_SECONDS = 60.0  # in addition to the time to load a version; then a process that is not ready is killed
 _END_SECONDS = 5.0  # in addition to the time that a request may take
-_MOST_BYTES = 1 << 16
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
 @dataclass(eq=False)
 class Child:
-    """A process that the supervisor keeps running."""
+    """A process that the supervisor keeps running: a worker or the shadow."""
 
     name: str
-    run: Callable[[Control], int]
-    serves: bool
-    pid: int | None = None
-    connection: socket.socket | None = None
-    unread: bytes = b""
+    run: Callable[[Control], None]
     began: float = 0.0
-    error: str | None = None  # the last error that it sent
     ready: bool = False
-    polls_when_ready: bool = False  # since it was still starting when all workers were to poll
+    error: str | None = None  # the last error that it sent
     delay: float = 0.0  # seconds before the next start
-    due: float | None = None  # the time of the next start
+
+
+@dataclass(eq=False, kw_only=True)
+class Trial(Child):
+    """A process that tries a version for a worker or the shadow."""
+
+    artifact: ModelArtifact
+    requester: socket.socket  # the process that waits for the result
+
+
+def children_of(settings: Settings, listening: socket.socket) -> list[Child]:
+    """Return the processes of a server, the workers first."""
+    feed, receiver = message_sockets() if settings.shadow else (None, None)
+    serve = partial(worker.run, settings, listening, feed)
+    children = [Child("worker", serve) for _ in range(settings.workers)]
+    if receiver is not None:
+        children.append(Child("shadow", partial(shadow_process.run, settings, receiver)))
+    return children
 
 
 class Supervisor:
     """Starts, restarts and ends the processes of a server."""
 
-    def __init__(self, settings: Settings, listening: socket.socket, folder: ProcessFolder) -> None:
+    def __init__(
+        self, settings: Settings, listening: socket.socket, folder: ProcessFolder, children: Sequence[Child]
+    ) -> None:
         self._settings = settings
         self._listening = listening
-        feed, receiver = make_feed() if settings.shadow else (None, None)
-        serve = partial(worker.run, settings, listening, feed, folder)
-        self._children = [Child("worker", serve, serves=True) for _ in range(settings.workers)]
-        if receiver is not None:
-            shadow = partial(shadow_process.run, settings, receiver, folder)
-            self._children.append(Child("shadow", shadow, serves=False))
-        self._trials: dict[int, socket.socket] = {}
-        self._selector = selectors.DefaultSelector()
-        self._has_served = False
-        self._announced = False
-        self._kill_at: float | None = None  # set while the server ends
+        outbox, self._inbox = message_sockets()
+        self._inbox.setblocking(False)
+        self._alive, parent_end = socket.socketpair()
+        self._control = Control(outbox, parent_end, folder)
+        self._workers = [child for child in children if child.name == "worker"]
+        self._unready = set(self._workers)  # those that have never been ready
+        self._due = {children[0]: 0.0}  # the time of the next start of each child that does not run
+        self._waiting = list(children[1:])  # for the first worker to be ready
+        self._running: dict[int, Child] = {}  # by process id
+        self._kill_at = math.inf  # set while the server ends
         self._error: str | None = None
 
     def run(self) -> int:
@@ -91,196 +97,155 @@ class Supervisor:
         RegistryToolsError
             If the first worker cannot serve a version.
         """
-        with signal_socket(_SIGNALS) as receiver:
-            self._selector.register(receiver, selectors.EVENT_READ, lambda: self._on_signals(receiver))
-            self._children[0].due = 0.0  # the others start when it is ready
-            while any(child.pid is not None or child.due is not None for child in self._children):
+        with lifecycle.signal_socket(_SIGNALS) as signals:
+            while self._running or self._due:
                 self._start_due()
-                for key, _ in self._selector.select(1.0):
-                    key.data()
+                readable, _, _ = select.select([signals, self._inbox], [], [], 1.0)
+                self._read_messages()
+                if signals in readable:
+                    self._on_signals(set(signals.recv(MOST_BYTES)))
                 self._kill_late()
         if self._error is not None:
             raise RegistryToolsError(self._error)
         return 0
 
-    def _on_signals(self, receiver: socket.socket) -> None:
-        numbers = set(receiver.recv(_MOST_BYTES))
+    def _on_signals(self, numbers: set[int]) -> None:
         if numbers & {signal.SIGTERM, signal.SIGINT}:
             self._end()
         if signal.SIGHUP in numbers:
-            self._poll_at_once()
+            self._send_signal(signal.SIGHUP)
         self._reap()
 
-    def _poll_at_once(self, but: Child | None = None) -> None:
-        for child in self._children:
-            if child.pid is not None and child is not but:
-                child.polls_when_ready = not child.ready
-                if child.ready:
-                    os.kill(child.pid, signal.SIGHUP)
+    def _send_signal(self, number: signal.Signals, but: int | None = None) -> None:
+        for pid in self._running:
+            if pid != but:
+                os.kill(pid, number)
 
     def _end(self) -> None:
-        if self._kill_at is None:
-            self._listening.close()
-            self._kill_at = time.monotonic() + self._settings.timeout + _END_SECONDS
-        for pid in self._trials:
-            os.kill(pid, signal.SIGKILL)
-            _kill_group(pid)
-        for child in self._children:
-            child.due = None
-            if child.pid is not None:
-                os.kill(child.pid, signal.SIGTERM)
+        self._listening.close()
+        self._due.clear()
+        self._waiting.clear()
+        self._unready.clear()
+        self._kill_at = min(self._kill_at, time.monotonic() + self._settings.timeout + _END_SECONDS)
+        self._send_signal(signal.SIGTERM)
 
     def _kill_late(self) -> None:
         now, longest = time.monotonic(), self._settings.load_seconds + _START_SECONDS
-        for child in self._children:
+        for pid, child in self._running.items():
             starts_too_long = not child.ready and now - child.began > longest
-            ends_too_late = self._kill_at is not None and now > self._kill_at
-            if child.pid is not None and (starts_too_long or ends_too_late):
-                os.kill(child.pid, signal.SIGKILL)
+            if starts_too_long or now > self._kill_at:
+                os.kill(pid, signal.SIGKILL)
 
     def _start_due(self) -> None:
-        for child in self._children:
-            if child.due is not None and child.due <= time.monotonic():
-                child.due = None
-                self._start(child)
+        for child in [child for child, due in self._due.items() if due <= time.monotonic()]:
+            del self._due[child]
+            self._start(child)
 
     def _start(self, child: Child) -> None:
-        child.began, child.unread, child.error, child.polls_when_ready = time.monotonic(), b"", None, False
+        child.began, child.ready, child.error = time.monotonic(), False, None
         try:
-            child.connection, theirs = socket.socketpair()
-            with theirs:
-                child.pid = self._fork(partial(self._run_child, child, theirs), keep=theirs)
+            self._running[self._fork(child.run)] = child
         except OSError as error:
+            if isinstance(child, Trial):
+                _send_result(child, f"no trial: {error.strerror}")
+                return
             _log.warning("a %s cannot be started: %s", child.name, error.strerror)
-            self._close_connection(child)
             self._start_later(child)
-            return
-        child.connection.setblocking(False)
-        self._selector.register(child.connection, selectors.EVENT_READ, lambda: self._on_message(child))
 
-    def _fork(self, run: Callable[[], int], keep: socket.socket) -> int:
-        """Run a function in a new process, which closes all connections except `keep`."""
+    def _fork(self, run: Callable[[Control], None]) -> int:
+        """Run a function in a new process, and return the process id."""
         sys.stdout.flush()
         sys.stderr.flush()
-        pid = fork_without_handlers(_SIGNALS)
+        pid = lifecycle.fork_without_handlers(_SIGNALS)
         if pid:
             return pid
         code = 1
         try:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
-            for key in list(self._selector.get_map().values()):
-                if isinstance(key.fileobj, socket.socket):
-                    key.fileobj.close()
-            for each in set(self._trials.values()) - {keep}:
-                each.close()
-            self._selector.close()
-            code = run()
+            self._inbox.close()
+            self._alive.close()  # otherwise no process would notice the end of the parent
+            run(self._control)
+            code = 0
+        except RegistryToolsError as error:
+            self._control.send_error(str(error))
         except BaseException:  # noqa: BLE001 - the last place that can report an error of this process
             _log.exception("a process of the server failed")
         finally:
             sys.stderr.flush()
             os._exit(code)
 
-    def _run_child(self, child: Child, connection: socket.socket) -> int:
-        self._close_connection(child)  # otherwise the child would not notice the end of the parent
-        control = Control(connection, self._has_served)
-        try:
-            return child.run(control)
-        except RegistryToolsError as error:
-            control.send_error(str(error))
-            return 1
-
-    def _on_message(self, child: Child) -> None:
-        if child.connection is None:  # the child has ended, and its messages were read
-            return
-        content, descriptors, _, _ = socket.recv_fds(child.connection, _MOST_BYTES, 8)
-        if not content:
-            self._close_connection(child)
-            return
-        *lines, child.unread = (child.unread + content).split(b"\n")
-        connections = [socket.socket(fileno=number) for number in descriptors]
-        for line in lines:
-            message = json.loads(line)
-            if "ready" in message:
-                self._on_ready(child, message["ready"])
-            elif "error" in message:
-                child.error = message["error"]
-            elif "refresh" in message:
-                self._poll_at_once(but=child)
-            elif "try" in message:
-                self._start_trial(ModelArtifact.from_json(message["try"]), connections.pop(0))
-
-    def _close_connection(self, child: Child) -> None:
-        if child.connection is not None:
-            with contextlib.suppress(KeyError, ValueError):  # it is not registered yet
-                self._selector.unregister(child.connection)
-            child.connection.close()
-            child.connection = None
+    def _read_messages(self) -> None:
+        while True:
+            try:
+                content, descriptors, _, _ = socket.recv_fds(self._inbox, MOST_BYTES, 1)
+            except BlockingIOError:
+                return
+            pid, kind, text = json.loads(content)
+            if kind == "ready":
+                self._on_ready(self._running[pid], text)
+            elif kind == "error":
+                self._running[pid].error = text
+            elif kind == "refresh":
+                self._send_signal(signal.SIGHUP, but=pid)
+            elif kind == "try":
+                self._start_trial(ModelArtifact.from_json(text), socket.socket(fileno=descriptors[0]))
 
     def _on_ready(self, child: Child, served: str) -> None:
         child.ready = True
-        self._has_served |= child.serves
-        if child.polls_when_ready and child.pid is not None:
-            os.kill(child.pid, signal.SIGHUP)
-        for each in self._children:
-            if each.pid is None and not each.began:
-                each.due = 0.0
-        if not self._announced and all(each.ready for each in self._children if each.serves):
-            self._announced = True
-            announce(self._settings, self._listening, served)
+        if child in self._workers:
+            self._control = replace(self._control, server_has_served=True)
+        self._due |= dict.fromkeys(self._waiting, 0.0)
+        self._waiting.clear()
+        if child in self._unready:
+            self._unready.remove(child)
+            if not self._unready:
+                lifecycle.announce(self._settings, self._listening, served)
 
-    def _start_trial(self, artifact: ModelArtifact, connection: socket.socket) -> None:
-        if self._kill_at is not None:
-            connection.close()
+    def _start_trial(self, artifact: ModelArtifact, requester: socket.socket) -> None:
+        if self._kill_at < math.inf:
+            requester.close()
             return
         parent = os.getpid()
 
-        def run() -> int:
-            end_with_parent(parent)
+        def run(_: Control) -> None:
+            lifecycle.end_with_parent(parent)
             os.setsid()
             self._listening.close()  # a trial that outlives the server must not keep its port
             with open(os.devnull, "w") as nowhere:
                 os.dup2(nowhere.fileno(), 1)
                 os.dup2(nowhere.fileno(), 2)
             error = try_version(artifact, self._settings.policy, self._settings.trial_limits)
-            connection.sendall(json.dumps({"error": error}).encode())
-            return 0
+            if error is not None:
+                raise VerificationError(error)
 
-        try:
-            self._trials[self._fork(run, keep=connection)] = connection
-        except OSError as error:
-            with connection, contextlib.suppress(OSError):
-                connection.sendall(json.dumps({"error": f"no trial: {error.strerror}"}).encode())
+        self._start(Trial("trial", run, artifact=artifact, requester=requester))
 
     def _reap(self) -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            code = os.waitstatus_to_exitcode(status)
-            if pid in self._trials:
-                _kill_group(pid)
-                with self._trials.pop(pid) as connection, contextlib.suppress(OSError):
-                    if code != 0:
-                        connection.sendall(json.dumps({"exit_code": code}).encode())
-            for child in [each for each in self._children if each.pid == pid]:
-                self._on_exit(child, code)
+        with contextlib.suppress(ChildProcessError):  # none is left
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                self._on_exit(ended[0], os.waitstatus_to_exitcode(ended[1]))
 
-    def _on_exit(self, child: Child, code: int) -> None:
-        with contextlib.suppress(BlockingIOError):  # a process that the child forked still has the connection
-            while child.connection is not None:  # read its last messages
-                self._on_message(child)
-        self._close_connection(child)
-        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-            multiprocess.mark_process_dead(child.pid)  # type: ignore[no-untyped-call]
-        child.pid, child.ready = None, False
-        if self._kill_at is not None:
-            return
-        reason = child.error or f"its process ended with {describe_exit(code)}"
-        if child.serves and not self._has_served:
+    def _on_exit(self, pid: int, code: int) -> None:
+        self._read_messages()  # the last ones of this process
+        child = self._running.pop(pid, None)
+        if isinstance(child, Trial):
+            self._end_trial(child, pid, code)
+        elif child is not None:  # None for an orphan, which the first process of a container adopts
+            if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+                multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
+            if self._kill_at == math.inf:
+                self._restart(child, child.error or f"its process ended with {describe_exit(code)}")
+
+    def _end_trial(self, trial: Trial, pid: int, code: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)  # the processes that the trial started
+        reason = trial.error
+        if reason is None and code != 0:
+            reason = describe_end(code, trial.artifact, self._settings.trial_limits)
+        _send_result(trial, reason)
+
+    def _restart(self, child: Child, reason: str) -> None:
+        """Start a process again, or end the server if no worker has ever served."""
+        if child in self._workers and not self._control.server_has_served:
             self._error = child.error or f"no worker can serve: {reason}"
             self._end()
             return
@@ -291,10 +256,10 @@ class Supervisor:
         now = time.monotonic()
         ran_long = now - child.began > _MIN_UPTIME
         child.delay = 0.0 if ran_long else min(max(child.delay * 2, 0.5), _MAX_BACKOFF)
-        child.due = now + child.delay
+        self._due[child] = now + child.delay
 
 
-def _kill_group(pid: int) -> None:
-    """Kill the processes that a trial started."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
+def _send_result(trial: Trial, reason: str | None) -> None:
+    """Send a process why its trial failed; None if it passed."""
+    with trial.requester, contextlib.suppress(OSError):
+        trial.requester.sendall(json.dumps(reason).encode() + b"\n")

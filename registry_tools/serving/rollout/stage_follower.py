@@ -8,6 +8,8 @@ import random
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from registry_tools.errors import RegistryToolsError, RegistryUnavailable, VerificationError
@@ -15,7 +17,11 @@ from registry_tools.inference.artifact_fetcher import ArtifactFetcher
 from registry_tools.inference.model_artifact import Identity, ModelArtifact
 from registry_tools.inference.predictor import Predictor
 from registry_tools.mlflow_store.tags import DRIFT_AT_TAG, DRIFT_TAG
+from registry_tools.refs import parse_ref
+from registry_tools.serving.control import Control
 from registry_tools.serving.errors import hide_paths, public_message
+from registry_tools.serving.rollout.trials import load_after_trial
+from registry_tools.serving.settings import Settings
 from registry_tools.serving.threads import run_in_thread
 
 if TYPE_CHECKING:
@@ -51,54 +57,55 @@ class StageFollower:
 
     def __init__(
         self,
-        fetcher: ArtifactFetcher,
-        load: Callable[[ModelArtifact], Predictor],
+        settings: Settings,
+        control: Control,
         swap: Callable[[Predictor], None],
         observer: RolloutObserver,
-        poll: float,
-        load_seconds: float,
     ) -> None:
         """Create a follower without a version.
 
         Parameters
         ----------
-        fetcher
-            Resolves the reference, and fetches its versions.
-        load
-            Called in a thread to check and load a version; raises VerificationError.
+        settings
+            The options of the server, with the reference to follow.
+        control
+            The connection to the parent, which tries each version before it is loaded.
         swap
             Called with a loaded version, which serves all requests from then on.
         observer
             Counts the results of rollouts.
-        poll, load_seconds
-            The time between two polls, and the longest time to load a version, in seconds.
         """
+        ref = parse_ref(settings.ref)
+        # A restarted process needs the served version, even if the registry is unavailable.
+        cache = Path(settings.cache) if settings.cache else control.folder.path / "cache"
         self.current: ModelArtifact | None = None
-        self._fetcher = fetcher
-        self._load = load
+        self._settings = settings
+        self._control = control
+        self._fetcher = ArtifactFetcher(ref, settings.policy, settings.tracking_uri, cache)
         self._swap = swap
         self._observer = observer
-        self._poll = poll
-        self._load_seconds = load_seconds
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
-        self._failed: tuple[Identity, int, float] | None = None  # the version, attempts, next time
+        self._failed: Identity | None = None  # the last version that was not rolled out
+        self._tries = 0
+        self._next_try = 0.0
         self.state: dict[str, Any] = {
-            "ref": str(fetcher.ref),
+            "ref": str(ref),
             "last_poll": None,
             "last_registry_response": None,
             "last_error": None,
             "candidate": None,
         }
 
-    async def start(self, server_has_served: bool = False) -> ModelArtifact:
+    def close(self) -> None:
+        """Delete the fetched files."""
+        self._fetcher.close()
+
+    async def start(self) -> ModelArtifact:
         """Find, fetch and load the first version, or the cached one if that fails temporarily.
 
-        Parameters
-        ----------
-        server_has_served
-            Whether a process of this server has served before. Then the cached version is good, even if
-            the stage has moved to a version that cannot be loaded.
+        If a process of this server has served before, the cached version is good, even if the stage has
+        moved to a version that cannot be loaded.
 
         Raises
         ------
@@ -110,28 +117,23 @@ class StageFollower:
         version = None
         try:
             version = await self._resolve()
-            artifact = await self._fetch_artifact(version)
-            await self._roll_out(artifact)
+            return await self._fetch_and_roll_out(version)
         except RegistryToolsError as error:
             lacks_files = version is not None and not isinstance(error, VerificationError)
-            if not (server_has_served or lacks_files or isinstance(error, RegistryUnavailable)):
+            may_use_cache = self._control.server_has_served or lacks_files
+            if not may_use_cache and not isinstance(error, RegistryUnavailable):
                 raise
-            artifact = await self._start_from_cache(error)
-        return artifact
-
-    async def _start_from_cache(self, reason: RegistryToolsError) -> ModelArtifact:
-        cached = await run_in_thread(self._fetcher.read_cached, "cache")
-        if cached is None:
-            raise reason
-        _log.warning("%s; serving %s from the cache", reason, cached)
-        self.state["last_error"] = public_message(reason)
-        await self._roll_out(cached)
-        return cached
+            cached = await run_in_thread(self._fetcher.read_cached, "cache")
+            if cached is None:
+                raise
+            _log.warning("%s; serving %s from the cache", error, cached)
+            self.state["last_error"] = public_message(error)
+            return await self._roll_out(cached)
 
     async def follow(self) -> None:
         """Poll the registry until cancelled; return at once for a version number, which never changes."""
         while self.current is None or self.current.stage is not None:
-            delay = self._poll * random.uniform(0.8, 1.0)
+            delay = self._settings.poll * random.uniform(0.8, 1.0)
             try:
                 await asyncio.wait_for(self._wake.wait(), delay)
                 self._wake.clear()
@@ -158,30 +160,23 @@ class StageFollower:
                 self.state["last_error"] = None
                 if self._is_current(version):
                     self._failed = self.state["candidate"] = None
-            except RegistryToolsError as error:
-                self._report(error)
             except Exception as error:  # noqa: BLE001 - no error may end the polling
-                _log.exception("polling %s failed", self.state["ref"])
-                self._report(error)
-
-    def _report(self, error: Exception) -> None:
-        text = public_message(error)
-        if self.state["last_error"] != text:
-            _log.warning("%s; still serving %s", error, self.current or "nothing")
-        self.state["last_error"] = text
+                if not isinstance(error, RegistryToolsError):
+                    _log.exception("polling %s failed", self.state["ref"])
+                text = public_message(error)
+                if self.state["last_error"] != text:
+                    _log.warning("%s; still serving %s", error, self.current or "nothing")
+                self.state["last_error"] = text
 
     async def _resolve(self) -> VersionInfo:
-        self.state["last_poll"] = now()
+        self.state["last_poll"] = _now()
         version = await run_in_thread(self._fetcher.resolve, "resolve")
-        self.state["last_registry_response"] = now()
+        self.state["last_registry_response"] = _now()
         if self._fetcher.ref.stage is not None:
             self._observer.registry_responded(time.time())
         verdict, at = (version.tags.get(tag, "") for tag in (DRIFT_TAG, DRIFT_AT_TAG))
         self._observer.report_drift(version.name, verdict, at)
         return version
-
-    async def _fetch_artifact(self, version: VersionInfo) -> ModelArtifact:
-        return await run_in_thread(lambda: self._fetcher.fetch(version), "fetch")
 
     def _is_current(self, version: VersionInfo) -> bool:
         # Compare more than the number: a model may have been deleted and created again.
@@ -190,23 +185,20 @@ class StageFollower:
     def _is_due(self, version: VersionInfo, force: bool) -> bool:
         if self._is_current(version):
             return False
-        if self._failed is None or self._failed[0] != _identity(version) or force:
-            return True
-        return time.monotonic() >= self._failed[2]
+        return force or self._failed != _identity(version) or time.monotonic() >= self._next_try
 
     async def _try_roll_out(self, version: VersionInfo) -> None:
         try:
-            await self._roll_out(await self._fetch_artifact(version))
+            await self._fetch_and_roll_out(version)
         except Exception as error:
-            failed = self._failed
-            again = failed is not None and failed[0] == _identity(version)
-            tries = failed[1] + 1 if failed is not None and again else 1
-            delay = min(self._poll * 2 ** min(tries, 16), _MAX_BACKOFF)
-            self._failed = (_identity(version), tries, time.monotonic() + delay)
+            self._tries = self._tries + 1 if self._failed == _identity(version) else 1
+            self._failed = _identity(version)
+            delay = min(self._settings.poll * 2 ** min(self._tries, 16), _MAX_BACKOFF)
+            self._next_try = time.monotonic() + delay
             self.state["candidate"] = {
                 "version": version.version,
                 "error": public_message(error),
-                "tries": tries,
+                "tries": self._tries,
                 "next_try_in_seconds": round(delay, 1),
             }
             _log.warning("version %d was not rolled out: %s", version.version, error)
@@ -217,13 +209,17 @@ class StageFollower:
             self._observer.rollout_failed("registry" if known else "error")
             raise
 
-    async def _roll_out(self, artifact: ModelArtifact) -> None:
+    async def _fetch_and_roll_out(self, version: VersionInfo) -> ModelArtifact:
+        return await self._roll_out(await run_in_thread(lambda: self._fetcher.fetch(version), "fetch"))
+
+    async def _roll_out(self, artifact: ModelArtifact) -> ModelArtifact:
         """Load a version while the current one serves, then swap to it."""
-        loading = run_in_thread(lambda: self._load(artifact), "load")
+        load = partial(load_after_trial, artifact, self._settings, self._control)
+        longest = self._settings.load_seconds
         try:
-            predictor = await asyncio.wait_for(loading, self._load_seconds)
+            predictor = await asyncio.wait_for(run_in_thread(load, "load"), longest)
         except asyncio.TimeoutError as error:
-            raise VerificationError(f"{artifact} does not load within {self._load_seconds:g} s") from error
+            raise VerificationError(f"{artifact} does not load within {longest:g} s") from error
         before, self.current = self.current, artifact
         self._swap(predictor)
         self._observer.rolled_out(artifact.name, artifact.stage, artifact.version)
@@ -237,8 +233,9 @@ class StageFollower:
             reason = f"not kept for the next start: {error.strerror or error}"
             self.state["cache_error"] = hide_paths(reason)
             _log.warning("%s is %s", artifact, reason)
+        return artifact
 
 
-def now() -> str:
+def _now() -> str:
     """Return the current time in the format of `/model`."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")

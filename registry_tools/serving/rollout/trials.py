@@ -1,4 +1,4 @@
-"""Request a trial of each new version before the server loads it, and record versions that passed.
+"""Load a version after a trial in another process, and record the versions that passed.
 
 The parent process forks the trials (`serving.processes.supervisor`). It has one thread and has imported
 all modules, so a trial need not start Python.
@@ -7,122 +7,75 @@ all modules, so a trial need not start Python.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
-import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 from registry_tools.errors import VerificationError
 from registry_tools.files.temp_files import locked
 from registry_tools.inference.model_artifact import ModelArtifact
-from registry_tools.inference.trial import describe_end, trial_key
-from registry_tools.models.trust_policy import TrustPolicy
-from registry_tools.processes import ResourceLimits, process_is_running
+from registry_tools.inference.model_loader import load
+from registry_tools.inference.predictor import Predictor
+from registry_tools.inference.trial import trial_key
+from registry_tools.processes import process_is_running
+from registry_tools.serving.control import Control
+from registry_tools.serving.settings import Settings
 
 _log = logging.getLogger(__name__)
 
 _PASSED = "passed\n"
 _CRASHES = 2
-_MOST_BYTES = 1 << 16  # of a part of a result
 _END_SECONDS = 30.0  # the time that a trial may exceed its limits before it counts as failed
 
 
-class Trials:
-    """Requests trials from the parent process, and stores their results in a folder of this user."""
+def load_after_trial(artifact: ModelArtifact, settings: Settings, control: Control) -> Predictor:
+    """Have a version tried unless it has passed before, then load it in this process.
 
-    def __init__(
-        self, control: socket.socket, folder: Path, marks: Path, policy: TrustPolicy, limits: ResourceLimits
-    ) -> None:
-        """Store the connection, the folders and the limits.
+    Raises
+    ------
+    VerificationError
+        If the version fails its trial, or if two processes of this server have crashed while they loaded
+        it: a version can pass its trial and still crash.
+    """
+    key, marks = trial_key(artifact, settings.policy, settings.trial_limits), control.folder.path
+    _require_trial(artifact, control.folder.trials / key, settings, control)
+    # Each process that loads a version marks it.
+    ended = [mark for mark in marks.glob(f"{key}.*") if not process_is_running(int(mark.suffix[1:]))]
+    if len(ended) >= _CRASHES:
+        raise VerificationError(f"{artifact} crashed {_CRASHES} processes that loaded it")
+    mark = marks / f"{key}.{os.getpid()}"
+    mark.touch()
+    try:
+        predictor = load(artifact, settings.policy)
+    finally:
+        mark.unlink(missing_ok=True)
+    if predictor.example is None:
+        _log.warning("%s has no example, so that its predictions were not tried", artifact)
+    elif not artifact.recorded_predictions.is_file():
+        _log.warning("%s has no recorded predictions: it was tried on its input example", artifact)
+    return predictor
 
-        Parameters
-        ----------
-        control
-            The connection to the parent.
-        folder, marks
-            The folder with the trials that passed, and the folder with a mark for each process that loads
-            a version.
-        policy, limits
-            The policy and the limits of the trials.
-        """
-        self._control = control
-        self._folder = folder
-        self._marks = marks
-        self._policy = policy
-        self._limits = limits
 
-    @contextlib.contextmanager
-    def passed(self, artifact: ModelArtifact) -> Iterator[None]:
-        """Try a version unless it has passed before; the caller loads it in the body.
-
-        Raises
-        ------
-        VerificationError
-            If the version fails its trial, or if two processes of this server have crashed in the body: a
-            version can pass its trial and still crash.
-        """
-        key = trial_key(artifact, self._policy, self._limits)
-        self._require(artifact, self._folder / key)
-        ended = [mark for mark in self._marks.glob(f"{key}-*") if not process_is_running(_process_of(mark))]
-        if len(ended) >= _CRASHES:
-            raise VerificationError(f"{artifact} crashed {_CRASHES} processes that loaded it")
-        mark = self._marks / f"{key}-{os.getpid()}"
-        mark.touch()
+def _require_trial(artifact: ModelArtifact, record: Path, settings: Settings, control: Control) -> None:
+    with contextlib.ExitStack() as stack:
         try:
-            yield
-        finally:
-            mark.unlink(missing_ok=True)
-
-    def _require(self, artifact: ModelArtifact, record: Path) -> None:
-        with contextlib.ExitStack() as stack:
-            try:
-                # All workers request the same trial at the same time; the lock lets one of them run it.
-                stack.enter_context(locked(record))
-                if record.read_text() == _PASSED:
-                    return
-            except OSError as error:
-                _log.warning(
-                    "the result of the trial of %s cannot be stored: %s: %s",
-                    artifact,
-                    record.parent,
-                    error.strerror,
-                )
-            reason = self._try(artifact)
-            if reason is not None:
-                raise VerificationError(reason)
-            _log.info("%s passed its trial", artifact)
-            with contextlib.suppress(OSError):  # then the next start tries the version again
-                record.write_text(_PASSED)
-
-    def _try(self, artifact: ModelArtifact) -> str | None:
-        """Return why a version failed its trial; None if it passed."""
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            message = json.dumps({"try": artifact.to_json()}).encode() + b"\n"
-            socket.send_fds(self._control, [message], [theirs.fileno()])
-            theirs.close()
-            ours.settimeout(self._limits.seconds + _END_SECONDS)
-            try:
-                result = json.loads(b"".join(_read(ours)) or b"{}")
-            except TimeoutError:
-                return f"the trial of {artifact} did not end in time"
-        if "exit_code" in result:
-            return describe_end(result["exit_code"], artifact, self._limits)
-        if "error" not in result:
-            return f"the trial of {artifact} ended without a result"
-        error: str | None = result["error"]
-        return error
-
-
-def _process_of(mark: Path) -> int:
-    return int(mark.name.rpartition("-")[2])
-
-
-def _read(connection: socket.socket) -> Iterator[bytes]:
-    while part := connection.recv(_MOST_BYTES):
-        yield part
+            # All workers request the same trial at the same time; the lock lets one of them run it.
+            stack.enter_context(locked(record))
+            if record.read_text() == _PASSED:
+                return
+        except OSError as error:
+            _log.warning(
+                "the result of the trial of %s cannot be stored: %s: %s",
+                artifact,
+                record.parent,
+                error.strerror,
+            )
+        reason = control.request_trial(artifact, settings.trial_limits.seconds + _END_SECONDS)
+        if reason is not None:
+            raise VerificationError(reason)
+        _log.info("%s passed its trial", artifact)
+        with contextlib.suppress(OSError):  # then the next start tries the version again
+            record.write_text(_PASSED)
 
 
 def trials_folder(fallback: Path) -> Path:

@@ -15,7 +15,7 @@ import errno, os, socket, sys, time
 from pathlib import Path
 from registry_tools.processes import ResourceLimits
 from registry_tools.serving.processes import supervisor
-from registry_tools.serving.processes.control import ProcessFolder
+from registry_tools.serving.control import ProcessFolder
 from registry_tools.serving.settings import Settings
 
 starts = Path(sys.argv[1])
@@ -25,7 +25,7 @@ def run(control):
     starts.write_text(str(number))
     if number == 1:
         control.send_ready("the first")
-        return 1
+        os._exit(1)
     if number == 2:
         time.sleep(1000)  # it is never ready
     control.send_ready("the last")
@@ -45,9 +45,8 @@ supervisor._START_SECONDS = -58.0  # 2 seconds are left of those to load a versi
 settings = Settings("iris@production", trial_limits=ResourceLimits(cpu_seconds=0))
 with socket.socket() as listening:
     listening.bind(("127.0.0.1", 0))
-    parent = supervisor.Supervisor(settings, listening, ProcessFolder(starts.parent, starts.parent))
-    parent._children = [supervisor.Child("worker", run, serves=True)]
-    code = parent.run()
+    folder = ProcessFolder(starts.parent, starts.parent)
+    code = supervisor.Supervisor(settings, listening, folder, [supervisor.Child("worker", run)]).run()
 sys.exit(code)
 """
 
