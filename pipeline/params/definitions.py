@@ -15,20 +15,20 @@ from pipeline.errors import InvalidParameter
 from pipeline.estimators import ESTIMATORS, estimators_that_take
 from pipeline.params.fields import (
     AUTO,
+    BOOLEAN,
+    CLASS_WEIGHTS,
+    FOLDS,
+    HOLDOUT_SIZE,
+    JSON_OBJECT,
+    SIGNIFICANCE_LEVEL,
     CheckedParams,
-    boolean,
+    Kind,
     choice,
-    class_weights,
     duration,
-    fold_numbers,
-    holdout_size,
     integer,
-    json_object,
     nonempty,
     optional,
     param,
-    positive_duration,
-    significance_level,
 )
 from pipeline.params.table import TableParams
 from registry_tools.refs import model_name, stage_name
@@ -42,6 +42,16 @@ SAMPLERS = ("random", "tpe", "qmc", "grid")
 CANDIDATE_STAGE = "staging"  # the default stage of a newly trained version
 ALL_MODELS = "all"  # value of `model` in a sweep: try all estimators
 
+_METRIC = "auto, the name of a metric such as rmse, recall:CLASS, precision:CLASS, or module:function"
+_LONG_TIME = "a time such as 12h or 7d, up to a century"
+_NAME = Kind(model_name, "the name of a registered model")
+_TABLE = optional(Kind(str, "a .csv or .parquet file"))
+
+
+def _model(other: str, bounds: str) -> Kind:
+    """Return the kind of an estimator, or another name; estimators may be added until it is parsed."""
+    return Kind(str, bounds.format(", ".join(ESTIMATORS)), lambda name: name == other or name in ESTIMATORS)
+
 
 @dataclass(frozen=True)
 class TrainParams(TableParams):
@@ -49,89 +59,66 @@ class TrainParams(TableParams):
 
     task: str = param(
         AUTO,
-        choice((AUTO, *TASKS)),
-        f"auto, {' or '.join(TASKS)}",
+        choice((AUTO, *TASKS), f"auto, {' or '.join(TASKS)}"),
         "Predict a class or a number; auto decides by the label column.",
     )
     metric: str = param(
-        AUTO,
-        nonempty,
-        "auto, the name of a metric such as rmse, recall:CLASS, precision:CLASS, or module:function",
-        "The metric to decide by; auto is accuracy, or rmse for a regression.",
+        AUTO, nonempty(_METRIC), "The metric to decide by; auto is accuracy, or rmse for a regression."
     )
     model: str = param(
         AUTO,
-        choice((AUTO, *ESTIMATORS)),
-        f"auto or one of {', '.join(ESTIMATORS)}",
+        _model(AUTO, "auto or one of {}"),
         "The estimator; auto is logistic_regression, or ridge for a regression.",
     )
-    model_params: Mapping[str, Any] = param(
-        {}, json_object, "a JSON object, such as '{\"C\": 0.5}'", "Arguments of the estimator."
-    )
+    model_params: Mapping[str, Any] = param({}, JSON_OBJECT, "Arguments of the estimator.")
     max_iter: int = param(
         200,
         integer(1, 1_000_000),
-        "a whole number from 1 to 1000000",
         f"The largest number of iterations; used by {estimators_that_take('max_iter')}.",
     )
     test_size: float | int = param(
-        0.2,
-        holdout_size,
-        "a fraction above 0 and below 1, or a whole number of rows from 1",
-        "The size of the holdout, as a fraction or a number of rows.",
+        0.2, HOLDOUT_SIZE, "The size of the holdout, as a fraction or a number of rows."
     )
     random_state: int = param(
-        42,
-        integer(0, 2**32 - 1),
-        "a whole number from 0 to 4294967295",
-        "The seed of the split, the subset and the estimator.",
+        42, integer(0, 2**32 - 1), "The seed of the split, the subset and the estimator."
     )
     split: str = param(
         "stratified",
-        choice(SPLITS),
-        "stratified or hash",
+        choice(SPLITS, "stratified or hash"),
         "How to choose the holdout; hash keeps each row on its side when the table grows.",
     )
     cv: str = param(
-        "5",
-        fold_numbers,
-        "a number of folds from 2 to 100, or folds x repeats such as 5x3",
-        "The folds of the cross-validation, and how often to repeat it with other folds.",
+        "5", FOLDS, "The folds of the cross-validation, and how often to repeat it with other folds."
     )
     scale: str = param(
         "auto",
-        choice(("auto", "true", "false")),
-        "auto, true or false",
+        choice(("auto", "true", "false"), "auto, true or false"),
         "Scale the numbers; auto does it for models that need it, if the columns differ in magnitude.",
     )
     class_weight: str | Mapping[str, Any] | None = param(
         None,
-        class_weights,
-        "balanced, or a JSON object of weights by class name, such as '{\"yes\": 5}', or none",
+        optional(CLASS_WEIGHTS),
         "The weight of each class; balanced gives all classes the same total weight.",
     )
     calibrate: str = param(
         "auto",
         choice(CALIBRATIONS),
-        f"one of {', '.join(CALIBRATIONS)}",
         "Calibrate the probabilities on folds; auto gives probabilities to a model that has none.",
     )
     threshold: str | None = param(
         None,
-        optional(nonempty),
-        "the name of a metric of classification, or none",
+        optional(Kind(str, "the name of a metric of classification")),
         "Predict the second of two classes from the probability that is best by this metric on folds.",
     )
     subset_size: int | None = param(
         None,
-        optional(integer(1, 2**63 - 1)),
-        "a whole number of rows from 1, or none for all",
+        optional(integer(1), "a whole number of rows from 1, or none for all"),
         "Use only so many rows of the table.",
     )
-    plots: bool = param(True, boolean, "true or false", "Draw and log the plots.")
-    name: str = param("iris", model_name, "the name of a registered model", "The registered model.")
+    plots: bool = param(True, BOOLEAN, "Draw and log the plots.")
+    name: str = param("iris", _NAME, "The registered model.")
     stage: str = param(
-        CANDIDATE_STAGE, stage_name, "a legal alias, such as staging", "The stage of the new version."
+        CANDIDATE_STAGE, Kind(stage_name, "a legal alias, such as staging"), "The stage of the new version."
     )
 
     def __post_init__(self) -> None:
@@ -159,36 +146,26 @@ class TrainParams(TableParams):
 
 @dataclass(frozen=True)
 class SweepParams(TrainParams):
-    """What a sweep depends on: a training's parameters, and how others are tried for it."""
+    """The parameters of a sweep: those of a training, and how to search for its model and arguments."""
 
-    model: str = param(
-        "all", choice((*ESTIMATORS, ALL_MODELS)), f"one of {', '.join(ESTIMATORS)}, or all", "What is tried."
-    )
+    model: str = param(ALL_MODELS, _model(ALL_MODELS, "one of {}, or all"), "What is tried.")
     model_params: Mapping[str, Any] = param(
-        {},
-        json_object,
-        "a JSON object, such as '{\"C\": 0.5}'",
-        "Arguments of the estimator that are the same in each trial.",
+        {}, JSON_OBJECT, "Arguments of the estimator that are the same in each trial."
     )
-    n_trials: int = param(20, integer(1, 100_000), "a whole number from 1 to 100000", "How many are tried.")
+    n_trials: int = param(20, integer(1, 100_000), "How many are tried.")
     sampler: str = param(
-        "random",
-        choice(SAMPLERS),
-        f"one of {', '.join(SAMPLERS)}",
-        "How parameters are chosen; all but tpe depend on random_state alone.",
+        "random", choice(SAMPLERS), "How parameters are chosen; all but tpe depend on random_state alone."
     )
-    n_jobs: int = param(1, integer(1, 10_000), "a whole number from 1 to 10000", "Trials at the same time.")
-    engine: str = param("local", choice(ENGINES), "local or spark", "Where: in processes here, or on Spark.")
+    n_jobs: int = param(1, integer(1, 10_000), "Trials at the same time.")
+    engine: str = param("local", choice(ENGINES, "local or spark"), "Where: in processes here, or on Spark.")
     trial_timeout: timedelta | None = param(
         None,
-        optional(positive_duration),
-        "a time such as 30s or 5min, or none",
+        optional(duration("a time such as 30s or 5min", timedelta.resolution)),
         "After that time a trial is killed and counts as failed.",
     )
     timeout: timedelta | None = param(
         None,
-        optional(positive_duration),
-        "a time such as 30min or 2h, or none",
+        optional(duration("a time such as 30min or 2h", timedelta.resolution)),
         "After that time no trial goes on, and the best so far is trained.",
     )
 
@@ -202,52 +179,34 @@ class SweepParams(TrainParams):
 class MonitorParams(CheckedParams):
     """The parameters of a monitoring run, and the actions that it may take."""
 
-    name: str = param("iris", model_name, "the name of a registered model", "The registered model.")
-    stage: str = param("production", stage_name, "a legal alias, such as production", "The monitored stage.")
+    name: str = param("iris", _NAME, "The registered model.")
+    stage: str = param(
+        "production", Kind(stage_name, "a legal alias, such as production"), "The monitored stage."
+    )
     current: str | None = param(
         None,
-        optional(nonempty),
-        "a folder of the prediction log, or a .csv or .parquet file",
+        optional(Kind(str, ""), "a folder of the prediction log, or a .csv or .parquet file"),
         "The production data; required.",
     )
     labels: str | None = param(
-        None,
-        optional(str),
-        "a .csv or .parquet file, or none",
-        "The correct labels: a table with the columns request_id, label and optionally row.",
+        None, _TABLE, "The correct labels: a table with the columns request_id, label and optionally row."
     )
     since: timedelta | None = param(
         None,
-        optional(duration),
-        "a time such as 12h or 7d, up to a century, or none for all",
+        optional(duration(_LONG_TIME), f"{_LONG_TIME}, or none for all"),
         "Read only rows that were predicted within this time before now.",
     )
     min_rows: int = param(
-        200, integer(20, 2**63 - 1), "a whole number of rows from 20", "The smallest number of rows to test."
+        200, integer(20, bounds="a whole number of rows from 20"), "The smallest number of rows to test."
     )
-    alpha: float = param(
-        0.01,
-        significance_level,
-        "a number from 1e-9 to 0.5",
-        "The largest accepted probability of a false alarm.",
-    )
+    alpha: float = param(0.01, SIGNIFICANCE_LEVEL, "The largest accepted probability of a false alarm.")
     retrain: str | None = param(
-        None,
-        optional(str),
-        "a .csv or .parquet file, or none",
-        "On drift, train a candidate on this table and run the gates on it.",
+        None, _TABLE, "On drift, train a candidate on this table and run the gates on it."
     )
-    promote: bool = param(
-        False, boolean, "true or false", "Promote the retrained candidate if it passes the gates."
-    )
-    rollback: bool = param(
-        False, boolean, "true or false", "Roll back if the live accuracy is significantly lower."
-    )
+    promote: bool = param(False, BOOLEAN, "Promote the retrained candidate if it passes the gates.")
+    rollback: bool = param(False, BOOLEAN, "Roll back if the live accuracy is significantly lower.")
     cooldown: timedelta = param(
-        timedelta(days=1),
-        duration,
-        "a time such as 12h or 7d, up to a century",
-        "The shortest time between two retrainings.",
+        timedelta(days=1), duration(_LONG_TIME), "The shortest time between two retrainings."
     )
 
     def __post_init__(self) -> None:

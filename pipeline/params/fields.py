@@ -1,8 +1,4 @@
-"""Parse and check parameters: functions from text to values, and the base class of all parameters.
-
-Each parsing function raises ValueError if the text is out of bounds; `CheckedParams` turns it into an
-`InvalidParameter` that names parameter, value and bounds.
-"""
+"""The kinds of parameters, and the base class of all parameters, which parses and checks them."""
 
 from __future__ import annotations
 
@@ -10,7 +6,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import Field, dataclass, field, fields
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -20,168 +16,147 @@ from registry_tools.errors import InvalidReference
 
 ParamsType = TypeVar("ParamsType", bound="CheckedParams")
 AUTO = "auto"  # value of a parameter: the table decides
-_MAX_SECONDS = 36_500 * 86_400  # a century
+NONE = {"", "none"}  # texts of a parameter without a value
 _SECONDS = {"d": 86_400, "h": 3_600, "min": 60, "s": 1}
+_CENTURY = timedelta(days=36_500)
+_OUT_OF_BOUNDS = (ValueError, LookupError, OverflowError, RecursionError, csv.Error)
 
 
-def integer(low: int, high: int) -> Callable[[str], int]:
-    """Return a function that parses a whole number from `low` to `high`."""
+@dataclass(frozen=True)
+class Kind:
+    """A kind of parameter: how to parse its text, its bounds in words, and a check of them."""
 
-    def parse(text: str) -> int:
-        number = int(text)
-        if not low <= number <= high:
+    convert: Callable[[str], Any]  # raises an error of `_OUT_OF_BOUNDS` if it cannot
+    bounds: str
+    accepts: Callable[[Any], object] = lambda _: True
+    keeps_spaces: bool = False  # around the text
+
+    def parse(self, text: str) -> Any:
+        """Return the value of a text; raise an error of `_OUT_OF_BOUNDS` if there is none."""
+        value = self.convert(text if self.keeps_spaces else text.strip())
+        if not self.accepts(value):
             raise ValueError
-        return number
-
-    return parse
+        return value
 
 
-def optional(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Return a function that parses `none` and empty text as None, and other text with `parse`."""
-    return lambda text: None if text in {"", "none"} else parse(text)
+def integer(low: int, high: int = 2**63 - 1, bounds: str = "") -> Kind:
+    """Return the kind of whole numbers from `low` to `high`."""
+    return Kind(int, bounds or f"a whole number from {low} to {high}", lambda number: low <= number <= high)
 
 
-def column_name(text: str) -> str | None:
-    """Parse the name of a column; spaces are kept, and `none` and empty text give None."""
-    return None if text in {"", "none"} else text
+def choice(choices: Collection[str], bounds: str = "") -> Kind:
+    """Return the kind that accepts only the given choices."""
+    return Kind(str, bounds or f"one of {', '.join(choices)}", choices.__contains__)
 
 
-def column_names(text: str) -> tuple[str, ...]:
+def nonempty(bounds: str) -> Kind:
+    """Return the kind of any text except empty text and spaces."""
+    return Kind(str, bounds, len)
+
+
+def optional(kind: Kind, bounds: str = "") -> Kind:
+    """Return a kind for which `none` and empty text are None, and any other text is of the given kind."""
+    return Kind(
+        lambda text: None if text in NONE else kind.parse(text),
+        bounds or f"{kind.bounds}, or none",
+        keeps_spaces=kind.keeps_spaces,
+    )
+
+
+def column(bounds: str = "the name of a column, or none") -> Kind:
+    """Return the kind of the name of a column, in which spaces are kept, or None."""
+    return optional(Kind(str, "", keeps_spaces=True), bounds)
+
+
+def duration(bounds: str, least: timedelta = timedelta(0)) -> Kind:
+    """Return the kind of times such as `30min`, `12h` or `7d`, from `least` to a century."""
+    return Kind(_timedelta, bounds, lambda time: least <= time <= _CENTURY)
+
+
+def _timedelta(text: str) -> timedelta:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|min|h|d)", text)
+    if found is None:
+        raise ValueError
+    return timedelta(seconds=float(found[1]) * _SECONDS[found[2]])
+
+
+def _column_names(text: str) -> tuple[str, ...]:
     """Parse column names as one line of CSV: put a name that contains a comma in quotes."""
-    if text in {"", "none"}:
-        return ()
-    try:
-        names = next(csv.reader([text], skipinitialspace=True, strict=True))
-    except csv.Error:
-        raise ValueError from None
-    if "" in names or len(set(names)) < len(names):
-        raise ValueError
-    return tuple(names)
+    return () if text in NONE else tuple(next(csv.reader([text], skipinitialspace=True, strict=True)))
 
 
-def choice(choices: tuple[str, ...]) -> Callable[[str], str]:
-    """Return a function that accepts only the given choices."""
-
-    def parse(text: str) -> str:
-        if text not in choices:
-            raise ValueError
-        return text
-
-    return parse
-
-
-def holdout_size(text: str) -> float | int:
-    """Parse a whole number of rows, or a fraction above 0 and below 1."""
-    try:
-        rows = int(text)
-    except ValueError:
-        fraction = float(text)
-        if not 0 < fraction < 1:
-            raise ValueError from None
-        return fraction
-    if rows < 1:
-        raise ValueError
-    return rows
-
-
-def fold_numbers(text: str) -> str:
-    """Accept a number of folds, or numbers of folds and repeats such as `5x3`."""
-    found = re.fullmatch(r"(\d{1,3})(?:x(\d{1,3}))?", text)
-    if found is None or not 2 <= int(found[1]) <= 100 or not 1 <= int(found[2] or 1) <= 100:
-        raise ValueError
-    return text
-
-
-def column_types(text: str) -> dict[str, str]:
-    """Parse `COLUMN:TYPE` separated by commas, as `column_names` parses names; or a JSON object."""
+def _column_types(text: str) -> dict[str, str]:
+    """Parse `COLUMN:TYPE` separated by commas, as `_column_names` parses names; or a JSON object."""
     if text.startswith("{"):
-        types = json_object(text)
-    else:
-        pairs = [pair.rpartition(":") for pair in column_names(text)]
-        types = {name: kind for name, _, kind in pairs}
-        if len(types) < len(pairs):
-            raise ValueError
-    if "" in types or not set(types.values()) <= {"text", "date"}:
+        return _json_object(text)
+    pairs = [pair.rpartition(":") for pair in _column_names(text)]
+    types = {name: kind for name, _, kind in pairs}
+    if len(types) < len(pairs):
         raise ValueError
     return types
 
 
-def class_weights(text: str) -> str | dict[str, float] | None:
-    """Parse `balanced`, a JSON object of weights above 0 by class name, or `none`."""
-    if text in {"", "none", "balanced"}:
-        return text if text == "balanced" else None
-    weights = json_object(text)
-    numbers = [weight for weight in weights.values() if type(weight) in {int, float}]
-    if len(numbers) < len(weights) or not all(0 < number < 1e9 for number in numbers) or not weights:
-        raise ValueError
-    return weights
-
-
-def json_object(text: str) -> dict[str, Any]:
-    """Parse a JSON object."""
-    try:
-        value = json.loads(text)
-    except RecursionError:
-        raise ValueError from None
+def _json_object(text: str) -> dict[str, Any]:
+    value = json.loads(text)
     if not isinstance(value, dict):
         raise ValueError
     return value
 
 
-def boolean(text: str) -> bool:
-    """Parse `true` or `false`, in upper or lower case."""
-    if text.lower() not in {"true", "false"}:
-        raise ValueError
-    return text.lower() == "true"
+def _holdout_size(text: str) -> float | int:
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
 
 
-def nonempty(text: str) -> str:
-    """Accept any text except empty text and spaces."""
-    if not text.strip():
-        raise ValueError
-    return text
+def _is_weight(value: object) -> bool:
+    return type(value) in {int, float} and 0 < value < 1e9  # type: ignore[operator]
 
 
-def significance_level(text: str) -> float:
-    """Parse the significance level of a test, a number from 1e-9 to 0.5."""
-    number = float(text)
-    if not 1e-9 <= number <= 0.5:
-        raise ValueError
-    return number
+BOOLEAN = Kind(lambda text: {"true": True, "false": False}[text.lower()], "true or false")
+COLUMN_NAMES = Kind(
+    _column_names,
+    "different column names separated by commas, or none",
+    lambda names: "" not in names and len(set(names)) == len(names),
+)
+COLUMN_TYPES = Kind(
+    _column_types,
+    "COLUMN:TYPE separated by commas, with the types text and date, or none",
+    lambda types: "" not in types and all(kind in ("text", "date") for kind in types.values()),
+)
+CLASS_WEIGHTS = Kind(
+    lambda text: text if text == "balanced" else _json_object(text),
+    "balanced, or a JSON object of weights by class name, such as '{\"yes\": 5}'",
+    lambda weights: weights == "balanced" or (weights and all(map(_is_weight, weights.values()))),
+)
+FOLDS = Kind(
+    str,
+    "a number of folds from 2 to 100, or folds x repeats such as 5x3",
+    re.compile(r"([2-9]|[1-9]\d|100)(x([1-9]\d?|100))?", re.ASCII).fullmatch,
+)
+HOLDOUT_SIZE = Kind(
+    _holdout_size,
+    "a fraction above 0 and below 1, or a whole number of rows from 1",
+    lambda size: size >= 1 if isinstance(size, int) else 0 < size < 1,
+)
+JSON_OBJECT = Kind(_json_object, "a JSON object, such as '{\"C\": 0.5}'")
+SIGNIFICANCE_LEVEL = Kind(float, "a number from 1e-9 to 0.5", lambda level: 1e-9 <= level <= 0.5)
 
 
-def duration(text: str) -> timedelta:
-    """Parse a time such as `30min`, `12h` or `7d`."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|min|h|d)", text)
-    seconds = float(found[1]) * _SECONDS[found[2]] if found is not None else -1.0
-    if not 0 <= seconds <= _MAX_SECONDS:
-        raise ValueError
-    return timedelta(seconds=seconds)
-
-
-def positive_duration(text: str) -> timedelta:
-    """Read a time above zero."""
-    time = duration(text)
-    if not time:
-        raise ValueError
-    return time
-
-
-def param(default: Any, parse: Callable[[str], Any], bounds: str, help_text: str) -> Any:
+def param(default: Any, kind: Kind, help_text: str) -> Any:
     """Return the dataclass field of a parameter.
 
     Parameters
     ----------
     default
         The default value.
-    parse
-        Converts text to the value; raises ValueError if the text is out of bounds.
-    bounds
-        The bounds in words, for the help and for error messages.
+    kind
+        Its kind, with the bounds.
     help_text
         One sentence that describes the parameter.
     """
-    how = {"parse": parse, "bounds": bounds, "help": help_text}
+    how = {"parse": kind.parse, "bounds": kind.bounds, "help": help_text}
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=how)
     return field(default=default, metadata=how)
@@ -200,11 +175,10 @@ class CheckedParams:
         InvalidParameter
             If a parameter is out of bounds; the message names parameter, value and bounds.
         """
-        values = {spec.name: _parse(spec, texts[spec.name]) for spec in fields(cls) if spec.name in texts}
-        return cls(**values)
+        return cls(**{spec.name: texts[spec.name] for spec in fields(cls) if spec.name in texts})
 
     def __post_init__(self) -> None:
-        """Check the bounds of each parameter.
+        """Parse the parameters that are text, and check the bounds of each.
 
         Raises
         ------
@@ -239,11 +213,9 @@ def as_text(value: Any) -> str:
 
 
 def _parse(spec: Field[Any], text: str) -> Any:
-    plain = text if spec.metadata["parse"] is column_name else text.strip()
     try:
-        return spec.metadata["parse"](plain)
+        return spec.metadata["parse"](text)
     except InvalidReference as error:
         raise InvalidParameter(spec.name, text, str(error)) from None
-    except (ValueError, OverflowError):
-        bounds = f"must be {spec.metadata['bounds']}"
-        raise InvalidParameter(spec.name, text, bounds) from None
+    except _OUT_OF_BOUNDS:
+        raise InvalidParameter(spec.name, text, f"must be {spec.metadata['bounds']}") from None
