@@ -41,17 +41,15 @@ def usable_columns(table: pd.DataFrame, path: str, dtypes: Mapping[str, str]) ->
     columns = {}
     for name, raw in table.items():
         column = convert_column(raw)
-        if column.notna().sum() == 0:
+        if column.isna().all():
             _log.warning("column %r is left out: all its values are missing", name)
         elif column.nunique(dropna=False) == 1:
-            constant = column.iloc[0]
-            shown = constant.item() if isinstance(constant, np.generic) else constant
-            _log.warning("column %r is left out: it is constant, %r", name, shown)
+            _log.warning("column %r is left out: it is constant, %r", name, column.iloc[:1].tolist()[0])
         else:
-            columns[name] = _refuse_infinite(column, str(name), path)
-            _refuse_other_type(column, dtypes.get(str(name)), path)
-            is_date = column.dtype == object and are_dates(column)
-            if len(column) > _FEW_ROWS and column.is_unique and not is_float(column) and not is_date:
+            columns[name] = column
+            _check_values(column, dtypes.get(str(name)), path)
+            is_code = column.dtype != float and not (column.dtype == object and are_dates(column))
+            if len(column) > _FEW_ROWS and column.is_unique and is_code:
                 _log.warning(
                     "column %r has a different value in each row: if it only identifies rows, leave it "
                     "out with drop=%s",
@@ -76,26 +74,23 @@ def convert_column(column: pd.Series) -> pd.Series:
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.astype(column.cat.categories.dtype)
     missing = column.isna()
-    if pd.api.types.is_bool_dtype(column.dtype):
-        return _missing_as_none(column, missing) if missing.any() else column.astype(bool)
-    if pd.api.types.is_integer_dtype(column) and not missing.any():
+    if column.dtype.kind == "b" and not missing.any():
+        return column.astype(bool)
+    if column.dtype.kind in "iu" and not missing.any():
         fits = column.max() <= np.iinfo(np.int64).max
         return column.astype("int64") if fits else column
-    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_complex_dtype(column):
+    if column.dtype.kind in "iuf":
         return column.astype("float64")
     kinds = set(column[~missing].map(type))
-    if kinds <= {bool, np.bool_}:
-        return _missing_as_none(column, missing)
     if kinds == {Decimal}:
         return column.astype("float64")
+    if kinds <= {bool, np.bool_}:
+        return column.astype(object).where(~missing, None)
+    texts = column.astype(object).where(~missing, np.nan)
     if kinds == {str}:
-        return column.astype(object).where(~missing, np.nan)
-    if not kinds:
-        return column.astype(object)
+        return texts
     if all(issubclass(kind, date) for kind in kinds):
-        return (
-            column.astype(object).map(lambda day: day.isoformat(), na_action="ignore").where(~missing, np.nan)
-        )
+        return texts.map(lambda day: day.isoformat(), na_action="ignore")
     names = ", ".join(sorted(kind.__name__ for kind in kinds))
     raise DataError(
         f"column {column.name!r} has values of type {names}: convert it to numbers, or leave it out with "
@@ -103,18 +98,13 @@ def convert_column(column: pd.Series) -> pd.Series:
     )
 
 
-def _missing_as_none(column: pd.Series, missing: pd.Series) -> pd.Series:
-    return column.astype(object).where(~missing, None)
-
-
-def is_float(column: pd.Series) -> bool:
-    """Return whether a column has a float type."""
-    return bool(pd.api.types.is_float_dtype(column))
-
-
-def _refuse_other_type(column: pd.Series, wanted: str | None, path: str) -> None:
-    """Refuse a column that does not have the type that `dtypes` gives it."""
-    where = f"dtypes={column.name}:{wanted}: column {str(column.name)!r} of {path}"
+def _check_values(column: pd.Series, wanted: str | None, path: str) -> None:
+    """Refuse an infinite value, and a column that does not have the type that `dtypes` gives it."""
+    where = f"column {str(column.name)!r} of {path}"
+    if column.dtype == float and np.isinf(column).any():
+        row = int(np.argmax(np.isinf(column)))
+        raise DataError(f"{where}, row {row}: the value is infinite")
+    where = f"dtypes={column.name}:{wanted}: {where}"
     if wanted is not None and column.dtype != object:
         raise DataError(f"{where} holds {column.dtype}: only text becomes {wanted}; convert it in the file")
     if wanted == "date" and (wrong := column.notna() & parse_dates(column).isna()).any():
@@ -122,10 +112,3 @@ def _refuse_other_type(column: pd.Series, wanted: str | None, path: str) -> None
         raise DataError(
             f"{where}, row {row}: {column.iloc[row]!r} is no date: write 2026-01-31 or 2026-01-31 12:30"
         )
-
-
-def _refuse_infinite(column: pd.Series, name: str, path: str) -> pd.Series:
-    if is_float(column) and np.isinf(column).any():
-        row = int(np.argmax(np.isinf(column).to_numpy()))
-        raise DataError(f"column {name!r} of {path}, row {row}: the value is infinite")
-    return column

@@ -27,10 +27,15 @@ def kinds_of_columns(features: pd.DataFrame, dtypes: Mapping[str, str]) -> dict[
     return kinds
 
 
+def is_numeric(column: pd.Series) -> bool:
+    """Check whether a column has a numeric type; booleans are not numbers."""
+    return column.dtype.kind in "iufc"
+
+
 def _kind_of(column: pd.Series, forced: str | None) -> str:
-    # pandas stores booleans with missing values as objects.
-    if pd.api.types.is_bool_dtype(column) or (column.dtype == object and column.map(type).eq(bool).any()):
-        return BOOLEANS
-    if pd.api.types.is_numeric_dtype(column):
+    if is_numeric(column):
         return NUMBERS
+    # pandas stores booleans with missing values as objects.
+    if column.dtype == bool or (column.dtype == object and column.map(type).eq(bool).any()):
+        return BOOLEANS
     return DATES if forced == "date" or (forced is None and are_dates(column)) else TEXTS

@@ -7,6 +7,7 @@ expanding windows: each one is tested on the rows that follow its training rows.
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -32,20 +33,17 @@ def check_folds(dataset: Dataset, params: TrainParams) -> None:
     InvalidParameter
         If there are fewer groups or times than folds, or a fold would have no row of a class to train on.
     """
-    wanted, found = _asked(params), make_folds(dataset, params)
+    found, asked = make_folds(dataset, params), math.prod(_folds_and_repeats(params))
     unit = "row" if params.group is None else "group"
     if dataset.times is None and (missing := _missing_classes(dataset, found)):
         reason = f"the training rows of a fold have no {quoted_values(missing)}, which is in few {unit}s"
         raise InvalidParameter("cv", params.cv, f"{reason}: use fewer folds, or drop the class")
     if not found:
         _log.warning("the cross-validation is left out: a class has only one training %s", unit)
-    elif len(found) < wanted[0] * wanted[1]:
-        reason = (
-            f"a class has only a few training {unit}s"
-            if dataset.times is None
-            else "the first rows have one class"
-        )
-        _log.warning("%d folds instead of %d: %s", len(found), wanted[0] * wanted[1], reason)
+    elif len(found) < asked:
+        few = f"a class has only a few training {unit}s"
+        reason = few if dataset.times is None else "the first rows have one class"
+        _log.warning("%d folds instead of %d: %s", len(found), asked, reason)
 
 
 def make_folds(dataset: Dataset, params: TrainParams) -> list[tuple[Rows, Rows]]:
@@ -65,11 +63,15 @@ def make_folds(dataset: Dataset, params: TrainParams) -> list[tuple[Rows, Rows]]
     InvalidParameter
         If there are fewer groups or times than folds.
     """
-    wanted, repeats = _asked(params)
+    wanted, repeats = _folds_and_repeats(params)
     if dataset.times is not None:
         folds = _expanding_windows(dataset.times, wanted, params)
     else:
-        number = _possible_folds(dataset, wanted, params)
+        groups = len(np.unique(dataset.units))
+        if params.group is not None and groups < wanted:
+            reason = f"group={params.group} has only {groups} groups to train on: use fewer folds"
+            raise InvalidParameter("cv", params.cv, reason)
+        number = min(wanted, _units_of_smallest_class(dataset))
         seeds = range(params.random_state, params.random_state + repeats)
         folds = [fold for seed in seeds if number > 1 for fold in _divide(dataset, number, seed)]
     if not dataset.target_names:
@@ -100,7 +102,7 @@ def _missing_classes(dataset: Dataset, folds: list[tuple[Rows, Rows]]) -> list[s
     return [dataset.target_names[code] for code in sorted(missing)]
 
 
-def _asked(params: TrainParams) -> tuple[int, int]:
+def _folds_and_repeats(params: TrainParams) -> tuple[int, int]:
     folds, _, repeats = params.cv.partition("x")
     return int(folds), int(repeats or 1)
 
@@ -111,17 +113,8 @@ def class_of_rows(dataset: Dataset) -> npt.NDArray[np.int64]:
     return codes if dataset.target_names else np.zeros(len(codes), dtype=np.int64)
 
 
-def _possible_folds(dataset: Dataset, wanted: int, params: TrainParams) -> int:
-    """Return the number of folds: each class needs a unit in each of them."""
-    units = len(np.unique(dataset.units))
-    if params.group is not None and units < wanted:
-        raise InvalidParameter(
-            "cv", params.cv, f"group={params.group} has only {units} groups to train on: use fewer folds"
-        )
-    return min(wanted, _units_of_smallest_class(dataset))
-
-
 def _units_of_smallest_class(dataset: Dataset) -> int:
+    """Return the largest possible number of folds: each class needs a unit in each of them."""
     pairs = np.unique(np.stack([class_of_rows(dataset).astype(np.uint64), dataset.units]), axis=1)
     return int(np.unique(pairs[0], return_counts=True)[1].min())
 
@@ -129,25 +122,20 @@ def _units_of_smallest_class(dataset: Dataset) -> int:
 def _expanding_windows(times: npt.NDArray[Any], wanted: int, params: TrainParams) -> list[tuple[Rows, Rows]]:
     distinct, order = np.unique(times, return_inverse=True)
     if len(distinct) <= wanted:
-        raise InvalidParameter(
-            "cv",
-            params.cv,
-            f"time={params.time} has only {len(distinct)} different times to train on: use fewer folds",
-        )
-    windows = TimeSeriesSplit(wanted).split(distinct)
+        few = f"time={params.time} has only {len(distinct)} different times to train on: use fewer folds"
+        raise InvalidParameter("cv", params.cv, few)
     return [
         (np.flatnonzero(np.isin(order, train)), np.flatnonzero(np.isin(order, test)))
-        for train, test in windows
+        for train, test in TimeSeriesSplit(wanted).split(distinct)
     ]
 
 
 def _divide(dataset: Dataset, number: int, seed: int) -> list[tuple[Rows, Rows]]:
-    codes, rows = class_of_rows(dataset), np.arange(len(dataset.labels))
+    codes = class_of_rows(dataset)
     kind = StratifiedKFold if dataset.target_names else KFold
-    parts = np.empty(len(rows), dtype=np.int64)
-    for part, (_, test) in enumerate(
-        kind(number, shuffle=True, random_state=seed % 2**32).split(rows, codes)
-    ):
+    folds = kind(number, shuffle=True, random_state=seed % 2**32).split(codes, codes)
+    parts = np.empty(len(codes), dtype=np.int64)
+    for part, (_, test) in enumerate(folds):
         parts[test] = part
     parts = keep_units_whole(parts, dataset.units, codes, seed)
     return [(np.flatnonzero(parts != part), np.flatnonzero(parts == part)) for part in range(number)]

@@ -7,7 +7,8 @@ import logging
 import numpy as np
 import pandas as pd
 
-from pipeline.data.check import convert_column, is_float
+from pipeline.data.check import convert_column
+from pipeline.data.columns import is_numeric
 from pipeline.data.dataset import quoted_values
 from pipeline.errors import DataError
 from pipeline.params.fields import AUTO
@@ -36,20 +37,18 @@ def decide_task(column: pd.Series, asked: str) -> str:
         The parameter `task`: `auto`, `classification` or `regression`.
     """
     column = convert_column(column)
-    is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
     values = column.nunique()
     if asked != AUTO:
-        if asked == CLASSIFICATION and is_number and values > _MOST_CLASSES:
+        if asked == CLASSIFICATION and is_numeric(column) and values > _MOST_CLASSES:
             _log.warning(
                 "target=%s has %d different numbers, and each becomes a class; to predict the number, set "
                 "task=regression",
-                column.name,
-                values,
+                *(column.name, values),
             )
         return asked
-    if not is_number:
+    if not is_numeric(column):
         return CLASSIFICATION
-    is_whole = not is_float(column) or bool((column == np.floor(column)).all())
+    is_whole = bool((column == np.floor(column)).all())
     is_spread = len(column) >= _FEW_ROWS and (not is_whole or values > min(_MOST_CLASSES, len(column) / 2))
     task, other = (REGRESSION, CLASSIFICATION) if is_spread else (CLASSIFICATION, REGRESSION)
     is_clear = values > _MOST_CLASSES if is_spread else values <= _FEW_VALUES
@@ -70,7 +69,7 @@ def label_numbers(column: pd.Series, path: str) -> pd.Series:
     DataError
         If a label is not a finite number, or all labels are equal.
     """
-    if pd.api.types.is_bool_dtype(column) or not pd.api.types.is_numeric_dtype(column):
+    if not is_numeric(column):
         numbers = pd.to_numeric(column, errors="coerce")
         wrong = column[numbers.isna()].unique() if column.dtype == object else column.unique()
         if len(wrong):
@@ -83,8 +82,6 @@ def label_numbers(column: pd.Series, path: str) -> pd.Series:
     if column.nunique() < 2:
         raise DataError(
             f"target={column.name}: all labels of {path} are {column.iloc[0]:g}; two values are needed"
-            if len(column)
-            else f"target={column.name}: {path} has no labelled row"
         )
     return column
 
@@ -98,32 +95,25 @@ def class_codes(column: pd.Series, path: str) -> tuple[tuple[str, ...], pd.Serie
         If there are fewer than two classes, or a class has only one row.
     """
     column = _sortable_labels(column)
-    values = sorted(column.unique())
+    codes, values = pd.factorize(column, sort=True)
+    where = f"target={column.name}: {path}"
     if len(values) < 2:
-        raise DataError(
-            f"target={column.name}: {path} has only the class {quoted_values(values)}; two are needed"
-            if values
-            else f"target={column.name}: {path} has no labelled row"
-        )
-    counts = column.value_counts()
-    rare = counts[counts < 2].index.tolist()
-    if rare:
+        raise DataError(f"{where} has only the class {quoted_values(values)}; two are needed")
+    rare = values[np.bincount(codes) < 2]
+    if len(rare):
         many = ": is this column a class?" if len(values) > len(column) / 2 else ""
-        number = "; to predict the number, set task=regression"
+        number = "; to predict the number, set task=regression" if is_numeric(column) else ""
         raise DataError(
-            f"target={column.name}: {path} has only one row of {quoted_values(rare)}; "
-            f"each class needs two{many}{number if pd.api.types.is_numeric_dtype(column) else ''}"
+            f"{where} has only one row of {quoted_values(rare)}; each class needs two{many}{number}"
         )
-    code_of = {value: code for code, value in enumerate(values)}
-    return tuple(str(v) for v in values), column.map(code_of).astype("int64").rename(column.name)
+    return tuple(map(str, values)), pd.Series(codes, column.index, "int64", column.name)
 
 
 def _sortable_labels(column: pd.Series) -> pd.Series:
     """Return labels that can be sorted: integers if all are whole numbers, else floats, else text."""
     column = convert_column(column)
-    if not is_float(column):
-        is_number = pd.api.types.is_integer_dtype(column)
-        return column if is_number else column.astype(object).map(str)
+    if column.dtype != float:
+        return column if is_numeric(column) else column.astype(object).map(str)
     _refuse_infinite(column)
     whole = (column == np.floor(column)).all() and (column.abs() < 2**53).all()
     return column.astype("int64") if whole else column

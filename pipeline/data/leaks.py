@@ -31,25 +31,19 @@ def warn_of_leaks(training: Dataset, holdout: Dataset, params: TrainParams) -> N
         The parameters of the training; `group` and `time` are used.
     """
     shared = np.isin(hash_rows(holdout.features), hash_rows(training.features))
-    kind = "group" if params.group is not None else "time"
-    if shared.any() and getattr(params, kind) is not None:
+    if shared.any() and (params.group is not None or params.time is not None):
         _log.warning(
             "%d of %d held-out rows equal training rows of another %s: metrics may be too good; remove "
             "copies of one record",
-            shared.sum(),
-            len(shared),
-            kind,
+            *(shared.sum(), len(shared), "time" if params.group is None else "group"),
         )
     rows = slice(None, None, -(-len(training.labels) // _MOST_ROWS))
     labels = training.labels.to_numpy()[rows]
+    errors = _errors_of_classes if training.target_names else _errors_of_numbers
     for name, column in training.features.iloc[rows].items():
         is_number = pd.api.types.is_numeric_dtype(column)
         values = column.to_numpy(dtype="float64") if is_number else pd.factorize(column)[0].astype("float64")
-        left = (
-            _errors_of_classes(values, labels, is_number)
-            if training.target_names
-            else _errors_of_numbers(values, labels, is_number)
-        )
+        left = errors(values, labels, is_number)
         if left == 0 or (left <= _REMAINING and len(labels) >= _FEW_ROWS):
             _log.warning(
                 "column %r %s: if it is not known before the label, leave it out with drop=%s",

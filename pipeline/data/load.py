@@ -17,10 +17,10 @@ from pipeline.data.labels import class_codes, decide_task, label_numbers
 from pipeline.data.row_roles import (
     check_columns,
     check_groups_of_classes,
-    no_features,
     row_times,
     row_units,
     row_weights,
+    without_roles,
 )
 from pipeline.data.split import split_rows
 from pipeline.errors import DataError, InvalidParameter
@@ -51,64 +51,48 @@ def _load_iris() -> Dataset:
     iris = load_iris(as_frame=True)
     names = tuple(str(name) for name in iris.target_names)
     table = iris.data.assign(species=np.asarray(names, dtype=object)[iris.target])
-    content = hashlib.sha256(table.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
-    return Dataset(
-        iris.data,
-        iris.target,
-        "species",
-        names,
-        hash_rows(table),
-        "sklearn.datasets.iris",
-        content,
-        hash_rows(iris.data),
-    )
+    digest = hashlib.sha256(table.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
+    hashes, source = hash_rows(table), "sklearn.datasets.iris"
+    return Dataset(iris.data, iris.target, "species", names, hashes, source, digest, hash_rows(iris.data))
 
 
 def _load_table(params: TrainParams) -> Dataset:
     path, target = params.data, str(params.target)
     try:
-        content = read_bytes(path)
-        text = params.dtypes if format_of(path) == "csv" else ()
-        table = parse_table(io.BytesIO(content), format_of(path), path, text_columns=tuple(text))
+        content, kind = read_bytes(path), format_of(path)
+        text = params.dtypes if kind == "csv" else ()
+        # A class of text may be called None, NA or null, which pandas reads as missing values.
+        table = parse_table(io.BytesIO(content), kind, path, text, literal_columns=[target])
     except InputError as error:
         raise DataError(f"data={error}") from error
     table.columns = table.columns.map(str)
-    if target not in table:
-        raise DataError(f"target={target}: {path} has no such column, only {quoted_values(table.columns)}")
     check_columns(table, params)
-    task = decide_task(table[target].dropna(), params.task)
-    if task == CLASSIFICATION and table[target].isna().any():
-        # A class of text may be called None, NA or null, which pandas reads as missing values.
-        literal = parse_table(
-            io.BytesIO(content), format_of(path), path, tuple(text), literal_columns=[target]
-        )
-        table[target] = literal[target]
     unlabelled = table[target].isna()
     if unlabelled.any():
         _log.warning("%d rows without a label in %r are left out", unlabelled.sum(), target)
         table = table[~unlabelled].reset_index(drop=True)
-    times = row_times(table, params)
-    weights = row_weights(table, params)
+    if table.empty:
+        raise DataError(f"target={target}: {path} has no labelled row")
+    task = decide_task(table[target], params.task)
+    times, weights = row_times(table, params), row_weights(table, params)
     # Before the rows are hashed: two that differ in a name alone belong on one side of a split.
     table = table.drop(columns=list(params.drop))
-    units = row_units(table, params)
-    names, labels = (
-        class_codes(table[target], path)
-        if task == CLASSIFICATION
-        else ((), label_numbers(table[target], path))
-    )
+    features = without_roles(table, params)
+    units = row_units(table, features, params)
+    names: tuple[str, ...] = ()
     if task == CLASSIFICATION:
-        check_groups_of_classes(table, params, labels)
-    features = usable_columns(table.drop(columns=no_features(table, params)), path, params.dtypes)
-    digest = hashlib.sha256(content).hexdigest()
-    hashes = hash_rows(table)
+        names, labels = class_codes(table[target], path)
+        check_groups_of_classes(table, params)
+    else:
+        labels = label_numbers(table[target], path)
+    features = usable_columns(features, path, params.dtypes)
+    digest, hashes = hashlib.sha256(content).hexdigest(), hash_rows(table)
     return Dataset(features, labels, target, names, hashes, path, digest, units, times, weights, task)
 
 
 def _draw_subset(dataset: Dataset, params: TrainParams) -> Dataset:
     """Draw rows at random, each class in its share; the same rows for the same seed."""
-    size = int(params.subset_size or 0)
-    rows, classes = len(dataset.labels), len(dataset.target_names)
+    size, rows, names = int(params.subset_size or 0), len(dataset.labels), dataset.target_names
     if size > rows:
         raise InvalidParameter("subset_size", size, f"the table has only {rows} rows")
     if size == rows:
@@ -118,24 +102,16 @@ def _draw_subset(dataset: Dataset, params: TrainParams) -> Dataset:
         replace=False,
         n_samples=size,
         random_state=params.random_state,
-        stratify=dataset.labels if dataset.target_names else None,
+        stratify=dataset.labels if names else None,
     )
     subset = dataset.take(np.sort(drawn))
     # Other rows are other data: MLflow would show the whole table's profile for an equal digest.
     subset = replace(subset, digest=hashlib.sha256(subset.hashes.tobytes()).hexdigest())
-    counts = np.bincount(subset.labels, minlength=classes) if classes else np.empty(0)
-    missing = [dataset.target_names[code] for code in np.flatnonzero(counts == 0)]
-    if missing:
-        raise InvalidParameter(
-            "subset_size", size, f"no row of class {quoted_values(missing)} is left; take more rows"
-        )
-    single = [dataset.target_names[code] for code in np.flatnonzero(counts == 1)]
-    if single:
-        raise InvalidParameter(
-            "subset_size",
-            size,
-            f"one row only of class {quoted_values(single)} is left, two are needed; take more rows",
-        )
+    counts = np.bincount(subset.labels, minlength=len(names)) if names else ()
+    for few, found, needed in ((0, "no row", ""), (1, "one row only", ", two are needed")):
+        if classes := [name for name, count in zip(names, counts, strict=True) if count == few]:
+            reason = f"{found} of class {quoted_values(classes)} is left{needed}; take more rows"
+            raise InvalidParameter("subset_size", size, reason)
     try:
         split_rows(subset, params)
     except (InvalidParameter, DataError) as error:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from pipeline.data.columns import is_numeric
 from pipeline.data.dataset import quoted_values
 from pipeline.errors import DataError
 from pipeline.params.definitions import TrainParams
@@ -23,31 +24,22 @@ def check_columns(table: pd.DataFrame, params: TrainParams) -> None:
     DataError
         If it lacks one.
     """
-    wanted = {
-        "drop": params.drop,
-        "dtypes": tuple(params.dtypes),
-        "group": (params.group,),
-        "time": (params.time,),
-        "weight": (params.weight,),
-    }
-    for parameter, names in wanted.items():
-        unknown = [name for name in names if name is not None and name not in table]
-        if unknown:
-            raise DataError(
-                f"{parameter}={unknown[0]}: {params.data} has no such column, "
-                f"only {quoted_values(table.columns)}"
-            )
+    for parameter in ("target", "drop", "dtypes", "group", "time", "weight"):
+        names = getattr(params, parameter) or ()
+        for name in [names] if isinstance(names, str) else names:
+            if name not in table:
+                columns = quoted_values(table.columns)
+                raise DataError(f"{parameter}={name}: {params.data} has no such column, only {columns}")
 
 
-def no_features(table: pd.DataFrame, params: TrainParams) -> list[str]:
-    """Return the columns of a table that the model does not learn from: label, group and weight."""
-    return [
-        name for name in (params.target, params.group, params.weight) if name is not None and name in table
-    ]
+def without_roles(table: pd.DataFrame, params: TrainParams) -> pd.DataFrame:
+    """Return the columns of a table that a model may learn from: all but label, group and weight."""
+    roles = (params.target, params.group, params.weight)
+    return table.drop(columns=[name for name in roles if name is not None])
 
 
-def row_units(table: pd.DataFrame, params: TrainParams) -> npt.NDArray[np.uint64]:
-    """Return the unit of each row, shape (rows,): its group, or all its values but label and weight.
+def row_units(table: pd.DataFrame, features: pd.DataFrame, params: TrainParams) -> npt.NDArray[np.uint64]:
+    """Return the unit of each row, shape (rows,): its group, or all its features.
 
     Raises
     ------
@@ -55,7 +47,7 @@ def row_units(table: pd.DataFrame, params: TrainParams) -> npt.NDArray[np.uint64
         If a row has no group, or all rows have the same.
     """
     if params.group is None:
-        return hash_rows(table.drop(columns=no_features(table, params)))
+        return hash_rows(features)
     groups = table[params.group]
     where = f"group={params.group}: {params.data}"
     if groups.isna().any():
@@ -67,7 +59,7 @@ def row_units(table: pd.DataFrame, params: TrainParams) -> npt.NDArray[np.uint64
     return hash_rows(groups.to_frame())
 
 
-def check_groups_of_classes(table: pd.DataFrame, params: TrainParams, labels: pd.Series) -> None:
+def check_groups_of_classes(table: pd.DataFrame, params: TrainParams) -> None:
     """Check that each class is in two groups, one for each side of a split.
 
     Raises
@@ -77,16 +69,15 @@ def check_groups_of_classes(table: pd.DataFrame, params: TrainParams, labels: pd
     """
     if params.group is None:
         return
-    groups = table[params.group]
-    number = groups.groupby(labels.to_numpy()).nunique()
-    if (number == 1).any():
-        code = number.index[number == 1][0]
-        rows = labels.to_numpy() == code
-        group = groups[rows].iloc[0]
+    groups, classes = table[params.group], table[params.target]
+    groups_of_class = groups.groupby(classes, observed=True).nunique()
+    if groups_of_class.min() == 1:
+        name = groups_of_class.idxmin()
+        group = groups[classes == name].iloc[0]
         raise DataError(
-            f"group={params.group}: all rows of class {str(table[params.target][rows].iloc[0])!r} are in the "
-            f"group {str(group)!r}, which has {(groups == group).mean():.0%} of the rows; two groups are "
-            "needed: leave the class out, or merge it with another"
+            f"group={params.group}: all rows of class {str(name)!r} are in the group {str(group)!r}, "
+            f"which has {(groups == group).mean():.0%} of the rows; two groups are needed: leave the class "
+            "out, or merge it with another"
         )
 
 
@@ -101,8 +92,7 @@ def row_times(table: pd.DataFrame, params: TrainParams) -> npt.NDArray[Any] | No
     if params.time is None:
         return None
     column = table[params.time]
-    is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
-    times = column if is_number else parse_dates(column)
+    times = column if is_numeric(column) else parse_dates(column)
     if times.isna().any():
         row = int(np.argmax(times.isna()))
         value = str(column.iloc[row])
@@ -110,7 +100,7 @@ def row_times(table: pd.DataFrame, params: TrainParams) -> npt.NDArray[Any] | No
             f"time={params.time}: row {row} of {params.data} has {value!r}, which is no time: "
             "write 2026-01-31, 2026-01-31 12:30 or a number"
         )
-    return times.to_numpy() if is_number else times.astype("int64").to_numpy()
+    return times.to_numpy() if is_numeric(column) else times.astype("int64").to_numpy()
 
 
 def row_weights(table: pd.DataFrame, params: TrainParams) -> npt.NDArray[np.float64] | None:
@@ -125,13 +115,12 @@ def row_weights(table: pd.DataFrame, params: TrainParams) -> npt.NDArray[np.floa
         return None
     weights = pd.to_numeric(table[params.weight], errors="coerce").astype("float64").to_numpy()
     wrong = ~(np.isfinite(weights) & (weights >= 0))
-    if wrong.any() or not weights.any():
+    if wrong.any():
         row = int(np.argmax(wrong))
-        reason = (
-            f"row {row} of {params.data} has {str(table[params.weight].iloc[row])!r}, which is no weight: "
-            "write numbers from 0"
-            if wrong.any()
-            else "all weights are 0"
+        raise DataError(
+            f"weight={params.weight}: row {row} of {params.data} has "
+            f"{str(table[params.weight].iloc[row])!r}, which is no weight: write numbers from 0"
         )
-        raise DataError(f"weight={params.weight}: {reason}")
+    if not weights.any():
+        raise DataError(f"weight={params.weight}: all weights are 0")
     return weights

@@ -42,22 +42,17 @@ def split_rows(dataset: Dataset, params: TrainParams) -> tuple[Rows, Rows]:
     else:
         is_held_out = _stratified_rows(dataset, params)
     sides = np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
+    names = dataset.target_names
     for rows, purpose in zip(sides, ("left to train on", "held out"), strict=True):
+        missing = np.setdiff1d(np.arange(len(names)), dataset.labels.iloc[rows])
         if not len(rows):
-            raise InvalidParameter(
-                "test_size",
-                params.test_size,
-                f"0 of {len(dataset.labels)} rows would be {purpose}: {_other_split(dataset, params)}",
-            )
-        present = np.bincount(class_of_rows(dataset)[rows], minlength=len(dataset.target_names))
-        missing = [name for name, count in zip(dataset.target_names, present, strict=False) if not count]
-        if missing and (purpose != "held out" or params.group is not None or params.time is not None):
-            raise InvalidParameter(
-                "test_size",
-                params.test_size,
-                f"no row of class {quoted_values(missing)} would be {purpose}: "
-                f"{_other_split(dataset, params)}",
-            )
+            lacking = f"0 of {len(dataset.labels)} rows"
+        elif len(missing) and (purpose != "held out" or params.group is not None or params.time is not None):
+            lacking = f"no row of class {quoted_values(names[code] for code in missing)}"
+        else:
+            continue
+        reason = f"{lacking} would be {purpose}: {_other_split(dataset, params)}"
+        raise InvalidParameter("test_size", params.test_size, reason)
     return sides
 
 
@@ -88,17 +83,13 @@ def _stratified_rows(dataset: Dataset, params: TrainParams) -> npt.NDArray[np.bo
         if count < least:
             of_classes = f", fewer than the {classes} classes" if classes else ""
             fix = f"hold out {least} to {rows - least} rows" if rows >= 2 * least else "take more rows"
-            raise InvalidParameter(
-                "test_size",
-                params.test_size,
-                f"{max(count, 0)} of {rows} rows would be {purpose}{of_classes}: {fix}",
-            )
+            reason = f"{max(count, 0)} of {rows} rows would be {purpose}{of_classes}: {fix}"
+            raise InvalidParameter("test_size", params.test_size, reason)
     _, holdout = train_test_split(
         np.arange(rows),
         test_size=params.test_size,
         random_state=params.random_state,
         stratify=dataset.labels if classes else None,
     )
-    sides = np.zeros(rows, dtype=np.int64)
-    sides[holdout] = 1
+    sides = np.isin(np.arange(rows), holdout).astype(np.int64)
     return keep_units_whole(sides, dataset.units, class_of_rows(dataset), params.random_state) == 1
