@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from pipeline.params.definitions import TrainParams
 from pipeline.params.fields import AUTO, as_text
 from pipeline.training.model_pipeline import build_pipeline, create_estimator, has_probabilities
 from pipeline.training.preparation import forget_folds
-from pipeline.training.scoring import mean_key, metric_of, scorer, std_key, with_values
+from pipeline.training.scoring import mean_key, metric_of, scorer, std_key
 from registry_tools.errors import InputError
 from registry_tools.stats.metric import Metric, Outcomes, find_metric
 from registry_tools.task import CLASSIFICATION
@@ -52,11 +53,10 @@ def check_fit(params: TrainParams, training: Dataset) -> None:
     if params.model not in ESTIMATORS:
         return
     estimator = create_estimator(params)
-    weighted = "weight" if params.weight is not None else "class_weight"
     if _sample_weights(params, training) is not None and not has_fit_parameter(estimator, "sample_weight"):
-        raise InvalidParameter(
-            weighted, as_text(getattr(params, weighted)), f"{params.model} takes no weights"
-        )
+        weighted = "weight" if params.weight is not None else "class_weight"
+        value = as_text(getattr(params, weighted))
+        raise InvalidParameter(weighted, value, f"{params.model} takes no weights")
     has_scores = hasattr(estimator, "predict_proba") or hasattr(estimator, "decision_function")
     if params.calibrate in {"sigmoid", "isotonic"} and not has_scores:
         raise InvalidParameter("calibrate", params.calibrate, f"{params.model} has nothing to calibrate")
@@ -65,17 +65,12 @@ def check_fit(params: TrainParams, training: Dataset) -> None:
 
 def _check_probabilities(params: TrainParams, training: Dataset) -> None:
     """Check that each fit has the probabilities, and the folds to compute them on, that it needs."""
-    needs_them = {
-        name: str(getattr(params, name))
-        for name, is_needed in (
-            ("threshold", params.threshold is not None),
-            ("metric", bool(training.target_names) and metric_of(params).needs_probabilities),
-        )
-        if is_needed
-    }
-    fits = [training]
-    if needs_them:
-        fits += [training.take(fitted) for fitted, _ in make_folds(training, params)]
+    needs_them = {} if params.threshold is None else {"threshold": params.threshold}
+    if training.target_names and metric_of(params).needs_probabilities:
+        needs_them["metric"] = params.metric
+    if not needs_them:
+        return
+    fits = [training, *(training.take(fitted) for fitted, _ in make_folds(training, params))]
     for name, value in needs_them.items():
         if not has_probabilities(params):
             without = f"{params.model} has no probabilities with calibrate={params.calibrate}"
@@ -138,9 +133,8 @@ def _threshold_metric(params: TrainParams, training: Dataset) -> Metric:
     except InputError as error:
         raise InvalidParameter("threshold", value, str(error).partition(": ")[2]) from error
     if metric.needs_probabilities:
-        raise InvalidParameter(
-            "threshold", value, "does not depend on a threshold: take f1_macro, or another"
-        )
+        fix = "does not depend on a threshold: take f1_macro, or another"
+        raise InvalidParameter("threshold", value, fix)
     return metric
 
 
@@ -148,7 +142,7 @@ def _best_threshold(
     params: TrainParams, features: pd.DataFrame, training: Dataset, folds: list[tuple[Rows, Rows]]
 ) -> float:
     """Return the probability of the second class from which to predict it; of equal ones, nearest to 0.5."""
-    plain, metric = with_values(params, threshold=None), _threshold_metric(params, training)
+    plain, metric = replace(params, threshold=None), _threshold_metric(params, training)
     found = np.empty(len(training.labels))
     for fitted, tested in folds:
         model = fit_pipeline(plain, features, training.take(fitted))

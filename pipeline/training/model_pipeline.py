@@ -1,4 +1,4 @@
-"""Build the scikit-learn pipeline of a training, cross-validate it, and check its parameters.
+"""Build the scikit-learn pipeline of a training, and check its parameters.
 
 The pipeline begins with the preparation of the columns, if they need one, and ends with the estimator. A
 classifier without probabilities is calibrated.
@@ -10,13 +10,17 @@ import importlib
 import logging
 import warnings
 from collections.abc import Collection, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 import skops.io
 from sklearn.base import BaseEstimator
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils._param_validation import InvalidParameterError
 
 from pipeline.data.dataset import Dataset
@@ -26,8 +30,10 @@ from pipeline.estimators import DEFAULT_MODELS, ESTIMATORS, models_of
 from pipeline.params.definitions import TrainParams
 from pipeline.params.fields import AUTO, as_text
 from pipeline.training.preparation import column_transformer, needs_scaling
-from pipeline.training.scoring import ParamsType, resolve_params, with_values
+from pipeline.training.scoring import resolve_metric
 from registry_tools.task import CLASSIFICATION, REGRESSION
+
+ParamsType = TypeVar("ParamsType", bound=TrainParams)
 
 _log = logging.getLogger(__name__)
 
@@ -53,16 +59,16 @@ def build_pipeline(params: TrainParams, features: pd.DataFrame, folds: list[tupl
         If `model_params` has a key that the estimator does not know.
     """
     steps: list[tuple[str, Any]] = []
-    preparation = column_transformer(
-        features, params, is_scaled(params, features), params.task == REGRESSION, folds
-    )
+    is_regression = params.task == REGRESSION
+    preparation = column_transformer(features, params, is_scaled(params, features), is_regression, folds)
     if preparation is not None:
         steps.append(("prepare", preparation))
     estimator = create_estimator(params)
-    if params.task != REGRESSION:
+    if not is_regression:
         estimator = _calibrate(estimator, params.calibrate, folds)
     elif ESTIMATORS[params.model].scales_target:
-        estimator = _scale_target(estimator)
+        # The labels get mean 0 and standard deviation 1.
+        estimator = TransformedTargetRegressor(estimator, transformer=StandardScaler())
     steps.append(("model", estimator))
     return Pipeline(steps)
 
@@ -84,12 +90,11 @@ def resolve_model(params: ParamsType, dataset: Dataset) -> ParamsType:
     """
     model = DEFAULT_MODELS[dataset.task] if params.model == AUTO else params.model
     if model in ESTIMATORS and not ESTIMATORS[model].factory_of(dataset.task):
-        needed = (
-            f"{dataset.target!r} needs a {dataset.task}: take one of {', '.join(models_of(dataset.task))}"
-        )
+        models = ", ".join(models_of(dataset.task))
         other = next(task for task in DEFAULT_MODELS if task != dataset.task)
-        raise InvalidParameter("model", model, f"{needed}, or set task={other}")
-    return with_values(resolve_params(params, dataset), model=model)
+        needed = f"{dataset.target!r} needs a {dataset.task}: take one of {models}, or set task={other}"
+        raise InvalidParameter("model", model, needed)
+    return replace(params, task=dataset.task, metric=resolve_metric(params, dataset), model=model)
 
 
 def default_arguments(model: str, task: str, names: Collection[str]) -> dict[str, Any]:
@@ -123,14 +128,16 @@ def check_model_params(params: TrainParams, training: Dataset, trusted: Sequence
             estimator._validate_params()
     except InvalidParameterError as error:
         raise _invalid_model_params(params, error) from error
-    if _has_class_weight(estimator) and not _gives_probabilities(estimator):
+    arguments = estimator.get_params()
+    is_weighted = any(name.endswith("class_weight") and arguments[name] is not None for name in arguments)
+    if is_weighted and not _gives_probabilities(estimator):
         _log.warning(
             "class_weight has almost no effect: %s has no probabilities, and the calibration that "
             "computes them weights all rows equally; use the parameter class_weight of the training",
             params.model,
         )
     if params.model == "knn":
-        _check_neighbours(params, estimator.get_params()["n_neighbors"], training)
+        _check_neighbours(params, arguments["n_neighbors"], training)
     if not params.model_params:
         return
     features, labels = training.features, training.labels
@@ -160,11 +167,8 @@ def _check_neighbours(params: TrainParams, neighbours: object, training: Dataset
     if not isinstance(neighbours, int) or isinstance(neighbours, bool):
         raise _invalid_model_params(params, f"n_neighbors must be a whole number, not {neighbours}")
     if neighbours > rows:
-        raise _invalid_model_params(
-            params,
-            f"n_neighbors is {neighbours}, but a fold has only {rows} training rows: use fewer "
-            "neighbours or more rows",
-        )
+        few = f"n_neighbors is {neighbours}, but a fold has only {rows} training rows"
+        raise _invalid_model_params(params, f"{few}: use fewer neighbours or more rows")
 
 
 def create_estimator(params: TrainParams) -> BaseEstimator:
@@ -178,14 +182,14 @@ def create_estimator(params: TrainParams) -> BaseEstimator:
     model = ESTIMATORS[DEFAULT_MODELS[CLASSIFICATION] if params.model == AUTO else params.model]
     own = {key: getattr(params, key.rpartition("__")[2]) for key in model.takes}
     estimator = _import_estimator(model.factory_of(params.task))
+    is_pipeline = isinstance(estimator, Pipeline)  # of which only the arguments of its steps can be set
+    settable = {name for name in estimator.get_params() if "__" in name or not is_pipeline}
     # `max_iter` and `random_state` have parameters of their own; `verbose` would print to stdout.
-    valid = sorted(key for key in _settable_arguments(estimator) - set(own) if not key.endswith("verbose"))
-    unknown = sorted(set(params.model_params) - set(valid))
-    if unknown:
+    valid = sorted(name for name in settable - set(own) if not name.endswith("verbose"))
+    if unknown := sorted(set(params.model_params) - set(valid)):
         hint = f"; use the parameter {unknown[0]} of the training" if unknown[0] in own else ""
-        raise _invalid_model_params(
-            params, f"{params.model} takes no {unknown[0]!r} here{hint}; valid: {', '.join(valid)}"
-        )
+        known = f"{params.model} takes no {unknown[0]!r} here{hint}; valid: {', '.join(valid)}"
+        raise _invalid_model_params(params, known)
     return estimator.set_params(**own, **params.model_params)
 
 
@@ -193,17 +197,6 @@ def _import_estimator(place: str) -> BaseEstimator:
     """Import a class or function given as `module:name`, call it, and return the estimator."""
     module, _, name = place.partition(":")
     return getattr(importlib.import_module(module), name)()
-
-
-def _settable_arguments(estimator: BaseEstimator) -> set[str]:
-    """Return the names of the arguments that can be set; for a Pipeline, the arguments of its steps."""
-    names = set(estimator.get_params())
-    return {name for name in names if "__" in name} if isinstance(estimator, Pipeline) else names
-
-
-def _has_class_weight(estimator: BaseEstimator) -> bool:
-    given = estimator.get_params().items()
-    return any(name.endswith("class_weight") and value is not None for name, value in given)
 
 
 def _gives_probabilities(estimator: BaseEstimator) -> bool:
@@ -217,20 +210,10 @@ def has_probabilities(params: TrainParams) -> bool:
     return hasattr(estimator, "predict_proba") or is_calibrated
 
 
-def _scale_target(estimator: BaseEstimator) -> BaseEstimator:
-    """Fit a regressor to labels with mean 0 and standard deviation 1."""
-    from sklearn.compose import TransformedTargetRegressor
-    from sklearn.preprocessing import StandardScaler
-
-    return TransformedTargetRegressor(estimator, transformer=StandardScaler())
-
-
 def _calibrate(estimator: BaseEstimator, method: str, folds: list[tuple[Rows, Rows]]) -> BaseEstimator:
     """Calibrate the probabilities of a classifier on folds of its training rows; without folds, do not."""
     if method == AUTO:
         method = "none" if _gives_probabilities(estimator) else "sigmoid"
     if method == "none" or not folds:
         return estimator
-    from sklearn.calibration import CalibratedClassifierCV
-
     return CalibratedClassifierCV(estimator, method=method, ensemble=False, cv=folds)

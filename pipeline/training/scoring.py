@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
 import logging
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from pipeline.data.dataset import Dataset, quoted_values
@@ -28,12 +26,11 @@ _log = logging.getLogger(__name__)
 
 _RESAMPLES, _MANY_ROWS = 500, 20_000  # of a bootstrap; a larger holdout is resampled less often
 
-ParamsType = TypeVar("ParamsType", bound=TrainParams)
 Scorer = Callable[[Any, pd.DataFrame, pd.Series], float]
 
 
-def resolve_params(params: ParamsType, dataset: Dataset) -> ParamsType:
-    """Return parameters with the task and the metric that `auto` stands for.
+def resolve_metric(params: TrainParams, dataset: Dataset) -> str:
+    """Return the name of the metric that a training decides by, where `auto` is the default of the task.
 
     Raises
     ------
@@ -51,15 +48,7 @@ def resolve_params(params: ParamsType, dataset: Dataset) -> ParamsType:
         hint = f"did you mean {near[0]!r}? " if near else ""
         known = f"{hint}{dataset.target!r} has the classes {quoted_values(dataset.target_names)}"
         raise InvalidParameter("metric", name, known)
-    return with_values(params, task=dataset.task, metric=name)
-
-
-def with_values(params: ParamsType, **values: str | None) -> ParamsType:
-    """Return a copy of parameters with other values, which are not checked again."""
-    changed = copy.copy(params)
-    for name, value in values.items():
-        object.__setattr__(changed, name, value)  # the class is frozen
-    return changed
+    return name
 
 
 def metric_of(params: TrainParams) -> Metric:
@@ -89,7 +78,11 @@ def format_value(value: float) -> str:
 
 
 def predict_outcomes(
-    estimator: Any, features: pd.DataFrame, labels: pd.Series, target_names: Sequence[str]
+    estimator: Any,
+    features: pd.DataFrame,
+    labels: pd.Series,
+    target_names: Sequence[str],
+    with_probabilities: bool = True,
 ) -> Outcomes:
     """Predict labelled rows.
 
@@ -101,28 +94,19 @@ def predict_outcomes(
         Rows, shape (rows, columns), and their class codes or numbers, shape (rows,).
     target_names
         The class names in code order; empty for a regression.
+    with_probabilities
+        Whether to predict probabilities too, if the estimator has them.
     """
     rows = len(labels)
     predicted = check_predictions(estimator.predict(features), rows)
     if not target_names:
         return Outcomes(labels.to_numpy(), np.asarray(predicted, dtype="float64").reshape(rows))
-    probabilities = None
-    if hasattr(estimator, "predict_proba"):
+    names, probabilities = np.asarray(target_names, dtype=object), None
+    if with_probabilities and hasattr(estimator, "predict_proba"):
         found = check_predictions(estimator.predict_proba(features), rows, "predict_proba")
-        probabilities = np.zeros((rows, len(target_names)))
+        probabilities = np.zeros((rows, len(names)))
         # A fold may lack a class, and then its estimator has no column for it.
-        probabilities[:, np.asarray(getattr(estimator, "classes_", range(len(target_names))))] = found
-    return named_outcomes(labels.to_numpy(), predicted, probabilities, target_names)
-
-
-def named_outcomes(
-    labels: npt.NDArray[Any],
-    predicted: npt.NDArray[Any],
-    probabilities: npt.NDArray[np.float64] | None,
-    target_names: Sequence[str],
-) -> Outcomes:
-    """Return outcomes with the names of class codes, each of shape (rows,)."""
-    names = np.asarray(target_names, dtype=object)
+        probabilities[:, np.asarray(getattr(estimator, "classes_", range(len(names))))] = found
     return Outcomes(names[labels], names[predicted], probabilities, tuple(target_names))
 
 
@@ -146,10 +130,8 @@ def scorer(metric: Metric, target_names: Sequence[str]) -> Scorer:
     """Return a function of an estimator, features and labels that returns the value of a metric."""
 
     def score(estimator: Any, features: pd.DataFrame, labels: pd.Series) -> float:
-        if metric.needs_probabilities or not target_names:
-            return measure(metric, predict_outcomes(estimator, features, labels, target_names))
-        predicted = check_predictions(estimator.predict(features), len(labels))
-        return measure(metric, named_outcomes(labels.to_numpy(), predicted, None, target_names))
+        needed = metric.needs_probabilities
+        return measure(metric, predict_outcomes(estimator, features, labels, target_names, needed))
 
     return score
 
@@ -168,6 +150,7 @@ def warn_if_no_better_than_constant(metric: Metric, outcomes: Outcomes, value: f
     other = measure(metric, constant)
     if math.isnan(other) or metric.is_better(value, other):
         return
-    of_metric = "correct on" if metric.name == "accuracy" else f"{metric.name} is"
-    on = "of the held-out rows" if metric.name == "accuracy" else "on the held-out rows"
-    _log.warning("no better than always predicting %s: %s %s %s", title, of_metric, format_value(other), on)
+    shown = f"{metric.name} is {format_value(other)} on the held-out rows"
+    if metric.name == "accuracy":
+        shown = f"correct on {format_value(other)} of the held-out rows"
+    _log.warning("no better than always predicting %s: %s", title, shown)

@@ -19,9 +19,8 @@ from sklearn.preprocessing import StandardScaler
 from pipeline.data.load import load_dataset
 from pipeline.data.split import split_rows
 from pipeline.errors import DataError, InvalidParameter, RegistrationError, UntrustedType
-from pipeline.estimators import EstimatorSpec, models_of
+from pipeline.estimators import ESTIMATORS, EstimatorSpec, models_of
 from pipeline.params.definitions import TrainParams
-from pipeline.training import model_pipeline
 from pipeline.training.model_card import run_name
 from pipeline.training.plots import figures
 from pipeline.training.train import train
@@ -261,10 +260,8 @@ def test_a_new_estimator_is_a_table_entry_and_needs_its_types_trusted(
 ) -> None:
     monkeypatch.delenv("REGISTRY_TOOLS_TRUST", raising=False)
     own = EstimatorSpec(f"{__name__}:scaled_network", takes=("network__max_iter", "network__random_state"))
-    monkeypatch.setattr(model_pipeline, "ESTIMATORS", {"own": own})
-    # The bounds of `model` are computed at import.
-    params = TrainParams(plots=False)
-    object.__setattr__(params, "model", "own")
+    monkeypatch.setitem(ESTIMATORS, "own", own)
+    params = TrainParams(model="own", plots=False)
     optimizer = "sklearn.neural_network._stochastic_optimizers.AdamOptimizer"
     with pytest.raises(UntrustedType, match=f"REGISTRY_TOOLS_TRUST={optimizer} for the training"):
         train(params)
@@ -288,11 +285,8 @@ class First(ClassifierMixin, BaseEstimator):
 
 def test_a_custom_estimator_class_needs_only_predict(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REGISTRY_TOOLS_TRUST", f"{__name__}.First")
-    own = EstimatorSpec(f"{__name__}:First", takes=())
-    monkeypatch.setattr(model_pipeline, "ESTIMATORS", {"own": own})
-    params = TrainParams()
-    object.__setattr__(params, "model", "own")
-    assert train(params).metrics["accuracy"] == pytest.approx(1 / 3)
+    monkeypatch.setitem(ESTIMATORS, "own", EstimatorSpec(f"{__name__}:First", takes=()))
+    assert train(TrainParams(model="own")).metrics["accuracy"] == pytest.approx(1 / 3)
     assert load_model("iris@staging").predict_names([IRIS_ROW]).tolist() == ["setosa"]
 
 
