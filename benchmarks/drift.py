@@ -36,6 +36,7 @@ from sklearn.datasets import load_iris
 from pipeline.monitoring import analysis
 from pipeline.monitoring.data.window import CurrentWindow
 from pipeline.training import baseline
+from registry_tools.stats.metric import Outcomes
 
 ALPHA = 0.01
 MOST_ALARMS, LEAST_SHIFT, LEAST_CORRELATION = 0.05, 0.95, 0.8
@@ -73,7 +74,8 @@ def baseline_of(table: pd.DataFrame) -> baseline.TrainingBaseline:
     """Return a baseline: four fifths of the rows are training rows, the others are the holdout."""
     cut = len(table) * 4 // 5
     answers = table["answer"].to_numpy(object)
-    return baseline.make_baseline(table.drop(columns="answer")[:cut], "y", answers[cut:], answers[cut:])
+    holdout = Outcomes(answers[cut:], answers[cut:])
+    return baseline.make_baseline(table.drop(columns="answer")[:cut], "y", holdout)
 
 
 def is_found(of: baseline.TrainingBaseline, table: pd.DataFrame) -> bool:

@@ -14,18 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from pipeline.data.columns import is_numeric
 from pipeline.monitoring import drift_tests
 from pipeline.monitoring.data.labels import LabelledPredictions
 from pipeline.monitoring.data.window import CurrentWindow, count_categories
 from pipeline.monitoring.drift_tests import DriftTest
 from pipeline.monitoring.performance import PERMUTATION, LivePerformance, compare_live
-from pipeline.training.baseline import (
-    NumericProfile,
-    TrainingBaseline,
-    as_category,
-    is_numeric,
-    numeric_profile,
-)
+from pipeline.training.baseline import NumericProfile, TrainingBaseline, as_category, numeric_profile
 from registry_tools.task import CLASSIFICATION
 
 _JOINT_ROWS = 5000  # rows of the window that the joint test reads at most

@@ -13,8 +13,7 @@ import pandas as pd
 import skops.io
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature, infer_signature
-from mlflow.models.model import ModelInfo
+from mlflow.models import infer_signature
 from skops.io.exceptions import UntrustedTypesFoundException
 
 from pipeline.errors import UntrustedType
@@ -29,7 +28,6 @@ _MODEL_REQUIREMENTS = ("mlflow", "scikit-learn", "skops", "numpy", "pandas", "sc
 class StoredModel:
     """A model that is stored with a run but not registered yet."""
 
-    uri: str
     model_id: str
     manifest: Mapping[str, str]
 
@@ -63,40 +61,27 @@ def log_model(
     UntrustedType
         If the model contains another type.
     """
-    with warnings.catch_warnings():
-        # The signature keeps integer columns; the imputer of the pipeline fills later missing values.
-        warnings.filterwarnings("ignore", message=".*integer column", category=UserWarning)
-        info = _log_skops_model(
-            estimator, example, infer_signature(features, predicted), target_names, trusted
-        )
-    client = MlflowClient()
-    location = client.get_logged_model(info.model_id).artifact_location
-    with artifacts.download(client, location) as folder:
-        manifest = manifest_of(folder)
-    return StoredModel(f"models:/{info.model_id}", info.model_id, manifest)
-
-
-def _log_skops_model(
-    estimator: Any,
-    example: pd.DataFrame,
-    signature: ModelSignature,
-    target_names: Sequence[str],
-    trusted: Sequence[str],
-) -> ModelInfo:
     try:
-        return mlflow.sklearn.log_model(
-            estimator,
-            name="model",
-            signature=signature,
-            input_example=example,
-            pip_requirements=[f"{name}=={installed_version(name)}" for name in _MODEL_REQUIREMENTS],
-            serialization_format="skops",
-            skops_trusted_types=list(trusted),
-            metadata={"target_names": list(target_names)} if target_names else None,
-        )
+        with warnings.catch_warnings():
+            # The signature keeps integer columns; the imputer of the pipeline fills later missing values.
+            warnings.filterwarnings("ignore", message=".*integer column", category=UserWarning)
+            info = mlflow.sklearn.log_model(
+                estimator,
+                name="model",
+                signature=infer_signature(features, predicted),
+                input_example=example,
+                pip_requirements=[f"{name}=={installed_version(name)}" for name in _MODEL_REQUIREMENTS],
+                serialization_format="skops",
+                skops_trusted_types=list(trusted),
+                metadata={"target_names": list(target_names)} if target_names else None,
+            )
     except MlflowException as error:
         # MLflow's message names an argument that our users do not have, and MLflow sets no cause.
         if not isinstance(error.__context__, UntrustedTypesFoundException):
             raise
         held = set(skops.io.get_untrusted_types(data=skops.io.dumps(estimator)))
         raise UntrustedType(held - set(trusted)) from error
+    client = MlflowClient()
+    location = client.get_logged_model(info.model_id).artifact_location
+    with artifacts.download(client, location) as folder:
+        return StoredModel(info.model_id, manifest_of(folder))

@@ -45,7 +45,7 @@ def register_version(
     return registry.register(
         MlflowClient(),
         name,
-        source=stored.uri,
+        source=f"models:/{stored.model_id}",
         run_id=run_id,
         model_id=stored.model_id,
         description=description,

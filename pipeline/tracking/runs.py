@@ -13,15 +13,16 @@ from functools import partial
 from pathlib import Path
 
 import mlflow
-import pandas as pd
 from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.dataset_source import DatasetSource
 from mlflow.data.dataset_source_registry import get_dataset_source_from_json
 from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
+from pipeline.data.dataset import Dataset
 from pipeline.errors import PipelineError
 from registry_tools.errors import RegistryUnavailable
 from registry_tools.mlflow_store import experiments, sqlite_store
@@ -164,30 +165,26 @@ def log_metrics(
     )
 
 
-def log_dataset(table: pd.DataFrame, *, source: str, target: str, name: str, digest: str) -> None:
+def log_dataset(dataset: Dataset, name: str) -> None:
     """Log a table as the input of the active run, with MLflow's schema and profile.
 
     Parameters
     ----------
-    table
-        Features and label, shape (rows, columns).
-    source
-        The path of the file, or the name of a table of scikit-learn, which is logged as code.
-    target
-        The label column.
+    dataset
+        The table. A source that is no file, such as a table of scikit-learn, is logged as code. MLflow's
+        digests are short, so only the first eight digits of the digest are logged.
     name
         The name of the dataset in the UI.
-    digest
-        SHA-256 in hex; MLflow's digests are shorter, so only the first eight digits are logged.
     """
-    origin = (
+    source: DatasetSource = CodeDatasetSource({"source": dataset.source})
+    if Path(dataset.source).is_file():
         # The kind is given explicitly, because two kinds of MLflow's sources match a path.
-        get_dataset_source_from_json(json.dumps({"uri": source}), "local")
-        if Path(source).is_file()
-        else CodeDatasetSource({"source": source})
-    )
-    dataset = from_pandas(table, source=origin, targets=target, name=name, digest=digest[:8])
-    upsert(partial(mlflow.log_input, dataset, context="training"))
+        source = get_dataset_source_from_json(json.dumps({"uri": dataset.source}), "local")
+    table = dataset.features.copy()
+    table[dataset.target] = dataset.label_values()
+    digest = dataset.digest[:8]
+    logged = from_pandas(table, source=source, targets=dataset.target, name=name, digest=digest)
+    upsert(partial(mlflow.log_input, logged, context="training"))
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from pipeline.data.columns import is_numeric
 from registry_tools.errors import VerificationError, first_line
 from registry_tools.models import evidence
 from registry_tools.stats.metric import METRICS, Outcomes
@@ -106,9 +107,7 @@ class TrainingBaseline:
 def make_baseline(
     training: pd.DataFrame,
     target: str,
-    predicted: npt.NDArray[Any],
-    labels: npt.NDArray[Any],
-    outcomes: Outcomes | None = None,
+    outcomes: Outcomes,
     metric: str = DEFAULT_METRICS[CLASSIFICATION],
     times: Sequence[str] = (),
 ) -> TrainingBaseline:
@@ -120,17 +119,15 @@ def make_baseline(
         The features of the training rows, shape (training rows, columns).
     target
         The name of the label column.
-    predicted, labels
-        Predicted and correct class names of the holdout, or numbers, each of shape (holdout rows,).
     outcomes
-        The outcomes of the holdout; needed unless the metric is the accuracy.
+        The holdout.
     metric
-        The metric that the training chose.
+        The metric that the training chose; accuracy needs only the counts of the outcomes.
     times
         The columns of dates or times among the features.
     """
-    is_class = predicted.dtype.kind != "f"
-    names, counts = np.unique(predicted.astype(str) if is_class else [], return_counts=True)
+    is_class = outcomes.predicted.dtype.kind != "f"
+    names, counts = np.unique(outcomes.predicted.astype(str) if is_class else [], return_counts=True)
     sample = training
     if len(training) > _SAMPLE_ROWS:
         sample = training.sample(_SAMPLE_ROWS, random_state=0).sort_index()
@@ -139,17 +136,12 @@ def make_baseline(
         target=target,
         columns={str(name): _profile(training[name]) for name in training.columns},
         predictions=dict(zip(names.tolist(), counts.tolist(), strict=True)),
-        correct=int((predicted == labels).sum()) if is_class else 0,
+        correct=int((outcomes.predicted == outcomes.labels).sum()) if is_class else 0,
         sample=sample.reset_index(drop=True),
-        outcomes=outcomes,
+        outcomes=None if metric == "accuracy" else outcomes,
         metric=metric,
         times=tuple(times),
     )
-
-
-def is_numeric(values: pd.Series) -> bool:
-    """Check whether a column is numeric; a boolean column is not."""
-    return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
 
 
 def numeric_profile(values: npt.NDArray[np.float64]) -> NumericProfile:
@@ -164,13 +156,8 @@ def _profile(values: pd.Series) -> NumericProfile | CategoryProfile:
     if is_numeric(values):
         return numeric_profile(values.to_numpy(float, na_value=np.nan))
     counts = values.dropna().map(as_category).value_counts()
-    kept = counts.iloc[:_MAX_CATEGORIES]
-    return CategoryProfile(
-        len(values),
-        missing,
-        {str(name): int(count) for name, count in kept.items()},
-        int(counts.iloc[_MAX_CATEGORIES:].sum()),
-    )
+    kept = {str(name): int(count) for name, count in counts.iloc[:_MAX_CATEGORIES].items()}
+    return CategoryProfile(len(values), missing, kept, int(counts.iloc[_MAX_CATEGORIES:].sum()))
 
 
 def as_category(value: object) -> str:
@@ -223,12 +210,9 @@ def read_baseline(folder: Path) -> TrainingBaseline | None:
         predictions = {str(name): int(count) for name, count in content["predictions"].items()}
         correct = int(content["correct"])
         outcomes = _read_outcomes(folder / OUTCOMES_FILE, content.get("classes", []))
-        is_known = sum(predictions.values()) > 0 or outcomes is not None
-        if not 0 <= correct <= sum(predictions.values()) or not is_known:
-            raise ValueError("the counts of the holdout are inconsistent")
         task = CLASSIFICATION if predictions else REGRESSION
         chosen = evidence.read_evaluation(folder) or evidence.Evaluation(task, DEFAULT_METRICS[task])
-        return TrainingBaseline(
+        found = TrainingBaseline(
             int(content["rows"]),
             str(content["target"]),
             columns,
@@ -239,6 +223,9 @@ def read_baseline(folder: Path) -> TrainingBaseline | None:
             chosen.metric,
             tuple(name for name in columns if name in content.get("times", [])),
         )
+        if not 0 <= correct <= sum(predictions.values()) or not found.holdout_rows:
+            raise ValueError("the counts of the holdout are inconsistent")
+        return found
     # Every user with write access to the registry can store any content here.
     except (
         *(OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError),

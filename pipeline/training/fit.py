@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import joblib
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from sklearn.metrics import confusion_matrix
 from sklearn.pipeline import Pipeline
 
@@ -23,8 +24,12 @@ from registry_tools.task import REGRESSION
 
 @dataclass(frozen=True)
 class FittedModel:
-    """A fitted estimator with its predictions on the holdout and its metrics."""
+    """A fitted estimator with its parameters and rows, its predictions on the holdout and its metrics."""
 
+    params: TrainParams  # resolved
+    dataset: Dataset  # all rows; their types and missing values decide the preparation
+    training: Dataset
+    holdout: Dataset
     estimator: Pipeline
     predicted: npt.NDArray[np.int64] | npt.NDArray[np.float64]  # class codes or numbers, shape (rows,)
     outcomes: Outcomes  # of the holdout
@@ -40,7 +45,7 @@ def fit_model(params: TrainParams, dataset: Dataset, training: Dataset, holdout:
     params
         The resolved parameters of the training.
     dataset
-        All rows. Their types and missing values decide the preparation.
+        All rows.
     training, holdout
         The two parts of the rows.
 
@@ -57,8 +62,7 @@ def fit_model(params: TrainParams, dataset: Dataset, training: Dataset, holdout:
         values = {each.name: each.compute(outcomes) for each in METRICS if each.task == REGRESSION}
         values = {name: value for name, value in values.items() if not math.isnan(value)}
     else:
-        code_of = {name: code for code, name in enumerate(names)}
-        predicted = np.array([code_of[name] for name in outcomes.predicted], dtype=np.int64)
+        predicted = pd.Index(names).get_indexer(outcomes.predicted)
         labels = holdout.labels.to_numpy()
         counts = confusion_matrix(labels, predicted, labels=range(len(names)))
         values = classification_metrics(labels, predicted, outcomes.probabilities, names)
@@ -66,13 +70,8 @@ def fit_model(params: TrainParams, dataset: Dataset, training: Dataset, holdout:
     if math.isnan(chosen):
         raise InvalidParameter("metric", params.metric, "is undefined for the held-out rows: hold out more")
     values[metric_key(params.metric)] = chosen
-    values |= _cross_validate(params, dataset, training)
-    return FittedModel(estimator, predicted, outcomes, values, counts)
-
-
-def _cross_validate(params: TrainParams, dataset: Dataset, training: Dataset) -> dict[str, float]:
-    """Return mean and standard deviation of the metric over folds of the training rows."""
     # Threads are faster than processes here: the folds of a small table take less time than the start
     # of a process, and the estimators release the interpreter lock during most of their work.
     with joblib.parallel_config("threading", n_jobs=-1):
-        return cross_validate(params, dataset.features, training)
+        values |= cross_validate(params, dataset.features, training)
+    return FittedModel(params, dataset, training, holdout, estimator, predicted, outcomes, values, counts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -65,26 +65,17 @@ class Trial:
         return f"{name}: cross-validated {format_value(self.value)} ± {format_value(self.spread)}"
 
 
-def render_model_card(params: TrainParams, training: Dataset, holdout: Dataset, fitted: FittedModel) -> str:
-    """Return the model card, which becomes the description of the run and of the version.
-
-    Parameters
-    ----------
-    params
-        The resolved parameters of the training.
-    training, holdout
-        The training rows and the held-out rows.
-    fitted
-        The model with its outcomes and metrics.
-    """
-    names, metrics = training.target_names, fitted.metrics
-    rows = len(holdout.labels)
-    value = format_value(metrics[metric_key(params.metric)])
-    failures = _largest_errors(fitted.outcomes) if fitted.counts is None else _failures(fitted.counts, names)
+def render_model_card(fitted: FittedModel) -> str:
+    """Return the model card, which becomes the description of the run and of the version."""
+    params, training, outcomes = fitted.params, fitted.training, fitted.outcomes
+    value = format_value(fitted.metrics[metric_key(params.metric)])
+    failures = (
+        _largest_errors(outcomes) if fitted.counts is None else _failures(fitted.counts, outcomes.classes)
+    )
     return "\n\n".join(
         [
             f"**{run_name(params)}** on `{params.data}`: {params.metric} **{value}** on "
-            f"{rows} held-out rows, trained on {len(training.labels)}.",
+            f"{len(outcomes.labels)} held-out rows, trained on {len(training.labels)}.",
             _metric_table(params.metric, fitted),
             f"**Where it fails.** {failures}",
             f"**Data.** Digest `{training.digest[:16]}`, split `{params.split}`, seed "
@@ -100,12 +91,9 @@ def run_name(params: TrainParams) -> str:
     """Return the name of a run: the model, and the parameters that differ from the defaults."""
     usual = TrainParams()
     parts = [f"{key}={value}" for key, value in params.model_params.items()]
-    for spec in fields(params):
-        value = getattr(params, spec.name)
-        if spec.name in {"max_iter", "subset_size", "split", "test_size"} and value != getattr(
-            usual, spec.name
-        ):
-            parts.append(f"{spec.name}={as_text(value)}")
+    for name in ("max_iter", "test_size", "split", "subset_size"):
+        if (value := getattr(params, name)) != getattr(usual, name):
+            parts.append(f"{name}={as_text(value)}")
     if params.metric not in {AUTO, *DEFAULT_METRICS.values()}:
         parts.append(f"metric={params.metric}")
     return " ".join([params.model, *parts])
@@ -120,20 +108,16 @@ def _describe_labels(training: Dataset) -> str:
 
 def _metric_table(name: str, fitted: FittedModel) -> str:
     metrics, key = fitted.metrics, metric_key(name)
-    lines = ["| metric | held-out rows |", "| --- | --- |"]
-    shown = [each for each in _METRIC_LABELS if each in metrics]
-    shown += [key] * (key not in shown)
-    for each in shown:
-        lines.append(f"| {_METRIC_LABELS.get(each, name)} | {format_value(metrics[each])} |")
+    labels = _METRIC_LABELS | {key: _METRIC_LABELS.get(key, name)}
+    rows = {label: format_value(metrics[each]) for each, label in labels.items() if each in metrics}
     if fitted.counts is None:
         found = estimate_number_metric(find_metric(name, REGRESSION), fitted.outcomes)
-        low, high = format_value(found.low), format_value(found.high)
-        lines.append(f"| {_METRIC_LABELS.get(key, name)}, 95% interval | {low} to {high} |")
+        rows[f"{labels[key]}, 95% interval"] = f"{format_value(found.low)} to {format_value(found.high)}"
     if mean_key(name) in metrics:
         mean, std = (format_value(metrics[of(name)]) for of in (mean_key, std_key))
-        label = _METRIC_LABELS.get(key, name)
-        lines.append(f"| {label}, cross-validated on the training rows | {mean} ± {std} |")
-    return "\n".join(lines)
+        rows[f"{labels[key]}, cross-validated on the training rows"] = f"{mean} ± {std}"
+    lines = [f"| {label} | {value} |" for label, value in rows.items()]
+    return "\n".join(["| metric | held-out rows |", "| --- | --- |", *lines])
 
 
 def _largest_errors(outcomes: Outcomes) -> str:

@@ -92,10 +92,10 @@ def train(params: TrainParams) -> TrainResult:
         key = metric_key(params.metric)
         value = fitted.metrics[key]
         warn_if_no_better_than_constant(metric_of(params), fitted.outcomes, value)
-        description = render_model_card(params, training, holdout, fitted)
-        tags = _tags(params, dataset, fitted)
+        description = render_model_card(fitted)
+        tags = _tags(fitted)
         runs.log_metrics(run_id, params.as_text(), fitted.metrics, tags, description)
-        _log_dataset(dataset, Path(params.data).stem)
+        runs.log_dataset(dataset, name=Path(params.data).stem)
         logged = log_model(
             fitted.estimator,
             example=holdout.features.head(EXAMPLE_ROWS),
@@ -105,38 +105,27 @@ def train(params: TrainParams) -> TrainResult:
             trusted=trusted,
         )
         with runs.artifacts_folder() as folder:
-            _write_evidence(folder / EVIDENCE, params, dataset, training, holdout, fitted)
+            _write_evidence(folder / EVIDENCE, fitted)
             manifest = write_manifest(folder / EVIDENCE, logged.manifest)
             if params.plots:
                 with _log_warnings():
-                    save_plots(folder / "plots", params, dataset, training, holdout, fitted)
+                    save_plots(folder / "plots", fitted)
         tags |= {"metric": params.metric, key: format_value(value)}
         version = register_version(
             logged, manifest, name=params.name, run_id=run_id, tags=tags, description=description
         )
         set_stage(params.name, params.stage, version)
-    return TrainResult(
-        run_id,
-        store.address(),
-        params.name,
-        version,
-        params.stage,
-        len(training.labels),
-        len(holdout.labels),
-        fitted.metrics,
-        tuple(holdout.features.iloc[0]),
-        params.task,
-        params.metric,
-    )
+    return _result(params, run_id, version, training, holdout, fitted.metrics)
 
 
-def _tags(params: TrainParams, dataset: Dataset, fitted: FittedModel) -> dict[str, str]:
+def _tags(fitted: FittedModel) -> dict[str, str]:
     """Return the tags of a run, among them the choices that the table or the folds made."""
+    params = fitted.params
     tags = {
         "model": params.model,
         "task": params.task,
-        "data_digest": dataset.digest,
-        "scaled": as_text(model_pipeline.is_scaled(params, dataset.features)),
+        "data_digest": fitted.dataset.digest,
+        "scaled": as_text(model_pipeline.is_scaled(params, fitted.dataset.features)),
     }
     if params.threshold is not None:
         tags["threshold"] = f"{fitted.estimator[-1].threshold:.6g}"
@@ -157,53 +146,48 @@ def find_result(params: TrainParams, run_id: str, metrics: Mapping[str, float]) 
     if version is None:
         return None
     dataset = load_dataset(params)
-    rows = split.split_rows(dataset, params)
-    example = tuple(dataset.take(rows[1]).features.iloc[0])
-    counts = len(rows[0]), len(rows[1])
+    training, holdout = (dataset.take(rows) for rows in split.split_rows(dataset, params))
+    return _result(params, run_id, version, training, holdout, metrics)
+
+
+def _result(
+    params: TrainParams,
+    run_id: str,
+    version: int,
+    training: Dataset,
+    holdout: Dataset,
+    metrics: Mapping[str, float],
+) -> TrainResult:
     return TrainResult(
         run_id,
         store.address(),
         params.name,
         version,
         params.stage,
-        *counts,
+        len(training.labels),
+        len(holdout.labels),
         dict(metrics),
-        example,
+        tuple(holdout.features.iloc[0]),
         params.task,
         params.metric,
     )
 
 
-def _log_dataset(dataset: Dataset, name: str) -> None:
-    table = dataset.features.copy()
-    table[dataset.target] = dataset.label_values()
-    runs.log_dataset(table, source=dataset.source, target=dataset.target, name=name, digest=dataset.digest)
-
-
-def _write_evidence(
-    folder: Path,
-    params: TrainParams,
-    dataset: Dataset,
-    training: Dataset,
-    holdout: Dataset,
-    fitted: FittedModel,
-) -> None:
+def _write_evidence(folder: Path, fitted: FittedModel) -> None:
+    params, dataset, holdout, outcomes = fitted.params, fitted.dataset, fitted.holdout, fitted.outcomes
     folder.mkdir()
     evidence.write_evaluation(folder, evidence.Evaluation(params.task, params.metric))
     evidence.write_holdout(folder, holdout.features, pd.Series(holdout.label_values(), name=holdout.target))
-    evidence.write_training_rows(folder, dataset.features, training.features)
-    few, outcomes = slice(0, EXAMPLE_ROWS), fitted.outcomes
+    evidence.write_training_rows(folder, dataset.features, fitted.training.features)
+    few = slice(0, EXAMPLE_ROWS)
     probabilities = None if outcomes.probabilities is None else outcomes.probabilities[few]
     evidence.write_recorded_predictions(
         folder, evidence.RecordedPredictions(holdout.features.iloc[few], fitted.predicted[few], probabilities)
     )
-    stored = None if params.metric == "accuracy" else outcomes
     dates = kinds_of_columns(dataset.features, params.dtypes)[DATES]
     times = [name for name in dataset.features if name in {*dates, params.time}]
-    made = make_baseline(
-        training.features, dataset.target, outcomes.predicted, outcomes.labels, stored, params.metric, times
-    )
-    write_baseline(folder, made)
+    features, target = fitted.training.features, dataset.target
+    write_baseline(folder, make_baseline(features, target, outcomes, params.metric, times))
 
 
 @contextmanager

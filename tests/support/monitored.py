@@ -27,6 +27,7 @@ from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.evaluation.verdict import GateResult, Verdict
 from registry_tools.promotion import promote, rollback
 from registry_tools.refs import ModelRef
+from registry_tools.stats.metric import Outcomes
 from tests.support.registries import Place
 
 IRIS = load_iris(as_frame=True)
@@ -173,7 +174,8 @@ def small(columns: dict[str, Any] | None = None) -> baseline.TrainingBaseline:
     right = np.array(["cat", "dog"] * 5, dtype=object)
     predicted = right.copy()
     predicted[0] = "dog"
-    return baseline.make_baseline(pd.DataFrame(columns or {"x": np.arange(40.0)}), "kind", predicted, right)
+    training = pd.DataFrame(columns or {"x": np.arange(40.0)})
+    return baseline.make_baseline(training, "kind", Outcomes(right, predicted))
 
 
 def predicted_window(

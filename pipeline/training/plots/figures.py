@@ -70,26 +70,18 @@ def roc_and_precision_recall(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
     shown = sorted(curves, key=lambda name: -curves[name]["rows"])[:_MOST_CURVES]
     figure = Figure(figsize=(9.6, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2)
+    panels = (left, "roc", "roc_auc"), (right, "precision_recall", "average_precision")
     for place, name in enumerate(sorted(shown, key=list(curves).index)):
-        curve = curves[name]
-        style = {
-            "color": _COLORS[place % len(_COLORS)],
-            "linestyle": _STYLES[place // len(_COLORS) % len(_STYLES)],
-            "linewidth": 1.8,
-        }
-        roc, both = curve["roc"], curve["precision_recall"]
-        left.plot(
-            roc["false_positive_rate"],
-            roc["true_positive_rate"],
-            label=f"{_short(name)}  {curve['roc_auc']:.3f}",
-            **style,
-        )
-        right.plot(
-            both["recall"],
-            both["precision"],
-            label=f"{_short(name)}  {curve['average_precision']:.3f}",
-            **style,
-        )
+        for axes, kind, area in panels:
+            x, y = curves[name][kind].values()
+            axes.plot(
+                x,
+                y,
+                label=f"{_short(name)}  {curves[name][area]:.3f}",
+                color=_COLORS[place % len(_COLORS)],
+                linestyle=_STYLES[place // len(_COLORS) % len(_STYLES)],
+                linewidth=1.8,
+            )
     left.plot([0, 1], [0, 1], color="#999999", linewidth=0.8)
     left.set(title="ROC, area", xlabel="false positive rate", ylabel="true positive rate")
     right.set(title="Precision and recall, average precision", xlabel="recall", ylabel="precision")
@@ -111,15 +103,13 @@ def reliability(found: Mapping[str, Any]) -> Figure:
     figure = Figure(figsize=(5.2, 4.8), layout="constrained")
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color="#999999", linewidth=0.8)
-    confidence = [each["confidence"] for each in bins]
-    accuracy = [each["accuracy"] for each in bins]
-    axes.plot(confidence, accuracy, color=_COLORS[0], marker="o", linewidth=1.8)
-    for x, y, each in zip(confidence, accuracy, bins, strict=True):
-        above = y < 0.9
+    points = [(each["confidence"], each["accuracy"]) for each in bins]
+    axes.plot(*zip(*points, strict=True), color=_COLORS[0], marker="o", linewidth=1.8)
+    for each, point in zip(bins, points, strict=True):
+        place = (0, 7 if each["accuracy"] < 0.9 else -14)
         axes.annotate(
-            str(each["rows"]), (x, y), xytext=(0, 7 if above else -14),
-            textcoords="offset points", ha="center", fontsize="small",
-        )  # fmt: skip
+            str(each["rows"]), point, place, textcoords="offset points", ha="center", fontsize="small"
+        )
     axes.set(
         title=f"Reliability, calibration error {found['expected_calibration_error']:.3f}",
         xlabel="probability of the likeliest class", ylabel="share that was correct",
@@ -169,7 +159,7 @@ def importance(entries: Sequence[Mapping[str, Any]], name: str = "accuracy", ris
     name, rises
         The metric, and whether it rises if the model gets worse.
     """
-    shown = list(entries[:_MOST_COLUMNS])[::-1]
+    shown = entries[:_MOST_COLUMNS][::-1]
     figure = Figure(figsize=(6.4, 1.4 + 0.34 * len(shown)), layout="constrained")
     axes = figure.add_subplot()
     axes.barh(
@@ -180,10 +170,8 @@ def importance(entries: Sequence[Mapping[str, Any]], name: str = "accuracy", ris
         ecolor="#444444",
     )
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set(
-        title="Permutation importance on the holdout",
-        xlabel=f"{name} {'added' if rises else 'lost'} by shuffling",
-    )
+    change = "added" if rises else "lost"
+    axes.set(title="Permutation importance on the holdout", xlabel=f"{name} {change} by shuffling")
     return figure
 
 
@@ -200,15 +188,8 @@ def learning_curve(points: Sequence[Mapping[str, Any]], name: str = "accuracy") 
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axes = figure.add_subplot()
     rows = [point["rows"] for point in points]
-    for place, (part, marker) in enumerate((("training", "s"), ("holdout", "o"))):
-        axes.plot(
-            rows,
-            [point[part] for point in points],
-            color=_COLORS[place],
-            linestyle=_STYLES[1 - place],
-            marker=marker,
-            label=f"{part} rows",
-        )
+    for part, color, style in (("training", _COLORS[0], "s--"), ("holdout", _COLORS[1], "o-")):
+        axes.plot(rows, [point[part] for point in points], style, color=color, label=f"{part} rows")
     axes.set(title="Learning curve", xlabel="rows trained on", ylabel=name)
     axes.legend(frameon=False)
     return figure

@@ -16,10 +16,10 @@ from sklearn.inspection import permutation_importance
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
 
+from pipeline.data.dataset import Dataset
 from pipeline.training.scoring import Scorer, scorer
 from registry_tools.errors import first_line
-from registry_tools.stats.metric import Metric, Outcomes, find_metric
-from registry_tools.task import CLASSIFICATION
+from registry_tools.stats.metric import Metric, Outcomes
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +30,6 @@ _BINS = 10
 _REPEATS = 5
 _SHARES = (0.1, 0.25, 0.5, 0.75)
 _MOST_ROWS = 2000  # points of a scatter plot
-ACCURACY = find_metric("accuracy", CLASSIFICATION)
 
 
 def one_against_the_rest(
@@ -85,20 +84,13 @@ def reliability(labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.flo
         Predicted probabilities, shape (rows, classes), classes in code order.
     """
     confidence = probabilities.max(axis=1)
-    correct = probabilities.argmax(axis=1) == labels
-    places = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
-    bins = []
-    for place in np.unique(places):
-        inside = places == place
-        bins.append(
-            {
-                "confidence": round(float(confidence[inside].mean()), 6),
-                "accuracy": round(float(correct[inside].mean()), 6),
-                "rows": int(inside.sum()),
-            }
-        )
-    distance = sum(abs(each["confidence"] - each["accuracy"]) * each["rows"] for each in bins)
-    return {"bins": bins, "expected_calibration_error": round(distance / len(labels), 6)}
+    rows = pd.DataFrame(
+        {"confidence": confidence, "accuracy": probabilities.argmax(axis=1) == labels}, dtype=float
+    )
+    in_bin = rows.groupby(np.minimum((confidence * _BINS).astype(int), _BINS - 1))
+    bins = in_bin.mean().round(6).assign(rows=in_bin.size())
+    error = np.average((bins["confidence"] - bins["accuracy"]).abs(), weights=bins["rows"])
+    return {"bins": bins.to_dict("records"), "expected_calibration_error": round(float(error), 6)}
 
 
 def errors(outcomes: Outcomes) -> dict[str, list[float]]:
@@ -107,21 +99,12 @@ def errors(outcomes: Outcomes) -> dict[str, list[float]]:
     A residual is the true number minus the predicted one.
     """
     rows = len(outcomes.labels)
-    kept = np.arange(rows)
-    if rows > _MOST_ROWS:
-        kept = np.sort(np.random.default_rng(0).choice(rows, _MOST_ROWS, replace=False))
+    kept = np.sort(np.random.default_rng(0).choice(rows, min(rows, _MOST_ROWS), replace=False))
     true, predicted = outcomes.labels[kept], outcomes.predicted[kept]
     return {"true": true.tolist(), "predicted": predicted.tolist(), "residual": (true - predicted).tolist()}
 
 
-def importance(
-    estimator: Any,
-    features: pd.DataFrame,
-    labels: pd.Series,
-    random_state: int,
-    metric: Metric = ACCURACY,
-    target_names: Sequence[str] | None = None,
-) -> list[dict[str, Any]]:
+def importance(estimator: Any, holdout: Dataset, metric: Metric, random_state: int) -> list[dict[str, Any]]:
     """Return the permutation importance of each column, largest first.
 
     The importance of a column is how much worse the metric of the model gets if the values of the
@@ -131,88 +114,73 @@ def importance(
     ----------
     estimator
         The fitted estimator.
-    features, labels
-        The holdout, shapes (rows, columns) and (rows,).
-    random_state
-        The seed of the permutations.
+    holdout
+        The held-out rows.
     metric
         The metric.
-    target_names
-        The class names in code order; None takes the codes.
+    random_state
+        The seed of the permutations.
     """
-    score = scorer(metric, _names(labels, metric, target_names))
+    score = scorer(metric, holdout.target_names)
     sign = -1 if metric.less_is_better else 1
 
     def signed(*rows: Any) -> float:
         return sign * score(*rows)
 
+    features, labels = holdout.features, holdout.labels
     found = permutation_importance(
         estimator, features, labels, scoring=signed, n_repeats=_REPEATS, random_state=random_state
     )
+    values = zip(features.columns, found.importances_mean, found.importances_std, strict=True)
     entries = [
         {"column": str(column), "mean": round(float(mean), 6), "std": round(float(std), 6)}
-        for column, mean, std in zip(
-            features.columns, found.importances_mean, found.importances_std, strict=True
-        )
+        for column, mean, std in values
     ]
     return sorted(entries, key=lambda entry: -entry["mean"])
 
 
 def learning_curve(
-    fit: Callable[[npt.NDArray[np.int64]], Any],
+    fit: Callable[[Dataset], Any],
     fitted: Any,
-    training: tuple[pd.DataFrame, pd.Series],
-    holdout: tuple[pd.DataFrame, pd.Series],
+    training: Dataset,
+    holdout: Dataset,
+    metric: Metric,
     random_state: int,
-    metric: Metric = ACCURACY,
-    target_names: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Return the metric on training rows and holdout by the number of training rows.
 
     Parameters
     ----------
     fit
-        Returns an estimator that is fitted to the training rows at these positions.
+        Returns an estimator that is fitted to the given training rows.
     fitted
         The estimator that was fitted to all training rows; it gives the last point.
     training, holdout
-        Features, shape (rows, columns), and label codes or numbers, shape (rows,).
+        The training rows and the held-out rows.
+    metric
+        The metric.
     random_state
         The seed that draws the training rows of each point.
-    metric, target_names
-        As for `importance`.
     """
-    features, labels = training
-    score = scorer(metric, _names(labels, metric, target_names))
-    is_class = metric.task == CLASSIFICATION
-    classes = labels.nunique() if is_class else 1
+    score = scorer(metric, training.target_names)
+    kind = StratifiedShuffleSplit if training.target_names else ShuffleSplit
+    classes = training.labels.nunique() if training.target_names else 1
     points = []
     for share in _SHARES:
-        rows = round(share * len(labels))
-        if not 2 * classes <= rows <= len(labels) - classes:
+        rows = round(share * len(training.labels))
+        if not 2 * classes <= rows <= len(training.labels) - classes:
             continue
-        kind = StratifiedShuffleSplit if is_class else ShuffleSplit
-        taken = next(kind(1, train_size=rows, random_state=random_state).split(features, labels))[0]
-        part = features.iloc[taken], labels.iloc[taken]
+        drawn = kind(1, train_size=rows, random_state=random_state)
+        part = training.take(next(drawn.split(training.features, training.labels))[0])
         try:
-            points.append(_point(score, fit(taken), part, holdout))
+            points.append(_point(score, fit(part), part, holdout))
         except ValueError as error:
             # The estimator needs more rows, for example one of each class in each fold.
             _log.warning("the learning curve has no point at %d rows: %s", rows, first_line(error, 150))
     return [*points, _point(score, fitted, training, holdout)]
 
 
-def _names(labels: pd.Series, metric: Metric, names: Sequence[str] | None) -> Sequence[str]:
-    if metric.task != CLASSIFICATION:
-        return ()
-    return names if names is not None else [str(code) for code in range(int(labels.max()) + 1)]
-
-
-def _point(
-    score: Scorer, estimator: Any, training: tuple[pd.DataFrame, pd.Series], holdout: tuple[Any, Any]
-) -> dict[str, Any]:
-    return {
-        "rows": len(training[1]),
-        "training": round(score(estimator, *training), 6),
-        "holdout": round(score(estimator, *holdout), 6),
-    }
+def _point(score: Scorer, estimator: Any, training: Dataset, holdout: Dataset) -> dict[str, Any]:
+    sides = {"training": training, "holdout": holdout}
+    values = {name: round(score(estimator, side.features, side.labels), 6) for name, side in sides.items()}
+    return {"rows": len(training.labels), **values}

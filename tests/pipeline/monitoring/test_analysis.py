@@ -22,7 +22,7 @@ HOLDOUT = np.array(["a", "b", "c"] * 10, dtype=object)
 
 
 def baseline_of(training: pd.DataFrame) -> TrainingBaseline:
-    return baseline.make_baseline(training, "kind", HOLDOUT, HOLDOUT)
+    return baseline.make_baseline(training, "kind", Outcomes(HOLDOUT, HOLDOUT))
 
 
 def labelled(rows: int, correct: int) -> LabelledPredictions:

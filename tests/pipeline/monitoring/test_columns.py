@@ -19,6 +19,7 @@ from pipeline.monitoring.data.window import CurrentWindow
 from pipeline.params.definitions import TrainParams
 from pipeline.training import baseline
 from pipeline.training.train import train
+from registry_tools.stats.metric import Outcomes
 from tests.support.monitored import (
     SHIFTED,
     LogPart,
@@ -39,7 +40,7 @@ def words(counts: dict[str, int]) -> pd.DataFrame:
 def found_in(before: pd.DataFrame, now: pd.DataFrame) -> analysis.FeatureDrift:
     """Return the drift of the only feature of two tables, without a store."""
     line = np.array(["cat"] * 20, dtype=object)
-    own = baseline.make_baseline(before, "kind", line, line)
+    own = baseline.make_baseline(before, "kind", Outcomes(line, line))
     window = CurrentWindow(pa.Table.from_pandas(now, preserve_index=False), None, None)
     return analysis.analyse_window(1, own, window, None, 20, 0.01).features[0]
 

@@ -45,7 +45,7 @@ def classes(rows: int, seed: int, found: float = 0.9) -> Outcomes:
 
 
 def compare(promoted: Outcomes, live: Outcomes, metric: str) -> tuple[Any, Any]:
-    own = baseline.make_baseline(FEATURES, "y", promoted.predicted, promoted.labels, promoted, metric)
+    own = baseline.make_baseline(FEATURES, "y", promoted, metric)
     return compare_live(own, LabelledPredictions(live, ()))
 
 

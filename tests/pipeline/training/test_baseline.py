@@ -15,12 +15,14 @@ import pytest
 from pipeline.training import baseline
 from pipeline.training.baseline import CategoryProfile, NumericProfile, TrainingBaseline
 from registry_tools.errors import VerificationError
+from registry_tools.stats.metric import Outcomes
 from tests.support.monitored import IRIS, mixed
 
 
 def baseline_of(training: pd.DataFrame) -> TrainingBaseline:
     predicted = np.array(["cat", "dog", "dog"], dtype=object)
-    return baseline.make_baseline(training, "kind", predicted, np.array(["cat", "dog", "cat"], dtype=object))
+    labels = np.array(["cat", "dog", "cat"], dtype=object)
+    return baseline.make_baseline(training, "kind", Outcomes(labels, predicted))
 
 
 def test_a_baseline_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pipeline.monitoring.data import labels
 from pipeline.monitoring.data.window import CurrentWindow
 from pipeline.training import baseline
 from registry_tools.mlflow_store import stages
+from registry_tools.stats.metric import Outcomes
 from tests.support.monitored import (
     NAMES,
     LogPart,
@@ -134,7 +135,7 @@ def test_rows_without_the_id_of_a_request_cannot_be_labelled(
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_numbers_as_labels_may_have_missing_values(form: str, tmp_path: Path) -> None:
     right = np.array(["0", "1"] * 5, dtype=object)
-    own = baseline.make_baseline(pd.DataFrame({"x": np.arange(40.0)}), "kind", right, right)
+    own = baseline.make_baseline(pd.DataFrame({"x": np.arange(40.0)}), "kind", Outcomes(right, right))
     table = pd.DataFrame({"request_id": IDS, "kind": [0, 1, np.nan, 0]})
     path = tmp_path / f"labels.{form}"
     table.to_csv(path, index=False) if form == "csv" else table.to_parquet(path, index=False)
@@ -156,7 +157,7 @@ def test_a_label_that_is_not_known_yet_is_missing(form: str, text: str, tmp_path
 
 def test_a_class_with_the_name_of_a_missing_value_is_a_label(tmp_path: Path) -> None:
     right = np.array(["NA", "EU"] * 5, dtype=object)
-    own = baseline.make_baseline(pd.DataFrame({"x": np.arange(40.0)}), "region", right, right)
+    own = baseline.make_baseline(pd.DataFrame({"x": np.arange(40.0)}), "region", Outcomes(right, right))
     path = tmp_path / "labels.csv"
     path.write_text("request_id,label\nr0,NA\nr1,NA\nr2,\nr3,null\n")
     live = labels.join_labels(
@@ -167,7 +168,7 @@ def test_a_class_with_the_name_of_a_missing_value_is_a_label(tmp_path: Path) -> 
 
 def test_integers_with_a_text_for_missing_labels_are_classes(tmp_path: Path) -> None:
     right = np.array(["0", "1"] * 5, dtype=object)
-    own = baseline.make_baseline(pd.DataFrame({"x": np.arange(40.0)}), "kind", right, right)
+    own = baseline.make_baseline(pd.DataFrame({"x": np.arange(40.0)}), "kind", Outcomes(right, right))
     path = tmp_path / "labels.csv"
     path.write_text("request_id,label\nr0,0.0\nr1,1.0\nr2,NA\nr3,0.0\n")
     live = labels.join_labels(labels.read_labels(path, "kind"), predicted_window(["0", "1", "0", "1"]), own)
@@ -189,7 +190,7 @@ def test_labels_that_are_not_known_yet_roll_nothing_back(local: Place, model: st
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_true_and_false_may_be_labels(form: str, tmp_path: Path) -> None:
     right = np.array(["False", "True"] * 5, dtype=object)  # as a training names them
-    own = baseline.make_baseline(pd.DataFrame({"x": np.arange(40.0)}), "kind", right, right)
+    own = baseline.make_baseline(pd.DataFrame({"x": np.arange(40.0)}), "kind", Outcomes(right, right))
     table = pd.DataFrame({"request_id": IDS, "kind": [False, True, True, True]})
     path = tmp_path / f"labels.{form}"
     table.to_csv(path, index=False) if form == "csv" else table.to_parquet(path, index=False)

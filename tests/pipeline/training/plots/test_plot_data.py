@@ -12,13 +12,20 @@ from sklearn.base import clone
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
+from pipeline.data.dataset import Dataset
 from pipeline.training.plots import figures, plot_data
 from registry_tools.stats.metric import Outcomes, find_metric
-from registry_tools.task import REGRESSION
+from registry_tools.task import CLASSIFICATION, REGRESSION
 
 LABELS = np.array([0, 0, 1, 1, 2, 2])
 CERTAIN = np.eye(3)[LABELS]
 NAMES = ["a", "b", "c"]
+ACCURACY, RMSE = find_metric("accuracy", CLASSIFICATION), find_metric("rmse", REGRESSION)
+
+
+def dataset(features: pd.DataFrame, labels: pd.Series, names: tuple[str, ...] = ("no", "yes")) -> Dataset:
+    rows = np.arange(len(labels), dtype=np.uint64)
+    return Dataset(features, labels, "y", names, rows, "source", "digest", rows)
 
 
 def test_a_perfect_classifier_has_an_area_of_one() -> None:
@@ -60,25 +67,24 @@ def test_the_only_informative_column_has_the_largest_importance() -> None:
     table = pd.DataFrame({"noise": rng.random(200), "all": rng.random(200)})
     labels = (table["all"] > 0.5).astype(int)
     fitted = LogisticRegression().fit(table, labels)
-    entries = plot_data.importance(fitted, table, labels, 1)
+    entries = plot_data.importance(fitted, dataset(table, labels), ACCURACY, 1)
     assert [entry["column"] for entry in entries] == ["all", "noise"]
     assert entries[0]["mean"] > 0.3 > abs(entries[1]["mean"])
 
 
-def fit_to(estimator: Any, features: pd.DataFrame, labels: pd.Series) -> Callable[[np.ndarray], Any]:
-    """Return a function that fits an estimator to the rows at some positions."""
-    return lambda rows: clone(estimator).fit(features.iloc[rows], labels.iloc[rows])
+def fit(estimator: Any) -> Callable[[Dataset], Any]:
+    """Return a function that fits an estimator to rows."""
+    return lambda rows: clone(estimator).fit(rows.features, rows.labels)
 
 
 def test_a_learning_curve_ends_with_the_fitted_model_and_is_reproducible() -> None:
     rng = np.random.default_rng(1)
     table = pd.DataFrame({"x": rng.random(100)})
     labels = (table["x"] + rng.normal(0, 0.1, 100) > 0.5).astype(int)
-    parts = (table[:80], labels[:80]), (table[80:], labels[80:])
-    fitted = LogisticRegression().fit(*parts[0])
+    training, holdout = dataset(table[:80], labels[:80]), dataset(table[80:], labels[80:])
+    refit = fit(LogisticRegression())
     first, second = (
-        plot_data.learning_curve(fit_to(LogisticRegression(), *parts[0]), fitted, *parts, random_state=1)
-        for _ in "ab"
+        plot_data.learning_curve(refit, refit(training), training, holdout, ACCURACY, 1) for _ in "ab"
     )
     assert first == second
     assert [point["rows"] for point in first] == [8, 20, 40, 60, 80]
@@ -89,11 +95,9 @@ def test_a_point_with_too_few_rows_for_the_neighbours_is_left_out_with_a_warning
 ) -> None:
     table = pd.DataFrame({"x": np.linspace(0, 1, 100)})
     labels = (table["x"] > 0.5).astype(int)
-    parts = (table[::2], labels[::2]), (table[1::2], labels[1::2])
-
-    fitted = KNeighborsClassifier(15).fit(*parts[0])
-    fit = fit_to(KNeighborsClassifier(15), *parts[0])
-    points = plot_data.learning_curve(fit, fitted, *parts, random_state=1)
+    training, holdout = dataset(table[::2], labels[::2]), dataset(table[1::2], labels[1::2])
+    refit = fit(KNeighborsClassifier(15))
+    points = plot_data.learning_curve(refit, refit(training), training, holdout, ACCURACY, 1)
     assert [point["rows"] for point in points] == [25, 38, 50]
     assert "the learning curve has no point at 12 rows: Expected n_neighbors" in caplog.text
 
@@ -111,21 +115,20 @@ def test_the_importance_of_a_regression_is_the_error_that_shuffling_adds() -> No
     rng = np.random.default_rng(1)
     table = pd.DataFrame({"noise": rng.random(200), "all": rng.random(200)})
     labels = 10 * table["all"]
-    rmse = find_metric("rmse", REGRESSION)
-    entries = plot_data.importance(LinearRegression().fit(table, labels), table, labels, 1, rmse)
+    rows, refit = dataset(table, labels, ()), fit(LinearRegression())
+    fitted = refit(rows)
+    entries = plot_data.importance(fitted, rows, RMSE, 1)
     assert [entry["column"] for entry in entries] == ["all", "noise"]
     assert entries[0]["mean"] > 3
-    fitted, parts = LinearRegression().fit(table, labels), [(table, labels)] * 2
-    curve = plot_data.learning_curve(fit_to(LinearRegression(), *parts[0]), fitted, *parts, 1, rmse)
+    curve = plot_data.learning_curve(refit, fitted, rows, rows, RMSE, 1)
     assert [point["rows"] for point in curve] == [20, 50, 100, 150, 200]
     assert all(point["holdout"] < 1e-6 for point in curve)
 
 
 def test_a_learning_curve_of_few_rows_has_fewer_points() -> None:
     table, labels = pd.DataFrame({"x": [0.0, 1.0, 0.1]}), pd.Series([0, 1, 0])
-    fitted = LogisticRegression().fit(table, labels)
-    part = table, labels
-    points = plot_data.learning_curve(fit_to(fitted, *part), fitted, part, part, random_state=1)
+    part, refit = dataset(table, labels), fit(LogisticRegression())
+    points = plot_data.learning_curve(refit, refit(part), part, part, ACCURACY, 1)
     assert [point["rows"] for point in points] == [3]
 
 
