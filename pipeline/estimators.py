@@ -115,11 +115,8 @@ def models_of(task: str) -> list[str]:
 
 def estimators_that_take(name: str) -> str:
     """Return the models that use a parameter of the training, separated by commas, for its help text."""
-    return ", ".join(
-        key
-        for key, model in ESTIMATORS.items()
-        if name in {taken.rpartition("__")[2] for taken in model.takes}
-    )
+    users = (key for key, spec in ESTIMATORS.items() if any(taken.endswith(name) for taken in spec.takes))
+    return ", ".join(users)
 
 
 def grid_points(values: Range | tuple[Any, ...], count: int) -> tuple[Any, ...]:

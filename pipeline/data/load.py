@@ -11,17 +11,10 @@ import numpy as np
 from sklearn.datasets import load_iris
 from sklearn.utils import resample
 
+from pipeline.data import row_roles
 from pipeline.data.check import usable_columns
 from pipeline.data.dataset import Dataset, quoted_values
 from pipeline.data.labels import class_codes, decide_task, label_numbers
-from pipeline.data.row_roles import (
-    check_columns,
-    check_groups_of_classes,
-    row_times,
-    row_units,
-    row_weights,
-    without_roles,
-)
 from pipeline.data.split import split_rows
 from pipeline.errors import DataError, InvalidParameter
 from pipeline.params.definitions import TrainParams
@@ -66,7 +59,7 @@ def _load_table(params: TrainParams) -> Dataset:
     except InputError as error:
         raise DataError(f"data={error}") from error
     table.columns = table.columns.map(str)
-    check_columns(table, params)
+    row_roles.check_columns(table, params)
     unlabelled = table[target].isna()
     if unlabelled.any():
         _log.warning("%d rows without a label in %r are left out", unlabelled.sum(), target)
@@ -74,15 +67,15 @@ def _load_table(params: TrainParams) -> Dataset:
     if table.empty:
         raise DataError(f"target={target}: {path} has no labelled row")
     task = decide_task(table[target], params.task)
-    times, weights = row_times(table, params), row_weights(table, params)
+    times, weights = row_roles.row_times(table, params), row_roles.row_weights(table, params)
     # Before the rows are hashed: two that differ in a name alone belong on one side of a split.
     table = table.drop(columns=list(params.drop))
-    features = without_roles(table, params)
-    units = row_units(table, features, params)
+    features = row_roles.without_roles(table, params)
+    units = row_roles.row_units(table, features, params)
     names: tuple[str, ...] = ()
     if task == CLASSIFICATION:
         names, labels = class_codes(table[target], path)
-        check_groups_of_classes(table, params)
+        row_roles.check_groups_of_classes(table, params)
     else:
         labels = label_numbers(table[target], path)
     features = usable_columns(features, path, params.dtypes)

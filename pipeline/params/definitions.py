@@ -133,11 +133,8 @@ class TrainParams(TableParams):
         if self.data == "iris" and self.task == REGRESSION:
             raise InvalidParameter("task", self.task, "needs data=FILE; the labels of iris are classes")
         if self.split == "hash" and isinstance(self.test_size, int):
-            raise InvalidParameter(
-                "test_size",
-                self.test_size,
-                "split=hash needs a fraction: with a number, rows change sides when the table grows",
-            )
+            reason = "split=hash needs a fraction: with a number, rows change sides when the table grows"
+            raise InvalidParameter("test_size", self.test_size, reason)
         if self.time is not None and self.split == "hash":
             raise InvalidParameter("split", "hash", f"time={self.time} already chooses the held-out rows")
         if self.time is not None and "x" in self.cv:
@@ -219,17 +216,13 @@ class MonitorParams(CheckedParams):
         """
         super().__post_init__()
         if self.current is None:
-            raise InvalidParameter(
-                "current", "none", "the production data is required: a folder of the log or a file"
-            )
+            reason = "the production data is required: a folder of the log or a file"
+            raise InvalidParameter("current", "none", reason)
         if self.promote and self.retrain is None:
             raise InvalidParameter("promote", "true", "needs retrain=TABLE")
         if self.rollback and self.labels is None:
             raise InvalidParameter("rollback", "true", "needs labels=FILE, to compute the live accuracy")
         if self.retrain is not None and self.stage == CANDIDATE_STAGE:
-            raise InvalidParameter(
-                "retrain",
-                self.retrain,
-                f"the candidate would replace the version in {CANDIDATE_STAGE}, the monitored stage, without "
-                "any gate: monitor another stage",
-            )
+            watched = f"{CANDIDATE_STAGE}, the monitored stage, without any gate"
+            reason = f"the candidate would replace the version in {watched}: monitor another stage"
+            raise InvalidParameter("retrain", self.retrain, reason)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from typing import Any
 
@@ -24,14 +23,6 @@ from registry_tools.models.manifest import manifest_of
 _MODEL_REQUIREMENTS = ("mlflow", "scikit-learn", "skops", "numpy", "pandas", "scipy")
 
 
-@dataclass(frozen=True)
-class StoredModel:
-    """A model that is stored with a run but not registered yet."""
-
-    model_id: str
-    manifest: Mapping[str, str]
-
-
 def log_model(
     estimator: Any,
     *,
@@ -40,8 +31,8 @@ def log_model(
     predicted: Any,
     target_names: Sequence[str],
     trusted: Sequence[str],
-) -> StoredModel:
-    """Store a model with the active run, and return it with the manifest of its stored files.
+) -> tuple[str, Mapping[str, str]]:
+    """Store a model with the active run; return its id and the manifest of its stored files.
 
     Parameters
     ----------
@@ -84,4 +75,4 @@ def log_model(
     client = MlflowClient()
     location = client.get_logged_model(info.model_id).artifact_location
     with artifacts.download(client, location) as folder:
-        return StoredModel(info.model_id, manifest_of(folder))
+        return info.model_id, manifest_of(folder)

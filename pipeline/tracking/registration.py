@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from mlflow import MlflowClient
 
 from pipeline.errors import RegistrationError
-from pipeline.tracking.model_logging import StoredModel
 from registry_tools.errors import RegistryToolsError
 from registry_tools.mlflow_store import registry
 from registry_tools.models.manifest import VersionManifest, digest_of
@@ -15,7 +14,7 @@ from registry_tools.promotion.promote import register
 
 
 def register_version(
-    stored: StoredModel,
+    model_id: str,
     manifest: VersionManifest,
     *,
     name: str,
@@ -27,8 +26,8 @@ def register_version(
 
     Parameters
     ----------
-    stored
-        The model to register.
+    model_id
+        The stored model.
     manifest
         The files of the model and of its evidence; their digests become tags.
     name
@@ -45,9 +44,9 @@ def register_version(
     return registry.register(
         MlflowClient(),
         name,
-        source=f"models:/{stored.model_id}",
+        source=f"models:/{model_id}",
         run_id=run_id,
-        model_id=stored.model_id,
+        model_id=model_id,
         description=description,
         tags={**tags, **digests},
     )

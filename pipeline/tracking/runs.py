@@ -44,6 +44,11 @@ _UI_TAGS = experiments.described(_DESCRIPTION) | experiments.view(
 )
 
 
+def store_address() -> str:
+    """Return the tracking URI of the store in which the pipeline logs its runs."""
+    return mlflow.get_tracking_uri()
+
+
 @contextlib.contextmanager
 def training_run(experiment: str, run_name: str) -> Iterator[str]:
     """Open a run, or resume the run that `mlflow run` opened; yield the run id.
@@ -65,7 +70,7 @@ def training_run(experiment: str, run_name: str) -> Iterator[str]:
     PipelineError
         If the store does not have the run or the experiment that the environment names.
     """
-    where = mlflow.get_tracking_uri()
+    where = store_address()
     with translate_errors(where), _open_run(where, experiment, run_name) as active:
         _set_ui_tags(active.info.experiment_id)
         try:

@@ -8,6 +8,7 @@ that was interrupted, and those of a sweep that ended with fewer trials.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +18,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
-from pipeline.tracking import runs, store
+from pipeline.tracking import runs
 from registry_tools.errors import RegistryToolsError, RegistryUnavailable
 from registry_tools.mlflow_store import client, experiments, heartbeat
 from registry_tools.mlflow_store.write_once import write_once
@@ -36,7 +37,7 @@ class SweepRuns:
     def __init__(self, run_id: str, key: str) -> None:
         self.run_id = run_id
         self._key = key
-        self._where = store.address()
+        self._where = runs.store_address()
         self._client = MlflowClient()
         self._experiment = self._client.get_run(run_id).info.experiment_id
         self._open: dict[int, str] = {}  # the runs of trials under way, by the number of the trial
@@ -158,14 +159,13 @@ class SweepRuns:
 
     def _retry(self, call: Callable[[int], Result]) -> Result:
         """Call MLflow, and repeat it while its server is unavailable; the server may have done it already."""
-        until, attempt = time.monotonic() + _RETRY_SECONDS, 0
+        is_server = self._where.startswith("http")  # a file is not retried
+        until, attempts = time.monotonic() + _RETRY_SECONDS, itertools.count()
         while True:
             try:
                 with client.translate_errors(self._where):
-                    return call(attempt)
+                    return call(next(attempts))
             except RegistryUnavailable:
-                is_server = self._where.startswith("http")  # a file is not retried
                 if not is_server or time.monotonic() > until:
                     raise
                 time.sleep(1)
-                attempt += 1

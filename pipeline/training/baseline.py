@@ -21,10 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow as pa
 
 from pipeline.data.columns import is_numeric
-from registry_tools.errors import VerificationError, first_line
 from registry_tools.models import evidence
 from registry_tools.stats.metric import METRICS, Outcomes
 from registry_tools.task import CLASSIFICATION, DEFAULT_METRICS, REGRESSION
@@ -202,7 +200,7 @@ def read_baseline(folder: Path) -> TrainingBaseline | None:
     """
     if not (folder / PROFILE_FILE).is_file() or not (folder / SAMPLE_FILE).is_file():
         return None
-    try:
+    with evidence.translate_read_errors(folder / PROFILE_FILE):
         content = json.loads((folder / PROFILE_FILE).read_text(encoding="utf-8"))
         sample = pd.read_parquet(folder / SAMPLE_FILE)
         columns = {str(name): _read_profile(each) for name, each in content["columns"].items()}
@@ -226,13 +224,6 @@ def read_baseline(folder: Path) -> TrainingBaseline | None:
         if not 0 <= correct <= sum(predictions.values()) or not found.holdout_rows:
             raise ValueError("the counts of the holdout are inconsistent")
         return found
-    # Every user with write access to the registry can store any content here.
-    except (
-        *(OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError),
-        *(RecursionError, pa.ArrowException),
-    ) as error:
-        reason = first_line(error, 150)
-        raise VerificationError(f"evidence/{PROFILE_FILE} is not readable: {reason}") from error
 
 
 def _read_outcomes(path: Path, classes: Sequence[str]) -> Outcomes | None:

@@ -122,12 +122,6 @@ def check_model_params(params: TrainParams, training: Dataset, trusted: Sequence
         neighbours than a fold has rows.
     """
     estimator = create_estimator(params)
-    try:
-        # `fit` of scikit-learn begins with this check; estimators of other packages do not have it.
-        if hasattr(estimator, "_parameter_constraints"):
-            estimator._validate_params()
-    except InvalidParameterError as error:
-        raise _invalid_model_params(params, error) from error
     arguments = estimator.get_params()
     is_weighted = any(name.endswith("class_weight") and arguments[name] is not None for name in arguments)
     if is_weighted and not _gives_probabilities(estimator):

@@ -60,18 +60,16 @@ def column_transformer(
     median = SimpleImputer(strategy="median", keep_empty_features=True)
     numeric = [median, StandardScaler()] if is_scaled else [median]
     # MLflow's server passes the null of JSON as None if no row has a text, and as NaN otherwise.
-    filled = [
-        SimpleImputer(
-            missing_values=missing, strategy="constant", fill_value=_NO_TEXT, keep_empty_features=True
-        )
-        for missing in (np.nan, None)
-    ]
+    fill = {"strategy": "constant", "fill_value": _NO_TEXT, "keep_empty_features": True}
+    filled = [SimpleImputer(missing_values=missing, **fill) for missing in (np.nan, None)]
+    # A category that is not in the training rows must not raise an error at prediction.
+    one_hot = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
     parts: list[tuple[str, list[Any], list[str]]] = [
         ("numbers", numeric, kinds[NUMBERS]),
         ("dates", [_date_parts(features[kinds[DATES]]), *numeric], kinds[DATES]),
-        ("texts", [*filled, _one_hot()], few),
+        ("texts", [*filled, one_hot], few),
         ("codes", [*filled, _target_encoder(params.random_state, is_regression, folds)], many),
-        ("booleans", [_one_hot()], kinds[BOOLEANS]),
+        ("booleans", [one_hot], kinds[BOOLEANS]),
     ]
     return ColumnTransformer([(name, _in_turn(steps), columns) for name, steps, columns in parts if columns])
 
@@ -105,11 +103,6 @@ def _date_parts(dates: pd.DataFrame) -> FunctionTransformer:
         parsed = parse_dates(dates[name]).dt
         varying.append([part for part in PARTS if getattr(parsed, part).nunique() > 1] or [PARTS[0]])
     return FunctionTransformer(date_parts, kw_args={"parts": varying})
-
-
-def _one_hot() -> OneHotEncoder:
-    # A category that is not in the training rows must not raise an error at prediction.
-    return OneHotEncoder(handle_unknown="ignore", sparse_output=False)
 
 
 def _target_encoder(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from pipeline.data.leaks import warn_of_leaks
 from pipeline.data.load import load_dataset
 from pipeline.params.definitions import TrainParams
 from pipeline.params.fields import as_text
-from pipeline.tracking import runs, store
+from pipeline.tracking import runs
 from pipeline.tracking.model_logging import log_model
 from pipeline.tracking.registration import register_version, registered_version, set_stage
 from pipeline.training import model_pipeline
@@ -78,8 +78,7 @@ def train(params: TrainParams) -> TrainResult:
     """
     dataset = load_dataset(params)
     params = model_pipeline.resolve_model(params, dataset)
-    rows = split.split_rows(dataset, params)
-    training, holdout = dataset.take(rows[0]), dataset.take(rows[1])
+    training, holdout = (dataset.take(rows) for rows in split.split_rows(dataset, params))
     check_folds(training, params)
     warn_of_leaks(training, holdout, params)
     trusted = TrustPolicy.from_environment().trusted
@@ -96,7 +95,7 @@ def train(params: TrainParams) -> TrainResult:
         tags = _tags(fitted)
         runs.log_metrics(run_id, params.as_text(), fitted.metrics, tags, description)
         runs.log_dataset(dataset, name=Path(params.data).stem)
-        logged = log_model(
+        model_id, files = log_model(
             fitted.estimator,
             example=holdout.features.head(EXAMPLE_ROWS),
             features=dataset.features,
@@ -106,16 +105,16 @@ def train(params: TrainParams) -> TrainResult:
         )
         with runs.artifacts_folder() as folder:
             _write_evidence(folder / EVIDENCE, fitted)
-            manifest = write_manifest(folder / EVIDENCE, logged.manifest)
+            manifest = write_manifest(folder / EVIDENCE, files)
             if params.plots:
                 with _log_warnings():
                     save_plots(folder / "plots", fitted)
         tags |= {"metric": params.metric, key: format_value(value)}
         version = register_version(
-            logged, manifest, name=params.name, run_id=run_id, tags=tags, description=description
+            model_id, manifest, name=params.name, run_id=run_id, tags=tags, description=description
         )
         set_stage(params.name, params.stage, version)
-    return _result(params, run_id, version, training, holdout, fitted.metrics)
+    return _result(params, run_id, version, (training, holdout), fitted.metrics)
 
 
 def _tags(fitted: FittedModel) -> dict[str, str]:
@@ -146,21 +145,17 @@ def find_result(params: TrainParams, run_id: str, metrics: Mapping[str, float]) 
     if version is None:
         return None
     dataset = load_dataset(params)
-    training, holdout = (dataset.take(rows) for rows in split.split_rows(dataset, params))
-    return _result(params, run_id, version, training, holdout, metrics)
+    sides = [dataset.take(rows) for rows in split.split_rows(dataset, params)]
+    return _result(params, run_id, version, sides, metrics)
 
 
 def _result(
-    params: TrainParams,
-    run_id: str,
-    version: int,
-    training: Dataset,
-    holdout: Dataset,
-    metrics: Mapping[str, float],
+    params: TrainParams, run_id: str, version: int, sides: Sequence[Dataset], metrics: Mapping[str, float]
 ) -> TrainResult:
+    training, holdout = sides
     return TrainResult(
         run_id,
-        store.address(),
+        runs.store_address(),
         params.name,
         version,
         params.stage,

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from registry_tools.data.row_hash import hash_rows
@@ -124,7 +125,7 @@ def read_evaluation(folder: Path) -> Evaluation | None:
     if not path.is_file():
         return None
     check_size(path, _MOST_JSON_BYTES)
-    with _translate_read_errors(path):
+    with translate_read_errors(path):
         content = json.loads(path.read_text())
         task, metric = content["task"], content["metric"]
         if task not in DEFAULT_METRICS or not isinstance(metric, str):
@@ -190,7 +191,7 @@ def read_holdout(folder: Path) -> Holdout | None:
     path = folder / "holdout.parquet"
     if not path.is_file():
         return None
-    with _translate_read_errors(path):
+    with translate_read_errors(path):
         _check_rows(path)
         table = pd.read_parquet(path)
         labels = table.pop(table.columns[-1]).to_numpy(object)
@@ -218,7 +219,7 @@ def read_training_rows(folder: Path) -> TrainingRows | None:
         return None
     archives.check_npz(path, f"evidence/{path.name}")
     # Open the file here: NumPy does not close a file that it cannot read.
-    with _translate_read_errors(path), path.open("rb") as file, np.load(file) as content:
+    with translate_read_errors(path), path.open("rb") as file, np.load(file) as content:
         columns = tuple(content["columns"].astype(str).tolist())
         return TrainingRows(
             columns,
@@ -229,13 +230,14 @@ def read_training_rows(folder: Path) -> TrainingRows | None:
 
 
 @contextmanager
-def _translate_read_errors(path: Path) -> Iterator[None]:
+def translate_read_errors(path: Path) -> Iterator[None]:
+    """Raise errors of the body as a VerificationError that names the file of evidence."""
     try:
         yield
     # Any user who may write to the registry may have written any content.
     except (
         *(OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError),
-        *(EOFError, zipfile.BadZipFile),
+        *(EOFError, ArithmeticError, zipfile.BadZipFile, pa.ArrowException),
     ) as error:
         reason = first_line(error, 150)
         raise VerificationError(f"evidence/{path.name} is not readable: {reason}") from error
@@ -260,7 +262,7 @@ def read_recorded_predictions(folder: Path) -> RecordedPredictions | None:
     if not path.is_file():
         return None
     check_size(path, _MOST_JSON_BYTES)
-    with _translate_read_errors(path):
+    with translate_read_errors(path):
         content = json.loads(path.read_text())
         probabilities = content["probabilities"]
         return RecordedPredictions(
