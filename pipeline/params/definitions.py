@@ -34,10 +34,6 @@ from pipeline.params.table import TableParams
 from registry_tools.refs import model_name, stage_name
 from registry_tools.task import CLASSIFICATION, REGRESSION
 
-TASKS = (CLASSIFICATION, REGRESSION)
-SPLITS = ("stratified", "hash")
-CALIBRATIONS = ("auto", "none", "sigmoid", "isotonic")
-ENGINES = ("local", "spark")
 SAMPLERS = ("random", "tpe", "qmc", "grid")
 CANDIDATE_STAGE = "staging"  # the default stage of a newly trained version
 ALL_MODELS = "all"  # value of `model` in a sweep: try all estimators
@@ -49,7 +45,7 @@ _TABLE = optional(Kind(str, "a .csv or .parquet file"))
 
 
 def _model(other: str, bounds: str) -> Kind:
-    """Return the kind of an estimator, or another name; estimators may be added until it is parsed."""
+    """Return the kind of the name of an estimator, or of another name; each parse reads the table."""
     return Kind(str, bounds.format(", ".join(ESTIMATORS)), lambda name: name == other or name in ESTIMATORS)
 
 
@@ -59,7 +55,7 @@ class TrainParams(TableParams):
 
     task: str = param(
         AUTO,
-        choice((AUTO, *TASKS), f"auto, {' or '.join(TASKS)}"),
+        choice((AUTO, CLASSIFICATION, REGRESSION), f"auto, {CLASSIFICATION} or {REGRESSION}"),
         "Predict a class or a number; auto decides by the label column.",
     )
     metric: str = param(
@@ -84,7 +80,7 @@ class TrainParams(TableParams):
     )
     split: str = param(
         "stratified",
-        choice(SPLITS, "stratified or hash"),
+        choice(("stratified", "hash"), "stratified or hash"),
         "How to choose the holdout; hash keeps each row on its side when the table grows.",
     )
     cv: str = param(
@@ -102,7 +98,7 @@ class TrainParams(TableParams):
     )
     calibrate: str = param(
         "auto",
-        choice(CALIBRATIONS),
+        choice(("auto", "none", "sigmoid", "isotonic")),
         "Calibrate the probabilities on folds; auto gives probabilities to a model that has none.",
     )
     threshold: str | None = param(
@@ -154,7 +150,9 @@ class SweepParams(TrainParams):
         "random", choice(SAMPLERS), "How parameters are chosen; all but tpe depend on random_state alone."
     )
     n_jobs: int = param(1, integer(1, 10_000), "Trials at the same time.")
-    engine: str = param("local", choice(ENGINES, "local or spark"), "Where: in processes here, or on Spark.")
+    engine: str = param(
+        "local", choice(("local", "spark"), "local or spark"), "Where: in processes here, or on Spark."
+    )
     trial_timeout: timedelta | None = param(
         None,
         optional(duration("a time such as 30s or 5min", timedelta.resolution)),

@@ -30,7 +30,7 @@ def identity(models: Sequence[str], task: str, *inputs: object) -> str:
     specs = [ESTIMATORS[model] for model in models]
     packages = {*_PACKAGES, *(spec.factory_of(task).split(":")[0].split(".")[0] for spec in specs)}
     versions = {name: _version(importlib.import_module(name)) for name in packages}
-    parts = [inputs, versions, platform.python_version(), repr(specs), _code_digest()]
+    parts = [inputs, versions, platform.python_version(), repr(specs), _digest(Path(__file__).parents[1])]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -41,10 +41,6 @@ def _version(module: ModuleType) -> str:
         file = Path(module.__file__)
         version = _digest(file.parent if hasattr(module, "__path__") else file)
     return str(version)
-
-
-def _code_digest() -> str:
-    return _digest(Path(__file__).parents[1])  # of the package
 
 
 def _digest(path: Path) -> str:

@@ -22,7 +22,7 @@ from pipeline.errors import InvalidParameter, PipelineError
 from pipeline.estimators import ESTIMATORS
 from pipeline.params.definitions import TrainParams
 from pipeline.params.fields import AUTO, as_text
-from pipeline.training.model_pipeline import build_pipeline, create_estimator, has_probabilities
+from pipeline.training.model_pipeline import build_pipeline, create_estimator
 from pipeline.training.preparation import forget_folds
 from pipeline.training.scoring import mean_key, metric_of, scorer, std_key
 from registry_tools.errors import InputError
@@ -43,7 +43,7 @@ def check_fit(params: TrainParams, training: Dataset) -> None:
     names = training.target_names
     for name in ("class_weight", "calibrate", "threshold"):
         value = getattr(params, name)
-        if not names and value not in {None, AUTO, "none"}:
+        if not names and value not in (None, AUTO, "none"):
             raise InvalidParameter(name, as_text(value), f"{training.target!r} holds numbers, not classes")
     if isinstance(params.class_weight, dict) and (unknown := set(params.class_weight) - set(names)):
         known = f"{quoted_values(sorted(unknown))} is no class; the classes are {quoted_values(names)}"
@@ -60,22 +60,23 @@ def check_fit(params: TrainParams, training: Dataset) -> None:
     has_scores = hasattr(estimator, "predict_proba") or hasattr(estimator, "decision_function")
     if params.calibrate in {"sigmoid", "isotonic"} and not has_scores:
         raise InvalidParameter("calibrate", params.calibrate, f"{params.model} has nothing to calibrate")
-    _check_probabilities(params, training)
+    _check_probabilities(params, training, estimator)
 
 
-def _check_probabilities(params: TrainParams, training: Dataset) -> None:
+def _check_probabilities(params: TrainParams, training: Dataset, estimator: BaseEstimator) -> None:
     """Check that each fit has the probabilities, and the folds to compute them on, that it needs."""
     needs_them = {} if params.threshold is None else {"threshold": params.threshold}
     if training.target_names and metric_of(params).needs_probabilities:
         needs_them["metric"] = params.metric
     if not needs_them:
         return
+    is_calibrated = not hasattr(estimator, "predict_proba")
+    has_scores = params.calibrate != "none" and hasattr(estimator, "decision_function")
     fits = [training, *(training.take(fitted) for fitted, _ in make_folds(training, params))]
     for name, value in needs_them.items():
-        if not has_probabilities(params):
+        if is_calibrated and not has_scores:
             without = f"{params.model} has no probabilities with calibrate={params.calibrate}"
             raise InvalidParameter(name, value, f"{without}: take calibrate=sigmoid, or another model")
-        is_calibrated = not hasattr(create_estimator(params), "predict_proba")
         inner = [divide_units(each, params) for each in fits if name == "threshold" or is_calibrated]
         if name == "threshold" and is_calibrated:
             pairs = zip(fits, list(inner), strict=True)

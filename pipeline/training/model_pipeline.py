@@ -197,13 +197,6 @@ def _gives_probabilities(estimator: BaseEstimator) -> bool:
     return hasattr(estimator, "predict_proba") or not hasattr(estimator, "decision_function")
 
 
-def has_probabilities(params: TrainParams) -> bool:
-    """Check whether the classifier of a training has probabilities, of its own or by calibration."""
-    estimator = create_estimator(params)
-    is_calibrated = params.calibrate != "none" and hasattr(estimator, "decision_function")
-    return hasattr(estimator, "predict_proba") or is_calibrated
-
-
 def _calibrate(estimator: BaseEstimator, method: str, folds: list[tuple[Rows, Rows]]) -> BaseEstimator:
     """Calibrate the probabilities of a classifier on folds of its training rows; without folds, do not."""
     if method == AUTO:

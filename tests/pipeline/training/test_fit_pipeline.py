@@ -154,6 +154,7 @@ def test_weights_calibration_and_threshold_that_cannot_be_are_refused(tmp_path: 
         (three, {"threshold": "accuracy"}, "needs two classes, 'kind' has 3"),
         (numbers, {"threshold": "accuracy"}, "threshold=accuracy: 'kind' holds numbers, not classes"),
         (numbers, {"class_weight": "balanced"}, "class_weight=balanced: 'kind' holds numbers"),
+        (numbers, {"class_weight": {"yes": 2}}, "class_weight=.*: 'kind' holds numbers"),
         (numbers, {"calibrate": "sigmoid"}, "calibrate=sigmoid: 'kind' holds numbers"),
     ):
         dataset, params = load(tmp_path, table, **values)
