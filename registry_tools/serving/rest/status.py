@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 from typing import Any
 
 import orjson
@@ -26,16 +27,8 @@ async def model(service: InferenceService, request: Request) -> Reply:
     predictor = service.data_plane.current
     description: dict[str, Any] = {"name": None, "version": None}
     if predictor is not None:
-        artifact = predictor.artifact
-        description = {
-            "name": artifact.name,
-            "version": artifact.version,
-            "stage": artifact.stage,
-            "run_id": artifact.run_id,
-            "digest": artifact.digest,
-            "from_cache": artifact.from_cache,
-            "loaded_at": predictor.loaded_at,
-        }
+        description = asdict(predictor.artifact) | {"loaded_at": predictor.loaded_at}
+        del description["folder"]  # of this machine
     reports = {name: report() for name, report in service.reports.items()}
     content = description | reports | service.rollout_status
     return Reply(orjson.dumps(content, option=orjson.OPT_INDENT_2))
