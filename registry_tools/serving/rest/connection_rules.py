@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import re
+from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from registry_tools.serving.errors import RequestRefused
 from registry_tools.serving.rest.messages import Request
 from registry_tools.serving.settings import Settings
 
-_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _EVERY_ADDRESS = ("0.0.0.0", "::")
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:/?#@\[\]]+)(?::\d*)?")
 _MOST_KNOWN = 100
@@ -29,8 +30,8 @@ class ConnectionRules:
     def __init__(self, settings: Settings) -> None:
         self.known_hosts: set[bytes] = set()
         self._max_body = settings.max_body
-        self._names = {*_LOOPBACK, _in_url(settings.host), *(n.lower() for n in settings.allowed_hosts)}
-        self._suffixes = tuple(name[1:] for name in self._names if name.startswith("*."))
+        names = (*_LOOPBACK, settings.host, *settings.allowed_hosts)
+        self._patterns = [name.lower().strip("[]") for name in names]  # of addresses and names, with `*`
         # Accept addresses in `Host`: an attacker can let a name resolve to this machine, but then the
         # browser sends the name.
         self._addresses = settings.host in _EVERY_ADDRESS
@@ -70,16 +71,15 @@ class ConnectionRules:
                 return  # HTTP/1.0 has no such header
             raise RequestRefused(400, "the header Host is missing: send the name of this server")
         found = _HOST.fullmatch(given.decode("latin-1").lower())
-        if found is None or not self._is_allowed(found[1].removesuffix(".")):
+        if found is None or not self._is_allowed(found[1].removesuffix(".").strip("[]")):
             name = given.decode("latin-1")[:100]
             raise RequestRefused(400, f"Host {name!r} is not a name of this server: see --allowed-hosts")
         if len(self.known_hosts) < _MOST_KNOWN:
             self.known_hosts.add(given)
 
     def _is_allowed(self, name: str) -> bool:
-        if "*" in self._names or name in self._names or name.endswith(self._suffixes):
-            return True
-        return self._addresses and _address(name.strip("[]")) is not None
+        is_named = any(fnmatchcase(name, pattern) for pattern in self._patterns)
+        return is_named or (self._addresses and _address(name) is not None)
 
 
 def is_local(request: Request) -> bool:
@@ -107,10 +107,6 @@ def refuse_other_origins(request: Request) -> None:
 def too_large(most: int) -> RequestRefused:
     """Return the refusal of a body over the limit, in bytes."""
     return RequestRefused(413, f"the body is larger than {most} bytes")
-
-
-def _in_url(host: str) -> str:
-    return f"[{host.lower()}]" if ":" in host else host.lower()
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:
