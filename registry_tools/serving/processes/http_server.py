@@ -16,7 +16,7 @@ from registry_tools.serving.rest.app import HttpApp
 from registry_tools.serving.service import InferenceService
 
 if TYPE_CHECKING:
-    from registry_tools.serving.grpc.server import GrpcServer
+    import grpc.aio
 
 # Proxies keep idle connections for a minute; the server must keep them longer than the proxy.
 _KEEP_ALIVE_SECONDS = 75
@@ -49,7 +49,7 @@ class HttpServer(uvicorn.Server):
         )
         self._service = service
         self._app = app
-        self._grpc_server: GrpcServer | None = None
+        self._grpc_server: grpc.aio.Server | None = None
         service.http_in_flight = uvicorn_internals.request_counter(self)
 
     @contextlib.contextmanager
@@ -74,9 +74,9 @@ class HttpServer(uvicorn.Server):
         """
         settings = self._service.settings
         if settings.grpc_port is not None:
-            from registry_tools.serving.grpc.server import GrpcServer
+            from registry_tools.serving.grpc.server import create_server
 
-            self._grpc_server = GrpcServer(self._service, settings.grpc_port, settings.workers > 1)
+            self._grpc_server = create_server(self._service, settings.grpc_port, settings.workers > 1)
             await self._grpc_server.start()
         on_start()
         sweeping = [
@@ -93,7 +93,7 @@ class HttpServer(uvicorn.Server):
         """Stop accepting over HTTP and gRPC at the same time, and finish the requests in flight."""
         ending = [super().shutdown(sockets)]
         if self._grpc_server is not None:
-            ending.append(self._grpc_server.end())
+            ending.append(self._grpc_server.stop(self._service.settings.timeout))
         await asyncio.gather(*ending)
 
     async def _close_idle_connections(self) -> None:
