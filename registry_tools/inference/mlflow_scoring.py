@@ -126,25 +126,21 @@ class MlflowScoring:
             content = parse_json(content, like_mlflow=True) if isinstance(content, bytes) else content
             method = self._take_method(content, method)
         pyfunc = self._pyfunc(method)
+        rows = None
         try:
             decoded = self._decode(content, content_type, limits)
+            rows, count = decoded.data, _count(decoded.data)
+            input_limits.check_row_count(count, limits)
+            refuse_misspelled_columns(rows, self._model.info.signature)
+            predictions = pyfunc.predict(rows, params=decoded.params)
         except InputError:
             raise
         except Exception as error:
-            # It documents no errors, and a body may be wrong in any way.
-            raise self._refusal(content, content_type, error) from error
-        rows = decoded.data
-        count = _count(rows)
-        input_limits.check_row_count(count, limits)
-        refuse_misspelled_columns(rows, self._model.info.signature)
-        try:
-            predictions = pyfunc.predict(rows, params=decoded.params)
-        except Exception as error:
-            # As in MLflow, any error that rows cause means that the rows do not fit.
-            if not isinstance(error, (MlflowException, *self._model.input_errors)):
+            # MLflow documents no errors, and a body may be wrong in any way. As in MLflow, any error that
+            # rows cause means that the rows do not fit.
+            if rows is not None and not isinstance(error, (MlflowException, *self._model.input_errors)):
                 _log.warning("%s raised %s on a request", self._model.info.name, type(error).__name__)
-            content = rows if content_type == PARQUET else content
-            raise self._refusal(content, content_type, error) from error
+            raise self._refusal(rows if content_type == PARQUET else content, content_type, error) from error
         return self._encode(decoded, predictions, count, method)
 
     def predict(self, rows: Any, method: str) -> list[Any]:
@@ -185,12 +181,10 @@ class MlflowScoring:
             names = [column.name for column in columns] if columns is not None else None
             table = input_limits.read_parquet(content, names, limits)
             return scoring_server.ParsedJsonInput(table, None, False)
-        if isinstance(content, dict):
-            input_limits.check_json(content, limits)
-        text = content if isinstance(content, dict) else json.dumps(content)
-        parsed: ParsedJsonInput = scoring_server._parse_json_data(  # type: ignore[no-untyped-call]
-            text, self._metadata, schema
-        )
+        if not isinstance(content, dict):
+            raise TypeError("no JSON object")
+        input_limits.check_json(content, limits)
+        parsed: ParsedJsonInput = scoring_server._parse_json_data(content, self._metadata, schema)  # type: ignore[no-untyped-call]
         return parsed
 
     def _refusal(self, content: Any, content_type: str, error: Exception) -> InputError:
