@@ -84,12 +84,7 @@ class ArtifactFetcher:
                     loader.check_evidence(evidence, version, self._policy, _EVIDENCE)
                     shutil.copytree(evidence, folder, dirs_exist_ok=True)
             return ModelArtifact(
-                folder=str(folder),
-                name=version.name,
-                version=version.version,
-                stage=self.ref.stage,
-                run_id=version.run_id,
-                digest=version.digest,
+                str(folder), version.name, version.version, self.ref.stage, version.run_id, version.digest
             )
 
     def write_cache(self, artifact: ModelArtifact) -> None:

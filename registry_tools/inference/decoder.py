@@ -21,11 +21,11 @@ from registry_tools.errors import InputError
 
 Matrix = npt.NDArray[Any]  # shape (rows, columns of the signature), in its order
 METHODS = ("predict", "predict_proba")
+FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")  # of MLflow's protocol
 
 _EXACT = 1 << 53  # integers below are themselves as float64
 _FITS = {kind: min(high + 1, _EXACT) for kind, (_, high) in INTEGER_BOUNDS.items()}
 _METHOD_PARAMS = ({}, *({"method": method} for method in METHODS))
-_RECORDS = ("dataframe_records", "inputs", "instances")
 
 
 @dataclass(frozen=True)
@@ -84,14 +84,19 @@ def decode_json(
     content = parse_json(body) if numeric_schema is not None else None
     if numeric_schema is None or type(content) is not dict:
         return None, method
-    strings = body.count(b'"') // 2
+    strings = body.count(b'"') // 2  # more than the keys and the names of columns: there is text in the rows
     if "params" in content:
         params = content.pop("params") or {}
         if declared_params or params not in _METHOD_PARAMS:
             return None, method
         strings -= 1 + 2 * len(params)
         method = params.get("method", method)
-    return _matrix_from_json(content, strings, numeric_schema), method
+    if len(content) != 1:
+        return None, method
+    key, rows = content.popitem()
+    decode = _DECODERS.get(key)
+    matrix = decode(rows, strings - 1, numeric_schema) if decode is not None else None
+    return cast_matrix(matrix, numeric_schema) if matrix is not None else None, method
 
 
 def parse_json(body: bytes, like_mlflow: bool = False) -> Any:
@@ -124,23 +129,11 @@ def parse_json(body: bytes, like_mlflow: bool = False) -> Any:
     raise InputError(f"the body is not JSON: {reason}")
 
 
-def _matrix_from_json(content: Any, strings: int, numeric_schema: NumericSchema) -> Matrix | None:
-    """Decode parsed JSON of so many strings; one more than the names of columns is a value."""
-    if len(content) != 1:
-        return None
-    ((key, rows),) = content.items()
-    if key == "dataframe_split":
-        return _from_split(rows, strings, numeric_schema)
-    if key in _RECORDS:
-        return _from_records(rows, strings, numeric_schema)
-    return None
-
-
 def _from_split(split: Any, strings: int, numeric_schema: NumericSchema) -> Matrix | None:
     if not isinstance(split, dict):
         return None
     names, rows = split.get("columns"), split.get("data")
-    if not isinstance(rows, list) or not isinstance(names, list) or strings != 1 + len(split) + len(names):
+    if not isinstance(rows, list) or not isinstance(names, list) or strings != len(split) + len(names):
         return None
     if len(split) > 2:
         index = split.get("index", ())
@@ -155,19 +148,21 @@ def _from_split(split: Any, strings: int, numeric_schema: NumericSchema) -> Matr
     matrix = _numbers(rows)
     if matrix is None or matrix.shape[1] != len(names):
         return None
-    return cast_matrix(matrix if positions is None else matrix[:, positions], numeric_schema)
+    return matrix if positions is None else matrix[:, positions]
 
 
 def _from_records(records: Any, strings: int, numeric_schema: NumericSchema) -> Matrix | None:
     names = numeric_schema.names
     try:
         # All have the same keys, or pandas would fill missing values.
-        if strings != 1 + len(records) * len(records[0]) or len(set(map(len, records))) != 1:
+        if strings != len(records) * len(records[0]) or len(set(map(len, records))) != 1:
             return None
-        matrix = _numbers([[record[name] for name in names] for record in records])
+        return _numbers([[record[name] for name in names] for record in records])
     except (KeyError, TypeError, IndexError):
         return None
-    return cast_matrix(matrix, numeric_schema) if matrix is not None else None
+
+
+_DECODERS = {**dict.fromkeys(FORMATS, _from_records), "dataframe_split": _from_split}
 
 
 def _numbers(rows: list[Any]) -> Matrix | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import io
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,9 +12,9 @@ import pandas as pd
 from registry_tools.data.coercion import coerce
 from registry_tools.data.schema import Column, quoted_names
 from registry_tools.errors import InputError
+from registry_tools.inference.decoder import FORMATS
 from registry_tools.models.loaded_model import ModelInfo
 
-FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _ONE_OF = f"exactly one of {', '.join(FORMATS)}"
 
 
@@ -115,11 +114,8 @@ def _table(content: Any, content_type: str) -> pd.DataFrame:
 
 
 def _column_fault(names: list[str], columns: Sequence[Column]) -> str | None:
-    counts = Counter(names)
-    doubled = [column.name for column in columns if counts[column.name] > 1]
-    if doubled:
-        return f"column {doubled[0]!r} occurs twice in the rows"
-    missing = [c.name for c in columns if c.required and c.name not in counts]
+    present = set(names)
+    missing = [c.name for c in columns if c.required and c.name not in present]
     if not missing:
         return None
     for wanted, meant in _close_matches(missing, names, columns):

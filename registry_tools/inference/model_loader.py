@@ -17,7 +17,6 @@ from sklearn.pipeline import Pipeline
 
 from registry_tools.errors import InputError, UnsupportedOperation, VerificationError, first_line
 from registry_tools.evaluation.gates import version as version_gates
-from registry_tools.inference import decoder
 from registry_tools.inference.decoder import Matrix, NumericSchema
 from registry_tools.inference.mlflow_scoring import MlflowScoring
 from registry_tools.inference.model_artifact import ModelArtifact
@@ -72,7 +71,7 @@ def _check_example(predictor: Predictor) -> Predictor:
         # It is unknown whether the version takes a matrix in place of named columns.
         return _without_matrix(predictor)
     body = json.dumps(example).encode()
-    rows, _ = decoder.decode_json(body, predictor.numeric_schema, predictor.mlflow_scoring.declared_params)
+    rows, _ = predictor.decode_json(body)
     if rows is None:
         predictor = _without_matrix(predictor)
         predictions = _predict(predictor, body)

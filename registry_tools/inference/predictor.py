@@ -100,9 +100,13 @@ class Predictor:
             raise InputError(_refusal(rows, self.numeric_schema)) from error
         return check_predictions(predictions, len(rows), method)
 
+    def decode_json(self, body: bytes) -> tuple[Matrix | None, str]:
+        """Decode a JSON body of MLflow's protocol, as `decoder.decode_json` does."""
+        return decode_json(body, self.numeric_schema, self.mlflow_scoring.declared_params)
+
     def predict_json(self, body: bytes, method: str) -> Any:
         """Predict a JSON body of MLflow's protocol as `/invocations` does, and parse the response."""
-        rows, _ = decode_json(body, self.numeric_schema, self.mlflow_scoring.declared_params)
+        rows, _ = self.decode_json(body)
         if rows is None:
             return self.mlflow_scoring.score_request(body, JSON, method).predictions
         return json.loads(encode_json(self.predict(rows, method)))

@@ -7,7 +7,6 @@ from importlib import metadata
 
 import orjson
 
-from registry_tools.inference.decoder import decode_json
 from registry_tools.inference.mlflow_scoring import CSV, PARQUET, InvalidParameterValue, encode_json
 from registry_tools.inference.mlflow_scoring import JSON as JSON_TYPE
 from registry_tools.serving.engine.data_plane import LARGE_BODY
@@ -32,11 +31,8 @@ async def invocations(service: InferenceService, request: Request) -> Reply:
     try:
         matrix, method = None, "predict"
         if content_type == JSON_TYPE:
-            encoded = request.body, predictor.numeric_schema, predictor.mlflow_scoring.declared_params
-            if len(request.body) <= LARGE_BODY:
-                matrix, method = decode_json(*encoded)
-            else:
-                matrix, method = await data_plane.run_in_pool(decode_json, *encoded)
+            is_large = len(request.body) > LARGE_BODY
+            matrix, method = await data_plane.run(is_large, predictor.decode_json, request.body)
         if matrix is not None:
             request.rows = len(matrix)
             predictions = await data_plane.predict(predictor, method, matrix, request.id)
@@ -79,12 +75,7 @@ async def alive(service: InferenceService, request: Request) -> Reply:
 
 async def version(service: InferenceService, request: Request) -> Reply:
     """Return the version of MLflow."""
-    return Reply(_mlflow_version())
-
-
-@functools.cache
-def _mlflow_version() -> bytes:
-    return metadata.version("mlflow").encode()
+    return Reply(metadata.version("mlflow").encode())
 
 
 def error(status: int, message: str, code: str | None = None) -> Reply:
