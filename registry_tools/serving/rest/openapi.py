@@ -1,8 +1,8 @@
 """The OpenAPI description of the served version, and the page `/docs` that shows it.
 
 `openapi.json` describes any version; this module adds the columns, tensors and examples of the served
-version. The server accepts all requests that the schemas allow. MLflow's protocol also accepts requests
-that no schema can describe: numbers written as text, additional columns, unknown keys.
+version. The server accepts all JSON that the schemas allow. MLflow's protocol also accepts requests that no
+schema can describe: CSV, Parquet, numbers written as text, additional columns, unknown keys.
 
 The page fetches the description as any tool would, with a key if one is needed. It loads nothing from
 other servers, so it works without internet access.
@@ -10,9 +10,6 @@ other servers, so it works without internet access.
 
 from __future__ import annotations
 
-import csv
-import io
-import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -20,12 +17,11 @@ from typing import Any
 
 import orjson
 
-from registry_tools.data.schema import INTEGER_BOUNDS, Column
+from registry_tools.data.schema import Column
 from registry_tools.inference.predictor import Predictor
 from registry_tools.serving.rest.messages import Reply, Request
 from registry_tools.serving.service import InferenceService
-from registry_tools.serving.v2 import inference
-from registry_tools.serving.v2.model_tensors import TensorMetadata
+from registry_tools.serving.v2.model_tensors import TensorMetadata, model_tensors
 
 _HTML = (b"content-type", b"text/html; charset=utf-8")
 # The page may run only its own scripts, and connect only to this server.
@@ -34,16 +30,6 @@ _POLICY = (
     b"default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     b"frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
 )
-_FLOAT_MAX = 3.4028234663852886e38
-# The schemas of MLflow's column types. Integer types have bounds; all other types are text.
-_TYPES: dict[str, dict[str, Any]] = {
-    "boolean": {"type": "boolean"},
-    "datetime": {"type": "string", "format": "date-time"},
-    "double": {"type": "number"},
-    "float": {"type": "number", "minimum": -_FLOAT_MAX, "maximum": _FLOAT_MAX},
-}
-_CSV_CELLS = {"boolean": "(true|false)", "string": '[^",\\r\\n]+'}
-_CSV_NUMBER = "-?(0|[1-9][0-9]{0,5})"
 
 Schema = dict[str, Any]
 
@@ -72,6 +58,7 @@ def _read_file(name: str) -> bytes:
 def describe_api(predictor: Predictor) -> Schema:
     """Return the OpenAPI 3.1 description of a version."""
     api: Schema = orjson.loads(_read_file("openapi.json"))
+    types: dict[str, Schema] = api.pop("x-column-types")
     name, columns = predictor.artifact.name, predictor.info.signature
     api["info"] = {
         "title": name,
@@ -83,31 +70,29 @@ def describe_api(predictor: Predictor) -> Schema:
     predict, invocations, infer = (
         operations["post"]["requestBody"]["content"] for operations in paths.values() if "post" in operations
     )
-    inputs, outputs = inference.describe_model(predictor)
-    schemas["OutputName"] = {"enum": [tensor.name for tensor in outputs] or ["predict"]}
+    tensors = model_tensors(predictor)
+    schemas["OutputName"] = {"enum": list(tensors.outputs) or ["predict"]}
     example = _example(predictor)
     if columns is None:  # a model of tensors
         schemas["InvocationsBody"] = {"$ref": "#/components/schemas/InputsBody"}
         del invocations["text/csv"], invocations["application/vnd.apache.parquet"]
         invocations["application/json"]["example"] = {"inputs": example["data"]}
     else:
-        schemas |= _table_schemas(predictor, columns, inputs)
+        bounds = dict(predictor.numeric_schema.bounds) if predictor.numeric_schema is not None else {}
+        values = [_value(column, types, bounds.get(place)) for place, column in enumerate(columns)]
+        schemas |= _table_schemas(columns, values, tensors.inputs)
         invocations["application/json"]["example"] = {"dataframe_split": example}
     predict["application/json"]["example"] = {"features": example["data"][0]}
     infer["application/json"]["example"] = {
-        "inputs": _tensors(columns, inputs, example["data"]),
-        "outputs": [{"name": tensor.name} for tensor in outputs],
+        "inputs": _tensors(columns, tensors.inputs, example["data"]),
+        "outputs": [{"name": name} for name in tensors.outputs],
     }
     return api
 
 
-def _table_schemas(
-    predictor: Predictor, columns: Sequence[Column], inputs: Sequence[TensorMetadata]
-) -> dict[str, Schema]:
-    """Return the schemas that depend on the columns of a signature."""
+def _table_schemas(columns: Sequence[Column], values: list[Schema], inputs: list[TensorMetadata]) -> Schema:
+    """Return the schemas that depend on the columns of a signature, whose values have the given schemas."""
     names = [column.name for column in columns]
-    bounds = dict(predictor.numeric_schema.bounds) if predictor.numeric_schema is not None else {}
-    values = [_value(column, bounds.get(place)) for place, column in enumerate(columns)]
     named = {
         "type": "object",
         "properties": dict(zip(names, values, strict=True)),
@@ -119,7 +104,6 @@ def _table_schemas(
         "Values": _sequence(values),
         "NamedValues": named,
         "ColumnNames": {"const": names},
-        "CsvBody": {"type": "string", "pattern": _csv_pattern(columns)},
         "Tensors": {
             **_sequence(tensors),
             "description": "One row; for more, a shape is [rows] or [rows, 1], with as many values.",
@@ -127,12 +111,11 @@ def _table_schemas(
     }
 
 
-def _value(column: Column, bound: int | None) -> Schema:
+def _value(column: Column, types: dict[str, Schema], bound: int | None) -> Schema:
     """Return the schema of one value of a column; `bound` limits integers, if given."""
-    found = {"title": column.name, **_TYPES.get(column.type, {"type": "string"})}
-    if column.type in INTEGER_BOUNDS:
-        low, high = (1 - bound, bound - 1) if bound is not None else INTEGER_BOUNDS[column.type]
-        found |= {"type": "integer", "minimum": low, "maximum": high}
+    found = {"title": column.name, **types.get(column.type, types["string"])}
+    if bound is not None:
+        found |= {"minimum": 1 - bound, "maximum": bound - 1}
     if not column.required:
         found["type"] = [found["type"], "null"]
     return found
@@ -141,14 +124,6 @@ def _value(column: Column, bound: int | None) -> Schema:
 def _sequence(items: Sequence[Schema]) -> Schema:
     count = len(items)
     return {"type": "array", "prefixItems": items, "items": False, "minItems": count, "maxItems": count}
-
-
-def _csv_pattern(columns: Sequence[Column]) -> str:
-    """Return the pattern of a CSV body; numbers may have a fraction and an exponent."""
-    header = io.StringIO()
-    csv.writer(header, lineterminator="").writerow(column.name for column in columns)
-    cells = ",".join(_CSV_CELLS.get(column.type, _CSV_NUMBER) for column in columns)
-    return f"^{re.escape(header.getvalue())}(\\n{cells}){{1,20}}\\n$"
 
 
 def _tensor(tensor: TensorMetadata, value: Schema) -> Schema:

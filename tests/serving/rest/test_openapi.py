@@ -47,11 +47,12 @@ def test_schemathesis_finds_no_mismatch_between_description_and_server(
         pytest.skip("schemathesis needs Python 3.11")
     ref, table = register(local)
     table.to_parquet(tmp_path / "rows.parquet")
+    table.to_csv(tmp_path / "rows.csv", index=False)
     (tmp_path / "schemathesis.toml").write_text(CONFIG)
     client = serve(ref)
     hooks = {
         "SCHEMATHESIS_HOOKS": "tests.support.schemathesis_hooks",
-        "PARQUET_BODY": str(tmp_path / "rows.parquet"),
+        "BODIES": str(tmp_path),
         "PYTHONPATH": str(ROOT),
     }
     done = subprocess.run(
