@@ -55,13 +55,8 @@ async def model_infer(service: InferenceService, request: Any, call: Call) -> di
     call.request_id = service.request_id(request.id.encode())
     infer_request = await service.data_plane.run_in_pool(_parse, request)
     _, outputs = await inference.infer(service.data_plane, predictor, infer_request, call.request_id)
-    return {
-        "model_name": predictor.artifact.name,
-        "model_version": predictor.label,
-        "id": infer_request.id,
-        "outputs": [{"name": t.name, "datatype": t.datatype, "shape": t.values.shape} for t in outputs],
-        "raw_output_contents": [tensors.to_bytes(tensor) for tensor in outputs],
-    }
+    raw = [tensors.to_bytes(tensor) for tensor in outputs]
+    return inference.infer_reply(predictor, outputs) | {"id": infer_request.id, "raw_output_contents": raw}
 
 
 METHODS = {

@@ -20,6 +20,7 @@ from registry_tools.serving.errors import RETRY_LATER, Headers, RequestRefused, 
 from registry_tools.serving.rest import mlflow, open_inference, openapi, predict, status
 from registry_tools.serving.rest.connection_rules import ConnectionRules, too_large
 from registry_tools.serving.rest.messages import SMALL_BODY, ClientDisconnected, Reply, Request
+from registry_tools.serving.rest.open_inference import pattern_of
 from registry_tools.serving.service import InferenceService
 
 Endpoint = Callable[[InferenceService, Request], Awaitable[Reply]]
@@ -61,7 +62,7 @@ class HttpApp:
         if scope["type"] != "http":
             return
         request = Request(scope, receive)
-        route = self._routes.get(request.path) or self._route_of_model(request.path)
+        route = self._routes.get(request.path) or self._routes.get(pattern_of(request.path), _UNKNOWN)
         given = request.headers.get(b"x-request-id")
         if given is not None or self._needs_ids:
             request.id = self.service.request_id(given or b"")
@@ -74,10 +75,6 @@ class HttpApp:
             _log_access(request, reply, seconds)
         if unread:
             await self._discard(request, send)
-
-    def _route_of_model(self, path: str) -> Route:
-        pattern = open_inference.pattern_of(path)
-        return self._routes[pattern] if pattern is not None else _UNKNOWN
 
     async def _handle_traced(self, route: Route, request: Request) -> Reply:
         """Handle a request; if it is a prediction, export its trace after the response."""
@@ -96,9 +93,7 @@ class HttpApp:
                 "model.version": request.version,
                 "model.rows": request.rows,
             }
-            headers = {
-                name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers.items()
-            }
+            headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in request.headers.items()}
             asyncio.get_running_loop().call_soon(self._tracer.export, spans, attributes, headers)
         return reply
 

@@ -24,10 +24,10 @@ _LENGTH = b"inference-header-content-length"
 _MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/infer)?")
 
 
-def pattern_of(path: str) -> str | None:
-    """Return the route of a path that names a model; None for other paths."""
+def pattern_of(path: str) -> str:
+    """Return the route of a path that names a model; other paths unchanged."""
     found = _MODEL.fullmatch(path)
-    return f"/v2/models/{{name}}{found[3] or ''}" if found is not None else None
+    return f"/v2/models/{{name}}{found[3] or ''}" if found is not None else path
 
 
 async def server(service: InferenceService, request: Request) -> Reply:
@@ -125,24 +125,14 @@ def _tensor(entry: Any, raw: memoryview | None) -> Tensor:
 
 
 def _encode(predictor: Predictor, request_id: str, binary: Binary, outputs: list[Tensor]) -> Reply:
-    entries, parts = [], []
-    for tensor in outputs:
-        entry: dict[str, Any] = {
-            "name": tensor.name,
-            "shape": list(tensor.values.shape),
-            "datatype": tensor.datatype,
-        }
+    content = inference.infer_reply(predictor, outputs)
+    parts = []
+    for tensor, entry in zip(outputs, content["outputs"], strict=True):
         if binary[tensor.name]:
             parts.append(tensors.to_bytes(tensor))
             entry["parameters"] = {"binary_data_size": len(parts[-1])}
         else:
             entry["data"] = tensor.values.ravel().tolist()
-        entries.append(entry)
-    content: dict[str, Any] = {
-        "model_name": predictor.artifact.name,
-        "model_version": predictor.label,
-        "outputs": entries,
-    }
     if request_id:
         content["id"] = request_id
     head = orjson.dumps(content)

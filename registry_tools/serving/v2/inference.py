@@ -60,11 +60,9 @@ async def infer(
     known = model_tensors.model_tensors(predictor)
     wanted = list(dict.fromkeys(infer_request.outputs or known.outputs))
     methods = _methods(known, wanted)
-    _check_limits(infer_request.inputs, data_plane.limits)
-    if is_large(infer_request.inputs):
-        count, content = await data_plane.run_in_pool(_decode, infer_request.inputs, predictor)
-    else:
-        count, content = _decode(infer_request.inputs, predictor)
+    inputs = infer_request.inputs
+    _check_limits(inputs, data_plane.limits)
+    count, content = await data_plane.run(is_large(inputs), _decode, inputs, predictor)
     if not count:  # scikit-learn refuses no rows
         return 0, [_empty(known.outputs[name]) for name in wanted]
     found: dict[str, Tensor] = {}
@@ -120,6 +118,15 @@ def _selected(found: dict[str, Tensor], outputs: Sequence[str]) -> list[Tensor]:
     return [found[name] for name in dict.fromkeys(outputs or found)]
 
 
+def infer_reply(predictor: Predictor, outputs: Sequence[Tensor]) -> dict[str, Any]:
+    """Return the response of the protocol, without the id of the request and the values of the outputs."""
+    return {
+        "model_name": predictor.artifact.name,
+        "model_version": predictor.label,
+        "outputs": [{"name": t.name, "shape": t.values.shape, "datatype": t.datatype} for t in outputs],
+    }
+
+
 def check_model_name(predictor: Predictor, name: str, version: str) -> None:
     """Check that a request names the model, and the version, that is served.
 
@@ -134,12 +141,6 @@ def check_model_name(predictor: Predictor, name: str, version: str) -> None:
         raise RequestRefused(404, f"this server serves only version {predictor.label}")
 
 
-def describe_model(predictor: Predictor) -> tuple[list[TensorMetadata], list[TensorMetadata]]:
-    """Return the input tensors and the output tensors of a version."""
-    known = model_tensors.model_tensors(predictor)
-    return known.inputs, list(known.outputs.values())
-
-
 @cache
 def server_metadata() -> dict[str, Any]:
     """Return the server metadata of the protocol."""
@@ -149,13 +150,13 @@ def server_metadata() -> dict[str, Any]:
 
 def model_metadata(predictor: Predictor) -> dict[str, Any]:
     """Return the model metadata of the protocol."""
-    inputs, outputs = describe_model(predictor)
+    known = model_tensors.model_tensors(predictor)
     return {
         "name": predictor.artifact.name,
         "versions": [predictor.label],
         "platform": _platform(predictor),
-        "inputs": [vars(tensor) for tensor in inputs],
-        "outputs": [vars(tensor) for tensor in outputs],
+        "inputs": [vars(tensor) for tensor in known.inputs],
+        "outputs": [vars(tensor) for tensor in known.outputs.values()],
     }
 
 
