@@ -48,55 +48,59 @@ def explain_refusal(content: Any, content_type: str, info: ModelInfo) -> str:
     info
         The signature of the model.
     """
-    fault = _shape_fault(content) if content_type == "application/json" else None
-    if fault is None and info.signature is not None:
-        try:
+    try:
+        if content_type == "application/json":
+            _check_shape(content)
+        if info.signature is not None:
             hint = "; the first line is the header" if content_type == "text/csv" else ""
-            fault = _table_fault(_table(content, content_type), info.signature, hint)
-        except InputError as error:
-            fault = error.public
-        except (ValueError, TypeError, LookupError, ArithmeticError):
-            pass  # no table at all
-    if fault is None and info.tensor is not None:
-        fault = f"the rows do not fit the signature of the model, a {info.tensor}"
-    return fault or f"the model cannot read this {content_type} body as a table of its columns"
+            _check_table(_table(content, content_type), info.signature, hint)
+    except InputError as error:
+        return error.public
+    except (ValueError, TypeError, LookupError, ArithmeticError):
+        pass  # no table at all
+    if info.tensor is not None:
+        return f"the rows do not fit the signature of the model, a {info.tensor}"
+    return f"the model cannot read this {content_type} body as a table of its columns"
 
 
-def _shape_fault(content: Any) -> str | None:
+def _check_shape(content: Any) -> None:
     if not isinstance(content, dict):
-        return f"the body is not a JSON object: it needs {_ONE_OF}"
+        raise InputError(f"the body is not a JSON object: it needs {_ONE_OF}")
     keys = [key for key in FORMATS if key in content]
     if len(keys) != 1:
         found = f"; it has {quoted_names(keys)}" if keys else ""
-        return f"the body needs {_ONE_OF}{found}"
+        raise InputError(f"the body needs {_ONE_OF}{found}")
     rows = content[keys[0]]
     if keys[0] == "dataframe_records" and not isinstance(rows, list):
-        return "dataframe_records is not a list of objects"
+        raise InputError("dataframe_records is not a list of objects")
     if keys[0] != "dataframe_split":
-        return None
+        return
     if not isinstance(rows, dict) or "data" not in rows:
-        return "dataframe_split needs an object with 'data' and 'columns'"
+        raise InputError("dataframe_split needs an object with 'data' and 'columns'")
     names, data = rows.get("columns"), rows["data"]
     if not isinstance(data, list):
-        return "dataframe_split: 'data' is not a list of rows"
+        raise InputError("dataframe_split: 'data' is not a list of rows")
     if isinstance(names, list):
         for number, row in enumerate(data):
             length = len(row) if isinstance(row, (list, tuple)) else "no"
             if length != len(names):
-                return f"row {number} has {length} values, and there are {len(names)} columns"
-    return None
+                raise InputError(f"row {number} has {length} values, and there are {len(names)} columns")
 
 
-def _table_fault(table: pd.DataFrame, columns: Sequence[Column], hint: str) -> str | None:
+def _check_table(table: pd.DataFrame, columns: Sequence[Column], hint: str) -> None:
     if isinstance(table.columns, pd.RangeIndex):
         named = quoted_names(column.name for column in columns[:2])
-        return f"the rows name no columns: send objects with {named}, …, or dataframe_split"
-    fault = _column_fault(list(map(str, table.columns)), columns)
-    if fault is not None:
-        return fault + hint
+        raise InputError(f"the rows name no columns: send objects with {named}, …, or dataframe_split")
+    names = dict.fromkeys(map(str, table.columns))
+    missing = [column.name for column in columns if column.required and column.name not in names]
+    for wanted, meant in _close_matches(missing, names, columns):
+        raise InputError(f"missing column {wanted!r}; did you mean {meant[:100]!r}?{hint}")
+    if missing:
+        raise InputError(f"missing column{'s' * (len(missing) > 1)} {quoted_names(missing)}{hint}")
     coerced = coerce(table, columns)
-    missing = [str(name) for name in coerced.columns if coerced[name].isna().any()]
-    return f"missing values in {quoted_names(missing)}, which this model cannot take" if missing else None
+    unfilled = [str(name) for name in coerced.columns if coerced[name].isna().any()]
+    if unfilled:
+        raise InputError(f"missing values in {quoted_names(unfilled)}, which this model cannot take")
 
 
 def _table(content: Any, content_type: str) -> pd.DataFrame:
@@ -111,16 +115,6 @@ def _table(content: Any, content_type: str) -> pd.DataFrame:
     if split is not None:
         return pd.DataFrame(split["data"], columns=split.get("columns"))
     return pd.DataFrame(next(content[key] for key in FORMATS if key in content))
-
-
-def _column_fault(names: list[str], columns: Sequence[Column]) -> str | None:
-    present = set(names)
-    missing = [c.name for c in columns if c.required and c.name not in present]
-    if not missing:
-        return None
-    for wanted, meant in _close_matches(missing, names, columns):
-        return f"missing column {wanted!r}; did you mean {meant[:100]!r}?"
-    return f"missing column{'s' * (len(missing) > 1)} {quoted_names(missing)}"
 
 
 def _close_matches(
