@@ -6,7 +6,6 @@ own code, which alone decides whether it is valid.
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -115,9 +114,11 @@ def parse_json(body: bytes, like_mlflow: bool = False) -> Any:
     InputError
         If it is not JSON; the message names the place and no value.
     """
-    with contextlib.suppress(orjson.JSONDecodeError):
-        if not like_mlflow:
+    if not like_mlflow:
+        try:
             return orjson.loads(body)
+        except orjson.JSONDecodeError:  # `suppress` would cost a sixth of the decoding of a row
+            pass
     try:
         return json.loads(body)
     except json.JSONDecodeError as error:
