@@ -7,14 +7,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import (
-    accuracy_score,
-    balanced_accuracy_score,
-    f1_score,
-    log_loss,
-    precision_recall_fscore_support,
-    roc_auc_score,
-)
+from sklearn.metrics import log_loss, precision_recall_fscore_support, roc_auc_score
 
 from registry_tools.errors import InputError
 from registry_tools.stats.metric import METRICS, Outcomes, find_metric, metric_suffixes
@@ -44,23 +37,20 @@ def classification_metrics(
     a class, it is undefined and left out. A class without predictions has precision 0.
     """
     codes = np.arange(len(target_names))
-    present = np.unique(labels)
+    precision, recall, f1, rows = precision_recall_fscore_support(
+        labels, predicted, labels=codes, zero_division=0
+    )
     values = {
-        "accuracy": accuracy_score(labels, predicted),
+        "accuracy": np.mean(labels == predicted),
         # The mean over the classes of the holdout: the recall of any other class is undefined.
-        "balanced_accuracy": balanced_accuracy_score(labels, predicted)
-        if set(predicted) <= set(present)
-        else float(np.mean([np.mean(predicted[labels == code] == code) for code in present])),
-        "f1_macro": f1_score(labels, predicted, labels=codes, average="macro", zero_division=0),
+        "balanced_accuracy": recall[rows > 0].mean(),
+        "f1_macro": f1.mean(),
     }
     if probabilities is not None:
         values["log_loss"] = log_loss(labels, probabilities, labels=codes)
-        if len(present) == len(codes):
+        if rows.all():
             scores = probabilities[:, 1] if len(codes) == 2 else probabilities
             values["roc_auc"] = roc_auc_score(labels, scores, multi_class="ovr")
-    precision, recall, _, _ = precision_recall_fscore_support(
-        labels, predicted, labels=codes, zero_division=0
-    )
     for code, name in enumerate(metric_suffixes(target_names)):
         values[f"precision_{name}"] = precision[code]
         values[f"recall_{name}"] = recall[code]
