@@ -6,7 +6,7 @@ from the number of times that each row was drawn, many replicates are computed a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -27,31 +27,23 @@ def replicate(metric: Metric, candidate: Outcomes, champion: Outcomes) -> _Float
 
     Replicates in which it is undefined for a version, such as those without a class, are NaN.
     """
-    rng = np.random.default_rng(_SEED)
-    weighted = _weighted(metric.name)
+    rng, weighted, rows = np.random.default_rng(_SEED), _weighted(metric.name), len(candidate.labels)
+    replicates = REPLICATES if weighted else SLOW_REPLICATES
+    at_once = max(1, _MOST_COUNTS // rows)
     parts = []
-    for drawn in _draw(len(candidate.labels), REPLICATES if weighted else SLOW_REPLICATES, rng):
-        if weighted is not None:
-            rows = len(candidate.labels)
+    for start in range(0, replicates, at_once):
+        drawn = rng.integers(rows, size=(min(at_once, replicates - start), rows))
+        if weighted is None:
+            values = [
+                [metric.compute(each.take(places)) for each in (candidate, champion)] for places in drawn
+            ]
+            parts.append(np.array(values))
+        else:
             offsets = np.arange(len(drawn))[:, None] * rows
             counts = np.bincount((drawn + offsets).ravel(), minlength=drawn.size).reshape(drawn.shape)
-            parts += [
-                np.column_stack([weighted(each, counts.astype(float)) for each in (candidate, champion)])
-            ]
-        else:
-            parts += [
-                np.array(
-                    [[metric.compute(each.take(rows)) for each in (candidate, champion)] for rows in drawn]
-                )
-            ]
+            floats = counts.astype(float)
+            parts.append(np.column_stack([weighted(each, floats) for each in (candidate, champion)]))
     return np.concatenate(parts)
-
-
-def _draw(rows: int, replicates: int, rng: np.random.Generator) -> Iterator[npt.NDArray[np.int64]]:
-    """Yield positions of drawn rows, shape (some replicates, rows)."""
-    at_once = max(1, _MOST_COUNTS // rows)
-    for start in range(0, replicates, at_once):
-        yield rng.integers(rows, size=(min(at_once, replicates - start), rows))
 
 
 def _weighted(name: str) -> Weighted | None:
@@ -152,27 +144,23 @@ def with_confusions(metric: Metric, candidate: Outcomes, champion: Outcomes) -> 
     kind, _, of_class = metric.name.partition(":")
     if kind == "precision" and of_class in order:
         label, other = next(name for name in reversed(order) if name != of_class), of_class
-    return (_append(candidate, label, (label, other)), _append(champion, label, (other, label)))
+    return _append(candidate, label, (label, other)), _append(champion, label, (other, label))
 
 
 def _append(outcomes: Outcomes, label: str, taken_for: tuple[str, str]) -> Outcomes:
     """Append two rows of a class; the version predicts them as it predicts typical rows of the classes."""
-    probabilities = outcomes.probabilities
-    if probabilities is not None:
-        places = [_typical(outcomes, name) for name in taken_for]
-        probabilities = np.concatenate([probabilities, probabilities[places]])
+    places = [*range(len(outcomes.labels)), *(_typical(outcomes, name) for name in taken_for)]
     return replace(
-        outcomes,
-        labels=np.concatenate([outcomes.labels, np.array([label, label], dtype=object)]),
-        predicted=np.concatenate([outcomes.predicted, np.array(taken_for, dtype=object)]),
-        probabilities=probabilities,
+        outcomes.take(np.array(places)),
+        labels=np.array([*outcomes.labels, label, label], dtype=object),
+        predicted=np.array([*outcomes.predicted, *taken_for], dtype=object),
     )
 
 
 def _typical(outcomes: Outcomes, name: str) -> int:
     """Return the row of a class with the middle probability of the class."""
     rows = np.flatnonzero(outcomes.labels == name)
-    if name not in outcomes.classes:
+    if outcomes.probabilities is None or name not in outcomes.classes:
         return int(rows[0])
-    own = np.asarray(outcomes.probabilities)[rows, outcomes.classes.index(name)]
+    own = outcomes.probabilities[rows, outcomes.classes.index(name)]
     return int(rows[np.argsort(own, kind="stable")[len(rows) // 2]])
