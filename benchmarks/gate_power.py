@@ -15,8 +15,7 @@ from functools import cache
 import numpy as np
 
 from registry_tools.evaluation.gates.comparison import RULES, champion_gate, too_few_rows
-from registry_tools.stats.paired_metric import by_accuracy
-from registry_tools.stats.paired_test import compare_counts
+from registry_tools.stats.paired_metric import compare_counts
 
 DISAGREEMENT, MARGIN = 0.1, 0.01
 CANDIDATES = {"equal": 0.0, "1 point worse": -0.01, "2 points worse": -0.02, "2 points better": 0.02}
@@ -26,7 +25,7 @@ ROWS = (30, 300, 3_000)
 @cache
 def passed_rules(rows: int, gained: int, lost: int) -> list[str]:
     """Return the rules that a candidate passes; the rows on which both agree have no influence."""
-    compared = by_accuracy(compare_counts(rows, gained, lost, rows - gained - lost))
+    compared = compare_counts(rows, gained, lost, rows - gained - lost)
     return [
         rule
         for rule in RULES

@@ -25,7 +25,10 @@ import numpy.typing as npt
 from scipy.special import expit
 
 from registry_tools.stats.intervals import Estimate, mean_share, paired_difference
-from registry_tools.stats.log_loss import log_loss_difference, mean_log_loss, row_losses
+from registry_tools.stats.losses import mean_log_loss, row_losses
+from registry_tools.stats.metric import Outcomes, find_metric
+from registry_tools.stats.paired_metric import compare_by
+from registry_tools.task import CLASSIFICATION
 
 ROWS = (10, 30, 300, 3_000)
 TRUTH_ROWS = 2_000_000
@@ -98,29 +101,39 @@ def probabilities(rng: Rng, odds: npt.NDArray[np.float64], trees: int) -> npt.ND
     return np.column_stack([1 - yes, yes])
 
 
+def outcomes(labels: npt.NDArray[np.bool_], given: npt.NDArray[np.float64]) -> Outcomes:
+    names = np.array(LABELS)[labels.astype(int)]
+    return Outcomes(names, names, given, LABELS)
+
+
 def loss(mean: float, trees: int = 0) -> tuple[float, Interval]:
     def losses(rng: Rng, rows: int):
         labels, odds = scores(rng, rows, mean)
-        return row_losses(np.array(LABELS)[labels.astype(int)], probabilities(rng, odds, trees), LABELS)
+        return row_losses(outcomes(labels, probabilities(rng, odds, trees)))
 
     truth = losses(np.random.default_rng(0), TRUTH_ROWS).values.mean()
     return float(truth), lambda rng, rows: mean_log_loss(losses(rng, rows))
 
 
 def paired_loss(mean: float, sureness: float, trees: int = 0) -> tuple[float, Interval]:
-    def both(rng: Rng, rows: int):
+    log_loss = find_metric("log_loss", CLASSIFICATION)
+
+    def both(rng: Rng, rows: int) -> list[Outcomes]:
         labels, odds = scores(rng, rows, mean)
-        names = np.array(LABELS)[labels.astype(int)]
         return [
-            row_losses(names, probabilities(rng, factor * odds + rng.normal(0, 0.5, rows), trees), LABELS)
+            outcomes(labels, probabilities(rng, factor * odds + rng.normal(0, 0.5, rows), trees))
             for factor in (1.0, sureness)
         ]
+
+    def interval(rng: Rng, rows: int) -> Estimate:
+        found = compare_by(log_loss, *both(rng, rows))
+        return Estimate(found.difference, found.low, found.high)
 
     truth = 0.0
     if sureness != 1:
         one, two = both(np.random.default_rng(0), TRUTH_ROWS)
-        truth = float(np.mean(one.values - two.values))
-    return truth, lambda rng, rows: log_loss_difference(*both(rng, rows))[0]
+        truth = log_loss.compute(one) - log_loss.compute(two)
+    return truth, interval
 
 
 SETTINGS: dict[tuple[str, str], Callable[[], tuple[float, Interval]]] = {

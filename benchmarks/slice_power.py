@@ -15,8 +15,7 @@ import sys
 import numpy as np
 
 from registry_tools.evaluation.gates.slices import Group, slices_gate
-from registry_tools.stats.paired_metric import MetricDifference, by_accuracy
-from registry_tools.stats.paired_test import compare_counts
+from registry_tools.stats.paired_metric import MetricDifference, compare_counts
 
 DISAGREEMENT = 0.1
 GROUPS = (2, 10)
@@ -26,7 +25,7 @@ HARM = {"none": 0.0, "5 points": 0.05, "10 points": 0.1, "20 points": 0.2}
 
 @functools.cache  # the same counts occur often
 def _compare(rows: int, gained: int, lost: int, both: int) -> MetricDifference:
-    return by_accuracy(compare_counts(rows, gained, lost, both))
+    return compare_counts(rows, gained, lost, both)
 
 
 def refused(groups: int, rows: int, harm: float, simulations: int) -> float:

@@ -14,7 +14,8 @@ from pipeline.training.baseline import TrainingBaseline
 from pipeline.training.scoring import bootstrap_estimate, measure
 from registry_tools.stats.intervals import Estimate, wilson
 from registry_tools.stats.metric import Metric, Outcomes, compared_rows, find_metric, runs_code
-from registry_tools.stats.number_comparison import MEAN_LOSSES, estimate_number_metric
+from registry_tools.stats.metric_comparison import estimate_number_metric
+from registry_tools.stats.paired_metric import MEAN_LOSSES
 from registry_tools.task import DEFAULT_METRICS, REGRESSION
 
 PERMUTATION = "permutation, one-sided"

@@ -14,7 +14,7 @@ from pipeline.params.fields import AUTO, as_text
 from pipeline.training.fit import FittedModel
 from pipeline.training.scoring import format_value, mean_key, metric_key, metric_of, std_key
 from registry_tools.stats.metric import Outcomes, find_metric
-from registry_tools.stats.number_comparison import estimate_number_metric
+from registry_tools.stats.metric_comparison import estimate_number_metric
 from registry_tools.task import DEFAULT_METRICS, REGRESSION
 
 _METRIC_LABELS = {

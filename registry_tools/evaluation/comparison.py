@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
@@ -35,9 +34,8 @@ from registry_tools.models.evidence import Holdout
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.refs import ModelRef
 from registry_tools.stats.metric import METRICS, Outcomes, find_metric
-from registry_tools.stats.paired_metric import MetricDifference, by_accuracy, compare_by
-from registry_tools.stats.paired_test import PairedComparison, compare_predictions
-from registry_tools.task import CLASSIFICATION, DEFAULT_METRICS, REGRESSION
+from registry_tools.stats.paired_metric import MetricDifference, compare_by
+from registry_tools.task import DEFAULT_METRICS, REGRESSION
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -46,24 +44,13 @@ _TABLE = "compared"
 
 
 @dataclass(frozen=True)
-class VersionPredictions:
-    """The predictions of one version for the compared rows."""
-
-    names: npt.NDArray[Any]  # class names or numbers, written as the labels are, shape (rows,)
-    probabilities: npt.NDArray[np.float64] | None  # shape (rows, classes)
-    classes: tuple[str, ...]  # in the order of the probabilities
-
-
-@dataclass(frozen=True)
 class PairedPredictions:
     """Two versions on rows that neither was trained on, as far as their training rows are recorded."""
 
     rows: pd.DataFrame
-    labels: npt.NDArray[Any]  # class names or numbers, shape (rows,)
-    first: VersionPredictions
-    second: VersionPredictions
-    # With the first version as the candidate: the accuracy of classes, the rmse of numbers.
-    paired: PairedComparison | MetricDifference
+    first: Outcomes
+    second: Outcomes
+    paired: MetricDifference  # by the default metric of the task, with the first version as the candidate
     unrecorded: tuple[str, ...] = ()  # the versions without recorded training rows
     repeated: int = 0  # the number of rows left out because they repeat another row
     asked: MetricDifference | None = None  # by the metric that the user names
@@ -74,10 +61,10 @@ class PairedPredictions:
 
         A metric that is undefined on the rows is left out.
         """
-        if isinstance(self.paired, PairedComparison):
-            return (by_accuracy(self.paired),)
-        sides = [Outcomes(self.labels, each.names) for each in (self.first, self.second)]
-        found = (compare_by(metric, *sides) for metric in METRICS if metric.task == REGRESSION)
+        if self.paired.is_accuracy:
+            return (self.paired,)
+        metrics = [metric for metric in METRICS if metric.task == REGRESSION]
+        found = (compare_by(metric, self.first, self.second) for metric in metrics)
         return tuple(each for each in found if each is not None)
 
     @property
@@ -101,28 +88,31 @@ class Comparison:
     eval_data: str | None = None  # the file that was compared on; None for held-out rows
 
     @property
-    def paired(self) -> PairedComparison | MetricDifference | None:
+    def paired(self) -> MetricDifference | None:
         """The paired test of their accuracy, of the rmse of numbers, or by the metric that the user names."""
         return (self.predictions.asked or self.predictions.paired) if self.predictions is not None else None
 
     def values(self) -> list[tuple[str, str, Any, Any]]:
         """Return kind, name, and the value of each version: the data, parameters and metrics."""
         one, two = self.first, self.second
-        rows: list[tuple[str, str, Any, Any]] = [
-            ("data", "", one.tags.get("data_digest"), two.tags.get("data_digest"))
+        return [
+            ("data", "", one.tags.get("data_digest"), two.tags.get("data_digest")),
+            *(
+                ("param", key, parameter(one, key), parameter(two, key))
+                for key in sorted({*one.params, *two.params})
+            ),
+            *(
+                ("metric", key, one.metrics.get(key), two.metrics.get(key))
+                for key in sorted({*one.metrics, *two.metrics})
+            ),
         ]
-        for key in sorted({*one.params, *two.params}):
-            rows.append(("param", key, parameter(one, key), parameter(two, key)))
-        for key in sorted({*one.metrics, *two.metrics}):
-            rows.append(("metric", key, one.metrics.get(key), two.metrics.get(key)))
-        return rows
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
         return {
             "versions": [self.first.as_dict(), self.second.as_dict()],
             "paired": self.paired.metrics() if self.paired is not None else None,
-            "metric": getattr(self.paired, "metric", "accuracy") if self.paired is not None else None,
+            "metric": self.paired.metric if self.paired is not None else None,
             "not_paired_because": self.not_paired_because,
             "eval_data": self.eval_data,
             "unrecorded_training_rows": list(self.predictions.unrecorded) if self.predictions else [],
@@ -225,33 +215,23 @@ def predict_pair(
         task = task_of(predicted[0], bundles[0].evaluation)
         where = f"--target {eval_data.target}" if eval_data is not None else "the held-out rows"
         rows = labels_for(task, rows, where)
-        outcomes = [
+        one, two = (
             _as_outcomes(rows.labels, bundle.title, given, task)
             for bundle, given in zip(bundles, predicted, strict=True)
-        ]
+        )
         unrecorded = tuple(bundle.title for bundle in bundles if bundle.training_rows is None)
         repeated = len(found.labels) - len(rows.labels)
-        one, two = (VersionPredictions(each.predicted, each.probabilities, each.classes) for each in outcomes)
-        paired = _paired(task, *outcomes)
-        asked = _by_metric(metric, task, *outcomes) if metric is not None else None
-        return PairedPredictions(rows.rows, rows.labels, one, two, paired, unrecorded, repeated, asked)
-
-
-def _paired(task: str, first: Outcomes, second: Outcomes) -> PairedComparison | MetricDifference:
-    if task == CLASSIFICATION:
-        return compare_predictions(first.labels, first.predicted, second.predicted)
-    paired = compare_by(find_metric(DEFAULT_METRICS[task], task), first, second)
-    if paired is None:
-        raise VerificationError("one row is left to compare: give more with --eval-data FILE --target COLUMN")
-    return paired
-
-
-def _by_metric(name: str, task: str, first: Outcomes, second: Outcomes) -> MetricDifference:
-    if (found := compare_by(find_metric(name, task), first, second)) is None:
-        raise InputError(
-            f"metric={name}: the rows lack what it needs, such as a class: give --eval-data FILE"
-        )
-    return found
+        paired = compare_by(find_metric(DEFAULT_METRICS[task], task), one, two)
+        if paired is None:
+            raise VerificationError(
+                "one row is left to compare: give more with --eval-data FILE --target COLUMN"
+            )
+        asked = compare_by(find_metric(metric, task), one, two) if metric is not None else None
+        if metric is not None and asked is None:
+            raise InputError(
+                f"metric={metric}: the rows lack what it needs, such as a class: give --eval-data FILE"
+            )
+        return PairedPredictions(rows.rows, one, two, paired, unrecorded, repeated, asked)
 
 
 def _verified_folder(bundle: VersionBundle) -> Path:

@@ -8,14 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from registry_tools.evaluation.comparison import PairedPredictions, VersionPredictions, parameter
+from registry_tools.evaluation.comparison import Comparison, PairedPredictions, parameter
 from registry_tools.mlflow_store.registry import VersionInfo
-from registry_tools.reports.number_comparison import compare_numbers
 from registry_tools.reports.render import data_uri, render
-from registry_tools.reports.table_parts import CHARACTERS, half_width, metric_values, row_values
-from registry_tools.stats.metric_comparison import MetricComparison, compare_metrics
-from registry_tools.stats.paired_metric import MetricDifference
-from registry_tools.stats.paired_test import PairedComparison
+from registry_tools.reports.table_parts import metric_values, row_values, value_text
+from registry_tools.stats.metric import Outcomes
+from registry_tools.stats.metric_comparison import MetricComparison, compare_metrics, compare_number_metrics
 
 _CLASS_METRICS = 20
 _SHORT = 16  # digits of a digest
@@ -49,8 +47,7 @@ def comparison_page(
     titles = [f"{version.name} {version.version}" for version in (first, second)]
     values: dict[str, Any] = {"summary": None}
     if isinstance(compared, PairedPredictions):
-        number = isinstance(compared.paired, MetricDifference)
-        values = (compare_numbers if number else _compare_on_same_rows)(compared, titles)
+        values = _compare_on_same_rows(compared, titles)
     else:
         values["why_not"] = compared
     return render(
@@ -90,52 +87,55 @@ def _identity(first: VersionInfo, second: VersionInfo) -> list[dict[str, str]]:
 
 
 def _logged(first: VersionInfo, second: VersionInfo) -> list[dict[str, str]]:
-    rows = [
-        {"name": key, "first": parameter(first, key) or "-", "second": parameter(second, key) or "-"}
-        for key in sorted({*first.params, *second.params})
+    def text(value: str | float | None) -> str:
+        return f"{value:.4f}" if isinstance(value, float) else value or "-"
+
+    return [
+        {"name": name, "first": text(of_first), "second": text(of_second)}
+        for kind, name, of_first, of_second in Comparison(first, second, None).values()
+        if kind != "data"
     ]
-    for key in sorted({*first.metrics, *second.metrics}):
-        shown = (f"{each.metrics[key]:.4f}" if key in each.metrics else "-" for each in (first, second))
-        rows.append({"name": key, **dict(zip(("first", "second"), shown, strict=True))})
-    return rows
 
 
 def _compare_on_same_rows(compared: PairedPredictions, titles: list[str]) -> dict[str, Any]:
-    one, two = compared.first, compared.second
-    probabilities = None
-    if one.probabilities is not None and two.probabilities is not None:
-        probabilities = (one.probabilities, one.classes), (two.probabilities, two.classes)
-    found = compare_metrics(compared.labels, one.names, two.names, probabilities)
+    first, second, paired = compared.first, compared.second, compared.paired
+    right = [np.asarray(each.predicted == each.labels) for each in (first, second)]
+    if paired.is_accuracy:
+        found = compare_metrics(first, second)
+        unlike = np.flatnonzero(first.predicted != second.predicted)
+        order = ~(right[0] | right[1])  # rows that one version predicted right come first
+    else:
+        found = compare_number_metrics(compared.differences, first, second)
+        unlike = np.flatnonzero(first.predicted - second.predicted)
+        order = -np.abs(first.predicted - second.predicted)
     shown = _select_metrics(found)
-    # Log loss has its own scale.
-    widest = max(half_width(metric) for metric in shown if not metric.less_is_better)
-    paired = _by_classes(compared)
-    only_first, only_second = paired.only_candidate_right, paired.only_champion_right
-    both = round(paired.candidate_accuracy * paired.rows) - only_first
-    unlike = np.flatnonzero(one.names != two.names)
+    counts = {
+        "both": np.sum(right[0] & right[1]),
+        "first": paired.only_candidate_right,
+        "second": paired.only_champion_right,
+        "neither": np.sum(~(right[0] | right[1])),
+    }
     return {
         "rows": compared.rows_phrase,
         "summary": _summary(compared, found[0], titles),
-        "digits": "%.4f",
-        **metric_values(shown, titles, lambda each: half_width(each) if each.less_is_better else widest),
+        "digits": f"%{paired.format}",
+        **metric_values(shown, titles),
         "tested": sum(metric.p_value is not None for metric in found),
         "left_out": len(found) - len(shown),
-        "counts": {
-            "both": both,
-            "first": only_first,
-            "second": only_second,
-            "neither": paired.rows - both - only_first - only_second,
-        },
+        "counts": counts if paired.is_accuracy else None,
         "chance": {"worse": paired.p_worse, "better": paired.p_better},
-        "unknown": _unknown_classes(compared, titles),
+        "unknown": _unknown_classes(first, titles[0]) + _unknown_classes(second, titles[1]),
         "disagreed": len(unlike),
-        **_disagreements(compared, unlike),
+        **row_values(
+            compared.rows,
+            unlike[np.argsort(order[unlike], kind="stable")],
+            lambda place: {
+                "label": value_text(first.labels[place]),
+                "first": _prediction_text(first, place),
+                "second": _prediction_text(second, place),
+            },
+        ),
     }
-
-
-def _by_classes(compared: PairedPredictions) -> PairedComparison:
-    assert isinstance(compared.paired, PairedComparison)
-    return compared.paired
 
 
 def _select_metrics(found: list[MetricComparison]) -> list[MetricComparison]:
@@ -146,55 +146,43 @@ def _select_metrics(found: list[MetricComparison]) -> list[MetricComparison]:
     return [metric for metric in found if not metric.of_class or metric in kept]
 
 
-def _summary(compared: PairedPredictions, accuracy: MetricComparison, titles: list[str]) -> str:
-    paired, rows = _by_classes(compared), compared.rows_phrase
-    more = paired.only_candidate_right - paired.only_champion_right
-    if more == 0:
-        verdict = f"Both are right equally often on {rows}"
+def _summary(compared: PairedPredictions, main: MetricComparison, titles: list[str]) -> str:
+    """Return the first sentence of the page, on the accuracy of classes or the rmse of numbers."""
+    c, rows, shown = compared.paired, compared.rows_phrase, compared.paired.format
+    better = titles[0 if (c.difference < 0) == c.less_is_better else 1]
+    if c.only_candidate_right is not None and c.only_champion_right is not None:
+        more = abs(c.only_candidate_right - c.only_champion_right)
+        verdict = f"{better} is right on {more} more of" if more else "Both are right equally often on"
     else:
-        verdict = f"{titles[0 if more > 0 else 1]} is right on {abs(more)} more of {rows}"
-    difference = accuracy.difference
-    assert difference is not None
-    chance = "which may be chance" if accuracy.better is None else "which is significant"
+        verdict = (
+            f"{better} has the smaller {c.metric} on" if c.difference else f"Both have the same {c.metric} on"
+        )
+    chance = "which may be chance" if main.better is None else "which is significant"
     return (
-        f"{verdict}: accuracy {accuracy.first.value:.4f} and {accuracy.second.value:.4f}, "
-        f"difference {difference.value:+.4f} "
-        f"[{difference.low:+.4f}, {difference.high:+.4f}], {chance}."
+        f"{verdict} {rows}: {'accuracy ' * c.is_accuracy}{c.candidate:{shown}} and {c.champion:{shown}}, "
+        f"difference {c.difference:+{shown}} [{c.low:+{shown}}, {c.high:+{shown}}], {chance}."
     )
 
 
-def _unknown_classes(compared: PairedPredictions, titles: list[str]) -> list[str]:
-    found = []
-    for title, predictions in zip(titles, (compared.first, compared.second), strict=True):
-        for name in sorted(set(compared.labels.tolist()) - set(predictions.classes)):
-            if predictions.classes:
-                count = int(np.sum(compared.labels == name))
-                found.append(f"{title} does not know the class {name}, the label of {count} rows")
-    return found
+def _unknown_classes(outcomes: Outcomes, title: str) -> list[str]:
+    if not outcomes.classes:
+        return []
+    labels = outcomes.labels.tolist()
+    return [
+        f"{title} does not know the class {name}, the label of {labels.count(name)} rows"
+        for name in sorted(set(labels) - set(outcomes.classes))
+    ]
 
 
-def _disagreements(compared: PairedPredictions, unlike: Any) -> dict[str, Any]:
-    """Return the rows with different predictions; rows that one version predicted right come first."""
-    labels = compared.labels
-    ones, twos = (predictions.names == labels for predictions in (compared.first, compared.second))
-    order = sorted(unlike, key=lambda place: (not (ones[place] or twos[place]), place))
-
-    def cells(place: int) -> dict[str, str]:
-        return {
-            "label": str(labels[place])[:CHARACTERS],
-            "first": _prediction_text(compared.first, labels, place),
-            "second": _prediction_text(compared.second, labels, place),
-        }
-
-    return row_values(compared.rows, order, cells)
-
-
-def _prediction_text(predictions: VersionPredictions, labels: Any, place: int) -> str:
-    name = str(predictions.names[place])
-    text = ("✓ " if predictions.names[place] == labels[place] else "") + name[:CHARACTERS]
-    if predictions.probabilities is None or name not in predictions.classes:
+def _prediction_text(outcomes: Outcomes, place: int) -> str:
+    """Return a predicted number with its error, or a class with ✓ if it is right, and its probability."""
+    label, predicted = outcomes.labels[place], outcomes.predicted[place]
+    if isinstance(predicted, float):
+        return f"{predicted:.5g} ({predicted - label:+.5g})"
+    text = ("✓ " if predicted == label else "") + value_text(predicted)
+    if outcomes.probabilities is None or predicted not in outcomes.classes:
         return text
-    return f"{text} ({predictions.probabilities[place, predictions.classes.index(name)]:.2f})"
+    return f"{text} ({outcomes.probabilities[place, outcomes.classes.index(predicted)]:.2f})"
 
 
 def _side_by_side(pictures: tuple[Pictures, Pictures], titles: list[str]) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from registry_tools.task import CLASSIFICATION, DEFAULT_METRICS, REGRESSION
 # MLflow accepts more characters in a metric's name; some of them have a meaning in paths or searches.
 _NOT_IN_A_NAME = re.compile(r"[^\w\-. ]")
 _LONGEST = 100  # characters; MLflow accepts 250 for the whole name
+LEAST_PROBABILITY = float(np.finfo(float).eps)  # a probability of 0 counts as this, as in scikit-learn
 
 
 @dataclass(frozen=True)
@@ -194,11 +195,19 @@ def _indicators(outcomes: Outcomes) -> npt.NDArray[np.bool_]:
     return np.equal.outer(outcomes.labels, np.asarray(outcomes.classes, dtype=object)).astype(bool)
 
 
+def label_losses(outcomes: Outcomes) -> npt.NDArray[np.float64] | None:
+    """Return the log loss of each row, shape (rows,); None if a label is not a class of the model."""
+    code_of = {name: code for code, name in enumerate(outcomes.classes)}
+    codes = np.array([code_of.get(name, -1) for name in outcomes.labels.tolist()], dtype=np.int64)
+    if (codes < 0).any():
+        return None
+    given = np.asarray(outcomes.probabilities)[np.arange(len(codes)), codes]
+    return np.asarray(0.0 - np.log(np.clip(given, LEAST_PROBABILITY, 1)))
+
+
 def _log_loss(outcomes: Outcomes) -> float:
-    given = np.asarray(outcomes.probabilities)[_indicators(outcomes)]
-    if len(given) != len(outcomes.labels):  # a label is not a class of the model
-        return float("nan")
-    return float(-np.log(np.clip(given, np.finfo(float).eps, 1)).mean())
+    losses = label_losses(outcomes)
+    return float("nan") if losses is None else float(losses.mean())
 
 
 def _ranking(function: str) -> Callable[[Outcomes], float]:

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
 
-from registry_tools.stats.intervals import (
-    SIGNIFICANCE,
-    Estimate,
-    mean_share,
-    paired_difference,
-    paired_p_value,
-    wilson,
-)
-from registry_tools.stats.log_loss import log_loss_difference, mean_log_loss, row_losses
+from registry_tools.stats import bootstrap
+from registry_tools.stats.intervals import SIGNIFICANCE, Z_TWO_SIDED, Estimate, mean_share, wilson
+from registry_tools.stats.losses import loss_difference, mean_log_loss, mean_loss, row_losses
+from registry_tools.stats.metric import Metric, Outcomes, find_metric
 from registry_tools.stats.multiple_testing import holm
-
-Probabilities = tuple[npt.NDArray[np.float64], tuple[str, ...]]  # shape (rows, classes), and class names
+from registry_tools.stats.paired_metric import MetricDifference, compare_by, compare_shares
+from registry_tools.task import CLASSIFICATION, REGRESSION
 
 
 @dataclass(frozen=True)
@@ -49,32 +43,15 @@ class MetricComparison:
         return int((self.difference.value > 0) == self.less_is_better)
 
 
-@dataclass(frozen=True)
-class _PairedCounts:
-    """The number of rows that both versions, or only one, predict right."""
-
-    rows: int
-    both: int
-    first: int  # only the first version
-    second: int  # only the second version
-
-
-def compare_metrics(
-    labels: npt.NDArray[Any],
-    first: npt.NDArray[Any],
-    second: npt.NDArray[Any],
-    probabilities: tuple[Probabilities, Probabilities] | None = None,
-) -> list[MetricComparison]:
+def compare_metrics(first: Outcomes, second: Outcomes) -> list[MetricComparison]:
     """Return accuracy, balanced accuracy, log loss, and recall and precision by class.
 
     Parameters
     ----------
-    labels, first, second
-        The class names of the rows, and the predictions of two versions as class names, each of
-        shape (rows,); at least one row.
-    probabilities
-        The probabilities of both versions. Log loss is left out if they are None, for a single row,
-        and if a version lacks a class of the labels or returns NaN or infinity.
+    first, second
+        Two versions on the same rows, at least one. Log loss is left out if a version has no
+        probabilities, for a single row, and if a version lacks a class of the labels or returns NaN or
+        infinity.
 
     Notes
     -----
@@ -84,77 +61,107 @@ def compare_metrics(
     different rows, so they have no paired difference. The precision of a class that a version never
     predicts is undefined and left out.
     """
-    ones, twos = first == labels, second == labels
-    classes = sorted({*labels.tolist(), *first.tolist(), *second.tolist()})
-    by_class = {name: _count_pairs(ones, twos, labels == name) for name in classes}
-    present = {name: pairs for name, pairs in by_class.items() if pairs.rows}
-    found = [
-        _compare_shares("accuracy", _count_pairs(ones, twos, np.ones(len(labels), bool))),
-        _compare_balanced_accuracy(list(present.values())),
-    ]
-    if probabilities is not None:
-        found += _compare_log_loss(labels, *probabilities)
-    for name in classes:
-        if name in present:
-            found.append(_compare_shares(f"recall of {name}", present[name], of_class=True))
-        predicted = first == name, second == name
+    labels, sides = first.labels, (first, second)
+    right = [np.asarray(each.predicted == labels) for each in sides]
+    found = [_compare_shares("accuracy", right)]
+    estimates = {"balanced_accuracy": _estimate_balanced_accuracy}
+    if all(each.probabilities is not None for each in sides):
+        estimates["log_loss"] = _estimate_log_loss
+    for name, estimate in estimates.items():
+        difference = compare_by(find_metric(name, CLASSIFICATION), first, second)
+        if difference is not None:
+            found.append(_compared(name.replace("_", " "), difference, [estimate(each) for each in sides]))
+    for name in sorted({*labels.tolist(), *first.predicted.tolist(), *second.predicted.tolist()}):
+        among = np.asarray(labels == name)
+        if among.any():
+            found.append(_compare_shares(f"recall of {name}", [each[among] for each in right], True))
+        predicted = [np.asarray(each.predicted == name) for each in sides]
         if all(each.any() for each in predicted):
-            one, two = (
-                wilson(int(np.sum(right & each)), int(each.sum()))
-                for right, each in zip((ones, twos), predicted, strict=True)
-            )
+            one, two = (wilson(int(np.sum(among & each)), int(each.sum())) for each in predicted)
             found.append(MetricComparison(f"precision of {name}", one, two, of_class=True))
-    return correct_together(found)
+    return _correct_together(found)
 
 
-def correct_together(found: Sequence[MetricComparison]) -> list[MetricComparison]:
+def compare_number_metrics(
+    differences: Sequence[MetricDifference], first: Outcomes, second: Outcomes
+) -> list[MetricComparison]:
+    """Return the metrics with an interval of each version and of the difference.
+
+    Holm's method corrects all p-values together.
+
+    Parameters
+    ----------
+    differences
+        The paired comparisons of the two versions, one for each metric.
+    first, second
+        Both versions on the same rows, at least two.
+    """
+    found = []
+    for each in differences:
+        metric = find_metric(each.metric, REGRESSION)
+        estimates = [estimate_number_metric(metric, side) for side in (first, second)]
+        found.append(_compared(each.metric, each, estimates))
+    return _correct_together(found)
+
+
+def estimate_number_metric(metric: Metric, outcomes: Outcomes) -> Estimate:
+    """Return a metric of a regression with its 95% interval.
+
+    The interval is Student's for the metrics of a mean loss (rmse, mae, r2), else the bootstrap's. It is
+    the value alone if there is one row only, or the metric is undefined.
+    """
+    value = metric.compute(outcomes)
+    if len(outcomes.labels) < 2 or not math.isfinite(value):
+        return Estimate(value, value, value)
+    errors = np.abs(outcomes.predicted - outcomes.labels)
+    if metric.name == "mae":
+        return mean_loss(errors)
+    if metric.name == "rmse":
+        found = mean_loss(errors**2)
+        return Estimate(value, math.sqrt(found.low), math.sqrt(found.high))
+    if metric.name == "r2":
+        spread = (outcomes.labels - outcomes.labels.mean()) ** 2
+        ratio = loss_difference(errors**2, np.zeros_like(errors), spread)
+        return Estimate(value, 1 - ratio.high, min(1.0, 1 - ratio.low))
+    reach = Z_TWO_SIDED * float(np.nanstd(bootstrap.replicate(metric, outcomes, outcomes)[:, 0], ddof=1))
+    low = max(0.0, value - reach) if metric.less_is_better else value - reach
+    return Estimate(value, low, value + reach)
+
+
+def _compare_shares(
+    name: str, right: Sequence[npt.NDArray[np.bool_]], of_class: bool = False
+) -> MetricComparison:
+    """Compare the shares of rows that two versions predict right, given as masks of the rows."""
+    first, second = right
+    shares = [wilson(int(each.sum()), len(each)) for each in right]
+    return _compared(name, compare_shares(first, second), shares, of_class)
+
+
+def _compared(
+    name: str, difference: MetricDifference, estimates: Sequence[Estimate], of_class: bool = False
+) -> MetricComparison:
+    first, second = estimates
+    limits = Estimate(difference.difference, difference.low, difference.high)
+    is_loss = difference.less_is_better
+    return MetricComparison(name, first, second, limits, difference.p_value, None, is_loss, of_class)
+
+
+def _estimate_balanced_accuracy(outcomes: Outcomes) -> Estimate:
+    _, codes = np.unique(outcomes.labels.astype(str), return_inverse=True)
+    right = np.asarray(outcomes.predicted == outcomes.labels)
+    return mean_share(np.bincount(codes, right).tolist(), np.bincount(codes).tolist())
+
+
+def _estimate_log_loss(outcomes: Outcomes) -> Estimate:
+    losses = row_losses(outcomes)
+    assert losses is not None
+    return mean_log_loss(losses)
+
+
+def _correct_together(found: Sequence[MetricComparison]) -> list[MetricComparison]:
     """Return the metrics with all their p-values corrected together by Holm's method."""
     adjusted = iter(holm([metric.p_value for metric in found if metric.p_value is not None]))
     return [
         metric if metric.p_value is None else replace(metric, adjusted_p_value=next(adjusted))
         for metric in found
     ]
-
-
-def _count_pairs(
-    ones: npt.NDArray[np.bool_], twos: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_]
-) -> _PairedCounts:
-    return _PairedCounts(
-        int(among.sum()),
-        int(np.sum(ones & twos & among)),
-        int(np.sum(ones & ~twos & among)),
-        int(np.sum(twos & ~ones & among)),
-    )
-
-
-def _compare_shares(name: str, pairs: _PairedCounts, of_class: bool = False) -> MetricComparison:
-    first, second = (wilson(pairs.both + alone, pairs.rows) for alone in (pairs.first, pairs.second))
-    difference = paired_difference([pairs.first], [pairs.second], [pairs.rows])
-    discordant = pairs.first + pairs.second
-    p_value = float(binomtest(pairs.first, discordant).pvalue) if discordant else 1.0
-    return MetricComparison(name, first, second, difference, p_value, of_class=of_class)
-
-
-def _compare_balanced_accuracy(classes: Sequence[_PairedCounts]) -> MetricComparison:
-    """Compare the mean of the recalls of the classes."""
-    rows = [pairs.rows for pairs in classes]
-    gained, lost = [pairs.first for pairs in classes], [pairs.second for pairs in classes]
-    first, second = (
-        mean_share([pairs.both + alone for pairs, alone in zip(classes, only, strict=True)], rows)
-        for only in (gained, lost)
-    )
-    difference, p_value = paired_difference(gained, lost, rows), paired_p_value(gained, lost, rows)
-    return MetricComparison("balanced accuracy", first, second, difference, p_value)
-
-
-def _compare_log_loss(
-    labels: npt.NDArray[Any], first: Probabilities, second: Probabilities
-) -> Iterable[MetricComparison]:
-    one, two = row_losses(labels, *first), row_losses(labels, *second)
-    if one is None or two is None or len(labels) < 2:
-        return []
-    difference, p_value = log_loss_difference(one, two)
-    compared = MetricComparison(
-        "log loss", mean_log_loss(one), mean_log_loss(two), difference, p_value, less_is_better=True
-    )
-    return [compared]

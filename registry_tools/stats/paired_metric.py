@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from registry_tools.stats import bootstrap
-from registry_tools.stats.intervals import (
-    SIGNIFICANCE,
-    Z_ONE_SIDED,
-    Estimate,
-    paired_difference,
-    paired_p_value,
-)
-from registry_tools.stats.log_loss import row_losses
+from registry_tools.stats.intervals import SIGNIFICANCE, Z_ONE_SIDED, paired_difference, paired_p_value
+from registry_tools.stats.losses import LossDifference, loss_difference, row_losses, widest
 from registry_tools.stats.metric import Metric, Outcomes
-from registry_tools.stats.paired_losses import loss_difference, widest
-from registry_tools.stats.paired_test import POWER, PairedComparison, compare_counts, rows_needed
 from registry_tools.task import CLASSIFICATION
 
-# The margin of these metrics is a share of the champion's value, because they have a unit.
-RELATIVE_METRICS = ("rmse", "mae", "median_absolute_error", "log_loss")
+MEAN_LOSSES = ("rmse", "mae", "r2")  # the metrics of a regression that follow from a mean loss
+_Z_POWER = NormalDist().inv_cdf(0.8)
 _Floats = npt.NDArray[np.float64]
 
 
@@ -34,7 +25,9 @@ class MetricDifference:
     """The paired comparison of a candidate and a champion by one metric.
 
     `difference` is the candidate's value minus the champion's, with its 95% interval. `gain` is how much
-    better the candidate is, in the units of the margin, and `bound` its one-sided 95% lower limit.
+    better the candidate is, in the units of the margin, and `bound` its one-sided 95% lower limit. If less
+    is better, the metric is an error with a unit: `gain`, `bound` and the margin are then shares of the
+    champion's value.
     """
 
     metric: str
@@ -48,19 +41,25 @@ class MetricDifference:
     bound: float
     p_worse: float
     p_better: float
-    relative: bool = False  # whether `gain`, `bound` and the margin are shares of the champion's value
     less_is_better: bool = False
-    accuracy: PairedComparison | None = None  # the counts behind it, if the metric is the accuracy
+    # Of the accuracy and of a recall: the number of rows that only one of the versions predicts right.
+    only_candidate_right: int | None = None
+    only_champion_right: int | None = None
+
+    @property
+    def is_accuracy(self) -> bool:
+        """Whether the metric is the accuracy, which messages do not name."""
+        return self.metric == "accuracy"
 
     @property
     def prefix(self) -> str:
         """The name of the metric for messages, where values without a name are accuracies."""
-        return "" if self.metric == "accuracy" else f"{self.metric} "
+        return "" if self.is_accuracy else f"{self.metric} "
 
     @property
     def format(self) -> str:
         """The format of the values: four decimals, or five digits of a value with a unit."""
-        return ".5g" if self.relative else ".4f"
+        return ".5g" if self.less_is_better else ".4f"
 
     @property
     def p_value(self) -> float:
@@ -68,22 +67,29 @@ class MetricDifference:
         return min(1.0, 2 * min(self.p_worse, self.p_better))
 
     def rows_needed(self, margin: float) -> int:
-        """Return the number of rows at which an equal candidate passes `non-inferior` in 80% of cases."""
-        if self.accuracy is not None:
-            return rows_needed(self.accuracy, margin)
-        error = (self.gain - self.bound) / Z_ONE_SIDED
-        return math.ceil(self.rows * (error * (Z_ONE_SIDED + NormalDist().inv_cdf(POWER)) / margin) ** 2)
+        """Return the number of rows at which an equal candidate passes `non-inferior` in 80% of cases.
+
+        The estimate uses the normal approximation and the observed standard error; for accuracy, the
+        observed rate of disagreement. Its minimum for accuracy is the number of rows for two versions
+        that never disagree, at which the bound is -z²/(rows + z²).
+        """
+        reach = (Z_ONE_SIDED + _Z_POWER) / margin
+        if not self.is_accuracy:
+            return math.ceil(self.rows * ((self.gain - self.bound) / Z_ONE_SIDED * reach) ** 2)
+        assert self.only_candidate_right is not None
+        assert self.only_champion_right is not None
+        disagreement = (self.only_candidate_right + self.only_champion_right) / self.rows
+        always = math.floor(Z_ONE_SIDED**2 * (1 - margin) / margin) + 1
+        return max(always, math.ceil(disagreement * reach**2))
 
     def metrics(self) -> dict[str, float]:
         """Return the values to log, by name."""
-        if self.accuracy is not None:
-            return self.accuracy.metrics()
-        names = ("rows", "candidate", "champion", "difference", "low", "high", "gain", "bound")
-        values = {name: float(getattr(self, name)) for name in (*names, "p_worse", "p_better")}
-        return {
-            {"candidate": "candidate_value", "champion": "champion_value"}.get(name, name): value
-            for name, value in values.items()
-        }
+        value, more = "value", ["gain"]
+        if self.is_accuracy:
+            value, more = "accuracy", ["only_candidate_right", "only_champion_right"]
+        names = ["rows", "difference", "low", "high", "bound", "p_worse", "p_better", *more]
+        values = {f"candidate_{value}": self.candidate, f"champion_{value}": self.champion}
+        return values | {name: float(getattr(self, name)) for name in names}
 
 
 def compare_by(
@@ -102,7 +108,7 @@ def compare_by(
     -----
     Accuracy and the recall of a class use the exact McNemar test and Tango's interval, balanced accuracy
     the intervals of the recalls, and a mean loss (rmse, mae, r2, log_loss) Student's t. All other metrics
-    use Student's t with the standard error of the paired bootstrap.
+    use Student's t with the standard error of the paired bootstrap. Student's t needs two rows.
 
     Raises
     ------
@@ -110,127 +116,129 @@ def compare_by(
         If the metric needs probabilities that a version lacks, or a function of the user fails.
     """
     values = metric.compute(candidate), metric.compute(champion)
-    if not np.isfinite(values).all() or len(candidate.labels) < 2:
+    if not np.isfinite(values).all():
         return None
     kind, _, of_class = metric.name.partition(":")
-    if metric.name == "accuracy" or kind == "recall":
-        among = candidate.labels == of_class if of_class else np.ones(len(candidate.labels), bool)
-        return _compare_shares(metric, candidate, champion, among)
-    if metric.name == "balanced_accuracy":
-        return _compare_balanced_accuracy(metric, values, candidate, champion)
-    losses = _losses(metric, values, candidate, champion, unseen_mistake)
-    if losses is not None:
-        return losses
+    if kind in {"accuracy", "recall", "balanced_accuracy"}:
+        right, other = (np.asarray(each.predicted == each.labels) for each in (candidate, champion))
+        if kind == "balanced_accuracy":
+            return _compare_balanced_accuracy(metric, values, right, other, candidate.labels)
+        among = candidate.labels == of_class if kind == "recall" else slice(None)
+        return compare_shares(right[among], other[among], metric.name)
+    if len(candidate.labels) < 2:
+        return None
+    if metric.name in {*MEAN_LOSSES, "log_loss"}:
+        return _compare_losses(metric, values, candidate, champion, unseen_mistake)
     return _compare_replicates(metric, values, candidate, champion)
 
 
-def _compare_shares(
-    metric: Metric, candidate: Outcomes, champion: Outcomes, among: npt.NDArray[Any]
+def compare_shares(
+    right: npt.NDArray[np.bool_], champion_right: npt.NDArray[np.bool_], metric: str = "accuracy"
 ) -> MetricDifference:
-    right, other = (np.asarray(each.predicted == each.labels)[among] for each in (candidate, champion))
-    compared = compare_counts(
-        rows=int(among.sum()),
-        only_candidate_right=int(np.sum(right & ~other)),
-        only_champion_right=int(np.sum(other & ~right)),
-        both_right=int(np.sum(right & other)),
+    """Compare the shares of rows that the candidate and the champion predict right.
+
+    Parameters
+    ----------
+    right, champion_right
+        Whether each version predicts a row right, shape (rows,); at least one row.
+    metric
+        The name of the share.
+    """
+    return compare_counts(
+        rows=len(right),
+        only_candidate_right=int(np.sum(right & ~champion_right)),
+        only_champion_right=int(np.sum(champion_right & ~right)),
+        both_right=int(np.sum(right & champion_right)),
+        metric=metric,
     )
-    return by_accuracy(compared) if metric.name == "accuracy" else _from_counts(metric.name, compared)
 
 
-def by_accuracy(compared: PairedComparison) -> MetricDifference:
-    """Return the comparison by accuracy in the form of any metric."""
-    return replace(_from_counts("accuracy", compared), accuracy=compared)
+def compare_counts(
+    rows: int, only_candidate_right: int, only_champion_right: int, both_right: int, metric: str = "accuracy"
+) -> MetricDifference:
+    """Return the comparison for counts of rows that both versions, or only one, predict right.
 
+    There must be at least one row.
+    """
+    from scipy.stats import binomtest  # takes half a second to import, which `show` does not need
 
-def _from_counts(name: str, compared: PairedComparison) -> MetricDifference:
+    gained, lost = only_candidate_right, only_champion_right
+    interval = paired_difference([gained], [lost], [rows])
+    p_worse, p_better = (
+        float(binomtest(successes, gained + lost, alternative="greater").pvalue) if gained + lost else 1.0
+        for successes in (lost, gained)
+    )
     return MetricDifference(
-        metric=name,
-        rows=compared.rows,
-        candidate=compared.candidate_accuracy,
-        champion=compared.champion_accuracy,
-        difference=compared.difference,
-        low=compared.low,
-        high=compared.high,
-        gain=compared.difference,
-        bound=compared.bound,
-        p_worse=compared.p_worse,
-        p_better=compared.p_better,
+        metric,
+        rows,
+        candidate=(both_right + gained) / rows,
+        champion=(both_right + lost) / rows,
+        difference=interval.value,
+        low=interval.low,
+        high=interval.high,
+        gain=interval.value,
+        bound=paired_difference([gained], [lost], [rows], Z_ONE_SIDED).low,
+        p_worse=p_worse,
+        p_better=p_better,
+        only_candidate_right=gained,
+        only_champion_right=lost,
     )
 
 
 def _compare_balanced_accuracy(
-    metric: Metric, values: tuple[float, float], candidate: Outcomes, champion: Outcomes
+    metric: Metric,
+    values: tuple[float, float],
+    right: npt.NDArray[np.bool_],
+    other: npt.NDArray[np.bool_],
+    labels: npt.NDArray[np.object_],
 ) -> MetricDifference:
-    right, other = (np.asarray(each.predicted == each.labels) for each in (candidate, champion))
-    classes = [np.asarray(candidate.labels == name) for name in np.unique(candidate.labels.astype(str))]
-    gained = [int(np.sum(right & ~other & among)) for among in classes]
-    lost = [int(np.sum(other & ~right & among)) for among in classes]
-    rows = [int(among.sum()) for among in classes]
+    _, codes = np.unique(labels.astype(str), return_inverse=True)
+    gained, lost, rows = (
+        np.bincount(codes, each).tolist() for each in (right & ~other, other & ~right, None)
+    )
     interval = paired_difference(gained, lost, rows)
     half = paired_p_value(gained, lost, rows) / 2
     p_worse, p_better = (half, 1 - half) if interval.value < 0 else (1 - half, half)
     if interval.value == 0:
         p_worse = p_better = 1.0
     bound = paired_difference(gained, lost, rows, Z_ONE_SIDED).low
-    return _difference(metric, values, len(right), interval, bound, p_worse, p_better)
+    return _difference(metric, values, len(labels), interval.low, interval.high, bound, p_worse, p_better)
 
 
-def _losses(
+def _compare_losses(
     metric: Metric, values: tuple[float, float], candidate: Outcomes, champion: Outcomes, unseen_mistake: bool
 ) -> MetricDifference | None:
-    """Compare by a metric that is a mean loss, or follows from one; None for any other metric."""
-    pair = _row_losses(metric.name, candidate, champion)
-    if pair is None:
-        return None
-    one, two = pair
+    """Compare by a metric that is a mean loss, or follows from one."""
     rows = len(candidate.labels)
-    if metric.name == "r2":
-        unit = (candidate.labels - candidate.labels.mean()) ** 2
-        found = loss_difference(one, two, unit)
-        interval = Estimate(values[0] - values[1], -found.high, -found.low)
-        return _difference(metric, values, rows, interval, -found.upper, found.p_worse, found.p_better)
-    if not values[1]:  # nothing is a share of an error of 0
-        return _worse_than_perfect(metric, values, rows, one)
-    # The losses of log loss have one more row, and the result has to hold with and without it.
-    counts = sorted({rows, len(one) if unseen_mistake else rows})
-    share = widest([loss_difference(one[:count], two[:count], two[:count]) for count in counts])
-    if metric.name == "rmse":  # the relative difference of the roots, from that of the squares
-        low, high, upper = (
-            math.sqrt(max(0.0, 1 + each)) - 1 for each in (share.low, share.high, share.upper)
-        )
-        interval = Estimate(values[0] - values[1], low * values[1], high * values[1])
-        return _difference(metric, values, rows, interval, -upper, share.p_worse, share.p_better)
-    ones = np.ones_like(two)
-    plain = widest([loss_difference(one[:count], two[:count], ones[:count]) for count in counts])
-    interval = Estimate(values[0] - values[1], plain.low, plain.high)
-    return _difference(metric, values, rows, interval, -share.upper, share.p_worse, share.p_better)
-
-
-def _row_losses(name: str, candidate: Outcomes, champion: Outcomes) -> tuple[_Floats, _Floats] | None:
-    """Return the losses of both versions; those of log loss end with a row on which both are wrong."""
-    if name == "log_loss":
-        found = [
-            row_losses(each.labels, np.asarray(each.probabilities), each.classes)
-            for each in (candidate, champion)
-        ]
-        one, two = found
-        if one is None or two is None:
+    counts = [rows]
+    if metric.name == "log_loss":
+        found = [row_losses(each) for each in (candidate, champion)]
+        if found[0] is None or found[1] is None:
             return None
-        return np.append(one.values, one.cost), np.append(two.values, two.cost)
-    if name not in {"rmse", "mae", "r2"}:
-        return None
-    errors = [np.abs(each.predicted - each.labels) for each in (candidate, champion)]
-    power = 1 if name == "mae" else 2
-    return errors[0] ** power, errors[1] ** power
+        # One more row, on which both are wrong: the result has to hold with and without it.
+        one, two = (np.append(each.values, each.cost) for each in found if each is not None)
+        counts += [rows + 1] * unseen_mistake
+    else:
+        power = 1 if metric.name == "mae" else 2
+        one, two = (np.abs(each.predicted - each.labels) ** power for each in (candidate, champion))
 
+    def compare_in(unit: _Floats) -> LossDifference:
+        return widest([loss_difference(one[:count], two[:count], unit[:count]) for count in counts])
 
-def _worse_than_perfect(
-    metric: Metric, values: tuple[float, float], rows: int, losses: _Floats
-) -> MetricDifference:
-    found = loss_difference(losses, np.zeros_like(losses), np.ones_like(losses))
-    interval = Estimate(values[0], min(found.low, values[0]), max(found.high, values[0]))
-    bound = -1.0 if values[0] else 0.0
-    return _difference(metric, values, rows, interval, bound, found.p_worse, found.p_better)
+    if metric.name == "r2":
+        share = compare_in((candidate.labels - candidate.labels.mean()) ** 2)
+        low, high, upper = -share.high, -share.low, share.upper
+    else:
+        share = compare_in(two if values[1] else np.ones_like(two))  # an error of 0 is no unit
+        low, high, upper = share.low, share.high, share.upper if values[1] else 0.0
+        if metric.name == "rmse":  # the difference of the roots, from that of the squares
+            unit = 1.0 if values[1] else 0.0
+            low, high, upper = (math.sqrt(max(0.0, unit + each)) - unit for each in (low, high, upper))
+            low, high = low * (values[1] or 1.0), high * (values[1] or 1.0)
+        elif values[1]:
+            plain = compare_in(np.ones_like(two))
+            low, high = plain.low, plain.high
+    return _difference(metric, values, rows, low, high, -upper, share.p_worse, share.p_better)
 
 
 def _compare_replicates(
@@ -250,46 +258,44 @@ def _compare_replicates(
     error = float((replicates[:, 0] - replicates[:, 1]).std(ddof=1))
     freedom = len(candidate.labels) - 1
     two_sided, one_sided = student.ppf([1 - SIGNIFICANCE / 2, 1 - SIGNIFICANCE], freedom)
-    interval = Estimate(difference, difference - two_sided * error, difference + two_sided * error)
-    side = -1 if metric.less_is_better else 1
+    low, high = difference - two_sided * error, difference + two_sided * error
+    gain = -difference if metric.less_is_better else difference
     if error > 0:
-        p_worse, p_better = (float(student.sf(s * side * difference / error, freedom)) for s in (-1, 1))
+        p_worse, p_better = (float(student.sf(side * gain / error, freedom)) for side in (-1, 1))
     else:
-        p_worse, p_better = float(side * difference >= 0), float(side * difference <= 0)
-    scale, relative_error = 1.0, error
-    if metric.name in RELATIVE_METRICS:
-        scale = values[1] or values[0] or 1.0
+        p_worse, p_better = float(gain >= 0), float(gain <= 0)
+    if metric.less_is_better:
+        gain /= values[1] or values[0] or 1.0
         given = replicates[replicates[:, 1] > 0]
         if len(given) > 1:
-            relative_error = float((given[:, 0] / given[:, 1]).std(ddof=1))
-    bound = side * difference / scale - float(one_sided) * relative_error
-    return _difference(metric, values, len(candidate.labels), interval, bound, p_worse, p_better)
+            error = float((given[:, 0] / given[:, 1]).std(ddof=1))
+    bound = gain - float(one_sided) * error
+    return _difference(metric, values, len(candidate.labels), low, high, bound, p_worse, p_better)
 
 
 def _difference(
     metric: Metric,
     values: tuple[float, float],
     rows: int,
-    interval: Estimate,
+    low: float,
+    high: float,
     bound: float,
     p_worse: float,
     p_better: float,
 ) -> MetricDifference:
-    relative = metric.name in RELATIVE_METRICS
-    gain = (values[1] - values[0]) if metric.less_is_better else (values[0] - values[1])
-    if relative:
-        gain = gain / (values[1] or values[0] or 1.0)
+    gain = values[0] - values[1]
+    if metric.less_is_better:
+        gain = -gain / (values[1] or values[0] or 1.0)
     return MetricDifference(
         metric.name,
         rows,
         *values,
         values[0] - values[1],
-        float(interval.low),
-        float(interval.high),
+        float(low),
+        float(high),
         gain,
         min(float(bound), gain),
         p_worse,
         p_better,
-        relative,
         metric.less_is_better,
     )

@@ -22,8 +22,7 @@ from registry_tools.evaluation.gates.thresholds import (
 from registry_tools.evaluation.verdict import GateResult
 from registry_tools.mlflow_store.thresholds import failed_thresholds
 from registry_tools.stats.metric import Outcomes, find_metric
-from registry_tools.stats.paired_metric import by_accuracy
-from registry_tools.stats.paired_test import compare_counts, compare_predictions
+from registry_tools.stats.paired_metric import compare_by, compare_counts, compare_shares
 from registry_tools.task import CLASSIFICATION
 
 ACCURACY = find_metric("accuracy", CLASSIFICATION)
@@ -178,7 +177,7 @@ def test_the_baseline_is_the_commonest_class() -> None:
 
 def group(value: str, gained: int, lost: int, rows: int = 100) -> slices.Group:
     compared = compare_counts(rows, gained, lost, rows - gained - lost)
-    return slices.Group("site", value, rows, by_accuracy(compared))
+    return slices.Group("site", value, rows, compared)
 
 
 def test_groups_are_corrected_together() -> None:
@@ -231,8 +230,8 @@ def score_statistic(rows: int, gained: int, lost: int, tested: float) -> float:
 
 def test_paired_counts_become_accuracies_and_tests() -> None:
     compared = compare_counts(rows=100, only_candidate_right=1, only_champion_right=9, both_right=85)
-    assert compared.candidate_accuracy == pytest.approx(0.86)
-    assert compared.champion_accuracy == pytest.approx(0.94)
+    assert compared.candidate == pytest.approx(0.86)
+    assert compared.champion == pytest.approx(0.94)
     assert compared.difference == pytest.approx(-0.08)
     # Exact McNemar: at least 9 of 10 coin tosses, (10 + 1) / 2**10.
     assert compared.p_worse == pytest.approx(11 / 1024)
@@ -246,9 +245,13 @@ def test_paired_counts_become_accuracies_and_tests() -> None:
 
 def test_predictions_on_the_same_rows_are_paired() -> None:
     labels = np.array(["a", "a", "b", "b"], dtype=object)
-    compared = compare_predictions(labels, np.array(["a", "a", "b", "a"]), np.array(["a", "b", "a", "b"]))
+    candidate = Outcomes(labels, np.array(["a", "a", "b", "a"], dtype=object))
+    champion = Outcomes(labels, np.array(["a", "b", "a", "b"], dtype=object))
+    compared = compare_by(ACCURACY, candidate, champion)
+    assert compared is not None
     assert (compared.only_candidate_right, compared.only_champion_right) == (2, 1)
-    assert (compared.candidate_accuracy, compared.champion_accuracy) == (0.75, 0.5)
+    assert (compared.candidate, compared.champion) == (0.75, 0.5)
+    assert compare_by(ACCURACY, candidate.take(np.arange(1)), champion.take(np.arange(1))) is not None
 
 
 def test_the_rules_of_the_command_line_are_those_of_the_gate() -> None:
@@ -257,7 +260,7 @@ def test_the_rules_of_the_command_line_are_those_of_the_gate() -> None:
 
 def gate(rows: int, gained: int, lost: int, rule: str, margin: float = 0.01) -> GateResult:
     both = rows - gained - lost
-    return champion_gate(by_accuracy(compare_counts(rows, gained, lost, both)), rule, margin, 0)
+    return champion_gate(compare_counts(rows, gained, lost, both), rule, margin, 0)
 
 
 @pytest.mark.parametrize(
@@ -326,17 +329,16 @@ def wrong_in(rows: np.ndarray) -> np.ndarray:
 
 def judge_better(candidate: np.ndarray, champion: np.ndarray) -> GateResult:
     def judge(mask: np.ndarray) -> GateResult:
-        compared = compare_predictions(ALL_RIGHT[mask], candidate[mask], champion[mask])
-        return champion_gate(by_accuracy(compared), "better", 0.01, 0)
+        right, other = ((each == ALL_RIGHT)[mask] for each in (candidate, champion))
+        return champion_gate(compare_shares(right, other), "better", 0.01, 0)
 
     return comparison.judge_distinct(judge, DISTINCT)
 
 
 def test_repeated_rows_make_no_difference_significant() -> None:
     champion = wrong_in(np.arange(60) % 20 < 3)  # three rows, each three times
-    counted = champion_gate(
-        by_accuracy(compare_predictions(ALL_RIGHT, ALL_RIGHT, champion)), "better", 0.01, 0
-    )
+    every_row = np.ones(60, bool)
+    counted = champion_gate(compare_shares(every_row, champion == ALL_RIGHT), "better", 0.01, 0)
     assert (counted.passed, counted.metrics["rows"]) == (True, 60)
     result = judge_better(ALL_RIGHT, champion)
     assert (result.passed, result.metrics["rows"], result.metrics["repeated_rows"]) == (False, 20, 40)

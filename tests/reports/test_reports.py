@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from dataclasses import replace
 from datetime import datetime, timezone
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,12 +19,13 @@ from mlflow import MlflowClient
 from pipeline.params.definitions import TrainParams
 from pipeline.training.train import train
 from registry_tools.cli.main import main
-from registry_tools.evaluation.comparison import PairedPredictions, VersionPredictions
+from registry_tools.evaluation.comparison import PairedPredictions
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.promotion.event import Event
 from registry_tools.reports.comparison import comparison_page
 from registry_tools.reports.history import history_page
-from registry_tools.stats.paired_test import compare_predictions
+from registry_tools.stats.metric import Outcomes
+from registry_tools.stats.paired_metric import compare_shares
 from tests.support.registries import EQUAL, GOOD, Place
 from tests.support.stores import Trained
 
@@ -57,13 +59,12 @@ def side_by_side(columns: int = 2, rows: int = 80) -> PairedPredictions:
     first, second = labels.copy(), np.array(["a"] * rows, dtype=object)
     table = pd.DataFrame({f"column {place}": np.arange(rows) / 7 for place in range(columns)})
     sure = (labels[:, None] == np.array(["a", "b"])) * 0.8 + 0.1
-    return PairedPredictions(
-        table,
-        labels,
-        VersionPredictions(first, sure, ("a", "b")),
-        VersionPredictions(second, None, ("a", "b")),
-        compare_predictions(labels, first, second),
-    )
+    return pair(table, Outcomes(labels, first, sure, ("a", "b")), Outcomes(labels, second, None, ("a", "b")))
+
+
+def pair(table: pd.DataFrame, first: Outcomes, second: Outcomes) -> PairedPredictions:
+    right, other = (each.predicted == each.labels for each in (first, second))
+    return PairedPredictions(table, first, second, compare_shares(right, other))
 
 
 def event(number: int | None, outcome: str, hour: int, **values: object) -> Event:
@@ -78,11 +79,8 @@ def event(number: int | None, outcome: str, hour: int, **values: object) -> Even
 def test_text_from_the_registry_is_never_markup() -> None:
     table = pd.DataFrame({EVIL: [EVIL, EVIL]})
     words = np.array([EVIL, "b"], dtype=object)
-    answers = (
-        VersionPredictions(words, None, (EVIL, "b")),
-        VersionPredictions(words[::-1], None, (EVIL, "b")),
-    )
-    compared = PairedPredictions(table, words, *answers, compare_predictions(words, words, words[::-1]))
+    answers = (Outcomes(words, each, None, (EVIL, "b")) for each in (words, words[::-1]))
+    compared = pair(table, *answers)
     evil = VersionInfo(EVIL, 1, params={EVIL: EVIL}, tags={"data_digest": EVIL})
     pages = [
         comparison_page(evil, version(2), compared, ({EVIL: b"x"}, {}), NOW),
@@ -159,10 +157,10 @@ def test_a_partial_history_is_marked_and_begins_with_the_earlier_version() -> No
 
 def test_a_class_that_one_version_does_not_know_is_reported() -> None:
     plain = side_by_side()
-    labels = plain.labels.copy()
+    labels = plain.first.labels.copy()
     labels[:3] = "c"
-    knows = VersionPredictions(plain.first.names, None, ("a", "b", "c"))
-    compared = PairedPredictions(plain.rows, labels, knows, plain.second, plain.paired)
+    knows = Outcomes(labels, plain.first.predicted, None, ("a", "b", "c"))
+    compared = pair(plain.rows, knows, replace(plain.second, labels=labels))
     page = comparison_page(version(1), version(2), compared, ({}, {}), NOW)
     assert "iris 2 does not know the class c, the label of 3 rows: counted as wrong." in page
 
@@ -170,8 +168,8 @@ def test_a_class_that_one_version_does_not_know_is_reported() -> None:
 def test_numeric_values_keep_their_type_beside_text() -> None:
     words = np.array(["a", "b"], dtype=object)
     table = pd.DataFrame({"id": [1234567, 7654321], "x": [0.5, None], "list": [[1], [2]]})
-    answers = (VersionPredictions(words, None, ("a", "b")), VersionPredictions(words[::-1], None, ("a", "b")))
-    compared = PairedPredictions(table, words, *answers, compare_predictions(words, words, words[::-1]))
+    answers = (Outcomes(words, each, None, ("a", "b")) for each in (words, words[::-1]))
+    compared = pair(table, *answers)
     page = comparison_page(version(1), version(2), compared, ({}, {}), NOW)
     assert "<td>1234567</td><td>0.5</td><td>[1]</td>" in page
     assert "<td>7654321</td><td>-</td>" in page
@@ -276,13 +274,8 @@ def test_a_page_corrects_its_comparisons_together_and_says_so() -> None:
     second = labels.copy()
     second[[0, 2, 4, 1, 3, 5]] = ["b", "b", "b", "a", "a", "a"]
     plain = side_by_side()
-    compared = PairedPredictions(
-        plain.rows,
-        labels,
-        VersionPredictions(labels, None, ("a", "b")),
-        VersionPredictions(second, None, ("a", "b")),
-        compare_predictions(labels, labels, second),
-    )
+    first, other = (Outcomes(labels, each, None, ("a", "b")) for each in (labels, second))
+    compared = pair(plain.rows, first, other)
     page = comparison_page(version(1), version(2), compared, ({}, {}), NOW)
     assert "All 4 comparisons on this page are corrected together." in page
     assert "Holm's method corrects" in page
@@ -300,9 +293,8 @@ def test_a_class_that_is_shown_to_be_worse_is_never_left_out() -> None:
     first, second = labels.copy(), labels.copy()
     second[:40] = "small 00"
     first[400::4], second[402::4] = "large", "large"
-    predictions = (VersionPredictions(each, None, ("large", *names)) for each in (first, second))
-    rows = pd.DataFrame({"x": np.arange(len(labels))})
-    compared = PairedPredictions(rows, labels, *predictions, compare_predictions(labels, first, second))
+    predictions = (Outcomes(labels, each, None, ("large", *names)) for each in (first, second))
+    compared = pair(pd.DataFrame({"x": np.arange(len(labels))}), *predictions)
     page = comparison_page(version(1), version(2), compared, ({}, {}), NOW)
     assert "recall of large (iris 1)" in page
     assert '<th scope="row">recall of large</th>' in page

@@ -8,10 +8,25 @@ from scipy.special import softmax
 from scipy.stats import binomtest
 from sklearn import metrics
 
+from registry_tools.stats.metric import Outcomes
 from registry_tools.stats.metric_comparison import MetricComparison, compare_metrics
 
 CLASSES = np.array(["a", "b", "c"])
 Given = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def compare(
+    labels: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    probabilities: tuple[np.ndarray, np.ndarray] | tuple[None, None] = (None, None),
+    classes: tuple[str, ...] = (),
+) -> list[MetricComparison]:
+    one, two = (
+        Outcomes(labels, predicted, given, classes)
+        for predicted, given in zip((first, second), probabilities, strict=True)
+    )
+    return compare_metrics(one, two)
 
 
 def predict(rng: np.random.Generator, labels: np.ndarray, accuracy: float) -> np.ndarray:
@@ -23,7 +38,7 @@ def found() -> tuple[dict[str, MetricComparison], Given]:
     rng = np.random.default_rng(1)
     labels = rng.choice(CLASSES, 500)
     given = (labels, predict(rng, labels, 0.9), predict(rng, labels, 0.6))
-    return {metric.name: metric for metric in compare_metrics(*given)}, given
+    return {metric.name: metric for metric in compare(*given)}, given
 
 
 def test_the_values_are_those_of_scikit_learn(found: tuple[dict[str, MetricComparison], Given]) -> None:
@@ -51,13 +66,13 @@ def test_the_exact_test_decides_which_is_better_corrected_for_all_metrics() -> N
     for rows in range(1, 40):
         labels = np.array(["a"] * 40)
         worse = np.array(["b"] * rows + ["a"] * (40 - rows))
-        compared = compare_metrics(labels, labels, worse)
+        compared = compare(labels, labels, worse)
         accuracy, chance = compared[0], binomtest(rows, rows).pvalue
         assert accuracy.p_value == pytest.approx(chance)
         # With balanced accuracy and the recall of the one class, the smallest of three counts thrice.
         assert chance <= accuracy.adjusted_p_value <= min(1, 3 * chance)
         assert accuracy.better == (0 if accuracy.adjusted_p_value < 0.05 else None), rows
-    one = compare_metrics(np.array(["a"]), np.array(["a"]), np.array(["b"]))
+    one = compare(np.array(["a"]), np.array(["a"]), np.array(["b"]))
     assert [metric.better for metric in one] == [None] * len(one)
 
 
@@ -75,8 +90,7 @@ def test_of_equal_versions_one_is_called_better_on_one_page_of_twenty_at_most(
         scores = 4 * np.eye(classes)[codes] + rng.normal(0, 1, (rows, classes))
         given = [softmax(scores + rng.normal(0, 1, scores.shape), axis=1) for _ in range(2)]
         first, second = (names[each.argmax(axis=1)] for each in given)
-        probabilities = (given[0], tuple(names)), (given[1], tuple(names))
-        page = compare_metrics(names[codes], first, second, probabilities)
+        page = compare(names[codes], first, second, (given[0], given[1]), tuple(names))
         assert page[2].name == "log loss"
         assert len(page) > 2 * classes
         claims += any(metric.better is not None for metric in page)
@@ -91,13 +105,13 @@ def test_a_clear_difference_is_still_found_among_a_hundred_classes() -> None:
     names = np.array([f"class {code:03}" for code in range(100)])
     labels = np.repeat(names, 10)
     first, second = (np.where(rng.random(1_000) < share, labels, names[0]) for share in (0.95, 0.85))
-    found = {metric.name: metric for metric in compare_metrics(labels, first, second)}
+    found = {metric.name: metric for metric in compare(labels, first, second)}
     assert found["accuracy"].better == found["balanced accuracy"].better == 0
 
 
 def test_a_perfect_score_on_few_rows_is_not_certain() -> None:
     labels = np.array(["a"] * 10 + ["b"] * 10)
-    for metric in compare_metrics(labels, labels, labels)[:2]:
+    for metric in compare(labels, labels, labels)[:2]:
         assert metric.first.value == metric.first.high == 1
         assert metric.first.low < 0.9
         assert metric.difference is not None
@@ -107,7 +121,7 @@ def test_a_perfect_score_on_few_rows_is_not_certain() -> None:
 
 def test_a_class_that_one_never_predicts_has_no_precision() -> None:
     labels = np.array(["a", "b"])
-    names = [metric.name for metric in compare_metrics(labels, labels, np.array(["a", "a"]))]
+    names = [metric.name for metric in compare(labels, labels, np.array(["a", "a"]))]
     assert "precision of b" not in names
     assert "recall of b" in names
 
@@ -116,11 +130,10 @@ def test_the_lower_log_loss_is_the_better_one() -> None:
     rng = np.random.default_rng(3)
     labels = rng.choice(CLASSES, 200)
     right = 0.8 * (labels[:, None] == CLASSES) + 0.2 / 3
-    classes = tuple(CLASSES.tolist())
     # Some rows are wrong, so that the sure version has paid for mistakes.
     right[:20] = right[:20, ::-1]
-    unsure = (np.full((200, 3), 1 / 3), classes)
-    found = compare_metrics(labels, labels, labels, ((right, classes), unsure))[2]
+    unsure = np.full((200, 3), 1 / 3)
+    found = compare(labels, labels, labels, (right, unsure), tuple(CLASSES.tolist()))[2]
     assert found.name == "log loss"
     assert found.difference is not None
     assert found.difference.high < 0
@@ -128,8 +141,9 @@ def test_the_lower_log_loss_is_the_better_one() -> None:
 
 
 def test_probabilities_that_do_not_fit_the_labels_leave_out_log_loss() -> None:
-    labels = np.array(["a", "z"])
-    given = (np.eye(2), ("a", "b")), (np.eye(2), ("a", "z"))
-    one_row = (np.eye(2)[:1], ("a", "z")), (np.eye(2)[:1], ("a", "z"))
-    assert "log loss" not in [m.name for m in compare_metrics(labels, labels, labels, given)]
-    assert "log loss" not in [m.name for m in compare_metrics(labels[:1], labels[:1], labels[:1], one_row)]
+    labels, given = np.array(["a", "z"]), np.eye(2)
+    unknown = Outcomes(labels, labels, given, ("a", "b")), Outcomes(labels, labels, given, ("a", "z"))
+    without = Outcomes(labels, labels), unknown[1]
+    for pair in (unknown, without, [unknown[1].take(np.arange(1))] * 2):
+        assert "log loss" not in [metric.name for metric in compare_metrics(*pair)]
+    assert "log loss" in [metric.name for metric in compare_metrics(unknown[1], unknown[1])]

@@ -9,8 +9,8 @@ import pytest
 
 from registry_tools.stats import bootstrap
 from registry_tools.stats.intervals import SIGNIFICANCE
+from registry_tools.stats.losses import loss_difference
 from registry_tools.stats.metric import METRICS, Outcomes, find_metric
-from registry_tools.stats.paired_losses import loss_difference
 from registry_tools.stats.paired_metric import MetricDifference, compare_by
 from registry_tools.task import CLASSIFICATION, REGRESSION
 
@@ -115,6 +115,7 @@ def test_a_champion_without_an_error_is_no_unit() -> None:
         assert (worse.gain, worse.p_worse < SIGNIFICANCE) == (-1.0, True)
         assert np.isfinite([worse.low, worse.high, worse.bound]).all()
         assert compared(name, (perfect, perfect)).bound == 0
+        assert worse.low <= worse.difference == 1 <= worse.high
 
 
 def test_the_limits_of_a_ratio_are_where_students_test_rejects() -> None:

@@ -51,7 +51,7 @@ def baseline_gate(metric: Metric, candidate: Outcomes) -> GateResult:
 def _reason(compared: MetricDifference, candidate: Outcomes, passed: bool) -> str:
     if passed:
         return "; significantly better"
-    if compared.accuracy is not None:
+    if compared.is_accuracy:
         others = compared.rows - round(compared.champion * compared.rows)
         if others < _FEWEST_GAINS:
             return f"; too few rows to show it: {others} of another class, {_FEWEST_GAINS} needed; {_FIX}"
@@ -62,7 +62,7 @@ def _reason(compared: MetricDifference, candidate: Outcomes, passed: bool) -> st
 
 def _metrics(compared: MetricDifference) -> dict[str, float]:
     names = ("value", "baseline_value")
-    if compared.accuracy is not None:
+    if compared.is_accuracy:
         names = ("accuracy", "baseline_accuracy")
     values = {names[0]: compared.candidate, names[1]: compared.champion}
     return {"rows": float(compared.rows), **values, "p_better": float(compared.p_better)}

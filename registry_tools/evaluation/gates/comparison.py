@@ -60,8 +60,8 @@ def champion_gate(compared: MetricDifference, rule: str, margin: float, excluded
         `non-inferior`: the lower bound of the gain is above -margin. `better`: the candidate is
         significantly better.
     margin
-        The negligible loss, in (0, 1): a difference in the metric, or a share of the champion's value for
-        `RELATIVE_METRICS`.
+        The negligible loss, in (0, 1): a difference in the metric, or a share of the champion's value if
+        less is better.
     excluded
         The number of training rows that were left out; None if the champion's training rows are not
         recorded.
@@ -84,10 +84,10 @@ def champion_gate(compared: MetricDifference, rule: str, margin: float, excluded
     if rule == "better":
         passed = c.p_better < SIGNIFICANCE
         return result(passed, "significantly better" if passed else "not significantly better")
-    limit = f"{margin:.4g} of the champion's {c.metric}" if c.relative else f"{margin}"
+    limit = f"{margin:.4g} of the champion's {c.metric}" if c.less_is_better else f"{margin}"
     if rule == "non-inferior":
         bound = f"lower bound {c.bound:+.4f}, margin {margin}"
-        if c.relative:
+        if c.less_is_better:
             bound = (
                 f"at most {-c.bound:+.2%} worse at the 95% bound, margin {margin:.4g} of the champion's value"
             )

@@ -20,7 +20,7 @@ from pipeline.training import baseline
 from pipeline.training.train import train
 from registry_tools import load_model
 from registry_tools.stats.metric import Outcomes, find_metric
-from registry_tools.stats.number_comparison import estimate_number_metric
+from registry_tools.stats.metric_comparison import estimate_number_metric
 from registry_tools.task import REGRESSION
 from tests.support.monitored import LogPart, monitor_output, run_monitor, write_log
 

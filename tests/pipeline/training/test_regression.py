@@ -20,7 +20,7 @@ from pipeline.training.train import TrainResult, train
 from registry_tools import load_model
 from registry_tools.models.evidence import Evaluation, read_evaluation, read_holdout
 from registry_tools.stats.metric import Outcomes, find_metric
-from registry_tools.stats.number_comparison import compare_number_metrics, estimate_number_metric
+from registry_tools.stats.metric_comparison import compare_number_metrics, estimate_number_metric
 from registry_tools.stats.paired_metric import compare_by
 from registry_tools.task import CLASSIFICATION, REGRESSION
 

@@ -1,7 +1,10 @@
-"""The difference of two versions in a mean loss, such as the squared error, on the same rows.
+"""The mean losses of two versions on the same rows, such as the squared error or the log loss.
 
 Student's t holds its error rates where the bootstrap is too sure of itself: with 30 rows and heavy tails,
 the bootstrap's tests at 5% reject 6 to 11% of equal versions (docs/explanation/promotion-statistics.md).
+
+Most log losses of rows are small and a few are large, and a sample without a wrong prediction contains no
+large loss. The limits of the log loss therefore also hold with one more row on which the versions are wrong.
 """
 
 from __future__ import annotations
@@ -12,9 +15,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from registry_tools.stats.intervals import SIGNIFICANCE
+from registry_tools.stats.intervals import SIGNIFICANCE, Estimate
+from registry_tools.stats.metric import LEAST_PROBABILITY, Outcomes, label_losses
 
 _Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class RowLosses:
+    """The log losses of one version; `cost` is its mean loss if its likeliest class were always wrong."""
+
+    values: _Floats  # shape (rows,)
+    cost: float
 
 
 @dataclass(frozen=True)
@@ -65,17 +77,23 @@ def loss_difference(candidate: _Floats, champion: _Floats, unit: _Floats) -> Los
     return LossDifference(mean / float(unit.mean()), low, high, upper, p_worse, p_better)
 
 
+def mean_loss(losses: _Floats) -> Estimate:
+    """Return the mean of losses of rows with Student's interval, which does not reach below 0."""
+    found = loss_difference(losses, np.zeros_like(losses), np.ones_like(losses))
+    return Estimate(found.value, max(0.0, found.low), found.high)
+
+
 def _limits(difference: _Floats, unit: _Floats, reach: float) -> tuple[float, float]:
     """Return the limits of the ratio of the means, `reach` standard errors away."""
     mean, scale = float(difference.mean()), float(unit.mean())
-    covariance = np.cov(difference, unit) * reach**2 / len(unit)
-    # The limits are the roots of a r² - 2 b r + c.
-    a, b, c = scale**2 - covariance[1, 1], mean * scale - covariance[0, 1], mean**2 - covariance[0, 0]
+    (own, shared), (_, other) = (np.cov(difference, unit) * reach**2 / len(unit)).tolist()
+    # The limits are the roots of a r² - 2 b r + c with c = mean² - own.
+    a, b = scale**2 - other, mean * scale - shared
     if a <= 0:
-        half = math.sqrt(float(covariance[0, 0]))
-        return (mean - half) / scale, (mean + half) / scale
-    root = math.sqrt(max(0.0, float(b * b - a * c)))
-    return float((b - root) / a), float((b + root) / a)
+        return (mean - math.sqrt(own)) / scale, (mean + math.sqrt(own)) / scale
+    # b² - a c, without the terms that cancel
+    root = math.sqrt(max(0.0, own * a + shared**2 - 2 * mean * scale * shared + mean**2 * other))
+    return (b - root) / a, (b + root) / a
 
 
 def widest(found: list[LossDifference]) -> LossDifference:
@@ -88,3 +106,27 @@ def widest(found: list[LossDifference]) -> LossDifference:
         max(each.p_worse for each in found),
         max(each.p_better for each in found),
     )
+
+
+def row_losses(outcomes: Outcomes) -> RowLosses | None:
+    """Return the log losses of rows with probabilities.
+
+    Return None if a label is not a class of the model, or a probability is not finite.
+    """
+    values, probabilities = label_losses(outcomes), np.asarray(outcomes.probabilities)
+    if values is None or not np.isfinite(probabilities).all():
+        return None
+    wrong = np.clip(1 - probabilities.max(axis=1), LEAST_PROBABILITY, 1)
+    return RowLosses(values, float(0.0 - np.log(wrong).mean()))
+
+
+def mean_log_loss(losses: RowLosses) -> Estimate:
+    """Return the mean log loss with its interval; needs at least two rows.
+
+    The lower limit is Student's on the logarithmic scale. The upper limit is Student's with one more
+    row, a wrong one.
+    """
+    mean = mean_loss(losses.values)
+    low = mean.value * math.exp(1 - mean.high / mean.value) if mean.value > 0 else 0.0
+    worst = max(losses.cost, float(losses.values.max()))
+    return Estimate(mean.value, low, mean_loss(np.append(losses.values, worst)).high)
