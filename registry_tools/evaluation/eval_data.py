@@ -78,7 +78,8 @@ def _parse(path: Path, target: str, content: bytes, text_columns: set[str]) -> H
             f"{', '.join(repr(name) for name in table.columns)}"
         )
     if table.columns.has_duplicates:
-        raise InputError(f"{path} has two columns named {_first_duplicate(table.columns)!r}: rename one")
+        name = table.columns[table.columns.duplicated()][0]
+        raise InputError(f"{path} has two columns named {name!r}: rename one")
     labels = table[target]
     if labels.isna().any():
         row = int(np.flatnonzero(labels.isna())[0])
@@ -89,10 +90,6 @@ def _parse(path: Path, target: str, content: bytes, text_columns: set[str]) -> H
         if (labels.abs() < _LARGEST_WHOLE).all():
             labels = labels.astype("int64")
     return Holdout(table.drop(columns=target), labels.map(str).to_numpy(object))
-
-
-def _first_duplicate(columns: pd.Index) -> str:
-    return str(columns[columns.duplicated()][0])
 
 
 def _columns(folder: Path) -> Sequence[Column]:

@@ -40,15 +40,22 @@ def baseline_gate(metric: Metric, candidate: Outcomes) -> GateResult:
     compared = compare_by(metric, candidate, constant, unseen_mistake=False)
     if compared is None:
         return undefined("baseline", metric.name, len(candidate.labels))
-    c, passed = compared, bool(compared.p_better < SIGNIFICANCE)
+    c, passed = compared, compared.p_better < SIGNIFICANCE
     message = (
         f"{c.prefix}{c.candidate:{c.format}} against {c.champion:{c.format}} for always "
         f"{title} on {c.rows} rows: p(better) {c.p_better:.3g}"
     )
-    return GateResult("baseline", passed, message + _reason(compared, candidate, passed), _metrics(compared))
+    value = "accuracy" if c.is_accuracy else "value"
+    metrics = {
+        "rows": float(c.rows),
+        value: c.candidate,
+        f"baseline_{value}": c.champion,
+        "p_better": c.p_better,
+    }
+    return GateResult("baseline", passed, message + _reason(compared, passed), metrics)
 
 
-def _reason(compared: MetricDifference, candidate: Outcomes, passed: bool) -> str:
+def _reason(compared: MetricDifference, passed: bool) -> str:
     if passed:
         return "; significantly better"
     if compared.is_accuracy:
@@ -58,14 +65,6 @@ def _reason(compared: MetricDifference, candidate: Outcomes, passed: bool) -> st
     if compared.gain > 0:
         return f"; not significantly better: train a better model, or {_FIX}"
     return "; no better: train a better model, or --no-baseline --reason TEXT"
-
-
-def _metrics(compared: MetricDifference) -> dict[str, float]:
-    names = ("value", "baseline_value")
-    if compared.is_accuracy:
-        names = ("accuracy", "baseline_accuracy")
-    values = {names[0]: compared.candidate, names[1]: compared.champion}
-    return {"rows": float(compared.rows), **values, "p_better": float(compared.p_better)}
 
 
 def constant_predictions(metric: Metric, candidate: Outcomes) -> tuple[Outcomes, str]:

@@ -78,8 +78,7 @@ def champion_gate(compared: MetricDifference, rule: str, margin: float, excluded
     metrics = {**c.metrics(), "excluded_rows": float(excluded or 0)}
 
     def result(passed: bool, why: str) -> GateResult:
-        # Comparisons of SciPy's values are NumPy booleans, which JSON cannot represent.
-        return GateResult("champion", bool(passed), f"{rule}: {shown}; {why}", metrics)
+        return GateResult("champion", passed, f"{rule}: {shown}; {why}", metrics)
 
     if rule == "better":
         passed = c.p_better < SIGNIFICANCE

@@ -87,11 +87,8 @@ def slices_gate(groups: Sequence[Group]) -> GateResult:
         "p_worse": min(adjusted),
     }
     corrected = f"corrected over {len(judged)} group{'s' * (len(judged) > 1)}"
-    if harmed:
-        message = f"significantly worse in {_shortened(harmed)}, {corrected}{few}"
-        return GateResult("slices", False, message, metrics)
-    message = f"significantly worse in no group: lowest p(worse) {min(adjusted):.3g}, {corrected}{few}"
-    return GateResult("slices", True, message, metrics)
+    where = _shortened(harmed) if harmed else f"no group: lowest p(worse) {min(adjusted):.3g}"
+    return GateResult("slices", not harmed, f"significantly worse in {where}, {corrected}{few}", metrics)
 
 
 def _why_not(groups: Sequence[Group]) -> str:

@@ -42,13 +42,12 @@ def integrity_gate(
     """
     if faults:
         return GateResult("integrity", False, "; ".join(faults[:5]))
-    compared = (
-        f"{files} model files and {evidence_files} evidence files match the manifest"
-        if has_manifest and evidence_files
-        else f"{files} files match the manifest"
-        if has_manifest
-        else "registered without a manifest: nothing to compare"
-    )
+    compared = "registered without a manifest: nothing to compare"
+    if has_manifest:
+        counted = (
+            f"{files} model files and {evidence_files} evidence files" if evidence_files else f"{files} files"
+        )
+        compared = f"{counted} match the manifest"
     signed = f", signed with {public_key}" if public_key is not None else ""
     return GateResult("integrity", True, compared + signed, {"files": files})
 
@@ -62,16 +61,13 @@ def signature_gate(
         return GateResult(
             "signature", False, "the candidate has no signature with names and types of its columns"
         )
-    if not isinstance(candidate, Sequence) or not isinstance(champion, Sequence | None):
-        fault = tensor_fault(candidate, champion)
-        fits = "no champion to compare with" if champion is None else "accepts the champion's requests"
-        return GateResult("signature", fault is None, fault or f"{candidate}, {fits}")
-    if champion is None:
-        return GateResult("signature", True, f"{len(candidate)} columns, no champion to compare with")
-    faults = _column_faults(candidate, champion)
-    if faults:
-        return GateResult("signature", False, "; ".join(faults))
-    return GateResult("signature", True, f"{len(candidate)} columns, accepts the champion's requests")
+    if isinstance(candidate, Sequence) and isinstance(champion, Sequence | None):
+        title = f"{len(candidate)} columns"
+        fault = "; ".join(_column_faults(candidate, champion)) if champion is not None else None
+    else:
+        title, fault = str(candidate), tensor_fault(candidate, champion)
+    fits = "no champion to compare with" if champion is None else "accepts the champion's requests"
+    return GateResult("signature", not fault, fault or f"{title}, {fits}")
 
 
 def _column_faults(candidate: Sequence[Column], champion: Sequence[Column]) -> list[str]:
@@ -91,8 +87,9 @@ def _column_faults(candidate: Sequence[Column], champion: Sequence[Column]) -> l
     removed = [column.name for column in champion if column.name not in taken]
     if removed:
         faults.append(f"{_names(removed)} no longer accepted")
-    if removed or taken - set(sent):
-        renamed = "renamed? " if removed and taken - set(sent) else ""
+    added = taken - set(sent)
+    if removed or added:
+        renamed = "renamed? " if removed and added else ""
         faults.append(f"{renamed}the champion's clients send exactly its {len(champion)} columns")
     shared = [column.name for column in candidate if column.name in sent]
     if shared != [column.name for column in champion if column.name in taken]:
@@ -120,16 +117,12 @@ def predictions_gate(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> G
         for side in (recorded, given)
     )
     largest = max((abs(value) for value in expected if isinstance(value, float)), default=0.0)
-    different = [
-        i
-        for i, (a, b) in enumerate(zip(expected, found, strict=False))
-        if a != b and not _nearly_equal(a, b, largest)
-    ]
-    if len(expected) != len(found) or different:
-        row = different[0] if different else min(len(expected), len(found))
-        return GateResult(
-            "predictions", False, f"the prediction for row {row} of the input example differs from the record"
-        )
+    shorter, longer = sorted((len(expected), len(found)))
+    pairs = enumerate(zip(expected, found, strict=False))
+    row = next((row for row, (a, b) in pairs if a != b and not _nearly_equal(a, b, largest)), shorter)
+    if row < longer:
+        message = f"the prediction for row {row} of the input example differs from the record"
+        return GateResult("predictions", False, message)
     fault = _probability_fault(recorded.get("probabilities"), given.get("probabilities"))
     if fault is not None:
         return GateResult("predictions", False, fault)
@@ -207,13 +200,7 @@ def clean_holdout_gate(
     allowed = int(held_out.sum()) - leaked
     metrics = {"shared_rows": leaked, "duplicate_rows": allowed}
     note = f"; {allowed} exact copies of training rows, as in the table" if allowed else ""
+    message = f"{len(holdout)} rows, none of them a training row{note}"
     if leaked:
-        return GateResult(
-            "clean_holdout",
-            False,
-            f"{leaked} of {len(holdout)} rows are training rows{note}; hold out other rows",
-            metrics,
-        )
-    return GateResult(
-        "clean_holdout", True, f"{len(holdout)} rows, none of them a training row{note}", metrics
-    )
+        message = f"{leaked} of {len(holdout)} rows are training rows{note}; hold out other rows"
+    return GateResult("clean_holdout", not leaked, message, metrics)
