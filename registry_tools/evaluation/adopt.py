@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from registry_tools.errors import UnsupportedOperation
 from registry_tools.evaluation.eval_data import EvalData
-from registry_tools.evaluation.make_evidence import EvidencedVersion, make_evidence
+from registry_tools.evaluation.make_evidence import MadeEvidence, make_evidence
 from registry_tools.mlflow_store import registry
 from registry_tools.mlflow_store.registry import DIGEST_TAG, VersionInfo
 from registry_tools.models import artifacts, evidence, manifest
 from registry_tools.models.formats import describe
 from registry_tools.models.loader import verified_evidence, verified_files
-from registry_tools.models.manifest import MANIFEST_FILE, VersionManifest
+from registry_tools.models.manifest import MANIFEST_FILE
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.refs import ModelRef
 
@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adoption(EvidencedVersion):
+class Adoption(MadeEvidence):
     """An adopted version; `made` is False if it had this evidence already."""
 
+    name: str
+    version: int
     made: bool
 
 
@@ -61,12 +63,11 @@ def adopt(
         _check_model(version, model, existing)
         made = make_evidence(_title(version), model, eval_data, policy, folder)
         if existing is not None:
-            _check_existing(existing, made.manifest, version)
-        digests = made.digests
-        is_new = not digests.items() <= version.tags.items()
+            _check_existing(existing, folder, version)
+        is_new = not made.tags.items() <= version.tags.items()
         if is_new:
-            _store(client, version, folder, digests)
-    return Adoption(name=version.name, version=version.version, made=is_new, **made.fields())
+            _store(client, version, folder, made.tags)
+    return Adoption(name=version.name, version=version.version, made=is_new, **vars(made))
 
 
 def _version_with_run(client: MlflowClient, ref: ModelRef) -> VersionInfo:
@@ -93,9 +94,10 @@ def _check_model(version: VersionInfo, model: Path, existing: Path | None) -> No
         )
 
 
-def _check_existing(existing: Path, made: VersionManifest, version: VersionInfo) -> None:
-    """Refuse a run that holds other evidence, or the evidence of another model."""
-    known = manifest.read_manifest(existing)
+def _check_existing(existing: Path, folder: Path, version: VersionInfo) -> None:
+    """Refuse a run that holds other evidence than the new folder, or the evidence of another model."""
+    known, made = manifest.read_manifest(existing), manifest.read_manifest(folder)
+    assert made is not None
     if known is not None and known.model != made.model:
         raise UnsupportedOperation(
             f"run {version.run_id} holds the evidence of a model other than {_title(version)}: log each "
@@ -110,13 +112,13 @@ def _check_existing(existing: Path, made: VersionManifest, version: VersionInfo)
         )
 
 
-def _store(client: MlflowClient, version: VersionInfo, folder: Path, digests: dict[str, str]) -> None:
-    """Upload the evidence with the manifest last, verify the uploaded files, then set the digests."""
+def _store(client: MlflowClient, version: VersionInfo, folder: Path, tags: dict[str, str]) -> None:
+    """Upload the evidence with the manifest last, verify the uploaded files, then set the tags."""
     for path in sorted(folder.iterdir(), key=lambda path: (path.name == MANIFEST_FILE, path.name)):
         artifacts.add_evidence(client, version, path)
-    arrived = replace(version, digest=digests[DIGEST_TAG], tags={**version.tags, **digests})
+    arrived = replace(version, digest=tags[DIGEST_TAG], tags={**version.tags, **tags})
     with verified_evidence(client, arrived, TrustPolicy()):
-        registry.set_tags(client, version, digests)
+        registry.set_tags(client, version, tags)
 
 
 def _title(version: VersionInfo) -> str:

@@ -14,7 +14,7 @@ from sklearn.base import is_regressor
 from registry_tools.data.schema import quoted_names
 from registry_tools.errors import InputError
 from registry_tools.evaluation.eval_data import EvalData
-from registry_tools.evaluation.make_evidence import EvidencedVersion, MadeEvidence, make_evidence
+from registry_tools.evaluation.make_evidence import MadeEvidence, make_evidence
 from registry_tools.mlflow_store import registry, runs
 from registry_tools.mlflow_store.client import current_user
 from registry_tools.models import artifacts, joblib_file, manifest
@@ -34,9 +34,11 @@ class SourceModel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Registration(EvidencedVersion):
+class Registration(MadeEvidence):
     """A new version of a model that was trained elsewhere."""
 
+    name: str
+    version: int
     run_id: str
     estimator: str  # the name of its class
 
@@ -79,7 +81,7 @@ def register(
         made = make_evidence(str(source.path), model, eval_data, replace(policy, allow_code=False), folder)
         run_id, version = _store(connect(), name, source, model, folder, made)
     return Registration(
-        name=name, version=version, run_id=run_id, estimator=type(source.estimator).__name__, **made.fields()
+        name=name, version=version, run_id=run_id, estimator=type(source.estimator).__name__, **vars(made)
     )
 
 
@@ -149,10 +151,11 @@ def _store(
         address = artifacts.upload_verified(client, run_id, model, "model")
         artifacts.upload_verified(client, run_id, folder, manifest.EVIDENCE)
         version = registry.register(
-            client, name, source=address, run_id=run_id, description="", tags=made.digests
+            client, name, source=address, run_id=run_id, description="", tags=made.tags
         )
     except BaseException:
         runs.end(client, run_id, "FAILED", {}, {})
         raise
-    runs.end(client, run_id, "FINISHED", made.quality.metrics, {})
+    metrics = {made.metric: made.value, f"baseline_{made.metric}": made.baseline_value}
+    runs.end(client, run_id, "FINISHED", metrics, {})
     return run_id, version
