@@ -9,24 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy.typing as npt
+import numpy as np
 import pandas as pd
 
 from registry_tools.errors import InputError, RegistryToolsError, VerificationError
 from registry_tools.evaluation.eval_data import EvalData
 from registry_tools.evaluation.isolated_predict import (
-    IsolatedPredictions,
     PredictJob,
+    checked_predictions,
     predict_in_clean_process,
 )
 from registry_tools.evaluation.version_bundle import (
     VersionBundle,
     as_outcomes,
-    exclude_training_rows,
+    check_training_rows,
     fetch_bundle,
     labels_for,
+    new_rows,
     task_of,
-    unknown_training_rows,
 )
 from registry_tools.mlflow_store import registry
 from registry_tools.mlflow_store.registry import VersionInfo
@@ -95,16 +95,11 @@ class Comparison:
     def values(self) -> list[tuple[str, str, Any, Any]]:
         """Return kind, name, and the value of each version: the data, parameters and metrics."""
         one, two = self.first, self.second
+        params, metrics = sorted({*one.params, *two.params}), sorted({*one.metrics, *two.metrics})
         return [
             ("data", "", one.tags.get("data_digest"), two.tags.get("data_digest")),
-            *(
-                ("param", key, parameter(one, key), parameter(two, key))
-                for key in sorted({*one.params, *two.params})
-            ),
-            *(
-                ("metric", key, one.metrics.get(key), two.metrics.get(key))
-                for key in sorted({*one.metrics, *two.metrics})
-            ),
+            *(("param", key, parameter(one, key), parameter(two, key)) for key in params),
+            *(("metric", key, one.metrics.get(key), two.metrics.get(key)) for key in metrics),
         ]
 
     def as_dict(self) -> dict[str, Any]:
@@ -207,31 +202,29 @@ def predict_pair(
         folders = [_verified_folder(bundle) for bundle in bundles]
         found = _rows_to_compare(bundles, eval_data)
         rows = found.take(found.distinct)
-        jobs = [PredictJob(folder, {_TABLE: rows.rows}, policy) for folder in folders]
-        predicted = [
-            _checked(bundle.title, given)
-            for bundle, given in zip(bundles, predict_in_clean_process(jobs), strict=True)
-        ]
-        task = task_of(predicted[0], bundles[0].evaluation)
-        where = f"--target {eval_data.target}" if eval_data is not None else "the held-out rows"
-        rows = labels_for(task, rows, where)
-        one, two = (
-            _as_outcomes(rows.labels, bundle.title, given, task)
-            for bundle, given in zip(bundles, predicted, strict=True)
+        titles = [bundle.title for bundle in bundles]
+        results = predict_in_clean_process(
+            [PredictJob(each, {_TABLE: rows.rows}, policy) for each in folders]
         )
-        unrecorded = tuple(bundle.title for bundle in bundles if bundle.training_rows is None)
-        repeated = len(found.labels) - len(rows.labels)
-        paired = compare_by(find_metric(DEFAULT_METRICS[task], task), one, two)
-        if paired is None:
-            raise VerificationError(
-                "one row is left to compare: give more with --eval-data FILE --target COLUMN"
-            )
-        asked = compare_by(find_metric(metric, task), one, two) if metric is not None else None
-        if metric is not None and asked is None:
-            raise InputError(
-                f"metric={metric}: the rows lack what it needs, such as a class: give --eval-data FILE"
-            )
-        return PairedPredictions(rows.rows, one, two, paired, unrecorded, repeated, asked)
+        predicted = [checked_predictions(*each) for each in zip(titles, results, strict=True)]
+    task = task_of(predicted[0], bundles[0].evaluation)
+    where = f"--target {eval_data.target}" if eval_data is not None else "the held-out rows"
+    labels = labels_for(task, rows, where).labels
+    one, two = (
+        as_outcomes(labels, given, _TABLE, task, title)
+        for title, given in zip(titles, predicted, strict=True)
+    )
+    paired = compare_by(find_metric(DEFAULT_METRICS[task], task), one, two)
+    if paired is None:
+        raise VerificationError("one row is left to compare: give more with --eval-data FILE --target COLUMN")
+    asked = compare_by(find_metric(metric, task), one, two) if metric is not None else None
+    if metric is not None and asked is None:
+        raise InputError(
+            f"metric={metric}: the rows lack what it needs, such as a class: give --eval-data FILE"
+        )
+    unrecorded = tuple(bundle.title for bundle in bundles if bundle.training_rows is None)
+    repeated = int(np.sum(~found.distinct))
+    return PairedPredictions(rows.rows, one, two, paired, unrecorded, repeated, asked)
 
 
 def _verified_folder(bundle: VersionBundle) -> Path:
@@ -249,32 +242,12 @@ def _rows_to_compare(bundles: Sequence[VersionBundle], eval_data: EvalData | Non
         raise VerificationError(
             f"{bundles[0].title} was logged without held-out rows: give --eval-data FILE --target COLUMN"
         )
-    left = rows
     for bundle in bundles:
-        unknown = unknown_training_rows(rows, bundle)
-        if unknown is not None:
-            raise VerificationError(unknown)
-        left = exclude_training_rows(left, bundle)
+        check_training_rows(rows, bundle)
+    left = rows.take(np.logical_and.reduce([new_rows(rows, bundle) for bundle in bundles]))
     if not len(left.labels):
         raise VerificationError(
             f"all {len(rows.labels)} rows are training rows of one of the versions: give other rows with "
             "--eval-data FILE --target COLUMN"
         )
     return left
-
-
-def _checked(title: str, predictions: IsolatedPredictions | VerificationError) -> IsolatedPredictions:
-    if isinstance(predictions, VerificationError):
-        raise VerificationError(f"{title}: {predictions}")
-    if predictions.output_fault is not None:
-        raise VerificationError(f"{title} {predictions.output_fault}")
-    return predictions
-
-
-def _as_outcomes(
-    labels: npt.NDArray[Any], title: str, predictions: IsolatedPredictions, task: str
-) -> Outcomes:
-    try:
-        return as_outcomes(labels, predictions, _TABLE, task)
-    except VerificationError as error:
-        raise VerificationError(f"{title} {error}") from None

@@ -14,22 +14,22 @@ from registry_tools.errors import VerificationError
 from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.evaluation.gates import version as version_gates
 from registry_tools.evaluation.gates.comparison import judge_distinct
-from registry_tools.evaluation.gates.thresholds import metrics_fault, thresholds_gate
-from registry_tools.evaluation.isolated_predict import IsolatedPredictions
+from registry_tools.evaluation.gates.thresholds import thresholds_gate
+from registry_tools.evaluation.isolated_predict import PredictJob, predict_in_clean_process
 from registry_tools.evaluation.run_comparison_gates import (
-    GIVE_EVAL_DATA,
-    predict_for_gates,
+    GateInputs,
+    Predicted,
     run_comparison_gates,
     run_cost_gates,
 )
-from registry_tools.evaluation.verdict import GateResult, Verdict
+from registry_tools.evaluation.verdict import GateResult, Verdict, run_gate
 from registry_tools.evaluation.version_bundle import (
     VersionBundle,
-    as_outcomes,
+    check_training_rows,
     fetch_bundle,
     labels_for,
+    new_rows,
     task_of,
-    unknown_training_rows,
 )
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models.evidence import Holdout
@@ -50,58 +50,95 @@ def evaluate(
     """Run all gates on a candidate and return the verdict; record and move nothing."""
     with ExitStack() as files:
         bundle = fetch_bundle(client, candidate, options.policy, files)
-        champion_bundle = None
-        if champion is not None:
-            champion_bundle = fetch_bundle(client, champion, options.policy, files)
-        holdout = bundle.holdout
-        if options.eval_data is not None:
-            folders = [each.folder for each in (bundle, champion_bundle) if each is not None]
-            holdout = options.eval_data.rows_for(folders)
-        return Verdict(tuple(_run_gates(bundle, champion_bundle, holdout, options)))
+        other = fetch_bundle(client, champion, options.policy, files) if champion is not None else None
+        return Verdict(tuple(_run_gates(bundle, other, options)))
 
 
 def _run_gates(
-    bundle: VersionBundle, champion: VersionBundle | None, holdout: Holdout | None, options: GateOptions
+    bundle: VersionBundle, champion: VersionBundle | None, options: GateOptions
 ) -> Iterator[GateResult]:
     """Yield the results in order; if a gate refuses, the gates that depend on it do not run."""
     integrity = _run_integrity_gate(bundle, options.policy)
     yield integrity
     if not integrity.passed:
         return  # never load files that differ from the manifest
-    yield _run_signature_gate(bundle, champion)
-    inputs = predict_for_gates(bundle, champion, holdout, options)
-    predictions = inputs.predictions
-    yield _run_predictions_gate(bundle, predictions)
+    yield run_gate("signature", _run_signature_gate, bundle, champion)
+    both = [bundle] if champion is None else [bundle, champion]
+    holdout, new = bundle.holdout, np.empty(0, bool)
+    if options.eval_data is not None:
+        holdout = options.eval_data.rows_for(each.folder for each in both)
+    if holdout is not None:
+        # If the training table repeats rows, the holdout can contain training rows of the candidate too.
+        new = np.logical_and.reduce([new_rows(holdout, each) for each in both])
+    predictions, champion_predictions = _predict(bundle, champion, holdout, new, options)
+    yield run_gate("predictions", _run_predictions_gate, bundle, predictions)
     if isinstance(predictions, VerificationError):
         return
-    title = f"{bundle.version.name} version {bundle.version.version}"
     if predictions.output_fault is not None:
         gate = "outputs" if predictions.regressor else "classes"
-        yield GateResult(gate, False, f"{title} {predictions.output_fault}")
+        yield GateResult(gate, False, f"{bundle.title} {predictions.output_fault}")
         return
     task = task_of(predictions, bundle.evaluation)
     metric, note = _choose_metric(bundle, champion, options.metric, task)
-    if holdout is None or inputs.compared is None:
-        reason = "was logged without held-out rows: give --eval-data FILE --target COLUMN"
-        yield GateResult("holdout", False, f"{title} {reason}")
-        return
-    if not len(holdout.labels):
-        yield GateResult("holdout", False, "there are no rows to evaluate on: give --eval-data with rows")
-        return
     try:
-        held_out, compared = (
-            labels_for(task, rows, _rows_title(title, options)) for rows in (holdout, inputs.compared)
-        )
+        labelled = _labelled_rows(bundle, holdout, options, task)
     except VerificationError as error:
         yield GateResult("holdout", False, str(error))
         return
+    inputs = GateInputs(options, metric, bundle, champion, labelled, new, predictions, champion_predictions)
     if options.minimum or options.maximum:
-        yield _run_thresholds_gate(held_out, predictions, options, task)
-    yield _run_clean_holdout_gate(bundle, holdout)
-    for result in run_comparison_gates(inputs, predictions, compared, metric):
+        yield run_gate("thresholds", _run_thresholds_gate, inputs)
+    yield run_gate("clean_holdout", _run_clean_holdout_gate, inputs)
+    for result in run_comparison_gates(inputs):
         noted = note and result.gate == "champion"
         yield replace(result, message=f"{result.message}; {note}") if noted else result
-    yield from run_cost_gates(inputs, predictions)
+    yield from run_cost_gates(inputs)
+
+
+def _predict(
+    bundle: VersionBundle,
+    champion: VersionBundle | None,
+    holdout: Holdout | None,
+    new: npt.NDArray[np.bool_],
+    options: GateOptions,
+) -> tuple[Predicted, Predicted | None]:
+    """Predict with the candidate and then with the champion, which predicts new rows, in a clean process."""
+    assert bundle.folder is not None
+    tables, timed, jobs = {}, None, []
+    if bundle.recorded is not None:
+        tables["example"] = bundle.recorded.rows
+    if holdout is not None and len(holdout.labels):
+        tables["holdout"] = holdout.rows
+        if options.max_latency_ms is not None or options.max_latency_ratio is not None:
+            timed = holdout.rows.head(1)
+        if champion is not None and champion.folder is not None:
+            own = {"compared": holdout.take(new).rows} if new.any() else {}
+            row = timed if options.max_latency_ratio is not None else None
+            if own or row is not None:
+                jobs.append(PredictJob(champion.folder, own, options.policy, row))
+    candidate = PredictJob(bundle.folder, tables, options.policy, timed)
+    predictions, *of_champion = predict_in_clean_process([candidate, *jobs])
+    if not isinstance(predictions, VerificationError) and predictions.probabilities.get("holdout"):
+        probabilities = np.asarray(predictions.probabilities["holdout"], dtype=float)
+        fault = version_gates.probabilities_fault(probabilities, predictions.classes)
+        predictions = VerificationError(fault) if fault is not None else predictions
+    return predictions, of_champion[0] if of_champion else None
+
+
+def _labelled_rows(
+    bundle: VersionBundle, holdout: Holdout | None, options: GateOptions, task: str
+) -> Holdout:
+    """Return the holdout with labels for the task; refuse a missing or an empty holdout."""
+    if holdout is None:
+        raise VerificationError(
+            f"{bundle.title} was logged without held-out rows: give --eval-data FILE --target COLUMN"
+        )
+    if not len(holdout.labels):
+        raise VerificationError("there are no rows to evaluate on: give --eval-data with rows")
+    where = f"the held-out rows of {bundle.title}"
+    if options.eval_data is not None:
+        where = f"--target {options.eval_data.target} of {options.eval_data.path}"
+    return labels_for(task, holdout, where)
 
 
 def _choose_metric(
@@ -128,12 +165,6 @@ def _recorded_metric(bundle: VersionBundle | None, task: str) -> str | None:
     return evaluation.metric if evaluation is not None and evaluation.task == task else None
 
 
-def _rows_title(title: str, options: GateOptions) -> str:
-    if options.eval_data is None:
-        return f"the held-out rows of {title}"
-    return f"--target {options.eval_data.target} of {options.eval_data.path}"
-
-
 def evaluate_rollback(client: MlflowClient, version: VersionInfo, policy: TrustPolicy) -> Verdict:
     """Run the gates of a rollback on the version to roll back to."""
     with ExitStack() as files:
@@ -141,8 +172,8 @@ def evaluate_rollback(client: MlflowClient, version: VersionInfo, policy: TrustP
         integrity = _run_integrity_gate(bundle, policy)
         if not integrity.passed:
             return Verdict((integrity,))
-        inputs = predict_for_gates(bundle, None, None, GateOptions(policy=policy))
-        return Verdict((integrity, _run_predictions_gate(bundle, inputs.predictions)))
+        predictions, _ = _predict(bundle, None, None, np.empty(0, bool), GateOptions(policy=policy))
+        return Verdict((integrity, run_gate("predictions", _run_predictions_gate, bundle, predictions)))
 
 
 def _run_integrity_gate(bundle: VersionBundle, policy: TrustPolicy) -> GateResult:
@@ -155,34 +186,19 @@ def _run_integrity_gate(bundle: VersionBundle, policy: TrustPolicy) -> GateResul
 
 def _run_signature_gate(bundle: VersionBundle, champion: VersionBundle | None) -> GateResult:
     assert bundle.folder is not None
-    try:
-        folder = champion.folder if champion is not None else None
-        return version_gates.signature_gate(
-            describe(bundle.folder).inputs, describe(folder).inputs if folder is not None else None
-        )
-    except VerificationError as error:
-        return GateResult("signature", False, str(error))
+    folder = champion.folder if champion is not None else None
+    return version_gates.signature_gate(
+        describe(bundle.folder).inputs, describe(folder).inputs if folder is not None else None
+    )
 
 
-def _run_predictions_gate(
-    bundle: VersionBundle, predictions: IsolatedPredictions | VerificationError
-) -> GateResult:
+def _run_predictions_gate(bundle: VersionBundle, predictions: Predicted) -> GateResult:
     if isinstance(predictions, VerificationError):
-        return GateResult("predictions", False, str(predictions))
-    given = predictions.probabilities.get("holdout")
-    if given is not None:
-        fault = version_gates.probabilities_fault(np.asarray(given, dtype=float), predictions.classes)
-        if fault is not None:
-            return GateResult("predictions", False, fault)
-    recorded = bundle.recorded
-    if recorded is None:
+        raise predictions
+    if bundle.recorded is None:
         return GateResult("predictions", True, "the model loads; no predictions are recorded")
-    probabilities = recorded.probabilities
     return version_gates.predictions_gate(
-        {
-            "predictions": recorded.predictions.tolist(),
-            "probabilities": None if probabilities is None else probabilities.tolist(),
-        },
+        vars(bundle.recorded),
         {
             "predictions": predictions.predictions["example"],
             "probabilities": predictions.probabilities["example"],
@@ -190,34 +206,25 @@ def _run_predictions_gate(
     )
 
 
-def _run_thresholds_gate(
-    holdout: Holdout, predictions: IsolatedPredictions, options: GateOptions, task: str
-) -> GateResult:
+def _run_thresholds_gate(inputs: GateInputs) -> GateResult:
     from registry_tools.mlflow_store import thresholds  # MLflow's evaluation is slow to import
 
-    try:
-        outcomes = as_outcomes(holdout.labels, predictions, "holdout", task)
-    except VerificationError as error:
-        return GateResult("thresholds", False, f"the candidate {error}: {GIVE_EVAL_DATA}")
+    options, task, outcomes = inputs.options, inputs.metric.task, inputs.outcomes()
 
     def judge(mask: npt.NDArray[np.bool_]) -> GateResult:
         rows = outcomes.take(mask)
-        if task == CLASSIFICATION:
-            probabilities, classes = classes_of(rows)
-            fault = metrics_fault(probabilities, len(rows.labels), classes)
-            if fault is not None:
-                return GateResult("thresholds", False, fault)
+        if task == CLASSIFICATION and len(classes := classes_of(rows)[1]) < 2:
+            why = f"the only class is {classes[0]!r}: metrics need rows of a second class"
+            return GateResult("thresholds", False, why)
         metrics = threshold_metrics(rows, task, {*options.minimum, *options.maximum})
         return thresholds_gate(metrics, options.minimum, options.maximum, thresholds.failed_thresholds)
 
-    return judge_distinct(judge, holdout.distinct)
+    return judge_distinct(judge, inputs.holdout.distinct)
 
 
-def _run_clean_holdout_gate(bundle: VersionBundle, holdout: Holdout) -> GateResult:
-    if bundle.training_rows is None:
+def _run_clean_holdout_gate(inputs: GateInputs) -> GateResult:
+    training, holdout = inputs.candidate.training_rows, inputs.holdout
+    if training is None:
         return GateResult("clean_holdout", True, "the training rows of the candidate are not recorded")
-    unknown = unknown_training_rows(holdout, bundle)
-    if unknown is not None:
-        return GateResult("clean_holdout", False, unknown)
-    training = bundle.training_rows
+    check_training_rows(holdout, inputs.candidate)
     return version_gates.clean_holdout_gate(training.hash(holdout.rows), training.hashes, holdout.duplicates)

@@ -88,12 +88,8 @@ def make_evidence(
     predicted = checked_predictions(title, result)
     task, target = task_of(predicted, None), eval_data.target
     rows = labels_for(task, rows, f"--target {target} of {eval_data.path}")
-    try:
-        outcomes = as_outcomes(rows.labels, predicted, "holdout", task)
-    except VerificationError as error:
-        raise VerificationError(
-            f"{title} {error}: give --target the column with the labels that it predicts"
-        ) from None
+    fix = ": give --target the column with the labels that it predicts"
+    outcomes = as_outcomes(rows.labels, predicted, "holdout", task, title, fix)
     value, baseline_value = _check_labels(title, rows, outcomes, target, task)
     evidence.write_holdout(folder, rows.rows, pd.Series(rows.labels, name=target))
     predictions, probabilities = predicted.predictions["example"], predicted.probabilities["example"]

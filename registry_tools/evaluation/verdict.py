@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+from registry_tools.errors import InputError, VerificationError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
@@ -21,12 +25,15 @@ class GateResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values, for JSON."""
-        return {
-            "gate": self.gate,
-            "passed": self.passed,
-            "message": self.message,
-            "metrics": dict(self.metrics),
-        }
+        return asdict(self)
+
+
+def run_gate(gate: str, run: Callable[P, GateResult], *args: P.args, **kwargs: P.kwargs) -> GateResult:
+    """Return the result of a function that runs a gate; an error that it raises is a refusal."""
+    try:
+        return run(*args, **kwargs)
+    except (InputError, VerificationError) as error:
+        return GateResult(gate, False, str(error))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,9 +38,9 @@ class VersionBundle:
     version: VersionInfo
     folder: Path | None
     faults: tuple[str, ...]
-    recorded: RecordedPredictions | None
-    holdout: Holdout | None
-    training_rows: TrainingRows | None
+    recorded: RecordedPredictions | None = None
+    training_rows: TrainingRows | None = None
+    holdout: Holdout | None = None
     evaluation: Evaluation | None = None  # None if it was not recorded
     evidence_files: int = 0  # the number of evidence files that were compared with the manifest
 
@@ -53,65 +54,64 @@ def fetch_bundle(
     client: MlflowClient, version: VersionInfo, policy: TrustPolicy, files: ExitStack
 ) -> VersionBundle:
     """Fetch the files and the evidence of a version; the folders last until `files` is closed."""
-    folder, recorded, holdout, training_rows = None, None, None, None
-    evaluation, faults, listed = None, [], None
+    folder, faults = None, []
     try:
         folder = files.enter_context(verified_files(client, version, policy))
     except VerificationError as error:
         faults.append(str(error))
     try:
-        evidence_folder = files.enter_context(verified_evidence(client, version, policy))
-        if evidence_folder is not None:
-            recorded = evidence.read_recorded_predictions(evidence_folder)
-            training_rows = evidence.read_training_rows(evidence_folder)
-            holdout = evidence.read_holdout(evidence_folder)
-            evaluation = evidence.read_evaluation(evidence_folder)
-            listed = manifest.read_manifest(evidence_folder)
+        stored = files.enter_context(verified_evidence(client, version, policy))
+        if stored is not None:
+            listed = manifest.read_manifest(stored)
+            return VersionBundle(
+                version,
+                folder,
+                tuple(faults),
+                evidence.read_recorded_predictions(stored),
+                evidence.read_training_rows(stored),
+                evidence.read_holdout(stored),
+                evidence.read_evaluation(stored),
+                len(listed.evidence) if listed is not None else 0,
+            )
     except VerificationError as error:
-        faults.append(str(error))
-    return VersionBundle(
-        version,
-        folder,
-        tuple(dict.fromkeys(faults)),  # a missing signature is reported twice
-        recorded,
-        holdout,
-        training_rows,
-        evaluation,
-        len(listed.evidence) if listed is not None else 0,
-    )
+        if str(error) not in faults:  # a missing signature is reported twice
+            faults.append(str(error))
+    return VersionBundle(version, folder, tuple(faults))
 
 
-def exclude_training_rows(holdout: Holdout, bundle: VersionBundle) -> Holdout:
-    """Return the rows that a version was not trained on; all rows if its training rows are unknown."""
+def new_rows(rows: Holdout, bundle: VersionBundle) -> npt.NDArray[np.bool_]:
+    """Return the mask of rows that a version was not trained on; all rows if that is unknown."""
     training = bundle.training_rows
-    if training is None or training.missing_columns(holdout.rows):
-        return holdout
-    return holdout.take(~np.isin(training.hash(holdout.rows), training.hashes))
+    if training is None or training.missing_columns(rows.rows):
+        return np.ones(len(rows.labels), dtype=bool)
+    return ~np.isin(training.hash(rows.rows), training.hashes)
 
 
-def unknown_training_rows(holdout: Holdout, bundle: VersionBundle) -> str | None:
-    """Return why the training rows among these rows cannot be found, and the fix; None if they can.
+def check_training_rows(rows: Holdout, bundle: VersionBundle) -> None:
+    """Refuse rows among which the recorded training rows of a version cannot be found.
 
-    Also return None for a version without recorded training rows.
+    Raises
+    ------
+    VerificationError
+        If the rows lack a column of the training rows, or their values are rounded. The message states
+        the fix.
     """
     if bundle.training_rows is None:
-        return None
-    missing = bundle.training_rows.missing_columns(holdout.rows)
-    if not missing:
-        narrow = bundle.training_rows.rounded_columns(holdout.rows)
-        if not narrow:
-            return None
-        types = ", ".join(sorted({str(holdout.rows[name].dtype) for name in narrow}))
-        return (
-            f"it is unknown which of the rows {bundle.title} was trained on: {quoted_names(narrow)} has "
-            f"{types} values, which are rounded, and the version was trained on wider numbers; give the "
-            "unrounded rows, as float64 or CSV, with --eval-data FILE --target COLUMN"
+        return
+    unknown = f"it is unknown which of the rows {bundle.title} was trained on"
+    if missing := bundle.training_rows.missing_columns(rows.rows):
+        names = quoted_names(missing)
+        raise VerificationError(
+            f"{unknown}: it was trained with {names}, which the rows lack; give --eval-data FILE --target "
+            f"COLUMN, with {names} in the file"
         )
-    names = quoted_names(missing)
-    return (
-        f"it is unknown which of the rows {bundle.title} was trained on: it was trained with {names}, "
-        f"which the rows lack; give --eval-data FILE --target COLUMN, with {names} in the file"
-    )
+    if narrow := bundle.training_rows.rounded_columns(rows.rows):
+        types = ", ".join(sorted({str(rows.rows[name].dtype) for name in narrow}))
+        raise VerificationError(
+            f"{unknown}: {quoted_names(narrow)} has {types} values, which are rounded, and the version was "
+            "trained on wider numbers; give the unrounded rows, as float64 or CSV, with --eval-data FILE "
+            "--target COLUMN"
+        )
 
 
 def task_of(predictions: IsolatedPredictions, evaluation: Evaluation | None) -> str:
@@ -142,30 +142,47 @@ def labels_for(task: str, rows: Holdout, title: str) -> Holdout:
 
 
 def as_outcomes(
-    labels: npt.NDArray[Any], predictions: IsolatedPredictions, table: str, task: str
+    labels: npt.NDArray[Any],
+    predictions: IsolatedPredictions,
+    table: str,
+    task: str,
+    title: str,
+    fix: str = "",
 ) -> Outcomes:
     """Return labelled rows with predictions written as the labels are: numbers, class names or codes.
+
+    Parameters
+    ----------
+    labels, predictions, table
+        The labels of the rows of a table, and the predictions for the table.
+    task
+        The task of the version that decides how labels are read.
+    title, fix
+        The beginning of the message of an error, which names the version, and its end.
 
     Raises
     ------
     VerificationError
-        If the model has another task, or labels and predictions do not share their classes. The message
-        continues "version N …".
+        If the model has another task, or labels and predictions do not share their classes.
     """
-    if task == REGRESSION:
-        try:
-            numbers = np.asarray(predictions.predictions[table], dtype=float)
-        except (TypeError, ValueError):
-            numbers = None
-        if numbers is None or (predictions.classes and not predictions.regressor):
-            raise VerificationError("predicts classes; the labels are numbers")
-        return Outcomes(labels, numbers)
-    if predictions.regressor:
-        raise VerificationError("predicts numbers; the labels are classes")
-    written, classes = _written_as(labels, predictions, table)
+    try:
+        if task == REGRESSION:
+            return Outcomes(labels, _as_numbers(predictions, table))
+        if predictions.regressor:
+            raise VerificationError("predicts numbers; the labels are classes")
+        written, classes = _written_as(labels, predictions, table)
+    except VerificationError as error:
+        raise VerificationError(f"{title} {error}{fix}") from None
     given = predictions.probabilities[table]
     probabilities = None if given is None else np.asarray(given, dtype=float)
     return Outcomes(labels, written, probabilities, tuple(classes))
+
+
+def _as_numbers(predictions: IsolatedPredictions, table: str) -> npt.NDArray[np.float64]:
+    with contextlib.suppress(TypeError, ValueError):
+        if predictions.regressor or not predictions.classes:
+            return np.asarray(predictions.predictions[table], dtype=float)
+    raise VerificationError("predicts classes; the labels are numbers")
 
 
 def _written_as(

@@ -15,7 +15,6 @@ from registry_tools.evaluation.gates.comparison import champion_gate
 from registry_tools.evaluation.gates.thresholds import (
     latency_gate,
     latency_ratio_gate,
-    metrics_fault,
     size_ratio_gate,
     thresholds_gate,
 )
@@ -95,24 +94,6 @@ def test_thresholds_name_the_metrics_that_miss_them() -> None:
 def test_a_metric_without_a_value_misses_its_threshold() -> None:
     result = thresholds_gate({"log_loss": float("nan")}, {}, {"log_loss": 1.0}, failed_thresholds)
     assert (result.passed, result.message) == (False, "log_loss is nan on these rows")
-
-
-@pytest.mark.parametrize(
-    ("probabilities", "rows", "classes", "message"),
-    [
-        (None, 0, ("a", "b"), "there are no rows to compute metrics on"),
-        (None, 2, ("a",), "the only class is 'a'"),
-        ([[0.5, 0.5]], 2, ("a", "b"), "probabilities of shape (1, 2) for 2 rows and 2 classes"),
-        ([[0.5, 0.5], [1.0, 0.0]], 2, ("a", "b", "c"), "of shape (2, 2) for 2 rows and 3 classes"),
-    ],
-)
-def test_predictions_without_metrics_say_why(
-    probabilities: list[list[float]] | None, rows: int, classes: tuple[str, ...], message: str
-) -> None:
-    given = None if probabilities is None else np.array(probabilities)
-    assert message in str(metrics_fault(given, rows, classes))
-    fine = np.array([[0.5, 0.5], [0.0, 1.0]])
-    assert metrics_fault(fine, 2, ("a", "b")) is metrics_fault(None, 2, ("a", "b")) is None
 
 
 @pytest.mark.parametrize(

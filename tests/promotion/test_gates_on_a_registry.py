@@ -165,12 +165,15 @@ def test_without_a_row_to_evaluate_on_nothing_is_promoted(local: Place) -> None:
     assert refusal.message.startswith("there are no rows to evaluate on")
 
 
-def test_nan_probabilities_are_refused_without_a_threshold(local: Place, capsys: Any) -> None:
+@pytest.mark.parametrize("threshold", [(), ("--min", "accuracy=0.5"), ("--max", "log_loss=1")])
+def test_nan_probabilities_are_refused_with_and_without_a_threshold(
+    threshold: tuple[str, ...], local: Place, capsys: Any
+) -> None:
     model = LogisticRegression(max_iter=1000).fit(FEATURES, LABELS)
     model.coef_[:] = np.nan
     name = log(model)
     eval_data()
-    options = ("--eval-data", "rows.csv", "--target", "label")
+    options = ("--eval-data", "rows.csv", "--target", "label", *threshold)
     assert main(["promote", f"{name}/1", "--to", "production", *options]) == 3
     assert "predictions: row 0 of the holdout has the probability nan for '0'" in capsys.readouterr().err
 

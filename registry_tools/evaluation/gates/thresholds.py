@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from registry_tools.evaluation.verdict import GateResult
 
@@ -30,13 +29,12 @@ def thresholds_gate(
     """
     thresholds = [(name, "least", limit) for name, limit in minimum.items()]
     thresholds += [(name, "most", limit) for name, limit in maximum.items()]
-    unknown = sorted({name for name, _, _ in thresholds} - set(metrics))
-    if unknown:
-        known = ", ".join(sorted(metrics))
-        return GateResult("thresholds", False, f"no metric {unknown[0]!r}; the metrics are: {known}")
-    undefined = [name for name, _, _ in thresholds if not math.isfinite(metrics[name])]
-    if undefined:
-        return GateResult("thresholds", False, f"{undefined[0]} is {metrics[undefined[0]]} on these rows")
+    for name in sorted({name for name, _, _ in thresholds}):
+        if name not in metrics:
+            known = ", ".join(sorted(metrics))
+            return GateResult("thresholds", False, f"no metric {name!r}; the metrics are: {known}")
+        if not math.isfinite(metrics[name]):
+            return GateResult("thresholds", False, f"{name} is {metrics[name]} on these rows")
     missed = failed_thresholds(metrics, minimum, maximum)
     shown = "; ".join(
         f"{name} {metrics[name]:.4f}, at {which} {limit:g} required"
@@ -44,34 +42,6 @@ def thresholds_gate(
         if name in missed or not missed
     )
     return GateResult("thresholds", not missed, shown, {name: metrics[name] for name, _, _ in thresholds})
-
-
-def metrics_fault(
-    probabilities: npt.NDArray[np.float64] | None, rows: int, classes: Sequence[str]
-) -> str | None:
-    """Return why no metrics can be computed from predictions; None if they can.
-
-    Parameters
-    ----------
-    probabilities
-        The model's probabilities, shape (rows, classes); None if it has none.
-    rows
-        The number of rows to compute metrics on.
-    classes
-        The names of all classes of the model and the labels.
-    """
-    if rows == 0:
-        return "there are no rows to compute metrics on: give --eval-data FILE --target COLUMN"
-    if len(classes) < 2:
-        return f"the only class is {classes[0]!r}: metrics need rows of a second class"
-    if probabilities is None:
-        return None
-    if probabilities.shape != (rows, len(classes)):
-        return (
-            f"the model gives probabilities of shape {probabilities.shape} for {rows} rows and "
-            f"{len(classes)} classes"
-        )
-    return None
 
 
 def latency_gate(milliseconds: Sequence[float], most: float) -> GateResult:
