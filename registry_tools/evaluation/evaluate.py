@@ -15,13 +15,8 @@ from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.evaluation.gates import version as version_gates
 from registry_tools.evaluation.gates.comparison import judge_distinct
 from registry_tools.evaluation.gates.thresholds import thresholds_gate
-from registry_tools.evaluation.isolated_predict import PredictJob, predict_in_clean_process
-from registry_tools.evaluation.run_comparison_gates import (
-    GateInputs,
-    Predicted,
-    run_comparison_gates,
-    run_cost_gates,
-)
+from registry_tools.evaluation.isolated_predict import Predicted, PredictJob, predict_in_clean_process
+from registry_tools.evaluation.run_comparison_gates import GateInputs, run_comparison_gates, run_cost_gates
 from registry_tools.evaluation.verdict import GateResult, Verdict, run_gate
 from registry_tools.evaluation.version_bundle import (
     VersionBundle,

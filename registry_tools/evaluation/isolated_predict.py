@@ -78,9 +78,10 @@ class IsolatedPredictions:
         return None
 
 
-def checked_predictions(
-    title: str, predictions: IsolatedPredictions | VerificationError
-) -> IsolatedPredictions:
+Predicted = IsolatedPredictions | VerificationError  # the error explains why predictions are missing
+
+
+def checked_predictions(title: str, predictions: Predicted) -> IsolatedPredictions:
     """Return the predictions of the version `title`, which are one value for each row.
 
     Raises
@@ -97,7 +98,7 @@ def checked_predictions(
     return predictions
 
 
-def predict_in_clean_process(jobs: Sequence[PredictJob]) -> list[IsolatedPredictions | VerificationError]:
+def predict_in_clean_process(jobs: Sequence[PredictJob]) -> list[Predicted]:
     """Run the jobs one after the other in a new Python process, and time their rows in turns.
 
     Returns

@@ -15,7 +15,7 @@ from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.evaluation.gates import comparison, thresholds
 from registry_tools.evaluation.gates.baseline import baseline_gate
 from registry_tools.evaluation.gates.slices import MAXIMUM_GROUPS, Group, group_rows, slices_gate
-from registry_tools.evaluation.isolated_predict import IsolatedPredictions
+from registry_tools.evaluation.isolated_predict import IsolatedPredictions, Predicted
 from registry_tools.evaluation.verdict import GateResult, run_gate
 from registry_tools.evaluation.version_bundle import VersionBundle, as_outcomes, check_training_rows
 from registry_tools.models.evidence import Holdout
@@ -26,7 +26,6 @@ from registry_tools.stats.paired_metric import compare_by
 
 _FIX = ": give --eval-data with labels that both versions predict"
 Pair = tuple[Outcomes, Outcomes]  # candidate and champion
-Predicted = IsolatedPredictions | VerificationError  # the error explains why predictions are missing
 
 
 @dataclass(frozen=True)
