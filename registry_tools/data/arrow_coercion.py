@@ -113,29 +113,23 @@ def _coerce_booleans(values: pa.Array, column: Column, text: bool, coerced: Coer
         lower = pc.ascii_lower(pc.utf8_trim_whitespace(values))
         fits = pc.fill_null(pc.is_in(lower, value_set=pa.array(["true", "false"])), False)
         wrong = pc.and_(pc.is_valid(values), pc.invert(fits))
-        coerced.add_faults(column, values, wrong.to_numpy(zero_copy_only=False), BOOLEAN)
+        coerced.add_faults(column, values, np.asarray(wrong), BOOLEAN)
         values = pc.if_else(wrong, False, pc.equal(lower, "true"))
-    missing = pc.is_null(values).to_numpy(zero_copy_only=False)
-    if not missing.any():
-        return np.asarray(values.to_numpy(zero_copy_only=False))
-    coerced.add_missing(column, missing)
-    found = pc.fill_null(values.cast(pa.bool_()), False).to_numpy(zero_copy_only=False)
-    if column.required:
-        return np.asarray(found)
-    return np.asarray(np.where(missing, None, found.astype(object)))
+    values = values.cast(pa.bool_())
+    coerced.add_missing(column, np.asarray(pc.is_null(values)))
+    return np.asarray(pc.fill_null(values, False) if column.required else values)
 
 
 def _coerce_strings(values: pa.Array, column: Column, text: bool, coerced: CoercedBatch) -> npt.NDArray[Any]:
-    coerced.add_missing(column, pc.is_null(values).to_numpy(zero_copy_only=False))
+    coerced.add_missing(column, np.asarray(pc.is_null(values)))
     # Create one Python object for each distinct text.
     encoded = values.cast(pa.string()).dictionary_encode()
     words = np.array([*encoded.dictionary.to_pylist(), np.nan], object)
-    places = pc.fill_null(encoded.indices, len(words) - 1).to_numpy(zero_copy_only=False)
-    return np.asarray(words[places])
+    return np.asarray(words[np.asarray(pc.fill_null(encoded.indices, len(words) - 1))])
 
 
 def _keep_values(values: pa.Array, column: Column, text: bool, coerced: CoercedBatch) -> npt.NDArray[Any]:
-    coerced.add_missing(column, pc.is_null(values).to_numpy(zero_copy_only=False))
+    coerced.add_missing(column, np.asarray(pc.is_null(values)))
     return np.asarray(values.to_pandas())
 
 

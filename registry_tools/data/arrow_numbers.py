@@ -30,7 +30,7 @@ def coerce_numbers(values: pa.Array, column: Column, text: bool, coerced: Coerce
         if target.kind == "i":
             return _coerce_integers(values, given, column, coerced)
         values = values.cast(pa.float64(), safe=False)
-    numbers = values.to_numpy(zero_copy_only=False)
+    numbers = np.asarray(values)
     if numbers.dtype == target and np.isfinite(numbers).all():
         return numbers
     missing, infinite = np.isnan(numbers), np.isinf(numbers)
@@ -55,7 +55,7 @@ def _coerce_integers(
     """Convert a column of integers; with missing values, also keep the exact integers for the output."""
     if not values.null_count:
         return _cast_integers(values.to_numpy(), given, column, coerced)
-    missing = pc.is_null(values).to_numpy(zero_copy_only=False)
+    missing = np.asarray(pc.is_null(values))
     coerced.add_missing(column, missing)
     whole = _cast_integers(pc.fill_null(values, 0).to_numpy(), given, column, coerced)
     if column.required:
@@ -117,7 +117,7 @@ def _parse_integers(values: pa.Array, column: Column, coerced: CoercedBatch) -> 
     found = pc.if_else(plain, text, pa.scalar(None, text.type)).cast(pa.int64())
     odd = pc.and_(pc.is_valid(text), pc.invert(plain))
     numbers: list[int | None] = []
-    for row in np.flatnonzero(odd.to_numpy(zero_copy_only=False)).tolist():
+    for row in np.flatnonzero(odd).tolist():
         number = _parse_integer(text[row].as_py(), column)
         if isinstance(number, str):
             coerced.add_fault(column, values, row, number)

@@ -138,10 +138,8 @@ def _coerce_column(values: pd.Series, column: Column) -> pd.Series:
     if column.type not in {"boolean", "string"}:
         return values
     _refuse_values(values, missing, column.name, column.type)
-    if column.type == "boolean" and not missing.any():
-        return values.astype("bool")
     if column.type == "boolean":
-        return values.astype(object).where(~missing, None)
+        return values.astype(object).where(~missing, None) if missing.any() else values.astype("bool")
     texts = values.astype(object).where(~missing, np.nan)
     if any(isinstance(value, date) for value in texts):  # models of `pipeline` take dates as text
         return texts.map(lambda value: value.isoformat() if isinstance(value, date) else value).astype(object)
