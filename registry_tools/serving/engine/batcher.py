@@ -8,7 +8,6 @@ threads, and meanwhile the next batch collects requests.
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -184,8 +183,11 @@ def predict_batch(predictor: Predictor, method: str, batch: list[Waiting]) -> li
         return [_predict_one(predictor, method, rows) for rows in parts]
     if len(together) == len(batch):
         return [[prediction] for prediction in together]
-    ends = itertools.accumulate(map(len, parts))
-    return [together[end - len(rows) : end] for rows, end in zip(parts, ends, strict=True)]
+    predictions, begin = [], 0
+    for rows in parts:
+        predictions.append(together[begin : begin + len(rows)])
+        begin += len(rows)
+    return predictions
 
 
 def _predict_traced(predictor: Predictor, method: str, batch: list[Waiting]) -> Any:
