@@ -189,7 +189,7 @@ def test_a_candidate_that_passes_the_gates_is_promoted(
     assert action_outcomes(result) == [("retrain", "done"), ("promote", "done")]
     newest = history.list_events(local.client, model, limit=1)[0]
     assert {gate["gate"]: gate["passed"] for gate in newest.gates}["champion"]
-    assert run_monitor(model, shifted_log).version == 3
+    assert run_monitor(model, shifted_log).analysis.version == 3
 
 
 @pytest.mark.slow
