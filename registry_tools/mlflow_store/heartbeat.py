@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Sequence
 
 from mlflow import MlflowClient
-from mlflow.entities import Run
 
 from registry_tools.errors import RegistryToolsError
 from registry_tools.mlflow_store.client import translate_errors
@@ -41,49 +40,23 @@ def keep_alive(client: MlflowClient, run_id: str) -> Iterator[None]:
         thread.join(timeout=HEARTBEAT_SECONDS)
 
 
-class HeartbeatMonitor:
-    """Measures the time since a run's last heartbeat on this client's clock only.
-
-    The clocks of two machines may differ.
-    """
-
-    def __init__(self) -> None:
-        self._last_beat: str | None = None
-        self._since: float | None = None
-
-    def observe(self, run: Run) -> bool:
-        """Read the heartbeat of a run, and return whether it changed since the last call."""
-        beat = run.data.tags.get(_HEARTBEAT, "")
-        first = self._since is None
-        changed = beat != self._last_beat
-        if first or changed:
-            self._last_beat, self._since = beat, time.monotonic()
-        return changed and not first
-
-    @property
-    def seconds_since_beat(self) -> float:
-        """Seconds since the last heartbeat, or since the first call of `observe` if there was none."""
-        return 0.0 if self._since is None else time.monotonic() - self._since
-
-    @property
-    def has_expired(self) -> bool:
-        """Whether the last heartbeat is so old that the process counts as killed."""
-        return self.seconds_since_beat > EXPIRY_SECONDS
-
-
 def expired(client: MlflowClient, run_ids: Sequence[str]) -> list[str]:
-    """Return the runs whose process was killed; wait until each run sends a heartbeat, ends or expires."""
-    watched = {run_id: HeartbeatMonitor() for run_id in run_ids}
-    found = []
-    while watched:
-        for run_id, monitor in list(watched.items()):
-            with translate_errors(client.tracking_uri):
-                run = client.get_run(run_id)
-            if monitor.observe(run) or run.info.status != "RUNNING":
-                del watched[run_id]
-            elif monitor.has_expired:
-                del watched[run_id]
-                found.append(run_id)
-        if watched:
-            time.sleep(0.2)
-    return [run_id for run_id in run_ids if run_id in found]
+    """Return the runs whose process was killed; wait until each run sends a heartbeat, ends or expires.
+
+    This function measures the time on the clock of this client only, because the clocks of two machines
+    may differ.
+    """
+    first = {run_id: _beat(client, run_id) for run_id in run_ids}
+    silent = [run_id for run_id, beat in first.items() if beat is not None]
+    end = time.monotonic() + EXPIRY_SECONDS
+    while silent and time.monotonic() < end:
+        time.sleep(0.2)
+        silent = [run_id for run_id in silent if _beat(client, run_id) == first[run_id]]
+    return silent
+
+
+def _beat(client: MlflowClient, run_id: str) -> str | None:
+    """Return the last heartbeat of a run, empty before the first one; None if the run has ended."""
+    with translate_errors(client.tracking_uri):
+        run = client.get_run(run_id)
+    return run.data.tags.get(_HEARTBEAT, "") if run.info.status == "RUNNING" else None
