@@ -136,7 +136,7 @@ def _experiment(name: str) -> str:
     if "MLFLOW_EXPERIMENT_ID" in os.environ:
         return os.environ["MLFLOW_EXPERIMENT_ID"]
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", name)
-    return experiments.find_or_make(MlflowClient(), name, _UI_TAGS)[0].experiment_id
+    return experiments.find_or_make(MlflowClient(), name, _UI_TAGS)
 
 
 def _set_ui_tags(experiment_id: str) -> None:

@@ -9,17 +9,22 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
-from typing import Any
+from typing import TypeVar
 
 import mlflow
 import mlflow.exceptions
 import sqlalchemy.exc
 from mlflow import MlflowClient
+from mlflow.store.entities import PagedList
 
 from registry_tools.errors import AccessDenied, RegistryToolsError, RegistryUnavailable, first_line
 from registry_tools.mlflow_store import sqlite_store
 
+T = TypeVar("T")
+
 _DENIED = {"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}
+# MLflow reports a missing alias as an invalid value.
+_MISSING = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 
 
 def connect(tracking_uri: str | None = None) -> MlflowClient:
@@ -38,8 +43,7 @@ def connect(tracking_uri: str | None = None) -> MlflowClient:
         If the address is an SQLite file that does not exist (MLflow would create an empty one), or is
         not the URI of a registry.
     """
-    uri = tracking_uri or mlflow.get_tracking_uri()
-    registry_uri = tracking_uri or mlflow.get_registry_uri()
+    uri, registry_uri = _addresses(tracking_uri)
     for each, variable in ((uri, "MLFLOW_TRACKING_URI"), (registry_uri, "MLFLOW_REGISTRY_URI")):
         # Check before creating a client: the client creates a missing file.
         missing = sqlite_store.missing_database(each)
@@ -48,7 +52,9 @@ def connect(tracking_uri: str | None = None) -> MlflowClient:
                 f"no registry at {each} (looked in {missing.parent}): train a model first, or name "
                 f"another with --tracking-uri or {variable}"
             )
-    return _open(uri, registry_uri)
+    with translate_errors(uri):
+        # Pass both: without `registry_uri`, MLflow reads it from MLFLOW_REGISTRY_URI.
+        return MlflowClient(tracking_uri=uri, registry_uri=registry_uri)
 
 
 def connect_or_create(tracking_uri: str | None) -> MlflowClient:
@@ -64,24 +70,21 @@ def connect_or_create(tracking_uri: str | None) -> MlflowClient:
     RegistryUnavailable
         If the store cannot be created, or the address is not the URI of a registry.
     """
-    uri = tracking_uri or mlflow.get_tracking_uri()
-    registry_uri = tracking_uri or mlflow.get_registry_uri()
-    for each in dict.fromkeys((uri, registry_uri)):
-        new = sqlite_store.check_writable(each)
+    for uri in dict.fromkeys(_addresses(tracking_uri)):
+        new = sqlite_store.check_writable(uri)
         if new is not None:
             if not new.parent.is_dir():
                 raise RegistryUnavailable(
-                    f"no registry at {each}, and no folder {new.parent} to make one in: make the folder, or "
+                    f"no registry at {uri}, and no folder {new.parent} to make one in: make the folder, or "
                     "name another registry"
                 )
             sqlite_store.create(new)
-    return _open(uri, registry_uri)
+    return connect(tracking_uri)
 
 
-def _open(uri: str, registry_uri: str) -> MlflowClient:
-    with translate_errors(uri):
-        # Pass both: without `registry_uri`, MLflow reads it from MLFLOW_REGISTRY_URI.
-        return MlflowClient(tracking_uri=uri, registry_uri=registry_uri)
+def _addresses(tracking_uri: str | None) -> tuple[str, str]:
+    """Return the address of the runs and the address of the models."""
+    return tracking_uri or mlflow.get_tracking_uri(), tracking_uri or mlflow.get_registry_uri()
 
 
 def registry_address(client: MlflowClient) -> str:
@@ -123,22 +126,23 @@ def upsert(write: Callable[[], object]) -> None:
         write()
 
 
-def fetch_pages(search: Callable[[int, str | None], Any], limit: int | None, size: int) -> list[Any]:
+def fetch_pages(search: Callable[..., PagedList[T]], limit: int | None, size: int) -> list[T]:
     """Return the results of an MLflow search, page by page.
 
     Parameters
     ----------
     search
-        Called with the number of results and the token of the page; returns MLflow's `PagedList`.
+        A search of `MlflowClient`, which takes `max_results` and `page_token`.
     limit
         The largest number of results; None returns all.
     size
         The largest number of results that MLflow returns in one page.
     """
-    found: list[Any] = []
+    found: list[T] = []
     token = None
     while limit is None or len(found) < limit:
-        page = search(size if limit is None else min(limit - len(found), size), token)
+        most = size if limit is None else min(limit - len(found), size)
+        page = search(max_results=most, page_token=token)
         found += page
         token = page.token
         if not token:
@@ -156,9 +160,15 @@ def quote(text: str) -> str:
     return f"'{text}'" if "'" not in text else f'"{text}"'
 
 
-def is_missing(error: mlflow.exceptions.MlflowException) -> bool:
-    """Return whether an MLflow error means that something does not exist."""
-    return error.error_code == "RESOURCE_DOES_NOT_EXIST"
+def if_exists(client: MlflowClient, request: Callable[..., T], *arguments: object) -> T | None:
+    """Return the result of a request to MLflow; None if the object does not exist."""
+    with translate_errors(client.tracking_uri):
+        try:
+            return request(*arguments)
+        except mlflow.exceptions.MlflowException as error:
+            if error.error_code not in _MISSING:
+                raise
+            return None
 
 
 def _translate(error: mlflow.exceptions.MlflowException, where: str) -> RegistryToolsError:

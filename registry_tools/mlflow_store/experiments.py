@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
-from registry_tools.mlflow_store.client import fetch_pages, is_missing, translate_errors, upsert
+from registry_tools.mlflow_store.client import fetch_pages, if_exists, translate_errors, upsert
 
 # Without this tag MLflow's UI opens an experiment in its view for generative AI.
 TRAINING: dict[str, str] = {"mlflow.experimentKind": "custom_model_development"}
@@ -38,38 +39,26 @@ def view(name: str, order_by: str, columns: Sequence[str]) -> dict[str, str]:
     return {f"mlflow.sharedViewState.{name}": json.dumps(state)}
 
 
-def find_or_make(client: MlflowClient, name: str, tags: Mapping[str, str]) -> tuple[Experiment, bool]:
-    """Return an experiment, created with the tags if it is missing, and whether it was created."""
+def find_or_make(client: MlflowClient, name: str, tags: Mapping[str, str]) -> str:
+    """Return the id of an experiment, which is created with the tags if it is missing."""
     found = client.get_experiment_by_name(name)
-    if found is not None:
-        return found, False
-    try:
-        made = client.create_experiment(name, tags=dict(tags))
-    except MlflowException:
-        # Another client created it in the meantime.
-        found = client.get_experiment_by_name(name)
-        if found is None:
-            raise
-        return found, False
-    return client.get_experiment(made), True
+    if found is None:
+        try:
+            return client.create_experiment(name, tags=dict(tags))
+        except MlflowException:  # perhaps another client created it in the meantime
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    return found.experiment_id
 
 
 def find_runs(
     client: MlflowClient, experiment_id: str, condition: str, limit: int | None = None
 ) -> list[Run]:
     """Return runs of an experiment, newest first; `limit` None returns all."""
+    search = partial(client.search_runs, [experiment_id], condition, order_by=["attributes.start_time DESC"])
     with translate_errors(client.tracking_uri):
-        return fetch_pages(
-            lambda most, token: client.search_runs(
-                [experiment_id],
-                condition,
-                max_results=most,
-                order_by=["attributes.start_time DESC"],
-                page_token=token,
-            ),
-            limit,
-            1000,
-        )
+        return fetch_pages(search, limit, 1000)
 
 
 def find(client: MlflowClient, name: str) -> Experiment | None:
@@ -118,9 +107,4 @@ def set_tag(client: MlflowClient, experiment_id: str, key: str, value: str) -> N
 
 def delete_tag(client: MlflowClient, experiment_id: str, key: str) -> None:
     """Delete a tag of an experiment, if it exists."""
-    with translate_errors(client.tracking_uri):
-        try:
-            client.delete_experiment_tag(experiment_id, key)
-        except MlflowException as error:
-            if not is_missing(error):
-                raise
+    if_exists(client, client.delete_experiment_tag, experiment_id, key)

@@ -56,12 +56,8 @@ def stages_of(model: RegisteredModel) -> dict[str, int]:
     """
     stages = aliases_of(model)
     if uses_legacy_stages():
-        stage_of = {legacy: stage for stage, legacy in LEGACY_STAGES.items()}
-        # Later versions of MLflow may have no legacy stages.
-        for version in getattr(model, "latest_versions", None) or ():
-            stage = stage_of.get(str(getattr(version, "current_stage", None)))
-            if stage is not None:
-                stages.setdefault(stage, int(version.version))
+        held = {version.current_stage: int(version.version) for version in model.latest_versions}
+        stages = {stage: held[legacy] for stage, legacy in LEGACY_STAGES.items() if legacy in held} | stages
     return stages
 
 
@@ -79,7 +75,5 @@ def uses_legacy_stages() -> bool:
 def list_models(client: MlflowClient) -> list[RegisteredModelInfo]:
     """Return all registered models with their stages, sorted by name."""
     with translate_errors(client.tracking_uri):
-        models: list[RegisteredModel] = fetch_pages(
-            lambda most, token: client.search_registered_models(max_results=most, page_token=token), None, 200
-        )
+        models = fetch_pages(client.search_registered_models, None, 200)
     return [RegisteredModelInfo(m.name, stages_of(m), m.description or "") for m in models]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import mlflow.exceptions
@@ -13,7 +14,7 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
 from registry_tools.errors import NotFound
-from registry_tools.mlflow_store.client import fetch_pages, is_missing, iso_time, quote, translate_errors
+from registry_tools.mlflow_store.client import fetch_pages, if_exists, iso_time, quote, translate_errors
 from registry_tools.mlflow_store.registered_models import get_registered_model, stages_of, uses_legacy_stages
 from registry_tools.refs import ModelRef
 
@@ -48,60 +49,18 @@ class VersionInfo:
         return asdict(self) | {"stages": list(self.stages), "metrics": metrics}
 
 
-def _resolve(client: MlflowClient, ref: ModelRef) -> tuple[VersionInfo, ModelVersion]:
-    """Return the version of a reference, without the metrics of its run."""
-    if ref.stage is not None:
-        found = version_at_alias(client, ref.name, ref.stage)
-        if found is not None and _has_all_stages(found):
-            return _info(found, dict.fromkeys(found.aliases, int(found.version))), found
-    stages = stages_of(get_registered_model(client, ref.name))
-    number = ref.version if ref.version is not None else _version_in_stage(ref, stages)
-    version = _get_version(client, ref.name, number)
-    return _info(version, stages), version
-
-
 def version_at_alias(client: MlflowClient, name: str, stage: str) -> ModelVersion | None:
     """Return the version at the alias of a stage; None if the alias or the model does not exist.
 
     This is one lookup in an index of the database. A request for the registered model reads all its
     versions, because MLflow also returns the newest version of each legacy stage.
     """
-    with translate_errors(client.tracking_uri):
-        try:
-            return client.get_model_version_by_alias(name, stage)
-        except mlflow.exceptions.MlflowException as error:
-            if not is_missing(error) and error.error_code != "INVALID_PARAMETER_VALUE":
-                raise
-            return None
+    return if_exists(client, client.get_model_version_by_alias, name, stage)
 
 
 def _has_all_stages(version: ModelVersion) -> bool:
     """Return whether a version's own aliases alone determine its stages."""
     return all(alias.islower() for alias in version.aliases) and not uses_legacy_stages()
-
-
-def _version_in_stage(ref: ModelRef, stages: Mapping[str, int]) -> int:
-    """Return the number of the version in the stage of a reference."""
-    if ref.stage is None or ref.stage not in stages:
-        held = ", ".join(f"{stage} (version {v})" for stage, v in sorted(stages.items()))
-        raise NotFound(
-            f"no version of {ref.name!r} is in stage {ref.stage!r}; "
-            + (f"stages in use: {held}" if held else "no stage is in use")
-        )
-    return stages[ref.stage]
-
-
-def _get_version(client: MlflowClient, name: str, version: int) -> ModelVersion:
-    with translate_errors(client.tracking_uri):
-        try:
-            return client.get_model_version(name, str(version))
-        except mlflow.exceptions.MlflowException as error:
-            if not is_missing(error) and error.error_code != "INVALID_PARAMETER_VALUE":
-                raise
-            known = _version_numbers(client, name)
-            raise NotFound(
-                f"{name!r} has no version {version}; " + (f"there are: {known}" if known else "it has none")
-            ) from error
 
 
 def _version_numbers(client: MlflowClient, name: str, most: int = 20) -> str:
@@ -112,13 +71,9 @@ def _version_numbers(client: MlflowClient, name: str, most: int = 20) -> str:
 
 def _search_versions(client: MlflowClient, name: str, limit: int | None) -> list[ModelVersion]:
     """Return MLflow's versions of a model, newest first."""
-    return fetch_pages(
-        lambda most, token: client.search_model_versions(
-            f"name = {quote(name)}", max_results=most, order_by=["version_number DESC"], page_token=token
-        ),
-        limit,
-        1000,
-    )
+    search = partial(client.search_model_versions, f"name = {quote(name)}", order_by=["version_number DESC"])
+    with translate_errors(client.tracking_uri):
+        return fetch_pages(search, limit, 1000)
 
 
 def list_versions(client: MlflowClient, name: str, *, limit: int | None = None) -> list[VersionInfo]:
@@ -137,20 +92,13 @@ def list_versions(client: MlflowClient, name: str, *, limit: int | None = None) 
         If there is no model of this name.
     """
     stages = stages_of(get_registered_model(client, name))
-    with translate_errors(client.tracking_uri):
-        found = _search_versions(client, name, limit)
+    found = _search_versions(client, name, limit)
     return [_with_metrics(client, _info(version, stages)) for version in found]
 
 
 def find_run(client: MlflowClient, run_id: str) -> Run | None:
     """Return a run, such as the run of a version; None if it was removed."""
-    with translate_errors(client.tracking_uri):
-        try:
-            return client.get_run(run_id)
-        except mlflow.exceptions.MlflowException as error:
-            if not is_missing(error):
-                raise
-            return None
+    return if_exists(client, client.get_run, run_id)
 
 
 def version_with_tag(client: MlflowClient, name: str, key: str, value: str) -> int | None:
@@ -172,8 +120,7 @@ def get_version(client: MlflowClient, ref: ModelRef) -> VersionInfo:
     NotFound
         If the model, the version or the stage does not exist; the message lists existing ones.
     """
-    info, _ = _resolve(client, ref)
-    return _with_metrics(client, info)
+    return _with_metrics(client, find_version(client, ref))
 
 
 def find_version(client: MlflowClient, ref: ModelRef) -> VersionInfo:
@@ -184,7 +131,28 @@ def find_version(client: MlflowClient, ref: ModelRef) -> VersionInfo:
     NotFound
         If the model, the version or the stage does not exist; the message lists existing ones.
     """
-    return _resolve(client, ref)[0]
+    if ref.stage is not None:
+        at_alias = version_at_alias(client, ref.name, ref.stage)
+        if at_alias is not None and _has_all_stages(at_alias):
+            return _info(at_alias, dict.fromkeys(at_alias.aliases, int(at_alias.version)))
+    stages = stages_of(get_registered_model(client, ref.name))
+    number = ref.version if ref.stage is None else stages.get(ref.stage)
+    if number is None:
+        held = ", ".join(f"{stage} (version {v})" for stage, v in sorted(stages.items()))
+        text = f"stages in use: {held}" if held else "no stage is in use"
+        raise NotFound(f"no version of {ref.name!r} is in stage {ref.stage!r}; {text}")
+    found = if_exists(client, client.get_model_version, ref.name, str(number))
+    if found is None:
+        known = _version_numbers(client, ref.name)
+        text = f"there are: {known}" if known else "it has none"
+        raise NotFound(f"{ref.name!r} has no version {number}; {text}")
+    return _info(found, stages)
+
+
+def existing_version(client: MlflowClient, name: str, version: int | None) -> VersionInfo | None:
+    """Return a version without stages and metrics; None if it was deleted, or if `version` is None."""
+    found = if_exists(client, client.get_model_version, name, str(version)) if version is not None else None
+    return _info(found, {}) if found is not None else None
 
 
 def _info(version: ModelVersion, stages: Mapping[str, int]) -> VersionInfo:
@@ -202,10 +170,7 @@ def _info(version: ModelVersion, stages: Mapping[str, int]) -> VersionInfo:
 
 
 def _with_metrics(client: MlflowClient, info: VersionInfo) -> VersionInfo:
-    if info.run_id is None:
-        return info
-    with translate_errors(client.tracking_uri):
-        run = find_run(client, info.run_id)
+    run = find_run(client, info.run_id) if info.run_id is not None else None
     if run is None:
         return info
     return replace(info, metrics=dict(run.data.metrics), params=dict(run.data.params))
@@ -223,7 +188,13 @@ def register(
 ) -> int:
     """Create a version with its tags in one call, and its model if needed; return the number."""
     with translate_errors(client.tracking_uri):
-        made = _make_model(client, name)
+        try:
+            client.create_registered_model(name)
+            made = True
+        except mlflow.exceptions.MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            made = False
         try:
             version = client.create_model_version(
                 name,
@@ -248,21 +219,9 @@ def _shorten(description: str) -> str:
     return description[: _LONGEST_DESCRIPTION - len(note)] + note
 
 
-def _make_model(client: MlflowClient, name: str) -> bool:
-    """Create a registered model if it does not exist; return whether it was created."""
-    try:
-        client.create_registered_model(name)
-    except mlflow.exceptions.MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-        return False
-    return True
-
-
 def newest_version(client: MlflowClient, name: str) -> VersionInfo | None:
     """Return the newest version of a model, without stages and metrics; None if it has none."""
-    with translate_errors(client.tracking_uri):
-        found = _search_versions(client, name, 1)
+    found = _search_versions(client, name, 1)
     return _info(found[0], {}) if found else None
 
 

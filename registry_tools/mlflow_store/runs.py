@@ -22,7 +22,7 @@ _MOST = 90
 def start(client: MlflowClient, experiment: str, description: str, tags: Mapping[str, str]) -> str:
     """Open a run, and create its experiment if needed."""
     with translate_errors(client.tracking_uri):
-        place = _experiment(client, experiment, description)
+        place = experiments.find_or_make(client, experiment, experiments.described(description))
         return client.create_run(place, tags=dict(tags)).info.run_id
 
 
@@ -34,52 +34,48 @@ def record(
     file: tuple[str, Mapping[str, object]] | None,
 ) -> Run:
     """Open a run with tags, metrics and optionally a JSON file, given as its name and content."""
-    now = time.time_ns() // 1_000_000
     with translate_errors(client.tracking_uri):
         run = client.create_run(experiment_id, tags=dict(tags))
         if file is not None:
             client.log_dict(run.info.run_id, dict(file[1]), file[0])
-        logged = [Metric(key, value, now, 0) for key, value in metrics.items()]
-        client.log_batch(run.info.run_id, metrics=logged, synchronous=True)
+        client.log_batch(run.info.run_id, metrics=_metrics_now(metrics), synchronous=True)
     return run
-
-
-def close(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
-    """Set tags of a run, and end it as FINISHED."""
-    with translate_errors(client.tracking_uri):
-        logged = [RunTag(key, value) for key, value in tags.items()]
-        client.log_batch(run_id, tags=logged, synchronous=True)
-        client.set_terminated(run_id)
 
 
 def end(
     client: MlflowClient, run_id: str, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]
 ) -> None:
     """Log metrics and tags, and end a run as FINISHED, FAILED or KILLED, also if they cannot be logged."""
-    now = int(time.time() * 1000)
+    logged = _metrics_now(metrics)[:_MOST_METRICS]
     with translate_errors(client.tracking_uri):
         try:
-            client.log_batch(
-                run_id,
-                metrics=[Metric(key, value, now, 0) for key, value in metrics.items()][:_MOST_METRICS],
-                tags=[RunTag(key, value) for key, value in tags.items()],
-                synchronous=True,
-            )
+            client.log_batch(run_id, metrics=logged, tags=_run_tags(tags), synchronous=True)
         finally:
             client.set_terminated(run_id, status)
+
+
+def _metrics_now(metrics: Mapping[str, float]) -> list[Metric]:
+    now = time.time_ns() // 1_000_000
+    return [Metric(key, value, now, 0) for key, value in metrics.items()]
+
+
+def _run_tags(tags: Mapping[str, str]) -> list[RunTag]:
+    return [RunTag(key, value) for key, value in tags.items()]
 
 
 def end_abandoned_runs(client: MlflowClient, experiment: str, host: str) -> None:
     """End the runs that ended processes of this machine left open; tags name machine and process."""
     with translate_errors(client.tracking_uri):
-        found = client.get_experiment_by_name(experiment)
-        if found is None:
-            return
-        which = f"attributes.status = 'RUNNING' and tags.host = '{host}'"
-        for run in client.search_runs([found.experiment_id], which):
+        for run in _search(client, experiment, f"attributes.status = 'RUNNING' and tags.host = '{host}'"):
             process = run.data.tags.get("process", "")
             if process.isdigit() and not process_is_running(int(process)):
                 client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _search(client: MlflowClient, experiment: str, condition: str) -> list[Run]:
+    """Return runs of an experiment; none if the experiment does not exist."""
+    found = experiments.find(client, experiment)
+    return experiments.find_runs(client, found.experiment_id, condition) if found is not None else []
 
 
 def copy_run(
@@ -105,11 +101,10 @@ def copy_run(
         run = source.get_run(run_id)
         metrics = [metric for key in run.data.metrics for metric in source.get_metric_history(run_id, key)]
         kept = {key: value for key, value in run.data.tags.items() if _is_kept(key)}
+    description = f"Trainings of {experiment}, copied from other tracking servers."
     with translate_errors(target.tracking_uri):
         made = target.create_run(
-            _experiment(
-                target, experiment, f"Trainings of {experiment}, copied from other tracking servers."
-            ),
+            experiments.find_or_make(target, experiment, experiments.described(description)),
             start_time=run.info.start_time,
             tags={**kept, **tags},
             run_name=run.info.run_name,
@@ -138,17 +133,18 @@ def add_files(client: MlflowClient, run_id: str, folder: Path, where: str) -> st
         return f"{client.get_run(run_id).info.artifact_uri}/{where}"
 
 
-def finish(client: MlflowClient, run_id: str) -> None:
-    """End a run as FINISHED."""
+def finish(client: MlflowClient, run_id: str, tags: Mapping[str, str] | None = None) -> None:
+    """Set tags of a run, if there are any, and end it as FINISHED."""
     with translate_errors(client.tracking_uri):
+        if tags:
+            client.log_batch(run_id, tags=_run_tags(tags), synchronous=True)
         client.set_terminated(run_id)
 
 
 def finish_if_expired(client: MlflowClient, run_id: str) -> None:
     """End a run that a killed process left open."""
-    with translate_errors(client.tracking_uri):
-        if client.get_run(run_id).info.status == "RUNNING" and heartbeat.expired(client, [run_id]):
-            client.set_terminated(run_id)
+    if heartbeat.expired(client, [run_id]):
+        finish(client, run_id)
 
 
 def delete(client: MlflowClient, run_id: str) -> None:
@@ -159,17 +155,11 @@ def delete(client: MlflowClient, run_id: str) -> None:
 
 def delete_expired(client: MlflowClient, experiment: str, tag: str, value: str) -> None:
     """Delete the runs with a tag whose process failed or was killed, from an experiment."""
-    with translate_errors(client.tracking_uri):
-        found = client.get_experiment_by_name(experiment)
-        if found is None:
-            return
-        left = client.search_runs(
-            [found.experiment_id], f"tags.{tag} = '{value}' and attributes.status != 'FINISHED'"
-        )
-        still_open = [run.info.run_id for run in left if run.info.status == "RUNNING"]
-        ended = [run.info.run_id for run in left if run.info.status != "RUNNING"]
-        for run_id in [*ended, *heartbeat.expired(client, still_open)]:
-            client.delete_run(run_id)
+    left = _search(client, experiment, f"tags.{tag} = '{value}' and attributes.status != 'FINISHED'")
+    still_open = [run.info.run_id for run in left if run.info.status == "RUNNING"]
+    ended = [run.info.run_id for run in left if run.info.status != "RUNNING"]
+    for run_id in [*ended, *heartbeat.expired(client, still_open)]:
+        delete(client, run_id)
 
 
 def _is_kept(tag: str) -> bool:
@@ -182,7 +172,3 @@ def _is_kept(tag: str) -> bool:
         "mlflow.source.git.commit",
         "mlflow.project.entryPoint",
     }
-
-
-def _experiment(client: MlflowClient, name: str, description: str) -> str:
-    return experiments.find_or_make(client, name, experiments.described(description))[0].experiment_id

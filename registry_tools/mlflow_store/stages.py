@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Mapping
 
 import mlflow.exceptions
 from mlflow import MlflowClient
 
 from registry_tools.errors import RegistryToolsError
 from registry_tools.mlflow_store import registry
-from registry_tools.mlflow_store.client import is_missing, translate_errors, upsert
+from registry_tools.mlflow_store.client import if_exists, translate_errors, upsert
 from registry_tools.mlflow_store.registered_models import aliases_of, get_registered_model
 from registry_tools.refs import LEGACY_STAGES
 
@@ -38,7 +38,7 @@ def mirror_legacy_stages(client: MlflowClient, name: str, *outgoing: int | None)
 
     A version has one legacy stage: a version in production and staging gets `Production`. The caller
     has already moved the alias, which decides, so an error is only logged; `repair` sets the legacy
-    stages again. Later versions of MLflow may have no legacy stages; then nothing happens.
+    stages again.
 
     Parameters
     ----------
@@ -47,14 +47,12 @@ def mirror_legacy_stages(client: MlflowClient, name: str, *outgoing: int | None)
     outgoing
         Versions that may have lost a stage. Those without any stage become `Archived`.
     """
-    if not hasattr(client, "transition_model_version_stage"):
-        return
     mirrored = None
     try:
         with translate_errors(client.tracking_uri), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*stages", category=FutureWarning)
             # Repeat if another client moved an alias in the meantime.
-            while (held := [stage_holder(client, name, stage) for stage in LEGACY_STAGES]) != mirrored:
+            while (held := {stage: stage_holder(client, name, stage) for stage in LEGACY_STAGES}) != mirrored:
                 _set_legacy_stages(client, name, held, outgoing)
                 mirrored = held
     except RegistryToolsError as error:
@@ -62,28 +60,22 @@ def mirror_legacy_stages(client: MlflowClient, name: str, *outgoing: int | None)
 
 
 def _set_legacy_stages(
-    client: MlflowClient, name: str, held: Sequence[int | None], outgoing: Collection[int | None]
+    client: MlflowClient, name: str, held: Mapping[str, int | None], outgoing: Iterable[int | None]
 ) -> None:
-    wanted = {version: "Archived" for version in outgoing if version is not None}
+    wanted = dict.fromkeys(outgoing, "Archived")
     # Production comes last, so that it counts for a version in both stages.
-    wanted |= {
-        version: legacy for version, legacy in zip(held, LEGACY_STAGES.values(), strict=True) if version
-    }
+    wanted |= {version: LEGACY_STAGES[stage] for stage, version in held.items()}
     for version, legacy in wanted.items():
-        try:
-            current = client.get_model_version(name, str(version)).current_stage
-            if current == legacy or (current == "None" and legacy == "Archived"):
-                continue
-            _transition(client, name, version, legacy)
-        except mlflow.exceptions.MlflowException as error:
-            if not is_missing(error):  # the version was deleted in the meantime
-                raise
+        if version is not None:  # it may be deleted in the meantime
+            if_exists(client, _transition, client, name, version, legacy)
 
 
 def _transition(client: MlflowClient, name: str, version: int, legacy: str) -> None:
-    archive_others = legacy != "Archived"
+    current = client.get_model_version(name, str(version)).current_stage
+    if current == legacy or (current == "None" and legacy == "Archived"):
+        return
     try:
-        client.transition_model_version_stage(name, str(version), legacy, archive_others)
+        client.transition_model_version_stage(name, str(version), legacy, legacy != "Archived")
     except mlflow.exceptions.MlflowException as error:
         # MLflow 3.17 with psycopg 3 fails to archive: its query compares a number with a text.
         if "operator does not exist" not in str(error):

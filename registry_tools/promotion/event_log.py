@@ -199,7 +199,7 @@ class EventLog:
         written = write_once(self.client, event.run_id, OUTCOME, outcome)
         tags = {"mlflow.runName": f"{event.title}, {written}"} if written != APPLIED else {}
         tags |= {FAILURE: failure[:500]} if failure and written == outcome else {}
-        runs.close(self.client, event.run_id, tags)
+        runs.finish(self.client, event.run_id, tags)
         return written
 
     def mark_applying(self, event: Event) -> str:
