@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-
 from mlflow import MlflowClient
 
-from registry_tools.errors import NotFound, PromotionError
+from registry_tools.errors import PromotionError
 from registry_tools.mlflow_store import registered_models, registry
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.mlflow_store.tags import DELETING_TAG
@@ -59,8 +57,5 @@ def _reason_to_keep(client: MlflowClient, version: VersionInfo) -> str | None:
 
 def _next_holder(log: EventLog, head: Event, held: int | None) -> int | None:
     """Return the next version that a rollback would try; None if there is none."""
-    for event in history.rollback_targets(log, head):
-        with contextlib.suppress(NotFound):
-            if event.version != held:
-                return registry.find_version(log.client, ModelRef(log.model, version=event.version)).version
-    return None
+    earlier = (event.version for event in history.rollback_targets(log, head) if event.version != held)
+    return next((each for each in earlier if registry.existing_version(log.client, log.model, each)), None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,15 +35,8 @@ class Promotion:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
-        return {
-            "name": self.name,
-            "version": self.version,
-            "stage": self.stage,
-            "previous_version": self.previous_version,
-            "verdict": self.verdict.as_dict(),
-            "event": self.event.as_dict() if self.event is not None else None,
-            "notes": list(self.notes),
-        }
+        event = self.event.as_dict() if self.event is not None else None
+        return vars(self) | {"verdict": self.verdict.as_dict(), "event": event, "notes": list(self.notes)}
 
 
 def promote(
@@ -89,15 +81,17 @@ def promote(
     PromotionError
         If `force` or `options.baseline=False` lacks a reason, or the stage already holds the version.
     """
-    _check_reason(reason, {"--force": force, "--no-baseline": not options.baseline})
-    candidate = registry.get_version(client, ref)
+    for option, is_used in (("--force", force), ("--no-baseline", not options.baseline)):
+        if is_used and not reason.strip():
+            raise PromotionError(f"{option} needs --reason: the history shows it")
+    candidate = registry.find_version(client, ref)
     if not new_stage:
         check_exists(client, ref.name, stage)
     state = open_stage(client, ref.name, stage, actor) if not dry_run else read_stage(client, ref.name, stage)
     state.check_expected(expect_current)
     if state.held == candidate.version:
         raise PromotionError(f"stage {stage} already holds {ref.name} version {state.held}")
-    champion = _find_version(client, ref.name, state.held or state.last_holder())
+    champion = registry.existing_version(client, ref.name, state.held or state.last_holder())
     verdict = evaluate(client, candidate, champion, options)
     result = Promotion(ref.name, candidate.version, stage, state.held, verdict, None, state.notes)
     if dry_run:
@@ -107,12 +101,6 @@ def promote(
         return replace(result, event=state.move(draft))
     result = replace(result, event=state.refuse(draft))
     raise GateRefused(refusal(result), result)
-
-
-def _check_reason(reason: str, used: Mapping[str, bool]) -> None:
-    for option, is_used in used.items():
-        if is_used and not reason.strip():
-            raise PromotionError(f"{option} needs --reason: the history shows it")
 
 
 def check_exists(client: MlflowClient, name: str, stage: str) -> None:
@@ -131,14 +119,6 @@ def check_exists(client: MlflowClient, name: str, stage: str) -> None:
         near = difflib.get_close_matches(stage, known, 1, 0.3)
         hint = f"did you mean {near[0]}?" if near else f"its stages are {', '.join(known)};"
         raise NotFound(f"{name} has no stage {stage!r}: {hint} --new-stage {stage} creates it")
-
-
-def _find_version(client: MlflowClient, name: str, version: int | None) -> registry.VersionInfo | None:
-    """Return a version; None if it was deleted."""
-    try:
-        return registry.get_version(client, ModelRef(name, version=version)) if version else None
-    except NotFound:
-        return None
 
 
 def refusal(promotion: Promotion) -> str:

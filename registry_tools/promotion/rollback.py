@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlflow import MlflowClient
 
-from registry_tools.errors import NotFound, PromotionError
+from registry_tools.errors import PromotionError
 from registry_tools.evaluation.evaluate import evaluate_rollback
 from registry_tools.evaluation.verdict import Verdict
 from registry_tools.mlflow_store import registry
@@ -14,7 +14,6 @@ from registry_tools.promotion import history
 from registry_tools.promotion.event import APPLIED, ROLLBACK, UNSET, Event
 from registry_tools.promotion.moves import StageState, open_stage
 from registry_tools.promotion.promote import Promotion, check_exists
-from registry_tools.refs import ModelRef
 
 
 def rollback(
@@ -99,9 +98,8 @@ def _find_target(
     for target in history.rollback_targets(state.log, state.head, of_any=to is not None):
         if target.version == state.held or (to is not None and target.version != to):
             continue
-        try:
-            version = registry.get_version(client, ModelRef(name, version=target.version))
-        except NotFound:
+        version = registry.existing_version(client, name, target.version)
+        if version is None:
             notes.append(f"skipped version {target.version}: it was deleted")
             continue
         if target.digest is not None and version.digest != target.digest:
