@@ -71,18 +71,17 @@ def rollback_targets(log: EventLog, head: Event, of_any: bool = False) -> Iterat
     of_any
         Yield every event that moved the stage to a version, including moves by other tools.
     """
-    origin = (lambda _, event: log.entry(event)) if of_any else _origin
-    event = origin(log, head)
+    event = _origin(log, head, of_any)
     while event.action != BEGIN:
-        event = origin(log, log.previous(event))
+        event = _origin(log, log.previous(event), of_any)
         if event.version is not None and (of_any or event.action != EXTERNAL):
             yield event
 
 
-def _origin(log: EventLog, event: Event) -> Event:
-    """Return the event that an event restored, if it is a rollback; failed events are skipped."""
+def _origin(log: EventLog, event: Event, of_any: bool) -> Event:
+    """Skip failed events, and unless `of_any`, return the event that a rollback restored instead of it."""
     event = log.entry(event)
-    while event.rollback_target is not None:
+    while event.rollback_target is not None and not of_any:
         event = log.get(event.rollback_target, event.stage)
     return event
 
