@@ -22,13 +22,12 @@ REFUSED, SUPERSEDED = "refused", "superseded"
 
 # The value of the tag `kind` that marks runs as events.
 EVENT_KIND = "event"
-# The outcome is a parameter, because MLflow accepts one value for a parameter.
-OUTCOME = "outcome"
-FAILURE = "failure"
-_CONTENT = "content"
+# The run of an event has the fields of these names as tags. Its `outcome` is a parameter, because MLflow
+# accepts one value for a parameter.
+_SHOWN = ("action", "stage", "version", "actor", "reason", "previous_event")
+_NOT_CONTENT = {"run_id", "outcome", "failure", "at", "is_running"}
+_CONTENT = "content"  # the tag with the content as JSON
 _LONGEST_TAG = 8_000  # characters
-PREVIOUS = "previous_event"
-_SHOWN = ("action", "stage", "version", "actor", "reason", PREVIOUS)
 
 
 @dataclass(frozen=True)
@@ -73,8 +72,7 @@ class Event:
 
     def tags(self) -> dict[str, str]:
         """Return the tags of the run: the content as JSON, and some fields for MLflow's search and UI."""
-        names = list(vars(self))[: list(vars(self)).index("run_id")]
-        plain = {name: getattr(self, name) for name in names}
+        plain = {name: value for name, value in vars(self).items() if name not in _NOT_CONTENT}
         for longest in (500, 200, 50, 0):  # shorten the messages; verdict.json keeps them complete
             gates = [gate | {"message": gate["message"][:longest]} for gate in self.gates]
             if not longest:
@@ -87,9 +85,10 @@ class Event:
         return shown | log | {_CONTENT: content}
 
 
-def content_digest(run: Run) -> str:
-    """Return the SHA-256 of the content of the event that a run holds."""
-    return hashlib.sha256(run.data.tags.get(_CONTENT, "").encode()).hexdigest()
+def link_to(run: Run) -> str:
+    """Return the text that links to the event of a run: the id of the run and the SHA-256 of the content."""
+    content = run.data.tags.get(_CONTENT, "")
+    return f"{run.info.run_id}:{hashlib.sha256(content.encode()).hexdigest()}"
 
 
 def event_from_run(run: Run) -> Event:
@@ -106,8 +105,8 @@ def event_from_run(run: Run) -> Event:
             **content | {"gates": tuple(content["gates"])},
             run_id=run.info.run_id,
             # Without an outcome, an external event is applied: it records a move that already happened.
-            outcome=run.data.params.get(OUTCOME, APPLIED if content["action"] == EXTERNAL else OPEN),
-            failure=run.data.tags.get(FAILURE),
+            outcome=run.data.params.get("outcome", APPLIED if content["action"] == EXTERNAL else OPEN),
+            failure=run.data.tags.get("failure"),
             at=iso_time(run.info.end_time or run.info.start_time),
             is_running=run.info.status == "RUNNING",
         )

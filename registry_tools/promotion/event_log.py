@@ -9,6 +9,7 @@ client succeeds.
 from __future__ import annotations
 
 import logging
+import math
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,17 +20,7 @@ from mlflow.entities import Run
 from registry_tools.errors import BrokenHistory, RegistryToolsError
 from registry_tools.mlflow_store import experiments, registry, runs
 from registry_tools.mlflow_store.write_once import write_once
-from registry_tools.promotion.event import (
-    APPLIED,
-    BEGIN,
-    EVENT_KIND,
-    FAILURE,
-    OUTCOME,
-    PREVIOUS,
-    Event,
-    content_digest,
-    event_from_run,
-)
+from registry_tools.promotion.event import APPLIED, BEGIN, EVENT_KIND, FAILED, Event, event_from_run, link_to
 
 _log = logging.getLogger(__name__)
 
@@ -107,9 +98,9 @@ class EventLog:
         if run_id == self.root:
             return Event(BEGIN, stage, None, None, actor="", run_id=self.root, outcome=APPLIED)
         run = self._run(run_id)
-        before = registry.find_run(self.client, run.data.tags.get(PREVIOUS) or self.root)
+        before = registry.find_run(self.client, run.data.tags.get("previous_event") or self.root)
         links = before.data.params.values() if before is not None else ()
-        if any(_names(link, run_id) and link != f"{run_id}:{content_digest(run)}" for link in links):
+        if any(link.startswith(run_id) and link != link_to(run) for link in links):
             raise BrokenHistory(
                 f"run {run_id} in the history of {self.model} was changed after it was recorded: "
                 f"restore its tags, or run: registry-tools repair {self.model} --new-chain"
@@ -131,8 +122,10 @@ class EventLog:
 
     def stages(self) -> list[str]:
         """Return the stages that have a chain, sorted."""
-        root = registry.find_run(self.client, self.root) if self.root else None
-        keys = [*self._tags(), *(root.data.params if root is not None else ())] if self.root else []
+        if not self.root:
+            return []
+        root = registry.find_run(self.client, self.root)
+        keys = [*self._tags(), *(root.data.params if root is not None else ())]
         return sorted({key.partition(".")[2] for key in keys if key.startswith((f"{_HEAD}.", f"{_NEXT}."))})
 
     def head(self, stage: str) -> Event:
@@ -153,11 +146,14 @@ class EventLog:
 
     def previous(self, event: Event) -> Event:
         """Return the previous event in the chain; events that were permanently removed are skipped."""
-        if registry.find_run(self.client, event.previous_event) is not None:
-            return self.get(event.previous_event, event.stage)
-        known = self.search(f" and tags.stage = '{event.stage}'")
-        before = [each for each in known if each.outcome == APPLIED and each.sequence < event.sequence]
-        return max(before, key=lambda each: each.sequence, default=self.get(self.root, event.stage))
+        found = self._get_if_kept(event.previous_event, event.stage)
+        return found if found is not None else self.last_known(event.stage, event.sequence)
+
+    def last_known(self, stage: str, end: float = math.inf) -> Event:
+        """Return the applied or failed event with the largest number below `end`, without its chain."""
+        known = self.search(f" and tags.stage = '{stage}'")
+        before = [each for each in known if each.outcome in {APPLIED, FAILED} and each.sequence < end]
+        return max(before, key=lambda each: each.sequence, default=self.get(self.root, stage))
 
     def entry(self, event: Event) -> Event:
         """Return the newest event that has not failed, from `event` backwards in its chain."""
@@ -178,7 +174,7 @@ class EventLog:
     def claim(self, event: Event) -> bool:
         """Append a recorded event to its chain; return False if another event was appended first."""
         before = self.get(event.previous_event, event.stage)
-        link = f"{event.run_id}:{content_digest(self._run(event.run_id))}"
+        link = link_to(self._run(event.run_id))
         try:
             return write_once(self.client, before.run_id, self._next(before), link) == link
         except RegistryToolsError:
@@ -188,7 +184,7 @@ class EventLog:
     def is_claimed(self, event: Event) -> bool:
         """Whether an event is in the chain of its stage."""
         before = self.get(event.previous_event, event.stage)
-        return _names(self._run(before.run_id).data.params.get(self._next(before), ""), event.run_id)
+        return self._run(before.run_id).data.params.get(self._next(before), "").startswith(event.run_id)
 
     def _next(self, event: Event) -> str:
         """Return the name of the parameter that links an event to the next one."""
@@ -196,9 +192,9 @@ class EventLog:
 
     def close(self, event: Event, outcome: str, failure: str = "") -> str:
         """Write the outcome of an event unless it has one, and return its outcome."""
-        written = write_once(self.client, event.run_id, OUTCOME, outcome)
+        written = write_once(self.client, event.run_id, "outcome", outcome)
         tags = {"mlflow.runName": f"{event.title}, {written}"} if written != APPLIED else {}
-        tags |= {FAILURE: failure[:500]} if failure and written == outcome else {}
+        tags |= {"failure": failure[:500]} if failure and written == outcome else {}
         runs.finish(self.client, event.run_id, tags)
         return written
 
@@ -217,16 +213,19 @@ class EventLog:
         value = f"{event.run_id} {uuid.uuid4().hex[:12]}"
         experiments.set_tag(self.client, self.experiment_id, f"{_HEAD}.{event.stage}", value)
 
-    def progress(self, stage: str) -> tuple[str, dict[str, str]]:
-        """Return a text that changes whenever a client has applied an event, and the present marks."""
-        tags, prefix = self._tags(), f"{_APPLYING}.{stage}."
-        marks = {key: run_id for key, run_id in tags.items() if key.startswith(prefix)}
-        return tags.get(f"{_HEAD}.{stage}", ""), marks
+    def progress(self, stage: str) -> dict[str, str]:
+        """Return the marks, and a text that changes whenever a client has applied an event."""
+        head, marks = f"{_HEAD}.{stage}", f"{_APPLYING}.{stage}."
+        return {key: text for key, text in self._tags().items() if key == head or key.startswith(marks)}
 
-    def marked(self, marks: Mapping[str, str], stage: str) -> dict[str, Event]:
-        """Return the events of marks, except events that were permanently removed."""
-        found = {key: run_id for key, run_id in marks.items() if registry.find_run(self.client, run_id)}
-        return {key: self.get(run_id, stage) for key, run_id in found.items()}
+    def marked(self, progress: Mapping[str, str], stage: str) -> dict[str, Event | None]:
+        """Return the event of each mark; None for an event that was permanently removed."""
+        marks = {key: run_id for key, run_id in progress.items() if key.startswith(_APPLYING)}
+        return {key: self._get_if_kept(run_id, stage) for key, run_id in marks.items()}
+
+    def _get_if_kept(self, run_id: str, stage: str) -> Event | None:
+        """Return an event; None if its run was permanently removed."""
+        return self.get(run_id, stage) if registry.find_run(self.client, run_id) is not None else None
 
     def _tags(self) -> dict[str, str]:
         return experiments.get_tags(self.client, self.experiment_id)
@@ -245,8 +244,3 @@ class EventLog:
                 can_be_restored=True,
             )
         return run
-
-
-def _names(link: str, run_id: str) -> bool:
-    """Return whether the value of a link parameter names the run of an event."""
-    return link.partition(":")[0] == run_id

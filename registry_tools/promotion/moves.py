@@ -9,12 +9,12 @@ mark remains, and the next command restores the stage.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from mlflow import MlflowClient
 
-from registry_tools.errors import NotFound, PromotionError, RegistryToolsError, StageMoved
+from registry_tools.errors import PromotionError, RegistryToolsError, StageMoved
 from registry_tools.evaluation.verdict import Verdict
 from registry_tools.mlflow_store import registry, stages
 from registry_tools.mlflow_store.client import current_user
@@ -22,7 +22,6 @@ from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.mlflow_store.tags import DELETING_TAG
 from registry_tools.promotion.event import APPLIED, EXTERNAL, FAILED, OPEN, REFUSED, SUPERSEDED, Event
 from registry_tools.promotion.event_log import EventLog
-from registry_tools.refs import ModelRef
 
 _log = logging.getLogger(__name__)
 _LONGEST_TEXT = 1_000  # characters
@@ -66,8 +65,8 @@ class StageState:
                 )
         number, digest = (version.version, version.digest) if version is not None else (None, None)
         gates = tuple(gate.as_dict() for gate in verdict.gates)
-        draft = Event(action, self.stage, number, self.held, self.actor, reason, gates=gates, digest=digest)
-        return replace(draft, **options)
+        options |= {"gates": gates, "digest": digest}
+        return Event(action, self.stage, number, self.held, self.actor, reason, **options)
 
     def refuse(self, draft: Event) -> Event:
         """Record an event that a gate refused, outside the chain."""
@@ -125,9 +124,7 @@ def open_stage(client: MlflowClient, name: str, stage: str, actor: str | None) -
         If this user may not move stages. Nothing is recorded.
     """
     stages.check_write_access(client, name)
-    log, who = EventLog.find_or_make(client, name), actor or current_user()
-    head, notes, completed = roll_forward(log, stage, who)
-    return StageState(log, stage, who, head, log.entry(head).version, tuple(notes), completed)
+    return roll_forward(EventLog.find_or_make(client, name), stage, actor or current_user())
 
 
 def apply(log: EventLog, event: Event) -> None:
@@ -158,9 +155,8 @@ def _fault(log: EventLog, event: Event) -> str | None:
     """Return why an event can never be applied; None if it can."""
     if event.version is None:
         return None
-    try:
-        version = registry.find_version(log.client, ModelRef(log.model, version=event.version))
-    except NotFound:
+    version = registry.existing_version(log.client, log.model, event.version)
+    if version is None:
         return f"version {event.version} was deleted"
     if event.digest is not None and version.digest != event.digest:
         return f"the digest of version {event.version} was changed after the event was recorded"
@@ -169,17 +165,10 @@ def _fault(log: EventLog, event: Event) -> str | None:
     return None
 
 
-def roll_forward(log: EventLog, stage: str, actor: str) -> tuple[Event, list[str], Event | None]:
-    """Apply a claimed event that is still open, and record a move by another tool.
+def roll_forward(log: EventLog, stage: str, actor: str) -> StageState:
+    """Apply a claimed event that is still open, record a move by another tool, and return the stage.
 
-    Returns
-    -------
-    head
-        The last event of the chain, which is closed.
-    notes
-        A line for each change.
-    completed
-        The event that was open; None if there was none.
+    The last event of its chain is closed then, and the notes have a line for each change.
     """
     notes: list[str] = []
     completed: Event | None = None
@@ -194,12 +183,12 @@ def roll_forward(log: EventLog, stage: str, actor: str) -> tuple[Event, list[str
         before = log.progress(stage)
         held = stages.stage_holder(log.client, log.model, stage)
         if held == entry.version:
-            return head, notes, completed
+            return StageState(log, stage, actor, head, held, tuple(notes), completed)
         if before != log.progress(stage):
             continue  # another client applied an event in the meantime
         moved = f"{stage} was moved from {version_text(entry.version)} to {version_text(held)}"
-        marked = log.marked(before[1], stage).values()
-        if held in [event.version for event in marked] and _fault(log, entry) is None:
+        marked = [event.version for event in log.marked(before, stage).values() if event is not None]
+        if held in marked and _fault(log, entry) is None:
             apply(log, entry)
             notes.append(f"{moved} by a delayed client; restored")
             continue

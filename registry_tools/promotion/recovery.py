@@ -13,7 +13,7 @@ from registry_tools.mlflow_store import registered_models, registry, stages
 from registry_tools.mlflow_store.client import current_user
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.promotion import history
-from registry_tools.promotion.event import APPLIED, EXTERNAL, FAILED, OPEN, SUPERSEDED, Event
+from registry_tools.promotion.event import APPLIED, EXTERNAL, OPEN, SUPERSEDED, Event
 from registry_tools.promotion.event_log import EventLog
 from registry_tools.promotion.moves import roll_forward
 from registry_tools.refs import ModelRef
@@ -43,18 +43,16 @@ def repair(
     """
     model = registered_models.get_registered_model(client, name)
     log, who, done = EventLog.find(client, name), actor or current_user(), []
+    old = datetime.now(timezone.utc) - _OLD_MARK
     if new_chain:
         log = log.with_root()
     for stage in log.stages():
         if new_chain:
             done += _begin_new_chain(log, stage, who)
-        done += roll_forward(log, stage, who)[1]
-        marks = log.progress(stage)[1]
-        marked = log.marked(marks, stage)
-        for key in marks:
-            at = marked[key].at if key in marked else ""
-            if key not in marked or (at and _age(at) > _OLD_MARK):
-                log.remove_mark(key)
+        done += roll_forward(log, stage, who).notes
+        for mark, event in log.marked(log.progress(stage), stage).items():
+            if event is None or (event.at and datetime.fromisoformat(event.at) < old):
+                log.remove_mark(mark)
     for event in log.search(" and attributes.status = 'RUNNING'"):
         if event.outcome != OPEN:  # its client was killed after it wrote the outcome
             log.close(event, event.outcome)
@@ -64,10 +62,6 @@ def repair(
     return done
 
 
-def _age(at: str) -> timedelta:
-    return datetime.now(timezone.utc) - datetime.fromisoformat(at)
-
-
 def _begin_new_chain(log: EventLog, stage: str, actor: str) -> list[str]:
     try:
         log.head(stage)
@@ -75,9 +69,7 @@ def _begin_new_chain(log: EventLog, stage: str, actor: str) -> list[str]:
     except BrokenHistory as error:
         if error.can_be_restored:
             raise
-    known = log.search(f" and tags.stage = '{stage}'")
-    closed = [event for event in known if event.outcome in {APPLIED, FAILED}]
-    last = max(closed, key=lambda event: event.sequence, default=log.get(log.root, stage))
+    last = log.last_known(stage)
     held = stages.stage_holder(log.client, log.model, stage)
     draft = Event(EXTERNAL, stage, held, last.version, actor, "a part of the history was removed")
     event = log.record(draft, last)
