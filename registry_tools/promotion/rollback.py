@@ -63,15 +63,7 @@ def rollback(
         return repeated
     state.check_expected(expect_current)
     notes = list(state.notes)
-    found = _find_target(state, to, policy or TrustPolicy.from_environment(), notes)
-    if found is None:
-        skipped = f" ({'; '.join(notes)})" if notes else ""
-        why = f"version {to} did not hold it" if to is not None else "it held no other version"
-        raise PromotionError(
-            f"stage {stage} of {name} cannot be rolled back: {why} before{skipped}; see its history: "
-            f"registry-tools history {name} --stage {stage}"
-        )
-    target, version, verdict = found
+    target, version, verdict = _find_target(state, to, policy or TrustPolicy.from_environment(), notes)
     event = state.move(state.draft(ROLLBACK, version, reason, verdict, rollback_target=target.run_id))
     return Promotion(name, version.version, stage, state.held, verdict, event, tuple(notes))
 
@@ -92,24 +84,35 @@ def _repeated(state: StageState, to: int | None) -> Promotion | None:
 
 def _find_target(
     state: StageState, to: int | None, policy: TrustPolicy, notes: list[str]
-) -> tuple[Event, VersionInfo, Verdict] | None:
-    """Return the event to restore, its version and its verdict; add skipped versions to `notes`."""
-    client, name = state.log.client, state.log.model
+) -> tuple[Event, VersionInfo, Verdict]:
+    """Return the event to restore, its version and its verdict; add skipped versions to `notes`.
+
+    Raises
+    ------
+    PromotionError
+        If there is no such event.
+    """
+    client, name, stage = state.log.client, state.log.model, state.stage
     for target in history.rollback_targets(state.log, state.head, of_any=to is not None):
         if target.version == state.held or (to is not None and target.version != to):
             continue
         version = registry.existing_version(client, name, target.version)
         if version is None:
-            notes.append(f"skipped version {target.version}: it was deleted")
-            continue
-        if target.digest is not None and version.digest != target.digest:
-            notes.append(f"skipped version {target.version}: its digest has changed since then")
-            continue
-        verdict = evaluate_rollback(client, version, policy)
-        if verdict.passed:
-            return target, version, verdict
-        notes.append(f"skipped version {target.version}: {verdict.refusals[0].message}")
-    return None
+            fault = "it was deleted"
+        elif target.digest is not None and version.digest != target.digest:
+            fault = "its digest has changed since then"
+        else:
+            verdict = evaluate_rollback(client, version, policy)
+            if verdict.passed:
+                return target, version, verdict
+            fault = verdict.refusals[0].message
+        notes.append(f"skipped version {target.version}: {fault}")
+    skipped = f" ({'; '.join(notes)})" if notes else ""
+    why = f"version {to} did not hold it" if to is not None else "it held no other version"
+    raise PromotionError(
+        f"stage {stage} of {name} cannot be rolled back: {why} before{skipped}; see its history: "
+        f"registry-tools history {name} --stage {stage}"
+    )
 
 
 def unset(client: MlflowClient, name: str, stage: str, *, reason: str, actor: str | None = None) -> Event:
