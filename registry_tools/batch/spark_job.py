@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark import SparkFiles
+from pyspark import Accumulator, SparkFiles
 from pyspark.accumulators import AddingAccumulatorParam
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sql
@@ -124,11 +124,17 @@ def _quoted(name: str) -> str:
     return f"`{name.replace('`', '``')}`"
 
 
+def _count_rows(spark: SparkSession) -> Accumulator[Any]:
+    """Return an accumulator of rows; Spark takes one result of each partition, whatever it retries."""
+    nothing: Any = RowCounts()  # pyspark's types want `+=` with any other value
+    return spark.sparkContext.accumulator(nothing, AddingAccumulatorParam(nothing))
+
+
 def _run(spark: SparkSession, job: ScoringJob, table: DataFrame, schema: pa.Schema) -> RowCounts:
     """Ship the version to the executors, have them score all rows, and return how many there are."""
     given, output, rejects = job.request.input, job.request.output, job.request.rejects
     digest = manifest.digest_of(manifest.manifest_of(Path(job.artifact.folder)))
-    total = spark.sparkContext.accumulator(RowCounts(), AddingAccumulatorParam(RowCounts()))
+    total = _count_rows(spark)
     plain = [f.with_type(f.type.value_type) if pa.types.is_dictionary(f.type) else f for f in schema]
     task = SparkTask(job, digest, pa.schema(plain), total)
     frame = table.select(*map(_quoted, [*job.read, _FILE, _EXTRA]))
@@ -142,7 +148,7 @@ def _run(spark: SparkSession, job: ScoringJob, table: DataFrame, schema: pa.Sche
         partials = [stack.enter_context(spark_setup.output_folder(spark, each, given)) for each in places]
         frame.mapInArrow(task.score, from_arrow_schema(task.schema, True)).write.parquet(partials[0])
         if rejects:
-            again = spark.sparkContext.accumulator(RowCounts(), AddingAccumulatorParam(RowCounts()))
+            again = _count_rows(spark)
             frame = frame if total.value.rejected else frame.limit(0)
             reject = replace(task, total=again).reject
             frame.mapInArrow(reject, from_arrow_schema(job.rejects_schema, True)).write.parquet(partials[1])

@@ -17,7 +17,6 @@ from registry_tools.task import CLASSIFICATION
 
 MEAN_LOSSES = ("rmse", "mae", "r2")  # the metrics of a regression that follow from a mean loss
 _Z_POWER = NormalDist().inv_cdf(0.8)
-_Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -222,7 +221,7 @@ def _compare_losses(
         power = 1 if metric.name == "mae" else 2
         one, two = (np.abs(each.predicted - each.labels) ** power for each in (candidate, champion))
 
-    def compare_in(unit: _Floats) -> LossDifference:
+    def compare_in(unit: npt.NDArray[np.float64]) -> LossDifference:
         return widest([loss_difference(one[:count], two[:count], unit[:count]) for count in counts])
 
     if metric.name == "r2":
