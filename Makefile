@@ -55,13 +55,15 @@ format: $(VENV)/.test ## Format the code, and fix its style where ruff can.
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-# Each worker process of MLflow's server would print this warning about MLflow's own code.
+# Each worker process of MLflow's server would print this warning about MLflow's own code. Without the jobs of GenAI,
+# which this project does not use, Ctrl-C prints no tracebacks.
 UI_WARNINGS := $(or $(PYTHONWARNINGS),ignore:starlette.middleware.wsgi is deprecated)
 
 ui: $(VENV)/.run ## Open the MLflow UI on the example store, or on your store: STORE=sqlite:///mlflow.db, PORT=5000.
 ifeq ($(origin STORE),command line)
-	@echo "open http://127.0.0.1:$(PORT)/#/experiments?workflowType=machine_learning"
-	@exec env PYTHONWARNINGS="$(UI_WARNINGS)" $(BIN)/mlflow ui --backend-store-uri "$(STORE)" --port $(PORT)
+	@echo "in a few seconds, open http://127.0.0.1:$(PORT)/#/experiments?workflowType=machine_learning"
+	@exec env PYTHONWARNINGS="$(UI_WARNINGS)" MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
+	  $(BIN)/mlflow ui --backend-store-uri "$(STORE)" --port $(PORT) --workers 2
 else
 	@$(BIN)/python -m pipeline show-example --port $(PORT)
 endif

@@ -44,7 +44,7 @@ def test_a_signal_to_make_ends_the_server_that_it_started(
 
 
 @pytest.mark.slow
-def test_the_ui_of_a_store_prints_no_deprecation_warnings(
+def test_the_ui_of_a_store_prints_no_warnings_and_ends_at_ctrl_c_without_tracebacks(
     store: str, tmp_path: Path, start: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
     port = free_port()
@@ -54,11 +54,16 @@ def test_the_ui_of_a_store_prints_no_deprecation_warnings(
         f"PORT={port}",
         cwd=ROOT,
         env=environment(),
+        # The shell that runs the tests may have SIGINT ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     wait_until_up(f"http://127.0.0.1:{port}/health", process)  # a worker has imported MLflow's application
+    os.killpg(process.pid, signal.SIGINT)
+    process.wait(timeout=120)
     log = (tmp_path / "process-0.log").read_text()
     assert "Application startup complete" in log
     assert "deprecated" not in log
+    assert "Traceback" not in log
 
 
 @pytest.mark.slow
