@@ -168,18 +168,18 @@ def test_both_programs_run_as_modules(module: str, tmp_path: Path) -> None:
     assert "Usage:" in done.stdout
 
 
+LONG = pytest.mark.skipif(
+    not IS_LONG, reason="set REGISTRY_TOOLS_TEST_LONG=1 after a change of the statistics"
+)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     "simulation",
     [
-        *("gate_power.py", "slice_power.py", "interval_coverage.py"),
-        pytest.param(
-            "metric_gate_power.py",
-            marks=pytest.mark.skipif(
-                not IS_LONG, reason="set REGISTRY_TOOLS_TEST_LONG=1 after a change of the statistics"
-            ),
-        ),
+        *("gate_power.py", "slice_power.py"),
+        *(pytest.param(name, marks=LONG) for name in ("interval_coverage.py", "metric_gate_power.py")),
     ],
 )
 def test_the_tables_of_gates_and_intervals_match_the_simulation(simulation: str) -> None:
