@@ -292,6 +292,7 @@ def test_a_copy_makes_a_new_sqlite_store_if_its_folder_exists(
     assert main(["verify", f"{name}/1", "--tracking-uri", "sqlite:///new.db"]) == 0
 
 
+@pytest.mark.slow
 def test_a_file_in_a_folder_of_a_model_is_copied_whatever_its_name(
     local: Place, sqlite_target: Place
 ) -> None:

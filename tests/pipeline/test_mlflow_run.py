@@ -55,11 +55,12 @@ def test_mlflow_run_resumes_the_run_that_it_opened(store: str) -> None:
     assert kind == "custom_model_development"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parameter", "line"),
     [
         ("test_size=abc", "pipeline: error: test_size=abc: must be a fraction above 0 and below 1"),
-        pytest.param("depth=3", "pipeline: error: No such option", marks=pytest.mark.slow),
+        ("depth=3", "pipeline: error: No such option"),
     ],
 )
 def test_a_mistyped_parameter_leaves_no_run_and_no_version(parameter: str, line: str, store: str) -> None:
