@@ -180,14 +180,17 @@ class Supervisor:
             except BlockingIOError:
                 return
             pid, kind, text = json.loads(content)
-            if kind == "ready":
-                self._on_ready(self._running[pid], text)
-            elif kind == "error":
-                self._running[pid].error = text
+            child = self._running.get(pid)
+            if kind == "try":
+                self._start_trial(ModelArtifact.from_json(text), socket.socket(fileno=descriptors[0]))
             elif kind == "refresh":
                 self._send_signal(signal.SIGHUP, but=pid)
-            elif kind == "try":
-                self._start_trial(ModelArtifact.from_json(text), socket.socket(fileno=descriptors[0]))
+            elif child is None:
+                _log.warning("a message of process %s, which this server did not start, is ignored", pid)
+            elif kind == "ready":
+                self._on_ready(child, text)
+            elif kind == "error":
+                child.error = text
 
     def _on_ready(self, child: Child, served: str) -> None:
         child.ready = True

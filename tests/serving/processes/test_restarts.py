@@ -1,4 +1,4 @@
-"""A process that cannot be forked, or is never ready, is started again."""
+"""A process that cannot be forked, or is never ready, is started again; strangers are ignored."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ def run(control):
         os._exit(1)
     if number == 2:
         time.sleep(1000)  # it is never ready
+    stranger = fork()
+    if not stranger:
+        control.send_ready("a process that the parent did not start")
+        os._exit(0)
+    os.waitpid(stranger, 0)
     control.send_ready("the last")
     os.kill(os.getppid(), 15)
     time.sleep(1000)
@@ -58,5 +63,6 @@ def test_a_fork_that_fails_and_a_process_that_is_never_ready_are_repeated(tmp_pa
         [sys.executable, "-c", _PROGRAM, str(starts)], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
+    assert "which this server did not start, is ignored" in done.stderr
     assert starts.read_text() == "3"
     assert "Resource temporarily unavailable" in done.stderr
