@@ -45,7 +45,9 @@ def spark_environment(folder: Path, **settings: str) -> dict[str, str]:
 
 def executors(group: int) -> list[int]:
     """Return the executor processes below the leader of a process group."""
-    return [pid for pid in _processes(group) if _EXECUTOR in _read(pid, "cmdline")]
+    found = [pid for pid in _processes(group) if _EXECUTOR in _read(pid, "cmdline")]
+    # A process that an executor starts has the executor's command line until it runs its own program.
+    return [pid for pid in found if _parent(pid) not in found]
 
 
 def holders(group: int, folder: Path) -> set[int]:
@@ -55,9 +57,19 @@ def holders(group: int, folder: Path) -> set[int]:
 
 def _processes(group: int) -> Iterator[int]:
     for path in Path("/proc").glob("[0-9]*"):
-        fields = _read(int(path.name), "stat").rpartition(b")")[2].split()
+        fields = _status(int(path.name))
         if fields and int(fields[2]) == group:
             yield int(path.name)
+
+
+def _parent(pid: int) -> int | None:
+    fields = _status(pid)
+    return int(fields[1]) if fields else None
+
+
+def _status(pid: int) -> list[bytes]:
+    """Return the fields of /proc/PID/stat after the command: state, parent, process group, and others."""
+    return _read(pid, "stat").rpartition(b")")[2].split()
 
 
 def _read(pid: int, name: str) -> bytes:
