@@ -123,12 +123,8 @@ def _print_comparison(result: Comparison) -> None:
     if compared is None:
         echo(f"not compared on the same rows: {result.not_paired_because}")
         return
-    lines = [
-        f"{paired.prefix}{paired.candidate:{paired.format}} and {paired.champion:{paired.format}}, "
-        f"difference {paired.difference:+{paired.format}} [{paired.low:+{paired.format}}, "
-        f"{paired.high:+{paired.format}}], p(first worse) = {paired.p_worse:.3g}"
-        for paired in ((compared.asked,) if compared.asked else compared.differences)
-    ]
+    shown = (compared.asked,) if compared.asked else compared.differences
+    lines = [paired.summary for paired in shown]
     if len(lines) == 1:
         echo(f"on {compared.rows_phrase}: {lines[0]}")
         return

@@ -118,6 +118,7 @@ def _compare_on_same_rows(compared: PairedPredictions, titles: list[str]) -> dic
     return {
         "rows": compared.rows_phrase,
         "summary": _summary(compared, found[0], titles),
+        "asked": compared.asked.summary if compared.asked else None,
         "digits": f"%{paired.format}",
         **metric_values(shown, titles),
         "tested": sum(metric.p_value is not None for metric in found),

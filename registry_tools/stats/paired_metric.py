@@ -61,6 +61,15 @@ class MetricDifference:
         return ".5g" if self.less_is_better else ".4f"
 
     @property
+    def summary(self) -> str:
+        """Both values, their difference with its interval, and the p-value, in one line."""
+        return (
+            f"{self.prefix}{self.candidate:{self.format}} and {self.champion:{self.format}}, "
+            f"difference {self.difference:+{self.format}} [{self.low:+{self.format}}, "
+            f"{self.high:+{self.format}}], p(first worse) = {self.p_worse:.3g}"
+        )
+
+    @property
     def p_value(self) -> float:
         """The two-sided p-value."""
         return min(1.0, 2 * min(self.p_worse, self.p_better))

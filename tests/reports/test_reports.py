@@ -237,6 +237,10 @@ def test_both_commands_write_a_page_from_a_real_registry(
     Tags(page).check_self_contained()
     assert "on 30 rows that neither was trained on" in page
     assert 'alt="confusion matrix of iris 1"' in page
+    assert main(["compare", "iris/1", "iris/2", "--metric", "log_loss", "--html", str(file)]) == 0
+    asked = re.search("log_loss 0.* and 0.*, difference .*", capsys.readouterr().out)
+    assert asked
+    assert f"By the metric that you asked for: {asked[0]}." in file.read_text()
     assert main(["compare", "iris/1", "iris/2", "--html", str(file), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["paired"]["rows"], result["report"]) == (30, str(file))
