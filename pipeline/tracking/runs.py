@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -34,6 +34,7 @@ _DESCRIPTION = (
     "Trainings: one run for each training, with its parameters, metrics, plots, data and model. A sweep has "
     "a child run for each trial. To compare runs, select some and press Compare."
 )
+_MOST_METRICS = 900  # in one call; MLflow accepts at most 1,000
 _UI_TAGS = experiments.described(_DESCRIPTION) | experiments.view(
     "best",
     "metrics.`accuracy`",
@@ -168,6 +169,22 @@ def log_metrics(
         tags=[RunTag(key, value) for key, value in {**tags, MLFLOW_RUN_NOTE: description}.items()],
         synchronous=True,
     )
+
+
+def log_curves(run_id: str, curves: Mapping[str, Sequence[tuple[int, float]]]) -> None:
+    """Log curves, which the UI draws as lines; give curves of one chart names like `loss/train`.
+
+    Parameters
+    ----------
+    run_id
+        The run.
+    curves
+        Points by the name of the metric: the step, such as an iteration, and the value.
+    """
+    now = time.time_ns() // 1_000_000
+    points = [Metric(key, value, now, step) for key, curve in curves.items() for step, value in curve]
+    for start in range(0, len(points), _MOST_METRICS):
+        MlflowClient().log_batch(run_id, metrics=points[start : start + _MOST_METRICS], synchronous=True)
 
 
 def log_dataset(dataset: Dataset, name: str) -> None:
