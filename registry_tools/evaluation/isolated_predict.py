@@ -34,7 +34,8 @@ from registry_tools.errors import (
     error_summary,
     last_line,
 )
-from registry_tools.models.loaded_model import LoadedModel, load_folder
+from registry_tools.models.folder_loader import load_folder
+from registry_tools.models.loaded_model import LoadedModel
 from registry_tools.models.prediction_shape import check_class_values, class_values
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.processes import ResourceLimits, describe_exit

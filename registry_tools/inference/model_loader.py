@@ -21,7 +21,7 @@ from registry_tools.inference.decoder import Matrix, NumericSchema
 from registry_tools.inference.mlflow_scoring import MlflowScoring
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.inference.predictor import Predictor
-from registry_tools.models.loaded_model import load_folder
+from registry_tools.models.folder_loader import load_folder
 from registry_tools.models.trust_policy import TrustPolicy
 
 # A batch that takes longer than this leaves the event loop, which has other requests to serve.

@@ -14,7 +14,8 @@ from registry_tools.mlflow_store import registry
 from registry_tools.mlflow_store.client import connect
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models import artifacts, manifest, signing
-from registry_tools.models.loaded_model import LoadedModel, load_folder
+from registry_tools.models.folder_loader import load_folder
+from registry_tools.models.loaded_model import LoadedModel
 from registry_tools.models.manifest import EVIDENCE, MANIFEST_FILE, SIGNATURE_FILE
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.refs import ModelRef, parse_ref

@@ -11,7 +11,8 @@ from typing import Any
 import skops.io
 import yaml
 
-from registry_tools.models.loaded_model import LoadedModel, load_folder
+from registry_tools.models.folder_loader import load_folder
+from registry_tools.models.loaded_model import LoadedModel
 from registry_tools.models.trust_policy import TrustPolicy
 
 
