@@ -89,7 +89,7 @@ def calls_alone(folder: Path) -> float:
     client = mlflow.MlflowClient(f"sqlite:///{folder}/{time.monotonic_ns()}.db")
     experiment = client.create_experiment("alone")
     params = [Param(name, "1.0") for name in ("model", "C", "class_weight")]
-    names = ("cv_accuracy_mean", "cv_accuracy_std", "seconds")
+    names = ("cv/accuracy_mean", "cv/accuracy_std", "seconds")
     arguments = [RunTag("model_params", '{"C": 1.0, "class_weight": null}')]
     began = 0.0
     for trial in range(MANY + FEW):

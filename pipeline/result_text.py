@@ -44,7 +44,8 @@ def train_lines(result: TrainResult) -> list[str]:
 
 def sweep_json(result: SweepResult) -> dict[str, Any]:
     """Return the result of a sweep as plain values."""
-    from pipeline.training.scoring import mean_key, metric_key, metric_of, std_key
+    from pipeline.training.scoring import mean_key, metric_of, std_key
+    from registry_tools.stats.metric import metric_key
 
     winner, best, untuned = result.winner, result.best, result.untuned
 

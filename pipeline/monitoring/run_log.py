@@ -26,7 +26,7 @@ from registry_tools.mlflow_store.tags import DRIFT_AT_TAG, DRIFT_RUN_TAG, DRIFT_
 from registry_tools.mlflow_store.write_once import write_once
 from registry_tools.processes import process_is_running
 from registry_tools.promotion.event_log import EventLog
-from registry_tools.stats.metric import metric_suffixes
+from registry_tools.stats.metric import metric_key, metric_suffixes
 
 CAUSE_TAG = "monitoring_run"  # tag of a version: the monitoring run that started its training
 REPORT = "report.html"  # the artifact with the HTML report
@@ -52,20 +52,20 @@ class MonitoringRun:
         values: dict[str, Sequence[float]] = {"rows": [analysis.rows], "drift": [analysis.has_drift]}
         suffixes = metric_suffixes([feature.name for feature in analysis.features])
         for feature, suffix in zip(analysis.features, suffixes, strict=True):
-            values[f"psi.{suffix}"] = feature.psi_over_time
-            values[f"missing.{suffix}"] = [feature.current_missing]
+            values[f"psi/{suffix}"] = feature.psi_over_time
+            values[f"missing/{suffix}"] = [feature.current_missing]
         targets = list(dict.fromkeys(test.target for test in analysis.tests))
         for target, suffix in zip(targets, metric_suffixes(targets), strict=True):
             p_values = [test.adjusted_p_value for test in analysis.tests if test.target == target]
-            values[f"p_value.{suffix}"] = [min(p_values)]
+            values[f"p_value/{suffix}"] = [min(p_values)]
         if found is not None:
-            key = metric_suffixes([found.metric])[0]
+            key = metric_key(found.metric)
             if found.live is not None:
-                values[f"live_{key}"] = [found.live.value]
-                values[f"live_{key}.low"] = [found.live.low]
-                values[f"live_{key}.high"] = [found.live.high]
+                values[f"live/{key}"] = [found.live.value]
+                values[f"live/{key}_low"] = [found.live.low]
+                values[f"live/{key}_high"] = [found.live.high]
             if found.promoted is not None:
-                values[f"promoted_{key}"] = [found.promoted.value]
+                values[f"promoted/{key}"] = [found.promoted.value]
         now = int(datetime.now(timezone.utc).timestamp() * 1000)
         logged = [Metric(k, float(v), now, step) for k, each in values.items() for step, v in enumerate(each)]
         with translate_errors(self._client.tracking_uri):

@@ -23,9 +23,10 @@ from pipeline.tracking.runs import training_run
 from pipeline.tracking.sweep_runs import SweepRuns
 from pipeline.training.environment import identity
 from pipeline.training.fit_pipeline import check_fit
+from pipeline.training.logged_params import logged_params, used_params
 from pipeline.training.model_card import Trial, render_sweep_card, run_name
 from pipeline.training.model_pipeline import resolve_model
-from pipeline.training.scoring import metric_key, metric_of
+from pipeline.training.scoring import mean_key, metric_of
 from pipeline.training.train import TrainResult, find_result, train
 from registry_tools.spark import check_installed
 from registry_tools.stats.metric import Metric
@@ -75,7 +76,7 @@ class _RunningSweep:
             trial = None
             if learns and run is not None:
                 values = json.loads(run.data.tags[_ARGUMENTS])
-                trial = self._study.accept(number, run.data.params["model"], values)
+                trial = self._study.accept(number, run.data.params["estimator"], values)
             if trial is None and (trial := self._study.ask(number)) is None:
                 return
             # A result counts only for the parameters that were evaluated.
@@ -115,12 +116,12 @@ class _RunningSweep:
         ranked = rank(finished, self._metric)
         best = ranked[0]
         untuned = next((trial for trial in ranked if trial.number < len(self._study.models)), None)
-        same = [run for run in self._trained if run.data.params == best.params.as_text()]
+        same = [run for run in self._trained if run.data.params == logged_params(best.params)]
         found = (find_result(best.params, run.info.run_id, run.data.metrics) for run in same)
         winner = next(filter(None, found), None) or train(best.params)
         card = render_sweep_card(f"{winner.name} version {winner.version}", ranked, untuned, failed)
-        key, ended = metric_key(self._metric.name), len(finished) + failed
-        default = {f"untuned_cv_{key}": untuned.value} if untuned is not None else {}
+        key, ended = mean_key(self._metric.name), len(finished) + failed
+        default = {f"untuned/{key}": untuned.value} if untuned is not None else {}
         self._runs.log_best(key, self._improvements, {**winner.metrics, **default, "trials": ended}, card)
         is_exhausted = not self._study.unexhausted
         is_timed_out = ended < self._params.n_trials and not is_exhausted
@@ -169,7 +170,7 @@ def sweep(params: SweepParams, show: Show = lambda *_: None) -> SweepResult:
     key = identity(study.models, params.task, fixed, dataset.digest, training.rows_digest())
     with training_run(params.name, f"sweep {params.model}") as run_id:
         runs = SweepRuns(run_id, key)
-        with runs.record(params.as_text(), {"model": params.model, "data_digest": dataset.digest}):
+        with runs.record(used_params(params), {"model": params.model, "data_digest": dataset.digest}):
             running = _RunningSweep(params, study, runs, show)
             # Closed before anything else: no trial is begun any more.
             with closing(run_trials(work, running.dispatch(), params)) as results:

@@ -39,8 +39,8 @@ _UI_TAGS = experiments.described(_DESCRIPTION) | experiments.view(
     "best",
     "metrics.`accuracy`",
     [
-        *("metrics.`accuracy`", "metrics.`log_loss`", "metrics.`cv_accuracy_mean`"),
-        *("params.`model`", "attributes.`Models`"),
+        *("metrics.`accuracy`", "metrics.`log_loss`", "metrics.`cv/accuracy_mean`"),
+        *("params.`estimator`", "attributes.`Models`"),
     ],
 )
 

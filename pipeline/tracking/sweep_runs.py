@@ -150,9 +150,9 @@ class SweepRuns:
         return self._retry(lambda _: self._client.get_run(self.run_id)).data.params.get(_CONTINUED)
 
     def log_best(self, key: str, best: Mapping[int, float], metrics: Mapping[str, float], note: str) -> None:
-        """Log on the parent each improvement of the metric `key`, the winner's metrics and a note."""
+        """Log on the parent each improvement of the logged metric `key`, other metrics and a note."""
         now = time.time_ns() // 1_000_000
-        logged = [Metric(f"best_cv_{key}", value, now, step) for step, value in best.items()]
+        logged = [Metric(f"best/{key}", value, now, step) for step, value in best.items()]
         logged += [Metric(key, value, now, 0) for key, value in metrics.items()]
         note_tag = [RunTag(MLFLOW_RUN_NOTE, note)]
         self._client.log_batch(self.run_id, metrics=logged, tags=note_tag, synchronous=True)

@@ -16,9 +16,9 @@ from pipeline.data.dataset import Dataset
 from pipeline.errors import InvalidParameter
 from pipeline.params.definitions import TrainParams
 from pipeline.training.fit_pipeline import cross_validate, fit_pipeline
-from pipeline.training.scoring import measure, metric_key, metric_of, predict_outcomes
+from pipeline.training.scoring import measure, metric_of, predict_outcomes, scorer
 from registry_tools.stats.holdout_metrics import classification_metrics
-from registry_tools.stats.metric import METRICS, Outcomes
+from registry_tools.stats.metric import METRICS, Outcomes, metric_key
 from registry_tools.task import REGRESSION
 
 
@@ -66,10 +66,15 @@ def fit_model(params: TrainParams, dataset: Dataset, training: Dataset, holdout:
         labels = holdout.labels.to_numpy()
         counts = confusion_matrix(labels, predicted, labels=range(len(names)))
         values = classification_metrics(labels, predicted, outcomes.probabilities, names)
-    chosen = measure(metric_of(params), outcomes)
+    metric = metric_of(params)
+    chosen = measure(metric, outcomes)
     if math.isnan(chosen):
         raise InvalidParameter("metric", params.metric, "is undefined for the held-out rows: hold out more")
-    values[metric_key(params.metric)] = chosen
+    key = metric_key(params.metric)
+    values[key] = chosen
+    on_training = scorer(metric, names)(estimator, training.features, training.labels)
+    if not math.isnan(on_training):
+        values[f"train/{key}"] = on_training
     # Threads are faster than processes here: the folds of a small table take less time than the start
     # of a process, and the estimators release the interpreter lock during most of their work.
     with joblib.parallel_config("threading", n_jobs=-1):

@@ -12,8 +12,9 @@ from pipeline.data.dataset import Dataset
 from pipeline.params.definitions import TrainParams
 from pipeline.params.fields import AUTO, as_text
 from pipeline.training.fit import FittedModel
-from pipeline.training.scoring import format_value, mean_key, metric_key, metric_of, std_key
-from registry_tools.stats.metric import Outcomes, find_metric
+from pipeline.training.logged_params import argument_texts
+from pipeline.training.scoring import format_value, mean_key, metric_of, std_key
+from registry_tools.stats.metric import Outcomes, find_metric, metric_key
 from registry_tools.stats.metric_comparison import estimate_number_metric
 from registry_tools.task import DEFAULT_METRICS, REGRESSION
 
@@ -56,8 +57,7 @@ class Trial:
 
     def as_text(self) -> dict[str, str]:
         """Return estimator and arguments as MLflow logs them."""
-        arguments = {key: as_text(value) for key, value in self.params.model_params.items()}
-        return {"model": self.params.model, **arguments}
+        return argument_texts(self.params.model, self.params.model_params)
 
     def summary(self) -> str:
         """Return estimator, arguments and metric in one line."""

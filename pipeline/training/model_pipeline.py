@@ -103,6 +103,12 @@ def default_arguments(model: str, task: str, names: Collection[str]) -> dict[str
     return {name: defaults[name] for name in names}
 
 
+def effective_arguments(params: TrainParams) -> dict[str, Any]:
+    """Return the arguments that a sweep varies and those that were given, with the values in effect."""
+    values = create_estimator(params).get_params()
+    return {name: values[name] for name in {**ESTIMATORS[params.model].space, **params.model_params}}
+
+
 def check_model_params(params: TrainParams, training: Dataset, trusted: Sequence[str]) -> None:
     """Fit the pipeline once before a run is opened, so that invalid `model_params` leave no run.
 

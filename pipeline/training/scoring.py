@@ -19,7 +19,7 @@ from registry_tools.errors import InputError
 from registry_tools.evaluation.gates.baseline import constant_predictions
 from registry_tools.models.prediction_shape import check_predictions
 from registry_tools.stats.intervals import Estimate
-from registry_tools.stats.metric import Metric, Outcomes, find_metric, metric_suffixes
+from registry_tools.stats.metric import Metric, Outcomes, find_metric, metric_key
 from registry_tools.task import CLASSIFICATION, DEFAULT_METRICS, REGRESSION
 
 _log = logging.getLogger(__name__)
@@ -57,19 +57,14 @@ def metric_of(params: TrainParams) -> Metric:
     return find_metric(DEFAULT_METRICS[task] if params.metric == AUTO else params.metric, task)
 
 
-def metric_key(name: str) -> str:
-    """Return the name under which a run logs a metric: `recall:cat` becomes `recall_cat`."""
-    return metric_suffixes([name])[0]
-
-
 def mean_key(name: str) -> str:
     """Return the name under which a run logs the mean of a metric over the folds."""
-    return f"cv_{metric_key(name)}_mean"
+    return f"cv/{metric_key(name)}_mean"
 
 
 def std_key(name: str) -> str:
     """Return the name under which a run logs the standard deviation of a metric over the folds."""
-    return f"cv_{metric_key(name)}_std"
+    return f"cv/{metric_key(name)}_std"
 
 
 def format_value(value: float) -> str:

@@ -31,13 +31,15 @@ from pipeline.training import model_pipeline
 from pipeline.training.baseline import make_baseline, write_baseline
 from pipeline.training.fit import FittedModel, fit_model
 from pipeline.training.fit_pipeline import check_fit
+from pipeline.training.logged_params import logged_params
 from pipeline.training.model_card import render_model_card, run_name
 from pipeline.training.plots.save_plots import save_plots
-from pipeline.training.scoring import format_value, metric_key, metric_of, warn_if_no_better_than_constant
+from pipeline.training.scoring import format_value, metric_of, warn_if_no_better_than_constant
 from registry_tools.errors import first_line
 from registry_tools.models import evidence
 from registry_tools.models.manifest import EVIDENCE, write_manifest
 from registry_tools.models.trust_policy import TrustPolicy
+from registry_tools.stats.metric import metric_key
 
 _log = logging.getLogger(__name__)
 
@@ -93,7 +95,7 @@ def train(params: TrainParams) -> TrainResult:
         warn_if_no_better_than_constant(metric_of(params), fitted.outcomes, value)
         description = render_model_card(fitted)
         tags = _tags(fitted)
-        runs.log_metrics(run_id, params.as_text(), fitted.metrics, tags, description)
+        runs.log_metrics(run_id, logged_params(params), fitted.metrics, tags, description)
         runs.log_dataset(dataset, name=Path(params.data).stem)
         model_id, files = log_model(
             fitted.estimator,

@@ -139,10 +139,10 @@ def history(
 
 def _metric_of(version: RegisteredVersion) -> str:
     """Return the name of the logged metric that the training chose, else of its task's; "" if none is."""
-    from registry_tools.stats.metric import metric_suffixes
+    from registry_tools.stats.metric import metric_key
     from registry_tools.task import DEFAULT_METRICS
 
-    (chosen,) = metric_suffixes([version.params.get("metric", "")])
+    chosen = metric_key(version.params.get("metric", ""))
     known = (name for name in (chosen, *DEFAULT_METRICS.values()) if name in version.metrics)
     return next(known, "")
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from sklearn.metrics import log_loss, precision_recall_fscore_support, roc_auc_score
 
 from registry_tools.errors import InputError
-from registry_tools.stats.metric import METRICS, Outcomes, find_metric, metric_suffixes
+from registry_tools.stats.metric import METRICS, Outcomes, class_key, find_metric, metric_suffixes
 from registry_tools.task import CLASSIFICATION
 
 
@@ -52,8 +52,8 @@ def classification_metrics(
             scores = probabilities[:, 1] if len(codes) == 2 else probabilities
             values["roc_auc"] = roc_auc_score(labels, scores, multi_class="ovr")
     for code, name in enumerate(metric_suffixes(target_names)):
-        values[f"precision_{name}"] = precision[code]
-        values[f"recall_{name}"] = recall[code]
+        values[class_key(name, "precision")] = precision[code]
+        values[class_key(name, "recall")] = recall[code]
     return {name: float(value) for name, value in values.items()}
 
 
@@ -79,7 +79,7 @@ def threshold_metrics(outcomes: Outcomes, task: str, wanted: Collection[str]) ->
             np.array([code_of[name] for name in names]) for names in (outcomes.labels, outcomes.predicted)
         )
         values |= classification_metrics(labels, predicted, probabilities, classes)
-        values["recall"] = min(value for name, value in values.items() if name.startswith("recall_"))
+        values["recall"] = min(value for name, value in values.items() if name.endswith("/recall"))
     for name in wanted:
         with contextlib.suppress(InputError):  # an unknown metric; the gate lists the known ones
             metric = find_metric(name, task)

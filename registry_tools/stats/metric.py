@@ -18,6 +18,7 @@ from registry_tools.task import CLASSIFICATION, DEFAULT_METRICS, REGRESSION
 
 # MLflow accepts more characters in a metric's name; some of them have a meaning in paths or searches.
 _NOT_IN_A_NAME = re.compile(r"[^\w\-. ]")
+_ONLY_DOTS = re.compile(r"^\.*$")  # MLflow refuses a part of a path such as `..`
 _LONGEST = 100  # characters; MLflow accepts 250 for the whole name
 LEAST_PROBABILITY = float(np.finfo(float).eps)  # a probability of 0 counts as this, as in scikit-learn
 
@@ -140,10 +141,23 @@ def compared_rows(metric: Metric, candidate: Outcomes, champion: Outcomes) -> in
 
 def metric_suffixes(names: Sequence[str]) -> list[str]:
     """Return names of classes or metrics as parts of the names of logged metrics, without duplicates."""
-    suffixes = [_NOT_IN_A_NAME.sub("_", name)[:_LONGEST] for name in names]
-    return [
-        suffix if suffixes.count(suffix) == 1 else f"{suffix}_{code}" for code, suffix in enumerate(suffixes)
-    ]
+    suffixes = [_ONLY_DOTS.sub("_", _NOT_IN_A_NAME.sub("_", name)[:_LONGEST]) for name in names]
+    numbered = [f"{suffix}_{code}" for code, suffix in enumerate(suffixes)]
+    found = [one if suffixes.count(one) == 1 else two for one, two in zip(suffixes, numbered, strict=True)]
+    return found if len(set(found)) == len(found) else numbered
+
+
+def class_key(suffix: str, kind: str) -> str:
+    """Return the name of a logged metric of a class, given as a part of `metric_suffixes`."""
+    return f"class/{suffix}/{kind}"
+
+
+def metric_key(name: str) -> str:
+    """Return the name under which a run logs a metric: `recall:cat` becomes `class/cat/recall`."""
+    kind, separator, rest = name.partition(":")
+    if separator and kind in _OF_CLASS:
+        return class_key(metric_suffixes([rest])[0], kind)
+    return metric_suffixes([name])[0]
 
 
 def _import(name: str, module: str, function: str) -> Callable[..., Any]:

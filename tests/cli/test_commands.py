@@ -53,12 +53,12 @@ def test_list_shows_the_metric_of_a_class_that_the_training_chose(store: str, ca
     run_id = client.create_run("0").info.run_id
     client.log_param(run_id, "metric", "recall:yes")
     client.log_metric(run_id, "accuracy", 0.9)
-    client.log_metric(run_id, "recall_yes", 0.5)
+    client.log_metric(run_id, "class/yes/recall", 0.5)
     client.create_registered_model("rare")
     client.create_model_version("rare", "file:///none", run_id)
     assert main(["list", "rare"]) == 0
     header, row = capsys.readouterr().out.splitlines()
-    assert header.split()[2] == "recall_yes"
+    assert header.split()[2] == "class/yes/recall"
     assert row.split()[2] == "0.5000"
 
 

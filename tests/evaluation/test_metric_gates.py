@@ -154,6 +154,6 @@ def test_thresholds_know_each_metric_of_the_task() -> None:
     assert sorted(found) == ["mae", "median_absolute_error", "r2", "rmse"]
     useful, _ = rare()
     found = threshold_metrics(useful, CLASSIFICATION, {"recall:yes", "no_such_metric"})
-    assert (found["recall:yes"], found["recall_yes"], found["recall"]) == (1.0, 1.0, 1.0)
-    assert {"average_precision", "balanced_accuracy", "log_loss", "precision_no"} <= set(found)
+    assert (found["recall:yes"], found["class/yes/recall"], found["recall"]) == (1.0, 1.0, 1.0)
+    assert {"average_precision", "balanced_accuracy", "log_loss", "class/no/precision"} <= set(found)
     assert "no_such_metric" not in found

@@ -45,6 +45,7 @@ def test_mlflow_run_resumes_the_run_that_it_opened(store: str) -> None:
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "logistic_regression C=0.5 max_iter=150 test_size=0.25"
     assert run.data.params["max_iter"] == "150"
+    assert (run.data.params["model"], run.data.params["estimator"]) == ("auto", "logistic_regression")
     assert run.data.tags["mlflow.project.entryPoint"] == "main"
     assert int(client.get_model_version_by_alias("iris", "staging").version) == 1
     assert load_model("iris@staging").estimator[-1].get_params()["C"] == 0.5

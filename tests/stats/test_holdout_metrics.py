@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from registry_tools.stats.holdout_metrics import classification_metrics
-from registry_tools.stats.metric import metric_suffixes
+from registry_tools.stats.metric import metric_key, metric_suffixes
 
 NAMES = ["a", "b", "c"]
 
@@ -18,8 +18,8 @@ def test_the_metrics_of_a_small_case() -> None:
     values = classification_metrics(labels, predicted, probabilities, NAMES)
     assert values["accuracy"] == pytest.approx(5 / 6)
     assert values["balanced_accuracy"] == pytest.approx((1 + 0.5 + 1) / 3)
-    assert values["precision_c"] == pytest.approx(2 / 3)
-    assert values["recall_b"] == pytest.approx(0.5)
+    assert values["class/c/precision"] == pytest.approx(2 / 3)
+    assert values["class/b/recall"] == pytest.approx(0.5)
     assert values["f1_macro"] == pytest.approx((1 + 2 / 3 + 0.8) / 3)
     assert values["log_loss"] == pytest.approx(-(5 * np.log(0.8) + np.log(0.1)) / 6)
     assert values["roc_auc"] == pytest.approx((1 + 0.75 + 0.875) / 3)
@@ -29,7 +29,7 @@ def test_a_holdout_that_misses_a_class_has_no_roc_auc_and_no_false_alarm() -> No
     values = classification_metrics(np.array([0, 0, 1]), np.array([0, 2, 1]), np.full((3, 3), 1 / 3), NAMES)
     assert "roc_auc" not in values
     assert values["balanced_accuracy"] == pytest.approx((0.5 + 1) / 2)
-    assert values["precision_c"] == 0.0
+    assert values["class/c/precision"] == 0.0
 
 
 def test_two_classes_and_no_probabilities() -> None:
@@ -44,4 +44,6 @@ def test_two_classes_and_no_probabilities() -> None:
 def test_class_names_fit_into_metric_names_and_stay_apart() -> None:
     assert metric_suffixes(["<=50K", ">50K", "Löwe"]) == ["__50K", "_50K", "Löwe"]
     assert metric_suffixes(["a/b", "a:b"]) == ["a_b_0", "a_b_1"]
+    assert metric_suffixes(["a/b", "a:b", "a_b_0", "..", ""]) == ["a_b_0", "a_b_1", "a_b_0_2", "__3", "__4"]
+    assert metric_key("recall:..") == "class/_/recall"
     assert max(len(name) for name in metric_suffixes(["x" * 300, "y"])) <= 110

@@ -35,7 +35,7 @@ _WIDTHS = {
     "attributes.`Models`": 105,
     "metrics.`accuracy`": 160,
     "metrics.`log_loss`": 160,
-    "metrics.`recall_versicolor`": 140,
+    "metrics.`class/versicolor/recall`": 140,
     "params.`max_iter`": 90,
 }
 
@@ -69,7 +69,7 @@ def runs(page: Page, address: str) -> None:
     key = 'MLflowLocalStorage-1.1-ExperimentPage-["1"]-ReactComponentState'
     _remember(page, {**_QUIET, key: json.dumps(view)})
     open_runs(page, address)
-    for column in ("accuracy", "log_loss", "recall_versicolor", "max_iter"):
+    for column in ("accuracy", "log_loss", "class/versicolor/recall", "max_iter"):
         expect(page.get_by_role("columnheader", name=column, exact=True).first).to_be_visible()
 
 
@@ -80,9 +80,11 @@ def compare(page: Page, address: str) -> None:
     open_comparison(page, address)
     chosen = page.get_by_role("combobox")
     _choose(page, chosen.nth(0), "model_params")
-    for metric in ("log_loss", "roc_auc", "recall_versicolor"):
+    for metric in ("log_loss", "roc_auc", "class/versicolor/recall"):
         _choose(page, chosen.nth(1), metric)
-    expect(axis_titles(page)).to_have_text(["model", "accuracy", "log_loss", "roc_auc", "recall_versicolor"])
+    expect(axis_titles(page)).to_have_text(
+        ["estimator", "accuracy", "log_loss", "roc_auc", "class/versicolor/recall"]
+    )
     page.get_by_text("Show diff only").first.click()
     page.get_by_role("button", name="Run details").click()
     wait_for_lines(page)

@@ -141,14 +141,14 @@ def test_psi_is_logged_for_each_feature_over_the_parts_of_the_window(
     suffixes = ["sepal length _cm_", "sepal width _cm_", "petal length _cm_", "petal width _cm_"]
     for suffix in suffixes:
         steps = monitored_window.place.client.get_metric_history(
-            monitored_window.run.info.run_id, f"psi.{suffix}"
+            monitored_window.run.info.run_id, f"psi/{suffix}"
         )
         by_step = [m.value for m in sorted(steps, key=lambda m: m.step)]
         assert len(by_step) == 10
         early, late = np.mean(by_step[:5]), np.mean(by_step[5:])
         assert (late > early + 1) == (suffix == suffixes[0])
-    assert monitored_window.run.data.metrics["missing.sepal width _cm_"] == 0
-    assert monitored_window.run.data.metrics["p_value.sepal length _cm_"] < 0.01
+    assert monitored_window.run.data.metrics["missing/sepal width _cm_"] == 0
+    assert monitored_window.run.data.metrics["p_value/sepal length _cm_"] < 0.01
     assert monitored_window.run.data.metrics["rows"] == 500
     assert monitored_window.run.data.metrics["drift"] == 1
 

@@ -148,7 +148,7 @@ def test_a_window_without_the_rare_class_gives_valid_json_and_no_metric(tmp_path
     assert "recall:rare is undefined on the labelled rows" in lines[2]
     run = MlflowClient().get_run(lines[-1].split()[1])
     assert not [key for key in run.data.metrics if key.startswith("live_")]
-    assert run.data.metrics["promoted_recall_rare"] > 0
+    assert run.data.metrics["promoted/class/rare/recall"] > 0
     folder = Path(run.info.artifact_uri.removeprefix("file://"))
 
     def refuse(constant: str) -> None:
@@ -201,7 +201,7 @@ def test_a_regression_is_monitored_and_its_error_is_reported(
     assert lines[1].startswith("rmse      ")
     assert lines[1].endswith(" on 30 at promotion")
     run = MlflowClient().get_run(lines[-1].split()[1])
-    assert run.data.metrics["live_rmse.low"] < run.data.metrics["live_rmse"]
+    assert run.data.metrics["live/rmse_low"] < run.data.metrics["live/rmse"]
     page = Path(run.info.artifact_uri.removeprefix("file://"), "report.html").read_text()
     assert "rmse, with 95% intervals by Student" in page
 

@@ -96,8 +96,8 @@ def test_four_runs_are_compared_by_parameters_metrics_and_a_plot(page: Page, add
     there = runs(address)
     compared = [there[name] for name in FOUR]
 
-    row = page.get_by_role("row").filter(has=page.get_by_text("model", exact=True)).first
-    expect(row.get_by_role("cell")).to_have_text([run.data.params["model"] for run in compared])
+    row = page.get_by_role("row").filter(has=page.get_by_text("estimator", exact=True)).first
+    expect(row.get_by_role("cell")).to_have_text([run.data.params["estimator"] for run in compared])
 
     metrics = sorted(compared[0].data.metrics)
     names, values = (page.get_by_role("grid").nth(place) for place in (0, 1))
@@ -105,7 +105,7 @@ def test_four_runs_are_compared_by_parameters_metrics_and_a_plot(page: Page, add
     shown = [f"{run.data.metrics[name]:.3f}" for name in metrics for run in compared]
     assert [f"{float(value):.3f}" for value in values.inner_text().split()] == shown
 
-    expect(axis_titles(page)).to_have_text(["model", "model_params", "accuracy"])
+    expect(axis_titles(page)).to_have_text(["estimator", "model_params", "accuracy"])
     wait_for_lines(page)
 
 

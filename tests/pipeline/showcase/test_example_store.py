@@ -75,7 +75,7 @@ def test_the_store_has_every_kind_of_entity_to_show(shown: str) -> None:
     iris = client.get_experiment_by_name("iris")
     runs = client.search_runs([iris.experiment_id])
     assert len(runs) >= 10
-    assert len({run.data.params["model"] for run in runs}) == 5
+    assert len({run.data.params["estimator"] for run in runs}) == 5
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert all(run.info.artifact_uri.startswith("mlflow-artifacts:/") for run in runs)
     assert all("Where it fails" in run.data.tags["mlflow.note.content"] for run in runs)

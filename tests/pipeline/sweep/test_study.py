@@ -24,7 +24,7 @@ def study_of(params: SweepParams) -> SweepStudy:
 
 
 def with_accuracy(trial: Trial, accuracy: float) -> Trial:
-    return dataclasses.replace(trial, metrics={"cv_accuracy_mean": accuracy})
+    return dataclasses.replace(trial, metrics={"cv/accuracy_mean": accuracy})
 
 
 def asked(params: SweepParams, accuracy: Callable[[Trial], float] | None = None) -> list[Trial]:

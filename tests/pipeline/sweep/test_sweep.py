@@ -66,18 +66,19 @@ def test_a_sweep_logs_each_trial_and_registers_the_best(store: str) -> None:
     found = trials(client, parent)
     assert sorted(found) == list(range(6))
     assert {run.info.status for run in found.values()} == {"FINISHED"}
-    best = max(run.data.metrics["cv_accuracy_mean"] for run in found.values())
-    assert result.best.metrics["cv_accuracy_mean"] == best
-    assert parent.data.metrics["best_cv_accuracy"] == best
+    best = max(run.data.metrics["cv/accuracy_mean"] for run in found.values())
+    assert result.best.metrics["cv/accuracy_mean"] == best
+    assert parent.data.metrics["best/cv/accuracy_mean"] == best
     for run in found.values():
-        assert set(run.data.params) == {"model", "n_neighbors", "weights"}
+        assert set(run.data.params) == {"estimator", "model.n_neighbors", "model.weights"}
         # What the held-out rows say is for the best alone.
-        assert set(run.data.metrics) == {"cv_accuracy_mean", "cv_accuracy_std", "seconds"}
+        assert set(run.data.metrics) == {"cv/accuracy_mean", "cv/accuracy_std", "seconds"}
         assert client.list_artifacts(run.info.run_id) == []
 
     winner = client.get_run(result.winner.run_id)
     assert winner.data.tags["mlflow.parentRunId"] == parent.info.run_id
-    assert winner.data.metrics["cv_accuracy_mean"] == pytest.approx(best)
+    assert winner.data.metrics["cv/accuracy_mean"] == pytest.approx(best)
+    assert result.best.as_text().items() <= winner.data.params.items()
     version = client.get_model_version_by_alias("iris", "staging")
     assert version.run_id == winner.info.run_id
     assert "iris version 1** is the best of 6 trials" in parent.data.tags["mlflow.note.content"]
@@ -94,7 +95,7 @@ def test_a_regression_is_swept(model: str, store: str, line_csv: Path) -> None:
     assert (result.finished, result.failures) == (len(tried), ())
     client = MlflowClient(store)
     found = trials(client, runs(client, "tags.kind = 'sweep'", "line")[0])
-    assert {run.data.params["model"] for run in found.values()} == set(tried)
+    assert {run.data.params["estimator"] for run in found.values()} == set(tried)
     assert client.get_model_version_by_alias("line", "staging").run_id == result.winner.run_id
 
 
@@ -107,7 +108,7 @@ def test_failing_trials_say_why_and_the_others_count(store: str) -> None:
     assert 0 < len(failed) == len(result.failures) < 12
     for run in failed:
         assert "n_neighbors" in run.data.tags["failure"]
-        assert int(run.data.params["n_neighbors"]) > 15
+        assert int(run.data.params["model.n_neighbors"]) > 15
     assert result.finished + len(result.failures) == 12
 
 
@@ -173,7 +174,7 @@ def test_a_sweep_of_all_models_leaves_out_those_that_cannot_be_fitted(
     )
     assert (result.finished, result.failures) == (4, ())
     client = MlflowClient(store)
-    tried = {run.data.params["model"] for run in trials(client, parents(client)[0]).values()}
+    tried = {run.data.params["estimator"] for run in trials(client, parents(client)[0]).values()}
     assert tried == set(models_of(CLASSIFICATION)) - left_out
     assert [record for record in caplog.messages if "is left out of the sweep" in record]
 
@@ -192,7 +193,7 @@ def test_what_is_found_does_not_depend_on_how_many_work(store: str) -> None:
         )
         figures.append(
             {
-                run.data.tags["trial"]: (run.info.run_name, run.data.metrics["cv_accuracy_mean"])
+                run.data.tags["trial"]: (run.info.run_name, run.data.metrics["cv/accuracy_mean"])
                 for run in found
                 if "trial" in run.data.tags
             }
@@ -253,7 +254,7 @@ def test_a_killed_sweep_is_resumed_by_the_same_command(store: str, start: Start)
     assert {run.info.status for run in found.values()} == {"FINISHED"}
     # Each was evaluated once: a metric that was logged twice has two entries.
     for run in found.values():
-        assert len(client.get_metric_history(run.info.run_id, "cv_accuracy_mean")) == 1
+        assert len(client.get_metric_history(run.info.run_id, "cv/accuracy_mean")) == 1
     assert len(client.search_model_versions("name = 'iris'")) == 1
 
 
@@ -392,12 +393,11 @@ def test_a_sweep_uses_no_trial_of_another_space_code_or_package(
     # The reported winner was evaluated, with the reported result.
     later = client.get_run(again.run_id)
     evaluated = [
-        run.data.metrics["cv_accuracy_mean"]
+        run.data.metrics["cv/accuracy_mean"]
         for run in trials(client, later).values()
-        if {"n_neighbors": run.data.params["n_neighbors"], "weights": run.data.params["weights"]}
-        == {key: str(value) for key, value in again.best.params.model_params.items()}
+        if run.data.params == again.best.as_text()
     ]
-    assert evaluated == [again.best.metrics["cv_accuracy_mean"]]
+    assert evaluated == [again.best.metrics["cv/accuracy_mean"]]
     assert len(trials(client, client.get_run(first.run_id))) == 4
 
 
@@ -425,14 +425,14 @@ def test_a_finished_sweep_is_extended(sampler: str, store: str) -> None:
     found = trials(client, client.get_run(more.run_id))
     assert sorted(found) == list(range(7))
     for run in found.values():
-        assert len(client.get_metric_history(run.info.run_id, "cv_accuracy_mean")) == 1
+        assert len(client.get_metric_history(run.info.run_id, "cv/accuracy_mean")) == 1
     # The earlier parent keeps its winner. The new one trains its own, which is the best of all.
     assert [run.info.run_id for run in children(client, client.get_run(first.run_id))] == [
         first.winner.run_id
     ]
     assert more.winner.version == 2
-    best = max(run.data.metrics["cv_accuracy_mean"] for run in found.values())
-    assert more.best.metrics["cv_accuracy_mean"] == best
+    best = max(run.data.metrics["cv/accuracy_mean"] for run in found.values())
+    assert more.best.metrics["cv/accuracy_mean"] == best
     # The same command again is a sweep of its own.
     assert sweep(dataclasses.replace(params, n_trials=7)).resumed == 0
 
@@ -479,7 +479,7 @@ def test_an_interrupted_sweep_asks_for_the_same_trials_after_its_resume(sampler:
     assert whole.resumed == 0
     first, second = (
         {
-            number: (run.data.params, run.data.metrics["cv_accuracy_mean"])
+            number: (run.data.params, run.data.metrics["cv/accuracy_mean"])
             for number, run in trials(client, client.get_run(result.run_id)).items()
         }
         for result in (resumed, whole)
@@ -504,12 +504,12 @@ def test_the_result_says_whether_the_best_beats_the_untuned_default(
     assert result["beats_untuned"] is True
     assert result["best"]["model_params"] == {"leaf_size": 29, "n_neighbors": 12}
     assert result["untuned"]["model_params"] == {"leaf_size": 30, "n_neighbors": 5}
-    assert result["best"]["cv_accuracy_mean"] > result["untuned"]["cv_accuracy_mean"]
+    assert result["best"]["cv/accuracy_mean"] > result["untuned"]["cv/accuracy_mean"]
     client = MlflowClient(store)
     later, earlier = parents(client)
     assert re.search(rf"Untuned default: {text}\.", earlier.data.tags["mlflow.note.content"])
     assert "better." in later.data.tags["mlflow.note.content"]
-    assert later.data.metrics["untuned_cv_accuracy"] == result["untuned"]["cv_accuracy_mean"]
+    assert later.data.metrics["untuned/cv/accuracy_mean"] == result["untuned"]["cv/accuracy_mean"]
 
 
 @pytest.mark.slow

@@ -31,10 +31,10 @@ def evaluate(params: SweepParams, number: int = 0) -> Trial:
 
 @pytest.mark.parametrize("model", models_of(CLASSIFICATION))
 def test_a_drawn_classifier_can_be_evaluated_and_the_default_beats_chance(model: str) -> None:
-    assert evaluate(SweepParams(model=model, max_iter=50)).metrics["cv_accuracy_mean"] > 0.85
+    assert evaluate(SweepParams(model=model, max_iter=50)).metrics["cv/accuracy_mean"] > 0.85
     drawn = evaluate(SweepParams(model=model, max_iter=50), 1)
     assert drawn.failure is None
-    assert set(drawn.metrics) == {"cv_accuracy_mean", "cv_accuracy_std", "seconds"}
+    assert set(drawn.metrics) == {"cv/accuracy_mean", "cv/accuracy_std", "seconds"}
 
 
 @pytest.mark.parametrize("model", models_of(REGRESSION))
@@ -42,10 +42,10 @@ def test_a_drawn_regressor_can_be_evaluated_and_the_default_beats_the_mean(
     model: str, line_csv: Path
 ) -> None:
     given = {"data": str(line_csv), "target": "y", "metric": "r2", "max_iter": 50}
-    assert evaluate(SweepParams(model=model, **given)).metrics["cv_r2_mean"] > 0.5
+    assert evaluate(SweepParams(model=model, **given)).metrics["cv/r2_mean"] > 0.5
     drawn = evaluate(SweepParams(model=model, **given), 1)
     assert drawn.failure is None
-    assert set(drawn.metrics) == {"cv_r2_mean", "cv_r2_std", "seconds"}
+    assert set(drawn.metrics) == {"cv/r2_mean", "cv/r2_std", "seconds"}
 
 
 def test_what_an_estimator_raises_is_the_result() -> None:
@@ -59,7 +59,7 @@ def test_what_an_estimator_raises_is_the_result() -> None:
 
 
 def evaluated(number: int, metric: str, mean: float, std: float) -> Trial:
-    metrics = {f"cv_{metric}_mean": mean, f"cv_{metric}_std": std}
+    metrics = {f"cv/{metric}_mean": mean, f"cv/{metric}_std": std}
     task = REGRESSION if metric == "rmse" else CLASSIFICATION
     return Trial(number, TrainParams(data="x.csv", target="y", task=task, metric=metric), metrics)
 

@@ -100,7 +100,7 @@ def test_the_folds_of_calibration_and_threshold_keep_groups_and_times_whole(tmp_
 def test_a_threshold_is_chosen_for_a_metric_and_served(store: str, tmp_path: Path) -> None:
     _, params = load(tmp_path, threshold="balanced_accuracy", test_size=0.4, plots=False)
     result = train(params)
-    assert result.metrics["recall_yes"] > 0.5
+    assert result.metrics["class/yes/recall"] > 0.5
     tag = MlflowClient().get_run(result.run_id).data.tags["threshold"]
     assert 0.03 < float(tag) < 0.25
     model = load_model("iris@staging")
@@ -118,7 +118,7 @@ def test_a_threshold_of_random_labels_does_not_lift_the_cross_validation(tmp_pat
     values = {"threshold": "balanced_accuracy", "metric": "balanced_accuracy", "cv": "5x2"}
     dataset, params = load(tmp_path, table, **values)
     found = cross_validate(params, dataset.features, dataset)
-    assert found["cv_balanced_accuracy_mean"] == pytest.approx(0.5, abs=0.12)
+    assert found["cv/balanced_accuracy_mean"] == pytest.approx(0.5, abs=0.12)
 
 
 def test_weights_calibration_and_threshold_that_cannot_be_are_refused(tmp_path: Path) -> None:

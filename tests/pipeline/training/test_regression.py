@@ -41,7 +41,7 @@ def test_every_regressor_is_saved_loads_and_predicts_numbers(
 ) -> None:
     monkeypatch.delenv("REGISTRY_TOOLS_TRUST", raising=False)
     result = train(line_params(line_csv, model=model))
-    assert set(result.metrics) == REGRESSION_METRICS | {"cv_rmse_mean", "cv_rmse_std"}
+    assert set(result.metrics) == REGRESSION_METRICS | {"cv/rmse_mean", "cv/rmse_std", "train/rmse"}
     assert result.metrics["r2"] > 0.5
     loaded = load_model("line@staging")
     assert loaded.info.target_names is None
@@ -58,7 +58,8 @@ def test_a_table_of_numbers_needs_no_parameter_beyond_data_target_and_name(
     client = MlflowClient()
     run, version = client.get_run(result.run_id), client.get_model_version("line", "1")
     assert run.data.params["task"] == REGRESSION
-    assert run.data.params["model"] == "ridge"
+    assert (run.data.params["estimator"], run.data.params["model.alpha"]) == ("ridge", "1.0")
+    assert not {"max_iter", "calibrate", "class_weight"} & set(run.data.params)
     assert version.tags["metric"] == "rmse"
     assert version.tags["rmse"] == f"{result.value:.4f}"
     assert "**Where it fails.** The largest errors: " in version.description
@@ -148,8 +149,8 @@ def largest_share(labels: np.ndarray, predicted: np.ndarray) -> float:
 @pytest.mark.parametrize(
     ("metric", "key"),
     [
-        ("recall:virginica", "recall_virginica"),
-        ("precision:virginica", "precision_virginica"),
+        ("recall:virginica", "class/virginica/recall"),
+        ("precision:virginica", "class/virginica/precision"),
         ("average_precision", "average_precision"),
         (f"{__name__}:{largest_share.__name__}", f"{__name__}_{largest_share.__name__}"),
     ],
@@ -157,7 +158,7 @@ def largest_share(labels: np.ndarray, predicted: np.ndarray) -> float:
 def test_the_metric_decides_tag_card_and_cross_validation(metric: str, key: str, store: str) -> None:
     result = train(TrainParams(metric=metric, plots=False))
     assert result.value == result.metrics[key]
-    assert {f"cv_{key}_mean", f"cv_{key}_std", "accuracy"} <= set(result.metrics)
+    assert {f"cv/{key}_mean", f"cv/{key}_std", f"train/{key}", "accuracy"} <= set(result.metrics)
     version = MlflowClient().get_model_version("iris", "1")
     assert version.tags["metric"] == metric
     assert version.tags[key] == f"{result.value:.4f}"

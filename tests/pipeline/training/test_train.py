@@ -57,9 +57,12 @@ def test_a_run_has_parameters_metrics_dataset_and_artifacts(trained: Trained) ->
     assert run.info.status == "FINISHED"
     assert run.data.params["max_iter"] == "200"
     assert run.data.params["test_size"] == "0.2"
+    arguments = {"estimator": "logistic_regression", "model.C": "1.0", "model.class_weight": "none"}
+    assert arguments.items() <= run.data.params.items()
     classes = ("setosa", "versicolor", "virginica")
-    per_class = {f"{figure}_{name}" for figure in ("precision", "recall") for name in classes}
-    assert set(run.data.metrics) == METRICS | per_class | {"cv_accuracy_mean", "cv_accuracy_std"}
+    per_class = {f"class/{name}/{figure}" for figure in ("precision", "recall") for name in classes}
+    grouped = {"cv/accuracy_mean", "cv/accuracy_std", "train/accuracy"}
+    assert set(run.data.metrics) == METRICS | per_class | grouped
     assert [i.dataset.name for i in run.inputs.dataset_inputs] == ["iris"]
     assert len(run.data.tags["data_digest"]) == 64
     paths = {

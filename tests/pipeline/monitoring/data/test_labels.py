@@ -209,9 +209,9 @@ def test_live_accuracy_is_reported_with_its_interval_beside_the_promotion(
     # Wilson's interval for 228 of 240.
     assert lines[1] == ("accuracy  0.9500 [0.9147, 0.9712] on 240 labelled rows, 0.9667 on 30 at promotion")
     run = local.client.get_run(lines[-1].split()[1])
-    assert run.data.metrics["live_accuracy"] == 0.95
-    assert run.data.metrics["live_accuracy.low"] == pytest.approx(0.9147, abs=1e-4)
-    assert run.data.metrics["promoted_accuracy"] == pytest.approx(29 / 30)
+    assert run.data.metrics["live/accuracy"] == 0.95
+    assert run.data.metrics["live/accuracy_low"] == pytest.approx(0.9147, abs=1e-4)
+    assert run.data.metrics["promoted/accuracy"] == pytest.approx(29 / 30)
     page = Path(run.info.artifact_uri.removeprefix("file://"), "report.html").read_text()
     assert "0.9147 to 0.9712" in page
 

@@ -1,0 +1,38 @@
+"""The parameters that a run logs, under the same names for a training and for a trial of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.estimators import ESTIMATORS
+from pipeline.params.definitions import TrainParams
+from pipeline.params.fields import as_text
+from pipeline.training.model_pipeline import effective_arguments
+from registry_tools.task import REGRESSION
+
+_OF_CLASSES = {"class_weight", "calibrate", "threshold"}
+
+
+def used_params(params: TrainParams) -> dict[str, str]:
+    """Return the parameters as text, without those that the model or the task ignores."""
+    ignored = _OF_CLASSES if params.task == REGRESSION else set()
+    if params.model in ESTIMATORS and not any(n.endswith("max_iter") for n in ESTIMATORS[params.model].takes):
+        ignored = ignored | {"max_iter"}
+    if params.time is not None:
+        ignored = ignored | {"split"}
+    return {name: text for name, text in params.as_text().items() if name not in ignored}
+
+
+def argument_texts(model: str, arguments: Mapping[str, Any]) -> dict[str, str]:
+    """Return a model and its arguments as a run logs them: `estimator`, `model.C`.
+
+    A prefix keeps an argument such as `class_weight` apart from the parameter of the training, and with a
+    dot MLflow's filters take the name without backticks.
+    """
+    return {"estimator": model, **{f"model.{name}": as_text(value) for name, value in arguments.items()}}
+
+
+def logged_params(params: TrainParams) -> dict[str, str]:
+    """Return the parameters of a training, with its model and the effective arguments of the estimator."""
+    return {**used_params(params), **argument_texts(params.model, effective_arguments(params))}
