@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # for type checkers and documentation; `_MODULES` says the sa
     from registry_tools.mlflow_store.registered_models import RegisteredModelInfo
     from registry_tools.mlflow_store.registry import VersionInfo
     from registry_tools.models.copy import CopiedVersion
+    from registry_tools.models.explanation.contributions import Explanation
     from registry_tools.models.loaded_model import LoadedModel, ModelInfo
     from registry_tools.models.loader import load_model
     from registry_tools.promotion.event import Event
@@ -57,6 +58,7 @@ _MODULES = {
     "mlflow_store.registered_models": ("RegisteredModelInfo",),
     "mlflow_store.registry": ("VersionInfo",),
     "models.copy": ("CopiedVersion",),
+    "models.explanation.contributions": ("Explanation",),
     "models.loaded_model": ("LoadedModel", "ModelInfo"),
     "models.loader": ("load_model",),
     "promotion.event": ("Event",),
@@ -71,6 +73,7 @@ __all__ = [
     "Comparison",
     "CopiedVersion",
     "Event",
+    "Explanation",
     "GateRefused",
     "GateResult",
     "History",

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from registry_tools.models.loaded_model import LoadedModel
 
+_MOST_CONTRIBUTIONS = 10  # columns with a line of their own
+
 
 @click.command()
 @click.argument("ref")
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     "--input", "input_path", metavar="FILE", help="A CSV, JSON or Parquet file of rows; - reads stdin."
 )
 @click.option("--proba", is_flag=True, help="Add the probability of each class.")
+@click.option("--explain", is_flag=True, help="Add how much each column contributes to the prediction.")
 @click.option("--output", metavar="FILE", help="Write the rows and their predictions to this file.")
 @trust_options
 @common_options
@@ -35,6 +38,7 @@ def predict(
     features: str | None,
     input_path: str | None,
     proba: bool,
+    explain: bool,
     output: str | None,
     loading: dict[str, Any],
     as_json: bool,
@@ -48,7 +52,7 @@ def predict(
         raise click.UsageError("give exactly one of --features and --input")
     model = load_model(ref, tracking_uri=tracking_uri, **loading)
     rows = _read_rows(model, features, input_path)
-    predictions = _predict_rows(model, rows, proba)
+    predictions = _predict_rows(model, rows, proba, explain)
     if output is not None:
         write_table(_add_predictions(rows, predictions), output)
         written = {"name": model.info.name, "version": model.info.version, "output": output}
@@ -61,6 +65,8 @@ def predict(
     else:
         for prediction in predictions:
             echo(_prediction_line(prediction))
+            for line in _contribution_lines(prediction):
+                echo(line)
 
 
 def _read_rows(model: LoadedModel, features: str | None, input_path: str | None) -> pd.DataFrame:
@@ -77,7 +83,7 @@ def _read_rows(model: LoadedModel, features: str | None, input_path: str | None)
     return read_table(str(input_path), text_columns=text_columns)
 
 
-def _predict_rows(model: LoadedModel, rows: pd.DataFrame, proba: bool) -> list[dict[str, Any]]:
+def _predict_rows(model: LoadedModel, rows: pd.DataFrame, proba: bool, explain: bool) -> list[dict[str, Any]]:
     # A table without column names, such as a JSON list of lists, is matched by position.
     given = rows if all(isinstance(name, str) for name in rows.columns) else rows.to_numpy()
     predicted = model.predict(given)
@@ -92,6 +98,12 @@ def _predict_rows(model: LoadedModel, rows: pd.DataFrame, proba: bool) -> list[d
         probabilities = model.predict_proba(given).tolist()
         for prediction, row in zip(predictions, probabilities, strict=True):
             prediction["probabilities"] = dict(zip(model.class_names, row, strict=True))
+    if explain:
+        found = model.explain(given)
+        values = zip(predictions, found.contributions.tolist(), found.base.tolist(), strict=True)
+        for prediction, row, start in values:
+            prediction["contributions"] = dict(zip(found.columns, row, strict=True))
+            prediction |= {"base": start, "scale": found.scale, "note": found.note}
     return predictions
 
 
@@ -104,6 +116,10 @@ def _add_predictions(rows: pd.DataFrame, predictions: list[dict[str, Any]]) -> p
         added["prediction_index"] = [a["prediction_index"] for a in predictions]
     for name in predictions[0].get("probabilities", {}) if predictions else ():
         added[f"probability_{name}"] = [a["probabilities"][name] for a in predictions]
+    for name in predictions[0].get("contributions", {}) if predictions else ():
+        added[f"contribution_{name}"] = [a["contributions"][name] for a in predictions]
+    if predictions and "base" in predictions[0]:
+        added["contribution_base"] = [a["base"] for a in predictions]
     added["model_version"] = [a["version"] for a in predictions]
     named = rows.rename(columns=str)
     taken = sorted(set(added) & set(named.columns))
@@ -119,6 +135,23 @@ def _prediction_line(prediction: dict[str, Any]) -> str:
     for name, value in prediction.get("probabilities", {}).items():
         line += f"  {name}={value:.4f}"
     return line
+
+
+def _contribution_lines(prediction: dict[str, Any]) -> list[str]:
+    """Return the contributions, largest first, and the score that they add up to."""
+    contributions: dict[str, float] = prediction.get("contributions", {})
+    if not contributions:
+        return []
+    largest = sorted(contributions.items(), key=lambda item: -abs(item[1]))
+    shown, others = largest[:_MOST_CONTRIBUTIONS], largest[_MOST_CONTRIBUTIONS:]
+    if others:
+        shown.append((f"{len(others)} other columns", sum(value for _, value in others)))
+    total = prediction["base"] + sum(contributions.values())
+    shown += [("base", prediction["base"]), ("sum", total)]
+    width = max(len(name) for name, _ in shown)
+    *lines, last = [f"  {name:<{width}}  {value:+.4f}" for name, value in shown]
+    note = f", {prediction['note']}" if prediction["note"] else ""
+    return [*lines, f"{last}  {prediction['scale']}{note}"]
 
 
 @click.command()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,9 @@ import numpy.typing as npt
 from registry_tools.data.schema import Column, TensorSchema, UnsupportedTensor
 from registry_tools.errors import InputError, UnsupportedOperation, VerificationError, first_line
 from registry_tools.models.prediction_shape import check_predictions, class_values, flatten_one_output
+
+if TYPE_CHECKING:
+    from registry_tools.models.explanation.contributions import Explanation
 
 
 @dataclass(frozen=True)
@@ -141,12 +144,47 @@ class LoadedModel:
             )
         return self._call("predict_proba", rows)
 
-    def _call(self, method: str, rows: Any) -> npt.NDArray[Any]:
+    def explain(self, rows: Any) -> Explanation:
+        """Return how much each column contributes to the predictions of rows.
+
+        Contributions are exact for linear models. For trees they are SHAP values; those of scikit-learn
+        need the extra `explain`.
+
+        Parameters
+        ----------
+        rows
+            The rows, as for `predict`.
+
+        Returns
+        -------
+        Explanation
+            The contributions, which add up to the score of the predicted class or to the number.
+
+        Raises
+        ------
+        UnsupportedOperation
+            If the model has no contributions, or its package is not installed.
+        InputError, VerificationError
+            As for `predict`.
+        """
+        from registry_tools.models.explanation.contributions import explain
+
+        frame = self._coerced(rows)
+        predicted = self.predict(frame)
+        try:
+            return explain(self.estimator, frame, predicted)
+        except UnsupportedOperation as error:
+            raise UnsupportedOperation(f"{self.info.name} version {self.info.version} {error}") from error
+
+    def _coerced(self, rows: Any) -> Any:
+        """Return rows as a DataFrame, or as an array for a tensor signature."""
         from registry_tools.data.coercion import coerce, coerce_tensor
 
         tensor = self.info.tensor
-        frame: Any  # a DataFrame, or an array for a tensor signature
-        frame = coerce(rows, self.info.signature) if tensor is None else coerce_tensor(rows, tensor)
+        return coerce(rows, self.info.signature) if tensor is None else coerce_tensor(rows, tensor)
+
+    def _call(self, method: str, rows: Any) -> npt.NDArray[Any]:
+        tensor, frame = self.info.tensor, self._coerced(rows)
         try:
             predicted = getattr(self.estimator, method)(frame)
         except self.input_errors as error:

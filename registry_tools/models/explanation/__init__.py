@@ -1,0 +1,1 @@
+"""Explain predictions by the contributions of the raw columns."""
