@@ -87,6 +87,28 @@ def test_predict_predicts_one_row(trained: Trained, capsys: Any) -> None:
     assert words[2].startswith("versicolor=0.")
 
 
+def test_predict_explains_a_prediction(trained: Trained, tmp_path: Path, capsys: Any) -> None:
+    answer = run(capsys, "predict", "iris/1", "--features", FEATURES, "--explain")
+    assert answer["prediction"] == "versicolor"
+    assert (answer["scale"], answer["note"]) == ("log-odds", None)
+    total = answer["base"] + sum(answer["contributions"].values())
+    assert main(["predict", "iris/1", "--features", FEATURES, "--explain"]) == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == "versicolor"
+    names, values = zip(*(line.strip().rsplit("  ", 1) for line in lines[:4]), strict=True)
+    assert sorted(name.strip() for name in names) == sorted(answer["contributions"])
+    assert sorted(map(float, values), key=abs, reverse=True) == list(map(float, values))
+    assert lines[-1].split() == ["sum", f"{total:+.4f}", "log-odds"]
+    target = tmp_path / "out.csv"
+    argv = ["predict", "iris/1", "--features", FEATURES, "--explain", "--output", str(target)]
+    assert main(argv) == 0
+    row = pd.read_csv(target).iloc[0]
+    assert row.filter(like="contribution_").sum() == pytest.approx(total, abs=1e-6)
+    capsys.readouterr()
+    error = error_of(capsys, "predict", "iris/2", "--features", FEATURES, "--explain")
+    assert "iris version 2 is a KNeighborsClassifier, which has no contributions: linear" in error
+
+
 @pytest.mark.parametrize("form", ["csv", "parquet", "records", "lists", "split"])
 def test_predict_reads_every_format(form: str, trained: Trained, tmp_path: Path, capsys: Any) -> None:
     names = [c["name"] for c in _signature(trained)]
