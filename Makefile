@@ -88,7 +88,7 @@ bench: $(VENV)/.test ## Run all benchmarks; see benchmarks/.
 
 lock: $(VENV)/.test ## Update the lock files from pyproject.toml and deploy/server.in: UPGRADE=1 takes the newest versions.
 	@$(BIN)/uv pip compile pyproject.toml --group build $(LOCK) --output-file requirements.lock
-	@$(BIN)/uv pip compile pyproject.toml --extra signing --extra grpc --extra otel --extra explain --group build --group test --constraint requirements.lock $(LOCK) --output-file requirements-test.lock
+	@$(BIN)/uv pip compile pyproject.toml --extra signing --extra grpc --extra otel --extra boosting --extra explain --group build --group test --constraint requirements.lock $(LOCK) --output-file requirements-test.lock
 	@$(BIN)/uv pip compile pyproject.toml --extra spark --extra url --constraint requirements.lock $(LOCK) --output-file requirements-spark.lock
 	@$(BIN)/uv pip compile --group docs --constraint requirements-test.lock $(LOCK) --output-file requirements-docs.lock
 	@$(BIN)/uv pip compile deploy/server.in $(LOCK) --output-file deploy/server.lock

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,15 +33,41 @@ class EstimatorSpec:
 
     factory: str = ""  # of the classifier; empty if there is none
     takes: tuple[str, ...] = ("random_state",)  # parameters of `TrainParams`; in a Pipeline, step__name
+    renamed: Mapping[str, str] = field(default_factory=dict)  # by entry of `takes`: the name of its argument
+    fixed: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # arguments that differ from the library's defaults
     space: SearchSpace = field(default_factory=dict)  # the arguments that a sweep varies
     regressor: str = ""  # the factory of the regressor; empty if there is none
     needs_scaling: bool = False  # for columns that differ in magnitude
     scales_target: bool = False  # a regressor that needs labels near 0 with a standard deviation near 1
+    stops_early: bool = False  # of XGBoost or LightGBM: their losses on other rows decide on the iterations
+
+    def package_of(self, task: str) -> str:
+        """Return the top-level package of the estimator for a task."""
+        return self.factory_of(task).partition(":")[0].partition(".")[0]
+
+    def is_installed(self, task: str) -> bool:
+        """Return whether the package of the estimator is installed."""
+        return importlib.util.find_spec(self.package_of(task)) is not None
 
     def factory_of(self, task: str) -> str:
         """Return the factory for a task; empty if the estimator cannot do it."""
         return self.regressor if task == REGRESSION else self.factory
 
+
+# One thread, because folds and trials run in parallel, and because sums depend on the number of threads.
+_BOOSTING: Mapping[str, Any] = {
+    "takes": ("max_iter", "random_state"),
+    "renamed": {"max_iter": "n_estimators"},
+    "stops_early": True,
+}
+_BOOSTING_SPACE: SearchSpace = {
+    "learning_rate": Range(0.01, 0.5, log=True),
+    "subsample": Range(0.5, 1),
+    "colsample_bytree": Range(0.5, 1),
+    "reg_lambda": Range(1e-6, 10, log=True),
+}
 
 ESTIMATORS: Mapping[str, EstimatorSpec] = {
     "logistic_regression": EstimatorSpec(
@@ -69,6 +96,29 @@ ESTIMATORS: Mapping[str, EstimatorSpec] = {
             "min_samples_leaf": Range(5, 50, is_integer=True),
             "l2_regularization": Range(1e-6, 10, log=True),
         },
+    ),
+    "xgboost": EstimatorSpec(
+        "xgboost:XGBClassifier",
+        regressor="xgboost:XGBRegressor",
+        # The defaults of XGBoost, which it shows as None.
+        fixed={"n_jobs": 1, "verbosity": 0, "learning_rate": 0.3, "max_depth": 6}
+        | {"subsample": 1.0, "colsample_bytree": 1.0, "reg_lambda": 1.0},
+        space={**_BOOSTING_SPACE, "max_depth": Range(2, 10, is_integer=True)},
+        **_BOOSTING,
+    ),
+    "lightgbm": EstimatorSpec(
+        "lightgbm:LGBMClassifier",
+        regressor="lightgbm:LGBMRegressor",
+        # Without `force_row_wise`, LightGBM chooses its algorithm by a measured time.
+        fixed={
+            "n_jobs": 1,
+            "verbose": -1,
+            "subsample_freq": 1,
+            "deterministic": True,
+            "force_row_wise": True,
+        },
+        space={**_BOOSTING_SPACE, "num_leaves": Range(7, 63, is_integer=True)},
+        **_BOOSTING,
     ),
     "svc": EstimatorSpec(
         "sklearn.svm:SVC",

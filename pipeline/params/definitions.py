@@ -38,6 +38,7 @@ SAMPLERS = ("random", "tpe", "qmc", "grid")
 CANDIDATE_STAGE = "staging"  # the default stage of a newly trained version
 ALL_MODELS = "all"  # value of `model` in a sweep: try all estimators
 
+_STOPPING = "used by " + ", ".join(name for name, spec in ESTIMATORS.items() if spec.stops_early)
 _METRIC = "auto, the name of a metric such as rmse, recall:CLASS, precision:CLASS, or module:function"
 _LONG_TIME = "a time such as 12h or 7d, up to a century"
 _NAME = Kind(model_name, "the name of a registered model")
@@ -71,6 +72,11 @@ class TrainParams(TableParams):
         200,
         integer(1, 1_000_000),
         f"The largest number of iterations; used by {estimators_that_take('max_iter')}.",
+    )
+    early_stopping: int | None = param(
+        20,
+        optional(integer(1), "a whole number of iterations from 1, or none to train max_iter iterations"),
+        f"Stop after so many iterations without a lower loss on a tenth of the training rows; {_STOPPING}.",
     )
     test_size: float | int = param(
         0.2, HOLDOUT_SIZE, "The size of the holdout, as a fraction or a number of rows."

@@ -14,7 +14,7 @@ from pipeline.data.folds import check_folds, make_folds
 from pipeline.data.load import load_dataset
 from pipeline.data.split import split_rows
 from pipeline.errors import InvalidParameter, PipelineError
-from pipeline.estimators import models_of
+from pipeline.estimators import ESTIMATORS, models_of
 from pipeline.params.definitions import ALL_MODELS, SweepParams
 from pipeline.params.fields import as_text
 from pipeline.sweep.study import SweepStudy
@@ -180,12 +180,14 @@ def sweep(params: SweepParams, show: Show = lambda *_: None) -> SweepResult:
 
 
 def _models_to_try(params: SweepParams, training: Dataset) -> list[str]:
-    """Return the model, or of all models those that allow the weights and the threshold."""
+    """Return the model, or of all installed models those that allow the weights and the threshold."""
     check_fit(params, training)
     if params.model != ALL_MODELS:
         return [params.model]
     models = []
     for model in models_of(params.task):
+        if not ESTIMATORS[model].is_installed(params.task):
+            continue
         try:
             check_fit(params.train_params(model, {}), training)
             models.append(model)

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.data.dataset import Dataset
 from pipeline.estimators import ESTIMATORS
-from pipeline.params.definitions import SweepParams
+from pipeline.params.definitions import ALL_MODELS, SweepParams
 from pipeline.training.fit_pipeline import cross_validate
 from pipeline.training.model_card import Trial
 from registry_tools.errors import error_summary, first_line
@@ -69,7 +69,8 @@ def run_trials(
         yield from map(work, trials)
         return
     deadline = time.monotonic() + total
-    factories = [spec.factory_of(params.task) for spec in ESTIMATORS.values()]
+    models = ESTIMATORS if params.model == ALL_MODELS else [params.model]
+    factories = [ESTIMATORS[model].factory_of(params.task) for model in models]
     modules = [__name__, *(factory.partition(":")[0] for factory in factories if factory)]
     calls = calls_on_spark(work) if params.engine == "spark" else calls_in_processes(work, modules)
     running: dict[Future[Trial], Trial] = {}

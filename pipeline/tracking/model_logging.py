@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from importlib.metadata import packages_distributions
 from importlib.metadata import version as installed_version
 from typing import Any
 
@@ -21,6 +22,7 @@ from registry_tools.models.manifest import manifest_of
 
 # The packages that a model needs. Without this list, MLflow infers them in a subprocess, for seconds.
 _MODEL_REQUIREMENTS = ("mlflow", "scikit-learn", "skops", "numpy", "pandas", "scipy")
+_BOOSTING = ("xgboost", "lightgbm")
 
 
 def log_model(
@@ -31,6 +33,7 @@ def log_model(
     predicted: Any,
     target_names: Sequence[str],
     trusted: Sequence[str],
+    package: str,
 ) -> tuple[str, Mapping[str, str]]:
     """Store a model with the active run; return its id and the manifest of its stored files.
 
@@ -46,12 +49,18 @@ def log_model(
         The class names in code order, which are stored as metadata of the model; empty for a regression.
     trusted
         The types that the model may contain, in addition to the types that skops trusts by default.
+    package
+        The package of the estimator, such as `sklearn` or `xgboost`.
 
     Raises
     ------
     UntrustedType
         If the model contains another type.
     """
+    requirements = list(_MODEL_REQUIREMENTS)
+    if package in _BOOSTING:
+        # The package `xgboost` is also in the distribution `xgboost-cpu`.
+        requirements += packages_distributions()[package]
     try:
         with warnings.catch_warnings():
             # The signature keeps integer columns; the imputer of the pipeline fills later missing values.
@@ -61,7 +70,7 @@ def log_model(
                 name="model",
                 signature=infer_signature(features, predicted),
                 input_example=example,
-                pip_requirements=[f"{name}=={installed_version(name)}" for name in _MODEL_REQUIREMENTS],
+                pip_requirements=[f"{name}=={installed_version(name)}" for name in requirements],
                 serialization_format="skops",
                 skops_trusted_types=list(trusted),
                 metadata={"target_names": list(target_names)} if target_names else None,

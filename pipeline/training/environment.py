@@ -28,7 +28,7 @@ def identity(models: Sequence[str], task: str, *inputs: object) -> str:
         JSON values. They count, as the code of the pipeline does.
     """
     specs = [ESTIMATORS[model] for model in models]
-    packages = {*_PACKAGES, *(spec.factory_of(task).split(":")[0].split(".")[0] for spec in specs)}
+    packages = {*_PACKAGES, *(spec.package_of(task) for spec in specs)}
     versions = {name: _version(importlib.import_module(name)) for name in packages}
     parts = [inputs, versions, platform.python_version(), repr(specs), _digest(Path(__file__).parents[1])]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

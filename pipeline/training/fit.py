@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import joblib
@@ -15,11 +17,14 @@ from sklearn.pipeline import Pipeline
 from pipeline.data.dataset import Dataset
 from pipeline.errors import InvalidParameter
 from pipeline.params.definitions import TrainParams
-from pipeline.training.fit_pipeline import cross_validate, fit_pipeline
+from pipeline.training.early_stopping import uses_early_stopping
+from pipeline.training.fit_pipeline import cross_validate, fit_and_stop_early
 from pipeline.training.scoring import measure, metric_of, predict_outcomes, scorer
 from registry_tools.stats.holdout_metrics import classification_metrics
 from registry_tools.stats.metric import METRICS, Outcomes, metric_key
 from registry_tools.task import REGRESSION
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ class FittedModel:
     outcomes: Outcomes  # of the holdout
     metrics: dict[str, float]
     counts: npt.NDArray[np.int64] | None  # rows, shape (true, predicted classes); None for a regression
+    losses: Mapping[str, Sequence[float]]  # by rows, `train` and `validation`: the loss of each iteration
 
 
 def fit_model(params: TrainParams, dataset: Dataset, training: Dataset, holdout: Dataset) -> FittedModel:
@@ -55,7 +61,7 @@ def fit_model(params: TrainParams, dataset: Dataset, training: Dataset, holdout:
         If the metric is undefined for the held-out rows.
     """
     names = dataset.target_names
-    estimator = fit_pipeline(params, dataset.features, training)
+    estimator, stop = fit_and_stop_early(params, dataset.features, training)
     outcomes = predict_outcomes(estimator, holdout.features, holdout.labels, names)
     if params.task == REGRESSION:
         predicted, counts = outcomes.predicted, None
@@ -79,4 +85,11 @@ def fit_model(params: TrainParams, dataset: Dataset, training: Dataset, holdout:
     # of a process, and the estimators release the interpreter lock during most of their work.
     with joblib.parallel_config("threading", n_jobs=-1):
         values |= cross_validate(params, dataset.features, training)
-    return FittedModel(params, dataset, training, holdout, estimator, predicted, outcomes, values, counts)
+    if stop is None and uses_early_stopping(params):
+        _log.warning("the training rows are too few for early stopping: %d iterations", params.max_iter)
+    elif stop is not None:
+        values["iterations"] = stop.iterations
+    losses = {} if stop is None else stop.losses
+    return FittedModel(
+        params, dataset, training, holdout, estimator, predicted, outcomes, values, counts, losses
+    )

@@ -22,6 +22,7 @@ from pipeline.errors import InvalidParameter, PipelineError
 from pipeline.estimators import ESTIMATORS
 from pipeline.params.definitions import TrainParams
 from pipeline.params.fields import AUTO, as_text
+from pipeline.training.early_stopping import EarlyStop, stop_early
 from pipeline.training.model_pipeline import build_pipeline, create_estimator
 from pipeline.training.preparation import forget_folds
 from pipeline.training.scoring import mean_key, metric_of, scorer, std_key
@@ -88,7 +89,14 @@ def _check_probabilities(params: TrainParams, training: Dataset, estimator: Base
 
 
 def fit_pipeline(params: TrainParams, features: pd.DataFrame, training: Dataset) -> Pipeline:
-    """Return the pipeline of a training, fitted.
+    """Return the pipeline of a training, fitted; the parameters are those of `fit_and_stop_early`."""
+    return fit_and_stop_early(params, features, training)[0]
+
+
+def fit_and_stop_early(
+    params: TrainParams, features: pd.DataFrame, training: Dataset
+) -> tuple[Pipeline, EarlyStop | None]:
+    """Return the pipeline of a training, fitted to all its rows, and how early stopping chose the iterations.
 
     Calibration and threshold are chosen on folds of the training rows, which keep units whole.
 
@@ -101,16 +109,18 @@ def fit_pipeline(params: TrainParams, features: pd.DataFrame, training: Dataset)
     training
         The rows to fit.
     """
-    folds = divide_units(training, params)
-    pipeline = build_pipeline(params, features, folds)
     weights = _sample_weights(params, training)
+    stop = stop_early(params, features, training, weights)
+    folds = divide_units(training, params)
+    final = params if stop is None else replace(params, max_iter=stop.iterations)
+    pipeline = build_pipeline(final, features, folds)
     weighting = {} if weights is None else {"model__sample_weight": weights}
     pipeline.fit(training.features, training.labels, **weighting)
     forget_folds(pipeline)
     if params.threshold is not None:
         threshold = _best_threshold(params, features, training, folds)
         pipeline.steps[-1] = ("model", _with_threshold(pipeline, threshold, training))
-    return pipeline
+    return pipeline, stop
 
 
 def _sample_weights(params: TrainParams, training: Dataset) -> npt.NDArray[np.float64] | None:

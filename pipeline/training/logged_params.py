@@ -19,6 +19,8 @@ def used_params(params: TrainParams) -> dict[str, str]:
     ignored = _OF_CLASSES if params.task == REGRESSION else set()
     if params.model in ESTIMATORS and not any(n.endswith("max_iter") for n in ESTIMATORS[params.model].takes):
         ignored = ignored | {"max_iter"}
+    if params.model in ESTIMATORS and not ESTIMATORS[params.model].stops_early:
+        ignored = ignored | {"early_stopping"}
     if params.time is not None:
         ignored = ignored | {"split"}
     return {name: text for name, text in params.as_text().items() if name not in ignored}

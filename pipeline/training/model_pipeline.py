@@ -18,7 +18,7 @@ import pandas as pd
 import skops.io
 from sklearn.base import BaseEstimator
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.compose import TransformedTargetRegressor
+from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils._param_validation import InvalidParameterError
@@ -37,6 +37,7 @@ ParamsType = TypeVar("ParamsType", bound=TrainParams)
 
 _log = logging.getLogger(__name__)
 
+_NOT_SETTABLE = ("verbose", "verbosity", "callbacks", "early_stopping_rounds")
 _TRIED_ROWS = 1000  # rows of each class that `check_model_params` fits at most
 
 
@@ -61,6 +62,9 @@ def build_pipeline(params: TrainParams, features: pd.DataFrame, folds: list[tupl
     steps: list[tuple[str, Any]] = []
     is_regression = params.task == REGRESSION
     preparation = column_transformer(features, params, is_scaled(params, features), is_regression, folds)
+    if preparation is None and ESTIMATORS[params.model].stops_early:
+        # XGBoost and LightGBM refuse some names of columns, so they get an array.
+        preparation = ColumnTransformer([("numbers", "passthrough", list(features))])
     if preparation is not None:
         steps.append(("prepare", preparation))
     estimator = create_estimator(params)
@@ -99,7 +103,10 @@ def resolve_model(params: ParamsType, dataset: Dataset) -> ParamsType:
 
 def default_arguments(model: str, task: str, names: Collection[str]) -> dict[str, Any]:
     """Return the values that arguments of an estimator have if nobody sets them."""
-    defaults = _import_estimator(ESTIMATORS[model].factory_of(task)).get_params()
+    defaults = {
+        **_import_estimator(ESTIMATORS[model].factory_of(task)).get_params(),
+        **ESTIMATORS[model].fixed,
+    }
     return {name: defaults[name] for name in names}
 
 
@@ -177,20 +184,25 @@ def create_estimator(params: TrainParams) -> BaseEstimator:
     Raises
     ------
     InvalidParameter
-        If `model_params` has a key that the estimator does not know.
+        If `model_params` has a key that the estimator does not know, or its package is not installed.
     """
     model = ESTIMATORS[DEFAULT_MODELS[CLASSIFICATION] if params.model == AUTO else params.model]
-    own = {key: getattr(params, key.rpartition("__")[2]) for key in model.takes}
+    if not model.is_installed(params.task):
+        fix = "pip install '.[boosting]'" if model.stops_early else "install it"
+        lacking = f"the package {model.package_of(params.task)} is not installed"
+        raise InvalidParameter("model", params.model, f"{lacking}: {fix}")
+    own = {model.renamed.get(key, key): key.rpartition("__")[2] for key in model.takes}
     estimator = _import_estimator(model.factory_of(params.task))
     is_pipeline = isinstance(estimator, Pipeline)  # of which only the arguments of its steps can be set
     settable = {name for name in estimator.get_params() if "__" in name or not is_pipeline}
     # `max_iter` and `random_state` have parameters of their own; `verbose` would print to stdout.
-    valid = sorted(name for name in settable - set(own) if not name.endswith("verbose"))
+    valid = sorted(name for name in settable - set(own) if not name.endswith(_NOT_SETTABLE))
     if unknown := sorted(set(params.model_params) - set(valid)):
-        hint = f"; use the parameter {unknown[0]} of the training" if unknown[0] in own else ""
+        hint = f"; use the parameter {own[unknown[0]]} of the training" if unknown[0] in own else ""
         known = f"{params.model} takes no {unknown[0]!r} here{hint}; valid: {', '.join(valid)}"
         raise _invalid_model_params(params, known)
-    return estimator.set_params(**own, **params.model_params)
+    values = {argument: getattr(params, name) for argument, name in own.items()}
+    return estimator.set_params(**{**model.fixed, **values, **params.model_params})
 
 
 def _import_estimator(place: str) -> BaseEstimator:

@@ -22,6 +22,7 @@ from pipeline.data.dataset import Dataset
 from pipeline.data.folds import check_folds
 from pipeline.data.leaks import warn_of_leaks
 from pipeline.data.load import load_dataset
+from pipeline.estimators import ESTIMATORS
 from pipeline.params.definitions import TrainParams
 from pipeline.params.fields import as_text
 from pipeline.tracking import runs
@@ -96,6 +97,9 @@ def train(params: TrainParams) -> TrainResult:
         description = render_model_card(fitted)
         tags = _tags(fitted)
         runs.log_metrics(run_id, logged_params(params), fitted.metrics, tags, description)
+        runs.log_curves(
+            run_id, {f"loss/{side}": list(enumerate(loss, 1)) for side, loss in fitted.losses.items()}
+        )
         runs.log_dataset(dataset, name=Path(params.data).stem)
         model_id, files = log_model(
             fitted.estimator,
@@ -104,6 +108,7 @@ def train(params: TrainParams) -> TrainResult:
             predicted=fitted.predicted,
             target_names=dataset.target_names,
             trusted=trusted,
+            package=ESTIMATORS[params.model].package_of(params.task),
         )
         with runs.artifacts_folder() as folder:
             _write_evidence(folder / EVIDENCE, fitted)

@@ -9,7 +9,14 @@ from pathlib import Path
 
 # Types in the models of `pipeline` that skops does not trust by default. Loading accepts only these, even
 # if the model's own file lists more types.
+#
+# The boosters of XGBoost and LightGBM hold bytes or text that the C++ code of these libraries parses when
+# skops restores them by `__setstate__`, as for their native formats. No Python code of the file runs.
 TRUSTED_TYPES = (
+    "collections.OrderedDict",  # in a booster of LightGBM
+    "lightgbm.basic.Booster",
+    "lightgbm.sklearn.LGBMClassifier",
+    "lightgbm.sklearn.LGBMRegressor",
     "numpy.dtype",
     "registry_tools.data.dates.date_parts",
     "sklearn.calibration._CalibratedClassifier",
@@ -24,6 +31,9 @@ TRUSTED_TYPES = (
     "sklearn.neighbors._ball_tree.BallTree",
     "sklearn.neighbors._kd_tree.KDTree",
     "sklearn.tree._tree.Tree",
+    "xgboost.core.Booster",
+    "xgboost.sklearn.XGBClassifier",
+    "xgboost.sklearn.XGBRegressor",
 )
 
 

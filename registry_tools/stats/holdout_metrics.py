@@ -47,7 +47,9 @@ def classification_metrics(
         "f1_macro": f1.mean(),
     }
     if probabilities is not None:
-        values["log_loss"] = log_loss(labels, probabilities, labels=codes)
+        # XGBoost has probabilities of single precision, whose sums scikit-learn would warn of.
+        exact = probabilities / probabilities.sum(axis=1, keepdims=True)
+        values["log_loss"] = log_loss(labels, exact, labels=codes)
         if rows.all():
             scores = probabilities[:, 1] if len(codes) == 2 else probabilities
             values["roc_auc"] = roc_auc_score(labels, scores, multi_class="ovr")

@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pipeline.errors import InvalidParameter
-from pipeline.estimators import models_of
+from pipeline.estimators import ESTIMATORS, models_of
 from pipeline.params.definitions import TrainParams
 from pipeline.result_text import train_lines
 from pipeline.training.scoring import bootstrap_estimate, measure, warn_if_no_better_than_constant
@@ -41,12 +41,14 @@ def test_every_regressor_is_saved_loads_and_predicts_numbers(
 ) -> None:
     monkeypatch.delenv("REGISTRY_TOOLS_TRUST", raising=False)
     result = train(line_params(line_csv, model=model))
-    assert set(result.metrics) == REGRESSION_METRICS | {"cv/rmse_mean", "cv/rmse_std", "train/rmse"}
+    iterations = {"iterations"} if ESTIMATORS[model].stops_early else set()
+    expected = REGRESSION_METRICS | {"cv/rmse_mean", "cv/rmse_std", "train/rmse"} | iterations
+    assert set(result.metrics) == expected
     assert result.metrics["r2"] > 0.5
     loaded = load_model("line@staging")
     assert loaded.info.target_names is None
     predicted = loaded.predict([{"x": 1.0, "z": 0.0, "size": "never seen"}])
-    assert predicted.dtype == np.float64
+    assert predicted.dtype.kind == "f"
     assert predicted[0] == pytest.approx(125, abs=15)
 
 
