@@ -139,7 +139,7 @@ def test_every_console_block_of_the_documents_is_run_by_a_test() -> None:
     adopted = "how-to/your-own-table"
     served, scored = ("how-to/serve-a-stage", "reference/http-api"), ("scoring", "how-to/monitor-and-retrain")
     followed = {"tutorial", *(f"how-to/{guide}" for guide in CONTINUED)}
-    own = ("from-a-joblib-file", "honest-splits", "predict-a-number", "rare-classes")
+    own = ("explain-predictions", "from-a-joblib-file", "honest-splits", "predict-a-number", "rare-classes")
     run = {"../README", "training", adopted, *(f"how-to/{page}" for page in own), *served, *scored, *followed}
     shown = {
         os.path.relpath(document.with_suffix(""), ROOT / "docs")

@@ -175,6 +175,32 @@ def importance(entries: Sequence[Mapping[str, Any]], name: str = "accuracy", ris
     return figure
 
 
+def partial_dependence(found: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw the mean prediction by the value of each column.
+
+    Parameters
+    ----------
+    found
+        The result of `plot_data.partial_dependence`.
+    """
+    figure = Figure(figsize=(3.2 * len(found), 3.8), layout="constrained")
+    panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
+    for axes, entry in zip(panels, found, strict=True):
+        x = values = entry["values"]
+        if not all(type(value) in (int, float) for value in values):
+            x = range(len(values))
+            labelled = x[:: 1 + len(x) // 6]
+            labels = [_short(str(values[place])) for place in labelled]
+            axes.set_xticks(labelled, labels=labels, rotation=30, ha="right", rotation_mode="anchor")
+        for color, (name, means) in zip(_COLORS, entry["mean"].items(), strict=False):
+            axes.plot(x, means, ".-", color=color, label=_short(name))
+        axes.set_xlabel(_short(entry["column"]))
+    panels[0].set_ylabel("mean prediction" if "prediction" in found[0]["mean"] else "mean probability")
+    panels[-1].legend(fontsize="small", frameon=False)
+    figure.suptitle("Partial dependence on the most important columns")
+    return figure
+
+
 def learning_curve(points: Sequence[Mapping[str, Any]], name: str = "accuracy") -> Figure:
     """Draw the metric on training rows and holdout by the number of training rows.
 

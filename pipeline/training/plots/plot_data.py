@@ -1,4 +1,4 @@
-"""Compute the values of the plots of a run: curves, reliability, importance and learning curve.
+"""Compute the values of the plots of a run: curves, reliability, importance, dependence, learning curve.
 
 The functions return plain lists and dicts, which `figures` draws and `save_plots` writes as JSON.
 """
@@ -18,6 +18,7 @@ from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
 
 from pipeline.data.dataset import Dataset
 from pipeline.training.scoring import Scorer, scorer
+from registry_tools.data.dates import are_dates
 from registry_tools.errors import first_line
 from registry_tools.stats.metric import Metric, Outcomes
 
@@ -30,6 +31,7 @@ _BINS = 10
 _REPEATS = 5
 _SHARES = (0.1, 0.25, 0.5, 0.75)
 _MOST_ROWS = 2000  # points of a scatter plot
+_GRID, _SAMPLE, _MOST_LINES = 20, 100, 5  # values, rows and classes of a partial dependence
 
 
 def one_against_the_rest(
@@ -121,15 +123,11 @@ def importance(estimator: Any, holdout: Dataset, metric: Metric, random_state: i
     random_state
         The seed of the permutations.
     """
-    score = scorer(metric, holdout.target_names)
-    sign = -1 if metric.less_is_better else 1
-
-    def signed(*rows: Any) -> float:
-        return sign * score(*rows)
-
+    score, sign = scorer(metric, holdout.target_names), -1 if metric.less_is_better else 1
     features, labels = holdout.features, holdout.labels
+    repeats = {"n_repeats": _REPEATS, "random_state": random_state}
     found = permutation_importance(
-        estimator, features, labels, scoring=signed, n_repeats=_REPEATS, random_state=random_state
+        estimator, features, labels, scoring=lambda *rows: sign * score(*rows), **repeats
     )
     values = zip(features.columns, found.importances_mean, found.importances_std, strict=True)
     entries = [
@@ -137,6 +135,53 @@ def importance(estimator: Any, holdout: Dataset, metric: Metric, random_state: i
         for column, mean, std in values
     ]
     return sorted(entries, key=lambda entry: -entry["mean"])
+
+
+def partial_dependence(estimator: Any, training: Dataset, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the mean prediction by the value of each column, while the other columns keep their values.
+
+    It is the mean probability of the second of two classes, of at most five of more classes (the ones with
+    the most rows), or the mean predicted number. Without probabilities, the result is empty.
+
+    Parameters
+    ----------
+    estimator
+        The fitted pipeline.
+    training
+        The training rows, of which at most 100 are predicted.
+    columns
+        The raw columns.
+    """
+    names = training.target_names
+    if names and not hasattr(estimator, "predict_proba"):
+        return []
+    predict = estimator.predict_proba if names else estimator.predict
+    classes = [names[code] for code in estimator.classes_] if names else ["prediction"]
+    most = sorted(training.labels.value_counts().index[:_MOST_LINES]) if len(names) > 2 else []
+    shown = [names[code] for code in most] or classes[-1:]
+    sample = training.features.sample(min(len(training.labels), _SAMPLE), random_state=0)
+    found = []
+    # `sklearn.inspection.partial_dependence` refuses whole numbers and predicts each value by itself.
+    for column in columns:
+        values = _dependence_values(training.features[column].dropna())
+        if not len(values):
+            continue
+        rows = sample.iloc[np.tile(np.arange(len(sample)), len(values))]
+        rows = rows.assign(**{column: values.repeat(len(sample)).to_numpy()})
+        means = predict(rows).reshape(len(values), len(sample), -1).mean(axis=1).round(6)
+        curves = {name: means[:, classes.index(name)].tolist() for name in shown}
+        found.append({"column": column, "values": values.tolist(), "mean": curves})
+    return found
+
+
+def _dependence_values(known: pd.Series) -> pd.Series:
+    """Return all values if they are few, else the commonest texts, or numbers or dates of 20 quantiles."""
+    if known.nunique() <= _GRID:
+        return known.drop_duplicates().sort_values()
+    if not pd.api.types.is_numeric_dtype(known) and not are_dates(known):
+        return known.value_counts().index[:_GRID].to_series()
+    places = np.linspace(0.02, 0.98, _GRID) * (len(known) - 1)  # an outlier would take most of the axis
+    return known.sort_values().iloc[places.astype(int)].drop_duplicates()
 
 
 def learning_curve(

@@ -22,6 +22,7 @@ _log = logging.getLogger(__name__)
 
 # For a table with more values, the repeated fits and predictions would take longer than the training.
 _MOST_CELLS = 200_000
+_MOST_DEPENDENCES = 4  # columns
 
 Plot = tuple[str, Figure, Any]  # the name of the files, the figure, and its values
 
@@ -44,11 +45,14 @@ def _plots(fitted: FittedModel) -> Iterator[Plot]:
     else:
         yield from _class_plots(fitted, fitted.counts)
     if training.features.size + holdout.features.size > _MOST_CELLS:
-        _log.warning("permutation importance and learning curve are left out: the table is too large")
+        _log.warning("importance, partial dependence and learning curve are left out: the table is too large")
         return
     metric, seed = metric_of(fitted.params), fitted.params.random_state
     entries = plot_data.importance(estimator, holdout, metric, seed)
     yield "permutation_importance", figures.importance(entries, metric.name, metric.less_is_better), entries
+    most_important = [entry["column"] for entry in entries[:_MOST_DEPENDENCES]]
+    if dependence := plot_data.partial_dependence(estimator, training, most_important):
+        yield "partial_dependence", figures.partial_dependence(dependence), dependence
     fit = functools.partial(fit_pipeline, fitted.params, fitted.dataset.features)
     points = plot_data.learning_curve(fit, estimator, training, holdout, metric, seed)
     if len(points) > 1:

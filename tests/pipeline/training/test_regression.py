@@ -68,7 +68,8 @@ def test_a_table_of_numbers_needs_no_parameter_beyond_data_target_and_name(
     assert "| root mean squared error, 95% interval |" in version.description
     assert train_lines(result)[1].startswith(f"rmse      {result.value:.4f} on 30 held-out rows, trained on")
     plots = {path.name for path in artifacts_of(result, "plots").iterdir()}
-    pictures = ("residuals", "predicted_against_true", "permutation_importance", "learning_curve")
+    pictures = ("residuals", "predicted_against_true", "learning_curve")
+    pictures += ("permutation_importance", "partial_dependence")
     assert plots == {f"{name}.{kind}" for name in pictures for kind in ("png", "json")}
 
 

@@ -37,7 +37,7 @@ METRICS = {"accuracy", "balanced_accuracy", "f1_macro", "log_loss", "roc_auc"}
 
 PICTURES = (
     *("confusion_matrix", "learning_curve", "permutation_importance"),
-    *("reliability", "roc_and_precision_recall"),
+    *("partial_dependence", "reliability", "roc_and_precision_recall"),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +12,11 @@ import pytest
 from sklearn.base import clone
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.svm import LinearSVC
 
 from pipeline.data.dataset import Dataset
+from pipeline.params.definitions import TrainParams
+from pipeline.training.fit_pipeline import fit_pipeline
 from pipeline.training.plots import figures, plot_data
 from registry_tools.stats.metric import Outcomes, find_metric
 from registry_tools.task import CLASSIFICATION, REGRESSION
@@ -70,6 +74,61 @@ def test_the_only_informative_column_has_the_largest_importance() -> None:
     entries = plot_data.importance(fitted, dataset(table, labels), ACCURACY, 1)
     assert [entry["column"] for entry in entries] == ["all", "noise"]
     assert entries[0]["mean"] > 0.3 > abs(entries[1]["mean"])
+
+
+def test_partial_dependence_is_the_mean_prediction_at_each_value() -> None:
+    rng = np.random.default_rng(1)
+    table = pd.DataFrame({"x": rng.normal(size=80), "n": rng.integers(0, 3, 80), "z": rng.random(80)})
+    rows = dataset(table, 3 * table["x"] + 5 * table["n"], ())
+    x, n = plot_data.partial_dependence(LinearRegression().fit(rows.features, rows.labels), rows, ["x", "n"])
+    assert n["values"] == [0, 1, 2]
+    assert np.diff(n["mean"]["prediction"]) == pytest.approx(5, abs=1e-5)
+    assert len(x["values"]) == 20
+    slopes = np.diff(x["mean"]["prediction"]) / np.diff(x["values"])
+    assert slopes == pytest.approx(3, abs=1e-2)
+
+
+def test_partial_dependence_has_the_second_of_two_classes_or_the_five_largest() -> None:
+    rng = np.random.default_rng(1)
+    table = pd.DataFrame({"x": rng.normal(size=200)})
+    two = dataset(table, (table["x"] > 0).astype(int))
+    (entry,) = plot_data.partial_dependence(LogisticRegression().fit(table, two.labels), two, ["x"])
+    assert list(entry["mean"]) == ["yes"]
+    assert entry["mean"]["yes"] == sorted(entry["mean"]["yes"])
+    codes = pd.Series(np.arange(200) % 7).clip(upper=5)
+    many = dataset(table, codes, tuple("abcdef"))
+    (entry,) = plot_data.partial_dependence(LogisticRegression().fit(table, codes), many, ["x"])
+    assert list(entry["mean"]) == ["a", "b", "c", "d", "f"]
+    assert plot_data.partial_dependence(LinearSVC().fit(table, codes), many, ["x"]) == []
+
+
+def test_partial_dependence_takes_text_dates_and_missing_values() -> None:
+    rng = np.random.default_rng(1)
+    table = pd.DataFrame(
+        {
+            "town": pd.Series(rng.choice(["Ulm", "Bonn"], 90), dtype=object).where(
+                rng.random(90) > 0.2, None
+            ),
+            "code": pd.Series([f"c{n % 40}" for n in range(90)], dtype=object),
+            "day": pd.date_range("2024-01-01", periods=90).strftime("%Y-%m-%d").astype(object),
+            "tame": rng.random(90) > 0.5,
+            "gap": np.where(rng.random(90) > 0.5, rng.normal(size=90), np.nan),
+            "none": np.nan,
+        }
+    )
+    rows = dataset(table, pd.Series(rng.integers(0, 2, 90)))
+    columns, fitted = list(table), fit_pipeline(TrainParams(model="logistic_regression"), table, rows)
+    found = plot_data.partial_dependence(fitted, rows, columns)
+    values = {entry["column"]: entry["values"] for entry in found}
+    assert list(values) == columns[:5]
+    assert values["town"] == ["Bonn", "Ulm"]
+    assert values["tame"] == [False, True]
+    assert len(values["code"]) == len(values["day"]) == 20
+    assert values["day"] == sorted(values["day"])
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    figure = figures.partial_dependence(found)
+    assert [axes.get_xlabel() for axes in figure.axes] == columns[:5]
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["Bonn", "Ulm"]
 
 
 def fit(estimator: Any) -> Callable[[Dataset], Any]:
