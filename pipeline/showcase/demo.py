@@ -22,9 +22,9 @@ from pipeline.showcase.load_generator import FlowerSampler, LoadGenerator
 from pipeline.showcase.servers import check_port, project_environment, run_module, run_server
 from registry_tools.mlflow_store.client import connect
 
-_WINDOW = 500  # rows of each window
+_WINDOW, _WINDOW_SECONDS = 500, 60  # rows of each window, and the longest wait for them
 _WIDER = 0.8  # cm by which petals seem wider under the new lamp
-_START_SECONDS = 60.0
+_LOAD_SECONDS = 60  # that the server may take to load a new version
 _LOG = "predictions"
 _MARK = ".demo"
 Echo = Callable[[str], None]
@@ -58,9 +58,9 @@ class _Demo:
 
     def report_step(self, title: str, command: str = "", output: str = "", tone: str = "") -> None:
         """Report a step in the terminal and on the page."""
-        self.page.add(title, command, output, tone)
-        self.echo(f"{self.page.steps[-1].at:4d} s  {title}")
-        for line in filter(str.strip, [command, *output.splitlines()]):
+        step = self.page.add(title, command, output, tone)
+        self.echo(f"{step.at:4d} s  {title}")
+        for line in filter(None, [command, *step.output]):
             self.echo(f"        {line}")
 
 
@@ -141,8 +141,9 @@ def _send_window(demo: _Demo, traffic: LoadGenerator) -> None:
     """Send the flowers of one window, and record its start time."""
     traffic.sent.clear()
     traffic.since = time.time()
-    for _ in range(10):
-        traffic.wait_for(_WINDOW // 10)
+    for _ in range(_WINDOW_SECONDS):
+        if traffic.wait_until(lambda: len(traffic.sent) >= _WINDOW, seconds=1):
+            break
         demo.page.write()
     time.sleep(2)  # the server writes the log every second
 
@@ -172,11 +173,8 @@ def _wait_for_version(demo: _Demo, traffic: LoadGenerator, version: int) -> None
     PipelineError
         If that takes longer than a minute.
     """
-    until = time.monotonic() + _START_SECONDS
-    while traffic.version != version:
-        if time.monotonic() > until:
-            raise PipelineError(f"the server did not load version {version} within {_START_SECONDS:.0f} s")
-        time.sleep(0.1)
+    if not traffic.wait_until(lambda: traffic.version == version, _LOAD_SECONDS):
+        raise PipelineError(f"the server did not load version {version} within {_LOAD_SECONDS} s")
     demo.report_step(f"the server has loaded version {version}, and no request was lost", tone="good")
 
 

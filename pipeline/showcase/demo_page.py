@@ -44,12 +44,13 @@ class DemoPage:
     traffic: LoadGenerator | None = None
     began: float = field(default_factory=time.monotonic)
 
-    def add(self, title: str, command: str = "", output: str = "", tone: str = "") -> None:
-        """Add a step, and write the page."""
-        lines = tuple(line for line in output.splitlines() if line.strip())
-        at = int(time.monotonic() - self.began)
-        self.steps.append(DemoStep(at, title, command, lines, tone))
+    def add(self, title: str, command: str, output: str, tone: str) -> DemoStep:
+        """Add a step, write the page, and return the step."""
+        lines = tuple(filter(str.strip, output.splitlines()))
+        step = DemoStep(int(time.monotonic() - self.began), title, command, lines, tone)
+        self.steps.append(step)
         self.write()
+        return step
 
     def write(self) -> None:
         """Write the page atomically."""

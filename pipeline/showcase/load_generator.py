@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pandas as pd
+import requests
 from sklearn.datasets import load_iris
 
 _PAUSE = 0.012  # seconds between two flowers
@@ -73,33 +72,30 @@ class LoadGenerator:
         """Whether each of the last predictions was correct."""
         return list(self._correct)
 
-    def wait_for(self, rows: int, seconds: float = 60) -> None:
-        """Wait until `rows` more responses have arrived, at most `seconds`."""
-        until, wanted = time.monotonic() + seconds, self.responses + rows
-        while self.responses < wanted and time.monotonic() < until:
+    def wait_until(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """Wait until a condition holds, at most `seconds`; return whether it does."""
+        until = time.monotonic() + seconds
+        while not condition() and time.monotonic() < until:
             time.sleep(0.05)
+        return condition()
 
     def _run(self) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
-        while not self._ending.wait(_PAUSE):
-            values, name = self._flowers.draw(self.wider)
-            try:
-                request, self.version, prediction = self._send(connection, values)
-            except (OSError, http.client.HTTPException, ValueError):
-                self.failed += 1
-                connection.close()
-                continue
-            self.responses += 1
-            self._correct.append(prediction == name)
-            self.sent.append((request, values, name))
-        connection.close()
+        with requests.Session() as session:
+            session.trust_env = False  # no proxy
+            while not self._ending.wait(_PAUSE):
+                values, name = self._flowers.draw(self.wider)
+                try:
+                    request, self.version, prediction = self._send(session, values)
+                except requests.RequestException:
+                    self.failed += 1
+                    continue
+                self.responses += 1
+                self._correct.append(prediction == name)
+                self.sent.append((request, values, name))
 
-    def _send(self, connection: http.client.HTTPConnection, values: Sequence[float]) -> tuple[str, int, str]:
-        body = json.dumps({"features": list(values)})
-        connection.request("POST", "/predict", body, {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        content = json.loads(response.read())
-        if response.status != 200:
-            raise ValueError(response.status)
+    def _send(self, session: requests.Session, values: Sequence[float]) -> tuple[str, int, str]:
+        address = f"http://127.0.0.1:{self._port}/predict"
+        response = session.post(address, json={"features": values}, timeout=10)
+        response.raise_for_status()
         version = int(response.headers["X-Model-Version"])
-        return response.headers["X-Request-Id"], version, content["prediction"]
+        return response.headers["X-Request-Id"], version, response.json()["prediction"]

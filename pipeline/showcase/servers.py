@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -107,7 +106,7 @@ def wait_until_healthy(address: str, process: subprocess.Popen[bytes], log: str 
             with urllib.request.urlopen(f"{address}/health", timeout=2):
                 if process.poll() is None:
                     return
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
+        except OSError:
             time.sleep(0.2)
     raise PipelineError(f"the {what} did not respond within {_START_SECONDS} s")
 
