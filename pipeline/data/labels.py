@@ -7,8 +7,7 @@ import logging
 import numpy as np
 import pandas as pd
 
-from pipeline.data.check import convert_column
-from pipeline.data.columns import is_numeric
+from pipeline.data.columns import convert_column, is_numeric
 from pipeline.data.dataset import quoted_values
 from pipeline.errors import DataError
 from pipeline.params.fields import AUTO

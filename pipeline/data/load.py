@@ -12,7 +12,7 @@ from sklearn.datasets import load_iris
 from sklearn.utils import resample
 
 from pipeline.data import row_roles
-from pipeline.data.check import usable_columns
+from pipeline.data.columns import usable_columns
 from pipeline.data.dataset import Dataset, quoted_values
 from pipeline.data.labels import class_codes, decide_task, label_numbers
 from pipeline.data.split import split_rows
