@@ -171,8 +171,7 @@ def training_params(watched: VersionInfo, baseline: TrainingBaseline, name: str,
     given = {role: before[role] for role in ("group", "weight", "time") if before.get(role, "none") != "none"}
     roles = given.values()
     needed = [*baseline.columns, baseline.target, *roles]
-    lacking = [column for column in needed if column not in columns]
-    if lacking:
+    if lacking := [column for column in needed if column not in columns]:
         what = "label" if lacking[0] == baseline.target else "feature"
         what = "column of groups, times or weights" if lacking[0] in roles else what
         raise DataError(

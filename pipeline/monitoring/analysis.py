@@ -6,6 +6,7 @@ the live performance, and corrects their p-values together. It reads no files an
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,13 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pipeline.data.columns import is_numeric
 from pipeline.monitoring import drift_tests
 from pipeline.monitoring.data.labels import LabelledPredictions
-from pipeline.monitoring.data.window import CurrentWindow, count_categories
+from pipeline.monitoring.data.window import CurrentWindow
 from pipeline.monitoring.drift_tests import DriftTest
 from pipeline.monitoring.performance import PERMUTATION, LivePerformance, compare_live
-from pipeline.training.baseline import NumericProfile, TrainingBaseline, as_category, numeric_profile
+from pipeline.training.baseline import CategoryProfile, NumericProfile, TrainingBaseline, numeric_profile
 from registry_tools.task import CLASSIFICATION
 
 _JOINT_ROWS = 5000  # rows of the window that the joint test reads at most
@@ -143,15 +143,19 @@ def analyse_window(
     tests: list[DriftTest] = []
     features: list[FeatureDrift] = []
     if window.rows >= min_rows:
-        for name in baseline.columns:
-            feature, feature_tests = _analyse_feature(name, baseline, window)
+        joint: tuple[dict[str, pd.Series], dict[str, pd.Series]] = {}, {}
+        few = min(window.rows, _JOINT_ROWS)
+        drawn = np.sort(np.random.default_rng(0).choice(window.rows, few, replace=False))
+        for name, profile in baseline.columns.items():
+            sides = baseline.sample_column(name), window.column(name, profile)
+            feature, feature_tests = _analyse_feature(name, profile, *sides)
             if name in baseline.times:  # later dates and times are no drift
                 tests += [test for test in feature_tests if test.kind == drift_tests.MISSING]
                 continue
             features.append(feature)
             tests += feature_tests
-        both = (_normalise_columns(each, baseline) for each in (baseline.sample, window.sample(_JOINT_ROWS)))
-        more = (prediction_test, drift_tests.joint_test(*both), live_test)
+            joint[0][name], joint[1][name] = sides[0], sides[1].iloc[drawn]
+        more = (prediction_test, drift_tests.joint_test(*map(pd.DataFrame, joint)), live_test)
         tests += [test for test in more if test is not None]
     detectable_shift = drift_tests.detectable_shift(
         max(window.rows, min_rows), len(baseline.sample), len(tests) or len(baseline.columns) + 2, alpha
@@ -175,9 +179,10 @@ def _compare_predictions(
 ) -> tuple[Mapping[str, int] | NumericProfile, Mapping[str, int] | NumericProfile, DriftTest | None]:
     """Return the predictions on the holdout, those of the window, and the test of their drift."""
     if baseline.task == CLASSIFICATION:
-        counts = count_categories(window.predictions)[0] if window.predictions is not None else {}
+        names = [] if window.predictions is None else window.predictions.drop_null().to_pylist()
+        counts = dict(sorted(Counter(names).items()))
         test = drift_tests.chi_squared_test(baseline.predictions, counts, drift_tests.PREDICTIONS)
-        return dict(baseline.predictions), dict(sorted(counts.items())), test
+        return dict(baseline.predictions), counts, test
     before = baseline.predicted_numbers
     if window.predictions is None:
         return numeric_profile(before), {}, None
@@ -186,62 +191,37 @@ def _compare_predictions(
     return numeric_profile(before), numeric_profile(current), test
 
 
-def _normalise_columns(rows: pd.DataFrame, baseline: TrainingBaseline) -> pd.DataFrame:
-    """Return the columns of the baseline as float64 numbers and as category names, without times."""
-    columns = {}
-    for name, profile in baseline.columns.items():
-        if name in baseline.times:
-            continue
-        values = rows[name]
-        if isinstance(profile, NumericProfile):
-            columns[name] = pd.to_numeric(values, errors="coerce").astype("float64")
-        else:
-            if profile.is_boolean and is_numeric(values):
-                values = values.map({0: False, 1: True})
-            known = values.astype(object).where(values.notna(), None)
-            columns[name] = known.map(as_category, na_action="ignore")
-    return pd.DataFrame(columns)
-
-
 def _analyse_feature(
-    name: str, baseline: TrainingBaseline, window: CurrentWindow
+    name: str, profile: NumericProfile | CategoryProfile, sample: pd.Series, current: pd.Series
 ) -> tuple[FeatureDrift, list[DriftTest]]:
-    profile, parts = baseline.columns[name], max(1, min(_MAX_PARTS, window.rows // _PART_ROWS))
+    divided = np.array_split(np.arange(len(current)), max(1, min(_MAX_PARTS, len(current) // _PART_ROWS)))
+    whole_and_parts = current, *(current.iloc[rows] for rows in divided)
+    unseen: int | None = None
     if isinstance(profile, NumericProfile):
-        values = window.numeric_values(name)
-        expected_values = baseline.sample[name].to_numpy(float, na_value=np.nan)
-        missing, unseen = int(np.isnan(values).sum()), None
-        distribution_test = drift_tests.ks_test(expected_values, values, name)
+        distribution_test = drift_tests.ks_test(sample.to_numpy(), current.to_numpy(), name)
         edges = np.unique(profile.quantiles[1:-1])
-        expected = _bin_counts(expected_values, edges)
-        stability = drift_tests.psi(expected, _bin_counts(values, edges))
-        over_time = [
-            drift_tests.psi(expected, _bin_counts(part, edges)) for part in np.array_split(values, parts)
-        ]
+        expected = _bin_counts(sample, edges)
+        stability, *over_time = (drift_tests.psi(expected, _bin_counts(p, edges)) for p in whole_and_parts)
     else:
-        counts, missing = window.category_counts(name, profile.is_boolean)
+        counts = current.value_counts().to_dict()
         known = {**profile.counts, **({_OTHERS: profile.others} if profile.others else {})}
-        unseen = sum(count for category, count in counts.items() if category not in profile.counts)
-        unseen = None if profile.others else unseen
+        if not profile.others:
+            unseen = sum(count for category, count in counts.items() if category not in profile.counts)
         # The profile names only its most frequent categories. Chance decides which those are, so a
         # test against other rows would raise false alarms.
         distribution_test = None if profile.others else drift_tests.chi_squared_test(known, counts, name)
-        stability = _psi_of_counts(known, counts)
-        over_time = [
-            _psi_of_counts(known, part.category_counts(name, profile.is_boolean)[0])
-            for part in window.split(parts)
-        ]
-    sides = (profile.missing, profile.rows), (missing, window.rows)
+        stability, *over_time = (_psi_of_counts(known, p.value_counts().to_dict()) for p in whole_and_parts)
+    sides = (profile.missing, profile.rows), (int(current.isna().sum()), len(current))
     tests = distribution_test, drift_tests.missing_values_test(*sides, name)
-    before, current = (gone / max(rows, 1) for gone, rows in sides)
+    before, now = (gone / max(rows, 1) for gone, rows in sides)
     is_number = isinstance(profile, NumericProfile)
-    feature = FeatureDrift(name, is_number, stability, tuple(over_time), before, current, unseen)
+    feature = FeatureDrift(name, is_number, stability, tuple(over_time), before, now, unseen)
     return feature, [test for test in tests if test is not None]
 
 
-def _bin_counts(values: npt.NDArray[np.float64], edges: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    known = values[~np.isnan(values)]
-    return np.bincount(np.searchsorted(edges, known, side="right"), minlength=len(edges) + 1)
+def _bin_counts(values: pd.Series, edges: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    places = np.searchsorted(edges, values.dropna(), side="right")
+    return np.bincount(places, minlength=len(edges) + 1)
 
 
 def _psi_of_counts(expected: Mapping[str, int], current: Mapping[str, int]) -> float:

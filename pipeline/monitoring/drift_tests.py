@@ -223,10 +223,8 @@ def _encode(rows: pd.DataFrame) -> Floats:
         values = rows[name]
         missing = values.isna().to_numpy()
         if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
-            scores = np.zeros(len(values))
-            ranks = stats.rankdata(values.to_numpy(float)[~missing])
-            scores[~missing] = stats.norm.ppf((ranks - 0.5) / max(len(ranks), 1))
-            columns.append(scores)
+            ranks = values.rank().to_numpy(float)
+            columns.append(np.nan_to_num(stats.norm.ppf((ranks - 0.5) / max(values.count(), 1))))
         else:
             text = values.astype(str).where(~missing)
             for category in text.value_counts().index[:_CATEGORIES]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,32 +14,56 @@ from pipeline.monitoring.analysis import Analysis, FeatureDrift
 from pipeline.monitoring.data.window import CurrentWindow
 from pipeline.training.baseline import NumericProfile, TrainingBaseline
 
-MAX_FEATURES = 12  # features in one figure
+MAX_FEATURES, _MAX_LINES = 12, 6  # features in the first figure, and in the figure over time
 _COLUMNS, _BINS, _CATEGORIES = 3, 20, 8
 _BASELINE_COLOR, _CURRENT_COLOR = "#0072B2", "#D55E00"
 
 
-def draw_features(baseline: TrainingBaseline, window: CurrentWindow, shown: Sequence[FeatureDrift]) -> Figure:
-    """Draw the values of features, baseline and current window, with one panel for each feature.
+def draw_figures(
+    analysis: Analysis, baseline: TrainingBaseline, window: CurrentWindow
+) -> dict[str, tuple[str, bytes]]:
+    """Return the title and the PNG bytes of each figure, by name.
 
     Parameters
     ----------
+    analysis
+        The analysis of a window with enough rows.
     baseline, window
         The training baseline and the current window.
-    shown
-        The features to draw.
     """
+    shown = sorted(analysis.features, key=lambda feature: -feature.psi)[:MAX_FEATURES]
+    some = f", the {len(shown)} with the largest PSI" if len(shown) < len(analysis.features) else ""
+    drawn = {"features": (f"Features{some}", _draw_features(baseline, window, shown))} if shown else {}
+    if analysis.predictions:
+        drawn["predictions"] = ("Predictions", _draw_predictions(analysis, baseline, window))
+    if shown and len(shown[0].psi_over_time) > 1:
+        drawn["over_time"] = ("PSI over the window", _draw_psi_over_time(shown[:_MAX_LINES]))
+    return {name: (title, _png(figure)) for name, (title, figure) in drawn.items()}
+
+
+def _png(figure: Figure) -> bytes:
+    content = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # matplotlib draws a box for the letter
+        figure.savefig(content, format="png", dpi=90)
+    return content.getvalue()
+
+
+def _draw_features(
+    baseline: TrainingBaseline, window: CurrentWindow, shown: Sequence[FeatureDrift]
+) -> Figure:
+    """Draw the values of features, baseline and current window, with one panel for each feature."""
     rows = -(-len(shown) // _COLUMNS)
     columns = min(_COLUMNS, len(shown))
     figure = Figure(figsize=(4 * columns, 2.8 * rows), layout="constrained")
     for place, feature in enumerate(shown):
         axes = figure.add_subplot(rows, columns, place + 1)
         profile = baseline.columns[feature.name]
+        current = window.column(feature.name, profile)
         if isinstance(profile, NumericProfile):
-            expected = baseline.sample[feature.name].to_numpy(float, na_value=np.nan)
-            _histograms(axes, expected[np.isfinite(expected)], window.numeric_values(feature.name))
+            _histograms(axes, baseline.sample_column(feature.name).to_numpy(), current.to_numpy())
         else:
-            _bars(axes, profile.counts, window.category_counts(feature.name, profile.is_boolean)[0])
+            _bars(axes, profile.counts, current.value_counts().to_dict())
         axes.set_title(f"{_shown(feature.name, 40)}, PSI {feature.psi:.2f}", fontsize=10)
     figure.legend(["baseline", "current"], loc="outside upper right", ncols=2)
     return figure
@@ -49,7 +75,7 @@ def _shown(name: str, most: int) -> str:
 
 
 def _histograms(axes: Axes, expected: np.ndarray, current: np.ndarray) -> None:
-    current = current[np.isfinite(current)]
+    expected, current = expected[np.isfinite(expected)], current[np.isfinite(current)]
     both = np.concatenate([expected, current])
     if not len(both):
         return
@@ -75,7 +101,7 @@ def _bars(axes: Axes, expected: Mapping[str, int], current: Mapping[str, int]) -
     axes.set_ylabel("share of rows", fontsize=8)
 
 
-def draw_predictions(analysis: Analysis, baseline: TrainingBaseline, window: CurrentWindow) -> Figure:
+def _draw_predictions(analysis: Analysis, baseline: TrainingBaseline, window: CurrentWindow) -> Figure:
     """Draw the predicted classes or numbers, on the holdout and in the current window."""
     figure = Figure(figsize=(5, 3), layout="constrained")
     axes = figure.add_subplot()
@@ -89,7 +115,7 @@ def draw_predictions(analysis: Analysis, baseline: TrainingBaseline, window: Cur
     return figure
 
 
-def draw_psi_over_time(shown: Sequence[FeatureDrift]) -> Figure:
+def _draw_psi_over_time(shown: Sequence[FeatureDrift]) -> Figure:
     """Draw the PSI of each feature over equal parts of the window, in the order of the rows."""
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.add_subplot()

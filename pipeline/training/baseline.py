@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from pydantic import TypeAdapter
 
 from pipeline.data.columns import is_numeric
 from registry_tools.models import evidence
@@ -58,6 +59,9 @@ class CategoryProfile:
         return bool(self.counts) and set(self.counts) <= {"true", "false"}
 
 
+_PROFILES = TypeAdapter(dict[str, NumericProfile | CategoryProfile])
+
+
 @dataclass(frozen=True)
 class TrainingBaseline:
     """Profile and sample of a version's training rows, and its predictions on the holdout."""
@@ -91,6 +95,13 @@ class TrainingBaseline:
     def predicted_numbers(self) -> npt.NDArray[np.float64]:
         """The predictions of a regression on the holdout, shape (rows,)."""
         return self.outcomes.predicted if self.outcomes is not None else np.empty(0)
+
+    def sample_column(self, name: str) -> pd.Series:
+        """Return a column of the sample as float64 numbers or as category names, shape (rows,)."""
+        values = self.sample[name]
+        if isinstance(self.columns[name], NumericProfile):
+            return pd.Series(values.to_numpy(float, na_value=np.nan))
+        return values.astype(object).where(values.notna(), None).map(as_category, na_action="ignore")
 
     @property
     def text_columns(self) -> list[str]:
@@ -126,9 +137,7 @@ def make_baseline(
     """
     is_class = outcomes.predicted.dtype.kind != "f"
     names, counts = np.unique(outcomes.predicted.astype(str) if is_class else [], return_counts=True)
-    sample = training
-    if len(training) > _SAMPLE_ROWS:
-        sample = training.sample(_SAMPLE_ROWS, random_state=0).sort_index()
+    sample = training.sample(min(len(training), _SAMPLE_ROWS), random_state=0).sort_index()
     return TrainingBaseline(
         rows=len(training),
         target=target,
@@ -203,7 +212,7 @@ def read_baseline(folder: Path) -> TrainingBaseline | None:
     with evidence.translate_read_errors(folder / PROFILE_FILE):
         content = json.loads((folder / PROFILE_FILE).read_text(encoding="utf-8"))
         sample = pd.read_parquet(folder / SAMPLE_FILE)
-        columns = {str(name): _read_profile(each) for name, each in content["columns"].items()}
+        columns = _PROFILES.validate_python(content["columns"])
         _check_sample(sample, columns)
         predictions = {str(name): int(count) for name, count in content["predictions"].items()}
         correct = int(content["correct"])
@@ -252,11 +261,3 @@ def _check_sample(sample: pd.DataFrame, columns: Mapping[str, NumericProfile | C
     for name, column in columns.items():
         if isinstance(column, NumericProfile) and not (is_numeric(sample[name]) or sample[name].isna().all()):
             raise ValueError(f"column {name!r} is numeric in the profile but not in the sample")
-
-
-def _read_profile(content: Mapping[str, Any]) -> NumericProfile | CategoryProfile:
-    if "quantiles" in content:
-        quantiles = tuple(float(value) for value in content["quantiles"])
-        return NumericProfile(int(content["rows"]), int(content["missing"]), quantiles)
-    counts = {str(name): int(count) for name, count in content["counts"].items()}
-    return CategoryProfile(int(content["rows"]), int(content["missing"]), counts, int(content["others"]))

@@ -17,7 +17,7 @@ from mlflow.entities import Run
 from sklearn.datasets import load_iris
 
 from pipeline.cli import main
-from pipeline.monitoring import figures, report
+from pipeline.monitoring import figures
 from pipeline.monitoring.data.window import CurrentWindow
 from pipeline.monitoring.monitor import MonitorResult, monitor
 from pipeline.params.definitions import MonitorParams
@@ -115,20 +115,20 @@ def last_run(place: Place, name: str) -> Any:
     return place.client.search_runs([experiment.experiment_id], max_results=1)[0]
 
 
-_png = report._png
+_png = figures._png
 
 
 @pytest.fixture(autouse=True)
 def fewer_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw only one feature and save no figure, because drawing takes most of the time of a run."""
     monkeypatch.setattr(figures, "MAX_FEATURES", 1)
-    monkeypatch.setattr(report, _png.__name__, lambda _: b"not drawn")
+    monkeypatch.setattr(figures, _png.__name__, lambda _: b"not drawn")
 
 
 @pytest.fixture
 def drawn(fewer_figures: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Save the figures after all, for tests of rows that are difficult to draw."""
-    monkeypatch.setattr(report, _png.__name__, _png)
+    monkeypatch.setattr(figures, _png.__name__, _png)
 
 
 @pytest.fixture

@@ -75,26 +75,15 @@ class ProductionData:
         if not self.count:
             return CurrentWindow(pa.table({name: pa.array([], pa.null()) for name in features}), None, None)
         parts = [table for table in self.tables if table.num_rows]
-        keys = [_request_keys(part, self.features) for part in parts]
-        known = [each for each in keys if each is not None]
-        scored = [part[PROBABILITIES] if PROBABILITIES in part.column_names else None for part in parts]
-        selected = [_select_features(part, features) for part in parts]
         with arrow_errors("the files of the log have incompatible columns"):
-            table = pa.concat_tables(selected, promote_options="permissive")
+            rows = pa.concat_tables(parts, promote_options="permissive")
+        is_scored = probabilities and PROBABILITIES in rows.column_names
         return CurrentWindow(
-            table,
-            _join([_predictions(part, self.features, task) for part in parts]),
-            pa.concat_tables(known) if len(known) == len(parts) else None,
-            _join(scored) if probabilities else None,
+            _select_features(rows, features),
+            _predictions(rows, self.features, task),
+            _request_keys(rows, self.features),
+            rows.column(PROBABILITIES) if is_scored else None,
         )
-
-
-def _join(columns: Sequence[pa.ChunkedArray | None]) -> pa.ChunkedArray | None:
-    """Return columns one after the other; None if one of them is missing."""
-    known = [column for column in columns if column is not None]
-    if len(known) < len(columns):
-        return None
-    return pa.chunked_array([chunk for column in known for chunk in column.chunks])
 
 
 def _version_number(version: object) -> int:

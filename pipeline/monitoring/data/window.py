@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import DataError
-from pipeline.training.baseline import TrainingBaseline, as_category
+from pipeline.training.baseline import CategoryProfile, NumericProfile, TrainingBaseline, as_category
 from registry_tools.data.arrow_coercion import coerce_batch
 from registry_tools.data.schema import FINITE, Column, quoted_names
 from registry_tools.errors import first_line
@@ -43,14 +43,28 @@ class CurrentWindow:
         """The number of rows."""
         return int(self.table.num_rows)
 
-    def numeric_values(self, name: str) -> npt.NDArray[np.float64]:
-        """Return a column as numbers, shape (rows,); NaN marks a missing value.
+    def column(self, name: str, profile: NumericProfile | CategoryProfile) -> pd.Series:
+        """Return a feature as float64 numbers or as category names, shape (rows,).
 
         Raises
         ------
         DataError
-            If a value is not a number.
+            If a value of a numeric feature is not a number, or those of another one are lists or objects.
         """
+        if isinstance(profile, NumericProfile):
+            return pd.Series(self._numbers(name))
+        # The shared coercion refuses 0 and 1 as booleans, and categories that are not text.
+        column = self.table.column(name)
+        try:
+            if profile.is_boolean and (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+                column = column.cast(pa.bool_())  # a CSV or a log may store booleans as 0 and 1
+            return category_names(column)
+        except pa.ArrowException as error:
+            raise DataError(
+                f"column {name!r} is of type {column.type}, but the version was trained on text"
+            ) from error
+
+    def _numbers(self, name: str) -> npt.NDArray[np.float64]:
         column = self.table.column(name)
         try:
             with contextlib.suppress(pa.ArrowInvalid):  # the coercion below reads more forms of text
@@ -68,50 +82,13 @@ class CurrentWindow:
         """Return the predictions of a regression, shape (rows,); NaN marks a row without prediction."""
         return self.predictions.to_pandas().to_numpy(float) if self.predictions is not None else np.empty(0)
 
-    def category_counts(self, name: str, is_boolean: bool) -> tuple[dict[str, int], int]:
-        """Return the number of rows by category, and the number of rows with a missing value.
 
-        Raises
-        ------
-        DataError
-            If the values are lists or objects.
-        """
-        # The shared coercion refuses 0 and 1 as booleans, and categories that are not text.
-        column = self.table.column(name)
-        try:
-            if is_boolean and (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-                column = column.cast(pa.bool_())  # a CSV or a log may store booleans as 0 and 1
-            return count_categories(column)
-        except pa.ArrowException as error:
-            raise DataError(
-                f"column {name!r} is of type {column.type}, but the version was trained on text"
-            ) from error
-
-    def split(self, parts: int) -> list[CurrentWindow]:
-        """Return equal parts, at most one a row, in the order of the rows; only their features."""
-        places = np.array_split(np.arange(self.rows), parts)
-        return [CurrentWindow(self.table.slice(rows[0], len(rows)), None, None) for rows in places]
-
-    def sample(self, most: int) -> pd.DataFrame:
-        """Return at most `most` rows of the features, drawn at random with a fixed seed."""
-        table = self.table
-        if self.rows > most:
-            chosen = np.random.default_rng(0).choice(self.rows, most, replace=False)
-            table = table.take(pa.array(np.sort(chosen)))
-        return table.to_pandas()
-
-
-def count_categories(column: pa.ChunkedArray) -> tuple[dict[str, int], int]:
-    """Return the number of values by category, and the number of missing values."""
-    counts: dict[str, int] = {}
-    missing = 0
-    for pair in pc.value_counts(column.combine_chunks()).to_pylist():
-        value = pair["values"]
-        if value is None or value != value:
-            missing += pair["counts"]
-        else:
-            counts[as_category(value)] = counts.get(as_category(value), 0) + pair["counts"]
-    return counts, missing
+def category_names(column: pa.ChunkedArray) -> pd.Series:
+    """Return the category name of each value, shape (rows,); None for a missing value."""
+    encoded = pc.dictionary_encode(column.combine_chunks(), "encode")
+    values = encoded.dictionary.to_pylist()
+    names = [None if value is None or value != value else as_category(value) for value in values]
+    return pd.Series(np.array(names, dtype=object)[encoded.indices])
 
 
 def check_class_names(window: CurrentWindow, version: int, baseline: TrainingBaseline) -> None:

@@ -18,6 +18,7 @@ from pipeline.monitoring import analysis
 from pipeline.monitoring.data.window import CurrentWindow
 from pipeline.params.definitions import TrainParams
 from pipeline.training import baseline
+from pipeline.training.baseline import NumericProfile
 from pipeline.training.train import train
 from registry_tools.stats.metric import Outcomes
 from tests.support.monitored import (
@@ -31,6 +32,8 @@ from tests.support.monitored import (
     write_log,
 )
 from tests.support.registries import Place
+
+NUMBERS = NumericProfile(0, 0, ())
 
 
 def words(counts: dict[str, int]) -> pd.DataFrame:
@@ -112,7 +115,7 @@ def test_text_in_a_numeric_column_is_reported_in_one_line(
 def test_text_is_read_as_the_shared_coercion_reads_it() -> None:
     def values(*texts: str) -> list[float]:
         table = pa.table({"x": pa.array(texts).dictionary_encode()})
-        return CurrentWindow(table, None, None).numeric_values("x").tolist()
+        return CurrentWindow(table, None, None).column("x", NUMBERS).tolist()
 
     assert values("1", "inf") == [1, np.inf]
     np.testing.assert_equal(values(" 1.5 ", "NA", "-inf"), [1.5, np.nan, -np.inf])
@@ -120,7 +123,7 @@ def test_text_is_read_as_the_shared_coercion_reads_it() -> None:
         values("1", "inf", "n.k.")
     dates = CurrentWindow(pa.table({"x": pa.array([0], pa.timestamp("s"))}), None, None)
     with pytest.raises(DataError, match="column 'x' is of type timestamp"):
-        dates.numeric_values("x")
+        dates.column("x", NUMBERS)
 
 
 @pytest.mark.usefixtures("drawn")
