@@ -175,6 +175,10 @@ class LoadedModel:
             return explain(self.estimator, frame, predicted)
         except UnsupportedOperation as error:
             raise UnsupportedOperation(f"{self.info.name} version {self.info.version} {error}") from error
+        except self.input_errors as error:
+            raise UnsupportedOperation(
+                f"{self.info.name} version {self.info.version} cannot be explained: {first_line(error)}"
+            ) from error
 
     def _coerced(self, rows: Any) -> Any:
         """Return rows as a DataFrame, or as an array for a tensor signature."""

@@ -112,8 +112,8 @@ def explain(estimator: Any, rows: Any, predicted: npt.NDArray[Any]) -> Explanati
     )
     if not np.allclose(found.scores, parts.scores[row, place], rtol=_TOLERANCE, atol=_TOLERANCE):
         raise UnsupportedOperation(
-            f"is a {type(model).__name__} with contributions that do not add up to its {parts.scale}: "
-            f"{_SUPPORTED}"
+            f"is a {type(model).__name__} whose contributions do not add up to its {parts.scale}, such as "
+            "one with a link function or with categories: they cannot explain it"
         )
     return found
 
@@ -204,23 +204,23 @@ def _shap(model: Any, rows: Any) -> tuple[Any, Any, Any, str]:
 def _xgboost(model: Any, rows: Any) -> tuple[Any, Any, Any, str]:
     import xgboost
 
-    booster = model.get_booster()
+    booster, best = model.get_booster(), getattr(model, "best_iteration", None)
     matrix = xgboost.DMatrix(rows, missing=model.missing, feature_names=booster.feature_names)
-    values = booster.predict(matrix, pred_contribs=True)  # (rows[, outputs], columns and base)
-    values = np.moveaxis(values, -1, 1)
-    return (
-        values[:, :-1],
-        values[:, -1].reshape(len(values), -1),
-        booster.predict(matrix, output_margin=True),
-        _scale(model),
-    )
+    iterations = (0, 0 if best is None else best + 1)  # 0 stands for all
+    values = booster.predict(matrix, pred_contribs=True, iteration_range=iterations)
+    values = np.moveaxis(values, -1, 1)  # (rows, columns and base[, outputs])
+    base = values[:, -1].reshape(len(values), -1)
+    return values[:, :-1], base, *_boosted_scores(model, rows, output_margin=True)
 
 
 def _lightgbm(model: Any, rows: Any) -> tuple[Any, Any, Any, str]:
     values = model.predict(rows, pred_contrib=True)  # (rows, outputs times columns and base)
     values = values.reshape(len(values), -1, model.n_features_in_ + 1).swapaxes(1, 2)
-    return values[:, :-1], values[:, -1], model.predict(rows, raw_score=True), _scale(model)
+    return values[:, :-1], values[:, -1], *_boosted_scores(model, rows, raw_score=True)
 
 
-def _scale(model: Any) -> str:
-    return LOG_ODDS if is_classifier(model) else PREDICTION
+def _boosted_scores(model: Any, rows: Any, **as_score: bool) -> tuple[Any, str]:
+    """Return scores and scale; a regressor with a link function, such as Poisson, has other scores."""
+    if is_classifier(model):
+        return model.predict(rows, **as_score), LOG_ODDS
+    return model.predict(rows), PREDICTION
