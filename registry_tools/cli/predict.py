@@ -119,7 +119,7 @@ def _add_predictions(rows: pd.DataFrame, predictions: list[dict[str, Any]]) -> p
     for name in predictions[0].get("contributions", {}) if predictions else ():
         added[f"contribution_{name}"] = [a["contributions"][name] for a in predictions]
     if predictions and "base" in predictions[0]:
-        added["contribution_base"] = [a["base"] for a in predictions]
+        added["base_score"] = [a["base"] for a in predictions]
     added["model_version"] = [a["version"] for a in predictions]
     named = rows.rename(columns=str)
     taken = sorted(set(added) & set(named.columns))

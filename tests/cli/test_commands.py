@@ -103,7 +103,7 @@ def test_predict_explains_a_prediction(trained: Trained, tmp_path: Path, capsys:
     argv = ["predict", "iris/1", "--features", FEATURES, "--explain", "--output", str(target)]
     assert main(argv) == 0
     row = pd.read_csv(target).iloc[0]
-    assert row.filter(like="contribution_").sum() == pytest.approx(total, abs=1e-6)
+    assert row["base_score"] + row.filter(like="contribution_").sum() == pytest.approx(total, abs=1e-6)
     capsys.readouterr()
     error = error_of(capsys, "predict", "iris/2", "--features", FEATURES, "--explain")
     assert "iris version 2 is a KNeighborsClassifier, which has no contributions: linear" in error
