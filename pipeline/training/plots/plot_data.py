@@ -129,12 +129,9 @@ def importance(estimator: Any, holdout: Dataset, metric: Metric, random_state: i
     found = permutation_importance(
         estimator, features, labels, scoring=lambda *rows: sign * score(*rows), **repeats
     )
-    values = zip(features.columns, found.importances_mean, found.importances_std, strict=True)
-    entries = [
-        {"column": str(column), "mean": round(float(mean), 6), "std": round(float(std), 6)}
-        for column, mean, std in values
-    ]
-    return sorted(entries, key=lambda entry: -entry["mean"])
+    values = {"column": features.columns, "mean": found.importances_mean, "std": found.importances_std}
+    table = pd.DataFrame(values).round(6).sort_values("mean", ascending=False, kind="stable")
+    return table.to_dict("records")
 
 
 def partial_dependence(estimator: Any, training: Dataset, columns: Sequence[str]) -> list[dict[str, Any]]:
