@@ -88,7 +88,7 @@ def score(
             output=output,
             rejects=rejects,
             keep=None if keep == _ALL else [name for names in csv.reader([keep]) for name in names],
-            separator=separator.replace("\\t", "\t"),
+            separator=separator,
             encoding=encoding,
             spark_master=(master or _LOCAL) if engine == "spark" else None,
             begin=lambda files: _bar(stack, files),

@@ -34,16 +34,23 @@ class CsvFormat:
     Raises
     ------
     InputError
-        If the separator is not one ASCII character, or Python has no such encoding for text.
+        If the separator is not one ASCII character, equals the decimal mark, or Python has no such
+        encoding for text.
     """
 
-    separator: str = ","
+    separator: str = ","  # `\t` is a tab
     encoding: str = "utf-8"
+    decimal: str = "."  # of a table that is read whole; rows to score have a point
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "separator", self.separator.replace("\\t", "\t"))
         if len(self.separator) != 1 or not self.separator.isascii() or self.separator in '"\r\n':
             raise InputError(
                 f"the separator {self.separator!r} is not one ASCII character: give one such as ';'"
+            )
+        if self.separator == self.decimal:
+            raise InputError(
+                f"the separator {self.separator!r} is the decimal mark as well: give one such as ';'"
             )
         try:
             "".encode(self.encoding)
@@ -72,7 +79,7 @@ def read_header(source: pa.NativeFile, path: str, where: str, form: CsvFormat) -
     InputError
         If the file is empty, or a block ends before its header does.
     """
-    content = _text_of(source, path, form).read(BLOCK_BYTES)
+    content = text_of(source, path, form).read(BLOCK_BYTES)
     line = content.removeprefix(codecs.BOM_UTF8).lstrip(b"\r\n")
     if not line.strip():
         raise InputError(f"{where}: it is empty, without even a header")
@@ -89,7 +96,7 @@ def read_header(source: pa.NativeFile, path: str, where: str, form: CsvFormat) -
     try:
         "".join(names).encode()
     except UnicodeEncodeError:
-        raise InputError(f"{where}: its header is not UTF-8: name its --encoding") from None
+        raise InputError(f"{where}: its header is not UTF-8: name its encoding") from None
     return pa.schema([(name, pa.string()) for name in names])
 
 
@@ -110,7 +117,7 @@ def read_rows(source: pa.NativeFile, path: str, names: list[str], form: CsvForma
         return "error" if line.number - 1 == len(malformed) == _MOST_MALFORMED else "skip"
 
     first, escaper = 0, _ByteEscaper()
-    text = pa.TransformInputStream(_text_of(source, path, form), escaper)
+    text = pa.TransformInputStream(text_of(source, path, form), escaper)
     for block in _read_blocks(text, names, form, collect):
         end, among = first + block.num_rows, {}
         # Rows are collected in ascending order.
@@ -148,7 +155,7 @@ def _read_blocks(
         if str(error).startswith("CSV parse error: Row"):  # the handler returned "error"
             raise ValueError(
                 f"the first {_MOST_MALFORMED:,} lines do not fit the header of {len(names)} columns: "
-                "check --separator"
+                "check the separator"
             ) from None
         raise
     with reader:
@@ -194,7 +201,7 @@ def undecoded_rows(rows: pa.RecordBatch, undecoded: str = _ESCAPED) -> dict[int,
     for name, values in zip(rows.schema.names, rows.columns, strict=True):
         for row in pc.indices_nonzero(pc.match_substring_regex(values, undecoded)).to_pylist():
             text = _unescape(values[row].as_py())[:_LONGEST_SHOWN]
-            bad.setdefault(row, f"column {name!r}: '{text}' is not UTF-8 (--encoding names another)")
+            bad.setdefault(row, f"column {name!r}: '{text}' is not UTF-8 (name its encoding)")
     return bad
 
 
@@ -225,7 +232,7 @@ def split_line(text: str, form: CsvFormat, strict: bool = False) -> list[str]:
     return next(lines, [])
 
 
-def _text_of(source: pa.NativeFile, path: str, form: CsvFormat) -> Any:
+def text_of(source: pa.NativeFile, path: str, form: CsvFormat) -> Any:
     """Return the text of a file, decompressed and in UTF-8, as a stream."""
     codec = next((codec for ending, codec in COMPRESSION.items() if path.lower().endswith(ending)), None)
     stream = pa.CompressedInputStream(source, codec) if codec else source

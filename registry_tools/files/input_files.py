@@ -1,4 +1,4 @@
-"""The files that are scored: found, compared with each other, and opened."""
+"""The files that are scored or trained on: found, compared with each other, and opened."""
 
 from __future__ import annotations
 
@@ -65,6 +65,21 @@ class InputFile:
 
 
 @dataclass(frozen=True)
+class FoundFiles:
+    """A file, or the files of a folder, before any is opened; all are CSV or all are Parquet."""
+
+    filesystem: fs.FileSystem
+    path: str  # of the file or the folder
+    files: tuple[tuple[str, str], ...]  # the path of each, and its name in errors
+    is_parquet: bool
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the path is that of a file."""
+        return self.files[0][0] == self.path
+
+
+@dataclass(frozen=True)
 class InputFiles:
     """One or more files of one format with the same columns."""
 
@@ -95,17 +110,11 @@ def open_files(address: str, form: CsvFormat | None = None) -> InputFiles:
     UnsupportedOperation
         If the URL needs a package that is not installed.
     """
-    where = without_secrets(address)
-    with translate_read_errors(where):
-        filesystem, path = open_filesystem(address)
-        found = _list_files(filesystem, path, where)
-    kinds = {_ending(name) in PARQUET_ENDINGS for name in found}
-    if len(kinds) > 1:
-        raise InputError(f"{where}: the folder holds CSV and Parquet files: score them one by one")
-    text = None if kinds == {True} else form or CsvFormat()
+    found = find_files(address)
+    filesystem = found.filesystem
+    text = None if found.is_parquet else form or CsvFormat()
     files, schemas, groups, total, footer = [], [], [], 0, None
-    for each in found:
-        name = where if each == path else f"{where.rstrip('/')}/{_relative_path(each, path)}"
+    for each, name in found.files:
         with translate_read_errors(name):
             files.append(InputFile(each, name, filesystem, _fingerprint_of(each, filesystem)))
             with filesystem.open_input_file(each) as source:
@@ -119,8 +128,29 @@ def open_files(address: str, form: CsvFormat | None = None) -> InputFiles:
                     every = range(parquet.num_row_groups)
                     groups.append(tuple(parquet.metadata.row_group(place).num_rows for place in every))
                     total += sum(groups[-1])
-        _check_columns(schemas[-1], name, schemas[0], files[0].name)
-    return InputFiles(path, tuple(files), schemas[0], total, text, tuple(groups), footer)
+        check_columns(schemas[-1], name, schemas[0], files[0].name)
+    return InputFiles(found.path, tuple(files), schemas[0], total, text, tuple(groups), footer)
+
+
+def find_files(address: str) -> FoundFiles:
+    """Find a file, a folder of files, or a URL of either.
+
+    Raises
+    ------
+    InputError
+        If there is nothing, or a folder holds CSV and Parquet files.
+    UnsupportedOperation
+        If the URL needs a package that is not installed.
+    """
+    where = without_secrets(address)
+    with translate_read_errors(where):
+        filesystem, path = open_filesystem(address)
+        paths = _list_files(filesystem, path, where)
+    kinds = {_ending(each) in PARQUET_ENDINGS for each in paths}
+    if len(kinds) > 1:
+        raise InputError(f"{where}: the folder holds CSV and Parquet files: keep one kind in it")
+    names = (where if each == path else f"{where.rstrip('/')}/{_relative_path(each, path)}" for each in paths)
+    return FoundFiles(filesystem, path, tuple(zip(paths, names, strict=True)), kinds == {True})
 
 
 def without_secrets(url: str) -> str:
@@ -237,8 +267,14 @@ def refuse_doubled_columns(names: list[str], where: str) -> None:
         raise InputError(f"{where}: column {doubled[0]!r} stands twice: rename or drop one")
 
 
-def _check_columns(given: pa.Schema, where: str, wanted: pa.Schema, first: str) -> None:
-    """Refuse a column that occurs twice, and columns that differ from the first file's."""
+def check_columns(given: pa.Schema, where: str, wanted: pa.Schema, first: str) -> None:
+    """Refuse a column that occurs twice, and columns that differ from the first file's.
+
+    Raises
+    ------
+    InputError
+        Names the file and the column.
+    """
     refuse_doubled_columns(given.names, where)
     types, expected = ({column.name: column.type for column in schema} for schema in (given, wanted))
     missing = [name for name in expected if name not in types]

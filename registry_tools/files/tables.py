@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import pandas as pd
 
 from registry_tools.errors import InputError, first_line
+from registry_tools.files.csv_rows import CsvFormat
 from registry_tools.files.input_files import open_filesystem, translate_read_errors, without_secrets
 from registry_tools.files.output_file import output_file
 
@@ -98,21 +99,23 @@ def parse_table(
     text_columns: Collection[str] = (),
     may_be_empty: bool = False,
     literal_columns: Collection[str] = (),
+    form: CsvFormat | None = None,
 ) -> pd.DataFrame:
     """Parse a table of a given format; errors name it by `where`.
 
     JSON may be a list of objects, a list of lists, or an object of MLflow's scoring protocol with
     `dataframe_split`, `dataframe_records`, `inputs` or `instances`. A named index of Parquet is a
-    column.
+    column. A CSV is UTF-8; `form` gives its separator and its decimal mark.
 
     Raises
     ------
     InputError
         If the stream is empty or does not have the format.
     """
+    form = form or CsvFormat()
     try:
         if file_format == "csv":
-            table = _read_csv(stream, text_columns, literal_columns)
+            table = _read_csv(stream, text_columns, literal_columns, form)
         elif file_format == "parquet":
             table = pd.read_parquet(stream)
             if named := [name for name in table.index.names if name is not None]:
@@ -124,7 +127,7 @@ def parse_table(
     except pd.errors.ParserWarning:
         raise InputError(
             f"{where}: some rows have more values than the header has names; is it separated by "
-            "commas, and does each column have a name?"
+            f"{form.separator!r}, and does each column have a name?"
         ) from None
     # ArrowInvalid, JSONDecodeError, UnicodeDecodeError and ParserError are ValueErrors.
     except (ValueError, TypeError, RecursionError, OSError) as error:
@@ -137,11 +140,12 @@ def parse_table(
 
 
 def _read_csv(
-    stream: BinaryIO, text_columns: Collection[str], literal_columns: Collection[str]
+    stream: BinaryIO, text_columns: Collection[str], literal_columns: Collection[str], form: CsvFormat
 ) -> pd.DataFrame:
     """Read a CSV in one piece: in parts, pandas could give one column integers, floats and text."""
     options: dict[str, Any] = {
-        "dtype": dict.fromkeys(text_columns, "string"), "low_memory": False, "index_col": False
+        "dtype": dict.fromkeys(text_columns, "string"), "low_memory": False, "index_col": False,
+        "sep": form.separator, "decimal": form.decimal,
     }  # fmt: skip
     with warnings.catch_warnings():
         # By default pandas uses the first value of a row with too many values as its index.

@@ -161,7 +161,7 @@ def test_bytes_that_are_not_utf_8_make_their_row_malformed(tmp_path: Path) -> No
         {"a": "\\xff", "b": "\\xfe"},
     ]
     assert list(batch.bad) == [2, 3, 1]
-    assert batch.bad[2] == r"column 'a': '\xff2' is not UTF-8 (--encoding names another)"
+    assert batch.bad[2] == r"column 'a': '\xff2' is not UTF-8 (name its encoding)"
     assert "column 'a': " in batch.bad[3]
 
 
@@ -198,5 +198,5 @@ def test_separator_and_encoding_are_followed(encoding: str, tmp_path: Path) -> N
 def test_text_in_another_encoding_is_an_error_that_names_the_file(tmp_path: Path) -> None:
     path = tmp_path / "in.csv"
     path.write_bytes("größe\n1\n".encode("latin-1"))
-    with pytest.raises(InputError, match=r"in\.csv: its header is not UTF-8: name its --encoding"):
+    with pytest.raises(InputError, match=r"in\.csv: its header is not UTF-8: name its encoding"):
         open_files(str(path))
