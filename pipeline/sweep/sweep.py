@@ -23,7 +23,7 @@ from pipeline.tracking.runs import training_run
 from pipeline.tracking.sweep_runs import SweepRuns
 from pipeline.training.environment import identity
 from pipeline.training.fit_pipeline import check_fit
-from pipeline.training.logged_params import logged_params, used_params
+from pipeline.training.logged_params import logged_params, used_params, view_of
 from pipeline.training.model_card import Trial, render_sweep_card, run_name
 from pipeline.training.model_pipeline import resolve_model
 from pipeline.training.scoring import mean_key, metric_of
@@ -168,7 +168,7 @@ def sweep(params: SweepParams, show: Show = lambda *_: None) -> SweepResult:
     fixed = {name: text for name, text in params.as_text().items() if name not in _EXECUTION}
     # The training rows count as well: another version of the library may read or split a file differently.
     key = identity(study.models, params.task, fixed, dataset.digest, training.rows_digest())
-    with training_run(params.name, f"sweep {params.model}") as run_id:
+    with training_run(params.name, f"sweep {params.model}", view_of(params)) as run_id:
         runs = SweepRuns(run_id, key)
         with runs.record(used_params(params), {"model": params.model, "data_digest": dataset.digest}):
             running = _RunningSweep(params, study, runs, show)

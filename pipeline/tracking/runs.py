@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import mlflow
+import pandas as pd
+from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.dataset import Dataset as MlflowDataset
 from mlflow.data.dataset_source import DatasetSource
 from mlflow.data.dataset_source_registry import get_dataset_source_from_json
 from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
+from PIL import Image
 
 from pipeline.data.dataset import Dataset
 from pipeline.errors import PipelineError
@@ -35,14 +41,7 @@ _DESCRIPTION = (
     "a child run for each trial. To compare runs, select some and press Compare."
 )
 _MOST_METRICS = 900  # in one call; MLflow accepts at most 1,000
-_UI_TAGS = experiments.described(_DESCRIPTION) | experiments.view(
-    "best",
-    "metrics.`accuracy`",
-    [
-        *("metrics.`accuracy`", "metrics.`log_loss`", "metrics.`cv/accuracy_mean`"),
-        *("params.`estimator`", "attributes.`Models`"),
-    ],
-)
+_UI_TAGS = experiments.described(_DESCRIPTION)
 
 
 def store_address() -> str:
@@ -51,7 +50,7 @@ def store_address() -> str:
 
 
 @contextlib.contextmanager
-def training_run(experiment: str, run_name: str) -> Iterator[str]:
+def training_run(experiment: str, run_name: str, view: Mapping[str, str]) -> Iterator[str]:
     """Open a run, or resume the run that `mlflow run` opened; yield the run id.
 
     The run ends with the status FINISHED, FAILED if the body raises, or KILLED if it is interrupted. If
@@ -63,6 +62,8 @@ def training_run(experiment: str, run_name: str) -> Iterator[str]:
         The experiment of a new run; MLFLOW_EXPERIMENT_ID and MLFLOW_EXPERIMENT_NAME override it.
     run_name
         The name of the run in the UI.
+    view
+        The tags with the view of the experiment; they replace those of an earlier training.
 
     Raises
     ------
@@ -73,7 +74,7 @@ def training_run(experiment: str, run_name: str) -> Iterator[str]:
     """
     where = store_address()
     with translate_errors(where), _open_run(where, experiment, run_name) as active:
-        _set_ui_tags(active.info.experiment_id)
+        _set_ui_tags(active.info.experiment_id, view)
         try:
             yield active.info.run_id
         except (KeyboardInterrupt, SystemExit):
@@ -140,35 +141,52 @@ def _experiment(name: str) -> str:
     return experiments.find_or_make(MlflowClient(), name, _UI_TAGS)
 
 
-def _set_ui_tags(experiment_id: str) -> None:
+def _set_ui_tags(experiment_id: str, view: Mapping[str, str]) -> None:
+    """Set the tags of an experiment that are missing, such as its description, and its view."""
     client = MlflowClient()
     known = client.get_experiment(experiment_id).tags
-    for key in _UI_TAGS.keys() - known.keys():
-        upsert(partial(client.set_experiment_tag, experiment_id, key, _UI_TAGS[key]))
+    for key, text in {**_UI_TAGS, **known, **view}.items():
+        if known.get(key) != text:
+            upsert(partial(client.set_experiment_tag, experiment_id, key, text))
 
 
-def log_metrics(
-    run_id: str,
-    params: Mapping[str, str],
-    metrics: Mapping[str, float],
-    tags: Mapping[str, str],
-    description: str,
-) -> None:
-    """Log parameters, metrics, tags and the description of a run in one call.
+def log_params(run_id: str, params: Mapping[str, str], tags: Mapping[str, str], description: str) -> None:
+    """Log parameters, tags and the description of a run in one call.
 
     `mlflow run` has already logged the parameters of its entry point as text, and MLflow refuses a
     different text for the same parameter. Such parameters are not logged again.
     """
     client = MlflowClient()
     there = client.get_run(run_id).data.params
-    now = time.time_ns() // 1_000_000
     client.log_batch(
         run_id,
-        metrics=[Metric(key, value, now, 0) for key, value in metrics.items()],
         params=[Param(key, value) for key, value in params.items() if key not in there],
         tags=[RunTag(key, value) for key, value in {**tags, MLFLOW_RUN_NOTE: description}.items()],
         synchronous=True,
     )
+
+
+def log_metrics(
+    run_id: str, metrics: Mapping[str, float], model_id: str, datasets: Mapping[str, MlflowDataset]
+) -> None:
+    """Log the metrics of a model, each linked to the model and to the rows on which it was measured.
+
+    Parameters
+    ----------
+    run_id
+        The run.
+    metrics
+        Values by name. Names that begin with `train/` or `cv/` belong to the training rows.
+    model_id
+        The model of the run.
+    datasets
+        The inputs `training` and `holdout` of the run.
+    """
+    now, logged = time.time_ns() // 1_000_000, []
+    for key, value in metrics.items():
+        rows = datasets["training" if key.startswith(("train/", "cv/")) else "holdout"]
+        logged.append(Metric(key, value, now, 0, model_id, rows.name, rows.digest, run_id))
+    _log_points(run_id, logged)
 
 
 def log_curves(run_id: str, curves: Mapping[str, Sequence[tuple[int, float]]]) -> None:
@@ -182,21 +200,36 @@ def log_curves(run_id: str, curves: Mapping[str, Sequence[tuple[int, float]]]) -
         Points by the name of the metric: the step, such as an iteration, and the value.
     """
     now = time.time_ns() // 1_000_000
-    points = [Metric(key, value, now, step) for key, curve in curves.items() for step, value in curve]
+    _log_points(
+        run_id, [Metric(key, value, now, step) for key, curve in curves.items() for step, value in curve]
+    )
+
+
+def _log_points(run_id: str, points: Sequence[Metric]) -> None:
     for start in range(0, len(points), _MOST_METRICS):
         MlflowClient().log_batch(run_id, metrics=points[start : start + _MOST_METRICS], synchronous=True)
 
 
-def log_dataset(dataset: Dataset, name: str) -> None:
-    """Log a table as the input of the active run, with MLflow's schema and profile.
+def log_datasets(name: str, parts: Mapping[str, Dataset]) -> dict[str, MlflowDataset]:
+    """Log parts of a table as inputs of the active run, and return the inputs by context.
 
     Parameters
     ----------
-    dataset
-        The table. A source that is no file, such as a table of scikit-learn, is logged as code. MLflow's
-        digests are short, so only the first eight digits of the digest are logged.
     name
-        The name of the dataset in the UI.
+        The name of the table; with the context it is the name of the input in the UI.
+    parts
+        The rows by context: `training` and `holdout`.
+    """
+    inputs = {context: _mlflow_dataset(part, f"{name}-{context}") for context, part in parts.items()}
+    upsert(partial(mlflow.log_inputs, [*inputs.values()], [*inputs], [None] * len(inputs)))
+    return inputs
+
+
+def _mlflow_dataset(dataset: Dataset, name: str) -> MlflowDataset:
+    """Return rows with MLflow's schema and profile.
+
+    A source that is no file, such as a table of scikit-learn, becomes code. MLflow's digests are short, so
+    only the first eight digits of the digest of the rows are kept.
     """
     source: DatasetSource = CodeDatasetSource({"source": dataset.source})
     if Path(dataset.source).is_file():
@@ -204,9 +237,23 @@ def log_dataset(dataset: Dataset, name: str) -> None:
         source = get_dataset_source_from_json(json.dumps({"uri": dataset.source}), "local")
     table = dataset.features.copy()
     table[dataset.target] = dataset.label_values()
-    digest = dataset.digest[:8]
-    logged = from_pandas(table, source=source, targets=dataset.target, name=name, digest=digest)
-    upsert(partial(mlflow.log_input, logged, context="training"))
+    digest = dataset.rows_digest()[:8]
+    return from_pandas(table, source=source, targets=dataset.target, name=name, digest=digest)
+
+
+def log_picture(name: str, figure: Figure) -> None:
+    """Log a figure as an image of the active run, which the UI shows among the charts."""
+    png = io.BytesIO()
+    figure.savefig(png, dpi=110, pil_kwargs={"compress_level": 1})  # MLflow compresses it again
+    mlflow.log_image(Image.open(png).convert("RGB"), key=name, synchronous=True)
+
+
+def log_table(name: str, table: pd.DataFrame) -> None:
+    """Log a table as the file NAME.json of the active run, which the UI shows as a table."""
+    with warnings.catch_warnings():
+        # MLflow looks for pictures in the text columns in a way that pandas deprecates.
+        warnings.filterwarnings("ignore", message=".*select_dtypes", category=DeprecationWarning)
+        mlflow.log_table(table, f"{name}.json")
 
 
 @contextlib.contextmanager

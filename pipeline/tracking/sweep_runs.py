@@ -49,7 +49,7 @@ class SweepRuns:
         If the body raises, the trials under way end KILLED.
         """
         note = "The sweep is not finished."
-        runs.log_metrics(self.run_id, params, {}, {**tags, _KIND: _SWEEP, _SWEEP: self._key}, note)
+        runs.log_params(self.run_id, params, {**tags, _KIND: _SWEEP, _SWEEP: self._key}, note)
         with heartbeat.keep_alive(self._client, self.run_id):
             try:
                 yield

@@ -1,4 +1,4 @@
-"""The parameters that a run logs, under the same names for a training and for a trial of a sweep."""
+"""The parameters that a run logs, the same for a training and for a trial of a sweep, and their view."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from pipeline.estimators import ESTIMATORS
 from pipeline.params.definitions import TrainParams
 from pipeline.params.fields import as_text
 from pipeline.training.model_pipeline import effective_arguments
+from pipeline.training.scoring import mean_key, metric_of
+from registry_tools.mlflow_store import experiments
+from registry_tools.stats.metric import metric_key
 from registry_tools.task import REGRESSION
 
 _OF_CLASSES = {"class_weight", "calibrate", "threshold"}
@@ -38,3 +41,12 @@ def argument_texts(model: str, arguments: Mapping[str, Any]) -> dict[str, str]:
 def logged_params(params: TrainParams) -> dict[str, str]:
     """Return the parameters of a training, with its model and the effective arguments of the estimator."""
     return {**used_params(params), **argument_texts(params.model, effective_arguments(params))}
+
+
+def view_of(params: TrainParams) -> dict[str, str]:
+    """Return the tags of a view of runs, the best by the metric of the training first."""
+    metric = metric_of(params)
+    key, other = metric_key(metric.name), "r2" if metric.task == REGRESSION else "log_loss"
+    names = dict.fromkeys([key, mean_key(metric.name), f"train/{key}", other])
+    columns = [*(f"metrics.`{name}`" for name in names), "params.`estimator`", "attributes.`Models`"]
+    return experiments.view("best", f"metrics.`{key}`", columns, metric.less_is_better)

@@ -66,7 +66,7 @@ class Trial:
 
 
 def render_model_card(fitted: FittedModel) -> str:
-    """Return the model card, which becomes the description of the run and of the version."""
+    """Return the model card, which becomes the description of the run."""
     params, training, outcomes = fitted.params, fitted.training, fitted.outcomes
     value = format_value(fitted.metrics[metric_key(params.metric)])
     failures = (
@@ -84,6 +84,16 @@ def render_model_card(fitted: FittedModel) -> str:
             f'**Load it.** `registry_tools.load_model("{params.name}/N")`, or '
             f"`registry-tools predict {params.name}/N --features …`, N being its number.",
         ]
+    )
+
+
+def describe_version(fitted: FittedModel) -> str:
+    """Return one plain sentence, because the list of versions in the UI shows no Markdown."""
+    params, rows = fitted.params, len(fitted.outcomes.labels)
+    value = format_value(fitted.metrics[metric_key(params.metric)])
+    return (
+        f"{run_name(params)} on {params.data}: {params.metric} {value} on {rows} held-out rows, "
+        f"trained on {len(fitted.training.labels)}."
     )
 
 

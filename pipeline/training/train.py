@@ -32,10 +32,15 @@ from pipeline.training import model_pipeline
 from pipeline.training.baseline import make_baseline, write_baseline
 from pipeline.training.fit import FittedModel, fit_model
 from pipeline.training.fit_pipeline import check_fit
-from pipeline.training.logged_params import logged_params
-from pipeline.training.model_card import render_model_card, run_name
+from pipeline.training.logged_params import logged_params, view_of
+from pipeline.training.model_card import describe_version, render_model_card, run_name
 from pipeline.training.plots.save_plots import save_plots
-from pipeline.training.scoring import format_value, metric_of, warn_if_no_better_than_constant
+from pipeline.training.scoring import (
+    format_value,
+    metric_of,
+    predictions_table,
+    warn_if_no_better_than_constant,
+)
 from registry_tools.errors import first_line
 from registry_tools.models import evidence
 from registry_tools.models.manifest import EVIDENCE, write_manifest
@@ -88,19 +93,16 @@ def train(params: TrainParams) -> TrainResult:
     model_pipeline.check_model_params(params, training, trusted)
     check_fit(params, training)
 
-    with runs.training_run(params.name, run_name(params)) as run_id:
+    with runs.training_run(params.name, run_name(params), view_of(params)) as run_id:
         with _log_warnings():
             fitted = fit_model(params, dataset, training, holdout)
         key = metric_key(params.metric)
         value = fitted.metrics[key]
         warn_if_no_better_than_constant(metric_of(params), fitted.outcomes, value)
-        description = render_model_card(fitted)
         tags = _tags(fitted)
-        runs.log_metrics(run_id, logged_params(params), fitted.metrics, tags, description)
-        runs.log_curves(
-            run_id, {f"loss/{side}": list(enumerate(loss, 1)) for side, loss in fitted.losses.items()}
-        )
-        runs.log_dataset(dataset, name=Path(params.data).stem)
+        runs.log_params(run_id, logged_params(params), tags, render_model_card(fitted))
+        parts = {"training": training, "holdout": holdout}
+        datasets = runs.log_datasets(Path(params.data).stem, parts)
         model_id, files = log_model(
             fitted.estimator,
             example=holdout.features.head(EXAMPLE_ROWS),
@@ -110,18 +112,30 @@ def train(params: TrainParams) -> TrainResult:
             trusted=trusted,
             package=ESTIMATORS[params.model].package_of(params.task),
         )
+        runs.log_metrics(run_id, fitted.metrics, model_id, datasets)
+        runs.log_curves(
+            run_id, {f"loss/{side}": list(enumerate(loss, 1)) for side, loss in fitted.losses.items()}
+        )
         with runs.artifacts_folder() as folder:
             _write_evidence(folder / EVIDENCE, fitted)
             manifest = write_manifest(folder / EVIDENCE, files)
             if params.plots:
                 with _log_warnings():
-                    save_plots(folder / "plots", fitted)
+                    drawn = save_plots(folder / "plots", fitted, runs.log_picture)
+                runs.log_curves(run_id, _learning_curves(drawn.get("learning_curve", [])))
+        runs.log_table("holdout_predictions", predictions_table(holdout, fitted.outcomes))
         tags |= {"metric": params.metric, key: format_value(value)}
+        sentence = describe_version(fitted)
         version = register_version(
-            model_id, manifest, name=params.name, run_id=run_id, tags=tags, description=description
+            model_id, manifest, name=params.name, run_id=run_id, tags=tags, description=sentence
         )
         set_stage(params.name, params.stage, version)
     return _result(params, run_id, version, (training, holdout), fitted.metrics)
+
+
+def _learning_curves(points: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+    sides = {"train": "training", "holdout": "holdout"}
+    return {f"learning_curve/{key}": [(p["rows"], p[side]) for p in points] for key, side in sides.items()}
 
 
 def _tags(fitted: FittedModel) -> dict[str, str]:

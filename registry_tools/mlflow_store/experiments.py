@@ -23,7 +23,7 @@ def described(description: str) -> dict[str, str]:
     return TRAINING | {MLFLOW_RUN_NOTE: description}  # the same tag describes runs and experiments
 
 
-def view(name: str, order_by: str, columns: Sequence[str]) -> dict[str, str]:
+def view(name: str, order_by: str, columns: Sequence[str], ascending: bool = False) -> dict[str, str]:
     """Return the tag for a view, which MLflow's UI opens with `viewStateShareKey=NAME` in its address.
 
     Parameters
@@ -31,11 +31,13 @@ def view(name: str, order_by: str, columns: Sequence[str]) -> dict[str, str]:
     name
         The name of the view.
     order_by
-        The column to sort the runs by, the largest value first.
+        The column to sort the runs by.
     columns
         The columns to show, such as ``metrics.`accuracy` ``.
+    ascending
+        Whether the smallest value comes first.
     """
-    state = {"orderByKey": order_by, "orderByAsc": False, "selectedColumns": list(columns)}
+    state = {"orderByKey": order_by, "orderByAsc": ascending, "selectedColumns": list(columns)}
     return {f"mlflow.sharedViewState.{name}": json.dumps(state)}
 
 

@@ -16,7 +16,7 @@ from registry_tools.mlflow_store.client import translate_errors
 from registry_tools.mlflow_store.registry import VersionInfo, find_run
 from registry_tools.models import manifest as manifests
 
-PLOTS = "plots"  # a folder among the artifacts of a run
+_IMAGES = "images"  # MLflow stores the images of a run in this folder of its artifacts
 _MOST_PLOT_BYTES = 1 << 20
 _MOST_PLOTS = 20
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -83,14 +83,14 @@ def evidence_files(
 
 
 def plots(client: MlflowClient, version: VersionInfo) -> tuple[dict[str, bytes], list[str]]:
-    """Return the plots in the folder `plots` of a version's run.
+    """Return the images that a version's run logged.
 
     Any user who may log to the run may put any file there, so the number and the size are limited.
 
     Returns
     -------
     found
-        The content of at most 20 PNG files, by file name without the suffix.
+        The content of at most 20 PNG files, by the name of the image.
     left_out
         The names of further files, of files over one mebibyte, and of files that cannot be read.
     """
@@ -99,7 +99,7 @@ def plots(client: MlflowClient, version: VersionInfo) -> tuple[dict[str, bytes],
     if version.run_id is None or find_run(client, version.run_id) is None:
         return found, left_out
     with translate_errors(client.tracking_uri):
-        files = client.list_artifacts(version.run_id, PLOTS)
+        files = client.list_artifacts(version.run_id, _IMAGES)
     named = [file for file in files if file.path.endswith(".png") and not file.is_dir]
     for file in named:
         content = None
@@ -108,7 +108,7 @@ def plots(client: MlflowClient, version: VersionInfo) -> tuple[dict[str, bytes],
         if content is None or len(content) > _MOST_PLOT_BYTES or not content.startswith(_PNG):
             left_out.append(Path(file.path).name)
         else:
-            found[Path(file.path).stem] = content
+            found[Path(file.path).stem.partition("+")[0]] = content  # MLflow appends step and time
     return found, left_out
 
 

@@ -91,7 +91,10 @@ def test_a_copy_has_metrics_tags_evidence_and_signature(place: Place, target: Pl
         assert manifest.read_manifest(copied_evidence) == manifest.read_manifest(original)
     run = target.client.get_run(str(arrived.run_id))
     assert run.info.status == "FINISHED"
-    assert run.inputs.dataset_inputs[0].dataset.name == "iris"
+    assert sorted(each.dataset.name for each in run.inputs.dataset_inputs) == [
+        "iris-holdout",
+        "iris-training",
+    ]
 
     model = load_model(f"{name}/1", tracking_uri=target.uri, public_key="ours.pub.pem")
     assert model.predict_names([[6.0, 2.5, 4.5, 1.5]]).tolist() == ["versicolor"]

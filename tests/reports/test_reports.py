@@ -191,12 +191,12 @@ def test_odd_files_among_the_pictures_are_left_out_and_named(
     (plots / "a%20b.png").write_bytes((plots / "good.png").read_bytes())
     (plots / "no.png").write_text("no picture")
     (plots / "large.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(1 << 20))
-    client.log_artifacts(run_id, str(plots), "plots")
+    client.log_artifacts(run_id, str(plots), "images")
     for number in range(25):
-        client.log_artifact(run_id, str(plots / "good.png"), "plots")
+        client.log_artifact(run_id, str(plots / "good.png"), "images")
         (plots / "good.png").rename(plots / f"z{number:02}.png")
         figure.savefig(plots / "good.png")
-        client.log_artifact(run_id, str(plots / f"z{number:02}.png"), "plots")
+        client.log_artifact(run_id, str(plots / f"z{number:02}.png"), "images")
     file = tmp_path / "report.html"
     assert main(["compare", "iris/1", "iris/2", "--html", str(file)]) == 0
     page = file.read_text()

@@ -1,11 +1,11 @@
-"""Write the plots of a run: each as a PNG file, and its values as a JSON file of the same name."""
+"""Draw the plots of a run, and write the values of each as a JSON file."""
 
 from __future__ import annotations
 
 import functools
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,26 @@ _MOST_DEPENDENCES = 4  # columns
 Plot = tuple[str, Figure, Any]  # the name of the files, the figure, and its values
 
 
-def save_plots(folder: Path, fitted: FittedModel) -> None:
-    """Write all plots of a run into a folder, which is created if it does not exist."""
+def save_plots(folder: Path, fitted: FittedModel, show: Callable[[str, Figure], None]) -> dict[str, Any]:
+    """Draw all plots of a run, and return their values by name.
+
+    Parameters
+    ----------
+    folder
+        Where to write the values; it is created if it does not exist.
+    fitted
+        The model of the run.
+    show
+        Called with the name and the figure of each plot.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    found = {}
     for name, figure, values in _plots(fitted):
-        figure.savefig(folder / f"{name}.png", dpi=110)  # the resolution that the MLflow UI shows
+        show(name, figure)
         text = json.dumps(values, indent=1, sort_keys=True)
         (folder / f"{name}.json").write_text(text + "\n")
+        found[name] = values
+    return found
 
 
 def _plots(fitted: FittedModel) -> Iterator[Plot]:

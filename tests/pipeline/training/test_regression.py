@@ -64,8 +64,12 @@ def test_a_table_of_numbers_needs_no_parameter_beyond_data_target_and_name(
     assert not {"max_iter", "calibrate", "class_weight"} & set(run.data.params)
     assert version.tags["metric"] == "rmse"
     assert version.tags["rmse"] == f"{result.value:.4f}"
-    assert "**Where it fails.** The largest errors: " in version.description
-    assert "| root mean squared error, 95% interval |" in version.description
+    view = client.get_experiment(run.info.experiment_id).tags["mlflow.sharedViewState.best"]
+    assert json.loads(view)["orderByKey"] == "metrics.`rmse`"
+    assert json.loads(view)["orderByAsc"] is True
+    card = run.data.tags["mlflow.note.content"]
+    assert "**Where it fails.** The largest errors: " in card
+    assert "| root mean squared error, 95% interval |" in card
     assert train_lines(result)[1].startswith(f"rmse      {result.value:.4f} on 30 held-out rows, trained on")
     plots = {path.name for path in artifacts_of(result, "plots").iterdir()}
     pictures = ("residuals", "predicted_against_true", "learning_curve")
@@ -165,7 +169,7 @@ def test_the_metric_decides_tag_card_and_cross_validation(metric: str, key: str,
     version = MlflowClient().get_model_version("iris", "1")
     assert version.tags["metric"] == metric
     assert version.tags[key] == f"{result.value:.4f}"
-    assert f"{metric} **{result.value:.4f}** on 30 held-out rows" in version.description
+    assert f"{metric} {result.value:.4f} on 30 held-out rows" in version.description
     assert read_evaluation(artifacts_of(result, "evidence")) == Evaluation(CLASSIFICATION, metric)
 
 
