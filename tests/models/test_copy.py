@@ -176,7 +176,7 @@ def test_two_copies_at_once_make_one_version(place: Place, target: Place) -> Non
     assert run_states(target, name) == ["FINISHED"]
 
 
-def test_runs_copied_at_once_share_their_dataset(place: Place, target: Place) -> None:
+def test_runs_copied_at_once_share_their_datasets(place: Place, target: Place) -> None:
     name = place.model(GOOD)
     run_id = str(place.version(name, 1).run_id)
     began = threading.Barrier(8)
@@ -189,7 +189,7 @@ def test_runs_copied_at_once_share_their_dataset(place: Place, target: Place) ->
     with ThreadPoolExecutor(8) as pool:
         copies = list(pool.map(copy_run, range(8)))
     found = [target.client.get_run(copied).inputs.dataset_inputs for copied in copies]
-    assert [[i.dataset.name for i in inputs] for inputs in found] == [["iris"]] * 8
+    assert [[i.dataset.name for i in inputs] for inputs in found] == [["iris-training", "iris-holdout"]] * 8
 
 
 def test_files_damaged_on_the_way_make_no_version(

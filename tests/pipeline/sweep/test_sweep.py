@@ -169,10 +169,10 @@ def test_a_sweep_of_all_models_leaves_out_those_that_cannot_be_fitted(
     pd.DataFrame({"x": x, "y": np.where(x > 0, "yes", "no")}).to_csv(tmp_path / "two.csv", index=False)
     result = sweep(
         SweepParams(
-            data=str(tmp_path / "two.csv"), target="y", n_trials=4, cv="2", max_iter=5, plots=False, **options
+            data=str(tmp_path / "two.csv"), target="y", n_trials=6, cv="2", max_iter=5, plots=False, **options
         )
     )
-    assert (result.finished, result.failures) == (4, ())
+    assert (result.finished, result.failures) == (6, ())
     client = MlflowClient(store)
     tried = {run.data.params["estimator"] for run in trials(client, parents(client)[0]).values()}
     assert tried == set(models_of(CLASSIFICATION)) - left_out

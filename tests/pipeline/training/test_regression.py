@@ -72,9 +72,11 @@ def test_a_table_of_numbers_needs_no_parameter_beyond_data_target_and_name(
     assert "| root mean squared error, 95% interval |" in card
     assert train_lines(result)[1].startswith(f"rmse      {result.value:.4f} on 30 held-out rows, trained on")
     plots = {path.name for path in artifacts_of(result, "plots").iterdir()}
-    pictures = ("residuals", "predicted_against_true", "learning_curve")
-    pictures += ("permutation_importance", "partial_dependence")
-    assert plots == {f"{name}.{kind}" for name in pictures for kind in ("png", "json")}
+    pictures = {"residuals", "predicted_against_true", "learning_curve"}
+    pictures |= {"permutation_importance", "partial_dependence"}
+    assert plots == {f"{name}.json" for name in pictures}
+    images = {path.name.partition("+")[0] for path in artifacts_of(result, "images").iterdir()}
+    assert images == pictures
 
 
 def test_the_evidence_of_a_regression_holds_numbers(store: str, line_csv: Path) -> None:
