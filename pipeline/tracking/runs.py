@@ -228,17 +228,25 @@ def log_datasets(name: str, parts: Mapping[str, Dataset]) -> dict[str, MlflowDat
 def _mlflow_dataset(dataset: Dataset, name: str) -> MlflowDataset:
     """Return rows with MLflow's schema and profile.
 
-    A source that is no file, such as a table of scikit-learn, becomes code. MLflow's digests are short, so
-    only the first eight digits of the digest of the rows are kept.
+    MLflow's digests are short, so only the first eight digits of the digest of the rows are kept.
     """
-    source: DatasetSource = CodeDatasetSource({"source": dataset.source})
-    if Path(dataset.source).is_file():
-        # The kind is given explicitly, because two kinds of MLflow's sources match a path.
-        source = get_dataset_source_from_json(json.dumps({"uri": dataset.source}), "local")
+    source = dataset_source(dataset.source)
     table = dataset.features.copy()
     table[dataset.target] = dataset.label_values()
     digest = dataset.rows_digest()[:8]
     return from_pandas(table, source=source, targets=dataset.target, name=name, digest=digest)
+
+
+def dataset_source(address: str) -> DatasetSource:
+    """Return MLflow's source of a file, a folder or a URL; any other, such as a query, becomes code."""
+    scheme = address.partition("://")[0].replace("https", "http")
+    if os.path.exists(address):  # also for a text that is too long for a path
+        scheme = "local"
+    # The kind is given explicitly, because two kinds of MLflow's sources match a path.
+    if scheme in {"local", "http", "s3", "gs"}:
+        place = json.dumps({"url" if scheme == "http" else "uri": address})
+        return get_dataset_source_from_json(place, scheme)
+    return CodeDatasetSource({"source": address})
 
 
 def log_picture(name: str, figure: Figure) -> None:
