@@ -20,7 +20,7 @@ from pipeline.errors import InvalidParameter
 from pipeline.estimators import ESTIMATORS, Range, grid_points
 from pipeline.params.definitions import SweepParams
 from pipeline.training.model_card import Trial
-from pipeline.training.model_pipeline import default_arguments
+from pipeline.training.model_pipeline import effective_arguments
 from pipeline.training.scoring import metric_of
 
 _DIGITS = 4  # significant digits of a drawn number; more would only be noise in the UI
@@ -75,7 +75,7 @@ class SweepStudy:
         """
         if number < len(self.models):
             model = self.models[number]
-            values = default_arguments(model, self._params.task, self._spaces[model])
+            values = effective_arguments(self._params.train_params(model, {}))
             return self.accept(number, model, values)
         while self.unexhausted:
             model = self.unexhausted[number % len(self.unexhausted)]

@@ -23,9 +23,9 @@ from pipeline.tracking.runs import training_run
 from pipeline.tracking.sweep_runs import SweepRuns
 from pipeline.training.environment import identity
 from pipeline.training.fit_pipeline import check_fit
-from pipeline.training.logged_params import logged_params, used_params, view_of
 from pipeline.training.model_card import Trial, render_sweep_card, run_name
 from pipeline.training.model_pipeline import resolve_model
+from pipeline.training.run_content import logged_params, used_params, view_of
 from pipeline.training.scoring import mean_key, metric_of
 from pipeline.training.train import TrainResult, find_result, train
 from registry_tools.spark import check_installed

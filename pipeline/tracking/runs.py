@@ -200,9 +200,8 @@ def log_curves(run_id: str, curves: Mapping[str, Sequence[tuple[int, float]]]) -
         Points by the name of the metric: the step, such as an iteration, and the value.
     """
     now = time.time_ns() // 1_000_000
-    _log_points(
-        run_id, [Metric(key, value, now, step) for key, curve in curves.items() for step, value in curve]
-    )
+    points = [Metric(key, value, now, step) for key, curve in curves.items() for step, value in curve]
+    _log_points(run_id, points)
 
 
 def _log_points(run_id: str, points: Sequence[Metric]) -> None:

@@ -12,7 +12,7 @@ from pipeline.data.dataset import Dataset
 from pipeline.params.definitions import TrainParams
 from pipeline.params.fields import AUTO, as_text
 from pipeline.training.fit import FittedModel
-from pipeline.training.logged_params import argument_texts
+from pipeline.training.run_content import argument_texts
 from pipeline.training.scoring import format_value, mean_key, metric_of, std_key
 from registry_tools.stats.metric import Outcomes, find_metric, metric_key
 from registry_tools.stats.metric_comparison import estimate_number_metric
@@ -68,14 +68,12 @@ class Trial:
 def render_model_card(fitted: FittedModel) -> str:
     """Return the model card, which becomes the description of the run."""
     params, training, outcomes = fitted.params, fitted.training, fitted.outcomes
-    value = format_value(fitted.metrics[metric_key(params.metric)])
     failures = (
         _largest_errors(outcomes) if fitted.counts is None else _failures(fitted.counts, outcomes.classes)
     )
     return "\n\n".join(
         [
-            f"**{run_name(params)}** on `{params.data}`: {params.metric} **{value}** on "
-            f"{len(outcomes.labels)} held-out rows, trained on {len(training.labels)}.",
+            describe_version(fitted),
             _metric_table(params.metric, fitted),
             f"**Where it fails.** {failures}",
             f"**Data.** Digest `{training.digest[:16]}`, split `{params.split}`, seed "

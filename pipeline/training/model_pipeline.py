@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -99,15 +99,6 @@ def resolve_model(params: ParamsType, dataset: Dataset) -> ParamsType:
         needed = f"{dataset.target!r} needs a {dataset.task}: take one of {models}, or set task={other}"
         raise InvalidParameter("model", model, needed)
     return replace(params, task=dataset.task, metric=resolve_metric(params, dataset), model=model)
-
-
-def default_arguments(model: str, task: str, names: Collection[str]) -> dict[str, Any]:
-    """Return the values that arguments of an estimator have if nobody sets them."""
-    defaults = {
-        **_import_estimator(ESTIMATORS[model].factory_of(task)).get_params(),
-        **ESTIMATORS[model].fixed,
-    }
-    return {name: defaults[name] for name in names}
 
 
 def effective_arguments(params: TrainParams) -> dict[str, Any]:

@@ -26,7 +26,6 @@ _log = logging.getLogger(__name__)
 
 _RESAMPLES, _MANY_ROWS = 500, 20_000  # of a bootstrap; a larger holdout is resampled less often
 
-_MOST_SHOWN, _MOST_FEATURES = 1000, 50  # rows and features in the table of predictions
 
 Scorer = Callable[[Any, pd.DataFrame, pd.Series], float]
 
@@ -105,16 +104,6 @@ def predict_outcomes(
         # A fold may lack a class, and then its estimator has no column for it.
         probabilities[:, np.asarray(getattr(estimator, "classes_", range(len(names))))] = found
     return Outcomes(names[labels], names[predicted], probabilities, tuple(target_names))
-
-
-def predictions_table(holdout: Dataset, outcomes: Outcomes) -> pd.DataFrame:
-    """Return label, prediction and its probability of the first 1,000 rows, and up to 50 features."""
-    table = pd.DataFrame({"label": outcomes.labels, "prediction": outcomes.predicted})
-    if outcomes.probabilities is not None:
-        codes = pd.Index(outcomes.classes).get_indexer(outcomes.predicted)
-        table["probability"] = outcomes.probabilities[np.arange(len(codes)), codes]
-    features = holdout.features.iloc[:, :_MOST_FEATURES].drop(columns=list(table), errors="ignore")
-    return pd.concat([table, features], axis=1).head(_MOST_SHOWN)
 
 
 def measure(metric: Metric, outcomes: Outcomes) -> float:

@@ -32,15 +32,10 @@ from pipeline.training import model_pipeline
 from pipeline.training.baseline import make_baseline, write_baseline
 from pipeline.training.fit import FittedModel, fit_model
 from pipeline.training.fit_pipeline import check_fit
-from pipeline.training.logged_params import logged_params, view_of
 from pipeline.training.model_card import describe_version, render_model_card, run_name
 from pipeline.training.plots.save_plots import save_plots
-from pipeline.training.scoring import (
-    format_value,
-    metric_of,
-    predictions_table,
-    warn_if_no_better_than_constant,
-)
+from pipeline.training.run_content import logged_params, predictions_table, view_of
+from pipeline.training.scoring import format_value, metric_of, warn_if_no_better_than_constant
 from registry_tools.errors import first_line
 from registry_tools.models import evidence
 from registry_tools.models.manifest import EVIDENCE, write_manifest
@@ -113,21 +108,24 @@ def train(params: TrainParams) -> TrainResult:
             package=ESTIMATORS[params.model].package_of(params.task),
         )
         runs.log_metrics(run_id, fitted.metrics, model_id, datasets)
-        runs.log_curves(
-            run_id, {f"loss/{side}": list(enumerate(loss, 1)) for side, loss in fitted.losses.items()}
-        )
+        curves = {f"loss/{side}": list(enumerate(loss, 1)) for side, loss in fitted.losses.items()}
         with runs.artifacts_folder() as folder:
             _write_evidence(folder / EVIDENCE, fitted)
             manifest = write_manifest(folder / EVIDENCE, files)
             if params.plots:
                 with _log_warnings():
                     drawn = save_plots(folder / "plots", fitted, runs.log_picture)
-                runs.log_curves(run_id, _learning_curves(drawn.get("learning_curve", [])))
+                curves |= _learning_curves(drawn.get("learning_curve", []))
+        runs.log_curves(run_id, curves)
         runs.log_table("holdout_predictions", predictions_table(holdout, fitted.outcomes))
         tags |= {"metric": params.metric, key: format_value(value)}
-        sentence = describe_version(fitted)
         version = register_version(
-            model_id, manifest, name=params.name, run_id=run_id, tags=tags, description=sentence
+            model_id,
+            manifest,
+            name=params.name,
+            run_id=run_id,
+            tags=tags,
+            description=describe_version(fitted),
         )
         set_stage(params.name, params.stage, version)
     return _result(params, run_id, version, (training, holdout), fitted.metrics)

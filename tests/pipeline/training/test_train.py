@@ -139,7 +139,7 @@ def test_a_run_and_its_version_carry_a_card(trained: Trained) -> None:
         "logistic_regression on iris: accuracy 0.9667 on 30 held-out rows, trained on 120."
     )
     for sentence in (
-        "accuracy **0.9667** on 30 held-out rows, trained on 120",
+        "accuracy 0.9667 on 30 held-out rows, trained on 120",
         "1 × versicolor taken for virginica",
         "Weakest class: versicolor, recall 0.90",
         'load_model("iris/N")',

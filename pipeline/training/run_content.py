@@ -1,19 +1,24 @@
-"""The parameters that a run logs, the same for a training and for a trial of a sweep, and their view."""
+"""The parameters that a run logs, its table of predictions, and the view of all runs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
+from pipeline.data.dataset import Dataset
 from pipeline.estimators import ESTIMATORS
 from pipeline.params.definitions import TrainParams
 from pipeline.params.fields import as_text
 from pipeline.training.model_pipeline import effective_arguments
 from pipeline.training.scoring import mean_key, metric_of
 from registry_tools.mlflow_store import experiments
-from registry_tools.stats.metric import metric_key
+from registry_tools.stats.metric import Outcomes, metric_key
 from registry_tools.task import REGRESSION
 
+_MOST_SHOWN, _MOST_FEATURES = 1000, 50  # rows and features in the table of predictions
 _OF_CLASSES = {"class_weight", "calibrate", "threshold"}
 
 
@@ -50,3 +55,13 @@ def view_of(params: TrainParams) -> dict[str, str]:
     names = dict.fromkeys([key, mean_key(metric.name), f"train/{key}", other])
     columns = [*(f"metrics.`{name}`" for name in names), "params.`estimator`", "attributes.`Models`"]
     return experiments.view("best", f"metrics.`{key}`", columns, metric.less_is_better)
+
+
+def predictions_table(holdout: Dataset, outcomes: Outcomes) -> pd.DataFrame:
+    """Return label, prediction and its probability of the first 1,000 rows, and up to 50 features."""
+    table = pd.DataFrame({"label": outcomes.labels, "prediction": outcomes.predicted})
+    if outcomes.probabilities is not None:
+        codes = pd.Index(outcomes.classes).get_indexer(outcomes.predicted)
+        table["probability"] = outcomes.probabilities[np.arange(len(codes)), codes]
+    features = holdout.features.iloc[:, :_MOST_FEATURES].drop(columns=list(table), errors="ignore")
+    return pd.concat([table, features], axis=1).head(_MOST_SHOWN)
