@@ -23,7 +23,7 @@ export GIT_PYTHON_REFRESH ?= quiet
 # The theme of the site advertises its successor at length.
 export NO_MKDOCS_2_WARNING ?= 1
 
-.PHONY: help run test test-slow check docs docs-serve format lock proto ui example demo screenshots serve bench clean
+.PHONY: help run test test-slow check docs docs-serve format mlproject lock proto ui example demo screenshots serve bench clean
 
 help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s '	'
@@ -85,6 +85,9 @@ serve: $(VENV)/.run ## Serve iris@production, and switch versions when the stage
 bench: $(VENV)/.test ## Run all benchmarks; see benchmarks/.
 	@missed=0; for each in serving score sweep run_overhead cli_start registry_scale registry_postgres gate_power metric_gate_power slice_power interval_coverage drift; do \
 	  $(BIN)/python benchmarks/$$each.py || missed=1; done; exit $$missed
+
+mlproject: $(VENV)/.run ## Generate MLproject from the parameters of the commands.
+	@$(BIN)/python -m pipeline.mlproject > MLproject.part && mv MLproject.part MLproject
 
 lock: $(VENV)/.test ## Update the lock files from pyproject.toml and deploy/server.in: UPGRADE=1 takes the newest versions.
 	@$(BIN)/uv pip compile pyproject.toml --group build $(LOCK) --output-file requirements.lock

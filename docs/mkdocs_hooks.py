@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import re
 from pathlib import Path, PurePosixPath
@@ -108,11 +107,14 @@ def commands() -> str:
 def _meanings(entry: str) -> dict[str, str]:
     """Return the meaning of each parameter of an entry point, from where it is checked."""
     from pipeline.params.definitions import MonitorParams, SweepParams, TrainParams
+    from pipeline.params.types import bounds_of
     from registry_tools.cli.main import cli
 
     if params := {"main": TrainParams, "sweep": SweepParams, "monitor": MonitorParams}.get(entry):
-        known = {spec.name: spec.metadata for spec in dataclasses.fields(params)}
-        return {name: f"{m['help']} {m['bounds'][:1].upper()}{m['bounds'][1:]}." for name, m in known.items()}
+        texts = {name: (field.description, bounds_of(field)) for name, field in params.model_fields.items()}
+        return {name: f"{told} {bounds[:1].upper()}{bounds[1:]}." for name, (told, bounds) in texts.items()}
+    if entry == "configured":
+        return {"config": "A file of the parameters of `main`, in YAML."}
     return {
         name.lstrip("-").replace("-", "_"): getattr(parameter, "help", None) or "The version."
         for parameter in cli.commands[entry].params

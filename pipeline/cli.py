@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import MISSING, fields
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from pipeline.errors import Interrupted, PipelineError
+from pipeline.params.config_file import read_config
 from pipeline.params.definitions import MonitorParams, SweepParams, TrainParams
-from pipeline.params.fields import as_text
+from pipeline.params.types import Params, ParamsType, as_text, bounds_of
 from pipeline.result_text import monitor_lines, sweep_json, sweep_lines, train_lines
 from registry_tools.cli import exit_codes, process_setup
 from registry_tools.cli.options import OrderedGroup, verbose_option
@@ -27,23 +27,29 @@ from registry_tools.errors import RegistryToolsError
 _USAGE, _DRIFT = 2, 4  # exit codes
 
 
-def _parameters(cls: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add an option for each field of a parameter class; `from_text` of the class checks the values."""
+def _parameters(cls: type[Params]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add the option --config, and an option for each parameter; the class checks the values."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        for spec in reversed(fields(cls)):
-            how = spec.metadata
-            made = spec.default_factory
-            default = as_text(spec.default if made is MISSING else made())
+        for name, field in reversed(cls.model_fields.items()):
+            default = as_text(field.default)
             function = click.option(
-                f"--{spec.name.replace('_', '-')}",
-                spec.name,
+                f"--{name.replace('_', '-')}",
+                name,
                 metavar="VALUE",
-                help=f"{how['help']} VALUE is {how['bounds']}. Default: {default}.",
+                help=f"{field.description} VALUE is {bounds_of(field)}. Default: {default}.",
             )(function)
-        return function
+        return click.option(
+            "--config", metavar="FILE", help="Parameters by name in a YAML file; the options override them."
+        )(function)
 
     return decorate
+
+
+def _read(cls: type[ParamsType], config: str | None, texts: Mapping[str, str | None]) -> ParamsType:
+    """Return the parameters of a configuration file and of the options, which override the file."""
+    given = {name: text for name, text in texts.items() if text is not None}
+    return cls(**(read_config(config) if config is not None else {}) | given)
 
 
 @click.group(cls=OrderedGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -55,13 +61,13 @@ def cli() -> None:
 @_parameters(TrainParams)
 @verbose_option
 @shows_progress
-def train(**texts: str | None) -> None:
+def train(config: str | None, **texts: str | None) -> None:
     """Train a model and register it.
 
     The command evaluates the model on held-out rows, logs everything to MLflow, registers a version and
     sets its stage.
     """
-    params = TrainParams.from_text({k: v for k, v in texts.items() if v is not None})
+    params = _read(TrainParams, config, texts)
     from pipeline.training.train import train as train_model
 
     process_setup.imports_done()
@@ -74,13 +80,13 @@ def train(**texts: str | None) -> None:
 @_parameters(SweepParams)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @verbose_option
-def sweep(as_json: bool, **texts: str | None) -> None:
+def sweep(as_json: bool, config: str | None, **texts: str | None) -> None:
     """Try many estimators by cross-validation, then train, log and register the best.
 
     After an interruption or a kill, the same command continues with the rest; with more trials, it extends
     a finished sweep.
     """
-    params = SweepParams.from_text({k: v for k, v in texts.items() if v is not None})
+    params = _read(SweepParams, config, texts)
     from pipeline.sweep.sweep import sweep as run_sweep
 
     process_setup.imports_done()
@@ -107,13 +113,13 @@ def sweep(as_json: bool, **texts: str | None) -> None:
 @_parameters(MonitorParams)
 @verbose_option
 @shows_progress
-def monitor(**texts: str | None) -> int:
+def monitor(config: str | None, **texts: str | None) -> int:
     """Test production data for drift.
 
     The command compares production data with the training baseline of the version in a stage. The exit
     code is 4 if there is drift.
     """
-    params = MonitorParams.from_text({k: v for k, v in texts.items() if v is not None})
+    params = _read(MonitorParams, config, texts)
     from pipeline.monitoring.monitor import monitor as run_monitor
 
     process_setup.imports_done()

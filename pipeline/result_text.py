@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from pipeline.params.fields import as_text
+from pipeline.params.types import as_text
 
 if TYPE_CHECKING:
     from pipeline.monitoring.monitor import MonitorResult

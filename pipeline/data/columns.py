@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.errors import DataError
-from pipeline.params.fields import as_text
+from pipeline.params.types import as_text
 from registry_tools.data.dates import are_dates, parse_dates
 
 _log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import pandas as pd
 from pipeline.data.columns import convert_column, is_numeric
 from pipeline.data.dataset import quoted_values
 from pipeline.errors import DataError
-from pipeline.params.fields import AUTO
+from pipeline.params.types import AUTO
 from registry_tools.task import CLASSIFICATION, REGRESSION
 
 _log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from pipeline.data.dataset import Dataset
 from pipeline.params.definitions import TrainParams
-from pipeline.params.fields import as_text
+from pipeline.params.types import as_text
 from registry_tools.data.row_hash import hash_rows
 
 _log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +14,7 @@ from pipeline.errors import DataError, PipelineError
 from pipeline.monitoring.analysis import Analysis
 from pipeline.monitoring.run_log import MonitoringRun
 from pipeline.params.definitions import CANDIDATE_STAGE, MonitorParams, TrainParams
-from pipeline.params.fields import as_text
+from pipeline.params.types import as_text
 from pipeline.tracking import runs
 from pipeline.training.baseline import TrainingBaseline
 from pipeline.training.scoring import format_value
@@ -166,7 +166,7 @@ def training_params(watched: VersionInfo, baseline: TrainingBaseline, name: str,
         names a function that the training would call.
     """
     columns = _column_names(Path(table))
-    known = {spec.name for spec in fields(TrainParams)} - _NOT_REUSED
+    known = TrainParams.model_fields.keys() - _NOT_REUSED
     before = {name: text.strip("'") for name, text in watched.params.items() if name in known}
     given = {role: before[role] for role in ("group", "weight", "time") if before.get(role, "none") != "none"}
     roles = given.values()
@@ -187,9 +187,9 @@ def training_params(watched: VersionInfo, baseline: TrainingBaseline, name: str,
         if before.get("test_size", "").isdigit():
             del before["test_size"]  # split=hash needs a fraction, not a number of rows
     own = {"target": baseline.target, "task": baseline.task, "drop": as_text(tuple(dropped))}
-    params = TrainParams.from_text(before | own | {"data": table, "name": name, "stage": CANDIDATE_STAGE})
+    params = TrainParams(**before | own | {"data": table, "name": name, "stage": CANDIDATE_STAGE})
     _refuse_functions(params, f"{name} version {watched.version}")
-    return replace(params, dtypes={c: kind for c, kind in params.dtypes.items() if c in columns})
+    return params.replace(dtypes={c: kind for c, kind in params.dtypes.items() if c in columns})
 
 
 def _refuse_functions(params: TrainParams, version: str) -> None:

@@ -2,59 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, model_validator
 
 from pipeline.errors import InvalidParameter
-from pipeline.params.fields import COLUMN_NAMES, COLUMN_TYPES, CheckedParams, as_text, column, nonempty, param
+from pipeline.params.types import Bounds, Column, ColumnNames, ColumnTypes, Params, as_text
 
 _DATA = "'iris', or the path or URL of a .csv or .parquet file"
 
 
-@dataclass(frozen=True)
-class TableParams(CheckedParams):
+class TableParams(Params):
     """The table and the roles of its columns."""
 
-    data: str = param("iris", nonempty(_DATA), "The table.")
-    target: str | None = param(
-        None, column("the name of a column"), "The label column; required for your own table."
-    )
-    drop: tuple[str, ...] = param((), COLUMN_NAMES, "Columns to leave out, for example a column of row ids.")
-    group: str | None = param(
-        None,
-        column(),
-        "A column of groups, such as patients: all rows of a group are on one side of each split.",
-    )
-    time: str | None = param(
-        None,
-        column("the name of a column of dates or numbers, or none"),
-        "Hold out the latest rows, and evaluate each fold on rows that follow its training rows.",
-    )
-    weight: str | None = param(
-        None, column(), "A column of row weights, which the model does not learn from."
-    )
-    dtypes: Mapping[str, str] = param(
-        {},
-        COLUMN_TYPES,
-        "The types of columns, where the file does not say it: zip:text keeps a code such as 01000.",
-    )
+    data: Annotated[str, Field(min_length=1), Bounds(_DATA)] = "iris"
+    """The table."""
+    target: Annotated[Column, Bounds("the name of a column")] = None
+    """The label column; required for your own table."""
+    drop: ColumnNames = ()
+    """Columns to leave out, for example a column of row ids."""
+    group: Column = None
+    """A column of groups, such as patients: all rows of a group are on one side of each split."""
+    time: Annotated[Column, Bounds("the name of a column of dates or numbers, or none")] = None
+    """Hold out the latest rows, and evaluate each fold on rows that follow its training rows."""
+    weight: Column = None
+    """A column of row weights, which the model does not learn from."""
+    dtypes: ColumnTypes = Field({})
+    """The types of columns, where the file does not say it: zip:text keeps a code such as 01000."""
 
-    def __post_init__(self) -> None:
-        """Check the bounds of each parameter, and that the parameters are consistent.
-
-        Raises
-        ------
-        InvalidParameter
-            If a parameter is out of bounds, or two parameters contradict each other.
-        """
-        super().__post_init__()
+    @model_validator(mode="after")
+    def _check_table(self) -> TableParams:
+        """Check that a table has a label column, and that each column has one role."""
         if self.data == "iris":
             for name in ("target", "drop", "group", "time", "weight", "dtypes"):
                 if value := getattr(self, name):
                     lacks = "its own label" if name == "target" else "no such column"
                     raise InvalidParameter(name, as_text(value), f"needs data=FILE; iris has {lacks}")
-            return
+            return self
         self._check_columns()
         if self.group is not None and self.time is not None:
             raise InvalidParameter(
@@ -73,6 +58,7 @@ class TableParams(CheckedParams):
             raise InvalidParameter("data", address, "must hold no key: the run records it; see production.md")
         if Path(address).suffix.lower() not in {".csv", ".parquet", ".pq"}:
             raise InvalidParameter("data", address, f"must be {_DATA}")
+        return self
 
     def _check_columns(self) -> None:
         """Check that each column has one role; a column of times may also be left out of the features."""

@@ -16,7 +16,7 @@ from pipeline.data.split import split_rows
 from pipeline.errors import InvalidParameter, PipelineError
 from pipeline.estimators import ESTIMATORS, models_of
 from pipeline.params.definitions import ALL_MODELS, SweepParams
-from pipeline.params.fields import as_text
+from pipeline.params.types import as_text
 from pipeline.sweep.study import SweepStudy
 from pipeline.sweep.trials import evaluate_trial, run_trials
 from pipeline.tracking.runs import training_run

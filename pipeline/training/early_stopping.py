@@ -54,7 +54,7 @@ def stop_early(
     """
     if not uses_early_stopping(params):
         return None
-    part = replace(params, split="stratified", test_size=_VALIDATION_SIZE, calibrate="none")
+    part = params.replace(split="stratified", test_size=_VALIDATION_SIZE, calibrate="none")
     try:
         rows = split_rows(training, part)
     except ValueError:  # InvalidParameter, or an error of scikit-learn for a class with one row

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from pipeline.data.folds import Rows, divide_units, make_folds
 from pipeline.errors import InvalidParameter, PipelineError
 from pipeline.estimators import ESTIMATORS
 from pipeline.params.definitions import TrainParams
-from pipeline.params.fields import AUTO, as_text
+from pipeline.params.types import AUTO, as_text
 from pipeline.training.early_stopping import EarlyStop, stop_early
 from pipeline.training.model_pipeline import build_pipeline, create_estimator
 from pipeline.training.preparation import forget_folds
@@ -112,7 +111,7 @@ def fit_and_stop_early(
     weights = _sample_weights(params, training)
     stop = stop_early(params, features, training, weights)
     folds = divide_units(training, params)
-    final = params if stop is None else replace(params, max_iter=stop.iterations)
+    final = params if stop is None else params.replace(max_iter=stop.iterations)
     pipeline = build_pipeline(final, features, folds)
     weighting = {} if weights is None else {"model__sample_weight": weights}
     pipeline.fit(training.features, training.labels, **weighting)
@@ -153,7 +152,7 @@ def _best_threshold(
     params: TrainParams, features: pd.DataFrame, training: Dataset, folds: list[tuple[Rows, Rows]]
 ) -> float:
     """Return the probability of the second class from which to predict it; of equal ones, nearest to 0.5."""
-    plain, metric = replace(params, threshold=None), _threshold_metric(params, training)
+    plain, metric = params.replace(threshold=None), _threshold_metric(params, training)
     found = np.empty(len(training.labels))
     for fitted, tested in folds:
         model = fit_pipeline(plain, features, training.take(fitted))

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from pipeline.data.dataset import Dataset
 from pipeline.params.definitions import TrainParams
-from pipeline.params.fields import AUTO, as_text
+from pipeline.params.types import AUTO, as_text
 from pipeline.training.fit import FittedModel
 from pipeline.training.run_content import argument_texts
 from pipeline.training.scoring import format_value, mean_key, metric_of, std_key

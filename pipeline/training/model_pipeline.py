@@ -10,7 +10,6 @@ import importlib
 import logging
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -28,7 +27,7 @@ from pipeline.data.folds import Rows, make_folds
 from pipeline.errors import InvalidParameter, UntrustedType
 from pipeline.estimators import DEFAULT_MODELS, ESTIMATORS, models_of
 from pipeline.params.definitions import TrainParams
-from pipeline.params.fields import AUTO, as_text
+from pipeline.params.types import AUTO, as_text
 from pipeline.training.preparation import column_transformer, needs_scaling
 from pipeline.training.scoring import resolve_metric
 from registry_tools.task import CLASSIFICATION, REGRESSION
@@ -98,7 +97,7 @@ def resolve_model(params: ParamsType, dataset: Dataset) -> ParamsType:
         other = next(task for task in DEFAULT_MODELS if task != dataset.task)
         needed = f"{dataset.target!r} needs a {dataset.task}: take one of {models}, or set task={other}"
         raise InvalidParameter("model", model, needed)
-    return replace(params, task=dataset.task, metric=resolve_metric(params, dataset), model=model)
+    return params.replace(task=dataset.task, metric=resolve_metric(params, dataset), model=model)
 
 
 def effective_arguments(params: TrainParams) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pandas as pd
 from pipeline.data.dataset import Dataset
 from pipeline.estimators import ESTIMATORS
 from pipeline.params.definitions import TrainParams
-from pipeline.params.fields import as_text
+from pipeline.params.types import as_text
 from pipeline.training.model_pipeline import effective_arguments
 from pipeline.training.scoring import mean_key, metric_of
 from registry_tools.mlflow_store import experiments

@@ -14,7 +14,7 @@ import pandas as pd
 from pipeline.data.dataset import Dataset, quoted_values
 from pipeline.errors import InvalidParameter
 from pipeline.params.definitions import TrainParams
-from pipeline.params.fields import AUTO
+from pipeline.params.types import AUTO
 from registry_tools.errors import InputError
 from registry_tools.evaluation.gates.baseline import constant_predictions
 from registry_tools.models.prediction_shape import check_predictions

@@ -24,7 +24,7 @@ from pipeline.data.leaks import warn_of_leaks
 from pipeline.data.load import load_dataset
 from pipeline.estimators import ESTIMATORS
 from pipeline.params.definitions import TrainParams
-from pipeline.params.fields import as_text
+from pipeline.params.types import as_text
 from pipeline.tracking import runs
 from pipeline.tracking.model_logging import log_model
 from pipeline.tracking.registration import register_version, registered_version, set_stage
@@ -110,6 +110,7 @@ def train(params: TrainParams) -> TrainResult:
         runs.log_metrics(run_id, fitted.metrics, model_id, datasets)
         curves = {f"loss/{side}": list(enumerate(loss, 1)) for side, loss in fitted.losses.items()}
         with runs.artifacts_folder() as folder:
+            (folder / "config.yaml").write_text(params.as_yaml(), encoding="utf-8")
             _write_evidence(folder / EVIDENCE, fitted)
             manifest = write_manifest(folder / EVIDENCE, files)
             if params.plots:

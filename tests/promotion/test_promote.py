@@ -7,7 +7,6 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -420,7 +419,7 @@ def test_a_champion_with_a_column_that_the_candidate_dropped_needs_evaluation_da
     params = TrainParams(data=str(table_csv), target="kind", name="animals", plots=False)
     train(params)
     promote_version(local, "animals", 1)
-    train(replace(params, drop=("legs",)))
+    train(params.replace(drop=("legs",)))
     with pytest.raises(GateRefused, match=r"signature: 'legs' no longer accepted") as caught:
         promote_version(local, "animals", 2)
     messages = {gate.gate: gate.message for gate in caught.value.promotion.verdict.refusals}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -217,7 +216,7 @@ def test_random_labels_give_chance_level_in_every_split(
             dropped = (*values.get("drop", ()), other)
             given = {**values, "drop": dropped, "target": target, "task": task, "model": "knn", "cv": "3"}
             dataset, params = load(table, tmp_path, random_state=seed, **given)
-            params = resolve_model(replace(params, model_params={"n_neighbors": 1}), dataset)
+            params = resolve_model(params.replace(model_params={"n_neighbors": 1}), dataset)
             train, holdout = split_rows(dataset, params)
             training = dataset.take(train)
             pairs = [(dataset, train, holdout), *((training, *fold) for fold in make_folds(training, params))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-import yaml
 from mlflow.entities import Run
 from playwright.sync_api import Page, expect
 
@@ -27,10 +26,9 @@ from pipeline.monitoring import analysis, report
 from pipeline.monitoring.actions import ActionResult
 from pipeline.monitoring.monitor import MonitorResult
 from pipeline.params.definitions import MonitorParams
-from pipeline.params.fields import as_text
+from pipeline.params.types import as_text
 from registry_tools.mlflow_store import stages
 from registry_tools.mlflow_store.tags import DRIFT_AT_TAG, DRIFT_RUN_TAG, DRIFT_TAG
-from tests.support.constants import ROOT
 from tests.support.mlflow_ui import expect_training_view
 from tests.support.monitored import (
     IRIS,
@@ -224,39 +222,14 @@ def test_a_report_shows_names_as_they_are_written(tmp_path: Path) -> None:
 # Parameters.
 
 
-def entry_point() -> dict[str, Any]:
-    content = yaml.safe_load((ROOT / "MLproject").read_text())
-    return dict(content["entry_points"]["monitor"])
-
-
-def test_mlproject_has_the_parameters_of_the_monitor_with_its_defaults() -> None:
-    declared = entry_point()["parameters"]
-    assert list(declared) == [spec.name for spec in fields(MonitorParams)]
-    assert declared.pop("current") == "string"  # has to be given
-    for spec in fields(MonitorParams):
-        if spec.name in declared:
-            number = isinstance(spec.default, (int, float)) and not isinstance(spec.default, bool)
-            assert declared[spec.name] == {
-                "type": "float" if number else "string",
-                "default": spec.default if number else as_text(spec.default),
-            }, spec.name
-
-
-def test_mlproject_passes_every_parameter_of_the_monitor_to_its_option() -> None:
-    command = entry_point()["command"].split()
-    assert command[:4] == ["python", "-m", "pipeline", "monitor"]
-    passed = dict(zip(command[4::2], command[5::2], strict=True))
-    assert passed == {
-        f"--{spec.name.replace('_', '-')}": f"{{{spec.name}}}" for spec in fields(MonitorParams)
-    }
+def test_the_command_line_has_an_option_for_every_parameter_of_the_monitor() -> None:
     options = {o.name for o in cli.commands["monitor"].params if isinstance(o, click.Option)}
-    assert options == {spec.name for spec in fields(MonitorParams)} | {"verbose"}
+    assert options == MonitorParams.model_fields.keys() | {"config", "verbose"}
 
 
 def test_the_defaults_of_the_monitor_are_equal_after_conversion_to_text_and_back() -> None:
     params = MonitorParams(current="log")
-    texts = {spec.name: as_text(getattr(params, spec.name)) for spec in fields(MonitorParams)}
-    assert MonitorParams.from_text(texts) == params
+    assert MonitorParams(**{name: as_text(value) for name, value in params}) == params
 
 
 @pytest.mark.parametrize(
@@ -281,7 +254,7 @@ def test_the_defaults_of_the_monitor_are_equal_after_conversion_to_text_and_back
 )
 def test_a_value_out_of_bounds_is_named_with_its_parameter(name: str, value: str, bounds: str) -> None:
     with pytest.raises(InvalidParameter, match=re.escape(bounds)) as caught:
-        MonitorParams.from_text({"current": "log", name: value})
+        MonitorParams(**{"current": "log", name: value})
     assert str(caught.value).startswith(f"{name}={value}: ")
 
 
@@ -295,7 +268,7 @@ def test_retraining_is_refused_if_the_stage_of_candidates_is_monitored(capsys: A
 
 def test_a_time_is_read_in_its_unit() -> None:
     for text, seconds in (("90s", 90), ("30min", 1800), ("1.5h", 5400), ("7d", 604_800)):
-        params = MonitorParams.from_text({"current": "log", "cooldown": text})
+        params = MonitorParams(current="log", cooldown=text)
         assert params.cooldown == timedelta(seconds=seconds)
 
 

@@ -2,76 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from pathlib import Path
 
 import click
 import pytest
 import yaml
 
-from pipeline.cli import cli
+from pipeline.cli import cli, main
 from pipeline.errors import InvalidParameter
 from pipeline.estimators import ESTIMATORS
-from pipeline.params.definitions import TrainParams
-from pipeline.params.fields import as_text
-from registry_tools.cli.main import cli as registry_cli
+from pipeline.mlproject import render
+from pipeline.params.config_file import read_config
+from pipeline.params.definitions import MonitorParams, TrainParams
+from pipeline.params.types import Params, as_text
 from tests.support.constants import ROOT
 
 
-def entry_point(name: str) -> dict:
-    return yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"][name]
+def test_mlproject_is_the_generated_file() -> None:
+    assert (ROOT / "MLproject").read_text() == render(), "run make mlproject"
 
 
-def test_mlproject_has_the_parameters_of_the_dataclass_with_its_defaults() -> None:
-    declared = entry_point("main")["parameters"]
-    assert list(declared) == [spec.name for spec in fields(TrainParams)]
-    for spec in fields(TrainParams):
-        default = getattr(TrainParams(), spec.name)
-        assert str(declared[spec.name]["default"]) == as_text(default), spec.name
-        number = isinstance(default, (int, float)) and not isinstance(default, bool)
-        assert declared[spec.name]["type"] == ("float" if number else "string"), spec.name
-
-
-def test_mlproject_passes_every_parameter_to_its_option() -> None:
-    command = entry_point("main")["command"].split()
-    assert command[:4] == ["python", "-m", "pipeline", "train"]
-    passed = dict(zip(command[4::2], command[5::2], strict=True))
-    assert passed == {f"--{spec.name.replace('_', '-')}": f"{{{spec.name}}}" for spec in fields(TrainParams)}
+@pytest.mark.parametrize(("command", "params"), [("main", TrainParams), ("monitor", MonitorParams)])
+def test_an_entry_point_passes_every_parameter_with_its_default(command: str, params: type[Params]) -> None:
+    entry = yaml.safe_load(render())["entry_points"][command]
+    assert list(entry["parameters"]) == list(params.model_fields)
+    for name, field in params.model_fields.items():
+        assert f"--{name.replace('_', '-')} {{{name}}}" in entry["command"]
+        if name != "current":  # has to be given
+            assert str(entry["parameters"][name]["default"]) == as_text(field.default), name
 
 
 def test_the_command_line_has_an_option_for_every_parameter() -> None:
     command = cli.commands["train"]
     options = {option.name for option in command.params if isinstance(option, click.Option)}
-    assert options == {spec.name for spec in fields(TrainParams)} | {"verbose"}
+    assert options == TrainParams.model_fields.keys() | {"config", "verbose"}
 
 
 def test_every_parameter_that_an_estimator_takes_exists() -> None:
-    names = {spec.name for spec in fields(TrainParams)}
+    names = TrainParams.model_fields.keys()
     for model in ESTIMATORS.values():
         assert {taken.rpartition("__")[2] for taken in model.takes} <= names
 
 
-@pytest.mark.parametrize("name", ["serve", "promote"])
-def test_the_entry_points_of_the_registry_have_the_defaults_of_their_commands(name: str) -> None:
-    entry, program = entry_point(name), registry_cli.commands[name]
-    command = entry["command"].split()
-    assert command[:5] == ["python", "-m", "registry_tools", name, "{ref}"]
-    passed = dict(zip(command[5::2], command[6::2], strict=True))
-    assert {value.strip("{}") for value in passed.values()} == set(entry["parameters"]) - {"ref"}
-    context = click.Context(program)
-    if name == "promote":
-        assert passed.pop("--to") == "{to}"  # the command has no default
-    for option in program.params:
-        name = f"--{str(option.name).replace('_', '-')}"
-        if name in passed:
-            assert passed.pop(name) == f"{{{option.name}}}"
-            declared = str(entry["parameters"][option.name]["default"])
-            assert option.type_cast_value(context, declared) == option.default, option.name
-    assert not passed
-
-
 def test_the_defaults_are_equal_after_conversion_to_text_and_back() -> None:
-    texts = {spec.name: as_text(getattr(TrainParams(), spec.name)) for spec in fields(TrainParams)}
-    assert TrainParams.from_text(texts) == TrainParams()
+    assert TrainParams(**{name: as_text(value) for name, value in TrainParams()}) == TrainParams()
 
 
 @pytest.mark.parametrize(
@@ -109,7 +83,7 @@ def test_a_value_out_of_bounds_is_named_with_its_parameter_and_bounds(
 ) -> None:
     texts = {"target": "kind", name: value} if value == "table.xlsx" else {name: value}
     with pytest.raises(InvalidParameter) as caught:
-        TrainParams.from_text(texts)
+        TrainParams(**texts)
     message = str(caught.value)
     assert message.startswith(f"{name}={value}: ")
     assert bounds in message
@@ -118,22 +92,22 @@ def test_a_value_out_of_bounds_is_named_with_its_parameter_and_bounds(
 
 def test_a_table_needs_a_target_and_hash_needs_a_fraction() -> None:
     with pytest.raises(InvalidParameter, match="target=none: a table needs"):
-        TrainParams.from_text({"data": "table.csv"})
+        TrainParams(data="table.csv")
     with pytest.raises(InvalidParameter, match="test_size=30: split=hash needs a fraction"):
-        TrainParams.from_text({"split": "hash", "test_size": "30"})
+        TrainParams(split="hash", test_size="30")
 
 
 def test_columns_to_leave_out_are_a_line_of_csv() -> None:
     texts = {"data": "table.csv", "target": "kind", "drop": 'id, "last, first"'}
-    params = TrainParams.from_text(texts)
+    params = TrainParams(**texts)
     assert params.drop == ("id", "last, first")
     assert params.as_text()["drop"] == 'id,"last, first"'
     with pytest.raises(InvalidParameter, match="drop=kind: the label column cannot"):
-        TrainParams.from_text({**texts, "drop": "kind"})
+        TrainParams(**{**texts, "drop": "kind"})
 
 
 def test_a_stage_is_accepted_in_upper_and_lower_case() -> None:
-    assert TrainParams.from_text({"stage": "Production"}).stage == "production"
+    assert TrainParams(stage="Production").stage == "production"
 
 
 @pytest.mark.parametrize(
@@ -142,3 +116,71 @@ def test_a_stage_is_accepted_in_upper_and_lower_case() -> None:
 def test_the_constructor_checks_the_bounds(values: dict) -> None:
     with pytest.raises(InvalidParameter):
         TrainParams(**values)
+
+
+def config(folder: Path, text: str) -> str:
+    file = folder / "config.yaml"
+    file.write_text(text, encoding="utf-8")
+    return str(file)
+
+
+def test_a_file_gives_the_same_parameters_as_options(tmp_path: Path) -> None:
+    text = """
+        data: table.csv
+        target: kind
+        drop: [id, "last, first"]
+        dtypes: {zip: text}
+        model_params: {C: 0.5}
+        class_weight: {yes: 5, "no": 1.5}
+        scale: false
+        cv: 3
+        test_size: 30
+        plots: false
+        subset_size: null
+    """
+    options = {
+        "data": "table.csv", "target": "kind", "drop": 'id,"last, first"', "dtypes": "zip:text",
+        "model_params": '{"C": 0.5}', "class_weight": '{"yes": 5, "no": 1.5}', "scale": "false", "cv": "3",
+        "test_size": "30", "plots": "false", "subset_size": "none",
+    }  # fmt: skip
+    read = read_config(config(tmp_path, text.replace("yes:", '"yes":')))
+    params = TrainParams(**read)
+    assert params == TrainParams(**options)
+    assert TrainParams(**read_config(config(tmp_path, params.as_yaml()))) == params
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("test_sze: 0.3", "test_sze=0.3: there is no such parameter; did you mean 'test_size'?"),
+        ("test_size: 2.5", "test_size=2.5: must be a fraction above 0 and below 1"),
+        ("max_iter: true", "max_iter=true: must be a whole number from 1 to 1000000"),
+        ("max_iter: 5.0", "max_iter=5.0: must be a whole number from 1 to 1000000"),
+        ("random_state: null", "random_state=none: must be a whole number from 0 to 4294967295"),
+        ("model_params: [1]", "model_params=1: must be a JSON object"),
+        ("class_weight: {a: -1}", 'class_weight={"a": -1}: must be balanced, or a JSON object'),
+        ("cv: 1", "cv=1: must be a number of folds from 2 to 100"),
+        ("name: a\nname: b", "is not YAML: line 1: name occurs twice"),
+        ("name: [a", "is not YAML: line 1: expected ',' or ']'"),
+        ("- a", "needs one parameter a line"),
+        ("5: a", "needs one parameter a line"),
+        ("", "needs one parameter a line"),
+    ],
+)
+def test_a_wrong_file_is_one_line_with_exit_code_2(
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--config", config(tmp_path, text)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_a_file_that_does_not_exist_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--config", str(tmp_path / "none.yaml")]) == 2
+    assert "none.yaml: cannot be read: No such file or directory" in capsys.readouterr().err
+
+
+def test_options_override_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = config(tmp_path, "model: knn\nmax_iter: 0\n")
+    assert main(["train", "--config", file, "--max-iter", "5", "--model", "resnet"]) == 2
+    assert "model=resnet: must be auto or one of" in capsys.readouterr().err

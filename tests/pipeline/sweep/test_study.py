@@ -12,7 +12,7 @@ import pytest
 from pipeline.errors import InvalidParameter
 from pipeline.estimators import ESTIMATORS, EstimatorSpec, Range, models_of
 from pipeline.params.definitions import ALL_MODELS, SAMPLERS, SweepParams
-from pipeline.params.fields import as_text
+from pipeline.params.types import as_text
 from pipeline.sweep.study import SweepStudy
 from pipeline.training.model_card import Trial
 from registry_tools.task import CLASSIFICATION

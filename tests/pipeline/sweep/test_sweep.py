@@ -419,7 +419,7 @@ def test_a_child_counts_only_with_the_parameters_that_the_study_asks_for(store: 
 def test_a_finished_sweep_is_extended(sampler: str, store: str) -> None:
     params = SweepParams(model="knn", n_trials=4, plots=False, sampler=sampler)
     first = sweep(params)
-    more = sweep(dataclasses.replace(params, n_trials=7))
+    more = sweep(params.replace(n_trials=7))
     assert (more.finished, more.resumed) == (7, 4)
     client = MlflowClient(store)
     found = trials(client, client.get_run(more.run_id))
@@ -434,7 +434,7 @@ def test_a_finished_sweep_is_extended(sampler: str, store: str) -> None:
     best = max(run.data.metrics["cv/accuracy_mean"] for run in found.values())
     assert more.best.metrics["cv/accuracy_mean"] == best
     # The same command again is a sweep of its own.
-    assert sweep(dataclasses.replace(params, n_trials=7)).resumed == 0
+    assert sweep(params.replace(n_trials=7)).resumed == 0
 
 
 def test_an_interrupted_sweep_resumes_from_a_copy_of_the_table(store: str, table_csv: Path) -> None:
@@ -442,7 +442,7 @@ def test_an_interrupted_sweep_resumes_from_a_copy_of_the_table(store: str, table
     first = sweep(params)
     MlflowClient(store).update_run(first.run_id, "KILLED")
     copy = shutil.copy(table_csv, table_csv.with_name("copy.csv"))
-    assert sweep(dataclasses.replace(params, data=str(copy), n_trials=4)).resumed == 3
+    assert sweep(params.replace(data=str(copy), n_trials=4)).resumed == 3
 
 
 @pytest.mark.slow

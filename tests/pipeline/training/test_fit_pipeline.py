@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +106,7 @@ def test_a_threshold_is_chosen_for_a_metric_and_served(store: str, tmp_path: Pat
     rows = rare()[["x", "y"]]
     expected = np.where(model.predict_proba(rows)[:, 1] >= float(tag), "yes", "no")
     assert (model.predict_names(rows) == expected).all()
-    plain = train(replace(params, threshold=None))
+    plain = train(params.replace(threshold=None))
     assert plain.metrics["balanced_accuracy"] < result.metrics["balanced_accuracy"] - 0.1
     assert "threshold" not in MlflowClient().get_run(plain.run_id).data.tags
 
@@ -162,7 +161,7 @@ def test_weights_calibration_and_threshold_that_cannot_be_are_refused(tmp_path: 
             check_fit(params, dataset)
     for text in ("[1]", '{"yes": -1}', '{"yes": "a"}', "heavy", "{}"):
         with pytest.raises(InvalidParameter, match=r"class_weight=.*: must be balanced, or a JSON object"):
-            TrainParams.from_text({"class_weight": text})
+            TrainParams(class_weight=text)
 
 
 def test_the_threshold_of_equal_values_is_the_one_nearest_to_a_half(tmp_path: Path) -> None:

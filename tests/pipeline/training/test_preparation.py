@@ -267,7 +267,8 @@ def test_types_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"column 'x' of .* holds int64: only text becomes text"):
         load_dataset(TrainParams(data=str(numbers), target="kind", dtypes={"x": "text"}))
     with pytest.raises(InvalidParameter, match="dtypes=zip:number: must be COLUMN:TYPE"):
-        TrainParams.from_text({"dtypes": "zip:number", "data": "t.csv", "target": "kind"})
-    assert TrainParams.from_text(
-        {"dtypes": "zip:text,a:b:date", "data": "t.csv", "target": "kind"}
-    ).dtypes == {"zip": "text", "a:b": "date"}
+        TrainParams(dtypes="zip:number", data="t.csv", target="kind")
+    assert TrainParams(dtypes="zip:text,a:b:date", data="t.csv", target="kind").dtypes == {
+        "zip": "text",
+        "a:b": "date",
+    }
