@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
+import numpy as np
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -44,9 +45,9 @@ def _none(value: Any) -> Any:
 
 
 def _number(value: Any) -> Any:
-    """Parse the text of a number; YAML and Python give numbers."""
+    """Parse the text of a number; YAML and Python give numbers, and NumPy its own."""
     if not isinstance(value, str):
-        return value
+        return value.item() if isinstance(value, np.generic) else value
     try:
         return int(value)
     except ValueError:

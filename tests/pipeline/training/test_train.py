@@ -155,7 +155,7 @@ def test_the_name_of_a_run_lists_parameters_that_differ_from_the_defaults() -> N
 def test_no_plots_are_logged_with_plots_false(store: str) -> None:
     result = train(TrainParams(plots=False))
     names = {entry.path for entry in MlflowClient().list_artifacts(result.run_id)}
-    assert names == {"evidence", "holdout_predictions.json"}
+    assert names == {"config.yaml", "evidence", "holdout_predictions.json"}
 
 
 def test_each_plot_is_logged_with_its_values_as_json(trained: Trained) -> None:
