@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 from dataclasses import replace
 
@@ -19,8 +18,8 @@ from pipeline.data.split import split_rows
 from pipeline.errors import DataError, InvalidParameter
 from pipeline.params.definitions import TrainParams
 from registry_tools.data.row_hash import hash_rows
-from registry_tools.errors import InputError
-from registry_tools.files.tables import format_of, parse_table, read_bytes
+from registry_tools.errors import InputError, UnsupportedOperation
+from registry_tools.files.table_source import read_source
 from registry_tools.task import CLASSIFICATION
 
 _log = logging.getLogger(__name__)
@@ -50,13 +49,12 @@ def _load_iris() -> Dataset:
 
 
 def _load_table(params: TrainParams) -> Dataset:
-    path, target = params.data, str(params.target)
+    source, target = params.source(), str(params.target)
+    path = source.label
     try:
-        content, kind = read_bytes(path), format_of(path)
-        text = params.dtypes if kind == "csv" else ()
         # A class of text may be called None, NA or null, which pandas reads as missing values.
-        table = parse_table(io.BytesIO(content), kind, path, text, literal_columns=[target])
-    except InputError as error:
+        table, digest = read_source(source, text_columns=params.dtypes, literal_columns=[target])
+    except (InputError, UnsupportedOperation) as error:
         raise DataError(f"data={error}") from error
     table.columns = table.columns.map(str)
     row_roles.check_columns(table, params)
@@ -79,8 +77,8 @@ def _load_table(params: TrainParams) -> Dataset:
     else:
         labels = label_numbers(table[target], path)
     features = usable_columns(features, path, params.dtypes)
-    digest, hashes = hashlib.sha256(content).hexdigest(), hash_rows(table)
-    return Dataset(features, labels, target, names, hashes, path, digest, units, times, weights, task)
+    hashes = hash_rows(table)
+    return Dataset(features, labels, target, names, hashes, params.data, digest, units, times, weights, task)
 
 
 def _draw_subset(dataset: Dataset, params: TrainParams) -> Dataset:

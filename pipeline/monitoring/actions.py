@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 
-import pandas as pd
 from mlflow import MlflowClient
 
 from pipeline.errors import DataError, PipelineError
@@ -22,7 +19,7 @@ from pipeline.training.train import train
 from registry_tools.data.schema import quoted_names
 from registry_tools.errors import GateRefused, RegistryToolsError, error_summary
 from registry_tools.evaluation.gate_options import GateOptions
-from registry_tools.files.tables import read_table
+from registry_tools.files.table_source import TableSource, read_columns
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.promotion import promote, rollback
@@ -32,6 +29,7 @@ from registry_tools.stats.metric import runs_code
 _log = logging.getLogger(__name__)
 
 # Parameters that a retraining sets itself: the table, how to split it, and where the version goes.
+_OF_CSV = ("separator", "decimal", "encoding")
 _NOT_REUSED = {"data", "target", "drop", "split", "subset_size", "name", "stage"}
 
 
@@ -157,7 +155,7 @@ def training_params(watched: VersionInfo, baseline: TrainingBaseline, name: str,
     name
         The registered model.
     table
-        The path of the table to train on.
+        The table to train on, read as the first one if it is of the same kind.
 
     Raises
     ------
@@ -165,9 +163,13 @@ def training_params(watched: VersionInfo, baseline: TrainingBaseline, name: str,
         If the table lacks the label, a feature, or a column of groups, times or weights, or if the version
         names a function that the training would call.
     """
-    columns = _column_names(Path(table))
     known = TrainParams.model_fields.keys() - _NOT_REUSED
     before = {name: text.strip("'") for name, text in watched.params.items() if name in known}
+    source = TableSource(table)
+    for unused in (() if source.is_csv else _OF_CSV) + (("connection",) if source.query is None else ()):
+        before.pop(unused, None)
+    how = {name: before[name] for name in (*_OF_CSV, "connection") if name in before}
+    columns = read_columns(TrainParams(data=table, target=baseline.target, **how).source())
     given = {role: before[role] for role in ("group", "weight", "time") if before.get(role, "none") != "none"}
     roles = given.values()
     needed = [*baseline.columns, baseline.target, *roles]
@@ -201,17 +203,3 @@ def _refuse_functions(params: TrainParams, version: str) -> None:
                 f"retrain={params.data}: {version} was trained with {parameter}={value}, and the monitor "
                 "runs no code that a version names: train it with python -m pipeline train"
             )
-
-
-def _column_names(path: Path) -> list[str]:
-    """Return the column names of a table; only the header of a CSV file is read.
-
-    Raises
-    ------
-    InputError
-        If the table cannot be read.
-    """
-    if path.suffix.lower() == ".csv" and path.is_file():
-        with contextlib.suppress(ValueError):  # `read_table` below reports the error
-            return [str(name) for name in pd.read_csv(path, nrows=0).columns]
-    return [str(name) for name in read_table(path).columns]

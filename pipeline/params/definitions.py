@@ -175,7 +175,7 @@ class MonitorParams(Params):
     """The smallest number of rows to test."""
     alpha: SignificanceLevel = 0.01
     """The largest accepted probability of a false alarm."""
-    retrain: _TableFile = None
+    retrain: Annotated[str | None, OrNone, Bounds("a table as in data, or none")] = None
     """On drift, train a candidate on this table and run the gates on it."""
     promote: Boolean = False
     """Promote the retrained candidate if it passes the gates."""

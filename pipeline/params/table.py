@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from pipeline.errors import InvalidParameter
-from pipeline.params.types import Bounds, Column, ColumnNames, ColumnTypes, Params, as_text
+from pipeline.params.types import Bounds, Column, ColumnNames, ColumnTypes, OrNone, Params, Text, as_text
+from registry_tools.errors import InputError
 
-_DATA = "'iris', or the path or URL of a .csv or .parquet file"
+if TYPE_CHECKING:
+    from registry_tools.files.table_source import TableSource
+
+_DATA = "'iris', the path or URL of a .csv or .parquet file or of a folder of them, or 'sql:' and a query"
 
 
 class TableParams(Params):
@@ -30,15 +34,43 @@ class TableParams(Params):
     """A column of row weights, which the model does not learn from."""
     dtypes: ColumnTypes = Field({})
     """The types of columns, where the file does not say it: zip:text keeps a code such as 01000."""
+    separator: Annotated[str, Text, Bounds("one ASCII character, such as ;, or \\t for a tab")] = ","
+    """The character between the values of a CSV."""
+    decimal: Literal[".", ","] = "."
+    """The decimal mark of the numbers in a CSV."""
+    encoding: Annotated[str, Text, Bounds("a text encoding of Python, such as cp1252")] = "utf-8"
+    """The encoding of a CSV."""
+    connection: Annotated[str | None, OrNone, Bounds("the name of an environment variable, or none")] = None
+    """The environment variable with the SQLAlchemy URL of a query's database; the URL is not recorded."""
+
+    def source(self) -> TableSource:
+        """Return where the table is and how to read it."""
+        from registry_tools.files.csv_rows import CsvFormat  # with pyarrow, which takes time
+        from registry_tools.files.table_source import TableSource
+
+        form = CsvFormat(self.separator, self.encoding, self.decimal)
+        return TableSource(self.data, form, self.connection)
+
+    @property
+    def table_name(self) -> str:
+        """A short name of the table: that of its file or folder, without the suffix."""
+        if self.data.startswith("sql:"):
+            return "query"
+        name = Path(self.data).name
+        return Path(name).stem if name.endswith((".parquet", ".pq")) else name.partition(".csv")[0]
 
     @model_validator(mode="after")
     def _check_table(self) -> TableParams:
         """Check that a table has a label column, and that each column has one role."""
+        if not (self.connection or "none").isidentifier():  # it may be the URL, with a password
+            reason = "must be the name of an environment variable, which holds the URL of the database"
+            raise InvalidParameter("connection", "…", reason)
         if self.data == "iris":
-            for name in ("target", "drop", "group", "time", "weight", "dtypes"):
-                if value := getattr(self, name):
-                    lacks = "its own label" if name == "target" else "no such column"
-                    raise InvalidParameter(name, as_text(value), f"needs data=FILE; iris has {lacks}")
+            for name, field in TableParams.model_fields.items():
+                value = getattr(self, name)
+                if value != field.get_default(call_default_factory=True):
+                    reason = "needs data=FILE; iris has its own label and columns"
+                    raise InvalidParameter(name, as_text(value), reason)
             return self
         self._check_columns()
         if self.group is not None and self.time is not None:
@@ -51,14 +83,38 @@ class TableParams(Params):
             )
         if self.target in self.drop:
             raise InvalidParameter("drop", as_text(self.drop), "the label column cannot be left out")
-        from registry_tools.files.input_files import without_secrets  # with pyarrow, which takes time
-
-        address = without_secrets(self.data)
-        if "://" in self.data and address != self.data.partition("?")[0]:
-            raise InvalidParameter("data", address, "must hold no key: the run records it; see production.md")
-        if Path(address).suffix.lower() not in {".csv", ".parquet", ".pq"}:
-            raise InvalidParameter("data", address, f"must be {_DATA}")
+        self._check_source()
         return self
+
+    def _check_source(self) -> None:
+        """Check that the table can be read as the parameters say, and that its address holds no key."""
+        from registry_tools.files.csv_rows import CsvFormat  # with pyarrow, which takes time
+        from registry_tools.files.sql_query import check_query
+
+        name = "separator"
+        try:
+            CsvFormat(self.separator, decimal=self.decimal)
+            name = "encoding"
+            CsvFormat(encoding=self.encoding)
+            name, source = "data", self.source()
+            if source.query is not None:
+                check_query(source.query)
+        except InputError as error:
+            raise InvalidParameter(name, getattr(self, name), str(error)) from error
+        for name in () if source.is_csv else ("separator", "decimal", "encoding"):
+            if (value := getattr(self, name)) != TableParams.model_fields[name].default:
+                raise InvalidParameter(name, value, f"is for CSV files only (data={source.label})")
+        if (source.query is None) != (self.connection is None):
+            reason = (
+                "a query (data=sql:…) needs the name of the environment variable with its database, "
+                "and other tables none"
+            )
+            raise InvalidParameter("connection", as_text(self.connection), reason)
+        # The options of an s3 URL say where the store is; those of a web address may be a signature.
+        plain = self.data if self.data.startswith("http") else self.data.partition("?")[0]
+        if source.query is None and "://" in self.data and source.label != plain:
+            reason = "must hold no key: the run records it; see team-server.md"
+            raise InvalidParameter("data", source.label, reason)
 
     def _check_columns(self) -> None:
         """Check that each column has one role; a column of times may also be left out of the features."""

@@ -14,6 +14,7 @@ from pipeline.params.definitions import TrainParams
 from pipeline.params.types import as_text
 from pipeline.training.model_pipeline import effective_arguments
 from pipeline.training.scoring import mean_key, metric_of
+from registry_tools.files.table_source import TableSource
 from registry_tools.mlflow_store import experiments
 from registry_tools.stats.metric import Outcomes, metric_key
 from registry_tools.task import REGRESSION
@@ -31,6 +32,8 @@ def used_params(params: TrainParams) -> dict[str, str]:
         ignored = ignored | {"early_stopping"}
     if params.time is not None:
         ignored = ignored | {"split"}
+    if params.source() == TableSource(params.data, connection=params.connection):
+        ignored = ignored | {"separator", "decimal", "encoding"}
     return {name: text for name, text in params.as_text().items() if name not in ignored}
 
 

@@ -237,7 +237,8 @@ def _local_path(found: Any, path: str) -> str | None:
 def _list_files(filesystem: fs.FileSystem, path: str, where: str) -> list[str]:
     info = filesystem.get_file_info(path)
     if info.type == fs.FileType.NotFound:
-        raise InputError(f"{where}: there is no such file or folder")
+        here = "" if "://" in where or Path(where).is_absolute() else f" (looked in {Path.cwd()})"
+        raise InputError(f"{where}: there is no such file or folder{here}")
     if info.type != fs.FileType.Directory:
         if _ending(path) is None:
             raise InputError(f"{where}: unknown format; use one of {', '.join(ENDINGS)}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import logging
-from collections.abc import Collection
+import textwrap
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -37,6 +39,18 @@ class TableSource:
         is_query = self.address.startswith(sql_query.PREFIX)
         return self.address.removeprefix(sql_query.PREFIX).strip() if is_query else None
 
+    @property
+    def is_csv(self) -> bool:
+        """Whether it is, or may be, CSV: neither a query nor a Parquet file."""
+        return self.query is None and not self.address.lower().endswith(input_files.PARQUET_ENDINGS)
+
+    @property
+    def label(self) -> str:
+        """The address as messages name it: on one line, and without a key."""
+        if self.query is not None:
+            return sql_query.PREFIX + textwrap.shorten(self.query, 60, placeholder=" …")
+        return input_files.without_secrets(self.address)
+
 
 @dataclass(frozen=True)
 class _Part:
@@ -58,7 +72,8 @@ def read_columns(source: TableSource) -> list[str]:
         If the URL needs a package that is not installed.
     """
     if source.query is not None:
-        return sql_query.query_columns(source.query, str(source.connection))
+        with _naming(source):
+            return sql_query.query_columns(source.query, str(source.connection))
     schema = input_files.open_files(source.address, source.csv).schema
     # The metadata of pandas says which columns are its index.
     empty = schema.empty_table().to_pandas()
@@ -90,7 +105,8 @@ def read_source(
         If the URL needs a package that is not installed.
     """
     if source.query is not None:
-        table = sql_query.read_query(source.query, str(source.connection))
+        with _naming(source):
+            table = sql_query.read_query(source.query, str(source.connection))
         columns = json.dumps([[name, str(table[name].dtype)] for name in table.columns])
         return table, hashlib.sha256(columns.encode() + hash_rows(table).tobytes()).hexdigest()
     found = input_files.find_files(source.address)
@@ -111,11 +127,20 @@ def read_source(
     # An empty part has no types.
     tables = [table for table in tables if len(table)]
     if not tables:
-        raise InputError(f"{input_files.without_secrets(source.address)}: it has no rows")
+        raise InputError(f"{source.label}: it has no rows")
     table = tables[0] if len(tables) == 1 else pd.concat(tables, ignore_index=True)
     if not found.is_parquet and source.csv.decimal == ".":
         _warn_of_decimal_commas(table)
     return table, digest
+
+
+@contextlib.contextmanager
+def _naming(source: TableSource) -> Iterator[None]:
+    """Begin the messages of a query with it."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{source.label}: {error}") from None
 
 
 def _read_part(found: input_files.FoundFiles, path: str, name: str, form: CsvFormat) -> _Part:

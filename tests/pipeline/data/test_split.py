@@ -274,7 +274,7 @@ def test_unusable_groups_times_and_weights_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises((DataError, InvalidParameter), match=reason):
             load(table, tmp_path, **values)
-    with pytest.raises(InvalidParameter, match="group=patient: needs data=FILE; iris has no such column"):
+    with pytest.raises(InvalidParameter, match="group=patient: needs data=FILE; iris has its own label"):
         TrainParams(group="patient")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from pipeline.errors import DataError
+from pipeline.errors import DataError, InvalidParameter
 from pipeline.monitoring.actions import training_params
 from pipeline.monitoring.monitor import _fetch_baseline
 from pipeline.monitoring.run_log import MonitoringRun
@@ -39,7 +41,7 @@ def visits(rows: int = 120, seed: int = 0) -> pd.DataFrame:
     )
 
 
-def retraining(first: TrainParams, table: Path) -> TrainParams:
+def retraining(first: TrainParams, table: Path | str) -> TrainParams:
     """Train a version, and return the parameters that retrain it on another table."""
     train(first)
     watched = registry.get_version(MlflowClient(), ModelRef(first.name, version=1))
@@ -82,6 +84,34 @@ def test_groups_weights_and_types_are_repeated(tmp_path: Path) -> None:
     assert (params.group, params.weight, params.split) == ("patient", "weight", "hash")
     assert (params.dtypes, params.drop, params.test_size) == ({"zip": "text"}, ("day",), 0.2)
     assert train(params).version == 2
+
+
+@pytest.mark.usefixtures("store")
+def test_a_table_of_the_same_kind_is_read_as_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLINIC", f"sqlite:///{tmp_path}/clinic.db")
+    for name, rows in (("first", 120), ("grown", 240)):
+        table = visits(rows)[["size", "weight", "ill"]]
+        with contextlib.closing(sqlite3.connect(tmp_path / "clinic.db")) as database:
+            table.to_sql(name, database, index=False)
+        table.to_csv(tmp_path / f"{name}.csv", index=False, sep=";", decimal=",")
+        table.to_parquet(tmp_path / f"{name}.parquet")
+    options = {"target": "ill", "name": "visits", "cv": "2", "plots": False}
+    query = "sql:SELECT size, weight, ill FROM grown ORDER BY rowid"
+    first = TrainParams(data=query.replace("grown", "first"), connection="CLINIC", **options)
+    params = retraining(first, query)
+    assert (params.data, params.connection) == (query, "CLINIC")
+    assert train(params).version == 2
+    first = first_training(tmp_path, separator=";", decimal=",", drop="weight", name="sizes")
+    visits()[["size", "weight", "ill"]].to_csv(tmp_path / "first.csv", index=False, sep=";", decimal=",")
+    params = retraining(first, tmp_path / "grown.csv")
+    assert (params.separator, params.decimal, params.drop) == (";", ",", ("weight",))
+    watched = registry.get_version(MlflowClient(), ModelRef("sizes", version=1))
+    baseline = _fetch_baseline(MlflowClient(), watched)
+    assert training_params(watched, baseline, "sizes", str(tmp_path / "grown.parquet")).separator == ","
+    with pytest.raises(InvalidParameter, match="connection=none: a query"):
+        training_params(watched, baseline, "sizes", query)
 
 
 @pytest.mark.usefixtures("store")
