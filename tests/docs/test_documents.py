@@ -87,6 +87,15 @@ def test_the_commands_on_a_trained_model_print_the_documented_output(
     assert_shown(project, shown)
 
 
+@pytest.mark.slow
+def test_tables_are_read_as_their_page_shows(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "how-to" / "read-a-table.md").read_text()
+    project = fresh_checkout(tmp_path)
+    (script,) = blocks("python", page)
+    (project / "flowers.py").write_text(script)
+    assert_shown(project, conversations(page))
+
+
 def assert_shown(project: Path, shown_commands: list[tuple[str, str]]) -> None:
     """Run commands in a checkout, and compare what they print with what is shown."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "MAKE"))}
