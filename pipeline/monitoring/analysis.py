@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pipeline.monitoring import drift_tests
 from pipeline.monitoring.data.labels import LabelledPredictions
 from pipeline.monitoring.data.window import CurrentWindow
-from pipeline.monitoring.drift_tests import DriftTest
 from pipeline.monitoring.performance import PERMUTATION, LivePerformance, compare_live
 from pipeline.training.baseline import CategoryProfile, NumericProfile, TrainingBaseline, numeric_profile
+from registry_tools.stats import drift_tests
+from registry_tools.stats.drift_tests import DriftTest
 from registry_tools.task import CLASSIFICATION
 
 _JOINT_ROWS = 5000  # rows of the window that the joint test reads at most

@@ -9,9 +9,9 @@ import numpy as np
 from scipy import stats
 
 from pipeline.monitoring.data.labels import LabelledPredictions
-from pipeline.monitoring.drift_tests import DriftTest, share_test
 from pipeline.training.baseline import TrainingBaseline
 from pipeline.training.scoring import bootstrap_estimate, measure
+from registry_tools.stats.drift_tests import DriftTest, share_test
 from registry_tools.stats.intervals import Estimate, wilson
 from registry_tools.stats.metric import Metric, Outcomes, compared_rows, find_metric, runs_code
 from registry_tools.stats.metric_comparison import estimate_number_metric

@@ -1,1 +1,1 @@
-"""Metrics, confidence intervals and paired tests on plain arrays."""
+"""Metrics, confidence intervals, paired tests and drift tests on plain arrays."""

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from pipeline.monitoring import drift_tests
-from pipeline.monitoring.drift_tests import DriftTest as Shown  # pytest would collect it by its own name
+from registry_tools.stats import drift_tests
+from registry_tools.stats.drift_tests import DriftTest as Shown  # pytest would collect it by its own name
 from tests.support.monitored import mixed
 
 NOTHING = np.array([])
