@@ -227,7 +227,7 @@ def test_a_table_that_cannot_be_trained_on_does_not_stop_the_monitoring_run(
     flowers(50)[0].drop(columns=SHIFTED).assign(species="setosa").to_csv(table, index=False)
     for given, why in (
         (table, f"the table has no column '{SHIFTED}', a feature of {model} version 1"),
-        (tmp_path / "absent.csv", "does not exist"),
+        (tmp_path / "absent.csv", "no such file or folder"),
     ):
         options = ("--name", model, "--current", shifted_log, "--retrain", given)
         assert main(["monitor", *map(str, options)]) == 4
