@@ -1,6 +1,6 @@
 # The same commands for people, hooks and CI. Each target installs the packages that it needs, once.
 
-# Your settings: NAME, TABLE, GATES, REGISTRY_TOOLS_TRUST. See docs/how-to/your-own-table.md.
+# Your settings: CONFIG, NAME, GATES, REGISTRY_TOOLS_TRUST. See docs/how-to/your-own-table.md.
 -include own.mk
 
 PYTHON ?= python3
@@ -8,8 +8,12 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -qq
 PORT   ?= 5000
-NAME   ?= iris
-STAGE  ?= staging
+# The registered model and its stage: yours, or those of the configuration file CONFIG.
+setting = $(shell sed -n 's/^$(1): *["'"'"']\{0,1\}\([^"'"'"' \#]*\).*/\1/p' $(or $(CONFIG),/dev/null))
+NAME   ?= $(or $(call setting,name),iris)
+STAGE  ?= $(or $(call setting,stage),staging)
+TRAIN   = $(if $(CONFIG),python -m pipeline train --config $(CONFIG) --name $(NAME) --stage $(STAGE),\
+            mlflow run . --env-manager local --experiment-name $(NAME) -P name=$(NAME) -P stage=$(STAGE))
 STORE  ?= $(or $(MLFLOW_TRACKING_URI),sqlite:///mlflow.db)
 
 # mlflow and the entry points find `python` and each other on the PATH.
@@ -28,8 +32,8 @@ export NO_MKDOCS_2_WARNING ?= 1
 help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s '	'
 
-run: $(VENV)/.run ## Train and register a version in staging, then promote it to production through the gates: ARGS="-P max_iter=300".
-	@$(BIN)/mlflow run . --env-manager local --experiment-name $(NAME) -P name=$(NAME) -P stage=$(STAGE) $(TABLE) $(ARGS)
+run: $(VENV)/.run ## Train and register a version in staging, then promote it to production through the gates: ARGS="-P max_iter=300", CONFIG=config.yaml.
+	@$(BIN)/$(strip $(TRAIN)) $(ARGS)
 	@$(BIN)/registry-tools promote $(NAME)@$(STAGE) --to production --reason "make run" $(GATES)
 
 test: $(VENV)/.test ## Run the tests, in at most four minutes: ARGS="--cov" prints the coverage.

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-import numpy as np
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -47,7 +46,7 @@ def _none(value: Any) -> Any:
 def _number(value: Any) -> Any:
     """Parse the text of a number; YAML and Python give numbers, and NumPy its own."""
     if not isinstance(value, str):
-        return value.item() if isinstance(value, np.generic) else value
+        return value.item() if hasattr(value, "item") else value
     try:
         return int(value)
     except ValueError:

@@ -139,7 +139,7 @@ def test_a_bad_row_in_a_bucket_is_named(bucket: fs.FileSystem, here: None, capsy
 def test_a_table_that_is_not_there_is_one_line_without_the_key(
     bucket: fs.FileSystem, here: None, capsys: Any
 ) -> None:
-    with pytest.raises(DataError, match=r"data=s3://bucket/none.csv: cannot be read"):
+    with pytest.raises(DataError, match=r"data=s3://bucket/none.csv: there is no such file or folder"):
         train(TrainParams(data="s3://bucket/none.csv", target="species", plots=False))
     with pytest.raises(InvalidParameter, match="must hold no key") as error:
         TrainParams(data="s3://key:pass@bucket/none.csv", target="species")
