@@ -1,6 +1,7 @@
 """Load the shared fixtures."""
 
 import atexit
+import itertools
 import os
 import tempfile
 from pathlib import Path
@@ -20,6 +21,25 @@ _OWN_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 os.environ.setdefault("MPLCONFIGDIR", str(_OWN_CACHE / "matplotlib"))  # or each process scans the fonts
 os.environ.setdefault("PIP_CACHE_DIR", str(_OWN_CACHE / "pip"))
 os.environ["XDG_CACHE_HOME"] = _CACHE.name
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let each worker begin with some of the tests marked `slow(minutes=…)`, the longest first.
+
+    A long test that starts last runs alone while the other workers have nothing left to do. pytest-xdist
+    gives each worker an equal part of the list, and later moves tests from the end of one part to another.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    minutes = {item: mark.kwargs.get("minutes", 0) for item in items for mark in item.iter_markers("slow")}
+    long = sorted((item for item in items if minutes.get(item)), key=lambda item: -minutes[item])
+    others = iter([item for item in items if not minutes.get(item)])
+    ordered = []
+    for worker in range(workers):
+        first = long[worker::workers]
+        ordered += [*first, *itertools.islice(others, max(0, len(items) // workers - len(first)))]
+    items[:] = [*ordered, *others]
+
 
 # A timeout prints the traceback of its test. pytest-timeout would add the stacks of all other threads, up to
 # 1,700 lines, and has no setting against it.

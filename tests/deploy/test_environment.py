@@ -131,7 +131,7 @@ def test_make_names_a_python_that_is_too_old(tmp_path: Path) -> None:
     assert f"{old} is older than 3.10" in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=1)
 @pytest.mark.parametrize("manager", ["uv", "virtualenv"])
 def test_mlflow_makes_its_own_environment_from_conda_yaml(manager: str, store: str, tmp_path: Path) -> None:
     """The first `mlflow run .` installs every locked package from the package index."""

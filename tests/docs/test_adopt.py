@@ -13,7 +13,7 @@ from tests.support.servers import BIN
 PAGE = (ROOT / "docs" / "how-to" / "your-own-table.md").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=2)
 @pytest.mark.timeout(600)
 def test_the_steps_of_the_page_work_as_written(tmp_path: Path) -> None:
     if (ROOT / "own.mk").exists() or not (ROOT / ".git").exists():

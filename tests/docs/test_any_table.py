@@ -11,7 +11,7 @@ from tests.support.documents import reader_in
 from tests.support.servers import free_port
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=1)
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("page", ["predict-a-number", "rare-classes", "honest-splits", "explain-predictions"])
 def test_the_steps_of_a_page_work_as_written(page: str, tmp_path: Path) -> None:

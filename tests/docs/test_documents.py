@@ -67,7 +67,7 @@ def test_the_server_responds_as_its_documents_show(
     assert {name for name in names if f"`{name}" not in documented} == set()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=1)
 def test_the_documents_show_the_output_of_their_commands(tmp_path: Path) -> None:
     assert_shown(fresh_checkout(tmp_path), conversations())
 

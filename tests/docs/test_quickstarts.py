@@ -15,7 +15,7 @@ from tests.support.documents import copy_of_the_project, fenced
 from tests.support.servers import BIN
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=2)
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("tool", ["uv", "pip"])
 def test_a_quickstart_ends_with_a_version_in_production(tool: str, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tests.support.documents import CONTINUED, reader_in
 from tests.support.servers import free_port
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=4)
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the tutorial sends requests with curl")
 def test_the_tutorial_and_the_guides_print_the_output_that_they_show(tmp_path: Path) -> None:

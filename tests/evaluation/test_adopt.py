@@ -17,7 +17,7 @@ from registry_tools import load_model
 from registry_tools.cli.main import main
 from registry_tools.mlflow_store import registry, stages
 from registry_tools.models import artifacts, manifest
-from tests.support.registries import GOOD, Place, evidence_folder, renew_manifest
+from tests.support.registries import GOOD, Place, evidence_folder, on_server, on_sqlite, renew_manifest
 from tests.support.signing_keys import write_keys
 
 IRIS = load_iris(as_frame=True)
@@ -98,6 +98,7 @@ def test_an_adopted_version_has_evidence_and_the_same_files(
 
 
 @pytest.mark.slow
+@on_server
 def test_the_gates_rely_on_the_evidence_of_an_adopted_version(
     place: Place, plain: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -120,7 +121,7 @@ def test_the_gates_rely_on_the_evidence_of_an_adopted_version(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["sqlite_place"], indirect=True)
+@on_sqlite
 def test_what_was_adopted_cannot_be_swapped(
     place: Place, plain: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -138,6 +139,7 @@ def test_what_was_adopted_cannot_be_swapped(
 
 
 @pytest.mark.slow
+@on_server
 def test_a_second_adoption_with_other_rows_is_refused(
     place: Place, plain: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -152,6 +154,7 @@ def test_a_second_adoption_with_other_rows_is_refused(
 
 
 @pytest.mark.slow
+@on_server
 def test_labels_that_the_version_does_not_predict_are_refused(
     place: Place, plain: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -171,6 +174,7 @@ def test_labels_that_the_version_does_not_predict_are_refused(
 
 
 @pytest.mark.slow
+@on_server
 def test_a_wrong_target_is_refused_before_anything_is_written(
     place: Place, plain: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -193,6 +197,7 @@ def test_a_wrong_target_is_refused_before_anything_is_written(
 
 
 @pytest.mark.slow
+@on_server
 def test_versions_that_no_promotion_could_use_are_not_adopted(
     place: Place, plain: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -223,7 +228,7 @@ def test_versions_that_no_promotion_could_use_are_not_adopted(
     )
 
 
-@pytest.mark.parametrize("place", ["sqlite_place"], indirect=True)
+@on_sqlite
 def test_a_version_that_came_from_no_run_cannot_be_adopted(
     place: Place, plain: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -236,6 +241,7 @@ def test_a_version_that_came_from_no_run_cannot_be_adopted(
 
 
 @pytest.mark.slow
+@on_server
 def test_two_models_of_one_run_are_not_mixed_up(
     place: Place, plain: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -251,6 +257,7 @@ def test_two_models_of_one_run_are_not_mixed_up(
 
 
 @pytest.mark.slow
+@on_server
 def test_an_adopted_version_is_signed_and_copied_with_its_evidence(
     place: Place, plain: str, tmp_path: Path, empty_database: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -274,6 +281,7 @@ def test_an_adopted_version_is_signed_and_copied_with_its_evidence(
 
 
 @pytest.mark.slow
+@on_server
 def test_versions_are_compared_on_evaluation_data(
     place: Place, plain: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

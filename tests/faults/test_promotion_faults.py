@@ -32,11 +32,11 @@ from registry_tools.promotion import history, promote, recovery, rollback
 from registry_tools.promotion.event_log import EventLog
 from registry_tools.refs import ModelRef
 from tests.support.constants import IS_LONG
-from tests.support.registries import EQUAL, GOOD, Place
+from tests.support.registries import EQUAL, GOOD, Place, on_server, on_sqlite
 
 pytestmark = pytest.mark.slow
 SPAWN = multiprocessing.get_context("spawn")
-SECONDS = 120 if IS_LONG else 40
+SECONDS = 120 if IS_LONG else 24
 
 NOT_JUDGED = Verdict((GateResult("none", True, "not judged here"),))
 
@@ -129,6 +129,7 @@ def move(place: Place, name: str, version: int) -> None:
     promote.promote(place.client, ref, "production", GateOptions(margin=0.9), reason="go on")
 
 
+@on_sqlite
 @by_step
 def test_after_a_kill_the_next_promotion_goes_on(place: Place, step: Step, held: int, entry: int) -> None:
     name = place.model(GOOD, EQUAL, GOOD)
@@ -143,6 +144,7 @@ def test_after_a_kill_the_next_promotion_goes_on(place: Place, step: Step, held:
     assert back.version == entry
 
 
+@on_server
 @by_step
 def test_after_a_kill_repair_completes_the_event(place: Place, step: Step, held: int, entry: int) -> None:
     name = place.model(GOOD, EQUAL)
@@ -160,6 +162,7 @@ def test_after_a_kill_repair_completes_the_event(place: Place, step: Step, held:
     assert recovery.verify(place.client, ModelRef(name, stage="production"), TrustPolicy()).passed
 
 
+@on_server
 @pytest.mark.parametrize(
     "step", [Step(EventLog, EventLog.claim, "after"), Step(stages, stages.move_alias, "after")], ids=str
 )

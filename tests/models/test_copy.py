@@ -28,7 +28,7 @@ from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.promotion import promote, recovery
 from registry_tools.refs import ModelRef, parse_ref
 from tests.support.commands import run
-from tests.support.registries import EQUAL, GOOD, Place, crafted
+from tests.support.registries import EQUAL, GOOD, Place, crafted, on_server
 from tests.support.servers import BIN
 from tests.support.signing_keys import write_keys
 from tests.support.tracking_servers import server
@@ -63,6 +63,7 @@ def run_states(target: Place, name: str) -> list[str]:
 
 
 @pytest.mark.slow
+@on_server
 def test_a_copy_has_metrics_tags_evidence_and_signature(place: Place, target: Place, tmp_path: Path) -> None:
     name = place.model(GOOD, EQUAL)
     promote.promote(place.client, ModelRef(name, version=1), "production", GateOptions())
@@ -137,6 +138,7 @@ sys.exit(main(argv))
 
 
 @pytest.mark.slow
+@on_server
 @pytest.mark.parametrize("step", [runs.add_files, registry.register])
 def test_an_interrupted_copy_leaves_no_version_and_can_be_repeated(
     place: Place, target: Place, short_wait: None, step: Callable[..., object]
@@ -152,6 +154,7 @@ def test_an_interrupted_copy_leaves_no_version_and_can_be_repeated(
 
 
 @pytest.mark.slow
+@on_server
 def test_a_copy_interrupted_at_its_end_is_complete(place: Place, target: Place, short_wait: None) -> None:
     name = place.model(GOOD)
     command = ["copy", f"{name}/1", "--to-uri", target.uri]
@@ -163,6 +166,7 @@ def test_a_copy_interrupted_at_its_end_is_complete(place: Place, target: Place, 
 
 
 @pytest.mark.slow
+@on_server
 def test_two_copies_at_once_make_one_version(place: Place, target: Place) -> None:
     name = place.model(GOOD)
     command = [BIN / "registry-tools", "copy", f"{name}/1", "--to-uri", target.uri, "--json"]

@@ -178,7 +178,7 @@ _COMMANDS = st.lists(st.integers(0, 3), min_size=1, max_size=2)
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*stages:FutureWarning")
 @settings(
-    max_examples=300 if IS_LONG else 60, deadline=None, derandomize=True, database=None,
+    max_examples=300 if IS_LONG else 40, deadline=None, derandomize=True, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )  # fmt: skip
 @given(

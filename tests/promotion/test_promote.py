@@ -41,7 +41,7 @@ from registry_tools.promotion import deletion, history, promote, recovery, rollb
 from registry_tools.promotion.event_log import EventLog
 from registry_tools.promotion.promote import Promotion
 from registry_tools.refs import ModelRef
-from tests.support.registries import EQUAL, GOOD, POOR, Place
+from tests.support.registries import EQUAL, GOOD, POOR, Place, on_server
 from tests.support.servers import BIN
 from tests.support.tracking_servers import server
 
@@ -113,6 +113,7 @@ def test_the_first_promotion_passes_and_records_every_field(place: Place) -> Non
 
 
 @pytest.mark.slow
+@on_server
 def test_an_equal_version_is_promoted_and_its_predecessor_is_archived(place: Place) -> None:
     name = place.model()
     promote_version(place, name, GOOD)
@@ -164,6 +165,7 @@ def test_force_needs_a_reason_and_is_recorded_as_forced(place: Place) -> None:
 
 
 @pytest.mark.slow
+@on_server
 def test_a_promotion_with_a_stale_expected_version_moves_nothing(place: Place) -> None:
     name = place.model()
     promote_version(place, name, GOOD)
@@ -199,6 +201,7 @@ def test_a_version_in_the_stage_already_is_not_promoted_again(place: Place) -> N
 
 
 @pytest.mark.slow
+@on_server
 def test_rollbacks_go_further_back_and_never_to_and_fro(place: Place) -> None:
     name = place.model()
     promote_version(place, name, GOOD)
@@ -220,6 +223,7 @@ def test_rollbacks_go_further_back_and_never_to_and_fro(place: Place) -> None:
 
 
 @pytest.mark.slow
+@on_server
 def test_a_rollback_may_name_the_version(place: Place) -> None:
     name = place.model()
     promote_version(place, name, GOOD)
@@ -234,6 +238,7 @@ def test_a_rollback_may_name_the_version(place: Place) -> None:
 
 
 @pytest.mark.slow
+@on_server
 def test_a_rollback_skips_a_version_that_was_deleted_externally(place: Place) -> None:
     name = place.model()
     promote_version(place, name, GOOD)
@@ -247,6 +252,7 @@ def test_a_rollback_skips_a_version_that_was_deleted_externally(place: Place) ->
 
 
 @pytest.mark.slow
+@on_server
 def test_a_stage_whose_version_was_deleted_is_reported_and_comes_back(place: Place) -> None:
     name = place.model()
     promote_version(place, name, GOOD)
@@ -259,6 +265,7 @@ def test_a_stage_whose_version_was_deleted_is_reported_and_comes_back(place: Pla
 
 
 @pytest.mark.slow
+@on_server
 def test_external_changes_are_shown_and_repaired(place: Place) -> None:
     name = place.model()
     promote_version(place, name, GOOD)
@@ -284,6 +291,7 @@ def test_external_changes_are_shown_and_repaired(place: Place) -> None:
 
 
 @pytest.mark.slow
+@on_server
 def test_a_promotion_records_the_external_change_that_it_follows(place: Place) -> None:
     name = place.model()
     promote_version(place, name, GOOD)
@@ -312,6 +320,7 @@ def test_a_version_in_use_is_not_deleted(place: Place) -> None:
 
 
 @pytest.mark.slow
+@on_server
 def test_a_version_without_a_holdout_needs_evaluation_data(place: Place, tmp_path: Path) -> None:
     mlflow.set_tracking_uri(place.uri)
     table = load_iris(as_frame=True)

@@ -10,6 +10,8 @@ from tests.promotion import protocol_model
 from tests.promotion.protocol_model import REPAIR, Client, State, Violation, explore
 from tests.support.constants import IS_LONG
 
+LONG = pytest.mark.skipif(not IS_LONG, reason="set REGISTRY_TOOLS_TEST_LONG=1 after a change of the protocol")
+
 
 def start(*commands: tuple[int, ...], **environment: Any) -> State:
     return State(tuple(Client(each) for each in commands), **environment)
@@ -58,13 +60,8 @@ def test_the_model_finds_the_fault_of_a_protocol_without_a_step(
     ("commands", "environment", "states"),
     [
         (((1,), (2,), (3,)), {"crashes_left": 3}, 259_343),
-        (((1, 2), (2, 1), (REPAIR,)), {"crashes_left": 1}, 658_029),
-        pytest.param(
-            *(((1, 2), (2, 1), (1, 2)), {"crashes_left": 1}, 1_130_326),
-            marks=pytest.mark.skipif(
-                not IS_LONG, reason="set REGISTRY_TOOLS_TEST_LONG=1 after a change of the protocol"
-            ),
-        ),
+        pytest.param(((1, 2), (2, 1), (REPAIR,)), {"crashes_left": 1}, 658_029, marks=LONG),
+        pytest.param(((1, 2), (2, 1), (1, 2)), {"crashes_left": 1}, 1_130_326, marks=LONG),
     ],
 )
 def test_three_clients_keep_the_invariants(

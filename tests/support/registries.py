@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import pytest
 import yaml
 from mlflow import MlflowClient
 
@@ -30,6 +31,10 @@ from tests.support.tracking_servers import account, add_user, guarded_server, se
 GOOD, EQUAL, POOR = 1, 2, 3
 _TRAININGS = (TrainParams(), TrainParams(model="knn"), TrainParams(max_iter=1))
 _names = itertools.count(1)
+# For a test whose behaviour the other kind of registry would show again.
+on_sqlite, on_server = (
+    pytest.mark.parametrize("place", [place], indirect=True) for place in ("sqlite_place", "server_place")
+)
 Change = Callable[[Path, dict[str, Any]], None]  # changes a model folder and the content of its MLmodel
 
 

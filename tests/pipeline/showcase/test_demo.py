@@ -16,7 +16,7 @@ from registry_tools.mlflow_store import stages
 from registry_tools.promotion import history
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=1)
 def test_the_loop_runs_from_log_to_promotion_and_loses_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     done = subprocess.run(

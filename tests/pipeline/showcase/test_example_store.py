@@ -160,7 +160,7 @@ def test_a_store_of_an_older_mlflow_is_upgraded_in_the_copy(start: Start, tmp_pa
     assert files(old) == before
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=3)
 @pytest.mark.timeout(900)
 def test_two_builds_of_the_store_differ_only_in_times_and_ids(tmp_path: Path) -> None:
     subprocess.run(

@@ -236,7 +236,7 @@ def trial_processes(leader: int) -> list[int]:
 
 @pytest.mark.slow
 def test_a_killed_sweep_is_resumed_by_the_same_command(store: str, start: Start) -> None:
-    arguments = ("--n-trials", "60", "--n-jobs", "2")
+    arguments = ("--n-trials", "30", "--n-jobs", "2")
     killed = started(start, *arguments)
     eventually(some_finished(store, 5))
     killed.kill()  # it alone: the processes that it started end by themselves
@@ -249,7 +249,7 @@ def test_a_killed_sweep_is_resumed_by_the_same_command(store: str, start: Start)
     assert (earlier.info.status, later.info.status) == ("KILLED", "FINISHED")
     assert {run.info.status for run in children(client, earlier)} <= {"KILLED"}
     found = trials(client, later)
-    assert sorted(found) == list(range(60))
+    assert sorted(found) == list(range(30))
     assert before <= {run.info.run_id for run in found.values()}
     assert {run.info.status for run in found.values()} == {"FINISHED"}
     # Each was evaluated once: a metric that was logged twice has two entries.
@@ -320,12 +320,12 @@ def test_a_sweep_that_another_resumed_registers_nothing(store: str) -> None:
 
 @pytest.mark.slow
 def test_two_sweeps_of_one_name_at_once_do_not_touch_each_other(store: str, start: Start) -> None:
-    both = [started(start, "--n-trials", "15") for _ in range(2)]
+    both = [started(start, "--n-trials", "8") for _ in range(2)]
     assert [process.wait(timeout=110) for process in both] == [0, 0]
     client = MlflowClient(store)
     for parent in parents(client):
         assert parent.info.status == "FINISHED"
-        assert sorted(trials(client, parent)) == list(range(15))
+        assert sorted(trials(client, parent)) == list(range(8))
     assert len(parents(client)) == 2
     assert len(client.search_model_versions("name = 'iris'")) == 2
 
@@ -562,7 +562,7 @@ def test_a_sweep_outlives_a_restart_of_the_tracking_server(
     server = start(*command)
     wait_until_up(f"{address}/health", server)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-    at_work = started(start, "--n-trials", "30", "--n-jobs", "2")
+    at_work = started(start, "--n-trials", "20", "--n-jobs", "2")
     eventually(some_finished(address, 5))
     end_group(server)
     time.sleep(3)  # trials end meanwhile, and cannot be logged
@@ -571,7 +571,7 @@ def test_a_sweep_outlives_a_restart_of_the_tracking_server(
     client = MlflowClient(address)
     (parent,) = parents(client)
     found = trials(client, parent)
-    assert sorted(found) == list(range(30))
+    assert sorted(found) == list(range(20))
     assert {run.info.status for run in found.values()} == {"FINISHED"}
 
 
@@ -581,7 +581,7 @@ def test_mlflow_run_starts_a_sweep_and_takes_up_a_killed_one(
 ) -> None:
     command = (
         *(BIN / "mlflow", "run", ROOT, "-e", "sweep", "--env-manager", "local"),
-        *("--experiment-name", "iris", "-P", "model=knn", "-P", "n_trials=40"),
+        *("--experiment-name", "iris", "-P", "model=knn", "-P", "n_trials=20"),
         *("-P", "n_jobs=2", "-P", "plots=false"),
     )
     environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
@@ -595,7 +595,7 @@ def test_mlflow_run_starts_a_sweep_and_takes_up_a_killed_one(
     later, earlier = parents(client)
     assert earlier.info.status == "KILLED"
     assert later.info.status == "FINISHED"
-    assert sorted(trials(client, later)) == list(range(40))
+    assert sorted(trials(client, later)) == list(range(20))
     assert "of them before" in (tmp_path / "process-1.log").read_text()
 
 

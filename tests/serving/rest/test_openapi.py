@@ -14,13 +14,13 @@ import pytest
 from mlflow.models import infer_signature
 from sklearn.linear_model import LogisticRegression
 
-from tests.support.constants import IRIS_COLUMNS, IRIS_ROW, ROOT
+from tests.support.constants import IRIS_COLUMNS, IRIS_ROW, IS_LONG, ROOT
 from tests.support.registries import Place
 from tests.support.servers import BIN
 from tests.support.serving import Serve
 from tests.support.text_models import register_working_text_model
 
-SECONDS = 40
+SECONDS = 120 if IS_LONG else 20
 # MLflow converts and ignores much of what no schema allows, and so does this server.
 CONFIG = """
 [[operations]]
