@@ -72,7 +72,7 @@ else
 	@$(BIN)/python -m pipeline show-example --port $(PORT)
 endif
 
-example: $(VENV)/.run ## Rebuild the example store.
+example: $(VENV)/.test ## Rebuild the example store, which has runs of XGBoost and LightGBM.
 	@$(BIN)/python -m pipeline make-example
 
 demo: PORT = 5055

@@ -1,5 +1,8 @@
 """Log a monitoring run to MLflow: a run in the experiment `<model>-monitoring`, and version tags.
 
+Each monitoring also adds a step to the metrics of one more run for each stage, its timeline, because MLflow
+draws lines from the metrics of one run only.
+
 The module also holds the retraining lock, which lets only one run retrain within the cooldown.
 """
 
@@ -19,7 +22,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 
 from pipeline.monitoring.analysis import Analysis
-from registry_tools.mlflow_store import registry, runs
+from registry_tools.mlflow_store import experiments, registry, runs
 from registry_tools.mlflow_store.client import translate_errors
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.mlflow_store.tags import DRIFT_AT_TAG, DRIFT_RUN_TAG, DRIFT_TAG, TRAINING_VIEW
@@ -31,6 +34,9 @@ from registry_tools.stats.metric import metric_key, metric_suffixes
 CAUSE_TAG = "monitoring_run"  # tag of a version: the monitoring run that started its training
 REPORT = "report.html"  # the artifact with the HTML report
 _LOCK = "retraining"
+_VIEW = experiments.view(
+    "monitorings", "attributes.start_time", ["metrics.`drift`", "metrics.`rows`", "tags.`where`"]
+)
 
 
 class MonitoringRun:
@@ -43,7 +49,14 @@ class MonitoringRun:
         self.experiment = f"{model}-monitoring"
         here = {"host": socket.gethostname(), "process": str(os.getpid())}
         runs.end_abandoned_runs(client, self.experiment, here["host"])
-        description = f"Monitoring of {model}: one run for each comparison with the training baseline."
+        description = (
+            f"Monitoring of {model}: one run for each comparison with the training baseline, and a timeline "
+            "for each stage, whose metrics show all comparisons as lines."
+        )
+        with translate_errors(client.tracking_uri):
+            ui_tags = experiments.described(description) | _VIEW
+            self._experiment_id = experiments.find_or_make(client, self.experiment, ui_tags)
+        self._stage = tags.get("stage", "")
         self.run_id = runs.start(client, self.experiment, description, {**tags, **here, "kind": "monitoring"})
 
     def log_analysis(self, analysis: Analysis) -> None:
@@ -69,8 +82,28 @@ class MonitoringRun:
         now = int(datetime.now(timezone.utc).timestamp() * 1000)
         logged = [Metric(k, float(v), now, step) for k, each in values.items() for step, v in enumerate(each)]
         with translate_errors(self._client.tracking_uri):
-            for start in range(0, len(logged), 900):
-                self._client.log_batch(self.run_id, metrics=logged[start : start + 900], synchronous=True)
+            self._log(self.run_id, logged)
+            last = {key: each[-1] for key, each in values.items() if each}
+            whole = {f"psi/{suffix}": f.psi for f, suffix in zip(analysis.features, suffixes, strict=True)}
+            self._extend_timeline(last | whole, now)
+
+    def _extend_timeline(self, values: Mapping[str, float], now: int) -> None:
+        """Add a step to each metric of the timeline of the stage, which is made by the first monitoring."""
+        tags = {"kind": "timeline", "stage": self._stage}
+        condition = " and ".join(f"tags.{key} = '{value}'" for key, value in tags.items())
+        found = experiments.find_runs(self._client, self._experiment_id, condition, 1)
+        if found:
+            timeline = found[0].info.run_id
+        else:
+            name = {"mlflow.runName": f"{self._model}@{self._stage} over time"}
+            timeline = self._client.create_run(self._experiment_id, tags=tags | name).info.run_id
+            self._client.set_terminated(timeline)
+        step = len(self._client.get_metric_history(timeline, "rows"))
+        self._log(timeline, [Metric(key, float(value), now, step) for key, value in values.items()])
+
+    def _log(self, run_id: str, metrics: Sequence[Metric]) -> None:
+        for start in range(0, len(metrics), 900):
+            self._client.log_batch(run_id, metrics=metrics[start : start + 900], synchronous=True)
 
     def log_files(self, write: Callable[[Path], None]) -> None:
         """Log the files that `write` creates in the folder it gets."""

@@ -18,6 +18,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from pipeline.errors import PipelineError
 from pipeline.showcase.servers import OutdatedSchema, check_port, project_environment, run_module, run_server
 from registry_tools.errors import last_line
@@ -35,27 +37,45 @@ def _promote(ref: str, reason: str) -> list[str]:
     return ["registry_tools", "promote", ref, "--to", "production", "--reason", reason]
 
 
-WINE = ["--data", "wine.csv", "--target", "cultivar", "--name", "wine"]
+def _monitor(week: int) -> list[str]:
+    files = ["--current", f"week-{week}.csv", "--labels", f"labels-{week}.csv"]
+    return ["pipeline", "monitor", *files, "--min-rows", "100"]
+
+
+DIGITS = ["--data", "digits.csv", "--target", "digit", "--name", "digits"]
+BARE = ["--plots", "false"]  # for a store that is small and soon built
+QUICK = [*BARE, "--cv", "3"]
+DIABETES = ["--data", "diabetes.csv", "--target", "progression", "--name", "diabetes"]
+SWEPT = ["--model", "xgboost", "--max-iter", "15", "--subset-size", "900"]
+WEEKS = 6
 REFUSED = _promote("iris/1", "to see it refused")  # by a gate: exit code 3
 STEPS = [
-    _train("--max-iter", "1"),
-    _train("--model-params", '{"C": 0.01}'),
+    _train(*BARE, "--max-iter", "1"),
+    _train(*BARE, "--model-params", '{"C": 0.01}'),
     _train(),
     _promote("iris@staging", "the first that is good enough"),
-    _train("--model-params", '{"C": 10.0}'),
-    _train("--model", "knn"),
-    _train("--model", "knn", "--model-params", '{"n_neighbors": 15}'),
-    _train("--model", "svc"),
-    _train("--model", "svc", "--model-params", '{"C": 10.0, "kernel": "linear"}'),
-    _train("--model", "random_forest", "--model-params", '{"n_estimators": 10}'),
-    _train("--model", "hist_gradient_boosting", "--max-iter", "20"),
+    _train(*BARE, "--model", "knn", "--model-params", '{"n_neighbors": 15}'),
+    _train(*BARE, "--model", "svc", "--model-params", '{"C": 10.0, "kernel": "linear"}'),
+    _train(*BARE, "--model", "random_forest", "--model-params", '{"n_estimators": 10}'),
+    _train(*BARE, "--model", "hist_gradient_boosting", "--max-iter", "10"),
     REFUSED,
-    _promote("iris/8", "a linear kernel does as well"),
+    _promote("iris/5", "a linear kernel does as well"),
     ["registry_tools", "rollback", "iris", "--reason", "the calibration was better before"],
-    _train(*WINE),
-    _promote("wine@staging", "the first"),
-    _train(*WINE, "--model", "random_forest", "--model-params", '{"n_estimators": 10}'),
+    *(_monitor(week) for week in range(WEEKS)),
     _train("--max-iter", "300"),
+    _train(*DIGITS, *QUICK, "--model-params", '{"C": 0.05}'),
+    _promote("digits@staging", "the first"),
+    _train(
+        *DIGITS, *QUICK, "--model", "random_forest", "--model-params", '{"n_estimators": 10, "max_depth": 5}'
+    ),
+    _train(*DIGITS, *QUICK, "--model", "svc"),
+    _promote("digits@staging", "fewer errors"),
+    _train(*DIGITS, *QUICK, "--model", "xgboost", "--model-params", '{"max_depth": 2}', "--max-iter", "20"),
+    _train(*DIGITS, *QUICK, "--model", "lightgbm", "--model-params", '{"num_leaves": 4}', "--max-iter", "20"),
+    ["pipeline", "sweep", *DIGITS, *QUICK, *SWEPT, "--n-trials", "16", "--n-jobs", "2"],
+    _train(*DIABETES),
+    _promote("diabetes@staging", "the first"),
+    _train(*DIABETES, *BARE, "--model", "linear"),
 ]
 
 
@@ -71,7 +91,7 @@ def make(folder: Path) -> None:
         new, work = Path(scratch, "store"), Path(scratch, "work")
         new.mkdir()
         work.mkdir()
-        _write_wine(work / "wine.csv")
+        _write_tables(work)
         with server(new) as (address, _):
             for step in STEPS:
                 _run(step, work, address)
@@ -87,19 +107,29 @@ def make(folder: Path) -> None:
                 Path(beside, name).rename(old)
 
 
-def _write_wine(path: Path) -> None:
-    """Write the wine table of scikit-learn as a CSV file, with names for the classes."""
-    from sklearn.datasets import load_wine
+def _write_tables(folder: Path) -> None:
+    """Write tables of scikit-learn as files, and flowers of some weeks whose petals become wider."""
+    from sklearn.datasets import load_diabetes, load_digits, load_iris
 
-    wine = load_wine(as_frame=True)
-    wine.data.assign(cultivar=[f"cultivar {n + 1}" for n in wine.target]).to_csv(path, index=False)
+    digits, diabetes = load_digits(as_frame=True), load_diabetes(as_frame=True)
+    digits.data.assign(digit=digits.target).to_csv(folder / "digits.csv", index=False)
+    diabetes.data.assign(progression=diabetes.target).to_csv(folder / "diabetes.csv", index=False)
+    iris = load_iris(as_frame=True)
+    for week in range(WEEKS):
+        rows = iris.data.sample(150, replace=True, random_state=week)
+        species = iris.target_names[iris.target[rows.index]]
+        rows["petal width (cm)"] += 0.25 * max(0, week - 1)
+        ids = [f"{week}-{number}" for number in range(len(rows))]
+        rows.assign(request_id=ids).to_csv(folder / f"week-{week}.csv", index=False)
+        labels = pd.DataFrame({"request_id": ids, "label": species})
+        labels.to_csv(folder / f"labels-{week}.csv", index=False)
 
 
 def _run(step: Sequence[str], work: Path, address: str) -> None:
     done = run_module(step, work, _environment() | {"MLFLOW_TRACKING_URI": address})
-    expected = 3 if step is REFUSED else 0
-    if done.returncode != expected:
-        codes = f"exit code {done.returncode} instead of {expected}"
+    expected = (3,) if step is REFUSED else (0, 4) if "monitor" in step else (0,)  # 4: drift
+    if done.returncode not in expected:
+        codes = f"exit code {done.returncode} instead of {expected[0]}"
         raise PipelineError(f"{' '.join(step)}: {codes}: {done.stderr.strip()[-2000:]}")
 
 
@@ -191,3 +221,5 @@ def _print_links(address: str, echo: Callable[[str], None]) -> None:
     version = f"{address}/#/models/iris/versions/3?{TRAINING_VIEW}"
     echo(f"  {version}  the version in production, with its model card")
     echo(f"  {runs % (2, 'events')}  the history: promotions, a refusal and a rollback")
+    echo(f"  {runs % (3, 'monitorings')}  six weeks of monitoring, and a run that shows them as lines")
+    echo(f"  {runs % (4, 'best')}  a sweep, and boosting runs with their losses")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Sequence
+from urllib.parse import urlencode
 
 import numpy as np
 from matplotlib.image import imread
+from mlflow import MlflowClient
+from mlflow.entities import Run
 from playwright.sync_api import Locator, Page, expect
 
 from tests.support.browser import PATIENCE
@@ -26,10 +30,51 @@ def expect_training_view(page: Page) -> None:
     expect(page.get_by_role("link", name="Model registry")).to_be_visible()
 
 
-def open_runs(page: Page, address: str) -> None:
-    """Open the example's first experiment, and wait for its table of runs."""
-    page.goto(f"{address}/#/experiments/1/runs?workflowType=machine_learning")
+def runs_of(address: str, experiment: str = "iris", condition: str = "") -> list[Run]:
+    """Return the runs of an experiment, newest first."""
+    client = MlflowClient(address)
+    return client.search_runs([client.get_experiment_by_name(experiment).experiment_id], condition)
+
+
+def open_runs(page: Page, address: str, experiment: str = "iris", view: str | None = None) -> None:
+    """Open an experiment, perhaps in a saved view, and wait for its table of runs."""
+    place = MlflowClient(address).get_experiment_by_name(experiment).experiment_id
+    shared = f"&viewStateShareKey={view}" if view else ""
+    page.goto(f"{address}/#/experiments/{place}/runs?workflowType=machine_learning{shared}")
     expect(page.get_by_text("matching runs")).to_be_visible()
+
+
+def open_comparison_of(page: Page, address: str, runs: Sequence[Run]) -> None:
+    """Open the page that compares runs of one experiment, and wait for the plot."""
+    _open_with(page, f"{address}/#/compare-runs", runs, {})
+    expect(page.get_by_text(f"Comparing {len(runs)} Runs")).to_be_visible()
+    wait_for_lines(page)
+
+
+def open_chart(page: Page, address: str, runs: Sequence[Run], metrics: Sequence[str]) -> None:
+    """Open the chart of metrics over their steps, and wait for a line for each metric of each run."""
+    chart = {
+        "metric": json.dumps(metrics[0]),
+        "plot_metric_keys": json.dumps(metrics),
+        "plot_layout": json.dumps({"autosize": True, "xaxis": {}, "yaxis": {}}),
+        "x_axis": "step",
+        "y_axis_scale": "linear",
+        "line_smoothness": "1",
+        "show_point": "false",
+        "deselected_curves": "[]",
+        "last_linear_y_axis_range": "[]",
+    }
+    _open_with(page, f"{address}/#/metric", runs, chart)
+    lines = page.locator(".js-plotly-plot .scatterlayer .trace")  # the plot draws each line and its band
+    expect(lines).to_have_count(2 * len(runs) * len(metrics))
+
+
+def _open_with(page: Page, path: str, runs: Sequence[Run], query: dict[str, str]) -> None:
+    chosen = {
+        "runs": json.dumps([run.info.run_id for run in runs]),
+        "experiments": json.dumps([runs[0].info.experiment_id]),
+    }
+    page.goto(f"{path}?{urlencode(chosen | query | {'workflowType': 'machine_learning'})}")
 
 
 def open_comparison(page: Page, address: str, names: Sequence[str] = FOUR) -> None:

@@ -112,7 +112,7 @@ def run_of(place: Place, result: MonitorResult) -> Run:
 
 def last_run(place: Place, name: str) -> Any:
     experiment = place.client.get_experiment_by_name(f"{name}-monitoring")
-    return place.client.search_runs([experiment.experiment_id], max_results=1)[0]
+    return place.client.search_runs([experiment.experiment_id], "tags.kind = 'monitoring'", max_results=1)[0]
 
 
 _png = figures._png

@@ -14,10 +14,18 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from mlflow.entities import Run
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.support.browser import MISSING, SIZE, PageLog, launched, opened
-from tests.support.mlflow_ui import axis_titles, open_comparison, open_runs, wait_for_lines
+from tests.support.mlflow_ui import (
+    axis_titles,
+    open_chart,
+    open_comparison,
+    open_runs,
+    runs_of,
+    wait_for_lines,
+)
 from tests.support.servers import BIN, example
 
 FOLDER = Path(__file__).parents[2] / "docs" / "pictures"
@@ -35,7 +43,7 @@ _WIDTHS = {
     "attributes.`Models`": 105,
     "metrics.`accuracy`": 160,
     "metrics.`log_loss`": 160,
-    "metrics.`class/versicolor/recall`": 140,
+    "metrics.`class/8/recall`": 140,
     "params.`max_iter`": 90,
 }
 
@@ -66,10 +74,11 @@ def runs(page: Page, address: str) -> None:
         "orderByKey": "metrics.`accuracy`",
         "orderByAsc": False,
     }
-    key = 'MLflowLocalStorage-1.1-ExperimentPage-["1"]-ReactComponentState'
+    place = runs_of(address, "digits")[0].info.experiment_id
+    key = f'MLflowLocalStorage-1.1-ExperimentPage-["{place}"]-ReactComponentState'
     _remember(page, {**_QUIET, key: json.dumps(view)})
-    open_runs(page, address)
-    for column in ("accuracy", "log_loss", "class/versicolor/recall", "max_iter"):
+    open_runs(page, address, "digits")
+    for column in ("accuracy", "log_loss", "class/8/recall", "max_iter"):
         expect(page.get_by_role("columnheader", name=column, exact=True).first).to_be_visible()
 
 
@@ -79,7 +88,8 @@ def compare(page: Page, address: str) -> None:
     page.set_viewport_size(SIZE | {"height": 1800})
     open_comparison(page, address)
     chosen = page.get_by_role("combobox")
-    _choose(page, chosen.nth(0), "model_params")
+    for parameter in ("max_iter", "model"):
+        _choose(page, chosen.nth(0), parameter)
     for metric in ("log_loss", "roc_auc", "class/versicolor/recall"):
         _choose(page, chosen.nth(1), metric)
     expect(axis_titles(page)).to_have_text(
@@ -100,11 +110,29 @@ def _choose(page: Page, box: Locator, name: str) -> None:
     page.keyboard.press("Escape")
 
 
+def losses(page: Page, address: str) -> None:
+    """Show the loss of two boosting runs over their iterations."""
+    boosting = [run for run in runs_of(address, "digits") if "loss/validation" in run.data.metrics]
+    _chart(page, address, boosting[-2:], ["loss/train", "loss/validation"])
+
+
+def monitoring(page: Page, address: str) -> None:
+    """Show the accuracy of production and the drift of its clearest column over eight weeks."""
+    timeline = runs_of(address, "iris-monitoring", "tags.kind = 'timeline'")
+    _chart(page, address, timeline, ["live/accuracy", "promoted/accuracy", "psi/petal width _cm_"])
+
+
+def _chart(page: Page, address: str, runs: Sequence[Run], metrics: Sequence[str]) -> None:
+    _remember(page, _QUIET)
+    page.set_viewport_size(SIZE | {"height": 500})
+    open_chart(page, address, runs, metrics)
+
+
 def report(page: Page, address: str) -> None:
     """Show the upper part of the page that `registry-tools compare --html` writes."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch, "report.html")
-        write_report(["compare", "iris/3", "iris/9"], address, path)
+        write_report(["compare", "iris/3", "iris/6"], address, path)
         page.goto(path.as_uri())
         expect(page.get_by_role("heading", name="Rows on which they disagree")).to_be_attached()
 
@@ -118,7 +146,9 @@ def write_report(command: Sequence[str], address: str, path: Path) -> None:
     )
 
 
-PICTURES: dict[str, Callable[[Page, str], None]] = {"runs": runs, "compare": compare, "report": report}
+PICTURES: dict[str, Callable[[Page, str], None]] = {
+    each.__name__: each for each in (runs, compare, report, losses, monitoring)
+}
 
 
 def main(folder: Path) -> None:

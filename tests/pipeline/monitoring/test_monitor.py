@@ -69,6 +69,25 @@ def test_a_shifted_column_is_drift_and_the_line_names_it(
     assert "petal" not in first
 
 
+def test_each_monitoring_adds_a_step_to_the_timeline_of_its_stage(
+    local: Place, model: str, tmp_path: Path
+) -> None:
+    for number, shift in enumerate((0, 2)):
+        log = tmp_path / str(number)
+        write_log(log, model, LogPart(1, *flowers(240, shift=shift)))
+        run_monitor(model, log)
+    experiment = local.client.get_experiment_by_name(f"{model}-monitoring")
+    (timeline,) = local.client.search_runs([experiment.experiment_id], "tags.kind = 'timeline'")
+    assert (timeline.info.run_name, timeline.info.status) == (f"{model}@production over time", "FINISHED")
+    lines = {
+        key: [(m.step, m.value) for m in local.client.get_metric_history(timeline.info.run_id, key)]
+        for key in ("drift", "rows", "psi/sepal length _cm_")
+    }
+    assert lines["drift"] == [(0, 0), (1, 1)]
+    assert lines["rows"] == [(0, 240), (1, 240)]
+    assert lines["psi/sepal length _cm_"][1][1] > lines["psi/sepal length _cm_"][0][1] + 1
+
+
 def test_the_output_names_the_file_of_the_report(
     local: Place, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

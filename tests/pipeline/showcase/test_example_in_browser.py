@@ -21,6 +21,7 @@ from tests.support.mlflow_ui import (
     expect_training_view,
     open_comparison,
     open_runs,
+    runs_of,
     wait_for_lines,
 )
 from tests.support.screenshots import PICTURES, take, write_report
@@ -42,7 +43,7 @@ def address(log: Path) -> Iterator[str]:
 
 def runs(address: str) -> dict[str, Run]:
     """Return the runs of the first experiment, by name."""
-    return {run.info.run_name: run for run in MlflowClient(address).search_runs(["1"])}
+    return {run.info.run_name: run for run in runs_of(address)}
 
 
 def test_errors_and_outside_requests_are_recorded(page: Page, page_log: PageLog, tmp_path: Path) -> None:
@@ -70,9 +71,9 @@ def test_errors_and_outside_requests_are_recorded(page: Page, page_log: PageLog,
 
 @pytest.mark.slow
 def test_each_printed_link_opens_in_the_view_for_model_training(page: Page, address: str, log: Path) -> None:
-    eventually(lambda: "the history" in log.read_text())
+    eventually(lambda: "a sweep" in log.read_text())
     links = re.findall(rf"{address}/\S+", log.read_text())
-    assert len(links) == 3
+    assert len(links) == 5
     for link in links:
         page.goto("about:blank")
         page.goto(link)
@@ -83,11 +84,21 @@ def test_each_printed_link_opens_in_the_view_for_model_training(page: Page, addr
 def test_the_page_of_an_experiment_lists_its_runs(page: Page, page_log: PageLog, address: str) -> None:
     open_runs(page, address)
     names = runs(address)
-    assert len(names) == 11
-    expect(page.get_by_text("11 matching runs")).to_be_visible()
+    assert len(names) == 8
+    expect(page.get_by_text("8 matching runs")).to_be_visible()
     for name in names:
         expect(page.get_by_role("link", name=name, exact=True)).to_be_visible()
     assert not page_log.outside
+
+
+@pytest.mark.slow
+def test_the_saved_view_shows_the_most_accurate_run_first(page: Page, address: str) -> None:
+    open_runs(page, address, "digits", "best")
+    trained = [run for run in runs_of(address, "digits") if "accuracy" in run.data.metrics]
+    shown = page.locator(".ag-cell[col-id='metrics.`accuracy`']")
+    expect(shown.nth(len(trained) - 1)).to_be_visible()
+    values = [float(text.rstrip("…")) for text in shown.all_inner_texts()[: len(trained)]]
+    assert values == pytest.approx(sorted((run.data.metrics["accuracy"] for run in trained), reverse=True))
 
 
 @pytest.mark.slow
@@ -105,7 +116,7 @@ def test_four_runs_are_compared_by_parameters_metrics_and_a_plot(page: Page, add
     shown = [f"{run.data.metrics[name]:.3f}" for name in metrics for run in compared]
     assert [f"{float(value):.3f}" for value in values.inner_text().split()] == shown
 
-    expect(axis_titles(page)).to_have_text(["estimator", "model_params", "accuracy"])
+    expect(axis_titles(page)).to_have_text(["estimator", "max_iter", "model", "accuracy"])
     wait_for_lines(page)
 
 
