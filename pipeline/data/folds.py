@@ -35,7 +35,8 @@ def check_folds(dataset: Dataset, params: TrainParams) -> None:
     """
     found, asked = make_folds(dataset, params), math.prod(_folds_and_repeats(params))
     unit = "row" if params.group is None else "group"
-    if dataset.times is None and (missing := _missing_classes(dataset, found)):
+    is_refused = dataset.times is None or params.model == "xgboost"  # which needs all classes
+    if is_refused and (missing := _missing_classes(dataset, found)):
         reason = f"the training rows of a fold have no {quoted_values(missing)}, which is in few {unit}s"
         raise InvalidParameter("cv", params.cv, f"{reason}: use fewer folds, or drop the class")
     if not found:

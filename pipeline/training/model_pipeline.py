@@ -37,6 +37,7 @@ ParamsType = TypeVar("ParamsType", bound=TrainParams)
 _log = logging.getLogger(__name__)
 
 _NOT_SETTABLE = ("verbose", "verbosity", "callbacks", "early_stopping_rounds")
+_LIBRARY_ERRORS = ("XGBoostError", "LightGBMError")  # for an argument; both may be not installed
 _TRIED_ROWS = 1000  # rows of each class that `check_model_params` fits at most
 
 
@@ -145,8 +146,11 @@ def check_model_params(params: TrainParams, training: Dataset, trusted: Sequence
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             trial.fit(features.loc[part], labels.loc[part])
-    except (ValueError, TypeError, OverflowError) as error:
-        if len(part) == len(labels) or isinstance(error, InvalidParameterError):
+    except Exception as error:
+        is_of_library = type(error).__name__ in _LIBRARY_ERRORS
+        if not isinstance(error, (ValueError, TypeError, OverflowError)) and not is_of_library:
+            raise
+        if len(part) == len(labels) or isinstance(error, InvalidParameterError) or is_of_library:
             raise _invalid_model_params(params, error) from error
         return  # the error may be due to the sample: the fit on all rows may succeed
     found = set(skops.io.get_untrusted_types(data=skops.io.dumps(trial)))

@@ -23,6 +23,7 @@ _SKOPS_ERRORS = (
     *(OSError, ValueError, TypeError, AttributeError, LookupError),
     *(RuntimeError, ImportError, MemoryError, BadZipFile, zlib.error),
 )
+_BOOSTING = ("xgboost", "lightgbm")  # the packages of the extra
 # The errors on a damaged file that MLflow does not translate into its own.
 _MLFLOW_ERRORS = (
     *(OSError, ValueError, TypeError, AttributeError, LookupError),
@@ -127,6 +128,12 @@ def _load_skops(path: Path, policy: TrustPolicy) -> Any:
                 "(trust=[…]) or add them to REGISTRY_TOOLS_TRUST"
             )
         model = skops.io.load(path, trusted=list(policy.trusted))
+    except ModuleNotFoundError as error:
+        package = printable(str(error.name)).partition(".")[0][:200]
+        fix = "install it"
+        if package in _BOOSTING:
+            fix = "pip install 'registry-pipeline[boosting]'"
+        raise VerificationError(f"the model needs {package}, which is not installed: {fix}") from error
     except _SKOPS_ERRORS as error:
         raise VerificationError(f"{path.name} is not readable: {first_line(error)}") from error
     if not hasattr(model, "predict"):
