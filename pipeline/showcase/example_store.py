@@ -219,7 +219,7 @@ def _print_links(address: str, echo: Callable[[str], None]) -> None:
     echo(f"{address}  a copy of the example store: your changes are discarded at the end")
     echo(f"  {runs % (1, 'best')}  runs of five models: select some and press Compare")
     version = f"{address}/#/models/iris/versions/3?{TRAINING_VIEW}"
-    echo(f"  {version}  the version in production, with its model card")
+    echo(f"  {version}  the version in production")
     echo(f"  {runs % (2, 'events')}  the history: promotions, a refusal and a rollback")
     echo(f"  {runs % (3, 'monitorings')}  six weeks of monitoring, and a run that shows them as lines")
     echo(f"  {runs % (4, 'best')}  a sweep, and boosting runs with their losses")

@@ -209,7 +209,8 @@ def tables_of(folder: Path) -> dict[str, list[Any]]:
         "versions": "SELECT name, version, key FROM model_version_tags",
     }
     # The name of an image of a run contains a time and an id.
-    files = [re.sub(r"%.*%", "%", path.name) for path in (folder / "artifacts").rglob("*") if path.is_file()]
+    unique = r"\+timestamp\+\d+\+[0-9a-f-]{36}"
+    files = [re.sub(unique, "", path.name) for path in (folder / "artifacts").rglob("*") if path.is_file()]
     return {what: rows_of(folder, query) for what, query in queries.items()} | {"files": sorted(files)}
 
 
