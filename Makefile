@@ -8,12 +8,16 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -qq
 PORT   ?= 5000
-# The registered model and its stage: yours, or those of the configuration file CONFIG.
-setting = $(shell sed -n 's/^$(1): *["'"'"']\{0,1\}\([^"'"'"' \#]*\).*/\1/p' $(or $(CONFIG),/dev/null))
-NAME   ?= $(or $(call setting,name),iris)
-STAGE  ?= $(or $(call setting,stage),staging)
-TRAIN   = $(if $(CONFIG),python -m pipeline train --config $(CONFIG) --name $(NAME) --stage $(STAGE),\
-            mlflow run . --env-manager local --experiment-name $(NAME) -P name=$(NAME) -P stage=$(STAGE))
+NAME   ?= iris
+STAGE  ?= staging
+# A configuration file names the model and the stage itself.
+ifdef CONFIG
+TRAIN   = python -m pipeline train --config "$(CONFIG)"
+TRAINED = "$$($(BIN)/python -m pipeline.params.config_file "$(CONFIG)")"
+else
+TRAIN   = mlflow run . --env-manager local --experiment-name $(NAME) -P name=$(NAME) -P stage=$(STAGE)
+TRAINED = $(NAME)@$(STAGE)
+endif
 STORE  ?= $(or $(MLFLOW_TRACKING_URI),sqlite:///mlflow.db)
 
 # mlflow and the entry points find `python` and each other on the PATH.
@@ -32,9 +36,9 @@ export NO_MKDOCS_2_WARNING ?= 1
 help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s '	'
 
-run: $(VENV)/.run ## Train and register a version in staging, then promote it to production through the gates: ARGS="-P max_iter=300", CONFIG=config.yaml.
-	@$(BIN)/$(strip $(TRAIN)) $(ARGS)
-	@$(BIN)/registry-tools promote $(NAME)@$(STAGE) --to production --reason "make run" $(GATES)
+run: $(VENV)/.run ## Train and register a version in staging, then promote it to production through the gates: ARGS="-P max_iter=300", or CONFIG=config.yaml.
+	@$(BIN)/$(TRAIN) $(ARGS)
+	@$(BIN)/registry-tools promote $(TRAINED) --to production --reason "make run" $(GATES)
 
 test: $(VENV)/.test ## Run the tests, in at most four minutes: ARGS="--cov" prints the coverage.
 	@$(BIN)/python -m pytest $(ARGS)

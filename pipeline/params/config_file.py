@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from pipeline.errors import InvalidParameter
+from pipeline.params.definitions import TrainParams
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -34,7 +36,7 @@ def read_config(path: str) -> dict[str, Any]:
         found = yaml.load(Path(path).read_bytes(), _UniqueKeys)
     except OSError as error:
         raise InvalidParameter("config", path, f"cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-02-30
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""
         reason = " ".join((getattr(error, "problem", None) or str(error)).split())
@@ -42,3 +44,8 @@ def read_config(path: str) -> dict[str, Any]:
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
         raise InvalidParameter("config", path, "needs one parameter a line, such as 'target: species'")
     return found
+
+
+if __name__ == "__main__":  # for the Makefile, which promotes the version after the training
+    params = TrainParams(**read_config(sys.argv[1]))
+    print(f"{params.name}@{params.stage}")  # noqa: T201

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.errors import InvalidParameter
 from pipeline.estimators import ESTIMATORS, estimators_that_take
-from pipeline.params.table import TableParams
+from pipeline.params.table import TableParams, check_address
 from pipeline.params.types import (
     AUTO,
     Boolean,
@@ -130,11 +130,11 @@ class SweepParams(TrainParams):
     """The parameters of a sweep: those of a training, and how to search for its model and arguments."""
 
     model: Annotated[str, _model_or(ALL_MODELS), Bounds(f"{_MODELS}, or all")] = ALL_MODELS
-    """What is tried."""
+    """The models to try."""
     model_params: JsonObject = Field({})
     """Arguments of the estimator that are the same in each trial."""
     n_trials: Integer = Field(20, ge=1, le=100_000)
-    """How many are tried."""
+    """The number of trials."""
     sampler: Literal["random", "tpe", "qmc", "grid"] = "random"
     """How parameters are chosen; all but tpe depend on random_state alone."""
     n_jobs: Integer = Field(1, ge=1, le=10_000)
@@ -194,6 +194,8 @@ class MonitorParams(Params):
             raise InvalidParameter("promote", "true", "needs retrain=TABLE")
         if self.rollback and self.labels is None:
             raise InvalidParameter("rollback", "true", "needs labels=FILE, to compute the live accuracy")
+        if self.retrain is not None:
+            check_address("retrain", self.retrain)
         if self.retrain is not None and self.stage == CANDIDATE_STAGE:
             watched = f"{CANDIDATE_STAGE}, the monitored stage, without any gate"
             reason = f"the candidate would replace the version in {watched}: monitor another stage"

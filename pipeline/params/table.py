@@ -17,6 +17,28 @@ if TYPE_CHECKING:
 _DATA = "'iris', the path or URL of a .csv or .parquet file or of a folder of them, or 'sql:' and a query"
 
 
+def check_address(name: str, address: str) -> None:
+    """Check that the address of a table, which a run records, is a URL without a key, or a path.
+
+    Raises
+    ------
+    InvalidParameter
+        If it holds a user's name, a password, or options that may be a signature.
+    """
+    if "://" not in address or address.startswith("sql:"):
+        return
+    from registry_tools.files.input_files import without_secrets  # with pyarrow, which takes time
+
+    try:
+        plain = without_secrets(address)
+    except InputError as error:
+        raise InvalidParameter(name, "…", str(error)) from error
+    # The options of an s3 or gs URL say where the store is.
+    given = address.partition("?")[0] if address.startswith(("s3://", "gs://")) else address
+    if plain != given:
+        raise InvalidParameter(name, plain, "must hold no key: the run records it; see team-server.md")
+
+
 class TableParams(Params):
     """The table and the roles of its columns."""
 
@@ -91,6 +113,7 @@ class TableParams(Params):
         from registry_tools.files.csv_rows import CsvFormat  # with pyarrow, which takes time
         from registry_tools.files.sql_query import check_query
 
+        check_address("data", self.data)
         name = "separator"
         try:
             CsvFormat(self.separator, decimal=self.decimal)
@@ -110,11 +133,6 @@ class TableParams(Params):
                 "and other tables none"
             )
             raise InvalidParameter("connection", as_text(self.connection), reason)
-        # The options of an s3 URL say where the store is; those of a web address may be a signature.
-        plain = self.data if self.data.startswith("http") else self.data.partition("?")[0]
-        if source.query is None and "://" in self.data and source.label != plain:
-            reason = "must hold no key: the run records it; see team-server.md"
-            raise InvalidParameter("data", source.label, reason)
 
     def _check_columns(self) -> None:
         """Check that each column has one role; a column of times may also be left out of the features."""

@@ -28,6 +28,7 @@ from registry_tools.refs import model_name, stage_name
 ParamsType = TypeVar("ParamsType", bound="Params")
 AUTO = "auto"  # value of a parameter: the table decides
 _NONE = {"", "none"}  # texts of a parameter without a value
+_EMPTY = {"", "none", "{}"}
 _SECONDS = {"d": 86_400, "h": 3_600, "min": 60, "s": 1}
 _CENTURY = timedelta(days=36_500)
 
@@ -61,7 +62,7 @@ def _boolean(value: Any) -> Any:
 
 def _json_object(value: Any) -> Any:
     if not isinstance(value, str):
-        return value
+        return {} if value is None else value
     try:
         return json.loads(value)
     except RecursionError:
@@ -71,7 +72,7 @@ def _json_object(value: Any) -> Any:
 def _columns(value: Any) -> Any:
     """Parse column names as one line of CSV: put a name that contains a comma in quotes."""
     if not isinstance(value, str):
-        return value
+        return () if value is None else value
     try:
         return () if value in _NONE else tuple(next(csv.reader([value], skipinitialspace=True, strict=True)))
     except csv.Error:
@@ -207,9 +208,14 @@ class Params(BaseModel):
         return type(self)(**{**dict(self), **changes})
 
     def as_text(self) -> dict[str, str]:
-        """Return the parameters as text, as MLflow logs them; parameters without a value are left out."""
+        """Return the parameters as text, as MLflow logs them, without those that have no value by default."""
+        usual = type(self).model_fields
         texts = {name: as_text(value) for name, value in self}
-        return {name: text for name, text in texts.items() if text not in {"", "none", "{}"}}
+        return {
+            name: text
+            for name, text in texts.items()
+            if text not in _EMPTY or text != as_text(usual[name].default)
+        }
 
     def as_yaml(self) -> str:
         """Return a configuration file with the values that are not the defaults."""
@@ -243,4 +249,6 @@ def as_text(value: Any) -> str:
         line = io.StringIO()
         csv.writer(line, lineterminator="").writerow(value)
         return line.getvalue() or "none"
-    return json.dumps(value, sort_keys=True) if isinstance(value, Mapping) else str(value)
+    if isinstance(value, Mapping):
+        return json.dumps({str(key): each for key, each in value.items()}, sort_keys=True, default=str)
+    return str(value)

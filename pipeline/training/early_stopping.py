@@ -18,6 +18,7 @@ from pipeline.params.definitions import TrainParams
 from pipeline.training.model_pipeline import build_pipeline
 
 _VALIDATION_SIZE = 0.1  # of the training rows
+_RISING = ("auc", "average_precision", "map", "ndcg", "pre")  # metrics that are larger for a better model
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def uses_early_stopping(params: TrainParams) -> bool:
 def stop_early(
     params: TrainParams, features: pd.DataFrame, training: Dataset, weights: npt.NDArray[np.float64] | None
 ) -> EarlyStop | None:
-    """Fit the model to nine tenths of the training rows until the loss on the others stops to fall.
+    """Fit the model to nine tenths of the training rows until the loss on the others stops falling.
 
     The validation rows are chosen as the holdout is: whole groups, the latest rows, or stratified ones.
 
@@ -74,7 +75,7 @@ def _fit_until_best(params: TrainParams, model: Any, sides: list[Any], weights: 
     if params.model == "xgboost":
         model.set_params(early_stopping_rounds=rounds)
         model.fit(*sides[0], eval_set=sides, sample_weight_eval_set=weights, verbose=False, **weighting)
-        iterations, results = model.best_iteration + 1, model.evals_result()
+        results = model.evals_result()
     else:
         from lightgbm import early_stopping
 
@@ -82,7 +83,10 @@ def _fit_until_best(params: TrainParams, model: Any, sides: list[Any], weights: 
         stop = early_stopping(rounds, verbose=False)
         weighting |= {"eval_sample_weight": weights}
         model.fit(*sides[0], eval_X=rows, eval_y=labels, callbacks=[stop], **weighting)
-        iterations, results = model.best_iteration_, model.evals_result_
+        results = model.evals_result_
     # Of several metrics in `eval_metric`, the last one decides.
-    curves = [list(metrics.values())[-1] for metrics in results.values()]
-    return EarlyStop(max(iterations, 1), dict(zip(("train", "validation"), curves, strict=True)))
+    names, curves = zip(*(list(metrics.items())[-1] for metrics in results.values()), strict=True)
+    # Not `best_iteration_`: it may follow the training rows, and `dart` of LightGBM has none.
+    best = np.argmax if names[-1].startswith(_RISING) else np.argmin
+    iterations = int(best(curves[-1])) + 1
+    return EarlyStop(iterations, dict(zip(("train", "validation"), curves, strict=True)))

@@ -23,6 +23,7 @@ from registry_tools.files import csv_rows
 from registry_tools.files.csv_rows import CsvFormat
 
 PARQUET_ENDINGS = (".parquet", ".pq")
+_CONTAINER_SCHEMES = {"abfs", "abfss", "wasb", "wasbs"}  # CONTAINER@ACCOUNT, of Azure
 _HIDDEN = re.compile(r"(^|/)[._]")  # a file or folder
 ENDINGS = (*csv_rows.COMPRESSION, *PARQUET_ENDINGS)
 
@@ -154,11 +155,25 @@ def find_files(address: str) -> FoundFiles:
 
 
 def without_secrets(url: str) -> str:
-    """Return a path or URL without a user's name, password or query."""
+    """Return a path or URL without a user's name, password or query, also in each part of a chained URL.
+
+    Raises
+    ------
+    InputError
+        If the URL is malformed.
+    """
     if "://" not in url:
         return url
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    return "::".join(_without_secrets(part) for part in re.split(r"::(?=[a-z0-9]+://)", url))
+
+
+def _without_secrets(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise InputError(f"a URL is malformed: {error}") from None
+    host = parts.netloc if parts.scheme in _CONTAINER_SCHEMES else parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "", ""))
 
 
 @contextlib.contextmanager

@@ -113,7 +113,7 @@ def _running(query: str, connection: str) -> Iterator[sa.CursorResult[Any]]:
             yield result
     except SQLAlchemyError as error:
         # Neither the chain of exceptions nor the message shows the address.
-        reason = _without(url, first_line(getattr(error, "orig", None) or error, 300))
+        reason = first_line(_without(url, str(getattr(error, "orig", None) or error)), 300)
         raise InputError(f"the query failed: {reason}") from None
 
 
@@ -131,7 +131,7 @@ def _series(name: str, values: Sequence[Any]) -> pd.Series:
     plain = [bytes(value) if isinstance(value, memoryview) else value for value in values]
     try:
         return pa.array(plain).to_pandas()
-    except pa.ArrowException:
+    except (pa.ArrowException, OverflowError):
         kinds = ", ".join(sorted({type(value).__name__ for value in plain if value is not None}))
         raise InputError(
             f"column {name!r} of the query has values of type {kinds}: convert it in the query, as in "

@@ -8,16 +8,32 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.base import OneToOneFeatureMixin
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, TargetEncoder
+from sklearn.preprocessing import (
+    Binarizer,
+    FunctionTransformer,
+    MaxAbsScaler,
+    MinMaxScaler,
+    OneHotEncoder,
+    OrdinalEncoder,
+    PowerTransformer,
+    QuantileTransformer,
+    RobustScaler,
+    StandardScaler,
+    TargetEncoder,
+)
 
 from registry_tools.data.dates import date_parts
 from registry_tools.errors import UnsupportedOperation
 
 Positions = npt.NDArray[np.intp]
+# Not all with scikit-learn's OneToOneFeatureMixin: a Normalizer keeps the columns, and mixes their values.
+_ONE_TO_ONE = (
+    *(StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler, PowerTransformer, QuantileTransformer),
+    *(Binarizer, OrdinalEncoder, SimpleImputer),
+)
 
 
 def prepare(steps: Sequence[Any], rows: Any) -> tuple[Any, Positions]:
@@ -89,7 +105,7 @@ def _inputs(step: Any, rows: Any, width: int) -> Positions:
 def _is_one_to_one(step: Any) -> bool:
     if isinstance(step, FunctionTransformer):
         return step.func is None  # a column that passes unchanged
-    return isinstance(step, (OneToOneFeatureMixin, SimpleImputer))
+    return isinstance(step, _ONE_TO_ONE)
 
 
 def _inputs_of_parts(step: ColumnTransformer, rows: Any, width: int) -> Positions:

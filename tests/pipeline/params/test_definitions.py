@@ -158,6 +158,9 @@ def test_a_file_gives_the_same_parameters_as_options(tmp_path: Path) -> None:
         ("model_params: [1]", "model_params=1: must be a JSON object"),
         ("class_weight: {a: -1}", 'class_weight={"a": -1}: must be balanced, or a JSON object'),
         ("cv: 1", "cv=1: must be a number of folds from 2 to 100"),
+        ("class_weight: {1: 5, other: -2}", 'class_weight={"1": 5, "other": -2}: must be balanced'),
+        ("data: http://[::1/t.csv\ntarget: a", "data=…: a URL is malformed"),
+        ("name: 2026-02-30", "is not YAML"),
         ("name: a\nname: b", "is not YAML: line 1: name occurs twice"),
         ("name: [a", "is not YAML: line 1: expected ',' or ']'"),
         ("- a", "needs one parameter a line"),
@@ -182,3 +185,39 @@ def test_options_override_the_file(tmp_path: Path, capsys: pytest.CaptureFixture
     file = config(tmp_path, "model: knn\nmax_iter: 0\n")
     assert main(["train", "--config", file, "--max-iter", "5", "--model", "resnet"]) == 2
     assert "model=resnet: must be auto or one of" in capsys.readouterr().err
+
+
+def test_an_empty_key_of_a_file_is_no_value(tmp_path: Path) -> None:
+    text = "data: t.csv\ntarget: kind\ndrop:\ndtypes:\nmodel_params:\nthreshold:\n"
+    assert TrainParams(**read_config(config(tmp_path, text))) == TrainParams(data="t.csv", target="kind")
+
+
+def test_a_value_that_is_switched_off_is_logged_if_it_is_on_by_default() -> None:
+    params = TrainParams(early_stopping=None, calibrate="none")
+    assert params.as_text().items() >= {"early_stopping": "none", "calibrate": "none"}.items()
+    assert "threshold" not in params.as_text()
+    assert TrainParams(**params.as_text()) == params
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://user:hunter2@host/rows.csv",
+        "https://host/rows.csv?sig=hunter2",
+        "simplecache::https://user:hunter2@host/rows.csv",
+        "zip://x.csv::https://host/a.zip?sig=hunter2",
+    ],
+)
+def test_an_address_with_a_key_is_refused_without_showing_it(address: str) -> None:
+    for params, values in (
+        (TrainParams, {"data": address, "target": "a"}),
+        (MonitorParams, {"current": "log", "retrain": address}),
+    ):
+        with pytest.raises(InvalidParameter, match="must hold no key") as caught:
+            params(**values)
+        assert "hunter2" not in str(caught.value)
+
+
+def test_the_options_of_an_s3_address_and_a_container_of_azure_are_no_keys() -> None:
+    for address in ("s3://bucket/t.csv?region=eu", "abfs://rows@team.dfs.core.windows.net/t.csv"):
+        assert TrainParams(data=address, target="a").data == address

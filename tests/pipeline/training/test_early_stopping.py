@@ -142,3 +142,19 @@ def test_a_version_has_its_curves_and_its_package_and_says_if_that_is_missing(
     with pytest.raises(InvalidParameter, match=r"xgboost is not installed: pip install '\.\[boosting\]'"):
         train(params)
     assert len(client.search_runs([client.get_run(result.run_id).info.experiment_id])) == 1
+
+
+@pytest.mark.filterwarnings("ignore:Early stopping is not available in dart mode")
+@pytest.mark.parametrize(
+    ("model", "more"),
+    [("xgboost", {}), ("lightgbm", {}), ("lightgbm", {"model_params": {"boosting_type": "dart"}})],
+)
+def test_the_validation_rows_decide_also_if_all_iterations_are_trained(
+    tmp_path: Path, model: str, more: dict[str, Any]
+) -> None:
+    dataset, params = load(tmp_path, noisy(), model=model, max_iter=12, early_stopping=12, **more)
+    _, stop = fit_and_stop_early(params, dataset.features, dataset)
+    assert stop is not None
+    assert len(stop.losses["validation"]) == 12
+    assert stop.iterations == 1 + int(np.argmin(stop.losses["validation"]))
+    assert 1 < stop.iterations < 12 or more
