@@ -176,7 +176,7 @@ def log_metrics(
     run_id
         The run.
     metrics
-        Values by name. Names that begin with `train/` or `cv/` belong to the training rows.
+        Values by name. Those of `train/` and `cv/`, and `iterations`, belong to the training rows.
     model_id
         The model of the run.
     datasets
@@ -184,7 +184,7 @@ def log_metrics(
     """
     now, logged = time.time_ns() // 1_000_000, []
     for key, value in metrics.items():
-        rows = datasets["training" if key.startswith(("train/", "cv/")) else "holdout"]
+        rows = datasets["training" if key.startswith(("train/", "cv/", "iterations")) else "holdout"]
         logged.append(Metric(key, value, now, 0, model_id, rows.name, rows.digest, run_id))
     _log_points(run_id, logged)
 

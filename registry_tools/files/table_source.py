@@ -85,8 +85,8 @@ def read_source(
 ) -> tuple[pd.DataFrame, str]:
     """Read a table; return it with a SHA-256 in hex.
 
-    The digest is that of the file (of a compressed file: of its text); for a folder, of the names and
-    digests of its files in order; for a query, of the columns and rows.
+    The digest is that of the file (compressed or in another encoding: of its text in UTF-8); for a
+    folder, of the names and digests of its files in order; for a query, of the columns and rows.
 
     Parameters
     ----------
@@ -171,22 +171,28 @@ def _parse_csv(
 ) -> list[pd.DataFrame]:
     """Parse the files of a table; a column with text in one of them is text in all."""
 
-    def parse() -> list[pd.DataFrame]:
-        how = {"may_be_empty": True, "literal_columns": literal_columns, "form": form}
+    def parse(literal: Collection[str]) -> list[pd.DataFrame]:
+        how = {"may_be_empty": True, "literal_columns": literal, "form": form}
         return [
             parse_table(io.BytesIO(part.content), "csv", part.name, text_columns, **how)  # type: ignore[arg-type]
             for part in parts
         ]
 
-    tables = parse()
-    differ = {
-        name
+    if len(parts) == 1:
+        return parse(literal_columns)
+    tables = parse(())
+    kinds = {
+        name: {_kind_of(table[name]) for table in tables if table[name].notna().any()}
         for name in tables[0].columns
-        if len({_kind_of(table[name]) for table in tables if table[name].notna().any()}) > 1
     }
-    if differ:
+    differ = {name for name, found in kinds.items() if len(found) > 1}
+    # A file without any value of a column of numbers does not make it text.
+    literal = [
+        name for name in kinds if name in literal_columns and (len(kinds[name]) != 1 or "O" in kinds[name])
+    ]
+    if differ or literal:
         text_columns |= differ
-        tables = parse()
+        tables = parse(literal)
     return tables
 
 

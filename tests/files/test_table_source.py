@@ -72,6 +72,18 @@ def test_the_files_of_a_folder_are_one_table_in_sorted_order(tmp_path: Path) -> 
     assert read_source(TableSource(str(folder)))[1] != digest
 
 
+def test_a_file_without_any_label_keeps_the_numbers_of_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "1.csv").write_text("x,y\n1,1.5\n2,2.5\n")
+    (tmp_path / "2.csv").write_text("x,y\n3,NA\n4,NA\n")
+    source = TableSource(str(tmp_path))
+    table, _ = read_source(source, literal_columns=["y"])
+    assert table["y"].dtype == float
+    assert table["y"].isna().sum() == 2
+    (tmp_path / "1.csv").write_text("x,y\n1,None\n2,b\n")
+    table, _ = read_source(source, literal_columns=["y"])
+    assert table["y"].tolist() == ["None", "b", "NA", "NA"]
+
+
 def test_parquet_files_of_a_folder_keep_their_types_and_named_index(tmp_path: Path) -> None:
     for number in range(2):
         part = pd.DataFrame({"x": [number, 2]}, index=pd.Index(["a", "b"], name="key"))
