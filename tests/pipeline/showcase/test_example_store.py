@@ -207,7 +207,8 @@ def tables_of(folder: Path) -> dict[str, list[Any]]:
         "runs": f"SELECT experiment_id, name, status FROM runs WHERE {OTHERS}",
         "parameters": "SELECT name, key, value FROM params JOIN runs USING (run_uuid) "
         f"WHERE key NOT LIKE 'next%' AND {OTHERS}",  # an id
-        "tags": f"SELECT name, key FROM tags JOIN runs USING (run_uuid) WHERE {OTHERS}",
+        "tags": "SELECT name, key FROM tags JOIN runs USING (run_uuid) "
+        f"WHERE key NOT LIKE 'mlflow.source.git%' AND {OTHERS}",  # they depend on the checkout
         "datasets": "SELECT name, digest FROM datasets",
         "stages": "SELECT name, alias, version FROM registered_model_aliases",
         "legacy stages": "SELECT name, version, current_stage FROM model_versions",
