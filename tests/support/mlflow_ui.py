@@ -44,13 +44,6 @@ def open_runs(page: Page, address: str, experiment: str = "iris", view: str | No
     expect(page.get_by_text("matching runs")).to_be_visible()
 
 
-def open_comparison_of(page: Page, address: str, runs: Sequence[Run]) -> None:
-    """Open the page that compares runs of one experiment, and wait for the plot."""
-    _open_with(page, f"{address}/#/compare-runs", runs, {})
-    expect(page.get_by_text(f"Comparing {len(runs)} Runs")).to_be_visible()
-    wait_for_lines(page)
-
-
 def open_chart(page: Page, address: str, runs: Sequence[Run], metrics: Sequence[str]) -> None:
     """Open the chart of metrics over their steps, and wait for a line for each metric of each run."""
     chart = {

@@ -117,7 +117,7 @@ def losses(page: Page, address: str) -> None:
 
 
 def monitoring(page: Page, address: str) -> None:
-    """Show the accuracy of production and the drift of its clearest column over eight weeks."""
+    """Show the accuracy of production and the drift of its clearest column over six weeks."""
     timeline = runs_of(address, "iris-monitoring", "tags.kind = 'timeline'")
     _chart(page, address, timeline, ["live/accuracy", "promoted/accuracy", "psi/petal width _cm_"])
 
