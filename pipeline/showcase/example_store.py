@@ -14,7 +14,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -183,27 +183,29 @@ def show(folder: Path, port: int, echo: Callable[[str], None]) -> None:
     check_port(port)
     if not (folder / DATABASE).is_file() or not (folder / ARTIFACTS).is_dir():
         raise PipelineError(f"{folder} has no example store: run `make example` to build one")
-    ended = threading.Event()
+    # A list, since a handler that interrupts `threading.Event.wait` deadlocks in `set`.
+    signals: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
+        signal.signal(number, lambda received, _: signals.append(received))
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch)
         # `copyfile` does not copy a read-only mode, which `shutil.copy` would.
         shutil.copyfile(folder / DATABASE, copy / DATABASE)
         shutil.copytree(folder / ARTIFACTS, copy / ARTIFACTS, copy_function=shutil.copyfile)
         try:
-            _serve(copy, port, echo, ended)
+            _serve(copy, port, echo, signals)
         except OutdatedSchema:
             _upgrade(copy / DATABASE)
-            _serve(copy, port, echo, ended)
+            _serve(copy, port, echo, signals)
 
 
-def _serve(folder: Path, port: int, echo: Callable[[str], None], ended: threading.Event) -> None:
+def _serve(folder: Path, port: int, echo: Callable[[str], None], signals: list[int]) -> None:
     with server(folder, port) as (address, process):
         _print_links(address, echo)
-        while not ended.wait(1):
+        while not signals:
             if process.poll() is not None:
                 raise PipelineError(f"the MLflow server ended with exit code {process.returncode}")
+            time.sleep(0.2)
 
 
 def _upgrade(database: Path) -> None:

@@ -64,10 +64,12 @@ def under_load(client: httpx.Client, threads: int = 4) -> Iterator[Responses]:
 
     def ask() -> None:
         with httpx.Client(base_url=client.base_url, timeout=120) as another:
-            while not over.is_set():
+            while True:
                 reply = another.post("/invocations", json=SPLIT)
                 version = reply.headers.get("x-model-version", "")
                 responses.append((reply.status_code, version, reply.json().get("predictions")))
+                if over.is_set():  # after the request: a short body also gets one
+                    return
 
     with ThreadPoolExecutor(threads) as pool:
         asking = [pool.submit(ask) for _ in range(threads)]
