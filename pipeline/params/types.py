@@ -169,7 +169,11 @@ class Params(BaseModel):
     """Base class of parameters with defaults and bounds; the constructor checks the bounds."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", coerce_numbers_to_str=True, use_attribute_docstrings=True
+        frozen=True,
+        extra="forbid",
+        coerce_numbers_to_str=True,
+        use_attribute_docstrings=True,
+        ser_json_inf_nan="constants",  # in the configuration file, NaN would become null
     )
 
     def __init__(self, **values: Any) -> None:

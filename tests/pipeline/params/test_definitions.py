@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import click
@@ -190,6 +191,14 @@ def test_options_override_the_file(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_an_empty_key_of_a_file_is_no_value(tmp_path: Path) -> None:
     text = "data: t.csv\ntarget: kind\ndrop:\ndtypes:\nmodel_params:\nthreshold:\n"
     assert TrainParams(**read_config(config(tmp_path, text))) == TrainParams(data="t.csv", target="kind")
+
+
+def test_nan_and_infinity_of_model_params_are_kept_in_the_file(tmp_path: Path) -> None:
+    given = '{"missing": NaN, "max_delta_step": Infinity}'
+    params = TrainParams(model="xgboost", model_params=given)
+    again = TrainParams(**read_config(config(tmp_path, params.as_yaml())))
+    assert again.as_text() == params.as_text()
+    assert math.isnan(again.model_params["missing"])
 
 
 def test_a_value_that_is_switched_off_is_logged_if_it_is_on_by_default() -> None:
