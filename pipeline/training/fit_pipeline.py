@@ -13,16 +13,13 @@ from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import has_fit_parameter
 
-from pipeline.data.dataset import Dataset, quoted_values
+from pipeline.data.dataset import Dataset
 from pipeline.data.folds import Rows, divide_units, make_folds
 from pipeline.errors import InvalidParameter, PipelineError
-from pipeline.estimators import ESTIMATORS
 from pipeline.params.definitions import TrainParams
-from pipeline.params.types import AUTO, as_text
 from pipeline.training.early_stopping import EarlyStop, stop_early
-from pipeline.training.model_pipeline import build_pipeline, create_estimator
+from pipeline.training.model_pipeline import build_pipeline
 from pipeline.training.preparation import forget_folds
 from pipeline.training.scoring import mean_key, metric_of, scorer, std_key
 from registry_tools.errors import InputError
@@ -30,61 +27,6 @@ from registry_tools.stats.metric import Metric, Outcomes, find_metric
 from registry_tools.task import CLASSIFICATION
 
 _MOST_THRESHOLDS = 200  # of which the best is chosen
-
-
-def check_fit(params: TrainParams, training: Dataset) -> None:
-    """Check weights, calibration, threshold and metric before a run is opened.
-
-    Raises
-    ------
-    InvalidParameter
-        If the task, the classes or the estimator do not allow one of them.
-    """
-    names = training.target_names
-    for name in ("class_weight", "calibrate", "threshold"):
-        value = getattr(params, name)
-        if not names and value not in (None, AUTO, "none"):
-            raise InvalidParameter(name, as_text(value), f"{training.target!r} holds numbers, not classes")
-    if isinstance(params.class_weight, dict) and (unknown := set(params.class_weight) - set(names)):
-        known = f"{quoted_values(sorted(unknown))} is no class; the classes are {quoted_values(names)}"
-        raise InvalidParameter("class_weight", as_text(params.class_weight), known)
-    if params.threshold is not None:
-        _threshold_metric(params, training)
-    if params.model not in ESTIMATORS:
-        return
-    estimator = create_estimator(params)
-    if _sample_weights(params, training) is not None and not has_fit_parameter(estimator, "sample_weight"):
-        weighted = "weight" if params.weight is not None else "class_weight"
-        value = as_text(getattr(params, weighted))
-        raise InvalidParameter(weighted, value, f"{params.model} takes no weights")
-    has_scores = hasattr(estimator, "predict_proba") or hasattr(estimator, "decision_function")
-    if params.calibrate in {"sigmoid", "isotonic"} and not has_scores:
-        raise InvalidParameter("calibrate", params.calibrate, f"{params.model} has nothing to calibrate")
-    _check_probabilities(params, training, estimator)
-
-
-def _check_probabilities(params: TrainParams, training: Dataset, estimator: BaseEstimator) -> None:
-    """Check that each fit has the probabilities, and the folds to compute them on, that it needs."""
-    needs_them = {} if params.threshold is None else {"threshold": params.threshold}
-    if training.target_names and metric_of(params).needs_probabilities:
-        needs_them["metric"] = params.metric
-    if not needs_them:
-        return
-    is_calibrated = not hasattr(estimator, "predict_proba")
-    has_scores = params.calibrate != "none" and hasattr(estimator, "decision_function")
-    fits = [training, *(training.take(fitted) for fitted, _ in make_folds(training, params))]
-    for name, value in needs_them.items():
-        if is_calibrated and not has_scores:
-            without = f"{params.model} has no probabilities with calibrate={params.calibrate}"
-            raise InvalidParameter(name, value, f"{without}: take calibrate=sigmoid, or another model")
-        inner = [divide_units(each, params) for each in fits if name == "threshold" or is_calibrated]
-        if name == "threshold" and is_calibrated:
-            pairs = zip(fits, list(inner), strict=True)
-            inner += [divide_units(each.take(rows), params) for each, folds in pairs for rows, _ in folds]
-        if not all(inner):
-            purpose = "calibrated probabilities" if name == "metric" else name
-            fix = f"take more rows of each class, or another {name}"
-            raise InvalidParameter(name, value, f"a class has too few rows for the folds of {purpose}: {fix}")
 
 
 def fit_pipeline(params: TrainParams, features: pd.DataFrame, training: Dataset) -> Pipeline:
@@ -108,7 +50,7 @@ def fit_and_stop_early(
     training
         The rows to fit.
     """
-    weights = _sample_weights(params, training)
+    weights = sample_weights(params, training)
     stop = stop_early(params, features, training, weights)
     folds = divide_units(training, params)
     final = params if stop is None else params.replace(max_iter=stop.iterations)
@@ -122,7 +64,7 @@ def fit_and_stop_early(
     return pipeline, stop
 
 
-def _sample_weights(params: TrainParams, training: Dataset) -> npt.NDArray[np.float64] | None:
+def sample_weights(params: TrainParams, training: Dataset) -> npt.NDArray[np.float64] | None:
     """Return the product of row weight and class weight, shape (rows,); None without weights."""
     if params.class_weight is None:
         return training.weights
@@ -133,7 +75,14 @@ def _sample_weights(params: TrainParams, training: Dataset) -> npt.NDArray[np.fl
     return weights if training.weights is None else weights * training.weights
 
 
-def _threshold_metric(params: TrainParams, training: Dataset) -> Metric:
+def threshold_metric(params: TrainParams, training: Dataset) -> Metric:
+    """Return the metric by which the threshold is chosen.
+
+    Raises
+    ------
+    InvalidParameter
+        If there are not two classes, or the metric does not depend on a threshold.
+    """
     value = str(params.threshold)
     if len(training.target_names) != 2:
         classes = len(training.target_names)
@@ -152,7 +101,7 @@ def _best_threshold(
     params: TrainParams, features: pd.DataFrame, training: Dataset, folds: list[tuple[Rows, Rows]]
 ) -> float:
     """Return the probability of the second class from which to predict it; of equal ones, nearest to 0.5."""
-    plain, metric = params.replace(threshold=None), _threshold_metric(params, training)
+    plain, metric = params.replace(threshold=None), threshold_metric(params, training)
     found = np.empty(len(training.labels))
     for fitted, tested in folds:
         model = fit_pipeline(plain, features, training.take(fitted))

@@ -8,23 +8,18 @@ from __future__ import annotations
 
 import importlib
 import logging
-import warnings
-from collections.abc import Sequence
 from typing import Any, TypeVar
 
-import numpy as np
 import pandas as pd
-import skops.io
 from sklearn.base import BaseEstimator
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils._param_validation import InvalidParameterError
 
 from pipeline.data.dataset import Dataset
-from pipeline.data.folds import Rows, make_folds
-from pipeline.errors import InvalidParameter, UntrustedType
+from pipeline.data.folds import Rows
+from pipeline.errors import InvalidParameter
 from pipeline.estimators import DEFAULT_MODELS, ESTIMATORS, models_of
 from pipeline.params.definitions import TrainParams
 from pipeline.params.types import AUTO, as_text
@@ -37,8 +32,6 @@ ParamsType = TypeVar("ParamsType", bound=TrainParams)
 _log = logging.getLogger(__name__)
 
 _NOT_SETTABLE = ("verbose", "verbosity", "callbacks", "early_stopping_rounds")
-_LIBRARY_ERRORS = ("XGBoostError", "LightGBMError")  # for an argument; both may be not installed
-_TRIED_ROWS = 1000  # rows of each class that `check_model_params` fits at most
 
 
 def build_pipeline(params: TrainParams, features: pd.DataFrame, folds: list[tuple[Rows, Rows]]) -> Pipeline:
@@ -107,69 +100,10 @@ def effective_arguments(params: TrainParams) -> dict[str, Any]:
     return {name: values[name] for name in {**ESTIMATORS[params.model].space, **params.model_params}}
 
 
-def check_model_params(params: TrainParams, training: Dataset, trusted: Sequence[str]) -> None:
-    """Fit the pipeline once before a run is opened, so that invalid `model_params` leave no run.
-
-    Parameters
-    ----------
-    params
-        As for `build_pipeline`.
-    training
-        The training rows. At most 1000 rows of each class are used; for a regression, 1000 rows.
-    trusted
-        The types that a model may contain, in addition to the types that skops trusts by default.
-
-    Raises
-    ------
-    InvalidParameter
-        If the estimator refuses `model_params`, if skops cannot save the model, or if `knn` needs more
-        neighbours than a fold has rows.
-    """
-    estimator = create_estimator(params)
-    arguments = estimator.get_params()
-    is_weighted = any(name.endswith("class_weight") and arguments[name] is not None for name in arguments)
-    if is_weighted and not _gives_probabilities(estimator):
-        _log.warning(
-            "class_weight has almost no effect: %s has no probabilities, and the calibration that "
-            "computes them weights all rows equally; use the parameter class_weight of the training",
-            params.model,
-        )
-    if params.model == "knn":
-        _check_neighbours(params, arguments["n_neighbors"], training)
-    if not params.model_params:
-        return
-    features, labels = training.features, training.labels
-    classes = labels if params.task != REGRESSION else np.zeros(len(labels))
-    part = labels.groupby(classes).head(_TRIED_ROWS).index
-    trial = build_pipeline(params, features, folds=[])
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            trial.fit(features.loc[part], labels.loc[part])
-    except Exception as error:
-        is_of_library = type(error).__name__ in _LIBRARY_ERRORS
-        if not isinstance(error, (ValueError, TypeError, OverflowError)) and not is_of_library:
-            raise
-        if len(part) == len(labels) or isinstance(error, InvalidParameterError) or is_of_library:
-            raise _invalid_model_params(params, error) from error
-        return  # the error may be due to the sample: the fit on all rows may succeed
-    found = set(skops.io.get_untrusted_types(data=skops.io.dumps(trial)))
-    if untrusted := found - set(trusted):
-        raise _invalid_model_params(params, UntrustedType(untrusted))
-
-
-def _invalid_model_params(params: TrainParams, reason: object) -> InvalidParameter:
+def invalid_model_params(params: TrainParams, reason: object) -> InvalidParameter:
+    """Return the error of `model_params` that the estimator, the table or the loader does not allow."""
     text = " ".join(str(reason).split())
     return InvalidParameter("model_params", as_text(params.model_params), text)
-
-
-def _check_neighbours(params: TrainParams, neighbours: object, training: Dataset) -> None:
-    rows = min((len(fitted) for fitted, _ in make_folds(training, params)), default=len(training.labels))
-    if not isinstance(neighbours, int) or isinstance(neighbours, bool):
-        raise _invalid_model_params(params, f"n_neighbors must be a whole number, not {neighbours}")
-    if neighbours > rows:
-        few = f"n_neighbors is {neighbours}, but a fold has only {rows} training rows"
-        raise _invalid_model_params(params, f"{few}: use fewer neighbours or more rows")
 
 
 def create_estimator(params: TrainParams) -> BaseEstimator:
@@ -194,7 +128,7 @@ def create_estimator(params: TrainParams) -> BaseEstimator:
     if unknown := sorted(set(params.model_params) - set(valid)):
         hint = f"; use the parameter {own[unknown[0]]} of the training" if unknown[0] in own else ""
         known = f"{params.model} takes no {unknown[0]!r} here{hint}; valid: {', '.join(valid)}"
-        raise _invalid_model_params(params, known)
+        raise invalid_model_params(params, known)
     values = {argument: getattr(params, name) for argument, name in own.items()}
     return estimator.set_params(**{**model.fixed, **values, **params.model_params})
 
@@ -205,14 +139,15 @@ def _import_estimator(place: str) -> BaseEstimator:
     return getattr(importlib.import_module(module), name)()
 
 
-def _gives_probabilities(estimator: BaseEstimator) -> bool:
+def gives_probabilities(estimator: BaseEstimator) -> bool:
+    """Return whether an estimator has probabilities, or nothing from which to compute them."""
     return hasattr(estimator, "predict_proba") or not hasattr(estimator, "decision_function")
 
 
 def _calibrate(estimator: BaseEstimator, method: str, folds: list[tuple[Rows, Rows]]) -> BaseEstimator:
     """Calibrate the probabilities of a classifier on folds of its training rows; without folds, do not."""
     if method == AUTO:
-        method = "none" if _gives_probabilities(estimator) else "sigmoid"
+        method = "none" if gives_probabilities(estimator) else "sigmoid"
     if method == "none" or not folds:
         return estimator
     return CalibratedClassifierCV(estimator, method=method, ensemble=False, cv=folds)

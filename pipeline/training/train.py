@@ -30,8 +30,8 @@ from pipeline.tracking.model_logging import log_model
 from pipeline.tracking.registration import register_version, registered_version, set_stage
 from pipeline.training import model_pipeline
 from pipeline.training.baseline import make_baseline, write_baseline
+from pipeline.training.checks import check_fit, check_model_params
 from pipeline.training.fit import FittedModel, fit_model
-from pipeline.training.fit_pipeline import check_fit
 from pipeline.training.model_card import describe_version, render_model_card, run_name
 from pipeline.training.plots.save_plots import save_plots
 from pipeline.training.run_content import logged_params, predictions_table, view_of
@@ -85,8 +85,8 @@ def train(params: TrainParams) -> TrainResult:
     check_folds(training, params)
     warn_of_leaks(training, holdout, params)
     trusted = TrustPolicy.from_environment().trusted
-    model_pipeline.check_model_params(params, training, trusted)
     check_fit(params, training)
+    check_model_params(params, training, trusted)
 
     with runs.training_run(params.name, run_name(params), view_of(params)) as run_id:
         with _log_warnings():

@@ -19,9 +19,10 @@ from pipeline.data.load import load_dataset
 from pipeline.data.split import split_rows
 from pipeline.errors import InvalidParameter
 from pipeline.params.definitions import TrainParams
+from pipeline.training.checks import check_model_params
 from pipeline.training.fit import fit_model
 from pipeline.training.fit_pipeline import fit_and_stop_early, fit_pipeline
-from pipeline.training.model_pipeline import check_model_params, resolve_model
+from pipeline.training.model_pipeline import resolve_model
 from pipeline.training.train import train
 from registry_tools import load_model
 from registry_tools.errors import VerificationError
@@ -101,6 +102,18 @@ def test_too_few_rows_for_a_validation_part_train_all_iterations_and_say_so(
 def test_an_argument_that_lightgbm_refuses_leaves_no_run(tmp_path: Path) -> None:
     dataset, params = load(tmp_path, noisy(), model="lightgbm", model_params={"num_leaves": 1})
     with pytest.raises(InvalidParameter, match=r'model_params=\{"num_leaves": 1\}: .*num_leaves'):
+        check_model_params(params, dataset, trusted=())
+
+
+@pytest.mark.parametrize(
+    ("model", "argument"),
+    [("xgboost", {"eval_metric": "mlogloss"}), ("lightgbm", {"metric": "multi_logloss"})],
+)
+def test_a_loss_that_does_not_fit_the_number_of_classes_leaves_no_run(
+    tmp_path: Path, model: str, argument: dict[str, str]
+) -> None:
+    dataset, params = load(tmp_path, noisy(), model=model, model_params=argument)
+    with pytest.raises(InvalidParameter, match=f"^model_params=.*{next(iter(argument.values()))}"):
         check_model_params(params, dataset, trusted=())
 
 

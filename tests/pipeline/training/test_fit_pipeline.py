@@ -17,7 +17,8 @@ from pipeline.data.folds import divide_units
 from pipeline.data.load import load_dataset
 from pipeline.errors import InvalidParameter
 from pipeline.params.definitions import TrainParams
-from pipeline.training.fit_pipeline import check_fit, cross_validate, fit_pipeline
+from pipeline.training.checks import check_fit
+from pipeline.training.fit_pipeline import cross_validate, fit_pipeline
 from pipeline.training.model_pipeline import resolve_model
 from pipeline.training.train import train
 from registry_tools import load_model
