@@ -10,30 +10,29 @@ from __future__ import annotations
 
 import itertools
 import os
-import socket
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric
+from mlflow.entities import Metric, Run
 
 from pipeline.monitoring.analysis import Analysis
 from registry_tools.mlflow_store import experiments, registry, runs
-from registry_tools.mlflow_store.client import translate_errors
+from registry_tools.mlflow_store.client import translate_errors, upsert
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.mlflow_store.tags import DRIFT_AT_TAG, DRIFT_RUN_TAG, DRIFT_TAG, TRAINING_VIEW
 from registry_tools.mlflow_store.write_once import write_once
-from registry_tools.processes import process_is_running
 from registry_tools.promotion.event_log import EventLog
 from registry_tools.stats.metric import metric_key, metric_suffixes
 
 CAUSE_TAG = "monitoring_run"  # tag of a version: the monitoring run that started its training
 REPORT = "report.html"  # the artifact with the HTML report
-_LOCK = "retraining"
+_LOCK, _TIMELINE = "retraining", "timeline"
 _VIEW = experiments.view(
     "monitorings", "attributes.start_time", ["metrics.`drift`", "metrics.`rows`", "tags.`where`"]
 )
@@ -47,17 +46,16 @@ class MonitoringRun:
         self._client = client
         self._model = model
         self.experiment = f"{model}-monitoring"
-        here = {"host": socket.gethostname(), "process": str(os.getpid())}
-        runs.end_abandoned_runs(client, self.experiment, here["host"])
         description = (
             f"Monitoring of {model}: one run for each comparison with the training baseline, and a timeline "
             "for each stage, whose metrics show all comparisons as lines."
         )
+        own_tags = {**tags, "kind": "monitoring"}
+        self.run_id = runs.start_in_process(client, self.experiment, description, own_tags)
         with translate_errors(client.tracking_uri):
-            ui_tags = experiments.described(description) | _VIEW
-            self._experiment_id = experiments.find_or_make(client, self.experiment, ui_tags)
+            self._experiment_id = client.get_run(self.run_id).info.experiment_id
+        experiments.set_ui_tags(client, self._experiment_id, experiments.described(description), _VIEW)
         self._stage = tags.get("stage", "")
-        self.run_id = runs.start(client, self.experiment, description, {**tags, **here, "kind": "monitoring"})
 
     def log_analysis(self, analysis: Analysis) -> None:
         """Log the metrics of an analysis; the PSI of a feature gets one step for each part of the window."""
@@ -88,18 +86,52 @@ class MonitoringRun:
             self._extend_timeline(last | whole, now)
 
     def _extend_timeline(self, values: Mapping[str, float], now: int) -> None:
-        """Add a step to each metric of the timeline of the stage, which is made by the first monitoring."""
-        tags = {"kind": "timeline", "stage": self._stage}
+        """Add a step to each metric of the timeline of the stage."""
+        tags = {"kind": _TIMELINE, "stage": self._stage}
         condition = " and ".join(f"tags.{key} = '{value}'" for key, value in tags.items())
         found = experiments.find_runs(self._client, self._experiment_id, condition, 1)
-        if found:
-            timeline = found[0].info.run_id
-        else:
-            name = {"mlflow.runName": f"{self._model}@{self._stage} over time"}
-            timeline = self._client.create_run(self._experiment_id, tags=tags | name).info.run_id
-            self._client.set_terminated(timeline)
+        timeline = found[0].info.run_id if found else self._make_timeline(tags)
         step = len(self._client.get_metric_history(timeline, "rows"))
-        self._log(timeline, [Metric(key, float(value), now, step) for key, value in values.items()])
+        steps = [Metric(key, float(value), now, step) for key, value in values.items()]
+        upsert(partial(self._log, timeline, steps))
+
+    def _make_timeline(self, tags: Mapping[str, str]) -> str:
+        """Return the id of a new timeline, or of the one that another monitoring makes at the same time."""
+        name = {"mlflow.runName": f"{self._model}@{self._stage} over time"}
+        made = self._client.create_run(self._experiment_id, tags=name).info.run_id
+        self._client.set_terminated(made)
+        while True:
+            root, key, timeline = self._last_claim(_TIMELINE, self._stage)
+            if timeline is None:
+                write_once(self._client, root, key, made)
+                continue
+            run_id: str = timeline.info.run_id
+            if run_id != made:
+                self._client.delete_run(made)
+            # A search finds the timeline from now on, and thus no run that loses and is deleted.
+            for tag, value in tags.items():
+                upsert(partial(self._client.set_tag, run_id, tag, value, synchronous=True))
+            return run_id
+
+    def _last_claim(self, what: str, stage: str) -> tuple[str, str, Run | None]:
+        """Return the run of the last claim to the lock or the timeline of a stage.
+
+        The claims are numbered parameters of the first run of the history. MLflow accepts a parameter only
+        once, so that one of two concurrent monitoring runs succeeds.
+
+        Returns
+        -------
+        The first run of the history, its parameter for the next claim, and the run that the last claim
+        names; None without a claim, or if the run was deleted.
+        """
+        root, prefix = EventLog.find_or_make(self._client, self._model).root, f"{what}.{stage}."
+        with translate_errors(self._client.tracking_uri):
+            params = self._client.get_run(root).data.params
+        number = next(n for n in itertools.count(1) if f"{prefix}{n}" not in params)
+        last = params.get(f"{prefix}{number - 1}")
+        run = registry.find_run(self._client, last) if last is not None else None
+        is_kept = run is not None and run.info.lifecycle_stage == "active"
+        return root, f"{prefix}{number}", run if is_kept else None
 
     def _log(self, run_id: str, metrics: Sequence[Metric]) -> None:
         for start in range(0, len(metrics), 900):
@@ -149,46 +181,28 @@ class MonitoringRun:
     def lock_retraining(self, stage: str, cooldown: timedelta) -> str | None:
         """Acquire the retraining lock of a stage.
 
-        The locks of a stage are numbered parameters of the first run of the history. MLflow accepts a
-        parameter only once, so that one of two concurrent monitoring runs gets the lock.
-
         Returns
         -------
         None if this run may retrain, else the reason why it may not.
         """
-        log, prefix = EventLog.find_or_make(self._client, self._model), f"{_LOCK}.{stage}."
         while True:
-            with translate_errors(self._client.tracking_uri):
-                params = self._client.get_run(log.root).data.params
-            number = next(n for n in itertools.count(1) if f"{prefix}{n}" not in params)
-            held = self._lock_holder(params.get(f"{prefix}{number - 1}"), cooldown)
-            if held is not None:
+            root, key, before = self._last_claim(_LOCK, stage)
+            held = _why_locked(before, cooldown) if before is not None else None
+            if held is not None or write_once(self._client, root, key, self.run_id) == self.run_id:
                 return held
-            if write_once(self._client, log.root, f"{prefix}{number}", self.run_id) == self.run_id:
-                return None
-
-    def _lock_holder(self, run_id: str | None, cooldown: timedelta) -> str | None:
-        """Return the reason why the lock of an earlier run still holds; None if it does not."""
-        before = registry.find_run(self._client, run_id) if run_id is not None else None
-        if before is None or before.info.lifecycle_stage != "active":
-            return None  # the run was deleted, so its start time is unknown
-        age = datetime.now(timezone.utc) - datetime.fromtimestamp(before.info.start_time / 1000, timezone.utc)
-        tags = before.data.tags
-        if before.info.status == "RUNNING" and _is_running_here(tags):
-            return f"run {run_id} is retraining, started {_format_age(age)}"
-        # A lock from a clock that is far ahead must not block retraining for years.
-        if not timedelta(hours=-1) < age < cooldown:
-            return None
-        failed = ", which failed" if tags.get("retrain", "").startswith("failed") else ""
-        remaining = f"cooldown={_format_duration(cooldown)} is not over"
-        return f"run {run_id} retrained {_format_age(age)}{failed}, and {remaining}"
 
 
-def _is_running_here(tags: Mapping[str, str]) -> bool:
-    """Check whether the process of a run still runs; only processes of this machine are known."""
-    process = tags.get("process", "")
-    mine = tags.get("host") == socket.gethostname() and process.isdigit()
-    return mine and int(process) != os.getpid() and process_is_running(int(process))
+def _why_locked(before: Run, cooldown: timedelta) -> str | None:
+    """Return the reason why the lock of an earlier run still holds; None if it does not."""
+    age = datetime.now(timezone.utc) - datetime.fromtimestamp(before.info.start_time / 1000, timezone.utc)
+    if runs.is_open_elsewhere(before):
+        return f"run {before.info.run_id} is retraining, started {_format_age(age)}"
+    # A lock from a clock that is far ahead must not block retraining for years.
+    if not timedelta(hours=-1) < age < cooldown:
+        return None
+    failed = ", which failed" if before.data.tags.get("retrain", "").startswith("failed") else ""
+    remaining = f"cooldown={_format_duration(cooldown)} is not over"
+    return f"run {before.info.run_id} retrained {_format_age(age)}{failed}, and {remaining}"
 
 
 def _format_age(age: timedelta) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from pipeline.errors import PipelineError
 from registry_tools.errors import last_line
 
-_START_SECONDS = 60
+_START_SECONDS, _END_SECONDS = 60, 10
 _PORT_ATTEMPTS = 5
 
 
@@ -83,7 +83,11 @@ def run_server(
                 raise
         finally:
             process.terminate()
-            process.wait()
+            try:
+                process.wait(_END_SECONDS)
+            except subprocess.TimeoutExpired:  # it ignores the signal, or waits for a request without end
+                process.kill()
+                process.wait()
 
 
 def wait_until_healthy(address: str, process: subprocess.Popen[bytes], log: str | Path, what: str) -> None:

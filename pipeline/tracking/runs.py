@@ -74,7 +74,7 @@ def training_run(experiment: str, run_name: str, view: Mapping[str, str]) -> Ite
     """
     where = store_address()
     with translate_errors(where), _open_run(where, experiment, run_name) as active:
-        _set_ui_tags(active.info.experiment_id, view)
+        experiments.set_ui_tags(MlflowClient(), active.info.experiment_id, _UI_TAGS, view)
         try:
             yield active.info.run_id
         except (KeyboardInterrupt, SystemExit):
@@ -139,15 +139,6 @@ def _experiment(name: str) -> str:
         return os.environ["MLFLOW_EXPERIMENT_ID"]
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", name)
     return experiments.find_or_make(MlflowClient(), name, _UI_TAGS)
-
-
-def _set_ui_tags(experiment_id: str, view: Mapping[str, str]) -> None:
-    """Set the tags of an experiment that are missing, such as its description, and its view."""
-    client = MlflowClient()
-    known = client.get_experiment(experiment_id).tags
-    for key, text in {**_UI_TAGS, **known, **view}.items():
-        if known.get(key) != text:
-            upsert(partial(client.set_experiment_tag, experiment_id, key, text))
 
 
 def log_params(run_id: str, params: Mapping[str, str], tags: Mapping[str, str], description: str) -> None:

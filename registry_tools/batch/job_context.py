@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import re
-import socket
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -65,7 +63,7 @@ class ScoringRun(contextlib.AbstractContextManager["ScoringRun"]):
         self._client = connect(tracking_uri)
         self.experiment = f"{artifact.name}-scoring"
         self.run_id: str | None = None
-        given, host = without_secrets(request.input), socket.gethostname()
+        given = without_secrets(request.input)
         tags = {
             "model": artifact.name,
             "version": str(artifact.version),
@@ -75,14 +73,11 @@ class ScoringRun(contextlib.AbstractContextManager["ScoringRun"]):
             "output": request.output,
             "engine": "spark" if request.master is not None else "processes",
             "mlflow.runName": f"{artifact} on {Path(given).name}",
-            "host": host,
-            "process": str(os.getpid()),
         }
         with self._failures_logged():
-            runs.end_abandoned_runs(self._client, self.experiment, host)
             description = f"Scoring jobs of {artifact.name}: one run for each job."
             known = {key: value for key, value in tags.items() if value}
-            self.run_id = runs.start(self._client, self.experiment, description, known)
+            self.run_id = runs.start_in_process(self._client, self.experiment, description, known)
 
     def finish(self, total: RowCounts, seconds: float) -> ScoringSummary:
         """Log the metrics of the job, end its run, and return its summary."""

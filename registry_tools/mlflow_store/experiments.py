@@ -54,6 +54,16 @@ def find_or_make(client: MlflowClient, name: str, tags: Mapping[str, str]) -> st
     return found.experiment_id
 
 
+def set_ui_tags(
+    client: MlflowClient, experiment_id: str, tags: Mapping[str, str], view: Mapping[str, str]
+) -> None:
+    """Set the tags that an experiment lacks, such as its description, and its view, even if it has one."""
+    known = get_tags(client, experiment_id)
+    for key, text in {**tags, **known, **view}.items():
+        if known.get(key) != text:
+            set_tag(client, experiment_id, key, text)
+
+
 def find_runs(
     client: MlflowClient, experiment_id: str, condition: str, limit: int | None = None
 ) -> list[Run]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -63,13 +65,23 @@ def _run_tags(tags: Mapping[str, str]) -> list[RunTag]:
     return [RunTag(key, value) for key, value in tags.items()]
 
 
-def end_abandoned_runs(client: MlflowClient, experiment: str, host: str) -> None:
-    """End the runs that ended processes of this machine left open; tags name machine and process."""
+def start_in_process(client: MlflowClient, experiment: str, description: str, tags: Mapping[str, str]) -> str:
+    """Open a run with tags that name machine and process, and end runs that ended processes left open."""
+    host = socket.gethostname()
     with translate_errors(client.tracking_uri):
         for run in _search(client, experiment, f"attributes.status = 'RUNNING' and tags.host = '{host}'"):
             process = run.data.tags.get("process", "")
             if process.isdigit() and not process_is_running(int(process)):
                 client.set_terminated(run.info.run_id, "KILLED")
+    return start(client, experiment, description, {**tags, "host": host, "process": str(os.getpid())})
+
+
+def is_open_elsewhere(run: Run) -> bool:
+    """Return whether another process of this machine works on a run that `start_in_process` opened."""
+    process = run.data.tags.get("process", "")
+    is_here = run.data.tags.get("host") == socket.gethostname() and process.isdigit()
+    is_open = run.info.status == "RUNNING" and is_here and int(process) != os.getpid()
+    return is_open and process_is_running(int(process))
 
 
 def _search(client: MlflowClient, experiment: str, condition: str) -> list[Run]:

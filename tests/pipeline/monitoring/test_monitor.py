@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from pipeline.errors import InvalidParameter
 from pipeline.monitoring import analysis, report
 from pipeline.monitoring.actions import ActionResult
 from pipeline.monitoring.monitor import MonitorResult
+from pipeline.monitoring.run_log import MonitoringRun
 from pipeline.params.definitions import MonitorParams
 from pipeline.params.types import as_text
 from registry_tools.mlflow_store import stages
@@ -86,6 +89,56 @@ def test_each_monitoring_adds_a_step_to_the_timeline_of_its_stage(
     assert lines["drift"] == [(0, 0), (1, 1)]
     assert lines["rows"] == [(0, 240), (1, 240)]
     assert lines["psi/sepal length _cm_"][1][1] > lines["psi/sepal length _cm_"][0][1] + 1
+
+
+def lately_analysed() -> analysis.Analysis:
+    own, window = small(), predicted_window(["cat"] * 40)
+    return analysis.analyse_window(1, own, window, None, 20, 0.01)
+
+
+def timelines(place: Place, model: str) -> list[Run]:
+    experiment = place.client.get_experiment_by_name(f"{model}-monitoring")
+    return list(place.client.search_runs([experiment.experiment_id], "tags.kind = 'timeline'"))
+
+
+@pytest.mark.slow
+def test_first_monitorings_of_a_stage_at_the_same_time_make_one_timeline(local: Place, model: str) -> None:
+    opened = [MonitoringRun(local.client, model, {"stage": "production"}) for _ in range(4)]
+    found, start = lately_analysed(), threading.Barrier(4)
+
+    def log(run: MonitoringRun, rows: int) -> None:
+        start.wait()
+        run.log_analysis(replace(found, rows=rows))
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(log, opened, (40, 41, 42, 43)))
+    (timeline,) = timelines(local, model)
+    assert timeline.info.run_name == f"{model}@production over time"
+    rows = {metric.value for metric in local.client.get_metric_history(timeline.info.run_id, "rows")}
+    assert rows == {40, 41, 42, 43}
+    runs_there = local.client.search_runs([timeline.info.experiment_id])
+    assert {run.info.run_id for run in runs_there} == {timeline.info.run_id, *(run.run_id for run in opened)}
+
+
+def test_a_deleted_timeline_is_replaced_by_a_new_one(local: Place, model: str) -> None:
+    run = MonitoringRun(local.client, model, {"stage": "production"})
+    run.log_analysis(lately_analysed())
+    (before,) = timelines(local, model)
+    local.client.delete_run(before.info.run_id)
+    run.log_analysis(lately_analysed())
+    (after,) = timelines(local, model)
+    assert after.info.run_id != before.info.run_id
+    assert [m.step for m in local.client.get_metric_history(after.info.run_id, "rows")] == [0]
+
+
+def test_an_experiment_without_the_tags_of_a_monitoring_gets_them(local: Place, model: str) -> None:
+    own = {"mlflow.note.content": "my own words"}
+    made = local.client.create_experiment(f"{model}-monitoring", tags=own)
+    MonitoringRun(local.client, model, {"stage": "production"})
+    tags = local.client.get_experiment(made).tags
+    assert tags["mlflow.note.content"] == "my own words"
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
+    assert "metrics.`drift`" in tags["mlflow.sharedViewState.monitorings"]
 
 
 def test_the_output_names_the_file_of_the_report(

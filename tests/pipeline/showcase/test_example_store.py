@@ -279,6 +279,22 @@ def test_a_port_in_use_is_refused() -> None:
     assert f"port {port} cannot be used (Address already in use)" in output
 
 
+def test_a_server_that_ignores_the_signal_to_end_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (
+        "import signal, sys; from http.server import HTTPServer, SimpleHTTPRequestHandler as Files; "
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        "HTTPServer(('127.0.0.1', int(sys.argv[2])), Files).serve_forever()"
+    )
+    (tmp_path / "health").touch()
+    monkeypatch.setattr(servers, "_END_SECONDS", 0.2)
+    command = [sys.executable, "-c", code]
+    with servers.run_server(command, tmp_path, dict(os.environ), "server") as (_, process):
+        assert process.poll() is None
+    assert process.returncode == -signal.SIGKILL
+
+
 def test_a_port_that_is_taken_before_the_server_listens_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
