@@ -14,6 +14,7 @@ from registry_tools.evaluation.verdict import GateResult
 from registry_tools.models.prediction_shape import flatten_one_output
 
 _ROUNDING = 1e-6  # the largest difference between processors
+_WAYS_OUT = "train it under another model name, or promote it with --force --reason TEXT"
 # For each type that a client may send, the column types that accept its values.
 _WIDER = {"integer": {"integer", "long", "double"}, "long": {"long", "double"}, "float": {"float", "double"}}
 
@@ -66,6 +67,8 @@ def signature_gate(
         fault = "; ".join(_column_faults(candidate, champion)) if champion is not None else None
     else:
         title, fault = str(candidate), tensor_fault(candidate, champion)
+    if fault and champion is not None:
+        fault = f"{fault}: {_WAYS_OUT}"
     fits = "no champion to compare with" if champion is None else "accepts the champion's requests"
     return GateResult("signature", not fault, fault or f"{title}, {fits}")
 
