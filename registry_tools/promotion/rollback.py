@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from mlflow import MlflowClient
 
 from registry_tools.errors import PromotionError
@@ -11,7 +13,7 @@ from registry_tools.mlflow_store import registry
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.promotion import history
-from registry_tools.promotion.event import APPLIED, ROLLBACK, UNSET, Event
+from registry_tools.promotion.event import APPLIED, EXTERNAL, ROLLBACK, UNSET, Event
 from registry_tools.promotion.moves import StageState, open_stage
 from registry_tools.promotion.promote import Promotion, check_exists
 
@@ -93,6 +95,7 @@ def _find_target(
         If there is no such event.
     """
     client, name, stage = state.log.client, state.log.model, state.stage
+    skipped: set[int | None] = set()
     for target in history.rollback_targets(state.log, state.head, of_any=to is not None):
         if target.version == state.held or (to is not None and target.version != to):
             continue
@@ -106,13 +109,26 @@ def _find_target(
             if verdict.passed:
                 return target, version, verdict
             fault = verdict.refusals[0].message
+        skipped.add(target.version)
         notes.append(f"skipped version {target.version}: {fault}")
-    skipped = f" ({'; '.join(notes)})" if notes else ""
-    why = f"version {to} did not hold it" if to is not None else "it held no other version"
+    why = _lack_of_targets(state, skipped) if to is None else f"version {to} did not hold it before"
+    shown = f" ({'; '.join(notes)})" if notes else ""
     raise PromotionError(
-        f"stage {stage} of {name} cannot be rolled back: {why} before{skipped}; see its history: "
+        f"stage {stage} of {name} cannot be rolled back: {why}{shown}; see its history: "
         f"registry-tools history {name} --stage {stage}"
     )
+
+
+def _lack_of_targets(state: StageState, skipped: Collection[int | None]) -> str:
+    """Return why a rollback without `to` finds no version, with the command that moves the stage anyway."""
+    client, name, stage, left_out = state.log.client, state.log.model, state.stage, {state.held, *skipped}
+    for event in history.rollback_targets(state.log, state.head, of_any=True):
+        if event.version in left_out or registry.existing_version(client, name, event.version) is None:
+            continue
+        why = "was set by another tool" if event.action == EXTERNAL else "was rolled back already"
+        command = f"registry-tools rollback {name} --stage {stage} --to {event.version} --reason TEXT"
+        return f"version {event.version}, which held it before, {why}; to return to it, run {command}"
+    return "it held no other version before"
 
 
 def unset(client: MlflowClient, name: str, stage: str, *, reason: str, actor: str | None = None) -> Event:

@@ -209,7 +209,7 @@ def test_rollbacks_go_further_back_and_never_to_and_fro(place: Place) -> None:
     promote_version(place, name, POOR, force=True)
     assert roll_back(place, name).version == EQUAL
     assert roll_back(place, name).version == GOOD
-    with pytest.raises(PromotionError, match="it held no other version before"):
+    with pytest.raises(PromotionError, match="version 2, which held it before, was rolled back already"):
         roll_back(place, name)
     assert place.holder(name) == GOOD
     promote_version(place, name, EQUAL)
@@ -233,8 +233,32 @@ def test_a_rollback_may_name_the_version(place: Place) -> None:
         roll_back(place, name, to=9)
     assert roll_back(place, name, to=GOOD).previous_version == POOR
     assert place.holder(name) == GOOD
-    with pytest.raises(PromotionError, match="it held no other version before"):
+    with pytest.raises(PromotionError, match="version 3, which held it before, was rolled back already"):
         roll_back(place, name)
+
+
+def test_a_second_rollback_names_the_command_that_returns_to_the_version_that_the_first_one_left(
+    local: Place,
+) -> None:
+    name = local.model(GOOD, EQUAL)
+    promote_version(local, name, GOOD)
+    promote_version(local, name, EQUAL)
+    assert roll_back(local, name).version == GOOD
+    command = f"registry-tools rollback {name} --stage production --to 2 --reason TEXT"
+    with pytest.raises(PromotionError, match=f"was rolled back already; to return to it, run {command}"):
+        roll_back(local, name)
+    assert roll_back(local, name, to=EQUAL).version == EQUAL
+
+
+def test_a_rollback_reports_an_earlier_version_that_only_another_tool_set(local: Place) -> None:
+    name = local.model(GOOD, EQUAL)
+    local.client.set_registered_model_alias(name, "production", str(GOOD))
+    promote_version(local, name, EQUAL)
+    with pytest.raises(PromotionError, match="version 1, which held it before, was set by another tool"):
+        roll_back(local, name)
+    local.client.delete_model_version(name, str(GOOD))
+    with pytest.raises(PromotionError, match="it held no other version before"):
+        roll_back(local, name)
 
 
 @pytest.mark.slow
