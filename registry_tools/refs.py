@@ -15,7 +15,6 @@ _VERSION = re.compile(r"[0-9]+")
 # MLflow reserves `latest` and v1, v2, …; `none` and `archived` are legacy words for "no stage".
 _RESERVED = re.compile(r"latest|none|archived|v?[0-9]+")
 _LONGEST = 200  # characters; MLflow stores 250, and other names are derived from these
-_FORMS = "iris@production, iris/3 or iris/Production"
 
 
 @dataclass(frozen=True)
@@ -102,11 +101,9 @@ def parse_ref(text: str, *, stage: str | None = None) -> ModelRef:
     separator = "@" if "@" in body else "/"
     name, found, target = body.rpartition(separator)
     if not found or not target:
-        raise InvalidReference(
-            f"{text!r} names no version and no stage: write {_FORMS}"
-            if body
-            else f"an empty model reference: write {_FORMS}"
-        )
+        fault = f"{text!r} names no version and no stage" if body else "an empty model reference"
+        example = name or target or "iris"
+        raise InvalidReference(f"{fault}: write {example}@production, {example}/3 or {example}/Production")
     if separator == "/" and _VERSION.fullmatch(target):
         if len(target) > 9:
             raise InvalidReference(f"{text[:40]!r}: no version has a number that large")

@@ -54,6 +54,14 @@ def test_an_invalid_reference_is_refused(text: str, reason: str) -> None:
         parse_ref(text)
 
 
+@pytest.mark.parametrize("text", ["penguins", "penguins@", "penguins/", "models:/penguins"])
+def test_a_reference_without_a_version_shows_the_forms_with_its_own_name(text: str) -> None:
+    with pytest.raises(
+        InvalidReference, match=r"write penguins@production, penguins/3 or penguins/Production$"
+    ):
+        parse_ref(text)
+
+
 def test_a_reference_prints_as_it_is_written() -> None:
     assert str(parse_ref("models:/iris/Production")) == "iris@production"
     assert str(parse_ref("iris/3")) == "iris/3"
