@@ -212,4 +212,7 @@ def _value_from_text(text: str, column: Column) -> Any:
         return int(text) if is_whole else float(text)
     except (KeyError, ValueError):
         wanted = schema.BOOLEAN if is_boolean else schema.A_NUMBER
-        raise InputError(f"feature {column.name!r}: {text!r} is not {wanted}") from None
+        raise InputError(
+            f"feature {column.name!r}: {text!r} is not {wanted}; for a missing value, write nothing "
+            "between the commas"
+        ) from None

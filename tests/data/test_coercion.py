@@ -76,8 +76,10 @@ def test_values_are_read_from_text_by_the_type_of_their_column() -> None:
     assert values_from_text(["1.5", " 2 ", "", "TRUE"], COLUMNS) == [1.5, 2, None, True]
     with pytest.raises(InputError, match="3 features given, 4 are needed"):
         values_from_text(["1", "2", "3"], COLUMNS)
-    with pytest.raises(InputError, match="feature 'x': 'abc' is not a number"):
-        values_from_text(["abc", "2", "", "true"], COLUMNS)
+    with pytest.raises(
+        InputError, match="feature 'x': 'NA' is not a number; for a missing value, write nothing"
+    ):
+        values_from_text(["NA", "2", "", "true"], COLUMNS)
 
 
 @pytest.mark.parametrize(
