@@ -15,7 +15,8 @@ import sys
 import numpy as np
 
 from registry_tools.evaluation.gates.slices import Group, slices_gate
-from registry_tools.stats.paired_metric import MetricDifference, compare_counts
+from registry_tools.stats.metric_difference import MetricDifference
+from registry_tools.stats.paired_metric import compare_counts
 
 DISAGREEMENT = 0.1
 GROUPS = (2, 10)

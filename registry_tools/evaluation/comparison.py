@@ -34,7 +34,8 @@ from registry_tools.models.evidence import Holdout
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.refs import ModelRef
 from registry_tools.stats.metric import METRICS, Outcomes, find_metric
-from registry_tools.stats.paired_metric import MetricDifference, compare_by
+from registry_tools.stats.metric_difference import MetricDifference
+from registry_tools.stats.paired_metric import compare_by
 from registry_tools.task import DEFAULT_METRICS, REGRESSION
 
 if TYPE_CHECKING:

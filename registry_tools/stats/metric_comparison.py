@@ -13,8 +13,9 @@ from registry_tools.stats import bootstrap
 from registry_tools.stats.intervals import SIGNIFICANCE, Z_TWO_SIDED, Estimate, mean_share, wilson
 from registry_tools.stats.losses import loss_difference, mean_log_loss, mean_loss, row_losses
 from registry_tools.stats.metric import Metric, Outcomes, find_metric
+from registry_tools.stats.metric_difference import MetricDifference
 from registry_tools.stats.multiple_testing import holm
-from registry_tools.stats.paired_metric import MetricDifference, compare_by, compare_shares
+from registry_tools.stats.paired_metric import compare_by, compare_shares
 from registry_tools.task import CLASSIFICATION, REGRESSION
 
 

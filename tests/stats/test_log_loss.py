@@ -10,7 +10,8 @@ from sklearn import metrics
 from registry_tools.stats.intervals import Estimate
 from registry_tools.stats.losses import RowLosses, mean_log_loss, row_losses
 from registry_tools.stats.metric import Outcomes, find_metric
-from registry_tools.stats.paired_metric import MetricDifference, compare_by
+from registry_tools.stats.metric_difference import MetricDifference
+from registry_tools.stats.paired_metric import compare_by
 from registry_tools.task import CLASSIFICATION
 
 CLASSES = ("a", "b", "c")

@@ -11,7 +11,8 @@ from registry_tools.stats import bootstrap
 from registry_tools.stats.intervals import SIGNIFICANCE
 from registry_tools.stats.losses import loss_difference
 from registry_tools.stats.metric import METRICS, Outcomes, find_metric
-from registry_tools.stats.paired_metric import MetricDifference, compare_by
+from registry_tools.stats.metric_difference import MetricDifference
+from registry_tools.stats.paired_metric import compare_by
 from registry_tools.task import CLASSIFICATION, REGRESSION
 
 Draw = Callable[[np.random.Generator, int, float], tuple[Outcomes, Outcomes]]

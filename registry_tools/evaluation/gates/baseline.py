@@ -11,7 +11,8 @@ from registry_tools.evaluation.gates.comparison import undefined
 from registry_tools.evaluation.verdict import GateResult
 from registry_tools.stats.intervals import SIGNIFICANCE
 from registry_tools.stats.metric import Metric, Outcomes, find_metric
-from registry_tools.stats.paired_metric import MetricDifference, compare_by
+from registry_tools.stats.metric_difference import MetricDifference
+from registry_tools.stats.paired_metric import compare_by
 from registry_tools.task import REGRESSION
 
 # The smallest number of discordant rows, all in favour of the candidate, at which the one-sided exact

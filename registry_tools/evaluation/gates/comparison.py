@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from registry_tools.evaluation.verdict import GateResult
 from registry_tools.stats.intervals import SIGNIFICANCE
-from registry_tools.stats.paired_metric import MetricDifference
+from registry_tools.stats.metric_difference import MetricDifference
 
 RULES = ("not-worse", "non-inferior", "better")
 # A comparison needs at least this number of rows.

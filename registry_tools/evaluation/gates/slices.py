@@ -11,8 +11,9 @@ from registry_tools.evaluation.gates.comparison import MINIMUM_ROWS
 from registry_tools.evaluation.verdict import GateResult
 from registry_tools.stats.intervals import SIGNIFICANCE
 from registry_tools.stats.metric import Metric, Outcomes, compared_rows
+from registry_tools.stats.metric_difference import MetricDifference
 from registry_tools.stats.multiple_testing import holm
-from registry_tools.stats.paired_metric import MetricDifference, compare_by
+from registry_tools.stats.paired_metric import compare_by
 
 # With more groups, most would have too few rows.
 MAXIMUM_GROUPS = 20
