@@ -59,7 +59,7 @@ def predict(
         if as_json:
             print_json(written | {"rows": len(predictions)})
         else:
-            echo(f"{len(predictions)} rows → {output}")
+            echo(f"{len(predictions)} row{'s' * (len(predictions) != 1)} → {output}")
     elif as_json:
         print_json(predictions[0] if features is not None else predictions)
     else:

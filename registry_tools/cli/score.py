@@ -109,12 +109,17 @@ def _default_rejects(output: str, engine: str) -> str:
     return str(target.with_name(f"{target.stem}.rejects{suffix}"))
 
 
+def _row_count(rows: int) -> str:
+    return f"{rows:,} row{'s' * (rows != 1)}"
+
+
 def _lines(summary: ScoringSummary) -> list[tuple[str, str]]:
-    text = f"{summary.rows:,} rows with {summary.name} version {summary.version} → {summary.output}"
+    version = f"{summary.name} version {summary.version}"
+    text = f"{_row_count(summary.rows)} with {version} → {summary.output}"
     lines = [("scored", text)]
     lines += [("class", f"{name}  {count:,}") for name, count in summary.counts.items()]
     if summary.rejects is not None:
-        lines.append(("rejected", f"{summary.rejected:,} rows → {summary.rejects}"))
+        lines.append(("rejected", f"{_row_count(summary.rejected)} → {summary.rejects}"))
     lines.append(("took", f"{summary.seconds:.1f} s, {summary.rows_per_second:,.0f} rows/s"))
     if summary.run_id is not None:
         lines.append(("run", f"{summary.run_id} in {summary.experiment}"))
