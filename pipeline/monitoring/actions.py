@@ -19,6 +19,7 @@ from pipeline.training.train import train
 from registry_tools.data.schema import quoted_names
 from registry_tools.errors import GateRefused, RegistryToolsError, error_summary
 from registry_tools.evaluation.gate_options import GateOptions
+from registry_tools.files.input_files import find_files
 from registry_tools.files.table_source import TableSource, read_columns
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models.trust_policy import TrustPolicy
@@ -166,7 +167,8 @@ def training_params(watched: VersionInfo, baseline: TrainingBaseline, name: str,
     known = TrainParams.model_fields.keys() - _NOT_REUSED
     before = {name: text.strip("'") for name, text in watched.params.items() if name in known}
     source = TableSource(table)
-    for unused in (() if source.is_csv else _OF_CSV) + (("connection",) if source.query is None else ()):
+    is_csv = source.is_csv and not find_files(table).is_parquet  # a folder may be either
+    for unused in (() if is_csv else _OF_CSV) + (("connection",) if source.query is None else ()):
         before.pop(unused, None)
     how = {name: before[name] for name in (*_OF_CSV, "connection") if name in before}
     columns = read_columns(TrainParams(data=table, target=baseline.target, **how).source())

@@ -27,7 +27,7 @@ def check_address(name: str, address: str) -> None:
     """
     if "://" not in address or address.startswith("sql:"):
         return
-    from registry_tools.files.input_files import without_secrets  # with pyarrow, which takes time
+    from registry_tools.files.addresses import without_secrets  # with pyarrow, which takes time
 
     try:
         plain = without_secrets(address)
@@ -78,7 +78,9 @@ class TableParams(Params):
         """A short name of the table: that of its file or folder, without the suffix."""
         if self.data.startswith("sql:"):
             return "query"
-        name = Path(self.data).name
+        from registry_tools.files.addresses import without_secrets  # with pyarrow, which takes time
+
+        name = Path(without_secrets(self.data)).name  # a URL without its options
         return Path(name).stem if name.endswith((".parquet", ".pq")) else name.partition(".csv")[0]
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from types import TracebackType
 from registry_tools.batch.job import RowCounts, ScoringRequest, ScoringSummary
 from registry_tools.data.schema import Column
 from registry_tools.errors import RegistryToolsError, UnsupportedOperation
-from registry_tools.files.input_files import without_secrets
+from registry_tools.files.addresses import without_secrets
 from registry_tools.inference.artifact_fetcher import ArtifactFetcher
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.mlflow_store import runs

@@ -28,6 +28,7 @@ from registry_tools.batch.job import RowCounts, ScoringJob, ScoringRequest, Scor
 from registry_tools.batch.scored_batch import ScoredBatch, score_batch
 from registry_tools.errors import InputError
 from registry_tools.files import csv_rows, input_files
+from registry_tools.files.addresses import without_secrets
 from registry_tools.files.csv_rows import CsvFormat
 from registry_tools.files.part_files import PARQUET
 from registry_tools.files.temp_files import make_temp_folder
@@ -70,7 +71,7 @@ def score(request: ScoringRequest, tracking_uri: str | None = None) -> ScoringSu
         run = stack.enter_context(ScoringRun(request, artifact, tracking_uri))
         added = batch_predictor.load(artifact, request.policy, request.proba).schema
         spark = stack.enter_context(spark_setup.session(request.master or "local[*]"))
-        where = input_files.without_secrets(request.input)
+        where = without_secrets(request.input)
         table, schema, form = _open_table(spark, request, where)
         rejects_form = PARQUET if request.rejects else None
         job = ScoringJob(request, artifact, columns, where, schema, form, PARQUET, rejects_form)
@@ -112,6 +113,7 @@ def _open_table(
         frame = reader.schema(texts).csv(request.input)
         extra = sql.col(_EXTRA)
     else:
+        request.csv.refuse_for_parquet(where)
         frame = spark.read.options(**options, mergeSchema="true").parquet(request.input)
         names, extra = frame.columns, frame.metadataColumn("_metadata")["row_index"].alias(_EXTRA)
     file = frame.metadataColumn("_metadata")["file_path"].alias(_FILE)

@@ -8,7 +8,7 @@ import io
 import re
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,21 @@ class CsvFormat:
             raise InputError(
                 f"Python has no encoding {self.encoding!r} for text: give one such as 'latin-1'"
             ) from None
+
+    def refuse_for_parquet(self, where: str) -> None:
+        """Refuse any option that is not the default, since Parquet files need none.
+
+        Raises
+        ------
+        InputError
+            If there is such an option.
+        """
+        for option in fields(self):
+            if (value := getattr(self, option.name)) != option.default:
+                shown = value.replace("\t", r"\t")
+                raise InputError(
+                    f"{where}: {option.name}={shown} is for CSV files only, and this is Parquet: leave it out"
+                )
 
 
 @dataclass(frozen=True)

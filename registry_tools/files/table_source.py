@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from registry_tools.data.row_hash import hash_rows
 from registry_tools.errors import InputError
 from registry_tools.files import csv_rows, input_files, sql_query
+from registry_tools.files.addresses import translate_read_errors, without_secrets
 from registry_tools.files.csv_rows import CsvFormat
 from registry_tools.files.tables import parse_table
 
@@ -42,14 +43,14 @@ class TableSource:
     @property
     def is_csv(self) -> bool:
         """Whether it is, or may be, CSV: neither a query nor a Parquet file."""
-        return self.query is None and not self.address.lower().endswith(input_files.PARQUET_ENDINGS)
+        return self.query is None and not self.label.lower().endswith(input_files.PARQUET_ENDINGS)
 
     @property
     def label(self) -> str:
         """The address as messages name it: on one line, and without a key."""
         if self.query is not None:
             return sql_query.PREFIX + textwrap.shorten(self.query, 60, placeholder=" …")
-        return input_files.without_secrets(self.address)
+        return without_secrets(self.address)
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,8 @@ def read_source(
         columns = json.dumps([[name, str(table[name].dtype)] for name in table.columns])
         return table, hashlib.sha256(columns.encode() + hash_rows(table).tobytes()).hexdigest()
     found = input_files.find_files(source.address)
+    if found.is_parquet:
+        source.csv.refuse_for_parquet(source.label)
     parts: list[_Part] = []
     for path, name in found.files:
         parts.append(_read_part(found, path, name, source.csv))
@@ -144,7 +147,7 @@ def _naming(source: TableSource) -> Iterator[None]:
 
 
 def _read_part(found: input_files.FoundFiles, path: str, name: str, form: CsvFormat) -> _Part:
-    with input_files.translate_read_errors(name):
+    with translate_read_errors(name):
         with found.filesystem.open_input_file(path) as stream:
             content = stream.read()
         if found.is_parquet:

@@ -12,8 +12,8 @@ from typing import Any, BinaryIO
 import pandas as pd
 
 from registry_tools.errors import InputError, first_line
+from registry_tools.files.addresses import open_filesystem, translate_read_errors, without_secrets
 from registry_tools.files.csv_rows import CsvFormat
-from registry_tools.files.input_files import open_filesystem, translate_read_errors, without_secrets
 from registry_tools.files.output_file import output_file
 
 _SUFFIXES = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".pq": "parquet"}

@@ -53,6 +53,22 @@ def test_a_compressed_csv_has_the_table_and_digest_of_its_text(tmp_path: Path) -
         read(tmp_path / "torn.csv.gz")
 
 
+@pytest.mark.parametrize(
+    "option", [{"separator": ";"}, {"separator": r"\t"}, {"decimal": ","}, {"encoding": "cp1252"}]
+)
+def test_options_of_a_csv_are_refused_for_a_folder_of_parquet_files(
+    option: dict[str, str], tmp_path: Path
+) -> None:
+    pd.DataFrame({"a": [1.5]}).to_parquet(tmp_path / "0.parquet")
+    assert read(tmp_path, encoding="utf8")["a"].tolist() == [1.5]  # the default by another name
+    ((name, value),) = option.items()
+    message = f"{tmp_path}: {name}={value} is for CSV files only, and this is Parquet: leave it out"
+    for call in (read_source, read_columns):
+        with pytest.raises(InputError) as caught:
+            call(TableSource(str(tmp_path), CsvFormat(**option)))
+        assert str(caught.value) == message
+
+
 def test_the_files_of_a_folder_are_one_table_in_sorted_order(tmp_path: Path) -> None:
     folder = tmp_path / "days"
     folder.mkdir()

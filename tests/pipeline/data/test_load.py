@@ -52,6 +52,12 @@ def test_the_same_rows_from_any_source_are_the_same_dataset(tmp_path: Path, shop
     assert params("s3://a/b.csv.gz").table_name == params("/a/b.parquet").table_name == "b"
 
 
+def test_the_name_of_a_table_at_a_url_has_no_options_of_the_address() -> None:
+    for ending in ("csv", "csv.gz", "parquet"):
+        url = f"s3://bucket/sales.{ending}?endpoint_override=minio:9000&scheme=http"
+        assert params(url).table_name == "sales"
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -60,6 +66,10 @@ def test_the_same_rows_from_any_source_are_the_same_dataset(tmp_path: Path, shop
         ({"data": "a.csv", "decimal": ";"}, "decimal=;: must be . or ,"),
         ({"data": "a.csv", "encoding": "klingon"}, "encoding=klingon: Python has no encoding 'klingon'"),
         ({"data": "a.pq", "separator": ";"}, r"separator=;: is for CSV files only (data=a.pq)"),
+        (
+            {"data": "s3://b/a.parquet?region=eu", "encoding": "cp1252"},
+            "encoding=cp1252: is for CSV files only (data=s3://b/a.parquet)",
+        ),
         ({"data": "a.csv", "connection": "SHOP"}, "connection=SHOP: a query (data=sql:…) needs the name"),
         ({"data": QUERY, "connection": "sqlite:///a.db"}, "connection=…: must be the name of an environment"),
         ({"connection": "sqlite:///a.db"}, "connection=…: must be the name of an environment variable"),

@@ -97,6 +97,8 @@ def test_a_table_of_the_same_kind_is_read_as_the_first(
             table.to_sql(name, database, index=False)
         table.to_csv(tmp_path / f"{name}.csv", index=False, sep=";", decimal=",")
         table.to_parquet(tmp_path / f"{name}.parquet")
+    (tmp_path / "parts").mkdir()
+    table.to_parquet(tmp_path / "parts" / "0.parquet")
     options = {"target": "ill", "name": "visits", "cv": "2", "plots": False}
     query = "sql:SELECT size, weight, ill FROM grown ORDER BY rowid"
     first = TrainParams(data=query.replace("grown", "first"), connection="CLINIC", **options)
@@ -109,7 +111,8 @@ def test_a_table_of_the_same_kind_is_read_as_the_first(
     assert (params.separator, params.decimal, params.drop) == (";", ",", ("weight",))
     watched = registry.get_version(MlflowClient(), ModelRef("sizes", version=1))
     baseline = _fetch_baseline(MlflowClient(), watched)
-    assert training_params(watched, baseline, "sizes", str(tmp_path / "grown.parquet")).separator == ","
+    for parquet in ("grown.parquet", "parts"):
+        assert training_params(watched, baseline, "sizes", str(tmp_path / parquet)).separator == ","
     with pytest.raises(InvalidParameter, match="connection=none: a query"):
         training_params(watched, baseline, "sizes", query)
 
