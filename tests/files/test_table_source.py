@@ -54,7 +54,7 @@ def test_a_compressed_csv_has_the_table_and_digest_of_its_text(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "option", [{"separator": ";"}, {"separator": r"\t"}, {"decimal": ","}, {"encoding": "cp1252"}]
+    "option", [{"separator": ";"}, {"separator": r"\t"}, {"decimal": "'"}, {"encoding": "cp1252"}]
 )
 def test_options_of_a_csv_are_refused_for_a_folder_of_parquet_files(
     option: dict[str, str], tmp_path: Path
