@@ -76,8 +76,24 @@ def open_comparison(page: Page, address: str, names: Sequence[str] = FOUR) -> No
     for name in names:
         link = page.get_by_role("link", name=name, exact=True)
         page.get_by_role("row").filter(has=link).get_by_role("checkbox").first.check()
+    _compare(page, len(names))
+
+
+def open_trials(page: Page, address: str, experiment: str, count: int) -> None:
+    """Search for the trials of the sweeps, select all, press Compare, and wait for the plot."""
+    # Sorted by date, the table would hide the trials under the row of their sweep.
+    open_runs(page, address, experiment, "best")
+    field = page.get_by_placeholder("metrics.rmse")
+    field.fill("tags.kind = 'trial'")
+    field.press("Enter")
+    expect(page.get_by_text(f"{count} matching runs")).to_be_visible()
+    page.get_by_role("columnheader").get_by_role("checkbox").first.check()
+    _compare(page, count)
+
+
+def _compare(page: Page, count: int) -> None:
     page.get_by_role("button", name="Compare", exact=True).click()
-    expect(page.get_by_text(f"Comparing {len(names)} Runs")).to_be_visible()
+    expect(page.get_by_text(f"Comparing {count} Runs")).to_be_visible()
     wait_for_lines(page)
 
 
