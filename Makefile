@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -qq
+FRAMEWORKS ?= $(VENV)-frameworks
 PORT   ?= 5000
 NAME   ?= iris
 STAGE  ?= staging
@@ -31,7 +32,7 @@ export GIT_PYTHON_REFRESH ?= quiet
 # The theme of the site advertises its successor at length.
 export NO_MKDOCS_2_WARNING ?= 1
 
-.PHONY: help run test test-slow check docs docs-serve format mlproject lock proto ui example demo screenshots serve bench clean
+.PHONY: help run test test-slow test-frameworks check docs docs-serve format mlproject lock proto ui example demo screenshots serve bench clean
 
 help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s '	'
@@ -45,6 +46,9 @@ test: $(VENV)/.test ## Run the tests, in at most four minutes: ARGS="--cov" prin
 
 test-slow: $(VENV)/.test $(VENV)/.spark $(VENV)/.docs ## Run the slow tests, which take minutes or install packages.
 	@$(BIN)/python -m pytest -m slow -n 3 --timeout 900 -rs # one more than cores: many tests wait for servers
+
+test-frameworks: $(FRAMEWORKS)/.ready ## Run the tests of CatBoost, Keras, ONNX and others, in an environment of their own.
+	@REGISTRY_TOOLS_TEST_FRAMEWORKS=1 $(FRAMEWORKS)/bin/python -m pytest tests/frameworks -rs --timeout 900 $(ARGS)
 
 check: $(VENV)/.test ## Check format, style, types and the layers of imports.
 	@$(BIN)/ruff format --check .
@@ -100,6 +104,7 @@ mlproject: $(VENV)/.run ## Generate MLproject from the parameters of the command
 lock: $(VENV)/.test ## Update the lock files from pyproject.toml and deploy/server.in: UPGRADE=1 takes the newest versions.
 	@$(BIN)/uv pip compile pyproject.toml --group build $(LOCK) --output-file requirements.lock
 	@$(BIN)/uv pip compile pyproject.toml --extra signing --extra grpc --extra otel --extra boosting --extra explain --group build --group test --constraint requirements.lock $(LOCK) --output-file requirements-test.lock
+	@$(BIN)/uv pip compile pyproject.toml --extra signing --extra boosting --extra catboost --extra keras --group build --group test --group frameworks --constraint requirements-test.lock $(LOCK) --output-file requirements-frameworks.lock
 	@$(BIN)/uv pip compile pyproject.toml --extra spark --extra url --constraint requirements.lock $(LOCK) --output-file requirements-spark.lock
 	@$(BIN)/uv pip compile --group docs --constraint requirements-test.lock $(LOCK) --output-file requirements-docs.lock
 	@$(BIN)/uv pip compile deploy/server.in $(LOCK) --output-file deploy/server.lock
@@ -117,7 +122,7 @@ LOCK := --universal --python-version 3.10 --generate-hashes --no-annotate --no-e
         --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade) --quiet
 
 clean: ## Remove the environment and the caches, but no store and no model.
-	@rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	@rm -rf $(VENV) $(FRAMEWORKS) *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 # All environments share one folder; the tests add packages to it.
 $(VENV)/.run: requirements.lock pyproject.toml | $(BIN)/python
@@ -135,6 +140,14 @@ $(VENV)/.test: requirements-test.lock $(VENV)/.run
 $(VENV)/.spark: requirements-spark.lock $(VENV)/.test
 	@echo "installing Spark into $(VENV) (once)" >&2
 	@$(PIP) install --require-hashes -r requirements-spark.lock
+	@touch $@
+
+# 800 MB, which only these tests need.
+$(FRAMEWORKS)/.ready: requirements-frameworks.lock pyproject.toml
+	@echo "installing the frameworks into $(FRAMEWORKS) (once)" >&2
+	@$(PYTHON) -m venv $(FRAMEWORKS)
+	@$(FRAMEWORKS)/bin/python -m pip --disable-pip-version-check -qq install --require-hashes -r requirements-frameworks.lock
+	@$(FRAMEWORKS)/bin/python -m pip --disable-pip-version-check -qq install --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.docs: requirements-docs.lock $(VENV)/.run

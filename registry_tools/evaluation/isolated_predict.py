@@ -151,6 +151,8 @@ def _predict(model: LoadedModel, tables: Mapping[str, pd.DataFrame]) -> Isolated
     predictions = {table: class_values(predicted) for table, predicted in arrays.items()}
     if isinstance(model.estimator, BaseEstimator):
         regressor = is_regressor(model.estimator)
+    elif _declared_classes(model):
+        regressor = False
     else:  # fractions decide
         values = itertools.chain.from_iterable(predictions.values())
         regressor = any(isinstance(value, float) and math.isfinite(value) for value in values)

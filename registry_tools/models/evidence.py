@@ -217,7 +217,7 @@ def read_training_rows(folder: Path) -> TrainingRows | None:
     path = folder / _TRAINING_ROWS
     if not path.is_file():
         return None
-    archives.check_npz(path, f"evidence/{path.name}")
+    archives.check_zip(path, f"evidence/{path.name}")
     # Open the file here: NumPy does not close a file that it cannot read.
     with translate_read_errors(path), path.open("rb") as file, np.load(file) as content:
         columns = tuple(content["columns"].astype(str).tolist())

@@ -43,14 +43,15 @@ def export_joblib(model: LoadedModel, path: str | Path) -> int:
     InputError
         If the file cannot be written.
     """
-    if not hasattr(model.estimator, "get_params"):
+    estimator = getattr(model.estimator, "fitted", model.estimator)  # of another library
+    if not hasattr(estimator, "get_params"):
         raise UnsupportedOperation(
             f"{model.info.name} version {model.info.version} is a {type(model.estimator).__name__}: joblib "
             "export supports scikit-learn estimators only"
         )
     path = Path(path)
     with output_file(path) as part:
-        joblib.dump(model.estimator, part)
+        joblib.dump(estimator, part)
     return path.stat().st_size
 
 

@@ -47,7 +47,7 @@ class LoadedModel:
     """
 
     info: ModelInfo
-    estimator: Any  # a scikit-learn estimator, or MLflow's PyFuncModel for any other flavor
+    estimator: Any  # an estimator or, for a model that runs code, MLflow's PyFuncModel
     input_errors: tuple[type[Exception], ...] = (ValueError, TypeError)  # raised for unfit rows
 
     def predict(self, rows: Any) -> npt.NDArray[Any]:

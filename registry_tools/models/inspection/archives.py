@@ -65,8 +65,8 @@ def check_skops(path: Path) -> None:
             )
 
 
-def check_npz(path: Path, where: str) -> None:
-    """Refuse a NumPy archive that expands too far, or whose arrays do not have their declared size.
+def check_zip(path: Path, where: str) -> None:
+    """Refuse a zip archive that expands too far, or whose arrays do not have their declared size.
 
     Parameters
     ----------

@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 from registry_tools.errors import VerificationError
-from registry_tools.models.formats import FormatRunsCode, describe, format_of
+from registry_tools.models.formats import describe
+from registry_tools.models.frameworks.flavors import format_of
+from registry_tools.models.frameworks.native_format import FormatRunsCode
 
 _FLAVORS = "flavors: {sklearn: {serialization_format: skops, pickled_model: m.skops}}\n"
 # Each line names the one before ten times: 1.1 KB, and a billion values.
@@ -103,17 +105,17 @@ def onnx(**flavor: Any) -> dict[str, Any]:
 )
 def test_onnx_has_known_providers_without_options(flavor: dict[str, Any], reason: str) -> None:
     with pytest.raises(FormatRunsCode, match=reason):
-        format_of(onnx(**flavor))
+        format_of(onnx(**flavor), Path())
 
 
 def test_onnx_as_mlflow_saves_it_is_taken() -> None:
     for providers in (["CUDAExecutionProvider", "CPUExecutionProvider"], "CPUExecutionProvider", None, []):
         flavor = {"providers": providers, "onnx_session_options": {"intra_op_num_threads": 1}}
-        assert format_of(onnx(**flavor)) == ("onnx", "model.onnx")
+        assert format_of(onnx(**flavor), Path()) == ("onnx", "model.onnx")
 
 
 def test_an_mlmodel_that_names_another_prediction_function_is_refused() -> None:
     flavors = onnx()
     flavors["python_function"]["predict_fn"] = "get_raw_model"
     with pytest.raises(FormatRunsCode, match="the prediction function get_raw_model"):
-        format_of(flavors)
+        format_of(flavors, Path())
