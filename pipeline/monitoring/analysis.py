@@ -182,8 +182,8 @@ def _compare_predictions(
         names = [] if window.predictions is None else window.predictions.drop_null().to_pylist()
         counts = dict(sorted(Counter(names).items()))
         test = drift_tests.chi_squared_test(baseline.predictions, counts, drift_tests.PREDICTIONS)
-        return dict(baseline.predictions), counts, test
-    before = baseline.predicted_numbers
+        return baseline.predictions, counts, test
+    before = baseline.outcomes.predicted
     if window.predictions is None:
         return numeric_profile(before), {}, None
     current = window.predicted_numbers()

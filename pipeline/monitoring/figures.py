@@ -109,7 +109,7 @@ def _draw_predictions(analysis: Analysis, baseline: TrainingBaseline, window: Cu
     if isinstance(before, Mapping) and isinstance(current, Mapping):
         _bars(axes, before, current)
     else:
-        _histograms(axes, baseline.predicted_numbers, window.predicted_numbers())
+        _histograms(axes, baseline.outcomes.predicted, window.predicted_numbers())
     axes.set_title("predictions", fontsize=10)
     figure.legend(["holdout", "current"], loc="outside upper right", ncols=2)
     return figure

@@ -64,19 +64,15 @@ def compare_live(
     """
     metric, notes = _choose_metric(baseline, live)
     if metric.name.partition(":")[0] in _SHARES:
-        promoted = baseline.correct, baseline.holdout_rows
-        if baseline.outcomes is not None:
-            promoted = _share(metric, baseline.outcomes)
-        current = _share(metric, live.outcomes)
+        current, promoted = _share(metric, live.outcomes), _share(metric, baseline.outcomes)
         values = [wilson(*side) if side[1] else None for side in (current, promoted)]
         test = share_test(promoted, current, f"live {metric.name}")
         rows, method = (current[1], promoted[1]), "Wilson"
     else:
-        assert baseline.outcomes is not None
         values = [_estimate(metric, side) for side in (live.outcomes, baseline.outcomes)]
         test = _permutation_test(metric, baseline.outcomes, live.outcomes)
         method = "Student" if metric.name in MEAN_LOSSES else "bootstrap"
-        rows = live.rows, baseline.holdout_rows
+        rows = live.rows, len(baseline.outcomes.labels)
     for value, where in zip(values, ("labelled rows", "held-out rows"), strict=True):
         if value is None:
             notes += (f"{metric.name} is undefined on the {where}, for example because they lack a class",)
@@ -91,8 +87,6 @@ def _choose_metric(baseline: TrainingBaseline, live: LabelledPredictions) -> tup
     name, default = baseline.metric, DEFAULT_METRICS[baseline.task]
     if runs_code(name):
         reason = "the monitor runs no code that a version names"
-    elif name != default and baseline.outcomes is None:
-        reason = "the version stores no outcomes of its holdout"
     else:
         metric = find_metric(name, baseline.task)
         if not metric.needs_probabilities or live.outcomes.probabilities is not None:

@@ -2,21 +2,20 @@
 
 A training writes these files into the version's evidence:
 
-baseline.json              profile of each training column, and of the predictions on the holdout
+baseline.json              profile of each training column, the classes, and the metric of the version
 baseline.parquet           sample of the training rows
-baseline_outcomes.parquet  labels and predictions of the holdout, from which the monitoring computes
-                           the metric of the version; accuracy needs only the counts of the profile
+baseline_outcomes.parquet  labels and predictions of the holdout, with probabilities if the metric needs
+                           them
 
 Monitoring reads only these files, so the training table may be deleted.
 """
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +28,7 @@ from registry_tools.stats.metric import METRICS, Outcomes
 from registry_tools.task import CLASSIFICATION, DEFAULT_METRICS, REGRESSION
 
 PROFILE_FILE, SAMPLE_FILE, OUTCOMES_FILE = "baseline.json", "baseline.parquet", "baseline_outcomes.parquet"
-FILES = PROFILE_FILE, SAMPLE_FILE, OUTCOMES_FILE, evidence.EVALUATION_FILE
+FILES = PROFILE_FILE, SAMPLE_FILE, OUTCOMES_FILE
 _SAMPLE_ROWS = 5000
 _MAX_CATEGORIES = 1000
 _QUANTILES = np.linspace(0, 1, 11)
@@ -59,42 +58,42 @@ class CategoryProfile:
         return bool(self.counts) and set(self.counts) <= {"true", "false"}
 
 
-_PROFILES = TypeAdapter(dict[str, NumericProfile | CategoryProfile])
-
-
-@dataclass(frozen=True)
-class TrainingBaseline:
-    """Profile and sample of a version's training rows, and its predictions on the holdout."""
+@dataclass(frozen=True, kw_only=True)
+class TrainingProfile:
+    """Profile of a version's training rows: the content of `baseline.json`."""
 
     rows: int
     target: str
     columns: Mapping[str, NumericProfile | CategoryProfile]
-    predictions: Mapping[str, int]  # holdout rows by predicted class; empty for a regression
-    correct: int  # holdout rows with a correct prediction; 0 for a regression
+    classes: tuple[str, ...]  # in code order; empty for a regression
+    metric: str  # the metric that the training chose
+    times: tuple[str, ...]  # columns of dates or times, whose values are later in production
+
+
+_PROFILE = TypeAdapter(TrainingProfile)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingBaseline(TrainingProfile):
+    """Profile and sample of a version's training rows, and its predictions on the holdout."""
+
     sample: pd.DataFrame
-    outcomes: Outcomes | None = None  # the holdout; None for a classification that accuracy decides
-    metric: str = DEFAULT_METRICS[CLASSIFICATION]  # the metric that the training chose
-    times: tuple[str, ...] = ()  # columns of dates or times, whose values are later in production
+    outcomes: Outcomes  # the holdout, with probabilities if the metric needs them
 
     @property
     def task(self) -> str:
         """The task of the version."""
-        return CLASSIFICATION if self.predictions else REGRESSION
+        return REGRESSION if self.outcomes.predicted.dtype.kind == "f" else CLASSIFICATION
 
     @property
     def needs_probabilities(self) -> bool:
         """Whether the metric of the version needs probabilities."""
-        return any(each.needs_probabilities for each in METRICS if each.name == self.metric)
+        return self.outcomes.probabilities is not None
 
     @property
-    def holdout_rows(self) -> int:
-        """The number of rows in the holdout."""
-        return len(self.outcomes.labels) if self.outcomes is not None else sum(self.predictions.values())
-
-    @property
-    def predicted_numbers(self) -> npt.NDArray[np.float64]:
-        """The predictions of a regression on the holdout, shape (rows,)."""
-        return self.outcomes.predicted if self.outcomes is not None else np.empty(0)
+    def predictions(self) -> Mapping[str, int]:
+        """The holdout rows by predicted class."""
+        return dict(sorted(Counter(self.outcomes.predicted.tolist()).items()))
 
     def sample_column(self, name: str) -> pd.Series:
         """Return a column of the sample as float64 numbers or as category names, shape (rows,)."""
@@ -131,23 +130,21 @@ def make_baseline(
     outcomes
         The holdout.
     metric
-        The metric that the training chose; accuracy needs only the counts of the outcomes.
+        The metric that the training chose.
     times
         The columns of dates or times among the features.
     """
-    is_class = outcomes.predicted.dtype.kind != "f"
-    names, counts = np.unique(outcomes.predicted.astype(str) if is_class else [], return_counts=True)
+    is_scored = any(each.name == metric and each.needs_probabilities for each in METRICS)
     sample = training.sample(min(len(training), _SAMPLE_ROWS), random_state=0).sort_index()
     return TrainingBaseline(
         rows=len(training),
         target=target,
         columns={str(name): _profile(training[name]) for name in training.columns},
-        predictions=dict(zip(names.tolist(), counts.tolist(), strict=True)),
-        correct=int((outcomes.predicted == outcomes.labels).sum()) if is_class else 0,
-        sample=sample.reset_index(drop=True),
-        outcomes=None if metric == "accuracy" else outcomes,
+        classes=outcomes.classes,
         metric=metric,
         times=tuple(times),
+        sample=sample.reset_index(drop=True),
+        outcomes=outcomes if is_scored else replace(outcomes, probabilities=None),
     )
 
 
@@ -176,27 +173,12 @@ def as_category(value: object) -> str:
 
 def write_baseline(folder: Path, baseline: TrainingBaseline) -> None:
     """Write the files of a baseline into a folder."""
-    outcomes = baseline.outcomes
-    content: dict[str, Any] = {
-        "rows": baseline.rows,
-        "target": baseline.target,
-        "columns": {name: asdict(column) for name, column in baseline.columns.items()},
-        "predictions": dict(baseline.predictions),
-        "correct": baseline.correct,
-        "times": list(baseline.times),
-    }
-    if outcomes is not None:
-        table = {"label": outcomes.labels, "predicted": outcomes.predicted}
-        if outcomes.probabilities is not None:
-            table |= {f"p{code}": values for code, values in enumerate(outcomes.probabilities.T)}
-        pd.DataFrame(table).to_parquet(folder / OUTCOMES_FILE, index=False)
-        content["classes"] = list(outcomes.classes)
-        if baseline.task == REGRESSION:
-            sides = {"predicted_numbers": outcomes.predicted, "label_numbers": outcomes.labels}
-            content |= {name: asdict(numeric_profile(values)) for name, values in sides.items()}
-    text = json.dumps(content, indent=1, ensure_ascii=False)
-    (folder / PROFILE_FILE).write_text(text + "\n", encoding="utf-8")
+    (folder / PROFILE_FILE).write_bytes(_PROFILE.dump_json(baseline, indent=1) + b"\n")
     baseline.sample.to_parquet(folder / SAMPLE_FILE, index=False)
+    outcomes = baseline.outcomes
+    holdout = pd.DataFrame({"label": outcomes.labels, "predicted": outcomes.predicted})
+    scores = pd.DataFrame(outcomes.probabilities).add_prefix("p")
+    holdout.join(scores).to_parquet(folder / OUTCOMES_FILE, index=False)
 
 
 def read_baseline(folder: Path) -> TrainingBaseline | None:
@@ -207,50 +189,18 @@ def read_baseline(folder: Path) -> TrainingBaseline | None:
     VerificationError
         If the files cannot be read, or contradict each other.
     """
-    if not (folder / PROFILE_FILE).is_file() or not (folder / SAMPLE_FILE).is_file():
+    if not all((folder / name).is_file() for name in FILES):
         return None
     with evidence.translate_read_errors(folder / PROFILE_FILE):
-        content = json.loads((folder / PROFILE_FILE).read_text(encoding="utf-8"))
-        sample = pd.read_parquet(folder / SAMPLE_FILE)
-        columns = _PROFILES.validate_python(content["columns"])
-        _check_sample(sample, columns)
-        predictions = {str(name): int(count) for name, count in content["predictions"].items()}
-        correct = int(content["correct"])
-        outcomes = _read_outcomes(folder / OUTCOMES_FILE, content.get("classes", []))
-        task = CLASSIFICATION if predictions else REGRESSION
-        chosen = evidence.read_evaluation(folder) or evidence.Evaluation(task, DEFAULT_METRICS[task])
-        found = TrainingBaseline(
-            int(content["rows"]),
-            str(content["target"]),
-            columns,
-            predictions,
-            correct,
-            sample,
-            outcomes,
-            chosen.metric,
-            tuple(name for name in columns if name in content.get("times", [])),
-        )
-        if not 0 <= correct <= sum(predictions.values()) or not found.holdout_rows:
-            raise ValueError("the counts of the holdout are inconsistent")
-        return found
-
-
-def _read_outcomes(path: Path, classes: Sequence[str]) -> Outcomes | None:
-    if not path.is_file():
-        return None
-    table = pd.read_parquet(path)
-    if not len(table):
-        raise ValueError("the holdout is empty")
-    probabilities = table.filter(regex=r"^p\d+$").to_numpy(float)
-    if probabilities.shape[1] not in {0, len(classes)}:
-        raise ValueError("the probabilities do not fit the classes")
-    kind = object if classes else float
-    return Outcomes(
-        table["label"].to_numpy(kind),
-        table["predicted"].to_numpy(kind),
-        probabilities if probabilities.shape[1] else None,
-        tuple(str(name) for name in classes),
-    )
+        profile = _PROFILE.validate_json((folder / PROFILE_FILE).read_bytes())
+        sample, holdout = (pd.read_parquet(folder / name) for name in (SAMPLE_FILE, OUTCOMES_FILE))
+        _check_sample(sample, profile.columns)
+        labels, predicted = (holdout.pop(name).to_numpy() for name in ("label", "predicted"))
+        if not len(labels) or holdout.shape[1] not in {0, len(profile.classes)}:
+            raise ValueError("the holdout is empty, or its probabilities do not fit the classes")
+        probabilities = holdout.to_numpy(float) if holdout.shape[1] else None
+        outcomes = Outcomes(labels, predicted, probabilities, profile.classes)
+        return TrainingBaseline(**vars(profile), sample=sample, outcomes=outcomes)
 
 
 def _check_sample(sample: pd.DataFrame, columns: Mapping[str, NumericProfile | CategoryProfile]) -> None:

@@ -8,7 +8,8 @@ evaluation.json            the task of the version, and the metric that its trai
 manifest.json              the SHA-256 of each file of the model and of the evidence; see `manifest`
 manifest.sig               the signature of the manifest, if the version is signed
 baseline.json,             the training baseline, which the monitoring compares with production data
-baseline.parquet
+baseline.parquet,
+baseline_outcomes.parquet
 
 The hash of a row covers its features only, because a label may be written as a code or as a name.
 """

@@ -166,7 +166,8 @@ def spoilt(place: Place, name: str) -> int:
     folder = evidence(place, name, number)
     folder.mkdir(parents=True)
     (folder / baseline.PROFILE_FILE).write_text("{")
-    (folder / baseline.SAMPLE_FILE).write_bytes(b"")
+    for name in (baseline.SAMPLE_FILE, baseline.OUTCOMES_FILE):
+        (folder / name).write_bytes(b"")
     return number
 
 

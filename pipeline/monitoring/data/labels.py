@@ -131,8 +131,7 @@ def join_labels(
     # A client may retry a request: the same prediction of the same request counts once.
     predictions = predictions[predictions["predicted"].notna()].drop_duplicates([*_KEY, "predicted"])
     notes: list[str] = []
-    classes = baseline.outcomes.classes if baseline.outcomes is not None else ()
-    known = {*predictions["predicted"], *baseline.predictions, *classes}
+    known = {*predictions["predicted"], *baseline.predictions, *baseline.classes}
     if baseline.task == CLASSIFICATION:
         labels = labels[~labels[_LABEL].isin({*MISSING_TEXTS} - known)]
     by = _KEY if "row" in labels else ["request"]
@@ -148,7 +147,7 @@ def join_labels(
     if len(joined) and baseline.task == CLASSIFICATION:
         message = "the labels are {}, but the version predicts {}"
         check_classes(set(joined[_LABEL]), known, message)
-    return LabelledPredictions(_outcomes(joined, window, classes), tuple(notes))
+    return LabelledPredictions(_outcomes(joined, window, baseline.classes), tuple(notes))
 
 
 def _outcomes(joined: pd.DataFrame, window: CurrentWindow, classes: tuple[str, ...]) -> Outcomes:

@@ -16,13 +16,14 @@ from pipeline.training import baseline
 from pipeline.training.baseline import CategoryProfile, NumericProfile, TrainingBaseline
 from registry_tools.errors import VerificationError
 from registry_tools.stats.metric import Outcomes
+from registry_tools.task import CLASSIFICATION, REGRESSION
 from tests.support.monitored import IRIS, mixed
 
 
 def baseline_of(training: pd.DataFrame) -> TrainingBaseline:
     predicted = np.array(["cat", "dog", "dog"], dtype=object)
     labels = np.array(["cat", "dog", "cat"], dtype=object)
-    return baseline.make_baseline(training, "kind", Outcomes(labels, predicted))
+    return baseline.make_baseline(training, "kind", Outcomes(labels, predicted, None, ("cat", "dog")))
 
 
 def test_a_baseline_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -31,9 +32,32 @@ def test_a_baseline_is_read_as_it_was_written(tmp_path: Path) -> None:
     found = baseline.read_baseline(tmp_path)
     assert found is not None
     pd.testing.assert_frame_equal(found.sample, written.sample, check_dtype=False)
-    assert replace(found, sample=written.sample) == written
-    assert (found.rows, found.target, found.holdout_rows, found.correct) == (200, "kind", 3, 2)
+    assert replace(found, sample=written.sample, outcomes=written.outcomes) == written
+    assert (found.rows, found.target, found.metric, found.task) == (200, "kind", "accuracy", CLASSIFICATION)
+    assert found.outcomes.labels.tolist() == ["cat", "dog", "cat"]
+    assert found.outcomes.classes == ("cat", "dog")
     assert found.predictions == {"cat": 1, "dog": 2}
+
+
+@pytest.mark.parametrize("metric", ["f1_macro", "log_loss"])
+def test_a_baseline_has_the_probabilities_only_if_the_metric_needs_them(metric: str, tmp_path: Path) -> None:
+    names = np.array(["cat", "dog"], dtype=object)
+    given = Outcomes(names, names, np.array([[0.9, 0.1], [0.3, 0.7]]), ("cat", "dog"))
+    baseline.write_baseline(tmp_path, baseline.make_baseline(mixed(30, 1), "kind", given, metric))
+    found = baseline.read_baseline(tmp_path)
+    assert found is not None
+    assert found.needs_probabilities == (metric == "log_loss")
+    if found.outcomes.probabilities is not None:
+        assert found.outcomes.probabilities.tolist() == [[0.9, 0.1], [0.3, 0.7]]
+
+
+def test_the_baseline_of_a_regression_has_the_numbers_of_the_holdout(tmp_path: Path) -> None:
+    numbers = Outcomes(np.array([1.0, 2.5]), np.array([1.5, 2.0]))
+    baseline.write_baseline(tmp_path, baseline.make_baseline(mixed(30, 1), "y", numbers, "rmse"))
+    found = baseline.read_baseline(tmp_path)
+    assert found is not None
+    assert (found.task, found.metric) == (REGRESSION, "rmse")
+    assert found.outcomes.predicted.tolist() == [1.5, 2]
 
 
 def test_a_baseline_has_quantiles_of_numbers_and_counts_of_categories() -> None:
@@ -88,11 +112,11 @@ def test_a_column_without_values_has_a_profile(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_a_version_without_either_file_has_no_baseline(tmp_path: Path) -> None:
-    assert baseline.read_baseline(tmp_path) is None
-    baseline.write_baseline(tmp_path, baseline_of(mixed(30, 1)))
-    (tmp_path / baseline.SAMPLE_FILE).unlink()
-    assert baseline.read_baseline(tmp_path) is None
+def test_a_version_without_one_of_the_files_has_no_baseline(tmp_path: Path) -> None:
+    for name in baseline.FILES:
+        baseline.write_baseline(tmp_path, baseline_of(mixed(30, 1)))
+        (tmp_path / name).unlink()
+        assert baseline.read_baseline(tmp_path) is None
 
 
 def profile(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
@@ -115,6 +139,10 @@ def sample(table: pd.DataFrame) -> Callable[[Path], object]:
     return lambda folder: table.to_parquet(folder / baseline.SAMPLE_FILE, index=False)
 
 
+def holdout(**columns: list[Any]) -> Callable[[Path], object]:
+    return lambda folder: pd.DataFrame(columns).to_parquet(folder / baseline.OUTCOMES_FILE, index=False)
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -127,11 +155,14 @@ def sample(table: pd.DataFrame) -> Callable[[Path], object]:
         pytest.param(profile(lambda c: c.update(rows=float("inf"))), id="infinite rows"),
         pytest.param(profile(lambda c: c.update(columns=None)), id="no columns"),
         pytest.param(profile(lambda c: c["columns"].popitem()), id="a column less"),
-        pytest.param(profile(lambda c: c.update(predictions=["cat"])), id="predictions as a list"),
+        pytest.param(profile(lambda c: c.update(classes="cat")), id="classes as text"),
         pytest.param(lambda f: (f / baseline.SAMPLE_FILE).write_bytes(b"PAR1"), id="no Parquet"),
         pytest.param(sample(IRIS.data.iloc[:, :2]), id="a sample of other columns"),
         pytest.param(sample(IRIS.data.iloc[:0]), id="an empty sample"),
         pytest.param(sample(IRIS.data.astype(str) + " cm"), id="text in a sample of numbers"),
+        pytest.param(holdout(label=[], predicted=[]), id="an empty holdout"),
+        pytest.param(holdout(label=["cat"]), id="a holdout without predictions"),
+        pytest.param(holdout(label=["cat"], predicted=["cat"], p0=[1.0]), id="a class without probability"),
     ],
 )
 def test_a_baseline_that_is_not_readable_is_refused_in_a_line(

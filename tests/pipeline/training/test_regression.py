@@ -15,6 +15,7 @@ from pipeline.errors import InvalidParameter
 from pipeline.estimators import ESTIMATORS, models_of
 from pipeline.params.definitions import TrainParams
 from pipeline.result_text import train_lines
+from pipeline.training.baseline import read_baseline
 from pipeline.training.scoring import bootstrap_estimate, measure, warn_if_no_better_than_constant
 from pipeline.training.train import TrainResult, train
 from registry_tools import load_model
@@ -88,9 +89,10 @@ def test_the_evidence_of_a_regression_holds_numbers(store: str, line_csv: Path) 
     recorded = json.loads((folder / "recorded_predictions.json").read_text())
     rows = pd.DataFrame(**recorded["rows"])
     assert load_model("line/1").predict(rows).tolist() == recorded["predictions"]
-    profile = json.loads((folder / "baseline.json").read_text())
-    assert profile["predictions"] == {}
-    assert len(profile["predicted_numbers"]["quantiles"]) == 11
+    monitored = read_baseline(folder)
+    assert monitored is not None
+    assert (monitored.task, monitored.metric) == (REGRESSION, "rmse")
+    assert monitored.outcomes.labels.tolist() == holdout.labels.tolist()
 
 
 def test_a_regressor_that_knows_nothing_is_reported(

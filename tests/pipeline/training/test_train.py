@@ -84,6 +84,7 @@ def test_a_run_has_parameters_metrics_dataset_and_artifacts(trained: Trained) ->
         "evidence/training_rows.npz",
         "evidence/baseline.json",
         "evidence/baseline.parquet",
+        "evidence/baseline_outcomes.parquet",
         "evidence/evaluation.json",
         *(f"plots/{name}.json" for name in PICTURES),
         *(f"images/{name}.png" for name in PICTURES),
