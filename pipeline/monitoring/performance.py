@@ -10,7 +10,8 @@ from scipy import stats
 
 from pipeline.monitoring.data.labels import LabelledPredictions
 from pipeline.training.baseline import TrainingBaseline
-from pipeline.training.scoring import bootstrap_estimate, measure
+from pipeline.training.scoring import measure
+from registry_tools.stats.bootstrap import bootstrap_estimate
 from registry_tools.stats.drift_tests import DriftTest, share_test
 from registry_tools.stats.intervals import Estimate, wilson
 from registry_tools.stats.metric import Metric, Outcomes, compared_rows, find_metric, runs_code

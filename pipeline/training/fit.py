@@ -11,7 +11,6 @@ import joblib
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.metrics import confusion_matrix
 from sklearn.pipeline import Pipeline
 
 from pipeline.data.dataset import Dataset
@@ -19,7 +18,7 @@ from pipeline.errors import InvalidParameter
 from pipeline.params.definitions import TrainParams
 from pipeline.training.early_stopping import uses_early_stopping
 from pipeline.training.fit_pipeline import cross_validate, fit_and_stop_early
-from pipeline.training.scoring import measure, metric_of, predict_outcomes, scorer
+from pipeline.training.scoring import measure, metric_of, predict_outcomes, score
 from registry_tools.stats.holdout_metrics import classification_metrics
 from registry_tools.stats.metric import METRICS, Outcomes, metric_key
 from registry_tools.task import REGRESSION
@@ -39,7 +38,6 @@ class FittedModel:
     predicted: npt.NDArray[np.int64] | npt.NDArray[np.float64]  # class codes or numbers, shape (rows,)
     outcomes: Outcomes  # of the holdout
     metrics: dict[str, float]
-    counts: npt.NDArray[np.int64] | None  # rows, shape (true, predicted classes); None for a regression
     losses: Mapping[str, Sequence[float]]  # by rows, `train` and `validation`: the loss of each iteration
 
 
@@ -62,25 +60,18 @@ def fit_model(params: TrainParams, dataset: Dataset, training: Dataset, holdout:
     """
     names = dataset.target_names
     estimator, stop = fit_and_stop_early(params, dataset.features, training)
-    outcomes = predict_outcomes(estimator, holdout.features, holdout.labels, names)
-    if params.task == REGRESSION:
-        predicted, counts = outcomes.predicted, None
-        values = {each.name: each.compute(outcomes) for each in METRICS if each.task == REGRESSION}
-        values = {name: value for name, value in values.items() if not math.isnan(value)}
+    outcomes = predict_outcomes(estimator, holdout)
+    predicted = outcomes.predicted
+    if names:
+        predicted = pd.Index(names).get_indexer(predicted)
+        values = classification_metrics(outcomes)
     else:
-        predicted = pd.Index(names).get_indexer(outcomes.predicted)
-        labels = holdout.labels.to_numpy()
-        counts = confusion_matrix(labels, predicted, labels=range(len(names)))
-        values = classification_metrics(labels, predicted, outcomes.probabilities, names)
-    metric = metric_of(params)
-    chosen = measure(metric, outcomes)
-    if math.isnan(chosen):
+        values = {each.name: each.compute(outcomes) for each in METRICS if each.task == REGRESSION}
+    metric, key = metric_of(params), metric_key(params.metric)
+    values |= {key: measure(metric, outcomes), f"train/{key}": score(metric, estimator, training)}
+    if math.isnan(values[key]):
         raise InvalidParameter("metric", params.metric, "is undefined for the held-out rows: hold out more")
-    key = metric_key(params.metric)
-    values[key] = chosen
-    on_training = scorer(metric, names)(estimator, training.features, training.labels)
-    if not math.isnan(on_training):
-        values[f"train/{key}"] = on_training
+    values = {name: value for name, value in values.items() if not math.isnan(value)}
     # Threads are faster than processes here: the folds of a small table take less time than the start
     # of a process, and the estimators release the interpreter lock during most of their work.
     with joblib.parallel_config("threading", n_jobs=-1):
@@ -90,6 +81,4 @@ def fit_model(params: TrainParams, dataset: Dataset, training: Dataset, holdout:
     elif stop is not None:
         values["iterations"] = stop.iterations
     losses = {} if stop is None else stop.losses
-    return FittedModel(
-        params, dataset, training, holdout, estimator, predicted, outcomes, values, counts, losses
-    )
+    return FittedModel(params, dataset, training, holdout, estimator, predicted, outcomes, values, losses)

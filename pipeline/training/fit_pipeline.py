@@ -21,7 +21,7 @@ from pipeline.params.definitions import TrainParams
 from pipeline.training.early_stopping import EarlyStop, stop_early
 from pipeline.training.model_pipeline import build_pipeline
 from pipeline.training.preparation import forget_folds
-from pipeline.training.scoring import mean_key, metric_of, scorer, std_key
+from pipeline.training.scoring import mean_key, metric_of, score, std_key
 from registry_tools.errors import InputError
 from registry_tools.stats.metric import Metric, Outcomes, find_metric
 from registry_tools.task import CLASSIFICATION
@@ -142,11 +142,10 @@ def cross_validate(params: TrainParams, features: pd.DataFrame, training: Datase
         If the metric is undefined in each fold.
     """
     metric = metric_of(params)
-    score = scorer(metric, training.target_names)
 
     def score_fold(fitted: Rows, tested: Rows) -> float:
         model = fit_pipeline(params, features, training.take(fitted))
-        return score(model, training.features.iloc[tested], training.labels.iloc[tested])
+        return score(metric, model, training.take(tested))
 
     scores = np.array(Parallel()(delayed(score_fold)(*fold) for fold in make_folds(training, params)))
     if not len(scores):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
+import pandas as pd
 
 from pipeline.data.dataset import Dataset
 from pipeline.params.definitions import TrainParams
@@ -68,9 +68,7 @@ class Trial:
 def render_model_card(fitted: FittedModel) -> str:
     """Return the model card, which becomes the description of the run."""
     params, training, outcomes = fitted.params, fitted.training, fitted.outcomes
-    failures = (
-        _largest_errors(outcomes) if fitted.counts is None else _failures(fitted.counts, outcomes.classes)
-    )
+    failures = _largest_errors(outcomes) if params.task == REGRESSION else _confusions(outcomes)
     return "\n\n".join(
         [
             describe_version(fitted),
@@ -118,7 +116,7 @@ def _metric_table(name: str, fitted: FittedModel) -> str:
     metrics, key = fitted.metrics, metric_key(name)
     labels = _METRIC_LABELS | {key: _METRIC_LABELS.get(key, name)}
     rows = {label: format_value(metrics[each]) for each, label in labels.items() if each in metrics}
-    if fitted.counts is None:
+    if fitted.params.task == REGRESSION:
         found = estimate_number_metric(find_metric(name, REGRESSION), fitted.outcomes)
         rows[f"{labels[key]}, 95% interval"] = f"{format_value(found.low)} to {format_value(found.high)}"
     if mean_key(name) in metrics:
@@ -142,20 +140,19 @@ def _largest_errors(outcomes: Outcomes) -> str:
     )
 
 
-def _failures(counts: npt.NDArray[np.int64], names: Sequence[str]) -> str:
-    wrong = counts.copy()
-    np.fill_diagonal(wrong, 0)
-    if not wrong.any():
-        return f"On none of the {counts.sum()} held-out rows."
-    places = sorted(np.argwhere(wrong).tolist(), key=lambda p: -wrong[p[0], p[1]])
-    confusions = [f"{wrong[t, p]} × {names[t]} taken for {names[p]}" for t, p in places[:_MAX_CONFUSIONS]]
-    more = ", …" if len(places) > _MAX_CONFUSIONS else ""
-    present = counts.sum(axis=1) > 0
-    recalls = np.where(present, counts.diagonal() / np.maximum(counts.sum(axis=1), 1), 2.0)
-    worst = int(recalls.argmin())
+def _confusions(outcomes: Outcomes) -> str:
+    """Return the most frequent confusions, and the class with the lowest recall."""
+    rows = pd.DataFrame({"label": outcomes.labels, "predicted": outcomes.predicted})
+    is_right = rows["label"] == rows["predicted"]
+    if is_right.all():
+        return f"On none of the {len(rows)} held-out rows."
+    counts = rows[~is_right].groupby([*rows]).size().sort_values(ascending=False, kind="stable")
+    most = [f"{n} × {label} taken for {other}" for (label, other), n in counts[:_MAX_CONFUSIONS].items()]
+    more = ", …" if len(counts) > _MAX_CONFUSIONS else ""
+    recalls = is_right.groupby(rows["label"]).mean()
     return (
-        f"On {wrong.sum()} of {counts.sum()} held-out rows: {', '.join(confusions)}{more}. "
-        f"Weakest class: {names[worst]}, recall {recalls[worst]:.2f}."
+        f"On {counts.sum()} of {len(rows)} held-out rows: {', '.join(most)}{more}. "
+        f"Weakest class: {recalls.idxmin()}, recall {recalls.min():.2f}."
     )
 
 
@@ -188,14 +185,9 @@ def render_sweep_card(version: str, trials: Sequence[Trial], untuned: Trial | No
         The number of trials that failed.
     """
     more = f", {failed} more failed" if failed else ""
-    return "\n".join(
-        [
-            f"**{version}** is the best of {len(trials)} trials{more}.",
-            "",
-            f"Untuned default: {compare_with_untuned(trials[0], untuned)}.",
-            "",
-            "The best on the training rows:",
-            "",
-            *(f"{place}. {trial.summary()}" for place, trial in enumerate(trials[:_MAX_TRIALS], 1)),
-        ]
+    shown = [f"{place}. {trial.summary()}" for place, trial in enumerate(trials[:_MAX_TRIALS], 1)]
+    return (
+        f"**{version}** is the best of {len(trials)} trials{more}.\n\n"
+        f"Untuned default: {compare_with_untuned(trials[0], untuned)}.\n\n"
+        "The best on the training rows:\n\n" + "\n".join(shown)
     )

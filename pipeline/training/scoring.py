@@ -5,11 +5,9 @@ from __future__ import annotations
 import difflib
 import logging
 import math
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from pipeline.data.dataset import Dataset, quoted_values
 from pipeline.errors import InvalidParameter
@@ -18,16 +16,10 @@ from pipeline.params.types import AUTO
 from registry_tools.errors import InputError
 from registry_tools.evaluation.gates.baseline import constant_predictions
 from registry_tools.models.prediction_shape import check_predictions
-from registry_tools.stats.intervals import Estimate
 from registry_tools.stats.metric import Metric, Outcomes, find_metric, metric_key
 from registry_tools.task import CLASSIFICATION, DEFAULT_METRICS, REGRESSION
 
 _log = logging.getLogger(__name__)
-
-_RESAMPLES, _MANY_ROWS = 500, 20_000  # of a bootstrap; a larger holdout is resampled less often
-
-
-Scorer = Callable[[Any, pd.DataFrame, pd.Series], float]
 
 
 def resolve_metric(params: TrainParams, dataset: Dataset) -> str:
@@ -73,37 +65,29 @@ def format_value(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 1000 else f"{value:.6g}"
 
 
-def predict_outcomes(
-    estimator: Any,
-    features: pd.DataFrame,
-    labels: pd.Series,
-    target_names: Sequence[str],
-    with_probabilities: bool = True,
-) -> Outcomes:
+def predict_outcomes(estimator: Any, rows: Dataset, with_probabilities: bool = True) -> Outcomes:
     """Predict labelled rows.
 
     Parameters
     ----------
     estimator
         A fitted estimator.
-    features, labels
-        Rows, shape (rows, columns), and their class codes or numbers, shape (rows,).
-    target_names
-        The class names in code order; empty for a regression.
+    rows
+        The rows.
     with_probabilities
         Whether to predict probabilities too, if the estimator has them.
     """
-    rows = len(labels)
-    predicted = check_predictions(estimator.predict(features), rows)
-    if not target_names:
-        return Outcomes(labels.to_numpy(), np.asarray(predicted, dtype="float64").reshape(rows))
-    names, probabilities = np.asarray(target_names, dtype=object), None
+    count, names = len(rows.labels), np.asarray(rows.target_names, dtype=object)
+    predicted = check_predictions(estimator.predict(rows.features), count)
+    if not rows.target_names:
+        return Outcomes(rows.label_values(), np.asarray(predicted, dtype="float64").reshape(count))
+    probabilities = None
     if with_probabilities and hasattr(estimator, "predict_proba"):
-        found = check_predictions(estimator.predict_proba(features), rows, "predict_proba")
-        probabilities = np.zeros((rows, len(names)))
+        found = check_predictions(estimator.predict_proba(rows.features), count, "predict_proba")
+        probabilities = np.zeros((count, len(names)))
         # A fold may lack a class, and then its estimator has no column for it.
         probabilities[:, np.asarray(getattr(estimator, "classes_", range(len(names))))] = found
-    return Outcomes(names[labels], names[predicted], probabilities, tuple(target_names))
+    return Outcomes(rows.label_values(), names[predicted], probabilities, rows.target_names)
 
 
 def measure(metric: Metric, outcomes: Outcomes) -> float:
@@ -112,24 +96,9 @@ def measure(metric: Metric, outcomes: Outcomes) -> float:
     return 0.0 if math.isnan(value) and metric.name.startswith("precision:") else value
 
 
-def bootstrap_estimate(metric: Metric, outcomes: Outcomes, seed: int = 0) -> Estimate:
-    """Return the value of a metric, with its 95% interval by a percentile bootstrap over the rows."""
-    rows, random = len(outcomes.labels), np.random.default_rng(seed)
-    resamples = _RESAMPLES if rows <= _MANY_ROWS else _RESAMPLES // 5
-    drawn = [measure(metric, outcomes.take(random.integers(0, rows, rows))) for _ in range(resamples)]
-    value = measure(metric, outcomes)
-    low, high = np.nanquantile([value, *drawn], [0.025, 0.975])
-    return Estimate(value, min(value, float(low)), max(value, float(high)))
-
-
-def scorer(metric: Metric, target_names: Sequence[str]) -> Scorer:
-    """Return a function of an estimator, features and labels that returns the value of a metric."""
-
-    def score(estimator: Any, features: pd.DataFrame, labels: pd.Series) -> float:
-        needed = metric.needs_probabilities
-        return measure(metric, predict_outcomes(estimator, features, labels, target_names, needed))
-
-    return score
+def score(metric: Metric, estimator: Any, rows: Dataset) -> float:
+    """Return the value of a metric for the predictions of an estimator on labelled rows."""
+    return measure(metric, predict_outcomes(estimator, rows, metric.needs_probabilities))
 
 
 def warn_if_no_better_than_constant(metric: Metric, outcomes: Outcomes, value: float) -> None:

@@ -12,7 +12,8 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from registry_tools.stats.metric import Metric, Outcomes
+from registry_tools.stats.intervals import Estimate
+from registry_tools.stats.metric import Metric, Outcomes, label_losses
 
 _Floats = npt.NDArray[np.float64]
 Weighted = Callable[[Outcomes, _Floats], _Floats]  # outcomes, and counts of shape (replicates, rows)
@@ -22,27 +23,32 @@ _SEED = 0
 _MOST_COUNTS = 4_000_000  # computed at once, 32 MB
 
 
-def replicate(metric: Metric, candidate: Outcomes, champion: Outcomes) -> _Floats:
-    """Return the metric of both versions in each replicate, shape (replicates, 2).
+def bootstrap_estimate(metric: Metric, outcomes: Outcomes) -> Estimate:
+    """Return the value of a metric, with its 95% interval by the percentile bootstrap over the rows."""
+    value = metric.compute(outcomes)
+    low, high = np.nanquantile([value, *replicate(metric, outcomes)[:, 0]], [0.025, 0.975])
+    return Estimate(value, min(value, float(low)), max(value, float(high)))
+
+
+def replicate(metric: Metric, *versions: Outcomes) -> _Floats:
+    """Return the metric of each version in each replicate of their rows, shape (replicates, versions).
 
     Replicates in which it is undefined for a version, such as those without a class, are NaN.
     """
-    rng, weighted, rows = np.random.default_rng(_SEED), _weighted(metric.name), len(candidate.labels)
+    rng, weighted, rows = np.random.default_rng(_SEED), _weighted(metric.name), len(versions[0].labels)
     replicates = REPLICATES if weighted else SLOW_REPLICATES
     at_once = max(1, _MOST_COUNTS // rows)
     parts = []
     for start in range(0, replicates, at_once):
         drawn = rng.integers(rows, size=(min(at_once, replicates - start), rows))
         if weighted is None:
-            values = [
-                [metric.compute(each.take(places)) for each in (candidate, champion)] for places in drawn
-            ]
+            values = [[metric.compute(each.take(places)) for each in versions] for places in drawn]
             parts.append(np.array(values))
         else:
             offsets = np.arange(len(drawn))[:, None] * rows
             counts = np.bincount((drawn + offsets).ravel(), minlength=drawn.size).reshape(drawn.shape)
             floats = counts.astype(float)
-            parts.append(np.column_stack([weighted(each, floats) for each in (candidate, champion)]))
+            parts.append(np.column_stack([weighted(each, floats) for each in versions]))
     return np.concatenate(parts)
 
 
@@ -123,6 +129,7 @@ def _divide(part: _Floats, whole: _Floats) -> _Floats:
 
 _WEIGHTED: dict[str, Weighted] = {
     "f1_macro": _weighted_f1_macro,
+    "log_loss": lambda outcomes, counts: counts @ np.asarray(label_losses(outcomes)) / counts.shape[1],
     "roc_auc": _weighted_ranking(_weighted_roc_auc),
     "average_precision": _weighted_ranking(_weighted_average_precision),
     "median_absolute_error": _weighted_median_error,

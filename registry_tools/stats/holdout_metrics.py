@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from sklearn.metrics import log_loss, precision_recall_fscore_support, roc_auc_score
 
 from registry_tools.errors import InputError
@@ -14,29 +15,22 @@ from registry_tools.stats.metric import METRICS, Outcomes, class_key, find_metri
 from registry_tools.task import CLASSIFICATION
 
 
-def classification_metrics(
-    labels: npt.NDArray[np.int64],
-    predicted: npt.NDArray[np.int64],
-    probabilities: npt.NDArray[np.float64] | None,
-    target_names: Sequence[str],
-) -> dict[str, float]:
+def classification_metrics(outcomes: Outcomes) -> dict[str, float]:
     """Return the metrics of a holdout by the names that runs log them under.
 
     Parameters
     ----------
-    labels, predicted
-        Class codes, shape (rows,).
-    probabilities
-        Shape (rows, classes), in the order of the codes; None leaves out `log_loss` and `roc_auc`.
-    target_names
-        The class names, in the order of the codes.
+    outcomes
+        The holdout. Without probabilities, `log_loss` and `roc_auc` are left out.
 
     Notes
     -----
     `roc_auc` compares each class with the rest and is the mean over the classes. If the holdout lacks
     a class, it is undefined and left out. A class without predictions has precision 0.
     """
-    codes = np.arange(len(target_names))
+    code_of, probabilities = pd.Index(outcomes.classes), outcomes.probabilities
+    labels, predicted = (code_of.get_indexer(names) for names in (outcomes.labels, outcomes.predicted))
+    codes = np.arange(len(code_of))
     precision, recall, f1, rows = precision_recall_fscore_support(
         labels, predicted, labels=codes, zero_division=0
     )
@@ -53,7 +47,7 @@ def classification_metrics(
         if rows.all():
             scores = probabilities[:, 1] if len(codes) == 2 else probabilities
             values["roc_auc"] = roc_auc_score(labels, scores, multi_class="ovr")
-    for code, name in enumerate(metric_suffixes(target_names)):
+    for code, name in enumerate(metric_suffixes(outcomes.classes)):
         values[class_key(name, "precision")] = precision[code]
         values[class_key(name, "recall")] = recall[code]
     return {name: float(value) for name, value in values.items()}
@@ -76,11 +70,8 @@ def threshold_metrics(outcomes: Outcomes, task: str, wanted: Collection[str]) ->
     }
     if task == CLASSIFICATION:
         probabilities, classes = classes_of(outcomes)
-        code_of = {name: code for code, name in enumerate(classes)}
-        labels, predicted = (
-            np.array([code_of[name] for name in names]) for names in (outcomes.labels, outcomes.predicted)
-        )
-        values |= classification_metrics(labels, predicted, probabilities, classes)
+        rows = Outcomes(outcomes.labels, outcomes.predicted, probabilities, tuple(classes))
+        values |= classification_metrics(rows)
         values["recall"] = min(value for name, value in values.items() if name.endswith("/recall"))
     for name in wanted:
         with contextlib.suppress(InputError):  # an unknown metric; the gate lists the known ones

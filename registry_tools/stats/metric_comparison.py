@@ -124,7 +124,7 @@ def estimate_number_metric(metric: Metric, outcomes: Outcomes) -> Estimate:
         spread = (outcomes.labels - outcomes.labels.mean()) ** 2
         ratio = loss_difference(errors**2, np.zeros_like(errors), spread)
         return Estimate(value, 1 - ratio.high, min(1.0, 1 - ratio.low))
-    reach = Z_TWO_SIDED * float(np.nanstd(bootstrap.replicate(metric, outcomes, outcomes)[:, 0], ddof=1))
+    reach = Z_TWO_SIDED * float(np.nanstd(bootstrap.replicate(metric, outcomes), ddof=1))
     low = max(0.0, value - reach) if metric.less_is_better else value - reach
     return Estimate(value, low, value + reach)
 

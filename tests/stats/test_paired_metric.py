@@ -82,7 +82,7 @@ def test_two_equal_versions_are_neither_better_nor_worse(name: str) -> None:
         assert same.bound < -0.01  # 40 rows without a disagreement do not show that there is none
 
 
-@pytest.mark.parametrize("name", ["f1_macro", "precision:b", "roc_auc", "average_precision"])
+@pytest.mark.parametrize("name", ["f1_macro", "log_loss", "precision:b", "roc_auc", "average_precision"])
 @pytest.mark.parametrize("count", [2, 4])
 def test_a_replicate_has_the_metric_of_the_drawn_rows(name: str, count: int) -> None:
     rng = np.random.default_rng(1)

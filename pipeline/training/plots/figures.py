@@ -9,42 +9,47 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import pandas as pd
+from cycler import cycler
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # With more classes, the cells of the confusion matrix are too small for numbers.
 _NUMBERED = 12
 
 
-def confusion_matrix(counts: npt.NDArray[np.int64], target_names: Sequence[str]) -> Figure:
+def confusion_matrix(found: Mapping[str, Any]) -> Figure:
     """Draw the confusion matrix of the holdout.
 
     Parameters
     ----------
-    counts
-        Holdout rows, shape (true classes, predicted classes).
-    target_names
-        The class names, in the order of `counts`.
+    found
+        The result of `plot_data.confusions`.
     """
-    classes = len(target_names)
-    side = min(3.2 + 0.6 * classes, 12.0)
-    figure = Figure(figsize=(side + 0.4, side), layout="tight")
-    axes = figure.add_subplot()
+    names, counts = [_short(name) for name in found["classes"]], np.array(found["counts"])
+    side = min(3.2 + 0.6 * len(names), 12.0)
+    title = "Held-out rows by true and predicted class"
+    figure, axes = _axes(side + 0.4, side, title, xlabel="predicted", ylabel="true")
     # Colours show shares of the true class: as counts, the errors of a rare class would be invisible.
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set(xlabel="predicted", ylabel="true", title="Held-out rows by true and predicted class")
-    names = [_short(name) for name in target_names]
-    axes.set_xticks(range(classes), labels=names, rotation=30, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(classes), labels=names)
-    if classes > _NUMBERED:
+    axes.set_xticks(range(len(names)), labels=names, rotation=30, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), labels=names)
+    if len(names) > _NUMBERED:
         figure.colorbar(image, label="share of the true class", shrink=0.8)
         return figure
-    for true, predicted in np.ndindex(classes, classes):
+    for (true, predicted), count in np.ndenumerate(counts):
         color = "white" if shares[true, predicted] > 0.5 else "black"
-        count = str(counts[true, predicted])
-        axes.text(predicted, true, count, ha="center", va="center", color=color)
+        axes.text(predicted, true, str(count), ha="center", va="center", color=color)
     return figure
+
+
+def _axes(width: float, height: float, title: str, **properties: Any) -> tuple[Figure, Axes]:
+    """Return a figure of one panel, with the properties of its axes such as `xlabel`."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set(title=title, **properties)
+    return figure, axes
 
 
 def _short(name: str) -> str:
@@ -53,7 +58,7 @@ def _short(name: str) -> str:
 
 # The palette of Okabe and Ito, which colour-blind readers can distinguish; black is used for axes.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
-_STYLES = ("-", "--", "-.", ":")
+_CURVES = cycler(linestyle=("-", "--", "-.", ":")) * cycler(color=_COLORS)
 _MOST_CURVES = 12
 _MOST_COLUMNS = 20
 
@@ -70,18 +75,11 @@ def roc_and_precision_recall(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
     shown = sorted(curves, key=lambda name: -curves[name]["rows"])[:_MOST_CURVES]
     figure = Figure(figsize=(9.6, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    panels = (left, "roc", "roc_auc"), (right, "precision_recall", "average_precision")
-    for place, name in enumerate(sorted(shown, key=list(curves).index)):
-        for axes, kind, area in panels:
-            x, y = curves[name][kind].values()
-            axes.plot(
-                x,
-                y,
-                label=f"{_short(name)}  {curves[name][area]:.3f}",
-                color=_COLORS[place % len(_COLORS)],
-                linestyle=_STYLES[place // len(_COLORS) % len(_STYLES)],
-                linewidth=1.8,
-            )
+    for axes, kind, area in ((left, "roc", "roc_auc"), (right, "precision_recall", "average_precision")):
+        axes.set_prop_cycle(_CURVES)
+        for name in sorted(shown, key=list(curves).index):
+            label = f"{_short(name)}  {curves[name][area]:.3f}"
+            axes.plot(*curves[name][kind].values(), label=label, linewidth=1.8)
     left.plot([0, 1], [0, 1], color="#999999", linewidth=0.8)
     left.set(title="ROC, area", xlabel="false positive rate", ylabel="true positive rate")
     right.set(title="Precision and recall, average precision", xlabel="recall", ylabel="precision")
@@ -99,22 +97,15 @@ def reliability(found: Mapping[str, Any]) -> Figure:
     found
         The result of `plot_data.reliability`.
     """
-    bins = found["bins"]
-    figure = Figure(figsize=(5.2, 4.8), layout="constrained")
-    axes = figure.add_subplot()
+    title = f"Reliability, calibration error {found['expected_calibration_error']:.3f}"
+    figure, axes = _axes(5.2, 4.8, title, xlim=(-0.02, 1.02), ylim=(-0.02, 1.06))
+    axes.set(xlabel="probability of the likeliest class", ylabel="share that was correct")
     axes.plot([0, 1], [0, 1], color="#999999", linewidth=0.8)
-    points = [(each["confidence"], each["accuracy"]) for each in bins]
-    axes.plot(*zip(*points, strict=True), color=_COLORS[0], marker="o", linewidth=1.8)
-    for each, point in zip(bins, points, strict=True):
-        place = (0, 7 if each["accuracy"] < 0.9 else -14)
-        axes.annotate(
-            str(each["rows"]), point, place, textcoords="offset points", ha="center", fontsize="small"
-        )
-    axes.set(
-        title=f"Reliability, calibration error {found['expected_calibration_error']:.3f}",
-        xlabel="probability of the likeliest class", ylabel="share that was correct",
-        xlim=(-0.02, 1.02), ylim=(-0.02, 1.06),
-    )  # fmt: skip
+    bins = pd.DataFrame(found["bins"])
+    axes.plot(bins["confidence"], bins["accuracy"], color=_COLORS[0], marker="o", linewidth=1.8)
+    for x, y, rows in zip(bins["confidence"], bins["accuracy"], bins["rows"], strict=True):
+        place = (0, 7 if y < 0.9 else -14)
+        axes.annotate(f"{rows}", (x, y), place, textcoords="offset points", ha="center", fontsize="small")
     return figure
 
 
@@ -126,26 +117,22 @@ def residuals(found: Mapping[str, Sequence[float]]) -> Figure:
     found
         The result of `plot_data.errors`.
     """
-    return _scatter(
-        found["predicted"], found["residual"], (0, 0), "Residuals", ("predicted", "true minus predicted")
-    )
+    title, ylabel = "Residuals", "true minus predicted"
+    return _scatter(found["predicted"], found["residual"], 0, title, "predicted", ylabel)
 
 
 def predicted_against_true(found: Mapping[str, Sequence[float]]) -> Figure:
     """Draw the predicted number of each row by its true number; `found` is as for `residuals`."""
-    title = "Predicted against true"
-    return _scatter(found["true"], found["predicted"], (0, 1), title, ("true", "predicted"))
+    return _scatter(found["true"], found["predicted"], 1, "Predicted against true", "true", "predicted")
 
 
 def _scatter(
-    x: Sequence[float], y: Sequence[float], line: tuple[float, float], title: str, names: tuple[str, str]
+    x: Sequence[float], y: Sequence[float], slope: int, title: str, xlabel: str, ylabel: str
 ) -> Figure:
-    """Draw points, and the line with this intercept and slope on which a perfect model has them."""
-    figure = Figure(figsize=(5.6, 4.8), layout="constrained")
-    axes = figure.add_subplot()
-    axes.axline((x[0], line[0] + line[1] * x[0]), slope=line[1], color="#999999", linewidth=0.8)
+    """Draw points, and the line through zero with this slope on which a perfect model has them."""
+    figure, axes = _axes(5.6, 4.8, f"{title}, {len(x)} held-out rows", xlabel=xlabel, ylabel=ylabel)
+    axes.axline((x[0], slope * x[0]), slope=slope, color="#999999", linewidth=0.8)
     axes.scatter(x, y, s=14, alpha=0.6, color=_COLORS[0], linewidths=0)
-    axes.set(title=f"{title}, {len(x)} held-out rows", xlabel=names[0], ylabel=names[1])
     return figure
 
 
@@ -159,19 +146,12 @@ def importance(entries: Sequence[Mapping[str, Any]], name: str = "accuracy", ris
     name, rises
         The metric, and whether it rises if the model gets worse.
     """
-    shown = entries[:_MOST_COLUMNS][::-1]
-    figure = Figure(figsize=(6.4, 1.4 + 0.34 * len(shown)), layout="constrained")
-    axes = figure.add_subplot()
-    axes.barh(
-        [_short(entry["column"]) for entry in shown],
-        [entry["mean"] for entry in shown],
-        xerr=[entry["std"] for entry in shown],
-        color=_COLORS[0],
-        ecolor="#444444",
-    )
+    shown = pd.DataFrame(entries[:_MOST_COLUMNS][::-1])
+    title, change = "Permutation importance on the holdout", "added" if rises else "lost"
+    figure, axes = _axes(6.4, 1.4 + 0.34 * len(shown), title, xlabel=f"{name} {change} by shuffling")
+    names = shown["column"].map(_short)
+    axes.barh(names, shown["mean"], xerr=shown["std"], color=_COLORS[0], ecolor="#444444")
     axes.axvline(0, color="black", linewidth=0.8)
-    change = "added" if rises else "lost"
-    axes.set(title="Permutation importance on the holdout", xlabel=f"{name} {change} by shuffling")
     return figure
 
 
@@ -192,8 +172,9 @@ def partial_dependence(found: Sequence[Mapping[str, Any]]) -> Figure:
             labelled = x[:: 1 + len(x) // 6]
             labels = [_short(str(values[place])) for place in labelled]
             axes.set_xticks(labelled, labels=labels, rotation=30, ha="right", rotation_mode="anchor")
-        for color, (name, means) in zip(_COLORS, entry["mean"].items(), strict=False):
-            axes.plot(x, means, ".-", color=color, label=_short(name))
+        axes.set_prop_cycle(color=_COLORS)
+        for name, means in entry["mean"].items():
+            axes.plot(x, means, ".-", label=_short(name))
         axes.set_xlabel(_short(entry["column"]))
     panels[0].set_ylabel("mean prediction" if "prediction" in found[0]["mean"] else "mean probability")
     panels[-1].legend(fontsize="small", frameon=False)
@@ -211,11 +192,9 @@ def learning_curve(points: Sequence[Mapping[str, Any]], name: str = "accuracy") 
     name
         The metric.
     """
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = _axes(6.4, 4.4, "Learning curve", xlabel="rows trained on", ylabel=name)
     rows = [point["rows"] for point in points]
     for part, color, style in (("training", _COLORS[0], "s--"), ("holdout", _COLORS[1], "o-")):
         axes.plot(rows, [point[part] for point in points], style, color=color, label=f"{part} rows")
-    axes.set(title="Learning curve", xlabel="rows trained on", ylabel=name)
     axes.legend(frameon=False)
     return figure

@@ -7,24 +7,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from sklearn import metrics
 from sklearn.inspection import permutation_importance
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
 
 from pipeline.data.dataset import Dataset
-from pipeline.training.scoring import Scorer, scorer
+from pipeline.training.scoring import score
 from registry_tools.data.dates import are_dates
 from registry_tools.errors import first_line
 from registry_tools.stats.metric import Metric, Outcomes
 
 _log = logging.getLogger(__name__)
-
-Curve = dict[str, list[float]]
 
 _POINTS = 200  # points of a curve at most; more are not visible in the figure
 _BINS = 10
@@ -34,45 +33,44 @@ _MOST_ROWS = 2000  # points of a scatter plot
 _GRID, _SAMPLE, _MOST_LINES = 20, 100, 5  # values, rows and classes of a partial dependence
 
 
-def one_against_the_rest(
-    labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64], target_names: Sequence[str]
-) -> dict[str, dict[str, Any]]:
+def confusions(outcomes: Outcomes) -> dict[str, Any]:
+    """Return the classes, and the counts of rows by true and predicted class, in the order of the classes."""
+    counts = metrics.confusion_matrix(outcomes.labels, outcomes.predicted, labels=outcomes.classes)
+    return {"classes": list(outcomes.classes), "counts": counts.tolist()}
+
+
+def one_against_the_rest(outcomes: Outcomes) -> dict[str, dict[str, Any]]:
     """Return the ROC curve and the precision-recall curve of each class, with their areas.
 
     Parameters
     ----------
-    labels
-        Class codes of the holdout, shape (rows,).
-    probabilities
-        Predicted probabilities, shape (rows, classes), classes in code order.
-    target_names
-        The class names, in code order. A class without holdout rows gets no curve.
+    outcomes
+        The holdout, with probabilities. A class without holdout rows gets no curve.
     """
     found = {}
-    for code, name in enumerate(target_names):
-        positive = labels == code
+    for name, scores in zip(outcomes.classes, np.asarray(outcomes.probabilities).T, strict=True):
+        positive = outcomes.labels == name
         if positive.all() or not positive.any():
             continue
-        scores = probabilities[:, code]
-        false_rate, true_rate, _ = roc_curve(positive, scores)
-        precision, recall, _ = precision_recall_curve(positive, scores)
+        false_rate, true_rate, _ = metrics.roc_curve(positive, scores)
+        precision, recall, _ = metrics.precision_recall_curve(positive, scores)
         found[name] = {
             "rows": int(positive.sum()),
             "roc": _curve(false_positive_rate=false_rate, true_positive_rate=true_rate),
-            "roc_auc": float(roc_auc_score(positive, scores)),
+            "roc_auc": float(metrics.roc_auc_score(positive, scores)),
             "precision_recall": _curve(recall=recall[::-1], precision=precision[::-1]),
-            "average_precision": float(average_precision_score(positive, scores)),
+            "average_precision": float(metrics.average_precision_score(positive, scores)),
         }
     return found
 
 
-def _curve(**axes: npt.NDArray[np.float64]) -> Curve:
+def _curve(**axes: npt.NDArray[np.float64]) -> dict[str, list[float]]:
     length = len(next(iter(axes.values())))
     kept = np.unique(np.linspace(0, length - 1, min(length, _POINTS)).astype(int))
     return {name: np.round(values[kept], 6).tolist() for name, values in axes.items()}
 
 
-def reliability(labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64]) -> dict[str, Any]:
+def reliability(outcomes: Outcomes) -> dict[str, Any]:
     """Return the accuracy by the probability of the predicted class, in ten bins of equal width.
 
     `expected_calibration_error` is the mean distance between accuracy and probability, weighted by the
@@ -80,15 +78,12 @@ def reliability(labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.flo
 
     Parameters
     ----------
-    labels
-        Class codes of the holdout, shape (rows,).
-    probabilities
-        Predicted probabilities, shape (rows, classes), classes in code order.
+    outcomes
+        The holdout, with probabilities.
     """
-    confidence = probabilities.max(axis=1)
-    rows = pd.DataFrame(
-        {"confidence": confidence, "accuracy": probabilities.argmax(axis=1) == labels}, dtype=float
-    )
+    scores = pd.DataFrame(outcomes.probabilities, columns=outcomes.classes)
+    confidence = scores.max(axis=1)
+    rows = pd.DataFrame({"confidence": confidence, "accuracy": scores.idxmax(axis=1) == outcomes.labels})
     in_bin = rows.groupby(np.minimum((confidence * _BINS).astype(int), _BINS - 1))
     bins = in_bin.mean().round(6).assign(rows=in_bin.size())
     error = np.average((bins["confidence"] - bins["accuracy"]).abs(), weights=bins["rows"])
@@ -123,12 +118,13 @@ def importance(estimator: Any, holdout: Dataset, metric: Metric, random_state: i
     random_state
         The seed of the permutations.
     """
-    score, sign = scorer(metric, holdout.target_names), -1 if metric.less_is_better else 1
-    features, labels = holdout.features, holdout.labels
-    repeats = {"n_repeats": _REPEATS, "random_state": random_state}
-    found = permutation_importance(
-        estimator, features, labels, scoring=lambda *rows: sign * score(*rows), **repeats
-    )
+
+    def score_shuffled(model: Any, features: pd.DataFrame, labels: pd.Series) -> float:
+        value = score(metric, model, replace(holdout, features=features, labels=labels))
+        return -value if metric.less_is_better else value
+
+    features, repeats = holdout.features, {"n_repeats": _REPEATS, "random_state": random_state}
+    found = permutation_importance(estimator, features, holdout.labels, scoring=score_shuffled, **repeats)
     values = {"column": features.columns, "mean": found.importances_mean, "std": found.importances_std}
     table = pd.DataFrame(values).round(6).sort_values("mean", ascending=False, kind="stable")
     return table.to_dict("records")
@@ -204,7 +200,6 @@ def learning_curve(
     random_state
         The seed that draws the training rows of each point.
     """
-    score = scorer(metric, training.target_names)
     kind = StratifiedShuffleSplit if training.target_names else ShuffleSplit
     classes = training.labels.nunique() if training.target_names else 1
     points = []
@@ -215,14 +210,14 @@ def learning_curve(
         drawn = kind(1, train_size=rows, random_state=random_state)
         part = training.take(next(drawn.split(training.features, training.labels))[0])
         try:
-            points.append(_point(score, fit(part), part, holdout))
+            points.append(_point(metric, fit(part), part, holdout))
         except ValueError as error:
             # The estimator needs more rows, for example one of each class in each fold.
             _log.warning("the learning curve has no point at %d rows: %s", rows, first_line(error, 150))
-    return [*points, _point(score, fitted, training, holdout)]
+    return [*points, _point(metric, fitted, training, holdout)]
 
 
-def _point(score: Scorer, estimator: Any, training: Dataset, holdout: Dataset) -> dict[str, Any]:
+def _point(metric: Metric, estimator: Any, training: Dataset, holdout: Dataset) -> dict[str, Any]:
     sides = {"training": training, "holdout": holdout}
-    values = {name: round(score(estimator, side.features, side.labels), 6) for name, side in sides.items()}
+    values = {name: round(score(metric, estimator, side), 6) for name, side in sides.items()}
     return {"rows": len(training.labels), **values}

@@ -9,22 +9,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from pipeline.training.fit import FittedModel
 from pipeline.training.fit_pipeline import fit_pipeline
 from pipeline.training.plots import figures, plot_data
 from pipeline.training.scoring import metric_of
+from registry_tools.task import REGRESSION
 
 _log = logging.getLogger(__name__)
 
 # For a table with more values, the repeated fits and predictions would take longer than the training.
 _MOST_CELLS = 200_000
 _MOST_DEPENDENCES = 4  # columns
-
-Plot = tuple[str, Figure, Any]  # the name of the files, the figure, and its values
 
 
 def save_plots(folder: Path, fitted: FittedModel, show: Callable[[str, Figure], None]) -> dict[str, Any]:
@@ -49,14 +46,22 @@ def save_plots(folder: Path, fitted: FittedModel, show: Callable[[str, Figure], 
     return found
 
 
-def _plots(fitted: FittedModel) -> Iterator[Plot]:
+def _plots(fitted: FittedModel) -> Iterator[tuple[str, Figure, Any]]:
+    """Yield the name, the figure and the values of each plot."""
     training, holdout, estimator = fitted.training, fitted.holdout, fitted.estimator
-    if fitted.counts is None:
-        found = plot_data.errors(fitted.outcomes)
+    outcomes = fitted.outcomes
+    if fitted.params.task == REGRESSION:
+        found = plot_data.errors(outcomes)
         yield "residuals", figures.residuals(found), found
         yield "predicted_against_true", figures.predicted_against_true(found), found
     else:
-        yield from _class_plots(fitted, fitted.counts)
+        confusions = plot_data.confusions(outcomes)
+        yield "confusion_matrix", figures.confusion_matrix(confusions), confusions
+    if outcomes.probabilities is not None:
+        if curves := plot_data.one_against_the_rest(outcomes):
+            yield "roc_and_precision_recall", figures.roc_and_precision_recall(curves), curves
+        calibration = plot_data.reliability(outcomes)
+        yield "reliability", figures.reliability(calibration), calibration
     if training.features.size + holdout.features.size > _MOST_CELLS:
         _log.warning("importance, partial dependence and learning curve are left out: the table is too large")
         return
@@ -70,16 +75,3 @@ def _plots(fitted: FittedModel) -> Iterator[Plot]:
     points = plot_data.learning_curve(fit, estimator, training, holdout, metric, seed)
     if len(points) > 1:
         yield "learning_curve", figures.learning_curve(points, metric.name), points
-
-
-def _class_plots(fitted: FittedModel, counts: npt.NDArray[np.int64]) -> Iterator[Plot]:
-    names, probabilities = fitted.holdout.target_names, fitted.outcomes.probabilities
-    values = {"classes": list(names), "counts": counts.tolist()}
-    yield "confusion_matrix", figures.confusion_matrix(counts, names), values
-    if probabilities is None:
-        return
-    labels = fitted.holdout.labels.to_numpy()
-    if curves := plot_data.one_against_the_rest(labels, probabilities, names):
-        yield "roc_and_precision_recall", figures.roc_and_precision_recall(curves), curves
-    calibration = plot_data.reliability(labels, probabilities)
-    yield "reliability", figures.reliability(calibration), calibration

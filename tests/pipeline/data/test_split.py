@@ -247,7 +247,7 @@ def scores_of_nearest_neighbour(
     """Return every metric of the task, by name, of an estimator that remembers its rows."""
     model = fit_pipeline(params, dataset.features, dataset.take(fitted))
     tested_rows = dataset.take(tested)
-    outcomes = predict_outcomes(model, tested_rows.features, tested_rows.labels, dataset.target_names)
+    outcomes = predict_outcomes(model, tested_rows)
     names = [metric.name for metric in METRICS if metric.task == params.task]
     names += ["recall:yes", "precision:yes"] if params.task == CLASSIFICATION else []
     return {name: measure(find_metric(name, params.task), outcomes) for name in names}

@@ -16,10 +16,11 @@ from pipeline.estimators import ESTIMATORS, models_of
 from pipeline.params.definitions import TrainParams
 from pipeline.result_text import train_lines
 from pipeline.training.baseline import read_baseline
-from pipeline.training.scoring import bootstrap_estimate, measure, warn_if_no_better_than_constant
+from pipeline.training.scoring import measure, warn_if_no_better_than_constant
 from pipeline.training.train import TrainResult, train
 from registry_tools import load_model
 from registry_tools.models.evidence import Evaluation, read_evaluation, read_holdout
+from registry_tools.stats.bootstrap import bootstrap_estimate
 from registry_tools.stats.metric import Outcomes, find_metric
 from registry_tools.stats.metric_comparison import compare_number_metrics, estimate_number_metric
 from registry_tools.stats.paired_metric import compare_by

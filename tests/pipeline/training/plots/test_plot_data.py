@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,6 @@ from registry_tools.task import CLASSIFICATION, REGRESSION
 
 LABELS = np.array([0, 0, 1, 1, 2, 2])
 CERTAIN = np.eye(3)[LABELS]
-NAMES = ["a", "b", "c"]
 ACCURACY, RMSE = find_metric("accuracy", CLASSIFICATION), find_metric("rmse", REGRESSION)
 
 
@@ -32,15 +31,28 @@ def dataset(features: pd.DataFrame, labels: pd.Series, names: tuple[str, ...] = 
     return Dataset(features, labels, "y", names, rows, "source", "digest", rows)
 
 
+def classified(labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str] = "abc") -> Outcomes:
+    """Return the outcomes of a classifier that predicts the likeliest class."""
+    values = np.array(list(names), dtype=object)
+    return Outcomes(values[labels], values[probabilities.argmax(axis=1)], probabilities, tuple(names))
+
+
+def test_a_confusion_matrix_has_the_true_classes_as_rows() -> None:
+    found = plot_data.confusions(classified(LABELS, CERTAIN[[0, 2, 2, 2, 4, 5]]))
+    assert found == {"classes": ["a", "b", "c"], "counts": [[1, 1, 0], [0, 2, 0], [0, 0, 2]]}
+    texts = {text.get_text() for text in figures.confusion_matrix(found).axes[0].texts}
+    assert texts == {"0", "1", "2"}
+
+
 def test_a_perfect_classifier_has_an_area_of_one() -> None:
-    found = plot_data.one_against_the_rest(LABELS, CERTAIN, NAMES)
-    assert list(found) == NAMES
+    found = plot_data.one_against_the_rest(classified(LABELS, CERTAIN))
+    assert list(found) == ["a", "b", "c"]
     for curve in found.values():
         assert (curve["roc_auc"], curve["average_precision"], curve["rows"]) == (1, 1, 2)
 
 
 def test_a_class_that_is_missing_from_the_holdout_has_no_curve() -> None:
-    found = plot_data.one_against_the_rest(LABELS[:4], CERTAIN[:4], NAMES)
+    found = plot_data.one_against_the_rest(classified(LABELS[:4], CERTAIN[:4]))
     assert list(found) == ["a", "b"]
 
 
@@ -48,7 +60,7 @@ def test_a_long_curve_is_thinned_and_keeps_its_ends() -> None:
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 2, 5000)
     scores = rng.random(5000)
-    found = plot_data.one_against_the_rest(labels, np.column_stack([1 - scores, scores]), ["n", "y"])
+    found = plot_data.one_against_the_rest(classified(labels, np.column_stack([1 - scores, scores]), "ny"))
     roc = found["y"]["roc"]
     assert len(roc["true_positive_rate"]) <= 200
     assert roc["false_positive_rate"][0] == roc["true_positive_rate"][0] == 0
@@ -57,11 +69,11 @@ def test_a_long_curve_is_thinned_and_keeps_its_ends() -> None:
 
 
 def test_calibration_error_is_the_distance_of_predicted_and_observed_frequency() -> None:
-    assert plot_data.reliability(LABELS, CERTAIN)["expected_calibration_error"] == 0
+    assert plot_data.reliability(classified(LABELS, CERTAIN))["expected_calibration_error"] == 0
     wrong = CERTAIN[:, [1, 2, 0]]
-    assert plot_data.reliability(LABELS, wrong)["expected_calibration_error"] == 1
+    assert plot_data.reliability(classified(LABELS, wrong))["expected_calibration_error"] == 1
     half = np.array([[0.75, 0.25]] * 4)
-    found = plot_data.reliability(np.array([0, 0, 1, 1]), half)
+    found = plot_data.reliability(classified(np.array([0, 0, 1, 1]), half, "ab"))
     assert found["bins"] == [{"confidence": 0.75, "accuracy": 0.5, "rows": 4}]
     assert found["expected_calibration_error"] == 0.25
 
@@ -194,7 +206,7 @@ def test_a_learning_curve_of_few_rows_has_fewer_points() -> None:
 def test_plots_of_many_classes_and_columns_stay_small() -> None:
     names = [f"class number {n}" for n in range(40)]
     labels = np.arange(80) % 40
-    found = plot_data.one_against_the_rest(labels, np.eye(40)[labels], names)
+    found = plot_data.one_against_the_rest(classified(labels, np.eye(40)[labels], names))
     assert len(figures.roc_and_precision_recall(found).axes[0].lines) == 13
     entries = [{"column": f"column {n}", "mean": 1 / (n + 1), "std": 0.0} for n in range(300)]
     assert len(figures.importance(entries).axes[0].patches) == 20
