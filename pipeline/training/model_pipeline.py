@@ -6,8 +6,8 @@ classifier without probabilities is calibrated.
 
 from __future__ import annotations
 
-import importlib
 import logging
+import pkgutil
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -23,7 +23,7 @@ from pipeline.errors import InvalidParameter
 from pipeline.estimators import DEFAULT_MODELS, ESTIMATORS, models_of
 from pipeline.params.definitions import TrainParams
 from pipeline.params.types import AUTO, as_text
-from pipeline.training.preparation import column_transformer, needs_scaling
+from pipeline.training.preparation import column_transformer
 from pipeline.training.scoring import resolve_metric
 from registry_tools.task import CLASSIFICATION, REGRESSION
 
@@ -53,28 +53,20 @@ def build_pipeline(params: TrainParams, features: pd.DataFrame, folds: list[tupl
         If `model_params` has a key that the estimator does not know.
     """
     steps: list[tuple[str, Any]] = []
-    is_regression = params.task == REGRESSION
-    preparation = column_transformer(features, params, is_scaled(params, features), is_regression, folds)
+    preparation = column_transformer(features, params, folds)
     if preparation is None and ESTIMATORS[params.model].stops_early:
         # XGBoost and LightGBM refuse some names of columns, so they get an array.
         preparation = ColumnTransformer([("numbers", "passthrough", list(features))])
     if preparation is not None:
         steps.append(("prepare", preparation))
     estimator = create_estimator(params)
-    if not is_regression:
+    if params.task != REGRESSION:
         estimator = _calibrate(estimator, params.calibrate, folds)
     elif ESTIMATORS[params.model].scales_target:
         # The labels get mean 0 and standard deviation 1.
         estimator = TransformedTargetRegressor(estimator, transformer=StandardScaler())
     steps.append(("model", estimator))
     return Pipeline(steps)
-
-
-def is_scaled(params: TrainParams, features: pd.DataFrame) -> bool:
-    """Return the choice of `scale`: for `auto`, whether model and columns need it."""
-    if params.scale != AUTO:
-        return params.scale == "true"
-    return ESTIMATORS[params.model].needs_scaling and needs_scaling(features, params)
 
 
 def resolve_model(params: ParamsType, dataset: Dataset) -> ParamsType:
@@ -120,7 +112,7 @@ def create_estimator(params: TrainParams) -> BaseEstimator:
         lacking = f"the package {model.package_of(params.task)} is not installed"
         raise InvalidParameter("model", params.model, f"{lacking}: {fix}")
     own = {model.renamed.get(key, key): key.rpartition("__")[2] for key in model.takes}
-    estimator = _import_estimator(model.factory_of(params.task))
+    estimator = pkgutil.resolve_name(model.factory_of(params.task))()
     is_pipeline = isinstance(estimator, Pipeline)  # of which only the arguments of its steps can be set
     settable = {name for name in estimator.get_params() if "__" in name or not is_pipeline}
     # `max_iter` and `random_state` have parameters of their own; `verbose` would print to stdout.
@@ -131,12 +123,6 @@ def create_estimator(params: TrainParams) -> BaseEstimator:
         raise invalid_model_params(params, known)
     values = {argument: getattr(params, name) for argument, name in own.items()}
     return estimator.set_params(**{**model.fixed, **values, **params.model_params})
-
-
-def _import_estimator(place: str) -> BaseEstimator:
-    """Import a class or function given as `module:name`, call it, and return the estimator."""
-    module, _, name = place.partition(":")
-    return getattr(importlib.import_module(module), name)()
 
 
 def gives_probabilities(estimator: BaseEstimator) -> bool:

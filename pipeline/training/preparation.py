@@ -17,8 +17,11 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 
 from pipeline.data.columns import BOOLEANS, DATES, NUMBERS, TEXTS, kinds_of_columns
 from pipeline.data.folds import Rows
+from pipeline.estimators import ESTIMATORS
 from pipeline.params.definitions import TrainParams
+from pipeline.params.types import AUTO
 from registry_tools.data.dates import PARTS, date_parts, parse_dates
+from registry_tools.task import REGRESSION
 
 # A text column with more values is encoded by the labels of its rows: one-hot columns are dense, so a column
 # of identifiers would fill the memory.
@@ -30,11 +33,7 @@ _ENCODED_DEVIATION = 0.5  # of a one-hot column whose category has half of the r
 
 
 def column_transformer(
-    features: pd.DataFrame,
-    params: TrainParams,
-    is_scaled: bool,
-    is_regression: bool,
-    folds: Sequence[tuple[Rows, Rows]] = (),
+    features: pd.DataFrame, params: TrainParams, folds: Sequence[tuple[Rows, Rows]] = ()
 ) -> BaseEstimator | None:
     """Return an unfitted transformer from raw columns to numbers; None if the estimator can take them.
 
@@ -43,22 +42,18 @@ def column_transformer(
     features
         All rows, shape (rows, columns). Their types and missing values decide the preparation.
     params
-        The parameters of the training; `dtypes` and `random_state` are used.
-    is_scaled
-        Whether to scale numbers and dates to the same standard deviation.
-    is_regression
-        Whether the labels are numbers.
+        The parameters of the training; `task`, `model`, `dtypes`, `scale` and `random_state` are used.
     folds
         Positions of the rows that the transformer will be fitted to, for the encoding by labels; empty for
         random ones.
     """
     kinds = kinds_of_columns(features, params.dtypes)
     if len(kinds[NUMBERS]) == features.shape[1] and not features.isna().to_numpy().any():
-        return StandardScaler() if is_scaled else None
+        return StandardScaler() if is_scaled(params, features) else None
     many = [name for name in kinds[TEXTS] if features[name].nunique() > MAX_CATEGORIES]
     few = [name for name in kinds[TEXTS] if name not in many]
     median = SimpleImputer(strategy="median", keep_empty_features=True)
-    numeric = [median, StandardScaler()] if is_scaled else [median]
+    numeric = [median, StandardScaler()] if is_scaled(params, features) else [median]
     # MLflow's server passes the null of JSON as None if no row has a text, and as NaN otherwise.
     fill = {"strategy": "constant", "fill_value": _NO_TEXT, "keep_empty_features": True}
     filled = [SimpleImputer(missing_values=missing, **fill) for missing in (np.nan, None)]
@@ -68,22 +63,27 @@ def column_transformer(
         ("numbers", numeric, kinds[NUMBERS]),
         ("dates", [_date_parts(features[kinds[DATES]]), *numeric], kinds[DATES]),
         ("texts", [*filled, one_hot], few),
-        ("codes", [*filled, _target_encoder(params.random_state, is_regression, folds)], many),
+        ("codes", [*filled, _target_encoder(params, folds)], many),
         ("booleans", [one_hot], kinds[BOOLEANS]),
     ]
     return ColumnTransformer([(name, _in_turn(steps), columns) for name, steps, columns in parts if columns])
 
 
-def needs_scaling(features: pd.DataFrame, params: TrainParams) -> bool:
-    """Check whether columns differ in magnitude so much that it changes the result of an estimator.
+def is_scaled(params: TrainParams, features: pd.DataFrame) -> bool:
+    """Return whether numbers and dates are scaled to the same standard deviation.
+
+    With `scale=auto`, they are if the columns differ in magnitude so much that it changes the result of
+    the model.
 
     Parameters
     ----------
+    params
+        The parameters of the training; `model`, `dtypes` and `scale` are used.
     features
         All rows, shape (rows, columns).
-    params
-        The parameters of the training; `dtypes` is used.
     """
+    if params.scale != AUTO or not ESTIMATORS[params.model].needs_scaling:
+        return params.scale == "true"
     kinds = kinds_of_columns(features, params.dtypes)
     deviations = [float(features[name].std()) for name in kinds[NUMBERS]]
     if kinds[TEXTS] or kinds[BOOLEANS]:
@@ -105,16 +105,15 @@ def _date_parts(dates: pd.DataFrame) -> FunctionTransformer:
     return FunctionTransformer(date_parts, kw_args={"parts": varying})
 
 
-def _target_encoder(
-    random_state: int, is_regression: bool, folds: Sequence[tuple[Rows, Rows]]
-) -> TargetEncoder:
+def _target_encoder(params: TrainParams, folds: Sequence[tuple[Rows, Rows]]) -> TargetEncoder:
     """Return an encoder by labels, which encodes each row by the labels of other rows."""
+    is_regression, seed = params.task == REGRESSION, params.random_state
     # With `auto`, whole numbers to predict would be classes, and each of them would get a column.
     task = "continuous" if is_regression else "auto"
     if tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 9):
-        return TargetEncoder(target_type=task, random_state=random_state)
+        return TargetEncoder(target_type=task, random_state=seed)
     kind = KFold if is_regression else StratifiedKFold
-    random = kind(5, shuffle=True, random_state=random_state)
+    random = kind(5, shuffle=True, random_state=seed)
     return TargetEncoder(target_type=task, cv=list(folds) or random)
 
 

@@ -34,6 +34,7 @@ from pipeline.training.checks import check_fit, check_model_params
 from pipeline.training.fit import FittedModel, fit_model
 from pipeline.training.model_card import describe_version, render_model_card, run_name
 from pipeline.training.plots.save_plots import save_plots
+from pipeline.training.preparation import is_scaled
 from pipeline.training.run_content import logged_params, predictions_table, view_of
 from pipeline.training.scoring import format_value, metric_of, warn_if_no_better_than_constant
 from registry_tools.errors import first_line
@@ -144,7 +145,7 @@ def _tags(fitted: FittedModel) -> dict[str, str]:
         "model": params.model,
         "task": params.task,
         "data_digest": fitted.dataset.digest,
-        "scaled": as_text(model_pipeline.is_scaled(params, fitted.dataset.features)),
+        "scaled": as_text(is_scaled(params, fitted.dataset.features)),
     }
     if params.threshold is not None:
         tags["threshold"] = f"{fitted.estimator[-1].threshold:.6g}"

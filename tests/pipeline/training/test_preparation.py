@@ -22,11 +22,11 @@ from pipeline.errors import DataError, InvalidParameter
 from pipeline.params.definitions import TrainParams
 from pipeline.training import preparation
 from pipeline.training.fit_pipeline import fit_pipeline
-from pipeline.training.model_pipeline import is_scaled
-from pipeline.training.preparation import column_transformer
+from pipeline.training.preparation import column_transformer, is_scaled
 from pipeline.training.train import train
 from registry_tools import load_model
 from registry_tools.files.tables import read_table
+from registry_tools.task import REGRESSION
 from tests.support.commands import run
 
 
@@ -134,7 +134,7 @@ def test_dates_become_the_parts_that_vary(tmp_path: Path) -> None:
         (dataset.features[["when"]], ["year", "month", "day", "day_of_week", "hour"]),
         (days.iloc[:5], ["day", "day_of_week"]),
     ):
-        step = column_transformer(features, params, is_scaled=False, is_regression=False)
+        step = column_transformer(features, params.replace(scale="false"))
         assert step is not None
         found = step.fit_transform(features, dataset.labels[: len(features)])
         assert found.shape == (len(features), len(parts))
@@ -146,7 +146,7 @@ def test_dates_become_the_parts_that_vary(tmp_path: Path) -> None:
 def test_missing_text_is_a_category_of_its_own(tmp_path: Path) -> None:
     params = TrainParams(data=str(write(visits(), tmp_path)), target="kind")
     features = load_dataset(params).features[["colour"]]
-    step = column_transformer(features, params, is_scaled=False, is_regression=False)
+    step = column_transformer(features, params.replace(scale="false"))
     assert step is not None
     step.fit(features)
     rows = pd.DataFrame({"colour": pd.Series([np.nan, "missing", "red", "new"], dtype=object)})
@@ -178,14 +178,14 @@ def test_text_with_many_values_is_encoded_by_the_labels_of_other_rows() -> None:
     rng = np.random.default_rng(0)
     codes = pd.Series([f"c{number}" for number in np.arange(600) % 200], dtype=object)
     features = pd.DataFrame({"code": codes})
-    step = column_transformer(features, TrainParams(), is_scaled=False, is_regression=False)
+    step = column_transformer(features, TrainParams(scale="false"))
     assert step is not None
     labels = rng.integers(0, 2, 600)
     encoded = step.fit_transform(features, labels)
     assert encoded.shape == (600, 1)
     # An encoding with the row's own label would tell it: three rows share a code.
     assert abs(np.corrcoef(encoded[:, 0], labels)[0, 1]) < 0.2
-    again = column_transformer(features, TrainParams(), is_scaled=False, is_regression=False)
+    again = column_transformer(features, TrainParams(scale="false"))
     assert (again.fit_transform(features, labels) == encoded).all()
 
 
@@ -195,7 +195,8 @@ def test_text_is_encoded_to_one_column_for_whole_numbers(
 ) -> None:
     features = pd.DataFrame({"code": pd.Series([f"c{number % 200}" for number in range(600)], dtype=object)})
     monkeypatch.setattr(preparation.sklearn, "__version__", version)
-    step = column_transformer(features, TrainParams(), is_scaled=False, is_regression=True)
+    params = TrainParams(data="codes.csv", target="y", name="codes", task=REGRESSION, scale="false")
+    step = column_transformer(features, params)
     assert step is not None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # the older arguments in a newer scikit-learn
