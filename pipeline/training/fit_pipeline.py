@@ -21,9 +21,8 @@ from pipeline.params.definitions import TrainParams
 from pipeline.training.early_stopping import EarlyStop, stop_early
 from pipeline.training.model_pipeline import build_pipeline
 from pipeline.training.preparation import forget_folds
-from pipeline.training.scoring import mean_key, metric_of, score, std_key
-from registry_tools.errors import InputError
-from registry_tools.stats.metric import Metric, Outcomes, find_metric
+from pipeline.training.scoring import find_given_metric, mean_key, metric_of, score, std_key
+from registry_tools.stats.metric import Metric, Outcomes
 from registry_tools.task import CLASSIFICATION
 
 _MOST_THRESHOLDS = 200  # of which the best is chosen
@@ -87,10 +86,7 @@ def threshold_metric(params: TrainParams, training: Dataset) -> Metric:
     if len(training.target_names) != 2:
         classes = len(training.target_names)
         raise InvalidParameter("threshold", value, f"needs two classes, {training.target!r} has {classes}")
-    try:
-        metric = find_metric(value, CLASSIFICATION)
-    except InputError as error:
-        raise InvalidParameter("threshold", value, str(error).partition(": ")[2]) from error
+    metric = find_given_metric("threshold", value, CLASSIFICATION)
     if metric.needs_probabilities:
         fix = "does not depend on a threshold: take f1_macro, or another"
         raise InvalidParameter("threshold", value, fix)

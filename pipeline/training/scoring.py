@@ -31,10 +31,7 @@ def resolve_metric(params: TrainParams, dataset: Dataset) -> str:
         If the task has no such metric, or `recall:CLASS` names no class of the table.
     """
     name = DEFAULT_METRICS[dataset.task] if params.metric == AUTO else params.metric
-    try:
-        find_metric(name, dataset.task)
-    except InputError as error:
-        raise InvalidParameter("metric", name, str(error).removeprefix(f"metric={name}: ")) from error
+    find_given_metric("metric", name, dataset.task)
     kind, _, label = name.partition(":")
     if kind in {"recall", "precision"} and label not in dataset.target_names:
         near = difflib.get_close_matches(label, dataset.target_names, 1)
@@ -42,6 +39,20 @@ def resolve_metric(params: TrainParams, dataset: Dataset) -> str:
         known = f"{hint}{dataset.target!r} has the classes {quoted_values(dataset.target_names)}"
         raise InvalidParameter("metric", name, known)
     return name
+
+
+def find_given_metric(parameter: str, name: str, task: str) -> Metric:
+    """Return the metric that a parameter names.
+
+    Raises
+    ------
+    InvalidParameter
+        If the task has no such metric, or a function cannot be imported.
+    """
+    try:
+        return find_metric(name, task)
+    except InputError as error:
+        raise InvalidParameter(parameter, name, str(error).removeprefix(f"metric={name}: ")) from error
 
 
 def metric_of(params: TrainParams) -> Metric:
