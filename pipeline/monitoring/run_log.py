@@ -80,7 +80,7 @@ class MonitoringRun:
         now = int(datetime.now(timezone.utc).timestamp() * 1000)
         logged = [Metric(k, float(v), now, step) for k, each in values.items() for step, v in enumerate(each)]
         with translate_errors(self._client.tracking_uri):
-            self._log(self.run_id, logged)
+            self._client.log_batch(self.run_id, logged, synchronous=True)
             last = {key: each[-1] for key, each in values.items() if each}
             whole = {f"psi/{suffix}": f.psi for f, suffix in zip(analysis.features, suffixes, strict=True)}
             self._extend_timeline(last | whole, now)
@@ -93,7 +93,7 @@ class MonitoringRun:
         timeline = found[0].info.run_id if found else self._make_timeline(tags)
         step = len(self._client.get_metric_history(timeline, "rows"))
         steps = [Metric(key, float(value), now, step) for key, value in values.items()]
-        upsert(partial(self._log, timeline, steps))
+        upsert(partial(self._client.log_batch, timeline, steps, synchronous=True))
 
     def _make_timeline(self, tags: Mapping[str, str]) -> str:
         """Return the id of a new timeline, or of the one that another monitoring makes at the same time."""
@@ -132,10 +132,6 @@ class MonitoringRun:
         run = registry.find_run(self._client, last) if last is not None else None
         is_kept = run is not None and run.info.lifecycle_stage == "active"
         return root, f"{prefix}{number}", run if is_kept else None
-
-    def _log(self, run_id: str, metrics: Sequence[Metric]) -> None:
-        for start in range(0, len(metrics), 900):
-            self._client.log_batch(run_id, metrics=metrics[start : start + 900], synchronous=True)
 
     def log_files(self, write: Callable[[Path], None]) -> None:
         """Log the files that `write` creates in the folder it gets."""

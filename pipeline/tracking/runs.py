@@ -40,7 +40,6 @@ _DESCRIPTION = (
     "Trainings: one run for each training, with its parameters, metrics, plots, data and model. A sweep has "
     "a child run for each trial. To compare runs, select some and press Compare."
 )
-_MOST_METRICS = 900  # in one call; MLflow accepts at most 1,000
 _UI_TAGS = experiments.described(_DESCRIPTION)
 
 
@@ -177,7 +176,7 @@ def log_metrics(
     for key, value in metrics.items():
         rows = datasets["training" if key.startswith(("train/", "cv/", "iterations")) else "holdout"]
         logged.append(Metric(key, value, now, 0, model_id, rows.name, rows.digest, run_id))
-    _log_points(run_id, logged)
+    MlflowClient().log_batch(run_id, metrics=logged, synchronous=True)
 
 
 def log_curves(run_id: str, curves: Mapping[str, Sequence[tuple[int, float]]]) -> None:
@@ -192,12 +191,7 @@ def log_curves(run_id: str, curves: Mapping[str, Sequence[tuple[int, float]]]) -
     """
     now = time.time_ns() // 1_000_000
     points = [Metric(key, value, now, step) for key, curve in curves.items() for step, value in curve]
-    _log_points(run_id, points)
-
-
-def _log_points(run_id: str, points: Sequence[Metric]) -> None:
-    for start in range(0, len(points), _MOST_METRICS):
-        MlflowClient().log_batch(run_id, metrics=points[start : start + _MOST_METRICS], synchronous=True)
+    MlflowClient().log_batch(run_id, metrics=points, synchronous=True)
 
 
 def log_datasets(name: str, parts: Mapping[str, Dataset]) -> dict[str, MlflowDataset]:
@@ -221,8 +215,7 @@ def _mlflow_dataset(dataset: Dataset, name: str) -> MlflowDataset:
     MLflow's digests are short, so only the first eight digits of the digest of the rows are kept.
     """
     source = dataset_source(dataset.source)
-    table = dataset.features.copy()
-    table[dataset.target] = dataset.label_values()
+    table = dataset.features.assign(**{dataset.target: dataset.label_values()})
     digest = dataset.rows_digest()[:8]
     return from_pandas(table, source=source, targets=dataset.target, name=name, digest=digest)
 

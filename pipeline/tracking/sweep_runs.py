@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Metric, Run, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
-from pipeline.tracking import runs
+from pipeline.tracking.runs import log_params
 from registry_tools.errors import RegistryToolsError, RegistryUnavailable
-from registry_tools.mlflow_store import client, experiments, heartbeat
+from registry_tools.mlflow_store import experiments, heartbeat, runs
+from registry_tools.mlflow_store.client import translate_errors
 from registry_tools.mlflow_store.write_once import write_once
 
 _log = logging.getLogger(__name__)
@@ -37,7 +38,6 @@ class SweepRuns:
     def __init__(self, run_id: str, key: str) -> None:
         self.run_id = run_id
         self._key = key
-        self._where = runs.store_address()
         self._client = MlflowClient()
         self._experiment = self._client.get_run(run_id).info.experiment_id
         self._open: dict[int, str] = {}  # the runs of trials under way, by the number of the trial
@@ -49,12 +49,15 @@ class SweepRuns:
         If the body raises, the trials under way end KILLED.
         """
         note = "The sweep is not finished."
-        runs.log_params(self.run_id, params, {**tags, _KIND: _SWEEP, _SWEEP: self._key}, note)
+        log_params(self.run_id, params, {**tags, _KIND: _SWEEP, _SWEEP: self._key}, note)
         with heartbeat.keep_alive(self._client, self.run_id):
             try:
                 yield
             finally:
-                self._kill_open()
+                # The registry may be the reason why the body raises.
+                with contextlib.suppress(RegistryToolsError), translate_errors(self._client.tracking_uri):
+                    for run_id in self._open.values():
+                        self._client.set_terminated(run_id, "KILLED")
 
     def take_over(self, n_trials: int) -> tuple[dict[int, Run], list[Run]]:
         """Make the finished children of earlier sweeps children of this one.
@@ -130,20 +133,11 @@ class SweepRuns:
         failure: str | None,
     ) -> None:
         """Log a trial in one call, and end its run; FAILED if there is a reason of failure."""
-        run_id, now = self._open[number], time.time_ns() // 1_000_000
-        logged = [Metric(key, value, now, 0) for key, value in metrics.items()]
+        run_id, status = self._open[number], "FAILED" if failure else "FINISHED"
         texts = {**tags, "failure": failure, MLFLOW_RUN_NOTE: failure}
-        tagged = [RunTag(key, text) for key, text in texts.items() if text]
-        given = [Param(key, value) for key, value in params.items()]
-        self._retry(lambda _: self._client.log_batch(run_id, logged, given, tagged, synchronous=True))
-        self._retry(lambda _: self._client.set_terminated(run_id, "FAILED" if failure else "FINISHED"))
+        tagged = {key: text for key, text in texts.items() if text}
+        self._retry(lambda _: runs.end(self._client, run_id, status, metrics, tagged, params))
         del self._open[number]
-
-    def _kill_open(self) -> None:
-        """End the runs of trials that were interrupted, while the registry is available."""
-        with contextlib.suppress(RegistryToolsError), client.translate_errors(self._where):
-            for run_id in self._open.values():
-                self._client.set_terminated(run_id, "KILLED")
 
     def continued_by(self) -> str | None:
         """Return the sweep that continues this one because its heartbeat expired."""
@@ -153,19 +147,18 @@ class SweepRuns:
         """Log on the parent each improvement of the logged metric `key`, other metrics and a note."""
         now = time.time_ns() // 1_000_000
         logged = [Metric(f"best/{key}", value, now, step) for step, value in best.items()]
-        logged += [Metric(key, value, now, 0) for key, value in metrics.items()]
-        note_tag = [RunTag(MLFLOW_RUN_NOTE, note)]
-        self._client.log_batch(self.run_id, metrics=logged, tags=note_tag, synchronous=True)
+        logged += runs.metrics_now(metrics)
+        self._client.log_batch(self.run_id, logged, tags=[RunTag(MLFLOW_RUN_NOTE, note)], synchronous=True)
 
     def _retry(self, call: Callable[[int], Result]) -> Result:
         """Call MLflow, and repeat it while its server is unavailable; the server may have done it already."""
-        is_server = self._where.startswith("http")  # a file is not retried
+        where = self._client.tracking_uri
         until, attempts = time.monotonic() + _RETRY_SECONDS, itertools.count()
         while True:
             try:
-                with client.translate_errors(self._where):
+                with translate_errors(where):
                     return call(next(attempts))
             except RegistryUnavailable:
-                if not is_server or time.monotonic() > until:
-                    raise
+                if not where.startswith("http") or time.monotonic() > until:
+                    raise  # a file is not retried
                 time.sleep(1)

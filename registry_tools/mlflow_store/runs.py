@@ -16,10 +16,6 @@ from registry_tools.mlflow_store import experiments, heartbeat
 from registry_tools.mlflow_store.client import translate_errors, upsert
 from registry_tools.processes import process_is_running
 
-# MLflow's `log_batch` accepts at most 1,000 metrics and 100 parameters or tags.
-_MOST_METRICS = 900
-_MOST = 90
-
 
 def start(client: MlflowClient, experiment: str, description: str, tags: Mapping[str, str]) -> str:
     """Open a run, and create its experiment if needed."""
@@ -40,25 +36,38 @@ def record(
         run = client.create_run(experiment_id, tags=dict(tags))
         if file is not None:
             client.log_dict(run.info.run_id, dict(file[1]), file[0])
-        client.log_batch(run.info.run_id, metrics=_metrics_now(metrics), synchronous=True)
+        client.log_batch(run.info.run_id, metrics=metrics_now(metrics), synchronous=True)
     return run
 
 
 def end(
-    client: MlflowClient, run_id: str, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]
+    client: MlflowClient,
+    run_id: str,
+    status: str,
+    metrics: Mapping[str, float],
+    tags: Mapping[str, str],
+    params: Mapping[str, str] | None = None,
 ) -> None:
-    """Log metrics and tags, and end a run as FINISHED, FAILED or KILLED, also if they cannot be logged."""
-    logged = _metrics_now(metrics)[:_MOST_METRICS]
+    """Log metrics, tags and parameters, and end a run, also if they cannot be logged.
+
+    The status is FINISHED, FAILED or KILLED.
+    """
+    logged = metrics_now(metrics), _params(params or {}), _run_tags(tags)
     with translate_errors(client.tracking_uri):
         try:
-            client.log_batch(run_id, metrics=logged, tags=_run_tags(tags), synchronous=True)
+            client.log_batch(run_id, *logged, synchronous=True)
         finally:
             client.set_terminated(run_id, status)
 
 
-def _metrics_now(metrics: Mapping[str, float]) -> list[Metric]:
+def metrics_now(metrics: Mapping[str, float]) -> list[Metric]:
+    """Return values by name as metrics of MLflow, measured now."""
     now = time.time_ns() // 1_000_000
     return [Metric(key, value, now, 0) for key, value in metrics.items()]
+
+
+def _params(params: Mapping[str, str]) -> list[Param]:
+    return [Param(key, value) for key, value in params.items()]
 
 
 def _run_tags(tags: Mapping[str, str]) -> list[RunTag]:
@@ -126,12 +135,8 @@ def copy_run(
 
 
 def _log(target: MlflowClient, run_id: str, run: Run, metrics: list[Metric]) -> None:
-    params = [Param(key, value) for key, value in run.data.params.items()]
     plain = [Metric(m.key, m.value, m.timestamp, m.step) for m in metrics]
-    for start in range(0, len(plain), _MOST_METRICS):
-        target.log_batch(run_id, metrics=plain[start : start + _MOST_METRICS], synchronous=True)
-    for start in range(0, len(params), _MOST):
-        target.log_batch(run_id, params=params[start : start + _MOST], synchronous=True)
+    target.log_batch(run_id, plain, _params(run.data.params), synchronous=True)
     inputs = run.inputs.dataset_inputs if run.inputs else []
     if inputs:
         # Another copy at the same time may add the same dataset to the experiment first.
