@@ -6,7 +6,6 @@ import logging
 import warnings
 from collections.abc import Sequence
 
-import skops.io
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.validation import has_fit_parameter
@@ -20,6 +19,7 @@ from pipeline.params.types import AUTO, as_text
 from pipeline.training.fit_pipeline import fit_pipeline, sample_weights, threshold_metric
 from pipeline.training.model_pipeline import create_estimator, gives_probabilities, invalid_model_params
 from pipeline.training.scoring import metric_of
+from registry_tools.models.joblib_file import untrusted_types
 
 _log = logging.getLogger(__name__)
 
@@ -129,8 +129,7 @@ def check_model_params(params: TrainParams, training: Dataset, trusted: Sequence
         if len(part) == len(labels) or isinstance(error, InvalidParameterError) or is_of_library:
             raise invalid_model_params(params, error) from error
         return  # the error may be due to the sample: the fit on all rows may succeed
-    found = set(skops.io.get_untrusted_types(data=skops.io.dumps(trial)))
-    if untrusted := found - set(trusted):
+    if untrusted := untrusted_types(trial, trusted):
         raise invalid_model_params(params, UntrustedType(untrusted))
 
 

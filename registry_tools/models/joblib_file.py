@@ -1,13 +1,14 @@
-"""Joblib files: the estimator of a version to a file, and a model from a file to the skops format."""
+"""Joblib files, and the skops format: a version to a joblib file, and estimators to models of MLflow."""
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import joblib
 import numpy as np
@@ -29,8 +30,11 @@ from registry_tools.models.loaded_model import LoadedModel
 from registry_tools.models.trust_policy import TrustPolicy
 
 _log = logging.getLogger(__name__)
+# The packages that a model needs. Without this list, MLflow infers them in a subprocess, for seconds.
 _REQUIREMENTS = ("mlflow", "scikit-learn", "skops", "numpy", "pandas", "scipy")
 _EXAMPLE_ROWS = 5
+
+Written = TypeVar("Written")
 
 
 def export_joblib(model: LoadedModel, path: str | Path) -> int:
@@ -144,11 +148,8 @@ def save_skops(
         If it cannot predict the rows.
     """
     import mlflow.sklearn
-    import skops.io
-    from mlflow.models import infer_signature
 
-    found = set(skops.io.get_untrusted_types(data=skops.io.dumps(estimator)))
-    if untrusted := sorted(found - set(policy.trusted)):
+    if untrusted := untrusted_types(estimator, policy.trusted):
         raise VerificationError(
             f"the model contains types that are not trusted: {', '.join(untrusted[:5])}; if you know them, "
             "give --trust TYPE (trust=[…]) or name them in REGISTRY_TOOLS_TRUST"
@@ -157,16 +158,60 @@ def save_skops(
         predicted = estimator.predict(rows)
     except (ValueError, TypeError) as error:
         raise InputError(f"the model cannot predict these rows: {first_line(error)}") from error
+    write = partial(mlflow.sklearn.save_model, path=str(folder))
+    write_skops(write, estimator, rows.head(_EXAMPLE_ROWS), rows, predicted, target_names, policy.trusted)
+
+
+def untrusted_types(estimator: Any, trusted: Sequence[str]) -> list[str]:
+    """Return the types of an estimator that neither `trusted` lists nor skops trusts by default, sorted."""
+    import skops.io
+
+    found = set(skops.io.get_untrusted_types(data=skops.io.dumps(estimator)))
+    return sorted(found - set(trusted))
+
+
+def write_skops(
+    write: Callable[..., Written],
+    estimator: Any,
+    example: pd.DataFrame,
+    features: pd.DataFrame,
+    predicted: Any,
+    target_names: Sequence[str],
+    trusted: Sequence[str],
+    packages: Sequence[str] = (),
+) -> Written:
+    """Write an estimator in the skops format with a function of MLflow, and return its result.
+
+    Parameters
+    ----------
+    write
+        `save_model` or `log_model` of `mlflow.sklearn`, with the place to write to.
+    estimator
+        A fitted scikit-learn estimator.
+    example
+        A few rows, shape (rows, columns), which are stored as the input example.
+    features, predicted
+        Rows, shape (rows, columns), and predictions; MLflow infers the signature from them.
+    target_names
+        The class names in code order, which are stored as metadata of the model; empty if it predicts
+        names or numbers.
+    trusted
+        The types that it may contain, in addition to the types that skops trusts by default.
+    packages
+        Packages that it needs besides the usual ones.
+    """
+    from mlflow.models import infer_signature
+
+    requirements = (*_REQUIREMENTS, *packages)
     with warnings.catch_warnings():
         # An integer column is signed as such: coercion refuses a missing value by name.
         warnings.filterwarnings("ignore", message=".*integer column", category=UserWarning)
-        mlflow.sklearn.save_model(
+        return write(
             estimator,
-            str(folder),
-            signature=infer_signature(rows, predicted),
-            input_example=rows.head(_EXAMPLE_ROWS),
-            pip_requirements=[f"{name}=={installed_version(name)}" for name in _REQUIREMENTS],
+            signature=infer_signature(features, predicted),
+            input_example=example,
+            pip_requirements=[f"{name}=={installed_version(name)}" for name in requirements],
             serialization_format="skops",
-            skops_trusted_types=list(policy.trusted),
+            skops_trusted_types=list(trusted),
             metadata={"target_names": list(target_names)} if target_names else None,
         )
