@@ -18,11 +18,14 @@ def register_version(
     manifest: VersionManifest,
     *,
     name: str,
+    stage: str,
     run_id: str,
     tags: Mapping[str, str],
     description: str,
 ) -> int:
-    """Register a stored model as a version, with all tags in one call, and return the version number.
+    """Register a stored model as a version, set its stage, and return the version number.
+
+    All tags are written in one call. The history of the model records the move of the stage.
 
     Parameters
     ----------
@@ -32,17 +35,25 @@ def register_version(
         The files of the model and of its evidence; their digests become tags.
     name
         The registered model; it is created if it does not exist.
+    stage
+        The stage to move to the version.
     run_id
         The run that trained the model.
     tags, description
         Tags and description of the version.
+
+    Raises
+    ------
+    RegistrationError
+        If the registry refuses the move. The version stays registered, and the stage keeps its version.
     """
+    client = MlflowClient()
     digests = {
         registry.DIGEST_TAG: digest_of(manifest.model),
         registry.EVIDENCE_DIGEST_TAG: digest_of(manifest.evidence),
     }
-    return registry.register(
-        MlflowClient(),
+    version = registry.register(
+        client,
         name,
         source=f"models:/{model_id}",
         run_id=run_id,
@@ -50,25 +61,16 @@ def register_version(
         description=description,
         tags={**tags, **digests},
     )
+    try:
+        register(client, name, version, stage)
+    except RegistryToolsError as error:
+        raise RegistrationError(
+            f"{name} version {version} is registered, but stage {stage} was not set: {error}"
+        ) from error
+    return version
 
 
 def registered_version(run_id: str) -> int | None:
     """Return the version that a run registered; None if there is none."""
     found = MlflowClient().search_model_versions(f"run_id = '{run_id}'", max_results=1)
     return int(found[0].version) if found else None
-
-
-def set_stage(name: str, stage: str, version: int) -> None:
-    """Move a stage to a version, and record the move in the history of the model.
-
-    Raises
-    ------
-    RegistrationError
-        If the registry refuses the move. The version stays registered, and the stage keeps its version.
-    """
-    try:
-        register(MlflowClient(), name, version, stage)
-    except RegistryToolsError as error:
-        raise RegistrationError(
-            f"{name} version {version} is registered, but stage {stage} was not set: {error}"
-        ) from error

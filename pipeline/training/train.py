@@ -27,7 +27,7 @@ from pipeline.params.definitions import TrainParams
 from pipeline.params.types import as_text
 from pipeline.tracking import runs
 from pipeline.tracking.model_logging import log_model
-from pipeline.tracking.registration import register_version, registered_version, set_stage
+from pipeline.tracking.registration import register_version, registered_version
 from pipeline.training import model_pipeline
 from pipeline.training.baseline import make_baseline, write_baseline
 from pipeline.training.checks import check_fit, check_model_params
@@ -125,11 +125,11 @@ def train(params: TrainParams) -> TrainResult:
             model_id,
             manifest,
             name=params.name,
+            stage=params.stage,
             run_id=run_id,
             tags=tags,
             description=describe_version(fitted),
         )
-        set_stage(params.name, params.stage, version)
     return _result(params, run_id, version, (training, holdout), fitted.metrics)
 
 
