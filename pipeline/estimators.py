@@ -34,9 +34,7 @@ class EstimatorSpec:
     factory: str = ""  # of the classifier; empty if there is none
     takes: tuple[str, ...] = ("random_state",)  # parameters of `TrainParams`; in a Pipeline, step__name
     renamed: Mapping[str, str] = field(default_factory=dict)  # by entry of `takes`: the name of its argument
-    fixed: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # arguments that differ from the library's defaults
+    fixed: Mapping[str, Any] = field(default_factory=dict)  # arguments with other values than by default
     space: SearchSpace = field(default_factory=dict)  # the arguments that a sweep varies
     regressor: str = ""  # the factory of the regressor; empty if there is none
     needs_scaling: bool = False  # for columns that differ in magnitude
@@ -161,19 +159,3 @@ DEFAULT_MODELS = {CLASSIFICATION: "logistic_regression", REGRESSION: "ridge"}
 def models_of(task: str) -> list[str]:
     """Return the names of the models that can do a task."""
     return [name for name, spec in ESTIMATORS.items() if spec.factory_of(task)]
-
-
-def estimators_that_take(name: str) -> str:
-    """Return the models that use a parameter of the training, separated by commas, for its help text."""
-    users = (key for key, spec in ESTIMATORS.items() if any(taken.endswith(name) for taken in spec.takes))
-    return ", ".join(users)
-
-
-def grid_points(values: Range | tuple[Any, ...], count: int) -> tuple[Any, ...]:
-    """Return `count` values of a range at equal distances, or all of a choice."""
-    if isinstance(values, tuple):
-        return values
-    steps = [step / (count - 1) for step in range(count)]
-    low, high = values.low, values.high
-    points = [low * (high / low) ** step if values.log else low + (high - low) * step for step in steps]
-    return tuple(dict.fromkeys(round(point) if values.is_integer else min(point, high) for point in points))

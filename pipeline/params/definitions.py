@@ -13,12 +13,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.errors import InvalidParameter
-from pipeline.estimators import ESTIMATORS, estimators_that_take
+from pipeline.estimators import ESTIMATORS
 from pipeline.params.table import TableParams, check_address
 from pipeline.params.types import (
     AUTO,
     Boolean,
-    Bounds,
     ClassWeights,
     Duration,
     Folds,
@@ -33,12 +32,11 @@ from pipeline.params.types import (
     Text,
 )
 
-SAMPLERS = ("random", "tpe", "qmc", "grid")
 CANDIDATE_STAGE = "staging"  # the default stage of a newly trained version
 ALL_MODELS = "all"  # value of `model` in a sweep: try all estimators
 
-_STOPPING = f"used by {', '.join(name for name, spec in ESTIMATORS.items() if spec.stops_early)}."
 _METRIC = "auto, the name of a metric such as rmse, recall:CLASS, precision:CLASS, or module:function"
+_ITERATED = [name for name, spec in ESTIMATORS.items() if any(n.endswith("max_iter") for n in spec.takes)]
 _LONG_TIME = "a time such as 12h or 7d, up to a century"
 
 
@@ -54,7 +52,8 @@ def _model_or(other: str) -> AfterValidator:
 
 
 _MODELS = f"one of {', '.join(ESTIMATORS)}"
-_TableFile = Annotated[str | None, OrNone, Bounds("a .csv or .parquet file, or none")]
+_Count = Annotated[Integer, Field(ge=1)]
+_Limit = Annotated[Duration, Field(ge=timedelta.resolution)]
 
 
 class TrainParams(TableParams):
@@ -62,9 +61,9 @@ class TrainParams(TableParams):
 
     task: Literal["auto", "classification", "regression"] = "auto"
     """Predict a class or a number; auto decides by the label column."""
-    metric: Annotated[str, Bounds(_METRIC)] = Field(AUTO, min_length=1)
+    metric: Annotated[str, _METRIC] = Field(AUTO, min_length=1)
     """The metric to decide by; auto is accuracy, or rmse for a regression."""
-    model: Annotated[str, _model_or(AUTO), Bounds(f"auto or {_MODELS}")] = AUTO
+    model: Annotated[str, _model_or(AUTO), f"auto or {_MODELS}"] = AUTO
     """The estimator; auto is logistic_regression, or ridge for a regression."""
     model_params: JsonObject = Field({})
     """Arguments of the estimator."""
@@ -72,17 +71,14 @@ class TrainParams(TableParams):
         200,
         ge=1,
         le=1_000_000,
-        description=f"The largest number of iterations; used by {estimators_that_take('max_iter')}.",
+        description=f"The largest number of iterations; used by {', '.join(_ITERATED)}.",
     )
     early_stopping: Annotated[
-        Integer | None,
-        OrNone,
-        Bounds("a whole number of iterations from 1, or none to train max_iter iterations"),
+        _Count | None, OrNone, "a whole number of iterations from 1, or none to train max_iter iterations"
     ] = Field(
         20,
-        ge=1,
         description="Stop after so many iterations without a lower loss on a tenth of the training rows; "
-        + _STOPPING,
+        f"used by {', '.join(name for name, spec in ESTIMATORS.items() if spec.stops_early)}.",
     )
     test_size: HoldoutSize = 0.2
     """The size of the holdout, as a fraction or a number of rows."""
@@ -98,11 +94,9 @@ class TrainParams(TableParams):
     """The weight of each class; balanced gives all classes the same total weight."""
     calibrate: Annotated[Literal["auto", "none", "sigmoid", "isotonic"], Text] = "auto"
     """Calibrate the probabilities on folds; auto gives probabilities to a model that has none."""
-    threshold: Annotated[str | None, OrNone, Bounds("the name of a metric of classification, or none")] = None
+    threshold: Annotated[str | None, OrNone, "the name of a metric of classification, or none"] = None
     """Predict the second of two classes from the probability that is best by this metric on folds."""
-    subset_size: Annotated[
-        Integer | None, OrNone, Bounds("a whole number of rows from 1, or none for all")
-    ] = Field(None, ge=1)
+    subset_size: Annotated[_Count | None, OrNone, "a whole number of rows from 1, or none for all"] = None
     """Use only so many rows of the table."""
     plots: Boolean = True
     """Draw and log the plots."""
@@ -129,7 +123,7 @@ class TrainParams(TableParams):
 class SweepParams(TrainParams):
     """The parameters of a sweep: those of a training, and how to search for its model and arguments."""
 
-    model: Annotated[str, _model_or(ALL_MODELS), Bounds(f"{_MODELS}, or all")] = ALL_MODELS
+    model: Annotated[str, _model_or(ALL_MODELS), f"{_MODELS}, or all"] = ALL_MODELS
     """The models to try."""
     model_params: JsonObject = Field({})
     """Arguments of the estimator that are the same in each trial."""
@@ -141,13 +135,9 @@ class SweepParams(TrainParams):
     """Trials at the same time."""
     engine: Literal["local", "spark"] = "local"
     """Where: in processes here, or on Spark."""
-    trial_timeout: Annotated[Duration | None, OrNone, Bounds("a time such as 30s or 5min, or none")] = Field(
-        None, ge=timedelta.resolution
-    )
+    trial_timeout: Annotated[_Limit | None, OrNone, "a time such as 30s or 5min, or none"] = None
     """After that time a trial is killed and counts as failed."""
-    timeout: Annotated[Duration | None, OrNone, Bounds("a time such as 30min or 2h, or none")] = Field(
-        None, ge=timedelta.resolution
-    )
+    timeout: Annotated[_Limit | None, OrNone, "a time such as 30min or 2h, or none"] = None
     """After that time no trial goes on, and the best so far is trained."""
 
     def train_params(self, model: str, model_params: Mapping[str, Any]) -> TrainParams:
@@ -163,25 +153,25 @@ class MonitorParams(Params):
     """The registered model."""
     stage: StageName = "production"
     """The monitored stage."""
-    current: Annotated[
-        str | None, OrNone, Bounds("a folder of the prediction log, or a .csv or .parquet file")
-    ] = None
+    current: Annotated[str | None, OrNone, "a folder of the prediction log, or a .csv or .parquet file"] = (
+        None
+    )
     """The production data; required."""
-    labels: _TableFile = None
+    labels: Annotated[str | None, OrNone, "a .csv or .parquet file, or none"] = None
     """The correct labels: a table with the columns request_id, label and optionally row."""
-    since: Annotated[Duration | None, OrNone, Bounds(f"{_LONG_TIME}, or none for all")] = None
+    since: Annotated[Duration | None, OrNone, f"{_LONG_TIME}, or none for all"] = None
     """Read only rows that were predicted within this time before now."""
-    min_rows: Annotated[Integer, Bounds("a whole number of rows from 20")] = Field(200, ge=20)
+    min_rows: Annotated[Integer, "a whole number of rows from 20"] = Field(200, ge=20)
     """The smallest number of rows to test."""
     alpha: SignificanceLevel = 0.01
     """The largest accepted probability of a false alarm."""
-    retrain: Annotated[str | None, OrNone, Bounds("a table as in data, or none")] = None
+    retrain: Annotated[str | None, OrNone, "a table as in data, or none"] = None
     """On drift, train a candidate on this table and run the gates on it."""
     promote: Boolean = False
     """Promote the retrained candidate if it passes the gates."""
     rollback: Boolean = False
     """Roll back if the live accuracy is significantly lower."""
-    cooldown: Annotated[Duration, Bounds(_LONG_TIME)] = timedelta(days=1)
+    cooldown: Annotated[Duration, _LONG_TIME] = timedelta(days=1)
     """The shortest time between two retrainings."""
 
     @model_validator(mode="after")
@@ -194,8 +184,7 @@ class MonitorParams(Params):
             raise InvalidParameter("promote", "true", "needs retrain=TABLE")
         if self.rollback and self.labels is None:
             raise InvalidParameter("rollback", "true", "needs labels=FILE, to compute the live accuracy")
-        if self.retrain is not None:
-            check_address("retrain", self.retrain)
+        check_address("retrain", self.retrain or "")
         if self.retrain is not None and self.stage == CANDIDATE_STAGE:
             watched = f"{CANDIDATE_STAGE}, the monitored stage, without any gate"
             reason = f"the candidate would replace the version in {watched}: monitor another stage"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from pipeline.errors import InvalidParameter
-from pipeline.params.types import Bounds, Column, ColumnNames, ColumnTypes, OrNone, Params, Text, as_text
+from pipeline.params.types import Column, ColumnNames, ColumnTypes, OrNone, Params, Text, as_text
 from registry_tools.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,27 +41,27 @@ def check_address(name: str, address: str) -> None:
 class TableParams(Params):
     """The table and the roles of its columns."""
 
-    data: Annotated[str, Field(min_length=1), Bounds(_DATA)] = "iris"
+    data: Annotated[str, Field(min_length=1), _DATA] = "iris"
     """The table."""
-    target: Annotated[Column, Bounds("the name of a column")] = None
+    target: Annotated[Column, "the name of a column"] = None
     """The label column; required for your own table."""
     drop: ColumnNames = ()
     """Columns to leave out, for example a column of row ids."""
     group: Column = None
     """A column of groups, such as patients: all rows of a group are on one side of each split."""
-    time: Annotated[Column, Bounds("the name of a column of dates or numbers, or none")] = None
+    time: Annotated[Column, "the name of a column of dates or numbers, or none"] = None
     """Hold out the latest rows, and evaluate each fold on rows that follow its training rows."""
     weight: Column = None
     """A column of row weights, which the model does not learn from."""
     dtypes: ColumnTypes = Field({})
     """The types of columns, where the file does not say it: zip:text keeps a code such as 01000."""
-    separator: Annotated[str, Text, Bounds("one ASCII character, such as ;, or \\t for a tab")] = ","
+    separator: Annotated[str, Text, "one ASCII character, such as ;, or \\t for a tab"] = ","
     """The character between the values of a CSV."""
     decimal: Literal[".", ","] = "."
     """The decimal mark of the numbers in a CSV."""
-    encoding: Annotated[str, Text, Bounds("a text encoding of Python, such as cp1252")] = "utf-8"
+    encoding: Annotated[str, Text, "a text encoding of Python, such as cp1252"] = "utf-8"
     """The encoding of a CSV."""
-    connection: Annotated[str | None, OrNone, Bounds("the name of an environment variable, or none")] = None
+    connection: Annotated[str | None, OrNone, "the name of an environment variable, or none"] = None
     """The environment variable with the SQLAlchemy URL of a query's database; the URL is not recorded."""
 
     def source(self) -> TableSource:
@@ -72,16 +71,6 @@ class TableParams(Params):
 
         form = CsvFormat(self.separator, self.encoding, self.decimal)
         return TableSource(self.data, form, self.connection)
-
-    @property
-    def table_name(self) -> str:
-        """A short name of the table: that of its file or folder, without the suffix."""
-        if self.data.startswith("sql:"):
-            return "query"
-        from registry_tools.files.addresses import without_secrets  # with pyarrow, which takes time
-
-        name = Path(without_secrets(self.data)).name  # a URL without its options
-        return Path(name).stem if name.endswith((".parquet", ".pq")) else name.partition(".csv")[0]
 
     @model_validator(mode="after")
     def _check_table(self) -> TableParams:

@@ -1,7 +1,7 @@
 """The types of parameters, and the base class of all parameters.
 
 A value comes from Python, from YAML, or as text from the command line; each type accepts all three.
-pydantic checks the bounds, and `Bounds` describes them in words, for messages and for the help text.
+pydantic checks the bounds. The text in an annotated type describes them, for messages and for the help text.
 """
 
 from __future__ import annotations
@@ -12,14 +12,12 @@ import io
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticCustomError
 
 from pipeline.errors import InvalidParameter
 from registry_tools.errors import InvalidReference
@@ -28,20 +26,20 @@ from registry_tools.refs import model_name, stage_name
 ParamsType = TypeVar("ParamsType", bound="Params")
 AUTO = "auto"  # value of a parameter: the table decides
 _NONE = {"", "none"}  # texts of a parameter without a value
-_EMPTY = {"", "none", "{}"}
 _SECONDS = {"d": 86_400, "h": 3_600, "min": 60, "s": 1}
 _CENTURY = timedelta(days=36_500)
 
 
-@dataclass(frozen=True)
-class Bounds:
-    """The accepted values of a type in words."""
+def _from_text(parse: Callable[[str], Any], empty: Any = None) -> BeforeValidator:
+    """Return a validator that parses text and keeps any other value, with `empty` for None."""
 
-    text: str
+    def validate(value: Any) -> Any:
+        try:
+            return parse(value) if isinstance(value, str) else empty if value is None else value
+        except (csv.Error, RecursionError):
+            raise ValueError from None
 
-
-def _none(value: Any) -> Any:
-    return None if isinstance(value, str) and value.strip() in _NONE else value
+    return BeforeValidator(validate)
 
 
 def _number(value: Any) -> Any:
@@ -54,29 +52,9 @@ def _number(value: Any) -> Any:
         return float(value)
 
 
-def _boolean(value: Any) -> Any:
-    return (
-        {"true": True, "false": False}.get(value.strip().lower(), value) if isinstance(value, str) else value
-    )
-
-
-def _json_object(value: Any) -> Any:
-    if not isinstance(value, str):
-        return {} if value is None else value
-    try:
-        return json.loads(value)
-    except RecursionError:
-        raise ValueError from None
-
-
-def _columns(value: Any) -> Any:
+def _columns(text: str) -> tuple[str, ...]:
     """Parse column names as one line of CSV: put a name that contains a comma in quotes."""
-    if not isinstance(value, str):
-        return () if value is None else value
-    try:
-        return () if value in _NONE else tuple(next(csv.reader([value], skipinitialspace=True, strict=True)))
-    except csv.Error:
-        raise ValueError from None
+    return () if text in _NONE else tuple(next(csv.reader([text], skipinitialspace=True, strict=True)))
 
 
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -85,84 +63,66 @@ def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-def _column_types(value: Any) -> Any:
+def _column_types(text: str) -> Any:
     """Parse `COLUMN:TYPE` separated by commas, as `_columns` parses names; or a JSON object."""
-    if not isinstance(value, str) or value.startswith("{"):
-        return _json_object(value)
-    pairs = [pair.rpartition(":") for pair in _columns(value)]
-    return dict(
-        zip(_distinct(tuple(name for name, _, _ in pairs)), (kind for *_, kind in pairs), strict=True)
-    )
+    if text.startswith("{"):
+        return json.loads(text)
+    pairs = [pair.rpartition(":") for pair in _columns(text)]
+    _distinct(tuple(name for name, _, _ in pairs))
+    return {name: kind for name, _, kind in pairs}
 
 
-def _duration(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|min|h|d)", value.strip())
+def _duration(text: str) -> timedelta | None:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|min|h|d)", text.strip())
     seconds = float(found[1]) * _SECONDS[found[2]] if found else -1.0
     return timedelta(seconds=seconds) if seconds <= _CENTURY.total_seconds() else None
 
 
-def _reference(check: Callable[[str], str]) -> AfterValidator:
-    """Return the check of a name of the registry, which gives its own reason."""
-
-    def validate(text: str) -> str:
-        try:
-            return check(text)
-        except InvalidReference as error:
-            raise PydanticCustomError("reference", "{reason}", {"reason": str(error)}) from error
-
-    return AfterValidator(validate)
-
-
 # YAML reads `true` and `null` as no text.
 Text = BeforeValidator(lambda value: value if isinstance(value, str) else as_text(value))
-OrNone = BeforeValidator(_none)
+OrNone = _from_text(lambda text: None if text.strip() in _NONE else text)
 Integer = Annotated[int, BeforeValidator(_number), Field(strict=True, le=2**63 - 1)]
-Boolean = Annotated[bool, BeforeValidator(_boolean), Field(strict=True), Bounds("true or false")]
-JsonObject = Annotated[
-    dict[str, Any], BeforeValidator(_json_object), Bounds("a JSON object, such as '{\"C\": 0.5}'")
+Boolean = Annotated[
+    bool, _from_text(lambda text: json.loads(text.lower())), Field(strict=True), "true or false"
 ]
-Column = Annotated[str | None, OrNone, Bounds("the name of a column, or none")]
+JsonObject = Annotated[dict[str, Any], _from_text(json.loads, {}), "a JSON object, such as '{\"C\": 0.5}'"]
+Column = Annotated[str | None, OrNone, "the name of a column, or none"]
 ColumnNames = Annotated[
     tuple[str, ...],
-    BeforeValidator(_columns),
+    _from_text(_columns, ()),
     AfterValidator(_distinct),
-    Bounds("different column names separated by commas, or none"),
+    "different column names separated by commas, or none",
 ]
 ColumnTypes = Annotated[
     dict[Annotated[str, Field(min_length=1)], Literal["text", "date"]],
-    BeforeValidator(_column_types),
-    Bounds("COLUMN:TYPE separated by commas, with the types text and date, or none"),
+    _from_text(_column_types, {}),
+    "COLUMN:TYPE separated by commas, with the types text and date, or none",
 ]
 _Weight = (
     Annotated[int, Field(strict=True, gt=0, lt=10**9)] | Annotated[float, Field(strict=True, gt=0, lt=1e9)]
 )
 ClassWeights = Annotated[
     Literal["balanced"] | Annotated[dict[str, _Weight], Field(min_length=1)] | None,
-    BeforeValidator(lambda value: value if value in (None, "balanced") else _json_object(value)),
+    _from_text(lambda text: text if text == "balanced" else json.loads(text)),
     OrNone,
-    Bounds("balanced, or a JSON object of weights by class name, such as '{\"yes\": 5}', or none"),
+    "balanced, or a JSON object of weights by class name, such as '{\"yes\": 5}', or none",
 ]
 Folds = Annotated[
     str,
     Field(pattern=r"^([2-9]|[1-9][0-9]|100)(x([1-9][0-9]?|100))?$"),
-    Bounds("a number of folds from 2 to 100, or folds x repeats such as 5x3"),
+    "a number of folds from 2 to 100, or folds x repeats such as 5x3",
 ]
 HoldoutSize = Annotated[
     Annotated[int, Field(strict=True, ge=1)] | Annotated[float, Field(strict=True, gt=0, lt=1)],
     BeforeValidator(_number),
-    Bounds("a fraction above 0 and below 1, or a whole number of rows from 1"),
+    "a fraction above 0 and below 1, or a whole number of rows from 1",
 ]
 SignificanceLevel = Annotated[
-    float,
-    BeforeValidator(_number),
-    Field(strict=True, ge=1e-9, le=0.5, allow_inf_nan=False),
-    Bounds("a number from 1e-9 to 0.5"),
+    float, BeforeValidator(_number), Field(strict=True, ge=1e-9, le=0.5), "a number from 1e-9 to 0.5"
 ]
-Duration = Annotated[timedelta, BeforeValidator(_duration), Field(strict=True, ge=timedelta(0), le=_CENTURY)]
-ModelName = Annotated[str, _reference(model_name), Bounds("the name of a registered model")]
-StageName = Annotated[str, _reference(stage_name), Bounds("a legal alias, such as staging")]
+Duration = Annotated[timedelta, _from_text(_duration), Field(strict=True, ge=timedelta(0), le=_CENTURY)]
+ModelName = Annotated[str, AfterValidator(model_name), "the name of a registered model"]
+StageName = Annotated[str, AfterValidator(stage_name), "a legal alias, such as staging"]
 
 
 class Params(BaseModel):
@@ -193,16 +153,16 @@ class Params(BaseModel):
     @classmethod
     def _first_fault(cls, error: ValidationError, values: Mapping[str, Any]) -> InvalidParameter:
         fault = error.errors(include_url=False)[0]
-        context = fault.get("ctx", {})
-        if isinstance(context.get("error"), InvalidParameter):
-            return context["error"]
+        cause = fault.get("ctx", {}).get("error")
+        if isinstance(cause, InvalidParameter):
+            return cause
         name = str(fault["loc"][0])
         if fault["type"] == "extra_forbidden":
             near = difflib.get_close_matches(name, cls.model_fields, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(cls.model_fields)}"
             reason = f"there is no such parameter; {hint}"
-        elif fault["type"] == "reference":
-            reason = context["reason"]
+        elif isinstance(cause, InvalidReference):
+            reason = str(cause)
         else:
             reason = f"must be {bounds_of(cls.model_fields[name])}"
         return InvalidParameter(name, as_text(values[name]), reason)
@@ -214,11 +174,10 @@ class Params(BaseModel):
     def as_text(self) -> dict[str, str]:
         """Return the parameters as text, as MLflow logs them, without those that have no value by default."""
         usual = type(self).model_fields
-        texts = {name: as_text(value) for name, value in self}
         return {
-            name: text
-            for name, text in texts.items()
-            if text not in _EMPTY or text != as_text(usual[name].default)
+            name: as_text(value)
+            for name, value in self
+            if value not in (None, (), {}) or value != usual[name].default
         }
 
     def as_yaml(self) -> str:
@@ -229,8 +188,8 @@ class Params(BaseModel):
 def bounds_of(field: FieldInfo) -> str:
     """Return the bounds of a parameter in words."""
     for each in reversed(field.metadata):  # the type of the field may replace the bounds of a shared type
-        if isinstance(each, Bounds):
-            return each.text
+        if isinstance(each, str):
+            return each
     if choices := get_args(field.annotation):
         return f"{', '.join(choices[:-1])} or {choices[-1]}"
     low, high = (

@@ -17,7 +17,7 @@ from optuna import distributions, samplers
 from optuna.trial import TrialState, create_trial
 
 from pipeline.errors import InvalidParameter
-from pipeline.estimators import ESTIMATORS, Range, grid_points
+from pipeline.estimators import ESTIMATORS, Range
 from pipeline.params.definitions import SweepParams
 from pipeline.training.model_card import Trial
 from pipeline.training.model_pipeline import effective_arguments
@@ -139,7 +139,7 @@ def _distribution(values: Range | tuple[Any, ...]) -> distributions.BaseDistribu
 
 def _sampler(params: SweepParams, model: str, space: Space) -> samplers.BaseSampler:
     if params.sampler == "grid":
-        grid = {key: list(grid_points(ESTIMATORS[model].space[key], _GRID_POINTS)) for key in space}
+        grid = {key: _grid_points(ESTIMATORS[model].space[key]) for key in space}
         size = math.prod(map(len, grid.values()))
         if size > _MAX_GRID:
             raise InvalidParameter("sampler", "grid", f"{size} points for {model} are too many: try qmc")
@@ -147,6 +147,14 @@ def _sampler(params: SweepParams, model: str, space: Space) -> samplers.BaseSamp
     if params.sampler == "qmc":
         return samplers.QMCSampler(scramble=True, seed=params.random_state)
     return samplers.RandomSampler(params.random_state)
+
+
+def _grid_points(values: Range | tuple[Any, ...]) -> list[Any]:
+    """Return the values of a choice, or some of a range at equal distances."""
+    if isinstance(values, tuple):
+        return list(values)
+    points = (np.geomspace if values.log else np.linspace)(values.low, values.high, _GRID_POINTS)
+    return list(dict.fromkeys(map(round, points))) if values.is_integer else points.tolist()
 
 
 def _round_value(value: Any, distribution: distributions.BaseDistribution) -> Any:

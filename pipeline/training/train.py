@@ -98,7 +98,7 @@ def train(params: TrainParams) -> TrainResult:
         tags = _tags(fitted)
         runs.log_params(run_id, logged_params(params), tags, render_model_card(fitted))
         parts = {"training": training, "holdout": holdout}
-        datasets = runs.log_datasets(params.table_name[:100], parts)
+        datasets = runs.log_datasets(params.source().name[:100], parts)
         model_id, files = log_model(
             fitted.estimator,
             example=holdout.features.head(EXAMPLE_ROWS),

@@ -10,6 +10,7 @@ import logging
 import textwrap
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
@@ -44,6 +45,14 @@ class TableSource:
     def is_csv(self) -> bool:
         """Whether it is, or may be, CSV: neither a query nor a Parquet file."""
         return self.query is None and not self.label.lower().endswith(input_files.PARQUET_ENDINGS)
+
+    @property
+    def name(self) -> str:
+        """A short name: that of the file or folder, without the suffix and the options of a URL."""
+        if self.query is not None:
+            return "query"
+        path = Path(self.label)
+        return path.name.partition(".csv")[0] if self.is_csv else path.stem
 
     @property
     def label(self) -> str:

@@ -48,14 +48,14 @@ def test_the_same_rows_from_any_source_are_the_same_dataset(tmp_path: Path, shop
     found = [load_dataset(source) for source in sources]
     assert len({dataset.rows_digest() for dataset in found}) == 1
     assert len({dataset.digest for dataset in found}) == 3
-    assert [source.table_name for source in sources] == ["german", "parts", "query"]
-    assert params("s3://a/b.csv.gz").table_name == params("/a/b.parquet").table_name == "b"
+    assert [source.source().name for source in sources] == ["german", "parts", "query"]
+    assert params("s3://a/b.csv.gz").source().name == params("/a/b.parquet").source().name == "b"
 
 
 def test_the_name_of_a_table_at_a_url_has_no_options_of_the_address() -> None:
     for ending in ("csv", "csv.gz", "parquet"):
         url = f"s3://bucket/sales.{ending}?endpoint_override=minio:9000&scheme=http"
-        assert params(url).table_name == "sales"
+        assert params(url).source().name == "sales"
 
 
 @pytest.mark.parametrize(

@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from pipeline.errors import InvalidParameter
 from pipeline.estimators import ESTIMATORS, EstimatorSpec, Range, models_of
-from pipeline.params.definitions import ALL_MODELS, SAMPLERS, SweepParams
+from pipeline.params.definitions import ALL_MODELS, SweepParams
 from pipeline.params.types import as_text
 from pipeline.sweep.study import SweepStudy
 from pipeline.training.model_card import Trial
 from registry_tools.task import CLASSIFICATION
+
+SAMPLERS = get_args(SweepParams.model_fields["sampler"].annotation)
 
 
 def study_of(params: SweepParams) -> SweepStudy:

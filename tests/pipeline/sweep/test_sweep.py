@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,7 @@ from mlflow.entities import Run
 from pipeline.cli import main
 from pipeline.errors import PipelineError
 from pipeline.estimators import ESTIMATORS, Range, models_of
-from pipeline.params.definitions import SAMPLERS, SweepParams
+from pipeline.params.definitions import SweepParams
 from pipeline.sweep.sweep import sweep
 from pipeline.training import environment
 from registry_tools.errors import UnsupportedOperation
@@ -35,6 +36,7 @@ from tests.support.servers import BIN, end_group, eventually, free_port, wait_un
 from tests.support.spark import require_spark
 
 Start = Callable[..., subprocess.Popen[bytes]]
+SAMPLERS = get_args(SweepParams.model_fields["sampler"].annotation)
 QUICK = ("--model", "knn", "--plots", "false")
 
 
