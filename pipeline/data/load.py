@@ -68,14 +68,13 @@ def _load_table(params: TrainParams) -> Dataset:
     times, weights = row_roles.row_times(table, params), row_roles.row_weights(table, params)
     # Before the rows are hashed: two that differ in a name alone belong on one side of a split.
     table = table.drop(columns=list(params.drop))
-    features = row_roles.without_roles(table, params)
+    features = table.drop(columns=[name for name in (target, params.group, params.weight) if name])
     units = row_roles.row_units(table, features, params)
-    names: tuple[str, ...] = ()
     if task == CLASSIFICATION:
         names, labels = class_codes(table[target], path)
         row_roles.check_groups_of_classes(table, params)
     else:
-        labels = label_numbers(table[target], path)
+        names, labels = (), label_numbers(table[target], path)
     features = usable_columns(features, path, params.dtypes)
     hashes = hash_rows(table)
     return Dataset(features, labels, target, names, hashes, params.data, digest, units, times, weights, task)

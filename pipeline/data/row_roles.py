@@ -32,12 +32,6 @@ def check_columns(table: pd.DataFrame, params: TrainParams) -> None:
                 raise DataError(f"{parameter}={name}: {params.data} has no such column, only {columns}")
 
 
-def without_roles(table: pd.DataFrame, params: TrainParams) -> pd.DataFrame:
-    """Return the columns of a table that a model may learn from: all but label, group and weight."""
-    roles = (params.target, params.group, params.weight)
-    return table.drop(columns=[name for name in roles if name is not None])
-
-
 def row_units(table: pd.DataFrame, features: pd.DataFrame, params: TrainParams) -> npt.NDArray[np.uint64]:
     """Return the unit of each row, shape (rows,): its group, or all its features.
 
@@ -93,13 +87,7 @@ def row_times(table: pd.DataFrame, params: TrainParams) -> npt.NDArray[Any] | No
         return None
     column = table[params.time]
     times = column if is_numeric(column) else parse_dates(column)
-    if times.isna().any():
-        row = int(np.argmax(times.isna()))
-        value = str(column.iloc[row])
-        raise DataError(
-            f"time={params.time}: row {row} of {params.data} has {value!r}, which is no time: "
-            "write 2026-01-31, 2026-01-31 12:30 or a number"
-        )
+    _refuse_values(times.isna(), "time", column, params, "2026-01-31, 2026-01-31 12:30 or a number")
     return times.to_numpy() if is_numeric(column) else times.astype("int64").to_numpy()
 
 
@@ -115,12 +103,15 @@ def row_weights(table: pd.DataFrame, params: TrainParams) -> npt.NDArray[np.floa
         return None
     weights = pd.to_numeric(table[params.weight], errors="coerce").astype("float64").to_numpy()
     wrong = ~(np.isfinite(weights) & (weights >= 0))
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise DataError(
-            f"weight={params.weight}: row {row} of {params.data} has "
-            f"{str(table[params.weight].iloc[row])!r}, which is no weight: write numbers from 0"
-        )
+    _refuse_values(wrong, "weight", table[params.weight], params, "numbers from 0")
     if not weights.any():
         raise DataError(f"weight={params.weight}: all weights are 0")
     return weights
+
+
+def _refuse_values(wrong: Any, role: str, column: pd.Series, params: TrainParams, valid: str) -> None:
+    """Refuse the first row of a column whose value is marked as wrong for its role."""
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        where = f"{role}={column.name}: row {row} of {params.data}"
+        raise DataError(f"{where} has {str(column.iloc[row])!r}, which is no {role}: write {valid}")

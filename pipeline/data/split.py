@@ -7,7 +7,6 @@ unit (equal rows, or the rows of one group) are on one side.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +35,9 @@ def split_rows(dataset: Dataset, params: TrainParams) -> tuple[Rows, Rows]:
         If `test_size` leaves one side empty, or leaves no training row of a class.
     """
     if dataset.times is not None:
-        is_held_out = _latest_rows(dataset.times, params)
+        # Rows of the same time are on one side.
+        first = max(len(dataset.times) - _holdout_rows(len(dataset.times), params.test_size), 0)
+        is_held_out = dataset.times >= np.sort(dataset.times)[first]
     elif params.split == "hash":
         is_held_out = unit_interval(dataset.units, params.random_state) < params.test_size
     else:
@@ -63,12 +64,6 @@ def _other_split(dataset: Dataset, params: TrainParams) -> str:
     largest = np.unique(dataset.units, return_counts=True)[1].max() / len(dataset.units)
     rows = "equal rows make up" if params.group is None else f"a group of {params.group} has"
     return f"{rows} {largest:.0%} of the rows; take another test_size or random_state, or more rows"
-
-
-def _latest_rows(times: npt.NDArray[Any], params: TrainParams) -> npt.NDArray[np.bool_]:
-    """Return a mask of the latest rows; rows of the same time are on one side."""
-    first = max(len(times) - _holdout_rows(len(times), params.test_size), 0)
-    return np.asarray(times >= np.sort(times)[first])
 
 
 def _holdout_rows(rows: int, size: float) -> int:
