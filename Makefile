@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -qq
 FRAMEWORKS ?= $(VENV)-frameworks
 PORT   ?= 5000
-NAME   ?= iris
+NAME   ?= $(if $(findstring data=,$(ARGS)),$(error your own table needs a name: make run NAME=MODEL ARGS="…"),iris)
 STAGE  ?= staging
 # A configuration file names the model and the stage itself.
 ifdef CONFIG

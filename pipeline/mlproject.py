@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from pipeline.params.definitions import MonitorParams, SweepParams, TrainParams
-from pipeline.params.types import Params, as_text
+from pipeline.params.types import AUTO, Params, as_text
 from registry_tools.cli.main import cli as registry_cli
 
 _HEADER = """\
@@ -41,7 +41,10 @@ def render() -> str:
     """Return the content of MLproject."""
     entries = {}
     for entry, (command, params) in _OF_PIPELINE.items():
-        entries[entry] = _entry_point(f"pipeline {command}", dict(params.model_construct()))
+        # MLflow logs each declared default, but the run should have the name for which `auto` stands.
+        # It passes `-P name=…` as an option although the entry point does not declare it.
+        defaults = {key: value for key, value in params.model_construct() if (key, value) != ("name", AUTO)}
+        entries[entry] = _entry_point(f"pipeline {command}", defaults)
     # MLflow passes and logs the default of every parameter, so a file needs an entry point of its own.
     entries["configured"] = _entry_point("pipeline train", {"config": "config.yaml"})
     for command, own in _OF_REGISTRY.items():

@@ -171,7 +171,7 @@ def training_params(watched: VersionInfo, baseline: TrainingBaseline, name: str,
     for unused in (() if is_csv else _OF_CSV) + (("connection",) if source.query is None else ()):
         before.pop(unused, None)
     how = {name: before[name] for name in (*_OF_CSV, "connection") if name in before}
-    columns = read_columns(TrainParams(data=table, target=baseline.target, **how).source())
+    columns = read_columns(TrainParams(data=table, target=baseline.target, name=name, **how).source())
     given = {role: before[role] for role in ("group", "weight", "time") if before.get(role, "none") != "none"}
     roles = given.values()
     needed = [*baseline.columns, baseline.target, *roles]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from pipeline.errors import InvalidParameter
 from pipeline.estimators import ESTIMATORS
@@ -100,10 +100,16 @@ class TrainParams(TableParams):
     """Use only so many rows of the table."""
     plots: Boolean = True
     """Draw and log the plots."""
-    name: ModelName = "iris"
-    """The registered model."""
+    name: ModelName = Field(AUTO, validate_default=True)
+    """The registered model; auto is iris for the table iris, and your own table needs a name."""
     stage: StageName = CANDIDATE_STAGE
     """The stage of the new version."""
+
+    @field_validator("name")
+    @classmethod
+    def _name_iris(cls, name: str, given: ValidationInfo) -> str:
+        """Replace `auto` by the name of the bundled table."""
+        return "iris" if name == AUTO and given.data.get("data") == "iris" else name
 
     @model_validator(mode="after")
     def _check_split(self) -> TrainParams:
@@ -117,6 +123,8 @@ class TrainParams(TableParams):
             raise InvalidParameter("split", "hash", f"time={self.time} already chooses the held-out rows")
         if self.time is not None and "x" in self.cv:
             raise InvalidParameter("cv", self.cv, "time gives the same folds in each repeat: leave it out")
+        if self.name == AUTO:
+            raise InvalidParameter("name", AUTO, f"data={self.data} needs a model of its own: set name=MODEL")
         return self
 
 

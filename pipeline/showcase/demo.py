@@ -107,7 +107,7 @@ def _run_steps(demo: _Demo) -> None:
     flowers = FlowerSampler(seed=7)
     flowers.table(flowers.draw() for _ in range(600)).to_csv(demo.folder / "flowers.csv", index=False)
     demo.run(
-        "train", "pipeline", "train", "--data", "flowers.csv", "--target", "species",
+        "train", "pipeline", "train", "--data", "flowers.csv", "--target", "species", "--name", "iris",
         "--split", "hash", "--plots", "false",
     )  # fmt: skip
     demo.run("promote", "registry_tools", "promote", "iris@staging", "--to", "production")

@@ -117,6 +117,20 @@ def test_make_run_installs_nothing_the_second_time() -> None:
     assert "mlflow run . --env-manager local" in done.stdout
 
 
+@pytest.mark.parametrize(("name", "code"), [("", 2), ("NAME=iris", 0), ("NAME=own", 0)])
+def test_make_run_on_your_own_table_needs_a_name(name: str, code: int) -> None:
+    done = subprocess.run(
+        ["make", "--dry-run", "run", f"VENV={sys.prefix}", "ARGS=-P data=t.csv -P target=y", *name.split()],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == code
+    assert ("your own table needs a name: make run NAME=MODEL" in done.stderr) == (code == 2)
+    assert (f"-P {name.lower()} " in done.stdout) == (code == 0)
+
+
 def test_make_names_a_python_that_is_too_old(tmp_path: Path) -> None:
     old = tmp_path / "python3"
     old.write_text("#!/bin/sh\nexit 1\n")

@@ -140,9 +140,9 @@ def test_a_table_that_is_not_there_is_one_line_without_the_key(
     bucket: fs.FileSystem, here: None, capsys: Any
 ) -> None:
     with pytest.raises(DataError, match=r"data=s3://bucket/none.csv: there is no such file or folder"):
-        train(TrainParams(data="s3://bucket/none.csv", target="species", plots=False))
+        train(TrainParams(data="s3://bucket/none.csv", target="species", name="own", plots=False))
     with pytest.raises(InvalidParameter, match="must hold no key") as error:
-        TrainParams(data="s3://key:pass@bucket/none.csv", target="species")
+        TrainParams(data="s3://key:pass@bucket/none.csv", target="species", name="own")
     assert "pass" not in str(error.value).replace("password", "")
     message = error_of(
         capsys, "score", "none/1", "--input", "s3://key:pass@bucket/none.csv", "--output", "out.csv"

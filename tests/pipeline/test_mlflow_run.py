@@ -44,7 +44,7 @@ def test_mlflow_run_resumes_the_run_that_it_opened(store: str) -> None:
     (run,) = runs(client)
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "logistic_regression C=0.5 max_iter=150 test_size=0.25"
-    assert run.data.params["max_iter"] == "150"
+    assert (run.data.params["max_iter"], run.data.params["name"]) == ("150", "iris")
     assert (run.data.params["model"], run.data.params["estimator"]) == ("auto", "logistic_regression")
     assert run.data.tags["mlflow.project.entryPoint"] == "main"
     assert int(client.get_model_version_by_alias("iris", "staging").version) == 1
@@ -58,14 +58,18 @@ def test_mlflow_run_resumes_the_run_that_it_opened(store: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("parameter", "line"),
+    ("parameters", "line"),
     [
         ("test_size=abc", "pipeline: error: test_size=abc: must be a fraction above 0 and below 1"),
         ("depth=3", "pipeline: error: No such option"),
+        (
+            "data=t.csv target=y",
+            "pipeline: error: name=auto: data=t.csv needs a model of its own: set name=MODEL",
+        ),
     ],
 )
-def test_a_mistyped_parameter_leaves_no_run_and_no_version(parameter: str, line: str, store: str) -> None:
-    done = mlflow_run(store, parameter)
+def test_a_mistyped_parameter_leaves_no_run_and_no_version(parameters: str, line: str, store: str) -> None:
+    done = mlflow_run(store, *parameters.split())
     assert done.returncode != 0
     assert [text for text in done.stderr.splitlines() if text.startswith(line)]
     client = MlflowClient()

@@ -57,7 +57,7 @@ def mixed_table(folder: Path, label: str) -> Path:
 
 def fitted(path: Path | str, **options: Any) -> tuple[Pipeline, Dataset]:
     """Return a fitted pipeline and its rows."""
-    target = {} if path == "iris" else {"data": str(path), "target": "label"}
+    target = {} if path == "iris" else {"data": str(path), "target": "label", "name": "own"}
     params = TrainParams(**target, **options)
     dataset = load_dataset(params)
     params = resolve_model(params, dataset)

@@ -19,7 +19,7 @@ from pipeline.params.definitions import TrainParams
 def write(folder: Path, text: str, name: str = "table.csv") -> TrainParams:
     path = folder / name
     path.write_text(text)
-    return TrainParams(data=str(path), target="kind")
+    return TrainParams(data=str(path), target="kind", name="own")
 
 
 def test_iris_is_split_30_to_120_with_ten_of_each_class() -> None:
@@ -111,7 +111,9 @@ def test_a_hash_split_depends_on_the_seed() -> None:
 
 def test_a_hash_split_that_leaves_a_class_untrained_is_refused(tmp_path: Path) -> None:
     params = write(tmp_path, "x,kind\n1,a\n2,a\n3,b\n4,b\n")
-    params = TrainParams(data=params.data, target="kind", split="hash", test_size=0.95, random_state=3)
+    params = TrainParams(
+        data=params.data, target="kind", name="own", split="hash", test_size=0.95, random_state=3
+    )
     with pytest.raises(InvalidParameter, match="left to train on"):
         split_rows(load_dataset(params), params)
 
@@ -140,7 +142,7 @@ def test_a_table_without_usable_features_or_labels_is_refused(text: str, reason:
 
 def test_a_missing_file_and_a_wrong_format_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere\.csv: there is no such file or folder \(looked in"):
-        load_dataset(TrainParams(data="nowhere.csv", target="kind"))
+        load_dataset(TrainParams(data="nowhere.csv", target="kind", name="own"))
     with pytest.raises(DataError, match=r"table\.parquet: cannot be read: Parquet magic bytes"):
         load_dataset(write(tmp_path, "x,kind\n1,a\n", "table.parquet"))
 
@@ -177,7 +179,7 @@ def test_labels_may_be_numbers_and_booleans(tmp_path: Path) -> None:
 def test_times_and_lists_are_refused(tmp_path: Path) -> None:
     table = pd.DataFrame({"x": [1, 2, 3, 4], "kind": list("aabb")})
     path = tmp_path / "table.parquet"
-    params = TrainParams(data=str(path), target="kind")
+    params = TrainParams(data=str(path), target="kind", name="own")
     table.assign(when=pd.to_timedelta(range(4), "D")).to_parquet(path)
     with pytest.raises(DataError, match=r"'when' has values of type Timedelta"):
         load_dataset(params)
@@ -190,7 +192,7 @@ def test_csv_and_parquet_of_one_table_give_the_same_rows(table_csv: Path) -> Non
     parquet = table_csv.with_suffix(".parquet")
     pd.read_csv(table_csv).to_parquet(parquet)
     first, second = (
-        load_dataset(TrainParams(data=str(path), target="kind")) for path in (table_csv, parquet)
+        load_dataset(TrainParams(data=str(path), target="kind", name="own")) for path in (table_csv, parquet)
     )
     assert first.hashes.tolist() == second.hashes.tolist()
     pd.testing.assert_frame_equal(first.features, second.features)
@@ -210,7 +212,7 @@ def test_plain_kinds_of_columns_become_numbers_booleans_or_text(tmp_path: Path) 
     )
     path = tmp_path / "table.parquet"
     table.to_parquet(path)
-    features = load_dataset(TrainParams(data=str(path), target="kind")).features
+    features = load_dataset(TrainParams(data=str(path), target="kind", name="own")).features
     kinds = {name: str(column.dtype) for name, column in features.items()}
     assert kinds == {
         "small": "int64",
@@ -228,5 +230,5 @@ def test_large_whole_labels_keep_their_names(tmp_path: Path) -> None:
     table = pd.DataFrame({"x": range(4), "kind": np.array([large, large, 1, 1], dtype="uint64")})
     path = tmp_path / "table.parquet"
     table.to_parquet(path)
-    loaded = load_dataset(TrainParams(data=str(path), target="kind"))
+    loaded = load_dataset(TrainParams(data=str(path), target="kind", name="own"))
     assert loaded.target_names == ("1", str(large))

@@ -60,7 +60,7 @@ def load(folder: Path, labels: list[str], **params: str) -> tuple[list[object], 
     rows = "".join(f"{number},{label}\n" for number, label in enumerate(labels))
     path = folder / "table.csv"
     path.write_text("x,kind\n" + rows)
-    found = load_dataset(TrainParams(data=str(path), target="kind", **params))
+    found = load_dataset(TrainParams(data=str(path), target="kind", name="own", **params))
     return found.label_values().tolist(), found.target_names
 
 

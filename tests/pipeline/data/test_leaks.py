@@ -17,7 +17,7 @@ from pipeline.params.definitions import TrainParams
 def warnings_of(table: pd.DataFrame, folder: Path, log: pytest.LogCaptureFixture, **values: object) -> str:
     path = folder / "table.csv"
     table.to_csv(path, index=False)
-    params = TrainParams(data=str(path), target="kind", **values)
+    params = TrainParams(data=str(path), target="kind", name="own", **values)
     dataset = load_dataset(params)
     log.clear()
     train, holdout = split_rows(dataset, params)

@@ -18,7 +18,7 @@ QUERY = "sql:SELECT size, kind FROM sales -- all\nORDER BY rowid"
 
 
 def params(data: Path | str, **how: str) -> TrainParams:
-    return TrainParams(data=str(data), target="kind", **how)
+    return TrainParams(data=str(data), target="kind", name="own", **how)
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_a_table_that_cannot_be_read_is_one_line_with_the_source(
 def test_a_training_on_a_query_records_the_query_and_not_the_database(
     store: str, tmp_path: Path, shop: str
 ) -> None:
-    result = train(params(QUERY, connection="SHOP", name="sales", cv="2", plots="false"))
+    result = train(params(QUERY, connection="SHOP", cv="2", plots="false"))
     run = MlflowClient().get_run(result.run_id)
     assert run.data.params["data"] == QUERY
     assert run.data.params["connection"] == "SHOP"

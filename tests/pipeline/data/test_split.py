@@ -28,7 +28,7 @@ def load(
 ) -> tuple[Dataset, TrainParams]:
     path = folder / "table.csv"
     table.to_csv(path, index=False)
-    params = TrainParams(data=str(path), target=target, **values)
+    params = TrainParams(data=str(path), target=target, name="own", **values)
     return load_dataset(params), params
 
 
@@ -178,7 +178,9 @@ def test_rows_with_dates_keep_their_side_of_a_hash_split_in_parquet(tmp_path: Pa
     table = repeated(copies=1).assign(day=pd.date_range("2026-01-01", periods=50))
     from_csv, params = load(table, tmp_path, split="hash")
     table.to_parquet(tmp_path / "table.parquet", index=False)
-    other = load_dataset(TrainParams(data=str(tmp_path / "table.parquet"), target="kind", split="hash"))
+    other = load_dataset(
+        TrainParams(data=str(tmp_path / "table.parquet"), target="kind", name="own", split="hash")
+    )
     assert [rows.tolist() for rows in split_rows(from_csv, params)] == [
         rows.tolist() for rows in split_rows(other, params)
     ]

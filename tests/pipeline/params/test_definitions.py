@@ -14,8 +14,8 @@ from pipeline.errors import InvalidParameter
 from pipeline.estimators import ESTIMATORS
 from pipeline.mlproject import render
 from pipeline.params.config_file import read_config
-from pipeline.params.definitions import MonitorParams, TrainParams
-from pipeline.params.types import Params, as_text
+from pipeline.params.definitions import MonitorParams, SweepParams, TrainParams
+from pipeline.params.types import AUTO, Params, as_text
 from tests.support.constants import ROOT
 
 
@@ -26,8 +26,11 @@ def test_mlproject_is_the_generated_file() -> None:
 @pytest.mark.parametrize(("command", "params"), [("main", TrainParams), ("monitor", MonitorParams)])
 def test_an_entry_point_passes_every_parameter_with_its_default(command: str, params: type[Params]) -> None:
     entry = yaml.safe_load(render())["entry_points"][command]
-    assert list(entry["parameters"]) == list(params.model_fields)
-    for name, field in params.model_fields.items():
+    fields = dict(params.model_fields)
+    if fields["name"].default == AUTO:
+        del fields["name"]  # MLflow would log `auto` in place of the name of the model
+    assert list(entry["parameters"]) == list(fields)
+    for name, field in fields.items():
         assert f"--{name.replace('_', '-')} {{{name}}}" in entry["command"]
         if name != "current":  # has to be given
             assert str(entry["parameters"][name]["default"]) == as_text(field.default), name
@@ -96,8 +99,17 @@ def test_a_table_needs_a_target_and_hash_needs_a_fraction() -> None:
         TrainParams(split="hash", test_size="30")
 
 
+@pytest.mark.parametrize("given", [{}, {"name": "auto"}])
+def test_your_own_table_needs_a_name_and_iris_has_one(given: dict[str, str]) -> None:
+    assert TrainParams(**given).name == SweepParams(**given).name == "iris"
+    for params in (TrainParams, SweepParams):
+        with pytest.raises(InvalidParameter, match=r"^name=auto: data=t.csv needs .*: set name=MODEL$"):
+            params(data="t.csv", target="kind", **given)
+    assert TrainParams(data="t.csv", target="kind", name="iris").name == "iris"
+
+
 def test_columns_to_leave_out_are_a_line_of_csv() -> None:
-    texts = {"data": "table.csv", "target": "kind", "drop": 'id, "last, first"'}
+    texts = {"data": "table.csv", "target": "kind", "name": "own", "drop": 'id, "last, first"'}
     params = TrainParams(**texts)
     assert params.drop == ("id", "last, first")
     assert params.as_text()["drop"] == 'id,"last, first"'
@@ -127,6 +139,7 @@ def test_a_file_gives_the_same_parameters_as_options(tmp_path: Path) -> None:
     text = """
         data: table.csv
         target: kind
+        name: own
         drop: [id, "last, first"]
         dtypes: {zip: text}
         model_params: {C: 0.5}
@@ -138,7 +151,8 @@ def test_a_file_gives_the_same_parameters_as_options(tmp_path: Path) -> None:
         subset_size: null
     """
     options = {
-        "data": "table.csv", "target": "kind", "drop": 'id,"last, first"', "dtypes": "zip:text",
+        "data": "table.csv", "target": "kind", "name": "own",
+        "drop": 'id,"last, first"', "dtypes": "zip:text",
         "model_params": '{"C": 0.5}', "class_weight": '{"yes": 5, "no": 1.5}', "scale": "false", "cv": "3",
         "test_size": "30", "plots": "false", "subset_size": "none",
     }  # fmt: skip
@@ -189,8 +203,10 @@ def test_options_override_the_file(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_an_empty_key_of_a_file_is_no_value(tmp_path: Path) -> None:
-    text = "data: t.csv\ntarget: kind\ndrop:\ndtypes:\nmodel_params:\nthreshold:\n"
-    assert TrainParams(**read_config(config(tmp_path, text))) == TrainParams(data="t.csv", target="kind")
+    text = "data: t.csv\ntarget: kind\nname: own\ndrop:\ndtypes:\nmodel_params:\nthreshold:\n"
+    assert TrainParams(**read_config(config(tmp_path, text))) == TrainParams(
+        data="t.csv", target="kind", name="own"
+    )
 
 
 def test_nan_and_infinity_of_model_params_are_kept_in_the_file(tmp_path: Path) -> None:
@@ -229,4 +245,4 @@ def test_an_address_with_a_key_is_refused_without_showing_it(address: str) -> No
 
 def test_the_options_of_an_s3_address_and_a_container_of_azure_are_no_keys() -> None:
     for address in ("s3://bucket/t.csv?region=eu", "abfs://rows@team.dfs.core.windows.net/t.csv"):
-        assert TrainParams(data=address, target="a").data == address
+        assert TrainParams(data=address, target="a", name="own").data == address

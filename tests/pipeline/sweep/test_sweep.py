@@ -152,7 +152,7 @@ def test_a_table_without_folds_is_refused_before_a_run_is_opened(
     )
     table.to_csv("rare.csv", index=False)
     options = ["--data", "rare.csv", "--target", "y", "--test-size", "0.5", "--cv", "2", "--n-trials", "2"]
-    assert main(["sweep", *options, *time]) == 2
+    assert main(["sweep", "--name", "own", *options, *time]) == 2
     assert "cv=2: a sweep needs folds, and " in capsys.readouterr().err
     assert runs(MlflowClient(store)) == []
 
@@ -171,7 +171,14 @@ def test_a_sweep_of_all_models_leaves_out_those_that_cannot_be_fitted(
     pd.DataFrame({"x": x, "y": np.where(x > 0, "yes", "no")}).to_csv(tmp_path / "two.csv", index=False)
     result = sweep(
         SweepParams(
-            data=str(tmp_path / "two.csv"), target="y", n_trials=6, cv="2", max_iter=5, plots=False, **options
+            data=str(tmp_path / "two.csv"),
+            target="y",
+            name="own",
+            n_trials=6,
+            cv="2",
+            max_iter=5,
+            plots=False,
+            **options,
         )
     )
     assert (result.finished, result.failures) == (6, ())
@@ -440,7 +447,7 @@ def test_a_finished_sweep_is_extended(sampler: str, store: str) -> None:
 
 
 def test_an_interrupted_sweep_resumes_from_a_copy_of_the_table(store: str, table_csv: Path) -> None:
-    params = SweepParams(data=str(table_csv), target="kind", model="knn", n_trials=3, plots=False)
+    params = SweepParams(data=str(table_csv), target="kind", name="own", model="knn", n_trials=3, plots=False)
     first = sweep(params)
     MlflowClient(store).update_run(first.run_id, "KILLED")
     copy = shutil.copy(table_csv, table_csv.with_name("copy.csv"))

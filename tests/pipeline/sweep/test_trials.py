@@ -41,7 +41,7 @@ def test_a_drawn_classifier_can_be_evaluated_and_the_default_beats_chance(model:
 def test_a_drawn_regressor_can_be_evaluated_and_the_default_beats_the_mean(
     model: str, line_csv: Path
 ) -> None:
-    given = {"data": str(line_csv), "target": "y", "metric": "r2", "max_iter": 50}
+    given = {"data": str(line_csv), "target": "y", "name": "line", "metric": "r2", "max_iter": 50}
     assert evaluate(SweepParams(model=model, **given)).metrics["cv/r2_mean"] > 0.5
     drawn = evaluate(SweepParams(model=model, **given), 1)
     assert drawn.failure is None
@@ -61,7 +61,7 @@ def test_what_an_estimator_raises_is_the_result() -> None:
 def evaluated(number: int, metric: str, mean: float, std: float) -> Trial:
     metrics = {f"cv/{metric}_mean": mean, f"cv/{metric}_std": std}
     task = REGRESSION if metric == "rmse" else CLASSIFICATION
-    return Trial(number, TrainParams(data="x.csv", target="y", task=task, metric=metric), metrics)
+    return Trial(number, TrainParams(data="x.csv", target="y", name="own", task=task, metric=metric), metrics)
 
 
 def test_the_best_is_the_most_accurate_then_the_steadiest_then_the_first() -> None:

@@ -41,7 +41,7 @@ def noisy(rows: int = 150) -> pd.DataFrame:
 def load(folder: Path, table: pd.DataFrame, **values: Any) -> tuple[Dataset, TrainParams]:
     path = folder / "table.csv"
     table.to_csv(path, index=False)
-    params = TrainParams(**{"data": str(path), "target": "kind", "max_iter": 50, **values})
+    params = TrainParams(**{"data": str(path), "target": "kind", "name": "own", "max_iter": 50, **values})
     dataset = load_dataset(params)
     return dataset, resolve_model(params, dataset)
 

@@ -36,7 +36,9 @@ def rare(rows: int = 600) -> pd.DataFrame:
 def load(folder: Path, table: pd.DataFrame | None = None, **values: Any) -> tuple[Dataset, TrainParams]:
     path = folder / "table.csv"
     (rare() if table is None else table).to_csv(path, index=False)
-    params = TrainParams(**{"data": str(path), "target": "kind", "drop": ("importance",), **values})
+    params = TrainParams(
+        **{"data": str(path), "target": "kind", "name": "own", "drop": ("importance",), **values}
+    )
     dataset = load_dataset(params)
     return dataset, resolve_model(params, dataset)
 

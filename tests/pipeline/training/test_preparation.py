@@ -86,10 +86,10 @@ def test_text_and_dates_count_as_columns_of_other_magnitude() -> None:
 def test_the_run_says_whether_the_columns_are_scaled(store: str, tmp_path: Path) -> None:
     column = np.random.default_rng(0).normal(size=100)
     table = pd.DataFrame({"x": column, "y": 1000 * column[::-1], "kind": np.where(column > 0, "a", "b")})
-    params = TrainParams(data=str(write(table, tmp_path)), target="kind", plots=False)
+    params = TrainParams(data=str(write(table, tmp_path)), target="kind", name="own", plots=False)
     client = MlflowClient()
     assert client.get_run(train(params).run_id).data.tags["scaled"] == "true"
-    assert isinstance(load_model("iris@staging").estimator[0], StandardScaler)
+    assert isinstance(load_model("own@staging").estimator[0], StandardScaler)
     assert client.get_run(train(TrainParams(plots=False)).run_id).data.tags["scaled"] == "false"
     assert len(load_model("iris@staging").estimator) == 1
 
@@ -103,31 +103,33 @@ def test_a_served_model_takes_dates_and_codes_as_the_table_has_them(
         table["when"] = pd.to_datetime(table["when"])
     path = write(table, tmp_path, name)
     params = TrainParams(
-        data=str(path), target="kind", dtypes={"zip": "text"}, model="random_forest", plots=False
+        data=str(path), target="kind", name="own", dtypes={"zip": "text"}, model="random_forest", plots=False
     )
     result = train(params)
     assert result.metrics["accuracy"] > 0.9  # the day of the week decides, which no other column tells
-    model = load_model("iris@staging")
+    model = load_model("own@staging")
     types = {column.name: column.type for column in model.info.signature or ()}
     assert types == {"when": "string", "zip": "string", "colour": "string", "width": "double"}
     text = {"zip"} if name.endswith("csv") else ()
     rows = read_table(path, text_columns=text).drop(columns="kind")
     assert (model.predict_names(rows) == table["kind"]).mean() > 0.95
-    written = run(capsys, "predict", "iris@staging", "--input", str(path))
+    written = run(capsys, "predict", "own@staging", "--input", str(path))
     assert [row["prediction"] for row in written] == model.predict_names(rows).tolist()
     first = {"when": "2026-01-03", "zip": "01000", "colour": None, "width": 0.0}
     assert model.predict_names([first, {**first, "when": "2026-01-07T10:00:00"}]).tolist() == ["yes", "no"]
 
 
 def test_a_code_keeps_its_zeros_with_dtypes_text(tmp_path: Path) -> None:
-    params = TrainParams(data=str(write(visits(), tmp_path)), target="kind")
+    params = TrainParams(data=str(write(visits(), tmp_path)), target="kind", name="own")
     assert load_dataset(params).features["zip"].dtype == "int64"
-    codes = load_dataset(TrainParams(data=params.data, target="kind", dtypes={"zip": "text"})).features["zip"]
+    codes = load_dataset(
+        TrainParams(data=params.data, target="kind", name="own", dtypes={"zip": "text"})
+    ).features["zip"]
     assert codes.str.match("0[0-9]{4}").all()
 
 
 def test_dates_become_the_parts_that_vary(tmp_path: Path) -> None:
-    params = TrainParams(data=str(write(visits(), tmp_path)), target="kind")
+    params = TrainParams(data=str(write(visits(), tmp_path)), target="kind", name="own")
     dataset = load_dataset(params)
     days = dataset.features[["when"]].map(lambda text: text[:10])
     for features, parts in (
@@ -144,7 +146,7 @@ def test_dates_become_the_parts_that_vary(tmp_path: Path) -> None:
 
 
 def test_missing_text_is_a_category_of_its_own(tmp_path: Path) -> None:
-    params = TrainParams(data=str(write(visits(), tmp_path)), target="kind")
+    params = TrainParams(data=str(write(visits(), tmp_path)), target="kind", name="own")
     features = load_dataset(params).features[["colour"]]
     step = column_transformer(features, params.replace(scale="false"))
     assert step is not None
@@ -162,9 +164,9 @@ def test_the_null_of_json_is_missing_text_for_both_servers(values: int, store: s
     text = pd.Series([f"c{number}" for number in rng.integers(0, values, 400)], dtype=object)
     table = pd.DataFrame({"text": text.where(~is_missing, None), "x": rng.normal(size=400)})
     path = write(table.assign(kind=np.where(is_missing, "yes", "no")), tmp_path)
-    train(TrainParams(data=str(path), target="kind", drop=("x",), plots=False))
-    ours = load_model("iris@staging")
-    stock = mlflow.pyfunc.load_model("models:/iris@staging")
+    train(TrainParams(data=str(path), target="kind", name="own", drop=("x",), plots=False))
+    ours = load_model("own@staging")
+    stock = mlflow.pyfunc.load_model("models:/own@staging")
     schema = stock.metadata.get_input_schema()
     null, known = {"text": None}, {"text": "c1"}
     for rows, expected in (([null], [1]), ([null, null], [1, 1]), ([null, known], [1, 0])):
@@ -219,7 +221,7 @@ def test_the_encoding_by_labels_keeps_equal_rows_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     params = TrainParams(
-        data=str(write(crowded(), tmp_path)), target="kind", task="regression", model="ridge"
+        data=str(write(crowded(), tmp_path)), target="kind", name="own", task="regression", model="ridge"
     )
     dataset = load_dataset(params)
     seen: list[tuple[np.ndarray, np.ndarray]] = []
@@ -243,14 +245,14 @@ def test_codes_missing_values_and_whole_numbers_become_a_version_that_predicts(
 ) -> None:
     table = crowded()
     path = write(table, tmp_path)
-    result = train(TrainParams(data=str(path), target="kind", plots=False))
+    result = train(TrainParams(data=str(path), target="kind", name="own", plots=False))
     assert (result.task, result.version) == ("regression", 1)
     assert result.metrics["r2"] > 0.5
-    model = load_model("iris@staging")
+    model = load_model("own@staging")
     assert model.estimator[0].transform(table.drop(columns="kind")).shape == (600, 2)
     predicted = model.predict(table.drop(columns="kind"))
     assert np.corrcoef(predicted, table["kind"])[0, 1] > 0.8
-    written = run(capsys, "predict", "iris@staging", "--input", str(path))
+    written = run(capsys, "predict", "own@staging", "--input", str(path))
     assert [row["prediction"] for row in written] == pytest.approx(predicted.tolist())
 
 
@@ -263,13 +265,13 @@ def test_types_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         ({"dtypes": {"days": "date"}}, "dtypes=days: .* has no such column"),
     ):
         with pytest.raises(DataError, match=reason):
-            load_dataset(TrainParams(data=str(path), target="kind", **values))
+            load_dataset(TrainParams(data=str(path), target="kind", name="own", **values))
     numbers = write(pd.DataFrame({"x": [1, 2, 3, 4], "kind": list("aabb")}), tmp_path, "n.parquet")
     with pytest.raises(DataError, match=r"column 'x' of .* holds int64: only text becomes text"):
-        load_dataset(TrainParams(data=str(numbers), target="kind", dtypes={"x": "text"}))
+        load_dataset(TrainParams(data=str(numbers), target="kind", name="own", dtypes={"x": "text"}))
     with pytest.raises(InvalidParameter, match="dtypes=zip:number: must be COLUMN:TYPE"):
-        TrainParams(dtypes="zip:number", data="t.csv", target="kind")
-    assert TrainParams(dtypes="zip:text,a:b:date", data="t.csv", target="kind").dtypes == {
+        TrainParams(dtypes="zip:number", data="t.csv", target="kind", name="own")
+    assert TrainParams(dtypes="zip:text,a:b:date", data="t.csv", target="kind", name="own").dtypes == {
         "zip": "text",
         "a:b": "date",
     }

@@ -288,7 +288,7 @@ def test_a_refused_parameter_leaves_no_run_and_no_file(store: str, tmp_path: Pat
         with pytest.raises(InvalidParameter, match=reason):
             train(params)
     with pytest.raises(DataError, match="no such file or folder"):
-        train(TrainParams(data="none.csv", target="kind"))
+        train(TrainParams(data="none.csv", target="kind", name="own"))
     assert sorted(tmp_path.iterdir()) == before
     assert MlflowClient().search_experiments(filter_string="name = 'iris'") == []
 
